@@ -1,0 +1,121 @@
+"""The error tree: what can go wrong, what the user is told, and with which status the command ends.
+
+The engine's part of the tree; ``p2pstore.errors`` draws the whole::
+
+    MooncakeError                   1   a defect of ours
+    ├── UsageError                  2   the caller's fault: argument, address or state
+    │   └── AddressError            2   a range outside every registered buffer
+    ├── RemoteError                 5   a peer's fault, never ours
+    │   ├── RemoteProtocolError     5   it spoke no language of ours
+    │   ├── PeerUnreachable         5   it does not answer, or went away
+    │   ├── PeerStalled             5   it answers, and sends nothing
+    │   └── RangeRefused            7   it does not serve the range that we asked for
+    ├── SourceChanged               4   a registered file is no longer what was registered
+    ├── StorageError                8   the disk is full, or may not be written or read
+    └── TransportUnavailable        9   the transport cannot be used here
+
+A class owns its exit status, its sentence and its advice; both texts are templates over the keyword fields with which
+the error is raised, so that an error can cross a socket as its class name and fields and be the same on the other side.
+"""
+
+from __future__ import annotations
+
+from string import Formatter
+from typing import ClassVar
+
+
+class MooncakeError(Exception):
+    """Root of everything that this project raises on purpose."""
+
+    exit_code: ClassVar[int] = 1
+    sentence: ClassVar[str] = "internal error: {detail}"
+    advice: ClassVar[str] = "run 'mooncake node logs', and report what it shows as a bug"
+
+    def __init__(self, **fields: object) -> None:
+        """``fields`` fill the templates; each field that a template names must be given."""
+        self.fields: dict[str, object] = fields
+        super().__init__(self.sentence.format(**fields))
+
+    @property
+    def hint(self) -> str:
+        """The advice, filled in: what to do or to run next; empty where there is none."""
+        return self.advice.format(**self.fields)
+
+    @classmethod
+    def field_names(cls) -> tuple[str, ...]:
+        """The fields that the two templates name, each once, in order."""
+        formatter = Formatter()
+        names = [name for text in (cls.sentence, cls.advice) for _, name, _, _ in formatter.parse(text) if name]
+        return tuple(dict.fromkeys(names))
+
+
+class UsageError(MooncakeError):
+    """The caller asked for something that makes no sense."""
+
+    exit_code = 2
+    sentence = "{detail}"
+    advice = "see 'mooncake --help'"
+
+
+class AddressError(UsageError):
+    """A range lies outside every registered buffer, or is not servable now."""
+
+    sentence = "no registered buffer serves {length} bytes at address {address:#x}"
+    advice = ""
+
+
+class RemoteError(MooncakeError):
+    """A peer's fault. Only errors of this branch may ban a peer."""
+
+    exit_code = 5
+    sentence = "peer {peer}: {detail}"
+    advice = "run 'mooncake info NAME' to see who else holds the object"
+
+
+class RemoteProtocolError(RemoteError):
+    """Bytes from a peer that our protocol does not allow."""
+
+    sentence = "peer {peer} broke the protocol: {detail}"
+
+
+class PeerUnreachable(RemoteError):
+    """A peer refused the connection, or closed it."""
+
+    sentence = "peer {peer} cannot be reached: {detail}"
+
+
+class PeerStalled(RemoteError):
+    """A peer sent nothing for longer than the timeout."""
+
+    sentence = "peer {peer} sent nothing for {seconds} s"
+
+
+class RangeRefused(RemoteError):
+    """A peer answered that it does not serve the range."""
+
+    exit_code = 7
+    sentence = "peer {peer} refused to serve {length} bytes at address {address:#x}"
+
+
+class SourceChanged(MooncakeError):
+    """A registered file was written to, replaced or removed."""
+
+    exit_code = 4
+    sentence = "{path} is no longer what was registered: {detail}"
+    advice = "register it again with 'mooncake register --force'"
+
+
+class StorageError(MooncakeError):
+    """The operating system refused to read or write."""
+
+    exit_code = 8
+    sentence = "{path}: {detail}"
+    advice = "free space or mend the permissions, then run the same command again"
+
+
+class TransportUnavailable(MooncakeError):
+    """A transport cannot be used between these two nodes."""
+
+    exit_code = 9
+    sentence = "transport {transport} is not available: {detail}"
+    advice = "use '--transport auto' to take whichever works"

@@ -1,0 +1,1 @@
+"""The transports: siblings behind the one small interface of ``engine.transports.base``."""

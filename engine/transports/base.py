@@ -1,0 +1,72 @@
+"""What a transport is: a way to read ranges of a peer's registered memory, in order, into a sink.
+
+A ``Channel`` is one connection (or whatever stands for it) used by one thread. Requests are submitted first and
+received later, in the same order, so that the next request is on its way while the last one's bytes still arrive.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+
+class Sink(Protocol):
+    """Where the bytes of one request go. The channel asks for room, fills it, and says how much it filled."""
+
+    def buffer(self, remaining: int) -> memoryview:
+        """Writable room for the next bytes, at least 1 and at most ``remaining`` bytes long."""
+
+    def filled(self, count: int) -> None:
+        """The first ``count`` bytes of the last buffer now hold data. May raise; the channel is then closed."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerAddress:
+    """How to reach one peer's segment.
+
+    ``segment`` is upstream's segment name, ``host:rpc_port``; ``data_port`` is its TCP data port. ``host_id`` is the
+    identity of its host and mount namespace (``engine.hostid``), ``local_socket`` the path of its descriptor socket
+    there; both are empty where the peer has none.
+    """
+
+    segment: str
+    host: str
+    data_port: int
+    protocol_version: int = 2
+    host_id: str = ""
+    local_socket: str = ""
+
+
+class Channel(ABC):
+    """An ordered pipeline of reads from one peer, owned by one thread."""
+
+    @abstractmethod
+    def submit(self, address: int, length: int) -> None:
+        """Ask for ``length`` bytes (at least 1) at ``address``. Raises ``RemoteError``."""
+
+    @abstractmethod
+    def receive(self, sink: Sink) -> None:
+        """Bring the oldest submitted range into ``sink``.
+
+        Raises ``RangeRefused``, ``PeerStalled``, ``PeerUnreachable`` or ``RemoteProtocolError``. After any error the
+        channel is closed and whatever was submitted is lost.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give the connection back. Any thread may call it, at any time, twice too; a blocked ``receive`` fails."""
+
+
+class Transport(ABC):
+    """A kind of channel."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def usable(self, peer: PeerAddress) -> str:
+        """Why this transport cannot reach ``peer``, in a few words; empty when it may. Cheap; no I/O."""
+
+    @abstractmethod
+    def open(self, peer: PeerAddress) -> Channel:
+        """Connect. Raises ``PeerUnreachable``, ``PeerStalled`` or ``TransportUnavailable``."""

@@ -1,0 +1,314 @@
+"""The whole error tree, from the engine's root down to the store's leaves.
+
+::
+
+    MooncakeError                     1   a defect of ours
+    ├── UsageError                    2   the caller's fault
+    │   ├── AddressError              2   (engine) a range outside every registered buffer
+    │   ├── BadName                   2   an object or node name that is not allowed
+    │   ├── BadConfig                 2   a configuration value or key that is not understood
+    │   └── BadSource                 2   a path that cannot be registered
+    ├── ObjectNotFound                3   no such object
+    ├── NotHeld                       3   the object exists, and this node holds nothing of it
+    ├── PathNotFound                  3   no such file
+    ├── AgentNotRunning               3   no agent serves this home
+    ├── IntegrityError                4   bytes differ from what was registered
+    ├── SourceChanged                 4   (engine) a registered file changed
+    ├── RemoteError                   5   a peer's fault: the only branch that may ban a peer
+    │   ├── RemoteProtocolError       5   (engine)
+    │   ├── PeerUnreachable           5   (engine)
+    │   ├── PeerStalled               5   (engine)
+    │   ├── ChunkMismatch             5   a chunk whose hash is wrong
+    │   ├── BadManifest               5   a manifest that is not what its digest says, or unsafe
+    │   ├── PeerHasNot                5   a peer that no longer holds the object
+    │   └── RangeRefused              7   (engine)
+    ├── NoLivePeer                    5   nobody who holds the object answers
+    ├── AgentUnreachable              5   the agent is there and does not answer
+    ├── MetadataUnavailable           6   etcd does not answer
+    ├── Refused                       7   somebody said no (base class)
+    │   ├── MetadataRefused           7   etcd refused user, password or certificate
+    │   ├── ObjectExists              7   the name is taken by other content
+    │   ├── DestinationExists         7   something else is at the destination
+    │   ├── DestinationBusy           7   another get writes there
+    │   ├── AgentRunning              7   one agent a home
+    │   ├── SecretRefused             7   the cluster secret does not match
+    │   └── ListenRefused             7   an open address without a secret
+    ├── StorageError                  8   (engine) no space, or no permission
+    ├── TransportUnavailable          9   (engine)
+    ├── PartialResult                10   some of it was done
+    └── Interrupted                 130   Ctrl-C, or the client went away
+
+``to_wire`` and ``from_wire`` carry an error over the control plane.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.errors import (
+    AddressError,
+    MooncakeError,
+    PeerStalled,
+    PeerUnreachable,
+    RangeRefused,
+    RemoteError,
+    RemoteProtocolError,
+    SourceChanged,
+    StorageError,
+    TransportUnavailable,
+    UsageError,
+)
+
+__all__ = [
+    "AddressError",
+    "AgentNotRunning",
+    "AgentRunning",
+    "AgentUnreachable",
+    "BadConfig",
+    "BadManifest",
+    "BadName",
+    "BadSource",
+    "ChunkMismatch",
+    "DestinationBusy",
+    "DestinationExists",
+    "IntegrityError",
+    "Interrupted",
+    "ListenRefused",
+    "MetadataRefused",
+    "MetadataUnavailable",
+    "MooncakeError",
+    "NoLivePeer",
+    "NotHeld",
+    "ObjectExists",
+    "ObjectNotFound",
+    "PartialResult",
+    "PathNotFound",
+    "PeerHasNot",
+    "PeerStalled",
+    "PeerUnreachable",
+    "RangeRefused",
+    "Refused",
+    "RemoteError",
+    "RemoteProtocolError",
+    "SecretRefused",
+    "SourceChanged",
+    "StorageError",
+    "TransportUnavailable",
+    "UsageError",
+    "all_errors",
+    "from_wire",
+    "to_wire",
+]
+
+
+class BadName(UsageError):
+    """An object or node name outside the alphabet."""
+
+    sentence = "bad name {name!r}: {detail}"
+    advice = "names are made of letters, digits and . _ - /, with no empty part and no '..', at most 255 bytes"
+
+
+class BadConfig(UsageError):
+    """A setting that is not understood, with the place it came from."""
+
+    sentence = "{origin}: {detail}"
+    advice = "run 'mooncake config show --origin' to see every setting and where it comes from"
+
+
+class BadSource(UsageError):
+    """A path that cannot be registered as it is."""
+
+    sentence = "{path} cannot be registered: {detail}"
+    advice = ""
+
+
+class ObjectNotFound(MooncakeError):
+    """No object has this name."""
+
+    exit_code = 3
+    sentence = "no object is named {name!r}"
+    advice = "run 'mooncake list' to see what there is"
+
+
+class NotHeld(MooncakeError):
+    """This node holds nothing of the object."""
+
+    exit_code = 3
+    sentence = "this node holds nothing named {name!r}"
+    advice = "run 'mooncake node status' to see what it holds"
+
+
+class PathNotFound(MooncakeError):
+    """A path of the user's does not exist."""
+
+    exit_code = 3
+    sentence = "{path} does not exist"
+    advice = "check the path"
+
+
+class AgentNotRunning(MooncakeError):
+    """No agent serves this home."""
+
+    exit_code = 3
+    sentence = "no agent runs in {home}"
+    advice = "run 'mooncake node start'"
+
+
+class IntegrityError(MooncakeError):
+    """Bytes on this node differ from what was registered."""
+
+    exit_code = 4
+    sentence = "{path} differs from what was registered: {detail}"
+    advice = "get the object again, or register what is there now with 'mooncake register --force'"
+
+
+class ChunkMismatch(RemoteError):
+    """A peer sent a chunk whose hash is wrong."""
+
+    sentence = "peer {peer} sent wrong bytes for chunk {chunk}"
+
+
+class BadManifest(RemoteError):
+    """A manifest that does not parse, does not match its digest, or names paths outside the destination."""
+
+    sentence = "peer {peer} sent a bad manifest: {detail}"
+
+
+class PeerHasNot(RemoteError):
+    """A peer answers, and no longer holds the object."""
+
+    sentence = "peer {peer} does not hold {what}"
+
+
+class NoLivePeer(MooncakeError):
+    """Nobody who holds the object (or the chunks still missing) answers."""
+
+    exit_code = 5
+    sentence = "no live peer has what is missing of {name!r}: {detail}"
+    advice = "run 'mooncake info {name}' to see who holds it; the same command resumes"
+
+
+class AgentUnreachable(MooncakeError):
+    """The agent's socket is there, and it does not answer."""
+
+    exit_code = 5
+    sentence = "the agent in {home} does not answer: {detail}"
+    advice = "run 'mooncake node logs', then 'mooncake node stop'"
+
+
+class MetadataUnavailable(MooncakeError):
+    """The metadata server does not answer."""
+
+    exit_code = 6
+    sentence = "metadata server {url} does not answer: {detail}"
+    advice = "check that etcd runs there ('mooncake config show --origin' says where the address comes from)"
+
+
+class Refused(MooncakeError):
+    """Somebody said no."""
+
+    exit_code = 7
+    sentence = "{detail}"
+    advice = ""
+
+
+class MetadataRefused(Refused):
+    """The metadata server refused us."""
+
+    sentence = "metadata server {url} refused: {detail}"
+    advice = "check etcd's user, password and certificates ('mooncake config show --origin')"
+
+
+class ObjectExists(Refused):
+    """The name is taken by other content."""
+
+    sentence = "an object named {name!r} with other content exists"
+    advice = "choose another --name, or replace it with --force"
+
+
+class DestinationExists(Refused):
+    """Something else is at the destination."""
+
+    sentence = "{path} exists and is not this object"
+    advice = "move it away, or replace it with --force"
+
+
+class DestinationBusy(Refused):
+    """Another get writes to the same destination."""
+
+    sentence = "another get is writing {path}"
+    advice = "wait for it, or choose another destination"
+
+
+class AgentRunning(Refused):
+    """A second agent was started in one home."""
+
+    sentence = "an agent already runs in {home} (pid {pid})"
+    advice = "use it, end it with 'mooncake node stop', or give the new one a home of its own with --home"
+
+
+class SecretRefused(Refused):
+    """The cluster secret is missing or differs."""
+
+    sentence = "{peer} refused our cluster secret"
+    advice = "give all nodes the same secret (MOONCAKE_SECRET_FILE) and check their clocks"
+
+
+class ListenRefused(Refused):
+    """An address that others can reach, and nothing that keeps strangers out."""
+
+    sentence = "refusing to listen on {address} without a cluster secret"
+    advice = "set MOONCAKE_SECRET_FILE on all nodes, or say --insecure on a network that you trust"
+
+
+class PartialResult(MooncakeError):
+    """Some of it was done, and some was not."""
+
+    exit_code = 10
+    sentence = "{detail}"
+    advice = "run the same command again"
+
+
+class Interrupted(MooncakeError):
+    """Ctrl-C, or the client went away."""
+
+    exit_code = 130
+    sentence = "interrupted: {detail}"
+    advice = "run the same command again to resume"
+
+
+def all_errors() -> list[type[MooncakeError]]:
+    """Every class of the tree, root first, each parent before its children."""
+    found: list[type[MooncakeError]] = []
+    waiting: list[type[MooncakeError]] = [MooncakeError]
+    while waiting:
+        cls = waiting.pop(0)
+        found.append(cls)
+        waiting = cls.__subclasses__() + waiting
+    return found
+
+
+def to_wire(error: MooncakeError) -> dict[str, Any]:
+    """The JSON form of an error: class name, fields, and for readers without our classes its sentence and advice."""
+    fields = {k: v if isinstance(v, (str, int, float, bool)) else str(v) for k, v in error.fields.items()}
+    return {
+        "type": type(error).__name__,
+        "fields": fields,
+        "message": str(error),
+        "advice": error.hint,
+        "exit_code": error.exit_code,
+    }
+
+
+def from_wire(data: object) -> MooncakeError:
+    """The error that ``to_wire`` described; an unknown or malformed one becomes a plain ``MooncakeError``."""
+    if isinstance(data, dict):
+        fields = data.get("fields")
+        for cls in all_errors():
+            if cls.__name__ == data.get("type") and isinstance(fields, dict):
+                try:
+                    return cls(**fields)
+                except (KeyError, ValueError, TypeError):
+                    break
+        return MooncakeError(detail=str(data.get("message", data)))
+    return MooncakeError(detail=repr(data))
