@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Union
+from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class HasValue:
     value: bytes
 
 
-Condition = Union[Absent, AbsentPrefix, Unchanged, HasValue]
+Condition = Absent | AbsentPrefix | Unchanged | HasValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Delete:
     key: str
 
 
-Operation = Union[Put, Delete]
+Operation = Put | Delete
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class Removed:
     revision: int
 
 
-WatchEvent = Union[Snapshot, Changed, Removed]
+WatchEvent = Snapshot | Changed | Removed
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,5 +170,5 @@ MAX_OPERATIONS = 128
 """Operations (and conditions) in one transaction: etcd's default ``--max-txn-ops``."""
 
 
-class LeaseLost(Exception):  # noqa: N818 - an event for the node to act on, never shown to a user
-    """The lease named in a ``Put`` is gone."""
+class LeaseLost(Exception):
+    """The lease named in a ``Put`` is gone: an event for the node to act on, never shown to a user."""
