@@ -1,0 +1,144 @@
+"""Where an agent keeps its things: the paths of one home, and how to reach a socket whose path is too long.
+
+A home is either one directory (``--home``, ``MOONCAKE_HOME``), or spread as the XDG base directory specification says:
+state below ``$XDG_STATE_HOME/mooncake``, sockets below ``$XDG_RUNTIME_DIR/mooncake``. One agent serves one home.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from p2pstore.errors import PathNotFound, StorageError
+
+MAX_SOCKET_PATH = 107
+"""Bytes in a Unix socket's path: ``sun_path`` of unix(7) less the final NUL."""
+
+DIRECTORY_MODE = 0o700
+"""A home is its user's alone: the permission of the socket's directory is what authenticates a client."""
+
+
+@dataclass(frozen=True)
+class Home:
+    """The paths of one home; nothing is made or looked at before ``create``.
+
+    ``root`` is what the user is told. ``single`` says that it was named (and holds everything), so that another
+    process is given it with ``--home``.
+    """
+
+    root: Path
+    state: Path
+    run: Path
+    single: bool
+
+    @property
+    def socket(self) -> Path:
+        """The agent's HTTP socket."""
+        return self.run / "agent.sock"
+
+    @property
+    def local_socket(self) -> Path:
+        """Where the ``local`` transport hands over file descriptors."""
+        return self.run / "local.sock"
+
+    @property
+    def start_error(self) -> Path:
+        """What an agent that failed to start leaves: ``{"error": to_wire(...)}``."""
+        return self.run / "start-error.json"
+
+    @property
+    def start_lock(self) -> Path:
+        """Held by the process that is starting an agent in the background."""
+        return self.root / "start.lock"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the agent as long as it lives; its text is the agent's pid."""
+        return self.root / "agent.lock"
+
+    @property
+    def log(self) -> Path:
+        """The log of an agent that runs in the background."""
+        return self.root / "log" / "agent.log"
+
+    @property
+    def etcd(self) -> Path:
+        """The embedded etcd: its data, its log, its recorded pid."""
+        return self.root / "etcd"
+
+    @classmethod
+    def resolve(cls, explicit: Path | None = None, environ: Mapping[str, str] | None = None) -> Home:
+        """The home that ``explicit`` names, else ``MOONCAKE_HOME``, else the XDG one."""
+        environ = os.environ if environ is None else environ
+        named = explicit or environ.get("MOONCAKE_HOME")
+        if named:
+            root = Path(os.path.abspath(os.path.expanduser(named)))
+            return cls(root=root, state=root / "state", run=root / "run", single=True)
+        root = _state_directory(environ)
+        runtime = _runtime_directory(environ)
+        run = root / "run" if runtime is None else runtime / "mooncake"
+        return cls(root=root, state=root / "state", run=run, single=False)
+
+    def create(self) -> None:
+        """Make the directories, for their owner only. Raises ``StorageError``."""
+        try:
+            for directory in (self.root, self.state, self.run, self.log.parent, self.etcd):
+                directory.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(path=error.filename or self.root, detail=error.strerror or error) from error
+        if self.run.stat().st_uid != os.getuid():
+            raise StorageError(path=self.run, detail="it belongs to another user")
+        # An older directory may be open to others, and this one guards the socket.
+        self.run.chmod(DIRECTORY_MODE)
+
+    def arguments(self) -> list[str]:
+        """The options with which another command line names this home."""
+        return ["--home", str(self.root)] if self.single else []
+
+
+def _state_directory(environ: Mapping[str, str]) -> Path:
+    given = environ.get("XDG_STATE_HOME", "")
+    if os.path.isabs(given):
+        return Path(given) / "mooncake"
+    # Imported here: it costs more than the rest of this module, and a named home does without.
+    from platformdirs.unix import Unix  # noqa: PLC0415 - see above
+
+    return Path(Unix("mooncake").user_state_dir)
+
+
+def _runtime_directory(environ: Mapping[str, str]) -> Path | None:
+    """``$XDG_RUNTIME_DIR``, or what it would be in a login: cron and ssh must find the same agent."""
+    for candidate in (environ.get("XDG_RUNTIME_DIR", ""), f"/run/user/{os.getuid()}"):
+        with contextlib.suppress(OSError):
+            if os.path.isabs(candidate) and os.stat(candidate).st_uid == os.getuid():
+                return Path(candidate)
+    return None
+
+
+@contextlib.contextmanager
+def socket_address(path: Path) -> Iterator[str]:
+    """A path to ``bind`` or ``connect`` with that names the socket ``path`` and is short enough for ``sun_path``.
+
+    A long path is reached through an open descriptor of its directory (proc(5), ``/proc/self/fd``), which lives as
+    long as the ``with`` block.
+
+    Raises:
+        PathNotFound: the socket's directory does not exist.
+        StorageError: it may not be entered.
+    """
+    if len(os.fsencode(path)) <= MAX_SOCKET_PATH:
+        yield str(path)
+        return
+    try:
+        directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise PathNotFound(path=path.parent) from error
+    except OSError as error:
+        raise StorageError(path=path.parent, detail=error.strerror or error) from error
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)

@@ -1,0 +1,65 @@
+"""Sizes in bytes: how people write them, and how they are shown."""
+
+from __future__ import annotations
+
+import re
+
+_SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*")
+_PREFIXES = "kmgtp"
+_SHOWN = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+def parse_size(text: str) -> int:
+    """Bytes from ``4194304``, ``4MiB``, ``4m`` (both binary) or ``4MB`` (decimal); a fraction is allowed before a unit.
+
+    Raises:
+        ValueError: not a size, or not a whole number of bytes; the message says which.
+    """
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is not a size; write it like 4MiB, 4m or 4194304")
+    number, unit = match.groups()
+    factor: int | None = _factor(unit.lower())
+    if factor is None:
+        raise ValueError(f"{text!r} has the unknown unit {unit!r}; use KiB, MiB, GiB or KB, MB, GB")
+    if "." not in number:
+        return factor * int(number)
+    whole, fraction = number.split(".")
+    scale = 10 ** len(fraction)
+    size, rest = divmod(int(whole + fraction) * factor, scale)
+    if rest:
+        raise ValueError(f"{text!r} is not a whole number of bytes")
+    return size
+
+
+def _factor(unit: str) -> int | None:
+    if unit in {"", "b"}:
+        return 1
+    power: int = _PREFIXES.find(unit[0]) + 1
+    base = {"": 1024, "ib": 1024, "b": 1000}.get(unit[1:])
+    if not power or base is None:
+        return None
+    return int(base**power)
+
+
+def format_size(size: float) -> str:
+    """``size`` bytes with the largest binary unit that leaves a number of at least 1: ``512 B``, ``4.0 MiB``."""
+    value = float(size)
+    for unit in _SHOWN[:-1]:
+        if abs(value) < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} {_SHOWN[-1]}"
+
+
+def format_seconds(seconds: float) -> str:
+    """A duration in its two largest units: ``0.4 s``, ``12 s``, ``3 min 5 s``, ``2 h 4 min``, ``3 d 1 h``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    for unit, span, below, step in (("min", 60, "s", 1), ("h", 3600, "min", 60)):
+        if whole < span * (60 if unit == "min" else 24):
+            return f"{whole // span} {unit} {whole % span // step} {below}"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
