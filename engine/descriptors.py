@@ -1,0 +1,127 @@
+"""A bounded cache of open files, so that ten thousand files can be served with a few hundred descriptors.
+
+Thread-safe. A file that is in use stays open when it is evicted, and is closed by its last user.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from engine.errors import SourceChanged, StorageError
+
+MAX_OPEN_FILES = 256
+"""Files kept open between uses, per process; the usual soft limit of descriptors is 1024."""
+
+Key = tuple[int, int]
+"""(owner, index): ``discard`` drops all of one owner."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileStamp:
+    """Which file it was and when it was last written: enough to notice that it is another one, or was changed."""
+
+    dev: int
+    inode: int
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> FileStamp:
+        """The stamp of what ``os.stat`` or ``os.fstat`` found."""
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+class OpenFile:
+    """A descriptor and the number of its users. ``fd`` is valid between ``acquire`` and ``release``."""
+
+    __slots__ = ("cached", "fd", "key", "users")
+
+    def __init__(self, fd: int, key: Key) -> None:
+        self.fd = fd
+        self.key = key
+        self.users = 1
+        self.cached = True
+
+
+class DescriptorCache:
+    """Open files by key, least recently used first out."""
+
+    def __init__(self, limit: int = MAX_OPEN_FILES) -> None:
+        """``limit`` bounds the files that are open and unused."""
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._files: OrderedDict[Key, OpenFile] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def acquire(self, key: Key, path: str) -> OpenFile:
+        """The open file of ``key``, opened for reading from ``path`` if need be.
+
+        Raises ``SourceChanged`` when there is no regular file, and ``StorageError`` when it may not be opened.
+        """
+        with self._lock:
+            file = self._files.get(key)
+            if file is not None:
+                file.users += 1
+                self._files.move_to_end(key)
+                return file
+        opened = OpenFile(_open(path), key)
+        with self._lock:
+            file = self._files.get(key)
+            if file is None:
+                self._files[key] = opened
+                unused = self._evict()
+            else:  # another thread opened it meanwhile
+                file.users += 1
+                unused = [opened.fd]
+        for fd in unused:
+            os.close(fd)
+        return opened if file is None else file
+
+    def release(self, file: OpenFile) -> None:
+        """Give a file back."""
+        with self._lock:
+            file.users -= 1
+            last = not file.users and not file.cached
+        if last:
+            os.close(file.fd)
+
+    def discard(self, owner: int) -> None:
+        """Forget all files of ``owner``; those in use are closed by their last user."""
+        unused = []
+        with self._lock:
+            for key in [key for key in self._files if key[0] == owner]:
+                file = self._files.pop(key)
+                file.cached = False
+                if not file.users:
+                    unused.append(file.fd)
+        for fd in unused:
+            os.close(fd)
+
+    def _evict(self) -> list[int]:
+        unused = []
+        while len(self._files) > self._limit:
+            _, file = self._files.popitem(last=False)
+            file.cached = False
+            if not file.users:
+                unused.append(file.fd)
+        return unused
+
+
+def _open(path: str) -> int:
+    try:
+        # O_NONBLOCK: should a FIFO stand there by now, opening it must not wait for a writer.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (FileNotFoundError, NotADirectoryError):
+        raise SourceChanged(path=path, detail="it is gone") from None
+    except OSError as error:
+        raise StorageError(path=path, detail=error.strerror or str(error)) from None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise SourceChanged(path=path, detail="it is no regular file")
+    return fd
