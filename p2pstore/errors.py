@@ -3,6 +3,7 @@
 ::
 
     MooncakeError                     1   a defect of ours
+    ├── AgentStartFailed              1   an agent started in the background ended, or never answered
     ├── UsageError                    2   the caller's fault
     │   ├── AddressError              2   (engine) a range outside every registered buffer
     │   ├── BadName                   2   an object or node name that is not allowed
@@ -63,6 +64,7 @@ __all__ = [
     "AddressError",
     "AgentNotRunning",
     "AgentRunning",
+    "AgentStartFailed",
     "AgentUnreachable",
     "BadConfig",
     "BadManifest",
@@ -186,6 +188,13 @@ class NoLivePeer(MooncakeError):
     exit_code = 5
     sentence = "no live peer has what is missing of {name!r}: {detail}"
     advice = "run 'mooncake info {name}' to see who holds it; the same command resumes"
+
+
+class AgentStartFailed(MooncakeError):
+    """An agent started in the background ended without saying why, or never answered."""
+
+    sentence = "the agent did not start: {detail}"
+    advice = "run 'mooncake node logs', or see it happen with 'mooncake node run'"
 
 
 class AgentUnreachable(MooncakeError):

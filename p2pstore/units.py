@@ -18,14 +18,14 @@ def parse_size(text: str) -> int:
     match = _SIZE.fullmatch(text)
     if match is None:
         raise ValueError(f"{text!r} is not a size; write it like 4MiB, 4m or 4194304")
-    number, unit = match.groups()
-    factor: int | None = _factor(unit.lower())
+    number, unit = str(match[1]), str(match[2])
+    factor = _factor(unit.lower())
     if factor is None:
         raise ValueError(f"{text!r} has the unknown unit {unit!r}; use KiB, MiB, GiB or KB, MB, GB")
     if "." not in number:
-        return factor * int(number)
+        return int(number) * factor
     whole, fraction = number.split(".")
-    scale = 10 ** len(fraction)
+    scale: int = 10 ** len(fraction)
     size, rest = divmod(int(whole + fraction) * factor, scale)
     if rest:
         raise ValueError(f"{text!r} is not a whole number of bytes")
@@ -35,7 +35,7 @@ def parse_size(text: str) -> int:
 def _factor(unit: str) -> int | None:
     if unit in {"", "b"}:
         return 1
-    power: int = _PREFIXES.find(unit[0]) + 1
+    power = _PREFIXES.find(unit[0]) + 1
     base = {"": 1024, "ib": 1024, "b": 1000}.get(unit[1:])
     if not power or base is None:
         return None
