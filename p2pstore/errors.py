@@ -19,8 +19,8 @@
     │   ├── RemoteProtocolError       5   (engine)
     │   ├── PeerUnreachable           5   (engine)
     │   ├── PeerStalled               5   (engine)
-    │   ├── ChunkMismatch             5   a chunk whose hash is wrong
-    │   ├── BadManifest               5   a manifest that is not what its digest says, or unsafe
+    │   ├── ChunkMismatch             4   a chunk whose hash is wrong
+    │   ├── BadManifest               4   a manifest that is not what its digest says, or unsafe
     │   ├── PeerHasNot                5   a peer that no longer holds the object
     │   └── RangeRefused              7   (engine)
     ├── NoLivePeer                    5   nobody who holds the object answers
@@ -167,12 +167,14 @@ class IntegrityError(MooncakeError):
 class ChunkMismatch(RemoteError):
     """A peer sent a chunk whose hash is wrong."""
 
+    exit_code = 4
     sentence = "peer {peer} sent wrong bytes for chunk {chunk}"
 
 
 class BadManifest(RemoteError):
     """A manifest that does not parse, does not match its digest, or names paths outside the destination."""
 
+    exit_code = 4
     sentence = "peer {peer} sent a bad manifest: {detail}"
 
 

@@ -6,10 +6,10 @@ Canonical JSON (sorted keys, no spaces, UTF-8), whose SHA-256 names the object's
      "files":[{"chunks":["<hex>","<hex>"],"mode":420,"path":"a/b","size":5000000}],
      "format":"mooncake.manifest.v1","hash":"xxh3_128","kind":"directory"}
 
-Chunks never span files, so equal files share chunks; the last chunk of a file is short, an empty file has none. ``kind``
-is ``file`` (one entry, with the empty path) or ``directory`` (entries sorted by path; ``directories`` lists the ones
-that hold no file). Over the data plane an object is the concatenation of its files in this order: a chunk's place in it
-is its *offset*.
+Chunks never span files, so equal files share chunks; the last chunk of a file is short, an empty file has none.
+``kind`` is ``file`` (one entry, with the empty path) or ``directory`` (entries sorted by path; ``directories`` lists
+the ones that hold no file). Over the data plane an object is the concatenation of its files in this order: a chunk's
+place in it is its *offset*.
 """
 
 from __future__ import annotations

@@ -1,0 +1,150 @@
+"""The catalog: what this node has, kept in one SQLite file so that an agent serves after a restart what it served before.
+
+A *holding* is one place on this node where the whole object lies: its name, its manifest, its role (gold where it was
+registered, replica where a get brought it), its root path, and the stamps of its files. Partial gets are not holdings:
+their journal lies beside their destination.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.memory import FileSpan, FileStamp
+from p2pstore.errors import MooncakeError, StorageError
+from p2pstore.manifest import Manifest, parse
+from p2pstore.records import ObjectRecord, decode, encode
+
+BUSY_SECONDS = 10.0
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS manifests (digest TEXT PRIMARY KEY, data BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS holdings (
+    name TEXT NOT NULL, root TEXT NOT NULL, digest TEXT NOT NULL REFERENCES manifests(digest),
+    role TEXT NOT NULL, record BLOB NOT NULL, stamps BLOB NOT NULL, PRIMARY KEY (name, root)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS by_digest ON holdings(digest);
+"""
+
+
+@dataclass(frozen=True)
+class Holding:
+    """One place where the whole object lies. ``spans`` are its files, in manifest order, with their stamps."""
+
+    record: ObjectRecord
+    role: str
+    root: Path
+    spans: tuple[FileSpan, ...]
+
+    @property
+    def name(self) -> str:
+        """The object's name."""
+        return self.record.name
+
+    @property
+    def digest(self) -> str:
+        """The manifest's digest."""
+        return self.record.manifest
+
+
+class Catalog:
+    """Holdings and their manifests. Used by one thread."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create it. Raises ``StorageError``."""
+        try:
+            self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.executescript(_SCHEMA)
+        except sqlite3.Error as error:
+            raise StorageError(path=path, detail=str(error)) from None
+        self.path = path
+
+    def add(self, holding: Holding, manifest: Manifest) -> None:
+        """Remember a holding; the same name at the same root is replaced."""
+        stamps = json.dumps([_stamp_to_list(s.stamp) for s in holding.spans]).encode()
+        with self._transaction():
+            self._db.execute(
+                "INSERT OR IGNORE INTO manifests VALUES (?, ?)",
+                (manifest.digest, zlib.compress(manifest.to_bytes(), 1)),
+            )
+            self._db.execute(
+                "INSERT OR REPLACE INTO holdings VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    holding.name,
+                    str(holding.root),
+                    holding.digest,
+                    holding.role,
+                    encode(holding.record),
+                    zlib.compress(stamps, 1),
+                ),
+            )
+
+    def remove(self, holding: Holding) -> None:
+        """Forget a holding, and its manifest with the last."""
+        with self._transaction():
+            self._db.execute("DELETE FROM holdings WHERE name = ? AND root = ?", (holding.name, str(holding.root)))
+            self._db.execute("DELETE FROM manifests WHERE digest NOT IN (SELECT digest FROM holdings)")
+
+    def load(self) -> Iterator[tuple[Holding, Manifest]]:
+        """Everything in it, by name. What no longer parses is skipped."""
+        manifests: dict[str, Manifest] = {}
+        query = "SELECT digest, data FROM manifests"
+        for digest, data in self._db.execute(query):
+            try:
+                manifests[digest] = parse(zlib.decompress(data), peer="catalog", digest=digest)
+            except (MooncakeError, zlib.error):
+                continue
+        query = "SELECT root, digest, role, record, stamps FROM holdings ORDER BY name, role, root"
+        for root, digest, role, record_bytes, stamps in self._db.execute(query).fetchall():
+            manifest, record = manifests.get(digest), decode(ObjectRecord, record_bytes)
+            if manifest is None or record is None:
+                continue
+            path = Path(root)
+            spans = _spans(path, manifest, json.loads(zlib.decompress(stamps)))
+            yield Holding(record, role, path, spans), manifest
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def _transaction(self) -> _Transaction:
+        return _Transaction(self._db, self.path)
+
+
+class _Transaction:
+    """BEGIN IMMEDIATE, and COMMIT or ROLLBACK; a failure is a ``StorageError``."""
+
+    def __init__(self, db: sqlite3.Connection, path: Path) -> None:
+        self._db = db
+        self._path = path
+
+    def __enter__(self) -> None:
+        self._run("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self._run("ROLLBACK" if kind else "COMMIT")
+        if isinstance(error, sqlite3.Error):
+            raise StorageError(path=self._path, detail=str(error)) from None
+
+    def _run(self, statement: str) -> None:
+        try:
+            self._db.execute(statement)
+        except sqlite3.Error as error:
+            raise StorageError(path=self._path, detail=str(error)) from None
+
+
+def _stamp_to_list(stamp: FileStamp | None) -> list[int]:
+    return [stamp.dev, stamp.inode, stamp.size, stamp.mtime_ns] if stamp else []
+
+
+def _spans(root: Path, manifest: Manifest, stamps: Sequence[Sequence[int]]) -> tuple[FileSpan, ...]:
+    return tuple(
+        FileSpan(str(root / f.path if f.path else root), f.size, FileStamp(*stamp))
+        for f, stamp in zip(manifest.files, stamps, strict=True)
+    )

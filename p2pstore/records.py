@@ -1,0 +1,126 @@
+"""What stands in the metadata store: three kinds of small JSON records. Pure.
+
+::
+
+    mooncake/p2p/v1/nodes/<node>                      NodeRecord     leased
+    mooncake/p2p/v1/objects/<name>                    ObjectRecord   created by compare-and-swap
+    mooncake/p2p/v1/replicas/<manifest digest>/<node> ReplicaRecord  leased
+
+Hashes and bitmaps are never there: a record's size does not depend on the object's.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, TypeVar, get_type_hints
+
+PREFIX = "mooncake/p2p/v1/"
+NODES = PREFIX + "nodes/"
+OBJECTS = PREFIX + "objects/"
+REPLICAS = PREFIX + "replicas/"
+
+MAX_RECORD_BYTES = 16 * 1024
+"""No record comes near; a longer value is not ours."""
+
+Role = Literal["gold", "replica"]
+State = Literal["partial", "complete"]
+
+
+def node_key(node: str) -> str:
+    """Where a node's record stands."""
+    return NODES + node
+
+
+def object_key(name: str) -> str:
+    """Where an object's record stands."""
+    return OBJECTS + name
+
+
+def replicas_prefix(manifest: str) -> str:
+    """Below which an object's replicas stand."""
+    return f"{REPLICAS}{manifest}/"
+
+
+def replica_key(manifest: str, node: str) -> str:
+    """Where one node's replica of an object stands."""
+    return replicas_prefix(manifest) + node
+
+
+@dataclass(frozen=True)
+class NodeRecord:
+    """How to reach a node: its control and rpc addresses (``host:port``), its data port, and where it is.
+
+    ``host_id`` and ``local_socket`` serve the local transport; ``started`` is seconds since the epoch.
+    """
+
+    node: str
+    control: str
+    segment: str
+    data_port: int
+    host_id: str = ""
+    local_socket: str = ""
+    zone: str = ""
+    version: str = ""
+    started: float = 0.0
+
+
+@dataclass(frozen=True)
+class ObjectRecord:
+    """What a name stands for: the manifest's digest, and what a listing shows. ``created``: seconds since the epoch."""
+
+    name: str
+    manifest: str
+    size: int
+    chunk_size: int
+    chunks: int
+    files: int
+    kind: str
+    hash: str
+    creator: str
+    created: float
+
+
+@dataclass(frozen=True)
+class ReplicaRecord:
+    """That a node has part or all of an object: the owner's copy is gold."""
+
+    node: str
+    state: str
+    role: str
+
+
+Record = TypeVar("Record", NodeRecord, ObjectRecord, ReplicaRecord)
+
+
+def encode(record: NodeRecord | ObjectRecord | ReplicaRecord) -> bytes:
+    """The record's JSON."""
+    return json.dumps(asdict(record), sort_keys=True, separators=(",", ":")).encode()
+
+
+def decode(cls: type[Record], value: bytes) -> Record | None:
+    """The record in ``value``, or None where it is none: somebody else may have written there. Unknown keys pass."""
+    if len(value) > MAX_RECORD_BYTES:
+        return None
+    try:
+        data = json.loads(value)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(data, dict):
+        return None
+    hints = get_type_hints(cls)
+    known: dict[str, Any] = {}
+    for field in fields(cls):
+        if field.name not in data:
+            continue
+        found = data[field.name]
+        wanted = hints[field.name]
+        if wanted is float and type(found) is int:
+            found = float(found)
+        if type(found) is not wanted:
+            return None
+        known[field.name] = found
+    try:
+        return cls(**known)
+    except TypeError:
+        return None
