@@ -1,0 +1,187 @@
+"""A watch on an etcd prefix that never ends silently.
+
+A stream can end in many ways: the server dies, with or without a word; the revision to resume from was compacted; the
+store was wiped; our token ran out. Each leads to another stream, resumed by revision where the history is known to be
+the same one, else after a ``Snapshot``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+import grpc.aio
+
+from p2pstore.errors import MetadataRefused, MetadataUnavailable
+from p2pstore.metadata import etcd_messages as m
+from p2pstore.metadata.etcd_client import RANGE, WATCH, EtcdClient, EtcdFault, fault_of
+from p2pstore.metadata.etcd_convert import from_event, watch_request
+from p2pstore.metadata.etcd_faults import Fault
+from p2pstore.metadata.rules import encode_key
+from p2pstore.metadata.store import Page, Snapshot, WatchEvent
+
+log = logging.getLogger(__name__)
+
+QUIET_LIMIT = 5.0
+"""Seconds without a word after which the server is asked for its progress."""
+PROGRESS_TIMEOUT = 5.0
+"""Seconds that it has to answer; then the stream is taken for dead."""
+MAX_BACKOFF = 2.0
+"""Seconds between attempts, at most, while no server answers; the first come sooner."""
+
+
+@dataclass
+class _History:
+    """How far we have seen which history of the store."""
+
+    cluster: int = 0
+    term: int = 0
+    revision: int = 0
+
+    def continues_in(self, header: Any) -> bool:
+        """Whether the server's (linearizable) header can belong to the history that we know.
+
+        A store that was wiped begins again at revision 1; that of another cluster has another id; and a member that
+        lost its data begins again at a low Raft term, however many writes followed.
+        """
+        same_cluster: bool = header.cluster_id == self.cluster
+        return same_cluster and header.raft_term >= self.term and header.revision >= self.revision
+
+    def learn(self, header: Any) -> None:
+        """Remember whose history it is."""
+        self.cluster = header.cluster_id
+        self.term = header.raft_term
+
+
+class _Lost(Exception):
+    """The stream is of no more use."""
+
+
+class _Stale(Exception):
+    """The revision to resume from is gone."""
+
+
+Scan = Callable[[str], Awaitable[Page]]
+
+
+async def watch_prefix(
+    client: EtcdClient, scan: Scan, prefix: str, closed: asyncio.Event
+) -> AsyncGenerator[WatchEvent, None]:
+    """The events of ``MetadataStore.watch``; ends when ``closed`` is set."""
+    history = _History()
+    failures = 0
+    resync = True
+    while not closed.is_set():
+        try:
+            began = time.monotonic()
+            header = await _header(client, prefix)
+            if resync or not history.continues_in(header):
+                page = await scan(prefix)
+                history = _History(revision=page.revision)
+                resync = False
+                yield Snapshot(page.items, page.revision)
+            history.learn(header)
+            async with aclosing(_stream(client, prefix, history, closed)) as events:
+                async for event in events:
+                    yield event
+        except _Stale:
+            resync = True
+        except (MetadataUnavailable, MetadataRefused, _Lost) as error:
+            if isinstance(error, MetadataRefused) and history.revision == 0:
+                raise
+            if closed.is_set():
+                return
+            if time.monotonic() - began > QUIET_LIMIT:
+                failures = 0
+            log.log(logging.DEBUG if failures else logging.WARNING, "watch on %r broke: %s; resuming", prefix, error)
+            await _pause(failures, closed)
+            failures += 1
+
+
+async def _pause(failures: int, closed: asyncio.Event) -> None:
+    seconds = min(MAX_BACKOFF, 0.1 * 2 ** min(failures, 10)) * (0.5 + random.random())  # noqa: S311 - no secret
+    try:
+        await asyncio.wait_for(closed.wait(), seconds)
+    except asyncio.TimeoutError:
+        return
+
+
+async def _header(client: EtcdClient, prefix: str) -> Any:
+    """The header of a linearizable read, which costs no keys."""
+    request = m.RangeRequest(key=encode_key(prefix) or b"\0", count_only=True)
+    return (await client.call(RANGE, request, repeatable=True)).header
+
+
+async def _stream(
+    client: EtcdClient, prefix: str, history: _History, closed: asyncio.Event
+) -> AsyncGenerator[WatchEvent, None]:
+    """The events after ``history.revision`` from one stream; raises ``_Lost`` or ``_Stale``, or ends when closed."""
+    endpoint = client.endpoint
+    call = None
+    try:
+        call = await client.open_stream(endpoint, WATCH)
+        await _write(call, watch_request(prefix, history.revision + 1))
+        while (answer := await _read(call, closed)) is not None:
+            if answer.compact_revision:
+                raise _Stale
+            if answer.canceled:
+                client.forget_token()
+                raise _Lost(answer.cancel_reason or "the server cancelled it")
+            for event in answer.events:
+                yield from_event(event)
+            if answer.events:
+                history.revision = answer.events[-1].kv.mod_revision
+    except (EtcdFault, grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError) as error:
+        raise _lost(client, endpoint, error) from error
+    finally:
+        if call is not None:
+            call.cancel()
+
+
+def _lost(client: EtcdClient, endpoint: str, error: Exception) -> _Lost:
+    """What the next stream needs: a fresh token, or another endpoint."""
+    fault = fault_of(error) if isinstance(error, grpc.aio.AioRpcError) else error
+    if isinstance(fault, EtcdFault) and fault.fault is Fault.TOKEN:
+        client.forget_token()
+    else:
+        client.fail_over(endpoint)
+    return _Lost(str(fault))
+
+
+async def _write(call: Any, request: Any) -> None:
+    try:
+        await asyncio.wait_for(call.write(request), PROGRESS_TIMEOUT)
+    except asyncio.TimeoutError:
+        raise EtcdFault(Fault.UNKNOWN, f"nothing could be sent for {PROGRESS_TIMEOUT:g} s") from None
+
+
+async def _read(call: Any, closed: asyncio.Event) -> Any:
+    """The next answer, or None when closed. A quiet stream is asked for its progress; a dead one raises.
+
+    The read is never cancelled while the stream is wanted: gRPC would cancel the stream with it.
+    """
+    reading = asyncio.ensure_future(call.read())
+    closing = asyncio.ensure_future(closed.wait())
+    both = {reading, closing}
+    try:
+        await asyncio.wait(both, timeout=QUIET_LIMIT, return_when=asyncio.FIRST_COMPLETED)
+        if not (reading.done() or closing.done()):
+            await _write(call, m.WatchRequest(progress_request=m.WatchProgressRequest()))
+            await asyncio.wait(both, timeout=PROGRESS_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
+        if closing.done():
+            return None
+        if not reading.done():
+            raise EtcdFault(Fault.UNKNOWN, f"no sign of life for {QUIET_LIMIT + PROGRESS_TIMEOUT:g} s")
+        if reading.cancelled() or reading.result() is grpc.aio.EOF:
+            raise EtcdFault(Fault.UNKNOWN, "the stream ended")
+        return reading.result()
+    finally:
+        for task in both:
+            task.cancel()
+        await asyncio.gather(*both, return_exceptions=True)

@@ -1,0 +1,86 @@
+"""Metadata URLs: what they mean, and the store behind one."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from p2pstore.errors import BadConfig
+from p2pstore.metadata.credentials import EtcdCredentials
+from p2pstore.metadata.store import MetadataStore
+
+DEFAULT_PORT = 2379
+"""etcd's client port, for an endpoint that names none."""
+
+MAX_ENDPOINTS = 32
+"""Endpoints in one URL."""
+
+_ENDPOINT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+)(:(?P<port>[0-9]{1,5}))?")
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
+
+
+@dataclass(frozen=True)
+class MetadataUrl:
+    """A parsed URL: the scheme, and the endpoints (``host:port``) or, for ``memory``, the one name."""
+
+    scheme: str
+    parts: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{','.join(self.parts)}"
+
+
+def _bad(url: str, detail: str) -> BadConfig:
+    return BadConfig(origin=f"metadata URL {url!r}", detail=detail)
+
+
+def _endpoint(url: str, text: str) -> str:
+    match = _ENDPOINT.fullmatch(text)
+    if match is None:
+        raise _bad(url, f"{text!r} is no HOST:PORT")
+    port = int(match["port"] or DEFAULT_PORT)
+    if not 0 < port < 65536:
+        raise _bad(url, f"{port} is no port")
+    return f"{match['host']}:{port}"
+
+
+def parse_url(url: str) -> MetadataUrl:
+    """``etcd://A:2379,B:2379`` (``;`` separates too), ``etcds://`` for TLS, or ``memory://NAME``; pure.
+
+    Raises ``BadConfig``; its text never repeats a password.
+    """
+    scheme, found, rest = url.strip().partition("://")
+    if "@" in rest or "@" in scheme:
+        # The text in front of the @ may be a password: say nothing of it.
+        raise BadConfig(
+            origin="metadata URL",
+            detail="a user or password has no place in a URL, which others can see; set MOONCAKE_ETCD_USER, and "
+            "MOONCAKE_ETCD_PASSWORD or MOONCAKE_ETCD_PASSWORD_FILE",
+        )
+    if not found:
+        raise _bad(url, "say etcd://HOST:PORT,... or etcds://... for TLS")
+    if scheme == "memory":
+        if not _NAME.fullmatch(rest):
+            raise _bad(url, "memory:// takes a name of letters, digits and . _ -")
+        return MetadataUrl(scheme, (rest,))
+    if scheme not in {"etcd", "etcds"}:
+        raise _bad(url, f"{scheme}:// is not understood; say etcd://HOST:PORT,... or etcds://... for TLS")
+    texts = [part.strip() for part in re.split("[,;]", rest.rstrip("/"))]
+    parts = tuple(dict.fromkeys(_endpoint(url, text) for text in texts if text))
+    if not parts:
+        raise _bad(url, "it names no server")
+    if len(parts) > MAX_ENDPOINTS:
+        raise _bad(url, f"it names more than {MAX_ENDPOINTS} servers")
+    return MetadataUrl(scheme, parts)
+
+
+def open_store(url: str, credentials: EtcdCredentials | None = None) -> MetadataStore:
+    """The store behind a URL; nothing is connected before its first call. Raises ``BadConfig``."""
+    parsed = parse_url(url)
+    if parsed.scheme == "memory":
+        from p2pstore.metadata.memory import MemoryStore  # noqa: PLC0415 - only the chosen store is loaded
+
+        return MemoryStore(name=parsed.parts[0])
+    from p2pstore.metadata.etcd import EtcdStore  # noqa: PLC0415 - grpc takes its time to import
+
+    return EtcdStore(parsed.parts, credentials, tls=parsed.scheme == "etcds")
