@@ -1,0 +1,91 @@
+"""Which etcd process belongs to a directory: its record on disk, and whether that process still lives.
+
+A process number alone says little, because numbers are used again; together with the process's start time it is unique
+until the next boot, and the boot's id is recorded too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+RECORD = "etcd.json"
+"""File name of the record."""
+
+MAX_RECORD = 4096
+"""Bytes of a record that are read."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """An etcd that was started: ``started`` is field 22 of ``/proc/PID/stat`` in clock ticks since boot."""
+
+    pid: int
+    started: int
+    url: str
+    port: int
+    peer_port: int
+    boot: str = ""
+
+
+def boot_id() -> str:
+    """The kernel's id of this boot; empty where it has none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def process_start_time(pid: int) -> int:
+    """Clock ticks between boot and the start of a process; 0 where there is no such process or it is a zombie.
+
+    Source: proc(5). The command's name may hold spaces and brackets, so fields are counted after its last bracket.
+    """
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        fields = text.rpartition(")")[2].split()
+        return 0 if fields[0] in {"Z", "X"} else int(fields[19])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def is_alive(record: Recorded) -> bool:
+    """Whether that very process runs."""
+    if record.pid <= 1 or record.started <= 0 or record.boot not in {"", boot_id()}:
+        return False
+    return process_start_time(record.pid) == record.started
+
+
+def write_record(directory: Path, record: Recorded) -> None:
+    """Record it atomically."""
+    data = {**asdict(record), "boot": boot_id()}
+    temporary = directory / f"{RECORD}.{os.getpid()}.tmp"
+    temporary.write_text(json.dumps(data) + "\n", encoding="utf-8")
+    temporary.replace(directory / RECORD)
+
+
+def read_record(directory: Path) -> Recorded | None:
+    """What is recorded; None where nothing is, or nothing that makes sense."""
+    try:
+        with (directory / RECORD).open("rb") as file:
+            data = json.loads(file.read(MAX_RECORD))
+        record = Recorded(
+            pid=int(data["pid"]),
+            started=int(data["started"]),
+            url=str(data["url"]),
+            port=int(data["port"]),
+            peer_port=int(data["peer_port"]),
+            boot=str(data["boot"]),
+        )
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return record if 0 < record.port < 65536 and 0 < record.peer_port < 65536 else None
+
+
+def remove_record(directory: Path) -> None:
+    """Forget what is recorded."""
+    with contextlib.suppress(FileNotFoundError):
+        (directory / RECORD).unlink()
