@@ -89,7 +89,7 @@ def decode_payload(payload: bytes, *, peer: str) -> Message:
 
 def _parse(text: bytes, peer: str) -> dict[str, Any]:
     # json's own recursion limit depends on the caller's stack, so depth is bounded before it is called.
-    if max(text.count(b"{"), text.count(b"[")) > MAX_DEPTH and _depth(text) > MAX_DEPTH:
+    if text.count(b"{") + text.count(b"[") > MAX_DEPTH and _deep(text):
         raise RemoteProtocolError(peer=peer, detail="JSON nested too deeply")
     try:
         body = json.loads(text) if text.strip() else {}
@@ -100,13 +100,14 @@ def _parse(text: bytes, peer: str) -> dict[str, Any]:
     return body
 
 
-def _depth(text: bytes) -> int:
-    """An upper bound of the nesting: brackets inside strings count too."""
-    deepest = depth = 0
+def _deep(text: bytes) -> bool:
+    """Whether brackets nest beyond ``MAX_DEPTH``; those inside strings count too."""
+    depth = 0
     for byte in text:
         if byte in b"{[":
             depth += 1
-            deepest = max(deepest, depth)
+            if depth > MAX_DEPTH:
+                return True
         elif byte in b"}]":
             depth -= 1
-    return deepest
+    return False

@@ -1,0 +1,22 @@
+"""Which host this is, as far as sharing files is concerned."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def host_id() -> str:
+    """An identity that two processes share when they run on one boot of one kernel with the same view of it.
+
+    Boot id, mount namespace and network namespace: processes in different containers, or in the network namespaces
+    that stand for hosts in tests, count as different hosts. Empty where /proc does not tell.
+    """
+    try:
+        boot = _BOOT_ID.read_text().strip()
+        mount, network = (os.stat(f"/proc/self/ns/{name}") for name in ("mnt", "net"))
+    except OSError:
+        return ""
+    return f"{boot}/{mount.st_ino}/{network.st_ino}"

@@ -1,0 +1,112 @@
+"""Reads over Mooncake's TCP data plane: a blocking socket, owned by one thread, with requests pipelined."""
+
+from __future__ import annotations
+
+import socket
+
+from engine import sockets, wire
+from engine.errors import PeerUnreachable, RangeRefused
+from engine.transports.base import Channel, PeerAddress, Sink, Transport
+from engine.transports.socket_channel import SocketChannel
+
+CONNECT_TIMEOUT = 5.0
+"""Seconds to connect."""
+
+STALL_TIMEOUT = 20.0
+"""Seconds without a byte after which a peer counts as stalled."""
+
+MAX_IN_FLIGHT = 1024
+"""Requests submitted and not received; more could fill both directions while nobody reads."""
+
+
+class TcpTransport(Transport):
+    """Opens channels to a peer's data port."""
+
+    name = "tcp"
+
+    def __init__(self, *, connect_timeout: float = CONNECT_TIMEOUT, stall_timeout: float = STALL_TIMEOUT) -> None:
+        """Both in seconds."""
+        self._connect_timeout = connect_timeout
+        self._stall_timeout = stall_timeout
+
+    def usable(self, peer: PeerAddress) -> str:
+        """See ``Transport.usable``."""
+        return "" if peer.host and peer.data_port else "the peer has no data port"
+
+    def open(self, peer: PeerAddress) -> Channel:
+        """See ``Transport.open``."""
+        try:
+            sock = socket.create_connection((peer.host, peer.data_port), timeout=self._connect_timeout)
+        except TimeoutError:
+            detail = f"no answer in {self._connect_timeout:g} s"
+            raise PeerUnreachable(peer=peer.segment, detail=detail) from None
+        except OSError as error:
+            raise PeerUnreachable(peer=peer.segment, detail=error.strerror or str(error)) from None
+        try:
+            sockets.tune(sock)
+            sockets.set_timeouts(sock, receive=self._stall_timeout, send=self._stall_timeout)
+        except OSError as error:
+            sock.close()
+            raise PeerUnreachable(peer=peer.segment, detail=error.strerror or str(error)) from None
+        return TcpChannel(sock, peer.segment, version=peer.protocol_version, stall_timeout=self._stall_timeout)
+
+
+class TcpChannel(SocketChannel):
+    """One connection. ``version`` is the peer's protocol version; version 1 has no status before the bytes."""
+
+    max_in_flight = MAX_IN_FLIGHT
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        peer: str,
+        *,
+        version: int = wire.LATEST_VERSION,
+        stall_timeout: float = STALL_TIMEOUT,
+    ) -> None:
+        """Takes over a connected, blocking ``sock``."""
+        super().__init__(sock, peer, stall_timeout=stall_timeout)
+        self._version = min(version, wire.LATEST_VERSION)
+        self._status = memoryview(bytearray(wire.STATUS_LENGTH))
+
+    def _request(self, address: int, length: int) -> bytes:
+        return wire.pack_request(address, length, version=self._version)
+
+    def _receive(self, sink: Sink, address: int, length: int) -> None:
+        remaining = length
+        if self._version >= wire.LATEST_VERSION:
+            remaining -= self._receive_first(sink, address, length)
+        while remaining:
+            count = self._fill([sink.buffer(remaining)])
+            if not count:
+                # A version 1 peer refuses by closing; one that dies before its first byte looks the same.
+                if remaining == length and self._version < wire.LATEST_VERSION and not self._closed:
+                    raise RangeRefused(peer=self._peer, address=address, length=length)
+                raise self._gone(f"it closed the connection {remaining} bytes before the end")
+            sink.filled(count)
+            remaining -= count
+
+    def _receive_first(self, sink: Sink, address: int, length: int) -> int:
+        """The status, and as many bytes as fit into the sink's first buffer; how many those were."""
+        status = self._status
+        # Both in one call: a small request costs one system call.
+        count = self._fill([status, sink.buffer(length)])
+        while count < wire.STATUS_LENGTH:
+            more = self._fill([status[count:]]) if count else 0
+            if not more:
+                raise self._gone("it closed the connection before the status")
+            count += more
+        code = wire.unpack_status(status, peer=self._peer)
+        if code != wire.Status.OK:
+            raise RangeRefused(peer=self._peer, address=address, length=length)
+        count -= wire.STATUS_LENGTH
+        if count:
+            sink.filled(count)
+        return count
+
+    def _fill(self, views: list[memoryview]) -> int:
+        """Bytes received into ``views``: all of them, unless the peer closed or the timeout cut the wait."""
+        try:
+            return self._sock.recvmsg_into(views, 0, socket.MSG_WAITALL)[0]
+        except OSError as error:
+            raise self._failed(error) from None
