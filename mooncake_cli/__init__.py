@@ -1,1 +1,1 @@
-"""The command line: options in, rendering out."""
+"""The command line: options in, rendering out. It talks to the agent over its Unix socket."""

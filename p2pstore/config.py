@@ -18,7 +18,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from p2pstore.errors import BadConfig, BadName
+from p2pstore.errors import BadConfig, BadName, UsageError
 from p2pstore.names import check_node_name
 from p2pstore.units import format_size, parse_size
 
@@ -155,11 +155,20 @@ def _address(text: str, base: Path) -> str:
     return text
 
 
+def _metadata(text: str, _base: Path) -> str:
+    from p2pstore.metadata.urls import parse_url  # noqa: PLC0415 - most commands are given none
+
+    try:
+        return str(parse_url(text))
+    except BadConfig as error:
+        raise ValueError(error.fields["detail"]) from None
+
+
 KEYS: Mapping[str, Key] = {
     key.name: key
     for key in (
         Key("home", _path, "directory that holds the agent's state, sockets and log"),
-        Key("metadata", _text, "metadata server, like etcd://a:2379,b:2379; unset: an etcd of the agent's own"),
+        Key("metadata", _metadata, "metadata server, like etcd://a:2379,b:2379; unset: an etcd of the agent's own"),
         Key("node", _node, "this node's name; unset: the host's name"),
         Key("listen", _address, "address that the agent listens on, ADDRESS[:PORT]", "127.0.0.1"),
         Key("advertise", _address, "address that other nodes are told, if it is not the one listened on"),
@@ -229,6 +238,7 @@ class Settings:
 
         Raises:
             BadConfig: an unknown key, a value that is not understood, or a file that cannot be read.
+            UsageError: a flag's value that is not understood.
         """
         environ = os.environ if environ is None else environ
         cwd = Path.cwd() if cwd is None else cwd
@@ -248,7 +258,7 @@ class Settings:
             flag = (flags or {}).get(name)
             if flag is not None:
                 origins[name] = f"option {key.option}"
-                values[name] = _parse(key, flag, cwd, origins[name])
+                values[name] = _parse_flag(key, flag, cwd)
         secrets = {name: environ[variable] for name, (variable, _) in SECRETS.items() if environ.get(variable)}
         return cls(origins=origins, config=config, given_secrets=secrets, **values)
 
@@ -275,7 +285,7 @@ class Settings:
         rows: list[tuple[str, str | int | bool | None, str]] = []
         for name in KEYS:
             value = getattr(self, name)
-            rows.append((name, _redacted(str(value)) if isinstance(value, (str, Path)) else value, self.origins[name]))
+            rows.append((name, str(value) if isinstance(value, Path) else value, self.origins[name]))
         for name, (variable, file_key) in SECRETS.items():
             if name in self.given_secrets:
                 rows.append((name, "set, not shown", f"environment {variable}"))
@@ -363,6 +373,14 @@ def _parse(key: Key, value: object, base: Path, origin: str) -> Any:
         raise BadConfig(origin=origin, detail=str(error)) from None
 
 
+def _parse_flag(key: Key, value: object, cwd: Path) -> Any:
+    try:
+        return _parse(key, value, cwd, key.option)
+    except BadConfig as error:
+        # Whoever typed it knows where it comes from; the advice of a bad file would mislead.
+        raise UsageError(detail=str(error)) from None
+
+
 def _read_secret(file: Path, origin: str) -> bytes:
     """A secret's text, without the newline that editors put at its end."""
     try:
@@ -373,13 +391,4 @@ def _read_secret(file: Path, origin: str) -> bytes:
     if not text or len(text) > MAX_SECRET_BYTES:
         size = "empty" if not text else f"longer than {MAX_SECRET_BYTES} bytes"
         raise BadConfig(origin=origin, detail=f"secret file {file} is {size}")
-    return text
-
-
-def _redacted(text: str) -> str:
-    """A URL without the password that somebody put into it."""
-    scheme, separator, rest = text.partition("://")
-    login, at, host = rest.rpartition("@")
-    if separator and at and ":" in login:
-        return f"{scheme}://{login.partition(':')[0]}:***@{host}"
     return text

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import importlib.util
 import json
 import os
 import select
@@ -20,7 +19,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from p2pstore.client import AgentClient
 from p2pstore.config import DEFAULT_ORIGIN, Settings
@@ -122,17 +120,21 @@ def stop_agent(home: Home) -> Stopped:
 
 def left_behind(home: Home) -> int | None:
     """The pid of the embedded etcd that is recorded in ``home`` and lives, or None."""
-    embedded = _embedded()
-    record = None if embedded is None else embedded.recorded(home.etcd)
-    return None if record is None else int(record.pid)
+    from p2pstore.metadata.embedded import recorded  # noqa: PLC0415 - no part of a client's start
+
+    record = recorded(home.etcd)
+    return None if record is None else record.pid
 
 
 def stop_left_behind(home: Home) -> int | None:
     """End the embedded etcd that is recorded in ``home``; its pid, or None where none lives."""
     pid = left_behind(home)
-    embedded = _embedded()
-    if pid is not None and embedded is not None:
-        embedded.stop(home.etcd)
+    if pid is not None:
+        import asyncio  # noqa: PLC0415 - no part of a client's start
+
+        from p2pstore.metadata.embedded import EmbeddedEtcd  # noqa: PLC0415 - as above
+
+        asyncio.run(EmbeddedEtcd(home.etcd).stop())
     return pid
 
 
@@ -302,10 +304,3 @@ def _terminate(home: Home, pid: int, handle: int | None) -> None:
             signal.pidfd_send_signal(handle, signal.SIGTERM)
     if not _ended(pid, handle, TERM_TIMEOUT):
         raise AgentUnreachable(home=home.root, detail=f"process {pid} did not end on SIGTERM; try 'kill -9 {pid}'")
-
-
-def _embedded() -> Any:
-    """The module of the embedded etcd, imported only when it is asked after: it is no part of a client's start."""
-    if importlib.util.find_spec("p2pstore.metadata.embedded") is None:
-        return None
-    return importlib.import_module("p2pstore.metadata.embedded")

@@ -1,0 +1,67 @@
+"""The table of commands, and the command made from it."""
+
+from __future__ import annotations
+
+import functools
+from typing import Annotated, Any
+
+import typer
+
+from engine._version import __version__
+from mooncake_cli.framework import Lazy, group
+from mooncake_cli.invocation import Invocation
+
+HELP = "Share large objects between machines, peer to peer: register on one node, get on others, verified."
+
+EXAMPLES = (
+    "mooncake register ./llama-3 --name models/llama-3    # on the node that has it",
+    "mooncake get models/llama-3 /data/llama-3            # on every node that wants it",
+    "mooncake info models/llama-3                         # who holds how much",
+)
+
+COMMANDS = {
+    "register": Lazy("Publish a file or directory under a name.", "mooncake_cli.commands.register:register"),
+    "get": Lazy("Bring an object to this machine, verified.", "mooncake_cli.commands.get:get"),
+    "list": Lazy("List the objects that there are.", "mooncake_cli.commands.list:list_objects"),
+    "info": Lazy("Show an object's files, and who holds how much.", "mooncake_cli.commands.info:info"),
+    "verify": Lazy("Hash again what this node holds.", "mooncake_cli.commands.verify:verify"),
+    "unregister": Lazy("Withdraw what this node holds of an object.", "mooncake_cli.commands.unregister:unregister"),
+    "node": Lazy(
+        "Run, start and stop this node's agent.",
+        commands={
+            "run": Lazy("Run the agent in the foreground.", "mooncake_cli.commands.node:run"),
+            "start": Lazy("Start the agent in the background.", "mooncake_cli.commands.node:start"),
+            "stop": Lazy("End the agent.", "mooncake_cli.commands.node:stop"),
+            "status": Lazy("Show what the agent is and does.", "mooncake_cli.commands.node:status"),
+            "logs": Lazy("Show the log of the background agent.", "mooncake_cli.commands.node:logs"),
+        },
+    ),
+    "config": Lazy(
+        "Look at the settings.",
+        commands={"show": Lazy("Show every setting.", "mooncake_cli.commands.config:show")},
+    ),
+    "etcd": Lazy(
+        "Look into the metadata server.",
+        commands={"inspect": Lazy("Show what is in etcd, decoded.", "mooncake_cli.commands.etcd:inspect")},
+    ),
+}
+
+
+def _version(ctx: typer.Context, value: bool) -> None:  # noqa: FBT001 - Typer calls it so
+    if value and isinstance(ctx.obj, Invocation):
+        ctx.obj.output.line(f"mooncake {__version__}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Options of the command as a whole."""
+
+
+@functools.lru_cache(maxsize=1)
+def root_command() -> Any:
+    """The whole command line, its commands not imported yet."""
+    return group(COMMANDS, name="mooncake", help_text=HELP, examples=EXAMPLES, callback=_root)

@@ -1,0 +1,28 @@
+"""Follow a long call to its end: progress and notes as they come, then the result."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator, Iterator
+from typing import Any
+
+from mooncake_cli.output import Output
+from mooncake_cli.text import printable
+from p2pstore.errors import MooncakeError
+
+
+def follow(output: Output, events: Iterator[dict[str, Any]], verb: str) -> dict[str, Any]:
+    """The result of a long call without its ``event`` key. Leaving early, by Ctrl-C too, cancels the call."""
+    with contextlib.ExitStack() as stack:
+        if isinstance(events, Generator):
+            stack.callback(events.close)
+        bar = stack.enter_context(output.progress(verb))
+        for event in events:
+            kind = event.get("event")
+            if kind == "progress":
+                bar.update(event["done"], event["total"], event.get("peers"))
+            elif kind == "note":
+                output.message(printable(event["text"]))
+            elif kind == "result":
+                return {key: value for key, value in event.items() if key != "event"}
+    raise MooncakeError(detail="the agent ended a call without a result")

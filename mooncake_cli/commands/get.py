@@ -1,0 +1,113 @@
+"""``mooncake get``: bring an object to this machine."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from typing import Annotated, Any
+
+import typer
+
+from mooncake_cli.calls import follow
+from mooncake_cli.invocation import Invocation
+from mooncake_cli.text import counted, printable
+from p2pstore.config import parse_address
+from p2pstore.errors import UsageError
+from p2pstore.names import check_object_name
+from p2pstore.units import format_seconds, format_size
+
+EXAMPLES = {
+    "get": (
+        "mooncake get models/llama-3 /data/llama-3",
+        "mooncake get models/llama-3 /data/                      # to /data/llama-3",
+        "mooncake get models/llama-3 /data/ --dry-run",
+        "mooncake get data.tar . --peer 10.0.0.5:7300",
+    )
+}
+
+
+def get(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the object.")],
+    dest: Annotated[
+        str, typer.Argument(metavar="DEST", help="Where it goes; inside DEST if that ends in '/', or is '.'.")
+    ],
+    transport: Annotated[
+        str | None, typer.Option("--transport", metavar="WAY", help="auto, tcp or local [default: auto].")
+    ] = None,
+    peer: Annotated[
+        list[str] | None,
+        typer.Option("--peer", metavar="HOST:PORT", help="Ask this node too, or alone without etcd; may be repeated."),
+    ] = None,
+    no_seed: Annotated[bool, typer.Option("--no-seed", help="Do not serve the object afterwards.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be pulled, and write nothing.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace something else at DEST.")] = False,
+) -> None:
+    """Bring an object to this machine, verified.
+
+    Every chunk is checked before it counts. What is interrupted resumes with the same command. This node serves the
+    object meanwhile and afterwards. Starts an agent when none runs.
+    """
+    invocation: Invocation = ctx.obj
+    settings = invocation.settings(transport=transport)
+    check_object_name(name)
+    peers = [_peer(text) for text in peer or []]
+    client = invocation.client_of_started(settings)
+    events = client.get(
+        name,
+        destination(name, dest),
+        transport=settings.transport,
+        peers=peers,
+        seed=not no_seed,
+        dry_run=dry_run,
+        force=force,
+    )
+    try:
+        result = follow(invocation.output, events, "pulling")
+    except KeyboardInterrupt:
+        again = shlex.join(["mooncake", *invocation.arguments])
+        text = f"interrupted; run the same command again to resume: {printable(again)}"
+        invocation.output.plain_error("Interrupted", text, 130)
+        raise typer.Exit(130) from None
+    invocation.output.done(result, human=_dry(result) if dry_run else _report(result), quiet=[result["dest"]])
+
+
+def destination(name: str, dest: str) -> str:
+    """The absolute path that DEST means: inside it, under the last part of ``name``, if it ends in "/" or is "."."""
+    if os.path.basename(dest) in {"", ".", ".."}:
+        dest = os.path.join(dest, name.rpartition("/")[2])
+    return os.path.abspath(dest)
+
+
+def _peer(text: str) -> str:
+    try:
+        _, port = parse_address(text)
+    except ValueError as error:
+        raise UsageError(detail=f"--peer: {error}") from None
+    if not port:
+        raise UsageError(detail=f"--peer: {text!r} has no port; write HOST:PORT")
+    return text
+
+
+def _report(result: dict[str, Any]) -> str:
+    if not result["bytes_pulled"]:
+        head = f"{printable(result['name'])} is complete at {printable(result['dest'])}: nothing had to be pulled"
+    else:
+        seconds = result["seconds"]
+        rate = f", {format_size(result['bytes_pulled'] / seconds)}/s" if seconds else ""
+        reused = f", {format_size(result['bytes_reused'])} reused" if result["bytes_reused"] else ""
+        head = (
+            f"got {printable(result['name'])}: {format_size(result['bytes_pulled'])} by {result['transport']} from "
+            f"{counted(len(result['peers']), 'peer')} in {format_seconds(seconds)}{rate}{reused}\n"
+            f"verified at {printable(result['dest'])}"
+        )
+    return head + ("; this node serves it now" if result.get("seeding") else "")
+
+
+def _dry(result: dict[str, Any]) -> str:
+    reused = result["bytes_reused"]
+    return (
+        f"would pull {format_size(result['size'] - reused)} of {format_size(result['size'])} "
+        f"({format_size(reused)} is here already) from {counted(len(result['peers']), 'peer')} "
+        f"to {printable(result['dest'])}"
+    )

@@ -1,0 +1,86 @@
+"""``mooncake info``: one object, its files, and who holds how much."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from mooncake_cli.invocation import Invocation
+from mooncake_cli.output import Column, Output
+from mooncake_cli.text import age, counted, printable
+from p2pstore.names import check_object_name
+from p2pstore.units import format_size
+
+EXAMPLES = {"info": ("mooncake info models/llama-3", "mooncake info models/llama-3 --json | jq .replicas")}
+
+SHOWN_FILES = 20
+"""Files that are listed without ``--verbose``."""
+
+FILES = (Column("FILE"), Column("SIZE", right=True), Column("CHUNKS", right=True))
+REPLICAS = (
+    Column("NODE", style="bold"),
+    Column("ROLE"),
+    Column("HOLDS", right=True),
+    Column("OF", right=True),
+    Column("SHARE", right=True),
+    Column("ADDRESS"),
+    Column("ANSWERS"),
+)
+
+
+def info(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the object.")],
+) -> None:
+    """Show an object's files, and who holds how much.
+
+    HOLDS counts chunks; a node serves each as soon as it is verified. Every file is listed with --verbose.
+    """
+    invocation: Invocation = ctx.obj
+    output = invocation.output
+    answer = invocation.client().info(check_object_name(name))
+    human = _report(output, answer) if output.mode == "human" else ""
+    output.data(answer, human=human, quiet=[answer["manifest"]])
+
+
+def _report(output: Output, answer: Mapping[str, Any]) -> str:
+    head = output.fields(
+        [
+            ("name", printable(answer["name"])),
+            ("manifest", printable(answer["manifest"])),
+            ("size", f"{format_size(answer['size'])} ({answer['size']:,} bytes)"),
+            ("chunks", f"{answer['chunks']:,} of {format_size(answer['chunk_size'])}, {printable(answer['hash'])}"),
+            ("created", f"{age(answer['created'])} by {printable(answer['creator'])}"),
+        ]
+    )
+    return f"{head}\n{_files(output, answer['files'])}\n{_replicas(output, answer['replicas'])}"
+
+
+def _files(output: Output, files: list[dict[str, Any]]) -> str:
+    shown = files if output.verbose else files[:SHOWN_FILES]
+    rows = [(printable(file["path"]), format_size(file["size"]), f"{file['chunks']:,}") for file in shown]
+    left = len(files) - len(shown)
+    more = f"... and {counted(left, 'more file')} (--verbose lists all)\n" if left else ""
+    return output.table(FILES, rows) + more
+
+
+def _replicas(output: Output, replicas: list[dict[str, Any]]) -> str:
+    if not replicas:
+        return "nobody holds it now\n"
+    rows = []
+    for replica in replicas:
+        share = 100 if replica["state"] == "complete" else 100 * replica["chunks"] // max(replica["of"], 1)
+        rows.append(
+            (
+                printable(replica["node"]),
+                printable(replica["role"]),
+                f"{replica['chunks']:,}",
+                f"{replica['of']:,}",
+                f"{share} %",
+                printable(replica["address"]),
+                "yes" if replica["reachable"] else "no",
+            )
+        )
+    return output.table(REPLICAS, rows)

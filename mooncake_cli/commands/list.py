@@ -1,0 +1,63 @@
+"""``mooncake list``: the objects that there are."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mooncake_cli.invocation import Invocation
+from mooncake_cli.output import Column
+from mooncake_cli.text import age, printable
+from p2pstore.units import format_size
+
+EXAMPLES = {
+    "list_objects": (
+        "mooncake list",
+        "mooncake list models/",
+        "mooncake list --json | jq -r '.objects[].name'",
+    )
+}
+
+COLUMNS = (
+    Column("NAME", style="bold"),
+    Column("SIZE", right=True),
+    Column("FILES", right=True),
+    Column("COMPLETE", right=True),
+    Column("PARTIAL", right=True),
+    Column("CREATED"),
+    Column("BY"),
+)
+
+
+def list_objects(
+    ctx: typer.Context,
+    prefix: Annotated[str, typer.Argument(metavar="[PREFIX]", help="Only names that begin so.")] = "",
+) -> None:
+    """List the objects that there are.
+
+    COMPLETE and PARTIAL count the live nodes that hold all or a part.
+    """
+    invocation: Invocation = ctx.obj
+    output = invocation.output
+    objects = list(invocation.client().all_objects(prefix))
+    human = ""
+    if output.mode == "human":
+        if objects:
+            rows = [
+                (
+                    printable(item["name"]),
+                    format_size(item["size"]),
+                    str(item["files"]),
+                    str(item["complete"]),
+                    str(item["partial"]),
+                    age(item["created"]),
+                    printable(item["creator"]),
+                )
+                for item in objects
+            ]
+            human = output.table(COLUMNS, rows)
+        else:
+            where = f"no object's name begins with '{printable(prefix)}'" if prefix else "no objects yet"
+            output.message(f"{where}; publish one with 'mooncake register PATH'")
+    output.data({"objects": objects}, human=human, quiet=(printable(item["name"]) for item in objects))

@@ -1,0 +1,155 @@
+"""``mooncake node``: the agent of this node."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mooncake_cli.invocation import Invocation
+from mooncake_cli.logfile import follow_log, last_lines
+from mooncake_cli.text import counted, printable
+from p2pstore.client import AgentClient
+from p2pstore.errors import AgentNotRunning, AgentRunning, PathNotFound
+from p2pstore.launch import ensure_agent, left_behind, stop_agent
+from p2pstore.units import format_seconds, format_size
+
+if TYPE_CHECKING:
+    from mooncake_cli.output import Output
+
+EXAMPLES = {
+    "run": (
+        "mooncake node run",
+        "mooncake node run --listen 10.0.0.5 --metadata etcd://10.0.0.1:2379",
+    ),
+    "start": (
+        "mooncake node start",
+        "mooncake node start --listen 10.0.0.5 --metadata etcd://10.0.0.1:2379",
+        "mooncake node start --home /tmp/second    # another agent on the same host",
+    ),
+    "stop": ("mooncake node stop",),
+    "status": ("mooncake node status", "mooncake node status --json | jq -r .metadata"),
+    "logs": ("mooncake node logs", "mooncake node logs -n 100 -f"),
+}
+
+Listen = Annotated[
+    str | None, typer.Option("--listen", metavar="ADDRESS[:PORT]", help="Address to listen on [default: loopback].")
+]
+Node = Annotated[str | None, typer.Option("--node", metavar="NAME", help="This node's name [default: the host's].")]
+Insecure = Annotated[
+    bool | None, typer.Option("--insecure", help="Listen beyond loopback without a cluster secret.", is_flag=True)
+]
+
+
+def run(ctx: typer.Context, listen: Listen = None, node: Node = None, insecure: Insecure = None) -> None:
+    """Run the agent in the foreground.
+
+    For systemd, Slurm and Kubernetes. It logs to standard error; SIGTERM ends it cleanly.
+    """
+    invocation: Invocation = ctx.obj
+    settings = invocation.settings(listen=listen, node=node, insecure=insecure)
+    from p2pstore import agent  # noqa: PLC0415 - it brings the whole agent along
+
+    raise typer.Exit(agent.run(invocation.find_home(settings), settings))
+
+
+def start(ctx: typer.Context, listen: Listen = None, node: Node = None, insecure: Insecure = None) -> None:
+    """Start the agent in the background.
+
+    'register' and 'get' start one by themselves; this one listens where you say. Prints what 'status' prints.
+    """
+    invocation: Invocation = ctx.obj
+    settings = invocation.settings(listen=listen, node=node, insecure=insecure)
+    home = invocation.find_home(settings)
+    started = ensure_agent(home, settings)
+    status = AgentClient(home).status()
+    if not started:
+        raise AgentRunning(home=home.root, pid=status["pid"])
+    invocation.output.message("started an agent in the background; 'mooncake node stop' ends it")
+    _show(invocation.output, status)
+
+
+def stop(ctx: typer.Context) -> None:
+    """End the agent.
+
+    It withdraws from the metadata server and keeps what it knows: started again, it serves again. An embedded etcd
+    that a killed agent left behind is ended too.
+    """
+    invocation: Invocation = ctx.obj
+    began = time.monotonic()
+    stopped = stop_agent(invocation.find_home())
+    seconds = round(time.monotonic() - began, 3)
+    lines = []
+    if stopped.pid is not None:
+        how = " with SIGTERM, since it did not answer" if stopped.terminated else ""
+        lines.append(f"ended the agent (pid {stopped.pid}) in {format_seconds(seconds)}{how}")
+    if stopped.etcd_pid is not None:
+        lines.append(f"ended the etcd that a dead agent had left behind (pid {stopped.etcd_pid})")
+    document = {
+        "pid": stopped.pid,
+        "terminated": stopped.terminated,
+        "etcd_pid": stopped.etcd_pid,
+        "seconds": seconds,
+    }
+    invocation.output.done(document, human="\n".join(lines))
+
+
+def status(ctx: typer.Context) -> None:
+    """Show what the agent is and does.
+
+    Ends with status 3 when none runs. METADATA is what other nodes are given with --metadata.
+    """
+    invocation: Invocation = ctx.obj
+    home = invocation.find_home()
+    try:
+        answer = AgentClient(home).status()
+    except AgentNotRunning:
+        pid = left_behind(home)
+        if pid is not None:
+            text = (
+                f"an etcd of a dead agent still runs (pid {pid}); 'mooncake node stop' ends it, a new agent adopts it"
+            )
+            invocation.output.message(text)
+        raise
+    _show(invocation.output, answer)
+
+
+def logs(
+    ctx: typer.Context,
+    lines: Annotated[int, typer.Option("-n", "--lines", metavar="N", min=0, help="Lines to show [default: 50].")] = 50,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as the log grows; Ctrl-C ends.")] = False,
+) -> None:
+    """Show the log of the background agent."""
+    invocation: Invocation = ctx.obj
+    output = invocation.output
+    path = invocation.find_home().log
+    if not path.exists():
+        raise PathNotFound(path=path)
+    tail, position = last_lines(path, lines)
+    shown = [printable(line) for line in tail]
+    output.data({"path": str(path), "lines": shown}, human="".join(f"{line}\n" for line in shown), quiet=shown)
+    if follow:
+        for line in follow_log(path, position):
+            output.record({"line": printable(line)}, printable(line))
+
+
+def _show(output: Output, status: Mapping[str, Any]) -> None:
+    output.data(status, human=_report(output, status) if output.mode == "human" else "", quiet=[str(status["pid"])])
+
+
+def _report(output: Output, status: Mapping[str, Any]) -> str:
+    trouble = "" if status.get("metadata_ok", True) else "  (does not answer now; it is tried again)"
+    serving = f"{counted(status['objects'], 'object')}, {format_size(status.get('serving_bytes', 0))}"
+    gets = status.get("gets", 0)
+    rows = [
+        ("node", printable(status["node"])),
+        ("pid", f"{status['pid']}, up {format_seconds(status.get('uptime', 0))}"),
+        ("home", printable(status["home"])),
+        ("metadata", printable(status["metadata"]) + trouble),
+        ("control", printable(status["control"])),
+        ("data", printable(status["data"])),
+        ("serving", serving + (f"; {counted(gets, 'get')} running" if gets else "")),
+    ]
+    return output.fields(rows)

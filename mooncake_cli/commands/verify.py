@@ -1,0 +1,65 @@
+"""``mooncake verify``: hash again what this node holds."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any
+
+import typer
+
+from mooncake_cli.calls import follow
+from mooncake_cli.invocation import Invocation
+from mooncake_cli.output import Column
+from mooncake_cli.text import counted, printable
+from p2pstore.errors import IntegrityError
+from p2pstore.units import format_seconds, format_size
+
+EXAMPLES = {"verify": ("mooncake verify models/llama-3", "mooncake verify /data/llama-3")}
+
+BAD = (
+    Column("FILE"),
+    Column("CHUNK", right=True),
+    Column("OFFSET", right=True),
+    Column("LENGTH", right=True),
+    Column("REASON"),
+)
+
+
+def verify(
+    ctx: typer.Context,
+    target: Annotated[
+        str, typer.Argument(metavar="NAME|PATH", help="An object's name, or the path where it lies here.")
+    ],
+) -> None:
+    """Hash again what this node holds.
+
+    Reads every byte and compares it with the manifest. Ends with status 4 when something differs. What begins with
+    '/' or '.' is a path.
+    """
+    invocation: Invocation = ctx.obj
+    output = invocation.output
+    result = follow(output, invocation.client().verify(target_of(target)), "verifying")
+    if result["ok"]:
+        human = (
+            f"{printable(result['path'])} is {printable(result['name'])}, every byte: {format_size(result['size'])}, "
+            f"{counted(result['chunks'], 'chunk')}, in {format_seconds(result['seconds'])}"
+        )
+        output.done(result, human=human)
+        return
+    bad: list[dict[str, Any]] = result["bad"]
+    rows = [
+        (printable(b["file"]), str(b["chunk"]), str(b["offset"]), str(b["length"]), printable(b["reason"])) for b in bad
+    ]
+    output.data(result, human=output.table(BAD, rows) if output.mode == "human" else "", quiet=_names(bad))
+    detail = f"{counted(len(bad), 'bad chunk')} of {result['chunks']:,}"
+    raise IntegrityError(path=result["path"], detail=detail)
+
+
+def target_of(text: str) -> str:
+    """What the agent is asked for: a name as it is, a path made absolute."""
+    is_path = text.startswith(("/", ".", "~"))
+    return os.path.abspath(os.path.expanduser(text)) if is_path else text
+
+
+def _names(bad: list[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(printable(item["file"]) for item in bad))

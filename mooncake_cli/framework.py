@@ -1,0 +1,206 @@
+"""Typer's classes as this command line needs them: commands imported when they are run, help in plain text.
+
+Only names that Typer exports are used, since Typer brings Click along under a private name from 0.26 on.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from mooncake_cli.invocation import Invocation
+
+HELP_NAMES = {"help_option_names": ["--help", "-h"]}
+
+
+def _remember(ctx: typer.Context, param: typer.CallbackParam, value: Any) -> Any:
+    """Keep a global option where every command finds it; the option nearest to the command's end wins."""
+    invocation = ctx.find_root().obj
+    if value not in {None, False} and isinstance(invocation, Invocation):
+        setattr(invocation, str(param.name), value)
+    return value
+
+
+def _globals(
+    home: Annotated[
+        str | None, typer.Option("--home", metavar="DIR", callback=_remember, help="Directory of the agent to use.")
+    ] = None,
+    metadata: Annotated[
+        str | None, typer.Option("--metadata", metavar="URL", callback=_remember, help="Metadata server to use.")
+    ] = None,
+    config: Annotated[
+        str | None, typer.Option("--config", metavar="FILE", callback=_remember, help="Read FILE, not the user's file.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", callback=_remember, help="Print the result as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", callback=_remember, help="Print only the result.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("-v", "--verbose", callback=_remember, help="Print more, and tracebacks of defects.")
+    ] = False,
+) -> None:
+    """The global options, which may stand before and after the command."""
+
+
+@functools.lru_cache(maxsize=1)
+def global_params() -> tuple[Any, ...]:
+    """The parameters of ``_globals`` as Typer builds them; no command's function gets their values."""
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app.command(context_settings={"help_option_names": []})(_globals)
+    params = tuple(param for param in typer.main.get_command(app).params if param.name != "help")
+    for param in params:
+        param.expose_value = False
+    return params
+
+
+class Command(TyperCommand):
+    """One command: its own parameters, then the global options."""
+
+    examples: tuple[str, ...] = ()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        names = {param.name for param in self.params}
+        self.params.extend(param for param in global_params() if param.name not in names)
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """The usage line's words, spelled as in the list of arguments."""
+        del ctx
+        return ["[OPTIONS]", *(str(param.metavar) for param in self.params if param.param_type_name == "argument")]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write examples, arguments, options and global options, in this order."""
+        del ctx
+        write_examples(formatter, self.examples)
+        for title, rows in sections(self):
+            write_section(formatter, title, rows)
+
+
+@dataclass(frozen=True)
+class Lazy:
+    """A command that is imported when it is run, completed or asked for its own help.
+
+    ``target`` is ``module:function``, or None for a group of ``commands``.
+    """
+
+    help: str
+    target: str | None = None
+    commands: Mapping[str, Lazy] = field(default_factory=dict)
+
+    def load(self, name: str) -> Any:
+        """The command itself. Its examples are its module's ``EXAMPLES``, by function name where it holds several."""
+        if self.target is None:
+            return group(self.commands, name=name, help_text=self.help)
+        module_name, _, function_name = self.target.partition(":")
+        module = importlib.import_module(module_name)
+        app = typer.Typer(add_completion=False, rich_markup_mode=None)
+        app.command(name, cls=Command, short_help=self.help)(getattr(module, function_name))
+        command = typer.main.get_command(app)
+        examples: Mapping[str, tuple[str, ...]] = module.EXAMPLES
+        if isinstance(command, Command):
+            command.examples = examples[function_name]
+        return command
+
+
+class LazyGroup(TyperGroup):
+    """A group that knows its commands' names and one-line help, and imports a command only to run it."""
+
+    lazy: Mapping[str, Lazy] = {}
+    examples: tuple[str, ...] = ()
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names, in the order of the table."""
+        del ctx
+        return list(self.lazy)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Import one command."""
+        del ctx
+        if cmd_name not in self.commands and cmd_name in self.lazy:
+            self.commands[cmd_name] = self.lazy[cmd_name].load(cmd_name)
+        return self.commands.get(cmd_name)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """As Typer does; for a name that is none, the nearest ones are named without importing them."""
+        if args and args[0] not in self.lazy and not args[0].startswith("-") and not ctx.resilient_parsing:
+            near = get_close_matches(args[0], self.lazy, n=1)
+            meant = f" Did you mean '{near[0]}'?" if near else ""
+            ctx.fail(f"No such command '{args[0]}'.{meant}")
+        return super().resolve_command(ctx, args)
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write examples, the commands from the table, and the options."""
+        del ctx
+        write_examples(formatter, self.examples)
+        write_section(formatter, "Commands", [(name, lazy.help) for name, lazy in self.lazy.items()])
+        for title, rows in sections(self):
+            write_section(formatter, title, rows)
+
+
+def group(
+    commands: Mapping[str, Lazy],
+    *,
+    name: str,
+    help_text: str,
+    examples: tuple[str, ...] = (),
+    callback: Callable[..., None] | None = None,
+) -> Any:
+    """A group of commands that are imported when needed."""
+    app = typer.Typer(cls=LazyGroup, add_completion=False, rich_markup_mode=None, no_args_is_help=True)
+    app.callback(help=help_text, context_settings=dict(HELP_NAMES))(callback or _nothing)
+    made = typer.main.get_command(app)
+    made.name = name
+    made.params.extend(global_params())
+    if isinstance(made, LazyGroup):
+        made.lazy = commands
+        made.examples = examples
+    return made
+
+
+def _nothing() -> None:
+    """A group does nothing of its own."""
+
+
+def records(params: Iterable[Any]) -> list[tuple[str, str]]:
+    """Spelling and help of each parameter that is not hidden. Ours, since Typer's wording changes with its version."""
+    rows = []
+    for param in params:
+        if getattr(param, "hidden", False):
+            continue
+        if param.param_type_name == "argument":
+            rows.append((str(param.metavar), param.help or ""))
+        else:
+            spelling = ", ".join(param.opts)
+            rows.append((spelling if param.is_flag else f"{spelling} {param.metavar}", param.help or ""))
+    return rows
+
+
+def sections(command: Any) -> list[tuple[str, list[tuple[str, str]]]]:
+    """The parameters of a command as help and the reference list them: titles, and rows of spelling and help."""
+    shared = [param for param in command.params if param in global_params()]
+    own = [param for param in command.params if param not in shared]
+    parts = [
+        ("Arguments", records(param for param in own if param.param_type_name == "argument")),
+        ("Options", records(param for param in own if param.param_type_name == "option")),
+        ("Global options", [*records(shared), ("-h, --help", "Show this text and end.")]),
+    ]
+    return [(title, rows) for title, rows in parts if rows]
+
+
+def write_examples(formatter: Any, examples: tuple[str, ...]) -> None:
+    """Command lines as they are, neither folded nor joined."""
+    if examples:
+        with formatter.section("Examples"):
+            for example in examples:
+                formatter.write(f"{'':{formatter.current_indent}}{example}\n")
+
+
+def write_section(formatter: Any, title: str, rows: list[tuple[str, str]]) -> None:
+    """A heading and a two-column list."""
+    with formatter.section(title):
+        formatter.write_dl(rows)

@@ -1,0 +1,70 @@
+"""What the global options said, and what follows from them for every command."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mooncake_cli.output import Output
+    from p2pstore.client import AgentClient
+    from p2pstore.config import Settings
+    from p2pstore.home import Home
+
+
+@dataclass
+class Invocation:
+    """One run of the command; ``ctx.obj`` of all its contexts.
+
+    Nothing heavy is imported before a command asks for it: ``--help`` and completion pass through here too.
+    """
+
+    arguments: list[str] = field(default_factory=list)
+    """The command line, without the command's own name."""
+    home: str | None = None
+    metadata: str | None = None
+    config: str | None = None
+    quiet: bool = False
+    verbose: bool = False
+    json: bool = False
+    _output: Output | None = field(default=None, repr=False)
+
+    @property
+    def output(self) -> Output:
+        """The sink of this run; ``--json`` wins over ``--quiet``."""
+        from mooncake_cli.output import Output  # noqa: PLC0415 - see the class
+
+        mode = "json" if self.json else "quiet" if self.quiet else "human"
+        if self._output is None or (self._output.mode, self._output.verbose) != (mode, self.verbose):
+            self._output = Output("json" if self.json else "quiet" if self.quiet else "human", verbose=self.verbose)
+        return self._output
+
+    def settings(self, **flags: object) -> Settings:
+        """The settings, with the global options and ``flags`` on top. Raises ``BadConfig``."""
+        from p2pstore.config import Settings  # noqa: PLC0415 - see the class
+
+        given = {"home": self.home, "metadata": self.metadata, **flags}
+        return Settings.load(given, config=None if self.config is None else Path(self.config))
+
+    def find_home(self, settings: Settings | None = None) -> Home:
+        """The home of the agent to talk to."""
+        from p2pstore.home import Home  # noqa: PLC0415 - see the class
+
+        return Home.resolve((settings or self.settings()).home)
+
+    def client(self) -> AgentClient:
+        """A client of the agent that runs; starts none."""
+        from p2pstore.client import AgentClient  # noqa: PLC0415 - see the class
+
+        return AgentClient(self.find_home())
+
+    def client_of_started(self, settings: Settings) -> AgentClient:
+        """A client of the agent, which is started in the background when none runs; a message then says so."""
+        from p2pstore.client import AgentClient  # noqa: PLC0415 - see the class
+        from p2pstore.launch import ensure_agent  # noqa: PLC0415 - see the class
+
+        home = self.find_home(settings)
+        if ensure_agent(home, settings):
+            self.output.message("started an agent in the background; 'mooncake node stop' ends it")
+        return AgentClient(home)

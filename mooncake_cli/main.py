@@ -1,0 +1,84 @@
+"""The console entry: runs one command, and turns whatever ends it into a message and an exit status."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import NoReturn
+
+from engine.errors import MooncakeError
+from mooncake_cli.invocation import Invocation
+
+COMPLETE_NAMES = "complete-names"
+"""Hidden first word with which the completion scripts ask for object names (``mooncake_cli.names``)."""
+
+EXIT_BUG = 1
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
+
+
+def main() -> NoReturn:
+    """Run the command that ``sys.argv`` holds, and end the process with its status."""
+    arguments = sys.argv[1:]
+    if arguments[:1] == [COMPLETE_NAMES]:
+        from mooncake_cli.names import complete_names  # noqa: PLC0415 - it must not wait for Typer
+
+        complete_names(arguments[1:])
+    for stream in (sys.stdout, sys.stderr):
+        # A name that the terminal's encoding lacks must not end the command.
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        status = run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has what it wanted (head, less). Python would complain once more when it flushes at the exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = EXIT_BROKEN_PIPE
+    sys.exit(status)
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line; its exit status. ``BrokenPipeError`` goes through."""
+    import typer  # noqa: PLC0415 - it costs more than all else, and complete-names must not wait for it
+
+    from mooncake_cli.app import root_command  # noqa: PLC0415 - as above
+
+    invocation = Invocation(arguments)
+    try:
+        result = root_command().main(arguments, prog_name="mooncake", standalone_mode=False, obj=invocation)
+    except MooncakeError as error:
+        invocation.output.error(error)
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        invocation.output.plain_error("Interrupted", "interrupted", EXIT_INTERRUPTED)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the last resort: a user gets a sentence, not a traceback
+        if hasattr(error, "format_message") and hasattr(error, "exit_code"):
+            # The parser's own errors: Click's base class has a different home in each version of Typer.
+            return _usage(error, invocation, arguments)
+        return _bug(error, invocation)
+    return result if isinstance(result, int) else 0
+
+
+def _usage(error: Exception, invocation: Invocation, arguments: list[str]) -> int:
+    status = int(getattr(error, "exit_code", 2))
+    if invocation.json or "--json" in arguments:
+        invocation.json = True
+        invocation.output.plain_error("UsageError", error.format_message(), status)  # type: ignore[attr-defined]
+    else:
+        error.show(file=sys.stderr)  # type: ignore[attr-defined]
+    return status
+
+
+def _bug(error: Exception, invocation: Invocation) -> int:
+    if invocation.verbose or os.environ.get("MOONCAKE_DEBUG") == "1":
+        import traceback  # noqa: PLC0415 - only here
+
+        traceback.print_exception(error)
+    text = f"internal error: {type(error).__name__}: {error}"
+    hint = "this is a bug; run the command again with MOONCAKE_DEBUG=1 and report what it prints"
+    invocation.output.plain_error("Bug", text if invocation.json else f"{text}\n{hint}", EXIT_BUG)
+    return EXIT_BUG

@@ -1,0 +1,174 @@
+"""The only place that prints.
+
+Standard output carries data, standard error messages and progress. Three modes: ``human``, ``json`` (one JSON document
+on standard output, messages still for people on standard error, no progress bar) and ``quiet`` (the datum alone: a
+name, a path; no messages but errors).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, TextIO
+
+from mooncake_cli.progress import BarProgress, Progress
+from mooncake_cli.text import printable
+from p2pstore.errors import MooncakeError, to_wire
+
+Mode = Literal["human", "json", "quiet"]
+
+UNBOUNDED_WIDTH = 100_000
+"""Columns for a table that no terminal shows: nothing is folded, so that ``grep`` and ``awk`` see whole lines."""
+
+
+def use_color(stream: TextIO, environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether to colour what goes to ``stream``: NO_COLOR, then FORCE_COLOR, then whether it is a capable terminal."""
+    if environ.get("NO_COLOR"):
+        return False
+    if environ.get("FORCE_COLOR", "0") not in {"", "0"}:
+        return True
+    return stream.isatty() and environ.get("TERM", "dumb") != "dumb"
+
+
+class Column:
+    """One column of a table: its heading, and whether its cells are numbers (aligned right)."""
+
+    def __init__(self, heading: str, *, right: bool = False, style: str = "") -> None:
+        self.heading = heading
+        self.right = right
+        self.style = style
+
+
+class Output:
+    """Where a command's result, messages and progress go."""
+
+    def __init__(self, mode: Mode = "human", *, verbose: bool = False) -> None:
+        self.mode: Mode = mode
+        self.verbose = verbose
+        self._progress = Progress()
+
+    def data(self, document: object, *, human: str = "", quiet: Iterable[str] = ()) -> None:
+        """The result of a command that asks: ``document`` as JSON, ``human`` text, or the ``quiet`` lines."""
+        if self.mode == "json":
+            self._write(sys.stdout, json.dumps(document, ensure_ascii=True) + "\n")
+        elif self.mode == "quiet":
+            self._write(sys.stdout, "".join(f"{line}\n" for line in quiet))
+        elif human:
+            self._write(sys.stdout, human if human.endswith("\n") else human + "\n")
+
+    def done(self, document: object, *, human: str, quiet: Iterable[str] = ()) -> None:
+        """The result of a command that acts: as ``data``, but what people read is a message."""
+        if self.mode == "human":
+            self.message(human)
+        else:
+            self.data(document, quiet=quiet)
+
+    def record(self, document: object, text: str) -> None:
+        """One of an endless row of results: a line of JSON, or of text."""
+        self.line(json.dumps(document, ensure_ascii=True) if self.mode == "json" else text)
+
+    def line(self, text: str) -> None:
+        """One line on standard output, now: for output that does not end by itself."""
+        self._write(sys.stdout, text + "\n")
+
+    def message(self, text: str) -> None:
+        """Something that people may want to know; nothing with ``--quiet``."""
+        if self.mode != "quiet":
+            self._write(sys.stderr, text if text.endswith("\n") else text + "\n")
+
+    def detail(self, text: str) -> None:
+        """A message for ``--verbose`` alone."""
+        if self.verbose:
+            self.message(text)
+
+    def error(self, error: MooncakeError) -> None:
+        """What went wrong, and what to do or to run next."""
+        if self.mode == "json":
+            self._write(sys.stderr, json.dumps({"error": to_wire(error)}) + "\n")
+            return
+        label = self._styled("error:", "1;31", sys.stderr)
+        hint = f"\n{self._styled('hint:', '1;36', sys.stderr)} {printable(error.hint)}" if error.hint else ""
+        self._write(sys.stderr, f"{label} {printable(error)}{hint}\n")
+
+    def plain_error(self, kind: str, text: str, exit_code: int) -> None:
+        """An error that is none of the tree's: a usage error of the parser, an interruption, a defect."""
+        if self.mode == "json":
+            wire = {"type": kind, "fields": {}, "message": text, "advice": "", "exit_code": exit_code}
+            self._write(sys.stderr, json.dumps({"error": wire}) + "\n")
+        else:
+            self._write(sys.stderr, text + "\n")
+
+    @contextlib.contextmanager
+    def progress(self, verb: str) -> Iterator[Progress]:
+        """A progress bar where standard error is a terminal and people read it; else one that shows nothing."""
+        if self.mode == "human" and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+            self._progress = BarProgress(verb, sys.stderr)
+        try:
+            yield self._progress
+        finally:
+            self._progress.close()
+            self._progress = Progress()
+
+    def table(self, columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> str:
+        """An aligned table, as wide as the terminal where it is one. Cells must be printable already."""
+        from rich.table import Table  # noqa: PLC0415 - rich costs more than the whole start
+
+        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+        for column in columns:
+            table.add_column(
+                column.heading,
+                justify="right" if column.right else "left",
+                style=column.style,
+                no_wrap=column.right,
+                overflow="fold",
+            )
+        for row in rows:
+            table.add_row(*(_as_text(cell) for cell in row))
+        return self.render(table)
+
+    def fields(self, pairs: Iterable[tuple[str, str]]) -> str:
+        """Aligned ``key  value`` lines."""
+        items = list(pairs)
+        width = max((len(key) for key, _ in items), default=0)
+        return "".join(f"{self._styled(key.ljust(width), '2', sys.stdout)}  {value}\n" for key, value in items)
+
+    def render(self, renderable: Any) -> str:
+        """A rich renderable as text for standard output, without trailing blanks."""
+        from rich.console import Console  # noqa: PLC0415 - rich costs more than the whole start
+
+        color = use_color(sys.stdout)
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else UNBOUNDED_WIDTH
+        buffer = io.StringIO()
+        console = Console(
+            file=buffer,
+            width=width,
+            force_terminal=color,
+            no_color=not color,
+            color_system="standard" if color else None,
+            markup=False,
+            emoji=False,
+            highlight=False,
+            legacy_windows=False,
+        )
+        console.print(renderable)
+        return "".join(line.rstrip() + "\n" for line in buffer.getvalue().splitlines())
+
+    @staticmethod
+    def _styled(text: str, code: str, stream: TextIO) -> str:
+        return f"\x1b[{code}m{text}\x1b[0m" if use_color(stream) else text
+
+    def _write(self, stream: TextIO, text: str) -> None:
+        if text and not self._progress.above(text):
+            stream.write(text)
+            stream.flush()
+
+
+def _as_text(cell: str) -> Any:
+    from rich.text import Text  # noqa: PLC0415 - rich costs more than the whole start
+
+    return Text(cell)

@@ -1,0 +1,64 @@
+"""Progress of a long call: a tqdm bar with rate, time left and number of peers, or nothing."""
+
+from __future__ import annotations
+
+from typing import Any, TextIO
+
+
+class Progress:
+    """Shows nothing: what scripts, pipes and ``--quiet`` get."""
+
+    def update(self, done: int, total: int, peers: int | None = None) -> None:
+        """``done`` of ``total`` bytes are done, with ``peers`` peers where that has a meaning."""
+
+    def above(self, text: str) -> bool:
+        """Write ``text`` above the bar; False where there is no bar, and the caller writes it as ever."""
+        del text
+        return False
+
+    def close(self) -> None:
+        """Take the bar away."""
+
+
+class BarProgress(Progress):
+    """A tqdm bar on a terminal. It appears with the first update, since only then is the total known."""
+
+    def __init__(self, verb: str, stream: TextIO) -> None:
+        self._verb = verb
+        self._stream = stream
+        self._bar: Any = None
+
+    def update(self, done: int, total: int, peers: int | None = None) -> None:
+        """Move the bar; what a resumed call had done before counts neither for the rate nor for the time left."""
+        if self._bar is None:
+            from tqdm import tqdm  # noqa: PLC0415 - only a terminal needs it, and it costs a quarter of a start
+
+            self._bar = tqdm(
+                total=total,
+                initial=done,
+                desc=self._verb,
+                file=self._stream,
+                unit="B",
+                unit_scale=True,
+                unit_divisor=1024,
+                dynamic_ncols=True,
+                leave=False,
+                miniters=1,
+            )
+        if peers is not None:
+            self._bar.set_postfix_str(f"{peers} peer{'' if peers == 1 else 's'}", refresh=False)
+        self._bar.total = total
+        self._bar.update(done - self._bar.n)
+
+    def above(self, text: str) -> bool:
+        """Write ``text`` above the bar, so that the two do not share a line."""
+        if self._bar is None:
+            return False
+        self._bar.write(text, file=self._stream, end="")
+        return True
+
+    def close(self) -> None:
+        """Take the bar away, so that the result stands where it stood."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
