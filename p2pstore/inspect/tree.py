@@ -1,0 +1,86 @@
+"""What an inspection found, as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from p2pstore.inspect.values import printable
+from p2pstore.metadata.store import KeyValue
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One key: what kind it is, what was decoded, and why not where it was not.
+
+    ``lease_left`` is in seconds; None without a lease, 0 where it just ran out. ``malformed`` is empty for a value
+    that is as it should be.
+    """
+
+    family: str
+    key: str
+    size: int
+    lease: int = 0
+    lease_left: int | None = None
+    fields: dict[str, Any] = field(default_factory=dict)
+    malformed: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The decoded fields, with ``key``, ``lease_left`` and, where it applies, ``malformed`` beside them."""
+        data: dict[str, Any] = {**self.fields, "key": self.key, "lease_left": self.lease_left}
+        if self.malformed:
+            data["malformed"] = self.malformed
+        return data
+
+
+@dataclass
+class Tree:
+    """Everything found: our nodes, objects (each with its replicas), upstream's records, and the rest.
+
+    ``orphans`` are replicas of a manifest that no object names. ``truncated``: there were more keys than are read.
+    """
+
+    url: str = ""
+    version: str = ""
+    nodes: list[Entry] = field(default_factory=list)
+    objects: list[Entry] = field(default_factory=list)
+    replicas: list[Entry] = field(default_factory=list)
+    upstream: list[Entry] = field(default_factory=list)
+    unknown: list[Entry] = field(default_factory=list)
+    truncated: bool = False
+
+    def replicas_of(self, manifest: str) -> list[Entry]:
+        """The replicas recorded under a manifest's digest."""
+        return [entry for entry in self.replicas if entry.fields["manifest"] == manifest]
+
+    @property
+    def orphans(self) -> list[Entry]:
+        """Replicas of a manifest that no object names."""
+        named = {entry.fields.get("manifest") for entry in self.objects}
+        return [entry for entry in self.replicas if entry.fields["manifest"] not in named]
+
+    def to_json(self) -> dict[str, Any]:
+        """The tree as JSON types: url, version, nodes, objects, orphans, upstream, unknown, truncated."""
+        by_manifest: dict[str, list[dict[str, Any]]] = {}
+        for entry in self.replicas:
+            by_manifest.setdefault(entry.fields["manifest"], []).append(entry.to_json())
+        return {
+            "url": self.url,
+            "version": self.version,
+            "nodes": [entry.to_json() for entry in self.nodes],
+            "objects": [
+                {**entry.to_json(), "replicas": by_manifest.get(entry.fields.get("manifest", ""), [])}
+                for entry in self.objects
+            ],
+            "orphans": [entry.to_json() for entry in self.orphans],
+            "upstream": [{"family": entry.family, **entry.to_json()} for entry in self.upstream],
+            "unknown": [{**entry.to_json(), "size": entry.size} for entry in self.unknown],
+            "truncated": self.truncated,
+        }
+
+
+def entry_of(
+    item: KeyValue, family: str, fields: dict[str, Any], malformed: str = "", lease_left: int | None = None
+) -> Entry:
+    """The entry of a key; the key is made printable."""
+    return Entry(family, printable(item.key), len(item.value), item.lease, lease_left, fields, malformed)
