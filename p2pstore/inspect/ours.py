@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from p2pstore.inspect.values import Malformed, count, parse_object, printable, scalars, text
+from p2pstore.records import PREFIX
 
-PREFIX = "mooncake/p2p/v1/"
 FAMILIES = {"nodes": "node", "objects": "object", "replicas": "replica"}
 
 STATES = ("complete", "partial")
