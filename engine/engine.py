@@ -12,7 +12,7 @@ from engine.handshake_client import fetch_descriptor
 from engine.handshake_server import HandshakeServer
 from engine.hostid import host_id
 from engine.local_server import LocalServer
-from engine.memory import AddressSpace, Buffer
+from engine.memory import AddressSpace, Buffer, Lease
 from engine.segment import SegmentDescriptor
 from engine.tcp_server import TcpServer
 from engine.transports.base import Channel, PeerAddress, Transport
@@ -162,6 +162,10 @@ class TransferEngine:
     def unregister(self, address: int, *, timeout: float = 0.0) -> bool:
         """See ``AddressSpace.unregister``."""
         return self._space.unregister(address, timeout=timeout)
+
+    def lease(self, address: int, length: int) -> Lease:
+        """The range as this process sees it; see ``AddressSpace.resolve``."""
+        return self._space.resolve(address, length)
 
     def transport(self, name: str) -> Transport:
         """The engine's transport of this name. Raises ``TransportUnavailable``."""

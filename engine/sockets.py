@@ -100,3 +100,12 @@ def _same_host(sock: socket.socket) -> bool:
 def _timeval(seconds: float) -> bytes:
     whole = int(seconds)
     return _TIMEVAL.pack(whole, int((seconds - whole) * 1_000_000))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches ``host``: an address, or a name all of whose addresses are loopback."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError:
+        return False
+    return bool(found) and all(ipaddress.ip_address(str(entry[4][0]).partition("%")[0]).is_loopback for entry in found)

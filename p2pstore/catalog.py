@@ -1,4 +1,4 @@
-"""The catalog: what this node has, kept in one SQLite file so that an agent serves after a restart what it served before.
+"""The catalog: what this node has, in one SQLite file, so that an agent serves after a restart what it served before.
 
 A *holding* is one place on this node where the whole object lies: its name, its manifest, its role (gold where it was
 registered, replica where a get brought it), its root path, and the stamps of its files. Partial gets are not holdings:

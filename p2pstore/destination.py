@@ -257,7 +257,9 @@ class RunSink:
             self._descriptor = -1
 
 
-def same_content(path: Path, manifest: Manifest, cancelled: threading.Event) -> tuple[FileSpan, ...] | None:
+def same_content(
+    path: Path, manifest: Manifest, cancelled: threading.Event | None = None
+) -> tuple[FileSpan, ...] | None:
     """The files at ``path`` with their stamps, if they are exactly the object; None otherwise. Reads everything."""
     try:
         tree = scan(path)

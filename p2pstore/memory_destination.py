@@ -27,7 +27,7 @@ def byte_view(buffer: Buffer, what: str, *, writable: bool = False) -> memoryvie
 
 
 class MemoryDestination:
-    """Buffers of the caller's, one a file of the object. A single-file object takes one buffer, under the name ``""``."""
+    """Buffers of the caller's, one a file of the object. A single-file object takes one, under the name ``""``."""
 
     def __init__(self, manifest: Manifest, buffers: Mapping[str, Buffer]) -> None:
         """Raises ``UsageError`` unless every file has a writable buffer of just its size."""

@@ -1,0 +1,189 @@
+"""Asking a peer's control plane: who it is, what a name stands for, a manifest, and which chunks it has."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+from yarl import URL
+
+from p2pstore.bitmap import Bitmap
+from p2pstore.control.auth import HEADER, sign
+from p2pstore.errors import (
+    PeerHasNot,
+    PeerStalled,
+    PeerUnreachable,
+    RemoteError,
+    RemoteProtocolError,
+    SecretRefused,
+)
+from p2pstore.manifest import MAX_MANIFEST_BYTES, Manifest, parse
+from p2pstore.records import MAX_RECORD_BYTES, NodeRecord, ObjectRecord, decode
+
+CONNECT_SECONDS = 5.0
+ANSWER_SECONDS = 30.0
+"""For a whole short answer."""
+
+HEARTBEAT_SECONDS = 3.0
+"""A peer sends an empty line so often when it has no news of a replica."""
+
+SILENCE_SECONDS = 4 * HEARTBEAT_SECONDS
+"""After so long without a line the peer counts as gone."""
+
+MAX_LINE_BYTES = 4 << 20
+"""A line of the availability stream: a bitmap of 16 million chunks fits."""
+
+
+@dataclass(frozen=True)
+class Availability:
+    """The first news of a replica: its address in the peer's segment, and what the peer has."""
+
+    address: int
+    have: Bitmap
+
+
+class PeerClient:
+    """A client of other nodes' control planes, for one event loop."""
+
+    def __init__(self, secret: bytes | None) -> None:
+        self._secret = secret
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS)
+        self._session = aiohttp.ClientSession(
+            timeout=timeout, read_bufsize=1 << 16, auto_decompress=False, trust_env=False
+        )
+
+    async def node(self, control: str) -> NodeRecord:
+        """The record of the node at that control address."""
+        record = decode(NodeRecord, await self._body(control, "/v1/peer", MAX_RECORD_BYTES))
+        if record is None:
+            raise RemoteProtocolError(peer=control, detail="its node record does not parse")
+        return record
+
+    async def name(self, control: str, name: str) -> ObjectRecord:
+        """What a name stands for at that node. Raises ``PeerHasNot``."""
+        body = await self._body(control, f"/v1/names?name={quote(name, safe='')}", MAX_RECORD_BYTES, what=repr(name))
+        record = decode(ObjectRecord, body)
+        if record is None:
+            raise RemoteProtocolError(peer=control, detail="its object record does not parse")
+        return record
+
+    async def manifest(self, control: str, digest: str) -> Manifest:
+        """The manifest with that digest, checked. Raises ``PeerHasNot`` or ``BadManifest``."""
+        data = await self._body(control, f"/v1/manifests/{digest}", MAX_MANIFEST_BYTES, what=f"manifest {digest[:12]}")
+        return await asyncio.to_thread(parse, data, peer=control, digest=digest)
+
+    async def count(self, control: str, digest: str) -> int:
+        """How many chunks of an object the peer has. Raises ``PeerHasNot``."""
+        body = await self._body(control, f"/v1/replicas/{digest}/count", MAX_RECORD_BYTES, what="the object")
+        try:
+            return int(json.loads(body)["chunks"])
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise RemoteProtocolError(peer=control, detail="its count does not parse") from None
+
+    async def availability(self, control: str, manifest: Manifest) -> AsyncIterator[Availability | list[int]]:
+        """What the peer has of an object, then the chunks that it gets. Ends when the peer withdraws the object.
+
+        Raises ``PeerHasNot``, ``PeerUnreachable``, ``PeerStalled`` or ``RemoteProtocolError``.
+        """
+        path = f"/v1/replicas/{manifest.digest}"
+        try:
+            async with self._request(control, path) as answer:
+                await self._check(control, answer, f"manifest {manifest.digest[:12]}")
+                first = True
+                async for line in _lines(control, answer.content):
+                    if first:
+                        yield _availability(control, line, manifest.chunks)
+                        first = False
+                    elif line.get("gone"):
+                        return
+                    elif "have" in line:
+                        yield _have(control, line["have"], manifest.chunks)
+        except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
+            raise _unreachable(control, error) from None
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._session.close()
+
+    def _request(self, control: str, path: str) -> Any:
+        headers = {} if self._secret is None else {HEADER: sign(self._secret, "GET", path)}
+        url = URL(f"http://{control}{path}", encoded=True)
+        return self._session.get(url, headers=headers, allow_redirects=False)
+
+    async def _body(self, control: str, path: str, limit: int, *, what: str = "it") -> bytes:
+        async def fetch() -> bytes:
+            async with self._request(control, path) as answer:
+                await self._check(control, answer, what)
+                parts = []
+                left = limit
+                async for part in answer.content.iter_any():
+                    left -= len(part)
+                    if left < 0:
+                        raise RemoteProtocolError(peer=control, detail=f"an answer longer than {limit} bytes")
+                    parts.append(part)
+                return b"".join(parts)
+
+        try:
+            return await asyncio.wait_for(fetch(), ANSWER_SECONDS)
+        except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
+            raise _unreachable(control, error) from None
+
+    @staticmethod
+    async def _check(control: str, answer: aiohttp.ClientResponse, what: str) -> None:
+        if answer.status == 404:
+            raise PeerHasNot(peer=control, what=what)
+        if answer.status in {401, 403}:
+            raise SecretRefused(peer=control)
+        if answer.status != 200:
+            raise RemoteProtocolError(peer=control, detail=f"it answered {answer.status}")
+
+
+async def _lines(control: str, stream: aiohttp.StreamReader) -> AsyncIterator[dict[str, Any]]:
+    """The JSON objects of a stream, one a line."""
+    rest = b""
+    async for part in stream.iter_any():
+        *lines, rest = (rest + part).split(b"\n")
+        for line in lines:
+            try:
+                value = json.loads(line)
+            except (ValueError, RecursionError):
+                value = None
+            if not isinstance(value, dict):
+                raise RemoteProtocolError(peer=control, detail="a line that is no JSON object")
+            yield value
+        if len(rest) > MAX_LINE_BYTES:
+            raise RemoteProtocolError(peer=control, detail=f"a line longer than {MAX_LINE_BYTES} bytes")
+
+
+def _availability(control: str, line: dict[str, Any], chunks: int) -> Availability:
+    address = line.get("address")
+    if type(address) is not int or not 0 <= address < 1 << 64:
+        raise RemoteProtocolError(peer=control, detail="a replica without an address")
+    try:
+        return Availability(address, Bitmap.from_text(str(line.get("bitmap")), chunks))
+    except ValueError as error:
+        raise RemoteProtocolError(peer=control, detail=f"a replica with {error}") from None
+
+
+def _have(control: str, runs: Any, chunks: int) -> list[int]:
+    """Chunks from ``[[first, count], ...]``."""
+    found: list[int] = []
+    for run in runs if isinstance(runs, list) else [None]:
+        if not (isinstance(run, list) and len(run) == 2 and all(type(n) is int for n in run)):
+            raise RemoteProtocolError(peer=control, detail="have-events that are no runs")
+        first, count = run
+        if not 0 <= first <= first + count <= chunks:
+            raise RemoteProtocolError(peer=control, detail="a chunk that the object does not have")
+        found.extend(range(first, first + count))
+    return found
+
+
+def _unreachable(control: str, error: Exception) -> RemoteError:
+    if isinstance(error, (asyncio.TimeoutError, aiohttp.ServerTimeoutError)):
+        return PeerStalled(peer=control, seconds=SILENCE_SECONDS)
+    return PeerUnreachable(peer=control, detail=str(error) or type(error).__name__)

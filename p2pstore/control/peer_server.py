@@ -1,0 +1,149 @@
+"""What a node answers to other nodes, over TCP: who it is, names, manifests, and which chunks it has. All of it reads.
+
+::
+
+    GET /v1/health                     {"ok": true}, without a secret: for load balancers and probes
+    GET /v1/peer                       the node's record
+    GET /v1/names?name=N               the object record of a name that this node holds
+    GET /v1/manifests/DIGEST           the manifest's canonical bytes
+    GET /v1/replicas/DIGEST            a stream of lines: {"address","bitmap"}, then {"have":[[first,count],..]},
+                                       {} when there is no news, {"gone":true} at the end
+    GET /v1/replicas/DIGEST/count      {"chunks": n}
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from p2pstore.control.auth import HEADER, verify
+from p2pstore.control.peer_client import HEARTBEAT_SECONDS
+from p2pstore.errors import UsageError
+from p2pstore.records import encode
+from p2pstore.replica import Replica
+
+if TYPE_CHECKING:
+    from p2pstore.node import Node
+
+log = logging.getLogger(__name__)
+
+MAX_CONNECTIONS = 4096
+"""Streams and requests at once; more are told to come later."""
+
+MAX_HEADER_BYTES = 8190
+"""Of one header line; aiohttp's own default, named."""
+
+SHUTDOWN_SECONDS = 1.0
+"""For requests under way when the node closes."""
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class PeerServer:
+    """The control plane of one node for its peers."""
+
+    def __init__(self, node: Node, secret: bytes | None) -> None:
+        self._node = node
+        self._secret = secret
+        self._open = 0
+        app = web.Application(middlewares=[self._guard], client_max_size=1)
+        app.router.add_get("/v1/health", self._health)
+        app.router.add_get("/v1/peer", self._peer)
+        app.router.add_get("/v1/names", self._name)
+        app.router.add_get("/v1/manifests/{digest}", self._manifest)
+        app.router.add_get("/v1/replicas/{digest}", self._replica)
+        app.router.add_get("/v1/replicas/{digest}/count", self._count)
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            handler_cancellation=True,
+            max_field_size=MAX_HEADER_BYTES,
+            shutdown_timeout=SHUTDOWN_SECONDS,
+        )
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen; returns the port. Raises ``UsageError`` when it cannot be had."""
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, host, port)
+        try:
+            await site.start()
+        except OSError as error:
+            raise UsageError(detail=f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+        return int(self._runner.addresses[0][1])
+
+    async def close(self) -> None:
+        """Stop listening, and end what is under way."""
+        await self._runner.cleanup()
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path != "/v1/health" and self._secret is not None:
+            header = request.headers.get(HEADER, "")
+            if not verify(self._secret, header, request.method, request.raw_path):
+                log.warning("refused %s from %s: no valid cluster secret", request.path, request.remote)
+                raise web.HTTPForbidden(text="the cluster secret is missing or differs")
+        if self._open >= MAX_CONNECTIONS:
+            raise web.HTTPServiceUnavailable(text="too many connections")
+        self._open += 1
+        try:
+            return await handler(request)
+        finally:
+            self._open -= 1
+
+    async def _health(self, _: web.Request) -> web.StreamResponse:
+        return web.json_response({"ok": True})
+
+    async def _peer(self, _: web.Request) -> web.StreamResponse:
+        return web.Response(body=encode(self._node.record), content_type="application/json")
+
+    async def _name(self, request: web.Request) -> web.StreamResponse:
+        name = request.query.get("name", "")
+        held = self._node.holdings.named(name)
+        if not held:
+            raise web.HTTPNotFound(text="this node holds nothing of that name")
+        return web.Response(body=encode(held[0].record), content_type="application/json")
+
+    async def _manifest(self, request: web.Request) -> web.StreamResponse:
+        manifest = self._node.holdings.manifest(request.match_info["digest"])
+        if manifest is None:
+            raise web.HTTPNotFound(text="this node does not hold it")
+        return web.Response(body=manifest.to_bytes(), content_type="application/json")
+
+    def _find(self, request: web.Request) -> Replica:
+        replica = self._node.holdings.replicas.get(request.match_info["digest"])
+        if replica is None:
+            raise web.HTTPNotFound(text="this node does not hold it")
+        return replica
+
+    async def _count(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response({"chunks": self._find(request).have.count})
+
+    async def _replica(self, request: web.Request) -> web.StreamResponse:
+        replica = self._find(request)
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        await response.prepare(request)
+        with replica.listen() as listener:
+            await _line(response, {"address": replica.address, "bitmap": replica.have.to_text()})
+            while True:
+                try:
+                    news = [await asyncio.wait_for(listener.news.get(), HEARTBEAT_SECONDS)]
+                except asyncio.TimeoutError:
+                    await _line(response, {})
+                    continue
+                while not listener.news.empty():
+                    news.append(listener.news.get_nowait())
+                runs = [[run.start, len(run)] for run in news if run is not None]
+                if runs:
+                    await _line(response, {"have": runs})
+                if None in news:
+                    await _line(response, {"gone": True})
+                    return response
+
+
+async def _line(response: web.StreamResponse, value: dict[str, Any]) -> None:
+    await response.write(json.dumps(value, separators=(",", ":")).encode() + b"\n")

@@ -1,0 +1,98 @@
+"""Info: everything about one object, asked of the metadata store and of the nodes that hold it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from engine.errors import MooncakeError
+from p2pstore.discovery import first_that_answers
+from p2pstore.errors import ObjectNotFound
+from p2pstore.manifest import Manifest
+from p2pstore.records import NodeRecord, ReplicaRecord
+
+if TYPE_CHECKING:
+    from p2pstore.node import Node
+
+ASK_SECONDS = 3.0
+"""For each holder to say how much it has; the others do not wait for it longer."""
+
+MAX_ASKED = 64
+"""Holders that are asked at once."""
+
+
+async def describe(node: Node, name: str) -> dict[str, Any]:
+    """The object's record, its files, and each holder with how many chunks it has. Raises ``ObjectNotFound``.
+
+    The files are missing (None) when no holder answers.
+    """
+    record = await node.registry.find(name)
+    if record is None:
+        raise ObjectNotFound(name=name)
+    replicas = await node.registry.replicas(record.manifest)
+    if not replicas and await node.registry.reap(record):
+        raise ObjectNotFound(name=name)
+    nodes = await node.registry.nodes(list(replicas))
+    gate = asyncio.Semaphore(MAX_ASKED)
+
+    async def ask(replica: ReplicaRecord) -> dict[str, Any]:
+        async with gate:
+            chunks = await _chunks(node, record.manifest, replica, nodes.get(replica.node))
+        whole_but_silent = chunks is None and replica.state == "complete"
+        shown = record.chunks if whole_but_silent else chunks or 0
+        return {
+            "node": replica.node,
+            "state": replica.state,
+            "role": replica.role,
+            "chunks": shown,
+            "of": record.chunks,
+            "address": nodes[replica.node].control if replica.node in nodes else "",
+            "reachable": chunks is not None,
+        }
+
+    holders = await asyncio.gather(*(ask(replicas[n]) for n in sorted(replicas)))
+    manifest = await _manifest(node, record.manifest, list(nodes.values()))
+    files = None
+    if manifest is not None:
+        files = [{"path": f.path, "size": f.size, "mode": f.mode, "chunks": len(f.chunks)} for f in manifest.files]
+    return {
+        "name": record.name,
+        "manifest": record.manifest,
+        "size": record.size,
+        "chunk_size": record.chunk_size,
+        "chunks": record.chunks,
+        "hash": record.hash,
+        "kind": record.kind,
+        "creator": record.creator,
+        "created": record.created,
+        "files": files,
+        "replicas": list(holders),
+    }
+
+
+async def _chunks(node: Node, digest: str, replica: ReplicaRecord, where: NodeRecord | None) -> int | None:
+    """How many chunks a holder has; None when it does not say."""
+    if replica.node == node.name:
+        mine = node.holdings.replicas.get(digest)
+        return mine.have.count if mine else None
+    if where is None:
+        return None
+    try:
+        return await asyncio.wait_for(node.client.count(where.control, digest), ASK_SECONDS)
+    except (MooncakeError, asyncio.TimeoutError):
+        return None
+
+
+async def _manifest(node: Node, digest: str, nodes: list[NodeRecord]) -> Manifest | None:
+    known = node.holdings.manifest(digest)
+    if known is not None:
+        return known
+    controls = [(n.node, n.control) for n in nodes if n.node != node.name]
+    try:
+        return await first_that_answers(node.client, controls, digest, _say_nothing)
+    except MooncakeError:
+        return None
+
+
+def _say_nothing(text: str) -> None:
+    """Nobody is told which holder did not answer: the listing says so."""

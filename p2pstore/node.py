@@ -1,0 +1,378 @@
+"""The node: everything that one member of the cluster does, whether an agent's process or a training job holds it.
+
+It owns the parts and their order of starting and stopping, and offers the operations that the control plane and the
+Python API call: register, get, list, info, unregister, verify, status. All of it runs on one event loop; what blocks
+runs in threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from engine import sockets
+from engine._version import __version__
+from engine.engine import TransferEngine
+from engine.errors import MooncakeError
+from p2pstore.catalog import Catalog, Holding
+from p2pstore.control.peer_client import PeerClient
+from p2pstore.control.peer_server import PeerServer
+from p2pstore.errors import ListenRefused, NotHeld, ObjectExists, ObjectNotFound, PathNotFound
+from p2pstore.get import Emit, Get, GetRequest, GetResult
+from p2pstore.holdings import Holdings
+from p2pstore.info import describe
+from p2pstore.manifest import Manifest
+from p2pstore.membership import Membership
+from p2pstore.metadata.store import LeaseLost, MetadataStore
+from p2pstore.names import check_node_name, check_object_name
+from p2pstore.records import NodeRecord, ObjectRecord, ReplicaRecord
+from p2pstore.registry import Registry, new_object
+from p2pstore.source import hash_tree, scan
+from p2pstore.verify import verify_holding
+
+log = logging.getLogger(__name__)
+
+DEFAULT_PORT = 7300
+"""The control port on an address that others can reach; the next two are the engine's handshake and data ports."""
+
+MAX_LISTING = 1000
+"""Objects in one page of a listing."""
+
+CLOSE_SECONDS = 2.0
+"""For telling the metadata server that this node leaves; its lease runs out all the same."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class NodeOptions:
+    """How a node is set up.
+
+    ``state`` is the directory of its catalog, or None to remember nothing. ``host`` and ``port`` are listened on; on
+    loopback port 0 is any, elsewhere ``DEFAULT_PORT``. ``ttl`` is its lease's length in seconds.
+    """
+
+    name: str
+    state: Path | None = None
+    local_socket: Path | None = None
+    host: str = "127.0.0.1"
+    port: int = 0
+    advertise: str = ""
+    secret: bytes | None = None
+    insecure: bool = False
+    zone: str = ""
+    ttl: int = 10
+    connections: int = 2
+
+
+class Node:
+    """A running node. Make one with ``await Node.start(...)``, end it with ``await node.close()``."""
+
+    def __init__(self, options: NodeOptions, store: MetadataStore) -> None:
+        self.name = check_node_name(options.name)
+        self.options = options
+        self.connections = options.connections
+        self.started = time.time()
+        self.gets = 0
+        self.registry = Registry(store, self.name)
+        self.engine: TransferEngine
+        self.client: PeerClient
+        self.holdings: Holdings
+        self.record: NodeRecord
+        self.membership: Membership
+        self._server: PeerServer
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._closing = contextlib.AsyncExitStack()
+
+    @classmethod
+    async def start(cls, options: NodeOptions, store: MetadataStore) -> Node:
+        """Start every part, serve what the catalog holds, and join the cluster.
+
+        Raises ``ListenRefused``, ``UsageError`` (a port is taken), ``MetadataUnavailable``, ``MetadataRefused``.
+        """
+        node = cls(options, store)
+        try:
+            await node._start()
+        except BaseException:
+            await node.close()
+            raise
+        return node
+
+    async def _start(self) -> None:
+        options = self.options
+        loopback = sockets.is_loopback(options.host)
+        if not loopback and options.secret is None and not options.insecure:
+            raise ListenRefused(address=options.host)
+        port = options.port or (0 if loopback else DEFAULT_PORT)
+        self.engine = TransferEngine(
+            options.host,
+            advertise=options.advertise or None,
+            local_socket=options.local_socket,
+            rpc_port=port + 1 if port else 0,
+            data_port=port + 2 if port else 0,
+            publish_buffers=options.secret is None,
+        )
+        self._closing.push_async_callback(asyncio.to_thread, self.engine.close)
+        self.client = PeerClient(options.secret)
+        self._closing.push_async_callback(self.client.close)
+        catalog = Catalog(options.state / "catalog.db" if options.state else Path(":memory:"))
+        self._closing.callback(catalog.close)
+        self.holdings = Holdings(self.engine, catalog, self._source_changed)
+        self._server = PeerServer(self, options.secret)
+        self._closing.push_async_callback(self._server.close)
+        control_port = await self._server.start(options.host, port)
+        self.record = self._own_record(control_port)
+        self.membership = Membership(self.registry, self.record, options.ttl, self._republish)
+        await self.holdings.restore()
+        await self.membership.join()
+        self.spawn(self.membership.keep())
+        self.spawn(self.holdings.watch())
+
+    def _own_record(self, control_port: int) -> NodeRecord:
+        me = self.engine.address_of_self()
+        return NodeRecord(
+            node=self.name,
+            control=sockets.join(self.engine.host, control_port),
+            segment=me.segment,
+            data_port=me.data_port,
+            host_id=me.host_id,
+            local_socket=me.local_socket,
+            zone=self.options.zone,
+            version=__version__,
+            started=self.started,
+        )
+
+    async def close(self) -> None:
+        """Leave the cluster and stop every part; twice is harmless."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if hasattr(self, "membership"):
+            with contextlib.suppress(MooncakeError, asyncio.TimeoutError):
+                await asyncio.wait_for(self.membership.leave(), CLOSE_SECONDS)
+        await self._closing.aclose()
+        await self.registry.store.close()
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Run something in the background until it ends or the node closes."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("a background task failed", exc_info=task.exception())
+
+    # Operations
+
+    async def register(
+        self,
+        path: Path,
+        name: str,
+        *,
+        hash_name: str,
+        chunk_size: int = 0,
+        force: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> dict[str, Any]:
+        """Hash the file or directory at ``path`` and serve it under ``name``; nothing is copied.
+
+        ``progress(done, total)`` is called in bytes, from any thread. Raises ``BadName``, ``PathNotFound``,
+        ``BadSource``, ``SourceChanged``, ``StorageError``, ``ObjectExists`` or ``MetadataUnavailable``.
+        """
+        began = time.monotonic()
+        check_object_name(name)
+        tree = await asyncio.to_thread(scan, path)
+        known = await self.registry.find(name)
+        if known and known.size != tree.size and not force and not await self.registry.dead(known):
+            raise ObjectExists(name=name)  # before hashing a terabyte in vain
+        cancelled = threading.Event()
+        done = 0
+
+        def add(count: int) -> None:
+            nonlocal done
+            done += count
+            if progress is not None:
+                progress(done, tree.size)
+
+        try:
+            manifest = await asyncio.to_thread(
+                hash_tree, tree, hash_name=hash_name, chunk_size=chunk_size, progress=add, cancelled=cancelled
+            )
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+        record = await self.publish(name, manifest, force=force)
+        await self.hold(Holding(record, "gold", path, tree.files), manifest)
+        for old in self.holdings.named(name):
+            if old.digest != manifest.digest:
+                await self._withdraw(old)
+        return self.registered(record, manifest, began)
+
+    def registered(self, record: ObjectRecord, manifest: Manifest, began: float) -> dict[str, Any]:
+        """What a register answers."""
+        return {
+            "name": record.name,
+            "manifest": manifest.digest,
+            "size": manifest.size,
+            "chunk_size": manifest.chunk_size,
+            "chunks": manifest.chunks,
+            "files": len(manifest.files),
+            "seconds": round(time.monotonic() - began, 6),
+        }
+
+    async def publish(self, name: str, manifest: Manifest, *, force: bool) -> ObjectRecord:
+        """Give the manifest a name in the metadata store, with this node as its gold replica."""
+        record = new_object(
+            name,
+            self.name,
+            manifest=manifest.digest,
+            size=manifest.size,
+            chunk_size=manifest.chunk_size,
+            chunks=manifest.chunks,
+            files=len(manifest.files),
+            kind=manifest.kind,
+            hash=manifest.hash,
+        )
+        return await self._leased(lambda: self.registry.publish(record, force=force))
+
+    async def hold(self, holding: Holding, manifest: Manifest) -> None:
+        """Serve a whole copy from now on, and say so; what lay at the same place before is given up."""
+        before = self.holdings.at(holding.root)
+        if before is not None and before.digest != holding.digest:
+            await self._withdraw(before)
+        replica = self.holdings.add(holding, manifest)
+        await self._announce(manifest.digest, ReplicaRecord(self.name, "complete", replica.role))
+
+    async def _announce(self, digest: str, replica: ReplicaRecord) -> None:
+        try:
+            await self._leased(lambda: self.registry.announce(digest, replica))
+        except MooncakeError as error:
+            log.warning("%s; it is said again when the metadata server is back", error)
+            self.membership.lost()
+
+    async def get(self, request: GetRequest, emit: Emit) -> GetResult:
+        """See ``p2pstore.get``."""
+        self.gets += 1
+        try:
+            return await Get(self, request, emit).run()
+        finally:
+            self.gets -= 1
+
+    async def listing(self, prefix: str, *, limit: int, after: str) -> dict[str, Any]:
+        """One page of the objects whose names begin with ``prefix``."""
+        found, following = await self.registry.listing(
+            prefix, limit=min(limit or MAX_LISTING, MAX_LISTING), after=after
+        )
+        objects = []
+        for entry in found:
+            shown = asdict(entry.record)
+            objects.append({**shown, "complete": entry.complete, "partial": entry.partial})
+        return {"objects": objects, "next": following or None}
+
+    async def info(self, name: str) -> dict[str, Any]:
+        """Everything about one object. Raises ``ObjectNotFound``."""
+        return await describe(self, check_object_name(name))
+
+    async def unregister(self, name: str) -> dict[str, Any]:
+        """Withdraw what this node has under ``name``. Raises ``NotHeld`` or ``ObjectNotFound``; deletes no file."""
+        mine = self.holdings.named(check_object_name(name))
+        if not mine:
+            if await self.registry.find(name) is None:
+                raise ObjectNotFound(name=name)
+            raise NotHeld(name=name)
+        removed = False
+        for holding in mine:
+            removed = await self._withdraw(holding) or removed
+        withdrawn = [{"role": h.role, "path": str(h.root)} for h in mine]
+        return {"name": name, "manifest": mine[0].digest, "withdrawn": withdrawn, "removed": removed}
+
+    async def verify(self, target: str, progress: Callable[[int, int], None]) -> dict[str, Any]:
+        """Hash again what this node holds under a name or at an absolute path. What is wrong is withdrawn."""
+        if os.path.isabs(target):
+            holding = self.holdings.at(Path(target))
+            if holding is None:
+                there = await asyncio.to_thread(os.path.lexists, target)
+                raise NotHeld(name=target) if there else PathNotFound(path=target)
+        else:
+            mine = self.holdings.named(check_object_name(target))
+            if not mine:
+                known = await self.registry.find(target)
+                raise NotHeld(name=target) if known else ObjectNotFound(name=target)
+            holding = mine[0]
+        manifest = self.holdings.manifest(holding.digest)
+        assert manifest is not None  # noqa: S101 - a holding has its manifest
+        result = await verify_holding(holding, manifest, progress)
+        if not result["ok"]:
+            log.warning("%s is withdrawn: %s has wrong bytes", holding.name, holding.root)
+            await self._withdraw(holding)
+        return result
+
+    async def _withdraw(self, holding: Holding) -> bool:
+        """Serve a holding no more; True if its name went from the metadata store with it."""
+        still_served = self.holdings.remove(holding)
+        if self.holdings.named(holding.name) and still_served:
+            return False
+        if still_served:
+            return await self.registry.drop_name(holding.record)
+        return bool(await self.registry.withdraw(holding.digest, [holding.name]))
+
+    async def withdraw_quietly(self, digest: str) -> None:
+        """Take back the announcement of a partial replica; its lease would do so in time."""
+        if digest not in self.holdings.replicas:
+            with contextlib.suppress(MooncakeError):
+                await self.registry.withdraw(digest, [])
+
+    async def _source_changed(self, holding: Holding, reason: str) -> None:
+        with contextlib.suppress(MooncakeError):
+            if holding.digest in self.holdings.replicas:
+                await self.registry.drop_name(holding.record)
+            else:
+                await self.registry.withdraw(holding.digest, [holding.name])
+        log.info("withdrew %s: %s", holding.name, reason)
+
+    async def _republish(self) -> None:
+        """Say again all that this node has."""
+        replicas = self.holdings.replicas
+        whole = [(h.record, ReplicaRecord(self.name, "complete", replicas[h.digest].role)) for h in self.holdings]
+        for name in await self.registry.republish(whole):
+            log.warning("%s meanwhile stands for other content; this node still serves the old", name)
+        for digest, replica in list(replicas.items()):
+            if not replica.have.full:
+                await self.registry.announce(digest, ReplicaRecord(self.name, "partial", replica.role))
+
+    async def _leased(self, write: Callable[[], Awaitable[T]]) -> T:
+        """Do a leased write; join again first when the lease turns out to be gone."""
+        try:
+            return await write()
+        except LeaseLost:
+            await self.membership.join()
+            return await write()
+
+    def status(self) -> dict[str, Any]:
+        """What this node is and does."""
+        replicas = self.holdings.replicas.values()
+        return {
+            "node": self.name,
+            "version": __version__,
+            "metadata": self.registry.store.url,
+            "metadata_ok": self.membership.ok,
+            "control": self.record.control,
+            "rpc": self.record.segment,
+            "data": sockets.join(self.engine.host, self.engine.data_port),
+            "listen": self.options.host,
+            "uptime": round(time.time() - self.started, 3),
+            "objects": len({h.name for h in self.holdings}),
+            "serving_bytes": sum(r.manifest.size for r in replicas if r.have.full),
+            "bytes_sent": self.engine.bytes_sent,
+            "gets": self.gets,
+        }

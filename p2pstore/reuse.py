@@ -1,0 +1,47 @@
+"""What of an object this node already has, in any of its holdings, chunk by chunk: equal hashes are equal chunks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from engine.errors import SourceChanged
+from engine.transports.base import Sink
+from p2pstore.manifest import Chunk, Manifest
+
+if TYPE_CHECKING:
+    from p2pstore.holdings import Holdings
+
+
+class LocalChunks:
+    """An index from digests to a place in a served buffer. Holdings hashed another way, or cut differently, miss."""
+
+    def __init__(self, holdings: Holdings, manifest: Manifest) -> None:
+        wanted = {digest for file in manifest.files for digest in file.chunks}
+        self._places: dict[tuple[bytes, int], tuple[str, int]] = {}
+        self._holdings = holdings
+        for digest, replica in list(holdings.replicas.items()):
+            if digest == manifest.digest and not replica.have.full:
+                continue  # the very get that asks
+            theirs = replica.manifest
+            if theirs.hash == manifest.hash:
+                for chunk in theirs.all_chunks():
+                    if chunk.digest in wanted and chunk.number in replica.have:
+                        self._places[chunk.digest, chunk.length] = (digest, chunk.offset)
+
+    def __bool__(self) -> bool:
+        return bool(self._places)
+
+    def has(self, chunk: Chunk) -> bool:
+        """Whether an equal chunk is somewhere here."""
+        return (chunk.digest, chunk.length) in self._places
+
+    def read(self, chunk: Chunk, sink: Sink) -> None:
+        """Bring the chunk into ``sink``. Raises ``SourceChanged`` where it is gone, and what the sink raises."""
+        digest, offset = self._places[chunk.digest, chunk.length]
+        done = 0
+        while done < chunk.length:
+            view = sink.buffer(chunk.length - done)
+            if not self._holdings.read(digest, offset + done, view):
+                raise SourceChanged(path=digest, detail="it is not served any more")
+            done += len(view)
+            sink.filled(len(view))
