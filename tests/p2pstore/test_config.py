@@ -26,9 +26,7 @@ def places(tmp_path: Path) -> dict[str, Path]:
 
 @pytest.fixture
 def load(tmp_path: Path, places: dict[str, Path]):
-    def load(
-        flags: dict[str, object] | None = None, config: Path | None = None, **environ: str
-    ) -> Settings:
+    def load(flags: dict[str, object] | None = None, config: Path | None = None, **environ: str) -> Settings:
         environ = {"XDG_CONFIG_HOME": str(tmp_path / "config"), **environ}
         return Settings.load(flags, config=config, environ=environ, cwd=tmp_path / "work", system=places["system"])
 
@@ -37,7 +35,12 @@ def load(tmp_path: Path, places: dict[str, Path]):
 
 def test_without_anything_the_defaults_count(load) -> None:
     settings = load()
-    assert (settings.listen, settings.lease_ttl, settings.connections, settings.hash) == ("127.0.0.1", 10, 2, "xxh3_128")
+    assert (settings.listen, settings.lease_ttl, settings.connections, settings.hash) == (
+        "127.0.0.1",
+        10,
+        2,
+        "xxh3_128",
+    )
     assert settings.metadata is settings.chunk_size is settings.node is settings.secret is None
     assert set(settings.origins.values()) == {"default"}
 

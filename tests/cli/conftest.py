@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from p2pstore.home import Home
+from tests.cli.fake_agent import FakeAgent
+
+ROOT = Path(__file__).resolve().parents[2]
+
+Mooncake = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home.resolve(tmp_path / "home", {})
+
+
+@pytest.fixture
+def agent(home: Home) -> Iterator[FakeAgent]:
+    fake = FakeAgent(home)
+    yield fake
+    fake.close()
+
+
+@pytest.fixture
+def environment(home: Home, tmp_path: Path) -> dict[str, str]:
+    """An environment in which nothing of the machine's own configuration counts."""
+    (tmp_path / "cwd").mkdir(exist_ok=True)
+    kept = {key: os.environ[key] for key in ("PATH", "LANG", "LC_ALL") if key in os.environ}
+    return {
+        **kept,
+        "HOME": str(tmp_path),
+        "XDG_CONFIG_HOME": str(tmp_path / "config"),
+        "XDG_STATE_HOME": str(tmp_path / "xdg-state"),
+        "XDG_RUNTIME_DIR": str(tmp_path / "no-runtime"),
+        "MOONCAKE_HOME": str(home.root),
+        "PYTHONPATH": str(ROOT),
+        "PYTHONWARNINGS": "error",
+        "TERM": "xterm",
+    }
+
+
+@pytest.fixture
+def mooncake(environment: dict[str, str], tmp_path: Path) -> Mooncake:
+    """Runs the real console entry in a process of its own."""
+
+    def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "mooncake_cli", *arguments],
+            env={**environment, **more},
+            cwd=tmp_path / "cwd",
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    return run

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mooncake_cli.commands.get import destination
+from p2pstore.errors import DestinationExists, NoLivePeer
+from tests.cli.conftest import Mooncake
+from tests.cli.fake_agent import FakeAgent, HangUntilCancelled, get_result, progress
+
+
+def test_people_are_told_what_came(agent: FakeAgent, mooncake: Mooncake) -> None:
+    agent.answers["POST /v1/get"] = [
+        {"event": "note", "text": "peer alpha went away"},
+        progress(1, 2, peers=2),
+        get_result(),
+    ]
+    done = mooncake("get", "models/llama", "/data/llama")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == (
+        "peer alpha went away\n"
+        "got models/llama: 8.0 MiB by tcp from 2 peers in 2.0 s, 4.0 MiB/s, 2.0 MiB reused\n"
+        "verified at /data/llama; this node serves it now\n"
+    )
+
+
+def test_json_has_the_promised_keys(agent: FakeAgent, mooncake: Mooncake) -> None:
+    agent.answers["POST /v1/get"] = [progress(1, 2, peers=2), get_result()]
+    done = mooncake("get", "models/llama", "/data/llama", "--json")
+    assert done.stderr == ""
+    document = json.loads(done.stdout)
+    promised = {"name", "manifest", "dest", "size", "bytes_pulled", "bytes_reused", "seconds", "transport", "peers"}
+    assert promised <= set(document)
+    assert document["peers"] == {"alpha": 5 << 20, "beta": 3 << 20}
+
+
+def test_quiet_prints_the_destination(agent: FakeAgent, mooncake: Mooncake) -> None:
+    agent.answers["POST /v1/get"] = [{"event": "note", "text": "n"}, get_result()]
+    done = mooncake("get", "models/llama", "/data/llama", "-q")
+    assert (done.stdout, done.stderr) == ("/data/llama\n", "")
+
+
+def test_a_destination_that_is_complete_is_not_called_a_transfer(agent: FakeAgent, mooncake: Mooncake) -> None:
+    agent.answers["POST /v1/get"] = [get_result(bytes_pulled=0, bytes_reused=10, peers={}, seconds=0.0)]
+    done = mooncake("get", "models/llama", "/data/llama")
+    assert done.stderr.startswith("models/llama is complete at /data/llama: nothing had to be pulled")
+
+
+def test_a_dry_run_says_what_would_happen(agent: FakeAgent, mooncake: Mooncake) -> None:
+    agent.answers["POST /v1/get"] = [get_result(dry_run=True, bytes_pulled=0, seeding=False)]
+    done = mooncake("get", "models/llama", "/data/llama", "--dry-run")
+    assert agent.body_of("POST /v1/get")["dry_run"] is True
+    assert done.stderr == ("would pull 8.0 MiB of 10.0 MiB (2.0 MiB is here already) from 2 peers to /data/llama\n")
+
+
+def test_the_agent_is_asked_for_what_was_said(agent: FakeAgent, mooncake: Mooncake, tmp_path: Path) -> None:
+    agent.answers["POST /v1/get"] = [get_result()]
+    mooncake("get", "a/b", "x/", "--transport", "tcp", "--peer", "h:1", "--peer", "[::1]:2", "--no-seed", "--force")
+    assert agent.body_of("POST /v1/get") == {
+        "name": "a/b",
+        "dest": str(tmp_path / "cwd" / "x" / "b"),
+        "transport": "tcp",
+        "peers": ["h:1", "[::1]:2"],
+        "seed": False,
+        "dry_run": False,
+        "force": True,
+    }
+
+
+@pytest.mark.parametrize(
+    ("dest", "meant"),
+    [("x", "/w/x"), ("x/", "/w/x/name"), (".", "/w/name"), ("..", "/name"), ("/a/./", "/a/name"), ("/a/b", "/a/b")],
+)
+def test_destinations(monkeypatch: pytest.MonkeyPatch, dest: str, meant: str) -> None:
+    monkeypatch.setattr("os.getcwd", lambda: "/w")
+    assert destination("models/name", dest) == meant
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["a/../b", "x"], "'.' and '..' are not allowed"),
+        (["a", "x", "--peer", "host"], "--peer: 'host' has no port"),
+        (["a", "x", "--peer", "host:99999"], "is not a port"),
+        (["a", "x", "--transport", "rdma2"], "--transport: 'rdma2' is none of"),
+        (["a"], "Missing argument 'DEST'"),
+    ],
+)
+def test_bad_input_never_reaches_the_agent(
+    agent: FakeAgent, mooncake: Mooncake, arguments: list[str], words: str
+) -> None:
+    done = mooncake("get", *arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert len(agent.requests) == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(DestinationExists(path="/d"), 7), (NoLivePeer(name="a", detail="none left"), 5)],
+)
+def test_errors_have_their_status(agent: FakeAgent, mooncake: Mooncake, error: Exception, status: int) -> None:
+    agent.answers["POST /v1/get"] = [error]
+    done = mooncake("get", "a", "/d", "--json")
+    assert (done.returncode, done.stdout) == (status, "")
+    assert json.loads(done.stderr)["error"]["exit_code"] == status
+
+
+def test_escapes_from_peers_do_not_reach_the_terminal(agent: FakeAgent, mooncake: Mooncake) -> None:
+    agent.answers["POST /v1/get"] = [{"event": "note", "text": "peer \x1b[2Jevil\u202e"}, get_result()]
+    assert "peer \\x1b[2Jevil\\u202e\n" in mooncake("get", "a", "/d").stderr
+
+
+def test_ctrl_c_cancels_and_says_how_to_resume(agent: FakeAgent, environment: dict[str, str], tmp_path: Path) -> None:
+    agent.answers["POST /v1/get"] = [{"event": "note", "text": "pulling now"}, HangUntilCancelled()]
+    command = [sys.executable, "-m", "mooncake_cli", "get", "models/llama", "/data/my llama"]
+    with subprocess.Popen(
+        command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "pulling now\n"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert out == ""
+    assert err == ("interrupted; run the same command again to resume: mooncake get models/llama '/data/my llama'\n")
+    assert agent.cancelled.wait(10)

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import json
+
+from p2pstore.errors import ObjectNotFound
+from tests.cli.conftest import Mooncake
+from tests.cli.fake_agent import DIGEST, FakeAgent, info_answer
+
+
+def test_people_see_files_and_holders(agent: FakeAgent, mooncake: Mooncake) -> None:
+    agent.answers["GET /v1/info"] = info_answer()
+    done = mooncake("info", "models/llama")
+    assert (done.returncode, done.stderr) == (0, "")
+    text = [line.split() for line in done.stdout.splitlines()]
+    assert ["name", "models/llama"] in text
+    assert ["size", "10.0", "MiB", "(10,485,765", "bytes)"] in text
+    assert ["model.safetensors", "10.0", "MiB", "10"] in text
+    assert ["alpha", "gold", "11", "11", "100", "%", "127.0.0.1:7301", "yes"] in text
+    assert ["beta", "replica", "4", "11", "36", "%", "127.0.0.1:8301", "no"] in text
+
+
+def test_json_is_what_the_agent_says(agent: FakeAgent, mooncake: Mooncake) -> None:
+    agent.answers["GET /v1/info"] = info_answer()
+    assert json.loads(mooncake("info", "models/llama", "--json").stdout) == info_answer()
+
+
+def test_quiet_prints_the_manifest(agent: FakeAgent, mooncake: Mooncake) -> None:
+    agent.answers["GET /v1/info"] = info_answer()
+    assert mooncake("info", "models/llama", "-q").stdout == f"{DIGEST}\n"
+
+
+def test_many_files_are_cut_short_unless_verbose(agent: FakeAgent, mooncake: Mooncake) -> None:
+    files = [{"path": f"f{i:03}", "size": 1, "mode": 0o644, "chunks": 1} for i in range(100)]
+    agent.answers["GET /v1/info"] = info_answer(files=files)
+    short = mooncake("info", "models/llama").stdout
+    assert "f019" in short
+    assert "f020" not in short
+    assert "... and 80 more files (--verbose lists all)" in short
+    assert "f099" in mooncake("info", "models/llama", "-v").stdout
+
+
+def test_an_object_that_nobody_holds(agent: FakeAgent, mooncake: Mooncake) -> None:
+    agent.answers["GET /v1/info"] = info_answer(replicas=[], files=[])
+    assert "nobody holds it now" in mooncake("info", "models/llama").stdout
+
+
+def test_an_unknown_name_ends_with_3(agent: FakeAgent, mooncake: Mooncake) -> None:
+    agent.answers["GET /v1/info"] = ObjectNotFound(name="x")
+    done = mooncake("info", "x")
+    assert done.returncode == 3
+    assert done.stderr == "error: no object is named 'x'\nhint: run 'mooncake list' to see what there is\n"

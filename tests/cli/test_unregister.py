@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from p2pstore.errors import NotHeld
+from tests.cli.conftest import Mooncake
+from tests.cli.fake_agent import DIGEST, FakeAgent
+
+ANSWER = {
+    "name": "m",
+    "manifest": DIGEST,
+    "withdrawn": [{"role": "gold", "path": "/data/m"}, {"role": "replica", "path": "/copy/m"}],
+    "removed": True,
+}
+
+
+@pytest.mark.parametrize(
+    ("removed", "last"), [(True, "nobody else holds it: the name is free"), (False, "other nodes still serve it")]
+)
+def test_people_are_told_what_was_withdrawn(agent: FakeAgent, mooncake: Mooncake, removed: bool, last: str) -> None:
+    agent.answers["POST /v1/unregister"] = {**ANSWER, "removed": removed}
+    done = mooncake("unregister", "m")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.splitlines() == [
+        "withdrew the gold of m at /data/m",
+        "withdrew the replica of m at /copy/m",
+        last,
+    ]
+    assert agent.body_of("POST /v1/unregister") == {"name": "m"}
+
+
+def test_json_and_quiet(agent: FakeAgent, mooncake: Mooncake) -> None:
+    agent.answers["POST /v1/unregister"] = ANSWER
+    done = mooncake("unregister", "m", "--json")
+    assert (json.loads(done.stdout), done.stderr) == (ANSWER, "")
+    done = mooncake("unregister", "m", "-q")
+    assert (done.stdout, done.stderr) == ("m\n", "")
+
+
+def test_what_is_not_held_ends_with_3(agent: FakeAgent, mooncake: Mooncake) -> None:
+    agent.answers["POST /v1/unregister"] = NotHeld(name="m")
+    assert mooncake("unregister", "m").returncode == 3

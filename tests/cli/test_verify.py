@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Mooncake
+from tests.cli.fake_agent import DIGEST, FakeAgent, progress
+
+GOOD = {
+    "event": "result",
+    "name": "m",
+    "path": "/data/m",
+    "manifest": DIGEST,
+    "size": 4 << 20,
+    "chunks": 4,
+    "bad": [],
+    "seconds": 0.5,
+    "ok": True,
+}
+BAD = {
+    **GOOD,
+    "ok": False,
+    "bad": [
+        {"file": "w\x1b.bin", "chunk": 3, "offset": 3 << 20, "length": 1 << 20, "reason": "hash differs"},
+        {"file": "w\x1b.bin", "chunk": 4, "offset": 4 << 20, "length": 1 << 20, "reason": "hash differs"},
+    ],
+}
+
+
+def test_good_bytes_end_with_0(agent: FakeAgent, mooncake: Mooncake) -> None:
+    agent.answers["POST /v1/verify"] = [progress(1, 2), GOOD]
+    done = mooncake("verify", "m")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == "/data/m is m, every byte: 4.0 MiB, 4 chunks, in 0.5 s\n"
+
+
+def test_bad_bytes_are_listed_and_end_with_4(agent: FakeAgent, mooncake: Mooncake) -> None:
+    agent.answers["POST /v1/verify"] = [BAD]
+    done = mooncake("verify", "m")
+    assert done.returncode == 4
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert rows[0] == ["FILE", "CHUNK", "OFFSET", "LENGTH", "REASON"]
+    assert rows[1] == ["w\\x1b.bin", "3", "3145728", "1048576", "hash", "differs"]
+    assert done.stderr.startswith("error: /data/m differs from what was registered: 2 bad chunks of 4\nhint: ")
+
+
+def test_json(agent: FakeAgent, mooncake: Mooncake) -> None:
+    agent.answers["POST /v1/verify"] = [BAD]
+    done = mooncake("verify", "m", "--json")
+    assert done.returncode == 4
+    document = json.loads(done.stdout)
+    assert document["ok"] is False
+    assert document["bad"] == BAD["bad"]
+    assert json.loads(done.stderr)["error"]["type"] == "IntegrityError"
+
+
+def test_quiet_prints_bad_files_only(agent: FakeAgent, mooncake: Mooncake) -> None:
+    agent.answers["POST /v1/verify"] = [BAD]
+    assert mooncake("verify", "m", "-q").stdout == "w\\x1b.bin\n"
+    agent.answers["POST /v1/verify"] = [GOOD]
+    done = mooncake("verify", "m", "-q")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(("text", "sent"), [("a/b", "a/b"), ("./m", "{cwd}/m"), ("/x/../m", "/m"), (".", "{cwd}")])
+def test_names_and_paths(agent: FakeAgent, mooncake: Mooncake, tmp_path: Path, text: str, sent: str) -> None:
+    agent.answers["POST /v1/verify"] = [GOOD]
+    mooncake("verify", text)
+    assert agent.body_of("POST /v1/verify") == {"target": sent.format(cwd=tmp_path / "cwd")}
