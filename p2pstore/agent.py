@@ -14,22 +14,21 @@ import fcntl
 import json
 import logging
 import os
-import re
 import signal
 import socket
 import sys
 from pathlib import Path
 from typing import Any
 
-from p2pstore.config import Settings, parse_address
+from p2pstore.agent_options import credentials, node_options
+from p2pstore.config import Settings
 from p2pstore.control.local_server import LocalServer
 from p2pstore.errors import AgentRunning, MooncakeError, StorageError, to_wire
 from p2pstore.home import Home, socket_address
-from p2pstore.metadata.credentials import EtcdCredentials
 from p2pstore.metadata.embedded import EmbeddedEtcd
 from p2pstore.metadata.store import MetadataStore
 from p2pstore.metadata.urls import open_store
-from p2pstore.node import Node, NodeOptions
+from p2pstore.node import Node
 
 log = logging.getLogger("mooncake")
 
@@ -70,7 +69,7 @@ class Agent:
         self._ended.set()
 
     async def _start(self) -> Node:
-        options = _options(self._home, self._settings)
+        options = node_options(self._home, self._settings)
         store = await self._store()
         node = await Node.start(options, store)
         self._closing.push_async_callback(node.close)
@@ -99,50 +98,6 @@ class Agent:
             "embedded_etcd": own,
             "etcd_pid": self._etcd.pid if self._etcd is not None else None,
         }
-
-
-def credentials(settings: Settings) -> EtcdCredentials:
-    """Who we are to etcd, by the settings."""
-    return EtcdCredentials(
-        user=settings.etcd_user or "",
-        password=settings.etcd_password or "",
-        ca=str(settings.etcd_ca or ""),
-        cert=str(settings.etcd_cert or ""),
-        key=str(settings.etcd_key or ""),
-    )
-
-
-def default_node_name() -> str:
-    """The host's name, with what is not allowed in a node's name replaced."""
-    return re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname()) or "node"
-
-
-def _options(home: Home, settings: Settings) -> NodeOptions:
-    host, port = parse_address(settings.listen)
-    return NodeOptions(
-        name=settings.node or _remembered_name(home),
-        state=home.state,
-        local_socket=home.local_socket,
-        host=host,
-        port=port,
-        advertise=settings.advertise or "",
-        secret=settings.secret,
-        insecure=settings.insecure,
-        zone=settings.zone or "",
-        ttl=settings.lease_ttl,
-        connections=settings.connections,
-    )
-
-
-def _remembered_name(home: Home) -> str:
-    """A node's name where none was given: the host's, and a few characters that tell homes on one host apart."""
-    file = home.state / "node-name"
-    try:
-        return file.read_text(encoding="ascii").strip()
-    except FileNotFoundError:
-        name = f"{default_node_name()[:200]}-{os.urandom(2).hex()}"
-        file.write_text(name + "\n", encoding="ascii")
-        return name
 
 
 def _listen(path: Path) -> socket.socket:

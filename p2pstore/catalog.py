@@ -33,17 +33,27 @@ CREATE INDEX IF NOT EXISTS by_digest ON holdings(digest);
 
 @dataclass(frozen=True)
 class Holding:
-    """One place where the whole object lies. ``spans`` are its files, in manifest order, with their stamps."""
+    """One place where the whole object lies.
+
+    ``spans`` are its files, in manifest order, with their stamps. Memory of this process has no root but ``views``, one
+    a file; it is never in the catalog.
+    """
 
     record: ObjectRecord
     role: str
-    root: Path
+    root: Path | None
     spans: tuple[FileSpan, ...]
+    views: tuple[memoryview, ...] = ()
 
     @property
     def name(self) -> str:
         """The object's name."""
         return self.record.name
+
+    @property
+    def place(self) -> str:
+        """Where it lies, for people: a path, or ``memory``."""
+        return str(self.root) if self.root else "memory"
 
     @property
     def digest(self) -> str:
@@ -77,7 +87,7 @@ class Catalog:
                 "INSERT OR REPLACE INTO holdings VALUES (?, ?, ?, ?, ?, ?)",
                 (
                     holding.name,
-                    str(holding.root),
+                    holding.place,
                     holding.digest,
                     holding.role,
                     encode(holding.record),
@@ -88,7 +98,7 @@ class Catalog:
     def remove(self, holding: Holding) -> None:
         """Forget a holding, and its manifest with the last."""
         with self._transaction():
-            self._db.execute("DELETE FROM holdings WHERE name = ? AND root = ?", (holding.name, str(holding.root)))
+            self._db.execute("DELETE FROM holdings WHERE name = ? AND root = ?", (holding.name, holding.place))
             self._db.execute("DELETE FROM manifests WHERE digest NOT IN (SELECT digest FROM holdings)")
 
     def load(self) -> Iterator[tuple[Holding, Manifest]]:

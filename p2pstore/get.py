@@ -12,54 +12,31 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from engine.errors import MooncakeError, TransportUnavailable
-from engine.transports.base import PeerAddress
+from engine.errors import MooncakeError
 from p2pstore.catalog import Holding
-from p2pstore.destination import FileDestination, Mismatch, same_content
-from p2pstore.discovery import Discovery, first_that_answers
+from p2pstore.destination import FileDestination, same_content
+from p2pstore.discovery import first_that_answers
 from p2pstore.errors import (
-    ChunkMismatch,
     DestinationExists,
-    Interrupted,
-    MetadataRefused,
-    MetadataUnavailable,
     NoLivePeer,
-    ObjectNotFound,
-    RemoteError,
-    SecretRefused,
 )
-from p2pstore.manifest import Chunk, Manifest
+from p2pstore.manifest import Manifest
 from p2pstore.names import check_object_name
-from p2pstore.pull import SCRATCH_BYTES, Pull
-from p2pstore.records import ObjectRecord, ReplicaRecord
+from p2pstore.pull_work import EVENT_SECONDS, Emit, PullWork
+from p2pstore.records import ReplicaRecord
 from p2pstore.replica import Replica
-from p2pstore.reuse import LocalChunks
+from p2pstore.resolve import Resolved, resolve
+from p2pstore.reuse import LocalChunks, copy_local
 
 if TYPE_CHECKING:
-    from p2pstore.memory_destination import MemoryDestination
     from p2pstore.node import Node
 
 log = logging.getLogger(__name__)
-
-EVENT_SECONDS = 0.2
-"""Between progress events; also how often the planner is told the time."""
-
-NO_SOURCE_SECONDS = 10.0
-"""How long a get waits for a source of what is missing: longer than an agent takes to start again."""
-
-NO_HOLDER_SECONDS = 3.0
-"""And how long when nobody at all is listed as holding the object."""
-
-TRANSPORTS = {"auto": ("local", "tcp"), "tcp": ("tcp",), "local": ("local",)}
-"""What each choice of transport tries, the best first."""
-
-Emit = Callable[[dict[str, Any]], None]
-"""Takes ``progress`` and ``note`` events, on the event loop's thread."""
 
 
 @dataclass(frozen=True)
@@ -90,59 +67,6 @@ class GetResult:
     peers: dict[str, int] = field(default_factory=dict)
     seeding: bool = False
     dry_run: bool = False
-
-
-@dataclass(frozen=True)
-class Resolved:
-    """What a name stands for, and whom to ask: ``controls`` are (node, control address), ``watched`` the metadata."""
-
-    record: ObjectRecord
-    controls: tuple[tuple[str, str], ...]
-    watched: bool
-
-
-async def resolve(node: Node, name: str, peers: Sequence[str]) -> Resolved:
-    """Find a name in the metadata store, or at the given peers.
-
-    Raises ``ObjectNotFound``, ``MetadataUnavailable`` (and no peer given), or the fault of the last peer asked.
-    """
-    unavailable: MooncakeError | None = None
-    record: ObjectRecord | None = None
-    controls: list[tuple[str, str]] = []
-    try:
-        record = await node.registry.find(name)
-        if record is not None:
-            holders = await node.registry.replicas(record.manifest)
-            complete_first = sorted(holders, key=lambda n: (holders[n].state != "complete", n))
-            found = await node.registry.nodes([n for n in complete_first if n != node.name])
-            controls = [(n, r.control) for n, r in found.items()]
-    except (MetadataUnavailable, MetadataRefused) as error:
-        if not peers:
-            raise
-        unavailable = error
-    watched = record is not None
-    fault: MooncakeError | None = None
-    for peer in peers:
-        try:
-            theirs = await node.client.name(peer, name)
-        except (RemoteError, SecretRefused) as error:
-            fault = error
-            continue
-        if record is None:
-            record = theirs
-        if record.manifest == theirs.manifest:
-            controls.insert(0, (peer, peer))
-    if record is None:
-        raise _unresolved(name, peers, fault, unavailable)
-    return Resolved(record, tuple(controls), watched)
-
-
-def _unresolved(
-    name: str, peers: Sequence[str], fault: MooncakeError | None, unavailable: MooncakeError | None
-) -> MooncakeError:
-    if not peers or (fault is not None and type(fault).__name__ == "PeerHasNot"):
-        return ObjectNotFound(name=name)
-    return fault or unavailable or ObjectNotFound(name=name)
 
 
 class Get:
@@ -233,7 +157,7 @@ class Get:
             with self._progress():
                 await asyncio.to_thread(destination.recheck, self._cancelled, self._add)
             with self._progress():
-                await asyncio.to_thread(self._reuse, destination)
+                await asyncio.to_thread(copy_local, node.holdings, destination, self._cancelled, self._add)
             result.bytes_reused = sum(manifest.chunk(c).length for c in destination.verified)
             if request.seed:
                 replica = node.holdings.serve_partial(destination)
@@ -260,19 +184,6 @@ class Get:
             await self._node.registry.announce(self._manifest.digest, replica)
         except MooncakeError as error:
             log.warning("%s", error)
-
-    def _reuse(self, destination: FileDestination) -> None:
-        """Copy, and verify, what this node has of the object in other places. In a thread."""
-        local = LocalChunks(self._node.holdings, self._manifest)
-        scratch = memoryview(bytearray(SCRATCH_BYTES))
-        for number in list(destination.verified.missing()) if local else []:
-            if self._cancelled.is_set():
-                raise Interrupted(detail="copying what is here was cancelled")
-            chunk = self._manifest.chunk(number)
-            if local.has(chunk) and _copy(local, chunk, destination, scratch):
-                destination.verified.add(number)
-                destination.keep(range(number, number + 1))
-                self._add(chunk.length)
 
     async def _pull(self, destination: FileDestination, replica: Replica | None, result: GetResult) -> None:
         work = PullWork(self._node, self._resolved, self._request.name, self._request.transport, self._emit)
@@ -303,128 +214,6 @@ class Get:
             yield
         finally:
             task.cancel()
-
-
-class PullWork:
-    """Discovery and pull together, until every chunk is there or no hope is left."""
-
-    def __init__(self, node: Node, resolved: Resolved, name: str, transport: str, emit: Emit) -> None:
-        self.pull: Pull
-        self._node = node
-        self._resolved = resolved
-        self._name = name
-        self._transport = transport
-        self._emit = emit
-        self._unusable = ""
-
-    async def run(self, destination: FileDestination | MemoryDestination, on_chunks: Callable[[range], None]) -> None:
-        """Raises ``NoLivePeer``, ``ChunkMismatch``, ``TransportUnavailable`` or what went wrong at the destination."""
-        node, resolved = self._node, self._resolved
-        loop = asyncio.get_running_loop()
-        over = asyncio.Event()
-        discovery: Discovery
-
-        def note(text: str) -> None:
-            loop.call_soon_threadsafe(self._emit, {"event": "note", "text": text})
-
-        def ended() -> None:
-            loop.call_soon_threadsafe(over.set)
-
-        def dropped(source: str, banned: bool) -> None:  # noqa: FBT001 - the pull's callback
-            discovery.dropped(source, banned)
-
-        self.pull = Pull(
-            destination,
-            destination.verified,
-            open_channel=node.engine.open,
-            connections=node.connections,
-            on_progress=ended,
-            on_chunks=on_chunks,
-            on_drop=dropped,
-            note=note,
-        )
-        discovery = Discovery(
-            self.pull,
-            destination.manifest,
-            node.record,
-            client=node.client,
-            registry=node.registry if resolved.watched else None,
-            peers=[control for name, control in resolved.controls if name == control],
-            transports=self._transports,
-        )
-        finding = asyncio.create_task(discovery.run(), name=f"discovery for {self._name}")
-        try:
-            await self._wait(destination, discovery, over, finding)
-        finally:
-            finding.cancel()
-            await asyncio.gather(finding, return_exceptions=True)
-            await asyncio.to_thread(self.pull.close)
-        if self.pull.error is not None:
-            raise self.pull.error
-
-    async def _wait(
-        self,
-        destination: FileDestination | MemoryDestination,
-        discovery: Discovery,
-        over: asyncio.Event,
-        finding: asyncio.Task[None],
-    ) -> None:
-        total = destination.manifest.size
-        at_first = sum(destination.manifest.chunk(c).length for c in destination.verified)
-        hopeless_since: float | None = None
-        told = 0.0
-        while not self.pull.finished:
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(over.wait(), EVENT_SECONDS)
-            over.clear()
-            self.pull.tick()
-            now = time.monotonic()
-            if finding.done():
-                finding.result()
-            if not self.pull.stuck:
-                hopeless_since = None
-            elif hopeless_since is None:
-                hopeless_since = now
-            elif now - hopeless_since > (NO_SOURCE_SECONDS if discovery.candidates else NO_HOLDER_SECONDS):
-                raise self._hopeless(discovery)
-            if now - told >= EVENT_SECONDS:
-                told = now
-                done = at_first + self.pull.bytes_pulled
-                self._emit({"event": "progress", "done": done, "total": total, "peers": self.pull.active})
-
-    def _transports(self, peer: PeerAddress) -> tuple[str, ...]:
-        """The transports to try for a peer, the best first."""
-        usable = []
-        for name in TRANSPORTS[self._transport]:
-            why_not = self._node.engine.transport(name).usable(peer)
-            if why_not:
-                self._unusable = self._unusable or why_not
-            else:
-                usable.append(name)
-        return tuple(usable)
-
-    def _hopeless(self, discovery: Discovery) -> MooncakeError:
-        fault = self.pull.last_fault or discovery.last_fault
-        if isinstance(fault, (ChunkMismatch, SecretRefused)):
-            return fault
-        if isinstance(fault, TransportUnavailable) and self._transport != "auto":
-            return fault
-        if self._unusable and self._transport != "auto" and fault is None:
-            return TransportUnavailable(transport=self._transport, detail=self._unusable)
-        return NoLivePeer(name=self._name, detail=str(fault) if fault else "nobody who is alive holds it")
-
-
-def _copy(local: LocalChunks, chunk: Chunk, destination: FileDestination, scratch: memoryview) -> bool:
-    """Copy one chunk from another place on this node; False where it is not there any more."""
-    sink = destination.sink(range(chunk.number, chunk.number + 1), scratch)
-    try:
-        local.read(chunk, sink)
-    except (Mismatch, MooncakeError) as error:
-        log.info("chunk %d is not reused: %s", chunk.number, error)
-        return False
-    finally:
-        sink.close()
-    return True
 
 
 def _nobody_listens(run: range) -> None:

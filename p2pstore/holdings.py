@@ -14,6 +14,7 @@ from pathlib import Path
 
 from engine.engine import TransferEngine
 from engine.errors import AddressError, SourceChanged
+from engine.joined import JoinedBuffer
 from engine.memory import Buffer, FilesBuffer
 from p2pstore.bitmap import Bitmap
 from p2pstore.catalog import Catalog, Holding
@@ -92,10 +93,10 @@ class Holdings:
         lost = []
         for holding, manifest in await asyncio.to_thread(lambda: list(self._catalog.load())):
             fault = await asyncio.to_thread(_fault_of, holding)
-            if fault:
+            if fault and holding.root is not None:
                 spans = await asyncio.to_thread(same_content, holding.root, manifest)
                 if spans is None:
-                    log.warning("%s is no longer served: %s: %s", holding.name, holding.root, fault)
+                    log.warning("%s is no longer served: %s: %s", holding.name, holding.place, fault)
                     self._catalog.remove(holding)
                     lost.append(holding)
                     continue
@@ -107,23 +108,20 @@ class Holdings:
     def add(self, holding: Holding, manifest: Manifest) -> Replica:
         """Hold, serve and remember. Any other holding of the same name with other content stays as it is."""
         replica = self._hold(holding, manifest)
-        self._catalog.add(holding, manifest)
+        if holding.root is not None:
+            self._catalog.add(holding, manifest)
         return replica
 
-    def add_memory(self, holding: Holding, manifest: Manifest, buffer: Buffer | None) -> Replica:
-        """Hold and serve memory of this process; nothing is remembered. ``buffer`` is None for an empty object."""
-        self._held[holding.name, str(holding.root)] = holding
-        self._manifests[manifest.digest] = manifest
-        return self._serve(holding, manifest, buffer)
-
     def _hold(self, holding: Holding, manifest: Manifest) -> Replica:
-        self._held[holding.name, str(holding.root)] = holding
+        self._held[holding.name, holding.place] = holding
         self._manifests[manifest.digest] = manifest
         return self._serve(holding, manifest, self._buffer(holding, manifest))
 
     def _buffer(self, holding: Holding, manifest: Manifest) -> Buffer | None:
         if not manifest.size:
             return None
+        if holding.root is None:
+            return JoinedBuffer(manifest.digest, [view[:] for view in holding.views])
         return FilesBuffer(manifest.digest, holding.spans, on_changed=self._suspect)
 
     def _serve(self, holding: Holding, manifest: Manifest, buffer: Buffer | None) -> Replica:
@@ -165,8 +163,9 @@ class Holdings:
 
     def remove(self, holding: Holding) -> bool:
         """Hold it no more. Returns whether the node still serves the content, from another holding."""
-        self._held.pop((holding.name, str(holding.root)), None)
-        self._catalog.remove(holding)
+        self._held.pop((holding.name, holding.place), None)
+        if holding.root is not None:
+            self._catalog.remove(holding)
         digest = holding.digest
         others = self.of(digest)
         if self._served.get(digest) is not holding:
@@ -202,8 +201,8 @@ class Holdings:
                 if not holding.spans:
                     continue
                 fault = await asyncio.to_thread(_fault_of, holding)
-                if fault and self._held.get((holding.name, str(holding.root))) is holding:
-                    log.warning("%s is withdrawn: %s: %s", holding.name, holding.root, fault)
+                if fault and self._held.get((holding.name, holding.place)) is holding:
+                    log.warning("%s is withdrawn: %s: %s", holding.name, holding.place, fault)
                     self.remove(holding)
                     await self._on_changed(holding, fault)
             pause = max(WATCH_SECONDS, 20 * (time.monotonic() - began))

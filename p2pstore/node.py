@@ -26,13 +26,14 @@ from p2pstore.catalog import Catalog, Holding
 from p2pstore.control.peer_client import PeerClient
 from p2pstore.control.peer_server import PeerServer
 from p2pstore.errors import ListenRefused, NotHeld, ObjectExists, ObjectNotFound, PathNotFound
-from p2pstore.get import Emit, Get, GetRequest, GetResult
+from p2pstore.get import Get, GetRequest, GetResult
 from p2pstore.holdings import Holdings
 from p2pstore.info import describe
 from p2pstore.manifest import Manifest
 from p2pstore.membership import Membership
 from p2pstore.metadata.store import LeaseLost, MetadataStore
 from p2pstore.names import check_node_name, check_object_name
+from p2pstore.pull_work import Emit
 from p2pstore.records import NodeRecord, ObjectRecord, ReplicaRecord
 from p2pstore.registry import Registry, new_object
 from p2pstore.source import hash_tree, scan
@@ -212,10 +213,7 @@ class Node:
             cancelled.set()
             raise
         record = await self.publish(name, manifest, force=force)
-        await self.hold(Holding(record, "gold", path, tree.files), manifest)
-        for old in self.holdings.named(name):
-            if old.digest != manifest.digest:
-                await self._withdraw(old)
+        await self.replace(Holding(record, "gold", path, tree.files), manifest)
         return self.registered(record, manifest, began)
 
     def registered(self, record: ObjectRecord, manifest: Manifest, began: float) -> dict[str, Any]:
@@ -245,9 +243,16 @@ class Node:
         )
         return await self._leased(lambda: self.registry.publish(record, force=force))
 
+    async def replace(self, holding: Holding, manifest: Manifest) -> None:
+        """Hold, and give up what this node held under the same name before, if its content was other."""
+        await self.hold(holding, manifest)
+        for old in self.holdings.named(holding.name):
+            if old.digest != manifest.digest:
+                await self._withdraw(old)
+
     async def hold(self, holding: Holding, manifest: Manifest) -> None:
         """Serve a whole copy from now on, and say so; what lay at the same place before is given up."""
-        before = self.holdings.at(holding.root)
+        before = self.holdings.at(holding.root) if holding.root else None
         if before is not None and before.digest != holding.digest:
             await self._withdraw(before)
         replica = self.holdings.add(holding, manifest)
@@ -293,7 +298,7 @@ class Node:
         removed = False
         for holding in mine:
             removed = await self._withdraw(holding) or removed
-        withdrawn = [{"role": h.role, "path": str(h.root)} for h in mine]
+        withdrawn = [{"role": h.role, "path": h.place} for h in mine]
         return {"name": name, "manifest": mine[0].digest, "withdrawn": withdrawn, "removed": removed}
 
     async def verify(self, target: str, progress: Callable[[int, int], None]) -> dict[str, Any]:
@@ -313,7 +318,7 @@ class Node:
         assert manifest is not None  # noqa: S101 - a holding has its manifest
         result = await verify_holding(holding, manifest, progress)
         if not result["ok"]:
-            log.warning("%s is withdrawn: %s has wrong bytes", holding.name, holding.root)
+            log.warning("%s is withdrawn: %s has wrong bytes", holding.name, holding.place)
             await self._withdraw(holding)
         return result
 

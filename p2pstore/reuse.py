@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from engine.errors import SourceChanged
 from engine.transports.base import Sink
+from p2pstore.destination import FileDestination, Mismatch
+from p2pstore.errors import Interrupted
 from p2pstore.manifest import Chunk, Manifest
+from p2pstore.memory_destination import MemoryDestination
+from p2pstore.pull import SCRATCH_BYTES
 
 if TYPE_CHECKING:
     from p2pstore.holdings import Holdings
+
+log = logging.getLogger(__name__)
 
 
 class LocalChunks:
@@ -45,3 +54,37 @@ class LocalChunks:
                 raise SourceChanged(path=digest, detail="it is not served any more")
             done += len(view)
             sink.filled(len(view))
+
+
+def copy_local(
+    holdings: Holdings,
+    destination: FileDestination | MemoryDestination,
+    cancelled: threading.Event,
+    progress: Callable[[int], None],
+) -> None:
+    """Copy, and verify, what this node has of the object in other places. Raises ``Interrupted``, ``StorageError``."""
+    local = LocalChunks(holdings, destination.manifest)
+    scratch = memoryview(bytearray(SCRATCH_BYTES))
+    for number in list(destination.verified.missing()) if local else []:
+        if cancelled.is_set():
+            raise Interrupted(detail="copying what is here was cancelled")
+        chunk = destination.manifest.chunk(number)
+        if local.has(chunk) and _copy(local, chunk, destination, scratch):
+            destination.verified.add(number)
+            destination.keep(range(number, number + 1))
+            progress(chunk.length)
+
+
+def _copy(
+    local: LocalChunks, chunk: Chunk, destination: FileDestination | MemoryDestination, scratch: memoryview
+) -> bool:
+    """Copy one chunk; False where it is no longer there, or no longer right."""
+    sink = destination.sink(range(chunk.number, chunk.number + 1), scratch)
+    try:
+        local.read(chunk, sink)
+    except (Mismatch, SourceChanged) as error:
+        log.info("chunk %d is not reused: %s", chunk.number, error)
+        return False
+    finally:
+        sink.close()
+    return True

@@ -33,7 +33,7 @@ async def verify_holding(holding: Holding, manifest: Manifest, progress: Callabl
         raise
     return {
         "name": holding.name,
-        "path": str(holding.root),
+        "path": holding.place,
         "manifest": manifest.digest,
         "size": manifest.size,
         "chunks": manifest.chunks,

@@ -31,8 +31,9 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from p2pstore.errors import MooncakeError, UsageError, to_wire
-from p2pstore.get import TRANSPORTS, GetRequest
+from p2pstore.get import GetRequest
 from p2pstore.hashing import DIGEST_BYTES
+from p2pstore.pull_work import TRANSPORTS, Emit
 
 if TYPE_CHECKING:
     from p2pstore.node import Node
@@ -48,7 +49,6 @@ EVENT_SECONDS = 0.2
 QUIET_SECONDS = 5.0
 """After so long without news an empty progress line says that the call is still at work."""
 
-Emit = Callable[[dict[str, Any]], None]
 Work = Callable[[Emit], Awaitable[dict[str, Any]]]
 
 _STATUS = {2: 400, 3: 404, 7: 409}

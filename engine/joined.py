@@ -1,0 +1,50 @@
+"""Several pieces of memory as one registered buffer: an object of many in-memory files is one range of addresses."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+
+from engine.buffers import Buffer
+
+
+class JoinedBuffer(Buffer):
+    """The concatenation of byte views, read-only; it keeps them alive until it is closed."""
+
+    def __init__(self, name: str, views: Sequence[memoryview]) -> None:
+        """``views`` are flat views of bytes; empty ones may be among them."""
+        self.name = name
+        self._views = tuple(views)
+        self._starts = list(itertools.accumulate((len(v) for v in self._views), initial=0))
+        self.length = self._starts.pop()
+
+    def send(self, sock: socket.socket, offset: int, length: int) -> None:
+        """See ``Buffer.send``."""
+        for piece in self._pieces(offset, length):
+            sock.sendall(piece)
+
+    def read_into(self, offset: int, view: memoryview) -> None:
+        """See ``Buffer.read_into``."""
+        done = 0
+        for piece in self._pieces(offset, len(view)):
+            view[done : done + len(piece)] = piece
+            done += len(piece)
+
+    def _pieces(self, offset: int, length: int) -> Iterator[memoryview]:
+        """The range, view by view."""
+        index = bisect_right(self._starts, offset) - 1
+        while length:
+            within = offset - self._starts[index]
+            piece = self._views[index][within : within + length]
+            if len(piece):
+                yield piece
+                offset += len(piece)
+                length -= len(piece)
+            index += 1
+
+    def close(self) -> None:
+        """See ``Buffer.close``."""
+        for view in self._views:
+            view.release()

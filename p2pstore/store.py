@@ -1,0 +1,212 @@
+"""The Python API: a node inside your own process, for files, directories and memory.
+
+::
+
+    with P2PStore(metadata="etcd://10.0.0.1:2379", listen="10.0.0.7") as store:
+        store.register("models/llama", "/data/llama")               # a file or a directory, served in place
+        store.register("weights/step-1000", {"w": array, "b": bias})  # memory, served in place
+        store.get("models/other", "/data/other")
+        store.get_into("weights/step-999", {"w": array, "b": bias})
+
+The node runs on an event loop in a thread of its own; every method blocks until it is done and may be called from any
+thread but that one. Registered memory must not change while it is registered: peers check hashes, and would refuse it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from p2pstore.agent_options import node_name
+from p2pstore.config import parse_address
+from p2pstore.errors import UsageError
+from p2pstore.get import GetRequest
+from p2pstore.hashing import DEFAULT_HASH
+from p2pstore.memory_objects import Buffers
+from p2pstore.memory_ops import get_into, register_memory
+from p2pstore.metadata.credentials import EtcdCredentials
+from p2pstore.metadata.urls import open_store
+from p2pstore.node import Node, NodeOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+START_SECONDS = 60.0
+"""For the node to start."""
+
+CLOSE_SECONDS = 10.0
+"""For it to end."""
+
+T = TypeVar("T")
+
+
+class P2PStore:
+    """A node of the cluster in this process.
+
+    Raises ``MetadataUnavailable`` when the metadata server does not answer, ``ListenRefused`` for an open address with
+    neither ``secret`` nor ``insecure``.
+    """
+
+    def __init__(
+        self,
+        metadata: str,
+        *,
+        node: str = "",
+        listen: str = "127.0.0.1",
+        advertise: str = "",
+        secret: bytes | None = None,
+        insecure: bool = False,
+        zone: str = "",
+        lease_ttl: int = 10,
+        connections: int = 2,
+        state: Path | None = None,
+        credentials: EtcdCredentials | None = None,
+    ) -> None:
+        """``metadata`` is a URL (``etcd://a:2379,b:2379``; ``mooncake node status`` shows an agent's).
+
+        ``state`` is a directory in which to remember registered files; by default nothing outlives the object.
+        """
+        host, port = parse_address(listen)
+        options = NodeOptions(
+            name=node or node_name(),
+            state=state,
+            host=host,
+            port=port,
+            advertise=advertise,
+            secret=secret,
+            insecure=insecure,
+            zone=zone,
+            ttl=lease_ttl,
+            connections=connections,
+        )
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name=f"p2pstore-{options.name}", daemon=True)
+        self._thread.start()
+        self._node: Node | None = None
+        try:
+            store = open_store(metadata, credentials)
+            self._node = self._call(Node.start(options, store), START_SECONDS)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def node(self) -> str:
+        """This node's name."""
+        return self._open().name
+
+    @property
+    def control(self) -> str:
+        """This node's control address, which others may name with ``--peer``."""
+        return self._open().record.control
+
+    def register(
+        self,
+        name: str,
+        source: str | os.PathLike[str] | Buffers,
+        *,
+        hash: str = DEFAULT_HASH,  # noqa: A002 - the name that the command line and the manifest use
+        chunk_size: int = 0,
+        force: bool = False,
+    ) -> dict[str, Any]:
+        """Serve a file, a directory, a buffer or several named buffers under ``name``; nothing is copied.
+
+        Buffers are anything with a contiguous buffer (bytes, memoryview, NumPy arrays). Returns name, manifest, size,
+        chunk_size, chunks, files and seconds. Raises as ``Node.register``, and ``UsageError`` for a bad buffer.
+        """
+        node = self._open()
+        if isinstance(source, (str, os.PathLike)):
+            path = Path(os.path.abspath(source))
+            return self._call(node.register(path, name, hash_name=hash, chunk_size=chunk_size, force=force))
+        return self._call(register_memory(node, name, source, hash_name=hash, chunk_size=chunk_size, force=force))
+
+    def get(
+        self,
+        name: str,
+        dest: str | os.PathLike[str],
+        *,
+        transport: str = "auto",
+        peers: Sequence[str] = (),
+        seed: bool = True,
+        force: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> dict[str, Any]:
+        """Bring an object to ``dest``, verified; an interrupted get goes on where it was.
+
+        ``progress(done, total)`` is called in bytes, from the node's thread. Returns name, manifest, dest, size,
+        bytes_pulled, bytes_reused, seconds, transport, peers and seeding.
+        """
+        request = GetRequest(
+            name, Path(os.path.abspath(dest)), transport=transport, peers=tuple(peers), seed=seed, force=force
+        )
+
+        def emit(event: dict[str, Any]) -> None:
+            if progress is not None and event["event"] == "progress":
+                progress(event["done"], event["total"])
+
+        return asdict(self._call(self._open().get(request, emit)))
+
+    def get_into(
+        self, name: str, buffers: Buffers, *, transport: str = "auto", peers: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        """Bring an object into memory, received in place: one writable buffer, or one for each file by its path.
+
+        Each must have exactly its file's size. Raises ``UsageError`` where they do not fit. When it raises, what the
+        buffers hold is undefined. Returns name, manifest, size, bytes_pulled, seconds, transport and peers.
+        """
+        return self._call(get_into(self._open(), name, buffers, transport=transport, peers=tuple(peers)))
+
+    def list(self, prefix: str = "") -> Iterator[dict[str, Any]]:
+        """Every object whose name begins with ``prefix``, with how many nodes hold it."""
+        after: str | None = ""
+        while after is not None:
+            page = self._call(self._open().listing(prefix, limit=0, after=after))
+            yield from page["objects"]
+            after = page["next"]
+
+    def info(self, name: str) -> dict[str, Any]:
+        """One object: its files, and who holds how much of it. Raises ``ObjectNotFound``."""
+        return self._call(self._open().info(name))
+
+    def unregister(self, name: str) -> dict[str, Any]:
+        """Withdraw what this node has under ``name``; registered memory may change again afterwards."""
+        return self._call(self._open().unregister(name))
+
+    def close(self) -> None:
+        """Leave the cluster and end the thread; twice is harmless."""
+        node, self._node = self._node, None
+        if node is not None:
+            with contextlib.suppress(TimeoutError):
+                self._call(node.close(), CLOSE_SECONDS)
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(CLOSE_SECONDS)
+        if not self._thread.is_alive() and not self._loop.is_closed():
+            self._loop.close()
+
+    def _open(self) -> Node:
+        if self._node is None:
+            raise UsageError(detail="this P2PStore is closed")
+        return self._node
+
+    def _call(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
+        """Run ``work`` on the loop and wait for it; KeyboardInterrupt here cancels it there."""
+        future: Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result(timeout)
+        except BaseException:
+            future.cancel()
+            raise
