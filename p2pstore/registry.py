@@ -98,9 +98,12 @@ class Registry:
         step = MAX_OPERATIONS // 2
         for first in range(0, len(objects), step):
             batch = objects[first : first + step]
-            await self.store.commit([self._replica(o.manifest, r) for o, r in batch])
-            puts = [Put(records.object_key(o.name), records.encode(o)) for o, _ in batch]
-            if await self.store.commit(puts, [Absent(p.key) for p in puts]) is not None:
+            # A node may hold one object at several places, and a name's old content beside its new one.
+            await self.store.commit(list({o.manifest: self._replica(o.manifest, r) for o, r in batch}.values()))
+            puts = {o.name: Put(records.object_key(o.name), records.encode(o)) for o, _ in reversed(batch)}
+            unambiguous = len({(o.name, o.manifest) for o, _ in batch}) == len(puts)
+            conditions = [Absent(p.key) for p in puts.values()]
+            if unambiguous and await self.store.commit(list(puts.values()), conditions) is not None:
                 continue
             for record, _ in batch:
                 key = records.object_key(record.name)
