@@ -40,19 +40,21 @@ def main() -> NoReturn:
 
 def run(arguments: list[str]) -> int:
     """Run one command line; its exit status. ``BrokenPipeError`` goes through."""
-    import typer  # noqa: PLC0415 - it costs more than all else, and complete-names must not wait for it
-
-    from mooncake_cli.app import root_command  # noqa: PLC0415 - as above
-
     invocation = Invocation(arguments)
     try:
+        import typer  # noqa: PLC0415 - it costs more than all else, and complete-names must not wait for it
+    except KeyboardInterrupt:
+        return _interrupted(invocation)
+
+    try:
+        from mooncake_cli.app import root_command  # noqa: PLC0415 - as above
+
         result = root_command().main(arguments, prog_name="mooncake", standalone_mode=False, obj=invocation)
     except MooncakeError as error:
         invocation.output.error(error)
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        invocation.output.plain_error("Interrupted", "interrupted", EXIT_INTERRUPTED)
-        return EXIT_INTERRUPTED
+        return _interrupted(invocation)
     except BrokenPipeError:
         raise
     except Exception as error:  # noqa: BLE001 - the last resort: a user gets a sentence, not a traceback
@@ -61,6 +63,11 @@ def run(arguments: list[str]) -> int:
             return _usage(error, invocation, arguments)
         return _bug(error, invocation)
     return result if isinstance(result, int) else 0
+
+
+def _interrupted(invocation: Invocation) -> int:
+    invocation.output.plain_error("Interrupted", "interrupted", EXIT_INTERRUPTED)
+    return EXIT_INTERRUPTED
 
 
 def _usage(error: Exception, invocation: Invocation, arguments: list[str]) -> int:

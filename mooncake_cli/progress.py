@@ -21,7 +21,7 @@ class Progress:
 
 
 class BarProgress(Progress):
-    """A tqdm bar on a terminal. It appears with the first update, since only then is the total known."""
+    """A tqdm bar on a terminal. It appears when the total is known, which is 0 before."""
 
     def __init__(self, verb: str, stream: TextIO) -> None:
         self._verb = verb
@@ -30,6 +30,8 @@ class BarProgress(Progress):
 
     def update(self, done: int, total: int, peers: int | None = None) -> None:
         """Move the bar; what a resumed call had done before counts neither for the rate nor for the time left."""
+        if total <= 0:
+            return
         if self._bar is None:
             from tqdm import tqdm  # noqa: PLC0415 - only a terminal needs it, and it costs a quarter of a start
 
@@ -45,7 +47,7 @@ class BarProgress(Progress):
                 leave=False,
                 miniters=1,
             )
-        if peers is not None:
+        if peers:
             self._bar.set_postfix_str(f"{peers} peer{'' if peers == 1 else 's'}", refresh=False)
         self._bar.total = total
         self._bar.update(done - self._bar.n)

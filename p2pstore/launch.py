@@ -249,7 +249,8 @@ def _wait_until_it_answers(home: Home, process: subprocess.Popen[bytes], began: 
 
 def _raise_unless_another_runs(home: Home, status: int, began: float) -> None:
     error = _start_error(home, began)
-    if isinstance(error, AgentRunning):
+    # One that lost the race for the lock may leave no word, so as not to overwrite the winner's.
+    if isinstance(error, AgentRunning) or (error is None and status == AgentRunning.exit_code):
         return
     if error is not None:
         raise error

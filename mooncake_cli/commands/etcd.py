@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
 from mooncake_cli.invocation import Invocation
 from mooncake_cli.output import Output
-from mooncake_cli.text import printable
+from mooncake_cli.text import printable, short_digest
 from p2pstore.client import AgentClient
 from p2pstore.config import Settings
 from p2pstore.errors import AgentNotRunning, UsageError
+from p2pstore.units import format_size
+
+Entry = dict[str, Any]
+
+SHOWN_VALUE = 160
+"""Characters of an upstream record that are shown without ``--verbose``."""
 
 EXAMPLES = {
     "inspect": (
@@ -27,8 +35,8 @@ def inspect(
 ) -> None:
     """Show what is in etcd, decoded.
 
-    Nodes, objects and replicas with the time their leases have left, and the keys of a Mooncake deployment. Asks the
-    server of --metadata or of the configuration, else that of the running agent.
+    Nodes, objects and replicas with the time their leases have left, and the keys of a Mooncake deployment; every
+    field with --verbose. Asks the server of --metadata or of the configuration, else that of the running agent.
     """
     invocation: Invocation = ctx.obj
     output = invocation.output
@@ -44,8 +52,9 @@ def inspect(
         cert=str(settings.etcd_cert or ""),
         key=str(settings.etcd_key or ""),
     )
-    document: dict[str, Any] = inspect_url(url, credentials, prefix)
-    output.data(document, human=_tree(output, document) if output.mode == "human" else "")
+    document = inspect_url(url, credentials, prefix)
+    human = _tree(output, document) if output.mode == "human" else ""
+    output.data(document, human=human, quiet=(printable(key) for key in _keys(document)))
 
 
 def _url_of_agent(invocation: Invocation, settings: Settings) -> str:
@@ -56,40 +65,91 @@ def _url_of_agent(invocation: Invocation, settings: Settings) -> str:
         raise UsageError(detail=detail) from None
 
 
+def _keys(document: dict[str, Any]) -> list[str]:
+    entries = [entry for _, kind, _ in _BRANCHES for entry in document[kind]]
+    return sorted(item["key"] for entry in entries for item in (entry, *entry.get("replicas", ())))
+
+
 def _tree(output: Output, document: dict[str, Any]) -> str:
-    """A tree of the document: a mapping is a branch, a value a leaf."""
     from rich.tree import Tree  # noqa: PLC0415 - rich costs more than the whole start
 
-    tree = Tree(_label(document.get("url", "etcd")), guide_style="dim")
-    _grow(tree, {key: value for key, value in document.items() if key != "url"})
-    return output.render(tree)
+    tree = Tree(_label(f"{document['url']}  (etcd {document['version']})"), guide_style="dim")
+    for title, kind, render in _BRANCHES:
+        entries: list[Entry] = document[kind]
+        if not entries:
+            continue
+        branch = tree.add(_label(f"{title} ({len(entries)})", "bold"))
+        for entry in entries:
+            leaf = branch.add(_label(_line(entry, render)))
+            for replica in entry.get("replicas", ()):
+                leaf.add(_label(_line(replica, _replica)))
+            if output.verbose:
+                _details(leaf, entry)
+    if not any(document[kind] for _, kind, _ in _BRANCHES):
+        tree.add(_label("nothing of Mooncake's"))
+    more = "there are more keys than are read; narrow it down with --prefix\n" if document["truncated"] else ""
+    return output.render(tree) + more
 
 
-def _grow(branch: Any, value: object) -> None:
-    if isinstance(value, dict):
-        for key, below in value.items():
-            if isinstance(below, (dict, list)):
-                _grow(branch.add(_label(key)), below)
-            else:
-                branch.add(_label(f"{key}: {_shown(below)}"))
-    elif isinstance(value, list):
-        for item in value:
-            if isinstance(item, dict) and "key" in item:
-                rest = {key: below for key, below in item.items() if key != "key"}
-                _grow(branch.add(_label(item["key"])), rest)
-            elif isinstance(item, (dict, list)):
-                _grow(branch.add(_label("-")), item)
-            else:
-                branch.add(_label(_shown(item)))
+def _line(entry: Entry, render: Callable[[Entry], str]) -> str:
+    """One entry: what it is, then what is left of its lease; a value that is not as it should be shows its key."""
+    if entry.get("malformed"):
+        return f"{entry['key']}  malformed: {entry['malformed']}"
+    left = entry.get("lease_left")
+    return render(entry) + ("" if left is None else f"  lease {left} s")
 
 
-def _shown(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "-" if value is None else str(value)
+def _node(entry: Entry) -> str:
+    zone = f"  zone {entry['zone']}" if entry.get("zone") else ""
+    return f"{entry['node']}  {entry['control']}{zone}"
 
 
-def _label(text: object) -> Any:
+def _object(entry: Entry) -> str:
+    size = format_size(entry["size"])
+    return f"{entry['name']}  {size} in chunks of {format_size(entry['chunk_size'])}  {short_digest(entry['manifest'])}"
+
+
+def _replica(entry: Entry) -> str:
+    return f"{entry['node']}  {entry['state']}  {entry['role']}"
+
+
+def _orphan(entry: Entry) -> str:
+    return f"{short_digest(entry['manifest'])}  {_replica(entry)}"
+
+
+def _upstream(entry: Entry) -> str:
+    fields = {key: value for key, value in entry.items() if key not in _OUTER}
+    return f"{entry['key']}  {entry['family']}  {_short(fields)}"
+
+
+def _unknown(entry: Entry) -> str:
+    return f"{entry['key']}  {entry['size']} bytes  {entry.get('preview', '')}"
+
+
+_OUTER = {"key", "family", "lease_left", "malformed", "replicas"}
+
+_BRANCHES: tuple[tuple[str, str, Callable[[Entry], str]], ...] = (
+    ("nodes", "nodes", _node),
+    ("objects", "objects", _object),
+    ("replicas of no object", "orphans", _orphan),
+    ("of Mooncake itself", "upstream", _upstream),
+    ("unknown keys", "unknown", _unknown),
+)
+
+
+def _details(leaf: Any, entry: Entry) -> None:
+    for key, value in entry.items():
+        if key not in {"replicas", "malformed"}:
+            shown = json.dumps(value) if isinstance(value, (dict, list)) else value
+            leaf.add(_label(f"{key}: {shown}", "dim"))
+
+
+def _short(fields: dict[str, Any]) -> str:
+    text = json.dumps(fields, ensure_ascii=False) if fields else ""
+    return text if len(text) <= SHOWN_VALUE else text[: SHOWN_VALUE - 3] + "..."
+
+
+def _label(text: object, style: str = "") -> Any:
     from rich.text import Text  # noqa: PLC0415 - rich costs more than the whole start
 
-    return Text(printable(text))
+    return Text(printable(text), style=style)

@@ -50,9 +50,9 @@ def run(ctx: typer.Context, listen: Listen = None, node: Node = None, insecure: 
     """
     invocation: Invocation = ctx.obj
     settings = invocation.settings(listen=listen, node=node, insecure=insecure)
-    from p2pstore import agent  # noqa: PLC0415 - it brings the whole agent along
+    from p2pstore.agent import run as run_agent  # noqa: PLC0415 - it brings the whole agent along
 
-    raise typer.Exit(agent.run(invocation.find_home(settings), settings))
+    raise typer.Exit(run_agent(invocation.find_home(settings), settings))
 
 
 def start(ctx: typer.Context, listen: Listen = None, node: Node = None, insecure: Insecure = None) -> None:

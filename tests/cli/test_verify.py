@@ -33,7 +33,7 @@ def test_good_bytes_end_with_0(agent: FakeAgent, mooncake: Mooncake) -> None:
     agent.answers["POST /v1/verify"] = [progress(1, 2), GOOD]
     done = mooncake("verify", "m")
     assert (done.returncode, done.stdout) == (0, "")
-    assert done.stderr == "/data/m is m, every byte: 4.0 MiB, 4 chunks, in 0.5 s\n"
+    assert done.stderr == "/data/m is m, every byte: 4.0 MiB, 4 chunks, in 0.50 s\n"
 
 
 def test_bad_bytes_are_listed_and_end_with_4(agent: FakeAgent, mooncake: Mooncake) -> None:

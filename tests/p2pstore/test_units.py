@@ -53,4 +53,4 @@ def test_sizes_are_shown() -> None:
 
 def test_durations_are_shown() -> None:
     shown = [format_seconds(s) for s in (0.04, 9.94, 10, 59.4, 59.6, 185, 3600, 7440, 90000)]
-    assert shown == ["0.0 s", "9.9 s", "10 s", "59 s", "1 min 0 s", "3 min 5 s", "1 h 0 min", "2 h 4 min", "1 d 1 h"]
+    assert shown == ["0.04 s", "9.9 s", "10 s", "59 s", "1 min 0 s", "3 min 5 s", "1 h 0 min", "2 h 4 min", "1 d 1 h"]
