@@ -34,6 +34,7 @@ _BY_SENTENCE: tuple[tuple[str, Fault], ...] = (
     ("user name not found", Fault.REFUSED),
     ("permission denied", Fault.REFUSED),
     ("failed to connect to all addresses", Fault.NEVER_SENT),
+    ("received message larger than max", Fault.MISUSE),
     ("database space exceeded", Fault.UNKNOWN),
 )
 

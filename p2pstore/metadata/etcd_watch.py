@@ -45,7 +45,7 @@ class _History:
     revision: int = 0
 
     def continues_in(self, header: Any) -> bool:
-        """Whether the server's (linearizable) header can belong to the history that we know.
+        """Whether the server's header can belong to the history that we know.
 
         A store that was wiped begins again at revision 1; that of another cluster has another id; and a member that
         lost its data begins again at a low Raft term, however many writes followed.
@@ -53,18 +53,13 @@ class _History:
         same_cluster: bool = header.cluster_id == self.cluster
         return same_cluster and header.raft_term >= self.term and header.revision >= self.revision
 
-    def learn(self, header: Any) -> None:
-        """Remember whose history it is."""
-        self.cluster = header.cluster_id
-        self.term = header.raft_term
-
 
 class _Lost(Exception):
     """The stream is of no more use."""
 
 
 class _Stale(Exception):
-    """The revision to resume from is gone."""
+    """There is nothing to resume from."""
 
 
 Scan = Callable[[str], Awaitable[Page]]
@@ -78,30 +73,26 @@ async def watch_prefix(
     failures = 0
     resync = True
     while not closed.is_set():
+        began = time.monotonic()
         try:
-            began = time.monotonic()
-            header = await _header(client, prefix)
-            if resync or not history.continues_in(header):
+            if resync:
+                header = await _header(client, prefix)
                 page = await scan(prefix)
-                history = _History(revision=page.revision)
+                history = _History(header.cluster_id, header.raft_term, page.revision)
                 resync = False
                 yield Snapshot(page.items, page.revision)
-            history.learn(header)
             async with aclosing(_stream(client, prefix, history, closed)) as events:
                 async for event in events:
                     yield event
-        except _Stale:
-            resync = True
-        except (MetadataUnavailable, MetadataRefused, _Lost) as error:
+        except (MetadataUnavailable, MetadataRefused, _Stale, _Lost) as error:
             if isinstance(error, MetadataRefused) and history.revision == 0:
                 raise
-            if closed.is_set():
-                return
-            if time.monotonic() - began > QUIET_LIMIT:
-                failures = 0
-            log.log(logging.DEBUG if failures else logging.WARNING, "watch on %r broke: %s; resuming", prefix, error)
-            await _pause(failures, closed)
-            failures += 1
+            resync = resync or isinstance(error, _Stale)
+            failures = 0 if time.monotonic() - began > QUIET_LIMIT else failures + 1
+            if not closed.is_set():
+                level = logging.DEBUG if failures > 1 else logging.WARNING
+                log.log(level, "watch on %r broke: %s; resuming", prefix, error)
+                await _pause(failures, closed)
 
 
 async def _pause(failures: int, closed: asyncio.Event) -> None:
@@ -118,6 +109,14 @@ async def _header(client: EtcdClient, prefix: str) -> Any:
     return (await client.call(RANGE, request, repeatable=True)).header
 
 
+async def _check_history(client: EtcdClient, prefix: str, history: _History, header: Any) -> None:
+    """Raises ``_Stale`` where the server that answered our request to resume knows another history than we."""
+    # A member that lags behind has seen less than we, and will catch up: the cluster as a whole has not.
+    if not history.continues_in(header) and not history.continues_in(await _header(client, prefix)):
+        raise _Stale("the store began anew")
+    history.cluster, history.term = header.cluster_id, header.raft_term
+
+
 async def _stream(
     client: EtcdClient, prefix: str, history: _History, closed: asyncio.Event
 ) -> AsyncGenerator[WatchEvent, None]:
@@ -129,7 +128,9 @@ async def _stream(
         await _write(call, watch_request(prefix, history.revision + 1))
         while (answer := await _read(call, closed)) is not None:
             if answer.compact_revision:
-                raise _Stale
+                raise _Stale("the history to resume from was compacted")
+            if answer.created:
+                await _check_history(client, prefix, history, answer.header)
             if answer.canceled:
                 client.forget_token()
                 raise _Lost(answer.cancel_reason or "the server cancelled it")
