@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,10 @@ def test_pipelined_ranges_over_many_files(space: AddressSpace, server: LocalServ
         assert sink.got == whole[at : at + length]
     channel.close()
     buffer.close()
-    assert len(os.listdir("/proc/self/fd")) <= before + 1  # the server may not have noticed yet
+    deadline = time.monotonic() + 20
+    while len(os.listdir("/proc/self/fd")) > before:  # until the server has noticed
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     assert server.path.parent.stat().st_mode & 0o777 == 0o700
 
 
