@@ -38,30 +38,28 @@ Listen = Annotated[
     str | None, typer.Option("--listen", metavar="ADDRESS[:PORT]", help="Address to listen on [default: loopback].")
 ]
 Node = Annotated[str | None, typer.Option("--node", metavar="NAME", help="This node's name [default: the host's].")]
-Insecure = Annotated[
-    bool | None, typer.Option("--insecure", help="Listen beyond loopback without a cluster secret.", is_flag=True)
-]
+Insecure = Annotated[bool, typer.Option("--insecure", help="Listen beyond loopback without a cluster secret.")]
 
 
-def run(ctx: typer.Context, listen: Listen = None, node: Node = None, insecure: Insecure = None) -> None:
+def run(ctx: typer.Context, listen: Listen = None, node: Node = None, insecure: Insecure = False) -> None:
     """Run the agent in the foreground.
 
     For systemd, Slurm and Kubernetes. It logs to standard error; SIGTERM ends it cleanly.
     """
     invocation: Invocation = ctx.obj
-    settings = invocation.settings(listen=listen, node=node, insecure=insecure)
+    settings = invocation.settings(listen=listen, node=node, insecure=insecure or None)
     from p2pstore.agent import run as run_agent  # noqa: PLC0415 - it brings the whole agent along
 
     raise typer.Exit(run_agent(invocation.find_home(settings), settings))
 
 
-def start(ctx: typer.Context, listen: Listen = None, node: Node = None, insecure: Insecure = None) -> None:
+def start(ctx: typer.Context, listen: Listen = None, node: Node = None, insecure: Insecure = False) -> None:
     """Start the agent in the background.
 
     'register' and 'get' start one by themselves; this one listens where you say. Prints what 'status' prints.
     """
     invocation: Invocation = ctx.obj
-    settings = invocation.settings(listen=listen, node=node, insecure=insecure)
+    settings = invocation.settings(listen=listen, node=node, insecure=insecure or None)
     home = invocation.find_home(settings)
     started = ensure_agent(home, settings)
     status = AgentClient(home).status()

@@ -58,6 +58,7 @@ def mooncake(environment: dict[str, str], tmp_path: Path) -> Mooncake:
             capture_output=True,
             text=True,
             timeout=60,
+            check=False,
         )
 
     return run

@@ -222,8 +222,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                         self.server.agent.cancelled.set()
                 self.close_connection = True
                 return
-            if isinstance(event, MooncakeError):
-                event = {"event": "error", "error": to_wire(event)}
-            line = json.dumps(event).encode() + b"\n"
+            failed = isinstance(event, MooncakeError)
+            line = json.dumps({"event": "error", "error": to_wire(event)} if failed else event).encode() + b"\n"
             self.wfile.write(f"{len(line):x}\r\n".encode() + line + b"\r\n")
         self.wfile.write(b"0\r\n\r\n")
