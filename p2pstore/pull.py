@@ -263,11 +263,12 @@ class Pull:
     def _receive(self, lane: _Lane, channel: Channel, scratch: memoryview) -> None:
         run, length = lane.pending[0]
         sink = self._destination.sink(run, scratch)
-        lane.kept = 0
         try:
             channel.receive(sink)
-        finally:
+        except BaseException:
             lane.kept = sink.kept
+            raise
+        finally:
             sink.close()
         lane.pending.popleft()
         node = lane.member.source.node
