@@ -1,0 +1,19 @@
+# Each target does its own set-up. They are thin: scripts/demo and scripts/test are the same without make.
+#
+#   make demo
+#   make test                              lint, types and tests
+#   make test ARGS="tests/engine -k wire"  only these tests
+#   make test PYTHON=python3.13 VENV=.venv-3.13
+
+export PYTHON VENV
+
+.PHONY: demo test clean
+
+demo:
+	@sh scripts/demo $(ARGS)
+
+test:
+	@sh scripts/test $(ARGS)
+
+clean:
+	rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
