@@ -3,8 +3,9 @@
     make demo
     DEMO_MIB=2048 make demo
 
-Everything happens in a temporary directory, with the public command line, and is stopped and removed at the end, be it
-Ctrl-C. ``DEMO_MIB`` is the checkpoint's size in MiB. ``TMPDIR`` says where the directory is made; it needs twice the size.
+Everything happens in a temporary directory, with the public command line, and is stopped and removed at the end, also
+after Ctrl-C. ``DEMO_MIB`` is the checkpoint's size in MiB. ``TMPDIR`` says where the directory is made; it needs twice
+the size.
 """
 
 from __future__ import annotations
