@@ -1,0 +1,330 @@
+"""Whole systems for the tests: agents in processes of their own, started, driven and killed as a user would.
+
+A ``Cluster`` is a directory with the homes of its agents in it. Everything that it starts, and whatever that starts in
+turn (background agents, their etcds), carries the cluster's mark in its environment; ``close`` finds every living
+process with that mark and ends it, so that nothing outlives a test, however it failed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+ROOT = Path(__file__).resolve().parents[2]
+
+MARK = "MOONCAKE_TEST_CLUSTER"
+"""Environment variable that tells a cluster's processes from all others."""
+
+PATIENCE = 45.0
+"""Seconds that ``eventually`` waits: far longer than anything takes, so that only a defect fails a test."""
+
+COMMAND_TIMEOUT = 100.0
+"""Seconds for one command."""
+
+LEASE_TTL = 4
+"""Seconds until a killed node disappears, in these tests; the default is 10."""
+
+POLL = 0.02
+
+T = TypeVar("T")
+
+
+def eventually(look: Callable[[], T], what: str, *, patience: float = PATIENCE, pause: float = POLL) -> T:
+    """Call ``look`` until its answer is true, and return it. An ``AssertionError`` in it means "not yet"."""
+    deadline = time.monotonic() + patience
+    last: object = None
+    while time.monotonic() < deadline:
+        try:
+            last = look()
+        except AssertionError as error:
+            last = error
+        else:
+            if last:
+                return last
+        time.sleep(pause)
+    raise AssertionError(f"not within {patience:g} s: {what}; at last: {last}")
+
+
+@dataclass(frozen=True)
+class Done:
+    """A command that ended: what was typed, its exit status, and what it printed."""
+
+    arguments: Sequence[str]
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The one JSON document on standard output."""
+        return json.loads(self.out)
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """The error that a command with ``--json`` left on standard error, its last line."""
+        error: dict[str, Any] = json.loads(self.err.splitlines()[-1])["error"]
+        return error
+
+    def __str__(self) -> str:
+        return f"mooncake {' '.join(self.arguments)}\nstatus {self.status}\n{self.out}{self.err}"
+
+
+class Running:
+    """A command that runs meanwhile, in a process group of its own."""
+
+    def __init__(self, cluster: Cluster, arguments: Sequence[str], environment: dict[str, str]) -> None:
+        self.arguments = arguments
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "mooncake_cli", *arguments],
+            env=environment,
+            cwd=cluster.work,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    @property
+    def ended(self) -> bool:
+        return self.process.poll() is not None
+
+    def send(self, number: int) -> None:
+        """Send a signal; no error when it ended a moment ago."""
+        self.process.send_signal(number)
+
+    def wait(self, timeout: float = COMMAND_TIMEOUT) -> Done:
+        try:
+            out, err = self.process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            out, err = self.process.communicate()
+            raise AssertionError(
+                f"mooncake {' '.join(self.arguments)} did not end in {timeout:g} s\n{out}{err}"
+            ) from None
+        return Done(self.arguments, self.process.returncode, out, err)
+
+
+class Agent:
+    """One home, with or without an agent alive in it."""
+
+    def __init__(self, cluster: Cluster, name: str, *, metadata: str | None, environment: dict[str, str]) -> None:
+        self.cluster = cluster
+        self.name = f"{name}-{cluster.mark[:6]}"
+        self.home = cluster.root / "homes" / name
+        self.metadata = metadata
+        self.environment = {**cluster.environment, **environment}
+
+    # Commands
+
+    def begin(self, *arguments: object) -> Running:
+        """Start a command on this home."""
+        given = ["--home", str(self.home)]
+        if self.metadata is not None:
+            given += ["--metadata", self.metadata]
+        return Running(self.cluster, [*given, *map(str, arguments)], self.environment)
+
+    def run(self, *arguments: object, timeout: float = COMMAND_TIMEOUT) -> Done:
+        """Run a command on this home to its end, whatever its status."""
+        return self.begin(*arguments).wait(timeout)
+
+    def ok(self, *arguments: object, timeout: float = COMMAND_TIMEOUT) -> Any:
+        """Run a command with ``--json`` that must succeed; its document."""
+        done = self.run(*arguments, "--json", timeout=timeout)
+        assert done.status == 0, f"{done}\n{self.log()}"
+        return done.json
+
+    def fails(self, status: int, *arguments: object) -> dict[str, Any]:
+        """Run a command that must end with ``status`` and a sentence; the error that it left."""
+        done = self.run(*arguments, "--json")
+        assert done.status == status, f"{done}\n{self.log()}"
+        assert done.out == "", done
+        error = done.error
+        assert error["exit_code"] == status, done
+        assert error["message"], done
+        return error
+
+    # Its life
+
+    def start(self, *arguments: object) -> Agent:
+        """Start its agent in the background."""
+        self.ok("node", "start", "--node", self.name, *arguments)
+        return self
+
+    def stop(self) -> dict[str, Any]:
+        """``mooncake node stop``."""
+        stopped: dict[str, Any] = self.ok("node", "stop")
+        return stopped
+
+    def status(self) -> dict[str, Any]:
+        """``mooncake node status``."""
+        status: dict[str, Any] = self.ok("node", "status")
+        return status
+
+    @property
+    def pid(self) -> int:
+        """The living agent's pid, from its lock file, which costs no process."""
+        return int((self.home / "agent.lock").read_text())
+
+    def signal(self, number: int) -> int:
+        """Send its agent a signal; the pid."""
+        pid = self.pid
+        os.kill(pid, number)
+        return pid
+
+    def kill(self) -> None:
+        """SIGKILL its agent, and wait until it is gone."""
+        pid = self.signal(signal.SIGKILL)
+        eventually(lambda: not is_alive(pid), f"{self.name} is dead")
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """SIGSTOP its agent for a while."""
+        pid = self.signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+    @property
+    def etcd_pid(self) -> int | None:
+        """The pid of the etcd that its agent started for itself."""
+        try:
+            return int(json.loads((self.home / "etcd" / "etcd.json").read_text())["pid"])
+        except FileNotFoundError:
+            return None
+
+    def log(self) -> str:
+        """The end of its agent's log, for a failed assertion's message."""
+        try:
+            text = (self.home / "log" / "agent.log").read_text(errors="replace")
+        except FileNotFoundError:
+            return f"{self.name} has no log"
+        return f"--- log of {self.name}\n{text[-4000:]}"
+
+    # What it sees
+
+    def holders(self, name: str) -> dict[str, dict[str, Any]]:
+        """Who holds an object, by node, as ``info`` says; empty when there is no such object."""
+        done = self.run("info", name, "--json")
+        assert done.status in {0, 3}, done
+        return {r["node"]: r for r in done.json["replicas"]} if done.status == 0 else {}
+
+    def names(self) -> list[str]:
+        """The names of all objects, as ``list`` says."""
+        return [o["name"] for o in self.ok("list")["objects"]]
+
+
+class Cluster:
+    """Agents that share a directory and, mostly, a metadata server."""
+
+    def __init__(self, root: Path, metadata: str | None = None) -> None:
+        """``metadata``: the URL that agents are given unless they are told otherwise; None: an etcd of their own."""
+        self.root = root
+        self.work = root / "work"
+        self.work.mkdir(parents=True, exist_ok=True)
+        self.metadata = metadata
+        self.mark = uuid.uuid4().hex
+        self.agents: list[Agent] = []
+        kept = {key: os.environ[key] for key in ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH") if key in os.environ}
+        self.environment = {
+            **kept,
+            "HOME": str(root),
+            "XDG_CONFIG_HOME": str(root / "config"),
+            "XDG_STATE_HOME": str(root / "state"),
+            "XDG_RUNTIME_DIR": str(root / "runtime"),
+            "PYTHONPATH": str(ROOT),
+            "PYTHONWARNINGS": "error",
+            "MOONCAKE_LEASE_TTL": str(LEASE_TTL),
+            MARK: self.mark,
+        }
+
+    def agent(self, name: str, *, metadata: str | None = "", start: bool = True, **environment: str) -> Agent:
+        """A new home and, unless told otherwise, a living agent in it. ``metadata`` "" means the cluster's."""
+        agent = Agent(
+            self, name, metadata=self.metadata if metadata == "" else metadata, environment=dict(environment)
+        )
+        self.agents.append(agent)
+        return agent.start() if start else agent
+
+    def path(self, name: str) -> Path:
+        """A path for a test's data."""
+        return self.work / name
+
+    def name(self, name: str) -> str:
+        """A name for an object that no other cluster on the same etcd uses."""
+        return f"{self.mark[:6]}/{name}"
+
+    def processes(self) -> list[int]:
+        """Every living process that this cluster started, or that one of them started."""
+        needle = f"{MARK}={self.mark}".encode()
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):
+                    if needle in (entry / "environ").read_bytes().split(b"\0"):
+                        found.append(int(entry.name))
+        return found
+
+    def close(self) -> None:
+        """End every process of this cluster, at once."""
+        for _ in range(100):
+            living = [pid for pid in self.processes() if is_alive(pid)]
+            if not living:
+                return
+            for pid in living:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(POLL)
+        raise AssertionError(f"processes {living} do not die")
+
+
+def is_alive(pid: int) -> bool:
+    """Whether the process exists and is no zombie."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return text.rpartition(")")[2].split()[0] not in {"Z", "X"}
+
+
+def journalled(dest: Path) -> int:
+    """How many chunks the get that writes ``dest`` has verified: one line of JSON, then four bytes a chunk."""
+    try:
+        data = dest.with_name(dest.name + ".part.journal").read_bytes()
+    except FileNotFoundError:
+        return 0
+    return len(data.partition(b"\n")[2]) // 4
+
+
+def make_file(path: Path, size: int, seed: int = 0) -> Path:
+    """A file of pseudo-random bytes, the same for the same seed. Returns ``path``."""
+    generator = random.Random(seed)
+    with path.open("wb") as file:
+        for start in range(0, size, 1 << 20):
+            file.write(generator.randbytes(min(1 << 20, size - start)))
+    return path
+
+
+def tree(root: Path) -> dict[str, bytes | None]:
+    """Everything below a directory (or a file, as ""): content by relative path, None for a directory."""
+    if root.is_file():
+        return {"": root.read_bytes()}
+    return {str(p.relative_to(root)): None if p.is_dir() else p.read_bytes() for p in sorted(root.rglob("*"))}
+
+
+def leftovers(dest: Path) -> list[str]:
+    """What stands beside ``dest`` under names derived from it: a partial form, a journal, something set aside."""
+    return sorted(p.name for p in dest.parent.glob(f"*{dest.name}*") if p != dest)
