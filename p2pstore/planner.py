@@ -183,18 +183,17 @@ class Planner:
             self._now = max(self._now, event.now)
         elif isinstance(event, PeerAdded):
             self._add(event)
+        elif isinstance(event, Fetched):
+            self._arrived(self._peers.get(event.peer), event.run)
+        elif isinstance(event, Failed):
+            actions += self._failed(self._peers.get(event.peer), event)
         elif event.peer in self._peers:
             peer = self._peers[event.peer]
             if isinstance(event, PeerHas):
                 fresh = [c for c in event.chunks if peer.have.add(c)]
                 self._missing.seen(fresh)
-            elif isinstance(event, PeerGone):
-                self._remove(peer)
-            elif isinstance(event, Fetched):
-                self._arrived(peer, event.run)
-                peer.faults = 0
             else:
-                actions += self._failed(peer, event)
+                self._remove(peer)
         return actions + self._fill()
 
     def _add(self, event: PeerAdded) -> None:
@@ -214,15 +213,25 @@ class Planner:
         for run in peer.in_flight.values():
             self._return(run)
 
-    def _arrived(self, peer: _Peer, run: range) -> None:
-        self._land(peer, run)
+    def _arrived(self, peer: _Peer | None, run: range) -> None:
+        """A run is there. Its peer may have been given up meanwhile, its chunks be missing again or asked of others."""
+        if peer is not None:
+            self._land(peer, run)
+            peer.faults = 0
+        self._have(run)
+
+    def _have(self, run: range) -> None:
+        for chunk in run:
+            self._missing.discard(chunk)
         self.had.update(run)
 
-    def _failed(self, peer: _Peer, event: Failed) -> list[Action]:
+    def _failed(self, peer: _Peer | None, event: Failed) -> list[Action]:
         self._now = max(self._now, event.now)
-        self._land(peer, event.run)
-        self.had.update(event.run[: event.kept])
-        self._return(event.run[event.kept :])
+        self._have(event.run[: event.kept])
+        if peer is None:
+            return []
+        if self._land(peer, event.run):
+            self._return(event.run[event.kept :])
         if event.fault is Fault.UNTRIED:
             return []
         peer.faults += 1
@@ -234,9 +243,13 @@ class Planner:
         peer.not_before = self._now + BACKOFF_SECONDS * 2 ** (peer.faults - 1)
         return []
 
-    def _land(self, peer: _Peer, run: range) -> None:
-        if peer.in_flight.pop(run.start, None) is not None:
-            peer.bytes_in_flight -= self._bytes(run)
+    def _land(self, peer: _Peer, run: range) -> bool:
+        """Whether the run was in flight at this peer; it is no longer."""
+        if peer.in_flight.get(run.start) != run:
+            return False
+        del peer.in_flight[run.start]
+        peer.bytes_in_flight -= self._bytes(run)
+        return True
 
     def _return(self, run: Iterable[int]) -> None:
         for chunk in run:
@@ -306,6 +319,11 @@ class _ByRarity:
         """A chunk that was taken is missing again."""
         if chunk not in self._place:
             self._insert(chunk)
+
+    def discard(self, chunk: int) -> None:
+        """A chunk came although it was to be fetched."""
+        if chunk in self._place:
+            self._extract(chunk)
 
     def any_of(self, have: Bitmap) -> bool:
         """Whether a peer that has ``have`` has something that is missing."""

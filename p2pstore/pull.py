@@ -40,8 +40,8 @@ from p2pstore.planner import (
 
 log = logging.getLogger(__name__)
 
-SCRATCH_BYTES = 512 * 1024
-"""What a thread receives into, hashes and writes from; it should stay in the core's cache."""
+SCRATCH_BYTES = 1 << 20
+"""What a thread receives into, hashes and writes from: larger costs cache, smaller costs calls."""
 
 PIPELINE_BYTES = 4 << 20
 """A thread has a second request on its way, and more while together they are below this."""
@@ -113,8 +113,9 @@ class Pull:
     ) -> None:
         """``had`` is what the destination has, and is kept up to date.
 
-        ``on_progress`` is called when the pull may have ended, ``on_chunks`` with verified runs, ``on_drop`` when a
-        source is given up, ``note`` with a line for the user: each from any thread, ``on_drop`` with the lock held.
+        ``on_progress`` is called when the pull may have ended, ``on_chunks`` with verified runs that ``had`` holds by
+        then, ``on_drop`` when a source is given up, ``note`` with a line for the user: each from any thread,
+        ``on_drop`` with the lock held.
         """
         self.manifest = destination.manifest
         self.bytes_by_node: dict[str, int] = {}
@@ -275,6 +276,7 @@ class Pull:
         self._verified(run, node, lane, length)
         with self._lock:
             self._dispatch(Fetched(node, run))
+        self._tell(run)
         if self._planner.done:
             self._on_progress()
 
@@ -283,13 +285,22 @@ class Pull:
         with self._lock:
             self.bytes_by_node[node] = self.bytes_by_node.get(node, 0) + length
             self.bytes_by_transport[lane.transport] = self.bytes_by_transport.get(lane.transport, 0) + length
-        self._on_chunks(run)
+
+    def _tell(self, run: range) -> None:
+        """Spread the news of verified chunks, once ``had`` holds them: a peer that asks at once must not be refused."""
+        if not self._over:
+            self._on_chunks(run)
 
     def _open(self, lane: _Lane) -> None:
         member = lane.member
         name = member.source.transports[member.transport]
         lane.transport = name
-        channel = self._open_channel(member.source.peer, name)
+        try:
+            channel = self._open_channel(member.source.peer, name)
+        except RemoteError as error:
+            if name == member.source.transports[-1]:
+                raise
+            raise TransportUnavailable(transport=name, detail=str(error)) from error  # the next may well get through
         with self._lock:
             if not member.closed:
                 lane.channel = channel
@@ -312,15 +323,22 @@ class Pull:
             return
         node = lane.member.source.node
         fault = self._sort(lane, error)
-        kept, lane.kept = lane.kept, 0
-        if kept:
-            run = lane.pending[0][0][:kept]
-            self._verified(run, node, lane, sum(self.manifest.chunk(c).length for c in run))
+        arrived = lane.pending[0][0][: lane.kept] if lane.kept else range(0)
+        lane.kept = 0
+        if arrived:
+            try:
+                self._verified(arrived, node, lane, sum(self.manifest.chunk(c).length for c in arrived))
+            except MooncakeError as second:  # the journal's disk is full, too
+                self.error = self.error or second
+                arrived = range(0)
+        kept = len(arrived)
         with self._lock:
             while lane.pending:
                 run, _ = lane.pending.popleft()
                 self._dispatch(Failed(node, run, fault, time.monotonic(), kept))
                 fault, kept = Fault.UNTRIED, 0
+        if arrived:
+            self._tell(arrived)
         self._on_progress()
 
     def _sort(self, lane: _Lane, error: Exception) -> Fault:
