@@ -70,7 +70,7 @@ def main() -> int:
 
 def run(directory: Path, size: int) -> None:
     """The demonstration itself."""
-    console.print(f"A checkpoint of {size / MIB:,.0f} MiB, sharded as Hugging Face lays one out, goes from alpha to beta.")
+    console.print(f"A checkpoint of {size / MIB:,.0f} MiB, sharded as on Hugging Face, goes from alpha to beta.")
     console.print(f"$ cd {directory}", style="cyan", markup=False, soft_wrap=True)
     make_checkpoint(directory / "checkpoint", size)
 
