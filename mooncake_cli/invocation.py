@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from p2pstore.home import Home
 
 
+class ReaderGone(Exception):
+    """Nobody reads our output any more. No ``OSError``, which Typer would take for its own to handle."""
+
+
 @dataclass
 class Invocation:
     """One run of the command; ``ctx.obj`` of all its contexts.

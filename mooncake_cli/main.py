@@ -8,7 +8,7 @@ import sys
 from typing import NoReturn
 
 from engine.errors import MooncakeError
-from mooncake_cli.invocation import Invocation
+from mooncake_cli.invocation import Invocation, ReaderGone
 
 COMPLETE_NAMES = "complete-names"
 """Hidden first word with which the completion scripts ask for object names (``mooncake_cli.names``)."""
@@ -28,18 +28,11 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         # A name that the terminal's encoding lacks must not end the command.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    try:
-        status = run(arguments)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader has what it wanted (head, less). Python would complain once more when it flushes at the exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = EXIT_BROKEN_PIPE
-    sys.exit(status)
+    sys.exit(run(arguments))
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command line; its exit status. ``BrokenPipeError`` goes through."""
+    """Run one command line; its exit status."""
     invocation = Invocation(arguments)
     try:
         import typer  # noqa: PLC0415 - it costs more than all else, and complete-names must not wait for it
@@ -55,8 +48,10 @@ def run(arguments: list[str]) -> int:
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted(invocation)
-    except BrokenPipeError:
-        raise
+    except ReaderGone:
+        # head and less have what they wanted. Python would complain once more when it flushes at the exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
     except Exception as error:  # noqa: BLE001 - the last resort: a user gets a sentence, not a traceback
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):
             # The parser's own errors: Click's base class has a different home in each version of Typer.

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TextIO
 
+from mooncake_cli.invocation import ReaderGone
 from mooncake_cli.progress import BarProgress, Progress
 from mooncake_cli.text import printable
 from p2pstore.errors import MooncakeError, to_wire
@@ -163,9 +164,12 @@ class Output:
         return f"\x1b[{code}m{text}\x1b[0m" if use_color(stream) else text
 
     def _write(self, stream: TextIO, text: str) -> None:
-        if text and not self._progress.above(text):
-            stream.write(text)
-            stream.flush()
+        try:
+            if text and not self._progress.above(text):
+                stream.write(text)
+                stream.flush()
+        except BrokenPipeError:
+            raise ReaderGone from None
 
 
 def _as_text(cell: str) -> Any:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, TextIO
+
+UNKNOWN_WIDTH = 80
+"""Columns of a terminal that does not say how wide it is."""
 
 
 class Progress:
@@ -33,6 +37,7 @@ class BarProgress(Progress):
         if total <= 0:
             return
         if self._bar is None:
+            sized = os.get_terminal_size(self._stream.fileno()).columns > 0
             from tqdm import tqdm  # noqa: PLC0415 - only a terminal needs it, and it costs a quarter of a start
 
             self._bar = tqdm(
@@ -43,7 +48,9 @@ class BarProgress(Progress):
                 unit="B",
                 unit_scale=True,
                 unit_divisor=1024,
-                dynamic_ncols=True,
+                # A terminal that does not tell its width (a container's, often) would get an empty bar.
+                ncols=None if sized else UNKNOWN_WIDTH,
+                dynamic_ncols=sized,
                 leave=False,
                 miniters=1,
             )

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from mooncake_cli.app import COMMANDS
+from p2pstore.errors import (
+    AgentRunning,
+    MetadataUnavailable,
+    MooncakeError,
+    PartialResult,
+    StorageError,
+    TransportUnavailable,
+)
+from tests.cli.conftest import Mooncake
+from tests.cli.fake_agent import OBJECT, FakeAgent
+
+HEAVY = (
+    "rich",
+    "tqdm",
+    "grpc",
+    "aiohttp",
+    "asyncio",
+    "xxhash",
+    "ssl",
+    "http.client",
+    "p2pstore.client",
+    "platformdirs",
+)
+
+
+def test_help_lists_every_command_with_its_help(mooncake: Mooncake) -> None:
+    done = mooncake("--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    words = {line.split()[0]: line for line in done.stdout.splitlines() if line.startswith("  ")}
+    for name, lazy in COMMANDS.items():
+        assert lazy.help in words[name]
+
+
+def test_help_imports_nothing_heavy(environment: dict[str, str]) -> None:
+    code = (
+        "import sys\n"
+        "sys.argv = ['mooncake', '--help']\n"
+        "from mooncake_cli.main import main\n"
+        "try:\n    main()\n"
+        "except SystemExit:\n    pass\n"
+        f"print([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+
+
+@pytest.mark.parametrize("command", [["register"], ["node"], ["node", "run"], ["etcd", "inspect"]])
+def test_every_command_has_help(mooncake: Mooncake, command: list[str]) -> None:
+    for option in ("--help", "-h"):
+        done = mooncake(*command, option)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith(f"Usage: mooncake {' '.join(command)} ")
+
+
+def test_version(mooncake: Mooncake) -> None:
+    from engine._version import __version__
+
+    assert mooncake("--version").stdout == f"mooncake {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["regster"], "No such command 'regster'. Did you mean 'register'?"),
+        (["node", "statsu"], "Did you mean 'status'?"),
+        (["xyzzy"], "No such command 'xyzzy'."),
+        (["list", "--frobnicate"], "No such option"),
+        (["node", "logs", "-n", "many"], "Invalid value for '-n'"),
+        (["node", "logs", "-n", "-1"], "Invalid value for '-n'"),
+        (["list", "a", "b"], "unexpected extra argument"),
+    ],
+)
+def test_usage_errors_end_with_2(mooncake: Mooncake, arguments: list[str], words: str) -> None:
+    done = mooncake(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    done = mooncake(*arguments, "--json")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert json.loads(done.stderr)["error"]["exit_code"] == 2
+
+
+@pytest.mark.parametrize("arguments", [["--json", "list"], ["list", "--json"], ["list", "--json", "x"]])
+def test_global_options_stand_before_and_after(agent: FakeAgent, mooncake: Mooncake, arguments: list[str]) -> None:
+    agent.answers["GET /v1/objects"] = {"objects": [], "next": None}
+    assert mooncake(*arguments).stdout == '{"objects": []}\n'
+
+
+def test_the_home_nearest_to_the_end_wins(agent: FakeAgent, mooncake: Mooncake) -> None:
+    agent.answers["GET /v1/objects"] = {"objects": [OBJECT], "next": None}
+    done = mooncake("--home", "/nonexistent", "list", "-q", "--home", str(agent.home.root))
+    assert done.stdout == "models/llama\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (MooncakeError(detail="d"), 1),
+        (MetadataUnavailable(url="u", detail="d"), 6),
+        (AgentRunning(home="h", pid=1), 7),
+        (StorageError(path="p", detail="d"), 8),
+        (TransportUnavailable(transport="rdma", detail="d"), 9),
+        (PartialResult(detail="d"), 10),
+    ],
+)
+def test_an_error_ends_with_its_status(agent: FakeAgent, mooncake: Mooncake, error: MooncakeError, status: int) -> None:
+    agent.answers["GET /v1/objects"] = error
+    done = mooncake("list")
+    assert (done.returncode, done.stdout) == (status, "")
+    assert done.stderr == f"error: {error}\n" + (f"hint: {error.hint}\n" if error.hint else "")
+    done = mooncake("list", "--json")
+    assert (done.returncode, done.stdout) == (status, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert json.loads(done.stderr)["error"]["message"] == str(error)
+    assert mooncake("list", "-q").stderr.startswith("error: ")
+
+
+def test_a_defect_is_a_sentence_and_a_traceback_only_when_asked(agent: FakeAgent, mooncake: Mooncake) -> None:
+    agent.answers["GET /v1/objects"] = {"objects": [{"nonsense": 1}]}
+    done = mooncake("list")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("internal error: KeyError: 'name'\nthis is a bug;")
+    assert "Traceback" in mooncake("list", MOONCAKE_DEBUG="1").stderr
+    assert "Traceback" in mooncake("list", "-v").stderr
+    done = mooncake("list", "-q", "--json", "--home", str(agent.home.root))
+    assert done.returncode == 0, "JSON passes on what the agent says"
+
+
+def test_a_reader_that_goes_away_is_no_error(agent: FakeAgent, environment: dict[str, str]) -> None:
+    many = [{**OBJECT, "name": f"object-{i:06}"} for i in range(20_000)]
+    agent.answers["GET /v1/objects"] = {"objects": many, "next": None}
+    command = f"{sys.executable} -m mooncake_cli list -q | head -n 1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", command], env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "object-000000\n141\n"
+    assert done.stderr == ""
+
+
+def test_ascii_terminals_get_escapes(agent: FakeAgent, mooncake: Mooncake) -> None:
+    agent.answers["GET /v1/objects"] = {"objects": [{**OBJECT, "creator": "käse"}], "next": None}
+    done = mooncake("list", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0
+    assert "k\\xe4se" in done.stdout
+
+
+def test_the_installed_command_is_this_one() -> None:
+    from importlib import metadata
+
+    try:
+        distribution = metadata.distribution("mooncake-cli")
+    except metadata.PackageNotFoundError:
+        pytest.skip("mooncake-cli is not installed in this environment")
+    entry = {point.name: point.value for point in distribution.entry_points}
+    assert entry["mooncake"] == "mooncake_cli.main:main"
