@@ -43,6 +43,7 @@ _TLS_SENTENCES = (
     "ssl_error_ssl",
     "certificate_verify_failed",
     "not in peer certificate",
+    "verification check failed",
     "alert certificate",
     "alert bad certificate",
     "alert unknown ca",

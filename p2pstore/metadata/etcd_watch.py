@@ -125,7 +125,7 @@ async def _stream(
     call = None
     try:
         call = await client.open_stream(endpoint, WATCH)
-        await _write(call, watch_request(prefix, history.revision + 1))
+        await _write(call, watch_request(prefix, history.revision + 1), closed)
         while (answer := await _read(call, closed)) is not None:
             if answer.compact_revision:
                 raise _Stale("the history to resume from was compacted")
@@ -155,11 +155,30 @@ def _lost(client: EtcdClient, endpoint: str, error: Exception) -> _Lost:
     return _Lost(str(fault))
 
 
-async def _write(call: Any, request: Any) -> None:
+async def _until_closed(work: asyncio.Future[Any], closed: asyncio.Event, timeout: float) -> bool:
+    """Wait for ``work``, but no longer than ``timeout`` seconds or until closed; whether it is done."""
+    closing = asyncio.ensure_future(closed.wait())
     try:
-        await asyncio.wait_for(call.write(request), PROGRESS_TIMEOUT)
-    except asyncio.TimeoutError:
-        raise EtcdFault(Fault.UNKNOWN, f"nothing could be sent for {PROGRESS_TIMEOUT:g} s") from None
+        await asyncio.wait({work, closing}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        return work.done() and not closing.done()
+    finally:
+        closing.cancel()
+
+
+async def _drop(work: asyncio.Future[Any]) -> None:
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
+
+
+async def _write(call: Any, request: Any, closed: asyncio.Event) -> None:
+    writing = asyncio.ensure_future(call.write(request))
+    try:
+        if await _until_closed(writing, closed, PROGRESS_TIMEOUT):
+            _result(writing)
+        elif not closed.is_set():
+            raise EtcdFault(Fault.UNKNOWN, f"nothing could be sent for {PROGRESS_TIMEOUT:g} s")
+    finally:
+        await _drop(writing)
 
 
 async def _read(call: Any, closed: asyncio.Event) -> Any:
@@ -168,21 +187,22 @@ async def _read(call: Any, closed: asyncio.Event) -> Any:
     The read is never cancelled while the stream is wanted: gRPC would cancel the stream with it.
     """
     reading = asyncio.ensure_future(call.read())
-    closing = asyncio.ensure_future(closed.wait())
-    both = {reading, closing}
     try:
-        await asyncio.wait(both, timeout=QUIET_LIMIT, return_when=asyncio.FIRST_COMPLETED)
-        if not (reading.done() or closing.done()):
-            await _write(call, m.WatchRequest(progress_request=m.WatchProgressRequest()))
-            await asyncio.wait(both, timeout=PROGRESS_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
-        if closing.done():
+        if await _until_closed(reading, closed, QUIET_LIMIT):
+            return _result(reading)
+        if not closed.is_set():
+            await _write(call, m.WatchRequest(progress_request=m.WatchProgressRequest()), closed)
+            if await _until_closed(reading, closed, PROGRESS_TIMEOUT):
+                return _result(reading)
+        if closed.is_set():
             return None
-        if not reading.done():
-            raise EtcdFault(Fault.UNKNOWN, f"no sign of life for {QUIET_LIMIT + PROGRESS_TIMEOUT:g} s")
-        if reading.cancelled() or reading.result() is grpc.aio.EOF:
-            raise EtcdFault(Fault.UNKNOWN, "the stream ended")
-        return reading.result()
+        raise EtcdFault(Fault.UNKNOWN, f"no sign of life for {QUIET_LIMIT + PROGRESS_TIMEOUT:g} s")
     finally:
-        for task in both:
-            task.cancel()
-        await asyncio.gather(*both, return_exceptions=True)
+        await _drop(reading)
+
+
+def _result(work: asyncio.Future[Any]) -> Any:
+    """What ``work`` brought; a stream that ended, or that gRPC cancelled under our hands, raises ``EtcdFault``."""
+    if work.cancelled() or work.result() is grpc.aio.EOF:
+        raise EtcdFault(Fault.UNKNOWN, "the stream ended")
+    return work.result()

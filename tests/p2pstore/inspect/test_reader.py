@@ -118,7 +118,7 @@ def test_a_real_etcd_from_code_without_an_event_loop(tmp_path: Path) -> None:
         assert tree["version"].startswith("3.")
         assert [u["key"] for u in inspect_url(server.url, prefix="someone/")["unknown"]] == ["someone/else"]
     finally:
-        server.end()
+        server.close()
     with pytest.raises(MetadataUnavailable):
         inspect_url(server.url)
 

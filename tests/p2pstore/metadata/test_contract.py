@@ -26,12 +26,9 @@ from p2pstore.metadata.store import (
     Removed,
     Snapshot,
     Unchanged,
-    WatchEvent,
 )
 from tests.p2pstore.metadata.servers import EtcdServer, need
-
-WAIT = 15.0
-"""Seconds after which something that should have happened did not."""
+from tests.p2pstore.metadata.waiting import WAIT, following
 
 
 class Backend:
@@ -54,7 +51,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         return
     etcd = EtcdServer(need(request.param), tmp_path_factory.mktemp("etcd")).start()
     yield etcd
-    etcd.end()
+    etcd.close()
 
 
 @pytest.fixture
@@ -79,10 +76,6 @@ async def value(store: MetadataStore, key: str) -> bytes | None:
 
 async def keys(store: MetadataStore, prefix: str, **how: Any) -> list[str]:
     return [item.key for item in (await store.scan(prefix, **how)).items]
-
-
-async def following(events: AsyncIterator[WatchEvent]) -> WatchEvent:
-    return await asyncio.wait_for(events.__anext__(), WAIT)  # type: ignore[arg-type]
 
 
 async def until(condition: Any) -> None:

@@ -1,0 +1,76 @@
+"""Endpoints that are dead, mute or absent; on real servers."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from contextlib import aclosing
+
+import pytest
+
+from p2pstore.errors import MetadataUnavailable
+from p2pstore.metadata import etcd_client
+from p2pstore.metadata.etcd import EtcdStore
+from p2pstore.metadata.store import Absent, Put, Snapshot
+from p2pstore.metadata.urls import open_store
+from tests.p2pstore.metadata.servers import EtcdServer, free_port
+from tests.p2pstore.metadata.waiting import following
+
+
+async def test_the_first_endpoint_is_dead(server: EtcdServer) -> None:
+    store = open_store(f"etcd://127.0.0.1:{free_port()},{server.endpoint}")
+    assert await store.commit([Put("a", b"1")], [Absent("a")]) is not None
+    assert (await store.check()).endpoint == server.endpoint
+    lease = await store.grant(30)
+    assert await store.keep_alive(lease) == 30
+    async with aclosing(store.watch("a")) as events:  # type: ignore[type-var]
+        assert isinstance(await following(events), Snapshot)
+    await store.close()
+
+
+async def test_the_first_endpoint_accepts_and_says_nothing(server: EtcdServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(etcd_client, "CONNECT_TIMEOUT", 0.5)
+
+    mute = socket.create_server(("127.0.0.1", 0))
+    port = mute.getsockname()[1]
+    store = EtcdStore([f"127.0.0.1:{port}", server.endpoint])
+    # A write must not be lost or made twice because a server is mute.
+    assert await store.commit([Put("a", b"1")], [Absent("a")]) is not None
+    await store.close()
+    mute.close()
+
+
+async def test_no_endpoint_answers() -> None:
+    store = EtcdStore([f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"])
+    for call in (
+        store.get("a"),
+        store.scan("a"),
+        store.commit([Put("a", b"")]),
+        store.grant(5),
+        store.keep_alive(7),
+        store.time_left(7),
+        store.revoke(7),
+        store.check(),
+    ):
+        with pytest.raises(MetadataUnavailable, match=r"Connection refused|Socket closed|reset by peer"):
+            await call
+    await store.close()
+
+
+def test_grpc_leaves_stderr_alone() -> None:
+    code = (
+        "import asyncio\n"
+        "from p2pstore.metadata.etcd import EtcdStore\n"
+        "from p2pstore.errors import MetadataUnavailable\n"
+        "async def main():\n"
+        f"    store = EtcdStore(['127.0.0.1:{free_port()}'])\n"
+        "    try:\n"
+        "        await store.get('a')\n"
+        "    except MetadataUnavailable:\n"
+        "        print('refused')\n"
+        "    await store.close()\n"
+        "asyncio.run(main())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("refused\n", "")
