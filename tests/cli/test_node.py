@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from p2pstore.client import AgentClient
+from p2pstore.errors import AgentNotRunning
+from p2pstore.home import Home
+from tests.cli.conftest import Mooncake
+from tests.cli.fake_agent import FakeAgent, status_answer
+
+IN_MEMORY = ("--metadata", "memory://cli-tests")
+"""An agent that needs no etcd."""
+
+
+@pytest.fixture
+def clean_end(home: Home, mooncake: Mooncake) -> Iterator[None]:
+    yield
+    mooncake("node", "stop")
+
+
+def test_status_for_people(agent: FakeAgent, mooncake: Mooncake) -> None:
+    done = mooncake("node", "status")
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = {line.split()[0]: line.split(maxsplit=1)[1] for line in done.stdout.splitlines()}
+    assert rows == {
+        "node": "alpha",
+        "pid": f"{os.getpid()}, up 1 min 15 s",
+        "home": str(agent.home.root),
+        "metadata": "etcd://127.0.0.1:2379",
+        "control": "127.0.0.1:7301",
+        "data": "127.0.0.1:7302",
+        "serving": "2 objects, 3.0 MiB",
+    }
+
+
+def test_status_for_scripts(agent: FakeAgent, mooncake: Mooncake) -> None:
+    assert json.loads(mooncake("node", "status", "--json").stdout) == status_answer(agent.home)
+    assert mooncake("node", "status", "-q").stdout == f"{os.getpid()}\n"
+
+
+def test_status_tells_of_metadata_that_does_not_answer(agent: FakeAgent, mooncake: Mooncake) -> None:
+    agent.answers["GET /v1/status"] = {**status_answer(agent.home), "metadata_ok": False, "gets": 1}
+    shown = mooncake("node", "status").stdout
+    assert "etcd://127.0.0.1:2379  (does not answer now; it is tried again)" in shown
+    assert "; 1 get running" in shown
+
+
+def test_status_without_an_agent_ends_with_3(mooncake: Mooncake, home: Home) -> None:
+    done = mooncake("node", "status")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr == f"error: no agent runs in {home.root}\nhint: run 'mooncake node start'\n"
+
+
+def test_start_status_and_stop(mooncake: Mooncake, home: Home, clean_end: None) -> None:
+    done = mooncake("node", "start", "--node", "gamma", "--json", *IN_MEMORY)
+    assert done.returncode == 0, done.stderr
+    status = json.loads(done.stdout)
+    assert (status["node"], status["home"]) == ("gamma", str(home.root))
+    assert "started an agent in the background" in done.stderr
+    assert os.path.isdir(f"/proc/{status['pid']}")
+
+    again = mooncake("node", "start", *IN_MEMORY)
+    assert again.returncode == 7
+    assert f"an agent already runs in {home.root} (pid {status['pid']})" in again.stderr
+    assert json.loads(mooncake("node", "status", "--json").stdout)["pid"] == status["pid"]
+
+    stopped = mooncake("node", "stop", "--json")
+    assert stopped.returncode == 0
+    document = json.loads(stopped.stdout)
+    assert (document["pid"], document["terminated"], document["etcd_pid"]) == (status["pid"], False, None)
+    assert mooncake("node", "stop").returncode == 3
+
+
+def test_register_starts_an_agent_and_says_so(mooncake: Mooncake, home: Home, tmp_path: Path, clean_end: None) -> None:
+    (tmp_path / "cwd" / "f").write_bytes(b"x" * 100)
+    done = mooncake("register", "f", *IN_MEMORY)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[0] == "started an agent in the background; 'mooncake node stop' ends it"
+    assert mooncake("list", "-q").stdout == "f\n"
+    assert mooncake("register", "f", "-q").stdout == "f\n"
+
+
+def test_a_start_that_fails_ends_with_its_status(mooncake: Mooncake, home: Home) -> None:
+    done = mooncake("node", "start", "--listen", "0.0.0.0", *IN_MEMORY)
+    assert done.returncode == 7
+    assert "without a cluster secret" in done.stderr
+    assert "--insecure" in done.stderr
+    assert mooncake("node", "status").returncode == 3
+
+
+def test_run_serves_until_it_is_told_to_end(environment: dict[str, str], home: Home, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mooncake_cli", "node", "run", "--node", "delta", *IN_MEMORY]
+    with subprocess.Popen(command, env=environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        seen = ""
+        while "node delta serves" not in seen:
+            line = process.stderr.readline()
+            assert line, f"it ended: {seen}"
+            seen += line
+        assert AgentClient(home).status()["pid"] == process.pid
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+    assert process.returncode == 0
+    with pytest.raises(AgentNotRunning):
+        AgentClient(home).status()
+
+
+def test_run_refuses_where_one_runs(mooncake: Mooncake, home: Home, clean_end: None) -> None:
+    pid = mooncake("node", "start", "-q", *IN_MEMORY).stdout.strip()
+    done = mooncake("node", "run", *IN_MEMORY)
+    assert done.returncode == 7
+    assert f"(pid {pid})" in done.stderr
+
+
+@pytest.fixture
+def log(home: Home) -> Path:
+    home.create()
+    home.log.write_text("".join(f"line {i}\x1b\n" for i in range(100_000)))
+    return home.log
+
+
+def test_logs(mooncake: Mooncake, log: Path) -> None:
+    lines = mooncake("node", "logs").stdout.splitlines()
+    assert (len(lines), lines[0], lines[-1]) == (50, "line 99950\\x1b", "line 99999\\x1b")
+    assert mooncake("node", "logs", "-n", "2", "-q").stdout == "line 99998\\x1b\nline 99999\\x1b\n"
+    assert mooncake("node", "logs", "-n", "0").stdout == ""
+    document = json.loads(mooncake("node", "logs", "-n", "1", "--json").stdout)
+    assert document == {"path": str(log), "lines": ["line 99999\\x1b"]}
+
+
+def test_no_log_ends_with_3(mooncake: Mooncake) -> None:
+    assert mooncake("node", "logs").returncode == 3
+
+
+def test_logs_go_on_over_a_replaced_file(environment: dict[str, str], log: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mooncake_cli", "node", "logs", "-n", "1", "-f"]
+    with subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "line 99999\\x1b\n"
+        with log.open("a") as stream:
+            stream.write("half")
+            stream.flush()
+            stream.write(" and half\n")
+        assert process.stdout.readline() == "half and half\n"
+        log.rename(log.with_name("old.log"))
+        log.write_text("a new file\n")
+        assert process.stdout.readline() == "a new file\n"
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+    assert process.returncode == 130
