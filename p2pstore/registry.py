@@ -20,6 +20,7 @@ from p2pstore.metadata.store import (
     Condition,
     Delete,
     KeyValue,
+    LeaseLost,
     MetadataStore,
     Operation,
     Put,
@@ -47,6 +48,7 @@ class Registry:
     """The domain's operations on a metadata store, for one node and its lease.
 
     ``lease`` is the id of the node's lease, set by whoever keeps it alive; leased records of this node hang on it.
+    While it is 0, or no longer lives, methods that write such records raise ``LeaseLost``.
     """
 
     def __init__(self, store: MetadataStore, node: str) -> None:
@@ -84,6 +86,8 @@ class Registry:
                     if known and not await self.dead(known):
                         raise ObjectExists(name=record.name)
                     operations.append(Put(key, records.encode(record)))
+                    if known:  # a holder may come back before this is committed
+                        conditions.append(AbsentPrefix(records.replicas_prefix(known.manifest)))
             if await self.store.commit(operations, conditions) is not None:
                 return record
             await asyncio.sleep(0.01 * attempt)
@@ -94,20 +98,18 @@ class Registry:
 
         Returns the names that meanwhile stand for other content. Few large transactions, whatever the number.
         """
+        replicas = list({o.manifest: self._replica(o.manifest, r) for o, r in objects}.values())
+        for first in range(0, len(replicas), MAX_OPERATIONS):
+            await self.store.commit(replicas[first : first + MAX_OPERATIONS])
+        named = {o.name: o for o, _ in sorted(objects, key=lambda pair: pair[0].created)}  # the latest of each name
         taken: list[str] = []
-        step = MAX_OPERATIONS // 2
-        for first in range(0, len(objects), step):
-            batch = objects[first : first + step]
-            # A node may hold one object at several places, and a name's old content beside its new one.
-            await self.store.commit(list({o.manifest: self._replica(o.manifest, r) for o, r in batch}.values()))
-            puts = {o.name: Put(records.object_key(o.name), records.encode(o)) for o, _ in reversed(batch)}
-            unambiguous = len({(o.name, o.manifest) for o, _ in batch}) == len(puts)
-            conditions = [Absent(p.key) for p in puts.values()]
-            if unambiguous and await self.store.commit(list(puts.values()), conditions) is not None:
+        for first in range(0, len(named), MAX_OPERATIONS):
+            batch = list(named.values())[first : first + MAX_OPERATIONS]
+            puts = [Put(records.object_key(o.name), records.encode(o)) for o in batch]
+            if await self.store.commit(puts, [Absent(p.key) for p in puts]) is not None:
                 continue
-            for record, _ in batch:
-                key = records.object_key(record.name)
-                await self.store.commit([Put(key, records.encode(record))], [Absent(key)])
+            for record, put in zip(batch, puts, strict=True):
+                await self.store.commit([put], [Absent(put.key)])
                 now = await self.find(record.name)
                 if now is not None and now.manifest != record.manifest:
                     taken.append(record.name)
@@ -131,7 +133,10 @@ class Registry:
         """Remove a name while this node still holds its content under another; True if it was removed."""
         key = records.object_key(record.name)
         held = await self.store.get(key)
-        if held is None or not await self._only_mine(record.manifest):
+        known = records.decode(ObjectRecord, held.value) if held else None
+        if held is None or known is None or known.manifest != record.manifest:
+            return False  # the name stands for something else by now
+        if not await self._only_mine(record.manifest):
             return False
         return await self.store.commit([Delete(key)], [Unchanged(key, held.mod_revision)]) is not None
 
@@ -191,6 +196,8 @@ class Registry:
         return set(await self.replicas(manifest)) <= {self.node}
 
     def _replica(self, manifest: str, replica: ReplicaRecord) -> Put:
+        if not self.lease:
+            raise LeaseLost  # without a lease the record would stay for ever
         return Put(records.replica_key(manifest, self.node), records.encode(replica), self.lease)
 
     def _lost(self, key: str) -> MetadataUnavailable:
