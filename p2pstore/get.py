@@ -12,19 +12,15 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from engine.errors import MooncakeError
 from p2pstore.catalog import Holding
 from p2pstore.destination import FileDestination, same_content
 from p2pstore.discovery import first_that_answers
-from p2pstore.errors import (
-    DestinationExists,
-    NoLivePeer,
-)
+from p2pstore.errors import DestinationExists, NoLivePeer
 from p2pstore.manifest import Manifest
 from p2pstore.names import check_object_name
 from p2pstore.pull_work import EVENT_SECONDS, Emit, PullWork
@@ -37,6 +33,8 @@ if TYPE_CHECKING:
     from p2pstore.node import Node
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -149,23 +147,21 @@ class Get:
 
     async def _bring(self, result: GetResult) -> GetResult:
         request, node, manifest = self._request, self._node, self._manifest
-        destination = await asyncio.to_thread(
-            FileDestination, request.dest, manifest, request.name, force=request.force
-        )
+        destination = await self._make_destination()
         replica: Replica | None = None
         try:
             with self._progress():
-                await asyncio.to_thread(destination.recheck, self._cancelled, self._add)
+                await self._in_thread(destination.recheck, self._cancelled, self._add)
             with self._progress():
-                await asyncio.to_thread(copy_local, node.holdings, destination, self._cancelled, self._add)
+                await self._in_thread(copy_local, node.holdings, destination, self._cancelled, self._add)
             result.bytes_reused = sum(manifest.chunk(c).length for c in destination.verified)
             if request.seed:
                 replica = node.holdings.serve_partial(destination)
                 if not destination.verified.full:
-                    await self._announce("partial")
+                    await node.announce(manifest.digest, ReplicaRecord(node.name, "partial", "replica"))
             if not destination.verified.full:
                 await self._pull(destination, replica, result)
-            spans = await asyncio.to_thread(destination.finish)
+            spans = await self._in_thread(destination.finish)
         except BaseException:
             self._cancelled.set()
             destination.close()
@@ -177,13 +173,32 @@ class Get:
             result.seeding = True
         return result
 
-    async def _announce(self, state: str) -> None:
-        """Say that this node has a part. A get goes on without the metadata server; the rejoin says it again."""
-        replica = ReplicaRecord(self._node.name, state, "replica")
+    async def _make_destination(self) -> FileDestination:
+        made: list[FileDestination] = []
+
+        def make() -> None:
+            request = self._request
+            made.append(FileDestination(request.dest, self._manifest, request.name, force=request.force))
+
         try:
-            await self._node.registry.announce(self._manifest.digest, replica)
-        except MooncakeError as error:
-            log.warning("%s", error)
+            await self._in_thread(make)
+        except asyncio.CancelledError:
+            for destination in made:
+                destination.close()
+            raise
+        return made[0]
+
+    async def _in_thread(self, work: Callable[..., T], *args: object) -> T:
+        """Run ``work`` in a thread. A cancel waits until it has seen ``_cancelled``: it may hold the destination."""
+        running = asyncio.ensure_future(asyncio.to_thread(work, *args))
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            self._cancelled.set()
+            await asyncio.wait({running})
+            if not running.cancelled():
+                running.exception()  # nobody else asks for it
+            raise
 
     async def _pull(self, destination: FileDestination, replica: Replica | None, result: GetResult) -> None:
         work = PullWork(self._node, self._resolved, self._request.name, self._request.transport, self._emit)

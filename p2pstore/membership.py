@@ -11,7 +11,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
-from p2pstore.errors import MetadataRefused, MetadataUnavailable
+from p2pstore.errors import MooncakeError
 from p2pstore.metadata.store import LeaseLost
 from p2pstore.records import NodeRecord
 from p2pstore.registry import Registry
@@ -34,17 +34,27 @@ class Membership:
         self._ttl = ttl
         self._on_rejoin = on_rejoin
         self._wake = asyncio.Event()
+        self._joining = asyncio.Lock()
+        self._joined = False
 
     async def join(self) -> None:
-        """Take a lease and make the node known. Raises ``MetadataUnavailable`` or ``MetadataRefused``."""
-        self.registry.lease = await self.registry.store.grant(self._ttl)
-        await self.registry.join(self._record)
-        await self._on_rejoin()
-        self.ok = True
+        """Take a lease, unless there is one, and make the node and what it holds known.
+
+        Raises ``MetadataUnavailable`` or ``MetadataRefused``, and ``LeaseLost`` when the lease ends meanwhile.
+        """
+        async with self._joining:
+            self._joined = False
+            store, lease = self.registry.store, self.registry.lease
+            if not lease or not await store.keep_alive(lease):
+                self.registry.lease = await store.grant(self._ttl)
+            await self.registry.join(self._record)
+            await self._on_rejoin()
+            self._joined = True
+            self.ok = True
 
     def lost(self) -> None:
-        """Somebody was told that the lease is gone: see to it now."""
-        self.registry.lease = 0
+        """Somebody found the lease gone, or could not say what this node holds: say it all again, and soon."""
+        self._joined = False
         self._wake.set()
 
     async def keep(self) -> None:
@@ -55,21 +65,22 @@ class Membership:
                 await asyncio.wait_for(self._wake.wait(), pause)
             self._wake.clear()
             try:
-                left = await self.registry.store.keep_alive(self.registry.lease) if self.registry.lease else 0
-                if not left:
+                # A join that broke off half-way leaves a lease that lives, and hangs on nothing.
+                lease = self.registry.lease if self._joined else 0
+                if not lease or not await self.registry.store.keep_alive(lease):
                     log.warning("the lease is lost; publishing again what this node holds")
                     await self.join()
                 if not self.ok:
                     log.info("metadata server %s answers again", self.registry.store.url)
                 self.ok = True
                 pause = self._ttl / 3
-            except (MetadataUnavailable, MetadataRefused) as error:
+            except MooncakeError as error:
                 if self.ok:
                     log.warning("%s", error)
                 self.ok = False
                 pause = RETRY_SECONDS
             except LeaseLost:
-                self.registry.lease = 0
+                self._joined = False
                 pause = RETRY_SECONDS
 
     async def leave(self) -> None:

@@ -256,12 +256,13 @@ class Node:
         if before is not None and before.digest != holding.digest:
             await self._withdraw(before)
         replica = self.holdings.add(holding, manifest)
-        await self._announce(manifest.digest, ReplicaRecord(self.name, "complete", replica.role))
+        await self.announce(manifest.digest, ReplicaRecord(self.name, "complete", replica.role))
 
-    async def _announce(self, digest: str, replica: ReplicaRecord) -> None:
+    async def announce(self, digest: str, replica: ReplicaRecord) -> None:
+        """Say that this node has part or all of an object; now, or when the metadata server is back."""
         try:
             await self._leased(lambda: self.registry.announce(digest, replica))
-        except MooncakeError as error:
+        except (MooncakeError, LeaseLost) as error:
             log.warning("%s; it is said again when the metadata server is back", error)
             self.membership.lost()
 
