@@ -11,15 +11,20 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+
+from p2pstore.metadata.embedded import find_etcd
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -95,6 +100,7 @@ class Running:
             text=True,
             start_new_session=True,
         )
+        cluster.running.append(self)
 
     @property
     def ended(self) -> bool:
@@ -103,6 +109,11 @@ class Running:
     def send(self, number: int) -> None:
         """Send a signal; no error when it ended a moment ago."""
         self.process.send_signal(number)
+
+    def close(self) -> None:
+        """End it in any case, and give its pipes back."""
+        self.process.kill()
+        self.process.communicate()
 
     def wait(self, timeout: float = COMMAND_TIMEOUT) -> Done:
         try:
@@ -121,7 +132,7 @@ class Agent:
 
     def __init__(self, cluster: Cluster, name: str, *, metadata: str | None, environment: dict[str, str]) -> None:
         self.cluster = cluster
-        self.name = f"{name}-{cluster.mark[:6]}"
+        self.name = name
         self.home = cluster.root / "homes" / name
         self.metadata = metadata
         self.environment = {**cluster.environment, **environment}
@@ -227,17 +238,59 @@ class Agent:
         return [o["name"] for o in self.ok("list")["objects"]]
 
 
+class Etcd:
+    """An etcd that nobody but the test looks after; its port stays the same over restarts."""
+
+    def __init__(self, cluster: Cluster, name: str) -> None:
+        self.directory = cluster.root / name
+        self.directory.mkdir()
+        self.data = self.directory / "data"
+        self.environment = cluster.environment
+        self.endpoint, self._peer = f"127.0.0.1:{free_port()}", f"http://127.0.0.1:{free_port()}"
+        self.url = f"etcd://{self.endpoint}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Etcd:
+        """Start it, and wait until it answers."""
+        client = f"http://{self.endpoint}"
+        options = {
+            "data-dir": self.data,
+            "listen-client-urls": client,
+            "advertise-client-urls": client,
+            "listen-peer-urls": self._peer,
+            "initial-advertise-peer-urls": self._peer,
+            "initial-cluster": f"default={self._peer}",
+            "unsafe-no-fsync": "true",
+        }
+        command = [find_etcd(), *(f"--{key}={value}" for key, value in options.items())]
+        with (self.directory / "log").open("ab") as log:
+            process = self._process = subprocess.Popen(command, stdout=log, stderr=log, env=self.environment)
+        eventually(lambda: process.poll() is not None or answers(self.endpoint), "etcd answers")
+        assert process.poll() is None, (self.directory / "log").read_text()[-2000:]
+        return self
+
+    def kill(self) -> None:
+        """SIGKILL; harmless when it is dead."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def wipe(self) -> None:
+        """Lose all that it knew."""
+        shutil.rmtree(self.data)
+
+
 class Cluster:
     """Agents that share a directory and, mostly, a metadata server."""
 
-    def __init__(self, root: Path, metadata: str | None = None) -> None:
-        """``metadata``: the URL that agents are given unless they are told otherwise; None: an etcd of their own."""
+    def __init__(self, root: Path) -> None:
         self.root = root
         self.work = root / "work"
-        self.work.mkdir(parents=True, exist_ok=True)
-        self.metadata = metadata
+        self.work.mkdir(parents=True)
+        self.metadata: str | None = None
         self.mark = uuid.uuid4().hex
-        self.agents: list[Agent] = []
+        self.running: list[Running] = []
+        self.etcds: list[Etcd] = []
         kept = {key: os.environ[key] for key in ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH") if key in os.environ}
         self.environment = {
             **kept,
@@ -251,21 +304,22 @@ class Cluster:
             MARK: self.mark,
         }
 
+    def etcd(self, name: str = "etcd") -> Etcd:
+        """Start an etcd. Agents made from now on use it unless told otherwise; without one, each starts its own."""
+        etcd = Etcd(self, name)
+        self.etcds.append(etcd)
+        etcd.start()
+        self.metadata = etcd.url
+        return etcd
+
     def agent(self, name: str, *, metadata: str | None = "", start: bool = True, **environment: str) -> Agent:
         """A new home and, unless told otherwise, a living agent in it. ``metadata`` "" means the cluster's."""
-        agent = Agent(
-            self, name, metadata=self.metadata if metadata == "" else metadata, environment=dict(environment)
-        )
-        self.agents.append(agent)
+        agent = Agent(self, name, metadata=self.metadata if metadata == "" else metadata, environment=environment)
         return agent.start() if start else agent
 
     def path(self, name: str) -> Path:
         """A path for a test's data."""
         return self.work / name
-
-    def name(self, name: str) -> str:
-        """A name for an object that no other cluster on the same etcd uses."""
-        return f"{self.mark[:6]}/{name}"
 
     def processes(self) -> list[int]:
         """Every living process that this cluster started, or that one of them started."""
@@ -283,12 +337,17 @@ class Cluster:
         for _ in range(100):
             living = [pid for pid in self.processes() if is_alive(pid)]
             if not living:
-                return
+                break
             for pid in living:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             time.sleep(POLL)
-        raise AssertionError(f"processes {living} do not die")
+        else:
+            raise AssertionError(f"processes {living} do not die")
+        for command in self.running:
+            command.close()
+        for etcd in self.etcds:
+            etcd.kill()
 
 
 def is_alive(pid: int) -> bool:
@@ -298,6 +357,22 @@ def is_alive(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return text.rpartition(")")[2].split()[0] not in {"Z", "X"}
+
+
+def free_port() -> int:
+    """A port of loopback that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def answers(endpoint: str) -> bool:
+    """Whether an etcd at ``host:port`` says that it is healthy."""
+    try:
+        with urllib.request.urlopen(f"http://{endpoint}/health", timeout=2) as reply:
+            return bool(json.load(reply)["health"] == "true")
+    except OSError:
+        return False
 
 
 def journalled(dest: Path) -> int:

@@ -1,58 +1,48 @@
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.cluster import Agent, Cluster
-from tests.p2pstore.metadata.servers import EtcdServer, any_binary
+from tests.e2e.cluster import Agent, Cluster, Etcd
 
 
-@pytest.fixture(scope="session")
-def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdServer]:
-    """One etcd for every cluster that does not disturb it."""
-    server = EtcdServer(any_binary(), tmp_path_factory.mktemp("etcd"))
+@contextlib.contextmanager
+def cluster_in(directory: Path) -> Iterator[Cluster]:
+    made = Cluster(directory)
     try:
-        yield server.start()
+        yield made
     finally:
-        server.close()
-
-
-@pytest.fixture
-def own_etcd(tmp_path: Path) -> Iterator[EtcdServer]:
-    """An etcd that a test may kill."""
-    directory = tmp_path / "etcd"
-    directory.mkdir()
-    server = EtcdServer(any_binary(), directory)
-    try:
-        yield server.start()
-    finally:
-        server.close()
-
-
-@pytest.fixture
-def cluster(tmp_path: Path, etcd: EtcdServer) -> Iterator[Cluster]:
-    """A cluster of a test's own, on the shared etcd."""
-    made = Cluster(tmp_path / "cluster", etcd.url)
-    yield made
-    made.close()
+        made.close()
 
 
 @pytest.fixture
 def alone(tmp_path: Path) -> Iterator[Cluster]:
-    """A cluster without a metadata server: each agent starts an etcd of its own."""
-    made = Cluster(tmp_path / "cluster")
-    yield made
-    made.close()
+    """A cluster without a metadata server: each agent starts an etcd for itself."""
+    with cluster_in(tmp_path / "cluster") as made:
+        yield made
+
+
+@pytest.fixture
+def cluster(alone: Cluster, etcd: Etcd) -> Cluster:
+    """A cluster of a test's own, with an etcd of its own."""
+    return alone
+
+
+@pytest.fixture
+def etcd(alone: Cluster) -> Etcd:
+    """The etcd of ``cluster``, for tests that disturb it."""
+    return alone.etcd()
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory, etcd: EtcdServer) -> Iterator[Cluster]:
-    """A cluster for all tests of a module, on the shared etcd."""
-    made = Cluster(tmp_path_factory.mktemp("shared"), etcd.url)
-    yield made
-    made.close()
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster for all tests of a module, which use names and contents of their own."""
+    with cluster_in(tmp_path_factory.mktemp("shared") / "cluster") as made:
+        made.etcd()
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -63,4 +53,3 @@ def source(shared: Cluster) -> Agent:
 @pytest.fixture(scope="module")
 def getter(shared: Cluster) -> Agent:
     return shared.agent("getter")
-

@@ -40,7 +40,7 @@ def register(agent: Agent, path: Path, name: str, *options: object) -> dict[str,
 
 @pytest.mark.parametrize("transport", ["tcp", "local", "auto"])
 def test_a_file(shared: Cluster, source: Agent, getter: Agent, transport: str) -> None:
-    path, name = make_file(shared.path(f"file-{transport}"), 5 * MIB + 17, seed=ord(transport[0])), shared.name(transport)
+    path, name = make_file(shared.path(f"file-{transport}"), 5 * MIB + 17, seed=ord(transport[0])), transport
     registered = register(source, path, name)
     assert registered["name"] == name
     assert registered["size"] == 5 * MIB + 17
@@ -59,7 +59,7 @@ def test_a_file(shared: Cluster, source: Agent, getter: Agent, transport: str) -
 
 @pytest.mark.parametrize("transport", ["tcp", "local"])
 def test_a_directory(shared: Cluster, source: Agent, getter: Agent, transport: str) -> None:
-    root, name = checkpoint(shared.path(f"checkpoint-{transport}")), shared.name(f"models/{transport}")
+    root, name = checkpoint(shared.path(f"checkpoint-{transport}")), f"models/{transport}"
     registered = register(source, root, name)
     assert registered["files"] == 8
     dest = shared.path(f"checkpoint copy {transport}")
@@ -71,7 +71,7 @@ def test_a_directory(shared: Cluster, source: Agent, getter: Agent, transport: s
 
 
 def test_an_empty_file(shared: Cluster, source: Agent, getter: Agent) -> None:
-    path, name, dest = shared.path("nothing"), shared.name("nothing"), shared.path("nothing-copy")
+    path, name, dest = shared.path("nothing"), "nothing", shared.path("nothing-copy")
     path.touch()
     registered = register(source, path, name)
     assert (registered["size"], registered["chunks"], registered["files"]) == (0, 0, 1)
@@ -81,7 +81,7 @@ def test_an_empty_file(shared: Cluster, source: Agent, getter: Agent) -> None:
 
 
 def test_an_empty_directory(shared: Cluster, source: Agent, getter: Agent) -> None:
-    path, name, dest = shared.path("hollow"), shared.name("hollow"), shared.path("hollow-copy")
+    path, name, dest = shared.path("hollow"), "hollow", shared.path("hollow-copy")
     (path / "inside" / "further").mkdir(parents=True)
     register(source, path, name)
     getter.ok("get", name, dest)
@@ -90,7 +90,7 @@ def test_an_empty_directory(shared: Cluster, source: Agent, getter: Agent) -> No
 
 @pytest.mark.parametrize("transport", ["tcp", "local"])
 def test_a_thousand_small_files(shared: Cluster, source: Agent, getter: Agent, transport: str) -> None:
-    root, name = shared.path(f"many-{transport}"), shared.name(f"many-{transport}")
+    root, name = shared.path(f"many-{transport}"), f"many-{transport}"
     for number in range(1000):
         file = root / f"part {number % 10}" / f"ünïcode {number:04}.bin"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -103,7 +103,7 @@ def test_a_thousand_small_files(shared: Cluster, source: Agent, getter: Agent, t
 
 
 def test_without_json_a_get_talks_to_people_on_stderr_alone(shared: Cluster, source: Agent, getter: Agent) -> None:
-    path, name, dest = make_file(shared.path("talk"), MIB, seed=77), shared.name("talk"), shared.path("talk-copy")
+    path, name, dest = make_file(shared.path("talk"), MIB, seed=77), "talk", shared.path("talk-copy")
     done = source.run("register", path, "--name", name)
     assert (done.status, done.out) == (0, ""), done
     assert name in done.err
@@ -114,7 +114,7 @@ def test_without_json_a_get_talks_to_people_on_stderr_alone(shared: Cluster, sou
 
 
 def test_dry_run_writes_nothing(shared: Cluster, source: Agent, getter: Agent) -> None:
-    path, name, dest = make_file(shared.path("dry"), 2 * MIB, seed=78), shared.name("dry"), shared.path("dry-copy")
+    path, name, dest = make_file(shared.path("dry"), 2 * MIB, seed=78), "dry", shared.path("dry-copy")
     register(source, path, name)
     before = sorted(p.name for p in shared.work.iterdir())
     got = getter.ok("get", name, dest, "--dry-run")
@@ -125,7 +125,7 @@ def test_dry_run_writes_nothing(shared: Cluster, source: Agent, getter: Agent) -
 
 
 def test_a_getter_is_a_replica_unless_no_seed(shared: Cluster, source: Agent, getter: Agent) -> None:
-    path, name = make_file(shared.path("seed"), 2 * MIB, seed=79), shared.name("seed")
+    path, name = make_file(shared.path("seed"), 2 * MIB, seed=79), "seed"
     register(source, path, name)
     getter.ok("get", name, shared.path("seed-quiet"), "--no-seed")
     assert set(getter.holders(name)) == {source.name}
@@ -139,7 +139,7 @@ def test_a_getter_is_a_replica_unless_no_seed(shared: Cluster, source: Agent, ge
 
 
 def test_an_equal_destination_is_recognised_and_another_refused(shared: Cluster, source: Agent, getter: Agent) -> None:
-    path, name, dest = make_file(shared.path("there"), 3 * MIB, seed=80), shared.name("there"), shared.path("there-copy")
+    path, name, dest = make_file(shared.path("there"), 3 * MIB, seed=80), "there", shared.path("there-copy")
     register(source, path, name)
     dest.write_bytes(path.read_bytes())
     inode = dest.stat().st_ino
@@ -163,22 +163,22 @@ def test_force_replaces_a_directory_by_a_file_and_back(shared: Cluster, source: 
     file, folder = make_file(shared.path("swap-file"), MIB, seed=81), shared.path("swap-folder")
     folder.mkdir()
     make_file(folder / "x", MIB, seed=82)
-    register(source, file, shared.name("swap-file"))
-    register(source, folder, shared.name("swap-folder"))
+    register(source, file, "swap-file")
+    register(source, folder, "swap-folder")
     dest = shared.path("swap-dest")
-    getter.ok("get", shared.name("swap-file"), dest)
-    getter.ok("get", shared.name("swap-folder"), dest, "--force")
+    getter.ok("get", "swap-file", dest)
+    getter.ok("get", "swap-folder", dest, "--force")
     assert tree(dest) == tree(folder)
-    getter.ok("get", shared.name("swap-file"), dest, "--force")
+    getter.ok("get", "swap-file", dest, "--force")
     assert tree(dest) == tree(file)
     assert leftovers(dest) == []
-    assert getter.name not in source.holders(shared.name("swap-folder")), "what was replaced is not held any more"
+    assert getter.name not in source.holders("swap-folder"), "what was replaced is not held any more"
 
 
 def test_a_destination_ending_in_a_slash_is_a_directory_to_put_it_in(
     shared: Cluster, source: Agent, getter: Agent
 ) -> None:
-    path, name = make_file(shared.path("inside"), MIB, seed=83), shared.name("deep/inside.bin")
+    path, name = make_file(shared.path("inside"), MIB, seed=83), "deep/inside.bin"
     register(source, path, name)
     into = shared.path("into")
     into.mkdir()
@@ -188,7 +188,7 @@ def test_a_destination_ending_in_a_slash_is_a_directory_to_put_it_in(
 
 
 def test_several_sources_at_once(shared: Cluster, source: Agent, getter: Agent) -> None:
-    path, name = make_file(shared.path("wide"), 48 * MIB, seed=84), shared.name("wide")
+    path, name = make_file(shared.path("wide"), 48 * MIB, seed=84), "wide"
     register(source, path, name)
     getter.ok("get", name, shared.path("wide-copy"))
     third = shared.agent("third")
@@ -216,16 +216,16 @@ def test_what_is_here_already_is_not_pulled(shared: Cluster, source: Agent, gett
         make_file(folder / "a", 4 * MIB, seed=85)
     make_file(old / "b", 4 * MIB, seed=86)
     make_file(new / "b", 4 * MIB, seed=87)
-    register(source, old, shared.name("v1"))
-    register(source, new, shared.name("v2"))
-    getter.ok("get", shared.name("v1"), shared.path("v1-copy"))
-    got = getter.ok("get", shared.name("v2"), shared.path("v2-copy"))
+    register(source, old, "v1")
+    register(source, new, "v2")
+    getter.ok("get", "v1", shared.path("v1-copy"))
+    got = getter.ok("get", "v2", shared.path("v2-copy"))
     assert (got["bytes_reused"], got["bytes_pulled"]) == (4 * MIB, 4 * MIB)
     assert tree(shared.path("v2-copy")) == tree(new)
 
 
 def test_list_info_verify_unregister(shared: Cluster, source: Agent, getter: Agent) -> None:
-    path, name, dest = make_file(shared.path("life"), 3 * MIB, seed=88), shared.name("life"), shared.path("life-copy")
+    path, name, dest = make_file(shared.path("life"), 3 * MIB, seed=88), "life", shared.path("life-copy")
     registered = register(source, path, name)
     getter.ok("get", name, dest)
     entry = next(o for o in getter.ok("list", name)["objects"] if o["name"] == name)
@@ -249,7 +249,7 @@ def test_list_info_verify_unregister(shared: Cluster, source: Agent, getter: Age
 
 
 def test_verify_finds_what_was_flipped_behind_our_back(shared: Cluster, source: Agent) -> None:
-    path, name = make_file(shared.path("flip"), 3 * MIB, seed=89), shared.name("flip")
+    path, name = make_file(shared.path("flip"), 3 * MIB, seed=89), "flip"
     register(source, path, name)
     flip(path, MIB + 5)
     done = source.run("verify", name, "--json")
@@ -270,7 +270,7 @@ def flip(path: Path, offset: int) -> None:
 
 
 def test_peers_alone_without_a_metadata_server(shared: Cluster, source: Agent) -> None:
-    path, name = make_file(shared.path("peer"), 4 * MIB, seed=90), shared.name("peer")
+    path, name = make_file(shared.path("peer"), 4 * MIB, seed=90), "peer"
     register(source, path, name)
     hermit = shared.agent("hermit", metadata=None)
     assert hermit.status()["metadata"] != source.status()["metadata"]
@@ -302,7 +302,7 @@ def test_the_second_agent_is_given_what_the_first_ones_status_says(alone: Cluste
 
 
 def test_etcd_inspect_shows_the_tree(shared: Cluster, source: Agent) -> None:
-    path, name = make_file(shared.path("seen"), MIB, seed=91), shared.name("seen")
+    path, name = make_file(shared.path("seen"), MIB, seed=91), "seen"
     register(source, path, name)
     shown = source.run("etcd", "inspect")
     assert shown.status == 0, shown
