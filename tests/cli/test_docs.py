@@ -45,7 +45,9 @@ def test_every_example_is_a_command_line_that_parses() -> None:
 
 def _parse(command: object, words: list[str]) -> None:
     context = command.make_context("mooncake", list(words))  # type: ignore[attr-defined]
-    rest = [*getattr(context, "_protected_args", []), *context.args]
+    # Click has renamed it.
+    first = vars(context).get("_protected_args", vars(context).get("protected_args", []))
+    rest = [*first, *context.args]
     if hasattr(command, "list_commands"):
         name, below, arguments = command.resolve_command(context, rest)
         assert name
