@@ -1,19 +1,7 @@
-"""Who we are to etcd."""
+"""Who we are to etcd; the class lives beside the client that uses it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from engine.etcd.credentials import EtcdCredentials
 
-
-@dataclass(frozen=True)
-class EtcdCredentials:
-    """User, password, and the paths of PEM files: the CA to trust, our certificate chain and its key.
-
-    All are optional; certificates matter with ``etcds://`` only. The password never shows in a ``repr``.
-    """
-
-    user: str = ""
-    password: str = field(default="", repr=False)
-    ca: str = ""
-    cert: str = ""
-    key: str = ""
+__all__ = ["EtcdCredentials"]

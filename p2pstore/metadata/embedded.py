@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import platform
+import re
 import shutil
 import signal
 import socket
@@ -36,6 +37,8 @@ START_TIMEOUT = 20.0
 """Seconds for etcd to answer after its start."""
 STOP_TIMEOUT = 3.0
 """Seconds between SIGTERM and SIGKILL."""
+VERSION_TIMEOUT = 5.0
+"""Seconds for a binary to say its version."""
 ADOPT_TIMEOUT = 5.0
 """Seconds for one that runs already to answer, before it is replaced."""
 LAUNCHES = 3
@@ -50,6 +53,8 @@ QUOTA_BYTES = 256 << 20
 """Size that its database may reach. A node writes a few hundred bytes per object."""
 KEPT_REVISIONS = 10_000
 """Revisions of history that compaction leaves for watches to resume from."""
+NO_FSYNC_SINCE = (3, 5)
+"""The first release that can be told not to sync every write."""
 LOG_TAIL = 2000
 """Bytes of its log that an error message may quote from."""
 
@@ -89,10 +94,31 @@ def _is_script(path: str) -> bool:
         return False
 
 
+def _release(binary: str) -> tuple[int, int]:
+    """Major and minor number of an etcd; (0, 0) where it does not say."""
+    try:
+        done = subprocess.run([binary, "--version"], check=False, capture_output=True, timeout=VERSION_TIMEOUT)
+    except (OSError, subprocess.TimeoutExpired):
+        return (0, 0)
+    match = re.search(rb"etcd Version: (\d+)\.(\d+)", done.stdout)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
 def recorded(directory: Path) -> Recorded | None:
     """The living etcd recorded in ``directory``; starts and changes nothing."""
     record = read_record(directory)
     return record if record is not None and is_alive(record) else None
+
+
+# The etcds that this process started, until they are dead and buried. One may be ended by another object than the one
+# that started it, and outlives both.
+_children: dict[int, subprocess.Popen[bytes]] = {}
+
+
+def _reap() -> None:
+    for pid, child in list(_children.items()):
+        if child.poll() is not None:
+            _children.pop(pid, None)
 
 
 def _free_port() -> int:
@@ -119,7 +145,6 @@ class EmbeddedEtcd:
         self.directory = directory
         self._binary = binary
         self._record: Recorded | None = None
-        self._child: subprocess.Popen[bytes] | None = None
         self._stopping = False
 
     @property
@@ -144,9 +169,7 @@ class EmbeddedEtcd:
 
     def alive(self) -> bool:
         """Whether the process that we started or adopted still runs."""
-        if self._child is not None and self._child.poll() is not None:
-            return False
-        return self._record is not None and is_alive(self._record)
+        return self._record is not None and self._runs(self._record)
 
     async def start(self) -> str:
         """Adopt the living etcd recorded here, else start one, on the recorded ports where they are free; its URL.
@@ -229,7 +252,7 @@ class EmbeddedEtcd:
             peer_port=peer_port,
         )
         write_record(self.directory, record)
-        self._child = child
+        _children[child.pid] = child
         return record
 
     def _command(self, binary: str, port: int, peer_port: int) -> list[str]:
@@ -250,7 +273,10 @@ class EmbeddedEtcd:
             "logger": "zap",
             "log-level": "warn",
         }
-        return [binary, *(f"--{key}={value}" for key, value in options.items())]
+        command = [binary, *(f"--{key}={value}" for key, value in options.items())]
+        # A disk that is busy with a checkpoint takes seconds to sync, and leases would run out meanwhile. What a power
+        # cut may spoil is disposable.
+        return [*command, "--unsafe-no-fsync"] if _release(binary) >= NO_FSYNC_SINCE else command
 
     async def _answers(self, record: Recorded, timeout: float) -> bool:
         """Whether it takes part in its cluster of one within ``timeout`` seconds, and still lives then."""
@@ -273,9 +299,9 @@ class EmbeddedEtcd:
         finally:
             await store.close()
 
-    def _runs(self, record: Recorded) -> bool:
-        if self._child is not None and self._child.pid == record.pid and self._child.poll() is not None:
-            return False
+    @staticmethod
+    def _runs(record: Recorded) -> bool:
+        _reap()
         return is_alive(record)
 
     def _last_words(self) -> str:
@@ -304,7 +330,6 @@ class EmbeddedEtcd:
         if record is not None:
             await self._end(record)
         self._record = None
-        self._child = None
 
     async def supervise(self) -> None:
         """Start it again whenever it dies, until cancelled or until ``stop``."""

@@ -8,9 +8,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any
 
-from p2pstore.metadata import etcd_messages as m
-from p2pstore.metadata.credentials import EtcdCredentials
-from p2pstore.metadata.etcd_client import (
+from engine.etcd import messages as m
+from engine.etcd.client import (
     GRANT,
     KEEP_ALIVE,
     RANGE,
@@ -21,8 +20,9 @@ from p2pstore.metadata.etcd_client import (
     EtcdClient,
     EtcdFault,
 )
+from engine.etcd.faults import Fault
+from p2pstore.metadata.credentials import EtcdCredentials
 from p2pstore.metadata.etcd_convert import from_message, range_request, to_compare, to_operation
-from p2pstore.metadata.etcd_faults import Fault
 from p2pstore.metadata.etcd_watch import watch_prefix
 from p2pstore.metadata.rules import check_transaction, encode_key
 from p2pstore.metadata.store import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from p2pstore.metadata import etcd_messages as m
+from engine.etcd import messages as m
 from p2pstore.metadata.rules import decode_key, encode_key, prefix_end
 from p2pstore.metadata.store import (
     Absent,

@@ -18,11 +18,11 @@ from typing import Any
 
 import grpc.aio
 
+from engine.etcd import messages as m
+from engine.etcd.client import RANGE, WATCH, EtcdClient, EtcdFault, fault_of
+from engine.etcd.faults import Fault
 from p2pstore.errors import MetadataRefused, MetadataUnavailable
-from p2pstore.metadata import etcd_messages as m
-from p2pstore.metadata.etcd_client import RANGE, WATCH, EtcdClient, EtcdFault, fault_of
 from p2pstore.metadata.etcd_convert import from_event, watch_request
-from p2pstore.metadata.etcd_faults import Fault
 from p2pstore.metadata.rules import encode_key
 from p2pstore.metadata.store import Page, Snapshot, WatchEvent
 

@@ -15,7 +15,7 @@ DEFAULT_PORT = 2379
 MAX_ENDPOINTS = 32
 """Endpoints in one URL."""
 
-_ENDPOINT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+)(:(?P<port>[0-9]{1,5}))?")
+_ENDPOINT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]+)?\]|[A-Za-z0-9._-]+)(:(?P<port>[0-9]{1,5}))?")
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 

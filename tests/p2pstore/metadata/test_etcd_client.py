@@ -9,8 +9,8 @@ from contextlib import aclosing
 
 import pytest
 
+from engine.etcd import client as etcd_client
 from p2pstore.errors import MetadataUnavailable
-from p2pstore.metadata import etcd_client
 from p2pstore.metadata.etcd import EtcdStore
 from p2pstore.metadata.store import Absent, Put, Snapshot
 from p2pstore.metadata.urls import open_store

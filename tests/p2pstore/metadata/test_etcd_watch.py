@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from engine.etcd import client as etcd_client
 from p2pstore.errors import MetadataUnavailable
-from p2pstore.metadata import etcd_client, etcd_watch
+from p2pstore.metadata import etcd_watch
 from p2pstore.metadata.etcd import EtcdStore
 from p2pstore.metadata.store import Changed, Put, Snapshot
 from tests.p2pstore.metadata.servers import EtcdServer, etcdctl, free_port, need
