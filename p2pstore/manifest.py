@@ -204,7 +204,7 @@ def _build(data: Any) -> Manifest:
     _need(set(data) == keys, "its keys are not a manifest's")
     _need(data["format"] == FORMAT, f"its format is not {FORMAT}")
     kind, hash_name = data["kind"], data["hash"]
-    _need(kind in {"file", "directory"}, "its kind is unknown")
+    _need(isinstance(kind, str) and kind in {"file", "directory"}, "its kind is unknown")
     _need(isinstance(hash_name, str) and hash_name in DIGEST_BYTES, "its hash is unknown")
     chunk_size = _whole(data["chunk_size"], MAX_CHUNK_SIZE, "chunk_size")
     _need(chunk_size >= MIN_CHUNK_SIZE and not chunk_size & (chunk_size - 1), "chunk_size is no allowed power of two")
