@@ -23,6 +23,9 @@ REPLICAS = PREFIX + "replicas/"
 MAX_RECORD_BYTES = 16 * 1024
 """No record comes near; a longer value is not ours."""
 
+MAX_NUMBER = 1 << 53
+"""Every number of a record is between 0 and this, beyond which JSON's readers do not agree."""
+
 Role = Literal["gold", "replica"]
 State = Literal["partial", "complete"]
 
@@ -115,9 +118,9 @@ def decode(cls: type[Record], value: bytes) -> Record | None:
             continue
         found = data[field.name]
         wanted = hints[field.name]
-        if wanted is float and type(found) is int:
+        if wanted is float and type(found) is int and abs(found) <= MAX_NUMBER:
             found = float(found)
-        if type(found) is not wanted:
+        if type(found) is not wanted or (wanted in {int, float} and not 0 <= found <= MAX_NUMBER):
             return None
         known[field.name] = found
     try:
