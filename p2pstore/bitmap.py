@@ -78,6 +78,8 @@ class Bitmap:
             raise ValueError("not base64") from error
         if len(packed) != -(-size // 8):
             raise ValueError("a bitmap of another length")
+        if size % 8 and packed[-1] >> (size % 8):
+            raise ValueError("bits of a bitmap beyond its end")
         made = cls(size)
         made.update(i for i in range(size) if packed[i >> 3] >> (i & 7) & 1)
         return made
