@@ -8,23 +8,31 @@ their journal lies beside their destination.
 from __future__ import annotations
 
 import json
+import logging
+import os
 import sqlite3
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from engine.memory import FileSpan, FileStamp
 from p2pstore.errors import MooncakeError, StorageError
 from p2pstore.manifest import Manifest, parse
 from p2pstore.records import ObjectRecord, decode, encode
 
+log = logging.getLogger(__name__)
+
 BUSY_SECONDS = 10.0
+
+_UNREADABLE = (MooncakeError, zlib.error, ValueError, TypeError, RecursionError)
+"""What reading a damaged row raises."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS manifests (digest TEXT PRIMARY KEY, data BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS holdings (
-    name TEXT NOT NULL, root TEXT NOT NULL, digest TEXT NOT NULL REFERENCES manifests(digest),
+    name TEXT NOT NULL, root BLOB NOT NULL, digest TEXT NOT NULL REFERENCES manifests(digest),
     role TEXT NOT NULL, record BLOB NOT NULL, stamps BLOB NOT NULL, PRIMARY KEY (name, root)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS by_digest ON holdings(digest);
@@ -87,7 +95,7 @@ class Catalog:
                 "INSERT OR REPLACE INTO holdings VALUES (?, ?, ?, ?, ?, ?)",
                 (
                     holding.name,
-                    holding.place,
+                    os.fsencode(holding.place),
                     holding.digest,
                     holding.role,
                     encode(holding.record),
@@ -98,26 +106,35 @@ class Catalog:
     def remove(self, holding: Holding) -> None:
         """Forget a holding, and its manifest with the last."""
         with self._transaction():
-            self._db.execute("DELETE FROM holdings WHERE name = ? AND root = ?", (holding.name, holding.place))
+            place = (holding.name, os.fsencode(holding.place))
+            self._db.execute("DELETE FROM holdings WHERE name = ? AND root = ?", place)
             self._db.execute("DELETE FROM manifests WHERE digest NOT IN (SELECT digest FROM holdings)")
 
     def load(self) -> Iterator[tuple[Holding, Manifest]]:
         """Everything in it, by name. What no longer parses is skipped."""
         manifests: dict[str, Manifest] = {}
-        query = "SELECT digest, data FROM manifests"
-        for digest, data in self._db.execute(query):
+        for digest, data in self._rows("SELECT digest, data FROM manifests"):
             try:
                 manifests[digest] = parse(zlib.decompress(data), peer="catalog", digest=digest)
-            except (MooncakeError, zlib.error):
-                continue
+            except _UNREADABLE:
+                log.warning("manifest %s in the catalog is damaged", digest)
         query = "SELECT root, digest, role, record, stamps FROM holdings ORDER BY name, role, root"
-        for root, digest, role, record_bytes, stamps in self._db.execute(query).fetchall():
-            manifest, record = manifests.get(digest), decode(ObjectRecord, record_bytes)
-            if manifest is None or record is None:
+        for root, digest, role, record, stamps in self._rows(query):
+            manifest = manifests.get(digest)
+            if manifest is None:
                 continue
-            path = Path(root)
-            spans = _spans(path, manifest, json.loads(zlib.decompress(stamps)))
-            yield Holding(record, role, path, spans), manifest
+            try:
+                holding = _holding(root, role, record, stamps, manifest)
+            except _UNREADABLE:
+                log.warning("the entry of %r in the catalog is damaged", root)
+                continue
+            yield holding, manifest
+
+    def _rows(self, query: str) -> list[tuple[Any, ...]]:
+        try:
+            return self._db.execute(query).fetchall()
+        except sqlite3.Error as error:
+            raise StorageError(path=self.path, detail=str(error)) from None
 
     def close(self) -> None:
         """Close the file."""
@@ -138,7 +155,11 @@ class _Transaction:
         self._run("BEGIN IMMEDIATE")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        self._run("ROLLBACK" if kind else "COMMIT")
+        try:
+            self._run("ROLLBACK" if kind else "COMMIT")
+        finally:
+            if self._db.in_transaction:  # a commit that failed must not stand in the next one's way
+                self._db.rollback()
         if isinstance(error, sqlite3.Error):
             raise StorageError(path=self._path, detail=str(error)) from None
 
@@ -151,6 +172,15 @@ class _Transaction:
 
 def _stamp_to_list(stamp: FileStamp | None) -> list[int]:
     return [stamp.dev, stamp.inode, stamp.size, stamp.mtime_ns] if stamp else []
+
+
+def _holding(root: bytes, role: str, record_bytes: bytes, stamps: bytes, manifest: Manifest) -> Holding:
+    """One row. Raises one of ``_UNREADABLE``."""
+    record = decode(ObjectRecord, record_bytes)
+    if record is None or record.manifest != manifest.digest or role not in {"gold", "replica"}:
+        raise ValueError("no entry of ours")
+    path = Path(os.fsdecode(root))
+    return Holding(record, role, path, _spans(path, manifest, json.loads(zlib.decompress(stamps))))
 
 
 def _spans(root: Path, manifest: Manifest, stamps: Sequence[Sequence[int]]) -> tuple[FileSpan, ...]:
