@@ -38,9 +38,13 @@ class Journal:
         except OSError:
             os.close(self._file)
             raise DestinationBusy(path=destination) from None
-        self.chunks = self._read(manifest)
-        if self.chunks is None:
-            self._begin(manifest, name)
+        try:
+            self.chunks = self._read(manifest)
+            if self.chunks is None:
+                self._begin(manifest, name)
+        except BaseException:
+            self.close()  # else the lock would stay as long as the process
+            raise
 
     def _read(self, manifest: str) -> list[int] | None:
         """The chunks that it lists for this manifest; None where it is empty or for another."""
@@ -48,7 +52,7 @@ class Journal:
             header = stream.readline(MAX_HEADER_BYTES)
             try:
                 data = json.loads(header)
-            except ValueError:
+            except (ValueError, RecursionError):
                 return None
             if not header.endswith(b"\n") or not isinstance(data, dict):
                 return None
@@ -83,7 +87,8 @@ class Journal:
 
     def _write(self, data: bytes) -> None:
         try:
-            os.write(self._file, data)
+            while data:
+                data = data[os.write(self._file, data) :]
         except OSError as error:
             raise StorageError(path=self.path, detail=str(error.strerror).lower()) from None
 
