@@ -241,7 +241,7 @@ class Settings:
             UsageError: a flag's value that is not understood.
         """
         environ = os.environ if environ is None else environ
-        cwd = Path.cwd() if cwd is None else cwd
+        cwd = _current_directory() if cwd is None else cwd
         if config is None and environ.get("MOONCAKE_CONFIG"):
             config = Path(environ["MOONCAKE_CONFIG"])
         config = None if config is None else Path(os.path.normpath(cwd / config.expanduser()))
@@ -308,6 +308,14 @@ class Settings:
         if self.config is not None:
             result["MOONCAKE_CONFIG"] = str(self.config)
         return result
+
+
+def _current_directory() -> Path:
+    """Where we are; the root where that directory was removed, which holds no file of ours."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        return Path("/")
 
 
 def _user_file(environ: Mapping[str, str]) -> Path:

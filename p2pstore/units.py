@@ -53,7 +53,7 @@ def format_size(size: float) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """A duration in its two largest units: ``0.04 s``, ``2.5 s``, ``12 s``, ``3 min 5 s``, ``2 h 4 min``, ``3 d 1 h``."""
+    """A duration in its two largest units: ``0.04 s``, ``2.5 s``, ``3 min 5 s``, ``2 h 4 min``, ``3 d 1 h``."""
     if seconds < 1:
         return f"{seconds:.2f} s"
     if seconds < 10:

@@ -69,6 +69,8 @@ def get(
         text = f"interrupted; run the same command again to resume: {printable(again)}"
         invocation.output.plain_error("Interrupted", text, 130)
         raise typer.Exit(130) from None
+    for node, size in sorted(result["peers"].items(), key=lambda item: -item[1]):
+        invocation.output.detail(f"{format_size(size):>10} from {printable(node)}")
     invocation.output.done(result, human=_dry(result) if dry_run else _report(result), quiet=[result["dest"]])
 
 

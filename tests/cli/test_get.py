@@ -51,6 +51,12 @@ def test_a_destination_that_is_complete_is_not_called_a_transfer(agent: FakeAgen
     assert done.stderr.startswith("models/llama is complete at /data/llama: nothing had to be pulled")
 
 
+def test_verbose_says_who_sent_how_much(agent: FakeAgent, mooncake: Mooncake) -> None:
+    agent.answers["POST /v1/get"] = [get_result()]
+    done = mooncake("get", "models/llama", "/data/llama", "-v")
+    assert done.stderr.splitlines()[:2] == ["   5.0 MiB from alpha", "   3.0 MiB from beta"]
+
+
 def test_a_dry_run_says_what_would_happen(agent: FakeAgent, mooncake: Mooncake) -> None:
     agent.answers["POST /v1/get"] = [get_result(dry_run=True, bytes_pulled=0, seeding=False)]
     done = mooncake("get", "models/llama", "/data/llama", "--dry-run")

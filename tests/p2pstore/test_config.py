@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,15 @@ def test_a_bad_flag_is_a_usage_error(load) -> None:
         load({"chunk_size": "0"})
 
 
+def test_a_current_directory_that_was_removed_holds_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert Settings.load({}, environ={"HOME": str(tmp_path)}, system=tmp_path / "none").zone is None
+    monkeypatch.chdir(tmp_path)
+
+
 def test_variables_of_the_real_engine_are_left_alone(load) -> None:
     assert load(MOONCAKE_PROTOCOL="rdma", MOONCAKE_MASTER="h:1", MOONCAKE_CONFIG_PATH="/x").zone is None
 
@@ -234,7 +244,5 @@ def test_any_text_is_an_address_or_a_value_error(text: str) -> None:
 @given(st.dictionaries(st.sampled_from(sorted(KEYS)), st.text(max_size=8)))
 def test_any_environment_loads_or_is_bad_config(values: dict[str, str]) -> None:
     environ: dict[str, Any] = {KEYS[name].variable: value for name, value in values.items()}
-    try:
+    with contextlib.suppress(BadConfig):
         Settings.load({}, environ={"HOME": "/nonexistent", **environ}, cwd=Path("/nonexistent"), system=Path("/none"))
-    except BadConfig:
-        pass

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,16 +31,14 @@ def test_sizes_are_read(text: str, size: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "m", "-1", "1.2", "4 Mi B", "4mm", "0x10", "1e6", "4QiB", "٤MiB", "1_000"])
 def test_other_texts_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is not a|unknown unit"):
+    with pytest.raises(ValueError, match=r"is not a|unknown unit"):
         parse_size(text)
 
 
 @given(st.text(max_size=12))
 def test_any_text_is_a_size_or_a_value_error(text: str) -> None:
-    try:
+    with contextlib.suppress(ValueError):
         assert parse_size(text) >= 0
-    except ValueError:
-        pass
 
 
 @given(st.integers(0, 1 << 60))
