@@ -346,6 +346,7 @@ class Pull:
         if isinstance(error, Mismatch):
             self.last_fault = ChunkMismatch(peer=node, chunk=error.chunk)
             log.error("%s; the peer is banned from this get", self.last_fault)
+            self._note(f"{self.last_fault}; it is not asked any more")
             return Fault.CORRUPT
         if isinstance(error, TransportUnavailable):
             return self._next_transport(lane, error)
