@@ -384,6 +384,32 @@ def journalled(dest: Path) -> int:
     return len(data.partition(b"\n")[2]) // 4
 
 
+def frozen_get(getter: Agent, sources: Sequence[Agent], name: str, dest: Path, *options: object) -> Running:
+    """Begin a get over TCP and stop its sources (SIGSTOP) in the middle of it.
+
+    The get that is returned has some chunks, lacks others, and cannot go on before a source is sent SIGCONT.
+    """
+    for _ in range(10):
+        running = getter.begin("get", name, dest, "--transport", "tcp", *options, "--json")
+        while journalled(dest) < 4 and not running.ended:
+            time.sleep(0.001)
+        for source in sources:
+            source.signal(signal.SIGSTOP)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            running.process.wait(1.0)  # it may be that all was under way already
+        if not running.ended:
+            assert dest.with_name(dest.name + ".part").exists()
+            assert not dest.exists()
+            return running
+        for source in sources:
+            source.signal(signal.SIGCONT)
+        done = running.wait()
+        assert done.status == 0, f"{done}\n{getter.log()}"
+        getter.run("unregister", name)
+        shutil.rmtree(dest) if dest.is_dir() else dest.unlink()
+    raise AssertionError("no get could be stopped in its middle; give it a larger object")
+
+
 def make_file(path: Path, size: int, seed: int = 0) -> Path:
     """A file of pseudo-random bytes, the same for the same seed. Returns ``path``."""
     generator = random.Random(seed)
