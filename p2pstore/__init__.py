@@ -1,7 +1,4 @@
-"""Objects over the engine: manifests, the catalog, metadata, the planner, pulls and the agent. It knows no terminal.
-
-``P2PStore`` is the Python API.
-"""
+"""Objects over the engine: manifests, the catalog, metadata, the planner, pulls and the agent. It knows no terminal."""
 
 from __future__ import annotations
 
@@ -14,9 +11,9 @@ __all__ = ["P2PStore"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import ``P2PStore`` when it is asked for: the command line uses this package without its servers."""
+    # On demand: the command line imports modules of this package, and must not wait for the whole node.
     if name == "P2PStore":
         from p2pstore.store import P2PStore  # noqa: PLC0415 - see above
 
         return P2PStore
-    raise AttributeError(f"module 'p2pstore' has no attribute {name!r}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

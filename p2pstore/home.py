@@ -103,10 +103,7 @@ def _state_directory(environ: Mapping[str, str]) -> Path:
     given = environ.get("XDG_STATE_HOME", "")
     if os.path.isabs(given):
         return Path(given) / "mooncake"
-    # Imported here: it costs more than the rest of this module, and a named home does without.
-    from platformdirs.unix import Unix  # noqa: PLC0415 - see above
-
-    return Path(Unix("mooncake").user_state_dir)
+    return Path(environ.get("HOME") or os.path.expanduser("~"), ".local", "state", "mooncake")
 
 
 def _runtime_directory(environ: Mapping[str, str]) -> Path | None:
