@@ -4,13 +4,19 @@ The engine's part of the tree; ``p2pstore.errors`` draws the whole::
 
     MooncakeError                   1   a defect of ours
     ├── UsageError                  2   the caller's fault: argument, address or state
-    │   └── AddressError            2   a range outside every registered buffer
+    │   ├── AddressError            2   a range outside every registered buffer
+    │   └── BadConfig               2   a configuration value or key that is not understood
+    ├── SegmentNotFound             3   the metadata server knows no such segment
     ├── RemoteError                 5   a peer's fault, never ours
     │   ├── RemoteProtocolError     5   it spoke no language of ours
     │   ├── PeerUnreachable         5   it does not answer, or went away
     │   ├── PeerStalled             5   it answers, and sends nothing
+    │   ├── TransferFailed          5   no connection to it brought the bytes, however often we tried
     │   └── RangeRefused            7   it does not serve the range that we asked for
     ├── SourceChanged               4   a registered file is no longer what was registered
+    ├── MetadataUnavailable         6   the metadata server does not answer
+    ├── Refused                     7   somebody said no (base class)
+    │   └── MetadataRefused         7   the metadata server refused user, password or certificate
     ├── StorageError                8   the disk is full, or may not be written or read
     └── TransportUnavailable        9   the transport cannot be used here
 
@@ -64,6 +70,21 @@ class AddressError(UsageError):
     advice = ""
 
 
+class BadConfig(UsageError):
+    """A setting that is not understood, with the place it came from."""
+
+    sentence = "{origin}: {detail}"
+    advice = "run 'mooncake config show --origin' to see every setting and where it comes from"
+
+
+class SegmentNotFound(MooncakeError):
+    """No segment of this name is published."""
+
+    exit_code = 3
+    sentence = "segment {segment!r} is not known at {url}"
+    advice = "check that its process runs and uses the same metadata server and MC_METADATA_CLUSTER_ID"
+
+
 class RemoteError(MooncakeError):
     """A peer's fault. Only errors of this branch may ban a peer."""
 
@@ -90,6 +111,13 @@ class PeerStalled(RemoteError):
     sentence = "peer {peer} sent nothing for {seconds} s"
 
 
+class TransferFailed(RemoteError):
+    """A range that every attempt failed to move; ``errno`` is the last socket error's, or 0 where there was none."""
+
+    sentence = "peer {peer}: {length} bytes at address {address:#x} failed {attempts} times: {detail} (errno {errno})"
+    advice = "check that its process runs, and that its data port can be reached from here"
+
+
 class RangeRefused(RemoteError):
     """A peer answered that it does not serve the range."""
 
@@ -103,6 +131,29 @@ class SourceChanged(MooncakeError):
     exit_code = 4
     sentence = "{path} is no longer what was registered: {detail}"
     advice = "register it again with 'mooncake register --force'"
+
+
+class MetadataUnavailable(MooncakeError):
+    """The metadata server does not answer."""
+
+    exit_code = 6
+    sentence = "metadata server {url} does not answer: {detail}"
+    advice = "check that it runs there ('mooncake config show --origin' says where the address comes from)"
+
+
+class Refused(MooncakeError):
+    """Somebody said no."""
+
+    exit_code = 7
+    sentence = "{detail}"
+    advice = ""
+
+
+class MetadataRefused(Refused):
+    """The metadata server refused us."""
+
+    sentence = "metadata server {url} refused: {detail}"
+    advice = "check its user, password and certificates ('mooncake config show --origin')"
 
 
 class StorageError(MooncakeError):

@@ -7,11 +7,12 @@
     ├── UsageError                    2   the caller's fault
     │   ├── AddressError              2   (engine) a range outside every registered buffer
     │   ├── BadName                   2   an object or node name that is not allowed
-    │   ├── BadConfig                 2   a configuration value or key that is not understood
+    │   ├── BadConfig                 2   (engine) a configuration value or key that is not understood
     │   └── BadSource                 2   a path that cannot be registered
     ├── ObjectNotFound                3   no such object
     ├── NotHeld                       3   the object exists, and this node holds nothing of it
     ├── PathNotFound                  3   no such file
+    ├── SegmentNotFound               3   (engine) the metadata server knows no such segment
     ├── AgentNotRunning               3   no agent serves this home
     ├── IntegrityError                4   bytes differ from what was registered
     ├── SourceChanged                 4   (engine) a registered file changed
@@ -21,13 +22,14 @@
     │   ├── PeerStalled               5   (engine)
     │   ├── ChunkMismatch             4   a chunk whose hash is wrong
     │   ├── BadManifest               4   a manifest that is not what its digest says, or unsafe
+    │   ├── TransferFailed            5   (engine)
     │   ├── PeerHasNot                5   a peer that no longer holds the object
     │   └── RangeRefused              7   (engine)
     ├── NoLivePeer                    5   nobody who holds the object answers
     ├── AgentUnreachable              5   the agent is there and does not answer
-    ├── MetadataUnavailable           6   etcd does not answer
-    ├── Refused                       7   somebody said no (base class)
-    │   ├── MetadataRefused           7   etcd refused user, password or certificate
+    ├── MetadataUnavailable           6   (engine) the metadata server does not answer
+    ├── Refused                       7   (engine) somebody said no (base class)
+    │   ├── MetadataRefused           7   (engine) the metadata server refused us
     │   ├── ObjectExists              7   the name is taken by other content
     │   ├── DestinationExists         7   something else is at the destination
     │   ├── DestinationBusy           7   another get writes there
@@ -48,14 +50,20 @@ from typing import Any
 
 from engine.errors import (
     AddressError,
+    BadConfig,
+    MetadataRefused,
+    MetadataUnavailable,
     MooncakeError,
     PeerStalled,
     PeerUnreachable,
     RangeRefused,
+    Refused,
     RemoteError,
     RemoteProtocolError,
+    SegmentNotFound,
     SourceChanged,
     StorageError,
+    TransferFailed,
     TransportUnavailable,
     UsageError,
 )
@@ -93,8 +101,10 @@ __all__ = [
     "RemoteError",
     "RemoteProtocolError",
     "SecretRefused",
+    "SegmentNotFound",
     "SourceChanged",
     "StorageError",
+    "TransferFailed",
     "TransportUnavailable",
     "UsageError",
     "all_errors",
@@ -108,13 +118,6 @@ class BadName(UsageError):
 
     sentence = "bad name {name!r}: {detail}"
     advice = "names are made of letters, digits and . _ - /, with no empty part and no '..', at most 255 bytes"
-
-
-class BadConfig(UsageError):
-    """A setting that is not understood, with the place it came from."""
-
-    sentence = "{origin}: {detail}"
-    advice = "run 'mooncake config show --origin' to see every setting and where it comes from"
 
 
 class BadSource(UsageError):
@@ -205,29 +208,6 @@ class AgentUnreachable(MooncakeError):
     exit_code = 5
     sentence = "the agent in {home} does not answer: {detail}"
     advice = "run 'mooncake node logs', then 'mooncake node stop'"
-
-
-class MetadataUnavailable(MooncakeError):
-    """The metadata server does not answer."""
-
-    exit_code = 6
-    sentence = "metadata server {url} does not answer: {detail}"
-    advice = "check that etcd runs there ('mooncake config show --origin' says where the address comes from)"
-
-
-class Refused(MooncakeError):
-    """Somebody said no."""
-
-    exit_code = 7
-    sentence = "{detail}"
-    advice = ""
-
-
-class MetadataRefused(Refused):
-    """The metadata server refused us."""
-
-    sentence = "metadata server {url} refused: {detail}"
-    advice = "check etcd's user, password and certificates ('mooncake config show --origin')"
 
 
 class ObjectExists(Refused):

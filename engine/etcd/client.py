@@ -1,0 +1,290 @@
+"""A thin client of etcd's gRPC API: several endpoints, TLS, users, deadlines; no knowledge of our keys.
+
+An endpoint serves until it fails, then the next one is tried. A call that may be made twice is repeated on another
+endpoint after any failure; one that may not, only where the failure proves that no server saw it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from engine.errors import BadConfig, MetadataRefused, MetadataUnavailable, MooncakeError, UsageError
+from engine.etcd import messages as m
+from engine.etcd.credentials import EtcdCredentials
+from engine.etcd.faults import Fault, classify, tidy
+
+# gRPC's core writes its own log to stderr, where it would tear the terminal; what matters reaches us as errors.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+import grpc
+import grpc.aio
+
+log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT = 2.0
+"""Seconds for one endpoint to accept a connection (TLS included)."""
+ATTEMPT_TIMEOUT = 3.0
+"""Seconds for one endpoint to answer."""
+CALL_TIMEOUT = 8.0
+"""Seconds after which no further attempt begins; a call ends at most one attempt later."""
+RETRY_WINDOW = 1.0
+"""Seconds during which endpoints that fail at once are tried again."""
+BACKOFF = 0.1
+"""Seconds between two rounds over the endpoints, give or take half."""
+MAX_MESSAGE = 64 << 20
+"""Bytes of a message that a server may send; etcd bounds requests, not answers."""
+
+_OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE),
+    ("grpc.max_send_message_length", MAX_MESSAGE),
+    # Pings find a server that went away without a word. etcd tolerates one every 5 s.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", int(CONNECT_TIMEOUT * 1000)),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    # A proxy set for the web is never meant for the cluster's own etcd.
+    ("grpc.enable_http_proxy", 0),
+)
+
+
+@dataclass(frozen=True)
+class Method:
+    """One call of etcd's API: its gRPC path, and the class of its answer."""
+
+    path: str
+    answer: Any
+    stream: bool = False
+
+
+RANGE = Method("/etcdserverpb.KV/Range", m.RangeResponse)
+TXN = Method("/etcdserverpb.KV/Txn", m.TxnResponse)
+WATCH = Method("/etcdserverpb.Watch/Watch", m.WatchResponse, stream=True)
+GRANT = Method("/etcdserverpb.Lease/LeaseGrant", m.LeaseGrantResponse)
+REVOKE = Method("/etcdserverpb.Lease/LeaseRevoke", m.LeaseRevokeResponse)
+KEEP_ALIVE = Method("/etcdserverpb.Lease/LeaseKeepAlive", m.LeaseKeepAliveResponse, stream=True)
+TIME_TO_LIVE = Method("/etcdserverpb.Lease/LeaseTimeToLive", m.LeaseTimeToLiveResponse)
+STATUS = Method("/etcdserverpb.Maintenance/Status", m.StatusResponse)
+AUTHENTICATE = Method("/etcdserverpb.Auth/Authenticate", m.AuthenticateResponse)
+
+
+class EtcdFault(Exception):
+    """A call failed for a reason that the store handles."""
+
+    def __init__(self, fault: Fault, detail: str) -> None:
+        """``detail`` is what gRPC or etcd said."""
+        super().__init__(detail)
+        self.fault = fault
+        self.detail = detail
+
+
+def fault_of(error: grpc.aio.AioRpcError) -> EtcdFault:
+    """What a gRPC error means."""
+    details = error.details() or error.code().name
+    return EtcdFault(classify(error.code().name, details), tidy(details))
+
+
+def _read(path: str, what: str) -> bytes | None:
+    if not path:
+        return None
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise BadConfig(origin=f"etcd's {what}", detail=f"{path}: {error.strerror}") from error
+
+
+class EtcdClient:
+    """Calls to one etcd cluster. Belongs to the event loop in which it is first used."""
+
+    def __init__(self, endpoints: Sequence[str], credentials: EtcdCredentials, *, tls: bool, url: str) -> None:
+        """``endpoints`` are ``host:port``; ``url`` is what error messages call the cluster."""
+        if not endpoints:
+            raise UsageError(detail="an etcd URL names at least one server")
+        self.url = url
+        self._endpoints = tuple(endpoints)
+        self._credentials = credentials
+        self._tls = tls
+        self._channels: dict[str, Any] = {}
+        self._at = 0
+        self._token = ""
+        self._login = asyncio.Lock()
+        self._closed = False
+
+    @property
+    def endpoint(self) -> str:
+        """The endpoint that serves now."""
+        return self._endpoints[self._at]
+
+    def _channel(self, endpoint: str) -> Any:
+        if self._closed:
+            raise MetadataUnavailable(url=self.url, detail="this handle is closed")
+        if endpoint not in self._channels:
+            if self._tls:
+                c = self._credentials
+                secure = grpc.ssl_channel_credentials(
+                    _read(c.ca, "CA file"), _read(c.key, "key file"), _read(c.cert, "certificate file")
+                )
+                channel = grpc.aio.secure_channel(endpoint, secure, options=_OPTIONS)
+            else:
+                channel = grpc.aio.insecure_channel(endpoint, options=_OPTIONS)
+            self._channels[endpoint] = channel
+        return self._channels[endpoint]
+
+    async def _connected(self, endpoint: str) -> Any:
+        """The endpoint's channel, once it is connected or has failed to."""
+        channel = self._channel(endpoint)
+        deadline = time.monotonic() + CONNECT_TIMEOUT
+        state = channel.get_state(try_to_connect=True)
+        settled = (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE)
+        while state not in settled:
+            try:
+                await asyncio.wait_for(channel.wait_for_state_change(state), max(0.0, deadline - time.monotonic()))
+            except asyncio.TimeoutError:
+                detail = f"{endpoint} accepts no connection within {CONNECT_TIMEOUT:g} s"
+                raise EtcdFault(Fault.NEVER_SENT, detail) from None
+            except grpc.aio.UsageError as error:
+                raise EtcdFault(Fault.NEVER_SENT, "this handle is closed") from error
+            state = channel.get_state(try_to_connect=True)
+        return channel
+
+    async def _metadata(self, endpoint: str) -> tuple[tuple[str, str], ...]:
+        """The token of our user, if we have one; logs in where need be."""
+        if not self._credentials.user:
+            return ()
+        async with self._login:
+            if not self._token:
+                request = m.AuthenticateRequest(name=self._credentials.user, password=self._credentials.password)
+                try:
+                    answer = await self._once(endpoint, AUTHENTICATE, request, ())
+                except EtcdFault as error:
+                    if error.fault is Fault.NO_AUTH:
+                        return ()
+                    if error.fault is Fault.UNKNOWN:
+                        raise EtcdFault(Fault.NEVER_SENT, error.detail) from error
+                    raise
+                self._token = answer.token
+            return (("token", self._token),)
+
+    async def _once(self, endpoint: str, method: Method, request: Any, metadata: Any) -> Any:
+        """One attempt on one endpoint; raises ``EtcdFault``."""
+        channel = await self._connected(endpoint)
+        try:
+            if method.stream:
+                call = self._stream(channel, method, metadata, timeout=ATTEMPT_TIMEOUT)
+                try:
+                    await call.write(request)
+                    answer = await call.read()
+                finally:
+                    call.cancel()
+                if answer is grpc.aio.EOF:
+                    raise EtcdFault(Fault.UNKNOWN, f"{endpoint} ended the call")
+                return answer
+            unary = channel.unary_unary(
+                method.path,
+                request_serializer=lambda message: message.SerializeToString(),
+                response_deserializer=method.answer.FromString,
+            )
+            return await unary(request, timeout=ATTEMPT_TIMEOUT, metadata=metadata)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                detail = f"{endpoint} gave no answer within {ATTEMPT_TIMEOUT:g} s"
+                raise EtcdFault(Fault.UNKNOWN, detail) from error
+            raise fault_of(error) from error
+        except (grpc.aio.UsageError, asyncio.InvalidStateError) as error:
+            raise EtcdFault(Fault.UNKNOWN, "the connection was closed") from error
+        except asyncio.CancelledError:
+            # gRPC says the same of a call whose channel we closed as asyncio does of a task that was cancelled.
+            if self._closed:
+                raise EtcdFault(Fault.UNKNOWN, "this handle is closed") from None
+            raise
+
+    @staticmethod
+    def _stream(channel: Any, method: Method, metadata: Any, timeout: float | None) -> Any:
+        return channel.stream_stream(
+            method.path,
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=method.answer.FromString,
+        )(timeout=timeout, metadata=metadata)
+
+    async def open_stream(self, endpoint: str, method: Method) -> Any:
+        """An open stream without a deadline; raises ``EtcdFault``."""
+        metadata = await self._metadata(endpoint)
+        return self._stream(await self._connected(endpoint), method, metadata, timeout=None)
+
+    def fail_over(self, endpoint: str) -> None:
+        """Let the one after ``endpoint`` serve, unless another call has seen to that already."""
+        if self.endpoint == endpoint:
+            self._at = (self._at + 1) % len(self._endpoints)
+
+    def forget_token(self) -> None:
+        """Log in again before the next call."""
+        self._token = ""
+
+    async def call(self, method: Method, request: Any, *, repeatable: bool) -> Any:
+        """Make a call, on as many endpoints as it takes.
+
+        Raises ``MetadataUnavailable``, ``MetadataRefused``, ``UsageError`` (etcd does not allow the request) and
+        ``EtcdFault`` for a lost lease or a compacted revision.
+        """
+        began = time.monotonic()
+        logins = 0
+        tried = 0
+        worst: EtcdFault | None = None
+        while True:
+            endpoint = self.endpoint
+            try:
+                return await self._once(endpoint, method, request, await self._metadata(endpoint))
+            except EtcdFault as error:
+                fault = error
+            if fault.fault is Fault.TOKEN and logins == 0:
+                logins += 1
+                self.forget_token()
+                continue
+            if fault.fault not in {Fault.NEVER_SENT, Fault.TLS, Fault.UNKNOWN}:
+                self.give_up(fault)
+            if worst is None or fault.fault is Fault.TLS:
+                worst = fault
+            tried += 1
+            self.fail_over(endpoint)
+            log.debug("etcd: %s failed: %s", method.path, fault.detail)
+            spent = time.monotonic() - began
+            last = spent > CALL_TIMEOUT or (spent > RETRY_WINDOW and tried >= len(self._endpoints))
+            if last or (fault.fault is Fault.UNKNOWN and not repeatable):
+                self.give_up(worst)
+            if tried % len(self._endpoints) == 0:
+                await asyncio.sleep(BACKOFF * (0.5 + random.random()))  # noqa: S311 - no secret depends on it
+
+    def give_up(self, error: EtcdFault) -> NoReturn:
+        """Raise what the user or the store is to see of a fault."""
+        if error.fault in {Fault.NO_LEASE, Fault.COMPACTED, Fault.NO_AUTH}:
+            raise error
+        raise self.shown(error) from error
+
+    def shown(self, error: EtcdFault) -> MooncakeError:
+        """The error of our tree for a fault."""
+        if error.fault in {Fault.REFUSED, Fault.TLS, Fault.TOKEN}:
+            return MetadataRefused(url=self.url, detail=error.detail)
+        if error.fault is Fault.MISUSE:
+            return UsageError(detail=f"etcd does not allow it: {error.detail}")
+        detail = error.detail
+        if "ocket closed" in detail:
+            # What each side sees of the other when one speaks TLS and the other does not.
+            detail += " (does it speak TLS?)" if self._tls else " (if it speaks TLS, say etcds://)"
+        return MetadataUnavailable(url=self.url, detail=detail)
+
+    async def close(self) -> None:
+        """Close the connections; calls under way fail."""
+        self._closed = True
+        channels = list(self._channels.values())
+        self._channels.clear()
+        for channel in channels:
+            await channel.close()

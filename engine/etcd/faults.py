@@ -1,0 +1,78 @@
+"""What an etcd server's or gRPC's error means for the caller; pure.
+
+Source: etcd's ``api/v3rpc/rpctypes/error.go`` for the sentences, which are part of its API.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+
+
+class Fault(Enum):
+    """What to do about a failed call."""
+
+    NEVER_SENT = "try another server: this one was not reached, so nothing happened"
+    UNKNOWN = "try another server, if the call may be made twice: it may have taken effect"
+    TLS = "as NEVER_SENT; and if no other server can be had, the certificates are at fault"
+    TOKEN = "log in again, then repeat the call: it was turned away at the door"  # noqa: S105 - no password
+    REFUSED = "give up: wrong user, password, certificate or permission"
+    NO_LEASE = "the lease is gone"
+    COMPACTED = "the revision is gone"
+    NO_AUTH = "the server knows no users: go on without logging in"
+    MISUSE = "give up: we asked for something that etcd does not allow"
+
+
+_BY_SENTENCE: tuple[tuple[str, Fault], ...] = (
+    ("requested lease not found", Fault.NO_LEASE),
+    ("required revision has been compacted", Fault.COMPACTED),
+    ("authentication is not enabled", Fault.NO_AUTH),
+    ("invalid auth token", Fault.TOKEN),
+    ("revision of auth store is old", Fault.TOKEN),
+    ("invalid user ID or password", Fault.REFUSED),
+    ("user name is empty", Fault.REFUSED),
+    ("user name not found", Fault.REFUSED),
+    ("permission denied", Fault.REFUSED),
+    ("failed to connect to all addresses", Fault.NEVER_SENT),
+    ("received message larger than max", Fault.MISUSE),
+    ("database space exceeded", Fault.UNKNOWN),
+)
+
+_TLS_SENTENCES = (
+    "ssl handshake failed",
+    "ssl_error_ssl",
+    "certificate_verify_failed",
+    "not in peer certificate",
+    "verification check failed",
+    "alert certificate",
+    "alert bad certificate",
+    "alert unknown ca",
+    "tsi_",
+)
+
+_MISUSE_CODES = {"INVALID_ARGUMENT", "OUT_OF_RANGE", "UNIMPLEMENTED"}
+_REFUSED_CODES = {"PERMISSION_DENIED", "UNAUTHENTICATED"}
+
+
+def classify(code: str, details: str) -> Fault:
+    """The fault behind a gRPC status code's name and its details."""
+    lowered = details.lower()
+    if any(sentence in lowered for sentence in _TLS_SENTENCES):
+        return Fault.TLS
+    for sentence, fault in _BY_SENTENCE:
+        if sentence.lower() in lowered:
+            return fault
+    if code in _REFUSED_CODES:
+        return Fault.REFUSED
+    return Fault.MISUSE if code in _MISUSE_CODES else Fault.UNKNOWN
+
+
+_NOISE = re.compile(
+    r"^(etcdserver: |failed to connect to all addresses; last error: [A-Z_]+: (ipv[46]:)?)"
+    r"|Failed to connect to remote host: "
+)
+
+
+def tidy(details: str) -> str:
+    """The details without gRPC's and etcd's preambles, for people."""
+    return _NOISE.sub("", details)
