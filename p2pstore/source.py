@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -14,7 +15,15 @@ from engine.memory import FileSpan, FileStamp
 from p2pstore.errors import BadSource, Interrupted, PathNotFound, SourceChanged, StorageError, UsageError
 from p2pstore.files import words
 from p2pstore.hashing import hasher
-from p2pstore.manifest import MAX_FILES, FileEntry, Manifest, check_chunk_size, choose_chunk_size, chunk_count
+from p2pstore.manifest import (
+    MAX_FILES,
+    MAX_OBJECT_BYTES,
+    FileEntry,
+    Manifest,
+    check_chunk_size,
+    choose_chunk_size,
+    chunk_count,
+)
 from p2pstore.names import path_fault
 
 READ_BYTES = 256 * 1024
@@ -47,56 +56,75 @@ class SourceTree:
 def scan(root: Path) -> SourceTree:
     """What is at ``root``.
 
-    Raises ``PathNotFound``, ``BadSource`` (a link, a device, a bad name) or ``StorageError``.
+    Raises ``PathNotFound``, ``BadSource`` (a link, a device, a bad name, too much), ``StorageError``, or
+    ``SourceChanged`` when something goes away meanwhile.
     """
     try:
         status = os.lstat(root)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise PathNotFound(path=root) from None
     except (OSError, ValueError) as error:
         raise StorageError(path=root, detail=words(error)) from None
     if stat.S_ISREG(status.st_mode):
         span = FileSpan(str(root), status.st_size, FileStamp.of(status))
         _check_readable(root)
-        return SourceTree(root, "file", (span,), ("",), (status.st_mode & 0o777,), ())
+        return _checked(SourceTree(root, "file", (span,), ("",), (status.st_mode & 0o777,), ()))
     if not stat.S_ISDIR(status.st_mode):
         raise BadSource(path=root, detail=_kind(status.st_mode))
     found: dict[str, os.stat_result] = {}
     empty: list[str] = []
-    for path, about in _walk(root, ""):
+    for path, about in _walk(root):
         if about is None:
             empty.append(path)
         else:
             found[path] = about
-        if len(found) > MAX_FILES:
-            raise BadSource(path=root, detail=f"it has more than {MAX_FILES} files")
+        if max(len(found), len(empty)) > MAX_FILES:
+            raise BadSource(path=root, detail=f"it has more than {MAX_FILES} files, or empty directories")
     paths = tuple(sorted(found))
     files = tuple(FileSpan(str(root / p), found[p].st_size, FileStamp.of(found[p])) for p in paths)
     modes = tuple(found[p].st_mode & 0o777 for p in paths)
-    return SourceTree(root, "directory", files, paths, modes, tuple(sorted(empty)))
+    return _checked(SourceTree(root, "directory", files, paths, modes, tuple(sorted(empty))))
 
 
-def _walk(directory: Path, prefix: str) -> Iterator[tuple[str, os.stat_result | None]]:
+def _checked(tree: SourceTree) -> SourceTree:
+    if tree.size > MAX_OBJECT_BYTES:
+        raise BadSource(path=tree.root, detail=f"it is larger than {MAX_OBJECT_BYTES} bytes")
+    return tree
+
+
+def _walk(root: Path) -> Iterator[tuple[str, os.stat_result | None]]:
     """Every file below, as (path in the object, status); an empty directory as (path, None)."""
-    try:
-        entries = list(os.scandir(directory))
-    except OSError as error:
-        raise StorageError(path=directory, detail=words(error)) from None
-    if not entries and prefix:
-        yield prefix, None
-    for entry in entries:
-        path = f"{prefix}/{entry.name}" if prefix else entry.name
-        fault = path_fault(path)
-        if fault:
-            raise BadSource(path=repr(entry.path), detail=f"its name {fault}")
-        status = entry.stat(follow_symlinks=False)
-        if stat.S_ISDIR(status.st_mode):
-            yield from _walk(Path(entry.path), path)
-        elif stat.S_ISREG(status.st_mode):
-            _check_readable(Path(entry.path))
-            yield path, status
-        else:
-            raise BadSource(path=entry.path, detail=_kind(status.st_mode))
+    waiting = [(str(root), "")]
+    while waiting:
+        directory, prefix = waiting.pop()
+        try:
+            entries = list(os.scandir(directory))
+        except OSError as error:
+            raise _unreadable(directory, error) from None
+        if not entries and prefix:
+            yield prefix, None
+        for entry in entries:
+            path = f"{prefix}/{entry.name}" if prefix else entry.name
+            fault = path_fault(path)
+            if fault:
+                raise BadSource(path=repr(entry.path), detail=f"its name {fault}")
+            try:
+                status = entry.stat(follow_symlinks=False)
+            except OSError as error:
+                raise _unreadable(entry.path, error) from None
+            if stat.S_ISDIR(status.st_mode):
+                waiting.append((entry.path, path))
+            elif stat.S_ISREG(status.st_mode):
+                _check_readable(Path(entry.path))
+                yield path, status
+            else:
+                raise BadSource(path=entry.path, detail=_kind(status.st_mode))
+
+
+def _unreadable(path: str, error: OSError) -> SourceChanged | StorageError:
+    """What it means that something, which was there a moment ago, cannot be opened or looked at."""
+    gone = error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+    return (SourceChanged if gone else StorageError)(path=path, detail=words(error))
 
 
 def _kind(mode: int) -> str:
@@ -136,10 +164,12 @@ def hash_tree(
             local.buffer = memoryview(bytearray(READ_BYTES))
         span = tree.files[file]
         try:
-            descriptor = os.open(span.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            # O_NONBLOCK: should a FIFO stand there by now, opening it must not wait for a writer.
+            descriptor = os.open(span.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
-            raise SourceChanged(path=span.path, detail=words(error)) from None
+            raise _unreadable(span.path, error) from None
         try:
+            _check_open(descriptor, span)
             for chunk in range(first, last):
                 if stop.is_set():
                     raise Interrupted(detail=f"hashing {tree.root} was cancelled")
@@ -150,8 +180,7 @@ def hash_tree(
                 digests[file][chunk] = hashed.digest()
                 if progress is not None:
                     progress(length)
-            if FileStamp.of(os.fstat(descriptor)) != span.stamp:
-                raise SourceChanged(path=span.path, detail="it changed while it was read")
+            _check_open(descriptor, span)
         finally:
             os.close(descriptor)
 
@@ -161,6 +190,11 @@ def hash_tree(
     files = zip(tree.paths, tree.files, tree.modes, digests, strict=True)
     entries = tuple(FileEntry(path, span.size, mode, tuple(chunks)) for path, span, mode, chunks in files)
     return Manifest(tree.kind, hash_name, chunk_size, entries, tree.directories)
+
+
+def _check_open(descriptor: int, span: FileSpan) -> None:
+    if FileStamp.of(os.fstat(descriptor)) != span.stamp:
+        raise SourceChanged(path=span.path, detail="it changed while it was read")
 
 
 def hash_range(
@@ -192,13 +226,13 @@ def _tasks(files: Sequence[FileSpan], chunk_size: int) -> Iterator[tuple[int, in
 def run_tasks(
     tasks: Iterator[tuple[int, int, int]], run: Callable[[int, int, int], None], threads: int, stop: threading.Event
 ) -> None:
-    """Call ``run`` for every task on ``threads`` threads; the first error sets ``stop`` and is raised at the end."""
+    """Call ``run`` for every task on ``threads`` threads until ``stop`` is set; the first error is raised at the end."""
     lock = threading.Lock()
     errors: list[BaseException] = []
 
     def work() -> None:
         try:
-            while not stop.is_set():
+            while not (stop.is_set() or errors):
                 with lock:
                     task = next(tasks, None)
                 if task is None:
@@ -207,7 +241,6 @@ def run_tasks(
         except BaseException as error:  # noqa: BLE001 - raised again below, by the caller's thread
             with lock:
                 errors.append(error)
-            stop.set()
 
     with ThreadPoolExecutor(threads, thread_name_prefix="hash") as pool:
         for _ in range(threads):
