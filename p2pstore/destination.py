@@ -21,6 +21,7 @@ from p2pstore.errors import (
     PathNotFound,
     SourceChanged,
     StorageError,
+    UsageError,
 )
 from p2pstore.files import remove, rename_new, rename_over, sync_files, sync_path, words
 from p2pstore.hashing import hasher
@@ -46,9 +47,12 @@ class FileDestination:
     def __init__(self, path: Path, manifest: Manifest, name: str, *, force: bool = False) -> None:
         """Lock and prepare ``path``'s partial form; nothing is verified yet: see ``recheck``.
 
-        Raises ``PathNotFound`` (no such directory), ``StorageError``, ``DestinationExists`` (something that is no
-        partial get of ours stands where the partial form goes) or ``DestinationBusy``.
+        Raises ``UsageError`` (the root), ``PathNotFound`` (no such directory), ``StorageError``,
+        ``DestinationExists`` (something that is no partial get of ours stands where the partial form goes) or
+        ``DestinationBusy``.
         """
+        if not path.name:
+            raise UsageError(detail=f"{path} cannot be a destination")
         self.path = path
         self.manifest = manifest
         self.name = name
@@ -56,10 +60,9 @@ class FileDestination:
         self.part = path.with_name(path.name + SUFFIX)
         self.verified = Bitmap(manifest.chunks)
         self.new_hasher = hasher(manifest.hash)
-        if not path.parent.is_dir():
-            raise PathNotFound(path=path.parent)
+        _check_parent(path)
         journal = path.with_name(path.name + JOURNAL_SUFFIX)
-        if os.path.lexists(self.part) and not journal.exists() and not force:
+        if os.path.lexists(self.part) and not os.path.lexists(journal) and not force:
             raise DestinationExists(path=self.part)
         self.journal = Journal(journal, manifest.digest, name, path)
         try:
@@ -112,8 +115,15 @@ class FileDestination:
     def open_file(self, number: int, flags: int = 0) -> int:
         """A descriptor of that file, for reading and writing; the caller closes it. Raises ``StorageError``."""
         path = self.file_path(number)
+        flags |= os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
-            return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | flags, 0o600)
+            try:
+                return os.open(path, flags, 0o600)
+            except PermissionError:
+                if not stat.S_ISREG(path.lstat().st_mode):
+                    raise
+                path.chmod(0o600)  # a ``finish`` that failed at its very end had set the final mode
+                return os.open(path, flags, 0o600)
         except OSError as error:
             raise StorageError(path=path, detail=words(error)) from None
 
@@ -275,6 +285,17 @@ def same_content(
         return None
     same = [e.chunks for e in found.files] == [e.chunks for e in manifest.files]
     return tree.files if same else None
+
+
+def _check_parent(path: Path) -> None:
+    try:
+        there = stat.S_ISDIR(path.parent.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        there = False
+    except OSError as error:
+        raise StorageError(path=path.parent, detail=words(error)) from None
+    if not there:
+        raise PathNotFound(path=path.parent)
 
 
 def _directory(path: Path) -> None:

@@ -25,17 +25,21 @@ def words(error: OSError | ValueError) -> str:
 
 def sync_files(paths: Sequence[Path], directory: Path) -> None:
     """Make the content of ``paths``, all on the file system of ``directory``, survive a power cut."""
-    if len(paths) > FEW_FILES:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    if len(paths) <= FEW_FILES:
         try:
-            if _LIBC.syncfs(descriptor) != 0:
-                code = ctypes.get_errno()
-                raise OSError(code, os.strerror(code), str(directory))
-        finally:
-            os.close(descriptor)
-        return
-    for path in paths:
-        sync_path(path)
+            for path in paths:
+                sync_path(path)
+        except PermissionError:  # a file whose mode forbids its owner to open it
+            pass
+        else:
+            return
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if _LIBC.syncfs(descriptor) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), str(directory))
+    finally:
+        os.close(descriptor)
 
 
 def sync_path(path: Path) -> None:
