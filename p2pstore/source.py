@@ -226,7 +226,7 @@ def _tasks(files: Sequence[FileSpan], chunk_size: int) -> Iterator[tuple[int, in
 def run_tasks(
     tasks: Iterator[tuple[int, int, int]], run: Callable[[int, int, int], None], threads: int, stop: threading.Event
 ) -> None:
-    """Call ``run`` for every task on ``threads`` threads until ``stop`` is set; the first error is raised at the end."""
+    """Call ``run`` for every task on ``threads`` threads until ``stop`` is set; raise the first error at the end."""
     lock = threading.Lock()
     errors: list[BaseException] = []
 
