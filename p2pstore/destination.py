@@ -6,6 +6,7 @@ name appears only when every chunk is correct and on disk.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import threading
@@ -70,10 +71,18 @@ class FileDestination:
                 remove(self.part)
             self._lay_out()
         except BaseException as error:
+            if not self.journal.resumed:
+                self._undo()
             self.close()
             if isinstance(error, OSError):
                 raise StorageError(path=error.filename or self.part, detail=words(error)) from None
             raise
+
+    def _undo(self) -> None:
+        """Leave nothing behind of a get that could not begin."""
+        with contextlib.suppress(OSError, StorageError):
+            remove(self.part)
+            self.journal.remove()
 
     def _lay_out(self) -> None:
         """Make every directory and every file, at its full size; what is there already keeps its content."""
