@@ -16,7 +16,7 @@ from engine.errors import MooncakeError
 from engine.transports.base import PeerAddress
 from p2pstore import records
 from p2pstore.control.peer_client import Availability, PeerClient
-from p2pstore.errors import PeerUnreachable, RemoteError, RemoteProtocolError
+from p2pstore.errors import PeerUnreachable, RemoteError, RemoteProtocolError, SecretRefused
 from p2pstore.manifest import Manifest
 from p2pstore.metadata.store import Changed, Removed, Snapshot
 from p2pstore.pull import Pull, Source
@@ -31,6 +31,9 @@ MAX_SOURCES = 16
 FIRST_RETRY_SECONDS = 0.5
 LAST_RETRY_SECONDS = 5.0
 """Between attempts to read a holder's feed; each failure doubles the first up to the last."""
+
+HEDGE_SECONDS = 1.0
+"""A holder that has not sent the manifest after so long is not waited for: another is asked too."""
 
 SAME_HOST, SAME_ZONE, ELSEWHERE = 0, 1, 2
 """Distances, as the planner takes them."""
@@ -212,14 +215,30 @@ async def first_that_answers(
 ) -> Manifest:
     """The manifest from the first of the (node, control address) pairs that sends a good one.
 
-    Raises the last ``RemoteError`` when none does.
+    They are asked in order, each as soon as the one before failed or kept silent for ``HEDGE_SECONDS``. Raises the
+    last ``RemoteError`` or ``SecretRefused`` when none sends one.
     """
-    last: RemoteError = PeerUnreachable(peer="anyone", detail="nobody holds the object")
-    for node, control in controls:
-        try:
-            return await client.manifest(control, digest)
-        except RemoteError as error:
-            log.warning("%s: %s", node, error)
-            note(f"{error}; asking another")
-            last = error
-    raise last
+    last: RemoteError | SecretRefused = PeerUnreachable(peer="anyone", detail="nobody holds the object")
+    left = list(reversed(controls))
+    asked: dict[asyncio.Task[Manifest], str] = {}
+    try:
+        while left or asked:
+            if left:
+                node, control = left.pop()
+                asked[asyncio.create_task(client.manifest(control, digest))] = node
+            patience = HEDGE_SECONDS if left else None
+            done, _ = await asyncio.wait(asked, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                node = asked.pop(task)
+                try:
+                    return task.result()
+                except (RemoteError, SecretRefused) as error:
+                    log.warning("%s: %s", node, error)
+                    if left or asked:
+                        note(f"{error}; asking another")
+                    last = error
+        raise last
+    finally:
+        for task in asked:
+            task.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
