@@ -58,7 +58,9 @@ def _report(output: Output, answer: Mapping[str, Any]) -> str:
     return f"{head}\n{_files(output, answer['files'])}\n{_replicas(output, answer['replicas'])}"
 
 
-def _files(output: Output, files: list[dict[str, Any]]) -> str:
+def _files(output: Output, files: list[dict[str, Any]] | None) -> str:
+    if files is None:
+        return "its files are unknown: no holder sends the manifest\n"
     shown = files if output.verbose else files[:SHOWN_FILES]
     rows = [(printable(file["path"]), format_size(file["size"]), f"{file['chunks']:,}") for file in shown]
     left = len(files) - len(shown)
