@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 def byte_view(buffer: Buffer, what: str, *, writable: bool = False) -> memoryview:
     """A flat view of the bytes of anything with a buffer. Raises ``UsageError`` for one that is not contiguous."""
     try:
-        view = memoryview(buffer).cast("B")
+        view = memoryview(buffer)
+        view = view.cast("B") if view.nbytes else memoryview(bytearray())  # several dimensions of nothing do not cast
     except (TypeError, ValueError) as error:
         raise UsageError(detail=f"{what} is no contiguous buffer: {error}") from None
     if writable and view.readonly:
