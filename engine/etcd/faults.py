@@ -48,6 +48,7 @@ _TLS_SENTENCES = (
     "alert bad certificate",
     "alert unknown ca",
     "tsi_",
+    "unwrap failed",
 )
 
 _MISUSE_CODES = {"INVALID_ARGUMENT", "OUT_OF_RANGE", "UNIMPLEMENTED"}

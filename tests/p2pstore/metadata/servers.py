@@ -17,6 +17,9 @@ from p2pstore.metadata.embedded import distro_binary
 
 START_TIMEOUT = 30.0
 
+ROOM = 1 << 30
+"""Bytes that must be free in memory for a server's data to go there; it takes 0.13 GB at once."""
+
 
 def binaries() -> dict[str, str]:
     """Release ("3.4", "3.5") to a binary of it."""
@@ -61,7 +64,8 @@ class EtcdServer:
         self.directory = directory
         # In memory where there is such a file system: etcd syncs every write, and a busy disk takes seconds for it.
         memory = Path("/dev/shm")
-        self.data = Path(tempfile.mkdtemp(prefix="etcd-test-", dir=memory if memory.is_dir() else directory))
+        roomy = memory.is_dir() and shutil.disk_usage(memory).free > ROOM
+        self.data = Path(tempfile.mkdtemp(prefix="etcd-test-", dir=memory if roomy else directory))
         self.options = options
         self.scheme = "https" if tls else "http"
         self.port = free_port()
@@ -84,12 +88,20 @@ class EtcdServer:
         command += ["--initial-advertise-peer-urls", peer, "--initial-cluster", f"default={peer}", *self.options]
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            self._wait_until_ready()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def _wait_until_ready(self) -> None:
+        assert self.process is not None
         deadline = time.monotonic() + START_TIMEOUT
         while b"ready to serve client requests" not in self.log_tail():
             assert self.process.poll() is None, self.log_tail().decode()
             assert time.monotonic() < deadline, self.log_tail().decode()
             time.sleep(0.02)
-        return self
 
     def log_tail(self) -> bytes:
         return (self.directory / "log").read_bytes()

@@ -18,10 +18,10 @@ from tests.p2pstore.metadata.servers import EtcdServer, free_port
 from tests.p2pstore.metadata.waiting import following
 
 
-async def test_the_first_endpoint_is_dead(server: EtcdServer) -> None:
-    store = open_store(f"etcd://127.0.0.1:{free_port()},{server.endpoint}")
+async def test_the_first_endpoint_is_dead(shared_server: EtcdServer) -> None:
+    store = open_store(f"etcd://127.0.0.1:{free_port()},{shared_server.endpoint}")
     assert await store.commit([Put("a", b"1")], [Absent("a")]) is not None
-    assert (await store.check()).endpoint == server.endpoint
+    assert (await store.check()).endpoint == shared_server.endpoint
     lease = await store.grant(30)
     assert await store.keep_alive(lease) == 30
     async with aclosing(store.watch("a")) as events:  # type: ignore[type-var]
@@ -29,19 +29,21 @@ async def test_the_first_endpoint_is_dead(server: EtcdServer) -> None:
     await store.close()
 
 
-async def test_the_first_endpoint_accepts_and_says_nothing(server: EtcdServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_first_endpoint_accepts_and_says_nothing(
+    shared_server: EtcdServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(etcd_client, "CONNECT_TIMEOUT", 0.5)
-
     mute = socket.create_server(("127.0.0.1", 0))
     port = mute.getsockname()[1]
-    store = EtcdStore([f"127.0.0.1:{port}", server.endpoint])
+    store = EtcdStore([f"127.0.0.1:{port}", shared_server.endpoint])
     # A write must not be lost or made twice because a server is mute.
-    assert await store.commit([Put("a", b"1")], [Absent("a")]) is not None
+    assert await store.commit([Put("mute", b"1")], [Absent("mute")]) is not None
     await store.close()
     mute.close()
 
 
-async def test_no_endpoint_answers() -> None:
+async def test_no_endpoint_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(etcd_client, "RETRY_WINDOW", 0.2)
     store = EtcdStore([f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"])
     for call in (
         store.get("a"),

@@ -40,9 +40,9 @@ def options(pki: Path, role: str = "server") -> list[str]:
     ]
 
 
-@pytest.fixture(params=["3.4", "3.5"])
-def secure(request: pytest.FixtureRequest, tmp_path: Path, pki: Path) -> Iterator[EtcdServer]:
-    etcd = EtcdServer(need(request.param), tmp_path, *options(pki), tls=True).start()
+@pytest.fixture(scope="module", params=["3.4", "3.5"])
+def secure(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, pki: Path) -> Iterator[EtcdServer]:
+    etcd = EtcdServer(need(request.param), tmp_path_factory.mktemp("etcd"), *options(pki), tls=True).start()
     yield etcd
     etcd.close()
 
@@ -88,8 +88,8 @@ async def test_a_server_with_another_hosts_certificate(tmp_path: Path, pki: Path
         server.close()
 
 
-async def test_tls_to_a_server_without(server: EtcdServer, pki: Path) -> None:
-    store = EtcdStore([server.endpoint], us(pki), tls=True)
+async def test_tls_to_a_server_without(shared_server: EtcdServer, pki: Path) -> None:
+    store = EtcdStore([shared_server.endpoint], us(pki), tls=True)
     with pytest.raises((MetadataUnavailable, MetadataRefused)):
         await store.get("a")
     await store.close()

@@ -15,8 +15,8 @@ from tests.p2pstore.metadata.servers import EtcdServer, etcdctl
 from tests.p2pstore.metadata.waiting import commit_until_it_works, following
 
 
-@pytest.fixture
-def guarded(server: EtcdServer) -> EtcdServer:
+@pytest.fixture(scope="module")
+def guarded(shared_server: EtcdServer) -> EtcdServer:
     for command in (
         "user add root:toor",
         "role add root",
@@ -27,8 +27,8 @@ def guarded(server: EtcdServer) -> EtcdServer:
         "user grant-role cake mooncake",
         "auth enable",
     ):
-        etcdctl(server, *command.split())
-    return server
+        etcdctl(shared_server, *command.split())
+    return shared_server
 
 
 async def test_the_right_password(guarded: EtcdServer) -> None:

@@ -82,18 +82,18 @@ def run(code: str, *arguments: str) -> str:
     return done.stdout
 
 
-async def their_view(server: EtcdServer) -> list[list[Any]]:
-    rows: list[list[Any]] = json.loads(await asyncio.to_thread(run, READ, str(server.port)))
+async def their_view(shared_server: EtcdServer) -> list[list[Any]]:
+    rows: list[list[Any]] = json.loads(await asyncio.to_thread(run, READ, str(shared_server.port)))
     return rows
 
 
-async def test_they_read_what_we_wrote(server: EtcdServer) -> None:
-    store = EtcdStore([server.endpoint])
+async def test_they_read_what_we_wrote(shared_server: EtcdServer) -> None:
+    store = EtcdStore([shared_server.endpoint])
     lease = await store.grant(60)
     await store.commit([Put("ours/a", b"\x00\xff"), Put("ours/ä", b"", lease), Put("ours/gone", b"x")])
     await store.commit([Put("ours/a", b"2"), Delete("ours/gone")])
-    items = (await store.scan("")).items
-    rows = await their_view(server)
+    items = (await store.scan("ours/")).items
+    rows = await their_view(shared_server)
     assert [row[:5] for row in rows] == [
         [item.key, item.value.hex(), item.create_revision, item.mod_revision, item.version] for item in items
     ]
@@ -103,11 +103,11 @@ async def test_they_read_what_we_wrote(server: EtcdServer) -> None:
     await store.close()
 
 
-async def test_we_see_what_they_write(server: EtcdServer) -> None:
-    store = EtcdStore([server.endpoint])
+async def test_we_see_what_they_write(shared_server: EtcdServer) -> None:
+    store = EtcdStore([shared_server.endpoint])
     events = store.watch("theirs/")
     assert isinstance(await following(events), Snapshot)
-    await asyncio.to_thread(run, WRITE, str(server.port))
+    await asyncio.to_thread(run, WRITE, str(shared_server.port))
     kept, gone, removed = [await following(events) for _ in range(3)]
     assert isinstance(kept, Changed)
     assert (kept.item.key, kept.item.value) == ("theirs/kept", b"\x00\xff")
