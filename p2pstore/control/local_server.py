@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from p2pstore.control.http_log import http_log
 from p2pstore.errors import MooncakeError, UsageError, to_wire
 from p2pstore.get import GetRequest
 from p2pstore.hashing import DIGEST_BYTES
@@ -70,7 +71,9 @@ class LocalServer:
         app.router.add_post("/v1/unregister", self._unregister)
         app.router.add_get("/v1/objects", self._objects)
         app.router.add_get("/v1/info", self._info)
-        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
+        self._runner = web.AppRunner(
+            app, access_log=None, logger=http_log, handler_cancellation=True, shutdown_timeout=1.0
+        )
 
     async def start(self, sock: socket.socket) -> None:
         """Serve on a listening Unix socket, which is closed in the end."""

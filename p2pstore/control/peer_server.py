@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from p2pstore.control.auth import HEADER, verify
+from p2pstore.control.http_log import http_log
 from p2pstore.control.peer_client import HEARTBEAT_SECONDS
 from p2pstore.errors import UsageError
 from p2pstore.records import encode
@@ -61,6 +62,7 @@ class PeerServer:
         self._runner = web.AppRunner(
             app,
             access_log=None,
+            logger=http_log,
             handler_cancellation=True,
             max_field_size=MAX_HEADER_BYTES,
             shutdown_timeout=SHUTDOWN_SECONDS,

@@ -1,0 +1,23 @@
+"""The logger that both HTTP servers give aiohttp: a stranger's malformed request is a line, not a traceback."""
+
+from __future__ import annotations
+
+import logging
+
+from aiohttp.http_exceptions import HttpProcessingError
+
+MAX_DETAIL = 120
+"""Characters of what was wrong; aiohttp quotes what was sent."""
+
+
+def _shorten(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, HttpProcessingError):
+        detail = ascii(error.message.partition("\n")[0])[:MAX_DETAIL]
+        record.msg, record.args, record.exc_info = f"a malformed request: {detail}", (), None
+        record.levelno, record.levelname = logging.INFO, logging.getLevelName(logging.INFO)
+    return True
+
+
+http_log = logging.getLogger(__name__)
+http_log.addFilter(_shorten)
