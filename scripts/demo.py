@@ -20,10 +20,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.table import Table
@@ -38,10 +37,6 @@ SPARE_BYTES = 256 * MIB
 """Room beside the two copies: etcd's log, the agents' records."""
 COMMAND_SECONDS = 600
 STOP_SECONDS = 30
-START_SECONDS = 3
-POLL_SECONDS = 0.2
-NOT_RUNNING = 3
-"""The exit status of 'node stop' where no agent runs."""
 
 MOONCAKE = str(Path(sys.executable).with_name("mooncake"))
 
@@ -54,7 +49,8 @@ class DemoFailed(Exception):
 
 def main() -> int:
     """Run the demonstration; the exit status."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as with Ctrl-C: clean up first
+    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
     try:
         size = size_from_environment()
         with workplace(size) as directory:
@@ -66,6 +62,13 @@ def main() -> int:
         console.print("interrupted; everything is stopped and removed", style="yellow")
         return 128 + signal.SIGINT
     return 0
+
+
+def interrupt(*_: object) -> NoReturn:
+    """End with the cleaning up, which an impatient second Ctrl-C does not interrupt."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def run(directory: Path, size: int) -> None:
@@ -107,11 +110,16 @@ def agent(directory: Path, home: str) -> Iterator[Any]:
 def run_command(command: list[str], directory: Path) -> dict[str, Any]:
     """The JSON that a command prints; ``DemoFailed`` with what it said when it fails."""
     environment, pipe = clean_environment(directory), subprocess.PIPE
-    with subprocess.Popen(command, cwd=directory, env=environment, stdout=pipe, stderr=pipe, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=directory, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+    ) as process:
         try:
             output, messages = process.communicate(timeout=COMMAND_SECONDS)
         except BaseException:
-            process.terminate()
+            # In a session of its own, Ctrl-C is ours alone to handle. An agent can be stopped once it has started.
+            if "start" not in command:
+                process.terminate()
+            process.wait(STOP_SECONDS)
             raise
     if process.returncode != 0:
         raise DemoFailed(f"'mooncake {command[3]}' ended with status {process.returncode}: {messages.strip()}")
@@ -126,19 +134,11 @@ def clean_environment(directory: Path) -> dict[str, str]:
 
 
 def stop(home: Path) -> None:
-    """End the agent of ``home`` and its etcd, if it has any; an impatient second Ctrl-C does not keep them alive."""
-    patient = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
+    """End the agent of ``home`` and its etcd, if it has any."""
+    if home.exists():
         command = [MOONCAKE, "--home", str(home), "node", "stop"]
-        environment, deadline = clean_environment(home.parent), time.monotonic() + START_SECONDS
-        # One whose start was interrupted is not there to be stopped yet.
-        while home.exists() and time.monotonic() < deadline:
-            ended = subprocess.run(command, env=environment, capture_output=True, timeout=STOP_SECONDS, check=False)
-            if ended.returncode != NOT_RUNNING:
-                break
-            time.sleep(POLL_SECONDS)
-    finally:
-        signal.signal(signal.SIGINT, patient)
+        environment = clean_environment(home.parent)
+        subprocess.run(command, env=environment, capture_output=True, timeout=STOP_SECONDS, check=False)
 
 
 @contextlib.contextmanager
