@@ -1,0 +1,129 @@
+"""The engine's settings, from upstream's own sources: ``MC_*`` variables, its programs' variables, ``mooncake.json``.
+
+A variable wins over the file, and that over the default. ``engine.variables`` says what each means.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from engine import mooncake_json
+from engine.errors import BadConfig
+from engine.mooncake_json import MooncakeJson
+from engine.variables import PROGRAM_VARIABLES, VARIABLES, Variable
+from engine.wire import LATEST_VERSION
+
+CONFIG_PATH = "MOONCAKE_CONFIG_PATH"
+"""The variable that names ``mooncake.json``."""
+
+DEFAULT_ORIGIN = "default"
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """Every setting; None where nobody said anything and there is no default. ``origins``: where each value came from.
+
+    ``metadata_server`` has its scheme, or is ``P2PHANDSHAKE``. ``local_hostname`` may have a port. Timeouts are in
+    seconds, ``slice_size`` in bytes.
+    """
+
+    local_hostname: str | None = None
+    metadata_server: str | None = None
+    protocol: str | None = None
+    device_name: str | None = None
+    bind_address: str | None = None
+    min_port: int | None = None
+    max_port: int | None = None
+    lanes: int = 4
+    slice_size: int = 1 << 20
+    retries: int = 9
+    connect_timeout: float = 5.0
+    stall_timeout: float = 30.0
+    protocol_version: int = LATEST_VERSION
+    transfer_timeout: float | None = None
+    legacy_rpc_port: bool = False
+    cluster_id: str = ""
+    cache_descriptors: bool = True
+    force_tcp: bool = False
+    topology_file: Path | None = None
+    log_level: str | None = None
+    file: MooncakeJson | None = None
+    origins: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None, *, cwd: Path | None = None) -> EngineSettings:
+        """Gather them; relative paths start from ``cwd``. Raises ``BadConfig``, which names variable or file."""
+        environ = os.environ if environ is None else environ
+        values: dict[str, Any] = {}
+        origins: dict[str, str] = {}
+        found = None
+        if environ.get(CONFIG_PATH):
+            found = mooncake_json.read(_absolute(environ[CONFIG_PATH], cwd))
+            for name in ("local_hostname", "protocol", "device_name", "metadata_server"):
+                value = found.metadata_url if name == "metadata_server" else getattr(found, name)
+                if value:
+                    values[name], origins[name] = value, f"{found.file}, {name}"
+        for variable in (*PROGRAM_VARIABLES, *VARIABLES):
+            text = environ.get(variable.name)
+            if variable.field and text:
+                values[variable.field] = _parse(variable, text, cwd)
+                origins[variable.field] = f"environment {variable.name}"
+        if "metadata_server" in values:
+            values["metadata_server"] = mooncake_json.with_scheme(values["metadata_server"])
+        settings = cls(file=found, origins=origins, **values)
+        _check_ports(settings)
+        return settings
+
+    @property
+    def ports(self) -> range | None:
+        """The ports to listen on; None for any. One bound alone takes upstream's default for the other."""
+        if self.min_port is None and self.max_port is None:
+            return None
+        low = self.min_port if self.min_port is not None else min(DEFAULT_PORTS[0], self.max_port or DEFAULT_PORTS[0])
+        high = self.max_port if self.max_port is not None else max(DEFAULT_PORTS[1], low)
+        return range(low, high + 1)
+
+    def shown(self) -> list[tuple[str, str | int | float | bool | None, str]]:
+        """Name, value and origin of every setting."""
+        rows: list[tuple[str, str | int | float | bool | None, str]] = []
+        for each in fields(self):
+            if each.name not in {"file", "origins"}:
+                value = getattr(self, each.name)
+                shown = str(value) if isinstance(value, Path) else value
+                rows.append((each.name, shown, self.origins.get(each.name, DEFAULT_ORIGIN)))
+        return rows
+
+
+DEFAULT_PORTS = (15000, 17000)
+"""Upstream's bounds of the ports, which count here once one of the two is set."""
+
+
+def concerns(environ: Mapping[str, str]) -> bool:
+    """Whether an environment says anything to the engine; cheap."""
+    return any(name in environ for name in _NAMES)
+
+
+_NAMES = frozenset({CONFIG_PATH, *(each.name for each in (*PROGRAM_VARIABLES, *VARIABLES) if each.field)})
+
+
+def _absolute(text: str, cwd: Path | None) -> Path:
+    return Path(os.path.normpath((cwd or Path.cwd()) / os.path.expanduser(text)))
+
+
+def _parse(variable: Variable, text: str, cwd: Path | None) -> Any:
+    try:
+        value = variable.parse(text)
+    except ValueError as error:
+        raise BadConfig(origin=f"environment {variable.name}", detail=str(error)) from None
+    return _absolute(text, cwd) if isinstance(value, Path) else value
+
+
+def _check_ports(settings: EngineSettings) -> None:
+    if settings.ports is not None and not settings.ports:
+        origin = settings.origins.get("max_port") or settings.origins["min_port"]
+        detail = f"there is no port between {settings.ports.start} and {settings.ports.stop - 1}"
+        raise BadConfig(origin=origin, detail=detail)

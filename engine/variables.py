@@ -1,0 +1,260 @@
+"""Upstream's ``MC_*`` variables: which have a meaning here, what it is, and why the others have none.
+
+The table is what ``engine.settings`` reads and what ``docs/environment.md`` is generated from. Ranges and defaults are
+those of upstream's ``config.cpp`` and ``tcp_transport.cpp``, unless a default is ours, which is then said.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One variable. ``field`` is that of ``EngineSettings`` which it sets; empty where there is none.
+
+    ``parse`` turns its text into the field's value, or raises ``ValueError`` with a sentence. ``used`` marks one that
+    is read where it is needed instead. ``says`` is what it does here, or why it is ignored.
+    """
+
+    name: str
+    group: str
+    says: str
+    field: str = ""
+    parse: Callable[[str], Any] = str
+    used: bool = False
+
+    @property
+    def honoured(self) -> bool:
+        """Whether it has an effect here."""
+        return self.used or bool(self.field)
+
+
+def integer(low: int, high: int) -> Callable[[str], int]:
+    """A parser of whole numbers between two bounds."""
+
+    def parse(text: str) -> int:
+        if not (text.strip().isascii() and text.strip().lstrip("-").isdigit()):
+            raise ValueError(f"{text!r} is not a whole number")
+        value = int(text)
+        if not low <= value <= high:
+            raise ValueError(f"{value} is not between {low} and {high}")
+        return value
+
+    return parse
+
+
+def seconds(low: float, high: float) -> Callable[[str], float]:
+    """A parser of whole seconds."""
+    whole = integer(int(low), int(high))
+    return lambda text: float(whole(text))
+
+
+def given(_: str) -> bool:
+    """Set to anything is on: so upstream reads its switches."""
+    return True
+
+
+def address(text: str) -> str:
+    """An IP address, as upstream demands it here."""
+    try:
+        return str(ipaddress.ip_address(text.strip()))
+    except ValueError:
+        raise ValueError(f"{text!r} is no IP address") from None
+
+
+def log_level(text: str) -> str:
+    """Upstream's level under Python's name."""
+    level = {"TRACE": "DEBUG", "INFO": "INFO", "WARNING": "WARNING", "ERROR": "ERROR"}.get(text.strip().upper())
+    if level is None:
+        raise ValueError(f"{text!r} is none of TRACE, INFO, WARNING, ERROR")
+    return level
+
+
+def protocol_version(text: str) -> int:
+    """1 holds back version 2; upstream takes any other value for no wish at all."""
+    return 1 if text.strip() == "1" else 2
+
+
+def transfer_timeout(text: str) -> float:
+    """Whole seconds, raised to 5 as upstream does."""
+    return float(max(integer(1, MAX_TRANSFER_TIMEOUT)(text), 5))
+
+
+def off(_: str) -> bool:
+    """Set to anything switches something off."""
+    return False
+
+
+def cluster_id(text: str) -> str:
+    """One part of a key."""
+    if "/" in text.strip("/") or not text.strip("/"):
+        raise ValueError(f"{text!r} is no single part of a key")
+    return text.strip("/")
+
+
+MAX_PORT = 65535
+MAX_TRANSFER_TIMEOUT = 30 * 24 * 3600
+"""Seconds."""
+
+MAX_SLICE_SIZE = 1 << 40
+"""Bytes; one request has no more."""
+MAX_TIMEOUT = 3599
+"""Seconds, of every timeout here; upstream's own bound."""
+
+_NO_RDMA = "there is no RDMA transport yet"
+_NO_QUEUE = "a transfer waits for a free connection; there is no queue whose length could be bounded"
+_HARDWARE = "there is no such transport"
+
+VARIABLES: tuple[Variable, ...] = (
+    Variable(
+        "MC_TCP_BIND_ADDRESS",
+        "control",
+        "the address that peers are told; sets the store's `advertise` where the agent listens on more than loopback",
+        "bind_address",
+        address,
+    ),
+    Variable("MC_MIN_RPC_PORT", "control", "first port to listen on, with MC_MAX_RPC_PORT; unset: any free port",
+             "min_port", integer(1, MAX_PORT)),
+    Variable("MC_MAX_RPC_PORT", "control", "last port to listen on; unset: any free port",
+             "max_port", integer(1, MAX_PORT)),
+    Variable("MC_HANDSHAKE_PORT", "control", "ports are chosen between MC_MIN_RPC_PORT and MC_MAX_RPC_PORT"),
+    Variable(
+        "MC_HANDSHAKE_CONNECT_TIMEOUT",
+        "control",
+        "seconds to connect to a peer, 5 by default",
+        "connect_timeout",
+        seconds(1, MAX_TIMEOUT),
+    ),
+    Variable("MC_HANDSHAKE_LISTEN_BACKLOG", "control", "the backlog is 1024, larger than upstream's"),
+    Variable("MC_HANDSHAKE_MAX_LENGTH", "control", "messages are bounded at upstream's default, 1 MiB"),
+    Variable(
+        "MC_LEGACY_RPC_PORT_BINDING",
+        "control",
+        "set to anything: with a metadata server, too, the handshake listens on the port of the local host name",
+        "legacy_rpc_port",
+        given,
+    ),
+    Variable("MC_RDMA_BIND_ADDRESS", "control", _NO_RDMA),
+    Variable("MC_USE_IPV6", "control", "listening on :: takes both; name an address with --listen or --advertise"),
+    Variable(
+        "MC_TCP_LANES_PER_PEER",
+        "TCP",
+        "connections to each peer, 4 by default; sets the store's `connections`, too, whose default is 2",
+        "lanes",
+        integer(1, 16),
+    ),
+    Variable("MC_TCP_ENABLE_CONNECTION_POOL", "TCP", "connections are always kept for the next request"),
+    Variable("MC_TCP_MAX_QUEUED_TRANSFERS_PER_PEER", "TCP", _NO_QUEUE),
+    Variable("MC_TCP_MAX_PENDING_ADMISSIONS_PER_PEER", "TCP", _NO_QUEUE),
+    Variable("MC_TCP_ADMISSION_TIMEOUT_MS", "TCP", _NO_QUEUE),
+    Variable("MC_TCP_SLICE_SIZE", "TCP", "pieces of a request are cut by MC_SLICE_SIZE"),
+    Variable(
+        "MC_TCP_STATUS_TIMEOUT_SEC",
+        "TCP",
+        "seconds without a byte after which a peer counts as stalled, 30 by default; the store's gets have 20",
+        "stall_timeout",
+        seconds(1, MAX_TIMEOUT),
+    ),
+    Variable("MC_TCP_PROTO", "TCP", "1: speak version 1 to every peer", "protocol_version", protocol_version),
+    Variable("MC_FORCE_TCP", "select", "set to anything: sets `transport` to tcp", "force_tcp", given),
+    Variable("MC_FORCE_HCA", "select", _NO_RDMA),
+    Variable("MC_FORCE_MNNVL", "select", _HARDWARE),
+    Variable("MC_INTRANODE_NVLINK", "select", _HARDWARE),
+    Variable("MC_INTRA_NVLINK", "select", _HARDWARE),
+    Variable("MC_USE_TENT", "select", "there is one engine"),
+    Variable("MC_TENT_CONF", "select", "there is one engine"),
+    Variable(
+        "MC_CUSTOM_TOPO_JSON",
+        "select",
+        "file of the priority matrix that `mooncake topology` shows, unless --nic-priority-matrix names another",
+        "topology_file",
+        Path,
+    ),
+    Variable(
+        "MC_SLICE_SIZE",
+        "transfer",
+        "bytes of a piece of a request, which one connection moves; 1 MiB by default (upstream: 64 KiB)",
+        "slice_size",
+        integer(1, MAX_SLICE_SIZE),
+    ),
+    Variable("MC_FRAGMENT_RATIO", "transfer", "the last piece of a request is as long as it is"),
+    Variable(
+        "MC_RETRY_CNT",
+        "transfer",
+        "further attempts at a failed piece, 9 by default; the store's gets turn to other peers instead",
+        "retries",
+        integer(1, 127),
+    ),
+    Variable("MC_SLICE_TIMEOUT", "transfer", "MC_TCP_STATUS_TIMEOUT_SEC bounds the wait for a peer"),
+    Variable(
+        "MC_TRANSFER_TIMEOUT",
+        "transfer",
+        "seconds for a synchronous transfer, at least 5; unset: as long as bytes arrive (upstream: 30)",
+        "transfer_timeout",
+        transfer_timeout,
+    ),
+    Variable("MC_PATH_ROUNDROBIN", "transfer", "cards that reach a peer equally well always take turns"),
+    Variable("MC_CONN_PAUSE_TTL_MS", "transfer", "a peer that failed waits for a time that doubles"),
+    Variable(
+        "MC_METADATA_CLUSTER_ID",
+        "metadata",
+        "part of the keys of segments, as upstream's; the store's own keys do not have it",
+        "cluster_id",
+        cluster_id,
+    ),
+    Variable("MC_REDIS_USERNAME", "metadata", "user for segments in redis://", used=True),
+    Variable("MC_REDIS_PASSWORD", "metadata", "password for segments in redis://", used=True),
+    Variable("MC_REDIS_DB_INDEX", "metadata", "database for segments in redis://", used=True),
+    Variable(
+        "MC_DISABLE_METACACHE",
+        "metadata",
+        "set to anything: ask for a segment's descriptor at each open, not only after a failure",
+        "cache_descriptors",
+        off,
+    ),
+    Variable(
+        "MC_TE_METADATA_REFRESH_INTERVAL_SECONDS",
+        "metadata",
+        "a descriptor is read again when a connection fails, and with MC_DISABLE_METACACHE at each open",
+    ),
+    Variable(
+        "MC_LOG_LEVEL",
+        "observe",
+        "the agent's log level (TRACE, INFO, WARNING, ERROR), unless MOONCAKE_LOG_LEVEL says another",
+        "log_level",
+        log_level,
+    ),
+    Variable("MC_LOG_DIR", "observe", "the agent's log is in its home: `mooncake node logs`"),
+    Variable("MC_TE_METRIC", "observe", "`mooncake node status` tells what was served"),
+    Variable("MC_TE_METRIC_INTERVAL_SECONDS", "observe", "`mooncake node status` tells what was served"),
+    *(
+        Variable(name, "RDMA", _NO_RDMA)
+        for name in (
+            "MC_IB_PORT", "MC_GID_INDEX", "MC_PKEY_INDEX", "MC_MTU", "MC_IB_TC", "MC_IB_SL",
+            "MC_IB_PCI_RELAXED_ORDERING", "MC_MAX_MR_SIZE", "MC_ENABLE_PARALLEL_REG_MR", "MC_NUM_QP_PER_EP",
+            "MC_MAX_WR", "MC_MAX_SGE", "MC_MAX_INLINE", "MC_NUM_CQ_PER_CTX", "MC_MAX_CQE_PER_CTX",
+            "MC_MAX_EP_PER_CTX", "MC_WORKERS_PER_CTX", "MC_ENDPOINT_STORE_TYPE",
+        )
+    ),
+)  # fmt: skip
+"""Every variable of upstream's documentation and of its transfer engine's table."""
+
+PROGRAM_VARIABLES: tuple[Variable, ...] = (
+    Variable("MOONCAKE_CONFIG_PATH", "program", "names `mooncake.json`; see below", used=True),
+    Variable("MOONCAKE_TE_META_DATA_SERVER", "program", "as `metadata_server` of mooncake.json", "metadata_server"),
+    Variable("MOONCAKE_LOCAL_HOSTNAME", "program", "as `local_hostname` of mooncake.json", "local_hostname"),
+    Variable("MOONCAKE_PROTOCOL", "program", "as `protocol` of mooncake.json", "protocol"),
+    Variable("MOONCAKE_DEVICE", "program", "as `device_name` of mooncake.json", "device_name"),
+    Variable("MOONCAKE_MASTER", "program", "the address of Mooncake Store's master, which nothing here asks"),
+    Variable("MOONCAKE_GLOBAL_SEGMENT_SIZE", "program", "Mooncake Store's"),
+    Variable("MOONCAKE_LOCAL_BUFFER_SIZE", "program", "Mooncake Store's"),
+    Variable("MOONCAKE_OFFLOAD_ENABLED", "program", "Mooncake Store's"),
+    Variable("MOONCAKE_OFFLOAD_FILE_STORAGE_PATH", "program", "Mooncake Store's"),
+    Variable("MOONCAKE_TENANT_ID", "program", "Mooncake Store's"),
+)
+"""What upstream's Python programs read instead of mooncake.json."""
