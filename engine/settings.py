@@ -22,6 +22,9 @@ CONFIG_PATH = "MOONCAKE_CONFIG_PATH"
 
 DEFAULT_ORIGIN = "default"
 
+SECRETS = frozenset({"redis_password"})
+"""Settings whose value is not shown."""
+
 
 @dataclass(frozen=True)
 class EngineSettings:
@@ -35,7 +38,7 @@ class EngineSettings:
     metadata_server: str | None = None
     protocol: str | None = None
     device_name: str | None = None
-    bind_address: str | None = None
+    advertise: str | None = None
     min_port: int | None = None
     max_port: int | None = None
     lanes: int = 4
@@ -44,10 +47,10 @@ class EngineSettings:
     connect_timeout: float = 5.0
     stall_timeout: float = 30.0
     protocol_version: int = LATEST_VERSION
-    transfer_timeout: float | None = None
-    legacy_rpc_port: bool = False
-    cluster_id: str = ""
-    cache_descriptors: bool = True
+    cluster: str = ""
+    redis_username: str | None = None
+    redis_password: str | None = field(default=None, repr=False)
+    redis_db: int = 0
     force_tcp: bool = False
     topology_file: Path | None = None
     log_level: str | None = None
@@ -55,7 +58,7 @@ class EngineSettings:
     origins: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def from_environment(cls, environ: Mapping[str, str] | None = None, *, cwd: Path | None = None) -> EngineSettings:
+    def load(cls, environ: Mapping[str, str] | None = None, *, cwd: Path | None = None) -> EngineSettings:
         """Gather them; relative paths start from ``cwd``. Raises ``BadConfig``, which names variable or file."""
         environ = os.environ if environ is None else environ
         values: dict[str, Any] = {}
@@ -88,11 +91,13 @@ class EngineSettings:
         return range(low, high + 1)
 
     def shown(self) -> list[tuple[str, str | int | float | bool | None, str]]:
-        """Name, value and origin of every setting."""
+        """Name, value and origin of every setting; of a password it is only said that it is set."""
         rows: list[tuple[str, str | int | float | bool | None, str]] = []
         for each in fields(self):
             if each.name not in {"file", "origins"}:
                 value = getattr(self, each.name)
+                if each.name in SECRETS and value is not None:
+                    value = "set, not shown"
                 shown = str(value) if isinstance(value, Path) else value
                 rows.append((each.name, shown, self.origins.get(each.name, DEFAULT_ORIGIN)))
         return rows

@@ -80,17 +80,7 @@ def protocol_version(text: str) -> int:
     return 1 if text.strip() == "1" else 2
 
 
-def transfer_timeout(text: str) -> float:
-    """Whole seconds, raised to 5 as upstream does."""
-    return float(max(integer(1, MAX_TRANSFER_TIMEOUT)(text), 5))
-
-
-def off(_: str) -> bool:
-    """Set to anything switches something off."""
-    return False
-
-
-def cluster_id(text: str) -> str:
+def cluster(text: str) -> str:
     """One part of a key."""
     if "/" in text.strip("/") or not text.strip("/"):
         raise ValueError(f"{text!r} is no single part of a key")
@@ -98,9 +88,6 @@ def cluster_id(text: str) -> str:
 
 
 MAX_PORT = 65535
-MAX_TRANSFER_TIMEOUT = 30 * 24 * 3600
-"""Seconds."""
-
 MAX_SLICE_SIZE = 1 << 40
 """Bytes; one request has no more."""
 MAX_TIMEOUT = 3599
@@ -115,7 +102,7 @@ VARIABLES: tuple[Variable, ...] = (
         "MC_TCP_BIND_ADDRESS",
         "control",
         "the address that peers are told; sets the store's `advertise` where the agent listens on more than loopback",
-        "bind_address",
+        "advertise",
         address,
     ),
     Variable("MC_MIN_RPC_PORT", "control", "first port to listen on, with MC_MAX_RPC_PORT; unset: any free port",
@@ -132,13 +119,7 @@ VARIABLES: tuple[Variable, ...] = (
     ),
     Variable("MC_HANDSHAKE_LISTEN_BACKLOG", "control", "the backlog is 1024, larger than upstream's"),
     Variable("MC_HANDSHAKE_MAX_LENGTH", "control", "messages are bounded at upstream's default, 1 MiB"),
-    Variable(
-        "MC_LEGACY_RPC_PORT_BINDING",
-        "control",
-        "set to anything: with a metadata server, too, the handshake listens on the port of the local host name",
-        "legacy_rpc_port",
-        given,
-    ),
+    Variable("MC_LEGACY_RPC_PORT_BINDING", "control", "a port is bound before it is told to anybody"),
     Variable("MC_RDMA_BIND_ADDRESS", "control", _NO_RDMA),
     Variable("MC_USE_IPV6", "control", "listening on :: takes both; name an address with --listen or --advertise"),
     Variable(
@@ -191,36 +172,22 @@ VARIABLES: tuple[Variable, ...] = (
         integer(1, 127),
     ),
     Variable("MC_SLICE_TIMEOUT", "transfer", "MC_TCP_STATUS_TIMEOUT_SEC bounds the wait for a peer"),
-    Variable(
-        "MC_TRANSFER_TIMEOUT",
-        "transfer",
-        "seconds for a synchronous transfer, at least 5; unset: as long as bytes arrive (upstream: 30)",
-        "transfer_timeout",
-        transfer_timeout,
-    ),
+    Variable("MC_TRANSFER_TIMEOUT", "transfer", "a transfer may take as long as bytes arrive"),
     Variable("MC_PATH_ROUNDROBIN", "transfer", "cards that reach a peer equally well always take turns"),
     Variable("MC_CONN_PAUSE_TTL_MS", "transfer", "a peer that failed waits for a time that doubles"),
     Variable(
         "MC_METADATA_CLUSTER_ID",
         "metadata",
         "part of the keys of segments, as upstream's; the store's own keys do not have it",
-        "cluster_id",
-        cluster_id,
+        "cluster",
+        cluster,
     ),
-    Variable("MC_REDIS_USERNAME", "metadata", "user for segments in redis://", used=True),
-    Variable("MC_REDIS_PASSWORD", "metadata", "password for segments in redis://", used=True),
-    Variable("MC_REDIS_DB_INDEX", "metadata", "database for segments in redis://", used=True),
+    Variable("MC_REDIS_USERNAME", "metadata", "user for segments in redis://", "redis_username"),
+    Variable("MC_REDIS_PASSWORD", "metadata", "password for segments in redis://", "redis_password"),
+    Variable("MC_REDIS_DB_INDEX", "metadata", "database for segments in redis://", "redis_db", integer(0, 255)),
+    Variable("MC_DISABLE_METACACHE", "metadata", "a descriptor is read again when a connection fails"),
     Variable(
-        "MC_DISABLE_METACACHE",
-        "metadata",
-        "set to anything: ask for a segment's descriptor at each open, not only after a failure",
-        "cache_descriptors",
-        off,
-    ),
-    Variable(
-        "MC_TE_METADATA_REFRESH_INTERVAL_SECONDS",
-        "metadata",
-        "a descriptor is read again when a connection fails, and with MC_DISABLE_METACACHE at each open",
+        "MC_TE_METADATA_REFRESH_INTERVAL_SECONDS", "metadata", "a descriptor is read again when a connection fails"
     ),
     Variable(
         "MC_LOG_LEVEL",
