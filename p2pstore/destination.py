@@ -298,13 +298,13 @@ def same_content(
 
 def _check_parent(path: Path) -> None:
     try:
-        there = stat.S_ISDIR(path.parent.stat().st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        there = False
+        mode = path.parent.stat().st_mode
+    except FileNotFoundError:
+        raise PathNotFound(path=path.parent) from None
     except OSError as error:
         raise StorageError(path=path.parent, detail=words(error)) from None
-    if not there:
-        raise PathNotFound(path=path.parent)
+    if not stat.S_ISDIR(mode):
+        raise StorageError(path=path.parent, detail="not a directory")
 
 
 def _directory(path: Path) -> None:

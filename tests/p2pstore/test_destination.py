@@ -342,10 +342,10 @@ def test_a_link_in_the_place_of_the_partial_form_is_not_followed(path: Path, man
 
 def test_no_such_directory(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    for path in (tmp_path / "none" / "x", tmp_path / "file" / "x"):
-        with pytest.raises(PathNotFound) as caught:
-            FileDestination(path, FILE, "n")
-        assert caught.value.fields["path"] == path.parent
+    for parent, kind in ((tmp_path / "none", PathNotFound), (tmp_path / "file", StorageError)):
+        with pytest.raises(kind) as caught:
+            FileDestination(parent / "x", FILE, "n")
+        assert caught.value.fields["path"] == parent
 
 
 def test_impossible_destinations(tmp_path: Path) -> None:
