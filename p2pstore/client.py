@@ -183,10 +183,12 @@ class AgentClient:
         try:
             try:
                 connection.connect()
-            except (FileNotFoundError, ConnectionRefusedError, PathNotFound):
+            except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError, PathNotFound):
                 raise AgentNotRunning(home=self.home.root) from None
-            except PermissionError as error:
-                raise StorageError(path=self.home.socket, detail=error.strerror) from error
+            except (TimeoutError, ConnectionError):
+                raise
+            except OSError as error:
+                raise StorageError(path=self.home.socket, detail=error.strerror or error) from error
             connection.sock.settimeout(timeout)
             encoded = None if body is None else json.dumps(body).encode()
             connection.request(method, target, encoded, {"Content-Type": "application/json"} if encoded else {})
