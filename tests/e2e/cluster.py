@@ -88,10 +88,12 @@ class Done:
 class Running:
     """A command that runs meanwhile, in a process group of its own."""
 
-    def __init__(self, cluster: Cluster, arguments: Sequence[str], environment: dict[str, str]) -> None:
+    def __init__(
+        self, cluster: Cluster, arguments: Sequence[str], environment: dict[str, str], prefix: Sequence[str] = ()
+    ) -> None:
         self.arguments = arguments
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "mooncake_cli", *arguments],
+            [*prefix, sys.executable, "-m", "mooncake_cli", *arguments],
             env=environment,
             cwd=cluster.work,
             stdin=subprocess.DEVNULL,
@@ -139,12 +141,12 @@ class Agent:
 
     # Commands
 
-    def begin(self, *arguments: object) -> Running:
-        """Start a command on this home."""
+    def begin(self, *arguments: object, prefix: Sequence[str] = ()) -> Running:
+        """Start a command on this home; ``prefix`` is a program that runs it, such as ``setpriv``."""
         given = ["--home", str(self.home)]
         if self.metadata is not None:
             given += ["--metadata", self.metadata]
-        return Running(self.cluster, [*given, *map(str, arguments)], self.environment)
+        return Running(self.cluster, [*given, *map(str, arguments)], self.environment, prefix)
 
     def run(self, *arguments: object, timeout: float = COMMAND_TIMEOUT) -> Done:
         """Run a command on this home to its end, whatever its status."""
@@ -221,7 +223,7 @@ class Agent:
         """The end of its agent's log, for a failed assertion's message."""
         try:
             text = (self.home / "log" / "agent.log").read_text(errors="replace")
-        except FileNotFoundError:
+        except OSError:
             return f"{self.name} has no log"
         return f"--- log of {self.name}\n{text[-4000:]}"
 
@@ -275,6 +277,10 @@ class Etcd:
             self._process.kill()
             self._process.wait()
 
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
     def wipe(self) -> None:
         """Lose all that it knew."""
         shutil.rmtree(self.data)
@@ -299,7 +305,8 @@ class Cluster:
             "XDG_STATE_HOME": str(root / "state"),
             "XDG_RUNTIME_DIR": str(root / "runtime"),
             "PYTHONPATH": str(ROOT),
-            "PYTHONWARNINGS": "error",
+            # A command that started an agent ends before the agent does: that is what it is for.
+            "PYTHONWARNINGS": "error,ignore:subprocess:ResourceWarning",
             "MOONCAKE_LEASE_TTL": str(LEASE_TTL),
             MARK: self.mark,
         }
