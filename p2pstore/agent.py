@@ -20,6 +20,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from engine.settings import EngineSettings
 from p2pstore.agent_options import credentials, node_options
 from p2pstore.config import Settings
 from p2pstore.control.local_server import LocalServer
@@ -150,7 +151,7 @@ async def _main(home: Home, settings: Settings) -> None:
 def _log_to_stderr() -> None:
     logging.basicConfig(
         stream=sys.stderr,
-        level=os.environ.get("MOONCAKE_LOG_LEVEL", "INFO").upper(),
+        level=os.environ.get("MOONCAKE_LOG_LEVEL", "").upper() or EngineSettings.load().log_level or "INFO",
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
 

@@ -3,6 +3,8 @@
 A flag wins over the environment (``MOONCAKE_<KEY>``), that over the project file (``mooncake.toml`` in the current
 directory, not in its parents), that over the user's file (``$XDG_CONFIG_HOME/mooncake/config.toml``, or the one that
 ``--config`` or ``MOONCAKE_CONFIG`` names instead), that over ``/etc/mooncake/config.toml``, that over the default.
+What Mooncake's own configuration says counts too (``p2pstore.upstream_config``): its variables below ours and above the
+files, its ``mooncake.json`` below the files.
 
 Relative paths in a file are relative to the file; elsewhere to the current directory. A secret's text is taken from the
 environment or from a file that a ``*_file`` key names, never from a flag or a configuration file.
@@ -16,11 +18,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from p2pstore.errors import BadConfig, BadName, UsageError
 from p2pstore.names import check_node_name
 from p2pstore.units import format_size, parse_size
+
+if TYPE_CHECKING:
+    from p2pstore.upstream_config import Given
 
 SYSTEM_FILE = Path("/etc/mooncake/config.toml")
 PROJECT_FILE = "mooncake.toml"
@@ -247,10 +252,13 @@ class Settings:
         config = None if config is None else Path(os.path.normpath(cwd / config.expanduser()))
         values: dict[str, Any] = {key.name: key.default for key in KEYS.values()}
         origins = dict.fromkeys(KEYS, DEFAULT_ORIGIN)
+        upstream = _upstream(environ, cwd)
+        _take(upstream, values, origins, cwd, by_environment=False)
         user = _user_file(environ) if config is None else config
         for file, required in ((system, False), (user, config is not None), (cwd / PROJECT_FILE, False)):
             for name, value in _read_file(file, required=required).items():
                 values[name], origins[name] = value, str(file)
+        _take(upstream, values, origins, cwd, by_environment=True)
         for name, key in KEYS.items():
             if environ.get(key.variable):
                 origins[name] = f"environment {key.variable}"
@@ -259,6 +267,7 @@ class Settings:
             if flag is not None:
                 origins[name] = f"option {key.option}"
                 values[name] = _parse_flag(key, flag, cwd)
+        _keep_to_loopback(values, origins, upstream)
         secrets = {name: environ[variable] for name, (variable, _) in SECRETS.items() if environ.get(variable)}
         return cls(origins=origins, config=config, given_secrets=secrets, **values)
 
@@ -307,6 +316,8 @@ class Settings:
                 result[key.variable] = str(value).lower() if isinstance(value, bool) else str(value)
         if self.config is not None:
             result["MOONCAKE_CONFIG"] = str(self.config)
+        if result.get("MOONCAKE_CONFIG_PATH"):
+            result["MOONCAKE_CONFIG_PATH"] = os.path.abspath(os.path.expanduser(result["MOONCAKE_CONFIG_PATH"]))
         return result
 
 
@@ -316,6 +327,34 @@ def _current_directory() -> Path:
         return Path.cwd()
     except FileNotFoundError:
         return Path("/")
+
+
+def _upstream(environ: Mapping[str, str], cwd: Path) -> list[Given]:
+    from engine.settings import concerns  # noqa: PLC0415 - most machines are not told anything there
+
+    if not concerns(environ):
+        return []
+    from p2pstore.upstream_config import upstream_settings  # noqa: PLC0415 - as above
+
+    return upstream_settings(environ, cwd)
+
+
+def _take(
+    upstream: Sequence[Given], values: dict[str, Any], origins: dict[str, str], cwd: Path, *, by_environment: bool
+) -> None:
+    for given in upstream:
+        if given.by_environment is by_environment:
+            values[given.key] = _parse(KEYS[given.key], given.text, cwd, given.origin)
+            origins[given.key] = given.origin
+
+
+def _keep_to_loopback(values: dict[str, Any], origins: dict[str, str], upstream: Sequence[Given]) -> None:
+    """Do not tell others upstream's address of this machine where nobody listens on it."""
+    if origins["advertise"] in {given.origin for given in upstream if given.key == "advertise"}:
+        from engine.sockets import is_loopback  # noqa: PLC0415 - as above
+
+        if is_loopback(parse_address(values["listen"])[0]):
+            values["advertise"], origins["advertise"] = None, DEFAULT_ORIGIN
 
 
 def _user_file(environ: Mapping[str, str]) -> Path:

@@ -10,6 +10,8 @@ from mooncake_cli.invocation import Invocation
 from mooncake_cli.output import Column
 from mooncake_cli.text import printable
 
+Value = str | int | float | bool | None
+
 EXAMPLES = {"show": ("mooncake config show", "mooncake config show --origin")}
 
 
@@ -19,12 +21,19 @@ def show(
 ) -> None:
     """Show every setting.
 
-    An option wins over the environment (MOONCAKE_KEY), that over ./mooncake.toml, that over the user's config.toml
-    (or --config FILE), that over /etc/mooncake/config.toml. Of secrets it is only said that they are set.
+    An option wins over the environment (MOONCAKE_KEY, then Mooncake's own MC_ variables), that over ./mooncake.toml,
+    that over the user's config.toml (or --config FILE), that over /etc/mooncake/config.toml, that over the
+    mooncake.json that MOONCAKE_CONFIG_PATH names. What begins with "engine." comes from Mooncake's own sources alone.
+    Of secrets it is only said that they are set.
     """
+    from engine.settings import EngineSettings  # noqa: PLC0415 - no other command needs all of them
+
     invocation: Invocation = ctx.obj
     output = invocation.output
-    rows = invocation.settings().shown()
+    rows: list[tuple[str, Value, str]] = [
+        *invocation.settings().shown(),
+        *((f"engine.{name}", value, source) for name, value, source in EngineSettings.load().shown()),
+    ]
     if origin:
         document: dict[str, object] = {key: {"value": value, "origin": source} for key, value, source in rows}
     else:
@@ -37,7 +46,7 @@ def show(
     output.data(document, human=human, quiet=(f"{key}={_shown(value)}" for key, value, _ in rows if value is not None))
 
 
-def _shown(value: str | int | bool | None) -> str:  # noqa: FBT001 - a value to show
+def _shown(value: Value) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return "-" if value is None else printable(value)

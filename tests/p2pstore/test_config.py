@@ -135,8 +135,9 @@ def test_a_current_directory_that_was_removed_holds_no_file(tmp_path: Path, monk
     monkeypatch.chdir(tmp_path)
 
 
-def test_variables_of_the_real_engine_are_left_alone(load) -> None:
-    assert load(MOONCAKE_PROTOCOL="rdma", MOONCAKE_MASTER="h:1", MOONCAKE_CONFIG_PATH="/x").zone is None
+def test_variables_of_mooncake_store_are_left_alone(load) -> None:
+    settings = load(MOONCAKE_MASTER="h:1", MOONCAKE_TENANT_ID="x", MOONCAKE_LOCAL_BUFFER_SIZE="big", MC_IB_PORT="x")
+    assert set(settings.origins.values()) == {"default"}
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"#" * (MAX_FILE_BYTES + 1)])
