@@ -8,6 +8,7 @@ process with that mark and ends it, so that nothing outlives a test, however it 
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import json
 import os
 import random
@@ -431,6 +432,23 @@ def tree(root: Path) -> dict[str, bytes | None]:
     if root.is_file():
         return {"": root.read_bytes()}
     return {str(p.relative_to(root)): None if p.is_dir() else p.read_bytes() for p in sorted(root.rglob("*"))}
+
+
+def same(one: Path, other: Path) -> bool:
+    """Whether two files or directories are equal, byte for byte, of whatever size."""
+    filecmp.clear_cache()  # it goes by times, and the tests play with those
+    if one.is_dir() != other.is_dir():
+        return False
+    if one.is_file():
+        return filecmp.cmp(one, other, shallow=False)
+    names = sorted(p.relative_to(one) for p in one.rglob("*"))
+    if names != sorted(p.relative_to(other) for p in other.rglob("*")):
+        return False
+    return all(
+        (one / n).is_dir() == (other / n).is_dir()
+        and ((one / n).is_dir() or filecmp.cmp(one / n, other / n, shallow=False))
+        for n in names
+    )
 
 
 def leftovers(dest: Path) -> list[str]:
