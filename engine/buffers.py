@@ -53,11 +53,11 @@ class Buffer(ABC):
         return True
 
     @abstractmethod
-    def send(self, sock: socket.socket, offset: int, length: int) -> None:
-        """Write the range to a blocking socket.
+    def send(self, sock: socket.socket, offset: int, length: int) -> int:
+        """Write the range, or its beginning, to a socket; how many bytes that were, at least 1.
 
-        Raises ``OSError`` for the socket (``BlockingIOError`` when its send timeout ran out), ``SourceChanged`` or
-        ``StorageError`` for a file; part of the range may have been sent by then.
+        Raises ``OSError`` for the socket (``BlockingIOError`` when it took nothing within its send timeout),
+        ``SourceChanged`` or ``StorageError`` for a file.
         """
 
     @abstractmethod
@@ -71,9 +71,13 @@ class Buffer(ABC):
         """
         return None
 
-    def write_view(self, offset: int, length: int) -> memoryview | None:  # noqa: ARG002 - files are read-only
-        """Room for a peer's write, or None where the buffer is read-only."""
+    def view(self, offset: int, length: int) -> memoryview | None:  # noqa: ARG002 - files have none
+        """The range as memory, read-only where that memory is; None for a file. The caller releases it."""
         return None
+
+    def write_from(self, offset: int, view: memoryview) -> None:  # noqa: ARG002 - most are memory or read-only
+        """Store ``view`` at ``offset`` of a writable buffer that is no memory. Raises ``StorageError``."""
+        raise UsageError(detail=f"buffer {self.name!r} is read-only")
 
     @abstractmethod
     def close(self) -> None:
@@ -95,17 +99,17 @@ class MemoryBuffer(Buffer):
             raise UsageError(detail=f"buffer {name!r} cannot be registered writable: its memory is read-only")
         self.length = len(self._view)
 
-    def send(self, sock: socket.socket, offset: int, length: int) -> None:
+    def send(self, sock: socket.socket, offset: int, length: int) -> int:
         """See ``Buffer.send``."""
-        sock.sendall(self._view[offset : offset + length])
+        return sock.send(self._view[offset : offset + length])
 
     def read_into(self, offset: int, view: memoryview) -> None:
         """See ``Buffer.read_into``."""
         view[:] = self._view[offset : offset + len(view)]
 
-    def write_view(self, offset: int, length: int) -> memoryview | None:
-        """See ``Buffer.write_view``."""
-        return self._view[offset : offset + length] if self.writable else None
+    def view(self, offset: int, length: int) -> memoryview | None:
+        """See ``Buffer.view``."""
+        return self._view[offset : offset + length]
 
     def close(self) -> None:
         """Release the memory; its owner may resize it from then on."""
@@ -150,20 +154,18 @@ class FilesBuffer(Buffer):
             return False
         return True
 
-    def send(self, sock: socket.socket, offset: int, length: int) -> None:
+    def send(self, sock: socket.socket, offset: int, length: int) -> int:
         """See ``Buffer.send``."""
-        out = sock.fileno()
-        for index, start, count in self._runs(offset, length):
+        for index, at, count in self._runs(offset, length):
             file = self._acquire(index)
-            at, end = start, start + count
             try:
-                while at < end:
-                    sent = os.sendfile(out, file.fd, at, min(end - at, MAX_SENDFILE))
-                    if not sent:
-                        self._fail(index, "it became shorter")
-                    at += sent
+                sent = os.sendfile(sock.fileno(), file.fd, at, min(count, MAX_SENDFILE))
             finally:
                 _CACHE.release(file)
+            if not sent:
+                self._fail(index, "it became shorter")
+            return sent
+        return 0
 
     def read_into(self, offset: int, view: memoryview) -> None:
         """See ``Buffer.read_into``."""

@@ -1,92 +1,141 @@
-"""The transfer engine: registered memory, the servers that offer it, and the transports that read others' memory."""
+"""The transfer engine in upstream's terms: register memory, open segments, submit batches of reads and writes.
+
+It serves its own segment (``engine.segment_server``), is found through a directory (``engine.metadata``), and moves
+bytes over the lanes to its peers (``engine.lanes``).
+"""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import logging
+import os
+import socket
 import threading
-from datetime import datetime, timezone
-from typing import TYPE_CHECKING
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
-from engine import sockets, transports
-from engine.errors import UsageError
-from engine.handshake_client import fetch_descriptor
-from engine.handshake_server import HandshakeServer
-from engine.hostid import host_id
-from engine.local_server import LocalServer
-from engine.memory import AddressSpace, Buffer, Lease
-from engine.segment import SegmentDescriptor
-from engine.tcp_server import TcpServer
-from engine.transports.base import Channel, PeerAddress, Transport
-from engine.wire import LATEST_VERSION
+from engine import sockets
+from engine.batch import (
+    MAX_REQUESTS,
+    Batch,
+    Slice,
+    Transfer,
+    TransferRequest,
+    TransferState,
+    TransferStatus,
+)
+from engine.buffers import Buffer, MemoryBuffer
+from engine.errors import MooncakeError, PeerStalled, RemoteProtocolError, TransportUnavailable, UsageError
+from engine.handshake import Message, MessageType
+from engine.handshake_client import exchange
+from engine.lanes import Job, Peer
+from engine.metadata.base import RpcEndpoint
+from engine.metadata.handshake import URL as P2PHANDSHAKE
+from engine.metadata.urls import open_directory
+from engine.registered import File, RegisteredMemory, into_buffer
+from engine.segment_handle import Segment
+from engine.segment_server import SegmentServer
+from engine.settings import EngineSettings
+from engine.wire import Opcode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
+    from typing_extensions import Buffer as Exporter
     from typing_extensions import Self
 
-__all__ = ["IntoMemory", "TransferEngine", "fetch_descriptor"]
+__all__ = [
+    "P2PHANDSHAKE",
+    "Batch",
+    "File",
+    "Notification",
+    "Opcode",
+    "RegisteredMemory",
+    "Segment",
+    "TransferEngine",
+    "TransferRequest",
+    "TransferState",
+    "TransferStatus",
+]
 
-_WILDCARDS = ("", "0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
+MAX_NOTIFICATIONS = 1024
+"""Notifications that wait to be taken; one more makes the oldest go."""
+
+UNREGISTER_TIMEOUT = 30.0
+"""Seconds to wait for peers and transfers that still use a buffer."""
+
+log = logging.getLogger(__name__)
 
 
-class IntoMemory:
-    """A sink that fills one piece of memory."""
+class Notification(NamedTuple):
+    """What a peer sent with ``notify``."""
 
-    def __init__(self, view: memoryview) -> None:
-        """``view`` is writable and as long as what will be received."""
-        self._view = view.cast("B")
-        self.done = 0
-
-    def buffer(self, remaining: int) -> memoryview:
-        """See ``Sink.buffer``."""
-        return self._view[self.done : self.done + remaining]
-
-    def filled(self, count: int) -> None:
-        """See ``Sink.filled``."""
-        self.done += count
+    name: str
+    text: str
 
 
 class TransferEngine:
-    """One segment: an address space, its data, handshake and descriptor servers, and channels to other segments.
+    """Reads and writes other segments' memory, and offers its own. Thread-safe; serves until ``close``.
 
-    It serves from construction to ``close``. Thread-safe.
+    Example::
+
+        with TransferEngine("127.0.0.1") as engine:
+            memory = engine.register_memory(bytearray(1 << 20))
+            peer = engine.open_segment("10.0.0.2:15342")
+            engine.read(memory, peer, peer.buffers[0].address)
     """
 
     def __init__(
         self,
-        host: str = "127.0.0.1",
+        local_hostname: str = "127.0.0.1",
+        metadata_server: str = P2PHANDSHAKE,
+        protocol: str = "tcp",
+        device_name: str = "",
         *,
-        advertise: str | None = None,
-        local_socket: Path | None = None,
-        data_port: int = 0,
-        rpc_port: int = 0,
-        publish_buffers: bool = True,
-        on_notify: Callable[[str, str], None] | None = None,
+        bind: str | None = None,
+        settings: EngineSettings | None = None,
     ) -> None:
-        """Listen on ``host``; tell peers to come to ``advertise``.
+        """Serve a segment, and publish it.
 
-        ``advertise`` defaults to ``host`` or, where that is a wildcard, to this host's address towards its default
-        route. Without ``local_socket`` no peer is handed descriptors. Ports of 0 are chosen by the system.
-        ``publish_buffers`` says whether the handshake, which has no authentication, lists what is registered; without
-        it peers learn addresses elsewhere. Raises ``UsageError`` when a port or the socket cannot be had.
+        ``local_hostname`` is ``host`` or ``host:port``, and the segment's name in a metadata server; under
+        P2PHANDSHAKE the name is ``host:rpc_port``, and a port that is given is that one. The host is also where the
+        servers listen, unless ``bind`` names another address. ``device_name`` is accepted and not used by TCP.
+        ``settings`` defaults to what the environment says.
+
+        Raises ``BadConfig``, ``UsageError`` (an address that cannot be had), ``TransportUnavailable`` (a protocol other
+        than tcp) and what the metadata server answers: ``MetadataUnavailable``, ``MetadataRefused``.
         """
-        self._host = advertise or (host if host not in _WILDCARDS else sockets.outward_address())
-        self._publish_buffers = publish_buffers
-        self._space = AddressSpace()
-        self._transports: dict[str, Transport] = {}
+        self.settings = settings or EngineSettings.load()
+        if protocol != "tcp" and not self.settings.force_tcp:
+            raise TransportUnavailable(transport=protocol, detail="this engine speaks tcp")
+        self.device_name = device_name
+        host, port = _host_and_port(local_hostname)
+        in_store = metadata_server.strip() != P2PHANDSHAKE
+        self._notifications: deque[Notification] = deque(maxlen=MAX_NOTIFICATIONS)
         self._lock = threading.Lock()
-        self._host_id = host_id()
-        self._data = TcpServer(self._space, host, data_port)
-        self._handshake: HandshakeServer | None = None
-        self._local: LocalServer | None = None
+        self._publishing = threading.Lock()
+        self._segments: dict[str, Segment] = {}
+        self._anonymous = itertools.count(1)
+        self._closed = False
+        self._directory = open_directory(metadata_server, self.settings)
         try:
-            self._handshake = HandshakeServer(self.descriptor, host, rpc_port, on_notify=on_notify)
-            self._rpc_port = self._handshake.port
-            if local_socket is not None and self._host_id:
-                self._local = LocalServer(self._space, local_socket)
-            self._handshake.start()
+            self._server = SegmentServer(
+                host if bind is None else bind,
+                name=local_hostname if in_store else "",
+                advertise=self.settings.advertise or host,
+                rpc_port=0 if in_store else port,
+                protocol_version=self.settings.protocol_version,
+                on_notify=lambda name, text: self._notifications.append(Notification(name, text)),
+            )
         except BaseException:
-            self.close()
+            self._directory.close()
+            raise
+        try:
+            self._publish()
+        except BaseException:
+            self._server.close()
+            self._directory.close()
             raise
 
     def __enter__(self) -> Self:
@@ -95,111 +144,310 @@ class TransferEngine:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    # Who we are
+
     @property
     def segment_name(self) -> str:
-        """Upstream's name of this segment under P2PHANDSHAKE: ``host:rpc_port``."""
-        return sockets.join(self._host, self._rpc_port)
-
-    @property
-    def host(self) -> str:
-        """The host that peers are told."""
-        return self._host
-
-    @property
-    def data_port(self) -> int:
-        """The port of the TCP data plane."""
-        return self._data.port
+        """The name under which others open this segment."""
+        return self._server.segment_name
 
     @property
     def rpc_port(self) -> int:
         """The port of the handshake."""
-        return self._rpc_port
+        return self._server.rpc_port
 
     @property
-    def bytes_sent(self) -> int:
-        """Bytes of registered buffers sent over TCP so far."""
-        return self._data.bytes_sent
+    def data_port(self) -> int:
+        """The port of the TCP data plane."""
+        return self._server.data_port
 
-    @property
-    def bytes_granted(self) -> int:
-        """Bytes whose descriptors peers on this host were handed so far."""
-        return self._local.bytes_granted if self._local is not None else 0
+    # Memory
 
-    @property
-    def connections(self) -> int:
-        """Connections of the TCP data plane that are open now."""
-        return self._data.connections
+    def register_memory(
+        self,
+        source: Exporter | File | os.PathLike[str] | Buffer,
+        *,
+        name: str = "",
+        writable: bool = False,
+    ) -> RegisteredMemory:
+        """Offer memory (bytes, bytearray, NumPy, mmap, ...) or a file to peers, who may write it if ``writable``.
 
-    def address_of_self(self) -> PeerAddress:
-        """What a peer needs to reach this segment."""
-        return PeerAddress(
-            segment=self.segment_name,
-            host=self._host,
-            data_port=self._data.port,
-            protocol_version=LATEST_VERSION,
-            host_id=self._host_id if self._local is not None else "",
-            local_socket=str(self._local.path) if self._local is not None else "",
-        )
+        Memory must be C-contiguous, and is kept alive until it is unregistered. Our own transfers may write
+        memory that peers may not. Raises ``UsageError``, ``StorageError``, and as the constructor for publishing.
+        """
+        return self.register_memory_batch([source], names=[name] if name else None, writable=writable)[0]
 
-    def descriptor(self) -> SegmentDescriptor:
-        """This segment as the handshake tells it."""
-        return SegmentDescriptor(
-            name=self.segment_name,
-            tcp_data_port=self._data.port,
-            buffers=self._space.descriptors() if self._publish_buffers else (),
-            tcp_proto_version=LATEST_VERSION,
-            timestamp=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S.%f"),
-        )
-
-    def register(self, buffer: Buffer) -> int:
-        """Serve ``buffer``; its address. Raises ``UsageError`` for an empty one."""
-        return self._space.register(buffer)
-
-    def replace(self, address: int, buffer: Buffer) -> None:
-        """See ``AddressSpace.replace``."""
-        self._space.replace(address, buffer)
-
-    def unregister(self, address: int, *, timeout: float = 0.0) -> bool:
-        """See ``AddressSpace.unregister``."""
-        return self._space.unregister(address, timeout=timeout)
-
-    def lease(self, address: int, length: int) -> Lease:
-        """The range as this process sees it; see ``AddressSpace.resolve``."""
-        return self._space.resolve(address, length)
-
-    def transport(self, name: str) -> Transport:
-        """The engine's transport of this name. Raises ``TransportUnavailable``."""
-        with self._lock:
-            found = self._transports.get(name)
-            if found is None:
-                found = self._transports[name] = transports.transport(name)
-            return found
-
-    def use(self, transport: Transport) -> None:
-        """Take ``transport`` for its name from now on."""
-        with self._lock:
-            self._transports[transport.name] = transport
-
-    def open(self, peer: PeerAddress, transport_name: str = "tcp") -> Channel:
-        """A new channel to ``peer``. Raises as ``Transport.open``."""
-        return self.transport(transport_name).open(peer)
-
-    def read(self, peer: PeerAddress, address: int, view: memoryview, transport_name: str = "tcp") -> None:
-        """Fill ``view`` with what lies at ``address`` of ``peer``, over a channel of its own. Raises as ``Channel``."""
-        if view.readonly:
-            raise UsageError(detail="cannot read into memory that is read-only")
-        if not view.nbytes:
-            return
-        channel = self.open(peer, transport_name)
+    def register_memory_batch(
+        self,
+        sources: Sequence[Exporter | File | os.PathLike[str] | Buffer],
+        *,
+        names: Sequence[str] | None = None,
+        writable: bool = False,
+    ) -> list[RegisteredMemory]:
+        """Register several, and publish once: all of them or none. Raises as ``register_memory``."""
+        if names is not None and len(names) != len(sources):
+            raise UsageError(detail=f"{len(names)} names for {len(sources)} buffers")
+        made: list[RegisteredMemory] = []
         try:
-            channel.submit(address, view.nbytes)
-            channel.receive(IntoMemory(view))
+            for index, source in enumerate(sources):
+                name = names[index] if names is not None else f"buffer-{next(self._anonymous)}"
+                buffer = into_buffer(source, name, writable=writable)
+                try:
+                    address = self._server.register(buffer)
+                except BaseException:
+                    buffer.close()
+                    raise
+                made.append(RegisteredMemory(address, buffer.length, buffer.name, buffer.writable))
+            self._publish()
+        except BaseException:
+            for memory in made:
+                self._server.unregister(memory.address)
+            raise
+        return made
+
+    def unregister_memory(self, memory: RegisteredMemory, *, timeout: float = UNREGISTER_TIMEOUT) -> bool:
+        """Offer it no more, and wait for whoever still uses it; whether that ended. Raises ``AddressError``."""
+        return self.unregister_memory_batch([memory], timeout=timeout)
+
+    def unregister_memory_batch(
+        self, memories: Iterable[RegisteredMemory], *, timeout: float = UNREGISTER_TIMEOUT
+    ) -> bool:
+        """Unregister several, and publish once. Raises ``AddressError`` for the first that is not registered."""
+        until = time.monotonic() + timeout
+        over = True
+        try:
+            for memory in memories:
+                over &= self._server.unregister(memory.address, timeout=max(0.0, until - time.monotonic()))
         finally:
-            channel.close()
+            self._publish()
+        return over
+
+    # Other segments
+
+    def open_segment(self, name: str) -> Segment:
+        """The segment of this name. Its descriptor is read now, and again when a connection fails.
+
+        Raises ``SegmentNotFound``, ``UsageError`` (no address under P2PHANDSHAKE), ``MetadataUnavailable``,
+        ``MetadataRefused`` or ``RemoteError``.
+        """
+        with self._lock:
+            self._check_open()
+            found = self._segments.get(name)
+        if found is not None:
+            found.refresh()
+            return found
+        made = Segment(name, lambda: self._directory.resolve(name), self.settings)
+        with self._lock:
+            self._check_open()
+            return self._segments.setdefault(name, made)
+
+    def close_segment(self, segment: Segment) -> None:
+        """Close its connections; transfers under way are cancelled."""
+        with self._lock:
+            if self._segments.get(segment.name) is segment:
+                del self._segments[segment.name]
+        segment.peer.close()
+
+    def submit_transfer(self, requests: Iterable[TransferRequest]) -> Batch:
+        """Begin all ``requests``; returns at once. Each fails or succeeds by itself.
+
+        Raises ``UsageError`` (and begins none) for a range outside the local memory, a READ into read-only memory, or
+        too many requests.
+        """
+        batch, jobs = self._prepare(list(requests))
+        for peer, job in jobs:
+            peer.submit(job)
+        return batch
+
+    def read(
+        self,
+        local: RegisteredMemory | Exporter,
+        segment: Segment,
+        address: int,
+        length: int | None = None,
+        *,
+        offset: int = 0,
+        timeout: float | None = None,
+    ) -> None:
+        """Bring ``length`` bytes at ``address`` of ``segment`` into ``local`` at ``offset``, and wait for them.
+
+        Raises ``RangeRefused``, ``TransferFailed``, ``PeerUnreachable``, ``PeerStalled`` (not done in ``timeout``
+        seconds; None waits as long as bytes arrive), ``RemoteProtocolError``, and as ``submit_transfer``.
+        """
+        self._run(TransferRequest(Opcode.READ, local, segment, address, length, offset), timeout)
+
+    def write(
+        self,
+        local: RegisteredMemory | Exporter,
+        segment: Segment,
+        address: int,
+        length: int | None = None,
+        *,
+        offset: int = 0,
+        timeout: float | None = None,
+    ) -> None:
+        """Take ``length`` bytes of ``local`` at ``offset`` to ``address``, and return when they are applied there.
+
+        Raises as ``read``.
+        """
+        self._run(TransferRequest(Opcode.WRITE, local, segment, address, length, offset), timeout)
+
+    # Notify and probe
+
+    def notify(self, segment: Segment | str, name: str, text: str) -> None:
+        """Send a short message to a segment's process. Raises ``RemoteError`` or ``SegmentNotFound``."""
+        answer = self._ask(segment, Message(MessageType.NOTIFY, {"name": name, "notify_msg": text}))
+        if answer.get("notify_msg") != "success":
+            raise RemoteProtocolError(peer=_name(segment), detail="it did not take the notification")
+
+    def notifications(self) -> list[Notification]:
+        """What peers have sent since the last call, oldest first; at most the last ``MAX_NOTIFICATIONS``."""
+        taken = []
+        with contextlib.suppress(IndexError):
+            while True:
+                taken.append(self._notifications.popleft())
+        return taken
+
+    def probe(self, segment: Segment | str) -> float:
+        """Ask a segment's process whether it lives; the seconds that its answer took. Raises as ``notify``."""
+        began = time.monotonic()
+        if self._ask(segment, Message(MessageType.PROBE)).get("status") != "success":
+            raise RemoteProtocolError(peer=_name(segment), detail="it does not answer a probe with success")
+        return time.monotonic() - began
 
     def close(self) -> None:
-        """Stop serving, and let go of all buffers. Ends within a few seconds; twice is harmless."""
-        for server in (self._local, self._handshake, self._data):
-            if server is not None:
-                server.close()
-        self._space.close()
+        """Withdraw the segment, stop serving, cancel what is under way. Ends within seconds; twice is harmless."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            segments = list(self._segments.values())
+            self._segments.clear()
+        try:
+            with self._publishing:
+                self._directory.withdraw(self.segment_name)
+        except MooncakeError as error:
+            log.warning("segment %s could not be withdrawn: %s", self.segment_name, error)
+        for segment in segments:
+            segment.peer.close()
+        self._server.close()
+        self._directory.close()
+
+    # Inside
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UsageError(detail="the engine was closed")
+
+    def _publish(self) -> None:
+        with self._publishing:
+            self._check_open()
+            self._directory.publish(self._server.descriptor(), RpcEndpoint(self._server.host, self._server.rpc_port))
+
+    def _ask(self, segment: Segment | str, message: Message) -> dict[str, object]:
+        at = self._directory.endpoint(_name(segment))
+        return exchange(at.host, at.port, message, timeout=self.settings.connect_timeout).body
+
+    def _run(self, request: TransferRequest, timeout: float | None) -> None:
+        batch, jobs = self._prepare([request])
+        for peer, job in jobs:
+            if timeout is None:
+                peer.run(job)
+            else:
+                peer.submit(job)
+        if not batch.wait(timeout):
+            batch.cancel()
+            batch.wait()
+            if batch.status(0).state is TransferState.CANCELLED:
+                raise PeerStalled(peer=request.segment.name, seconds=timeout)
+        batch.raise_failed()
+
+    def _prepare(self, requests: list[TransferRequest]) -> tuple[Batch, list[tuple[Peer, Job]]]:
+        self._check_open()
+        if len(requests) > MAX_REQUESTS:
+            raise UsageError(detail=f"{len(requests)} requests in a batch; at most {MAX_REQUESTS} are allowed")
+        transfers: list[Transfer] = []
+        try:
+            for request in requests:
+                transfers.append(self._transfer(request))  # noqa: PERF401 - what was made must be released on error
+        except BaseException:
+            for transfer in transfers:
+                transfer.release()
+            raise
+        batch = Batch(transfers)
+        slices: dict[Peer, deque[Slice]] = {}
+        for request, transfer in zip(requests, transfers, strict=True):
+            pieces = list(transfer.cut(self.settings.slice_size))
+            batch.expect(transfer, len(pieces))
+            if pieces:
+                slices.setdefault(request.segment.peer, deque()).extend(pieces)
+        jobs = [(peer, Job(batch, each)) for peer, each in slices.items()]
+
+        def abort() -> None:
+            for _, job in jobs:
+                job.abort()
+
+        batch.on_cancel(abort)
+        return batch, jobs
+
+    def _transfer(self, request: TransferRequest) -> Transfer:
+        local, offset = request.local, request.offset
+        ours = None if isinstance(local, RegisteredMemory) else MemoryBuffer("local memory", local)
+        size = local.length if isinstance(local, RegisteredMemory) else ours.length if ours is not None else 0
+        length = size - offset if request.length is None else request.length
+        try:
+            _check_range(request.address, offset, length, size)
+        except UsageError:
+            if ours is not None:
+                ours.close()
+            raise
+        if isinstance(local, RegisteredMemory):
+            # No bytes are a range of one here: a lease on nothing does not exist.
+            lease = self._server.lease(local.address + min(offset, size - 1), max(1, length))
+            transfer = Transfer(request.opcode, lease.buffer, lease.offset, request.address, length, lease.release)
+        else:
+            assert ours is not None  # noqa: S101 - for the type checker
+            transfer = Transfer(request.opcode, ours, offset, request.address, length, ours.close)
+        if request.opcode is Opcode.READ and length:
+            try:
+                _check_writable(transfer.buffer, transfer.offset)
+            except BaseException:
+                transfer.release()
+                raise
+        return transfer
+
+
+def _check_range(address: int, offset: int, length: int, size: int) -> None:
+    if offset < 0 or length < 0 or offset + length > size:
+        raise UsageError(detail=f"{length} bytes at {offset} lie outside local memory of {size} bytes")
+    if not 0 <= address <= address + length <= 1 << 64:
+        raise UsageError(detail=f"{length} bytes at address {address:#x} do not exist")
+
+
+def _check_writable(buffer: Buffer, offset: int) -> None:
+    view = buffer.view(offset, 1)
+    if view is None:
+        if not buffer.writable:
+            raise UsageError(detail=f"cannot read into {buffer.name!r}: it is a file that is not registered writable")
+        return
+    with view:
+        if view.readonly:
+            raise UsageError(detail="cannot read into memory that is read-only")
+
+
+def _name(segment: Segment | str) -> str:
+    return segment if isinstance(segment, str) else segment.name
+
+
+def _host_and_port(local_hostname: str) -> tuple[str, int]:
+    try:
+        socket.inet_pton(socket.AF_INET6, local_hostname)
+    except OSError:
+        pass
+    else:
+        return local_hostname, 0
+    if ":" in local_hostname:
+        return sockets.split(local_hostname)
+    if not local_hostname:
+        raise UsageError(detail="an engine needs a local hostname")
+    return local_hostname, 0

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 
 from engine.buffers import Buffer
 
+_MAX_PIECES = 64
+
 
 class JoinedBuffer(Buffer):
     """The concatenation of byte views, read-only; it keeps them alive until it is closed."""
@@ -20,10 +22,9 @@ class JoinedBuffer(Buffer):
         self._starts = list(itertools.accumulate((len(v) for v in self._views), initial=0))
         self.length = self._starts.pop()
 
-    def send(self, sock: socket.socket, offset: int, length: int) -> None:
+    def send(self, sock: socket.socket, offset: int, length: int) -> int:
         """See ``Buffer.send``."""
-        for piece in self._pieces(offset, length):
-            sock.sendall(piece)
+        return sock.sendmsg(list(itertools.islice(self._pieces(offset, length), _MAX_PIECES)))
 
     def read_into(self, offset: int, view: memoryview) -> None:
         """See ``Buffer.read_into``."""

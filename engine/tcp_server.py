@@ -3,6 +3,9 @@
 One thread waits in ``epoll`` for new connections and for idle ones that become ready; a ready one is handed to a
 worker of a bounded pool, which answers its requests strictly in order until it has been idle for ``LINGER`` and then
 parks it again. So idle connections cost a descriptor each and no thread, and busy ones no hand-over a request.
+
+A peer that stops taking (or sending) its bytes is parked too, in the middle of its request: it holds a connection and
+a lease on one buffer, and no worker. So no number of slow peers keeps the others waiting.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from engine import sockets, wire
 from engine.errors import AddressError, MooncakeError, RemoteProtocolError
 
 if TYPE_CHECKING:
-    from engine.memory import AddressSpace
+    from engine.memory import AddressSpace, Lease
 
 MAX_WORKERS = 32
 """Connections that are served at the same time; others that are ready wait their turn."""
@@ -34,7 +37,10 @@ LINGER = 0.02
 """Seconds that a worker waits for the next request before it parks a connection."""
 
 FAIR_SHARE = 0.25
-"""Seconds after which a worker leaves a busy connection, between two requests, if others wait."""
+"""Seconds after which a worker leaves a busy connection, in the middle of a request too, if others wait."""
+
+GRACE = 0.05
+"""Seconds that a worker waits for a peer that takes nothing, before it parks the connection in mid-request."""
 
 STALL_TIMEOUT = 30.0
 """Seconds without progress after which a peer that does not take (or send) its bytes is dropped."""
@@ -50,15 +56,45 @@ _DRAIN_BYTES = 1 << 18
 _ACCEPT_PAUSE = 0.1
 _STATUS_OK = wire.pack_status(wire.Status.OK)
 _STATUS_REJECTED = wire.pack_status(wire.Status.ADDRESS_REJECTED)
+_BOUNCE = 1 << 18
 _WAITING = select.EPOLLIN | select.EPOLLONESHOT
+_WAITING_TO_SEND = select.EPOLLOUT | select.EPOLLONESHOT
 
 log = logging.getLogger(__name__)
+
+
+class _Transfer:
+    """A request that is being answered: ``head`` is to be sent first, then bytes move, then ``tail`` is sent."""
+
+    __slots__ = ("done", "give_up_at", "head", "lease", "request", "tail", "view")
+
+    def __init__(self, request: wire.Request, lease: Lease) -> None:
+        self.request = request
+        self.lease = lease
+        self.done = 0
+        status = _STATUS_OK if request.version >= wire.LATEST_VERSION else b""
+        reads = request.opcode is wire.Opcode.READ
+        self.head = status if reads else b""
+        self.tail = b"" if reads else status
+        self.view = None if reads else lease.buffer.view(lease.offset, request.length)
+        self.give_up_at = time.monotonic() + STALL_TIMEOUT
+
+    @property
+    def sends(self) -> bool:
+        """Whether it waits for the peer to take bytes, rather than to send them."""
+        return self.request.opcode is wire.Opcode.READ or self.done == self.request.length
+
+    def close(self) -> None:
+        """Give the memory back."""
+        if self.view is not None:
+            self.view.release()
+        self.lease.release()
 
 
 class _Connection:
     """A socket and the bytes read from it that no request has used yet. Either parked or owned by one worker."""
 
-    __slots__ = ("data", "drain_until", "fd", "peer", "sock", "start")
+    __slots__ = ("data", "drain_until", "fd", "peer", "sock", "start", "transfer")
 
     def __init__(self, sock: socket.socket, peer: str) -> None:
         self.sock = sock
@@ -67,6 +103,7 @@ class _Connection:
         self.data = b""
         self.start = 0
         self.drain_until = 0.0
+        self.transfer: _Transfer | None = None
 
 
 class TcpServer:
@@ -91,6 +128,7 @@ class TcpServer:
         self._connections: dict[int, _Connection] = {}
         self._parked: dict[int, _Connection] = {}
         self._draining: dict[int, _Connection] = {}
+        self._slow: dict[int, _Connection] = {}
         self._ready: SimpleQueue[_Connection | None] = SimpleQueue()
         self._load = 0
         self._sent = 0
@@ -180,7 +218,7 @@ class TcpServer:
                 continue
             try:
                 sockets.tune(sock)
-                sockets.set_timeouts(sock, receive=LINGER, send=STALL_TIMEOUT)
+                sockets.set_timeouts(sock, receive=LINGER, send=GRACE)
             except OSError:  # gone already
                 sock.close()
                 continue
@@ -201,15 +239,19 @@ class TcpServer:
         return True
 
     def _sweep(self) -> bool:
-        """Drop refused peers that did not close in time; whether others are left to watch."""
+        """Drop refused peers that did not close in time, and stalled ones; whether others are left to watch."""
         now = time.monotonic()
         with self._lock:
             late = [each for fd, each in self._draining.items() if each.drain_until < now and fd in self._parked]
+            for fd, each in self._slow.items():
+                if each.transfer is not None and each.transfer.give_up_at < now and fd in self._parked:
+                    log.info("%s stalled for %g s", each.peer, STALL_TIMEOUT)
+                    late.append(each)
             for connection in late:
                 del self._parked[connection.fd]
         for connection in late:
             self._drop(connection)
-        return bool(self._draining)
+        return bool(self._draining or self._slow)
 
     def _dispatch(self, connection: _Connection) -> None:
         with self._lock:
@@ -245,6 +287,8 @@ class TcpServer:
         """Answer requests until the connection is idle; false when it is to be closed."""
         sock = connection.sock
         leave_at = time.monotonic() + FAIR_SHARE
+        if not self._move(connection, leave_at):
+            return self._park(connection)
         while not self._closing:
             if len(connection.data) - connection.start < wire.HEADER_LENGTH:
                 try:
@@ -258,60 +302,102 @@ class TcpServer:
                 continue
             request = wire.unpack_request(connection.data, peer=connection.peer, offset=connection.start)
             connection.start += wire.HEADER_LENGTH
-            answer = self._read if request.opcode is wire.Opcode.READ else self._write
-            if not answer(connection, request):
+            if not self._begin(connection, request):
                 return self._refuse(connection, request)
+            if not self._move(connection, leave_at):
+                return self._park(connection)
             if not self._ready.empty() and time.monotonic() > leave_at:
                 self._dispatch(connection)
                 return True
         return False
 
-    def _read(self, connection: _Connection, request: wire.Request) -> bool:
+    def _begin(self, connection: _Connection, request: wire.Request) -> bool:
         try:
             lease = self._space.resolve(request.address, request.length)
         except AddressError:
             return False
-        with lease:
-            if request.version >= wire.LATEST_VERSION:
-                connection.sock.sendall(_STATUS_OK, socket.MSG_MORE)
-            lease.buffer.send(connection.sock, lease.offset, request.length)
-        with self._lock:
-            self._sent += request.length
-        return True
-
-    def _write(self, connection: _Connection, request: wire.Request) -> bool:
-        try:
-            lease = self._space.resolve(request.address, request.length)
-        except AddressError:
+        if request.opcode is wire.Opcode.WRITE and not lease.buffer.writable:
+            lease.release()
             return False
-        with lease:
-            view = lease.buffer.write_view(lease.offset, request.length)
-            if view is None:
-                return False
-            with view:
-                self._receive(connection, view)
-        if request.version >= wire.LATEST_VERSION:
-            connection.sock.sendall(_STATUS_OK)
-        with self._lock:
-            self._received += request.length
+        connection.transfer = _Transfer(request, lease)
         return True
 
-    def _receive(self, connection: _Connection, view: memoryview) -> None:
-        done = min(len(view), len(connection.data) - connection.start)
-        view[:done] = connection.data[connection.start : connection.start + done]
-        connection.start += done
-        give_up_at = time.monotonic() + STALL_TIMEOUT
-        while done < len(view):
-            try:
-                count = connection.sock.recv_into(view[done:])
-            except BlockingIOError:
-                if time.monotonic() > give_up_at or self._closing:
-                    raise
-                continue
-            if not count:
-                raise RemoteProtocolError(peer=connection.peer, detail="it closed in the middle of a write")
-            done += count
-            give_up_at = time.monotonic() + STALL_TIMEOUT
+    def _move(self, connection: _Connection, leave_at: float) -> bool:
+        """Go on with the request under way; false when the peer, or others who wait, make it pause."""
+        transfer = connection.transfer
+        if transfer is None:
+            return True
+        request = transfer.request
+        step = self._send_some if request.opcode is wire.Opcode.READ else self._receive_some
+        try:
+            while transfer.head or transfer.done < request.length or transfer.tail:
+                step(connection, transfer)
+                if not self._ready.empty() and time.monotonic() > leave_at:
+                    transfer.give_up_at = time.monotonic() + STALL_TIMEOUT
+                    return False
+        except BlockingIOError:
+            # From now on it is not waited for: a trickle must not hold a worker.
+            connection.sock.setblocking(False)
+            return False
+        connection.transfer = None
+        transfer.close()
+        slow = connection.sock.gettimeout() == 0
+        if slow:
+            connection.sock.setblocking(True)
+        with self._lock:
+            self._slow.pop(connection.fd, None)
+            if request.opcode is wire.Opcode.READ:
+                self._sent += request.length
+            else:
+                self._received += request.length
+        return True
+
+    def _send_some(self, connection: _Connection, transfer: _Transfer) -> None:
+        if transfer.head:
+            transfer.head = transfer.head[connection.sock.send(transfer.head, socket.MSG_MORE) :]
+        else:
+            at, left = transfer.lease.offset + transfer.done, transfer.request.length - transfer.done
+            transfer.done += transfer.lease.buffer.send(connection.sock, at, left)
+        self._progress(connection, transfer)
+
+    def _receive_some(self, connection: _Connection, transfer: _Transfer) -> None:
+        left = transfer.request.length - transfer.done
+        if not left:
+            transfer.tail = transfer.tail[connection.sock.send(transfer.tail) :]
+            return
+        ahead = connection.data[connection.start : connection.start + left]
+        if ahead:
+            connection.start += len(ahead)
+            self._store(transfer, memoryview(ahead))
+        elif transfer.view is not None:
+            self._count(connection, transfer, connection.sock.recv_into(transfer.view[transfer.done :]))
+        else:
+            bounce = memoryview(bytearray(min(left, _BOUNCE)))
+            count = connection.sock.recv_into(bounce)
+            if count:
+                self._store(transfer, bounce[:count])
+            else:
+                self._count(connection, transfer, 0)
+        self._progress(connection, transfer)
+
+    @staticmethod
+    def _store(transfer: _Transfer, data: memoryview) -> None:
+        if transfer.view is not None:
+            transfer.view[transfer.done : transfer.done + len(data)] = data
+        else:
+            transfer.lease.buffer.write_from(transfer.lease.offset + transfer.done, data)
+        transfer.done += len(data)
+
+    @staticmethod
+    def _count(connection: _Connection, transfer: _Transfer, count: int) -> None:
+        if not count:
+            raise RemoteProtocolError(peer=connection.peer, detail="it closed in the middle of a write")
+        transfer.done += count
+
+    @staticmethod
+    def _progress(connection: _Connection, transfer: _Transfer) -> None:
+        if connection.sock.gettimeout() == 0:
+            transfer.give_up_at = time.monotonic() + STALL_TIMEOUT
 
     def _refuse(self, connection: _Connection, request: wire.Request) -> bool:
         log.info("%s: refused %d bytes at %#x", connection.peer, request.length, request.address)
@@ -343,7 +429,15 @@ class TcpServer:
             if self._closing:
                 return False
             self._parked[connection.fd] = connection
-            self._epoll.modify(connection.fd, _WAITING)
+            transfer = connection.transfer
+            begin_sweeping = False
+            if transfer is not None:
+                begin_sweeping = not self._slow
+                self._slow[connection.fd] = connection
+            sends = transfer is not None and transfer.sends
+            self._epoll.modify(connection.fd, _WAITING_TO_SEND if sends else _WAITING)
+        if begin_sweeping:
+            os.eventfd_write(self._wake, 1)
         return True
 
     def _drop(self, connection: _Connection) -> None:
@@ -351,4 +445,8 @@ class TcpServer:
             if self._connections.get(connection.fd) is connection:
                 del self._connections[connection.fd]
                 self._draining.pop(connection.fd, None)
+                self._slow.pop(connection.fd, None)
                 connection.sock.close()
+        transfer, connection.transfer = connection.transfer, None
+        if transfer is not None:
+            transfer.close()

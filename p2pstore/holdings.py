@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
-from engine.engine import TransferEngine
+from engine.segment_server import SegmentServer
 from engine.errors import AddressError, SourceChanged
 from engine.joined import JoinedBuffer
 from engine.memory import Buffer, FilesBuffer
@@ -35,7 +35,7 @@ Changed = Callable[[Holding, str], Awaitable[None]]
 class Holdings:
     """What this node holds whole, and the replicas (whole or partial) that it serves, by manifest digest."""
 
-    def __init__(self, engine: TransferEngine, catalog: Catalog, on_changed: Changed) -> None:
+    def __init__(self, engine: SegmentServer, catalog: Catalog, on_changed: Changed) -> None:
         self.replicas: dict[str, Replica] = {}
         self._engine = engine
         self._catalog = catalog

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from engine import sockets
 from engine._version import __version__
-from engine.engine import TransferEngine
+from engine.segment_server import SegmentServer
 from engine.errors import MooncakeError
 from p2pstore.catalog import Catalog, Holding
 from p2pstore.control.peer_client import PeerClient
@@ -84,7 +84,7 @@ class Node:
         self.started = time.time()
         self.gets = 0
         self.registry = Registry(store, self.name)
-        self.engine: TransferEngine
+        self.engine: SegmentServer
         self.client: PeerClient
         self.holdings: Holdings
         self.record: NodeRecord
@@ -113,7 +113,7 @@ class Node:
         if not loopback and options.secret is None and not options.insecure:
             raise ListenRefused(address=options.host)
         port = options.port or (0 if loopback else DEFAULT_PORT)
-        self.engine = TransferEngine(
+        self.engine = SegmentServer(
             options.host,
             advertise=options.advertise or None,
             local_socket=options.local_socket,

@@ -40,7 +40,9 @@ def sent(buffer: buffers.Buffer, offset: int, length: int) -> bytes:
     reader = threading.Thread(target=drain)
     reader.start()
     try:
-        buffer.send(left, offset, length)
+        done = 0
+        while done < length:
+            done += buffer.send(left, offset + done, length - done)
     finally:
         left.close()
         reader.join()
@@ -181,11 +183,14 @@ def test_memory_is_sent_and_written() -> None:
     data = bytearray(b"0123456789")
     buffer = MemoryBuffer("m", data, writable=True)
     assert sent(buffer, 2, 3) == b"234"
-    view = buffer.write_view(4, 2)
+    view = buffer.view(4, 2)
     assert view is not None
     view[:] = b"xy"
     view.release()
     assert data == b"0123xy6789"
     assert buffer.file_run(0, 1) is None
-    assert MemoryBuffer("m", data).write_view(0, 1) is None
+    read_only = MemoryBuffer("m", b"12").view(0, 1)
+    assert read_only is not None
+    assert read_only.readonly
+    read_only.release()
     buffer.close()

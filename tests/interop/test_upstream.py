@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from engine.engine import TransferEngine, fetch_descriptor
 from engine.errors import RangeRefused
 from engine.memory import FilesBuffer, FileSpan, FileStamp, MemoryBuffer
+from engine.segment_server import SegmentServer, fetch_descriptor
 from engine.sockets import split
 from engine.transports.base import PeerAddress
 
@@ -83,12 +83,12 @@ def upstream(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture
-def ours() -> Iterator[TransferEngine]:
-    with TransferEngine() as made:
+def ours() -> Iterator[SegmentServer]:
+    with SegmentServer() as made:
         yield made
 
 
-def test_it_reads_our_files(upstream: Ask, ours: TransferEngine, tmp_path: Path) -> None:
+def test_it_reads_our_files(upstream: Ask, ours: SegmentServer, tmp_path: Path) -> None:
     rng = random.Random(1)
     spans, whole = [], b""
     for name, size in [("a", 3_000_001), ("empty", 0), ("b", 5_000_000)]:
@@ -102,7 +102,7 @@ def test_it_reads_our_files(upstream: Ask, ours: TransferEngine, tmp_path: Path)
         assert answer == {"code": 0, "sha256": hashlib.sha256(whole[at : at + length]).hexdigest()}
 
 
-def test_it_writes_our_memory_where_it_may(upstream: Ask, ours: TransferEngine) -> None:
+def test_it_writes_our_memory_where_it_may(upstream: Ask, ours: SegmentServer) -> None:
     memory = bytearray(2_000_000)
     address = ours.register(MemoryBuffer("open", memory, writable=True))
     answer = upstream("write", ours.segment_name, address + 10, 5, 1_500_000)
@@ -115,13 +115,13 @@ def test_it_writes_our_memory_where_it_may(upstream: Ask, ours: TransferEngine) 
     assert hashlib.sha256(memory[10:1_500_010]).hexdigest() == answer["sha256"]
 
 
-def test_it_is_refused_beyond_a_buffer(upstream: Ask, ours: TransferEngine) -> None:
+def test_it_is_refused_beyond_a_buffer(upstream: Ask, ours: SegmentServer) -> None:
     address = ours.register(MemoryBuffer("small", bytes(100)))
     assert upstream("read", ours.segment_name, address, 0, 101)["code"] != 0
     assert upstream("read", ours.segment_name, address, 0, 100)["code"] == 0
 
 
-def test_we_read_its_memory(upstream: Ask, ours: TransferEngine) -> None:
+def test_we_read_its_memory(upstream: Ask, ours: SegmentServer) -> None:
     me = upstream()
     host, rpc_port = split(me["segment"])
     found = fetch_descriptor(host, rpc_port)

@@ -6,7 +6,6 @@ import threading
 
 import pytest
 
-from engine.engine import IntoMemory
 from engine.errors import (
     PeerStalled,
     PeerUnreachable,
@@ -16,6 +15,7 @@ from engine.errors import (
     UsageError,
 )
 from engine.memory import AddressSpace, MemoryBuffer
+from engine.segment_server import IntoMemory
 from engine.transports.base import PeerAddress
 from engine.transports.mock import MockTransport
 

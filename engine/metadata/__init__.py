@@ -1,0 +1,1 @@
+"""Where segments are published: upstream's metadata servers, with upstream's keys and JSON."""

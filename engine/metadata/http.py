@@ -1,0 +1,97 @@
+"""``http://host:port/metadata``: upstream's HTTP metadata server, as a client.
+
+``GET|PUT|DELETE <url>?key=<key>``; a value is the body. Only status 200 is success; 404 on GET is absence. Source:
+upstream's ``transfer_metadata_plugin.cpp``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import ssl
+import threading
+import urllib.parse
+
+from engine.errors import BadConfig, MetadataRefused, MetadataUnavailable
+from engine.metadata.base import MAX_VALUE, KeyValueStore
+
+TIMEOUT = 3.0
+"""Seconds for one call's connection, and for each wait for the server."""
+
+
+class HttpStore(KeyValueStore):
+    """Values in an HTTP metadata server, over one kept-alive connection."""
+
+    def __init__(self, url: str) -> None:
+        """Raises ``BadConfig`` for a URL that is none."""
+        self.url = url
+        parts = urllib.parse.urlsplit(url)
+        try:
+            port = parts.port
+        except ValueError:
+            port = -1
+        if parts.scheme not in {"http", "https"} or not parts.hostname or port == -1:
+            raise BadConfig(origin="metadata server", detail=f"{url!r} is no http://HOST:PORT/metadata")
+        self._path = parts.path or "/metadata"
+        self._lock = threading.Lock()
+        if parts.scheme == "https":
+            context = ssl.create_default_context()
+            self._connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+                parts.hostname, port, timeout=TIMEOUT, context=context
+            )
+        else:
+            self._connection = http.client.HTTPConnection(parts.hostname, port, timeout=TIMEOUT)
+
+    def get(self, key: str) -> bytes | None:
+        """See ``KeyValueStore.get``."""
+        status, body = self._call("GET", key)
+        if status == http.HTTPStatus.NOT_FOUND:
+            return None
+        self._check(status, body)
+        return body
+
+    def put(self, key: str, value: bytes) -> None:
+        """See ``KeyValueStore.put``."""
+        self._check(*self._call("PUT", key, value))
+
+    def delete(self, key: str) -> None:
+        """See ``KeyValueStore.delete``."""
+        status, body = self._call("DELETE", key)
+        if status != http.HTTPStatus.NOT_FOUND:
+            self._check(status, body)
+
+    def close(self) -> None:
+        """See ``KeyValueStore.close``."""
+        with self._lock:
+            self._connection.close()
+
+    def _call(self, method: str, key: str, value: bytes | None = None) -> tuple[int, bytes]:
+        target = f"{self._path}?key={urllib.parse.quote(key, safe='')}"
+        headers = {"Content-Type": "application/json"} if value is not None else {}
+        with self._lock:
+            for last in (False, True):  # a kept-alive connection may have been closed; all calls may be made twice
+                try:
+                    self._connection.request(method, target, body=value, headers=headers)
+                    answer = self._connection.getresponse()
+                    body = answer.read(MAX_VALUE + 1)
+                except (OSError, http.client.HTTPException) as error:
+                    self._connection.close()
+                    if last or isinstance(error, TimeoutError):
+                        detail = getattr(error, "strerror", None) or str(error) or type(error).__name__
+                        raise MetadataUnavailable(url=self.url, detail=detail) from None
+                else:
+                    if len(body) > MAX_VALUE:
+                        self._connection.close()
+                        raise MetadataRefused(url=self.url, detail=f"a value of more than {MAX_VALUE} bytes")
+                    return answer.status, body
+        raise AssertionError  # the loop's second round returns or raises
+
+    def _check(self, status: int, body: bytes) -> None:
+        if status == http.HTTPStatus.OK:
+            return
+        detail = f"status {status}"
+        with contextlib.suppress(UnicodeDecodeError):
+            detail += f" {body[:200].decode()}"
+        if status >= http.HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise MetadataUnavailable(url=self.url, detail=detail)
+        raise MetadataRefused(url=self.url, detail=detail)

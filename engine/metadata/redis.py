@@ -1,0 +1,75 @@
+"""``redis://host:port``: segments in Redis, as plain strings. Needs the package ``redis`` (extra ``redis``)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from engine import sockets
+from engine.errors import BadConfig, MetadataRefused, MetadataUnavailable, UsageError
+from engine.metadata.base import KeyValueStore
+
+DEFAULT_PORT = 6379
+TIMEOUT = 3.0
+"""Seconds to connect, and for each answer."""
+
+
+class RedisStore(KeyValueStore):
+    """Values in one Redis server."""
+
+    def __init__(
+        self, url: str, *, username: str | None = None, password: str | None = None, database: int = 0
+    ) -> None:
+        """Raises ``BadConfig``, also where the package is missing."""
+        text = url.removeprefix("redis://").rstrip("/")
+        if "@" in text:
+            detail = "a password has no place in a URL, which others can see; set MC_REDIS_PASSWORD"
+            raise BadConfig(origin="metadata server", detail=detail)
+        self.url = url
+        try:
+            host, port = sockets.split(text) if ":" in text else (text, DEFAULT_PORT)
+        except UsageError:
+            host = ""
+        if not host:
+            raise BadConfig(origin="metadata server", detail=f"{url!r} is no redis://HOST:PORT")
+        try:
+            import redis  # noqa: PLC0415 - an extra: only who uses Redis needs it
+        except ImportError:
+            detail = "it needs the package redis; run: pip install 'mooncake-cli[redis]'"
+            raise BadConfig(origin=url, detail=detail) from None
+        self._errors = redis.exceptions
+        self._client = redis.Redis(
+            host=host,
+            port=port,
+            db=database,
+            username=username or None,
+            password=password or None,
+            socket_timeout=TIMEOUT,
+            socket_connect_timeout=TIMEOUT,
+        )
+
+    def get(self, key: str) -> bytes | None:
+        """See ``KeyValueStore.get``."""
+        return cast("bytes | None", self._call(lambda: self._client.get(key)))
+
+    def put(self, key: str, value: bytes) -> None:
+        """See ``KeyValueStore.put``."""
+        self._call(lambda: self._client.set(key, value))
+
+    def delete(self, key: str) -> None:
+        """See ``KeyValueStore.delete``."""
+        self._call(lambda: self._client.delete(key))
+
+    def close(self) -> None:
+        """See ``KeyValueStore.close``."""
+        self._client.close()
+
+    def _call(self, action: Callable[[], Any]) -> Any:
+        try:
+            return action()
+        except (self._errors.AuthenticationError, self._errors.NoPermissionError) as error:
+            raise MetadataRefused(url=self.url, detail=str(error)) from None
+        except (self._errors.ConnectionError, self._errors.TimeoutError) as error:
+            raise MetadataUnavailable(url=self.url, detail=str(error)) from None
+        except self._errors.RedisError as error:
+            raise MetadataRefused(url=self.url, detail=str(error)) from None

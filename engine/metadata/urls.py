@@ -1,0 +1,66 @@
+"""What upstream's metadata connection strings mean."""
+
+from __future__ import annotations
+
+import re
+
+from engine.errors import BadConfig
+from engine.metadata.base import KeyValueStore, SegmentDirectory
+from engine.metadata.handshake import URL as P2P
+from engine.metadata.handshake import HandshakeDirectory
+from engine.metadata.stored import StoredDirectory
+from engine.settings import EngineSettings
+
+ETCD_PORT = 2379
+MAX_ENDPOINTS = 32
+
+_ENDPOINT = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
+
+
+def open_directory(url: str, settings: EngineSettings) -> SegmentDirectory:
+    """The directory behind ``P2PHANDSHAKE``, ``etcd://``, ``etcds://``, ``redis://``, ``http://`` or ``https://``.
+
+    Without a scheme it is etcd, as upstream has it. Nothing is connected yet. Raises ``BadConfig``.
+    """
+    text = url.strip()
+    if text == P2P:
+        return HandshakeDirectory(timeout=settings.connect_timeout)
+    return StoredDirectory(open_store(text, settings), settings.cluster)
+
+
+def open_store(url: str, settings: EngineSettings) -> KeyValueStore:
+    """The server behind a URL. Raises ``BadConfig``. Only the chosen one's client is imported."""
+    scheme, found, rest = url.partition("://")
+    if not found:
+        scheme, rest = "etcd", url
+    if scheme in {"http", "https"}:
+        from engine.metadata.http import HttpStore  # noqa: PLC0415 - only the chosen client is loaded
+
+        return HttpStore(url)
+    if scheme == "redis":
+        from engine.metadata.redis import RedisStore  # noqa: PLC0415 - as above
+
+        return RedisStore(
+            url, username=settings.redis_username, password=settings.redis_password, database=settings.redis_db
+        )
+    if scheme in {"etcd", "etcds"}:
+        endpoints = etcd_endpoints(rest)
+        from engine.metadata.etcd import EtcdStore  # noqa: PLC0415 - as above
+
+        return EtcdStore(endpoints, tls=scheme == "etcds", url=url)
+    detail = f"{scheme}:// is not understood; say {P2P}, etcd://, redis:// or http://HOST:PORT/metadata"
+    raise BadConfig(origin="metadata server", detail=detail)
+
+
+def etcd_endpoints(text: str) -> list[str]:
+    """``A:2379,B`` (``;`` separates too) as a list of ``host:port``. Raises ``BadConfig``."""
+    found = []
+    for part in filter(None, (each.strip() for each in re.split("[,;]", text.rstrip("/")))):
+        match = _ENDPOINT.fullmatch(part)
+        port = int(match[2] or ETCD_PORT) if match else 0
+        if match is None or not 0 < port < 65536:
+            raise BadConfig(origin="metadata server", detail="an etcd server is HOST:PORT, without user or password")
+        found.append(f"{match[1]}:{port}")
+    if not 0 < len(found) <= MAX_ENDPOINTS:
+        raise BadConfig(origin="metadata server", detail=f"etcd:// names 1 to {MAX_ENDPOINTS} servers")
+    return list(dict.fromkeys(found))

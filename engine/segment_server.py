@@ -1,0 +1,211 @@
+"""A segment as it is served: registered memory, the servers that offer it, and the transports that read others'."""
+
+from __future__ import annotations
+
+import threading
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+from engine import sockets, transports
+from engine.errors import UsageError
+from engine.handshake_client import fetch_descriptor
+from engine.handshake_server import HandshakeServer
+from engine.hostid import host_id
+from engine.local_server import LocalServer
+from engine.memory import AddressSpace, Buffer, Lease
+from engine.segment import SegmentDescriptor
+from engine.tcp_server import TcpServer
+from engine.transports.base import Channel, PeerAddress, Transport
+from engine.wire import LATEST_VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from typing_extensions import Self
+
+__all__ = ["IntoMemory", "SegmentServer", "fetch_descriptor"]
+
+_WILDCARDS = ("", "0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
+
+
+class IntoMemory:
+    """A sink that fills one piece of memory."""
+
+    def __init__(self, view: memoryview) -> None:
+        """``view`` is writable and as long as what will be received."""
+        self._view = view.cast("B")
+        self.done = 0
+
+    def buffer(self, remaining: int) -> memoryview:
+        """See ``Sink.buffer``."""
+        return self._view[self.done : self.done + remaining]
+
+    def filled(self, count: int) -> None:
+        """See ``Sink.filled``."""
+        self.done += count
+
+
+class SegmentServer:
+    """One segment: an address space, its data, handshake and descriptor servers, and channels to other segments.
+
+    It serves from construction to ``close``. Thread-safe.
+    """
+
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        *,
+        name: str = "",
+        advertise: str | None = None,
+        local_socket: Path | None = None,
+        data_port: int = 0,
+        rpc_port: int = 0,
+        publish_buffers: bool = True,
+        protocol_version: int = LATEST_VERSION,
+        on_notify: Callable[[str, str], None] | None = None,
+    ) -> None:
+        """Listen on ``host``; tell peers to come to ``advertise``.
+
+        ``advertise`` defaults to ``host`` or, where that is a wildcard, to this host's address towards its default
+        route. ``name`` is the segment's in a metadata server; by default it is ``host:rpc_port``. Without
+        ``local_socket`` no peer is handed descriptors. Ports of 0 are chosen by the system. ``publish_buffers`` says
+        whether the handshake, which has no authentication, lists what is registered; without it peers learn addresses
+        elsewhere. ``protocol_version`` is what peers are told; both are understood. Raises ``UsageError`` when a port
+        or the socket cannot be had.
+        """
+        self._name = name
+        self._host = advertise or (host if host not in _WILDCARDS else sockets.outward_address())
+        self._publish_buffers = publish_buffers
+        self._protocol_version = protocol_version
+        self._space = AddressSpace()
+        self._transports: dict[str, Transport] = {}
+        self._lock = threading.Lock()
+        self._host_id = host_id()
+        self._data = TcpServer(self._space, host, data_port)
+        self._handshake: HandshakeServer | None = None
+        self._local: LocalServer | None = None
+        try:
+            self._handshake = HandshakeServer(self.descriptor, host, rpc_port, on_notify=on_notify)
+            self._rpc_port = self._handshake.port
+            if local_socket is not None and self._host_id:
+                self._local = LocalServer(self._space, local_socket)
+            self._handshake.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def segment_name(self) -> str:
+        """The name that was given, or upstream's under P2PHANDSHAKE: ``host:rpc_port``."""
+        return self._name or sockets.join(self._host, self._rpc_port)
+
+    @property
+    def host(self) -> str:
+        """The host that peers are told."""
+        return self._host
+
+    @property
+    def data_port(self) -> int:
+        """The port of the TCP data plane."""
+        return self._data.port
+
+    @property
+    def rpc_port(self) -> int:
+        """The port of the handshake."""
+        return self._rpc_port
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes of registered buffers sent over TCP so far."""
+        return self._data.bytes_sent
+
+    @property
+    def bytes_granted(self) -> int:
+        """Bytes whose descriptors peers on this host were handed so far."""
+        return self._local.bytes_granted if self._local is not None else 0
+
+    @property
+    def connections(self) -> int:
+        """Connections of the TCP data plane that are open now."""
+        return self._data.connections
+
+    def address_of_self(self) -> PeerAddress:
+        """What a peer needs to reach this segment."""
+        return PeerAddress(
+            segment=self.segment_name,
+            host=self._host,
+            data_port=self._data.port,
+            protocol_version=LATEST_VERSION,
+            host_id=self._host_id if self._local is not None else "",
+            local_socket=str(self._local.path) if self._local is not None else "",
+        )
+
+    def descriptor(self) -> SegmentDescriptor:
+        """This segment as the handshake tells it."""
+        return SegmentDescriptor(
+            name=self.segment_name,
+            tcp_data_port=self._data.port,
+            buffers=self._space.descriptors() if self._publish_buffers else (),
+            tcp_proto_version=self._protocol_version,
+            timestamp=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S.%f"),
+        )
+
+    def register(self, buffer: Buffer) -> int:
+        """Serve ``buffer``; its address. Raises ``UsageError`` for an empty one."""
+        return self._space.register(buffer)
+
+    def replace(self, address: int, buffer: Buffer) -> None:
+        """See ``AddressSpace.replace``."""
+        self._space.replace(address, buffer)
+
+    def unregister(self, address: int, *, timeout: float = 0.0) -> bool:
+        """See ``AddressSpace.unregister``."""
+        return self._space.unregister(address, timeout=timeout)
+
+    def lease(self, address: int, length: int) -> Lease:
+        """The range as this process sees it; see ``AddressSpace.resolve``."""
+        return self._space.resolve(address, length)
+
+    def transport(self, name: str) -> Transport:
+        """The engine's transport of this name. Raises ``TransportUnavailable``."""
+        with self._lock:
+            found = self._transports.get(name)
+            if found is None:
+                found = self._transports[name] = transports.transport(name)
+            return found
+
+    def use(self, transport: Transport) -> None:
+        """Take ``transport`` for its name from now on."""
+        with self._lock:
+            self._transports[transport.name] = transport
+
+    def open(self, peer: PeerAddress, transport_name: str = "tcp") -> Channel:
+        """A new channel to ``peer``. Raises as ``Transport.open``."""
+        return self.transport(transport_name).open(peer)
+
+    def read(self, peer: PeerAddress, address: int, view: memoryview, transport_name: str = "tcp") -> None:
+        """Fill ``view`` with what lies at ``address`` of ``peer``, over a channel of its own. Raises as ``Channel``."""
+        if view.readonly:
+            raise UsageError(detail="cannot read into memory that is read-only")
+        if not view.nbytes:
+            return
+        channel = self.open(peer, transport_name)
+        try:
+            channel.submit(address, view.nbytes)
+            channel.receive(IntoMemory(view))
+        finally:
+            channel.close()
+
+    def close(self) -> None:
+        """Stop serving, and let go of all buffers. Ends within a few seconds; twice is harmless."""
+        for server in (self._local, self._handshake, self._data):
+            if server is not None:
+                server.close()
+        self._space.close()
