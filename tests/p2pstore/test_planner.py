@@ -152,7 +152,9 @@ class Driver:
         assert planner.stuck == (not planner.done and not self.flying and not wanted), "stuck only without hope"
         for peer in wanted:
             if self.resting.get(peer, 0.0) <= self.now:
-                assert len(self.in_flight[peer]) >= WINDOW_REQUESTS, "a peer with something missing is kept busy"
+                runs = self.in_flight[peer]
+                full = sum(self.lengths[c] for run in runs for c in run) >= WINDOW_BYTES or len(runs) >= MAX_REQUESTS
+                assert len(runs) >= WINDOW_REQUESTS and full, "a peer with something missing is kept busy"  # noqa: PT018
 
     def finish(self) -> None:
         """With one honest peer that has everything, the pull ends: no chunk is ever lost."""
@@ -288,6 +290,20 @@ def test_rarest_first() -> None:
     assert set(by_all[:5]) == set(range(95, 100))
 
 
+def test_chunks_of_peers_that_left_are_rare_again() -> None:
+    made = planner(100)
+    for n in range(3):
+        made._add(PeerAdded(f"common {n}", bits(100, range(95))))
+        made._add(PeerAdded(f"leaves {n}", bits(100, range(90, 100))))
+        made._add(PeerAdded(f"leaves too {n}", bits(100, range(90, 100))))
+    for n in range(3):
+        made._remove(made._peers[f"leaves {n}"])
+        made._remove(made._peers[f"leaves too {n}"])
+    actions = made.handle(PeerAdded("all", Bitmap(100, full=True)))
+    by_all = [c for a in actions if isinstance(a, Fetch) and a.peer == "all" for c in a.run]
+    assert set(by_all[:5]) == set(range(95, 100))
+
+
 def test_ties_are_random() -> None:
     firsts = {
         Planner([MIB] * 50, Bitmap(50), seed=n).handle(PeerAdded("p", Bitmap(50, full=True)))[0] for n in range(20)
@@ -376,3 +392,14 @@ def test_a_late_failure_takes_nothing_from_another() -> None:
     made.handle(PeerAdded("p", Bitmap(1, full=True)))
     assert made.handle(Failed("p", range(1), Fault.LOST, 0.0)) == []
     assert made.active == 1
+
+
+def test_what_came_late_from_one_is_not_missing_when_another_fails() -> None:
+    made = planner(1)
+    made.handle(PeerAdded("p", Bitmap(1, full=True)))
+    made.handle(PeerGone("p"))
+    assert made.handle(PeerAdded("q", Bitmap(1, full=True))) == [Fetch("q", range(1))]
+    made.handle(Fetched("p", range(1)))
+    assert made.handle(Failed("q", range(1), Fault.LOST, 0.0)) == []
+    assert made.handle(Tick(100.0)) == []
+    assert made.done
