@@ -12,12 +12,12 @@ function __mooncake_where
             continue
         end
         switch $word
-            case --home --metadata --config --name --chunk-size --hash --transport --peer --listen --node -n --lines --prefix
+            case --home --metadata --config --name --chunk-size --hash --transport --peer --listen --node -n --lines --nic-priority-matrix --prefix
                 set skip 1
             case '-*'
             case '*'
                 switch (string join ' ' $path $word)
-                    case 'register' 'get' 'list' 'info' 'verify' 'unregister' 'node' 'node run' 'node start' 'node stop' 'node status' 'node logs' 'config' 'config show' 'etcd' 'etcd inspect'
+                    case 'register' 'get' 'list' 'info' 'verify' 'unregister' 'node' 'node run' 'node start' 'node stop' 'node status' 'node logs' 'config' 'config show' 'topology' 'etcd' 'etcd inspect'
                         set path $path $word
                     case '*'
                         set count (math $count + 1)
@@ -60,6 +60,7 @@ complete -c mooncake -n '__mooncake_at ":0"' -a verify -d 'Hash again what this 
 complete -c mooncake -n '__mooncake_at ":0"' -a unregister -d 'Withdraw what this node holds of an object.'
 complete -c mooncake -n '__mooncake_at ":0"' -a node -d 'Run, start and stop this node\'s agent.'
 complete -c mooncake -n '__mooncake_at ":0"' -a config -d 'Look at the settings.'
+complete -c mooncake -n '__mooncake_at ":0"' -a topology -d 'Show network cards, RDMA devices and GPUs.'
 complete -c mooncake -n '__mooncake_at ":0"' -a etcd -d 'Look into the metadata server.'
 complete -c mooncake -n '__mooncake_in ""' -l 'version' -d 'Print the version and end.'
 complete -c mooncake -n '__mooncake_in "register"' -l 'name' -x -d 'Name of the object [default: PATH\'s last part].'
@@ -94,5 +95,8 @@ complete -c mooncake -n '__mooncake_in "node logs"' -s 'n' -l 'lines' -x -d 'Lin
 complete -c mooncake -n '__mooncake_in "node logs"' -s 'f' -l 'follow' -d 'Go on as the log grows; Ctrl-C ends.'
 complete -c mooncake -n '__mooncake_at "config:0"' -a show -d 'Show every setting.'
 complete -c mooncake -n '__mooncake_in "config show"' -l 'origin' -d 'Say where each value comes from.'
+complete -c mooncake -n '__mooncake_in "topology"' -l 'nic-priority-matrix' -r -F -d 'Take the priority matrix from FILE.'
+complete -c mooncake -n '__mooncake_in "topology"' -l 'matrix' -d 'Print the priority matrix alone, as JSON.'
+complete -c mooncake -n '__mooncake_in "topology"' -l 'peer' -x -d 'Say from which addresses to connect to this IP address.'
 complete -c mooncake -n '__mooncake_at "etcd:0"' -a inspect -d 'Show what is in etcd, decoded.'
 complete -c mooncake -n '__mooncake_in "etcd inspect"' -l 'prefix' -x -d 'Only keys that begin so.'

@@ -17,8 +17,9 @@ from typing import Any
 class Variable:
     """One variable. ``field`` is that of ``EngineSettings`` which it sets; empty where there is none.
 
-    ``parse`` turns its text into the field's value, or raises ``ValueError`` with a sentence. ``used`` marks one that
-    is read where it is needed instead. ``says`` is what it does here, or why it is ignored.
+    ``group`` is the heading that it stands under. ``parse`` turns its text into the field's value, or raises
+    ``ValueError`` with a sentence. ``used`` marks one that is read where it is needed instead. ``says`` is what it does
+    here, or why it is ignored.
     """
 
     name: str

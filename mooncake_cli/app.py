@@ -40,6 +40,7 @@ COMMANDS = {
         "Look at the settings.",
         commands={"show": Lazy("Show every setting.", "mooncake_cli.commands.config:show")},
     ),
+    "topology": Lazy("Show network cards, RDMA devices and GPUs.", "mooncake_cli.commands.topology:topology"),
     "etcd": Lazy(
         "Look into the metadata server.",
         commands={"inspect": Lazy("Show what is in etcd, decoded.", "mooncake_cli.commands.etcd:inspect")},

@@ -1,4 +1,4 @@
-"""Write ``docs/cli.md`` and ``docs/errors.md``: ``python -m scripts.generate_docs`` (``--check``: only compare)."""
+"""Write the references of ``docs``: ``python -m scripts.generate_docs`` (``--check``: only compare)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import inspect
 import sys
 from pathlib import Path
 
+from engine import mooncake_json
+from engine.variables import PROGRAM_VARIABLES, VARIABLES
 from p2pstore.config import KEYS, SECRETS
 from p2pstore.errors import MooncakeError, all_errors
 from scripts.cli_model import Command, walk
@@ -31,7 +33,7 @@ STATUSES = {
 
 def documents() -> dict[str, str]:
     """File name to content."""
-    return {"cli.md": cli(walk()), "errors.md": errors()}
+    return {"cli.md": cli(walk()), "environment.md": environment(), "errors.md": errors()}
 
 
 def cli(commands: list[Command]) -> str:
@@ -67,6 +69,7 @@ def _settings() -> list[str]:
         "An option wins over the environment, that over `mooncake.toml` in the current directory (not in its parents),",
         "that over the user's `$XDG_CONFIG_HOME/mooncake/config.toml` (or the file that `--config` or",
         "`MOONCAKE_CONFIG` names instead), that over `/etc/mooncake/config.toml`, that over the default.",
+        "Mooncake's own variables and its `mooncake.json` count too: [environment.md](environment.md) says how.",
         "`mooncake config show --origin` says where each value comes from.",
         "",
         "| key | environment | default | meaning |",
@@ -78,6 +81,71 @@ def _settings() -> list[str]:
     for variable, file_key in SECRETS.values():
         lines.append(f"| | `{variable}` | | the secret itself, instead of the file that `{file_key}` names |")
     return [*lines, ""]
+
+
+GROUPS = {
+    "control": "Addresses and ports",
+    "TCP": "TCP",
+    "transfer": "Transfers",
+    "metadata": "Metadata",
+    "select": "Choice of transport",
+    "observe": "Logs and metrics",
+    "RDMA": "RDMA",
+    "program": "What upstream's Python programs read instead of `mooncake.json`",
+}
+
+JSON_KEYS = {
+    "metadata_server": "where it is etcd: sets `metadata`; without a scheme that of `metadata_backend`, else etcd",
+    "metadata_backend": "v0.2: `etcd`, `redis` or `http`",
+    "local_hostname": "its host sets `advertise` where the agent listens on more than loopback; not `localhost`",
+    "protocol": "`tcp` sets `transport` to tcp, `rdma` to auto; others say nothing",
+    "device_name": "kept for an RDMA transport; `mooncake config show` shows it",
+}
+
+
+def environment() -> str:
+    """What upstream's variables and mooncake.json mean here."""
+    lines = [
+        HEADER,
+        "",
+        "# Mooncake's own configuration",
+        "",
+        "A machine that runs Mooncake may have its variables and its `mooncake.json` already. This is what they mean",
+        "to `mooncake` and to the engine. The order, from what wins to what counts last:",
+        "",
+        "1. an option of the command line;",
+        "2. our variables, `MOONCAKE_<KEY>` ([cli.md](cli.md#settings));",
+        "3. Mooncake's variables, below;",
+        "4. our files: `mooncake.toml`, the user's `config.toml`, `/etc/mooncake/config.toml`;",
+        "5. `mooncake.json`;",
+        "6. the default.",
+        "",
+        "`mooncake config show --origin` names the source of each value. A variable that is honoured and makes no sense",
+        "is an error that names it; one that is ignored is not looked at.",
+        "",
+        "## mooncake.json",
+        "",
+        "`MOONCAKE_CONFIG_PATH` names it; nothing is looked for elsewhere. All three generations are read: v0.2",
+        "(`prefill_url`, `decode_url`), v0.3 (`local_hostname`) and today's. Other programs own the file: a key that is",
+        "not known is passed over (a debug message says so), and none is required. A file that is no JSON object, or a",
+        "value of the wrong kind under a key that is known, is an error. These keys have an effect:",
+        "",
+        "| key | here |",
+        "|---|---|",
+        *(f"| `{key}` | {_cell(text)} |" for key, text in JSON_KEYS.items()),
+        "",
+        "These are understood and concern Mooncake Store or other programs: "
+        + ", ".join(f"`{key}`" for key in mooncake_json.KEYS if key not in JSON_KEYS)
+        + ".",
+        "Sizes may be written like `4gb`.",
+        "",
+    ]
+    for group, title in GROUPS.items():
+        rows = [each for each in (*VARIABLES, *PROGRAM_VARIABLES) if each.group == group]
+        lines += [f"## {title}", "", "| variable | honoured | here, or why not |", "|---|---|---|"]
+        lines += [f"| `{each.name}` | {'yes' if each.honoured else 'no'} | {_cell(each.says)} |" for each in rows]
+        lines.append("")
+    return "\n".join(lines)
 
 
 def errors() -> str:

@@ -51,3 +51,26 @@ def test_a_named_file_that_is_missing(mooncake: Mooncake) -> None:
     done = mooncake("list", "--config", "nowhere.toml")
     assert done.returncode == 2
     assert "nowhere.toml: there is no such file" in done.stderr
+
+
+def test_upstreams_own_configuration_has_its_origin_too(mooncake: Mooncake, tmp_path: Path) -> None:
+    file = tmp_path / "mooncake.json"
+    file.write_text(
+        '{"metadata_server": "h:2379", "metadata_backend": "etcd", "protocol": "rdma", "device_name": "mlx5_0"}'
+    )
+    shown = mooncake(
+        "config",
+        "show",
+        "--origin",
+        "--json",
+        MOONCAKE_CONFIG_PATH=str(file),
+        MC_SLICE_SIZE="65536",
+        MC_REDIS_PASSWORD="x",
+    ).stdout
+    document = json.loads(shown)
+    assert document["metadata"] == {"value": "etcd://h:2379", "origin": f"{file}, metadata_server"}
+    assert document["transport"] == {"value": "auto", "origin": f"{file}, protocol"}
+    assert document["engine.device_name"] == {"value": "mlx5_0", "origin": f"{file}, device_name"}
+    assert document["engine.slice_size"] == {"value": 65536, "origin": "environment MC_SLICE_SIZE"}
+    assert document["engine.redis_password"] == {"value": "set, not shown", "origin": "environment MC_REDIS_PASSWORD"}
+    assert document["engine.retries"]["origin"] == "default"

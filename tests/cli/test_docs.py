@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import pytest
 
+from engine.variables import PROGRAM_VARIABLES, VARIABLES
 from p2pstore.config import KEYS
 from scripts.cli_model import walk
 from scripts.generate_docs import DIRECTORY, STATUSES, documents, own_errors
 
 
-@pytest.mark.parametrize("name", ["cli.md", "errors.md"])
+@pytest.mark.parametrize("name", ["cli.md", "environment.md", "errors.md"])
 def test_the_references_are_not_stale(name: str) -> None:
     assert (DIRECTORY / name).read_text() == documents()[name], "run 'python -m scripts.generate_docs'"
 
@@ -59,3 +60,8 @@ def _parse(command: object, words: list[str]) -> None:
 def test_every_setting_is_explained() -> None:
     text = documents()["cli.md"]
     assert all(f"| `{key.name}` | `{key.variable}` |" in text and key.help for key in KEYS.values())
+
+
+def test_every_variable_of_upstream_is_in_a_group_of_the_reference() -> None:
+    text = documents()["environment.md"]
+    assert all(f"| `{each.name}` |" in text for each in (*VARIABLES, *PROGRAM_VARIABLES))

@@ -1,0 +1,174 @@
+"""``mooncake topology``: what this machine has to move bytes with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mooncake_cli.invocation import Invocation
+from mooncake_cli.output import Column, Output
+from mooncake_cli.text import printable
+from p2pstore.errors import UsageError
+
+if TYPE_CHECKING:
+    from engine.topology import Matrix, Topology
+
+EXAMPLES = {
+    "topology": (
+        "mooncake topology",
+        "mooncake topology --matrix           # upstream's JSON, to edit and to give back",
+        "mooncake topology --nic-priority-matrix matrix.json",
+        "mooncake topology --peer 10.0.0.7    # from which of our addresses to connect to it",
+    )
+}
+
+
+def topology(
+    ctx: typer.Context,
+    matrix_file: Annotated[
+        Path | None,
+        typer.Option("--nic-priority-matrix", metavar="FILE", help="Take the priority matrix from FILE."),
+    ] = None,
+    matrix_only: Annotated[bool, typer.Option("--matrix", help="Print the priority matrix alone, as JSON.")] = False,
+    peer: Annotated[
+        str | None,
+        typer.Option("--peer", metavar="ADDRESS", help="Say from which addresses to connect to this IP address."),
+    ] = None,
+) -> None:
+    """Show network cards, RDMA devices and GPUs.
+
+    And the priority matrix: which RDMA devices serve the memory of each NUMA node and GPU, nearest first, in
+    upstream's format. It is computed, or read from --nic-priority-matrix or the file that MC_CUSTOM_TOPO_JSON names.
+    """
+    from engine.settings import EngineSettings  # noqa: PLC0415 - most commands need none
+    from engine.topology import (  # noqa: PLC0415 - as above
+        discover,
+        matrix_json,
+        priority_matrix,
+        read_matrix,
+        source_addresses,
+    )
+    from engine.topology.matrix import unknown_devices  # noqa: PLC0415 - as above
+
+    invocation: Invocation = ctx.obj
+    output = invocation.output
+    found = discover()
+    named = matrix_file or EngineSettings.load().topology_file
+    matrix = read_matrix(named) if named is not None else priority_matrix(found)
+    if named is not None and (strange := unknown_devices(matrix, found.rdma)):
+        output.message(f"{printable(named)} names devices that this machine lacks: {printable(', '.join(strange))}")
+    if matrix_only:
+        output.line(json.dumps(matrix_json(matrix), indent=None if output.mode == "json" else 2))
+        return
+    document = {**found.to_json(), "matrix": matrix_json(matrix)}
+    if peer is not None:
+        _check_address(peer)
+        document["sources"] = source_addresses(found, peer)
+    human = _tables(output, found, matrix, document.get("sources")) if output.mode == "human" else ""
+    output.data(document, human=human, quiet=(nic.name for nic in found.nics if nic.up and not nic.loopback))
+
+
+def _check_address(text: str) -> None:
+    import ipaddress  # noqa: PLC0415 - only here
+
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        raise UsageError(detail=f"{text!r} is no IP address") from None
+
+
+def _tables(output: Output, found: Topology, matrix: Matrix, sources: list[str] | None) -> str:
+    parts = [_nics(output, found)]
+    if found.rdma:
+        parts.append(_rdma(output, found))
+    if found.gpus:
+        parts.append(_gpus(output, found))
+    parts.append(_matrix(output, matrix) if matrix else "")
+    if sources is not None:
+        shown = ", ".join(sources) if sources else "the kernel's choice"
+        parts.append(f"connections to that address are bound to: {shown}\n")
+    return "\n".join(part for part in parts if part)
+
+
+def _nics(output: Output, found: Topology) -> str:
+    columns = (
+        Column("NIC", style="bold"),
+        Column("STATE"),
+        Column("SPEED", right=True),
+        Column("NUMA", right=True),
+        Column("PCI"),
+        Column("ADDRESSES"),
+    )
+    rows = [
+        (
+            printable(nic.name),
+            "up" if nic.up else "down",
+            speed(nic.speed),
+            number(nic.numa),
+            nic.pci or "-",
+            ", ".join(map(str, nic.addresses)) or "-",
+        )
+        for nic in found.nics
+        if not nic.loopback
+    ]
+    return output.table(columns, rows)
+
+
+def _rdma(output: Output, found: Topology) -> str:
+    columns = (
+        Column("RDMA", style="bold"),
+        Column("PORT", right=True),
+        Column("STATE"),
+        Column("LINK"),
+        Column("SPEED", right=True),
+        Column("NUMA", right=True),
+        Column("NIC"),
+    )
+    rows = [
+        (
+            printable(device.name),
+            str(port.number),
+            printable(port.state.lower() or "-"),
+            printable(port.link_layer or "-"),
+            speed(port.speed),
+            number(device.numa),
+            printable(", ".join(device.netdevs) or "-"),
+        )
+        for device in found.rdma
+        for port in device.ports
+    ]
+    return output.table(columns, rows)
+
+
+def _gpus(output: Output, found: Topology) -> str:
+    columns = (Column("GPU", style="bold"), Column("VENDOR"), Column("NUMA", right=True), Column("PCI"))
+    rows = [(gpu.name, gpu.vendor, number(gpu.numa), gpu.to_json()["pci"] or "-") for gpu in found.gpus]
+    return output.table(columns, rows)
+
+
+def _matrix(output: Output, matrix: Matrix) -> str:
+    columns = (Column("PLACE", style="bold"), Column("PREFERRED"), Column("AVAILABLE"))
+    rows = [
+        (
+            printable(place),
+            printable(", ".join(devices.preferred) or "-"),
+            printable(", ".join(devices.available) or "-"),
+        )
+        for place, devices in matrix.items()
+    ]
+    return output.table(columns, rows)
+
+
+def speed(mbps: int | None) -> str:
+    """``400 Gb/s``, ``100 Mb/s``, or a dash."""
+    if mbps is None:
+        return "-"
+    return f"{mbps / 1000:g} Gb/s" if mbps >= 1000 else f"{mbps} Mb/s"
+
+
+def number(value: int | None) -> str:
+    """A number or a dash."""
+    return "-" if value is None else str(value)
