@@ -12,10 +12,10 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
-from engine.segment_server import SegmentServer
 from engine.errors import AddressError, SourceChanged
 from engine.joined import JoinedBuffer
 from engine.memory import Buffer, FilesBuffer
+from engine.segment_server import SegmentServer
 from p2pstore.bitmap import Bitmap
 from p2pstore.catalog import Catalog, Holding
 from p2pstore.destination import FileDestination, same_content
@@ -63,6 +63,11 @@ class Holdings:
     def at(self, root: Path) -> Holding | None:
         """The holding whose files lie at ``root``."""
         return next((h for h in self._held.values() if h.root == root), None)
+
+    def displaced_by(self, new: Holding) -> list[Holding]:
+        """The holdings of other content whose place ``new`` takes: any at its root, or its name's in memory."""
+        there = (h for h in self._held.values() if h.digest != new.digest and h.root == new.root)
+        return [h for h in there if new.root is not None or h.name == new.name]
 
     def manifest(self, digest: str) -> Manifest | None:
         """The manifest of something that is held or being pulled."""
@@ -127,19 +132,23 @@ class Holdings:
     def _serve(self, holding: Holding, manifest: Manifest, buffer: Buffer | None) -> Replica:
         digest = manifest.digest
         replica = self.replicas.get(digest)
+        serving = self._served.get(digest)
+        # The same place again has new stamps: the old buffer would refuse every byte of it.
+        takes_over = serving is None or (serving.name, serving.place) == (holding.name, holding.place)
         if replica is None:
             replica = Replica(manifest, Bitmap(manifest.chunks, full=True), holding.role, self._loop)
             if buffer is not None:
                 replica.address = self._engine.register(buffer)
             self.replicas[digest] = replica
-        elif buffer is not None and digest not in self._served and replica.address:
+        elif buffer is not None and takes_over and replica.address:
             self._engine.replace(replica.address, buffer)
         elif buffer is not None:
             buffer.close()
         if not replica.have.full:  # another get of the same object is still at work on its own copy
             replica.have = Bitmap(manifest.chunks, full=True)
             replica.landed(range(manifest.chunks))
-        self._served.setdefault(digest, holding)
+        if takes_over:
+            self._served[digest] = holding
         if holding.role == "gold":
             replica.role = "gold"
         return replica

@@ -20,12 +20,20 @@ from typing import Any, TypeVar
 
 from engine import sockets
 from engine._version import __version__
-from engine.segment_server import SegmentServer
 from engine.errors import MooncakeError
+from engine.segment_server import SegmentServer
 from p2pstore.catalog import Catalog, Holding
 from p2pstore.control.peer_client import PeerClient
 from p2pstore.control.peer_server import PeerServer
-from p2pstore.errors import ListenRefused, NotHeld, ObjectExists, ObjectNotFound, PathNotFound
+from p2pstore.errors import (
+    ListenRefused,
+    MetadataRefused,
+    MetadataUnavailable,
+    NotHeld,
+    ObjectExists,
+    ObjectNotFound,
+    PathNotFound,
+)
 from p2pstore.get import Get, GetRequest, GetResult
 from p2pstore.holdings import Holdings
 from p2pstore.info import describe
@@ -252,9 +260,9 @@ class Node:
 
     async def hold(self, holding: Holding, manifest: Manifest) -> None:
         """Serve a whole copy from now on, and say so; what lay at the same place before is given up."""
-        before = self.holdings.at(holding.root) if holding.root else None
-        if before is not None and before.digest != holding.digest:
-            await self._withdraw(before)
+        for before in self.holdings.displaced_by(holding):
+            with contextlib.suppress(MetadataUnavailable, MetadataRefused):  # a get outlives the metadata server
+                await self._withdraw(before)
         replica = self.holdings.add(holding, manifest)
         await self.announce(manifest.digest, ReplicaRecord(self.name, "complete", replica.role))
 
