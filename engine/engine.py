@@ -125,6 +125,7 @@ class TransferEngine:
                 name=local_hostname if in_store else "",
                 advertise=self.settings.advertise or host,
                 rpc_port=0 if in_store else port,
+                ports=self.settings.ports,
                 protocol_version=self.settings.protocol_version,
                 on_notify=lambda name, text: self._notifications.append(Notification(name, text)),
             )

@@ -62,12 +62,13 @@ class HandshakeServer:
         host: str = "127.0.0.1",
         port: int = 0,
         *,
+        ports: range | None = None,
         on_notify: Callable[[str, str], None] | None = None,
     ) -> None:
-        """Raises ``UsageError`` when the address cannot be had."""
+        """Port 0 is one of ``ports`` where they are given. Raises ``UsageError`` when the address cannot be had."""
         self._descriptor = descriptor
         self._on_notify = on_notify
-        self._listener = sockets.listen(host, port)
+        self._listener = sockets.listen(host, port, among=ports)
         self.port: int = self._listener.getsockname()[1]
         self._clients: dict[int, _Client] = {}
         self._closing = False

@@ -61,6 +61,7 @@ class SegmentServer:
         local_socket: Path | None = None,
         data_port: int = 0,
         rpc_port: int = 0,
+        ports: range | None = None,
         publish_buffers: bool = True,
         protocol_version: int = LATEST_VERSION,
         on_notify: Callable[[str, str], None] | None = None,
@@ -69,10 +70,10 @@ class SegmentServer:
 
         ``advertise`` defaults to ``host`` or, where that is a wildcard, to this host's address towards its default
         route. ``name`` is the segment's in a metadata server; by default it is ``host:rpc_port``. Without
-        ``local_socket`` no peer is handed descriptors. Ports of 0 are chosen by the system. ``publish_buffers`` says
-        whether the handshake, which has no authentication, lists what is registered; without it peers learn addresses
-        elsewhere. ``protocol_version`` is what peers are told; both are understood. Raises ``UsageError`` when a port
-        or the socket cannot be had.
+        ``local_socket`` no peer is handed descriptors. Ports of 0 are chosen by the system, or from ``ports``.
+        ``publish_buffers`` says whether the handshake, which has no authentication, lists what is registered; without
+        it peers learn addresses elsewhere. ``protocol_version`` is what peers are told; both are understood. Raises
+        ``UsageError`` when a port or the socket cannot be had.
         """
         self._name = name
         self._host = advertise or (host if host not in _WILDCARDS else sockets.outward_address())
@@ -82,11 +83,11 @@ class SegmentServer:
         self._transports: dict[str, Transport] = {}
         self._lock = threading.Lock()
         self._host_id = host_id()
-        self._data = TcpServer(self._space, host, data_port)
+        self._data = TcpServer(self._space, host, data_port, ports=ports)
         self._handshake: HandshakeServer | None = None
         self._local: LocalServer | None = None
         try:
-            self._handshake = HandshakeServer(self.descriptor, host, rpc_port, on_notify=on_notify)
+            self._handshake = HandshakeServer(self.descriptor, host, rpc_port, ports=ports, on_notify=on_notify)
             self._rpc_port = self._handshake.port
             if local_socket is not None and self._host_id:
                 self._local = LocalServer(self._space, local_socket)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import random
 import socket
 import struct
 
@@ -21,8 +22,20 @@ A bbr default paces packets as if there were a network: on loopback that costs a
 _TIMEVAL = struct.Struct("ll")
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A non-blocking listener; an IPv6 one takes IPv4 too. Raises ``UsageError`` where it cannot be had."""
+def listen(host: str, port: int, *, among: range | None = None) -> socket.socket:
+    """A non-blocking listener; an IPv6 one takes IPv4 too. Raises ``UsageError`` where it cannot be had.
+
+    Port 0 is any free one, or any free one of ``among``.
+    """
+    if port or among is None:
+        return _listen(host, port)
+    for candidate in random.sample(among, len(among)):
+        with contextlib.suppress(UsageError):
+            return _listen(host, candidate)
+    raise UsageError(detail=f"no port of {host} between {among.start} and {among.stop - 1} can be had")
+
+
+def _listen(host: str, port: int) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

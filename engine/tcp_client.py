@@ -17,6 +17,7 @@ from typing import NoReturn
 
 from engine import sockets, wire
 from engine.batch import Slice
+from engine.connect import connect
 from engine.errors import MooncakeError, RangeRefused
 
 BOUNCE = 1 << 18
@@ -44,7 +45,7 @@ class Connection:
         self._closed = False
         self.aborted = False
         self._status = memoryview(bytearray(wire.STATUS_LENGTH))
-        self._sock = socket.create_connection((endpoint.host, endpoint.port), timeout=connect_timeout)
+        self._sock = connect(endpoint.host, endpoint.port, timeout=connect_timeout)
         try:
             sockets.tune(self._sock)
             sockets.set_timeouts(self._sock, receive=stall_timeout, send=stall_timeout)

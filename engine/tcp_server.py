@@ -115,12 +115,13 @@ class TcpServer:
         host: str = "127.0.0.1",
         port: int = 0,
         *,
+        ports: range | None = None,
         workers: int = MAX_WORKERS,
         max_connections: int = MAX_CONNECTIONS,
     ) -> None:
-        """Raises ``UsageError`` when the address cannot be had."""
+        """Port 0 is one of ``ports`` where they are given. Raises ``UsageError`` when the address cannot be had."""
         self._space = space
-        self._listener = sockets.listen(host, port)
+        self._listener = sockets.listen(host, port, among=ports)
         self.port: int = self._listener.getsockname()[1]
         self._max_workers = workers
         self._max_connections = max_connections

@@ -106,9 +106,9 @@ VARIABLES: tuple[Variable, ...] = (
         "advertise",
         address,
     ),
-    Variable("MC_MIN_RPC_PORT", "control", "first port to listen on, with MC_MAX_RPC_PORT; unset: any free port",
+    Variable("MC_MIN_RPC_PORT", "control", "first of the ports that a TransferEngine takes; unset: any free port",
              "min_port", integer(1, MAX_PORT)),
-    Variable("MC_MAX_RPC_PORT", "control", "last port to listen on; unset: any free port",
+    Variable("MC_MAX_RPC_PORT", "control", "last of them; the agent's ports are those of --listen",
              "max_port", integer(1, MAX_PORT)),
     Variable("MC_HANDSHAKE_PORT", "control", "ports are chosen between MC_MIN_RPC_PORT and MC_MAX_RPC_PORT"),
     Variable(

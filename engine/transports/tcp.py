@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 
 from engine import sockets, wire
+from engine.connect import Sources, connect
 from engine.errors import PeerUnreachable, RangeRefused
 from engine.transports.base import Channel, PeerAddress, Sink, Transport
 from engine.transports.socket_channel import SocketChannel
@@ -24,8 +25,15 @@ class TcpTransport(Transport):
 
     name = "tcp"
 
-    def __init__(self, *, connect_timeout: float = CONNECT_TIMEOUT, stall_timeout: float = STALL_TIMEOUT) -> None:
-        """Both in seconds."""
+    def __init__(
+        self,
+        *,
+        connect_timeout: float = CONNECT_TIMEOUT,
+        stall_timeout: float = STALL_TIMEOUT,
+        sources: Sources | None = None,
+    ) -> None:
+        """Both in seconds. ``sources`` chooses the address to connect from; by default this machine's topology does."""
+        self._sources = sources
         self._connect_timeout = connect_timeout
         self._stall_timeout = stall_timeout
 
@@ -36,7 +44,7 @@ class TcpTransport(Transport):
     def open(self, peer: PeerAddress) -> Channel:
         """See ``Transport.open``."""
         try:
-            sock = socket.create_connection((peer.host, peer.data_port), timeout=self._connect_timeout)
+            sock = connect(peer.host, peer.data_port, timeout=self._connect_timeout, sources=self._sources)
         except TimeoutError:
             detail = f"no answer in {self._connect_timeout:g} s"
             raise PeerUnreachable(peer=peer.segment, detail=detail) from None
