@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any, TextIO
 
-UNKNOWN_WIDTH = 80
-"""Columns of a terminal that does not say how wide it is."""
+UNKNOWN_WIDTH, UNKNOWN_HEIGHT = 80, 24
+"""Columns and lines of a terminal that does not say how large it is."""
 
 
 class Progress:
@@ -48,8 +48,9 @@ class BarProgress(Progress):
                 unit="B",
                 unit_scale=True,
                 unit_divisor=1024,
-                # A terminal that does not tell its width (a container's, often) would get an empty bar.
+                # A terminal that does not tell its size (a container's, often) would get an empty bar, or none.
                 ncols=None if sized else UNKNOWN_WIDTH,
+                nrows=None if sized else UNKNOWN_HEIGHT,
                 dynamic_ncols=sized,
                 leave=False,
                 miniters=1,
