@@ -24,7 +24,7 @@ _mooncake() {
     for ((i = 1; i < COMP_CWORD; i++)); do
         word=${COMP_WORDS[i]}
         case $word in
-            --home | --metadata | --config | --name | --chunk-size | --hash | --transport | --peer | --listen | --node | -n | --lines | --nic-priority-matrix | --prefix)
+            --home | --metadata | --config | --name | --chunk-size | --hash | --transport | --peer | --listen | --node | -n | --lines | --nic-priority-matrix | --store | --expire | --prefix)
                 ((i + 1 == COMP_CWORD)) && value=$word
                 ((i++))
                 [[ $word == --home && $i -lt $COMP_CWORD ]] && home=${COMP_WORDS[i]/#\~\//$HOME/}
@@ -32,7 +32,7 @@ _mooncake() {
             -*) ;;
             *)
                 case "${path:+$path }$word" in
-                    register | get | list | info | verify | unregister | node | 'node run' | 'node start' | 'node stop' | 'node status' | 'node logs' | config | 'config show' | topology | etcd | 'etcd inspect')
+                    register | get | list | info | verify | unregister | node | 'node run' | 'node start' | 'node stop' | 'node status' | 'node logs' | config | 'config show' | topology | metadata | 'metadata serve' | etcd | 'etcd inspect')
                         path=${path:+$path }$word ;;
                     *) ((count++)) ;;
                 esac
@@ -53,6 +53,8 @@ _mooncake() {
         --node) _mooncake_names; return 0 ;;
         -n | --lines) :; return 0 ;;
         --nic-priority-matrix) _mooncake_reply -f; return 0 ;;
+        --store) _mooncake_reply -f; return 0 ;;
+        --expire) :; return 0 ;;
         --prefix) _mooncake_names; return 0 ;;
     esac
     if [[ $cur == -* ]]; then
@@ -73,13 +75,15 @@ _mooncake() {
             'config') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'config show') _mooncake_reply -W "--origin --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'topology') _mooncake_reply -W "--nic-priority-matrix --matrix --peer --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'metadata') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'metadata serve') _mooncake_reply -W "--listen --store --expire --insecure --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'etcd') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'etcd inspect') _mooncake_reply -W "--prefix --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
         esac
         return 0
     fi
     case "$path:$count" in
-        ':0') _mooncake_reply -W "register get list info verify unregister node config topology etcd" ;;
+        ':0') _mooncake_reply -W "register get list info verify unregister node config topology metadata etcd" ;;
         'register:0') _mooncake_reply -f ;;
         'get:0') _mooncake_names ;;
         'get:1') _mooncake_reply -f ;;
@@ -89,6 +93,7 @@ _mooncake() {
         'unregister:0') _mooncake_names ;;
         'node:0') _mooncake_reply -W "run start stop status logs" ;;
         'config:0') _mooncake_reply -W "show" ;;
+        'metadata:0') _mooncake_reply -W "serve" ;;
         'etcd:0') _mooncake_reply -W "inspect" ;;
     esac
     return 0

@@ -12,12 +12,12 @@ function __mooncake_where
             continue
         end
         switch $word
-            case --home --metadata --config --name --chunk-size --hash --transport --peer --listen --node -n --lines --nic-priority-matrix --prefix
+            case --home --metadata --config --name --chunk-size --hash --transport --peer --listen --node -n --lines --nic-priority-matrix --store --expire --prefix
                 set skip 1
             case '-*'
             case '*'
                 switch (string join ' ' $path $word)
-                    case 'register' 'get' 'list' 'info' 'verify' 'unregister' 'node' 'node run' 'node start' 'node stop' 'node status' 'node logs' 'config' 'config show' 'topology' 'etcd' 'etcd inspect'
+                    case 'register' 'get' 'list' 'info' 'verify' 'unregister' 'node' 'node run' 'node start' 'node stop' 'node status' 'node logs' 'config' 'config show' 'topology' 'metadata' 'metadata serve' 'etcd' 'etcd inspect'
                         set path $path $word
                     case '*'
                         set count (math $count + 1)
@@ -61,6 +61,7 @@ complete -c mooncake -n '__mooncake_at ":0"' -a unregister -d 'Withdraw what thi
 complete -c mooncake -n '__mooncake_at ":0"' -a node -d 'Run, start and stop this node\'s agent.'
 complete -c mooncake -n '__mooncake_at ":0"' -a config -d 'Look at the settings.'
 complete -c mooncake -n '__mooncake_at ":0"' -a topology -d 'Show network cards, RDMA devices and GPUs.'
+complete -c mooncake -n '__mooncake_at ":0"' -a metadata -d 'Serve the segment metadata of a Mooncake deployment.'
 complete -c mooncake -n '__mooncake_at ":0"' -a etcd -d 'Look into the metadata server.'
 complete -c mooncake -n '__mooncake_in ""' -l 'version' -d 'Print the version and end.'
 complete -c mooncake -n '__mooncake_in "register"' -l 'name' -x -d 'Name of the object [default: PATH\'s last part].'
@@ -98,5 +99,10 @@ complete -c mooncake -n '__mooncake_in "config show"' -l 'origin' -d 'Say where 
 complete -c mooncake -n '__mooncake_in "topology"' -l 'nic-priority-matrix' -r -F -d 'Take the priority matrix from FILE.'
 complete -c mooncake -n '__mooncake_in "topology"' -l 'matrix' -d 'Print the priority matrix alone, as JSON.'
 complete -c mooncake -n '__mooncake_in "topology"' -l 'peer' -x -d 'Say from which addresses to connect to this IP address.'
+complete -c mooncake -n '__mooncake_at "metadata:0"' -a serve -d 'Serve segment metadata over HTTP, in place of Mooncake\'s own metadata server.'
+complete -c mooncake -n '__mooncake_in "metadata serve"' -l 'listen' -x -d 'Address to listen on [default: 127.0.0.1:8080].'
+complete -c mooncake -n '__mooncake_in "metadata serve"' -l 'store' -r -F -d 'Keep the records in FILE [default: in memory].'
+complete -c mooncake -n '__mooncake_in "metadata serve"' -l 'expire' -x -d 'Remove segments that are gone for so long.'
+complete -c mooncake -n '__mooncake_in "metadata serve"' -l 'insecure' -d 'Listen beyond loopback; there is no password.'
 complete -c mooncake -n '__mooncake_at "etcd:0"' -a inspect -d 'Show what is in etcd, decoded.'
 complete -c mooncake -n '__mooncake_in "etcd inspect"' -l 'prefix' -x -d 'Only keys that begin so.'

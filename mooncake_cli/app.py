@@ -41,6 +41,15 @@ COMMANDS = {
         commands={"show": Lazy("Show every setting.", "mooncake_cli.commands.config:show")},
     ),
     "topology": Lazy("Show network cards, RDMA devices and GPUs.", "mooncake_cli.commands.topology:topology"),
+    "metadata": Lazy(
+        "Serve the segment metadata of a Mooncake deployment.",
+        commands={
+            "serve": Lazy(
+                "Serve segment metadata over HTTP, in place of Mooncake's own metadata server.",
+                "mooncake_cli.commands.metadata:serve",
+            )
+        },
+    ),
     "etcd": Lazy(
         "Look into the metadata server.",
         commands={"inspect": Lazy("Show what is in etcd, decoded.", "mooncake_cli.commands.etcd:inspect")},

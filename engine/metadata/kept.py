@@ -1,0 +1,131 @@
+"""The records of a metadata server: bounded, and written through to SQLite where they are to outlive it."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.errors import StorageError
+
+MAX_KEY = 1024
+"""Bytes of a key."""
+
+MAX_VALUE = 8 << 20
+"""Bytes of a value: some 80,000 buffers of one segment."""
+
+MAX_KEYS = 100_000
+"""Keys in all."""
+
+MAX_BYTES = 256 << 20
+"""Bytes of all keys and values."""
+
+
+class Full(Exception):
+    """A record does not fit: too many there are already, or too large."""
+
+
+@dataclass(slots=True)
+class Record:
+    """A value, and when it was last put or found to be in use (by ``clock``)."""
+
+    value: bytes
+    seen: float
+
+
+class Records:
+    """Values by key. Not thread-safe: it belongs to one event loop."""
+
+    def __init__(
+        self,
+        path: Path | None = None,
+        *,
+        max_keys: int = MAX_KEYS,
+        max_bytes: int = MAX_BYTES,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """With ``path`` they are kept in that SQLite file. Raises ``StorageError``."""
+        self._max_keys = max_keys
+        self._max_bytes = max_bytes
+        self._clock = clock
+        self._records: dict[str, Record] = {}
+        self._bytes = 0
+        self._path = path
+        self._database: sqlite3.Connection | None = None
+        if path is not None:
+            self._open(path)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def get(self, key: str) -> bytes | None:
+        """The value of ``key``."""
+        record = self._records.get(key)
+        return None if record is None else record.value
+
+    def put(self, key: str, value: bytes) -> bool:
+        """Store a value; whether that changed anything. Raises ``Full`` or ``StorageError``."""
+        old = self._records.get(key)
+        if old is not None and old.value == value:
+            old.seen = self._clock()
+            return False
+        grown = len(value) - (len(old.value) if old is not None else -len(key))
+        if old is None and len(self._records) >= self._max_keys:
+            raise Full(f"there are {self._max_keys} keys already")
+        if self._bytes + grown > self._max_bytes:
+            raise Full(f"the records would be larger than {self._max_bytes} bytes")
+        self._write("INSERT OR REPLACE INTO records (key, value) VALUES (?, ?)", (key, value))
+        self._records[key] = Record(value, self._clock())
+        self._bytes += grown
+        return True
+
+    def delete(self, key: str) -> bool:
+        """Remove a key; whether it was there. Raises ``StorageError``."""
+        record = self._records.get(key)
+        if record is None:
+            return False
+        self._write("DELETE FROM records WHERE key = ?", (key,))
+        del self._records[key]
+        self._bytes -= len(record.value) + len(key)
+        return True
+
+    def older_than(self, seconds: float) -> list[str]:
+        """The keys that nobody has put, or found in use, for so long."""
+        limit = self._clock() - seconds
+        return [key for key, record in self._records.items() if record.seen <= limit]
+
+    def renew(self, key: str) -> None:
+        """Note that a record is in use."""
+        record = self._records.get(key)
+        if record is not None:
+            record.seen = self._clock()
+
+    def close(self) -> None:
+        """Close the file. Twice is harmless."""
+        database, self._database = self._database, None
+        if database is not None:
+            database.close()
+
+    def _open(self, path: Path) -> None:
+        try:
+            # Each statement is a transaction of its own; one thread opens and another uses it.
+            self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
+            self._database.execute("PRAGMA journal_mode = WAL")
+            self._database.execute("PRAGMA synchronous = NORMAL")
+            self._database.execute("CREATE TABLE IF NOT EXISTS records (key TEXT PRIMARY KEY, value BLOB NOT NULL)")
+            for key, value in self._database.execute("SELECT key, value FROM records LIMIT ?", (self._max_keys,)):
+                self._records[str(key)] = Record(bytes(value), self._clock())
+                self._bytes += len(key) + len(value)
+        except sqlite3.Error as error:
+            self.close()
+            raise StorageError(path=path, detail=str(error)) from None
+
+    def _write(self, statement: str, values: tuple[str | bytes, ...]) -> None:
+        if self._database is None:
+            return
+        try:
+            self._database.execute(statement, values)
+        except sqlite3.Error as error:
+            raise StorageError(path=self._path, detail=str(error)) from None

@@ -1,0 +1,82 @@
+"""``mooncake metadata``: the HTTP metadata server of a Mooncake deployment."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from engine import sockets
+from mooncake_cli.invocation import Invocation
+from p2pstore.errors import ListenRefused, UsageError
+
+if TYPE_CHECKING:
+    from mooncake_cli.output import Output
+
+DEFAULT_LISTEN = "127.0.0.1:8080"
+
+EXAMPLES = {
+    "serve": (
+        "mooncake metadata serve",
+        "mooncake metadata serve --listen 10.0.0.1:8080 --insecure --store /var/lib/mooncake/metadata.db",
+    )
+}
+
+
+def serve(
+    ctx: typer.Context,
+    listen: Annotated[
+        str,
+        typer.Option("--listen", metavar="ADDRESS[:PORT]", help=f"Address to listen on [default: {DEFAULT_LISTEN}]."),
+    ] = DEFAULT_LISTEN,
+    store: Annotated[
+        Path | None, typer.Option("--store", metavar="FILE", help="Keep the records in FILE [default: in memory].")
+    ] = None,
+    expire: Annotated[
+        float | None,
+        typer.Option("--expire", metavar="SECONDS", min=1, help="Remove segments that are gone for so long."),
+    ] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Listen beyond loopback; there is no password.")] = False,
+) -> None:
+    """Serve segment metadata over HTTP, in place of Mooncake's own metadata server.
+
+    Prints the URL for clients, then serves until it is told to end. Without --store the records end with it. A segment
+    expires when nothing accepts connections at its handshake address.
+    """
+    invocation: Invocation = ctx.obj
+    host, port = _address(listen)
+    if not insecure and not sockets.is_loopback(host):
+        raise ListenRefused(address=host)
+    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO)
+    asyncio.run(_serve(invocation.output, host, port, store, expire))
+
+
+def _address(listen: str) -> tuple[str, int]:
+    host, colon, port = listen.rpartition(":")
+    if not colon or listen.endswith("]"):
+        host, port = listen, "8080"
+    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise UsageError(detail=f"--listen {listen!r} is no ADDRESS[:PORT]")
+    return host.strip("[]"), int(port)
+
+
+async def _serve(output: Output, host: str, port: int, store: Path | None, expire: float | None) -> None:
+    from engine.metadata.kept import Records  # noqa: PLC0415 - --help must not wait for it
+    from engine.metadata.server import MetadataServer  # noqa: PLC0415 - it brings aiohttp along
+
+    ended = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    records = Records(store)
+    server = MetadataServer(records, expire=expire)
+    try:
+        await server.start(host, port)
+        output.record({"url": server.url}, server.url)
+        await ended.wait()
+    finally:
+        await server.close()
+        records.close()
