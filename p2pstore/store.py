@@ -20,6 +20,7 @@ import os
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -189,7 +190,7 @@ class P2PStore:
         """Leave the cluster and end the thread; twice is harmless."""
         node, self._node = self._node, None
         if node is not None:
-            with contextlib.suppress(TimeoutError):
+            with contextlib.suppress(FutureTimeout):  # Python 3.10 has a class of its own for it
                 self._call(node.close(), CLOSE_SECONDS)
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._loop.stop)

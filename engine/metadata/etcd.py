@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Coroutine, Sequence
+from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any, TypeVar
 
 from engine.errors import MetadataRefused, MetadataUnavailable
@@ -72,7 +73,7 @@ class EtcdStore(KeyValueStore):
             return future.result(CALL_TIMEOUT + _MARGIN)
         except EtcdFault as error:
             raise MetadataRefused(url=self.url, detail=error.detail) from None
-        except TimeoutError:
+        except FutureTimeout:  # Python 3.10 has a class of its own for it
             future.cancel()
             raise MetadataUnavailable(url=self.url, detail=f"no answer in {CALL_TIMEOUT + _MARGIN:g} s") from None
 
