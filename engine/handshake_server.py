@@ -30,6 +30,9 @@ CLIENT_TIMEOUT = 5.0
 MAX_CLIENTS = 256
 """Clients at a time; one more makes the oldest go."""
 
+MAX_BUFFERED = 16 << 20
+"""Bytes of requests and answers that are held at a time, over all clients; beyond it the oldest client goes."""
+
 CLOSE_TIMEOUT = 2.0
 """Seconds in which ``close`` ends."""
 
@@ -39,13 +42,14 @@ log = logging.getLogger(__name__)
 
 
 class _Client:
-    __slots__ = ("answer", "deadline", "decoder", "peer", "sock")
+    __slots__ = ("answer", "deadline", "decoder", "held", "peer", "sock")
 
     def __init__(self, sock: socket.socket, peer: str) -> None:
         self.sock = sock
         self.peer = peer
         self.decoder = Decoder(peer=peer)
         self.answer: memoryview | None = None
+        self.held = 0
         self.deadline = time.monotonic() + CLIENT_TIMEOUT
 
 
@@ -71,6 +75,7 @@ class HandshakeServer:
         self._listener = sockets.listen(host, port, among=ports)
         self.port: int = self._listener.getsockname()[1]
         self._clients: dict[int, _Client] = {}
+        self._held = 0
         self._closing = False
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._selector = selectors.DefaultSelector()
@@ -145,9 +150,13 @@ class HandshakeServer:
             data = client.sock.recv(_READ)
             if not data:
                 self._drop(client)
-            elif client.answer is None and (message := client.decoder.feed(data)) is not None:
-                client.answer = memoryview(encode(self._answer(message, client.peer)))
-                self._send(client)
+            elif client.answer is None:
+                self._hold(client, len(data))
+                message = client.decoder.feed(data)
+                if message is not None:
+                    client.answer = memoryview(encode(self._answer(message, client.peer)))
+                    self._hold(client, len(client.answer))
+                    self._send(client)
         except (BlockingIOError, InterruptedError):
             pass
         except (RemoteProtocolError, OSError) as error:
@@ -156,6 +165,16 @@ class HandshakeServer:
         except Exception:
             log.exception("handshake with %s ends", client.peer)
             self._drop(client)
+
+    def _hold(self, client: _Client, count: int) -> None:
+        """Account for ``count`` bytes more, and make room for them."""
+        client.held += count
+        self._held += count
+        while self._held > MAX_BUFFERED:
+            oldest = next((each for each in self._clients.values() if each is not client and each.held), None)
+            if oldest is None:
+                return
+            self._drop(oldest)
 
     def _send(self, client: _Client) -> None:
         if client.answer is None:
@@ -193,6 +212,7 @@ class HandshakeServer:
     def _drop(self, client: _Client) -> None:
         fd = client.sock.fileno()
         if self._clients.pop(fd, None) is not None:
+            self._held -= client.held
             with contextlib.suppress(KeyError, ValueError):
                 self._selector.unregister(client.sock)
             client.sock.close()
