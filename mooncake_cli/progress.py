@@ -58,7 +58,10 @@ class BarProgress(Progress):
         if peers:
             self._bar.set_postfix_str(f"{peers} peer{'' if peers == 1 else 's'}", refresh=False)
         self._bar.total = total
-        self._bar.update(done - self._bar.n)
+        if done == self._bar.n:
+            self._bar.refresh()  # the clock and the number of peers go on where the bytes do not
+        else:
+            self._bar.update(done - self._bar.n)
 
     def above(self, text: str) -> bool:
         """Write ``text`` above the bar, so that the two do not share a line."""
