@@ -15,7 +15,7 @@ from contextlib import aclosing
 from engine.errors import MooncakeError
 from engine.transports.base import PeerAddress
 from p2pstore import records
-from p2pstore.control.peer_client import Availability, PeerClient
+from p2pstore.control.peer_client import Availability, Claims, PeerClient
 from p2pstore.errors import PeerUnreachable, RemoteError, RemoteProtocolError, SecretRefused
 from p2pstore.manifest import Manifest
 from p2pstore.metadata.store import Changed, Removed, Snapshot
@@ -156,25 +156,27 @@ class Discovery:
             kick.clear()
             try:
                 async with self._places:
-                    if await self._follow(node, control, kick):
-                        pause = FIRST_RETRY_SECONDS
+                    began = self._loop.time()
+                    await self._follow(node, control, kick)
             except MooncakeError as error:
                 self.last_fault = error
                 log.info("%s", error)
+            if self._loop.time() - began > LAST_RETRY_SECONDS:
+                pause = FIRST_RETRY_SECONDS  # it served for a while
             await asyncio.sleep(pause)
             pause = min(2 * pause, LAST_RETRY_SECONDS)
 
-    async def _follow(self, node: str, control: str, kick: asyncio.Event) -> bool:
-        """Read a holder's stream until it breaks, ends, or the planner gives the source up; True if it began."""
+    async def _follow(self, node: str, control: str, kick: asyncio.Event) -> None:
+        """Read a holder's stream until it breaks, ends, or the planner gives the source up."""
         record = await self._record(node, control)
         if record.node == self._me.node:
-            return False
+            return
         if record.node in self._banned:
             self._banned.add(node)
-            return False
+            return
         names = self._transports(peer_address(record))
         if not names:
-            return False
+            return
         reading = asyncio.create_task(self._read(record, names))
         kicked = asyncio.create_task(kick.wait())
         if record.node != node:
@@ -183,7 +185,6 @@ class Discovery:
             await asyncio.wait({reading, kicked}, return_when=asyncio.FIRST_COMPLETED)
             if reading.done():
                 reading.result()
-            return True
         finally:
             reading.cancel()
             kicked.cancel()
@@ -197,6 +198,8 @@ class Discovery:
                 if isinstance(item, Availability):
                     source = Source(record.node, peer, item.address, names)
                     self._pull.add(source, item.have, distance(self._me, record))
+                elif isinstance(item, Claims):
+                    self._pull.claims(record.node, item.chunks)
                 else:
                     self._pull.has(record.node, item)
 

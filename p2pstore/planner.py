@@ -4,7 +4,14 @@ One owner feeds it events and carries out the actions that come back. Time is wh
 never going back), so the same object runs in production and in a simulator.
 
 A chunk is *missing*, *in flight* at one peer, or *had*; only a verified chunk is had, so that chunks go from absent to
-correct and never back. Rarest first, with random ties: what few have is fetched, and so spread, before what all have.
+correct and never back.
+
+**Spreading.** Peers are *origins*, which had everything when they came, and *getters*, which have a part and get more.
+What an origin sends twice it could have sent once, for the getters to pass on. So while there are getters, a node asks
+an origin only for chunks that no getter has and none is fetching from an origin: those that fetch say so (*claims*),
+and a claimed chunk counts as if its claimer had it already. A node that starves asks an origin for anything. From
+getters the rarest of a few chunks drawn at random is taken, so that what few have is spread before what all have.
+
 Chunks that are small and adjacent are fetched in one run, so that a thousand tiny files cost tens of requests. A peer
 has a bounded number of requests in flight. A fault costs the peer's own chunks only: they are missing again, and others
 bring them. Faults of the peer's making end in a backoff that doubles, wrong bytes in a ban.
@@ -18,21 +25,29 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from p2pstore.bitmap import Bitmap
+from p2pstore.rarity import Missing
 
 MAX_REQUESTS = 64
 """Requests in flight at one peer, however small."""
 
-WINDOW_REQUESTS = 4
-"""Requests in flight at one peer, however large: two connections with one on the wire and one to follow."""
-
 WINDOW_BYTES = 8 << 20
-"""Between the two, requests are sent as long as fewer bytes than this are in flight at the peer."""
+"""Bytes in flight, shared between the peers: as long as a peer's share is not full, it is asked for more."""
 
-RUN_BYTES = 1 << 20
-"""Adjacent chunks are fetched as one request while together they stay below this."""
+FEW_PEERS = 2
+"""Up to so many peers, each has ``LARGE_WINDOW`` requests in flight, however large; ``SMALL_WINDOW`` with more.
 
-RUN_CHUNKS = 1024
-"""And while they are no more than this."""
+What is asked of one peer is not asked of another that might be idle sooner, so the fewer the better; but each of two
+connections wants one on the wire, and the only peer there is one to follow.
+"""
+
+LARGE_WINDOW = 4
+SMALL_WINDOW = 2
+
+STARVING = 2
+"""With fewer requests in flight than this altogether, a node asks an origin for what getters have or fetch, too."""
+
+DRAWN = 8
+"""Chunks that a getter has which are drawn at random, to take the rarest of."""
 
 FAULTS_ALLOWED = 4
 """Faults in a row after which a peer is dropped for good; a fetched chunk forgives them."""
@@ -75,6 +90,14 @@ class PeerHas:
 
 
 @dataclass(frozen=True)
+class PeerClaims:
+    """A peer is fetching these from an origin, and will have them soon."""
+
+    peer: str
+    chunks: Sequence[int]
+
+
+@dataclass(frozen=True)
 class PeerGone:
     """A peer left; whatever it was sending is lost."""
 
@@ -107,15 +130,16 @@ class Tick:
     now: float
 
 
-Event = PeerAdded | PeerHas | PeerGone | Fetched | Failed | Tick
+Event = PeerAdded | PeerHas | PeerClaims | PeerGone | Fetched | Failed | Tick
 
 
 @dataclass(frozen=True)
 class Fetch:
-    """Ask a peer for a run of adjacent chunks."""
+    """Ask a peer for a run of adjacent chunks. ``claim``: tell the others, so that they need not ask the origin too."""
 
     peer: str
     run: range
+    claim: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,6 +158,9 @@ class _Peer:
     name: str
     have: Bitmap
     distance: int
+    origin: bool
+    candidates: list[int] = field(default_factory=list)  # of a getter: what it has that may be missing here
+    claims: set[int] = field(default_factory=set)
     in_flight: dict[int, range] = field(default_factory=dict)
     bytes_in_flight: int = 0
     faults: int = 0
@@ -153,7 +180,9 @@ class Planner:
         self._lengths = lengths
         self._random = random.Random(seed)  # noqa: S311 - spreads load, guards nothing
         self._peers: dict[str, _Peer] = {}
-        self._missing = _ByRarity(had.missing(), self._random)
+        self._getters = 0
+        self._requests = 0
+        self._missing = Missing(had.missing(), lengths, self._random)
         self._now = 0.0
 
     @property
@@ -174,209 +203,145 @@ class Planner:
     @property
     def stuck(self) -> bool:
         """Whether nothing is in flight and no peer, resting ones among them, has a chunk that is missing."""
-        return not self.done and not any(p.in_flight or self._useful(p) for p in self._peers.values())
+        return not (self.done or self._requests or any(self._useful(p) for p in self._peers.values()))
 
     def handle(self, event: Event) -> list[Action]:
         """Take an event; return what to do now."""
-        actions: list[Action] = []
         if isinstance(event, Tick):
             self._now = max(self._now, event.now)
-        elif isinstance(event, PeerAdded):
-            self._add(event)
-        elif isinstance(event, Fetched):
-            self._arrived(self._peers.get(event.peer), event.run)
-        elif isinstance(event, Failed):
-            actions += self._failed(self._peers.get(event.peer), event)
-        elif event.peer in self._peers:
-            peer = self._peers[event.peer]
-            if isinstance(event, PeerHas):
-                fresh = [c for c in event.chunks if peer.have.add(c)]
-                self._missing.seen(fresh)
-            else:
-                self._remove(peer)
-        return actions + self._fill()
+            return self._fill(self._peers.values())
+        if isinstance(event, PeerAdded):
+            return self._add(event)
+        peer = self._peers.get(event.peer)
+        if isinstance(event, Fetched):
+            return self._fetched(peer, event.run)
+        if peer is None:
+            return []
+        if isinstance(event, PeerHas):
+            self._has(peer, event.chunks)
+            return self._fill([peer])
+        if isinstance(event, PeerClaims):
+            fresh = [c for c in event.chunks if c not in peer.have and c not in peer.claims]
+            peer.claims.update(fresh)
+            self._missing.spread(fresh, 1)
+            return []
+        if isinstance(event, PeerGone):
+            self._remove(peer)
+            return self._fill(self._peers.values())
+        return self._failed(peer, event)
 
-    def _add(self, event: PeerAdded) -> None:
+    def _add(self, event: PeerAdded) -> list[Action]:
         if event.peer in self.banned:
-            return
-        known = self._peers.get(event.peer)
-        if known is not None:
-            fresh = [c for c in event.have if known.have.add(c)]
-            self._missing.seen(fresh)
-            return
-        self._peers[event.peer] = _Peer(event.peer, event.have, event.distance)
-        self._missing.seen(event.have)
+            return []
+        peer = self._peers.get(event.peer)
+        if peer is None:
+            origin = event.have.full
+            peer = self._peers[event.peer] = _Peer(event.peer, Bitmap(len(event.have)), event.distance, origin)
+            self._getters += not origin
+        self._has(peer, event.have)
+        return self._fill([peer])
+
+    def _has(self, peer: _Peer, chunks: Iterable[int]) -> None:
+        fresh = [c for c in chunks if peer.have.add(c)]
+        if not peer.origin:
+            peer.candidates += (c for c in fresh if c not in self.had)
+            self._missing.spread((c for c in fresh if c not in peer.claims), 1)
+        peer.claims.difference_update(fresh)
 
     def _remove(self, peer: _Peer) -> None:
         del self._peers[peer.name]
-        self._missing.unseen(peer.have)
+        self._getters -= not peer.origin
+        if not peer.origin:
+            self._missing.spread(peer.have, -1)
+        self._missing.spread(peer.claims, -1)
         for run in peer.in_flight.values():
             self._return(run)
+        self._requests -= len(peer.in_flight)
 
-    def _arrived(self, peer: _Peer | None, run: range) -> None:
-        """A run is there. Its peer may have been given up meanwhile, its chunks be missing again or asked of others."""
-        if peer is not None:
-            self._land(peer, run)
-            peer.faults = 0
-        self._have(run)
-
-    def _have(self, run: range) -> None:
+    def _fetched(self, peer: _Peer | None, run: range) -> list[Action]:
         for chunk in run:
+            self.had.add(chunk)
             self._missing.discard(chunk)
-        self.had.update(run)
-
-    def _failed(self, peer: _Peer | None, event: Failed) -> list[Action]:
-        self._now = max(self._now, event.now)
-        self._have(event.run[: event.kept])
         if peer is None:
             return []
-        if self._land(peer, event.run):
+        self._land(peer, run)
+        peer.faults = 0
+        if self._requests < STARVING:
+            return self._fill(self._peers.values())
+        return self._fill([peer])
+
+    def _failed(self, peer: _Peer, event: Failed) -> list[Action]:
+        self._now = max(self._now, event.now)
+        flew = self._land(peer, event.run)
+        for chunk in event.run[: event.kept]:
+            self.had.add(chunk)
+            self._missing.discard(chunk)
+        if flew:
             self._return(event.run[event.kept :])
-        if event.fault is Fault.UNTRIED:
-            return []
-        peer.faults += 1
-        if event.fault is Fault.CORRUPT:
-            self.banned.add(peer.name)
-        if event.fault is not Fault.LOST or peer.faults > FAULTS_ALLOWED:
-            self._remove(peer)
-            return [Drop(peer.name, event.fault is Fault.CORRUPT)]
-        peer.not_before = self._now + BACKOFF_SECONDS * 2 ** (peer.faults - 1)
-        return []
+        actions: list[Action] = []
+        if event.fault is not Fault.UNTRIED:
+            peer.faults += 1
+            if event.fault is Fault.CORRUPT:
+                self.banned.add(peer.name)
+            if event.fault is not Fault.LOST or peer.faults > FAULTS_ALLOWED:
+                self._remove(peer)
+                actions.append(Drop(peer.name, event.fault is Fault.CORRUPT))
+            else:
+                peer.not_before = self._now + BACKOFF_SECONDS * 2 ** (peer.faults - 1)
+        return actions + self._fill(self._peers.values())
 
     def _land(self, peer: _Peer, run: range) -> bool:
-        """Whether the run was in flight at this peer; it is no longer."""
-        if peer.in_flight.get(run.start) != run:
+        if peer.in_flight.pop(run.start, None) is None:
             return False
-        del peer.in_flight[run.start]
         peer.bytes_in_flight -= self._bytes(run)
+        self._requests -= 1
         return True
 
     def _return(self, run: Iterable[int]) -> None:
         for chunk in run:
             if chunk not in self.had:
                 self._missing.put_back(chunk)
+                for peer in self._peers.values():
+                    if not peer.origin and chunk in peer.have:
+                        peer.candidates.append(chunk)
 
     def _bytes(self, run: range) -> int:
         return sum(self._lengths[run.start : run.stop])
 
     def _useful(self, peer: _Peer) -> bool:
-        return self._missing.any_of(peer.have)
+        if peer.origin:
+            return bool(self._missing)
+        return self._missing.any_of(peer.candidates)
 
-    def _fill(self) -> list[Action]:
-        """Hand out missing chunks until every peer's window is full, one each in turn, the nearest peers first."""
+    def _fill(self, peers: Iterable[_Peer]) -> list[Action]:
+        """Hand missing chunks to these peers until their windows are full: one each in turn, the nearest first."""
         actions: list[Action] = []
-        ready = [p for p in self._peers.values() if p.not_before <= self._now and self._room(p)]
-        ready.sort(key=lambda p: (p.distance, p.bytes_in_flight))
-        while ready and self._missing:
-            still = []
-            for peer in ready:
-                run = self._missing.take(peer.have, self._lengths)
-                if run is None:
-                    continue
-                peer.in_flight[run.start] = run
-                peer.bytes_in_flight += self._bytes(run)
-                actions.append(Fetch(peer.name, run))
-                if self._room(peer):
-                    still.append(peer)
-            ready = still
+        if not self._missing:
+            return actions
+        ready = [p for p in peers if p.not_before <= self._now and self._room(p)]
+        if len(ready) > 1:
+            ready.sort(key=lambda p: (p.distance, p.bytes_in_flight))
+        while ready:
+            ready = [p for p in ready if self._ask(p, actions) and self._room(p)]
         return actions
 
-    @staticmethod
-    def _room(peer: _Peer) -> bool:
+    def _ask(self, peer: _Peer, actions: list[Action]) -> bool:
+        """Hand one run to a peer; False where it has nothing that may be asked of it."""
+        if not peer.origin:
+            first = self._missing.draw(peer.candidates, DRAWN)
+        else:
+            first = self._missing.rarest(only_new=self._getters > 0 and self._requests >= STARVING)
+        if first is None:
+            return False
+        run = self._missing.take_run(first, peer.have, only_new=peer.origin and self._getters > 0)
+        peer.in_flight[run.start] = run
+        peer.bytes_in_flight += self._bytes(run)
+        self._requests += 1
+        actions.append(Fetch(peer.name, run, claim=peer.origin))
+        return True
+
+    def _room(self, peer: _Peer) -> bool:
         requests = len(peer.in_flight)
-        return requests < WINDOW_REQUESTS or (requests < MAX_REQUESTS and peer.bytes_in_flight < WINDOW_BYTES)
-
-
-class _ByRarity:
-    """The missing chunks that nobody fetches now, by how many peers have them.
-
-    A list for each count, with every chunk's place in it, so that a chunk moves between lists in constant time and the
-    pick is from the first list that is not empty.
-    """
-
-    def __init__(self, missing: Iterable[int], rng: random.Random) -> None:
-        self._random = rng
-        self._seen: dict[int, int] = {}
-        self._place: dict[int, int] = {}
-        self._lists: list[list[int]] = [list(missing)]
-        for place, chunk in enumerate(self._lists[0]):
-            self._place[chunk] = place
-
-    def __bool__(self) -> bool:
-        return bool(self._place)
-
-    def seen(self, chunks: Iterable[int]) -> None:
-        """One more peer has these."""
-        for chunk in chunks:
-            self._move(chunk, 1)
-
-    def unseen(self, chunks: Iterable[int]) -> None:
-        """One peer fewer has these."""
-        for chunk in chunks:
-            self._move(chunk, -1)
-
-    def put_back(self, chunk: int) -> None:
-        """A chunk that was taken is missing again."""
-        if chunk not in self._place:
-            self._insert(chunk)
-
-    def discard(self, chunk: int) -> None:
-        """A chunk came although it was to be fetched."""
-        if chunk in self._place:
-            self._extract(chunk)
-
-    def any_of(self, have: Bitmap) -> bool:
-        """Whether a peer that has ``have`` has something that is missing."""
-        if have.full:
-            return bool(self._place)
-        return any(chunk in have for chunk in self._place)
-
-    def take(self, have: Bitmap, lengths: Sequence[int]) -> range | None:
-        """The rarest chunk that is in ``have``, with the missing ones that follow it while the run stays small."""
-        for chunks in self._lists[1:]:
-            if not chunks:
-                continue
-            start = self._random.randrange(len(chunks))
-            for step in range(len(chunks)):
-                chunk = chunks[(start + step) % len(chunks)]
-                if chunk in have:
-                    return self._take_run(chunk, have, lengths)
-        return None
-
-    def _take_run(self, first: int, have: Bitmap, lengths: Sequence[int]) -> range:
-        total = lengths[first]
-        while first - 1 in self._place and first - 1 in have and total + lengths[first - 1] <= RUN_BYTES // 2:
-            first -= 1
-            total += lengths[first]
-        stop = first
-        total = 0
-        while stop in self._place and stop in have and stop - first < RUN_CHUNKS:
-            total += lengths[stop]
-            if total > RUN_BYTES and stop > first:
-                break
-            self._extract(stop)
-            stop += 1
-        return range(first, stop)
-
-    def _move(self, chunk: int, by: int) -> None:
-        there = chunk in self._place
-        if there:
-            self._extract(chunk)
-        self._seen[chunk] = self._seen.get(chunk, 0) + by
-        if there:
-            self._insert(chunk)
-
-    def _insert(self, chunk: int) -> None:
-        rarity = self._seen.get(chunk, 0)
-        while len(self._lists) <= rarity:
-            self._lists.append([])
-        self._place[chunk] = len(self._lists[rarity])
-        self._lists[rarity].append(chunk)
-
-    def _extract(self, chunk: int) -> None:
-        chunks = self._lists[self._seen.get(chunk, 0)]
-        place = self._place.pop(chunk)
-        last = chunks.pop()
-        if last != chunk:
-            chunks[place] = last
-            self._place[last] = place
+        if requests < (LARGE_WINDOW if len(self._peers) <= FEW_PEERS else SMALL_WINDOW):
+            return True
+        return requests < MAX_REQUESTS and peer.bytes_in_flight < WINDOW_BYTES // len(self._peers)

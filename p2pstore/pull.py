@@ -32,6 +32,7 @@ from p2pstore.planner import (
     Fetch,
     Fetched,
     PeerAdded,
+    PeerClaims,
     PeerGone,
     PeerHas,
     Planner,
@@ -108,6 +109,7 @@ class Pull:
         connections: int,
         on_progress: Callable[[], None],
         on_chunks: Callable[[range], None],
+        on_claim: Callable[[range], None],
         on_drop: Callable[[str, bool], None],
         note: Callable[[str], None],
     ) -> None:
@@ -127,6 +129,7 @@ class Pull:
         self._connections = connections
         self._on_progress = on_progress
         self._on_chunks = on_chunks
+        self._on_claim = on_claim
         self._on_drop = on_drop
         self._note = note
         self._planner = Planner([c.length for c in self.manifest.all_chunks()], had)
@@ -182,6 +185,11 @@ class Pull:
         with self._lock:
             self._dispatch(PeerHas(node, chunks))
 
+    def claims(self, node: str, chunks: Sequence[int]) -> None:
+        """A source is fetching these from an origin."""
+        with self._lock:
+            self._dispatch(PeerClaims(node, chunks))
+
     def remove(self, node: str) -> None:
         """A source is gone."""
         with self._lock:
@@ -214,6 +222,8 @@ class Pull:
     def _act(self, action: Action) -> None:
         if isinstance(action, Fetch):
             self._members[action.peer].tasks.put(action.run)
+            if action.claim:
+                self._on_claim(action.run)
         elif isinstance(action, Drop):
             self._release(action.peer)
             self._on_drop(action.peer, action.banned)

@@ -48,7 +48,12 @@ class PullWork:
         self._emit = emit
         self._unusable = ""
 
-    async def run(self, destination: FileDestination | MemoryDestination, on_chunks: Callable[[range], None]) -> None:
+    async def run(
+        self,
+        destination: FileDestination | MemoryDestination,
+        on_chunks: Callable[[range], None],
+        on_claim: Callable[[range], None],
+    ) -> None:
         """Raises ``NoLivePeer``, ``ChunkMismatch``, ``TransportUnavailable`` or what went wrong at the destination."""
         node, resolved = self._node, self._resolved
         loop = asyncio.get_running_loop()
@@ -71,6 +76,7 @@ class PullWork:
             connections=node.connections,
             on_progress=ended,
             on_chunks=on_chunks,
+            on_claim=on_claim,
             on_drop=dropped,
             note=note,
         )

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from p2pstore.bitmap import Bitmap
 from p2pstore.manifest import Manifest
 
 MAX_PENDING = 65536
-"""Have-events that wait for one slow listener; one that falls behind further is cut off, and may come again."""
+"""News that wait for one slow listener; one that falls behind further is cut off, and may come again."""
+
+
+class News(NamedTuple):
+    """``kind`` is ``have`` (these chunks are verified now) or ``want`` (they are being fetched from an origin)."""
+
+    kind: str
+    run: range
 
 
 class Listener:
-    """A queue of news for one peer: lists of chunks, and None when the replica is withdrawn."""
+    """A queue of news for one peer, and None when the replica is withdrawn."""
 
     def __init__(self) -> None:
-        self.news: asyncio.Queue[range | None] = asyncio.Queue(MAX_PENDING)
+        self.news: asyncio.Queue[News | None] = asyncio.Queue(MAX_PENDING)
 
-    def put(self, item: range | None) -> None:
+    def put(self, item: News | None) -> None:
         """Add news; a listener too slow to take it is told that the replica is gone."""
         if self.news.full():
             while not self.news.empty():
@@ -39,6 +48,8 @@ class Replica:
         self.have = have
         self.role = role
         self.address = 0
+        self._claims: set[int] = set()
+        self._lock = threading.Lock()
         self._loop = loop
         self._listeners: set[Listener] = set()
 
@@ -53,14 +64,30 @@ class Replica:
 
     def landed(self, run: range) -> None:
         """These chunks are verified now: tell the listeners. Any thread."""
+        with self._lock:
+            self._claims.difference_update(run)
+        self._spread(News("have", run))
+
+    def claimed(self, run: range) -> None:
+        """These are being fetched from an origin: tell the listeners. Any thread."""
+        with self._lock:
+            self._claims.update(run)
+        self._spread(News("want", run))
+
+    def claims(self) -> list[int]:
+        """What is being fetched from origins now."""
+        with self._lock:
+            return sorted(self._claims)
+
+    def _spread(self, news: News) -> None:
         if self._listeners:
-            self._loop.call_soon_threadsafe(self._tell, run)
+            self._loop.call_soon_threadsafe(self._tell, news)
 
     def withdrawn(self) -> None:
         """The replica is served no more: tell the listeners."""
         self._tell(None)
 
-    def _tell(self, item: range | None) -> None:
+    def _tell(self, item: News | None) -> None:
         for listener in self._listeners:
             listener.put(item)
 

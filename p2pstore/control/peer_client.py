@@ -39,12 +39,27 @@ MAX_LINE_BYTES = 4 << 20
 """A line of the availability stream: a bitmap of 16 million chunks fits."""
 
 
+MAX_REPEATS = 4
+"""How often one line may tell of each chunk: twice happens, when a second copy of the object becomes whole."""
+
+
+_FAILURES = (aiohttp.ClientError, OSError, asyncio.TimeoutError, ValueError)
+"""What aiohttp raises; ``ValueError`` is for a control address that is none."""
+
+
 @dataclass(frozen=True)
 class Availability:
     """The first news of a replica: its address in the peer's segment, and what the peer has."""
 
     address: int
     have: Bitmap
+
+
+@dataclass(frozen=True)
+class Claims:
+    """Chunks that a peer is fetching from an origin."""
+
+    chunks: list[int]
 
 
 class PeerClient:
@@ -81,12 +96,17 @@ class PeerClient:
         """How many chunks of an object the peer has. Raises ``PeerHasNot``."""
         body = await self._body(control, f"/v1/replicas/{digest}/count", MAX_RECORD_BYTES, what="the object")
         try:
-            return int(json.loads(body)["chunks"])
+            count = json.loads(body)["chunks"]
         except (ValueError, KeyError, TypeError, RecursionError):
-            raise RemoteProtocolError(peer=control, detail="its count does not parse") from None
+            count = None
+        if type(count) is not int or count < 0:
+            raise RemoteProtocolError(peer=control, detail="its count does not parse")
+        return count
 
-    async def availability(self, control: str, manifest: Manifest) -> AsyncIterator[Availability | list[int]]:
-        """What the peer has of an object, then the chunks that it gets. Ends when the peer withdraws the object.
+    async def availability(self, control: str, manifest: Manifest) -> AsyncIterator[Availability | Claims | list[int]]:
+        """What the peer has of an object, then the chunks that it gets, and those that it claims.
+
+        Ends when the peer withdraws the object.
 
         Raises ``PeerHasNot``, ``PeerUnreachable``, ``PeerStalled`` or ``RemoteProtocolError``.
         """
@@ -102,8 +122,11 @@ class PeerClient:
                     elif line.get("gone"):
                         return
                     elif "have" in line:
-                        yield _have(control, line["have"], manifest.chunks)
-        except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
+                        yield _chunks(control, line["have"], manifest.chunks)
+                    elif "want" in line:
+                        yield Claims(_chunks(control, line["want"], manifest.chunks))
+                raise PeerUnreachable(peer=control, detail="it ended its news of the object")
+        except _FAILURES as error:
             raise _unreachable(control, error) from None
 
     async def close(self) -> None:
@@ -130,7 +153,7 @@ class PeerClient:
 
         try:
             return await asyncio.wait_for(fetch(), ANSWER_SECONDS)
-        except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
+        except _FAILURES as error:
             raise _unreachable(control, error) from None
 
     @staticmethod
@@ -170,15 +193,17 @@ def _availability(control: str, line: dict[str, Any], chunks: int) -> Availabili
         raise RemoteProtocolError(peer=control, detail=f"a replica with {error}") from None
 
 
-def _have(control: str, runs: Any, chunks: int) -> list[int]:
+def _chunks(control: str, runs: Any, chunks: int) -> list[int]:
     """Chunks from ``[[first, count], ...]``."""
     found: list[int] = []
     for run in runs if isinstance(runs, list) else [None]:
         if not (isinstance(run, list) and len(run) == 2 and all(type(n) is int for n in run)):
-            raise RemoteProtocolError(peer=control, detail="have-events that are no runs")
+            raise RemoteProtocolError(peer=control, detail="news that are no runs of chunks")
         first, count = run
         if not 0 <= first <= first + count <= chunks:
             raise RemoteProtocolError(peer=control, detail="a chunk that the object does not have")
+        if len(found) + count > MAX_REPEATS * chunks:
+            raise RemoteProtocolError(peer=control, detail="the same chunks over and over")
         found.extend(range(first, first + count))
     return found
 

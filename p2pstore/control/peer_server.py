@@ -7,6 +7,7 @@
     GET /v1/names?name=N               the object record of a name that this node holds
     GET /v1/manifests/DIGEST           the manifest's canonical bytes
     GET /v1/replicas/DIGEST            a stream of lines: {"address","bitmap"}, then {"have":[[first,count],..]},
+                                       {"want":[..]} for what it is fetching from an origin,
                                        {} when there is no news, {"gone":true} at the end
     GET /v1/replicas/DIGEST/count      {"chunks": n}
 """
@@ -35,6 +36,9 @@ log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 4096
 """Streams and requests at once; more are told to come later."""
+
+GATHER_SECONDS = 0.005
+"""News of a replica that come within this are sent as one line."""
 
 MAX_HEADER_BYTES = 8190
 """Of one header line; aiohttp's own default, named."""
@@ -131,17 +135,22 @@ class PeerServer:
         await response.prepare(request)
         with replica.listen() as listener:
             await _line(response, {"address": replica.address, "bitmap": replica.have.to_text()})
+            claims = replica.claims()
+            if claims:
+                await _line(response, {"want": [[chunk, 1] for chunk in claims]})
             while True:
                 try:
                     news = [await asyncio.wait_for(listener.news.get(), HEARTBEAT_SECONDS)]
                 except asyncio.TimeoutError:
                     await _line(response, {})
                     continue
+                await asyncio.sleep(GATHER_SECONDS)
                 while not listener.news.empty():
                     news.append(listener.news.get_nowait())
-                runs = [[run.start, len(run)] for run in news if run is not None]
-                if runs:
-                    await _line(response, {"have": runs})
+                for kind in ("want", "have"):
+                    runs = [[n.run.start, len(n.run)] for n in news if n is not None and n.kind == kind]
+                    if runs:
+                        await _line(response, {kind: runs})
                 if None in news:
                     await _line(response, {"gone": True})
                     return response

@@ -18,11 +18,12 @@ from p2pstore.bitmap import Bitmap
 from p2pstore.planner import (
     BACKOFF_SECONDS,
     FAULTS_ALLOWED,
+    FEW_PEERS,
+    LARGE_WINDOW,
     MAX_REQUESTS,
-    RUN_BYTES,
-    RUN_CHUNKS,
+    SMALL_WINDOW,
+    STARVING,
     WINDOW_BYTES,
-    WINDOW_REQUESTS,
     Action,
     Drop,
     Event,
@@ -31,11 +32,13 @@ from p2pstore.planner import (
     Fetch,
     Fetched,
     PeerAdded,
+    PeerClaims,
     PeerGone,
     PeerHas,
     Planner,
     Tick,
 )
+from p2pstore.rarity import RUN_BYTES, RUN_CHUNKS
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -58,6 +61,8 @@ class Driver:
         self.planner = Planner(lengths, bits(len(lengths), had), seed=seed)
         self.have: dict[str, set[int]] = {}
         self.in_flight: dict[str, list[range]] = {}
+        self.origins: set[str] = set()
+        self.claims: dict[str, set[int]] = {}
         self.resting: dict[str, float] = {}
         self.faults: dict[str, int] = {}
         self.banned: set[str] = set()
@@ -87,7 +92,12 @@ class Driver:
         assert len(run) <= RUN_CHUNKS
         flying = self.in_flight[peer]
         there = sum(self.lengths[c] for r in flying for c in r)
-        assert len(flying) < WINDOW_REQUESTS or (len(flying) < MAX_REQUESTS and there < WINDOW_BYTES), "its window"
+        share = WINDOW_BYTES // len(self.have)
+        assert len(flying) < self.window or (len(flying) < MAX_REQUESTS and there < share), "its window"
+        if peer in self.origins and self.getters and self.requests >= STARVING:
+            spread = {c for p in self.getters for c in self.have[p] | self.claims.get(p, set())}
+            assert spread.isdisjoint(run), "an origin is asked only for what no getter has or has claimed"
+        assert action.claim == (peer in self.origins)
 
     def check_drop(self, action: Drop) -> None:
         assert action.banned == (action.peer in self.banned), "banned for wrong bytes, and for nothing else"
@@ -98,11 +108,26 @@ class Driver:
         return {c for runs in self.in_flight.values() for run in runs for c in run}
 
     def forget(self, peer: str) -> None:
-        for each in (self.have, self.in_flight, self.resting, self.faults):
+        for each in (self.have, self.in_flight, self.resting, self.faults, self.claims):
             each.pop(peer, None)
+        self.origins.discard(peer)
+
+    @property
+    def window(self) -> int:
+        return LARGE_WINDOW if len(self.have) <= FEW_PEERS else SMALL_WINDOW
+
+    @property
+    def getters(self) -> set[str]:
+        return set(self.have) - self.origins
+
+    @property
+    def requests(self) -> int:
+        return sum(len(runs) for runs in self.in_flight.values())
 
     def add(self, peer: str, chunks: Sequence[int], distance: int = 2) -> None:
         if peer not in self.banned:
+            if peer not in self.have and len(chunks) == len(self.lengths):
+                self.origins.add(peer)
             self.have.setdefault(peer, set()).update(chunks)
             self.in_flight.setdefault(peer, [])
         self.send(PeerAdded(peer, bits(len(self.lengths), chunks), distance))
@@ -111,6 +136,11 @@ class Driver:
         if peer in self.have:
             self.have[peer].update(chunks)
         self.send(PeerHas(peer, chunks))
+
+    def claim(self, peer: str, chunks: Sequence[int]) -> None:
+        if peer in self.have:
+            self.claims.setdefault(peer, set()).update(set(chunks) - self.have[peer])
+        assert self.send(PeerClaims(peer, chunks)) == []
 
     def leave(self, peer: str) -> None:
         self.forget(peer)
@@ -153,8 +183,11 @@ class Driver:
         for peer in wanted:
             if self.resting.get(peer, 0.0) <= self.now:
                 runs = self.in_flight[peer]
-                full = sum(self.lengths[c] for run in runs for c in run) >= WINDOW_BYTES or len(runs) >= MAX_REQUESTS
-                assert len(runs) >= WINDOW_REQUESTS and full, "a peer with something missing is kept busy"  # noqa: PT018
+                share = WINDOW_BYTES // len(self.have)
+                full = sum(self.lengths[c] for run in runs for c in run) >= share or len(runs) >= MAX_REQUESTS
+                busy = len(runs) >= self.window and full
+                spared = peer in self.origins and self.getters and self.requests >= STARVING
+                assert busy or spared, "a peer with something missing is kept busy"
 
     def finish(self) -> None:
         """With one honest peer that has everything, the pull ends: no chunk is ever lost."""
@@ -188,6 +221,10 @@ class AnyStory(RuleBasedStateMachine):
     @rule(peer=st.sampled_from(PEERS), data=st.data())
     def gets_more(self, peer: str, data: st.DataObject) -> None:
         self.driver.gets(peer, data.draw(self.chunks()))
+
+    @rule(peer=st.sampled_from(PEERS), data=st.data())
+    def claims(self, peer: str, data: st.DataObject) -> None:
+        self.driver.claim(peer, data.draw(self.chunks()))
 
     @rule(peer=st.sampled_from(PEERS))
     def goes(self, peer: str) -> None:
@@ -281,27 +318,54 @@ def test_without_peers_it_is_stuck() -> None:
 
 
 def test_rarest_first() -> None:
+    drawn = {chunk for seed in range(50) for chunk in draw_first(seed)}
+    assert {0, 1} <= drawn
+    assert sum(draw_first(seed)[0] in {0, 1} for seed in range(50)) > 25  # 8 draws of 20 hit one of two in 68 of 100
+
+
+def draw_first(seed: int) -> list[int]:
+    """What is asked first of a getter that has 20 chunks, 18 of which two others have as well."""
+    made = Planner([64 * MIB] * 20, Bitmap(20), seed=seed)
+    made.handle(PeerAdded("getter", bits(20, [])))
+    for name in ("common", "too"):
+        made.handle(PeerAdded(name, bits(20, [])))
+        made.handle(PeerClaims(name, range(2, 20)))
+    return fetched(made.handle(PeerHas("getter", range(20))))[:1]
+
+
+def test_an_origin_is_asked_only_for_what_no_getter_has_or_fetches() -> None:
     made = planner(100)
-    for n in range(3):
-        made._add(PeerAdded(f"common {n}", bits(100, range(95))))
-    actions = made.handle(PeerAdded("all", Bitmap(100, full=True)))
-    by_all = [c for a in actions if isinstance(a, Fetch) and a.peer == "all" for c in a.run]
-    assert len(by_all) == 8
-    assert set(by_all[:5]) == set(range(95, 100))
+    made.handle(PeerAdded("getter", bits(100, range(95))))
+    assert fetched(made.handle(PeerClaims("getter", [95, 96]))) == []
+    assert set(fetched(made.handle(PeerAdded("origin", Bitmap(100, full=True))))) == {97, 98, 99}
+
+
+def test_a_claim_that_comes_true_counts_once() -> None:
+    made = planner(3)
+    made.handle(PeerAdded("getter", Bitmap(3)))
+    made.handle(PeerClaims("getter", [0, 1]))
+    made.handle(PeerHas("getter", [0, 1]))
+    assert made._missing._spread == {0: 1, 1: 1}
+    made.handle(PeerGone("getter"))
+    assert made._missing._spread == {0: 0, 1: 0}
+
+
+def test_who_starves_asks_an_origin_for_anything() -> None:
+    made = planner(2)
+    made.handle(PeerAdded("getter", Bitmap(2)))
+    made.handle(PeerClaims("getter", [0, 1]))
+    assert fetched(made.handle(PeerAdded("origin", Bitmap(2, full=True)))) != []
 
 
 def test_chunks_of_peers_that_left_are_rare_again() -> None:
     made = planner(100)
-    for n in range(3):
-        made._add(PeerAdded(f"common {n}", bits(100, range(95))))
-        made._add(PeerAdded(f"leaves {n}", bits(100, range(90, 100))))
-        made._add(PeerAdded(f"leaves too {n}", bits(100, range(90, 100))))
-    for n in range(3):
-        made._remove(made._peers[f"leaves {n}"])
-        made._remove(made._peers[f"leaves too {n}"])
-    actions = made.handle(PeerAdded("all", Bitmap(100, full=True)))
-    by_all = [c for a in actions if isinstance(a, Fetch) and a.peer == "all" for c in a.run]
-    assert set(by_all[:5]) == set(range(95, 100))
+    made.handle(PeerAdded("stays", bits(100, range(95))))
+    made.handle(PeerAdded("leaves", bits(100, range(90, 100))))
+    made.handle(PeerClaims("leaves", range(90)))
+    made.handle(PeerGone("leaves"))
+    asked = fetched(made.handle(PeerAdded("origin", Bitmap(100, full=True))))
+    assert len(asked) == LARGE_WINDOW
+    assert set(asked) <= set(range(95, 100))
 
 
 def test_ties_are_random() -> None:
@@ -313,9 +377,10 @@ def test_ties_are_random() -> None:
 
 def test_the_nearest_peer_is_asked_first() -> None:
     made = planner(1)
+    made.handle(PeerAdded("first", Bitmap(1, full=True)))
     for name, distance in (("far", 2), ("near", 0), ("zone", 1)):
-        made._add(PeerAdded(name, Bitmap(1, full=True), distance))
-    assert made.handle(Tick(1.0)) == [Fetch("near", range(1))]
+        assert made.handle(PeerAdded(name, Bitmap(1, full=True), distance)) == []
+    assert made.handle(PeerGone("first")) == [Fetch("near", range(1), claim=True)]
 
 
 def test_small_adjacent_chunks_come_in_one_run() -> None:
@@ -325,7 +390,7 @@ def test_small_adjacent_chunks_come_in_one_run() -> None:
     assert fetched(actions) == list(range(1000))
 
 
-@pytest.mark.parametrize(("length", "requests"), [(64 * MIB, WINDOW_REQUESTS), (MIB, 8), (600 * KIB, 14)])
+@pytest.mark.parametrize(("length", "requests"), [(64 * MIB, LARGE_WINDOW), (MIB, 8), (600 * KIB, 14)])
 def test_windows(length: int, requests: int) -> None:
     actions = planner(300, length).handle(PeerAdded("p", Bitmap(300, full=True)))
     assert len(actions) == requests
@@ -388,7 +453,7 @@ def test_a_late_failure_takes_nothing_from_another() -> None:
     made = planner(1)
     made.handle(PeerAdded("p", Bitmap(1, full=True)))
     made.handle(PeerGone("p"))
-    assert made.handle(PeerAdded("q", Bitmap(1, full=True))) == [Fetch("q", range(1))]
+    assert made.handle(PeerAdded("q", Bitmap(1, full=True))) == [Fetch("q", range(1), claim=True)]
     made.handle(PeerAdded("p", Bitmap(1, full=True)))
     assert made.handle(Failed("p", range(1), Fault.LOST, 0.0)) == []
     assert made.active == 1
@@ -398,7 +463,7 @@ def test_what_came_late_from_one_is_not_missing_when_another_fails() -> None:
     made = planner(1)
     made.handle(PeerAdded("p", Bitmap(1, full=True)))
     made.handle(PeerGone("p"))
-    assert made.handle(PeerAdded("q", Bitmap(1, full=True))) == [Fetch("q", range(1))]
+    assert made.handle(PeerAdded("q", Bitmap(1, full=True))) == [Fetch("q", range(1), claim=True)]
     made.handle(Fetched("p", range(1)))
     assert made.handle(Failed("q", range(1), Fault.LOST, 0.0)) == []
     assert made.handle(Tick(100.0)) == []

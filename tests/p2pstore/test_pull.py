@@ -36,6 +36,7 @@ class Swarm:
         self.dropped: list[tuple[str, bool]] = []
         self.notes: list[str] = []
         self.told: set[int] = set()
+        self.claimed: list[range] = []
         self.early: list[range] = []
         self.had: Bitmap = destination.verified
         self.pull = Pull(
@@ -45,6 +46,7 @@ class Swarm:
             connections=connections,
             on_progress=lambda: None,
             on_chunks=self.on_chunks,
+            on_claim=self.claimed.append,
             on_drop=lambda node, banned: self.dropped.append((node, banned)),
             note=self.notes.append,
         )

@@ -7,7 +7,7 @@ import threading
 
 from p2pstore import replica as module
 from p2pstore.bitmap import Bitmap
-from p2pstore.replica import Listener, Replica
+from p2pstore.replica import Listener, News, Replica
 from tests.p2pstore.samples import content, manifest_of
 
 MANIFEST = manifest_of({"a": content(10), "b": b"", "c": content(6)}, 4)
@@ -38,7 +38,7 @@ async def test_news_from_any_thread_reach_every_listener() -> None:
         thread.start()
         for listener in (one, two):
             assert [await asyncio.wait_for(listener.news.get(), 30) for _ in range(5)] == [
-                range(n, n + 1) for n in range(5)
+                News("have", range(n, n + 1)) for n in range(5)
             ]
         thread.join()
         replica.withdrawn()
@@ -62,17 +62,28 @@ async def test_a_listener_and_the_bitmap_together_miss_no_chunk() -> None:
     with replica.listen() as listener:
         known = set(have)
         while len(known) < MANIFEST.chunks:
-            run = await asyncio.wait_for(listener.news.get(), 30)
-            assert run is not None
-            known.update(run)
+            news = await asyncio.wait_for(listener.news.get(), 30)
+            assert news is not None
+            known.update(news.run)
     thread.join()
 
 
 async def test_a_listener_that_is_too_slow_is_told_that_it_is_over(monkeypatch: object) -> None:
     listener = Listener()
     for n in range(module.MAX_PENDING):
-        listener.put(range(n, n + 1))
+        listener.put(News("have", range(n, n + 1)))
     assert listener.news.qsize() == module.MAX_PENDING
-    listener.put(range(1))
+    listener.put(News("have", range(1)))
     assert listener.news.qsize() == 1
     assert listener.news.get_nowait() is None
+
+
+async def test_claims_are_told_and_kept_until_they_come_true() -> None:
+    replica = await made()
+    replica.claimed(range(3))
+    with replica.listen() as listener:
+        replica.claimed(range(3, 4))
+        replica.landed(range(1, 3))
+        assert replica.claims() == [0, 3]
+        news = [await asyncio.wait_for(listener.news.get(), 30) for _ in range(2)]
+        assert news == [News("want", range(3, 4)), News("have", range(1, 3))]
