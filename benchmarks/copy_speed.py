@@ -27,7 +27,10 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 HERE = Path(__file__).parent
 COMMAND_TIMEOUT = 300.0
@@ -70,7 +73,7 @@ class Bench:
         self.agent_seconds: dict[str, list[float]] = {}
         self._stack = contextlib.ExitStack()
 
-    def __enter__(self) -> Bench:
+    def __enter__(self) -> Self:
         self._stack.callback(shutil.rmtree, self.dir, ignore_errors=True)
         block = os.urandom(16 << 20)
         with self.source.open("wb") as file:
@@ -263,9 +266,8 @@ def main() -> int:
             )
             return 0
         for name, rate in sorted(rates.items(), key=lambda pair: -pair[1]):
-            print(
-                f"{name:16} {rate:6.2f} GB/s   seconds min {min(times[name]):.2f} median {medians[name]:.2f} max {max(times[name]):.2f}"
-            )
+            low, high = min(times[name]), max(times[name])
+            print(f"{name:16} {rate:6.2f} GB/s   seconds min {low:.2f} median {medians[name]:.2f} max {high:.2f}")
         for row in ratios:
             aim = f"   (aim {row['aim']})" if row["aim"] else ""
             print(f"{row['ours']:10} is {row['ratio']:.2f} times as fast as {row['theirs']}{aim}")

@@ -16,7 +16,19 @@ from p2pstore.home import Home
 from scripts.generate_completions import DIRECTORY, scripts
 from tests.cli.fake_agent import OBJECT, FakeAgent
 
-EVERY_COMMAND = ["config", "etcd", "get", "info", "list", "node", "register", "topology", "unregister", "verify"]
+EVERY_COMMAND = [
+    "config",
+    "etcd",
+    "get",
+    "info",
+    "list",
+    "metadata",
+    "node",
+    "register",
+    "topology",
+    "unregister",
+    "verify",
+]
 
 
 @pytest.mark.parametrize("name", ["mooncake.bash", "_mooncake", "mooncake.fish"])
