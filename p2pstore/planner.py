@@ -215,6 +215,8 @@ class Planner:
         peer = self._peers.get(event.peer)
         if isinstance(event, Fetched):
             return self._fetched(peer, event.run)
+        if isinstance(event, Failed):
+            return self._failed(peer, event)
         if peer is None:
             return []
         if isinstance(event, PeerHas):
@@ -225,10 +227,8 @@ class Planner:
             peer.claims.update(fresh)
             self._missing.spread(fresh, 1)
             return []
-        if isinstance(event, PeerGone):
-            self._remove(peer)
-            return self._fill(self._peers.values())
-        return self._failed(peer, event)
+        self._remove(peer)
+        return self._fill(self._peers.values())
 
     def _add(self, event: PeerAdded) -> list[Action]:
         if event.peer in self.banned:
@@ -259,10 +259,8 @@ class Planner:
         self._requests -= len(peer.in_flight)
 
     def _fetched(self, peer: _Peer | None, run: range) -> list[Action]:
-        for chunk in run:
-            self.had.add(chunk)
-            self._missing.discard(chunk)
-        if peer is None:
+        self._have(run)
+        if peer is None:  # it was given up meanwhile
             return []
         self._land(peer, run)
         peer.faults = 0
@@ -270,13 +268,17 @@ class Planner:
             return self._fill(self._peers.values())
         return self._fill([peer])
 
-    def _failed(self, peer: _Peer, event: Failed) -> list[Action]:
-        self._now = max(self._now, event.now)
-        flew = self._land(peer, event.run)
-        for chunk in event.run[: event.kept]:
+    def _have(self, run: range) -> None:
+        for chunk in run:
             self.had.add(chunk)
             self._missing.discard(chunk)
-        if flew:
+
+    def _failed(self, peer: _Peer | None, event: Failed) -> list[Action]:
+        self._now = max(self._now, event.now)
+        self._have(event.run[: event.kept])
+        if peer is None:
+            return []
+        if self._land(peer, event.run):
             self._return(event.run[event.kept :])
         actions: list[Action] = []
         if event.fault is not Fault.UNTRIED:
@@ -291,8 +293,10 @@ class Planner:
         return actions + self._fill(self._peers.values())
 
     def _land(self, peer: _Peer, run: range) -> bool:
-        if peer.in_flight.pop(run.start, None) is None:
+        """Whether the run was in flight at this peer; it is no longer. Another may begin where one of before began."""
+        if peer.in_flight.get(run.start) != run:
             return False
+        del peer.in_flight[run.start]
         peer.bytes_in_flight -= self._bytes(run)
         self._requests -= 1
         return True

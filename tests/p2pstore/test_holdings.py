@@ -234,7 +234,9 @@ async def test_a_second_get_of_the_same_object_finishes_first(held: Held, tmp_pa
         feed(quick, range(2), data)
         holding = Holding(record_of("n", manifest), "replica", quick.path, quick.finish())
         assert held.holdings.add(holding, manifest) is served
-        assert await asyncio.wait_for(listener.news.get(), 30) == range(2)
+        news = await asyncio.wait_for(listener.news.get(), 30)
+        assert news is not None
+        assert news.run == range(2)
     assert held.read(manifest) == data
     assert not held.holdings.drop_partial(served)
     assert held.read(manifest) == data

@@ -468,3 +468,22 @@ def test_what_came_late_from_one_is_not_missing_when_another_fails() -> None:
     assert made.handle(Failed("q", range(1), Fault.LOST, 0.0)) == []
     assert made.handle(Tick(100.0)) == []
     assert made.done
+
+
+def test_what_was_kept_of_a_failed_run_counts_though_its_peer_was_given_up() -> None:
+    made = Planner([10] * 4, Bitmap(4), seed=1)
+    made.handle(PeerAdded("p", Bitmap(4, full=True)))
+    made.handle(PeerGone("p"))
+    made.handle(Failed("p", range(4), Fault.LOST, 0.0, kept=3))
+    assert list(made.had) == [0, 1, 2]
+    assert fetched(made.handle(PeerAdded("q", Bitmap(4, full=True)))) == [3]
+
+
+def test_a_late_run_is_not_taken_for_the_one_that_begins_at_the_same_chunk() -> None:
+    made = Planner([10] * 4, Bitmap(4), seed=1)
+    assert fetched(made.handle(PeerAdded("p", bits(4, [0, 1])))) == [0, 1]
+    made.handle(PeerGone("p"))
+    assert fetched(made.handle(PeerAdded("p", Bitmap(4, full=True)))) == [0, 1, 2, 3]
+    made.handle(Fetched("p", range(2)))
+    assert not made.stuck
+    assert fetched(made.handle(Failed("p", range(4), Fault.UNTRIED, 0.0))) == [2, 3]
