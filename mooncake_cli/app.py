@@ -50,6 +50,10 @@ COMMANDS = {
             )
         },
     ),
+    "bench": Lazy(
+        "Measure what this machine and its engine do.",
+        commands={"transfer": Lazy("Measure the transfer engine.", "mooncake_cli.commands.bench_transfer:transfer")},
+    ),
     "etcd": Lazy(
         "Look into the metadata server.",
         commands={"inspect": Lazy("Show what is in etcd, decoded.", "mooncake_cli.commands.etcd:inspect")},
