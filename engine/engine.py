@@ -378,8 +378,7 @@ class TransferEngine:
         batch = Batch(transfers)
         slices: dict[Peer, deque[Slice]] = {}
         for request, transfer in zip(requests, transfers, strict=True):
-            pieces = list(transfer.cut(self.settings.slice_size))
-            batch.expect(transfer, len(pieces))
+            pieces = self._begin(batch, request.segment, transfer)
             if pieces:
                 slices.setdefault(request.segment.peer, deque()).extend(pieces)
         jobs = [(peer, Job(batch, each)) for peer, each in slices.items()]
@@ -390,6 +389,22 @@ class TransferEngine:
 
         batch.on_cancel(abort)
         return batch, jobs
+
+    def _begin(self, batch: Batch, segment: Segment, transfer: Transfer) -> list[Slice]:
+        """The slices to move: none where there are no bytes, or where the transfer fails at once."""
+        pieces = list(transfer.cut(self.settings.slice_size))
+        batch.expect(transfer, len(pieces))
+        if not pieces:
+            return []
+        try:
+            refusal: MooncakeError | None = segment.refusal(transfer.address, transfer.length)
+        except MooncakeError as error:
+            refusal = error
+        if refusal is None:
+            return pieces
+        for piece in pieces:
+            batch.failed(piece, refusal)
+        return []
 
     def _transfer(self, request: TransferRequest) -> Transfer:
         local, offset = request.local, request.offset

@@ -94,9 +94,12 @@ class HandshakeServer:
         self._closing = True
         if self._thread.ident is None:
             self._release()
-            return
-        os.eventfd_write(self._wake, 1)
-        self._thread.join(CLOSE_TIMEOUT)
+        else:
+            os.eventfd_write(self._wake, 1)
+            self._thread.join(CLOSE_TIMEOUT)
+        # Not by the thread: it may see the end before it is woken.
+        if not self._thread.is_alive():
+            os.close(self._wake)
 
     def _run(self) -> None:
         try:
@@ -114,7 +117,6 @@ class HandshakeServer:
             self._drop(client)
         self._selector.close()
         self._listener.close()
-        os.close(self._wake)
 
     def _sweep(self) -> float | None:
         """Drop late clients; seconds until the next one is late."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+from bisect import bisect_right
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from engine.errors import RangeRefused
 from engine.lanes import Peer
 from engine.tcp_client import Endpoint
+from engine.wire import LATEST_VERSION
 
 if TYPE_CHECKING:
     from engine.metadata.base import Resolved
@@ -25,6 +28,7 @@ class Segment:
         self._settings = settings
         self._lock = threading.Lock()
         self._resolved = resolve()
+        self._sorted = _by_address(self._resolved)
         self.peer = Peer(name, self._locate, settings)
 
     def __repr__(self) -> str:
@@ -45,7 +49,29 @@ class Segment:
         found = self._resolve()
         with self._lock:
             self._resolved = found
+            self._sorted = _by_address(found)
         return found.descriptor
+
+    def refusal(self, address: int, length: int) -> RangeRefused | None:
+        """Why a range is not to be asked for; None where it is, or where the peer itself will say.
+
+        Version 1 servers of upstream (0.3.11 and older) check no address: one outside their buffers reads or writes
+        whatever lies there, or ends their process. Raises as ``refresh``.
+        """
+        if self._covers(address, length):
+            return None
+        self.refresh()
+        if self._covers(address, length):
+            return None
+        return RangeRefused(peer=self.name, address=address, length=length)
+
+    def _covers(self, address: int, length: int) -> bool:
+        with self._lock:
+            descriptor, buffers = self._resolved.descriptor, self._sorted
+        if descriptor.tcp_proto_version >= LATEST_VERSION or not buffers:
+            return True
+        index = bisect_right(buffers, address, key=lambda each: each.address) - 1
+        return index >= 0 and address + length <= buffers[index].address + buffers[index].length
 
     def _locate(self, again: bool) -> Endpoint:  # noqa: FBT001 - the signature that Peer asks for
         if again:
@@ -54,3 +80,7 @@ class Segment:
             found = self._resolved
         version = min(found.descriptor.tcp_proto_version, self._settings.protocol_version)
         return Endpoint(self.name, found.host, found.descriptor.tcp_data_port, version)
+
+
+def _by_address(found: Resolved) -> list[BufferDescriptor]:
+    return sorted(found.descriptor.buffers, key=lambda each: each.address)
