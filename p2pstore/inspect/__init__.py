@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from p2pstore.inspect.collect import collect, collect_url
 from p2pstore.inspect.reader import DEFAULT_PREFIXES, inspect, inspect_url
 from p2pstore.inspect.tree import Tree
 
-__all__ = ["DEFAULT_PREFIXES", "Tree", "inspect", "inspect_url"]
+__all__ = ["DEFAULT_PREFIXES", "Tree", "collect", "collect_url", "inspect", "inspect_url"]

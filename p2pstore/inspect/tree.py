@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from p2pstore.inspect.staleness import Verdict
 from p2pstore.inspect.values import printable
 from p2pstore.metadata.store import KeyValue
 
@@ -14,7 +15,7 @@ class Entry:
     """One key: what kind it is, what was decoded, and why not where it was not.
 
     ``lease_left`` is in seconds; None without a lease, 0 where it just ran out. ``malformed`` is empty for a value
-    that is as it should be.
+    that is as it should be. ``verdict`` says whether it is stale, where that was judged.
     """
 
     family: str
@@ -24,12 +25,15 @@ class Entry:
     lease_left: int | None = None
     fields: dict[str, Any] = field(default_factory=dict)
     malformed: str = ""
+    verdict: Verdict | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The decoded fields, with ``key``, ``lease_left`` and, where it applies, ``malformed`` beside them."""
+        """The decoded fields, with ``key``, ``lease_left`` and, where they apply, ``malformed``, ``state``, ``why``."""
         data: dict[str, Any] = {**self.fields, "key": self.key, "lease_left": self.lease_left}
         if self.malformed:
             data["malformed"] = self.malformed
+        if self.verdict is not None:
+            data |= {"state": self.verdict.state.value, "why": self.verdict.why}
         return data
 
 
@@ -38,6 +42,7 @@ class Tree:
     """Everything found: our nodes, objects (each with its replicas), upstream's records, and the rest.
 
     ``orphans`` are replicas of a manifest that no object names. ``truncated``: there were more keys than are read.
+    ``unprobed``: endpoints that were not asked whether they live, since there are too many.
     """
 
     url: str = ""
@@ -48,6 +53,7 @@ class Tree:
     upstream: list[Entry] = field(default_factory=list)
     unknown: list[Entry] = field(default_factory=list)
     truncated: bool = False
+    unprobed: int = 0
 
     def replicas_of(self, manifest: str) -> list[Entry]:
         """The replicas recorded under a manifest's digest."""
@@ -60,7 +66,7 @@ class Tree:
         return [entry for entry in self.replicas if entry.fields["manifest"] not in named]
 
     def to_json(self) -> dict[str, Any]:
-        """The tree as JSON types: url, version, nodes, objects, orphans, upstream, unknown, truncated."""
+        """The tree as JSON types: url, version, nodes, objects, orphans, upstream, unknown, truncated, unprobed."""
         by_manifest: dict[str, list[dict[str, Any]]] = {}
         for entry in self.replicas:
             by_manifest.setdefault(entry.fields["manifest"], []).append(entry.to_json())
@@ -76,11 +82,17 @@ class Tree:
             "upstream": [{"family": entry.family, **entry.to_json()} for entry in self.upstream],
             "unknown": [{**entry.to_json(), "size": entry.size} for entry in self.unknown],
             "truncated": self.truncated,
+            "unprobed": self.unprobed,
         }
 
 
 def entry_of(
-    item: KeyValue, family: str, fields: dict[str, Any], malformed: str = "", lease_left: int | None = None
+    item: KeyValue,
+    family: str,
+    fields: dict[str, Any],
+    malformed: str = "",
+    lease_left: int | None = None,
+    verdict: Verdict | None = None,
 ) -> Entry:
     """The entry of a key; the key is made printable."""
-    return Entry(family, printable(item.key), len(item.value), item.lease, lease_left, fields, malformed)
+    return Entry(family, printable(item.key), len(item.value), item.lease, lease_left, fields, malformed, verdict)

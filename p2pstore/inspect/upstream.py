@@ -40,7 +40,19 @@ _SLASHED_SEGMENT = re.compile(r"mooncake/(?P<name>[^/]+/.+)", re.DOTALL)
 
 
 def match(key: str, value: bytes) -> Matched | None:
-    """The family that a key belongs to, or None. The value is asked only where keys of two families look alike."""
+    """The family that a key belongs to, or None, and its parts made printable."""
+    found = parts(key, value)
+    if found is None:
+        return None
+    family, fields = found
+    return Matched(family, {name: printable(part) for name, part in fields.items()})
+
+
+def parts(key: str, value: bytes) -> tuple[str, dict[str, str]] | None:
+    """The family that a key belongs to, or None, and its parts as they are.
+
+    The value is asked only where keys of two families look alike.
+    """
     slashed = _SLASHED_SEGMENT.fullmatch(key)
     for family, pattern in _PATTERNS:
         found = pattern.fullmatch(key)
@@ -48,10 +60,9 @@ def match(key: str, value: bytes) -> Matched | None:
             continue
         if family == "checkpoint" and slashed and _is_segment(value):
             break
-        fields = {name: printable(part) for name, part in found.groupdict().items() if part is not None}
-        return Matched(family, fields)
+        return family, {name: part for name, part in found.groupdict().items() if part is not None}
     if slashed and _is_segment(value):
-        return Matched("segment", {"name": printable(slashed["name"])})
+        return "segment", {"name": slashed["name"]}
     return None
 
 
