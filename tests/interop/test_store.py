@@ -1,0 +1,116 @@
+"""A real Mooncake Store, master and clients, on our metadata server: it puts and gets values."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.interop.conftest import HttpMetadata
+from tests.interop.wheels import OLD, Wheel, wheel
+from tests.p2pstore.metadata.servers import free_port
+
+CLIENT = Path(__file__).with_name("store_client.py")
+START_SECONDS = 30
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(scope="module", params=["newest", OLD])
+def installed(request: pytest.FixtureRequest) -> Wheel:
+    return wheel(request.param)
+
+
+@pytest.fixture(scope="module")
+def master(installed: Wheel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real master."""
+    port, metrics = free_port(), free_port()
+    binary = installed.package / "mooncake_master"
+    binary.chmod(0o755)
+    options = [f"--rpc_port={port}", f"--metrics_port={metrics}", "--rpc_address=127.0.0.1", "--logtostderr=1"]
+    log = tmp_path_factory.mktemp("master") / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [str(binary), *options], stdout=output, stderr=output, env={**os.environ, **installed.environment}
+        )
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        assert process.poll() is None, log.read_text(errors="replace")[-2000:]
+        assert time.monotonic() < deadline, log.read_text(errors="replace")[-2000:]
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            break
+        except OSError:
+            time.sleep(0.05)
+    yield f"127.0.0.1:{port}"
+    process.terminate()
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+class Client:
+    """A process with the store's client."""
+
+    def __init__(self, installed: Wheel, metadata: str, master: str, *, offers: bool) -> None:
+        self.name = f"127.0.0.1:{free_port()}"
+        self._process = installed.run(
+            CLIENT,
+            STORE_NAME=self.name,
+            STORE_METADATA=metadata,
+            STORE_MASTER=master,
+            STORE_OFFERS=str(int(offers)),
+        )
+        assert self._answer() == {"code": 0}
+
+    def __call__(self, do: str, **arguments: object) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith("answer "):
+                return dict(json.loads(line.removeprefix("answer ")))
+        return pytest.fail(f"the real store's client ended with status {self._process.wait(10)}")
+
+    def close(self) -> None:
+        try:
+            self("end")
+            self._process.communicate(timeout=30)
+        finally:
+            self._process.kill()
+            self._process.communicate()
+
+
+def test_values_travel_between_clients(installed: Wheel, master: str, http_metadata: HttpMetadata) -> None:
+    records = http_metadata.records
+    holder = Client(installed, http_metadata.url, master, offers=True)
+    reader = Client(installed, http_metadata.url, master, offers=False)
+    try:
+        described = json.loads(records.get(f"mooncake/ram/{holder.name}") or b"{}")
+        assert described["protocol"] == "tcp"
+        assert described["buffers"]
+        assert json.loads(records.get(f"mooncake/rpc_meta/{holder.name}") or b"{}")["rpc_port"]
+        for client, key, length in [(holder, "a", 1), (holder, "b", 3_000_000), (reader, "c", 1_234_567)]:
+            assert client("put", key=key, length=length) == {"code": 0}
+        for key, length in [("a", 1), ("b", 3_000_000), ("c", 1_234_567)]:
+            expected = hashlib.sha256(hashlib.shake_256(key.encode()).digest(length)).hexdigest()
+            for client in (holder, reader):
+                assert client("get", key=key) == {"sha256": expected}
+    finally:
+        reader.close()
+        holder.close()
+    assert records.get(f"mooncake/rpc_meta/{holder.name}") is None
