@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from engine import sockets, wire
 from engine.errors import AddressError, MooncakeError, RemoteProtocolError
+from engine.uploads import LARGE_BYTES, UploadQueue
 
 if TYPE_CHECKING:
     from engine.memory import AddressSpace, Lease
@@ -41,6 +42,9 @@ FAIR_SHARE = 0.25
 
 GRACE = 0.05
 """Seconds that a worker waits for a peer that takes nothing, before it parks the connection in mid-request."""
+
+SLOT_TIMEOUT = 2.0
+"""Seconds without progress after which a send gives its upload slot to another; it goes on without one."""
 
 STALL_TIMEOUT = 30.0
 """Seconds without progress after which a peer that does not take (or send) its bytes is dropped."""
@@ -94,7 +98,7 @@ class _Transfer:
 class _Connection:
     """A socket and the bytes read from it that no request has used yet. Either parked or owned by one worker."""
 
-    __slots__ = ("data", "drain_until", "fd", "peer", "sock", "start", "transfer")
+    __slots__ = ("data", "drain_until", "fd", "host", "peer", "slot", "sock", "start", "transfer")
 
     def __init__(self, sock: socket.socket, peer: str) -> None:
         self.sock = sock
@@ -102,8 +106,10 @@ class _Connection:
         self.peer = peer
         self.data = b""
         self.start = 0
+        self.host = sockets.split(peer)[0]
         self.drain_until = 0.0
         self.transfer: _Transfer | None = None
+        self.slot = False
 
 
 class TcpServer:
@@ -131,6 +137,7 @@ class TcpServer:
         self._draining: dict[int, _Connection] = {}
         self._slow: dict[int, _Connection] = {}
         self._ready: SimpleQueue[_Connection | None] = SimpleQueue()
+        self._uploads: UploadQueue[_Connection] = UploadQueue()
         self._load = 0
         self._sent = 0
         self._received = 0
@@ -244,14 +251,21 @@ class TcpServer:
         now = time.monotonic()
         with self._lock:
             late = [each for fd, each in self._draining.items() if each.drain_until < now and fd in self._parked]
+            trickles = []
             for fd, each in self._slow.items():
-                if each.transfer is not None and each.transfer.give_up_at < now and fd in self._parked:
+                if each.transfer is None:
+                    continue
+                if each.slot and each.transfer.give_up_at - STALL_TIMEOUT + SLOT_TIMEOUT < now:
+                    trickles.append(each)
+                if each.transfer.give_up_at < now and fd in self._parked:
                     log.info("%s stalled for %g s", each.peer, STALL_TIMEOUT)
                     late.append(each)
             for connection in late:
                 del self._parked[connection.fd]
         for connection in late:
             self._drop(connection)
+        for connection in trickles:
+            self._leave_slot(connection)
         return bool(self._draining or self._slow)
 
     def _dispatch(self, connection: _Connection) -> None:
@@ -305,6 +319,8 @@ class TcpServer:
             connection.start += wire.HEADER_LENGTH
             if not self._begin(connection, request):
                 return self._refuse(connection, request)
+            if not self._admit(connection, request):
+                return True  # the queue has it, and hands it to a worker when its turn comes
             if not self._move(connection, leave_at):
                 return self._park(connection)
             if not self._ready.empty() and time.monotonic() > leave_at:
@@ -322,6 +338,26 @@ class TcpServer:
             return False
         connection.transfer = _Transfer(request, lease)
         return True
+
+    def _admit(self, connection: _Connection, request: wire.Request) -> bool:
+        """Take an upload slot for a large read; false when it waits for one."""
+        if request.opcode is not wire.Opcode.READ or request.length < LARGE_BYTES:
+            return True
+        with self._lock:
+            connection.slot = True  # one that waits is given the slot of whoever names it
+            return self._uploads.ask(connection.host, connection)
+
+    def _leave_slot(self, connection: _Connection) -> None:
+        """Give an upload slot back, or the wish for one, and hand it on."""
+        with self._lock:
+            if not connection.slot:
+                return
+            connection.slot = False
+            following = None
+            if not self._uploads.give_up(connection.host, connection):
+                following = self._uploads.done()
+        if following is not None:
+            self._dispatch(following)
 
     def _move(self, connection: _Connection, leave_at: float) -> bool:
         """Go on with the request under way; false when the peer, or others who wait, make it pause."""
@@ -342,6 +378,7 @@ class TcpServer:
             return False
         connection.transfer = None
         transfer.close()
+        self._leave_slot(connection)
         slow = connection.sock.gettimeout() == 0
         if slow:
             connection.sock.setblocking(True)
@@ -448,6 +485,7 @@ class TcpServer:
                 self._draining.pop(connection.fd, None)
                 self._slow.pop(connection.fd, None)
                 connection.sock.close()
+        self._leave_slot(connection)
         transfer, connection.transfer = connection.transfer, None
         if transfer is not None:
             transfer.close()
