@@ -24,7 +24,7 @@ _mooncake() {
     for ((i = 1; i < COMP_CWORD; i++)); do
         word=${COMP_WORDS[i]}
         case $word in
-            --home | --metadata | --config | --name | --chunk-size | --hash | --transport | --peer | --listen | --node | -n | --lines | --nic-priority-matrix | --store | --expire | --prefix)
+            --home | --metadata | --config | --name | --chunk-size | --hash | --transport | --peer | --listen | --node | -n | --lines | --nic-priority-matrix | --store | --expire | --duration | --prefix)
                 ((i + 1 == COMP_CWORD)) && value=$word
                 ((i++))
                 [[ $word == --home && $i -lt $COMP_CWORD ]] && home=${COMP_WORDS[i]/#\~\//$HOME/}
@@ -32,7 +32,7 @@ _mooncake() {
             -*) ;;
             *)
                 case "${path:+$path }$word" in
-                    register | get | list | info | verify | unregister | node | 'node run' | 'node start' | 'node stop' | 'node status' | 'node logs' | config | 'config show' | topology | metadata | 'metadata serve' | etcd | 'etcd inspect')
+                    register | get | list | info | verify | unregister | node | 'node run' | 'node start' | 'node stop' | 'node status' | 'node logs' | config | 'config show' | topology | metadata | 'metadata serve' | bench | 'bench transfer' | etcd | 'etcd inspect' | 'etcd gc')
                         path=${path:+$path }$word ;;
                     *) ((count++)) ;;
                 esac
@@ -55,6 +55,7 @@ _mooncake() {
         --nic-priority-matrix) _mooncake_reply -f; return 0 ;;
         --store) _mooncake_reply -f; return 0 ;;
         --expire) :; return 0 ;;
+        --duration) :; return 0 ;;
         --prefix) _mooncake_names; return 0 ;;
     esac
     if [[ $cur == -* ]]; then
@@ -77,13 +78,16 @@ _mooncake() {
             'topology') _mooncake_reply -W "--nic-priority-matrix --matrix --peer --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'metadata') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'metadata serve') _mooncake_reply -W "--listen --store --expire --insecure --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'bench') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'bench transfer') _mooncake_reply -W "--duration --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'etcd') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
-            'etcd inspect') _mooncake_reply -W "--prefix --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'etcd inspect') _mooncake_reply -W "--prefix --no-probe --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'etcd gc') _mooncake_reply -W "--prefix --dry-run --yes --unreachable --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
         esac
         return 0
     fi
     case "$path:$count" in
-        ':0') _mooncake_reply -W "register get list info verify unregister node config topology metadata etcd" ;;
+        ':0') _mooncake_reply -W "register get list info verify unregister node config topology metadata bench etcd" ;;
         'register:0') _mooncake_reply -f ;;
         'get:0') _mooncake_names ;;
         'get:1') _mooncake_reply -f ;;
@@ -94,7 +98,8 @@ _mooncake() {
         'node:0') _mooncake_reply -W "run start stop status logs" ;;
         'config:0') _mooncake_reply -W "show" ;;
         'metadata:0') _mooncake_reply -W "serve" ;;
-        'etcd:0') _mooncake_reply -W "inspect" ;;
+        'bench:0') _mooncake_reply -W "transfer" ;;
+        'etcd:0') _mooncake_reply -W "inspect gc" ;;
     esac
     return 0
 }

@@ -12,12 +12,12 @@ function __mooncake_where
             continue
         end
         switch $word
-            case --home --metadata --config --name --chunk-size --hash --transport --peer --listen --node -n --lines --nic-priority-matrix --store --expire --prefix
+            case --home --metadata --config --name --chunk-size --hash --transport --peer --listen --node -n --lines --nic-priority-matrix --store --expire --duration --prefix
                 set skip 1
             case '-*'
             case '*'
                 switch (string join ' ' $path $word)
-                    case 'register' 'get' 'list' 'info' 'verify' 'unregister' 'node' 'node run' 'node start' 'node stop' 'node status' 'node logs' 'config' 'config show' 'topology' 'metadata' 'metadata serve' 'etcd' 'etcd inspect'
+                    case 'register' 'get' 'list' 'info' 'verify' 'unregister' 'node' 'node run' 'node start' 'node stop' 'node status' 'node logs' 'config' 'config show' 'topology' 'metadata' 'metadata serve' 'bench' 'bench transfer' 'etcd' 'etcd inspect' 'etcd gc'
                         set path $path $word
                     case '*'
                         set count (math $count + 1)
@@ -62,6 +62,7 @@ complete -c mooncake -n '__mooncake_at ":0"' -a node -d 'Run, start and stop thi
 complete -c mooncake -n '__mooncake_at ":0"' -a config -d 'Look at the settings.'
 complete -c mooncake -n '__mooncake_at ":0"' -a topology -d 'Show network cards, RDMA devices and GPUs.'
 complete -c mooncake -n '__mooncake_at ":0"' -a metadata -d 'Serve the segment metadata of a Mooncake deployment.'
+complete -c mooncake -n '__mooncake_at ":0"' -a bench -d 'Measure what this machine and its engine do.'
 complete -c mooncake -n '__mooncake_at ":0"' -a etcd -d 'Look into the metadata server.'
 complete -c mooncake -n '__mooncake_in ""' -l 'version' -d 'Print the version and end.'
 complete -c mooncake -n '__mooncake_in "register"' -l 'name' -x -d 'Name of the object [default: PATH\'s last part].'
@@ -104,5 +105,13 @@ complete -c mooncake -n '__mooncake_in "metadata serve"' -l 'listen' -x -d 'Addr
 complete -c mooncake -n '__mooncake_in "metadata serve"' -l 'store' -r -F -d 'Keep the records in FILE [default: in memory].'
 complete -c mooncake -n '__mooncake_in "metadata serve"' -l 'expire' -x -d 'Remove segments that are gone for so long.'
 complete -c mooncake -n '__mooncake_in "metadata serve"' -l 'insecure' -d 'Listen beyond loopback; there is no password.'
+complete -c mooncake -n '__mooncake_at "bench:0"' -a transfer -d 'Measure the transfer engine.'
+complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'duration' -x -d 'Time to measure.'
 complete -c mooncake -n '__mooncake_at "etcd:0"' -a inspect -d 'Show what is in etcd, decoded.'
+complete -c mooncake -n '__mooncake_at "etcd:0"' -a gc -d 'Remove stale records.'
 complete -c mooncake -n '__mooncake_in "etcd inspect"' -l 'prefix' -x -d 'Only keys that begin so.'
+complete -c mooncake -n '__mooncake_in "etcd inspect"' -l 'no-probe' -d 'Do not ask the processes of a deployment whether they live.'
+complete -c mooncake -n '__mooncake_in "etcd gc"' -l 'prefix' -x -d 'Only keys that begin so.'
+complete -c mooncake -n '__mooncake_in "etcd gc"' -l 'dry-run' -d 'Only say what would be removed (the default).'
+complete -c mooncake -n '__mooncake_in "etcd gc"' -l 'yes' -d 'Remove it.'
+complete -c mooncake -n '__mooncake_in "etcd gc"' -l 'unreachable' -d 'Also what does not answer at all; see above.'

@@ -56,7 +56,10 @@ COMMANDS = {
     ),
     "etcd": Lazy(
         "Look into the metadata server.",
-        commands={"inspect": Lazy("Show what is in etcd, decoded.", "mooncake_cli.commands.etcd:inspect")},
+        commands={
+            "inspect": Lazy("Show what is in etcd, decoded.", "mooncake_cli.commands.etcd:inspect"),
+            "gc": Lazy("Remove stale records.", "mooncake_cli.commands.etcd:gc"),
+        },
     ),
 }
 

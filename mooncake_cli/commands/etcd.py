@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mooncake_cli.invocation import Invocation
-from mooncake_cli.output import Output
-from mooncake_cli.text import printable, short_digest
+from mooncake_cli.output import Column, Output
+from mooncake_cli.text import counted, printable, short_digest
 from p2pstore.client import AgentClient
 from p2pstore.config import Settings
 from p2pstore.errors import AgentNotRunning, UsageError
 from p2pstore.units import format_size
+
+if TYPE_CHECKING:
+    from p2pstore.metadata.credentials import EtcdCredentials
 
 Entry = dict[str, Any]
 
@@ -25,24 +28,101 @@ EXAMPLES = {
     "inspect": (
         "mooncake etcd inspect",
         "mooncake etcd inspect --metadata etcd://10.0.0.1:2379 --prefix mooncake/ram/",
-    )
+    ),
+    "gc": (
+        "mooncake etcd gc",
+        "mooncake etcd gc --metadata etcd://10.0.0.1:2379 --yes",
+    ),
 }
 
 
 def inspect(
     ctx: typer.Context,
     prefix: Annotated[str | None, typer.Option("--prefix", metavar="PREFIX", help="Only keys that begin so.")] = None,
+    no_probe: Annotated[
+        bool, typer.Option("--no-probe", help="Do not ask the processes of a deployment whether they live.")
+    ] = False,
 ) -> None:
     """Show what is in etcd, decoded.
 
     Nodes, objects and replicas with the time their leases have left, and the keys of a Mooncake deployment; every
-    field with --verbose. Asks the server of --metadata or of the configuration, else that of the running agent.
+    field with --verbose. Marks what is stale: records of a process that does not answer, and objects that no node
+    holds. Asks the server of --metadata or of the configuration, else that of the running agent.
     """
+    from p2pstore.inspect import inspect_url  # noqa: PLC0415 - it brings grpc along
+
     invocation: Invocation = ctx.obj
     output = invocation.output
+    document = inspect_url(*_server(invocation), prefix, probe=not no_probe)
+    human = _tree(output, document) if output.mode == "human" else ""
+    output.data(document, human=human, quiet=(printable(key) for key in _keys(document)))
+
+
+def gc(
+    ctx: typer.Context,
+    prefix: Annotated[str | None, typer.Option("--prefix", metavar="PREFIX", help="Only keys that begin so.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed (the default).")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it.")] = False,
+    unreachable: Annotated[
+        bool, typer.Option("--unreachable", help="Also what does not answer at all; see above.")
+    ] = False,
+) -> None:
+    """Remove stale records.
+
+    Those of Mooncake's processes whose machine refuses the connection, checkpoints all of whose locations are such,
+    and objects of ours that no node holds. Each is removed only if it, and what it was judged by, has not changed
+    meanwhile. A process that does not answer at all may be dead with its machine, or live in a network that this
+    machine is not on: its records go with --unreachable only. Without --yes nothing is removed.
+    """
+    from p2pstore.inspect import collect_url  # noqa: PLC0415 - it brings grpc along
+
+    if dry_run and yes:
+        raise UsageError(detail="--dry-run and --yes exclude each other")
+    invocation: Invocation = ctx.obj
+    output = invocation.output
+    document = collect_url(*_server(invocation), prefix, act=yes, unreachable=unreachable)
+    human = _collected(output, document) if output.mode == "human" else ""
+    output.data(document, human=human, quiet=(row["key"] for row in document["removed" if yes else "stale"]))
+    output.message(_summary(document))
+
+
+_COLLECTED = (
+    ("stale", "would remove"),
+    ("removed", "removed"),
+    ("changed", "kept: changed meanwhile"),
+    ("leased", "kept: its lease ends"),
+    ("unreachable", "kept: out of reach"),
+)
+
+
+def _collected(output: Output, document: dict[str, Any]) -> str:
+    rows = [
+        (did, printable(row["key"]), row["family"], printable(row["why"]))
+        for kind, did in _COLLECTED
+        for row in document[kind]
+    ]
+    columns = (Column("ACTION", style="bold"), Column("KEY"), Column("FAMILY"), Column("WHY"))
+    return output.table(columns, rows) if rows else ""
+
+
+def _summary(document: dict[str, Any]) -> str:
+    stale, removed = document["stale"], document["removed"]
+    if document["dry_run"]:
+        text = f"{counted(len(stale), 'record')} would be removed" if stale else "nothing is stale"
+        text += "; remove them with --yes" if stale else ""
+    else:
+        text = f"removed {counted(len(removed), 'record')}"
+    if document["unreachable"]:
+        text += f"; {counted(len(document['unreachable']), 'record')} out of reach: --unreachable takes them too"
+    if document["truncated"]:
+        text += "; there are more keys than are read"
+    return text
+
+
+def _server(invocation: Invocation) -> tuple[str, EtcdCredentials]:
+    """The metadata server to ask, and who we are to it."""
     settings = invocation.settings()
     url = settings.metadata or _url_of_agent(invocation, settings)
-    from p2pstore.inspect import inspect_url  # noqa: PLC0415 - it brings grpc along
     from p2pstore.metadata.credentials import EtcdCredentials  # noqa: PLC0415 - as above
 
     credentials = EtcdCredentials(
@@ -52,9 +132,7 @@ def inspect(
         cert=str(settings.etcd_cert or ""),
         key=str(settings.etcd_key or ""),
     )
-    document = inspect_url(url, credentials, prefix)
-    human = _tree(output, document) if output.mode == "human" else ""
-    output.data(document, human=human, quiet=(printable(key) for key in _keys(document)))
+    return url, credentials
 
 
 def _url_of_agent(invocation: Invocation, settings: Settings) -> str:
@@ -88,6 +166,10 @@ def _tree(output: Output, document: dict[str, Any]) -> str:
     if not any(document[kind] for _, kind, _ in _BRANCHES):
         tree.add(_label("nothing of Mooncake's"))
     more = "there are more keys than are read; narrow it down with --prefix\n" if document["truncated"] else ""
+    if document["unprobed"]:
+        more += (
+            f"{document['unprobed']} endpoints are too many to ask whether they live; narrow it down with --prefix\n"
+        )
     return output.render(tree) + more
 
 
@@ -96,7 +178,9 @@ def _line(entry: Entry, render: Callable[[Entry], str]) -> str:
     if entry.get("malformed"):
         return f"{entry['key']}  malformed: {entry['malformed']}"
     left = entry.get("lease_left")
-    return render(entry) + ("" if left is None else f"  lease {left} s")
+    text = render(entry) + ("" if left is None else f"  lease {left} s")
+    state = entry.get("state")
+    return f"{text}  {state.upper()}: {entry['why']}" if state in {"stale", "unreachable"} else text
 
 
 def _node(entry: Entry) -> str:
@@ -126,7 +210,7 @@ def _unknown(entry: Entry) -> str:
     return f"{entry['key']}  {entry['size']} bytes  {entry.get('preview', '')}"
 
 
-_OUTER = {"key", "family", "lease_left", "malformed", "replicas"}
+_OUTER = {"key", "family", "lease_left", "malformed", "replicas", "state", "why"}
 
 _BRANCHES: tuple[tuple[str, str, Callable[[Entry], str]], ...] = (
     ("nodes", "nodes", _node),

@@ -117,3 +117,28 @@ def test_a_server_that_is_not_there_ends_with_6(mooncake: Mooncake, tmp_path: Pa
     done = mooncake("etcd", "inspect", "--metadata", "etcd://127.0.0.1:1")
     assert done.returncode == 6
     assert "etcd://127.0.0.1:1 does not answer" in done.stderr
+
+
+def test_stale_records_are_marked_unless_nobody_is_asked(mooncake: Mooncake, url: str) -> None:
+    shown = mooncake("etcd", "inspect", "--metadata", url).stdout
+    assert "STALE: it has no rpc_meta record, so nobody can open it" in shown
+    assert "STALE" not in mooncake("etcd", "inspect", "--metadata", url, "--no-probe").stdout
+
+
+def test_gc_says_what_it_would_do_and_does_it_when_told(mooncake: Mooncake, url: str) -> None:
+    before = mooncake("etcd", "inspect", "--metadata", url, "-q").stdout.splitlines()
+    done = mooncake("etcd", "gc", "--metadata", url)
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[1].split("  ")[:2] == ["would remove", "mooncake/ram/host:1"]
+    assert done.stderr == "1 record would be removed; remove them with --yes\n"
+    assert mooncake("etcd", "gc", "--metadata", url, "--dry-run", "-q").stdout == "mooncake/ram/host:1\n"
+    assert mooncake("etcd", "inspect", "--metadata", url, "-q").stdout.splitlines() == before
+    done = mooncake("etcd", "gc", "--metadata", url, "--dry-run", "--yes")
+    assert (done.returncode, "exclude each other" in done.stderr) == (2, True)
+    document = json.loads(mooncake("etcd", "gc", "--metadata", url, "--yes", "--json").stdout)
+    assert [row["key"] for row in document["removed"]] == ["mooncake/ram/host:1"]
+    assert (document["dry_run"], document["changed"]) == (False, [])
+    after = mooncake("etcd", "inspect", "--metadata", url, "-q").stdout.splitlines()
+    assert after == [key for key in before if key != "mooncake/ram/host:1"]
+    done = mooncake("etcd", "gc", "--metadata", url)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "nothing is stale\n")
