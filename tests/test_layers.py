@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +15,12 @@ ROOT = Path(__file__).resolve().parents[1]
 
 LAYERS = ("mooncake_cli", "p2pstore", "engine")
 """From the top down."""
+
+MAX_MODULE_BYTES = 25_000
+"""What is larger nobody reads to the end."""
+
+SLOW = ("grpc", "aiohttp", "pyverbs", "xxhash", "google.protobuf", "numpy", "sqlite3", "asyncio")
+"""What ``mooncake --help`` and completions do without: they must feel instant."""
 
 MODULES = sorted(path.relative_to(ROOT) for layer in LAYERS for path in (ROOT / layer).rglob("*.py"))
 
@@ -40,3 +49,25 @@ def test_no_module_imports_tests_scripts_or_upstream(path: Path) -> None:
 
 def test_every_layer_has_modules() -> None:
     assert {path.parts[0] for path in MODULES} == set(LAYERS)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_a_module_can_be_read_in_one_sitting(path: Path) -> None:
+    assert (ROOT / path).stat().st_size <= MAX_MODULE_BYTES
+
+
+def test_upstreams_name_is_left_to_upstream() -> None:
+    """The wheel of the real Mooncake owns ``mooncake``, and both must live in one environment."""
+    assert not (ROOT / "mooncake").exists()
+    assert not (ROOT / "mooncake.py").exists()
+    found = importlib.util.find_spec("mooncake")
+    assert found is None or not str(found.origin).startswith(str(ROOT))
+
+
+@pytest.mark.parametrize("module", ["mooncake_cli.main", "mooncake_cli.app"])
+def test_the_command_line_imports_nothing_slow(module: str) -> None:
+    code = f"import sys, {module}; print(*[name for name in {SLOW!r} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.split() == []
