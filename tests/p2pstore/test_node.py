@@ -1,0 +1,405 @@
+"""Nodes in one process: what one registers others get, and whatever goes wrong leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from p2pstore import records
+from p2pstore.destination import FileDestination
+from p2pstore.errors import (
+    BadName,
+    DestinationBusy,
+    DestinationExists,
+    ListenRefused,
+    NotHeld,
+    ObjectExists,
+    ObjectNotFound,
+    PathNotFound,
+    PeerUnreachable,
+    StorageError,
+)
+from p2pstore.get import GetRequest, GetResult
+from p2pstore.journal import Journal
+from p2pstore.memory_ops import get_into, register_memory
+from p2pstore.metadata.memory import MemoryServer, MemoryStore
+from p2pstore.metadata.store import Put
+from p2pstore.node import Node, NodeOptions
+from tests.p2pstore.samples import MIB, content, read_tree, write_tree
+
+FILES = {"config.json": b"{}", "model 1/é": content(3 * MIB + 1), "empty": b"", "z": content(MIB, 3)}
+WAIT = 60.0
+
+Start = Callable[..., Awaitable[Node]]
+
+
+@pytest.fixture
+async def start(tmp_path: Path) -> AsyncIterator[Start]:
+    """Starts nodes on one metadata store, each with a state directory of its own."""
+    server = MemoryServer()
+    async with AsyncExitStack() as nodes:
+
+        async def starter(name: str, **options: Any) -> Node:
+            state = tmp_path / f"state of {name}"
+            state.mkdir(exist_ok=True)
+            made = await Node.start(NodeOptions(name, state=state, **options), MemoryStore(server))
+            nodes.push_async_callback(made.close)
+            return made
+
+        yield starter
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    write_tree(tmp_path / "tree", FILES, ("none",))
+    return tmp_path / "tree"
+
+
+async def register(node: Node, path: Path, name: str = "n", **options: Any) -> dict[str, Any]:
+    return await node.register(path, name, hash_name="xxh3_128", **options)
+
+
+async def get(node: Node, dest: Path, name: str = "n", **options: Any) -> GetResult:
+    return await asyncio.wait_for(node.get(GetRequest(name, dest, **options), lambda _: None), WAIT)
+
+
+def damage(path: Path) -> None:
+    """Change a byte as a failing disk does: no stamp tells of it."""
+    before = path.stat()
+    with open(path, "r+b") as stream:
+        stream.seek(100)
+        stream.write(b"!" if path.read_bytes()[100:101] != b"!" else b"?")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def leftovers(directory: Path) -> set[str]:
+    """What a get that did not end left."""
+    return {p.name for p in directory.iterdir() if ".part" in p.name}
+
+
+async def test_register_and_get(start: Start, root: Path, tmp_path: Path) -> None:
+    a, b, c = [await start(name) for name in "abc"]
+    made = await register(a, root)
+    assert (made["files"], made["size"], made["chunks"]) == (4, 4 * MIB + 3, 6)
+    result = await get(b, tmp_path / "b")
+    assert read_tree(tmp_path / "b") == FILES
+    assert (tmp_path / "b" / "none").is_dir()
+    assert (result.bytes_pulled, result.bytes_reused, result.peers) == (4 * MIB + 3, 0, {"a": 4 * MIB + 3})
+    assert result.transport == "tcp"
+    third = await get(c, tmp_path / "c")
+    assert sum(third.peers.values()) == third.bytes_pulled == result.size
+    info = await a.info("n")
+    assert [(r["node"], r["state"], r["role"], r["chunks"]) for r in info["replicas"]] == [
+        ("a", "complete", "gold", 6),
+        ("b", "complete", "replica", 6),
+        ("c", "complete", "replica", 6),
+    ]
+
+
+async def test_two_get_at_once_and_the_origin_dies(start: Start, root: Path, tmp_path: Path) -> None:
+    a, b, c, d = [await start(name) for name in "abcd"]
+    await register(a, root)
+    await asyncio.gather(get(b, tmp_path / "b"), get(c, tmp_path / "c"))
+    await a.close()
+    await get(d, tmp_path / "d")
+    assert read_tree(tmp_path / "d") == read_tree(tmp_path / "c") == FILES
+
+
+async def test_an_empty_object(start: Start, tmp_path: Path) -> None:
+    a, b = await start("a"), await start("b")
+    (tmp_path / "empty").touch()
+    (tmp_path / "nothing").mkdir()
+    for name in ("empty", "nothing"):
+        await register(a, tmp_path / name, name)
+        assert (await get(b, tmp_path / f"got {name}", name)).bytes_pulled == 0
+    assert (tmp_path / "got empty").read_bytes() == b""
+    assert list((tmp_path / "got nothing").iterdir()) == []
+
+
+async def test_what_is_there_is_recognised_and_what_is_not_is_refused(start: Start, root: Path, tmp_path: Path) -> None:
+    a, b = await start("a"), await start("b")
+    await register(a, root)
+    dest = tmp_path / "dest"
+    write_tree(dest, FILES, ("none",))
+    again = await get(b, dest)
+    assert (again.bytes_pulled, again.bytes_reused, again.seeding) == (0, again.size, True)
+    (dest / "z").write_bytes(b"mine")
+    with pytest.raises(DestinationExists):
+        await get(b, dest)
+    assert (dest / "z").read_bytes() == b"mine"
+    await get(b, dest, force=True)
+    assert read_tree(dest) == FILES
+    assert leftovers(tmp_path) == set()
+
+
+async def test_a_newer_version_reuses_the_older(start: Start, root: Path, tmp_path: Path) -> None:
+    a, b = await start("a"), await start("b")
+    await register(a, root)
+    await get(b, tmp_path / "v1")
+    (root / "new").write_bytes(content(10, 9))
+    with pytest.raises(ObjectExists):
+        await register(a, root)
+    await register(a, root, force=True)
+    result = await get(b, tmp_path / "v2")
+    assert (result.bytes_pulled, result.bytes_reused) == (10, 4 * MIB + 3)
+    assert read_tree(tmp_path / "v2") == {**FILES, "new": content(10, 9)}
+
+
+async def test_dry_run_writes_nothing(start: Start, root: Path, tmp_path: Path) -> None:
+    a, b = await start("a"), await start("b")
+    await register(a, root)
+    result = await get(b, tmp_path / "dest", dry_run=True)
+    assert (result.dry_run, result.bytes_pulled) == (True, 4 * MIB + 3)
+    assert not (tmp_path / "dest").exists()
+    assert leftovers(tmp_path) == set()
+
+
+async def test_without_seeding_nothing_is_held(start: Start, root: Path, tmp_path: Path) -> None:
+    a, b = await start("a"), await start("b")
+    await register(a, root)
+    assert not (await get(b, tmp_path / "dest", seed=False)).seeding
+    assert len(b.holdings) == 0
+    assert set(await a.registry.replicas((await a.info("n"))["manifest"])) == {"a"}
+
+
+async def test_by_peer_alone(start: Start, root: Path, tmp_path: Path) -> None:
+    a = await start("a")
+    await register(a, root)
+    stranger = await Node.start(NodeOptions("s"), MemoryStore())
+    try:
+        with pytest.raises(ObjectNotFound):
+            await get(stranger, tmp_path / "dest")
+        result = await get(stranger, tmp_path / "dest", peers=("127.0.0.1:1", a.record.control))
+        assert result.peers == {"a": result.size}
+        assert read_tree(tmp_path / "dest") == FILES
+        with pytest.raises(PeerUnreachable):
+            await get(stranger, tmp_path / "other", "o", peers=("127.0.0.1:1",))
+    finally:
+        await stranger.close()
+
+
+async def test_errors_of_a_get(start: Start, root: Path, tmp_path: Path) -> None:
+    a, b = await start("a"), await start("b")
+    await register(a, root)
+    with pytest.raises(ObjectNotFound):
+        await get(b, tmp_path / "x", "none")
+    with pytest.raises(BadName):
+        await get(b, tmp_path / "x", "../x")
+    with pytest.raises(PathNotFound):
+        await get(b, tmp_path / "none" / "x")
+    with pytest.raises(StorageError):
+        await get(b, tmp_path / ("x" * 250))
+
+
+async def test_errors_of_a_register(start: Start, root: Path, tmp_path: Path) -> None:
+    a = await start("a")
+    for name in ("../x", "", "a b", "/x", "x" * 256):
+        with pytest.raises(BadName):
+            await register(a, root, name)
+    with pytest.raises(PathNotFound):
+        await register(a, tmp_path / "none")
+    assert len(a.holdings) == 0
+
+
+async def test_unregister(start: Start, root: Path, tmp_path: Path) -> None:
+    a, b = await start("a"), await start("b")
+    await register(a, root)
+    await get(b, tmp_path / "b")
+    with pytest.raises(ObjectNotFound):
+        await a.unregister("none")
+    first = await a.unregister("n")
+    assert (first["withdrawn"], first["removed"]) == ([{"role": "gold", "path": str(root)}], False)
+    with pytest.raises(NotHeld):
+        await a.unregister("n")
+    assert (await b.unregister("n"))["removed"]
+    assert (await a.listing("", limit=0, after=""))["objects"] == []
+    assert read_tree(root) == read_tree(tmp_path / "b") == FILES
+
+
+async def test_unregistering_a_name_that_now_is_anothers(start: Start, root: Path, tmp_path: Path) -> None:
+    a, b = await start("a"), await start("b")
+    await register(a, root, "n")
+    await register(a, root, "also")
+    (tmp_path / "other").write_bytes(b"other")
+    await register(b, tmp_path / "other", "n", force=True)
+    assert not (await a.unregister("n"))["removed"]
+    assert (await b.info("n"))["creator"] == "b"
+    assert (await b.info("also"))["creator"] == "a"
+
+
+async def test_after_a_restart_it_serves_again(start: Start, root: Path, tmp_path: Path) -> None:
+    a, b = await start("a"), await start("b")
+    await register(a, root)
+    (tmp_path / "gone").write_bytes(b"x")
+    await register(a, tmp_path / "gone", "gone")
+    await a.close()
+    (tmp_path / "gone").unlink()
+    os.utime(root / "z", ns=(1, 1))
+    again = await start("a")
+    assert [o["name"] for o in (await b.listing("", limit=0, after=""))["objects"]] == ["n"]
+    await get(b, tmp_path / "b")
+    assert read_tree(tmp_path / "b") == FILES
+    assert len(again.holdings) == 1
+
+
+async def test_the_same_object_in_two_places_is_said_again_after_a_loss(
+    start: Start, root: Path, tmp_path: Path
+) -> None:
+    a, b = await start("a"), await start("b")
+    await register(a, root)
+    for dest in ("one", "two"):
+        await get(b, tmp_path / dest)
+    digest = (await a.info("n"))["manifest"]
+    await b.registry.store.revoke(b.registry.lease)
+    assert set(await a.registry.replicas(digest)) == {"a"}
+    b.membership.lost()
+
+    async def back() -> None:
+        while set(await a.registry.replicas(digest)) != {"a", "b"}:  # noqa: ASYNC110 - the store is another's
+            await asyncio.sleep(0.01)
+
+    await asyncio.wait_for(back(), WAIT)
+
+
+async def test_a_get_outlives_its_lease(start: Start, root: Path, tmp_path: Path) -> None:
+    a, b = await start("a"), await start("b")
+    await register(a, root)
+    await b.registry.store.revoke(b.registry.lease)
+    await get(b, tmp_path / "b")
+    assert set(await a.registry.replicas((await a.info("n"))["manifest"])) == {"a", "b"}
+
+
+async def test_a_source_that_changes_is_withdrawn(start: Start, root: Path, tmp_path: Path) -> None:
+    a, b = await start("a"), await start("b")
+    await register(a, root)
+    (root / "z").write_bytes(b"changed")
+
+    async def withdrawn() -> None:
+        while (await b.listing("", limit=0, after=""))["objects"]:  # noqa: ASYNC110 - a listing tells nothing itself
+            await asyncio.sleep(0.05)
+
+    await asyncio.wait_for(withdrawn(), WAIT)
+    with pytest.raises(ObjectNotFound):
+        await get(b, tmp_path / "b")
+
+
+async def test_verify_finds_what_a_disk_did(start: Start, root: Path) -> None:
+    a = await start("a")
+    await register(a, root)
+    assert (await a.verify("n", lambda *_: None))["ok"]
+    damage(root / "z")
+    result = await a.verify(str(root), lambda *_: None)
+    assert [(b["file"], b["chunk"], b["reason"]) for b in result["bad"]] == [("z", 5, "its hash differs")]
+    assert not result["ok"]
+    assert len(a.holdings) == 0
+
+
+async def test_a_corrupt_source_is_not_believed(start: Start, root: Path, tmp_path: Path) -> None:
+    """Bytes that changed on the disk of one holder under the same stamp: another holder's are taken."""
+    a, b, c = [await start(name) for name in "abc"]
+    await register(a, root)
+    await get(b, tmp_path / "b")
+    damage(root / "z")
+    await get(c, tmp_path / "c")
+    assert read_tree(tmp_path / "c") == FILES
+
+
+async def test_memory_registered_again_lets_the_old_go(start: Start) -> None:
+    a, b = await start("a"), await start("b")
+    versions = [bytearray(content(MIB, n)) for n in range(3)]
+    for version in versions:
+        await register_memory(a, "w", version, hash_name="xxh3_128", chunk_size=0, force=True)
+    assert len(a.holdings) == len(a.holdings.replicas) == 1
+    for old in versions[:2]:
+        old.append(1)  # nobody holds on to it
+    room = bytearray(MIB)
+    await get_into(b, "w", room, transport="auto", peers=())
+    assert room == versions[2]
+    prefix = records.REPLICAS
+    assert len((await a.registry.store.scan(prefix)).items) == 1
+
+
+async def test_two_memory_objects_do_not_displace_each_other(start: Start) -> None:
+    a = await start("a")
+    for name in ("w", "v"):
+        await register_memory(
+            a, name, content(100, len(name) + ord(name)), hash_name="xxh3_128", chunk_size=0, force=False
+        )
+    assert {h.name for h in a.holdings} == {"w", "v"}
+
+
+# Cancelling
+
+
+async def test_a_cancelled_get_goes_on_later(start: Start, root: Path, tmp_path: Path) -> None:
+    a, b = await start("a"), await start("b")
+    await register(a, root)
+    work = asyncio.ensure_future(get(b, tmp_path / "dest"))
+    await asyncio.sleep(0)
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
+    await get(b, tmp_path / "dest")
+    assert read_tree(tmp_path / "dest") == FILES
+
+
+@pytest.mark.parametrize("step", ["_lay_out", "recheck", "finish"])
+async def test_a_get_that_is_cancelled_in_a_thread_lets_go_of_its_destination(
+    start: Start, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    a, b = await start("a"), await start("b")
+    await register(a, root)
+    entered, go_on = threading.Event(), threading.Event()
+    real = getattr(FileDestination, step)
+
+    def slowly(self: FileDestination, *arguments: Any) -> Any:
+        entered.set()
+        assert go_on.wait(WAIT)
+        return real(self, *arguments)
+
+    monkeypatch.setattr(FileDestination, step, slowly)
+    work = asyncio.ensure_future(get(b, tmp_path / "dest"))
+    assert await asyncio.to_thread(entered.wait, WAIT)
+    work.cancel()
+    await asyncio.sleep(0)
+    with pytest.raises(DestinationBusy):  # the thread is still at work on it
+        Journal(tmp_path / "dest.part.journal", "m", "n", tmp_path / "dest")
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    monkeypatch.undo()
+    await get(b, tmp_path / "dest")
+    assert read_tree(tmp_path / "dest") == FILES
+
+
+# Starting
+
+
+async def test_listening_openly_takes_a_secret(tmp_path: Path) -> None:
+    with pytest.raises(ListenRefused):
+        await Node.start(NodeOptions("a", host="0.0.0.0"), MemoryStore())
+
+
+async def test_a_foreign_object_record_harms_nobody(start: Start, root: Path) -> None:
+    a = await start("a")
+    await a.registry.store.commit([Put(records.object_key("x"), b"\xff"), Put(records.NODES + "x", b"[]")])
+    await register(a, root)
+    assert [o["name"] for o in (await a.listing("", limit=0, after=""))["objects"]] == ["n"]
+    with pytest.raises(ObjectNotFound):
+        await a.info("x")
+
+
+async def test_status(start: Start, root: Path) -> None:
+    a = await start("a")
+    await register(a, root)
+    status = a.status()
+    assert (status["node"], status["objects"], status["metadata_ok"]) == ("a", 1, True)
+    assert status["serving_bytes"] == 4 * MIB + 3
+    await a.close()
+    await a.close()
