@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, TypeAlias
 
 from p2pstore.errors import Interrupted, UsageError
@@ -28,7 +29,9 @@ def named(buffers: Buffers) -> dict[str, Buffer]:
     if not isinstance(buffers, Mapping):
         return {"": buffers}
     for path in buffers:
-        fault = path_fault(path)
+        fault = path_fault(path) if isinstance(path, str) else "is not text"
+        if not fault and any(str(parent) in buffers for parent in PurePosixPath(path).parents):
+            fault = "lies inside another's, as if that were a directory"
         if fault:
             raise UsageError(detail=f"the buffer name {path!r} {fault}")
     return {path: buffers[path] for path in sorted(buffers)}
