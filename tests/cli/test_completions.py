@@ -17,6 +17,7 @@ from scripts.generate_completions import DIRECTORY, scripts
 from tests.cli.fake_agent import OBJECT, FakeAgent
 
 EVERY_COMMAND = [
+    "bench",
     "config",
     "etcd",
     "get",
