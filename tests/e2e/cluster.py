@@ -325,6 +325,15 @@ class Cluster:
         agent = Agent(self, name, metadata=self.metadata if metadata == "" else metadata, environment=environment)
         return agent.start() if start else agent
 
+    def agents(self, *names: str, **environment: str) -> list[Agent]:
+        """Several new homes with living agents, which start side by side."""
+        made = [self.agent(name, start=False, **environment) for name in names]
+        starting = [agent.begin("node", "start", "--node", agent.name, "--json") for agent in made]
+        for agent, command in zip(made, starting, strict=True):
+            done = command.wait()
+            assert done.status == 0, f"{done}\n{agent.log()}"
+        return made
+
     def path(self, name: str) -> Path:
         """A path for a test's data."""
         return self.work / name

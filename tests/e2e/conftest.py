@@ -46,10 +46,16 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="module")
-def source(shared: Cluster) -> Agent:
-    return shared.agent("source")
+def pair(shared: Cluster) -> tuple[Agent, Agent]:
+    source, getter = shared.agents("source", "getter")
+    return source, getter
 
 
 @pytest.fixture(scope="module")
-def getter(shared: Cluster) -> Agent:
-    return shared.agent("getter")
+def source(pair: tuple[Agent, Agent]) -> Agent:
+    return pair[0]
+
+
+@pytest.fixture(scope="module")
+def getter(pair: tuple[Agent, Agent]) -> Agent:
+    return pair[1]

@@ -87,7 +87,7 @@ def test_sigterm_leaves_the_cluster_at_once(cluster: Cluster) -> None:
 
 
 def test_a_killed_agent_disappears_by_its_lease(cluster: Cluster) -> None:
-    victim, witness = cluster.agent("victim"), cluster.agent("witness")
+    victim, witness = cluster.agents("victim", "witness")
     _, name = registered(victim, "lost")
     assert set(witness.holders(name)) == {victim.name}
     victim.kill()
@@ -97,7 +97,7 @@ def test_a_killed_agent_disappears_by_its_lease(cluster: Cluster) -> None:
 
 
 def test_after_kill_9_a_start_recovers_from_stale_socket_and_pid(cluster: Cluster) -> None:
-    agent, other = cluster.agent("phoenix"), cluster.agent("other")
+    agent, other = cluster.agents("phoenix", "other")
     path, name = registered(agent, "phoenix")
     pid = agent.pid
     agent.kill()
@@ -140,7 +140,7 @@ def test_one_content_at_several_places_and_names_survives_a_restart(cluster: Clu
 
 
 def test_sources_changed_while_the_agent_was_down(cluster: Cluster) -> None:
-    agent, other = cluster.agent("sleeper"), cluster.agent("other")
+    agent, other = cluster.agents("sleeper", "other")
     other_content, other_name = registered(agent, "other-content", 1)
     shorter, shorter_name = registered(agent, "shorter", 2)
     touched, touched_name = registered(agent, "touched", 3)
@@ -168,7 +168,7 @@ def test_sources_changed_while_the_agent_was_down(cluster: Cluster) -> None:
 
 
 def test_a_source_that_changes_meanwhile_is_withdrawn(cluster: Cluster) -> None:
-    agent, other = cluster.agent("writer"), cluster.agent("reader")
+    agent, other = cluster.agents("writer", "reader")
     path, name = registered(agent, "volatile")
     with path.open("r+b") as file:
         file.write(b"changed")
@@ -224,14 +224,14 @@ def test_a_killed_embedded_etcd_comes_back_and_objects_are_listed_again(alone: C
 
 
 def test_an_etcd_that_comes_back_empty_is_filled_again(cluster: Cluster, etcd: Etcd) -> None:
-    agents = [cluster.agent(name) for name in ("one", "two")]
+    agents = cluster.agents("one", "two")
     _, name = registered(agents[0], "refilled")
     agents[1].ok("get", name, cluster.path("refilled-copy"))
     etcd.kill()
     done = agents[0].run("list", "--json")
     assert done.status == 6, done
     assert done.error["type"] == "MetadataUnavailable"
-    assert "etcd" in done.error["advice"]
+    assert "config show --origin" in done.error["advice"]
     eventually(lambda: not agents[0].status()["metadata_ok"], "the agent noticed")
     etcd.wipe()
     etcd.start()

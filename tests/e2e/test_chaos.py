@@ -51,7 +51,7 @@ def whole_or_absent(dest: Path, source: Path) -> bool:
 @pytest.mark.timeout(60 + ROUNDS * ROUND_SECONDS)
 def test_chaos(cluster: Cluster, etcd: Etcd) -> None:
     chance = random.Random(SEED)
-    source, getter = cluster.agent("source"), cluster.agent("getter")
+    source, getter = cluster.agents("source", "getter")
     path = checkpoint(cluster.path("checkpoint"))
     chunks = source.ok("register", path, "--name", "checkpoint", "--chunk-size", "1MiB")["chunks"]
     story: list[str] = []

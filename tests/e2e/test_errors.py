@@ -203,7 +203,7 @@ def test_a_disk_that_is_too_small(source: Agent, getter: Agent, shared: Cluster,
 
 @pytest.mark.parametrize("shape", ["file", "directory"])
 def test_a_disk_that_fills_up_meanwhile(cluster: Cluster, small_disk: Path, shape: str) -> None:
-    source, getter = cluster.agent("source"), cluster.agent("getter")
+    source, getter = cluster.agents("source", "getter")
     path = cluster.path("filling")
     if shape == "directory":
         path.mkdir()
@@ -492,7 +492,7 @@ def ask(agent: Agent, line: bytes, body: bytes) -> bytes:
 
 
 def test_garbage_on_every_port(cluster: Cluster) -> None:
-    victim, other = cluster.agent("victim"), cluster.agent("other")
+    victim, other = cluster.agents("victim", "other")
     path = make_file(cluster.path("data"), 8 * MIB)
     victim.ok("register", path, "--name", "data")
     status = victim.status()
@@ -515,7 +515,7 @@ def test_garbage_on_every_port(cluster: Cluster) -> None:
 
 def test_silent_connections_disturb_nobody(cluster: Cluster) -> None:
     """Strangers connect to every port, say nothing, and stay."""
-    victim, other = cluster.agent("victim"), cluster.agent("other")
+    victim, other = cluster.agents("victim", "other")
     path = make_file(cluster.path("data"), 8 * MIB)
     victim.ok("register", path, "--name", "data")
     status = victim.status()

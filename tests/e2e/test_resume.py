@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from p2pstore.planner import RUN_BYTES, WINDOW_BYTES, WINDOW_REQUESTS
+from p2pstore.planner import WINDOW_BYTES
 from tests.e2e.cluster import (
     Agent,
     Cluster,
@@ -28,8 +28,8 @@ from tests.e2e.cluster import (
 
 MIB = 1 << 20
 SIZE = 96 * MIB
-IN_FLIGHT = max(WINDOW_BYTES + RUN_BYTES, WINDOW_REQUESTS * RUN_BYTES)
-"""Bytes that may be under way from one source, with chunks of 1 MiB."""
+IN_FLIGHT = WINDOW_BYTES + MIB
+"""Bytes that may be under way, with chunks of 1 MiB."""
 
 
 @dataclass
@@ -70,7 +70,7 @@ def content(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def story(cluster: Cluster, content: Path) -> Story:
-    source, getter = cluster.agent("source"), cluster.agent("getter")
+    source, getter = cluster.agents("source", "getter")
     path = cluster.path("big")
     shutil.copyfile(content, path)
     source.ok("register", path, "--name", "big", "--chunk-size", "1MiB")
