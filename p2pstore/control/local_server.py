@@ -34,6 +34,7 @@ from p2pstore.control.http_log import http_log
 from p2pstore.errors import MooncakeError, UsageError, to_wire
 from p2pstore.get import GetRequest
 from p2pstore.hashing import DIGEST_BYTES
+from p2pstore.manifest import check_chunk_size
 from p2pstore.pull_work import TRANSPORTS, Emit
 
 if TYPE_CHECKING:
@@ -93,19 +94,21 @@ class LocalServer:
 
     async def _register(self, request: web.Request) -> web.StreamResponse:
         body = await _body(request)
-        path = _path(body, "path")
+        path, name = _path(body, "path"), _text(body, "name")
         hash_name = _choice(body, "hash", "xxh3_128", DIGEST_BYTES)
-        chunk_size = body.get("chunk_size") or 0
-        if type(chunk_size) is not int:
-            raise UsageError(detail="chunk_size is not a number")
+        chunk_size = body.get("chunk_size")
+        if chunk_size is not None:
+            if type(chunk_size) is not int:
+                raise UsageError(detail="chunk_size is not a number")
+            check_chunk_size(chunk_size)
 
         async def work(emit: Emit) -> dict[str, Any]:
             progress = _Progress(emit)
             return await self._node.register(
                 path,
-                _text(body, "name"),
+                name,
                 hash_name=hash_name,
-                chunk_size=chunk_size,
+                chunk_size=chunk_size or 0,
                 force=bool(body.get("force")),
                 progress=progress.set,
             )
@@ -232,7 +235,7 @@ class _Progress:
 async def _body(request: web.Request) -> dict[str, Any]:
     try:
         value = await request.json()
-    except (ValueError, RecursionError):
+    except (ValueError, LookupError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise UsageError(detail="the call's body is not a JSON object")
@@ -255,6 +258,6 @@ def _path(body: dict[str, Any], key: str) -> Path:
 
 def _choice(body: dict[str, Any], key: str, default: str, allowed: Any) -> str:
     value = body.get(key) or default
-    if value not in allowed:
+    if not isinstance(value, str) or value not in allowed:
         raise UsageError(detail=f"{key} {value!r} is none of {', '.join(allowed)}")
-    return str(value)
+    return value
