@@ -54,7 +54,7 @@ def test_bad_paths(path: str) -> None:
 @pytest.mark.parametrize("names", [["a", "a/b"], ["a/b/c", "a"], ["x", "x/y/z"], [0], [None]])
 def test_names_that_make_no_tree(names: list[object]) -> None:
     with pytest.raises(UsageError):
-        named({name: b"x" for name in names})  # type: ignore[misc]
+        named(dict.fromkeys(names, b"x"))  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("bad", ["text", 7, None, np.zeros((4, 4))[:, ::2], [b"x"], np.zeros((4, 4)).T])
