@@ -14,11 +14,13 @@ getters the rarest of a few chunks drawn at random is taken, so that what few ha
 
 Chunks that are small and adjacent are fetched in one run, so that a thousand tiny files cost tens of requests. A peer
 has a bounded number of requests in flight. A fault costs the peer's own chunks only: they are missing again, and others
-bring them. Faults of the peer's making end in a backoff that doubles, wrong bytes in a ban.
+bring them. Faults of the peer's making end in a backoff that doubles, wrong bytes in a ban. A run that takes much
+longer than runs take is taken away from its peer when another has it, sooner when nothing else is left to fetch.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -52,6 +54,18 @@ DRAWN = 8
 FAULTS_ALLOWED = 4
 """Faults in a row after which a peer is dropped for good; a fetched chunk forgives them."""
 
+PATIENCE = 8.0
+"""A run is slow when it takes so many times longer than runs take on average,"""
+
+LAST_PATIENCE = 3.0
+"""or so many, when all that is missing is in flight."""
+
+MIN_PATIENCE = 2.0
+"""Seconds that no run is called slow before."""
+
+AVERAGE_WEIGHT = 0.1
+"""Of the newest run in the moving average of how long runs take."""
+
 BACKOFF_SECONDS = 0.5
 """After a first fault; each further one in a row doubles it."""
 
@@ -64,6 +78,9 @@ class Fault(Enum):
 
     CORRUPT = "corrupt"
     """The bytes did not match their hash: never again."""
+
+    SLOW = "slow"
+    """It was cancelled: the peer may go on, with one request at a time until it delivers."""
 
     UNTRIED = "untried"
     """It was never sent, or lost with another's fault: not counted."""
@@ -110,6 +127,7 @@ class Fetched:
 
     peer: str
     run: range
+    now: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -143,6 +161,14 @@ class Fetch:
 
 
 @dataclass(frozen=True)
+class Cancel:
+    """Wait for a run no longer, and answer with ``Failed`` and ``Fault.SLOW``, unless it just arrived."""
+
+    peer: str
+    run: range
+
+
+@dataclass(frozen=True)
 class Drop:
     """Do not talk to the peer any more; ``banned`` when it sent wrong bytes."""
 
@@ -150,7 +176,7 @@ class Drop:
     banned: bool
 
 
-Action = Fetch | Drop
+Action = Fetch | Cancel | Drop
 
 
 @dataclass
@@ -162,6 +188,8 @@ class _Peer:
     candidates: list[int] = field(default_factory=list)  # of a getter: what it has that may be missing here
     claims: set[int] = field(default_factory=set)
     in_flight: dict[int, range] = field(default_factory=dict)
+    since: dict[int, float] = field(default_factory=dict)  # when each run was asked for; infinite once cancelled
+    slow: bool = False
     bytes_in_flight: int = 0
     faults: int = 0
     not_before: float = 0.0
@@ -184,6 +212,7 @@ class Planner:
         self._requests = 0
         self._missing = Missing(had.missing(), lengths, self._random)
         self._now = 0.0
+        self._average = 0.0
 
     @property
     def done(self) -> bool:
@@ -209,11 +238,12 @@ class Planner:
         """Take an event; return what to do now."""
         if isinstance(event, Tick):
             self._now = max(self._now, event.now)
-            return self._fill(self._peers.values())
+            return self._cancel_slow() + self._fill(self._peers.values())
         if isinstance(event, PeerAdded):
             return self._add(event)
         peer = self._peers.get(event.peer)
         if isinstance(event, Fetched):
+            self._now = max(self._now, event.now)
             return self._fetched(peer, event.run)
         if isinstance(event, Failed):
             return self._failed(peer, event)
@@ -262,8 +292,12 @@ class Planner:
         self._have(run)
         if peer is None:  # it was given up meanwhile
             return []
-        self._land(peer, run)
+        began = peer.since.get(run.start, math.inf)
+        if self._land(peer, run) and began < math.inf:
+            weight = AVERAGE_WEIGHT if self._average else 1.0
+            self._average += weight * (self._now - began - self._average)
         peer.faults = 0
+        peer.slow = False
         if self._requests < STARVING:
             return self._fill(self._peers.values())
         return self._fill([peer])
@@ -281,7 +315,10 @@ class Planner:
         if self._land(peer, event.run):
             self._return(event.run[event.kept :])
         actions: list[Action] = []
-        if event.fault is not Fault.UNTRIED:
+        if event.fault is Fault.SLOW:
+            peer.slow = True
+            peer.not_before = self._now + BACKOFF_SECONDS
+        elif event.fault is not Fault.UNTRIED:
             peer.faults += 1
             if event.fault is Fault.CORRUPT:
                 self.banned.add(peer.name)
@@ -297,6 +334,7 @@ class Planner:
         if peer.in_flight.get(run.start) != run:
             return False
         del peer.in_flight[run.start]
+        peer.since.pop(run.start, None)
         peer.bytes_in_flight -= self._bytes(run)
         self._requests -= 1
         return True
@@ -308,6 +346,24 @@ class Planner:
                 for peer in self._peers.values():
                     if not peer.origin and chunk in peer.have:
                         peer.candidates.append(chunk)
+
+    def _cancel_slow(self) -> list[Action]:
+        """Take runs that take too long away from peers, where another could bring them."""
+        if not self._average:
+            return []
+        patience = max(MIN_PATIENCE, self._average * (PATIENCE if self._missing else LAST_PATIENCE))
+        actions: list[Action] = []
+        for peer in self._peers.values():
+            for start, began in peer.since.items():
+                if self._now - began > patience and self._another(peer, peer.in_flight[start]):
+                    peer.since[start] = math.inf
+                    actions.append(Cancel(peer.name, peer.in_flight[start]))
+        return actions
+
+    def _another(self, peer: _Peer, run: range) -> bool:
+        """Whether a peer that is not known to be slow has a run as well."""
+        others = (p for p in self._peers.values() if p is not peer and not p.slow and p.not_before <= self._now)
+        return any(other.have.has_all(run) for other in others)
 
     def _bytes(self, run: range) -> int:
         return sum(self._lengths[run.start : run.stop])
@@ -339,6 +395,7 @@ class Planner:
             return False
         run = self._missing.take_run(first, peer.have, only_new=peer.origin and self._getters > 0)
         peer.in_flight[run.start] = run
+        peer.since[run.start] = self._now
         peer.bytes_in_flight += self._bytes(run)
         self._requests += 1
         actions.append(Fetch(peer.name, run, claim=peer.origin))
@@ -346,6 +403,8 @@ class Planner:
 
     def _room(self, peer: _Peer) -> bool:
         requests = len(peer.in_flight)
+        if peer.slow:
+            return not requests
         if requests < (LARGE_WINDOW if len(self._peers) <= FEW_PEERS else SMALL_WINDOW):
             return True
         return requests < MAX_REQUESTS and peer.bytes_in_flight < WINDOW_BYTES // len(self._peers)

@@ -25,7 +25,7 @@ from p2pstore.errors import ChunkMismatch
 from p2pstore.manifest import Manifest
 from p2pstore.planner import (
     Action,
-    Drop,
+    Cancel,
     Event,
     Failed,
     Fault,
@@ -93,8 +93,16 @@ class _Member:
     source: Source
     tasks: SimpleQueue[range | None] = field(default_factory=SimpleQueue)
     channels: set[Channel] = field(default_factory=set)
+    lanes: list[_Lane] = field(default_factory=list)
     transport: int = 0
     closed: bool = False
+
+    def cancel(self, run: range) -> None:
+        """Break the lane that waits for a run; its thread then reports what is lost with it."""
+        for lane in self.lanes:
+            if lane.channel is not None and any(pending == run for pending, _ in tuple(lane.pending)):
+                lane.cancelled = True
+                lane.channel.close()
 
 
 class Pull:
@@ -224,7 +232,9 @@ class Pull:
             self._members[action.peer].tasks.put(action.run)
             if action.claim:
                 self._on_claim(action.run)
-        elif isinstance(action, Drop):
+        elif isinstance(action, Cancel):
+            self._members[action.peer].cancel(action.run)
+        else:
             self._release(action.peer)
             self._on_drop(action.peer, action.banned)
 
@@ -242,6 +252,8 @@ class Pull:
     def _work(self, member: _Member) -> None:
         scratch = memoryview(bytearray(SCRATCH_BYTES))
         lane = _Lane(member)
+        with self._lock:
+            member.lanes.append(lane)
         try:
             while not (member.closed or self._over):
                 try:
@@ -285,7 +297,7 @@ class Pull:
         node = lane.member.source.node
         self._verified(run, node, lane, length)
         with self._lock:
-            self._dispatch(Fetched(node, run))
+            self._dispatch(Fetched(node, run, time.monotonic()))
         self._tell(run)
         if self._planner.done:
             self._on_progress()
@@ -333,6 +345,7 @@ class Pull:
             return
         node = lane.member.source.node
         fault = self._sort(lane, error)
+        lane.cancelled = False
         arrived = lane.pending[0][0][: lane.kept] if lane.kept else range(0)
         lane.kept = 0
         if arrived:
@@ -360,6 +373,9 @@ class Pull:
             return Fault.CORRUPT
         if isinstance(error, TransportUnavailable):
             return self._next_transport(lane, error)
+        if isinstance(error, RemoteError) and lane.cancelled:
+            log.info("%s is slow; its chunks are asked of others", node)
+            return Fault.SLOW
         if isinstance(error, RemoteError):
             self.last_fault = error
             log.warning("%s", error)
@@ -395,6 +411,7 @@ class _Lane:
         self.transport = ""
         self.pending: deque[tuple[range, int]] = deque()
         self.kept = 0
+        self.cancelled = False
 
     def room(self) -> bool:
         """Whether another request should be sent before the oldest is waited for."""

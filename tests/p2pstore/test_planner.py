@@ -21,10 +21,12 @@ from p2pstore.planner import (
     FEW_PEERS,
     LARGE_WINDOW,
     MAX_REQUESTS,
+    MIN_PATIENCE,
     SMALL_WINDOW,
     STARVING,
     WINDOW_BYTES,
     Action,
+    Cancel,
     Drop,
     Event,
     Failed,
@@ -62,6 +64,8 @@ class Driver:
         self.have: dict[str, set[int]] = {}
         self.in_flight: dict[str, list[range]] = {}
         self.origins: set[str] = set()
+        self.slow: set[str] = set()
+        self.cancelled: set[tuple[str, range]] = set()
         self.claims: dict[str, set[int]] = {}
         self.resting: dict[str, float] = {}
         self.faults: dict[str, int] = {}
@@ -74,6 +78,8 @@ class Driver:
             if isinstance(action, Fetch):
                 self.check_fetch(action)
                 self.in_flight[action.peer].append(action.run)
+            elif isinstance(action, Cancel):
+                self.check_cancel(action)
             else:
                 self.check_drop(action)
         return actions
@@ -93,11 +99,20 @@ class Driver:
         flying = self.in_flight[peer]
         there = sum(self.lengths[c] for r in flying for c in r)
         share = WINDOW_BYTES // len(self.have)
+        if peer in self.slow:
+            assert not flying, "a slow peer has one request at a time"
         assert len(flying) < self.window or (len(flying) < MAX_REQUESTS and there < share), "its window"
         if peer in self.origins and self.getters and self.requests >= STARVING:
             spread = {c for p in self.getters for c in self.have[p] | self.claims.get(p, set())}
             assert spread.isdisjoint(run), "an origin is asked only for what no getter has or has claimed"
         assert action.claim == (peer in self.origins)
+
+    def check_cancel(self, action: Cancel) -> None:
+        assert action.run in self.in_flight[action.peer], "only what is in flight is cancelled"
+        assert (action.peer, action.run) not in self.cancelled, "and only once"
+        others = set(self.have) - {action.peer} - self.slow
+        assert any(self.have[p].issuperset(action.run) for p in others), "another has what is cancelled"
+        self.cancelled.add((action.peer, action.run))
 
     def check_drop(self, action: Drop) -> None:
         assert action.banned == (action.peer in self.banned), "banned for wrong bytes, and for nothing else"
@@ -111,6 +126,8 @@ class Driver:
         for each in (self.have, self.in_flight, self.resting, self.faults, self.claims):
             each.pop(peer, None)
         self.origins.discard(peer)
+        self.slow.discard(peer)
+        self.cancelled = {(p, r) for p, r in self.cancelled if p != peer}
 
     @property
     def window(self) -> int:
@@ -151,13 +168,18 @@ class Driver:
             self.in_flight[peer].remove(run)
         self.had.update(run)
         self.faults.pop(peer, None)
-        self.send(Fetched(peer, run))
+        self.slow.discard(peer)
+        self.cancelled.discard((peer, run))
+        self.send(Fetched(peer, run, self.now))
 
     def fail(self, peer: str, run: range, fault: Fault, kept: int) -> None:
         self.in_flight[peer].remove(run)
         self.had.update(run[:kept])
         if fault is Fault.CORRUPT:
             self.banned.add(peer)
+        elif fault is Fault.SLOW:
+            self.slow.add(peer)
+            self.resting[peer] = self.now + BACKOFF_SECONDS
         elif fault is Fault.LOST:
             self.faults[peer] = self.faults.get(peer, 0) + 1
             self.resting[peer] = self.now + BACKOFF_SECONDS * 2 ** (self.faults[peer] - 1)
@@ -185,7 +207,7 @@ class Driver:
                 runs = self.in_flight[peer]
                 share = WINDOW_BYTES // len(self.have)
                 full = sum(self.lengths[c] for run in runs for c in run) >= share or len(runs) >= MAX_REQUESTS
-                busy = len(runs) >= self.window and full
+                busy = (len(runs) >= self.window and full) or (peer in self.slow and runs)
                 spared = peer in self.origins and self.getters and self.requests >= STARVING
                 assert busy or spared, "a peer with something missing is kept busy"
 
@@ -487,3 +509,32 @@ def test_a_late_run_is_not_taken_for_the_one_that_begins_at_the_same_chunk() -> 
     made.handle(Fetched("p", range(2)))
     assert not made.stuck
     assert fetched(made.handle(Failed("p", range(4), Fault.UNTRIED, 0.0))) == [2, 3]
+
+
+def test_a_slow_run_is_taken_away_when_another_has_it() -> None:
+    made = planner(40, 64 * MIB)
+    first = made.handle(PeerAdded("quick", Bitmap(40, full=True)))
+    slow = made.handle(PeerAdded("slow", Bitmap(40, full=True)))
+    assert [a.peer for a in slow if isinstance(a, Fetch)] == ["slow"] * LARGE_WINDOW
+    stuck = next(a.run for a in slow if isinstance(a, Fetch))
+    waiting = [a.run for a in first if isinstance(a, Fetch)]
+    now = 0.0
+    while now < 20.0:
+        now += 0.5
+        run = waiting.pop(0)
+        waiting += [a.run for a in made.handle(Fetched("quick", run, now)) if isinstance(a, Fetch)]
+        cancelled = [a for a in made.handle(Tick(now)) if isinstance(a, Cancel)]
+        if cancelled:
+            break
+    assert Cancel("slow", stuck) in cancelled
+    assert now > MIN_PATIENCE
+    assert made.handle(Tick(now + 1)) == [], "it is cancelled once"
+    made.handle(Failed("slow", stuck, Fault.SLOW, now))
+    assert fetched(made.handle(Tick(now + 100))) == [], "the slow peer has others in flight, and gets no more"
+
+
+def test_the_only_one_who_has_it_may_take_as_long_as_it_takes() -> None:
+    made = planner(3)
+    made.handle(PeerAdded("only", Bitmap(3, full=True)))
+    made.handle(Fetched("only", range(1), 0.1))
+    assert made.handle(Tick(1000.0)) == []
