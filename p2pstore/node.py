@@ -261,8 +261,7 @@ class Node:
     async def hold(self, holding: Holding, manifest: Manifest) -> None:
         """Serve a whole copy from now on, and say so; what lay at the same place before is given up."""
         for before in self.holdings.displaced_by(holding):
-            with contextlib.suppress(MetadataUnavailable, MetadataRefused):  # a get outlives the metadata server
-                await self._withdraw(before)
+            await self._withdraw(before)
         replica = self.holdings.add(holding, manifest)
         await self.announce(manifest.digest, ReplicaRecord(self.name, "complete", replica.role))
 
@@ -336,9 +335,22 @@ class Node:
         still_served = self.holdings.remove(holding)
         if self.holdings.named(holding.name) and still_served:
             return False
-        if still_served:
-            return await self.registry.drop_name(holding.record)
-        return bool(await self.registry.withdraw(holding.digest, [holding.name]))
+        return await self._take_back(holding)
+
+    async def _take_back(self, holding: Holding) -> bool:
+        """Say that a holding is served no more; True if its name went with it.
+
+        When that cannot be said now, the lease that the announcement hangs on is given up: it runs out, and what this
+        node still holds is announced again under a new one.
+        """
+        try:
+            if holding.digest in self.holdings.replicas:
+                return await self.registry.drop_name(holding.record)
+            return bool(await self.registry.withdraw(holding.digest, [holding.name]))
+        except (MetadataUnavailable, MetadataRefused) as error:
+            log.warning("%s; what was withdrawn stays listed until its lease has run out", error)
+            self.membership.lost()
+            return False
 
     async def withdraw_quietly(self, digest: str) -> None:
         """Take back the announcement of a partial replica; its lease would do so in time."""
@@ -347,11 +359,7 @@ class Node:
                 await self.registry.withdraw(digest, [])
 
     async def _source_changed(self, holding: Holding, reason: str) -> None:
-        with contextlib.suppress(MooncakeError):
-            if holding.digest in self.holdings.replicas:
-                await self.registry.drop_name(holding.record)
-            else:
-                await self.registry.withdraw(holding.digest, [holding.name])
+        await self._take_back(holding)
         log.info("withdrew %s: %s", holding.name, reason)
 
     async def _republish(self) -> None:
