@@ -22,11 +22,12 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from engine import sockets, wire
+from engine.answer import Answer
 from engine.errors import AddressError, MooncakeError, RemoteProtocolError
 from engine.uploads import LARGE_BYTES, UploadQueue
 
 if TYPE_CHECKING:
-    from engine.memory import AddressSpace, Lease
+    from engine.memory import AddressSpace
 
 MAX_WORKERS = 32
 """Connections that are served at the same time; others that are ready wait their turn."""
@@ -58,47 +59,17 @@ CLOSE_TIMEOUT = 2.0
 _READ_AHEAD = wire.HEADER_LENGTH * 170
 _DRAIN_BYTES = 1 << 18
 _ACCEPT_PAUSE = 0.1
-_STATUS_OK = wire.pack_status(wire.Status.OK)
 _STATUS_REJECTED = wire.pack_status(wire.Status.ADDRESS_REJECTED)
-_BOUNCE = 1 << 18
 _WAITING = select.EPOLLIN | select.EPOLLONESHOT
 _WAITING_TO_SEND = select.EPOLLOUT | select.EPOLLONESHOT
 
 log = logging.getLogger(__name__)
 
 
-class _Transfer:
-    """A request that is being answered: ``head`` is to be sent first, then bytes move, then ``tail`` is sent."""
-
-    __slots__ = ("done", "give_up_at", "head", "lease", "request", "tail", "view")
-
-    def __init__(self, request: wire.Request, lease: Lease) -> None:
-        self.request = request
-        self.lease = lease
-        self.done = 0
-        status = _STATUS_OK if request.version >= wire.LATEST_VERSION else b""
-        reads = request.opcode is wire.Opcode.READ
-        self.head = status if reads else b""
-        self.tail = b"" if reads else status
-        self.view = None if reads else lease.buffer.view(lease.offset, request.length)
-        self.give_up_at = time.monotonic() + STALL_TIMEOUT
-
-    @property
-    def sends(self) -> bool:
-        """Whether it waits for the peer to take bytes, rather than to send them."""
-        return self.request.opcode is wire.Opcode.READ or self.done == self.request.length
-
-    def close(self) -> None:
-        """Give the memory back."""
-        if self.view is not None:
-            self.view.release()
-        self.lease.release()
-
-
 class _Connection:
     """A socket and the bytes read from it that no request has used yet. Either parked or owned by one worker."""
 
-    __slots__ = ("data", "drain_until", "fd", "host", "peer", "slot", "sock", "start", "transfer")
+    __slots__ = ("answer", "data", "drain_until", "fd", "host", "peer", "slot", "sock", "start")
 
     def __init__(self, sock: socket.socket, peer: str) -> None:
         self.sock = sock
@@ -108,8 +79,14 @@ class _Connection:
         self.start = 0
         self.host = sockets.split(peer)[0]
         self.drain_until = 0.0
-        self.transfer: _Transfer | None = None
+        self.answer: Answer | None = None
         self.slot = False
+
+    def ahead(self, most: int) -> bytes:
+        """Take up to ``most`` of the bytes that were read already."""
+        taken = self.data[self.start : self.start + most]
+        self.start += len(taken)
+        return taken
 
 
 class TcpServer:
@@ -253,11 +230,11 @@ class TcpServer:
             late = [each for fd, each in self._draining.items() if each.drain_until < now and fd in self._parked]
             trickles = []
             for fd, each in self._slow.items():
-                if each.transfer is None:
+                if each.answer is None:
                     continue
-                if each.slot and each.transfer.give_up_at - STALL_TIMEOUT + SLOT_TIMEOUT < now:
+                if each.slot and each.answer.give_up_at - STALL_TIMEOUT + SLOT_TIMEOUT < now:
                     trickles.append(each)
-                if each.transfer.give_up_at < now and fd in self._parked:
+                if each.answer.give_up_at < now and fd in self._parked:
                     log.info("%s stalled for %g s", each.peer, STALL_TIMEOUT)
                     late.append(each)
             for connection in late:
@@ -336,7 +313,8 @@ class TcpServer:
         if request.opcode is wire.Opcode.WRITE and not lease.buffer.writable:
             lease.release()
             return False
-        connection.transfer = _Transfer(request, lease)
+        give_up_at = time.monotonic() + STALL_TIMEOUT
+        connection.answer = Answer(request, lease, peer=connection.peer, give_up_at=give_up_at)
         return True
 
     def _admit(self, connection: _Connection, request: wire.Request) -> bool:
@@ -361,81 +339,37 @@ class TcpServer:
 
     def _move(self, connection: _Connection, leave_at: float) -> bool:
         """Go on with the request under way; false when the peer, or others who wait, make it pause."""
-        transfer = connection.transfer
-        if transfer is None:
+        answer = connection.answer
+        if answer is None:
             return True
-        request = transfer.request
-        step = self._send_some if request.opcode is wire.Opcode.READ else self._receive_some
+        sock = connection.sock
+        # Once a peer was slow it is not waited for until the request is done: a trickle must not hold a worker.
+        slow = sock.gettimeout() == 0
         try:
-            while transfer.head or transfer.done < request.length or transfer.tail:
-                step(connection, transfer)
-                if not self._ready.empty() and time.monotonic() > leave_at:
-                    transfer.give_up_at = time.monotonic() + STALL_TIMEOUT
+            while not answer.finished:
+                answer.step(sock, connection.ahead)
+                crowded = not self._ready.empty() and time.monotonic() > leave_at
+                if slow or crowded:
+                    answer.give_up_at = time.monotonic() + STALL_TIMEOUT
+                if crowded:
                     return False
         except BlockingIOError:
-            # From now on it is not waited for: a trickle must not hold a worker.
-            connection.sock.setblocking(False)
+            if not slow:
+                answer.give_up_at = time.monotonic() + STALL_TIMEOUT
+                sock.setblocking(False)
             return False
-        connection.transfer = None
-        transfer.close()
+        connection.answer = None
+        answer.close()
         self._leave_slot(connection)
-        slow = connection.sock.gettimeout() == 0
         if slow:
-            connection.sock.setblocking(True)
+            sock.setblocking(True)
         with self._lock:
             self._slow.pop(connection.fd, None)
-            if request.opcode is wire.Opcode.READ:
-                self._sent += request.length
+            if answer.request.opcode is wire.Opcode.READ:
+                self._sent += answer.request.length
             else:
-                self._received += request.length
+                self._received += answer.request.length
         return True
-
-    def _send_some(self, connection: _Connection, transfer: _Transfer) -> None:
-        if transfer.head:
-            transfer.head = transfer.head[connection.sock.send(transfer.head, socket.MSG_MORE) :]
-        else:
-            at, left = transfer.lease.offset + transfer.done, transfer.request.length - transfer.done
-            transfer.done += transfer.lease.buffer.send(connection.sock, at, left)
-        self._progress(connection, transfer)
-
-    def _receive_some(self, connection: _Connection, transfer: _Transfer) -> None:
-        left = transfer.request.length - transfer.done
-        if not left:
-            transfer.tail = transfer.tail[connection.sock.send(transfer.tail) :]
-            return
-        ahead = connection.data[connection.start : connection.start + left]
-        if ahead:
-            connection.start += len(ahead)
-            self._store(transfer, memoryview(ahead))
-        elif transfer.view is not None:
-            self._count(connection, transfer, connection.sock.recv_into(transfer.view[transfer.done :]))
-        else:
-            bounce = memoryview(bytearray(min(left, _BOUNCE)))
-            count = connection.sock.recv_into(bounce)
-            if count:
-                self._store(transfer, bounce[:count])
-            else:
-                self._count(connection, transfer, 0)
-        self._progress(connection, transfer)
-
-    @staticmethod
-    def _store(transfer: _Transfer, data: memoryview) -> None:
-        if transfer.view is not None:
-            transfer.view[transfer.done : transfer.done + len(data)] = data
-        else:
-            transfer.lease.buffer.write_from(transfer.lease.offset + transfer.done, data)
-        transfer.done += len(data)
-
-    @staticmethod
-    def _count(connection: _Connection, transfer: _Transfer, count: int) -> None:
-        if not count:
-            raise RemoteProtocolError(peer=connection.peer, detail="it closed in the middle of a write")
-        transfer.done += count
-
-    @staticmethod
-    def _progress(connection: _Connection, transfer: _Transfer) -> None:
-        if connection.sock.gettimeout() == 0:
-            transfer.give_up_at = time.monotonic() + STALL_TIMEOUT
 
     def _refuse(self, connection: _Connection, request: wire.Request) -> bool:
         log.info("%s: refused %d bytes at %#x", connection.peer, request.length, request.address)
@@ -467,12 +401,12 @@ class TcpServer:
             if self._closing:
                 return False
             self._parked[connection.fd] = connection
-            transfer = connection.transfer
+            answer = connection.answer
             begin_sweeping = False
-            if transfer is not None:
+            if answer is not None:
                 begin_sweeping = not self._slow
                 self._slow[connection.fd] = connection
-            sends = transfer is not None and transfer.sends
+            sends = answer is not None and answer.sends
             self._epoll.modify(connection.fd, _WAITING_TO_SEND if sends else _WAITING)
         if begin_sweeping:
             os.eventfd_write(self._wake, 1)
@@ -486,6 +420,6 @@ class TcpServer:
                 self._slow.pop(connection.fd, None)
                 connection.sock.close()
         self._leave_slot(connection)
-        transfer, connection.transfer = connection.transfer, None
-        if transfer is not None:
-            transfer.close()
+        answer, connection.answer = connection.answer, None
+        if answer is not None:
+            answer.close()

@@ -304,3 +304,21 @@ def test_close_ends_transfers_and_threads() -> None:
         served.connect()
     for sock in socks:
         sock.close()
+
+
+def test_a_steady_reader_may_take_longer_than_the_stall_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pause as long as the timeout ends a connection; a short one after a long time does not."""
+    monkeypatch.setattr(tcp_server, "STALL_TIMEOUT", 1.5)
+    made = Served()
+    size = 64 << 20
+    large = made.space.register(MemoryBuffer("large", bytes(size)))
+    with made.connect() as sock:
+        sock.sendall(wire.pack_request(large, size))
+        assert status(sock) == wire.Status.OK
+        until = time.monotonic() + 2.0
+        while time.monotonic() < until:
+            size -= len(exactly(sock, 1 << 16))
+            time.sleep(0.005)
+        time.sleep(0.5)
+        assert len(exactly(sock, size)) == size
+    made.server.close()
