@@ -3,6 +3,7 @@
 The engine's part of the tree; ``p2pstore.errors`` draws the whole::
 
     MooncakeError                   1   a defect of ours
+    ├── BenchFailed                 1   a process of the bench ended or failed
     ├── UsageError                  2   the caller's fault: argument, address or state
     │   ├── AddressError            2   a range outside every registered buffer
     │   └── BadConfig               2   a configuration value or key that is not understood
@@ -14,6 +15,7 @@ The engine's part of the tree; ``p2pstore.errors`` draws the whole::
     │   ├── TransferFailed          5   no connection to it brought the bytes, however often we tried
     │   └── RangeRefused            7   it does not serve the range that we asked for
     ├── SourceChanged               4   a registered file is no longer what was registered
+    ├── BytesDiffer                 4   a transfer of the bench left other bytes than were sent
     ├── MetadataUnavailable         6   the metadata server does not answer
     ├── Refused                     7   somebody said no (base class)
     │   └── MetadataRefused         7   the metadata server refused user, password or certificate
@@ -53,6 +55,13 @@ class MooncakeError(Exception):
         formatter = Formatter()
         names = [name for text in (cls.sentence, cls.advice) for _, name, _, _ in formatter.parse(text) if name]
         return tuple(dict.fromkeys(names))
+
+
+class BenchFailed(MooncakeError):
+    """A process that the bench measures with ended, did not answer, or failed."""
+
+    sentence = "the bench's {role} failed: {detail}"
+    advice = "run it again with '--engine ours' to see whether only one engine fails"
 
 
 class UsageError(MooncakeError):
@@ -131,6 +140,14 @@ class SourceChanged(MooncakeError):
     exit_code = 4
     sentence = "{path} is no longer what was registered: {detail}"
     advice = "register it again with 'mooncake register --force'"
+
+
+class BytesDiffer(MooncakeError):
+    """The bench checked what was moved, and found other bytes."""
+
+    exit_code = 4
+    sentence = "{engine}: {operation} in blocks of {block_size} bytes left a wrong byte at offset {offset} of {length}"
+    advice = "test the memory and the network of both machines; another engine ('--engine') tells whether it is ours"
 
 
 class MetadataUnavailable(MooncakeError):

@@ -4,6 +4,7 @@
 
     MooncakeError                     1   a defect of ours
     ├── AgentStartFailed              1   an agent started in the background ended, or never answered
+    ├── BenchFailed                   1   (engine) a process of the bench ended or failed
     ├── UsageError                    2   the caller's fault
     │   ├── AddressError              2   (engine) a range outside every registered buffer
     │   ├── BadName                   2   an object or node name that is not allowed
@@ -16,6 +17,7 @@
     ├── AgentNotRunning               3   no agent serves this home
     ├── IntegrityError                4   bytes differ from what was registered
     ├── SourceChanged                 4   (engine) a registered file changed
+    ├── BytesDiffer                   4   (engine) the bench moved bytes and found others
     ├── RemoteError                   5   a peer's fault: the only branch that may ban a peer
     │   ├── RemoteProtocolError       5   (engine)
     │   ├── PeerUnreachable           5   (engine)
@@ -51,6 +53,8 @@ from typing import Any
 from engine.errors import (
     AddressError,
     BadConfig,
+    BenchFailed,
+    BytesDiffer,
     MetadataRefused,
     MetadataUnavailable,
     MooncakeError,
@@ -78,6 +82,8 @@ __all__ = [
     "BadManifest",
     "BadName",
     "BadSource",
+    "BenchFailed",
+    "BytesDiffer",
     "ChunkMismatch",
     "DestinationBusy",
     "DestinationExists",

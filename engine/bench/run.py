@@ -1,0 +1,194 @@
+"""Running a sweep: processes for each engine and for the socket loop, measured in turn within every round.
+
+What else happens on a machine changes what everybody reaches. So a case is measured in several rounds, each of which
+gives all of them the same time one after the other, in an order that changes; figures are medians over the rounds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from engine.bench.cases import Case, Operation
+from engine.bench.process import ANSWER_TIMEOUT, Process
+from engine.bench.statistics import Measurement, median_gbps, median_ratio, merged
+from engine.bench.targets import TargetAddress, find
+from engine.engine import P2PHANDSHAKE
+from engine.errors import Refused, UsageError
+
+SOCKET = "socket"
+
+MAX_SECONDS = 3600.0
+"""Seconds of one case."""
+
+MAX_ROUNDS = 100
+
+
+class Engine(Enum):
+    """Whom to measure."""
+
+    OURS = "ours"
+    MOONCAKE = "mooncake"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure, and how. ``duration`` (seconds) is each engine's share of a case, split into ``rounds``.
+
+    Without ``target`` there is one process for each engine and side, on loopback. ``force`` allows to write into a
+    segment that is no bench's.
+    """
+
+    cases: Sequence[Case]
+    engines: Sequence[Engine] = (Engine.OURS,)
+    duration: float = 5.0
+    warm_up: float = 1.0
+    rounds: int = 3
+    verify: bool = False
+    target: str | None = None
+    metadata_server: str = P2PHANDSHAKE
+    force: bool = False
+
+    @property
+    def footprint(self) -> int:
+        """Bytes of memory of each process."""
+        return max(case.footprint for case in self.cases)
+
+
+@dataclass(slots=True)
+class Row:
+    """What one engine reached in one case, and what the socket loop did in the same rounds (none: not measured)."""
+
+    case: Case
+    engine: Engine
+    rounds: list[Measurement] = field(default_factory=list)
+    socket: list[Measurement] = field(default_factory=list)
+
+    @property
+    def gbps(self) -> float:
+        """The median of the rounds' bandwidths, in decimal GB/s."""
+        return median_gbps(self.rounds)
+
+    @property
+    def ratio(self) -> float | None:
+        """What that is of the socket loop's; the median of the rounds."""
+        return median_ratio(self.rounds, self.socket)
+
+    @property
+    def seconds(self) -> float:
+        """Time measured, over all rounds."""
+        return sum(each.seconds for each in self.rounds)
+
+    @property
+    def batches(self) -> int:
+        """Batches moved, over all rounds."""
+        return sum(each.batches for each in self.rounds)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes moved, over all rounds."""
+        return sum(each.bytes for each in self.rounds)
+
+    def to_json(self) -> dict[str, Any]:
+        """Bandwidths in decimal GB/s, latencies in microseconds."""
+        latencies = merged(self.rounds)
+        return {
+            "engine": self.engine.value,
+            **self.case.to_json(),
+            "gbps": self.gbps,
+            "socket_gbps": median_gbps(self.socket) if self.socket else None,
+            "percent_of_socket": None if self.ratio is None else self.ratio * 100,
+            "average_us": latencies.average / 1e3,
+            "p99_us": latencies.percentile(99) / 1e3,
+            "p999_us": latencies.percentile(99.9) / 1e3,
+            "seconds": self.seconds,
+            "batches": self.batches,
+            "bytes": self.bytes,
+            "rounds_gbps": [each.gbps for each in self.rounds],
+            "rounds_socket_gbps": [each.gbps for each in self.socket],
+        }
+
+
+def run(plan: Plan, note: Callable[[str], None] = lambda _: None) -> Iterator[Row]:
+    """Measure; a row for each case and engine, as they are ready. ``note`` is told what a reader should know.
+
+    Raises ``UsageError`` for what cannot be measured so, ``Refused`` (a target that is not there to be written to),
+    ``TransportUnavailable`` (no wheel), ``BytesDiffer``, ``BenchFailed``, and what the engine raises.
+    """
+    _check(plan)
+    with contextlib.ExitStack() as stack:
+        targets = _targets(plan, stack, note)
+        initiators = {
+            kind: _start(
+                stack, "initiator", kind, target=target.to_json(), length=plan.footprint, **_metadata(plan, kind)
+            )
+            for kind, target in targets.items()
+        }
+        for number, case in enumerate(plan.cases):
+            yield from _measure(plan, case, initiators, seed=1 + number * 1000)
+
+
+def _check(plan: Plan) -> None:
+    if not plan.cases or not plan.engines:
+        raise UsageError(detail="there is nothing to measure")
+    if not 0 < plan.duration <= MAX_SECONDS or not 0 <= plan.warm_up <= MAX_SECONDS:
+        raise UsageError(detail=f"times are from 0 to {MAX_SECONDS:g} s")
+    if not 1 <= plan.rounds <= MAX_ROUNDS:
+        raise UsageError(detail=f"from 1 to {MAX_ROUNDS} rounds are possible")
+
+
+def _targets(plan: Plan, stack: contextlib.ExitStack, note: Callable[[str], None]) -> dict[str, TargetAddress]:
+    """The target of each kind of initiator."""
+    kinds = [engine.value for engine in plan.engines]
+    if plan.target is None:
+        made = {}
+        for kind in (SOCKET, *kinds):
+            process = _start(stack, "target", kind, length=plan.footprint)
+            made[kind] = TargetAddress(**process.hello)
+        return made
+    found = find(plan.target, plan.metadata_server)
+    if found.length < plan.footprint:
+        raise UsageError(detail=f"the cases need {plan.footprint} bytes, and {plan.target} has {found.length}")
+    writes = plan.verify or any(case.operation is not Operation.READ for case in plan.cases)
+    if writes and not found.ours and not plan.force:
+        raise Refused(detail=f"{plan.target} is no bench's target: writing would destroy what is in its memory")
+    if found.socket_port:
+        return dict.fromkeys((SOCKET, *kinds), found)
+    note(f"{plan.target} is no bench's target: there is no socket loop to compare with")
+    return dict.fromkeys(kinds, found)
+
+
+def _start(stack: contextlib.ExitStack, role: str, kind: str, **arguments: Any) -> Process:
+    process = Process(role, kind, **arguments)
+    stack.callback(process.close)
+    return process
+
+
+def _metadata(plan: Plan, kind: str) -> dict[str, str]:
+    return {} if kind == SOCKET else {"metadata_server": plan.metadata_server if plan.target else P2PHANDSHAKE}
+
+
+def _measure(plan: Plan, case: Case, initiators: dict[str, Process], seed: int) -> list[Row]:
+    kinds = list(initiators)
+    for kind in kinds:
+        if plan.verify:
+            initiators[kind].ask({"do": "verify", "case": case.to_json(), "seed": seed})
+        if plan.warm_up:
+            _round(initiators[kind], case, plan.warm_up)
+    found: dict[str, list[Measurement]] = {kind: [] for kind in kinds}
+    for number in range(plan.rounds):
+        turn = number % len(kinds)
+        for kind in kinds[turn:] + kinds[:turn]:
+            found[kind].append(_round(initiators[kind], case, plan.duration / plan.rounds))
+    if plan.verify:
+        for kind in kinds:
+            initiators[kind].ask({"do": "verify_after", "case": case.to_json(), "seed": seed})
+    return [Row(case, engine, found[engine.value], found.get(SOCKET, [])) for engine in plan.engines]
+
+
+def _round(initiator: Process, case: Case, seconds: float) -> Measurement:
+    question = {"do": "measure", "case": case.to_json(), "seconds": seconds}
+    return Measurement.from_json(initiator.ask(question, timeout=seconds + ANSWER_TIMEOUT))
