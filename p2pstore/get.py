@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from engine.memory import FileSpan
 from p2pstore.catalog import Holding
 from p2pstore.destination import FileDestination, same_content
 from p2pstore.discovery import first_that_answers
@@ -133,9 +134,13 @@ class Get:
             return False
         result.bytes_reused = self._manifest.size
         if request.seed and not request.dry_run:
-            await node.hold(Holding(self._resolved.record, "replica", request.dest, spans), self._manifest)
+            await self._hold(spans)
             result.seeding = True
         return True
+
+    async def _hold(self, spans: tuple[FileSpan, ...]) -> None:
+        holding = Holding(self._resolved.record, "replica", self._request.dest, spans)
+        await self._node.hold(holding, self._manifest, known=self._resolved.watched)
 
     async def _estimate(self, result: GetResult) -> GetResult:
         """What a get would do now: nothing is written."""
@@ -169,7 +174,7 @@ class Get:
                 node.spawn(node.withdraw_quietly(manifest.digest))
             raise
         if request.seed:
-            await node.hold(Holding(self._resolved.record, "replica", request.dest, spans), manifest)
+            await self._hold(spans)
             result.seeding = True
         return result
 

@@ -258,17 +258,27 @@ class Node:
             if old.digest != manifest.digest:
                 await self._withdraw(old)
 
-    async def hold(self, holding: Holding, manifest: Manifest) -> None:
-        """Serve a whole copy from now on, and say so; what lay at the same place before is given up."""
+    async def hold(self, holding: Holding, manifest: Manifest, *, known: bool = True) -> None:
+        """Serve a whole copy from now on, and say so; what lay at the same place before is given up.
+
+        ``known`` says whether its name came from the metadata store; one that came from a peer is made known there.
+        """
         for before in self.holdings.displaced_by(holding):
             await self._withdraw(before)
         replica = self.holdings.add(holding, manifest)
-        await self.announce(manifest.digest, ReplicaRecord(self.name, "complete", replica.role))
+        record = ReplicaRecord(self.name, "complete", replica.role)
+        if known:
+            await self.announce(manifest.digest, record)
+        else:
+            await self._say(lambda: self.registry.republish([(holding.record, record)]))
 
     async def announce(self, digest: str, replica: ReplicaRecord) -> None:
         """Say that this node has part or all of an object; now, or when the metadata server is back."""
+        await self._say(lambda: self.registry.announce(digest, replica))
+
+    async def _say(self, write: Callable[[], Awaitable[object]]) -> None:
         try:
-            await self._leased(lambda: self.registry.announce(digest, replica))
+            await self._leased(write)
         except (MooncakeError, LeaseLost) as error:
             log.warning("%s; it is said again when the metadata server is back", error)
             self.membership.lost()
@@ -332,17 +342,17 @@ class Node:
 
     async def _withdraw(self, holding: Holding) -> bool:
         """Serve a holding no more; True if its name went from the metadata store with it."""
-        still_served = self.holdings.remove(holding)
-        if self.holdings.named(holding.name) and still_served:
-            return False
+        self.holdings.remove(holding)
         return await self._take_back(holding)
 
     async def _take_back(self, holding: Holding) -> bool:
-        """Say that a holding is served no more; True if its name went with it.
+        """Say that a holding is served no more, unless there is another copy of it; True if its name went with it.
 
         When that cannot be said now, the lease that the announcement hangs on is given up: it runs out, and what this
         node still holds is announced again under a new one.
         """
+        if any(other.digest == holding.digest for other in self.holdings.named(holding.name)):
+            return False
         try:
             if holding.digest in self.holdings.replicas:
                 return await self.registry.drop_name(holding.record)
