@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from p2pstore.errors import (
     RemoteProtocolError,
     SecretRefused,
 )
+from p2pstore.files import words
 from p2pstore.manifest import MAX_MANIFEST_BYTES, Manifest, parse
 from p2pstore.records import MAX_RECORD_BYTES, NodeRecord, ObjectRecord, decode
 
@@ -211,4 +213,9 @@ def _chunks(control: str, runs: Any, chunks: int) -> list[int]:
 def _unreachable(control: str, error: Exception) -> RemoteError:
     if isinstance(error, (asyncio.TimeoutError, aiohttp.ServerTimeoutError)):
         return PeerStalled(peer=control, seconds=SILENCE_SECONDS)
+    if isinstance(error, aiohttp.ClientConnectorError):
+        number = error.os_error.errno or 0  # asyncio replaces the system's words by its own
+        return PeerUnreachable(
+            peer=control, detail=os.strerror(number).lower() if number > 0 else words(error.os_error)
+        )
     return PeerUnreachable(peer=control, detail=str(error) or type(error).__name__)
