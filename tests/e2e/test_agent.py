@@ -180,6 +180,19 @@ def test_a_source_that_changes_meanwhile_is_withdrawn(cluster: Cluster) -> None:
     assert cluster.path("volatile-copy").read_bytes() == path.read_bytes()
 
 
+def test_one_of_several_copies_changes(cluster: Cluster) -> None:
+    agent, other = cluster.agents("keeper", "other")
+    path, name = registered(agent, "spare")
+    copy = cluster.path("spare-copy")
+    agent.ok("get", name, copy)
+    with path.open("ab") as file:
+        file.write(b"changed")
+    eventually(lambda: f"withdrew {name}" in agent.log(), "the changed copy is given up")
+    assert set(other.holders(name)) == {agent.name}, "the other copy is not"
+    other.ok("get", name, cluster.path("spare-other"), "--transport", "tcp")
+    assert cluster.path("spare-other").read_bytes() == copy.read_bytes()
+
+
 def test_embedded_etcd_outlives_a_killed_agent_is_adopted_and_stopped(alone: Cluster) -> None:
     agent = alone.agent("founder")
     _, name = registered(agent, "founded")

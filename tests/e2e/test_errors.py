@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cluster import Agent, Cluster, eventually, free_port, leftovers, make_file, tree
+from tests.e2e.cluster import Agent, Cluster, eventually, free_port, frozen_get, leftovers, make_file, tree
 
 MIB = 1 << 20
 
@@ -109,12 +109,19 @@ def test_a_name_that_stands_for_other_content(source: Agent, getter: Agent, shar
     assert tree(shared.path("taken-copy")) == tree(new)
 
 
-def test_an_unreadable_file(cluster: Cluster) -> None:
-    """Root may read everything: without these capabilities it is as bound as anybody else."""
+@pytest.fixture
+def bound() -> list[str]:
+    """A program that runs a command without root's privileges: root may read and write everything."""
+    if os.geteuid() != 0:
+        return []
     caps = "-dac_override,-dac_read_search"
-    prefix = ["setpriv", f"--inh-caps={caps}", f"--bounding-set={caps}"] if os.geteuid() == 0 else []
-    if prefix and (shutil.which("setpriv") is None or subprocess.run([*prefix, "true"], check=False).returncode):
+    prefix = ["setpriv", f"--inh-caps={caps}", f"--bounding-set={caps}"]
+    if shutil.which("setpriv") is None or subprocess.run([*prefix, "true"], check=False).returncode:
         pytest.skip("setpriv cannot take root's privileges away here")
+    return prefix
+
+
+def test_an_unreadable_file(cluster: Cluster, bound: list[str]) -> None:
     folder = cluster.path("folder")
     folder.mkdir()
     locked = folder / "locked"
@@ -123,13 +130,36 @@ def test_an_unreadable_file(cluster: Cluster) -> None:
     agent = cluster.agent("bound", start=False)
     try:
         for what in (locked, folder):
-            done = agent.begin("register", what, "--json", prefix=prefix).wait()
+            done = agent.begin("register", what, "--json", prefix=bound).wait()
             assert done.status == 8, f"{done}\n{agent.log()}"
             assert (done.error["type"], done.error["fields"]["path"]) == ("StorageError", str(locked))
             assert "permission" in done.error["message"]
             assert "permissions" in done.error["advice"]
     finally:
         locked.chmod(0o600)
+
+
+def test_read_only_files_resume(cluster: Cluster, bound: list[str]) -> None:
+    """Files that nobody may write are received as such, and a get that had come as far as that goes on."""
+    source, getter = cluster.agent("source"), cluster.agent("getter", start=False)
+    folder = cluster.path("model")
+    folder.mkdir()
+    for name in ("a", "b"):
+        make_file(folder / name, 48 * MIB, ord(name)).chmod(0o444)
+    source.ok("register", folder, "--name", "model", "--chunk-size", "1MiB")
+    done = getter.begin("node", "start", "--json", prefix=bound).wait()
+    assert done.status == 0, done
+    dest = cluster.path("copy")
+    running = frozen_get(getter, [source], "model", dest)
+    dest.touch()
+    source.signal(signal.SIGCONT)
+    assert running.wait().status == 7, "something is in its place"
+    assert {p.stat().st_mode & 0o777 for p in cluster.path("copy.part").iterdir()} == {0o444}, "the test's point"
+    dest.unlink()
+    got = getter.ok("get", "model", dest)
+    assert got["bytes_pulled"] == 0
+    assert tree(dest) == tree(folder)
+    assert {p.stat().st_mode & 0o777 for p in dest.iterdir()} == {0o444}
 
 
 def test_a_file_that_changes_while_it_is_hashed(source: Agent, shared: Cluster) -> None:

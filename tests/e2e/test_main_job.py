@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.cluster import Agent, Cluster, eventually, leftovers, make_file, tree
+from tests.e2e.cluster import Agent, Cluster, eventually, free_port, leftovers, make_file, tree
 
 REGISTERED = {"name", "manifest", "size", "chunk_size", "chunks", "files", "seconds"}
 GOT = {"name", "manifest", "dest", "size", "bytes_pulled", "bytes_reused", "seconds", "transport", "peers"}
@@ -279,6 +279,10 @@ def test_peers_alone_without_a_metadata_server(shared: Cluster, source: Agent) -
     got = hermit.ok("get", name, dest, "--peer", source.status()["control"], "--transport", "tcp")
     assert dest.read_bytes() == path.read_bytes()
     assert got["peers"] == {source.name: 4 * MIB}
+    assert set(hermit.holders("peer")) == {"hermit"}, "its own metadata server knows the object now"
+    error = hermit.fails(5, "get", "other", shared.path("no"), "--peer", f"127.0.0.1:{free_port()}")
+    assert error["type"] == "PeerUnreachable"
+    assert error["message"].endswith("connection refused")
 
 
 def test_the_second_agent_is_given_what_the_first_ones_status_says(alone: Cluster) -> None:
