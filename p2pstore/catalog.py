@@ -76,10 +76,14 @@ class Catalog:
         """Open or create it. Raises ``StorageError``."""
         try:
             self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        except sqlite3.Error as error:
+            raise StorageError(path=path, detail=str(error)) from None
+        try:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.executescript(_SCHEMA)
         except sqlite3.Error as error:
+            self._db.close()
             raise StorageError(path=path, detail=str(error)) from None
         self.path = path
 
