@@ -59,6 +59,8 @@ async def hostile(reply: bytes, *, then: bytes = b"", stay: bool = False) -> Asy
             while then:
                 writer.write(then)
                 await writer.drain()
+                # drain() itself lets nobody else run before the buffer is full, which takes ages byte by byte.
+                await asyncio.sleep(0)
             if stay:
                 await reader.read()
         writer.close()
