@@ -101,3 +101,9 @@ def test_every_link_inside_the_repository_leads_somewhere(page: Path) -> None:
             assert anchor in {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}, (
                 target
             )
+
+
+def test_the_index_names_every_page() -> None:
+    index = ROOT / "docs/README.md"
+    linked = set(re.findall(r"\]\(([a-z-]+\.md)\)", index.read_text()))
+    assert linked == {page.name for page in (ROOT / "docs").glob("*.md")} - {index.name}
