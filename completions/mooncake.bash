@@ -24,7 +24,7 @@ _mooncake() {
     for ((i = 1; i < COMP_CWORD; i++)); do
         word=${COMP_WORDS[i]}
         case $word in
-            --home | --metadata | --config | --name | --chunk-size | --hash | --transport | --peer | --listen | --node | -n | --lines | --nic-priority-matrix | --store | --expire | --duration | --prefix)
+            --home | --metadata | --config | --name | --chunk-size | --hash | --transport | --peer | --listen | --node | -n | --lines | --nic-priority-matrix | --store | --expire | --target | --operation | --block-size | --batch-size | --threads | --duration | --warm-up | --rounds | --engine | --csv | --plot | --metadata-server | --mode | --local-hostname | --buffer-size | --prefix)
                 ((i + 1 == COMP_CWORD)) && value=$word
                 ((i++))
                 [[ $word == --home && $i -lt $COMP_CWORD ]] && home=${COMP_WORDS[i]/#\~\//$HOME/}
@@ -55,7 +55,21 @@ _mooncake() {
         --nic-priority-matrix) _mooncake_reply -f; return 0 ;;
         --store) _mooncake_reply -f; return 0 ;;
         --expire) :; return 0 ;;
+        --target) :; return 0 ;;
+        --operation) :; return 0 ;;
+        --block-size) :; return 0 ;;
+        --batch-size) :; return 0 ;;
+        --threads) :; return 0 ;;
         --duration) :; return 0 ;;
+        --warm-up) :; return 0 ;;
+        --rounds) :; return 0 ;;
+        --engine) _mooncake_reply -W "ours mooncake both"; return 0 ;;
+        --csv) _mooncake_reply -f; return 0 ;;
+        --plot) _mooncake_reply -f; return 0 ;;
+        --metadata-server) :; return 0 ;;
+        --mode) _mooncake_reply -W "initiator target"; return 0 ;;
+        --local-hostname) :; return 0 ;;
+        --buffer-size) :; return 0 ;;
         --prefix) _mooncake_names; return 0 ;;
     esac
     if [[ $cur == -* ]]; then
@@ -79,7 +93,7 @@ _mooncake() {
             'metadata') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'metadata serve') _mooncake_reply -W "--listen --store --expire --insecure --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'bench') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
-            'bench transfer') _mooncake_reply -W "--duration --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'bench transfer') _mooncake_reply -W "--target --operation --block-size --batch-size --threads --duration --warm-up --rounds --engine --verify --csv --plot --metadata-server --mode --local-hostname --buffer-size --insecure --force --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'etcd') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'etcd inspect') _mooncake_reply -W "--prefix --no-probe --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'etcd gc') _mooncake_reply -W "--prefix --dry-run --yes --unreachable --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;

@@ -12,7 +12,7 @@ function __mooncake_where
             continue
         end
         switch $word
-            case --home --metadata --config --name --chunk-size --hash --transport --peer --listen --node -n --lines --nic-priority-matrix --store --expire --duration --prefix
+            case --home --metadata --config --name --chunk-size --hash --transport --peer --listen --node -n --lines --nic-priority-matrix --store --expire --target --operation --block-size --batch-size --threads --duration --warm-up --rounds --engine --csv --plot --metadata-server --mode --local-hostname --buffer-size --prefix
                 set skip 1
             case '-*'
             case '*'
@@ -106,7 +106,24 @@ complete -c mooncake -n '__mooncake_in "metadata serve"' -l 'store' -r -F -d 'Ke
 complete -c mooncake -n '__mooncake_in "metadata serve"' -l 'expire' -x -d 'Remove segments that are gone for so long.'
 complete -c mooncake -n '__mooncake_in "metadata serve"' -l 'insecure' -d 'Listen beyond loopback; there is no password.'
 complete -c mooncake -n '__mooncake_at "bench:0"' -a transfer -d 'Measure the transfer engine.'
-complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'duration' -x -d 'Time to measure.'
+complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'target' -x -d 'Measure against this segment [default: start a target here].'
+complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'operation' -x -d 'read, write and mixed, separated by commas.'
+complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'block-size' -x -d 'Sizes of a request: a list, or FIRST:LAST doubling.'
+complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'batch-size' -x -d 'Requests in a batch: a list, or FIRST:LAST doubling.'
+complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'threads' -x -d 'Threads: a list, or FIRST:LAST doubling.'
+complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'duration' -x -d 'Time to measure each case and engine.'
+complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'warm-up' -x -d 'Time before it that is not.'
+complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'rounds' -x -d 'Rounds into which the duration is split.'
+complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'engine' -x -a 'ours mooncake both' -d 'ours, mooncake (upstream\'s wheel) or both.'
+complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'verify' -d 'Check that what arrives is what was sent.'
+complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'csv' -r -F -d 'Write the figures to FILE too.'
+complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'plot' -r -F -d 'Draw bandwidth over block size into FILE (.png, .svg).'
+complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'metadata-server' -x -d 'Where segments are found, in upstream\'s terms.'
+complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'mode' -x -a 'initiator target' -d 'initiator or target: which side this process is.'
+complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'local-hostname' -x -d 'A target\'s address.'
+complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'buffer-size' -x -d 'Memory of a target.'
+complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'insecure' -d 'Let a target listen beyond loopback; anyone there may write to it.'
+complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'force' -d 'Write into a segment that is no bench\'s; destroys what it holds.'
 complete -c mooncake -n '__mooncake_at "etcd:0"' -a inspect -d 'Show what is in etcd, decoded.'
 complete -c mooncake -n '__mooncake_at "etcd:0"' -a gc -d 'Remove stale records.'
 complete -c mooncake -n '__mooncake_in "etcd inspect"' -l 'prefix' -x -d 'Only keys that begin so.'

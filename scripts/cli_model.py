@@ -9,7 +9,12 @@ from mooncake_cli.app import COMMANDS, root_command
 from mooncake_cli.framework import Lazy, global_params, sections
 from p2pstore.config import HASHES, TRANSPORTS
 
-CHOICES = {"WAY": TRANSPORTS, "HASH": HASHES}
+CHOICES = {
+    "WAY": TRANSPORTS,
+    "HASH": HASHES,
+    "WHOSE": ("ours", "mooncake", "both"),
+    "SIDE": ("initiator", "target"),
+}
 """Metavars whose values are few."""
 
 FILES = {"PATH", "DEST", "FILE"}

@@ -79,9 +79,9 @@ def transfer(
     rounds: Annotated[
         int, typer.Option("--rounds", metavar="NUMBER", help="Rounds into which the duration is split.")
     ] = 3,
-    driven: Annotated[Driven, typer.Option("--engine", help="Whose engine is measured; mooncake is upstream's.")] = (
-        Driven.OURS
-    ),
+    driven: Annotated[
+        Driven, typer.Option("--engine", metavar="WHOSE", help="ours, mooncake (upstream's wheel) or both.")
+    ] = Driven.OURS,
     verify: Annotated[bool, typer.Option("--verify", help="Check that what arrives is what was sent.")] = False,
     csv_file: Annotated[
         Path | None, typer.Option("--csv", metavar="FILE", help="Write the figures to FILE too.")
@@ -93,7 +93,9 @@ def transfer(
     metadata_server: Annotated[
         str, typer.Option("--metadata-server", metavar="URL", help="Where segments are found, in upstream's terms.")
     ] = "P2PHANDSHAKE",
-    mode: Annotated[Mode, typer.Option("--mode", help="Which side this process is.")] = Mode.INITIATOR,
+    mode: Annotated[
+        Mode, typer.Option("--mode", metavar="SIDE", help="initiator or target: which side this process is.")
+    ] = Mode.INITIATOR,
     local_hostname: Annotated[
         str, typer.Option("--local-hostname", metavar="HOST[:PORT]", help="A target's address.")
     ] = "127.0.0.1",
@@ -105,7 +107,9 @@ def transfer(
         bool, typer.Option("--force", help="Write into a segment that is no bench's; destroys what it holds.")
     ] = False,
 ) -> None:
-    """Measure the transfer engine against a bare socket loop, and against Mooncake's own engine.
+    """Measure the transfer engine.
+
+    Without --target it starts a target on this machine. --engine compares with Mooncake's own engine.
 
     Bandwidth is in decimal GB/s and the median of the rounds; latencies are in microseconds, from the submission of a
     batch to its end. Every round gives the engines and the socket loop the same time, one after the other: what a
