@@ -24,7 +24,7 @@ _mooncake() {
     for ((i = 1; i < COMP_CWORD; i++)); do
         word=${COMP_WORDS[i]}
         case $word in
-            --home | --metadata | --config | --name | --chunk-size | --hash | --transport | --peer | --listen | --node | -n | --lines | --nic-priority-matrix | --store | --expire | --target | --operation | --block-size | --batch-size | --threads | --duration | --warm-up | --rounds | --engine | --csv | --plot | --metadata-server | --mode | --local-hostname | --buffer-size | --prefix)
+            --home | --metadata | --config | --name | --chunk-size | --hash | --transport | --peer | --listen | --node | --upload-limit | --download-limit | --upload | --download | -n | --lines | --nic-priority-matrix | --store | --expire | --target | --operation | --block-size | --batch-size | --threads | --duration | --warm-up | --rounds | --engine | --csv | --plot | --metadata-server | --mode | --local-hostname | --buffer-size | --prefix)
                 ((i + 1 == COMP_CWORD)) && value=$word
                 ((i++))
                 [[ $word == --home && $i -lt $COMP_CWORD ]] && home=${COMP_WORDS[i]/#\~\//$HOME/}
@@ -32,7 +32,7 @@ _mooncake() {
             -*) ;;
             *)
                 case "${path:+$path }$word" in
-                    register | get | list | info | verify | unregister | node | 'node run' | 'node start' | 'node stop' | 'node status' | 'node logs' | config | 'config show' | topology | metadata | 'metadata serve' | bench | 'bench transfer' | etcd | 'etcd inspect' | 'etcd gc')
+                    register | get | list | info | verify | unregister | node | 'node run' | 'node start' | 'node stop' | 'node limit' | 'node status' | 'node logs' | config | 'config show' | topology | metadata | 'metadata serve' | bench | 'bench transfer' | etcd | 'etcd inspect' | 'etcd gc')
                         path=${path:+$path }$word ;;
                     *) ((count++)) ;;
                 esac
@@ -51,6 +51,10 @@ _mooncake() {
         --peer) :; return 0 ;;
         --listen) :; return 0 ;;
         --node) _mooncake_names; return 0 ;;
+        --upload-limit) :; return 0 ;;
+        --download-limit) :; return 0 ;;
+        --upload) :; return 0 ;;
+        --download) :; return 0 ;;
         -n | --lines) :; return 0 ;;
         --nic-priority-matrix) _mooncake_reply -f; return 0 ;;
         --store) _mooncake_reply -f; return 0 ;;
@@ -82,9 +86,10 @@ _mooncake() {
             'verify') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'unregister') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'node') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
-            'node run') _mooncake_reply -W "--listen --node --insecure --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
-            'node start') _mooncake_reply -W "--listen --node --insecure --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'node run') _mooncake_reply -W "--listen --node --insecure --upload-limit --download-limit --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'node start') _mooncake_reply -W "--listen --node --insecure --upload-limit --download-limit --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'node stop') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'node limit') _mooncake_reply -W "--upload --download --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'node status') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'node logs') _mooncake_reply -W "-n --lines -f --follow --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'config') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
@@ -109,7 +114,7 @@ _mooncake() {
         'info:0') _mooncake_names ;;
         'verify:0') _mooncake_names; _mooncake_reply -f ;;
         'unregister:0') _mooncake_names ;;
-        'node:0') _mooncake_reply -W "run start stop status logs" ;;
+        'node:0') _mooncake_reply -W "run start stop limit status logs" ;;
         'config:0') _mooncake_reply -W "show" ;;
         'metadata:0') _mooncake_reply -W "serve" ;;
         'bench:0') _mooncake_reply -W "transfer" ;;

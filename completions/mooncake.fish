@@ -12,12 +12,12 @@ function __mooncake_where
             continue
         end
         switch $word
-            case --home --metadata --config --name --chunk-size --hash --transport --peer --listen --node -n --lines --nic-priority-matrix --store --expire --target --operation --block-size --batch-size --threads --duration --warm-up --rounds --engine --csv --plot --metadata-server --mode --local-hostname --buffer-size --prefix
+            case --home --metadata --config --name --chunk-size --hash --transport --peer --listen --node --upload-limit --download-limit --upload --download -n --lines --nic-priority-matrix --store --expire --target --operation --block-size --batch-size --threads --duration --warm-up --rounds --engine --csv --plot --metadata-server --mode --local-hostname --buffer-size --prefix
                 set skip 1
             case '-*'
             case '*'
                 switch (string join ' ' $path $word)
-                    case 'register' 'get' 'list' 'info' 'verify' 'unregister' 'node' 'node run' 'node start' 'node stop' 'node status' 'node logs' 'config' 'config show' 'topology' 'metadata' 'metadata serve' 'bench' 'bench transfer' 'etcd' 'etcd inspect' 'etcd gc'
+                    case 'register' 'get' 'list' 'info' 'verify' 'unregister' 'node' 'node run' 'node start' 'node stop' 'node limit' 'node status' 'node logs' 'config' 'config show' 'topology' 'metadata' 'metadata serve' 'bench' 'bench transfer' 'etcd' 'etcd inspect' 'etcd gc'
                         set path $path $word
                     case '*'
                         set count (math $count + 1)
@@ -85,14 +85,21 @@ complete -c mooncake -n '__mooncake_at "unregister:0"' -a '(__mooncake_names)'
 complete -c mooncake -n '__mooncake_at "node:0"' -a run -d 'Run the agent in the foreground.'
 complete -c mooncake -n '__mooncake_at "node:0"' -a start -d 'Start the agent in the background.'
 complete -c mooncake -n '__mooncake_at "node:0"' -a stop -d 'End the agent.'
+complete -c mooncake -n '__mooncake_at "node:0"' -a limit -d 'Limit what the running agent sends and receives.'
 complete -c mooncake -n '__mooncake_at "node:0"' -a status -d 'Show what the agent is and does.'
 complete -c mooncake -n '__mooncake_at "node:0"' -a logs -d 'Show the log of the background agent.'
 complete -c mooncake -n '__mooncake_in "node run"' -l 'listen' -x -d 'Address to listen on [default: loopback].'
 complete -c mooncake -n '__mooncake_in "node run"' -l 'node' -x -d 'This node\'s name [default: the host\'s].'
 complete -c mooncake -n '__mooncake_in "node run"' -l 'insecure' -d 'Listen beyond loopback without a cluster secret.'
+complete -c mooncake -n '__mooncake_in "node run"' -l 'upload-limit' -x -d 'Send no more a second, like 500MB/s.'
+complete -c mooncake -n '__mooncake_in "node run"' -l 'download-limit' -x -d 'Receive no more a second, like 500MB/s.'
 complete -c mooncake -n '__mooncake_in "node start"' -l 'listen' -x -d 'Address to listen on [default: loopback].'
 complete -c mooncake -n '__mooncake_in "node start"' -l 'node' -x -d 'This node\'s name [default: the host\'s].'
 complete -c mooncake -n '__mooncake_in "node start"' -l 'insecure' -d 'Listen beyond loopback without a cluster secret.'
+complete -c mooncake -n '__mooncake_in "node start"' -l 'upload-limit' -x -d 'Send no more a second, like 500MB/s.'
+complete -c mooncake -n '__mooncake_in "node start"' -l 'download-limit' -x -d 'Receive no more a second, like 500MB/s.'
+complete -c mooncake -n '__mooncake_in "node limit"' -l 'upload' -x -d 'Send no more.'
+complete -c mooncake -n '__mooncake_in "node limit"' -l 'download' -x -d 'Receive no more a second.'
 complete -c mooncake -n '__mooncake_in "node logs"' -s 'n' -l 'lines' -x -d 'Lines to show [default: 50].'
 complete -c mooncake -n '__mooncake_in "node logs"' -s 'f' -l 'follow' -d 'Go on as the log grows; Ctrl-C ends.'
 complete -c mooncake -n '__mooncake_at "config:0"' -a show -d 'Show every setting.'

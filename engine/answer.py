@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from engine.memory import Lease
+    from engine.rate import RateLimit
 
 BOUNCE = 1 << 18
 """Bytes of the buffer through which a write reaches a file."""
@@ -25,14 +26,15 @@ class Answer:
     It holds a lease on the buffer until it is closed. ``give_up_at`` is its owner's.
     """
 
-    __slots__ = ("_done", "_head", "_lease", "_peer", "_tail", "_view", "give_up_at", "request")
+    __slots__ = ("_done", "_head", "_lease", "_limit", "_peer", "_tail", "_view", "give_up_at", "request")
 
-    def __init__(self, request: wire.Request, lease: Lease, *, peer: str, give_up_at: float) -> None:
-        """``peer`` is named in errors; the answer owns ``lease``."""
+    def __init__(self, request: wire.Request, lease: Lease, *, peer: str, give_up_at: float, limit: RateLimit) -> None:
+        """``peer`` is named in errors; the answer owns ``lease``, and keeps to ``limit`` when it sends."""
         self.request = request
         self.give_up_at = give_up_at
         self._lease = lease
         self._peer = peer
+        self._limit = limit
         self._done = 0
         status = STATUS_OK if request.version >= wire.LATEST_VERSION else b""
         reads = request.opcode is wire.Opcode.READ
@@ -60,7 +62,9 @@ class Answer:
         if self._head:
             self._head = self._head[sock.send(self._head, socket.MSG_MORE) :]
         elif self.request.opcode is wire.Opcode.READ:
-            self._done += self._lease.buffer.send(sock, self._lease.offset + self._done, left)
+            sent = self._lease.buffer.send(sock, self._lease.offset + self._done, self._limit.piece(left))
+            self._done += sent
+            self._limit.spend(sent)
         elif left:
             self._receive(sock, ahead(left), left)
         else:

@@ -13,6 +13,7 @@ from engine.handshake_server import HandshakeServer
 from engine.hostid import host_id
 from engine.local_server import LocalServer
 from engine.memory import AddressSpace, Buffer, Lease
+from engine.rate import RateLimit
 from engine.segment import SegmentDescriptor
 from engine.tcp_server import TcpServer
 from engine.transports.base import Channel, PeerAddress, Transport
@@ -64,6 +65,7 @@ class SegmentServer:
         ports: range | None = None,
         publish_buffers: bool = True,
         protocol_version: int = LATEST_VERSION,
+        upload_limit: RateLimit | None = None,
         on_notify: Callable[[str, str], None] | None = None,
     ) -> None:
         """Listen on ``host``; tell peers to come to ``advertise``.
@@ -83,7 +85,7 @@ class SegmentServer:
         self._transports: dict[str, Transport] = {}
         self._lock = threading.Lock()
         self._host_id = host_id()
-        self._data = TcpServer(self._space, host, data_port, ports=ports)
+        self._data = TcpServer(self._space, host, data_port, ports=ports, upload_limit=upload_limit)
         self._handshake: HandshakeServer | None = None
         self._local: LocalServer | None = None
         try:

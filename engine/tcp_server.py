@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 from engine import sockets, wire
 from engine.answer import Answer
 from engine.errors import AddressError, MooncakeError, RemoteProtocolError
+from engine.rate import RateLimit
 from engine.uploads import LARGE_BYTES, UploadQueue
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ class TcpServer:
         ports: range | None = None,
         workers: int = MAX_WORKERS,
         max_connections: int = MAX_CONNECTIONS,
+        upload_limit: RateLimit | None = None,
     ) -> None:
         """Port 0 is one of ``ports`` where they are given. Raises ``UsageError`` when the address cannot be had."""
         self._space = space
@@ -114,6 +116,7 @@ class TcpServer:
         self._draining: dict[int, _Connection] = {}
         self._slow: dict[int, _Connection] = {}
         self._ready: SimpleQueue[_Connection | None] = SimpleQueue()
+        self._limit = upload_limit or RateLimit()
         self._uploads: UploadQueue[_Connection] = UploadQueue()
         self._load = 0
         self._sent = 0
@@ -314,7 +317,7 @@ class TcpServer:
             lease.release()
             return False
         give_up_at = time.monotonic() + STALL_TIMEOUT
-        connection.answer = Answer(request, lease, peer=connection.peer, give_up_at=give_up_at)
+        connection.answer = Answer(request, lease, peer=connection.peer, give_up_at=give_up_at, limit=self._limit)
         return True
 
     def _admit(self, connection: _Connection, request: wire.Request) -> bool:

@@ -32,6 +32,7 @@ COMMANDS = {
             "run": Lazy("Run the agent in the foreground.", "mooncake_cli.commands.node:run"),
             "start": Lazy("Start the agent in the background.", "mooncake_cli.commands.node:start"),
             "stop": Lazy("End the agent.", "mooncake_cli.commands.node:stop"),
+            "limit": Lazy("Limit what the running agent sends and receives.", "mooncake_cli.commands.node:limit"),
             "status": Lazy("Show what the agent is and does.", "mooncake_cli.commands.node:status"),
             "logs": Lazy("Show the log of the background agent.", "mooncake_cli.commands.node:logs"),
         },

@@ -47,6 +47,8 @@ def node_options(home: Home, settings: Settings) -> NodeOptions:
         zone=settings.zone or "",
         ttl=settings.lease_ttl,
         connections=settings.connections,
+        upload_limit=settings.upload_limit,
+        download_limit=settings.download_limit,
     )
 
 

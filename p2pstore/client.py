@@ -85,6 +85,10 @@ class AgentClient:
         """``POST /v1/stop``: ask the agent to end; its pid."""
         return int(self._call("POST", "/v1/stop", {})["pid"])
 
+    def limits(self, upload: int | None, download: int | None) -> dict[str, Any]:
+        """``POST /v1/limits``: change the limits that are given (bytes a second, 0 for none); those that now hold."""
+        return self._call("POST", "/v1/limits", {"upload": upload, "download": download})
+
     def register(self, path: str, name: str, *, chunk_size: int | None, hash_name: str, force: bool) -> Iterator[Event]:
         """``POST /v1/register``: hash what is at the absolute ``path`` and serve it as ``name``."""
         body = {"path": path, "name": name, "chunk_size": chunk_size, "hash": hash_name, "force": force}

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from p2pstore.errors import BadConfig, BadName, UsageError
 from p2pstore.names import check_node_name
-from p2pstore.units import format_size, parse_size
+from p2pstore.units import format_size, parse_rate, parse_size
 
 if TYPE_CHECKING:
     from p2pstore.upstream_config import Given
@@ -136,6 +136,10 @@ def _chunk_size(text: str, _base: Path) -> int:
     return parse_chunk_size(text)
 
 
+def _rate(text: str, _base: Path) -> int:
+    return parse_rate(text)
+
+
 def parse_address(text: str, default_port: int = 0) -> tuple[str, int]:
     """``HOST``, ``HOST:PORT``, ``[V6]:PORT`` or a bare IPv6 address as host and port; else ``ValueError``."""
     host, separator, port = text.rpartition(":")
@@ -185,6 +189,8 @@ KEYS: Mapping[str, Key] = {
         Key("hash", _choice(*HASHES), "chunk hash of register: xxh3_128, or blake3 for peers not trusted", "xxh3_128"),
         Key("chunk_size", _chunk_size, "chunk size of register; unset: by the object's size"),
         Key("connections", _integer(1, MAX_CONNECTIONS), "connections to each peer", 2),
+        Key("upload_limit", _rate, "bytes a second that this node sends to peers, like 500MB/s; 0: no limit", 0),
+        Key("download_limit", _rate, "bytes a second that gets of this node receive; 0: no limit", 0),
         Key("etcd_user", _text, "etcd user"),
         Key("etcd_password_file", _path, "file that holds the etcd user's password"),
         Key("etcd_ca", _path, "CA certificate that etcd's is checked against"),
@@ -220,6 +226,8 @@ class Settings:
     hash: str
     chunk_size: int | None
     connections: int
+    upload_limit: int
+    download_limit: int
     etcd_user: str | None
     etcd_password_file: Path | None
     etcd_ca: Path | None

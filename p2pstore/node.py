@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from engine import sockets
 from engine._version import __version__
 from engine.errors import MooncakeError
+from engine.rate import RateLimit
 from engine.segment_server import SegmentServer
 from p2pstore.catalog import Catalog, Holding
 from p2pstore.control.peer_client import PeerClient
@@ -66,7 +67,8 @@ class NodeOptions:
     """How a node is set up.
 
     ``state`` is the directory of its catalog, or None to remember nothing. ``host`` and ``port`` are listened on; on
-    loopback port 0 is any, elsewhere ``DEFAULT_PORT``. ``ttl`` is its lease's length in seconds.
+    loopback port 0 is any, elsewhere ``DEFAULT_PORT``. ``ttl`` is its lease's length in seconds. The limits are bytes
+    a second, 0 for none; they may be changed while it runs.
     """
 
     name: str
@@ -80,6 +82,8 @@ class NodeOptions:
     zone: str = ""
     ttl: int = 10
     connections: int = 2
+    upload_limit: int = 0
+    download_limit: int = 0
 
 
 class Node:
@@ -91,6 +95,8 @@ class Node:
         self.connections = options.connections
         self.started = time.time()
         self.gets = 0
+        self.upload_limit = RateLimit(options.upload_limit)
+        self.download_limit = RateLimit(options.download_limit)
         self.registry = Registry(store, self.name)
         self.engine: SegmentServer
         self.client: PeerClient
@@ -128,6 +134,7 @@ class Node:
             rpc_port=port + 1 if port else 0,
             data_port=port + 2 if port else 0,
             publish_buffers=options.secret is None,
+            upload_limit=self.upload_limit,
         )
         self._closing.push_async_callback(asyncio.to_thread, self.engine.close)
         self.client = PeerClient(options.secret)
@@ -407,4 +414,6 @@ class Node:
             "serving_bytes": sum(r.manifest.size for r in replicas if r.have.full),
             "bytes_sent": self.engine.bytes_sent,
             "gets": self.gets,
+            "upload_limit": self.upload_limit.rate,
+            "download_limit": self.download_limit.rate,
         }

@@ -18,6 +18,7 @@ from queue import Empty, SimpleQueue
 from typing import Protocol
 
 from engine.errors import MooncakeError, RangeRefused, RemoteError, TransportUnavailable
+from engine.rate import LimitedSink, RateLimit
 from engine.transports.base import Channel, PeerAddress, Sink
 from p2pstore.bitmap import Bitmap
 from p2pstore.destination import Mismatch
@@ -115,6 +116,7 @@ class Pull:
         *,
         open_channel: Callable[[PeerAddress, str], Channel],
         connections: int,
+        limit: RateLimit,
         on_progress: Callable[[], None],
         on_chunks: Callable[[range], None],
         on_claim: Callable[[range], None],
@@ -135,6 +137,7 @@ class Pull:
         self._destination = destination
         self._open_channel = open_channel
         self._connections = connections
+        self._limit = limit
         self._on_progress = on_progress
         self._on_chunks = on_chunks
         self._on_claim = on_claim
@@ -287,7 +290,7 @@ class Pull:
         run, length = lane.pending[0]
         sink = self._destination.sink(run, scratch)
         try:
-            channel.receive(sink)
+            channel.receive(LimitedSink(sink, self._limit))
         except BaseException:
             lane.kept = sink.kept
             raise

@@ -74,6 +74,7 @@ class PullWork:
             destination.verified,
             open_channel=node.engine.open,
             connections=node.connections,
+            limit=node.download_limit,
             on_progress=ended,
             on_chunks=on_chunks,
             on_claim=on_claim,

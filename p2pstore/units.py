@@ -32,6 +32,11 @@ def parse_size(text: str) -> int:
     return size
 
 
+def parse_rate(text: str) -> int:
+    """Bytes a second from ``500MB/s`` or ``500MB``; 0 is no limit. Raises ``ValueError``."""
+    return parse_size(text.strip().removesuffix("/s"))
+
+
 def _factor(unit: str) -> int | None:
     if unit in {"", "b"}:
         return 1

@@ -12,9 +12,9 @@ from mooncake_cli.invocation import Invocation
 from mooncake_cli.logfile import follow_log, last_lines
 from mooncake_cli.text import counted, printable
 from p2pstore.client import AgentClient
-from p2pstore.errors import AgentNotRunning, AgentRunning, PathNotFound
+from p2pstore.errors import AgentNotRunning, AgentRunning, PathNotFound, UsageError
 from p2pstore.launch import ensure_agent, left_behind, stop_agent
-from p2pstore.units import format_seconds, format_size
+from p2pstore.units import format_seconds, format_size, parse_rate
 
 if TYPE_CHECKING:
     from mooncake_cli.output import Output
@@ -23,6 +23,7 @@ EXAMPLES = {
     "run": (
         "mooncake node run",
         "mooncake node run --listen 10.0.0.5 --metadata etcd://10.0.0.1:2379",
+        "mooncake node run --upload-limit 500MB/s",
     ),
     "start": (
         "mooncake node start",
@@ -30,6 +31,7 @@ EXAMPLES = {
         "mooncake node start --home /tmp/second    # another agent on the same host",
     ),
     "stop": ("mooncake node stop",),
+    "limit": ("mooncake node limit --upload 500MB/s", "mooncake node limit --upload 0 --download 0    # none"),
     "status": ("mooncake node status", "mooncake node status --json | jq -r .metadata"),
     "logs": ("mooncake node logs", "mooncake node logs -n 100 -f"),
 }
@@ -41,25 +43,59 @@ Node = Annotated[str | None, typer.Option("--node", metavar="NAME", help="This n
 Insecure = Annotated[bool, typer.Option("--insecure", help="Listen beyond loopback without a cluster secret.")]
 
 
-def run(ctx: typer.Context, listen: Listen = None, node: Node = None, insecure: Insecure = False) -> None:
+Upload = Annotated[
+    str | None, typer.Option("--upload-limit", metavar="RATE", help="Send no more a second, like 500MB/s.")
+]
+Download = Annotated[
+    str | None, typer.Option("--download-limit", metavar="RATE", help="Receive no more a second, like 500MB/s.")
+]
+
+
+def run(
+    ctx: typer.Context,
+    listen: Listen = None,
+    node: Node = None,
+    insecure: Insecure = False,
+    upload_limit: Upload = None,
+    download_limit: Download = None,
+) -> None:
     """Run the agent in the foreground.
 
     For systemd, Slurm and Kubernetes. It logs to standard error; SIGTERM ends it cleanly.
     """
     invocation: Invocation = ctx.obj
-    settings = invocation.settings(listen=listen, node=node, insecure=insecure or None)
+    settings = invocation.settings(
+        listen=listen,
+        node=node,
+        insecure=insecure or None,
+        upload_limit=upload_limit,
+        download_limit=download_limit,
+    )
     from p2pstore.agent import run as run_agent  # noqa: PLC0415 - it brings the whole agent along
 
     raise typer.Exit(run_agent(invocation.find_home(settings), settings))
 
 
-def start(ctx: typer.Context, listen: Listen = None, node: Node = None, insecure: Insecure = False) -> None:
+def start(
+    ctx: typer.Context,
+    listen: Listen = None,
+    node: Node = None,
+    insecure: Insecure = False,
+    upload_limit: Upload = None,
+    download_limit: Download = None,
+) -> None:
     """Start the agent in the background.
 
     'register' and 'get' start one by themselves; this one listens where you say. Prints what 'status' prints.
     """
     invocation: Invocation = ctx.obj
-    settings = invocation.settings(listen=listen, node=node, insecure=insecure or None)
+    settings = invocation.settings(
+        listen=listen,
+        node=node,
+        insecure=insecure or None,
+        upload_limit=upload_limit,
+        download_limit=download_limit,
+    )
     home = invocation.find_home(settings)
     started = ensure_agent(home, settings)
     status = AgentClient(home).status()
@@ -92,6 +128,31 @@ def stop(ctx: typer.Context) -> None:
         "seconds": seconds,
     }
     invocation.output.done(document, human="\n".join(lines))
+
+
+def limit(
+    ctx: typer.Context,
+    upload: Annotated[str | None, typer.Option("--upload", metavar="RATE", help="Send no more.")] = None,
+    download: Annotated[
+        str | None, typer.Option("--download", metavar="RATE", help="Receive no more a second.")
+    ] = None,
+) -> None:
+    """Limit what the running agent sends and receives.
+
+    RATE is like 500MB/s, 0 for none. It holds until the agent ends; without options, what holds now is shown.
+    """
+    invocation: Invocation = ctx.obj
+    rates = [_rate(option, text) for option, text in (("--upload", upload), ("--download", download))]
+    now = AgentClient(invocation.find_home()).limits(*rates)
+    lines = [f"{way:<9} {format_size(now[way]) + '/s' if now[way] else 'no limit'}\n" for way in ("upload", "download")]
+    invocation.output.data(now, human="".join(lines), quiet=[str(now["upload"]), str(now["download"])])
+
+
+def _rate(option: str, text: str | None) -> int | None:
+    try:
+        return None if text is None else parse_rate(text)
+    except ValueError as error:
+        raise UsageError(detail=f"{option}: {error}") from None
 
 
 def status(ctx: typer.Context) -> None:

@@ -8,6 +8,7 @@ its connection cancels its call.
 
     GET  /v1/status
     POST /v1/stop
+    POST /v1/limits      {"upload","download"}: bytes a second, 0 for none; a missing one stays as it is
     POST /v1/register    {"path","name","chunk_size","hash","force"}                              lines
     POST /v1/get         {"name","dest","transport","peers","seed","dry_run","force"}             lines
     POST /v1/verify      {"target"}                                                               lines
@@ -66,6 +67,7 @@ class LocalServer:
         app = web.Application(middlewares=[_errors], client_max_size=MAX_REQUEST_BYTES)
         app.router.add_get("/v1/status", self._status)
         app.router.add_post("/v1/stop", self._stop_agent)
+        app.router.add_post("/v1/limits", self._limits)
         app.router.add_post("/v1/register", self._register)
         app.router.add_post("/v1/get", self._get)
         app.router.add_post("/v1/verify", self._verify)
@@ -91,6 +93,18 @@ class LocalServer:
     async def _stop_agent(self, _: web.Request) -> web.StreamResponse:
         self._stop()
         return web.json_response({"pid": os.getpid()})
+
+    async def _limits(self, request: web.Request) -> web.StreamResponse:
+        body = await _body(request)
+        for key, limit in (("upload", self._node.upload_limit), ("download", self._node.download_limit)):
+            rate = body.get(key)
+            if rate is None:
+                continue
+            if type(rate) is not int or rate < 0:
+                raise UsageError(detail=f"{key} is not a number of bytes a second")
+            limit.set(rate)
+            log.info("%s limit: %s", key, f"{rate} bytes a second" if rate else "none")
+        return web.json_response({"upload": self._node.upload_limit.rate, "download": self._node.download_limit.rate})
 
     async def _register(self, request: web.Request) -> web.StreamResponse:
         body = await _body(request)

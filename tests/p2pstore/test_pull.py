@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from engine.errors import PeerUnreachable, StorageError, TransportUnavailable
+from engine.rate import RateLimit
 from engine.transports.base import Channel, PeerAddress, Sink
 from engine.transports.mock import MockTransport
 from p2pstore.bitmap import Bitmap
@@ -44,6 +45,7 @@ class Swarm:
             self.had,
             open_channel=self.open_channel,
             connections=connections,
+            limit=RateLimit(),
             on_progress=lambda: None,
             on_chunks=self.on_chunks,
             on_claim=self.claimed.append,

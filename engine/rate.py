@@ -1,0 +1,85 @@
+"""A limit on bytes a second: a token bucket. The bucket is pure; ``RateLimit`` is one that threads share."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from engine.transports.base import Sink
+
+BURST_SECONDS = 0.05
+"""What may be sent at once after a pause: so much time's worth."""
+
+MAX_WAIT = 0.5
+"""Seconds that one call sleeps at most: a limit that is changed meanwhile is noticed soon."""
+
+MIN_PIECE = 16 * 1024
+"""Bytes that are always let through in one piece, however low the limit."""
+
+
+class Bucket:
+    """Tokens are bytes; they come at ``rate`` a second, and ``BURST_SECONDS`` of them are kept."""
+
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+        self._tokens = 0.0
+        self._at = 0.0
+
+    def spend(self, count: int, now: float) -> float:
+        """Take ``count`` tokens, on credit if need be; the seconds until the debt is paid."""
+        self._tokens = min(self.rate * BURST_SECONDS, self._tokens + (now - self._at) * self.rate)
+        self._at = now
+        self._tokens -= count
+        return max(0.0, -self._tokens / self.rate)
+
+
+class RateLimit:
+    """Bytes a second that several threads may move together; 0 is no limit. It may be changed at any time."""
+
+    def __init__(self, rate: int = 0) -> None:
+        self._lock = threading.Lock()
+        self._rate = 0
+        self._bucket: Bucket | None = None
+        self.set(rate)
+
+    @property
+    def rate(self) -> int:
+        """Bytes a second; 0 is no limit."""
+        return self._rate
+
+    def set(self, rate: int) -> None:
+        """Change the limit."""
+        with self._lock:
+            self._rate = rate
+            self._bucket = Bucket(rate) if rate else None
+
+    def piece(self, length: int) -> int:
+        """How much of ``length`` should be moved before the next ``spend``: a burst's worth."""
+        rate = self._rate
+        return min(length, max(MIN_PIECE, int(rate * BURST_SECONDS))) if rate else length
+
+    def spend(self, count: int) -> None:
+        """``count`` bytes were moved: sleep as long as the limit asks, ``MAX_WAIT`` at most."""
+        if not self._rate:
+            return
+        with self._lock:
+            wait = self._bucket.spend(count, time.monotonic()) if self._bucket is not None else 0.0
+        if wait:
+            time.sleep(min(wait, MAX_WAIT))
+
+
+class LimitedSink:
+    """A sink that fills another no faster than a limit allows; the sender feels it as a slow receiver."""
+
+    def __init__(self, sink: Sink, limit: RateLimit) -> None:
+        self._sink = sink
+        self._limit = limit
+
+    def buffer(self, remaining: int) -> memoryview:
+        """See ``Sink.buffer``."""
+        return self._sink.buffer(self._limit.piece(remaining))
+
+    def filled(self, count: int) -> None:
+        """See ``Sink.filled``."""
+        self._sink.filled(count)
+        self._limit.spend(count)
