@@ -11,11 +11,12 @@ import random
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.cluster import Agent, Cluster, Done, Etcd, eventually, journalled, leftovers, make_file, same
+from tests.e2e.cluster import Agent, Cluster, Done, eventually, journalled, leftovers, make_file, same
 
 MIB = 1 << 20
 ROUNDS = int(os.environ.get("MOONCAKE_CHAOS_ROUNDS", "6"))
@@ -48,15 +49,46 @@ def whole_or_absent(dest: Path, source: Path) -> bool:
     return True
 
 
+def kill_own_etcd(agent: Agent) -> None:
+    """SIGKILL the etcd that an agent started for itself, and which it starts again by itself."""
+    pid = agent.etcd_pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: agent.etcd_pid != pid and agent.run("list").status == 0, "another etcd answers")
+
+
 @pytest.mark.timeout(60 + ROUNDS * ROUND_SECONDS)
-def test_chaos(cluster: Cluster, etcd: Etcd) -> None:
-    chance = random.Random(SEED)
-    source, getter = cluster.agents("source", "getter")
+def test_with_an_etcd_of_its_own(alone: Cluster) -> None:
+    etcd = alone.etcd()
+
+    def lose_etcd() -> None:
+        etcd.kill()
+        etcd.start()
+
+    source, getter = alone.agents("source", "getter")
+    chaos(alone, source, getter, lose_etcd, random.Random(SEED), ROUNDS)
+
+
+@pytest.mark.timeout(60 + ROUNDS * ROUND_SECONDS)
+def test_with_the_etcd_of_an_agent(alone: Cluster) -> None:
+    source = alone.agent("source")
+    getter = alone.agent("getter", metadata=source.status()["metadata"])
+    chaos(alone, source, getter, lambda: kill_own_etcd(source), random.Random(SEED + 1), (ROUNDS + 1) // 2)
+
+
+def chaos(
+    cluster: Cluster,
+    source: Agent,
+    getter: Agent,
+    lose_etcd: Callable[[], None],
+    chance: random.Random,
+    rounds: int,
+) -> None:
     path = checkpoint(cluster.path("checkpoint"))
     chunks = source.ok("register", path, "--name", "checkpoint", "--chunk-size", "1MiB")["chunks"]
     story: list[str] = []
     victims: list[str] = []
-    for number in range(ROUNDS):
+    for number in range(rounds):
         victims = victims or chance.sample(VICTIMS, len(VICTIMS))
         victim, transport = victims.pop(), chance.choice(["tcp", "tcp", "local"])
         moment, pause = chance.randrange(-chunks // 8, chunks), chance.uniform(0, 0.3)
@@ -68,10 +100,10 @@ def test_chaos(cluster: Cluster, etcd: Etcd) -> None:
         while journalled(dest) < moment and not running.ended:
             time.sleep(0.001)
         had = journalled(dest)
-        kill = {"source": source.kill, "getter": getter.kill, "etcd": etcd.kill, "command": running.process.kill}
+        kill = {"source": source.kill, "getter": getter.kill, "etcd": lose_etcd, "command": running.process.kill}
         kill[victim]()
         there = whole_or_absent(dest, path)
-        restart = {"source": source.start, "getter": getter.start, "etcd": etcd.start}
+        restart = {"source": source.start, "getter": getter.start}
         if victim in restart:
             restart[victim]()
         done = running.wait(ROUND_SECONDS)
