@@ -1,0 +1,128 @@
+"""What is simulated, and what came out. Sizes in bytes, rates in bytes a second, times in seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine.uploads import SLOTS
+from p2pstore.bench.bound import bound, percentile
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One seed, which has the object, and receivers that get it.
+
+    ``rate`` is every node's link, each way; ``slow_rate`` that of ``slow`` of the receivers. ``latency`` is one way,
+    within a zone; between zones ``zone_latency`` comes on top. Nodes are dealt to ``zones`` in turn; ``zone_rate`` is
+    each zone's link to the others, each way, 0 for one that is never full.
+
+    ``sources`` is how many peers a receiver gets from besides the seed, ``seed_listeners`` how many receivers the seed
+    serves (0: all), ``slots`` how many sends a node has under way at once.
+
+    Receivers come evenly spread over ``arrivals``. ``deaths`` of them die, at random times before S/B is over; the seed
+    dies when it has sent ``seed_dies_after`` times the object. A death is noticed after ``notice``. ``seed`` makes the
+    run repeatable.
+    """
+
+    receivers: int
+    size: int = 140_000_000_000
+    chunk_size: int = 64 << 20
+    rate: float = 1.25e9
+    latency: float = 0.0002
+    zones: int = 1
+    zone_rate: float = 0.0
+    zone_latency: float = 0.002
+    sources: int = 16
+    seed_listeners: int = 0
+    slots: int = SLOTS
+    slow: int = 0
+    slow_rate: float = 0.0
+    arrivals: float = 0.0
+    deaths: int = 0
+    notice: float = 1.0
+    seed_dies_after: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        whole = (self.receivers, self.size, self.chunk_size, self.zones, self.sources, self.slots)
+        if min(whole) < 1 or not self.rate > 0 or not 0 <= self.slow <= self.receivers:
+            raise ValueError("a scenario has at least one receiver, byte, zone, source and slot, and a rate")
+        if self.slow and not self.slow_rate > 0:
+            raise ValueError("slow receivers have a rate")
+        if not 0 <= self.deaths <= self.receivers:
+            raise ValueError("no more can die than there are")
+
+    @property
+    def chunks(self) -> int:
+        """How many chunks the object has."""
+        return -(-self.size // self.chunk_size)
+
+    @property
+    def bound(self) -> float:
+        """The least time in which the last receiver can have it, were all links equal and nobody late."""
+        return bound(self.size, self.rate, self.receivers, self.chunks)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """How far the living receivers were at one moment: parts of the object, 0 to 1, and of the seed's first pass."""
+
+    time: float
+    least: float
+    mean: float
+    most: float
+
+
+@dataclass
+class Outcome:
+    """What a simulated broadcast came to.
+
+    ``seconds`` are from each receiver's arrival until it had everything, ``last`` is from the beginning until the last
+    living one had; ``connections`` counts, for each receiver, the peers that it got from or that followed it.
+    """
+
+    scenario: Scenario
+    seconds: list[float] = field(default_factory=list)
+    last: float = 0.0
+    unfinished: int = 0
+    died: int = 0
+    seed_bytes: float = 0.0
+    sent_bytes: float = 0.0
+    connections: list[int] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    events: int = 0
+
+    @property
+    def percent_of_bound(self) -> float:
+        """100 when it took no longer than it must."""
+        return 100 * self.scenario.bound / self.last if self.last else 0.0
+
+    @property
+    def seed_ratio(self) -> float:
+        """What the seed sent, over the object's size."""
+        return self.seed_bytes / self.scenario.size
+
+    def to_json(self) -> dict[str, Any]:
+        """As a document."""
+        seconds = self.seconds or [0.0]
+        connections = self.connections or [0]
+        return {
+            "receivers": self.scenario.receivers,
+            "size": self.scenario.size,
+            "chunk_size": self.scenario.chunk_size,
+            "chunks": self.scenario.chunks,
+            "finished": len(self.seconds),
+            "unfinished": self.unfinished,
+            "died": self.died,
+            "p50": round(percentile(seconds, 0.5), 6),
+            "p99": round(percentile(seconds, 0.99), 6),
+            "last": round(self.last, 6),
+            "bound": round(self.scenario.bound, 6),
+            "percent_of_bound": round(self.percent_of_bound, 2),
+            "seed_ratio": round(self.seed_ratio, 4),
+            "sent_bytes": round(self.sent_bytes),
+            "connections": {"mean": round(sum(connections) / len(connections), 2), "most": max(connections)},
+            "events": self.events,
+            "progress": [[round(v, 6) for v in (s.time, s.least, s.mean, s.most)] for s in self.samples],
+        }

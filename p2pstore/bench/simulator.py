@@ -1,0 +1,381 @@
+"""A swarm in simulated time: the store's own planner and uploader on a virtual clock, events in the order of time.
+
+What is simulated is what decides: each receiver has the ``Planner`` that a pull has, each node the ``UploadQueue`` that
+its data server has, and what one has or claims is told to those who follow it, gathered for as long and as late as the
+control plane does. Bytes are flows on links (``p2pstore.bench.links``). Hashing, disks and processors take no time, and
+no byte is wrong.
+
+A death takes a node off the network; what was on its way to or from it is lost. Its peers learn of it after the
+scenario's ``notice``, and take another in its place.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from engine.uploads import UploadQueue
+from p2pstore.bench.links import Flow, Link, Links
+from p2pstore.bench.scenario import Outcome, Sample, Scenario
+from p2pstore.bitmap import Bitmap
+from p2pstore.control.peer_server import GATHER_SECONDS
+from p2pstore.planner import Action, Event, Fetch, Fetched, PeerAdded, PeerClaims, PeerGone, PeerHas, Planner, Tick
+
+TICK_SECONDS = 0.2
+"""How often a planner is told the time, or ``TICKS`` times in S/B, whichever is rarer."""
+
+TICKS = 500
+
+SAMPLES = 100
+"""Samples of everybody's progress in S/B, and ``MIN_SAMPLE_SECONDS`` apart at least."""
+
+MIN_SAMPLE_SECONDS = 0.01
+
+HOPELESS = 50
+HOPELESS_SECONDS = 60.0
+"""After so many times the time that the slowest link takes for the object, and so many seconds more, a simulation ends,
+whoever is not through."""
+
+SEED = "seed"
+NEAR, FAR = 1, 2
+"""Distances of peers in the same zone and elsewhere, as the planner takes them."""
+
+
+class _Request:
+    """A run that one node wants from another."""
+
+    __slots__ = ("flow", "getter", "over", "run", "uploader")
+
+    def __init__(self, uploader: _Node, getter: _Node, run: range) -> None:
+        self.uploader = uploader
+        self.getter = getter
+        self.run = run
+        self.flow: Flow | None = None
+        self.over = False
+
+
+class _Node:
+    """The seed or a receiver. The seed, and who is through, plans nothing."""
+
+    def __init__(self, name: str, zone: int, rate: float, slots: int, had: Bitmap) -> None:
+        self.name = name
+        self.zone = zone
+        self.had = had
+        self.up, self.down = Link(rate), Link(rate)
+        self.uploads: UploadQueue[_Request] = UploadQueue(slots)
+        self.planner: Planner | None = None
+        self.sources: dict[str, _Node] = {}
+        self.listeners: dict[str, _Node] = {}
+        self.met: set[str] = set()
+        self.wanted: dict[tuple[str, range], _Request] = {}
+        self.serving: dict[_Request, None] = {}  # in the order of asking, so that equal seeds make equal runs
+        self.claims: set[int] = set()
+        self.news: list[int] = []
+        self.claim_news: list[int] = []
+        self.gathering = False
+        self.here = False
+        self.alive = True
+        self.came = 0.0
+        self.sent = 0.0
+
+
+class Simulation:
+    """One run of a scenario."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self.now = 0.0
+        self.outcome = Outcome(scenario)
+        self._random = random.Random(scenario.seed)  # noqa: S311 - repeatable is what it must be
+        self._queue: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._count = 0
+        self._links = Links(lambda due, flow: self._at(due, self._check, flow, due))
+        self._lengths = [scenario.chunk_size] * scenario.chunks
+        self._lengths[-1] = scenario.size - scenario.chunk_size * (scenario.chunks - 1)
+        self._zones: list[tuple[Link, Link]] = []
+        if scenario.zone_rate:
+            self._zones = [(Link(scenario.zone_rate), Link(scenario.zone_rate)) for _ in range(scenario.zones)]
+        self._seed = _Node(SEED, 0, scenario.rate, scenario.slots, Bitmap(scenario.chunks, full=True))
+        self._seed.here = True
+        self._present: list[_Node] = []
+        self._unfinished = 0
+
+    def run(self) -> Outcome:
+        """Run it to the end: everybody alive has everything, or nothing more happens."""
+        self._populate()
+        scenario = self.scenario
+        slowest = min(rate for rate in (scenario.rate, scenario.slow_rate, scenario.zone_rate) if rate)
+        end = scenario.arrivals + scenario.size / slowest * HOPELESS + HOPELESS_SECONDS
+        queue, pop = self._queue, heapq.heappop
+        while queue and self._unfinished:
+            time, _, act, arguments = pop(queue)
+            if time > end:
+                break
+            self.now = time
+            act(*arguments)
+        self.outcome.unfinished = self._unfinished
+        self.outcome.events = self._count
+        self.outcome.seed_bytes = self._seed.sent
+        return self.outcome
+
+    def _populate(self) -> None:
+        scenario, rng = self.scenario, self._random
+        nodes = []
+        for number in range(scenario.receivers):
+            rate = scenario.slow_rate if number < scenario.slow else scenario.rate
+            node = _Node(f"node{number}", number % scenario.zones, rate, scenario.slots, Bitmap(scenario.chunks))
+            nodes.append(node)
+        self._unfinished = len(nodes)
+        order = rng.sample(nodes, len(nodes))
+        if not scenario.arrivals:
+            self._present = order  # they know of one another from the beginning
+        for place, node in enumerate(order):
+            self._at(scenario.arrivals * place / len(order), self._arrive, node)
+        once = scenario.size / scenario.rate
+        for node in rng.sample(nodes, scenario.deaths):
+            self._at(rng.uniform(0, once), self._die, node)
+        self._at(0.0, self._sample, max(once / SAMPLES, MIN_SAMPLE_SECONDS))
+
+    # Time
+
+    def _at(self, time: float, act: Callable[..., None], *arguments: Any) -> None:
+        self._count += 1
+        heapq.heappush(self._queue, (time, self._count, act, arguments))
+
+    def _delay(self, one: _Node, other: _Node) -> float:
+        scenario = self.scenario
+        return scenario.latency if one.zone == other.zone else scenario.latency + scenario.zone_latency
+
+    def _sample(self, interval: float) -> None:
+        counts = [node.had.count for node in self._present if node.alive]
+        if counts:
+            chunks = self.scenario.chunks
+            mean = sum(counts) / len(counts) / chunks
+            self.outcome.samples.append(Sample(self.now, min(counts) / chunks, mean, max(counts) / chunks))
+        self._at(self.now + interval, self._sample, interval)
+
+    # Who is there
+
+    def _arrive(self, node: _Node) -> None:
+        if not node.alive:
+            return
+        node.here = True
+        node.came = self.now
+        node.planner = Planner(self._lengths, node.had, seed=self._random.randrange(1 << 30))
+        if node not in self._present[-1:] and self.scenario.arrivals:
+            for other in self._present:  # who lacks sources hears of the newcomer
+                if other.alive and other.planner is not None and len(other.sources) <= self.scenario.sources:
+                    self._follow(other, node)
+            self._present.append(node)
+        limit = self.scenario.seed_listeners
+        if self._seed.alive and (not limit or len(self._seed.listeners) < limit):
+            self._follow(node, self._seed)
+        self._find_sources(node)
+        once = self.scenario.size / self.scenario.rate
+        tick = max(TICK_SECONDS, once / TICKS)
+        self._at(self.now + tick * self._random.random(), self._tick, node, tick)
+
+    def _find_sources(self, node: _Node) -> None:
+        """Follow random others, one from the same zone for each from elsewhere, until there are enough."""
+        missing = self.scenario.sources - len(node.sources) + (SEED in node.sources)
+        if missing <= 0:
+            return
+        strangers = [n for n in self._present if n.alive and n is not node and n.name not in node.met]
+        if self.scenario.zones > 1:
+            self._random.shuffle(strangers)
+            near = [n for n in strangers if n.zone == node.zone][: -(-missing // 2)]
+            far = [n for n in strangers if n.zone != node.zone][: missing - len(near)]
+            chosen = near + far
+        else:
+            chosen = self._random.sample(strangers, min(missing, len(strangers)))
+        for other in chosen:
+            self._follow(node, other)
+
+    def _follow(self, node: _Node, source: _Node) -> None:
+        node.met.add(source.name)
+        node.sources[source.name] = source
+        self._at(self.now + 2 * self._delay(node, source), self._hear, node, source)
+
+    def _hear(self, node: _Node, source: _Node) -> None:
+        """A node opens a source's stream: what it has first, and what it claims."""
+        if not source.alive or node.planner is None or node.sources.get(source.name) is not source:
+            return
+        if not source.here:  # it comes a little later
+            self._at(self.now + self._delay(node, source) + GATHER_SECONDS, self._hear, node, source)
+            return
+        source.listeners[node.name] = node
+        distance = NEAR if node.zone == source.zone else FAR
+        self._tell(node, PeerAdded(source.name, source.had, distance))
+        if source.claims:
+            self._tell(node, PeerClaims(source.name, sorted(source.claims)))
+
+    def _die(self, node: _Node) -> None:
+        """Take a node off the network."""
+        if not node.alive:
+            return
+        node.alive = False
+        if node is not self._seed:
+            self.outcome.died += 1
+            if node.planner is not None or not node.here:
+                self._unfinished -= 1
+                self._count_connections(node)
+        node.planner = None
+        for request in list(node.wanted.values()):
+            self._cancel(request)
+        for request in list(node.serving):
+            self._halt(request)
+        for source in node.sources.values():
+            source.listeners.pop(node.name, None)
+        listeners = list(node.listeners.values())
+        node.listeners.clear()
+        self._at(self.now + self.scenario.notice, self._notice, node, listeners)
+
+    def _notice(self, gone: _Node, listeners: Sequence[_Node]) -> None:
+        for node in listeners:
+            if node.planner is not None and node.sources.pop(gone.name, None) is not None:
+                for request in [r for r in node.wanted.values() if r.uploader is gone]:
+                    self._cancel(request)
+                self._tell(node, PeerGone(gone.name))
+                self._find_sources(node)
+
+    def _finish(self, node: _Node) -> None:
+        node.planner = None
+        self.outcome.seconds.append(self.now - node.came)
+        self.outcome.last = self.now
+        self._unfinished -= 1
+        self._count_connections(node)
+        for source in node.sources.values():
+            source.listeners.pop(node.name, None)
+
+    def _count_connections(self, node: _Node) -> None:
+        self.outcome.connections.append(len(node.sources.keys() | node.listeners.keys()))
+
+    # Planning
+
+    def _tell(self, node: _Node, event: Event) -> None:
+        if node.planner is not None:
+            actions = node.planner.handle(event)
+            if actions:
+                self._act(node, actions)
+
+    def _tick(self, node: _Node, interval: float) -> None:
+        if node.planner is not None:
+            self._tell(node, Tick(self.now))
+            self._at(self.now + interval, self._tick, node, interval)
+
+    def _act(self, node: _Node, actions: Sequence[Action]) -> None:
+        for action in actions:
+            if not isinstance(action, Fetch):
+                continue
+            source = node.sources[action.peer]
+            request = _Request(source, node, action.run)
+            node.wanted[action.peer, action.run] = request
+            self._at(self.now + self._delay(node, source), self._ask, request)
+            if action.claim:
+                node.claims.update(action.run)
+                node.claim_news += action.run
+                self._gather(node)
+
+    def _gather(self, node: _Node) -> None:
+        if not node.gathering and node.listeners:
+            node.gathering = True
+            self._at(self.now + GATHER_SECONDS, self._publish, node)
+
+    def _publish(self, node: _Node) -> None:
+        """Send what came together to those who follow this node."""
+        node.gathering = False
+        have, node.news = node.news, []
+        claims, node.claim_news = node.claim_news, []
+        events: list[Event] = []
+        if claims:
+            events.append(PeerClaims(node.name, claims))
+        if have:
+            events.append(PeerHas(node.name, have))
+        for zone_delay in {self._delay(node, listener) for listener in node.listeners.values()}:
+            there = [n for n in node.listeners.values() if self._delay(node, n) == zone_delay]
+            self._at(self.now + zone_delay, self._deliver, node, there, events)
+
+    def _deliver(self, source: _Node, listeners: Sequence[_Node], events: Sequence[Event]) -> None:
+        name = source.name
+        for node in listeners:
+            if node.planner is not None and name in node.sources:
+                for event in events:
+                    actions = node.planner.handle(event)
+                    if actions:
+                        self._act(node, actions)
+
+    # Bytes
+
+    def _ask(self, request: _Request) -> None:
+        """A request reaches its uploader."""
+        uploader = request.uploader
+        if request.over or not uploader.alive:
+            return
+        uploader.serving[request] = None
+        if uploader.uploads.ask(request.getter.name, request):
+            self._begin(request)
+
+    def _begin(self, request: _Request) -> None:
+        uploader, getter = request.uploader, request.getter
+        links: tuple[Link, ...] = (uploader.up, getter.down)
+        if self._zones and uploader.zone != getter.zone:
+            links += (self._zones[uploader.zone][0], self._zones[getter.zone][1])
+        run = request.run
+        size = sum(self._lengths[run.start : run.stop])
+        request.flow = Flow(size, links, request)
+        self._links.start(request.flow, self.now)
+
+    def _check(self, flow: Flow, due: float) -> None:
+        if flow.due != due or not self._links.check(flow, self.now):
+            return
+        request = flow.item
+        assert isinstance(request, _Request)  # noqa: S101 - we made it
+        uploader = request.uploader
+        run = request.run
+        sent = sum(self._lengths[run.start : run.stop])
+        uploader.sent += sent
+        self.outcome.sent_bytes += sent
+        self._halt(request)
+        self._at(self.now + self._delay(uploader, request.getter), self._land, request)
+        limit = self.scenario.seed_dies_after
+        if uploader is self._seed and limit and uploader.sent >= limit * self.scenario.size:
+            self._die(uploader)
+
+    def _halt(self, request: _Request) -> None:
+        """A send is over, or never began; the next one takes its place."""
+        uploader = request.uploader
+        if uploader.serving.pop(request, 0) == 0:
+            return
+        if request.flow is None:
+            uploader.uploads.give_up(request.getter.name, request)
+            return
+        self._links.stop(request.flow, self.now)
+        following = uploader.uploads.done()
+        if following is not None and uploader.alive:
+            self._begin(following)
+
+    def _cancel(self, request: _Request) -> None:
+        """The getter wants it no more."""
+        request.over = True
+        request.getter.wanted.pop((request.uploader.name, request.run), None)
+        self._halt(request)
+
+    def _land(self, request: _Request) -> None:
+        """A run has arrived."""
+        node = request.getter
+        if request.over or node.planner is None:
+            return
+        node.wanted.pop((request.uploader.name, request.run), None)
+        node.claims.difference_update(request.run)
+        node.news += request.run
+        self._gather(node)
+        self._tell(node, Fetched(request.uploader.name, request.run))
+        if node.planner.done:
+            self._finish(node)
+
+
+def simulate(scenario: Scenario) -> Outcome:
+    """Run a scenario; equal scenarios come out equal."""
+    return Simulation(scenario).run()
