@@ -350,6 +350,8 @@ class TransferEngine:
         return exchange(at.host, at.port, message, timeout=self.settings.connect_timeout).body
 
     def _run(self, request: TransferRequest, timeout: float | None) -> None:
+        if timeout is None and self._run_at_once(request):
+            return
         batch, jobs = self._prepare([request])
         for peer, job in jobs:
             if timeout is None:
@@ -362,6 +364,19 @@ class TransferEngine:
             if batch.status(0).state is TransferState.CANCELLED:
                 raise PeerStalled(peer=request.segment.name, seconds=timeout)
         batch.raise_failed()
+
+    def _run_at_once(self, request: TransferRequest) -> bool:
+        """Do a transfer of one slice without a batch; false where that is not possible, and nothing has been said."""
+        self._check_open()
+        transfer = self._transfer(request)
+        try:
+            if not 0 < transfer.length <= self.settings.slice_size:
+                return False
+            if request.segment.refusal(transfer.address, transfer.length) is not None:
+                return False
+            return request.segment.peer.run_at_once(next(transfer.cut(transfer.length)))
+        finally:
+            transfer.release()
 
     def _prepare(self, requests: list[TransferRequest]) -> tuple[Batch, list[tuple[Peer, Job]]]:
         self._check_open()

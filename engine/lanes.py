@@ -44,6 +44,10 @@ log = logging.getLogger(__name__)
 _NUMBERS = itertools.count(1)
 
 
+def _ignore(piece: Slice) -> None:
+    """Nobody waits to hear of it."""
+
+
 class Job:
     """The slices of one batch that go to one peer."""
 
@@ -122,6 +126,7 @@ class Peer:
         self._work = threading.Condition(threading.Lock())
         self._jobs: deque[Job] = deque()
         self._idle: list[Connection] = []
+        self._at_once: set[Connection] = set()
         self._threads: set[threading.Thread] = set()
         self._waiting = 0
         self._closed = False
@@ -137,11 +142,41 @@ class Peer:
             self._offer(job, helpers)
         self._carry_out(job)
 
+    def run_at_once(self, piece: Slice) -> bool:
+        """Move one slice over a connection that is open already, in this thread and without a job.
+
+        A small transfer spends most of its time on its own bookkeeping. False where no connection is idle, or where
+        this one failed: then nothing is known of the slice, and a job should move it. Raises as ``Connection.carry``,
+        ``OSError`` excepted.
+        """
+        with self._work:
+            if not self._idle:
+                return False
+            connection = self._idle.pop()
+            self._at_once.add(connection)
+        whole = False
+        try:
+            connection.carry(deque((piece,)), _ignore)
+            whole = True
+        except OSError:
+            self._forget_idle()
+        finally:
+            with self._work:
+                self._at_once.discard(connection)
+                kept = whole and not self._closed and len(self._idle) < MAX_IDLE
+                if kept:
+                    self._idle.append(connection)
+            if not kept:
+                connection.close()
+        return whole
+
     def close(self) -> None:
         """End the lanes and close the connections; jobs under way fail."""
         with self._work:
             self._closed = True
             jobs = list(self._jobs)
+            for connection in self._at_once:
+                connection.abort()
             self._work.notify_all()
             threads = list(self._threads)
         for job in jobs:

@@ -396,6 +396,67 @@ def test_an_engine_ends_with_transfers_under_way() -> None:
     engine.close()
 
 
+def serve_once(sock: socket.socket) -> None:
+    header = sock.recv(wire.HEADER_LENGTH, socket.MSG_WAITALL)
+    sock.sendall(wire.pack_status(0) + b"s" * wire.unpack_request(header, peer="client").length)
+
+
+def test_an_idle_connection_that_broke_is_replaced() -> None:
+    server = Scripted(serve_once, serve_once, serve)
+    with TransferEngine() as engine:
+        segment = engine.open_segment(server.name)
+        for _ in range(4):
+            got = bytearray(1000)
+            engine.read(got, segment, 4096)
+            assert got == b"s" * 1000
+        assert server.accepted == 3
+    server.close()
+
+
+def test_a_refusal_on_an_idle_connection_is_said_and_the_next_transfer_works() -> None:
+    with TransferEngine() as target, TransferEngine() as engine:
+        remote = target.register_memory(b"abc")
+        segment = engine.open_segment(target.segment_name)
+        for _ in range(3):
+            got = bytearray(3)
+            engine.read(got, segment, remote.address)
+            assert got == b"abc"
+            with pytest.raises(RangeRefused):
+                engine.read(bytearray(4), segment, remote.address)
+            with pytest.raises(RangeRefused):
+                engine.write(b"xyz", segment, remote.address)
+
+
+def test_an_engine_ends_with_a_read_under_way_on_an_idle_connection() -> None:
+    asked = threading.Event()
+
+    def serve_once_and_hang(sock: socket.socket) -> None:
+        serve_once(sock)
+        sock.recv(wire.HEADER_LENGTH, socket.MSG_WAITALL)
+        asked.set()
+        silent(sock)
+
+    server = Scripted(serve_once_and_hang)
+    engine = TransferEngine()
+    segment = engine.open_segment(server.name)
+    engine.read(bytearray(10), segment, 4096)
+    errors: list[BaseException] = []
+
+    def read() -> None:
+        try:
+            engine.read(bytearray(10), segment, 4096)
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    assert asked.wait(20)
+    engine.close()
+    thread.join(20)
+    assert [type(error) for error in errors] == [UsageError]
+    server.close()
+
+
 def test_stalled_readers_hold_no_worker() -> None:
     with TransferEngine() as target, TransferEngine() as engine:
         remote = target.register_memory(bytes(64 << 20))
