@@ -60,7 +60,7 @@ class Answer:
         """
         left = self.request.length - self._done
         if self._head:
-            self._head = self._head[sock.send(self._head, socket.MSG_MORE) :]
+            self._begin(sock, left)
         elif self.request.opcode is wire.Opcode.READ:
             sent = self._lease.buffer.send(sock, self._lease.offset + self._done, self._limit.piece(left))
             self._done += sent
@@ -75,6 +75,18 @@ class Answer:
         if self._view is not None:
             self._view.release()
         self._lease.release()
+
+    def _begin(self, sock: socket.socket, left: int) -> None:
+        """Send the head, and bytes of memory behind it in the same call."""
+        view = self._lease.buffer.view(self._lease.offset, self._limit.piece(left))
+        if view is None:
+            self._head = self._head[sock.send(self._head, socket.MSG_MORE) :]
+            return
+        with view:
+            sent = sock.sendmsg((self._head, view))
+        self._done = max(0, sent - len(self._head))
+        self._head = self._head[sent:]
+        self._limit.spend(self._done)
 
     def _receive(self, sock: socket.socket, ahead: bytes, left: int) -> None:
         if ahead:
