@@ -1,4 +1,4 @@
-"""The logger that both HTTP servers give aiohttp: a stranger's malformed request is a line, not a traceback."""
+"""The logger that both HTTP servers give aiohttp: what a stranger does to us is a line, not a traceback."""
 
 from __future__ import annotations
 
@@ -13,9 +13,13 @@ MAX_DETAIL = 120
 def _shorten(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
     if isinstance(error, HttpProcessingError):
-        detail = ascii(error.message.partition("\n")[0])[:MAX_DETAIL]
-        record.msg, record.args, record.exc_info = f"a malformed request: {detail}", (), None
-        record.levelno, record.levelname = logging.INFO, logging.getLevelName(logging.INFO)
+        text = "a malformed request: " + ascii(error.message.partition("\n")[0])[:MAX_DETAIL]
+    elif isinstance(error, ConnectionError):
+        text = "a client went away before it was answered"
+    else:
+        return True
+    record.msg, record.args, record.exc_info = text, (), None
+    record.levelno, record.levelname = logging.INFO, logging.getLevelName(logging.INFO)
     return True
 
 

@@ -196,22 +196,22 @@ async def _stream(request: web.Request, work: Work) -> web.StreamResponse:
     try:
         while not task.done() or not events.empty():
             getter = asyncio.ensure_future(events.get())
-            await asyncio.wait({getter, task}, timeout=QUIET_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-            if getter.done():
+            try:
+                await asyncio.wait({getter, task}, timeout=QUIET_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                came = getter.done() or not getter.cancel()
+            if came:
                 event = getter.result()
                 last = event if event["event"] == "progress" else last
                 await _line(response, event)
-                continue
-            getter.cancel()
-            if not task.done():
+            elif not task.done():
                 await _line(response, last)
         await _line(response, _outcome(task))
     except ConnectionResetError:
         log.info("the client went away; its call is cancelled")
     finally:
-        if not task.done():
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
     return response
 
 
