@@ -24,7 +24,7 @@ _mooncake() {
     for ((i = 1; i < COMP_CWORD; i++)); do
         word=${COMP_WORDS[i]}
         case $word in
-            --home | --metadata | --config | --name | --chunk-size | --hash | --transport | --peer | --listen | --node | --upload-limit | --download-limit | --upload | --download | -n | --lines | --nic-priority-matrix | --store | --expire | --target | --operation | --block-size | --batch-size | --threads | --duration | --warm-up | --rounds | --engine | --csv | --plot | --metadata-server | --mode | --local-hostname | --buffer-size | --prefix)
+            --home | --metadata | --config | --name | --chunk-size | --hash | --transport | --peer | --listen | --node | --upload-limit | --download-limit | --upload | --download | -n | --lines | --nic-priority-matrix | --store | --expire | --target | --operation | --block-size | --batch-size | --threads | --duration | --warm-up | --rounds | --engine | --csv | --plot | --metadata-server | --mode | --local-hostname | --buffer-size | --receivers | --size | --rate | --slow | --kill-seed-after | --restart-one | --directory | --latency | --zones | --zone-rate | --zone-latency | --sources | --seed-listeners | --slots | --arrivals | --deaths | --random-seed | --prefix)
                 ((i + 1 == COMP_CWORD)) && value=$word
                 ((i++))
                 [[ $word == --home && $i -lt $COMP_CWORD ]] && home=${COMP_WORDS[i]/#\~\//$HOME/}
@@ -32,7 +32,7 @@ _mooncake() {
             -*) ;;
             *)
                 case "${path:+$path }$word" in
-                    register | get | list | info | verify | unregister | node | 'node run' | 'node start' | 'node stop' | 'node limit' | 'node status' | 'node logs' | config | 'config show' | topology | metadata | 'metadata serve' | bench | 'bench transfer' | etcd | 'etcd inspect' | 'etcd gc')
+                    register | get | list | info | verify | unregister | node | 'node run' | 'node start' | 'node stop' | 'node limit' | 'node status' | 'node logs' | config | 'config show' | topology | metadata | 'metadata serve' | bench | 'bench transfer' | 'bench broadcast' | 'bench simulate' | etcd | 'etcd inspect' | 'etcd gc')
                         path=${path:+$path }$word ;;
                     *) ((count++)) ;;
                 esac
@@ -74,6 +74,23 @@ _mooncake() {
         --mode) _mooncake_reply -W "initiator target"; return 0 ;;
         --local-hostname) :; return 0 ;;
         --buffer-size) :; return 0 ;;
+        --receivers) :; return 0 ;;
+        --size) :; return 0 ;;
+        --rate) :; return 0 ;;
+        --slow) :; return 0 ;;
+        --kill-seed-after) :; return 0 ;;
+        --restart-one) :; return 0 ;;
+        --directory) _mooncake_reply -d; return 0 ;;
+        --latency) :; return 0 ;;
+        --zones) :; return 0 ;;
+        --zone-rate) :; return 0 ;;
+        --zone-latency) :; return 0 ;;
+        --sources) :; return 0 ;;
+        --seed-listeners) :; return 0 ;;
+        --slots) :; return 0 ;;
+        --arrivals) :; return 0 ;;
+        --deaths) :; return 0 ;;
+        --random-seed) :; return 0 ;;
         --prefix) _mooncake_names; return 0 ;;
     esac
     if [[ $cur == -* ]]; then
@@ -99,6 +116,8 @@ _mooncake() {
             'metadata serve') _mooncake_reply -W "--listen --store --expire --insecure --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'bench') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'bench transfer') _mooncake_reply -W "--target --operation --block-size --batch-size --threads --duration --warm-up --rounds --engine --verify --csv --plot --metadata-server --mode --local-hostname --buffer-size --insecure --force --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'bench broadcast') _mooncake_reply -W "--receivers --size --chunk-size --rate --slow --kill-seed-after --restart-one --directory --plot --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'bench simulate') _mooncake_reply -W "--receivers --size --chunk-size --rate --latency --zones --zone-rate --zone-latency --sources --seed-listeners --slots --slow --arrivals --deaths --kill-seed-after --random-seed --plot --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'etcd') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'etcd inspect') _mooncake_reply -W "--prefix --no-probe --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'etcd gc') _mooncake_reply -W "--prefix --dry-run --yes --unreachable --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
@@ -117,7 +136,7 @@ _mooncake() {
         'node:0') _mooncake_reply -W "run start stop limit status logs" ;;
         'config:0') _mooncake_reply -W "show" ;;
         'metadata:0') _mooncake_reply -W "serve" ;;
-        'bench:0') _mooncake_reply -W "transfer" ;;
+        'bench:0') _mooncake_reply -W "transfer broadcast simulate" ;;
         'etcd:0') _mooncake_reply -W "inspect gc" ;;
     esac
     return 0

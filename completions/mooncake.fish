@@ -12,12 +12,12 @@ function __mooncake_where
             continue
         end
         switch $word
-            case --home --metadata --config --name --chunk-size --hash --transport --peer --listen --node --upload-limit --download-limit --upload --download -n --lines --nic-priority-matrix --store --expire --target --operation --block-size --batch-size --threads --duration --warm-up --rounds --engine --csv --plot --metadata-server --mode --local-hostname --buffer-size --prefix
+            case --home --metadata --config --name --chunk-size --hash --transport --peer --listen --node --upload-limit --download-limit --upload --download -n --lines --nic-priority-matrix --store --expire --target --operation --block-size --batch-size --threads --duration --warm-up --rounds --engine --csv --plot --metadata-server --mode --local-hostname --buffer-size --receivers --size --rate --slow --kill-seed-after --restart-one --directory --latency --zones --zone-rate --zone-latency --sources --seed-listeners --slots --arrivals --deaths --random-seed --prefix
                 set skip 1
             case '-*'
             case '*'
                 switch (string join ' ' $path $word)
-                    case 'register' 'get' 'list' 'info' 'verify' 'unregister' 'node' 'node run' 'node start' 'node stop' 'node limit' 'node status' 'node logs' 'config' 'config show' 'topology' 'metadata' 'metadata serve' 'bench' 'bench transfer' 'etcd' 'etcd inspect' 'etcd gc'
+                    case 'register' 'get' 'list' 'info' 'verify' 'unregister' 'node' 'node run' 'node start' 'node stop' 'node limit' 'node status' 'node logs' 'config' 'config show' 'topology' 'metadata' 'metadata serve' 'bench' 'bench transfer' 'bench broadcast' 'bench simulate' 'etcd' 'etcd inspect' 'etcd gc'
                         set path $path $word
                     case '*'
                         set count (math $count + 1)
@@ -113,6 +113,8 @@ complete -c mooncake -n '__mooncake_in "metadata serve"' -l 'store' -r -F -d 'Ke
 complete -c mooncake -n '__mooncake_in "metadata serve"' -l 'expire' -x -d 'Remove segments that are gone for so long.'
 complete -c mooncake -n '__mooncake_in "metadata serve"' -l 'insecure' -d 'Listen beyond loopback; there is no password.'
 complete -c mooncake -n '__mooncake_at "bench:0"' -a transfer -d 'Measure the transfer engine.'
+complete -c mooncake -n '__mooncake_at "bench:0"' -a broadcast -d 'Measure a broadcast by real agents on this machine.'
+complete -c mooncake -n '__mooncake_at "bench:0"' -a simulate -d 'Simulate a broadcast to up to thousands of nodes.'
 complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'target' -x -d 'Measure against this segment [default: start a target here].'
 complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'operation' -x -d 'read, write and mixed, separated by commas.'
 complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'block-size' -x -d 'Sizes of a request: a list, or FIRST:LAST doubling.'
@@ -131,6 +133,32 @@ complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'local-hostname' -x 
 complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'buffer-size' -x -d 'Memory of a target.'
 complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'insecure' -d 'Let a target listen beyond loopback; anyone there may write to it.'
 complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'force' -d 'Write into a segment that is no bench\'s; destroys what it holds.'
+complete -c mooncake -n '__mooncake_in "bench broadcast"' -l 'receivers' -x -d 'Nodes that get the object.'
+complete -c mooncake -n '__mooncake_in "bench broadcast"' -l 'size' -x -d 'Size of the object.'
+complete -c mooncake -n '__mooncake_in "bench broadcast"' -l 'chunk-size' -x -d 'Size of its chunks [default: by its size].'
+complete -c mooncake -n '__mooncake_in "bench broadcast"' -l 'rate' -x -d 'Each node\'s network card, both ways, such as 200mbit; needs root.'
+complete -c mooncake -n '__mooncake_in "bench broadcast"' -l 'slow' -x -d 'Give receiver NODE (1, 2, ..) another rate; may be repeated.'
+complete -c mooncake -n '__mooncake_in "bench broadcast"' -l 'kill-seed-after' -x -d 'Kill the seed when it sent so many times the object.'
+complete -c mooncake -n '__mooncake_in "bench broadcast"' -l 'restart-one' -x -d 'Kill receiver 1 and start it again, so often.'
+complete -c mooncake -n '__mooncake_in "bench broadcast"' -l 'directory' -x -a '(__fish_complete_directories)' -d 'Where the copies lie meanwhile; a disk can be the bottleneck.'
+complete -c mooncake -n '__mooncake_in "bench broadcast"' -l 'plot' -r -F -d 'Draw progress and who sent how much to whom (.png, .svg).'
+complete -c mooncake -n '__mooncake_in "bench simulate"' -l 'receivers' -x -d 'Nodes that get the object.'
+complete -c mooncake -n '__mooncake_in "bench simulate"' -l 'size' -x -d 'Size of the object.'
+complete -c mooncake -n '__mooncake_in "bench simulate"' -l 'chunk-size' -x -d 'Size of its chunks.'
+complete -c mooncake -n '__mooncake_in "bench simulate"' -l 'rate' -x -d 'Each node\'s link, both ways.'
+complete -c mooncake -n '__mooncake_in "bench simulate"' -l 'latency' -x -d 'From node to node in a zone, one way.'
+complete -c mooncake -n '__mooncake_in "bench simulate"' -l 'zones' -x -d 'Zones that the nodes are dealt to.'
+complete -c mooncake -n '__mooncake_in "bench simulate"' -l 'zone-rate' -x -d 'Each zone\'s link to the others, both ways [default: no limit].'
+complete -c mooncake -n '__mooncake_in "bench simulate"' -l 'zone-latency' -x -d 'What comes on top between zones.'
+complete -c mooncake -n '__mooncake_in "bench simulate"' -l 'sources' -x -d 'Peers that a node gets from, besides the seed.'
+complete -c mooncake -n '__mooncake_in "bench simulate"' -l 'seed-listeners' -x -d 'Receivers that the seed serves; 0 is all.'
+complete -c mooncake -n '__mooncake_in "bench simulate"' -l 'slots' -x -d 'Sends that a node has under way at once.'
+complete -c mooncake -n '__mooncake_in "bench simulate"' -l 'slow' -x -d 'Give so many receivers another rate.'
+complete -c mooncake -n '__mooncake_in "bench simulate"' -l 'arrivals' -x -d 'Time over which the receivers come.'
+complete -c mooncake -n '__mooncake_in "bench simulate"' -l 'deaths' -x -d 'Receivers that die, at random times before S/B is over.'
+complete -c mooncake -n '__mooncake_in "bench simulate"' -l 'kill-seed-after' -x -d 'Kill the seed when it sent so many times the object.'
+complete -c mooncake -n '__mooncake_in "bench simulate"' -l 'random-seed' -x -d 'Another number, another run; the same, the same.'
+complete -c mooncake -n '__mooncake_in "bench simulate"' -l 'plot' -r -F -d 'Draw progress over time into FILE (.png, .svg).'
 complete -c mooncake -n '__mooncake_at "etcd:0"' -a inspect -d 'Show what is in etcd, decoded.'
 complete -c mooncake -n '__mooncake_at "etcd:0"' -a gc -d 'Remove stale records.'
 complete -c mooncake -n '__mooncake_in "etcd inspect"' -l 'prefix' -x -d 'Only keys that begin so.'

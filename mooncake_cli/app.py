@@ -53,7 +53,16 @@ COMMANDS = {
     ),
     "bench": Lazy(
         "Measure what this machine and its engine do.",
-        commands={"transfer": Lazy("Measure the transfer engine.", "mooncake_cli.commands.bench_transfer:transfer")},
+        commands={
+            "transfer": Lazy("Measure the transfer engine.", "mooncake_cli.commands.bench_transfer:transfer"),
+            "broadcast": Lazy(
+                "Measure a broadcast by real agents on this machine.",
+                "mooncake_cli.commands.bench_broadcast:broadcast",
+            ),
+            "simulate": Lazy(
+                "Simulate a broadcast to up to thousands of nodes.", "mooncake_cli.commands.bench_simulate:simulate"
+            ),
+        },
     ),
     "etcd": Lazy(
         "Look into the metadata server.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*")
+_BITS = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)bit(?:/s)?\s*", re.IGNORECASE)
 _PREFIXES = "kmgtp"
 _SHOWN = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
@@ -35,6 +36,19 @@ def parse_size(text: str) -> int:
 def parse_rate(text: str) -> int:
     """Bytes a second from ``500MB/s`` or ``500MB``; 0 is no limit. Raises ``ValueError``."""
     return parse_size(text.strip().removesuffix("/s"))
+
+
+def parse_link_rate(text: str) -> float:
+    """Bytes a second from a network card's rate, in bits as ``200mbit`` or ``10gbit`` (decimal), or as ``25MB/s``.
+
+    Raises:
+        ValueError: not a rate, or none that anything could pass; the message says which.
+    """
+    match = _BITS.fullmatch(text)
+    rate = float(match[1]) * 1000 ** " kmgt".index(match[2].lower() or " ") / 8 if match else float(parse_rate(text))
+    if rate <= 0:
+        raise ValueError(f"{text!r} lets nothing pass")
+    return rate
 
 
 def _factor(unit: str) -> int | None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pstore.units import format_seconds, format_size, parse_size
+from p2pstore.units import format_seconds, format_size, parse_link_rate, parse_size
 
 
 @pytest.mark.parametrize(
@@ -54,3 +54,17 @@ def test_sizes_are_shown() -> None:
 def test_durations_are_shown() -> None:
     shown = [format_seconds(s) for s in (0.04, 9.94, 10, 59.4, 59.6, 185, 3600, 7440, 90000)]
     assert shown == ["0.04 s", "9.9 s", "10 s", "59 s", "1 min 0 s", "3 min 5 s", "1 h 0 min", "2 h 4 min", "1 d 1 h"]
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [("200mbit", 25e6), ("10Gbit/s", 1.25e9), ("8bit", 1.0), ("1.5kbit", 187.5), ("25MB/s", 25e6), ("1MiB", 1 << 20)],
+)
+def test_link_rates(text: str, rate: float) -> None:
+    assert parse_link_rate(text) == rate
+
+
+@pytest.mark.parametrize("text", ["", "bit", "0mbit", "0", "-1mbit", "5 pigeons", "1xbit"])
+def test_what_is_no_link_rate(text: str) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        parse_link_rate(text)

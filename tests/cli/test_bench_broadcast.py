@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from mooncake_cli.commands.bench_broadcast import summary
+from tests.cli.conftest import Mooncake
+
+NEEDS_MATPLOTLIB = pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="needs matplotlib")
+
+
+@NEEDS_MATPLOTLIB
+def test_real_agents_on_loopback(mooncake: Mooncake, tmp_path: Path) -> None:
+    plot = tmp_path / "broadcast.png"
+    options = ("--receivers", "2", "--size", "2MiB", "--directory", str(tmp_path), "--plot", str(plot))
+    done = mooncake("bench", "broadcast", *options, "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["ok"]
+    assert document["size"] == 2 << 20
+    assert [node["equal"] for node in document["nodes"]] == [True, True]
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    assert list(tmp_path.glob("mooncake-broadcast-*")) == []
+
+
+def test_people_see_times_and_who_sent_what(mooncake: Mooncake, tmp_path: Path) -> None:
+    done = mooncake("bench", "broadcast", "--receivers", "1", "--size", "1MiB", "--directory", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "FROM seed" in done.stdout
+    assert "last receiver after" in done.stdout
+    assert "the seed sent 1.00 times the object" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--receivers", "0"], "receivers"),
+        (["--rate", "fast"], "--rate"),
+        (["--slow", "1"], "--slow"),
+        (["--slow", "1:10mbit"], "needs --rate"),
+        (["--size", "no"], "--size"),
+        (["--directory", "/nowhere/at/all"], "--directory"),
+        (["--kill-seed-after", "-1"], "--kill-seed-after"),
+        (["--plot", "figure.txt"], ".png"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(mooncake: Mooncake, options: list[str], words: str) -> None:
+    done = mooncake("bench", "broadcast", *options)
+    assert done.returncode == 2
+    assert words in done.stderr
+
+
+def test_the_summary_says_how_near_the_bound_it_was() -> None:
+    document = {
+        "last": 12.0,
+        "bound": 10.8,
+        "over_copy": 1.1234,
+        "percent_of_bound": 90.04,
+        "seed_ratio": 1.2,
+        "seed_killed": True,
+    }
+    assert summary(document) == (
+        "last receiver after 12 s, 1.12 times S/B; 90.0% of the bound, 11 s\n"
+        "the seed sent 1.20 times the object; then it was killed"
+    )
