@@ -289,11 +289,12 @@ class Planner:
         self._requests -= len(peer.in_flight)
 
     def _fetched(self, peer: _Peer | None, run: range) -> list[Action]:
-        self._have(run)
+        began = peer.since.get(run.start, math.inf) if peer else math.inf
+        landed = peer is not None and self._land(peer, run)
+        self._have(run, landed)
         if peer is None:  # it was given up meanwhile
             return []
-        began = peer.since.get(run.start, math.inf)
-        if self._land(peer, run) and began < math.inf:
+        if landed and began < math.inf:
             weight = AVERAGE_WEIGHT if self._average else 1.0
             self._average += weight * (self._now - began - self._average)
         peer.faults = 0
@@ -302,17 +303,20 @@ class Planner:
             return self._fill(self._peers.values())
         return self._fill([peer])
 
-    def _have(self, run: range) -> None:
+    def _have(self, run: range, landed: bool) -> None:  # noqa: FBT001 - private
+        """These arrived. What comes late from a peer that left counts only if nobody writes the same place now."""
         for chunk in run:
-            self.had.add(chunk)
-            self._missing.discard(chunk)
+            if landed or chunk in self._missing:
+                self.had.add(chunk)
+                self._missing.discard(chunk)
 
     def _failed(self, peer: _Peer | None, event: Failed) -> list[Action]:
         self._now = max(self._now, event.now)
-        self._have(event.run[: event.kept])
+        landed = peer is not None and self._land(peer, event.run)
+        self._have(event.run[: event.kept], landed)
         if peer is None:
             return []
-        if self._land(peer, event.run):
+        if landed:
             self._return(event.run[event.kept :])
         actions: list[Action] = []
         if event.fault is Fault.SLOW:

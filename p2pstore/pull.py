@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
-from engine.errors import MooncakeError, RangeRefused, RemoteError, TransportUnavailable
+from engine.errors import MooncakeError, RangeRefused, RemoteError, StorageError, TransportUnavailable
 from engine.rate import LimitedSink, RateLimit
 from engine.transports.base import Channel, PeerAddress, Sink
 from p2pstore.bitmap import Bitmap
@@ -50,6 +50,9 @@ PIPELINE_BYTES = 4 << 20
 
 MAX_PIPELINE = 16
 """Requests under way on one channel, however small."""
+
+RELEASE_SECONDS = 5.0
+"""How long the last write of a source that is given up may take."""
 
 IDLE_SECONDS = 1.0
 """How long a thread waits for its queue before it looks whether the pull is over."""
@@ -176,8 +179,8 @@ class Pull:
         with self._lock:
             known = self._members.get(source.node)
             if known is not None and known.source != source:
-                self._dispatch(PeerGone(source.node))
                 self._release(source.node)
+                self._dispatch(PeerGone(source.node))
                 known = None
             if self._over or source.node in self._planner.banned:
                 return
@@ -204,8 +207,8 @@ class Pull:
     def remove(self, node: str) -> None:
         """A source is gone."""
         with self._lock:
-            self._dispatch(PeerGone(node))
             self._release(node)
+            self._dispatch(PeerGone(node))
 
     def tick(self) -> None:
         """Time went on; call it several times a second."""
@@ -242,13 +245,23 @@ class Pull:
             self._on_drop(action.peer, action.banned)
 
     def _release(self, node: str) -> None:
-        """Let a source's threads end, whatever they wait for. The lock is held."""
+        """Let a source's threads end, whatever they wait for. The lock is held.
+
+        When it returns they write no more: what was asked of them may be asked of others, who write the same place.
+        """
         member = self._members.pop(node, None)
-        if member is not None:
-            member.closed = True
-            member.tasks.put(None)
-            for channel in member.channels:
-                channel.close()
+        if member is None:
+            return
+        member.closed = True
+        member.tasks.put(None)
+        for channel in member.channels:
+            channel.close()
+        for lane in member.lanes:
+            if lane.receiving.acquire(timeout=RELEASE_SECONDS):
+                lane.receiving.release()
+            else:
+                detail = f"a write has not ended for {RELEASE_SECONDS:g} s"
+                self.error = self.error or StorageError(path="the destination", detail=detail)
 
     # What follows runs in the threads of the members.
 
@@ -290,29 +303,35 @@ class Pull:
         run, length = lane.pending[0]
         sink = self._destination.sink(run, scratch)
         try:
-            channel.receive(LimitedSink(sink, self._limit))
+            with lane.receiving:
+                if lane.member.closed:
+                    return
+                channel.receive(LimitedSink(sink, self._limit))
         except BaseException:
             lane.kept = sink.kept
             raise
         finally:
             sink.close()
         lane.pending.popleft()
-        node = lane.member.source.node
-        self._verified(run, node, lane, length)
         with self._lock:
-            self._dispatch(Fetched(node, run, time.monotonic()))
-        self._tell(run)
+            if lane.given_up():
+                return  # meanwhile, and its chunks were asked of others
+            self._count(lane, length)
+            self._dispatch(Fetched(lane.member.source.node, run, time.monotonic()))
+        self._keep(run)
         if self._planner.done:
             self._on_progress()
 
-    def _verified(self, run: range, node: str, lane: _Lane, length: int) -> None:
-        self._destination.keep(run)
-        with self._lock:
-            self.bytes_by_node[node] = self.bytes_by_node.get(node, 0) + length
-            self.bytes_by_transport[lane.transport] = self.bytes_by_transport.get(lane.transport, 0) + length
+    def _count(self, lane: _Lane, length: int) -> None:
+        """So many verified bytes came from a lane. The lock is held."""
+        if not length:
+            return
+        for counted, key in ((self.bytes_by_node, lane.member.source.node), (self.bytes_by_transport, lane.transport)):
+            counted[key] = counted.get(key, 0) + length
 
-    def _tell(self, run: range) -> None:
-        """Spread the news of verified chunks, once ``had`` holds them: a peer that asks at once must not be refused."""
+    def _keep(self, run: range) -> None:
+        """Remember and spread what ``had`` holds by now: a peer that asks at once must not be refused."""
+        self._destination.keep(run)
         if not self._over:
             self._on_chunks(run)
 
@@ -346,25 +365,23 @@ class Pull:
         self._forget(lane)
         if lane.member.closed or self._over:
             return
-        node = lane.member.source.node
         fault = self._sort(lane, error)
         lane.cancelled = False
         arrived = lane.pending[0][0][: lane.kept] if lane.kept else range(0)
-        lane.kept = 0
-        if arrived:
-            try:
-                self._verified(arrived, node, lane, sum(self.manifest.chunk(c).length for c in arrived))
-            except MooncakeError as second:  # the journal's disk is full, too
-                self.error = self.error or second
-                arrived = range(0)
-        kept = len(arrived)
+        kept, lane.kept = lane.kept, 0
         with self._lock:
+            if lane.given_up():
+                return
+            self._count(lane, sum(self.manifest.chunk(c).length for c in arrived))
             while lane.pending:
                 run, _ = lane.pending.popleft()
-                self._dispatch(Failed(node, run, fault, time.monotonic(), kept))
+                self._dispatch(Failed(lane.member.source.node, run, fault, time.monotonic(), kept))
                 fault, kept = Fault.UNTRIED, 0
         if arrived:
-            self._tell(arrived)
+            try:
+                self._keep(arrived)
+            except MooncakeError as second:  # the journal's disk is full, too
+                self.error = self.error or second
         self._on_progress()
 
     def _sort(self, lane: _Lane, error: Exception) -> Fault:
@@ -415,6 +432,11 @@ class _Lane:
         self.pending: deque[tuple[range, int]] = deque()
         self.kept = 0
         self.cancelled = False
+        self.receiving = threading.Lock()  # held while bytes are written
+
+    def given_up(self) -> bool:
+        """Whether its member was, by another thread perhaps: look with the pull's lock held."""
+        return self.member.closed
 
     def room(self) -> bool:
         """Whether another request should be sent before the oldest is waited for."""

@@ -375,3 +375,56 @@ def test_into_memory() -> None:
     swarm.wait()
     swarm.pull.close()
     assert room == FILES
+
+
+class SlowDisk:
+    """A destination whose writes can be held up, to see who writes when."""
+
+    def __init__(self, inner: FileDestination) -> None:
+        self.inner = inner
+        self.manifest = inner.manifest
+        self.verified = inner.verified
+        self.hold = threading.Event()
+        self.writing = threading.Event()
+        self.ended: list[str] = []
+
+    def sink(self, run: range, scratch: memoryview) -> Any:
+        sink = self.inner.sink(run, scratch)
+        filled = sink.filled
+
+        def slowly(count: int) -> None:
+            if not self.hold.is_set():
+                self.writing.set()
+                self.hold.wait(DEADLINE)
+            filled(count)
+            self.ended.append(threading.current_thread().name)
+
+        sink.filled = slowly
+        return sink
+
+    def keep(self, run: range) -> None:
+        self.inner.keep(run)
+
+
+def test_a_source_that_is_given_up_writes_no_more(destination: FileDestination) -> None:
+    """Its chunks are asked of others only when its last write has ended: what they verify must stay as it is."""
+    disk = SlowDisk(destination)
+    swarm = Swarm(disk)
+    try:
+        swarm.add("first")
+        assert disk.writing.wait(DEADLINE)
+        gone = threading.Thread(target=swarm.pull.remove, args=("first",))
+        gone.start()
+        gone.join(0.2)
+        assert gone.is_alive(), "it waits for the write"
+        disk.hold.set()
+        gone.join(DEADLINE)
+        written = len(disk.ended)
+        time.sleep(0.1)
+        assert len(disk.ended) == written, "nothing is written after it returned"
+        swarm.add("second")
+        swarm.wait()
+        assert_whole(swarm, destination)
+    finally:
+        disk.hold.set()
+        swarm.pull.close()
