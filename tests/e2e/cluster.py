@@ -138,7 +138,7 @@ class Agent:
         self.name = name
         self.home = cluster.root / "homes" / name
         self.metadata = metadata
-        self.environment = {**cluster.environment, **environment}
+        self.environment = {**cluster.environment, "MOONCAKE_NODE": name, **environment}
 
     # Commands
 
@@ -173,7 +173,7 @@ class Agent:
 
     def start(self, *arguments: object) -> Agent:
         """Start its agent in the background."""
-        self.ok("node", "start", "--node", self.name, *arguments)
+        self.ok("node", "start", *arguments)
         return self
 
     def stop(self) -> dict[str, Any]:
@@ -328,7 +328,7 @@ class Cluster:
     def agents(self, *names: str, **environment: str) -> list[Agent]:
         """Several new homes with living agents, which start side by side."""
         made = [self.agent(name, start=False, **environment) for name in names]
-        starting = [agent.begin("node", "start", "--node", agent.name, "--json") for agent in made]
+        starting = [agent.begin("node", "start", "--json") for agent in made]
         for agent, command in zip(made, starting, strict=True):
             done = command.wait()
             assert done.status == 0, f"{done}\n{agent.log()}"
@@ -347,6 +347,17 @@ class Cluster:
                 with contextlib.suppress(OSError):
                     if needle in (entry / "environ").read_bytes().split(b"\0"):
                         found.append(int(entry.name))
+        return found
+
+    def defects(self) -> list[str]:
+        """What agents logged that is a defect of ours, whatever a test did to them."""
+        signs = ("Traceback", "never retrieved", "never awaited", "destroyed but", "Warning: ")
+        found = []
+        for log in sorted(self.root.rglob("agent.log")):
+            lines = log.read_text(errors="replace").splitlines()
+            for number, line in enumerate(lines):
+                if any(sign in line for sign in signs):
+                    found.append("\n".join([str(log), *lines[max(0, number - 2) : number + 30]]))
         return found
 
     def close(self) -> None:
@@ -401,30 +412,26 @@ def journalled(dest: Path) -> int:
     return len(data.partition(b"\n")[2]) // 4
 
 
-def frozen_get(getter: Agent, sources: Sequence[Agent], name: str, dest: Path, *options: object) -> Running:
-    """Begin a get over TCP and stop its sources (SIGSTOP) in the middle of it.
+def halted_get(getter: Agent, sources: Sequence[Agent], name: str, dest: Path, *options: object) -> Running:
+    """Begin a get over TCP, and when it has some chunks let its sources send next to nothing, until ``resume``.
 
-    The get that is returned has some chunks, lacks others, and cannot go on before a source is sent SIGCONT.
+    The get that is returned has some chunks, lacks most, and would need many minutes more.
     """
-    for _ in range(10):
-        running = getter.begin("get", name, dest, "--transport", "tcp", *options, "--json")
-        while journalled(dest) < 4 and not running.ended:
-            time.sleep(0.001)
-        for source in sources:
-            source.signal(signal.SIGSTOP)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            running.process.wait(1.0)  # it may be that all was under way already
-        if not running.ended:
-            assert dest.with_name(dest.name + ".part").exists()
-            assert not dest.exists()
-            return running
-        for source in sources:
-            source.signal(signal.SIGCONT)
-        done = running.wait()
-        assert done.status == 0, f"{done}\n{getter.log()}"
-        getter.run("unregister", name)
-        shutil.rmtree(dest) if dest.is_dir() else dest.unlink()
-    raise AssertionError("no get could be stopped in its middle; give it a larger object")
+    for source in sources:
+        source.ok("node", "limit", "--upload", "8MB/s")
+    running = getter.begin("get", name, dest, "--transport", "tcp", *options, "--json")
+    eventually(lambda: journalled(dest) >= 4 or running.ended, "the get has some chunks")
+    for source in sources:
+        source.ok("node", "limit", "--upload", 1)
+    assert not running.ended, f"a larger object is needed: {running.wait()}"
+    assert dest.with_name(dest.name + ".part").exists()
+    assert not dest.exists()
+    return running
+
+
+def resume(source: Agent) -> None:
+    """Let a source of ``halted_get`` send again."""
+    source.ok("node", "limit", "--upload", 0)
 
 
 def make_file(path: Path, size: int, seed: int = 0) -> Path:

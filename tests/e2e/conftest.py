@@ -16,6 +16,7 @@ def cluster_in(directory: Path) -> Iterator[Cluster]:
         yield made
     finally:
         made.close()
+    assert made.defects() == []
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ def test_several_commands_at_once_start_one_agent(cluster: Cluster) -> None:
 
 def test_run_serves_in_the_foreground_until_sigterm(cluster: Cluster) -> None:
     agent = cluster.agent("foreground", start=False)
-    running = agent.begin("node", "run", "--node", agent.name)
+    running = agent.begin("node", "run")
     eventually(lambda: agent.run("node", "status").status == 0, "it answers")
     assert agent.pid == running.process.pid
     _, name = registered(agent, "foreground")

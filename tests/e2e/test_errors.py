@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cluster import Agent, Cluster, eventually, free_port, frozen_get, leftovers, make_file, tree
+from tests.e2e.cluster import Agent, Cluster, eventually, free_port, halted_get, leftovers, make_file, resume, tree
 
 MIB = 1 << 20
 
@@ -150,9 +150,9 @@ def test_read_only_files_resume(cluster: Cluster, bound: list[str]) -> None:
     done = getter.begin("node", "start", "--json", prefix=bound).wait()
     assert done.status == 0, done
     dest = cluster.path("copy")
-    running = frozen_get(getter, [source], "model", dest)
+    running = halted_get(getter, [source], "model", dest)
     dest.touch()
-    source.signal(signal.SIGCONT)
+    resume(source)
     assert running.wait().status == 7, "something is in its place"
     assert {p.stat().st_mode & 0o777 for p in cluster.path("copy.part").iterdir()} == {0o444}, "the test's point"
     dest.unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cluster import PATIENCE, Agent, Cluster, journalled, make_file, same
+from tests.e2e.cluster import PATIENCE, Agent, Cluster, journalled, make_file, resume, same
 
 MIB = 1 << 20
 SIZE = 96 * MIB
@@ -71,19 +72,18 @@ def data(shared: Cluster, source: Agent) -> Path:
 
 def test_ctrl_c_in_the_middle_and_once_more(shared: Cluster, source: Agent, getter: Agent, data: Path) -> None:
     dest = shared.path("copy")
+    source.ok("node", "limit", "--upload", "4MB/s")
     shown = Terminal(getter, "get", "data", dest, "--transport", "tcp")
     try:
-        shown.read(lambda: journalled(dest) >= 4)
-        source.signal(signal.SIGSTOP)
         bar = re.compile(r"pulling: +[0-9]+%.*[0-9.]+M/96.0M.*, 1 peer")
-        shown.read(lambda: shown.status is not None or bool(bar.search(shown.seen)))
+        shown.read(lambda: bool(bar.search(shown.seen)) and journalled(dest) >= 4)
         assert shown.status is None, f"the get was too quick to be interrupted: {shown.seen!r}"
         had = journalled(dest)
         shown.press("\x03")
         shown.read()
     finally:
-        source.signal(signal.SIGCONT)
         shown.close()
+        resume(source)
     assert shown.status == 130, shown.seen
     assert "run the same command again to resume: mooncake " in shown.seen
     again = re.search(r"resume: mooncake (.*get data \S+ --transport tcp)", shown.seen)
@@ -102,7 +102,7 @@ def test_ctrl_c_in_the_middle_and_once_more(shared: Cluster, source: Agent, gett
     )
     assert done.returncode == 0, done
     assert same(data, dest)
-    assert f'"bytes_reused": {had * MIB}' in done.stdout or had < SIZE // MIB
+    assert json.loads(done.stdout)["bytes_reused"] >= had * MIB
 
 
 def test_what_is_shown_in_the_end(shared: Cluster, getter: Agent, data: Path) -> None:
