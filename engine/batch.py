@@ -179,9 +179,13 @@ class Batch:
 
     def moved(self, piece: Slice) -> None:
         """A slice has arrived."""
+        transfer = piece.transfer
         with self._changed:
-            piece.transfer.transferred += piece.length
-        self._leave(piece)
+            transfer.transferred += piece.length
+            transfer.left -= 1
+            last = not transfer.left
+        if last:
+            self._finish(transfer)
 
     def failed(self, piece: Slice, error: MooncakeError) -> None:
         """A slice was given up."""

@@ -396,7 +396,7 @@ class TransferEngine:
             pieces = self._begin(batch, request.segment, transfer)
             if pieces:
                 slices.setdefault(request.segment.peer, deque()).extend(pieces)
-        jobs = [(peer, Job(batch, each)) for peer, each in slices.items()]
+        jobs = [(peer, Job(batch, each, self.settings.lanes)) for peer, each in slices.items()]
 
         def abort() -> None:
             for _, job in jobs:

@@ -27,6 +27,9 @@ MAX_PIPELINED = 16
 MAX_PIPELINED_BYTES = 4 << 20
 """Bytes after which a lane takes no further slice."""
 
+LANE_BYTES = 1 << 20
+"""Bytes of a job for which a further lane is worth it: below, waking a thread takes longer than moving them."""
+
 MAX_IDLE = 16
 """Connections kept open between uses."""
 
@@ -51,8 +54,11 @@ def _ignore(piece: Slice) -> None:
 class Job:
     """The slices of one batch that go to one peer."""
 
-    def __init__(self, batch: Batch, slices: deque[Slice]) -> None:
+    def __init__(self, batch: Batch, slices: deque[Slice], lanes: int) -> None:
+        """At most ``lanes`` lanes are to work on it."""
         self.batch = batch
+        size = sum(piece.length for piece in slices)
+        self.lanes = max(1, min(lanes, len(slices), size // LANE_BYTES))
         self._slices = slices
         self._lock = threading.Lock()
         self._active: set[Connection] = set()
@@ -60,12 +66,12 @@ class Job:
     def __len__(self) -> int:
         return len(self._slices)
 
-    def take(self, lanes: int) -> deque[Slice]:
-        """The next slices of one opcode for one of ``lanes``; empty when none are left."""
+    def take(self) -> deque[Slice]:
+        """The next slices of one opcode for one lane; empty when none are left."""
         run: deque[Slice] = deque()
         dropped: list[Slice] = []
         with self._lock:
-            share = max(1, min(MAX_PIPELINED, len(self._slices) // lanes))
+            share = max(1, min(MAX_PIPELINED, len(self._slices) // self.lanes))
             size = 0
             while self._slices and len(run) < share and size < MAX_PIPELINED_BYTES:
                 piece = self._slices[0]
@@ -111,7 +117,7 @@ class Job:
             active = list(self._active)
         for connection in active:
             connection.abort()
-        while self.take(1):  # a cancelled batch wants none: all are dropped
+        while self.take():  # a cancelled batch wants none: all are dropped
             pass
 
 
@@ -133,13 +139,12 @@ class Peer:
 
     def submit(self, job: Job) -> None:
         """Work on ``job`` in the background."""
-        self._offer(job, min(self._settings.lanes, len(job)))
+        self._offer(job, job.lanes)
 
     def run(self, job: Job) -> None:
         """Work on ``job`` in this thread, and in others where there is enough to do."""
-        helpers = min(self._settings.lanes, len(job)) - 1
-        if helpers > 0:
-            self._offer(job, helpers)
+        if job.lanes > 1:
+            self._offer(job, job.lanes - 1)
         self._carry_out(job)
 
     def run_at_once(self, piece: Slice) -> bool:
@@ -223,7 +228,7 @@ class Peer:
         return None
 
     def _carry_out(self, job: Job) -> None:
-        while run := job.take(self._settings.lanes):
+        while run := job.take():
             try:
                 connection = self._connect(job)
             except MooncakeError as error:

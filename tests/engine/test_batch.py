@@ -10,7 +10,7 @@ import pytest
 from engine.batch import Batch, Slice, Transfer, TransferState
 from engine.buffers import MemoryBuffer
 from engine.errors import PeerUnreachable
-from engine.lanes import MAX_PIPELINED, MAX_PIPELINED_BYTES, Job
+from engine.lanes import LANE_BYTES, MAX_PIPELINED, MAX_PIPELINED_BYTES, Job
 from engine.wire import Opcode
 
 LOST = PeerUnreachable(peer="p", detail="gone")
@@ -80,7 +80,7 @@ def test_a_failed_transfer_is_over_only_when_all_its_slices_are() -> None:
 
 def test_cancel_spares_what_is_over() -> None:
     batch, pieces, _ = made(10, 10)
-    job = Job(batch, deque(pieces[1:]))
+    job = Job(batch, deque(pieces[1:]), 1)
     batch.on_cancel(job.abort)
     batch.moved(pieces[0])
     batch.cancel()
@@ -101,28 +101,37 @@ def test_waiters_in_other_threads_are_woken() -> None:
 
 
 def test_a_job_gives_each_lane_its_share() -> None:
-    batch, pieces, _ = made(80)
-    job = Job(batch, deque(pieces))
-    assert [len(job.take(4)) for _ in range(8)] == [2, 1, 1, 1, 1, 1, 1, 0]
+    batch, pieces, _ = made(8 * LANE_BYTES, slice_size=LANE_BYTES)
+    job = Job(batch, deque(pieces), 4)
+    assert [len(job.take()) for _ in range(8)] == [2, 1, 1, 1, 1, 1, 1, 0]
+
+
+def test_a_job_has_as_many_lanes_as_are_worth_it() -> None:
+    batch, pieces, _ = made(*[LANE_BYTES // 4] * 9, slice_size=LANE_BYTES)
+    assert Job(batch, deque(pieces), 4).lanes == 2
+    assert Job(batch, deque(pieces[:3]), 4).lanes == 1
+    assert Job(batch, deque(pieces), 1).lanes == 1
+    batch, pieces, _ = made(100 * LANE_BYTES, slice_size=50 * LANE_BYTES)
+    assert Job(batch, deque(pieces), 4).lanes == 2
 
 
 def test_a_run_has_one_opcode_and_a_bound() -> None:
     batch, pieces, _ = made(*[10] * 6, opcodes="rrwwrr")
-    job = Job(batch, deque(pieces))
-    assert [[each.transfer.opcode.name for each in job.take(1)] for _ in range(3)] == [
+    job = Job(batch, deque(pieces), 1)
+    assert [[each.transfer.opcode.name for each in job.take()] for _ in range(3)] == [
         ["READ"] * 2, ["WRITE"] * 2, ["READ"] * 2,
     ]  # fmt: skip
     batch, pieces, _ = made(*[1] * 100)
-    assert len(Job(batch, deque(pieces)).take(1)) == MAX_PIPELINED
+    assert len(Job(batch, deque(pieces), 1).take()) == MAX_PIPELINED
     batch, pieces, _ = made(3 * MAX_PIPELINED_BYTES, slice_size=MAX_PIPELINED_BYTES)
-    assert len(Job(batch, deque(pieces)).take(1)) == 1
+    assert len(Job(batch, deque(pieces), 1).take()) == 1
 
 
 def test_what_is_put_back_comes_first_again() -> None:
     batch, pieces, _ = made(10, 10, 10)
-    job = Job(batch, deque(pieces))
-    run = job.take(1)
+    job = Job(batch, deque(pieces), 1)
+    run = job.take()
     assert list(run) == pieces
     run.popleft()
     job.put_back(run)
-    assert list(job.take(1)) == pieces[1:]
+    assert list(job.take()) == pieces[1:]
