@@ -71,8 +71,7 @@ def rename_over(old: Path, new: Path) -> None:
         if _renameat2(old, new, _EXCHANGE):
             remove(old)
             return
-        aside = new.with_name(new.name + ".old")
-        remove(aside)
+        aside = new.with_name(f"{new.name}.{os.urandom(4).hex()}.old")  # a name that nobody's file has
         os.rename(new, aside)
         os.rename(old, new)
         remove(aside)

@@ -101,7 +101,7 @@ def test_rename_over(kernel: str, tmp_path: Path, old_kind: str, new_kind: str) 
         assert (tmp_path / "target of new" / "kept").read_text() == "n"
 
 
-def test_rename_over_without_exchange_clears_what_an_earlier_crash_left(
+def test_rename_over_without_exchange_touches_nobody_elses_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files, "_renameat2", lambda old, new, flags: False)
@@ -109,7 +109,8 @@ def test_rename_over_without_exchange_clears_what_an_earlier_crash_left(
         make_directory(tmp_path / name, name)
     rename_over(tmp_path / "old", tmp_path / "new")
     assert look(tmp_path / "new") == ("directory", {"inner/file": "old"})
-    assert [p.name for p in tmp_path.iterdir()] == ["new"]
+    assert look(tmp_path / "new.old") == ("directory", {"inner/file": "new.old"})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["new", "new.old"]
 
 
 @pytest.mark.parametrize("rename", [rename_new, rename_over])
