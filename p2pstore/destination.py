@@ -16,6 +16,7 @@ from pathlib import Path
 from engine.memory import FilesBuffer, FileSpan, FileStamp
 from p2pstore.bitmap import Bitmap
 from p2pstore.errors import (
+    DestinationBusy,
     DestinationExists,
     Interrupted,
     MooncakeError,
@@ -26,7 +27,7 @@ from p2pstore.errors import (
 )
 from p2pstore.files import remove, rename_new, rename_over, sync_files, sync_path, words
 from p2pstore.hashing import hasher
-from p2pstore.journal import Journal
+from p2pstore.journal import Journal, is_for
 from p2pstore.manifest import Chunk, Manifest
 from p2pstore.source import READ_BYTES, hash_range, hash_tree, run_tasks, scan
 
@@ -274,6 +275,21 @@ class RunSink:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def tidy(path: Path, manifest: Manifest, name: str) -> None:
+    """Remove what a get left beside the object when it was killed after it had put that in place."""
+    journal = path.with_name(path.name + JOURNAL_SUFFIX)
+    if not is_for(journal, manifest.digest):
+        return
+    with contextlib.suppress(DestinationBusy, StorageError, OSError):
+        held = Journal(journal, manifest.digest, name, path)
+        try:
+            if held.resumed:
+                remove(path.with_name(path.name + SUFFIX))
+                held.remove()
+        finally:
+            held.close()
 
 
 def same_content(

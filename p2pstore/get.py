@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from engine.memory import FileSpan
 from p2pstore.catalog import Holding
-from p2pstore.destination import FileDestination, same_content
+from p2pstore.destination import FileDestination, same_content, tidy
 from p2pstore.discovery import first_that_answers
 from p2pstore.errors import DestinationExists, NoLivePeer
 from p2pstore.manifest import Manifest
@@ -100,6 +100,8 @@ class Get:
         result.dry_run = request.dry_run
         if await asyncio.to_thread(os.path.lexists, request.dest):
             if await self._is_there(result):
+                if not request.dry_run:
+                    await asyncio.to_thread(tidy, request.dest, self._manifest, request.name)
                 return self._timed(result)
             if not request.force:
                 raise DestinationExists(path=request.dest)

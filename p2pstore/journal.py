@@ -20,6 +20,16 @@ MAX_HEADER_BYTES = 4096
 _CHUNK = struct.Struct("<I")
 
 
+def is_for(path: Path, manifest: str) -> bool:
+    """Whether a journal for this manifest stands at ``path``; looks only."""
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), "rb") as stream:
+            data = json.loads(stream.readline(MAX_HEADER_BYTES))
+    except (OSError, ValueError):
+        return False
+    return isinstance(data, dict) and data.get("format") == FORMAT and data.get("manifest") == manifest
+
+
 class Journal:
     """An open, locked journal for one destination and one manifest."""
 
