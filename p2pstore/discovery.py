@@ -15,7 +15,7 @@ from contextlib import aclosing
 from engine.errors import MooncakeError
 from engine.transports.base import PeerAddress
 from p2pstore import records
-from p2pstore.control.peer_client import Availability, Claims, PeerClient
+from p2pstore.control.peer_client import Availability, Claims, Offers, PeerClient
 from p2pstore.errors import PeerUnreachable, RemoteError, RemoteProtocolError, SecretRefused
 from p2pstore.manifest import Manifest
 from p2pstore.metadata.store import Changed, Removed, Snapshot
@@ -89,13 +89,14 @@ class Discovery:
         self._feeds: dict[str, asyncio.Task[None]] = {}
         self._kick: dict[str, asyncio.Event] = {}
         self._banned: set[str] = set()
+        self._out_of_reach: set[str] = set()
         self._places = asyncio.Semaphore(MAX_SOURCES)
         self._loop = asyncio.get_running_loop()
 
     @property
     def candidates(self) -> int:
-        """Holders that are known and not banned."""
-        return sum(1 for name in self._feeds if name not in self._banned)
+        """Holders that are known, not banned, and within reach of a transport."""
+        return len(self._feeds.keys() - self._banned - self._out_of_reach)
 
     def dropped(self, node: str, banned: bool) -> None:  # noqa: FBT001 - the pull's callback
         """The planner gave a source up: forget it when banned, else begin its feed anew. Any thread."""
@@ -193,13 +194,15 @@ class Discovery:
 
     async def _read(self, record: NodeRecord, names: tuple[str, ...]) -> None:
         peer = peer_address(record)
-        async with aclosing(self._client.availability(record.control, self._manifest)) as news:  # type: ignore[type-var]
+        async with aclosing(self._client.availability(record.control, self._manifest, self._pull.had)) as news:  # type: ignore[type-var]
             async for item in news:
                 if isinstance(item, Availability):
                     source = Source(record.node, peer, item.address, names)
-                    self._pull.add(source, item.have, distance(self._me, record))
+                    self._pull.add(source, item.have, distance(self._me, record), offers=item.offers)
                 elif isinstance(item, Claims):
                     self._pull.claims(record.node, item.chunks)
+                elif isinstance(item, Offers):
+                    self._pull.offers(record.node, item.runs)
                 else:
                     self._pull.has(record.node, item)
 
