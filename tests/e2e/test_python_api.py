@@ -49,6 +49,13 @@ def test_memory_to_a_file(shared: Cluster, store: P2PStore, getter: Agent, trans
     assert getter.holders(answer["name"])[store.node]["role"] == "gold"
 
 
+def test_memory_is_not_within_reach_of_the_local_transport(shared: Cluster, store: P2PStore, getter: Agent) -> None:
+    store.register("far", os.urandom(MIB))
+    error = getter.fails(9, "get", "far", shared.path("far"), "--transport", "local")
+    assert error["type"] == "TransportUnavailable"
+    assert "--transport auto" in error["advice"]
+
+
 def test_several_buffers_to_a_directory(shared: Cluster, store: P2PStore, getter: Agent) -> None:
     buffers = {
         "weights/w": np.arange(500_000, dtype=np.float32).reshape(500, 1000),

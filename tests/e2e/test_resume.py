@@ -160,6 +160,30 @@ def test_what_is_partial_is_checked_again_before_it_counts(story: Story) -> None
     assert tree(story.dest) == tree(story.path)
 
 
+def test_what_a_get_killed_in_its_last_moment_left_is_tidied_up(story: Story) -> None:
+    """It had put the object in place, and not yet removed its journal and, with --force, what had been there."""
+    running, _ = story.halted()
+    journal, part = (story.dest.with_name(f"copy.part{end}") for end in (".journal", ""))
+    kept = journal.read_bytes()
+    story.resume()
+    assert running.wait().status == 0
+    journal.write_bytes(kept)
+    part.write_bytes(b"what was there before")
+    got = story.getter.ok("get", "big", story.dest)
+    assert got["bytes_pulled"] == 0
+    assert leftovers(story.dest) == []
+
+    other = make_file(story.cluster.path("other"), MIB, 1)
+    story.source.ok("register", other, "--name", "other")
+    journal.write_bytes(kept)
+    other_dest = story.dest.with_name("other-copy")
+    story.getter.ok("get", "other", other_dest)
+    for file in (journal, other_dest.with_name("other-copy.part.journal")):
+        file.write_bytes(kept)
+    story.getter.ok("get", "other", other_dest)
+    assert leftovers(other_dest) == ["other-copy.part.journal"], "what belongs to another object's get stays"
+
+
 def test_two_gets_into_one_destination(story: Story) -> None:
     running, _ = story.halted()
     assert story.getter.fails(7, "get", "big", story.dest)["type"] == "DestinationBusy"
