@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,13 +15,18 @@ from engine.bench.initiators import Initiator, OurInitiator, SocketInitiator, Wh
 from engine.bench.process import error_to_json
 from engine.bench.targets import Target, TargetAddress, WheelTarget
 
+Answer = Callable[[dict[str, Any]], Any]
+"""What a question is answered with."""
 
-def _target(kind: str, arguments: dict[str, Any]) -> tuple[Any, Callable[[dict[str, Any]], Any]]:
+
+def _target(kind: str, arguments: dict[str, Any]) -> tuple[object, Any, Answer]:
+    """A target, what the parent is told of it, and the answer to all questions: the processor time used so far."""
     made = WheelTarget(**arguments) if kind == "mooncake" else Target(**arguments)
-    return made.address.to_json(), lambda _: made.address.to_json()
+    return made, made.address.to_json(), lambda _: time.process_time()
 
 
-def _initiator(kind: str, arguments: dict[str, Any]) -> tuple[Any, Callable[[dict[str, Any]], Any]]:
+def _initiator(kind: str, arguments: dict[str, Any]) -> tuple[object, Any, Answer]:
+    """An initiator, nothing to tell, and the answers to what it is to do."""
     target, length = TargetAddress(**arguments["target"]), arguments["length"]
     made: Initiator
     if kind == "socket":
@@ -36,7 +42,7 @@ def _initiator(kind: str, arguments: dict[str, Any]) -> tuple[Any, Callable[[dic
         check(case, question["seed"])
         return None
 
-    return None, answer
+    return made, None, answer
 
 
 def main(arguments: list[str]) -> None:
@@ -52,11 +58,12 @@ def main(arguments: list[str]) -> None:
         answers.flush()
 
     make = {"target": _target, "initiator": _initiator}[role]
-    answer: Callable[[dict[str, Any]], Any] | None = None
+    answer: Answer | None = None
     for line in sys.stdin:
         try:
             if answer is None:
-                hello, answer = make(kind, json.loads(line))
+                # Kept until the end: upstream's engine is gone when nobody holds it.
+                _kept, hello, answer = make(kind, json.loads(line))
                 say({"result": hello})
             else:
                 say({"result": answer(json.loads(line))})

@@ -46,10 +46,12 @@ class Initiator(ABC):
 
     def measure(self, case: Case, seconds: float) -> Measurement:
         """Do it for ``seconds``, or one batch a thread where that takes longer. Raises what a thread raised."""
+        cpu = time.process_time()
         parts = in_threads(case.threads, lambda index: self._thread(case, index * case.batch_bytes, seconds))
+        cpu = time.process_time() - cpu
         # The time until the last thread has ended.
         spent = max(part.seconds for part in parts)
-        whole = Measurement(spent, sum(part.batches for part in parts), sum(part.bytes for part in parts))
+        whole = Measurement(spent, sum(part.batches for part in parts), sum(part.bytes for part in parts), cpu=cpu)
         for part in parts:
             whole.latencies.merge(part.latencies)
         return whole

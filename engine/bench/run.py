@@ -14,7 +14,7 @@ from typing import Any
 
 from engine.bench.cases import Case, Operation
 from engine.bench.process import ANSWER_TIMEOUT, Process
-from engine.bench.statistics import Measurement, median_gbps, median_ratio, merged
+from engine.bench.statistics import Measurement, cpu_per_gb, median_gbps, median_ratio, merged
 from engine.bench.targets import TargetAddress, find
 from engine.engine import P2PHANDSHAKE
 from engine.errors import Refused, UsageError
@@ -93,7 +93,10 @@ class Row:
         return sum(each.bytes for each in self.rounds)
 
     def to_json(self) -> dict[str, Any]:
-        """Bandwidths in decimal GB/s, latencies in microseconds."""
+        """Bandwidths in decimal GB/s, latencies in microseconds, processor time of both sides in seconds.
+
+        Of a target elsewhere the processor time is not known, and left out.
+        """
         latencies = merged(self.rounds)
         return {
             "engine": self.engine.value,
@@ -107,9 +110,32 @@ class Row:
             "seconds": self.seconds,
             "batches": self.batches,
             "bytes": self.bytes,
+            "cpu_seconds_per_gb": cpu_per_gb(self.rounds),
+            "socket_cpu_seconds_per_gb": cpu_per_gb(self.socket) if self.socket else None,
             "rounds_gbps": [each.gbps for each in self.rounds],
             "rounds_socket_gbps": [each.gbps for each in self.socket],
         }
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """The processes of one engine; a target elsewhere is none of ours."""
+
+    initiator: Process
+    target: Process | None
+
+    def verify(self, what: str, case: Case, seed: int) -> None:
+        self.initiator.ask({"do": what, "case": case.to_json(), "seed": seed})
+
+    def measure(self, case: Case, seconds: float) -> Measurement:
+        before = self._target_cpu()
+        question = {"do": "measure", "case": case.to_json(), "seconds": seconds}
+        found = Measurement.from_json(self.initiator.ask(question, timeout=seconds + ANSWER_TIMEOUT))
+        found.cpu += self._target_cpu() - before
+        return found
+
+    def _target_cpu(self) -> float:
+        return float(self.target.ask({})) if self.target is not None else 0.0
 
 
 def run(plan: Plan, note: Callable[[str], None] = lambda _: None) -> Iterator[Row]:
@@ -120,15 +146,12 @@ def run(plan: Plan, note: Callable[[str], None] = lambda _: None) -> Iterator[Ro
     """
     _check(plan)
     with contextlib.ExitStack() as stack:
-        targets = _targets(plan, stack, note)
-        initiators = {
-            kind: _start(
-                stack, "initiator", kind, target=target.to_json(), length=plan.footprint, **_metadata(plan, kind)
-            )
-            for kind, target in targets.items()
-        }
+        pairs = {}
+        for kind, (address, target) in _targets(plan, stack, note).items():
+            arguments = {"target": address.to_json(), "length": plan.footprint, **_metadata(plan, kind)}
+            pairs[kind] = _Pair(_start(stack, "initiator", kind, **arguments), target)
         for number, case in enumerate(plan.cases):
-            yield from _measure(plan, case, initiators, seed=1 + number * 1000)
+            yield from _measure(plan, case, pairs, seed=1 + number * 1000)
 
 
 def _check(plan: Plan) -> None:
@@ -140,15 +163,14 @@ def _check(plan: Plan) -> None:
         raise UsageError(detail=f"from 1 to {MAX_ROUNDS} rounds are possible")
 
 
-def _targets(plan: Plan, stack: contextlib.ExitStack, note: Callable[[str], None]) -> dict[str, TargetAddress]:
-    """The target of each kind of initiator."""
+def _targets(
+    plan: Plan, stack: contextlib.ExitStack, note: Callable[[str], None]
+) -> dict[str, tuple[TargetAddress, Process | None]]:
+    """The target of each kind of initiator, and its process where we start one."""
     kinds = [engine.value for engine in plan.engines]
     if plan.target is None:
-        made = {}
-        for kind in (SOCKET, *kinds):
-            process = _start(stack, "target", kind, length=plan.footprint)
-            made[kind] = TargetAddress(**process.hello)
-        return made
+        started = {kind: _start(stack, "target", kind, length=plan.footprint) for kind in (SOCKET, *kinds)}
+        return {kind: (TargetAddress(**process.hello), process) for kind, process in started.items()}
     found = find(plan.target, plan.metadata_server)
     if found.length < plan.footprint:
         raise UsageError(detail=f"the cases need {plan.footprint} bytes, and {plan.target} has {found.length}")
@@ -156,9 +178,9 @@ def _targets(plan: Plan, stack: contextlib.ExitStack, note: Callable[[str], None
     if writes and not found.ours and not plan.force:
         raise Refused(detail=f"{plan.target} is no bench's target: writing would destroy what is in its memory")
     if found.socket_port:
-        return dict.fromkeys((SOCKET, *kinds), found)
+        return dict.fromkeys((SOCKET, *kinds), (found, None))
     note(f"{plan.target} is no bench's target: there is no socket loop to compare with")
-    return dict.fromkeys(kinds, found)
+    return dict.fromkeys(kinds, (found, None))
 
 
 def _start(stack: contextlib.ExitStack, role: str, kind: str, **arguments: Any) -> Process:
@@ -171,24 +193,19 @@ def _metadata(plan: Plan, kind: str) -> dict[str, str]:
     return {} if kind == SOCKET else {"metadata_server": plan.metadata_server if plan.target else P2PHANDSHAKE}
 
 
-def _measure(plan: Plan, case: Case, initiators: dict[str, Process], seed: int) -> list[Row]:
-    kinds = list(initiators)
-    for kind in kinds:
+def _measure(plan: Plan, case: Case, pairs: dict[str, _Pair], seed: int) -> list[Row]:
+    kinds = list(pairs)
+    for pair in pairs.values():
         if plan.verify:
-            initiators[kind].ask({"do": "verify", "case": case.to_json(), "seed": seed})
+            pair.verify("verify", case, seed)
         if plan.warm_up:
-            _round(initiators[kind], case, plan.warm_up)
+            pair.measure(case, plan.warm_up)
     found: dict[str, list[Measurement]] = {kind: [] for kind in kinds}
     for number in range(plan.rounds):
         turn = number % len(kinds)
         for kind in kinds[turn:] + kinds[:turn]:
-            found[kind].append(_round(initiators[kind], case, plan.duration / plan.rounds))
+            found[kind].append(pairs[kind].measure(case, plan.duration / plan.rounds))
     if plan.verify:
-        for kind in kinds:
-            initiators[kind].ask({"do": "verify_after", "case": case.to_json(), "seed": seed})
+        for pair in pairs.values():
+            pair.verify("verify_after", case, seed)
     return [Row(case, engine, found[engine.value], found.get(SOCKET, [])) for engine in plan.engines]
-
-
-def _round(initiator: Process, case: Case, seconds: float) -> Measurement:
-    question = {"do": "measure", "case": case.to_json(), "seconds": seconds}
-    return Measurement.from_json(initiator.ask(question, timeout=seconds + ANSWER_TIMEOUT))

@@ -68,12 +68,16 @@ class Latencies:
 
 @dataclass(slots=True)
 class Measurement:
-    """What one engine, or the socket loop, did in one round of a case."""
+    """What one engine, or the socket loop, did in one round of a case.
+
+    ``cpu`` is the processor time (seconds) of the initiator's process, and of the target's where that is known.
+    """
 
     seconds: float
     batches: int
     bytes: int
     latencies: Latencies = field(default_factory=Latencies)
+    cpu: float = 0.0
 
     @property
     def gbps(self) -> float:
@@ -87,12 +91,13 @@ class Measurement:
             "batches": self.batches,
             "bytes": self.bytes,
             "latencies": self.latencies.to_json(),
+            "cpu": self.cpu,
         }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Measurement:
         """What ``to_json`` made."""
-        return cls(data["seconds"], data["batches"], data["bytes"], Latencies.from_json(data["latencies"]))
+        return cls(data["seconds"], data["batches"], data["bytes"], Latencies.from_json(data["latencies"]), data["cpu"])
 
 
 def median_gbps(rounds: Iterable[Measurement]) -> float:
@@ -108,6 +113,13 @@ def median_ratio(rounds: Iterable[Measurement], baseline: Iterable[Measurement])
     """
     ratios = [ours.gbps / theirs.gbps for ours, theirs in zip(rounds, baseline, strict=False) if theirs.gbps]
     return statistics.median(ratios) if ratios else None
+
+
+def cpu_per_gb(rounds: Iterable[Measurement]) -> float:
+    """Seconds of processor time for 10**9 bytes, over all rounds; 0 where nothing was moved."""
+    found = list(rounds)
+    moved = sum(each.bytes for each in found)
+    return sum(each.cpu for each in found) / moved * 1e9 if moved else 0.0
 
 
 def merged(rounds: Iterable[Measurement]) -> Latencies:

@@ -31,6 +31,8 @@ def test_ours_against_the_socket_loop() -> None:
         assert 0 < document["p99_us"] <= document["p999_us"]
         assert document["bytes"] == document["batches"] * row.case.batch_bytes
         assert document["seconds"] >= 0.2
+        assert document["cpu_seconds_per_gb"] > 0
+        assert document["socket_cpu_seconds_per_gb"] > 0
 
 
 def mooncake_loads() -> str:

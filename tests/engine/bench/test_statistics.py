@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.bench.statistics import Latencies, Measurement, median_gbps, median_ratio, merged
+from engine.bench.statistics import Latencies, Measurement, cpu_per_gb, median_gbps, median_ratio, merged
 
 
 def latencies(*durations: int) -> Latencies:
@@ -66,7 +66,7 @@ def test_the_histogram_stays_small() -> None:
 
 
 def test_json_brings_everything_back() -> None:
-    before = Measurement(1.5, 3, 3 << 20, latencies(5, 5, 123_456_789))
+    before = Measurement(1.5, 3, 3 << 20, latencies(5, 5, 123_456_789), cpu=0.25)
     after = Measurement.from_json(json.loads(json.dumps(before.to_json())))
     assert after.to_json() == before.to_json()
     assert after.latencies.percentile(50) == 5
@@ -91,3 +91,9 @@ def test_medians_are_over_rounds() -> None:
 def test_merged_latencies_are_of_all_rounds() -> None:
     rounds = [Measurement(1.0, 1, 1, latencies(10)), Measurement(1.0, 1, 1, latencies(30))]
     assert merged(rounds).average == 20
+
+
+def test_processor_time_is_for_a_gigabyte() -> None:
+    rounds = [Measurement(1.0, 1, 10**9, cpu=0.5), Measurement(1.0, 1, 3 * 10**9, cpu=1.5)]
+    assert cpu_per_gb(rounds) == 0.5
+    assert cpu_per_gb([]) == cpu_per_gb([Measurement(1.0, 0, 0, cpu=1.0)]) == 0.0
