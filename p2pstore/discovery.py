@@ -15,7 +15,7 @@ from contextlib import aclosing
 from engine.errors import MooncakeError
 from engine.transports.base import PeerAddress
 from p2pstore import records
-from p2pstore.control.peer_client import Availability, Claims, Offers, PeerClient
+from p2pstore.control.peer_client import Availability, Claims, PeerClient
 from p2pstore.errors import PeerUnreachable, RemoteError, RemoteProtocolError, SecretRefused
 from p2pstore.manifest import Manifest
 from p2pstore.metadata.store import Changed, Removed, Snapshot
@@ -194,15 +194,13 @@ class Discovery:
 
     async def _read(self, record: NodeRecord, names: tuple[str, ...]) -> None:
         peer = peer_address(record)
-        async with aclosing(self._client.availability(record.control, self._manifest, self._pull.had)) as news:  # type: ignore[type-var]
+        async with aclosing(self._client.availability(record.control, self._manifest)) as news:  # type: ignore[type-var]
             async for item in news:
                 if isinstance(item, Availability):
                     source = Source(record.node, peer, item.address, names)
-                    self._pull.add(source, item.have, distance(self._me, record), offers=item.offers)
+                    self._pull.add(source, item.have, distance(self._me, record))
                 elif isinstance(item, Claims):
                     self._pull.claims(record.node, item.chunks)
-                elif isinstance(item, Offers):
-                    self._pull.offers(record.node, item.runs)
                 else:
                     self._pull.has(record.node, item)
 
