@@ -74,7 +74,7 @@ def test_one_receiver_takes_as_long_as_its_link() -> None:
 def test_many_take_little_longer_than_one() -> None:
     outcome = simulate(SMALL)
     assert outcome.percent_of_bound > 40
-    assert outcome.seed_ratio < 2
+    assert outcome.seed_ratio < 3, "twelve receivers, and a seed that sends to each would send twelve times"
 
 
 def test_receivers_bound_their_connections() -> None:
