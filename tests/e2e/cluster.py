@@ -314,9 +314,18 @@ class Cluster:
 
     def etcd(self, name: str = "etcd") -> Etcd:
         """Start an etcd. Agents made from now on use it unless told otherwise; without one, each starts its own."""
-        etcd = Etcd(self, name)
+        attempts = 3  # somebody may be quicker to take a port that was free
+        while True:
+            etcd = Etcd(self, name)
+            try:
+                etcd.start()
+                break
+            except AssertionError:
+                attempts -= 1
+                if not attempts:
+                    raise
+                shutil.rmtree(etcd.directory)
         self.etcds.append(etcd)
-        etcd.start()
         self.metadata = etcd.url
         return etcd
 
