@@ -332,8 +332,7 @@ class Pull:
     def _keep(self, run: range) -> None:
         """Remember and spread what ``had`` holds by now: a peer that asks at once must not be refused."""
         self._destination.keep(run)
-        if not self._over:
-            self._on_chunks(run)
+        self._on_chunks(run)
 
     def _open(self, lane: _Lane) -> None:
         member = lane.member
