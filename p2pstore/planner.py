@@ -12,8 +12,9 @@ an origin only for chunks that no getter has and none is fetching from an origin
 and a claimed chunk counts as if its claimer had it already. A node that starves asks an origin for anything. From
 getters the rarest of a few chunks drawn at random is taken, so that what few have is spread before what all have.
 
-Chunks that are small and adjacent are fetched in one run, so that a thousand tiny files cost tens of requests. A peer
-has a bounded number of requests in flight. A fault costs the peer's own chunks only: they are missing again, and others
+Chunks that are small and adjacent are fetched in one run, so that a thousand tiny files cost tens of requests. With no
+getters about, runs grow until one takes long enough for what each costs beside its bytes not to matter. A peer has a
+bounded number of requests in flight. A fault costs the peer's own chunks only: they are missing again, and others
 bring them. Faults of the peer's making end in a backoff that doubles, wrong bytes in a ban. A run that takes much
 longer than runs take is taken away from its peer when another has it, sooner when nothing else is left to fetch.
 """
@@ -27,7 +28,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from p2pstore.bitmap import Bitmap
-from p2pstore.rarity import Missing
+from p2pstore.rarity import RUN_BYTES, Missing
 
 MAX_REQUESTS = 64
 """Requests in flight at one peer, however small."""
@@ -44,6 +45,14 @@ connections wants one on the wire, and the only peer there is one to follow.
 
 LARGE_WINDOW = 4
 SMALL_WINDOW = 2
+
+LONG_RUN_BYTES = 16 << 20
+QUICK_RUN_SECONDS = 0.05
+SLOW_RUN_SECONDS = 0.2
+"""While there are no getters, runs double after one that was quick, up to the first, and halve after a slow one.
+
+A run's time counts from its request, so those before it in its peer's window count, too.
+"""
 
 STARVING = 2
 """With fewer requests in flight than this altogether, a node asks an origin for what getters have or fetch, too."""
@@ -213,6 +222,7 @@ class Planner:
         self._missing = Missing(had.missing(), lengths, self._random)
         self._now = 0.0
         self._average = 0.0
+        self._run_bytes = RUN_BYTES
 
     @property
     def done(self) -> bool:
@@ -295,13 +305,21 @@ class Planner:
         if peer is None:  # it was given up meanwhile
             return []
         if landed and began < math.inf:
-            weight = AVERAGE_WEIGHT if self._average else 1.0
-            self._average += weight * (self._now - began - self._average)
+            self._took(self._now - began)
         peer.faults = 0
         peer.slow = False
         if self._requests < STARVING:
             return self._fill(self._peers.values())
         return self._fill([peer])
+
+    def _took(self, seconds: float) -> None:
+        """A run arrived so long after it was asked for."""
+        weight = AVERAGE_WEIGHT if self._average else 1.0
+        self._average += weight * (seconds - self._average)
+        if seconds < QUICK_RUN_SECONDS:
+            self._run_bytes = min(2 * self._run_bytes, LONG_RUN_BYTES)
+        elif seconds > SLOW_RUN_SECONDS:
+            self._run_bytes = max(self._run_bytes // 2, RUN_BYTES)
 
     def _have(self, run: range, landed: bool) -> None:  # noqa: FBT001 - private
         """These arrived. What comes late from a peer that left counts only if nobody writes the same place now."""
@@ -397,7 +415,8 @@ class Planner:
             first = self._missing.rarest(only_new=self._getters > 0 and self._requests >= STARVING)
         if first is None:
             return False
-        run = self._missing.take_run(first, peer.have, only_new=peer.origin and self._getters > 0)
+        most = RUN_BYTES if self._getters else self._run_bytes
+        run = self._missing.take_run(first, peer.have, only_new=peer.origin and self._getters > 0, most=most)
         peer.in_flight[run.start] = run
         peer.since[run.start] = self._now
         peer.bytes_in_flight += self._bytes(run)

@@ -42,7 +42,7 @@ from p2pstore.planner import (
 
 log = logging.getLogger(__name__)
 
-SCRATCH_BYTES = 1 << 20
+SCRATCH_BYTES = 1 << 18
 """What a thread receives into, hashes and writes from: larger costs cache, smaller costs calls."""
 
 PIPELINE_BYTES = 4 << 20

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from p2pstore.bitmap import Bitmap
 
 RUN_BYTES = 1 << 20
-"""Adjacent chunks are fetched as one request while together they stay below this."""
+"""Adjacent chunks are fetched as one request while together they stay below this, so that getters soon have some."""
 
 RUN_CHUNKS = 1024
 """And while they are no more than this."""
@@ -83,18 +83,16 @@ class Missing:
                 best = chunk
         return best
 
-    def take_run(self, first: int, have: Bitmap, *, only_new: bool) -> range:
-        """Take ``first``, and the missing chunks around it that are in ``have``, while the run stays small."""
+    def take_run(self, first: int, have: Bitmap, *, only_new: bool, most: int = RUN_BYTES) -> range:
+        """Take ``first``, and the missing chunks around it that are in ``have``, while the run has ``most`` bytes."""
         start = first
         total = self._lengths[first]
-        while self._joins(start - 1, have, only_new) and total + self._lengths[start - 1] <= RUN_BYTES // 2:
+        while self._joins(start - 1, have, only_new) and total + self._lengths[start - 1] <= most // 2:
             start -= 1
             total += self._lengths[start]
         stop = start + 1
         total = self._lengths[start]
-        while (
-            self._joins(stop, have, only_new) and stop - start < RUN_CHUNKS and total + self._lengths[stop] <= RUN_BYTES
-        ):
+        while self._joins(stop, have, only_new) and stop - start < RUN_CHUNKS and total + self._lengths[stop] <= most:
             total += self._lengths[stop]
             stop += 1
         for chunk in range(start, stop):

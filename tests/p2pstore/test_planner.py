@@ -20,8 +20,11 @@ from p2pstore.planner import (
     FAULTS_ALLOWED,
     FEW_PEERS,
     LARGE_WINDOW,
+    LONG_RUN_BYTES,
     MAX_REQUESTS,
     MIN_PATIENCE,
+    QUICK_RUN_SECONDS,
+    SLOW_RUN_SECONDS,
     SMALL_WINDOW,
     STARVING,
     WINDOW_BYTES,
@@ -94,7 +97,7 @@ class Driver:
         assert self.had.isdisjoint(run), "nothing is fetched after it is had"
         assert self.flying.isdisjoint(run), "nothing is fetched twice at once"
         sizes = [self.lengths[c] for c in run]
-        assert len(run) == 1 or sum(sizes) <= RUN_BYTES, "a run of several chunks is small"
+        assert len(run) == 1 or sum(sizes) <= LONG_RUN_BYTES, "a run of several chunks is bounded"
         assert len(run) <= RUN_CHUNKS
         flying = self.in_flight[peer]
         there = sum(self.lengths[c] for r in flying for c in r)
@@ -410,6 +413,36 @@ def test_small_adjacent_chunks_come_in_one_run() -> None:
     actions = made.handle(PeerAdded("p", Bitmap(1000, full=True)))
     assert len(actions) == 1
     assert fetched(actions) == list(range(1000))
+
+
+def run_lengths(seconds: float, *, getter: bool) -> list[int]:
+    """Bytes of each run of an object of 1 MiB chunks, when runs take that long each."""
+    planner = Planner([MIB] * 500, Bitmap(500), seed=1)
+    asked = planner.handle(PeerAdded("origin", bits(500, range(500))))
+    if getter:
+        asked += planner.handle(PeerAdded("getter", bits(500, [])))
+    now, sizes = 0.0, []
+    while asked:
+        fetch = asked.pop(0)
+        assert isinstance(fetch, Fetch)
+        sizes.append(len(fetch.run) * MIB)
+        now += seconds / LARGE_WINDOW
+        asked += planner.handle(Fetched(fetch.peer, fetch.run, now))
+    return sizes
+
+
+def test_runs_grow_while_they_are_quick() -> None:
+    sizes = run_lengths(QUICK_RUN_SECONDS / 2, getter=False)
+    assert sizes[0] == RUN_BYTES
+    assert LONG_RUN_BYTES // 2 < max(sizes) <= LONG_RUN_BYTES
+
+
+def test_runs_stay_short_over_a_slow_network() -> None:
+    assert set(run_lengths(2 * SLOW_RUN_SECONDS, getter=False)) == {RUN_BYTES}
+
+
+def test_runs_stay_short_where_getters_wait_for_them() -> None:
+    assert set(run_lengths(QUICK_RUN_SECONDS / 2, getter=True)) == {RUN_BYTES}
 
 
 @pytest.mark.parametrize(("length", "requests"), [(64 * MIB, LARGE_WINDOW), (MIB, 8), (600 * KIB, 14)])
