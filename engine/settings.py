@@ -14,11 +14,8 @@ from typing import Any
 from engine import mooncake_json
 from engine.errors import BadConfig
 from engine.mooncake_json import MooncakeJson
-from engine.variables import PROGRAM_VARIABLES, VARIABLES, Variable
+from engine.variables import CONFIG_PATH, PROGRAM_VARIABLES, VARIABLES, Variable
 from engine.wire import LATEST_VERSION
-
-CONFIG_PATH = "MOONCAKE_CONFIG_PATH"
-"""The variable that names ``mooncake.json``."""
 
 DEFAULT_ORIGIN = "default"
 
@@ -105,14 +102,6 @@ class EngineSettings:
 
 DEFAULT_PORTS = (15000, 17000)
 """Upstream's bounds of the ports, which count here once one of the two is set."""
-
-
-def concerns(environ: Mapping[str, str]) -> bool:
-    """Whether an environment says anything to the engine; cheap."""
-    return any(name in environ for name in _NAMES)
-
-
-_NAMES = frozenset({CONFIG_PATH, *(each.name for each in (*PROGRAM_VARIABLES, *VARIABLES) if each.field)})
 
 
 def _absolute(text: str, cwd: Path | None) -> Path:

@@ -7,10 +7,13 @@ those of upstream's ``config.cpp`` and ``tcp_transport.cpp``, unless a default i
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+CONFIG_PATH = "MOONCAKE_CONFIG_PATH"
+"""The variable that names ``mooncake.json``."""
 
 
 @dataclass(frozen=True)
@@ -219,7 +222,7 @@ VARIABLES: tuple[Variable, ...] = (
 """Every variable of upstream's documentation and of its transfer engine's table."""
 
 PROGRAM_VARIABLES: tuple[Variable, ...] = (
-    Variable("MOONCAKE_CONFIG_PATH", "program", "names `mooncake.json`; see below", used=True),
+    Variable(CONFIG_PATH, "program", "names `mooncake.json`; see below", used=True),
     Variable("MOONCAKE_TE_META_DATA_SERVER", "program", "as `metadata_server` of mooncake.json", "metadata_server"),
     Variable("MOONCAKE_LOCAL_HOSTNAME", "program", "as `local_hostname` of mooncake.json", "local_hostname"),
     Variable("MOONCAKE_PROTOCOL", "program", "as `protocol` of mooncake.json", "protocol"),
@@ -232,3 +235,10 @@ PROGRAM_VARIABLES: tuple[Variable, ...] = (
     Variable("MOONCAKE_TENANT_ID", "program", "Mooncake Store's"),
 )
 """What upstream's Python programs read instead of mooncake.json."""
+
+_NAMES = frozenset({CONFIG_PATH, *(each.name for each in (*PROGRAM_VARIABLES, *VARIABLES) if each.field)})
+
+
+def concerns(environ: Mapping[str, str]) -> bool:
+    """Whether an environment says anything to the engine. Cheap: no more than this module is needed to know."""
+    return any(name in environ for name in _NAMES)

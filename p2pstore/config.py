@@ -338,7 +338,7 @@ def _current_directory() -> Path:
 
 
 def _upstream(environ: Mapping[str, str], cwd: Path) -> list[Given]:
-    from engine.settings import concerns  # noqa: PLC0415 - most machines are not told anything there
+    from engine.variables import concerns  # noqa: PLC0415 - most machines are not told anything there
 
     if not concerns(environ):
         return []

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from engine.errors import BadConfig
-from engine.settings import EngineSettings, concerns
-from engine.variables import PROGRAM_VARIABLES, VARIABLES
+from engine.settings import EngineSettings
+from engine.variables import PROGRAM_VARIABLES, VARIABLES, concerns
 
 ROOT = Path(__file__).resolve().parents[2]
 
