@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from engine.transports.base import Sink
+from engine.transports.base import CloningSink, Sink
 
 BURST_SECONDS = 0.05
 """What may be sent at once after a pause: so much time's worth."""
@@ -83,3 +83,7 @@ class LimitedSink:
         """See ``Sink.filled``."""
         self._sink.filled(count)
         self._limit.spend(count)
+
+    def clone(self, descriptor: int, offset: int, remaining: int) -> int:
+        """See ``CloningSink.clone``; no byte is moved, so the limit has no say."""
+        return self._sink.clone(descriptor, offset, remaining) if isinstance(self._sink, CloningSink) else 0

@@ -25,7 +25,7 @@ from p2pstore.errors import (
     StorageError,
     UsageError,
 )
-from p2pstore.files import remove, rename_new, rename_over, sync_files, sync_path, words
+from p2pstore.files import clone_range, remove, rename_new, rename_over, sync_files, sync_path, words
 from p2pstore.hashing import hasher
 from p2pstore.journal import Journal, is_for
 from p2pstore.manifest import Chunk, Manifest
@@ -62,6 +62,7 @@ class FileDestination:
         self.part = path.with_name(path.name + SUFFIX)
         self.verified = Bitmap(manifest.chunks)
         self.new_hasher = hasher(manifest.hash)
+        self.clones = True  # until the file system says that it cannot
         _check_parent(path)
         journal = path.with_name(path.name + JOURNAL_SUFFIX)
         if os.path.lexists(self.part) and not os.path.lexists(journal) and not force:
@@ -255,13 +256,38 @@ class RunSink:
         """Hash and write what arrived. Raises ``Mismatch`` or ``StorageError``."""
         data = self._scratch[:count]
         self._hashed.update(data)
-        at = self._chunk.file_offset + self._done
+        at = self._at
         try:
             written = os.pwrite(self._descriptor, data, at)
             while written < count:
                 written += os.pwrite(self._descriptor, data[written:], at + written)
         except OSError as error:
             raise StorageError(path=self._destination.part, detail=words(error)) from None
+        self._advance(count)
+
+    def clone(self, descriptor: int, offset: int, remaining: int) -> int:
+        """See ``CloningSink.clone``: up to the end of the chunk. What is hashed is what now lies in our own file."""
+        destination = self._destination
+        count = min(self._chunk.length - self._done, remaining)
+        if not destination.clones:
+            return 0
+        if not clone_range(descriptor, offset, count, self._descriptor, self._at):
+            destination.clones = False
+            return 0
+        path = str(destination.file_path(self._file))
+        try:
+            hash_range(self._descriptor, self._at, count, self._hashed.update, self._scratch, path)
+        except SourceChanged as error:  # our own file was cut short by somebody
+            raise StorageError(path=path, detail=error.fields["detail"]) from None
+        self._advance(count)
+        return count
+
+    @property
+    def _at(self) -> int:
+        """Where the next byte goes, in its file."""
+        return self._chunk.file_offset + self._done
+
+    def _advance(self, count: int) -> None:
         self._done += count
         if self._done == self._chunk.length:
             if self._hashed.digest() != self._chunk.digest:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from engine.errors import AddressError, SourceChanged
 from engine.joined import JoinedBuffer
-from engine.memory import Buffer, FilesBuffer
+from engine.memory import Buffer, FileRun, FilesBuffer
 from engine.segment_server import SegmentServer
 from p2pstore.bitmap import Bitmap
 from p2pstore.catalog import Catalog, Holding
@@ -89,6 +89,17 @@ class Holdings:
         except (AddressError, SourceChanged):
             return False
         return True
+
+    def file_run(self, digest: str, offset: int, length: int) -> FileRun | None:
+        """A descriptor of the file that holds the first of these bytes of a replica; None where there is none."""
+        replica = self.replicas.get(digest)
+        if replica is None or not replica.address:
+            return None
+        try:
+            with self._engine.lease(replica.address + offset, length) as lease:
+                return lease.buffer.file_run(lease.offset, length)
+        except (AddressError, SourceChanged):
+            return None
 
     async def restore(self) -> list[Holding]:
         """Serve again what the catalog says; give up, with a line in the log, what is no longer what it was.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 
 class Sink(Protocol):
@@ -19,6 +19,14 @@ class Sink(Protocol):
 
     def filled(self, count: int) -> None:
         """The first ``count`` bytes of the last buffer now hold data. May raise; the channel is then closed."""
+
+
+@runtime_checkable
+class CloningSink(Sink, Protocol):
+    """A sink that can share blocks with a file on the same file system, where a copy would only double them."""
+
+    def clone(self, descriptor: int, offset: int, remaining: int) -> int:
+        """Take the next bytes from ``offset`` of a file: how many; 0 where they must be copied. May raise."""
 
 
 @dataclass(frozen=True, slots=True)
