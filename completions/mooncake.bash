@@ -24,7 +24,7 @@ _mooncake() {
     for ((i = 1; i < COMP_CWORD; i++)); do
         word=${COMP_WORDS[i]}
         case $word in
-            --home | --metadata | --config | --name | --chunk-size | --hash | --transport | --peer | --listen | --node | --upload-limit | --download-limit | --upload | --download | -n | --lines | --nic-priority-matrix | --store | --expire | --target | --operation | --block-size | --batch-size | --threads | --duration | --warm-up | --rounds | --engine | --csv | --plot | --metadata-server | --mode | --local-hostname | --buffer-size | --receivers | --size | --rate | --slow | --kill-seed-after | --restart-one | --directory | --latency | --zones | --zone-rate | --zone-latency | --sources | --seed-listeners | --slots | --arrivals | --deaths | --random-seed | --prefix)
+            --home | --metadata | --config | --name | --chunk-size | --hash | --transport | --peer | --listen | --node | --upload-limit | --download-limit | --upload | --download | -n | --lines | --nic-priority-matrix | --store | --expire | --target | --operation | --block-size | --batch-size | --threads | --duration | --warm-up | --rounds | --engine | --csv | --plot | --metadata-server | --mode | --local-hostname | --buffer-size | --receivers | --size | --rate | --slow | --kill-seed-after | --restart-one | --directory | --latency | --zones | --zone-rate | --zone-latency | --sources | --slots | --arrivals | --deaths | --random-seed | --prefix)
                 ((i + 1 == COMP_CWORD)) && value=$word
                 ((i++))
                 [[ $word == --home && $i -lt $COMP_CWORD ]] && home=${COMP_WORDS[i]/#\~\//$HOME/}
@@ -86,7 +86,6 @@ _mooncake() {
         --zone-rate) :; return 0 ;;
         --zone-latency) :; return 0 ;;
         --sources) :; return 0 ;;
-        --seed-listeners) :; return 0 ;;
         --slots) :; return 0 ;;
         --arrivals) :; return 0 ;;
         --deaths) :; return 0 ;;
@@ -117,7 +116,7 @@ _mooncake() {
             'bench') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'bench transfer') _mooncake_reply -W "--target --operation --block-size --batch-size --threads --duration --warm-up --rounds --engine --verify --csv --plot --metadata-server --mode --local-hostname --buffer-size --insecure --force --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'bench broadcast') _mooncake_reply -W "--receivers --size --chunk-size --rate --slow --kill-seed-after --restart-one --directory --plot --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
-            'bench simulate') _mooncake_reply -W "--receivers --size --chunk-size --rate --latency --zones --zone-rate --zone-latency --sources --seed-listeners --slots --slow --arrivals --deaths --kill-seed-after --random-seed --plot --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'bench simulate') _mooncake_reply -W "--receivers --size --chunk-size --rate --latency --zones --zone-rate --zone-latency --sources --slots --slow --arrivals --deaths --kill-seed-after --random-seed --plot --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'etcd') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'etcd inspect') _mooncake_reply -W "--prefix --no-probe --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'etcd gc') _mooncake_reply -W "--prefix --dry-run --yes --unreachable --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;

@@ -12,7 +12,7 @@ function __mooncake_where
             continue
         end
         switch $word
-            case --home --metadata --config --name --chunk-size --hash --transport --peer --listen --node --upload-limit --download-limit --upload --download -n --lines --nic-priority-matrix --store --expire --target --operation --block-size --batch-size --threads --duration --warm-up --rounds --engine --csv --plot --metadata-server --mode --local-hostname --buffer-size --receivers --size --rate --slow --kill-seed-after --restart-one --directory --latency --zones --zone-rate --zone-latency --sources --seed-listeners --slots --arrivals --deaths --random-seed --prefix
+            case --home --metadata --config --name --chunk-size --hash --transport --peer --listen --node --upload-limit --download-limit --upload --download -n --lines --nic-priority-matrix --store --expire --target --operation --block-size --batch-size --threads --duration --warm-up --rounds --engine --csv --plot --metadata-server --mode --local-hostname --buffer-size --receivers --size --rate --slow --kill-seed-after --restart-one --directory --latency --zones --zone-rate --zone-latency --sources --slots --arrivals --deaths --random-seed --prefix
                 set skip 1
             case '-*'
             case '*'
@@ -151,7 +151,6 @@ complete -c mooncake -n '__mooncake_in "bench simulate"' -l 'zones' -x -d 'Zones
 complete -c mooncake -n '__mooncake_in "bench simulate"' -l 'zone-rate' -x -d 'Each zone\'s link to the others, both ways [default: no limit].'
 complete -c mooncake -n '__mooncake_in "bench simulate"' -l 'zone-latency' -x -d 'What comes on top between zones.'
 complete -c mooncake -n '__mooncake_in "bench simulate"' -l 'sources' -x -d 'Peers that a node gets from, besides the seed.'
-complete -c mooncake -n '__mooncake_in "bench simulate"' -l 'seed-listeners' -x -d 'Receivers that the seed serves; 0 is all.'
 complete -c mooncake -n '__mooncake_in "bench simulate"' -l 'slots' -x -d 'Sends that a node has under way at once.'
 complete -c mooncake -n '__mooncake_in "bench simulate"' -l 'slow' -x -d 'Give so many receivers another rate.'
 complete -c mooncake -n '__mooncake_in "bench simulate"' -l 'arrivals' -x -d 'Time over which the receivers come.'

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from typing import Generic, TypeVar
 
-SLOTS = 4
+SLOTS = 8
 """Sends at once: enough for several cores to fill a fast network, few enough to finish one after the other."""
 
 LARGE_BYTES = 256 * 1024

@@ -8,25 +8,34 @@ breaks takes its source out of the pull, and tries again as long as the holder s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import random
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 
 from engine.errors import MooncakeError
 from engine.transports.base import PeerAddress
 from p2pstore import records
-from p2pstore.control.peer_client import Availability, Claims, PeerClient
-from p2pstore.errors import PeerUnreachable, RemoteError, RemoteProtocolError, SecretRefused
+from p2pstore.control.peer_client import Availability, PeerClient
+from p2pstore.errors import PeerBusy, PeerUnreachable, RemoteError, RemoteProtocolError, SecretRefused
 from p2pstore.manifest import Manifest
 from p2pstore.metadata.store import Changed, Removed, Snapshot
 from p2pstore.pull import Pull, Source
-from p2pstore.records import NodeRecord
+from p2pstore.records import NodeRecord, ReplicaRecord
 from p2pstore.registry import Registry
+from p2pstore.replica import Shared
 
 log = logging.getLogger(__name__)
 
 MAX_SOURCES = 16
 """Peers that one pull is connected to at once; others wait until one leaves."""
+
+MAX_COMPLETE = 2
+"""Of these, so many that are listed as complete are tried first, so that somebody has what a newcomer lacks."""
+
+NEAR_SAMPLE = 64
+"""Of so many holders, drawn at random, those near by are tried next, for up to half of the places."""
 
 FIRST_RETRY_SECONDS = 0.5
 LAST_RETRY_SECONDS = 5.0
@@ -73,10 +82,12 @@ class Discovery:
         registry: Registry | None,
         peers: Sequence[str],
         transports: Callable[[PeerAddress], tuple[str, ...]],
+        seeds: bool = True,
     ) -> None:
         """``registry`` is watched unless None; ``peers`` are control addresses given by the user.
 
         ``transports`` names the transports to try for a peer, the best first; none means that it is not used.
+        ``seeds``: what is got is passed on.
         """
         self.last_fault: MooncakeError | None = None
         self._pull = pull
@@ -86,10 +97,14 @@ class Discovery:
         self._registry = registry
         self._peers = peers
         self._transports = transports
+        self._seeds = seeds
+        self._listening: dict[str, tuple[str, str]] = {}  # node: its control address, and what it knows us by
+        self._asking: set[asyncio.Task[None]] = set()
         self._feeds: dict[str, asyncio.Task[None]] = {}
         self._kick: dict[str, asyncio.Event] = {}
         self._banned: set[str] = set()
         self._out_of_reach: set[str] = set()
+        self._busy: set[str] = set()
         self._places = asyncio.Semaphore(MAX_SOURCES)
         self._loop = asyncio.get_running_loop()
 
@@ -97,6 +112,11 @@ class Discovery:
     def candidates(self) -> int:
         """Holders that are known, not banned, and within reach of a transport."""
         return len(self._feeds.keys() - self._banned - self._out_of_reach)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a holder that was reached has all the getters that it can bear, and may have a place soon."""
+        return bool(self._busy)
 
     def dropped(self, node: str, banned: bool) -> None:  # noqa: FBT001 - the pull's callback
         """The planner gave a source up: forget it when banned, else begin its feed anew. Any thread."""
@@ -108,6 +128,26 @@ class Discovery:
         if node in self._kick:
             self._kick[node].set()
 
+    def ask(self, node: str, count: int, done: Sequence[range]) -> None:
+        """Ask a source for offers, and hand what it answers to the pull. Any thread."""
+        self._loop.call_soon_threadsafe(self._on_ask, node, count, done)
+
+    def _on_ask(self, node: str, count: int, done: Sequence[range]) -> None:
+        asking = asyncio.create_task(self._ask(node, count, done), name=f"offers of {node}")
+        self._asking.add(asking)
+        asking.add_done_callback(self._asking.discard)
+
+    async def _ask(self, node: str, count: int, done: Sequence[range]) -> None:
+        runs: list[range] = []
+        over = False
+        control, listener = self._listening.get(node, ("", ""))
+        try:
+            if control:
+                runs, over = await self._client.offers(control, self._manifest, listener, count, done)
+        except MooncakeError as error:
+            log.info("%s", error)  # its feed finds out what is the matter
+        self._pull.offered(node, runs, over)
+
     async def run(self) -> None:
         """Find sources, for ever."""
         try:
@@ -118,7 +158,7 @@ class Discovery:
             else:
                 await asyncio.Event().wait()
         finally:
-            feeds = list(self._feeds.values())
+            feeds = [*self._feeds.values(), *self._asking]
             for feed in feeds:
                 feed.cancel()
             await asyncio.gather(*feeds, return_exceptions=True)
@@ -128,15 +168,29 @@ class Discovery:
         async with aclosing(registry.store.watch(prefix)) as events:  # type: ignore[type-var]
             async for event in events:
                 if isinstance(event, Snapshot):
-                    now = {item.key[len(prefix) :] for item in event.items}
-                    for node in set(self._feeds) - now - set(self._peers):
+                    now = {item.key[len(prefix) :]: records.decode(ReplicaRecord, item.value) for item in event.items}
+                    for node in self._feeds.keys() - now.keys() - set(self._peers):
                         self._end(node)
-                    for node in now:
+                    complete = [node for node, record in now.items() if record and record.state == "complete"]
+                    for node in await self._order(list(now), complete, registry):
                         self._begin(node, "")
                 elif isinstance(event, Changed):
                     self._begin(event.item.key[len(prefix) :], "")
                 elif isinstance(event, Removed):
                     self._end(event.key[len(prefix) :])
+
+    async def _order(self, nodes: list[str], complete: list[str], registry: Registry) -> list[str]:
+        """Nodes in the order in which to try them: at random, but for a few that have everything, and those near by."""
+        shuffled = random.sample(nodes, len(nodes))
+        if len(nodes) <= MAX_SOURCES:
+            return shuffled
+        first = random.sample(complete, min(MAX_COMPLETE, len(complete)))
+        found: dict[str, NodeRecord] = {}
+        with contextlib.suppress(MooncakeError):
+            found = await registry.nodes(shuffled[:NEAR_SAMPLE])
+        near = sorted(found, key=lambda node: distance(self._me, found[node]))
+        first += [node for node in near if distance(self._me, found[node]) < ELSEWHERE][: MAX_SOURCES // 2]
+        return list(dict.fromkeys(first + shuffled))
 
     def _begin(self, node: str, control: str) -> None:
         if node != self._me.node and node not in self._feeds:
@@ -146,6 +200,7 @@ class Discovery:
     def _end(self, node: str) -> None:
         feed = self._feeds.pop(node, None)
         self._kick.pop(node, None)
+        self._busy.discard(node)
         if feed is not None:
             feed.cancel()
 
@@ -159,12 +214,16 @@ class Discovery:
                 async with self._places:
                     began = self._loop.time()
                     await self._follow(node, control, kick)
+            except PeerBusy as error:
+                self._busy.add(node)
+                log.info("%s", error)
             except MooncakeError as error:
+                self._busy.discard(node)
                 self.last_fault = error
                 log.info("%s", error)
             if self._loop.time() - began > LAST_RETRY_SECONDS:
                 pause = FIRST_RETRY_SECONDS  # it served for a while
-            await asyncio.sleep(pause)
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - so that not all come back at once
             pause = min(2 * pause, LAST_RETRY_SECONDS)
 
     async def _follow(self, node: str, control: str, kick: asyncio.Event) -> None:
@@ -190,17 +249,21 @@ class Discovery:
             reading.cancel()
             kicked.cancel()
             await asyncio.gather(reading, kicked, return_exceptions=True)
+            self._listening.pop(record.node, None)
             self._pull.remove(record.node)
 
     async def _read(self, record: NodeRecord, names: tuple[str, ...]) -> None:
         peer = peer_address(record)
-        async with aclosing(self._client.availability(record.control, self._manifest)) as news:  # type: ignore[type-var]
+        stream = self._client.availability(record.control, self._manifest, seeds=self._seeds)
+        async with aclosing(stream) as news:  # type: ignore[type-var]
             async for item in news:
                 if isinstance(item, Availability):
                     source = Source(record.node, peer, item.address, names)
-                    self._pull.add(source, item.have, distance(self._me, record))
-                elif isinstance(item, Claims):
-                    self._pull.claims(record.node, item.chunks)
+                    self._listening[record.node] = record.control, item.listener
+                    self._busy.clear()
+                    self._pull.add(source, item.have, distance(self._me, record), item.shared)
+                elif isinstance(item, Shared):
+                    self._pull.shared(record.node, item.shared)
                 else:
                     self._pull.has(record.node, item)
 

@@ -26,6 +26,7 @@
     │   ├── BadManifest               4   a manifest that is not what its digest says, or unsafe
     │   ├── TransferFailed            5   (engine)
     │   ├── PeerHasNot                5   a peer that no longer holds the object
+    │   ├── PeerBusy                  5   a peer that as many get from as it can bear
     │   └── RangeRefused              7   (engine)
     ├── NoLivePeer                    5   nobody who holds the object answers
     ├── AgentUnreachable              5   the agent is there and does not answer
@@ -99,6 +100,7 @@ __all__ = [
     "ObjectNotFound",
     "PartialResult",
     "PathNotFound",
+    "PeerBusy",
     "PeerHasNot",
     "PeerStalled",
     "PeerUnreachable",
@@ -191,6 +193,12 @@ class PeerHasNot(RemoteError):
     """A peer answers, and no longer holds the object."""
 
     sentence = "peer {peer} does not hold {what}"
+
+
+class PeerBusy(RemoteError):
+    """A peer has as many listeners as it can bear; it may have fewer soon."""
+
+    sentence = "peer {peer} has all the getters that it can bear"
 
 
 class NoLivePeer(MooncakeError):

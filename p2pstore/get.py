@@ -210,7 +210,7 @@ class Get:
     async def _pull(self, destination: FileDestination, replica: Replica | None, result: GetResult) -> None:
         work = PullWork(self._node, self._resolved, self._request.name, self._request.transport, self._emit)
         on_chunks = replica.landed if replica is not None else _nobody_listens
-        await work.run(destination, on_chunks, replica.claimed if replica is not None else _nobody_listens)
+        await work.run(destination, on_chunks, seeds=replica is not None)
         result.bytes_pulled = work.pull.bytes_pulled
         result.peers = work.pull.bytes_by_node
         result.transport = ",".join(sorted(work.pull.bytes_by_transport))

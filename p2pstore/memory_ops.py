@@ -68,7 +68,7 @@ async def get_into(
     reused = sum(manifest.chunk(c).length for c in destination.verified)
     work = PullWork(node, resolved, name, transport, _ignore)
     if not destination.verified.full:
-        await work.run(destination, _ignore, _ignore)
+        await work.run(destination, _ignore, seeds=False)
     pulled = work.pull.bytes_pulled if manifest.size > reused else 0
     return {
         "name": name,

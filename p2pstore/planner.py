@@ -7,10 +7,10 @@ A chunk is *missing*, *in flight* at one peer, or *had*; only a verified chunk i
 correct and never back.
 
 **Spreading.** Peers are *origins*, which had everything when they came, and *getters*, which have a part and get more.
-What an origin sends twice it could have sent once, for the getters to pass on. So while there are getters, a node asks
-an origin only for chunks that no getter has and none is fetching from an origin: those that fetch say so (*claims*),
-and a claimed chunk counts as if its claimer had it already. A node that starves asks an origin for anything. From
-getters the rarest of a few chunks drawn at random is taken, so that what few have is spread before what all have.
+What an origin sends twice it could have sent once, for the getters to pass on. So an origin that several get from
+(which is *shared*) deals: it is asked for *offers*, and only for the runs that it offers, until it has nothing more to
+offer. A node that stays hungry asks an origin for anything. From getters the rarest of a few chunks drawn at random is
+taken, so that what few have is spread before what all have.
 
 Chunks that are small and adjacent are fetched in one run, so that a thousand tiny files cost tens of requests. With no
 getters about, runs grow until one takes long enough for what each costs beside its bytes not to matter. A peer has a
@@ -23,11 +23,28 @@ from __future__ import annotations
 
 import math
 import random
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 
 from p2pstore.bitmap import Bitmap
+from p2pstore.planner_events import (
+    Action,
+    Ask,
+    Cancel,
+    Drop,
+    Event,
+    Failed,
+    Fault,
+    Fetch,
+    Fetched,
+    Offered,
+    PeerAdded,
+    PeerGone,
+    PeerHas,
+    PeerShared,
+    Tick,
+)
 from p2pstore.rarity import RUN_BYTES, Missing
 
 MAX_REQUESTS = 64
@@ -36,15 +53,13 @@ MAX_REQUESTS = 64
 WINDOW_BYTES = 8 << 20
 """Bytes in flight, shared between the peers: as long as a peer's share is not full, it is asked for more."""
 
-FEW_PEERS = 2
-"""Up to so many peers, each has ``LARGE_WINDOW`` requests in flight, however large; ``SMALL_WINDOW`` with more.
+WINDOW_REQUESTS = 16
+MOST_EACH = 4
+"""Requests in flight, however large, shared between the peers; and the most that one peer's share comes to.
 
 What is asked of one peer is not asked of another that might be idle sooner, so the fewer the better; but each of two
 connections wants one on the wire, and the only peer there is one to follow.
 """
-
-LARGE_WINDOW = 4
-SMALL_WINDOW = 2
 
 LONG_RUN_BYTES = 16 << 20
 QUICK_RUN_SECONDS = 0.05
@@ -54,8 +69,15 @@ SLOW_RUN_SECONDS = 0.2
 A run's time counts from its request, so those before it in its peer's window count, too.
 """
 
-STARVING = 2
-"""With fewer requests in flight than this altogether, a node asks an origin for what getters have or fetch, too."""
+OFFERS = 2
+"""Runs that a shared origin has offered and that have not arrived: with fewer, it is asked for more."""
+
+MAX_DONE = 256
+"""Runs that one ``Ask`` tells of."""
+
+HUNGRY = 2
+HUNGRY_SECONDS = 2.0
+"""With fewer requests in flight than the first for longer than the second, a node asks a shared origin for anything."""
 
 DRAWN = 8
 """Chunks that a getter has which are drawn at random, to take the rarest of."""
@@ -79,115 +101,6 @@ BACKOFF_SECONDS = 0.5
 """After a first fault; each further one in a row doubles it."""
 
 
-class Fault(Enum):
-    """Why a fetch failed, as far as it matters here."""
-
-    LOST = "lost"
-    """The connection broke, stalled or was refused: try again later."""
-
-    CORRUPT = "corrupt"
-    """The bytes did not match their hash: never again."""
-
-    SLOW = "slow"
-    """It was cancelled: the peer may go on, with one request at a time until it delivers."""
-
-    UNTRIED = "untried"
-    """It was never sent, or lost with another's fault: not counted."""
-
-    GONE = "gone"
-    """The peer no longer serves the object: not before it is added anew."""
-
-
-@dataclass(frozen=True)
-class PeerAdded:
-    """A peer is there. ``distance``: 0 this host, 1 this zone, 2 elsewhere; nearer ones are asked first."""
-
-    peer: str
-    have: Bitmap
-    distance: int = 2
-
-
-@dataclass(frozen=True)
-class PeerHas:
-    """A peer has more chunks."""
-
-    peer: str
-    chunks: Sequence[int]
-
-
-@dataclass(frozen=True)
-class PeerClaims:
-    """A peer is fetching these from an origin, and will have them soon."""
-
-    peer: str
-    chunks: Sequence[int]
-
-
-@dataclass(frozen=True)
-class PeerGone:
-    """A peer left; whatever it was sending is lost."""
-
-    peer: str
-
-
-@dataclass(frozen=True)
-class Fetched:
-    """A run arrived, and every hash matched."""
-
-    peer: str
-    run: range
-    now: float = 0.0
-
-
-@dataclass(frozen=True)
-class Failed:
-    """A run did not arrive; the first ``kept`` chunks of it did, and matched."""
-
-    peer: str
-    run: range
-    fault: Fault
-    now: float
-    kept: int = 0
-
-
-@dataclass(frozen=True)
-class Tick:
-    """Time went on."""
-
-    now: float
-
-
-Event = PeerAdded | PeerHas | PeerClaims | PeerGone | Fetched | Failed | Tick
-
-
-@dataclass(frozen=True)
-class Fetch:
-    """Ask a peer for a run of adjacent chunks. ``claim``: tell the others, so that they need not ask the origin too."""
-
-    peer: str
-    run: range
-    claim: bool = False
-
-
-@dataclass(frozen=True)
-class Cancel:
-    """Wait for a run no longer, and answer with ``Failed`` and ``Fault.SLOW``, unless it just arrived."""
-
-    peer: str
-    run: range
-
-
-@dataclass(frozen=True)
-class Drop:
-    """Do not talk to the peer any more; ``banned`` when it sent wrong bytes."""
-
-    peer: str
-    banned: bool
-
-
-Action = Fetch | Cancel | Drop
-
-
 @dataclass
 class _Peer:
     name: str
@@ -195,7 +108,14 @@ class _Peer:
     distance: int
     origin: bool
     candidates: list[int] = field(default_factory=list)  # of a getter: what it has that may be missing here
-    claims: set[int] = field(default_factory=set)
+    shared: bool = False
+    over: bool = False  # of an origin: it has offered everything
+    asking: bool = False
+    ask_after: float = 0.0
+    offered: deque[range] = field(default_factory=deque)  # not yet asked for
+    accepted: dict[range, range] = field(default_factory=dict)  # runs in flight: the offers that they come from
+    extra: set[range] = field(default_factory=set)  # runs in flight that a shared origin did not offer
+    done: list[range] = field(default_factory=list)  # to be told with the next Ask
     in_flight: dict[int, range] = field(default_factory=dict)
     since: dict[int, float] = field(default_factory=dict)  # when each run was asked for; infinite once cancelled
     slow: bool = False
@@ -219,6 +139,8 @@ class Planner:
         self._peers: dict[str, _Peer] = {}
         self._getters = 0
         self._requests = 0
+        self._extra = 0  # of these, asked of a shared origin unoffered
+        self._fed = 0.0
         self._missing = Missing(had.missing(), lengths, self._random)
         self._now = 0.0
         self._average = 0.0
@@ -246,29 +168,39 @@ class Planner:
 
     def handle(self, event: Event) -> list[Action]:
         """Take an event; return what to do now."""
-        if isinstance(event, Tick):
-            self._now = max(self._now, event.now)
-            return self._cancel_slow() + self._fill(self._peers.values())
         if isinstance(event, PeerAdded):
             return self._add(event)
+        if isinstance(event, (Tick, Fetched, Failed)):
+            self._time(event.now)
+        if isinstance(event, Tick):
+            return self._cancel_slow() + self._fill(self._peers.values())
         peer = self._peers.get(event.peer)
         if isinstance(event, Fetched):
-            self._now = max(self._now, event.now)
             return self._fetched(peer, event.run)
         if isinstance(event, Failed):
             return self._failed(peer, event)
-        if peer is None:
-            return []
+        return [] if peer is None else self._news(peer, event)
+
+    def _time(self, now: float) -> None:
+        self._now = max(self._now, now)
+        if self._requests - self._extra >= HUNGRY or not self._fed:
+            self._fed = self._now
+
+    def _news(self, peer: _Peer, event: PeerHas | PeerShared | Offered | PeerGone) -> list[Action]:
+        if isinstance(event, PeerGone):
+            self._remove(peer)
+            return self._fill(self._peers.values())
         if isinstance(event, PeerHas):
             self._has(peer, event.chunks)
-            return self._fill([peer])
-        if isinstance(event, PeerClaims):
-            fresh = [c for c in event.chunks if c not in peer.have and c not in peer.claims]
-            peer.claims.update(fresh)
-            self._missing.spread(fresh, 1)
-            return []
-        self._remove(peer)
-        return self._fill(self._peers.values())
+        elif isinstance(event, PeerShared):
+            peer.shared = event.shared
+        else:
+            peer.asking = False
+            peer.over = event.over
+            peer.offered.extend(event.runs)
+            if not event.runs:
+                peer.ask_after = self._now + BACKOFF_SECONDS
+        return self._fill([peer])
 
     def _add(self, event: PeerAdded) -> list[Action]:
         if event.peer in self.banned:
@@ -278,6 +210,7 @@ class Planner:
             origin = event.have.full
             peer = self._peers[event.peer] = _Peer(event.peer, Bitmap(len(event.have)), event.distance, origin)
             self._getters += not origin
+        peer.shared = event.shared
         self._has(peer, event.have)
         return self._fill([peer])
 
@@ -285,30 +218,32 @@ class Planner:
         fresh = [c for c in chunks if peer.have.add(c)]
         if not peer.origin:
             peer.candidates += (c for c in fresh if c not in self.had)
-            self._missing.spread((c for c in fresh if c not in peer.claims), 1)
-        peer.claims.difference_update(fresh)
+            self._missing.spread(fresh, 1)
 
     def _remove(self, peer: _Peer) -> None:
         del self._peers[peer.name]
         self._getters -= not peer.origin
         if not peer.origin:
             self._missing.spread(peer.have, -1)
-        self._missing.spread(peer.claims, -1)
         for run in peer.in_flight.values():
             self._return(run)
         self._requests -= len(peer.in_flight)
+        self._extra -= len(peer.extra)
 
     def _fetched(self, peer: _Peer | None, run: range) -> list[Action]:
         began = peer.since.get(run.start, math.inf) if peer else math.inf
+        offer = peer.accepted.get(run) if peer else None
         landed = peer is not None and self._land(peer, run)
         self._have(run, landed)
         if peer is None:  # it was given up meanwhile
             return []
         if landed and began < math.inf:
             self._took(self._now - began)
+        if offer is not None:
+            peer.done.append(offer)
         peer.faults = 0
         peer.slow = False
-        if self._requests < STARVING:
+        if self._requests < HUNGRY:
             return self._fill(self._peers.values())
         return self._fill([peer])
 
@@ -329,13 +264,15 @@ class Planner:
                 self._missing.discard(chunk)
 
     def _failed(self, peer: _Peer | None, event: Failed) -> list[Action]:
-        self._now = max(self._now, event.now)
+        offer = peer.accepted.get(event.run) if peer is not None else None
         landed = peer is not None and self._land(peer, event.run)
         self._have(event.run[: event.kept], landed)
         if peer is None:
             return []
         if landed:
             self._return(event.run[event.kept :])
+            if offer is not None:
+                peer.offered.appendleft(offer)
         actions: list[Action] = []
         if event.fault is Fault.SLOW:
             peer.slow = True
@@ -358,7 +295,11 @@ class Planner:
         del peer.in_flight[run.start]
         peer.since.pop(run.start, None)
         peer.bytes_in_flight -= self._bytes(run)
+        peer.accepted.pop(run, None)
         self._requests -= 1
+        if run in peer.extra:
+            peer.extra.remove(run)
+            self._extra -= 1
         return True
 
     def _return(self, run: Iterable[int]) -> None:
@@ -404,30 +345,71 @@ class Planner:
         if len(ready) > 1:
             ready.sort(key=lambda p: (p.distance, p.bytes_in_flight))
         while ready:
-            ready = [p for p in ready if self._ask(p, actions) and self._room(p)]
+            ready = [p for p in ready if self._fetch(p, actions) and self._room(p)]
+        if self._missing:
+            for peer in peers:
+                self._ask(peer, actions)
         return actions
 
-    def _ask(self, peer: _Peer, actions: list[Action]) -> bool:
+    def _fetch(self, peer: _Peer, actions: list[Action]) -> bool:
         """Hand one run to a peer; False where it has nothing that may be asked of it."""
         if not peer.origin:
-            first = self._missing.draw(peer.candidates, DRAWN)
+            run = self._take(peer, self._missing.draw(peer.candidates, DRAWN))
+        elif peer.shared:
+            run = self._take_shared(peer)
         else:
-            first = self._missing.rarest(only_new=self._getters > 0 and self._requests >= STARVING)
-        if first is None:
+            run = self._take(peer, self._missing.rarest())
+            peer.done += [run] if run else []
+        if not run:
             return False
-        most = RUN_BYTES if self._getters else self._run_bytes
-        run = self._missing.take_run(first, peer.have, only_new=peer.origin and self._getters > 0, most=most)
         peer.in_flight[run.start] = run
         peer.since[run.start] = self._now
         peer.bytes_in_flight += self._bytes(run)
         self._requests += 1
-        actions.append(Fetch(peer.name, run, claim=peer.origin))
+        actions.append(Fetch(peer.name, run))
         return True
+
+    def _take(self, peer: _Peer, first: int | None, *, least: int = 0) -> range:
+        if first is None:
+            return range(0)
+        most = RUN_BYTES if self._getters or peer.shared else self._run_bytes
+        return self._missing.take_run(first, peer.have, least=least, most=most)
+
+    def _take_shared(self, peer: _Peer) -> range:
+        """What may be asked of a shared origin: its offers, after them what others have, and anything when hungry."""
+        while peer.offered:
+            offer = peer.offered.popleft()
+            run = self._missing.take_new(offer)
+            if run:
+                peer.accepted[run] = offer
+                return run
+            peer.done.append(offer)
+        if peer.over:
+            run = self._take(peer, self._missing.rarest(least=1), least=1)
+            if run:
+                return run
+        if self._now - self._fed < HUNGRY_SECONDS:
+            return range(0)
+        run = self._take(peer, self._missing.rarest())
+        if run:
+            peer.extra.add(run)
+            peer.done.append(run)
+            self._extra += 1
+        return run
+
+    def _ask(self, peer: _Peer, actions: list[Action]) -> None:
+        """Ask a shared origin for more offers, where there are few left."""
+        wanted = OFFERS - len(peer.offered) - len(peer.accepted)
+        if not peer.origin or not peer.shared or peer.over or peer.asking or wanted <= 0 or self._now < peer.ask_after:
+            return
+        peer.asking = True
+        actions.append(Ask(peer.name, wanted, tuple(peer.done[:MAX_DONE])))
+        del peer.done[:MAX_DONE]
 
     def _room(self, peer: _Peer) -> bool:
         requests = len(peer.in_flight)
         if peer.slow:
             return not requests
-        if requests < (LARGE_WINDOW if len(self._peers) <= FEW_PEERS else SMALL_WINDOW):
+        if requests < min(MOST_EACH, max(1, WINDOW_REQUESTS // len(self._peers))):
             return True
         return requests < MAX_REQUESTS and peer.bytes_in_flight < WINDOW_BYTES // len(self._peers)

@@ -24,19 +24,21 @@ from p2pstore.bitmap import Bitmap
 from p2pstore.destination import Mismatch
 from p2pstore.errors import ChunkMismatch
 from p2pstore.manifest import Manifest
-from p2pstore.planner import (
+from p2pstore.planner import Planner
+from p2pstore.planner_events import (
     Action,
+    Ask,
     Cancel,
     Event,
     Failed,
     Fault,
     Fetch,
     Fetched,
+    Offered,
     PeerAdded,
-    PeerClaims,
     PeerGone,
     PeerHas,
-    Planner,
+    PeerShared,
     Tick,
 )
 
@@ -122,15 +124,16 @@ class Pull:
         limit: RateLimit,
         on_progress: Callable[[], None],
         on_chunks: Callable[[range], None],
-        on_claim: Callable[[range], None],
+        on_ask: Callable[[str, int, Sequence[range]], None],
         on_drop: Callable[[str, bool], None],
         note: Callable[[str], None],
     ) -> None:
         """``had`` is what the destination has, and is kept up to date.
 
         ``on_progress`` is called when the pull may have ended, ``on_chunks`` with verified runs that ``had`` holds by
-        then, ``on_drop`` when a source is given up, ``note`` with a line for the user: each from any thread,
-        ``on_drop`` with the lock held.
+        then, ``on_ask`` when a source is to be asked for so many offers (``offered`` is the answer) and told what is
+        done, ``on_drop`` when a source is given up, ``note`` with a line for the user: each from any thread,
+        ``on_ask`` and ``on_drop`` with the lock held.
         """
         self.manifest = destination.manifest
         self.bytes_by_node: dict[str, int] = {}
@@ -143,7 +146,7 @@ class Pull:
         self._limit = limit
         self._on_progress = on_progress
         self._on_chunks = on_chunks
-        self._on_claim = on_claim
+        self._on_ask = on_ask
         self._on_drop = on_drop
         self._note = note
         self._planner = Planner([c.length for c in self.manifest.all_chunks()], had)
@@ -174,8 +177,8 @@ class Pull:
         """Verified bytes that came from sources."""
         return sum(self.bytes_by_node.values())
 
-    def add(self, source: Source, have: Bitmap, distance: int) -> None:
-        """A source was found, or found again (perhaps at another address)."""
+    def add(self, source: Source, have: Bitmap, distance: int, shared: bool = False) -> None:  # noqa: FBT001
+        """A source was found, or found again (perhaps at another address). ``shared``: others get from it, too."""
         with self._lock:
             known = self._members.get(source.node)
             if known is not None and known.source != source:
@@ -192,17 +195,22 @@ class Pull:
                     )
                     self._threads.append(thread)
                     thread.start()
-            self._dispatch(PeerAdded(source.node, have, distance))
+            self._dispatch(PeerAdded(source.node, have, distance, shared))
 
     def has(self, node: str, chunks: Sequence[int]) -> None:
         """A source has more chunks."""
         with self._lock:
             self._dispatch(PeerHas(node, chunks))
 
-    def claims(self, node: str, chunks: Sequence[int]) -> None:
-        """A source is fetching these from an origin."""
+    def shared(self, node: str, shared: bool) -> None:  # noqa: FBT001 - what it is about
+        """Others get from a source, too, or no longer do."""
         with self._lock:
-            self._dispatch(PeerClaims(node, chunks))
+            self._dispatch(PeerShared(node, shared))
+
+    def offered(self, node: str, runs: Sequence[range], over: bool) -> None:  # noqa: FBT001 - as the planner's event
+        """A source was asked for offers, and answered."""
+        with self._lock:
+            self._dispatch(Offered(node, runs, over))
 
     def remove(self, node: str) -> None:
         """A source is gone."""
@@ -236,8 +244,8 @@ class Pull:
     def _act(self, action: Action) -> None:
         if isinstance(action, Fetch):
             self._members[action.peer].tasks.put(action.run)
-            if action.claim:
-                self._on_claim(action.run)
+        elif isinstance(action, Ask):
+            self._on_ask(action.peer, action.count, action.done)
         elif isinstance(action, Cancel):
             self._members[action.peer].cancel(action.run)
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import MooncakeError, TransportUnavailable
@@ -47,14 +47,19 @@ class PullWork:
         self._transport = transport
         self._emit = emit
         self._unusable = ""
+        self._told_waiting = False
 
     async def run(
         self,
         destination: FileDestination | MemoryDestination,
         on_chunks: Callable[[range], None],
-        on_claim: Callable[[range], None],
+        *,
+        seeds: bool,
     ) -> None:
-        """Raises ``NoLivePeer``, ``ChunkMismatch``, ``TransportUnavailable`` or what went wrong at the destination."""
+        """``seeds``: what arrives is passed on, which ``on_chunks`` tells others.
+
+        Raises ``NoLivePeer``, ``ChunkMismatch``, ``TransportUnavailable`` or what went wrong at the destination.
+        """
         node, resolved = self._node, self._resolved
         loop = asyncio.get_running_loop()
         over = asyncio.Event()
@@ -65,6 +70,9 @@ class PullWork:
 
         def ended() -> None:
             loop.call_soon_threadsafe(over.set)
+
+        def ask(source: str, count: int, done: Sequence[range]) -> None:
+            discovery.ask(source, count, done)
 
         def dropped(source: str, banned: bool) -> None:  # noqa: FBT001 - the pull's callback
             discovery.dropped(source, banned)
@@ -77,7 +85,7 @@ class PullWork:
             limit=node.download_limit,
             on_progress=ended,
             on_chunks=on_chunks,
-            on_claim=on_claim,
+            on_ask=ask,
             on_drop=dropped,
             note=note,
         )
@@ -89,6 +97,7 @@ class PullWork:
             registry=node.registry if resolved.watched else None,
             peers=[control for name, control in resolved.controls if name == control],
             transports=self._transports,
+            seeds=seeds,
         )
         finding = asyncio.create_task(discovery.run(), name=f"discovery for {self._name}")
         try:
@@ -121,6 +130,9 @@ class PullWork:
                 finding.result()
             if not self.pull.stuck:
                 hopeless_since = None
+            elif discovery.waiting:
+                hopeless_since = None
+                self._tell_waiting()
             elif hopeless_since is None:
                 hopeless_since = now
             elif now - hopeless_since > (NO_SOURCE_SECONDS if discovery.candidates else NO_HOLDER_SECONDS):
@@ -129,6 +141,12 @@ class PullWork:
                 told = now
                 done = at_first + self.pull.bytes_pulled
                 self._emit({"event": "progress", "done": done, "total": total, "peers": self.pull.active})
+
+    def _tell_waiting(self) -> None:
+        if not self._told_waiting:
+            self._told_waiting = True
+            text = f"whoever has {self._name!r} serves as many getters as it can bear; waiting for a place"
+            self._emit({"event": "note", "text": text})
 
     def _transports(self, peer: PeerAddress) -> tuple[str, ...]:
         """The transports to try for a peer, the best first."""

@@ -15,7 +15,7 @@ RUN_CHUNKS = 1024
 
 
 class Missing:
-    """Missing chunks in lists by spread: the number of getters that have a chunk, or have claimed it.
+    """Missing chunks in lists by spread: the number of known getters that have a chunk.
 
     Each chunk's place in its list is known, so that it moves from list to list, and is drawn, in constant time.
     """
@@ -61,9 +61,9 @@ class Missing:
             candidates.pop()
         return bool(candidates)
 
-    def rarest(self, *, only_new: bool) -> int | None:
-        """A random one of the least spread chunks; with ``only_new`` only one that no getter has or has claimed."""
-        for chunks in self._lists[:1] if only_new else self._lists:
+    def rarest(self, *, least: int = 0) -> int | None:
+        """A random one of the least spread chunks that ``least`` getters or more have."""
+        for chunks in self._lists[least:]:
             if chunks:
                 return chunks[self._random.randrange(len(chunks))]
         return None
@@ -83,25 +83,39 @@ class Missing:
                 best = chunk
         return best
 
-    def take_run(self, first: int, have: Bitmap, *, only_new: bool, most: int = RUN_BYTES) -> range:
-        """Take ``first``, and the missing chunks around it that are in ``have``, while the run has ``most`` bytes."""
+    def take_run(self, first: int, have: Bitmap, *, least: int = 0, most: int = RUN_BYTES) -> range:
+        """Take ``first``, and the missing chunks around it that are in ``have``, while the run has ``most`` bytes.
+
+        Neighbours that fewer than ``least`` getters have stay.
+        """
         start = first
         total = self._lengths[first]
-        while self._joins(start - 1, have, only_new) and total + self._lengths[start - 1] <= most // 2:
+        while self._joins(start - 1, have, least) and total + self._lengths[start - 1] <= most // 2:
             start -= 1
             total += self._lengths[start]
         stop = start + 1
         total = self._lengths[start]
-        while self._joins(stop, have, only_new) and stop - start < RUN_CHUNKS and total + self._lengths[stop] <= most:
+        while self._joins(stop, have, least) and stop - start < RUN_CHUNKS and total + self._lengths[stop] <= most:
             total += self._lengths[stop]
             stop += 1
         for chunk in range(start, stop):
             self._extract(chunk)
         return range(start, stop)
 
-    def _joins(self, chunk: int, have: Bitmap, only_new: bool) -> bool:  # noqa: FBT001 - private
+    def take_new(self, run: range) -> range:
+        """Take the first of the run's chunks that is missing and no getter has, and those like it that follow."""
+        new = [chunk in self._place and not self._spread.get(chunk, 0) for chunk in run]
+        if True not in new:
+            return range(0)
+        first = new.index(True)
+        stop = new.index(False, first) if False in new[first:] else len(new)
+        for chunk in run[first:stop]:
+            self._extract(chunk)
+        return run[first:stop]
+
+    def _joins(self, chunk: int, have: Bitmap, least: int) -> bool:
         """Whether a neighbour may come along."""
-        return chunk in self._place and chunk in have and not (only_new and self._spread.get(chunk, 0))
+        return chunk in self._place and chunk in have and self._spread.get(chunk, 0) >= least
 
     def _insert(self, chunk: int) -> None:
         spread = self._spread.get(chunk, 0)

@@ -3,30 +3,46 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Iterator
+import random
+import secrets
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
 from p2pstore.bitmap import Bitmap
 from p2pstore.manifest import Manifest
+from p2pstore.offers import Offers
 
 MAX_PENDING = 65536
 """News that wait for one slow listener; one that falls behind further is cut off, and may come again."""
 
-
-class News(NamedTuple):
-    """``kind`` is ``have`` (these chunks are verified now) or ``want`` (they are being fetched from an origin)."""
-
-    kind: str
-    run: range
+MAX_LISTENERS = 64
+"""Getters that follow one replica at once. Each follows several others, so that more than these are reached."""
 
 
+@dataclass(frozen=True)
+class Shared:
+    """Whether others get from this replica, too, that pass on what they get."""
+
+    shared: bool
+
+
+News = range | Shared
+"""Chunks that are verified now, or whether the replica is shared."""
+
+
+@dataclass(eq=False)
 class Listener:
-    """A queue of news for one peer, and None when the replica is withdrawn."""
+    """A queue of news for one peer, and None when the replica is withdrawn.
 
-    def __init__(self) -> None:
-        self.news: asyncio.Queue[News | None] = asyncio.Queue(MAX_PENDING)
+    ``seeds``: it passes on what it gets. ``whole``: the replica was when it came, so that it takes it for an origin.
+    """
+
+    seeds: bool = True
+    whole: bool = True
+    shared: bool = False
+    key: str = field(default_factory=lambda: secrets.token_hex(8))
+    news: asyncio.Queue[News | None] = field(default_factory=lambda: asyncio.Queue(MAX_PENDING))
 
     def put(self, item: News | None) -> None:
         """Add news; a listener too slow to take it is told that the replica is gone."""
@@ -40,7 +56,8 @@ class Listener:
 class Replica:
     """One object on this node, whole or in part. ``address`` is 0 while nothing of it can be read.
 
-    ``have`` is written by whoever verifies chunks, and read by those who serve them.
+    ``have`` is written by whoever verifies chunks, and read by those who serve them. Methods but those that say
+    otherwise run on the event loop's thread.
     """
 
     def __init__(self, manifest: Manifest, have: Bitmap, role: str, loop: asyncio.AbstractEventLoop) -> None:
@@ -48,15 +65,19 @@ class Replica:
         self.have = have
         self.role = role
         self.address = 0
-        self._claims: set[int] = set()
-        self._lock = threading.Lock()
         self._loop = loop
-        self._listeners: set[Listener] = set()
+        self._listeners: dict[str, Listener] = {}
+        self._offers: Offers | None = None
 
     @property
     def state(self) -> str:
         """``complete`` or ``partial``."""
         return "complete" if self.have.full else "partial"
+
+    @property
+    def crowded(self) -> bool:
+        """Whether nobody more should listen."""
+        return len(self._listeners) >= MAX_LISTENERS
 
     def servable(self, offset: int, length: int) -> bool:
         """Whether every chunk that a range of the object touches is verified. Any thread."""
@@ -64,39 +85,53 @@ class Replica:
 
     def landed(self, run: range) -> None:
         """These chunks are verified now: tell the listeners. Any thread."""
-        with self._lock:
-            self._claims.difference_update(run)
-        self._spread(News("have", run))
-
-    def claimed(self, run: range) -> None:
-        """These are being fetched from an origin: tell the listeners. Any thread."""
-        with self._lock:
-            self._claims.update(run)
-        self._spread(News("want", run))
-
-    def claims(self) -> list[int]:
-        """What is being fetched from origins now."""
-        with self._lock:
-            return sorted(self._claims)
-
-    def _spread(self, news: News) -> None:
         if self._listeners:
-            self._loop.call_soon_threadsafe(self._tell, news)
+            self._loop.call_soon_threadsafe(self._tell, run)
 
     def withdrawn(self) -> None:
         """The replica is served no more: tell the listeners."""
         self._tell(None)
 
-    def _tell(self, item: News | None) -> None:
-        for listener in self._listeners:
-            listener.put(item)
+    def offers(self, key: str, count: int, done: Iterable[range]) -> tuple[list[range], bool]:
+        """Up to ``count`` runs for a listener to fetch, which has fetched those in ``done``; see ``p2pstore.offers``.
+
+        The second is whether everything was offered. A listener that passes nothing on is offered nothing.
+        """
+        listener = self._listeners.get(key)
+        if listener is None or not listener.seeds or not self.have.full:
+            return [], False
+        if self._offers is None:
+            lengths = [chunk.length for chunk in self.manifest.all_chunks()]
+            # Several origins begin in different places, so that together they send each chunk about once.
+            self._offers = Offers(lengths, random.randrange(max(1, len(lengths))))  # noqa: S311 - guards nothing
+        return self._offers.ask(key, count, done), self._offers.over(key)
 
     @contextmanager
-    def listen(self) -> Iterator[Listener]:
+    def listen(self, *, seeds: bool = True) -> Iterator[Listener]:
         """News from now on. Take ``have`` after entering: a chunk may then come twice, but none is missed."""
-        listener = Listener()
-        self._listeners.add(listener)
+        listener = Listener(seeds, self.have.full)
+        self._listeners[listener.key] = listener
+        self._share(newcomer=listener)
         try:
             yield listener
         finally:
-            self._listeners.discard(listener)
+            del self._listeners[listener.key]
+            if self._offers is not None:
+                self._offers.leave(listener.key)
+                if not self._listeners:
+                    self._offers = None  # whoever comes next begins a round of its own
+            self._share()
+
+    def _share(self, newcomer: Listener | None = None) -> None:
+        """Tell those that take the replica for an origin whether they share it with another that passes chunks on."""
+        seeding = sum(listener.seeds for listener in self._listeners.values())
+        for listener in self._listeners.values():
+            shared = seeding > listener.seeds
+            if listener.whole and shared != listener.shared:
+                listener.shared = shared
+                if listener is not newcomer:
+                    listener.put(Shared(shared))
+
+    def _tell(self, item: News | None) -> None:
+        for listener in self._listeners.values():
+            listener.put(item)

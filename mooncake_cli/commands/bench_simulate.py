@@ -45,9 +45,6 @@ def simulate(
     sources: Annotated[
         int | None, typer.Option("--sources", metavar="NUMBER", help="Peers that a node gets from, besides the seed.")
     ] = None,
-    seed_listeners: Annotated[
-        int, typer.Option("--seed-listeners", metavar="NUMBER", help="Receivers that the seed serves; 0 is all.")
-    ] = 0,
     slots: Annotated[
         int | None, typer.Option("--slots", metavar="NUMBER", help="Sends that a node has under way at once.")
     ] = None,
@@ -94,7 +91,6 @@ def simulate(
             zones=zones,
             zone_rate=_parsed("--zone-rate", parse_link_rate, zone_rate) if zone_rate is not None else 0.0,
             zone_latency=zone_latency,
-            seed_listeners=seed_listeners,
             slow=slow_count,
             slow_rate=slow_rate,
             arrivals=arrivals,

@@ -17,8 +17,8 @@ class Scenario:
     within a zone; between zones ``zone_latency`` comes on top. Nodes are dealt to ``zones`` in turn; ``zone_rate`` is
     each zone's link to the others, each way, 0 for one that is never full.
 
-    ``sources`` is how many peers a receiver gets from besides the seed, ``seed_listeners`` how many receivers the seed
-    serves (0: all), ``slots`` how many sends a node has under way at once.
+    ``sources`` is how many peers a receiver gets from besides the seed, ``slots`` how many sends a node has under way
+    at once.
 
     Receivers come evenly spread over ``arrivals``. ``deaths`` of them die, at random times before S/B is over; the seed
     dies when it has sent ``seed_dies_after`` times the object. A death is noticed after ``notice``. ``seed`` makes the
@@ -34,7 +34,6 @@ class Scenario:
     zone_rate: float = 0.0
     zone_latency: float = 0.002
     sources: int = 16
-    seed_listeners: int = 0
     slots: int = SLOTS
     slow: int = 0
     slow_rate: float = 0.0

@@ -1,7 +1,7 @@
 """A swarm in simulated time: the store's own planner and uploader on a virtual clock, events in the order of time.
 
 What is simulated is what decides: each receiver has the ``Planner`` that a pull has, each node the ``UploadQueue`` that
-its data server has, and what one has or claims is told to those who follow it, gathered for as long and as late as the
+its data server has, and what one has is told to those who follow it, gathered for as long and as late as the
 control plane does. Bytes are flows on links (``p2pstore.bench.links``). Hashing, disks and processors take no time, and
 no byte is wrong.
 
@@ -21,7 +21,22 @@ from p2pstore.bench.links import Flow, Link, Links
 from p2pstore.bench.scenario import Outcome, Sample, Scenario
 from p2pstore.bitmap import Bitmap
 from p2pstore.control.peer_server import GATHER_SECONDS
-from p2pstore.planner import Action, Event, Fetch, Fetched, PeerAdded, PeerClaims, PeerGone, PeerHas, Planner, Tick
+from p2pstore.offers import Offers
+from p2pstore.planner import Planner
+from p2pstore.planner_events import (
+    Action,
+    Ask,
+    Event,
+    Fetch,
+    Fetched,
+    Offered,
+    PeerAdded,
+    PeerGone,
+    PeerHas,
+    PeerShared,
+    Tick,
+)
+from p2pstore.replica import MAX_LISTENERS
 
 TICK_SECONDS = 0.2
 """How often a planner is told the time, or ``TICKS`` times in S/B, whichever is rarer."""
@@ -71,9 +86,8 @@ class _Node:
         self.met: set[str] = set()
         self.wanted: dict[tuple[str, range], _Request] = {}
         self.serving: dict[_Request, None] = {}  # in the order of asking, so that equal seeds make equal runs
-        self.claims: set[int] = set()
+        self.offers: Offers | None = None
         self.news: list[int] = []
-        self.claim_news: list[int] = []
         self.gathering = False
         self.here = False
         self.alive = True
@@ -169,8 +183,7 @@ class Simulation:
                 if other.alive and other.planner is not None and len(other.sources) <= self.scenario.sources:
                     self._follow(other, node)
             self._present.append(node)
-        limit = self.scenario.seed_listeners
-        if self._seed.alive and (not limit or len(self._seed.listeners) < limit):
+        if self._seed.alive:
             self._follow(node, self._seed)
         self._find_sources(node)
         once = self.scenario.size / self.scenario.rate
@@ -205,11 +218,18 @@ class Simulation:
         if not source.here:  # it comes a little later
             self._at(self.now + self._delay(node, source) + GATHER_SECONDS, self._hear, node, source)
             return
+        if len(source.listeners) >= MAX_LISTENERS:
+            del node.sources[source.name]
+            self._find_sources(node)
+            return
         source.listeners[node.name] = node
         distance = NEAR if node.zone == source.zone else FAR
-        self._tell(node, PeerAdded(source.name, source.had, distance))
-        if source.claims:
-            self._tell(node, PeerClaims(source.name, sorted(source.claims)))
+        shared = len(source.listeners) > 1
+        self._tell(node, PeerAdded(source.name, source.had, distance, shared))
+        if len(source.listeners) == 2:
+            for other in source.listeners.values():
+                if other is not node:
+                    self._at(self.now + self._delay(other, source), self._tell, other, PeerShared(source.name, True))
 
     def _die(self, node: _Node) -> None:
         """Take a node off the network."""
@@ -227,7 +247,7 @@ class Simulation:
         for request in list(node.serving):
             self._halt(request)
         for source in node.sources.values():
-            source.listeners.pop(node.name, None)
+            self._leave(source, node)
         listeners = list(node.listeners.values())
         node.listeners.clear()
         self._at(self.now + self.scenario.notice, self._notice, node, listeners)
@@ -240,6 +260,11 @@ class Simulation:
                 self._tell(node, PeerGone(gone.name))
                 self._find_sources(node)
 
+    def _leave(self, source: _Node, node: _Node) -> None:
+        """A node closes a source's stream."""
+        if source.listeners.pop(node.name, None) is not None and source.offers is not None:
+            source.offers.leave(node.name)
+
     def _finish(self, node: _Node) -> None:
         node.planner = None
         self.outcome.seconds.append(self.now - node.came)
@@ -247,7 +272,7 @@ class Simulation:
         self._unfinished -= 1
         self._count_connections(node)
         for source in node.sources.values():
-            source.listeners.pop(node.name, None)
+            self._leave(source, node)
 
     def _count_connections(self, node: _Node) -> None:
         self.outcome.connections.append(len(node.sources.keys() | node.listeners.keys()))
@@ -267,16 +292,25 @@ class Simulation:
 
     def _act(self, node: _Node, actions: Sequence[Action]) -> None:
         for action in actions:
+            if isinstance(action, Ask):
+                source = node.sources[action.peer]
+                self._at(self.now + self._delay(node, source), self._offer, source, node, action)
             if not isinstance(action, Fetch):
                 continue
             source = node.sources[action.peer]
             request = _Request(source, node, action.run)
             node.wanted[action.peer, action.run] = request
             self._at(self.now + self._delay(node, source), self._ask, request)
-            if action.claim:
-                node.claims.update(action.run)
-                node.claim_news += action.run
-                self._gather(node)
+
+    def _offer(self, source: _Node, node: _Node, ask: Ask) -> None:
+        """A request for offers reaches an origin, which answers."""
+        if not source.alive or node.name not in source.listeners:
+            return
+        if source.offers is None:
+            source.offers = Offers(self._lengths, self._random.randrange(len(self._lengths)))
+        runs = source.offers.ask(node.name, ask.count, ask.done)
+        event = Offered(source.name, runs, over=source.offers.over(node.name))
+        self._at(self.now + self._delay(node, source), self._tell, node, event)
 
     def _gather(self, node: _Node) -> None:
         if not node.gathering and node.listeners:
@@ -287,10 +321,7 @@ class Simulation:
         """Send what came together to those who follow this node."""
         node.gathering = False
         have, node.news = node.news, []
-        claims, node.claim_news = node.claim_news, []
         events: list[Event] = []
-        if claims:
-            events.append(PeerClaims(node.name, claims))
         if have:
             events.append(PeerHas(node.name, have))
         for zone_delay in {self._delay(node, listener) for listener in node.listeners.values()}:
@@ -368,10 +399,9 @@ class Simulation:
         if request.over or node.planner is None:
             return
         node.wanted.pop((request.uploader.name, request.run), None)
-        node.claims.difference_update(request.run)
         node.news += request.run
         self._gather(node)
-        self._tell(node, Fetched(request.uploader.name, request.run))
+        self._tell(node, Fetched(request.uploader.name, request.run, self.now))
         if node.planner.done:
             self._finish(node)
 

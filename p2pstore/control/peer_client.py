@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -16,6 +16,7 @@ from yarl import URL
 from p2pstore.bitmap import Bitmap
 from p2pstore.control.auth import HEADER, sign
 from p2pstore.errors import (
+    PeerBusy,
     PeerHasNot,
     PeerStalled,
     PeerUnreachable,
@@ -25,7 +26,9 @@ from p2pstore.errors import (
 )
 from p2pstore.files import words
 from p2pstore.manifest import MAX_MANIFEST_BYTES, Manifest, parse
+from p2pstore.rarity import RUN_CHUNKS
 from p2pstore.records import MAX_RECORD_BYTES, NodeRecord, ObjectRecord, decode
+from p2pstore.replica import Shared
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
@@ -41,6 +44,9 @@ MAX_LINE_BYTES = 4 << 20
 """A line of the availability stream: a bitmap of 16 million chunks fits."""
 
 
+MAX_KEY = 64
+"""Characters of the key that a peer knows a listener by."""
+
 MAX_REPEATS = 4
 """How often one line may tell of each chunk: twice happens, when a second copy of the object becomes whole."""
 
@@ -51,17 +57,15 @@ _FAILURES = (aiohttp.ClientError, OSError, asyncio.TimeoutError, ValueError)
 
 @dataclass(frozen=True)
 class Availability:
-    """The first news of a replica: its address in the peer's segment, and what the peer has."""
+    """The first news of a replica: its address in the peer's segment, and what the peer has.
+
+    ``listener`` is what the peer knows us by when it is asked for offers; ``shared`` is as in ``Shared``.
+    """
 
     address: int
     have: Bitmap
-
-
-@dataclass(frozen=True)
-class Claims:
-    """Chunks that a peer is fetching from an origin."""
-
-    chunks: list[int]
+    listener: str = ""
+    shared: bool = False
 
 
 class PeerClient:
@@ -105,14 +109,36 @@ class PeerClient:
             raise RemoteProtocolError(peer=control, detail="its count does not parse")
         return count
 
-    async def availability(self, control: str, manifest: Manifest) -> AsyncIterator[Availability | Claims | list[int]]:
-        """What the peer has of an object, then the chunks that it gets, and those that it claims.
+    async def offers(
+        self, control: str, manifest: Manifest, listener: str, count: int, done: Sequence[range]
+    ) -> tuple[list[range], bool]:
+        """Up to ``count`` runs that the peer wants us to fetch from it, and whether it has offered everything.
 
-        Ends when the peer withdraws the object.
-
-        Raises ``PeerHasNot``, ``PeerUnreachable``, ``PeerStalled`` or ``RemoteProtocolError``.
+        ``done`` were fetched, or are being. Raises as ``availability`` does.
         """
-        path = f"/v1/replicas/{manifest.digest}"
+        told = ",".join(f"{run.start}-{len(run)}" for run in done)
+        path = f"/v1/replicas/{manifest.digest}/offers?listener={quote(listener, safe='')}&count={count}&done={told}"
+        try:
+            value = json.loads(await self._body(control, path, MAX_LINE_BYTES, what="the object"))
+        except (ValueError, RecursionError):
+            value = None
+        if not isinstance(value, dict):
+            raise RemoteProtocolError(peer=control, detail="offers that are no JSON object")
+        runs = _runs(control, value.get("offers"), manifest.chunks)
+        if len(runs) > count or any(len(run) > RUN_CHUNKS for run in runs):
+            raise RemoteProtocolError(peer=control, detail="offers of more than it was asked for")
+        return runs, value.get("over") is True
+
+    async def availability(
+        self, control: str, manifest: Manifest, *, seeds: bool = True
+    ) -> AsyncIterator[Availability | Shared | list[int]]:
+        """What the peer has of an object, then the chunks that it gets, and whether others get from it, too.
+
+        ``seeds``: what we get we pass on. Ends when the peer withdraws the object.
+
+        Raises ``PeerHasNot``, ``PeerBusy``, ``PeerUnreachable``, ``PeerStalled`` or ``RemoteProtocolError``.
+        """
+        path = f"/v1/replicas/{manifest.digest}?seeds={int(seeds)}"
         try:
             async with self._request(control, path) as answer:
                 await self._check(control, answer, f"manifest {manifest.digest[:12]}")
@@ -125,8 +151,8 @@ class PeerClient:
                         return
                     elif "have" in line:
                         yield _chunks(control, line["have"], manifest.chunks)
-                    elif "want" in line:
-                        yield Claims(_chunks(control, line["want"], manifest.chunks))
+                    elif "shared" in line:
+                        yield Shared(line["shared"] is True)
                 raise PeerUnreachable(peer=control, detail="it ended its news of the object")
         except _FAILURES as error:
             raise _unreachable(control, error) from None
@@ -164,6 +190,8 @@ class PeerClient:
             raise PeerHasNot(peer=control, what=what)
         if answer.status in {401, 403}:
             raise SecretRefused(peer=control)
+        if answer.status == 503:
+            raise PeerBusy(peer=control)
         if answer.status != 200:
             raise RemoteProtocolError(peer=control, detail=f"it answered {answer.status}")
 
@@ -190,23 +218,34 @@ def _availability(control: str, line: dict[str, Any], chunks: int) -> Availabili
     if type(address) is not int or not 0 <= address < 1 << 64:
         raise RemoteProtocolError(peer=control, detail="a replica without an address")
     try:
-        return Availability(address, Bitmap.from_text(str(line.get("bitmap")), chunks))
+        have = Bitmap.from_text(str(line.get("bitmap")), chunks)
     except ValueError as error:
         raise RemoteProtocolError(peer=control, detail=f"a replica with {error}") from None
+    listener = line.get("listener", "")
+    if not isinstance(listener, str) or len(listener) > MAX_KEY:
+        raise RemoteProtocolError(peer=control, detail="a listener's key that is none")
+    return Availability(address, have, listener, line.get("shared") is True)
 
 
 def _chunks(control: str, runs: Any, chunks: int) -> list[int]:
     """Chunks from ``[[first, count], ...]``."""
-    found: list[int] = []
+    return [chunk for run in _runs(control, runs, chunks) for chunk in run]
+
+
+def _runs(control: str, runs: Any, chunks: int) -> list[range]:
+    """Runs from ``[[first, count], ...]``."""
+    found: list[range] = []
+    total = 0
     for run in runs if isinstance(runs, list) else [None]:
         if not (isinstance(run, list) and len(run) == 2 and all(type(n) is int for n in run)):
             raise RemoteProtocolError(peer=control, detail="news that are no runs of chunks")
         first, count = run
         if not 0 <= first <= first + count <= chunks:
             raise RemoteProtocolError(peer=control, detail="a chunk that the object does not have")
-        if len(found) + count > MAX_REPEATS * chunks:
+        total += count
+        if total > MAX_REPEATS * chunks:
             raise RemoteProtocolError(peer=control, detail="the same chunks over and over")
-        found.extend(range(first, first + count))
+        found.append(range(first, first + count))
     return found
 
 

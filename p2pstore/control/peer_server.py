@@ -6,10 +6,13 @@
     GET /v1/peer                       the node's record
     GET /v1/names?name=N               the object record of a name that this node holds
     GET /v1/manifests/DIGEST           the manifest's canonical bytes
-    GET /v1/replicas/DIGEST            a stream of lines: {"address","bitmap"}, then {"have":[[first,count],..]},
-                                       {"want":[..]} for what it is fetching from an origin,
-                                       {} when there is no news, {"gone":true} at the end
+    GET /v1/replicas/DIGEST?seeds=1    a stream of lines: {"address","bitmap","listener","shared"}, then
+                                       {"have":[[first,count],..]}, {"shared":bool} when that changes,
+                                       {} when there is no news, {"gone":true} at the end;
+                                       503 when too many listen
     GET /v1/replicas/DIGEST/count      {"chunks": n}
+    GET /v1/replicas/DIGEST/offers?listener=KEY&count=N&done=FIRST-COUNT,..
+                                       {"offers":[[first,count],..],"over":bool}: what to fetch here
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from p2pstore.control.http_log import http_log
 from p2pstore.control.peer_client import HEARTBEAT_SECONDS
 from p2pstore.errors import UsageError
 from p2pstore.records import encode
-from p2pstore.replica import Replica
+from p2pstore.replica import Replica, Shared
 
 if TYPE_CHECKING:
     from p2pstore.node import Node
@@ -63,6 +66,7 @@ class PeerServer:
         app.router.add_get("/v1/manifests/{digest}", self._manifest)
         app.router.add_get("/v1/replicas/{digest}", self._replica)
         app.router.add_get("/v1/replicas/{digest}/count", self._count)
+        app.router.add_get("/v1/replicas/{digest}/offers", self._offers)
         self._runner = web.AppRunner(
             app,
             access_log=None,
@@ -129,15 +133,26 @@ class PeerServer:
     async def _count(self, request: web.Request) -> web.StreamResponse:
         return web.json_response({"chunks": self._find(request).have.count})
 
+    async def _offers(self, request: web.Request) -> web.StreamResponse:
+        replica = self._find(request)
+        chunks = replica.manifest.chunks
+        try:
+            count = int(request.query.get("count", ""))
+            done = [_run(text, chunks) for text in request.query.get("done", "").split(",") if text]
+        except ValueError:
+            raise web.HTTPBadRequest(text="count is a number, done a list of FIRST-COUNT") from None
+        offers, over = replica.offers(request.query.get("listener", ""), count, done)
+        return web.json_response({"offers": [[run.start, len(run)] for run in offers], "over": over})
+
     async def _replica(self, request: web.Request) -> web.StreamResponse:
         replica = self._find(request)
+        if replica.crowded:
+            raise web.HTTPServiceUnavailable(text="as many as it can bear get the object from this node")
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         await response.prepare(request)
-        with replica.listen() as listener:
-            await _line(response, {"address": replica.address, "bitmap": replica.have.to_text()})
-            claims = replica.claims()
-            if claims:
-                await _line(response, {"want": [[chunk, 1] for chunk in claims]})
+        with replica.listen(seeds=request.query.get("seeds") == "1") as listener:
+            first = {"address": replica.address, "bitmap": replica.have.to_text()}
+            await _line(response, first | {"listener": listener.key, "shared": listener.shared})
             while True:
                 try:
                     news = [await asyncio.wait_for(listener.news.get(), HEARTBEAT_SECONDS)]
@@ -147,13 +162,23 @@ class PeerServer:
                 await asyncio.sleep(GATHER_SECONDS)
                 while not listener.news.empty():
                     news.append(listener.news.get_nowait())
-                for kind in ("want", "have"):
-                    runs = [[n.run.start, len(n.run)] for n in news if n is not None and n.kind == kind]
-                    if runs:
-                        await _line(response, {kind: runs})
+                runs = [[n.start, len(n)] for n in news if isinstance(n, range)]
+                if runs:
+                    await _line(response, {"have": runs})
+                shared = [n.shared for n in news if isinstance(n, Shared)]
+                if shared:
+                    await _line(response, {"shared": shared[-1]})
                 if None in news:
                     await _line(response, {"gone": True})
                     return response
+
+
+def _run(text: str, chunks: int) -> range:
+    """Chunks from ``FIRST-COUNT``. Raises ``ValueError``."""
+    first, count = (int(number) for number in text.split("-"))
+    if not 0 <= first < first + count <= chunks:
+        raise ValueError("chunks that the object does not have")
+    return range(first, first + count)
 
 
 async def _line(response: web.StreamResponse, value: dict[str, Any]) -> None:

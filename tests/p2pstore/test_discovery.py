@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from p2pstore import discovery as module
+from p2pstore import replica as replica_module
 from p2pstore.bitmap import Bitmap
 from p2pstore.control.peer_client import PeerClient
 from p2pstore.discovery import ELSEWHERE, SAME_HOST, SAME_ZONE, Discovery, distance, first_that_answers, peer_address
@@ -62,11 +64,13 @@ class Log:
 
     def __init__(self) -> None:
         self.sources: dict[str, set[int]] = {}
-        self.claimed: dict[str, set[int]] = {}
+        self.shares: dict[str, bool] = {}
+        self.offers: list[tuple[str, list[range], bool]] = []
         self.times_added: dict[str, int] = {}
         self.changed = asyncio.Event()
 
-    def add(self, source: Source, have: Bitmap, _: int) -> None:
+    def add(self, source: Source, have: Bitmap, _: int, shared: bool) -> None:
+        self.shares[source.node] = shared
         self.sources[source.node] = set(have)
         self.times_added[source.node] = self.times_added.get(source.node, 0) + 1
         self.changed.set()
@@ -75,8 +79,12 @@ class Log:
         self.sources[node].update(chunks)
         self.changed.set()
 
-    def claims(self, node: str, chunks: Sequence[int]) -> None:
-        self.claimed.setdefault(node, set()).update(chunks)
+    def shared(self, node: str, shared: bool) -> None:
+        self.shares[node] = shared
+        self.changed.set()
+
+    def offered(self, node: str, runs: Sequence[range], over: bool) -> None:
+        self.offers.append((node, list(runs), over))
         self.changed.set()
 
     def remove(self, node: str) -> None:
@@ -179,6 +187,67 @@ async def test_peers_that_the_user_named(world: World) -> None:
     owner = await world.holder("a")
     await world.discover(peers=["127.0.0.1:1", "nonsense", owner.record.control], watched=False)
     await world.log.until(lambda: world.log.sources == {"a": ALL})
+
+
+async def test_offers_of_a_source(world: World) -> None:
+    owner = await world.holder("a")
+    found = await world.discover()
+    await world.log.until(lambda: "a" in world.log.sources)
+    assert world.log.shares == {"a": False}
+    other = world.client.availability(owner.record.control, MANIFEST)
+    await other.__anext__()
+    await world.log.until(lambda: world.log.shares == {"a": True})
+    found.ask("a", 16, [range(1)])
+    await world.log.until(lambda: len(world.log.offers) == 1)
+    node, runs, over = world.log.offers[0]
+    assert (node, sorted(c for run in runs for c in run), over) == ("a", [1, 2], False)
+    found.ask("a", 16, runs)
+    found.ask("nobody", 16, [])
+    await world.log.until(lambda: len(world.log.offers) == 3)
+    assert sorted(world.log.offers[1:]) == [("a", [], True), ("nobody", [], False)]
+    await other.aclose()  # type: ignore[attr-defined]
+
+
+async def test_a_crowded_holder_is_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replica_module, "MAX_LISTENERS", 1)
+    owner = await world.holder("a")
+    other = world.client.availability(owner.record.control, MANIFEST)
+    await other.__anext__()
+    found = await world.discover()
+
+    async def waits() -> None:
+        while not found.waiting:  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0.01)
+
+    await asyncio.wait_for(waits(), WAIT)
+    assert world.log.sources == {}
+    await other.aclose()  # type: ignore[attr-defined]
+    await world.log.until(lambda: world.log.sources == {"a": ALL})
+    assert not found.waiting
+
+
+async def test_of_many_holders_a_whole_and_a_near_one_come_first(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_SOURCES", 2)
+    registry = Registry(MemoryStore(world.server), "me")
+    registry.lease = await registry.store.grant(600)
+    for n in range(20):
+        registry.node = f"n{n:02}"
+        await registry.join(NodeRecord(f"n{n:02}", "c:1", "c:1", 1, zone="z" if n == 7 else "y"))
+    nodes = [f"n{n:02}" for n in range(20)]
+    me = replace(ME, zone="z")
+    found = Discovery(
+        world.log,  # type: ignore[arg-type]
+        MANIFEST,
+        me,
+        client=world.client,
+        registry=registry,
+        peers=[],
+        transports=lambda _: ("tcp",),
+    )
+    orders = [await found._order(nodes, ["n03"], registry) for _ in range(5)]
+    assert all(order[:2] == ["n03", "n07"] for order in orders)
+    assert all(sorted(order) == nodes for order in orders)
+    assert len({tuple(order) for order in orders}) > 1, "the others come at random"
 
 
 async def test_a_withdrawn_replica_is_taken_out(world: World) -> None:

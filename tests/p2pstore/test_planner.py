@@ -18,17 +18,23 @@ from p2pstore.bitmap import Bitmap
 from p2pstore.planner import (
     BACKOFF_SECONDS,
     FAULTS_ALLOWED,
-    FEW_PEERS,
-    LARGE_WINDOW,
+    HUNGRY,
+    HUNGRY_SECONDS,
     LONG_RUN_BYTES,
+    MAX_DONE,
     MAX_REQUESTS,
     MIN_PATIENCE,
+    MOST_EACH,
+    OFFERS,
     QUICK_RUN_SECONDS,
     SLOW_RUN_SECONDS,
-    SMALL_WINDOW,
-    STARVING,
     WINDOW_BYTES,
+    WINDOW_REQUESTS,
+    Planner,
+)
+from p2pstore.planner_events import (
     Action,
+    Ask,
     Cancel,
     Drop,
     Event,
@@ -36,11 +42,11 @@ from p2pstore.planner import (
     Fault,
     Fetch,
     Fetched,
+    Offered,
     PeerAdded,
-    PeerClaims,
     PeerGone,
     PeerHas,
-    Planner,
+    PeerShared,
     Tick,
 )
 from p2pstore.rarity import RUN_BYTES, RUN_CHUNKS
@@ -69,7 +75,10 @@ class Driver:
         self.origins: set[str] = set()
         self.slow: set[str] = set()
         self.cancelled: set[tuple[str, range]] = set()
-        self.claims: dict[str, set[int]] = {}
+        self.shared: set[str] = set()
+        self.over: set[str] = set()
+        self.offers: dict[str, list[range]] = {}
+        self.asked: set[str] = set()
         self.resting: dict[str, float] = {}
         self.faults: dict[str, int] = {}
         self.banned: set[str] = set()
@@ -81,6 +90,8 @@ class Driver:
             if isinstance(action, Fetch):
                 self.check_fetch(action)
                 self.in_flight[action.peer].append(action.run)
+            elif isinstance(action, Ask):
+                self.check_ask(action)
             elif isinstance(action, Cancel):
                 self.check_cancel(action)
             else:
@@ -105,10 +116,18 @@ class Driver:
         if peer in self.slow:
             assert not flying, "a slow peer has one request at a time"
         assert len(flying) < self.window or (len(flying) < MAX_REQUESTS and there < share), "its window"
-        if peer in self.origins and self.getters and self.requests >= STARVING:
-            spread = {c for p in self.getters for c in self.have[p] | self.claims.get(p, set())}
-            assert spread.isdisjoint(run), "an origin is asked only for what no getter has or has claimed"
-        assert action.claim == (peer in self.origins)
+        if peer in self.spared:
+            spread = {c for p in self.getters for c in self.have[p]}
+            offered = spread.isdisjoint(run) and any(set(run) <= set(o) for o in self.offers.get(peer, []))
+            spreads = peer in self.over and spread.issuperset(run)
+            assert offered or spreads, "a shared origin is asked for what it offered, or when done for what others have"
+
+    def check_ask(self, action: Ask) -> None:
+        assert action.peer in self.origins & self.shared - self.over, "a shared origin is asked for offers"
+        assert action.peer not in self.asked, "and again when it has answered"
+        assert 0 < action.count <= OFFERS
+        assert len(action.done) <= MAX_DONE
+        self.asked.add(action.peer)
 
     def check_cancel(self, action: Cancel) -> None:
         assert action.run in self.in_flight[action.peer], "only what is in flight is cancelled"
@@ -126,41 +145,56 @@ class Driver:
         return {c for runs in self.in_flight.values() for run in runs for c in run}
 
     def forget(self, peer: str) -> None:
-        for each in (self.have, self.in_flight, self.resting, self.faults, self.claims):
+        for each in (self.have, self.in_flight, self.resting, self.faults, self.offers):
             each.pop(peer, None)
-        self.origins.discard(peer)
-        self.slow.discard(peer)
+        for peers in (self.origins, self.slow, self.shared, self.over, self.asked):
+            peers.discard(peer)
         self.cancelled = {(p, r) for p, r in self.cancelled if p != peer}
 
     @property
     def window(self) -> int:
-        return LARGE_WINDOW if len(self.have) <= FEW_PEERS else SMALL_WINDOW
+        return min(MOST_EACH, max(1, WINDOW_REQUESTS // len(self.have)))
+
+    @property
+    def spared(self) -> set[str]:
+        """Shared origins, unless the node is hungry."""
+        hungry = self.now - self.planner._fed >= HUNGRY_SECONDS
+        return set() if hungry else self.origins & self.shared
 
     @property
     def getters(self) -> set[str]:
         return set(self.have) - self.origins
 
-    @property
-    def requests(self) -> int:
-        return sum(len(runs) for runs in self.in_flight.values())
-
-    def add(self, peer: str, chunks: Sequence[int], distance: int = 2) -> None:
+    def add(self, peer: str, chunks: Sequence[int], distance: int = 2, *, shared: bool = False) -> None:
         if peer not in self.banned:
             if peer not in self.have and len(chunks) == len(self.lengths):
                 self.origins.add(peer)
             self.have.setdefault(peer, set()).update(chunks)
             self.in_flight.setdefault(peer, [])
-        self.send(PeerAdded(peer, bits(len(self.lengths), chunks), distance))
+            self.note_shared(peer, shared)
+        self.send(PeerAdded(peer, bits(len(self.lengths), chunks), distance, shared))
+
+    def note_shared(self, peer: str, shared: bool) -> None:
+        if shared and peer in self.have:
+            self.shared.add(peer)
+        else:
+            self.shared.discard(peer)
 
     def gets(self, peer: str, chunks: Sequence[int]) -> None:
         if peer in self.have:
             self.have[peer].update(chunks)
         self.send(PeerHas(peer, chunks))
 
-    def claim(self, peer: str, chunks: Sequence[int]) -> None:
+    def share(self, peer: str, shared: bool) -> None:
+        self.note_shared(peer, shared)
+        self.send(PeerShared(peer, shared))
+
+    def offer(self, peer: str, runs: Sequence[range], over: bool) -> None:
         if peer in self.have:
-            self.claims.setdefault(peer, set()).update(set(chunks) - self.have[peer])
-        assert self.send(PeerClaims(peer, chunks)) == []
+            self.offers.setdefault(peer, []).extend(runs)
+            self.asked.discard(peer)
+            (self.over.add if over else self.over.discard)(peer)
+        self.send(Offered(peer, runs, over))
 
     def leave(self, peer: str) -> None:
         self.forget(peer)
@@ -211,8 +245,7 @@ class Driver:
                 share = WINDOW_BYTES // len(self.have)
                 full = sum(self.lengths[c] for run in runs for c in run) >= share or len(runs) >= MAX_REQUESTS
                 busy = (len(runs) >= self.window and full) or (peer in self.slow and runs)
-                spared = peer in self.origins and self.getters and self.requests >= STARVING
-                assert busy or spared, "a peer with something missing is kept busy"
+                assert busy or peer in self.spared, "a peer with something missing is kept busy"
 
     def finish(self) -> None:
         """With one honest peer that has everything, the pull ends: no chunk is ever lost."""
@@ -239,17 +272,23 @@ class AnyStory(RuleBasedStateMachine):
     def chunks(self) -> st.SearchStrategy[list[int]]:
         return st.just(list(range(self.size))) | st.lists(st.integers(0, self.size - 1), max_size=8, unique=True)
 
-    @rule(peer=st.sampled_from(PEERS), distance=st.integers(0, 2), data=st.data())
-    def comes(self, peer: str, distance: int, data: st.DataObject) -> None:
-        self.driver.add(peer, data.draw(self.chunks()), distance)
+    @rule(peer=st.sampled_from(PEERS), distance=st.integers(0, 2), shared=st.booleans(), data=st.data())
+    def comes(self, peer: str, distance: int, shared: bool, data: st.DataObject) -> None:
+        self.driver.add(peer, data.draw(self.chunks()), distance, shared=shared)
 
     @rule(peer=st.sampled_from(PEERS), data=st.data())
     def gets_more(self, peer: str, data: st.DataObject) -> None:
         self.driver.gets(peer, data.draw(self.chunks()))
 
-    @rule(peer=st.sampled_from(PEERS), data=st.data())
-    def claims(self, peer: str, data: st.DataObject) -> None:
-        self.driver.claim(peer, data.draw(self.chunks()))
+    @rule(peer=st.sampled_from(PEERS), shared=st.booleans())
+    def is_shared(self, peer: str, shared: bool) -> None:
+        self.driver.share(peer, shared)
+
+    @rule(peer=st.sampled_from(PEERS), over=st.booleans(), data=st.data())
+    def offers(self, peer: str, over: bool, data: st.DataObject) -> None:
+        first = st.integers(0, self.size - 1)
+        run = first.flatmap(lambda f: st.integers(f + 1, self.size).map(lambda stop: range(f, stop)))
+        self.driver.offer(peer, data.draw(st.lists(run, max_size=3)), over)
 
     @rule(peer=st.sampled_from(PEERS))
     def goes(self, peer: str) -> None:
@@ -354,43 +393,84 @@ def draw_first(seed: int) -> list[int]:
     made.handle(PeerAdded("getter", bits(20, [])))
     for name in ("common", "too"):
         made.handle(PeerAdded(name, bits(20, [])))
-        made.handle(PeerClaims(name, range(2, 20)))
+        made._missing.spread(range(2, 20), 1)
     return fetched(made.handle(PeerHas("getter", range(20))))[:1]
 
 
-def test_an_origin_is_asked_only_for_what_no_getter_has_or_fetches() -> None:
+def asks(actions: list[Action]) -> list[Ask]:
+    return [a for a in actions if isinstance(a, Ask)]
+
+
+def test_a_shared_origin_is_asked_for_what_it_offers() -> None:
     made = planner(100)
-    made.handle(PeerAdded("getter", bits(100, range(95))))
-    assert fetched(made.handle(PeerClaims("getter", [95, 96]))) == []
-    assert set(fetched(made.handle(PeerAdded("origin", Bitmap(100, full=True))))) == {97, 98, 99}
+    actions = made.handle(PeerAdded("origin", Bitmap(100, full=True), shared=True))
+    assert actions == [Ask("origin", OFFERS, ())]
+    assert made.handle(Tick(1.0)) == [], "it is asked once"
+    actions = made.handle(Offered("origin", [range(7, 8), range(9, 10)], over=False))
+    assert fetched(actions) == [7, 9]
+    assert asks(actions) == []
+    actions = made.handle(Fetched("origin", range(7, 8), 1.1))
+    assert actions == [Ask("origin", 1, (range(7, 8),))], "and again when an offer has arrived, which it is told"
 
 
-def test_a_claim_that_comes_true_counts_once() -> None:
-    made = planner(3)
-    made.handle(PeerAdded("getter", Bitmap(3)))
-    made.handle(PeerClaims("getter", [0, 1]))
-    made.handle(PeerHas("getter", [0, 1]))
-    assert made._missing._spread == {0: 1, 1: 1}
-    made.handle(PeerGone("getter"))
-    assert made._missing._spread == {0: 0, 1: 0}
+def test_an_offer_of_what_a_getter_has_is_left_to_that_getter() -> None:
+    made = planner(100, 64 * MIB)
+    made.handle(PeerAdded("getter", bits(100, range(8))))
+    made.handle(PeerAdded("origin", Bitmap(100, full=True), shared=True))
+    actions = made.handle(Offered("origin", [range(7, 8), range(9, 10)], over=False))
+    assert fetched(actions) == [9]
+    assert asks(actions) == [Ask("origin", 1, (range(7, 8),))]
 
 
-def test_who_starves_asks_an_origin_for_anything() -> None:
-    made = planner(2)
-    made.handle(PeerAdded("getter", Bitmap(2)))
-    made.handle(PeerClaims("getter", [0, 1]))
-    assert fetched(made.handle(PeerAdded("origin", Bitmap(2, full=True)))) != []
+def test_an_offer_that_failed_is_tried_again() -> None:
+    made = planner(100)
+    made.handle(PeerAdded("origin", Bitmap(100, full=True), shared=True))
+    made.handle(Offered("origin", [range(7, 8)], over=False))
+    made.handle(Failed("origin", range(7, 8), Fault.LOST, 1.0))
+    assert fetched(made.handle(Tick(1.0 + BACKOFF_SECONDS))) == [7]
+
+
+def test_an_origin_that_is_not_shared_any_more_is_asked_for_anything() -> None:
+    made = planner(100)
+    made.handle(PeerAdded("origin", Bitmap(100, full=True), shared=True))
+    assert len(fetched(made.handle(PeerShared("origin", shared=False)))) >= MOST_EACH
+
+
+def test_an_origin_hears_what_was_taken_before_it_was_shared() -> None:
+    made = planner(100, 64 * MIB)
+    taken = [a.run for a in made.handle(PeerAdded("origin", Bitmap(100, full=True))) if isinstance(a, Fetch)]
+    assert taken
+    assert made.handle(PeerShared("origin", shared=True)) == [Ask("origin", OFFERS, tuple(taken))]
+
+
+def test_an_origin_with_nothing_left_to_offer_brings_what_others_have_too() -> None:
+    made = planner(3, 64 * MIB)
+    made.handle(PeerAdded("getter", bits(3, [])))
+    made.handle(PeerAdded("origin", Bitmap(3, full=True), shared=True))
+    assert made.handle(Offered("origin", [], over=True)) == [], "what no getter has is on its way to one"
+    made.handle(PeerAdded("far", bits(3, [2])))
+    assert made.handle(Failed("far", range(2, 3), Fault.LOST, 0.5)) == [Fetch("origin", range(2, 3))]
+
+
+def test_who_is_hungry_for_long_asks_a_shared_origin_for_anything() -> None:
+    made = planner(40, 64 * MIB)
+    made.handle(PeerAdded("origin", Bitmap(40, full=True), shared=True))
+    made.handle(Tick(1.0))
+    assert fetched(made.handle(Tick(0.9 + HUNGRY_SECONDS))) == []
+    actions = made.handle(Tick(1.0 + HUNGRY_SECONDS))
+    assert len(fetched(actions)) >= HUNGRY
+    assert fetched(made.handle(Tick(2.0 + HUNGRY_SECONDS))) == []
+    first = fetched(actions)[0]
+    more = made.handle(Fetched("origin", range(first, first + 1), 2.0 + HUNGRY_SECONDS))
+    assert len(fetched(more)) == 1, "and goes on until others feed it"
 
 
 def test_chunks_of_peers_that_left_are_rare_again() -> None:
-    made = planner(100)
-    made.handle(PeerAdded("stays", bits(100, range(95))))
-    made.handle(PeerAdded("leaves", bits(100, range(90, 100))))
-    made.handle(PeerClaims("leaves", range(90)))
+    made = planner(3)
+    made.handle(PeerAdded("leaves", bits(3, [0, 1])))
+    assert made._missing._spread == {0: 1, 1: 1}
     made.handle(PeerGone("leaves"))
-    asked = fetched(made.handle(PeerAdded("origin", Bitmap(100, full=True))))
-    assert len(asked) == LARGE_WINDOW
-    assert set(asked) <= set(range(95, 100))
+    assert made._missing._spread == {0: 0, 1: 0}
 
 
 def test_ties_are_random() -> None:
@@ -405,7 +485,7 @@ def test_the_nearest_peer_is_asked_first() -> None:
     made.handle(PeerAdded("first", Bitmap(1, full=True)))
     for name, distance in (("far", 2), ("near", 0), ("zone", 1)):
         assert made.handle(PeerAdded(name, Bitmap(1, full=True), distance)) == []
-    assert made.handle(PeerGone("first")) == [Fetch("near", range(1), claim=True)]
+    assert made.handle(PeerGone("first")) == [Fetch("near", range(1))]
 
 
 def test_small_adjacent_chunks_come_in_one_run() -> None:
@@ -426,7 +506,7 @@ def run_lengths(seconds: float, *, getter: bool) -> list[int]:
         fetch = asked.pop(0)
         assert isinstance(fetch, Fetch)
         sizes.append(len(fetch.run) * MIB)
-        now += seconds / LARGE_WINDOW
+        now += seconds / MOST_EACH
         asked += planner.handle(Fetched(fetch.peer, fetch.run, now))
     return sizes
 
@@ -445,7 +525,7 @@ def test_runs_stay_short_where_getters_wait_for_them() -> None:
     assert set(run_lengths(QUICK_RUN_SECONDS / 2, getter=True)) == {RUN_BYTES}
 
 
-@pytest.mark.parametrize(("length", "requests"), [(64 * MIB, LARGE_WINDOW), (MIB, 8), (600 * KIB, 14)])
+@pytest.mark.parametrize(("length", "requests"), [(64 * MIB, MOST_EACH), (MIB, 8), (600 * KIB, 14)])
 def test_windows(length: int, requests: int) -> None:
     actions = planner(300, length).handle(PeerAdded("p", Bitmap(300, full=True)))
     assert len(actions) == requests
@@ -508,7 +588,7 @@ def test_a_late_failure_takes_nothing_from_another() -> None:
     made = planner(1)
     made.handle(PeerAdded("p", Bitmap(1, full=True)))
     made.handle(PeerGone("p"))
-    assert made.handle(PeerAdded("q", Bitmap(1, full=True))) == [Fetch("q", range(1), claim=True)]
+    assert made.handle(PeerAdded("q", Bitmap(1, full=True))) == [Fetch("q", range(1))]
     made.handle(PeerAdded("p", Bitmap(1, full=True)))
     assert made.handle(Failed("p", range(1), Fault.LOST, 0.0)) == []
     assert made.active == 1
@@ -518,11 +598,11 @@ def test_what_comes_late_while_another_writes_the_same_place_does_not_count() ->
     made = planner(1)
     made.handle(PeerAdded("p", Bitmap(1, full=True)))
     made.handle(PeerGone("p"))
-    assert made.handle(PeerAdded("q", Bitmap(1, full=True))) == [Fetch("q", range(1), claim=True)]
+    assert made.handle(PeerAdded("q", Bitmap(1, full=True))) == [Fetch("q", range(1))]
     made.handle(Fetched("p", range(1)))
     assert not made.done
     made.handle(Failed("q", range(1), Fault.LOST, 0.0))
-    assert made.handle(Tick(100.0)) == [Fetch("q", range(1), claim=True)]
+    assert made.handle(Tick(100.0)) == [Fetch("q", range(1))]
 
 
 def test_what_was_kept_of_a_failed_run_counts_though_its_peer_was_given_up() -> None:
@@ -549,7 +629,7 @@ def test_a_slow_run_is_taken_away_when_another_has_it() -> None:
     made = planner(40, 64 * MIB)
     first = made.handle(PeerAdded("quick", Bitmap(40, full=True)))
     slow = made.handle(PeerAdded("slow", Bitmap(40, full=True)))
-    assert [a.peer for a in slow if isinstance(a, Fetch)] == ["slow"] * LARGE_WINDOW
+    assert [a.peer for a in slow if isinstance(a, Fetch)] == ["slow"] * MOST_EACH
     stuck = next(a.run for a in slow if isinstance(a, Fetch))
     waiting = [a.run for a in first if isinstance(a, Fetch)]
     now = 0.0

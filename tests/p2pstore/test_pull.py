@@ -37,7 +37,7 @@ class Swarm:
         self.dropped: list[tuple[str, bool]] = []
         self.notes: list[str] = []
         self.told: set[int] = set()
-        self.claimed: list[range] = []
+        self.asked: list[tuple[str, int, tuple[range, ...]]] = []
         self.early: list[range] = []
         self.had: Bitmap = destination.verified
         self.pull = Pull(
@@ -48,7 +48,7 @@ class Swarm:
             limit=RateLimit(),
             on_progress=lambda: None,
             on_chunks=self.on_chunks,
-            on_claim=self.claimed.append,
+            on_ask=lambda node, count, done: self.asked.append((node, count, tuple(done))),
             on_drop=lambda node, banned: self.dropped.append((node, banned)),
             note=self.notes.append,
         )

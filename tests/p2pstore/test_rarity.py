@@ -49,15 +49,15 @@ class AgainstADictionary(RuleBasedStateMachine):
                 self.missing.discard(chunk)
                 self.gone.add(chunk)
 
-    @rule(only_new=st.booleans())
-    def rarest(self, only_new: bool) -> None:
-        chunk = self.missing.rarest(only_new=only_new)
-        least = min((self.spread[c] for c in self.there), default=None)
-        if least is None or (only_new and least):
+    @rule(least=st.integers(0, 2))
+    def rarest(self, least: int) -> None:
+        chunk = self.missing.rarest(least=least)
+        rarest = min((self.spread[c] for c in self.there if self.spread[c] >= least), default=None)
+        if rarest is None:
             assert chunk is None
         else:
             assert chunk in self.there
-            assert self.spread[chunk] == least
+            assert self.spread[chunk] == rarest
 
     @rule(data=st.data(), count=st.integers(1, 8))
     def draw(self, data: st.DataObject, count: int) -> None:
@@ -69,21 +69,32 @@ class AgainstADictionary(RuleBasedStateMachine):
         assert self.missing.any_of(candidates) == bool(live)
         assert live <= set(candidates)
 
-    @rule(data=st.data(), only_new=st.booleans())
-    def take(self, data: st.DataObject, only_new: bool) -> None:
+    @rule(data=st.data(), least=st.integers(0, 2))
+    def take(self, data: st.DataObject, least: int) -> None:
         have = set(data.draw(self.some()))
         if not have & self.there:
             return
         first = data.draw(st.sampled_from(sorted(have & self.there)))
-        if only_new and self.spread[first]:
-            return  # what ``rarest`` returns has a spread only where everything has
+        if self.spread[first] < least:
+            return
         bitmap = Bitmap(len(self.lengths))
         bitmap.update(have)
-        run = self.missing.take_run(first, bitmap, only_new=only_new)
+        run = self.missing.take_run(first, bitmap, least=least)
         assert first in run
         assert have & self.there >= set(run)
         assert len(run) == 1 or sum(self.lengths[c] for c in run) <= RUN_BYTES
-        assert not only_new or all(self.spread[c] == 0 for c in run)
+        assert all(self.spread[c] >= least for c in run)
+        self.gone.update(run)
+
+    @rule(data=st.data())
+    def take_new(self, data: st.DataObject) -> None:
+        first = data.draw(st.integers(0, len(self.lengths)))
+        asked = range(first, data.draw(st.integers(first, len(self.lengths))))
+        new = [c for c in asked if c in self.there and not self.spread[c]]
+        run = self.missing.take_new(asked)
+        assert list(run) == new[: len(run)], "the first of them, with no gap"
+        assert bool(run) == bool(new)
+        assert run.stop not in new, "and all that follow it"
         self.gone.update(run)
 
     @invariant()
@@ -100,4 +111,4 @@ TestAgainstADictionary.settings = settings(max_examples=80, stateful_step_count=
 def test_a_run_has_a_bounded_number_of_chunks() -> None:
     count = 3 * RUN_CHUNKS
     missing = Missing(range(count), [1] * count, random.Random(1))
-    assert len(missing.take_run(0, Bitmap(count, full=True), only_new=False)) == RUN_CHUNKS
+    assert len(missing.take_run(0, Bitmap(count, full=True), least=0)) == RUN_CHUNKS

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import ExitStack
 
 from p2pstore import replica as module
 from p2pstore.bitmap import Bitmap
-from p2pstore.replica import Listener, News, Replica
+from p2pstore.replica import Listener, Replica, Shared
 from tests.p2pstore.samples import content, manifest_of
 
 MANIFEST = manifest_of({"a": content(10), "b": b"", "c": content(6)}, 4)
@@ -38,7 +39,7 @@ async def test_news_from_any_thread_reach_every_listener() -> None:
         thread.start()
         for listener in (one, two):
             assert [await asyncio.wait_for(listener.news.get(), 30) for _ in range(5)] == [
-                News("have", range(n, n + 1)) for n in range(5)
+                range(n, n + 1) for n in range(5)
             ]
         thread.join()
         replica.withdrawn()
@@ -63,27 +64,90 @@ async def test_a_listener_and_the_bitmap_together_miss_no_chunk() -> None:
         known = set(have)
         while len(known) < MANIFEST.chunks:
             news = await asyncio.wait_for(listener.news.get(), 30)
-            assert news is not None
-            known.update(news.run)
+            assert isinstance(news, range)
+            known.update(news)
     thread.join()
 
 
 async def test_a_listener_that_is_too_slow_is_told_that_it_is_over(monkeypatch: object) -> None:
     listener = Listener()
     for n in range(module.MAX_PENDING):
-        listener.put(News("have", range(n, n + 1)))
+        listener.put(range(n, n + 1))
     assert listener.news.qsize() == module.MAX_PENDING
-    listener.put(News("have", range(1)))
+    listener.put(range(1))
     assert listener.news.qsize() == 1
     assert listener.news.get_nowait() is None
 
 
-async def test_claims_are_told_and_kept_until_they_come_true() -> None:
-    replica = await made()
-    replica.claimed(range(3))
-    with replica.listen() as listener:
-        replica.claimed(range(3, 4))
-        replica.landed(range(1, 3))
-        assert replica.claims() == [0, 3]
-        news = [await asyncio.wait_for(listener.news.get(), 30) for _ in range(2)]
-        assert news == [News("want", range(3, 4)), News("have", range(1, 3))]
+async def whole() -> Replica:
+    return await made(Bitmap(MANIFEST.chunks, full=True))
+
+
+def news_of(listener: Listener) -> list[object]:
+    return [listener.news.get_nowait() for _ in range(listener.news.qsize())]
+
+
+async def test_listeners_hear_whether_they_share_with_one_that_passes_on() -> None:
+    replica = await whole()
+    with replica.listen() as one:
+        assert not one.shared
+        with replica.listen(seeds=False) as keeps:
+            assert keeps.shared
+            assert not one.shared
+            assert news_of(one) == []
+            with replica.listen() as two:
+                assert two.shared
+                assert news_of(one) == [Shared(shared=True)]
+            assert news_of(one) == [Shared(shared=False)]
+            assert news_of(keeps) == []
+
+
+async def test_each_chunk_is_offered_once() -> None:
+    replica = await whole()
+    with replica.listen() as one, replica.listen() as two:
+        offered: list[int] = []
+        for listener in (one, two, one, two):
+            runs, over = replica.offers(listener.key, 2, [])
+            offered += [chunk for run in runs for chunk in run]
+            assert not over
+        assert sorted(offered) == list(range(MANIFEST.chunks))
+
+
+async def test_what_a_listener_that_left_was_offered_is_offered_again() -> None:
+    replica = await whole()
+    with replica.listen() as one:
+        with replica.listen() as two:
+            runs, _ = replica.offers(two.key, 16, [])
+            assert runs
+            assert replica.offers(one.key, 16, []) == ([], False)
+        assert replica.offers(one.key, 16, []) == (runs, False)
+        assert replica.offers(one.key, 16, runs) == ([], True)
+
+
+async def test_whoever_comes_after_all_have_left_is_offered_everything_again() -> None:
+    replica = await whole()
+    for _ in range(2):
+        with replica.listen() as one:
+            runs, _ = replica.offers(one.key, 16, [])
+            assert sum(len(run) for run in runs) == MANIFEST.chunks
+            assert replica.offers(one.key, 16, runs) == ([], True)
+
+
+async def test_who_passes_nothing_on_and_who_does_not_listen_are_offered_nothing() -> None:
+    replica = await whole()
+    with replica.listen(seeds=False) as keeps:
+        assert replica.offers(keeps.key, 2, []) == ([], False)
+    assert replica.offers(keeps.key, 2, []) == ([], False)
+    partial = await made()
+    with partial.listen() as one:
+        assert partial.offers(one.key, 2, []) == ([], False)
+
+
+async def test_a_crowd_is_bounded() -> None:
+    replica = await whole()
+    with ExitStack() as stack:
+        for _ in range(module.MAX_LISTENERS):
+            assert not replica.crowded
+            stack.enter_context(replica.listen())
+        assert replica.crowded
+    assert not replica.crowded

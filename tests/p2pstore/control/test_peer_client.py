@@ -17,6 +17,7 @@ from p2pstore.control import peer_client as module
 from p2pstore.control.peer_client import MAX_LINE_BYTES, Availability, PeerClient
 from p2pstore.errors import (
     BadManifest,
+    PeerBusy,
     PeerHasNot,
     PeerStalled,
     PeerUnreachable,
@@ -24,6 +25,7 @@ from p2pstore.errors import (
     RemoteProtocolError,
     SecretRefused,
 )
+from p2pstore.replica import Shared
 from tests.p2pstore.samples import MIB, content, manifest_of
 
 MANIFEST = manifest_of({"": content(9 * MIB)}, MIB)
@@ -91,6 +93,7 @@ async def ask_all(client: PeerClient, control: str) -> list[BaseException]:
         client.name(control, "n"),
         client.manifest(control, MANIFEST.digest),
         client.count(control, MANIFEST.digest),
+        client.offers(control, MANIFEST, "key", 2, [range(3)]),
         all_news(client, control),
         return_exceptions=True,
     )
@@ -98,7 +101,7 @@ async def ask_all(client: PeerClient, control: str) -> list[BaseException]:
     return [end for end in asked if isinstance(end, BaseException)]
 
 
-async def all_news(client: PeerClient, control: str) -> list[Availability | list[int]]:
+async def all_news(client: PeerClient, control: str) -> list[Availability | Shared | list[int]]:
     return [item async for item in client.availability(control, MANIFEST)]
 
 
@@ -244,6 +247,8 @@ FIRST_LINES = [
     b'{"address":1,"bitmap":7}',
     b'{"address":1,"bitmap":"\xc3\xa9"}',
     b'{"address":1}',
+    FULL[:-1] + b',"listener":7}',
+    FULL[:-1] + b',"listener":"' + b"x" * 100 + b'"}',
 ]
 LATER_LINES = [
     b'{"have":7}',
@@ -284,13 +289,52 @@ async def test_lines_that_are_no_news(client: PeerClient, line: bytes) -> None:
 
 async def test_news(client: PeerClient) -> None:
     said = lines(
-        FULL, b"{}", b'{"have":[[0,2],[8,1]]}', b'{"have":[]}', b'{"since version 2":1}', b'{"gone":true}', b"garbage"
+        FULL,
+        b"{}",
+        b'{"have":[[0,2],[8,1]]}',
+        b'{"have":[]}',
+        b'{"shared":true}',
+        b'{"since version 2":1}',
+        b'{"gone":true}',
+        b"garbage",
     )
     async with hostile(said) as control:
         first, *rest = await all_news(client, control)
         assert isinstance(first, Availability)
         assert (first.address, first.have.full) == (4096, True)
-        assert rest == [[0, 1, 8], []]
+        assert rest == [[0, 1, 8], [], Shared(shared=True)]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b"null",
+        b'{"offers":7}',
+        b'{"offers":[[0,1],[1,1],[2,1]]}',
+        b'{"offers":[[0,10]]}',
+        b'{"offers":[[-1,1]]}',
+        b'{"offers":[["0",1]]}',
+    ],
+)
+async def test_offers_that_are_none(client: PeerClient, body: bytes) -> None:
+    async with hostile(answer(body)) as control:
+        with pytest.raises(RemoteProtocolError):
+            await client.offers(control, MANIFEST, "key", 2, [])
+
+
+async def test_offers(client: PeerClient) -> None:
+    async with hostile(answer(b'{"offers":[[0,2],[8,1]],"over":false}')) as control:
+        assert await client.offers(control, MANIFEST, "key", 2, []) == ([range(2), range(8, 9)], False)
+    async with hostile(answer(b'{"offers":[],"over":true}')) as control:
+        assert await client.offers(control, MANIFEST, "key", 2, []) == ([], True)
+
+
+async def test_a_crowded_peer(client: PeerClient) -> None:
+    async with hostile(answer(b"", "503 Service Unavailable")) as control:
+        with pytest.raises(PeerBusy):
+            await all_news(client, control)
 
 
 async def test_a_stream_that_just_ends(client: PeerClient) -> None:

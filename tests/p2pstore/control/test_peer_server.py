@@ -11,13 +11,15 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from p2pstore import replica as replica_module
 from p2pstore.bitmap import Bitmap
 from p2pstore.control import peer_server as module
 from p2pstore.control.auth import HEADER, MAX_SKEW, sign
 from p2pstore.control.peer_client import Availability, PeerClient
 from p2pstore.control.peer_server import PeerServer
 from p2pstore.destination import FileDestination
-from p2pstore.errors import PeerHasNot, SecretRefused, UsageError
+from p2pstore.errors import PeerBusy, PeerHasNot, SecretRefused, UsageError
+from p2pstore.replica import Shared
 from tests.p2pstore.control.owner import Owner, serving
 from tests.p2pstore.samples import MIB, content, manifest_of, record_of
 
@@ -103,6 +105,46 @@ async def test_a_partial_replica_tells_of_its_chunks(
         with pytest.raises(StopAsyncIteration):
             await asyncio.wait_for(news.__anext__(), WAIT)
     destination.close()
+
+
+async def test_getters_are_offered_different_chunks(served: tuple[Owner, str], client: PeerClient) -> None:
+    owner, control = served
+    owner.hold("n", MANIFEST, DATA)
+    readers = [client.availability(control, MANIFEST) for _ in range(2)]
+    first, second = [await asyncio.wait_for(news.__anext__(), WAIT) for news in readers]
+    assert isinstance(first, Availability)
+    assert isinstance(second, Availability)
+    assert (first.shared, second.shared) == (False, True)
+    assert await asyncio.wait_for(readers[0].__anext__(), WAIT) == Shared(shared=True)
+    runs, over = await client.offers(control, MANIFEST, first.listener, 16, [])
+    assert (sorted(c for run in runs for c in run), over) == (list(range(MANIFEST.chunks)), False)
+    assert await client.offers(control, MANIFEST, second.listener, 16, []) == ([], False)
+    assert await client.offers(control, MANIFEST, first.listener, 1, runs) == ([], True)
+    assert await client.offers(control, MANIFEST, "nobody", 2, []) == ([], False)
+
+
+@pytest.mark.parametrize(
+    "query", ["", "count=x", "count=1&done=1", "count=1&done=0-0", "count=1&done=0-9999", "count=1&done=-1-2"]
+)
+async def test_questions_for_offers_that_are_none(served: tuple[Owner, str], query: str) -> None:
+    owner, control = served
+    owner.hold("n", MANIFEST, DATA)
+    url = f"http://{control}/v1/replicas/{MANIFEST.digest}/offers?listener=x&{query}"
+    async with aiohttp.ClientSession() as session, session.get(url) as answer:
+        assert answer.status == 400
+
+
+async def test_a_crowd_is_sent_away(
+    served: tuple[Owner, str], client: PeerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replica_module, "MAX_LISTENERS", 1)
+    owner, control = served
+    owner.hold("n", MANIFEST, DATA)
+    news = client.availability(control, MANIFEST)
+    await asyncio.wait_for(news.__anext__(), WAIT)
+    with pytest.raises(PeerBusy):
+        await client.availability(control, MANIFEST).__anext__()
+    await news.aclose()  # type: ignore[attr-defined]
 
 
 async def test_a_silent_replica_still_shows_that_it_lives(
