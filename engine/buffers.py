@@ -47,6 +47,8 @@ class Buffer(ABC):
     name: str
     length: int
     writable: bool = False
+    settled: bool = True
+    """Whether what peers may read lies where it will stay: false while a replica is still being written."""
 
     def ready(self, offset: int, length: int) -> bool:  # noqa: ARG002 - memory is always ready
         """Whether the range, which lies inside the buffer, may be served now."""
@@ -74,6 +76,10 @@ class Buffer(ABC):
     def view(self, offset: int, length: int) -> memoryview | None:  # noqa: ARG002 - files have none
         """The range as memory, read-only where that memory is; None for a file. The caller releases it."""
         return None
+
+    def memory_run(self, offset: int, length: int) -> memoryview | None:
+        """The first part of the range that is one piece of memory; None for a file. The caller releases it."""
+        return self.view(offset, length)
 
     def write_from(self, offset: int, view: memoryview) -> None:  # noqa: ARG002 - most are memory or read-only
         """Store ``view`` at ``offset`` of a writable buffer that is no memory. Raises ``StorageError``."""
@@ -138,6 +144,7 @@ class FilesBuffer(Buffer):
         self._starts = list(itertools.accumulate((span.size for span in self._spans), initial=0))
         self.length = self._starts.pop()
         self._servable = servable
+        self.settled = servable is None
         self._on_changed = on_changed
         self._reported: set[int] = set()
         self._lock = threading.Lock()

@@ -21,6 +21,8 @@ The engine's part of the tree; ``p2pstore.errors`` draws the whole::
     │   └── MetadataRefused         7   the metadata server refused user, password or certificate
     ├── StorageError                8   the disk is full, or may not be written or read
     └── TransportUnavailable        9   the transport cannot be used here
+        ├── VerbsFailed             9   an RDMA device refused or failed a call
+        └── LockedMemoryLimit       9   memory may not be pinned for an RDMA device
 
 A class owns its exit status, its sentence and its advice; both texts are templates over the keyword fields with which
 the error is raised, so that an error can cross a socket as its class name and fields and be the same on the other side.
@@ -187,3 +189,21 @@ class TransportUnavailable(MooncakeError):
     exit_code = 9
     sentence = "transport {transport} is not available: {detail}"
     advice = "use '--transport auto' to take whichever works"
+
+
+class VerbsFailed(TransportUnavailable):
+    """A call to an RDMA device failed."""
+
+    sentence = "transport {transport} is not available: {call} failed on {device}: {detail}"
+
+
+class LockedMemoryLimit(TransportUnavailable):
+    """Memory could not be pinned: by far most often the limit of locked memory."""
+
+    sentence = (
+        "transport {transport} is not available: {length} bytes cannot be pinned for {device}; "
+        "this process's limit of locked memory is {limit}"
+    )
+    advice = (
+        "raise the limit ('ulimit -l unlimited', LimitMEMLOCK=infinity in a unit of systemd), or use '--transport tcp'"
+    )

@@ -42,10 +42,11 @@ log = logging.getLogger(__name__)
 
 
 class _Client:
-    __slots__ = ("answer", "deadline", "decoder", "held", "peer", "sock")
+    __slots__ = ("answer", "deadline", "decoder", "fd", "held", "peer", "sock")
 
     def __init__(self, sock: socket.socket, peer: str) -> None:
         self.sock = sock
+        self.fd = sock.fileno()
         self.peer = peer
         self.decoder = Decoder(peer=peer)
         self.answer: memoryview | None = None
@@ -68,10 +69,15 @@ class HandshakeServer:
         *,
         ports: range | None = None,
         on_notify: Callable[[str, str], None] | None = None,
+        on_connection: Callable[[socket.socket, Message, str], bool] | None = None,
     ) -> None:
-        """Port 0 is one of ``ports`` where they are given. Raises ``UsageError`` when the address cannot be had."""
+        """``on_connection(socket, request, peer)`` takes a Connection request over with its socket, or says False.
+
+        Port 0 is one of ``ports`` where they are given. Raises ``UsageError`` when the address cannot be had.
+        """
         self._descriptor = descriptor
         self._on_notify = on_notify
+        self._on_connection = on_connection
         self._listener = sockets.listen(host, port, among=ports)
         self.port: int = self._listener.getsockname()[1]
         self._clients: dict[int, _Client] = {}
@@ -155,7 +161,7 @@ class HandshakeServer:
             elif client.answer is None:
                 self._hold(client, len(data))
                 message = client.decoder.feed(data)
-                if message is not None:
+                if message is not None and not self._hand_over(client, message):
                     client.answer = memoryview(encode(self._answer(message, client.peer)))
                     self._hold(client, len(client.answer))
                     self._send(client)
@@ -189,6 +195,19 @@ class HandshakeServer:
             client.sock.shutdown(socket.SHUT_WR)
             self._selector.modify(client.sock, selectors.EVENT_READ, client)
 
+    def _hand_over(self, client: _Client, message: Message) -> bool:
+        """Whether a request, with its socket, is now somebody else's."""
+        if message.type is not MessageType.CONNECTION or self._on_connection is None:
+            return False
+        # Before it is handed over: its new owner may close it at once, and the descriptor be another's.
+        self._forget(client)
+        if self._on_connection(client.sock, message, client.peer):
+            return True
+        self._clients[client.fd] = client
+        self._held += client.held
+        self._selector.register(client.sock, selectors.EVENT_READ, client)
+        return False
+
     def _answer(self, message: Message, peer: str) -> Message:
         body: dict[str, Any]
         if message.type is MessageType.METADATA:
@@ -207,14 +226,19 @@ class HandshakeServer:
                 "local_nic_path": "",
                 "peer_nic_path": "",
                 "qp_num": [],
-                "reply_msg": "this segment speaks tcp only",
+                "reply_msg": "this segment offers nothing over RDMA",
             }
         return Message(message.type, body, old_form=message.old_form)
 
     def _drop(self, client: _Client) -> None:
-        fd = client.sock.fileno()
-        if self._clients.pop(fd, None) is not None:
-            self._held -= client.held
-            with contextlib.suppress(KeyError, ValueError):
-                self._selector.unregister(client.sock)
+        if self._forget(client):
             client.sock.close()
+
+    def _forget(self, client: _Client) -> bool:
+        """Serve a client no more; whether it was served."""
+        if self._clients.pop(client.fd, None) is None:
+            return False
+        self._held -= client.held
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(client.fd)
+        return True

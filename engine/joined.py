@@ -33,6 +33,10 @@ class JoinedBuffer(Buffer):
             view[done : done + len(piece)] = piece
             done += len(piece)
 
+    def memory_run(self, offset: int, length: int) -> memoryview | None:
+        """See ``Buffer.memory_run``."""
+        return next(self._pieces(offset, length))
+
     def _pieces(self, offset: int, length: int) -> Iterator[memoryview]:
         """The range, view by view."""
         index = bisect_right(self._starts, offset) - 1

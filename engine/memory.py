@@ -17,6 +17,7 @@ from engine.errors import AddressError, UsageError
 from engine.segment import BufferDescriptor
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from typing_extensions import Self
@@ -117,20 +118,24 @@ class AddressSpace:
         if unused:
             old.buffer.close()
 
-    def unregister(self, address: int, *, timeout: float = 0.0) -> bool:
+    def unregister(self, address: int, *, timeout: float = 0.0, withdraw: Callable[[], None] = lambda: None) -> bool:
         """Serve the buffer at ``address`` no more, and wait ``timeout`` seconds for those who are using it.
 
-        Returns whether nobody uses it any more; else the last user closes it. Raises ``AddressError`` where nothing is
-        registered.
+        ``withdraw`` is called once nobody can begin to use it, and before it may be closed. Returns whether nobody uses
+        it any more; else the last user closes it. Raises ``AddressError`` where nothing is registered.
         """
         with self._changed:
             index = self._index(address, 0)
             old = self._held.pop(index)
             del self._bases[index]
-            if not self._retire(old):
-                return self._changed.wait_for(lambda: old.closed, timeout)
-        old.buffer.close()
-        return True
+            old.users += 1  # ours, until it is withdrawn
+            self._retire(old)
+        try:
+            withdraw()
+        finally:
+            self._release(old)
+        with self._changed:
+            return self._changed.wait_for(lambda: old.closed, timeout)
 
     def resolve(self, address: int, length: int) -> Lease:
         """A lease on the range. Raises ``AddressError`` if it is not inside one buffer, or not servable now."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from engine.transports.base import CloningSink, Sink
+from engine.transports.base import CloningSink, Sink, pour
 
 BURST_SECONDS = 0.05
 """What may be sent at once after a pause: so much time's worth."""
@@ -83,6 +83,11 @@ class LimitedSink:
         """See ``Sink.filled``."""
         self._sink.filled(count)
         self._limit.spend(count)
+
+    def take(self, data: memoryview) -> None:
+        """See ``TakingSink.take``."""
+        pour(self._sink, data)
+        self._limit.spend(len(data))
 
     def clone(self, descriptor: int, offset: int, remaining: int) -> int:
         """See ``CloningSink.clone``; no byte is moved, so the limit has no say."""

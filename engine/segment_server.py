@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from engine import sockets, transports
-from engine.errors import UsageError
+from engine.errors import TransportUnavailable, UsageError
 from engine.handshake_client import fetch_descriptor
 from engine.handshake_server import HandshakeServer
 from engine.hostid import host_id
@@ -17,6 +17,9 @@ from engine.rate import RateLimit
 from engine.segment import SegmentDescriptor
 from engine.tcp_server import TcpServer
 from engine.transports.base import Channel, PeerAddress, Transport
+from engine.transports.rdma.nics import Nics
+from engine.transports.rdma.server import RdmaServer
+from engine.transports.rdma.transport import RdmaTransport, open_nics
 from engine.wire import LATEST_VERSION
 
 if TYPE_CHECKING:
@@ -66,6 +69,7 @@ class SegmentServer:
         publish_buffers: bool = True,
         protocol_version: int = LATEST_VERSION,
         upload_limit: RateLimit | None = None,
+        rdma: bool | Nics = False,
         on_notify: Callable[[str, str], None] | None = None,
     ) -> None:
         """Listen on ``host``; tell peers to come to ``advertise``.
@@ -74,8 +78,9 @@ class SegmentServer:
         route. ``name`` is the segment's in a metadata server; by default it is ``host:rpc_port``. Without
         ``local_socket`` no peer is handed descriptors. Ports of 0 are chosen by the system, or from ``ports``.
         ``publish_buffers`` says whether the handshake, which has no authentication, lists what is registered; without
-        it peers learn addresses elsewhere. ``protocol_version`` is what peers are told; both are understood. Raises
-        ``UsageError`` when a port or the socket cannot be had.
+        it peers learn addresses elsewhere. ``rdma`` offers everything over RDMA too, where a device can be used
+        (``rdma_reason`` says why not), and reads over the same devices. ``protocol_version`` is what peers are told;
+        both are understood. Raises ``UsageError`` when a port or the socket cannot be had.
         """
         self._name = name
         self._host = advertise or (host if host not in _WILDCARDS else sockets.outward_address())
@@ -88,8 +93,20 @@ class SegmentServer:
         self._data = TcpServer(self._space, host, data_port, ports=ports, upload_limit=upload_limit)
         self._handshake: HandshakeServer | None = None
         self._local: LocalServer | None = None
+        self._rdma: RdmaServer | None = None
+        self._nics: Nics | None = None
+        self.rdma_reason = "it is not asked for"
         try:
-            self._handshake = HandshakeServer(self.descriptor, host, rpc_port, ports=ports, on_notify=on_notify)
+            if rdma is not False:
+                self._offer_rdma(rdma)
+            self._handshake = HandshakeServer(
+                self.descriptor,
+                host,
+                rpc_port,
+                ports=ports,
+                on_notify=on_notify,
+                on_connection=self._rdma.take_over if self._rdma is not None else None,
+            )
             self._rpc_port = self._handshake.port
             if local_socket is not None and self._host_id:
                 self._local = LocalServer(self._space, local_socket)
@@ -97,6 +114,18 @@ class SegmentServer:
         except BaseException:
             self.close()
             raise
+
+    def _offer_rdma(self, rdma: bool | Nics) -> None:  # noqa: FBT001 - what the constructor was given
+        try:
+            nics = open_nics() if rdma is True else rdma
+        except TransportUnavailable as error:
+            self.rdma_reason = str(error.fields.get("detail") or error)
+            return
+        assert isinstance(nics, Nics)  # noqa: S101 - for the type checker
+        self._nics = nics if rdma is True else None
+        self._rdma = RdmaServer(self._space, nics, lambda: self.segment_name)
+        self.rdma_reason = ""
+        self.use(RdmaTransport(nics))
 
     def __enter__(self) -> Self:
         return self
@@ -135,6 +164,16 @@ class SegmentServer:
         return self._local.bytes_granted if self._local is not None else 0
 
     @property
+    def bytes_granted_rdma(self) -> int:
+        """Bytes that peers were given the keys of so far, to read them over RDMA."""
+        return self._rdma.owner.bytes_granted if self._rdma is not None else 0
+
+    @property
+    def rdma_sessions(self) -> int:
+        """Peers that are connected over RDMA now."""
+        return self._rdma.sessions if self._rdma is not None else 0
+
+    @property
     def connections(self) -> int:
         """Connections of the TCP data plane that are open now."""
         return self._data.connections
@@ -148,6 +187,7 @@ class SegmentServer:
             protocol_version=LATEST_VERSION,
             host_id=self._host_id if self._local is not None else "",
             local_socket=str(self._local.path) if self._local is not None else "",
+            rdma=self._rdma.nics.text if self._rdma is not None else "",
         )
 
     def descriptor(self) -> SegmentDescriptor:
@@ -167,10 +207,15 @@ class SegmentServer:
     def replace(self, address: int, buffer: Buffer) -> None:
         """See ``AddressSpace.replace``."""
         self._space.replace(address, buffer)
+        if self._rdma is not None:
+            self._rdma.owner.replaced(address)
 
     def unregister(self, address: int, *, timeout: float = 0.0) -> bool:
-        """See ``AddressSpace.unregister``."""
-        return self._space.unregister(address, timeout=timeout)
+        """See ``AddressSpace.unregister``; whoever reads it over RDMA is refused from then on."""
+        rdma = self._rdma
+        if rdma is None:
+            return self._space.unregister(address, timeout=timeout)
+        return self._space.unregister(address, timeout=timeout, withdraw=lambda: rdma.withdraw(address))
 
     def lease(self, address: int, length: int) -> Lease:
         """The range as this process sees it; see ``AddressSpace.resolve``."""
@@ -208,7 +253,11 @@ class SegmentServer:
 
     def close(self) -> None:
         """Stop serving, and let go of all buffers. Ends within a few seconds; twice is harmless."""
-        for server in (self._local, self._handshake, self._data):
+        for server in (self._local, self._handshake, self._rdma, self._data):
             if server is not None:
                 server.close()
         self._space.close()
+        for transport in list(self._transports.values()):
+            transport.close()
+        if self._nics is not None:
+            self._nics.close()

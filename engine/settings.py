@@ -50,6 +50,14 @@ class EngineSettings:
     redis_db: int = 0
     force_tcp: bool = False
     topology_file: Path | None = None
+    ib_port: int = 1
+    gid_index: int | None = None
+    pkey_index: int = 0
+    mtu: int = 4096
+    traffic_class: int = 0
+    service_level: int = 0
+    queue_pairs: int = 2
+    queue_depth: int = 256
     log_level: str | None = None
     file: MooncakeJson | None = None
     origins: Mapping[str, str] = field(default_factory=dict, repr=False)

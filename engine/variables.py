@@ -84,6 +84,20 @@ def protocol_version(text: str) -> int:
     return 1 if text.strip() == "1" else 2
 
 
+def gid_index(text: str) -> int | None:
+    """An index, or None where upstream's -1 says that it is to be found."""
+    value = integer(-1, 65535)(text)
+    return value if value >= 0 else None
+
+
+def mtu(text: str) -> int:
+    """One of the verbs' MTUs, bytes."""
+    value = integer(512, 4096)(text)
+    if value not in {512, 1024, 2048, 4096}:
+        raise ValueError(f"{value} is none of 512, 1024, 2048, 4096")
+    return value
+
+
 def cluster(text: str) -> str:
     """One part of a key."""
     if "/" in text.strip("/") or not text.strip("/"):
@@ -97,7 +111,9 @@ MAX_SLICE_SIZE = 1 << 40
 MAX_TIMEOUT = 3599
 """Seconds, of every timeout here; upstream's own bound."""
 
-_NO_RDMA = "there is no RDMA transport yet"
+_SAME_PORT = "RDMA connections are set up through the handshake's port"
+_ONE_PIECE = "each work request moves one piece, and none is inlined"
+_OWN_QUEUE = "each connection has a completion queue of its own, of the size that it needs"
 _NO_QUEUE = "a transfer waits for a free connection; there is no queue whose length could be bounded"
 _HARDWARE = "there is no such transport"
 
@@ -124,7 +140,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("MC_HANDSHAKE_LISTEN_BACKLOG", "control", "the backlog is 1024, larger than upstream's"),
     Variable("MC_HANDSHAKE_MAX_LENGTH", "control", "messages are bounded at upstream's default, 1 MiB"),
     Variable("MC_LEGACY_RPC_PORT_BINDING", "control", "a port is bound before it is told to anybody"),
-    Variable("MC_RDMA_BIND_ADDRESS", "control", _NO_RDMA),
+    Variable("MC_RDMA_BIND_ADDRESS", "control", _SAME_PORT),
     Variable("MC_USE_IPV6", "control", "listening on :: takes both; name an address with --listen or --advertise"),
     Variable(
         "MC_TCP_LANES_PER_PEER",
@@ -153,7 +169,7 @@ VARIABLES: tuple[Variable, ...] = (
         protocol_version,
     ),
     Variable("MC_FORCE_TCP", "select", "set to anything: sets `transport` to tcp", "force_tcp", given),
-    Variable("MC_FORCE_HCA", "select", _NO_RDMA),
+    Variable("MC_FORCE_HCA", "select", "`--transport rdma` takes RDMA and nothing else"),
     Variable("MC_FORCE_MNNVL", "select", _HARDWARE),
     Variable("MC_INTRANODE_NVLINK", "select", _HARDWARE),
     Variable("MC_INTRA_NVLINK", "select", _HARDWARE),
@@ -209,15 +225,44 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("MC_LOG_DIR", "observe", "the agent's log is in its home: `mooncake node logs`"),
     Variable("MC_TE_METRIC", "observe", "`mooncake node status` tells what was served"),
     Variable("MC_TE_METRIC_INTERVAL_SECONDS", "observe", "`mooncake node status` tells what was served"),
-    *(
-        Variable(name, "RDMA", _NO_RDMA)
-        for name in (
-            "MC_IB_PORT", "MC_GID_INDEX", "MC_PKEY_INDEX", "MC_MTU", "MC_IB_TC", "MC_IB_SL",
-            "MC_IB_PCI_RELAXED_ORDERING", "MC_MAX_MR_SIZE", "MC_ENABLE_PARALLEL_REG_MR", "MC_NUM_QP_PER_EP",
-            "MC_MAX_WR", "MC_MAX_SGE", "MC_MAX_INLINE", "MC_NUM_CQ_PER_CTX", "MC_MAX_CQE_PER_CTX",
-            "MC_MAX_EP_PER_CTX", "MC_WORKERS_PER_CTX", "MC_ENDPOINT_STORE_TYPE",
-        )
+    Variable("MC_IB_PORT", "RDMA", "port of every device, 1 by default", "ib_port", integer(1, 255)),
+    Variable(
+        "NCCL_IB_GID_INDEX",
+        "RDMA",
+        "as MC_GID_INDEX, which wins",
+        "gid_index",
+        gid_index,
     ),
+    Variable(
+        "MC_GID_INDEX",
+        "RDMA",
+        "index of the GID on every device; unset: RoCE v2 before v1, IPv4 before IPv6",
+        "gid_index",
+        gid_index,
+    ),
+    Variable("MC_PKEY_INDEX", "RDMA", "index of the partition key, 0 by default", "pkey_index", integer(0, 65535)),
+    Variable("MC_MTU", "RDMA", "largest MTU: 512, 1024, 2048 or 4096 (the default), bytes", "mtu", mtu),
+    Variable("MC_IB_TC", "RDMA", "traffic class, 0 by default", "traffic_class", integer(-1, 255)),
+    Variable("MC_IB_SL", "RDMA", "service level, 0 by default", "service_level", integer(-1, 15)),
+    Variable(
+        "MC_NUM_QP_PER_EP",
+        "RDMA",
+        "queue pairs of a connection for each pair of devices, 2 by default",
+        "queue_pairs",
+        integer(1, 256),
+    ),
+    Variable("MC_MAX_WR", "RDMA", "work requests under way on a queue pair, 256 by default", "queue_depth",
+             integer(1, 4096)),
+    Variable("MC_IB_PCI_RELAXED_ORDERING", "RDMA", "registrations ask for no optional access"),
+    Variable("MC_MAX_MR_SIZE", "RDMA", "the store registers 16 MiB at a time, an engine what the device takes"),
+    Variable("MC_ENABLE_PARALLEL_REG_MR", "RDMA", "memory is registered when it is first asked for"),
+    Variable("MC_MAX_SGE", "RDMA", _ONE_PIECE),
+    Variable("MC_MAX_INLINE", "RDMA", _ONE_PIECE),
+    Variable("MC_NUM_CQ_PER_CTX", "RDMA", _OWN_QUEUE),
+    Variable("MC_MAX_CQE_PER_CTX", "RDMA", _OWN_QUEUE),
+    Variable("MC_WORKERS_PER_CTX", "RDMA", _OWN_QUEUE),
+    Variable("MC_MAX_EP_PER_CTX", "RDMA", "connections of peers are bounded at 256"),
+    Variable("MC_ENDPOINT_STORE_TYPE", "RDMA", "a connection ends with its transfer, or makes room as the oldest"),
 )  # fmt: skip
 """Every variable of upstream's documentation and of its transfer engine's table."""
 

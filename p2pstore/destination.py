@@ -254,7 +254,18 @@ class RunSink:
 
     def filled(self, count: int) -> None:
         """Hash and write what arrived. Raises ``Mismatch`` or ``StorageError``."""
-        data = self._scratch[:count]
+        self._store(self._scratch[:count])
+
+    def take(self, data: memoryview) -> None:
+        """See ``TakingSink.take``. Raises as ``filled``."""
+        while len(data):
+            count = min(len(data), self._chunk.length - self._done)
+            self._store(data[:count])
+            data = data[count:]
+
+    def _store(self, data: memoryview) -> None:
+        """Hash and write bytes of one chunk."""
+        count = len(data)
         self._hashed.update(data)
         at = self._at
         try:

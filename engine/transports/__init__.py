@@ -12,6 +12,7 @@ from engine.errors import TransportUnavailable
 from engine.transports.base import Channel, PeerAddress, Sink, Transport
 from engine.transports.local import LocalTransport
 from engine.transports.mock import MockTransport
+from engine.transports.rdma.transport import RdmaTransport
 from engine.transports.tcp import TcpTransport
 
 __all__ = ["GROUP", "Channel", "PeerAddress", "Sink", "Transport", "transport", "transport_names"]
@@ -19,7 +20,9 @@ __all__ = ["GROUP", "Channel", "PeerAddress", "Sink", "Transport", "transport", 
 GROUP = "mooncake.transports"
 """The entry points' group."""
 
-_OURS: dict[str, type[Transport]] = {each.name: each for each in (TcpTransport, LocalTransport, MockTransport)}
+_OURS: dict[str, type[Transport]] = {
+    each.name: each for each in (TcpTransport, LocalTransport, MockTransport, RdmaTransport)
+}
 
 
 def transport(name: str) -> Transport:

@@ -29,13 +29,22 @@ class CloningSink(Sink, Protocol):
         """Take the next bytes from ``offset`` of a file: how many; 0 where they must be copied. May raise."""
 
 
+@runtime_checkable
+class TakingSink(Sink, Protocol):
+    """A sink that uses bytes where the channel has them, in memory that its devices write."""
+
+    def take(self, data: memoryview) -> None:
+        """The next bytes; ``data`` is valid during the call. May raise; the channel is then closed."""
+
+
 @dataclass(frozen=True, slots=True)
 class PeerAddress:
     """How to reach one peer's segment.
 
     ``segment`` is upstream's segment name, ``host:rpc_port``; ``data_port`` is its TCP data port. ``host_id`` is the
     identity of its host and mount namespace (``engine.hostid``), ``local_socket`` the path of its descriptor socket
-    there; both are empty where the peer has none.
+    there; both are empty where the peer has none. ``rdma`` are its RDMA devices, as
+    ``engine.transports.rdma.addresses`` writes them.
     """
 
     segment: str
@@ -44,14 +53,20 @@ class PeerAddress:
     protocol_version: int = 2
     host_id: str = ""
     local_socket: str = ""
+    rdma: str = ""
 
 
 class Channel(ABC):
     """An ordered pipeline of reads from one peer, owned by one thread."""
 
     @abstractmethod
-    def submit(self, address: int, length: int) -> None:
-        """Ask for ``length`` bytes (at least 1) at ``address``. Raises ``RemoteError``."""
+    def submit(self, address: int, length: int, place: memoryview | None = None) -> None:
+        """Ask for ``length`` bytes (at least 1) at ``address``. Raises ``RemoteError``.
+
+        ``place`` is memory of that length into which the sink's buffers will lie one after the other. A channel that
+        can have the bytes written there before they are received does so; it then holds that memory until it has been
+        received, or the channel is closed.
+        """
 
     @abstractmethod
     def receive(self, sink: Sink) -> None:
@@ -78,3 +93,20 @@ class Transport(ABC):
     @abstractmethod
     def open(self, peer: PeerAddress) -> Channel:
         """Connect. Raises ``PeerUnreachable``, ``PeerStalled`` or ``TransportUnavailable``."""
+
+    def close(self) -> None:  # noqa: B027 - most keep nothing
+        """Let go of what is kept between channels, once they are closed; it opens no further ones."""
+
+
+def pour(sink: Sink, data: memoryview) -> None:
+    """Hand ``data`` to a sink: as it lies where the sink can use it so, and copied into its buffers where not."""
+    if isinstance(sink, TakingSink):
+        sink.take(data)
+        return
+    done = 0
+    while done < len(data):
+        view = sink.buffer(len(data) - done)
+        count = len(view)
+        view[:] = data[done : done + count]
+        sink.filled(count)
+        done += count

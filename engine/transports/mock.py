@@ -99,7 +99,7 @@ class MockChannel(Channel):
         self._submitted: deque[tuple[int, int]] = deque()
         self._closed = threading.Event()
 
-    def submit(self, address: int, length: int) -> None:
+    def submit(self, address: int, length: int, place: memoryview | None = None) -> None:  # noqa: ARG002
         """See ``Channel.submit``."""
         if length < 1:
             raise UsageError(detail="a request for no bytes")

@@ -32,7 +32,7 @@ class SocketChannel(Channel):
         self._busy = False
         self._closed = False
 
-    def submit(self, address: int, length: int) -> None:
+    def submit(self, address: int, length: int, place: memoryview | None = None) -> None:  # noqa: ARG002
         """See ``Channel.submit``. Raises ``UsageError`` for no bytes, and beyond ``max_in_flight`` requests."""
         if length < 1 or len(self._submitted) >= self.max_in_flight:
             raise UsageError(detail=f"request {len(self._submitted) + 1} of {length} bytes on one channel")

@@ -22,7 +22,7 @@ def test_without_anything_the_defaults_count() -> None:
     assert settings == EngineSettings()
     assert settings.ports is None
     assert {origin for _, _, origin in settings.shown()} == {"default"}
-    assert not concerns({"PATH": "/bin", "MC_IB_PORT": "1"})
+    assert not concerns({"PATH": "/bin", "MC_MAX_SGE": "1"})
 
 
 def test_every_variable_that_sets_a_field_sets_it_and_is_named() -> None:
@@ -38,6 +38,15 @@ def test_every_variable_that_sets_a_field_sets_it_and_is_named() -> None:
         "MC_TCP_STATUS_TIMEOUT_SEC": ("3", 3.0),
         "MC_TCP_PROTO": ("1", 1),
         "MC_FORCE_TCP": ("1", True),
+        "MC_IB_PORT": ("2", 2),
+        "MC_GID_INDEX": ("3", 3),
+        "NCCL_IB_GID_INDEX": ("5", 5),
+        "MC_PKEY_INDEX": ("1", 1),
+        "MC_MTU": ("2048", 2048),
+        "MC_IB_TC": ("106", 106),
+        "MC_IB_SL": ("-1", -1),
+        "MC_NUM_QP_PER_EP": ("4", 4),
+        "MC_MAX_WR": ("8", 8),
         "MC_CUSTOM_TOPO_JSON": ("/x/matrix.json", Path("/x/matrix.json")),
         "MC_SLICE_SIZE": ("65536", 65536),
         "MC_RETRY_CNT": ("1", 1),

@@ -13,10 +13,10 @@ from engine.transports.mock import MockTransport
 
 
 def test_ours() -> None:
-    assert {"tcp", "local", "mock"} <= set(transport_names())
+    assert {"tcp", "local", "mock", "rdma"} <= set(transport_names())
     for name in transport_names():
         assert transport(name).name == name
-    with pytest.raises(TransportUnavailable, match="there are local, mock, tcp"):
+    with pytest.raises(TransportUnavailable, match="there are local, mock, rdma, tcp"):
         transport("pigeon")
 
 

@@ -1,0 +1,1 @@
+"""One-sided reads and writes over RDMA: what the kernel's verbs offer, and nothing that needs a library to import."""
