@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from engine import sockets
@@ -36,9 +37,14 @@ from engine.metadata.base import RpcEndpoint
 from engine.metadata.handshake import URL as P2PHANDSHAKE
 from engine.metadata.urls import open_directory
 from engine.registered import File, RegisteredMemory, into_buffer
+from engine.segment import RDMA, TCP
 from engine.segment_handle import Segment
 from engine.segment_server import SegmentServer
 from engine.settings import EngineSettings
+from engine.transports.rdma.carrier import Carriers
+from engine.transports.rdma.nics import Nics
+from engine.transports.rdma.offers import Offers
+from engine.transports.rdma.transport import open_nics
 from engine.wire import Opcode
 
 if TYPE_CHECKING:
@@ -95,21 +101,27 @@ class TransferEngine:
         *,
         bind: str | None = None,
         settings: EngineSettings | None = None,
+        nics: Nics | None = None,
     ) -> None:
         """Serve a segment, and publish it.
 
         ``local_hostname`` is ``host`` or ``host:port``, and the segment's name in a metadata server; under
         P2PHANDSHAKE the name is ``host:rpc_port``, and a port that is given is that one. The host is also where the
-        servers listen, unless ``bind`` names another address. ``device_name`` is accepted and not used by TCP.
-        ``settings`` defaults to what the environment says.
+        servers listen, unless ``bind`` names another address.
 
-        Raises ``BadConfig``, ``UsageError`` (an address that cannot be had), ``TransportUnavailable`` (a protocol other
-        than tcp) and what the metadata server answers: ``MetadataUnavailable``, ``MetadataRefused``.
+        ``protocol`` is tcp or rdma. An rdma engine offers its memory over both, and reaches others over RDMA where they
+        offer that. ``device_name`` are the RDMA devices to use, joined by commas; all by default, or ``nics``, which
+        are open already and stay their owner's. ``settings`` defaults to what the environment says.
+
+        Raises ``BadConfig``, ``UsageError`` (an address that cannot be had), ``TransportUnavailable`` (another
+        protocol, or no RDMA device that can be used) and what the metadata server answers: ``MetadataUnavailable``,
+        ``MetadataRefused``.
         """
         self.settings = settings or EngineSettings.load()
-        if protocol != "tcp" and not self.settings.force_tcp:
-            raise TransportUnavailable(transport=protocol, detail="this engine speaks tcp")
+        if protocol not in {TCP, RDMA} and not self.settings.force_tcp:
+            raise TransportUnavailable(transport=protocol, detail="this engine speaks tcp and rdma")
         self.device_name = device_name
+        self.protocol = TCP if self.settings.force_tcp else protocol
         host, port = _host_and_port(local_hostname)
         in_store = metadata_server.strip() != P2PHANDSHAKE
         self._notifications: deque[Notification] = deque(maxlen=MAX_NOTIFICATIONS)
@@ -118,6 +130,13 @@ class TransferEngine:
         self._segments: dict[str, Segment] = {}
         self._anonymous = itertools.count(1)
         self._closed = False
+        self._nics: Nics | None = None
+        offers: Offers | None = None
+        if self.protocol == RDMA:
+            found = replace(self.settings, device_name=device_name) if device_name else self.settings
+            self._nics, offers = _open_rdma(nics, found)
+        self._offers = offers
+        self._carriers = Carriers(offers, lambda: self.segment_name) if offers is not None else None
         self._directory = open_directory(metadata_server, self.settings)
         try:
             self._server = SegmentServer(
@@ -127,16 +146,19 @@ class TransferEngine:
                 rpc_port=0 if in_store else port,
                 ports=self.settings.ports,
                 protocol_version=self.settings.protocol_version,
+                rdma=offers if offers is not None else False,
                 on_notify=lambda name, text: self._notifications.append(Notification(name, text)),
             )
         except BaseException:
             self._directory.close()
+            self._close_nics()
             raise
         try:
             self._publish()
         except BaseException:
             self._server.close()
             self._directory.close()
+            self._close_nics()
             raise
 
     def __enter__(self) -> Self:
@@ -237,7 +259,7 @@ class TransferEngine:
         if found is not None:
             found.refresh()
             return found
-        made = Segment(name, lambda: self._directory.resolve(name), self.settings)
+        made = Segment(name, lambda: self._directory.resolve(name), self.settings, self._carriers)
         with self._lock:
             self._check_open()
             return self._segments.setdefault(name, made)
@@ -333,8 +355,13 @@ class TransferEngine:
             segment.peer.close()
         self._server.close()
         self._directory.close()
+        self._close_nics()
 
     # Inside
+
+    def _close_nics(self) -> None:
+        if self._nics is not None:
+            self._nics.close()
 
     def _check_open(self) -> None:
         if self._closed:
@@ -396,7 +423,8 @@ class TransferEngine:
             pieces = self._begin(batch, request.segment, transfer)
             if pieces:
                 slices.setdefault(request.segment.peer, deque()).extend(pieces)
-        jobs = [(peer, Job(batch, each, self.settings.lanes)) for peer, each in slices.items()]
+        lanes = {request.segment.peer: request.segment.lanes for request in requests}
+        jobs = [(peer, Job(batch, each, lanes[peer])) for peer, each in slices.items()]
 
         def abort() -> None:
             for _, job in jobs:
@@ -446,6 +474,17 @@ class TransferEngine:
                 transfer.release()
                 raise
         return transfer
+
+
+def _open_rdma(nics: Nics | None, settings: EngineSettings) -> tuple[Nics | None, Offers]:
+    """The devices that were opened here, if they were, and what will be offered over them."""
+    opened = open_nics(settings) if nics is None else nics
+    try:
+        return (opened if nics is None else None), Offers(opened)
+    except BaseException:
+        if nics is None:
+            opened.close()
+        raise
 
 
 def _check_range(address: int, offset: int, length: int, size: int) -> None:

@@ -11,7 +11,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from engine.batch import Batch, Slice
 from engine.errors import MooncakeError, PeerStalled, PeerUnreachable, RangeRefused, TransferFailed
@@ -47,6 +47,30 @@ log = logging.getLogger(__name__)
 _NUMBERS = itertools.count(1)
 
 
+class Mover(Protocol):
+    """A connection that moves slices, used by one thread at a time: over TCP a ``Connection``, over RDMA a ``Carrier``.
+
+    What its methods raise is said there.
+    """
+
+    endpoint: Endpoint
+    aborted: bool
+
+    def abort(self) -> None:
+        """Break off whatever it is doing; any thread may."""
+
+    def close(self) -> None:
+        """Close it."""
+
+    def carry(self, run: deque[Slice], moved: Callable[[Slice], None]) -> None:
+        """Move slices."""
+
+
+def over_tcp(endpoint: Endpoint, settings: EngineSettings) -> Mover:
+    """A new TCP connection. Raises ``OSError``."""
+    return Connection(endpoint, connect_timeout=settings.connect_timeout, stall_timeout=settings.stall_timeout)
+
+
 def _ignore(piece: Slice) -> None:
     """Nobody waits to hear of it."""
 
@@ -61,7 +85,7 @@ class Job:
         self.lanes = max(1, min(lanes, len(slices), size // LANE_BYTES))
         self._slices = slices
         self._lock = threading.Lock()
-        self._active: set[Connection] = set()
+        self._active: set[Mover] = set()
 
     def __len__(self) -> int:
         return len(self._slices)
@@ -99,14 +123,14 @@ class Job:
         for piece in left:
             self.batch.failed(piece, error)
 
-    def begin(self, connection: Connection) -> None:
+    def begin(self, connection: Mover) -> None:
         """Note that a connection works for this job."""
         with self._lock:
             self._active.add(connection)
         if self.batch.cancelled:
             connection.abort()
 
-    def end(self, connection: Connection) -> None:
+    def end(self, connection: Mover) -> None:
         """Note that it does no more."""
         with self._lock:
             self._active.discard(connection)
@@ -124,15 +148,26 @@ class Job:
 class Peer:
     """The lanes to one segment. Thread-safe."""
 
-    def __init__(self, name: str, locate: Callable[[bool], Endpoint], settings: EngineSettings) -> None:
-        """``locate(again)`` says where the data server is; ``again`` asks not to trust what is cached."""
+    def __init__(
+        self,
+        name: str,
+        locate: Callable[[bool], Endpoint],
+        settings: EngineSettings,
+        connect: Callable[[Endpoint, EngineSettings], Mover] = over_tcp,
+    ) -> None:
+        """``locate(again)`` says where the data server is; ``again`` asks not to trust what is cached.
+
+        ``connect`` makes a connection; it raises ``OSError`` where another attempt may help, and ``BlockingIOError``
+        where one of those that there are must be waited for.
+        """
         self.name = name
+        self._connect_to = connect
         self._locate = locate
         self._settings = settings
         self._work = threading.Condition(threading.Lock())
         self._jobs: deque[Job] = deque()
-        self._idle: list[Connection] = []
-        self._at_once: set[Connection] = set()
+        self._idle: list[Mover] = []
+        self._at_once: set[Mover] = set()
         self._threads: set[threading.Thread] = set()
         self._waiting = 0
         self._closed = False
@@ -255,7 +290,7 @@ class Peer:
                 else:
                     connection.close()
 
-    def _retry(self, job: Job, run: deque[Slice], error: OSError, connection: Connection) -> None:
+    def _retry(self, job: Job, run: deque[Slice], error: OSError, connection: Mover) -> None:
         """Leave ``run`` to another connection, unless its first slice has been tried often enough."""
         # Its siblings lead to the same server, and may have gone with it.
         self._forget_idle()
@@ -282,19 +317,18 @@ class Peer:
             errno=error.errno or 0,
         )
 
-    def _connect(self, job: Job) -> Connection | None:
+    def _connect(self, job: Job) -> Mover | None:
         """A connection; None when the batch was cancelled meanwhile. Raises what keeps all slices from moving."""
-        with self._work:
-            if self._idle:
-                return self._idle.pop()
-        for attempt in itertools.count():
+        attempt = 0
+        while not job.batch.cancelled:
+            with self._work:
+                if self._idle:
+                    return self._idle.pop()
             try:
-                endpoint = self._locate(attempt > 0)
-                return Connection(
-                    endpoint,
-                    connect_timeout=self._settings.connect_timeout,
-                    stall_timeout=self._settings.stall_timeout,
-                )
+                return self._connect_to(self._locate(attempt > 0), self._settings)
+            except BlockingIOError:
+                job.batch.pause(BACKOFF)
+                continue
             except (OSError, PeerUnreachable, PeerStalled) as error:
                 if attempt >= self._settings.retries:
                     if not isinstance(error, OSError):
@@ -302,11 +336,10 @@ class Peer:
                     detail = f"{error.strerror or error} (errno {error.errno or 0})"
                     raise PeerUnreachable(peer=self.name, detail=detail, errno=error.errno or 0) from None
             job.batch.pause(min(MAX_BACKOFF, BACKOFF * 2**attempt))
-            if job.batch.cancelled:
-                return None
+            attempt += 1
         return None
 
-    def _keep(self, connection: Connection) -> None:
+    def _keep(self, connection: Mover) -> None:
         with self._work:
             if not self._closed and len(self._idle) < MAX_IDLE:
                 self._idle.append(connection)

@@ -36,6 +36,9 @@ __all__ = [
 PAGE = 4096
 """Addresses are multiples of this, and an unused page at least lies between two buffers."""
 
+LARGE_PAGE = 1 << 21
+"""The page size of large mappings."""
+
 SPACE = 1 << 47
 """Addresses are below this: what a user-space pointer of x86-64 can hold."""
 
@@ -91,12 +94,16 @@ class AddressSpace:
         self._bases: list[int] = []
         self._held: list[_Held] = []
 
-    def register(self, buffer: Buffer) -> int:
-        """Give ``buffer`` an address. Raises ``UsageError`` for an empty buffer or a full space."""
+    def register(self, buffer: Buffer, *, like: int = 0) -> int:
+        """Give ``buffer`` an address, which agrees with ``like`` within ``LARGE_PAGE``.
+
+        A device that maps addresses to memory does it by pages, and the larger they are the fewer it has to look up.
+        Raises ``UsageError`` for an empty buffer or a full space.
+        """
         if buffer.length < 1:
             raise UsageError(detail=f"buffer {buffer.name!r} is empty and cannot be registered")
         with self._changed:
-            base = self._place(buffer.length)
+            base = self._place(buffer.length, like % LARGE_PAGE)
             index = bisect_right(self._bases, base)
             self._bases.insert(index, base)
             self._held.insert(index, _Held(base, buffer))
@@ -137,6 +144,12 @@ class AddressSpace:
         with self._changed:
             return self._changed.wait_for(lambda: old.closed, timeout)
 
+    def forget(self, address: int) -> None:
+        """Take ``register`` back: nobody has the buffer's address, and the caller closes it."""
+        with self._changed:
+            index = self._index(address, 0)
+            del self._held[index], self._bases[index]
+
     def resolve(self, address: int, length: int) -> Lease:
         """A lease on the range. Raises ``AddressError`` if it is not inside one buffer, or not servable now."""
         with self._changed:
@@ -176,20 +189,21 @@ class AddressSpace:
             raise AddressError(address=address, length=length)
         return index
 
-    def _place(self, length: int) -> int:
-        pages = -(-length // PAGE) + 1
-        room = SPACE // PAGE - _FIRST_PAGE - pages
+    def _place(self, length: int, skew: int) -> int:
+        size = -(-(length + skew) // PAGE) * PAGE + PAGE
+        step = LARGE_PAGE if skew else PAGE
+        room = (SPACE - size) // step - _FIRST_PAGE
         for _ in range(_ATTEMPTS if room > 0 else 0):
-            base = (_FIRST_PAGE + secrets.randbelow(room)) * PAGE
-            index = bisect_right(self._bases, base)
-            after_last = index == 0 or self._end(self._held[index - 1]) < base
-            if after_last and (index == len(self._bases) or base + pages * PAGE <= self._bases[index]):
-                return base
+            start = (_FIRST_PAGE + secrets.randbelow(room)) * step
+            index = bisect_right(self._bases, start + skew)
+            after_last = index == 0 or self._end(self._held[index - 1]) < start
+            if after_last and (index == len(self._bases) or start + size <= self._bases[index]):
+                return start + skew
         raise UsageError(detail=f"no room for {length} bytes is left in the address space")
 
     @staticmethod
     def _end(held: _Held) -> int:
-        return held.base + -(-held.buffer.length // PAGE) * PAGE
+        return -(-(held.base + held.buffer.length) // PAGE) * PAGE
 
     @staticmethod
     def _retire(held: _Held) -> bool:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from engine.errors import RangeRefused
-from engine.lanes import Peer
+from engine.errors import RangeRefused, TransportUnavailable
+from engine.lanes import Mover, Peer, over_tcp
+from engine.segment import RDMA
 from engine.tcp_client import Endpoint
 from engine.wire import LATEST_VERSION
 
@@ -16,20 +17,28 @@ if TYPE_CHECKING:
     from engine.metadata.base import Resolved
     from engine.segment import BufferDescriptor, SegmentDescriptor
     from engine.settings import EngineSettings
+    from engine.transports.rdma.carrier import Carriers
 
 
 class Segment:
     """What ``TransferEngine.open_segment`` returns. Thread-safe; valid until the engine is closed."""
 
-    def __init__(self, name: str, resolve: Callable[[], Resolved], settings: EngineSettings) -> None:
-        """Made by ``TransferEngine``; raises as ``resolve``."""
+    def __init__(
+        self,
+        name: str,
+        resolve: Callable[[], Resolved],
+        settings: EngineSettings,
+        carriers: Carriers | None = None,
+    ) -> None:
+        """Made by ``TransferEngine``; raises as ``resolve``. With ``carriers`` what offers RDMA is reached over it."""
         self.name = name
         self._resolve = resolve
         self._settings = settings
         self._lock = threading.Lock()
         self._resolved = resolve()
         self._sorted = _by_address(self._resolved)
-        self.peer = Peer(name, self._locate, settings)
+        self._carriers = carriers
+        self.peer = Peer(name, self._locate, settings, self._connect)
 
     def __repr__(self) -> str:
         return f"Segment({self.name!r})"
@@ -43,6 +52,17 @@ class Segment:
     def buffers(self) -> tuple[BufferDescriptor, ...]:
         """The registered buffers that the descriptor lists: their addresses are what requests name."""
         return self.descriptor.buffers
+
+    @property
+    def over_rdma(self) -> bool:
+        """Whether transfers with it go over RDMA: it offers that, and so does this engine."""
+        return self._carriers is not None and self.descriptor.protocol == RDMA
+
+    @property
+    def lanes(self) -> int:
+        """How many connections may work for one batch. Upstream's segments take one over RDMA."""
+        alone = self.over_rdma and not self.descriptor.tcp_data_port
+        return 1 if alone else self._settings.lanes
 
     def refresh(self) -> SegmentDescriptor:
         """Read the descriptor again. Raises ``SegmentNotFound``, ``MetadataUnavailable`` or a ``RemoteError``."""
@@ -68,10 +88,24 @@ class Segment:
     def _covers(self, address: int, length: int) -> bool:
         with self._lock:
             descriptor, buffers = self._resolved.descriptor, self._sorted
-        if descriptor.tcp_proto_version >= LATEST_VERSION or not buffers:
+        checked = descriptor.tcp_proto_version >= LATEST_VERSION and not self.over_rdma
+        if checked or not buffers:
             return True
         index = bisect_right(buffers, address, key=lambda each: each.address) - 1
         return index >= 0 and address + length <= buffers[index].address + buffers[index].length
+
+    def _keys(self, address: int, length: int, again: bool) -> Mapping[str, int] | None:  # noqa: FBT001
+        """See ``engine.transports.rdma.carrier.Keys``."""
+        if again:
+            self.refresh()
+        with self._lock:
+            descriptor, buffers = self._resolved.descriptor, self._sorted
+        index = bisect_right(buffers, address, key=lambda each: each.address) - 1
+        if index < 0 or address + length > buffers[index].address + buffers[index].length:
+            return None
+        rkeys = buffers[index].rkeys
+        names = [device.name for device in descriptor.devices]
+        return dict(zip(names, rkeys, strict=True)) if len(rkeys) == len(names) else None
 
     def _locate(self, again: bool) -> Endpoint:  # noqa: FBT001 - the signature that Peer asks for
         if again:
@@ -79,7 +113,18 @@ class Segment:
         with self._lock:
             found = self._resolved
         version = min(found.descriptor.tcp_proto_version, self._settings.protocol_version)
-        return Endpoint(self.name, found.host, found.descriptor.tcp_data_port, version)
+        rdma = found.descriptor if self.over_rdma else None
+        return Endpoint(self.name, found.host, found.descriptor.tcp_data_port, version, found.rpc_port, rdma)
+
+    def _connect(self, endpoint: Endpoint, settings: EngineSettings) -> Mover:
+        if self._carriers is not None and endpoint.rdma is not None:
+            return self._carriers.connect(
+                endpoint, self._keys, connect_timeout=settings.connect_timeout, stall_timeout=settings.stall_timeout
+            )
+        if not endpoint.port:
+            detail = f"segment {self.name!r} offers RDMA and nothing else, and this engine's protocol is tcp"
+            raise TransportUnavailable(transport="tcp", detail=detail)
+        return over_tcp(endpoint, settings)
 
 
 def _by_address(found: Resolved) -> list[BufferDescriptor]:

@@ -14,10 +14,11 @@ from engine.hostid import host_id
 from engine.local_server import LocalServer
 from engine.memory import AddressSpace, Buffer, Lease
 from engine.rate import RateLimit
-from engine.segment import SegmentDescriptor
+from engine.segment import RDMA, TCP, SegmentDescriptor
 from engine.tcp_server import TcpServer
 from engine.transports.base import Channel, PeerAddress, Transport
 from engine.transports.rdma.nics import Nics
+from engine.transports.rdma.offers import Offers
 from engine.transports.rdma.server import RdmaServer
 from engine.transports.rdma.transport import RdmaTransport, open_nics
 from engine.wire import LATEST_VERSION
@@ -69,7 +70,7 @@ class SegmentServer:
         publish_buffers: bool = True,
         protocol_version: int = LATEST_VERSION,
         upload_limit: RateLimit | None = None,
-        rdma: bool | Nics = False,
+        rdma: bool | Nics | Offers = False,
         on_notify: Callable[[str, str], None] | None = None,
     ) -> None:
         """Listen on ``host``; tell peers to come to ``advertise``.
@@ -79,7 +80,8 @@ class SegmentServer:
         ``local_socket`` no peer is handed descriptors. Ports of 0 are chosen by the system, or from ``ports``.
         ``publish_buffers`` says whether the handshake, which has no authentication, lists what is registered; without
         it peers learn addresses elsewhere. ``rdma`` offers everything over RDMA too, where a device can be used
-        (``rdma_reason`` says why not), and reads over the same devices. ``protocol_version`` is what peers are told;
+        (``rdma_reason`` says why not), and reads over the same devices; given ``Offers``, it is registered whole at
+        once, and the descriptor lists the keys. ``protocol_version`` is what peers are told;
         both are understood. Raises ``UsageError`` when a port or the socket cannot be had.
         """
         self._name = name
@@ -95,6 +97,7 @@ class SegmentServer:
         self._local: LocalServer | None = None
         self._rdma: RdmaServer | None = None
         self._nics: Nics | None = None
+        self._offers: Offers | None = None
         self.rdma_reason = "it is not asked for"
         try:
             if rdma is not False:
@@ -115,15 +118,17 @@ class SegmentServer:
             self.close()
             raise
 
-    def _offer_rdma(self, rdma: bool | Nics) -> None:  # noqa: FBT001 - what the constructor was given
+    def _offer_rdma(self, rdma: bool | Nics | Offers) -> None:  # noqa: FBT001 - what the constructor was given
         try:
             nics = open_nics() if rdma is True else rdma
         except TransportUnavailable as error:
             self.rdma_reason = str(error.fields.get("detail") or error)
             return
+        if isinstance(nics, Offers):
+            self._offers, nics = nics, nics.nics
         assert isinstance(nics, Nics)  # noqa: S101 - for the type checker
         self._nics = nics if rdma is True else None
-        self._rdma = RdmaServer(self._space, nics, lambda: self.segment_name)
+        self._rdma = RdmaServer(self._space, nics, lambda: self.segment_name, writable=self._offers is not None)
         self.rdma_reason = ""
         self.use(RdmaTransport(nics))
 
@@ -192,17 +197,40 @@ class SegmentServer:
 
     def descriptor(self) -> SegmentDescriptor:
         """This segment as the handshake tells it."""
+        buffers = self._space.descriptors() if self._publish_buffers else ()
+        offers = self._offers
         return SegmentDescriptor(
             name=self.segment_name,
+            protocol=TCP if offers is None else RDMA,
+            devices=() if offers is None else offers.devices,
+            matrix={} if offers is None else offers.matrix,
             tcp_data_port=self._data.port,
-            buffers=self._space.descriptors() if self._publish_buffers else (),
+            buffers=buffers if offers is None else offers.described(buffers),
             tcp_proto_version=self._protocol_version,
             timestamp=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S.%f"),
         )
 
     def register(self, buffer: Buffer) -> int:
-        """Serve ``buffer``; its address. Raises ``UsageError`` for an empty one."""
-        return self._space.register(buffer)
+        """Serve ``buffer``; its address. Raises ``UsageError`` for an empty one.
+
+        Where it is offered over RDMA at once: also ``UsageError`` for one that cannot be, ``LockedMemoryLimit`` and
+        ``VerbsFailed``.
+        """
+        offers = self._offers
+        if offers is None:
+            return self._space.register(buffer)
+        memory = offers.memory(buffer)
+        try:
+            address = self._space.register(buffer, like=memory.address)
+        except BaseException:
+            memory.close()
+            raise
+        try:
+            offers.add(buffer, memory, address)
+        except BaseException:
+            self._space.forget(address)
+            raise
+        return address
 
     def replace(self, address: int, buffer: Buffer) -> None:
         """See ``AddressSpace.replace``."""
@@ -215,7 +243,11 @@ class SegmentServer:
         rdma = self._rdma
         if rdma is None:
             return self._space.unregister(address, timeout=timeout)
-        return self._space.unregister(address, timeout=timeout, withdraw=lambda: rdma.withdraw(address))
+        over = self._space.unregister(address, timeout=timeout, withdraw=lambda: rdma.withdraw(address))
+        # After our own transfers, which use the same registration.
+        if self._offers is not None:
+            self._offers.withdraw(address)
+        return over
 
     def lease(self, address: int, length: int) -> Lease:
         """The range as this process sees it; see ``AddressSpace.resolve``."""
@@ -256,6 +288,8 @@ class SegmentServer:
         for server in (self._local, self._handshake, self._rdma, self._data):
             if server is not None:
                 server.close()
+        if self._offers is not None:
+            self._offers.close()
         self._space.close()
         for transport in list(self._transports.values()):
             transport.close()

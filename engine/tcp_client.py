@@ -13,12 +13,15 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from engine import sockets, wire
 from engine.batch import Slice
 from engine.connect import connect
 from engine.errors import MooncakeError, RangeRefused
+
+if TYPE_CHECKING:
+    from engine.segment import SegmentDescriptor
 
 BOUNCE = 1 << 18
 """Bytes of the buffer through which reads reach a local file."""
@@ -26,12 +29,17 @@ BOUNCE = 1 << 18
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a segment's data server is, and the version of the wire that both ends speak."""
+    """Where a segment's data server is, and the version of the wire that both ends speak.
+
+    Where it is to be reached over RDMA, ``rdma`` is its descriptor, and ``rpc_port`` that of its handshake server.
+    """
 
     segment: str
     host: str
     port: int
     version: int = wire.LATEST_VERSION
+    rpc_port: int = 0
+    rdma: SegmentDescriptor | None = None
 
 
 class Connection:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from engine.errors import MooncakeError, TransportUnavailable
-from engine.topology.matrix import Matrix, priority_matrix, read_matrix
+from engine.topology.matrix import Devices, Matrix, priority_matrix, read_matrix
 from engine.topology.sysfs import discover
 from engine.transports.rdma.addresses import RdmaAddress, to_text
 from engine.transports.rdma.verbs import ACTIVE, Context, Gid, GidType, Limits, Link, PortInfo, Verbs
@@ -143,10 +143,13 @@ class Nics:
         self.verbs = verbs
         self.settings = settings
         self.reports: tuple[DeviceReport, ...] = ()
+        self._matrix: Matrix = {}
         self._opened: list[Nic] = []
         reports = []
         try:
-            for report, context in _look(verbs, settings, topology):
+            found = topology()
+            self._matrix = matrix_of(settings, found)
+            for report, context in _look(verbs, settings, found, self._matrix):
                 reports.append(report)
                 if context is None:
                     continue
@@ -185,6 +188,30 @@ class Nics:
         return tuple(nic.address for nic in self._opened)
 
     @property
+    def matrix(self) -> Matrix:
+        """The priority matrix of the usable devices; all are preferred where it would be empty."""
+        names = {nic.name for nic in self._opened}
+        found = {
+            place: Devices(
+                tuple(name for name in each.preferred if name in names),
+                tuple(name for name in each.available if name in names),
+            )
+            for place, each in self._matrix.items()
+        }
+        named = {name for each in found.values() for name in (*each.preferred, *each.available)}
+        if named < names:
+            found["cpu:0"] = Devices(tuple(nic.name for nic in self._opened), ())
+        return {place: each for place, each in found.items() if each.preferred or each.available}
+
+    @property
+    def in_order(self) -> list[Nic]:
+        """The devices in the order in which upstream numbers them: as the matrix names them, place by place."""
+        names = dict.fromkeys(
+            name for _, each in sorted(self.matrix.items()) for name in (*each.preferred, *each.available)
+        )
+        return [self[name] for name in names]
+
+    @property
     def text(self) -> str:
         """What others are told."""
         return to_text(self.addresses)
@@ -206,7 +233,8 @@ def inspect(
 ) -> list[DeviceReport]:
     """Every device of this machine, usable or not. Raises ``BadConfig``."""
     reports = []
-    for report, context in _look(verbs, settings, topology):
+    found = topology()
+    for report, context in _look(verbs, settings, found, matrix_of(settings, found)):
         reports.append(report)
         if context is not None:
             context.close()
@@ -220,15 +248,18 @@ def no_device(reports: Sequence[DeviceReport]) -> str:
     return "; ".join(f"{report.name}: {report.reason}" for report in reports if report.reason)
 
 
+def matrix_of(settings: EngineSettings, topology: Topology) -> Matrix:
+    """The priority matrix that counts: the file's that is set, or the machine's own. Raises ``BadConfig``."""
+    return read_matrix(settings.topology_file) if settings.topology_file is not None else priority_matrix(topology)
+
+
 def _look(
-    verbs: Verbs, settings: EngineSettings, topology: Callable[[], Topology]
+    verbs: Verbs, settings: EngineSettings, found: Topology, matrix: Matrix
 ) -> Iterable[tuple[DeviceReport, Context | None]]:
     names = verbs.devices()
     if not names:
         return
     wanted = wanted_devices(settings.device_name)
-    found = topology()
-    matrix = read_matrix(settings.topology_file) if settings.topology_file is not None else priority_matrix(found)
     preferred = preferences(names, matrix)
     numa = {device.name: device.numa for device in found.rdma}
     for name in names:
