@@ -142,7 +142,8 @@ class _Move:
         piece, known = self.slice, self._known
         buffer = piece.transfer.buffer
         if known is not None and not (self.reads and known.memory.readonly):
-            self.address, self.lkeys = known.address + piece.offset, known.lkeys()
+            # A device takes both keys of a region for the address that it was registered under.
+            self.address, self.lkeys = known.remote + piece.offset, known.lkeys()
             return
         view = buffer.view(piece.offset, piece.length)
         if view is None:

@@ -265,15 +265,15 @@ class FakeQueuePair:
         if peer is None or peer.peer != self.number or {self.device, peer.device} & fabric.down:
             return NO_ANSWER
         reads = request.opcode is Opcode.READ
-        local = _find(fabric, request.lkey, request.local, request.length, by_address=True)
+        local = _find(fabric, request.lkey, request.local, request.length)
         if local is None or (reads and not local.access & Access.LOCAL_WRITE):
             return LOCAL_PROTECTION
         wanted = Access.REMOTE_READ if reads else Access.REMOTE_WRITE
-        remote = _find(fabric, request.rkey, request.remote, request.length, by_address=False)
+        remote = _find(fabric, request.rkey, request.remote, request.length)
         if remote is None or not remote.access & wanted or not peer.access & wanted:
             return REMOTE_ACCESS
         there = request.remote - remote.remote + remote.address
-        here = request.local
+        here = request.local - local.remote + local.address
         ctypes.memmove(*((here, there) if reads else (there, here)), request.length)
         key = (self.device, peer.device)
         fabric.moved[key] = fabric.moved.get(key, 0) + request.length
@@ -286,9 +286,9 @@ class FakeQueuePair:
             self._fabric.pairs.pop(self.number, None)
 
 
-def _find(fabric: Fabric, key: int, start: int, length: int, *, by_address: bool) -> FakeRegion | None:
+def _find(fabric: Fabric, key: int, start: int, length: int) -> FakeRegion | None:
+    """The region of a key, where the range lies in it: both ends name it by the address it was registered under."""
     region = fabric.regions.get(key)
     if region is None:
         return None
-    first = region.address if by_address else region.remote
-    return region if first <= start and start + length <= first + region.length else None
+    return region if region.remote <= start and start + length <= region.remote + region.length else None
