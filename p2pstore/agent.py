@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import fcntl
+import gc
 import json
 import logging
 import os
@@ -140,6 +141,7 @@ def run(home: Home, settings: Settings) -> int:
     _log_to_stderr()
     with _locked(home):
         home.start_error.unlink(missing_ok=True)
+        gc.freeze()  # what was imported stays: the collector need not go through it again and again
         asyncio.run(_main(home, settings))
     return 0
 

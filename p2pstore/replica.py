@@ -20,6 +20,10 @@ MAX_LISTENERS = 64
 """Getters that follow one replica at once. Each follows several others, so that more than these are reached."""
 
 
+GATHER_SECONDS = 0.005
+"""Chunks that are verified within this are told of together."""
+
+
 @dataclass(frozen=True)
 class Shared:
     """Whether others get from this replica, too, that pass on what they get."""
@@ -27,8 +31,11 @@ class Shared:
     shared: bool
 
 
-News = range | Shared
+News = tuple[range, ...] | Shared
 """Chunks that are verified now, or whether the replica is shared."""
+
+NOTHING: News = ()
+"""What is heard when there is no news for a while."""
 
 
 @dataclass(eq=False)
@@ -43,6 +50,19 @@ class Listener:
     shared: bool = False
     key: str = field(default_factory=lambda: secrets.token_hex(8))
     news: asyncio.Queue[News | None] = field(default_factory=lambda: asyncio.Queue(MAX_PENDING))
+
+    async def hear(self, patience: float) -> News | None:
+        """The next news, None at the end, or ``NOTHING`` after ``patience`` seconds without."""
+        # Cheaper than a timeout of asyncio's, which takes a task; there are as many of these as chunks and listeners.
+        timer = asyncio.get_running_loop().call_later(patience, self._nothing)
+        try:
+            return await self.news.get()
+        finally:
+            timer.cancel()
+
+    def _nothing(self) -> None:
+        if self.news.empty():
+            self.news.put_nowait(NOTHING)
 
     def put(self, item: News | None) -> None:
         """Add news; a listener too slow to take it is told that the replica is gone."""
@@ -68,6 +88,7 @@ class Replica:
         self._loop = loop
         self._listeners: dict[str, Listener] = {}
         self._offers: Offers | None = None
+        self._gathered: list[range] = []
 
     @property
     def state(self) -> str:
@@ -86,10 +107,11 @@ class Replica:
     def landed(self, run: range) -> None:
         """These chunks are verified now: tell the listeners. Any thread."""
         if self._listeners:
-            self._loop.call_soon_threadsafe(self._tell, run)
+            self._loop.call_soon_threadsafe(self._gather, run)
 
     def withdrawn(self) -> None:
         """The replica is served no more: tell the listeners."""
+        self._flush()
         self._tell(None)
 
     def offers(self, key: str, count: int, done: Iterable[range]) -> tuple[list[range], bool]:
@@ -131,6 +153,16 @@ class Replica:
                 listener.shared = shared
                 if listener is not newcomer:
                     listener.put(Shared(shared))
+
+    def _gather(self, run: range) -> None:
+        if not self._gathered:
+            self._loop.call_later(GATHER_SECONDS, self._flush)
+        self._gathered.append(run)
+
+    def _flush(self) -> None:
+        if self._gathered:
+            self._tell(tuple(self._gathered))
+            self._gathered.clear()
 
     def _tell(self, item: News | None) -> None:
         for listener in self._listeners.values():

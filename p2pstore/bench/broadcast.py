@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from p2pstore.bench.bound import bound
+from p2pstore.bench.memory import Reserve, directory_in_memory
 from p2pstore.bench.places import Limited, Loopback, Places
 from p2pstore.bench.processes import BenchAgent, Etcd, Process, end
 from p2pstore.client import result_of
@@ -47,8 +48,9 @@ class Plan:
     """What to do. ``rate`` in bytes a second, 0 for loopback without a limit; ``slow`` gives receivers another one.
 
     The seed is killed when it has sent ``kill_seed_after`` times the object; receiver ``restarted`` each ``restart``
-    seconds until it has everything or all others have. ``modules`` replaces the agent's module, by node number (0 is
-    the seed); it is there for tests.
+    seconds until it has everything or all others have. ``directory`` is where copies lie; with a ``rate`` it is in
+    memory unless another is given, because what is measured then is the network. ``modules`` replaces the agent's
+    module, by node number (0 is the seed); it is there for tests.
     """
 
     receivers: int
@@ -161,7 +163,10 @@ def broadcast(plan: Plan, say: Callable[[str], None]) -> Broadcast:
     """
     plan.check()
     with contextlib.ExitStack() as stack:
-        made = stack.enter_context(tempfile.TemporaryDirectory(prefix="mooncake-broadcast-", dir=plan.directory))
+        directory = plan.directory
+        if directory is None and plan.rate:
+            directory = directory_in_memory(plan.size * (plan.receivers + 1))
+        made = stack.enter_context(tempfile.TemporaryDirectory(prefix="mooncake-broadcast-", dir=directory))
         rates = [plan.slow.get(number, plan.rate) for number in range(plan.receivers + 1)]
         places: Places = stack.enter_context(Limited(rates)) if plan.rate else Loopback()
         return _Run(plan, places, Path(made), say).run()
@@ -223,12 +228,14 @@ class _Run:
         """Let all receivers get it at the same moment, and wait for them."""
         plan = self._plan
         self._result.receivers = [Received(agent.name) for agent in self._agents[1:]]
+        reserve = Reserve(plan.size * plan.receivers if plan.rate else 0)
         ready = threading.Barrier(plan.receivers + 1)
         threads = []
         for agent, received in zip(self._agents[1:], self._result.receivers, strict=True):
             thread = threading.Thread(target=self._receive, args=(agent, received, ready), daemon=True)
             threads.append(thread)
             thread.start()
+        reserve.close()
         ready.wait()
         self._began = time.monotonic()
         helpers = []

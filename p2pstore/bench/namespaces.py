@@ -40,6 +40,11 @@ MIN_BURST = 64 * 1024
 QUEUE_MILLISECONDS = 60
 """How long a packet waits for its turn before it is dropped."""
 
+CONGESTION = "reno"
+SEGMENTS = 32
+"""How the hosts' TCP sends: without pacing, whose timers a whole cluster on two cores has no time for, and in bundles
+of so many packets, as a card with segmentation offload takes them."""
+
 COMMAND_SECONDS = 20.0
 
 _NAME = re.compile(rf"{PREFIX}-(\d+)-\w+")
@@ -126,6 +131,9 @@ class Namespaces:
         _run("ip", "-n", hub, "link", "set", port, "master", "br0", "up")
         _run("ip", "-n", host, "address", "add", f"{self.address(number)}/22", "dev", "eth0")
         _run("ip", "-n", host, "link", "set", "eth0", "up")
+        for setting, value in (("tcp_congestion_control", CONGESTION), ("tcp_min_tso_segs", str(SEGMENTS))):
+            write = f"echo {value} > /proc/sys/net/ipv4/{setting}"
+            _run("ip", "netns", "exec", host, "sh", "-c", write)
         limit = ("rate", f"{rate * 8:.0f}bit", "burst", f"{max(MIN_BURST, rate * BURST_SECONDS):.0f}")
         for namespace, device in ((host, "eth0"), (hub, port)):
             root = ("tc", "-n", namespace, "qdisc", "add", "dev", device, "root")

@@ -20,7 +20,6 @@ from engine.uploads import UploadQueue
 from p2pstore.bench.links import Flow, Link, Links
 from p2pstore.bench.scenario import Outcome, Sample, Scenario
 from p2pstore.bitmap import Bitmap
-from p2pstore.control.peer_server import GATHER_SECONDS
 from p2pstore.offers import Offers
 from p2pstore.planner import Planner
 from p2pstore.planner_events import (
@@ -36,7 +35,7 @@ from p2pstore.planner_events import (
     PeerShared,
     Tick,
 )
-from p2pstore.replica import MAX_LISTENERS
+from p2pstore.replica import GATHER_SECONDS, MAX_LISTENERS
 
 TICK_SECONDS = 0.2
 """How often a planner is told the time, or ``TICKS`` times in S/B, whichever is rarer."""

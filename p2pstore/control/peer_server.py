@@ -17,10 +17,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -30,7 +30,7 @@ from p2pstore.control.http_log import http_log
 from p2pstore.control.peer_client import HEARTBEAT_SECONDS
 from p2pstore.errors import UsageError
 from p2pstore.records import encode
-from p2pstore.replica import Replica, Shared
+from p2pstore.replica import News, Replica, Shared
 
 if TYPE_CHECKING:
     from p2pstore.node import Node
@@ -39,9 +39,6 @@ log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 4096
 """Streams and requests at once; more are told to come later."""
-
-GATHER_SECONDS = 0.005
-"""News of a replica that come within this are sent as one line."""
 
 MAX_HEADER_BYTES = 8190
 """Of one header line; aiohttp's own default, named."""
@@ -154,22 +151,9 @@ class PeerServer:
             first = {"address": replica.address, "bitmap": replica.have.to_text()}
             await _line(response, first | {"listener": listener.key, "shared": listener.shared})
             while True:
-                try:
-                    news = [await asyncio.wait_for(listener.news.get(), HEARTBEAT_SECONDS)]
-                except asyncio.TimeoutError:
-                    await _line(response, {})
-                    continue
-                await asyncio.sleep(GATHER_SECONDS)
-                while not listener.news.empty():
-                    news.append(listener.news.get_nowait())
-                runs = [[n.start, len(n)] for n in news if isinstance(n, range)]
-                if runs:
-                    await _line(response, {"have": runs})
-                shared = [n.shared for n in news if isinstance(n, Shared)]
-                if shared:
-                    await _line(response, {"shared": shared[-1]})
-                if None in news:
-                    await _line(response, {"gone": True})
+                news = await listener.hear(HEARTBEAT_SECONDS)
+                await response.write(_told(news))
+                if news is None:
                     return response
 
 
@@ -179,6 +163,20 @@ def _run(text: str, chunks: int) -> range:
     if not 0 <= first < first + count <= chunks:
         raise ValueError("chunks that the object does not have")
     return range(first, first + count)
+
+
+@lru_cache(maxsize=64)
+def _told(news: News | None) -> bytes:
+    """The line that tells of it: made once for all listeners."""
+    if news is None:
+        value: dict[str, Any] = {"gone": True}
+    elif isinstance(news, Shared):
+        value = {"shared": news.shared}
+    elif news:
+        value = {"have": [[run.start, len(run)] for run in news]}
+    else:
+        value = {}
+    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
 
 
 async def _line(response: web.StreamResponse, value: dict[str, Any]) -> None:

@@ -235,7 +235,7 @@ async def test_a_second_get_of_the_same_object_finishes_first(held: Held, tmp_pa
         holding = Holding(record_of("n", manifest), "replica", quick.path, quick.finish())
         assert held.holdings.add(holding, manifest) is served
         news = await asyncio.wait_for(listener.news.get(), 30)
-        assert news == range(2)
+        assert news == (range(2),)
     assert held.read(manifest) == data
     assert not held.holdings.drop_partial(served)
     assert held.read(manifest) == data

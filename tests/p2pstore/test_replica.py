@@ -38,15 +38,29 @@ async def test_news_from_any_thread_reach_every_listener() -> None:
         thread = threading.Thread(target=lambda: [replica.landed(range(n, n + 1)) for n in range(5)])
         thread.start()
         for listener in (one, two):
-            assert [await asyncio.wait_for(listener.news.get(), 30) for _ in range(5)] == [
-                range(n, n + 1) for n in range(5)
-            ]
+            told: list[range] = []
+            while len(told) < 5:
+                news = await listener.hear(30)
+                assert isinstance(news, tuple)
+                told += news
+            assert told == [range(n, n + 1) for n in range(5)]
         thread.join()
+        replica.landed(range(1, 2))
+        await asyncio.sleep(0)
         replica.withdrawn()
-        assert one.news.get_nowait() is None
+        assert await one.hear(30) == (range(1, 2),)
+        assert await one.hear(30) is None
     replica.landed(range(1))
-    await asyncio.sleep(0)
-    assert two.news.qsize() == 1
+    await asyncio.sleep(2 * module.GATHER_SECONDS)
+    assert two.news.qsize() == 2
+
+
+async def test_silence_is_heard_too() -> None:
+    replica = await made()
+    with replica.listen() as listener:
+        assert await listener.hear(0.01) == module.NOTHING
+        assert await listener.hear(0.01) == module.NOTHING
+        assert listener.news.empty()
 
 
 async def test_a_listener_and_the_bitmap_together_miss_no_chunk() -> None:
@@ -63,18 +77,18 @@ async def test_a_listener_and_the_bitmap_together_miss_no_chunk() -> None:
     with replica.listen() as listener:
         known = set(have)
         while len(known) < MANIFEST.chunks:
-            news = await asyncio.wait_for(listener.news.get(), 30)
-            assert isinstance(news, range)
-            known.update(news)
+            news = await listener.hear(30)
+            assert isinstance(news, tuple)
+            known.update(chunk for run in news for chunk in run)
     thread.join()
 
 
 async def test_a_listener_that_is_too_slow_is_told_that_it_is_over(monkeypatch: object) -> None:
     listener = Listener()
     for n in range(module.MAX_PENDING):
-        listener.put(range(n, n + 1))
+        listener.put((range(n, n + 1),))
     assert listener.news.qsize() == module.MAX_PENDING
-    listener.put(range(1))
+    listener.put((range(1),))
     assert listener.news.qsize() == 1
     assert listener.news.get_nowait() is None
 
