@@ -24,7 +24,7 @@ _mooncake() {
     for ((i = 1; i < COMP_CWORD; i++)); do
         word=${COMP_WORDS[i]}
         case $word in
-            --home | --metadata | --config | --name | --chunk-size | --hash | --transport | --peer | --listen | --node | --upload-limit | --download-limit | --upload | --download | -n | --lines | --nic-priority-matrix | --store | --expire | --target | --operation | --block-size | --batch-size | --threads | --duration | --warm-up | --rounds | --engine | --csv | --plot | --metadata-server | --mode | --local-hostname | --buffer-size | --receivers | --size | --rate | --slow | --kill-seed-after | --restart-one | --directory | --latency | --zones | --zone-rate | --zone-latency | --sources | --slots | --arrivals | --deaths | --random-seed | --prefix)
+            --home | --metadata | --config | --name | --chunk-size | --hash | --transport | --peer | --listen | --node | --upload-limit | --download-limit | --upload | --download | -n | --lines | --nic-priority-matrix | --store | --expire | --target | --operation | --block-size | --batch-size | --threads | --duration | --warm-up | --rounds | --engine | --device | --target-device | --csv | --plot | --metadata-server | --mode | --local-hostname | --buffer-size | --receivers | --size | --rate | --slow | --kill-seed-after | --restart-one | --directory | --latency | --zones | --zone-rate | --zone-latency | --sources | --slots | --arrivals | --deaths | --random-seed | --prefix)
                 ((i + 1 == COMP_CWORD)) && value=$word
                 ((i++))
                 [[ $word == --home && $i -lt $COMP_CWORD ]] && home=${COMP_WORDS[i]/#\~\//$HOME/}
@@ -68,6 +68,8 @@ _mooncake() {
         --warm-up) :; return 0 ;;
         --rounds) :; return 0 ;;
         --engine) _mooncake_reply -W "ours mooncake both"; return 0 ;;
+        --device) :; return 0 ;;
+        --target-device) :; return 0 ;;
         --csv) _mooncake_reply -f; return 0 ;;
         --plot) _mooncake_reply -f; return 0 ;;
         --metadata-server) :; return 0 ;;
@@ -114,7 +116,7 @@ _mooncake() {
             'metadata') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'metadata serve') _mooncake_reply -W "--listen --store --expire --insecure --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'bench') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
-            'bench transfer') _mooncake_reply -W "--target --operation --block-size --batch-size --threads --duration --warm-up --rounds --engine --verify --csv --plot --metadata-server --mode --local-hostname --buffer-size --insecure --force --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'bench transfer') _mooncake_reply -W "--target --operation --block-size --batch-size --threads --duration --warm-up --rounds --engine --verify --transport --device --target-device --csv --plot --metadata-server --mode --local-hostname --buffer-size --insecure --force --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'bench broadcast') _mooncake_reply -W "--receivers --size --chunk-size --rate --slow --kill-seed-after --restart-one --directory --plot --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'bench simulate') _mooncake_reply -W "--receivers --size --chunk-size --rate --latency --zones --zone-rate --zone-latency --sources --slots --slow --arrivals --deaths --kill-seed-after --random-seed --plot --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'etcd') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;

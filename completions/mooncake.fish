@@ -12,7 +12,7 @@ function __mooncake_where
             continue
         end
         switch $word
-            case --home --metadata --config --name --chunk-size --hash --transport --peer --listen --node --upload-limit --download-limit --upload --download -n --lines --nic-priority-matrix --store --expire --target --operation --block-size --batch-size --threads --duration --warm-up --rounds --engine --csv --plot --metadata-server --mode --local-hostname --buffer-size --receivers --size --rate --slow --kill-seed-after --restart-one --directory --latency --zones --zone-rate --zone-latency --sources --slots --arrivals --deaths --random-seed --prefix
+            case --home --metadata --config --name --chunk-size --hash --transport --peer --listen --node --upload-limit --download-limit --upload --download -n --lines --nic-priority-matrix --store --expire --target --operation --block-size --batch-size --threads --duration --warm-up --rounds --engine --device --target-device --csv --plot --metadata-server --mode --local-hostname --buffer-size --receivers --size --rate --slow --kill-seed-after --restart-one --directory --latency --zones --zone-rate --zone-latency --sources --slots --arrivals --deaths --random-seed --prefix
                 set skip 1
             case '-*'
             case '*'
@@ -125,6 +125,9 @@ complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'warm-up' -x -d 'Tim
 complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'rounds' -x -d 'Rounds into which the duration is split.'
 complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'engine' -x -a 'ours mooncake both' -d 'ours, mooncake (upstream\'s wheel) or both.'
 complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'verify' -d 'Check that what arrives is what was sent.'
+complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'transport' -x -a 'auto tcp local' -d 'tcp or rdma.'
+complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'device' -x -d 'The RDMA device to use here [default: the first].'
+complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'target-device' -x -d 'The RDMA device of a target that is started.'
 complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'csv' -r -F -d 'Write the figures to FILE too.'
 complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'plot' -r -F -d 'Draw bandwidth over block size into FILE (.png, .svg).'
 complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'metadata-server' -x -d 'Where segments are found, in upstream\'s terms.'

@@ -14,6 +14,7 @@ from engine.bench.cases import Case
 from engine.bench.initiators import Initiator, OurInitiator, SocketInitiator, WheelInitiator
 from engine.bench.process import error_to_json
 from engine.bench.targets import Target, TargetAddress, WheelTarget
+from engine.bench.verbs_loop import PerftestInitiator, VerbsInitiator
 
 Answer = Callable[[dict[str, Any]], Any]
 """What a question is answered with."""
@@ -29,10 +30,15 @@ def _initiator(kind: str, arguments: dict[str, Any]) -> tuple[object, Any, Answe
     """An initiator, nothing to tell, and the answers to what it is to do."""
     target, length = TargetAddress(**arguments["target"]), arguments["length"]
     made: Initiator
+    more = {name: value for name, value in arguments.items() if name not in {"target", "length"}}
     if kind == "socket":
         made = SocketInitiator(target, length)
+    elif kind == "verbs":
+        made = VerbsInitiator(target, length, **more)
+    elif kind == "perftest":
+        made = PerftestInitiator(target, length, **more)
     else:
-        made = {"ours": OurInitiator, "mooncake": WheelInitiator}[kind](target, length, arguments["metadata_server"])
+        made = (WheelInitiator if kind == "mooncake" else OurInitiator)(target, length, **more)
 
     def answer(question: dict[str, Any]) -> Any:
         case = Case.from_json(question["case"])

@@ -44,17 +44,9 @@ class Initiator(ABC):
         self.target = target
         self.memory = Memory(length)
 
+    @abstractmethod
     def measure(self, case: Case, seconds: float) -> Measurement:
         """Do it for ``seconds``, or one batch a thread where that takes longer. Raises what a thread raised."""
-        cpu = time.process_time()
-        parts = in_threads(case.threads, lambda index: self._thread(case, index * case.batch_bytes, seconds))
-        cpu = time.process_time() - cpu
-        # The time until the last thread has ended.
-        spent = max(part.seconds for part in parts)
-        whole = Measurement(spent, sum(part.batches for part in parts), sum(part.bytes for part in parts), cpu=cpu)
-        for part in parts:
-            whole.latencies.merge(part.latencies)
-        return whole
 
     @abstractmethod
     def verify(self, case: Case, seed: int) -> None:
@@ -67,12 +59,28 @@ class Initiator(ABC):
     def verify_after(self, case: Case, seed: int) -> None:
         """After measuring what ``verify`` prepared: see that both ends still hold the pattern. Raises as ``verify``."""
 
+
+class ThreadedInitiator(Initiator):
+    """An initiator whose threads are this process's."""
+
+    def measure(self, case: Case, seconds: float) -> Measurement:
+        """See ``Initiator.measure``."""
+        cpu = time.process_time()
+        parts = in_threads(case.threads, lambda index: self._thread(case, index * case.batch_bytes, seconds))
+        cpu = time.process_time() - cpu
+        # The time until the last thread has ended.
+        spent = max(part.seconds for part in parts)
+        whole = Measurement(spent, sum(part.batches for part in parts), sum(part.bytes for part in parts), cpu=cpu)
+        for part in parts:
+            whole.latencies.merge(part.latencies)
+        return whole
+
     @abstractmethod
     def _thread(self, case: Case, offset: int, seconds: float) -> Measurement:
         """What one thread does, whose memory begins at ``offset``."""
 
 
-class SocketInitiator(Initiator):
+class SocketInitiator(ThreadedInitiator):
     """The bare socket loop. It has no requests, so there are no latencies, and nothing of it is checked."""
 
     name = "socket"
@@ -92,7 +100,7 @@ class SocketInitiator(Initiator):
             raise BenchFailed(role="socket loop", detail=str(error)) from None
 
 
-class EngineInitiator(Initiator):
+class EngineInitiator(ThreadedInitiator):
     """An engine, which has requests. What is measured counts whole batches; a request takes as long as its batch."""
 
     @abstractmethod
@@ -165,10 +173,17 @@ class OurInitiator(EngineInitiator):
 
     name = "ours"
 
-    def __init__(self, target: TargetAddress, length: int, metadata_server: str = P2PHANDSHAKE) -> None:
+    def __init__(
+        self,
+        target: TargetAddress,
+        length: int,
+        metadata_server: str = P2PHANDSHAKE,
+        protocol: str = "tcp",
+        device: str = "",
+    ) -> None:
         """Raises as ``TransferEngine`` and its ``open_segment``."""
         super().__init__(target, length)
-        self._engine = TransferEngine(_own_name(metadata_server), metadata_server)
+        self._engine = TransferEngine(_own_name(metadata_server), metadata_server, protocol, device)
         self._local = self._engine.register_memory(self.memory.map, name=BUFFER)
         self._segment = self._engine.open_segment(target.segment)
 
@@ -206,10 +221,18 @@ class WheelInitiator(EngineInitiator):
 
     name = "mooncake"
 
-    def __init__(self, target: TargetAddress, length: int, metadata_server: str = P2PHANDSHAKE) -> None:
+    def __init__(
+        self,
+        target: TargetAddress,
+        length: int,
+        metadata_server: str = P2PHANDSHAKE,
+        protocol: str = "tcp",
+        device: str = "",
+    ) -> None:
         """Raises as ``wheel.load``."""
         super().__init__(target, length)
-        self._engine, self._address = wheel.load(self.memory, _own_name(metadata_server), "127.0.0.1", metadata_server)
+        name = _own_name(metadata_server)
+        self._engine, self._address = wheel.load(self.memory, name, "127.0.0.1", metadata_server, protocol, device)
 
     def mover(self, case: Case, offset: int) -> Move:
         """See ``EngineInitiator.mover``."""

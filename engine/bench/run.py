@@ -16,10 +16,12 @@ from engine.bench.cases import Case, Operation
 from engine.bench.process import ANSWER_TIMEOUT, Process
 from engine.bench.statistics import Measurement, cpu_per_gb, median_gbps, median_ratio, merged
 from engine.bench.targets import TargetAddress, find
+from engine.bench.verbs_loop import perftest_for
 from engine.engine import P2PHANDSHAKE
 from engine.errors import Refused, UsageError
 
-SOCKET = "socket"
+SOCKET, VERBS, PERFTEST = "socket", "verbs", "perftest"
+"""The yardsticks: the bare socket loop over TCP; the smallest loop of verbs, or perftest's programs, over RDMA."""
 
 MAX_SECONDS = 3600.0
 """Seconds of one case."""
@@ -32,6 +34,8 @@ class Engine(Enum):
 
     OURS = "ours"
     MOONCAKE = "mooncake"
+    OURS_TCP = "ours-tcp"
+    """Ours over TCP, to compare with where the transport is another."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,8 @@ class Plan:
     """What to measure, and how. ``duration`` (seconds) is each engine's share of a case, split into ``rounds``.
 
     Without ``target`` there is one process for each engine and side, on loopback. ``force`` allows to write into a
-    segment that is no bench's.
+    segment that is no bench's. ``transport`` is tcp or rdma; ``device`` the RDMA device to use here, and
+    ``target_device`` that of the targets that we start.
     """
 
     cases: Sequence[Case]
@@ -51,6 +56,17 @@ class Plan:
     target: str | None = None
     metadata_server: str = P2PHANDSHAKE
     force: bool = False
+    transport: str = "tcp"
+    device: str = ""
+    target_device: str = ""
+
+    @property
+    def yardstick(self) -> str:
+        """What to compare with: perftest where it is installed, all is on this machine, and it has the operation."""
+        if self.transport == "tcp":
+            return SOCKET
+        local = self.target is None and all(perftest_for(case.operation) for case in self.cases)
+        return PERFTEST if local else VERBS
 
     @property
     def footprint(self) -> int:
@@ -60,12 +76,13 @@ class Plan:
 
 @dataclass(slots=True)
 class Row:
-    """What one engine reached in one case, and what the socket loop did in the same rounds (none: not measured)."""
+    """What one engine reached in one case, and what the yardstick did in the same rounds (none: not measured)."""
 
     case: Case
     engine: Engine
     rounds: list[Measurement] = field(default_factory=list)
     socket: list[Measurement] = field(default_factory=list)
+    yardstick: str = SOCKET
 
     @property
     def gbps(self) -> float:
@@ -74,7 +91,7 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
-        """What that is of the socket loop's; the median of the rounds."""
+        """What that is of the yardstick's; the median of the rounds."""
         return median_ratio(self.rounds, self.socket)
 
     @property
@@ -95,12 +112,14 @@ class Row:
     def to_json(self) -> dict[str, Any]:
         """Bandwidths in decimal GB/s, latencies in microseconds, processor time of both sides in seconds.
 
-        Of a target elsewhere the processor time is not known, and left out.
+        Of a target elsewhere the processor time is not known, and left out. What is named for the socket is the
+        yardstick's, whichever it is.
         """
         latencies = merged(self.rounds)
         return {
             "engine": self.engine.value,
             **self.case.to_json(),
+            "yardstick": self.yardstick,
             "gbps": self.gbps,
             "socket_gbps": median_gbps(self.socket) if self.socket else None,
             "percent_of_socket": None if self.ratio is None else self.ratio * 100,
@@ -148,7 +167,7 @@ def run(plan: Plan, note: Callable[[str], None] = lambda _: None) -> Iterator[Ro
     with contextlib.ExitStack() as stack:
         pairs = {}
         for kind, (address, target) in _targets(plan, stack, note).items():
-            arguments = {"target": address.to_json(), "length": plan.footprint, **_metadata(plan, kind)}
+            arguments = {"target": address.to_json(), "length": plan.footprint, **_arguments(plan, kind)}
             pairs[kind] = _Pair(_start(stack, "initiator", kind, **arguments), target)
         for number, case in enumerate(plan.cases):
             yield from _measure(plan, case, pairs, seed=1 + number * 1000)
@@ -169,7 +188,10 @@ def _targets(
     """The target of each kind of initiator, and its process where we start one."""
     kinds = [engine.value for engine in plan.engines]
     if plan.target is None:
-        started = {kind: _start(stack, "target", kind, length=plan.footprint) for kind in (SOCKET, *kinds)}
+        started = {
+            kind: _start(stack, "target", kind, length=plan.footprint, **_target_arguments(plan, kind))
+            for kind in (plan.yardstick, *kinds)
+        }
         return {kind: (TargetAddress(**process.hello), process) for kind, process in started.items()}
     found = find(plan.target, plan.metadata_server)
     if found.length < plan.footprint:
@@ -177,6 +199,8 @@ def _targets(
     writes = plan.verify or any(case.operation is not Operation.READ for case in plan.cases)
     if writes and not found.ours and not plan.force:
         raise Refused(detail=f"{plan.target} is no bench's target: writing would destroy what is in its memory")
+    if plan.transport == "rdma":
+        return dict.fromkeys((VERBS, *kinds), (found, None))
     if found.socket_port:
         return dict.fromkeys((SOCKET, *kinds), (found, None))
     note(f"{plan.target} is no bench's target: there is no socket loop to compare with")
@@ -189,8 +213,23 @@ def _start(stack: contextlib.ExitStack, role: str, kind: str, **arguments: Any) 
     return process
 
 
-def _metadata(plan: Plan, kind: str) -> dict[str, str]:
-    return {} if kind == SOCKET else {"metadata_server": plan.metadata_server if plan.target else P2PHANDSHAKE}
+def _target_arguments(plan: Plan, kind: str) -> dict[str, str]:
+    if plan.transport == "tcp" or kind == Engine.OURS_TCP.value:
+        return {}
+    return {"protocol": plan.transport, "device": plan.target_device}
+
+
+def _arguments(plan: Plan, kind: str) -> dict[str, str]:
+    metadata = {"metadata_server": plan.metadata_server if plan.target else P2PHANDSHAKE}
+    if kind == SOCKET:
+        return {}
+    if kind == PERFTEST:
+        return {"device": plan.device, "target_device": plan.target_device}
+    if kind == VERBS:
+        return {**metadata, "device": plan.device}
+    if plan.transport == "tcp" or kind == Engine.OURS_TCP.value:
+        return metadata
+    return {**metadata, "protocol": plan.transport, "device": plan.device}
 
 
 def _measure(plan: Plan, case: Case, pairs: dict[str, _Pair], seed: int) -> list[Row]:
@@ -208,4 +247,5 @@ def _measure(plan: Plan, case: Case, pairs: dict[str, _Pair], seed: int) -> list
     if plan.verify:
         for pair in pairs.values():
             pair.verify("verify_after", case, seed)
-    return [Row(case, engine, found[engine.value], found.get(SOCKET, [])) for engine in plan.engines]
+    yardstick = plan.yardstick
+    return [Row(case, engine, found[engine.value], found.get(yardstick, []), yardstick) for engine in plan.engines]

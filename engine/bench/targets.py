@@ -43,13 +43,20 @@ class TargetAddress:
 class Target:
     """Our engine and the socket loop, with the same memory. Serves until ``close``."""
 
-    def __init__(self, length: int, local_hostname: str = "127.0.0.1", metadata_server: str = P2PHANDSHAKE) -> None:
+    def __init__(
+        self,
+        length: int,
+        local_hostname: str = "127.0.0.1",
+        metadata_server: str = P2PHANDSHAKE,
+        protocol: str = "tcp",
+        device: str = "",
+    ) -> None:
         """Raises as ``TransferEngine``, and ``StorageError`` where there is not enough memory."""
         memory = Memory(length)
         host = host_of(local_hostname)
         self._socket = SocketTarget(memoryview(memory.map), host)
         try:
-            self._engine = TransferEngine(local_hostname, metadata_server)
+            self._engine = TransferEngine(local_hostname, metadata_server, protocol, device)
         except BaseException:
             self._socket.close()
             raise
@@ -70,11 +77,18 @@ class Target:
 class WheelTarget:
     """Mooncake's own engine. It serves until its process ends."""
 
-    def __init__(self, length: int, local_hostname: str = "127.0.0.1", metadata_server: str = P2PHANDSHAKE) -> None:
+    def __init__(
+        self,
+        length: int,
+        local_hostname: str = "127.0.0.1",
+        metadata_server: str = P2PHANDSHAKE,
+        protocol: str = "tcp",
+        device: str = "",
+    ) -> None:
         """Raises as ``wheel.load``."""
         host = host_of(local_hostname)
         self._memory = Memory(length)
-        self._engine, address = wheel.load(self._memory, local_hostname, host, metadata_server)
+        self._engine, address = wheel.load(self._memory, local_hostname, host, metadata_server, protocol, device)
         by_name = metadata_server != P2PHANDSHAKE
         segment = local_hostname if by_name else sockets.join(host, self._engine.get_rpc_port())
         self.address = TargetAddress(segment, address, length, host)

@@ -24,19 +24,27 @@ ENVIRONMENT = {
 """What it is fastest with over TCP, as measured (``docs/performance.md``). A variable that is set stays as it is."""
 
 
-def load(memory: Memory, local_hostname: str, host: str, metadata_server: str) -> tuple[Any, int]:
+def load(
+    memory: Memory,
+    local_hostname: str,
+    host: str,
+    metadata_server: str,
+    protocol: str = "tcp",
+    device: str = "",
+) -> tuple[Any, int]:
     """Its ``TransferEngine`` with ``memory`` registered, and the memory's address.
 
     Raises ``TransportUnavailable`` where the wheel does not load, and ``BenchFailed`` where it does not start.
     """
     for name, value in {**ENVIRONMENT, "MC_TCP_BIND_ADDRESS": host}.items():
-        os.environ.setdefault(name, value)
+        if protocol == "tcp" or name != "MC_FORCE_TCP":
+            os.environ.setdefault(name, value)
     try:
         module = importlib.import_module(MODULE)
     except ImportError as error:
         raise TransportUnavailable(transport="mooncake", detail=f"its wheel does not load: {error}") from None
     engine = module.TransferEngine()
-    if engine.initialize(local_hostname, metadata_server, "tcp", ""):
+    if engine.initialize(local_hostname, metadata_server, protocol, device):
         raise BenchFailed(role="mooncake", detail="its engine does not initialize")
     address = ctypes.addressof(ctypes.c_char.from_buffer(memory.map))
     if engine.register_memory(address, memory.length):

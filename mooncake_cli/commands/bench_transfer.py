@@ -27,6 +27,7 @@ EXAMPLES = {
         "mooncake bench transfer --engine both --verify --operation read,write",
         "mooncake bench transfer --mode target --local-hostname 10.0.0.2 --insecure   # prints its segment",
         "mooncake bench transfer --target 10.0.0.2:15342 --plot bandwidth.png         # on another node",
+        "mooncake bench transfer --transport rdma --block-size 1MiB,16MiB --batch-size 16",
     )
 }
 
@@ -41,6 +42,13 @@ class Mode(str, Enum):
 
     INITIATOR = "initiator"
     TARGET = "target"
+
+
+class Over(str, Enum):
+    """What carries the bytes."""
+
+    TCP = "tcp"
+    RDMA = "rdma"
 
 
 class Driven(str, Enum):
@@ -83,6 +91,13 @@ def transfer(
         Driven, typer.Option("--engine", metavar="WHOSE", help="ours, mooncake (upstream's wheel) or both.")
     ] = Driven.OURS,
     verify: Annotated[bool, typer.Option("--verify", help="Check that what arrives is what was sent.")] = False,
+    transport: Annotated[Over, typer.Option("--transport", metavar="WAY", help="tcp or rdma.")] = Over.TCP,
+    device: Annotated[
+        str, typer.Option("--device", metavar="DEVICE", help="The RDMA device to use here [default: the first].")
+    ] = "",
+    target_device: Annotated[
+        str, typer.Option("--target-device", metavar="DEVICE", help="The RDMA device of a target that is started.")
+    ] = "",
     csv_file: Annotated[
         Path | None, typer.Option("--csv", metavar="FILE", help="Write the figures to FILE too.")
     ] = None,
@@ -114,15 +129,21 @@ def transfer(
     Bandwidth is in decimal GB/s and the median of the rounds; latencies are in microseconds, from the submission of a
     batch to its end. Every round gives the engines and the socket loop the same time, one after the other: what a
     socket loop reaches is what the machine allows at that moment.
+
+    Over RDMA the yardstick is perftest's ib_read_bw where it is installed, else the smallest loop of verbs; our engine
+    over TCP is measured beside it.
     """
     from engine.bench import Engine, Plan, run, sweep  # noqa: PLC0415 - --help must not wait for it
 
     invocation: Invocation = ctx.obj
     output = invocation.output
     if mode is Mode.TARGET:
-        _serve(output, local_hostname, metadata_server, _size("--buffer-size", buffer_size), insecure=insecure)
+        length = _size("--buffer-size", buffer_size)
+        _serve(output, local_hostname, metadata_server, length, transport.value, device, insecure=insecure)
         return
-    engines = tuple(Engine) if driven is Driven.BOTH else (Engine(driven.value),)
+    engines = (Engine.OURS, Engine.MOONCAKE) if driven is Driven.BOTH else (Engine(driven.value),)
+    if transport is Over.RDMA and target is None:
+        engines = (*engines, Engine.OURS_TCP)
     plan = Plan(
         cases=sweep(
             [_operation(word) for word in operation.split(",")],
@@ -138,6 +159,9 @@ def transfer(
         target=target,
         metadata_server=metadata_server,
         force=force,
+        transport=transport.value,
+        device=device,
+        target_device=target_device,
     )
     if plot is not None:
         from mooncake_cli.plot import check  # noqa: PLC0415 - as above
@@ -182,6 +206,7 @@ def table(documents: Sequence[dict[str, Any]]) -> tuple[list[Column], list[list[
     """Upstream's columns; engine and operation only where there are several."""
     engines = len({each["engine"] for each in documents}) > 1
     operations = len({each["operation"] for each in documents}) > 1
+    yardstick = documents[0].get("yardstick", "socket") if documents else "socket"
     shown: list[tuple[Column, Callable[[dict[str, Any]], str]]] = []
     if operations:
         shown.append((Column("Op"), lambda each: each["operation"]))
@@ -192,11 +217,16 @@ def table(documents: Sequence[dict[str, Any]]) -> tuple[list[Column], list[list[
         (Column("Batch", right=True), lambda each: str(each["batch_size"])),
         (Column("Threads", right=True), lambda each: str(each["threads"])),
         (Column("BW (GB/s)", right=True), lambda each: f"{each['gbps']:.3f}"),
-        (Column("% of socket", right=True), lambda each: _percent(each["percent_of_socket"])),
+        (Column(f"% of {yardstick}", right=True), lambda each: _percent(each["percent_of_socket"])),
         (Column("Avg Lat (us)", right=True), lambda each: f"{each['average_us']:.1f}"),
-        (Column("P99 (us)", right=True), lambda each: f"{each['p99_us']:.1f}"),
-        (Column("P999 (us)", right=True), lambda each: f"{each['p999_us']:.1f}"),
     ]
+    if yardstick == "socket":
+        shown += [
+            (Column("P99 (us)", right=True), lambda each: f"{each['p99_us']:.1f}"),
+            (Column("P999 (us)", right=True), lambda each: f"{each['p999_us']:.1f}"),
+        ]
+    else:  # over RDMA, what the processor has to do is the question
+        shown.append((Column("CPU s/GB", right=True), lambda each: f"{each['cpu_seconds_per_gb']:.2f}"))
     return [column for column, _ in shown], [[cell(each) for _, cell in shown] for each in documents]
 
 
@@ -243,7 +273,16 @@ def _write_csv(path: Path, rows: Sequence[Row]) -> None:
         raise StorageError(path=str(path), detail=error.strerror or str(error)) from None
 
 
-def _serve(output: Output, local_hostname: str, metadata_server: str, length: int, *, insecure: bool) -> None:
+def _serve(
+    output: Output,
+    local_hostname: str,
+    metadata_server: str,
+    length: int,
+    protocol: str,
+    device: str,
+    *,
+    insecure: bool,
+) -> None:
     from engine import sockets  # noqa: PLC0415 - --help must not wait for it
     from engine.bench.targets import Target, host_of  # noqa: PLC0415 - as above
 
@@ -253,7 +292,7 @@ def _serve(output: Output, local_hostname: str, metadata_server: str, length: in
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
-    target = Target(length, local_hostname, metadata_server)
+    target = Target(length, local_hostname, metadata_server, protocol, device)
     try:
         output.record(target.address.to_json(), target.address.segment)
         ended.wait()

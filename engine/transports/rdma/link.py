@@ -84,6 +84,7 @@ class _Rail(Rail):
     ours: Any = None
     theirs: RdmaAddress | None = None
     pairs: list[QueuePair] = field(default_factory=list)
+    loads: list[int] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)
 
 
@@ -91,7 +92,7 @@ class _Rail(Rail):
 class _Flight:
     piece: Piece
     rail: _Rail
-    pair: QueuePair
+    pair: int
 
 
 class Link:
@@ -233,11 +234,7 @@ class Link:
         """Post the next piece on a rail with room; the lock is held."""
         piece = self._waiting.popleft()
         assert rail.theirs is not None  # noqa: S101 - we made it
-        load = {id(pair): 0 for pair in rail.pairs}
-        for flight in self._flights.values():
-            if id(flight.pair) in load:
-                load[id(flight.pair)] += 1
-        pair = min(rail.pairs, key=lambda each: load[id(each)])
+        pair = rail.loads.index(min(rail.loads))
         number = next(self._ids)
         request = WorkRequest(
             number,
@@ -249,12 +246,13 @@ class Link:
             piece.rkeys[rail.theirs.device],
         )
         try:
-            posted = pair.post((request,))
+            posted = rail.pairs[pair].post((request,))
         except MooncakeError as error:
             self._again(piece, rail, str(error))
             return
         if posted:
             self._flights[number] = _Flight(piece, rail, pair)
+            rail.loads[pair] += 1
             rail.began(piece.length)
         else:  # the queue is full although we counted: let what is under way end
             self._waiting.appendleft(piece)
@@ -272,6 +270,7 @@ class Link:
                         flight = self._flights.pop(completion.id, None)
                         if flight is None:
                             continue  # of a queue pair that is gone
+                        flight.rail.loads[flight.pair] -= 1
                         flight.rail.ended(flight.piece.length, well=not completion.status)
                         if not completion.status:
                             done.append(Done(flight.piece))
@@ -380,6 +379,7 @@ class Link:
                     _destroy(rail.pairs)
             raise
         rail.numbers = list(answer.numbers)
+        rail.loads = [0] * len(pairs)
         rail.alive, rail.room = True, depth * len(pairs)
 
     def _sleep(self, seconds: float) -> bool:

@@ -46,7 +46,7 @@ def test_both_engines_side_by_side() -> None:
     if why := mooncake_loads():
         pytest.skip(f"NOT MEASURED WITH UPSTREAM'S ENGINE: {why}")
     mixed = replace(CASE, operation=Operation.MIXED)
-    rows = list(run(replace(QUICK, cases=[mixed], engines=tuple(Engine))))
+    rows = list(run(replace(QUICK, cases=[mixed], engines=(Engine.OURS, Engine.MOONCAKE))))
     assert [row.engine for row in rows] == [Engine.OURS, Engine.MOONCAKE]
     assert rows[0].socket == rows[1].socket
     assert all(row.bytes > 0 for row in rows)
