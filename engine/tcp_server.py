@@ -326,7 +326,11 @@ class TcpServer:
             return True
         with self._lock:
             connection.slot = True  # one that waits is given the slot of whoever names it
-            return self._uploads.ask(connection.host, connection)
+            begun = self._uploads.ask(connection.host, connection, time.monotonic())
+        for other in begun:
+            if other is not connection:
+                self._dispatch(other)
+        return connection in begun
 
     def _leave_slot(self, connection: _Connection) -> None:
         """Give an upload slot back, or the wish for one, and hand it on."""
@@ -334,11 +338,11 @@ class TcpServer:
             if not connection.slot:
                 return
             connection.slot = False
-            following = None
-            if not self._uploads.give_up(connection.host, connection):
-                following = self._uploads.done()
-        if following is not None:
-            self._dispatch(following)
+            if self._uploads.give_up(connection.host, connection):
+                return
+            begun = self._uploads.done(connection, time.monotonic())
+        for other in begun:
+            self._dispatch(other)
 
     def _move(self, connection: _Connection, leave_at: float) -> bool:
         """Go on with the request under way; false when the peer, or others who wait, make it pause."""

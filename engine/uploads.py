@@ -1,49 +1,68 @@
-"""Who may upload now: a bounded number of large sends at once, shared fairly between peers. Pure.
+"""Who may upload now: a few large sends at once, shared fairly between peers. Pure; the time is the caller's.
 
 When a seed sends thirty chunks at once, each takes thirty times as long, and nobody has anything to pass on until then.
 When it sends a few at a time, the first copies leave early, and their receivers become sources while it sends the next.
+A send that takes much longer than sends take, because its receiver is slow, goes on without its slot.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from typing import Generic, TypeVar
 
 SLOTS = 8
-"""Sends at once: enough for several cores to fill a fast network, few enough to finish one after the other."""
+"""Sends at once: enough for a fair part of links that several senders share, few enough to end one after the other."""
 
 LARGE_BYTES = 256 * 1024
 """Sends of fewer bytes need no slot: they are over before a queue would help."""
+
+PATIENCE = 3.0
+"""A send is slow when it takes so many times longer than sends take on average,"""
+
+MIN_PATIENCE = 0.25
+"""and no less than so many seconds."""
+
+AVERAGE_WEIGHT = 0.1
+"""Of the newest send in the moving average of how long sends take."""
 
 T = TypeVar("T")
 
 
 class UploadQueue(Generic[T]):
-    """Requests that wait for a slot, by peer; peers take turns, each in its own order."""
+    """Requests that wait for a slot, by peer; peers take turns, each in its own order, and none has more than half.
+
+    Times are in seconds and never go back. Requests are told apart by their hash. As many slow sends as there are slots
+    go on beside them.
+    """
 
     def __init__(self, slots: int = SLOTS) -> None:
         self.slots = slots
-        self.busy = 0
+        self._most_each = max(1, slots // 2)
+        self._each: Counter[str] = Counter()  # slots that a peer has
         self._waiting: OrderedDict[str, deque[T]] = OrderedDict()
+        self._running: dict[T, tuple[str, float]] = {}  # whose, and when it began, the oldest first
+        self._slow: set[T] = set()
+        self._average = 0.0
 
-    def ask(self, peer: str, request: T) -> bool:
-        """A peer wants to be sent something: True if it may begin now; else it waits, and ``done`` will name it."""
-        if self.busy < self.slots:
-            self.busy += 1
-            return True
+    @property
+    def busy(self) -> int:
+        """Sends that have a slot."""
+        return len(self._running)
+
+    def ask(self, peer: str, request: T, now: float) -> list[T]:
+        """A peer wants to be sent something: the requests that begin now, which may or may not be this one."""
         self._waiting.setdefault(peer, deque()).append(request)
-        return False
+        return self._begin(now)
 
-    def done(self) -> T | None:
-        """A send ended: the request that may begin in its place, if any waits."""
-        if not self._waiting:
-            self.busy -= 1
-            return None
-        peer, requests = self._waiting.popitem(last=False)
-        request = requests.popleft()
-        if requests:
-            self._waiting[peer] = requests
-        return request
+    def done(self, request: T, now: float) -> list[T]:
+        """A send ended: the requests that begin in its place."""
+        if request not in self._running:
+            self._slow.discard(request)
+        else:
+            began = self._release(request)
+            weight = AVERAGE_WEIGHT if self._average else 1.0
+            self._average += weight * (now - began - self._average)
+        return self._begin(now)
 
     def give_up(self, peer: str, request: T) -> bool:
         """A request is not wanted any more; whether it was waiting."""
@@ -54,3 +73,37 @@ class UploadQueue(Generic[T]):
         if not requests:
             del self._waiting[peer]
         return True
+
+    def _begin(self, now: float) -> list[T]:
+        self._part_with_slow(now)
+        begun: list[T] = []
+        while len(self._running) < self.slots:
+            peer = next((p for p in self._waiting if self._each[p] < self._most_each), None)
+            if peer is None:
+                break
+            requests = self._waiting.pop(peer)
+            request = requests.popleft()
+            if requests:
+                self._waiting[peer] = requests
+            self._running[request] = peer, now
+            self._each[peer] += 1
+            begun.append(request)
+        return begun
+
+    def _release(self, request: T) -> float:
+        """Take a request's slot back; when it got it."""
+        peer, began = self._running.pop(request)
+        self._each[peer] -= 1
+        if not self._each[peer]:
+            del self._each[peer]
+        return began
+
+    def _part_with_slow(self, now: float) -> None:
+        """Take their slots from sends that take too long."""
+        patience = max(MIN_PATIENCE, PATIENCE * self._average)
+        while self._average and self._running and len(self._slow) < self.slots:
+            oldest = next(iter(self._running))
+            if now - self._running[oldest][1] <= patience:
+                break
+            self._release(oldest)
+            self._slow.add(oldest)

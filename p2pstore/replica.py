@@ -126,7 +126,7 @@ class Replica:
             lengths = [chunk.length for chunk in self.manifest.all_chunks()]
             # Several origins begin in different places, so that together they send each chunk about once.
             self._offers = Offers(lengths, random.randrange(max(1, len(lengths))))  # noqa: S311 - guards nothing
-        return self._offers.ask(key, count, done), self._offers.over(key)
+        return self._offers.ask(key, count, done, now=self._loop.time()), self._offers.over(key)
 
     @contextmanager
     def listen(self, *, seeds: bool = True) -> Iterator[Listener]:

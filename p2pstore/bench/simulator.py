@@ -25,7 +25,10 @@ from p2pstore.planner import Planner
 from p2pstore.planner_events import (
     Action,
     Ask,
+    Cancel,
     Event,
+    Failed,
+    Fault,
     Fetch,
     Fetched,
     Offered,
@@ -294,6 +297,8 @@ class Simulation:
             if isinstance(action, Ask):
                 source = node.sources[action.peer]
                 self._at(self.now + self._delay(node, source), self._offer, source, node, action)
+            if isinstance(action, Cancel):
+                self._break_off(node, node.wanted[action.peer, action.run])
             if not isinstance(action, Fetch):
                 continue
             source = node.sources[action.peer]
@@ -307,7 +312,7 @@ class Simulation:
             return
         if source.offers is None:
             source.offers = Offers(self._lengths, self._random.randrange(len(self._lengths)))
-        runs = source.offers.ask(node.name, ask.count, ask.done)
+        runs = source.offers.ask(node.name, ask.count, ask.done, now=self.now)
         event = Offered(source.name, runs, over=source.offers.over(node.name))
         self._at(self.now + self._delay(node, source), self._tell, node, event)
 
@@ -344,8 +349,8 @@ class Simulation:
         if request.over or not uploader.alive:
             return
         uploader.serving[request] = None
-        if uploader.uploads.ask(request.getter.name, request):
-            self._begin(request)
+        for begun in uploader.uploads.ask(request.getter.name, request, self.now):
+            self._begin(begun)
 
     def _begin(self, request: _Request) -> None:
         uploader, getter = request.uploader, request.getter
@@ -382,15 +387,23 @@ class Simulation:
             uploader.uploads.give_up(request.getter.name, request)
             return
         self._links.stop(request.flow, self.now)
-        following = uploader.uploads.done()
-        if following is not None and uploader.alive:
-            self._begin(following)
+        for following in uploader.uploads.done(request, self.now):
+            if uploader.alive:
+                self._begin(following)
 
     def _cancel(self, request: _Request) -> None:
         """The getter wants it no more."""
         request.over = True
         request.getter.wanted.pop((request.uploader.name, request.run), None)
         self._halt(request)
+
+    def _break_off(self, node: _Node, request: _Request) -> None:
+        """The getter is tired of waiting: the uploader learns of it, and the planner that nothing came."""
+        if not request.over:
+            request.over = True
+            del node.wanted[request.uploader.name, request.run]
+            self._at(self.now + self._delay(node, request.uploader), self._halt, request)
+            self._at(self.now, self._tell, node, Failed(request.uploader.name, request.run, Fault.SLOW, self.now))
 
     def _land(self, request: _Request) -> None:
         """A run has arrived."""

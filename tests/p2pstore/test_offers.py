@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from p2pstore.offers import MAX_GETTERS, MAX_OFFERS, Offers
+from p2pstore.offers import MAX_GETTERS, MAX_OFFERS, PATIENCE, Offers
 from p2pstore.rarity import RUN_BYTES, RUN_CHUNKS
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -93,6 +93,25 @@ def test_no_more_getters_than_so_many_are_dealt_to_at_a_time() -> None:
     assert not offers.over("one more")
     offers.leave("getter 3")
     assert offers.ask("one more", 1) == [range(3, 4)], "what the one that left had not fetched"
+
+
+def test_what_one_takes_much_too_long_for_is_offered_to_another_once() -> None:
+    offers = Offers([MIB] * 100)
+    slow = offers.ask("slow", 2, now=0.0)
+    quick = offers.ask("quick", 1, now=0.0)
+    offers.ask("quick", 0, quick, now=1.0)
+    assert offers.ask("quick", 1, now=PATIENCE - 0.1) == [range(3, 4)]
+    assert offers.ask("quick", 3, now=PATIENCE + 0.1) == [*slow, range(4, 5)]
+    assert offers.ask("third", 1, now=PATIENCE + 0.2) == [range(5, 6)]
+    offers.ask("quick", 0, slow, now=PATIENCE + 1)
+    offers.leave("slow")
+    assert offers.ask("third", 2, now=PATIENCE + 2) == slow, "nobody has said that the one that left fetched them"
+
+
+def test_without_anything_fetched_nothing_is_overdue() -> None:
+    offers = Offers([MIB] * 100)
+    offers.ask("slow", 2, now=0.0)
+    assert offers.ask("quick", 1, now=1e6) == [range(2, 3)]
 
 
 def test_it_is_over_when_all_was_fetched_and_not_before() -> None:
