@@ -41,6 +41,8 @@
     │   └── ListenRefused             7   an open address without a secret
     ├── StorageError                  8   (engine) no space, or no permission
     ├── TransportUnavailable          9   (engine)
+    │   ├── VerbsFailed               9   (engine) a call to an RDMA device failed
+    │   └── LockedMemoryLimit         9   (engine) memory could not be pinned
     ├── PartialResult                10   some of it was done
     └── Interrupted                 130   Ctrl-C, or the client went away
 
@@ -56,6 +58,7 @@ from engine.errors import (
     BadConfig,
     BenchFailed,
     BytesDiffer,
+    LockedMemoryLimit,
     MetadataRefused,
     MetadataUnavailable,
     MooncakeError,
@@ -71,6 +74,7 @@ from engine.errors import (
     TransferFailed,
     TransportUnavailable,
     UsageError,
+    VerbsFailed,
 )
 
 __all__ = [
@@ -91,6 +95,7 @@ __all__ = [
     "IntegrityError",
     "Interrupted",
     "ListenRefused",
+    "LockedMemoryLimit",
     "MetadataRefused",
     "MetadataUnavailable",
     "MooncakeError",
@@ -115,6 +120,7 @@ __all__ = [
     "TransferFailed",
     "TransportUnavailable",
     "UsageError",
+    "VerbsFailed",
     "all_errors",
     "from_wire",
     "to_wire",

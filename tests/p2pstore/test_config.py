@@ -136,7 +136,7 @@ def test_a_current_directory_that_was_removed_holds_no_file(tmp_path: Path, monk
 
 
 def test_variables_of_mooncake_store_are_left_alone(load) -> None:
-    settings = load(MOONCAKE_MASTER="h:1", MOONCAKE_TENANT_ID="x", MOONCAKE_LOCAL_BUFFER_SIZE="big", MC_IB_PORT="x")
+    settings = load(MOONCAKE_MASTER="h:1", MOONCAKE_TENANT_ID="x", MOONCAKE_LOCAL_BUFFER_SIZE="big")
     assert set(settings.origins.values()) == {"default"}
 
 
