@@ -47,7 +47,7 @@ _mooncake() {
         --name) _mooncake_names; return 0 ;;
         --chunk-size) :; return 0 ;;
         --hash) _mooncake_reply -W "xxh3_128 blake3"; return 0 ;;
-        --transport) _mooncake_reply -W "auto tcp local"; return 0 ;;
+        --transport) _mooncake_reply -W "auto rdma tcp local"; return 0 ;;
         --peer) :; return 0 ;;
         --listen) :; return 0 ;;
         --node) _mooncake_names; return 0 ;;

@@ -70,7 +70,7 @@ complete -c mooncake -n '__mooncake_in "register"' -l 'chunk-size' -x -d 'Power 
 complete -c mooncake -n '__mooncake_in "register"' -l 'hash' -x -a 'xxh3_128 blake3' -d 'xxh3_128 or blake3 [default: xxh3_128].'
 complete -c mooncake -n '__mooncake_in "register"' -l 'force' -d 'Replace what has this name with other content.'
 complete -c mooncake -n '__mooncake_at "register:0"' -F
-complete -c mooncake -n '__mooncake_in "get"' -l 'transport' -x -a 'auto tcp local' -d 'auto, tcp or local [default: auto].'
+complete -c mooncake -n '__mooncake_in "get"' -l 'transport' -x -a 'auto rdma tcp local' -d 'auto, rdma, tcp or local [default: auto].'
 complete -c mooncake -n '__mooncake_in "get"' -l 'peer' -x -d 'Ask this node too, or alone without etcd; may be repeated.'
 complete -c mooncake -n '__mooncake_in "get"' -l 'no-seed' -d 'Do not serve the object afterwards.'
 complete -c mooncake -n '__mooncake_in "get"' -l 'dry-run' -d 'Say what would be pulled, and write nothing.'
@@ -125,7 +125,7 @@ complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'warm-up' -x -d 'Tim
 complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'rounds' -x -d 'Rounds into which the duration is split.'
 complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'engine' -x -a 'ours mooncake both' -d 'ours, mooncake (upstream\'s wheel) or both.'
 complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'verify' -d 'Check that what arrives is what was sent.'
-complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'transport' -x -a 'auto tcp local' -d 'tcp or rdma.'
+complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'transport' -x -a 'auto rdma tcp local' -d 'tcp or rdma.'
 complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'device' -x -d 'The RDMA device to use here [default: the first].'
 complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'target-device' -x -d 'The RDMA device of a target that is started.'
 complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'csv' -r -F -d 'Write the figures to FILE too.'

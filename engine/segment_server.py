@@ -70,7 +70,7 @@ class SegmentServer:
         publish_buffers: bool = True,
         protocol_version: int = LATEST_VERSION,
         upload_limit: RateLimit | None = None,
-        rdma: bool | Nics | Offers = False,
+        rdma: bool | str | Nics | Offers = False,
         on_notify: Callable[[str, str], None] | None = None,
     ) -> None:
         """Listen on ``host``; tell peers to come to ``advertise``.
@@ -80,9 +80,9 @@ class SegmentServer:
         ``local_socket`` no peer is handed descriptors. Ports of 0 are chosen by the system, or from ``ports``.
         ``publish_buffers`` says whether the handshake, which has no authentication, lists what is registered; without
         it peers learn addresses elsewhere. ``rdma`` offers everything over RDMA too, where a device can be used
-        (``rdma_reason`` says why not), and reads over the same devices; given ``Offers``, it is registered whole at
-        once, and the descriptor lists the keys. ``protocol_version`` is what peers are told;
-        both are understood. Raises ``UsageError`` when a port or the socket cannot be had.
+        (``rdma_reason`` says why not), and reads over the same devices; text names those to use. Given ``Offers``, what
+        is registered is so whole and at once, and the descriptor lists the keys. ``protocol_version`` is what peers are
+        told; both are understood. Raises ``UsageError`` when a port or the socket cannot be had.
         """
         self._name = name
         self._host = advertise or (host if host not in _WILDCARDS else sockets.outward_address())
@@ -92,6 +92,7 @@ class SegmentServer:
         self._transports: dict[str, Transport] = {}
         self._lock = threading.Lock()
         self._host_id = host_id()
+        self._limit = upload_limit or RateLimit()
         self._data = TcpServer(self._space, host, data_port, ports=ports, upload_limit=upload_limit)
         self._handshake: HandshakeServer | None = None
         self._local: LocalServer | None = None
@@ -118,17 +119,20 @@ class SegmentServer:
             self.close()
             raise
 
-    def _offer_rdma(self, rdma: bool | Nics | Offers) -> None:  # noqa: FBT001 - what the constructor was given
+    def _offer_rdma(self, rdma: bool | str | Nics | Offers) -> None:  # noqa: FBT001 - what the constructor was given
         try:
-            nics = open_nics() if rdma is True else rdma
+            own = isinstance(rdma, (bool, str))
+            nics = open_nics(devices=rdma if isinstance(rdma, str) else "") if own else rdma
         except TransportUnavailable as error:
             self.rdma_reason = str(error.fields.get("detail") or error)
             return
         if isinstance(nics, Offers):
             self._offers, nics = nics, nics.nics
         assert isinstance(nics, Nics)  # noqa: S101 - for the type checker
-        self._nics = nics if rdma is True else None
-        self._rdma = RdmaServer(self._space, nics, lambda: self.segment_name, writable=self._offers is not None)
+        self._nics = nics if own else None
+        self._rdma = RdmaServer(
+            self._space, nics, lambda: self.segment_name, writable=self._offers is not None, limit=self._limit
+        )
         self.rdma_reason = ""
         self.use(RdmaTransport(nics))
 

@@ -49,6 +49,7 @@ def node_options(home: Home, settings: Settings) -> NodeOptions:
         connections=settings.connections,
         upload_limit=settings.upload_limit,
         download_limit=settings.download_limit,
+        rdma_devices=settings.rdma_devices,
     )
 
 

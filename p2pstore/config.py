@@ -45,7 +45,7 @@ MAX_FILE_BYTES = 1 << 20
 MAX_SECRET_BYTES = 4096
 """A secret or password, and the file that holds it."""
 
-TRANSPORTS = ("auto", "tcp", "local")
+TRANSPORTS = ("auto", "rdma", "tcp", "local")
 HASHES = ("xxh3_128", "blake3")
 
 
@@ -185,7 +185,8 @@ KEYS: Mapping[str, Key] = {
         Key("secret_file", _path, "file that holds the cluster secret"),
         Key("zone", _text, "where this node is; peers of the same zone are asked first"),
         Key("lease_ttl", _integer(MIN_LEASE_TTL, MAX_LEASE_TTL), "seconds until a dead node disappears", 10),
-        Key("transport", _choice(*TRANSPORTS), "how get moves bytes: auto, tcp or local", "auto"),
+        Key("transport", _choice(*TRANSPORTS), "how get moves bytes: auto, rdma, tcp or local", "auto"),
+        Key("rdma_devices", _text, "RDMA devices to use, joined by commas; all, or none", "all"),
         Key("hash", _choice(*HASHES), "chunk hash of register: xxh3_128, or blake3 for peers not trusted", "xxh3_128"),
         Key("chunk_size", _chunk_size, "chunk size of register; unset: by the object's size"),
         Key("connections", _integer(1, MAX_CONNECTIONS), "connections to each peer", 2),
@@ -223,6 +224,7 @@ class Settings:
     zone: str | None
     lease_ttl: int
     transport: str
+    rdma_devices: str
     hash: str
     chunk_size: int | None
     connections: int

@@ -183,6 +183,10 @@ class FileDestination:
         """A sink for the adjacent chunks of ``run``; ``scratch`` is the calling thread's own buffer."""
         return RunSink(self, run, scratch)
 
+    def place(self, run: range) -> memoryview | None:  # noqa: ARG002 - none of it is memory
+        """See ``pull.Destination.place``."""
+        return None
+
     def keep(self, run: range) -> None:
         """Note in the journal that the chunks of ``run`` are verified."""
         self.journal.add(run)

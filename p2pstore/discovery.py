@@ -59,6 +59,7 @@ def peer_address(record: NodeRecord) -> PeerAddress:
         data_port=record.data_port,
         host_id=record.host_id,
         local_socket=record.local_socket,
+        rdma=record.rdma,
     )
 
 

@@ -50,6 +50,13 @@ class MemoryDestination:
         """A sink for the adjacent chunks of ``run``."""
         return MemorySink(self, run)
 
+    def place(self, run: range) -> memoryview | None:
+        """See ``pull.Destination.place``: where the run lies in one file."""
+        first, last = self.manifest.chunk(run[0]), self.manifest.chunk(run[-1])
+        if first.file != last.file:
+            return None
+        return self.views[first.file][first.file_offset : last.file_offset + last.length]
+
     def keep(self, run: range) -> None:
         """Nothing to remember: memory does not outlive the process."""
 

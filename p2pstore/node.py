@@ -68,7 +68,8 @@ class NodeOptions:
 
     ``state`` is the directory of its catalog, or None to remember nothing. ``host`` and ``port`` are listened on; on
     loopback port 0 is any, elsewhere ``DEFAULT_PORT``. ``ttl`` is its lease's length in seconds. The limits are bytes
-    a second, 0 for none; they may be changed while it runs.
+    a second, 0 for none; they may be changed while it runs. ``rdma_devices`` are the RDMA devices to use, joined by
+    commas, or ``all`` or ``none``.
     """
 
     name: str
@@ -84,6 +85,7 @@ class NodeOptions:
     connections: int = 2
     upload_limit: int = 0
     download_limit: int = 0
+    rdma_devices: str = "all"
 
 
 class Node:
@@ -135,7 +137,10 @@ class Node:
             data_port=port + 2 if port else 0,
             publish_buffers=options.secret is None,
             upload_limit=self.upload_limit,
+            rdma=False if options.rdma_devices == "none" else options.rdma_devices,
         )
+        if self.engine.rdma_reason:
+            log.info("RDMA is not used: %s", self.engine.rdma_reason)
         self._closing.push_async_callback(asyncio.to_thread, self.engine.close)
         self.client = PeerClient(options.secret)
         self._closing.push_async_callback(self.client.close)
@@ -164,6 +169,7 @@ class Node:
             zone=self.options.zone,
             version=__version__,
             started=self.started,
+            rdma=me.rdma,
         )
 
     async def close(self) -> None:
@@ -413,6 +419,10 @@ class Node:
             "objects": len({h.name for h in self.holdings}),
             "serving_bytes": sum(r.manifest.size for r in replicas if r.have.full),
             "bytes_sent": self.engine.bytes_sent,
+            "rdma": self.record.rdma,
+            "rdma_reason": self.engine.rdma_reason,
+            "rdma_bytes_granted": self.engine.bytes_granted_rdma,
+            "rdma_sessions": self.engine.rdma_sessions,
             "gets": self.gets,
             "upload_limit": self.upload_limit.rate,
             "download_limit": self.download_limit.rate,

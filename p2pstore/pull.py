@@ -77,6 +77,9 @@ class Destination(Protocol):
     def sink(self, run: range, scratch: memoryview) -> RunSink:
         """A sink for adjacent chunks."""
 
+    def place(self, run: range) -> memoryview | None:
+        """The memory where these adjacent chunks will lie, where it is one piece; None where they go to files."""
+
     def keep(self, run: range) -> None:
         """Remember that these are verified."""
 
@@ -303,7 +306,8 @@ class Pull:
             if lane.channel is None:
                 self._open(lane)
             assert lane.channel is not None  # noqa: S101 - _open sets it or raises
-            lane.channel.submit(lane.member.source.address + first.offset, length)
+            place = self._destination.place(run)
+            lane.channel.submit(lane.member.source.address + first.offset, length, place)
         if lane.pending and lane.channel is not None:
             self._receive(lane, lane.channel, scratch)
 

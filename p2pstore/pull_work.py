@@ -29,7 +29,7 @@ NO_SOURCE_SECONDS = 10.0
 NO_HOLDER_SECONDS = 3.0
 """And how long when nobody at all is listed as holding the object."""
 
-TRANSPORTS = {"auto": ("local", "tcp"), "tcp": ("tcp",), "local": ("local",)}
+TRANSPORTS = {"auto": ("local", "rdma", "tcp"), "rdma": ("rdma",), "tcp": ("tcp",), "local": ("local",)}
 """What each choice of transport tries, the best first."""
 
 Emit = Callable[[dict[str, Any]], None]

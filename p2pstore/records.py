@@ -54,7 +54,8 @@ def replica_key(manifest: str, node: str) -> str:
 class NodeRecord:
     """How to reach a node: its control and rpc addresses (``host:port``), its data port, and where it is.
 
-    ``host_id`` and ``local_socket`` serve the local transport; ``started`` is seconds since the epoch.
+    ``host_id`` and ``local_socket`` serve the local transport, ``rdma`` the RDMA one: its devices, as
+    ``engine.transports.rdma.addresses`` writes them. ``started`` is seconds since the epoch.
     """
 
     node: str
@@ -66,6 +67,7 @@ class NodeRecord:
     zone: str = ""
     version: str = ""
     started: float = 0.0
+    rdma: str = ""
 
 
 @dataclass(frozen=True)

@@ -67,12 +67,14 @@ class P2PStore:
         zone: str = "",
         lease_ttl: int = 10,
         connections: int = 2,
+        rdma_devices: str = "all",
         state: Path | None = None,
         credentials: EtcdCredentials | None = None,
     ) -> None:
         """``metadata`` is a URL (``etcd://a:2379,b:2379``; ``mooncake node status`` shows an agent's).
 
-        ``state`` is a directory in which to remember registered files; by default nothing outlives the object.
+        ``rdma_devices`` are the RDMA devices to use, joined by commas, or ``all`` or ``none``. ``state`` is a directory
+        in which to remember registered files; by default nothing outlives the object.
         """
         host, port = parse_address(listen)
         options = NodeOptions(
@@ -86,6 +88,7 @@ class P2PStore:
             zone=zone,
             ttl=lease_ttl,
             connections=connections,
+            rdma_devices=rdma_devices,
         )
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"p2pstore-{options.name}", daemon=True)

@@ -10,6 +10,7 @@ protocol to move bytes. That counts here too, below what was said to us in the s
     MC_TCP_BIND_ADDRESS, local_hostname       -> advertise    (where the agent listens on more than loopback)
     MC_FORCE_TCP, protocol                    -> transport    (tcp; rdma: auto, which takes what works)
     MC_TCP_LANES_PER_PEER                     -> connections
+    MOONCAKE_DEVICE, device_name              -> rdma_devices
 """
 
 from __future__ import annotations
@@ -54,8 +55,8 @@ def translate(settings: EngineSettings) -> list[Given]:
     def add(key: str, text: str, field: str) -> None:
         found.append(Given(key, text, settings.origins[field]))
 
-    server = settings.metadata_server
-    if server and server.startswith(("etcd://", "etcds://")):
+    server = settings.metadata_server or ""
+    if server.startswith(("etcd://", "etcds://")):
         add("metadata", server, "metadata_server")
     elif server:
         log.debug("%s: %s holds no records of ours", settings.origins["metadata_server"], server)
@@ -63,15 +64,19 @@ def translate(settings: EngineSettings) -> list[Given]:
         add("advertise", settings.advertise, "advertise")
     elif settings.local_hostname and not is_loopback(host_of(settings.local_hostname)):
         add("advertise", host_of(settings.local_hostname), "local_hostname")
+    protocol = (settings.protocol or "").lower()
     if settings.force_tcp:
         add("transport", "tcp", "force_tcp")
-    elif settings.protocol and settings.protocol.lower() in PROTOCOLS:
-        add("transport", PROTOCOLS[settings.protocol.lower()], "protocol")
-    elif settings.protocol:
-        log.debug("%s: there is no transport %r", settings.origins["protocol"], settings.protocol)
-    if "lanes" in settings.origins:
-        add("connections", str(settings.lanes), "lanes")
-    return found
+    elif protocol in PROTOCOLS:
+        add("transport", PROTOCOLS[protocol], "protocol")
+    elif protocol:
+        log.debug("%s: there is no transport %r", settings.origins["protocol"], protocol)
+    fields = {"rdma_devices": "device_name", "connections": "lanes"}
+    return found + [
+        Given(key, str(getattr(settings, field)), settings.origins[field])
+        for key, field in fields.items()
+        if field in settings.origins
+    ]
 
 
 def host_of(name: str) -> str:

@@ -33,7 +33,7 @@ def get(
         str, typer.Argument(metavar="DEST", help="Where it goes; inside DEST if that ends in '/', or is '.'.")
     ],
     transport: Annotated[
-        str | None, typer.Option("--transport", metavar="WAY", help="auto, tcp or local [default: auto].")
+        str | None, typer.Option("--transport", metavar="WAY", help="auto, rdma, tcp or local [default: auto].")
     ] = None,
     peer: Annotated[
         list[str] | None,

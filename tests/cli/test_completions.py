@@ -121,7 +121,7 @@ def test_options(complete: Bash | Fish) -> None:
 
 
 def test_values_of_options(complete: Bash | Fish, tmp_path: Path) -> None:
-    assert complete("get", "--transport", "") == ["auto", "local", "tcp"]
+    assert complete("get", "--transport", "") == ["auto", "local", "rdma", "tcp"]
     assert complete("register", "--hash", "b") == ["blake3"]
     (tmp_path / "cwd" / "homes").mkdir()
     (tmp_path / "cwd" / "home.toml").write_text("")

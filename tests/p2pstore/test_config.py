@@ -92,7 +92,7 @@ def test_the_project_file_of_a_parent_does_not_count(load, tmp_path: Path) -> No
         ("zone = [1]", "a list cannot be zone"),
         ("zone = 1.5", "a float cannot be zone"),
         ('hash = "md5"', "'md5' is none of xxh3_128, blake3"),
-        ('transport = "rdma"', "is none of auto, tcp, local"),
+        ('transport = "pigeon"', "is none of auto, rdma, tcp, local"),
         ('node = "a/b"', "bad name 'a/b'"),
         ('listen = "1.2.3.4:x"', "is not a port"),
         ('metadata = "etcd://u:p@h"', "a user or password has no place in a URL"),
@@ -136,7 +136,7 @@ def test_a_current_directory_that_was_removed_holds_no_file(tmp_path: Path, monk
 
 
 def test_variables_of_mooncake_store_are_left_alone(load) -> None:
-    settings = load(MOONCAKE_MASTER="h:1", MOONCAKE_TENANT_ID="x", MOONCAKE_LOCAL_BUFFER_SIZE="big")
+    settings = load(MOONCAKE_MASTER="h:1", MOONCAKE_TENANT_ID="x", MOONCAKE_LOCAL_BUFFER_SIZE="big", MC_MAX_SGE="x")
     assert set(settings.origins.values()) == {"default"}
 
 

@@ -25,6 +25,7 @@ from p2pstore.errors import (
     PathNotFound,
     PeerUnreachable,
     StorageError,
+    TransportUnavailable,
 )
 from p2pstore.get import GetRequest, GetResult
 from p2pstore.journal import Journal
@@ -403,3 +404,14 @@ async def test_status(start: Start, root: Path) -> None:
     assert status["serving_bytes"] == 4 * MIB + 3
     await a.close()
     await a.close()
+
+
+async def test_rdma_alone_is_told_why_it_cannot(start: Start, root: Path, tmp_path: Path) -> None:
+    a, b = await start("a", rdma_devices="none"), await start("b", rdma_devices="no-such-device")
+    await register(a, root)
+    with pytest.raises(TransportUnavailable, match="the peer offers no RDMA device") as caught:
+        await get(b, tmp_path / "b", transport="rdma")
+    assert caught.value.exit_code == 9
+    assert not (tmp_path / "b").exists()
+    assert a.status()["rdma"] == b.status()["rdma"] == ""
+    assert b.status()["rdma_reason"]

@@ -241,7 +241,7 @@ class SubmitFails(MockTransport):
         submit, receive = channel.submit, channel.receive
         received = 0
 
-        def failing(address: int, length: int) -> None:
+        def failing(address: int, length: int, place: memoryview | None = None) -> None:
             if received:
                 raise PeerUnreachable(peer=peer.segment, detail="broken pipe")
             submit(address, length)
@@ -401,6 +401,9 @@ class SlowDisk:
 
         sink.filled = slowly
         return sink
+
+    def place(self, run: range) -> None:
+        return None
 
     def keep(self, run: range) -> None:
         self.inner.keep(run)

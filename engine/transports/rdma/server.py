@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from engine import sockets
 from engine.errors import AddressError, MooncakeError, RemoteProtocolError, SourceChanged
 from engine.handshake import Decoder, Message, MessageType, encode
+from engine.rate import RateLimit
 from engine.transports.rdma.owner import Owner
 from engine.transports.rdma.setup import GRANT, RELEASE, Ask, Setup, granted, refused
 from engine.transports.rdma.verbs import Access, CompletionQueue, QueuePair, Route
@@ -70,8 +71,20 @@ class _Session:
 class RdmaServer:
     """Serves one address space over the devices of ``nics``, from construction to ``close``. Thread-safe."""
 
-    def __init__(self, space: AddressSpace, nics: Nics, name: Callable[[], str], *, writable: bool = False) -> None:
-        """``name`` is the segment's. ``writable``: peers may write what is registered so (never what is granted)."""
+    def __init__(
+        self,
+        space: AddressSpace,
+        nics: Nics,
+        name: Callable[[], str],
+        *,
+        writable: bool = False,
+        limit: RateLimit | None = None,
+    ) -> None:
+        """``name`` is the segment's. ``writable``: peers may write what is registered so (never what is granted).
+
+        The devices cannot be told to send slowly: grants come no faster than ``limit`` allows, instead.
+        """
+        self._limit = limit or RateLimit()
         self.nics = nics
         self.owner = Owner(space, remaps=nics.verbs.remaps)
         self._name = name
@@ -277,6 +290,11 @@ class RdmaServer:
             log.warning("%s cannot read over RDMA: %s", session.peer, error)
             return {**refused(ask.id, str(error)), "fault": True}
         session.grants[ask.id] = ours
+        left = ask.length
+        while left:
+            piece = self._limit.piece(left)
+            self._limit.spend(piece)
+            left -= piece
         return granted(ask.id, extents)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from engine import sockets
@@ -18,6 +19,8 @@ from engine.transports.rdma.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+ALL = "all"
 
 CONNECT_TIMEOUT = 5.0
 """Seconds to connect to the peer's handshake port."""
@@ -148,6 +151,12 @@ class RdmaTransport(Transport):
             nics.close()
 
 
-def open_nics(settings: EngineSettings | None = None) -> Nics:
-    """This machine's usable devices, through the verbs that are to be used. Raises ``TransportUnavailable``."""
-    return Nics(load_verbs(), settings or EngineSettings.load())
+def open_nics(settings: EngineSettings | None = None, *, devices: str = "") -> Nics:
+    """This machine's usable devices, or those of them that are named, joined by commas; "all" names all.
+
+    ``settings`` default to what the environment says. Raises ``TransportUnavailable`` with the reason.
+    """
+    found = settings or EngineSettings.load()
+    if devices:
+        found = replace(found, device_name=None if devices == ALL else devices)
+    return Nics(load_verbs(), found)
