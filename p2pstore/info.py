@@ -24,7 +24,7 @@ MAX_ASKED = 64
 async def describe(node: Node, name: str) -> dict[str, Any]:
     """The object's record, its files, and each holder with how many chunks it has. Raises ``ObjectNotFound``.
 
-    The files are missing (None) when no holder answers.
+    The files are missing (None) when no holder answers. ``banned`` are peers that sent this node wrong bytes of it.
     """
     record = await node.registry.find(name)
     if record is None:
@@ -67,6 +67,7 @@ async def describe(node: Node, name: str) -> dict[str, Any]:
         "created": record.created,
         "files": files,
         "replicas": list(holders),
+        "banned": [{"node": peer, "chunk": chunk} for peer, chunk in sorted(node.suspects.of(record.manifest).items())],
     }
 
 

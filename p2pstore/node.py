@@ -46,6 +46,7 @@ from p2pstore.pull_work import Emit
 from p2pstore.records import NodeRecord, ObjectRecord, ReplicaRecord
 from p2pstore.registry import Registry, new_object
 from p2pstore.source import hash_tree, scan
+from p2pstore.suspects import Suspects
 from p2pstore.verify import verify_holding
 
 log = logging.getLogger(__name__)
@@ -99,6 +100,7 @@ class Node:
         self.gets = 0
         self.upload_limit = RateLimit(options.upload_limit)
         self.download_limit = RateLimit(options.download_limit)
+        self.suspects = Suspects()
         self.registry = Registry(store, self.name)
         self.engine: SegmentServer
         self.client: PeerClient

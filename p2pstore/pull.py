@@ -129,14 +129,15 @@ class Pull:
         on_chunks: Callable[[range], None],
         on_ask: Callable[[str, int, Sequence[range]], None],
         on_drop: Callable[[str, bool], None],
+        on_wrong: Callable[[str, int], None],
         note: Callable[[str], None],
     ) -> None:
         """``had`` is what the destination has, and is kept up to date.
 
         ``on_progress`` is called when the pull may have ended, ``on_chunks`` with verified runs that ``had`` holds by
         then, ``on_ask`` when a source is to be asked for so many offers (``offered`` is the answer) and told what is
-        done, ``on_drop`` when a source is given up, ``note`` with a line for the user: each from any thread,
-        ``on_ask`` and ``on_drop`` with the lock held.
+        done, ``on_drop`` when a source is given up, ``on_wrong`` when one sent wrong bytes for a chunk, ``note`` with a
+        line for the user: each from any thread, ``on_ask`` and ``on_drop`` with the lock held.
         """
         self.manifest = destination.manifest
         self.bytes_by_node: dict[str, int] = {}
@@ -151,6 +152,7 @@ class Pull:
         self._on_chunks = on_chunks
         self._on_ask = on_ask
         self._on_drop = on_drop
+        self._on_wrong = on_wrong
         self._note = note
         self._planner = Planner([c.length for c in self.manifest.all_chunks()], had)
         self._lock = threading.Lock()
@@ -399,6 +401,7 @@ class Pull:
         node = lane.member.source.node
         if isinstance(error, Mismatch):
             self.last_fault = ChunkMismatch(peer=node, chunk=error.chunk)
+            self._on_wrong(node, error.chunk)
             log.error("%s; the peer is banned from this get", self.last_fault)
             self._note(f"{self.last_fault}; it is not asked any more")
             return Fault.CORRUPT

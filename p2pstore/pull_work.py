@@ -87,6 +87,7 @@ class PullWork:
             on_chunks=on_chunks,
             on_ask=ask,
             on_drop=dropped,
+            on_wrong=lambda source, chunk: node.suspects.add(destination.manifest.digest, source, chunk),
             note=note,
         )
         discovery = Discovery(

@@ -55,7 +55,11 @@ def _report(output: Output, answer: Mapping[str, Any]) -> str:
             ("created", f"{age(answer['created'])} by {printable(answer['creator'])}"),
         ]
     )
-    return f"{head}\n{_files(output, answer['files'])}\n{_replicas(output, answer['replicas'])}"
+    report = f"{head}\n{_files(output, answer['files'])}\n{_replicas(output, answer['replicas'])}"
+    for banned in answer["banned"]:
+        who, chunk = printable(banned["node"]), banned["chunk"]
+        report += f"\n{who} sent wrong bytes for chunk {chunk} to this node, and is banned"
+    return report
 
 
 def _files(output: Output, files: list[dict[str, Any]] | None) -> str:

@@ -69,6 +69,7 @@ def info_answer(**changes: Any) -> dict[str, Any]:
             {"path": "config.json", "size": 5, "mode": 0o644, "chunks": 1},
             {"path": "model.safetensors", "size": 10 * MIB, "mode": 0o644, "chunks": 10},
         ],
+        "banned": [],
         "replicas": [
             {
                 "node": "alpha",

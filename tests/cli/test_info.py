@@ -39,6 +39,11 @@ def test_many_files_are_cut_short_unless_verbose(agent: FakeAgent, mooncake: Moo
     assert "f099" in mooncake("info", "models/llama", "-v").stdout
 
 
+def test_peers_that_sent_wrong_bytes_are_named(agent: FakeAgent, mooncake: Mooncake) -> None:
+    agent.answers["GET /v1/info"] = info_answer(banned=[{"node": "gamma", "chunk": 7}])
+    assert "gamma sent wrong bytes for chunk 7 to this node, and is banned" in mooncake("info", "models/llama").stdout
+
+
 def test_an_object_that_nobody_holds(agent: FakeAgent, mooncake: Mooncake) -> None:
     agent.answers["GET /v1/info"] = info_answer(replicas=[], files=[])
     assert "nobody holds it now" in mooncake("info", "models/llama").stdout

@@ -300,6 +300,7 @@ def test_a_source_of_wrong_bytes_costs_only_its_own_chunks_and_is_named(story: S
     else:
         raise AssertionError(f"the bad source was never named: {done}")
     assert f"peer {bad.name} sent wrong bytes" in done.err
+    assert [banned["node"] for banned in story.getter.run("info", "big", "--json").json["banned"]] == [bad.name]
 
 
 def test_only_a_source_of_wrong_bytes(story: Story) -> None:

@@ -36,6 +36,7 @@ class Swarm:
         self.mocks: dict[tuple[str, str], MockTransport] = {}
         self.dropped: list[tuple[str, bool]] = []
         self.notes: list[str] = []
+        self.wrong: list[tuple[str, int]] = []
         self.told: set[int] = set()
         self.asked: list[tuple[str, int, tuple[range, ...]]] = []
         self.early: list[range] = []
@@ -50,6 +51,7 @@ class Swarm:
             on_chunks=self.on_chunks,
             on_ask=lambda node, count, done: self.asked.append((node, count, tuple(done))),
             on_drop=lambda node, banned: self.dropped.append((node, banned)),
+            on_wrong=lambda node, chunk: self.wrong.append((node, chunk)),
             note=self.notes.append,
         )
 
@@ -152,6 +154,7 @@ def test_wrong_bytes_ban_their_sender_and_the_others_finish(swarm: Swarm, destin
     swarm.wait()
     assert isinstance(swarm.pull.last_fault, ChunkMismatch)
     assert swarm.pull.last_fault.fields["peer"] == "evil"
+    assert {node for node, _ in swarm.wrong} == {"evil"}
     assert len(evil.requests) == asked
     kept = swarm.pull.bytes_by_node.get("evil", 0)
     assert requested(good) == len(WHOLE) - kept
