@@ -3,17 +3,21 @@
 #   make demo
 #   make test                              lint, types and tests
 #   make test ARGS="tests/engine -k wire"  only these tests
+#   make test-rdma                         the tests that need RDMA devices, in a virtual machine
 #   make test PYTHON=python3.13 VENV=.venv-3.13
 
 export PYTHON VENV
 
-.PHONY: demo test clean
+.PHONY: demo test test-rdma clean
 
 demo:
 	@sh scripts/demo $(ARGS)
 
 test:
 	@sh scripts/test $(ARGS)
+
+test-rdma:
+	@sh scripts/test-rdma $(ARGS)
 
 clean:
 	rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

@@ -38,18 +38,23 @@ async def register(node: Node, path: Path) -> dict[str, Any]:
     return await node.register(path, "n", hash_name="xxh3_128")
 
 
-async def get(node: Node, dest: Path, notes: list[str] | None = None, **options: Any) -> GetResult:
-    def emit(event: dict[str, Any]) -> None:
-        if notes is not None and event["event"] == "note":
-            notes.append(event["text"])
-
-    return await asyncio.wait_for(node.get(GetRequest("n", dest, **options), emit), WAIT)
+async def get(node: Node, dest: Path, seen: Seen | None = None, **options: Any) -> GetResult:
+    return await asyncio.wait_for(node.get(GetRequest("n", dest, **options), seen or Seen()), WAIT)
 
 
-async def granted(node: Node, count: int) -> None:
-    """Wait until so many bytes were granted."""
-    while node.status()["rdma_bytes_granted"] < count:  # noqa: ASYNC110 - nothing tells of a grant
-        await asyncio.sleep(0.01)
+class Seen:
+    """The events of a get."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.begun = asyncio.Event()
+        """Set once two verified MiB are there."""
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        if event["event"] == "note":
+            self.notes.append(event["text"])
+        if event["event"] == "progress" and event["done"] >= 2 * MIB:
+            self.begun.set()
 
 
 async def test_a_checkpoint_comes_over_rdma(start: Start, root: Path, tmp_path: Path) -> None:
@@ -108,15 +113,15 @@ async def test_when_a_device_goes_down_the_rest_comes_over_tcp(start: Start, tmp
     (tmp_path / "object").write_bytes(data)
     gold, getter = await start("gold", THEIRS), await start("getter", OURS, download_limit=8 * MIB)
     await register(gold, tmp_path / "object")
-    notes: list[str] = []
-    work = asyncio.create_task(get(getter, tmp_path / "copy", notes, transport="auto"))
-    await granted(gold, 3 * MIB)
+    seen = Seen()
+    work = asyncio.create_task(get(getter, tmp_path / "copy", seen, transport="auto"))
+    await seen.begun.wait()
     await asyncio.to_thread(subprocess.run, ["ip", "link", "set", "veth1", "down"], check=True)
     getter.download_limit.set(0)
     result = await work
     assert (tmp_path / "copy").read_bytes() == data
     assert result.transport == "rdma,tcp"
-    (note,) = [text for text in notes if "going on over tcp" in text]
+    (note,) = [text for text in seen.notes if "going on over tcp" in text]
     assert OURS in note
 
 
@@ -134,8 +139,9 @@ async def test_an_object_that_is_withdrawn_in_the_middle(start: Start, tmp_path:
     (tmp_path / "object").write_bytes(content(24 * MIB))
     gold, getter = await start("gold", THEIRS), await start("getter", OURS, download_limit=8 * MIB)
     await register(gold, tmp_path / "object")
-    work = asyncio.create_task(get(getter, tmp_path / "copy", transport="rdma"))
-    await granted(gold, 3 * MIB)
+    seen = Seen()
+    work = asyncio.create_task(get(getter, tmp_path / "copy", seen, transport="rdma"))
+    await seen.begun.wait()
     await gold.unregister("n")
     getter.download_limit.set(0)
     with pytest.raises(NoLivePeer):
