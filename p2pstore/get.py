@@ -24,6 +24,7 @@ from p2pstore.discovery import first_that_answers
 from p2pstore.errors import DestinationExists, NoLivePeer
 from p2pstore.manifest import Manifest
 from p2pstore.names import check_object_name
+from p2pstore.places import Places, find_places
 from p2pstore.pull_work import EVENT_SECONDS, Emit, PullWork
 from p2pstore.records import ReplicaRecord
 from p2pstore.replica import Replica
@@ -146,7 +147,7 @@ class Get:
 
     async def _estimate(self, result: GetResult) -> GetResult:
         """What a get would do now: nothing is written."""
-        local = LocalChunks(self._node.holdings, self._manifest)
+        local = LocalChunks(self._node.holdings, self._manifest, await self._old())
         result.bytes_reused = sum(c.length for c in self._manifest.all_chunks() if local.has(c))
         result.bytes_pulled = self._manifest.size - result.bytes_reused
         result.peers = {n: 0 for n, _ in self._resolved.controls}
@@ -159,8 +160,9 @@ class Get:
         try:
             with self._progress():
                 await self._in_thread(destination.recheck, self._cancelled, self._add)
+            old = await self._old()
             with self._progress():
-                await self._in_thread(copy_local, node.holdings, destination, self._cancelled, self._add)
+                await self._in_thread(copy_local, node.holdings, destination, self._cancelled, self._add, old)
             result.bytes_reused = sum(manifest.chunk(c).length for c in destination.verified)
             if request.seed:
                 replica = node.holdings.serve_partial(destination)
@@ -179,6 +181,13 @@ class Get:
             await self._hold(spans)
             result.seeding = True
         return result
+
+    async def _old(self) -> Places:
+        """The object's chunks that lie in what is to be replaced, where something is."""
+        if not self._request.force or not await asyncio.to_thread(os.path.lexists, self._request.dest):
+            return {}
+        self._note(f"looking for what of {self._request.dest} can be reused")
+        return await self._in_thread(find_places, self._request.dest, self._manifest, self._cancelled)
 
     async def _make_destination(self) -> FileDestination:
         made: list[FileDestination] = []

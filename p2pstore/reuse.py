@@ -1,4 +1,8 @@
-"""What of an object this node already has, in any of its holdings, chunk by chunk: equal hashes are equal chunks."""
+"""What of an object this node already has, chunk by chunk, in its holdings and at the destination itself.
+
+Equal hashes are equal chunks. Whatever is copied is hashed again on its way, so an index that is out of date costs a
+chunk that is pulled after all, and nothing else.
+"""
 
 from __future__ import annotations
 
@@ -14,20 +18,27 @@ from p2pstore.destination import FileDestination, Mismatch
 from p2pstore.errors import Interrupted
 from p2pstore.manifest import Chunk, Manifest
 from p2pstore.memory_destination import MemoryDestination
+from p2pstore.places import Places, open_regular
 from p2pstore.pull import SCRATCH_BYTES
+from p2pstore.source import run_tasks
 
 if TYPE_CHECKING:
     from p2pstore.holdings import Holdings
 
 log = logging.getLogger(__name__)
 
+COPY_RUN = 16
+"""Chunks that one thread copies before it takes the next ones."""
+
 
 class LocalChunks:
-    """An index from digests to a place in a served buffer. Holdings hashed another way, or cut differently, miss."""
+    """An index from digests to a place on this node. What was hashed another way, or cut differently, misses."""
 
-    def __init__(self, holdings: Holdings, manifest: Manifest) -> None:
+    def __init__(self, holdings: Holdings, manifest: Manifest, old: Places | None = None) -> None:
+        """``old`` are places in files that nobody serves; see ``p2pstore.places``."""
         wanted = {digest for file in manifest.files for digest in file.chunks}
-        self._places: dict[tuple[bytes, int], tuple[str, int]] = {}
+        self._places: Places = {}
+        self._old = old or {}
         self._holdings = holdings
         for digest, replica in list(holdings.replicas.items()):
             if digest == manifest.digest and not replica.have.full:
@@ -39,15 +50,21 @@ class LocalChunks:
                         self._places[chunk.digest, chunk.length] = (digest, chunk.offset)
 
     def __bool__(self) -> bool:
-        return bool(self._places)
+        return bool(self._places or self._old)
 
     def has(self, chunk: Chunk) -> bool:
         """Whether an equal chunk is somewhere here."""
-        return (chunk.digest, chunk.length) in self._places
+        key = chunk.digest, chunk.length
+        return key in self._places or key in self._old
 
     def read(self, chunk: Chunk, sink: Sink) -> None:
         """Bring the chunk into ``sink``. Raises ``SourceChanged`` where it is gone, and what the sink raises."""
-        digest, offset = self._places[chunk.digest, chunk.length]
+        key = chunk.digest, chunk.length
+        if key not in self._places:
+            path, offset = self._old[key]
+            _read_file(path, offset, chunk.length, sink)
+            return
+        digest, offset = self._places[key]
         done = self._clone(digest, offset, chunk.length, sink) if isinstance(sink, CloningSink) else 0
         while done < chunk.length:
             view = sink.buffer(chunk.length - done)
@@ -67,23 +84,61 @@ class LocalChunks:
             os.close(run.fd)
 
 
+def _read_file(path: str, offset: int, length: int, sink: Sink) -> None:
+    """Bring part of a file into ``sink``. Raises ``SourceChanged``, and what the sink raises."""
+    try:
+        descriptor = open_regular(path)
+    except OSError as error:
+        raise SourceChanged(path=path, detail=str(error.strerror).lower()) from None
+    try:
+        done = sink.clone(descriptor, offset, length) if isinstance(sink, CloningSink) else 0
+        while done < length:
+            view = sink.buffer(length - done)
+            try:
+                count = os.preadv(descriptor, [view], offset + done)
+            except OSError as error:
+                raise SourceChanged(path=path, detail=str(error.strerror).lower()) from None
+            if not count:
+                raise SourceChanged(path=path, detail="it is shorter than it was")
+            done += count
+            sink.filled(count)
+    finally:
+        os.close(descriptor)
+
+
 def copy_local(
     holdings: Holdings,
     destination: FileDestination | MemoryDestination,
     cancelled: threading.Event,
     progress: Callable[[int], None],
+    old: Places | None = None,
 ) -> None:
-    """Copy, and verify, what this node has of the object in other places. Raises ``Interrupted``, ``StorageError``."""
-    local = LocalChunks(holdings, destination.manifest)
-    scratch = memoryview(bytearray(SCRATCH_BYTES))
-    for number in list(destination.verified.missing()) if local else []:
-        if cancelled.is_set():
-            raise Interrupted(detail="copying what is here was cancelled")
-        chunk = destination.manifest.chunk(number)
-        if local.has(chunk) and _copy(local, chunk, destination, scratch):
-            destination.verified.add(number)
-            destination.keep(range(number, number + 1))
-            progress(chunk.length)
+    """Copy, and verify, what this node has of the object in other places, on all cores.
+
+    Raises ``Interrupted`` or ``StorageError``.
+    """
+    chunks = LocalChunks(holdings, destination.manifest, old)
+    if not chunks:
+        return
+    numbers = [n for n in destination.verified.missing() if chunks.has(destination.manifest.chunk(n))]
+    lock = threading.Lock()
+    local = threading.local()
+
+    def copy(first: int, last: int, _: int) -> None:
+        if not hasattr(local, "scratch"):
+            local.scratch = memoryview(bytearray(SCRATCH_BYTES))
+        for number in numbers[first:last]:
+            if cancelled.is_set():
+                raise Interrupted(detail="copying what is here was cancelled")
+            chunk = destination.manifest.chunk(number)
+            if _copy(chunks, chunk, destination, local.scratch):
+                with lock:
+                    destination.verified.add(number)
+                    destination.keep(range(number, number + 1))
+                    progress(chunk.length)
+
+    tasks = ((first, min(first + COPY_RUN, len(numbers)), 0) for first in range(0, len(numbers), COPY_RUN))
+    run_tasks(tasks, copy, os.cpu_count() or 1, cancelled)
 
 
 def _copy(
