@@ -37,7 +37,7 @@ class RdmaAddress:
     prefix: int = 0
 
     def __str__(self) -> str:
-        return f"{self.device}/{_WORDS[self.link]}/{self.lid}/{ipaddress.IPv6Address(self.gid)}"
+        return f"{self.device}/{_WORDS[self.link]}/{self.lid}/{gid_text(self.gid)}"
 
 
 def to_text(addresses: Iterable[RdmaAddress]) -> str:
@@ -112,6 +112,13 @@ def why_apart(ours: Sequence[RdmaAddress], theirs: Sequence[RdmaAddress]) -> str
     if any(reachable(one, other) for one in ours for other in theirs):
         return ""
     return f"no network has both {ours[0].device} ({ours[0]}) and the peer's {theirs[0].device} ({theirs[0]})"
+
+
+def gid_text(gid: bytes) -> str:
+    """A GID as people read it: ``::ffff:10.0.0.7``, the same from every version of Python."""
+    if gid.startswith(_MAPPED):
+        return f"::ffff:{ipaddress.IPv4Address(gid[12:])}"
+    return str(ipaddress.IPv6Address(gid))
 
 
 def gid_to_wire(gid: bytes) -> str:
