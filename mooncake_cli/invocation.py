@@ -61,7 +61,9 @@ class Invocation:
         """A client of the agent that runs; starts none."""
         from p2pstore.client import AgentClient  # noqa: PLC0415 - see the class
 
-        return AgentClient(self.find_home())
+        client = AgentClient(self.find_home())
+        self._check_metadata(client)
+        return client
 
     def client_of_started(self, settings: Settings) -> AgentClient:
         """A client of the agent, which is started in the background when none runs; a message then says so."""
@@ -69,6 +71,20 @@ class Invocation:
         from p2pstore.launch import ensure_agent  # noqa: PLC0415 - see the class
 
         home = self.find_home(settings)
+        client = AgentClient(home)
         if ensure_agent(home, settings):
             self.output.message("started an agent in the background; 'mooncake node stop' ends it")
-        return AgentClient(home)
+        else:
+            self._check_metadata(client)
+        return client
+
+    def _check_metadata(self, client: AgentClient) -> None:
+        """Raise ``OtherMetadata`` when ``--metadata`` names another server than the one that the agent uses."""
+        if self.metadata is None:
+            return
+        from p2pstore.errors import OtherMetadata  # noqa: PLC0415 - see the class
+        from p2pstore.metadata.urls import parse_url  # noqa: PLC0415 - see the class
+
+        theirs = str(client.status()["metadata"])
+        if parse_url(theirs) != parse_url(self.metadata):
+            raise OtherMetadata(home=client.home.root, theirs=theirs, asked=self.metadata)

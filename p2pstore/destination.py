@@ -18,6 +18,7 @@ from p2pstore.bitmap import Bitmap
 from p2pstore.errors import (
     DestinationBusy,
     DestinationExists,
+    ForeignFile,
     Interrupted,
     MooncakeError,
     PathNotFound,
@@ -49,7 +50,7 @@ class FileDestination:
     def __init__(self, path: Path, manifest: Manifest, name: str, *, force: bool = False) -> None:
         """Lock and prepare ``path``'s partial form; nothing is verified yet: see ``recheck``.
 
-        Raises ``UsageError`` (the root), ``PathNotFound`` (no such directory), ``StorageError``,
+        Raises ``UsageError`` (the root), ``PathNotFound`` (no such directory), ``StorageError``, ``ForeignFile``,
         ``DestinationExists`` (something that is no partial get of ours stands where the partial form goes) or
         ``DestinationBusy``.
         """
@@ -90,6 +91,7 @@ class FileDestination:
         """Make every directory and every file, at its full size; what is there already keeps its content."""
         if self.manifest.kind == "directory":
             _directory(self.part)
+            self._refuse_foreign()
             for entry in self.manifest.files:
                 self._parents(entry.path)
             for directory in self.manifest.directories:
@@ -102,6 +104,18 @@ class FileDestination:
                     os.ftruncate(descriptor, entry.size)
             finally:
                 os.close(descriptor)
+
+    def _refuse_foreign(self) -> None:
+        """Raise ``ForeignFile`` for something in the partial directory that is not the object's."""
+        files = {self.file_path(n) for n in range(len(self.manifest.files))}
+        inside = {self.part / directory for directory in self.manifest.directories}
+        for path in (*files, *inside):
+            inside.update(parent for parent in path.parents if parent.is_relative_to(self.part))
+        for directory, directories, names in os.walk(self.part):
+            here = Path(directory)
+            for path in (*(here / name for name in directories), *(here / name for name in names)):
+                if path not in files and path not in inside:
+                    raise ForeignFile(path=path)
 
     def _parents(self, path: str) -> None:
         at = self.part
@@ -199,8 +213,8 @@ class FileDestination:
     def finish(self) -> tuple[FileSpan, ...]:
         """Set modes, sync, and rename to the final name. Returns the final files with their stamps.
 
-        Raises ``DestinationExists`` when something appeared there meanwhile, or ``StorageError``; the partial form then
-        stays, and the same get goes on from it.
+        Raises ``DestinationExists`` when something appeared there meanwhile, ``ForeignFile`` for what appeared in the
+        partial form, or ``StorageError``; the partial form then stays, and the same get goes on from it.
         """
         try:
             paths = [self.file_path(n) for n in range(len(self.manifest.files))]
@@ -208,6 +222,7 @@ class FileDestination:
                 path.chmod(entry.mode)
             sync_files(paths, self.path.parent)
             if self.manifest.kind == "directory":
+                self._refuse_foreign()
                 inside = {p.parent for p in paths} | {self.part / d for d in self.manifest.directories}
                 for directory in sorted(inside):
                     sync_path(directory)

@@ -36,6 +36,9 @@
     │   ├── ObjectExists              7   the name is taken by other content
     │   ├── DestinationExists         7   something else is at the destination
     │   ├── DestinationBusy           7   another get writes there
+    │   ├── ForeignFile               7   something that is not the object's lies in what a get writes
+    │   ├── NodeNameTaken             7   another live node has this node's name
+    │   ├── OtherMetadata             7   the agent that runs uses another metadata server than the one asked for
     │   ├── AgentRunning              7   one agent a home
     │   ├── SecretRefused             7   the cluster secret does not match
     │   └── ListenRefused             7   an open address without a secret
@@ -92,6 +95,7 @@ __all__ = [
     "ChunkMismatch",
     "DestinationBusy",
     "DestinationExists",
+    "ForeignFile",
     "IntegrityError",
     "Interrupted",
     "ListenRefused",
@@ -100,9 +104,11 @@ __all__ = [
     "MetadataUnavailable",
     "MooncakeError",
     "NoLivePeer",
+    "NodeNameTaken",
     "NotHeld",
     "ObjectExists",
     "ObjectNotFound",
+    "OtherMetadata",
     "PartialResult",
     "PathNotFound",
     "PeerBusy",
@@ -249,6 +255,27 @@ class DestinationBusy(Refused):
 
     sentence = "another get is writing {path}"
     advice = "wait for it, or choose another destination"
+
+
+class ForeignFile(Refused):
+    """Somebody put something into the partial form of a destination; it must not get under the final name."""
+
+    sentence = "{path} is not of this object, and lies where a get is writing"
+    advice = "move it away, and run the same command again"
+
+
+class NodeNameTaken(Refused):
+    """Another live node has the name that this one was to have."""
+
+    sentence = "another node named {node!r} is alive at {address}"
+    advice = "give this one another name with --node, or run 'mooncake node stop' over there"
+
+
+class OtherMetadata(Refused):
+    """A command named a metadata server, and the agent that would do its work uses another."""
+
+    sentence = "the agent of {home} uses the metadata server {theirs}, not {asked}"
+    advice = "run 'mooncake node stop' first, or use an agent of its own with --home DIR"
 
 
 class AgentRunning(Refused):

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from engine.memory import FileSpan
 from p2pstore.catalog import Holding
 from p2pstore.destination import FileDestination, same_content, tidy
 from p2pstore.discovery import first_that_answers
-from p2pstore.errors import DestinationExists, NoLivePeer
+from p2pstore.errors import DestinationExists, NoLivePeer, UsageError
 from p2pstore.manifest import Manifest
 from p2pstore.names import check_object_name
 from p2pstore.places import Places, find_places
@@ -99,6 +100,7 @@ class Get:
         self._manifest = await self._fetch_manifest()
         result = GetResult(request.name, record.manifest, str(request.dest), self._manifest.size)
         result.dry_run = request.dry_run
+        await asyncio.to_thread(_check_kind, request.dest)
         if await asyncio.to_thread(os.path.lexists, request.dest):
             if await self._is_there(result):
                 if not request.dry_run:
@@ -245,6 +247,16 @@ class Get:
             yield
         finally:
             task.cancel()
+
+
+def _check_kind(dest: Path) -> None:
+    """Raise ``UsageError`` where a device, pipe or socket stands: a get writes none, and replaces none."""
+    try:
+        mode = os.lstat(dest).st_mode
+    except OSError:
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
+        raise UsageError(detail=f"{dest} is a device, a pipe or a socket; a get writes files and directories")
 
 
 def _nobody_listens(run: range) -> None:

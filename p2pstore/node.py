@@ -30,6 +30,7 @@ from p2pstore.errors import (
     ListenRefused,
     MetadataRefused,
     MetadataUnavailable,
+    NodeNameTaken,
     NotHeld,
     ObjectExists,
     ObjectNotFound,
@@ -56,6 +57,9 @@ DEFAULT_PORT = 7300
 
 MAX_LISTING = 1000
 """Objects in one page of a listing."""
+
+NAMESAKE_SECONDS = 2.0
+"""How long a node that had our name is waited for, before it counts as dead."""
 
 CLOSE_SECONDS = 2.0
 """For telling the metadata server that this node leaves; its lease runs out all the same."""
@@ -115,7 +119,8 @@ class Node:
     async def start(cls, options: NodeOptions, store: MetadataStore) -> Node:
         """Start every part, serve what the catalog holds, and join the cluster.
 
-        Raises ``ListenRefused``, ``UsageError`` (a port is taken), ``MetadataUnavailable``, ``MetadataRefused``.
+        Raises ``ListenRefused``, ``NodeNameTaken``, ``UsageError`` (a port is taken), ``MetadataUnavailable`` or
+        ``MetadataRefused``.
         """
         node = cls(options, store)
         try:
@@ -154,10 +159,23 @@ class Node:
         control_port = await self._server.start(options.host, port)
         self.record = self._own_record(control_port)
         self.membership = Membership(self.registry, self.record, options.ttl, self._republish)
+        await self._claim_name()
         await self.holdings.restore()
         await self.membership.join()
         self.spawn(self.membership.keep())
         self.spawn(self.holdings.watch())
+
+    async def _claim_name(self) -> None:
+        """Raise ``NodeNameTaken`` when another node of our name answers. A dead one's record is taken over."""
+        before = (await self.registry.nodes([self.name])).get(self.name)
+        if before is None or before.control == self.record.control:
+            return
+        try:
+            found = await asyncio.wait_for(self.client.node(before.control), NAMESAKE_SECONDS)
+        except (MooncakeError, asyncio.TimeoutError):
+            return
+        if found.node == self.name and found.started != self.started:
+            raise NodeNameTaken(node=self.name, address=before.control)
 
     def _own_record(self, control_port: int) -> NodeRecord:
         me = self.engine.address_of_self()

@@ -49,6 +49,16 @@ def test_an_object_that_nobody_holds(agent: FakeAgent, mooncake: Mooncake) -> No
     assert "nobody holds it now" in mooncake("info", "models/llama").stdout
 
 
+def test_another_metadata_server_than_the_agents_is_refused(agent: FakeAgent, mooncake: Mooncake) -> None:
+    agent.answers["GET /v1/info"] = info_answer()
+    agent.answers["GET /v1/status"] = {"metadata": "etcd://10.0.0.1:2379"}
+    assert mooncake("info", "models/llama", "--metadata", "etcd://10.0.0.1").returncode == 0
+    done = mooncake("info", "models/llama", "--metadata", "etcd://10.0.0.2:2379")
+    assert done.returncode == 7
+    assert "uses the metadata server etcd://10.0.0.1:2379, not etcd://10.0.0.2:2379" in done.stderr
+    assert "mooncake node stop" in done.stderr
+
+
 def test_an_unknown_name_ends_with_3(agent: FakeAgent, mooncake: Mooncake) -> None:
     agent.answers["GET /v1/info"] = ObjectNotFound(name="x")
     done = mooncake("info", "x")

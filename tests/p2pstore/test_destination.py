@@ -7,6 +7,7 @@ import os
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from p2pstore.destination import FileDestination, Mismatch, same_content
 from p2pstore.errors import (
     DestinationBusy,
     DestinationExists,
+    ForeignFile,
     Interrupted,
     PathNotFound,
     StorageError,
@@ -143,6 +145,30 @@ def test_resume(path: Path, manifest: Manifest) -> None:
         feed(second, range(len(half), manifest.chunks))
     second.finish()
     assert read_tree(path) == CONTENT[manifest.digest]
+
+
+@pytest.mark.parametrize("stray", ["stray", "sub/stray", "dir/"])
+def test_what_somebody_puts_into_the_partial_form_gets_under_no_final_name(path: Path, stray: str) -> None:
+    manifest = manifest_of({"a": b"1", "sub/b": b"2"}, 1 << 20)
+    with closing(FileDestination(path, manifest, "n")) as destination:
+        for number in range(manifest.chunks):
+            feed(destination, range(number, number + 1), [b"1", b"2"][number])
+            destination.verified.add(number)
+        foreign = destination.part / stray
+        if stray.endswith("/"):
+            foreign.mkdir()
+        else:
+            foreign.write_bytes(b"mine")
+        with pytest.raises(ForeignFile, match=str(foreign)):
+            destination.finish()
+        assert not path.exists()
+    with pytest.raises(ForeignFile):
+        FileDestination(path, manifest, "n")
+    (foreign.rmdir if stray.endswith("/") else foreign.unlink)()
+    with closing(FileDestination(path, manifest, "n")) as destination:
+        destination.recheck(threading.Event())
+        destination.finish()
+    assert read_tree(path) == {"a": b"1", "sub/b": b"2"}
 
 
 def test_recheck_reports_progress_and_can_be_cancelled(path: Path) -> None:

@@ -19,6 +19,7 @@ from p2pstore.errors import (
     DestinationBusy,
     DestinationExists,
     ListenRefused,
+    NodeNameTaken,
     NotHeld,
     ObjectExists,
     ObjectNotFound,
@@ -26,6 +27,7 @@ from p2pstore.errors import (
     PeerUnreachable,
     StorageError,
     TransportUnavailable,
+    UsageError,
 )
 from p2pstore.get import GetRequest, GetResult
 from p2pstore.journal import Journal
@@ -83,6 +85,35 @@ def damage(path: Path) -> None:
 def leftovers(directory: Path) -> set[str]:
     """What a get that did not end left."""
     return {p.name for p in directory.iterdir() if ".part" in p.name}
+
+
+async def test_a_second_live_node_of_one_name_is_refused(start: Start, tmp_path: Path) -> None:
+    first = await start("a")
+    with pytest.raises(NodeNameTaken, match=first.record.control):
+        await start("a")
+    assert (await first.registry.nodes(["a"]))["a"] == first.record
+    await first.close()
+    await start("a")
+
+
+async def test_the_record_of_a_dead_node_is_taken_over(start: Start, tmp_path: Path) -> None:
+    other = await start("b")
+    await other.registry.store.commit(
+        [Put(records.node_key("a"), records.encode(records.NodeRecord("a", "127.0.0.1:1", "127.0.0.1:2", 3)), 0)]
+    )
+    made = await start("a")
+    assert (await made.registry.nodes(["a"]))["a"] == made.record
+
+
+@pytest.mark.parametrize("force", [False, True])
+async def test_devices_and_pipes_are_no_destinations(start: Start, root: Path, tmp_path: Path, force: bool) -> None:
+    a = await start("a")
+    await register(a, root)
+    os.mkfifo(tmp_path / "pipe")
+    for dest in (tmp_path / "pipe", Path("/dev/null")):
+        with pytest.raises(UsageError, match="a device, a pipe or a socket"):
+            await get(a, dest, force=force)
+    assert leftovers(tmp_path) == set()
 
 
 async def test_register_and_get(start: Start, root: Path, tmp_path: Path) -> None:
