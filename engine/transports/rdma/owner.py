@@ -40,6 +40,9 @@ SMALL = 256 << 10
 MAX_GRANT = 64 << 20
 """Bytes of one grant; readers ask for less."""
 
+AT_ONCE = 32
+"""Windows that are deregistered while the caller waits."""
+
 PINNED_SHARE = 4
 """One part in so many of this machine's memory may stay registered for nobody in particular."""
 
@@ -86,6 +89,7 @@ class Owner:
         self._idle_bytes = 0
         self._grants: dict[int, tuple[int, list[_Piece]]] = {}
         self._numbers = itertools.count(1)
+        self._releasing: list[threading.Thread] = []
 
     def grant(self, address: int, length: int, nics: Sequence[Nic]) -> tuple[int, list[Extent]]:
         """The number of a new grant of the range, and its extents, registered on ``nics``.
@@ -126,15 +130,27 @@ class Owner:
             self._drop(found[1])
 
     def withdraw(self, base: int) -> None:
-        """The buffer at ``base`` is served no more: take its grants back; whoever reads on is refused by the device."""
+        """The buffer at ``base`` is served no more: take its grants back; whoever reads on is refused by the device.
+
+        Memory is let go before this returns. Many windows of files that nobody reads are left to a thread, since
+        deregistering them takes a millisecond each.
+        """
         with self._lock:
             numbers = [number for number, (address, _) in self._grants.items() if address == base]
             pieces = {piece for number in numbers for piece in self._grants.pop(number)[1]}
-            pieces |= {piece for piece in self._pieces.values() if piece.base == base}
-            for piece in pieces:
+            idle = {piece for piece in self._pieces.values() if piece.base == base} - pieces
+            for piece in pieces | idle:
                 self._forget(piece)
-        for piece in pieces:
+        files = [piece for piece in idle if piece.pinned is not None and isinstance(piece.pinned.memory, MappedFile)]
+        if len(files) <= AT_ONCE:
+            files = []
+        for piece in (pieces | idle) - set(files):
             piece.close()
+        if files:
+            thread = threading.Thread(target=_close_all, args=(files,), name="rdma-release")
+            with self._lock:
+                self._releasing = [each for each in self._releasing if each.is_alive()] + [thread]
+                thread.start()
 
     def replaced(self, base: int) -> None:
         """Another buffer is served at ``base``: keep nothing of the old one that no grant is using."""
@@ -154,8 +170,11 @@ class Owner:
             self._pieces.clear()
             self._idle.clear()
             self._idle_bytes = 0
+            releasing = list(self._releasing)
         for piece in pieces:
             piece.close()
+        for thread in releasing:  # the devices must not be closed under them
+            thread.join()
 
     @property
     def grants(self) -> int:
@@ -324,6 +343,12 @@ class Owner:
         if self._known(piece):
             del self._pieces[piece.key]
             self._idle_bytes -= self._idle.pop(piece.key, 0)
+
+
+def _close_all(pieces: Sequence[_Piece]) -> None:
+    for piece in pieces:
+        with contextlib.suppress(MooncakeError):
+            piece.close()
 
 
 def _extent(piece: _Piece, skew: int, count: int, before: int) -> Extent:

@@ -13,7 +13,7 @@ from engine.errors import AddressError, LockedMemoryLimit
 from engine.memory import AddressSpace
 from engine.transports.rdma.fake import Fabric
 from engine.transports.rdma.nics import Nics
-from engine.transports.rdma.owner import MAX_GRANT, WINDOW, Owner
+from engine.transports.rdma.owner import AT_ONCE, MAX_GRANT, WINDOW, Owner
 
 MIB = 1 << 20
 
@@ -146,4 +146,17 @@ def test_a_file_that_was_cut_short_is_refused(
     path.write_bytes(bytes(10))
     with pytest.raises(AddressError):
         owner.grant(base, 1000, list(nics))
+    assert not fabric.regions
+
+
+def test_many_windows_are_let_go_behind_the_callers_back(
+    space: AddressSpace, owner: Owner, nics: Nics, fabric: Fabric, tmp_path: Path
+) -> None:
+    count = AT_ONCE + 1
+    base = file_of(space, tmp_path / "f", count * WINDOW)
+    for number in range(count):
+        owner.release(owner.grant(base + number * WINDOW, 1, list(nics))[0])
+    assert len(fabric.regions) == count
+    space.unregister(base, withdraw=lambda: owner.withdraw(base))
+    owner.close()  # waits for them
     assert not fabric.regions
