@@ -97,7 +97,7 @@ _mooncake() {
     if [[ $cur == -* ]]; then
         case $path in
             '') _mooncake_reply -W "--version --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
-            'register') _mooncake_reply -W "--name --chunk-size --hash --force --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'register') _mooncake_reply -W "--name --each --chunk-size --hash --force --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'get') _mooncake_reply -W "--transport --peer --no-seed --dry-run --force --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'list') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'info') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
@@ -127,7 +127,7 @@ _mooncake() {
     fi
     case "$path:$count" in
         ':0') _mooncake_reply -W "register get list info verify unregister node config topology metadata bench etcd" ;;
-        'register:0') _mooncake_reply -f ;;
+        'register:'*) _mooncake_reply -f ;;
         'get:0') _mooncake_names ;;
         'get:1') _mooncake_reply -f ;;
         'list:0') _mooncake_names ;;

@@ -20,7 +20,9 @@ EXAMPLES = (
 )
 
 COMMANDS = {
-    "register": Lazy("Publish a file or directory under a name.", "mooncake_cli.commands.register:register"),
+    "register": Lazy(
+        "Publish a file or directory under a name, or several.", "mooncake_cli.commands.register:register"
+    ),
     "get": Lazy("Bring an object to this machine, verified.", "mooncake_cli.commands.get:get"),
     "list": Lazy("List the objects that there are.", "mooncake_cli.commands.list:list_objects"),
     "info": Lazy("Show an object's files, and who holds how much.", "mooncake_cli.commands.info:info"),

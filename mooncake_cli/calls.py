@@ -11,12 +11,15 @@ from mooncake_cli.text import printable
 from p2pstore.errors import MooncakeError
 
 
-def follow(output: Output, events: Iterator[dict[str, Any]], verb: str) -> dict[str, Any]:
-    """The result of a long call without its ``event`` key. Leaving early, by Ctrl-C too, cancels the call."""
+def follow(output: Output, events: Iterator[dict[str, Any]], verb: str, unit: str = "B") -> dict[str, Any]:
+    """The result of a long call without its ``event`` key. Leaving early, by Ctrl-C too, cancels the call.
+
+    ``unit`` is what its progress counts: bytes, or a word.
+    """
     with contextlib.ExitStack() as stack:
         if isinstance(events, Generator):
             stack.callback(events.close)
-        bar = stack.enter_context(output.progress(verb))
+        bar = stack.enter_context(output.progress(verb, unit))
         for event in events:
             kind = event.get("event")
             if kind == "progress":

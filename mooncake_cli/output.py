@@ -105,10 +105,10 @@ class Output:
             self._write(sys.stderr, text + "\n")
 
     @contextlib.contextmanager
-    def progress(self, verb: str) -> Iterator[Progress]:
+    def progress(self, verb: str, unit: str = "B") -> Iterator[Progress]:
         """A progress bar where standard error is a terminal and people read it; else one that shows nothing."""
         if self.mode == "human" and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
-            self._progress = BarProgress(verb, sys.stderr)
+            self._progress = BarProgress(verb, sys.stderr, unit)
         try:
             yield self._progress
         finally:

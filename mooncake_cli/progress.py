@@ -27,8 +27,10 @@ class Progress:
 class BarProgress(Progress):
     """A tqdm bar on a terminal. It appears when the total is known, which is 0 before."""
 
-    def __init__(self, verb: str, stream: TextIO) -> None:
+    def __init__(self, verb: str, stream: TextIO, unit: str = "B") -> None:
+        """``unit`` is what is counted: bytes, or a word."""
         self._verb = verb
+        self._unit = unit
         self._stream = stream
         self._bar: Any = None
 
@@ -45,8 +47,8 @@ class BarProgress(Progress):
                 initial=done,
                 desc=self._verb,
                 file=self._stream,
-                unit="B",
-                unit_scale=True,
+                unit=self._unit if self._unit == "B" else f" {self._unit}",
+                unit_scale=self._unit == "B",
                 unit_divisor=1024,
                 # A terminal that does not tell its size (a container's, often) would get an empty bar, or none.
                 ncols=None if sized else UNKNOWN_WIDTH,

@@ -38,6 +38,10 @@ CREATE TABLE IF NOT EXISTS holdings (
 CREATE INDEX IF NOT EXISTS by_digest ON holdings(digest);
 """
 
+_DROP_UNUSED = (
+    "DELETE FROM manifests WHERE NOT EXISTS (SELECT 1 FROM holdings WHERE holdings.digest = manifests.digest)"
+)
+
 
 @dataclass(frozen=True)
 class Holding:
@@ -82,6 +86,7 @@ class Catalog:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.executescript(_SCHEMA)
+            self._db.execute(_DROP_UNUSED)  # of holdings that others have replaced
         except sqlite3.Error as error:
             self._db.close()
             raise StorageError(path=path, detail=str(error)) from None
@@ -89,30 +94,23 @@ class Catalog:
 
     def add(self, holding: Holding, manifest: Manifest) -> None:
         """Remember a holding; the same name at the same root is replaced."""
-        stamps = json.dumps([_stamp_to_list(s.stamp) for s in holding.spans]).encode()
+        self.add_all([(holding, manifest)])
+
+    def add_all(self, holdings: Sequence[tuple[Holding, Manifest]]) -> None:
+        """Remember several in one transaction: each costs a write to the disk, however much is in it."""
         with self._transaction():
-            self._db.execute(
+            self._db.executemany(
                 "INSERT OR IGNORE INTO manifests VALUES (?, ?)",
-                (manifest.digest, zlib.compress(manifest.to_bytes(), 1)),
+                ((m.digest, zlib.compress(m.to_bytes(), 1)) for _, m in holdings),
             )
-            self._db.execute(
-                "INSERT OR REPLACE INTO holdings VALUES (?, ?, ?, ?, ?, ?)",
-                (
-                    holding.name,
-                    os.fsencode(holding.place),
-                    holding.digest,
-                    holding.role,
-                    encode(holding.record),
-                    zlib.compress(stamps, 1),
-                ),
-            )
+            self._db.executemany("INSERT OR REPLACE INTO holdings VALUES (?, ?, ?, ?, ?, ?)", map(_row, holdings))
 
     def remove(self, holding: Holding) -> None:
         """Forget a holding, and its manifest with the last."""
         with self._transaction():
             place = (holding.name, os.fsencode(holding.place))
             self._db.execute("DELETE FROM holdings WHERE name = ? AND root = ?", place)
-            self._db.execute("DELETE FROM manifests WHERE digest NOT IN (SELECT digest FROM holdings)")
+            self._db.execute(_DROP_UNUSED + " AND digest = ?", (holding.digest,))
 
     def load(self) -> Iterator[tuple[Holding, Manifest]]:
         """Everything in it, by name. What no longer parses is skipped."""
@@ -172,6 +170,14 @@ class _Transaction:
             self._db.execute(statement)
         except sqlite3.Error as error:
             raise StorageError(path=self._path, detail=str(error)) from None
+
+
+def _row(pair: tuple[Holding, Manifest]) -> tuple[object, ...]:
+    """A holding as the table has it."""
+    holding, _ = pair
+    stamps = json.dumps([_stamp_to_list(s.stamp) for s in holding.spans]).encode()
+    place = os.fsencode(holding.place)
+    return holding.name, place, holding.digest, holding.role, encode(holding.record), zlib.compress(stamps, 1)
 
 
 def _stamp_to_list(stamp: FileStamp | None) -> list[int]:

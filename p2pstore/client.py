@@ -10,7 +10,7 @@ import contextlib
 import http.client
 import json
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -42,6 +42,10 @@ MAX_EVENT = 16 << 20
 
 PAGE = 500
 """Objects asked for at once."""
+
+ITEMS = 1024
+ITEMS_BYTES = 512 * 1024
+"""Paths that one call registers, and bytes of their JSON: the agent bounds what it reads, and its answer names all."""
 
 Event = dict[str, Any]
 
@@ -93,6 +97,29 @@ class AgentClient:
         """``POST /v1/register``: hash what is at the absolute ``path`` and serve it as ``name``."""
         body = {"path": path, "name": name, "chunk_size": chunk_size, "hash": hash_name, "force": force}
         return self._events("/v1/register", body)
+
+    def register_many(
+        self, items: Sequence[tuple[str, str]], *, chunk_size: int | None, hash_name: str, force: bool
+    ) -> Iterator[Event]:
+        """``POST /v1/register-many``: as ``register``, for pairs of an absolute path and a name.
+
+        As many calls as it takes: each is bounded. One result in the end, and progress in objects.
+        """
+        total: dict[str, Any] = {"event": "result", "objects": [], "failed": [], "size": 0, "seconds": 0.0}
+        done = 0
+        for batch in _bounded(items):
+            body = {"items": batch, "chunk_size": chunk_size, "hash": hash_name, "force": force}
+            with contextlib.closing(self._events("/v1/register-many", body)) as events:
+                for event in events:
+                    if event.get("event") == "progress":
+                        yield {**event, "done": done + event["done"], "total": len(items)}
+                    elif event.get("event") == "result":
+                        for key in ("objects", "failed", "size", "seconds"):
+                            total[key] += event[key]
+                    else:
+                        yield event
+            done += len(batch)
+        yield total
 
     def get(
         self,
@@ -147,7 +174,7 @@ class AgentClient:
         with self._opened(method, target, body, self._timeout) as response:
             return self._answer(response)
 
-    def _events(self, target: str, body: Mapping[str, object]) -> Iterator[Event]:
+    def _events(self, target: str, body: Mapping[str, object]) -> Generator[Event, None, None]:
         """The events of a long call; the last one is its result. An error event is raised."""
         with self._opened("POST", target, body, EVENT_TIMEOUT) as response:
             while True:
@@ -209,6 +236,21 @@ class AgentClient:
             raise AgentUnreachable(home=self.home.root, detail="it went away in the middle of the call") from error
         finally:
             connection.close()
+
+
+def _bounded(items: Sequence[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
+    """The items in as few lists as keep within ``ITEMS`` and ``ITEMS_BYTES``."""
+    batch: list[tuple[str, str]] = []
+    size = 0
+    for item in items:
+        length = len(json.dumps(item))
+        if batch and (len(batch) == ITEMS or size + length > ITEMS_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(item)
+        size += length
+    if batch:
+        yield batch
 
 
 def result_of(events: Iterator[Event]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 
 from engine.errors import AddressError, SourceChanged
@@ -19,6 +19,7 @@ from engine.segment_server import SegmentServer
 from p2pstore.bitmap import Bitmap
 from p2pstore.catalog import Catalog, Holding
 from p2pstore.destination import FileDestination, same_content
+from p2pstore.held import Held
 from p2pstore.manifest import Manifest
 from p2pstore.replica import Replica
 from p2pstore.source import stamp_fault
@@ -27,6 +28,9 @@ log = logging.getLogger(__name__)
 
 WATCH_SECONDS = 2.0
 """How often every registered file is looked at; longer when a look takes more than a twentieth of that."""
+
+LOOKED_AT_ONCE = 256
+"""Holdings that a thread looks at before what it found is acted on."""
 
 Changed = Callable[[Holding, str], Awaitable[None]]
 """Called after a holding was given up because its files changed, with the reason."""
@@ -41,33 +45,37 @@ class Holdings:
         self._catalog = catalog
         self._on_changed = on_changed
         self._loop = asyncio.get_running_loop()
-        self._held: dict[tuple[str, str], Holding] = {}
+        self._held = Held()
         self._manifests: dict[str, Manifest] = {}
         self._served: dict[str, Holding] = {}
         self._look = asyncio.Event()
 
     def __iter__(self) -> Iterator[Holding]:
-        return iter(list(self._held.values()))
+        return iter(self._held)
 
     def __len__(self) -> int:
         return len(self._held)
 
+    @property
+    def names(self) -> int:
+        """How many names there are."""
+        return self._held.names
+
     def named(self, name: str) -> list[Holding]:
         """The holdings of that name."""
-        return [h for h in self._held.values() if h.name == name]
+        return self._held.named(name)
 
     def of(self, digest: str) -> list[Holding]:
         """The holdings of that content."""
-        return [h for h in self._held.values() if h.digest == digest]
+        return self._held.of(digest)
 
     def at(self, root: Path) -> Holding | None:
         """The holding whose files lie at ``root``."""
-        return next((h for h in self._held.values() if h.root == root), None)
+        return self._held.at(root)
 
     def displaced_by(self, new: Holding) -> list[Holding]:
         """The holdings of other content whose place ``new`` takes: any at its root, or its name's in memory."""
-        there = (h for h in self._held.values() if h.digest != new.digest and h.root == new.root)
-        return [h for h in there if new.root is not None or h.name == new.name]
+        return self._held.displaced_by(new)
 
     def manifest(self, digest: str) -> Manifest | None:
         """The manifest of something that is held or being pulled."""
@@ -107,8 +115,10 @@ class Holdings:
         A file whose stamp differs is hashed again: it may have been copied or touched. Returns what was given up.
         """
         lost = []
-        for holding, manifest in await asyncio.to_thread(lambda: list(self._catalog.load())):
-            fault = await asyncio.to_thread(_fault_of, holding)
+        known = await asyncio.to_thread(lambda: list(self._catalog.load()))
+        faults = await asyncio.to_thread(_faults, [holding for holding, _ in known])
+        for number, (holding, manifest) in enumerate(known):
+            fault = faults.get(number, "")
             if fault and holding.root is not None:
                 spans = await asyncio.to_thread(same_content, holding.root, manifest)
                 if spans is None:
@@ -123,13 +133,18 @@ class Holdings:
 
     def add(self, holding: Holding, manifest: Manifest) -> Replica:
         """Hold, serve and remember. Any other holding of the same name with other content stays as it is."""
-        replica = self._hold(holding, manifest)
-        if holding.root is not None:
-            self._catalog.add(holding, manifest)
-        return replica
+        return self.add_all([(holding, manifest)])[0]
+
+    def add_all(self, new: Sequence[tuple[Holding, Manifest]]) -> list[Replica]:
+        """As ``add``, for many: they are remembered in one write."""
+        replicas = [self._hold(holding, manifest) for holding, manifest in new]
+        on_disk = [pair for pair in new if pair[0].root is not None]
+        if on_disk:
+            self._catalog.add_all(on_disk)
+        return replicas
 
     def _hold(self, holding: Holding, manifest: Manifest) -> Replica:
-        self._held[holding.name, holding.place] = holding
+        self._held.add(holding)
         self._manifests[manifest.digest] = manifest
         return self._serve(holding, manifest, self._buffer(holding, manifest))
 
@@ -183,7 +198,7 @@ class Holdings:
 
     def remove(self, holding: Holding) -> bool:
         """Hold it no more. Returns whether the node still serves the content, from another holding."""
-        self._held.pop((holding.name, holding.place), None)
+        self._held.discard(holding)
         if holding.root is not None:
             self._catalog.remove(holding)
         digest = holding.digest
@@ -217,15 +232,22 @@ class Holdings:
                 await asyncio.wait_for(self._look.wait(), pause)
             self._look.clear()
             began = time.monotonic()
-            for holding in list(self._held.values()):
-                if not holding.spans:
-                    continue
-                fault = await asyncio.to_thread(_fault_of, holding)
-                if fault and self._held.get((holding.name, holding.place)) is holding:
-                    log.warning("%s is withdrawn: %s: %s", holding.name, holding.place, fault)
-                    self.remove(holding)
-                    await self._on_changed(holding, fault)
+            there = list(self._held)
+            for first in range(0, len(there), LOOKED_AT_ONCE):
+                batch = there[first : first + LOOKED_AT_ONCE]
+                for number, fault in (await asyncio.to_thread(_faults, batch)).items():
+                    holding = batch[number]
+                    if holding in self._held:
+                        log.warning("%s is withdrawn: %s: %s", holding.name, holding.place, fault)
+                        self.remove(holding)
+                        await self._on_changed(holding, fault)
             pause = max(WATCH_SECONDS, 20 * (time.monotonic() - began))
+
+
+def _faults(holdings: Sequence[Holding]) -> dict[int, str]:
+    """How the files of holdings differ from their stamps, by the number of each that does."""
+    found = ((number, _fault_of(holding)) for number, holding in enumerate(holdings))
+    return {number: fault for number, fault in found if fault}
 
 
 def _fault_of(holding: Holding) -> str:

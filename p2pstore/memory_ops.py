@@ -16,6 +16,7 @@ from p2pstore.memory_destination import MemoryDestination
 from p2pstore.memory_objects import Buffers, hash_views, named, views_of
 from p2pstore.names import check_object_name
 from p2pstore.pull_work import PullWork
+from p2pstore.registry import registered
 from p2pstore.resolve import resolve
 from p2pstore.reuse import copy_local
 
@@ -44,9 +45,10 @@ async def register_memory(
     except asyncio.CancelledError:
         cancelled.set()
         raise
+    lease = node.registry.lease
     record = await node.publish(name, manifest, force=force)
-    await node.replace(Holding(record, "gold", None, (), tuple(views.values())), manifest)
-    return node.registered(record, manifest, began)
+    await node.replace([(Holding(record, "gold", None, (), tuple(views.values())), manifest)], lease)
+    return {**registered(record, manifest), "seconds": round(time.monotonic() - began, 6)}
 
 
 async def get_into(

@@ -13,7 +13,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -45,7 +45,7 @@ from p2pstore.metadata.store import LeaseLost, MetadataStore
 from p2pstore.names import check_node_name, check_object_name
 from p2pstore.pull_work import Emit
 from p2pstore.records import NodeRecord, ObjectRecord, ReplicaRecord
-from p2pstore.registry import Registry, new_object
+from p2pstore.registry import Registry, new_object, registered
 from p2pstore.source import hash_tree, scan
 from p2pstore.suspects import Suspects
 from p2pstore.verify import verify_holding
@@ -253,43 +253,40 @@ class Node:
         except asyncio.CancelledError:
             cancelled.set()
             raise
+        lease = self.registry.lease
         record = await self.publish(name, manifest, force=force)
-        await self.replace(Holding(record, "gold", path, tree.files), manifest)
-        return self.registered(record, manifest, began)
-
-    def registered(self, record: ObjectRecord, manifest: Manifest, began: float) -> dict[str, Any]:
-        """What a register answers."""
-        return {
-            "name": record.name,
-            "manifest": manifest.digest,
-            "size": manifest.size,
-            "chunk_size": manifest.chunk_size,
-            "chunks": manifest.chunks,
-            "files": len(manifest.files),
-            "seconds": round(time.monotonic() - began, 6),
-        }
+        await self.replace([(Holding(record, "gold", path, tree.files), manifest)], lease)
+        return {**registered(record, manifest), "seconds": round(time.monotonic() - began, 6)}
 
     async def publish(self, name: str, manifest: Manifest, *, force: bool) -> ObjectRecord:
         """Give the manifest a name in the metadata store, with this node as its gold replica."""
-        record = new_object(
-            name,
-            self.name,
-            manifest=manifest.digest,
-            size=manifest.size,
-            chunk_size=manifest.chunk_size,
-            chunks=manifest.chunks,
-            files=len(manifest.files),
-            kind=manifest.kind,
-            hash=manifest.hash,
-        )
+        record = new_object(name, self.name, manifest)
         return await self._leased(lambda: self.registry.publish(record, force=force))
 
-    async def replace(self, holding: Holding, manifest: Manifest) -> None:
-        """Hold, and give up what this node held under the same name before, if its content was other."""
-        await self.hold(holding, manifest)
-        for old in self.holdings.named(holding.name):
-            if old.digest != manifest.digest:
-                await self._withdraw(old)
+    async def publish_all(
+        self, objects: Sequence[tuple[str, Manifest]], *, force: bool
+    ) -> list[ObjectRecord | ObjectExists]:
+        """As ``publish``, for many; see ``Registry.publish_all``."""
+        wanted = [new_object(name, self.name, manifest) for name, manifest in objects]
+        return await self._leased(lambda: self.registry.publish_all(wanted, force=force))
+
+    async def replace(self, published: Sequence[tuple[Holding, Manifest]], lease: int) -> None:
+        """Hold what was just published; give up what lay at its places, and other content under its names.
+
+        The publication said that this node has it. That is said again only where ``lease``, the node's at the time, was
+        lost since: whoever took the new one did not know of these holdings yet.
+        """
+        for holding, _ in published:
+            for before in self.holdings.displaced_by(holding):
+                await self._withdraw(before)
+        self.holdings.add_all(published)
+        if self.registry.lease != lease:
+            for _, manifest in published:
+                await self.announce(manifest.digest, ReplicaRecord(self.name, "complete", "gold"))
+        for holding, manifest in published:
+            for old in self.holdings.named(holding.name):
+                if old.digest != manifest.digest:
+                    await self._withdraw(old)
 
     async def hold(self, holding: Holding, manifest: Manifest, *, known: bool = True) -> None:
         """Serve a whole copy from now on, and say so; what lay at the same place before is given up.
@@ -436,7 +433,7 @@ class Node:
             "data": sockets.join(self.engine.host, self.engine.data_port),
             "listen": self.options.host,
             "uptime": round(time.time() - self.started, 3),
-            "objects": len({h.name for h in self.holdings}),
+            "objects": self.holdings.names,
             "serving_bytes": sum(r.manifest.size for r in replicas if r.have.full),
             "bytes_sent": self.engine.bytes_sent,
             "rdma": self.record.rdma,

@@ -95,6 +95,14 @@ class ReplicaRecord:
     role: str
 
 
+def _types(cls: Any) -> tuple[tuple[str, Any], ...]:
+    hints = get_type_hints(cls)
+    return tuple((field.name, hints[field.name]) for field in fields(cls))
+
+
+_TYPES: dict[Any, tuple[tuple[str, Any], ...]] = {cls: _types(cls) for cls in (NodeRecord, ObjectRecord, ReplicaRecord)}
+"""The fields of each record with their types: found once, for a listing decodes thousands."""
+
 Record = TypeVar("Record", NodeRecord, ObjectRecord, ReplicaRecord)
 
 
@@ -113,18 +121,16 @@ def decode(cls: type[Record], value: bytes) -> Record | None:
         return None
     if not isinstance(data, dict):
         return None
-    hints = get_type_hints(cls)
     known: dict[str, Any] = {}
-    for field in fields(cls):
-        if field.name not in data:
+    for name, wanted in _TYPES[cls]:
+        if name not in data:
             continue
-        found = data[field.name]
-        wanted = hints[field.name]
+        found = data[name]
         if wanted is float and type(found) is int and abs(found) <= MAX_NUMBER:
             found = float(found)
         if type(found) is not wanted or (wanted in {int, float} and not 0 <= found <= MAX_NUMBER):
             return None
-        known[field.name] = found
+        known[name] = found
     try:
         return cls(**known)
     except TypeError:

@@ -10,9 +10,11 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from p2pstore import records
 from p2pstore.errors import MetadataUnavailable, ObjectExists
+from p2pstore.manifest import Manifest
 from p2pstore.metadata.store import (
     MAX_OPERATIONS,
     Absent,
@@ -31,8 +33,13 @@ from p2pstore.records import NodeRecord, ObjectRecord, ReplicaRecord
 CAS_ATTEMPTS = 16
 """How often a compare-and-swap that lost is tried again; each time somebody else has won."""
 
-MAX_SCANS = 32
-"""Replica scans under way at once in a listing."""
+PUBLISHED_AT_ONCE = MAX_OPERATIONS // 2
+"""Objects in one transaction: each is two keys."""
+
+COUNTED_AT_ONCE = 64
+COUNTED_REPLICAS = 64
+"""Objects whose replicas one call counts, and replicas of each in its answer: about half a megabyte at most. An object
+that has more takes a call of its own."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,48 @@ class Registry:
             await asyncio.sleep(0.01 * attempt)
         raise self._lost(key)
 
+    async def publish_all(
+        self, objects: Sequence[ObjectRecord], *, force: bool = False
+    ) -> list[ObjectRecord | ObjectExists]:
+        """As ``publish``, for many names at once: two calls for ``PUBLISHED_AT_ONCE`` of them, one of which writes.
+
+        What a batch finds in its way, or loses to another node, is published alone. Returns for each, in order, the
+        record that now stands, or why it was refused. No name may come twice.
+        """
+        done: list[ObjectRecord | ObjectExists] = []
+        for first in range(0, len(objects), PUBLISHED_AT_ONCE):
+            done += await self._publish_batch(objects[first : first + PUBLISHED_AT_ONCE], force=force)
+        return done
+
+    async def _publish_batch(self, batch: Sequence[ObjectRecord], *, force: bool) -> list[ObjectRecord | ObjectExists]:
+        held = await self.store.get_each([records.object_key(o.name) for o in batch])
+        gold = ReplicaRecord(self.node, "complete", "gold")
+        stand: dict[str, ObjectRecord] = {}
+        operations: dict[str, Operation] = {}  # two names of one content share a replica
+        conditions: list[Condition] = []
+        for wanted, there in zip(batch, held, strict=True):
+            key = records.object_key(wanted.name)
+            known = records.decode(ObjectRecord, there.value) if there else None
+            if there is None:
+                operations[key] = Put(key, records.encode(wanted))
+                conditions.append(Absent(key))
+            elif known is not None and known.manifest == wanted.manifest:
+                conditions.append(Unchanged(key, there.mod_revision))
+            else:
+                continue
+            stand[wanted.name] = known or wanted
+            replica = self._replica(wanted.manifest, gold)
+            operations[replica.key] = replica
+        if operations and await self.store.commit(list(operations.values()), conditions) is None:
+            stand.clear()
+        done: list[ObjectRecord | ObjectExists] = []
+        for wanted in batch:
+            try:
+                done.append(stand.get(wanted.name) or await self.publish(wanted, force=force))
+            except ObjectExists as error:
+                done.append(error)
+        return done
+
     async def republish(self, objects: Sequence[tuple[ObjectRecord, ReplicaRecord]]) -> list[str]:
         """Say again what this node holds, after its lease or the whole store was lost.
 
@@ -105,14 +154,25 @@ class Registry:
         taken: list[str] = []
         for first in range(0, len(named), MAX_OPERATIONS):
             batch = list(named.values())[first : first + MAX_OPERATIONS]
-            puts = [Put(records.object_key(o.name), records.encode(o)) for o in batch]
-            if await self.store.commit(puts, [Absent(p.key) for p in puts]) is not None:
-                continue
-            for record, put in zip(batch, puts, strict=True):
-                await self.store.commit([put], [Absent(put.key)])
-                now = await self.find(record.name)
-                if now is not None and now.manifest != record.manifest:
-                    taken.append(record.name)
+            taken += await self._name_again(batch)
+        return taken
+
+    async def _name_again(self, batch: Sequence[ObjectRecord]) -> list[str]:
+        """Create the names that are not there; those that stand for other content."""
+        for attempt in range(CAS_ATTEMPTS):
+            held = await self.store.get_each([records.object_key(o.name) for o in batch])
+            missing = [o for o, there in zip(batch, held, strict=True) if there is None]
+            puts = [Put(records.object_key(o.name), records.encode(o)) for o in missing]
+            if not puts or await self.store.commit(puts, [Absent(p.key) for p in puts]) is not None:
+                break
+            await asyncio.sleep(0.01 * attempt)
+        else:
+            raise self._lost(puts[0].key)
+        taken = []
+        for record, there in zip(batch, held, strict=True):
+            now = records.decode(ObjectRecord, there.value) if there else None
+            if now is not None and now.manifest != record.manifest:
+                taken.append(record.name)
         return taken
 
     async def announce(self, manifest: str, replica: ReplicaRecord) -> None:
@@ -165,19 +225,25 @@ class Registry:
         start = records.object_key(after) if after else ""
         page = await self.store.scan(records.object_key(prefix), limit=limit, after=start)
         found = [record for item in page.items if (record := records.decode(ObjectRecord, item.value))]
-        gate = asyncio.Semaphore(MAX_SCANS)
-
-        async def count(record: ObjectRecord) -> Listed:
-            async with gate:
-                states = [r.state for r in (await self.replicas(record.manifest)).values()]
-            return Listed(record, states.count("complete"), states.count("partial"))
-
-        listed = await asyncio.gather(*(count(r) for r in found))
+        listed: list[Listed] = []
+        for first in range(0, len(found), COUNTED_AT_ONCE):
+            listed += await self._counted(found[first : first + COUNTED_AT_ONCE])
         for entry in listed:
             if not entry.complete + entry.partial:
                 await self.reap(entry.record)
         last = page.items[-1].key[len(records.OBJECTS) :] if page.more else ""
         return [e for e in listed if e.complete + e.partial], last
+
+    async def _counted(self, found: Sequence[ObjectRecord]) -> list[Listed]:
+        """How many hold each of at most ``COUNTED_AT_ONCE`` objects."""
+        prefixes = [records.replicas_prefix(record.manifest) for record in found]
+        listed = []
+        pages = await self.store.scan_each(prefixes, limit=COUNTED_REPLICAS)
+        for record, prefix, page in zip(found, prefixes, pages, strict=True):
+            replicas = await self.replicas(record.manifest) if page.more else parse_replicas(prefix, page.items)
+            states = [replica.state for replica in replicas.values()]
+            listed.append(Listed(record, states.count("complete"), states.count("partial")))
+        return listed
 
     async def dead(self, record: ObjectRecord) -> bool:
         """Whether nobody holds the object."""
@@ -215,6 +281,29 @@ def parse_replicas(prefix: str, items: Sequence[KeyValue]) -> dict[str, ReplicaR
     return found
 
 
-def new_object(name: str, creator: str, **shape: object) -> ObjectRecord:
-    """An object's record, made now."""
-    return ObjectRecord(name=name, creator=creator, created=time.time(), **shape)  # type: ignore[arg-type]
+def new_object(name: str, creator: str, manifest: Manifest) -> ObjectRecord:
+    """The record of an object that is created now."""
+    return ObjectRecord(
+        name=name,
+        manifest=manifest.digest,
+        size=manifest.size,
+        chunk_size=manifest.chunk_size,
+        chunks=manifest.chunks,
+        files=len(manifest.files),
+        kind=manifest.kind,
+        hash=manifest.hash,
+        creator=creator,
+        created=time.time(),
+    )
+
+
+def registered(record: ObjectRecord, manifest: Manifest) -> dict[str, Any]:
+    """What a register answers of an object."""
+    return {
+        "name": record.name,
+        "manifest": manifest.digest,
+        "size": manifest.size,
+        "chunk_size": manifest.chunk_size,
+        "chunks": manifest.chunks,
+        "files": len(manifest.files),
+    }

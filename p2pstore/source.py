@@ -226,7 +226,10 @@ def _tasks(files: Sequence[FileSpan], chunk_size: int) -> Iterator[tuple[int, in
 def run_tasks(
     tasks: Iterator[tuple[int, int, int]], run: Callable[[int, int, int], None], threads: int, stop: threading.Event
 ) -> None:
-    """Call ``run`` for every task on ``threads`` threads until ``stop`` is set; raise the first error at the end."""
+    """Call ``run`` for every task on ``threads`` threads until ``stop`` is set; raise the first error at the end.
+
+    One thread is the caller's own.
+    """
     lock = threading.Lock()
     errors: list[BaseException] = []
 
@@ -242,9 +245,12 @@ def run_tasks(
             with lock:
                 errors.append(error)
 
-    with ThreadPoolExecutor(threads, thread_name_prefix="hash") as pool:
-        for _ in range(threads):
-            pool.submit(work)
+    if threads == 1:
+        work()  # a thread of its own would cost more than hashing a small file
+    else:
+        with ThreadPoolExecutor(threads, thread_name_prefix="hash") as pool:
+            for _ in range(threads):
+                pool.submit(work)
     if errors:
         raise errors[0]
     if stop.is_set():

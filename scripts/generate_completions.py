@@ -34,6 +34,11 @@ def _paths(commands: list[Command]) -> list[str]:
     return [" ".join(command.path) for command in commands if command.path]
 
 
+def _repeated(metavar: str) -> tuple[str, bool]:
+    """An argument's name, and whether more of its kind may follow: ``PATH...`` says so."""
+    return metavar.removesuffix("..."), metavar.endswith("...")
+
+
 def bash(commands: list[Command]) -> str:
     """A function for ``complete -F``. It looks for the command among the words, and counts its arguments."""
 
@@ -109,7 +114,9 @@ def bash(commands: list[Command]) -> str:
             words = " ".join(name for name, _ in command.commands)
             lines.append(f"        '{path}:0') _mooncake_reply -W \"{words}\" ;;")
         for number, (metavar, _) in enumerate(command.arguments):
-            lines.append(f"        '{path}:{number}') {kind(metavar)} ;;")
+            one, more = _repeated(metavar)
+            place = f"'{path}:'*" if more else f"'{path}:{number}'"
+            lines.append(f"        {place}) {kind(one)} ;;")
     lines += ["    esac", "    return 0", "}", "", "complete -F _mooncake mooncake", ""]
     return "\n".join(lines)
 
@@ -155,10 +162,10 @@ def zsh(commands: list[Command]) -> str:
     def block(command: Command) -> list[str]:
         name = "_".join(["_mooncake_command", *command.path])
         lines = [f"{name}() {{"]
-        arguments = [
-            quoted(f"{'1' if i == 0 else i + 1}:{escaped(metavar)}:{action(metavar)}")
-            for i, (metavar, _) in enumerate(command.arguments)
-        ]
+        arguments = []
+        for i, (metavar, _) in enumerate(command.arguments):
+            one, more = _repeated(metavar)
+            arguments.append(quoted(f"{'*' if more else i + 1}:{escaped(one)}:{action(one)}"))
         if command.commands:
             arguments = ["'1: :->command'", "'*:: :->argument'"]
             lines += ["    local curcontext=$curcontext state line", "    local -a commands"]
@@ -300,8 +307,10 @@ def fish(commands: list[Command]) -> str:
             lines.append(f"complete -c mooncake -n {condition} -a {name} -d {quoted(text)}")
         lines += [option(command, given) for given in command.options]
         for number, (metavar, _) in enumerate(command.arguments):
-            condition = quoted(f"__mooncake_at {_fish_quote(f'{path}:{number}')}")
-            parts = set(metavar.split("|"))
+            one, more = _repeated(metavar)
+            at = f"__mooncake_in {_fish_quote(path)}" if more else f"__mooncake_at {_fish_quote(f'{path}:{number}')}"
+            condition = quoted(at)
+            parts = set(one.split("|"))
             if parts & NAMES:
                 lines.append(f"complete -c mooncake -n {condition} -a '(__mooncake_names)'")
             if parts & FILES:

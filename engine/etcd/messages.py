@@ -45,7 +45,12 @@ _MESSAGES: dict[str, dict[str, str]] = {
     "RangeResponse": {"header": "ResponseHeader 1", "kvs": "KeyValue[] 2", "more": "bool 3", "count": "int64 4"},
     "PutRequest": {"key": "bytes 1", "value": "bytes 2", "lease": "int64 3"},
     "DeleteRangeRequest": {"key": "bytes 1", "range_end": "bytes 2"},
-    "RequestOp": {"request_put": "PutRequest 2 @request", "request_delete_range": "DeleteRangeRequest 3 @request"},
+    "RequestOp": {
+        "request_range": "RangeRequest 1 @request",
+        "request_put": "PutRequest 2 @request",
+        "request_delete_range": "DeleteRangeRequest 3 @request",
+    },
+    "ResponseOp": {"response_range": "RangeResponse 1 @response"},
     "Compare": {
         "result": "int32 1",
         "target": "int32 2",
@@ -56,7 +61,7 @@ _MESSAGES: dict[str, dict[str, str]] = {
         "range_end": "bytes 64",
     },
     "TxnRequest": {"compare": "Compare[] 1", "success": "RequestOp[] 2"},
-    "TxnResponse": {"header": "ResponseHeader 1", "succeeded": "bool 2"},
+    "TxnResponse": {"header": "ResponseHeader 1", "succeeded": "bool 2", "responses": "ResponseOp[] 3"},
     "WatchCreateRequest": {"key": "bytes 1", "range_end": "bytes 2", "start_revision": "int64 3"},
     "WatchProgressRequest": {},
     "WatchRequest": {

@@ -10,6 +10,7 @@ its connection cancels its call.
     POST /v1/stop
     POST /v1/limits      {"upload","download"}: bytes a second, 0 for none; a missing one stays as it is
     POST /v1/register    {"path","name","chunk_size","hash","force"}                              lines
+    POST /v1/register-many {"items":[[path,name],..],"chunk_size","hash","force"}                 lines
     POST /v1/get         {"name","dest","transport","peers","seed","dry_run","force"}             lines
     POST /v1/verify      {"target"}                                                               lines
     POST /v1/unregister  {"name"}
@@ -37,6 +38,7 @@ from p2pstore.get import GetRequest
 from p2pstore.hashing import DIGEST_BYTES
 from p2pstore.manifest import check_chunk_size
 from p2pstore.pull_work import TRANSPORTS, Emit
+from p2pstore.register_many import register_many
 
 if TYPE_CHECKING:
     from p2pstore.node import Node
@@ -54,6 +56,8 @@ QUIET_SECONDS = 5.0
 
 Work = Callable[[Emit], Awaitable[dict[str, Any]]]
 
+_ITEM = ("path", "name")
+
 _STATUS = {2: 400, 3: 404, 7: 409}
 
 
@@ -69,6 +73,7 @@ class LocalServer:
         app.router.add_post("/v1/stop", self._stop_agent)
         app.router.add_post("/v1/limits", self._limits)
         app.router.add_post("/v1/register", self._register)
+        app.router.add_post("/v1/register-many", self._register_many)
         app.router.add_post("/v1/get", self._get)
         app.router.add_post("/v1/verify", self._verify)
         app.router.add_post("/v1/unregister", self._unregister)
@@ -109,22 +114,25 @@ class LocalServer:
     async def _register(self, request: web.Request) -> web.StreamResponse:
         body = await _body(request)
         path, name = _path(body, "path"), _text(body, "name")
-        hash_name = _choice(body, "hash", "xxh3_128", DIGEST_BYTES)
-        chunk_size = body.get("chunk_size")
-        if chunk_size is not None:
-            if type(chunk_size) is not int:
-                raise UsageError(detail="chunk_size is not a number")
-            check_chunk_size(chunk_size)
+        hash_name, chunk_size, force = _how_to_hash(body)
 
         async def work(emit: Emit) -> dict[str, Any]:
-            progress = _Progress(emit)
+            progress = _Progress(emit).set
             return await self._node.register(
-                path,
-                name,
-                hash_name=hash_name,
-                chunk_size=chunk_size or 0,
-                force=bool(body.get("force")),
-                progress=progress.set,
+                path, name, hash_name=hash_name, chunk_size=chunk_size, force=force, progress=progress
+            )
+
+        return await _stream(request, work)
+
+    async def _register_many(self, request: web.Request) -> web.StreamResponse:
+        body = await _body(request)
+        items = _items(body.get("items"))
+        hash_name, chunk_size, force = _how_to_hash(body)
+
+        async def work(emit: Emit) -> dict[str, Any]:
+            progress = _Progress(emit).set
+            return await register_many(
+                self._node, items, hash_name=hash_name, chunk_size=chunk_size, force=force, progress=progress
             )
 
         return await _stream(request, work)
@@ -268,6 +276,25 @@ def _path(body: dict[str, Any], key: str) -> Path:
     if not os.path.isabs(text) or "\0" in text:
         raise UsageError(detail=f"{key} is not an absolute path")
     return Path(text)
+
+
+def _items(value: Any) -> list[tuple[Path, str]]:
+    """What a register of many is to publish: pairs of an absolute path and a name."""
+    if not isinstance(value, list) or not all(isinstance(pair, list) and len(pair) == len(_ITEM) for pair in value):
+        raise UsageError(detail="items is not a list of pairs of a path and a name")
+    bodies = [dict(zip(_ITEM, pair, strict=True)) for pair in value]
+    return [(_path(body, "path"), _text(body, "name")) for body in bodies]
+
+
+def _how_to_hash(body: dict[str, Any]) -> tuple[str, int, bool]:
+    """The hash, the chunk size (0: by the size), and whether other content of the name is replaced."""
+    hash_name = _choice(body, "hash", "xxh3_128", DIGEST_BYTES)
+    chunk_size = body.get("chunk_size")
+    if chunk_size is not None:
+        if type(chunk_size) is not int:
+            raise UsageError(detail="chunk_size is not a number")
+        check_chunk_size(chunk_size)
+    return hash_name, chunk_size or 0, bool(body.get("force"))
 
 
 def _choice(body: dict[str, Any], key: str, default: str, allowed: Any) -> str:

@@ -24,7 +24,7 @@ from engine.etcd.faults import Fault
 from p2pstore.metadata.credentials import EtcdCredentials
 from p2pstore.metadata.etcd_convert import from_message, range_request, to_compare, to_operation
 from p2pstore.metadata.etcd_watch import watch_prefix
-from p2pstore.metadata.rules import check_transaction, encode_key
+from p2pstore.metadata.rules import check_reads, check_transaction, encode_key
 from p2pstore.metadata.store import (
     Condition,
     KeyValue,
@@ -85,6 +85,25 @@ class EtcdStore:
             if not answer.more or len(items) == limit:
                 return Page(tuple(items), revision, more=answer.more)
             after = items[-1].key
+
+    async def get_each(self, keys: Sequence[str]) -> list[KeyValue | None]:
+        """See ``MetadataStore.get_each``."""
+        _, answers = await self._ranges([m.RangeRequest(key=encode_key(key)) for key in keys])
+        return [from_message(answer.kvs[0]) if answer.kvs else None for answer in answers]
+
+    async def scan_each(self, prefixes: Sequence[str], *, limit: int) -> list[Page]:
+        """See ``MetadataStore.scan_each``."""
+        revision, answers = await self._ranges([range_request(prefix, limit=limit) for prefix in prefixes])
+        return [Page(tuple(map(from_message, a.kvs)), revision, more=a.more) for a in answers]
+
+    async def _ranges(self, requests: Sequence[Any]) -> tuple[int, list[Any]]:
+        """A transaction that only reads, which makes no revision; the one at which it read, and the answers."""
+        if not requests:
+            return 0, []
+        check_reads(requests)
+        request = m.TxnRequest(success=[m.RequestOp(request_range=wanted) for wanted in requests])
+        answer = await self._client.call(TXN, request, repeatable=True)
+        return int(answer.header.revision), [response.response_range for response in answer.responses]
 
     async def commit(self, operations: Sequence[Operation], conditions: Sequence[Condition] = ()) -> int | None:
         """See ``MetadataStore.commit``. After ``MetadataUnavailable`` it may have taken effect."""

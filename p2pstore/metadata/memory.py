@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
 from p2pstore.errors import MetadataUnavailable
-from p2pstore.metadata.rules import check_transaction, encode_key
+from p2pstore.metadata.rules import check_reads, check_transaction, encode_key
 from p2pstore.metadata.store import (
     Absent,
     AbsentPrefix,
@@ -111,6 +111,16 @@ class MemoryServer:
         with self._lock:
             self.expire()
             return self._items.get(key)
+
+    def get_each(self, keys: Sequence[str]) -> list[KeyValue | None]:
+        """Several keys, at one revision."""
+        with self._lock:
+            return [self.get(key) for key in keys]
+
+    def range_each(self, prefixes: Sequence[str], limit: int) -> list[Page]:
+        """The first keys of several prefixes, at one revision."""
+        with self._lock:
+            return [self.range(prefix, limit, "") for prefix in prefixes]
 
     def _holds(self, condition: Condition) -> bool:
         if isinstance(condition, AbsentPrefix):
@@ -239,6 +249,16 @@ class MemoryStore:
     async def scan(self, prefix: str, *, limit: int = 0, after: str = "") -> Page:
         """See ``MetadataStore.scan``."""
         return self._open().range(prefix, limit, after)
+
+    async def get_each(self, keys: Sequence[str]) -> list[KeyValue | None]:
+        """See ``MetadataStore.get_each``."""
+        check_reads(keys)
+        return self._open().get_each(keys)
+
+    async def scan_each(self, prefixes: Sequence[str], *, limit: int) -> list[Page]:
+        """See ``MetadataStore.scan_each``."""
+        check_reads(prefixes)
+        return self._open().range_each(prefixes, limit)
 
     async def commit(self, operations: Sequence[Operation], conditions: Sequence[Condition] = ()) -> int | None:
         """See ``MetadataStore.commit``."""

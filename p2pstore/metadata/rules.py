@@ -27,6 +27,12 @@ def prefix_end(prefix: bytes) -> bytes:
     return stem[:-1] + bytes([stem[-1] + 1]) if stem else b"\0"
 
 
+def check_reads(reads: Sequence[object]) -> None:
+    """Raises ``UsageError`` for more reads than etcd takes in one call."""
+    if len(reads) > MAX_OPERATIONS:
+        raise UsageError(detail=f"one call reads at most {MAX_OPERATIONS} keys or prefixes")
+
+
 def check_transaction(operations: Sequence[Operation], conditions: Sequence[Condition]) -> None:
     """Raises ``UsageError`` for what etcd would refuse: too many parts, an empty key, a key that is written twice."""
     if max(len(operations), len(conditions)) > MAX_OPERATIONS:

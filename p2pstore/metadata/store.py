@@ -133,6 +133,12 @@ class MetadataStore(Protocol):
     async def scan(self, prefix: str, *, limit: int = 0, after: str = "") -> Page:
         """The keys that begin with ``prefix`` and sort after ``after``, at most ``limit`` of them (0: all)."""
 
+    async def get_each(self, keys: Sequence[str]) -> list[KeyValue | None]:
+        """Several keys, at one revision and in one call; at most ``MAX_OPERATIONS`` of them. Linearizable."""
+
+    async def scan_each(self, prefixes: Sequence[str], *, limit: int) -> list[Page]:
+        """The first ``limit`` keys of each prefix, at one revision and in one call; at most ``MAX_OPERATIONS``."""
+
     async def commit(self, operations: Sequence[Operation], conditions: Sequence[Condition] = ()) -> int | None:
         """Apply all operations in one transaction if all conditions hold.
 

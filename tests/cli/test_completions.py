@@ -149,6 +149,7 @@ def test_files(complete: Bash | Fish, agent: FakeAgent, tmp_path: Path) -> None:
         return {word.rstrip("/").replace("\\", "") for word in words}
 
     assert plain(complete("register", "mod")) == {"models here", "models.tar"}
+    assert plain(complete("register", "x", "y", "mod")) == {"models here", "models.tar"}
     assert plain(complete("get", "models/llama", "mod")) == {"models here", "models.tar"}
     assert plain(complete("verify", "mod")) == {"models here", "models.tar", "models/llama", "models/qwen"}
 

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from p2pstore.errors import ObjectExists
+from p2pstore.errors import MooncakeError, ObjectExists, to_wire
 from tests.cli.conftest import Mooncake
 from tests.cli.fake_agent import DIGEST, FakeAgent, progress, register_result
 
@@ -81,7 +82,7 @@ def test_a_basename_that_is_no_name_asks_for_one(agent: FakeAgent, mooncake: Moo
         (["llama", "--name", "n" * 256], 2, "longer than 255 bytes"),
         (["llama", "--chunk-size", "0"], 2, "--chunk-size: '0' is not a power of two"),
         (["llama", "--hash", "md5"], 2, "--hash: 'md5' is none of"),
-        ([], 2, "Missing argument 'PATH'"),
+        ([], 2, "Missing argument 'PATH...'"),
     ],
 )
 def test_bad_input_never_reaches_the_agent(
@@ -101,3 +102,82 @@ def test_a_taken_name_is_refused_with_advice(agent: FakeAgent, mooncake: Mooncak
         "error: an object named 'llama' with other content exists\n"
         "hint: choose another --name, or replace it with --force\n"
     )
+
+
+def many_result(names: list[str], failed: list[tuple[str, MooncakeError]] | None = None) -> dict[str, Any]:
+    made = [{k: v for k, v in register_result(name=name).items() if k not in {"event", "seconds"}} for name in names]
+    return {
+        "event": "result",
+        "objects": made,
+        "failed": [{"path": f"/{name}", "name": name, "error": to_wire(error)} for name, error in failed or []],
+        "size": 3 << 20,
+        "seconds": 2.0,
+    }
+
+
+@pytest.fixture
+def shards(source: Path) -> Path:
+    for name in ("b.bin", "a.bin", "c"):
+        (source / name).write_bytes(b"")
+    return source
+
+
+def test_several_are_registered_in_one_call(agent: FakeAgent, mooncake: Mooncake, shards: Path) -> None:
+    agent.answers["POST /v1/register-many"] = [progress(1, 2), many_result(["s/b.bin", "s/a.bin"])]
+    done = mooncake("register", "llama/b.bin", "llama/a.bin", "--name", "s/", "--hash", "blake3", "--force")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == "registered 2 objects: 3.0 MiB, in 2.0 s\n"
+    assert agent.body_of("POST /v1/register-many") == {
+        "items": [[str(shards / "b.bin"), "s/b.bin"], [str(shards / "a.bin"), "s/a.bin"]],
+        "chunk_size": None,
+        "hash": "blake3",
+        "force": True,
+    }
+
+
+def test_each_entry_of_a_directory_is_registered(agent: FakeAgent, mooncake: Mooncake, shards: Path) -> None:
+    agent.answers["POST /v1/register-many"] = [many_result(["a.bin", "b.bin", "c"])]
+    done = mooncake("register", "--each", "llama", "--quiet")
+    assert (done.stdout, done.stderr) == ("a.bin\nb.bin\nc\n", "")
+    items = agent.body_of("POST /v1/register-many")["items"]
+    assert items == [[str(shards / name), name] for name in ("a.bin", "b.bin", "c")]
+
+
+def test_what_failed_is_told_and_the_rest_counts(agent: FakeAgent, mooncake: Mooncake, shards: Path) -> None:
+    agent.answers["POST /v1/register-many"] = [many_result(["a.bin"], [("c", ObjectExists(name="c"))])]
+    done = mooncake("register", "llama/a.bin", "llama/c")
+    assert done.returncode == 10
+    assert "/c: an object named 'c' with other content exists\n" in done.stderr
+    assert "1 of 2 paths could not be registered" in done.stderr
+    document = json.loads(mooncake("register", "llama/a.bin", "llama/c", "--json").stdout)
+    assert [one["name"] for one in document["objects"]] == ["a.bin"]
+    assert [one["error"]["type"] for one in document["failed"]] == ["ObjectExists"]
+
+
+def test_where_nothing_was_registered_the_first_error_counts(
+    agent: FakeAgent, mooncake: Mooncake, shards: Path
+) -> None:
+    agent.answers["POST /v1/register-many"] = [many_result([], [(n, ObjectExists(name=n)) for n in ("a.bin", "c")])]
+    assert mooncake("register", "llama/a.bin", "llama/c").returncode == 7
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["llama/a.bin", "llama/c", "--name", "x"], 2, "'--name x/' goes before each"),
+        (["llama/a.bin", "llama/c", "--name", "../"], 2, "'.' and '..' are not allowed"),
+        (["llama/c", "llama/../llama/c"], 2, "would both be named 'c'"),
+        (["llama/c", "none"], 3, "none does not exist"),
+        (["--each", "none"], 3, "none does not exist"),
+        (["--each", "llama/c"], 2, "llama/c is no directory"),
+        (["--each", "empty"], 2, "there is nothing in empty"),
+    ],
+)
+def test_bad_input_of_many_never_reaches_the_agent(
+    agent: FakeAgent, mooncake: Mooncake, shards: Path, arguments: list[str], status: int, words: str
+) -> None:
+    (shards.parent / "empty").mkdir()
+    done = mooncake("register", *arguments)
+    assert (done.returncode, done.stdout) == (status, "")
+    assert words in done.stderr
+    assert len(agent.requests) == 0

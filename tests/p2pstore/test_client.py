@@ -174,3 +174,31 @@ def test_pages_are_followed(agent: FakeAgent, home: Home) -> None:
 def test_pages_that_do_not_advance_end(agent: FakeAgent, home: Home) -> None:
     agent.answers["GET /v1/objects"] = {"objects": [{"name": "a"}], "next": "a"}
     assert len(list(AgentClient(home).all_objects())) == 2
+
+
+def test_thousands_of_paths_take_several_calls(agent: FakeAgent, home: Home) -> None:
+    agent.answers["POST /v1/register-many"] = [
+        progress(7, 9),
+        {"event": "result", "objects": [{}], "failed": [{}], "size": 3, "seconds": 0.5},
+    ]
+    items = [("/" + "d" * 400 + f"/{number}", str(number)) for number in range(1500)]
+    events = list(AgentClient(home).register_many(items, chunk_size=None, hash_name="xxh3_128", force=False))
+    bodies = [body for method, path, body in agent.requests if path == "/v1/register-many"]
+    assert [tuple(item) for body in bodies for item in body["items"]] == items
+    assert len(bodies) == 2
+    assert events[-1] == {"event": "result", "objects": [{}] * 2, "failed": [{}] * 2, "size": 6, "seconds": 1.0}
+    assert [(event["done"], event["total"]) for event in events[:-1]] == [
+        (7, 1500),
+        (7 + len(bodies[0]["items"]), 1500),
+    ]
+
+
+def test_long_paths_keep_a_call_small(agent: FakeAgent, home: Home) -> None:
+    agent.answers["POST /v1/register-many"] = [
+        {"event": "result", "objects": [], "failed": [], "size": 0, "seconds": 0}
+    ]
+    items = [("/" + "d/" * 2000 + str(number), str(number)) for number in range(300)]
+    list(AgentClient(home).register_many(items, chunk_size=None, hash_name="xxh3_128", force=False))
+    bodies = [body for method, path, body in agent.requests if path == "/v1/register-many"]
+    assert sum(len(body["items"]) for body in bodies) == 300
+    assert len(bodies) > 2

@@ -14,6 +14,7 @@ from p2pstore.metadata.memory import MemoryServer, MemoryStore
 from p2pstore.metadata.store import Condition, KeyValue, LeaseLost, Operation, Put
 from p2pstore.records import NodeRecord, ObjectRecord, ReplicaRecord
 from p2pstore.registry import CAS_ATTEMPTS, Registry, new_object
+from tests.p2pstore.samples import manifest_of
 
 GOLD = ReplicaRecord("", "complete", "gold")
 PARTIAL = ReplicaRecord("", "partial", "replica")
@@ -321,6 +322,8 @@ async def test_foreign_replicas_are_passed_over(a: Registry) -> None:
 
 
 def test_a_new_record_has_a_time() -> None:
-    made = new_object("x", "me", manifest="m", size=1, chunk_size=2, chunks=1, files=1, kind="file", hash="xxh3_128")
+    manifest = manifest_of({"a": b"1", "b": b"23"})
+    made = new_object("x", "me", manifest)
     assert made.created > 1_600_000_000
-    assert (made.name, made.creator, made.manifest) == ("x", "me", "m")
+    assert (made.name, made.creator, made.manifest) == ("x", "me", manifest.digest)
+    assert (made.size, made.files, made.chunks, made.kind) == (3, 2, 2, "directory")

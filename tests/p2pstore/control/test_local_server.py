@@ -87,6 +87,15 @@ async def test_a_life(api: Api, root: Path, tmp_path: Path) -> None:
     assert (status, error["error"]["type"]) == (404, "ObjectNotFound")
 
 
+async def test_many_are_registered_in_one_call(api: Api, root: Path) -> None:
+    items = [[str(root / name), f"each/{name}"] for name in sorted(name.partition("/")[0] for name in FILES)]
+    *_, made = await api.stream("/v1/register-many", {"items": [*items, ["/none", "none"]]})
+    assert [one["name"] for one in made["objects"]] == [name for _, name in items]
+    assert [one["error"]["type"] for one in made["failed"]] == ["PathNotFound"]
+    _, listing = await api.call("GET", "/v1/objects?limit=1")
+    assert (len(listing["objects"]), listing["next"]) == (1, items[0][1])
+
+
 async def test_status_and_stop(api: Api) -> None:
     status, answer = await api.call("GET", "/v1/status")
     assert (status, answer["node"], answer["pid"], answer["home"]) == (200, "n", os.getpid(), "/h")
@@ -97,6 +106,7 @@ async def test_status_and_stop(api: Api) -> None:
 
 CALLS = {
     "/v1/register": {"path": "/tmp", "name": "n"},
+    "/v1/register-many": {"items": [["/tmp", "n"]]},
     "/v1/get": {"name": "n", "dest": "/tmp/x"},
     "/v1/verify": {"target": "n"},
     "/v1/unregister": {"name": "n"},
@@ -115,6 +125,11 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("/v1/register", {"chunk_size": "1MiB"}),
     ("/v1/register", {"chunk_size": True}),
     ("/v1/register", {"chunk_size": float(MIB)}),
+    *(
+        ("/v1/register-many", {"items": items})
+        for items in (7, ["/tmp"], [["/tmp"]], [["/tmp", "n", 1]], [["relative", "n"]], [["/tmp", 7]], [["/tmp", ""]])
+    ),
+    ("/v1/register-many", {"items": [], "hash": "md5"}),
     ("/v1/get", {"dest": "relative"}),
     ("/v1/get", {"transport": "carrier pigeon"}),
     ("/v1/get", {"transport": ["tcp"]}),

@@ -147,6 +147,38 @@ async def test_a_long_scan_is_one_page(store: MetadataStore) -> None:
     assert page.more is False
 
 
+async def test_several_keys_in_one_call(store: MetadataStore) -> None:
+    revision = await store.commit([Put("a", b"1"), Put("a/b", b"2"), Put("c", b"3")])
+    found = await store.get_each(["c", "none", "a"])
+    assert [item and (item.key, item.value, item.mod_revision) for item in found] == [
+        ("c", b"3", revision),
+        None,
+        ("a", b"1", revision),
+    ]
+    assert await store.get_each([]) == []
+    assert len(await store.get_each([f"k{i}" for i in range(MAX_OPERATIONS)])) == MAX_OPERATIONS
+    with pytest.raises(UsageError):
+        await store.get_each(["a"] * (MAX_OPERATIONS + 1))
+
+
+async def test_several_prefixes_in_one_call(store: MetadataStore) -> None:
+    revision = await store.commit([Put(f"p{p}/{i}", b"") for p in range(3) for i in range(p + 1)])
+    pages = await store.scan_each(["p2/", "p0/", "none", "p1/"], limit=2)
+    assert [[item.key for item in page.items] for page in pages] == [["p2/0", "p2/1"], ["p0/0"], [], ["p1/0", "p1/1"]]
+    assert [page.more for page in pages] == [True, False, False, False]
+    assert {page.revision for page in pages} == {revision}
+    assert await store.scan_each([], limit=1) == []
+    with pytest.raises(UsageError):
+        await store.scan_each(["a"] * (MAX_OPERATIONS + 1), limit=1)
+
+
+async def test_reading_makes_no_revision(store: MetadataStore) -> None:
+    revision = await store.commit([Put("a", b"")])
+    await store.get_each(["a", "b"])
+    await store.scan_each(["a"], limit=1)
+    assert (await store.scan("a")).revision == revision
+
+
 async def test_absent(store: MetadataStore) -> None:
     assert await store.commit([Put("a", b"1")], [Absent("a")]) is not None
     assert await store.commit([Put("a", b"2")], [Absent("a")]) is None
