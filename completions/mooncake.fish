@@ -17,7 +17,7 @@ function __mooncake_where
             case '-*'
             case '*'
                 switch (string join ' ' $path $word)
-                    case 'register' 'get' 'list' 'info' 'verify' 'unregister' 'node' 'node run' 'node start' 'node stop' 'node limit' 'node status' 'node logs' 'config' 'config show' 'doctor' 'topology' 'metadata' 'metadata serve' 'bench' 'bench transfer' 'bench broadcast' 'bench simulate' 'etcd' 'etcd inspect' 'etcd gc'
+                    case 'register' 'get' 'list' 'info' 'verify' 'unregister' 'node' 'node run' 'node start' 'node stop' 'node limit' 'node status' 'node logs' 'config' 'config show' 'topology' 'metadata' 'metadata serve' 'bench' 'bench transfer' 'bench broadcast' 'bench simulate' 'etcd' 'etcd inspect' 'etcd gc'
                         set path $path $word
                     case '*'
                         set count (math $count + 1)
@@ -60,7 +60,6 @@ complete -c mooncake -n '__mooncake_at ":0"' -a verify -d 'Hash again what this 
 complete -c mooncake -n '__mooncake_at ":0"' -a unregister -d 'Withdraw what this node holds of an object.'
 complete -c mooncake -n '__mooncake_at ":0"' -a node -d 'Run, start and stop this node\'s agent.'
 complete -c mooncake -n '__mooncake_at ":0"' -a config -d 'Look at the settings.'
-complete -c mooncake -n '__mooncake_at ":0"' -a doctor -d 'Look at what a node needs, and say what is wrong.'
 complete -c mooncake -n '__mooncake_at ":0"' -a topology -d 'Show network cards, RDMA devices and GPUs.'
 complete -c mooncake -n '__mooncake_at ":0"' -a metadata -d 'Serve the segment metadata of a Mooncake deployment.'
 complete -c mooncake -n '__mooncake_at ":0"' -a bench -d 'Measure what this machine and its engine do.'
@@ -106,7 +105,6 @@ complete -c mooncake -n '__mooncake_in "node logs"' -s 'n' -l 'lines' -x -d 'Lin
 complete -c mooncake -n '__mooncake_in "node logs"' -s 'f' -l 'follow' -d 'Go on as the log grows; Ctrl-C ends.'
 complete -c mooncake -n '__mooncake_at "config:0"' -a show -d 'Show every setting.'
 complete -c mooncake -n '__mooncake_in "config show"' -l 'origin' -d 'Say where each value comes from.'
-complete -c mooncake -n '__mooncake_in "doctor"' -l 'peer' -x -d 'Look at the paths to this node too, and back.'
 complete -c mooncake -n '__mooncake_in "topology"' -l 'nic-priority-matrix' -r -F -d 'Take the priority matrix from FILE.'
 complete -c mooncake -n '__mooncake_in "topology"' -l 'matrix' -d 'Print the priority matrix alone, as JSON.'
 complete -c mooncake -n '__mooncake_in "topology"' -l 'peer' -x -d 'Say from which addresses to connect to this IP address.'

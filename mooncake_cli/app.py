@@ -43,7 +43,6 @@ COMMANDS = {
         "Look at the settings.",
         commands={"show": Lazy("Show every setting.", "mooncake_cli.commands.config:show")},
     ),
-    "doctor": Lazy("Look at what a node needs, and say what is wrong.", "mooncake_cli.commands.doctor:doctor"),
     "topology": Lazy("Show network cards, RDMA devices and GPUs.", "mooncake_cli.commands.topology:topology"),
     "metadata": Lazy(
         "Serve the segment metadata of a Mooncake deployment.",

@@ -23,11 +23,9 @@ from engine._version import __version__
 from engine.errors import MooncakeError
 from engine.rate import RateLimit
 from engine.segment_server import SegmentServer
-from p2pstore import paths
 from p2pstore.catalog import Catalog, Holding
 from p2pstore.control.peer_client import PeerClient
 from p2pstore.control.peer_server import PeerServer
-from p2pstore.discovery import peer_address
 from p2pstore.errors import (
     ListenRefused,
     MetadataRefused,
@@ -421,13 +419,6 @@ class Node:
         except LeaseLost:
             await self.membership.join()
             return await write()
-
-    async def paths(self, node: str) -> list[paths.Path] | None:
-        """How this node reaches another, by each transport; None where the metadata knows none of that name."""
-        record = (await self.registry.nodes([node])).get(node)
-        if record is None:
-            return None
-        return await asyncio.to_thread(paths.check_paths, peer_address(record), self.engine.transport, self.engine.open)
 
     def status(self) -> dict[str, Any]:
         """What this node is and does."""

@@ -26,7 +26,6 @@ from p2pstore.errors import (
 )
 from p2pstore.files import words
 from p2pstore.manifest import MAX_MANIFEST_BYTES, Manifest, parse
-from p2pstore.paths import Path, from_json
 from p2pstore.rarity import RUN_CHUNKS
 from p2pstore.records import MAX_RECORD_BYTES, NodeRecord, ObjectRecord, decode
 from p2pstore.replica import Shared
@@ -85,17 +84,6 @@ class PeerClient:
         if record is None:
             raise RemoteProtocolError(peer=control, detail="its node record does not parse")
         return record
-
-    async def paths(self, control: str, node: str) -> list[Path]:
-        """How the peer reaches another node, which it knows by name. Raises ``PeerHasNot`` where it does not."""
-        path = f"/v1/paths?node={quote(node, safe='')}"
-        try:
-            found = from_json(json.loads(await self._body(control, path, MAX_RECORD_BYTES, what=f"node {node!r}")))
-        except (ValueError, RecursionError):
-            found = None
-        if found is None:
-            raise RemoteProtocolError(peer=control, detail="its paths do not parse")
-        return found
 
     async def name(self, control: str, name: str) -> ObjectRecord:
         """What a name stands for at that node. Raises ``PeerHasNot``."""

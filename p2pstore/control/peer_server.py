@@ -4,8 +4,6 @@
 
     GET /v1/health                     {"ok": true}, without a secret: for load balancers and probes
     GET /v1/peer                       the node's record
-    GET /v1/paths?node=N               [{"transport","works","seconds","detail"}]: how this node reaches that one,
-                                       whose addresses it takes from the metadata alone
     GET /v1/names?name=N               the object record of a name that this node holds
     GET /v1/manifests/DIGEST           the manifest's canonical bytes
     GET /v1/replicas/DIGEST?seeds=1    a stream of lines: {"address","bitmap","listener","shared"}, then
@@ -61,7 +59,6 @@ class PeerServer:
         app = web.Application(middlewares=[self._guard], client_max_size=1)
         app.router.add_get("/v1/health", self._health)
         app.router.add_get("/v1/peer", self._peer)
-        app.router.add_get("/v1/paths", self._paths)
         app.router.add_get("/v1/names", self._name)
         app.router.add_get("/v1/manifests/{digest}", self._manifest)
         app.router.add_get("/v1/replicas/{digest}", self._replica)
@@ -110,12 +107,6 @@ class PeerServer:
 
     async def _peer(self, _: web.Request) -> web.StreamResponse:
         return web.Response(body=encode(self._node.record), content_type="application/json")
-
-    async def _paths(self, request: web.Request) -> web.StreamResponse:
-        paths = await self._node.paths(request.query.get("node", ""))
-        if paths is None:
-            raise web.HTTPNotFound(text="the metadata knows no such node")
-        return web.json_response([path.to_json() for path in paths])
 
     async def _name(self, request: web.Request) -> web.StreamResponse:
         name = request.query.get("name", "")

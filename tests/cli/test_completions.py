@@ -19,7 +19,6 @@ from tests.cli.fake_agent import OBJECT, FakeAgent
 EVERY_COMMAND = [
     "bench",
     "config",
-    "doctor",
     "etcd",
     "get",
     "info",

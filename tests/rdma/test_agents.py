@@ -40,7 +40,6 @@ def agents(tmp_path: Path) -> Iterator[tuple[Agent, Agent]]:
     one = Agent(tmp_path / "one", THEIRS)
     one.run("node", "start")
     other = Agent(tmp_path / "other", OURS, one.run("node", "status")["metadata"])
-    other.run("node", "start")
     yield one, other
     for agent in (other, one):
         agent.run("node", "stop")
@@ -59,15 +58,3 @@ def test_two_agents_share_a_checkpoint(agents: tuple[Agent, Agent], tmp_path: Pa
     status = one.run("node", "status")
     assert (status["rdma_bytes_granted"], status["bytes_sent"]) == (TOTAL, 0)
     assert status["rdma"].startswith(f"{THEIRS}/roce/0/")
-
-
-@pytest.mark.timeout(2 * WAIT)
-def test_the_doctor_finds_the_devices_and_every_path_both_ways(agents: tuple[Agent, Agent]) -> None:
-    one, other = agents
-    found = one.run("doctor", "--peer", other.run("node", "status")["control"])
-    states = {check["name"]: check["state"] for check in found["checks"]}
-    assert found["ok"]
-    assert (states["RDMA rxe0"], states["RDMA rxe1"], states["loopback rdma"]) == ("ok", "ok", "ok")
-    node = next(check["name"] for check in found["checks"] if check["name"].startswith("to ")).split()[1]
-    for way in ("to", "from"):
-        assert {states[f"{way} {node} over {name}"] for name in ("tcp", "rdma")} == {"ok"}
