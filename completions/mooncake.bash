@@ -32,7 +32,7 @@ _mooncake() {
             -*) ;;
             *)
                 case "${path:+$path }$word" in
-                    register | get | list | info | verify | unregister | node | 'node run' | 'node start' | 'node stop' | 'node limit' | 'node status' | 'node logs' | config | 'config show' | topology | metadata | 'metadata serve' | bench | 'bench transfer' | 'bench broadcast' | 'bench simulate' | etcd | 'etcd inspect' | 'etcd gc')
+                    register | get | list | info | verify | unregister | node | 'node run' | 'node start' | 'node stop' | 'node limit' | 'node status' | 'node logs' | config | 'config show' | doctor | topology | metadata | 'metadata serve' | bench | 'bench transfer' | 'bench broadcast' | 'bench simulate' | etcd | 'etcd inspect' | 'etcd gc')
                         path=${path:+$path }$word ;;
                     *) ((count++)) ;;
                 esac
@@ -112,6 +112,7 @@ _mooncake() {
             'node logs') _mooncake_reply -W "-n --lines -f --follow --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'config') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'config show') _mooncake_reply -W "--origin --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'doctor') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'topology') _mooncake_reply -W "--nic-priority-matrix --matrix --peer --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'metadata') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'metadata serve') _mooncake_reply -W "--listen --store --expire --insecure --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
@@ -126,7 +127,7 @@ _mooncake() {
         return 0
     fi
     case "$path:$count" in
-        ':0') _mooncake_reply -W "register get list info verify unregister node config topology metadata bench etcd" ;;
+        ':0') _mooncake_reply -W "register get list info verify unregister node config doctor topology metadata bench etcd" ;;
         'register:'*) _mooncake_reply -f ;;
         'get:0') _mooncake_names ;;
         'get:1') _mooncake_reply -f ;;
@@ -136,6 +137,7 @@ _mooncake() {
         'unregister:0') _mooncake_names ;;
         'node:0') _mooncake_reply -W "run start stop limit status logs" ;;
         'config:0') _mooncake_reply -W "show" ;;
+        'doctor:0') : ;;
         'metadata:0') _mooncake_reply -W "serve" ;;
         'bench:0') _mooncake_reply -W "transfer broadcast simulate" ;;
         'etcd:0') _mooncake_reply -W "inspect gc" ;;

@@ -17,7 +17,7 @@ function __mooncake_where
             case '-*'
             case '*'
                 switch (string join ' ' $path $word)
-                    case 'register' 'get' 'list' 'info' 'verify' 'unregister' 'node' 'node run' 'node start' 'node stop' 'node limit' 'node status' 'node logs' 'config' 'config show' 'topology' 'metadata' 'metadata serve' 'bench' 'bench transfer' 'bench broadcast' 'bench simulate' 'etcd' 'etcd inspect' 'etcd gc'
+                    case 'register' 'get' 'list' 'info' 'verify' 'unregister' 'node' 'node run' 'node start' 'node stop' 'node limit' 'node status' 'node logs' 'config' 'config show' 'doctor' 'topology' 'metadata' 'metadata serve' 'bench' 'bench transfer' 'bench broadcast' 'bench simulate' 'etcd' 'etcd inspect' 'etcd gc'
                         set path $path $word
                     case '*'
                         set count (math $count + 1)
@@ -60,6 +60,7 @@ complete -c mooncake -n '__mooncake_at ":0"' -a verify -d 'Hash again what this 
 complete -c mooncake -n '__mooncake_at ":0"' -a unregister -d 'Withdraw what this node holds of an object.'
 complete -c mooncake -n '__mooncake_at ":0"' -a node -d 'Run, start and stop this node\'s agent.'
 complete -c mooncake -n '__mooncake_at ":0"' -a config -d 'Look at the settings.'
+complete -c mooncake -n '__mooncake_at ":0"' -a doctor -d 'Look for what is wrong with this node, and say what to do.'
 complete -c mooncake -n '__mooncake_at ":0"' -a topology -d 'Show network cards, RDMA devices and GPUs.'
 complete -c mooncake -n '__mooncake_at ":0"' -a metadata -d 'Serve the segment metadata of a Mooncake deployment.'
 complete -c mooncake -n '__mooncake_at ":0"' -a bench -d 'Measure what this machine and its engine do.'

@@ -43,6 +43,7 @@ COMMANDS = {
         "Look at the settings.",
         commands={"show": Lazy("Show every setting.", "mooncake_cli.commands.config:show")},
     ),
+    "doctor": Lazy("Look for what is wrong with this node, and say what to do.", "mooncake_cli.commands.doctor:doctor"),
     "topology": Lazy("Show network cards, RDMA devices and GPUs.", "mooncake_cli.commands.topology:topology"),
     "metadata": Lazy(
         "Serve the segment metadata of a Mooncake deployment.",

@@ -28,6 +28,9 @@ from p2pstore.home import Home, socket_address
 CONNECT_TIMEOUT = 5.0
 """Seconds to be accepted by the agent's socket."""
 
+PATHS_TIMEOUT = 150.0
+"""For the agent to try every way to a peer, and back."""
+
 CALL_TIMEOUT = 30.0
 """Seconds for a call that is answered at once, each read."""
 
@@ -158,6 +161,11 @@ class AgentClient:
                 return
             after = page["next"]
 
+    def check_paths(self, peer: str) -> list[dict[str, Any]]:
+        """``GET /v1/paths``: the agent tries each way to a peer, and has it try each way back; a check for each."""
+        checks = self._call("GET", "/v1/paths?" + urlencode({"peer": peer}), timeout=PATHS_TIMEOUT)["checks"]
+        return list(checks) if isinstance(checks, list) else []
+
     def info(self, name: str) -> dict[str, Any]:
         """``GET /v1/info``: one object, its files, and who holds how much."""
         return self._call("GET", "/v1/info?" + urlencode({"name": name}))
@@ -170,8 +178,10 @@ class AgentClient:
         """``POST /v1/verify``: hash again what is held under a name or at an absolute path."""
         return self._events("/v1/verify", {"target": target})
 
-    def _call(self, method: str, target: str, body: Mapping[str, object] | None = None) -> dict[str, Any]:
-        with self._opened(method, target, body, self._timeout) as response:
+    def _call(
+        self, method: str, target: str, body: Mapping[str, object] | None = None, *, timeout: float | None = None
+    ) -> dict[str, Any]:
+        with self._opened(method, target, body, self._timeout if timeout is None else timeout) as response:
             return self._answer(response)
 
     def _events(self, target: str, body: Mapping[str, object]) -> Generator[Event, None, None]:

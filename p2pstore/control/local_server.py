@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from p2pstore.control.http_log import http_log
+from p2pstore.doctor.paths import both_ways, to_json
 from p2pstore.errors import MooncakeError, UsageError, to_wire
 from p2pstore.get import GetRequest
 from p2pstore.hashing import DIGEST_BYTES
@@ -79,6 +80,7 @@ class LocalServer:
         app.router.add_post("/v1/unregister", self._unregister)
         app.router.add_get("/v1/objects", self._objects)
         app.router.add_get("/v1/info", self._info)
+        app.router.add_get("/v1/paths", self._paths)
         self._runner = web.AppRunner(
             app, access_log=None, logger=http_log, handler_cancellation=True, shutdown_timeout=1.0
         )
@@ -94,6 +96,10 @@ class LocalServer:
 
     async def _status(self, _: web.Request) -> web.StreamResponse:
         return web.json_response({**self._node.status(), **self._extra()})
+
+    async def _paths(self, request: web.Request) -> web.StreamResponse:
+        checks = await both_ways(self._node, request.query.get("peer", ""))
+        return web.json_response({"checks": to_json(checks)})
 
     async def _stop_agent(self, _: web.Request) -> web.StreamResponse:
         self._stop()

@@ -34,6 +34,9 @@ CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
 """For a whole short answer."""
 
+CHECK_SECONDS = 60.0
+"""For a peer to try every way to us."""
+
 HEARTBEAT_SECONDS = 3.0
 """A peer sends an empty line so often when it has no news of a replica."""
 
@@ -97,6 +100,19 @@ class PeerClient:
         """The manifest with that digest, checked. Raises ``PeerHasNot`` or ``BadManifest``."""
         data = await self._body(control, f"/v1/manifests/{digest}", MAX_MANIFEST_BYTES, what=f"manifest {digest[:12]}")
         return await asyncio.to_thread(parse, data, peer=control, digest=digest)
+
+    async def check_back(self, control: str, ours: str) -> list[Any]:
+        """What the peer found when it tried each way to our control address ``ours``; documents, unchecked."""
+        body = await self._body(
+            control, f"/v1/paths?control={quote(ours, safe='')}", MAX_RECORD_BYTES, what="checks", seconds=CHECK_SECONDS
+        )
+        try:
+            checks = json.loads(body)["checks"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            checks = None
+        if not isinstance(checks, list):
+            raise RemoteProtocolError(peer=control, detail="its checks do not parse")
+        return checks
 
     async def count(self, control: str, digest: str) -> int:
         """How many chunks of an object the peer has. Raises ``PeerHasNot``."""
@@ -166,7 +182,9 @@ class PeerClient:
         url = URL(f"http://{control}{path}", encoded=True)
         return self._session.get(url, headers=headers, allow_redirects=False)
 
-    async def _body(self, control: str, path: str, limit: int, *, what: str = "it") -> bytes:
+    async def _body(
+        self, control: str, path: str, limit: int, *, what: str = "it", seconds: float | None = None
+    ) -> bytes:
         async def fetch() -> bytes:
             async with self._request(control, path) as answer:
                 await self._check(control, answer, what)
@@ -180,7 +198,7 @@ class PeerClient:
                 return b"".join(parts)
 
         try:
-            return await asyncio.wait_for(fetch(), ANSWER_SECONDS)
+            return await asyncio.wait_for(fetch(), ANSWER_SECONDS if seconds is None else seconds)
         except _FAILURES as error:
             raise _unreachable(control, error) from None
 

@@ -4,6 +4,7 @@
 
     GET /v1/health                     {"ok": true}, without a secret: for load balancers and probes
     GET /v1/peer                       the node's record
+    GET /v1/paths?control=HOST:PORT    {"checks":[..]}: each way from this node to the asker, which is there
     GET /v1/names?name=N               the object record of a name that this node holds
     GET /v1/manifests/DIGEST           the manifest's canonical bytes
     GET /v1/replicas/DIGEST?seeds=1    a stream of lines: {"address","bitmap","listener","shared"}, then
@@ -25,9 +26,12 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from engine import sockets
 from p2pstore.control.auth import HEADER, verify
 from p2pstore.control.http_log import http_log
 from p2pstore.control.peer_client import HEARTBEAT_SECONDS
+from p2pstore.doctor.checks import warning
+from p2pstore.doctor.paths import there, to_json
 from p2pstore.errors import UsageError
 from p2pstore.records import encode
 from p2pstore.replica import News, Replica, Shared
@@ -60,6 +64,7 @@ class PeerServer:
         app.router.add_get("/v1/health", self._health)
         app.router.add_get("/v1/peer", self._peer)
         app.router.add_get("/v1/names", self._name)
+        app.router.add_get("/v1/paths", self._paths)
         app.router.add_get("/v1/manifests/{digest}", self._manifest)
         app.router.add_get("/v1/replicas/{digest}", self._replica)
         app.router.add_get("/v1/replicas/{digest}/count", self._count)
@@ -107,6 +112,22 @@ class PeerServer:
 
     async def _peer(self, _: web.Request) -> web.StreamResponse:
         return web.Response(body=encode(self._node.record), content_type="application/json")
+
+    async def _paths(self, request: web.Request) -> web.StreamResponse:
+        """Try the ways to whoever asks, and to nobody else: a node is no scanner of others' ports."""
+        control = request.query.get("control", "")
+        try:
+            host, _ = sockets.split(control)
+        except UsageError as error:
+            raise web.HTTPBadRequest(text=str(error)) from None
+        if host == request.remote:
+            checks, _ = await there(self._node, control)
+        else:
+            detail = f"we see you as {request.remote}, and you call yourself {host}"
+            checks = [
+                warning(f"{self._node.record.node} to {control}", detail, "see 'advertise' in 'mooncake config show'")
+            ]
+        return web.json_response({"checks": to_json(checks)})
 
     async def _name(self, request: web.Request) -> web.StreamResponse:
         name = request.query.get("name", "")

@@ -19,6 +19,7 @@ from tests.cli.fake_agent import OBJECT, FakeAgent
 EVERY_COMMAND = [
     "bench",
     "config",
+    "doctor",
     "etcd",
     "get",
     "info",

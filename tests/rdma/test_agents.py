@@ -40,6 +40,7 @@ def agents(tmp_path: Path) -> Iterator[tuple[Agent, Agent]]:
     one = Agent(tmp_path / "one", THEIRS)
     one.run("node", "start")
     other = Agent(tmp_path / "other", OURS, one.run("node", "status")["metadata"])
+    other.run("node", "start")
     yield one, other
     for agent in (other, one):
         agent.run("node", "stop")
@@ -58,3 +59,16 @@ def test_two_agents_share_a_checkpoint(agents: tuple[Agent, Agent], tmp_path: Pa
     status = one.run("node", "status")
     assert (status["rdma_bytes_granted"], status["bytes_sent"]) == (TOTAL, 0)
     assert status["rdma"].startswith(f"{THEIRS}/roce/0/")
+
+
+@pytest.mark.timeout(2 * WAIT)
+def test_the_doctor_finds_the_devices_and_every_path_both_ways(agents: tuple[Agent, Agent]) -> None:
+    one, other = agents
+    status, theirs = one.run("node", "status"), other.run("node", "status")
+    found = one.run("doctor", theirs["control"])
+    verdicts = {check["subject"]: check["verdict"] for check in found["checks"]}
+    assert found["ok"]
+    for subject in ("RDMA rxe0 port 1", "RDMA rxe1 port 1", "rdma to ourselves"):
+        assert verdicts[subject] == "ok"
+    for a, b in ((status["node"], theirs["node"]), (theirs["node"], status["node"])):
+        assert {verdicts[f"{a} to {b}, {name}"] for name in ("tcp", "rdma")} == {"ok"}

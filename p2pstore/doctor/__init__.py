@@ -1,0 +1,1 @@
+"""What may be wrong with this node, looked at from all sides: for ``mooncake doctor``."""

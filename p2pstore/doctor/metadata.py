@@ -1,0 +1,123 @@
+"""Whether the metadata server answers, each of its endpoints, which version it is, and what time it has."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import re
+import ssl
+import time
+from collections.abc import Iterator
+from email.utils import parsedate_to_datetime
+
+from engine import sockets
+from p2pstore import records
+from p2pstore.doctor.checks import Check, failed, ok, warning
+from p2pstore.errors import MetadataRefused, MetadataUnavailable, MooncakeError
+from p2pstore.metadata.credentials import EtcdCredentials
+from p2pstore.metadata.urls import open_store, parse_url
+
+ANSWER_SECONDS = 5.0
+"""For an endpoint to say its version."""
+
+READ_SECONDS = 15.0
+"""For one read with our credentials, whichever endpoint answers."""
+
+MAX_ANSWER_BYTES = 64 * 1024
+
+OLDEST = {(3, 4): 22, (3, 5): 6}
+"""The first good patch release of each line; etcd could lose or garble what it held before (its own advisories)."""
+
+MOST_SKEW = 5.0
+"""Seconds by which clocks may differ without a word. Requests with a cluster secret are refused from 300 on."""
+
+
+def check_metadata(url: str, credentials: EtcdCredentials) -> Iterator[Check]:
+    """Checks of the server at ``url``. Raises ``BadConfig`` for a URL that is none."""
+    parsed = parse_url(url)
+    if parsed.scheme == "memory":
+        yield ok("metadata server", f"{url}, in this process's memory")
+        return
+    for endpoint in parsed.parts:
+        yield from _endpoint(endpoint, credentials if parsed.scheme == "etcds" else None)
+    yield asyncio.run(_read(url, credentials))
+
+
+def _endpoint(endpoint: str, tls: EtcdCredentials | None) -> Iterator[Check]:
+    subject = f"etcd {endpoint}"
+    host, port = sockets.split(endpoint)
+    connection: http.client.HTTPConnection
+    try:
+        if tls is None:
+            connection = http.client.HTTPConnection(host, port, timeout=ANSWER_SECONDS)
+        else:
+            context = ssl.create_default_context(cafile=tls.ca or None)
+            if tls.cert:
+                context.load_cert_chain(tls.cert, tls.key or None)
+            connection = http.client.HTTPSConnection(host, port, timeout=ANSWER_SECONDS, context=context)
+        began = time.time()
+        try:
+            connection.request("GET", "/version")
+            answer = connection.getresponse()
+            body, date = answer.read(MAX_ANSWER_BYTES), answer.headers.get("Date", "")
+        finally:
+            connection.close()
+        took = time.time() - began
+        version = json.loads(body)["etcdserver"]
+    except (OSError, http.client.HTTPException) as error:
+        detail = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+        yield failed(subject, f"it does not answer: {detail.lower()}", "check that etcd runs there", 6)
+        return
+    except (ValueError, KeyError, TypeError):
+        yield failed(subject, "what answers there is no etcd", "check the metadata URL: 'mooncake config show'", 6)
+        return
+    yield _version(subject, str(version), took)
+    yield from clock(subject, date, began, took)
+
+
+def _version(subject: str, version: str, took: float) -> Check:
+    detail = f"version {version[:40]}, answers in {1000 * took:.1f} ms"
+    match = re.match(r"(\d+)\.(\d+)\.(\d+)", version)
+    if match is None:
+        return warning(subject, detail, "its version is unknown here")
+    line, patch = (int(match[1]), int(match[2])), int(match[3])
+    if line < min(OLDEST) or patch < OLDEST.get(line, 0):
+        wanted = " or ".join(f"{major}.{minor}.{first}" for (major, minor), first in OLDEST.items())
+        return warning(subject, f"{detail}, which is old", f"update it to {wanted}, or newer")
+    return ok(subject, detail)
+
+
+def clock(subject: str, date: str, began: float, took: float) -> Iterator[Check]:
+    """How far the clock of whoever sent this HTTP date is from ours; nothing where it sent none.
+
+    A date is cut to the second, so it counts as half a second later.
+    """
+    try:
+        theirs = parsedate_to_datetime(date).timestamp() + 0.5
+    except (ValueError, TypeError):
+        return
+    skew = theirs - (began + took / 2)
+    if abs(skew) <= MOST_SKEW:
+        yield ok(f"clock of {subject}", f"within {max(1.0, abs(skew)):.0f} s of ours")
+    else:
+        detail = f"{abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} ours"
+        yield warning(f"clock of {subject}", detail, "set both clocks by NTP; from 300 s on, secrets are refused")
+
+
+async def _read(url: str, credentials: EtcdCredentials) -> Check:
+    """One read, as an agent would: with our user, password and certificates."""
+    store = open_store(url, credentials)
+    try:
+        await asyncio.wait_for(store.get(records.NODES), READ_SECONDS)
+    except MetadataRefused as error:
+        return failed("metadata server", str(error), error.hint, error.exit_code)
+    except MetadataUnavailable as error:
+        return failed("metadata server", str(error), error.hint, error.exit_code)
+    except MooncakeError as error:
+        return failed("metadata server", str(error), error.hint, error.exit_code)
+    except asyncio.TimeoutError:
+        return failed("metadata server", f"no answer in {READ_SECONDS:g} s", "check that etcd has a leader", 6)
+    finally:
+        await store.close()
+    return ok("metadata server", f"{url} can be read")

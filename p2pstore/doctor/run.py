@@ -1,0 +1,78 @@
+"""The whole examination, one check after another as they are done."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from p2pstore.client import AgentClient
+from p2pstore.config import Settings
+from p2pstore.doctor.checks import Check, check_of, failed, ok, warning
+from p2pstore.doctor.loopback import check_transports
+from p2pstore.doctor.machine import (
+    check_clock,
+    check_devices,
+    check_limits,
+    check_ports,
+    check_verbs,
+    look_for_devices,
+)
+from p2pstore.doctor.metadata import check_metadata
+from p2pstore.errors import AgentNotRunning, MooncakeError
+from p2pstore.home import Home
+from p2pstore.metadata.credentials import EtcdCredentials
+
+
+def examine(home: Home, settings: Settings, credentials: EtcdCredentials, peer: str | None) -> Iterator[Check]:
+    """Look at the agent of ``home``, its metadata server, this machine, and the ways to ``peer``."""
+    client = AgentClient(home)
+    status: dict[str, object] | None = None
+    try:
+        status = client.status()
+        yield ok(
+            "agent", f"node {status['node']}, pid {status['pid']}, version {status['version']}, home {status['home']}"
+        )
+        yield ok("ports", f"control {status['control']}, handshake {status['rpc']}, data {status['data']}")
+        if not status.get("metadata_ok", True):
+            advice = "see the checks of etcd below; it is tried again every second"
+            yield failed("membership", "the agent cannot renew its lease", advice, 6)
+    except AgentNotRunning:
+        yield from check_ports(settings.listen)
+        yield warning(
+            "agent", f"none runs for {home.root}", "run 'mooncake node start'; 'register' and 'get' do it, too"
+        )
+    except MooncakeError as error:
+        yield failed("agent", str(error), error.hint, error.exit_code)
+    url = settings.metadata or (str(status["metadata"]) if status else "")
+    try:
+        if url:
+            yield from check_metadata(url, credentials)
+        else:
+            yield ok("metadata server", "none is configured: an agent starts an etcd of its own")
+    except MooncakeError as error:
+        yield failed("metadata server", str(error), error.hint, error.exit_code)
+    yield from _machine(status)
+    if peer is not None:
+        yield from _peer(client, peer)
+
+
+def _machine(status: dict[str, object] | None) -> Iterator[Check]:
+    yield check_clock()
+    yield from check_verbs()
+    try:
+        devices = look_for_devices()
+    except MooncakeError as error:
+        yield failed("RDMA devices", str(error), error.hint, error.exit_code)
+        devices = []
+    yield from check_devices(devices)
+    rdma = any(device.usable for device in devices)
+    pid, whose = (str(status["pid"]), "the agent") if status else (str(os.getpid()), "this shell")
+    yield from check_limits(pid, whose, rdma=rdma)
+    yield from check_transports(rdma=rdma)
+
+
+def _peer(client: AgentClient, peer: str) -> Iterator[Check]:
+    try:
+        yield from map(check_of, client.check_paths(peer))
+    except MooncakeError as error:
+        yield failed(f"peer {peer}", str(error), error.hint, error.exit_code)

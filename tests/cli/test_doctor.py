@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import json
+
+from tests.cli.conftest import Mooncake
+from tests.cli.fake_agent import FakeAgent
+
+
+def test_without_an_agent_nothing_is_broken(mooncake: Mooncake) -> None:
+    done = mooncake("doctor", "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["ok"] is True
+    found = {check["subject"]: check["verdict"] for check in document["checks"]}
+    assert found["agent"] == "warning"
+    assert found["tcp to ourselves"] == "ok"
+    people = mooncake("doctor").stdout
+    assert "nothing that is needed is broken" in people
+    assert "run 'mooncake node start'" in people
+
+
+def test_a_dead_metadata_server_ends_with_6(mooncake: Mooncake) -> None:
+    done = mooncake("doctor", "--metadata", "etcd://127.0.0.1:1")
+    assert done.returncode == 6
+    assert "etcd 127.0.0.1:1" in done.stdout
+    assert "2 checks failed" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_a_peer_is_looked_at_by_the_agent(agent: FakeAgent, mooncake: Mooncake) -> None:
+    checks = [{"subject": "a to b, tcp", "verdict": "failed", "detail": "refused", "advice": "look", "code": 5}]
+    agent.answers["GET /v1/paths"] = {"checks": checks}
+    agent.answers["GET /v1/status"]["metadata"] = "memory://x"
+    done = mooncake("doctor", "b", "-q")
+    assert done.returncode == 5
+    assert done.stdout == "a to b, tcp\n"
+    assert agent.body_of("GET /v1/paths") == "peer=b"
+
+
+def test_a_peer_without_an_agent(mooncake: Mooncake) -> None:
+    done = mooncake("doctor", "b", "--json")
+    assert done.returncode == 3
+    assert "no agent" in json.dumps(json.loads(done.stdout)["checks"][-1])
