@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from engine.memory import FileSpan, FileStamp
@@ -47,9 +48,9 @@ class SourceTree:
     modes: tuple[int, ...]
     directories: tuple[str, ...]
 
-    @property
+    @cached_property
     def size(self) -> int:
-        """Bytes of all files."""
+        """Bytes of all files. Progress is told with it for every chunk, so that it is summed up once."""
         return sum(f.size for f in self.files)
 
 

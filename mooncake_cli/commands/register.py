@@ -93,6 +93,8 @@ def _register_many(invocation: Invocation, settings: Settings, items: list[tuple
     made, failed = result["objects"], result["failed"]
     amount = f"{format_size(result['size'])}, in {format_seconds(result['seconds'])}"
     human = f"registered {counted(len(made), 'object')}: {amount}"
+    if made:
+        human += f"\nelsewhere: mooncake get {printable(made[0]['name'])} DEST"
     output.done(result, human=human, quiet=[one["name"] for one in made])
     for one in failed[:SHOWN_FAILURES]:
         output.message(printable(f"{one['path']}: {from_wire(one['error'])}"))

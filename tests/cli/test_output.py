@@ -4,6 +4,7 @@ import fcntl
 import io
 import os
 import pty
+import random
 import struct
 import subprocess
 import sys
@@ -61,6 +62,23 @@ def test_the_modes(capsys: pytest.CaptureFixture[str]) -> None:
     out, err = run("json", False, capsys)
     assert out == '{"a": "\\u00e9"}\n{"b": 1}\n{"c": 2}\n'
     assert err.startswith('message\n{"error": {"type": "ObjectNotFound"')
+
+
+def test_a_table_that_fits_looks_as_rich_would_draw_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chance = random.Random(7)
+    alphabet = ["a", "bc", " ", "[red]", "世界", "e\u0301", "\U0001f600", "é"]
+    for _ in range(40):
+        columns = [
+            Column("".join(chance.choices(alphabet, k=3)).strip(), right=chance.random() < 0.5) for _ in range(4)
+        ]
+        rows = [["".join(chance.choices(alphabet, k=chance.randrange(6))) for _ in columns] for _ in range(5)]
+        rows = [[cell.strip() for cell in row] for row in rows]
+        mine = Output().table(columns, rows)
+        with monkeypatch.context() as patched:
+            patched.setattr(Output, "_aligned", lambda *_: "")
+            assert mine == Output().table(columns, rows)
 
 
 def test_tables_are_not_folded_where_no_terminal_shows_them(capsys: pytest.CaptureFixture[str]) -> None:

@@ -126,7 +126,7 @@ def test_several_are_registered_in_one_call(agent: FakeAgent, mooncake: Mooncake
     agent.answers["POST /v1/register-many"] = [progress(1, 2), many_result(["s/b.bin", "s/a.bin"])]
     done = mooncake("register", "llama/b.bin", "llama/a.bin", "--name", "s/", "--hash", "blake3", "--force")
     assert (done.returncode, done.stdout) == (0, "")
-    assert done.stderr == "registered 2 objects: 3.0 MiB, in 2.0 s\n"
+    assert done.stderr == ("registered 2 objects: 3.0 MiB, in 2.0 s\nelsewhere: mooncake get s/b.bin DEST\n")
     assert agent.body_of("POST /v1/register-many") == {
         "items": [[str(shards / "b.bin"), "s/b.bin"], [str(shards / "a.bin"), "s/a.bin"]],
         "chunk_size": None,
