@@ -41,7 +41,13 @@ def _globals(
     json: Annotated[bool, typer.Option("--json", callback=_remember, help="Print the result as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", callback=_remember, help="Print only the result.")] = False,
     verbose: Annotated[
-        bool, typer.Option("-v", "--verbose", callback=_remember, help="Print more, and tracebacks of defects.")
+        bool,
+        typer.Option(
+            "-v",
+            "--verbose",
+            callback=_remember,
+            help="Print more, tracebacks of defects too; an agent that is started logs more.",
+        ),
     ] = False,
 ) -> None:
     """The global options, which may stand before and after the command."""

@@ -72,7 +72,7 @@ class Invocation:
 
         home = self.find_home(settings)
         client = AgentClient(home)
-        if ensure_agent(home, settings):
+        if ensure_agent(home, settings, verbose=self.verbose):
             self.output.message("started an agent in the background; 'mooncake node stop' ends it")
         else:
             self._check_metadata(client)

@@ -25,7 +25,7 @@ from engine.settings import EngineSettings
 from p2pstore.agent_options import credentials, node_options
 from p2pstore.config import Settings
 from p2pstore.control.local_server import LocalServer
-from p2pstore.errors import AgentRunning, MooncakeError, StorageError, to_wire
+from p2pstore.errors import AgentRunning, MooncakeError, StorageError, UsageError, to_wire
 from p2pstore.home import Home, socket_address
 from p2pstore.metadata.embedded import EmbeddedEtcd
 from p2pstore.metadata.store import MetadataStore
@@ -33,6 +33,9 @@ from p2pstore.metadata.urls import open_store
 from p2pstore.node import Node
 
 log = logging.getLogger("mooncake")
+
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+"""What ``MOONCAKE_LOG_LEVEL`` may say."""
 
 BACKLOG = 128
 """Clients that wait to be accepted."""
@@ -135,10 +138,13 @@ def _locked(home: Home) -> Any:
         os.close(descriptor)
 
 
-def run(home: Home, settings: Settings) -> int:
-    """Be the agent of ``home`` until told to end; the exit status. Raises ``MooncakeError`` when it cannot start."""
+def run(home: Home, settings: Settings, *, verbose: bool = False) -> int:
+    """Be the agent of ``home`` until told to end; the exit status. Raises ``MooncakeError`` when it cannot start.
+
+    ``verbose`` logs all that there is, whatever else says how much.
+    """
     home.create()
-    _log_to_stderr()
+    _log_to_stderr("DEBUG" if verbose else _log_level())
     with _locked(home):
         home.start_error.unlink(missing_ok=True)
         gc.freeze()  # what was imported stays: the collector need not go through it again and again
@@ -150,10 +156,18 @@ async def _main(home: Home, settings: Settings) -> None:
     await Agent(home, settings).run()
 
 
-def _log_to_stderr() -> None:
+def _log_level() -> str:
+    """What the environment says. Raises ``UsageError``."""
+    given = os.environ.get("MOONCAKE_LOG_LEVEL", "").strip().upper()
+    if given and given not in LOG_LEVELS:
+        raise UsageError(detail=f"MOONCAKE_LOG_LEVEL: {given!r} is none of {', '.join(LOG_LEVELS)}")
+    return given or EngineSettings.load().log_level or "INFO"
+
+
+def _log_to_stderr(level: str) -> None:
     logging.basicConfig(
         stream=sys.stderr,
-        level=os.environ.get("MOONCAKE_LOG_LEVEL", "").upper() or EngineSettings.load().log_level or "INFO",
+        level=level,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
 
@@ -163,6 +177,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     for option in ("--home", "--config", "--listen", "--metadata", "--node"):
         parser.add_argument(option)
     parser.add_argument("--insecure", action="store_true", default=None)
+    parser.add_argument("--verbose", action="store_true")
     return parser.parse_args(argv)
 
 
@@ -173,7 +188,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         flags = {name: getattr(given, name) for name in ("listen", "metadata", "node", "insecure")}
         settings = Settings.load(flags, config=Path(given.config) if given.config else None)
-        return run(home, settings)
+        return run(home, settings, verbose=given.verbose)
     except MooncakeError as error:
         log.error("%s", error)  # noqa: TRY400 - an error with a sentence needs no traceback
         if not isinstance(error, AgentRunning):

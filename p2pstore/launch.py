@@ -66,8 +66,8 @@ class Stopped:
     etcd_pid: int | None = None
 
 
-def ensure_agent(home: Home, settings: Settings) -> bool:
-    """See that an agent answers in ``home``; True when this call started it.
+def ensure_agent(home: Home, settings: Settings, *, verbose: bool = False) -> bool:
+    """See that an agent answers in ``home``; True when this call started it. A ``verbose`` one logs all that it can.
 
     Raises:
         AgentUnreachable: one is there and does not answer.
@@ -82,7 +82,7 @@ def ensure_agent(home: Home, settings: Settings) -> bool:
         if _answers(home):
             return False
         began = time.time()
-        process = _spawn(home, settings)
+        process = _spawn(home, settings, verbose=verbose)
         return _wait_until_it_answers(home, process, began, deadline)
 
 
@@ -214,12 +214,12 @@ def _child_environment(settings: Settings) -> dict[str, str]:
     return environment
 
 
-def _spawn(home: Home, settings: Settings) -> subprocess.Popen[bytes]:
+def _spawn(home: Home, settings: Settings, *, verbose: bool) -> subprocess.Popen[bytes]:
     home.start_error.unlink(missing_ok=True)
     try:
         with home.log.open("ab") as log:
             process = subprocess.Popen(
-                _command(home, settings),
+                [*_command(home, settings), *(["--verbose"] if verbose else [])],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -73,7 +73,7 @@ def run(
     )
     from p2pstore.agent import run as run_agent  # noqa: PLC0415 - it brings the whole agent along
 
-    raise typer.Exit(run_agent(invocation.find_home(settings), settings))
+    raise typer.Exit(run_agent(invocation.find_home(settings), settings, verbose=invocation.verbose))
 
 
 def start(
@@ -97,7 +97,7 @@ def start(
         download_limit=download_limit,
     )
     home = invocation.find_home(settings)
-    started = ensure_agent(home, settings)
+    started = ensure_agent(home, settings, verbose=invocation.verbose)
     status = AgentClient(home).status()
     if not started:
         raise AgentRunning(home=home.root, pid=status["pid"])

@@ -16,7 +16,14 @@ import pytest
 import p2pstore.launch as launch
 from p2pstore.client import AgentClient
 from p2pstore.config import Settings
-from p2pstore.errors import AgentNotRunning, AgentStartFailed, AgentUnreachable, ListenRefused, MooncakeError
+from p2pstore.errors import (
+    AgentNotRunning,
+    AgentStartFailed,
+    AgentUnreachable,
+    ListenRefused,
+    MooncakeError,
+    UsageError,
+)
 from p2pstore.home import Home
 from p2pstore.launch import ensure_agent, left_behind, log_tail, stop_agent
 from tests.cli.fake_agent import FakeAgent
@@ -47,6 +54,21 @@ def test_an_agent_is_started_once_and_stopped(home: Home, tmp_path: Path) -> Non
     assert (stopped.pid, stopped.terminated) == (status["pid"], False)
     with pytest.raises(AgentNotRunning):
         stop_agent(home)
+
+
+def test_a_verbose_agent_logs_all_that_it_can(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ensure_agent(home, settings(tmp_path))
+    stop_agent(home)
+    assert " DEBUG " not in home.log.read_text()
+    monkeypatch.setenv("MOONCAKE_LOG_LEVEL", "error")
+    ensure_agent(home, settings(tmp_path), verbose=True)
+    assert " DEBUG " in home.log.read_text()
+
+
+def test_a_log_level_that_is_none_is_named(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOONCAKE_LOG_LEVEL", "loud")
+    with pytest.raises(UsageError, match="MOONCAKE_LOG_LEVEL: 'LOUD' is none of DEBUG, INFO, WARNING, ERROR"):
+        ensure_agent(home, settings(tmp_path))
 
 
 def test_the_agent_does_not_stay_in_our_directory(home: Home, tmp_path: Path) -> None:
