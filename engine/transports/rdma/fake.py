@@ -141,6 +141,10 @@ class FakeContext:
 
     def queue_pair(self, queue: FakeCompletionQueue, depth: int) -> FakeQueuePair:
         """See ``Context.queue_pair``."""
+        with self.fabric.lock:
+            ours = sum(1 for pair in self.fabric.pairs.values() if pair.device == self.device)
+        if ours >= self._device.limits.queue_pairs:
+            raise failure("create_qp", self.device, errno.ENOMEM)
         return FakeQueuePair(self.fabric, self.device, queue, depth)
 
     def register(self, address: int, length: int, access: Access, remote: int | None = None) -> FakeRegion:

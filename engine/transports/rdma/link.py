@@ -331,15 +331,14 @@ class Link:
     def _connect(self, rail: _Rail) -> None:
         nics, nic, theirs = self._nics, rail.ours, rail.theirs
         assert theirs is not None  # noqa: S101 - we made it
-        replaced, rail.numbers = rail.numbers, []
         depth = min(self._depth, nic.limits.queue_depth)
-        with self._lock:
-            self._check()
-            queue = self._queues[nic.name]
-            for _ in range(self._count):
-                rail.pairs.append(nic.context.queue_pair(queue, depth))
-            pairs = list(rail.pairs)
         try:
+            with self._lock:
+                self._check()
+                queue = self._queues[nic.name]
+                for _ in range(self._count):
+                    rail.pairs.append(nic.context.queue_pair(queue, depth))
+                pairs = list(rail.pairs)
             initiate = min(MAX_READS, nic.limits.initiate)
             respond = min(MAX_READS, nic.limits.respond)
             answer = self.session.connect(
@@ -353,9 +352,10 @@ class Link:
                     initiate=initiate,
                     respond=respond,
                     session=True,
-                    replaces=tuple(replaced),
+                    replaces=tuple(rail.numbers),
                 )
             )
+            rail.numbers = list(answer.numbers)
             with self._lock:
                 self._check()
                 for pair, number in zip(pairs, answer.numbers, strict=True):
@@ -378,7 +378,6 @@ class Link:
                 if not self._closed:
                     _destroy(rail.pairs)
             raise
-        rail.numbers = list(answer.numbers)
         rail.loads = [0] * len(pairs)
         rail.alive, rail.room = True, depth * len(pairs)
 

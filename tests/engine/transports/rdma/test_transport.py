@@ -26,6 +26,7 @@ from engine.transports.rdma import channel as channels
 from engine.transports.rdma.fake import Fabric, FakeDevice
 from engine.transports.rdma.nics import Nics
 from engine.transports.rdma.transport import RdmaTransport
+from engine.transports.rdma.verbs import Limits
 
 MIB = 1 << 20
 
@@ -339,3 +340,19 @@ def test_a_segment_that_offers_nothing_rejects(reader: RdmaTransport, owner: Seg
         peer = PeerAddress(me.segment, me.host, me.data_port, rdma=owner.address_of_self().rdma)
         with pytest.raises(TransportUnavailable, match="offers nothing over RDMA"):
             reader.open(peer)
+
+
+@pytest.mark.parametrize("device", ["a0", "b0"])
+def test_a_device_without_room_is_told_and_nothing_is_left(
+    open_nics: Callable[..., Nics], fabric: Fabric, device: str
+) -> None:
+    fabric.devices[device].limits = Limits(1, 1, 256, 16, 16, 1 << 40)  # one queue pair, and two are wanted
+    with SegmentServer(rdma=open_nics("b0")) as server:
+        reader = RdmaTransport(open_nics("a0"))
+        with pytest.raises(TransportUnavailable, match=f"create_qp failed on {device}: Cannot allocate memory"):
+            reader.open(server.address_of_self())
+        deadline = time.monotonic() + 10
+        while fabric.pairs and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not fabric.pairs
+        reader.close()
