@@ -4,7 +4,8 @@
 
 It needs no RDMA hardware, no module in this machine's kernel, no KVM and no privilege: QEMU emulates a processor, which
 runs Debian's own kernel with ``rdma_rxe``, and the command finds this machine's whole file tree. What it writes is gone
-afterwards, but for what ``--rw`` names. Its output and its exit status come back; 125 says that it did not end.
+afterwards, but for what ``--rw`` names. Its output and its exit status come back; 124 says that it took too long, 125 that
+the guest crashed.
 
 With ``--engine uml`` (or RDMA_VM_ENGINE=uml) it is user-mode Linux instead, whose kernel ``scripts/rdma-build-uml``
 makes once for a machine: the command then starts within a second and runs at full speed, on one processor.
@@ -53,7 +54,7 @@ PASSED_PREFIXES = ("PYTHON", "PYTEST", "PYENV", "RDMA", "MOONCAKE_VERBS")
 """The environment that the command is given."""
 
 END_SECONDS = 5.0
-NOT_ENDED = 125
+TOO_LONG, CRASHED = 124, 125
 
 
 def fail(message: str) -> None:
@@ -254,16 +255,16 @@ def run(args: argparse.Namespace) -> int:
         with guest(args, work) as process:
             try:
                 process.wait(args.timeout)
-                ended = f"the guest exited with {process.returncode}"
+                ended, wrong = f"the guest exited with {process.returncode}", CRASHED
             except subprocess.TimeoutExpired:
-                ended = f"it did not end within {args.timeout:g} s"
+                ended, wrong = f"it did not end within {args.timeout:g} s", TOO_LONG
         files = [work / "status", work / "job" / "status"]
         status = "".join(file.read_text() for file in files if file.exists()).strip()
         if not status.isdigit():
             console = work / "console"
             print(console.read_text(errors="replace") if console.exists() else "", file=sys.stderr)
             print(f"rdma_vm: {ended}", file=sys.stderr)
-            return NOT_ENDED
+            return wrong
     print(f"rdma_vm: {args.engine}, {time.monotonic() - began:.0f} s", file=sys.stderr)
     return int(status)
 

@@ -35,8 +35,9 @@ class Agent:
         return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.fixture
-def agents(tmp_path: Path) -> Iterator[tuple[Agent, Agent]]:
+@pytest.fixture(scope="module")
+def agents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Agent, Agent]]:
+    tmp_path = tmp_path_factory.mktemp("agents")
     one = Agent(tmp_path / "one", THEIRS)
     one.run("node", "start")
     other = Agent(tmp_path / "other", OURS, one.run("node", "status")["metadata"])

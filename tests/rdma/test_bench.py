@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from engine.bench import Case, Engine, Operation, Plan, run
+import pytest
+
+from engine.bench import Case, Engine, Operation, Plan, run, verbs_loop
 from tests.rdma.conftest import OURS, THEIRS
 
 
-def test_our_engine_against_the_yardsticks() -> None:
+def test_our_engine_against_the_yardstick(monkeypatch: pytest.MonkeyPatch) -> None:
+    # perftest ends with READs under way, and rdma_rxe of Linux 6.12 does not always survive that (a use after free in
+    # rxe_sched_task was seen): the loop of verbs, which waits for what it has begun, serves here.
+    monkeypatch.setattr(verbs_loop, "PERFTEST", {})
     plan = Plan(
         cases=[Case(Operation.READ, 1 << 20, 16, 1)],
         engines=(Engine.OURS, Engine.OURS_TCP),
@@ -22,6 +27,5 @@ def test_our_engine_against_the_yardsticks() -> None:
     assert (ours.engine, tcp.engine) == (Engine.OURS, Engine.OURS_TCP)
     assert ours.bytes > 0
     assert tcp.bytes > 0
-    assert ours.ratio is not None
+    assert (ours.yardstick, ours.ratio is not None) == ("verbs", True)
     assert ours.to_json()["cpu_seconds_per_gb"] > 0
-    print(f"{ours.ratio:.2f} of {ours.yardstick}")
