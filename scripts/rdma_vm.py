@@ -4,8 +4,8 @@
 
 It needs no RDMA hardware, no module in this machine's kernel, no KVM and no privilege: QEMU emulates a processor, which
 runs Debian's own kernel with ``rdma_rxe``, and the command finds this machine's whole file tree. What it writes is gone
-afterwards, but for what ``--rw`` names. Its output and its exit status come back; 124 says that it took too long, 125 that
-the guest crashed.
+afterwards, but for what ``--rw`` names. Its output and its exit status come back; 124 says that it took too long, and
+125 that the guest crashed.
 
 With ``--engine uml`` (or RDMA_VM_ENGINE=uml) it is user-mode Linux instead, whose kernel ``scripts/rdma-build-uml``
 makes once for a machine: the command then starts within a second and runs at full speed, on one processor.
