@@ -118,7 +118,8 @@ def test_a_target_that_is_gone_is_an_error(target: Target, ours: OurInitiator) -
     case = Case(Operation.READ, 1000, 1, 1)
     ours.measure(case, 0.01)
     target.close()
-    with pytest.raises(PeerUnreachable):
+    # Its last connection may be served, and refused, while it closes.
+    with pytest.raises((PeerUnreachable, RangeRefused)):
         ours.measure(case, 0.01)
 
 

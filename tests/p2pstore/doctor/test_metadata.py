@@ -51,8 +51,10 @@ async def test_a_real_etcd(tmp_path: Path) -> None:
         half = await asyncio.to_thread(lambda: list(check_metadata(dead, EtcdCredentials())))
     finally:
         await etcd.stop()
-    assert [c.verdict for c in checks] == ["ok", "ok", "ok"], checks
-    assert "version 3." in checks[0].detail
+    version, *others = checks
+    assert version.verdict in {"ok", "warning"}, "whichever release this machine has"
+    assert "version 3." in version.detail
+    assert [c.verdict for c in others] == ["ok", "ok"], checks
     assert [c.subject for c in half if c.verdict == "failed"] == ["etcd 127.0.0.1:1"]
     assert exit_code(half) == 6
     assert half[-1].verdict == "ok", "the other endpoint is enough to read"
