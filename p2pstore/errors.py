@@ -160,7 +160,7 @@ class NotHeld(MooncakeError):
 
     exit_code = 3
     sentence = "this node holds nothing named {name!r}"
-    advice = "run 'mooncake node status' to see what it holds"
+    advice = "run 'mooncake list' to see what there is, and 'mooncake info NAME' to see who holds it"
 
 
 class PathNotFound(MooncakeError):

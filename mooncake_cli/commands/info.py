@@ -50,7 +50,7 @@ def _report(output: Output, answer: Mapping[str, Any]) -> str:
         [
             ("name", printable(answer["name"])),
             ("manifest", printable(answer["manifest"])),
-            ("size", f"{format_size(answer['size'])} ({answer['size']:,} bytes)"),
+            ("size", f"{format_size(answer['size'])} ({counted(answer['size'], 'byte')})"),
             ("chunks", f"{answer['chunks']:,} of {format_size(answer['chunk_size'])}, {printable(answer['hash'])}"),
             ("created", f"{age(answer['created'])} by {printable(answer['creator'])}"),
         ]
