@@ -247,7 +247,7 @@ class DestinationExists(Refused):
     """Something else is at the destination."""
 
     sentence = "{path} exists and is not this object"
-    advice = "move it away, or replace it with --force"
+    advice = "move it away, replace it with --force, or say DEST/ to put the object inside a directory"
 
 
 class DestinationBusy(Refused):

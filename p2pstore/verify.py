@@ -102,7 +102,8 @@ def _wrong_sizes(holding: Holding, manifest: Manifest) -> Iterator[dict[str, Any
                 yield {"file": file.path, "chunk": None, "offset": 0, "length": 0, "reason": words(error)}
             continue
         if size > file.size:
-            reason = f"it is {size - file.size} bytes longer"
+            more = size - file.size
+            reason = f"it is {more} byte{'' if more == 1 else 's'} longer"
             yield {"file": file.path, "chunk": None, "offset": file.size, "length": size - file.size, "reason": reason}
 
 

@@ -48,10 +48,18 @@ def verify(
         return
     bad: list[dict[str, Any]] = result["bad"]
     rows = [
-        (printable(b["file"]), str(b["chunk"]), str(b["offset"]), str(b["length"]), printable(b["reason"])) for b in bad
+        (
+            printable(b["file"]),
+            "-" if b["chunk"] is None else str(b["chunk"]),  # what no chunk tells: a file that is too long, say
+            str(b["offset"]),
+            str(b["length"]),
+            printable(b["reason"]),
+        )
+        for b in bad
     ]
     output.data(result, human=output.table(BAD, rows) if output.mode == "human" else "", quiet=_names(bad))
-    detail = f"{counted(len(bad), 'bad chunk')} of {result['chunks']:,}"
+    chunks = sum(b["chunk"] is not None for b in bad)
+    detail = f"{counted(chunks, 'bad chunk')} of {result['chunks']:,}" if chunks else printable(bad[0]["reason"])
     raise IntegrityError(path=result["path"], detail=detail)
 
 

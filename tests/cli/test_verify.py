@@ -46,6 +46,15 @@ def test_bad_bytes_are_listed_and_end_with_4(agent: FakeAgent, mooncake: Mooncak
     assert done.stderr.startswith("error: /data/m differs from what was registered: 2 bad chunks of 4\nhint: ")
 
 
+def test_a_file_that_is_too_long_has_no_bad_chunk(agent: FakeAgent, mooncake: Mooncake) -> None:
+    long = {"file": "c", "chunk": None, "offset": 3, "length": 1, "reason": "it is 1 byte longer"}
+    agent.answers["POST /v1/verify"] = [{**BAD, "bad": [long]}]
+    done = mooncake("verify", "m")
+    assert done.returncode == 4
+    assert done.stdout.splitlines()[1].split() == ["c", "-", "3", "1", "it", "is", "1", "byte", "longer"]
+    assert done.stderr.startswith("error: /data/m differs from what was registered: it is 1 byte longer\n")
+
+
 def test_json(agent: FakeAgent, mooncake: Mooncake) -> None:
     agent.answers["POST /v1/verify"] = [BAD]
     done = mooncake("verify", "m", "--json")
