@@ -33,18 +33,21 @@ MOST_SKEW = 5.0
 """Seconds by which clocks may differ without a word. Requests with a cluster secret are refused from 300 on."""
 
 
-def check_metadata(url: str, credentials: EtcdCredentials) -> Iterator[Check]:
-    """Checks of the server at ``url``. Raises ``BadConfig`` for a URL that is none."""
+def check_metadata(url: str, credentials: EtcdCredentials, *, own: bool = False) -> Iterator[Check]:
+    """Checks of the server at ``url``. ``own``: an agent started it for itself, and what it holds is disposable.
+
+    Raises ``BadConfig`` for a URL that is none.
+    """
     parsed = parse_url(url)
     if parsed.scheme == "memory":
         yield ok("metadata server", f"{url}, in this process's memory")
         return
     for endpoint in parsed.parts:
-        yield from _endpoint(endpoint, credentials if parsed.scheme == "etcds" else None)
+        yield from _endpoint(endpoint, credentials if parsed.scheme == "etcds" else None, own=own)
     yield asyncio.run(_read(url, credentials))
 
 
-def _endpoint(endpoint: str, tls: EtcdCredentials | None) -> Iterator[Check]:
+def _endpoint(endpoint: str, tls: EtcdCredentials | None, *, own: bool) -> Iterator[Check]:
     subject = f"etcd {endpoint}"
     host, port = sockets.split(endpoint)
     connection: http.client.HTTPConnection
@@ -72,12 +75,12 @@ def _endpoint(endpoint: str, tls: EtcdCredentials | None) -> Iterator[Check]:
     except (ValueError, KeyError, TypeError):
         yield failed(subject, "what answers there is no etcd", "check the metadata URL: 'mooncake config show'", 6)
         return
-    yield _version(subject, str(version), took)
+    answers = f"version {str(version)[:40]}, answers in {1000 * took:.1f} ms"
+    yield ok(subject, f"{answers}; the agent's own") if own else _version(subject, str(version), answers)
     yield from clock(subject, date, began, took)
 
 
-def _version(subject: str, version: str, took: float) -> Check:
-    detail = f"version {version[:40]}, answers in {1000 * took:.1f} ms"
+def _version(subject: str, version: str, detail: str) -> Check:
     match = re.match(r"(\d+)\.(\d+)\.(\d+)", version)
     if match is None:
         return warning(subject, detail, "its version is unknown here")

@@ -46,7 +46,8 @@ def examine(home: Home, settings: Settings, credentials: EtcdCredentials, peer: 
     url = settings.metadata or (str(status["metadata"]) if status else "")
     try:
         if url:
-            yield from check_metadata(url, credentials)
+            own = bool(status and status.get("embedded_etcd") and url == status["metadata"])
+            yield from check_metadata(url, credentials, own=own)
         else:
             yield ok("metadata server", "none is configured: an agent starts an etcd of its own")
     except MooncakeError as error:
