@@ -232,16 +232,20 @@ class Holdings:
                 await asyncio.wait_for(self._look.wait(), pause)
             self._look.clear()
             began = time.monotonic()
-            there = list(self._held)
-            for first in range(0, len(there), LOOKED_AT_ONCE):
-                batch = there[first : first + LOOKED_AT_ONCE]
-                for number, fault in (await asyncio.to_thread(_faults, batch)).items():
-                    holding = batch[number]
-                    if holding in self._held:
-                        log.warning("%s is withdrawn: %s: %s", holding.name, holding.place, fault)
-                        self.remove(holding)
-                        await self._on_changed(holding, fault)
+            await self._look_at_all()
             pause = max(WATCH_SECONDS, 20 * (time.monotonic() - began))
+
+    async def _look_at_all(self) -> None:
+        """One look at every file. Between looks nothing may hold on to a holding, so that what it held can be freed."""
+        there = [holding for holding in self._held if holding.spans]
+        for first in range(0, len(there), LOOKED_AT_ONCE):
+            batch = there[first : first + LOOKED_AT_ONCE]
+            for number, fault in (await asyncio.to_thread(_faults, batch)).items():
+                holding = batch[number]
+                if holding in self._held:
+                    log.warning("%s is withdrawn: %s: %s", holding.name, holding.place, fault)
+                    self.remove(holding)
+                    await self._on_changed(holding, fault)
 
 
 def _faults(holdings: Sequence[Holding]) -> dict[int, str]:

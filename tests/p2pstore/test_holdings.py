@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -186,6 +187,38 @@ async def test_a_refused_read_makes_it_look_at_once(held: Held, root: Path, monk
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
     assert len(held.holdings) == 0
+
+
+async def test_between_looks_nothing_holds_on_to_a_holding(
+    held: Held, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WATCH_SECONDS", 0.01)
+    looked = asyncio.Event()
+    look = held.holdings._look_at_all
+
+    async def look_once() -> None:
+        await look()
+        monkeypatch.setattr(module, "WATCH_SECONDS", 1000.0)
+        looked.set()
+
+    monkeypatch.setattr(held.holdings, "_look_at_all", look_once)
+    holding, manifest = scanned(root)
+    held.holdings.add(holding, manifest)
+    watching = asyncio.create_task(held.holdings.watch())
+    try:
+        await asyncio.wait_for(looked.wait(), 60)
+        kept = weakref.ref(holding)
+        held.holdings.remove(holding)
+        del holding
+
+        async def forgotten() -> None:
+            while kept() is not None:  # noqa: ASYNC110 - the thread that looked lets go of it soon after
+                await asyncio.sleep(0.01)
+
+        await asyncio.wait_for(forgotten(), 60)
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
 
 
 async def test_a_partial_replica_becomes_whole(held: Held, tmp_path: Path) -> None:
