@@ -18,7 +18,7 @@ import asyncio
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import asdict
@@ -35,6 +35,7 @@ from p2pstore.memory_ops import get_into, register_memory
 from p2pstore.metadata.credentials import EtcdCredentials
 from p2pstore.metadata.urls import open_store
 from p2pstore.node import Node, NodeOptions
+from p2pstore.register_many import register_many
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -136,6 +137,21 @@ class P2PStore:
             path = Path(os.path.abspath(source))
             return self._call(node.register(path, name, hash_name=hash, chunk_size=chunk_size, force=force))
         return self._call(register_memory(node, name, source, hash_name=hash, chunk_size=chunk_size, force=force))
+
+    def register_many(
+        self,
+        sources: Mapping[str, str | os.PathLike[str]],
+        *,
+        hash: str = DEFAULT_HASH,  # noqa: A002 - see ``register``
+        chunk_size: int = 0,
+        force: bool = False,
+    ) -> dict[str, Any]:
+        """Serve many files and directories, by name; they share their writes to the metadata store.
+
+        Returns objects, failed, size and seconds; see ``p2pstore.register_many``. Raises ``MetadataUnavailable``.
+        """
+        items = [(Path(os.path.abspath(source)), name) for name, source in sources.items()]
+        return self._call(register_many(self._open(), items, hash_name=hash, chunk_size=chunk_size, force=force))
 
     def get(
         self,

@@ -114,6 +114,17 @@ def test_files_as_the_command_line_does_it(shared: Cluster, store: P2PStore, get
         store.unregister("api/plain")
 
 
+def test_many_files_at_once(shared: Cluster, store: P2PStore, getter: Agent) -> None:
+    sources = {f"many/{i}": make_file(shared.path(f"many-{i}"), 100 + i) for i in range(3)}
+    made = store.register_many({**sources, "many/none": shared.path("none")})
+    assert [one["name"] for one in made["objects"]] == list(sources)
+    assert [one["error"]["type"] for one in made["failed"]] == ["PathNotFound"]
+    assert made["size"] == 303
+    dest = shared.path("many-2-copy")
+    getter.ok("get", "many/2", dest)
+    assert dest.read_bytes() == sources["many/2"].read_bytes()
+
+
 def test_what_does_not_fit(shared: Cluster, store: P2PStore, source: Agent) -> None:
     path = make_file(shared.path("fit"), MIB, seed=32)
     source.ok("register", path, "--name", "fit")
