@@ -214,7 +214,7 @@ class Simulation:
         self._at(self.now + 2 * self._delay(node, source), self._hear, node, source)
 
     def _hear(self, node: _Node, source: _Node) -> None:
-        """A node opens a source's stream: what it has first, and what it claims."""
+        """A node opens a source's stream: it learns what that has, and whether others get from it."""
         if not source.alive or node.planner is None or node.sources.get(source.name) is not source:
             return
         if not source.here:  # it comes a little later
