@@ -4,8 +4,8 @@
 
 It needs no RDMA hardware, no module in this machine's kernel, no KVM and no privilege: QEMU emulates a processor, which
 runs Debian's own kernel with ``rdma_rxe``, and the command finds this machine's whole file tree. What it writes is gone
-afterwards, but for what ``--rw`` names. Its output and its exit status come back; 124 says that it took too long, and
-125 that the guest crashed.
+afterwards, but for what ``--rw`` names. Its output and its exit status come back; 77 says that no guest can be had on
+this machine, 123 that the guest was lost, 124 that it took too long, and 125 that the guest's kernel crashed.
 
 With ``--engine uml`` (or RDMA_VM_ENGINE=uml) it is user-mode Linux instead, whose kernel ``scripts/rdma-build-uml``
 makes once for a machine: the command then starts within a second and runs at full speed, on one processor.
@@ -18,6 +18,8 @@ import argparse
 import contextlib
 import lzma
 import os
+import platform
+import re
 import shlex
 import shutil
 import struct
@@ -28,11 +30,20 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 INIT = Path(__file__).with_name("rdma-guest-init")
-CACHE = Path(os.environ.get("RDMA_VM_CACHE") or "~/.cache/rdma-vm").expanduser()
-KERNEL = "linux-image-6.12-amd64"
-"""The -cloud kernels lack rdma_rxe, and in 6.1 it hangs on long READs now and then."""
+CACHE = Path(
+    os.environ.get("RDMA_VM_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "rdma-vm"
+).expanduser()
+MACHINE = "x86_64"
+"""What the guest's kernel and its emulated processor are for: the command is of this machine's own file tree."""
+
+KERNELS = ("linux-image-6.12-amd64", "linux-image-amd64")
+"""Debian 12's newer kernel, and the kernel of Debian 13, which was not tried. The -cloud ones lack rdma_rxe."""
+
+OLDEST = (6, 12)
+"""In 6.1 rdma_rxe hangs on long READs now and then."""
 
 MODULES = (
     "virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay",
@@ -54,36 +65,65 @@ PASSED_PREFIXES = ("PYTHON", "PYTEST", "PYENV", "RDMA", "MOONCAKE_VERBS")
 """The environment that the command is given."""
 
 END_SECONDS = 5.0
-TOO_LONG, CRASHED = 124, 125
+APT_SECONDS = 900.0
+CANNOT_RUN, LOST, TOO_LONG, CRASHED = 77, 123, 124, 125
+"""Exit statuses of ours; 77 is what test programs that cannot run end with by custom."""
+
+CRASHES = ("Kernel panic", "BUG: ", "Oops: ", "general protection fault")
+"""What a kernel says when it crashes."""
 
 
-def fail(message: str) -> None:
-    sys.exit(f"rdma_vm: {message}")
+def fail(message: str) -> NoReturn:
+    print(f"rdma_vm: {message}", file=sys.stderr)
+    sys.exit(CANNOT_RUN)
 
 
 # The kernel
 
 
+def image_of(depends: str, kernel: str) -> str | None:
+    """The package that ``kernel`` stands for by ``apt-cache depends``; None if there is none, or it is too old."""
+    names = [line.split()[-1] for line in depends.splitlines() if "Depends: linux-image-" in line]
+    name = names[0] if names else kernel
+    version = re.match(r"linux-image-(\d+)\.(\d+)", name)
+    if not depends or version is None or (int(version[1]), int(version[2])) < OLDEST:
+        return None
+    return name
+
+
+def apt(*command: str, cwd: Path | None = None) -> str:
+    """What one of apt's commands prints; where it fails, its complaint is ours."""
+    try:
+        told = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=APT_SECONDS)
+    except FileNotFoundError:
+        fail(f"no {command[0]}: the guest's kernel is a package of Debian's")
+    except subprocess.TimeoutExpired:
+        fail(f"{shlex.join(command)}: no end after {APT_SECONDS:g} s")
+    if told.returncode:
+        fail(f"{shlex.join(command)}: {told.stderr.strip() or told.stdout.strip()}")
+    return told.stdout
+
+
 def kernel_tree() -> Path:
     """The kernel's package, downloaded and unpacked below the cache; nothing is installed."""
+    trees = sorted(CACHE.glob("linux-image-*/boot"))
+    if trees:
+        return trees[-1].parent
     CACHE.mkdir(parents=True, exist_ok=True)
-    known = CACHE / f"{KERNEL}.is"
-    if not known.exists():
-        told = subprocess.run(["apt-cache", "depends", KERNEL], capture_output=True, text=True, check=False).stdout
-        names = [line.split()[-1] for line in told.splitlines() if "Depends: linux-image-" in line]
-        if not told:
-            fail(f"apt-cache knows no {KERNEL}; run apt-get update on a Debian 12 or newer")
-        known.write_text(names[0] if names else KERNEL)
-    package = known.read_text()
+    # A package that apt does not know is an error of apt-cache on some releases, and an empty answer on others.
+    told = {kernel: apt("sh", "-c", f"apt-cache depends {kernel} 2>/dev/null || true") for kernel in KERNELS}
+    package = next((name for kernel, depends in told.items() if (name := image_of(depends, kernel))), None)
+    if package is None:
+        oldest = ".".join(map(str, OLDEST))
+        fail(f"apt knows no kernel from {oldest} on ({' or '.join(KERNELS)}); run apt-get update, on Debian 12 or 13")
     tree = CACHE / package
-    if not (tree / "boot").is_dir():
-        with tempfile.TemporaryDirectory(dir=CACHE) as part:
-            if os.geteuid() == 0:
-                shutil.chown(part, "_apt")  # apt downloads as that user
-            command = ["apt-get", "-q", "download", package]
-            subprocess.run(command, cwd=part, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            subprocess.run(["dpkg-deb", "-x", next(Path(part).glob("*.deb")), f"{part}/x"], check=True)
-            os.replace(f"{part}/x", tree)
+    with tempfile.TemporaryDirectory(dir=CACHE) as directory:
+        part = Path(directory)
+        if os.geteuid() == 0:
+            shutil.chown(part, "_apt")  # apt downloads as that user
+        apt("apt-get", "-q", "download", package, cwd=part)
+        apt("dpkg-deb", "-x", str(next(part.glob("*.deb"))), f"{part}/x")
+        os.replace(part / "x", tree)
     return tree
 
 
@@ -143,7 +183,6 @@ def initramfs(tree: Path) -> bytes:
     busybox = shutil.which("busybox")
     if busybox is None:
         fail("no busybox; apt-get install busybox-static")
-        raise AssertionError
     found = modules(tree)
     directories = ("bin", "dev", "proc", "m", "job", "host", "mem")
     entries = [(name, 0o040755, b"") for name in directories]
@@ -255,16 +294,16 @@ def run(args: argparse.Namespace) -> int:
         with guest(args, work) as process:
             try:
                 process.wait(args.timeout)
-                ended, wrong = f"the guest exited with {process.returncode}", CRASHED
+                ended, wrong = f"the guest exited with {process.returncode}", LOST
             except subprocess.TimeoutExpired:
                 ended, wrong = f"it did not end within {args.timeout:g} s", TOO_LONG
         files = [work / "status", work / "job" / "status"]
         status = "".join(file.read_text() for file in files if file.exists()).strip()
         if not status.isdigit():
             console = work / "console"
-            print(console.read_text(errors="replace") if console.exists() else "", file=sys.stderr)
-            print(f"rdma_vm: {ended}", file=sys.stderr)
-            return wrong
+            said = console.read_text(errors="replace") if console.exists() else ""
+            print(said, f"rdma_vm: {ended}", sep="\n", file=sys.stderr)
+            return CRASHED if any(crash in said for crash in CRASHES) else wrong
     print(f"rdma_vm: {args.engine}, {time.monotonic() - began:.0f} s", file=sys.stderr)
     return int(status)
 
@@ -276,7 +315,10 @@ def main() -> int:
     parser.add_argument("--memory", default="4G")
     parser.add_argument("--timeout", type=float, default=900.0, help="seconds for the whole run")
     parser.add_argument("command", nargs="+", metavar="CMD")
-    return run(parser.parse_args())
+    args = parser.parse_args()
+    if platform.machine() != MACHINE:
+        fail(f"the guest is for {MACHINE}, and this machine is {platform.machine()}")
+    return run(args)
 
 
 if __name__ == "__main__":

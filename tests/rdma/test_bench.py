@@ -1,4 +1,4 @@
-"""``bench transfer --transport rdma`` on real devices: that it measures, not how fast."""
+"""``bench transfer --transport rdma`` on real devices, beside the yardstick in the same run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ import pytest
 
 from engine.bench import Case, Engine, Operation, Plan, run, verbs_loop
 from tests.rdma.conftest import OURS, THEIRS
+
+LEAST = 0.8
+"""What our reads of 1 MiB are to reach of the yardstick's."""
+
+TRIES = 5
+"""A try in which something else had the processor says nothing, and a slow engine is slow in each."""
 
 
 def test_our_engine_against_the_yardstick(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,9 +29,14 @@ def test_our_engine_against_the_yardstick(monkeypatch: pytest.MonkeyPatch) -> No
         device=OURS,
         target_device=THEIRS,
     )
-    ours, tcp = run(plan)
+    for _ in range(TRIES):
+        ours, tcp = run(plan)
+        if ours.ratio is not None and ours.ratio >= LEAST:
+            break
     assert (ours.engine, tcp.engine) == (Engine.OURS, Engine.OURS_TCP)
     assert ours.bytes > 0
     assert tcp.bytes > 0
-    assert (ours.yardstick, ours.ratio is not None) == ("verbs", True)
+    assert ours.yardstick == "verbs"
+    assert ours.ratio is not None
+    assert ours.ratio >= LEAST
     assert ours.to_json()["cpu_seconds_per_gb"] > 0
