@@ -13,9 +13,9 @@ import threading
 import time
 
 from engine.errors import TransportUnavailable
-from engine.transports.rdma.load import NAMES, load_verbs
 from engine.transports.rdma.pinned import Held
-from engine.transports.rdma.verbs import Access
+from engine.transports.rdma.verbs.interface import Access
+from engine.transports.rdma.verbs.load import NAMES, load_verbs
 
 TICK = 0.005
 

@@ -1,7 +1,7 @@
 """The transfer engine in upstream's terms: register memory, open segments, submit batches of reads and writes.
 
-It serves its own segment (``engine.segment_server``), is found through a directory (``engine.metadata``), and moves
-bytes over the lanes to its peers (``engine.lanes``).
+It serves its own segment (``engine.serving.segment_server``), is found through a directory (``engine.metadata``), and
+moves bytes over the lanes to its peers (``engine.transfer.lanes``).
 """
 
 from __future__ import annotations
@@ -18,8 +18,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from engine import sockets
-from engine.batch import (
+from engine.config.settings import EngineSettings
+from engine.errors import MooncakeError, PeerStalled, RemoteProtocolError, TransportUnavailable, UsageError
+from engine.memory.buffers import Buffer, MemoryBuffer
+from engine.memory.registered import File, RegisteredMemory, into_buffer
+from engine.metadata.base import RpcEndpoint
+from engine.metadata.handshake import URL as P2PHANDSHAKE
+from engine.metadata.urls import open_directory
+from engine.net import sockets
+from engine.net.handshake_client import exchange
+from engine.protocol.handshake import Message, MessageType
+from engine.protocol.segment import RDMA, TCP
+from engine.protocol.wire import Opcode
+from engine.serving.segment_server import SegmentServer
+from engine.transfer.batch import (
     MAX_REQUESTS,
     Batch,
     Slice,
@@ -28,24 +40,12 @@ from engine.batch import (
     TransferState,
     TransferStatus,
 )
-from engine.buffers import Buffer, MemoryBuffer
-from engine.errors import MooncakeError, PeerStalled, RemoteProtocolError, TransportUnavailable, UsageError
-from engine.handshake import Message, MessageType
-from engine.handshake_client import exchange
-from engine.lanes import Job, Peer
-from engine.metadata.base import RpcEndpoint
-from engine.metadata.handshake import URL as P2PHANDSHAKE
-from engine.metadata.urls import open_directory
-from engine.registered import File, RegisteredMemory, into_buffer
-from engine.segment import RDMA, TCP
-from engine.segment_handle import Segment
-from engine.segment_server import SegmentServer
-from engine.settings import EngineSettings
-from engine.transports.rdma.carrier import Carriers
+from engine.transfer.lanes import Job, Peer
+from engine.transfer.remote_segment import Segment
 from engine.transports.rdma.nics import Nics
-from engine.transports.rdma.offers import Offers
-from engine.transports.rdma.transport import open_nics
-from engine.wire import Opcode
+from engine.transports.rdma.owner.whole_buffers import Offers
+from engine.transports.rdma.reader.slice_link import Carriers
+from engine.transports.rdma.reader.transport import open_nics
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer as Exporter

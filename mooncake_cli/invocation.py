@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mooncake_cli.output import Output
-    from p2pstore.client import AgentClient
-    from p2pstore.config import Settings
-    from p2pstore.home import Home
+    from p2pstore.agent.client import AgentClient
+    from p2pstore.agent.home import Home
+    from p2pstore.settings.settings import Settings
 
 
 class ReaderGone(Exception):
@@ -46,20 +46,20 @@ class Invocation:
 
     def settings(self, **flags: object) -> Settings:
         """The settings, with the global options and ``flags`` on top. Raises ``BadConfig``."""
-        from p2pstore.config import Settings  # noqa: PLC0415 - see the class
+        from p2pstore.settings.settings import Settings  # noqa: PLC0415 - see the class
 
         given = {"home": self.home, "metadata": self.metadata, **flags}
         return Settings.load(given, config=None if self.config is None else Path(self.config))
 
     def find_home(self, settings: Settings | None = None) -> Home:
         """The home of the agent to talk to."""
-        from p2pstore.home import Home  # noqa: PLC0415 - see the class
+        from p2pstore.agent.home import Home  # noqa: PLC0415 - see the class
 
         return Home.resolve((settings or self.settings()).home)
 
     def client(self) -> AgentClient:
         """A client of the agent that runs; starts none."""
-        from p2pstore.client import AgentClient  # noqa: PLC0415 - see the class
+        from p2pstore.agent.client import AgentClient  # noqa: PLC0415 - see the class
 
         client = AgentClient(self.find_home())
         self._check_metadata(client)
@@ -67,8 +67,8 @@ class Invocation:
 
     def client_of_started(self, settings: Settings) -> AgentClient:
         """A client of the agent, which is started in the background when none runs; a message then says so."""
-        from p2pstore.client import AgentClient  # noqa: PLC0415 - see the class
-        from p2pstore.launch import ensure_agent  # noqa: PLC0415 - see the class
+        from p2pstore.agent.client import AgentClient  # noqa: PLC0415 - see the class
+        from p2pstore.agent.launch import ensure_agent  # noqa: PLC0415 - see the class
 
         home = self.find_home(settings)
         client = AgentClient(home)

@@ -61,9 +61,9 @@ def names_within(seconds: float, prefix: str, home: str | None) -> list[str]:
 
 def _names(prefix: str, home: str | None) -> list[str]:
     from mooncake_cli.text import printable  # noqa: PLC0415 - the time that it takes is in the budget
-    from p2pstore.client import AgentClient  # noqa: PLC0415 - as above
-    from p2pstore.config import Settings  # noqa: PLC0415 - as above
-    from p2pstore.home import Home  # noqa: PLC0415 - as above
+    from p2pstore.agent.client import AgentClient  # noqa: PLC0415 - as above
+    from p2pstore.agent.home import Home  # noqa: PLC0415 - as above
+    from p2pstore.settings.settings import Settings  # noqa: PLC0415 - as above
 
     named = Settings.load({"home": home}).home
     page = AgentClient(Home.resolve(None if named is None else Path(named))).objects(prefix, limit=MAX_NAMES)

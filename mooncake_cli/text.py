@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from datetime import datetime, timezone
 
-from p2pstore.units import format_seconds
+from p2pstore.objects.units import format_seconds
 
 SHORT_DIGEST = 12
 """Hexadecimal digits of a digest that are shown in tables; enough to tell objects apart by eye."""

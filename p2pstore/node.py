@@ -18,14 +18,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from engine import sockets
 from engine._version import __version__
 from engine.errors import MooncakeError
-from engine.rate import RateLimit
-from engine.segment_server import SegmentServer
-from p2pstore.catalog import Catalog, Holding
-from p2pstore.control.peer_client import PeerClient
-from p2pstore.control.peer_server import PeerServer
+from engine.net import sockets
+from engine.net.rate import RateLimit
+from engine.serving.segment_server import SegmentServer
+from p2pstore.cluster.membership import Membership
+from p2pstore.cluster.peer_client import PeerClient
+from p2pstore.cluster.records import NodeRecord, ObjectRecord, ReplicaRecord
+from p2pstore.cluster.registry import Registry, new_object, registered
+from p2pstore.cluster.wrong_bytes import Suspects
 from p2pstore.errors import (
     ListenRefused,
     MetadataRefused,
@@ -36,19 +38,17 @@ from p2pstore.errors import (
     ObjectNotFound,
     PathNotFound,
 )
-from p2pstore.get import Get, GetRequest, GetResult
-from p2pstore.holdings import Holdings
+from p2pstore.holding.catalog import Catalog, Holding
+from p2pstore.holding.holdings import Holdings
+from p2pstore.holding.verify import verify_holding
 from p2pstore.info import describe
-from p2pstore.manifest import Manifest
-from p2pstore.membership import Membership
 from p2pstore.metadata.store import LeaseLost, MetadataStore
-from p2pstore.names import check_node_name, check_object_name
-from p2pstore.pull_work import Emit
-from p2pstore.records import NodeRecord, ObjectRecord, ReplicaRecord
-from p2pstore.registry import Registry, new_object, registered
-from p2pstore.source import hash_tree, scan
-from p2pstore.suspects import Suspects
-from p2pstore.verify import verify_holding
+from p2pstore.objects.manifest import Manifest
+from p2pstore.objects.names import check_node_name, check_object_name
+from p2pstore.objects.source import hash_tree, scan
+from p2pstore.peers.peer_server import PeerServer
+from p2pstore.pull.get import Get, GetRequest, GetResult
+from p2pstore.pull.run import Emit
 
 log = logging.getLogger(__name__)
 
@@ -314,7 +314,7 @@ class Node:
             self.membership.lost()
 
     async def get(self, request: GetRequest, emit: Emit) -> GetResult:
-        """See ``p2pstore.get``."""
+        """See ``p2pstore.pull.get``."""
         self.gets += 1
         try:
             return await Get(self, request, emit).run()

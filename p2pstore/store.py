@@ -25,17 +25,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from p2pstore.agent_options import node_name
-from p2pstore.config import parse_address
+from engine.etcd.credentials import EtcdCredentials
+from p2pstore.agent.options import node_name
 from p2pstore.errors import UsageError
-from p2pstore.get import GetRequest
-from p2pstore.hashing import DEFAULT_HASH
-from p2pstore.memory_objects import Buffers
-from p2pstore.memory_ops import get_into, register_memory
-from p2pstore.metadata.credentials import EtcdCredentials
+from p2pstore.holding.register import register_many
 from p2pstore.metadata.urls import open_store
 from p2pstore.node import Node, NodeOptions
-from p2pstore.register_many import register_many
+from p2pstore.objects.hashing import DEFAULT_HASH
+from p2pstore.objects.memory_objects import Buffers
+from p2pstore.pull.get import GetRequest
+from p2pstore.pull.memory_get import get_into, register_memory
+from p2pstore.settings.settings import parse_address
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -148,7 +148,7 @@ class P2PStore:
     ) -> dict[str, Any]:
         """Serve many files and directories, by name; they share their writes to the metadata store.
 
-        Returns objects, failed, size and seconds; see ``p2pstore.register_many``. Raises ``MetadataUnavailable``.
+        Returns objects, failed, size and seconds; see ``p2pstore.holding.register``. Raises ``MetadataUnavailable``.
         """
         items = [(Path(os.path.abspath(source)), name) for name, source in sources.items()]
         return self._call(register_many(self._open(), items, hash_name=hash, chunk_size=chunk_size, force=force))

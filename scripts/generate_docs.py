@@ -6,10 +6,10 @@ import inspect
 import sys
 from pathlib import Path
 
-from engine import mooncake_json
-from engine.variables import PROGRAM_VARIABLES, VARIABLES
-from p2pstore.config import KEYS, SECRETS
+from engine.config import mooncake_json
+from engine.config.variables import PROGRAM_VARIABLES, VARIABLES
 from p2pstore.errors import MooncakeError, all_errors
+from p2pstore.settings.settings import KEYS, SECRETS
 from scripts.cli_model import Command, walk
 
 DIRECTORY = Path(__file__).resolve().parents[1] / "docs"

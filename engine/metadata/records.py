@@ -12,7 +12,7 @@ from typing import Any
 
 from engine.errors import RemoteProtocolError
 from engine.metadata.base import MAX_VALUE, RpcEndpoint
-from engine.segment import SegmentDescriptor
+from engine.protocol.segment import SegmentDescriptor
 
 ROOT = "mooncake/"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
-from engine import sockets
 from engine.errors import BadConfig, MetadataRefused, MetadataUnavailable, UsageError
 from engine.metadata.base import KeyValueStore
+from engine.net import sockets
 
 DEFAULT_PORT = 6379
 TIMEOUT = 3.0

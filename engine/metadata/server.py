@@ -18,9 +18,9 @@ import logging
 
 from aiohttp import web
 
-from engine import sockets
 from engine.errors import StorageError
 from engine.metadata.kept import MAX_KEY, MAX_VALUE, Full, Records
+from engine.net import sockets
 
 PATH = "/metadata"
 DEFAULT_PORT = 8080

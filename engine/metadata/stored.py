@@ -5,7 +5,7 @@ from __future__ import annotations
 from engine.errors import SegmentNotFound
 from engine.metadata import records
 from engine.metadata.base import KeyValueStore, Resolved, RpcEndpoint, SegmentDirectory
-from engine.segment import SegmentDescriptor
+from engine.protocol.segment import SegmentDescriptor
 
 
 class StoredDirectory(SegmentDirectory):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 
+from engine.config.settings import EngineSettings
 from engine.errors import BadConfig
 from engine.metadata.base import KeyValueStore, SegmentDirectory
 from engine.metadata.handshake import URL as P2P
 from engine.metadata.handshake import HandshakeDirectory
 from engine.metadata.stored import StoredDirectory
-from engine.settings import EngineSettings
 
 ETCD_PORT = 2379
 MAX_ENDPOINTS = 32
@@ -45,7 +45,7 @@ def open_store(url: str, settings: EngineSettings) -> KeyValueStore:
         )
     if scheme in {"etcd", "etcds"}:
         endpoints = etcd_endpoints(rest)
-        from engine.metadata.etcd import EtcdStore  # noqa: PLC0415 - as above
+        from engine.metadata.etcd_values import EtcdStore  # noqa: PLC0415 - as above
 
         return EtcdStore(endpoints, tls=scheme == "etcds", url=url)
     detail = f"{scheme}:// is not understood; say {P2P}, etcd://, redis:// or http://HOST:PORT/metadata"

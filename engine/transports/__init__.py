@@ -12,7 +12,7 @@ from engine.errors import TransportUnavailable
 from engine.transports.base import Channel, PeerAddress, Sink, Transport
 from engine.transports.local import LocalTransport
 from engine.transports.mock import MockTransport
-from engine.transports.rdma.transport import RdmaTransport
+from engine.transports.rdma.reader.transport import RdmaTransport
 from engine.transports.tcp import TcpTransport
 
 __all__ = ["GROUP", "Channel", "PeerAddress", "Sink", "Transport", "transport", "transport_names"]

@@ -42,8 +42,8 @@ class PeerAddress:
     """How to reach one peer's segment.
 
     ``segment`` is upstream's segment name, ``host:rpc_port``; ``data_port`` is its TCP data port. ``host_id`` is the
-    identity of its host and mount namespace (``engine.hostid``), ``local_socket`` the path of its descriptor socket
-    there; both are empty where the peer has none. ``rdma`` are its RDMA devices, as
+    identity of its host and mount namespace (``engine.net.host_id``), ``local_socket`` the path of its descriptor
+    socket there; both are empty where the peer has none. ``rdma`` are its RDMA devices, as
     ``engine.transports.rdma.addresses`` writes them.
     """
 

@@ -10,10 +10,10 @@ import os
 import socket
 from pathlib import Path
 
-from engine import sockets
 from engine.errors import PeerStalled, PeerUnreachable, RangeRefused, RemoteProtocolError, TransportUnavailable
-from engine.hostid import host_id
-from engine.local_socket import MAX_PACKET, MEMORY, Ask, Grant, peer_uid, short_path, unpack_answer
+from engine.net import sockets
+from engine.net.host_id import host_id
+from engine.protocol.local_socket import MAX_PACKET, MEMORY, Ask, Grant, peer_uid, short_path, unpack_answer
 from engine.transports.base import Channel, CloningSink, PeerAddress, Sink, Transport
 from engine.transports.socket_channel import SocketChannel
 

@@ -29,7 +29,7 @@ from engine.errors import (
     RemoteProtocolError,
     UsageError,
 )
-from engine.memory import AddressSpace
+from engine.memory.address_space import AddressSpace
 from engine.transports.base import Channel, PeerAddress, Sink, Transport
 
 _LETTERS = {".": "ok", "x": "wrong", "s": "stall", "r": "refuse", "d": "die", "g": "garbage"}

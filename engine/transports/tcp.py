@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import socket
 
-from engine import sockets, wire
-from engine.connect import Sources, connect
 from engine.errors import PeerUnreachable, RangeRefused
+from engine.net import sockets
+from engine.net.connect import Sources, connect
+from engine.protocol import wire
 from engine.transports.base import Channel, PeerAddress, Sink, Transport
 from engine.transports.socket_channel import SocketChannel
 

@@ -15,7 +15,7 @@ import typer
 from mooncake_cli.invocation import Invocation
 from mooncake_cli.output import Column, Output
 from p2pstore.errors import ListenRefused, StorageError, UsageError
-from p2pstore.units import parse_size
+from p2pstore.objects.units import parse_size
 
 if TYPE_CHECKING:
     from engine.bench import Plan, Row
@@ -283,8 +283,8 @@ def _serve(
     *,
     insecure: bool,
 ) -> None:
-    from engine import sockets  # noqa: PLC0415 - --help must not wait for it
     from engine.bench.targets import Target, host_of  # noqa: PLC0415 - as above
+    from engine.net import sockets  # noqa: PLC0415 - --help must not wait for it
 
     host = host_of(local_hostname)
     if not insecure and not sockets.is_loopback(host):

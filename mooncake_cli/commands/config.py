@@ -26,7 +26,7 @@ def show(
     mooncake.json that MOONCAKE_CONFIG_PATH names. What begins with "engine." comes from Mooncake's own sources alone.
     Of secrets it is only said that they are set.
     """
-    from engine.settings import EngineSettings  # noqa: PLC0415 - no other command needs all of them
+    from engine.config.settings import EngineSettings  # noqa: PLC0415 - no other command needs all of them
 
     invocation: Invocation = ctx.obj
     output = invocation.output

@@ -36,9 +36,9 @@ def doctor(
     moving some bytes within this machine; with PEER, also each way to that node and back. Ends with the status of the
     first check that failed; a warning is no failure.
     """
-    from p2pstore.agent_options import credentials  # noqa: PLC0415 - --help must not wait for it
-    from p2pstore.doctor.checks import exit_code  # noqa: PLC0415 - as above
+    from p2pstore.agent.options import credentials  # noqa: PLC0415 - --help must not wait for it
     from p2pstore.doctor.run import examine  # noqa: PLC0415 - as above
+    from p2pstore.peers.checks import exit_code  # noqa: PLC0415 - as above
 
     invocation: Invocation = ctx.obj
     output = invocation.output

@@ -11,13 +11,13 @@ import typer
 from mooncake_cli.invocation import Invocation
 from mooncake_cli.output import Column, Output
 from mooncake_cli.text import counted, printable, short_digest
-from p2pstore.client import AgentClient
-from p2pstore.config import Settings
+from p2pstore.agent.client import AgentClient
 from p2pstore.errors import AgentNotRunning, UsageError
-from p2pstore.units import format_size
+from p2pstore.objects.units import format_size
+from p2pstore.settings.settings import Settings
 
 if TYPE_CHECKING:
-    from p2pstore.metadata.credentials import EtcdCredentials
+    from engine.etcd.credentials import EtcdCredentials
 
 Entry = dict[str, Any]
 
@@ -123,7 +123,7 @@ def _server(invocation: Invocation) -> tuple[str, EtcdCredentials]:
     """The metadata server to ask, and who we are to it."""
     settings = invocation.settings()
     url = settings.metadata or _url_of_agent(invocation, settings)
-    from p2pstore.metadata.credentials import EtcdCredentials  # noqa: PLC0415 - as above
+    from engine.etcd.credentials import EtcdCredentials  # noqa: PLC0415 - as above
 
     credentials = EtcdCredentials(
         user=settings.etcd_user or "",

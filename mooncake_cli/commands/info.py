@@ -10,8 +10,8 @@ import typer
 from mooncake_cli.invocation import Invocation
 from mooncake_cli.output import Column, Output
 from mooncake_cli.text import age, counted, printable
-from p2pstore.names import check_object_name
-from p2pstore.units import format_size
+from p2pstore.objects.names import check_object_name
+from p2pstore.objects.units import format_size
 
 EXAMPLES = {"info": ("mooncake info models/llama-3", "mooncake info models/llama-3 --json | jq .replicas")}
 

@@ -9,7 +9,7 @@ import typer
 from mooncake_cli.invocation import Invocation
 from mooncake_cli.output import Column
 from mooncake_cli.text import age, printable
-from p2pstore.units import format_size
+from p2pstore.objects.units import format_size
 
 EXAMPLES = {
     "list_objects": (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engine import sockets
+from engine.net import sockets
 from mooncake_cli.invocation import Invocation
 from p2pstore.errors import ListenRefused, UsageError
 

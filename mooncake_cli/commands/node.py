@@ -11,10 +11,10 @@ import typer
 from mooncake_cli.invocation import Invocation
 from mooncake_cli.logfile import follow_log, last_lines
 from mooncake_cli.text import counted, printable
-from p2pstore.client import AgentClient
+from p2pstore.agent.client import AgentClient
+from p2pstore.agent.launch import ensure_agent, left_behind, stop_agent
 from p2pstore.errors import AgentNotRunning, AgentRunning, PathNotFound, UsageError
-from p2pstore.launch import ensure_agent, left_behind, stop_agent
-from p2pstore.units import format_seconds, format_size, parse_rate
+from p2pstore.objects.units import format_seconds, format_size, parse_rate
 
 if TYPE_CHECKING:
     from mooncake_cli.output import Output
@@ -71,7 +71,7 @@ def run(
         upload_limit=upload_limit,
         download_limit=download_limit,
     )
-    from p2pstore.agent import run as run_agent  # noqa: PLC0415 - it brings the whole agent along
+    from p2pstore.agent.agent import run as run_agent  # noqa: PLC0415 - it brings the whole agent along
 
     raise typer.Exit(run_agent(invocation.find_home(settings), settings, verbose=invocation.verbose))
 

@@ -11,10 +11,10 @@ import typer
 from mooncake_cli.calls import follow
 from mooncake_cli.invocation import Invocation
 from mooncake_cli.text import counted, printable, short_digest
-from p2pstore.config import Settings
 from p2pstore.errors import BadName, PartialResult, PathNotFound, StorageError, UsageError, from_wire
-from p2pstore.names import check_object_name
-from p2pstore.units import format_seconds, format_size
+from p2pstore.objects.names import check_object_name
+from p2pstore.objects.units import format_seconds, format_size
+from p2pstore.settings.settings import Settings
 
 SHOWN_FAILURES = 10
 """Of what could not be registered, so many are shown to people; ``--json`` lists all."""

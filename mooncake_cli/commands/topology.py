@@ -43,7 +43,7 @@ def topology(
     And the priority matrix: which RDMA devices serve the memory of each NUMA node and GPU, nearest first, in
     upstream's format. It is computed, or read from --nic-priority-matrix or the file that MC_CUSTOM_TOPO_JSON names.
     """
-    from engine.settings import EngineSettings  # noqa: PLC0415 - most commands need none
+    from engine.config.settings import EngineSettings  # noqa: PLC0415 - most commands need none
     from engine.topology import (  # noqa: PLC0415 - as above
         discover,
         matrix_json,

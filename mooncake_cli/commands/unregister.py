@@ -8,7 +8,7 @@ import typer
 
 from mooncake_cli.invocation import Invocation
 from mooncake_cli.text import printable
-from p2pstore.names import check_object_name
+from p2pstore.objects.names import check_object_name
 
 EXAMPLES = {"unregister": ("mooncake unregister models/llama-3",)}
 

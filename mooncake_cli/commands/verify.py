@@ -12,7 +12,7 @@ from mooncake_cli.invocation import Invocation
 from mooncake_cli.output import Column
 from mooncake_cli.text import counted, printable
 from p2pstore.errors import IntegrityError
-from p2pstore.units import format_seconds, format_size
+from p2pstore.objects.units import format_seconds, format_size
 
 EXAMPLES = {"verify": ("mooncake verify models/llama-3", "mooncake verify /data/llama-3")}
 

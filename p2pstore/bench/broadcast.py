@@ -18,11 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from p2pstore.agent.client import result_of
 from p2pstore.bench.bound import bound
 from p2pstore.bench.memory import Reserve, directory_in_memory
 from p2pstore.bench.places import Limited, Loopback, Places
 from p2pstore.bench.processes import BenchAgent, Etcd, Process, end
-from p2pstore.client import result_of
 from p2pstore.errors import AgentNotRunning, AgentUnreachable, MooncakeError, UsageError
 
 NAME = "broadcast"

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from p2pstore.agent.client import AgentClient
+from p2pstore.agent.embedded_etcd import find_etcd
+from p2pstore.agent.home import Home
 from p2pstore.bench.places import Places
-from p2pstore.client import AgentClient
 from p2pstore.errors import AgentNotRunning, AgentStartFailed, AgentUnreachable, MetadataUnavailable
-from p2pstore.home import Home
-from p2pstore.metadata.embedded import find_etcd
 
 START_SECONDS = 30.0
 """For a process to answer."""

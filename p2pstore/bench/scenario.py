@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine.uploads import SLOTS
+from engine.serving.upload_slots import SLOTS
 from p2pstore.bench.bound import bound, percentile
 
 

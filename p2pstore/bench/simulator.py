@@ -16,13 +16,13 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from engine.uploads import UploadQueue
+from engine.serving.upload_slots import UploadQueue
 from p2pstore.bench.links import Flow, Link, Links
 from p2pstore.bench.scenario import Outcome, Sample, Scenario
-from p2pstore.bitmap import Bitmap
-from p2pstore.offers import Offers
-from p2pstore.planner import Planner
-from p2pstore.planner_events import (
+from p2pstore.holding.replica import GATHER_SECONDS, MAX_LISTENERS
+from p2pstore.objects.bitmap import Bitmap
+from p2pstore.swarm.dealing import Offers
+from p2pstore.swarm.events import (
     Action,
     Ask,
     Cancel,
@@ -38,7 +38,7 @@ from p2pstore.planner_events import (
     PeerShared,
     Tick,
 )
-from p2pstore.replica import GATHER_SECONDS, MAX_LISTENERS
+from p2pstore.swarm.planner import Planner
 
 TICK_SECONDS = 0.2
 """How often a planner is told the time, or ``TICKS`` times in S/B, whichever is rarer."""

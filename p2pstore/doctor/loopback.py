@@ -9,10 +9,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from engine.memory import FilesBuffer, FileSpan
-from engine.segment_server import IntoMemory, SegmentServer
-from p2pstore.doctor.checks import Check, failed, ok, warning
+from engine.memory.address_space import FilesBuffer, FileSpan
+from engine.serving.segment_server import IntoMemory, SegmentServer
 from p2pstore.errors import MooncakeError, TransportUnavailable
+from p2pstore.peers.checks import Check, failed, ok, warning
 
 SIZE = 4 << 20
 """Bytes that move."""

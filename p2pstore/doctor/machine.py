@@ -8,15 +8,15 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from engine import sockets
-from engine.settings import EngineSettings
-from engine.transports.rdma.load import load_verbs
+from engine.config.settings import EngineSettings
+from engine.net import sockets
 from engine.transports.rdma.nics import DeviceReport, inspect
-from engine.transports.rdma.verbs import Gid
-from p2pstore.config import parse_address
-from p2pstore.doctor.checks import Check, failed, ok, warning
+from engine.transports.rdma.verbs.interface import Gid
+from engine.transports.rdma.verbs.load import load_verbs
 from p2pstore.errors import MooncakeError
 from p2pstore.node import DEFAULT_PORT
+from p2pstore.peers.checks import Check, failed, ok, warning
+from p2pstore.settings.settings import parse_address
 
 FEW_FILES = 1024
 """Open files below which a node with many peers may run out."""

@@ -11,12 +11,12 @@ import time
 from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
 
-from engine import sockets
-from p2pstore import records
-from p2pstore.doctor.checks import Check, failed, ok, warning
+from engine.etcd.credentials import EtcdCredentials
+from engine.net import sockets
+from p2pstore.cluster import records
 from p2pstore.errors import MetadataRefused, MetadataUnavailable, MooncakeError
-from p2pstore.metadata.credentials import EtcdCredentials
 from p2pstore.metadata.urls import open_store, parse_url
+from p2pstore.peers.checks import Check, failed, ok, warning
 
 ANSWER_SECONDS = 5.0
 """For an endpoint to say its version."""

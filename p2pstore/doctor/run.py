@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from p2pstore.client import AgentClient
-from p2pstore.config import Settings
-from p2pstore.doctor.checks import Check, check_of, failed, ok, warning
+from engine.etcd.credentials import EtcdCredentials
+from p2pstore.agent.client import AgentClient
+from p2pstore.agent.home import Home
 from p2pstore.doctor.loopback import check_transports
 from p2pstore.doctor.machine import (
     check_clock,
@@ -19,8 +19,8 @@ from p2pstore.doctor.machine import (
 )
 from p2pstore.doctor.metadata import check_metadata
 from p2pstore.errors import AgentNotRunning, MooncakeError
-from p2pstore.home import Home
-from p2pstore.metadata.credentials import EtcdCredentials
+from p2pstore.peers.checks import Check, check_of, failed, ok, warning
+from p2pstore.settings.settings import Settings
 
 
 def examine(home: Home, settings: Settings, credentials: EtcdCredentials, peer: str | None) -> Iterator[Check]:

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from engine.etcd.credentials import EtcdCredentials
 from p2pstore.inspect import ours, probing, upstream
 from p2pstore.inspect.reader import DEFAULT_PREFIXES, Reading, judge, read
 from p2pstore.inspect.staleness import State, Verdict
 from p2pstore.inspect.values import printable
-from p2pstore.metadata.credentials import EtcdCredentials
 from p2pstore.metadata.store import MAX_OPERATIONS, Condition, Delete, MetadataStore
 from p2pstore.metadata.urls import open_store
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from p2pstore.cluster.records import PREFIX
 from p2pstore.inspect.values import Malformed, count, parse_object, printable, scalars, text
-from p2pstore.records import PREFIX
 
 FAMILIES = {"nodes": "node", "objects": "object", "replicas": "replica"}
 

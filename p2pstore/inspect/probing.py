@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from engine.errors import PeerStalled, PeerUnreachable, RemoteError
-from engine.handshake import Message, MessageType
-from engine.handshake_client import exchange
-from engine.sockets import is_loopback
+from engine.net.handshake_client import exchange
+from engine.net.sockets import is_loopback
+from engine.protocol.handshake import Message, MessageType
 from p2pstore.errors import BadConfig
 from p2pstore.inspect.staleness import Answer, Endpoint
 from p2pstore.metadata.urls import parse_url

@@ -7,14 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from engine.etcd.credentials import EtcdCredentials
+from p2pstore.cluster.records import REPLICAS, replicas_prefix
 from p2pstore.inspect import ours, probing, upstream
 from p2pstore.inspect.staleness import Answer, Deployment, Endpoint, Verdict
 from p2pstore.inspect.tree import Tree, entry_of
 from p2pstore.inspect.values import Malformed, preview
-from p2pstore.metadata.credentials import EtcdCredentials
 from p2pstore.metadata.store import KeyValue, MetadataStore
 from p2pstore.metadata.urls import open_store
-from p2pstore.records import REPLICAS, replicas_prefix
 
 DEFAULT_PREFIXES = ("mooncake/", "mooncake-store/", "/oplog/")
 """Where Mooncake's deployments keep their keys."""

@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from enum import Enum
 
 from engine.errors import UsageError
-from engine.sockets import split
-from p2pstore import records
+from engine.net.sockets import split
+from p2pstore.cluster import records
+from p2pstore.cluster.records import ObjectRecord
 from p2pstore.inspect import ours, upstream
 from p2pstore.inspect.values import Malformed, items, parse_object, printable
 from p2pstore.metadata.store import MAX_OPERATIONS, Absent, AbsentPrefix, Condition, KeyValue, Unchanged
-from p2pstore.records import ObjectRecord
 
 MAX_EVIDENCE = MAX_OPERATIONS - 1
 """Conditions about other keys in one transaction; a checkpoint in more segments than that is not judged."""

@@ -20,8 +20,8 @@ from engine.etcd.client import (
     EtcdClient,
     EtcdFault,
 )
+from engine.etcd.credentials import EtcdCredentials
 from engine.etcd.faults import Fault
-from p2pstore.metadata.credentials import EtcdCredentials
 from p2pstore.metadata.etcd_convert import from_message, range_request, to_compare, to_operation
 from p2pstore.metadata.etcd_watch import watch_prefix
 from p2pstore.metadata.rules import check_reads, check_transaction, encode_key

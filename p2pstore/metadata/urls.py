@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from engine.etcd.credentials import EtcdCredentials
 from p2pstore.errors import BadConfig
-from p2pstore.metadata.credentials import EtcdCredentials
 from p2pstore.metadata.store import MetadataStore
 
 DEFAULT_PORT = 2379

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from p2pstore.home import Home
+from p2pstore.agent.home import Home
 from tests.cli.fake_agent import FakeAgent
 
 ROOT = Path(__file__).resolve().parents[2]

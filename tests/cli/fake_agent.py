@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from p2pstore.agent.home import Home, socket_address
 from p2pstore.errors import MooncakeError, to_wire
-from p2pstore.home import Home, socket_address
 
 MIB = 1 << 20
 DIGEST = "3f786850e387550fdab836ed7e6dc881de23001b3f786850e387550fdab836ed"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mooncake_cli.names import BUDGET, BUDGET_VARIABLE, names_within
-from p2pstore.home import Home
+from p2pstore.agent.home import Home
 from scripts.generate_completions import DIRECTORY, scripts
 from tests.cli.fake_agent import OBJECT, FakeAgent
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from engine.variables import PROGRAM_VARIABLES, VARIABLES
-from p2pstore.config import KEYS
+from engine.config.variables import PROGRAM_VARIABLES, VARIABLES
+from p2pstore.settings.settings import KEYS
 from scripts.cli_model import walk
 from scripts.generate_docs import DIRECTORY, STATUSES, documents, own_errors
 

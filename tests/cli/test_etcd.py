@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from p2pstore.agent.embedded_etcd import EmbeddedEtcd, find_etcd
 from p2pstore.errors import MetadataUnavailable
-from p2pstore.metadata.embedded import EmbeddedEtcd, find_etcd
 from p2pstore.metadata.store import Put
 from p2pstore.metadata.urls import open_store
 from tests.cli.conftest import Mooncake

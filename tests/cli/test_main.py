@@ -27,7 +27,7 @@ HEAVY = (
     "xxhash",
     "ssl",
     "http.client",
-    "p2pstore.client",
+    "p2pstore.agent.client",
     "platformdirs",
 )
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from p2pstore.client import AgentClient
+from p2pstore.agent.client import AgentClient
+from p2pstore.agent.home import Home
 from p2pstore.errors import AgentNotRunning
-from p2pstore.home import Home
 from tests.cli.conftest import Mooncake
 from tests.cli.fake_agent import FakeAgent, status_answer
 

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from p2pstore.metadata.embedded import find_etcd
+from p2pstore.agent.embedded_etcd import find_etcd
 
 ROOT = Path(__file__).resolve().parents[2]
 

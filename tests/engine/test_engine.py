@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine import tcp_server, wire
+from engine.config.settings import EngineSettings
 from engine.engine import (
     Batch,
     File,
@@ -35,9 +35,10 @@ from engine.errors import (
     TransportUnavailable,
     UsageError,
 )
-from engine.handshake_server import HandshakeServer
-from engine.segment import SegmentDescriptor
-from engine.settings import EngineSettings
+from engine.protocol import wire
+from engine.protocol.segment import SegmentDescriptor
+from engine.serving import tcp_server
+from engine.serving.handshake_server import HandshakeServer
 
 READ, WRITE = Opcode.READ, Opcode.WRITE
 SMALL_SLICES = EngineSettings(slice_size=4096, retries=3, stall_timeout=5.0)

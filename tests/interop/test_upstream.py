@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from engine.errors import RangeRefused
-from engine.memory import FilesBuffer, FileSpan, FileStamp, MemoryBuffer
-from engine.segment_server import SegmentServer, fetch_descriptor
-from engine.sockets import split
+from engine.memory.address_space import FilesBuffer, FileSpan, FileStamp, MemoryBuffer
+from engine.net.sockets import split
+from engine.serving.segment_server import SegmentServer, fetch_descriptor
 from engine.transports.base import PeerAddress
 
 HERE = Path(__file__).parent

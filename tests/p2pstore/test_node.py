@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from p2pstore import records
-from p2pstore.destination import FileDestination
+from p2pstore.cluster import records
 from p2pstore.errors import (
     BadName,
     DestinationBusy,
@@ -29,12 +28,13 @@ from p2pstore.errors import (
     TransportUnavailable,
     UsageError,
 )
-from p2pstore.get import GetRequest, GetResult
-from p2pstore.journal import Journal
-from p2pstore.memory_ops import get_into, register_memory
 from p2pstore.metadata.memory import MemoryServer, MemoryStore
 from p2pstore.metadata.store import Put
 from p2pstore.node import Node, NodeOptions
+from p2pstore.pull.file_destination import FileDestination
+from p2pstore.pull.get import GetRequest, GetResult
+from p2pstore.pull.journal import Journal
+from p2pstore.pull.memory_get import get_into, register_memory
 from tests.p2pstore.samples import MIB, content, read_tree, write_tree
 
 FILES = {"config.json": b"{}", "model 1/é": content(3 * MIB + 1), "empty": b"", "z": content(MIB, 3)}

@@ -7,8 +7,8 @@ import sys
 import time
 from dataclasses import asdict
 
-from engine.buffers import FilesBuffer, FileSpan
-from engine.segment_server import SegmentServer
+from engine.memory.buffers import FilesBuffer, FileSpan
+from engine.serving.segment_server import SegmentServer
 
 
 def main(path: str, size: str, device: str) -> None:

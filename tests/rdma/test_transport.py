@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from engine.buffers import FilesBuffer, FileSpan, MemoryBuffer
+from engine.config.settings import EngineSettings
 from engine.errors import PeerUnreachable, RangeRefused
-from engine.segment_server import IntoMemory, SegmentServer
-from engine.settings import EngineSettings
+from engine.memory.buffers import FilesBuffer, FileSpan, MemoryBuffer
+from engine.serving.segment_server import IntoMemory, SegmentServer
 from engine.transports.base import PeerAddress
-from engine.transports.rdma.transport import RdmaTransport, open_nics
+from engine.transports.rdma.reader.transport import RdmaTransport, open_nics
 from tests.p2pstore.samples import MIB, content
 from tests.rdma.conftest import OURS, THEIRS, descriptors, resources
 

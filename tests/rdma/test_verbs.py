@@ -10,12 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from engine.config.settings import EngineSettings
 from engine.errors import TransportUnavailable, VerbsFailed
-from engine.settings import EngineSettings
-from engine.transports.rdma.load import load_verbs
 from engine.transports.rdma.nics import inspect
 from engine.transports.rdma.pinned import Held, MappedFile
-from engine.transports.rdma.verbs import (
+from engine.transports.rdma.verbs.interface import (
     Access,
     Completion,
     CompletionQueue,
@@ -29,6 +28,7 @@ from engine.transports.rdma.verbs import (
     WorkRequest,
     meaning,
 )
+from engine.transports.rdma.verbs.load import load_verbs
 
 SIZE = 1 << 20
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from engine.transports.rdma.verbs import Link
+from engine.transports.rdma.verbs.interface import Link
 
 MAX_DEVICES = 64
 """Devices of one peer that are read; more are passed over."""

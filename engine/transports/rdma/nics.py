@@ -15,10 +15,10 @@ from engine.errors import MooncakeError, TransportUnavailable
 from engine.topology.matrix import Devices, Matrix, priority_matrix, read_matrix
 from engine.topology.sysfs import discover
 from engine.transports.rdma.addresses import RdmaAddress, to_text
-from engine.transports.rdma.verbs import ACTIVE, Context, Gid, GidType, Limits, Link, PortInfo, Verbs
+from engine.transports.rdma.verbs.interface import ACTIVE, Context, Gid, GidType, Limits, Link, PortInfo, Verbs
 
 if TYPE_CHECKING:
-    from engine.settings import EngineSettings
+    from engine.config.settings import EngineSettings
     from engine.topology.model import Topology
 
 log = logging.getLogger(__name__)

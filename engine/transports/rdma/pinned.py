@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from engine.errors import StorageError
-from engine.transports.rdma.verbs import Access, Region
+from engine.transports.rdma.verbs.interface import Access, Region
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer as Exporter

@@ -9,7 +9,7 @@ from engine.bench.cases import Case, Operation
 from engine.bench.initiators import EngineInitiator, Move, OurInitiator, SocketInitiator, in_threads
 from engine.bench.targets import Target, TargetAddress
 from engine.errors import BytesDiffer, PeerUnreachable, RangeRefused
-from engine.wire import Opcode
+from engine.protocol.wire import Opcode
 
 LENGTH = 1 << 20
 

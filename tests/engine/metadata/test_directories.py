@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.config.settings import EngineSettings
 from engine.engine import TransferEngine
 from engine.errors import BadConfig, MetadataRefused, MetadataUnavailable, RemoteProtocolError, SegmentNotFound
 from engine.metadata import records
@@ -21,7 +22,6 @@ from engine.metadata.base import KeyValueStore
 from engine.metadata.kept import Records
 from engine.metadata.server import MetadataServer
 from engine.metadata.urls import etcd_endpoints, open_store
-from engine.settings import EngineSettings
 from tests.p2pstore.metadata.servers import EtcdServer, any_binary, free_port
 
 PLAIN = EngineSettings()

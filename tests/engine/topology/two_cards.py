@@ -11,8 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-from engine.memory import MemoryBuffer
-from engine.segment_server import IntoMemory, SegmentServer
+from engine.memory.address_space import MemoryBuffer
+from engine.serving.segment_server import IntoMemory, SegmentServer
 from engine.topology import discover, source_addresses
 from engine.transports.base import PeerAddress
 from engine.transports.tcp import TcpTransport

@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine import local_server, local_socket
 from engine.errors import (
     PeerStalled,
     PeerUnreachable,
@@ -23,11 +22,13 @@ from engine.errors import (
     TransportUnavailable,
     UsageError,
 )
-from engine.hostid import host_id
-from engine.local_server import LocalServer
-from engine.local_socket import Ask, Grant, short_path, unpack_answer
-from engine.memory import AddressSpace, FilesBuffer, FileSpan, FileStamp, MemoryBuffer
-from engine.sockets import set_timeouts
+from engine.memory.address_space import AddressSpace, FilesBuffer, FileSpan, FileStamp, MemoryBuffer
+from engine.net.host_id import host_id
+from engine.net.sockets import set_timeouts
+from engine.protocol import local_socket
+from engine.protocol.local_socket import Ask, Grant, short_path, unpack_answer
+from engine.serving import descriptor_server as local_server
+from engine.serving.descriptor_server import LocalServer
 from engine.transports import local
 from engine.transports.base import Channel, PeerAddress
 from engine.transports.local import LocalTransport

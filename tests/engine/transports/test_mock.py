@@ -14,8 +14,8 @@ from engine.errors import (
     RemoteProtocolError,
     UsageError,
 )
-from engine.memory import AddressSpace, MemoryBuffer
-from engine.segment_server import IntoMemory
+from engine.memory.address_space import AddressSpace, MemoryBuffer
+from engine.serving.segment_server import IntoMemory
 from engine.transports.base import PeerAddress
 from engine.transports.mock import MockTransport
 

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from engine import wire
 from engine.errors import PeerStalled, PeerUnreachable, RangeRefused, RemoteProtocolError, UsageError
-from engine.memory import AddressSpace, MemoryBuffer
-from engine.segment_server import IntoMemory
-from engine.tcp_server import TcpServer
+from engine.memory.address_space import AddressSpace, MemoryBuffer
+from engine.protocol import wire
+from engine.serving.segment_server import IntoMemory
+from engine.serving.tcp_server import TcpServer
 from engine.transports.base import Channel, PeerAddress
 from engine.transports.tcp import MAX_IN_FLIGHT, TcpTransport
 

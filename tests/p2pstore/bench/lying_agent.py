@@ -5,8 +5,8 @@ from __future__ import annotations
 import socket
 import sys
 
-from engine.buffers import FilesBuffer
-from p2pstore.agent import main
+from engine.memory.buffers import FilesBuffer
+from p2pstore.agent.agent import main
 
 PIECE = 1 << 16
 

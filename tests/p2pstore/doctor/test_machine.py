@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine.transports.rdma.nics import DeviceReport
-from engine.transports.rdma.verbs import Gid, GidType, Link, PortInfo
+from engine.transports.rdma.verbs.interface import Gid, GidType, Link, PortInfo
 from p2pstore.doctor.loopback import check_transports
 from p2pstore.doctor.machine import check_clock, check_devices, check_limits, check_ports, check_verbs
 

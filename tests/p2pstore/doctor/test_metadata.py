@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from p2pstore.doctor.checks import exit_code
+from engine.etcd.credentials import EtcdCredentials
+from p2pstore.agent.embedded_etcd import EmbeddedEtcd
 from p2pstore.doctor.metadata import check_metadata, clock
-from p2pstore.metadata.credentials import EtcdCredentials
-from p2pstore.metadata.embedded import EmbeddedEtcd
+from p2pstore.peers.checks import exit_code
 
 
 @contextlib.contextmanager

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from engine.handshake_server import HandshakeServer
-from engine.segment import SegmentDescriptor
+from engine.protocol.segment import SegmentDescriptor
+from engine.serving.handshake_server import HandshakeServer
 from p2pstore.inspect import collect, collect_url, inspect, probing, reader
 from p2pstore.inspect.staleness import Answer
 from p2pstore.metadata.etcd import EtcdStore

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from p2pstore.cluster.records import PREFIX
 from p2pstore.inspect import ours
 from p2pstore.inspect.values import Malformed
-from p2pstore.records import PREFIX
 
 DIGEST = "a" * 64
 NODE = {

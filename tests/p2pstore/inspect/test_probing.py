@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from engine.handshake_server import HandshakeServer
-from engine.segment import SegmentDescriptor
+from engine.protocol.segment import SegmentDescriptor
+from engine.serving.handshake_server import HandshakeServer
 from p2pstore.inspect.probing import ask, on_loopback, probe
 from p2pstore.inspect.staleness import Answer, Endpoint
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from p2pstore.metadata.embedded import distro_binary
+from p2pstore.agent.embedded_etcd import distro_binary
 
 START_TIMEOUT = 30.0
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import trustme
 
+from engine.etcd.credentials import EtcdCredentials
 from p2pstore.errors import BadConfig, MetadataRefused, MetadataUnavailable
-from p2pstore.metadata.credentials import EtcdCredentials
 from p2pstore.metadata.etcd import EtcdStore
 from p2pstore.metadata.store import Put, Snapshot
 from p2pstore.metadata.urls import open_store

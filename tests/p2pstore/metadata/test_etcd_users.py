@@ -7,8 +7,8 @@ from contextlib import aclosing
 
 import pytest
 
+from engine.etcd.credentials import EtcdCredentials
 from p2pstore.errors import MetadataRefused
-from p2pstore.metadata.credentials import EtcdCredentials
 from p2pstore.metadata.etcd import EtcdStore
 from p2pstore.metadata.store import Absent, Changed, Delete, Put, Removed, Snapshot
 from tests.p2pstore.metadata.servers import EtcdServer, etcdctl

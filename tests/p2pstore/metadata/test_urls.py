@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.etcd.credentials import EtcdCredentials
 from p2pstore.errors import BadConfig
-from p2pstore.metadata.credentials import EtcdCredentials
 from p2pstore.metadata.etcd import EtcdStore
 from p2pstore.metadata.memory import MemoryStore
 from p2pstore.metadata.urls import MAX_ENDPOINTS, open_store, parse_url

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from engine.segment_server import SegmentServer
-from engine.settings import EngineSettings
+from engine.config.settings import EngineSettings
+from engine.serving.segment_server import SegmentServer
 from engine.topology.model import Topology
-from engine.transports.rdma.fake import Fabric, FakeDevice, FakeVerbs
 from engine.transports.rdma.nics import Nics
-from engine.transports.rdma.transport import RdmaTransport
+from engine.transports.rdma.reader.transport import RdmaTransport
+from engine.transports.rdma.verbs.fake_verbs import Fabric, FakeDevice, FakeVerbs
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from engine.transports.rdma.addresses import (
     to_text,
     why_apart,
 )
-from engine.transports.rdma.fake import mapped_gid
-from engine.transports.rdma.verbs import Link
+from engine.transports.rdma.verbs.fake_verbs import mapped_gid
+from engine.transports.rdma.verbs.interface import Link
 
 
 def roce(name: str, address: str, prefix: int = 96 + 24) -> RdmaAddress:

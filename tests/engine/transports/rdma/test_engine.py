@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from engine.config.settings import EngineSettings
 from engine.engine import File, Opcode, TransferEngine, TransferRequest, TransferState
 from engine.errors import RangeRefused, TransferFailed, TransportUnavailable, UsageError
-from engine.settings import EngineSettings
-from engine.transports.rdma.fake import Fabric, FakeDevice
 from engine.transports.rdma.nics import Nics
+from engine.transports.rdma.verbs.fake_verbs import Fabric, FakeDevice
 
 MIB = 1 << 20
 

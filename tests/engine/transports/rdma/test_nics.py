@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from engine.config.settings import EngineSettings
 from engine.errors import TransportUnavailable
-from engine.settings import EngineSettings
 from engine.topology.matrix import Devices
 from engine.topology.model import Address, Nic, NumaNode, RdmaDevice, RdmaPort, Topology
-from engine.transports.rdma.fake import Fabric, FakeDevice, FakeVerbs, mapped_gid
 from engine.transports.rdma.nics import Nics, choose_gid, inspect, no_device, preferences, wanted_devices
-from engine.transports.rdma.verbs import Gid, GidType, Link
+from engine.transports.rdma.verbs.fake_verbs import Fabric, FakeDevice, FakeVerbs, mapped_gid
+from engine.transports.rdma.verbs.interface import Gid, GidType, Link
 
 LOCAL = Gid(0, b"\xfe\x80" + bytes(14), GidType.ROCE_V1)
 LOCAL_V2 = Gid(1, b"\xfe\x80" + bytes(14), GidType.ROCE_V2)

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from engine.errors import RemoteProtocolError
-from engine.transports.rdma.fake import mapped_gid
 from engine.transports.rdma.setup import Ask, Extent, Setup, granted, read_grant, refused
+from engine.transports.rdma.verbs.fake_verbs import mapped_gid
 
 UPSTREAMS = {
     "protocol": "", "payload": "", "local_nic_path": "10.0.0.1:12345@mlx5_0", "local_lid": 0,

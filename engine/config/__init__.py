@@ -1,0 +1,1 @@
+"""What Mooncake's variables and mooncake.json say, in layers."""

@@ -1,0 +1,1 @@
+"""What may be read and written by others: buffers, under addresses of their own."""

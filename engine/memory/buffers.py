@@ -1,0 +1,253 @@
+"""What can be registered: memory that this process holds, and files (many of them as one buffer)."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from abc import ABC, abstractmethod
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
+
+from engine.errors import MooncakeError, SourceChanged, StorageError, UsageError
+from engine.memory.open_files import DescriptorCache, FileStamp, OpenFile
+
+if TYPE_CHECKING:
+    import socket
+
+    from typing_extensions import Buffer as Exporter
+
+MAX_SENDFILE = 1 << 30
+"""Bytes asked of one ``sendfile``; the kernel's own limit is 2 GiB less a page."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileSpan:
+    """``size`` bytes of the file at ``path``, from its start. Without a stamp, changes go unnoticed."""
+
+    path: str
+    size: int
+    stamp: FileStamp | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FileRun:
+    """``length`` bytes at ``offset`` of an open file. The receiver owns ``fd`` and closes it."""
+
+    fd: int
+    offset: int
+    length: int
+
+
+class Buffer(ABC):
+    """``length`` bytes that peers may read, and write only where ``writable`` is true. All methods are thread-safe."""
+
+    name: str
+    length: int
+    writable: bool = False
+    settled: bool = True
+    """Whether what peers may read lies where it will stay: false while a replica is still being written."""
+
+    def ready(self, offset: int, length: int) -> bool:  # noqa: ARG002 - memory is always ready
+        """Whether the range, which lies inside the buffer, may be served now."""
+        return True
+
+    @abstractmethod
+    def send(self, sock: socket.socket, offset: int, length: int) -> int:
+        """Write the range, or its beginning, to a socket; how many bytes that were, at least 1.
+
+        Raises ``OSError`` for the socket (``BlockingIOError`` when it took nothing within its send timeout),
+        ``SourceChanged`` or ``StorageError`` for a file.
+        """
+
+    @abstractmethod
+    def read_into(self, offset: int, view: memoryview) -> None:
+        """Fill ``view`` with the bytes at ``offset``. Raises ``SourceChanged`` or ``StorageError``."""
+
+    def file_run(self, offset: int, length: int) -> FileRun | None:  # noqa: ARG002 - memory has no file
+        """The first part of the range that lies in one file, for a peer on this host; None where there is no file.
+
+        Raises ``SourceChanged`` or ``StorageError``.
+        """
+        return None
+
+    def view(self, offset: int, length: int) -> memoryview | None:  # noqa: ARG002 - files have none
+        """The range as memory, read-only where that memory is; None for a file. The caller releases it."""
+        return None
+
+    def memory_run(self, offset: int, length: int) -> memoryview | None:
+        """The first part of the range that is one piece of memory; None for a file. The caller releases it."""
+        return self.view(offset, length)
+
+    def write_from(self, offset: int, view: memoryview) -> None:  # noqa: ARG002 - most are memory or read-only
+        """Store ``view`` at ``offset`` of a writable buffer that is no memory. Raises ``StorageError``."""
+        raise UsageError(detail=f"buffer {self.name!r} is read-only")
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of memory or files; twice is harmless. The address space calls it when the last user has left."""
+
+
+class MemoryBuffer(Buffer):
+    """Bytes of an object with the buffer protocol, which is kept alive as long as the buffer is open."""
+
+    def __init__(self, name: str, data: Exporter, *, writable: bool = False) -> None:
+        """``data`` must be C-contiguous, and writable itself if peers may write. Raises ``UsageError``."""
+        self.name = name
+        self.writable = writable
+        try:
+            self._view = memoryview(data).cast("B")
+        except (TypeError, ValueError) as error:
+            raise UsageError(detail=f"buffer {name!r} cannot be registered: {error}") from None
+        if writable and self._view.readonly:
+            raise UsageError(detail=f"buffer {name!r} cannot be registered writable: its memory is read-only")
+        self.length = len(self._view)
+
+    def send(self, sock: socket.socket, offset: int, length: int) -> int:
+        """See ``Buffer.send``."""
+        return sock.send(self._view[offset : offset + length])
+
+    def read_into(self, offset: int, view: memoryview) -> None:
+        """See ``Buffer.read_into``."""
+        view[:] = self._view[offset : offset + len(view)]
+
+    def view(self, offset: int, length: int) -> memoryview | None:
+        """See ``Buffer.view``."""
+        return self._view[offset : offset + length]
+
+    def close(self) -> None:
+        """Release the memory; its owner may resize it from then on."""
+        self._view.release()
+
+
+class FilesBuffer(Buffer):
+    """The concatenation of files, read-only. A directory object is one such buffer.
+
+    Files are opened when they are needed, and compared with their stamps at every use: a range that touches a changed
+    file is refused, and ``on_changed(path, detail)`` is called, once a file, from the thread that noticed.
+    ``servable(offset, length)`` is asked before each use; a replica that is still incomplete refuses with it what it
+    has not verified.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        spans: Sequence[FileSpan],
+        *,
+        servable: Callable[[int, int], bool] | None = None,
+        on_changed: Callable[[str, str], None] | None = None,
+    ) -> None:
+        self.name = name
+        self._spans = tuple(spans)
+        self._starts = list(itertools.accumulate((span.size for span in self._spans), initial=0))
+        self.length = self._starts.pop()
+        self._servable = servable
+        self.settled = servable is None
+        self._on_changed = on_changed
+        self._reported: set[int] = set()
+        self._lock = threading.Lock()
+        self._owner = next(_OWNERS)
+
+    def ready(self, offset: int, length: int) -> bool:
+        """See ``Buffer.ready``."""
+        if self._servable is not None and not self._servable(offset, length):
+            return False
+        try:
+            for index, _, _ in self._runs(offset, length):
+                _CACHE.release(self._acquire(index))
+        except MooncakeError:
+            return False
+        return True
+
+    def send(self, sock: socket.socket, offset: int, length: int) -> int:
+        """See ``Buffer.send``."""
+        for index, at, count in self._runs(offset, length):
+            file = self._acquire(index)
+            try:
+                sent = os.sendfile(sock.fileno(), file.fd, at, min(count, MAX_SENDFILE))
+            finally:
+                _CACHE.release(file)
+            if not sent:
+                self._fail(index, "it became shorter")
+            return sent
+        return 0
+
+    def read_into(self, offset: int, view: memoryview) -> None:
+        """See ``Buffer.read_into``."""
+        done = 0
+        for index, start, count in self._runs(offset, len(view)):
+            file = self._acquire(index)
+            skew, end = start - done, done + count
+            try:
+                while done < end:
+                    got = os.preadv(file.fd, [view[done:end]], done + skew)
+                    if not got:
+                        self._fail(index, "it became shorter")
+                    done += got
+            except OSError as error:
+                raise StorageError(path=self._spans[index].path, detail=error.strerror or str(error)) from None
+            finally:
+                _CACHE.release(file)
+
+    def file_run(self, offset: int, length: int) -> FileRun | None:
+        """See ``Buffer.file_run``."""
+        for index, at, count in self._runs(offset, length):
+            file = self._acquire(index)
+            try:
+                return FileRun(os.dup(file.fd), at, count)
+            finally:
+                _CACHE.release(file)
+        return None
+
+    def close(self) -> None:
+        """Close the files; those in use are closed by their last user."""
+        _CACHE.discard(self._owner)
+
+    def _runs(self, offset: int, length: int) -> Iterator[tuple[int, int, int]]:
+        """(span, offset in its file, bytes) of each file that the range touches; empty files are passed over."""
+        index = bisect_right(self._starts, offset) - 1
+        while length:
+            span = self._spans[index]
+            at = offset - self._starts[index]
+            count = min(length, span.size - at)
+            if count:
+                yield index, at, count
+            offset += count
+            length -= count
+            index += 1
+
+    def _acquire(self, index: int) -> OpenFile:
+        span = self._spans[index]
+        try:
+            file = _CACHE.acquire((self._owner, index), span.path)
+        except SourceChanged as error:
+            self._fail(index, str(error.fields["detail"]))
+        if span.stamp is not None:
+            found = FileStamp.of(os.fstat(file.fd))
+            if found != span.stamp:
+                _CACHE.release(file)
+                self._fail(index, _difference(span.stamp, found))
+        return file
+
+    def _fail(self, index: int, detail: str) -> NoReturn:
+        path = self._spans[index].path
+        with self._lock:
+            first = index not in self._reported
+            self._reported.add(index)
+        if first and self._on_changed is not None:
+            self._on_changed(path, detail)
+        raise SourceChanged(path=path, detail=detail)
+
+
+def _difference(before: FileStamp, now: FileStamp) -> str:
+    if (before.dev, before.inode) != (now.dev, now.inode):
+        return "another file stands there"
+    if before.size != now.size:
+        return f"it had {before.size} bytes and has {now.size}"
+    return "it was written to"
+
+
+_CACHE = DescriptorCache()
+_OWNERS = itertools.count()

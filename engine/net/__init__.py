@@ -1,0 +1,1 @@
+"""Sockets, names of hosts, connections, rates."""

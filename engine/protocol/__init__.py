@@ -1,0 +1,1 @@
+"""Mooncake's wire formats, without input and output."""

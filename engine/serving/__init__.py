@@ -1,0 +1,1 @@
+"""Answering peers: segments, handshakes, requests over TCP, descriptors."""

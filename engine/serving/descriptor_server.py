@@ -1,0 +1,184 @@
+"""The descriptor server: hands files out of the address space to peers on this host, of this user."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from engine.errors import AddressError, MooncakeError, UsageError
+from engine.net import sockets
+from engine.protocol.local_socket import MAX_PACKET, MEMORY, REFUSED, Ask, Grant, pack_error, peer_uid, short_path
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from engine.memory.address_space import AddressSpace, Lease
+
+MAX_CLIENTS = 128
+"""Connections at a time, each with a thread; one more is closed, and its peer falls back to TCP."""
+
+SEND_TIMEOUT = 10.0
+"""Seconds for a client to take a descriptor."""
+
+IDLE_TIMEOUT = 300.0
+"""Seconds without a question after which a client is dropped."""
+
+CLOSE_TIMEOUT = 2.0
+"""Seconds in which ``close`` ends."""
+
+log = logging.getLogger(__name__)
+
+
+class LocalServer:
+    """Serves ``space`` on a Unix socket at ``path`` from construction to ``close``.
+
+    The socket's directory is made, or must be, ours alone (mode 0700); besides, each client's user is checked. A
+    stale socket of a process that is gone is replaced.
+    """
+
+    def __init__(self, space: AddressSpace, path: Path) -> None:
+        """Raises ``UsageError`` when the socket cannot be had."""
+        self._space = space
+        self.path = path
+        self._lock = threading.Lock()
+        self._clients: dict[socket.socket, threading.Thread] = {}
+        self._closing = False
+        self._granted = 0
+        try:
+            self._listener = _listen(path)
+        except OSError as error:
+            raise UsageError(detail=f"cannot listen on {path}: {error.strerror or error}") from None
+        self._inode = os.stat(path).st_ino
+        self._thread = threading.Thread(target=self._accept, name=f"local:{path.name}", daemon=True)
+        self._thread.start()
+
+    @property
+    def bytes_granted(self) -> int:
+        """Bytes whose descriptors were handed out so far."""
+        return self._granted
+
+    def close(self) -> None:
+        """Stop accepting, drop all clients, remove the socket. Twice is harmless."""
+        with self._lock:
+            if self._closing:
+                return
+            self._closing = True
+            clients = list(self._clients.items())
+        for sock in (self._listener, *(sock for sock, _ in clients)):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        deadline = time.monotonic() + CLOSE_TIMEOUT
+        for thread in (self._thread, *(thread for _, thread in clients)):
+            thread.join(max(0.0, deadline - time.monotonic()))
+        self._listener.close()
+        with contextlib.suppress(OSError):
+            if os.stat(self.path).st_ino == self._inode:  # else a successor's
+                self.path.unlink()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except OSError as error:
+                if self._closing:
+                    return
+                log.warning("cannot accept local peers: %s", error.strerror)
+                time.sleep(0.1)
+                continue
+            with self._lock:
+                welcome = len(self._clients) < MAX_CLIENTS and not self._closing
+                if welcome:
+                    thread = threading.Thread(target=self._serve, args=(sock,), name="local:client", daemon=True)
+                    self._clients[sock] = thread
+                    thread.start()
+            if not welcome:
+                sock.close()
+
+    def _serve(self, sock: socket.socket) -> None:
+        try:
+            uid = peer_uid(sock)
+            if uid != os.geteuid():
+                log.warning("refused a local peer of user %d", uid)
+                return
+            sockets.set_timeouts(sock, receive=IDLE_TIMEOUT, send=SEND_TIMEOUT)
+            while packet := sock.recv(MAX_PACKET + 1):
+                self._answer(sock, Ask.unpack(packet, peer="on this host"))
+        except (MooncakeError, OSError) as error:
+            log.info("a local peer's connection ends: %s", error)
+        except Exception:
+            log.exception("a local peer's connection ends")
+        finally:
+            with self._lock:
+                self._clients.pop(sock, None)
+                sock.close()
+
+    def _answer(self, sock: socket.socket, ask: Ask) -> None:
+        try:
+            lease = self._space.resolve(ask.address, ask.length)
+        except AddressError:
+            sock.sendall(pack_error(REFUSED))
+            return
+        with lease:
+            reason = self._hand_over(sock, lease)
+        if reason:
+            sock.sendall(pack_error(reason))
+        else:
+            with self._lock:
+                self._granted += ask.length
+
+    @staticmethod
+    def _hand_over(sock: socket.socket, lease: Lease) -> str:
+        """Send all descriptors of a range; why that was not possible, or nothing."""
+        done = 0
+        while done < lease.length:
+            try:
+                run = lease.buffer.file_run(lease.offset + done, lease.length - done)
+            except MooncakeError:
+                return REFUSED
+            if run is None:
+                return MEMORY
+            try:
+                done += run.length
+                grant = Grant(run.offset, run.length, done < lease.length)
+                socket.send_fds(sock, [grant.pack()], [run.fd])
+            finally:
+                os.close(run.fd)
+        return ""
+
+
+def _listen(path: Path) -> socket.socket:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = path.parent.stat()
+    if status.st_uid != os.geteuid() or status.st_mode & 0o077:
+        raise UsageError(detail=f"{path.parent} must belong to this user, with mode 0700")
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        with short_path(path) as name:
+            try:
+                listener.bind(name)
+            except OSError:
+                if not _stale(name):
+                    raise
+                os.unlink(name)
+                listener.bind(name)
+        listener.listen(sockets.BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _stale(name: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
+        try:
+            probe.connect(name)
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False
+    return False

@@ -1,0 +1,433 @@
+"""The data server: Mooncake's TCP data plane, versions 1 and 2, out of an address space.
+
+One thread waits in ``epoll`` for new connections and for idle ones that become ready; a ready one is handed to a
+worker of a bounded pool, which answers its requests strictly in order until it has been idle for ``LINGER`` and then
+parks it again. So idle connections cost a descriptor each and no thread, and busy ones no hand-over a request.
+
+A peer that stops taking (or sending) its bytes is parked too, in the middle of its request: it holds a connection and
+a lease on one buffer, and no worker. So no number of slow peers keeps the others waiting.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import select
+import socket
+import threading
+import time
+from queue import SimpleQueue
+from typing import TYPE_CHECKING
+
+from engine.errors import AddressError, MooncakeError, RemoteProtocolError
+from engine.net import sockets
+from engine.net.rate import RateLimit
+from engine.protocol import wire
+from engine.serving.answer import Answer
+from engine.serving.upload_slots import LARGE_BYTES, UploadQueue
+
+if TYPE_CHECKING:
+    from engine.memory.address_space import AddressSpace
+
+MAX_WORKERS = 32
+"""Connections that are served at the same time; others that are ready wait their turn."""
+
+MAX_CONNECTIONS = 4096
+"""Open connections. One more makes the connection that has been idle longest go."""
+
+LINGER = 0.02
+"""Seconds that a worker waits for the next request before it parks a connection."""
+
+FAIR_SHARE = 0.25
+"""Seconds after which a worker leaves a busy connection, in the middle of a request too, if others wait."""
+
+GRACE = 0.05
+"""Seconds that a worker waits for a peer that takes nothing, before it parks the connection in mid-request."""
+
+SLOT_TIMEOUT = 2.0
+"""Seconds without progress after which a send gives its upload slot to another; it goes on without one."""
+
+STALL_TIMEOUT = 30.0
+"""Seconds without progress after which a peer that does not take (or send) its bytes is dropped."""
+
+DRAIN_TIMEOUT = 5.0
+"""Seconds for a refused peer to close; closing first would reset the connection and may destroy the status."""
+
+CLOSE_TIMEOUT = 2.0
+"""Seconds in which ``close`` ends."""
+
+_READ_AHEAD = wire.HEADER_LENGTH * 170
+_DRAIN_BYTES = 1 << 18
+_ACCEPT_PAUSE = 0.1
+_STATUS_REJECTED = wire.pack_status(wire.Status.ADDRESS_REJECTED)
+_WAITING = select.EPOLLIN | select.EPOLLONESHOT
+_WAITING_TO_SEND = select.EPOLLOUT | select.EPOLLONESHOT
+
+log = logging.getLogger(__name__)
+
+
+class _Connection:
+    """A socket and the bytes read from it that no request has used yet. Either parked or owned by one worker."""
+
+    __slots__ = ("answer", "data", "drain_until", "fd", "host", "peer", "slot", "sock", "start")
+
+    def __init__(self, sock: socket.socket, peer: str) -> None:
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.peer = peer
+        self.data = b""
+        self.start = 0
+        self.host = sockets.split(peer)[0]
+        self.drain_until = 0.0
+        self.answer: Answer | None = None
+        self.slot = False
+
+    def ahead(self, most: int) -> bytes:
+        """Take up to ``most`` of the bytes that were read already."""
+        taken = self.data[self.start : self.start + most]
+        self.start += len(taken)
+        return taken
+
+
+class TcpServer:
+    """Serves ``space`` on ``host:port`` (0: any free port) from construction to ``close``."""
+
+    def __init__(
+        self,
+        space: AddressSpace,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        ports: range | None = None,
+        workers: int = MAX_WORKERS,
+        max_connections: int = MAX_CONNECTIONS,
+        upload_limit: RateLimit | None = None,
+    ) -> None:
+        """Port 0 is one of ``ports`` where they are given. Raises ``UsageError`` when the address cannot be had."""
+        self._space = space
+        self._listener = sockets.listen(host, port, among=ports)
+        self.port: int = self._listener.getsockname()[1]
+        self._max_workers = workers
+        self._max_connections = max_connections
+        self._lock = threading.Lock()
+        self._connections: dict[int, _Connection] = {}
+        self._parked: dict[int, _Connection] = {}
+        self._draining: dict[int, _Connection] = {}
+        self._slow: dict[int, _Connection] = {}
+        self._ready: SimpleQueue[_Connection | None] = SimpleQueue()
+        self._limit = upload_limit or RateLimit()
+        self._uploads: UploadQueue[_Connection] = UploadQueue()
+        self._load = 0
+        self._sent = 0
+        self._received = 0
+        self._closing = False
+        self._workers: list[threading.Thread] = []
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._epoll = select.epoll()
+        self._epoll.register(self._listener.fileno(), select.EPOLLIN)
+        self._epoll.register(self._wake, select.EPOLLIN)
+        self._thread = threading.Thread(target=self._watch, name=f"data:{self.port}", daemon=True)
+        self._thread.start()
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes of buffers sent so far, counted when a request is done; headers and statuses do not count."""
+        return self._sent
+
+    @property
+    def bytes_received(self) -> int:
+        """Bytes written into buffers so far."""
+        return self._received
+
+    @property
+    def connections(self) -> int:
+        """Connections open now."""
+        return len(self._connections)
+
+    def close(self) -> None:
+        """Stop accepting, drop all connections, end all threads, within ``CLOSE_TIMEOUT``. Twice is harmless."""
+        with self._lock:
+            if self._closing:
+                return
+            self._closing = True
+            for connection in self._connections.values():
+                with contextlib.suppress(OSError):
+                    connection.sock.shutdown(socket.SHUT_RDWR)
+            workers = list(self._workers)
+        deadline = time.monotonic() + CLOSE_TIMEOUT
+        os.eventfd_write(self._wake, 1)
+        for _ in workers:
+            self._ready.put(None)
+        for thread in (self._thread, *workers):
+            thread.join(max(0.0, deadline - time.monotonic()))
+        if self._thread.is_alive():
+            return  # it still uses what would be closed now
+        self._listener.close()
+        self._epoll.close()
+        os.close(self._wake)
+        with self._lock:
+            left = list(self._connections.values())
+        for connection in left:
+            self._drop(connection)
+
+    # The watching thread
+
+    def _watch(self) -> None:
+        listener = self._listener.fileno()
+        draining = False
+        while not self._closing:
+            for fd, _ in self._epoll.poll(1.0 if draining else -1):
+                if fd == listener:
+                    self._accept()
+                elif fd == self._wake:
+                    with contextlib.suppress(BlockingIOError):
+                        os.eventfd_read(self._wake)
+                else:
+                    with self._lock:
+                        connection = self._parked.pop(fd, None)
+                    if connection is not None:
+                        self._dispatch(connection)
+            draining = self._sweep()
+
+    def _accept(self) -> None:
+        while not self._closing:
+            try:
+                sock, address = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM) and not self._evict():
+                    log.warning("cannot accept connections: %s", error.strerror)
+                    time.sleep(_ACCEPT_PAUSE)
+                return
+            if len(self._connections) >= self._max_connections and not self._evict():
+                sock.close()
+                continue
+            try:
+                sockets.tune(sock)
+                sockets.set_timeouts(sock, receive=LINGER, send=GRACE)
+            except OSError:  # gone already
+                sock.close()
+                continue
+            connection = _Connection(sock, sockets.join(address[0], address[1]))
+            with self._lock:
+                self._connections[connection.fd] = connection
+                self._parked[connection.fd] = connection
+                self._epoll.register(connection.fd, _WAITING)
+
+    def _evict(self) -> bool:
+        """Drop the connection that has been parked longest."""
+        with self._lock:
+            fd = next(iter(self._parked), -1)
+            connection = self._parked.pop(fd, None)
+        if connection is None:
+            return False
+        self._drop(connection)
+        return True
+
+    def _sweep(self) -> bool:
+        """Drop refused peers that did not close in time, and stalled ones; whether others are left to watch."""
+        now = time.monotonic()
+        with self._lock:
+            late = [each for fd, each in self._draining.items() if each.drain_until < now and fd in self._parked]
+            trickles = []
+            for fd, each in self._slow.items():
+                if each.answer is None:
+                    continue
+                if each.slot and each.answer.give_up_at - STALL_TIMEOUT + SLOT_TIMEOUT < now:
+                    trickles.append(each)
+                if each.answer.give_up_at < now and fd in self._parked:
+                    log.info("%s stalled for %g s", each.peer, STALL_TIMEOUT)
+                    late.append(each)
+            for connection in late:
+                del self._parked[connection.fd]
+        for connection in late:
+            self._drop(connection)
+        for connection in trickles:
+            self._leave_slot(connection)
+        return bool(self._draining or self._slow)
+
+    def _dispatch(self, connection: _Connection) -> None:
+        with self._lock:
+            self._load += 1
+            if self._load > len(self._workers) and len(self._workers) < self._max_workers and not self._closing:
+                name = f"data:{self.port}:{len(self._workers)}"
+                worker = threading.Thread(target=self._work, name=name, daemon=True)
+                self._workers.append(worker)
+                worker.start()
+        self._ready.put(connection)
+
+    # The workers
+
+    def _work(self) -> None:
+        while (connection := self._ready.get()) is not None:
+            try:
+                again = self._drain(connection) if connection.drain_until else self._serve(connection)
+            except RemoteProtocolError as error:
+                log.info("%s", error)
+                again = False
+            except (MooncakeError, OSError) as error:
+                log.info("connection of %s ends: %s", connection.peer, error)
+                again = False
+            except Exception:
+                log.exception("connection of %s ends", connection.peer)
+                again = False
+            with self._lock:
+                self._load -= 1
+            if not again:
+                self._drop(connection)
+
+    def _serve(self, connection: _Connection) -> bool:
+        """Answer requests until the connection is idle; false when it is to be closed."""
+        sock = connection.sock
+        leave_at = time.monotonic() + FAIR_SHARE
+        if not self._move(connection, leave_at):
+            return self._park(connection)
+        while not self._closing:
+            if len(connection.data) - connection.start < wire.HEADER_LENGTH:
+                try:
+                    data = sock.recv(_READ_AHEAD, 0 if self._ready.empty() else socket.MSG_DONTWAIT)
+                except BlockingIOError:
+                    return self._park(connection)
+                if not data:
+                    return False
+                connection.data = connection.data[connection.start :] + data
+                connection.start = 0
+                continue
+            request = wire.unpack_request(connection.data, peer=connection.peer, offset=connection.start)
+            connection.start += wire.HEADER_LENGTH
+            if not self._begin(connection, request):
+                return self._refuse(connection, request)
+            if not self._admit(connection, request):
+                return True  # the queue has it, and hands it to a worker when its turn comes
+            if not self._move(connection, leave_at):
+                return self._park(connection)
+            if not self._ready.empty() and time.monotonic() > leave_at:
+                self._dispatch(connection)
+                return True
+        return False
+
+    def _begin(self, connection: _Connection, request: wire.Request) -> bool:
+        try:
+            lease = self._space.resolve(request.address, request.length)
+        except AddressError:
+            return False
+        if request.opcode is wire.Opcode.WRITE and not lease.buffer.writable:
+            lease.release()
+            return False
+        give_up_at = time.monotonic() + STALL_TIMEOUT
+        connection.answer = Answer(request, lease, peer=connection.peer, give_up_at=give_up_at, limit=self._limit)
+        return True
+
+    def _admit(self, connection: _Connection, request: wire.Request) -> bool:
+        """Take an upload slot for a large read; false when it waits for one."""
+        if request.opcode is not wire.Opcode.READ or request.length < LARGE_BYTES:
+            return True
+        with self._lock:
+            connection.slot = True  # one that waits is given the slot of whoever names it
+            begun = self._uploads.ask(connection.host, connection, time.monotonic())
+        for other in begun:
+            if other is not connection:
+                self._dispatch(other)
+        return connection in begun
+
+    def _leave_slot(self, connection: _Connection) -> None:
+        """Give an upload slot back, or the wish for one, and hand it on."""
+        with self._lock:
+            if not connection.slot:
+                return
+            connection.slot = False
+            if self._uploads.give_up(connection.host, connection):
+                return
+            begun = self._uploads.done(connection, time.monotonic())
+        for other in begun:
+            self._dispatch(other)
+
+    def _move(self, connection: _Connection, leave_at: float) -> bool:
+        """Go on with the request under way; false when the peer, or others who wait, make it pause."""
+        answer = connection.answer
+        if answer is None:
+            return True
+        sock = connection.sock
+        # Once a peer was slow it is not waited for until the request is done: a trickle must not hold a worker.
+        slow = sock.gettimeout() == 0
+        try:
+            while not answer.finished:
+                answer.step(sock, connection.ahead)
+                crowded = not self._ready.empty() and time.monotonic() > leave_at
+                if slow or crowded:
+                    answer.give_up_at = time.monotonic() + STALL_TIMEOUT
+                if crowded:
+                    return False
+        except BlockingIOError:
+            if not slow:
+                answer.give_up_at = time.monotonic() + STALL_TIMEOUT
+                sock.setblocking(False)
+            return False
+        connection.answer = None
+        answer.close()
+        self._leave_slot(connection)
+        if slow:
+            sock.setblocking(True)
+        with self._lock:
+            self._slow.pop(connection.fd, None)
+            if answer.request.opcode is wire.Opcode.READ:
+                self._sent += answer.request.length
+            else:
+                self._received += answer.request.length
+        return True
+
+    def _refuse(self, connection: _Connection, request: wire.Request) -> bool:
+        log.info("%s: refused %d bytes at %#x", connection.peer, request.length, request.address)
+        if request.version < wire.LATEST_VERSION:
+            return False
+        connection.sock.sendall(_STATUS_REJECTED)
+        connection.sock.shutdown(socket.SHUT_WR)
+        connection.data = b""
+        connection.drain_until = time.monotonic() + DRAIN_TIMEOUT
+        with self._lock:
+            self._draining[connection.fd] = connection
+        os.eventfd_write(self._wake, 1)  # so that the watching thread begins to sweep
+        return self._drain(connection)
+
+    def _drain(self, connection: _Connection) -> bool:
+        """Throw away what a refused peer still sends, a little at a time."""
+        if connection.drain_until < time.monotonic():
+            return False
+        try:
+            for _ in range(16):
+                if not connection.sock.recv(_DRAIN_BYTES, socket.MSG_DONTWAIT):
+                    return False
+        except BlockingIOError:
+            pass
+        return self._park(connection)
+
+    def _park(self, connection: _Connection) -> bool:
+        with self._lock:
+            if self._closing:
+                return False
+            self._parked[connection.fd] = connection
+            answer = connection.answer
+            begin_sweeping = False
+            if answer is not None:
+                begin_sweeping = not self._slow
+                self._slow[connection.fd] = connection
+            sends = answer is not None and answer.sends
+            self._epoll.modify(connection.fd, _WAITING_TO_SEND if sends else _WAITING)
+        if begin_sweeping:
+            os.eventfd_write(self._wake, 1)
+        return True
+
+    def _drop(self, connection: _Connection) -> None:
+        with self._lock:
+            if self._connections.get(connection.fd) is connection:
+                del self._connections[connection.fd]
+                self._draining.pop(connection.fd, None)
+                self._slow.pop(connection.fd, None)
+                connection.sock.close()
+        self._leave_slot(connection)
+        answer, connection.answer = connection.answer, None
+        if answer is not None:
+            answer.close()

@@ -1,0 +1,1 @@
+"""Moving slices of a batch to and from many peers."""

@@ -1,0 +1,206 @@
+"""The client's side of the data plane for whole runs of slices: READ and WRITE, versions 1 and 2, pipelined.
+
+A version 1 WRITE has no acknowledgement. Servers answer one connection strictly in order, so each is followed by a READ
+of its last byte: that byte comes only after the write was applied, and never where it was refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
+
+from engine.errors import MooncakeError, RangeRefused
+from engine.net import sockets
+from engine.net.connect import connect
+from engine.protocol import wire
+from engine.transfer.batch import Slice
+
+if TYPE_CHECKING:
+    from engine.protocol.segment import SegmentDescriptor
+
+BOUNCE = 1 << 18
+"""Bytes of the buffer through which reads reach a local file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a segment's data server is, and the version of the wire that both ends speak.
+
+    Where it is to be reached over RDMA, ``rdma`` is its descriptor, and ``rpc_port`` that of its handshake server.
+    """
+
+    segment: str
+    host: str
+    port: int
+    version: int = wire.LATEST_VERSION
+    rpc_port: int = 0
+    rdma: SegmentDescriptor | None = None
+
+
+class Connection:
+    """One connection, used by one thread at a time. Only ``abort`` may come from another."""
+
+    def __init__(self, endpoint: Endpoint, *, connect_timeout: float, stall_timeout: float) -> None:
+        """Connect; both times are seconds. Raises ``OSError``."""
+        self.endpoint = endpoint
+        self._stall_timeout = stall_timeout
+        self._lock = threading.Lock()
+        self._closed = False
+        self.aborted = False
+        self._status = memoryview(bytearray(wire.STATUS_LENGTH))
+        self._sock = connect(endpoint.host, endpoint.port, timeout=connect_timeout)
+        try:
+            sockets.tune(self._sock)
+            sockets.set_timeouts(self._sock, receive=stall_timeout, send=stall_timeout)
+        except BaseException:
+            self._sock.close()
+            raise
+
+    def abort(self) -> None:
+        """Break off whatever the connection is doing; its user gets an ``OSError``."""
+        with self._lock:
+            self.aborted = True
+            if not self._closed:
+                with contextlib.suppress(OSError):
+                    self._sock.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close it. Twice is harmless."""
+        with self._lock:
+            self._closed = True
+            self._sock.close()
+
+    def carry(self, run: deque[Slice], moved: Callable[[Slice], None]) -> None:
+        """Move slices of one opcode, in order; ``moved`` is told of each, which leaves ``run``.
+
+        Raises ``OSError`` where another connection may help, ``RangeRefused`` or ``RemoteProtocolError`` for the first
+        slice left in ``run``, and ``StorageError`` or ``SourceChanged`` for its local file. It must then be closed.
+        """
+        try:
+            if run[0].transfer.opcode is wire.Opcode.READ:
+                self._read(run, moved)
+            else:
+                self._write(run, moved)
+        except BlockingIOError:
+            raise TimeoutError(errno.ETIMEDOUT, f"no byte moved in {self._stall_timeout:g} s") from None
+
+    def _read(self, run: deque[Slice], moved: Callable[[Slice], None]) -> None:
+        version = self.endpoint.version
+        self._sock.sendall(b"".join([wire.pack_request(each.address, each.length, version=version) for each in run]))
+        while run:
+            piece = run[0]
+            view = piece.transfer.buffer.view(piece.offset, piece.length)
+            if view is None:
+                self._receive_into_file(piece)
+            else:
+                with view:
+                    self._receive(view, piece)
+            run.popleft()
+            moved(piece)
+
+    def _receive(self, view: memoryview, piece: Slice) -> None:
+        """The status, where the version has one, and the bytes; both in one call where they come together."""
+        done = 0
+        if self.endpoint.version >= wire.LATEST_VERSION:
+            done = self._receive_status(piece, view)
+        while done < len(view):
+            count = self._sock.recv_into(view[done:], 0, socket.MSG_WAITALL)
+            if not count:
+                self._closed_early(done, len(view))
+            done += count
+
+    def _receive_status(self, piece: Slice, view: memoryview | None = None) -> int:
+        """Check the status; how many bytes of ``view`` were filled on the way."""
+        views = [self._status] if view is None else [self._status, view]
+        count = self._sock.recvmsg_into(views, 0, socket.MSG_WAITALL)[0]
+        while count < wire.STATUS_LENGTH:
+            more = self._sock.recv_into(self._status[count:], 0, socket.MSG_WAITALL) if count else 0
+            if not more:
+                self._closed_early(count, wire.STATUS_LENGTH)
+            count += more
+        code = wire.unpack_status(self._status, peer=self.endpoint.segment)
+        if code != wire.Status.OK:
+            self._refused(piece)
+        return count - wire.STATUS_LENGTH
+
+    def _receive_into_file(self, piece: Slice) -> None:
+        if self.endpoint.version >= wire.LATEST_VERSION:
+            self._receive_status(piece)
+        bounce = memoryview(bytearray(min(BOUNCE, piece.length)))
+        done = 0
+        while done < piece.length:
+            room = bounce[: piece.length - done]
+            count = self._sock.recv_into(room, 0, socket.MSG_WAITALL)
+            if not count:
+                self._closed_early(done, piece.length)
+            piece.transfer.buffer.write_from(piece.offset + done, room[:count])
+            done += count
+
+    def _write(self, run: deque[Slice], moved: Callable[[Slice], None]) -> None:
+        broken: OSError | MooncakeError | None = None
+        sent = 0
+        try:
+            for piece in run:
+                self._send(piece)
+                sent += 1
+        except MooncakeError as error:  # our file failed; what was sent before it is still answered
+            broken = error
+        except OSError as error:
+            # A peer that refuses answers and closes while we still send: what it said may be there to be read.
+            broken = error
+            sent += 1
+            self._sock.setblocking(False)
+        for _ in range(min(sent, len(run))):
+            piece = run[0]
+            try:
+                if self.endpoint.version >= wire.LATEST_VERSION:
+                    self._receive_status(piece)
+                elif not self._sock.recv(1):
+                    self._closed_early(0, 1)
+            except OSError:
+                if broken is not None:
+                    raise broken from None
+                raise
+            run.popleft()
+            moved(piece)
+        if broken is not None:
+            raise broken
+
+    def _send(self, piece: Slice) -> None:
+        version = self.endpoint.version
+        header = wire.pack_request(piece.address, piece.length, opcode=wire.Opcode.WRITE, version=version)
+        buffer, end = piece.transfer.buffer, piece.offset + piece.length
+        at = piece.offset
+        view = buffer.view(piece.offset, piece.length)
+        if view is None:
+            self._sock.sendall(header, socket.MSG_MORE)
+        else:
+            with view:
+                at += max(0, self._send_first(header, view))
+        while at < end:
+            at += buffer.send(self._sock, at, end - at)
+        if version < wire.LATEST_VERSION:
+            self._sock.sendall(wire.pack_request(piece.address + piece.length - 1, 1, version=version))
+
+    def _send_first(self, header: bytes, view: memoryview) -> int:
+        """Send the header, and bytes behind it in the same call; how many of those."""
+        count = self._sock.sendmsg([header, view])
+        if count < len(header):
+            self._sock.sendall(header[count:])
+            return 0
+        return count - len(header)
+
+    def _closed_early(self, done: int, length: int) -> NoReturn:
+        if done:
+            raise ConnectionAbortedError(errno.ECONNABORTED, f"it closed {length - done} bytes before the end")
+        # Version 1 refuses a range so.
+        raise ConnectionResetError(errno.ECONNRESET, "it closed the connection instead of an answer")
+
+    def _refused(self, piece: Slice) -> NoReturn:
+        raise RangeRefused(peer=self.endpoint.segment, address=piece.address, length=piece.length)

@@ -1,0 +1,1 @@
+"""Whose memory is read: grants, and the sessions that carry them."""

@@ -1,0 +1,1 @@
+"""Who reads: queue pairs, rails, and the ring of pinned buffers."""

@@ -1,0 +1,1 @@
+"""The verbs behind one small interface: ctypes, pyverbs, and a fake."""

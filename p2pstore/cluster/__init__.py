@@ -1,0 +1,1 @@
+"""What nodes tell one another: records, leases, calls to peers."""

@@ -1,0 +1,89 @@
+"""Membership: the node's lease, kept alive; and after its loss, everything said again.
+
+The lease hangs on time alone: a node that dies, or stands still for longer than the lease, disappears. When it comes
+back, or etcd comes back empty, ``on_rejoin`` publishes again what the node holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+
+from p2pstore.cluster.records import NodeRecord
+from p2pstore.cluster.registry import Registry
+from p2pstore.errors import MooncakeError
+from p2pstore.metadata.store import LeaseLost
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 1.0
+"""Between attempts to reach the metadata server again."""
+
+
+class Membership:
+    """Keeps this node in the metadata store."""
+
+    def __init__(
+        self, registry: Registry, record: NodeRecord, ttl: int, on_rejoin: Callable[[], Awaitable[None]]
+    ) -> None:
+        self.registry = registry
+        self.ok = False
+        self._record = record
+        self._ttl = ttl
+        self._on_rejoin = on_rejoin
+        self._wake = asyncio.Event()
+        self._joining = asyncio.Lock()
+        self._joined = False
+
+    async def join(self) -> None:
+        """Take a lease, unless there is one, and make the node and what it holds known.
+
+        Raises ``MetadataUnavailable`` or ``MetadataRefused``, and ``LeaseLost`` when the lease ends meanwhile.
+        """
+        async with self._joining:
+            self._joined = False
+            store, lease = self.registry.store, self.registry.lease
+            if not lease or not await store.keep_alive(lease):
+                self.registry.lease = await store.grant(self._ttl)
+            await self.registry.join(self._record)
+            await self._on_rejoin()
+            self._joined = True
+            self.ok = True
+
+    def lost(self) -> None:
+        """Somebody found the lease gone, or could not say what this node holds: say it all again, and soon."""
+        self._joined = False
+        self._wake.set()
+
+    async def keep(self) -> None:
+        """Renew the lease three times in its life, for ever; join again when it is lost."""
+        pause = self._ttl / 3
+        while True:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), pause)
+            self._wake.clear()
+            try:
+                # A join that broke off half-way leaves a lease that lives, and hangs on nothing.
+                lease = self.registry.lease if self._joined else 0
+                if not lease or not await self.registry.store.keep_alive(lease):
+                    log.warning("the lease is lost; publishing again what this node holds")
+                    await self.join()
+                if not self.ok:
+                    log.info("metadata server %s answers again", self.registry.store.url)
+                self.ok = True
+                pause = self._ttl / 3
+            except MooncakeError as error:
+                if self.ok:
+                    log.warning("%s", error)
+                self.ok = False
+                pause = RETRY_SECONDS
+            except LeaseLost:
+                self._joined = False
+                pause = RETRY_SECONDS
+
+    async def leave(self) -> None:
+        """Revoke the lease, and with it all that hangs on it."""
+        if self.registry.lease:
+            await self.registry.store.revoke(self.registry.lease)

@@ -1,0 +1,278 @@
+"""Asking a peer's control plane: who it is, what a name stands for, a manifest, and which chunks it has."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+from yarl import URL
+
+from p2pstore.cluster.auth import HEADER, sign
+from p2pstore.cluster.records import MAX_RECORD_BYTES, NodeRecord, ObjectRecord, decode
+from p2pstore.errors import (
+    PeerBusy,
+    PeerHasNot,
+    PeerStalled,
+    PeerUnreachable,
+    RemoteError,
+    RemoteProtocolError,
+    SecretRefused,
+)
+from p2pstore.holding.replica import Shared
+from p2pstore.objects.bitmap import Bitmap
+from p2pstore.objects.file_system import words
+from p2pstore.objects.manifest import MAX_MANIFEST_BYTES, Manifest, parse
+from p2pstore.swarm.rarity import RUN_CHUNKS
+
+CONNECT_SECONDS = 5.0
+ANSWER_SECONDS = 30.0
+"""For a whole short answer."""
+
+CHECK_SECONDS = 60.0
+"""For a peer to try every way to us."""
+
+HEARTBEAT_SECONDS = 3.0
+"""A peer sends an empty line so often when it has no news of a replica."""
+
+SILENCE_SECONDS = 4 * HEARTBEAT_SECONDS
+"""After so long without a line the peer counts as gone."""
+
+MAX_LINE_BYTES = 4 << 20
+"""A line of the availability stream: a bitmap of 16 million chunks fits."""
+
+
+MAX_KEY = 64
+"""Characters of the key that a peer knows a listener by."""
+
+MAX_REPEATS = 4
+"""How often one line may tell of each chunk: twice happens, when a second copy of the object becomes whole."""
+
+
+_FAILURES = (aiohttp.ClientError, OSError, asyncio.TimeoutError, ValueError)
+"""What aiohttp raises; ``ValueError`` is for a control address that is none."""
+
+
+@dataclass(frozen=True)
+class Availability:
+    """The first news of a replica: its address in the peer's segment, and what the peer has.
+
+    ``listener`` is what the peer knows us by when it is asked for offers; ``shared`` is as in ``Shared``.
+    """
+
+    address: int
+    have: Bitmap
+    listener: str = ""
+    shared: bool = False
+
+
+class PeerClient:
+    """A client of other nodes' control planes, for one event loop."""
+
+    def __init__(self, secret: bytes | None) -> None:
+        self._secret = secret
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS)
+        self._session = aiohttp.ClientSession(
+            timeout=timeout, read_bufsize=1 << 16, auto_decompress=False, trust_env=False
+        )
+
+    async def node(self, control: str) -> NodeRecord:
+        """The record of the node at that control address."""
+        record = decode(NodeRecord, await self._body(control, "/v1/peer", MAX_RECORD_BYTES))
+        if record is None:
+            raise RemoteProtocolError(peer=control, detail="its node record does not parse")
+        return record
+
+    async def name(self, control: str, name: str) -> ObjectRecord:
+        """What a name stands for at that node. Raises ``PeerHasNot``."""
+        body = await self._body(control, f"/v1/names?name={quote(name, safe='')}", MAX_RECORD_BYTES, what=repr(name))
+        record = decode(ObjectRecord, body)
+        if record is None:
+            raise RemoteProtocolError(peer=control, detail="its object record does not parse")
+        return record
+
+    async def manifest(self, control: str, digest: str) -> Manifest:
+        """The manifest with that digest, checked. Raises ``PeerHasNot`` or ``BadManifest``."""
+        data = await self._body(control, f"/v1/manifests/{digest}", MAX_MANIFEST_BYTES, what=f"manifest {digest[:12]}")
+        return await asyncio.to_thread(parse, data, peer=control, digest=digest)
+
+    async def check_back(self, control: str, ours: str) -> list[Any]:
+        """What the peer found when it tried each way to our control address ``ours``; documents, unchecked."""
+        body = await self._body(
+            control, f"/v1/paths?control={quote(ours, safe='')}", MAX_RECORD_BYTES, what="checks", seconds=CHECK_SECONDS
+        )
+        try:
+            checks = json.loads(body)["checks"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            checks = None
+        if not isinstance(checks, list):
+            raise RemoteProtocolError(peer=control, detail="its checks do not parse")
+        return checks
+
+    async def count(self, control: str, digest: str) -> int:
+        """How many chunks of an object the peer has. Raises ``PeerHasNot``."""
+        body = await self._body(control, f"/v1/replicas/{digest}/count", MAX_RECORD_BYTES, what="the object")
+        try:
+            count = json.loads(body)["chunks"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            count = None
+        if type(count) is not int or count < 0:
+            raise RemoteProtocolError(peer=control, detail="its count does not parse")
+        return count
+
+    async def offers(
+        self, control: str, manifest: Manifest, listener: str, count: int, done: Sequence[range]
+    ) -> tuple[list[range], bool]:
+        """Up to ``count`` runs that the peer wants us to fetch from it, and whether it has offered everything.
+
+        ``done`` were fetched, or are being. Raises as ``availability`` does.
+        """
+        told = ",".join(f"{run.start}-{len(run)}" for run in done)
+        path = f"/v1/replicas/{manifest.digest}/offers?listener={quote(listener, safe='')}&count={count}&done={told}"
+        try:
+            value = json.loads(await self._body(control, path, MAX_LINE_BYTES, what="the object"))
+        except (ValueError, RecursionError):
+            value = None
+        if not isinstance(value, dict):
+            raise RemoteProtocolError(peer=control, detail="offers that are no JSON object")
+        runs = _runs(control, value.get("offers"), manifest.chunks)
+        if len(runs) > count or any(len(run) > RUN_CHUNKS for run in runs):
+            raise RemoteProtocolError(peer=control, detail="offers of more than it was asked for")
+        return runs, value.get("over") is True
+
+    async def availability(
+        self, control: str, manifest: Manifest, *, seeds: bool = True
+    ) -> AsyncIterator[Availability | Shared | list[int]]:
+        """What the peer has of an object, then the chunks that it gets, and whether others get from it, too.
+
+        ``seeds``: what we get we pass on. Ends when the peer withdraws the object.
+
+        Raises ``PeerHasNot``, ``PeerBusy``, ``PeerUnreachable``, ``PeerStalled`` or ``RemoteProtocolError``.
+        """
+        path = f"/v1/replicas/{manifest.digest}?seeds={int(seeds)}"
+        try:
+            async with self._request(control, path) as answer:
+                await self._check(control, answer, f"manifest {manifest.digest[:12]}")
+                first = True
+                async for line in _lines(control, answer.content):
+                    if first:
+                        yield _availability(control, line, manifest.chunks)
+                        first = False
+                    elif line.get("gone"):
+                        return
+                    elif "have" in line:
+                        yield _chunks(control, line["have"], manifest.chunks)
+                    elif "shared" in line:
+                        yield Shared(line["shared"] is True)
+                raise PeerUnreachable(peer=control, detail="it ended its news of the object")
+        except _FAILURES as error:
+            raise _unreachable(control, error) from None
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._session.close()
+
+    def _request(self, control: str, path: str) -> Any:
+        headers = {} if self._secret is None else {HEADER: sign(self._secret, "GET", path)}
+        url = URL(f"http://{control}{path}", encoded=True)
+        return self._session.get(url, headers=headers, allow_redirects=False)
+
+    async def _body(
+        self, control: str, path: str, limit: int, *, what: str = "it", seconds: float | None = None
+    ) -> bytes:
+        async def fetch() -> bytes:
+            async with self._request(control, path) as answer:
+                await self._check(control, answer, what)
+                parts = []
+                left = limit
+                async for part in answer.content.iter_any():
+                    left -= len(part)
+                    if left < 0:
+                        raise RemoteProtocolError(peer=control, detail=f"an answer longer than {limit} bytes")
+                    parts.append(part)
+                return b"".join(parts)
+
+        try:
+            return await asyncio.wait_for(fetch(), ANSWER_SECONDS if seconds is None else seconds)
+        except _FAILURES as error:
+            raise _unreachable(control, error) from None
+
+    @staticmethod
+    async def _check(control: str, answer: aiohttp.ClientResponse, what: str) -> None:
+        if answer.status == 404:
+            raise PeerHasNot(peer=control, what=what)
+        if answer.status in {401, 403}:
+            raise SecretRefused(peer=control)
+        if answer.status == 503:
+            raise PeerBusy(peer=control)
+        if answer.status != 200:
+            raise RemoteProtocolError(peer=control, detail=f"it answered {answer.status}")
+
+
+async def _lines(control: str, stream: aiohttp.StreamReader) -> AsyncIterator[dict[str, Any]]:
+    """The JSON objects of a stream, one a line."""
+    rest = b""
+    async for part in stream.iter_any():
+        *lines, rest = (rest + part).split(b"\n")
+        for line in lines:
+            try:
+                value = json.loads(line)
+            except (ValueError, RecursionError):
+                value = None
+            if not isinstance(value, dict):
+                raise RemoteProtocolError(peer=control, detail="a line that is no JSON object")
+            yield value
+        if len(rest) > MAX_LINE_BYTES:
+            raise RemoteProtocolError(peer=control, detail=f"a line longer than {MAX_LINE_BYTES} bytes")
+
+
+def _availability(control: str, line: dict[str, Any], chunks: int) -> Availability:
+    address = line.get("address")
+    if type(address) is not int or not 0 <= address < 1 << 64:
+        raise RemoteProtocolError(peer=control, detail="a replica without an address")
+    try:
+        have = Bitmap.from_text(str(line.get("bitmap")), chunks)
+    except ValueError as error:
+        raise RemoteProtocolError(peer=control, detail=f"a replica with {error}") from None
+    listener = line.get("listener", "")
+    if not isinstance(listener, str) or len(listener) > MAX_KEY:
+        raise RemoteProtocolError(peer=control, detail="a listener's key that is none")
+    return Availability(address, have, listener, line.get("shared") is True)
+
+
+def _chunks(control: str, runs: Any, chunks: int) -> list[int]:
+    """Chunks from ``[[first, count], ...]``."""
+    return [chunk for run in _runs(control, runs, chunks) for chunk in run]
+
+
+def _runs(control: str, runs: Any, chunks: int) -> list[range]:
+    """Runs from ``[[first, count], ...]``."""
+    found: list[range] = []
+    total = 0
+    for run in runs if isinstance(runs, list) else [None]:
+        if not (isinstance(run, list) and len(run) == 2 and all(type(n) is int for n in run)):
+            raise RemoteProtocolError(peer=control, detail="news that are no runs of chunks")
+        first, count = run
+        if not 0 <= first <= first + count <= chunks:
+            raise RemoteProtocolError(peer=control, detail="a chunk that the object does not have")
+        total += count
+        if total > MAX_REPEATS * chunks:
+            raise RemoteProtocolError(peer=control, detail="the same chunks over and over")
+        found.append(range(first, first + count))
+    return found
+
+
+def _unreachable(control: str, error: Exception) -> RemoteError:
+    if isinstance(error, (asyncio.TimeoutError, aiohttp.ServerTimeoutError)):
+        return PeerStalled(peer=control, seconds=SILENCE_SECONDS)
+    if isinstance(error, aiohttp.ClientConnectorError):
+        number = error.os_error.errno or 0  # asyncio replaces the system's words by its own
+        return PeerUnreachable(
+            peer=control, detail=os.strerror(number).lower() if number > 0 else words(error.os_error)
+        )
+    return PeerUnreachable(peer=control, detail=str(error) or type(error).__name__)

@@ -1,0 +1,1 @@
+"""What this node has, serves and has said."""

@@ -1,0 +1,200 @@
+"""The catalog: what this node has, in one SQLite file, so that an agent serves after a restart what it served before.
+
+A *holding* is one place on this node where the whole object lies: its name, its manifest, its role (gold where it was
+registered, replica where a get brought it), its root path, and the stamps of its files. Partial gets are not holdings:
+their journal lies beside their destination.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sqlite3
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.memory.address_space import FileSpan, FileStamp
+from p2pstore.cluster.records import ObjectRecord, decode, encode
+from p2pstore.errors import MooncakeError, StorageError
+from p2pstore.objects.manifest import Manifest, parse
+
+log = logging.getLogger(__name__)
+
+BUSY_SECONDS = 10.0
+
+_UNREADABLE = (MooncakeError, zlib.error, ValueError, TypeError, RecursionError)
+"""What reading a damaged row raises."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS manifests (digest TEXT PRIMARY KEY, data BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS holdings (
+    name TEXT NOT NULL, root BLOB NOT NULL, digest TEXT NOT NULL REFERENCES manifests(digest),
+    role TEXT NOT NULL, record BLOB NOT NULL, stamps BLOB NOT NULL, PRIMARY KEY (name, root)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS by_digest ON holdings(digest);
+"""
+
+_DROP_UNUSED = (
+    "DELETE FROM manifests WHERE NOT EXISTS (SELECT 1 FROM holdings WHERE holdings.digest = manifests.digest)"
+)
+
+
+@dataclass(frozen=True)
+class Holding:
+    """One place where the whole object lies.
+
+    ``spans`` are its files, in manifest order, with their stamps. Memory of this process has no root but ``views``, one
+    a file; it is never in the catalog.
+    """
+
+    record: ObjectRecord
+    role: str
+    root: Path | None
+    spans: tuple[FileSpan, ...]
+    views: tuple[memoryview, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The object's name."""
+        return self.record.name
+
+    @property
+    def place(self) -> str:
+        """Where it lies, for people: a path, or ``memory``."""
+        return str(self.root) if self.root else "memory"
+
+    @property
+    def digest(self) -> str:
+        """The manifest's digest."""
+        return self.record.manifest
+
+
+class Catalog:
+    """Holdings and their manifests. Used by one thread."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create it. Raises ``StorageError``."""
+        try:
+            self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        except sqlite3.Error as error:
+            raise StorageError(path=path, detail=str(error)) from None
+        try:
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.executescript(_SCHEMA)
+            self._db.execute(_DROP_UNUSED)  # of holdings that others have replaced
+        except sqlite3.Error as error:
+            self._db.close()
+            raise StorageError(path=path, detail=str(error)) from None
+        self.path = path
+
+    def add(self, holding: Holding, manifest: Manifest) -> None:
+        """Remember a holding; the same name at the same root is replaced."""
+        self.add_all([(holding, manifest)])
+
+    def add_all(self, holdings: Sequence[tuple[Holding, Manifest]]) -> None:
+        """Remember several in one transaction: each costs a write to the disk, however much is in it."""
+        with self._transaction():
+            self._db.executemany(
+                "INSERT OR IGNORE INTO manifests VALUES (?, ?)",
+                ((m.digest, zlib.compress(m.to_bytes(), 1)) for _, m in holdings),
+            )
+            self._db.executemany("INSERT OR REPLACE INTO holdings VALUES (?, ?, ?, ?, ?, ?)", map(_row, holdings))
+
+    def remove(self, holding: Holding) -> None:
+        """Forget a holding, and its manifest with the last."""
+        with self._transaction():
+            place = (holding.name, os.fsencode(holding.place))
+            self._db.execute("DELETE FROM holdings WHERE name = ? AND root = ?", place)
+            self._db.execute(_DROP_UNUSED + " AND digest = ?", (holding.digest,))
+
+    def load(self) -> Iterator[tuple[Holding, Manifest]]:
+        """Everything in it, by name. What no longer parses is skipped."""
+        manifests: dict[str, Manifest] = {}
+        for digest, data in self._rows("SELECT digest, data FROM manifests"):
+            try:
+                manifests[digest] = parse(zlib.decompress(data), peer="catalog", digest=digest)
+            except _UNREADABLE:
+                log.warning("manifest %s in the catalog is damaged", digest)
+        query = "SELECT root, digest, role, record, stamps FROM holdings ORDER BY name, role, root"
+        for root, digest, role, record, stamps in self._rows(query):
+            manifest = manifests.get(digest)
+            if manifest is None:
+                continue
+            try:
+                holding = _holding(root, role, record, stamps, manifest)
+            except _UNREADABLE:
+                log.warning("the entry of %r in the catalog is damaged", root)
+                continue
+            yield holding, manifest
+
+    def _rows(self, query: str) -> list[tuple[Any, ...]]:
+        try:
+            return self._db.execute(query).fetchall()
+        except sqlite3.Error as error:
+            raise StorageError(path=self.path, detail=str(error)) from None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def _transaction(self) -> _Transaction:
+        return _Transaction(self._db, self.path)
+
+
+class _Transaction:
+    """BEGIN IMMEDIATE, and COMMIT or ROLLBACK; a failure is a ``StorageError``."""
+
+    def __init__(self, db: sqlite3.Connection, path: Path) -> None:
+        self._db = db
+        self._path = path
+
+    def __enter__(self) -> None:
+        self._run("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        try:
+            self._run("ROLLBACK" if kind else "COMMIT")
+        finally:
+            if self._db.in_transaction:  # a commit that failed must not stand in the next one's way
+                self._db.rollback()
+        if isinstance(error, sqlite3.Error):
+            raise StorageError(path=self._path, detail=str(error)) from None
+
+    def _run(self, statement: str) -> None:
+        try:
+            self._db.execute(statement)
+        except sqlite3.Error as error:
+            raise StorageError(path=self._path, detail=str(error)) from None
+
+
+def _row(pair: tuple[Holding, Manifest]) -> tuple[object, ...]:
+    """A holding as the table has it."""
+    holding, _ = pair
+    stamps = json.dumps([_stamp_to_list(s.stamp) for s in holding.spans]).encode()
+    place = os.fsencode(holding.place)
+    return holding.name, place, holding.digest, holding.role, encode(holding.record), zlib.compress(stamps, 1)
+
+
+def _stamp_to_list(stamp: FileStamp | None) -> list[int]:
+    return [stamp.dev, stamp.inode, stamp.size, stamp.mtime_ns] if stamp else []
+
+
+def _holding(root: bytes, role: str, record_bytes: bytes, stamps: bytes, manifest: Manifest) -> Holding:
+    """One row. Raises one of ``_UNREADABLE``."""
+    record = decode(ObjectRecord, record_bytes)
+    if record is None or record.manifest != manifest.digest or role not in {"gold", "replica"}:
+        raise ValueError("no entry of ours")
+    path = Path(os.fsdecode(root))
+    return Holding(record, role, path, _spans(path, manifest, json.loads(zlib.decompress(stamps))))
+
+
+def _spans(root: Path, manifest: Manifest, stamps: Sequence[Sequence[int]]) -> tuple[FileSpan, ...]:
+    return tuple(
+        FileSpan(str(root / f.path if f.path else root), f.size, FileStamp(*stamp))
+        for f, stamp in zip(manifest.files, stamps, strict=True)
+    )

@@ -1,0 +1,263 @@
+"""The holdings of a running node: each served through the engine, watched for changes, remembered in the catalog.
+
+All methods but those that say otherwise run on the event loop's thread, the only writer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
+
+from engine.errors import AddressError, SourceChanged
+from engine.memory.address_space import Buffer, FileRun, FilesBuffer
+from engine.memory.joined_buffer import JoinedBuffer
+from engine.serving.segment_server import SegmentServer
+from p2pstore.holding.catalog import Catalog, Holding
+from p2pstore.holding.index import Held
+from p2pstore.holding.replica import Replica
+from p2pstore.objects.bitmap import Bitmap
+from p2pstore.objects.manifest import Manifest
+from p2pstore.objects.source import stamp_fault
+from p2pstore.pull.file_destination import FileDestination, same_content
+
+log = logging.getLogger(__name__)
+
+WATCH_SECONDS = 2.0
+"""How often every registered file is looked at; longer when a look takes more than a twentieth of that."""
+
+LOOKED_AT_ONCE = 256
+"""Holdings that a thread looks at before what it found is acted on."""
+
+Changed = Callable[[Holding, str], Awaitable[None]]
+"""Called after a holding was given up because its files changed, with the reason."""
+
+
+class Holdings:
+    """What this node holds whole, and the replicas (whole or partial) that it serves, by manifest digest."""
+
+    def __init__(self, engine: SegmentServer, catalog: Catalog, on_changed: Changed) -> None:
+        self.replicas: dict[str, Replica] = {}
+        self._engine = engine
+        self._catalog = catalog
+        self._on_changed = on_changed
+        self._loop = asyncio.get_running_loop()
+        self._held = Held()
+        self._manifests: dict[str, Manifest] = {}
+        self._served: dict[str, Holding] = {}
+        self._look = asyncio.Event()
+
+    def __iter__(self) -> Iterator[Holding]:
+        return iter(self._held)
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    @property
+    def names(self) -> int:
+        """How many names there are."""
+        return self._held.names
+
+    def named(self, name: str) -> list[Holding]:
+        """The holdings of that name."""
+        return self._held.named(name)
+
+    def of(self, digest: str) -> list[Holding]:
+        """The holdings of that content."""
+        return self._held.of(digest)
+
+    def at(self, root: Path) -> Holding | None:
+        """The holding whose files lie at ``root``."""
+        return self._held.at(root)
+
+    def displaced_by(self, new: Holding) -> list[Holding]:
+        """The holdings of other content whose place ``new`` takes: any at its root, or its name's in memory."""
+        return self._held.displaced_by(new)
+
+    def manifest(self, digest: str) -> Manifest | None:
+        """The manifest of something that is held or being pulled."""
+        replica = self.replicas.get(digest)
+        return self._manifests.get(digest) or (replica.manifest if replica else None)
+
+    def fault(self, holding: Holding) -> str:
+        """How a holding's files differ from their stamps, in a few words; empty when they do not. Any thread."""
+        return _fault_of(holding)
+
+    def read(self, digest: str, offset: int, view: memoryview) -> bool:
+        """Fill ``view`` from a replica of this node; False where it does not serve that any more. Any thread."""
+        replica = self.replicas.get(digest)
+        if replica is None or not replica.address:
+            return False
+        try:
+            with self._engine.lease(replica.address + offset, len(view)) as lease:
+                lease.buffer.read_into(lease.offset, view)
+        except (AddressError, SourceChanged):
+            return False
+        return True
+
+    def file_run(self, digest: str, offset: int, length: int) -> FileRun | None:
+        """A descriptor of the file that holds the first of these bytes of a replica; None where there is none."""
+        replica = self.replicas.get(digest)
+        if replica is None or not replica.address:
+            return None
+        try:
+            with self._engine.lease(replica.address + offset, length) as lease:
+                return lease.buffer.file_run(lease.offset, length)
+        except (AddressError, SourceChanged):
+            return None
+
+    async def restore(self) -> list[Holding]:
+        """Serve again what the catalog says; give up, with a line in the log, what is no longer what it was.
+
+        A file whose stamp differs is hashed again: it may have been copied or touched. Returns what was given up.
+        """
+        lost = []
+        known = await asyncio.to_thread(lambda: list(self._catalog.load()))
+        faults = await asyncio.to_thread(_faults, [holding for holding, _ in known])
+        for number, (holding, manifest) in enumerate(known):
+            fault = faults.get(number, "")
+            if fault and holding.root is not None:
+                spans = await asyncio.to_thread(same_content, holding.root, manifest)
+                if spans is None:
+                    log.warning("%s is no longer served: %s: %s", holding.name, holding.place, fault)
+                    self._catalog.remove(holding)
+                    lost.append(holding)
+                    continue
+                holding = Holding(holding.record, holding.role, holding.root, spans)  # noqa: PLW2901 - its new stamps
+                self._catalog.add(holding, manifest)
+            self._hold(holding, manifest)
+        return lost
+
+    def add(self, holding: Holding, manifest: Manifest) -> Replica:
+        """Hold, serve and remember. Any other holding of the same name with other content stays as it is."""
+        return self.add_all([(holding, manifest)])[0]
+
+    def add_all(self, new: Sequence[tuple[Holding, Manifest]]) -> list[Replica]:
+        """As ``add``, for many: they are remembered in one write."""
+        replicas = [self._hold(holding, manifest) for holding, manifest in new]
+        on_disk = [pair for pair in new if pair[0].root is not None]
+        if on_disk:
+            self._catalog.add_all(on_disk)
+        return replicas
+
+    def _hold(self, holding: Holding, manifest: Manifest) -> Replica:
+        self._held.add(holding)
+        self._manifests[manifest.digest] = manifest
+        return self._serve(holding, manifest, self._buffer(holding, manifest))
+
+    def _buffer(self, holding: Holding, manifest: Manifest) -> Buffer | None:
+        if not manifest.size:
+            return None
+        if holding.root is None:
+            return JoinedBuffer(manifest.digest, [view[:] for view in holding.views])
+        return FilesBuffer(manifest.digest, holding.spans, on_changed=self._suspect)
+
+    def _serve(self, holding: Holding, manifest: Manifest, buffer: Buffer | None) -> Replica:
+        digest = manifest.digest
+        replica = self.replicas.get(digest)
+        serving = self._served.get(digest)
+        # The same place again has new stamps: the old buffer would refuse every byte of it.
+        takes_over = serving is None or (serving.name, serving.place) == (holding.name, holding.place)
+        if replica is None:
+            replica = Replica(manifest, Bitmap(manifest.chunks, full=True), holding.role, self._loop)
+            if buffer is not None:
+                replica.address = self._engine.register(buffer)
+            self.replicas[digest] = replica
+        elif buffer is not None and takes_over and replica.address:
+            self._engine.replace(replica.address, buffer)
+        elif buffer is not None:
+            buffer.close()
+        if not replica.have.full:  # another get of the same object is still at work on its own copy
+            replica.have = Bitmap(manifest.chunks, full=True)
+            replica.landed(range(manifest.chunks))
+        if takes_over:
+            self._served[digest] = holding
+        if holding.role == "gold":
+            replica.role = "gold"
+        return replica
+
+    def serve_partial(self, destination: FileDestination) -> Replica:
+        """Serve what a get has verified so far, unless this node already serves the object."""
+        manifest = destination.manifest
+        replica = Replica(manifest, destination.verified, "replica", self._loop)
+        if manifest.size and manifest.digest not in self.replicas:
+            replica.address = self._engine.register(destination.partial_buffer(replica.servable))
+            self.replicas[manifest.digest] = replica
+        return replica
+
+    def drop_partial(self, replica: Replica) -> bool:
+        """A get ended before it was whole. Returns whether its replica was served."""
+        digest = replica.manifest.digest
+        if self.replicas.get(digest) is not replica or digest in self._served:
+            return False
+        self._unserve(digest)
+        return True
+
+    def remove(self, holding: Holding) -> bool:
+        """Hold it no more. Returns whether the node still serves the content, from another holding."""
+        self._held.discard(holding)
+        if holding.root is not None:
+            self._catalog.remove(holding)
+        digest = holding.digest
+        others = self.of(digest)
+        if self._served.get(digest) is not holding:
+            return digest in self._served
+        del self._served[digest]
+        if not others:
+            self._unserve(digest)
+            self._manifests.pop(digest, None)
+            return False
+        self._hold(others[0], self._manifests[digest])
+        return True
+
+    def _unserve(self, digest: str) -> None:
+        replica = self.replicas.pop(digest)
+        if replica.address:
+            self._engine.unregister(replica.address)
+        replica.withdrawn()
+
+    def _suspect(self, path: str, detail: str) -> None:
+        """The engine refused to send a changed file: look at once. Any thread."""
+        log.info("%s: %s", path, detail)
+        self._loop.call_soon_threadsafe(self._look.set)
+
+    async def watch(self) -> None:
+        """Look at every file now and then, for ever, and give up what changed."""
+        pause = WATCH_SECONDS
+        while True:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._look.wait(), pause)
+            self._look.clear()
+            began = time.monotonic()
+            await self._look_at_all()
+            pause = max(WATCH_SECONDS, 20 * (time.monotonic() - began))
+
+    async def _look_at_all(self) -> None:
+        """One look at every file. Between looks nothing may hold on to a holding, so that what it held can be freed."""
+        there = [holding for holding in self._held if holding.spans]
+        for first in range(0, len(there), LOOKED_AT_ONCE):
+            batch = there[first : first + LOOKED_AT_ONCE]
+            for number, fault in (await asyncio.to_thread(_faults, batch)).items():
+                holding = batch[number]
+                if holding in self._held:
+                    log.warning("%s is withdrawn: %s: %s", holding.name, holding.place, fault)
+                    self.remove(holding)
+                    await self._on_changed(holding, fault)
+
+
+def _faults(holdings: Sequence[Holding]) -> dict[int, str]:
+    """How the files of holdings differ from their stamps, by the number of each that does."""
+    found = ((number, _fault_of(holding)) for number, holding in enumerate(holdings))
+    return {number: fault for number, fault in found if fault}
+
+
+def _fault_of(holding: Holding) -> str:
+    """How a holding's files differ from their stamps; empty when they do not."""
+    for span in holding.spans:
+        fault = stamp_fault(span)
+        if fault:
+            return f"{span.path}: {fault}"
+    return ""

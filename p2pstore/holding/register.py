@@ -1,0 +1,150 @@
+"""Register for many paths at once: each costs its hashing; the metadata store and the disk are written in batches.
+
+A path that cannot be registered is reported, with its error, and holds up none of the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from p2pstore.cluster.registry import PUBLISHED_AT_ONCE, registered
+from p2pstore.errors import MooncakeError, ObjectExists, UsageError, to_wire
+from p2pstore.holding.catalog import Holding
+from p2pstore.objects.manifest import Manifest
+from p2pstore.objects.names import check_object_name
+from p2pstore.objects.source import RUN_BYTES, SourceTree, hash_tree, scan
+
+if TYPE_CHECKING:
+    from p2pstore.node import Node
+
+HASHED_AT_ONCE = PUBLISHED_AT_ONCE
+"""Objects that are hashed before they are published together."""
+
+
+@dataclass
+class Wanted:
+    """One path and the name that it is to have; what came of it: a tree with its manifest, or a fault."""
+
+    path: Path
+    name: str
+    tree: SourceTree | None = None
+    manifest: Manifest | None = None
+    fault: MooncakeError | None = None
+
+
+@dataclass
+class _Work:
+    """How to hash, and how far it is."""
+
+    hash_name: str
+    chunk_size: int
+    cancelled: threading.Event = field(default_factory=threading.Event)
+
+
+async def register_many(
+    node: Node,
+    items: Sequence[tuple[Path, str]],
+    *,
+    hash_name: str,
+    chunk_size: int = 0,
+    force: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Hash and serve each (path, name); nothing is copied. Several share a write to the metadata store.
+
+    ``progress(done, total)`` is called in objects. Returns ``objects`` as a register describes them, and ``failed``:
+    path, name and error of each that could not be. Raises ``UsageError`` for a name that comes twice, and
+    ``MetadataUnavailable``; what was published before stays so.
+    """
+    began = time.monotonic()
+    names = {name for _, name in items}
+    if len(names) != len(items):
+        raise UsageError(detail="a name is given to two paths")
+    objects: list[dict[str, Any]] = []
+    failed: list[dict[str, Any]] = []
+    work = _Work(hash_name, chunk_size)
+    for first in range(0, len(items), HASHED_AT_ONCE):
+        batch = [Wanted(path, name) for path, name in items[first : first + HASHED_AT_ONCE]]
+        try:
+            await asyncio.to_thread(_hash_all, batch, work)
+        except asyncio.CancelledError:
+            work.cancelled.set()
+            raise
+        objects += await _publish(node, [w for w in batch if w.manifest is not None], force=force)
+        failed += [{"path": str(w.path), "name": w.name, "error": to_wire(w.fault)} for w in batch if w.fault]
+        if progress is not None:
+            progress(min(first + HASHED_AT_ONCE, len(items)), len(items))
+    return {
+        "objects": objects,
+        "failed": failed,
+        "size": sum(made["size"] for made in objects),
+        "seconds": round(time.monotonic() - began, 6),
+    }
+
+
+def _hash_all(batch: Sequence[Wanted], work: _Work) -> None:
+    """Scan and hash all of a batch: the small ones side by side, each large one on all cores."""
+    cores = os.cpu_count() or 1
+    with ThreadPoolExecutor(cores, thread_name_prefix="register") as pool:
+        for _ in pool.map(lambda wanted: _attempt(wanted, work, _scan_one), batch):
+            pass
+        small = [w for w in batch if w.tree is not None and w.tree.size <= RUN_BYTES]
+        for _ in pool.map(lambda wanted: _attempt(wanted, work, _hash_small), small):
+            pass
+    for wanted in batch:
+        if wanted.tree is not None and wanted.manifest is None:
+            _attempt(wanted, work, _hash_large)
+
+
+def _attempt(wanted: Wanted, work: _Work, step: Callable[[Wanted, _Work], None]) -> None:
+    if wanted.fault is None and not work.cancelled.is_set():
+        try:
+            step(wanted, work)
+        except MooncakeError as error:
+            wanted.fault = error
+
+
+def _scan_one(wanted: Wanted, _: _Work) -> None:
+    check_object_name(wanted.name)
+    wanted.tree = scan(wanted.path)
+
+
+def _hash_small(wanted: Wanted, work: _Work) -> None:
+    _hash(wanted, work, threads=1)
+
+
+def _hash_large(wanted: Wanted, work: _Work) -> None:
+    _hash(wanted, work, threads=0)
+
+
+def _hash(wanted: Wanted, work: _Work, threads: int) -> None:
+    assert wanted.tree is not None  # noqa: S101 - it was scanned
+    wanted.manifest = hash_tree(
+        wanted.tree,
+        hash_name=work.hash_name,
+        chunk_size=work.chunk_size,
+        threads=threads,
+        cancelled=work.cancelled,
+    )
+
+
+async def _publish(node: Node, hashed: Sequence[Wanted], *, force: bool) -> list[dict[str, Any]]:
+    """Publish and hold what was hashed; what each became. Those that were refused have their fault afterwards."""
+    lease = node.registry.lease
+    ready = [(w.name, w.manifest) for w in hashed if w.manifest is not None]
+    published: list[tuple[Holding, Manifest]] = []
+    for wanted, record in zip(hashed, await node.publish_all(ready, force=force), strict=True):
+        if isinstance(record, ObjectExists):
+            wanted.fault = record
+        elif wanted.tree is not None and wanted.manifest is not None:
+            published.append((Holding(record, "gold", wanted.path, wanted.tree.files), wanted.manifest))
+    await node.replace(published, lease)
+    return [registered(holding.record, manifest) for holding, manifest in published]

@@ -1,0 +1,170 @@
+"""A replica: what this node has of one object, where peers read it, and who wants to hear of new chunks."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from p2pstore.objects.bitmap import Bitmap
+from p2pstore.objects.manifest import Manifest
+from p2pstore.swarm.dealing import Offers
+
+MAX_PENDING = 65536
+"""News that wait for one slow listener; one that falls behind further is cut off, and may come again."""
+
+MAX_LISTENERS = 64
+"""Getters that follow one replica at once. Each follows several others, so that more than these are reached."""
+
+
+GATHER_SECONDS = 0.005
+"""Chunks that are verified within this are told of together."""
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Whether others get from this replica, too, that pass on what they get."""
+
+    shared: bool
+
+
+News = tuple[range, ...] | Shared
+"""Chunks that are verified now, or whether the replica is shared."""
+
+NOTHING: News = ()
+"""What is heard when there is no news for a while."""
+
+
+@dataclass(eq=False)
+class Listener:
+    """A queue of news for one peer, and None when the replica is withdrawn.
+
+    ``seeds``: it passes on what it gets. ``whole``: the replica was when it came, so that it takes it for an origin.
+    """
+
+    seeds: bool = True
+    whole: bool = True
+    shared: bool = False
+    key: str = field(default_factory=lambda: secrets.token_hex(8))
+    news: asyncio.Queue[News | None] = field(default_factory=lambda: asyncio.Queue(MAX_PENDING))
+
+    async def hear(self, patience: float) -> News | None:
+        """The next news, None at the end, or ``NOTHING`` after ``patience`` seconds without."""
+        # Cheaper than a timeout of asyncio's, which takes a task; there are as many of these as chunks and listeners.
+        timer = asyncio.get_running_loop().call_later(patience, self._nothing)
+        try:
+            return await self.news.get()
+        finally:
+            timer.cancel()
+
+    def _nothing(self) -> None:
+        if self.news.empty():
+            self.news.put_nowait(NOTHING)
+
+    def put(self, item: News | None) -> None:
+        """Add news; a listener too slow to take it is told that the replica is gone."""
+        if self.news.full():
+            while not self.news.empty():
+                self.news.get_nowait()
+            item = None
+        self.news.put_nowait(item)
+
+
+class Replica:
+    """One object on this node, whole or in part. ``address`` is 0 while nothing of it can be read.
+
+    ``have`` is written by whoever verifies chunks, and read by those who serve them. Methods but those that say
+    otherwise run on the event loop's thread.
+    """
+
+    def __init__(self, manifest: Manifest, have: Bitmap, role: str, loop: asyncio.AbstractEventLoop) -> None:
+        self.manifest = manifest
+        self.have = have
+        self.role = role
+        self.address = 0
+        self._loop = loop
+        self._listeners: dict[str, Listener] = {}
+        self._offers: Offers | None = None
+        self._gathered: list[range] = []
+
+    @property
+    def state(self) -> str:
+        """``complete`` or ``partial``."""
+        return "complete" if self.have.full else "partial"
+
+    @property
+    def crowded(self) -> bool:
+        """Whether nobody more should listen."""
+        return len(self._listeners) >= MAX_LISTENERS
+
+    def servable(self, offset: int, length: int) -> bool:
+        """Whether every chunk that a range of the object touches is verified. Any thread."""
+        return self.have.has_all(self.manifest.chunks_of(offset, length))
+
+    def landed(self, run: range) -> None:
+        """These chunks are verified now: tell the listeners. Any thread."""
+        if self._listeners:
+            self._loop.call_soon_threadsafe(self._gather, run)
+
+    def withdrawn(self) -> None:
+        """The replica is served no more: tell the listeners."""
+        self._flush()
+        self._tell(None)
+
+    def offers(self, key: str, count: int, done: Iterable[range]) -> tuple[list[range], bool]:
+        """Up to ``count`` runs for a listener to fetch, which has fetched those in ``done``.
+
+        The second is whether everything was offered. A listener that passes nothing on is offered nothing. See
+        ``p2pstore.swarm.dealing``.
+        """
+        listener = self._listeners.get(key)
+        if listener is None or not listener.seeds or not self.have.full:
+            return [], False
+        if self._offers is None:
+            lengths = [chunk.length for chunk in self.manifest.all_chunks()]
+            # Several origins begin in different places, so that together they send each chunk about once.
+            self._offers = Offers(lengths, random.randrange(max(1, len(lengths))))  # noqa: S311 - guards nothing
+        return self._offers.ask(key, count, done, now=self._loop.time()), self._offers.over(key)
+
+    @contextmanager
+    def listen(self, *, seeds: bool = True) -> Iterator[Listener]:
+        """News from now on. Take ``have`` after entering: a chunk may then come twice, but none is missed."""
+        listener = Listener(seeds, self.have.full)
+        self._listeners[listener.key] = listener
+        self._share(newcomer=listener)
+        try:
+            yield listener
+        finally:
+            del self._listeners[listener.key]
+            if self._offers is not None:
+                self._offers.leave(listener.key)
+                if not self._listeners:
+                    self._offers = None  # whoever comes next begins a round of its own
+            self._share()
+
+    def _share(self, newcomer: Listener | None = None) -> None:
+        """Tell those that take the replica for an origin whether they share it with another that passes chunks on."""
+        seeding = sum(listener.seeds for listener in self._listeners.values())
+        for listener in self._listeners.values():
+            shared = seeding > listener.seeds
+            if listener.whole and shared != listener.shared:
+                listener.shared = shared
+                if listener is not newcomer:
+                    listener.put(Shared(shared))
+
+    def _gather(self, run: range) -> None:
+        if not self._gathered:
+            self._loop.call_later(GATHER_SECONDS, self._flush)
+        self._gathered.append(run)
+
+    def _flush(self) -> None:
+        if self._gathered:
+            self._tell(tuple(self._gathered))
+            self._gathered.clear()
+
+    def _tell(self, item: News | None) -> None:
+        for listener in self._listeners.values():
+            listener.put(item)

@@ -1,0 +1,1 @@
+"""What an object is: manifest, chunks, hashes, files."""

@@ -1,0 +1,82 @@
+"""Objects in memory: one buffer (a file object) or several by name (a directory object), hashed and served in place."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, TypeAlias
+
+from p2pstore.errors import Interrupted, UsageError
+from p2pstore.objects.hashing import hasher
+from p2pstore.objects.manifest import FileEntry, Manifest, check_chunk_size, choose_chunk_size, chunk_count
+from p2pstore.objects.names import path_fault
+from p2pstore.objects.source import RUN_BYTES, run_tasks
+from p2pstore.pull.memory_destination import byte_view
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+Buffers: TypeAlias = "Buffer | Mapping[str, Buffer]"
+"""One buffer, or several by the path that each has in the object."""
+
+MODE = 0o644
+"""The permission bits of a file that was memory."""
+
+
+def named(buffers: Buffers) -> dict[str, Buffer]:
+    """``buffers`` by path, sorted; a single one under the empty path. Raises ``UsageError`` for an unsafe path."""
+    if not isinstance(buffers, Mapping):
+        return {"": buffers}
+    for path in buffers:
+        fault = path_fault(path) if isinstance(path, str) else "is not text"
+        if not fault and any(str(parent) in buffers for parent in PurePosixPath(path).parents):
+            fault = "lies inside another's, as if that were a directory"
+        if fault:
+            raise UsageError(detail=f"the buffer name {path!r} {fault}")
+    return {path: buffers[path] for path in sorted(buffers)}
+
+
+def hash_views(
+    views: Mapping[str, memoryview],
+    *,
+    kind: str,
+    hash_name: str,
+    chunk_size: int,
+    threads: int,
+    cancelled: threading.Event,
+) -> Manifest:
+    """The manifest of byte views by path; chunks are hashed in parallel. ``chunk_size`` 0 chooses one."""
+    size = sum(len(v) for v in views.values())
+    chunk_size = check_chunk_size(chunk_size) if chunk_size else choose_chunk_size(size)
+    make = hasher(hash_name)
+    flat = list(views.values())
+    digests = [[b""] * chunk_count(len(v), chunk_size) for v in flat]
+
+    def run(file: int, first: int, last: int) -> None:
+        for chunk in range(first, last):
+            if cancelled.is_set():
+                raise Interrupted(detail="hashing was cancelled")
+            hashed = make()
+            hashed.update(flat[file][chunk * chunk_size : (chunk + 1) * chunk_size])
+            digests[file][chunk] = hashed.digest()
+
+    run_tasks(_tasks(flat, chunk_size), run, threads, cancelled)
+    entries = tuple(
+        FileEntry(path, len(view), MODE, tuple(chunks))
+        for (path, view), chunks in zip(views.items(), digests, strict=True)
+    )
+    return Manifest(kind, hash_name, chunk_size, entries)
+
+
+def _tasks(views: list[memoryview], chunk_size: int) -> Iterator[tuple[int, int, int]]:
+    step = max(1, RUN_BYTES // chunk_size)
+    for number, view in enumerate(views):
+        count = chunk_count(len(view), chunk_size)
+        for first in range(0, count, step):
+            yield number, first, min(count, first + step)
+
+
+def views_of(buffers: Mapping[str, Buffer]) -> dict[str, memoryview]:
+    """Flat views of the buffers' bytes. Raises ``UsageError`` for one that is not contiguous."""
+    return {path: byte_view(buffer, f"buffer {path!r}") for path, buffer in buffers.items()}

@@ -1,0 +1,204 @@
+"""What a node answers to other nodes, over TCP: who it is, names, manifests, and which chunks it has. All of it reads.
+
+::
+
+    GET /v1/health                     {"ok": true}, without a secret: for load balancers and probes
+    GET /v1/peer                       the node's record
+    GET /v1/paths?control=HOST:PORT    {"checks":[..]}: each way from this node to the asker, which is there
+    GET /v1/names?name=N               the object record of a name that this node holds
+    GET /v1/manifests/DIGEST           the manifest's canonical bytes
+    GET /v1/replicas/DIGEST?seeds=1    a stream of lines: {"address","bitmap","listener","shared"}, then
+                                       {"have":[[first,count],..]}, {"shared":bool} when that changes,
+                                       {} when there is no news, {"gone":true} at the end;
+                                       503 when too many listen
+    GET /v1/replicas/DIGEST/count      {"chunks": n}
+    GET /v1/replicas/DIGEST/offers?listener=KEY&count=N&done=FIRST-COUNT,..
+                                       {"offers":[[first,count],..],"over":bool}: what to fetch here
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from engine.net import sockets
+from p2pstore.cluster.auth import HEADER, verify
+from p2pstore.cluster.peer_client import HEARTBEAT_SECONDS
+from p2pstore.cluster.records import encode
+from p2pstore.errors import UsageError
+from p2pstore.holding.replica import News, Replica, Shared
+from p2pstore.peers.checks import warning
+from p2pstore.peers.http_log import http_log
+from p2pstore.peers.ways import there, to_json
+
+if TYPE_CHECKING:
+    from p2pstore.node import Node
+
+log = logging.getLogger(__name__)
+
+MAX_CONNECTIONS = 4096
+"""Streams and requests at once; more are told to come later."""
+
+MAX_HEADER_BYTES = 8190
+"""Of one header line; aiohttp's own default, named."""
+
+SHUTDOWN_SECONDS = 1.0
+"""For requests under way when the node closes."""
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class PeerServer:
+    """The control plane of one node for its peers."""
+
+    def __init__(self, node: Node, secret: bytes | None) -> None:
+        self._node = node
+        self._secret = secret
+        self._open = 0
+        app = web.Application(middlewares=[self._guard], client_max_size=1)
+        app.router.add_get("/v1/health", self._health)
+        app.router.add_get("/v1/peer", self._peer)
+        app.router.add_get("/v1/names", self._name)
+        app.router.add_get("/v1/paths", self._paths)
+        app.router.add_get("/v1/manifests/{digest}", self._manifest)
+        app.router.add_get("/v1/replicas/{digest}", self._replica)
+        app.router.add_get("/v1/replicas/{digest}/count", self._count)
+        app.router.add_get("/v1/replicas/{digest}/offers", self._offers)
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            logger=http_log,
+            handler_cancellation=True,
+            max_field_size=MAX_HEADER_BYTES,
+            shutdown_timeout=SHUTDOWN_SECONDS,
+        )
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen; returns the port. Raises ``UsageError`` when it cannot be had."""
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, host, port)
+        try:
+            await site.start()
+        except OSError as error:
+            raise UsageError(detail=f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+        return int(self._runner.addresses[0][1])
+
+    async def close(self) -> None:
+        """Stop listening, and end what is under way."""
+        await self._runner.cleanup()
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path != "/v1/health" and self._secret is not None:
+            header = request.headers.get(HEADER, "")
+            if not verify(self._secret, header, request.method, request.raw_path):
+                log.warning("refused %s from %s: no valid cluster secret", request.path, request.remote)
+                raise web.HTTPForbidden(text="the cluster secret is missing or differs")
+        if self._open >= MAX_CONNECTIONS:
+            raise web.HTTPServiceUnavailable(text="too many connections")
+        self._open += 1
+        try:
+            return await handler(request)
+        finally:
+            self._open -= 1
+
+    async def _health(self, _: web.Request) -> web.StreamResponse:
+        return web.json_response({"ok": True})
+
+    async def _peer(self, _: web.Request) -> web.StreamResponse:
+        return web.Response(body=encode(self._node.record), content_type="application/json")
+
+    async def _paths(self, request: web.Request) -> web.StreamResponse:
+        """Try the ways to whoever asks, and to nobody else: a node is no scanner of others' ports."""
+        control = request.query.get("control", "")
+        try:
+            host, _ = sockets.split(control)
+        except UsageError as error:
+            raise web.HTTPBadRequest(text=str(error)) from None
+        if host == request.remote:
+            checks, _ = await there(self._node, control)
+        else:
+            detail = f"we see you as {request.remote}, and you call yourself {host}"
+            checks = [
+                warning(f"{self._node.record.node} to {control}", detail, "see 'advertise' in 'mooncake config show'")
+            ]
+        return web.json_response({"checks": to_json(checks)})
+
+    async def _name(self, request: web.Request) -> web.StreamResponse:
+        name = request.query.get("name", "")
+        held = self._node.holdings.named(name)
+        if not held:
+            raise web.HTTPNotFound(text="this node holds nothing of that name")
+        return web.Response(body=encode(held[0].record), content_type="application/json")
+
+    async def _manifest(self, request: web.Request) -> web.StreamResponse:
+        manifest = self._node.holdings.manifest(request.match_info["digest"])
+        if manifest is None:
+            raise web.HTTPNotFound(text="this node does not hold it")
+        return web.Response(body=manifest.to_bytes(), content_type="application/json")
+
+    def _find(self, request: web.Request) -> Replica:
+        replica = self._node.holdings.replicas.get(request.match_info["digest"])
+        if replica is None:
+            raise web.HTTPNotFound(text="this node does not hold it")
+        return replica
+
+    async def _count(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response({"chunks": self._find(request).have.count})
+
+    async def _offers(self, request: web.Request) -> web.StreamResponse:
+        replica = self._find(request)
+        chunks = replica.manifest.chunks
+        try:
+            count = int(request.query.get("count", ""))
+            done = [_run(text, chunks) for text in request.query.get("done", "").split(",") if text]
+        except ValueError:
+            raise web.HTTPBadRequest(text="count is a number, done a list of FIRST-COUNT") from None
+        offers, over = replica.offers(request.query.get("listener", ""), count, done)
+        return web.json_response({"offers": [[run.start, len(run)] for run in offers], "over": over})
+
+    async def _replica(self, request: web.Request) -> web.StreamResponse:
+        replica = self._find(request)
+        if replica.crowded:
+            raise web.HTTPServiceUnavailable(text="as many as it can bear get the object from this node")
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        await response.prepare(request)
+        with replica.listen(seeds=request.query.get("seeds") == "1") as listener:
+            first = {"address": replica.address, "bitmap": replica.have.to_text()}
+            await _line(response, first | {"listener": listener.key, "shared": listener.shared})
+            while True:
+                news = await listener.hear(HEARTBEAT_SECONDS)
+                await response.write(_told(news))
+                if news is None:
+                    return response
+
+
+def _run(text: str, chunks: int) -> range:
+    """Chunks from ``FIRST-COUNT``. Raises ``ValueError``."""
+    first, count = (int(number) for number in text.split("-"))
+    if not 0 <= first < first + count <= chunks:
+        raise ValueError("chunks that the object does not have")
+    return range(first, first + count)
+
+
+@lru_cache(maxsize=64)
+def _told(news: News | None) -> bytes:
+    """The line that tells of it: made once for all listeners."""
+    if news is None:
+        value: dict[str, Any] = {"gone": True}
+    elif isinstance(news, Shared):
+        value = {"shared": news.shared}
+    elif news:
+        value = {"have": [[run.start, len(run)] for run in news]}
+    else:
+        value = {}
+    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
+
+
+async def _line(response: web.StreamResponse, value: dict[str, Any]) -> None:
+    await response.write(json.dumps(value, separators=(",", ":")).encode() + b"\n")

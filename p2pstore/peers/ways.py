@@ -1,0 +1,117 @@
+"""The ways from this node to another: control plane, data plane, and each transport that both have.
+
+An agent runs these for ``mooncake doctor PEER``, and asks the peer to run them back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+from engine.errors import MooncakeError, RangeRefused, TransportUnavailable
+from engine.transports.base import PeerAddress, Sink
+from p2pstore.cluster.records import NodeRecord
+from p2pstore.errors import NotHeld
+from p2pstore.peers.checks import Check, check_of, failed, ok, warning
+from p2pstore.pull.discovery import peer_address
+
+if TYPE_CHECKING:
+    from p2pstore.node import Node
+
+PATH_SECONDS = 15.0
+"""For one way to be tried."""
+
+NO_ADDRESS = 0
+"""An address of no segment: a peer that refuses to serve it has been reached, and speaks the protocol."""
+
+
+async def both_ways(node: Node, peer: str) -> list[Check]:
+    """From ``node`` to a peer, which is a node's name or a control address, and back."""
+    control = peer
+    if ":" not in peer:
+        found = (await node.registry.nodes([peer])).get(peer)
+        if found is None:
+            advice = "run 'mooncake etcd inspect' to see the nodes that there are"
+            return [failed(f"node {peer}", "no live node has this name", advice, 3)]
+        control = found.control
+    checks, record = await there(node, control)
+    if record is None:
+        return checks
+    back = f"{record.node} to {node.name}"
+    try:
+        answers = await node.client.check_back(control, node.record.control)
+    except MooncakeError as error:
+        return [*checks, failed(back, str(error), error.hint, error.exit_code)]
+    return [*checks, *(check_of(answer) for answer in answers)]
+
+
+async def there(node: Node, control: str) -> tuple[list[Check], NodeRecord | None]:
+    """From ``node`` to the node at a control address; None where that does not answer."""
+    subject = f"{node.name} to {control}"
+    began = time.monotonic()
+    try:
+        record = await asyncio.wait_for(node.client.node(control), PATH_SECONDS)
+    except MooncakeError as error:
+        advice = (
+            "check that its agent listens on an address that we reach ('mooncake node status' there), and firewalls"
+        )
+        return [failed(subject, str(error), advice, error.exit_code)], None
+    except asyncio.TimeoutError:
+        return [failed(subject, f"no answer in {PATH_SECONDS:g} s", "look for a firewall between the two", 5)], None
+    pair = f"{node.name} to {record.node}"
+    checks = [ok(f"{pair}, control", f"{control} answers in {1000 * (time.monotonic() - began):.1f} ms")]
+    try:
+        peer = peer_address(record)
+    except MooncakeError as error:
+        return [*checks, failed(f"{pair}, data", str(error), error.hint, 5)], record
+    for name in ("tcp", "local", "rdma"):
+        checks += await _try(node, pair, name, peer)
+    return checks, record
+
+
+async def _try(node: Node, pair: str, name: str, peer: PeerAddress) -> list[Check]:
+    subject = f"{pair}, {name}"
+    try:
+        why_not = await asyncio.to_thread(node.engine.transport(name).usable, peer)
+        if why_not:
+            # Nobody expects these between any two nodes.
+            return [] if name == "local" else [warning(subject, f"not used: {why_not}")]
+        began = time.monotonic()
+        await asyncio.wait_for(asyncio.to_thread(_knock, node, name, peer), PATH_SECONDS)
+    except TransportUnavailable as error:
+        return [warning(subject, str(error), error.hint)]
+    except MooncakeError as error:
+        advice = "look for a firewall between the two: data goes over other ports than control"
+        return [failed(subject, str(error), advice, error.exit_code)]
+    except asyncio.TimeoutError:
+        return [failed(subject, f"no answer in {PATH_SECONDS:g} s", "look for a firewall between the two", 5)]
+    return [ok(subject, f"answers in {1000 * (time.monotonic() - began):.1f} ms")]
+
+
+def _knock(node: Node, name: str, peer: PeerAddress) -> None:
+    """Ask for what nobody serves: to be refused is an answer."""
+    channel = node.engine.open(peer, name)
+    try:
+        channel.submit(NO_ADDRESS, 1)
+        channel.receive(_Nothing())
+    except (RangeRefused, NotHeld):
+        pass
+    finally:
+        channel.close()
+
+
+class _Nothing(Sink):
+    """A sink that expects no bytes."""
+
+    def buffer(self, remaining: int) -> memoryview:
+        """See ``Sink.buffer``."""
+        return memoryview(bytearray(min(remaining, 1)))
+
+    def filled(self, count: int) -> None:
+        """See ``Sink.filled``."""
+
+
+def to_json(checks: list[Check]) -> list[dict[str, Any]]:
+    """As a document."""
+    return [check.to_json() for check in checks]

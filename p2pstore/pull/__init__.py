@@ -1,0 +1,1 @@
+"""Getting: who has it, which chunk from whom, into what, checked."""

@@ -1,0 +1,312 @@
+"""Discovery: finds the sources of one pull, and keeps it told of who comes, who goes and who has which chunks.
+
+Who holds the object comes from a watch of its replicas in the metadata store, or from addresses that the user gave. Of
+each holder a *feed* reads the availability stream, over the control plane: bitmap first, then have-events. A feed that
+breaks takes its source out of the pull, and tries again as long as the holder stays listed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+
+from engine.errors import MooncakeError
+from engine.transports.base import PeerAddress
+from p2pstore.cluster import records
+from p2pstore.cluster.peer_client import Availability, PeerClient
+from p2pstore.cluster.records import NodeRecord, ReplicaRecord
+from p2pstore.cluster.registry import Registry
+from p2pstore.errors import PeerBusy, PeerUnreachable, RemoteError, RemoteProtocolError, SecretRefused
+from p2pstore.holding.replica import Shared
+from p2pstore.metadata.store import Changed, Removed, Snapshot
+from p2pstore.objects.manifest import Manifest
+from p2pstore.pull.workers import Pull, Source
+
+log = logging.getLogger(__name__)
+
+MAX_SOURCES = 16
+"""Peers that one pull is connected to at once; others wait until one leaves."""
+
+MAX_COMPLETE = 2
+"""Of these, so many that are listed as complete are tried first, so that somebody has what a newcomer lacks."""
+
+NEAR_SAMPLE = 64
+"""Of so many holders, drawn at random, those near by are tried next, for up to half of the places."""
+
+FIRST_RETRY_SECONDS = 0.5
+LAST_RETRY_SECONDS = 5.0
+"""Between attempts to read a holder's feed; each failure doubles the first up to the last."""
+
+HEDGE_SECONDS = 1.0
+"""A holder that has not sent the manifest after so long is not waited for: another is asked too."""
+
+SAME_HOST, SAME_ZONE, ELSEWHERE = 0, 1, 2
+"""Distances, as the planner takes them."""
+
+
+def peer_address(record: NodeRecord) -> PeerAddress:
+    """How the engine reaches a node. Raises ``RemoteProtocolError`` for a record without a usable segment name."""
+    host, separator, port = record.segment.rpartition(":")
+    if not separator or not host or not port.isdigit() or not 0 < record.data_port < 65536:
+        raise RemoteProtocolError(peer=record.node, detail="its node record has no usable address")
+    return PeerAddress(
+        segment=record.segment,
+        host=host.strip("[]"),
+        data_port=record.data_port,
+        host_id=record.host_id,
+        local_socket=record.local_socket,
+        rdma=record.rdma,
+    )
+
+
+def distance(mine: NodeRecord, other: NodeRecord) -> int:
+    """How far another node is."""
+    if mine.host_id and mine.host_id == other.host_id:
+        return SAME_HOST
+    return SAME_ZONE if mine.zone and mine.zone == other.zone else ELSEWHERE
+
+
+class Discovery:
+    """The sources of one pull. Use ``run`` as a task, and cancel it to end every feed."""
+
+    def __init__(
+        self,
+        pull: Pull,
+        manifest: Manifest,
+        me: NodeRecord,
+        *,
+        client: PeerClient,
+        registry: Registry | None,
+        peers: Sequence[str],
+        transports: Callable[[PeerAddress], tuple[str, ...]],
+        seeds: bool = True,
+    ) -> None:
+        """``registry`` is watched unless None; ``peers`` are control addresses given by the user.
+
+        ``transports`` names the transports to try for a peer, the best first; none means that it is not used.
+        ``seeds``: what is got is passed on.
+        """
+        self.last_fault: MooncakeError | None = None
+        self._pull = pull
+        self._manifest = manifest
+        self._me = me
+        self._client = client
+        self._registry = registry
+        self._peers = peers
+        self._transports = transports
+        self._seeds = seeds
+        self._listening: dict[str, tuple[str, str]] = {}  # node: its control address, and what it knows us by
+        self._asking: set[asyncio.Task[None]] = set()
+        self._feeds: dict[str, asyncio.Task[None]] = {}
+        self._kick: dict[str, asyncio.Event] = {}
+        self._banned: set[str] = set()
+        self._out_of_reach: set[str] = set()
+        self._busy: set[str] = set()
+        self._places = asyncio.Semaphore(MAX_SOURCES)
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def candidates(self) -> int:
+        """Holders that are known, not banned, and within reach of a transport."""
+        return len(self._feeds.keys() - self._banned - self._out_of_reach)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a holder that was reached has all the getters that it can bear, and may have a place soon."""
+        return bool(self._busy)
+
+    def dropped(self, node: str, banned: bool) -> None:  # noqa: FBT001 - the pull's callback
+        """The planner gave a source up: forget it when banned, else begin its feed anew. Any thread."""
+        self._loop.call_soon_threadsafe(self._on_drop, node, banned)
+
+    def _on_drop(self, node: str, banned: bool) -> None:  # noqa: FBT001
+        if banned:
+            self._banned.add(node)
+        if node in self._kick:
+            self._kick[node].set()
+
+    def ask(self, node: str, count: int, done: Sequence[range]) -> None:
+        """Ask a source for offers, and hand what it answers to the pull. Any thread."""
+        self._loop.call_soon_threadsafe(self._on_ask, node, count, done)
+
+    def _on_ask(self, node: str, count: int, done: Sequence[range]) -> None:
+        asking = asyncio.create_task(self._ask(node, count, done), name=f"offers of {node}")
+        self._asking.add(asking)
+        asking.add_done_callback(self._asking.discard)
+
+    async def _ask(self, node: str, count: int, done: Sequence[range]) -> None:
+        runs: list[range] = []
+        over = False
+        control, listener = self._listening.get(node, ("", ""))
+        try:
+            if control:
+                runs, over = await self._client.offers(control, self._manifest, listener, count, done)
+        except MooncakeError as error:
+            log.info("%s", error)  # its feed finds out what is the matter
+        self._pull.offered(node, runs, over)
+
+    async def run(self) -> None:
+        """Find sources, for ever."""
+        try:
+            for control in self._peers:
+                self._begin(control, control)
+            if self._registry is not None:
+                await self._watch(self._registry)
+            else:
+                await asyncio.Event().wait()
+        finally:
+            feeds = [*self._feeds.values(), *self._asking]
+            for feed in feeds:
+                feed.cancel()
+            await asyncio.gather(*feeds, return_exceptions=True)
+
+    async def _watch(self, registry: Registry) -> None:
+        prefix = records.replicas_prefix(self._manifest.digest)
+        async with aclosing(registry.store.watch(prefix)) as events:  # type: ignore[type-var]
+            async for event in events:
+                if isinstance(event, Snapshot):
+                    now = {item.key[len(prefix) :]: records.decode(ReplicaRecord, item.value) for item in event.items}
+                    for node in self._feeds.keys() - now.keys() - set(self._peers):
+                        self._end(node)
+                    complete = [node for node, record in now.items() if record and record.state == "complete"]
+                    for node in await self._order(list(now), complete, registry):
+                        self._begin(node, "")
+                elif isinstance(event, Changed):
+                    self._begin(event.item.key[len(prefix) :], "")
+                elif isinstance(event, Removed):
+                    self._end(event.key[len(prefix) :])
+
+    async def _order(self, nodes: list[str], complete: list[str], registry: Registry) -> list[str]:
+        """Nodes in the order in which to try them: at random, but for a few that have everything, and those near by."""
+        shuffled = random.sample(nodes, len(nodes))
+        if len(nodes) <= MAX_SOURCES:
+            return shuffled
+        first = random.sample(complete, min(MAX_COMPLETE, len(complete)))
+        found: dict[str, NodeRecord] = {}
+        with contextlib.suppress(MooncakeError):
+            found = await registry.nodes(shuffled[:NEAR_SAMPLE])
+        near = sorted(found, key=lambda node: distance(self._me, found[node]))
+        first += [node for node in near if distance(self._me, found[node]) < ELSEWHERE][: MAX_SOURCES // 2]
+        return list(dict.fromkeys(first + shuffled))
+
+    def _begin(self, node: str, control: str) -> None:
+        if node != self._me.node and node not in self._feeds:
+            self._kick[node] = asyncio.Event()
+            self._feeds[node] = asyncio.create_task(self._feed(node, control), name=f"feed {node}")
+
+    def _end(self, node: str) -> None:
+        feed = self._feeds.pop(node, None)
+        self._kick.pop(node, None)
+        self._busy.discard(node)
+        if feed is not None:
+            feed.cancel()
+
+    async def _feed(self, node: str, control: str) -> None:
+        """Keep one holder in the pull, for as long as it is listed."""
+        pause = FIRST_RETRY_SECONDS
+        kick = self._kick[node]
+        while node not in self._banned:
+            kick.clear()
+            try:
+                async with self._places:
+                    began = self._loop.time()
+                    await self._follow(node, control, kick)
+            except PeerBusy as error:
+                self._busy.add(node)
+                log.info("%s", error)
+            except MooncakeError as error:
+                self._busy.discard(node)
+                self.last_fault = error
+                log.info("%s", error)
+            if self._loop.time() - began > LAST_RETRY_SECONDS:
+                pause = FIRST_RETRY_SECONDS  # it served for a while
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - so that not all come back at once
+            pause = min(2 * pause, LAST_RETRY_SECONDS)
+
+    async def _follow(self, node: str, control: str, kick: asyncio.Event) -> None:
+        """Read a holder's stream until it breaks, ends, or the planner gives the source up."""
+        record = await self._record(node, control)
+        if record.node == self._me.node:
+            return
+        if record.node in self._banned:
+            self._banned.add(node)
+            return
+        names = self._transports(peer_address(record))
+        if not names:
+            return
+        reading = asyncio.create_task(self._read(record, names))
+        kicked = asyncio.create_task(kick.wait())
+        if record.node != node:
+            self._kick[record.node] = kick
+        try:
+            await asyncio.wait({reading, kicked}, return_when=asyncio.FIRST_COMPLETED)
+            if reading.done():
+                reading.result()
+        finally:
+            reading.cancel()
+            kicked.cancel()
+            await asyncio.gather(reading, kicked, return_exceptions=True)
+            self._listening.pop(record.node, None)
+            self._pull.remove(record.node)
+
+    async def _read(self, record: NodeRecord, names: tuple[str, ...]) -> None:
+        peer = peer_address(record)
+        stream = self._client.availability(record.control, self._manifest, seeds=self._seeds)
+        async with aclosing(stream) as news:  # type: ignore[type-var]
+            async for item in news:
+                if isinstance(item, Availability):
+                    source = Source(record.node, peer, item.address, names)
+                    self._listening[record.node] = record.control, item.listener
+                    self._busy.clear()
+                    self._pull.add(source, item.have, distance(self._me, record), item.shared)
+                elif isinstance(item, Shared):
+                    self._pull.shared(record.node, item.shared)
+                else:
+                    self._pull.has(record.node, item)
+
+    async def _record(self, node: str, control: str) -> NodeRecord:
+        if control:
+            return await self._client.node(control)
+        if self._registry is not None:
+            found = await self._registry.nodes([node])
+            if node in found:
+                return found[node]
+        raise PeerUnreachable(peer=node, detail="its node record is gone")
+
+
+async def first_that_answers(
+    client: PeerClient, controls: Sequence[tuple[str, str]], digest: str, note: Callable[[str], None]
+) -> Manifest:
+    """The manifest from the first of the (node, control address) pairs that sends a good one.
+
+    They are asked in order, each as soon as the one before failed or kept silent for ``HEDGE_SECONDS``. Raises the
+    last ``RemoteError`` or ``SecretRefused`` when none sends one.
+    """
+    last: RemoteError | SecretRefused = PeerUnreachable(peer="anyone", detail="nobody holds the object")
+    left = list(reversed(controls))
+    asked: dict[asyncio.Task[Manifest], str] = {}
+    try:
+        while left or asked:
+            if left:
+                node, control = left.pop()
+                asked[asyncio.create_task(client.manifest(control, digest))] = node
+            patience = HEDGE_SECONDS if left else None
+            done, _ = await asyncio.wait(asked, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                node = asked.pop(task)
+                try:
+                    return task.result()
+                except (RemoteError, SecretRefused) as error:
+                    log.warning("%s: %s", node, error)
+                    if left or asked:
+                        note(f"{error}; asking another")
+                    last = error
+        raise last
+    finally:
+        for task in asked:
+            task.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)

@@ -1,0 +1,395 @@
+"""Where a get writes: ``DEST.part`` beside a journal, verified chunk by chunk, renamed to ``DEST`` when it is whole.
+
+The one invariant that makes everything else simple: a chunk goes from absent to correct and never back, and the final
+name appears only when every chunk is correct and on disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from engine.memory.address_space import FilesBuffer, FileSpan, FileStamp
+from p2pstore.errors import (
+    DestinationBusy,
+    DestinationExists,
+    ForeignFile,
+    Interrupted,
+    MooncakeError,
+    PathNotFound,
+    SourceChanged,
+    StorageError,
+    UsageError,
+)
+from p2pstore.objects.bitmap import Bitmap
+from p2pstore.objects.file_system import clone_range, remove, rename_new, rename_over, sync_files, sync_path, words
+from p2pstore.objects.hashing import hasher
+from p2pstore.objects.manifest import Chunk, Manifest
+from p2pstore.objects.source import READ_BYTES, hash_range, hash_tree, run_tasks, scan
+from p2pstore.pull.journal import Journal, is_for
+
+SUFFIX = ".part"
+JOURNAL_SUFFIX = ".part.journal"
+
+
+class Mismatch(Exception):
+    """A chunk's bytes do not match its hash. Whoever fed the sink knows whose fault that is."""
+
+    def __init__(self, chunk: int) -> None:
+        super().__init__(chunk)
+        self.chunk = chunk
+
+
+class FileDestination:
+    """A destination in the file system, for one manifest. Chunks may be written by several threads at once."""
+
+    def __init__(self, path: Path, manifest: Manifest, name: str, *, force: bool = False) -> None:
+        """Lock and prepare ``path``'s partial form; nothing is verified yet: see ``recheck``.
+
+        Raises ``UsageError`` (the root), ``PathNotFound`` (no such directory), ``StorageError``, ``ForeignFile``,
+        ``DestinationExists`` (something that is no partial get of ours stands where the partial form goes) or
+        ``DestinationBusy``.
+        """
+        if not path.name:
+            raise UsageError(detail=f"{path} cannot be a destination")
+        self.path = path
+        self.manifest = manifest
+        self.name = name
+        self.force = force
+        self.part = path.with_name(path.name + SUFFIX)
+        self.verified = Bitmap(manifest.chunks)
+        self.new_hasher = hasher(manifest.hash)
+        self.clones = True  # until the file system says that it cannot
+        _check_parent(path)
+        journal = path.with_name(path.name + JOURNAL_SUFFIX)
+        if os.path.lexists(self.part) and not os.path.lexists(journal) and not force:
+            raise DestinationExists(path=self.part)
+        self.journal = Journal(journal, manifest.digest, name, path)
+        try:
+            if not self.journal.resumed:
+                remove(self.part)
+            self._lay_out()
+        except BaseException as error:
+            if not self.journal.resumed:
+                self._undo()
+            self.close()
+            if isinstance(error, OSError):
+                raise StorageError(path=error.filename or self.part, detail=words(error)) from None
+            raise
+
+    def _undo(self) -> None:
+        """Leave nothing behind of a get that could not begin."""
+        with contextlib.suppress(OSError, StorageError):
+            remove(self.part)
+            self.journal.remove()
+
+    def _lay_out(self) -> None:
+        """Make every directory and every file, at its full size; what is there already keeps its content."""
+        if self.manifest.kind == "directory":
+            _directory(self.part)
+            self._refuse_foreign()
+            for entry in self.manifest.files:
+                self._parents(entry.path)
+            for directory in self.manifest.directories:
+                self._parents(directory + "/")
+        self._check_room()
+        for number, entry in enumerate(self.manifest.files):
+            descriptor = self.open_file(number, os.O_CREAT)
+            try:
+                if os.fstat(descriptor).st_size != entry.size:
+                    os.ftruncate(descriptor, entry.size)
+            finally:
+                os.close(descriptor)
+
+    def _refuse_foreign(self) -> None:
+        """Raise ``ForeignFile`` for something in the partial directory that is not the object's."""
+        files = {self.file_path(n) for n in range(len(self.manifest.files))}
+        inside = {self.part / directory for directory in self.manifest.directories}
+        for path in (*files, *inside):
+            inside.update(parent for parent in path.parents if parent.is_relative_to(self.part))
+        for directory, directories, names in os.walk(self.part):
+            here = Path(directory)
+            for path in (*(here / name for name in directories), *(here / name for name in names)):
+                if path not in files and path not in inside:
+                    raise ForeignFile(path=path)
+
+    def _parents(self, path: str) -> None:
+        at = self.part
+        for part in path.split("/")[:-1]:
+            at /= part
+            _directory(at)
+
+    def _check_room(self) -> None:
+        """Refuse at once what cannot fit: better than a full disk at 90%."""
+        there = sum(_allocated(self.file_path(n)) for n in range(len(self.manifest.files)))
+        about = os.statvfs(self.path.parent)
+        free = about.f_bavail * about.f_frsize
+        needed = self.manifest.size - there
+        if needed > free:
+            raise StorageError(path=self.path, detail=f"no space left: {needed} bytes are needed, {free} are free")
+
+    def file_path(self, number: int) -> Path:
+        """Where the file of that number is while the destination is partial."""
+        entry = self.manifest.files[number]
+        return self.part / entry.path if entry.path else self.part
+
+    def open_file(self, number: int, flags: int = 0) -> int:
+        """A descriptor of that file, for reading and writing; the caller closes it. Raises ``StorageError``."""
+        path = self.file_path(number)
+        flags |= os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            try:
+                return os.open(path, flags, 0o600)
+            except PermissionError:
+                if not stat.S_ISREG(path.lstat().st_mode):
+                    raise
+                path.chmod(0o600)  # a ``finish`` that failed at its very end had set the final mode
+                return os.open(path, flags, 0o600)
+        except OSError as error:
+            raise StorageError(path=path, detail=words(error)) from None
+
+    def recheck(self, cancelled: threading.Event, progress: Callable[[int], None] | None = None) -> None:
+        """Hash the chunks that the journal lists, in parallel; those that match are verified, the others forgotten."""
+        listed = sorted({c for c in self.journal.chunks or () if c < self.manifest.chunks})
+        if not listed:
+            return
+        good: list[int] = []
+        local = threading.local()
+
+        def check(first: int, last: int, _: int) -> None:
+            if not hasattr(local, "buffer"):
+                local.buffer = memoryview(bytearray(READ_BYTES))
+            for place in range(first, last):
+                if cancelled.is_set():
+                    raise Interrupted(detail="checking what is there was cancelled")
+                chunk = self.manifest.chunk(listed[place])
+                if self.matches(chunk, local.buffer):
+                    good.append(chunk.number)
+                if progress is not None:
+                    progress(chunk.length)
+
+        step = 64
+        tasks = ((first, min(first + step, len(listed)), 0) for first in range(0, len(listed), step))
+        run_tasks(tasks, check, os.cpu_count() or 1, cancelled)
+        if len(good) != len(listed):
+            self.journal.restart(good, self.manifest.digest, self.name)
+        self.verified.update(good)
+
+    def matches(self, chunk: Chunk, buffer: memoryview) -> bool:
+        """Whether the chunk's bytes in the partial form are right."""
+        hashed = self.new_hasher()
+        descriptor = self.open_file(chunk.file)
+        try:
+            hash_range(
+                descriptor, chunk.file_offset, chunk.length, hashed.update, buffer, str(self.file_path(chunk.file))
+            )
+        except SourceChanged:
+            return False
+        finally:
+            os.close(descriptor)
+        return hashed.digest() == chunk.digest
+
+    def sink(self, run: range, scratch: memoryview) -> RunSink:
+        """A sink for the adjacent chunks of ``run``; ``scratch`` is the calling thread's own buffer."""
+        return RunSink(self, run, scratch)
+
+    def place(self, run: range) -> memoryview | None:  # noqa: ARG002 - none of it is memory
+        """See ``pull.Destination.place``."""
+        return None
+
+    def keep(self, run: range) -> None:
+        """Note in the journal that the chunks of ``run`` are verified."""
+        self.journal.add(run)
+
+    def partial_buffer(self, servable: Callable[[int, int], bool]) -> FilesBuffer:
+        """The buffer by which peers may read the ranges that ``servable(offset, length)`` allows."""
+        spans = [FileSpan(str(self.file_path(n)), e.size) for n, e in enumerate(self.manifest.files)]
+        return FilesBuffer(self.manifest.digest, spans, servable=servable)
+
+    def finish(self) -> tuple[FileSpan, ...]:
+        """Set modes, sync, and rename to the final name. Returns the final files with their stamps.
+
+        Raises ``DestinationExists`` when something appeared there meanwhile, ``ForeignFile`` for what appeared in the
+        partial form, or ``StorageError``; the partial form then stays, and the same get goes on from it.
+        """
+        try:
+            paths = [self.file_path(n) for n in range(len(self.manifest.files))]
+            for path, entry in zip(paths, self.manifest.files, strict=True):
+                path.chmod(entry.mode)
+            sync_files(paths, self.path.parent)
+            if self.manifest.kind == "directory":
+                self._refuse_foreign()
+                inside = {p.parent for p in paths} | {self.part / d for d in self.manifest.directories}
+                for directory in sorted(inside):
+                    sync_path(directory)
+                sync_path(self.part)
+            stamps = [FileStamp.of(os.lstat(p)) for p in paths]
+            (rename_over if self.force else rename_new)(self.part, self.path)
+            sync_path(self.path.parent)
+        except FileExistsError:
+            raise DestinationExists(path=self.path) from None
+        except OSError as error:
+            raise StorageError(path=error.filename or self.path, detail=words(error)) from None
+        self.journal.remove()
+        final = [self.path / e.path if e.path else self.path for e in self.manifest.files]
+        return tuple(FileSpan(str(p), s.size, s) for p, s in zip(final, stamps, strict=True))
+
+    def close(self) -> None:
+        """Unlock; what is there stays, for the next get to go on from."""
+        self.journal.close()
+
+
+class RunSink:
+    """Takes the bytes of adjacent chunks: hashes while they are hot, writes them, and compares each digest.
+
+    ``kept`` counts the chunks that were right; ``filled`` raises ``Mismatch`` at the first that is not.
+    """
+
+    def __init__(self, destination: FileDestination, run: range, scratch: memoryview) -> None:
+        self.kept = 0
+        self._destination = destination
+        self._run = run
+        self._scratch = scratch
+        self._file = -1
+        self._descriptor = -1
+        self._begin()
+
+    def _begin(self) -> None:
+        self._chunk = self._destination.manifest.chunk(self._run[self.kept])
+        self._done = 0
+        self._hashed = self._destination.new_hasher()
+        if self._chunk.file != self._file:
+            self.close()
+            self._descriptor = self._destination.open_file(self._chunk.file)
+            self._file = self._chunk.file
+
+    def buffer(self, remaining: int) -> memoryview:
+        """Room for the rest of the chunk, as far as the scratch buffer goes."""
+        return self._scratch[: min(len(self._scratch), self._chunk.length - self._done, remaining)]
+
+    def filled(self, count: int) -> None:
+        """Hash and write what arrived. Raises ``Mismatch`` or ``StorageError``."""
+        self._store(self._scratch[:count])
+
+    def take(self, data: memoryview) -> None:
+        """See ``TakingSink.take``. Raises as ``filled``."""
+        while len(data):
+            count = min(len(data), self._chunk.length - self._done)
+            self._store(data[:count])
+            data = data[count:]
+
+    def _store(self, data: memoryview) -> None:
+        """Hash and write bytes of one chunk."""
+        count = len(data)
+        self._hashed.update(data)
+        at = self._at
+        try:
+            written = os.pwrite(self._descriptor, data, at)
+            while written < count:
+                written += os.pwrite(self._descriptor, data[written:], at + written)
+        except OSError as error:
+            raise StorageError(path=self._destination.part, detail=words(error)) from None
+        self._advance(count)
+
+    def clone(self, descriptor: int, offset: int, remaining: int) -> int:
+        """See ``CloningSink.clone``: up to the end of the chunk. What is hashed is what now lies in our own file."""
+        destination = self._destination
+        count = min(self._chunk.length - self._done, remaining)
+        if not destination.clones:
+            return 0
+        if not clone_range(descriptor, offset, count, self._descriptor, self._at):
+            destination.clones = False
+            return 0
+        path = str(destination.file_path(self._file))
+        try:
+            hash_range(self._descriptor, self._at, count, self._hashed.update, self._scratch, path)
+        except SourceChanged as error:  # our own file was cut short by somebody
+            raise StorageError(path=path, detail=error.fields["detail"]) from None
+        self._advance(count)
+        return count
+
+    @property
+    def _at(self) -> int:
+        """Where the next byte goes, in its file."""
+        return self._chunk.file_offset + self._done
+
+    def _advance(self, count: int) -> None:
+        self._done += count
+        if self._done == self._chunk.length:
+            if self._hashed.digest() != self._chunk.digest:
+                raise Mismatch(self._chunk.number)
+            self.kept += 1
+            if self.kept < len(self._run):
+                self._begin()
+
+    def close(self) -> None:
+        """Close the file that it writes."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def tidy(path: Path, manifest: Manifest, name: str) -> None:
+    """Remove what a get left beside the object when it was killed after it had put that in place."""
+    journal = path.with_name(path.name + JOURNAL_SUFFIX)
+    if not is_for(journal, manifest.digest):
+        return
+    with contextlib.suppress(DestinationBusy, StorageError, OSError):
+        held = Journal(journal, manifest.digest, name, path)
+        try:
+            if held.resumed:
+                remove(path.with_name(path.name + SUFFIX))
+                held.remove()
+        finally:
+            held.close()
+
+
+def same_content(
+    path: Path, manifest: Manifest, cancelled: threading.Event | None = None
+) -> tuple[FileSpan, ...] | None:
+    """The files at ``path`` with their stamps, if they are exactly the object; None otherwise. Reads everything."""
+    try:
+        tree = scan(path)
+        shapes = [(e.path, e.size) for e in manifest.files]
+        if tree.kind != manifest.kind or tree.directories != manifest.directories:
+            return None
+        if [(p, f.size) for p, f in zip(tree.paths, tree.files, strict=True)] != shapes:
+            return None
+        found = hash_tree(tree, hash_name=manifest.hash, chunk_size=manifest.chunk_size, cancelled=cancelled)
+    except Interrupted:
+        raise
+    except MooncakeError:
+        return None
+    same = [e.chunks for e in found.files] == [e.chunks for e in manifest.files]
+    return tree.files if same else None
+
+
+def _check_parent(path: Path) -> None:
+    try:
+        mode = path.parent.stat().st_mode
+    except FileNotFoundError:
+        raise PathNotFound(path=path.parent) from None
+    except OSError as error:
+        raise StorageError(path=path.parent, detail=words(error)) from None
+    if not stat.S_ISDIR(mode):
+        raise StorageError(path=path.parent, detail="not a directory")
+
+
+def _directory(path: Path) -> None:
+    """Make a directory; one that is there must be a real one, not a link to elsewhere."""
+    try:
+        path.mkdir()
+    except FileExistsError:
+        if not stat.S_ISDIR(path.lstat().st_mode):
+            raise
+
+
+def _allocated(path: Path) -> int:
+    try:
+        return path.lstat().st_blocks * 512
+    except OSError:
+        return 0

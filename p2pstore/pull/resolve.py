@@ -1,0 +1,67 @@
+"""Resolve: what a name stands for, by the metadata store or by peers that the user named, and whom to ask for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from engine.errors import MooncakeError, RemoteError
+from p2pstore.cluster.records import ObjectRecord
+from p2pstore.errors import MetadataRefused, MetadataUnavailable, ObjectNotFound, PeerHasNot, SecretRefused
+
+if TYPE_CHECKING:
+    from p2pstore.node import Node
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What a name stands for, and whom to ask: ``controls`` are (node, control address), ``watched`` the metadata."""
+
+    record: ObjectRecord
+    controls: tuple[tuple[str, str], ...]
+    watched: bool
+
+
+async def resolve(node: Node, name: str, peers: Sequence[str]) -> Resolved:
+    """Find a name in the metadata store, or at the given peers.
+
+    Raises ``ObjectNotFound``, ``MetadataUnavailable`` (and no peer given), or the fault of the last peer asked.
+    """
+    unavailable: MooncakeError | None = None
+    record: ObjectRecord | None = None
+    controls: list[tuple[str, str]] = []
+    try:
+        record = await node.registry.find(name)
+        if record is not None:
+            holders = await node.registry.replicas(record.manifest)
+            complete_first = sorted(holders, key=lambda n: (holders[n].state != "complete", n))
+            found = await node.registry.nodes([n for n in complete_first if n != node.name])
+            controls = [(n, r.control) for n, r in found.items()]
+    except (MetadataUnavailable, MetadataRefused) as error:
+        if not peers:
+            raise
+        unavailable = error
+    watched = record is not None
+    fault: MooncakeError | None = None
+    for peer in peers:
+        try:
+            theirs = await node.client.name(peer, name)
+        except (RemoteError, SecretRefused) as error:
+            fault = error
+            continue
+        if record is None:
+            record = theirs
+        if record.manifest == theirs.manifest:
+            controls.insert(0, (peer, peer))
+    if record is None:
+        raise _unresolved(name, peers, fault, unavailable)
+    return Resolved(record, tuple(controls), watched)
+
+
+def _unresolved(
+    name: str, peers: Sequence[str], fault: MooncakeError | None, unavailable: MooncakeError | None
+) -> MooncakeError:
+    if not peers or isinstance(fault, PeerHasNot):
+        return ObjectNotFound(name=name)
+    return fault or unavailable or ObjectNotFound(name=name)

@@ -1,0 +1,171 @@
+"""A pull at work: discovery feeds it sources, the clock ticks, and somebody decides when there is no hope left."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from engine.errors import MooncakeError, TransportUnavailable
+from engine.transports.base import PeerAddress
+from p2pstore.errors import ChunkMismatch, NoLivePeer, SecretRefused
+from p2pstore.pull.discovery import Discovery
+from p2pstore.pull.file_destination import FileDestination
+from p2pstore.pull.memory_destination import MemoryDestination
+from p2pstore.pull.resolve import Resolved
+from p2pstore.pull.workers import Pull
+
+if TYPE_CHECKING:
+    from p2pstore.node import Node
+
+EVENT_SECONDS = 0.2
+"""Between progress events; also how often the planner is told the time."""
+
+NO_SOURCE_SECONDS = 10.0
+"""How long a get waits for a source of what is missing: longer than an agent takes to start again."""
+
+NO_HOLDER_SECONDS = 3.0
+"""And how long when nobody at all is listed as holding the object."""
+
+TRANSPORTS = {"auto": ("local", "rdma", "tcp"), "rdma": ("rdma",), "tcp": ("tcp",), "local": ("local",)}
+"""What each choice of transport tries, the best first."""
+
+Emit = Callable[[dict[str, Any]], None]
+"""Takes ``progress`` and ``note`` events, on the event loop's thread."""
+
+
+class PullWork:
+    """Discovery and pull together, until every chunk is there or no hope is left."""
+
+    def __init__(self, node: Node, resolved: Resolved, name: str, transport: str, emit: Emit) -> None:
+        self.pull: Pull
+        self._node = node
+        self._resolved = resolved
+        self._name = name
+        self._transport = transport
+        self._emit = emit
+        self._unusable = ""
+        self._told_waiting = False
+
+    async def run(
+        self,
+        destination: FileDestination | MemoryDestination,
+        on_chunks: Callable[[range], None],
+        *,
+        seeds: bool,
+    ) -> None:
+        """``seeds``: what arrives is passed on, which ``on_chunks`` tells others.
+
+        Raises ``NoLivePeer``, ``ChunkMismatch``, ``TransportUnavailable`` or what went wrong at the destination.
+        """
+        node, resolved = self._node, self._resolved
+        loop = asyncio.get_running_loop()
+        over = asyncio.Event()
+        discovery: Discovery
+
+        def note(text: str) -> None:
+            loop.call_soon_threadsafe(self._emit, {"event": "note", "text": text})
+
+        def ended() -> None:
+            loop.call_soon_threadsafe(over.set)
+
+        def ask(source: str, count: int, done: Sequence[range]) -> None:
+            discovery.ask(source, count, done)
+
+        def dropped(source: str, banned: bool) -> None:  # noqa: FBT001 - the pull's callback
+            discovery.dropped(source, banned)
+
+        self.pull = Pull(
+            destination,
+            destination.verified,
+            open_channel=node.engine.open,
+            connections=node.connections,
+            limit=node.download_limit,
+            on_progress=ended,
+            on_chunks=on_chunks,
+            on_ask=ask,
+            on_drop=dropped,
+            on_wrong=lambda source, chunk: node.suspects.add(destination.manifest.digest, source, chunk),
+            note=note,
+        )
+        discovery = Discovery(
+            self.pull,
+            destination.manifest,
+            node.record,
+            client=node.client,
+            registry=node.registry if resolved.watched else None,
+            peers=[control for name, control in resolved.controls if name == control],
+            transports=self._transports,
+            seeds=seeds,
+        )
+        finding = asyncio.create_task(discovery.run(), name=f"discovery for {self._name}")
+        try:
+            await self._wait(destination, discovery, over, finding)
+        finally:
+            finding.cancel()
+            await asyncio.gather(finding, return_exceptions=True)
+            await asyncio.to_thread(self.pull.close)
+        if self.pull.error is not None:
+            raise self.pull.error
+
+    async def _wait(
+        self,
+        destination: FileDestination | MemoryDestination,
+        discovery: Discovery,
+        over: asyncio.Event,
+        finding: asyncio.Task[None],
+    ) -> None:
+        total = destination.manifest.size
+        at_first = sum(destination.manifest.chunk(c).length for c in destination.verified)
+        hopeless_since: float | None = None
+        told = 0.0
+        while not self.pull.finished:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(over.wait(), EVENT_SECONDS)
+            over.clear()
+            self.pull.tick()
+            now = time.monotonic()
+            if finding.done():
+                finding.result()
+            if not self.pull.stuck:
+                hopeless_since = None
+            elif discovery.waiting:
+                hopeless_since = None
+                self._tell_waiting()
+            elif hopeless_since is None:
+                hopeless_since = now
+            elif now - hopeless_since > (NO_SOURCE_SECONDS if discovery.candidates else NO_HOLDER_SECONDS):
+                raise self._hopeless(discovery)
+            if now - told >= EVENT_SECONDS:
+                told = now
+                done = at_first + self.pull.bytes_pulled
+                self._emit({"event": "progress", "done": done, "total": total, "peers": self.pull.active})
+
+    def _tell_waiting(self) -> None:
+        if not self._told_waiting:
+            self._told_waiting = True
+            text = f"whoever has {self._name!r} serves as many getters as it can bear; waiting for a place"
+            self._emit({"event": "note", "text": text})
+
+    def _transports(self, peer: PeerAddress) -> tuple[str, ...]:
+        """The transports to try for a peer, the best first."""
+        usable = []
+        for name in TRANSPORTS[self._transport]:
+            why_not = self._node.engine.transport(name).usable(peer)
+            if why_not:
+                self._unusable = self._unusable or why_not
+            else:
+                usable.append(name)
+        return tuple(usable)
+
+    def _hopeless(self, discovery: Discovery) -> MooncakeError:
+        fault = self.pull.last_fault or discovery.last_fault
+        if isinstance(fault, (ChunkMismatch, SecretRefused)):
+            return fault
+        if isinstance(fault, TransportUnavailable) and self._transport != "auto":
+            return fault
+        if self._unusable and self._transport != "auto" and fault is None:
+            return TransportUnavailable(transport=self._transport, detail=self._unusable)
+        return NoLivePeer(name=self._name, detail=str(fault) if fault else "nobody who is alive holds it")

@@ -1,0 +1,1 @@
+"""What the user says, in layers, and where each value came from."""

@@ -1,0 +1,87 @@
+"""What upstream's own configuration, ``mooncake.json`` and its variables, means for our settings.
+
+A machine that runs Mooncake has said already where etcd is, under which name others reach the machine, and by which
+protocol to move bytes. That counts here too, below what was said to us in the same way: its variables below
+``MOONCAKE_<KEY>`` (and above our files), ``mooncake.json`` below our files.
+
+::
+
+    metadata_server of etcd                   -> metadata     (other servers hold no records of ours)
+    MC_TCP_BIND_ADDRESS, local_hostname       -> advertise    (where the agent listens on more than loopback)
+    MC_FORCE_TCP, protocol                    -> transport    (tcp; rdma: auto, which takes what works)
+    MC_TCP_LANES_PER_PEER                     -> connections
+    MOONCAKE_DEVICE, device_name              -> rdma_devices
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.config.settings import EngineSettings
+from engine.net.sockets import is_loopback
+
+log = logging.getLogger(__name__)
+
+PROTOCOLS = {"tcp": "tcp", "rdma": "auto"}
+"""Upstream's protocol to our transport."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """One setting as upstream's configuration gives it: our key, its text, and where it came from."""
+
+    key: str
+    text: str
+    origin: str
+
+    @property
+    def by_environment(self) -> bool:
+        """Whether a variable says so, and not the file."""
+        return self.origin.startswith("environment ")
+
+
+def upstream_settings(environ: Mapping[str, str], cwd: Path) -> list[Given]:
+    """What upstream's configuration says to us. Raises ``BadConfig``."""
+    return translate(EngineSettings.load(environ, cwd=cwd))
+
+
+def translate(settings: EngineSettings) -> list[Given]:
+    """The engine's settings as ours; at most one a key."""
+    found: list[Given] = []
+
+    def add(key: str, text: str, field: str) -> None:
+        found.append(Given(key, text, settings.origins[field]))
+
+    server = settings.metadata_server or ""
+    if server.startswith(("etcd://", "etcds://")):
+        add("metadata", server, "metadata_server")
+    elif server:
+        log.debug("%s: %s holds no records of ours", settings.origins["metadata_server"], server)
+    if settings.advertise:
+        add("advertise", settings.advertise, "advertise")
+    elif settings.local_hostname and not is_loopback(host_of(settings.local_hostname)):
+        add("advertise", host_of(settings.local_hostname), "local_hostname")
+    protocol = (settings.protocol or "").lower()
+    if settings.force_tcp:
+        add("transport", "tcp", "force_tcp")
+    elif protocol in PROTOCOLS:
+        add("transport", PROTOCOLS[protocol], "protocol")
+    elif protocol:
+        log.debug("%s: there is no transport %r", settings.origins["protocol"], protocol)
+    fields = {"rdma_devices": "device_name", "connections": "lanes"}
+    return found + [
+        Given(key, str(getattr(settings, field)), settings.origins[field])
+        for key, field in fields.items()
+        if field in settings.origins
+    ]
+
+
+def host_of(name: str) -> str:
+    """The host of upstream's ``HOST`` or ``HOST:PORT``; its port is that of its own handshake."""
+    if name.startswith("["):
+        return name[1:].partition("]")[0]
+    host, _, port = name.rpartition(":")
+    return host if host and ":" not in host and port.isdigit() else name

@@ -1,0 +1,415 @@
+"""The planner: which chunk from which peer. Pure: events in, actions out; no clock, no socket, no thread of its own.
+
+One owner feeds it events and carries out the actions that come back. Time is whatever the owner's clock says (seconds,
+never going back), so the same object runs in production and in a simulator.
+
+A chunk is *missing*, *in flight* at one peer, or *had*; only a verified chunk is had, so that chunks go from absent to
+correct and never back.
+
+**Spreading.** Peers are *origins*, which had everything when they came, and *getters*, which have a part and get more.
+What an origin sends twice it could have sent once, for the getters to pass on. So an origin that several get from
+(which is *shared*) deals: it is asked for *offers*, and only for the runs that it offers, until it has nothing more to
+offer. A node that stays hungry asks an origin for anything. From getters the rarest of a few chunks drawn at random is
+taken, so that what few have is spread before what all have.
+
+Chunks that are small and adjacent are fetched in one run, so that a thousand tiny files cost tens of requests. With no
+getters about, runs grow until one takes long enough for what each costs beside its bytes not to matter. A peer has a
+bounded number of requests in flight. A fault costs the peer's own chunks only: they are missing again, and others
+bring them. Faults of the peer's making end in a backoff that doubles, wrong bytes in a ban. A run that takes much
+longer than runs take is taken away from its peer when another has it, sooner when nothing else is left to fetch.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from p2pstore.objects.bitmap import Bitmap
+from p2pstore.swarm.events import (
+    Action,
+    Ask,
+    Cancel,
+    Drop,
+    Event,
+    Failed,
+    Fault,
+    Fetch,
+    Fetched,
+    Offered,
+    PeerAdded,
+    PeerGone,
+    PeerHas,
+    PeerShared,
+    Tick,
+)
+from p2pstore.swarm.rarity import RUN_BYTES, Missing
+
+MAX_REQUESTS = 64
+"""Requests in flight at one peer, however small."""
+
+WINDOW_BYTES = 8 << 20
+"""Bytes in flight, shared between the peers: as long as a peer's share is not full, it is asked for more."""
+
+WINDOW_REQUESTS = 16
+MOST_EACH = 4
+"""Requests in flight, however large, shared between the peers; and the most that one peer's share comes to.
+
+What is asked of one peer is not asked of another that might be idle sooner, so the fewer the better; but each of two
+connections wants one on the wire, and the only peer there is one to follow.
+"""
+
+LONG_RUN_BYTES = 16 << 20
+QUICK_RUN_SECONDS = 0.05
+SLOW_RUN_SECONDS = 0.2
+"""While there are no getters, runs double after one that was quick, up to the first, and halve after a slow one.
+
+A run's time counts from its request, so those before it in its peer's window count, too.
+"""
+
+OFFERS = 2
+"""Runs that a shared origin has offered and that have not arrived: with fewer, it is asked for more."""
+
+MAX_DONE = 256
+"""Runs that one ``Ask`` tells of."""
+
+HUNGRY = 2
+HUNGRY_SECONDS = 2.0
+"""With fewer requests in flight than the first for longer than the second, a node asks a shared origin for anything."""
+
+DRAWN = 8
+"""Chunks that a getter has which are drawn at random, to take the rarest of."""
+
+FAULTS_ALLOWED = 4
+"""Faults in a row after which a peer is dropped for good; a fetched chunk forgives them."""
+
+PATIENCE = 8.0
+"""A run is slow when it takes so many times longer than runs take on average,"""
+
+LAST_PATIENCE = 3.0
+"""or so many, when all that is missing is in flight."""
+
+MIN_PATIENCE = 2.0
+"""Seconds that no run is called slow before."""
+
+AVERAGE_WEIGHT = 0.1
+"""Of the newest run in the moving average of how long runs take."""
+
+BACKOFF_SECONDS = 0.5
+"""After a first fault; each further one in a row doubles it."""
+
+
+@dataclass
+class _Peer:
+    name: str
+    have: Bitmap
+    distance: int
+    origin: bool
+    candidates: list[int] = field(default_factory=list)  # of a getter: what it has that may be missing here
+    shared: bool = False
+    over: bool = False  # of an origin: it has offered everything
+    asking: bool = False
+    ask_after: float = 0.0
+    offered: deque[range] = field(default_factory=deque)  # not yet asked for
+    accepted: dict[range, range] = field(default_factory=dict)  # runs in flight: the offers that they come from
+    extra: set[range] = field(default_factory=set)  # runs in flight that a shared origin did not offer
+    done: list[range] = field(default_factory=list)  # to be told with the next Ask
+    in_flight: dict[int, range] = field(default_factory=dict)
+    since: dict[int, float] = field(default_factory=dict)  # when each run was asked for; infinite once cancelled
+    slow: bool = False
+    bytes_in_flight: int = 0
+    faults: int = 0
+    not_before: float = 0.0
+
+
+class Planner:
+    """Plans one pull.
+
+    ``lengths[i]`` is the size of chunk i in bytes, ``had`` what is there already; from now on only the planner writes
+    to it. Chunks with adjacent numbers are adjacent at every source.
+    """
+
+    def __init__(self, lengths: Sequence[int], had: Bitmap, *, seed: int | None = None) -> None:
+        self.had = had
+        self.banned: set[str] = set()
+        self._lengths = lengths
+        self._random = random.Random(seed)  # noqa: S311 - spreads load, guards nothing
+        self._peers: dict[str, _Peer] = {}
+        self._getters = 0
+        self._requests = 0
+        self._extra = 0  # of these, asked of a shared origin unoffered
+        self._fed = 0.0
+        self._missing = Missing(had.missing(), lengths, self._random)
+        self._now = 0.0
+        self._average = 0.0
+        self._run_bytes = RUN_BYTES
+
+    @property
+    def done(self) -> bool:
+        """Whether every chunk is had."""
+        return self.had.full
+
+    @property
+    def peers(self) -> tuple[str, ...]:
+        """The peers that take part, resting ones among them."""
+        return tuple(self._peers)
+
+    @property
+    def active(self) -> int:
+        """How many peers are being fetched from now."""
+        return sum(1 for p in self._peers.values() if p.in_flight)
+
+    @property
+    def stuck(self) -> bool:
+        """Whether nothing is in flight and no peer, resting ones among them, has a chunk that is missing."""
+        return not (self.done or self._requests or any(self._useful(p) for p in self._peers.values()))
+
+    def handle(self, event: Event) -> list[Action]:
+        """Take an event; return what to do now."""
+        if isinstance(event, PeerAdded):
+            return self._add(event)
+        if isinstance(event, (Tick, Fetched, Failed)):
+            self._time(event.now)
+        if isinstance(event, Tick):
+            return self._cancel_slow() + self._fill(self._peers.values())
+        peer = self._peers.get(event.peer)
+        if isinstance(event, Fetched):
+            return self._fetched(peer, event.run)
+        if isinstance(event, Failed):
+            return self._failed(peer, event)
+        return [] if peer is None else self._news(peer, event)
+
+    def _time(self, now: float) -> None:
+        self._now = max(self._now, now)
+        if self._requests - self._extra >= HUNGRY or not self._fed:
+            self._fed = self._now
+
+    def _news(self, peer: _Peer, event: PeerHas | PeerShared | Offered | PeerGone) -> list[Action]:
+        if isinstance(event, PeerGone):
+            self._remove(peer)
+            return self._fill(self._peers.values())
+        if isinstance(event, PeerHas):
+            self._has(peer, event.chunks)
+        elif isinstance(event, PeerShared):
+            peer.shared = event.shared
+        else:
+            peer.asking = False
+            peer.over = event.over
+            peer.offered.extend(event.runs)
+            if not event.runs:
+                peer.ask_after = self._now + BACKOFF_SECONDS
+        return self._fill([peer])
+
+    def _add(self, event: PeerAdded) -> list[Action]:
+        if event.peer in self.banned:
+            return []
+        peer = self._peers.get(event.peer)
+        if peer is None:
+            origin = event.have.full
+            peer = self._peers[event.peer] = _Peer(event.peer, Bitmap(len(event.have)), event.distance, origin)
+            self._getters += not origin
+        peer.shared = event.shared
+        self._has(peer, event.have)
+        return self._fill([peer])
+
+    def _has(self, peer: _Peer, chunks: Iterable[int]) -> None:
+        fresh = [c for c in chunks if peer.have.add(c)]
+        if not peer.origin:
+            peer.candidates += (c for c in fresh if c not in self.had)
+            self._missing.spread(fresh, 1)
+
+    def _remove(self, peer: _Peer) -> None:
+        del self._peers[peer.name]
+        self._getters -= not peer.origin
+        if not peer.origin:
+            self._missing.spread(peer.have, -1)
+        for run in peer.in_flight.values():
+            self._return(run)
+        self._requests -= len(peer.in_flight)
+        self._extra -= len(peer.extra)
+
+    def _fetched(self, peer: _Peer | None, run: range) -> list[Action]:
+        began = peer.since.get(run.start, math.inf) if peer else math.inf
+        offer = peer.accepted.get(run) if peer else None
+        landed = peer is not None and self._land(peer, run)
+        self._have(run, landed)
+        if peer is None:  # it was given up meanwhile
+            return []
+        if landed and began < math.inf:
+            self._took(self._now - began)
+        if offer is not None:
+            peer.done.append(offer)
+        peer.faults = 0
+        peer.slow = False
+        if self._requests < HUNGRY:
+            return self._fill(self._peers.values())
+        return self._fill([peer])
+
+    def _took(self, seconds: float) -> None:
+        """A run arrived so long after it was asked for."""
+        weight = AVERAGE_WEIGHT if self._average else 1.0
+        self._average += weight * (seconds - self._average)
+        if seconds < QUICK_RUN_SECONDS:
+            self._run_bytes = min(2 * self._run_bytes, LONG_RUN_BYTES)
+        elif seconds > SLOW_RUN_SECONDS:
+            self._run_bytes = max(self._run_bytes // 2, RUN_BYTES)
+
+    def _have(self, run: range, landed: bool) -> None:  # noqa: FBT001 - private
+        """These arrived. What comes late from a peer that left counts only if nobody writes the same place now."""
+        for chunk in run:
+            if landed or chunk in self._missing:
+                self.had.add(chunk)
+                self._missing.discard(chunk)
+
+    def _failed(self, peer: _Peer | None, event: Failed) -> list[Action]:
+        offer = peer.accepted.get(event.run) if peer is not None else None
+        landed = peer is not None and self._land(peer, event.run)
+        self._have(event.run[: event.kept], landed)
+        if peer is None:
+            return []
+        if landed:
+            self._return(event.run[event.kept :])
+            if offer is not None:
+                peer.offered.appendleft(offer)
+        actions: list[Action] = []
+        if event.fault is Fault.SLOW:
+            peer.slow = True
+            peer.not_before = self._now + BACKOFF_SECONDS
+        elif event.fault is not Fault.UNTRIED:
+            peer.faults += 1
+            if event.fault is Fault.CORRUPT:
+                self.banned.add(peer.name)
+            if event.fault is not Fault.LOST or peer.faults > FAULTS_ALLOWED:
+                self._remove(peer)
+                actions.append(Drop(peer.name, event.fault is Fault.CORRUPT))
+            else:
+                peer.not_before = self._now + BACKOFF_SECONDS * 2 ** (peer.faults - 1)
+        return actions + self._fill(self._peers.values())
+
+    def _land(self, peer: _Peer, run: range) -> bool:
+        """Whether the run was in flight at this peer; it is no longer. Another may begin where one of before began."""
+        if peer.in_flight.get(run.start) != run:
+            return False
+        del peer.in_flight[run.start]
+        peer.since.pop(run.start, None)
+        peer.bytes_in_flight -= self._bytes(run)
+        peer.accepted.pop(run, None)
+        self._requests -= 1
+        if run in peer.extra:
+            peer.extra.remove(run)
+            self._extra -= 1
+        return True
+
+    def _return(self, run: Iterable[int]) -> None:
+        for chunk in run:
+            if chunk not in self.had:
+                self._missing.put_back(chunk)
+                for peer in self._peers.values():
+                    if not peer.origin and chunk in peer.have:
+                        peer.candidates.append(chunk)
+
+    def _cancel_slow(self) -> list[Action]:
+        """Take runs that take too long away from peers, where another could bring them."""
+        if not self._average:
+            return []
+        patience = max(MIN_PATIENCE, self._average * (PATIENCE if self._missing else LAST_PATIENCE))
+        actions: list[Action] = []
+        for peer in self._peers.values():
+            for start, began in peer.since.items():
+                if self._now - began > patience and self._another(peer, peer.in_flight[start]):
+                    peer.since[start] = math.inf
+                    actions.append(Cancel(peer.name, peer.in_flight[start]))
+        return actions
+
+    def _another(self, peer: _Peer, run: range) -> bool:
+        """Whether a peer that is not known to be slow has a run as well."""
+        others = (p for p in self._peers.values() if p is not peer and not p.slow and p.not_before <= self._now)
+        return any(other.have.has_all(run) for other in others)
+
+    def _bytes(self, run: range) -> int:
+        return sum(self._lengths[run.start : run.stop])
+
+    def _useful(self, peer: _Peer) -> bool:
+        if peer.origin:
+            return bool(self._missing)
+        return self._missing.any_of(peer.candidates)
+
+    def _fill(self, peers: Iterable[_Peer]) -> list[Action]:
+        """Hand missing chunks to these peers until their windows are full: one each in turn, the nearest first."""
+        actions: list[Action] = []
+        if not self._missing:
+            return actions
+        ready = [p for p in peers if p.not_before <= self._now and self._room(p)]
+        if len(ready) > 1:
+            ready.sort(key=lambda p: (p.distance, p.bytes_in_flight))
+        while ready:
+            ready = [p for p in ready if self._fetch(p, actions) and self._room(p)]
+        if self._missing:
+            for peer in peers:
+                self._ask(peer, actions)
+        return actions
+
+    def _fetch(self, peer: _Peer, actions: list[Action]) -> bool:
+        """Hand one run to a peer; False where it has nothing that may be asked of it."""
+        if not peer.origin:
+            run = self._take(peer, self._missing.draw(peer.candidates, DRAWN))
+        elif peer.shared:
+            run = self._take_shared(peer)
+        else:
+            run = self._take(peer, self._missing.rarest())
+            peer.done += [run] if run else []
+        if not run:
+            return False
+        peer.in_flight[run.start] = run
+        peer.since[run.start] = self._now
+        peer.bytes_in_flight += self._bytes(run)
+        self._requests += 1
+        actions.append(Fetch(peer.name, run))
+        return True
+
+    def _take(self, peer: _Peer, first: int | None, *, least: int = 0) -> range:
+        if first is None:
+            return range(0)
+        most = RUN_BYTES if self._getters or peer.shared else self._run_bytes
+        return self._missing.take_run(first, peer.have, least=least, most=most)
+
+    def _take_shared(self, peer: _Peer) -> range:
+        """What may be asked of a shared origin: its offers, after them what others have, and anything when hungry."""
+        while peer.offered:
+            offer = peer.offered.popleft()
+            run = self._missing.take_new(offer)
+            if run:
+                peer.accepted[run] = offer
+                return run
+            peer.done.append(offer)
+        if peer.over:
+            run = self._take(peer, self._missing.rarest(least=1), least=1)
+            if run:
+                return run
+        if self._now - self._fed < HUNGRY_SECONDS:
+            return range(0)
+        run = self._take(peer, self._missing.rarest())
+        if run:
+            peer.extra.add(run)
+            peer.done.append(run)
+            self._extra += 1
+        return run
+
+    def _ask(self, peer: _Peer, actions: list[Action]) -> None:
+        """Ask a shared origin for more offers, where there are few left."""
+        wanted = OFFERS - len(peer.offered) - len(peer.accepted)
+        if not peer.origin or not peer.shared or peer.over or peer.asking or wanted <= 0 or self._now < peer.ask_after:
+            return
+        peer.asking = True
+        actions.append(Ask(peer.name, wanted, tuple(peer.done[:MAX_DONE])))
+        del peer.done[:MAX_DONE]
+
+    def _room(self, peer: _Peer) -> bool:
+        requests = len(peer.in_flight)
+        if peer.slow:
+            return not requests
+        if requests < min(MOST_EACH, max(1, WINDOW_REQUESTS // len(self._peers))):
+            return True
+        return requests < MAX_REQUESTS and peer.bytes_in_flight < WINDOW_BYTES // len(self._peers)

@@ -1,0 +1,133 @@
+"""The chunks that are missing and that nobody fetches now, by how widely the getters of a swarm have them. Pure."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+
+from p2pstore.objects.bitmap import Bitmap
+
+RUN_BYTES = 1 << 20
+"""Adjacent chunks are fetched as one request while together they stay below this, so that getters soon have some."""
+
+RUN_CHUNKS = 1024
+"""And while they are no more than this."""
+
+
+class Missing:
+    """Missing chunks in lists by spread: the number of known getters that have a chunk.
+
+    Each chunk's place in its list is known, so that it moves from list to list, and is drawn, in constant time.
+    """
+
+    def __init__(self, missing: Iterable[int], lengths: Sequence[int], rng: random.Random) -> None:
+        self._lengths = lengths
+        self._random = rng
+        self._spread: dict[int, int] = {}
+        self._place: dict[int, int] = {}
+        self._lists: list[list[int]] = [[]]
+        for chunk in missing:
+            self._insert(chunk)
+
+    def __bool__(self) -> bool:
+        return bool(self._place)
+
+    def __contains__(self, chunk: int) -> bool:
+        return chunk in self._place
+
+    def spread(self, chunks: Iterable[int], by: int) -> None:
+        """So many getters more (or, below 0, fewer) have these."""
+        for chunk in chunks:
+            there = chunk in self._place
+            if there:
+                self._extract(chunk)
+            self._spread[chunk] = self._spread.get(chunk, 0) + by
+            if there:
+                self._insert(chunk)
+
+    def put_back(self, chunk: int) -> None:
+        """A chunk that was taken is missing again."""
+        if chunk not in self._place:
+            self._insert(chunk)
+
+    def discard(self, chunk: int) -> None:
+        """A chunk is had, whoever brought it."""
+        if chunk in self._place:
+            self._extract(chunk)
+
+    def any_of(self, candidates: list[int]) -> bool:
+        """Whether one of the candidates is missing; those at the end that are not are forgotten."""
+        while candidates and candidates[-1] not in self._place:
+            candidates.pop()
+        return bool(candidates)
+
+    def rarest(self, *, least: int = 0) -> int | None:
+        """A random one of the least spread chunks that ``least`` getters or more have."""
+        for chunks in self._lists[least:]:
+            if chunks:
+                return chunks[self._random.randrange(len(chunks))]
+        return None
+
+    def draw(self, candidates: list[int], count: int) -> int | None:
+        """The least spread of ``count`` random candidates that are missing; others that come up are forgotten."""
+        best: int | None = None
+        while count and candidates:
+            place = self._random.randrange(len(candidates))
+            chunk = candidates[place]
+            if chunk not in self._place:
+                candidates[place] = candidates[-1]
+                candidates.pop()
+                continue
+            count -= 1
+            if best is None or self._spread.get(chunk, 0) < self._spread.get(best, 0):
+                best = chunk
+        return best
+
+    def take_run(self, first: int, have: Bitmap, *, least: int = 0, most: int = RUN_BYTES) -> range:
+        """Take ``first``, and the missing chunks around it that are in ``have``, while the run has ``most`` bytes.
+
+        Neighbours that fewer than ``least`` getters have stay.
+        """
+        start = first
+        total = self._lengths[first]
+        while self._joins(start - 1, have, least) and total + self._lengths[start - 1] <= most // 2:
+            start -= 1
+            total += self._lengths[start]
+        stop = start + 1
+        total = self._lengths[start]
+        while self._joins(stop, have, least) and stop - start < RUN_CHUNKS and total + self._lengths[stop] <= most:
+            total += self._lengths[stop]
+            stop += 1
+        for chunk in range(start, stop):
+            self._extract(chunk)
+        return range(start, stop)
+
+    def take_new(self, run: range) -> range:
+        """Take the first of the run's chunks that is missing and no getter has, and those like it that follow."""
+        new = [chunk in self._place and not self._spread.get(chunk, 0) for chunk in run]
+        if True not in new:
+            return range(0)
+        first = new.index(True)
+        stop = new.index(False, first) if False in new[first:] else len(new)
+        for chunk in run[first:stop]:
+            self._extract(chunk)
+        return run[first:stop]
+
+    def _joins(self, chunk: int, have: Bitmap, least: int) -> bool:
+        """Whether a neighbour may come along."""
+        return chunk in self._place and chunk in have and self._spread.get(chunk, 0) >= least
+
+    def _insert(self, chunk: int) -> None:
+        spread = self._spread.get(chunk, 0)
+        while len(self._lists) <= spread:
+            self._lists.append([])
+        self._place[chunk] = len(self._lists[spread])
+        self._lists[spread].append(chunk)
+
+    def _extract(self, chunk: int) -> None:
+        chunks = self._lists[self._spread.get(chunk, 0)]
+        place = self._place.pop(chunk)
+        last = chunks.pop()
+        if last != chunk:
+            chunks[place] = last
+            self._place[last] = place

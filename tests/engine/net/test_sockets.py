@@ -1,0 +1,72 @@
+"""Addresses, listeners, kernel timeouts, and congestion control where both ends are one host."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.errors import UsageError
+from engine.net import sockets
+from engine.net.host_id import host_id
+
+
+@given(st.ip_addresses().map(str), st.integers(1, 65535))
+def test_host_and_port_round_trip(host: str, port: int) -> None:
+    assert sockets.split(sockets.join(host, port)) == (host, port)
+
+
+@pytest.mark.parametrize("bad", ["", "host", "host:", "host:0", "host:65536", "host:-1", "host:1x", "host:\u0661"])
+def test_no_host_and_port(bad: str) -> None:
+    with pytest.raises(UsageError):
+        sockets.split(bad)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
+def test_listen_and_tune(host: str) -> None:
+    if host == "::1" and not os.path.exists("/proc/net/if_inet6"):
+        pytest.skip("no IPv6 here")
+    with sockets.listen(host, 0) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(UsageError, match="cannot listen"):
+            sockets.listen(host, port)
+        with socket.create_connection((host, port)) as sock:
+            sockets.tune(sock)
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            chosen = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0")
+            assert chosen in sockets.LOOPBACK_CONGESTION
+            sockets.set_timeouts(sock, receive=0.05, send=1)
+            with pytest.raises(BlockingIOError):
+                sock.recv(1)
+
+
+def test_an_address_that_is_not_ours() -> None:
+    with pytest.raises(UsageError):
+        sockets.listen("192.0.2.1", 0)
+    with pytest.raises(UsageError):
+        sockets.listen("no.such.host.invalid", 0)
+
+
+def test_outward_address_is_one() -> None:
+    ipaddress.IPv4Address(sockets.outward_address())
+    ipaddress.IPv6Address(sockets.outward_address(socket.AF_INET6))
+
+
+def test_host_id_is_shared_by_processes_and_not_by_namespaces() -> None:
+    script = "from engine.hostid import host_id; print(host_id())"
+    same = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert same.stdout.strip() == host_id() != ""
+    command = ["unshare", "--net", sys.executable, "-c", script]
+    try:
+        other = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    except FileNotFoundError:
+        pytest.skip("no unshare here")
+    if other.returncode:
+        pytest.skip(f"no namespaces here: {other.stderr.strip()}")
+    assert other.stdout.strip() not in ("", host_id())

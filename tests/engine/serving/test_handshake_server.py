@@ -1,0 +1,145 @@
+"""The handshake server on real sockets: upstream's four requests, silent and rude clients, the client's errors."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from engine.errors import PeerStalled, PeerUnreachable, RemoteProtocolError
+from engine.net.handshake_client import exchange, fetch_descriptor
+from engine.protocol.handshake import Decoder, Message, MessageType, encode
+from engine.protocol.segment import BufferDescriptor, SegmentDescriptor
+from engine.serving import handshake_server
+from engine.serving.handshake_server import HandshakeServer
+
+DESCRIPTOR = SegmentDescriptor("127.0.0.1:1", 2, (BufferDescriptor("a", 4096, 10),), tcp_proto_version=2, timestamp="t")
+NOTES: list[tuple[str, str]] = []
+
+
+@pytest.fixture
+def server() -> Iterator[HandshakeServer]:
+    NOTES.clear()
+    made = HandshakeServer(lambda: DESCRIPTOR, on_notify=lambda name, text: NOTES.append((name, text)))
+    made.start()
+    yield made
+    made.close()
+
+
+def test_metadata(server: HandshakeServer) -> None:
+    assert fetch_descriptor("127.0.0.1", server.port) == DESCRIPTOR
+
+
+def test_probe_and_notify(server: HandshakeServer) -> None:
+    assert exchange("127.0.0.1", server.port, Message(MessageType.PROBE)).body == {"status": "success"}
+    note = Message(MessageType.NOTIFY, {"name": "me", "notify_msg": "hello"})
+    assert exchange("127.0.0.1", server.port, note).body == {"name": "", "notify_msg": "success"}
+    assert NOTES == [("me", "hello")]
+    with pytest.raises(RemoteProtocolError):
+        exchange("127.0.0.1", server.port, Message(MessageType.NOTIFY, {"name": 3}))
+
+
+@pytest.mark.parametrize("old_form", [False, True])
+def test_connection_is_rejected_in_the_form_it_came(server: HandshakeServer, old_form: bool) -> None:
+    answer = exchange("127.0.0.1", server.port, Message(MessageType.CONNECTION, {}, old_form=old_form))
+    assert answer.body["reply_msg"]
+    assert answer.old_form is old_form
+
+
+def test_silent_clients_hold_up_nobody(server: HandshakeServer) -> None:
+    silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(50)]
+    assert fetch_descriptor("127.0.0.1", server.port) == DESCRIPTOR
+    for sock in silent:
+        sock.close()
+
+
+def test_silent_clients_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handshake_server, "CLIENT_TIMEOUT", 0.1)
+    server = HandshakeServer(lambda: DESCRIPTOR)
+    server.start()
+    try:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as sock:
+            assert sock.recv(1) == b""
+    finally:
+        server.close()
+
+
+def test_beyond_the_cap_the_oldest_goes(server: HandshakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handshake_server, "MAX_CLIENTS", 2)
+    crowd = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(2)]
+    assert fetch_descriptor("127.0.0.1", server.port) == DESCRIPTOR
+    assert crowd[0].recv(1) == b""
+    for sock in crowd:
+        sock.close()
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"GET / HTTP/1.1\r\n\r\n", bytes(8), struct.pack("<Q", 3) + b"\x01[]", b"\xff" * 99]
+)
+def test_garbage_ends_only_its_own_connection(server: HandshakeServer, garbage: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as sock:
+        sock.sendall(garbage)
+        with contextlib.suppress(ConnectionResetError):
+            assert sock.recv(1) == b""
+    assert fetch_descriptor("127.0.0.1", server.port) == DESCRIPTOR
+
+
+def test_a_large_answer_arrives_whole() -> None:
+    large = SegmentDescriptor("127.0.0.1:1", 2, tuple(BufferDescriptor("a" * 50, 4096 * n, 10) for n in range(1, 9000)))
+    server = HandshakeServer(lambda: large)
+    server.start()
+    try:
+        assert fetch_descriptor("127.0.0.1", server.port) == large
+    finally:
+        server.close()
+
+
+def test_request_in_pieces(server: HandshakeServer) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as sock:
+        for byte in encode(Message(MessageType.PROBE)):
+            sock.sendall(bytes((byte,)))
+        decoder, answer = Decoder(peer="p"), None
+        while answer is None:
+            answer = decoder.feed(sock.recv(3))
+        assert answer.type is MessageType.PROBE
+        assert sock.recv(1) == b""
+
+
+def answering(data: bytes | None) -> int:
+    """A server for one client that answers with ``data``, or with nothing and silence; its port."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def run() -> None:
+        with listener, listener.accept()[0] as sock:
+            sock.recv(100)
+            if data is not None:
+                sock.sendall(data)
+                sock.shutdown(socket.SHUT_WR)
+            sock.recv(1)
+
+    threading.Thread(target=run, daemon=True).start()
+    return int(listener.getsockname()[1])
+
+
+def test_the_clients_errors() -> None:
+    probe = Message(MessageType.PROBE)
+    with pytest.raises(PeerStalled):
+        exchange("127.0.0.1", answering(None), probe, timeout=0.2)
+    with pytest.raises(RemoteProtocolError, match="without an answer"):
+        exchange("127.0.0.1", answering(b"\x05\0"), probe)
+    with pytest.raises(RemoteProtocolError, match="type NOTIFY"):
+        exchange("127.0.0.1", answering(encode(Message(MessageType.NOTIFY))), probe)
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    with pytest.raises(PeerUnreachable):
+        exchange("127.0.0.1", port, probe)
+
+
+def test_close_before_start_and_twice() -> None:
+    server = HandshakeServer(lambda: DESCRIPTOR)
+    server.close()
+    server.close()

@@ -1,0 +1,325 @@
+"""The data server on real sockets: order, refusals, garbage, idle crowds, slow peers, and its end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import resource
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from engine.memory.address_space import AddressSpace, FilesBuffer, FileSpan, FileStamp, MemoryBuffer
+from engine.protocol import wire
+from engine.serving import tcp_server
+from engine.serving.tcp_server import TcpServer
+
+DATA = random.Random(5).randbytes(1 << 20)
+
+
+class Served:
+    """A server with one read-only and one writable buffer."""
+
+    def __init__(self, **options: int) -> None:
+        self.space = AddressSpace()
+        self.address = self.space.register(MemoryBuffer("data", DATA))
+        self.memory = bytearray(1 << 20)
+        self.writable = self.space.register(MemoryBuffer("writable", self.memory, writable=True))
+        self.server = TcpServer(self.space, **options)
+
+    def connect(self) -> socket.socket:
+        sock = socket.create_connection(("127.0.0.1", self.server.port), timeout=20)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
+    made = Served()
+    yield made
+    made.server.close()
+
+
+def exactly(sock: socket.socket, count: int) -> bytes:
+    data = bytearray()
+    while len(data) < count:
+        piece = sock.recv(count - len(data))
+        if not piece:
+            break
+        data += piece
+    return bytes(data)
+
+
+def status(sock: socket.socket) -> int:
+    return wire.unpack_status(exactly(sock, 8), peer="server")
+
+
+def eventually(check: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not check():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def alive(served: Served) -> None:
+    with served.connect() as sock:
+        sock.sendall(wire.pack_request(served.address, 100))
+        assert status(sock) == 0
+        assert exactly(sock, 100) == DATA[:100]
+
+
+def test_read_in_both_versions(served: Served) -> None:
+    with served.connect() as sock:
+        sock.sendall(wire.pack_request(served.address + 7, 1000))
+        assert status(sock) == 0
+        assert exactly(sock, 1000) == DATA[7:1007]
+        sock.sendall(wire.pack_request(served.address, len(DATA), version=1))
+        assert exactly(sock, len(DATA)) == DATA
+    eventually(lambda: served.server.bytes_sent == 1000 + len(DATA))
+
+
+def test_header_in_pieces_and_after_a_pause(served: Served) -> None:
+    with served.connect() as sock:
+        for _ in range(2):
+            for byte in wire.pack_request(served.address, 4):
+                sock.sendall(bytes((byte,)))
+                time.sleep(0.002)
+            assert status(sock) == 0
+            assert exactly(sock, 4) == DATA[:4]
+            time.sleep(3 * tcp_server.LINGER)
+
+
+def test_a_thousand_tiny_requests_at_once_stay_in_order(served: Served) -> None:
+    rng = random.Random(1)
+    ranges = [(rng.randrange(len(DATA) - 50), rng.randint(1, 50)) for _ in range(1000)]
+    with served.connect() as sock:
+        sock.sendall(b"".join(wire.pack_request(served.address + at, length) for at, length in ranges))
+        for at, length in ranges:
+            assert status(sock) == 0
+            assert exactly(sock, length) == DATA[at : at + length]
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_write_where_it_is_allowed(served: Served, version: int) -> None:
+    payload = random.Random(2).randbytes(500_000)
+    with served.connect() as sock:
+        sock.sendall(wire.pack_request(served.writable + 3, len(payload), opcode=wire.Opcode.WRITE, version=version))
+        sock.sendall(payload[:1000])
+        time.sleep(3 * tcp_server.LINGER)
+        sock.sendall(payload[1000:] + wire.pack_request(served.writable, 5))
+        if version == 2:
+            assert status(sock) == 0
+        assert status(sock) == 0
+        assert exactly(sock, 5) == b"\0\0\0" + payload[:2]
+        assert served.memory[3 : 3 + len(payload)] == payload
+    assert served.server.bytes_received == len(payload)
+
+
+def test_write_into_a_read_only_buffer_is_refused(served: Served) -> None:
+    with served.connect() as sock:
+        sock.sendall(wire.pack_request(served.address, len(DATA), opcode=wire.Opcode.WRITE) + bytes(len(DATA)))
+        assert status(sock) == 1
+        assert sock.recv(1) == b""
+    with served.connect() as sock:
+        sock.sendall(wire.pack_request(served.address, 10, opcode=wire.Opcode.WRITE, version=1) + bytes(10))
+        assert exactly(sock, 1) == b""
+    alive(served)
+
+
+@pytest.mark.parametrize("at", [-1, 1, 1 << 40])
+def test_refused_read_ends_the_connection_after_what_came_before(served: Served, at: int) -> None:
+    good = wire.pack_request(served.address, len(DATA))
+    with served.connect() as sock:
+        sock.sendall(good + wire.pack_request(served.address + at, len(DATA)) + good * 100)
+        assert status(sock) == 0
+        assert exactly(sock, len(DATA)) == DATA
+        assert status(sock) == 1
+        assert sock.recv(1) == b""
+    with served.connect() as sock:
+        sock.sendall(wire.pack_request(served.address + at, len(DATA), version=1))
+        assert sock.recv(1) == b""
+    eventually(lambda: served.server.connections == 0)
+    alive(served)
+
+
+def test_a_refused_peer_that_stays_is_dropped(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tcp_server, "DRAIN_TIMEOUT", 0.1)
+    with served.connect() as sock:
+        sock.sendall(wire.pack_request(1, 1))
+        assert status(sock) == 1
+        eventually(lambda: served.server.connections == 0)
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"\xff" * 24, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", os.urandom(16) + b"\x42" * 9000]
+)
+def test_garbage_ends_only_its_own_connection(served: Served, garbage: bytes) -> None:
+    with served.connect() as sock:
+        sock.sendall(garbage)
+        with contextlib.suppress(ConnectionResetError):
+            assert sock.recv(1) == b""
+    alive(served)
+
+
+def test_half_a_header_then_gone(served: Served) -> None:
+    served.connect().close()
+    with served.connect() as sock:
+        sock.sendall(bytes(12))
+    alive(served)
+    eventually(lambda: served.server.connections == 0)
+
+
+def test_idle_connections_cost_no_thread(served: Served) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 4096:
+        pytest.skip(f"only {hard} descriptors are allowed here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 4096), hard))
+    try:
+        crowd = [served.connect() for _ in range(1000)]
+        eventually(lambda: served.server.connections == 1000)
+        before = threading.active_count()
+        alive(served)
+        for sock in crowd[::100]:
+            sock.sendall(wire.pack_request(served.address, 3))
+            assert status(sock) == 0
+            assert exactly(sock, 3) == DATA[:3]
+        assert threading.active_count() <= before + tcp_server.MAX_WORKERS
+        for sock in crowd:
+            sock.close()
+        eventually(lambda: served.server.connections == 0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_beyond_the_cap_the_longest_idle_goes() -> None:
+    served = Served(max_connections=3)
+    try:
+        first, *others = [served.connect() for _ in range(3)]
+        eventually(lambda: served.server.connections == 3)
+        alive(served)
+        assert first.recv(1) == b""
+        for sock in others:
+            sock.sendall(wire.pack_request(served.address, 3))
+            assert status(sock) == 0
+            sock.close()
+        first.close()
+    finally:
+        served.server.close()
+
+
+def test_one_worker_serves_many_busy_peers_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tcp_server, "FAIR_SHARE", 0.0)
+    served = Served(workers=1)
+    rounds = 20
+    try:
+        got: list[int] = []
+
+        def peer() -> None:
+            with served.connect() as sock:
+                sock.sendall(wire.pack_request(served.address, 100_000) * rounds)
+                for _ in range(rounds):
+                    assert status(sock) == 0
+                    assert exactly(sock, 100_000) == DATA[:100_000]
+                    got.append(1)
+
+        threads = [threading.Thread(target=peer) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(got) == 8 * rounds
+    finally:
+        served.server.close()
+
+
+def test_a_peer_that_takes_nothing_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tcp_server, "STALL_TIMEOUT", 0.2)
+    served = Served(workers=1)
+    big = served.space.register(MemoryBuffer("big", bytes(64 << 20)))
+    try:
+        with served.connect() as sock:
+            sock.sendall(wire.pack_request(big, 64 << 20))
+            eventually(lambda: served.server.connections == 0)
+        alive(served)
+    finally:
+        served.server.close()
+
+
+def test_a_file_that_changed_is_refused_and_one_that_shrinks_ends_the_connection(tmp_path: Path) -> None:
+    served = Served()
+    path = tmp_path / "f"
+    path.write_bytes(DATA)
+    stamped = served.space.register(FilesBuffer("f", [FileSpan(str(path), len(DATA), FileStamp.of(path.stat()))]))
+    unstamped = served.space.register(FilesBuffer("f", [FileSpan(str(path), len(DATA))]))
+    try:
+        with served.connect() as sock:
+            sock.sendall(wire.pack_request(stamped, len(DATA)))
+            assert status(sock) == 0
+            assert exactly(sock, len(DATA)) == DATA
+            os.truncate(path, 1000)
+            sock.sendall(wire.pack_request(stamped, 10))
+            assert status(sock) == 1
+        with served.connect() as sock:
+            sock.sendall(wire.pack_request(unstamped, 2000))
+            assert status(sock) == 0
+            assert exactly(sock, 2000) == DATA[:1000]
+    finally:
+        served.server.close()
+
+
+def test_a_broken_gate_costs_one_connection(tmp_path: Path) -> None:
+    served = Served()
+    path = tmp_path / "f"
+    path.write_bytes(DATA)
+
+    def broken(offset: int, length: int) -> bool:
+        raise ZeroDivisionError
+
+    address = served.space.register(FilesBuffer("f", [FileSpan(str(path), len(DATA))], servable=broken))
+    try:
+        with served.connect() as sock:
+            sock.sendall(wire.pack_request(address, 1))
+            assert sock.recv(1) == b""
+        alive(served)
+    finally:
+        served.server.close()
+
+
+def test_close_ends_transfers_and_threads() -> None:
+    before = threading.active_count()
+    served = Served()
+    big = served.space.register(MemoryBuffer("big", bytes(64 << 20)))
+    socks = [served.connect() for _ in range(4)]
+    for sock in socks:
+        sock.sendall(wire.pack_request(big, 64 << 20))
+        assert status(sock) == 0
+    served.server.close()
+    served.server.close()
+    assert threading.active_count() == before
+    with pytest.raises(OSError):
+        served.connect()
+    for sock in socks:
+        sock.close()
+
+
+def test_a_steady_reader_may_take_longer_than_the_stall_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pause as long as the timeout ends a connection; a short one after a long time does not."""
+    monkeypatch.setattr(tcp_server, "STALL_TIMEOUT", 1.5)
+    made = Served()
+    size = 64 << 20
+    large = made.space.register(MemoryBuffer("large", bytes(size)))
+    with made.connect() as sock:
+        sock.sendall(wire.pack_request(large, size))
+        assert status(sock) == wire.Status.OK
+        until = time.monotonic() + 2.0
+        while time.monotonic() < until:
+            size -= len(exactly(sock, 1 << 16))
+            time.sleep(0.005)
+        time.sleep(0.5)
+        assert len(exactly(sock, size)) == size
+    made.server.close()

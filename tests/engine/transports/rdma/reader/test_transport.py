@@ -1,0 +1,358 @@
+"""Reads over RDMA between two segments, on fake devices."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from engine.errors import (
+    LockedMemoryLimit,
+    PeerStalled,
+    PeerUnreachable,
+    RangeRefused,
+    TransportUnavailable,
+    UsageError,
+)
+from engine.memory.buffers import FilesBuffer, FileSpan, MemoryBuffer
+from engine.memory.joined_buffer import JoinedBuffer
+from engine.serving.segment_server import IntoMemory, SegmentServer
+from engine.transports.base import PeerAddress
+from engine.transports.rdma.nics import Nics
+from engine.transports.rdma.reader import channel as channels
+from engine.transports.rdma.reader.transport import RdmaTransport
+from engine.transports.rdma.verbs.fake_verbs import Fabric, FakeDevice
+from engine.transports.rdma.verbs.interface import Limits
+
+MIB = 1 << 20
+
+
+class Taking(IntoMemory):
+    """A sink that takes what lies in the ring."""
+
+    def __init__(self, view: memoryview) -> None:
+        super().__init__(view)
+        self.taken = 0
+
+    def take(self, data: memoryview) -> None:
+        self._view[self.done : self.done + len(data)] = data
+        self.done += len(data)
+        self.taken += 1
+
+
+def content(length: int, seed: int = 1) -> bytes:
+    return (bytes([seed]) + os.urandom(4095)) * (length // 4096) + os.urandom(length % 4096)
+
+
+def read(transport: RdmaTransport, peer: PeerAddress, address: int, length: int) -> bytes:
+    into = bytearray(length)
+    channel = transport.open(peer)
+    try:
+        channel.submit(address, length)
+        channel.receive(IntoMemory(memoryview(into)))
+    finally:
+        channel.close()
+    return bytes(into)
+
+
+@pytest.mark.parametrize("length", [1, 4097, MIB, 3 * MIB + 5, channels.SLOTS * channels.SLOT + MIB + 1])
+def test_memory_arrives(owner: SegmentServer, reader: RdmaTransport, length: int) -> None:
+    data = content(length)
+    address = owner.register(MemoryBuffer("m", data))
+    assert read(reader, owner.address_of_self(), address, length) == data
+    assert owner.bytes_granted_rdma == length
+
+
+def test_a_range_of_a_file_arrives_out_of_several_windows(
+    owner: SegmentServer, reader: RdmaTransport, tmp_path: Path
+) -> None:
+    data = content(36 * MIB + 77)
+    (tmp_path / "f").write_bytes(data)
+    address = owner.register(FilesBuffer("f", [FileSpan(str(tmp_path / "f"), len(data))]))
+    at, length = 15 * MIB + 3, 18 * MIB
+    assert read(reader, owner.address_of_self(), address + at, length) == data[at : at + length]
+
+
+def test_a_directory_arrives_small_files_and_large(owner: SegmentServer, reader: RdmaTransport, tmp_path: Path) -> None:
+    parts = [content(size, number) for number, size in enumerate([10, 70_000, 1, 2 * MIB + 1, 5000, 300_000, 9])]
+    spans = []
+    for number, part in enumerate(parts):
+        (tmp_path / str(number)).write_bytes(part)
+        spans.append(FileSpan(str(tmp_path / str(number)), len(part)))
+    address = owner.register(FilesBuffer("d", spans))
+    whole = b"".join(parts)
+    assert read(reader, owner.address_of_self(), address, len(whole)) == whole
+
+
+def test_several_pieces_of_memory_arrive_as_one(owner: SegmentServer, reader: RdmaTransport) -> None:
+    parts = [content(5 * MIB, 1), content(33, 2), content(MIB, 3)]
+    address = owner.register(JoinedBuffer("j", [memoryview(part) for part in parts]))
+    whole = b"".join(parts)
+    assert read(reader, owner.address_of_self(), address, len(whole)) == whole
+
+
+def test_requests_are_received_in_the_order_of_their_submission(owner: SegmentServer, reader: RdmaTransport) -> None:
+    data = content(8 * MIB)
+    address = owner.register(MemoryBuffer("m", data))
+    channel = reader.open(owner.address_of_self())
+    for at in range(0, len(data), MIB):
+        channel.submit(address + at, MIB)
+    got = bytearray()
+    for _ in range(8):
+        into = bytearray(MIB)
+        sink = Taking(memoryview(into))
+        channel.receive(sink)
+        assert sink.taken == 1
+        got += into
+    channel.close()
+    assert got == data
+
+
+def test_memory_is_read_in_place(owner: SegmentServer, reader: RdmaTransport, fabric: Fabric) -> None:
+    data = content(5 * MIB)
+    address = owner.register(MemoryBuffer("m", data))
+    channel = reader.open(owner.address_of_self())
+    into = bytearray(len(data))
+    channel.submit(address, len(data), memoryview(into))
+    # Nothing was received, but the device has written already.
+    assert into[: 4 * MIB] == data[: 4 * MIB]
+    with pytest.raises(BufferError):
+        into.append(1)  # it must not move while a device may write there
+    channel.receive(IntoMemory(memoryview(into)))
+    assert into == data
+    into.append(1)
+    channel.close()
+
+
+def test_what_is_not_registered_is_refused(owner: SegmentServer, reader: RdmaTransport) -> None:
+    address = owner.register(MemoryBuffer("m", b"12345678"))
+    with pytest.raises(RangeRefused):
+        read(reader, owner.address_of_self(), address + 4, 5)
+
+
+def test_nothing_is_left_behind(fabric: Fabric, open_nics: Callable[..., Nics], tmp_path: Path) -> None:
+    data = content(3 * MIB)
+    (tmp_path / "f").write_bytes(data)
+    descriptors = len(os.listdir("/proc/self/fd"))
+    ours, theirs = open_nics("a0"), open_nics("b0")
+    with SegmentServer(rdma=theirs) as server:
+        transport = RdmaTransport(ours)
+        address = server.register(FilesBuffer("f", [FileSpan(str(tmp_path / "f"), len(data))]))
+        for _ in range(20):
+            assert read(transport, server.address_of_self(), address, len(data)) == data
+        deadline = time.monotonic() + 10
+        while server.rdma_sessions and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not server.rdma_sessions
+        assert not fabric.pairs
+        # The window of the file, one ring, and the owner's queue stay.
+        assert len(fabric.regions) == 2
+        assert len(fabric.queues) == 1
+        transport.close()
+    ours.close()
+    theirs.close()
+    assert fabric.left == 0
+    FilesBuffer("other", [FileSpan(str(tmp_path / "f"), 1)]).close()
+    assert len(os.listdir("/proc/self/fd")) <= descriptors + 1  # one in the cache of open files
+
+
+def test_a_withdrawn_region_fails_its_readers_cleanly(
+    owner: SegmentServer, reader: RdmaTransport, fabric: Fabric
+) -> None:
+    data = content(8 * MIB)
+    address = owner.register(MemoryBuffer("m", data))
+    channel = reader.open(owner.address_of_self())
+    fabric.held = True
+    channel.submit(address, len(data))
+    owner.unregister(address)
+    fabric.release()
+    with pytest.raises(RangeRefused):
+        channel.receive(IntoMemory(memoryview(bytearray(len(data)))))
+    assert read_back(owner, reader)
+
+
+def read_back(owner: SegmentServer, reader: RdmaTransport) -> bool:
+    """Whether the two still get on with each other."""
+    address = owner.register(MemoryBuffer("again", b"x" * 5000))
+    return read(reader, owner.address_of_self(), address, 5000) == b"x" * 5000
+
+
+def test_memory_can_be_resized_once_it_is_withdrawn(owner: SegmentServer, reader: RdmaTransport) -> None:
+    data = bytearray(content(MIB))
+    address = owner.register(MemoryBuffer("m", data))
+    assert read(reader, owner.address_of_self(), address, MIB) == data
+    assert owner.unregister(address)
+    data.append(1)
+
+
+def test_a_broken_queue_pair_is_made_anew(owner: SegmentServer, reader: RdmaTransport, fabric: Fabric) -> None:
+    data = content(8 * MIB)
+    address = owner.register(MemoryBuffer("m", data))
+    fabric.statuses.extend([0, 0, 12])
+    assert read(reader, owner.address_of_self(), address, len(data)) == data
+
+
+def test_a_device_that_answers_no_more_is_told_by_name(
+    owner: SegmentServer, reader: RdmaTransport, fabric: Fabric
+) -> None:
+    address = owner.register(MemoryBuffer("m", content(MIB)))
+    channel = reader.open(owner.address_of_self())
+    fabric.down.add("b0")
+    with pytest.raises(TransportUnavailable, match=r"a0 to b0 of 127.0.0.1:\d+: RETRY_EXC_ERR"):  # noqa: PT012
+        channel.submit(address, MIB)
+        channel.receive(IntoMemory(memoryview(bytearray(MIB))))
+    with pytest.raises(PeerUnreachable):
+        channel.submit(address, 1)
+
+
+def test_a_peer_that_is_gone_is_noticed_at_once(owner: SegmentServer, reader: RdmaTransport, fabric: Fabric) -> None:
+    address = owner.register(MemoryBuffer("m", content(MIB)))
+    channel = reader.open(owner.address_of_self())
+    fabric.held = True
+    channel.submit(address, MIB)
+    threading.Timer(0.1, owner.close).start()
+    with pytest.raises(PeerUnreachable):
+        channel.receive(IntoMemory(memoryview(bytearray(MIB))))
+
+
+def test_a_peer_that_sends_nothing_has_stalled(
+    owner: SegmentServer, open_nics: Callable[..., Nics], fabric: Fabric
+) -> None:
+    address = owner.register(MemoryBuffer("m", content(MIB)))
+    reader = RdmaTransport(open_nics("a0"), stall_timeout=0.1)
+    channel = reader.open(owner.address_of_self())
+    fabric.held = True
+    channel.submit(address, MIB)
+    with pytest.raises(PeerStalled):
+        channel.receive(IntoMemory(memoryview(bytearray(MIB))))
+    reader.close()
+
+
+def test_closing_from_another_thread_ends_a_wait(owner: SegmentServer, reader: RdmaTransport, fabric: Fabric) -> None:
+    address = owner.register(MemoryBuffer("m", content(MIB)))
+    channel = reader.open(owner.address_of_self())
+    into = bytearray(MIB)
+    fabric.held = True
+    channel.submit(address, MIB, memoryview(into))
+    threading.Timer(0.1, channel.close).start()
+    with pytest.raises(PeerUnreachable):
+        channel.receive(IntoMemory(memoryview(into)))
+    fabric.release()
+    assert not any(into)  # no device writes after the close
+    into.append(1)
+
+
+def test_misuse_is_told(owner: SegmentServer, reader: RdmaTransport) -> None:
+    channel = reader.open(owner.address_of_self())
+    with pytest.raises(UsageError):
+        channel.receive(IntoMemory(memoryview(bytearray(1))))
+    with pytest.raises(UsageError):
+        channel.submit(1 << 20, 0)
+    channel.close()
+    channel.close()
+
+
+def test_locked_memory_is_told_with_advice(owner: SegmentServer, reader: RdmaTransport, fabric: Fabric) -> None:
+    address = owner.register(MemoryBuffer("m", content(MIB)))
+    fabric.devices["a0"].pinnable = MIB
+    with pytest.raises(LockedMemoryLimit, match="locked memory") as caught:
+        reader.open(owner.address_of_self())
+    assert "ulimit -l" in caught.value.hint
+    fabric.devices["a0"].pinnable = 1 << 40
+    fabric.devices["b0"].pinnable = 4096
+    with pytest.raises(TransportUnavailable, match=r"says: .* limit of locked memory"):
+        read(reader, owner.address_of_self(), address, MIB)
+
+
+def test_all_devices_of_both_sides_carry_a_share(open_nics: Callable[..., Nics], fabric: Fabric) -> None:
+    for number in (1, 2, 3):
+        fabric.devices[f"a{number}"] = FakeDevice(f"a{number}", f"10.1.0.{number + 10}")
+        fabric.devices[f"b{number}"] = FakeDevice(f"b{number}", f"10.1.0.{number + 20}")
+    data = content(40 * MIB)
+    with SegmentServer(rdma=open_nics("b0", "b1", "b2")) as server:
+        reader = RdmaTransport(open_nics("a0", "a1"))
+        address = server.register(MemoryBuffer("m", data))
+        fabric.held = True
+        channel = reader.open(server.address_of_self())
+        channel.submit(address, len(data))
+        into = bytearray(len(data))
+        thread = threading.Thread(target=channel.receive, args=(IntoMemory(memoryview(into)),))
+        thread.start()
+        while thread.is_alive():
+            fabric.release()
+            thread.join(0.01)
+        channel.close()
+        reader.close()
+    assert into == data
+    ours, theirs = zip(*fabric.moved, strict=True)
+    assert set(ours) == {"a0", "a1"}
+    assert set(theirs) == {"b0", "b1", "b2"}
+
+
+def test_a_rail_that_fails_leaves_its_share_to_others(open_nics: Callable[..., Nics], fabric: Fabric) -> None:
+    fabric.devices["a1"] = FakeDevice("a1", "10.1.0.11")
+    fabric.devices["b1"] = FakeDevice("b1", "10.1.0.21")
+    data = content(24 * MIB)
+    with SegmentServer(rdma=open_nics("b0", "b1")) as server:
+        reader = RdmaTransport(open_nics("a0", "a1"))
+        address = server.register(MemoryBuffer("m", data))
+        channel = reader.open(server.address_of_self())
+        fabric.down.add("b1")
+        into = bytearray(len(data))
+        channel.submit(address, len(data))
+        channel.receive(IntoMemory(memoryview(into)))
+        channel.close()
+        reader.close()
+    assert into == data
+
+
+@pytest.mark.parametrize("remaps", [True, False])
+def test_addresses_tell_nothing_of_the_process_where_verbs_can_remap(
+    open_nics: Callable[..., Nics], fabric: Fabric, remaps: bool
+) -> None:
+    data = content(MIB)
+    with SegmentServer(rdma=open_nics("b0", remaps=remaps)) as server:
+        reader = RdmaTransport(open_nics("a0"))
+        address = server.register(MemoryBuffer("m", data))
+        assert read(reader, server.address_of_self(), address, MIB) == data
+        (offered,) = [region for region in fabric.regions.values() if not region.access & 1]
+        assert (offered.remote != offered.address) == remaps
+        assert offered.remote % 4096 == offered.address % 4096
+        assert offered.access == 4
+        reader.close()
+
+
+def test_a_peer_without_devices_is_not_usable(reader: RdmaTransport) -> None:
+    with SegmentServer() as server:
+        assert reader.usable(server.address_of_self()) == "the peer offers no RDMA device"
+        assert server.rdma_reason
+        with pytest.raises(TransportUnavailable):
+            reader.open(server.address_of_self())
+
+
+def test_a_segment_that_offers_nothing_rejects(reader: RdmaTransport, owner: SegmentServer) -> None:
+    with SegmentServer() as server:
+        me = server.address_of_self()
+        peer = PeerAddress(me.segment, me.host, me.data_port, rdma=owner.address_of_self().rdma)
+        with pytest.raises(TransportUnavailable, match="offers nothing over RDMA"):
+            reader.open(peer)
+
+
+@pytest.mark.parametrize("device", ["a0", "b0"])
+def test_a_device_without_room_is_told_and_nothing_is_left(
+    open_nics: Callable[..., Nics], fabric: Fabric, device: str
+) -> None:
+    fabric.devices[device].limits = Limits(1, 1, 256, 16, 16, 1 << 40)  # one queue pair, and two are wanted
+    with SegmentServer(rdma=open_nics("b0")) as server:
+        reader = RdmaTransport(open_nics("a0"))
+        with pytest.raises(TransportUnavailable, match=f"create_qp failed on {device}: Cannot allocate memory"):
+            reader.open(server.address_of_self())
+        deadline = time.monotonic() + 10
+        while fabric.pairs and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not fabric.pairs
+        reader.close()

@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import p2pstore.agent.client
+from p2pstore.agent.client import AgentClient, result_of
+from p2pstore.agent.home import Home, socket_address
+from p2pstore.errors import AgentNotRunning, AgentUnreachable, MooncakeError, ObjectNotFound
+from tests.cli.fake_agent import FakeAgent, HangUntilCancelled, get_result, progress
+
+HEAVY = ("grpc", "aiohttp", "xxhash", "asyncio", "numpy", "rich", "tqdm", "typer", "p2pstore.node", "engine.engine")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home.resolve(tmp_path / "home", {})
+
+
+@pytest.fixture
+def agent(home: Home) -> Iterator[FakeAgent]:
+    fake = FakeAgent(home)
+    yield fake
+    fake.close()
+
+
+def test_it_imports_nothing_heavy() -> None:
+    code = f"import sys, p2pstore.client, p2pstore.config; print([m for m in {HEAVY!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_plain_calls_are_answered(agent: FakeAgent, home: Home) -> None:
+    assert AgentClient(home).status()["node"] == "alpha"
+
+
+def test_a_long_socket_path_is_reached(tmp_path: Path) -> None:
+    home = Home.resolve(tmp_path / ("d" * 120), {})
+    agent = FakeAgent(home)
+    try:
+        assert AgentClient(home).status()["node"] == "alpha"
+    finally:
+        agent.close()
+
+
+@pytest.mark.parametrize("state", ["no home", "no socket", "stale socket"])
+def test_without_an_agent_it_says_so(home: Home, state: str) -> None:
+    if state != "no home":
+        home.create()
+    if state == "stale socket":
+        with socket.socket(socket.AF_UNIX) as stale, socket_address(home.socket) as address:
+            stale.bind(address)
+    with pytest.raises(AgentNotRunning) as caught:
+        AgentClient(home).status()
+    assert caught.value.fields["home"] == home.root
+
+
+def test_errors_come_across(agent: FakeAgent, home: Home) -> None:
+    agent.answers["GET /v1/info"] = ObjectNotFound(name="x")
+    with pytest.raises(ObjectNotFound, match="no object is named 'x'"):
+        AgentClient(home).info("x")
+
+
+def test_names_are_quoted_in_the_query(agent: FakeAgent, home: Home) -> None:
+    agent.answers["GET /v1/info"] = {}
+    AgentClient(home).info("a&b=c d/é")
+    assert agent.body_of("GET /v1/info") == "name=a%26b%3Dc+d%2F%C3%A9"
+
+
+def test_events_come_as_they_are_sent(agent: FakeAgent, home: Home) -> None:
+    agent.answers["POST /v1/get"] = [progress(0, 10), progress(10, 10), get_result()]
+    events = list(AgentClient(home).get("n", "/d", peers=["h:1"], seed=False))
+    assert [event["event"] for event in events] == ["progress", "progress", "result"]
+    assert agent.body_of("POST /v1/get") == {
+        "name": "n",
+        "dest": "/d",
+        "transport": "auto",
+        "peers": ["h:1"],
+        "seed": False,
+        "dry_run": False,
+        "force": False,
+    }
+
+
+def test_an_error_event_is_raised(agent: FakeAgent, home: Home) -> None:
+    agent.answers["POST /v1/get"] = [progress(0, 10), ObjectNotFound(name="n")]
+    events = AgentClient(home).get("n", "/d")
+    assert next(events)["event"] == "progress"
+    with pytest.raises(ObjectNotFound):
+        next(events)
+
+
+def test_an_error_before_the_first_event_is_raised(agent: FakeAgent, home: Home) -> None:
+    agent.answers["POST /v1/get"] = ObjectNotFound(name="n")
+    with pytest.raises(ObjectNotFound):
+        result_of(AgentClient(home).get("n", "/d"))
+
+
+def test_closing_the_generator_cancels_the_call(agent: FakeAgent, home: Home) -> None:
+    agent.answers["POST /v1/get"] = [progress(0, 10), HangUntilCancelled()]
+    events = AgentClient(home).get("n", "/d")
+    next(events)
+    assert not agent.cancelled.is_set()
+    events.close()  # type: ignore[attr-defined]
+    assert agent.cancelled.wait(10)
+
+
+def test_an_end_without_a_result_is_an_agent_that_went_away(agent: FakeAgent, home: Home) -> None:
+    agent.answers["POST /v1/get"] = [progress(0, 10)]
+    with pytest.raises(AgentUnreachable, match="went away in the middle"):
+        result_of(AgentClient(home).get("n", "/d"))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"garbage\r\n\r\n",
+        b'HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"a":',
+        b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nyes",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n\xff\xff",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    ],
+)
+@pytest.mark.parametrize("call", ["status", "get"])
+def test_garbage_is_an_agent_that_does_not_answer(agent: FakeAgent, home: Home, answer: bytes, call: str) -> None:
+    agent.answers["GET /v1/status"] = agent.answers["POST /v1/get"] = answer
+    with pytest.raises(AgentUnreachable):
+        AgentClient(home).status() if call == "status" else result_of(AgentClient(home).get("n", "/d"))
+
+
+def test_an_error_answer_that_is_not_ours_is_one_of_the_tree(agent: FakeAgent, home: Home) -> None:
+    agent.answers["GET /v1/status"] = b"HTTP/1.1 500 Oops\r\nContent-Length: 2\r\n\r\n{}"
+    with pytest.raises(MooncakeError):
+        AgentClient(home).status()
+
+
+def test_silence_has_an_end(agent: FakeAgent, home: Home) -> None:
+    agent.answers["GET /v1/status"] = lambda _: threading_wait(agent)
+    with pytest.raises(AgentUnreachable, match=r"nothing for 0\.2 s"):
+        AgentClient(home, timeout=0.2).status()
+    agent.cancelled.set()
+
+
+def threading_wait(agent: FakeAgent) -> dict[str, object]:
+    agent.cancelled.wait(30)
+    return {}
+
+
+def test_too_long_an_answer_is_refused(agent: FakeAgent, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(p2pstore.client, "MAX_ANSWER", 100)
+    agent.answers["GET /v1/info"] = {"name": "x" * 200}
+    with pytest.raises(AgentUnreachable, match="more than 100 bytes"):
+        AgentClient(home).info("x")
+
+
+def test_pages_are_followed(agent: FakeAgent, home: Home) -> None:
+    pages = {"": (["a", "b"], "b"), "b": (["c"], None)}
+
+    def answer(query: str) -> dict[str, object]:
+        names, following = pages[query.rpartition("after=")[2]]
+        return {"objects": [{"name": name} for name in names], "next": following}
+
+    agent.answers["GET /v1/objects"] = answer
+    assert [item["name"] for item in AgentClient(home).all_objects()] == ["a", "b", "c"]
+
+
+def test_pages_that_do_not_advance_end(agent: FakeAgent, home: Home) -> None:
+    agent.answers["GET /v1/objects"] = {"objects": [{"name": "a"}], "next": "a"}
+    assert len(list(AgentClient(home).all_objects())) == 2
+
+
+def test_thousands_of_paths_take_several_calls(agent: FakeAgent, home: Home) -> None:
+    agent.answers["POST /v1/register-many"] = [
+        progress(7, 9),
+        {"event": "result", "objects": [{}], "failed": [{}], "size": 3, "seconds": 0.5},
+    ]
+    items = [("/" + "d" * 400 + f"/{number}", str(number)) for number in range(1500)]
+    events = list(AgentClient(home).register_many(items, chunk_size=None, hash_name="xxh3_128", force=False))
+    bodies = [body for method, path, body in agent.requests if path == "/v1/register-many"]
+    assert [tuple(item) for body in bodies for item in body["items"]] == items
+    assert len(bodies) == 2
+    assert events[-1] == {"event": "result", "objects": [{}] * 2, "failed": [{}] * 2, "size": 6, "seconds": 1.0}
+    assert [(event["done"], event["total"]) for event in events[:-1]] == [
+        (7, 1500),
+        (7 + len(bodies[0]["items"]), 1500),
+    ]
+
+
+def test_long_paths_keep_a_call_small(agent: FakeAgent, home: Home) -> None:
+    agent.answers["POST /v1/register-many"] = [
+        {"event": "result", "objects": [], "failed": [], "size": 0, "seconds": 0}
+    ]
+    items = [("/" + "d/" * 2000 + str(number), str(number)) for number in range(300)]
+    list(AgentClient(home).register_many(items, chunk_size=None, hash_name="xxh3_128", force=False))
+    bodies = [body for method, path, body in agent.requests if path == "/v1/register-many"]
+    assert sum(len(body["items"]) for body in bodies) == 300
+    assert len(bodies) > 2

@@ -1,0 +1,263 @@
+"""The embedded etcd with real processes of both releases."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from p2pstore.agent import embedded_etcd as embedded
+from p2pstore.agent.embedded_etcd import EmbeddedEtcd, find_etcd, recorded
+from p2pstore.agent.etcd_record import RECORD, process_start_time
+from p2pstore.errors import MetadataUnavailable
+from p2pstore.metadata.store import Put
+from p2pstore.metadata.urls import open_store
+from tests.p2pstore.metadata.servers import any_binary, need
+from tests.p2pstore.metadata.waiting import WAIT
+
+
+@pytest.fixture(params=["3.4", "3.5"])
+async def etcd(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[EmbeddedEtcd]:
+    server = EmbeddedEtcd(tmp_path / "etcd", binary=need(request.param))
+    yield server
+    await server.stop()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+
+
+async def put(url: str, key: str) -> None:
+    store = open_store(url)
+    assert await store.commit([Put(key, b"x")]) is not None
+    await store.close()
+
+
+async def has(url: str, key: str) -> bool:
+    store = open_store(url)
+    item = await store.get(key)
+    await store.close()
+    return item is not None
+
+
+def listening() -> list[str]:
+    """The kernel's list of listening TCP sockets."""
+    lines = [line for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
+    return [row[1] for row in map(str.split, lines) if row[3] == "0A"]
+
+
+def start_and_die(directory: Path) -> int:
+    """Start one from a process that kills itself; how that ended."""
+    code = (
+        "import asyncio, os, sys\n"
+        "from pathlib import Path\n"
+        "from p2pstore.metadata.embedded import EmbeddedEtcd\n"
+        "etcd = EmbeddedEtcd(Path(sys.argv[1]), binary=sys.argv[2])\n"
+        "asyncio.run(etcd.start())\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code, str(directory), any_binary()], check=False, timeout=60
+    ).returncode
+
+
+@pytest.fixture
+def stranger() -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
+        yield process
+        process.kill()
+
+
+async def test_from_nothing_to_a_store_and_back(etcd: EmbeddedEtcd) -> None:
+    assert recorded(etcd.directory) is None
+    assert not etcd.alive()
+    url = await etcd.start()
+    assert url.startswith("etcd://127.0.0.1:")
+    assert etcd.url == url
+    assert etcd.alive()
+    record = recorded(etcd.directory)
+    assert record is not None
+    assert (record.pid, record.url) == (etcd.pid, url)
+    assert os.getsid(etcd.pid) == etcd.pid, "Ctrl-C in the agent's terminal must not reach it"
+    await put(url, "a")
+    pid = etcd.pid
+    await etcd.stop()
+    assert recorded(etcd.directory) is None
+    assert not etcd.alive()
+    assert process_start_time(pid) == 0
+    await etcd.stop()
+
+
+async def test_it_listens_on_loopback_only(etcd: EmbeddedEtcd) -> None:
+    await etcd.start()
+    record = recorded(etcd.directory)
+    assert record is not None
+    ports = {f"{record.port:04X}", f"{record.peer_port:04X}"}
+    addresses = [address for address in listening() if address.rpartition(":")[2] in ports]
+    assert sorted(addresses) == sorted(f"0100007F:{port}" for port in ports)
+
+
+async def test_a_living_one_is_adopted(etcd: EmbeddedEtcd) -> None:
+    url = await etcd.start()
+    await put(url, "a")
+    again = EmbeddedEtcd(etcd.directory, binary="/nonexistent/etcd")
+    assert await again.start() == url
+    assert again.pid == etcd.pid
+    assert await has(url, "a")
+    await again.stop()
+    assert not etcd.alive()
+
+
+async def test_it_outlives_the_process_that_started_it(tmp_path: Path) -> None:
+    assert start_and_die(tmp_path) == -signal.SIGKILL
+    record = recorded(tmp_path)
+    assert record is not None
+    etcd = EmbeddedEtcd(tmp_path)
+    assert await etcd.start() == record.url
+    assert etcd.pid == record.pid
+    await etcd.stop()
+
+
+async def test_after_a_kill_it_comes_back_on_its_ports_with_its_content(etcd: EmbeddedEtcd) -> None:
+    url = await etcd.start()
+    await put(url, "a")
+    first = etcd.pid
+    supervisor = asyncio.create_task(etcd.supervise())
+    os.kill(first, signal.SIGKILL)
+    await until(lambda: etcd.alive() and etcd.pid != first)
+    assert etcd.url == url
+    assert await has(url, "a")
+    supervisor.cancel()
+    await asyncio.gather(supervisor, return_exceptions=True)
+
+
+async def test_the_supervisor_leaves_a_stopped_one_alone(etcd: EmbeddedEtcd) -> None:
+    await etcd.start()
+    supervisor = asyncio.create_task(etcd.supervise())
+    await etcd.stop()
+    await asyncio.wait_for(supervisor, WAIT)
+    assert recorded(etcd.directory) is None
+
+
+async def test_taken_ports_are_left_to_their_owners(etcd: EmbeddedEtcd) -> None:
+    url = await etcd.start()
+    await put(url, "a")
+    record = recorded(etcd.directory)
+    assert record is not None
+    await etcd.stop()
+    with socket.create_server(("127.0.0.1", record.port)), socket.create_server(("127.0.0.1", record.peer_port)):
+        other = await etcd.start()
+        assert other != url
+        assert await has(other, "a")
+
+
+async def test_a_spoilt_data_directory_is_moved_aside(etcd: EmbeddedEtcd) -> None:
+    url = await etcd.start()
+    await put(url, "a")
+    await etcd.stop()
+    for path in etcd.data_path.rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"\xff" * 100)
+    url = await etcd.start()  # on the same ports, unless another test was quicker to take them
+    assert not await has(url, "a")
+    assert len(list(etcd.directory.glob("data.bad-*"))) == 1
+    for path in etcd.data_path.rglob("*.wal"):
+        path.write_bytes(b"\xff" * 100)
+    await etcd.stop()
+    for path in etcd.data_path.rglob("*.wal"):
+        path.write_bytes(b"\xff" * 100)
+    await etcd.start()
+    assert len(list(etcd.directory.glob("data.bad-*"))) == 1, "spoilt directories do not pile up"
+
+
+async def test_a_frozen_one_is_replaced(etcd: EmbeddedEtcd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "ADOPT_TIMEOUT", 0.5)
+    monkeypatch.setattr(embedded, "STOP_TIMEOUT", 0.5)
+    await etcd.start()
+    first = etcd.pid
+    os.kill(first, signal.SIGSTOP)
+    again = EmbeddedEtcd(etcd.directory, binary=any_binary())
+    await again.start()
+    assert again.pid != first
+    assert not etcd.alive()
+    await again.stop()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        '{"pid": "x"}',
+        '{"pid": 1, "started": 1, "url": "", "port": 0, "peer_port": 0, "boot": ""}',
+    ],
+)
+async def test_a_record_that_makes_no_sense_is_ignored(tmp_path: Path, text: str) -> None:
+    (tmp_path / RECORD).write_text(text)
+    assert recorded(tmp_path) is None
+    etcd = EmbeddedEtcd(tmp_path, binary=any_binary())
+    await etcd.stop()
+    await etcd.start()
+    assert recorded(tmp_path) is not None
+    await etcd.stop()
+
+
+async def test_another_process_under_the_recorded_number_is_safe(
+    tmp_path: Path, stranger: subprocess.Popen[bytes]
+) -> None:
+    etcd = EmbeddedEtcd(tmp_path, binary=any_binary())
+    await etcd.start()
+    await etcd.stop()
+    record = json.loads((tmp_path / RECORD).read_text())
+    (tmp_path / RECORD).write_text(json.dumps({**record, "pid": stranger.pid}))
+    assert recorded(tmp_path) is None
+    await etcd.stop()
+    assert stranger.poll() is None
+
+
+async def test_no_etcd_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(embedded, "distro_binary", lambda: None)
+    with pytest.raises(MetadataUnavailable, match="--metadata"):
+        await EmbeddedEtcd(tmp_path / "etcd").start()
+
+
+async def test_a_binary_that_is_no_etcd(tmp_path: Path) -> None:
+    for binary in ("/bin/false", "/nonexistent/etcd"):
+        with pytest.raises(MetadataUnavailable):
+            await EmbeddedEtcd(tmp_path / "etcd", binary=binary).start()
+        assert recorded(tmp_path / "etcd") is None
+
+
+def test_the_wheels_script_is_passed_over_for_its_binary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script, binary = tmp_path / "etcd", tmp_path / "binary"
+    for path, text in ((script, "#!/usr/bin/env python3\n"), (binary, "\x7fELF")):
+        path.write_text(text)
+        path.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(embedded, "distro_binary", lambda: str(binary))
+    assert find_etcd() == str(binary)
+    script.write_text("\x7fELF")
+    assert find_etcd() == str(script)
+
+
+async def test_etcd_settings_in_the_environment_do_not_reach_it(
+    etcd: EmbeddedEtcd, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ETCD_CONFIG_FILE", str(tmp_path / "missing.yaml"))
+    await etcd.start()
+    assert etcd.alive()

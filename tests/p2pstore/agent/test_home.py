@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+
+from p2pstore.agent.home import MAX_SOCKET_PATH, Home, socket_address
+from p2pstore.errors import PathNotFound, StorageError
+
+
+def test_a_named_home_holds_everything(tmp_path: Path) -> None:
+    home = Home.resolve(tmp_path / "h", {"MOONCAKE_HOME": "/elsewhere"})
+    inside = {home.state, home.run, home.socket, home.local_socket, home.log, home.lock, home.etcd, home.start_error}
+    assert all(path.is_relative_to(tmp_path / "h") for path in inside)
+    assert home.arguments() == ["--home", str(tmp_path / "h")]
+
+
+def test_the_environment_names_one_too(tmp_path: Path) -> None:
+    assert Home.resolve(None, {"MOONCAKE_HOME": str(tmp_path)}).root == tmp_path
+
+
+def test_a_relative_home_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Home.resolve(Path("a/../b"), {}).root == tmp_path / "b"
+
+
+def test_without_one_the_xdg_directories_count(tmp_path: Path) -> None:
+    runtime = tmp_path / "runtime"
+    runtime.mkdir()
+    home = Home.resolve(None, {"XDG_STATE_HOME": str(tmp_path / "state"), "XDG_RUNTIME_DIR": str(runtime)})
+    assert home.root == tmp_path / "state" / "mooncake"
+    assert home.socket == runtime / "mooncake" / "agent.sock"
+    assert home.arguments() == []
+
+
+def test_sockets_lie_below_the_state_where_there_is_no_runtime_directory(tmp_path: Path) -> None:
+    if os.path.isdir(f"/run/user/{os.getuid()}"):
+        pytest.skip("this machine has a runtime directory for us, whatever the environment says")
+    home = Home.resolve(None, {"XDG_STATE_HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path / "missing")})
+    assert home.socket.is_relative_to(tmp_path / "mooncake")
+
+
+def test_create_makes_it_for_its_owner_only(tmp_path: Path) -> None:
+    home = Home.resolve(tmp_path / "h", {})
+    home.create()
+    home.create()
+    for directory in (home.root, home.state, home.run, home.log.parent, home.etcd):
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+
+
+def test_create_closes_a_directory_that_was_open(tmp_path: Path) -> None:
+    home = Home.resolve(tmp_path / "h", {})
+    home.run.mkdir(parents=True, mode=0o755)
+    home.run.chmod(0o777)
+    home.create()
+    assert stat.S_IMODE(home.run.stat().st_mode) == 0o700
+
+
+def test_a_home_that_cannot_be_made_is_a_storage_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError):
+        Home.resolve(tmp_path / "file" / "h", {}).create()
+
+
+@pytest.mark.parametrize("length", [20, 300])
+def test_sockets_are_bound_and_reached_however_long_their_path(tmp_path: Path, length: int) -> None:
+    directory = tmp_path / ("d" * (length // 2)) / ("e" * (length // 2))
+    directory.mkdir(parents=True)
+    path = directory / "agent.sock"
+    with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as client:
+        with socket_address(path) as address:
+            assert len(os.fsencode(address)) <= MAX_SOCKET_PATH
+            server.bind(address)
+        server.listen()
+        with socket_address(path) as address:
+            client.connect(address)
+    assert path.is_socket()
+
+
+def test_descriptors_of_directories_are_given_back(tmp_path: Path) -> None:
+    path = tmp_path / ("d" * 200) / "agent.sock"
+    path.parent.mkdir()
+    before = len(os.listdir("/proc/self/fd"))
+    with socket_address(path):
+        pass
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_missing_directory_says_so(tmp_path: Path) -> None:
+    with pytest.raises(PathNotFound), socket_address(tmp_path / ("d" * 200) / "agent.sock"):
+        pass

@@ -1,0 +1,162 @@
+"""Small swarms in simulated time: everybody finishes, whatever happens, and equal seeds make equal runs."""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from p2pstore.bench.scenario import Scenario
+from p2pstore.bench.simulator import Simulation, simulate
+from p2pstore.holding.replica import MAX_LISTENERS
+
+MIB = 1 << 20
+SMALL = Scenario(receivers=12, size=64 * MIB, chunk_size=MIB, rate=25e6, sources=6)
+
+
+@st.composite
+def scenarios(draw: st.DrawFn) -> Scenario:
+    receivers = draw(st.integers(1, 10))
+    slow = draw(st.integers(0, receivers))
+    return Scenario(
+        receivers=receivers,
+        size=draw(st.integers(1, 24 * MIB)),
+        chunk_size=draw(st.sampled_from([64 << 10, MIB, 4 * MIB])),
+        rate=draw(st.sampled_from([1e6, 1e8])),
+        latency=draw(st.sampled_from([0.0, 0.0005, 0.05])),
+        zones=draw(st.integers(1, 3)),
+        zone_rate=draw(st.sampled_from([0.0, 3e6])),
+        sources=draw(st.integers(1, 12)),
+        slots=draw(st.integers(1, 8)),
+        slow=slow,
+        slow_rate=draw(st.sampled_from([1e5, 1e7])),
+        arrivals=draw(st.sampled_from([0.0, 0.01, 5.0])),
+        deaths=draw(st.integers(0, receivers)),
+        seed=draw(st.integers(0, 3)),
+    )
+
+
+@given(scenarios())
+@settings(max_examples=60, deadline=None)
+def test_everybody_alive_finishes(scenario: Scenario) -> None:
+    outcome = simulate(scenario)
+    assert outcome.unfinished == 0
+    assert len(outcome.seconds) + outcome.died >= scenario.receivers
+    assert outcome.died <= scenario.deaths
+    assert outcome.sent_bytes >= scenario.size * len(outcome.seconds)
+    # Nobody is faster than a link, and all together are no faster than what they can send.
+    fastest = max(scenario.rate, scenario.slow_rate if scenario.slow else 0)
+    assert all(seconds >= scenario.size / fastest * (1 - 1e-6) for seconds in outcome.seconds)
+    senders = (1 + scenario.receivers) * fastest
+    assert outcome.sent_bytes <= senders * (outcome.last + scenario.bound) * (1 + 1e-6) or not outcome.seconds
+
+
+@given(scenarios())
+@settings(max_examples=10, deadline=None)
+def test_equal_scenarios_come_out_equal(scenario: Scenario) -> None:
+    assert simulate(scenario).to_json() == simulate(scenario).to_json()
+
+
+def test_another_seed_is_another_run() -> None:
+    assert simulate(SMALL).seconds != simulate(replace(SMALL, seed=1)).seconds
+
+
+def test_one_receiver_takes_as_long_as_its_link() -> None:
+    outcome = simulate(replace(SMALL, receivers=1))
+    assert outcome.last == pytest.approx(SMALL.size / SMALL.rate, rel=0.02)
+    assert outcome.seed_ratio == pytest.approx(1.0)
+    assert outcome.connections == [1]
+
+
+def test_many_take_little_longer_than_one() -> None:
+    outcome = simulate(SMALL)
+    assert outcome.percent_of_bound > 75
+    assert outcome.seed_ratio < 1.2, "twelve receivers, and a seed that sends to each would send twelve times"
+
+
+def test_more_than_a_seed_bears_finish() -> None:
+    outcome = simulate(replace(SMALL, receivers=3 * MAX_LISTENERS, size=32 * MIB, sources=8))
+    assert len(outcome.seconds) == 3 * MAX_LISTENERS
+    assert outcome.seed_ratio < 2
+    assert max(outcome.connections) <= MAX_LISTENERS + 8 + 1
+
+
+def test_receivers_bound_their_connections() -> None:
+    outcome = simulate(replace(SMALL, receivers=60, size=8 * MIB, sources=5))
+    assert outcome.unfinished == 0
+    # It follows 5 and the seed; who follows it is chance, about 5 more.
+    assert sum(outcome.connections) / 60 < 12
+
+
+def test_the_others_finish_though_some_die() -> None:
+    outcome = simulate(replace(SMALL, deaths=5, notice=0.3))
+    assert outcome.died == 5
+    assert len(outcome.seconds) == 7
+    assert outcome.unfinished == 0
+
+
+def test_late_arrivals_finish_too() -> None:
+    outcome = simulate(replace(SMALL, arrivals=8.0))
+    assert len(outcome.seconds) == SMALL.receivers
+    assert outcome.last > 7.0
+
+
+def test_the_seed_may_die_after_everything_is_out() -> None:
+    outcome = simulate(replace(SMALL, seed_dies_after=2.0, notice=0.3))
+    assert outcome.unfinished == 0
+    assert len(outcome.seconds) == SMALL.receivers
+    assert outcome.seed_ratio <= 2.1
+
+
+def test_nobody_finishes_when_the_seed_dies_too_early() -> None:
+    outcome = simulate(replace(SMALL, seed_dies_after=0.5, notice=0.3))
+    assert outcome.seconds == []
+    assert outcome.unfinished == SMALL.receivers
+
+
+def test_a_slow_receiver_is_late_alone() -> None:
+    outcome = simulate(replace(SMALL, slow=1, slow_rate=SMALL.rate / 10))
+    *others, slowest = sorted(outcome.seconds)
+    assert slowest >= 10 * SMALL.size / SMALL.rate
+    assert max(others) < slowest
+
+
+def test_a_thin_link_between_zones_carries_no_more_than_it_can() -> None:
+    thin = replace(SMALL, zones=2, zone_rate=SMALL.rate / 4, zone_latency=0.01)
+    outcome = simulate(thin)
+    assert outcome.unfinished == 0
+    assert outcome.last >= thin.size / thin.zone_rate  # all of it must cross once
+
+
+def test_progress_only_grows() -> None:
+    samples = simulate(SMALL).samples
+    assert len(samples) > 50
+    assert all(0 <= s.least <= s.mean <= s.most <= 1 for s in samples)
+    assert [s.mean for s in samples] == sorted(s.mean for s in samples)
+
+
+@pytest.mark.parametrize("wrong", [{"receivers": 0}, {"rate": 0.0}, {"slow": 2, "receivers": 1}, {"deaths": 99}])
+def test_nonsense_is_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        replace(SMALL, **wrong)
+
+
+def test_no_link_carries_more_than_it_can() -> None:
+    simulation = Simulation(replace(SMALL, zones=2, zone_rate=SMALL.rate))
+    simulation._populate()
+    links = [node_link for zone in simulation._zones for node_link in zone]
+    links += [link for node in [simulation._seed, *simulation._present] for link in (node.up, node.down)]
+    checked = 0
+    while simulation._queue and simulation._unfinished:
+        time, _, act, arguments = heapq.heappop(simulation._queue)
+        simulation.now = time
+        act(*arguments)
+        for link in links:
+            used = sum(flow.rate for flow in link.flows)
+            assert used <= link.capacity * (1 + 1e-6)
+            assert link.spare == pytest.approx(link.capacity - used, abs=link.capacity * 1e-6)
+            checked += bool(link.flows)
+    assert checked > 1000

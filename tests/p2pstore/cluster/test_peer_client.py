@@ -1,0 +1,360 @@
+"""Whatever a peer answers, the client returns what is right or raises the peer's fault: nothing else, and in time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from p2pstore.cluster import peer_client as module
+from p2pstore.cluster.peer_client import MAX_LINE_BYTES, Availability, PeerClient
+from p2pstore.errors import (
+    BadManifest,
+    PeerBusy,
+    PeerHasNot,
+    PeerStalled,
+    PeerUnreachable,
+    RemoteError,
+    RemoteProtocolError,
+    SecretRefused,
+)
+from p2pstore.holding.replica import Shared
+from p2pstore.objects.bitmap import Bitmap
+from tests.p2pstore.samples import MIB, content, manifest_of
+
+MANIFEST = manifest_of({"": content(9 * MIB)}, MIB)
+FULL = json.dumps({"address": 4096, "bitmap": Bitmap(9, full=True).to_text()}).encode()
+WAIT = 30.0
+
+
+def answer(body: bytes, status: str = "200 OK", headers: str = "") -> bytes:
+    head = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n{headers}Connection: close\r\n\r\n"
+    return head.encode() + body
+
+
+def lines(*each: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + b"".join(line + b"\n" for line in each)
+
+
+@asynccontextmanager
+async def hostile(reply: bytes, *, then: bytes = b"", pause: float = 0.0, stay: bool = False) -> AsyncIterator[str]:
+    """The control address of a server that answers any request with ``reply``, then repeats ``then`` for ever.
+
+    ``pause`` seconds lie between the repetitions. With ``stay`` it goes silent instead of closing the connection.
+    """
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(reply)
+            await writer.drain()
+            while then:
+                await asyncio.sleep(pause)
+                writer.write(then)
+                await writer.drain()
+                # drain() itself lets nobody else run before the buffer is full, which takes ages byte by byte.
+                await asyncio.sleep(0)
+            if stay:
+                await reader.read()
+        writer.close()
+        tasks.discard(task)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        for task in list(tasks):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[PeerClient]:
+    made = PeerClient(None)
+    yield made
+    await made.close()
+
+
+async def ask_all(client: PeerClient, control: str) -> list[BaseException]:
+    """What each kind of question ends in."""
+    asked = await asyncio.gather(
+        client.node(control),
+        client.name(control, "n"),
+        client.manifest(control, MANIFEST.digest),
+        client.count(control, MANIFEST.digest),
+        client.offers(control, MANIFEST, "key", 2, [range(3)]),
+        all_news(client, control),
+        return_exceptions=True,
+    )
+    assert all(isinstance(end, BaseException) for end in asked), asked
+    return [end for end in asked if isinstance(end, BaseException)]
+
+
+async def all_news(client: PeerClient, control: str) -> list[Availability | Shared | list[int]]:
+    return [item async for item in client.availability(control, MANIFEST)]
+
+
+NO_ANSWERS = [
+    b"",
+    b"\0" * 1000,
+    b"garbage\r\n\r\n",
+    b"HTTP/1.1 200 OK",
+    b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    b"HTTP/1.1 200 OK\r\nX: " + b"a" * 100_000 + b"\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 20_000,
+    b"HTTP/9.9 999 What\r\n\r\n",
+    answer(b"not json"),
+    answer(b"[]"),
+    answer(b"null"),
+    answer(b"{}"),
+    answer(b"\xff\xfe"),
+    answer(b"[" * 10_000),
+    answer(b'{"chunks":-1}'),
+    answer(b'{"chunks":1e999}'),
+    answer(b'{"chunks":"7"}'),
+    answer(b'{"chunks":true}'),
+    answer(b'{"chunks":1' + b"0" * 5000 + b"}"),
+    answer(b"", "500 Internal Server Error"),
+    answer(b"", "302 Found", "Location: http://127.0.0.1:1/\r\n"),
+    answer(b"", "204 No Content"),
+    answer(b"x" * 100, "200 OK", "Content-Encoding: gzip\r\n"),
+]
+
+
+@pytest.mark.parametrize("reply", NO_ANSWERS, ids=range(len(NO_ANSWERS)))
+async def test_what_is_no_answer_is_the_peers_fault(client: PeerClient, reply: bytes) -> None:
+    async with hostile(reply) as control:
+        for end in await asyncio.wait_for(ask_all(client, control), WAIT):
+            assert isinstance(end, RemoteError)
+            assert end.fields["peer"] == control
+
+
+async def test_a_peer_that_has_not(client: PeerClient) -> None:
+    async with hostile(answer(b"", "404 Not Found")) as control:
+        assert {type(end) for end in await ask_all(client, control)} == {PeerHasNot}
+
+
+@pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden"])
+async def test_a_peer_that_refuses_our_secret(client: PeerClient, status: str) -> None:
+    async with hostile(answer(b"", status)) as control:
+        assert {type(end) for end in await ask_all(client, control)} == {SecretRefused}
+
+
+async def test_nobody_there(client: PeerClient) -> None:
+    async with hostile(b"") as control:
+        pass
+    assert {type(end) for end in await ask_all(client, control)} == {PeerUnreachable}
+
+
+@pytest.mark.parametrize(
+    "control", ["", ":", "a:b", "127.0.0.1:99999", "[::1", "a b:1", "127.0.0.1:-1", "é..é:1", "/:1"]
+)
+async def test_what_is_no_address(client: PeerClient, control: str) -> None:
+    for end in await asyncio.wait_for(ask_all(client, control), WAIT):
+        assert isinstance(end, RemoteError)
+
+
+async def test_a_peer_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SILENCE_SECONDS", 0.2)
+    client = PeerClient(None)
+    try:
+        async with hostile(b"", stay=True) as control:
+            assert {type(end) for end in await asyncio.wait_for(ask_all(client, control), WAIT)} == {PeerStalled}
+        async with hostile(lines(FULL, b"{}"), stay=True) as control:
+            news = client.availability(control, MANIFEST)
+            assert isinstance(await news.__anext__(), Availability)
+            with pytest.raises(PeerStalled):
+                await asyncio.wait_for(news.__anext__(), WAIT)
+    finally:
+        await client.close()
+
+
+async def test_an_answer_that_drips_for_ever(client: PeerClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 0.3)
+    head = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
+    async with hostile(head, then=b" ", pause=0.01) as control:
+        with pytest.raises(PeerStalled):
+            await asyncio.wait_for(client.node(control), WAIT)
+
+
+async def test_an_endless_answer_is_cut_off(client: PeerClient) -> None:
+    async with hostile(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", then=b"x" * 65536) as control:
+        with pytest.raises(RemoteProtocolError, match="longer than"):
+            await asyncio.wait_for(client.node(control), WAIT)
+        with pytest.raises(RemoteProtocolError, match="longer than"):
+            await asyncio.wait_for(client.name(control, "n"), WAIT)
+
+
+async def test_an_endless_manifest_is_cut_off(client: PeerClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_MANIFEST_BYTES", 1 << 20)
+    async with hostile(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", then=b"x" * 65536) as control:
+        with pytest.raises(RemoteProtocolError, match="longer than 1048576 bytes"):
+            await asyncio.wait_for(client.manifest(control, MANIFEST.digest), WAIT)
+
+
+async def test_an_endless_line_is_cut_off(client: PeerClient) -> None:
+    async with hostile(lines(FULL), then=b" " * 65536) as control:
+        with pytest.raises(RemoteProtocolError, match=f"longer than {MAX_LINE_BYTES} bytes"):
+            await asyncio.wait_for(all_news(client, control), WAIT)
+
+
+async def test_a_manifest_of_another_digest(client: PeerClient) -> None:
+    other = manifest_of({"": b"x"}, MIB)
+    async with hostile(answer(other.to_bytes())) as control:
+        with pytest.raises(BadManifest) as caught:
+            await client.manifest(control, MANIFEST.digest)
+        assert caught.value.fields["peer"] == control
+        assert await client.manifest(control, other.digest) == other
+
+
+@pytest.mark.parametrize("path", ["../x", "/etc/passwd", "a//b", "a\0b", "x" * 256])
+async def test_a_manifest_with_its_own_digest_and_unsafe_paths(client: PeerClient, path: str) -> None:
+    unsafe = manifest_of({path: b"x"}, MIB)
+    async with hostile(answer(unsafe.to_bytes())) as control:
+        with pytest.raises(BadManifest):
+            await client.manifest(control, unsafe.digest)
+
+
+FIRST_LINES = [
+    b"",
+    b"{}",
+    b"[]",
+    b"garbage",
+    b'{"gone":true}',
+    b'{"have":[[0,1]]}',
+    FULL.replace(b"4096", b"-1"),
+    FULL.replace(b"4096", b"18446744073709551616"),
+    FULL.replace(b"4096", b'"4096"'),
+    FULL.replace(b"4096", b"4096.0"),
+    FULL.replace(b"4096", b"true"),
+    json.dumps({"address": 1, "bitmap": Bitmap(8, full=True).to_text()}).encode(),
+    json.dumps({"address": 1, "bitmap": Bitmap(17).to_text()}).encode(),
+    json.dumps({"address": 1, "bitmap": Bitmap(10, full=True).to_text()}).encode(),
+    b'{"address":1,"bitmap":"????"}',
+    b'{"address":1,"bitmap":7}',
+    b'{"address":1,"bitmap":"\xc3\xa9"}',
+    b'{"address":1}',
+    FULL[:-1] + b',"listener":7}',
+    FULL[:-1] + b',"listener":"' + b"x" * 100 + b'"}',
+]
+LATER_LINES = [
+    b'{"have":7}',
+    b'{"have":{}}',
+    b'{"have":[7]}',
+    b'{"have":[[0]]}',
+    b'{"have":[[0,1,2]]}',
+    b'{"have":[["0",1]]}',
+    b'{"have":[[0,1.0]]}',
+    b'{"have":[[true,1]]}',
+    b'{"have":[[-1,1]]}',
+    b'{"have":[[0,-1]]}',
+    b'{"have":[[9,1]]}',
+    b'{"have":[[0,10]]}',
+    b'{"have":[[0,1' + b"0" * 1000 + b"]]}",
+    b'{"have":[' + b",".join([b"[0,9]"] * 1000) + b"]}",
+    b"null",
+    b"",
+    b"\xff",
+]
+
+
+@pytest.mark.parametrize("line", FIRST_LINES, ids=range(len(FIRST_LINES)))
+async def test_a_stream_that_does_not_begin_with_a_replica(client: PeerClient, line: bytes) -> None:
+    async with hostile(lines(line)) as control:
+        with pytest.raises(RemoteProtocolError):
+            await all_news(client, control)
+
+
+@pytest.mark.parametrize("line", LATER_LINES, ids=range(len(LATER_LINES)))
+async def test_lines_that_are_no_news(client: PeerClient, line: bytes) -> None:
+    async with hostile(lines(FULL, line)) as control:
+        news = client.availability(control, MANIFEST)
+        assert isinstance(await news.__anext__(), Availability)
+        with pytest.raises(RemoteProtocolError):
+            await news.__anext__()
+
+
+async def test_news(client: PeerClient) -> None:
+    said = lines(
+        FULL,
+        b"{}",
+        b'{"have":[[0,2],[8,1]]}',
+        b'{"have":[]}',
+        b'{"shared":true}',
+        b'{"since version 2":1}',
+        b'{"gone":true}',
+        b"garbage",
+    )
+    async with hostile(said) as control:
+        first, *rest = await all_news(client, control)
+        assert isinstance(first, Availability)
+        assert (first.address, first.have.full) == (4096, True)
+        assert rest == [[0, 1, 8], [], Shared(shared=True)]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b"null",
+        b'{"offers":7}',
+        b'{"offers":[[0,1],[1,1],[2,1]]}',
+        b'{"offers":[[0,10]]}',
+        b'{"offers":[[-1,1]]}',
+        b'{"offers":[["0",1]]}',
+    ],
+)
+async def test_offers_that_are_none(client: PeerClient, body: bytes) -> None:
+    async with hostile(answer(body)) as control:
+        with pytest.raises(RemoteProtocolError):
+            await client.offers(control, MANIFEST, "key", 2, [])
+
+
+async def test_offers(client: PeerClient) -> None:
+    async with hostile(answer(b'{"offers":[[0,2],[8,1]],"over":false}')) as control:
+        assert await client.offers(control, MANIFEST, "key", 2, []) == ([range(2), range(8, 9)], False)
+    async with hostile(answer(b'{"offers":[],"over":true}')) as control:
+        assert await client.offers(control, MANIFEST, "key", 2, []) == ([], True)
+
+
+async def test_a_crowded_peer(client: PeerClient) -> None:
+    async with hostile(answer(b"", "503 Service Unavailable")) as control:
+        with pytest.raises(PeerBusy):
+            await all_news(client, control)
+
+
+async def test_a_stream_that_just_ends(client: PeerClient) -> None:
+    async with hostile(lines(FULL) + b'{"have":[[0,') as control:
+        news = client.availability(control, MANIFEST)
+        assert isinstance(await news.__anext__(), Availability)
+        with pytest.raises(PeerUnreachable):
+            await news.__anext__()
+
+
+@given(st.binary(max_size=300))
+@settings(max_examples=40, deadline=None)
+def test_any_bytes_after_the_first_line_are_news_or_the_peers_fault(data: bytes) -> None:
+    async def story() -> None:
+        client = PeerClient(None)
+        try:
+            async with hostile(lines(FULL) + data) as control:
+                with contextlib.suppress(RemoteError):
+                    await asyncio.wait_for(all_news(client, control), WAIT)
+        finally:
+            await client.close()
+
+    asyncio.run(story())

@@ -1,0 +1,341 @@
+"""What a node holds it serves, from whichever place still has it, until the last is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import weakref
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from engine.serving.segment_server import SegmentServer
+from p2pstore.holding import holdings as module
+from p2pstore.holding.catalog import Catalog, Holding
+from p2pstore.holding.holdings import Holdings
+from p2pstore.objects.manifest import Manifest
+from p2pstore.objects.source import hash_tree, scan
+from p2pstore.pull.file_destination import FileDestination
+from p2pstore.pull.reuse import LocalChunks
+from tests.p2pstore.pull.test_file_destination import feed
+from tests.p2pstore.samples import MIB, content, manifest_of, record_of, write_tree
+
+FILES = {"a": content(MIB + 9), "b/c": content(100, 2), "d": b""}
+WHOLE = b"".join(FILES.values())
+
+
+@pytest.fixture
+def engine() -> Iterator[SegmentServer]:
+    with SegmentServer() as made:
+        yield made
+
+
+class Held:
+    """Holdings, and what they say changed."""
+
+    def __init__(self, engine: SegmentServer, path: Path) -> None:
+        self.catalog = Catalog(path)
+        self.changed: list[tuple[Holding, str]] = []
+        self.news = asyncio.Event()
+        self.holdings = Holdings(engine, self.catalog, self.on_changed)
+
+    async def on_changed(self, holding: Holding, reason: str) -> None:
+        self.changed.append((holding, reason))
+        self.news.set()
+
+    def read(self, manifest: Manifest) -> bytes | None:
+        room = bytearray(manifest.size)
+        return bytes(room) if self.holdings.read(manifest.digest, 0, memoryview(room)) else None
+
+
+@pytest.fixture
+async def held(engine: SegmentServer, tmp_path: Path) -> AsyncIterator[Held]:
+    made = Held(engine, tmp_path / "catalog.db")
+    yield made
+    made.catalog.close()
+
+
+def scanned(root: Path, name: str = "n", role: str = "gold") -> tuple[Holding, Manifest]:
+    tree = scan(root)
+    manifest = hash_tree(tree, hash_name="xxh3_128")
+    return Holding(record_of(name, manifest), role, root, tree.files), manifest
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    write_tree(tmp_path / "tree", FILES)
+    return tmp_path / "tree"
+
+
+async def test_add_and_remove(held: Held, root: Path, engine: SegmentServer) -> None:
+    holding, manifest = scanned(root)
+    replica = held.holdings.add(holding, manifest)
+    assert held.read(manifest) == WHOLE
+    room = bytearray(100)
+    engine.read(engine.address_of_self(), replica.address + MIB + 9, memoryview(room))
+    assert room == FILES["b/c"]
+    assert (replica.state, replica.role, len(held.holdings)) == ("complete", "gold", 1)
+    assert held.holdings.named("n") == held.holdings.of(manifest.digest) == [holding]
+    assert held.holdings.at(root) == holding
+    assert held.holdings.manifest(manifest.digest) == manifest
+    assert not held.holdings.remove(holding)
+    assert held.read(manifest) is None
+    assert held.holdings.manifest(manifest.digest) is None
+    assert held.holdings.replicas == {}
+    assert list(held.catalog.load()) == []
+
+
+async def test_an_empty_object_is_held_without_an_address(held: Held, tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    holding, manifest = scanned(tmp_path / "empty")
+    assert held.holdings.add(holding, manifest).address == 0
+    assert not held.holdings.remove(holding)
+
+
+async def test_another_place_takes_over(held: Held, root: Path, tmp_path: Path) -> None:
+    write_tree(tmp_path / "copy", FILES)
+    one, manifest = scanned(root)
+    two, _ = scanned(tmp_path / "copy", "other", "replica")
+    replica = held.holdings.add(one, manifest)
+    address = replica.address
+    assert held.holdings.add(two, manifest) is replica
+    assert replica.role == "gold"
+    assert held.holdings.remove(one)
+    (root / "a").unlink()
+    assert replica.address == address
+    assert held.read(manifest) == WHOLE
+    assert not held.holdings.remove(two)
+
+
+async def test_the_place_that_does_not_serve_may_go(held: Held, root: Path, tmp_path: Path) -> None:
+    write_tree(tmp_path / "copy", FILES)
+    one, manifest = scanned(root)
+    two, _ = scanned(tmp_path / "copy")
+    held.holdings.add(one, manifest)
+    held.holdings.add(two, manifest)
+    assert held.holdings.remove(two)
+    assert held.read(manifest) == WHOLE
+    assert not held.holdings.remove(one)
+
+
+async def test_a_touched_file_registered_again_is_served_again(held: Held, root: Path) -> None:
+    before, manifest = scanned(root)
+    held.holdings.add(before, manifest)
+    os.utime(root / "a", ns=(5, 5))
+    assert held.read(manifest) is None
+    again, same = scanned(root)
+    assert same == manifest
+    held.holdings.add(again, manifest)
+    assert held.read(manifest) == WHOLE
+    assert not held.holdings.remove(again)
+    assert held.read(manifest) is None
+
+
+async def test_restore(held: Held, root: Path, tmp_path: Path, engine: SegmentServer) -> None:
+    holding, manifest = scanned(root)
+    held.holdings.add(holding, manifest)
+    for name in ("touched", "changed", "gone"):
+        write_tree(tmp_path / name, {"": content(50, len(name))})
+        held.holdings.add(*scanned(tmp_path / name, name))
+    os.utime(tmp_path / "touched", ns=(5, 5))
+    (tmp_path / "changed").write_bytes(b"other")
+    (tmp_path / "gone").unlink()
+    again = Holdings(engine, held.catalog, held.on_changed)
+    lost = await again.restore()
+    assert {h.name for h in lost} == {"changed", "gone"}
+    assert {h.name for h in again} == {"n", "touched"}
+    room = bytearray(50)
+    assert again.read(again.named("touched")[0].digest, 0, memoryview(room))
+    assert {h.name for h, _ in held.catalog.load()} == {"n", "touched"}
+    assert await Holdings(engine, held.catalog, held.on_changed).restore() == []
+
+
+async def test_watch_gives_up_what_changed(
+    held: Held, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WATCH_SECONDS", 0.01)
+    write_tree(tmp_path / "stays", {"": b"stays"})
+    holding, manifest = scanned(root)
+    held.holdings.add(holding, manifest)
+    held.holdings.add(*scanned(tmp_path / "stays", "s"))
+    watching = asyncio.create_task(held.holdings.watch())
+    try:
+        (root / "b" / "c").write_bytes(b"changed")
+        await asyncio.wait_for(held.news.wait(), 30)
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+    ((given_up, reason),) = held.changed
+    assert given_up == holding
+    assert "b/c" in reason
+    assert [h.name for h in held.holdings] == ["s"]
+    assert held.read(manifest) is None
+
+
+async def test_a_refused_read_makes_it_look_at_once(held: Held, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WATCH_SECONDS", 600.0)
+    holding, manifest = scanned(root)
+    held.holdings.add(holding, manifest)
+    watching = asyncio.create_task(held.holdings.watch())
+    try:
+        await asyncio.sleep(0)
+        (root / "a").write_bytes(b"changed")
+        assert held.read(manifest) is None
+        await asyncio.wait_for(held.news.wait(), 30)
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+    assert len(held.holdings) == 0
+
+
+async def test_between_looks_nothing_holds_on_to_a_holding(
+    held: Held, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WATCH_SECONDS", 0.01)
+    looked = asyncio.Event()
+    look = held.holdings._look_at_all
+
+    async def look_once() -> None:
+        await look()
+        monkeypatch.setattr(module, "WATCH_SECONDS", 1000.0)
+        looked.set()
+
+    monkeypatch.setattr(held.holdings, "_look_at_all", look_once)
+    holding, manifest = scanned(root)
+    held.holdings.add(holding, manifest)
+    watching = asyncio.create_task(held.holdings.watch())
+    try:
+        await asyncio.wait_for(looked.wait(), 60)
+        kept = weakref.ref(holding)
+        held.holdings.remove(holding)
+        del holding
+
+        async def forgotten() -> None:
+            while kept() is not None:  # noqa: ASYNC110 - the thread that looked lets go of it soon after
+                await asyncio.sleep(0.01)
+
+        await asyncio.wait_for(forgotten(), 60)
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+
+async def test_a_partial_replica_becomes_whole(held: Held, tmp_path: Path) -> None:
+    manifest = manifest_of({"": content(3 * MIB)}, MIB)
+    destination = FileDestination(tmp_path / "dest", manifest, "n")
+    replica = held.holdings.serve_partial(destination)
+    data = content(3 * MIB)
+    assert replica.state == "partial"
+    feed(destination, range(1, 2), data[MIB : 2 * MIB])
+    room = memoryview(bytearray(MIB))
+    assert held.holdings.read(manifest.digest, MIB, room)
+    assert room == data[MIB : 2 * MIB]
+    assert not held.holdings.read(manifest.digest, 0, room)
+    assert not held.holdings.read(manifest.digest, MIB, memoryview(bytearray(MIB + 1)))
+    feed(destination, range(1), data[:MIB])
+    feed(destination, range(2, 3), data[2 * MIB :])
+    spans = destination.finish()
+    holding = Holding(record_of("n", manifest), "replica", destination.path, spans)
+    assert held.holdings.add(holding, manifest) is replica
+    assert (replica.state, held.read(manifest)) == ("complete", data)
+    assert not held.holdings.drop_partial(replica)
+    assert not held.holdings.remove(holding)
+
+
+async def test_a_partial_replica_is_dropped(held: Held, tmp_path: Path) -> None:
+    manifest = manifest_of({"": content(2 * MIB)}, MIB)
+    destination = FileDestination(tmp_path / "dest", manifest, "n")
+    replica = held.holdings.serve_partial(destination)
+    with replica.listen() as listener:
+        assert held.holdings.drop_partial(replica)
+        assert listener.news.get_nowait() is None
+    assert not held.holdings.drop_partial(replica)
+    assert held.holdings.replicas == {}
+    destination.close()
+
+
+async def test_a_second_get_of_the_same_object_finishes_first(held: Held, tmp_path: Path) -> None:
+    data = content(2 * MIB)
+    manifest = manifest_of({"": data}, MIB)
+    slow = FileDestination(tmp_path / "slow", manifest, "n")
+    quick = FileDestination(tmp_path / "quick", manifest, "n")
+    served = held.holdings.serve_partial(slow)
+    unserved = held.holdings.serve_partial(quick)
+    assert unserved.address == 0
+    with served.listen() as listener:
+        feed(quick, range(2), data)
+        holding = Holding(record_of("n", manifest), "replica", quick.path, quick.finish())
+        assert held.holdings.add(holding, manifest) is served
+        news = await asyncio.wait_for(listener.news.get(), 30)
+        assert news == (range(2),)
+    assert held.read(manifest) == data
+    assert not held.holdings.drop_partial(served)
+    assert held.read(manifest) == data
+    slow.close()
+
+
+async def test_memory_is_held_too(held: Held) -> None:
+    data = content(MIB + 3)
+    manifest = manifest_of({"": data}, MIB)
+    holding = Holding(record_of("m", manifest), "gold", None, (), (memoryview(data),))
+    held.holdings.add(holding, manifest)
+    assert held.read(manifest) == data
+    assert list(held.catalog.load()) == []
+    assert not held.holdings.remove(holding)
+
+
+# What of an object is here already
+
+
+class Collect:
+    """A sink of three bytes at a time."""
+
+    def __init__(self) -> None:
+        self.data = b""
+        self._room = bytearray(3)
+
+    def buffer(self, remaining: int) -> memoryview:
+        return memoryview(self._room)[: min(3, remaining)]
+
+    def filled(self, count: int) -> None:
+        self.data += self._room[:count]
+
+
+async def test_equal_chunks_are_found_in_any_holding(held: Held, root: Path, tmp_path: Path) -> None:
+    held.holdings.add(*scanned(root))
+    newer = manifest_of({"a": FILES["a"], "new": content(MIB, 7), "renamed": FILES["b/c"]}, MIB)
+    local = LocalChunks(held.holdings, newer)
+    assert local
+    assert [local.has(c) for c in newer.all_chunks()] == [True, True, False, True]
+    for chunk in newer.all_chunks():
+        if local.has(chunk):
+            sink = Collect() if chunk.length < MIB else None
+            if sink:
+                local.read(chunk, sink)
+                assert sink.data == (FILES["a"][MIB:] if chunk.number == 1 else FILES["b/c"])
+
+
+async def test_other_hashes_and_partial_replicas(held: Held, root: Path, tmp_path: Path) -> None:
+    tree = scan(root)
+    other = hash_tree(tree, hash_name="blake3")
+    held.holdings.add(Holding(record_of("n", other), "gold", root, tree.files), other)
+    assert not LocalChunks(held.holdings, hash_tree(tree, hash_name="xxh3_128"))
+    data = content(2 * MIB, 5)
+    partial = manifest_of({"": data}, MIB)
+    destination = FileDestination(tmp_path / "dest", partial, "n")
+    held.holdings.serve_partial(destination)
+    feed(destination, range(1, 2), data[MIB:])
+    assert not LocalChunks(held.holdings, partial), "a get does not copy from itself"
+    newer = manifest_of({"x": data, "y": b"1"}, MIB)
+    assert [LocalChunks(held.holdings, newer).has(c) for c in newer.all_chunks()] == [False, True, False]
+    destination.close()
+
+
+async def test_reuse_of_what_is_gone(held: Held, root: Path) -> None:
+    holding, manifest = scanned(root)
+    held.holdings.add(holding, manifest)
+    local = LocalChunks(held.holdings, manifest)
+    held.holdings.remove(holding)
+    with pytest.raises(module.SourceChanged):
+        local.read(manifest.chunk(0), Collect())

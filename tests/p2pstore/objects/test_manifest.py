@@ -1,0 +1,359 @@
+"""A manifest that parses is safe and canonical; its arithmetic agrees with counting on fingers."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from p2pstore.errors import BadManifest, UsageError
+from p2pstore.objects import manifest as module
+from p2pstore.objects.manifest import (
+    CHUNKS_WANTED,
+    MAX_CHUNK_SIZE,
+    MAX_OBJECT_BYTES,
+    MIB,
+    MIN_CHUNK_SIZE,
+    Chunk,
+    FileEntry,
+    Manifest,
+    check_chunk_size,
+    choose_chunk_size,
+    chunk_count,
+    parse,
+)
+from p2pstore.objects.names import path_fault
+from tests.p2pstore.samples import content, manifest_of
+
+PARTS = st.text(alphabet=st.characters(exclude_categories=("Cs",)), min_size=1, max_size=6)
+PATHS = st.lists(PARTS, min_size=1, max_size=3).map("/".join).filter(lambda p: not path_fault(p))
+SIZES = st.integers(0, 3 * MIB + 7) | st.sampled_from([0, 1, MIB - 1, MIB, MIB + 1, 2 * MIB])
+DIGESTS = st.binary(min_size=16, max_size=16)
+
+
+def is_inside(path: str, other: str) -> bool:
+    return path == other or path.startswith(other + "/")
+
+
+@st.composite
+def manifests(draw: st.DrawFn) -> Manifest:
+    """Any valid manifest, with true shapes and arbitrary digests."""
+    chunk_size = draw(st.sampled_from([MIB, 2 * MIB, 64 * MIB]))
+    if draw(st.booleans()):
+        paths, directories = [""], []
+    else:
+        paths, directories = [], []
+        for path in draw(st.lists(PATHS, max_size=5)):
+            taken = [*paths, *directories]
+            if not any(is_inside(path, other) or is_inside(other, path) for other in taken):
+                (paths if draw(st.booleans()) else directories).append(path)
+    files = []
+    for path in sorted(paths):
+        size = draw(SIZES)
+        chunks = [draw(DIGESTS) for _ in range(chunk_count(size, chunk_size))]
+        files.append(FileEntry(path, size, draw(st.integers(0, 0o777)), tuple(chunks)))
+    kind = "file" if paths == [""] else "directory"
+    return Manifest(kind, "xxh3_128", chunk_size, tuple(files), tuple(sorted(directories)))
+
+
+@given(manifests())
+def test_round_trip(manifest: Manifest) -> None:
+    data = manifest.to_bytes()
+    assert parse(data, peer="p") == manifest
+    assert parse(data, peer="p", digest=manifest.digest).digest == manifest.digest == hashlib.sha256(data).hexdigest()
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+JSON = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
+)
+
+
+@given(st.binary() | JSON.map(lambda v: json.dumps(v).encode()))
+def test_any_bytes_parse_or_raise_bad_manifest(data: bytes) -> None:
+    with contextlib.suppress(BadManifest):
+        assert parse(data, peer="p").to_bytes() == data
+
+
+@st.composite
+def mutated(draw: st.DrawFn) -> tuple[bytes, bytes]:
+    """A valid manifest, and what became of it after bytes were changed, dropped or put in."""
+    whole = draw(manifests()).to_bytes()
+    data = bytearray(whole)
+    for _ in range(draw(st.integers(1, 3))):
+        at = draw(st.integers(0, len(data) - 1)) if data else 0
+        stop = at + draw(st.integers(0, 4))
+        data[at:stop] = draw(
+            st.binary(max_size=4) | st.sampled_from([b'"', b",", b"0", b"/", b".", b"..", b"1", b"\\"])
+        )
+    return whole, bytes(data)
+
+
+@given(mutated())
+@settings(max_examples=300)
+def test_a_changed_manifest_is_equal_or_refused(pair: tuple[bytes, bytes]) -> None:
+    """By its digest, always; without one it may be another valid manifest, never one of other bytes."""
+    whole, data = pair
+    digest = hashlib.sha256(whole).hexdigest()
+    if data == whole:
+        assert parse(data, peer="p", digest=digest) == parse(whole, peer="p")
+        return
+    with pytest.raises(BadManifest):
+        parse(data, peer="p", digest=digest)
+    with contextlib.suppress(BadManifest):
+        found = parse(data, peer="p")
+        assert found.to_bytes() == data
+        assert_safe(found)
+
+
+@st.composite
+def replaced(draw: st.DrawFn) -> bytes:
+    """A valid manifest with one of its values replaced by any other, in canonical JSON."""
+    data = json.loads(draw(manifests()).to_bytes())
+    places: list[tuple[Any, Any]] = [(data, key) for key in data]
+    for key in ("files", "directories"):
+        places += [(data[key], n) for n in range(len(data[key]))]
+    for file in data["files"]:
+        places += [(file, key) for key in file]
+        places += [(file["chunks"], n) for n in range(len(file["chunks"]))]
+    where, key = draw(st.sampled_from(places))
+    where[key] = draw(JSON | st.sampled_from(["../x", "/x", "a//b", "file", -1, [], {}, 1 << 70]))
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return text.encode("utf-8", "surrogatepass")
+
+
+def assert_safe(manifest: Manifest) -> None:
+    if manifest.kind == "file":
+        assert [f.path for f in manifest.files] == [""]
+        return
+    paths = [f.path for f in manifest.files] + list(manifest.directories)
+    assert not any(path_fault(p) for p in paths)
+    assert not any(a != b and is_inside(a, b) for a in paths for b in paths)
+    assert len(set(paths)) == len(paths)
+
+
+@given(replaced())
+@settings(max_examples=300)
+def test_any_value_in_any_place_parses_safely_or_raises_bad_manifest(data: bytes) -> None:
+    with contextlib.suppress(BadManifest):
+        found = parse(data, peer="p")
+        assert found.to_bytes() == data
+        assert_safe(found)
+        assert all(len(f.chunks) == chunk_count(f.size, found.chunk_size) for f in found.files)
+
+
+def dumped(**changes: Any) -> bytes:
+    base = {
+        "format": "mooncake.manifest.v1",
+        "kind": "directory",
+        "hash": "xxh3_128",
+        "chunk_size": MIB,
+        "files": [],
+        "directories": [],
+    }
+    data = {**base, **changes}
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+
+def entry(path: str, size: int = 0, **changes: Any) -> dict[str, Any]:
+    chunks = ["0" * 32] * chunk_count(int(size), MIB)
+    return {"path": path, "size": size, "mode": 0o644, "chunks": chunks, **changes}
+
+
+BAD_PATHS = ["../x", "a/../x", "..", ".", "./a", "/x", "/", "", "a//b", "a/", "a\0b", "x" * 256, "é" * 128, "\ud800"]
+
+
+def test_the_samples_are_good_before_they_are_spoilt() -> None:
+    assert parse(dumped(), peer="p").chunks == 0
+    good = dumped(files=[entry("a", MIB + 1), entry("b/c")], directories=["d", "e/f"])
+    assert [f.path for f in parse(good, peer="p").files] == ["a", "b/c"]
+
+
+@pytest.mark.parametrize("path", BAD_PATHS)
+def test_unsafe_paths(path: str) -> None:
+    with pytest.raises(BadManifest):
+        parse(dumped(files=[entry(path)]), peer="p")
+    with pytest.raises(BadManifest):
+        parse(dumped(directories=[path]), peer="p")
+
+
+@pytest.mark.parametrize(
+    ("files", "directories"),
+    [
+        (["a", "a/b"], []),
+        (["a", "a-b", "a/b"], []),
+        (["a"], ["a"]),
+        (["a"], ["a/b"]),
+        (["a/b"], ["a"]),
+        ([], ["a", "a/b"]),
+        (["b", "a"], []),
+        (["a", "a"], []),
+        ([], ["b", "a"]),
+        ([], ["a", "a"]),
+    ],
+)
+def test_trees_that_cannot_be(files: list[str], directories: list[str]) -> None:
+    with pytest.raises(BadManifest):
+        parse(dumped(files=[entry(p) for p in files], directories=directories), peer="p")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kind": []},
+        {"kind": {}},
+        {"kind": "link"},
+        {"kind": "file"},
+        {"kind": "file", "files": [entry("a")]},
+        {"kind": "file", "files": [entry(""), entry("")]},
+        {"kind": "file", "files": [entry("")], "directories": ["a"]},
+        {"hash": "md5"},
+        {"hash": []},
+        {"format": "mooncake.manifest.v2"},
+        {"format": 1},
+        {"chunk_size": 0},
+        {"chunk_size": MIB + 1},
+        {"chunk_size": MIB // 2},
+        {"chunk_size": 2 * MAX_CHUNK_SIZE},
+        {"chunk_size": float(MIB)},
+        {"chunk_size": True},
+        {"chunk_size": str(MIB)},
+        {"files": {}},
+        {"files": None},
+        {"files": [[]]},
+        {"files": [{}]},
+        {"directories": {}},
+        {"directories": [1]},
+        {"directories": None},
+        {"more": 1},
+        {"files": [entry("a", -1)]},
+        {"files": [entry("a", size=1.0, chunks=["0" * 32])]},
+        {"files": [entry("a", size=True, chunks=["0" * 32])]},
+        {"files": [{**entry("a"), "size": MAX_OBJECT_BYTES + 1}]},
+        {"files": [entry("a", mode=0o1000)]},
+        {"files": [entry("a", mode=-1)]},
+        {"files": [entry("a", chunks=["0" * 32])]},
+        {"files": [entry("a", 1, chunks=[])]},
+        {"files": [entry("a", 1, chunks="0" * 32)]},
+        {"files": [entry("a", 1, chunks=["0" * 31])]},
+        {"files": [entry("a", 1, chunks=["0" * 30 + "  "])]},
+        {"files": [entry("a", 1, chunks=["A" * 32])]},
+        {"files": [entry("a", 1, chunks=["g" * 32])]},
+        {"files": [entry("a", 1, chunks=[0])]},
+        {"files": [entry(1)]},  # type: ignore[arg-type]
+        {"files": [entry("a", more=1)]},
+    ],
+)
+def test_what_is_no_manifest(changes: dict[str, Any]) -> None:
+    with pytest.raises(BadManifest):
+        parse(dumped(**changes), peer="p")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"\xff",
+        b"[" * 100_000,
+        b'{"a":1' + b"0" * 5000 + b"}",
+        dumped() + b"\n",
+        b" " + dumped(),
+        dumped().replace(b"[]", b"[ ]"),
+        dumped().decode().encode("utf-16"),
+        dumped().replace(b'"kind"', b'"kind":"file","kind"'),
+    ],
+    ids=range(11),
+)
+def test_bytes_that_are_not_canonical(data: bytes) -> None:
+    with pytest.raises(BadManifest):
+        parse(data, peer="p")
+
+
+def test_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = dumped(files=[entry("a"), entry("b")])
+    monkeypatch.setattr(module, "MAX_FILES", 1)
+    with pytest.raises(BadManifest, match="allowed length"):
+        parse(data, peer="p")
+    monkeypatch.setattr(module, "MAX_FILES", 2)
+    monkeypatch.setattr(module, "MAX_MANIFEST_BYTES", len(data) - 1)
+    with pytest.raises(BadManifest, match="longer than"):
+        parse(data, peer="p")
+
+
+def test_the_sum_of_sizes_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_OBJECT_BYTES", 3)
+    assert parse(dumped(files=[entry("a", 2), entry("b", 1)]), peer="p").size == 3
+    with pytest.raises(BadManifest, match="larger than"):
+        parse(dumped(files=[entry("a", 2), entry("b", 2)]), peer="p")
+
+
+def test_the_sender_of_a_bad_manifest_is_named() -> None:
+    with pytest.raises(BadManifest) as caught:
+        parse(b"", peer="10.0.0.7:7300")
+    assert caught.value.fields["peer"] == "10.0.0.7:7300"
+
+
+def naive_chunks(manifest: Manifest) -> list[Chunk]:
+    found, offset = [], 0
+    for number, file in enumerate(manifest.files):
+        for place, digest in enumerate(file.chunks):
+            start = place * manifest.chunk_size
+            length = min(manifest.chunk_size, file.size - start)
+            found.append(Chunk(len(found), number, start, offset + start, length, digest))
+        offset += file.size
+    return found
+
+
+@given(st.lists(st.integers(0, 40), max_size=8), st.sampled_from([1, 2, 8, 16]))
+def test_chunks_against_a_naive_model(sizes: list[int], chunk_size: int) -> None:
+    manifest = manifest_of({f"{n:02}": content(size, n) for n, size in enumerate(sizes)}, chunk_size)
+    expected = naive_chunks(manifest)
+    assert manifest.chunks == len(expected)
+    assert [manifest.chunk(i) for i in range(manifest.chunks)] == expected == list(manifest.all_chunks())
+    assert manifest.size == sum(sizes) == manifest.file_offsets[-1]
+
+
+@given(st.lists(st.integers(0, 20), min_size=1, max_size=6).filter(any), st.sampled_from([1, 4, 8]), st.data())
+def test_chunks_of_a_range_against_a_naive_model(sizes: list[int], chunk_size: int, data: st.DataObject) -> None:
+    manifest = manifest_of({f"{n:02}": content(size, n) for n, size in enumerate(sizes)}, chunk_size)
+    offset = data.draw(st.integers(0, manifest.size - 1))
+    length = data.draw(st.integers(1, manifest.size - offset))
+    touched = [c.number for c in naive_chunks(manifest) if c.offset < offset + length and offset < c.offset + c.length]
+    assert list(manifest.chunks_of(offset, length)) == touched
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        (0, MIN_CHUNK_SIZE),
+        (CHUNKS_WANTED * MIB, MIB),
+        (CHUNKS_WANTED * MIB + 1, 2 * MIB),
+        (140_000_000_000, 128 * MIB // 2),
+        (MAX_OBJECT_BYTES, MAX_CHUNK_SIZE),
+    ],
+)
+def test_the_chosen_chunk_size(size: int, expected: int) -> None:
+    assert choose_chunk_size(size) == expected == check_chunk_size(expected)
+
+
+@pytest.mark.parametrize("size", [0, -MIB, 1, MIB - 1, MIB + 1, 3 * MIB, 128 * MIB])
+def test_chunk_sizes_that_are_refused(size: int) -> None:
+    with pytest.raises(UsageError):
+        check_chunk_size(size)
+
+
+def test_the_identity_is_stable() -> None:
+    """A change here changes the identity of every object there is."""
+    manifest = manifest_of({"a b": b"hello", "c/é": b""}, MIB, ("d",))
+    assert manifest.to_bytes().decode() == (
+        '{"chunk_size":1048576,"directories":["d"],"files":[{"chunks":["b5e9c1ad071b3e7fc779cfaa5e523818"],'
+        '"mode":420,"path":"a b","size":5},{"chunks":[],"mode":420,"path":"c/é","size":0}],'
+        '"format":"mooncake.manifest.v1","hash":"xxh3_128","kind":"directory"}'
+    )

@@ -1,0 +1,73 @@
+"""A name or path that passes stays where it belongs; every other is refused."""
+
+from __future__ import annotations
+
+import os.path
+from pathlib import PurePosixPath
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from p2pstore.errors import BadName
+from p2pstore.objects.names import check_node_name, check_object_name, path_fault
+
+BAD_NAMES = [
+    "", "/", "/x", "x/", "a//b", ".", "..", "../x", "x/..", "a/../b", "a/./b", "./a", "a b", "a\0b", "é", "a\\b", "a\n",
+    "a:b", "x" * 256, "\udcff", "a?b", "*", "~",
+]  # fmt: skip
+BAD_PATHS = [
+    "", "/", "/x", "x/", "a//b", ".", "..", "../x", "x/..", "a/../b", "a/./b", "./a", "a\0b", "x" * 256, "é" * 128,
+    "\udcff", "/".join(["x"] * 2100),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_bad_object_names(name: str) -> None:
+    with pytest.raises(BadName):
+        check_object_name(name)
+
+
+@pytest.mark.parametrize("name", ["a", "A-b_c.d", "models/llama/3", "...", "..a", "x" * 255, "-", "0"])
+def test_good_object_names(name: str) -> None:
+    assert check_object_name(name) == name
+
+
+@pytest.mark.parametrize("name", [*BAD_NAMES, "a/b"])
+def test_bad_node_names(name: str) -> None:
+    with pytest.raises(BadName):
+        check_node_name(name)
+
+
+@pytest.mark.parametrize("name", ["a", "host-1.example", "x" * 255, "..."])
+def test_good_node_names(name: str) -> None:
+    assert check_node_name(name) == name
+
+
+@pytest.mark.parametrize("path", BAD_PATHS)
+def test_bad_paths(path: str) -> None:
+    assert path_fault(path)
+
+
+@pytest.mark.parametrize("path", ["a", "a b/c", "é/ü", "\U0001f95f", "...", "a\\b", "x" * 255, "é" * 127, "a\nb", "~"])
+def test_good_paths(path: str) -> None:
+    assert path_fault(path) == ""
+
+
+@given(st.text(max_size=40) | st.text(alphabet="./a\0", max_size=12))
+def test_a_path_without_fault_stays_inside(path: str) -> None:
+    if not path_fault(path):
+        joined = os.path.normpath(os.path.join("/dest", path))
+        assert joined.startswith("/dest/")
+        assert joined == "/dest/" + path == str(PurePosixPath("/dest") / path)
+        assert "\0" not in path
+
+
+@given(st.text(max_size=40) | st.text(alphabet="./a-", max_size=12))
+def test_a_name_is_taken_or_refused_as_bad(name: str) -> None:
+    try:
+        assert check_object_name(name) == name
+    except BadName:
+        return
+    assert name.isascii()
+    assert not path_fault(name)

@@ -1,0 +1,50 @@
+"""What a peer server needs of a node: its record and its holdings, real ones, on an engine of their own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from engine.serving.segment_server import SegmentServer
+from p2pstore.cluster.records import NodeRecord
+from p2pstore.holding.catalog import Catalog, Holding
+from p2pstore.holding.holdings import Holdings
+from p2pstore.objects.manifest import Manifest
+from p2pstore.peers.peer_server import PeerServer
+from tests.p2pstore.samples import record_of
+
+
+class Owner:
+    """A node as its peer server sees it."""
+
+    def __init__(self, engine: SegmentServer) -> None:
+        self.engine = engine
+        self.catalog = Catalog(Path(":memory:"))
+        self.holdings = Holdings(engine, self.catalog, self._on_changed)
+        self.record = NodeRecord("owner", "", engine.segment_name, engine.data_port)
+
+    async def _on_changed(self, holding: Holding, reason: str) -> None:
+        raise AssertionError(f"{holding.name}: {reason}")
+
+    def hold(self, name: str, manifest: Manifest, data: bytes) -> Holding:
+        """Hold an object in memory."""
+        holding = Holding(record_of(name, manifest), "gold", None, (), (memoryview(data),))
+        self.holdings.add(holding, manifest)
+        return holding
+
+
+@asynccontextmanager
+async def serving(secret: bytes | None = None) -> AsyncIterator[tuple[Owner, str]]:
+    """An owner and the control address of its server."""
+    engine = await asyncio.to_thread(SegmentServer)
+    owner = Owner(engine)
+    server = PeerServer(owner, secret)  # type: ignore[arg-type]
+    try:
+        port = await server.start("127.0.0.1", 0)
+        yield owner, f"127.0.0.1:{port}"
+    finally:
+        await server.close()
+        owner.catalog.close()
+        await asyncio.to_thread(engine.close)

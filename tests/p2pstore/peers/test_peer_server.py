@@ -1,0 +1,326 @@
+"""A node answers its peers what it holds, streams what it gets, and lets no stranger or garbage hurt it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from p2pstore.cluster.auth import HEADER, MAX_SKEW, sign
+from p2pstore.cluster.peer_client import Availability, PeerClient
+from p2pstore.errors import PeerBusy, PeerHasNot, SecretRefused, UsageError
+from p2pstore.holding import replica as replica_module
+from p2pstore.holding.replica import Shared
+from p2pstore.objects.bitmap import Bitmap
+from p2pstore.peers import peer_server as module
+from p2pstore.peers.peer_server import PeerServer
+from p2pstore.pull.file_destination import FileDestination
+from tests.p2pstore.peers.owner import Owner, serving
+from tests.p2pstore.samples import MIB, content, manifest_of, record_of
+
+DATA = content(3 * MIB + 5)
+MANIFEST = manifest_of({"": DATA}, MIB)
+WAIT = 30.0
+
+
+@pytest.fixture
+async def served() -> AsyncIterator[tuple[Owner, str]]:
+    async with serving() as both:
+        yield both
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[PeerClient]:
+    made = PeerClient(None)
+    yield made
+    await made.close()
+
+
+async def test_what_it_holds(served: tuple[Owner, str], client: PeerClient) -> None:
+    owner, control = served
+    owner.hold("models/a", MANIFEST, DATA)
+    assert await client.node(control) == owner.record
+    assert await client.name(control, "models/a") == record_of("models/a", MANIFEST)
+    assert await client.manifest(control, MANIFEST.digest) == MANIFEST
+    assert await client.count(control, MANIFEST.digest) == MANIFEST.chunks
+
+
+async def test_what_it_does_not_hold(served: tuple[Owner, str], client: PeerClient) -> None:
+    _, control = served
+    with pytest.raises(PeerHasNot):
+        await client.name(control, "none &?#/ é")
+    with pytest.raises(PeerHasNot):
+        await client.manifest(control, "0" * 64)
+    with pytest.raises(PeerHasNot):
+        await client.count(control, "0" * 64)
+    with pytest.raises(PeerHasNot):
+        await client.availability(control, MANIFEST).__anext__()
+
+
+async def test_a_whole_replica_and_its_withdrawal(served: tuple[Owner, str], client: PeerClient) -> None:
+    owner, control = served
+    holding = owner.hold("n", MANIFEST, DATA)
+    news = client.availability(control, MANIFEST)
+    first = await asyncio.wait_for(news.__anext__(), WAIT)
+    assert isinstance(first, Availability)
+    assert first.have.full
+    assert first.address == owner.holdings.replicas[MANIFEST.digest].address > 0
+    owner.holdings.remove(holding)
+    with pytest.raises(StopAsyncIteration):
+        await asyncio.wait_for(news.__anext__(), WAIT)
+    with pytest.raises(PeerHasNot):
+        await client.availability(control, MANIFEST).__anext__()
+
+
+async def test_a_partial_replica_tells_of_its_chunks(
+    served: tuple[Owner, str], client: PeerClient, tmp_path: Path
+) -> None:
+    owner, control = served
+    destination = FileDestination(tmp_path / "dest", MANIFEST, "n")
+    destination.verified.add(2)
+    replica = owner.holdings.serve_partial(destination)
+    readers = [client.availability(control, MANIFEST) for _ in range(3)]
+    for news in readers:
+        first = await asyncio.wait_for(news.__anext__(), WAIT)
+        assert isinstance(first, Availability)
+        assert list(first.have) == [2]
+    assert await client.count(control, MANIFEST.digest) == 1
+    for run in (range(1), range(1, 2), range(3, 4)):
+        destination.verified.update(run)
+        await asyncio.to_thread(replica.landed, run)
+    for news in readers:
+        told: list[int] = []
+        while len(told) < 3:
+            more = await asyncio.wait_for(news.__anext__(), WAIT)
+            assert isinstance(more, list)
+            told += more
+        assert told == [0, 1, 3]
+    assert owner.holdings.drop_partial(replica)
+    for news in readers:
+        with pytest.raises(StopAsyncIteration):
+            await asyncio.wait_for(news.__anext__(), WAIT)
+    destination.close()
+
+
+async def test_getters_are_offered_different_chunks(served: tuple[Owner, str], client: PeerClient) -> None:
+    owner, control = served
+    owner.hold("n", MANIFEST, DATA)
+    readers = [client.availability(control, MANIFEST) for _ in range(2)]
+    first, second = [await asyncio.wait_for(news.__anext__(), WAIT) for news in readers]
+    assert isinstance(first, Availability)
+    assert isinstance(second, Availability)
+    assert (first.shared, second.shared) == (False, True)
+    assert await asyncio.wait_for(readers[0].__anext__(), WAIT) == Shared(shared=True)
+    runs, over = await client.offers(control, MANIFEST, first.listener, 16, [])
+    assert (sorted(c for run in runs for c in run), over) == (list(range(MANIFEST.chunks)), False)
+    assert await client.offers(control, MANIFEST, second.listener, 16, []) == ([], False)
+    assert await client.offers(control, MANIFEST, first.listener, 1, runs) == ([], True)
+    assert await client.offers(control, MANIFEST, "nobody", 2, []) == ([], False)
+
+
+@pytest.mark.parametrize(
+    "query", ["", "count=x", "count=1&done=1", "count=1&done=0-0", "count=1&done=0-9999", "count=1&done=-1-2"]
+)
+async def test_questions_for_offers_that_are_none(served: tuple[Owner, str], query: str) -> None:
+    owner, control = served
+    owner.hold("n", MANIFEST, DATA)
+    url = f"http://{control}/v1/replicas/{MANIFEST.digest}/offers?listener=x&{query}"
+    async with aiohttp.ClientSession() as session, session.get(url) as answer:
+        assert answer.status == 400
+
+
+async def test_a_crowd_is_sent_away(
+    served: tuple[Owner, str], client: PeerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replica_module, "MAX_LISTENERS", 1)
+    owner, control = served
+    owner.hold("n", MANIFEST, DATA)
+    news = client.availability(control, MANIFEST)
+    await asyncio.wait_for(news.__anext__(), WAIT)
+    with pytest.raises(PeerBusy):
+        await client.availability(control, MANIFEST).__anext__()
+    await news.aclose()  # type: ignore[attr-defined]
+
+
+async def test_a_silent_replica_still_shows_that_it_lives(
+    served: tuple[Owner, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.01)
+    owner, control = served
+    owner.hold("n", MANIFEST, DATA)
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"http://{control}/v1/replicas/{MANIFEST.digest}") as answer,
+    ):
+        first = json.loads(await answer.content.readline())
+        assert Bitmap.from_text(first["bitmap"], MANIFEST.chunks).full
+        for _ in range(3):
+            assert await asyncio.wait_for(answer.content.readline(), WAIT) == b"{}\n"
+
+
+async def test_a_reader_that_leaves_is_forgotten(served: tuple[Owner, str], client: PeerClient) -> None:
+    owner, control = served
+    owner.hold("n", MANIFEST, DATA)
+    replica = owner.holdings.replicas[MANIFEST.digest]
+    news = client.availability(control, MANIFEST)
+    await news.__anext__()
+    assert len(replica._listeners) == 1
+    await news.aclose()  # type: ignore[attr-defined]
+
+    async def forgotten() -> None:
+        while replica._listeners:  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0.01)
+
+    await asyncio.wait_for(forgotten(), WAIT)
+
+
+async def test_closing_ends_the_streams(client: PeerClient) -> None:
+    async with serving() as (owner, control):
+        owner.hold("n", MANIFEST, DATA)
+        news = client.availability(control, MANIFEST)
+        await news.__anext__()
+        ended = asyncio.ensure_future(news.__anext__())
+    with contextlib.suppress(StopAsyncIteration, Exception):
+        await asyncio.wait_for(ended, WAIT)
+    assert ended.done()
+
+
+SECRET = b"secret"
+PATHS = ["/v1/peer", "/v1/names?name=n", f"/v1/manifests/{MANIFEST.digest}", f"/v1/replicas/{MANIFEST.digest}/count"]
+
+
+async def test_with_the_secret_everything_is_answered() -> None:
+    async with serving(SECRET) as (owner, control):
+        owner.hold("n/m", MANIFEST, DATA)
+        client = PeerClient(SECRET)
+        try:
+            assert await client.node(control) == owner.record
+            assert (await client.name(control, "n/m")).manifest == MANIFEST.digest
+            assert await client.manifest(control, MANIFEST.digest) == MANIFEST
+            assert isinstance(await client.availability(control, MANIFEST).__anext__(), Availability)
+        finally:
+            await client.close()
+
+
+@pytest.mark.parametrize("secret", [None, b"another"])
+async def test_without_the_secret_nothing_is(secret: bytes | None) -> None:
+    async with serving(SECRET) as (owner, control):
+        owner.hold("n", MANIFEST, DATA)
+        client = PeerClient(secret)
+        try:
+            for ask in (
+                client.node(control),
+                client.name(control, "n"),
+                client.manifest(control, MANIFEST.digest),
+                client.count(control, MANIFEST.digest),
+                client.availability(control, MANIFEST).__anext__(),
+            ):
+                with pytest.raises(SecretRefused):
+                    await ask
+        finally:
+            await client.close()
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_signature_is_for_one_path_and_one_time(path: str) -> None:
+    import time
+
+    async with serving(SECRET) as (owner, control), aiohttp.ClientSession() as session:
+        owner.hold("n", MANIFEST, DATA)
+
+        async def status(header: str, method: str = "GET") -> int:
+            async with session.request(method, f"http://{control}{path}", headers={HEADER: header}) as answer:
+                return answer.status
+
+        assert await status(sign(SECRET, "GET", path)) == 200
+        assert await status(sign(SECRET, "HEAD", path)) == 403
+        assert await status(sign(SECRET, "GET", "/v1/other")) == 403
+        assert await status(sign(SECRET, "GET", path, now=time.time() - MAX_SKEW - 60)) == 403
+        assert await status(sign(SECRET, "GET", path, now=time.time() + MAX_SKEW + 60)) == 403
+        assert await status("") == 403
+        assert await status("é") == 403
+
+
+async def test_health_needs_no_secret_and_nothing_can_be_written() -> None:
+    async with serving(SECRET) as (_, control), aiohttp.ClientSession() as session:
+        async with session.get(f"http://{control}/v1/health") as answer:
+            assert (answer.status, await answer.json()) == (200, {"ok": True})
+        for path in ("/v1/peer", "/v1/names", "/v1/stop", "/"):
+            for method in ("POST", "PUT", "DELETE"):
+                signed = {HEADER: sign(SECRET, method, path)}
+                async with session.request(method, f"http://{control}{path}", data=b"x", headers=signed) as answer:
+                    assert answer.status in {403, 404, 405}
+
+
+GARBAGE = [
+    b"\0" * 100,
+    b"\xff" * 100_000,
+    b"GET",
+    b"GET / HTTP/9.9\r\n\r\n",
+    b"GET /v1/peer HTTP/1.1\r\n" + b"X: " + b"a" * 100_000 + b"\r\n\r\n",
+    b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\n\r\n",
+    b"GET /v1/peer HTTP/1.1\r\n" + b"A: b\r\n" * 10_000 + b"\r\n",
+    b"POST /v1/peer HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\nx",
+    b"POST /v1/peer HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    b"GET /v1/peer HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+    b"GET /v1/names?name=%ff%00%zz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    b"GET /v1/manifests/..%2f..%2fetc HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    b"MCTV" * 6,
+]
+
+
+@pytest.mark.parametrize("secret", [None, SECRET])
+async def test_garbage_on_its_port_does_no_harm(secret: bytes | None) -> None:
+    async with serving(secret) as (owner, control):
+        host, port = control.split(":")
+        for garbage in GARBAGE:
+            reader, writer = await asyncio.open_connection(host, int(port))
+            with contextlib.suppress(OSError):
+                writer.write(garbage)
+                await writer.drain()
+                writer.write_eof()
+                answer = await asyncio.wait_for(reader.read(), WAIT)
+                assert not answer or answer.startswith(b"HTTP/1.")
+                assert b"200 OK" not in answer
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+        client = PeerClient(secret)
+        try:
+            assert await client.node(control) == owner.record
+        finally:
+            await client.close()
+
+
+async def test_too_many_are_told_to_come_later(client: PeerClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_CONNECTIONS", 2)
+    async with serving() as (owner, control), aiohttp.ClientSession() as session:
+        owner.hold("n", MANIFEST, DATA)
+        readers = [client.availability(control, MANIFEST) for _ in range(2)]
+        for news in readers:
+            await news.__anext__()
+        async with session.get(f"http://{control}/v1/peer") as answer:
+            assert answer.status == 503
+        await readers[0].aclose()  # type: ignore[attr-defined]
+
+        async def answered() -> None:
+            while True:
+                async with session.get(f"http://{control}/v1/peer") as answer:
+                    if answer.status == 200:
+                        return
+
+        await asyncio.wait_for(answered(), WAIT)
+        await readers[1].aclose()  # type: ignore[attr-defined]
+
+
+async def test_a_port_that_is_taken(served: tuple[Owner, str]) -> None:
+    owner, control = served
+    second = PeerServer(owner, None)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="cannot listen"):
+        await second.start("127.0.0.1", int(control.split(":")[1]))
+    await second.close()

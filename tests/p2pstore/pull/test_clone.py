@@ -1,0 +1,169 @@
+"""On a file system that can share blocks, copies of one host take no room, and are verified all the same.
+
+An XFS in a file is mounted for it, which takes root.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engine.memory.address_space import FilesBuffer, FileSpan, FileStamp
+from engine.net.rate import LimitedSink, RateLimit
+from engine.serving.segment_server import SegmentServer
+from engine.transports.base import Channel
+from p2pstore.holding.catalog import Catalog, Holding
+from p2pstore.holding.holdings import Holdings
+from p2pstore.objects.file_system import clone_range
+from p2pstore.objects.source import scan
+from p2pstore.pull.file_destination import FileDestination, Mismatch, RunSink
+from p2pstore.pull.reuse import copy_local
+from tests.p2pstore.samples import MIB, content, manifest_of, record_of
+
+SIZE = 24 * MIB + 12345
+DATA = content(SIZE)
+MANIFEST = manifest_of({"": DATA}, MIB)
+IMAGE_BYTES = 512 * MIB
+TIMEOUT = 60
+
+
+@pytest.fixture(scope="module")
+def xfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A directory on an XFS of its own."""
+    if os.geteuid() != 0 or not shutil.which("mkfs.xfs"):
+        pytest.skip("mounting an XFS takes root and mkfs.xfs (apt-get install xfsprogs)")
+    base = tmp_path_factory.mktemp("xfs")
+    image, point = base / "image", base / "mounted"
+    point.mkdir()
+    with image.open("wb") as file:
+        file.truncate(IMAGE_BYTES)
+    subprocess.run(["mkfs.xfs", "-q", image], check=True, timeout=TIMEOUT)
+    mounted = subprocess.run(
+        ["mount", "-o", "loop", image, point], capture_output=True, text=True, check=False, timeout=TIMEOUT
+    )
+    if mounted.returncode:
+        pytest.skip(f"an XFS cannot be mounted here: {mounted.stderr.strip()}")
+    yield point
+    subprocess.run(["umount", point], check=True, timeout=TIMEOUT)
+
+
+def written(path: Path, data: bytes = DATA) -> Path:
+    with path.open("wb") as file:
+        file.write(data)
+        os.fsync(file.fileno())
+    return path
+
+
+def free(place: Path) -> int:
+    os.sync()
+    about = os.statvfs(place)
+    return about.f_bfree * about.f_frsize
+
+
+def sink_into(destination: FileDestination, run: range) -> RunSink:
+    return destination.sink(run, memoryview(bytearray(100_000)))
+
+
+def open_to(server: SegmentServer, source: Path) -> tuple[Channel, int]:
+    """A local channel to a server of that file, and the file's address there."""
+    spans = [FileSpan(str(source), SIZE, FileStamp.of(source.stat()))]
+    address = server.register(FilesBuffer("object", spans))
+    return server.transport("local").open(server.address_of_self()), address
+
+
+def test_a_local_get_shares_the_blocks(xfs: Path) -> None:
+    source, copy = written(xfs / "source"), xfs / "copy"
+    with SegmentServer(local_socket=xfs / "sockets" / "s") as server:
+        channel, address = open_to(server, source)
+        before = free(xfs)
+        destination = FileDestination(copy, MANIFEST, "n")
+        for first, last in ((0, 9), (9, MANIFEST.chunks)):
+            run = range(first, last)
+            chunks = [MANIFEST.chunk(c) for c in run]
+            sink = sink_into(destination, run)
+            channel.submit(address + chunks[0].offset, sum(c.length for c in chunks))
+            channel.receive(LimitedSink(sink, RateLimit(1)))  # no byte is moved, so it does not take for ever
+            assert sink.kept == len(run)
+            sink.close()
+        destination.verified.update(range(MANIFEST.chunks))
+        channel.close()
+        destination.finish()
+        destination.close()
+    assert copy.read_bytes() == DATA
+    assert before - free(xfs) < SIZE // 4
+
+
+def test_cloned_bytes_that_are_wrong_are_found(xfs: Path) -> None:
+    wrong = bytearray(DATA)
+    wrong[3 * MIB + 5] ^= 1
+    source = written(xfs / "wrong", bytes(wrong))
+    destination = FileDestination(xfs / "never", MANIFEST, "n")
+    sink = sink_into(destination, range(MANIFEST.chunks))
+    with source.open("rb") as file:
+        for number in range(3):
+            assert sink.clone(file.fileno(), number * MIB, SIZE) == MIB
+        with pytest.raises(Mismatch) as caught:
+            sink.clone(file.fileno(), 3 * MIB, SIZE)
+    assert caught.value.chunk == sink.kept == 3
+    sink.close()
+    destination.close()
+
+
+def test_the_copy_does_not_change_with_its_source(xfs: Path) -> None:
+    source, target = written(xfs / "one"), xfs / "two"
+    with source.open("r+b") as file, target.open("w+b") as copy:
+        copy.truncate(SIZE)
+        assert clone_range(file.fileno(), 0, SIZE, copy.fileno(), 0)
+        file.write(b"other")
+        file.flush()
+        assert copy.read() == DATA
+
+
+def test_chunks_that_are_here_are_shared(xfs: Path) -> None:
+    source, copy = written(xfs / "older"), xfs / "newer"
+    newer = manifest_of({"": DATA[: 20 * MIB] + content(MIB, 9)}, MIB)
+    tree = scan(source)
+    holding = Holding(record_of("n", MANIFEST), "gold", source, tree.files)
+    before = free(xfs)
+    with SegmentServer() as server, contextlib.closing(Catalog(Path(":memory:"))) as catalog:
+        destination = FileDestination(copy, newer, "newer")
+        asyncio.run(hold_and_copy(server, catalog, holding, destination))
+    assert len(list(destination.verified)) == 20
+    assert destination.clones
+    assert before - free(xfs) < 5 * MIB
+    destination.close()
+    assert destination.part.read_bytes()[: 20 * MIB] == DATA[: 20 * MIB]
+
+
+async def hold_and_copy(server: SegmentServer, catalog: Catalog, holding: Holding, target: FileDestination) -> None:
+    holdings = Holdings(server, catalog, nothing_changes)
+    holdings.add(holding, MANIFEST)
+    copy_local(holdings, target, threading.Event(), lambda _: None)
+
+
+async def nothing_changes(holding: Holding, reason: str) -> None:
+    raise AssertionError(reason)
+
+
+def test_what_cannot_be_cloned_is_copied(xfs: Path, tmp_path: Path) -> None:
+    source = written(xfs / "far")
+    destination = FileDestination(tmp_path / "copy", MANIFEST, "n")
+    sink = sink_into(destination, range(MANIFEST.chunks))
+    with SegmentServer(local_socket=tmp_path / "s" / "s") as server:
+        channel, address = open_to(server, source)
+        channel.submit(address, SIZE)
+        channel.receive(sink)
+        channel.close()
+    assert sink.kept == MANIFEST.chunks
+    assert not destination.clones
+    sink.close()
+    destination.close()
+    assert destination.part.read_bytes() == DATA

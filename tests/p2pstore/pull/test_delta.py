@@ -1,0 +1,164 @@
+"""A get of a new version pulls what this node has nowhere: not in other objects, not in what the get replaces."""
+
+from __future__ import annotations
+
+import json
+import random
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+
+from p2pstore.errors import DestinationExists, Interrupted
+from p2pstore.pull.old_chunks import find_places
+from tests.p2pstore.samples import MIB, content, manifest_of, read_tree, write_tree
+from tests.p2pstore.test_node import Start, get, register, start
+
+__all__ = ["start"]
+
+TENSORS = 40
+TENSOR_BYTES = 2 * MIB
+SHARDS = 2
+CHANGED = {24, 25}  # one in twenty, side by side as layers that were trained on are
+
+
+def tensor(number: int, version: int) -> bytes:
+    return random.Random(number * 1000 + version).randbytes(TENSOR_BYTES)
+
+
+def shard(versions: Mapping[int, int]) -> bytes:
+    """Tensors as safetensors lays them out: the header's length, the header in JSON, the tensors one after another."""
+    header: dict[str, Any] = {}
+    for place, number in enumerate(sorted(versions)):
+        offsets = [place * TENSOR_BYTES, (place + 1) * TENSOR_BYTES]
+        header[f"layers.{number}.weight"] = {"dtype": "BF16", "shape": [TENSOR_BYTES // 2], "data_offsets": offsets}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + b"".join(tensor(n, versions[n]) for n in sorted(versions))
+
+
+def checkpoint(step: int, changed: set[int]) -> dict[str, bytes]:
+    """A checkpoint whose tensors of the numbers ``changed`` differ from those of step 0."""
+    versions = {number: step if number in changed else 0 for number in range(TENSORS)}
+    each = TENSORS // SHARDS
+    files = {
+        f"model-{s + 1:05}-of-{SHARDS:05}.safetensors": shard({n: versions[n] for n in range(s * each, (s + 1) * each)})
+        for s in range(SHARDS)
+    }
+    return files | {"config.json": json.dumps({"step": step}).encode()}
+
+
+OLD = checkpoint(0, set())
+NEW = checkpoint(1, CHANGED)
+SIZE = sum(map(len, NEW.values()))
+LEAST = len(CHANGED) * TENSOR_BYTES
+MOST = LEAST + 2 * MIB  # a chunk at each end, which is shared with a tensor that did not change, and the small file
+
+
+@pytest.fixture
+def versions(tmp_path: Path) -> tuple[Path, Path]:
+    write_tree(tmp_path / "old", OLD)
+    write_tree(tmp_path / "new", NEW)
+    return tmp_path / "old", tmp_path / "new"
+
+
+async def test_of_a_checkpoint_with_5_percent_changed_about_5_percent_is_pulled(
+    start: Start, versions: tuple[Path, Path], tmp_path: Path
+) -> None:
+    a, b = [await start(name) for name in "ab"]
+    old, new = versions
+    await register(a, old, "step-0")
+    await register(a, new, "step-1")
+    await get(b, tmp_path / "b0", "step-0")
+    estimate = await get(b, tmp_path / "b1", "step-1", dry_run=True)
+    result = await get(b, tmp_path / "b1", "step-1")
+    assert read_tree(tmp_path / "b1") == NEW
+    assert result.bytes_pulled + result.bytes_reused == SIZE
+    assert LEAST < result.bytes_pulled <= MOST < 0.08 * SIZE
+    assert estimate.bytes_pulled == result.bytes_pulled
+
+
+async def test_what_a_get_replaces_is_reused(start: Start, versions: tuple[Path, Path], tmp_path: Path) -> None:
+    a, b = [await start(name) for name in "ab"]
+    _, new = versions
+    await register(a, new, "step-1")
+    dest = tmp_path / "model"
+    write_tree(dest, OLD)
+    with pytest.raises(DestinationExists):
+        await get(b, dest, "step-1")
+    estimate = await get(b, dest, "step-1", force=True, dry_run=True)
+    result = await get(b, dest, "step-1", force=True)
+    assert read_tree(dest) == NEW
+    assert LEAST < result.bytes_pulled <= MOST
+    assert result.bytes_pulled + result.bytes_reused == SIZE
+    assert estimate.bytes_pulled == result.bytes_pulled
+
+
+async def test_chunks_that_moved_to_other_files_and_places_are_reused(start: Start, tmp_path: Path) -> None:
+    a, b = [await start(name) for name in "ab"]
+    parts = [content(MIB, n) for n in range(5)]
+    write_tree(tmp_path / "new", {"x": parts[2] + parts[0], "sub/y": parts[1] + parts[4]})
+    write_tree(tmp_path / "dest", {"a": parts[0] + parts[1] + parts[2], "b": parts[3]})
+    await register(a, tmp_path / "new", chunk_size=MIB)
+    result = await get(b, tmp_path / "dest", force=True)
+    assert (result.bytes_reused, result.bytes_pulled) == (3 * MIB, MIB)
+    assert read_tree(tmp_path / "dest") == {"x": parts[2] + parts[0], "sub/y": parts[1] + parts[4]}
+
+
+async def test_a_file_that_is_replaced_is_reused(start: Start, tmp_path: Path) -> None:
+    a, b = [await start(name) for name in "ab"]
+    old = content(4 * MIB + 5, 1)
+    (tmp_path / "new").write_bytes(old[:MIB] + content(MIB, 2) + old[2 * MIB :])
+    (tmp_path / "dest").write_bytes(old)
+    await register(a, tmp_path / "new", chunk_size=MIB)
+    result = await get(b, tmp_path / "dest", force=True)
+    assert (result.bytes_reused, result.bytes_pulled) == (3 * MIB + 5, MIB)
+    assert (tmp_path / "dest").read_bytes() == (tmp_path / "new").read_bytes()
+
+
+async def test_what_changes_between_the_look_and_the_copy_is_pulled(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = [await start(name) for name in "ab"]
+    data = content(4 * MIB, 1)
+    (tmp_path / "new").write_bytes(data + b"more")
+    dest = tmp_path / "dest"
+    dest.write_bytes(data)
+    await register(a, tmp_path / "new", chunk_size=MIB)
+
+    def meanwhile(*args: Any) -> Any:
+        found = find_places(*args)
+        assert len(found) == 4
+        dest.write_bytes(b"?" + data[1 : 2 * MIB])
+        return found
+
+    monkeypatch.setattr("p2pstore.pull.get.find_places", meanwhile)
+    result = await get(b, dest, force=True)
+    assert dest.read_bytes() == data + b"more"
+    assert result.bytes_reused == MIB
+
+
+def test_links_and_devices_at_the_destination_are_not_looked_at(tmp_path: Path) -> None:
+    data = content(MIB, 1)
+    (tmp_path / "elsewhere").write_bytes(data)
+    dest = tmp_path / "dest"
+    dest.mkdir()
+    (dest / "link").symlink_to(tmp_path / "elsewhere")
+    (dest / "null").symlink_to("/dev/zero")
+    manifest = manifest_of({"": data}, MIB)
+    assert find_places(dest, manifest, Event()) == {}
+    assert find_places(dest / "link", manifest, Event()) == {}
+    assert find_places(tmp_path / "missing", manifest, Event()) == {}
+    (dest / "real").write_bytes(data)
+    assert list(find_places(dest, manifest, Event()).values()) == [(str(dest / "real"), 0)]
+
+
+def test_the_look_can_be_cancelled(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(content(MIB))
+    cancelled = Event()
+    cancelled.set()
+    with pytest.raises(Interrupted):
+        find_places(tmp_path, manifest_of({"": b"x"}, MIB), cancelled)

@@ -1,0 +1,346 @@
+"""Sources come and go with the records of holders, and feeds follow what each holder says."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from p2pstore.cluster.peer_client import PeerClient
+from p2pstore.cluster.records import NodeRecord, ReplicaRecord
+from p2pstore.cluster.registry import Registry
+from p2pstore.errors import BadManifest, PeerHasNot, PeerUnreachable, RemoteProtocolError, SecretRefused
+from p2pstore.holding import replica as replica_module
+from p2pstore.metadata.memory import MemoryServer, MemoryStore
+from p2pstore.objects.bitmap import Bitmap
+from p2pstore.pull import discovery as module
+from p2pstore.pull.discovery import (
+    ELSEWHERE,
+    SAME_HOST,
+    SAME_ZONE,
+    Discovery,
+    distance,
+    first_that_answers,
+    peer_address,
+)
+from p2pstore.pull.workers import Source
+from tests.p2pstore.cluster.test_peer_client import answer, hostile
+from tests.p2pstore.peers.owner import Owner, serving
+from tests.p2pstore.samples import MIB, content, manifest_of
+
+DATA = content(3 * MIB)
+MANIFEST = manifest_of({"": DATA}, MIB)
+ME = NodeRecord("me", "127.0.0.1:1", "127.0.0.1:2", 3)
+WAIT = 30.0
+
+
+def test_peer_address() -> None:
+    record = NodeRecord("n", "c", "[::1]:77", 78, host_id="h", local_socket="/s")
+    found = peer_address(record)
+    assert (found.segment, found.host, found.data_port, found.host_id) == ("[::1]:77", "::1", 78, "h")
+
+
+@pytest.mark.parametrize(
+    ("segment", "port"), [("", 1), ("host", 1), (":7", 1), ("h:x", 1), ("h:", 1), ("h:7", 0), ("h:7", 65536)]
+)
+def test_records_without_a_usable_address(segment: str, port: int) -> None:
+    with pytest.raises(RemoteProtocolError):
+        peer_address(NodeRecord("n", "c", segment, port))
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "expected"),
+    [
+        (("h", "z"), ("h", "z"), SAME_HOST),
+        (("h", "z"), ("i", "z"), SAME_ZONE),
+        (("h", "z"), ("i", "y"), ELSEWHERE),
+        (("", ""), ("", ""), ELSEWHERE),
+        (("", "z"), ("", "z"), SAME_ZONE),
+    ],
+)
+def test_distance(mine: tuple[str, str], theirs: tuple[str, str], expected: int) -> None:
+    one, other = (NodeRecord("n", "", "", 1, host_id=h, zone=z) for h, z in (mine, theirs))
+    assert distance(one, other) == expected
+
+
+class Log:
+    """What a pull is told by discovery, as a set of sources and what each has."""
+
+    def __init__(self) -> None:
+        self.sources: dict[str, set[int]] = {}
+        self.shares: dict[str, bool] = {}
+        self.offers: list[tuple[str, list[range], bool]] = []
+        self.times_added: dict[str, int] = {}
+        self.changed = asyncio.Event()
+
+    def add(self, source: Source, have: Bitmap, _: int, shared: bool) -> None:
+        self.shares[source.node] = shared
+        self.sources[source.node] = set(have)
+        self.times_added[source.node] = self.times_added.get(source.node, 0) + 1
+        self.changed.set()
+
+    def has(self, node: str, chunks: Sequence[int]) -> None:
+        self.sources[node].update(chunks)
+        self.changed.set()
+
+    def shared(self, node: str, shared: bool) -> None:
+        self.shares[node] = shared
+        self.changed.set()
+
+    def offered(self, node: str, runs: Sequence[range], over: bool) -> None:
+        self.offers.append((node, list(runs), over))
+        self.changed.set()
+
+    def remove(self, node: str) -> None:
+        self.sources.pop(node, None)
+        self.changed.set()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async def wait() -> None:
+            while not condition():
+                self.changed.clear()
+                await self.changed.wait()
+
+        await asyncio.wait_for(wait(), WAIT)
+
+
+class World:
+    """A metadata store, some holders with real peer servers, and one discovery."""
+
+    def __init__(self, stack: AsyncExitStack) -> None:
+        self.stack = stack
+        self.server = MemoryServer()
+        self.client = PeerClient(None)
+        self.log = Log()
+        self.leases: dict[str, Registry] = {}
+
+    async def holder(self, name: str) -> Owner:
+        """A node that holds the object, and says so."""
+        owner, control = await self.stack.enter_async_context(serving())
+        owner.record = NodeRecord(name, control, owner.engine.segment_name, owner.engine.data_port)
+        owner.hold("n", MANIFEST, DATA)
+        await self.announce(owner.record)
+        return owner
+
+    async def announce(self, record: NodeRecord) -> None:
+        registry = self.leases[record.node] = Registry(MemoryStore(self.server), record.node)
+        registry.lease = await registry.store.grant(600)
+        await registry.join(record)
+        await registry.announce(MANIFEST.digest, ReplicaRecord(record.node, "complete", "gold"))
+
+    async def discover(self, *, peers: Sequence[str] = (), watched: bool = True) -> Discovery:
+        made = Discovery(
+            self.log,  # type: ignore[arg-type]
+            MANIFEST,
+            ME,
+            client=self.client,
+            registry=Registry(MemoryStore(self.server), "me") if watched else None,
+            peers=peers,
+            transports=lambda _: ("tcp",),
+        )
+        task = asyncio.create_task(made.run())
+
+        async def end() -> None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+        self.stack.push_async_callback(end)
+        return made
+
+
+@pytest.fixture
+async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    monkeypatch.setattr(module, "FIRST_RETRY_SECONDS", 0.01)
+    async with AsyncExitStack() as stack:
+        made = World(stack)
+        stack.push_async_callback(made.client.close)
+        yield made
+
+
+ALL = {0, 1, 2}
+
+
+async def test_holders_before_and_after(world: World) -> None:
+    await world.holder("a")
+    found = await world.discover()
+    await world.log.until(lambda: world.log.sources == {"a": ALL})
+    await world.holder("b")
+    await world.log.until(lambda: world.log.sources == {"a": ALL, "b": ALL})
+    assert found.candidates == 2
+
+
+async def test_a_holder_whose_lease_ends_is_taken_out(world: World) -> None:
+    await world.holder("a")
+    await world.discover()
+    await world.log.until(lambda: "a" in world.log.sources)
+    await world.leases["a"].store.revoke(world.leases["a"].lease)
+    await world.log.until(lambda: world.log.sources == {})
+    await world.announce((await world.holder("a")).record)
+    await world.log.until(lambda: world.log.sources == {"a": ALL})
+
+
+async def test_this_node_is_no_source_of_its_own(world: World) -> None:
+    await world.announce(ME)
+    await world.holder("a")
+    await world.discover()
+    await world.log.until(lambda: "a" in world.log.sources)
+    assert set(world.log.sources) == {"a"}
+
+
+async def test_peers_that_the_user_named(world: World) -> None:
+    owner = await world.holder("a")
+    await world.discover(peers=["127.0.0.1:1", "nonsense", owner.record.control], watched=False)
+    await world.log.until(lambda: world.log.sources == {"a": ALL})
+
+
+async def test_offers_of_a_source(world: World) -> None:
+    owner = await world.holder("a")
+    found = await world.discover()
+    await world.log.until(lambda: "a" in world.log.sources)
+    assert world.log.shares == {"a": False}
+    other = world.client.availability(owner.record.control, MANIFEST)
+    await other.__anext__()
+    await world.log.until(lambda: world.log.shares == {"a": True})
+    found.ask("a", 16, [range(1)])
+    await world.log.until(lambda: len(world.log.offers) == 1)
+    node, runs, over = world.log.offers[0]
+    assert (node, sorted(c for run in runs for c in run), over) == ("a", [1, 2], False)
+    found.ask("a", 16, runs)
+    found.ask("nobody", 16, [])
+    await world.log.until(lambda: len(world.log.offers) == 3)
+    assert sorted(world.log.offers[1:]) == [("a", [], True), ("nobody", [], False)]
+    await other.aclose()  # type: ignore[attr-defined]
+
+
+async def test_a_crowded_holder_is_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replica_module, "MAX_LISTENERS", 1)
+    owner = await world.holder("a")
+    other = world.client.availability(owner.record.control, MANIFEST)
+    await other.__anext__()
+    found = await world.discover()
+
+    async def waits() -> None:
+        while not found.waiting:  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0.01)
+
+    await asyncio.wait_for(waits(), WAIT)
+    assert world.log.sources == {}
+    await other.aclose()  # type: ignore[attr-defined]
+    await world.log.until(lambda: world.log.sources == {"a": ALL})
+    assert not found.waiting
+
+
+async def test_of_many_holders_a_whole_and_a_near_one_come_first(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_SOURCES", 2)
+    registry = Registry(MemoryStore(world.server), "me")
+    registry.lease = await registry.store.grant(600)
+    for n in range(20):
+        registry.node = f"n{n:02}"
+        await registry.join(NodeRecord(f"n{n:02}", "c:1", "c:1", 1, zone="z" if n == 7 else "y"))
+    nodes = [f"n{n:02}" for n in range(20)]
+    me = replace(ME, zone="z")
+    found = Discovery(
+        world.log,  # type: ignore[arg-type]
+        MANIFEST,
+        me,
+        client=world.client,
+        registry=registry,
+        peers=[],
+        transports=lambda _: ("tcp",),
+    )
+    orders = [await found._order(nodes, ["n03"], registry) for _ in range(5)]
+    assert all(order[:2] == ["n03", "n07"] for order in orders)
+    assert all(sorted(order) == nodes for order in orders)
+    assert len({tuple(order) for order in orders}) > 1, "the others come at random"
+
+
+async def test_a_withdrawn_replica_is_taken_out(world: World) -> None:
+    owner = await world.holder("a")
+    await world.discover()
+    await world.log.until(lambda: "a" in world.log.sources)
+    owner.holdings.remove(owner.holdings.named("n")[0])
+    await world.log.until(lambda: world.log.sources == {})
+
+
+async def test_a_source_that_was_dropped_is_read_anew_a_banned_one_never(world: World) -> None:
+    await world.holder("a")
+    await world.holder("b")
+    found = await world.discover()
+    await world.log.until(lambda: set(world.log.sources) == {"a", "b"})
+    found.dropped("a", banned=False)
+    found.dropped("b", banned=True)
+    await world.log.until(lambda: world.log.times_added["a"] == 2 and "b" not in world.log.sources)
+    assert found.candidates == 1
+    await world.announce(NodeRecord("c", *(await control_of(world, "b"))))
+    await world.holder("d")
+    await world.log.until(lambda: "d" in world.log.sources)
+    assert world.log.times_added["b"] == 1
+
+
+async def control_of(world: World, node: str) -> tuple[str, str, int]:
+    record = (await world.leases[node].nodes([node]))[node]
+    return record.control, record.segment, record.data_port
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        NodeRecord("x", "not an address", "127.0.0.1:1", 1),
+        NodeRecord("x", "127.0.0.1:1", "127.0.0.1:1", 1),
+        NodeRecord("x", "127.0.0.1:1", "nonsense", 0),
+        NodeRecord("x", "", "", 1),
+    ],
+    ids=range(4),
+)
+async def test_a_bad_record_is_no_ones_but_its_own_trouble(world: World, record: NodeRecord) -> None:
+    await world.announce(record)
+    found = await world.discover()
+    await world.holder("a")
+    await world.log.until(lambda: world.log.sources == {"a": ALL})
+    assert found.candidates == 2
+    assert not any(feed.done() for feed in found._feeds.values()), "it is tried again"
+
+
+# The manifest
+
+
+async def ask(client: PeerClient, *controls: str) -> tuple[Any, list[str]]:
+    notes: list[str] = []
+    try:
+        return await first_that_answers(client, [(c, c) for c in controls], MANIFEST.digest, notes.append), notes
+    except Exception as error:
+        return error, notes
+
+
+async def test_a_manifest_from_whoever_sends_a_good_one(world: World) -> None:
+    owner = await world.holder("a")
+    other = manifest_of({"": b"x"})
+    async with (
+        hostile(answer(other.to_bytes())) as liar,
+        hostile(answer(b"", "403 Forbidden")) as refuser,
+        hostile(b"\0") as garbage,
+    ):
+        found, notes = await ask(world.client, liar, refuser, garbage, "127.0.0.1:1", owner.record.control)
+        assert found == MANIFEST
+        assert len(notes) == 4
+        assert isinstance((await ask(world.client, liar))[0], BadManifest)
+        assert isinstance((await ask(world.client, refuser))[0], SecretRefused)
+    assert isinstance((await ask(world.client))[0], PeerUnreachable)
+
+
+async def test_a_silent_holder_is_not_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HEDGE_SECONDS", 0.01)
+    owner = await world.holder("a")
+    async with hostile(b"", stay=True) as silent:
+        found, _ = await asyncio.wait_for(ask(world.client, silent, owner.record.control), WAIT)
+        assert found == MANIFEST
+
+
+async def test_nobody_has_it(world: World) -> None:
+    owner = await world.holder("a")
+    owner.holdings.remove(owner.holdings.named("n")[0])
+    assert isinstance((await ask(world.client, owner.record.control))[0], PeerHasNot)

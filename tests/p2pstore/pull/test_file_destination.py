@@ -1,0 +1,598 @@
+"""Nothing but the whole object ever stands under the final name, and nothing that was verified is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from p2pstore.errors import (
+    DestinationBusy,
+    DestinationExists,
+    ForeignFile,
+    Interrupted,
+    PathNotFound,
+    StorageError,
+    UsageError,
+)
+from p2pstore.objects import file_system as files_module
+from p2pstore.objects import manifest as manifest_module
+from p2pstore.objects.manifest import Manifest
+from p2pstore.pull import file_destination as module
+from p2pstore.pull.file_destination import FileDestination, Mismatch, same_content
+from tests.p2pstore.samples import KIB, MIB, content, manifest_of, read_tree, write_tree
+from tests.p2pstore.users import own_directory, run_unprivileged
+
+CHUNK = 4 * KIB
+FILES = {"a": content(3 * CHUNK + 1), "b/c d/é": content(CHUNK, 2), "b/empty": b"", "z": content(7, 3)}
+EMPTY = ("none", "b/x/y")
+TREE = manifest_of(FILES, CHUNK, tuple(sorted(EMPTY)))
+FILE = manifest_of({"": content(5 * CHUNK + 9, 4)}, CHUNK)
+NOTHING = manifest_of({"": b""}, CHUNK)
+CONTENT = {TREE.digest: FILES, FILE.digest: {"": content(5 * CHUNK + 9, 4)}, NOTHING.digest: {"": b""}}
+EACH = pytest.mark.parametrize("manifest", [TREE, FILE, NOTHING], ids=["directory", "file", "empty file"])
+
+
+def whole(manifest: Manifest) -> bytes:
+    content = CONTENT[manifest.digest]
+    return b"".join(content[path] for path in sorted(content))
+
+
+def feed(destination: FileDestination, run: range, data: bytes | None = None, scratch: int = 1000) -> None:
+    """Write a run as a pull does: through a sink, in pieces that fit no chunk."""
+    manifest = destination.manifest
+    first, last = manifest.chunk(run[0]), manifest.chunk(run[-1])
+    data = whole(manifest)[first.offset : last.offset + last.length] if data is None else data
+    sink = destination.sink(run, memoryview(bytearray(scratch)))
+    done = 0
+    try:
+        while done < len(data):
+            view = sink.buffer(len(data) - done)
+            count = min(len(view), 777, len(data) - done)
+            view[:count] = data[done : done + count]
+            sink.filled(count)
+            done += count
+    finally:
+        sink.close()
+        kept = run[: sink.kept]
+        destination.verified.update(kept)
+        destination.keep(kept)
+
+
+def fill(destination: FileDestination) -> None:
+    if destination.manifest.chunks:
+        feed(destination, range(destination.manifest.chunks))
+
+
+def resumed(path: Path, manifest: Manifest) -> FileDestination:
+    made = FileDestination(path, manifest, "n")
+    made.recheck(threading.Event())
+    return made
+
+
+@pytest.fixture(autouse=True)
+def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifest_module, "MIN_CHUNK_SIZE", CHUNK)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "dest"
+
+
+def leftovers(path: Path) -> set[str]:
+    return {p.name for p in path.parent.iterdir()} - {path.name}
+
+
+@EACH
+def test_a_whole_one(path: Path, manifest: Manifest) -> None:
+    destination = FileDestination(path, manifest, "n")
+    assert not os.path.lexists(path)
+    fill(destination)
+    assert not os.path.lexists(path)
+    spans = destination.finish()
+    assert read_tree(path) == CONTENT[manifest.digest]
+    assert leftovers(path) == set()
+    assert [s.size for s in spans] == [f.size for f in manifest.files]
+    assert same_content(path, manifest) == spans
+    for span, entry in zip(spans, manifest.files, strict=True):
+        assert os.stat(span.path).st_mode & 0o777 == entry.mode
+    destination.close()
+
+
+def test_empty_directories_and_modes(path: Path) -> None:
+    destination = FileDestination(path, TREE, "n")
+    fill(destination)
+    destination.finish()
+    assert all((path / d).is_dir() for d in EMPTY)
+    assert same_content(path, TREE)
+
+
+def test_an_empty_directory(path: Path) -> None:
+    manifest = manifest_of({}, CHUNK)
+    destination = FileDestination(path, manifest, "n")
+    assert destination.finish() == ()
+    assert same_content(path, manifest) == ()
+    assert leftovers(path) == set()
+
+
+def test_many_files_are_synced_at_once(path: Path) -> None:
+    files = {str(n): content(n) for n in range(files_module.FEW_FILES + 5)}
+    manifest = manifest_of(files, CHUNK)
+    CONTENT[manifest.digest] = files
+    destination = FileDestination(path, manifest, "n")
+    fill(destination)
+    destination.finish()
+    assert read_tree(path) == files
+
+
+@EACH
+def test_resume(path: Path, manifest: Manifest) -> None:
+    first = FileDestination(path, manifest, "n")
+    half = range(manifest.chunks // 2)
+    if half:
+        feed(first, half)
+    first.close()
+    second = resumed(path, manifest)
+    assert list(second.verified) == list(half)
+    if manifest.chunks:
+        feed(second, range(len(half), manifest.chunks))
+    second.finish()
+    assert read_tree(path) == CONTENT[manifest.digest]
+
+
+@pytest.mark.parametrize("stray", ["stray", "sub/stray", "dir/"])
+def test_what_somebody_puts_into_the_partial_form_gets_under_no_final_name(path: Path, stray: str) -> None:
+    manifest = manifest_of({"a": b"1", "sub/b": b"2"}, 1 << 20)
+    with closing(FileDestination(path, manifest, "n")) as destination:
+        for number in range(manifest.chunks):
+            feed(destination, range(number, number + 1), [b"1", b"2"][number])
+            destination.verified.add(number)
+        foreign = destination.part / stray
+        if stray.endswith("/"):
+            foreign.mkdir()
+        else:
+            foreign.write_bytes(b"mine")
+        with pytest.raises(ForeignFile, match=str(foreign)):
+            destination.finish()
+        assert not path.exists()
+    with pytest.raises(ForeignFile):
+        FileDestination(path, manifest, "n")
+    (foreign.rmdir if stray.endswith("/") else foreign.unlink)()
+    with closing(FileDestination(path, manifest, "n")) as destination:
+        destination.recheck(threading.Event())
+        destination.finish()
+    assert read_tree(path) == {"a": b"1", "sub/b": b"2"}
+
+
+def test_recheck_reports_progress_and_can_be_cancelled(path: Path) -> None:
+    destination = FileDestination(path, FILE, "n")
+    fill(destination)
+    destination.close()
+    again = FileDestination(path, FILE, "n")
+    done: list[int] = []
+    again.recheck(threading.Event(), done.append)
+    assert sum(done) == FILE.size
+    again.close()
+    again = FileDestination(path, FILE, "n")
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(Interrupted):
+        again.recheck(stop)
+    again.close()
+    assert resumed(path, FILE).verified.full
+
+
+def test_recheck_drops_what_was_damaged_meanwhile(path: Path) -> None:
+    destination = FileDestination(path, TREE, "n")
+    fill(destination)
+    part = destination.part
+    destination.close()
+    with open(part / "a", "r+b") as stream:
+        stream.seek(CHUNK + 5)
+        stream.write(b"!")
+    (part / "z").unlink()
+    for _ in range(2):
+        again = resumed(path, TREE)
+        missing = set(again.verified.missing())
+        assert missing == {1, TREE.first_chunks[3]}
+        again.close()
+    again = resumed(path, TREE)
+    for chunk in missing:
+        feed(again, range(chunk, chunk + 1))
+    again.finish()
+    assert read_tree(path) == FILES
+
+
+def test_a_journal_with_chunks_that_there_are_not(path: Path) -> None:
+    destination = FileDestination(path, FILE, "n")
+    feed(destination, range(2))
+    destination.journal.add(range(4, 5))
+    destination.journal.add(range(10**6, 10**6 + 3))
+    destination.close()
+    again = resumed(path, FILE)
+    assert list(again.verified) == [0, 1]
+    again.close()
+
+
+def test_another_object_begins_anew(path: Path) -> None:
+    first = FileDestination(path, FILE, "n")
+    fill(first)
+    first.close()
+    second = resumed(path, TREE)
+    assert second.verified.count == 0
+    fill(second)
+    second.finish()
+    assert read_tree(path) == FILES
+
+
+def test_wrong_bytes_are_not_kept(path: Path) -> None:
+    destination = FileDestination(path, FILE, "n")
+    good = whole(FILE)[: 4 * CHUNK]
+    bad = bytearray(good)
+    bad[3 * CHUNK - 1] ^= 1
+    with pytest.raises(Mismatch) as caught:
+        feed(destination, range(4), bytes(bad))
+    assert caught.value.chunk == 2
+    assert list(destination.verified) == [0, 1]
+    destination.close()
+    again = resumed(path, FILE)
+    assert list(again.verified) == [0, 1]
+    feed(again, range(2, FILE.chunks))
+    again.finish()
+    assert read_tree(path) == CONTENT[FILE.digest]
+
+
+def test_a_run_through_several_files(path: Path) -> None:
+    for scratch in (1, 100, 1 << 20):
+        destination = FileDestination(path.with_name(f"d{scratch}"), TREE, "n")
+        feed(destination, range(TREE.chunks), scratch=scratch)
+        destination.finish()
+        assert read_tree(destination.path) == FILES
+
+
+def test_two_at_once(path: Path) -> None:
+    first = FileDestination(path, FILE, "n")
+    feed(first, range(1))
+    for force in (False, True):
+        with pytest.raises(DestinationBusy):
+            FileDestination(path, FILE, "n", force=force)
+        with pytest.raises(DestinationBusy):
+            FileDestination(path, TREE, "n", force=force)
+    first.close()
+    assert list(resumed(path, FILE).verified) == [0]
+
+
+# What stands in the way
+
+
+@EACH
+@pytest.mark.parametrize("kind", ["file", "directory", "link"])
+def test_a_part_without_a_journal_is_refused(path: Path, manifest: Manifest, kind: str) -> None:
+    part = path.with_name("dest.part")
+    if kind == "file":
+        part.write_bytes(b"somebody's")
+    elif kind == "directory":
+        write_tree(part, {"x": b"somebody's"})
+    else:
+        part.symlink_to("somewhere")
+    with pytest.raises(DestinationExists) as caught:
+        FileDestination(path, manifest, "n")
+    assert caught.value.fields["path"] == part
+    assert leftovers(path) == {"dest.part"}
+    destination = FileDestination(path, manifest, "n", force=True)
+    fill(destination)
+    destination.finish()
+    assert read_tree(path) == CONTENT[manifest.digest]
+    assert leftovers(path) == set()
+
+
+@EACH
+@pytest.mark.parametrize("kind", ["file", "directory", "empty directory", "link"])
+def test_what_appeared_meanwhile_is_not_replaced(path: Path, manifest: Manifest, kind: str) -> None:
+    destination = FileDestination(path, manifest, "n")
+    fill(destination)
+    if kind == "file":
+        path.write_bytes(b"new")
+    elif kind == "link":
+        path.symlink_to("nowhere")
+    else:
+        write_tree(path, {"x": b"new"} if kind == "directory" else {})
+    with pytest.raises(DestinationExists):
+        destination.finish()
+    destination.close()
+    files_module.remove(path)
+    again = resumed(path, manifest)
+    assert again.verified.full
+    again.finish()
+    assert read_tree(path) == CONTENT[manifest.digest]
+
+
+@EACH
+@pytest.mark.parametrize("kind", ["nothing", "file", "directory", "link"])
+def test_force_replaces(path: Path, manifest: Manifest, kind: str) -> None:
+    target = path.with_name("target")
+    write_tree(target, {"kept": b"kept"})
+    if kind == "file":
+        path.write_bytes(b"old")
+    elif kind == "directory":
+        write_tree(path, {"old/old": b"old", "a": b"old"})
+    elif kind == "link":
+        path.symlink_to(target)
+    destination = FileDestination(path, manifest, "n", force=True)
+    fill(destination)
+    destination.finish()
+    assert read_tree(path) == CONTENT[manifest.digest]
+    assert not path.is_symlink()
+    assert leftovers(path) == {"target"}
+    assert read_tree(target) == {"kept": b"kept"}
+
+
+def test_links_inside_the_partial_form_are_not_followed(path: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    write_tree(outside, {"é": b"precious", "z": b"precious"})
+    for name, target in (("b/c d", outside), ("z", outside / "z"), ("none", outside)):
+        destination = FileDestination(path, TREE, "n")
+        destination.close()
+        files_module.remove(destination.part / name)
+        (destination.part / name).symlink_to(target)
+        with pytest.raises(StorageError):
+            FileDestination(path, TREE, "n")
+        (destination.part / name).unlink()
+    assert read_tree(outside) == {"é": b"precious", "z": b"precious"}
+    assert all((outside / name).stat().st_mode & 0o777 == 0o644 for name in ("é", "z"))
+
+
+@EACH
+def test_a_link_in_the_place_of_the_partial_form_is_not_followed(path: Path, manifest: Manifest) -> None:
+    outside = path.with_name("outside")
+    if manifest.kind == "directory":
+        outside.mkdir()
+    else:
+        outside.write_bytes(b"precious")
+    destination = FileDestination(path, manifest, "n")
+    destination.close()
+    files_module.remove(destination.part)
+    destination.part.symlink_to(outside)
+    with pytest.raises(StorageError):
+        FileDestination(path, manifest, "n")
+    assert outside.is_dir() or outside.read_bytes() == b"precious"
+    assert outside.is_file() or not list(outside.iterdir())
+
+
+def test_no_such_directory(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for parent, kind in ((tmp_path / "none", PathNotFound), (tmp_path / "file", StorageError)):
+        with pytest.raises(kind) as caught:
+            FileDestination(parent / "x", FILE, "n")
+        assert caught.value.fields["path"] == parent
+
+
+def test_impossible_destinations(tmp_path: Path) -> None:
+    with pytest.raises(UsageError):
+        FileDestination(Path("/"), FILE, "n", force=True)
+    with pytest.raises(StorageError):
+        FileDestination(tmp_path / ("x" * 250), FILE, "n")
+    with pytest.raises(StorageError):
+        FileDestination(tmp_path / ("x" * 300) / "y", FILE, "n")
+    assert list(tmp_path.iterdir()) == []
+
+
+# Disks and permissions
+
+
+@contextlib.contextmanager
+def small_disk(path: Path, size: int) -> Iterator[Path]:
+    path.mkdir()
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small file system")
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size},nr_inodes=100", "tmpfs", path],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    if done.returncode:
+        pytest.skip(f"cannot mount a small file system: {done.stderr.strip()}")
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "-l", path], check=True, timeout=30)
+
+
+def test_what_does_not_fit_is_refused_at_once(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 64 * KIB) as disk:
+        manifest = manifest_of({"": content(MIB)}, CHUNK)
+        with pytest.raises(StorageError, match="no space left: 1048576 bytes are needed"):
+            FileDestination(disk / "dest", manifest, "n")
+        with pytest.raises(StorageError, match="no space left"):
+            FileDestination(disk / "dest", manifest, "n")
+
+
+def test_a_disk_that_fills_up_meanwhile(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 64 * KIB) as disk:
+        destination = FileDestination(disk / "dest", FILE, "n")
+        feed(destination, range(2))
+        free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+        (disk / "other").write_bytes(bytes(free))
+        with pytest.raises(StorageError, match="no space left on device"):
+            feed(destination, range(2, FILE.chunks))
+        destination.close()
+        (disk / "other").unlink()
+        again = resumed(disk / "dest", FILE)
+        assert list(again.verified) == [0, 1]
+        feed(again, range(2, FILE.chunks))
+        again.finish()
+        assert read_tree(disk / "dest") == CONTENT[FILE.digest]
+
+
+def test_a_disk_that_is_full_before_the_journal(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 64 * KIB) as disk:
+        (disk / "other").write_bytes(bytes(64 * KIB))
+        for _ in range(2):  # the second finds no lock that the first forgot
+            with pytest.raises(StorageError, match="no space left"):
+                FileDestination(disk / "dest", FILE, "n")
+        (disk / "other").unlink()
+        destination = FileDestination(disk / "dest", FILE, "n")
+        fill(destination)
+        destination.finish()
+
+
+def test_no_inodes_left(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", MIB) as disk:
+        files = {str(n): b"x" for n in range(200)}
+        with pytest.raises(StorageError, match="no space left on device"):
+            FileDestination(disk / "dest", manifest_of(files, CHUNK), "n")
+
+
+@pytest.fixture
+def unprivileged() -> Iterator[Path]:
+    with own_directory() as made:
+        yield made
+
+
+def test_a_directory_that_may_not_be_written(unprivileged: Path) -> None:
+    code = """
+root = Path(sys.argv[1]) / "locked"
+root.mkdir()
+root.chmod(0o500)
+try:
+    FileDestination(root / "dest", manifest_of({"": b"x"}), "n")
+except MooncakeError as error:
+    print(error.exit_code, error.fields["detail"])
+root.chmod(0)
+try:
+    FileDestination(root / "dest" / "x", manifest_of({"": b"x"}), "n")
+except MooncakeError as error:
+    print(error.exit_code, error.fields["detail"])
+"""
+    assert run_unprivileged(code, unprivileged) == "8 permission denied\n" * 2
+
+
+@pytest.mark.parametrize("mode", [0o444, 0o000, 0o200, 0o044])
+def test_files_that_their_owner_may_not_write_or_read(unprivileged: Path, mode: int) -> None:
+    """A get of such files ends well, also when its end had to be tried twice."""
+    code = f"""
+from dataclasses import replace
+manifest = manifest_of({{"a": b"x", "b": b"", "c": b"yz"}})
+manifest = replace(manifest, files=tuple(replace(f, mode={mode}) for f in manifest.files))
+path = Path(sys.argv[1]) / "dest"
+destination = FileDestination(path, manifest, "n")
+sink = destination.sink(range(2), memoryview(bytearray(10)))
+for piece in (b"x", b"yz"):
+    sink.buffer(9)[:len(piece)] = piece
+    sink.filled(len(piece))
+sink.close()
+destination.keep(range(2))
+path.touch()
+try:
+    destination.finish()
+except MooncakeError as error:
+    print(type(error).__name__)
+destination.close()
+path.unlink()
+again = FileDestination(path, manifest, "n")
+again.recheck(threading.Event())
+print(list(again.verified))
+again.finish()
+print([oct(p.stat().st_mode & 0o777) for p in sorted(path.iterdir())])
+"""
+    expected = f"DestinationExists\n[0, 1]\n{[oct(mode)] * 3}\n"
+    assert run_unprivileged(code, unprivileged) == expected
+
+
+def test_an_error_while_laying_out_lets_go_of_the_lock(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: FileDestination) -> None:
+        raise OSError(5, "Input/output error", "/somewhere")
+
+    monkeypatch.setattr(module.FileDestination, "_lay_out", fails)
+    with pytest.raises(StorageError, match="/somewhere: input/output error"):
+        FileDestination(path, FILE, "n")
+    monkeypatch.undo()
+    FileDestination(path, FILE, "n").close()
+
+
+# Serving, and comparing
+
+
+def test_only_verified_ranges_are_served(path: Path) -> None:
+    destination = FileDestination(path, TREE, "n")
+    feed(destination, range(1, 3))
+    buffer = destination.partial_buffer(lambda o, n: destination.verified.has_all(TREE.chunks_of(o, n)))
+    assert buffer.length == TREE.size
+    assert buffer.ready(CHUNK, 2 * CHUNK)
+    assert not buffer.ready(CHUNK - 1, 2)
+    assert not buffer.ready(3 * CHUNK - 1, 2)
+    room = bytearray(2 * CHUNK)
+    buffer.read_into(CHUNK, memoryview(room))
+    assert room == whole(TREE)[CHUNK : 3 * CHUNK]
+    buffer.close()
+    destination.close()
+
+
+@EACH
+def test_same_content(tmp_path: Path, manifest: Manifest) -> None:
+    root = tmp_path / "there"
+    write_tree(root, CONTENT[manifest.digest], manifest.directories)
+    spans = same_content(root, manifest)
+    assert spans is not None
+    assert [s.size for s in spans] == [f.size for f in manifest.files]
+
+
+def test_other_content(tmp_path: Path) -> None:
+    root = tmp_path / "there"
+
+    def after(change: str) -> object:
+        files_module.remove(root)
+        write_tree(root, FILES, TREE.directories)
+        if change == "byte":
+            (root / "a").write_bytes(b"?" + FILES["a"][1:])
+        elif change == "size":
+            (root / "z").write_bytes(FILES["z"] + b"x")
+        elif change == "more":
+            (root / "more").touch()
+        elif change == "fewer":
+            (root / "z").unlink()
+        elif change == "no directory":
+            (root / "none").rmdir()
+        elif change == "directory":
+            (root / "more").mkdir()
+        elif change == "link":
+            (root / "more").symlink_to("a")
+        elif change == "renamed":
+            (root / "z").rename(root / "y")
+        return same_content(root, TREE)
+
+    assert after("nothing")
+    for change in ("byte", "size", "more", "fewer", "no directory", "directory", "link", "renamed"):
+        assert after(change) is None, change
+    assert same_content(tmp_path / "none", TREE) is None
+    assert same_content(root / "a", TREE) is None
+    assert same_content(root, FILE) is None
+
+
+def test_comparing_what_changes_is_no_cancel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "there"
+    write_tree(root, CONTENT[FILE.digest])
+    scan = module.scan
+
+    def and_then_change(path: Path) -> object:
+        tree = scan(path)
+        os.utime(path, ns=(1, 1))
+        return tree
+
+    monkeypatch.setattr(module, "scan", and_then_change)
+    cancelled = threading.Event()
+    assert same_content(root, FILE, cancelled) is None
+    assert not cancelled.is_set()
+    monkeypatch.setattr(module, "scan", scan)
+    cancelled.set()
+    with pytest.raises(Interrupted):
+        same_content(root, FILE, cancelled)

@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from p2pstore.errors import BadConfig, UsageError
+from p2pstore.settings.settings import KEYS, MAX_FILE_BYTES, Settings, parse_address, parse_chunk_size
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> dict[str, Path]:
+    places = {
+        "system": tmp_path / "etc" / "config.toml",
+        "user": tmp_path / "config" / "mooncake" / "config.toml",
+        "project": tmp_path / "work" / "mooncake.toml",
+    }
+    for file in places.values():
+        file.parent.mkdir(parents=True)
+    return places
+
+
+@pytest.fixture
+def load(tmp_path: Path, places: dict[str, Path]):
+    def load(flags: dict[str, object] | None = None, config: Path | None = None, **environ: str) -> Settings:
+        environ = {"XDG_CONFIG_HOME": str(tmp_path / "config"), **environ}
+        return Settings.load(flags, config=config, environ=environ, cwd=tmp_path / "work", system=places["system"])
+
+    return load
+
+
+def test_without_anything_the_defaults_count(load) -> None:
+    settings = load()
+    assert (settings.listen, settings.lease_ttl, settings.connections, settings.hash) == (
+        "127.0.0.1",
+        10,
+        2,
+        "xxh3_128",
+    )
+    assert settings.metadata is settings.chunk_size is settings.node is settings.secret is None
+    assert set(settings.origins.values()) == {"default"}
+
+
+def test_each_source_wins_over_the_next(load, places: dict[str, Path]) -> None:
+    expected = "default"
+    assert load().origins["zone"] == expected
+    for name in ("system", "user", "project"):
+        places[name].write_text(f'zone = "{name}"\n')
+        settings = load()
+        assert (settings.zone, settings.origins["zone"]) == (name, str(places[name]))
+    settings = load(MOONCAKE_ZONE="environment")
+    assert (settings.zone, settings.origins["zone"]) == ("environment", "environment MOONCAKE_ZONE")
+    settings = load({"zone": "flag"}, MOONCAKE_ZONE="environment")
+    assert (settings.zone, settings.origins["zone"]) == ("flag", "option --zone")
+
+
+def test_a_file_that_is_named_replaces_the_users(load, places: dict[str, Path], tmp_path: Path) -> None:
+    places["user"].write_text('zone = "user"\nconnections = 7\n')
+    (tmp_path / "work" / "mine.toml").write_text('zone = "mine"\n')
+    for settings in (load(config=Path("mine.toml")), load(MOONCAKE_CONFIG="mine.toml")):
+        assert (settings.zone, settings.connections) == ("mine", 2)
+        assert settings.config == tmp_path / "work" / "mine.toml"
+
+
+def test_a_file_that_is_named_must_be_there(load) -> None:
+    with pytest.raises(BadConfig, match=r"mine\.toml: there is no such file"):
+        load(config=Path("mine.toml"))
+
+
+def test_the_project_file_of_a_parent_does_not_count(load, tmp_path: Path) -> None:
+    (tmp_path / "mooncake.toml").write_text('zone = "parent"\n')
+    assert load().zone is None
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("chunksize = 1", "unknown key 'chunksize'; did you mean chunk_size"),
+        ("chunk-size = 1", "did you mean chunk_size"),
+        ("frobnicate = 1", "unknown key 'frobnicate'; the keys are home, metadata"),
+        ('secret = "x"', "a secret is not written here; set MOONCAKE_SECRET, or name a file with secret_file"),
+        ("chunk_size = 0", "chunk_size: '0' is not a power of two"),
+        ('lease_ttl = "soon"', "'soon' is not a whole number"),
+        ("lease_ttl = 1", "1 is not between 2 and 3600"),
+        ("connections = 65", "65 is not between 1 and 64"),
+        ('insecure = "perhaps"', "neither true nor false"),
+        ("zone = [1]", "a list cannot be zone"),
+        ("zone = 1.5", "a float cannot be zone"),
+        ('hash = "md5"', "'md5' is none of xxh3_128, blake3"),
+        ('transport = "pigeon"', "is none of auto, rdma, tcp, local"),
+        ('node = "a/b"', "bad name 'a/b'"),
+        ('listen = "1.2.3.4:x"', "is not a port"),
+        ('metadata = "etcd://u:p@h"', "a user or password has no place in a URL"),
+        ('zone = ""', "it is empty"),
+        ("zone = ", "it is not TOML"),
+        ("[zone]\nx = 1", "a dict cannot be zone"),
+    ],
+)
+def test_what_is_not_understood_names_file_and_key(load, places: dict[str, Path], text: str, complaint: str) -> None:
+    places["project"].write_text(text + "\n")
+    with pytest.raises(BadConfig) as caught:
+        load()
+    assert complaint in str(caught.value)
+    assert str(caught.value).startswith(str(places["project"]))
+    assert caught.value.exit_code == 2
+
+
+def test_a_bad_password_is_not_repeated(load) -> None:
+    with pytest.raises(UsageError) as caught:
+        load({"metadata": "etcd://me:hunter2@host"})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_bad_variable_is_named(load) -> None:
+    with pytest.raises(BadConfig, match="environment MOONCAKE_LEASE_TTL: 'x' is not a whole number"):
+        load(MOONCAKE_LEASE_TTL="x")
+
+
+def test_a_bad_flag_is_a_usage_error(load) -> None:
+    with pytest.raises(UsageError, match="--chunk-size: '0' is not a power of two"):
+        load({"chunk_size": "0"})
+
+
+def test_a_current_directory_that_was_removed_holds_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert Settings.load({}, environ={"HOME": str(tmp_path)}, system=tmp_path / "none").zone is None
+    monkeypatch.chdir(tmp_path)
+
+
+def test_variables_of_mooncake_store_are_left_alone(load) -> None:
+    settings = load(MOONCAKE_MASTER="h:1", MOONCAKE_TENANT_ID="x", MOONCAKE_LOCAL_BUFFER_SIZE="big", MC_MAX_SGE="x")
+    assert set(settings.origins.values()) == {"default"}
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"#" * (MAX_FILE_BYTES + 1)])
+def test_files_that_are_no_text_or_too_long_are_refused(load, places: dict[str, Path], content: bytes) -> None:
+    places["user"].write_bytes(content)
+    with pytest.raises(BadConfig):
+        load()
+
+
+def test_a_directory_in_the_files_place_is_refused(load, places: dict[str, Path]) -> None:
+    places["user"].mkdir()
+    with pytest.raises(BadConfig, match="cannot be read"):
+        load()
+
+
+def test_relative_paths_start_where_they_are_written(load, places: dict[str, Path], tmp_path: Path) -> None:
+    places["user"].write_text('secret_file = "secret"\n')
+    assert load().secret_file == places["user"].parent / "secret"
+    assert load(MOONCAKE_SECRET_FILE="secret").secret_file == tmp_path / "work" / "secret"
+
+
+def test_secrets_come_from_files(load, tmp_path: Path) -> None:
+    (tmp_path / "work" / "secret").write_bytes(b"open sesame\n")
+    settings = load(MOONCAKE_SECRET_FILE="secret", MOONCAKE_ETCD_PASSWORD_FILE="secret")
+    assert settings.secret == b"open sesame"
+    assert settings.etcd_password == "open sesame"
+
+
+def test_secrets_come_from_the_environment(load) -> None:
+    settings = load(MOONCAKE_SECRET="a", MOONCAKE_ETCD_PASSWORD="b")
+    assert (settings.secret, settings.etcd_password) == (b"a", "b")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\n", b"x" * 5000])
+def test_bad_secret_files_are_refused_when_they_are_needed(load, tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "work" / "secret").write_bytes(content)
+    settings = load(MOONCAKE_SECRET_FILE="secret")
+    with pytest.raises(BadConfig, match=r"environment MOONCAKE_SECRET_FILE: secret file .*/secret "):
+        _ = settings.secret
+
+
+def test_secrets_are_never_shown(load, tmp_path: Path) -> None:
+    (tmp_path / "work" / "file").write_bytes(b"hunter2")
+    settings = load(MOONCAKE_SECRET="hunter2", MOONCAKE_ETCD_PASSWORD_FILE="file")
+    rows = {key: (value, origin) for key, value, origin in settings.shown()}
+    assert rows["secret"] == ("set, not shown", "environment MOONCAKE_SECRET")
+    assert rows["etcd_password"][0] == "set, not shown"
+    assert "hunter2" not in repr(settings) + str(rows)
+
+
+def test_every_key_is_a_field_and_is_shown(load) -> None:
+    fields = {field.name for field in dataclasses.fields(Settings)} - {"origins", "config", "given_secrets"}
+    assert fields == set(KEYS)
+    assert [row[0] for row in load().shown()][: len(KEYS)] == list(KEYS)
+
+
+def test_another_process_comes_to_the_same_settings(load, places: dict[str, Path], tmp_path: Path) -> None:
+    places["project"].write_text('secret_file = "s"\nlease_ttl = 30\ninsecure = true\n')
+    settings = load({"listen": "0.0.0.0:99", "chunk_size": "4m"}, MOONCAKE_METADATA="etcd://a,b:99")
+    child = Settings.load({}, environ=settings.environment({}), cwd=Path("/"), system=tmp_path / "none")
+    assert all(getattr(child, name) == getattr(settings, name) for name in KEYS)
+    assert child.secret_file == tmp_path / "work" / "s"
+
+
+@pytest.mark.parametrize(("text", "size"), [("1MiB", 1 << 20), ("64m", 64 << 20), ("4194304", 4 << 20)])
+def test_chunk_sizes_are_read(text: str, size: int) -> None:
+    assert parse_chunk_size(text) == size
+
+
+@pytest.mark.parametrize(
+    ("text", "nearest"),
+    [("0", "1MiB"), ("1k", "1MiB"), ("4MB", "4MiB"), ("5m", "4MiB"), ("7m", "8MiB"), ("63m", "64MiB"), ("1g", "64MiB")],
+)
+def test_other_chunk_sizes_are_refused_with_the_nearest(text: str, nearest: str) -> None:
+    with pytest.raises(ValueError, match=f"; {nearest} is the nearest"):
+        parse_chunk_size(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("host", ("host", 5)),
+        ("host:80", ("host", 80)),
+        ("0.0.0.0:0", ("0.0.0.0", 0)),
+        ("::1", ("::1", 5)),
+        ("[::1]", ("::1", 5)),
+        ("[::1]:80", ("::1", 80)),
+    ],
+)
+def test_addresses_are_read(text: str, address: tuple[str, int]) -> None:
+    assert parse_address(text, 5) == address
+
+
+@given(st.text(alphabet="a:[]1/ .", max_size=8))
+def test_any_text_is_an_address_or_a_value_error(text: str) -> None:
+    try:
+        host, port = parse_address(text)
+    except ValueError:
+        return
+    assert host
+    assert 0 <= port <= 65535
+
+
+@given(st.dictionaries(st.sampled_from(sorted(KEYS)), st.text(max_size=8)))
+def test_any_environment_loads_or_is_bad_config(values: dict[str, str]) -> None:
+    environ: dict[str, Any] = {KEYS[name].variable: value for name, value in values.items()}
+    with contextlib.suppress(BadConfig):
+        Settings.load({}, environ={"HOME": "/nonexistent", **environ}, cwd=Path("/nonexistent"), system=Path("/none"))
