@@ -31,20 +31,13 @@ from engine.protocol.handshake import Message, MessageType
 from engine.protocol.segment import RDMA, TCP
 from engine.protocol.wire import Opcode
 from engine.serving.segment_server import SegmentServer
-from engine.transfer.batch import (
-    MAX_REQUESTS,
-    Batch,
-    Slice,
-    Transfer,
-    TransferRequest,
-    TransferState,
-    TransferStatus,
-)
+from engine.transfer.batch import Batch, Slice, Transfer, TransferState, TransferStatus
 from engine.transfer.lanes import Job, Peer
+from engine.transfer.rdma_connection import Carriers
 from engine.transfer.remote_segment import Segment
+from engine.transfer.requests import MAX_REQUESTS, TransferRequest
 from engine.transports.rdma.nics import Nics
 from engine.transports.rdma.owner.whole_buffers import Offers
-from engine.transports.rdma.reader.slice_link import Carriers
 from engine.transports.rdma.reader.transport import open_nics
 
 if TYPE_CHECKING:

@@ -13,10 +13,6 @@ if TYPE_CHECKING:
     from p2pstore.settings.settings import Settings
 
 
-class ReaderGone(Exception):
-    """Nobody reads our output any more. No ``OSError``, which Typer would take for its own to handle."""
-
-
 @dataclass
 class Invocation:
     """One run of the command; ``ctx.obj`` of all its contexts.

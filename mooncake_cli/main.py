@@ -8,7 +8,8 @@ import sys
 from typing import NoReturn
 
 from engine.errors import MooncakeError
-from mooncake_cli.invocation import Invocation, ReaderGone
+from mooncake_cli.invocation import Invocation
+from mooncake_cli.output import ReaderGone
 
 COMPLETE_NAMES = "complete-names"
 """Hidden first word with which the completion scripts ask for object names (``mooncake_cli.names``)."""

@@ -16,7 +16,6 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TextIO
 
-from mooncake_cli.invocation import ReaderGone
 from mooncake_cli.progress import BarProgress, Progress
 from mooncake_cli.text import printable
 from p2pstore.errors import MooncakeError, to_wire
@@ -212,3 +211,7 @@ def _as_text(cell: str) -> Any:
     from rich.text import Text  # noqa: PLC0415 - rich costs more than the whole start
 
     return Text(cell)
+
+
+class ReaderGone(Exception):
+    """Nobody reads our output any more. No ``OSError``, which Typer would take for its own to handle."""

@@ -6,10 +6,10 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import MooncakeError
+from p2pstore.cluster.manifests import first_that_answers
 from p2pstore.cluster.records import NodeRecord, ReplicaRecord
 from p2pstore.errors import ObjectNotFound
 from p2pstore.objects.manifest import Manifest
-from p2pstore.pull.discovery import first_that_answers
 
 if TYPE_CHECKING:
     from p2pstore.node import Node

@@ -14,7 +14,7 @@ import os
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,6 +43,7 @@ from p2pstore.holding.holdings import Holdings
 from p2pstore.holding.verify import verify_holding
 from p2pstore.info import describe
 from p2pstore.metadata.store import LeaseLost, MetadataStore
+from p2pstore.node_options import DEFAULT_PORT, NodeOptions
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.names import check_node_name, check_object_name
 from p2pstore.objects.source import hash_tree, scan
@@ -52,8 +53,6 @@ from p2pstore.pull.run import Emit
 
 log = logging.getLogger(__name__)
 
-DEFAULT_PORT = 7300
-"""The control port on an address that others can reach; the next two are the engine's handshake and data ports."""
 
 MAX_LISTING = 1000
 """Objects in one page of a listing."""
@@ -65,32 +64,6 @@ CLOSE_SECONDS = 2.0
 """For telling the metadata server that this node leaves; its lease runs out all the same."""
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class NodeOptions:
-    """How a node is set up.
-
-    ``state`` is the directory of its catalog, or None to remember nothing. ``host`` and ``port`` are listened on; on
-    loopback port 0 is any, elsewhere ``DEFAULT_PORT``. ``ttl`` is its lease's length in seconds. The limits are bytes
-    a second, 0 for none; they may be changed while it runs. ``rdma_devices`` are the RDMA devices to use, joined by
-    commas, or ``all`` or ``none``.
-    """
-
-    name: str
-    state: Path | None = None
-    local_socket: Path | None = None
-    host: str = "127.0.0.1"
-    port: int = 0
-    advertise: str = ""
-    secret: bytes | None = None
-    insecure: bool = False
-    zone: str = ""
-    ttl: int = 10
-    connections: int = 2
-    upload_limit: int = 0
-    download_limit: int = 0
-    rdma_devices: str = "all"
 
 
 class Node:

@@ -28,14 +28,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from engine.etcd.credentials import EtcdCredentials
 from p2pstore.agent.options import node_name
 from p2pstore.errors import UsageError
-from p2pstore.holding.register import register_many
+from p2pstore.holding.register import register_many, register_memory
 from p2pstore.metadata.urls import open_store
-from p2pstore.node import Node, NodeOptions
+from p2pstore.node import Node
+from p2pstore.node_options import NodeOptions
 from p2pstore.objects.hashing import DEFAULT_HASH
 from p2pstore.objects.memory_objects import Buffers
 from p2pstore.pull.get import GetRequest
-from p2pstore.pull.memory_get import get_into, register_memory
-from p2pstore.settings.settings import parse_address
+from p2pstore.pull.memory_get import get_into
+from p2pstore.settings.keys import parse_address
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -7,7 +7,7 @@ from typing import Any
 
 from mooncake_cli.app import COMMANDS, root_command
 from mooncake_cli.framework import Lazy, global_params, sections
-from p2pstore.settings.settings import HASHES, TRANSPORTS
+from p2pstore.settings.keys import HASHES, TRANSPORTS
 
 CHOICES = {
     "WAY": TRANSPORTS,

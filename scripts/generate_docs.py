@@ -9,7 +9,7 @@ from pathlib import Path
 from engine.config import mooncake_json
 from engine.config.variables import PROGRAM_VARIABLES, VARIABLES
 from p2pstore.errors import MooncakeError, all_errors
-from p2pstore.settings.settings import KEYS, SECRETS
+from p2pstore.settings.keys import KEYS, SECRETS
 from scripts.cli_model import Command, walk
 
 DIRECTORY = Path(__file__).resolve().parents[1] / "docs"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from p2pstore.settings.settings import KEYS
+from p2pstore.settings.keys import KEYS
 from scripts.cli_model import shared_options, walk
 from scripts.generate_docs import STATUSES
 

@@ -19,7 +19,7 @@ from engine.bench.targets import BUFFER, TargetAddress
 from engine.engine import P2PHANDSHAKE, TransferEngine
 from engine.errors import BenchFailed, BytesDiffer
 from engine.protocol.wire import Opcode
-from engine.transfer.batch import TransferRequest
+from engine.transfer.requests import TransferRequest
 
 VERIFY_BATCHES = 3
 """Batches that each thread writes, reads back and compares before a case is measured."""

@@ -25,11 +25,11 @@ from engine.bench.targets import TargetAddress
 from engine.config.settings import EngineSettings
 from engine.errors import BenchFailed, UsageError
 from engine.metadata.urls import open_directory
+from engine.transfer.rdma_connection import addresses_of
 from engine.transports.rdma.addresses import pair_up
 from engine.transports.rdma.nics import Nics
 from engine.transports.rdma.pinned import Held, Pinned
 from engine.transports.rdma.reader.session import Session
-from engine.transports.rdma.reader.slice_link import addresses_of
 from engine.transports.rdma.reader.transport import open_nics
 from engine.transports.rdma.setup import Setup
 from engine.transports.rdma.verbs.interface import (

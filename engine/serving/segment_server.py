@@ -19,6 +19,7 @@ from engine.serving.descriptor_server import LocalServer
 from engine.serving.handshake_server import HandshakeServer
 from engine.serving.tcp_server import TcpServer
 from engine.transports.base import Channel, PeerAddress, Transport
+from engine.transports.into_memory import IntoMemory
 from engine.transports.rdma.nics import Nics
 from engine.transports.rdma.owner.server import RdmaServer
 from engine.transports.rdma.owner.whole_buffers import Offers
@@ -33,23 +34,6 @@ if TYPE_CHECKING:
 __all__ = ["IntoMemory", "SegmentServer", "fetch_descriptor"]
 
 _WILDCARDS = ("", "0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
-
-
-class IntoMemory:
-    """A sink that fills one piece of memory."""
-
-    def __init__(self, view: memoryview) -> None:
-        """``view`` is writable and as long as what will be received."""
-        self._view = view.cast("B")
-        self.done = 0
-
-    def buffer(self, remaining: int) -> memoryview:
-        """See ``Sink.buffer``."""
-        return self._view[self.done : self.done + remaining]
-
-    def filled(self, count: int) -> None:
-        """See ``Sink.filled``."""
-        self.done += count
 
 
 class SegmentServer:

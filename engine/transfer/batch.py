@@ -11,36 +11,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
 
 from engine.errors import MooncakeError, UsageError
 from engine.memory.buffers import Buffer
 from engine.protocol.wire import Opcode
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer as Exporter
-
-    from engine.memory.registered import RegisteredMemory
-    from engine.transfer.remote_segment import Segment
-
-MAX_REQUESTS = 1 << 20
-"""Requests in one batch."""
-
-
-@dataclass(frozen=True, slots=True)
-class TransferRequest:
-    """Move ``length`` bytes between local memory and ``address`` of a segment.
-
-    ``local`` is what ``register_memory`` returned, or any C-contiguous buffer; ``offset`` counts bytes from its start.
-    READ brings the segment's bytes here, WRITE takes ours there. Without ``length`` it is all from ``offset`` on.
-    """
-
-    opcode: Opcode
-    local: RegisteredMemory | Exporter
-    segment: Segment
-    address: int
-    length: int | None = None
-    offset: int = 0
 
 
 class TransferState(Enum):

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Protocol
 from engine.errors import MooncakeError, PeerStalled, PeerUnreachable, RangeRefused, TransferFailed
 from engine.protocol.wire import LATEST_VERSION
 from engine.transfer.batch import Batch, Slice
-from engine.transfer.tcp_connection import Connection, Endpoint
+from engine.transfer.endpoint import Endpoint
+from engine.transfer.tcp_connection import Connection
 
 if TYPE_CHECKING:
     from engine.config.settings import EngineSettings

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 from engine.errors import RangeRefused, TransportUnavailable
 from engine.protocol.segment import RDMA
 from engine.protocol.wire import LATEST_VERSION
+from engine.transfer.endpoint import Endpoint
 from engine.transfer.lanes import Mover, Peer, over_tcp
-from engine.transfer.tcp_connection import Endpoint
 
 if TYPE_CHECKING:
     from engine.config.settings import EngineSettings
     from engine.metadata.base import Resolved
     from engine.protocol.segment import BufferDescriptor, SegmentDescriptor
-    from engine.transports.rdma.reader.slice_link import Carriers
+    from engine.transfer.rdma_connection import Carriers
 
 
 class Segment:
@@ -95,7 +95,7 @@ class Segment:
         return index >= 0 and address + length <= buffers[index].address + buffers[index].length
 
     def _keys(self, address: int, length: int, again: bool) -> Mapping[str, int] | None:  # noqa: FBT001
-        """See ``engine.transports.rdma.reader.slice_link.Keys``."""
+        """See ``engine.transfer.rdma_connection.Keys``."""
         if again:
             self.refresh()
         with self._lock:

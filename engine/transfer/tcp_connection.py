@@ -12,35 +12,17 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from engine.errors import MooncakeError, RangeRefused
 from engine.net import sockets
 from engine.net.connect import connect
 from engine.protocol import wire
 from engine.transfer.batch import Slice
-
-if TYPE_CHECKING:
-    from engine.protocol.segment import SegmentDescriptor
+from engine.transfer.endpoint import Endpoint
 
 BOUNCE = 1 << 18
 """Bytes of the buffer through which reads reach a local file."""
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where a segment's data server is, and the version of the wire that both ends speak.
-
-    Where it is to be reached over RDMA, ``rdma`` is its descriptor, and ``rpc_port`` that of its handshake server.
-    """
-
-    segment: str
-    host: str
-    port: int
-    version: int = wire.LATEST_VERSION
-    rpc_port: int = 0
-    rdma: SegmentDescriptor | None = None
 
 
 class Connection:

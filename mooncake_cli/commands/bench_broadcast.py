@@ -14,7 +14,7 @@ from mooncake_cli.output import Column, Output
 from mooncake_cli.text import printable
 from p2pstore.errors import PartialResult, UsageError
 from p2pstore.objects.units import format_seconds, format_size, parse_link_rate, parse_size
-from p2pstore.settings.settings import parse_chunk_size
+from p2pstore.settings.keys import parse_chunk_size
 
 if TYPE_CHECKING:
     from p2pstore.bench.broadcast import Broadcast

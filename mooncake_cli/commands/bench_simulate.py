@@ -12,7 +12,7 @@ from mooncake_cli.invocation import Invocation
 from mooncake_cli.text import counted
 from p2pstore.errors import UsageError
 from p2pstore.objects.units import format_seconds, parse_link_rate, parse_size
-from p2pstore.settings.settings import parse_chunk_size
+from p2pstore.settings.keys import parse_chunk_size
 
 EXAMPLES = {
     "simulate": (

@@ -14,7 +14,7 @@ from mooncake_cli.text import counted, printable
 from p2pstore.errors import UsageError
 from p2pstore.objects.names import check_object_name
 from p2pstore.objects.units import format_seconds, format_size
-from p2pstore.settings.settings import parse_address
+from p2pstore.settings.keys import parse_address
 
 EXAMPLES = {
     "get": (

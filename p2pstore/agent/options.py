@@ -8,8 +8,9 @@ import socket
 
 from engine.etcd.credentials import EtcdCredentials
 from p2pstore.agent.home import Home
-from p2pstore.node import NodeOptions
-from p2pstore.settings.settings import Settings, parse_address
+from p2pstore.node_options import NodeOptions
+from p2pstore.settings.keys import parse_address
+from p2pstore.settings.settings import Settings
 
 MAX_HOST_PART = 200
 """Characters of the host's name in a node's."""

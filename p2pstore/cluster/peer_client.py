@@ -14,6 +14,7 @@ import aiohttp
 from yarl import URL
 
 from p2pstore.cluster.auth import HEADER, sign
+from p2pstore.cluster.news import Shared
 from p2pstore.cluster.records import MAX_RECORD_BYTES, NodeRecord, ObjectRecord, decode
 from p2pstore.errors import (
     PeerBusy,
@@ -24,7 +25,6 @@ from p2pstore.errors import (
     RemoteProtocolError,
     SecretRefused,
 )
-from p2pstore.holding.replica import Shared
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.objects.file_system import words
 from p2pstore.objects.manifest import MAX_MANIFEST_BYTES, Manifest, parse

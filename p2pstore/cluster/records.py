@@ -15,6 +15,9 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, TypeVar, get_type_hints
 
+from engine.transports.base import PeerAddress
+from p2pstore.errors import RemoteProtocolError
+
 PREFIX = "mooncake/p2p/v1/"
 NODES = PREFIX + "nodes/"
 OBJECTS = PREFIX + "objects/"
@@ -135,3 +138,29 @@ def decode(cls: type[Record], value: bytes) -> Record | None:
         return cls(**known)
     except TypeError:
         return None
+
+
+def peer_address(record: NodeRecord) -> PeerAddress:
+    """How the engine reaches a node. Raises ``RemoteProtocolError`` for a record without a usable segment name."""
+    host, separator, port = record.segment.rpartition(":")
+    if not separator or not host or not port.isdigit() or not 0 < record.data_port < 65536:
+        raise RemoteProtocolError(peer=record.node, detail="its node record has no usable address")
+    return PeerAddress(
+        segment=record.segment,
+        host=host.strip("[]"),
+        data_port=record.data_port,
+        host_id=record.host_id,
+        local_socket=record.local_socket,
+        rdma=record.rdma,
+    )
+
+
+SAME_HOST, SAME_ZONE, ELSEWHERE = 0, 1, 2
+"""Distances, as the planner takes them."""
+
+
+def distance(mine: NodeRecord, other: NodeRecord) -> int:
+    """How far another node is."""
+    if mine.host_id and mine.host_id == other.host_id:
+        return SAME_HOST
+    return SAME_ZONE if mine.zone and mine.zone == other.zone else ELSEWHERE

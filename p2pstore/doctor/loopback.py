@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from engine.memory.address_space import FilesBuffer, FileSpan
-from engine.serving.segment_server import IntoMemory, SegmentServer
+from engine.serving.segment_server import SegmentServer
+from engine.transports.into_memory import IntoMemory
 from p2pstore.errors import MooncakeError, TransportUnavailable
 from p2pstore.peers.checks import Check, failed, ok, warning
 

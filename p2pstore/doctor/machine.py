@@ -14,9 +14,9 @@ from engine.transports.rdma.nics import DeviceReport, inspect
 from engine.transports.rdma.verbs.interface import Gid
 from engine.transports.rdma.verbs.load import load_verbs
 from p2pstore.errors import MooncakeError
-from p2pstore.node import DEFAULT_PORT
+from p2pstore.node_options import DEFAULT_PORT
 from p2pstore.peers.checks import Check, failed, ok, warning
-from p2pstore.settings.settings import parse_address
+from p2pstore.settings.keys import parse_address
 
 FEW_FILES = 1024
 """Open files below which a node with many peers may run out."""

@@ -19,10 +19,11 @@ from engine.serving.segment_server import SegmentServer
 from p2pstore.holding.catalog import Catalog, Holding
 from p2pstore.holding.index import Held
 from p2pstore.holding.replica import Replica
+from p2pstore.holding.same_content import same_content
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.source import stamp_fault
-from p2pstore.pull.file_destination import FileDestination, same_content
+from p2pstore.pull.file_destination import FileDestination
 
 log = logging.getLogger(__name__)
 

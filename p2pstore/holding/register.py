@@ -9,17 +9,25 @@ import asyncio
 import os
 import threading
 import time
+from typing import TYPE_CHECKING, Any
+
+from p2pstore.cluster.registry import registered
+from p2pstore.holding.catalog import Holding
+from p2pstore.objects.manifest import Manifest
+from p2pstore.objects.memory_objects import Buffers, hash_views, named, views_of
+from p2pstore.objects.names import check_object_name
+
+if TYPE_CHECKING:
+    from p2pstore.node import Node
+
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from p2pstore.cluster.registry import PUBLISHED_AT_ONCE, registered
+from p2pstore.cluster.registry import PUBLISHED_AT_ONCE
 from p2pstore.errors import MooncakeError, ObjectExists, UsageError, to_wire
-from p2pstore.holding.catalog import Holding
-from p2pstore.objects.manifest import Manifest
-from p2pstore.objects.names import check_object_name
 from p2pstore.objects.source import RUN_BYTES, SourceTree, hash_tree, scan
 
 if TYPE_CHECKING:
@@ -148,3 +156,30 @@ async def _publish(node: Node, hashed: Sequence[Wanted], *, force: bool) -> list
             published.append((Holding(record, "gold", wanted.path, wanted.tree.files), wanted.manifest))
     await node.replace(published, lease)
     return [registered(holding.record, manifest) for holding, manifest in published]
+
+
+async def register_memory(
+    node: Node, name: str, buffers: Buffers, *, hash_name: str, chunk_size: int, force: bool
+) -> dict[str, Any]:
+    """Hash and serve buffers in place under ``name``. Raises ``BadName``, ``UsageError``, ``ObjectExists``."""
+    began = time.monotonic()
+    check_object_name(name)
+    views = views_of(named(buffers))
+    kind = "file" if set(views) == {""} else "directory"
+    cancelled = threading.Event()
+
+    def work() -> Manifest:
+        threads = os.cpu_count() or 1
+        return hash_views(
+            views, kind=kind, hash_name=hash_name, chunk_size=chunk_size, threads=threads, cancelled=cancelled
+        )
+
+    try:
+        manifest = await asyncio.to_thread(work)
+    except asyncio.CancelledError:
+        cancelled.set()
+        raise
+    lease = node.registry.lease
+    record = await node.publish(name, manifest, force=force)
+    await node.replace([(Holding(record, "gold", None, (), tuple(views.values())), manifest)], lease)
+    return {**registered(record, manifest), "seconds": round(time.monotonic() - began, 6)}

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from p2pstore.cluster.news import NOTHING, News, Shared
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.objects.manifest import Manifest
 from p2pstore.swarm.dealing import Offers
@@ -22,20 +23,6 @@ MAX_LISTENERS = 64
 
 GATHER_SECONDS = 0.005
 """Chunks that are verified within this are told of together."""
-
-
-@dataclass(frozen=True)
-class Shared:
-    """Whether others get from this replica, too, that pass on what they get."""
-
-    shared: bool
-
-
-News = tuple[range, ...] | Shared
-"""Chunks that are verified now, or whether the replica is shared."""
-
-NOTHING: News = ()
-"""What is heard when there is no news for a while."""
 
 
 @dataclass(eq=False)

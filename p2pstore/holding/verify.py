@@ -14,7 +14,7 @@ from p2pstore.holding.catalog import Holding
 from p2pstore.objects.file_system import words
 from p2pstore.objects.hashing import hasher
 from p2pstore.objects.manifest import Chunk, Manifest
-from p2pstore.objects.source import READ_BYTES, hash_range, run_tasks
+from p2pstore.objects.tasks import READ_BYTES, hash_range, run_tasks
 
 BATCH_CHUNKS = 64
 """Chunks that one task of the pool checks."""

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from p2pstore.errors import UsageError
+from p2pstore.objects.hashing import hasher
+from p2pstore.objects.manifest import Manifest
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, TypeAlias
 
-from p2pstore.errors import Interrupted, UsageError
-from p2pstore.objects.hashing import hasher
-from p2pstore.objects.manifest import FileEntry, Manifest, check_chunk_size, choose_chunk_size, chunk_count
+from p2pstore.errors import Interrupted
+from p2pstore.objects.manifest import FileEntry, check_chunk_size, choose_chunk_size, chunk_count
 from p2pstore.objects.names import path_fault
-from p2pstore.objects.source import RUN_BYTES, run_tasks
-from p2pstore.pull.memory_destination import byte_view
+from p2pstore.objects.source import RUN_BYTES
+from p2pstore.objects.tasks import run_tasks
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -80,3 +89,15 @@ def _tasks(views: list[memoryview], chunk_size: int) -> Iterator[tuple[int, int,
 def views_of(buffers: Mapping[str, Buffer]) -> dict[str, memoryview]:
     """Flat views of the buffers' bytes. Raises ``UsageError`` for one that is not contiguous."""
     return {path: byte_view(buffer, f"buffer {path!r}") for path, buffer in buffers.items()}
+
+
+def byte_view(buffer: Buffer, what: str, *, writable: bool = False) -> memoryview:
+    """A flat view of the bytes of anything with a buffer. Raises ``UsageError`` for one that is not contiguous."""
+    try:
+        view = memoryview(buffer)
+        view = view.cast("B") if view.nbytes else memoryview(bytearray())  # several dimensions of nothing do not cast
+    except (TypeError, ValueError) as error:
+        raise UsageError(detail=f"{what} is no contiguous buffer: {error}") from None
+    if writable and view.readonly:
+        raise UsageError(detail=f"{what} is read-only")
+    return view

@@ -7,7 +7,6 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,9 +25,7 @@ from p2pstore.objects.manifest import (
     chunk_count,
 )
 from p2pstore.objects.names import path_fault
-
-READ_BYTES = 256 * 1024
-"""A thread hashes through a buffer of this size: it stays in the core's cache."""
+from p2pstore.objects.tasks import READ_BYTES, hash_range, run_tasks
 
 RUN_BYTES = 64 * 1024 * 1024
 """What one task of the pool hashes at most: large enough to cost nothing, small enough to share out a file."""
@@ -198,23 +195,6 @@ def _check_open(descriptor: int, span: FileSpan) -> None:
         raise SourceChanged(path=span.path, detail="it changed while it was read")
 
 
-def hash_range(
-    descriptor: int, start: int, length: int, update: Callable[[memoryview], object], buffer: memoryview, path: str
-) -> None:
-    """Feed ``length`` bytes of a file to ``update``, through ``buffer``. Raises ``SourceChanged`` at an early end."""
-    done = 0
-    while done < length:
-        room = buffer[: min(len(buffer), length - done)]
-        try:
-            count = os.preadv(descriptor, [room], start + done)
-        except OSError as error:
-            raise StorageError(path=path, detail=words(error)) from None
-        if not count:
-            raise SourceChanged(path=path, detail="it is shorter than it was")
-        update(room[:count])
-        done += count
-
-
 def _tasks(files: Sequence[FileSpan], chunk_size: int) -> Iterator[tuple[int, int, int]]:
     """(file, first chunk, chunk after the last): work for one thread, a large file in several pieces."""
     step = max(1, RUN_BYTES // chunk_size)
@@ -222,40 +202,6 @@ def _tasks(files: Sequence[FileSpan], chunk_size: int) -> Iterator[tuple[int, in
         count = chunk_count(span.size, chunk_size)
         for first in range(0, count, step):
             yield number, first, min(count, first + step)
-
-
-def run_tasks(
-    tasks: Iterator[tuple[int, int, int]], run: Callable[[int, int, int], None], threads: int, stop: threading.Event
-) -> None:
-    """Call ``run`` for every task on ``threads`` threads until ``stop`` is set; raise the first error at the end.
-
-    One thread is the caller's own.
-    """
-    lock = threading.Lock()
-    errors: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            while not (stop.is_set() or errors):
-                with lock:
-                    task = next(tasks, None)
-                if task is None:
-                    return
-                run(*task)
-        except BaseException as error:  # noqa: BLE001 - raised again below, by the caller's thread
-            with lock:
-                errors.append(error)
-
-    if threads == 1:
-        work()  # a thread of its own would cost more than hashing a small file
-    else:
-        with ThreadPoolExecutor(threads, thread_name_prefix="hash") as pool:
-            for _ in range(threads):
-                pool.submit(work)
-    if errors:
-        raise errors[0]
-    if stop.is_set():
-        raise Interrupted(detail="hashing was cancelled")
 
 
 def _check_stamp(span: FileSpan) -> None:

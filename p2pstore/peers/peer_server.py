@@ -28,10 +28,11 @@ from aiohttp import web
 
 from engine.net import sockets
 from p2pstore.cluster.auth import HEADER, verify
+from p2pstore.cluster.news import News, Shared
 from p2pstore.cluster.peer_client import HEARTBEAT_SECONDS
 from p2pstore.cluster.records import encode
 from p2pstore.errors import UsageError
-from p2pstore.holding.replica import News, Replica, Shared
+from p2pstore.holding.replica import Replica
 from p2pstore.peers.checks import warning
 from p2pstore.peers.http_log import http_log
 from p2pstore.peers.ways import there, to_json

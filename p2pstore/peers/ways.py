@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import MooncakeError, RangeRefused, TransportUnavailable
 from engine.transports.base import PeerAddress, Sink
-from p2pstore.cluster.records import NodeRecord
+from p2pstore.cluster.records import NodeRecord, peer_address
 from p2pstore.errors import NotHeld
 from p2pstore.peers.checks import Check, check_of, failed, ok, warning
-from p2pstore.pull.discovery import peer_address
 
 if TYPE_CHECKING:
     from p2pstore.node import Node

@@ -17,11 +17,11 @@ from contextlib import aclosing
 from engine.errors import MooncakeError
 from engine.transports.base import PeerAddress
 from p2pstore.cluster import records
+from p2pstore.cluster.news import Shared
 from p2pstore.cluster.peer_client import Availability, PeerClient
-from p2pstore.cluster.records import NodeRecord, ReplicaRecord
+from p2pstore.cluster.records import ELSEWHERE, NodeRecord, ReplicaRecord, distance, peer_address
 from p2pstore.cluster.registry import Registry
-from p2pstore.errors import PeerBusy, PeerUnreachable, RemoteError, RemoteProtocolError, SecretRefused
-from p2pstore.holding.replica import Shared
+from p2pstore.errors import PeerBusy, PeerUnreachable
 from p2pstore.metadata.store import Changed, Removed, Snapshot
 from p2pstore.objects.manifest import Manifest
 from p2pstore.pull.workers import Pull, Source
@@ -40,34 +40,6 @@ NEAR_SAMPLE = 64
 FIRST_RETRY_SECONDS = 0.5
 LAST_RETRY_SECONDS = 5.0
 """Between attempts to read a holder's feed; each failure doubles the first up to the last."""
-
-HEDGE_SECONDS = 1.0
-"""A holder that has not sent the manifest after so long is not waited for: another is asked too."""
-
-SAME_HOST, SAME_ZONE, ELSEWHERE = 0, 1, 2
-"""Distances, as the planner takes them."""
-
-
-def peer_address(record: NodeRecord) -> PeerAddress:
-    """How the engine reaches a node. Raises ``RemoteProtocolError`` for a record without a usable segment name."""
-    host, separator, port = record.segment.rpartition(":")
-    if not separator or not host or not port.isdigit() or not 0 < record.data_port < 65536:
-        raise RemoteProtocolError(peer=record.node, detail="its node record has no usable address")
-    return PeerAddress(
-        segment=record.segment,
-        host=host.strip("[]"),
-        data_port=record.data_port,
-        host_id=record.host_id,
-        local_socket=record.local_socket,
-        rdma=record.rdma,
-    )
-
-
-def distance(mine: NodeRecord, other: NodeRecord) -> int:
-    """How far another node is."""
-    if mine.host_id and mine.host_id == other.host_id:
-        return SAME_HOST
-    return SAME_ZONE if mine.zone and mine.zone == other.zone else ELSEWHERE
 
 
 class Discovery:
@@ -276,37 +248,3 @@ class Discovery:
             if node in found:
                 return found[node]
         raise PeerUnreachable(peer=node, detail="its node record is gone")
-
-
-async def first_that_answers(
-    client: PeerClient, controls: Sequence[tuple[str, str]], digest: str, note: Callable[[str], None]
-) -> Manifest:
-    """The manifest from the first of the (node, control address) pairs that sends a good one.
-
-    They are asked in order, each as soon as the one before failed or kept silent for ``HEDGE_SECONDS``. Raises the
-    last ``RemoteError`` or ``SecretRefused`` when none sends one.
-    """
-    last: RemoteError | SecretRefused = PeerUnreachable(peer="anyone", detail="nobody holds the object")
-    left = list(reversed(controls))
-    asked: dict[asyncio.Task[Manifest], str] = {}
-    try:
-        while left or asked:
-            if left:
-                node, control = left.pop()
-                asked[asyncio.create_task(client.manifest(control, digest))] = node
-            patience = HEDGE_SECONDS if left else None
-            done, _ = await asyncio.wait(asked, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                node = asked.pop(task)
-                try:
-                    return task.result()
-                except (RemoteError, SecretRefused) as error:
-                    log.warning("%s: %s", node, error)
-                    if left or asked:
-                        note(f"{error}; asking another")
-                    last = error
-        raise last
-    finally:
-        for task in asked:
-            task.cancel()
-        await asyncio.gather(*asked, return_exceptions=True)

@@ -19,7 +19,6 @@ from p2pstore.errors import (
     DestinationExists,
     ForeignFile,
     Interrupted,
-    MooncakeError,
     PathNotFound,
     SourceChanged,
     StorageError,
@@ -29,19 +28,12 @@ from p2pstore.objects.bitmap import Bitmap
 from p2pstore.objects.file_system import clone_range, remove, rename_new, rename_over, sync_files, sync_path, words
 from p2pstore.objects.hashing import hasher
 from p2pstore.objects.manifest import Chunk, Manifest
-from p2pstore.objects.source import READ_BYTES, hash_range, hash_tree, run_tasks, scan
+from p2pstore.objects.tasks import READ_BYTES, hash_range, run_tasks
+from p2pstore.pull.destination import Mismatch
 from p2pstore.pull.journal import Journal, is_for
 
 SUFFIX = ".part"
 JOURNAL_SUFFIX = ".part.journal"
-
-
-class Mismatch(Exception):
-    """A chunk's bytes do not match its hash. Whoever fed the sink knows whose fault that is."""
-
-    def __init__(self, chunk: int) -> None:
-        super().__init__(chunk)
-        self.chunk = chunk
 
 
 class FileDestination:
@@ -346,26 +338,6 @@ def tidy(path: Path, manifest: Manifest, name: str) -> None:
                 held.remove()
         finally:
             held.close()
-
-
-def same_content(
-    path: Path, manifest: Manifest, cancelled: threading.Event | None = None
-) -> tuple[FileSpan, ...] | None:
-    """The files at ``path`` with their stamps, if they are exactly the object; None otherwise. Reads everything."""
-    try:
-        tree = scan(path)
-        shapes = [(e.path, e.size) for e in manifest.files]
-        if tree.kind != manifest.kind or tree.directories != manifest.directories:
-            return None
-        if [(p, f.size) for p, f in zip(tree.paths, tree.files, strict=True)] != shapes:
-            return None
-        found = hash_tree(tree, hash_name=manifest.hash, chunk_size=manifest.chunk_size, cancelled=cancelled)
-    except Interrupted:
-        raise
-    except MooncakeError:
-        return None
-    same = [e.chunks for e in found.files] == [e.chunks for e in manifest.files]
-    return tree.files if same else None
 
 
 def _check_parent(path: Path) -> None:

@@ -19,14 +19,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from engine.memory.address_space import FileSpan
+from p2pstore.cluster.manifests import first_that_answers
 from p2pstore.cluster.records import ReplicaRecord
 from p2pstore.errors import DestinationExists, NoLivePeer, UsageError
 from p2pstore.holding.catalog import Holding
 from p2pstore.holding.replica import Replica
+from p2pstore.holding.same_content import same_content
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.names import check_object_name
-from p2pstore.pull.discovery import first_that_answers
-from p2pstore.pull.file_destination import FileDestination, same_content, tidy
+from p2pstore.pull.file_destination import FileDestination, tidy
 from p2pstore.pull.old_chunks import Places, find_places
 from p2pstore.pull.resolve import Resolved, resolve
 from p2pstore.pull.reuse import LocalChunks, copy_local

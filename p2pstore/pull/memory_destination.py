@@ -9,22 +9,11 @@ from p2pstore.errors import UsageError
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.objects.hashing import hasher
 from p2pstore.objects.manifest import Manifest
-from p2pstore.pull.file_destination import Mismatch
+from p2pstore.objects.memory_objects import byte_view
+from p2pstore.pull.destination import Mismatch
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
-
-
-def byte_view(buffer: Buffer, what: str, *, writable: bool = False) -> memoryview:
-    """A flat view of the bytes of anything with a buffer. Raises ``UsageError`` for one that is not contiguous."""
-    try:
-        view = memoryview(buffer)
-        view = view.cast("B") if view.nbytes else memoryview(bytearray())  # several dimensions of nothing do not cast
-    except (TypeError, ValueError) as error:
-        raise UsageError(detail=f"{what} is no contiguous buffer: {error}") from None
-    if writable and view.readonly:
-        raise UsageError(detail=f"{what} is read-only")
-    return view
 
 
 class MemoryDestination:

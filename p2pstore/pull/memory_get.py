@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from p2pstore.cluster.registry import registered
+from p2pstore.cluster.manifests import first_that_answers
 from p2pstore.errors import NoLivePeer
-from p2pstore.holding.catalog import Holding
-from p2pstore.objects.manifest import Manifest
-from p2pstore.objects.memory_objects import Buffers, hash_views, named, views_of
+from p2pstore.objects.memory_objects import Buffers, named
 from p2pstore.objects.names import check_object_name
-from p2pstore.pull.discovery import first_that_answers
 from p2pstore.pull.memory_destination import MemoryDestination
 from p2pstore.pull.resolve import resolve
 from p2pstore.pull.reuse import copy_local
@@ -22,33 +18,6 @@ from p2pstore.pull.run import PullWork
 
 if TYPE_CHECKING:
     from p2pstore.node import Node
-
-
-async def register_memory(
-    node: Node, name: str, buffers: Buffers, *, hash_name: str, chunk_size: int, force: bool
-) -> dict[str, Any]:
-    """Hash and serve buffers in place under ``name``. Raises ``BadName``, ``UsageError``, ``ObjectExists``."""
-    began = time.monotonic()
-    check_object_name(name)
-    views = views_of(named(buffers))
-    kind = "file" if set(views) == {""} else "directory"
-    cancelled = threading.Event()
-
-    def work() -> Manifest:
-        threads = os.cpu_count() or 1
-        return hash_views(
-            views, kind=kind, hash_name=hash_name, chunk_size=chunk_size, threads=threads, cancelled=cancelled
-        )
-
-    try:
-        manifest = await asyncio.to_thread(work)
-    except asyncio.CancelledError:
-        cancelled.set()
-        raise
-    lease = node.registry.lease
-    record = await node.publish(name, manifest, force=force)
-    await node.replace([(Holding(record, "gold", None, (), tuple(views.values())), manifest)], lease)
-    return {**registered(record, manifest), "seconds": round(time.monotonic() - began, 6)}
 
 
 async def get_into(

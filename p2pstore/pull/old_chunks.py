@@ -13,7 +13,7 @@ from engine.errors import SourceChanged, StorageError
 from p2pstore.errors import Interrupted
 from p2pstore.objects.hashing import hasher
 from p2pstore.objects.manifest import Manifest
-from p2pstore.objects.source import hash_range, run_tasks
+from p2pstore.objects.tasks import hash_range, run_tasks
 
 log = logging.getLogger(__name__)
 

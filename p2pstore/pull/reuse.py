@@ -16,8 +16,9 @@ from engine.errors import SourceChanged
 from engine.transports.base import CloningSink, Sink
 from p2pstore.errors import Interrupted
 from p2pstore.objects.manifest import Chunk, Manifest
-from p2pstore.objects.source import run_tasks
-from p2pstore.pull.file_destination import FileDestination, Mismatch
+from p2pstore.objects.tasks import run_tasks
+from p2pstore.pull.destination import Mismatch
+from p2pstore.pull.file_destination import FileDestination
 from p2pstore.pull.memory_destination import MemoryDestination
 from p2pstore.pull.old_chunks import Places, open_regular
 from p2pstore.pull.workers import SCRATCH_BYTES

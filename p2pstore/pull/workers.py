@@ -15,15 +15,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from typing import Protocol
 
 from engine.errors import MooncakeError, RangeRefused, RemoteError, StorageError, TransportUnavailable
-from engine.net.rate import LimitedSink, RateLimit
-from engine.transports.base import Channel, PeerAddress, Sink
+from engine.net.rate import RateLimit
+from engine.transports.base import Channel, PeerAddress
+from engine.transports.limited import LimitedSink
 from p2pstore.errors import ChunkMismatch
 from p2pstore.objects.bitmap import Bitmap
-from p2pstore.objects.manifest import Manifest
-from p2pstore.pull.file_destination import Mismatch
+from p2pstore.pull.destination import Destination, Mismatch
 from p2pstore.swarm.events import (
     Action,
     Ask,
@@ -58,30 +57,6 @@ RELEASE_SECONDS = 5.0
 
 IDLE_SECONDS = 1.0
 """How long a thread waits for its queue before it looks whether the pull is over."""
-
-
-class RunSink(Sink, Protocol):
-    """A sink for adjacent chunks, which counts those that were right."""
-
-    kept: int
-
-    def close(self) -> None:
-        """Let go of files."""
-
-
-class Destination(Protocol):
-    """What a pull writes to."""
-
-    manifest: Manifest
-
-    def sink(self, run: range, scratch: memoryview) -> RunSink:
-        """A sink for adjacent chunks."""
-
-    def place(self, run: range) -> memoryview | None:
-        """The memory where these adjacent chunks will lie, where it is one piece; None where they go to files."""
-
-    def keep(self, run: range) -> None:
-        """Remember that these are verified."""
 
 
 @dataclass(frozen=True)

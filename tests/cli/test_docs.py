@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from engine.config.variables import PROGRAM_VARIABLES, VARIABLES
-from p2pstore.settings.settings import KEYS
+from p2pstore.settings.keys import KEYS
 from scripts.cli_model import walk
 from scripts.generate_docs import DIRECTORY, STATUSES, documents, own_errors
 

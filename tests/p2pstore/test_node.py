@@ -28,13 +28,15 @@ from p2pstore.errors import (
     TransportUnavailable,
     UsageError,
 )
+from p2pstore.holding.register import register_memory
 from p2pstore.metadata.memory import MemoryServer, MemoryStore
 from p2pstore.metadata.store import Put
-from p2pstore.node import Node, NodeOptions
+from p2pstore.node import Node
+from p2pstore.node_options import NodeOptions
 from p2pstore.pull.file_destination import FileDestination
 from p2pstore.pull.get import GetRequest, GetResult
 from p2pstore.pull.journal import Journal
-from p2pstore.pull.memory_get import get_into, register_memory
+from p2pstore.pull.memory_get import get_into
 from tests.p2pstore.samples import MIB, content, read_tree, write_tree
 
 FILES = {"config.json": b"{}", "model 1/é": content(3 * MIB + 1), "empty": b"", "z": content(MIB, 3)}

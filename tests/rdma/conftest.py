@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from p2pstore.metadata.memory import MemoryServer, MemoryStore
-from p2pstore.node import Node, NodeOptions
+from p2pstore.node import Node
+from p2pstore.node_options import NodeOptions
 
 OURS, THEIRS = "rxe1", "rxe0"
 """The reader's device and the owner's."""

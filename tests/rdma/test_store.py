@@ -12,9 +12,10 @@ import pytest
 
 from engine.errors import TransportUnavailable
 from p2pstore.errors import NoLivePeer
+from p2pstore.holding.register import register_memory
 from p2pstore.node import Node
 from p2pstore.pull.get import GetRequest, GetResult
-from p2pstore.pull.memory_get import get_into, register_memory
+from p2pstore.pull.memory_get import get_into
 from tests.p2pstore.samples import MIB, content, read_tree, write_tree
 from tests.rdma.conftest import OURS, THEIRS, Start, packets
 

@@ -15,8 +15,9 @@ import pytest
 from engine.config.settings import EngineSettings
 from engine.errors import PeerUnreachable, RangeRefused
 from engine.memory.buffers import FilesBuffer, FileSpan, MemoryBuffer
-from engine.serving.segment_server import IntoMemory, SegmentServer
+from engine.serving.segment_server import SegmentServer
 from engine.transports.base import PeerAddress
+from engine.transports.into_memory import IntoMemory
 from engine.transports.rdma.reader.transport import RdmaTransport, open_nics
 from tests.p2pstore.samples import MIB, content
 from tests.rdma.conftest import OURS, THEIRS, descriptors, resources

@@ -12,9 +12,10 @@ import time
 from pathlib import Path
 
 from engine.memory.address_space import MemoryBuffer
-from engine.serving.segment_server import IntoMemory, SegmentServer
+from engine.serving.segment_server import SegmentServer
 from engine.topology import discover, source_addresses
 from engine.transports.base import PeerAddress
+from engine.transports.into_memory import IntoMemory
 from engine.transports.tcp import TcpTransport
 
 SIZE = 8 << 20

@@ -15,8 +15,8 @@ from engine.errors import (
     UsageError,
 )
 from engine.memory.address_space import AddressSpace, MemoryBuffer
-from engine.serving.segment_server import IntoMemory
 from engine.transports.base import PeerAddress
+from engine.transports.into_memory import IntoMemory
 from engine.transports.mock import MockTransport
 
 PEER = PeerAddress("s", "h", 1)

@@ -14,9 +14,9 @@ import pytest
 from engine.errors import PeerStalled, PeerUnreachable, RangeRefused, RemoteProtocolError, UsageError
 from engine.memory.address_space import AddressSpace, MemoryBuffer
 from engine.protocol import wire
-from engine.serving.segment_server import IntoMemory
 from engine.serving.tcp_server import TcpServer
 from engine.transports.base import Channel, PeerAddress
+from engine.transports.into_memory import IntoMemory
 from engine.transports.tcp import MAX_IN_FLIGHT, TcpTransport
 
 DATA = random.Random(5).randbytes(3 << 20)

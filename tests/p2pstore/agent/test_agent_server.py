@@ -19,7 +19,8 @@ import pytest
 from p2pstore.agent.agent_server import LocalServer
 from p2pstore.errors import MooncakeError, all_errors
 from p2pstore.metadata.memory import MemoryStore
-from p2pstore.node import Node, NodeOptions
+from p2pstore.node import Node
+from p2pstore.node_options import NodeOptions
 from tests.p2pstore.samples import MIB, content, read_tree, write_tree
 
 FILES = {"a": content(MIB + 1), "b": b""}

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pstore.cluster import peer_client as module
+from p2pstore.cluster.news import Shared
 from p2pstore.cluster.peer_client import MAX_LINE_BYTES, Availability, PeerClient
 from p2pstore.errors import (
     BadManifest,
@@ -24,7 +25,6 @@ from p2pstore.errors import (
     RemoteProtocolError,
     SecretRefused,
 )
-from p2pstore.holding.replica import Shared
 from p2pstore.objects.bitmap import Bitmap
 from tests.p2pstore.samples import MIB, content, manifest_of
 

@@ -23,7 +23,8 @@ from p2pstore.holding import holdings
 from p2pstore.holding.register import register_many
 from p2pstore.metadata.etcd import EtcdStore
 from p2pstore.metadata.store import MAX_OPERATIONS
-from p2pstore.node import Node, NodeOptions
+from p2pstore.node import Node
+from p2pstore.node_options import NodeOptions
 from p2pstore.pull.get import GetRequest, GetResult
 from tests.p2pstore.metadata.servers import EtcdServer, any_binary
 from tests.p2pstore.samples import MIB, content

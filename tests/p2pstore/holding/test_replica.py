@@ -6,8 +6,9 @@ import asyncio
 import threading
 from contextlib import ExitStack
 
+from p2pstore.cluster.news import Shared
 from p2pstore.holding import replica as module
-from p2pstore.holding.replica import Listener, Replica, Shared
+from p2pstore.holding.replica import Listener, Replica
 from p2pstore.objects.bitmap import Bitmap
 from tests.p2pstore.samples import content, manifest_of
 

@@ -15,7 +15,8 @@ from engine.memory.address_space import FileSpan, FileStamp
 from p2pstore.errors import BadSource, Interrupted, PathNotFound, SourceChanged, StorageError, UsageError
 from p2pstore.objects import source as module
 from p2pstore.objects.manifest import Manifest, parse
-from p2pstore.objects.source import SourceTree, hash_range, hash_tree, run_tasks, scan, stamp_fault
+from p2pstore.objects.source import SourceTree, hash_tree, scan, stamp_fault
+from p2pstore.objects.tasks import hash_range, run_tasks
 from tests.p2pstore.samples import MIB, content, manifest_of, write_tree
 from tests.p2pstore.users import own_directory, run_unprivileged
 

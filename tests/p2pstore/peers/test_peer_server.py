@@ -12,10 +12,10 @@ import aiohttp
 import pytest
 
 from p2pstore.cluster.auth import HEADER, MAX_SKEW, sign
+from p2pstore.cluster.news import Shared
 from p2pstore.cluster.peer_client import Availability, PeerClient
 from p2pstore.errors import PeerBusy, PeerHasNot, SecretRefused, UsageError
 from p2pstore.holding import replica as replica_module
-from p2pstore.holding.replica import Shared
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.peers import peer_server as module
 from p2pstore.peers.peer_server import PeerServer

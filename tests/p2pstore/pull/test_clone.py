@@ -17,14 +17,16 @@ from pathlib import Path
 import pytest
 
 from engine.memory.address_space import FilesBuffer, FileSpan, FileStamp
-from engine.net.rate import LimitedSink, RateLimit
+from engine.net.rate import RateLimit
 from engine.serving.segment_server import SegmentServer
 from engine.transports.base import Channel
+from engine.transports.limited import LimitedSink
 from p2pstore.holding.catalog import Catalog, Holding
 from p2pstore.holding.holdings import Holdings
 from p2pstore.objects.file_system import clone_range
 from p2pstore.objects.source import scan
-from p2pstore.pull.file_destination import FileDestination, Mismatch, RunSink
+from p2pstore.pull.destination import Mismatch
+from p2pstore.pull.file_destination import FileDestination, RunSink
 from p2pstore.pull.reuse import copy_local
 from tests.p2pstore.samples import MIB, content, manifest_of, record_of
 

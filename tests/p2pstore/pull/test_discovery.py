@@ -10,23 +10,17 @@ from typing import Any
 
 import pytest
 
+from p2pstore.cluster import manifests
+from p2pstore.cluster.manifests import first_that_answers
 from p2pstore.cluster.peer_client import PeerClient
-from p2pstore.cluster.records import NodeRecord, ReplicaRecord
+from p2pstore.cluster.records import NodeRecord, ReplicaRecord, distance, peer_address
 from p2pstore.cluster.registry import Registry
 from p2pstore.errors import BadManifest, PeerHasNot, PeerUnreachable, RemoteProtocolError, SecretRefused
 from p2pstore.holding import replica as replica_module
 from p2pstore.metadata.memory import MemoryServer, MemoryStore
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.pull import discovery as module
-from p2pstore.pull.discovery import (
-    ELSEWHERE,
-    SAME_HOST,
-    SAME_ZONE,
-    Discovery,
-    distance,
-    first_that_answers,
-    peer_address,
-)
+from p2pstore.pull.discovery import ELSEWHERE, SAME_HOST, SAME_ZONE, Discovery
 from p2pstore.pull.workers import Source
 from tests.p2pstore.cluster.test_peer_client import answer, hostile
 from tests.p2pstore.peers.owner import Owner, serving
@@ -333,7 +327,7 @@ async def test_a_manifest_from_whoever_sends_a_good_one(world: World) -> None:
 
 
 async def test_a_silent_holder_is_not_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "HEDGE_SECONDS", 0.01)
+    monkeypatch.setattr(manifests, "HEDGE_SECONDS", 0.01)
     owner = await world.holder("a")
     async with hostile(b"", stay=True) as silent:
         found, _ = await asyncio.wait_for(ask(world.client, silent, owner.record.control), WAIT)

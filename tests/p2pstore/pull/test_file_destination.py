@@ -21,11 +21,13 @@ from p2pstore.errors import (
     StorageError,
     UsageError,
 )
+from p2pstore.holding.same_content import same_content
 from p2pstore.objects import file_system as files_module
 from p2pstore.objects import manifest as manifest_module
 from p2pstore.objects.manifest import Manifest
 from p2pstore.pull import file_destination as module
-from p2pstore.pull.file_destination import FileDestination, Mismatch, same_content
+from p2pstore.pull.destination import Mismatch
+from p2pstore.pull.file_destination import FileDestination
 from tests.p2pstore.samples import KIB, MIB, content, manifest_of, read_tree, write_tree
 from tests.p2pstore.users import own_directory, run_unprivileged
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from p2pstore.errors import UsageError
-from p2pstore.pull.file_destination import Mismatch
-from p2pstore.pull.memory_destination import MemoryDestination, byte_view
+from p2pstore.objects.memory_objects import byte_view
+from p2pstore.pull.destination import Mismatch
+from p2pstore.pull.memory_destination import MemoryDestination
 from tests.p2pstore.samples import content, manifest_of
 
 FILES = {"a": content(100), "empty": b"", "w": content(48, 2)}

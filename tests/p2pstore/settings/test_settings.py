@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pstore.errors import BadConfig, UsageError
-from p2pstore.settings.settings import KEYS, MAX_FILE_BYTES, Settings, parse_address, parse_chunk_size
+from p2pstore.settings.files import MAX_FILE_BYTES
+from p2pstore.settings.keys import KEYS, parse_address, parse_chunk_size
+from p2pstore.settings.settings import Settings
 
 
 @pytest.fixture

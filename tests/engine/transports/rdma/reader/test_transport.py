@@ -20,8 +20,9 @@ from engine.errors import (
 )
 from engine.memory.buffers import FilesBuffer, FileSpan, MemoryBuffer
 from engine.memory.joined_buffer import JoinedBuffer
-from engine.serving.segment_server import IntoMemory, SegmentServer
+from engine.serving.segment_server import SegmentServer
 from engine.transports.base import PeerAddress
+from engine.transports.into_memory import IntoMemory
 from engine.transports.rdma.nics import Nics
 from engine.transports.rdma.reader import channel as channels
 from engine.transports.rdma.reader.transport import RdmaTransport

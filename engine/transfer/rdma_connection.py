@@ -26,7 +26,7 @@ from engine.transports.rdma.verbs.interface import Link as LinkLayer
 
 if TYPE_CHECKING:
     from engine.protocol.segment import SegmentDescriptor
-    from engine.transfer.tcp_connection import Endpoint
+    from engine.transfer.endpoint import Endpoint
     from engine.transports.rdma.owner.whole_buffers import Offers
 
 Keys = Callable[[int, int, bool], "Mapping[str, int] | None"]

@@ -1,0 +1,20 @@
+"""What a listener is told of a replica."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Whether others get from this replica, too, that pass on what they get."""
+
+    shared: bool
+
+
+News = tuple[range, ...] | Shared
+"""Chunks that are verified now, or whether the replica is shared."""
+
+
+NOTHING: News = ()
+"""What is heard when there is no news for a while."""

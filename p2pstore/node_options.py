@@ -1,0 +1,35 @@
+"""What a node is started with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT_PORT = 7300
+"""The control port on an address that others can reach; the next two are the engine's handshake and data ports."""
+
+
+@dataclass(frozen=True)
+class NodeOptions:
+    """How a node is set up.
+
+    ``state`` is the directory of its catalog, or None to remember nothing. ``host`` and ``port`` are listened on; on
+    loopback port 0 is any, elsewhere ``DEFAULT_PORT``. ``ttl`` is its lease's length in seconds. The limits are bytes
+    a second, 0 for none; they may be changed while it runs. ``rdma_devices`` are the RDMA devices to use, joined by
+    commas, or ``all`` or ``none``.
+    """
+
+    name: str
+    state: Path | None = None
+    local_socket: Path | None = None
+    host: str = "127.0.0.1"
+    port: int = 0
+    advertise: str = ""
+    secret: bytes | None = None
+    insecure: bool = False
+    zone: str = ""
+    ttl: int = 10
+    connections: int = 2
+    upload_limit: int = 0
+    download_limit: int = 0
+    rdma_devices: str = "all"

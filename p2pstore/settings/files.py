@@ -1,0 +1,90 @@
+"""Configuration files and secrets: found, bounded, parsed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from p2pstore.errors import BadConfig
+from p2pstore.objects.units import format_size
+from p2pstore.settings.keys import KEYS, SECRETS, _parse
+
+SYSTEM_FILE = Path("/etc/mooncake/config.toml")
+
+
+PROJECT_FILE = "mooncake.toml"
+
+
+MAX_FILE_BYTES = 1 << 20
+"""A configuration file."""
+
+
+MAX_SECRET_BYTES = 4096
+"""A secret or password, and the file that holds it."""
+
+
+def _user_file(environ: Mapping[str, str]) -> Path:
+    given = environ.get("XDG_CONFIG_HOME", "")
+    base = Path(given) if os.path.isabs(given) else Path(environ.get("HOME") or os.path.expanduser("~"), ".config")
+    return base / "mooncake" / "config.toml"
+
+
+def _read_file(file: Path, *, required: bool) -> dict[str, Any]:
+    """The values in one file, parsed; nothing when it does not exist and need not."""
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(MAX_FILE_BYTES + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        if required:
+            raise BadConfig(origin=str(file), detail="there is no such file") from None
+        return {}
+    except OSError as error:
+        raise BadConfig(origin=str(file), detail=f"it cannot be read ({error.strerror})") from error
+    if len(data) > MAX_FILE_BYTES:
+        raise BadConfig(origin=str(file), detail=f"it is longer than {format_size(MAX_FILE_BYTES)}")
+    values: dict[str, Any] = {}
+    for name, value in _parse_toml(data, file).items():
+        key = KEYS.get(name)
+        if key is None:
+            raise BadConfig(origin=str(file), detail=_unknown_key(name))
+        values[name] = _parse(key, value, file.parent.absolute(), f"{file}, {name}")
+    return values
+
+
+def _parse_toml(data: bytes, file: Path) -> dict[str, Any]:
+    # Imported here: it costs as much as the rest of a start, and most machines have no file.
+    if sys.version_info >= (3, 11):
+        import tomllib  # noqa: PLC0415 - see above
+    else:
+        import tomli as tomllib  # noqa: PLC0415 - see above
+    try:
+        values: dict[str, Any] = tomllib.loads(data.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadConfig(origin=str(file), detail=f"it is not TOML ({error})") from error
+    return values
+
+
+def _unknown_key(name: str) -> str:
+    if name in SECRETS:
+        variable, file_key = SECRETS[name]
+        return f"a secret is not written here; set {variable}, or name a file with {file_key}"
+    known: Sequence[str] = get_close_matches(name.lower().replace("-", "_"), KEYS, n=1, cutoff=0.5)
+    meant = f"; did you mean {known[0]}?" if known else f"; the keys are {', '.join(KEYS)}"
+    return f"unknown key {name!r}{meant}"
+
+
+def _read_secret(file: Path, origin: str) -> bytes:
+    """A secret's text, without the newline that editors put at its end."""
+    try:
+        with file.open("rb") as stream:
+            text = stream.read(MAX_SECRET_BYTES + 1).rstrip(b"\r\n")
+    except OSError as error:
+        raise BadConfig(origin=origin, detail=f"secret file {file} cannot be read ({error.strerror})") from error
+    if not text or len(text) > MAX_SECRET_BYTES:
+        size = "empty" if not text else f"longer than {MAX_SECRET_BYTES} bytes"
+        raise BadConfig(origin=origin, detail=f"secret file {file} is {size}")
+    return text
