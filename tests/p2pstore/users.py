@@ -16,11 +16,12 @@ NOBODY = 65534
 _PRELUDE = f"""
 import errno, json, os, sys, threading
 from pathlib import Path
-from p2pstore.destination import FileDestination, same_content
+from p2pstore.holding.same_content import same_content
+from p2pstore.pull.file_destination import FileDestination
 from p2pstore.errors import MooncakeError
-from p2pstore.hashing import hasher
-from p2pstore.journal import Journal
-from p2pstore.source import hash_tree, scan
+from p2pstore.objects.hashing import hasher
+from p2pstore.pull.journal import Journal
+from p2pstore.objects.source import hash_tree, scan
 from tests.p2pstore.samples import content, manifest_of, read_tree, write_tree
 if os.geteuid() == 0:  # only now: another user may not be able to read this interpreter's files
     os.setgroups([])

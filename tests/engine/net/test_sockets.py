@@ -59,7 +59,7 @@ def test_outward_address_is_one() -> None:
 
 
 def test_host_id_is_shared_by_processes_and_not_by_namespaces() -> None:
-    script = "from engine.hostid import host_id; print(host_id())"
+    script = "from engine.net.host_id import host_id; print(host_id())"
     same = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     assert same.stdout.strip() == host_id() != ""
     command = ["unshare", "--net", sys.executable, "-c", script]

@@ -30,7 +30,7 @@ def agent(home: Home) -> Iterator[FakeAgent]:
 
 
 def test_it_imports_nothing_heavy() -> None:
-    code = f"import sys, p2pstore.client, p2pstore.config; print([m for m in {HEAVY!r} if m in sys.modules])"
+    code = f"import sys, p2pstore.agent.client, p2pstore.settings.settings; print([m for m in {HEAVY!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -154,7 +154,7 @@ def threading_wait(agent: FakeAgent) -> dict[str, object]:
 
 
 def test_too_long_an_answer_is_refused(agent: FakeAgent, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(p2pstore.client, "MAX_ANSWER", 100)
+    monkeypatch.setattr(p2pstore.agent.client, "MAX_ANSWER", 100)
     agent.answers["GET /v1/info"] = {"name": "x" * 200}
     with pytest.raises(AgentUnreachable, match="more than 100 bytes"):
         AgentClient(home).info("x")

@@ -63,7 +63,7 @@ def start_and_die(directory: Path) -> int:
     code = (
         "import asyncio, os, sys\n"
         "from pathlib import Path\n"
-        "from p2pstore.metadata.embedded import EmbeddedEtcd\n"
+        "from p2pstore.agent.embedded_etcd import EmbeddedEtcd\n"
         "etcd = EmbeddedEtcd(Path(sys.argv[1]), binary=sys.argv[2])\n"
         "asyncio.run(etcd.start())\n"
         "os.kill(os.getpid(), 9)\n"

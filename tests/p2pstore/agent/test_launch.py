@@ -82,7 +82,7 @@ def test_the_agent_does_not_stay_in_our_directory(home: Home, tmp_path: Path) ->
 def test_many_starters_get_one_agent(home: Home, tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
-        "from p2pstore.config import Settings; from p2pstore.home import Home; from p2pstore.launch import ensure_agent\n"
+        "from p2pstore.settings.settings import Settings; from p2pstore.agent.home import Home; from p2pstore.agent.launch import ensure_agent\n"
         "s = Settings.load({'metadata': 'memory://launch', 'home': sys.argv[1]})\n"
         "print(ensure_agent(Home.resolve(s.home), s))"
     )

@@ -13,14 +13,14 @@ import pytest
 from p2pstore.cluster import manifests
 from p2pstore.cluster.manifests import first_that_answers
 from p2pstore.cluster.peer_client import PeerClient
-from p2pstore.cluster.records import NodeRecord, ReplicaRecord, distance, peer_address
+from p2pstore.cluster.records import ELSEWHERE, SAME_HOST, SAME_ZONE, NodeRecord, ReplicaRecord, distance, peer_address
 from p2pstore.cluster.registry import Registry
 from p2pstore.errors import BadManifest, PeerHasNot, PeerUnreachable, RemoteProtocolError, SecretRefused
 from p2pstore.holding import replica as replica_module
 from p2pstore.metadata.memory import MemoryServer, MemoryStore
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.pull import discovery as module
-from p2pstore.pull.discovery import ELSEWHERE, SAME_HOST, SAME_ZONE, Discovery
+from p2pstore.pull.discovery import Discovery
 from p2pstore.pull.workers import Source
 from tests.p2pstore.cluster.test_peer_client import answer, hostile
 from tests.p2pstore.peers.owner import Owner, serving

@@ -21,6 +21,7 @@ from p2pstore.errors import (
     StorageError,
     UsageError,
 )
+from p2pstore.holding import same_content as same_content_module
 from p2pstore.holding.same_content import same_content
 from p2pstore.objects import file_system as files_module
 from p2pstore.objects import manifest as manifest_module
@@ -583,18 +584,18 @@ def test_other_content(tmp_path: Path) -> None:
 def test_comparing_what_changes_is_no_cancel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path / "there"
     write_tree(root, CONTENT[FILE.digest])
-    scan = module.scan
+    scan = same_content_module.scan
 
     def and_then_change(path: Path) -> object:
         tree = scan(path)
         os.utime(path, ns=(1, 1))
         return tree
 
-    monkeypatch.setattr(module, "scan", and_then_change)
+    monkeypatch.setattr(same_content_module, "scan", and_then_change)
     cancelled = threading.Event()
     assert same_content(root, FILE, cancelled) is None
     assert not cancelled.is_set()
-    monkeypatch.setattr(module, "scan", scan)
+    monkeypatch.setattr(same_content_module, "scan", scan)
     cancelled.set()
     with pytest.raises(Interrupted):
         same_content(root, FILE, cancelled)

@@ -149,7 +149,7 @@ def test_a_second_locker_is_refused(path: Path) -> None:
 def holder(path: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process that holds the journal's lock until its input ends."""
     code = (
-        "import sys; from pathlib import Path; from p2pstore.journal import Journal\n"
+        "import sys; from pathlib import Path; from p2pstore.pull.journal import Journal\n"
         "p = Path(sys.argv[1]); j = Journal(p, 'm' * 64, 'name', p.with_name('x')); j.add(range(3))\n"
         "print('held', flush=True); sys.stdin.read()"
     )

@@ -46,7 +46,7 @@ def test_the_environment_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nothing_is_loaded_before_it_is_asked_for() -> None:
     code = (
-        "import sys, engine.transports, engine.segment_server; from pathlib import Path; "
+        "import sys, engine.transports, engine.serving.segment_server; from pathlib import Path; "
         "print('pyverbs' in sys.modules, 'libibverbs' in Path('/proc/self/maps').read_text())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
