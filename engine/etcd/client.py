@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from engine.errors import BadConfig, MetadataRefused, MetadataUnavailable, Moonc
 from engine.etcd import messages as m
 from engine.etcd.credentials import EtcdCredentials
 from engine.etcd.faults import Fault, classify, tidy
+from engine.net.backoff import EVENLY, Backoff
 
 # gRPC's core writes its own log to stderr, where it would tear the terminal; what matters reaches us as errors.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -37,8 +37,8 @@ CALL_TIMEOUT = 8.0
 """Seconds after which no further attempt begins; a call ends at most one attempt later."""
 RETRY_WINDOW = 1.0
 """Seconds during which endpoints that fail at once are tried again."""
-BACKOFF = 0.1
-"""Seconds between two rounds over the endpoints, give or take half."""
+BACKOFF = Backoff(0.1, 0.1, EVENLY)
+"""The pause between two rounds over the endpoints."""
 MAX_MESSAGE = 64 << 20
 """Bytes of a message that a server may send; etcd bounds requests, not answers."""
 
@@ -261,7 +261,7 @@ class EtcdClient:
             if last or (fault.fault is Fault.UNKNOWN and not repeatable):
                 self.give_up(worst)
             if tried % len(self._endpoints) == 0:
-                await asyncio.sleep(BACKOFF * (0.5 + random.random()))  # noqa: S311 - no secret depends on it
+                await asyncio.sleep(BACKOFF.after(tried // len(self._endpoints)))
 
     def give_up(self, error: EtcdFault) -> NoReturn:
         """Raise what the user or the store is to see of a fault."""

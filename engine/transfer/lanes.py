@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from engine.errors import MooncakeError, PeerStalled, PeerUnreachable, RangeRefused, TransferFailed
+from engine.net.backoff import Backoff
 from engine.protocol.wire import LATEST_VERSION
 from engine.transfer.batch import Batch, Slice
 from engine.transfer.endpoint import Endpoint
@@ -37,10 +38,8 @@ MAX_IDLE = 16
 IDLE_SECONDS = 10.0
 """Seconds after which a lane without work ends."""
 
-BACKOFF = 0.05
-"""Seconds before the first further attempt to connect; each one after it waits twice as long, up to ``MAX_BACKOFF``."""
-
-MAX_BACKOFF = 1.0
+BACKOFF = Backoff(0.05, 1.0)
+"""Pauses between attempts to connect."""
 
 CLOSE_TIMEOUT = 2.0
 
@@ -328,7 +327,7 @@ class Peer:
             try:
                 return self._connect_to(self._locate(attempt > 0), self._settings)
             except BlockingIOError:
-                job.batch.pause(BACKOFF)
+                job.batch.pause(BACKOFF.first)
                 continue
             except (OSError, PeerUnreachable, PeerStalled) as error:
                 if attempt >= self._settings.retries:
@@ -336,8 +335,8 @@ class Peer:
                         raise
                     detail = f"{error.strerror or error} (errno {error.errno or 0})"
                     raise PeerUnreachable(peer=self.name, detail=detail, errno=error.errno or 0) from None
-            job.batch.pause(min(MAX_BACKOFF, BACKOFF * 2**attempt))
             attempt += 1
+            job.batch.pause(BACKOFF.after(attempt))
         return None
 
     def _keep(self, connection: Mover) -> None:

@@ -21,6 +21,7 @@ import uuid
 from importlib import util
 from pathlib import Path
 
+from engine.net.backoff import Backoff
 from p2pstore.agent.etcd_record import (
     Recorded,
     is_alive,
@@ -47,8 +48,8 @@ PROBE_INTERVAL = 0.05
 """Seconds between two looks at an etcd that starts."""
 SUPERVISE_INTERVAL = 0.5
 """Seconds between two looks at an etcd that runs."""
-MAX_RESTART_BACKOFF = 10.0
-"""Seconds between two attempts to start one, at most."""
+RESTARTS = Backoff(1.0, 10.0)
+"""Pauses between attempts to start one."""
 QUOTA_BYTES = 256 << 20
 """Size that its database may reach. A node writes a few hundred bytes per object."""
 KEPT_REVISIONS = 10_000
@@ -333,17 +334,17 @@ class EmbeddedEtcd:
 
     async def supervise(self) -> None:
         """Start it again whenever it dies, until cancelled or until ``stop``."""
-        backoff = SUPERVISE_INTERVAL
+        failures = 0
         while not self._stopping:
-            await asyncio.sleep(backoff)
+            await asyncio.sleep(RESTARTS.after(failures) or SUPERVISE_INTERVAL)
             if self._stopping or self.alive():
-                backoff = SUPERVISE_INTERVAL
+                failures = 0
                 continue
             log.warning("etcd %d died; starting it again", self.pid)
             try:
                 await self.start()
             except (MetadataUnavailable, OSError) as error:
-                backoff = min(MAX_RESTART_BACKOFF, backoff * 2)
+                failures += 1
                 log.warning("etcd does not start: %s", error)
 
     def forget(self) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
@@ -21,6 +20,7 @@ import grpc.aio
 from engine.etcd import messages as m
 from engine.etcd.client import RANGE, WATCH, EtcdClient, EtcdFault, fault_of
 from engine.etcd.faults import Fault
+from engine.net.backoff import EVENLY, Backoff
 from p2pstore.errors import MetadataRefused, MetadataUnavailable
 from p2pstore.metadata.etcd_convert import from_event, watch_request
 from p2pstore.metadata.rules import encode_key
@@ -32,8 +32,8 @@ QUIET_LIMIT = 5.0
 """Seconds without a word after which the server is asked for its progress."""
 PROGRESS_TIMEOUT = 5.0
 """Seconds that it has to answer; then the stream is taken for dead."""
-MAX_BACKOFF = 2.0
-"""Seconds between attempts, at most, while no server answers; the first come sooner."""
+BACKOFF = Backoff(0.1, 2.0, EVENLY)
+"""Pauses between attempts while no server answers."""
 
 
 @dataclass
@@ -96,9 +96,8 @@ async def watch_prefix(
 
 
 async def _pause(failures: int, closed: asyncio.Event) -> None:
-    seconds = min(MAX_BACKOFF, 0.1 * 2 ** min(failures, 10)) * (0.5 + random.random())  # noqa: S311 - no secret
     try:
-        await asyncio.wait_for(closed.wait(), seconds)
+        await asyncio.wait_for(closed.wait(), BACKOFF.after(failures + 1))
     except asyncio.TimeoutError:
         return
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import aclosing
 
 from engine.errors import MooncakeError
+from engine.net.backoff import SOONER, Backoff
 from engine.transports.base import PeerAddress
 from p2pstore.cluster import records
 from p2pstore.cluster.news import Shared
@@ -37,9 +38,8 @@ MAX_COMPLETE = 2
 NEAR_SAMPLE = 64
 """Of so many holders, drawn at random, those near by are tried next, for up to half of the places."""
 
-FIRST_RETRY_SECONDS = 0.5
-LAST_RETRY_SECONDS = 5.0
-"""Between attempts to read a holder's feed; each failure doubles the first up to the last."""
+RETRIES = Backoff(0.5, 5.0, SOONER)
+"""Pauses between attempts to read a holder's feed."""
 
 
 class Discovery:
@@ -179,7 +179,7 @@ class Discovery:
 
     async def _feed(self, node: str, control: str) -> None:
         """Keep one holder in the pull, for as long as it is listed."""
-        pause = FIRST_RETRY_SECONDS
+        failures = 0
         kick = self._kick[node]
         while node not in self._banned:
             kick.clear()
@@ -194,10 +194,9 @@ class Discovery:
                 self._busy.discard(node)
                 self.last_fault = error
                 log.info("%s", error)
-            if self._loop.time() - began > LAST_RETRY_SECONDS:
-                pause = FIRST_RETRY_SECONDS  # it served for a while
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - so that not all come back at once
-            pause = min(2 * pause, LAST_RETRY_SECONDS)
+            served_for_a_while = self._loop.time() - began > RETRIES.last
+            failures = 1 if served_for_a_while else failures + 1
+            await asyncio.sleep(RETRIES.after(failures))
 
     async def _follow(self, node: str, control: str, kick: asyncio.Event) -> None:
         """Read a holder's stream until it breaks, ends, or the planner gives the source up."""

@@ -27,6 +27,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from engine.net.backoff import Backoff
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.swarm.events import (
     Action,
@@ -98,7 +99,10 @@ AVERAGE_WEIGHT = 0.1
 """Of the newest run in the moving average of how long runs take."""
 
 BACKOFF_SECONDS = 0.5
-"""After a first fault; each further one in a row doubles it."""
+MAX_BACKOFF_SECONDS = 4.0
+"""A peer rests for the first after a fault; each further one in a row doubles it, up to the second."""
+
+BACKOFF = Backoff(BACKOFF_SECONDS, MAX_BACKOFF_SECONDS)
 
 
 @dataclass
@@ -285,7 +289,7 @@ class Planner:
                 self._remove(peer)
                 actions.append(Drop(peer.name, event.fault is Fault.CORRUPT))
             else:
-                peer.not_before = self._now + BACKOFF_SECONDS * 2 ** (peer.faults - 1)
+                peer.not_before = self._now + BACKOFF.after(peer.faults)
         return actions + self._fill(self._peers.values())
 
     def _land(self, peer: _Peer, run: range) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from engine.net.backoff import Backoff
 from p2pstore.cluster import manifests
 from p2pstore.cluster.manifests import first_that_answers
 from p2pstore.cluster.peer_client import PeerClient
@@ -148,7 +149,7 @@ class World:
 
 @pytest.fixture
 async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    monkeypatch.setattr(module, "FIRST_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(module, "RETRIES", Backoff(0.01, 5.0))
     async with AsyncExitStack() as stack:
         made = World(stack)
         stack.push_async_callback(made.client.close)

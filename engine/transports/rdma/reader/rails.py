@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-PAUSE = 1.0
-"""Seconds for which a rail is left alone after its first failure; each further one doubles them."""
+from engine.net.backoff import Backoff
 
-MAX_PAUSE = 30.0
+PAUSES = Backoff(1.0, 30.0)
+"""For so long a rail is left alone after it failed."""
 
 
 @dataclass
@@ -47,8 +47,8 @@ class Rail:
     def failed(self, now: float) -> None:
         """It broke: it has no queue pairs any more, and is left alone for a while."""
         self.alive = False
-        self.paused_until = now + min(MAX_PAUSE, PAUSE * 2**self.failures)
         self.failures += 1
+        self.paused_until = now + PAUSES.after(self.failures)
 
 
 def pick(rails: Iterable[Rail]) -> Rail | None:

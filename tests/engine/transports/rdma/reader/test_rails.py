@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.transports.rdma.reader.rails import MAX_PAUSE, PAUSE, Rail, pick, to_revive
+from engine.transports.rdma.reader.rails import PAUSES, Rail, pick, to_revive
 
 
 def rail(name: str, *, alive: bool = True, tier: int = 0, room: int = 4) -> Rail:
@@ -32,10 +32,10 @@ def test_a_rail_that_fails_pauses_longer_each_time() -> None:
     one, other = rail("one"), rail("other")
     one.failed(10.0)
     assert to_revive([one, other], 10.0) == []
-    assert to_revive([one, other], 10.0 + PAUSE) == [one]
-    for _ in range(20):
+    assert to_revive([one, other], 10.0 + PAUSES.first) == [one]
+    for _ in range(2000):
         one.failed(10.0)
-    assert one.paused_until == 10.0 + MAX_PAUSE
+    assert one.paused_until == 10.0 + PAUSES.last
     one.ended(0, well=True)
     assert not one.failures
 
