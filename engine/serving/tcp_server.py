@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import math
 import os
 import select
 import socket
@@ -29,6 +30,8 @@ from engine.serving.answer import Answer
 from engine.serving.upload_slots import LARGE_BYTES, UploadQueue
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from engine.memory.address_space import AddressSpace
 
 MAX_WORKERS = 32
@@ -54,6 +57,9 @@ STALL_TIMEOUT = 30.0
 
 DRAIN_TIMEOUT = 5.0
 """Seconds for a refused peer to close; closing first would reset the connection and may destroy the status."""
+
+SWEEP_SECONDS = 1.0
+"""How often peers that are refused or slow are looked after."""
 
 CLOSE_TIMEOUT = 2.0
 """Seconds in which ``close`` ends."""
@@ -104,13 +110,18 @@ class TcpServer:
         workers: int = MAX_WORKERS,
         max_connections: int = MAX_CONNECTIONS,
         upload_limit: RateLimit | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Port 0 is one of ``ports`` where they are given. Raises ``UsageError`` when the address cannot be had."""
+        """Port 0 is one of ``ports`` where they are given; ``clock`` tells seconds, and never goes back.
+
+        Raises ``UsageError`` when the address cannot be had.
+        """
         self._space = space
         self._listener = sockets.listen(host, port, among=ports)
         self.port: int = self._listener.getsockname()[1]
         self._max_workers = workers
         self._max_connections = max_connections
+        self._clock = clock
         self._lock = threading.Lock()
         self._connections: dict[int, _Connection] = {}
         self._parked: dict[int, _Connection] = {}
@@ -119,6 +130,7 @@ class TcpServer:
         self._ready: SimpleQueue[_Connection | None] = SimpleQueue()
         self._limit = upload_limit or RateLimit()
         self._uploads: UploadQueue[_Connection] = UploadQueue()
+        self._waits_until = math.inf
         self._load = 0
         self._sent = 0
         self._received = 0
@@ -176,9 +188,9 @@ class TcpServer:
 
     def _watch(self) -> None:
         listener = self._listener.fileno()
-        draining = False
+        sweep_at = math.inf
         while not self._closing:
-            for fd, _ in self._epoll.poll(1.0 if draining else -1):
+            for fd, _ in self._epoll.poll(self._pause(sweep_at)):
                 if fd == listener:
                     self._accept()
                 elif fd == self._wake:
@@ -189,7 +201,18 @@ class TcpServer:
                         connection = self._parked.pop(fd, None)
                     if connection is not None:
                         self._dispatch(connection)
-            draining = self._sweep()
+            sweep_at = self._clock() + SWEEP_SECONDS if self._sweep() else math.inf
+
+    def _pause(self, until: float) -> float:
+        """Seconds that the watching thread may wait, no longer than ``until``; -1 is for ever."""
+        with self._lock:
+            self._waits_until = min(until, self._uploads.due)
+            return max(0.0, self._waits_until - self._clock()) if self._waits_until < math.inf else -1
+
+    def _hurry(self) -> None:
+        """Wake the watching thread, if a send will be slow before that would look. The lock is held."""
+        if self._uploads.due < self._waits_until and not self._closing:
+            os.eventfd_write(self._wake, 1)
 
     def _accept(self) -> None:
         while not self._closing:
@@ -229,7 +252,7 @@ class TcpServer:
 
     def _sweep(self) -> bool:
         """Drop refused peers that did not close in time, and stalled ones; whether others are left to watch."""
-        now = time.monotonic()
+        now = self._clock()
         with self._lock:
             late = [each for fd, each in self._draining.items() if each.drain_until < now and fd in self._parked]
             trickles = []
@@ -247,6 +270,10 @@ class TcpServer:
             self._drop(connection)
         for connection in trickles:
             self._leave_slot(connection)
+        with self._lock:
+            begun = self._uploads.tick(self._clock())
+        for connection in begun:
+            self._dispatch(connection)
         return bool(self._draining or self._slow)
 
     def _dispatch(self, connection: _Connection) -> None:
@@ -282,7 +309,7 @@ class TcpServer:
     def _serve(self, connection: _Connection) -> bool:
         """Answer requests until the connection is idle; false when it is to be closed."""
         sock = connection.sock
-        leave_at = time.monotonic() + FAIR_SHARE
+        leave_at = self._clock() + FAIR_SHARE
         if not self._move(connection, leave_at):
             return self._park(connection)
         while not self._closing:
@@ -304,7 +331,7 @@ class TcpServer:
                 return True  # the queue has it, and hands it to a worker when its turn comes
             if not self._move(connection, leave_at):
                 return self._park(connection)
-            if not self._ready.empty() and time.monotonic() > leave_at:
+            if not self._ready.empty() and self._clock() > leave_at:
                 self._dispatch(connection)
                 return True
         return False
@@ -317,7 +344,7 @@ class TcpServer:
         if request.opcode is wire.Opcode.WRITE and not lease.buffer.writable:
             lease.release()
             return False
-        give_up_at = time.monotonic() + STALL_TIMEOUT
+        give_up_at = self._clock() + STALL_TIMEOUT
         connection.answer = Answer(request, lease, peer=connection.peer, give_up_at=give_up_at, limit=self._limit)
         return True
 
@@ -327,7 +354,8 @@ class TcpServer:
             return True
         with self._lock:
             connection.slot = True  # one that waits is given the slot of whoever names it
-            begun = self._uploads.ask(connection.host, connection, time.monotonic())
+            begun = self._uploads.ask(connection.host, connection, self._clock())
+            self._hurry()
         for other in begun:
             if other is not connection:
                 self._dispatch(other)
@@ -341,7 +369,8 @@ class TcpServer:
             connection.slot = False
             if self._uploads.give_up(connection.host, connection):
                 return
-            begun = self._uploads.done(connection, time.monotonic())
+            begun = self._uploads.done(connection, self._clock())
+            self._hurry()
         for other in begun:
             self._dispatch(other)
 
@@ -356,14 +385,14 @@ class TcpServer:
         try:
             while not answer.finished:
                 answer.step(sock, connection.ahead)
-                crowded = not self._ready.empty() and time.monotonic() > leave_at
+                crowded = not self._ready.empty() and self._clock() > leave_at
                 if slow or crowded:
-                    answer.give_up_at = time.monotonic() + STALL_TIMEOUT
+                    answer.give_up_at = self._clock() + STALL_TIMEOUT
                 if crowded:
                     return False
         except BlockingIOError:
             if not slow:
-                answer.give_up_at = time.monotonic() + STALL_TIMEOUT
+                answer.give_up_at = self._clock() + STALL_TIMEOUT
                 sock.setblocking(False)
             return False
         connection.answer = None
@@ -386,7 +415,7 @@ class TcpServer:
         connection.sock.sendall(_STATUS_REJECTED)
         connection.sock.shutdown(socket.SHUT_WR)
         connection.data = b""
-        connection.drain_until = time.monotonic() + DRAIN_TIMEOUT
+        connection.drain_until = self._clock() + DRAIN_TIMEOUT
         with self._lock:
             self._draining[connection.fd] = connection
         os.eventfd_write(self._wake, 1)  # so that the watching thread begins to sweep
@@ -394,7 +423,7 @@ class TcpServer:
 
     def _drain(self, connection: _Connection) -> bool:
         """Throw away what a refused peer still sends, a little at a time."""
-        if connection.drain_until < time.monotonic():
+        if connection.drain_until < self._clock():
             return False
         try:
             for _ in range(16):

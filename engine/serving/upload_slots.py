@@ -3,10 +3,13 @@
 When a seed sends thirty chunks at once, each takes thirty times as long, and nobody has anything to pass on until then.
 When it sends a few at a time, the first copies leave early, and their receivers become sources while it sends the next.
 A send that takes much longer than sends take, because its receiver is slow, goes on without its slot.
+
+That needs no event but the passing of time: whoever has the queue calls ``tick`` when ``due`` is over.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter, OrderedDict, deque
 from typing import Generic, TypeVar
 
@@ -21,6 +24,10 @@ PATIENCE = 3.0
 
 MIN_PATIENCE = 0.25
 """and no less than so many seconds."""
+
+FIRST_PATIENCE_SECONDS = 10.0
+"""How long a send keeps its slot while none has ended yet, so that nobody knows how long sends take. Half of the time
+after which a getter that was sent nothing turns to others."""
 
 AVERAGE_WEIGHT = 0.1
 """Of the newest send in the moving average of how long sends take."""
@@ -42,7 +49,7 @@ class UploadQueue(Generic[T]):
         self._waiting: OrderedDict[str, deque[T]] = OrderedDict()
         self._running: dict[T, tuple[str, float]] = {}  # whose, and when it began, the oldest first
         self._slow: set[T] = set()
-        self._average = 0.0
+        self._average: float | None = None
 
     @property
     def busy(self) -> int:
@@ -60,9 +67,22 @@ class UploadQueue(Generic[T]):
             self._slow.discard(request)
         else:
             began = self._release(request)
-            weight = AVERAGE_WEIGHT if self._average else 1.0
-            self._average += weight * (now - began - self._average)
+            if self._average is None:
+                self._average = now - began
+            else:
+                self._average += AVERAGE_WEIGHT * (now - began - self._average)
         return self._begin(now)
+
+    def tick(self, now: float) -> list[T]:
+        """Time has passed: the requests that begin in the place of sends that turned out to be slow."""
+        return self._begin(now)
+
+    @property
+    def due(self) -> float:
+        """The first time at which ``tick`` will do something, if nothing else happens before; infinite if never."""
+        if not self._waiting or not self._running or len(self._slow) >= self.slots:
+            return math.inf
+        return math.nextafter(self._patient_until(), math.inf)
 
     def give_up(self, peer: str, request: T) -> bool:
         """A request is not wanted any more; whether it was waiting."""
@@ -100,10 +120,13 @@ class UploadQueue(Generic[T]):
 
     def _part_with_slow(self, now: float) -> None:
         """Take their slots from sends that take too long."""
-        patience = max(MIN_PATIENCE, PATIENCE * self._average)
-        while self._average and self._running and len(self._slow) < self.slots:
+        while self._running and len(self._slow) < self.slots and now > self._patient_until():
             oldest = next(iter(self._running))
-            if now - self._running[oldest][1] <= patience:
-                break
             self._release(oldest)
             self._slow.add(oldest)
+
+    def _patient_until(self) -> float:
+        """Until when the oldest send may keep its slot."""
+        average = self._average
+        patience = FIRST_PATIENCE_SECONDS if average is None else max(MIN_PATIENCE, PATIENCE * average)
+        return next(iter(self._running.values()))[1] + patience

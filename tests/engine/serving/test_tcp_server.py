@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from engine.memory.address_space import AddressSpace, FilesBuffer, FileSpan, Fil
 from engine.protocol import wire
 from engine.serving import tcp_server
 from engine.serving.tcp_server import TcpServer
+from engine.serving.upload_slots import LARGE_BYTES, MIN_PATIENCE, SLOTS
 
 DATA = random.Random(5).randbytes(1 << 20)
 
@@ -25,7 +27,7 @@ DATA = random.Random(5).randbytes(1 << 20)
 class Served:
     """A server with one read-only and one writable buffer."""
 
-    def __init__(self, **options: int) -> None:
+    def __init__(self, **options: Any) -> None:
         self.space = AddressSpace()
         self.address = self.space.register(MemoryBuffer("data", DATA))
         self.memory = bytearray(1 << 20)
@@ -60,7 +62,7 @@ def status(sock: socket.socket) -> int:
 
 
 def eventually(check: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not check():
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -323,3 +325,46 @@ def test_a_steady_reader_may_take_longer_than_the_stall_timeout(monkeypatch: pyt
         time.sleep(0.5)
         assert len(exactly(sock, size)) == size
     made.server.close()
+
+
+class Clock:
+    """A clock that stands until it is set."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def read_through(served: Served, host: str, address: int) -> socket.socket:
+    """A peer at ``host`` that has asked for 64 MiB and has not taken it yet."""
+    sock = socket.create_connection(("127.0.0.1", served.server.port), timeout=60, source_address=(host, 0))
+    sock.sendall(wire.pack_request(address, 64 << 20))
+    return sock
+
+
+def test_slow_receivers_do_not_hold_a_healthy_one() -> None:
+    """D9: the slots of slow sends came free only when somebody asked for something more."""
+    clock = Clock()
+    served = Served(clock=clock)
+    big = served.space.register(MemoryBuffer("big", bytes(64 << 20)))
+    with contextlib.ExitStack() as stack:
+        stack.callback(served.server.close)
+        quick = stack.enter_context(served.connect())
+        quick.sendall(wire.pack_request(served.address, LARGE_BYTES))
+        assert status(quick) == 0
+        assert exactly(quick, LARGE_BYTES) == DATA[:LARGE_BYTES]
+        eventually(lambda: served.server.bytes_sent == LARGE_BYTES)
+        for number in range(SLOTS):
+            slow = stack.enter_context(read_through(served, f"127.0.0.{number + 2}", big))
+            assert status(slow) == 0  # it has a slot, and takes no more than this
+        healthy = stack.enter_context(read_through(served, "127.0.0.99", big))
+        eventually(lambda: served.server._uploads.due < float("inf"))  # it waits for a slot
+        healthy.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            healthy.recv(1, socket.MSG_PEEK)
+        healthy.settimeout(60)
+        clock.now += 2 * MIN_PATIENCE  # less than it takes for a send without any progress to be noticed
+        assert status(healthy) == 0
+        assert len(exactly(healthy, 64 << 20)) == 64 << 20

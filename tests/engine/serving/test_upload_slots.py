@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.serving.upload_slots import MIN_PATIENCE, PATIENCE, UploadQueue
+from engine.serving.upload_slots import FIRST_PATIENCE_SECONDS, MIN_PATIENCE, PATIENCE, UploadQueue
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from("abc"), st.sampled_from(["ask", "done", "leave"]), st.sampled_from([0.0, 0.1, 1.0, 10.0])
+        st.sampled_from("abc"),
+        st.sampled_from(["ask", "done", "leave", "tick"]),
+        st.sampled_from([0.0, 0.1, 1.0, 10.0]),
     ),
     max_size=60,
 )
@@ -38,6 +42,32 @@ def test_a_slow_send_goes_on_without_its_slot() -> None:
     assert queue.done("slow", PATIENCE + 0.2) == []
     assert queue.busy == 2
     assert queue.done("d1", PATIENCE + 0.3) == ["e1"]
+
+
+def test_slow_sends_make_room_though_nothing_but_time_passes() -> None:
+    """D9: eight slow receivers held a healthy one until somebody else asked for something."""
+    queue: UploadQueue[str] = UploadQueue()
+    queue.ask("quick", "q", 0.0)
+    queue.done("q", 0.5)
+    for number in range(queue.slots):
+        assert queue.ask(f"peer {number}", f"slow {number}", 1.0) == [f"slow {number}"]
+    assert queue.due == math.inf, "nobody waits"
+    assert queue.ask("healthy", "h", 1.1) == []
+    due = queue.due
+    assert 1.0 + PATIENCE * 0.5 < due < 1.0 + PATIENCE * 0.5 + 0.001
+    assert queue.tick(1.0 + PATIENCE * 0.5) == []
+    assert queue.tick(due) == ["h"]
+    assert queue.due == math.inf
+
+
+def test_slow_sends_make_room_before_any_has_ended() -> None:
+    """D9: with no send over yet, none counted as slow, whatever it took."""
+    queue: UploadQueue[str] = UploadQueue(2)
+    queue.ask("a", "a", 0.0)
+    queue.ask("b", "b", 1.0)
+    queue.ask("healthy", "h", 2.0)
+    assert queue.tick(FIRST_PATIENCE_SECONDS) == []
+    assert queue.tick(queue.due) == ["h"]
 
 
 def test_one_peer_leaves_half_of_the_slots_to_others() -> None:
@@ -74,6 +104,10 @@ def test_slots_are_neither_lost_nor_exceeded(slots: int, story: list[tuple[str, 
             begun = queue.ask(peer, number, now)
         elif what == "done" and running:
             begun = queue.done(running.pop(number % len(running)), now)
+        elif what == "tick":
+            now = max(now, min(queue.due, now + 100.0))
+            begun = queue.tick(now)
+            assert queue.due > now, "or the caller would call again and again"
         elif what == "leave" and waiting:
             first = waiting.pop(0)
             assert queue.give_up(*first)
