@@ -13,6 +13,8 @@ import math
 from collections import Counter, OrderedDict, deque
 from typing import Generic, TypeVar
 
+from engine.patience import Patience
+
 SLOTS = 8
 """Sends at once: enough for a fair part of links that several senders share, few enough to end one after the other."""
 
@@ -20,17 +22,14 @@ LARGE_BYTES = 256 * 1024
 """Sends of fewer bytes need no slot: they are over before a queue would help."""
 
 PATIENCE = 3.0
-"""A send is slow when it takes so many times longer than sends take on average,"""
+"""A send is slow when it takes so many times longer than sends take on average."""
 
 MIN_PATIENCE = 0.25
-"""and no less than so many seconds."""
+"""Seconds before which no send is called slow."""
 
 FIRST_PATIENCE_SECONDS = 10.0
 """How long a send keeps its slot while none has ended yet, so that nobody knows how long sends take. Half of the time
 after which a getter that was sent nothing turns to others."""
-
-AVERAGE_WEIGHT = 0.1
-"""Of the newest send in the moving average of how long sends take."""
 
 T = TypeVar("T")
 
@@ -49,7 +48,7 @@ class UploadQueue(Generic[T]):
         self._waiting: OrderedDict[str, deque[T]] = OrderedDict()
         self._running: dict[T, tuple[str, float]] = {}  # whose, and when it began, the oldest first
         self._slow: set[T] = set()
-        self._average: float | None = None
+        self._patience = Patience(MIN_PATIENCE, first=FIRST_PATIENCE_SECONDS)
 
     @property
     def busy(self) -> int:
@@ -66,11 +65,7 @@ class UploadQueue(Generic[T]):
         if request not in self._running:
             self._slow.discard(request)
         else:
-            began = self._release(request)
-            if self._average is None:
-                self._average = now - began
-            else:
-                self._average += AVERAGE_WEIGHT * (now - began - self._average)
+            self._patience.took(now - self._release(request))
         return self._begin(now)
 
     def tick(self, now: float) -> list[T]:
@@ -127,6 +122,4 @@ class UploadQueue(Generic[T]):
 
     def _patient_until(self) -> float:
         """Until when the oldest send may keep its slot."""
-        average = self._average
-        patience = FIRST_PATIENCE_SECONDS if average is None else max(MIN_PATIENCE, PATIENCE * average)
-        return next(iter(self._running.values()))[1] + patience
+        return next(iter(self._running.values()))[1] + self._patience.limit(PATIENCE)

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from engine.patience import Patience
 from p2pstore.swarm.rarity import RUN_BYTES, RUN_CHUNKS
 
 MAX_OFFERS = 16
@@ -23,16 +24,13 @@ MAX_GETTERS = 16
 """Getters that runs are dealt to at a time, so that what is offered is soon fetched; others have them from these."""
 
 PATIENCE = 4.0
-"""A run is overdue when its getter takes so many times longer than getters take on average,"""
+"""A run is overdue when its getter takes so many times longer than getters take on average."""
 
 LAST_PATIENCE = 2.0
-"""or so many, when nothing else is left to offer,"""
+"""The same, when nothing else is left to offer."""
 
 MIN_PATIENCE = 1.0
-"""and no less than so many seconds."""
-
-AVERAGE_WEIGHT = 0.1
-"""Of the newest run in the moving average of how long getters take; what was overdue counts as if just."""
+"""Seconds before which no run is overdue."""
 
 
 @dataclass
@@ -54,7 +52,7 @@ class Offers:
         self._left = len(lengths)
         self._returned: deque[range] = deque()
         self._held: dict[str, dict[range, _Offer]] = {}  # what was offered and not fetched, the oldest first
-        self._average = 0.0
+        self._patience = Patience(MIN_PATIENCE)
 
     def over(self, getter: str) -> bool:
         """Whether everything was offered, and fetched, so that this getter may ask for what it likes."""
@@ -89,12 +87,7 @@ class Offers:
         if offer is None:
             self._take(run)
         else:
-            took = now - offer.since
-            if self._average:
-                took = min(took, PATIENCE * self._average)
-                self._average += AVERAGE_WEIGHT * (took - self._average)
-            else:
-                self._average = took
+            self._patience.took(now - offer.since, most=PATIENCE)
 
     def _next(self, getter: str, now: float) -> range | None:
         """One run to offer: one that came back, one that is overdue elsewhere, or one that nobody was offered."""
@@ -111,9 +104,7 @@ class Offers:
         return run
 
     def _overdue(self, getter: str, now: float) -> range | None:
-        if not self._average:
-            return None
-        patience = max(MIN_PATIENCE, self._average * (PATIENCE if self._left else LAST_PATIENCE))
+        patience = self._patience.limit(PATIENCE if self._left else LAST_PATIENCE)
         for other, held in self._held.items():
             if other == getter or not held:
                 continue

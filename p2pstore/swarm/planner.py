@@ -28,6 +28,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from engine.net.backoff import Backoff
+from engine.patience import Patience
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.swarm.events import (
     Action,
@@ -87,16 +88,13 @@ FAULTS_ALLOWED = 4
 """Faults in a row after which a peer is dropped for good; a fetched chunk forgives them."""
 
 PATIENCE = 8.0
-"""A run is slow when it takes so many times longer than runs take on average,"""
+"""A run is slow when it takes so many times longer than runs take on average."""
 
 LAST_PATIENCE = 3.0
-"""or so many, when all that is missing is in flight."""
+"""The same, when all that is missing is in flight."""
 
 MIN_PATIENCE = 2.0
-"""Seconds that no run is called slow before."""
-
-AVERAGE_WEIGHT = 0.1
-"""Of the newest run in the moving average of how long runs take."""
+"""Seconds before which no run is called slow."""
 
 BACKOFF_SECONDS = 0.5
 MAX_BACKOFF_SECONDS = 4.0
@@ -147,7 +145,7 @@ class Planner:
         self._fed = 0.0
         self._missing = Missing(had.missing(), lengths, self._random)
         self._now = 0.0
-        self._average = 0.0
+        self._patience = Patience(MIN_PATIENCE)
         self._run_bytes = RUN_BYTES
 
     @property
@@ -253,8 +251,7 @@ class Planner:
 
     def _took(self, seconds: float) -> None:
         """A run arrived so long after it was asked for."""
-        weight = AVERAGE_WEIGHT if self._average else 1.0
-        self._average += weight * (seconds - self._average)
+        self._patience.took(seconds)
         if seconds < QUICK_RUN_SECONDS:
             self._run_bytes = min(2 * self._run_bytes, LONG_RUN_BYTES)
         elif seconds > SLOW_RUN_SECONDS:
@@ -316,9 +313,7 @@ class Planner:
 
     def _cancel_slow(self) -> list[Action]:
         """Take runs that take too long away from peers, where another could bring them."""
-        if not self._average:
-            return []
-        patience = max(MIN_PATIENCE, self._average * (PATIENCE if self._missing else LAST_PATIENCE))
+        patience = self._patience.limit(PATIENCE if self._missing else LAST_PATIENCE)
         actions: list[Action] = []
         for peer in self._peers.values():
             for start, began in peer.since.items():
