@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from engine.errors import MooncakeError
 from p2pstore.cluster.manifests import first_that_answers
 from p2pstore.cluster.records import NodeRecord, ReplicaRecord
 from p2pstore.errors import ObjectNotFound
+from p2pstore.holding.parts import Parts
 from p2pstore.objects.manifest import Manifest
-
-if TYPE_CHECKING:
-    from p2pstore.node import Node
 
 ASK_SECONDS = 3.0
 """For each holder to say how much it has; the others do not wait for it longer."""
@@ -21,23 +19,23 @@ MAX_ASKED = 64
 """Holders that are asked at once."""
 
 
-async def describe(node: Node, name: str) -> dict[str, Any]:
+async def describe(parts: Parts, name: str) -> dict[str, Any]:
     """The object's record, its files, and each holder with how many chunks it has. Raises ``ObjectNotFound``.
 
     The files are missing (None) when no holder answers. ``banned`` are peers that sent this node wrong bytes of it.
     """
-    record = await node.registry.find(name)
+    record = await parts.registry.find(name)
     if record is None:
         raise ObjectNotFound(name=name)
-    replicas = await node.registry.replicas(record.manifest)
-    if not replicas and await node.registry.reap(record):
+    replicas = await parts.registry.replicas(record.manifest)
+    if not replicas and await parts.registry.reap(record):
         raise ObjectNotFound(name=name)
-    nodes = await node.registry.nodes(list(replicas))
+    nodes = await parts.registry.nodes(list(replicas))
     gate = asyncio.Semaphore(MAX_ASKED)
 
     async def ask(replica: ReplicaRecord) -> dict[str, Any]:
         async with gate:
-            chunks = await _chunks(node, record.manifest, replica, nodes.get(replica.node))
+            chunks = await _chunks(parts, record.manifest, replica, nodes.get(replica.node))
         whole_but_silent = chunks is None and replica.state == "complete"
         shown = record.chunks if whole_but_silent else chunks or 0
         return {
@@ -51,10 +49,11 @@ async def describe(node: Node, name: str) -> dict[str, Any]:
         }
 
     holders = await asyncio.gather(*(ask(replicas[n]) for n in sorted(replicas)))
-    manifest = await _manifest(node, record.manifest, list(nodes.values()))
+    manifest = await _manifest(parts, record.manifest, list(nodes.values()))
     files = None
     if manifest is not None:
         files = [{"path": f.path, "size": f.size, "mode": f.mode, "chunks": len(f.chunks)} for f in manifest.files]
+    wrong = sorted(parts.wrong_bytes.of(record.manifest).items())
     return {
         "name": record.name,
         "manifest": record.manifest,
@@ -67,30 +66,30 @@ async def describe(node: Node, name: str) -> dict[str, Any]:
         "created": record.created,
         "files": files,
         "replicas": list(holders),
-        "banned": [{"node": peer, "chunk": chunk} for peer, chunk in sorted(node.suspects.of(record.manifest).items())],
+        "banned": [{"node": peer, "chunk": chunk} for peer, chunk in wrong],
     }
 
 
-async def _chunks(node: Node, digest: str, replica: ReplicaRecord, where: NodeRecord | None) -> int | None:
+async def _chunks(parts: Parts, digest: str, replica: ReplicaRecord, where: NodeRecord | None) -> int | None:
     """How many chunks a holder has; None when it does not say."""
-    if replica.node == node.name:
-        mine = node.holdings.replicas.get(digest)
+    if replica.node == parts.name:
+        mine = parts.holdings.replicas.get(digest)
         return mine.have.count if mine else None
     if where is None:
         return None
     try:
-        return await asyncio.wait_for(node.client.count(where.control, digest), ASK_SECONDS)
+        return await asyncio.wait_for(parts.client.count(where.control, digest), ASK_SECONDS)
     except (MooncakeError, asyncio.TimeoutError):
         return None
 
 
-async def _manifest(node: Node, digest: str, nodes: list[NodeRecord]) -> Manifest | None:
-    known = node.holdings.manifest(digest)
+async def _manifest(parts: Parts, digest: str, nodes: list[NodeRecord]) -> Manifest | None:
+    known = parts.holdings.manifest(digest)
     if known is not None:
         return known
-    controls = [(n.node, n.control) for n in nodes if n.node != node.name]
+    controls = [(n.node, n.control) for n in nodes if n.node != parts.name]
     try:
-        return await first_that_answers(node.client, controls, digest, _say_nothing)
+        return await first_that_answers(parts.client, controls, digest, _say_nothing)
     except MooncakeError:
         return None
 

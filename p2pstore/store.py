@@ -28,14 +28,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from engine.etcd.credentials import EtcdCredentials
 from p2pstore.agent.options import node_name
 from p2pstore.errors import UsageError
-from p2pstore.holding.register import register_many, register_memory
 from p2pstore.metadata.urls import open_store
 from p2pstore.node import Node
 from p2pstore.node_options import NodeOptions
 from p2pstore.objects.hashing import DEFAULT_HASH
 from p2pstore.objects.memory_objects import Buffers
 from p2pstore.pull.get import GetRequest
-from p2pstore.pull.memory_get import get_into
 from p2pstore.settings.keys import parse_address
 
 if TYPE_CHECKING:
@@ -131,13 +129,14 @@ class P2PStore:
         """Serve a file, a directory, a buffer or several named buffers under ``name``; nothing is copied.
 
         Buffers are anything with a contiguous buffer (bytes, memoryview, NumPy arrays). Returns name, manifest, size,
-        chunk_size, chunks, files and seconds. Raises as ``Node.register``, and ``UsageError`` for a bad buffer.
+        chunk_size, chunks, files and seconds. Raises as ``p2pstore.holding.register``, and ``UsageError`` for a bad
+        buffer.
         """
         node = self._open()
         if isinstance(source, (str, os.PathLike)):
             path = Path(os.path.abspath(source))
             return self._call(node.register(path, name, hash_name=hash, chunk_size=chunk_size, force=force))
-        return self._call(register_memory(node, name, source, hash_name=hash, chunk_size=chunk_size, force=force))
+        return self._call(node.register_memory(name, source, hash_name=hash, chunk_size=chunk_size, force=force))
 
     def register_many(
         self,
@@ -152,7 +151,7 @@ class P2PStore:
         Returns objects, failed, size and seconds; see ``p2pstore.holding.register``. Raises ``MetadataUnavailable``.
         """
         items = [(Path(os.path.abspath(source)), name) for name, source in sources.items()]
-        return self._call(register_many(self._open(), items, hash_name=hash, chunk_size=chunk_size, force=force))
+        return self._call(self._open().register_many(items, hash_name=hash, chunk_size=chunk_size, force=force))
 
     def get(
         self,
@@ -188,7 +187,7 @@ class P2PStore:
         Each must have exactly its file's size. Raises ``UsageError`` where they do not fit. When it raises, what the
         buffers hold is undefined. Returns name, manifest, size, bytes_pulled, seconds, transport and peers.
         """
-        return self._call(get_into(self._open(), name, buffers, transport=transport, peers=tuple(peers)))
+        return self._call(self._open().get_into(name, buffers, transport=transport, peers=tuple(peers)))
 
     def list(self, prefix: str = "") -> Iterator[dict[str, Any]]:
         """Every object whose name begins with ``prefix``, with how many nodes hold it."""

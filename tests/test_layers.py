@@ -1,4 +1,4 @@
-"""Imports run downward only: mooncake_cli, p2pstore, engine."""
+"""Imports run downward only: mooncake_cli, p2pstore, engine; and inside each, in the order of its floor plan."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from scripts import import_figures
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -62,6 +64,36 @@ def test_upstreams_name_is_left_to_upstream() -> None:
     assert not (ROOT / "mooncake.py").exists()
     found = importlib.util.find_spec("mooncake")
     assert found is None or "site-packages" in str(found.origin)
+
+
+def test_no_imports_make_a_circle() -> None:
+    """What imports in a circle can only be read, tested and changed as one."""
+    assert import_figures.circles(import_figures.graph(ROOT)) == []
+
+
+@pytest.mark.parametrize("package", import_figures.PACKAGES)
+def test_rooms_import_in_the_order_of_the_floor_plan(package: str) -> None:
+    assert import_figures.backwards(import_figures.graph(ROOT), package) == []
+
+
+@pytest.mark.parametrize("package", import_figures.PACKAGES)
+def test_every_room_is_in_the_floor_plan(package: str) -> None:
+    """A new module goes into a room. A new room, or a module that stands loose on top, takes its place in the plan."""
+    found = map(import_figures.room_of, import_figures.modules(ROOT))
+    rooms = {room for owner, room in found if owner == package and room}
+    assert rooms - set(import_figures.ROOMS[package]) == set()
+
+
+def test_a_circle_and_an_arrow_backwards_are_found(tmp_path: Path) -> None:
+    """Imports for type checkers alone, and late ones, count."""
+    for package in import_figures.PACKAGES:
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").touch()
+    (tmp_path / "p2pstore" / "errors.py").write_text("if TYPE_CHECKING:\n    from p2pstore.node import Node\n")
+    (tmp_path / "p2pstore" / "node.py").write_text("def f():\n    import p2pstore.errors\n")
+    links = import_figures.graph(tmp_path)
+    assert import_figures.circles(links) == [["p2pstore.errors", "p2pstore.node"]]
+    assert import_figures.backwards(links, "p2pstore") == ["p2pstore.errors -> p2pstore.node"]
 
 
 @pytest.mark.parametrize("module", ["mooncake_cli.main", "mooncake_cli.app"])

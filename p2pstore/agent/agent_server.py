@@ -33,7 +33,6 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from p2pstore.errors import MooncakeError, UsageError, to_wire
-from p2pstore.holding.register import register_many
 from p2pstore.objects.hashing import DIGEST_BYTES
 from p2pstore.objects.manifest import check_chunk_size
 from p2pstore.peers.http_log import http_log
@@ -98,7 +97,7 @@ class LocalServer:
         return web.json_response({**self._node.status(), **self._extra()})
 
     async def _paths(self, request: web.Request) -> web.StreamResponse:
-        checks = await both_ways(self._node, request.query.get("peer", ""))
+        checks = await both_ways(self._node.parts, request.query.get("peer", ""))
         return web.json_response({"checks": to_json(checks)})
 
     async def _stop_agent(self, _: web.Request) -> web.StreamResponse:
@@ -137,8 +136,8 @@ class LocalServer:
 
         async def work(emit: Emit) -> dict[str, Any]:
             progress = _Progress(emit).set
-            return await register_many(
-                self._node, items, hash_name=hash_name, chunk_size=chunk_size, force=force, progress=progress
+            return await self._node.register_many(
+                items, hash_name=hash_name, chunk_size=chunk_size, force=force, progress=progress
             )
 
         return await _stream(request, work)

@@ -1,7 +1,7 @@
 """Membership: the node's lease, kept alive; and after its loss, everything said again.
 
 The lease hangs on time alone: a node that dies, or stands still for longer than the lease, disappears. When it comes
-back, or etcd comes back empty, ``on_rejoin`` publishes again what the node holds.
+back, or etcd comes back empty, each of ``on_rejoin`` publishes again what the node holds.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 from p2pstore.cluster.records import NodeRecord
 from p2pstore.cluster.registry import Registry
@@ -22,17 +22,20 @@ RETRY_SECONDS = 1.0
 """Between attempts to reach the metadata server again."""
 
 
+Republish = Callable[[], Awaitable[None]]
+"""Says again to the metadata store all that one publisher has."""
+
+
 class Membership:
     """Keeps this node in the metadata store."""
 
-    def __init__(
-        self, registry: Registry, record: NodeRecord, ttl: int, on_rejoin: Callable[[], Awaitable[None]]
-    ) -> None:
+    def __init__(self, registry: Registry, record: NodeRecord, ttl: int, on_rejoin: Iterable[Republish] = ()) -> None:
+        """``ttl`` is the lease's length in seconds. Publishers may join ``on_rejoin`` until the node first joins."""
         self.registry = registry
+        self.on_rejoin = list(on_rejoin)
         self.ok = False
         self._record = record
         self._ttl = ttl
-        self._on_rejoin = on_rejoin
         self._wake = asyncio.Event()
         self._joining = asyncio.Lock()
         self._joined = False
@@ -48,7 +51,8 @@ class Membership:
             if not lease or not await store.keep_alive(lease):
                 self.registry.lease = await store.grant(self._ttl)
             await self.registry.join(self._record)
-            await self._on_rejoin()
+            for republish in self.on_rejoin:
+                await republish()
             self._joined = True
             self.ok = True
 

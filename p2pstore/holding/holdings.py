@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from engine.errors import AddressError, SourceChanged
 from engine.memory.address_space import Buffer, FileRun, FilesBuffer
@@ -23,7 +24,6 @@ from p2pstore.holding.same_content import same_content
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.source import stamp_fault
-from p2pstore.pull.file_destination import FileDestination
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +35,16 @@ LOOKED_AT_ONCE = 256
 
 Changed = Callable[[Holding, str], Awaitable[None]]
 """Called after a holding was given up because its files changed, with the reason."""
+
+
+class PartialCopy(Protocol):
+    """What a get has of an object so far, in its partial form."""
+
+    manifest: Manifest
+    verified: Bitmap
+
+    def partial_buffer(self, servable: Callable[[int, int], bool]) -> Buffer:
+        """The buffer by which peers may read the ranges that ``servable(offset, length)`` allows."""
 
 
 class Holdings:
@@ -180,7 +190,7 @@ class Holdings:
             replica.role = "gold"
         return replica
 
-    def serve_partial(self, destination: FileDestination) -> Replica:
+    def serve_partial(self, destination: PartialCopy) -> Replica:
         """Serve what a get has verified so far, unless this node already serves the object."""
         manifest = destination.manifest
         replica = Replica(manifest, destination.verified, "replica", self._loop)

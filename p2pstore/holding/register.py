@@ -1,6 +1,7 @@
-"""Register for many paths at once: each costs its hashing; the metadata store and the disk are written in batches.
+"""Register: from a path, many paths or memory to holdings that are served and known: scan, hash, publish, hold.
 
-A path that cannot be registered is reported, with its error, and holds up none of the others.
+Nothing is copied. Of many paths each costs its hashing; the metadata store and the disk are written in batches. A path
+that cannot be registered is reported, with its error, and holds up none of the others.
 """
 
 from __future__ import annotations
@@ -9,29 +10,20 @@ import asyncio
 import os
 import threading
 import time
-from typing import TYPE_CHECKING, Any
-
-from p2pstore.cluster.registry import registered
-from p2pstore.holding.catalog import Holding
-from p2pstore.objects.manifest import Manifest
-from p2pstore.objects.memory_objects import Buffers, hash_views, named, views_of
-from p2pstore.objects.names import check_object_name
-
-if TYPE_CHECKING:
-    from p2pstore.node import Node
-
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from p2pstore.cluster.registry import PUBLISHED_AT_ONCE
+from p2pstore.cluster.registry import PUBLISHED_AT_ONCE, registered
 from p2pstore.errors import MooncakeError, ObjectExists, UsageError, to_wire
+from p2pstore.holding.catalog import Holding
+from p2pstore.holding.parts import Parts
+from p2pstore.objects.manifest import Manifest
+from p2pstore.objects.memory_objects import Buffers, hash_views, named, views_of
+from p2pstore.objects.names import check_object_name
 from p2pstore.objects.source import RUN_BYTES, SourceTree, hash_tree, scan
-
-if TYPE_CHECKING:
-    from p2pstore.node import Node
 
 HASHED_AT_ONCE = PUBLISHED_AT_ONCE
 """Objects that are hashed before they are published together."""
@@ -57,8 +49,51 @@ class _Work:
     cancelled: threading.Event = field(default_factory=threading.Event)
 
 
+async def register(
+    parts: Parts,
+    path: Path,
+    name: str,
+    *,
+    hash_name: str,
+    chunk_size: int = 0,
+    force: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Hash the file or directory at ``path`` and serve it under ``name``.
+
+    ``progress(done, total)`` is called in bytes, from any thread. Raises ``BadName``, ``PathNotFound``,
+    ``BadSource``, ``SourceChanged``, ``StorageError``, ``ObjectExists`` or ``MetadataUnavailable``.
+    """
+    began = time.monotonic()
+    check_object_name(name)
+    tree = await asyncio.to_thread(scan, path)
+    known = await parts.registry.find(name)
+    if known and known.size != tree.size and not force and not await parts.registry.dead(known):
+        raise ObjectExists(name=name)  # before hashing a terabyte in vain
+    cancelled = threading.Event()
+    done = 0
+
+    def add(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress is not None:
+            progress(done, tree.size)
+
+    try:
+        manifest = await asyncio.to_thread(
+            hash_tree, tree, hash_name=hash_name, chunk_size=chunk_size, progress=add, cancelled=cancelled
+        )
+    except asyncio.CancelledError:
+        cancelled.set()
+        raise
+    lease = parts.registry.lease
+    record = await parts.publisher.publish(name, manifest, force=force)
+    await parts.publisher.replace([(Holding(record, "gold", path, tree.files), manifest)], lease)
+    return {**registered(record, manifest), "seconds": round(time.monotonic() - began, 6)}
+
+
 async def register_many(
-    node: Node,
+    parts: Parts,
     items: Sequence[tuple[Path, str]],
     *,
     hash_name: str,
@@ -66,7 +101,7 @@ async def register_many(
     force: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Hash and serve each (path, name); nothing is copied. Several share a write to the metadata store.
+    """Hash and serve each (path, name). Several share a write to the metadata store.
 
     ``progress(done, total)`` is called in objects. Returns ``objects`` as a register describes them, and ``failed``:
     path, name and error of each that could not be. Raises ``UsageError`` for a name that comes twice, and
@@ -86,7 +121,7 @@ async def register_many(
         except asyncio.CancelledError:
             work.cancelled.set()
             raise
-        objects += await _publish(node, [w for w in batch if w.manifest is not None], force=force)
+        objects += await _publish(parts, [w for w in batch if w.manifest is not None], force=force)
         failed += [{"path": str(w.path), "name": w.name, "error": to_wire(w.fault)} for w in batch if w.fault]
         if progress is not None:
             progress(min(first + HASHED_AT_ONCE, len(items)), len(items))
@@ -144,22 +179,22 @@ def _hash(wanted: Wanted, work: _Work, threads: int) -> None:
     )
 
 
-async def _publish(node: Node, hashed: Sequence[Wanted], *, force: bool) -> list[dict[str, Any]]:
+async def _publish(parts: Parts, hashed: Sequence[Wanted], *, force: bool) -> list[dict[str, Any]]:
     """Publish and hold what was hashed; what each became. Those that were refused have their fault afterwards."""
-    lease = node.registry.lease
+    lease = parts.registry.lease
     ready = [(w.name, w.manifest) for w in hashed if w.manifest is not None]
     published: list[tuple[Holding, Manifest]] = []
-    for wanted, record in zip(hashed, await node.publish_all(ready, force=force), strict=True):
+    for wanted, record in zip(hashed, await parts.publisher.publish_all(ready, force=force), strict=True):
         if isinstance(record, ObjectExists):
             wanted.fault = record
         elif wanted.tree is not None and wanted.manifest is not None:
             published.append((Holding(record, "gold", wanted.path, wanted.tree.files), wanted.manifest))
-    await node.replace(published, lease)
+    await parts.publisher.replace(published, lease)
     return [registered(holding.record, manifest) for holding, manifest in published]
 
 
 async def register_memory(
-    node: Node, name: str, buffers: Buffers, *, hash_name: str, chunk_size: int, force: bool
+    parts: Parts, name: str, buffers: Buffers, *, hash_name: str, chunk_size: int, force: bool
 ) -> dict[str, Any]:
     """Hash and serve buffers in place under ``name``. Raises ``BadName``, ``UsageError``, ``ObjectExists``."""
     began = time.monotonic()
@@ -179,7 +214,7 @@ async def register_memory(
     except asyncio.CancelledError:
         cancelled.set()
         raise
-    lease = node.registry.lease
-    record = await node.publish(name, manifest, force=force)
-    await node.replace([(Holding(record, "gold", None, (), tuple(views.values())), manifest)], lease)
+    lease = parts.registry.lease
+    record = await parts.publisher.publish(name, manifest, force=force)
+    await parts.publisher.replace([(Holding(record, "gold", None, (), tuple(views.values())), manifest)], lease)
     return {**registered(record, manifest), "seconds": round(time.monotonic() - began, 6)}

@@ -20,9 +20,10 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aiohttp import web
 
@@ -32,13 +33,11 @@ from p2pstore.cluster.news import News, Shared
 from p2pstore.cluster.peer_client import HEARTBEAT_SECONDS
 from p2pstore.cluster.records import encode
 from p2pstore.errors import UsageError
+from p2pstore.holding.parts import Parts
 from p2pstore.holding.replica import Replica
 from p2pstore.peers.checks import warning
 from p2pstore.peers.http_log import http_log
 from p2pstore.peers.ways import there, to_json
-
-if TYPE_CHECKING:
-    from p2pstore.node import Node
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +56,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class PeerServer:
     """The control plane of one node for its peers."""
 
-    def __init__(self, node: Node, secret: bytes | None) -> None:
-        self._node = node
+    def __init__(self, parts: Parts, secret: bytes | None) -> None:
+        self._parts = parts
         self._secret = secret
         self._open = 0
         app = web.Application(middlewares=[self._guard], client_max_size=1)
@@ -79,15 +78,10 @@ class PeerServer:
             shutdown_timeout=SHUTDOWN_SECONDS,
         )
 
-    async def start(self, host: str, port: int) -> int:
-        """Listen; returns the port. Raises ``UsageError`` when it cannot be had."""
+    async def start(self, listener: socket.socket) -> None:
+        """Serve on a listening socket, which is closed in the end."""
         await self._runner.setup()
-        site = web.TCPSite(self._runner, host, port)
-        try:
-            await site.start()
-        except OSError as error:
-            raise UsageError(detail=f"cannot listen on {host}:{port}: {error.strerror or error}") from None
-        return int(self._runner.addresses[0][1])
+        await web.SockSite(self._runner, listener, backlog=sockets.BACKLOG).start()
 
     async def close(self) -> None:
         """Stop listening, and end what is under way."""
@@ -112,7 +106,7 @@ class PeerServer:
         return web.json_response({"ok": True})
 
     async def _peer(self, _: web.Request) -> web.StreamResponse:
-        return web.Response(body=encode(self._node.record), content_type="application/json")
+        return web.Response(body=encode(self._parts.record), content_type="application/json")
 
     async def _paths(self, request: web.Request) -> web.StreamResponse:
         """Try the ways to whoever asks, and to nobody else: a node is no scanner of others' ports."""
@@ -122,29 +116,29 @@ class PeerServer:
         except UsageError as error:
             raise web.HTTPBadRequest(text=str(error)) from None
         if host == request.remote:
-            checks, _ = await there(self._node, control)
+            checks, _ = await there(self._parts, control)
         else:
             detail = f"we see you as {request.remote}, and you call yourself {host}"
             checks = [
-                warning(f"{self._node.record.node} to {control}", detail, "see 'advertise' in 'mooncake config show'")
+                warning(f"{self._parts.record.node} to {control}", detail, "see 'advertise' in 'mooncake config show'")
             ]
         return web.json_response({"checks": to_json(checks)})
 
     async def _name(self, request: web.Request) -> web.StreamResponse:
         name = request.query.get("name", "")
-        held = self._node.holdings.named(name)
+        held = self._parts.holdings.named(name)
         if not held:
             raise web.HTTPNotFound(text="this node holds nothing of that name")
         return web.Response(body=encode(held[0].record), content_type="application/json")
 
     async def _manifest(self, request: web.Request) -> web.StreamResponse:
-        manifest = self._node.holdings.manifest(request.match_info["digest"])
+        manifest = self._parts.holdings.manifest(request.match_info["digest"])
         if manifest is None:
             raise web.HTTPNotFound(text="this node does not hold it")
         return web.Response(body=manifest.to_bytes(), content_type="application/json")
 
     def _find(self, request: web.Request) -> Replica:
-        replica = self._node.holdings.replicas.get(request.match_info["digest"])
+        replica = self._parts.holdings.replicas.get(request.match_info["digest"])
         if replica is None:
             raise web.HTTPNotFound(text="this node does not hold it")
         return replica

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from engine.errors import MooncakeError, RangeRefused, TransportUnavailable
 from engine.transports.base import PeerAddress, Sink
 from p2pstore.cluster.records import NodeRecord, peer_address
 from p2pstore.errors import NotHeld
+from p2pstore.holding.parts import Parts
 from p2pstore.peers.checks import Check, check_of, failed, ok, warning
-
-if TYPE_CHECKING:
-    from p2pstore.node import Node
 
 PATH_SECONDS = 15.0
 """For one way to be tried."""
@@ -25,32 +23,32 @@ NO_ADDRESS = 0
 """An address of no segment: a peer that refuses to serve it has been reached, and speaks the protocol."""
 
 
-async def both_ways(node: Node, peer: str) -> list[Check]:
-    """From ``node`` to a peer, which is a node's name or a control address, and back."""
+async def both_ways(parts: Parts, peer: str) -> list[Check]:
+    """From this node to a peer, which is a node's name or a control address, and back."""
     control = peer
     if ":" not in peer:
-        found = (await node.registry.nodes([peer])).get(peer)
+        found = (await parts.registry.nodes([peer])).get(peer)
         if found is None:
             advice = "run 'mooncake etcd inspect' to see the nodes that there are"
             return [failed(f"node {peer}", "no live node has this name", advice, 3)]
         control = found.control
-    checks, record = await there(node, control)
+    checks, record = await there(parts, control)
     if record is None:
         return checks
-    back = f"{record.node} to {node.name}"
+    back = f"{record.node} to {parts.name}"
     try:
-        answers = await node.client.check_back(control, node.record.control)
+        answers = await parts.client.check_back(control, parts.record.control)
     except MooncakeError as error:
         return [*checks, failed(back, str(error), error.hint, error.exit_code)]
     return [*checks, *(check_of(answer) for answer in answers)]
 
 
-async def there(node: Node, control: str) -> tuple[list[Check], NodeRecord | None]:
-    """From ``node`` to the node at a control address; None where that does not answer."""
-    subject = f"{node.name} to {control}"
+async def there(parts: Parts, control: str) -> tuple[list[Check], NodeRecord | None]:
+    """From this node to the one at a control address; None where that does not answer."""
+    subject = f"{parts.name} to {control}"
     began = time.monotonic()
     try:
-        record = await asyncio.wait_for(node.client.node(control), PATH_SECONDS)
+        record = await asyncio.wait_for(parts.client.node(control), PATH_SECONDS)
     except MooncakeError as error:
         advice = (
             "check that its agent listens on an address that we reach ('mooncake node status' there), and firewalls"
@@ -58,26 +56,26 @@ async def there(node: Node, control: str) -> tuple[list[Check], NodeRecord | Non
         return [failed(subject, str(error), advice, error.exit_code)], None
     except asyncio.TimeoutError:
         return [failed(subject, f"no answer in {PATH_SECONDS:g} s", "look for a firewall between the two", 5)], None
-    pair = f"{node.name} to {record.node}"
+    pair = f"{parts.name} to {record.node}"
     checks = [ok(f"{pair}, control", f"{control} answers in {1000 * (time.monotonic() - began):.1f} ms")]
     try:
         peer = peer_address(record)
     except MooncakeError as error:
         return [*checks, failed(f"{pair}, data", str(error), error.hint, 5)], record
     for name in ("tcp", "local", "rdma"):
-        checks += await _try(node, pair, name, peer)
+        checks += await _try(parts, pair, name, peer)
     return checks, record
 
 
-async def _try(node: Node, pair: str, name: str, peer: PeerAddress) -> list[Check]:
+async def _try(parts: Parts, pair: str, name: str, peer: PeerAddress) -> list[Check]:
     subject = f"{pair}, {name}"
     try:
-        why_not = await asyncio.to_thread(node.engine.transport(name).usable, peer)
+        why_not = await asyncio.to_thread(parts.engine.transport(name).usable, peer)
         if why_not:
             # Nobody expects these between any two nodes.
             return [] if name == "local" else [warning(subject, f"not used: {why_not}")]
         began = time.monotonic()
-        await asyncio.wait_for(asyncio.to_thread(_knock, node, name, peer), PATH_SECONDS)
+        await asyncio.wait_for(asyncio.to_thread(_knock, parts, name, peer), PATH_SECONDS)
     except TransportUnavailable as error:
         return [warning(subject, str(error), error.hint)]
     except MooncakeError as error:
@@ -88,9 +86,9 @@ async def _try(node: Node, pair: str, name: str, peer: PeerAddress) -> list[Chec
     return [ok(subject, f"answers in {1000 * (time.monotonic() - began):.1f} ms")]
 
 
-def _knock(node: Node, name: str, peer: PeerAddress) -> None:
+def _knock(parts: Parts, name: str, peer: PeerAddress) -> None:
     """Ask for what nobody serves: to be refused is an answer."""
-    channel = node.engine.open(peer, name)
+    channel = parts.engine.open(peer, name)
     try:
         channel.submit(NO_ADDRESS, 1)
         channel.receive(_Nothing())

@@ -16,13 +16,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from engine.memory.address_space import FileSpan
 from p2pstore.cluster.manifests import first_that_answers
 from p2pstore.cluster.records import ReplicaRecord
 from p2pstore.errors import DestinationExists, NoLivePeer, UsageError
 from p2pstore.holding.catalog import Holding
+from p2pstore.holding.parts import Parts
 from p2pstore.holding.replica import Replica
 from p2pstore.holding.same_content import same_content
 from p2pstore.objects.manifest import Manifest
@@ -32,9 +33,6 @@ from p2pstore.pull.old_chunks import Places, find_places
 from p2pstore.pull.resolve import Resolved, resolve
 from p2pstore.pull.reuse import LocalChunks, copy_local
 from p2pstore.pull.run import EVENT_SECONDS, Emit, PullWork
-
-if TYPE_CHECKING:
-    from p2pstore.node import Node
 
 log = logging.getLogger(__name__)
 
@@ -74,9 +72,9 @@ class GetResult:
 class Get:
     """One get into the file system."""
 
-    def __init__(self, node: Node, request: GetRequest, emit: Emit) -> None:
+    def __init__(self, parts: Parts, request: GetRequest, emit: Emit) -> None:
         """``emit`` takes the events that a user may want to see meanwhile."""
-        self._node = node
+        self._parts = parts
         self._request = request
         self._emit = emit
         self._cancelled = threading.Event()
@@ -94,9 +92,9 @@ class Get:
             raise
 
     async def _run(self) -> GetResult:
-        request, node = self._request, self._node
+        request, parts = self._request, self._parts
         check_object_name(request.name)
-        self._resolved = await resolve(node, request.name, request.peers)
+        self._resolved = await resolve(parts.registry, parts.client, request.name, request.peers)
         record = self._resolved.record
         self._manifest = await self._fetch_manifest()
         result = GetResult(request.name, record.manifest, str(request.dest), self._manifest.size)
@@ -119,18 +117,18 @@ class Get:
 
     async def _fetch_manifest(self) -> Manifest:
         digest = self._resolved.record.manifest
-        known = self._node.holdings.manifest(digest)
+        known = self._parts.holdings.manifest(digest)
         if known is not None:
             return known
         if not self._resolved.controls:
             raise NoLivePeer(name=self._request.name, detail="nobody who is alive holds it")
-        return await first_that_answers(self._node.client, self._resolved.controls, digest, self._note)
+        return await first_that_answers(self._parts.client, self._resolved.controls, digest, self._note)
 
     async def _is_there(self, result: GetResult) -> bool:
         """Whether the destination already is the object; this node then holds it."""
-        request, node = self._request, self._node
-        holding = node.holdings.at(request.dest)
-        if holding is not None and holding.digest == self._manifest.digest and not node.holdings.fault(holding):
+        request, parts = self._request, self._parts
+        holding = parts.holdings.at(request.dest)
+        if holding is not None and holding.digest == self._manifest.digest and not parts.holdings.fault(holding):
             result.bytes_reused = self._manifest.size
             result.seeding = True
             return True
@@ -146,18 +144,18 @@ class Get:
 
     async def _hold(self, spans: tuple[FileSpan, ...]) -> None:
         holding = Holding(self._resolved.record, "replica", self._request.dest, spans)
-        await self._node.hold(holding, self._manifest, known=self._resolved.watched)
+        await self._parts.publisher.hold(holding, self._manifest, known=self._resolved.watched)
 
     async def _estimate(self, result: GetResult) -> GetResult:
         """What a get would do now: nothing is written."""
-        local = LocalChunks(self._node.holdings, self._manifest, await self._old())
+        local = LocalChunks(self._parts.holdings, self._manifest, await self._old())
         result.bytes_reused = sum(c.length for c in self._manifest.all_chunks() if local.has(c))
         result.bytes_pulled = self._manifest.size - result.bytes_reused
         result.peers = {n: 0 for n, _ in self._resolved.controls}
         return result
 
     async def _bring(self, result: GetResult) -> GetResult:
-        request, node, manifest = self._request, self._node, self._manifest
+        request, parts, manifest = self._request, self._parts, self._manifest
         destination = await self._make_destination()
         replica: Replica | None = None
         try:
@@ -165,20 +163,20 @@ class Get:
                 await self._in_thread(destination.recheck, self._cancelled, self._add)
             old = await self._old()
             with self._progress():
-                await self._in_thread(copy_local, node.holdings, destination, self._cancelled, self._add, old)
+                await self._in_thread(copy_local, parts.holdings, destination, self._cancelled, self._add, old)
             result.bytes_reused = sum(manifest.chunk(c).length for c in destination.verified)
             if request.seed:
-                replica = node.holdings.serve_partial(destination)
+                replica = parts.holdings.serve_partial(destination)
                 if not destination.verified.full:
-                    await node.announce(manifest.digest, ReplicaRecord(node.name, "partial", "replica"))
+                    await parts.publisher.announce(manifest.digest, ReplicaRecord(parts.name, "partial", "replica"))
             if not destination.verified.full:
                 await self._pull(destination, replica, result)
             spans = await self._in_thread(destination.finish)
         except BaseException:
             self._cancelled.set()
             destination.close()
-            if replica is not None and node.holdings.drop_partial(replica):
-                node.spawn(node.withdraw_quietly(manifest.digest))
+            if replica is not None and parts.holdings.drop_partial(replica):
+                parts.publisher.withdraw_later(manifest.digest)
             raise
         if request.seed:
             await self._hold(spans)
@@ -220,7 +218,7 @@ class Get:
             raise
 
     async def _pull(self, destination: FileDestination, replica: Replica | None, result: GetResult) -> None:
-        work = PullWork(self._node, self._resolved, self._request.name, self._request.transport, self._emit)
+        work = PullWork(self._parts, self._resolved, self._request.name, self._request.transport, self._emit)
         on_chunks = replica.landed if replica is not None else _nobody_listens
         await work.run(destination, on_chunks, seeds=replica is not None)
         result.bytes_pulled = work.pull.bytes_pulled

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from p2pstore.cluster.manifests import first_that_answers
 from p2pstore.errors import NoLivePeer
+from p2pstore.holding.parts import Parts
 from p2pstore.objects.memory_objects import Buffers, named
 from p2pstore.objects.names import check_object_name
 from p2pstore.pull.memory_destination import MemoryDestination
@@ -16,28 +17,25 @@ from p2pstore.pull.resolve import resolve
 from p2pstore.pull.reuse import copy_local
 from p2pstore.pull.run import PullWork
 
-if TYPE_CHECKING:
-    from p2pstore.node import Node
-
 
 async def get_into(
-    node: Node, name: str, buffers: Buffers, *, transport: str, peers: tuple[str, ...]
+    parts: Parts, name: str, buffers: Buffers, *, transport: str, peers: tuple[str, ...]
 ) -> dict[str, Any]:
     """Pull an object into buffers, in place. Raises as a get, and ``UsageError`` where the buffers do not fit."""
     began = time.monotonic()
     check_object_name(name)
-    resolved = await resolve(node, name, peers)
+    resolved = await resolve(parts.registry, parts.client, name, peers)
     digest = resolved.record.manifest
-    manifest = node.holdings.manifest(digest)
+    manifest = parts.holdings.manifest(digest)
     if manifest is None:
         if not resolved.controls:
             raise NoLivePeer(name=name, detail="nobody who is alive holds it")
-        manifest = await first_that_answers(node.client, resolved.controls, digest, _ignore)
+        manifest = await first_that_answers(parts.client, resolved.controls, digest, _ignore)
     destination = MemoryDestination(manifest, named(buffers))
     cancelled = threading.Event()
-    await asyncio.to_thread(copy_local, node.holdings, destination, cancelled, _ignore)
+    await asyncio.to_thread(copy_local, parts.holdings, destination, cancelled, _ignore)
     reused = sum(manifest.chunk(c).length for c in destination.verified)
-    work = PullWork(node, resolved, name, transport, _ignore)
+    work = PullWork(parts, resolved, name, transport, _ignore)
     if not destination.verified.full:
         await work.run(destination, _ignore, seeds=False)
     pulled = work.pull.bytes_pulled if manifest.size > reused else 0

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from engine.errors import MooncakeError, RemoteError
+from p2pstore.cluster.peer_client import PeerClient
 from p2pstore.cluster.records import ObjectRecord
+from p2pstore.cluster.registry import Registry
 from p2pstore.errors import MetadataRefused, MetadataUnavailable, ObjectNotFound, PeerHasNot, SecretRefused
-
-if TYPE_CHECKING:
-    from p2pstore.node import Node
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,7 @@ class Resolved:
     watched: bool
 
 
-async def resolve(node: Node, name: str, peers: Sequence[str]) -> Resolved:
+async def resolve(registry: Registry, client: PeerClient, name: str, peers: Sequence[str]) -> Resolved:
     """Find a name in the metadata store, or at the given peers.
 
     Raises ``ObjectNotFound``, ``MetadataUnavailable`` (and no peer given), or the fault of the last peer asked.
@@ -32,11 +30,11 @@ async def resolve(node: Node, name: str, peers: Sequence[str]) -> Resolved:
     record: ObjectRecord | None = None
     controls: list[tuple[str, str]] = []
     try:
-        record = await node.registry.find(name)
+        record = await registry.find(name)
         if record is not None:
-            holders = await node.registry.replicas(record.manifest)
+            holders = await registry.replicas(record.manifest)
             complete_first = sorted(holders, key=lambda n: (holders[n].state != "complete", n))
-            found = await node.registry.nodes([n for n in complete_first if n != node.name])
+            found = await registry.nodes([n for n in complete_first if n != registry.node])
             controls = [(n, r.control) for n, r in found.items()]
     except (MetadataUnavailable, MetadataRefused) as error:
         if not peers:
@@ -46,7 +44,7 @@ async def resolve(node: Node, name: str, peers: Sequence[str]) -> Resolved:
     fault: MooncakeError | None = None
     for peer in peers:
         try:
-            theirs = await node.client.name(peer, name)
+            theirs = await client.name(peer, name)
         except (RemoteError, SecretRefused) as error:
             fault = error
             continue

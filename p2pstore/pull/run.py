@@ -6,19 +6,17 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from engine.errors import MooncakeError, TransportUnavailable
 from engine.transports.base import PeerAddress
 from p2pstore.errors import ChunkMismatch, NoLivePeer, SecretRefused
+from p2pstore.holding.parts import Parts
 from p2pstore.pull.discovery import Discovery
 from p2pstore.pull.file_destination import FileDestination
 from p2pstore.pull.memory_destination import MemoryDestination
 from p2pstore.pull.resolve import Resolved
 from p2pstore.pull.workers import Pull
-
-if TYPE_CHECKING:
-    from p2pstore.node import Node
 
 EVENT_SECONDS = 0.2
 """Between progress events; also how often the planner is told the time."""
@@ -39,9 +37,9 @@ Emit = Callable[[dict[str, Any]], None]
 class PullWork:
     """Discovery and pull together, until every chunk is there or no hope is left."""
 
-    def __init__(self, node: Node, resolved: Resolved, name: str, transport: str, emit: Emit) -> None:
+    def __init__(self, parts: Parts, resolved: Resolved, name: str, transport: str, emit: Emit) -> None:
         self.pull: Pull
-        self._node = node
+        self._parts = parts
         self._resolved = resolved
         self._name = name
         self._transport = transport
@@ -60,7 +58,7 @@ class PullWork:
 
         Raises ``NoLivePeer``, ``ChunkMismatch``, ``TransportUnavailable`` or what went wrong at the destination.
         """
-        node, resolved = self._node, self._resolved
+        parts, resolved = self._parts, self._resolved
         loop = asyncio.get_running_loop()
         over = asyncio.Event()
         discovery: Discovery
@@ -80,22 +78,22 @@ class PullWork:
         self.pull = Pull(
             destination,
             destination.verified,
-            open_channel=node.engine.open,
-            connections=node.connections,
-            limit=node.download_limit,
+            open_channel=parts.engine.open,
+            connections=parts.options.connections,
+            limit=parts.download_limit,
             on_progress=ended,
             on_chunks=on_chunks,
             on_ask=ask,
             on_drop=dropped,
-            on_wrong=lambda source, chunk: node.suspects.add(destination.manifest.digest, source, chunk),
+            on_wrong=lambda source, chunk: parts.wrong_bytes.add(destination.manifest.digest, source, chunk),
             note=note,
         )
         discovery = Discovery(
             self.pull,
             destination.manifest,
-            node.record,
-            client=node.client,
-            registry=node.registry if resolved.watched else None,
+            parts.record,
+            client=parts.client,
+            registry=parts.registry if resolved.watched else None,
             peers=[control for name, control in resolved.controls if name == control],
             transports=self._transports,
             seeds=seeds,
@@ -153,7 +151,7 @@ class PullWork:
         """The transports to try for a peer, the best first."""
         usable = []
         for name in TRANSPORTS[self._transport]:
-            why_not = self._node.engine.transport(name).usable(peer)
+            why_not = self._parts.engine.transport(name).usable(peer)
             if why_not:
                 self._unusable = self._unusable or why_not
             else:

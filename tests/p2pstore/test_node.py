@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from engine.net import sockets
 from p2pstore.cluster import records
 from p2pstore.errors import (
     BadName,
@@ -28,7 +29,6 @@ from p2pstore.errors import (
     TransportUnavailable,
     UsageError,
 )
-from p2pstore.holding.register import register_memory
 from p2pstore.metadata.memory import MemoryServer, MemoryStore
 from p2pstore.metadata.store import Put
 from p2pstore.node import Node
@@ -36,7 +36,6 @@ from p2pstore.node_options import NodeOptions
 from p2pstore.pull.file_destination import FileDestination
 from p2pstore.pull.get import GetRequest, GetResult
 from p2pstore.pull.journal import Journal
-from p2pstore.pull.memory_get import get_into
 from tests.p2pstore.samples import MIB, content, read_tree, write_tree
 
 FILES = {"config.json": b"{}", "model 1/é": content(3 * MIB + 1), "empty": b"", "z": content(MIB, 3)}
@@ -96,6 +95,13 @@ async def test_a_second_live_node_of_one_name_is_refused(start: Start, tmp_path:
     assert (await first.registry.nodes(["a"]))["a"] == first.record
     await first.close()
     await start("a")
+
+
+async def test_a_port_that_is_taken() -> None:
+    with sockets.listen("127.0.0.1", 0) as listener:
+        taken = NodeOptions("a", port=listener.getsockname()[1])
+        with pytest.raises(UsageError, match="cannot listen"):
+            await Node.start(taken, MemoryStore(MemoryServer()))
 
 
 async def test_the_record_of_a_dead_node_is_taken_over(start: Start, tmp_path: Path) -> None:
@@ -349,12 +355,12 @@ async def test_memory_registered_again_lets_the_old_go(start: Start) -> None:
     a, b = await start("a"), await start("b")
     versions = [bytearray(content(MIB, n)) for n in range(3)]
     for version in versions:
-        await register_memory(a, "w", version, hash_name="xxh3_128", chunk_size=0, force=True)
+        await a.register_memory("w", version, hash_name="xxh3_128", chunk_size=0, force=True)
     assert len(a.holdings) == len(a.holdings.replicas) == 1
     for old in versions[:2]:
         old.append(1)  # nobody holds on to it
     room = bytearray(MIB)
-    await get_into(b, "w", room, transport="auto", peers=())
+    await b.get_into("w", room, transport="auto", peers=())
     assert room == versions[2]
     prefix = records.REPLICAS
     assert len((await a.registry.store.scan(prefix)).items) == 1
@@ -363,8 +369,8 @@ async def test_memory_registered_again_lets_the_old_go(start: Start) -> None:
 async def test_two_memory_objects_do_not_displace_each_other(start: Start) -> None:
     a = await start("a")
     for name in ("w", "v"):
-        await register_memory(
-            a, name, content(100, len(name) + ord(name)), hash_name="xxh3_128", chunk_size=0, force=False
+        await a.register_memory(
+            name, content(100, len(name) + ord(name)), hash_name="xxh3_128", chunk_size=0, force=False
         )
     assert {h.name for h in a.holdings} == {"w", "v"}
 

@@ -12,10 +12,8 @@ import pytest
 
 from engine.errors import TransportUnavailable
 from p2pstore.errors import NoLivePeer
-from p2pstore.holding.register import register_memory
 from p2pstore.node import Node
 from p2pstore.pull.get import GetRequest, GetResult
-from p2pstore.pull.memory_get import get_into
 from tests.p2pstore.samples import MIB, content, read_tree, write_tree
 from tests.rdma.conftest import OURS, THEIRS, Start, packets
 
@@ -74,9 +72,9 @@ async def test_a_checkpoint_comes_over_rdma(start: Start, root: Path, tmp_path: 
 async def test_memory_comes_over_rdma_in_place_and_auto_prefers_it(start: Start) -> None:
     gold, getter = await start("gold", THEIRS), await start("getter", OURS)
     data = content(5 * MIB + 3)
-    await register_memory(gold, "n", data, hash_name="xxh3_128", chunk_size=0, force=False)
+    await gold.register_memory("n", data, hash_name="xxh3_128", chunk_size=0, force=False)
     into = bytearray(len(data))
-    result = await asyncio.wait_for(get_into(getter, "n", into, transport="auto", peers=()), WAIT)
+    result = await asyncio.wait_for(getter.get_into("n", into, transport="auto", peers=()), WAIT)
     assert into == data
     assert result["transport"] == "rdma"
     assert gold.status()["bytes_sent"] == 0

@@ -60,7 +60,7 @@ class Member:
         self.other = MemoryStore(self.server)
         self.registry = Registry(self.store, "a")
         self.said = 0
-        self.membership = Membership(self.registry, RECORD, 10, self.say)
+        self.membership = Membership(self.registry, RECORD, 10, [self.say])
 
     async def say(self) -> None:
         await self.registry.announce("m1", ReplicaRecord("a", "complete", "gold"))
@@ -118,7 +118,7 @@ async def test_joining_a_store_that_is_down(member: Member) -> None:
 
 
 async def test_it_renews(member: Member) -> None:
-    member.membership = Membership(member.registry, RECORD, 1, member.say)
+    member.membership = Membership(member.registry, RECORD, 1, [member.say])
     await member.membership.join()
     async with kept(member):
         for _ in range(4):
@@ -202,7 +202,7 @@ async def test_a_lease_that_ends_while_all_is_said_again(member: Member) -> None
             await member.other.revoke(member.registry.lease)
         await member.say()
 
-    member.membership = Membership(member.registry, RECORD, 10, say_late)
+    member.membership = Membership(member.registry, RECORD, 10, [say_late])
     with pytest.raises(LeaseLost):
         await member.membership.join()
     async with kept(member):

@@ -20,7 +20,6 @@ from p2pstore.cluster import records
 from p2pstore.cluster.peer_client import PeerClient
 from p2pstore.errors import MetadataUnavailable, UsageError
 from p2pstore.holding import holdings
-from p2pstore.holding.register import register_many
 from p2pstore.metadata.etcd import EtcdStore
 from p2pstore.metadata.store import MAX_OPERATIONS
 from p2pstore.node import Node
@@ -144,7 +143,7 @@ async def test_many_objects_share_their_writes(start: Start, etcd: EtcdServer, p
     paths = small_files(place / "files", OBJECTS)
     items = [(path, f"many/{path.name}") for path in paths]
     before, open_before = await revision(a), descriptors()
-    made = await register_many(a, items, hash_name="xxh3_128")
+    made = await a.register_many(items, hash_name="xxh3_128")
     assert (len(made["objects"]), made["failed"]) == (OBJECTS, [])
     writes = await revision(a) - before
     assert writes <= 2 * OBJECTS / MAX_OPERATIONS + 1
@@ -152,7 +151,7 @@ async def test_many_objects_share_their_writes(start: Start, etcd: EtcdServer, p
     assert await whole_listing(a, 300) == ([name for _, name in items], 4)
 
     # Again: all is there, and the names need no write.
-    await register_many(a, items, hash_name="xxh3_128")
+    await a.register_many(items, hash_name="xxh3_128")
     assert len(a.holdings) == OBJECTS
 
     # What was said is said again after a restart of the agent, and where etcd forgot all, with as few writes.
@@ -175,7 +174,7 @@ async def test_many_objects_share_their_writes(start: Start, etcd: EtcdServer, p
 async def test_a_restarted_agent_holds_them_all(start: Start, place: Path) -> None:
     a = await start("a")
     items = [(path, path.name) for path in small_files(place / "files", 300)]
-    await register_many(a, items, hash_name="xxh3_128")
+    await a.register_many(items, hash_name="xxh3_128")
     await a.close()
     items[5][0].write_bytes(b"other")
     again = await start("a")
@@ -191,7 +190,7 @@ async def test_what_cannot_be_registered_is_told_and_the_rest_is_there(start: St
     os.symlink(paths[0], place / "link")
     items = [(path, f"n/{path.name}") for path in paths]
     items += [(place / "none", "none"), (place / "link", "link"), (paths[1], "../x")]
-    made = await register_many(a, items, hash_name="xxh3_128")
+    made = await a.register_many(items, hash_name="xxh3_128")
     assert len(made["objects"]) == 149
     assert [(f["name"], f["error"]["type"]) for f in made["failed"]] == [
         ("n/00003", "ObjectExists"),
@@ -202,10 +201,10 @@ async def test_what_cannot_be_registered_is_told_and_the_rest_is_there(start: St
     assert set(await b.registry.replicas((await b.registry.find("n/00004")).manifest)) == {"a", "b"}  # type: ignore[union-attr]
     assert [h.name for h in a.holdings.named("n/00003")] == []
 
-    forced = await register_many(a, items[:150], hash_name="xxh3_128", force=True)
+    forced = await a.register_many(items[:150], hash_name="xxh3_128", force=True)
     assert (len(forced["objects"]), forced["failed"]) == (150, [])
     with pytest.raises(UsageError, match="two paths"):
-        await register_many(a, [(paths[0], "x"), (paths[1], "x")], hash_name="xxh3_128")
+        await a.register_many([(paths[0], "x"), (paths[1], "x")], hash_name="xxh3_128")
 
 
 async def test_equal_files_and_large_ones_are_many_objects_too(start: Start, place: Path) -> None:
@@ -217,7 +216,7 @@ async def test_equal_files_and_large_ones_are_many_objects_too(start: Start, pla
     (place / "large").write_bytes(content(65 * MIB))
     (place / "empty").write_bytes(b"")
     items = [(place / name, name) for name in ("x", "y", "z", "large", "empty", "d")]
-    made = await register_many(a, items, hash_name="xxh3_128")
+    made = await a.register_many(items, hash_name="xxh3_128")
     assert [one["name"] for one in made["objects"]] == [name for _, name in items]
     assert made["size"] == 3 * 8 + 65 * MIB + 1
     result = await get(b, "large", place / "copy")
@@ -242,10 +241,10 @@ async def test_the_dead_etcd_ends_it_and_what_was_published_stays(start: Start, 
             etcd.end()
 
     with pytest.raises(MetadataUnavailable):
-        await register_many(a, items, hash_name="xxh3_128", progress=progress)
+        await a.register_many(items, hash_name="xxh3_128", progress=progress)
     assert 0 < len(a.holdings) < 200
     etcd.start()
-    made = await register_many(a, items, hash_name="xxh3_128")
+    made = await a.register_many(items, hash_name="xxh3_128")
     assert len(made["objects"]) == len(a.holdings) == 200
 
 
@@ -254,7 +253,7 @@ async def test_changes_among_many_are_found(start: Start, place: Path, monkeypat
     monkeypatch.setattr(holdings, "LOOKED_AT_ONCE", 16)
     a = await start("a")
     paths = small_files(place / "files", 100)
-    await register_many(a, [(path, path.name) for path in paths], hash_name="xxh3_128")
+    await a.register_many([(path, path.name) for path in paths], hash_name="xxh3_128")
     for path in (paths[3], paths[50], paths[99]):
         path.write_bytes(b"changed since")
 

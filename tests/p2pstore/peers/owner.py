@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from engine.net import sockets
 from engine.serving.segment_server import SegmentServer
 from p2pstore.cluster.records import NodeRecord
 from p2pstore.holding.catalog import Catalog, Holding
@@ -41,9 +42,10 @@ async def serving(secret: bytes | None = None) -> AsyncIterator[tuple[Owner, str
     engine = await asyncio.to_thread(SegmentServer)
     owner = Owner(engine)
     server = PeerServer(owner, secret)  # type: ignore[arg-type]
+    listener = sockets.listen("127.0.0.1", 0)
     try:
-        port = await server.start("127.0.0.1", 0)
-        yield owner, f"127.0.0.1:{port}"
+        await server.start(listener)
+        yield owner, sockets.join("127.0.0.1", listener.getsockname()[1])
     finally:
         await server.close()
         owner.catalog.close()

@@ -14,11 +14,10 @@ import pytest
 from p2pstore.cluster.auth import HEADER, MAX_SKEW, sign
 from p2pstore.cluster.news import Shared
 from p2pstore.cluster.peer_client import Availability, PeerClient
-from p2pstore.errors import PeerBusy, PeerHasNot, SecretRefused, UsageError
+from p2pstore.errors import PeerBusy, PeerHasNot, SecretRefused
 from p2pstore.holding import replica as replica_module
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.peers import peer_server as module
-from p2pstore.peers.peer_server import PeerServer
 from p2pstore.pull.file_destination import FileDestination
 from tests.p2pstore.peers.owner import Owner, serving
 from tests.p2pstore.samples import MIB, content, manifest_of, record_of
@@ -316,11 +315,3 @@ async def test_too_many_are_told_to_come_later(client: PeerClient, monkeypatch: 
 
         await asyncio.wait_for(answered(), WAIT)
         await readers[1].aclose()  # type: ignore[attr-defined]
-
-
-async def test_a_port_that_is_taken(served: tuple[Owner, str]) -> None:
-    owner, control = served
-    second = PeerServer(owner, None)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="cannot listen"):
-        await second.start("127.0.0.1", int(control.split(":")[1]))
-    await second.close()

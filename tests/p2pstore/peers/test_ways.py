@@ -25,7 +25,7 @@ def verdicts(checks: list[Check]) -> dict[str, str]:
 async def test_there_and_back(start: Start) -> None:
     a, b = [await start(name) for name in "ab"]
     for peer in ("b", b.record.control):
-        checks = await asyncio.wait_for(both_ways(a, peer), WAIT)
+        checks = await asyncio.wait_for(both_ways(a.parts, peer), WAIT)
         found = verdicts(checks)
         for pair in ("a to b", "b to a"):
             assert found[f"{pair}, control"] == "ok"
@@ -35,9 +35,9 @@ async def test_there_and_back(start: Start) -> None:
 
 async def test_a_node_that_nobody_knows(start: Start) -> None:
     a = await start("a")
-    (check,) = await both_ways(a, "b")
+    (check,) = await both_ways(a.parts, "b")
     assert (check.verdict, check.code) == ("failed", 3)
-    (check,) = await both_ways(a, "127.0.0.1:1")
+    (check,) = await both_ways(a.parts, "127.0.0.1:1")
     assert (check.verdict, check.code) == ("failed", 5)
 
 
@@ -45,7 +45,7 @@ async def test_a_silent_peer_is_given_up(start: Start, monkeypatch: pytest.Monke
     monkeypatch.setattr(module, "PATH_SECONDS", 0.2)
     a = await start("a")
     async with hostile(b"", stay=True) as silent:
-        (check,) = await asyncio.wait_for(both_ways(a, silent), WAIT)
+        (check,) = await asyncio.wait_for(both_ways(a.parts, silent), WAIT)
     assert check.verdict == "failed"
     assert "no answer" in check.detail
 
@@ -53,7 +53,7 @@ async def test_a_silent_peer_is_given_up(start: Start, monkeypatch: pytest.Monke
 async def test_a_data_port_that_is_closed(start: Start) -> None:
     a, b = [await start(name) for name in "ab"]
     await asyncio.to_thread(b.engine._data.close)
-    checks = await asyncio.wait_for(both_ways(a, "b"), WAIT)
+    checks = await asyncio.wait_for(both_ways(a.parts, "b"), WAIT)
     found = verdicts(checks)
     assert found["a to b, control"] == "ok"
     assert found["a to b, tcp"] == "failed"
