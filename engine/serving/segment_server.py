@@ -13,6 +13,7 @@ from engine.net import sockets
 from engine.net.handshake_client import fetch_descriptor
 from engine.net.host_id import host_id
 from engine.net.rate import RateLimit
+from engine.net.threads import Failure
 from engine.protocol.segment import RDMA, TCP, SegmentDescriptor
 from engine.protocol.wire import LATEST_VERSION
 from engine.serving.descriptor_server import LocalServer
@@ -171,6 +172,11 @@ class SegmentServer:
     def connections(self) -> int:
         """Connections of the TCP data plane that are open now."""
         return self._data.connections
+
+    @property
+    def failures(self) -> tuple[Failure, ...]:
+        """What went wrong in the threads that serve it: each of these went on, or was not started."""
+        return self._data.failures
 
     def address_of_self(self) -> PeerAddress:
         """What a peer needs to reach this segment."""

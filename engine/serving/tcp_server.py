@@ -22,9 +22,10 @@ import time
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-from engine.errors import AddressError, MooncakeError, RemoteProtocolError
+from engine.errors import AddressError, MooncakeError, RemoteProtocolError, UsageError
 from engine.net import sockets
 from engine.net.rate import RateLimit
+from engine.net.threads import Failure, Threads
 from engine.protocol import wire
 from engine.serving.answer import Answer
 from engine.serving.upload_slots import LARGE_BYTES, UploadQueue
@@ -114,7 +115,7 @@ class TcpServer:
     ) -> None:
         """Port 0 is one of ``ports`` where they are given; ``clock`` tells seconds, and never goes back.
 
-        Raises ``UsageError`` when the address cannot be had.
+        Raises ``UsageError`` when the address cannot be had, or no thread.
         """
         self._space = space
         self._listener = sockets.listen(host, port, among=ports)
@@ -135,13 +136,22 @@ class TcpServer:
         self._sent = 0
         self._received = 0
         self._closing = False
-        self._workers: list[threading.Thread] = []
+        self._sweep_at = math.inf
+        self._threads = Threads()
+        self._workers = 0
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._epoll = select.epoll()
         self._epoll.register(self._listener.fileno(), select.EPOLLIN)
         self._epoll.register(self._wake, select.EPOLLIN)
-        self._thread = threading.Thread(target=self._watch, name=f"data:{self.port}", daemon=True)
-        self._thread.start()
+        self._watcher: threading.Thread | None = None
+        try:
+            # One worker from the start: where no other can be started later, it serves them all.
+            self._threads.must_serve("data worker", self._work)
+            self._workers = 1
+            self._watcher = self._threads.must_serve("data watch", self._watch)
+        except UsageError:
+            self.close()
+            raise
 
     @property
     def bytes_sent(self) -> int:
@@ -158,6 +168,11 @@ class TcpServer:
         """Connections open now."""
         return len(self._connections)
 
+    @property
+    def failures(self) -> tuple[Failure, ...]:
+        """What went wrong in the server's threads."""
+        return self._threads.failures
+
     def close(self) -> None:
         """Stop accepting, drop all connections, end all threads, within ``CLOSE_TIMEOUT``. Twice is harmless."""
         with self._lock:
@@ -167,14 +182,12 @@ class TcpServer:
             for connection in self._connections.values():
                 with contextlib.suppress(OSError):
                     connection.sock.shutdown(socket.SHUT_RDWR)
-            workers = list(self._workers)
-        deadline = time.monotonic() + CLOSE_TIMEOUT
+        self._threads.stop()
         os.eventfd_write(self._wake, 1)
-        for _ in workers:
+        for _ in range(self._max_workers):
             self._ready.put(None)
-        for thread in (self._thread, *workers):
-            thread.join(max(0.0, deadline - time.monotonic()))
-        if self._thread.is_alive():
+        self._threads.join(CLOSE_TIMEOUT)
+        if self._watcher is not None and self._watcher.is_alive():
             return  # it still uses what would be closed now
         self._listener.close()
         self._epoll.close()
@@ -186,22 +199,30 @@ class TcpServer:
 
     # The watching thread
 
-    def _watch(self) -> None:
-        listener = self._listener.fileno()
-        sweep_at = math.inf
-        while not self._closing:
-            for fd, _ in self._epoll.poll(self._pause(sweep_at)):
-                if fd == listener:
-                    self._accept()
-                elif fd == self._wake:
-                    with contextlib.suppress(BlockingIOError):
-                        os.eventfd_read(self._wake)
-                else:
-                    with self._lock:
-                        connection = self._parked.pop(fd, None)
-                    if connection is not None:
-                        self._dispatch(connection)
-            sweep_at = self._clock() + SWEEP_SECONDS if self._sweep() else math.inf
+    def _watch(self) -> bool:
+        """Wait for what happens, and see to it; an error of one connection keeps no other from being served."""
+        failed: Exception | None = None
+        for fd, _ in self._epoll.poll(self._pause(self._sweep_at)):
+            try:
+                self._happened(fd)
+            except Exception as error:  # noqa: BLE001 - it is raised below
+                failed = error
+        self._sweep_at = self._clock() + SWEEP_SECONDS if self._sweep() else math.inf
+        if failed is not None:
+            raise failed
+        return True
+
+    def _happened(self, fd: int) -> None:
+        if fd == self._wake:
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(self._wake)
+        elif fd == self._listener.fileno():
+            self._accept()
+        else:
+            with self._lock:
+                connection = self._parked.pop(fd, None)
+            if connection is not None:
+                self._dispatch(connection)
 
     def _pause(self, until: float) -> float:
         """Seconds that the watching thread may wait, no longer than ``until``; -1 is for ever."""
@@ -235,10 +256,14 @@ class TcpServer:
                 sock.close()
                 continue
             connection = _Connection(sock, sockets.join(address[0], address[1]))
-            with self._lock:
-                self._connections[connection.fd] = connection
-                self._parked[connection.fd] = connection
-                self._epoll.register(connection.fd, _WAITING)
+            try:
+                with self._lock:
+                    self._connections[connection.fd] = connection
+                    self._parked[connection.fd] = connection
+                    self._epoll.register(connection.fd, _WAITING)
+            except OSError as error:  # no room for another watched descriptor
+                log.warning("cannot watch connections: %s", error.strerror)
+                self._drop(connection)
 
     def _evict(self) -> bool:
         """Drop the connection that has been parked longest."""
@@ -257,15 +282,16 @@ class TcpServer:
             late = [each for fd, each in self._draining.items() if each.drain_until < now and fd in self._parked]
             trickles = []
             for fd, each in self._slow.items():
-                if each.answer is None:
+                answer = each.answer  # looked up once: a worker ends it without the lock
+                if answer is None:
                     continue
-                if each.slot and each.answer.give_up_at - STALL_TIMEOUT + SLOT_TIMEOUT < now:
+                if each.slot and answer.give_up_at - STALL_TIMEOUT + SLOT_TIMEOUT < now:
                     trickles.append(each)
-                if each.answer.give_up_at < now and fd in self._parked:
+                if answer.give_up_at < now and fd in self._parked:
                     log.info("%s stalled for %g s", each.peer, STALL_TIMEOUT)
                     late.append(each)
             for connection in late:
-                del self._parked[connection.fd]
+                self._parked.pop(connection.fd, None)
         for connection in late:
             self._drop(connection)
         for connection in trickles:
@@ -277,34 +303,34 @@ class TcpServer:
         return bool(self._draining or self._slow)
 
     def _dispatch(self, connection: _Connection) -> None:
+        """Leave a connection to the workers, and start one more where all are busy and one can be had."""
         with self._lock:
             self._load += 1
-            if self._load > len(self._workers) and len(self._workers) < self._max_workers and not self._closing:
-                name = f"data:{self.port}:{len(self._workers)}"
-                worker = threading.Thread(target=self._work, name=name, daemon=True)
-                self._workers.append(worker)
-                worker.start()
+            if self._load > self._workers < self._max_workers and self._threads.serve("data worker", self._work):
+                self._workers += 1
         self._ready.put(connection)
 
     # The workers
 
-    def _work(self) -> None:
-        while (connection := self._ready.get()) is not None:
-            try:
-                again = self._drain(connection) if connection.drain_until else self._serve(connection)
-            except RemoteProtocolError as error:
-                log.info("%s", error)
-                again = False
-            except (MooncakeError, OSError) as error:
-                log.info("connection of %s ends: %s", connection.peer, error)
-                again = False
-            except Exception:
-                log.exception("connection of %s ends", connection.peer)
-                again = False
+    def _work(self) -> bool:
+        connection = self._ready.get()
+        if connection is None:
+            return False
+        again = False
+        try:
+            again = self._drain(connection) if connection.drain_until else self._serve(connection)
+        except RemoteProtocolError as error:
+            log.info("%s", error)
+        except (MooncakeError, OSError) as error:
+            log.info("connection of %s ends: %s", connection.peer, error)
+        except Exception as error:  # noqa: BLE001 - it is noted; no pause, since the connection goes
+            self._threads.note(f"connection of {connection.host}", error)
+        finally:
             with self._lock:
                 self._load -= 1
             if not again:
                 self._drop(connection)
+        return True
 
     def _serve(self, connection: _Connection) -> bool:
         """Answer requests until the connection is idle; false when it is to be closed."""
@@ -455,6 +481,8 @@ class TcpServer:
                 del self._connections[connection.fd]
                 self._draining.pop(connection.fd, None)
                 self._slow.pop(connection.fd, None)
+                if self._parked.get(connection.fd) is connection:
+                    del self._parked[connection.fd]
                 connection.sock.close()
         self._leave_slot(connection)
         answer, connection.answer = connection.answer, None

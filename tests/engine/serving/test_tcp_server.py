@@ -11,10 +11,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from engine.errors import UsageError
 from engine.memory.address_space import AddressSpace, FilesBuffer, FileSpan, FileStamp, MemoryBuffer
 from engine.protocol import wire
 from engine.serving import tcp_server
@@ -368,3 +370,104 @@ def test_slow_receivers_do_not_hold_a_healthy_one() -> None:
         clock.now += 2 * MIN_PATIENCE  # less than it takes for a send without any progress to be noticed
         assert status(healthy) == 0
         assert len(exactly(healthy, 64 << 20)) == 64 << 20
+
+
+def refuse(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_a_server_that_gets_no_more_threads_serves_everybody_and_closes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """D1: at a limit of processes the watching thread must not die, nor ``close`` raise."""
+    served = Served()
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            for _ in range(3):
+                alive(served)
+            with served.connect() as first, served.connect() as second:
+                for sock in (first, second, first):
+                    sock.sendall(wire.pack_request(served.address, 100))
+                    assert status(sock) == 0
+                    assert exactly(sock, 100) == DATA[:100]
+        alive(served)
+    finally:
+        served.server.close()
+
+
+class Gate(MemoryBuffer):
+    """Memory that is not ready until somebody says so."""
+
+    def __init__(self) -> None:
+        super().__init__("gate", DATA)
+        self.asked, self.open = threading.Event(), threading.Event()
+
+    def ready(self, offset: int, length: int) -> bool:
+        self.asked.set()
+        return self.open.wait(30)
+
+
+def test_a_thread_that_is_refused_is_told_to_the_owner(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """D1: who waits for a worker that cannot be started is served by another, and the status can say so."""
+    assert served.server.failures == ()
+    gate = Gate()
+    gated = served.space.register(gate)
+    with served.connect() as first, served.connect() as second:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            first.sendall(wire.pack_request(gated, 1))
+            assert gate.asked.wait(30)
+            second.sendall(wire.pack_request(served.address, 1))
+            eventually(lambda: bool(served.server.failures))
+        gate.open.set()
+        for sock in (first, second):
+            assert status(sock) == 0
+            assert exactly(sock, 1) == DATA[:1]
+    (failure,) = served.server.failures
+    assert (failure.name, failure.error) == ("data worker", "RuntimeError: can't start new thread")
+
+
+def test_a_server_that_gets_no_thread_at_all_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """D1: the constructor says so, and holds no port."""
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(UsageError, match="cannot start the thread"):
+        Served()
+
+
+def test_an_error_in_the_watching_thread_does_not_end_it(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """D1: what nobody foresaw is counted, and the next connection is served."""
+    accept = TcpServer._accept
+    turns = iter([ValueError("unforeseen"), ValueError("unforeseen")])
+
+    def fails_twice(server: TcpServer) -> None:
+        error = next(turns, None)
+        if error is not None:
+            raise error
+        accept(server)
+
+    monkeypatch.setattr(TcpServer, "_accept", fails_twice)
+    alive(served)
+    (failure,) = served.server.failures
+    assert (failure.name, failure.count, failure.error) == ("data watch", 2, "ValueError: unforeseen")
+
+
+def test_an_answer_that_ends_while_the_sweep_looks_at_it(served: Served) -> None:
+    """D16: a worker ends it without the lock, so it must be looked up once."""
+
+    class Ending:
+        slot = True
+        fd = 1 << 20
+        peer = "10.0.0.1:5"
+
+        def __init__(self, looks: int) -> None:
+            self.looks = looks
+
+        @property
+        def answer(self) -> object | None:
+            self.looks -= 1
+            return SimpleNamespace(give_up_at=served.server._clock() + 3600) if self.looks >= 0 else None
+
+    for looks in range(4):
+        one: Any = Ending(looks)
+        served.server._slow[one.fd] = one
+        assert served.server._sweep()
+        del served.server._slow[one.fd]
