@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 BURST_SECONDS = 0.05
 """What may be sent at once after a pause: so much time's worth."""
 
-MAX_WAIT = 0.5
-"""Seconds that one call sleeps at most: a limit that is changed meanwhile is noticed soon."""
+MAX_SLEEP_SECONDS = 0.1
+"""Who waits looks this often whether the limit was changed, or the reason to wait is gone."""
 
 MIN_PIECE = 16 * 1024
 """Bytes that are always let through in one piece, however low the limit."""
@@ -31,10 +32,24 @@ class Bucket:
         return max(0.0, -self._tokens / self.rate)
 
 
+def never() -> bool:
+    """Whether to stop waiting: no."""
+    return False
+
+
 class RateLimit:
     """Bytes a second that several threads may move together; 0 is no limit. It may be changed at any time."""
 
-    def __init__(self, rate: int = 0) -> None:
+    def __init__(
+        self,
+        rate: int = 0,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """``rate`` is in bytes a second, ``clock`` tells seconds and never goes back."""
+        self._clock = clock
+        self._sleep = sleep
         self._lock = threading.Lock()
         self._rate = 0
         self._bucket: Bucket | None = None
@@ -46,7 +61,7 @@ class RateLimit:
         return self._rate
 
     def set(self, rate: int) -> None:
-        """Change the limit."""
+        """Change the limit. Who waits for the old one goes on within ``MAX_SLEEP_SECONDS``."""
         with self._lock:
             self._rate = rate
             self._bucket = Bucket(rate) if rate else None
@@ -56,11 +71,19 @@ class RateLimit:
         rate = self._rate
         return min(length, max(MIN_PIECE, int(rate * BURST_SECONDS))) if rate else length
 
-    def spend(self, count: int) -> None:
-        """``count`` bytes were moved: sleep as long as the limit asks, ``MAX_WAIT`` at most."""
+    def spend(self, count: int, over: Callable[[], bool] = never) -> None:
+        """``count`` bytes were moved: sleep as long as the limit asks, behind all who spent before.
+
+        That may be long, so it ends within ``MAX_SLEEP_SECONDS`` of ``over`` being true: nothing more is to be moved.
+        """
         if not self._rate:
             return
         with self._lock:
-            wait = self._bucket.spend(count, time.monotonic()) if self._bucket is not None else 0.0
-        if wait:
-            time.sleep(min(wait, MAX_WAIT))
+            bucket = self._bucket
+            if bucket is None:
+                return
+            now = self._clock()
+            until = now + bucket.spend(count, now)
+        while now < until and self._bucket is bucket and not over():
+            self._sleep(min(until - now, MAX_SLEEP_SECONDS))
+            now = self._clock()

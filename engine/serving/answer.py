@@ -26,15 +26,28 @@ class Answer:
     It holds a lease on the buffer until it is closed. ``give_up_at`` is its owner's.
     """
 
-    __slots__ = ("_done", "_head", "_lease", "_limit", "_peer", "_tail", "_view", "give_up_at", "request")
+    __slots__ = ("_closing", "_done", "_head", "_lease", "_limit", "_peer", "_tail", "_view", "give_up_at", "request")
 
-    def __init__(self, request: wire.Request, lease: Lease, *, peer: str, give_up_at: float, limit: RateLimit) -> None:
-        """``peer`` is named in errors; the answer owns ``lease``, and keeps to ``limit`` when it sends."""
+    def __init__(
+        self,
+        request: wire.Request,
+        lease: Lease,
+        *,
+        peer: str,
+        give_up_at: float,
+        limit: RateLimit,
+        closing: Callable[[], bool],
+    ) -> None:
+        """``peer`` is named in errors; the answer owns ``lease``, and keeps to ``limit`` when it sends.
+
+        ``closing`` says whether nothing more will be sent, so that nobody waits for the limit's sake.
+        """
         self.request = request
         self.give_up_at = give_up_at
         self._lease = lease
         self._peer = peer
         self._limit = limit
+        self._closing = closing
         self._done = 0
         status = STATUS_OK if request.version >= wire.LATEST_VERSION else b""
         reads = request.opcode is wire.Opcode.READ
@@ -64,7 +77,7 @@ class Answer:
         elif self.request.opcode is wire.Opcode.READ:
             sent = self._lease.buffer.send(sock, self._lease.offset + self._done, self._limit.piece(left))
             self._done += sent
-            self._limit.spend(sent)
+            self._limit.spend(sent, self._closing)
         elif left:
             self._receive(sock, ahead(left), left)
         else:
@@ -86,7 +99,7 @@ class Answer:
             sent = sock.sendmsg((self._head, view))
         self._done = max(0, sent - len(self._head))
         self._head = self._head[sent:]
-        self._limit.spend(self._done)
+        self._limit.spend(self._done, self._closing)
 
     def _receive(self, sock: socket.socket, ahead: bytes, left: int) -> None:
         if ahead:

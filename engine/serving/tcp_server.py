@@ -371,7 +371,14 @@ class TcpServer:
             lease.release()
             return False
         give_up_at = self._clock() + STALL_TIMEOUT
-        connection.answer = Answer(request, lease, peer=connection.peer, give_up_at=give_up_at, limit=self._limit)
+        connection.answer = Answer(
+            request,
+            lease,
+            peer=connection.peer,
+            give_up_at=give_up_at,
+            limit=self._limit,
+            closing=lambda: self._closing,
+        )
         return True
 
     def _admit(self, connection: _Connection, request: wire.Request) -> bool:

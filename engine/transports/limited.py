@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from engine.net.rate import RateLimit
+from collections.abc import Callable
+
+from engine.net.rate import RateLimit, never
 from engine.transports.base import CloningSink, Sink, pour
 
 
 class LimitedSink:
     """A sink that fills another no faster than a limit allows; the sender feels it as a slow receiver."""
 
-    def __init__(self, sink: Sink, limit: RateLimit) -> None:
+    def __init__(self, sink: Sink, limit: RateLimit, over: Callable[[], bool] = never) -> None:
+        """``over`` says whether the bytes are not wanted any more, so that nobody waits for the limit's sake."""
         self._sink = sink
         self._limit = limit
+        self._over = over
 
     def buffer(self, remaining: int) -> memoryview:
         """See ``Sink.buffer``."""
@@ -20,12 +24,12 @@ class LimitedSink:
     def filled(self, count: int) -> None:
         """See ``Sink.filled``."""
         self._sink.filled(count)
-        self._limit.spend(count)
+        self._limit.spend(count, self._over)
 
     def take(self, data: memoryview) -> None:
         """See ``TakingSink.take``."""
         pour(self._sink, data)
-        self._limit.spend(len(data))
+        self._limit.spend(len(data), self._over)
 
     def clone(self, descriptor: int, offset: int, remaining: int) -> int:
         """See ``CloningSink.clone``; no byte is moved, so the limit has no say."""

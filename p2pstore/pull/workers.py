@@ -295,7 +295,7 @@ class Pull:
             with lane.receiving:
                 if lane.member.closed:
                     return
-                channel.receive(LimitedSink(sink, self._limit))
+                channel.receive(LimitedSink(sink, self._limit, over=lambda: lane.given_up() or self._over))
         except BaseException:
             lane.kept = sink.kept
             raise

@@ -18,6 +18,7 @@ import pytest
 
 from engine.errors import UsageError
 from engine.memory.address_space import AddressSpace, FilesBuffer, FileSpan, FileStamp, MemoryBuffer
+from engine.net.rate import RateLimit
 from engine.protocol import wire
 from engine.serving import tcp_server
 from engine.serving.tcp_server import TcpServer
@@ -471,3 +472,14 @@ def test_an_answer_that_ends_while_the_sweep_looks_at_it(served: Served) -> None
         served.server._slow[one.fd] = one
         assert served.server._sweep()
         del served.server._slow[one.fd]
+
+
+def test_close_waits_for_no_limit() -> None:
+    """D10: who keeps to a limit pays the whole debt, but not to a server that closes."""
+    before = threading.active_count()
+    served = Served(upload_limit=RateLimit(1))
+    with served.connect() as sock:
+        sock.sendall(wire.pack_request(served.address, len(DATA)))
+        assert status(sock) == 0  # from now on it waits, for hours
+        served.server.close()
+        assert threading.active_count() == before

@@ -291,9 +291,9 @@ class RdmaServer:
             return {**refused(ask.id, str(error)), "fault": True}
         session.grants[ask.id] = ours
         left = ask.length
-        while left:
+        while left and not self._closed:
             piece = self._limit.piece(left)
-            self._limit.spend(piece)
+            self._limit.spend(piece, lambda: self._closed)
             left -= piece
         return granted(ask.id, extents)
 
