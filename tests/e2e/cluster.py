@@ -14,7 +14,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from p2pstore.agent.embedded_etcd import find_etcd
+from tests.ports import reserved_port
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -249,7 +249,7 @@ class Etcd:
         self.directory.mkdir()
         self.data = self.directory / "data"
         self.environment = cluster.environment
-        self.endpoint, self._peer = f"127.0.0.1:{free_port()}", f"http://127.0.0.1:{free_port()}"
+        self.endpoint, self._peer = f"127.0.0.1:{reserved_port()}", f"http://127.0.0.1:{reserved_port()}"
         self.url = f"etcd://{self.endpoint}"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -394,16 +394,6 @@ def is_alive(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return text.rpartition(")")[2].split()[0] not in {"Z", "X"}
-
-
-def free_port() -> int:
-    """The first of three ports that were free a moment ago, below those that the kernel gives out by itself."""
-    while True:
-        first = random.randrange(10_000, 32_000)
-        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
-            for port in range(first, first + 3):
-                stack.enter_context(socket.socket()).bind(("", port))
-            return first
 
 
 def answers(endpoint: str) -> bool:

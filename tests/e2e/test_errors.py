@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cluster import Agent, Cluster, eventually, free_port, halted_get, leftovers, make_file, resume, tree
+from tests.e2e.cluster import Agent, Cluster, eventually, halted_get, leftovers, make_file, resume, tree
+from tests.ports import closed_port, reserved_port
 
 MIB = 1 << 20
 
@@ -164,7 +165,10 @@ def test_read_only_files_resume(cluster: Cluster, bound: list[str]) -> None:
 
 
 def test_a_file_that_changes_while_it_is_hashed(source: Agent, shared: Cluster) -> None:
-    path = make_file(shared.path("growing"), 64 * MIB, 3)
+    # All of it is a hole: it takes no room, and so long to hash that the writer gets its turn on any machine.
+    path = shared.path("growing")
+    path.touch()
+    os.truncate(path, 64 << 30)
     stop = threading.Event()
 
     def grow() -> None:
@@ -313,7 +317,7 @@ def test_nothing_to_get_from(cluster: Cluster) -> None:
 
 
 def test_an_unreachable_etcd(alone: Cluster) -> None:
-    url = f"etcd://127.0.0.1:{free_port()}"
+    url = f"etcd://127.0.0.1:{closed_port()}"
     agent = alone.agent("lost", metadata=url, start=False)
     for command in (["node", "start"], ["get", "x", alone.path("x")], ["register", __file__]):
         error = agent.fails(6, *command)
@@ -425,7 +429,7 @@ def test_a_home_with_a_very_long_path(shared: Cluster, data: Path) -> None:
 
 def test_an_open_address_takes_a_secret_or_insecure(cluster: Cluster) -> None:
     agent = cluster.agent("open", start=False)
-    port = free_port()
+    port = reserved_port(3)
     error = agent.fails(7, "node", "start", "--listen", f"0.0.0.0:{port}")
     assert error["type"] == "ListenRefused"
     assert "--insecure" in error["advice"]

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.cluster import Agent, Cluster, eventually, free_port, leftovers, make_file, tree
+from tests.e2e.cluster import Agent, Cluster, eventually, leftovers, make_file, tree
+from tests.ports import closed_port
 
 REGISTERED = {"name", "manifest", "size", "chunk_size", "chunks", "files", "seconds"}
 GOT = {"name", "manifest", "dest", "size", "bytes_pulled", "bytes_reused", "seconds", "transport", "peers"}
@@ -280,7 +281,7 @@ def test_peers_alone_without_a_metadata_server(shared: Cluster, source: Agent) -
     assert dest.read_bytes() == path.read_bytes()
     assert got["peers"] == {source.name: 4 * MIB}
     assert set(hermit.holders("peer")) == {"hermit"}, "its own metadata server knows the object now"
-    error = hermit.fails(5, "get", "other", shared.path("no"), "--peer", f"127.0.0.1:{free_port()}")
+    error = hermit.fails(5, "get", "other", shared.path("no"), "--peer", f"127.0.0.1:{closed_port()}")
     assert error["type"] == "PeerUnreachable"
     assert error["message"].endswith("connection refused")
 

@@ -19,7 +19,8 @@ from p2pstore.errors import (
     ObjectNotFound,
     UsageError,
 )
-from tests.e2e.cluster import LEASE_TTL, Agent, Cluster, eventually, free_port, make_file, tree
+from tests.e2e.cluster import LEASE_TTL, Agent, Cluster, eventually, make_file, tree
+from tests.ports import closed_port
 
 np = pytest.importorskip("numpy", reason="pip install numpy")
 MIB = 1 << 20
@@ -162,7 +163,7 @@ def test_a_closed_store(url: str, source: Agent) -> None:
 
 def test_no_metadata_server() -> None:
     with pytest.raises(MetadataUnavailable):
-        P2PStore(f"etcd://127.0.0.1:{free_port()}")
+        P2PStore(f"etcd://127.0.0.1:{closed_port()}")
 
 
 JOB = """

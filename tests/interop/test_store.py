@@ -16,7 +16,7 @@ import pytest
 
 from tests.interop.conftest import HttpMetadata
 from tests.interop.wheels import OLD, Wheel, wheel
-from tests.p2pstore.metadata.servers import free_port
+from tests.ports import reserved_port
 
 CLIENT = Path(__file__).with_name("store_client.py")
 START_SECONDS = 30
@@ -32,7 +32,7 @@ def installed(request: pytest.FixtureRequest) -> Wheel:
 @pytest.fixture(scope="module")
 def master(installed: Wheel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a real master."""
-    port, metrics = free_port(), free_port()
+    port, metrics = reserved_port(), reserved_port()
     binary = installed.package / "mooncake_master"
     binary.chmod(0o755)
     options = [f"--rpc_port={port}", f"--metrics_port={metrics}", "--rpc_address=127.0.0.1", "--logtostderr=1"]
@@ -63,7 +63,7 @@ class Client:
     """A process with the store's client."""
 
     def __init__(self, installed: Wheel, metadata: str, master: str, *, offers: bool) -> None:
-        self.name = f"127.0.0.1:{free_port()}"
+        self.name = f"127.0.0.1:{reserved_port()}"
         self._process = installed.run(
             CLIENT,
             STORE_NAME=self.name,

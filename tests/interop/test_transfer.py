@@ -14,7 +14,7 @@ import pytest
 from engine.engine import P2PHANDSHAKE, Opcode, TransferEngine, TransferRequest
 from engine.errors import RangeRefused
 from tests.interop.wheels import OLD, Wheel, wheel
-from tests.p2pstore.metadata.servers import free_port
+from tests.ports import reserved_port
 
 PEER = Path(__file__).with_name("engine_peer.py")
 CAPACITY = 48 << 20
@@ -29,7 +29,7 @@ class Upstream:
     """A process of the wheel's."""
 
     def __init__(self, wheel: Wheel, metadata: str, capacity: int = CAPACITY) -> None:
-        name = f"127.0.0.1:{free_port()}"
+        name = f"127.0.0.1:{reserved_port()}"
         self._process = wheel.run(PEER, PEER_NAME=name, PEER_METADATA=metadata, PEER_CAPACITY=str(capacity))
         me = self._answer()
         self.segment, self.address, self.capacity = me["segment"], me["address"], me["capacity"]
@@ -70,7 +70,7 @@ def upstream(installed: Wheel, metadata: str) -> Iterator[Upstream]:
 
 @pytest.fixture
 def ours(metadata: str) -> Iterator[TransferEngine]:
-    with TransferEngine(f"127.0.0.1:{free_port()}", metadata) as made:
+    with TransferEngine(f"127.0.0.1:{reserved_port()}", metadata) as made:
         yield made
 
 

@@ -22,7 +22,8 @@ from engine.metadata.base import KeyValueStore
 from engine.metadata.kept import Records
 from engine.metadata.server import MetadataServer
 from engine.metadata.urls import etcd_endpoints, open_store
-from tests.p2pstore.metadata.servers import EtcdServer, any_binary, free_port
+from tests.p2pstore.metadata.servers import EtcdServer, any_binary
+from tests.ports import closed_port, reserved_port
 
 PLAIN = EngineSettings()
 
@@ -42,7 +43,7 @@ class RedisServer:
         if binary is None:
             pytest.skip("NO REDIS TEST: there is no redis-server here (apt-get install redis-server)")
         pytest.importorskip("redis", reason="NO REDIS TEST: the package redis is not installed")
-        self.port = free_port()
+        self.port = reserved_port()
         command = [binary, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
         self.process = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 20
@@ -179,7 +180,7 @@ def test_a_server_that_is_not_there(scheme: str) -> None:
     if scheme.startswith("redis"):
         pytest.importorskip("redis")
     with pytest.raises(MetadataUnavailable):
-        TransferEngine("127.0.0.1", scheme.format(free_port()))
+        TransferEngine("127.0.0.1", scheme.format(closed_port()))
 
 
 def test_redis_with_user_password_and_database(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from engine.errors import StorageError
 from engine.metadata import kept
 from engine.metadata.kept import Records
 from engine.metadata.server import MetadataServer
+from tests.ports import closed_port
 
 RPC = "mooncake/rpc_meta/node-1"
 RAM = "mooncake/ram/node-1"
@@ -122,9 +123,7 @@ async def test_only_the_dead_expire(http: aiohttp.ClientSession) -> None:
     server = MetadataServer(records, expire=0.4)
     await server.start()
     with socket.create_server(("127.0.0.1", 0)) as living:
-        with socket.create_server(("127.0.0.1", 0)) as closed:
-            dead = closed.getsockname()[1]
-        for name, port in [("living", living.getsockname()[1]), ("dead", dead)]:
+        for name, port in [("living", living.getsockname()[1]), ("dead", closed_port())]:
             value = json.dumps({"ip_or_host_name": "127.0.0.1", "rpc_port": port}).encode()
             await ask(http, server, "PUT", f"mooncake/c1/rpc_meta/{name}", value)
             await ask(http, server, "PUT", f"mooncake/c1/ram/{name}", b"{}")

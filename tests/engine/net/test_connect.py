@@ -12,6 +12,7 @@ from engine.net.sockets import listen
 from engine.serving.segment_server import SegmentServer
 from engine.transports.base import PeerAddress
 from engine.transports.tcp import TcpTransport
+from tests.ports import closed_port
 
 
 class Turns:
@@ -58,8 +59,7 @@ def test_an_address_that_cannot_be_bound_is_left_to_the_kernel(listener: socket.
 
 
 def test_a_peer_that_refuses_is_no_fault_of_the_address() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as gone:
-        port = gone.getsockname()[1]
+    port = closed_port()
     turns = Turns("127.0.0.2")
     with pytest.raises(ConnectionRefusedError):
         connect("127.0.0.1", port, timeout=5, sources=turns)

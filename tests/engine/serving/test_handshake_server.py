@@ -16,6 +16,7 @@ from engine.protocol.handshake import Decoder, Message, MessageType, encode
 from engine.protocol.segment import BufferDescriptor, SegmentDescriptor
 from engine.serving import handshake_server
 from engine.serving.handshake_server import HandshakeServer
+from tests.ports import closed_port
 
 DESCRIPTOR = SegmentDescriptor("127.0.0.1:1", 2, (BufferDescriptor("a", 4096, 10),), tcp_proto_version=2, timestamp="t")
 NOTES: list[tuple[str, str]] = []
@@ -133,10 +134,8 @@ def test_the_clients_errors() -> None:
         exchange("127.0.0.1", answering(b"\x05\0"), probe)
     with pytest.raises(RemoteProtocolError, match="type NOTIFY"):
         exchange("127.0.0.1", answering(encode(Message(MessageType.NOTIFY))), probe)
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
     with pytest.raises(PeerUnreachable):
-        exchange("127.0.0.1", port, probe)
+        exchange("127.0.0.1", closed_port(), probe)
 
 
 def test_close_before_start_and_twice() -> None:

@@ -111,6 +111,6 @@ def test_close_is_quick_with_peers_connected(tmp_path: Path) -> None:
     started = time.monotonic()
     source.close()
     source.close()
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 15, "not the half minute that a peer may stall"
     for channel in channels:
         channel.close()

@@ -18,6 +18,7 @@ from engine.serving.tcp_server import TcpServer
 from engine.transports.base import Channel, PeerAddress
 from engine.transports.into_memory import IntoMemory
 from engine.transports.tcp import MAX_IN_FLIGHT, TcpTransport
+from tests.ports import closed_port
 
 DATA = random.Random(5).randbytes(3 << 20)
 
@@ -155,9 +156,9 @@ def test_a_slow_peer_is_not_stalled() -> None:
     def script(sock: socket.socket) -> None:
         for byte in wire.pack_status(0) + b"hello":
             sock.sendall(bytes((byte,)))
-            time.sleep(0.1)
+            time.sleep(0.3)
 
-    channel = channel_to(script, stall=1.0)
+    channel = channel_to(script, stall=3.5)
     channel.submit(1, 5)
     sink = Pieces(5)
     channel.receive(sink)
@@ -192,8 +193,7 @@ def test_an_error_of_the_sink_passes_through_and_closes(server: TcpServer, addre
 
 
 def test_nobody_there() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
+    port = closed_port()
     with pytest.raises(PeerUnreachable):
         TcpTransport().open(peer(port))
     assert TcpTransport().usable(peer(port)) == ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -18,6 +17,7 @@ from p2pstore.metadata.memory import MemoryStore
 from p2pstore.metadata.store import Delete, MetadataStore, Put
 from tests.p2pstore.inspect.test_staleness import DIGEST, checkpoint, obj, segment
 from tests.p2pstore.metadata.servers import EtcdServer, any_binary
+from tests.ports import closed_port
 
 DEAD_DIGEST = "cd" * 32
 
@@ -50,8 +50,7 @@ def alive() -> Iterator[int]:
 
 @pytest.fixture
 def dead() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as gone:
-        return int(gone.getsockname()[1])
+    return closed_port()
 
 
 def rpc(name: str, port: int) -> Put:

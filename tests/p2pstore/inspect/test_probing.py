@@ -10,6 +10,7 @@ from engine.protocol.segment import SegmentDescriptor
 from engine.serving.handshake_server import HandshakeServer
 from p2pstore.inspect.probing import ask, on_loopback, probe
 from p2pstore.inspect.staleness import Answer, Endpoint
+from tests.ports import closed_port
 
 
 @pytest.fixture
@@ -22,8 +23,7 @@ def alive() -> Iterator[Endpoint]:
 
 @pytest.fixture
 def refusing() -> Endpoint:
-    with socket.create_server(("127.0.0.1", 0)) as gone:
-        return Endpoint("127.0.0.1", gone.getsockname()[1])
+    return Endpoint("127.0.0.1", closed_port())
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def strange() -> Iterator[Endpoint]:
 
 
 async def test_what_endpoints_answer(alive: Endpoint, refusing: Endpoint, silent: Endpoint, strange: Endpoint) -> None:
-    found = await probe([alive, refusing, silent, strange, alive], loopback=True, timeout=0.5)
+    found = await probe([alive, refusing, silent, strange, alive], loopback=True, timeout=3)
     assert found == {
         alive: Answer.ALIVE, refusing: Answer.REFUSED, silent: Answer.SILENT, strange: Answer.STRANGE,
     }  # fmt: skip

@@ -10,7 +10,8 @@ from p2pstore.inspect import inspect, inspect_url, reader
 from p2pstore.metadata.etcd import EtcdStore
 from p2pstore.metadata.memory import MemoryStore
 from p2pstore.metadata.store import MetadataStore, Put
-from tests.p2pstore.metadata.servers import EtcdServer, any_binary, free_port
+from tests.p2pstore.metadata.servers import EtcdServer, any_binary
+from tests.ports import closed_port
 
 DIGEST, OTHER = "a" * 64, "b" * 64
 
@@ -127,4 +128,4 @@ def test_urls_that_mean_nothing() -> None:
     with pytest.raises(BadConfig):
         inspect_url("http://127.0.0.1:2379")
     with pytest.raises(MetadataUnavailable):
-        inspect_url(f"etcd://127.0.0.1:{free_port()}")
+        inspect_url(f"etcd://127.0.0.1:{closed_port()}")

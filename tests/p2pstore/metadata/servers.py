@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from p2pstore.agent.embedded_etcd import distro_binary
+from tests.ports import reserved_port
 
 START_TIMEOUT = 30.0
 
@@ -50,12 +50,6 @@ def any_binary() -> str:
     return found.get("3.5") or next(iter(found.values()))
 
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
-
-
 class EtcdServer:
     """One etcd process on loopback that a test may kill, stop and restart on its port."""
 
@@ -68,8 +62,8 @@ class EtcdServer:
         self.data = Path(tempfile.mkdtemp(prefix="etcd-test-", dir=memory if roomy else directory))
         self.options = options
         self.scheme = "https" if tls else "http"
-        self.port = free_port()
-        self.peer_port = free_port()
+        self.port = reserved_port()
+        self.peer_port = reserved_port()
         self.process: subprocess.Popen[bytes] | None = None
 
     @property

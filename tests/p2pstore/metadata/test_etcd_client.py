@@ -14,12 +14,13 @@ from p2pstore.errors import MetadataUnavailable
 from p2pstore.metadata.etcd import EtcdStore
 from p2pstore.metadata.store import Absent, Put, Snapshot
 from p2pstore.metadata.urls import open_store
-from tests.p2pstore.metadata.servers import EtcdServer, free_port
+from tests.p2pstore.metadata.servers import EtcdServer
 from tests.p2pstore.metadata.waiting import following
+from tests.ports import closed_port
 
 
 async def test_the_first_endpoint_is_dead(shared_server: EtcdServer) -> None:
-    store = open_store(f"etcd://127.0.0.1:{free_port()},{shared_server.endpoint}")
+    store = open_store(f"etcd://127.0.0.1:{closed_port()},{shared_server.endpoint}")
     assert await store.commit([Put("a", b"1")], [Absent("a")]) is not None
     assert (await store.check()).endpoint == shared_server.endpoint
     lease = await store.grant(30)
@@ -44,7 +45,7 @@ async def test_the_first_endpoint_accepts_and_says_nothing(
 
 async def test_no_endpoint_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(etcd_client, "RETRY_WINDOW", 0.2)
-    store = EtcdStore([f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"])
+    store = EtcdStore([f"127.0.0.1:{closed_port()}", f"127.0.0.1:{closed_port()}"])
     for call in (
         store.get("a"),
         store.scan("a"),
@@ -66,7 +67,7 @@ def test_grpc_leaves_stderr_alone() -> None:
         "from p2pstore.metadata.etcd import EtcdStore\n"
         "from p2pstore.errors import MetadataUnavailable\n"
         "async def main():\n"
-        f"    store = EtcdStore(['127.0.0.1:{free_port()}'])\n"
+        f"    store = EtcdStore(['127.0.0.1:{closed_port()}'])\n"
         "    try:\n"
         "        await store.get('a')\n"
         "    except MetadataUnavailable:\n"

@@ -14,8 +14,9 @@ from p2pstore.errors import MetadataUnavailable
 from p2pstore.metadata import etcd_watch
 from p2pstore.metadata.etcd import EtcdStore
 from p2pstore.metadata.store import Changed, Put, Snapshot
-from tests.p2pstore.metadata.servers import EtcdServer, etcdctl, free_port, need
+from tests.p2pstore.metadata.servers import EtcdServer, etcdctl, need
 from tests.p2pstore.metadata.waiting import WAIT, commit_until_it_works, following
+from tests.ports import reserved_port
 
 
 async def test_a_watch_resumes_after_the_server_was_killed(server: EtcdServer) -> None:
@@ -72,9 +73,9 @@ async def test_a_wiped_store_that_wrote_more_than_we_saw_is_noticed(server: Etcd
         server.end(signal.SIGKILL)
         # Its Raft term grows with every start: it tells this history from the one that begins below.
         server.start()
+        await commit_until_it_works(other, Put("w/seen", b""))
+        assert isinstance(await following(events), Changed), "the watch has come back, and knows this term"
         following_event = asyncio.ensure_future(events.__anext__())
-        await commit_until_it_works(other, Put("other", b""))
-        await asyncio.sleep(3)
         server.end(signal.SIGKILL)
         server.wipe()
         server.start()
@@ -93,7 +94,7 @@ async def test_compaction_during_an_outage_makes_another_snapshot(server: EtcdSe
         server.signal(signal.SIGSTOP)
         server.end(signal.SIGKILL)
         # The watch must not reconnect before the history is gone: come back on another port first.
-        port, server.port = server.port, free_port()
+        port, server.port = server.port, reserved_port()
         server.start()
         for number in range(5):
             etcdctl(server, "put", "w/1", str(number))
