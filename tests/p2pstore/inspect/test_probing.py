@@ -10,7 +10,7 @@ from engine.protocol.segment import SegmentDescriptor
 from engine.serving.handshake_server import HandshakeServer
 from p2pstore.inspect.probing import ask, on_loopback, probe
 from p2pstore.inspect.staleness import Answer, Endpoint
-from tests.ports import closed_port
+from tests.ports import closed_port, reserved_port
 
 
 @pytest.fixture
@@ -85,18 +85,19 @@ def test_which_stores_are_this_machines_alone(url: str, expected: bool) -> None:
     assert on_loopback(url) is expected
 
 
-async def test_a_process_that_comes_back_at_the_second_attempt_lives(refusing: Endpoint) -> None:
+async def test_a_process_that_comes_back_at_the_second_attempt_lives() -> None:
+    gone = Endpoint("127.0.0.1", reserved_port())
     servers: list[HandshakeServer] = []
 
     def once(endpoint: Endpoint, loopback: bool, timeout: float) -> Answer:
         if servers:
             return ask(endpoint, loopback, timeout)
-        server = HandshakeServer(lambda: SegmentDescriptor("x", 1), "127.0.0.1", refusing.port)
+        server = HandshakeServer(lambda: SegmentDescriptor("x", 1), "127.0.0.1", gone.port)
         server.start()
         servers.append(server)
         return Answer.REFUSED
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("p2pstore.inspect.probing.ask", once)
-        assert await probe([refusing], loopback=True, attempts=2) == {refusing: Answer.ALIVE}
+        assert await probe([gone], loopback=True, attempts=2) == {gone: Answer.ALIVE}
     servers[0].close()
