@@ -4,6 +4,7 @@
 
     MooncakeError                     1   a defect of ours
     ├── AgentStartFailed              1   an agent started in the background ended, or never answered
+    ├── NodeEnded                     1   a node ended itself, for it could not go on
     ├── BenchFailed                   1   (engine) a process of the bench ended or failed
     ├── UsageError                    2   the caller's fault
     │   ├── AddressError              2   (engine) a range outside every registered buffer
@@ -15,6 +16,7 @@
     ├── PathNotFound                  3   no such file
     ├── SegmentNotFound               3   (engine) the metadata server knows no such segment
     ├── AgentNotRunning               3   no agent serves this home
+    │   └── AgentEnded                3   and the last one ended itself
     ├── IntegrityError                4   bytes differ from what was registered
     ├── SourceChanged                 4   (engine) a registered file changed
     ├── BytesDiffer                   4   (engine) the bench moved bytes and found others
@@ -82,6 +84,7 @@ from engine.errors import (
 
 __all__ = [
     "AddressError",
+    "AgentEnded",
     "AgentNotRunning",
     "AgentRunning",
     "AgentStartFailed",
@@ -104,6 +107,7 @@ __all__ = [
     "MetadataUnavailable",
     "MooncakeError",
     "NoLivePeer",
+    "NodeEnded",
     "NodeNameTaken",
     "NotHeld",
     "ObjectExists",
@@ -179,6 +183,13 @@ class AgentNotRunning(MooncakeError):
     advice = "run 'mooncake node start'"
 
 
+class AgentEnded(AgentNotRunning):
+    """No agent serves this home, because the last one could not go on."""
+
+    sentence = "no agent runs in {home}: the last one ended itself at {time}: {detail}"
+    advice = "run 'mooncake node logs' to see more, and 'mooncake node start' to start another"
+
+
 class IntegrityError(MooncakeError):
     """Bytes on this node differ from what was registered."""
 
@@ -226,6 +237,13 @@ class AgentStartFailed(MooncakeError):
 
     sentence = "the agent did not start: {detail}"
     advice = "run 'mooncake node logs', or see it happen with 'mooncake node run'"
+
+
+class NodeEnded(MooncakeError):
+    """A part of the node that it cannot be without failed, and starting it again did not help: the node ended."""
+
+    sentence = "the node ended itself: its {task} does not work (failures in a row: {failures}): {detail}"
+    advice = "run 'mooncake node logs', and report what it shows as a bug; a new start may help meanwhile"
 
 
 class AgentUnreachable(MooncakeError):

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ from p2pstore.peers.peer_server import PeerServer
 from p2pstore.pull.get import Get, GetRequest, GetResult
 from p2pstore.pull.memory_get import get_into
 from p2pstore.pull.run import Emit
+from p2pstore.supervisor import Supervisor, thread_report
 
 log = logging.getLogger(__name__)
 
@@ -60,9 +61,12 @@ CLOSE_SECONDS = 2.0
 class Node:
     """A running node. Make one with ``await Node.start(...)``, end it with ``await node.close()``."""
 
-    def __init__(self, parts: Parts, membership: Membership, closing: contextlib.AsyncExitStack) -> None:
-        """``closing`` ends the parts."""
+    def __init__(
+        self, parts: Parts, membership: Membership, supervisor: Supervisor, closing: contextlib.AsyncExitStack
+    ) -> None:
+        """``closing`` ends the parts and the supervisor's tasks."""
         self.parts = parts
+        self.supervisor = supervisor
         self.membership = membership
         self.name = parts.name
         self.record = parts.record
@@ -72,44 +76,33 @@ class Node:
         self.upload_limit = parts.upload_limit
         self.download_limit = parts.download_limit
         self.gets = 0
-        self._tasks: set[asyncio.Task[Any]] = set()
         self._closing = closing
 
     @classmethod
-    async def start(cls, options: NodeOptions, store: MetadataStore) -> Node:
+    async def start(cls, options: NodeOptions, store: MetadataStore, supervisor: Supervisor | None = None) -> Node:
         """Start every part, serve what the catalog holds, and join the cluster.
+
+        ``supervisor`` keeps the node's background tasks, and tells whoever made it when the node is to be closed since
+        one of them does not work. It is closed with the node.
 
         Raises ``BadName``, ``ListenRefused``, ``NodeNameTaken``, ``UsageError`` (a port is taken), ``StorageError``,
         ``MetadataUnavailable`` or ``MetadataRefused``.
         """
         async with contextlib.AsyncExitStack() as closing:
             closing.push_async_callback(store.close)
-            parts, membership = await _assemble(options, store, closing)
+            supervisor = supervisor or Supervisor()
+            parts, membership = await _assemble(options, store, supervisor, closing)
             await _claim_name(parts)
             await parts.holdings.restore()
             await membership.join()
-            node = cls(parts, membership, closing.pop_all())
-        node.spawn(membership.keep())
-        node.spawn(parts.holdings.watch())
+            node = cls(parts, membership, supervisor, closing.pop_all())
+        supervisor.start("lease keeper", "node", membership.keep)
+        supervisor.start("source watcher", "node", parts.holdings.watch)
         return node
 
     async def close(self) -> None:
         """Leave the cluster and stop every part; twice is harmless."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._closing.aclose()
-
-    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Run something in the background until it ends or the node closes."""
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("a background task failed", exc_info=task.exception())
 
     # Operations
 
@@ -234,11 +227,12 @@ class Node:
             "gets": self.gets,
             "upload_limit": self.upload_limit.rate,
             "download_limit": self.download_limit.rate,
+            "tasks": [*self.supervisor.report(), *map(thread_report, self.engine.failures)],
         }
 
 
 async def _assemble(
-    options: NodeOptions, store: MetadataStore, closing: contextlib.AsyncExitStack
+    options: NodeOptions, store: MetadataStore, supervisor: Supervisor, closing: contextlib.AsyncExitStack
 ) -> tuple[Parts, Membership]:
     """Make every part, and leave to ``closing`` how each is ended. Peers get answers from now on."""
     check_node_name(options.name)
@@ -274,7 +268,7 @@ async def _assemble(
         await publisher.source_changed(holding, reason)
 
     holdings = Holdings(engine, catalog, changed)
-    publisher = Publisher(registry, holdings, membership)
+    publisher = Publisher(registry, holdings, membership, supervisor)
     membership.on_rejoin.append(publisher.republish)
     parts = Parts(
         options=options,
@@ -292,7 +286,7 @@ async def _assemble(
     closing.push_async_callback(server.close)
     await server.start(listener)
     closing.push_async_callback(_leave, membership)
-    closing.push_async_callback(publisher.close)
+    closing.push_async_callback(supervisor.close)
     return parts, membership
 
 

@@ -46,7 +46,7 @@ class Membership:
         Raises ``MetadataUnavailable`` or ``MetadataRefused``, and ``LeaseLost`` when the lease ends meanwhile.
         """
         async with self._joining:
-            self._joined = False
+            self._joined = self.ok = False
             store, lease = self.registry.store, self.registry.lease
             if not lease or not await store.keep_alive(lease):
                 self.registry.lease = await store.grant(self._ttl)
@@ -62,29 +62,41 @@ class Membership:
         self._wake.set()
 
     async def keep(self) -> None:
-        """Renew the lease three times in its life, for ever; join again when it is lost."""
+        """Renew the lease three times in its life, for ever; join again when it is lost.
+
+        An error that is no answer of the metadata server's goes up to whoever runs this. He may call it again: what the
+        node is and holds is then said again at once.
+        """
+        try:
+            await self._keep()
+        finally:
+            self.ok = False  # nobody renews the lease now
+            self.lost()
+
+    async def _keep(self) -> None:
         pause = self._ttl / 3
         while True:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), pause)
             self._wake.clear()
+            was_ok = self.ok
             try:
                 # A join that broke off half-way leaves a lease that lives, and hangs on nothing.
                 lease = self.registry.lease if self._joined else 0
                 if not lease or not await self.registry.store.keep_alive(lease):
                     log.warning("the lease is lost; publishing again what this node holds")
                     await self.join()
-                if not self.ok:
+                if not was_ok:
                     log.info("metadata server %s answers again", self.registry.store.url)
                 self.ok = True
                 pause = self._ttl / 3
             except MooncakeError as error:
-                if self.ok:
+                if was_ok:
                     log.warning("%s", error)
                 self.ok = False
                 pause = RETRY_SECONDS
             except LeaseLost:
-                self._joined = False
+                self._joined = self.ok = False
                 pause = RETRY_SECONDS
 
     async def leave(self) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from engine.errors import AddressError, SourceChanged
+from engine.errors import AddressError, SourceChanged, StorageError
 from engine.memory.address_space import Buffer, FileRun, FilesBuffer
 from engine.memory.joined_buffer import JoinedBuffer
 from engine.serving.segment_server import SegmentServer
@@ -60,6 +60,8 @@ class Holdings:
         self._manifests: dict[str, Manifest] = {}
         self._served: dict[str, Holding] = {}
         self._look = asyncio.Event()
+        self._to_forget: list[Holding] = []  # given up, and still in the catalog: it had no room
+        self._to_tell: list[tuple[Holding, str]] = []  # given up, and ``on_changed`` has not returned yet
 
     def __iter__(self) -> Iterator[Holding]:
         return iter(self._held)
@@ -208,10 +210,38 @@ class Holdings:
         return True
 
     def remove(self, holding: Holding) -> bool:
-        """Hold it no more. Returns whether the node still serves the content, from another holding."""
-        self._held.discard(holding)
+        """Hold it no more. Returns whether the node still serves the content, from another holding.
+
+        Raises ``StorageError`` when the catalog cannot be written; it is then held and served as before.
+        """
         if holding.root is not None:
             self._catalog.remove(holding)
+        return self._let_go(holding)
+
+    def give_up(self, holding: Holding) -> bool:
+        """As ``remove``, for what must not be served any longer: it is forgotten when the catalog can be written."""
+        if holding.root is not None:
+            try:
+                self._catalog.remove(holding)
+            except StorageError as error:
+                log.warning("%s is served no more; the catalog will forget it later: %s", holding.place, error)
+                self._to_forget.append(holding)
+        return self._let_go(holding)
+
+    def _forget_again(self) -> None:
+        """Remove from the catalog what it had no room to forget, unless something is held there again."""
+        while self._to_forget:
+            holding = self._to_forget[-1]
+            if not self._held.at_place_of(holding):
+                try:
+                    self._catalog.remove(holding)
+                except StorageError:  # it is in the log already, and there is always a next look
+                    return
+                log.info("the catalog has forgotten %s now", holding.place)
+            self._to_forget.pop()
+
+    def _let_go(self, holding: Holding) -> bool:
+        self._held.discard(holding)
         digest = holding.digest
         others = self.of(digest)
         if self._served.get(digest) is not holding:
@@ -236,13 +266,19 @@ class Holdings:
         self._loop.call_soon_threadsafe(self._look.set)
 
     async def watch(self) -> None:
-        """Look at every file now and then, for ever, and give up what changed."""
+        """Look at every file now and then, for ever, and give up what changed.
+
+        What changed is served no more at once, whether or not the catalog and ``on_changed`` go along; they are asked
+        again at each look until they do. An error of ``on_changed`` goes up to whoever runs this, who may call it
+        again.
+        """
         pause = WATCH_SECONDS
         while True:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._look.wait(), pause)
             self._look.clear()
             began = time.monotonic()
+            self._forget_again()
             await self._look_at_all()
             pause = max(WATCH_SECONDS, 20 * (time.monotonic() - began))
 
@@ -255,8 +291,22 @@ class Holdings:
                 holding = batch[number]
                 if holding in self._held:
                     log.warning("%s is withdrawn: %s: %s", holding.name, holding.place, fault)
-                    self.remove(holding)
-                    await self._on_changed(holding, fault)
+                    self._to_tell.append((holding, fault))
+                    self.give_up(holding)
+        await self._tell()
+
+    async def _tell(self) -> None:
+        """Call ``on_changed`` for all that was given up. One that fails keeps no other from being told."""
+        failed: Exception | None = None
+        for pair in list(self._to_tell):
+            try:
+                await self._on_changed(*pair)
+            except Exception as error:  # noqa: BLE001 - raised below, when the others have been told
+                failed = error
+            else:
+                self._to_tell.remove(pair)
+        if failed is not None:
+            raise failed
 
 
 def _faults(holdings: Sequence[Holding]) -> dict[int, str]:

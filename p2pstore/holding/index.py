@@ -33,6 +33,10 @@ class Held:
         """Whether this very holding is held, not one that took its place."""
         return self._all.get(_key(holding)) is holding
 
+    def at_place_of(self, holding: Holding) -> bool:
+        """Whether this holding, or one that took its place, is held."""
+        return _key(holding) in self._all
+
     @property
     def names(self) -> int:
         """How many names there are."""

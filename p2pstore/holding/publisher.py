@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 from p2pstore.cluster.membership import Membership
 from p2pstore.cluster.records import ObjectRecord, ReplicaRecord
@@ -16,6 +15,7 @@ from p2pstore.holding.catalog import Holding
 from p2pstore.holding.holdings import Holdings
 from p2pstore.metadata.store import LeaseLost
 from p2pstore.objects.manifest import Manifest
+from p2pstore.supervisor import Policy, Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -25,18 +25,12 @@ T = TypeVar("T")
 class Publisher:
     """Keeps what the cluster is told of this node's holdings, and these holdings, in step."""
 
-    def __init__(self, registry: Registry, holdings: Holdings, membership: Membership) -> None:
+    def __init__(self, registry: Registry, holdings: Holdings, membership: Membership, supervisor: Supervisor) -> None:
         self._registry = registry
         self._holdings = holdings
         self._membership = membership
+        self._supervisor = supervisor
         self._name = registry.node
-        self._tasks: set[asyncio.Task[Any]] = set()
-
-    async def close(self) -> None:
-        """End what is being said in the background: the node's lease ends with it."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def publish(self, name: str, manifest: Manifest, *, force: bool) -> ObjectRecord:
         """Give the manifest a name in the metadata store, with this node as its gold replica."""
@@ -117,17 +111,13 @@ class Publisher:
 
     def withdraw_later(self, digest: str) -> None:
         """Take back the announcement of a partial replica, in the background; its lease would do so in time."""
-        self._spawn(self._withdraw_quietly(digest))
+        name = "withdrawal of what was got in part"
+        self._supervisor.start(name, "get", lambda: self._withdraw_quietly(digest), Policy.ONCE)
 
     async def _withdraw_quietly(self, digest: str) -> None:
         if digest not in self._holdings.replicas:
-            with contextlib.suppress(MooncakeError):
+            with contextlib.suppress(MooncakeError):  # the metadata server does not answer, which the keeper finds out
                 await self._registry.withdraw(digest, [])
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def source_changed(self, holding: Holding, reason: str) -> None:
         """Say that a holding was given up because its files changed."""

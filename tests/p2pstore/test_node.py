@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from engine.net import sockets
+from engine.net.threads import Failure
+from engine.serving.segment_server import SegmentServer
 from p2pstore.cluster import records
 from p2pstore.errors import (
     BadName,
@@ -454,3 +456,74 @@ async def test_rdma_alone_is_told_why_it_cannot(start: Start, root: Path, tmp_pa
     assert not (tmp_path / "b").exists()
     assert a.status()["rdma"] == b.status()["rdma"] == ""
     assert b.status()["rdma_reason"]
+
+
+async def test_an_unexpected_error_does_not_end_the_lease_keeper(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """D2: it was gone for good, the node vanished at the end of its lease, and the status still said "ok"."""
+    a, other = await start("a", ttl=2), await start("b")
+    failing = asyncio.Event()
+    failing.set()
+    keep_alive = a.registry.store.keep_alive
+
+    async def sometimes(lease: int) -> int:
+        if failing.is_set():
+            raise RuntimeError("a bug")
+        return await keep_alive(lease)
+
+    async def listed(wanted: bool) -> None:
+        while ("a" in await other.registry.nodes(["a"])) is not wanted:  # noqa: ASYNC110 - the store says nothing
+            await asyncio.sleep(0.05)
+
+    monkeypatch.setattr(a.registry.store, "keep_alive", sometimes)
+    await asyncio.wait_for(listed(False), WAIT)
+    assert not a.status()["metadata_ok"]
+    failing.clear()
+    await asyncio.wait_for(listed(True), WAIT)
+
+    async def fine() -> None:
+        while not a.status()["metadata_ok"]:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.05)
+
+    await asyncio.wait_for(fine(), WAIT)
+
+
+async def test_the_status_tells_what_failed_and_goes_on(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    a = await start("a", ttl=2)
+    assert {task["name"]: task["state"] for task in a.status()["tasks"]} == {
+        "lease keeper": "running",
+        "source watcher": "running",
+    }
+    looked = asyncio.Event()
+
+    async def look() -> None:
+        if not looked.is_set():
+            looked.set()
+            raise RuntimeError("a bug")
+
+    def watcher() -> dict[str, Any]:
+        return next(task for task in a.status()["tasks"] if task["name"] == "source watcher")
+
+    async def restarted() -> None:
+        while not (watcher()["failures"] and watcher()["state"] == "running"):  # noqa: ASYNC110 - it says nothing
+            await asyncio.sleep(0.05)
+
+    monkeypatch.setattr(a.holdings, "_look_at_all", look)
+    await asyncio.wait_for(restarted(), WAIT)
+    assert (watcher()["failures"], watcher()["last_error"]) == (1, "RuntimeError: a bug")
+    assert watcher()["last_failure"] is not None
+
+
+async def test_the_status_tells_what_failed_in_the_engines_threads(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = await start("a")
+    monkeypatch.setattr(SegmentServer, "failures", (Failure("data watcher", 3, "OSError: x", 1_787_392_800.0),))
+    assert a.status()["tasks"][-1] == {
+        "name": "data watcher",
+        "owner": "engine",
+        "policy": "go on",
+        "state": "running",
+        "failures": 3,
+        "last_error": "OSError: x",
+        "last_failure": "2026-08-22T10:00:00Z",
+    }

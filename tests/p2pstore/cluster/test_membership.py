@@ -208,3 +208,21 @@ async def test_a_lease_that_ends_while_all_is_said_again(member: Member) -> None
     async with kept(member):
         member.membership.lost()
         await until(member.visible)
+
+
+async def test_an_unexpected_error_goes_up_and_the_next_keeper_says_everything_again(member: Member) -> None:
+    await member.membership.join()
+    await member.other.revoke(member.registry.lease)
+
+    async def broken(lease: int) -> int:
+        raise RuntimeError("a bug")
+
+    keep_alive = member.store.keep_alive
+    member.store.keep_alive = broken  # type: ignore[method-assign]
+    member.membership.lost()
+    with pytest.raises(RuntimeError, match="a bug"):
+        await asyncio.wait_for(member.membership.keep(), WAIT)
+    assert not member.membership.ok
+    member.store.keep_alive = keep_alive  # type: ignore[method-assign]
+    async with kept(member):
+        await until(member.visible)

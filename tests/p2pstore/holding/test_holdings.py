@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import weakref
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from engine.errors import StorageError
 from engine.serving.segment_server import SegmentServer
 from p2pstore.holding import holdings as module
 from p2pstore.holding.catalog import Catalog, Holding
@@ -171,6 +172,117 @@ async def test_watch_gives_up_what_changed(
     assert "b/c" in reason
     assert [h.name for h in held.holdings] == ["s"]
     assert held.read(manifest) is None
+
+
+class Full:
+    """Makes a catalog's file system full, and has room again."""
+
+    def __init__(self, catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.refused = asyncio.Event()
+        self._full = True
+        self._remove = catalog.remove
+        monkeypatch.setattr(catalog, "remove", self.remove)
+
+    def remove(self, holding: Holding) -> None:
+        if self._full:
+            self.refused.set()
+            raise StorageError(path="catalog.db", detail="database or disk is full")
+        self._remove(holding)
+
+    def make_room(self) -> None:
+        self._full = False
+
+
+async def until(condition: Callable[[], bool], watching: asyncio.Task[None]) -> None:
+    async def poll() -> None:
+        while not condition():
+            assert not watching.done(), "nobody watches any more"
+            await asyncio.sleep(0.01)
+
+    await asyncio.wait_for(poll(), 60)
+
+
+async def test_changed_sources_are_withdrawn_though_the_catalog_was_full(
+    held: Held, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """D3: the watcher died of it, and changed sources were noticed by nobody but a reader."""
+    monkeypatch.setattr(module, "WATCH_SECONDS", 0.01)
+    write_tree(tmp_path / "second", {"": b"second"})
+    held.holdings.add(*scanned(root))
+    held.holdings.add(*scanned(tmp_path / "second", "s"))
+    full = Full(held.catalog, monkeypatch)
+    watching = asyncio.create_task(held.holdings.watch())
+    try:
+        (root / "a").unlink()
+        await asyncio.wait_for(full.refused.wait(), 60)
+        (tmp_path / "second").unlink()
+        full.make_room()
+        await until(lambda: {holding.name for holding, _ in held.changed} == {"n", "s"}, watching)
+        await until(lambda: list(held.catalog.load()) == [], watching)
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+    assert len(held.holdings) == 0
+
+
+async def test_a_changed_source_is_served_no_more_though_the_catalog_is_full(
+    held: Held, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WATCH_SECONDS", 0.01)
+    holding, manifest = scanned(root)
+    held.holdings.add(holding, manifest)
+    Full(held.catalog, monkeypatch)
+    watching = asyncio.create_task(held.holdings.watch())
+    try:
+        (root / "a").write_bytes(b"changed")
+        await until(lambda: bool(held.changed), watching)
+        assert held.holdings.replicas == {}
+        (root / "a").write_bytes(FILES["a"])
+        held.holdings.add(*scanned(root))
+        monkeypatch.undo()
+        await until(lambda: not held.holdings._to_forget, watching)
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+    assert [h.name for h, _ in held.catalog.load()] == ["n"], "what lies there again must not be forgotten"
+
+
+async def test_a_holding_that_the_catalog_cannot_forget_stays_as_it_is(
+    held: Held, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holding, manifest = scanned(root)
+    held.holdings.add(holding, manifest)
+    full = Full(held.catalog, monkeypatch)
+    with pytest.raises(StorageError):
+        held.holdings.remove(holding)
+    assert held.holdings.named("n") == [holding]
+    assert held.read(manifest) == WHOLE
+    full.make_room()
+    assert not held.holdings.remove(holding)
+
+
+async def test_who_could_not_be_told_of_a_change_is_told_again(
+    held: Held, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tree(tmp_path / "second", {"": b"second"})
+    held.holdings.add(*scanned(root))
+    held.holdings.add(*scanned(tmp_path / "second", "s"))
+    failed: list[str] = []
+
+    async def fails_once(holding: Holding, reason: str) -> None:
+        if holding.name == "n" and not failed:
+            failed.append(holding.name)
+            raise RuntimeError("a bug")
+        await held.on_changed(holding, reason)
+
+    monkeypatch.setattr(held.holdings, "_on_changed", fails_once)
+    (root / "a").unlink()
+    (tmp_path / "second").unlink()
+    with pytest.raises(RuntimeError, match="a bug"):
+        await held.holdings._look_at_all()
+    assert [holding.name for holding, _ in held.changed] == ["s"]
+    await held.holdings._look_at_all()
+    assert [holding.name for holding, _ in held.changed] == ["s", "n"]
 
 
 async def test_a_refused_read_makes_it_look_at_once(held: Held, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
