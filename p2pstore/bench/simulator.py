@@ -1,9 +1,9 @@
 """A swarm in simulated time: the store's own planner and uploader on a virtual clock, events in the order of time.
 
 What is simulated is what decides: each receiver has the ``Planner`` that a pull has, each node the ``UploadQueue`` that
-its data server has, and what one has is told to those who follow it, gathered for as long and as late as the
-control plane does. Bytes are flows on links (``p2pstore.bench.links``). Hashing, disks and processors take no time, and
-no byte is wrong.
+its data server has and the ``Audience`` that its replica has, and what one has is told to those who follow it, gathered
+for as long and as late as the control plane does. Bytes are flows on links (``p2pstore.bench.links``). Hashing, disks
+and processors take no time, and no byte is wrong.
 
 A death takes a node off the network; what was on its way to or from it is lost. Its peers learn of it after the
 scenario's ``notice``, and take another in its place.
@@ -12,16 +12,17 @@ scenario's ``notice``, and take another in its place.
 from __future__ import annotations
 
 import heapq
+import math
 import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from engine.serving.upload_slots import UploadQueue
+from engine.serving.upload_slots import LARGE_BYTES, UploadQueue
 from p2pstore.bench.links import Flow, Link, Links
 from p2pstore.bench.scenario import Outcome, Sample, Scenario
-from p2pstore.holding.replica import GATHER_SECONDS, MAX_LISTENERS
+from p2pstore.holding.replica import GATHER_SECONDS
 from p2pstore.objects.bitmap import Bitmap
-from p2pstore.swarm.dealing import Offers
+from p2pstore.swarm.audience import Audience
 from p2pstore.swarm.events import (
     Action,
     Ask,
@@ -63,12 +64,13 @@ NEAR, FAR = 1, 2
 class _Request:
     """A run that one node wants from another."""
 
-    __slots__ = ("flow", "getter", "over", "run", "uploader")
+    __slots__ = ("flow", "getter", "over", "run", "size", "uploader")
 
-    def __init__(self, uploader: _Node, getter: _Node, run: range) -> None:
+    def __init__(self, uploader: _Node, getter: _Node, run: range, size: int) -> None:
         self.uploader = uploader
         self.getter = getter
         self.run = run
+        self.size = size
         self.flow: Flow | None = None
         self.over = False
 
@@ -76,19 +78,20 @@ class _Request:
 class _Node:
     """The seed or a receiver. The seed, and who is through, plans nothing."""
 
-    def __init__(self, name: str, zone: int, rate: float, slots: int, had: Bitmap) -> None:
+    def __init__(self, name: str, zone: int, rate: float, slots: int, had: Bitmap, audience: Audience) -> None:
         self.name = name
         self.zone = zone
         self.had = had
         self.up, self.down = Link(rate), Link(rate)
         self.uploads: UploadQueue[_Request] = UploadQueue(slots)
+        self.uploads_due = math.inf
+        self.audience = audience
         self.planner: Planner | None = None
         self.sources: dict[str, _Node] = {}
         self.listeners: dict[str, _Node] = {}
         self.met: set[str] = set()
         self.wanted: dict[tuple[str, range], _Request] = {}
         self.serving: dict[_Request, None] = {}  # in the order of asking, so that equal seeds make equal runs
-        self.offers: Offers | None = None
         self.news: list[int] = []
         self.gathering = False
         self.here = False
@@ -113,7 +116,7 @@ class Simulation:
         self._zones: list[tuple[Link, Link]] = []
         if scenario.zone_rate:
             self._zones = [(Link(scenario.zone_rate), Link(scenario.zone_rate)) for _ in range(scenario.zones)]
-        self._seed = _Node(SEED, 0, scenario.rate, scenario.slots, Bitmap(scenario.chunks, full=True))
+        self._seed = self._made(SEED, 0, scenario.rate, Bitmap(scenario.chunks, full=True))
         self._seed.here = True
         self._present: list[_Node] = []
         self._unfinished = 0
@@ -141,8 +144,7 @@ class Simulation:
         nodes = []
         for number in range(scenario.receivers):
             rate = scenario.slow_rate if number < scenario.slow else scenario.rate
-            node = _Node(f"node{number}", number % scenario.zones, rate, scenario.slots, Bitmap(scenario.chunks))
-            nodes.append(node)
+            nodes.append(self._made(f"node{number}", number % scenario.zones, rate, Bitmap(scenario.chunks)))
         self._unfinished = len(nodes)
         order = rng.sample(nodes, len(nodes))
         if not scenario.arrivals:
@@ -153,6 +155,10 @@ class Simulation:
         for node in rng.sample(nodes, scenario.deaths):
             self._at(rng.uniform(0, once), self._die, node)
         self._at(0.0, self._sample, max(once / SAMPLES, MIN_SAMPLE_SECONDS))
+
+    def _made(self, name: str, zone: int, rate: float, had: Bitmap) -> _Node:
+        audience = Audience(lambda: self._lengths, self._random.randrange)
+        return _Node(name, zone, rate, self.scenario.slots, had, audience)
 
     # Time
 
@@ -220,18 +226,22 @@ class Simulation:
         if not source.here:  # it comes a little later
             self._at(self.now + self._delay(node, source) + GATHER_SECONDS, self._hear, node, source)
             return
-        if len(source.listeners) >= MAX_LISTENERS:
+        if source.audience.full:
             del node.sources[source.name]
             self._find_sources(node)
             return
         source.listeners[node.name] = node
+        others = source.audience.join(node.name, seeds=True, whole=source.had.full)
         distance = NEAR if node.zone == source.zone else FAR
-        shared = len(source.listeners) > 1
-        self._tell(node, PeerAdded(source.name, source.had, distance, shared))
-        if len(source.listeners) == 2:
-            for other in source.listeners.values():
-                if other is not node:
-                    self._at(self.now + self._delay(other, source), self._tell, other, PeerShared(source.name, True))
+        self._tell(node, PeerAdded(source.name, source.had, distance, source.audience.shared(node.name)))
+        self._share(source, others)
+
+    def _share(self, source: _Node, names: Sequence[str]) -> None:
+        """Those who follow a node learn whether they share it."""
+        for name in names:
+            event = PeerShared(source.name, source.audience.shared(name))
+            node = source.listeners[name]
+            self._at(self.now + self._delay(node, source), self._deliver, source, [node], [event])
 
     def _die(self, node: _Node) -> None:
         """Take a node off the network."""
@@ -264,8 +274,8 @@ class Simulation:
 
     def _leave(self, source: _Node, node: _Node) -> None:
         """A node closes a source's stream."""
-        if source.listeners.pop(node.name, None) is not None and source.offers is not None:
-            source.offers.leave(node.name)
+        if source.listeners.pop(node.name, None) is not None:
+            self._share(source, source.audience.leave(node.name))
 
     def _finish(self, node: _Node) -> None:
         node.planner = None
@@ -302,7 +312,8 @@ class Simulation:
             if not isinstance(action, Fetch):
                 continue
             source = node.sources[action.peer]
-            request = _Request(source, node, action.run)
+            size = sum(self._lengths[action.run.start : action.run.stop])
+            request = _Request(source, node, action.run, size)
             node.wanted[action.peer, action.run] = request
             self._at(self.now + self._delay(node, source), self._ask, request)
 
@@ -310,10 +321,8 @@ class Simulation:
         """A request for offers reaches an origin, which answers."""
         if not source.alive or node.name not in source.listeners:
             return
-        if source.offers is None:
-            source.offers = Offers(self._lengths, self._random.randrange(len(self._lengths)))
-        runs = source.offers.ask(node.name, ask.count, ask.done, now=self.now)
-        event = Offered(source.name, runs, over=source.offers.over(node.name))
+        runs, over = source.audience.offers(node.name, ask.count, ask.done, self.now)
+        event = Offered(source.name, runs, over=over)
         self._at(self.now + self._delay(node, source), self._tell, node, event)
 
     def _gather(self, node: _Node) -> None:
@@ -349,18 +358,33 @@ class Simulation:
         if request.over or not uploader.alive:
             return
         uploader.serving[request] = None
-        for begun in uploader.uploads.ask(request.getter.name, request, self.now):
-            self._begin(begun)
+        if request.size < LARGE_BYTES:
+            self._begin([request])
+        else:
+            self._begin(uploader.uploads.ask(request.getter.name, request, self.now))
+            self._expect(uploader)
 
-    def _begin(self, request: _Request) -> None:
-        uploader, getter = request.uploader, request.getter
-        links: tuple[Link, ...] = (uploader.up, getter.down)
-        if self._zones and uploader.zone != getter.zone:
-            links += (self._zones[uploader.zone][0], self._zones[getter.zone][1])
-        run = request.run
-        size = sum(self._lengths[run.start : run.stop])
-        request.flow = Flow(size, links, request)
-        self._links.start(request.flow, self.now)
+    def _expect(self, uploader: _Node) -> None:
+        """See to it that a node's uploads hear of the time, when that is due."""
+        due = uploader.uploads.due
+        if due < uploader.uploads_due:
+            uploader.uploads_due = due
+            self._at(due, self._pass_time, uploader)
+
+    def _pass_time(self, uploader: _Node) -> None:
+        if uploader.alive and uploader.uploads_due == self.now:
+            uploader.uploads_due = math.inf
+            self._begin(uploader.uploads.tick(self.now))
+            self._expect(uploader)
+
+    def _begin(self, requests: Sequence[_Request]) -> None:
+        for request in requests:
+            uploader, getter = request.uploader, request.getter
+            links: tuple[Link, ...] = (uploader.up, getter.down)
+            if self._zones and uploader.zone != getter.zone:
+                links += (self._zones[uploader.zone][0], self._zones[getter.zone][1])
+            request.flow = Flow(request.size, links, request)
+            self._links.start(request.flow, self.now)
 
     def _check(self, flow: Flow, due: float) -> None:
         if flow.due != due or not self._links.check(flow, self.now):
@@ -368,10 +392,8 @@ class Simulation:
         request = flow.item
         assert isinstance(request, _Request)  # noqa: S101 - we made it
         uploader = request.uploader
-        run = request.run
-        sent = sum(self._lengths[run.start : run.stop])
-        uploader.sent += sent
-        self.outcome.sent_bytes += sent
+        uploader.sent += request.size
+        self.outcome.sent_bytes += request.size
         self._halt(request)
         self._at(self.now + self._delay(uploader, request.getter), self._land, request)
         limit = self.scenario.seed_dies_after
@@ -387,9 +409,11 @@ class Simulation:
             uploader.uploads.give_up(request.getter.name, request)
             return
         self._links.stop(request.flow, self.now)
-        for following in uploader.uploads.done(request, self.now):
+        if request.size >= LARGE_BYTES:
+            following = uploader.uploads.done(request, self.now)
             if uploader.alive:
                 self._begin(following)
+                self._expect(uploader)
 
     def _cancel(self, request: _Request) -> None:
         """The getter wants it no more."""

@@ -12,14 +12,10 @@ from dataclasses import dataclass, field
 from p2pstore.cluster.news import NOTHING, News, Shared
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.objects.manifest import Manifest
-from p2pstore.swarm.dealing import Offers
+from p2pstore.swarm.audience import Audience
 
 MAX_PENDING = 65536
 """News that wait for one slow listener; one that falls behind further is cut off, and may come again."""
-
-MAX_LISTENERS = 64
-"""Getters that follow one replica at once. Each follows several others, so that more than these are reached."""
-
 
 GATHER_SECONDS = 0.005
 """Chunks that are verified within this are told of together."""
@@ -29,11 +25,9 @@ GATHER_SECONDS = 0.005
 class Listener:
     """A queue of news for one peer, and None when the replica is withdrawn.
 
-    ``seeds``: it passes on what it gets. ``whole``: the replica was when it came, so that it takes it for an origin.
+    ``shared``: it shares an origin with another that passes on what it gets, as far as it was told.
     """
 
-    seeds: bool = True
-    whole: bool = True
     shared: bool = False
     key: str = field(default_factory=lambda: secrets.token_hex(8))
     news: asyncio.Queue[News | None] = field(default_factory=lambda: asyncio.Queue(MAX_PENDING))
@@ -74,7 +68,7 @@ class Replica:
         self.address = 0
         self._loop = loop
         self._listeners: dict[str, Listener] = {}
-        self._offers: Offers | None = None
+        self._audience = Audience(self._lengths, random.randrange)
         self._gathered: list[range] = []
 
     @property
@@ -85,7 +79,7 @@ class Replica:
     @property
     def crowded(self) -> bool:
         """Whether nobody more should listen."""
-        return len(self._listeners) >= MAX_LISTENERS
+        return self._audience.full
 
     def servable(self, offset: int, length: int) -> bool:
         """Whether every chunk that a range of the object touches is verified. Any thread."""
@@ -105,42 +99,37 @@ class Replica:
         """Up to ``count`` runs for a listener to fetch, which has fetched those in ``done``.
 
         The second is whether everything was offered. A listener that passes nothing on is offered nothing. See
-        ``p2pstore.swarm.dealing``.
+        ``p2pstore.swarm.audience``.
         """
-        listener = self._listeners.get(key)
-        if listener is None or not listener.seeds or not self.have.full:
+        if not self.have.full:
             return [], False
-        if self._offers is None:
-            lengths = [chunk.length for chunk in self.manifest.all_chunks()]
-            # Several origins begin in different places, so that together they send each chunk about once.
-            self._offers = Offers(lengths, random.randrange(max(1, len(lengths))))  # noqa: S311 - guards nothing
-        return self._offers.ask(key, count, done, now=self._loop.time()), self._offers.over(key)
+        return self._audience.offers(key, count, done, self._loop.time())
 
     @contextmanager
     def listen(self, *, seeds: bool = True) -> Iterator[Listener]:
-        """News from now on. Take ``have`` after entering: a chunk may then come twice, but none is missed."""
-        listener = Listener(seeds, self.have.full)
+        """News from now on. Take ``have`` after entering: a chunk may then come twice, but none is missed.
+
+        ``seeds``: who listens passes on what it gets.
+        """
+        listener = Listener()
         self._listeners[listener.key] = listener
-        self._share(newcomer=listener)
+        self._share(self._audience.join(listener.key, seeds=seeds, whole=self.have.full))
+        listener.shared = self._audience.shared(listener.key)
         try:
             yield listener
         finally:
             del self._listeners[listener.key]
-            if self._offers is not None:
-                self._offers.leave(listener.key)
-                if not self._listeners:
-                    self._offers = None  # whoever comes next begins a round of its own
-            self._share()
+            self._share(self._audience.leave(listener.key))
 
-    def _share(self, newcomer: Listener | None = None) -> None:
-        """Tell those that take the replica for an origin whether they share it with another that passes chunks on."""
-        seeding = sum(listener.seeds for listener in self._listeners.values())
-        for listener in self._listeners.values():
-            shared = seeding > listener.seeds
-            if listener.whole and shared != listener.shared:
-                listener.shared = shared
-                if listener is not newcomer:
-                    listener.put(Shared(shared))
+    def _lengths(self) -> list[int]:
+        return [chunk.length for chunk in self.manifest.all_chunks()]
+
+    def _share(self, keys: Iterable[str]) -> None:
+        """Tell these whether they share the replica with another that passes chunks on."""
+        for key in keys:
+            listener = self._listeners[key]
+            listener.shared = self._audience.shared(key)
+            listener.put(Shared(listener.shared))
 
     def _gather(self, run: range) -> None:
         if not self._gathered:

@@ -162,8 +162,8 @@ class PeerServer:
         if replica.crowded:
             raise web.HTTPServiceUnavailable(text="as many as it can bear get the object from this node")
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-        await response.prepare(request)
-        with replica.listen(seeds=request.query.get("seeds") == "1") as listener:
+        with replica.listen(seeds=request.query.get("seeds") == "1") as listener:  # nobody else comes in between
+            await response.prepare(request)
             first = {"address": replica.address, "bitmap": replica.have.to_text()}
             await _line(response, first | {"listener": listener.key, "shared": listener.shared})
             while True:

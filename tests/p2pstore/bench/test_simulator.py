@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pstore.bench.scenario import Scenario
-from p2pstore.bench.simulator import Simulation, simulate
-from p2pstore.holding.replica import MAX_LISTENERS
+from p2pstore.bench.simulator import SEED, Simulation, simulate
+from p2pstore.swarm.audience import MAX_LISTENERS
+from p2pstore.swarm.events import Action, Event, PeerShared
+from p2pstore.swarm.planner import Planner
 
 MIB = 1 << 20
 SMALL = Scenario(receivers=12, size=64 * MIB, chunk_size=MIB, rate=25e6, sources=6)
@@ -129,6 +131,24 @@ def test_a_thin_link_between_zones_carries_no_more_than_it_can() -> None:
     outcome = simulate(thin)
     assert outcome.unfinished == 0
     assert outcome.last >= thin.size / thin.zone_rate  # all of it must cross once
+
+
+def test_receivers_hear_of_the_others_as_a_replica_tells_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replica says when one is alone with it again; the simulator did not, and so simulated another rule."""
+    heard: list[bool] = []
+    handle = Planner.handle
+
+    def listening(planner: Planner, event: Event) -> list[Action]:
+        if isinstance(event, PeerShared):
+            assert event.peer == SEED, "who has a part is no origin, and nobody shares it"
+            heard.append(event.shared)
+        return handle(planner, event)
+
+    monkeypatch.setattr(Planner, "handle", listening)
+    outcome = simulate(replace(SMALL, receivers=2, deaths=1, notice=0.1))
+    assert outcome.died == 1
+    assert len(outcome.seconds) == 1
+    assert heard == [True, False]
 
 
 def test_progress_only_grows() -> None:

@@ -10,6 +10,7 @@ from p2pstore.cluster.news import Shared
 from p2pstore.holding import replica as module
 from p2pstore.holding.replica import Listener, Replica
 from p2pstore.objects.bitmap import Bitmap
+from p2pstore.swarm.audience import MAX_LISTENERS
 from tests.p2pstore.samples import content, manifest_of
 
 MANIFEST = manifest_of({"a": content(10), "b": b"", "c": content(6)}, 4)
@@ -161,7 +162,7 @@ async def test_who_passes_nothing_on_and_who_does_not_listen_are_offered_nothing
 async def test_a_crowd_is_bounded() -> None:
     replica = await whole()
     with ExitStack() as stack:
-        for _ in range(module.MAX_LISTENERS):
+        for _ in range(MAX_LISTENERS):
             assert not replica.crowded
             stack.enter_context(replica.listen())
         assert replica.crowded

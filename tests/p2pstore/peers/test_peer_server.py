@@ -15,10 +15,10 @@ from p2pstore.cluster.auth import HEADER, MAX_SKEW, sign
 from p2pstore.cluster.news import Shared
 from p2pstore.cluster.peer_client import Availability, PeerClient
 from p2pstore.errors import PeerBusy, PeerHasNot, SecretRefused
-from p2pstore.holding import replica as replica_module
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.peers import peer_server as module
 from p2pstore.pull.file_destination import FileDestination
+from p2pstore.swarm import audience as audience_module
 from tests.p2pstore.peers.owner import Owner, serving
 from tests.p2pstore.samples import MIB, content, manifest_of, record_of
 
@@ -136,7 +136,7 @@ async def test_questions_for_offers_that_are_none(served: tuple[Owner, str], que
 async def test_a_crowd_is_sent_away(
     served: tuple[Owner, str], client: PeerClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replica_module, "MAX_LISTENERS", 1)
+    monkeypatch.setattr(audience_module, "MAX_LISTENERS", 1)
     owner, control = served
     owner.hold("n", MANIFEST, DATA)
     news = client.availability(control, MANIFEST)

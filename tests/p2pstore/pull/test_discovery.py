@@ -17,12 +17,12 @@ from p2pstore.cluster.peer_client import PeerClient
 from p2pstore.cluster.records import ELSEWHERE, SAME_HOST, SAME_ZONE, NodeRecord, ReplicaRecord, distance, peer_address
 from p2pstore.cluster.registry import Registry
 from p2pstore.errors import BadManifest, PeerHasNot, PeerUnreachable, RemoteProtocolError, SecretRefused
-from p2pstore.holding import replica as replica_module
 from p2pstore.metadata.memory import MemoryServer, MemoryStore
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.pull import discovery as module
 from p2pstore.pull.discovery import Discovery
 from p2pstore.pull.workers import Source
+from p2pstore.swarm import audience as audience_module
 from tests.p2pstore.cluster.test_peer_client import answer, hostile
 from tests.p2pstore.peers.owner import Owner, serving
 from tests.p2pstore.samples import MIB, content, manifest_of
@@ -212,7 +212,7 @@ async def test_offers_of_a_source(world: World) -> None:
 
 
 async def test_a_crowded_holder_is_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replica_module, "MAX_LISTENERS", 1)
+    monkeypatch.setattr(audience_module, "MAX_LISTENERS", 1)
     owner = await world.holder("a")
     other = world.client.availability(owner.record.control, MANIFEST)
     await other.__anext__()
