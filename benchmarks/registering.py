@@ -13,7 +13,7 @@ import threading
 import time
 
 from engine.errors import TransportUnavailable
-from engine.transports.rdma.pinned import Held
+from engine.memory.region import Region
 from engine.transports.rdma.verbs.interface import Access
 from engine.transports.rdma.verbs.load import NAMES, load_verbs
 
@@ -24,7 +24,7 @@ def measure(name: str, size: int) -> tuple[float, float]:
     """Seconds to register, and the longest that another thread did not run meanwhile."""
     verbs = load_verbs(name)
     context = verbs.open(verbs.devices()[0])
-    held = Held(mmap.mmap(-1, size))
+    held = Region.of(mmap.mmap(-1, size))
     silences: list[float] = []
     over = threading.Event()
 

@@ -24,11 +24,12 @@ from engine.bench.statistics import Measurement
 from engine.bench.targets import TargetAddress
 from engine.config.settings import EngineSettings
 from engine.errors import BenchFailed, UsageError
+from engine.memory.region import Region
 from engine.metadata.urls import open_directory
 from engine.transfer.rdma_connection import addresses_of
 from engine.transports.rdma.addresses import pair_up
 from engine.transports.rdma.nics import Nics
-from engine.transports.rdma.pinned import Held, Pinned
+from engine.transports.rdma.pinned import Pinned
 from engine.transports.rdma.reader.session import Session
 from engine.transports.rdma.reader.transport import open_nics
 from engine.transports.rdma.setup import Setup
@@ -73,7 +74,7 @@ class VerbsInitiator(ThreadedInitiator):
         finally:
             directory.close()
         self._nics: Nics = open_nics(settings if not device else _only(settings, device))
-        self._pinned = Pinned(Held(self.memory.map), Access.LOCAL_WRITE)
+        self._pinned = Pinned(Region.of(self.memory.map), Access.LOCAL_WRITE)
         self._pinned.register(self._nics)
 
     def verify(self, case: Case, seed: int) -> None:

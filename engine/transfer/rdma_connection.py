@@ -15,10 +15,11 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NoReturn
 
 from engine.errors import MooncakeError, PeerStalled, PeerUnreachable, RangeRefused
+from engine.memory.region import Region
 from engine.protocol.wire import Opcode as WireOpcode
 from engine.transfer.batch import Slice
 from engine.transports.rdma.addresses import RdmaAddress, gid_from_wire
-from engine.transports.rdma.pinned import Held, Pinned
+from engine.transports.rdma.pinned import Pinned
 from engine.transports.rdma.reader.link import Link, Piece
 from engine.transports.rdma.reader.session import Session
 from engine.transports.rdma.verbs.interface import Access, Opcode
@@ -150,7 +151,10 @@ class _Move:
             view = self._bounce = memoryview(mmap.mmap(-1, piece.length))
             if not self.reads:
                 buffer.read_into(piece.offset, view)
-        self._own = Pinned(Held(view), Access.LOCAL_WRITE if self.reads else Access(0))
+        region = Region.of(view)
+        if view is not self._bounce:
+            view.release()  # the caller's memory is held by what is pinned alone
+        self._own = Pinned(region, Access.LOCAL_WRITE if self.reads else Access(0))
         self._own.register(link.nics)
         self.address, self.lkeys = self._own.address, self._own.lkeys()
 

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from engine.memory.region import Region
 
 
 class Sink(Protocol):
@@ -60,12 +63,12 @@ class Channel(ABC):
     """An ordered pipeline of reads from one peer, owned by one thread."""
 
     @abstractmethod
-    def submit(self, address: int, length: int, place: memoryview | None = None) -> None:
+    def submit(self, address: int, length: int, place: Region | None = None) -> None:
         """Ask for ``length`` bytes (at least 1) at ``address``. Raises ``RemoteError``.
 
-        ``place`` is memory of that length into which the sink's buffers will lie one after the other. A channel that
-        can have the bytes written there before they are received does so; it then holds that memory until it has been
-        received, or the channel is closed.
+        ``place`` is memory of that length in which the sink's buffers will lie one after the other. A channel that can
+        have the bytes written there before they are received does so. The region is the channel's from the call on,
+        even where that raises: it closes it when it needs it no more, at the latest when the channel is closed.
         """
 
     @abstractmethod

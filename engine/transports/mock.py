@@ -30,6 +30,7 @@ from engine.errors import (
     UsageError,
 )
 from engine.memory.address_space import AddressSpace
+from engine.memory.region import Region
 from engine.transports.base import Channel, PeerAddress, Sink, Transport
 
 _LETTERS = {".": "ok", "x": "wrong", "s": "stall", "r": "refuse", "d": "die", "g": "garbage"}
@@ -99,8 +100,10 @@ class MockChannel(Channel):
         self._submitted: deque[tuple[int, int]] = deque()
         self._closed = threading.Event()
 
-    def submit(self, address: int, length: int, place: memoryview | None = None) -> None:  # noqa: ARG002
+    def submit(self, address: int, length: int, place: Region | None = None) -> None:
         """See ``Channel.submit``."""
+        if place is not None:
+            place.close()
         if length < 1:
             raise UsageError(detail="a request for no bytes")
         self._check()

@@ -15,6 +15,8 @@ from engine.transports.base import Channel, Sink
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from engine.memory.region import Region
+
 
 class SocketChannel(Channel):
     """One blocking socket with kernel timeouts, owned by one thread. Only ``close`` may come from another."""
@@ -32,8 +34,10 @@ class SocketChannel(Channel):
         self._busy = False
         self._closed = False
 
-    def submit(self, address: int, length: int, place: memoryview | None = None) -> None:  # noqa: ARG002
+    def submit(self, address: int, length: int, place: Region | None = None) -> None:
         """See ``Channel.submit``. Raises ``UsageError`` for no bytes, and beyond ``max_in_flight`` requests."""
+        if place is not None:
+            place.close()  # a socket's bytes come when they are received
         if length < 1 or len(self._submitted) >= self.max_in_flight:
             raise UsageError(detail=f"request {len(self._submitted) + 1} of {length} bytes on one channel")
         with self._in_use():

@@ -94,10 +94,12 @@ def views_of(buffers: Mapping[str, Buffer]) -> dict[str, memoryview]:
 def byte_view(buffer: Buffer, what: str, *, writable: bool = False) -> memoryview:
     """A flat view of the bytes of anything with a buffer. Raises ``UsageError`` for one that is not contiguous."""
     try:
-        view = memoryview(buffer)
-        view = view.cast("B") if view.nbytes else memoryview(bytearray())  # several dimensions of nothing do not cast
+        with memoryview(buffer) as whole:
+            # Several dimensions of nothing do not cast.
+            view = whole.cast("B") if whole.nbytes else memoryview(bytearray())
     except (TypeError, ValueError) as error:
         raise UsageError(detail=f"{what} is no contiguous buffer: {error}") from None
     if writable and view.readonly:
+        view.release()
         raise UsageError(detail=f"{what} is read-only")
     return view

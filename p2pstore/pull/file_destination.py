@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from engine.memory.address_space import FilesBuffer, FileSpan, FileStamp
+from engine.memory.region import Region
 from p2pstore.errors import (
     DestinationBusy,
     DestinationExists,
@@ -25,12 +26,14 @@ from p2pstore.errors import (
     UsageError,
 )
 from p2pstore.objects.bitmap import Bitmap
-from p2pstore.objects.file_system import clone_range, remove, rename_new, rename_over, sync_files, sync_path, words
+from p2pstore.objects.file_system import remove, rename_new, rename_over, sync_files, sync_path, words
 from p2pstore.objects.hashing import hasher
 from p2pstore.objects.manifest import Chunk, Manifest
 from p2pstore.objects.tasks import READ_BYTES, hash_range, run_tasks
-from p2pstore.pull.destination import Mismatch
+from p2pstore.pull.destination import ABORT_SECONDS
+from p2pstore.pull.file_sink import FileSink
 from p2pstore.pull.journal import Journal, is_for
+from p2pstore.pull.writers import Writers
 
 SUFFIX = ".part"
 JOURNAL_SUFFIX = ".part.journal"
@@ -61,6 +64,7 @@ class FileDestination:
         if os.path.lexists(self.part) and not os.path.lexists(journal) and not force:
             raise DestinationExists(path=self.part)
         self.journal = Journal(journal, manifest.digest, name, path)
+        self.writers = Writers(self.journal.close)
         try:
             if not self.journal.resumed:
                 remove(self.part)
@@ -68,7 +72,7 @@ class FileDestination:
         except BaseException as error:
             if not self.journal.resumed:
                 self._undo()
-            self.close()
+            self.abort()
             if isinstance(error, OSError):
                 raise StorageError(path=error.filename or self.part, detail=words(error)) from None
             raise
@@ -185,17 +189,24 @@ class FileDestination:
             os.close(descriptor)
         return hashed.digest() == chunk.digest
 
-    def sink(self, run: range, scratch: memoryview) -> RunSink:
-        """A sink for the adjacent chunks of ``run``; ``scratch`` is the calling thread's own buffer."""
-        return RunSink(self, run, scratch)
+    def sink(self, run: range, scratch: memoryview) -> FileSink:
+        """See ``Destination.sink``."""
+        return FileSink(self, run, scratch)
 
-    def place(self, run: range) -> memoryview | None:  # noqa: ARG002 - none of it is memory
-        """See ``pull.Destination.place``."""
+    def place(self, run: range) -> Region | None:  # noqa: ARG002 - none of it is memory
+        """See ``Destination.place``."""
         return None
 
     def keep(self, run: range) -> None:
-        """Note in the journal that the chunks of ``run`` are verified."""
-        self.journal.add(run)
+        """Note in the journal that the chunks of ``run`` are verified, unless the destination has ended."""
+        try:
+            self.writers.enter()
+        except Interrupted:
+            return
+        try:
+            self.journal.add(run)
+        finally:
+            self.writers.leave()
 
     def partial_buffer(self, servable: Callable[[int, int], bool]) -> FilesBuffer:
         """The buffer by which peers may read the ranges that ``servable(offset, length)`` allows."""
@@ -208,6 +219,8 @@ class FileDestination:
         Raises ``DestinationExists`` when something appeared there meanwhile, ``ForeignFile`` for what appeared in the
         partial form, or ``StorageError``; the partial form then stays, and the same get goes on from it.
         """
+        if not self.writers.stop(ABORT_SECONDS):
+            raise StorageError(path=self.part, detail=f"a write has not ended for {ABORT_SECONDS:g} s")
         try:
             paths = [self.file_path(n) for n in range(len(self.manifest.files))]
             for path, entry in zip(paths, self.manifest.files, strict=True):
@@ -227,102 +240,13 @@ class FileDestination:
         except OSError as error:
             raise StorageError(path=error.filename or self.path, detail=words(error)) from None
         self.journal.remove()
+        self.writers.end(0)
         final = [self.path / e.path if e.path else self.path for e in self.manifest.files]
         return tuple(FileSpan(str(p), s.size, s) for p, s in zip(final, stamps, strict=True))
 
-    def close(self) -> None:
-        """Unlock; what is there stays, for the next get to go on from."""
-        self.journal.close()
-
-
-class RunSink:
-    """Takes the bytes of adjacent chunks: hashes while they are hot, writes them, and compares each digest.
-
-    ``kept`` counts the chunks that were right; ``filled`` raises ``Mismatch`` at the first that is not.
-    """
-
-    def __init__(self, destination: FileDestination, run: range, scratch: memoryview) -> None:
-        self.kept = 0
-        self._destination = destination
-        self._run = run
-        self._scratch = scratch
-        self._file = -1
-        self._descriptor = -1
-        self._begin()
-
-    def _begin(self) -> None:
-        self._chunk = self._destination.manifest.chunk(self._run[self.kept])
-        self._done = 0
-        self._hashed = self._destination.new_hasher()
-        if self._chunk.file != self._file:
-            self.close()
-            self._descriptor = self._destination.open_file(self._chunk.file)
-            self._file = self._chunk.file
-
-    def buffer(self, remaining: int) -> memoryview:
-        """Room for the rest of the chunk, as far as the scratch buffer goes."""
-        return self._scratch[: min(len(self._scratch), self._chunk.length - self._done, remaining)]
-
-    def filled(self, count: int) -> None:
-        """Hash and write what arrived. Raises ``Mismatch`` or ``StorageError``."""
-        self._store(self._scratch[:count])
-
-    def take(self, data: memoryview) -> None:
-        """See ``TakingSink.take``. Raises as ``filled``."""
-        while len(data):
-            count = min(len(data), self._chunk.length - self._done)
-            self._store(data[:count])
-            data = data[count:]
-
-    def _store(self, data: memoryview) -> None:
-        """Hash and write bytes of one chunk."""
-        count = len(data)
-        self._hashed.update(data)
-        at = self._at
-        try:
-            written = os.pwrite(self._descriptor, data, at)
-            while written < count:
-                written += os.pwrite(self._descriptor, data[written:], at + written)
-        except OSError as error:
-            raise StorageError(path=self._destination.part, detail=words(error)) from None
-        self._advance(count)
-
-    def clone(self, descriptor: int, offset: int, remaining: int) -> int:
-        """See ``CloningSink.clone``: up to the end of the chunk. What is hashed is what now lies in our own file."""
-        destination = self._destination
-        count = min(self._chunk.length - self._done, remaining)
-        if not destination.clones:
-            return 0
-        if not clone_range(descriptor, offset, count, self._descriptor, self._at):
-            destination.clones = False
-            return 0
-        path = str(destination.file_path(self._file))
-        try:
-            hash_range(self._descriptor, self._at, count, self._hashed.update, self._scratch, path)
-        except SourceChanged as error:  # our own file was cut short by somebody
-            raise StorageError(path=path, detail=error.fields["detail"]) from None
-        self._advance(count)
-        return count
-
-    @property
-    def _at(self) -> int:
-        """Where the next byte goes, in its file."""
-        return self._chunk.file_offset + self._done
-
-    def _advance(self, count: int) -> None:
-        self._done += count
-        if self._done == self._chunk.length:
-            if self._hashed.digest() != self._chunk.digest:
-                raise Mismatch(self._chunk.number)
-            self.kept += 1
-            if self.kept < len(self._run):
-                self._begin()
-
-    def close(self) -> None:
-        """Close the file that it writes."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+    def abort(self, timeout: float = ABORT_SECONDS) -> bool:
+        """See ``Destination.abort``: unlock; what is there stays, for the next get to go on from."""
+        return self.writers.end(timeout)
 
 
 def tidy(path: Path, manifest: Manifest, name: str) -> None:

@@ -174,7 +174,7 @@ class Get:
             spans = await self._in_thread(destination.finish)
         except BaseException:
             self._cancelled.set()
-            destination.close()
+            destination.abort()
             if replica is not None and parts.holdings.drop_partial(replica):
                 parts.publisher.withdraw_later(manifest.digest)
             raise
@@ -201,7 +201,7 @@ class Get:
             await self._in_thread(make)
         except asyncio.CancelledError:
             for destination in made:
-                destination.close()
+                destination.abort()
             raise
         return made[0]
 

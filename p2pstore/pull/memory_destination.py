@@ -1,16 +1,23 @@
-"""A get into memory: received in place, hashed where it lies."""
+"""A get into memory: received in place, hashed where it lies.
+
+The memory is the caller's, who may unmap it as soon as the get has returned. So every view of it that is handed out is
+taken back: the destination is through when the last of them is.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from p2pstore.errors import UsageError
+from engine.memory.address_space import FileSpan
+from engine.memory.region import Region
+from p2pstore.errors import StorageError, UsageError
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.objects.hashing import hasher
-from p2pstore.objects.manifest import Manifest
+from p2pstore.objects.manifest import FileEntry, Manifest
 from p2pstore.objects.memory_objects import byte_view
-from p2pstore.pull.destination import Mismatch
+from p2pstore.pull.destination import ABORT_SECONDS, Mismatch
+from p2pstore.pull.writers import Writers
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -29,25 +36,55 @@ class MemoryDestination:
             missing = ", ".join(sorted(set(wanted) ^ set(buffers)))
             raise UsageError(detail=f"the buffers do not match the object's files: {missing}")
         self.views: list[memoryview] = []
-        for file in manifest.files:
-            view = byte_view(buffers[file.path], f"buffer {file.path!r}", writable=True)
-            if len(view) != file.size:
-                raise UsageError(detail=f"buffer {file.path!r} has {len(view)} bytes, the object has {file.size}")
-            self.views.append(view)
+        self._regions: list[Region] = []
+        self.writers = Writers(self._let_go)
+        try:
+            for file in manifest.files:
+                self._borrow(file, buffers[file.path])
+        except BaseException:
+            self._let_go()
+            raise
+
+    def _borrow(self, file: FileEntry, buffer: Buffer) -> None:
+        view = byte_view(buffer, f"buffer {file.path!r}", writable=True)
+        self.views.append(view)
+        if len(view) != file.size:
+            raise UsageError(detail=f"buffer {file.path!r} has {len(view)} bytes, the object has {file.size}")
+        self._regions.append(Region.of(view))
 
     def sink(self, run: range, scratch: memoryview) -> MemorySink:  # noqa: ARG002 - nothing is received elsewhere
-        """A sink for the adjacent chunks of ``run``."""
+        """See ``Destination.sink``."""
         return MemorySink(self, run)
 
-    def place(self, run: range) -> memoryview | None:
-        """See ``pull.Destination.place``: where the run lies in one file."""
+    def place(self, run: range) -> Region | None:
+        """See ``Destination.place``: where the run lies in one file."""
         first, last = self.manifest.chunk(run[0]), self.manifest.chunk(run[-1])
         if first.file != last.file:
             return None
-        return self.views[first.file][first.file_offset : last.file_offset + last.length]
+        self.writers.enter()
+        length = last.file_offset + last.length - first.file_offset
+        return self._regions[first.file].part(first.file_offset, length, self.writers.leave)
 
     def keep(self, run: range) -> None:
         """Nothing to remember: memory does not outlive the process."""
+
+    def finish(self) -> tuple[FileSpan, ...]:
+        """See ``Destination.finish``. Raises ``StorageError`` where something is still being written."""
+        if not self.writers.stop(ABORT_SECONDS):
+            raise StorageError(path="memory", detail=f"a write has not ended for {ABORT_SECONDS:g} s")
+        self.writers.end(0)
+        return ()
+
+    def abort(self, timeout: float = ABORT_SECONDS) -> bool:
+        """See ``Destination.abort``."""
+        return self.writers.end(timeout)
+
+    def _let_go(self) -> None:
+        """Nobody writes any more: the memory is the caller's alone."""
+        for region in self._regions:
+            region.close()
+        for view in self.views:
+            view.release()
 
 
 class MemorySink:
@@ -56,24 +93,32 @@ class MemorySink:
     def __init__(self, destination: MemoryDestination, run: range) -> None:
         self.kept = 0
         self._destination = destination
+        self._writers = destination.writers
         self._run = run
+        self._room = memoryview(b"")
         self._begin()
+        self._writers.enter()
+        self._open = True
 
     def _begin(self) -> None:
-        self._chunk = self._destination.manifest.chunk(self._run[self.kept])
-        start = self._chunk.file_offset
-        self._left = self._destination.views[self._chunk.file][start : start + self._chunk.length]
+        chunk = self._chunk = self._destination.manifest.chunk(self._run[self.kept])
+        self._at = chunk.file_offset
+        self._end = chunk.file_offset + chunk.length
         self._hashed = self._destination.new_hasher()
 
     def buffer(self, remaining: int) -> memoryview:
-        """Room for the rest of the chunk."""
-        return self._left[:remaining]
+        """Room for the rest of the chunk; it is taken back with the next one, or when the sink is closed."""
+        self._writers.check()
+        self._room.release()
+        view = self._destination.views[self._chunk.file]
+        self._room = view[self._at : min(self._end, self._at + remaining)]
+        return self._room
 
     def filled(self, count: int) -> None:
         """Hash what arrived. Raises ``Mismatch``."""
-        self._hashed.update(self._left[:count])
-        self._left = self._left[count:]
-        if not len(self._left):
+        self._hashed.update(self._room[:count])
+        self._at += count
+        if self._at == self._end:
             if self._hashed.digest() != self._chunk.digest:
                 raise Mismatch(self._chunk.number)
             self.kept += 1
@@ -81,5 +126,8 @@ class MemorySink:
                 self._begin()
 
     def close(self) -> None:
-        """Let go of the memory."""
-        self._left.release()
+        """Let go of the memory. Twice is harmless."""
+        if self._open:
+            self._open = False
+            self._room.release()
+            self._writers.leave()

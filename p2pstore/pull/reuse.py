@@ -17,9 +17,7 @@ from engine.transports.base import CloningSink, Sink
 from p2pstore.errors import Interrupted
 from p2pstore.objects.manifest import Chunk, Manifest
 from p2pstore.objects.tasks import run_tasks
-from p2pstore.pull.destination import Mismatch
-from p2pstore.pull.file_destination import FileDestination
-from p2pstore.pull.memory_destination import MemoryDestination
+from p2pstore.pull.destination import Destination, Mismatch
 from p2pstore.pull.old_chunks import Places, open_regular
 from p2pstore.pull.workers import SCRATCH_BYTES
 
@@ -109,7 +107,7 @@ def _read_file(path: str, offset: int, length: int, sink: Sink) -> None:
 
 def copy_local(
     holdings: Holdings,
-    destination: FileDestination | MemoryDestination,
+    destination: Destination,
     cancelled: threading.Event,
     progress: Callable[[int], None],
     old: Places | None = None,
@@ -142,9 +140,7 @@ def copy_local(
     run_tasks(tasks, copy, os.cpu_count() or 1, cancelled)
 
 
-def _copy(
-    local: LocalChunks, chunk: Chunk, destination: FileDestination | MemoryDestination, scratch: memoryview
-) -> bool:
+def _copy(local: LocalChunks, chunk: Chunk, destination: Destination, scratch: memoryview) -> bool:
     """Copy one chunk; False where it is no longer there, or no longer right."""
     sink = destination.sink(range(chunk.number, chunk.number + 1), scratch)
     try:

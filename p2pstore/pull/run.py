@@ -12,9 +12,8 @@ from engine.errors import MooncakeError, TransportUnavailable
 from engine.transports.base import PeerAddress
 from p2pstore.errors import ChunkMismatch, NoLivePeer, SecretRefused
 from p2pstore.holding.parts import Parts
+from p2pstore.pull.destination import Destination
 from p2pstore.pull.discovery import Discovery
-from p2pstore.pull.file_destination import FileDestination
-from p2pstore.pull.memory_destination import MemoryDestination
 from p2pstore.pull.resolve import Resolved
 from p2pstore.pull.workers import Pull
 
@@ -49,7 +48,7 @@ class PullWork:
 
     async def run(
         self,
-        destination: FileDestination | MemoryDestination,
+        destination: Destination,
         on_chunks: Callable[[range], None],
         *,
         seeds: bool,
@@ -110,7 +109,7 @@ class PullWork:
 
     async def _wait(
         self,
-        destination: FileDestination | MemoryDestination,
+        destination: Destination,
         discovery: Discovery,
         over: asyncio.Event,
         finding: asyncio.Task[None],

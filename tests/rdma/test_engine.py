@@ -108,8 +108,8 @@ def test_ours_reads_and_writes_upstreams_engine(upstream: dict[str, str]) -> Non
 
 def test_the_address_of_memory_is_its_own() -> None:
     memory = mmap.mmap(-1, 4096)
-    from engine.transports.rdma.pinned import Held
+    from engine.memory.region import Region
 
-    held = Held(memory)
+    held = Region.of(memory)
     assert held.address == ctypes.addressof(ctypes.c_char.from_buffer(memory))
     held.close()

@@ -15,6 +15,7 @@ import pytest
 from engine.config.settings import EngineSettings
 from engine.errors import PeerUnreachable, RangeRefused
 from engine.memory.buffers import FilesBuffer, FileSpan, MemoryBuffer
+from engine.memory.region import Region
 from engine.serving.segment_server import SegmentServer
 from engine.transports.base import PeerAddress
 from engine.transports.into_memory import IntoMemory
@@ -90,12 +91,12 @@ def test_a_wait_ends_when_the_channel_is_closed(reader: RdmaTransport, tmp_path:
         address = server.register(MemoryBuffer("m", data))
         channel = reader.open(server.address_of_self())
         into = bytearray(len(data))
-        channel.submit(address, len(data), memoryview(into))
+        channel.submit(address, len(data), Region.of(into))
         threading.Timer(0.05, channel.close).start()
         try:
             while True:
                 channel.receive(IntoMemory(memoryview(into)))
-                channel.submit(address, len(data), memoryview(into))
+                channel.submit(address, len(data), Region.of(into))
         except PeerUnreachable:
             pass
         into[:] = bytes(len(into))

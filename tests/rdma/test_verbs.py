@@ -12,8 +12,9 @@ import pytest
 
 from engine.config.settings import EngineSettings
 from engine.errors import TransportUnavailable, VerbsFailed
+from engine.memory.region import Region
 from engine.transports.rdma.nics import inspect
-from engine.transports.rdma.pinned import Held, MappedFile
+from engine.transports.rdma.pinned import MappedFile
 from engine.transports.rdma.verbs.interface import (
     Access,
     Completion,
@@ -105,7 +106,7 @@ def test_read_and_write(ends: tuple[Side, Side]) -> None:
     one, other = ends
     ours, theirs = mmap.mmap(-1, SIZE), mmap.mmap(-1, SIZE)
     theirs[:] = bytes(range(256)) * (SIZE // 256)
-    here, there = Held(ours), Held(theirs)
+    here, there = Region.of(ours), Region.of(theirs)
     local = one.context.register(here.address, SIZE, Access.LOCAL_WRITE)
     remote = other.context.register(there.address, SIZE, Access.LOCAL_WRITE | Access.REMOTE_READ | Access.REMOTE_WRITE)
     half = SIZE // 2
@@ -128,7 +129,7 @@ def test_read_and_write(ends: tuple[Side, Side]) -> None:
 
 def test_a_key_that_is_wrong_or_gone_is_refused(ends: tuple[Side, Side]) -> None:
     one, other = ends
-    memory = Held(mmap.mmap(-1, SIZE))
+    memory = Region.of(mmap.mmap(-1, SIZE))
     local = one.context.register(memory.address, SIZE, Access.LOCAL_WRITE)
     remote = other.context.register(memory.address, SIZE, Access.REMOTE_READ)
     remote.close()
@@ -144,7 +145,7 @@ def test_files_on_disk_and_in_memory_are_registered_in_place(ends: tuple[Side, S
     one, other = ends
     data = bytes(range(256)) * 64
     into = mmap.mmap(-1, len(data))
-    here = Held(into)
+    here = Region.of(into)
     local = one.context.register(here.address, len(data), Access.LOCAL_WRITE)
     for directory in (tmp_path, Path("/dev/shm")):
         with tempfile.TemporaryFile(dir=directory) as file:
@@ -167,7 +168,7 @@ def test_memory_is_known_under_another_address_where_the_verbs_can(ends: tuple[S
     one, other = ends
     ours, theirs = mmap.mmap(-1, 8192), mmap.mmap(-1, 8192)
     theirs[:5] = b"12345"
-    here, there = Held(ours), Held(theirs)
+    here, there = Region.of(ours), Region.of(theirs)
     local = one.context.register(here.address, 8192, Access.LOCAL_WRITE)
     if not verbs.remaps:
         with pytest.raises(ValueError, match="another address"):

@@ -364,7 +364,7 @@ async def test_a_partial_replica_is_dropped(held: Held, tmp_path: Path) -> None:
         assert listener.news.get_nowait() is None
     assert not held.holdings.drop_partial(replica)
     assert held.holdings.replicas == {}
-    destination.close()
+    destination.abort()
 
 
 async def test_a_second_get_of_the_same_object_finishes_first(held: Held, tmp_path: Path) -> None:
@@ -384,7 +384,7 @@ async def test_a_second_get_of_the_same_object_finishes_first(held: Held, tmp_pa
     assert held.read(manifest) == data
     assert not held.holdings.drop_partial(served)
     assert held.read(manifest) == data
-    slow.close()
+    slow.abort()
 
 
 async def test_memory_is_held_too(held: Held) -> None:
@@ -441,7 +441,7 @@ async def test_other_hashes_and_partial_replicas(held: Held, root: Path, tmp_pat
     assert not LocalChunks(held.holdings, partial), "a get does not copy from itself"
     newer = manifest_of({"x": data, "y": b"1"}, MIB)
     assert [LocalChunks(held.holdings, newer).has(c) for c in newer.all_chunks()] == [False, True, False]
-    destination.close()
+    destination.abort()
 
 
 async def test_reuse_of_what_is_gone(held: Held, root: Path) -> None:

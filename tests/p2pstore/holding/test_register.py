@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from engine.memory.open_files import MAX_OPEN_FILES
+from engine.memory.region import Region
 from engine.transports.socket_channel import SocketChannel
 from p2pstore.cluster import records
 from p2pstore.cluster.peer_client import PeerClient
@@ -107,7 +108,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     counted: Counter[str] = Counter()
     submit, request = SocketChannel.submit, PeerClient._request
 
-    def counting_submit(self: SocketChannel, address: int, length: int, place: memoryview | None = None) -> None:
+    def counting_submit(self: SocketChannel, address: int, length: int, place: Region | None = None) -> None:
         counted["ranges"] += 1
         submit(self, address, length, place)
 

@@ -103,7 +103,7 @@ async def test_a_partial_replica_tells_of_its_chunks(
     for news in readers:
         with pytest.raises(StopAsyncIteration):
             await asyncio.wait_for(news.__anext__(), WAIT)
-    destination.close()
+    destination.abort()
 
 
 async def test_getters_are_offered_different_chunks(served: tuple[Owner, str], client: PeerClient) -> None:

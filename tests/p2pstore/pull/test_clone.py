@@ -26,7 +26,8 @@ from p2pstore.holding.holdings import Holdings
 from p2pstore.objects.file_system import clone_range
 from p2pstore.objects.source import scan
 from p2pstore.pull.destination import Mismatch
-from p2pstore.pull.file_destination import FileDestination, RunSink
+from p2pstore.pull.file_destination import FileDestination
+from p2pstore.pull.file_sink import FileSink
 from p2pstore.pull.reuse import copy_local
 from tests.p2pstore.samples import MIB, content, manifest_of, record_of
 
@@ -70,7 +71,7 @@ def free(place: Path) -> int:
     return about.f_bfree * about.f_frsize
 
 
-def sink_into(destination: FileDestination, run: range) -> RunSink:
+def sink_into(destination: FileDestination, run: range) -> FileSink:
     return destination.sink(run, memoryview(bytearray(100_000)))
 
 
@@ -98,7 +99,7 @@ def test_a_local_get_shares_the_blocks(xfs: Path) -> None:
         destination.verified.update(range(MANIFEST.chunks))
         channel.close()
         destination.finish()
-        destination.close()
+        destination.abort()
     assert copy.read_bytes() == DATA
     assert before - free(xfs) < SIZE // 4
 
@@ -116,7 +117,7 @@ def test_cloned_bytes_that_are_wrong_are_found(xfs: Path) -> None:
             sink.clone(file.fileno(), 3 * MIB, SIZE)
     assert caught.value.chunk == sink.kept == 3
     sink.close()
-    destination.close()
+    destination.abort()
 
 
 def test_the_copy_does_not_change_with_its_source(xfs: Path) -> None:
@@ -141,7 +142,7 @@ def test_chunks_that_are_here_are_shared(xfs: Path) -> None:
     assert len(list(destination.verified)) == 20
     assert destination.clones
     assert before - free(xfs) < 5 * MIB
-    destination.close()
+    destination.abort()
     assert destination.part.read_bytes()[: 20 * MIB] == DATA[: 20 * MIB]
 
 
@@ -167,5 +168,5 @@ def test_what_cannot_be_cloned_is_copied(xfs: Path, tmp_path: Path) -> None:
     assert sink.kept == MANIFEST.chunks
     assert not destination.clones
     sink.close()
-    destination.close()
+    destination.abort()
     assert destination.part.read_bytes() == DATA

@@ -7,7 +7,6 @@ import os
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -68,6 +67,15 @@ def feed(destination: FileDestination, run: range, data: bytes | None = None, sc
         destination.keep(kept)
 
 
+@contextlib.contextmanager
+def given_up(destination: FileDestination) -> Iterator[FileDestination]:
+    """Abort it in the end."""
+    try:
+        yield destination
+    finally:
+        destination.abort()
+
+
 def fill(destination: FileDestination) -> None:
     if destination.manifest.chunks:
         feed(destination, range(destination.manifest.chunks))
@@ -106,7 +114,7 @@ def test_a_whole_one(path: Path, manifest: Manifest) -> None:
     assert same_content(path, manifest) == spans
     for span, entry in zip(spans, manifest.files, strict=True):
         assert os.stat(span.path).st_mode & 0o777 == entry.mode
-    destination.close()
+    destination.abort()
 
 
 def test_empty_directories_and_modes(path: Path) -> None:
@@ -141,7 +149,7 @@ def test_resume(path: Path, manifest: Manifest) -> None:
     half = range(manifest.chunks // 2)
     if half:
         feed(first, half)
-    first.close()
+    first.abort()
     second = resumed(path, manifest)
     assert list(second.verified) == list(half)
     if manifest.chunks:
@@ -153,7 +161,7 @@ def test_resume(path: Path, manifest: Manifest) -> None:
 @pytest.mark.parametrize("stray", ["stray", "sub/stray", "dir/"])
 def test_what_somebody_puts_into_the_partial_form_gets_under_no_final_name(path: Path, stray: str) -> None:
     manifest = manifest_of({"a": b"1", "sub/b": b"2"}, 1 << 20)
-    with closing(FileDestination(path, manifest, "n")) as destination:
+    with given_up(FileDestination(path, manifest, "n")) as destination:
         for number in range(manifest.chunks):
             feed(destination, range(number, number + 1), [b"1", b"2"][number])
             destination.verified.add(number)
@@ -168,7 +176,7 @@ def test_what_somebody_puts_into_the_partial_form_gets_under_no_final_name(path:
     with pytest.raises(ForeignFile):
         FileDestination(path, manifest, "n")
     (foreign.rmdir if stray.endswith("/") else foreign.unlink)()
-    with closing(FileDestination(path, manifest, "n")) as destination:
+    with given_up(FileDestination(path, manifest, "n")) as destination:
         destination.recheck(threading.Event())
         destination.finish()
     assert read_tree(path) == {"a": b"1", "sub/b": b"2"}
@@ -177,18 +185,18 @@ def test_what_somebody_puts_into_the_partial_form_gets_under_no_final_name(path:
 def test_recheck_reports_progress_and_can_be_cancelled(path: Path) -> None:
     destination = FileDestination(path, FILE, "n")
     fill(destination)
-    destination.close()
+    destination.abort()
     again = FileDestination(path, FILE, "n")
     done: list[int] = []
     again.recheck(threading.Event(), done.append)
     assert sum(done) == FILE.size
-    again.close()
+    again.abort()
     again = FileDestination(path, FILE, "n")
     stop = threading.Event()
     stop.set()
     with pytest.raises(Interrupted):
         again.recheck(stop)
-    again.close()
+    again.abort()
     assert resumed(path, FILE).verified.full
 
 
@@ -196,7 +204,7 @@ def test_recheck_drops_what_was_damaged_meanwhile(path: Path) -> None:
     destination = FileDestination(path, TREE, "n")
     fill(destination)
     part = destination.part
-    destination.close()
+    destination.abort()
     with open(part / "a", "r+b") as stream:
         stream.seek(CHUNK + 5)
         stream.write(b"!")
@@ -205,7 +213,7 @@ def test_recheck_drops_what_was_damaged_meanwhile(path: Path) -> None:
         again = resumed(path, TREE)
         missing = set(again.verified.missing())
         assert missing == {1, TREE.first_chunks[3]}
-        again.close()
+        again.abort()
     again = resumed(path, TREE)
     for chunk in missing:
         feed(again, range(chunk, chunk + 1))
@@ -218,16 +226,16 @@ def test_a_journal_with_chunks_that_there_are_not(path: Path) -> None:
     feed(destination, range(2))
     destination.journal.add(range(4, 5))
     destination.journal.add(range(10**6, 10**6 + 3))
-    destination.close()
+    destination.abort()
     again = resumed(path, FILE)
     assert list(again.verified) == [0, 1]
-    again.close()
+    again.abort()
 
 
 def test_another_object_begins_anew(path: Path) -> None:
     first = FileDestination(path, FILE, "n")
     fill(first)
-    first.close()
+    first.abort()
     second = resumed(path, TREE)
     assert second.verified.count == 0
     fill(second)
@@ -244,7 +252,7 @@ def test_wrong_bytes_are_not_kept(path: Path) -> None:
         feed(destination, range(4), bytes(bad))
     assert caught.value.chunk == 2
     assert list(destination.verified) == [0, 1]
-    destination.close()
+    destination.abort()
     again = resumed(path, FILE)
     assert list(again.verified) == [0, 1]
     feed(again, range(2, FILE.chunks))
@@ -268,7 +276,7 @@ def test_two_at_once(path: Path) -> None:
             FileDestination(path, FILE, "n", force=force)
         with pytest.raises(DestinationBusy):
             FileDestination(path, TREE, "n", force=force)
-    first.close()
+    first.abort()
     assert list(resumed(path, FILE).verified) == [0]
 
 
@@ -309,7 +317,7 @@ def test_what_appeared_meanwhile_is_not_replaced(path: Path, manifest: Manifest,
         write_tree(path, {"x": b"new"} if kind == "directory" else {})
     with pytest.raises(DestinationExists):
         destination.finish()
-    destination.close()
+    destination.abort()
     files_module.remove(path)
     again = resumed(path, manifest)
     assert again.verified.full
@@ -342,7 +350,7 @@ def test_links_inside_the_partial_form_are_not_followed(path: Path, tmp_path: Pa
     write_tree(outside, {"é": b"precious", "z": b"precious"})
     for name, target in (("b/c d", outside), ("z", outside / "z"), ("none", outside)):
         destination = FileDestination(path, TREE, "n")
-        destination.close()
+        destination.abort()
         files_module.remove(destination.part / name)
         (destination.part / name).symlink_to(target)
         with pytest.raises(StorageError):
@@ -360,7 +368,7 @@ def test_a_link_in_the_place_of_the_partial_form_is_not_followed(path: Path, man
     else:
         outside.write_bytes(b"precious")
     destination = FileDestination(path, manifest, "n")
-    destination.close()
+    destination.abort()
     files_module.remove(destination.part)
     destination.part.symlink_to(outside)
     with pytest.raises(StorageError):
@@ -427,7 +435,7 @@ def test_a_disk_that_fills_up_meanwhile(tmp_path: Path) -> None:
         (disk / "other").write_bytes(bytes(free))
         with pytest.raises(StorageError, match="no space left on device"):
             feed(destination, range(2, FILE.chunks))
-        destination.close()
+        destination.abort()
         (disk / "other").unlink()
         again = resumed(disk / "dest", FILE)
         assert list(again.verified) == [0, 1]
@@ -499,7 +507,7 @@ try:
     destination.finish()
 except MooncakeError as error:
     print(type(error).__name__)
-destination.close()
+destination.abort()
 path.unlink()
 again = FileDestination(path, manifest, "n")
 again.recheck(threading.Event())
@@ -519,7 +527,7 @@ def test_an_error_while_laying_out_lets_go_of_the_lock(path: Path, monkeypatch: 
     with pytest.raises(StorageError, match="/somewhere: input/output error"):
         FileDestination(path, FILE, "n")
     monkeypatch.undo()
-    FileDestination(path, FILE, "n").close()
+    FileDestination(path, FILE, "n").abort()
 
 
 # Serving, and comparing
@@ -537,7 +545,7 @@ def test_only_verified_ranges_are_served(path: Path) -> None:
     buffer.read_into(CHUNK, memoryview(room))
     assert room == whole(TREE)[CHUNK : 3 * CHUNK]
     buffer.close()
-    destination.close()
+    destination.abort()
 
 
 @EACH

@@ -94,7 +94,7 @@ class Swarm:
 def destination(tmp_path: Path) -> Iterator[FileDestination]:
     made = FileDestination(tmp_path / "dest", MANIFEST, "object")
     yield made
-    made.close()
+    made.abort()
 
 
 @pytest.fixture
@@ -221,7 +221,7 @@ def test_a_pull_goes_on_where_another_ended(tmp_path: Path) -> None:
     swarm.add("half", have=range(0, MANIFEST.chunks, 2))
     swarm.wait(lambda: swarm.pull.stuck)
     swarm.pull.close()
-    first.close()
+    first.abort()
 
     second = FileDestination(tmp_path / "dest", MANIFEST, "object")
     second.recheck(threading.Event())
@@ -350,11 +350,11 @@ def test_an_error_of_our_own_ends_the_pull(tmp_path: Path) -> None:
     swarm.wait()
     assert isinstance(swarm.pull.error, StorageError)
     swarm.pull.close()
-    destination.close()
+    destination.abort()
     again = FileDestination(tmp_path / "dest", MANIFEST, "object")
     again.recheck(threading.Event())
     assert list(again.verified) == sorted(set(again.journal.chunks or ()))
-    again.close()
+    again.abort()
 
 
 def test_a_full_disk_while_a_broken_run_is_sorted_out(tmp_path: Path) -> None:
@@ -366,7 +366,7 @@ def test_a_full_disk_while_a_broken_run_is_sorted_out(tmp_path: Path) -> None:
     assert isinstance(swarm.pull.error, StorageError)
     assert swarm.told == set()
     swarm.pull.close()
-    destination.close()
+    destination.abort()
 
 
 def test_into_memory() -> None:

@@ -22,7 +22,8 @@ from collections.abc import Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from engine.errors import AddressError, LockedMemoryLimit, MooncakeError
-from engine.transports.rdma.pinned import PAGE, Held, MappedFile, Pinned
+from engine.memory.region import Region
+from engine.transports.rdma.pinned import PAGE, MappedFile, Pinned
 from engine.transports.rdma.setup import MAX_EXTENTS, Extent
 from engine.transports.rdma.verbs.interface import Access
 
@@ -239,7 +240,7 @@ class Owner:
         finally:
             os.close(run.fd)
 
-    def _small(self, buffer: Buffer, offset: int, length: int) -> Held | None:
+    def _small(self, buffer: Buffer, offset: int, length: int) -> Region | None:
         """A copy of the small files at the start of the range; None where it begins with a larger one, or has one."""
         count = 0
         runs = 0
@@ -256,10 +257,10 @@ class Owner:
             return None
         room = memoryview(mmap.mmap(-1, count))
         buffer.read_into(offset, room)
-        return Held(room)
+        return Region.of(room)
 
     def _piece(
-        self, key: Hashable | None, base: int, buffer: Buffer, memory: Held | MappedFile, nics: Sequence[Nic]
+        self, key: Hashable | None, base: int, buffer: Buffer, memory: Region | MappedFile, nics: Sequence[Nic]
     ) -> _Piece:
         """The piece of that key, or a new one of ``memory``, registered, with one user more."""
         with self._lock:
@@ -280,7 +281,7 @@ class Owner:
             raise
         return piece
 
-    def _pin(self, piece: _Piece, memory: Held | MappedFile, nics: Sequence[Nic]) -> None:
+    def _pin(self, piece: _Piece, memory: Region | MappedFile, nics: Sequence[Nic]) -> None:
         """Register a piece where that has not been done; its lock is held."""
         if piece.closed:  # it was withdrawn meanwhile
             raise AddressError(address=piece.base, length=memory.length)
@@ -358,10 +359,11 @@ def _extent(piece: _Piece, skew: int, count: int, before: int) -> Extent:
     return Extent(count, pinned.remote + skew, pinned.rkeys())
 
 
-def _held(buffer: Buffer, offset: int, length: int) -> Held:
+def _held(buffer: Buffer, offset: int, length: int) -> Region:
     view = buffer.memory_run(offset, length)
     assert view is not None  # noqa: S101 - it was memory a moment ago
-    return Held(view)
+    with view:
+        return Region.of(view)
 
 
 def _memory() -> int:

@@ -11,10 +11,11 @@ import threading
 from typing import TYPE_CHECKING
 
 from engine.errors import TransportUnavailable, UsageError
+from engine.memory.region import Region
 from engine.protocol.segment import BufferDescriptor, DeviceDescriptor
 from engine.topology.matrix import matrix_json
 from engine.transports.rdma.addresses import gid_to_wire
-from engine.transports.rdma.pinned import Held, MappedFile, Pinned
+from engine.transports.rdma.pinned import MappedFile, Pinned
 from engine.transports.rdma.verbs.interface import Access
 
 if TYPE_CHECKING:
@@ -44,11 +45,12 @@ class Offers:
         return tuple(DeviceDescriptor(nic.name, nic.info.lid, gid_to_wire(nic.gid.raw)) for nic in self._order)
 
     @staticmethod
-    def memory(buffer: Buffer) -> Held | MappedFile:
+    def memory(buffer: Buffer) -> Region | MappedFile:
         """Where a buffer lies, held there. Raises ``UsageError`` for what is not in one piece, or a writable file."""
         view = buffer.view(0, buffer.length)
         if view is not None:
-            return Held(view)
+            with view:
+                return Region.of(view)
         run = buffer.file_run(0, buffer.length)
         if run is None:
             raise UsageError(detail=f"buffer {buffer.name!r} is not in one piece, and cannot be offered over RDMA")
@@ -60,7 +62,7 @@ class Offers:
         finally:
             os.close(run.fd)
 
-    def add(self, buffer: Buffer, memory: Held | MappedFile, address: int) -> None:
+    def add(self, buffer: Buffer, memory: Region | MappedFile, address: int) -> None:
         """Register ``memory``, which is that of ``buffer``, under ``address``; owns it.
 
         Raises ``LockedMemoryLimit`` or ``VerbsFailed``.

@@ -15,8 +15,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from engine.errors import PeerStalled, PeerUnreachable, RangeRefused, UsageError
+from engine.memory.region import HOST, Region
 from engine.transports.base import Channel, Sink, pour
-from engine.transports.rdma.pinned import Held, Pinned
+from engine.transports.rdma.pinned import Pinned
 from engine.transports.rdma.reader.link import Done, Link, Piece
 from engine.transports.rdma.verbs.interface import Access, Opcode
 
@@ -42,7 +43,7 @@ class Ring:
     def __init__(self) -> None:
         memory = mmap.mmap(-1, SLOTS * SLOT)
         self.view = memoryview(memory)
-        self._pinned = Pinned(Held(memory), Access.LOCAL_WRITE)
+        self._pinned = Pinned(Region.of(memory), Access.LOCAL_WRITE)
         self.free = list(range(SLOTS))
 
     def prepare(self, nics: list[Nic]) -> None:
@@ -111,19 +112,23 @@ class RdmaChannel(Channel):
         self._closed = False
         self._returned = False
 
-    def submit(self, address: int, length: int, place: memoryview | None = None) -> None:
+    def submit(self, address: int, length: int, place: Region | None = None) -> None:
         """See ``Channel.submit``. Raises ``UsageError`` for no bytes, ``RangeRefused``, ``TransportUnavailable``."""
-        if length < 1 or len(self._requests) >= MAX_IN_FLIGHT or (place is not None and place.nbytes != length):
-            raise UsageError(detail=f"request {len(self._requests) + 1} of {length} bytes on one channel")
-        with self._in_use():
-            request = _Request(address, length)
-            if place is not None and not place.readonly:
-                request.pinned = Pinned(Held(place), Access.LOCAL_WRITE)
-            self._requests.append(request)
-            self._ungranted.append(request)
-            if request.pinned is not None:
-                request.pinned.register(self._nics)
-            self._advance()
+        try:
+            if length < 1 or len(self._requests) >= MAX_IN_FLIGHT or (place is not None and place.length != length):
+                raise UsageError(detail=f"request {len(self._requests) + 1} of {length} bytes on one channel")
+            with self._in_use():
+                request = _Request(address, length)
+                if place is not None and place.device == HOST and not place.readonly:
+                    request.pinned, place = Pinned(place, Access.LOCAL_WRITE), None
+                self._requests.append(request)
+                self._ungranted.append(request)
+                if request.pinned is not None:
+                    request.pinned.register(self._nics)
+                self._advance()
+        finally:
+            if place is not None:  # it was not taken
+                place.close()
 
     def receive(self, sink: Sink) -> None:
         """See ``Channel.receive``."""

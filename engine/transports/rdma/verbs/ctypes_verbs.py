@@ -25,7 +25,7 @@ from engine.transports.rdma.verbs.interface import (
     Limits,
     Link,
     PortInfo,
-    Region,
+    Registration,
     Route,
     WorkRequest,
     failure,
@@ -138,7 +138,7 @@ class CtypesContext:
         """See ``Context.queue_pair``."""
         return CtypesQueuePair(self, self._library, self._pd, queue, depth)
 
-    def register(self, address: int, length: int, access: Access, remote: int | None = None) -> Region:
+    def register(self, address: int, length: int, access: Access, remote: int | None = None) -> Registration:
         """See ``Context.register``."""
         ctypes.set_errno(0)
         if remote is None or remote == address:
@@ -148,7 +148,7 @@ class CtypesContext:
             region = self._library.ibv_reg_mr_iova(self._pd, address, length, remote, access)
         if not region:
             raise failure("ibv_reg_mr", self.device, ctypes.get_errno(), pinning=length)
-        return CtypesRegion(self._library, self.device, region, remote)
+        return CtypesRegistration(self._library, self.device, region, remote)
 
     def close(self) -> None:
         """See ``Context.close``."""
@@ -163,8 +163,8 @@ class CtypesContext:
             raise failure(call, self.device, code if code > 0 else ctypes.get_errno())
 
 
-class CtypesRegion:
-    """See ``Region``."""
+class CtypesRegistration:
+    """See ``Registration``."""
 
     def __init__(self, library: ctypes.CDLL, device: str, region: Any, remote: int) -> None:
         self._library = library
@@ -176,7 +176,7 @@ class CtypesRegion:
         self.length: int = region.contents.length
 
     def close(self) -> None:
-        """See ``Region.close``."""
+        """See ``Registration.close``."""
         region, self._region = self._region, None
         if region:
             code = self._library.ibv_dereg_mr(region)

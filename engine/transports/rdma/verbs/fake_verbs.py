@@ -65,7 +65,7 @@ class Fabric:
     def __init__(self, devices: Iterable[FakeDevice]) -> None:
         self.devices = {each.name: each for each in devices}
         self.lock = threading.RLock()
-        self.regions: dict[int, FakeRegion] = {}
+        self.regions: dict[int, FakeRegistration] = {}
         self.pairs: dict[int, FakeQueuePair] = {}
         self.queues: set[FakeCompletionQueue] = set()
         self.contexts = 0
@@ -147,11 +147,11 @@ class FakeContext:
             raise failure("create_qp", self.device, errno.ENOMEM)
         return FakeQueuePair(self.fabric, self.device, queue, depth)
 
-    def register(self, address: int, length: int, access: Access, remote: int | None = None) -> FakeRegion:
+    def register(self, address: int, length: int, access: Access, remote: int | None = None) -> FakeRegistration:
         """See ``Context.register``."""
         if length > self._device.pinnable:
             raise failure("reg_mr", self.device, errno.ENOMEM, pinning=length)
-        return FakeRegion(self.fabric, address, length, access, address if remote is None else remote)
+        return FakeRegistration(self.fabric, address, length, access, address if remote is None else remote)
 
     def close(self) -> None:
         """See ``Context.close``."""
@@ -161,8 +161,8 @@ class FakeContext:
                 self.fabric.contexts -= 1
 
 
-class FakeRegion:
-    """See ``Region``. One key serves for both ends."""
+class FakeRegistration:
+    """See ``Registration``. One key serves for both ends."""
 
     def __init__(self, fabric: Fabric, address: int, length: int, access: Access, remote: int) -> None:
         self._fabric = fabric
@@ -172,7 +172,7 @@ class FakeRegion:
             fabric.regions[self.rkey] = self
 
     def close(self) -> None:
-        """See ``Region.close``."""
+        """See ``Registration.close``."""
         with self._fabric.lock:
             self._fabric.regions.pop(self.rkey, None)
 
@@ -290,7 +290,7 @@ class FakeQueuePair:
             self._fabric.pairs.pop(self.number, None)
 
 
-def _find(fabric: Fabric, key: int, start: int, length: int) -> FakeRegion | None:
+def _find(fabric: Fabric, key: int, start: int, length: int) -> FakeRegistration | None:
     """The region of a key, where the range lies in it: both ends name it by the address it was registered under."""
     region = fabric.regions.get(key)
     if region is None:

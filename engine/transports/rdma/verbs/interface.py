@@ -133,7 +133,7 @@ class Completion(NamedTuple):
     status: int
 
 
-class Region(Protocol):
+class Registration(Protocol):
     """Registered memory. Peers name it by ``rkey`` and ``remote``, the address at which it begins for them."""
 
     lkey: int
@@ -198,7 +198,7 @@ class Context(Protocol):
     def queue_pair(self, queue: CompletionQueue, depth: int) -> QueuePair:
         """A reliable queue pair for ``depth`` work requests."""
 
-    def register(self, address: int, length: int, access: Access, remote: int | None = None) -> Region:
+    def register(self, address: int, length: int, access: Access, remote: int | None = None) -> Registration:
         """Pin and register memory, which must stay mapped until the region is closed.
 
         Peers name its start ``remote`` (by default its address), which must agree with it within a page. This takes as

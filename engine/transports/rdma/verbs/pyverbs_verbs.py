@@ -31,7 +31,7 @@ from engine.transports.rdma.verbs.interface import (
     Link,
     Opcode,
     PortInfo,
-    Region,
+    Registration,
     Route,
     WorkRequest,
     failure,
@@ -138,12 +138,12 @@ class PyverbsContext:
         with _told("ibv_create_qp", self.device):
             return PyverbsQueuePair(self.device, self._pd, queue, depth)
 
-    def register(self, address: int, length: int, access: Access, remote: int | None = None) -> Region:
+    def register(self, address: int, length: int, access: Access, remote: int | None = None) -> Registration:
         """See ``Context.register``; raises ``ValueError`` for another ``remote`` than the address."""
         if remote not in {None, address}:
             raise ValueError("pyverbs registers no memory under another address")
         with _told("ibv_reg_mr", self.device, pinning=length):
-            return PyverbsRegion(self.device, MR(self._pd, length, int(access), address), address, length)
+            return PyverbsRegistration(self.device, MR(self._pd, length, int(access), address), address, length)
 
     def close(self) -> None:
         """See ``Context.close``."""
@@ -153,8 +153,8 @@ class PyverbsContext:
                 context.close()
 
 
-class PyverbsRegion:
-    """See ``Region``."""
+class PyverbsRegistration:
+    """See ``Registration``."""
 
     def __init__(self, device: str, region: Any, address: int, length: int) -> None:
         self._device = device
@@ -165,7 +165,7 @@ class PyverbsRegion:
         self.rkey: int = region.rkey
 
     def close(self) -> None:
-        """See ``Region.close``."""
+        """See ``Registration.close``."""
         region, self._region = self._region, None
         if region is not None:
             with _told("ibv_dereg_mr", self._device):

@@ -20,6 +20,7 @@ from engine.errors import (
 )
 from engine.memory.buffers import FilesBuffer, FileSpan, MemoryBuffer
 from engine.memory.joined_buffer import JoinedBuffer
+from engine.memory.region import Region
 from engine.serving.segment_server import SegmentServer
 from engine.transports.base import PeerAddress
 from engine.transports.into_memory import IntoMemory
@@ -118,7 +119,7 @@ def test_memory_is_read_in_place(owner: SegmentServer, reader: RdmaTransport, fa
     address = owner.register(MemoryBuffer("m", data))
     channel = reader.open(owner.address_of_self())
     into = bytearray(len(data))
-    channel.submit(address, len(data), memoryview(into))
+    channel.submit(address, len(data), Region.of(into))
     # Nothing was received, but the device has written already.
     assert into[: 4 * MIB] == data[: 4 * MIB]
     with pytest.raises(BufferError):
@@ -238,7 +239,7 @@ def test_closing_from_another_thread_ends_a_wait(owner: SegmentServer, reader: R
     channel = reader.open(owner.address_of_self())
     into = bytearray(MIB)
     fabric.held = True
-    channel.submit(address, MIB, memoryview(into))
+    channel.submit(address, MIB, Region.of(into))
     threading.Timer(0.1, channel.close).start()
     with pytest.raises(PeerUnreachable):
         channel.receive(IntoMemory(memoryview(into)))

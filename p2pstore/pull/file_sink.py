@@ -1,0 +1,138 @@
+"""How chunks are received into files: hashed while they are hot, written, and compared."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from p2pstore.errors import SourceChanged, StorageError
+from p2pstore.objects.file_system import clone_range, words
+from p2pstore.objects.hashing import Hasher
+from p2pstore.objects.manifest import Manifest
+from p2pstore.objects.tasks import hash_range
+from p2pstore.pull.destination import Mismatch
+from p2pstore.pull.writers import Writers
+
+
+class PartialForm(Protocol):
+    """The files that are written, as their sinks see them."""
+
+    manifest: Manifest
+    part: Path
+    writers: Writers
+    new_hasher: Callable[[], Hasher]
+    clones: bool
+
+    def open_file(self, number: int) -> int:
+        """A descriptor of the file of that number, which the caller closes. Raises ``StorageError``."""
+
+    def file_path(self, number: int) -> Path:
+        """Where that file is."""
+
+
+class FileSink:
+    """Takes the bytes of adjacent chunks: hashes while they are hot, writes them, and compares each digest.
+
+    See ``RunSink``.
+    """
+
+    def __init__(self, destination: PartialForm, run: range, scratch: memoryview) -> None:
+        self.kept = 0
+        self._destination = destination
+        self._run = run
+        self._scratch = scratch
+        self._file = -1
+        self._descriptor = -1
+        self._writers = destination.writers
+        self._writers.enter()
+        self._open = True
+        try:
+            self._begin()
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self) -> None:
+        self._chunk = self._destination.manifest.chunk(self._run[self.kept])
+        self._done = 0
+        self._hashed = self._destination.new_hasher()
+        if self._chunk.file != self._file:
+            self._close_file()
+            self._descriptor = self._destination.open_file(self._chunk.file)
+            self._file = self._chunk.file
+
+    def buffer(self, remaining: int) -> memoryview:
+        """Room for the rest of the chunk, as far as the scratch buffer goes."""
+        self._writers.check()
+        return self._scratch[: min(len(self._scratch), self._chunk.length - self._done, remaining)]
+
+    def filled(self, count: int) -> None:
+        """Hash and write what arrived. Raises ``Mismatch`` or ``StorageError``."""
+        self._store(self._scratch[:count])
+
+    def take(self, data: memoryview) -> None:
+        """See ``TakingSink.take``. Raises as ``filled``, and ``Interrupted``."""
+        self._writers.check()
+        while len(data):
+            count = min(len(data), self._chunk.length - self._done)
+            self._store(data[:count])
+            data = data[count:]
+
+    def _store(self, data: memoryview) -> None:
+        """Hash and write bytes of one chunk."""
+        count = len(data)
+        self._hashed.update(data)
+        at = self._at
+        try:
+            written = os.pwrite(self._descriptor, data, at)
+            while written < count:
+                written += os.pwrite(self._descriptor, data[written:], at + written)
+        except OSError as error:
+            raise StorageError(path=self._destination.part, detail=words(error)) from None
+        self._advance(count)
+
+    def clone(self, descriptor: int, offset: int, remaining: int) -> int:
+        """See ``CloningSink.clone``: up to the end of the chunk. What is hashed is what now lies in our own file."""
+        self._writers.check()
+        destination = self._destination
+        count = min(self._chunk.length - self._done, remaining)
+        if not destination.clones:
+            return 0
+        if not clone_range(descriptor, offset, count, self._descriptor, self._at):
+            destination.clones = False
+            return 0
+        path = str(destination.file_path(self._file))
+        try:
+            hash_range(self._descriptor, self._at, count, self._hashed.update, self._scratch, path)
+        except SourceChanged as error:  # our own file was cut short by somebody
+            raise StorageError(path=path, detail=error.fields["detail"]) from None
+        self._advance(count)
+        return count
+
+    @property
+    def _at(self) -> int:
+        """Where the next byte goes, in its file."""
+        return self._chunk.file_offset + self._done
+
+    def _advance(self, count: int) -> None:
+        self._done += count
+        if self._done == self._chunk.length:
+            if self._hashed.digest() != self._chunk.digest:
+                raise Mismatch(self._chunk.number)
+            self.kept += 1
+            if self.kept < len(self._run):
+                self._begin()
+
+    def close(self) -> None:
+        """See ``RunSink.close``."""
+        if self._open:
+            self._open = False
+            self._close_file()
+            self._writers.leave()
+
+    def _close_file(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
