@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from engine.errors import AddressError, MooncakeError, UsageError
 from engine.net import sockets
+from engine.net.threads import Failure, Threads
 from engine.protocol.local_socket import MAX_PACKET, MEMORY, REFUSED, Ask, Grant, pack_error, peer_uid, short_path
 
 if TYPE_CHECKING:
@@ -42,11 +43,12 @@ class LocalServer:
     """
 
     def __init__(self, space: AddressSpace, path: Path) -> None:
-        """Raises ``UsageError`` when the socket cannot be had."""
+        """Raises ``UsageError`` when the socket cannot be had, or no thread."""
         self._space = space
         self.path = path
         self._lock = threading.Lock()
-        self._clients: dict[socket.socket, threading.Thread] = {}
+        self._clients: set[socket.socket] = set()
+        self._threads = Threads()
         self._closing = False
         self._granted = 0
         try:
@@ -54,13 +56,21 @@ class LocalServer:
         except OSError as error:
             raise UsageError(detail=f"cannot listen on {path}: {error.strerror or error}") from None
         self._inode = os.stat(path).st_ino
-        self._thread = threading.Thread(target=self._accept, name=f"local:{path.name}", daemon=True)
-        self._thread.start()
+        try:
+            self._threads.must_serve("local accept", self._accept)
+        except UsageError:
+            self.close()
+            raise
 
     @property
     def bytes_granted(self) -> int:
         """Bytes whose descriptors were handed out so far."""
         return self._granted
+
+    @property
+    def failures(self) -> tuple[Failure, ...]:
+        """What went wrong in the server's threads."""
+        return self._threads.failures
 
     def close(self) -> None:
         """Stop accepting, drop all clients, remove the socket. Twice is harmless."""
@@ -68,36 +78,37 @@ class LocalServer:
             if self._closing:
                 return
             self._closing = True
-            clients = list(self._clients.items())
-        for sock in (self._listener, *(sock for sock, _ in clients)):
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-        deadline = time.monotonic() + CLOSE_TIMEOUT
-        for thread in (self._thread, *(thread for _, thread in clients)):
-            thread.join(max(0.0, deadline - time.monotonic()))
+            for sock in (self._listener, *self._clients):
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+        self._threads.stop()
+        self._threads.join(CLOSE_TIMEOUT)
         self._listener.close()
         with contextlib.suppress(OSError):
             if os.stat(self.path).st_ino == self._inode:  # else a successor's
                 self.path.unlink()
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                sock, _ = self._listener.accept()
-            except OSError as error:
-                if self._closing:
-                    return
-                log.warning("cannot accept local peers: %s", error.strerror)
-                time.sleep(0.1)
-                continue
-            with self._lock:
-                welcome = len(self._clients) < MAX_CLIENTS and not self._closing
-                if welcome:
-                    thread = threading.Thread(target=self._serve, args=(sock,), name="local:client", daemon=True)
-                    self._clients[sock] = thread
-                    thread.start()
-            if not welcome:
-                sock.close()
+    def _accept(self) -> bool:
+        try:
+            sock, _ = self._listener.accept()
+        except OSError as error:
+            if self._closing:
+                return False
+            log.warning("cannot accept local peers: %s", error.strerror)
+            time.sleep(0.1)
+            return True
+        with self._lock:
+            welcome = len(self._clients) < MAX_CLIENTS and not self._closing
+            if welcome:
+                self._clients.add(sock)
+        thread: threading.Thread | None = None
+        try:
+            if welcome:
+                thread = self._threads.start("local client", self._serve, sock)
+        finally:
+            if thread is None:
+                self._leave(sock)
+        return True
 
     def _serve(self, sock: socket.socket) -> None:
         try:
@@ -110,12 +121,13 @@ class LocalServer:
                 self._answer(sock, Ask.unpack(packet, peer="on this host"))
         except (MooncakeError, OSError) as error:
             log.info("a local peer's connection ends: %s", error)
-        except Exception:
-            log.exception("a local peer's connection ends")
         finally:
-            with self._lock:
-                self._clients.pop(sock, None)
-                sock.close()
+            self._leave(sock)
+
+    def _leave(self, sock: socket.socket) -> None:
+        with self._lock:
+            self._clients.discard(sock)
+            sock.close()
 
     def _answer(self, sock: socket.socket, ask: Ask) -> None:
         try:

@@ -11,12 +11,12 @@ import logging
 import os
 import selectors
 import socket
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import RemoteProtocolError
 from engine.net import sockets
+from engine.net.threads import Failure, Threads
 from engine.protocol.handshake import Decoder, Message, MessageType, encode
 
 if TYPE_CHECKING:
@@ -87,42 +87,41 @@ class HandshakeServer:
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._selector.register(self._wake, selectors.EVENT_READ)
-        self._thread = threading.Thread(target=self._run, name=f"handshake:{self.port}", daemon=True)
+        self._threads = Threads()
+
+    @property
+    def failures(self) -> tuple[Failure, ...]:
+        """What went wrong in the server's thread."""
+        return self._threads.failures
 
     def start(self) -> None:
-        """Begin to answer."""
-        self._thread.start()
+        """Begin to answer. Raises ``UsageError`` where no thread can be had."""
+        self._threads.must_serve("handshake", self._serve)
 
     def close(self) -> None:
         """Stop accepting, drop all clients, end the thread. Twice is harmless."""
         if self._closing:
             return
         self._closing = True
-        if self._thread.ident is None:
-            self._release()
-        else:
-            os.eventfd_write(self._wake, 1)
-            self._thread.join(CLOSE_TIMEOUT)
-        # Not by the thread: it may see the end before it is woken.
-        if not self._thread.is_alive():
-            os.close(self._wake)
-
-    def _run(self) -> None:
-        try:
-            while not self._closing:
-                for key, _ in self._selector.select(self._sweep()):
-                    if key.fileobj is self._listener:
-                        self._accept()
-                    elif key.data is not None:
-                        self._step(key.data)
-        finally:
-            self._release()
-
-    def _release(self) -> None:
+        self._threads.stop()
+        os.eventfd_write(self._wake, 1)
+        if not self._threads.join(CLOSE_TIMEOUT):
+            return  # it still uses what would be closed now
         for client in list(self._clients.values()):
             self._drop(client)
         self._selector.close()
         self._listener.close()
+        os.close(self._wake)
+
+    def _serve(self) -> bool:
+        for key, _ in self._selector.select(self._sweep()):
+            if self._closing:
+                break
+            if key.fileobj is self._listener:
+                self._accept()
+            elif key.data is not None:
+                self._step(key.data)
+        return not self._closing
 
     def _sweep(self) -> float | None:
         """Drop late clients; seconds until the next one is late."""
@@ -145,10 +144,14 @@ class HandshakeServer:
             return
         if len(self._clients) >= MAX_CLIENTS:
             self._drop(next(iter(self._clients.values())))
-        sock.setblocking(False)
         client = _Client(sock, sockets.join(address[0], address[1]))
-        self._clients[sock.fileno()] = client
-        self._selector.register(sock, selectors.EVENT_READ, client)
+        self._clients[client.fd] = client
+        try:
+            sock.setblocking(False)
+            self._selector.register(sock, selectors.EVENT_READ, client)
+        except OSError as error:  # no room for another watched descriptor
+            log.warning("cannot watch handshakes: %s", error.strerror)
+            self._drop(client)
 
     def _step(self, client: _Client) -> None:
         try:
@@ -170,8 +173,8 @@ class HandshakeServer:
         except (RemoteProtocolError, OSError) as error:
             log.info("handshake with %s ends: %s", client.peer, error)
             self._drop(client)
-        except Exception:
-            log.exception("handshake with %s ends", client.peer)
+        except Exception as error:  # noqa: BLE001 - it is noted; no pause, since the client goes
+            self._threads.note(f"handshake with {sockets.split(client.peer)[0]}", error)
             self._drop(client)
 
     def _hold(self, client: _Client, count: int) -> None:
@@ -201,8 +204,12 @@ class HandshakeServer:
             return False
         # Before it is handed over: its new owner may close it at once, and the descriptor be another's.
         self._forget(client)
-        if self._on_connection(client.sock, message, client.peer):
-            return True
+        try:
+            if self._on_connection(client.sock, message, client.peer):
+                return True
+        except BaseException:
+            client.sock.close()
+            raise
         self._clients[client.fd] = client
         self._held += client.held
         self._selector.register(client.sock, selectors.EVENT_READ, client)

@@ -176,7 +176,8 @@ class SegmentServer:
     @property
     def failures(self) -> tuple[Failure, ...]:
         """What went wrong in the threads that serve it: each of these went on, or was not started."""
-        return self._data.failures
+        servers = (self._data, self._handshake, self._local, self._rdma)
+        return tuple(failure for server in servers if server is not None for failure in server.failures)
 
     def address_of_self(self) -> PeerAddress:
         """What a peer needs to reach this segment."""

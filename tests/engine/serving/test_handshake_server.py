@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from engine.errors import PeerStalled, PeerUnreachable, RemoteProtocolError
+from engine.errors import PeerStalled, PeerUnreachable, RemoteProtocolError, UsageError
 from engine.net.handshake_client import exchange, fetch_descriptor
 from engine.protocol.handshake import Decoder, Message, MessageType, encode
 from engine.protocol.segment import BufferDescriptor, SegmentDescriptor
@@ -142,3 +142,55 @@ def test_close_before_start_and_twice() -> None:
     server = HandshakeServer(lambda: DESCRIPTOR)
     server.close()
     server.close()
+
+
+def refuse(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_a_server_that_gets_no_thread_says_so_and_closes(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = HandshakeServer(lambda: DESCRIPTOR)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(UsageError, match="cannot start the thread 'handshake'"):
+            server.start()
+    server.close()
+    assert [failure.name for failure in server.failures] == ["handshake"]
+
+
+def test_an_error_in_the_serving_thread_does_not_end_it(
+    server: HandshakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """D1's sibling: what nobody foresaw is counted, and the next client is answered."""
+    accept = HandshakeServer._accept
+    turns = iter([ValueError("unforeseen"), ValueError("unforeseen")])
+
+    def fails_twice(self: HandshakeServer) -> None:
+        error = next(turns, None)
+        if error is not None:
+            raise error
+        accept(self)
+
+    monkeypatch.setattr(HandshakeServer, "_accept", fails_twice)
+    assert fetch_descriptor("127.0.0.1", server.port) == DESCRIPTOR
+    (failure,) = server.failures
+    assert (failure.name, failure.count, failure.error) == ("handshake", 2, "ValueError: unforeseen")
+
+
+def test_a_client_whose_connection_cannot_be_taken_over_is_closed() -> None:
+    """D19's sibling: an error in the new owner left the socket open, with nobody to close it."""
+    taken: list[socket.socket] = []
+
+    def broken(sock: socket.socket, message: Message, peer: str) -> bool:
+        taken.append(sock)
+        raise RuntimeError("can't start new thread")
+
+    server = HandshakeServer(lambda: DESCRIPTOR, on_connection=broken)
+    server.start()
+    try:
+        with pytest.raises(RemoteProtocolError, match="without an answer"):
+            exchange("127.0.0.1", server.port, Message(MessageType.CONNECTION, {}))
+        assert fetch_descriptor("127.0.0.1", server.port) == DESCRIPTOR
+        assert [sock.fileno() for sock in taken] == [-1]
+    finally:
+        server.close()

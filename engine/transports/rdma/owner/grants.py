@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from engine.errors import AddressError, LockedMemoryLimit, MooncakeError
 from engine.memory.region import Region
+from engine.net.threads import Failure, Threads
 from engine.transports.rdma.pinned import PAGE, MappedFile, Pinned
 from engine.transports.rdma.setup import MAX_EXTENTS, Extent
 from engine.transports.rdma.verbs.interface import Access
@@ -90,7 +91,7 @@ class Owner:
         self._idle_bytes = 0
         self._grants: dict[int, tuple[int, list[_Piece]]] = {}
         self._numbers = itertools.count(1)
-        self._releasing: list[threading.Thread] = []
+        self._threads = Threads()
 
     def grant(self, address: int, length: int, nics: Sequence[Nic]) -> tuple[int, list[Extent]]:
         """The number of a new grant of the range, and its extents, registered on ``nics``.
@@ -147,11 +148,8 @@ class Owner:
             files = []
         for piece in (pieces | idle) - set(files):
             piece.close()
-        if files:
-            thread = threading.Thread(target=_close_all, args=(files,), name="rdma-release")
-            with self._lock:
-                self._releasing = [each for each in self._releasing if each.is_alive()] + [thread]
-                thread.start()
+        if files and self._threads.start("RDMA release", _close_all, files) is None:
+            _close_all(files)
 
     def replaced(self, base: int) -> None:
         """Another buffer is served at ``base``: keep nothing of the old one that no grant is using."""
@@ -171,11 +169,15 @@ class Owner:
             self._pieces.clear()
             self._idle.clear()
             self._idle_bytes = 0
-            releasing = list(self._releasing)
         for piece in pieces:
             piece.close()
-        for thread in releasing:  # the devices must not be closed under them
-            thread.join()
+        self._threads.stop()
+        self._threads.join(None)  # the devices must not be closed under them
+
+    @property
+    def failures(self) -> tuple[Failure, ...]:
+        """What went wrong in threads that deregister."""
+        return self._threads.failures
 
     @property
     def grants(self) -> int:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from engine.errors import AddressError, MooncakeError, RemoteProtocolError, SourceChanged
 from engine.net import sockets
 from engine.net.rate import RateLimit
+from engine.net.threads import Failure, Threads
 from engine.protocol.handshake import Decoder, Message, MessageType, encode
 from engine.transports.rdma.owner.grants import Owner
 from engine.transports.rdma.setup import GRANT, RELEASE, Ask, Setup, granted, refused
@@ -93,7 +94,8 @@ class RdmaServer:
             self._access |= Access.REMOTE_WRITE
         self._lock = threading.Lock()
         self._queues: dict[str, CompletionQueue] = {}
-        self._sessions: dict[_Session, threading.Thread] = {}
+        self._sessions: set[_Session] = set()
+        self._threads = Threads()
         self._guests: OrderedDict[str, list[QueuePair]] = OrderedDict()
         self._closed = False
 
@@ -109,16 +111,23 @@ class RdmaServer:
             pairs = sum(len(session.pairs) for session in self._sessions)
             return pairs + sum(len(guests) for guests in self._guests.values())
 
+    @property
+    def failures(self) -> tuple[Failure, ...]:
+        """What went wrong in the server's threads."""
+        return (*self._threads.failures, *self.owner.failures)
+
     def take_over(self, sock: socket.socket, message: Message, peer: str) -> bool:
         """Go on with a handshake of type 0 in a thread of its own; whether that is possible. Does not block."""
         session = _Session(sock, peer)
-        thread = threading.Thread(target=self._run, args=(session, message), name=f"rdma:{peer}", daemon=True)
         with self._lock:
             if self._closed or len(self._sessions) >= MAX_SESSIONS:
                 return False
-            self._sessions[session] = thread
-        thread.start()
-        return True
+            self._sessions.add(session)
+        if self._threads.start("RDMA session", self._run, session, message) is not None:
+            return True
+        with self._lock:
+            self._sessions.discard(session)
+        return False
 
     def withdraw(self, base: int) -> None:
         """The buffer at ``base`` is served no more."""
@@ -128,11 +137,12 @@ class RdmaServer:
         """End all sessions, and deregister everything. Twice is harmless."""
         with self._lock:
             self._closed = True
-            sessions = dict(self._sessions)
-        for session, thread in sessions.items():
+            sessions = list(self._sessions)
+        self._threads.stop()
+        for session in sessions:
             with contextlib.suppress(OSError):
                 session.sock.shutdown(socket.SHUT_RDWR)
-            thread.join(CLOSE_TIMEOUT)
+        self._threads.join(CLOSE_TIMEOUT)
         with self._lock:
             guests = [pair for pairs in self._guests.values() for pair in pairs]
             self._guests.clear()
@@ -149,20 +159,20 @@ class RdmaServer:
             self._serve(session, message)
         except (MooncakeError, OSError) as error:
             log.info("RDMA session with %s ends: %s", session.peer, error)
-        except Exception:
-            log.exception("RDMA session with %s ends", session.peer)
         finally:
             self._end(session)
 
     def _end(self, session: _Session) -> None:
-        session.sock.close()
-        if not session.guest:
-            _close_all(session.pairs)
-        for number in session.grants.values():
-            with contextlib.suppress(MooncakeError):
-                self.owner.release(number)
-        with self._lock:
-            self._sessions.pop(session, None)
+        try:
+            session.sock.close()
+            if not session.guest:
+                _close_all(session.pairs)
+            for number in session.grants.values():
+                with contextlib.suppress(MooncakeError):
+                    self.owner.release(number)
+        finally:
+            with self._lock:
+                self._sessions.discard(session)
 
     def _serve(self, session: _Session, message: Message | None) -> None:
         sock = session.sock

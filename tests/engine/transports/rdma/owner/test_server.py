@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from engine.memory.buffers import MemoryBuffer
+from engine.memory.address_space import AddressSpace, MemoryBuffer
 from engine.protocol.handshake import Decoder, Message, MessageType, encode
 from engine.serving.segment_server import SegmentServer
 from engine.transports.rdma.nics import Nics
@@ -161,3 +162,56 @@ def test_grants_keep_to_the_limit_of_uploads(connect: Connect, open_nics: Callab
         began = time.monotonic()
         client.ask(Ask(1, address, 4 << 20).to_json())
         assert time.monotonic() - began > 0.2  # 0.4 s, less the burst
+
+
+def refuse(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_a_session_without_a_thread_is_rejected_and_leaves_nothing(
+    connect: Connect, owner: SegmentServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """D19: a start that failed left a session for ever, and its client without an answer."""
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        client = connect(owner)
+        assert client.ask(setup())["reply_msg"]
+        assert client.ended()
+    assert owner.rdma_sessions == 0
+    assert Setup.from_json(connect(owner).ask(setup()), peer="p").numbers
+    assert [failure.name for failure in owner.failures] == ["RDMA session"]
+
+
+def test_close_while_a_session_is_about_to_start(
+    open_nics: Callable[..., Nics], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """D19: ``close`` came between the entry of the session and the start of its thread, and joined that."""
+    start = threading.Thread.start
+    server = servers.RdmaServer(AddressSpace(), open_nics("b0"), lambda: "owner")
+    errors: list[BaseException] = []
+
+    def close() -> None:
+        try:
+            server.close()
+        except BaseException as error:
+            errors.append(error)
+
+    closer = threading.Thread(target=close)
+
+    def slow_start(thread: threading.Thread) -> None:
+        if not closer.ident:
+            start(closer)
+            closer.join(0.5)  # it may go as far as it can
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", slow_start)
+    ours, theirs = socket.socketpair()
+    with theirs:
+        if not server.take_over(ours, Message(MessageType.CONNECTION, setup()), "peer"):
+            ours.close()
+        closer.join(30)
+        assert not closer.is_alive()
+        theirs.settimeout(30)
+        assert theirs.recv(1) == b""
+    assert not errors
+    assert server.sessions == 0
