@@ -1,4 +1,7 @@
-"""The answer to one request of the data plane, in steps: each is one system call, and may be the last for now."""
+"""The answer to one request of the data plane, in steps: each is one system call, and may be the last for now.
+
+What comes after what is ``ReplyWriter``'s to say; here bytes move between the socket and the leased buffer.
+"""
 
 from __future__ import annotations
 
@@ -6,31 +9,31 @@ import socket
 from typing import TYPE_CHECKING
 
 from engine.errors import RemoteProtocolError
-from engine.protocol import wire
+from engine.protocol.exchange import ReplyWriter, Step
+from engine.protocol.wire import Opcode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from engine.memory.address_space import Lease
     from engine.net.rate import RateLimit
+    from engine.protocol.wire import Request
 
 BOUNCE = 1 << 18
 """Bytes of the buffer through which a write reaches a file."""
 
-STATUS_OK = wire.pack_status(wire.Status.OK)
-
 
 class Answer:
-    """What is left to do for a request: ``head`` is sent first, then bytes move, then ``tail`` is sent.
+    """What is left to do for a request. It holds a lease on the buffer until it is closed.
 
-    It holds a lease on the buffer until it is closed. ``give_up_at`` is its owner's.
+    ``give_up_at`` is its owner's.
     """
 
-    __slots__ = ("_closing", "_done", "_head", "_lease", "_limit", "_peer", "_tail", "_view", "give_up_at", "request")
+    __slots__ = ("_closing", "_lease", "_limit", "_peer", "_view", "_writer", "give_up_at", "request")
 
     def __init__(
         self,
-        request: wire.Request,
+        request: Request,
         lease: Lease,
         *,
         peer: str,
@@ -48,22 +51,19 @@ class Answer:
         self._peer = peer
         self._limit = limit
         self._closing = closing
-        self._done = 0
-        status = STATUS_OK if request.version >= wire.LATEST_VERSION else b""
-        reads = request.opcode is wire.Opcode.READ
-        self._head = status if reads else b""
-        self._tail = b"" if reads else status
-        self._view = None if reads else lease.buffer.view(lease.offset, request.length)
+        self._writer = ReplyWriter(request)
+        takes = request.opcode is Opcode.WRITE
+        self._view = lease.buffer.view(lease.offset, request.length) if takes else None
 
     @property
     def finished(self) -> bool:
         """Whether nothing is left to do."""
-        return not self._head and self._done == self.request.length and not self._tail
+        return self._writer.step is _OVER
 
     @property
     def sends(self) -> bool:
         """Whether it waits for the peer to take bytes, rather than to send them."""
-        return self.request.opcode is wire.Opcode.READ or self._done == self.request.length
+        return self._writer.step is not _TAKE_BODY
 
     def step(self, sock: socket.socket, ahead: Callable[[int], bytes]) -> None:
         """Go on a little; ``ahead(n)`` gives up to n bytes that were read from the socket already.
@@ -71,17 +71,16 @@ class Answer:
         Raises ``OSError`` (``BlockingIOError`` where the peer is not ready), ``RemoteProtocolError``, and what the
         buffer raises.
         """
-        left = self.request.length - self._done
-        if self._head:
-            self._begin(sock, left)
-        elif self.request.opcode is wire.Opcode.READ:
-            sent = self._lease.buffer.send(sock, self._lease.offset + self._done, self._limit.piece(left))
-            self._done += sent
-            self._limit.spend(sent, self._closing)
-        elif left:
-            self._receive(sock, ahead(left), left)
+        writer = self._writer
+        at = self._lease.offset + self.request.length - writer.left
+        if writer.step is _SEND_STATUS:
+            sent = self._send_status(sock, at)
+        elif writer.step is _SEND_BODY:
+            sent = self._lease.buffer.send(sock, at, self._limit.piece(writer.left))
         else:
-            self._tail = self._tail[sock.send(self._tail) :]
+            writer.moved(self._take(sock, at, ahead(writer.left)))
+            return
+        self._limit.spend(writer.moved(sent), self._closing)
 
     def close(self) -> None:
         """Give the memory back."""
@@ -89,33 +88,41 @@ class Answer:
             self._view.release()
         self._lease.release()
 
-    def _begin(self, sock: socket.socket, left: int) -> None:
-        """Send the head, and bytes of memory behind it in the same call."""
-        view = self._lease.buffer.view(self._lease.offset, self._limit.piece(left))
+    def _send_status(self, sock: socket.socket, at: int) -> int:
+        """Send the status; where the body follows it, bytes of memory go in the same call."""
+        behind = self._writer.behind
+        if not behind:
+            return sock.send(self._writer.status)
+        view = self._lease.buffer.view(at, self._limit.piece(behind))
         if view is None:
-            self._head = self._head[sock.send(self._head, socket.MSG_MORE) :]
-            return
+            return sock.send(self._writer.status, socket.MSG_MORE)
         with view:
-            sent = sock.sendmsg((self._head, view))
-        self._done = max(0, sent - len(self._head))
-        self._head = self._head[sent:]
-        self._limit.spend(self._done, self._closing)
+            return sock.sendmsg((self._writer.status, view))
 
-    def _receive(self, sock: socket.socket, ahead: bytes, left: int) -> None:
+    def _take(self, sock: socket.socket, at: int, ahead: bytes) -> int:
+        """Store bytes of the body, those first that were read already."""
+        left = self._writer.left
         if ahead:
-            count = self._store(memoryview(ahead))
+            count = self._store(at, memoryview(ahead))
         elif self._view is not None:
-            count = sock.recv_into(self._view[self._done :])
+            count = sock.recv_into(self._view[-left:])
         else:
             bounce = memoryview(bytearray(min(left, BOUNCE)))
-            count = self._store(bounce[: sock.recv_into(bounce)])
+            count = self._store(at, bounce[: sock.recv_into(bounce)])
         if not count:
             raise RemoteProtocolError(peer=self._peer, detail="it closed in the middle of a write")
-        self._done += count
+        return count
 
-    def _store(self, data: memoryview) -> int:
+    def _store(self, at: int, data: memoryview) -> int:
         if self._view is not None:
-            self._view[self._done : self._done + len(data)] = data
+            done = at - self._lease.offset
+            self._view[done : done + len(data)] = data
         elif data:
-            self._lease.buffer.write_from(self._lease.offset + self._done, data)
+            self._lease.buffer.write_from(at, data)
         return len(data)
+
+
+_OVER = Step.OVER
+_SEND_BODY = Step.SEND_BODY
+_SEND_STATUS = Step.SEND_STATUS
+_TAKE_BODY = Step.TAKE_BODY

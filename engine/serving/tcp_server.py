@@ -27,6 +27,7 @@ from engine.net import sockets
 from engine.net.rate import RateLimit
 from engine.net.threads import Failure, Threads
 from engine.protocol import wire
+from engine.protocol.exchange import RequestReader
 from engine.serving.answer import Answer
 from engine.serving.upload_slots import LARGE_BYTES, UploadQueue
 
@@ -76,26 +77,19 @@ log = logging.getLogger(__name__)
 
 
 class _Connection:
-    """A socket and the bytes read from it that no request has used yet. Either parked or owned by one worker."""
+    """A socket and what came from it. Either parked or owned by one worker."""
 
-    __slots__ = ("answer", "data", "drain_until", "fd", "host", "peer", "slot", "sock", "start")
+    __slots__ = ("answer", "drain_until", "fd", "host", "peer", "requests", "slot", "sock")
 
     def __init__(self, sock: socket.socket, peer: str) -> None:
         self.sock = sock
         self.fd = sock.fileno()
         self.peer = peer
-        self.data = b""
-        self.start = 0
+        self.requests = RequestReader(peer=peer)
         self.host = sockets.split(peer)[0]
         self.drain_until = 0.0
         self.answer: Answer | None = None
         self.slot = False
-
-    def ahead(self, most: int) -> bytes:
-        """Take up to ``most`` of the bytes that were read already."""
-        taken = self.data[self.start : self.start + most]
-        self.start += len(taken)
-        return taken
 
 
 class TcpServer:
@@ -339,18 +333,16 @@ class TcpServer:
         if not self._move(connection, leave_at):
             return self._park(connection)
         while not self._closing:
-            if len(connection.data) - connection.start < wire.HEADER_LENGTH:
+            request = connection.requests.next()
+            if request is None:
                 try:
                     data = sock.recv(_READ_AHEAD, 0 if self._ready.empty() else socket.MSG_DONTWAIT)
                 except BlockingIOError:
                     return self._park(connection)
                 if not data:
                     return False
-                connection.data = connection.data[connection.start :] + data
-                connection.start = 0
+                connection.requests.feed(data)
                 continue
-            request = wire.unpack_request(connection.data, peer=connection.peer, offset=connection.start)
-            connection.start += wire.HEADER_LENGTH
             if not self._begin(connection, request):
                 return self._refuse(connection, request)
             if not self._admit(connection, request):
@@ -417,7 +409,7 @@ class TcpServer:
         slow = sock.gettimeout() == 0
         try:
             while not answer.finished:
-                answer.step(sock, connection.ahead)
+                answer.step(sock, connection.requests.take)
                 crowded = not self._ready.empty() and self._clock() > leave_at
                 if slow or crowded:
                     answer.give_up_at = self._clock() + STALL_TIMEOUT
@@ -447,7 +439,7 @@ class TcpServer:
             return False
         connection.sock.sendall(_STATUS_REJECTED)
         connection.sock.shutdown(socket.SHUT_WR)
-        connection.data = b""
+        connection.requests.forget()
         connection.drain_until = self._clock() + DRAIN_TIMEOUT
         with self._lock:
             self._draining[connection.fd] = connection

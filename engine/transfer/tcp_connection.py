@@ -18,6 +18,7 @@ from engine.errors import MooncakeError, RangeRefused
 from engine.net import sockets
 from engine.net.connect import connect
 from engine.protocol import wire
+from engine.protocol.exchange import ReplyReader, State
 from engine.transfer.batch import Slice
 from engine.transfer.endpoint import Endpoint
 
@@ -35,7 +36,9 @@ class Connection:
         self._lock = threading.Lock()
         self._closed = False
         self.aborted = False
-        self._status = memoryview(bytearray(wire.STATUS_LENGTH))
+        self._reply = ReplyReader(endpoint.version, peer=endpoint.segment)
+        # A version 2 WRITE is answered by a status alone, a version 1 WRITE by the byte that is read after it.
+        self._acknowledgement = memoryview(bytearray(0 if endpoint.version >= wire.LATEST_VERSION else 1))
         self._sock = connect(endpoint.host, endpoint.port, timeout=connect_timeout)
         try:
             sockets.tune(self._sock)
@@ -82,47 +85,31 @@ class Connection:
                 self._receive_into_file(piece)
             else:
                 with view:
-                    self._receive(view, piece)
+                    self._receive(piece, view)
             run.popleft()
             moved(piece)
 
-    def _receive(self, view: memoryview, piece: Slice) -> None:
-        """The status, where the version has one, and the bytes; both in one call where they come together."""
-        done = 0
-        if self.endpoint.version >= wire.LATEST_VERSION:
-            done = self._receive_status(piece, view)
-        while done < len(view):
-            count = self._sock.recv_into(view[done:], 0, socket.MSG_WAITALL)
-            if not count:
-                self._closed_early(done, len(view))
-            done += count
-
-    def _receive_status(self, piece: Slice, view: memoryview | None = None) -> int:
-        """Check the status; how many bytes of ``view`` were filled on the way."""
-        views = [self._status] if view is None else [self._status, view]
-        count = self._sock.recvmsg_into(views, 0, socket.MSG_WAITALL)[0]
-        while count < wire.STATUS_LENGTH:
-            more = self._sock.recv_into(self._status[count:], 0, socket.MSG_WAITALL) if count else 0
-            if not more:
-                self._closed_early(count, wire.STATUS_LENGTH)
-            count += more
-        code = wire.unpack_status(self._status, peer=self.endpoint.segment)
-        if code != wire.Status.OK:
-            self._refused(piece)
-        return count - wire.STATUS_LENGTH
+    def _receive(self, piece: Slice, view: memoryview) -> None:
+        """The reply to one slice, its body straight into memory."""
+        reply, done = self._reply, 0
+        reply.expect(len(view))
+        while reply.waits:
+            done += reply.received(self._sock.recvmsg_into(reply.into(view[done:]), 0, socket.MSG_WAITALL)[0])
+        if reply.state is not _DONE:
+            self._broken(piece)
 
     def _receive_into_file(self, piece: Slice) -> None:
-        if self.endpoint.version >= wire.LATEST_VERSION:
-            self._receive_status(piece)
+        reply, at = self._reply, piece.offset
         bounce = memoryview(bytearray(min(BOUNCE, piece.length)))
-        done = 0
-        while done < piece.length:
-            room = bounce[: piece.length - done]
-            count = self._sock.recv_into(room, 0, socket.MSG_WAITALL)
-            if not count:
-                self._closed_early(done, piece.length)
-            piece.transfer.buffer.write_from(piece.offset + done, room[:count])
-            done += count
+        reply.expect(piece.length)
+        while reply.waits:
+            room = bounce[: reply.left]
+            count = reply.received(self._sock.recvmsg_into(reply.into(room), 0, socket.MSG_WAITALL)[0])
+            if count:
+                piece.transfer.buffer.write_from(at, room[:count])
+                at += count
+        if reply.state is not _DONE:
+            self._broken(piece)
 
     def _write(self, run: deque[Slice], moved: Callable[[Slice], None]) -> None:
         broken: OSError | MooncakeError | None = None
@@ -141,10 +128,7 @@ class Connection:
         for _ in range(min(sent, len(run))):
             piece = run[0]
             try:
-                if self.endpoint.version >= wire.LATEST_VERSION:
-                    self._receive_status(piece)
-                elif not self._sock.recv(1):
-                    self._closed_early(0, 1)
+                self._receive(piece, self._acknowledgement)
             except OSError:
                 if broken is not None:
                     raise broken from None
@@ -178,11 +162,14 @@ class Connection:
             return 0
         return count - len(header)
 
-    def _closed_early(self, done: int, length: int) -> NoReturn:
-        if done:
-            raise ConnectionAbortedError(errno.ECONNABORTED, f"it closed {length - done} bytes before the end")
-        # Version 1 refuses a range so.
-        raise ConnectionResetError(errno.ECONNRESET, "it closed the connection instead of an answer")
+    def _broken(self, piece: Slice) -> NoReturn:
+        """Say why a slice was not answered in full."""
+        reply = self._reply
+        if reply.state is State.REFUSED:
+            raise RangeRefused(peer=self.endpoint.segment, address=piece.address, length=piece.length)
+        if reply.state is State.UNANSWERED:  # version 1 refuses a range so
+            raise ConnectionResetError(errno.ECONNRESET, "it closed the connection instead of an answer")
+        raise ConnectionAbortedError(errno.ECONNABORTED, f"it closed {reply.left} bytes before the end")
 
-    def _refused(self, piece: Slice) -> NoReturn:
-        raise RangeRefused(peer=self.endpoint.segment, address=piece.address, length=piece.length)
+
+_DONE = State.DONE

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import socket
 
-from engine.errors import PeerUnreachable, RangeRefused
+from engine.errors import PeerUnreachable, RangeRefused, RemoteError
 from engine.net import sockets
 from engine.net.connect import Sources, connect
 from engine.protocol import wire
+from engine.protocol.exchange import ReplyReader, State
 from engine.transports.base import Channel, PeerAddress, Sink, Transport
 from engine.transports.socket_channel import SocketChannel
 
@@ -76,42 +77,29 @@ class TcpChannel(SocketChannel):
         """Takes over a connected, blocking ``sock``."""
         super().__init__(sock, peer, stall_timeout=stall_timeout)
         self._version = min(version, wire.LATEST_VERSION)
-        self._status = memoryview(bytearray(wire.STATUS_LENGTH))
+        self._reply = ReplyReader(self._version, peer=peer)
 
     def _request(self, address: int, length: int) -> bytes:
         return wire.pack_request(address, length, version=self._version)
 
     def _receive(self, sink: Sink, address: int, length: int) -> None:
-        remaining = length
-        if self._version >= wire.LATEST_VERSION:
-            remaining -= self._receive_first(sink, address, length)
-        while remaining:
-            count = self._fill([sink.buffer(remaining)])
-            if not count:
-                # A version 1 peer refuses by closing; one that dies before its first byte looks the same.
-                if remaining == length and self._version < wire.LATEST_VERSION and not self._closed:
-                    raise RangeRefused(peer=self._peer, address=address, length=length)
-                raise self._gone(f"it closed the connection {remaining} bytes before the end")
-            sink.filled(count)
-            remaining -= count
+        reply = self._reply
+        reply.expect(length)
+        while reply.waits:
+            # A status and the first bytes in one call: a small request costs one system call.
+            if body := reply.received(self._fill(reply.into(sink.buffer(reply.left)))):
+                sink.filled(body)
+        if reply.state is not _DONE:
+            raise self._broken(reply, address, length)
 
-    def _receive_first(self, sink: Sink, address: int, length: int) -> int:
-        """The status, and as many bytes as fit into the sink's first buffer; how many those were."""
-        status = self._status
-        # Both in one call: a small request costs one system call.
-        count = self._fill([status, sink.buffer(length)])
-        while count < wire.STATUS_LENGTH:
-            more = self._fill([status[count:]]) if count else 0
-            if not more:
-                raise self._gone("it closed the connection before the status")
-            count += more
-        code = wire.unpack_status(status, peer=self._peer)
-        if code != wire.Status.OK:
-            raise RangeRefused(peer=self._peer, address=address, length=length)
-        count -= wire.STATUS_LENGTH
-        if count:
-            sink.filled(count)
-        return count
+    def _broken(self, reply: ReplyReader, address: int, length: int) -> RemoteError:
+        """Why there are no bytes, or not all."""
+        unanswered = reply.state is State.UNANSWERED
+        refused = reply.state is State.REFUSED
+        if refused or (unanswered and self._version < wire.LATEST_VERSION and not self._closed):
+            return RangeRefused(peer=self._peer, address=address, length=length)
+        end = "instead of an answer" if unanswered else f"{reply.left} bytes before the end"
+        return self._gone(f"it closed the connection {end}")
 
     def _fill(self, views: list[memoryview]) -> int:
         """Bytes received into ``views``: all of them, unless the peer closed or the timeout cut the wait."""
@@ -119,3 +107,6 @@ class TcpChannel(SocketChannel):
             return self._sock.recvmsg_into(views, 0, socket.MSG_WAITALL)[0]
         except OSError as error:
             raise self._failed(error) from None
+
+
+_DONE = State.DONE
