@@ -44,14 +44,14 @@ log = logging.getLogger(__name__)
 class _Client:
     __slots__ = ("answer", "deadline", "decoder", "fd", "held", "peer", "sock")
 
-    def __init__(self, sock: socket.socket, peer: str) -> None:
+    def __init__(self, sock: socket.socket, peer: str, deadline: float) -> None:
         self.sock = sock
         self.fd = sock.fileno()
         self.peer = peer
         self.decoder = Decoder(peer=peer)
         self.answer: memoryview | None = None
         self.held = 0
-        self.deadline = time.monotonic() + CLIENT_TIMEOUT
+        self.deadline = deadline
 
 
 class HandshakeServer:
@@ -70,14 +70,17 @@ class HandshakeServer:
         ports: range | None = None,
         on_notify: Callable[[str, str], None] | None = None,
         on_connection: Callable[[socket.socket, Message, str], bool] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """``on_connection(socket, request, peer)`` takes a Connection request over with its socket, or says False.
 
-        Port 0 is one of ``ports`` where they are given. Raises ``UsageError`` when the address cannot be had.
+        Port 0 is one of ``ports`` where they are given; ``clock`` tells seconds, and never goes back.
+        Raises ``UsageError`` when the address cannot be had.
         """
         self._descriptor = descriptor
         self._on_notify = on_notify
         self._on_connection = on_connection
+        self._clock = clock
         self._listener = sockets.listen(host, port, among=ports)
         self.port: int = self._listener.getsockname()[1]
         self._clients: dict[int, _Client] = {}
@@ -125,7 +128,7 @@ class HandshakeServer:
 
     def _sweep(self) -> float | None:
         """Drop late clients; seconds until the next one is late."""
-        now = time.monotonic()
+        now = self._clock()
         for client in [each for each in self._clients.values() if each.deadline <= now]:
             self._drop(client)
         return min((each.deadline - now for each in self._clients.values()), default=None)
@@ -144,7 +147,7 @@ class HandshakeServer:
             return
         if len(self._clients) >= MAX_CLIENTS:
             self._drop(next(iter(self._clients.values())))
-        client = _Client(sock, sockets.join(address[0], address[1]))
+        client = _Client(sock, sockets.join(address[0], address[1]), self._clock() + CLIENT_TIMEOUT)
         self._clients[client.fd] = client
         try:
             sock.setblocking(False)

@@ -85,10 +85,12 @@ def _is_own(topology: Topology, target: _Ip) -> bool:
 class SourceChoice:
     """Which address to bind next: round robin for each peer, without those that failed. Thread-safe."""
 
-    def __init__(self, topology: Callable[[], Topology] = discover, *, max_age: float = MAX_AGE) -> None:
-        """``topology`` is asked again after ``max_age`` seconds, since cards come and go."""
+    def __init__(
+        self, topology: Callable[[], Topology] = discover, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """``topology`` is asked again after ``MAX_AGE`` by the ``clock``, since cards come and go."""
         self._ask = topology
-        self._max_age = max_age
+        self._clock = clock
         self._lock = threading.Lock()
         self._read_at = 0.0
         self._topology: Topology | None = None
@@ -100,8 +102,8 @@ class SourceChoice:
         if _is_loopback(peer):
             return ""
         with self._lock:
-            now = time.monotonic()
-            if self._topology is None or now - self._read_at > self._max_age:
+            now = self._clock()
+            if self._topology is None or now - self._read_at > MAX_AGE:
                 self._topology, self._read_at = self._ask(), now
                 self._failed.clear()
             good = [each for each in source_addresses(self._topology, peer) if (peer, each) not in self._failed]

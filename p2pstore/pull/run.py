@@ -14,17 +14,12 @@ from p2pstore.errors import ChunkMismatch, NoLivePeer, SecretRefused
 from p2pstore.holding.parts import Parts
 from p2pstore.pull.destination import Destination
 from p2pstore.pull.discovery import Discovery
+from p2pstore.pull.hope import Hope
 from p2pstore.pull.resolve import Resolved
 from p2pstore.pull.workers import Pull
 
 EVENT_SECONDS = 0.2
 """Between progress events; also how often the planner is told the time."""
-
-NO_SOURCE_SECONDS = 10.0
-"""How long a get waits for a source of what is missing: longer than an agent takes to start again."""
-
-NO_HOLDER_SECONDS = 3.0
-"""And how long when nobody at all is listed as holding the object."""
 
 TRANSPORTS = {"auto": ("local", "rdma", "tcp"), "rdma": ("rdma",), "tcp": ("tcp",), "local": ("local",)}
 """What each choice of transport tries, the best first."""
@@ -116,7 +111,7 @@ class PullWork:
     ) -> None:
         total = destination.manifest.size
         at_first = sum(destination.manifest.chunk(c).length for c in destination.verified)
-        hopeless_since: float | None = None
+        hope = Hope()
         told = 0.0
         while not self.pull.finished:
             with contextlib.suppress(asyncio.TimeoutError):
@@ -126,14 +121,10 @@ class PullWork:
             now = time.monotonic()
             if finding.done():
                 finding.result()
-            if not self.pull.stuck:
-                hopeless_since = None
-            elif discovery.waiting:
-                hopeless_since = None
+            stuck, waiting = self.pull.stuck, discovery.waiting
+            if stuck and waiting:
                 self._tell_waiting()
-            elif hopeless_since is None:
-                hopeless_since = now
-            elif now - hopeless_since > (NO_SOURCE_SECONDS if discovery.candidates else NO_HOLDER_SECONDS):
+            if hope.over(now, stuck=stuck, waiting=waiting, candidates=discovery.candidates):
                 raise self._hopeless(discovery)
             if now - told >= EVENT_SECONDS:
                 told = now

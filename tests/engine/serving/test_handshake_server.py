@@ -69,6 +69,26 @@ def test_silent_clients_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
         server.close()
 
 
+def test_a_client_has_its_time_and_no_more() -> None:
+    now = [1000.0]
+    server = HandshakeServer(lambda: DESCRIPTOR, clock=lambda: now[0])
+    server.start()
+    try:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=60) as sock:
+            assert fetch_descriptor("127.0.0.1", server.port) == DESCRIPTOR  # so the other is accepted
+            now[0] += handshake_server.CLIENT_TIMEOUT - 0.1
+            assert fetch_descriptor("127.0.0.1", server.port) == DESCRIPTOR  # so it has looked at the clock
+            sock.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                sock.recv(1)
+            sock.settimeout(60)
+            now[0] += 0.1
+            assert fetch_descriptor("127.0.0.1", server.port) == DESCRIPTOR
+            assert sock.recv(1) == b""
+    finally:
+        server.close()
+
+
 def test_beyond_the_cap_the_oldest_goes(server: HandshakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handshake_server, "MAX_CLIENTS", 2)
     crowd = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(2)]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from engine.topology import Address, Nic, Route, SourceChoice, Topology, source_addresses
+from engine.topology.sources import MAX_AGE
 
 
 def nic(name: str, index: int, *addresses: str, speed: int | None = 100_000, up: bool = True) -> Nic:
@@ -111,6 +112,11 @@ def test_loopback_does_not_even_ask() -> None:
 
 
 def test_a_topology_that_is_old_is_read_again_and_failures_are_forgotten() -> None:
-    choice = SourceChoice(lambda: TWO, max_age=-1.0)
+    now = [5.0]
+    choice = SourceChoice(lambda: TWO, clock=lambda: now[0])
+    assert {choice.next("10.0.0.9") for _ in range(2)} == {"10.0.0.1", "10.0.0.2"}
     choice.failed("10.0.0.9", "10.0.0.1")
+    now[0] += MAX_AGE
+    assert choice.next("10.0.0.9") == ""
+    now[0] += 0.1
     assert {choice.next("10.0.0.9") for _ in range(2)} == {"10.0.0.1", "10.0.0.2"}

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from engine.memory.address_space import AddressSpace, MemoryBuffer
+from engine.net.rate import BURST_SECONDS, RateLimit
 from engine.protocol.handshake import Decoder, Message, MessageType, encode
 from engine.serving.segment_server import SegmentServer
 from engine.transports.rdma.nics import Nics
@@ -153,15 +154,31 @@ def test_a_silent_client_holds_up_nobody(connect: Connect, owner: SegmentServer)
 
 
 def test_grants_keep_to_the_limit_of_uploads(connect: Connect, open_nics: Callable[..., Nics]) -> None:
-    from engine.net.rate import RateLimit
-
-    with SegmentServer(rdma=open_nics("b0"), upload_limit=RateLimit(10 << 20)) as server:
+    slept: list[float] = []
+    limit = RateLimit(10 << 20, clock=lambda: 1000.0 + sum(slept), sleep=slept.append)
+    with SegmentServer(rdma=open_nics("b0"), upload_limit=limit) as server:
         address = server.register(MemoryBuffer("m", bytes(4 << 20)))
         client = connect(server)
         client.ask(setup())
-        began = time.monotonic()
         client.ask(Ask(1, address, 4 << 20).to_json())
-        assert time.monotonic() - began > 0.2  # 0.4 s, less the burst
+        assert 0.4 - BURST_SECONDS <= sum(slept) <= 0.41
+
+
+def test_close_waits_for_no_limit(connect: Connect, open_nics: Callable[..., Nics]) -> None:
+    """D10: who keeps to a limit pays the whole debt, but not to a server that closes."""
+    waits = threading.Event()
+
+    def sleep(seconds: float) -> None:
+        waits.set()
+        time.sleep(seconds)
+
+    with SegmentServer(rdma=open_nics("b0"), upload_limit=RateLimit(1, sleep=sleep)) as server:
+        address = server.register(MemoryBuffer("m", bytes(4 << 20)))
+        client = connect(server)
+        client.ask(setup())
+        client.send(Ask(1, address, 4 << 20).to_json())
+        assert waits.wait(30)
+    assert server.rdma_sessions == 0
 
 
 def refuse(_: threading.Thread) -> None:
