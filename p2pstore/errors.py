@@ -186,7 +186,7 @@ class AgentNotRunning(MooncakeError):
 class AgentEnded(AgentNotRunning):
     """No agent serves this home, because the last one could not go on."""
 
-    sentence = "no agent runs in {home}: the last one ended itself at {time}: {detail}"
+    sentence = "no agent runs in {home} since {time}: {detail}"
     advice = "run 'mooncake node logs' to see more, and 'mooncake node start' to start another"
 
 

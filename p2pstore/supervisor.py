@@ -136,6 +136,20 @@ class Supervisor:
         if record.last_error != known or not record.failures & (record.failures - 1):
             log.error("the %s failed (%d) and goes on", name, record.failures, exc_info=error)
 
+    def hear_of_callbacks(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Count what fails on ``loop`` where nobody waits: a callback, or a task that its owner forgot.
+
+        The loop would log it, and that is all.
+        """
+        loop.set_exception_handler(self._callback_failed)
+
+    def _callback_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if error is None:
+            loop.default_exception_handler(context)  # a warning, of something that was not closed
+        else:
+            self.note("event loop", "node", error)
+
     def report(self) -> list[dict[str, Any]]:
         """Every task that runs or has failed; see ``Supervised.to_json``."""
         return [record.to_json() for record in self._known.values() if record.failures or record.running]

@@ -13,6 +13,7 @@ from mooncake_cli.logfile import follow_log, last_lines
 from mooncake_cli.text import counted, printable
 from p2pstore.agent.client import AgentClient
 from p2pstore.agent.launch import ensure_agent, left_behind, stop_agent
+from p2pstore.doctor.tasks import what_failed
 from p2pstore.errors import AgentNotRunning, AgentRunning, PathNotFound, UsageError
 from p2pstore.objects.units import format_seconds, format_size, parse_rate
 
@@ -158,7 +159,9 @@ def _rate(option: str, text: str | None) -> int | None:
 def status(ctx: typer.Context) -> None:
     """Show what the agent is and does.
 
-    Ends with status 3 when none runs. METADATA is what other nodes are given with --metadata.
+    Ends with status 3 when none runs, and says why when the last one could not go on. Ends with 0 while one runs, even
+    if a part of it has failed: FAILED then says what, when and how often, and --json has it under 'tasks'. For a status
+    that tells whether all is well, run 'mooncake doctor'. METADATA is what other nodes are given with --metadata.
     """
     invocation: Invocation = ctx.obj
     home = invocation.find_home()
@@ -210,5 +213,6 @@ def _report(output: Output, status: Mapping[str, Any]) -> str:
         ("control", printable(status["control"])),
         ("data", printable(status["data"])),
         ("serving", serving + (f"; {counted(gets, 'get')} running" if gets else "")),
+        *(("failed", printable(what_failed(task))) for task in status.get("tasks", []) if task["failures"]),
     ]
     return output.fields(rows)

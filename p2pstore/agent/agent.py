@@ -3,6 +3,8 @@
 ``python -m p2pstore.agent`` is what ``mooncake node start`` runs in the background; ``mooncake node run`` runs the same
 in the foreground. SIGTERM and SIGINT end it cleanly: calls are cancelled (partial gets keep their journals), the lease
 is revoked, and an etcd of its own is stopped. After a SIGKILL the next start adopts that etcd, and serves the catalog.
+An agent that cannot go on, since one of its tasks does nothing but fail, ends in the same way, but with a status of 1;
+its log says why, and so do commands until another is started.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +29,12 @@ from p2pstore.agent.agent_server import LocalServer
 from p2pstore.agent.embedded_etcd import EmbeddedEtcd
 from p2pstore.agent.home import Home, socket_address
 from p2pstore.agent.options import credentials, node_options
-from p2pstore.errors import AgentRunning, MooncakeError, StorageError, UsageError, to_wire
+from p2pstore.errors import AgentRunning, MooncakeError, NodeEnded, StorageError, UsageError, to_wire
 from p2pstore.metadata.store import MetadataStore
 from p2pstore.metadata.urls import open_store
 from p2pstore.node import Node
 from p2pstore.settings.settings import Settings
+from p2pstore.supervisor import Supervisor, as_text
 
 log = logging.getLogger("mooncake")
 
@@ -51,12 +55,14 @@ class Agent:
         self._home = home
         self._settings = settings
         self._ended = asyncio.Event()
+        self._supervisor = Supervisor(self._cannot_go_on)
         self._etcd: EmbeddedEtcd | None = None
         self._closing = contextlib.AsyncExitStack()
 
     async def run(self) -> None:
-        """Serve until ``stop`` or a signal."""
+        """Serve until ``stop`` or a signal. Raises ``NodeEnded`` when the node could not go on."""
         loop = asyncio.get_running_loop()
+        self._supervisor.hear_of_callbacks(loop)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
         try:
@@ -65,18 +71,31 @@ class Agent:
             await self._ended.wait()
             log.info("ending")
         finally:
-            with contextlib.suppress(asyncio.TimeoutError):
+            try:
                 await asyncio.wait_for(self._closing.aclose(), CLOSE_SECONDS)
+            except asyncio.TimeoutError:
+                log.warning("not everything has ended within %g s; the kernel ends the rest", CLOSE_SECONDS)
             log.info("ended")
+        if self._supervisor.fatal is not None:
+            raise self._supervisor.fatal
 
     def stop(self) -> None:
         """Begin a clean end."""
         self._ended.set()
 
+    def _cannot_go_on(self, fatal: NodeEnded) -> None:
+        """Leave word in the home before anything ends: whoever finds no agent is to find the reason."""
+        try:
+            word = {"error": to_wire(fatal), "time": as_text(time.time())}
+            self._home.end_error.write_text(json.dumps(word), encoding="utf-8")
+        except OSError as error:
+            log.error("%s: %s", self._home.end_error, error.strerror)  # noqa: TRY400 - the log has the reason, too
+        self.stop()
+
     async def _start(self) -> Node:
         options = node_options(self._home, self._settings)
         store = await self._store()
-        node = await Node.start(options, store)
+        node = await Node.start(options, store, self._supervisor)
         self._closing.push_async_callback(node.close)
         server = LocalServer(node, self._status, self.stop)
         self._closing.push_async_callback(server.close)
@@ -87,13 +106,16 @@ class Agent:
     async def _store(self) -> MetadataStore:
         settings = self._settings
         if settings.metadata is None:
-            self._etcd = EmbeddedEtcd(self._home.etcd)
-            await self._etcd.start()
-            self._closing.push_async_callback(self._etcd.stop)
-            watch = asyncio.create_task(self._etcd.supervise())
-            self._closing.callback(watch.cancel)
-            return open_store(self._etcd.url)
+            self._etcd = etcd = EmbeddedEtcd(self._home.etcd)
+            await etcd.start()
+            self._closing.push_async_callback(etcd.stop)
+            self._supervisor.start("etcd keeper", "agent", lambda: etcd.supervise(self._note_etcd))
+            self._closing.push_async_callback(self._supervisor.close)
+            return open_store(etcd.url)
         return open_store(settings.metadata, credentials(settings))
+
+    def _note_etcd(self, error: MooncakeError) -> None:
+        self._supervisor.note("embedded etcd", "agent", error)
 
     def _status(self) -> dict[str, Any]:
         own = self._etcd is not None
@@ -146,7 +168,8 @@ def run(home: Home, settings: Settings, *, verbose: bool = False) -> int:
     home.create()
     _log_to_stderr("DEBUG" if verbose else _log_level())
     with _locked(home):
-        home.start_error.unlink(missing_ok=True)
+        for word in (home.start_error, home.end_error):
+            word.unlink(missing_ok=True)
         gc.freeze()  # what was imported stays: the collector need not go through it again and again
         asyncio.run(_main(home, settings))
     return 0

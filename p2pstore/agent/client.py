@@ -17,6 +17,7 @@ from urllib.parse import urlencode
 
 from p2pstore.agent.home import Home, socket_address
 from p2pstore.errors import (
+    AgentEnded,
     AgentNotRunning,
     AgentUnreachable,
     MooncakeError,
@@ -75,8 +76,9 @@ class _UnixConnection(http.client.HTTPConnection):
 class AgentClient:
     """Calls to the agent of one home.
 
-    Each raises what the agent raised, and besides ``AgentNotRunning`` where no agent listens, ``AgentUnreachable``
-    where one does not answer or goes away in the middle, ``StorageError`` where its socket belongs to somebody else.
+    Each raises what the agent raised, and besides ``AgentNotRunning`` where no agent listens (``AgentEnded`` where the
+    last one could not go on), ``AgentUnreachable`` where one does not answer or goes away in the middle,
+    ``StorageError`` where its socket belongs to somebody else.
     """
 
     def __init__(self, home: Home, *, timeout: float = CALL_TIMEOUT) -> None:
@@ -225,7 +227,7 @@ class AgentClient:
             try:
                 connection.connect()
             except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError, PathNotFound):
-                raise AgentNotRunning(home=self.home.root) from None
+                raise last_end(self.home) or AgentNotRunning(home=self.home.root) from None
             except (TimeoutError, ConnectionError):
                 raise
             except OSError as error:
@@ -246,6 +248,17 @@ class AgentClient:
             raise AgentUnreachable(home=self.home.root, detail="it went away in the middle of the call") from error
         finally:
             connection.close()
+
+
+def last_end(home: Home) -> AgentEnded | None:
+    """Why the last agent of ``home`` ended itself; None where it did not, or another was started since."""
+    try:
+        data = json.loads(home.end_error.read_bytes())
+    except (OSError, ValueError):
+        return None
+    if not isinstance(data, dict):
+        return None
+    return AgentEnded(home=home.root, time=data.get("time"), detail=from_wire(data.get("error")))
 
 
 def _bounded(items: Sequence[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:

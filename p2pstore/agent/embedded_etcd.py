@@ -18,6 +18,7 @@ import socket
 import subprocess
 import time
 import uuid
+from collections.abc import Callable
 from importlib import util
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from p2pstore.agent.etcd_record import (
     remove_record,
     write_record,
 )
-from p2pstore.errors import MetadataUnavailable
+from p2pstore.errors import MetadataUnavailable, MooncakeError, StorageError
 
 log = logging.getLogger(__name__)
 
@@ -332,8 +333,11 @@ class EmbeddedEtcd:
             await self._end(record)
         self._record = None
 
-    async def supervise(self) -> None:
-        """Start it again whenever it dies, until cancelled or until ``stop``."""
+    async def supervise(self, note: Callable[[MooncakeError], None] = lambda _: None) -> None:
+        """Start it again whenever it dies, until cancelled or until ``stop``.
+
+        ``note`` is told that it died, and of each attempt that failed.
+        """
         failures = 0
         while not self._stopping:
             await asyncio.sleep(RESTARTS.after(failures) or SUPERVISE_INTERVAL)
@@ -341,11 +345,16 @@ class EmbeddedEtcd:
                 failures = 0
                 continue
             log.warning("etcd %d died; starting it again", self.pid)
+            if not failures:
+                note(MetadataUnavailable(url=self.url, detail=f"its process {self.pid} died"))
             try:
                 await self.start()
-            except (MetadataUnavailable, OSError) as error:
+            except (MetadataUnavailable, StorageError) as error:
                 failures += 1
-                log.warning("etcd does not start: %s", error)
+                note(error)
+            except OSError as error:
+                failures += 1
+                note(StorageError(path=error.filename or self.directory, detail=error.strerror or error))
 
     def forget(self) -> None:
         """Remove the record, for a home that is given up."""

@@ -50,6 +50,11 @@ class Home:
         return self.run / "start-error.json"
 
     @property
+    def end_error(self) -> Path:
+        """What an agent that could not go on leaves: ``{"error": to_wire(...), "time": "2026-08-22T10:00:00Z"}``."""
+        return self.root / "end-error.json"
+
+    @property
     def start_lock(self) -> Path:
         """Held by the process that is starting an agent in the background."""
         return self.root / "start.lock"

@@ -18,7 +18,8 @@ from p2pstore.doctor.machine import (
     look_for_devices,
 )
 from p2pstore.doctor.metadata import check_metadata
-from p2pstore.errors import AgentNotRunning, MooncakeError
+from p2pstore.doctor.tasks import check_tasks
+from p2pstore.errors import AgentEnded, AgentNotRunning, MooncakeError
 from p2pstore.peers.checks import Check, check_of, failed, ok, warning
 from p2pstore.settings.settings import Settings
 
@@ -36,6 +37,9 @@ def examine(home: Home, settings: Settings, credentials: EtcdCredentials, peer: 
         if not status.get("metadata_ok", True):
             advice = "see the checks of etcd below; it is tried again every second"
             yield failed("membership", "the agent cannot renew its lease", advice, 6)
+        yield from check_tasks(status.get("tasks"))
+    except AgentEnded as error:
+        yield failed("agent", str(error), error.hint, error.exit_code)
     except AgentNotRunning:
         yield from check_ports(settings.listen)
         yield warning(

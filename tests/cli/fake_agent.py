@@ -51,7 +51,21 @@ def status_answer(home: Home) -> dict[str, Any]:
         "objects": 2,
         "serving_bytes": 3 * MIB,
         "gets": 0,
+        "tasks": [task_answer("lease keeper"), task_answer("source watcher")],
     }
+
+
+def task_answer(name: str, **changes: Any) -> dict[str, Any]:
+    answer = {
+        "name": name,
+        "owner": "node",
+        "policy": "restart",
+        "state": "running",
+        "failures": 0,
+        "last_error": "",
+        "last_failure": None,
+    }
+    return {**answer, **changes}
 
 
 def info_answer(**changes: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 from tests.cli.conftest import Mooncake
-from tests.cli.fake_agent import FakeAgent
+from tests.cli.fake_agent import FakeAgent, task_answer
 
 
 def test_without_an_agent_nothing_is_broken(mooncake: Mooncake) -> None:
@@ -41,3 +41,17 @@ def test_a_peer_without_an_agent(mooncake: Mooncake) -> None:
     done = mooncake("doctor", "b", "--json")
     assert done.returncode == 3
     assert "no agent" in json.dumps(json.loads(done.stdout)["checks"][-1])
+
+
+def test_a_task_of_the_agent_that_does_not_run_ends_with_1(agent: FakeAgent, mooncake: Mooncake) -> None:
+    failed = {"failures": 2, "last_error": "RuntimeError: a bug", "last_failure": "2026-08-22T10:00:00Z"}
+    status = agent.answers["GET /v1/status"]
+    status["metadata"] = "memory://x"
+    status["tasks"] = [task_answer("lease keeper", **failed)]
+    done = mooncake("doctor", "--json")
+    assert done.returncode == 0, done.stderr
+    assert {c["subject"]: c["verdict"] for c in json.loads(done.stdout)["checks"]}["background task"] == "warning"
+    status["tasks"] = [task_answer("lease keeper", state="restarting", **failed)]
+    done = mooncake("doctor")
+    assert done.returncode == 1, done.stderr
+    assert "lease keeper, 2 times, last at 2026-08-22T10:00:00Z: RuntimeError: a bug" in done.stdout

@@ -12,9 +12,9 @@ import pytest
 
 from p2pstore.agent.client import AgentClient
 from p2pstore.agent.home import Home
-from p2pstore.errors import AgentNotRunning
+from p2pstore.errors import AgentNotRunning, NodeEnded, to_wire
 from tests.cli.conftest import Mooncake
-from tests.cli.fake_agent import FakeAgent, status_answer
+from tests.cli.fake_agent import FakeAgent, status_answer, task_answer
 
 IN_MEMORY = ("--metadata", "memory://cli-tests")
 """An agent that needs no etcd."""
@@ -51,6 +51,44 @@ def test_status_tells_of_metadata_that_does_not_answer(agent: FakeAgent, mooncak
     shown = mooncake("node", "status").stdout
     assert "etcd://127.0.0.1:2379  (does not answer now; it is tried again)" in shown
     assert "; 1 get running" in shown
+
+
+def test_status_tells_of_tasks_that_failed(agent: FakeAgent, mooncake: Mooncake) -> None:
+    failed = {"failures": 3, "last_error": "RuntimeError: a\nbug", "last_failure": "2026-08-22T10:00:00Z"}
+    tasks = [
+        task_answer("lease keeper", state="restarting", **failed),
+        task_answer("source watcher"),
+        task_answer("data watcher", policy="go on", **{**failed, "failures": 1}),
+    ]
+    agent.answers["GET /v1/status"] = {**status_answer(agent.home), "tasks": tasks}
+    done = mooncake("node", "status")
+    assert done.returncode == 0
+    assert [line.split(maxsplit=1)[1] for line in done.stdout.splitlines() if line.startswith("failed")] == [
+        r"lease keeper, 3 times, last at 2026-08-22T10:00:00Z: RuntimeError: a\nbug; it will be started again",
+        r"data watcher, once, last at 2026-08-22T10:00:00Z: RuntimeError: a\nbug",
+    ]
+    assert json.loads(mooncake("node", "status", "--json").stdout)["tasks"] == tasks
+
+
+def test_an_agent_that_could_not_go_on_has_left_its_reason(
+    mooncake: Mooncake, home: Home, tmp_path: Path, clean_end: None
+) -> None:
+    home.create()
+    (tmp_path / "cwd" / "f").write_bytes(b"x" * 100)
+    ended = NodeEnded(task="lease keeper", failures=10, detail="RuntimeError: a bug")
+    home.end_error.write_text(json.dumps({"error": to_wire(ended), "time": "2026-08-22T10:00:00Z"}))
+    why = f"no agent runs in {home.root} since 2026-08-22T10:00:00Z: {ended}"
+    for command in (("node", "status"), ("list",), ("node", "stop")):
+        done = mooncake(*command)
+        assert (done.returncode, done.stdout) == (3, "")
+        assert f"error: {why}\n" in done.stderr
+        assert "mooncake node logs" in done.stderr
+    done = mooncake("register", "f", *IN_MEMORY)
+    assert why in done.stderr
+    assert "started an agent" in done.stderr
+    assert mooncake("node", "status").returncode == 0
+    mooncake("node", "stop")
+    assert why not in mooncake("node", "status").stderr
 
 
 def test_status_without_an_agent_ends_with_3(mooncake: Mooncake, home: Home) -> None:

@@ -189,3 +189,18 @@ async def test_what_somebody_caught_is_counted(owner: Owner) -> None:
     (record,) = owner.supervisor.report()
     assert (record["policy"], record["failures"], record["state"]) == ("go on", 2, "running")
     assert record["last_error"] == "ValueError: y"
+
+
+async def test_a_callback_that_fails_is_counted(owner: Owner) -> None:
+    def fail() -> None:
+        raise ValueError("x")
+
+    loop = asyncio.get_running_loop()
+    owner.supervisor.hear_of_callbacks(loop)
+    try:
+        loop.call_soon(fail)
+        await until(lambda: bool(owner.supervisor.report()))
+    finally:
+        loop.set_exception_handler(None)
+    (record,) = owner.supervisor.report()
+    assert (record["name"], record["failures"], record["last_error"]) == ("event loop", 1, "ValueError: x")

@@ -134,10 +134,12 @@ async def test_after_a_kill_it_comes_back_on_its_ports_with_its_content(etcd: Em
     url = await etcd.start()
     await put(url, "a")
     first = etcd.pid
-    supervisor = asyncio.create_task(etcd.supervise())
+    noted: list[str] = []
+    supervisor = asyncio.create_task(etcd.supervise(lambda error: noted.append(str(error))))
     os.kill(first, signal.SIGKILL)
     await until(lambda: etcd.alive() and etcd.pid != first)
     assert etcd.url == url
+    assert noted == [f"metadata server {url} does not answer: its process {first} died"]
     assert await has(url, "a")
     supervisor.cancel()
     await asyncio.gather(supervisor, return_exceptions=True)

@@ -13,7 +13,17 @@ from p2pstore.errors import PathNotFound, StorageError
 
 def test_a_named_home_holds_everything(tmp_path: Path) -> None:
     home = Home.resolve(tmp_path / "h", {"MOONCAKE_HOME": "/elsewhere"})
-    inside = {home.state, home.run, home.socket, home.local_socket, home.log, home.lock, home.etcd, home.start_error}
+    inside = {
+        home.state,
+        home.run,
+        home.socket,
+        home.local_socket,
+        home.log,
+        home.lock,
+        home.etcd,
+        home.start_error,
+        home.end_error,
+    }
     assert all(path.is_relative_to(tmp_path / "h") for path in inside)
     assert home.arguments() == ["--home", str(tmp_path / "h")]
 
