@@ -68,9 +68,30 @@ class Offered:
 
 @dataclass(frozen=True)
 class PeerGone:
-    """A peer left; whatever it was sending is lost."""
+    """A peer left, and nothing that it sent is being written any more; what was still on its way is lost."""
 
     peer: str
+
+
+@dataclass(frozen=True)
+class Closed:
+    """A peer was told to stop, by whoever listens to it or to answer a ``Drop``: it takes part no more.
+
+    ``writing`` are the runs whose bytes may still be written: each stays in flight until ``Released`` (or ``Fetched``,
+    when it arrived whole after all). What else was asked of the peer is lost.
+    """
+
+    peer: str
+    writing: Sequence[range] = ()
+
+
+@dataclass(frozen=True)
+class Released:
+    """Nobody writes a run of a closed peer any more; its first ``kept`` chunks arrived, and matched."""
+
+    peer: str
+    run: range
+    kept: int = 0
 
 
 @dataclass(frozen=True)
@@ -100,7 +121,7 @@ class Tick:
     now: float
 
 
-Event = PeerAdded | PeerHas | PeerShared | Offered | PeerGone | Fetched | Failed | Tick
+Event = PeerAdded | PeerHas | PeerShared | Offered | PeerGone | Closed | Released | Fetched | Failed | Tick
 
 
 @dataclass(frozen=True)
@@ -130,7 +151,7 @@ class Cancel:
 
 @dataclass(frozen=True)
 class Drop:
-    """Do not talk to the peer any more; ``banned`` when it sent wrong bytes."""
+    """Do not talk to the peer any more, and answer with ``Closed``; ``banned`` when it sent wrong bytes."""
 
     peer: str
     banned: bool

@@ -4,7 +4,8 @@ One owner feeds it events and carries out the actions that come back. Time is wh
 never going back), so the same object runs in production and in a simulator.
 
 A chunk is *missing*, *in flight* at one peer, or *had*; only a verified chunk is had, so that chunks go from absent to
-correct and never back.
+correct and never back. Two never write one place: what a peer has in flight when it is dropped or told to stop stays so
+until its owner says that nothing of it is written any more (``Closed``, ``Released``, ``PeerGone``).
 
 **Spreading.** Peers are *origins*, which had everything when they came, and *getters*, which have a part and get more.
 What an origin sends twice it could have sent once, for the getters to pass on. So an origin that several get from
@@ -34,6 +35,7 @@ from p2pstore.swarm.events import (
     Action,
     Ask,
     Cancel,
+    Closed,
     Drop,
     Event,
     Failed,
@@ -45,6 +47,7 @@ from p2pstore.swarm.events import (
     PeerGone,
     PeerHas,
     PeerShared,
+    Released,
     Tick,
 )
 from p2pstore.swarm.rarity import RUN_BYTES, Missing
@@ -139,6 +142,8 @@ class Planner:
         self._lengths = lengths
         self._random = random.Random(seed)  # noqa: S311 - spreads load, guards nothing
         self._peers: dict[str, _Peer] = {}
+        self._dropped: dict[str, list[range]] = {}  # runs in flight at peers of which ``Closed`` is to be heard
+        self._writing: set[tuple[str, range]] = set()  # runs of closed peers that are not yet released
         self._getters = 0
         self._requests = 0
         self._extra = 0  # of these, asked of a shared origin unoffered
@@ -166,7 +171,17 @@ class Planner:
     @property
     def stuck(self) -> bool:
         """Whether nothing is in flight and no peer, resting ones among them, has a chunk that is missing."""
-        return not (self.done or self._requests or any(self._useful(p) for p in self._peers.values()))
+        return not (self.done or self._writing or any(self._dropped.values()) or self._hopeful)
+
+    @property
+    def only_writes(self) -> bool:
+        """Whether there is nothing to do but wait for what is being written from peers that are closed."""
+        return bool(self._writing) and not (self.done or self._hopeful)
+
+    @property
+    def _hopeful(self) -> bool:
+        """Whether a peer that takes part is sending, or could send, what is missing."""
+        return bool(self._requests) or any(self._useful(p) for p in self._peers.values())
 
     def handle(self, event: Event) -> list[Action]:
         """Take an event; return what to do now."""
@@ -178,9 +193,11 @@ class Planner:
             return self._cancel_slow() + self._fill(self._peers.values())
         peer = self._peers.get(event.peer)
         if isinstance(event, Fetched):
-            return self._fetched(peer, event.run)
+            return self._fetched(peer, event)
         if isinstance(event, Failed):
             return self._failed(peer, event)
+        if isinstance(event, (Closed, Released, PeerGone)):
+            return self._leaving(peer, event)
         return [] if peer is None else self._news(peer, event)
 
     def _time(self, now: float) -> None:
@@ -188,10 +205,52 @@ class Planner:
         if self._requests - self._extra >= HUNGRY or not self._fed:
             self._fed = self._now
 
-    def _news(self, peer: _Peer, event: PeerHas | PeerShared | Offered | PeerGone) -> list[Action]:
-        if isinstance(event, PeerGone):
-            self._remove(peer)
-            return self._fill(self._peers.values())
+    def _leaving(self, peer: _Peer | None, event: Closed | Released | PeerGone) -> list[Action]:
+        """A peer takes part no more, or has let go of what it wrote."""
+        if isinstance(event, Released):
+            self._released(event)
+        elif isinstance(event, Closed):
+            self._closed(peer, event)
+        else:
+            self._gone(peer, event.peer)
+        return self._fill(self._peers.values())
+
+    def _closed(self, peer: _Peer | None, event: Closed) -> None:
+        if event.peer in self._dropped:  # it is the answer to a ``Drop``; who has that name now is another
+            runs = self._dropped.pop(event.peer)
+        else:
+            runs = self._remove(peer) if peer is not None else []
+        for run in runs:
+            if run in event.writing:
+                self._writing.add((event.peer, run))
+            else:
+                self._return(run)
+
+    def _released(self, event: Released) -> None:
+        let_go = self._let_go(event.peer, event.run)
+        self._have(event.run[: event.kept], let_go)
+        if let_go:
+            self._return(event.run[event.kept :])
+
+    def _gone(self, peer: _Peer | None, name: str) -> None:
+        runs = self._dropped.pop(name, [])
+        runs += [run for other, run in self._writing if other == name]
+        self._writing.difference_update([(name, run) for run in runs])
+        runs += self._remove(peer) if peer is not None else []
+        for run in runs:
+            self._return(run)
+
+    def _let_go(self, name: str, run: range) -> bool:
+        """Whether a run was in flight at a peer that takes part no more; it is no longer."""
+        if run in self._dropped.get(name, ()):
+            self._dropped[name].remove(run)
+            return True
+        if (name, run) in self._writing:
+            self._writing.remove((name, run))
+            return True
+        return False
+
+    def _news(self, peer: _Peer, event: PeerHas | PeerShared | Offered) -> list[Action]:
         if isinstance(event, PeerHas):
             self._has(peer, event.chunks)
         elif isinstance(event, PeerShared):
@@ -222,22 +281,23 @@ class Planner:
             peer.candidates += (c for c in fresh if c not in self.had)
             self._missing.spread(fresh, 1)
 
-    def _remove(self, peer: _Peer) -> None:
+    def _remove(self, peer: _Peer) -> list[range]:
+        """A peer takes part no more; the runs that are in flight at it."""
         del self._peers[peer.name]
         self._getters -= not peer.origin
         if not peer.origin:
             self._missing.spread(peer.have, -1)
-        for run in peer.in_flight.values():
-            self._return(run)
         self._requests -= len(peer.in_flight)
         self._extra -= len(peer.extra)
+        return list(peer.in_flight.values())
 
-    def _fetched(self, peer: _Peer | None, run: range) -> list[Action]:
+    def _fetched(self, peer: _Peer | None, event: Fetched) -> list[Action]:
+        run = event.run
         began = peer.since.get(run.start, math.inf) if peer else math.inf
         offer = peer.accepted.get(run) if peer else None
         landed = peer is not None and self._land(peer, run)
-        self._have(run, landed)
-        if peer is None:  # it was given up meanwhile
+        self._have(run, landed or self._let_go(event.peer, run))
+        if peer is None:  # it was closed meanwhile
             return []
         if landed and began < math.inf:
             self._took(self._now - began)
@@ -283,7 +343,7 @@ class Planner:
             if event.fault is Fault.CORRUPT:
                 self.banned.add(peer.name)
             if event.fault is not Fault.LOST or peer.faults > FAULTS_ALLOWED:
-                self._remove(peer)
+                self._dropped.setdefault(peer.name, []).extend(self._remove(peer))
                 actions.append(Drop(peer.name, event.fault is Fault.CORRUPT))
             else:
                 peer.not_before = self._now + BACKOFF.after(peer.faults)

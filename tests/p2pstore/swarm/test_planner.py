@@ -19,6 +19,7 @@ from p2pstore.swarm.events import (
     Action,
     Ask,
     Cancel,
+    Closed,
     Drop,
     Event,
     Failed,
@@ -30,6 +31,7 @@ from p2pstore.swarm.events import (
     PeerGone,
     PeerHas,
     PeerShared,
+    Released,
     Tick,
 )
 from p2pstore.swarm.planner import (
@@ -71,6 +73,8 @@ class Driver:
         self.planner = Planner(lengths, bits(len(lengths), had), seed=seed)
         self.have: dict[str, set[int]] = {}
         self.in_flight: dict[str, list[range]] = {}
+        self.dropped: dict[str, list[range]] = {}
+        self.writing: list[tuple[str, range]] = []
         self.origins: set[str] = set()
         self.slow: set[str] = set()
         self.cancelled: set[tuple[str, range]] = set()
@@ -105,6 +109,7 @@ class Driver:
         assert len(run) > 0
         assert self.have[peer].issuperset(run), "a peer is asked for what it has"
         assert self.had.isdisjoint(run), "nothing is fetched after it is had"
+        assert self.written.isdisjoint(run), "two never write one place: what a closed peer left must be released first"
         assert self.flying.isdisjoint(run), "nothing is fetched twice at once"
         sizes = [self.lengths[c] for c in run]
         assert len(run) == 1 or sum(sizes) <= LONG_RUN_BYTES, "a run of several chunks is bounded"
@@ -137,11 +142,19 @@ class Driver:
 
     def check_drop(self, action: Drop) -> None:
         assert action.banned == (action.peer in self.banned), "banned for wrong bytes, and for nothing else"
+        self.dropped.setdefault(action.peer, []).extend(self.in_flight[action.peer])
         self.forget(action.peer)
 
     @property
     def flying(self) -> set[int]:
-        return {c for runs in self.in_flight.values() for run in runs for c in run}
+        """Chunks that were asked of somebody, and that nobody else may bring."""
+        return {c for runs in self.in_flight.values() for run in runs for c in run} | self.written
+
+    @property
+    def written(self) -> set[int]:
+        """Chunks that may still be written by who takes part no more."""
+        dropped = {c for runs in self.dropped.values() for run in runs for c in run}
+        return dropped | {c for _, run in self.writing for c in run}
 
     def forget(self, peer: str) -> None:
         for each in (self.have, self.in_flight, self.resting, self.faults, self.offers):
@@ -197,11 +210,33 @@ class Driver:
 
     def leave(self, peer: str) -> None:
         self.forget(peer)
+        self.dropped.pop(peer, None)
+        self.writing = [(p, r) for p, r in self.writing if p != peer]
         self.send(PeerGone(peer))
+
+    def close(self, peer: str, writing: Sequence[range]) -> None:
+        """Tell a peer to stop, one that was dropped if it has not been told; these runs of it are being written."""
+        if peer in self.dropped:
+            del self.dropped[peer]
+        else:
+            self.forget(peer)
+        self.writing += [(peer, run) for run in writing]
+        self.send(Closed(peer, writing))
+
+    def closable(self, peer: str) -> list[range]:
+        """What may still be written when a peer is told to stop."""
+        return self.dropped.get(peer, self.in_flight.get(peer, []))
+
+    def release(self, peer: str, run: range, kept: int) -> None:
+        self.writing.remove((peer, run))
+        self.had.update(run[:kept])
+        self.send(Released(peer, run, kept))
 
     def deliver(self, peer: str, run: range) -> None:
         if run in self.in_flight.get(peer, []):
             self.in_flight[peer].remove(run)
+        if (peer, run) in self.writing:
+            self.writing.remove((peer, run))
         self.had.update(run)
         self.faults.pop(peer, None)
         self.slow.discard(peer)
@@ -248,6 +283,10 @@ class Driver:
 
     def finish(self) -> None:
         """With one honest peer that has everything, the pull ends: no chunk is ever lost."""
+        for peer in list(self.dropped):
+            self.close(peer, self.dropped[peer][:1])
+        for peer, run in list(self.writing):
+            self.release(peer, run, 0)
         self.add("honest", range(len(self.lengths)))
         for _ in range(4 * len(self.lengths) + 8):
             for peer, runs in list(self.in_flight.items()):
@@ -293,23 +332,39 @@ class AnyStory(RuleBasedStateMachine):
     def goes(self, peer: str) -> None:
         self.driver.leave(peer)
 
+    @rule(peer=st.sampled_from(PEERS), data=st.data())
+    def is_closed(self, peer: str, data: st.DataObject) -> None:
+        runs = self.driver.closable(peer)
+        self.driver.close(peer, [run for run in runs if data.draw(st.booleans())])
+
+    @precondition(lambda self: self.driver.writing)
+    @rule(data=st.data())
+    def releases(self, data: st.DataObject) -> None:
+        peer, run = data.draw(st.sampled_from(self.driver.writing))
+        self.driver.release(peer, run, data.draw(st.integers(0, len(run))))
+
+    @precondition(lambda self: self.driver.writing)
+    @rule(data=st.data())
+    def delivers_after_it_was_closed(self, data: st.DataObject) -> None:
+        self.driver.deliver(*data.draw(st.sampled_from(self.driver.writing)))
+
     def one_in_flight(self, data: st.DataObject) -> tuple[str, range]:
         flights = [(peer, run) for peer, runs in sorted(self.driver.in_flight.items()) for run in runs]
         return data.draw(st.sampled_from(flights))
 
-    @precondition(lambda self: self.driver.flying)
+    @precondition(lambda self: any(self.driver.in_flight.values()))
     @rule(data=st.data())
     def delivers(self, data: st.DataObject) -> None:
         self.driver.deliver(*self.one_in_flight(data))
 
-    @precondition(lambda self: self.driver.flying)
+    @precondition(lambda self: any(self.driver.in_flight.values()))
     @rule(data=st.data(), fault=st.sampled_from(Fault))
     def fails(self, data: st.DataObject, fault: Fault) -> None:
         peer, run = self.one_in_flight(data)
         kept = 0 if fault is Fault.UNTRIED else data.draw(st.integers(0, len(run) - 1))
         self.driver.fail(peer, run, fault, kept)
 
-    @precondition(lambda self: self.driver.flying)
+    @precondition(lambda self: any(self.driver.in_flight.values()))
     @rule(data=st.data())
     def delivers_after_it_was_given_up(self, data: st.DataObject) -> None:
         peer, run = self.one_in_flight(data)
@@ -554,6 +609,48 @@ def test_a_late_run_is_not_taken_for_the_one_that_begins_at_the_same_chunk() -> 
     assert not made.stuck
     assert not made.done
     assert fetched(made.handle(Failed("p", range(4), Fault.UNTRIED, 0.0))) == [0, 1, 2, 3]
+
+
+def test_what_a_closed_peer_writes_is_asked_of_another_only_when_it_is_released() -> None:
+    """D4: the wait for a write that hangs is the planner's knowledge, and nobody's blocked thread."""
+    made = planner(2, 64 * MIB)
+    made.handle(PeerAdded("p", Bitmap(2, full=True)))
+    actions = made.handle(Closed("p", [range(1)]))
+    assert actions == []
+    assert made.peers == ()
+    assert fetched(made.handle(PeerAdded("q", Bitmap(2, full=True)))) == [1]
+    made.handle(Fetched("q", range(1, 2), 1.0))
+    assert made.active == 0
+    assert not made.stuck, "what is being written may yet arrive"
+    assert made.only_writes
+    assert made.handle(Released("p", range(1))) == [Fetch("q", range(1))]
+    assert not made.only_writes
+
+
+def test_a_run_that_arrives_whole_from_a_closed_peer_counts() -> None:
+    made = planner(1)
+    made.handle(PeerAdded("p", Bitmap(1, full=True)))
+    made.handle(Closed("p", [range(1)]))
+    assert made.handle(Fetched("p", range(1), 1.0)) == []
+    assert made.done
+
+
+def test_a_peer_that_comes_back_may_not_be_asked_for_what_it_still_writes() -> None:
+    made = planner(2, 64 * MIB)
+    made.handle(PeerAdded("p", Bitmap(2, full=True)))
+    made.handle(Closed("p", [range(1)]))
+    assert fetched(made.handle(PeerAdded("p", Bitmap(2, full=True)))) == [1]
+    assert fetched(made.handle(Released("p", range(1)))) == [0]
+
+
+def test_what_a_dropped_peer_had_in_flight_waits_until_it_is_closed() -> None:
+    made = planner(2, 64 * MIB)
+    made.handle(PeerAdded("p", Bitmap(2, full=True)))
+    assert made.handle(PeerAdded("q", Bitmap(2, full=True))) == []
+    actions = made.handle(Failed("p", range(1), Fault.GONE, 0.0))
+    assert actions[0] == Drop("p", banned=False)
+    assert fetched(actions) == [0], "what it reported lost is free, what else it has in flight is not"
+    assert fetched(made.handle(Closed("p"))) == [1]
 
 
 def test_a_slow_run_is_taken_away_when_another_has_it() -> None:
