@@ -25,7 +25,8 @@ from p2pstore.cluster.registry import Registry
 from p2pstore.errors import PeerBusy, PeerUnreachable
 from p2pstore.metadata.store import Changed, Removed, Snapshot
 from p2pstore.objects.manifest import Manifest
-from p2pstore.pull.workers import Pull, Source
+from p2pstore.pull.owner import Pull
+from p2pstore.pull.workers import Source
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""A pull at work: discovery feeds it sources, the clock ticks, and somebody decides when there is no hope left."""
+"""A pull at work: discovery feeds it sources, and somebody decides when there is no hope left."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from engine.errors import MooncakeError, TransportUnavailable
+from engine.errors import MooncakeError, StorageError, TransportUnavailable
 from engine.transports.base import PeerAddress
 from p2pstore.errors import ChunkMismatch, NoLivePeer, SecretRefused
 from p2pstore.holding.parts import Parts
 from p2pstore.pull.destination import Destination
 from p2pstore.pull.discovery import Discovery
 from p2pstore.pull.hope import Hope
+from p2pstore.pull.owner import Pull
 from p2pstore.pull.resolve import Resolved
-from p2pstore.pull.workers import Pull
 
 EVENT_SECONDS = 0.2
-"""Between progress events; also how often the planner is told the time."""
+"""Between progress events."""
+
+CLOSE_SECONDS = 5.0
+"""How long a get that ends waits for writes under way; a destination that is then still written to stays locked."""
 
 TRANSPORTS = {"auto": ("local", "rdma", "tcp"), "rdma": ("rdma",), "tcp": ("tcp",), "local": ("local",)}
 """What each choice of transport tries, the best first."""
@@ -96,11 +99,15 @@ class PullWork:
         try:
             await self._wait(destination, discovery, over, finding)
         finally:
+            self.pull.stop()  # before anything that a second cancel could cut short
             finding.cancel()
-            await asyncio.gather(finding, return_exceptions=True)
-            await asyncio.to_thread(self.pull.close)
+            await asyncio.wait({finding, asyncio.wrap_future(self.pull.quiet)}, timeout=CLOSE_SECONDS)
+            if finding.done() and not finding.cancelled():
+                finding.exception()  # ``_wait`` raised it, or something else that came first
         if self.pull.error is not None:
             raise self.pull.error
+        if not self.pull.quiet.done():
+            raise StorageError(path="the destination", detail=f"a write has not ended for {CLOSE_SECONDS:g} s")
 
     async def _wait(
         self,
@@ -117,7 +124,6 @@ class PullWork:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(over.wait(), EVENT_SECONDS)
             over.clear()
-            self.pull.tick()
             now = time.monotonic()
             if finding.done():
                 finding.result()

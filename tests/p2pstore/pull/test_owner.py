@@ -10,15 +10,17 @@ from typing import Any
 
 import pytest
 
-from engine.errors import PeerUnreachable, StorageError, TransportUnavailable
+from engine.errors import PeerUnreachable, StorageError, TransportUnavailable, UsageError
 from engine.net.rate import RateLimit
 from engine.transports.base import Channel, PeerAddress, Sink
 from engine.transports.mock import MockTransport
-from p2pstore.errors import ChunkMismatch
+from p2pstore.errors import ChunkMismatch, DestinationBusy
 from p2pstore.objects.bitmap import Bitmap
+from p2pstore.pull import owner
 from p2pstore.pull.file_destination import FileDestination
 from p2pstore.pull.memory_destination import MemoryDestination
-from p2pstore.pull.workers import Pull, Source
+from p2pstore.pull.owner import Pull
+from p2pstore.pull.workers import Source, Worker
 from tests.p2pstore.samples import KIB, MIB, content, manifest_of, read_tree
 
 ADDRESS = 1 << 20
@@ -86,7 +88,6 @@ class Swarm:
         deadline = time.monotonic() + DEADLINE
         while not (until() if until else self.pull.finished):
             assert time.monotonic() < deadline, "the pull came to no end"
-            self.pull.tick()
             time.sleep(0.005)
 
 
@@ -139,7 +140,7 @@ def test_several_sources_each_with_a_part(swarm: Swarm, destination: FileDestina
 
 def test_chunks_that_a_source_gets_meanwhile(swarm: Swarm, destination: FileDestination) -> None:
     swarm.add("grows", have=[0])
-    swarm.wait(lambda: swarm.pull.stuck)
+    swarm.wait(lambda: 0 in swarm.had and swarm.pull.stuck)
     swarm.pull.has("grows", range(1, MANIFEST.chunks))
     swarm.wait()
     assert_whole(swarm, destination)
@@ -179,17 +180,15 @@ def test_a_source_alone_is_forgiven_its_faults(swarm: Swarm, destination: FileDe
 
 def test_a_source_that_refuses_is_given_up(swarm: Swarm) -> None:
     swarm.add("refuses", "r" * 100)
-    swarm.wait(lambda: swarm.dropped == [("refuses", False)])
-    assert swarm.pull.stuck
+    swarm.wait(lambda: swarm.dropped == [("refuses", False)] and swarm.pull.stuck)
     assert not swarm.pull.finished
 
 
 def test_without_sources_it_is_stuck(swarm: Swarm) -> None:
     assert swarm.pull.stuck
     swarm.add("has nothing", have=[])
-    assert swarm.pull.stuck
     swarm.pull.remove("has nothing")
-    assert swarm.pull.stuck
+    swarm.wait(lambda: swarm.pull.stuck and not swarm.pull._members)
     assert swarm.pull.active == 0
 
 
@@ -218,8 +217,9 @@ def test_kept_chunks_of_a_broken_run_are_not_fetched_again(tmp_path: Path) -> No
 def test_a_pull_goes_on_where_another_ended(tmp_path: Path) -> None:
     first = FileDestination(tmp_path / "dest", MANIFEST, "object")
     swarm = Swarm(first)
-    swarm.add("half", have=range(0, MANIFEST.chunks, 2))
-    swarm.wait(lambda: swarm.pull.stuck)
+    half = range(0, MANIFEST.chunks, 2)
+    swarm.add("half", have=half)
+    swarm.wait(lambda: swarm.had.count == len(half) and swarm.pull.stuck)
     swarm.pull.close()
     first.abort()
 
@@ -298,9 +298,8 @@ def test_without_a_usable_transport_the_source_is_given_up(swarm: Swarm) -> None
     swarm.mocks["node", "first"] = Unavailable()
     swarm.mocks["node", "second"] = Unavailable()
     swarm.add("node", transports=("first", "second"))
-    swarm.wait(lambda: swarm.dropped == [("node", False)])
+    swarm.wait(lambda: swarm.dropped == [("node", False)] and swarm.pull.stuck)
     assert isinstance(swarm.pull.last_fault, TransportUnavailable)
-    assert swarm.pull.stuck
 
 
 def test_close_ends_threads_that_wait_for_a_stalled_peer(destination: FileDestination) -> None:
@@ -316,7 +315,7 @@ def test_a_source_that_leaves_in_mid_request(swarm: Swarm, destination: FileDest
     mock = swarm.add("leaves", mock=MockTransport({ADDRESS: WHOLE}, "s" * 100, stall_seconds=600.0))
     swarm.wait(lambda: len(mock.requests) == 2)
     swarm.pull.remove("leaves")
-    assert swarm.pull.stuck
+    swarm.wait(lambda: swarm.pull.stuck)
     swarm.add("stays")
     swarm.wait()
     assert_whole(swarm, destination)
@@ -380,27 +379,28 @@ def test_into_memory() -> None:
     assert room == FILES
 
 
-class SlowDisk:
-    """A destination whose writes can be held up, to see who writes when."""
+class HangingDisk:
+    """A destination whose writes hang, those of workers of some sources, until the test lets them go on."""
 
-    def __init__(self, inner: FileDestination) -> None:
+    def __init__(self, inner: FileDestination, *sources: str) -> None:
         self.inner = inner
         self.manifest = inner.manifest
         self.verified = inner.verified
-        self.hold = threading.Event()
-        self.writing = threading.Event()
-        self.ended: list[str] = []
+        self.go_on = threading.Event()
+        self.hanging: set[range] = set()
+        self.written: list[range] = []
+        self._sources = tuple(f"pull-{source}-" for source in sources)
 
     def sink(self, run: range, scratch: memoryview) -> Any:
         sink = self.inner.sink(run, scratch)
         filled = sink.filled
 
         def slowly(count: int) -> None:
-            if not self.hold.is_set():
-                self.writing.set()
-                self.hold.wait(DEADLINE)
+            if threading.current_thread().name.startswith(self._sources):
+                self.hanging.add(run)
+                self.go_on.wait()
             filled(count)
-            self.ended.append(threading.current_thread().name)
+            self.written.append(run)
 
         sink.filled = slowly
         return sink
@@ -411,26 +411,155 @@ class SlowDisk:
     def keep(self, run: range) -> None:
         self.inner.keep(run)
 
+    def chunks(self) -> set[int]:
+        """The chunks that hang."""
+        return {chunk for run in self.hanging for chunk in run}
 
-def test_a_source_that_is_given_up_writes_no_more(destination: FileDestination) -> None:
-    """Its chunks are asked of others only when its last write has ended: what they verify must stay as it is."""
-    disk = SlowDisk(destination)
-    swarm = Swarm(disk)
+
+@pytest.fixture
+def hanging(destination: FileDestination) -> Iterator[tuple[Swarm, HangingDisk]]:
+    """A pull of which a worker of the source "first" hangs in a write."""
+    disk = HangingDisk(destination, "first")
+    swarm = Swarm(disk, connections=1)
+    swarm.add("first")
     try:
-        swarm.add("first")
-        assert disk.writing.wait(DEADLINE)
-        gone = threading.Thread(target=swarm.pull.remove, args=("first",))
-        gone.start()
-        gone.join(0.2)
-        assert gone.is_alive(), "it waits for the write"
-        disk.hold.set()
-        gone.join(DEADLINE)
-        written = len(disk.ended)
-        time.sleep(0.1)
-        assert len(disk.ended) == written, "nothing is written after it returned"
-        swarm.add("second")
-        swarm.wait()
-        assert_whole(swarm, destination)
+        swarm.wait(lambda: bool(disk.hanging))
+        yield swarm, disk
     finally:
-        disk.hold.set()
+        disk.go_on.set()
         swarm.pull.close()
+        assert not [t.name for t in threading.enumerate() if t.name.startswith("pull-")]
+
+
+Hanging = tuple[Swarm, HangingDisk]
+
+
+def test_a_source_whose_write_hangs_is_removed_at_once_and_others_go_on(hanging: Hanging) -> None:
+    """D4: removing it waited for the write, on the event loop and with the planner's lock, and then ended the pull."""
+    swarm, disk = hanging
+    swarm.pull.remove("first")  # it returns: nothing else lets the write go on
+    second = swarm.add("second")
+    swarm.wait(lambda: set(swarm.had.missing()) == disk.chunks())
+    assert swarm.pull.error is None
+    assert not swarm.pull.finished
+    assert not swarm.pull.stuck
+    hanging_bytes = sum(MANIFEST.chunk(chunk).length for chunk in disk.chunks())
+    assert requested(second) == len(WHOLE) - hanging_bytes, "two never write one place"
+    disk.go_on.set()
+    swarm.wait()
+    assert_whole(swarm, disk.inner)
+
+
+def test_a_source_whose_write_hangs_may_come_back(hanging: Hanging) -> None:
+    """D4: what is still being written from it is not asked of it again."""
+    swarm, disk = hanging
+    disk._sources = ()
+    swarm.add("first", segment="elsewhere")
+    swarm.wait(lambda: set(swarm.had.missing()) == disk.chunks())
+    disk.go_on.set()
+    swarm.wait()
+    assert swarm.pull.bytes_by_node == {"first": len(WHOLE)}
+    assert_whole(swarm, disk.inner)
+
+
+def test_what_arrives_whole_from_a_source_that_was_removed_counts(hanging: Hanging) -> None:
+    swarm, disk = hanging
+    swarm.pull.remove("first")
+    swarm.wait(lambda: not swarm.pull.active)
+    disk.go_on.set()
+    run = next(iter(disk.hanging))
+    swarm.wait(lambda: swarm.had.has_all(run) or swarm.pull.stuck)
+    second = swarm.add("second")
+    swarm.wait()
+    assert sum(length for _, _, length in second.requests) == len(WHOLE) - swarm.pull.bytes_by_node.get("first", 0)
+    assert_whole(swarm, disk.inner)
+
+
+def test_stop_returns_while_a_write_hangs_and_quiet_comes_when_it_ends(hanging: Hanging) -> None:
+    """D4: a pull that is over waits for nobody; its destination stays locked until the writers have left."""
+    swarm, disk = hanging
+    swarm.pull.stop()
+    swarm.wait(lambda: not swarm.pull._members)
+    assert not swarm.pull.quiet.done()
+    assert not disk.inner.abort(0)
+    with pytest.raises(DestinationBusy):
+        FileDestination(disk.inner.path, MANIFEST, "object")
+    disk.go_on.set()
+    swarm.pull.quiet.result(DEADLINE)
+    assert disk.inner.abort(DEADLINE)
+    FileDestination(disk.inner.path, MANIFEST, "object").abort()
+
+
+def test_quiet_cannot_be_cancelled(swarm: Swarm) -> None:
+    """D14: who waits for it may be cancelled, and nobody is to take that for silence."""
+    assert not swarm.pull.quiet.cancel()
+    swarm.pull.stop()
+    swarm.pull.quiet.result(DEADLINE)
+
+
+def test_a_write_that_never_ends_fails_a_pull_that_has_nothing_else_to_do(
+    hanging: Hanging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swarm, disk = hanging
+    monkeypatch.setattr(owner, "RELEASE_SECONDS", 0.0)
+    swarm.add("second")
+    swarm.pull.remove("first")
+    swarm.wait()
+    assert isinstance(swarm.pull.error, StorageError)
+    assert set(swarm.had.missing()) == disk.chunks(), "it has done what it could"
+
+
+def test_a_source_that_comes_and_goes_does_not_fill_the_process_with_hanging_threads(
+    hanging: Hanging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swarm, _ = hanging
+    monkeypatch.setattr(owner, "MAX_LEAVING", 0)
+    swarm.pull.remove("first")
+    swarm.add("second")
+    swarm.wait()
+    assert isinstance(swarm.pull.error, StorageError)
+
+
+# Nothing dies in silence
+
+
+def test_an_error_in_the_pulls_thread_ends_the_pull(swarm: Swarm, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(event: object) -> list[Any]:
+        raise ValueError("unforeseen")
+
+    monkeypatch.setattr(swarm.pull._planner, "handle", broken)
+    swarm.add("one")
+    swarm.wait()
+    assert "unforeseen" in str(swarm.pull.error)
+    swarm.pull.quiet.result(DEADLINE)
+
+
+def test_an_error_that_ends_a_worker_ends_the_pull(swarm: Swarm, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("unforeseen")
+
+    monkeypatch.setattr(Worker, "_report", broken)
+    swarm.add("one", "r")
+    swarm.wait()
+    assert "unforeseen" in str(swarm.pull.error)
+
+
+def test_a_worker_that_cannot_be_started_ends_the_pull(swarm: Swarm, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    swarm.add("one")
+    swarm.wait()
+    assert isinstance(swarm.pull.error, UsageError)
+
+
+def test_a_pull_outlives_the_loop_that_it_told(swarm: Swarm) -> None:
+    def gone() -> None:
+        raise RuntimeError("Event loop is closed")
+
+    swarm.pull._on_progress = gone
+    swarm.add("one")
+    swarm.wait()
+    swarm.pull.stop()
+    swarm.pull.quiet.result(DEADLINE)

@@ -1,0 +1,495 @@
+"""The pull, and the one thread that owns its planner.
+
+Whatever happens (a source found, chunks arrived, a channel broke) is put into one queue, by methods that return at
+once. The pull's thread takes it from there, tells the planner, and hands out what the planner says: runs to the queues
+of the workers (``p2pstore.pull.workers``), questions and news to whoever made the pull. Nobody else touches the
+planner, so it has no lock; what others may want to know of it is published after each batch of events.
+
+Telling a source's workers to stop is two steps: they are *closed* at once, and what they still write is *released*
+when they report that they have left it. Until then nobody else is asked for it, and nobody waits: a write that hangs
+costs its own chunks, for as long as it hangs. ``quiet`` is done when the pull is over and nothing is written any more.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
+
+from engine.errors import MooncakeError, RangeRefused, RemoteError, StorageError, TransportUnavailable, UsageError
+from p2pstore.errors import ChunkMismatch
+from p2pstore.pull.destination import Destination, Mismatch
+from p2pstore.pull.workers import Arrived, Broke, Job, Left, Member, Source, Stopped, Worker
+from p2pstore.swarm.events import (
+    Action,
+    Ask,
+    Cancel,
+    Closed,
+    Event,
+    Failed,
+    Fault,
+    Fetch,
+    Fetched,
+    Offered,
+    PeerAdded,
+    PeerHas,
+    PeerShared,
+    Released,
+    Tick,
+)
+from p2pstore.swarm.planner import Planner
+
+if TYPE_CHECKING:
+    from engine.net.rate import RateLimit
+    from engine.transports.base import Channel, PeerAddress
+    from p2pstore.objects.bitmap import Bitmap
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS = 0.2
+"""How often the planner is told the time."""
+
+MAX_BATCH = 64
+"""Messages that are taken before what they came to is published."""
+
+MAX_BACKLOG = 4096
+"""Messages in the queue above which the pull is ``behind``: nobody should add news of sources."""
+
+RELEASE_SECONDS = 30.0
+"""How long the last write of a source that was given up may take, once there is nothing to do but wait for it."""
+
+MAX_LEAVING = 64
+"""Workers of sources that were given up whose writes have not ended: with more, the destination counts as broken."""
+
+
+@dataclass(frozen=True)
+class _Add:
+    source: Source
+    have: Bitmap
+    distance: int
+    shared: bool
+
+
+@dataclass(frozen=True)
+class _Remove:
+    node: str
+
+
+class _End:
+    """The pull is over."""
+
+
+_Message = _Add | _Remove | _End | PeerHas | PeerShared | Offered | Arrived | Broke | Left
+
+
+@dataclass(frozen=True)
+class _Standing:
+    """How a pull stands, as its thread last said."""
+
+    done: bool
+    stuck: bool
+    active: int
+    bytes_pulled: int
+
+
+class Pull:
+    """One pull of one object into one destination. Its methods may be called from any thread, and do not block."""
+
+    def __init__(
+        self,
+        destination: Destination,
+        had: Bitmap,
+        *,
+        open_channel: Callable[[PeerAddress, str], Channel],
+        connections: int,
+        limit: RateLimit,
+        on_progress: Callable[[], None],
+        on_chunks: Callable[[range], None],
+        on_ask: Callable[[str, int, Sequence[range]], None],
+        on_drop: Callable[[str, bool], None],
+        on_wrong: Callable[[str, int], None],
+        note: Callable[[str], None],
+    ) -> None:
+        """``had`` is what the destination has, and is kept up to date.
+
+        ``on_progress`` is called when the pull may have ended, ``on_chunks`` with verified runs that ``had`` holds by
+        then, ``on_ask`` when a source is to be asked for so many offers (``offered`` is the answer) and told what is
+        done, ``on_drop`` when a source is given up, ``on_wrong`` when one sent wrong bytes for a chunk, ``note`` with a
+        line for the user: each from the pull's thread. Raises ``UsageError`` where the system refuses that thread.
+        """
+        self.manifest = destination.manifest
+        self.error: MooncakeError | None = None
+        self.last_fault: MooncakeError | None = None
+        self.quiet: Future[None] = Future()
+        """Done when the pull is over and nobody writes to the destination any more. It cannot be cancelled."""
+        self.quiet.set_running_or_notify_cancel()
+        self._connections = connections
+        self._on_progress = on_progress
+        self._on_chunks = on_chunks
+        self._on_ask = on_ask
+        self._on_drop = on_drop
+        self._on_wrong = on_wrong
+        self._note = note
+        self._planner = Planner([c.length for c in self.manifest.all_chunks()], had)
+        self._mail: SimpleQueue[_Message] = SimpleQueue()
+        self._job = Job(destination, open_channel, limit, self._mail.put)
+        self._members: dict[str, Member] = {}
+        self._workers: set[Worker] = set()  # whose threads have not ended
+        self._leaving: dict[Worker, list[range]] = {}  # what those that were closed may still write
+        self._only_writes_since: float | None = None
+        self._bytes_by_node: dict[str, int] = {}
+        self._bytes_by_transport: dict[str, int] = {}
+        self._bytes_pulled = 0
+        self._over = False
+        self._threads: list[threading.Thread] = []
+        self._standing = _Standing(done=self._planner.done, stuck=self._planner.stuck, active=0, bytes_pulled=0)
+        self._thread = threading.Thread(target=self._run, name="pull", daemon=True)
+        _start(self._thread)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every chunk is there, or an error of our own ended it."""
+        return self._standing.done or self.error is not None
+
+    @property
+    def stuck(self) -> bool:
+        """Whether no known source has what is missing."""
+        return self._standing.stuck
+
+    @property
+    def active(self) -> int:
+        """Sources that are being fetched from."""
+        return self._standing.active
+
+    @property
+    def behind(self) -> bool:
+        """Whether there are more messages than the pull's thread keeps up with."""
+        return self._mail.qsize() > MAX_BACKLOG
+
+    @property
+    def bytes_pulled(self) -> int:
+        """Verified bytes that came from sources."""
+        return self._standing.bytes_pulled
+
+    @property
+    def bytes_by_node(self) -> dict[str, int]:
+        """Verified bytes by the source that they came from."""
+        return self._bytes_by_node.copy()
+
+    @property
+    def bytes_by_transport(self) -> dict[str, int]:
+        """Verified bytes by the transport that they came over."""
+        return self._bytes_by_transport.copy()
+
+    def add(self, source: Source, have: Bitmap, distance: int, shared: bool = False) -> None:  # noqa: FBT001
+        """A source was found, or found again (perhaps at another address). ``shared``: others get from it, too."""
+        self._mail.put(_Add(source, have, distance, shared))
+
+    def has(self, node: str, chunks: Sequence[int]) -> None:
+        """A source has more chunks."""
+        self._mail.put(PeerHas(node, chunks))
+
+    def shared(self, node: str, shared: bool) -> None:  # noqa: FBT001 - what it is about
+        """Others get from a source, too, or no longer do."""
+        self._mail.put(PeerShared(node, shared))
+
+    def offered(self, node: str, runs: Sequence[range], over: bool) -> None:  # noqa: FBT001 - as the planner's event
+        """A source was asked for offers, and answered."""
+        self._mail.put(Offered(node, runs, over))
+
+    def remove(self, node: str) -> None:
+        """A source is gone."""
+        self._mail.put(_Remove(node))
+
+    def stop(self) -> None:
+        """Tell every worker to stop; ``quiet`` says when nothing is written any more. Twice is harmless."""
+        self._mail.put(_End())
+
+    def close(self, timeout: float = 10.0) -> bool:
+        """Stop, and wait until every thread has ended, for ``timeout`` seconds at most; whether they have."""
+        self.stop()
+        deadline = time.monotonic() + timeout
+        for thread in (self._thread, *self._threads):
+            thread.join(max(0.0, deadline - time.monotonic()))
+            if thread.is_alive():
+                log.warning("%s did not end in time", thread.name)
+        return not any(thread.is_alive() for thread in (self._thread, *self._threads))
+
+    # What follows runs in the pull's thread
+
+    def _run(self) -> None:
+        """Take messages until the pull is over and every worker has ended."""
+        ticked = time.monotonic()
+        while self._workers or not self._over:
+            try:
+                self._take_batch(ticked + TICK_SECONDS)
+                now = time.monotonic()
+                if now - ticked >= TICK_SECONDS:
+                    ticked = now
+                    self._tick(now)
+                self._publish()
+            except Exception as error:
+                log.exception("a pull failed")
+                self._end(MooncakeError(detail=f"the pull failed: {error!r}"))
+
+    def _take_batch(self, until: float) -> None:
+        """Wait for a message, and take those that follow it."""
+        try:
+            self._take(self._mail.get(timeout=max(0.0, until - time.monotonic())))
+            for _ in range(MAX_BATCH - 1):
+                self._take(self._mail.get_nowait())
+        except Empty:
+            pass
+
+    def _publish(self) -> None:
+        planner = self._planner
+        before = self._standing
+        self._standing = _Standing(planner.done, planner.stuck, planner.active, self._bytes_pulled)
+        if planner.done and not before.done:
+            self._progress()
+        if self._over and not self._leaving and not self.quiet.done():
+            self.quiet.set_result(None)
+
+    def _take(self, message: _Message) -> None:
+        if isinstance(message, Arrived):
+            self._arrived(message)
+        elif isinstance(message, Broke):
+            self._broke(message)
+        elif isinstance(message, Left):
+            self._left(message)
+        elif isinstance(message, _End):
+            self._end(None)
+        elif self._over:
+            return
+        elif isinstance(message, _Add):
+            self._add(message)
+        elif isinstance(message, _Remove):
+            self._close(message.node)
+        else:
+            self._tell(message)
+
+    def _tell(self, event: Event) -> None:
+        """Hand an event to the planner and carry out what it says."""
+        if not self._over:
+            for action in self._planner.handle(event):
+                self._act(action)
+
+    def _act(self, action: Action) -> None:
+        if isinstance(action, Fetch):
+            self._members[action.peer].tasks.put(action.run)
+        elif isinstance(action, Ask):
+            self._on_ask(action.peer, action.count, action.done)
+        elif isinstance(action, Cancel):
+            for worker in self._members[action.peer].workers:
+                if action.run in worker.pending:
+                    worker.cancel()
+        else:
+            self._close(action.peer)
+            self._on_drop(action.peer, action.banned)
+
+    def _tick(self, now: float) -> None:
+        self._tell(Tick(now))
+        if self._over or not self._planner.only_writes:
+            self._only_writes_since = None
+        elif self._only_writes_since is None:
+            self._only_writes_since = now
+        elif now - self._only_writes_since > RELEASE_SECONDS:
+            self._write_hangs(f"a write has not ended for {RELEASE_SECONDS:g} s")
+
+    def _write_hangs(self, detail: str) -> None:
+        self._fail(StorageError(path="the destination", detail=detail))
+
+    def _fail(self, error: MooncakeError) -> None:
+        """An error of our own ends the pull, as soon as whoever made it hears of it."""
+        self.error = self.error or error
+        self._progress()
+
+    def _progress(self) -> None:
+        try:
+            self._on_progress()
+        except Exception:  # whoever made the pull is gone: an event loop that was closed
+            log.exception("nobody hears that a pull has ended")
+
+    def _end(self, error: MooncakeError | None) -> None:
+        """The pull is over: let every worker leave."""
+        self._over = True
+        for node in list(self._members):
+            self._close(node)
+        if error is not None:
+            self._fail(error)
+
+    # Sources
+
+    def _add(self, message: _Add) -> None:
+        source = message.source
+        known = self._members.get(source.node)
+        if known is not None and known.source != source:
+            self._close(source.node)
+            known = None
+        if source.node in self._planner.banned:
+            return
+        if known is None:
+            if len(self._leaving) > MAX_LEAVING:
+                self._write_hangs(f"{len(self._leaving)} writes have not ended")
+                return
+            self._begin(source)
+        self._tell(PeerAdded(source.node, message.have, message.distance, message.shared))
+
+    def _begin(self, source: Source) -> None:
+        """Start the workers of a source."""
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        member = self._members[source.node] = Member(source)
+        for number in range(self._connections):
+            worker = Worker(self._job, member)
+            thread = threading.Thread(target=worker.run, name=f"pull-{source.node}-{number}", daemon=True)
+            try:
+                _start(thread)
+            except UsageError as error:
+                if not member.workers:
+                    self._fail(error)
+                log.warning("%s", error)
+                return
+            self._threads.append(thread)
+            self._workers.add(worker)
+            member.workers.append(worker)
+
+    def _close(self, node: str) -> None:
+        """Tell a source's workers to stop, whatever they wait for, and the planner what they may still write."""
+        member = self._members.pop(node, None)
+        if member is None:
+            return
+        writing: list[range] = []
+        for worker, runs in member.close():
+            self._leaving[worker] = runs
+            writing += runs
+        self._tell(Closed(node, writing))
+
+    # Reports of workers
+
+    def _arrived(self, report: Arrived) -> None:
+        worker, run = report.worker, report.run
+        worker.writing.remove(run)
+        if worker.member.closed and not self._let_go(worker, run):
+            return
+        self._tell(Fetched(worker.member.source.node, run, report.now))
+        self._spread(worker, run, report.length)
+
+    def _broke(self, report: Broke) -> None:
+        worker, kept = report.worker, report.kept
+        member = worker.member
+        for run in report.runs:
+            if run in worker.writing:
+                worker.writing.remove(run)
+        if member.closed:
+            self._sort_late(report)
+            for run in report.runs:
+                self._release(worker, run, kept)
+                kept = 0
+            return
+        fault = self._sort(report)
+        for run in report.runs:
+            if not member.closed:  # by the first of them
+                self._tell(Failed(member.source.node, run, fault, report.now, kept))
+                self._spread_kept(worker, run, kept)
+            fault, kept = Fault.UNTRIED, 0
+
+    def _release(self, worker: Worker, run: range, kept: int) -> None:
+        """A closed worker has left a run."""
+        if self._let_go(worker, run):
+            self._tell(Released(worker.member.source.node, run, kept))
+            self._spread_kept(worker, run, kept)
+
+    def _let_go(self, worker: Worker, run: range) -> bool:
+        """Whether a closed worker held a run until now."""
+        runs = self._leaving.get(worker, [])
+        if run not in runs:
+            return False
+        runs.remove(run)
+        if not runs:
+            del self._leaving[worker]
+        return True
+
+    def _left(self, report: Left) -> None:
+        worker = report.worker
+        self._workers.discard(worker)
+        for run in self._leaving.get(worker, []).copy():
+            self._release(worker, run, 0)
+        if report.error is not None or not worker.member.closed:
+            log.error("a worker of a pull failed", exc_info=report.error)
+            self._fail(MooncakeError(detail=f"a worker of the pull failed: {report.error!r}"))
+
+    def _spread_kept(self, worker: Worker, run: range, kept: int) -> None:
+        """Of a run that broke so many chunks arrived."""
+        if kept:
+            self._spread(worker, run[:kept], sum(self.manifest.chunk(c).length for c in run[:kept]))
+
+    def _spread(self, worker: Worker, run: range, length: int) -> None:
+        """So many verified bytes came from a worker; ``had`` holds them by now, so that a peer may ask at once."""
+        self._bytes_pulled += length
+        keys = ((self._bytes_by_node, worker.member.source.node), (self._bytes_by_transport, worker.transport))
+        for counted, key in keys:
+            counted[key] = counted.get(key, 0) + length
+        if not self._over:
+            self._on_chunks(run)
+
+    def _sort(self, report: Broke) -> Fault:
+        """What a worker's trouble means for its source."""
+        error, member = report.error, report.worker.member
+        node = member.source.node
+        if isinstance(error, Mismatch):
+            self._mismatch(node, error)
+            return Fault.CORRUPT
+        if isinstance(error, TransportUnavailable):
+            return self._next_transport(member, error, report.transport)
+        if isinstance(error, RemoteError) and report.cancelled:
+            log.info("%s is slow; its chunks are asked of others", node)
+            return Fault.SLOW
+        if isinstance(error, RemoteError):
+            self.last_fault = error
+            log.warning("%s", error)
+            return Fault.GONE if isinstance(error, RangeRefused) else Fault.LOST
+        self._fail_of_ours(error)
+        return Fault.UNTRIED
+
+    def _sort_late(self, report: Broke) -> None:
+        """The same, when its workers were told to stop already."""
+        error = report.error
+        if isinstance(error, Mismatch):
+            self._on_wrong(report.worker.member.source.node, error.chunk)
+        elif not isinstance(error, (RemoteError, TransportUnavailable, Stopped)):
+            self._fail_of_ours(error)
+
+    def _fail_of_ours(self, error: Exception) -> None:
+        if not isinstance(error, MooncakeError):
+            log.error("a worker of a pull failed", exc_info=error)
+            error = MooncakeError(detail=f"a worker of the pull failed: {error!r}")
+        self._fail(error)
+
+    def _mismatch(self, node: str, error: Mismatch) -> None:
+        self.last_fault = ChunkMismatch(peer=node, chunk=error.chunk)
+        self._on_wrong(node, error.chunk)
+        log.error("%s; the peer is banned from this get", self.last_fault)
+        self._note(f"{self.last_fault}; it is not asked any more")
+
+    def _next_transport(self, member: Member, error: TransportUnavailable, following: str | None) -> Fault:
+        if following is None:
+            self.last_fault = error
+            return Fault.GONE
+        if following != member.told:
+            member.told = following
+            self._note(f"{error}; going on over {following}")
+        return Fault.UNTRIED
+
+
+def _start(thread: threading.Thread) -> None:
+    """Start a thread. Raises ``UsageError`` where the system refuses it."""
+    try:
+        thread.start()
+    except (RuntimeError, MemoryError):
+        detail = f"cannot start the thread {thread.name!r}: check the limit of processes (ulimit -u, pids.max)"
+        raise UsageError(detail=detail) from None
