@@ -3,6 +3,9 @@
 Who holds the object comes from a watch of its replicas in the metadata store, or from addresses that the user gave. Of
 each holder a *feed* reads the availability stream, over the control plane: bitmap first, then have-events. A feed that
 breaks takes its source out of the pull, and tries again as long as the holder stays listed.
+
+A holder that is listed and that the user named, too, has two feeds, under its node name and its control address; only
+its record tells that they are for one holder. One of the two reads, and the other waits until that one ends.
 """
 
 from __future__ import annotations
@@ -42,6 +45,17 @@ NEAR_SAMPLE = 64
 RETRIES = Backoff(0.5, 5.0, SOONER)
 """Pauses between attempts to read a holder's feed."""
 
+BEHIND_SECONDS = 0.05
+"""How long a feed waits for a pull that is behind with its messages, before it looks again."""
+
+
+class _Following:
+    """One feed that reads a holder's stream: ``kicked`` makes it end, and ``over`` says that it has."""
+
+    def __init__(self) -> None:
+        self.kicked = asyncio.Event()
+        self.over = asyncio.Event()
+
 
 class Discovery:
     """The sources of one pull. Use ``run`` as a task, and cancel it to end every feed."""
@@ -75,7 +89,7 @@ class Discovery:
         self._listening: dict[str, tuple[str, str]] = {}  # node: its control address, and what it knows us by
         self._asking: set[asyncio.Task[None]] = set()
         self._feeds: dict[str, asyncio.Task[None]] = {}
-        self._kick: dict[str, asyncio.Event] = {}
+        self._followed: dict[str, _Following] = {}  # by node name, whatever the key of the feed that reads
         self._banned: set[str] = set()
         self._out_of_reach: set[str] = set()
         self._busy: set[str] = set()
@@ -99,8 +113,8 @@ class Discovery:
     def _on_drop(self, node: str, banned: bool) -> None:  # noqa: FBT001
         if banned:
             self._banned.add(node)
-        if node in self._kick:
-            self._kick[node].set()
+        if node in self._followed:
+            self._followed[node].kicked.set()
 
     def ask(self, node: str, count: int, done: Sequence[range]) -> None:
         """Ask a source for offers, and hand what it answers to the pull. Any thread."""
@@ -120,6 +134,8 @@ class Discovery:
                 runs, over = await self._client.offers(control, self._manifest, listener, count, done)
         except MooncakeError as error:
             log.info("%s", error)  # its feed finds out what is the matter
+        except Exception:
+            log.exception("asking %s for offers failed", node)
         self._pull.offered(node, runs, over)
 
     async def run(self) -> None:
@@ -168,52 +184,64 @@ class Discovery:
 
     def _begin(self, node: str, control: str) -> None:
         if node != self._me.node and node not in self._feeds:
-            self._kick[node] = asyncio.Event()
             self._feeds[node] = asyncio.create_task(self._feed(node, control), name=f"feed {node}")
 
     def _end(self, node: str) -> None:
         feed = self._feeds.pop(node, None)
-        self._kick.pop(node, None)
         self._busy.discard(node)
+        self._out_of_reach.discard(node)
         if feed is not None:
             feed.cancel()
 
-    async def _feed(self, node: str, control: str) -> None:
+    async def _feed(self, key: str, control: str) -> None:
         """Keep one holder in the pull, for as long as it is listed."""
         failures = 0
-        kick = self._kick[node]
-        while node not in self._banned:
-            kick.clear()
+        while key not in self._banned:
+            other: _Following | None = None
             try:
                 async with self._places:
                     began = self._loop.time()
-                    await self._follow(node, control, kick)
+                    other = await self._follow(key, control)
             except PeerBusy as error:
-                self._busy.add(node)
+                self._busy.add(key)
                 log.info("%s", error)
             except MooncakeError as error:
-                self._busy.discard(node)
-                self.last_fault = error
+                self._failed(key, error)
                 log.info("%s", error)
+            except Exception as error:
+                self._failed(key, MooncakeError(detail=f"the feed of {key} failed: {error!r}"))
+                log.exception("the feed of %s failed", key)
+            if other is not None:
+                await other.over.wait()
+                continue
             served_for_a_while = self._loop.time() - began > RETRIES.last
             failures = 1 if served_for_a_while else failures + 1
             await asyncio.sleep(RETRIES.after(failures))
 
-    async def _follow(self, node: str, control: str, kick: asyncio.Event) -> None:
-        """Read a holder's stream until it breaks, ends, or the planner gives the source up."""
-        record = await self._record(node, control)
-        if record.node == self._me.node:
-            return
-        if record.node in self._banned:
-            self._banned.add(node)
-            return
-        names = self._transports(peer_address(record))
+    def _failed(self, key: str, error: MooncakeError) -> None:
+        self._busy.discard(key)
+        self.last_fault = error
+
+    async def _follow(self, key: str, control: str) -> _Following | None:
+        """Read a holder's stream until it breaks, ends, or the planner gives the source up.
+
+        Returns at once, with the feed that does so, where another reads it already.
+        """
+        record = await self._record(key, control)
+        node = record.node
+        if node in self._banned:
+            self._banned.add(key)
+            return None
+        names = self._transports(peer_address(record)) if node != self._me.node else ()
         if not names:
-            return
+            self._out_of_reach.add(key)
+            return None
+        self._out_of_reach.discard(key)
+        if node in self._followed:
+            return self._followed[node]
+        following = self._followed[node] = _Following()
         reading = asyncio.create_task(self._read(record, names))
-        kicked = asyncio.create_task(kick.wait())
-        if record.node != node:
-            self._kick[record.node] = kick
+        kicked = asyncio.create_task(following.kicked.wait())
         try:
             await asyncio.wait({reading, kicked}, return_when=asyncio.FIRST_COMPLETED)
             if reading.done():
@@ -221,15 +249,23 @@ class Discovery:
         finally:
             reading.cancel()
             kicked.cancel()
-            await asyncio.gather(reading, kicked, return_exceptions=True)
-            self._listening.pop(record.node, None)
-            self._pull.remove(record.node)
+            try:
+                await asyncio.gather(reading, kicked, return_exceptions=True)
+            finally:
+                self._listening.pop(node, None)
+                self._pull.remove(node)
+                del self._followed[node]
+                following.over.set()
+        return None
 
     async def _read(self, record: NodeRecord, names: tuple[str, ...]) -> None:
+        """Hand what a holder says to the pull, no faster than that takes it."""
         peer = peer_address(record)
         stream = self._client.availability(record.control, self._manifest, seeds=self._seeds)
         async with aclosing(stream) as news:  # type: ignore[type-var]
             async for item in news:
+                while self._pull.behind:  # noqa: ASYNC110 - its thread has better things to do than to tell of it
+                    await asyncio.sleep(BEHIND_SECONDS)
                 if isinstance(item, Availability):
                     source = Source(record.node, peer, item.address, names)
                     self._listening[record.node] = record.control, item.listener
@@ -240,11 +276,11 @@ class Discovery:
                 else:
                     self._pull.has(record.node, item)
 
-    async def _record(self, node: str, control: str) -> NodeRecord:
+    async def _record(self, key: str, control: str) -> NodeRecord:
         if control:
             return await self._client.node(control)
         if self._registry is not None:
-            found = await self._registry.nodes([node])
-            if node in found:
-                return found[node]
-        raise PeerUnreachable(peer=node, detail="its node record is gone")
+            found = await self._registry.nodes([key])
+            if key in found:
+                return found[key]
+        raise PeerUnreachable(peer=key, detail="its node record is gone")

@@ -65,6 +65,8 @@ def test_distance(mine: tuple[str, str], theirs: tuple[str, str], expected: int)
 class Log:
     """What a pull is told by discovery, as a set of sources and what each has."""
 
+    behind = False
+
     def __init__(self) -> None:
         self.sources: dict[str, set[int]] = {}
         self.shares: dict[str, bool] = {}
@@ -112,6 +114,7 @@ class World:
         self.client = PeerClient(None)
         self.log = Log()
         self.leases: dict[str, Registry] = {}
+        self.transports: tuple[str, ...] = ("tcp",)
 
     async def holder(self, name: str) -> Owner:
         """A node that holds the object, and says so."""
@@ -135,7 +138,7 @@ class World:
             client=self.client,
             registry=Registry(MemoryStore(self.server), "me") if watched else None,
             peers=peers,
-            transports=lambda _: ("tcp",),
+            transports=lambda _: self.transports,
         )
         task = asyncio.create_task(made.run())
 
@@ -274,6 +277,103 @@ async def test_a_source_that_was_dropped_is_read_anew_a_banned_one_never(world: 
     await world.holder("d")
     await world.log.until(lambda: "d" in world.log.sources)
     assert world.log.times_added["b"] == 1
+
+
+async def test_a_holder_that_no_transport_reaches_is_no_candidate(world: World) -> None:
+    """D12: it counted as one, so that ``--transport local`` waited ten seconds for it, and not three."""
+    world.transports = ()
+    await world.holder("a")
+    found = await world.discover()
+    await eventually(lambda: bool(found._feeds) and not found.candidates)
+    assert world.log.sources == {}
+    world.transports = ("tcp",)
+    await world.log.until(lambda: world.log.sources == {"a": ALL})
+    assert found.candidates == 1
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    """Wait for what nothing tells of."""
+
+    async def wait() -> None:
+        while not condition():  # noqa: ASYNC110 - see above
+            await asyncio.sleep(0.01)
+
+    await asyncio.wait_for(wait(), WAIT)
+
+
+async def test_a_holder_that_is_listed_and_named_by_the_user_is_followed_once(world: World) -> None:
+    """D13: two feeds followed it, so that it took the getter for two, and the one that ended took the source away."""
+    owner = await world.holder("a")
+    control = owner.record.control
+    streams = most = known = 0  # of the streams at the holder, how many there were at once, and records of it
+    availability, node, nodes = world.client.availability, world.client.node, Registry.nodes
+
+    async def counted(at: str, *args: Any, **options: Any) -> AsyncIterator[Any]:
+        nonlocal streams, most
+        streams += at == control
+        most = max(most, streams)
+        try:
+            async for item in availability(at, *args, **options):
+                yield item
+        finally:
+            streams -= at == control
+
+    async def asked(at: str) -> NodeRecord:
+        nonlocal known
+        record = await node(at)
+        known += 1
+        return record
+
+    async def listed(self: Registry, names: Sequence[str]) -> dict[str, NodeRecord]:
+        nonlocal known
+        found = await nodes(self, names)
+        known += "a" in names
+        return found
+
+    world.client.availability = counted  # type: ignore[method-assign]
+    world.client.node = asked  # type: ignore[method-assign]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Registry, "nodes", listed)
+        found = await world.discover(peers=[control])
+        await eventually(lambda: known >= 2 and streams > 0)
+    await world.holder("b")
+    await world.log.until(lambda: world.log.sources == {"a": ALL, "b": ALL})
+    assert world.log.shares["a"] is False, "it is the only getter"
+    assert most == 1
+
+    lease = world.leases["a"]
+    await lease.store.revoke(lease.lease)
+    await eventually(lambda: "a" not in found._feeds)
+    await world.log.until(lambda: "a" in world.log.sources)
+    assert world.log.sources["a"] == ALL, "it is not listed any more, and the user still wants it"
+    owner.holdings.remove(owner.holdings.named("n")[0])
+    await world.log.until(lambda: "a" not in world.log.sources)
+
+
+async def test_an_error_that_nobody_foresaw_does_not_end_a_feed(world: World) -> None:
+    await world.holder("a")
+    availability = world.client.availability
+    turns = iter([ValueError("unforeseen"), ValueError("unforeseen")])
+
+    def fails_twice(*args: Any, **options: Any) -> AsyncIterator[Any]:
+        for error in turns:
+            raise error
+        return availability(*args, **options)
+
+    world.client.availability = fails_twice  # type: ignore[method-assign]
+    found = await world.discover()
+    await world.log.until(lambda: world.log.sources == {"a": ALL})
+    assert "unforeseen" in str(found.last_fault)
+
+
+async def test_a_feed_waits_for_a_pull_that_is_behind(world: World) -> None:
+    world.log.behind = True
+    await world.holder("a")
+    found = await world.discover()
+    await eventually(lambda: "a" in found._followed)
+    assert world.log.sources == {}
+    world.log.behind = False
+    await world.log.until(lambda: world.log.sources == {"a": ALL})
 
 
 async def control_of(world: World, node: str) -> tuple[str, str, int]:
