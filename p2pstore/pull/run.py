@@ -22,7 +22,7 @@ EVENT_SECONDS = 0.2
 """Between progress events."""
 
 CLOSE_SECONDS = 5.0
-"""How long a get that ends waits for writes under way; a destination that is then still written to stays locked."""
+"""How long a pull that ends waits for its feeds to end, and for its workers."""
 
 TRANSPORTS = {"auto": ("local", "rdma", "tcp"), "rdma": ("rdma",), "tcp": ("tcp",), "local": ("local",)}
 """What each choice of transport tries, the best first."""
@@ -53,6 +53,7 @@ class PullWork:
     ) -> None:
         """``seeds``: what arrives is passed on, which ``on_chunks`` tells others.
 
+        When it raises, workers may still be leaving what they write, and ``Destination.abort`` says when they have.
         Raises ``NoLivePeer``, ``ChunkMismatch``, ``TransportUnavailable`` or what went wrong at the destination.
         """
         parts, resolved = self._parts, self._resolved
@@ -101,11 +102,12 @@ class PullWork:
         finally:
             self.pull.stop()  # before anything that a second cancel could cut short
             finding.cancel()
-            await asyncio.wait({finding, asyncio.wrap_future(self.pull.quiet)}, timeout=CLOSE_SECONDS)
+            await asyncio.wait({finding}, timeout=CLOSE_SECONDS)
             if finding.done() and not finding.cancelled():
                 finding.exception()  # ``_wait`` raised it, or something else that came first
         if self.pull.error is not None:
             raise self.pull.error
+        await asyncio.wait({asyncio.wrap_future(self.pull.quiet)}, timeout=CLOSE_SECONDS)
         if not self.pull.quiet.done():
             raise StorageError(path="the destination", detail=f"a write has not ended for {CLOSE_SECONDS:g} s")
 
