@@ -131,9 +131,9 @@ def copy_local(
                 raise Interrupted(detail="copying what is here was cancelled")
             chunk = destination.manifest.chunk(number)
             if _copy(chunks, chunk, destination, local.scratch):
+                destination.keep(range(number, number + 1))  # may hang: nobody else is to wait for it
                 with lock:
                     destination.verified.add(number)
-                    destination.keep(range(number, number + 1))
                     progress(chunk.length)
 
     tasks = ((first, min(first + COPY_RUN, len(numbers)), 0) for first in range(0, len(numbers), COPY_RUN))
