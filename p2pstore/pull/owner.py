@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
@@ -247,13 +247,16 @@ class Pull:
             pass
 
     def _publish(self) -> None:
-        planner = self._planner
-        before = self._standing
+        """Say how the pull stands, and at its end that nobody writes any more."""
+        planner, before = self._planner, self._standing
+        if self._over:
+            self._standing = replace(before, bytes_pulled=self._bytes_pulled)
+            if not self._leaving and not self.quiet.done():
+                self.quiet.set_result(None)
+            return
         self._standing = _Standing(planner.done, planner.stuck, planner.active, self._bytes_pulled)
         if planner.done and not before.done:
             self._progress()
-        if self._over and not self._leaving and not self.quiet.done():
-            self.quiet.set_result(None)
 
     def _take(self, message: _Message) -> None:
         if isinstance(message, Arrived):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -518,6 +519,73 @@ def test_a_source_that_comes_and_goes_does_not_fill_the_process_with_hanging_thr
     swarm.add("second")
     swarm.wait()
     assert isinstance(swarm.pull.error, StorageError)
+
+
+class Watched:
+    """A destination that notes when two write one place, or what is verified already."""
+
+    def __init__(self, inner: FileDestination) -> None:
+        self.inner = inner
+        self.manifest = inner.manifest
+        self.verified = inner.verified
+        self.wrong: list[str] = []
+        self._writing: dict[int, str] = {}
+        self._kept: set[int] = set()
+        self._lock = threading.Lock()
+
+    def sink(self, run: range, scratch: memoryview) -> Any:
+        sink = self.inner.sink(run, scratch)
+        filled, close = sink.filled, sink.close
+        me = threading.current_thread().name
+
+        def watched(count: int) -> None:
+            chunk = run[sink.kept]
+            with self._lock:
+                other = self._writing.setdefault(chunk, me)
+                if other != me or chunk in self._kept:
+                    self.wrong.append(f"{me} writes chunk {chunk} of {other}")
+            filled(count)
+
+        def closing() -> None:
+            with self._lock:
+                for chunk in run:
+                    if self._writing.get(chunk) == me:
+                        del self._writing[chunk]
+            close()
+
+        sink.filled, sink.close = watched, closing
+        return sink
+
+    def place(self, run: range) -> None:
+        return None
+
+    def keep(self, run: range) -> None:
+        with self._lock:
+            self._kept.update(run)
+        self.inner.keep(run)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whoever_comes_and_goes_two_never_write_one_place(destination: FileDestination, seed: int) -> None:
+    rng = random.Random(seed)
+    watched = Watched(destination)
+    swarm = Swarm(watched)
+    mocks = {f"node{n}": MockTransport({ADDRESS: WHOLE}, "." * 5 + "d", stall_seconds=0.01) for n in range(4)}
+    try:
+        for _ in range(200):
+            name = rng.choice(list(mocks))
+            if rng.random() < 0.5:
+                swarm.pull.remove(name)
+            else:
+                swarm.add(name, mock=mocks[name], segment=f"{name}-{rng.randrange(3)}")
+            if rng.random() < 0.3:
+                time.sleep(0.001)
+        swarm.add("stays")
+        swarm.wait()
+        assert watched.wrong == []
+        assert_whole(swarm, destination)
+    finally:
+        swarm.pull.close()
 
 
 # Nothing dies in silence
