@@ -174,9 +174,11 @@ class Get:
             spans = await self._in_thread(destination.finish)
         except BaseException:
             self._cancelled.set()
-            destination.abort()
-            if replica is not None and parts.holdings.drop_partial(replica):
-                parts.publisher.withdraw_later(manifest.digest)
+            try:
+                await asyncio.shield(asyncio.to_thread(destination.abort))  # a write may hang
+            finally:
+                if replica is not None and parts.holdings.drop_partial(replica):
+                    parts.publisher.withdraw_later(manifest.digest)
             raise
         if request.seed:
             await self._hold(spans)

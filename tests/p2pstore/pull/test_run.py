@@ -102,6 +102,30 @@ async def test_a_second_cancel_does_not_unlock_a_destination_that_is_written_to(
     await eventually(lambda: not locked(dest))
 
 
+async def test_a_cancelled_get_ends_for_its_user_while_a_write_hangs(
+    nodes: list[Node], writes: HangingWrites, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """D4: it ends within a bound, which is not waited for on the loop, and its destination stays locked."""
+    abort = FileDestination.abort
+    waited_in: list[threading.Thread] = []
+
+    def soon(destination: FileDestination, timeout: float = 1.0) -> bool:
+        waited_in.append(threading.current_thread())
+        return abort(destination, min(timeout, 0.1))
+
+    monkeypatch.setattr(FileDestination, "abort", soon)
+    dest = tmp_path / "dest"
+    work = asyncio.create_task(nodes[-1].get(GetRequest("n", dest, transport="tcp"), lambda _: None))
+    await eventually(writes.hanging.is_set)
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(work, WAIT)
+    assert threading.current_thread() not in waited_in
+    assert locked(dest)
+    writes.go_on.set()
+    await eventually(lambda: not locked(dest))
+
+
 async def test_a_source_is_withdrawn_while_a_write_hangs_and_the_get_goes_on(
     nodes: list[Node], writes: HangingWrites, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
