@@ -234,7 +234,7 @@ class Worker:
         try:
             if run not in self.writing:
                 self._begin_to_write(run)
-            channel.receive(LimitedSink(sink, self._job.limit, over=lambda: self.member.closed))
+            channel.receive(LimitedSink(sink, self._job.limit, over=self._unwanted))
         except BaseException:
             self._kept = sink.kept
             raise
@@ -243,6 +243,10 @@ class Worker:
         destination.keep(run)
         del self.pending[0]
         self._job.post(Arrived(self, run, self._lengths.pop(0), time.monotonic()))
+
+    def _unwanted(self) -> bool:
+        """Whether nobody waits any more for what it brings."""
+        return self.member.closed or self._cancelled
 
     def _begin_to_write(self, run: range) -> None:
         """From now on bytes of a run may be written, unless the worker was told to stop."""

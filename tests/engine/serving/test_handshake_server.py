@@ -1,4 +1,4 @@
-"""The handshake server on real sockets: upstream's four requests, silent and rude clients, the client's errors."""
+"""The handshake server on real sockets: upstream's four requests, silent and rude clients."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from engine.errors import PeerStalled, PeerUnreachable, RemoteProtocolError, UsageError
+from engine.errors import RemoteProtocolError, UsageError
 from engine.net.handshake_client import exchange, fetch_descriptor
 from engine.protocol.handshake import Decoder, Message, MessageType, encode
 from engine.protocol.segment import BufferDescriptor, SegmentDescriptor
 from engine.serving import handshake_server
 from engine.serving.handshake_server import HandshakeServer
-from tests.ports import closed_port
 
 DESCRIPTOR = SegmentDescriptor("127.0.0.1:1", 2, (BufferDescriptor("a", 4096, 10),), tcp_proto_version=2, timestamp="t")
 NOTES: list[tuple[str, str]] = []
@@ -128,34 +127,6 @@ def test_request_in_pieces(server: HandshakeServer) -> None:
             answer = decoder.feed(sock.recv(3))
         assert answer.type is MessageType.PROBE
         assert sock.recv(1) == b""
-
-
-def answering(data: bytes | None) -> int:
-    """A server for one client that answers with ``data``, or with nothing and silence; its port."""
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def run() -> None:
-        with listener, listener.accept()[0] as sock:
-            sock.recv(100)
-            if data is not None:
-                sock.sendall(data)
-                sock.shutdown(socket.SHUT_WR)
-            sock.recv(1)
-
-    threading.Thread(target=run, daemon=True).start()
-    return int(listener.getsockname()[1])
-
-
-def test_the_clients_errors() -> None:
-    probe = Message(MessageType.PROBE)
-    with pytest.raises(PeerStalled):
-        exchange("127.0.0.1", answering(None), probe, timeout=0.2)
-    with pytest.raises(RemoteProtocolError, match="without an answer"):
-        exchange("127.0.0.1", answering(b"\x05\0"), probe)
-    with pytest.raises(RemoteProtocolError, match="type NOTIFY"):
-        exchange("127.0.0.1", answering(encode(Message(MessageType.NOTIFY))), probe)
-    with pytest.raises(PeerUnreachable):
-        exchange("127.0.0.1", closed_port(), probe)
 
 
 def test_close_before_start_and_twice() -> None:

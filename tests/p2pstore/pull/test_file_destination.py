@@ -20,7 +20,6 @@ from p2pstore.errors import (
     StorageError,
     UsageError,
 )
-from p2pstore.holding import same_content as same_content_module
 from p2pstore.holding.same_content import same_content
 from p2pstore.objects import file_system as files_module
 from p2pstore.objects import manifest as manifest_module
@@ -546,64 +545,3 @@ def test_only_verified_ranges_are_served(path: Path) -> None:
     assert room == whole(TREE)[CHUNK : 3 * CHUNK]
     buffer.close()
     destination.abort()
-
-
-@EACH
-def test_same_content(tmp_path: Path, manifest: Manifest) -> None:
-    root = tmp_path / "there"
-    write_tree(root, CONTENT[manifest.digest], manifest.directories)
-    spans = same_content(root, manifest)
-    assert spans is not None
-    assert [s.size for s in spans] == [f.size for f in manifest.files]
-
-
-def test_other_content(tmp_path: Path) -> None:
-    root = tmp_path / "there"
-
-    def after(change: str) -> object:
-        files_module.remove(root)
-        write_tree(root, FILES, TREE.directories)
-        if change == "byte":
-            (root / "a").write_bytes(b"?" + FILES["a"][1:])
-        elif change == "size":
-            (root / "z").write_bytes(FILES["z"] + b"x")
-        elif change == "more":
-            (root / "more").touch()
-        elif change == "fewer":
-            (root / "z").unlink()
-        elif change == "no directory":
-            (root / "none").rmdir()
-        elif change == "directory":
-            (root / "more").mkdir()
-        elif change == "link":
-            (root / "more").symlink_to("a")
-        elif change == "renamed":
-            (root / "z").rename(root / "y")
-        return same_content(root, TREE)
-
-    assert after("nothing")
-    for change in ("byte", "size", "more", "fewer", "no directory", "directory", "link", "renamed"):
-        assert after(change) is None, change
-    assert same_content(tmp_path / "none", TREE) is None
-    assert same_content(root / "a", TREE) is None
-    assert same_content(root, FILE) is None
-
-
-def test_comparing_what_changes_is_no_cancel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = tmp_path / "there"
-    write_tree(root, CONTENT[FILE.digest])
-    scan = same_content_module.scan
-
-    def and_then_change(path: Path) -> object:
-        tree = scan(path)
-        os.utime(path, ns=(1, 1))
-        return tree
-
-    monkeypatch.setattr(same_content_module, "scan", and_then_change)
-    cancelled = threading.Event()
-    assert same_content(root, FILE, cancelled) is None
-    assert not cancelled.is_set()
-    monkeypatch.setattr(same_content_module, "scan", scan)
-    cancelled.set()
-    with pytest.raises(Interrupted):
-        same_content(root, FILE, cancelled)

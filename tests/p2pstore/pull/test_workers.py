@@ -26,12 +26,17 @@ OPEN = MockTransport({ADDRESS: DATA}).open
 class Bench:
     """One worker, whose thread is the test's, and what it reports."""
 
-    def __init__(self, *, open_channel: Callable[[PeerAddress, str], Channel] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        open_channel: Callable[[PeerAddress, str], Channel] | None = None,
+        limit: RateLimit | None = None,
+    ) -> None:
         self.room = bytearray(len(DATA))
         self.destination = MemoryDestination(MANIFEST, {"": self.room})
         self.reports: list[Report] = []
         self.member = Member(Source("node", PEER, ADDRESS, ("one", "two")))
-        job = Job(self.destination, open_channel or (lambda peer, _: OPEN(peer)), RateLimit(), self.take)
+        job = Job(self.destination, open_channel or (lambda peer, _: OPEN(peer)), limit or RateLimit(), self.take)
         self.worker = Worker(job, self.member)
         self.member.workers.append(self.worker)
         self.on_report: Callable[[Report], Any] = lambda _: None
@@ -148,3 +153,28 @@ def test_a_region_is_given_to_the_channel() -> None:
     bench.on_report = lambda _: bench.member.close() if len(bench.reports) == 1 else None
     bench.worker.run()
     assert [place is not None and place.length for place in places] == [len(DATA)]
+
+
+@pytest.mark.parametrize("stop", ["cancel", "close"])
+def test_what_is_not_wanted_waits_for_no_limit(stop: str) -> None:
+    """D10: the whole debt is paid, which takes hours here, but not for a run that is cancelled or a source given up."""
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        assert len(slept) < 10
+        if stop == "cancel":
+            bench.worker.cancel()
+        else:
+            bench.member.close()
+
+    bench = Bench(limit=RateLimit(1, clock=lambda: sum(slept), sleep=sleep))
+    bench.ask(range(1))
+    bench.on_report = lambda _: bench.member.close()
+    bench.worker.run()
+    assert len(slept) == 1
+    broke, left = bench.reports
+    assert isinstance(broke, Broke)
+    assert broke.cancelled == (stop == "cancel")
+    assert isinstance(left, Left)
+    assert left.error is None
