@@ -40,7 +40,7 @@ from p2pstore.node_options import DEFAULT_PORT, NodeOptions
 from p2pstore.objects.memory_objects import Buffers
 from p2pstore.objects.names import check_node_name, check_object_name
 from p2pstore.peers.peer_server import PeerServer
-from p2pstore.pull.get import Get, GetRequest, GetResult
+from p2pstore.pull.get import GetRequest, GetResult, get_files
 from p2pstore.pull.memory_get import get_into
 from p2pstore.pull.run import Emit
 from p2pstore.supervisor import Supervisor, thread_report
@@ -145,15 +145,25 @@ class Node:
         """See ``p2pstore.pull.get``."""
         self.gets += 1
         try:
-            return await Get(self.parts, request, emit).run()
+            return await get_files(self.parts, request, emit)
         finally:
             self.gets -= 1
 
     async def get_into(
-        self, name: str, buffers: Buffers, *, transport: str = "auto", peers: tuple[str, ...] = ()
+        self,
+        name: str,
+        buffers: Buffers,
+        *,
+        transport: str = "auto",
+        peers: tuple[str, ...] = (),
+        emit: Emit = lambda _: None,
     ) -> dict[str, Any]:
         """See ``p2pstore.pull.memory_get``."""
-        return await get_into(self.parts, name, buffers, transport=transport, peers=peers)
+        self.gets += 1
+        try:
+            return await get_into(self.parts, name, buffers, transport=transport, peers=peers, emit=emit)
+        finally:
+            self.gets -= 1
 
     async def listing(self, prefix: str, *, limit: int, after: str) -> dict[str, Any]:
         """One page of the objects whose names begin with ``prefix``."""

@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future, wait
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import asdict
 from pathlib import Path
@@ -34,6 +35,7 @@ from p2pstore.node_options import NodeOptions
 from p2pstore.objects.hashing import DEFAULT_HASH
 from p2pstore.objects.memory_objects import Buffers
 from p2pstore.pull.get import GetRequest
+from p2pstore.pull.run import Emit
 from p2pstore.settings.keys import parse_address
 
 if TYPE_CHECKING:
@@ -44,6 +46,8 @@ START_SECONDS = 60.0
 
 CLOSE_SECONDS = 10.0
 """For it to end."""
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -173,21 +177,26 @@ class P2PStore:
             name, Path(os.path.abspath(dest)), transport=transport, peers=tuple(peers), seed=seed, force=force
         )
 
-        def emit(event: dict[str, Any]) -> None:
-            if progress is not None and event["event"] == "progress":
-                progress(event["done"], event["total"])
-
-        return asdict(self._call(self._open().get(request, emit)))
+        return asdict(self._call(self._open().get(request, _progress_only(progress))))
 
     def get_into(
-        self, name: str, buffers: Buffers, *, transport: str = "auto", peers: Sequence[str] = ()
+        self,
+        name: str,
+        buffers: Buffers,
+        *,
+        transport: str = "auto",
+        peers: Sequence[str] = (),
+        progress: Callable[[int, int], None] | None = None,
     ) -> dict[str, Any]:
         """Bring an object into memory, received in place: one writable buffer, or one for each file by its path.
 
         Each must have exactly its file's size. Raises ``UsageError`` where they do not fit. When it raises, what the
-        buffers hold is undefined. Returns name, manifest, size, bytes_pulled, seconds, transport and peers.
+        buffers hold is undefined; but whether it returns or raises, KeyboardInterrupt included, nothing writes to them
+        afterwards, and nothing holds them: a mapping can be closed. ``progress`` is as in ``get``. Returns name,
+        manifest, size, bytes_pulled, bytes_reused, seconds, transport and peers.
         """
-        return self._call(self._open().get_into(name, buffers, transport=transport, peers=tuple(peers)))
+        emit = _progress_only(progress)
+        return self._call(self._open().get_into(name, buffers, transport=transport, peers=tuple(peers), emit=emit))
 
     def list(self, prefix: str = "") -> Iterator[dict[str, Any]]:
         """Every object whose name begins with ``prefix``, with how many nodes hold it."""
@@ -223,10 +232,41 @@ class P2PStore:
         return self._node
 
     def _call(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
-        """Run ``work`` on the loop and wait for it; KeyboardInterrupt here cancels it there."""
-        future: Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
+        """Run ``work`` on the loop and wait for it, ``timeout`` seconds at most.
+
+        KeyboardInterrupt here cancels it there, and is raised once it has ended.
+        """
+        over: Future[T] = Future()
+        begun: list[asyncio.Task[T]] = []
+
+        def begin() -> None:
+            begun.append(self._loop.create_task(work))
+            begun[0].add_done_callback(ended)
+
+        def ended(task: asyncio.Task[T]) -> None:
+            fault = CancelledError() if task.cancelled() else task.exception()
+            if fault is not None:
+                over.set_exception(fault)
+            else:
+                over.set_result(task.result())
+
+        self._loop.call_soon_threadsafe(begin)
         try:
-            return future.result(timeout)
-        except BaseException:
-            future.cancel()
+            return over.result(timeout)
+        except BaseException as error:
+            if not over.done():
+                self._loop.call_soon_threadsafe(lambda: [task.cancel() for task in begun])
+                if not isinstance(error, FutureTimeout):
+                    while not wait([over], CLOSE_SECONDS).done and self._thread.is_alive():
+                        log.warning("what was interrupted has not ended for %g s", CLOSE_SECONDS)
             raise
+
+
+def _progress_only(progress: Callable[[int, int], None] | None) -> Emit:
+    """What takes a get's events, and tells ``progress`` of those that it is for."""
+
+    def emit(event: dict[str, Any]) -> None:
+        if progress is not None and event["event"] == "progress":
+            progress(event["done"], event["total"])
+
+    return emit

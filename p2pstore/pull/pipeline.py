@@ -1,0 +1,231 @@
+"""The way of every get, from a name to a destination that holds the object; its two ends are files and memory.
+
+Steps, each of which may end it: find what the name stands for, get the manifest, let the end look at what is there,
+check what an interrupted get left, copy what this node has elsewhere, pull the rest, and finish the destination.
+
+A cancel is heard at every step, and raised when no thread of the get writes any more: what the caller then does with
+the destination, nobody disturbs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import ClassVar, Generic, TypeVar
+
+from engine.memory.address_space import FileSpan
+from p2pstore.cluster.manifests import first_that_answers
+from p2pstore.errors import NoLivePeer
+from p2pstore.holding.parts import Parts
+from p2pstore.objects.manifest import Manifest
+from p2pstore.objects.names import check_object_name
+from p2pstore.pull.destination import ABORT_SECONDS, Destination
+from p2pstore.pull.old_chunks import Places
+from p2pstore.pull.resolve import Resolved, resolve
+from p2pstore.pull.reuse import copy_local
+from p2pstore.pull.run import EVENT_SECONDS, Emit, PullWork
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+D = TypeVar("D", bound=Destination)
+
+
+@dataclass
+class Brought:
+    """What came so far, in bytes, over which transports, and what each node sent; only what was verified counts."""
+
+    pulled: int = 0
+    reused: int = 0
+    transport: str = ""
+    peers: dict[str, int] = field(default_factory=dict)
+
+
+class End(ABC, Generic[D]):
+    """What is particular to where a get ends. Its methods run on the event loop but for ``make`` and ``check``."""
+
+    lent: ClassVar[bool] = False
+    """Whether the destination is the caller's: a get then returns only when nothing can write to it any more."""
+
+    async def is_over(self, get: Pipeline[D]) -> bool:  # noqa: ARG002 - most ends look at nothing
+        """Look at what is there, with the name resolved and the manifest known; whether nothing is to be brought."""
+        return False
+
+    @abstractmethod
+    def make(self, manifest: Manifest) -> D:
+        """The destination. Runs in a thread."""
+
+    def check(self, destination: D, cancelled: threading.Event, progress: Callable[[int], None]) -> None:
+        """Find out what of the object the new destination has already. Runs in a thread; raises ``Interrupted``."""
+
+    async def old_chunks(self, get: Pipeline[D]) -> Places:  # noqa: ARG002 - most replace nothing
+        """Chunks of the object in what is to be replaced."""
+        return {}
+
+    async def begin(self, get: Pipeline[D], destination: D) -> Callable[[range], None] | None:  # noqa: ARG002
+        """All that is here has been used. Returns who is told of chunks that are pulled, to pass them on."""
+        return None
+
+    def give_up(self, get: Pipeline[D]) -> None:
+        """The get has failed or was cancelled, after ``make``, and the destination was aborted."""
+
+    async def hold(self, get: Pipeline[D], spans: tuple[FileSpan, ...]) -> None:
+        """The object is whole, in these files."""
+
+
+class Pipeline(Generic[D]):
+    """One get, to be run once."""
+
+    resolved: Resolved
+    manifest: Manifest
+
+    def __init__(
+        self, parts: Parts, end: End[D], name: str, *, transport: str, peers: tuple[str, ...], emit: Emit
+    ) -> None:
+        """``emit`` takes the events that a user may want to see meanwhile."""
+        self.parts = parts
+        self.brought = Brought()
+        self.cancelled = threading.Event()
+        self._end = end
+        self._name = name
+        self._transport = transport
+        self._peers = peers
+        self._emit = emit
+        self._began = time.monotonic()
+        self._done = 0
+
+    @property
+    def seconds(self) -> float:
+        """Since it began."""
+        return round(time.monotonic() - self._began, 6)
+
+    async def run(self) -> None:
+        """Do it. Cancelling the task stops it cleanly.
+
+        Raises ``BadName``, as ``resolve``, ``NoLivePeer``, ``ChunkMismatch``, ``TransportUnavailable``, and what the
+        end raises.
+        """
+        check_object_name(self._name)
+        parts = self.parts
+        self.resolved = await resolve(parts.registry, parts.client, self._name, self._peers)
+        self.manifest = await self._fetch_manifest()
+        if await self._end.is_over(self):
+            return
+        destination = await self._make()
+        try:
+            await self._fill(destination)
+            spans = await self.in_thread(destination.finish)
+        except BaseException:
+            self.cancelled.set()
+            try:
+                await to_its_end(self._abort(destination))
+            finally:
+                self._end.give_up(self)
+            raise
+        await self._end.hold(self, spans)
+
+    async def in_thread(self, work: Callable[..., T], *args: object) -> T:
+        """Run ``work`` in a thread. A cancel sets ``cancelled``, and is raised once the thread has left ``work``."""
+        running = asyncio.ensure_future(asyncio.to_thread(work, *args))
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            with contextlib.suppress(Exception):  # that of a cancelled step says nothing more
+                await to_its_end(running)
+            raise
+
+    def note(self, text: str) -> None:
+        """Tell the user."""
+        self._emit({"event": "note", "text": text})
+
+    async def _fetch_manifest(self) -> Manifest:
+        digest = self.resolved.record.manifest
+        known = self.parts.holdings.manifest(digest)
+        if known is not None:
+            return known
+        if not self.resolved.controls:
+            raise NoLivePeer(name=self._name, detail="nobody who is alive holds it")
+        return await first_that_answers(self.parts.client, self.resolved.controls, digest, self.note)
+
+    async def _make(self) -> D:
+        made: list[D] = []
+        try:
+            await self.in_thread(lambda: made.append(self._end.make(self.manifest)))
+        except asyncio.CancelledError:
+            for destination in made:
+                destination.abort(0)  # nobody has begun to write
+            raise
+        return made[0]
+
+    async def _fill(self, destination: D) -> None:
+        """Bring every chunk: those that are there, those that this node has elsewhere, and those that others have."""
+        manifest, verified = self.manifest, destination.verified
+        with self._progress():
+            await self.in_thread(self._end.check, destination, self.cancelled, self._add)
+        old = await self._end.old_chunks(self)
+        with self._progress():
+            await self.in_thread(copy_local, self.parts.holdings, destination, self.cancelled, self._add, old)
+        self.brought.reused = sum(manifest.chunk(c).length for c in verified)
+        on_chunks = await self._end.begin(self, destination)
+        if verified.full:
+            return
+        work = PullWork(self.parts, self.resolved, self._name, self._transport, self._emit)
+        await work.run(destination, on_chunks or _nobody_listens, seeds=on_chunks is not None)
+        self.brought.pulled = work.pull.bytes_pulled
+        self.brought.peers = dict(work.pull.bytes_by_node)
+        self.brought.transport = ",".join(sorted(work.pull.bytes_by_transport))
+
+    async def _abort(self, destination: D) -> None:
+        """End the destination. One that was lent is waited for until the last write has ended."""
+        while not await asyncio.to_thread(destination.abort):
+            log.warning("a write of %s has not ended for %g s", self._name, ABORT_SECONDS)
+            if not self._end.lent:
+                return  # whoever still writes keeps it locked
+
+    def _add(self, count: int) -> None:
+        self._done += count
+
+    @contextlib.contextmanager
+    def _progress(self) -> Iterator[None]:
+        """Report ``_done`` now and then while something runs in a thread."""
+        self._done = 0
+
+        async def report() -> None:
+            while True:
+                await asyncio.sleep(EVENT_SECONDS)
+                self._emit({"event": "progress", "done": self._done, "total": self.manifest.size, "peers": 0})
+
+        task = asyncio.create_task(report())
+        try:
+            yield
+        finally:
+            task.cancel()
+
+
+async def to_its_end(work: Awaitable[T]) -> T:
+    """What comes of ``work``, which goes on to its end however often the waiting task is cancelled meanwhile.
+
+    Raises what ``work`` raises; else ``CancelledError``, once it has ended, if there was a cancel.
+    """
+    running = asyncio.ensure_future(work)
+    cancel: asyncio.CancelledError | None = None
+    while not running.done():
+        try:
+            await asyncio.wait({running})
+        except asyncio.CancelledError as error:
+            cancel = error
+    result = running.result()
+    if cancel is not None:
+        raise cancel
+    return result
+
+
+def _nobody_listens(run: range) -> None:
+    """What a get that passes nothing on does with news of verified chunks."""
