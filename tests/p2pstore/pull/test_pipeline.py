@@ -1,0 +1,60 @@
+"""A step of a get that was begun is waited for, however often the get is cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from p2pstore.pull.pipeline import to_its_end
+
+WAIT = 60.0
+
+
+async def test_what_comes_of_it() -> None:
+    assert await to_its_end(asyncio.sleep(0, "done")) == "done"
+
+
+async def test_its_error_is_raised() -> None:
+    async def fail() -> None:
+        raise ValueError("it failed")
+
+    with pytest.raises(ValueError, match="it failed"):
+        await to_its_end(fail())
+
+
+async def test_any_number_of_cancels_wait_for_its_end() -> None:
+    go_on, ended = threading.Event(), threading.Event()
+
+    def work() -> None:
+        assert go_on.wait(WAIT)
+        ended.set()
+
+    waiting = asyncio.create_task(to_its_end(asyncio.to_thread(work)))
+    for _ in range(3):
+        await asyncio.sleep(0)
+        waiting.cancel()
+    done, _ = await asyncio.wait({waiting}, timeout=0.1)
+    assert not done
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert ended.is_set()
+
+
+async def test_an_error_says_more_than_the_cancel() -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def fail() -> None:
+        begun.set()
+        await go_on.wait()
+        raise ValueError("it failed")
+
+    waiting = asyncio.create_task(to_its_end(fail()))
+    await asyncio.wait_for(begun.wait(), WAIT)
+    waiting.cancel()
+    await asyncio.sleep(0)
+    go_on.set()
+    with pytest.raises(ValueError, match="it failed"):
+        await waiting
