@@ -278,6 +278,7 @@ async def _assemble(
         await publisher.source_changed(holding, reason)
 
     holdings = Holdings(engine, catalog, changed)
+    closing.callback(holdings.close)
     publisher = Publisher(registry, holdings, membership, supervisor)
     membership.on_rejoin.append(publisher.republish)
     parts = Parts(

@@ -102,6 +102,7 @@ class MemoryBuffer(Buffer):
         except (TypeError, ValueError) as error:
             raise UsageError(detail=f"buffer {name!r} cannot be registered: {error}") from None
         if writable and self._view.readonly:
+            self._view.release()  # else the error's traceback would hold the memory
             raise UsageError(detail=f"buffer {name!r} cannot be registered writable: its memory is read-only")
         self.length = len(self._view)
 

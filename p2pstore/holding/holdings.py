@@ -23,6 +23,7 @@ from p2pstore.holding.replica import Replica
 from p2pstore.holding.same_content import same_content
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.objects.manifest import Manifest
+from p2pstore.objects.memory_objects import release
 from p2pstore.objects.source import stamp_fault
 
 log = logging.getLogger(__name__)
@@ -68,6 +69,11 @@ class Holdings:
 
     def __len__(self) -> int:
         return len(self._held)
+
+    def close(self) -> None:
+        """Give memory back to those who lent it: the node ends, and the engine serves nothing any more."""
+        for holding in self:
+            release(holding.views)
 
     @property
     def names(self) -> int:
@@ -242,6 +248,7 @@ class Holdings:
 
     def _let_go(self, holding: Holding) -> bool:
         self._held.discard(holding)
+        release(holding.views)  # what serves them has views of its own, until its last reader has left
         digest = holding.digest
         others = self.of(digest)
         if self._served.get(digest) is not holding:

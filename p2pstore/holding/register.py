@@ -21,9 +21,10 @@ from p2pstore.errors import MooncakeError, ObjectExists, UsageError, to_wire
 from p2pstore.holding.catalog import Holding
 from p2pstore.holding.parts import Parts
 from p2pstore.objects.manifest import Manifest
-from p2pstore.objects.memory_objects import Buffers, hash_views, named, views_of
+from p2pstore.objects.memory_objects import Buffers, hash_views, named, release, views_of
 from p2pstore.objects.names import check_object_name
 from p2pstore.objects.source import RUN_BYTES, SourceTree, hash_tree, scan
+from p2pstore.objects.waiting import in_thread
 
 HASHED_AT_ONCE = PUBLISHED_AT_ONCE
 """Objects that are hashed before they are published together."""
@@ -196,7 +197,10 @@ async def _publish(parts: Parts, hashed: Sequence[Wanted], *, force: bool) -> li
 async def register_memory(
     parts: Parts, name: str, buffers: Buffers, *, hash_name: str, chunk_size: int, force: bool
 ) -> dict[str, Any]:
-    """Hash and serve buffers in place under ``name``. Raises ``BadName``, ``UsageError``, ``ObjectExists``."""
+    """Hash and serve buffers in place under ``name``. Raises ``BadName``, ``UsageError``, ``ObjectExists``.
+
+    When it raises, or was cancelled, nothing holds the buffers any more.
+    """
     began = time.monotonic()
     check_object_name(name)
     views = views_of(named(buffers))
@@ -210,11 +214,11 @@ async def register_memory(
         )
 
     try:
-        manifest = await asyncio.to_thread(work)
-    except asyncio.CancelledError:
-        cancelled.set()
+        manifest = await in_thread(cancelled, work)
+        lease = parts.registry.lease
+        record = await parts.publisher.publish(name, manifest, force=force)
+        await parts.publisher.replace([(Holding(record, "gold", None, (), tuple(views.values())), manifest)], lease)
+    except BaseException:
+        release(views.values())
         raise
-    lease = parts.registry.lease
-    record = await parts.publisher.publish(name, manifest, force=force)
-    await parts.publisher.replace([(Holding(record, "gold", None, (), tuple(views.values())), manifest)], lease)
     return {**registered(record, manifest), "seconds": round(time.monotonic() - began, 6)}

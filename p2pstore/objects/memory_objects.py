@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -87,8 +87,21 @@ def _tasks(views: list[memoryview], chunk_size: int) -> Iterator[tuple[int, int,
 
 
 def views_of(buffers: Mapping[str, Buffer]) -> dict[str, memoryview]:
-    """Flat views of the buffers' bytes. Raises ``UsageError`` for one that is not contiguous."""
-    return {path: byte_view(buffer, f"buffer {path!r}") for path, buffer in buffers.items()}
+    """Flat views of the buffers' bytes. Raises ``UsageError`` for one that is not contiguous; then none is held."""
+    views: dict[str, memoryview] = {}
+    try:
+        for path, buffer in buffers.items():
+            views[path] = byte_view(buffer, f"buffer {path!r}")
+    except BaseException:
+        release(views.values())
+        raise
+    return views
+
+
+def release(views: Iterable[memoryview]) -> None:
+    """Give the memory back to whoever lent it. Twice is harmless."""
+    for view in views:
+        view.release()
 
 
 def byte_view(buffer: Buffer, what: str, *, writable: bool = False) -> memoryview:

@@ -15,7 +15,7 @@ import logging
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar, Generic, TypeVar
 
@@ -25,6 +25,7 @@ from p2pstore.errors import NoLivePeer
 from p2pstore.holding.parts import Parts
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.names import check_object_name
+from p2pstore.objects.waiting import in_thread, to_its_end
 from p2pstore.pull.destination import ABORT_SECONDS, Destination
 from p2pstore.pull.old_chunks import Places
 from p2pstore.pull.resolve import Resolved, resolve
@@ -132,14 +133,7 @@ class Pipeline(Generic[D]):
 
     async def in_thread(self, work: Callable[..., T], *args: object) -> T:
         """Run ``work`` in a thread. A cancel sets ``cancelled``, and is raised once the thread has left ``work``."""
-        running = asyncio.ensure_future(asyncio.to_thread(work, *args))
-        try:
-            return await asyncio.shield(running)
-        except asyncio.CancelledError:
-            self.cancelled.set()
-            with contextlib.suppress(Exception):  # that of a cancelled step says nothing more
-                await to_its_end(running)
-            raise
+        return await in_thread(self.cancelled, work, *args)
 
     def note(self, text: str) -> None:
         """Tell the user."""
@@ -207,24 +201,6 @@ class Pipeline(Generic[D]):
             yield
         finally:
             task.cancel()
-
-
-async def to_its_end(work: Awaitable[T]) -> T:
-    """What comes of ``work``, which goes on to its end however often the waiting task is cancelled meanwhile.
-
-    Raises what ``work`` raises; else ``CancelledError``, once it has ended, if there was a cancel.
-    """
-    running = asyncio.ensure_future(work)
-    cancel: asyncio.CancelledError | None = None
-    while not running.done():
-        try:
-            await asyncio.wait({running})
-        except asyncio.CancelledError as error:
-            cancel = error
-    result = running.result()
-    if cancel is not None:
-        raise cancel
-    return result
 
 
 def _nobody_listens(run: range) -> None:

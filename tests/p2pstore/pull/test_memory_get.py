@@ -161,12 +161,13 @@ def test_memory_can_be_unmapped_after_it_did_not_fit(
     with open(source, "rb") as stream:
         readonly = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
     for each in (small, readonly):
-        with pytest.raises(UsageError):
+        with pytest.raises(UsageError) as caught:
             taker.get_into("n", each, peers=[giver.control])
         each.close()
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError) as caught:
         taker.get_into("n", {"other": memory}, peers=[giver.control])
     memory.close()
+    assert caught.value.__traceback__ is not None  # its frames hold nothing of it
 
 
 def test_memory_can_be_unmapped_after_one_of_several_did_not_fit(
@@ -176,17 +177,19 @@ def test_memory_can_be_unmapped_after_one_of_several_did_not_fit(
     write_tree(tmp_path / "tree", FILES)
     register(giver, tmp_path / "tree")
     good, bad = mmap.mmap(-1, 3 * MIB), mmap.mmap(-1, MIB)
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError) as caught:
         taker.get_into("n", {"a": good, "b/c": bad}, peers=[giver.control])
     good.close()
     bad.close()
+    assert caught.value.__traceback__ is not None  # its frames hold nothing of it
 
 
 def test_memory_can_be_unmapped_where_there_is_no_object(stores: tuple[P2PStore, P2PStore], memory: mmap.mmap) -> None:
     _, taker = stores
-    with pytest.raises(ObjectNotFound):
+    with pytest.raises(ObjectNotFound) as caught:
         taker.get_into("n", memory)
     memory.close()
+    assert caught.value.__traceback__ is not None  # its frames hold nothing of it
 
 
 @pytest.mark.parametrize("transport", ["tcp", "local"])
@@ -200,9 +203,10 @@ def test_memory_can_be_unmapped_after_wrong_bytes(
         stream.seek(3 * MIB)
         stream.write(bytes(1) if DATA[3 * MIB] else b"!")
     os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns))
-    with pytest.raises(ChunkMismatch):
+    with pytest.raises(ChunkMismatch) as caught:
         taker.get_into("n", memory, peers=[giver.control], transport=transport)
     memory.close()
+    assert caught.value.__traceback__ is not None  # its frames hold nothing of it
 
 
 @pytest.mark.parametrize("transport", ["tcp", "local"])
@@ -243,7 +247,7 @@ def test_after_ctrl_c_nothing_is_written_any_more_and_memory_can_be_unmapped(
     giver, taker = stores
     register(taker if way == "copy" else giver, source)
     pressing = interrupt_at(gate)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as caught:
         taker.get_into(
             "n",
             memory,
@@ -255,3 +259,4 @@ def test_after_ctrl_c_nothing_is_written_any_more_and_memory_can_be_unmapped(
     wait_for_threads()
     assert memory[:] == there
     memory.close()
+    assert caught.value.__traceback__ is not None  # its frames hold nothing of it

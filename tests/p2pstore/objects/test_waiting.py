@@ -1,4 +1,4 @@
-"""A step of a get that was begun is waited for, however often the get is cancelled."""
+"""What was begun is waited for, however often the waiting task is cancelled."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from p2pstore.pull.pipeline import to_its_end
+from p2pstore.objects.waiting import in_thread, to_its_end
 
 WAIT = 60.0
 
@@ -58,3 +58,21 @@ async def test_an_error_says_more_than_the_cancel() -> None:
     go_on.set()
     with pytest.raises(ValueError, match="it failed"):
         await waiting
+
+
+async def test_a_thread_is_told_of_a_cancel_and_waited_for() -> None:
+    cancelled, begun = threading.Event(), threading.Event()
+    left: list[bool] = []
+
+    def work(what: str) -> str:
+        begun.set()
+        left.append(cancelled.wait(WAIT))
+        return what
+
+    waiting = asyncio.create_task(in_thread(cancelled, work, "done"))
+    assert await asyncio.to_thread(begun.wait, WAIT)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert left == [True]
+    assert await in_thread(cancelled, work, "done") == "done"

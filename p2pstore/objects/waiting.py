@@ -1,0 +1,41 @@
+"""Waiting for what was begun, though whoever waits is cancelled: it may hold what others want next."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+async def to_its_end(work: Awaitable[T]) -> T:
+    """What comes of ``work``, which goes on to its end however often the waiting task is cancelled meanwhile.
+
+    Raises what ``work`` raises; else ``CancelledError``, once it has ended, if there was a cancel.
+    """
+    running = asyncio.ensure_future(work)
+    cancel: asyncio.CancelledError | None = None
+    while not running.done():
+        try:
+            await asyncio.wait({running})
+        except asyncio.CancelledError as error:
+            cancel = error
+    result = running.result()
+    if cancel is not None:
+        raise cancel
+    return result
+
+
+async def in_thread(cancelled: threading.Event, work: Callable[..., T], *args: object) -> T:
+    """Run ``work`` in a thread. A cancel sets ``cancelled``, and is raised once the thread has left ``work``."""
+    running = asyncio.ensure_future(asyncio.to_thread(work, *args))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        cancelled.set()
+        with contextlib.suppress(Exception):  # that of a cancelled step says nothing more
+            await to_its_end(running)
+        raise
