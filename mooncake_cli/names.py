@@ -50,7 +50,7 @@ def names_within(seconds: float, prefix: str, home: str | None) -> list[str]:
     found: list[str] = []
 
     def ask() -> None:
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception):  # a word of it would stand in the line that the user types
             found.extend(_names(prefix, home))
 
     asking = threading.Thread(target=ask, daemon=True)

@@ -332,5 +332,5 @@ async def _claim_name(parts: Parts) -> None:
 
 
 async def _leave(membership: Membership) -> None:
-    with contextlib.suppress(MooncakeError, asyncio.TimeoutError):
+    with contextlib.suppress(MooncakeError, asyncio.TimeoutError):  # the lease runs out
         await asyncio.wait_for(membership.leave(), CLOSE_SECONDS)

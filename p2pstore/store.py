@@ -15,7 +15,6 @@ thread but that one. Registered memory must not change while it is registered: p
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import threading
@@ -28,7 +27,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from engine.etcd.credentials import EtcdCredentials
 from p2pstore.agent.options import node_name
-from p2pstore.errors import UsageError
+from p2pstore.errors import NodeEnded, UsageError
 from p2pstore.metadata.urls import open_store
 from p2pstore.node import Node
 from p2pstore.node_options import NodeOptions
@@ -37,6 +36,7 @@ from p2pstore.objects.memory_objects import Buffers
 from p2pstore.pull.get import GetRequest
 from p2pstore.pull.run import Emit
 from p2pstore.settings.keys import parse_address
+from p2pstore.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -56,7 +56,8 @@ class P2PStore:
     """A node of the cluster in this process.
 
     Raises ``MetadataUnavailable`` when the metadata server does not answer, ``ListenRefused`` for an open address with
-    neither ``secret`` nor ``insecure``.
+    neither ``secret`` nor ``insecure``. A node that cannot go on, since a part of it does nothing but fail, leaves the
+    cluster by itself; every method but ``close`` then raises ``NodeEnded``, which says why.
     """
 
     def __init__(
@@ -95,12 +96,16 @@ class P2PStore:
             rdma_devices=rdma_devices,
         )
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name=f"p2pstore-{options.name}", daemon=True)
+        self._supervisor = Supervisor(self._cannot_go_on)
+        self._supervisor.hear_of_callbacks(self._loop)
+        self._leaving: asyncio.Task[None] | None = None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run_loop, name=f"p2pstore-{options.name}", daemon=True)
         self._thread.start()
         self._node: Node | None = None
         try:
             store = open_store(metadata, credentials)
-            self._node = self._call(Node.start(options, store), START_SECONDS)
+            self._node = self._call(Node.start(options, store, self._supervisor), START_SECONDS)
         except BaseException:
             self.close()
             raise
@@ -218,9 +223,12 @@ class P2PStore:
         """Leave the cluster and end the thread; twice is harmless."""
         node, self._node = self._node, None
         if node is not None:
-            with contextlib.suppress(FutureTimeout):  # Python 3.10 has a class of its own for it
-                self._call(node.close(), CLOSE_SECONDS)
+            try:
+                self._call(self._leave(node), CLOSE_SECONDS)
+            except FutureTimeout:  # Python 3.10 has a class of its own for it
+                log.warning("node %s has not ended within %g s; its lease runs out", node.name, CLOSE_SECONDS)
         if self._thread.is_alive():
+            self._stopping.set()
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(CLOSE_SECONDS)
         if not self._thread.is_alive() and not self._loop.is_closed():
@@ -229,7 +237,33 @@ class P2PStore:
     def _open(self) -> Node:
         if self._node is None:
             raise UsageError(detail="this P2PStore is closed")
+        if self._supervisor.fatal is not None:
+            raise self._supervisor.fatal
         return self._node
+
+    def _run_loop(self) -> None:
+        """Keep the loop running until ``close``: callers wait for it.
+
+        A callback that raises ``SystemExit``, as a caller's ``progress`` may, breaks the loop off. Whoever waits for
+        the call that it belongs to is told by that call's task; the others must not wait for ever.
+        """
+        while not self._stopping.is_set():
+            try:
+                self._loop.run_forever()
+            except BaseException as error:  # noqa: BLE001 - it goes on
+                self._supervisor.note("event loop", "store", error)
+
+    def _cannot_go_on(self, _: NodeEnded) -> None:
+        """The supervisor's word: leave the cluster, so that nobody is sent here. On the loop's thread."""
+        if self._node is not None:
+            self._leaving = self._loop.create_task(self._leave(self._node))
+
+    async def _leave(self, node: Node) -> None:
+        """Close the node, or wait until it is closed."""
+        if self._leaving is not None and self._leaving is not asyncio.current_task():
+            await asyncio.wait({self._leaving})
+        else:
+            await node.close()
 
     def _call(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
         """Run ``work`` on the loop and wait for it, ``timeout`` seconds at most.
@@ -246,7 +280,7 @@ class P2PStore:
         def ended(task: asyncio.Task[T]) -> None:
             fault = CancelledError() if task.cancelled() else task.exception()
             if fault is not None:
-                over.set_exception(fault)
+                over.set_exception(self._reason(fault))
             else:
                 over.set_result(task.result())
 
@@ -260,6 +294,14 @@ class P2PStore:
                     while not wait([over], CLOSE_SECONDS).done and self._thread.is_alive():
                         log.warning("what was interrupted has not ended for %g s", CLOSE_SECONDS)
             raise
+
+    def _reason(self, fault: BaseException) -> BaseException:
+        """Why a call failed: whatever it was, where the node was ended under it, that it was."""
+        fatal = self._supervisor.fatal
+        if fatal is None or not isinstance(fault, Exception):
+            return fault
+        fatal.__cause__ = fault if fault is not fatal else None
+        return fatal
 
 
 def _progress_only(progress: Callable[[int, int], None] | None) -> Emit:

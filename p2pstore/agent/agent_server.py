@@ -224,7 +224,10 @@ async def _stream(request: web.Request, work: Work) -> web.StreamResponse:
         log.info("the client went away; its call is cancelled")
     finally:
         task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        (ending,) = await asyncio.gather(task, return_exceptions=True)
+        # An ending of ours was told to the client, unless that went away; a defect must be seen in any case.
+        if isinstance(ending, Exception) and not isinstance(ending, MooncakeError):
+            log.error("a call failed", exc_info=ending)
     return response
 
 
@@ -233,8 +236,7 @@ def _outcome(task: asyncio.Future[dict[str, Any]]) -> dict[str, Any]:
     if error is None:
         return {"event": "result", **task.result()}
     if not isinstance(error, MooncakeError):
-        log.error("a call failed", exc_info=error)
-        error = MooncakeError(detail=repr(error))
+        error = MooncakeError(detail=repr(error))  # it is in the log
     return {"event": "error", "error": to_wire(error)}
 
 

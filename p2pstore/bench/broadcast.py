@@ -270,6 +270,9 @@ class _Run:
             except MooncakeError as error:
                 received.error = str(error)
                 break
+            except Exception as error:  # noqa: BLE001 - the result tells of it
+                received.error = f"{type(error).__name__}: {error}"
+                break
             else:
                 break
         received.seconds = time.monotonic() - self._began

@@ -47,4 +47,4 @@ async def first_that_answers(
     finally:
         for task in asked:
             task.cancel()
-        await asyncio.gather(*asked, return_exceptions=True)
+        await asyncio.gather(*asked, return_exceptions=True)  # one has answered: nobody needs to know how these end

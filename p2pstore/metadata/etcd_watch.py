@@ -165,6 +165,7 @@ async def _until_closed(work: asyncio.Future[Any], closed: asyncio.Event, timeou
 
 
 async def _drop(work: asyncio.Future[Any]) -> None:
+    """End a call that is done, and was looked at, or whose result nobody wants any more."""
     work.cancel()
     await asyncio.gather(work, return_exceptions=True)
 

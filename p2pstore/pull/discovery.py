@@ -151,7 +151,7 @@ class Discovery:
             feeds = [*self._feeds.values(), *self._asking]
             for feed in feeds:
                 feed.cancel()
-            await asyncio.gather(*feeds, return_exceptions=True)
+            await asyncio.gather(*feeds, return_exceptions=True)  # each has logged what went wrong
 
     async def _watch(self, registry: Registry) -> None:
         prefix = records.replicas_prefix(self._manifest.digest)
@@ -176,7 +176,7 @@ class Discovery:
             return shuffled
         first = random.sample(complete, min(MAX_COMPLETE, len(complete)))
         found: dict[str, NodeRecord] = {}
-        with contextlib.suppress(MooncakeError):
+        with contextlib.suppress(MooncakeError):  # then the order is by chance alone
             found = await registry.nodes(shuffled[:NEAR_SAMPLE])
         near = sorted(found, key=lambda node: distance(self._me, found[node]))
         first += [node for node in near if distance(self._me, found[node]) < ELSEWHERE][: MAX_SOURCES // 2]
@@ -250,7 +250,7 @@ class Discovery:
             reading.cancel()
             kicked.cancel()
             try:
-                await asyncio.gather(reading, kicked, return_exceptions=True)
+                await asyncio.gather(reading, kicked, return_exceptions=True)  # raised above if it ended by itself
             finally:
                 self._listening.pop(node, None)
                 self._pull.remove(node)

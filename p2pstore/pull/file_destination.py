@@ -79,7 +79,7 @@ class FileDestination:
 
     def _undo(self) -> None:
         """Leave nothing behind of a get that could not begin."""
-        with contextlib.suppress(OSError, StorageError):
+        with contextlib.suppress(OSError, StorageError):  # the get raises why it could not begin
             remove(self.part)
             self.journal.remove()
 

@@ -201,6 +201,8 @@ class Pipeline(Generic[D]):
             yield
         finally:
             task.cancel()
+        if task.done():
+            task.result()  # whoever is told raised: this get is theirs
 
 
 def _nobody_listens(run: range) -> None:
