@@ -62,6 +62,9 @@ class PeerAddress:
 class Channel(ABC):
     """An ordered pipeline of reads from one peer, owned by one thread."""
 
+    in_place: ClassVar[bool] = False
+    """Whether it makes use of the ``place`` that ``submit`` is told."""
+
     @abstractmethod
     def submit(self, address: int, length: int, place: Region | None = None) -> None:
         """Ask for ``length`` bytes (at least 1) at ``address``. Raises ``RemoteError``.

@@ -95,13 +95,14 @@ class MemorySink:
         self._destination = destination
         self._writers = destination.writers
         self._run = run
-        self._room = memoryview(b"")
+        self._room: memoryview | None = None
         self._begin()
         self._writers.enter()
         self._open = True
 
     def _begin(self) -> None:
         chunk = self._chunk = self._destination.manifest.chunk(self._run[self.kept])
+        self._view = self._destination.views[chunk.file]
         self._at = chunk.file_offset
         self._end = chunk.file_offset + chunk.length
         self._hashed = self._destination.new_hasher()
@@ -109,14 +110,15 @@ class MemorySink:
     def buffer(self, remaining: int) -> memoryview:
         """Room for the rest of the chunk; it is taken back with the next one, or when the sink is closed."""
         self._writers.check()
-        self._room.release()
-        view = self._destination.views[self._chunk.file]
-        self._room = view[self._at : min(self._end, self._at + remaining)]
-        return self._room
+        if self._room is not None:
+            self._room.release()
+        self._room = room = self._view[self._at : min(self._end, self._at + remaining)]
+        return room
 
     def filled(self, count: int) -> None:
         """Hash what arrived. Raises ``Mismatch``."""
-        self._hashed.update(self._room[:count])
+        assert self._room is not None  # noqa: S101 - there was a buffer to fill
+        self._hashed.update(self._room if count == len(self._room) else self._room[:count])
         self._at += count
         if self._at == self._end:
             if self._hashed.digest() != self._chunk.digest:
@@ -129,5 +131,6 @@ class MemorySink:
         """Let go of the memory. Twice is harmless."""
         if self._open:
             self._open = False
-            self._room.release()
+            if self._room is not None:
+                self._room.release()
             self._writers.leave()

@@ -217,7 +217,7 @@ class Worker:
         self.pending.append(run)
         self._lengths.append(length)
         channel = self._channel or self._open()
-        place = self._job.destination.place(run)
+        place = self._job.destination.place(run) if channel.in_place else None
         if place is not None:  # the channel may write there before it is received
             try:
                 self._begin_to_write(run)

@@ -18,7 +18,8 @@ class Writers:
     def __init__(self, let_go: Callable[[], None]) -> None:
         """``let_go`` is called once, by whichever thread was the last."""
         self._let_go = let_go
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._inside = 0
         self._stopped = False
         self._ended = False
@@ -32,16 +33,18 @@ class Writers:
 
     def enter(self) -> None:
         """Begin to write. Raises ``Interrupted`` once nobody is to."""
-        with self._changed:
-            self.check()
+        with self._lock:  # it is cheaper to take than the condition, and this is done for every run
+            if self._stopped:
+                self.check()
             self._inside += 1
 
     def leave(self) -> None:
         """Write no more."""
-        with self._changed:
+        with self._lock:
             self._inside -= 1
-            if self._stopped:
-                self._changed.notify_all()
+            if not self._stopped:
+                return
+            self._changed.notify_all()
             last = self._is_last()
         if last:
             self._finish()

@@ -11,7 +11,7 @@ from engine.errors import TransportUnavailable
 from engine.memory.region import Region
 from engine.net.rate import RateLimit
 from engine.transports.base import Channel, PeerAddress
-from engine.transports.mock import MockTransport
+from engine.transports.mock import MockChannel, MockTransport
 from p2pstore.pull.memory_destination import MemoryDestination
 from p2pstore.pull.workers import Arrived, Broke, Job, Left, Member, Report, Source, Stopped, Worker
 from tests.p2pstore.samples import KIB, content, manifest_of
@@ -66,12 +66,20 @@ def test_it_reports_what_arrived_and_that_it_left() -> None:
     assert left.error is None
 
 
+@pytest.fixture
+def devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Channels make use of places, as those with devices do."""
+    monkeypatch.setattr(MockChannel, "in_place", True)
+
+
+@pytest.mark.usefixtures("devices")
 def test_what_it_may_write_is_known_when_it_is_told_to_stop() -> None:
     bench = Bench()
     bench.worker._submit(range(1))
     assert bench.member.close() == [(bench.worker, [range(1)])], "the channel may write to memory from now on"
 
 
+@pytest.mark.usefixtures("devices")
 def test_told_to_stop_it_writes_nothing_more() -> None:
     bench = Bench()
     bench.ask(range(1))
@@ -133,7 +141,8 @@ def test_workers_fall_back_together() -> None:
     assert member.fall_back("three") is None
 
 
-def test_a_region_is_given_to_the_channel() -> None:
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_region_is_given_to_a_channel_that_makes_use_of_it(in_place: bool) -> None:
     places: list[Region | None] = []
 
     class Noting(MockTransport):
@@ -146,13 +155,14 @@ def test_a_region_is_given_to_the_channel() -> None:
                 submit(address, length, place)
 
             channel.submit = noting  # type: ignore[method-assign]
+            channel.in_place = in_place  # type: ignore[misc]
             return channel
 
     bench = Bench(open_channel=lambda peer, _: Noting({ADDRESS: DATA}).open(peer))
     bench.ask(range(4))
     bench.on_report = lambda _: bench.member.close() if len(bench.reports) == 1 else None
     bench.worker.run()
-    assert [place is not None and place.length for place in places] == [len(DATA)]
+    assert [place and place.length for place in places] == [len(DATA) if in_place else None]
 
 
 @pytest.mark.parametrize("stop", ["cancel", "close"])

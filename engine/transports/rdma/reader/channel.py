@@ -97,6 +97,8 @@ class _Request:
 class RdmaChannel(Channel):
     """See ``Channel``; raises ``TransportUnavailable`` too, where no device moves the bytes any more."""
 
+    in_place = True
+
     def __init__(self, link: Link, ring: Ring, *, stall_timeout: float, give_back: Callable[[Ring], None]) -> None:
         """Owns ``link``; ``give_back(ring)`` is called once no device uses ``ring`` any more."""
         self._link = link
