@@ -104,7 +104,7 @@ def copies(checkout: Checkout, source: Path) -> Figures:
 
 
 def take_memory(path: Path, size: int) -> None:
-    """Write and remove so much: a virtual machine gives free memory back, and getting it again costs more than a copy."""
+    """Write and remove so much: a virtual machine gives free memory back, and getting it again costs much."""
     with path.open("wb") as file:
         for _ in range(0, size, 1 << 20):
             file.write(bytes(1 << 20))
