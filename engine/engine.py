@@ -37,7 +37,7 @@ from engine.transfer.rdma_connection import Carriers
 from engine.transfer.remote_segment import Segment
 from engine.transfer.requests import MAX_REQUESTS, TransferRequest
 from engine.transports.rdma.nics import Nics
-from engine.transports.rdma.owner.whole_buffers import Offers
+from engine.transports.rdma.owner.whole_buffers import WholeBuffers
 from engine.transports.rdma.reader.transport import open_nics
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class TransferEngine:
         self._anonymous = itertools.count(1)
         self._closed = False
         self._nics: Nics | None = None
-        offers: Offers | None = None
+        offers: WholeBuffers | None = None
         if self.protocol == RDMA:
             found = replace(self.settings, device_name=device_name) if device_name else self.settings
             self._nics, offers = _open_rdma(nics, found)
@@ -469,11 +469,11 @@ class TransferEngine:
         return transfer
 
 
-def _open_rdma(nics: Nics | None, settings: EngineSettings) -> tuple[Nics | None, Offers]:
+def _open_rdma(nics: Nics | None, settings: EngineSettings) -> tuple[Nics | None, WholeBuffers]:
     """The devices that were opened here, if they were, and what will be offered over them."""
     opened = open_nics(settings) if nics is None else nics
     try:
-        return (opened if nics is None else None), Offers(opened)
+        return (opened if nics is None else None), WholeBuffers(opened)
     except BaseException:
         if nics is None:
             opened.close()

@@ -132,7 +132,7 @@ class LazyGroup(TyperGroup):
         return self.commands.get(cmd_name)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """As Typer does; for a name that is none, the nearest ones are named without importing them."""
+        """As Typer does; for an unknown name, the nearest ones are named without importing them."""
         if args and args[0] not in self.lazy and not args[0].startswith("-") and not ctx.resilient_parsing:
             near = get_close_matches(args[0], self.lazy, n=1)
             meant = f" Did you mean '{near[0]}'?" if near else ""

@@ -100,7 +100,7 @@ class Output:
         self._write(sys.stderr, f"{label} {printable(error)}{hint}\n")
 
     def plain_error(self, kind: str, text: str, exit_code: int) -> None:
-        """An error that is none of the tree's: a usage error of the parser, an interruption, a defect."""
+        """An error outside the tree: a usage error of the parser, an interruption, a defect."""
         if self.mode == "json":
             wire = {"type": kind, "fields": {}, "message": text, "advice": "", "exit_code": exit_code}
             self._write(sys.stderr, json.dumps({"error": wire}) + "\n")

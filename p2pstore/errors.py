@@ -28,7 +28,7 @@
     │   ├── BadManifest               4   a manifest that is not what its digest says, or unsafe
     │   ├── TransferFailed            5   (engine)
     │   ├── PeerHasNot                5   a peer that no longer holds the object
-    │   ├── PeerBusy                  5   a peer that as many get from as it can bear
+    │   ├── PeerBusy                  5   a peer that serves as many receivers as it can
     │   └── RangeRefused              7   (engine)
     ├── NoLivePeer                    5   nobody who holds the object answers
     ├── AgentUnreachable              5   the agent is there and does not answer
@@ -219,9 +219,9 @@ class PeerHasNot(RemoteError):
 
 
 class PeerBusy(RemoteError):
-    """A peer has as many listeners as it can bear; it may have fewer soon."""
+    """A peer is serving as many receivers as it can; it may have fewer soon."""
 
-    sentence = "peer {peer} has all the getters that it can bear"
+    sentence = "peer {peer} is serving as many receivers as it can"
 
 
 class NoLivePeer(MooncakeError):

@@ -26,7 +26,7 @@ from p2pstore.cluster.membership import Membership
 from p2pstore.cluster.peer_client import PeerClient
 from p2pstore.cluster.records import NodeRecord
 from p2pstore.cluster.registry import Registry
-from p2pstore.cluster.wrong_bytes import Suspects
+from p2pstore.cluster.wrong_bytes import WrongBytes
 from p2pstore.errors import ListenRefused, NodeNameTaken, NotHeld, ObjectNotFound, PathNotFound
 from p2pstore.holding.catalog import Catalog, Holding
 from p2pstore.holding.holdings import Holdings
@@ -289,7 +289,7 @@ async def _assemble(
         registry=registry,
         holdings=holdings,
         publisher=publisher,
-        wrong_bytes=Suspects(),
+        wrong_bytes=WrongBytes(),
         upload_limit=upload_limit,
         download_limit=RateLimit(options.download_limit),
     )

@@ -36,9 +36,9 @@ from engine.transports.rdma.setup import Setup
 from engine.transports.rdma.verbs.interface import (
     Access,
     CompletionQueue,
-    Opcode,
     QueuePair,
-    Route,
+    QueuePairPath,
+    WorkOpcode,
     WorkRequest,
     meaning,
 )
@@ -91,7 +91,7 @@ class VerbsInitiator(ThreadedInitiator):
             lane.close()
 
     def _loop(self, lane: _Lane, case: Case, offset: int, seconds: float) -> Measurement:
-        opcode = Opcode.WRITE if case.operation is Operation.WRITE else Opcode.READ
+        opcode = WorkOpcode.WRITE if case.operation is Operation.WRITE else WorkOpcode.READ
         lkey = self._pinned.lkeys()[lane.device]
         block, places = case.block_size, max(1, case.batch_bytes // case.block_size)
         local, remote = self._pinned.remote + offset, self.target.address + offset
@@ -140,7 +140,7 @@ class _Lane:
                 session=True,
             )
         )
-        route = Route(
+        route = QueuePairPath(
             port=nic.report.port,
             gid_index=nic.gid.index,
             gid=answer.gid,

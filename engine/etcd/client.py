@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from engine.errors import BadConfig, MetadataRefused, MetadataUnavailable, MooncakeError, UsageError
 from engine.etcd import messages as m
 from engine.etcd.credentials import EtcdCredentials
-from engine.etcd.faults import Fault, classify, tidy
+from engine.etcd.faults import FaultKind, classify, tidy
 from engine.net.backoff import EVENLY, Backoff
 
 # gRPC's core writes its own log to stderr, where it would tear the terminal; what matters reaches us as errors.
@@ -80,7 +80,7 @@ AUTHENTICATE = Method("/etcdserverpb.Auth/Authenticate", m.AuthenticateResponse)
 class EtcdFault(Exception):
     """A call failed for a reason that the store handles."""
 
-    def __init__(self, fault: Fault, detail: str) -> None:
+    def __init__(self, fault: FaultKind, detail: str) -> None:
         """``detail`` is what gRPC or etcd said."""
         super().__init__(detail)
         self.fault = fault
@@ -150,9 +150,9 @@ class EtcdClient:
                 await asyncio.wait_for(channel.wait_for_state_change(state), max(0.0, deadline - time.monotonic()))
             except asyncio.TimeoutError:
                 detail = f"{endpoint} accepts no connection within {CONNECT_TIMEOUT:g} s"
-                raise EtcdFault(Fault.NEVER_SENT, detail) from None
+                raise EtcdFault(FaultKind.NEVER_SENT, detail) from None
             except grpc.aio.UsageError as error:
-                raise EtcdFault(Fault.NEVER_SENT, "this handle is closed") from error
+                raise EtcdFault(FaultKind.NEVER_SENT, "this handle is closed") from error
             state = channel.get_state(try_to_connect=True)
         return channel
 
@@ -166,10 +166,10 @@ class EtcdClient:
                 try:
                     answer = await self._once(endpoint, AUTHENTICATE, request, ())
                 except EtcdFault as error:
-                    if error.fault is Fault.NO_AUTH:
+                    if error.fault is FaultKind.NO_AUTH:
                         return ()
-                    if error.fault is Fault.UNKNOWN:
-                        raise EtcdFault(Fault.NEVER_SENT, error.detail) from error
+                    if error.fault is FaultKind.UNKNOWN:
+                        raise EtcdFault(FaultKind.NEVER_SENT, error.detail) from error
                     raise
                 self._token = answer.token
             return (("token", self._token),)
@@ -186,7 +186,7 @@ class EtcdClient:
                 finally:
                     call.cancel()
                 if answer is grpc.aio.EOF:
-                    raise EtcdFault(Fault.UNKNOWN, f"{endpoint} ended the call")
+                    raise EtcdFault(FaultKind.UNKNOWN, f"{endpoint} ended the call")
                 return answer
             unary = channel.unary_unary(
                 method.path,
@@ -197,14 +197,14 @@ class EtcdClient:
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 detail = f"{endpoint} gave no answer within {ATTEMPT_TIMEOUT:g} s"
-                raise EtcdFault(Fault.UNKNOWN, detail) from error
+                raise EtcdFault(FaultKind.UNKNOWN, detail) from error
             raise fault_of(error) from error
         except (grpc.aio.UsageError, asyncio.InvalidStateError) as error:
-            raise EtcdFault(Fault.UNKNOWN, "the connection was closed") from error
+            raise EtcdFault(FaultKind.UNKNOWN, "the connection was closed") from error
         except asyncio.CancelledError:
             # gRPC says the same of a call whose channel we closed as asyncio does of a task that was cancelled.
             if self._closed:
-                raise EtcdFault(Fault.UNKNOWN, "this handle is closed") from None
+                raise EtcdFault(FaultKind.UNKNOWN, "this handle is closed") from None
             raise
 
     @staticmethod
@@ -245,35 +245,35 @@ class EtcdClient:
                 return await self._once(endpoint, method, request, await self._metadata(endpoint))
             except EtcdFault as error:
                 fault = error
-            if fault.fault is Fault.TOKEN and logins == 0:
+            if fault.fault is FaultKind.TOKEN and logins == 0:
                 logins += 1
                 self.forget_token()
                 continue
-            if fault.fault not in {Fault.NEVER_SENT, Fault.TLS, Fault.UNKNOWN}:
+            if fault.fault not in {FaultKind.NEVER_SENT, FaultKind.TLS, FaultKind.UNKNOWN}:
                 self.give_up(fault)
-            if worst is None or fault.fault is Fault.TLS:
+            if worst is None or fault.fault is FaultKind.TLS:
                 worst = fault
             tried += 1
             self.fail_over(endpoint)
             log.debug("etcd: %s failed: %s", method.path, fault.detail)
             spent = time.monotonic() - began
             last = spent > CALL_TIMEOUT or (spent > RETRY_WINDOW and tried >= len(self._endpoints))
-            if last or (fault.fault is Fault.UNKNOWN and not repeatable):
+            if last or (fault.fault is FaultKind.UNKNOWN and not repeatable):
                 self.give_up(worst)
             if tried % len(self._endpoints) == 0:
                 await asyncio.sleep(BACKOFF.after(tried // len(self._endpoints)))
 
     def give_up(self, error: EtcdFault) -> NoReturn:
         """Raise what the user or the store is to see of a fault."""
-        if error.fault in {Fault.NO_LEASE, Fault.COMPACTED, Fault.NO_AUTH}:
+        if error.fault in {FaultKind.NO_LEASE, FaultKind.COMPACTED, FaultKind.NO_AUTH}:
             raise error
         raise self.shown(error) from error
 
     def shown(self, error: EtcdFault) -> MooncakeError:
         """The error of our tree for a fault."""
-        if error.fault in {Fault.REFUSED, Fault.TLS, Fault.TOKEN}:
+        if error.fault in {FaultKind.REFUSED, FaultKind.TLS, FaultKind.TOKEN}:
             return MetadataRefused(url=self.url, detail=error.detail)
-        if error.fault is Fault.MISUSE:
+        if error.fault is FaultKind.MISUSE:
             return UsageError(detail=f"etcd does not allow it: {error.detail}")
         detail = error.detail
         if "ocket closed" in detail:

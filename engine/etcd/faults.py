@@ -9,13 +9,13 @@ import re
 from enum import Enum
 
 
-class Fault(Enum):
+class FaultKind(Enum):
     """What to do about a failed call."""
 
     NEVER_SENT = "try another server: this one was not reached, so nothing happened"
     UNKNOWN = "try another server, if the call may be made twice: it may have taken effect"
     TLS = "as NEVER_SENT; and if no other server can be had, the certificates are at fault"
-    TOKEN = "log in again, then repeat the call: it was turned away at the door"  # noqa: S105 - no password
+    TOKEN = "log in again, then repeat the call: etcd refused the token"  # noqa: S105 - no password
     REFUSED = "give up: wrong user, password, certificate or permission"
     NO_LEASE = "the lease is gone"
     COMPACTED = "the revision is gone"
@@ -23,19 +23,19 @@ class Fault(Enum):
     MISUSE = "give up: we asked for something that etcd does not allow"
 
 
-_BY_SENTENCE: tuple[tuple[str, Fault], ...] = (
-    ("requested lease not found", Fault.NO_LEASE),
-    ("required revision has been compacted", Fault.COMPACTED),
-    ("authentication is not enabled", Fault.NO_AUTH),
-    ("invalid auth token", Fault.TOKEN),
-    ("revision of auth store is old", Fault.TOKEN),
-    ("invalid user ID or password", Fault.REFUSED),
-    ("user name is empty", Fault.REFUSED),
-    ("user name not found", Fault.REFUSED),
-    ("permission denied", Fault.REFUSED),
-    ("failed to connect to all addresses", Fault.NEVER_SENT),
-    ("received message larger than max", Fault.MISUSE),
-    ("database space exceeded", Fault.UNKNOWN),
+_BY_SENTENCE: tuple[tuple[str, FaultKind], ...] = (
+    ("requested lease not found", FaultKind.NO_LEASE),
+    ("required revision has been compacted", FaultKind.COMPACTED),
+    ("authentication is not enabled", FaultKind.NO_AUTH),
+    ("invalid auth token", FaultKind.TOKEN),
+    ("revision of auth store is old", FaultKind.TOKEN),
+    ("invalid user ID or password", FaultKind.REFUSED),
+    ("user name is empty", FaultKind.REFUSED),
+    ("user name not found", FaultKind.REFUSED),
+    ("permission denied", FaultKind.REFUSED),
+    ("failed to connect to all addresses", FaultKind.NEVER_SENT),
+    ("received message larger than max", FaultKind.MISUSE),
+    ("database space exceeded", FaultKind.UNKNOWN),
 )
 
 _TLS_SENTENCES = (
@@ -55,17 +55,17 @@ _MISUSE_CODES = {"INVALID_ARGUMENT", "OUT_OF_RANGE", "UNIMPLEMENTED"}
 _REFUSED_CODES = {"PERMISSION_DENIED", "UNAUTHENTICATED"}
 
 
-def classify(code: str, details: str) -> Fault:
+def classify(code: str, details: str) -> FaultKind:
     """The fault behind a gRPC status code's name and its details."""
     lowered = details.lower()
     if any(sentence in lowered for sentence in _TLS_SENTENCES):
-        return Fault.TLS
+        return FaultKind.TLS
     for sentence, fault in _BY_SENTENCE:
         if sentence.lower() in lowered:
             return fault
     if code in _REFUSED_CODES:
-        return Fault.REFUSED
-    return Fault.MISUSE if code in _MISUSE_CODES else Fault.UNKNOWN
+        return FaultKind.REFUSED
+    return FaultKind.MISUSE if code in _MISUSE_CODES else FaultKind.UNKNOWN
 
 
 _NOISE = re.compile(

@@ -20,7 +20,7 @@ class RpcEndpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Resolved:
+class FoundSegment:
     """A segment that was found: its descriptor, and the host that its ports belong to."""
 
     descriptor: SegmentDescriptor
@@ -46,7 +46,7 @@ class SegmentDirectory(ABC):
         """Where the segment's handshake server is. Raises ``SegmentNotFound``, and as ``publish``."""
 
     @abstractmethod
-    def resolve(self, name: str) -> Resolved:
+    def resolve(self, name: str) -> FoundSegment:
         """The segment of this name. Raises ``SegmentNotFound``, ``RemoteError``, and as ``publish``."""
 
     @abstractmethod

@@ -21,7 +21,7 @@ _MARGIN = 5.0
 T = TypeVar("T")
 
 
-class EtcdStore(KeyValueStore):
+class EtcdValues(KeyValueStore):
     """Values in etcd. The client lives in an event loop of its own, in a thread of its own."""
 
     def __init__(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.metadata.base import Resolved, RpcEndpoint, SegmentDirectory
+from engine.metadata.base import FoundSegment, RpcEndpoint, SegmentDirectory
 from engine.net import sockets
 from engine.net.handshake_client import fetch_descriptor
 from engine.protocol.segment import SegmentDescriptor
@@ -29,10 +29,10 @@ class HandshakeDirectory(SegmentDirectory):
         """See ``SegmentDirectory.endpoint``. Raises ``UsageError`` for a name that is no address."""
         return RpcEndpoint(*sockets.split(name))
 
-    def resolve(self, name: str) -> Resolved:
+    def resolve(self, name: str) -> FoundSegment:
         """See ``SegmentDirectory.resolve``."""
         at = self.endpoint(name)
-        return Resolved(fetch_descriptor(at.host, at.port, timeout=self._timeout), at.host, at.port)
+        return FoundSegment(fetch_descriptor(at.host, at.port, timeout=self._timeout), at.host, at.port)
 
     def close(self) -> None:
         """Nothing to do."""

@@ -23,7 +23,7 @@ class HttpStore(KeyValueStore):
     """Values in an HTTP metadata server, over one kept-alive connection."""
 
     def __init__(self, url: str) -> None:
-        """Raises ``BadConfig`` for a URL that is none."""
+        """Raises ``BadConfig`` for an invalid URL."""
         self.url = url
         parts = urllib.parse.urlsplit(url)
         try:

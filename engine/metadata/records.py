@@ -49,7 +49,7 @@ def decode_rpc(value: bytes, *, name: str) -> RpcEndpoint:
     data = _decode(value, name)
     host, port = data.get("ip_or_host_name"), data.get("rpc_port")
     if not isinstance(host, str) or not host or not isinstance(port, int) or not 0 < port < 65536:
-        raise RemoteProtocolError(peer=name, detail="a handshake address that is none")
+        raise RemoteProtocolError(peer=name, detail="an invalid handshake address")
     return RpcEndpoint(host, port)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engine.errors import SegmentNotFound
 from engine.metadata import records
-from engine.metadata.base import KeyValueStore, Resolved, RpcEndpoint, SegmentDirectory
+from engine.metadata.base import FoundSegment, KeyValueStore, RpcEndpoint, SegmentDirectory
 from engine.protocol.segment import SegmentDescriptor
 
 
@@ -38,12 +38,12 @@ class StoredDirectory(SegmentDirectory):
         """See ``SegmentDirectory.endpoint``."""
         return records.decode_rpc(self._get(records.rpc_key(name, self._cluster), name), name=name)
 
-    def resolve(self, name: str) -> Resolved:
+    def resolve(self, name: str) -> FoundSegment:
         """See ``SegmentDirectory.resolve``."""
         value = self._get(records.segment_key(name, self._cluster), name)
         descriptor = records.decode_segment(value, name=name)
         at = self.endpoint(descriptor.name)
-        return Resolved(descriptor, at.host, at.port)
+        return FoundSegment(descriptor, at.host, at.port)
 
     def close(self) -> None:
         """See ``SegmentDirectory.close``."""

@@ -45,9 +45,9 @@ def open_store(url: str, settings: EngineSettings) -> KeyValueStore:
         )
     if scheme in {"etcd", "etcds"}:
         endpoints = etcd_endpoints(rest)
-        from engine.metadata.etcd_values import EtcdStore  # noqa: PLC0415 - as above
+        from engine.metadata.etcd_values import EtcdValues  # noqa: PLC0415 - as above
 
-        return EtcdStore(endpoints, tls=scheme == "etcds", url=url)
+        return EtcdValues(endpoints, tls=scheme == "etcds", url=url)
     detail = f"{scheme}:// is not understood; say {P2P}, etcd://, redis:// or http://HOST:PORT/metadata"
     raise BadConfig(origin="metadata server", detail=detail)
 

@@ -43,7 +43,7 @@ from engine.protocol.wire import (
 STATUS_OK: Final = pack_status(Status.OK)
 
 
-class State(IntEnum):
+class ReplyState(IntEnum):
     """Where a client stands with one reply. The first three wait for bytes; the others are final."""
 
     STATUS = 0
@@ -77,22 +77,22 @@ class Event(IntEnum):
     """The peer closed, or shut down its side."""
 
 
-NEXT: Final[Mapping[State, Mapping[Event, State]]] = {
-    State.STATUS: {
-        Event.PART: State.STATUS,
-        Event.ACCEPTED: State.BODY,
-        Event.REJECTED: State.REFUSED,
-        Event.CLOSED: State.UNANSWERED,
+NEXT: Final[Mapping[ReplyState, Mapping[Event, ReplyState]]] = {
+    ReplyState.STATUS: {
+        Event.PART: ReplyState.STATUS,
+        Event.ACCEPTED: ReplyState.BODY,
+        Event.REJECTED: ReplyState.REFUSED,
+        Event.CLOSED: ReplyState.UNANSWERED,
     },
-    State.FIRST_BYTE: {
-        Event.PART: State.BODY,
-        Event.LAST: State.DONE,
-        Event.CLOSED: State.UNANSWERED,
+    ReplyState.FIRST_BYTE: {
+        Event.PART: ReplyState.BODY,
+        Event.LAST: ReplyState.DONE,
+        Event.CLOSED: ReplyState.UNANSWERED,
     },
-    State.BODY: {
-        Event.PART: State.BODY,
-        Event.LAST: State.DONE,
-        Event.CLOSED: State.CUT,
+    ReplyState.BODY: {
+        Event.PART: ReplyState.BODY,
+        Event.LAST: ReplyState.DONE,
+        Event.CLOSED: ReplyState.CUT,
     },
 }
 """The states that wait, and where each event leads. A state without a row is final."""
@@ -114,13 +114,13 @@ class ReplyReader:
 
     def __init__(self, version: int, *, peer: str) -> None:
         """``version`` is the one in which requests are sent; ``peer`` is named in errors."""
-        self._begin = State.STATUS if version >= LATEST_VERSION else State.FIRST_BYTE
+        self._begin = ReplyState.STATUS if version >= LATEST_VERSION else ReplyState.FIRST_BYTE
         self._peer = peer
         self._status = memoryview(bytearray(STATUS_LENGTH))
         self._missing = self._status
         self.code = 0
         self.left = 0
-        self.state = State.DONE
+        self.state = ReplyState.DONE
         self.waits = False
 
     def expect(self, length: int) -> None:
@@ -129,7 +129,7 @@ class ReplyReader:
         self.state = self._begin
         self.waits = True
         if not length and self._begin is _FIRST_BYTE:
-            self._become(State.DONE)  # nothing will come
+            self._become(ReplyState.DONE)  # nothing will come
 
     def into(self, room: memoryview) -> list[memoryview]:
         """Where to receive next: what is missing of the status, and behind it ``room``, at most ``left`` bytes."""
@@ -163,7 +163,7 @@ class ReplyReader:
             self._become(NEXT[self.state][_LAST])
         return count
 
-    def _become(self, state: State) -> None:
+    def _become(self, state: ReplyState) -> None:
         self.state = state
         self.waits = state in NEXT
 
@@ -261,9 +261,9 @@ class RequestReader:
 
 
 # Members of an enumeration are slow to look up before Python 3.12.
-_STATUS: Final = State.STATUS
-_FIRST_BYTE: Final = State.FIRST_BYTE
-_GRANTED: Final = NEXT[State.STATUS][Event.ACCEPTED]
+_STATUS: Final = ReplyState.STATUS
+_FIRST_BYTE: Final = ReplyState.FIRST_BYTE
+_GRANTED: Final = NEXT[ReplyState.STATUS][Event.ACCEPTED]
 _PART: Final = Event.PART
 _LAST: Final = Event.LAST
 _REJECTED: Final = Event.REJECTED

@@ -33,7 +33,7 @@ _CREDENTIALS = struct.Struct("3i")
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class DescriptorRequest:
     """The client wants descriptors for ``length`` bytes at ``address``."""
 
     address: int
@@ -44,7 +44,7 @@ class Ask:
         return json.dumps({"address": self.address, "length": self.length}).encode()
 
     @classmethod
-    def unpack(cls, packet: bytes, *, peer: str) -> Ask:
+    def unpack(cls, packet: bytes, *, peer: str) -> DescriptorRequest:
         """Read a packet. Raises ``RemoteProtocolError``."""
         data = _parse(packet, peer)
         return cls(_number(data, "address", peer), _number(data, "length", peer))

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING
 from engine.errors import AddressError, MooncakeError, UsageError
 from engine.net import sockets
 from engine.net.threads import Failure, Threads
-from engine.protocol.local_socket import MAX_PACKET, MEMORY, REFUSED, Ask, Grant, pack_error, peer_uid, short_path
+from engine.protocol.local_socket import (
+    MAX_PACKET,
+    MEMORY,
+    REFUSED,
+    DescriptorRequest,
+    Grant,
+    pack_error,
+    peer_uid,
+    short_path,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +44,7 @@ CLOSE_TIMEOUT = 2.0
 log = logging.getLogger(__name__)
 
 
-class LocalServer:
+class DescriptorServer:
     """Serves ``space`` on a Unix socket at ``path`` from construction to ``close``.
 
     The socket's directory is made, or must be, ours alone (mode 0700); besides, each client's user is checked. A
@@ -118,7 +127,7 @@ class LocalServer:
                 return
             sockets.set_timeouts(sock, receive=IDLE_TIMEOUT, send=SEND_TIMEOUT)
             while packet := sock.recv(MAX_PACKET + 1):
-                self._answer(sock, Ask.unpack(packet, peer="on this host"))
+                self._answer(sock, DescriptorRequest.unpack(packet, peer="on this host"))
         except (MooncakeError, OSError) as error:
             log.info("a local peer's connection ends: %s", error)
         finally:
@@ -129,7 +138,7 @@ class LocalServer:
             self._clients.discard(sock)
             sock.close()
 
-    def _answer(self, sock: socket.socket, ask: Ask) -> None:
+    def _answer(self, sock: socket.socket, ask: DescriptorRequest) -> None:
         try:
             lease = self._space.resolve(ask.address, ask.length)
         except AddressError:

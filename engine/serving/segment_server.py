@@ -16,14 +16,14 @@ from engine.net.rate import RateLimit
 from engine.net.threads import Failure
 from engine.protocol.segment import RDMA, TCP, SegmentDescriptor
 from engine.protocol.wire import LATEST_VERSION
-from engine.serving.descriptor_server import LocalServer
+from engine.serving.descriptor_server import DescriptorServer
 from engine.serving.handshake_server import HandshakeServer
 from engine.serving.tcp_server import TcpServer
 from engine.transports.base import Channel, PeerAddress, Transport
 from engine.transports.into_memory import IntoMemory
 from engine.transports.rdma.nics import Nics
 from engine.transports.rdma.owner.server import RdmaServer
-from engine.transports.rdma.owner.whole_buffers import Offers
+from engine.transports.rdma.owner.whole_buffers import WholeBuffers
 from engine.transports.rdma.reader.transport import RdmaTransport, open_nics
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class SegmentServer:
         publish_buffers: bool = True,
         protocol_version: int = LATEST_VERSION,
         upload_limit: RateLimit | None = None,
-        rdma: bool | str | Nics | Offers = False,
+        rdma: bool | str | Nics | WholeBuffers = False,
         on_notify: Callable[[str, str], None] | None = None,
     ) -> None:
         """Listen on ``host``; tell peers to come to ``advertise``.
@@ -66,9 +66,11 @@ class SegmentServer:
         ``local_socket`` no peer is handed descriptors. Ports of 0 are chosen by the system, or from ``ports``.
         ``publish_buffers`` says whether the handshake, which has no authentication, lists what is registered; without
         it peers learn addresses elsewhere. ``rdma`` offers everything over RDMA too, where a device can be used
-        (``rdma_reason`` says why not), and reads over the same devices; text names those to use. Given ``Offers``, what
-        is registered is so whole and at once, and the descriptor lists the keys. ``protocol_version`` is what peers are
-        told; both are understood. Raises ``UsageError`` when a port or the socket cannot be had.
+        (``rdma_reason`` says why not), and reads over the same devices; text names those to use. Given
+        ``WholeBuffers``, each buffer is registered whole and at once, and the descriptor lists the keys.
+        ``protocol_version`` is what peers are told; both are understood.
+
+        Raises ``UsageError`` when a port or the socket cannot be had.
         """
         self._name = name
         self._host = advertise or (host if host not in _WILDCARDS else sockets.outward_address())
@@ -81,10 +83,10 @@ class SegmentServer:
         self._limit = upload_limit or RateLimit()
         self._data = TcpServer(self._space, host, data_port, ports=ports, upload_limit=upload_limit)
         self._handshake: HandshakeServer | None = None
-        self._local: LocalServer | None = None
+        self._local: DescriptorServer | None = None
         self._rdma: RdmaServer | None = None
         self._nics: Nics | None = None
-        self._offers: Offers | None = None
+        self._offers: WholeBuffers | None = None
         self.rdma_reason = "it is not asked for"
         try:
             if rdma is not False:
@@ -99,20 +101,20 @@ class SegmentServer:
             )
             self._rpc_port = self._handshake.port
             if local_socket is not None and self._host_id:
-                self._local = LocalServer(self._space, local_socket)
+                self._local = DescriptorServer(self._space, local_socket)
             self._handshake.start()
         except BaseException:
             self.close()
             raise
 
-    def _offer_rdma(self, rdma: bool | str | Nics | Offers) -> None:  # noqa: FBT001 - what the constructor was given
+    def _offer_rdma(self, rdma: bool | str | Nics | WholeBuffers) -> None:  # noqa: FBT001 - what the constructor was given
         try:
             own = isinstance(rdma, (bool, str))
             nics = open_nics(devices=rdma if isinstance(rdma, str) else "") if own else rdma
         except TransportUnavailable as error:
             self.rdma_reason = str(error.fields.get("detail") or error)
             return
-        if isinstance(nics, Offers):
+        if isinstance(nics, WholeBuffers):
             self._offers, nics = nics, nics.nics
         assert isinstance(nics, Nics)  # noqa: S101 - for the type checker
         self._nics = nics if own else None

@@ -22,13 +22,12 @@ from engine.transports.rdma.addresses import RdmaAddress, gid_from_wire
 from engine.transports.rdma.pinned import Pinned
 from engine.transports.rdma.reader.link import Link, Piece
 from engine.transports.rdma.reader.session import Session
-from engine.transports.rdma.verbs.interface import Access, Opcode
-from engine.transports.rdma.verbs.interface import Link as LinkLayer
+from engine.transports.rdma.verbs.interface import Access, LinkLayer, WorkOpcode
 
 if TYPE_CHECKING:
     from engine.protocol.segment import SegmentDescriptor
     from engine.transfer.endpoint import Endpoint
-    from engine.transports.rdma.owner.whole_buffers import Offers
+    from engine.transports.rdma.owner.whole_buffers import WholeBuffers
 
 Keys = Callable[[int, int, bool], "Mapping[str, int] | None"]
 """The peer's keys for ``length`` bytes at ``address`` by device, None where it does not offer them.
@@ -42,7 +41,9 @@ ONE_AT_A_TIME = "the peer takes one connection at a time"
 class Carrier:
     """One link to a segment, used by one lane at a time. Only ``abort`` may come from another thread."""
 
-    def __init__(self, endpoint: Endpoint, link: Link, offers: Offers, keys: Keys, *, stall_timeout: float) -> None:
+    def __init__(
+        self, endpoint: Endpoint, link: Link, offers: WholeBuffers, keys: Keys, *, stall_timeout: float
+    ) -> None:
         """Owns ``link``; ``keys`` are those of the peer's memory."""
         self.endpoint = endpoint
         self.aborted = False
@@ -130,7 +131,7 @@ class _Move:
     def __init__(self, piece: Slice, known: Pinned | None) -> None:
         self.slice = piece
         self.reads = piece.transfer.opcode is WireOpcode.READ
-        self.opcode = Opcode.READ if self.reads else Opcode.WRITE
+        self.opcode = WorkOpcode.READ if self.reads else WorkOpcode.WRITE
         self.piece: Piece
         self.address = 0
         self.lkeys: dict[str, int] = {}
@@ -173,7 +174,7 @@ class _Move:
 class Carriers:
     """Makes carriers, for one engine. Thread-safe."""
 
-    def __init__(self, offers: Offers, name: Callable[[], str]) -> None:
+    def __init__(self, offers: WholeBuffers, name: Callable[[], str]) -> None:
         """``name`` is our segment's: peers of upstream's look it up to find our devices."""
         self._offers = offers
         self._name = name
@@ -232,7 +233,14 @@ class _GuestCarrier(Carrier):
     """The only link to a peer of upstream's."""
 
     def __init__(
-        self, endpoint: Endpoint, link: Link, offers: Offers, keys: Keys, *, stall_timeout: float, turn: threading.Lock
+        self,
+        endpoint: Endpoint,
+        link: Link,
+        offers: WholeBuffers,
+        keys: Keys,
+        *,
+        stall_timeout: float,
+        turn: threading.Lock,
     ) -> None:
         super().__init__(endpoint, link, offers, keys, stall_timeout=stall_timeout)
         self._turn: threading.Lock | None = turn

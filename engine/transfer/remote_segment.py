@@ -15,7 +15,7 @@ from engine.transfer.lanes import Mover, Peer, over_tcp
 
 if TYPE_CHECKING:
     from engine.config.settings import EngineSettings
-    from engine.metadata.base import Resolved
+    from engine.metadata.base import FoundSegment
     from engine.protocol.segment import BufferDescriptor, SegmentDescriptor
     from engine.transfer.rdma_connection import Carriers
 
@@ -26,7 +26,7 @@ class Segment:
     def __init__(
         self,
         name: str,
-        resolve: Callable[[], Resolved],
+        resolve: Callable[[], FoundSegment],
         settings: EngineSettings,
         carriers: Carriers | None = None,
     ) -> None:
@@ -127,5 +127,5 @@ class Segment:
         return over_tcp(endpoint, settings)
 
 
-def _by_address(found: Resolved) -> list[BufferDescriptor]:
+def _by_address(found: FoundSegment) -> list[BufferDescriptor]:
     return sorted(found.descriptor.buffers, key=lambda each: each.address)

@@ -18,7 +18,7 @@ from engine.errors import MooncakeError, RangeRefused
 from engine.net import sockets
 from engine.net.connect import connect
 from engine.protocol import wire
-from engine.protocol.exchange import ReplyReader, State
+from engine.protocol.exchange import ReplyReader, ReplyState
 from engine.transfer.batch import Slice
 from engine.transfer.endpoint import Endpoint
 
@@ -165,11 +165,11 @@ class Connection:
     def _broken(self, piece: Slice) -> NoReturn:
         """Say why a slice was not answered in full."""
         reply = self._reply
-        if reply.state is State.REFUSED:
+        if reply.state is ReplyState.REFUSED:
             raise RangeRefused(peer=self.endpoint.segment, address=piece.address, length=piece.length)
-        if reply.state is State.UNANSWERED:  # version 1 refuses a range so
+        if reply.state is ReplyState.UNANSWERED:  # version 1 refuses a range so
             raise ConnectionResetError(errno.ECONNRESET, "it closed the connection instead of an answer")
         raise ConnectionAbortedError(errno.ECONNABORTED, f"it closed {reply.left} bytes before the end")
 
 
-_DONE = State.DONE
+_DONE = ReplyState.DONE

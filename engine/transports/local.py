@@ -13,7 +13,15 @@ from pathlib import Path
 from engine.errors import PeerStalled, PeerUnreachable, RangeRefused, RemoteProtocolError, TransportUnavailable
 from engine.net import sockets
 from engine.net.host_id import host_id
-from engine.protocol.local_socket import MAX_PACKET, MEMORY, Ask, Grant, peer_uid, short_path, unpack_answer
+from engine.protocol.local_socket import (
+    MAX_PACKET,
+    MEMORY,
+    DescriptorRequest,
+    Grant,
+    peer_uid,
+    short_path,
+    unpack_answer,
+)
 from engine.transports.base import Channel, CloningSink, PeerAddress, Sink, Transport
 from engine.transports.socket_channel import SocketChannel
 
@@ -76,7 +84,7 @@ class LocalChannel(SocketChannel):
     max_in_flight = MAX_IN_FLIGHT
 
     def _request(self, address: int, length: int) -> bytes:
-        return Ask(address, length).pack()
+        return DescriptorRequest(address, length).pack()
 
     def _receive(self, sink: Sink, address: int, length: int) -> None:
         remaining = length

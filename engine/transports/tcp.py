@@ -8,7 +8,7 @@ from engine.errors import PeerUnreachable, RangeRefused, RemoteError
 from engine.net import sockets
 from engine.net.connect import Sources, connect
 from engine.protocol import wire
-from engine.protocol.exchange import ReplyReader, State
+from engine.protocol.exchange import ReplyReader, ReplyState
 from engine.transports.base import Channel, PeerAddress, Sink, Transport
 from engine.transports.socket_channel import SocketChannel
 
@@ -94,8 +94,8 @@ class TcpChannel(SocketChannel):
 
     def _broken(self, reply: ReplyReader, address: int, length: int) -> RemoteError:
         """Why there are no bytes, or not all."""
-        unanswered = reply.state is State.UNANSWERED
-        refused = reply.state is State.REFUSED
+        unanswered = reply.state is ReplyState.UNANSWERED
+        refused = reply.state is ReplyState.REFUSED
         if refused or (unanswered and self._version < wire.LATEST_VERSION and not self._closed):
             return RangeRefused(peer=self._peer, address=address, length=length)
         end = "instead of an answer" if unanswered else f"{reply.left} bytes before the end"
@@ -109,4 +109,4 @@ class TcpChannel(SocketChannel):
             raise self._failed(error) from None
 
 
-_DONE = State.DONE
+_DONE = ReplyState.DONE

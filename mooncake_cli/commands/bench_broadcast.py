@@ -72,12 +72,12 @@ def broadcast(
     every copy with the source. With --rate each node lives in a network namespace of its own, with a limited card; the
     time is then compared with the bound S/B·(1 + log2(N)/k) for S bytes in k chunks at B bytes a second to N receivers.
     """
-    from p2pstore.bench.broadcast import Plan  # noqa: PLC0415 - --help must not wait for it
+    from p2pstore.bench.broadcast import BroadcastPlan  # noqa: PLC0415 - --help must not wait for it
     from p2pstore.bench.broadcast import broadcast as run  # noqa: PLC0415 - as above
 
     invocation: Invocation = ctx.obj
     output = invocation.output
-    plan = Plan(
+    plan = BroadcastPlan(
         receivers=receivers,
         size=_parsed("--size", parse_size, size),
         rate=_parsed("--rate", parse_link_rate, rate) if rate is not None else 0.0,

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.config.settings import EngineSettings
-from p2pstore.agent.agent_server import LocalServer
+from p2pstore.agent.agent_server import AgentServer
 from p2pstore.agent.embedded_etcd import EmbeddedEtcd
 from p2pstore.agent.home import Home, socket_address
 from p2pstore.agent.options import credentials, node_options
@@ -97,7 +97,7 @@ class Agent:
         store = await self._store()
         node = await Node.start(options, store, self._supervisor)
         self._closing.push_async_callback(node.close)
-        server = LocalServer(node, self._status, self.stop)
+        server = AgentServer(node, self._status, self.stop)
         self._closing.push_async_callback(server.close)
         await server.start(_listen(self._home.socket))
         self._closing.callback(self._home.socket.unlink, missing_ok=True)

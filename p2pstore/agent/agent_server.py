@@ -61,7 +61,7 @@ _ITEM = ("path", "name")
 _STATUS = {2: 400, 3: 404, 7: 409}
 
 
-class LocalServer:
+class AgentServer:
     """The API of one agent. ``extra`` adds to the status what only the process knows; ``stop`` begins its end."""
 
     def __init__(self, node: Node, extra: Callable[[], dict[str, Any]], stop: Callable[[], None]) -> None:

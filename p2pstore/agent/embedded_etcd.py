@@ -112,8 +112,8 @@ def recorded(directory: Path) -> Recorded | None:
     return record if record is not None and is_alive(record) else None
 
 
-# The etcds that this process started, until they are dead and buried. One may be ended by another object than the one
-# that started it, and outlives both.
+# The etcds that this process started, until they have ended and were waited for. Another object than the one that
+# started an etcd may end it, and it outlives both.
 _children: dict[int, subprocess.Popen[bytes]] = {}
 
 

@@ -44,7 +44,7 @@ PATIENCE = 20.0
 
 
 @dataclass(frozen=True)
-class Plan:
+class BroadcastPlan:
     """What to do. ``rate`` in bytes a second, 0 for loopback without a limit; ``slow`` gives receivers another one.
 
     The seed is killed when it has sent ``kill_seed_after`` times the object; receiver ``restarted`` each ``restart``
@@ -101,7 +101,7 @@ class Received:
 class Broadcast:
     """What came out. Sizes in bytes, times in seconds."""
 
-    plan: Plan
+    plan: BroadcastPlan
     chunks: int = 0
     seed_bytes: int = 0
     seed_killed: bool = False
@@ -155,7 +155,7 @@ class Broadcast:
         }
 
 
-def broadcast(plan: Plan, say: Callable[[str], None]) -> Broadcast:
+def broadcast(plan: BroadcastPlan, say: Callable[[str], None]) -> Broadcast:
     """Carry out a plan; ``say`` is told what happens. Whatever was made is gone when it returns or raises.
 
     A receiver that failed says so in the result. Raises ``UsageError`` for a plan that cannot be carried out here,
@@ -173,7 +173,7 @@ def broadcast(plan: Plan, say: Callable[[str], None]) -> Broadcast:
 
 
 class _Run:
-    def __init__(self, plan: Plan, places: Places, directory: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, plan: BroadcastPlan, places: Places, directory: Path, say: Callable[[str], None]) -> None:
         self._plan = plan
         self._places = places
         self._directory = directory

@@ -21,7 +21,7 @@ WORTHWHILE = 0.01
 _by_rate = attrgetter("rate")
 
 
-class Link:
+class SimulatedLink:
     """One direction of a network card or of a zone's connection. ``capacity`` and ``spare`` in bytes a second."""
 
     __slots__ = ("capacity", "flows", "spare")
@@ -49,7 +49,7 @@ class Flow:
 
     __slots__ = ("due", "item", "left", "links", "rate", "since")
 
-    def __init__(self, size: float, links: tuple[Link, ...], item: object) -> None:
+    def __init__(self, size: float, links: tuple[SimulatedLink, ...], item: object) -> None:
         self.left = size
         self.links = links
         self.item = item
@@ -67,7 +67,7 @@ class Links:
     def start(self, flow: Flow, now: float) -> None:
         """Let a flow begin."""
         rate = min([link.offer() for link in flow.links])
-        freed: list[Link] = []
+        freed: list[SimulatedLink] = []
         for link in flow.links:
             if link.spare < rate:
                 self._cut(link, rate, now, freed)
@@ -96,7 +96,7 @@ class Links:
         self._wake(flow.due, flow)
         return False
 
-    def _cut(self, link: Link, rate: float, now: float, freed: list[Link]) -> None:
+    def _cut(self, link: SimulatedLink, rate: float, now: float, freed: list[SimulatedLink]) -> None:
         """Make room for ``rate``: the fastest give way, down to a common level. What that frees elsewhere is noted."""
         left, count = link.capacity - rate, len(link.flows)
         flows = sorted(link.flows, key=_by_rate)
@@ -114,7 +114,7 @@ class Links:
                     freed.append(other)
             self._set(flow, level, now)
 
-    def _grow(self, links: Iterable[Link], now: float) -> None:
+    def _grow(self, links: Iterable[SimulatedLink], now: float) -> None:
         """Let the flows on these links take what is free, in equal parts as far as their other links allow."""
         for link in links:
             worthwhile = link.capacity * WORTHWHILE

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from engine.serving.upload_slots import LARGE_BYTES, UploadQueue
-from p2pstore.bench.links import Flow, Link, Links
+from p2pstore.bench.links import Flow, Links, SimulatedLink
 from p2pstore.bench.scenario import Outcome, Sample, Scenario
 from p2pstore.holding.replica import GATHER_SECONDS
 from p2pstore.objects.bitmap import Bitmap
@@ -29,9 +29,9 @@ from p2pstore.swarm.events import (
     Cancel,
     Event,
     Failed,
-    Fault,
     Fetch,
     Fetched,
+    FetchFault,
     Offered,
     PeerAdded,
     PeerGone,
@@ -82,7 +82,7 @@ class _Node:
         self.name = name
         self.zone = zone
         self.had = had
-        self.up, self.down = Link(rate), Link(rate)
+        self.up, self.down = SimulatedLink(rate), SimulatedLink(rate)
         self.uploads: UploadQueue[_Request] = UploadQueue(slots)
         self.uploads_due = math.inf
         self.audience = audience
@@ -113,9 +113,11 @@ class Simulation:
         self._links = Links(lambda due, flow: self._at(due, self._check, flow, due))
         self._lengths = [scenario.chunk_size] * scenario.chunks
         self._lengths[-1] = scenario.size - scenario.chunk_size * (scenario.chunks - 1)
-        self._zones: list[tuple[Link, Link]] = []
+        self._zones: list[tuple[SimulatedLink, SimulatedLink]] = []
         if scenario.zone_rate:
-            self._zones = [(Link(scenario.zone_rate), Link(scenario.zone_rate)) for _ in range(scenario.zones)]
+            self._zones = [
+                (SimulatedLink(scenario.zone_rate), SimulatedLink(scenario.zone_rate)) for _ in range(scenario.zones)
+            ]
         self._seed = self._made(SEED, 0, scenario.rate, Bitmap(scenario.chunks, full=True))
         self._seed.here = True
         self._present: list[_Node] = []
@@ -380,7 +382,7 @@ class Simulation:
     def _begin(self, requests: Sequence[_Request]) -> None:
         for request in requests:
             uploader, getter = request.uploader, request.getter
-            links: tuple[Link, ...] = (uploader.up, getter.down)
+            links: tuple[SimulatedLink, ...] = (uploader.up, getter.down)
             if self._zones and uploader.zone != getter.zone:
                 links += (self._zones[uploader.zone][0], self._zones[getter.zone][1])
             request.flow = Flow(request.size, links, request)
@@ -427,7 +429,7 @@ class Simulation:
             request.over = True
             del node.wanted[request.uploader.name, request.run]
             self._at(self.now + self._delay(node, request.uploader), self._halt, request)
-            self._at(self.now, self._tell, node, Failed(request.uploader.name, request.run, Fault.SLOW, self.now))
+            self._at(self.now, self._tell, node, Failed(request.uploader.name, request.run, FetchFault.SLOW, self.now))
 
     def _land(self, request: _Request) -> None:
         """A run has arrived."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Shared:
-    """Whether others get from this replica, too, that pass on what they get."""
+    """Whether other seeding receivers follow this replica."""
 
     shared: bool
 

@@ -55,7 +55,7 @@ MAX_REPEATS = 4
 
 
 _FAILURES = (aiohttp.ClientError, OSError, asyncio.TimeoutError, ValueError)
-"""What aiohttp raises; ``ValueError`` is for a control address that is none."""
+"""What aiohttp raises; ``ValueError`` is for an invalid control address."""
 
 
 @dataclass(frozen=True)
@@ -241,7 +241,7 @@ def _availability(control: str, line: dict[str, Any], chunks: int) -> Availabili
         raise RemoteProtocolError(peer=control, detail=f"a replica with {error}") from None
     listener = line.get("listener", "")
     if not isinstance(listener, str) or len(listener) > MAX_KEY:
-        raise RemoteProtocolError(peer=control, detail="a listener's key that is none")
+        raise RemoteProtocolError(peer=control, detail="an invalid listener key")
     return Availability(address, have, listener, line.get("shared") is True)
 
 

@@ -15,7 +15,7 @@ MAX_EACH = 64
 """Suspects of one object."""
 
 
-class Suspects:
+class WrongBytes:
     """Remembered while the node runs. Any thread may ask and tell."""
 
     def __init__(self) -> None:

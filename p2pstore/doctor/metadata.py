@@ -36,7 +36,7 @@ MOST_SKEW = 5.0
 def check_metadata(url: str, credentials: EtcdCredentials, *, own: bool = False) -> Iterator[Check]:
     """Checks of the server at ``url``. ``own``: an agent started it for itself, and what it holds is disposable.
 
-    Raises ``BadConfig`` for a URL that is none.
+    Raises ``BadConfig`` for an invalid URL.
     """
     parsed = parse_url(url)
     if parsed.scheme == "memory":

@@ -18,7 +18,7 @@ from engine.memory.address_space import Buffer, FileRun, FilesBuffer
 from engine.memory.joined_buffer import JoinedBuffer
 from engine.serving.segment_server import SegmentServer
 from p2pstore.holding.catalog import Catalog, Holding
-from p2pstore.holding.index import Held
+from p2pstore.holding.index import Index
 from p2pstore.holding.replica import Replica
 from p2pstore.holding.same_content import same_content
 from p2pstore.objects.bitmap import Bitmap
@@ -57,7 +57,7 @@ class Holdings:
         self._catalog = catalog
         self._on_changed = on_changed
         self._loop = asyncio.get_running_loop()
-        self._held = Held()
+        self._held = Index()
         self._manifests: dict[str, Manifest] = {}
         self._served: dict[str, Holding] = {}
         self._look = asyncio.Event()

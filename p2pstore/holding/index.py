@@ -14,7 +14,7 @@ Key = tuple[str, str]
 """A holding's name and place: there is one of each."""
 
 
-class Held:
+class Index:
     """Holdings, in the order in which they came. Pure, and used by one thread."""
 
     def __init__(self) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from engine.etcd.credentials import EtcdCredentials
 from p2pstore.inspect import ours, probing, upstream
 from p2pstore.inspect.reader import DEFAULT_PREFIXES, Reading, judge, read
-from p2pstore.inspect.staleness import State, Verdict
+from p2pstore.inspect.staleness import RecordState, Verdict
 from p2pstore.inspect.values import printable
 from p2pstore.metadata.store import MAX_OPERATIONS, Condition, Delete, MetadataStore
 from p2pstore.metadata.urls import open_store
@@ -37,7 +37,7 @@ class Removal:
 
 def plan(reading: Reading, verdicts: Mapping[str, Verdict], *, unreachable: bool) -> list[Removal]:
     """The transactions that remove what is stale; pure. ``unreachable``: what is only out of reach, too."""
-    wanted = {State.STALE, State.UNREACHABLE} if unreachable else {State.STALE}
+    wanted = {RecordState.STALE, RecordState.UNREACHABLE} if unreachable else {RecordState.STALE}
     stale = {
         key: verdict for key, verdict in verdicts.items() if verdict.state in wanted and not reading.asked[key].lease
     }
@@ -101,7 +101,7 @@ async def collect(
             {"key": printable(key), "family": family_of(reading, key), "why": verdicts[key].why} for key in sorted(keys)
         ]
 
-    def left(state: State, *, leased: bool) -> list[str]:
+    def left(state: RecordState, *, leased: bool) -> list[str]:
         return [
             key
             for key, verdict in verdicts.items()
@@ -111,13 +111,13 @@ async def collect(
     return {
         "url": store.url,
         "dry_run": not act,
-        "alive": sum(verdict.state is State.ALIVE for verdict in verdicts.values()),
+        "alive": sum(verdict.state is RecordState.ALIVE for verdict in verdicts.values()),
         "stale": [] if act else rows(sorted(planned)),
         "removed": rows(removed),
         "changed": rows(changed),
-        "unreachable": rows(left(State.UNREACHABLE, leased=False)),
-        "unknown": rows([key for key, verdict in verdicts.items() if verdict.state is State.UNKNOWN]),
-        "leased": rows([*left(State.STALE, leased=True), *left(State.UNREACHABLE, leased=True)]),
+        "unreachable": rows(left(RecordState.UNREACHABLE, leased=False)),
+        "unknown": rows([key for key, verdict in verdicts.items() if verdict.state is RecordState.UNKNOWN]),
+        "leased": rows([*left(RecordState.STALE, leased=True), *left(RecordState.UNREACHABLE, leased=True)]),
         "truncated": reading.truncated,
     }
 

@@ -12,7 +12,7 @@ from engine.net.handshake_client import exchange
 from engine.net.sockets import is_loopback
 from engine.protocol.handshake import Message, MessageType
 from p2pstore.errors import BadConfig
-from p2pstore.inspect.staleness import Answer, Endpoint
+from p2pstore.inspect.staleness import ProbeAnswer, ProbeTarget
 from p2pstore.metadata.urls import parse_url
 
 TIMEOUT = 2.0
@@ -34,13 +34,13 @@ def on_loopback(url: str) -> bool:
 
 
 async def probe(
-    endpoints: Iterable[Endpoint], *, loopback: bool, attempts: int = 1, timeout: float = TIMEOUT
-) -> dict[Endpoint, Answer]:
+    endpoints: Iterable[ProbeTarget], *, loopback: bool, attempts: int = 1, timeout: float = TIMEOUT
+) -> dict[ProbeTarget, ProbeAnswer]:
     """Ask them all; ``loopback`` says whether addresses of the loopback are this machine's.
 
     Those that do not answer are asked ``attempts`` times. Takes a few seconds for some hundred; raises nothing.
     """
-    answers: dict[Endpoint, Answer] = {}
+    answers: dict[ProbeTarget, ProbeAnswer] = {}
     waiting = sorted(set(endpoints), key=str)
     loop = asyncio.get_running_loop()
     executor = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="probe")
@@ -48,38 +48,38 @@ async def probe(
         for _ in range(attempts):
             asked = [loop.run_in_executor(executor, ask, each, loopback, timeout) for each in waiting]
             answers.update(zip(waiting, await asyncio.gather(*asked), strict=True))
-            waiting = [each for each in waiting if answers[each] in {Answer.REFUSED, Answer.SILENT}]
+            waiting = [each for each in waiting if answers[each] in {ProbeAnswer.REFUSED, ProbeAnswer.SILENT}]
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
     return answers
 
 
-def ask(endpoint: Endpoint, loopback: bool, timeout: float = TIMEOUT) -> Answer:  # noqa: FBT001 - run in a thread
+def ask(endpoint: ProbeTarget, loopback: bool, timeout: float = TIMEOUT) -> ProbeAnswer:  # noqa: FBT001 - run in a thread
     """Ask one; ``timeout`` in seconds. Raises nothing."""
     if not loopback and (endpoint.host in _WILDCARDS or is_loopback(endpoint.host)):
-        return Answer.NOT_ASKED
+        return ProbeAnswer.NOT_ASKED
     try:
         if endpoint.plain:
             socket.create_connection((endpoint.host, endpoint.port), timeout=timeout).close()
         else:
             exchange(endpoint.host, endpoint.port, Message(MessageType.PROBE), timeout=timeout)
     except PeerStalled:
-        return Answer.SILENT
+        return ProbeAnswer.SILENT
     except PeerUnreachable as error:
         return _meaning(error.__context__)
     except RemoteError:
-        return Answer.STRANGE
+        return ProbeAnswer.STRANGE
     except (OSError, UnicodeError) as error:
         return _meaning(error)
-    return Answer.ALIVE
+    return ProbeAnswer.ALIVE
 
 
-def _meaning(error: BaseException | None) -> Answer:
+def _meaning(error: BaseException | None) -> ProbeAnswer:
     if isinstance(error, ConnectionRefusedError):
-        return Answer.REFUSED
+        return ProbeAnswer.REFUSED
     if isinstance(error, (ConnectionResetError, BrokenPipeError)):
-        return Answer.STRANGE
-    return Answer.SILENT
+        return ProbeAnswer.STRANGE
+    return ProbeAnswer.SILENT
 
 
 def _host(part: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from engine.etcd.credentials import EtcdCredentials
 from p2pstore.cluster.records import REPLICAS, replicas_prefix
 from p2pstore.inspect import ours, probing, upstream
-from p2pstore.inspect.staleness import Answer, Deployment, Endpoint, Verdict
+from p2pstore.inspect.staleness import Deployment, ProbeAnswer, ProbeTarget, Verdict
 from p2pstore.inspect.tree import Tree, entry_of
 from p2pstore.inspect.values import Malformed, preview
 from p2pstore.metadata.store import KeyValue, MetadataStore
@@ -109,7 +109,9 @@ async def read(store: MetadataStore, prefixes: str | Sequence[str] = DEFAULT_PRE
     return Reading(asked, Deployment(known.values(), complete=not cut), None if cut else held, truncated)
 
 
-async def judge(store: MetadataStore, reading: Reading, answers: Mapping[Endpoint, Answer]) -> dict[str, Verdict]:
+async def judge(
+    store: MetadataStore, reading: Reading, answers: Mapping[ProbeTarget, ProbeAnswer]
+) -> dict[str, Verdict]:
     """The verdicts on the keys that were asked for, by key. Raises as ``inspect``."""
     gate = asyncio.Semaphore(LEASES_AT_ONCE)
 

@@ -35,7 +35,7 @@ _PROTOCOLS = ("tcp", "rdma")
 """Protocols whose segments are opened through ``rpc_meta``."""
 
 
-class Answer(Enum):
+class ProbeAnswer(Enum):
     """What came of asking an endpoint."""
 
     ALIVE = "alive"
@@ -48,7 +48,7 @@ class Answer(Enum):
     NOT_ASKED = "not asked"
 
 
-class State(Enum):
+class RecordState(Enum):
     """Of a record. ``UNREACHABLE`` is stale too, unless it is only out of our reach."""
 
     ALIVE = "alive"
@@ -58,7 +58,7 @@ class State(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class ProbeTarget:
     """Where to ask: with a probe of the handshake, or, for ``plain``, by connecting."""
 
     host: str
@@ -73,17 +73,17 @@ class Endpoint:
 class Verdict:
     """What is known of one record, why, and on which records (as conditions) that rests."""
 
-    state: State
+    state: RecordState
     why: str
     evidence: tuple[Condition, ...] = ()
 
 
 _BY_ANSWER = {
-    Answer.ALIVE: (State.ALIVE, "{endpoint} answers"),
-    Answer.REFUSED: (State.STALE, "{endpoint} refuses connections"),
-    Answer.SILENT: (State.UNREACHABLE, "{endpoint} does not answer"),
-    Answer.STRANGE: (State.UNKNOWN, "{endpoint} answers something else"),
-    Answer.NOT_ASKED: (State.UNKNOWN, "{endpoint} was not asked: each machine has a loopback of its own"),
+    ProbeAnswer.ALIVE: (RecordState.ALIVE, "{endpoint} answers"),
+    ProbeAnswer.REFUSED: (RecordState.STALE, "{endpoint} refuses connections"),
+    ProbeAnswer.SILENT: (RecordState.UNREACHABLE, "{endpoint} does not answer"),
+    ProbeAnswer.STRANGE: (RecordState.UNKNOWN, "{endpoint} answers something else"),
+    ProbeAnswer.NOT_ASKED: (RecordState.UNKNOWN, "{endpoint} was not asked: each machine has a loopback of its own"),
 }
 
 
@@ -104,11 +104,11 @@ class Deployment:
 
     def __init__(self, found: Iterable[KeyValue], *, complete: bool) -> None:
         self._complete = complete
-        self._rpc: dict[str, tuple[KeyValue, Endpoint]] = {}
+        self._rpc: dict[str, tuple[KeyValue, ProbeTarget]] = {}
         self._rpc_named: dict[str, list[str]] = {}
         self._segments: dict[str, _Segment] = {}
         self._checkpoints: dict[str, tuple[KeyValue, frozenset[str]]] = {}
-        self._masters: dict[str, tuple[KeyValue, Endpoint]] = {}
+        self._masters: dict[str, tuple[KeyValue, ProbeTarget]] = {}
         self._objects: dict[str, tuple[KeyValue, ObjectRecord]] = {}
         for item in found:
             family = ours.family_of(item.key)
@@ -144,9 +144,9 @@ class Deployment:
         except Malformed:
             return
 
-    def endpoints(self, keys: Iterable[str]) -> set[Endpoint]:
+    def endpoints(self, keys: Iterable[str]) -> set[ProbeTarget]:
         """Whom to ask in order to judge ``keys``."""
-        wanted: set[Endpoint] = set()
+        wanted: set[ProbeTarget] = set()
         for key in keys:
             if key in self._rpc:
                 wanted.add(self._rpc[key][1])
@@ -165,7 +165,7 @@ class Deployment:
         """The manifests whose replicas must be known in order to judge ``keys``."""
         return {self._objects[key][1].manifest for key in keys if key in self._objects}
 
-    def judge(self, key: str, answers: Mapping[Endpoint, Answer], held: Mapping[str, bool]) -> Verdict | None:
+    def judge(self, key: str, answers: Mapping[ProbeTarget, ProbeAnswer], held: Mapping[str, bool]) -> Verdict | None:
         """The verdict on one record, or None where it is none to judge.
 
         ``held`` says of each manifest whether any node has a replica.
@@ -181,9 +181,9 @@ class Deployment:
         if key in self._objects:
             item, record = self._objects[key]
             if held.get(record.manifest, True):
-                return Verdict(State.ALIVE, "a node holds it")
+                return Verdict(RecordState.ALIVE, "a node holds it")
             evidence = (_unchanged(item), AbsentPrefix(records.replicas_prefix(record.manifest)))
-            return Verdict(State.STALE, "no node holds any of it", evidence)
+            return Verdict(RecordState.STALE, "no node holds any of it", evidence)
         return None
 
     def together(self, key: str) -> list[str]:
@@ -203,38 +203,38 @@ class Deployment:
         return self._rpc_named.get(segment.name, []) if "/" in segment.name else []
 
     @staticmethod
-    def _of_endpoint(item: KeyValue, endpoint: Endpoint, answers: Mapping[Endpoint, Answer]) -> Verdict:
-        state, why = _BY_ANSWER[answers.get(endpoint, Answer.NOT_ASKED)]
+    def _of_endpoint(item: KeyValue, endpoint: ProbeTarget, answers: Mapping[ProbeTarget, ProbeAnswer]) -> Verdict:
+        state, why = _BY_ANSWER[answers.get(endpoint, ProbeAnswer.NOT_ASKED)]
         return Verdict(state, why.format(endpoint=endpoint), (_unchanged(item),))
 
-    def _segment(self, segment: _Segment, answers: Mapping[Endpoint, Answer]) -> Verdict:
+    def _segment(self, segment: _Segment, answers: Mapping[ProbeTarget, ProbeAnswer]) -> Verdict:
         rpcs = [self._of_endpoint(*self._rpc[rpc], answers) for rpc in self.rests_on(segment.item.key)]
         if rpcs:
             state = _of_all(verdict.state for verdict in rpcs)
             why = next(verdict.why for verdict in rpcs if verdict.state is state)
             return Verdict(state, why, (_unchanged(segment.item), *(c for v in rpcs for c in v.evidence)))
         if not segment.openable or not self._complete:
-            return Verdict(State.UNKNOWN, "its rpc_meta record was not found")
+            return Verdict(RecordState.UNKNOWN, "its rpc_meta record was not found")
         evidence = (_unchanged(segment.item), Absent(segment.rpc_key))
-        return Verdict(State.STALE, "it has no rpc_meta record, so nobody can open it", evidence)
+        return Verdict(RecordState.STALE, "it has no rpc_meta record, so nobody can open it", evidence)
 
-    def _checkpoint(self, item: KeyValue, names: frozenset[str], answers: Mapping[Endpoint, Answer]) -> Verdict:
+    def _checkpoint(self, item: KeyValue, names: frozenset[str], answers: Mapping[ProbeTarget, ProbeAnswer]) -> Verdict:
         if not names:
-            return Verdict(State.STALE, "no shard has a location", (_unchanged(item),))
+            return Verdict(RecordState.STALE, "no shard has a location", (_unchanged(item),))
         if len(names) > MAX_EVIDENCE:
-            return Verdict(State.UNKNOWN, f"it is in more than {MAX_EVIDENCE} segments")
+            return Verdict(RecordState.UNKNOWN, f"it is in more than {MAX_EVIDENCE} segments")
         verdicts = {name: self._location(name, answers) for name in sorted(names)}
         state = _of_all(verdict.state for verdict in verdicts.values())
-        alive = sum(verdict.state is State.ALIVE for verdict in verdicts.values())
-        if state is State.ALIVE:
+        alive = sum(verdict.state is RecordState.ALIVE for verdict in verdicts.values())
+        if state is RecordState.ALIVE:
             why = f"{alive} of the {len(names)} segments that hold it live"
         else:
             first = next(verdict.why for verdict in verdicts.values() if verdict.state is state)
             why = f"of the {len(names)} segments that hold it none is known to live: {first}"
         evidence = (_unchanged(item), *(c for verdict in verdicts.values() for c in verdict.evidence))
-        return Verdict(state if len(evidence) <= MAX_OPERATIONS else State.UNKNOWN, why, evidence)
+        return Verdict(state if len(evidence) <= MAX_OPERATIONS else RecordState.UNKNOWN, why, evidence)
 
-    def _location(self, name: str, answers: Mapping[Endpoint, Answer]) -> Verdict:
+    def _location(self, name: str, answers: Mapping[ProbeTarget, ProbeAnswer]) -> Verdict:
         """The verdict on a segment that a checkpoint names."""
         rpcs = [self._of_endpoint(*self._rpc[rpc], answers) for rpc in self._rpc_named.get(name, [])]
         if rpcs:
@@ -242,41 +242,41 @@ class Deployment:
             why = next(verdict.why for verdict in rpcs if verdict.state is state)
             return Verdict(state, why, tuple(c for verdict in rpcs for c in verdict.evidence))
         if not self._complete:
-            return Verdict(State.UNKNOWN, f"the record of segment {printable(name)} was not found")
+            return Verdict(RecordState.UNKNOWN, f"the record of segment {printable(name)} was not found")
         absent = (Absent(f"mooncake/rpc_meta/{name}"),)
         direct = _endpoint(name)
         if direct is None:
-            return Verdict(State.STALE, f"there is no segment {printable(name)}", absent)
+            return Verdict(RecordState.STALE, f"there is no segment {printable(name)}", absent)
         # Under P2PHANDSHAKE a segment's name is its address, and there is no record of it.
-        state, why = _BY_ANSWER[answers.get(direct, Answer.NOT_ASKED)]
+        state, why = _BY_ANSWER[answers.get(direct, ProbeAnswer.NOT_ASKED)]
         return Verdict(state, why.format(endpoint=direct), absent)
 
 
-def _of_all(states: Iterable[State]) -> State:
+def _of_all(states: Iterable[RecordState]) -> RecordState:
     """Alive where one is; stale where all are."""
     found = set(states)
-    for state in (State.ALIVE, State.UNKNOWN, State.UNREACHABLE):
+    for state in (RecordState.ALIVE, RecordState.UNKNOWN, RecordState.UNREACHABLE):
         if state in found:
             return state
-    return State.STALE
+    return RecordState.STALE
 
 
 def _unchanged(item: KeyValue) -> Unchanged:
     return Unchanged(item.key, item.mod_revision)
 
 
-def _rpc_endpoint(value: bytes) -> Endpoint | None:
+def _rpc_endpoint(value: bytes) -> ProbeTarget | None:
     data = parse_object(value)
     host, port = str(data["ip_or_host_name"]), int(data["rpc_port"])
-    return Endpoint(host, port) if _HOST.fullmatch(host) else None
+    return ProbeTarget(host, port) if _HOST.fullmatch(host) else None
 
 
-def _endpoint(text: str, *, plain: bool = False) -> Endpoint | None:
+def _endpoint(text: str, *, plain: bool = False) -> ProbeTarget | None:
     try:
         host, port = split(text)
     except UsageError:
         return None
-    return Endpoint(host, port, plain) if port and _HOST.fullmatch(host) else None
+    return ProbeTarget(host, port, plain) if port and _HOST.fullmatch(host) else None
 
 
 def _locations(value: bytes) -> frozenset[str]:

@@ -21,7 +21,7 @@ from engine.etcd.client import (
     EtcdFault,
 )
 from engine.etcd.credentials import EtcdCredentials
-from engine.etcd.faults import Fault
+from engine.etcd.faults import FaultKind
 from p2pstore.metadata.etcd_convert import from_message, range_request, to_compare, to_operation
 from p2pstore.metadata.etcd_watch import watch_prefix
 from p2pstore.metadata.rules import check_reads, check_transaction, encode_key
@@ -70,7 +70,7 @@ class EtcdStore:
                 return await self._scan(prefix, limit, after)
             except EtcdFault as error:
                 restarts += 1
-                if error.fault is not Fault.COMPACTED or restarts > SCAN_RESTARTS:
+                if error.fault is not FaultKind.COMPACTED or restarts > SCAN_RESTARTS:
                     raise self._client.shown(error) from error
 
     async def _scan(self, prefix: str, limit: int, after: str) -> Page:
@@ -112,7 +112,7 @@ class EtcdStore:
         try:
             answer = await self._client.call(TXN, request, repeatable=False)
         except EtcdFault as error:
-            if error.fault is Fault.NO_LEASE:
+            if error.fault is FaultKind.NO_LEASE:
                 raise LeaseLost from error
             raise self._client.shown(error) from error
         return int(answer.header.revision) if answer.succeeded else None
@@ -127,7 +127,7 @@ class EtcdStore:
         try:
             answer = await self._client.call(call, request, repeatable=True)
         except EtcdFault as error:
-            if error.fault is Fault.NO_LEASE:
+            if error.fault is FaultKind.NO_LEASE:
                 return 0
             raise self._client.shown(error) from error
         return int(answer.TTL)
@@ -147,7 +147,7 @@ class EtcdStore:
         try:
             await self._client.call(REVOKE, m.LeaseRevokeRequest(ID=lease), repeatable=True)
         except EtcdFault as error:
-            if error.fault is not Fault.NO_LEASE:
+            if error.fault is not FaultKind.NO_LEASE:
                 raise self._client.shown(error) from error
 
     async def watch(self, prefix: str) -> AsyncIterator[WatchEvent]:

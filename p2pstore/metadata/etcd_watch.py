@@ -19,7 +19,7 @@ import grpc.aio
 
 from engine.etcd import messages as m
 from engine.etcd.client import RANGE, WATCH, EtcdClient, EtcdFault, fault_of
-from engine.etcd.faults import Fault
+from engine.etcd.faults import FaultKind
 from engine.net.backoff import EVENLY, Backoff
 from p2pstore.errors import MetadataRefused, MetadataUnavailable
 from p2pstore.metadata.etcd_convert import from_event, watch_request
@@ -147,7 +147,7 @@ async def _stream(
 def _lost(client: EtcdClient, endpoint: str, error: Exception) -> _Lost:
     """What the next stream needs: a fresh token, or another endpoint."""
     fault = fault_of(error) if isinstance(error, grpc.aio.AioRpcError) else error
-    if isinstance(fault, EtcdFault) and fault.fault is Fault.TOKEN:
+    if isinstance(fault, EtcdFault) and fault.fault is FaultKind.TOKEN:
         client.forget_token()
     else:
         client.fail_over(endpoint)
@@ -176,7 +176,7 @@ async def _write(call: Any, request: Any, closed: asyncio.Event) -> None:
         if await _until_closed(writing, closed, PROGRESS_TIMEOUT):
             _result(writing)
         elif not closed.is_set():
-            raise EtcdFault(Fault.UNKNOWN, f"nothing could be sent for {PROGRESS_TIMEOUT:g} s")
+            raise EtcdFault(FaultKind.UNKNOWN, f"nothing could be sent for {PROGRESS_TIMEOUT:g} s")
     finally:
         await _drop(writing)
 
@@ -196,7 +196,7 @@ async def _read(call: Any, closed: asyncio.Event) -> Any:
                 return _result(reading)
         if closed.is_set():
             return None
-        raise EtcdFault(Fault.UNKNOWN, f"no sign of life for {QUIET_LIMIT + PROGRESS_TIMEOUT:g} s")
+        raise EtcdFault(FaultKind.UNKNOWN, f"no sign of life for {QUIET_LIMIT + PROGRESS_TIMEOUT:g} s")
     finally:
         await _drop(reading)
 
@@ -204,5 +204,5 @@ async def _read(call: Any, closed: asyncio.Event) -> Any:
 def _result(work: asyncio.Future[Any]) -> Any:
     """What ``work`` brought; a stream that ended, or that gRPC cancelled under our hands, raises ``EtcdFault``."""
     if work.cancelled() or work.result() is grpc.aio.EOF:
-        raise EtcdFault(Fault.UNKNOWN, "the stream ended")
+        raise EtcdFault(FaultKind.UNKNOWN, "the stream ended")
     return work.result()

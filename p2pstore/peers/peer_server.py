@@ -160,7 +160,7 @@ class PeerServer:
     async def _replica(self, request: web.Request) -> web.StreamResponse:
         replica = self._find(request)
         if replica.crowded:
-            raise web.HTTPServiceUnavailable(text="as many as it can bear get the object from this node")
+            raise web.HTTPServiceUnavailable(text="this node is serving as many receivers as it can")
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         with replica.listen(seeds=request.query.get("seeds") == "1") as listener:  # nobody else comes in between
             await response.prepare(request)

@@ -103,7 +103,7 @@ class Discovery:
 
     @property
     def waiting(self) -> bool:
-        """Whether a holder that was reached has all the getters that it can bear, and may have a place soon."""
+        """Whether a holder that was reached is serving as many receivers as it can, and may have a place soon."""
         return bool(self._busy)
 
     def dropped(self, node: str, banned: bool) -> None:  # noqa: FBT001 - the pull's callback

@@ -44,7 +44,7 @@ class Journal:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             held = os.fstat(self._file)
             if held.st_nlink == 0 or held.st_ino != os.stat(path).st_ino:
-                raise BlockingIOError  # its last holder finished, and removed it, while we waited at its door
+                raise BlockingIOError  # its last holder finished and removed it while we waited for the lock
         except OSError:
             os.close(self._file)
             raise DestinationBusy(path=destination) from None

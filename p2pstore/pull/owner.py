@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from engine.errors import MooncakeError, RangeRefused, RemoteError, StorageError, TransportUnavailable, UsageError
 from p2pstore.errors import ChunkMismatch
 from p2pstore.pull.destination import Destination, Mismatch
-from p2pstore.pull.workers import Arrived, Broke, Job, Left, Member, Source, Stopped, Worker
+from p2pstore.pull.workers import Arrived, Broke, Left, Member, Source, ToldToStop, Worker, WorkerContext
 from p2pstore.swarm.events import (
     Action,
     Ask,
@@ -32,9 +32,9 @@ from p2pstore.swarm.events import (
     Closed,
     Event,
     Failed,
-    Fault,
     Fetch,
     Fetched,
+    FetchFault,
     Offered,
     PeerAdded,
     PeerHas,
@@ -137,7 +137,7 @@ class Pull:
         self._note = note
         self._planner = Planner([c.length for c in self.manifest.all_chunks()], had)
         self._mail: SimpleQueue[_Message] = SimpleQueue()
-        self._job = Job(destination, open_channel, limit, self._mail.put)
+        self._job = WorkerContext(destination, open_channel, limit, self._mail.put)
         self._members: dict[str, Member] = {}
         self._workers: set[Worker] = set()  # whose threads have not ended
         self._leaving: dict[Worker, list[range]] = {}  # what those that were closed may still write
@@ -399,7 +399,7 @@ class Pull:
             if not member.closed:  # by the first of them
                 self._tell(Failed(member.source.node, run, fault, report.now, kept))
                 self._spread_kept(worker, run, kept)
-            fault, kept = Fault.UNTRIED, 0
+            fault, kept = FetchFault.UNTRIED, 0
 
     def _release(self, worker: Worker, run: range, kept: int) -> None:
         """A closed worker has left a run."""
@@ -440,31 +440,31 @@ class Pull:
         if not self._over:
             self._on_chunks(run)
 
-    def _sort(self, report: Broke) -> Fault:
+    def _sort(self, report: Broke) -> FetchFault:
         """What a worker's trouble means for its source."""
         error, member = report.error, report.worker.member
         node = member.source.node
         if isinstance(error, Mismatch):
             self._mismatch(node, error)
-            return Fault.CORRUPT
+            return FetchFault.CORRUPT
         if isinstance(error, TransportUnavailable):
             return self._next_transport(member, error, report.transport)
         if isinstance(error, RemoteError) and report.cancelled:
             log.info("%s is slow; its chunks are asked of others", node)
-            return Fault.SLOW
+            return FetchFault.SLOW
         if isinstance(error, RemoteError):
             self.last_fault = error
             log.warning("%s", error)
-            return Fault.GONE if isinstance(error, RangeRefused) else Fault.LOST
+            return FetchFault.GONE if isinstance(error, RangeRefused) else FetchFault.LOST
         self._fail_of_ours(error)
-        return Fault.UNTRIED
+        return FetchFault.UNTRIED
 
     def _sort_late(self, report: Broke) -> None:
         """The same, when its workers were told to stop already."""
         error = report.error
         if isinstance(error, Mismatch):
             self._on_wrong(report.worker.member.source.node, error.chunk)
-        elif not isinstance(error, (RemoteError, TransportUnavailable, Stopped)):
+        elif not isinstance(error, (RemoteError, TransportUnavailable, ToldToStop)):
             self._fail_of_ours(error)
 
     def _fail_of_ours(self, error: Exception) -> None:
@@ -479,14 +479,14 @@ class Pull:
         log.error("%s; the peer is banned from this get", self.last_fault)
         self._note(f"{self.last_fault}; it is not asked any more")
 
-    def _next_transport(self, member: Member, error: TransportUnavailable, following: str | None) -> Fault:
+    def _next_transport(self, member: Member, error: TransportUnavailable, following: str | None) -> FetchFault:
         if following is None:
             self.last_fault = error
-            return Fault.GONE
+            return FetchFault.GONE
         if following != member.told:
             member.told = following
             self._note(f"{error}; going on over {following}")
-        return Fault.UNTRIED
+        return FetchFault.UNTRIED
 
 
 def _start(thread: threading.Thread) -> None:

@@ -28,7 +28,7 @@ from p2pstore.objects.names import check_object_name
 from p2pstore.objects.waiting import in_thread, to_its_end
 from p2pstore.pull.destination import ABORT_SECONDS, Destination
 from p2pstore.pull.old_chunks import Places
-from p2pstore.pull.resolve import Resolved, resolve
+from p2pstore.pull.resolve import ResolvedName, resolve
 from p2pstore.pull.reuse import copy_local
 from p2pstore.pull.run import EVENT_SECONDS, Emit, PullWork
 
@@ -83,7 +83,7 @@ class End(ABC, Generic[D]):
 class Pipeline(Generic[D]):
     """One get, to be run once."""
 
-    resolved: Resolved
+    resolved: ResolvedName
     manifest: Manifest
 
     def __init__(

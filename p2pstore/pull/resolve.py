@@ -13,7 +13,7 @@ from p2pstore.errors import MetadataRefused, MetadataUnavailable, ObjectNotFound
 
 
 @dataclass(frozen=True)
-class Resolved:
+class ResolvedName:
     """What a name stands for, and whom to ask: ``controls`` are (node, control address), ``watched`` the metadata."""
 
     record: ObjectRecord
@@ -21,7 +21,7 @@ class Resolved:
     watched: bool
 
 
-async def resolve(registry: Registry, client: PeerClient, name: str, peers: Sequence[str]) -> Resolved:
+async def resolve(registry: Registry, client: PeerClient, name: str, peers: Sequence[str]) -> ResolvedName:
     """Find a name in the metadata store, or at the given peers.
 
     Raises ``ObjectNotFound``, ``MetadataUnavailable`` (and no peer given), or the fault of the last peer asked.
@@ -54,7 +54,7 @@ async def resolve(registry: Registry, client: PeerClient, name: str, peers: Sequ
             controls.insert(0, (peer, peer))
     if record is None:
         raise _unresolved(name, peers, fault, unavailable)
-    return Resolved(record, tuple(controls), watched)
+    return ResolvedName(record, tuple(controls), watched)
 
 
 def _unresolved(

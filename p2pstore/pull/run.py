@@ -16,7 +16,7 @@ from p2pstore.pull.destination import Destination
 from p2pstore.pull.discovery import Discovery
 from p2pstore.pull.hope import Hope
 from p2pstore.pull.owner import Pull
-from p2pstore.pull.resolve import Resolved
+from p2pstore.pull.resolve import ResolvedName
 
 EVENT_SECONDS = 0.2
 """Between progress events."""
@@ -34,7 +34,7 @@ Emit = Callable[[dict[str, Any]], None]
 class PullWork:
     """Discovery and pull together, until every chunk is there or no hope is left."""
 
-    def __init__(self, parts: Parts, resolved: Resolved, name: str, transport: str, emit: Emit) -> None:
+    def __init__(self, parts: Parts, resolved: ResolvedName, name: str, transport: str, emit: Emit) -> None:
         self.pull: Pull
         self._parts = parts
         self._resolved = resolved
@@ -142,7 +142,7 @@ class PullWork:
     def _tell_waiting(self) -> None:
         if not self._told_waiting:
             self._told_waiting = True
-            text = f"whoever has {self._name!r} serves as many getters as it can bear; waiting for a place"
+            text = f"whoever has {self._name!r} is serving as many receivers as it can; waiting for a place"
             self._emit({"event": "note", "text": text})
 
     def _transports(self, peer: PeerAddress) -> tuple[str, ...]:

@@ -94,7 +94,7 @@ Report = Arrived | Broke | Left
 
 
 @dataclass(frozen=True)
-class Job:
+class WorkerContext:
     """What the workers of one pull have in common. ``post`` takes their reports, and does not block."""
 
     destination: Destination
@@ -143,7 +143,7 @@ class Member:
 class Worker:
     """One thread and its channel to a source, and what is under way on it, the oldest first."""
 
-    def __init__(self, job: Job, member: Member) -> None:
+    def __init__(self, job: WorkerContext, member: Member) -> None:
         self.member = member
         self.writing: list[range] = []
         self.pending: list[range] = []  # asked for; the oldest is being received
@@ -221,7 +221,7 @@ class Worker:
         if place is not None:  # the channel may write there before it is received
             try:
                 self._begin_to_write(run)
-            except Stopped:
+            except ToldToStop:
                 place.close()
                 raise
         channel.submit(self.member.source.address + first.offset, length, place)
@@ -252,7 +252,7 @@ class Worker:
         """From now on bytes of a run may be written, unless the worker was told to stop."""
         self.writing.append(run)
         if self.member.closed:
-            raise Stopped
+            raise ToldToStop
 
     def _open(self) -> Channel:
         member = self.member
@@ -265,7 +265,7 @@ class Worker:
             raise TransportUnavailable(transport=name, detail=str(error)) from error  # the next may well get through
         self._channel = channel
         if member.closed:
-            raise Stopped
+            raise ToldToStop
         return channel
 
     def _hang_up(self) -> None:
@@ -294,5 +294,5 @@ class Worker:
         self._job.post(broke)
 
 
-class Stopped(Exception):
+class ToldToStop(Exception):
     """The worker was told to stop."""

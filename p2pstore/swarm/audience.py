@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from p2pstore.swarm.dealing import Offers
+from p2pstore.swarm.dealing import Dealing
 
 MAX_LISTENERS = 64
 """Getters that follow one replica at once. Each follows several others, so that more than these are reached."""
@@ -35,7 +35,7 @@ class Audience:
         self._start = start
         self._followers: dict[str, _Follower] = {}
         self._seeding = 0
-        self._offers: Offers | None = None
+        self._offers: Dealing | None = None
 
     def __len__(self) -> int:
         return len(self._followers)
@@ -85,7 +85,7 @@ class Audience:
             return [], False
         if self._offers is None:
             lengths = self._lengths()
-            self._offers = Offers(lengths, self._start(max(1, len(lengths))))
+            self._offers = Dealing(lengths, self._start(max(1, len(lengths))))
         return self._offers.ask(key, count, done, now=now), self._offers.over(key)
 
     def _changed(self) -> list[str]:

@@ -39,7 +39,7 @@ class _Offer:
     repeated: bool = False
 
 
-class Offers:
+class Dealing:
     """One round of dealing out one object. ``lengths[i]`` is the size of chunk i in bytes.
 
     A round begins at chunk ``start`` and ends when each chunk was offered and fetched, or was taken unasked.

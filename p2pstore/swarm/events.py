@@ -9,7 +9,7 @@ from enum import Enum
 from p2pstore.objects.bitmap import Bitmap
 
 
-class Fault(Enum):
+class FetchFault(Enum):
     """Why a fetch failed, as far as it matters here."""
 
     LOST = "lost"
@@ -109,7 +109,7 @@ class Failed:
 
     peer: str
     run: range
-    fault: Fault
+    fault: FetchFault
     now: float
     kept: int = 0
 
@@ -143,7 +143,7 @@ class Ask:
 
 @dataclass(frozen=True)
 class Cancel:
-    """Wait for a run no longer, and answer with ``Failed`` and ``Fault.SLOW``, unless it just arrived."""
+    """Wait for a run no longer, and answer with ``Failed`` and ``FetchFault.SLOW``, unless it just arrived."""
 
     peer: str
     run: range

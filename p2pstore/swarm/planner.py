@@ -39,9 +39,9 @@ from p2pstore.swarm.events import (
     Drop,
     Event,
     Failed,
-    Fault,
     Fetch,
     Fetched,
+    FetchFault,
     Offered,
     PeerAdded,
     PeerGone,
@@ -335,16 +335,16 @@ class Planner:
             if offer is not None:
                 peer.offered.appendleft(offer)
         actions: list[Action] = []
-        if event.fault is Fault.SLOW:
+        if event.fault is FetchFault.SLOW:
             peer.slow = True
             peer.not_before = self._now + BACKOFF_SECONDS
-        elif event.fault is not Fault.UNTRIED:
+        elif event.fault is not FetchFault.UNTRIED:
             peer.faults += 1
-            if event.fault is Fault.CORRUPT:
+            if event.fault is FetchFault.CORRUPT:
                 self.banned.add(peer.name)
-            if event.fault is not Fault.LOST or peer.faults > FAULTS_ALLOWED:
+            if event.fault is not FetchFault.LOST or peer.faults > FAULTS_ALLOWED:
                 self._dropped.setdefault(peer.name, []).extend(self._remove(peer))
-                actions.append(Drop(peer.name, event.fault is Fault.CORRUPT))
+                actions.append(Drop(peer.name, event.fault is FetchFault.CORRUPT))
             else:
                 peer.not_before = self._now + BACKOFF.after(peer.faults)
         return actions + self._fill(self._peers.values())

@@ -21,11 +21,11 @@ from engine.transports.rdma.verbs.interface import (
     CompletionQueue,
     Context,
     GidType,
-    Link,
-    Opcode,
+    LinkLayer,
     QueuePair,
-    Route,
+    QueuePairPath,
     Verbs,
+    WorkOpcode,
     WorkRequest,
     meaning,
 )
@@ -44,7 +44,7 @@ class Side:
         self.pair: QueuePair = self.context.queue_pair(self.queue, 8)
 
     def connect(self, other: Side, access: Access) -> None:
-        self.pair.connect(Route(1, self.gid.index, other.gid.raw, 0, other.pair.number, 4096), access)
+        self.pair.connect(QueuePairPath(1, self.gid.index, other.gid.raw, 0, other.pair.number, 4096), access)
 
     def run(self, *requests: WorkRequest) -> list[Completion]:
         """The completions of requests, waited for by the descriptor."""
@@ -92,7 +92,7 @@ def test_devices_are_found_with_all_that_is_wanted_of_them(verbs: Verbs) -> None
         assert report.usable, report.reason
         assert report.info is not None
         assert report.gid is not None
-        assert (report.info.link, report.info.mtu) == (Link.ETHERNET, 4096)
+        assert (report.info.link, report.info.mtu) == (LinkLayer.ETHERNET, 4096)
         assert report.gid.type is GidType.ROCE_V2
         assert report.gid.raw[10:12] == b"\xff\xff"
         assert report.prefix == 96 + 24
@@ -111,13 +111,15 @@ def test_read_and_write(ends: tuple[Side, Side]) -> None:
     remote = other.context.register(there.address, SIZE, Access.LOCAL_WRITE | Access.REMOTE_READ | Access.REMOTE_WRITE)
     half = SIZE // 2
     reads = [
-        WorkRequest(n, Opcode.READ, here.address + n * half, local.lkey, half, remote.remote + n * half, remote.rkey)
+        WorkRequest(
+            n, WorkOpcode.READ, here.address + n * half, local.lkey, half, remote.remote + n * half, remote.rkey
+        )
         for n in (0, 1)
     ]
     assert sorted(one.run(*reads)) == [Completion(0, 0), Completion(1, 0)]
     assert ours[:] == theirs[:]
     ours[:5] = b"12345"
-    assert one.run(WorkRequest(7, Opcode.WRITE, here.address, local.lkey, 5, remote.remote + 9, remote.rkey)) == [
+    assert one.run(WorkRequest(7, WorkOpcode.WRITE, here.address, local.lkey, 5, remote.remote + 9, remote.rkey)) == [
         Completion(7, 0)
     ]
     assert theirs[9:14] == b"12345"
@@ -133,10 +135,10 @@ def test_a_key_that_is_wrong_or_gone_is_refused(ends: tuple[Side, Side]) -> None
     local = one.context.register(memory.address, SIZE, Access.LOCAL_WRITE)
     remote = other.context.register(memory.address, SIZE, Access.REMOTE_READ)
     remote.close()
-    (found,) = one.run(WorkRequest(1, Opcode.READ, memory.address, local.lkey, 9, memory.address, remote.rkey))
+    (found,) = one.run(WorkRequest(1, WorkOpcode.READ, memory.address, local.lkey, 9, memory.address, remote.rkey))
     assert meaning(found.status).refused
     # The queue pair is broken now: whatever follows falls with it.
-    (found,) = one.run(WorkRequest(2, Opcode.READ, memory.address, local.lkey, 9, memory.address, remote.rkey))
+    (found,) = one.run(WorkRequest(2, WorkOpcode.READ, memory.address, local.lkey, 9, memory.address, remote.rkey))
     assert meaning(found.status).flush
     local.close()
 
@@ -154,7 +156,7 @@ def test_files_on_disk_and_in_memory_are_registered_in_place(ends: tuple[Side, S
             mapped = MappedFile(file.fileno(), 1000, len(data))
             region = other.context.register(mapped.address, len(data), Access.REMOTE_READ)
             (done,) = one.run(
-                WorkRequest(1, Opcode.READ, here.address, local.lkey, len(data), region.remote, region.rkey)
+                WorkRequest(1, WorkOpcode.READ, here.address, local.lkey, len(data), region.remote, region.rkey)
             )
             assert not done.status, meaning(done.status)
             assert into[:] == data
@@ -175,7 +177,7 @@ def test_memory_is_known_under_another_address_where_the_verbs_can(ends: tuple[S
             other.context.register(there.address, 8192, Access.REMOTE_READ, 0x7000)
     else:
         remote = other.context.register(there.address, 8192, Access.REMOTE_READ, 0x12_3456_7000)
-        (done,) = one.run(WorkRequest(1, Opcode.READ, here.address, local.lkey, 5, 0x12_3456_7000, remote.rkey))
+        (done,) = one.run(WorkRequest(1, WorkOpcode.READ, here.address, local.lkey, 5, 0x12_3456_7000, remote.rkey))
         assert not done.status
         assert ours[:5] == b"12345"
         remote.close()

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from engine.transports.rdma.verbs.interface import Link
+from engine.transports.rdma.verbs.interface import LinkLayer
 
 MAX_DEVICES = 64
 """Devices of one peer that are read; more are passed over."""
@@ -20,7 +20,7 @@ MAX_RAILS = 16
 """Pairs of devices that one channel uses."""
 
 _NAME = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
-_LINKS = {"roce": Link.ETHERNET, "ib": Link.INFINIBAND}
+_LINKS = {"roce": LinkLayer.ETHERNET, "ib": LinkLayer.INFINIBAND}
 _WORDS = {link: word for word, link in _LINKS.items()}
 _MAPPED = bytes(10) + b"\xff\xff"
 _LINK_LOCAL = b"\xfe\x80"
@@ -31,7 +31,7 @@ class RdmaAddress:
     """One device as others reach it. ``prefix`` is the length of its network's prefix in bits, 0 where unknown."""
 
     device: str
-    link: Link
+    link: LinkLayer
     lid: int
     gid: bytes
     prefix: int = 0
@@ -65,7 +65,7 @@ def reachable(one: RdmaAddress, other: RdmaAddress) -> bool:
     """Whether two devices may have a path: the same kind of link, and addresses of one kind or one subnet."""
     if one.link is not other.link:
         return False
-    if one.link is Link.INFINIBAND:
+    if one.link is LinkLayer.INFINIBAND:
         return one.gid[:8] == other.gid[:8]
     return _family(one.gid) == _family(other.gid)
 

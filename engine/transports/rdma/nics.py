@@ -15,7 +15,7 @@ from engine.errors import MooncakeError, TransportUnavailable
 from engine.topology.matrix import Devices, Matrix, priority_matrix, read_matrix
 from engine.topology.sysfs import discover
 from engine.transports.rdma.addresses import RdmaAddress, to_text
-from engine.transports.rdma.verbs.interface import ACTIVE, Context, Gid, GidType, Limits, Link, PortInfo, Verbs
+from engine.transports.rdma.verbs.interface import ACTIVE, Context, Gid, GidType, Limits, LinkLayer, PortInfo, Verbs
 
 if TYPE_CHECKING:
     from engine.config.settings import EngineSettings
@@ -60,7 +60,7 @@ class DeviceReport:
         return RdmaAddress(self.name, self.info.link, self.info.lid, self.gid.raw, self.prefix)
 
 
-def choose_gid(gids: Sequence[Gid], link: Link, wanted: int | None = None) -> Gid | None:
+def choose_gid(gids: Sequence[Gid], link: LinkLayer, wanted: int | None = None) -> Gid | None:
     """The GID to use: the one at index ``wanted``, or the first of the best kind; None where there is none.
 
     On Ethernet RoCE v2 goes before v1, which no router takes, an IPv4 address before an IPv6 one, and a global address
@@ -68,7 +68,7 @@ def choose_gid(gids: Sequence[Gid], link: Link, wanted: int | None = None) -> Gi
     """
     if wanted is not None:
         return next((gid for gid in gids if gid.index == wanted), None)
-    if link is Link.INFINIBAND:
+    if link is LinkLayer.INFINIBAND:
         return min(gids, key=lambda gid: gid.index, default=None)
     candidates = [gid for gid in gids if gid.type is not GidType.INFINIBAND]
     return min(candidates, key=lambda gid: (-gid.type, _kind(gid.raw), gid.index), default=None)
@@ -121,7 +121,7 @@ def network_prefix(gid: Gid | None, topology: Topology) -> int:
     return 0
 
 
-class Nic:
+class RdmaNic:
     """A usable device, opened."""
 
     def __init__(self, report: DeviceReport, context: Context) -> None:
@@ -144,7 +144,7 @@ class Nics:
         self.settings = settings
         self.reports: tuple[DeviceReport, ...] = ()
         self._matrix: Matrix = {}
-        self._opened: list[Nic] = []
+        self._opened: list[RdmaNic] = []
         reports = []
         try:
             found = topology()
@@ -154,7 +154,7 @@ class Nics:
                 if context is None:
                     continue
                 if report.usable:
-                    self._opened.append(Nic(report, context))
+                    self._opened.append(RdmaNic(report, context))
                 else:
                     context.close()
         except BaseException:
@@ -166,19 +166,19 @@ class Nics:
         if not self._opened:
             raise TransportUnavailable(transport="rdma", detail=no_device(reports))
 
-    def __iter__(self) -> Iterator[Nic]:
+    def __iter__(self) -> Iterator[RdmaNic]:
         return iter(self._opened)
 
     def __len__(self) -> int:
         return len(self._opened)
 
-    def __getitem__(self, name: str) -> Nic:
+    def __getitem__(self, name: str) -> RdmaNic:
         for nic in self._opened:
             if nic.name == name:
                 return nic
         raise KeyError(name)
 
-    def get(self, name: str) -> Nic | None:
+    def get(self, name: str) -> RdmaNic | None:
         """The device of this name; None where it is not here or cannot be used."""
         return next((nic for nic in self._opened if nic.name == name), None)
 
@@ -204,7 +204,7 @@ class Nics:
         return {place: each for place, each in found.items() if each.preferred or each.available}
 
     @property
-    def in_order(self) -> list[Nic]:
+    def in_order(self) -> list[RdmaNic]:
         """The devices in the order in which upstream numbers them: as the matrix names them, place by place."""
         names = dict.fromkeys(
             name for _, each in sorted(self.matrix.items()) for name in (*each.preferred, *each.available)
@@ -216,7 +216,7 @@ class Nics:
         """What others are told."""
         return to_text(self.addresses)
 
-    def mtu(self, nic: Nic) -> int:
+    def mtu(self, nic: RdmaNic) -> int:
         """The MTU to use on a device, bytes: its port's, or less where that is set."""
         return min(nic.info.mtu, self.settings.mtu)
 

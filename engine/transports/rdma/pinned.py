@@ -17,7 +17,7 @@ from engine.memory.region import Region
 from engine.transports.rdma.verbs.interface import Access, Registration
 
 if TYPE_CHECKING:
-    from engine.transports.rdma.nics import Nic
+    from engine.transports.rdma.nics import RdmaNic
 
 PAGE = mmap.PAGESIZE
 
@@ -63,7 +63,7 @@ class Pinned:
         self._access = access
         self._registered: dict[str, Registration] = {}
 
-    def register(self, nics: Iterable[Nic]) -> None:
+    def register(self, nics: Iterable[RdmaNic]) -> None:
         """See that these devices know it. Raises ``VerbsFailed`` or ``LockedMemoryLimit``. Not for two threads."""
         for nic in nics:
             if nic.name not in self._registered:

@@ -122,7 +122,7 @@ class Extent:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class GrantRequest:
     """What a reader sends on a session: release grants, and give one for a range (none where ``length`` is 0)."""
 
     id: int
@@ -135,7 +135,7 @@ class Ask:
         return {GRANT: [self.id, self.address, self.length], RELEASE: list(self.release)}
 
     @classmethod
-    def from_json(cls, body: Mapping[str, Any], *, peer: str) -> Ask:
+    def from_json(cls, body: Mapping[str, Any], *, peer: str) -> GrantRequest:
         """Read one. Raises ``RemoteProtocolError``."""
         grant, release = body.get(GRANT), body.get(RELEASE, [])
         if not isinstance(grant, list) or len(grant) != 3 or not isinstance(release, list):
@@ -145,16 +145,16 @@ class Ask:
 
 
 def granted(number: int, extents: list[Extent]) -> dict[str, Any]:
-    """The answer to ``Ask``."""
+    """The answer to ``GrantRequest``."""
     return {GRANT: number, "extents": [[each.length, each.remote, dict(each.rkeys)] for each in extents]}
 
 
 def refused(number: int, reason: str) -> dict[str, Any]:
-    """The other answer to ``Ask``: the range is not there, or cannot be registered."""
+    """The other answer to ``GrantRequest``: the range is not there, or cannot be registered."""
     return {GRANT: number, "reply_msg": reason}
 
 
-def read_grant(body: Mapping[str, Any], ask: Ask, *, peer: str) -> tuple[list[Extent], str]:
+def read_grant(body: Mapping[str, Any], ask: GrantRequest, *, peer: str) -> tuple[list[Extent], str]:
     """The extents of a grant, or the reason why there is none. Raises ``RemoteProtocolError``."""
     if body.get(GRANT) != ask.id:
         raise RemoteProtocolError(peer=peer, detail="a grant that was not asked for")

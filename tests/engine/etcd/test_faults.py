@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.etcd.faults import Fault, classify, tidy
+from engine.etcd.faults import FaultKind, classify, tidy
 
 CONNECT = "failed to connect to all addresses; last error: "
 
@@ -15,42 +15,42 @@ CONNECT = "failed to connect to all addresses; last error: "
         (
             "UNAVAILABLE",
             CONNECT + "UNKNOWN: ipv4:127.0.0.1:1: Failed to connect to remote host: Connection refused",
-            Fault.NEVER_SENT,
+            FaultKind.NEVER_SENT,
         ),
-        ("UNAVAILABLE", CONNECT + "UNAVAILABLE: ipv4:127.0.0.1:1: Socket closed", Fault.NEVER_SENT),
-        ("UNAVAILABLE", CONNECT + "UNAVAILABLE: ipv4:127.0.0.1:1: Unwrap failed (TSI_DATA_CORRUPTED)", Fault.TLS),
+        ("UNAVAILABLE", CONNECT + "UNAVAILABLE: ipv4:127.0.0.1:1: Socket closed", FaultKind.NEVER_SENT),
+        ("UNAVAILABLE", CONNECT + "UNAVAILABLE: ipv4:127.0.0.1:1: Unwrap failed (TSI_DATA_CORRUPTED)", FaultKind.TLS),
         (
             "UNAVAILABLE",
             CONNECT
             + "UNKNOWN: ipv4:127.0.0.1:1: Tls handshake failed (TSI_PROTOCOL_FAILURE): SSL_ERROR_SSL: error:1000007d:SSL "
             "routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED: unable to get local issuer certificate: OK",
-            Fault.TLS,
+            FaultKind.TLS,
         ),
         (
             "UNAVAILABLE",
             CONNECT
             + "UNKNOWN: ipv4:127.0.0.1:1: Custom verification check failed with error: UNAUTHENTICATED: Hostname "
             "Verification Check failed.",
-            Fault.TLS,
+            FaultKind.TLS,
         ),
-        ("UNAVAILABLE", "Stream removed (recvmsg:Connection reset by peer (104))", Fault.UNKNOWN),
-        ("UNAVAILABLE", "etcdserver: request timed out", Fault.UNKNOWN),
-        ("UNAVAILABLE", "etcdserver: no leader", Fault.UNKNOWN),
-        ("DEADLINE_EXCEEDED", "Deadline Exceeded", Fault.UNKNOWN),
-        ("NOT_FOUND", "etcdserver: requested lease not found", Fault.NO_LEASE),
-        ("OUT_OF_RANGE", "etcdserver: mvcc: required revision has been compacted", Fault.COMPACTED),
-        ("UNAUTHENTICATED", "etcdserver: invalid auth token", Fault.TOKEN),
-        ("INVALID_ARGUMENT", "etcdserver: revision of auth store is old", Fault.TOKEN),
-        ("INVALID_ARGUMENT", "etcdserver: authentication failed, invalid user ID or password", Fault.REFUSED),
-        ("INVALID_ARGUMENT", "etcdserver: user name is empty", Fault.REFUSED),
-        ("PERMISSION_DENIED", "etcdserver: permission denied", Fault.REFUSED),
-        ("FAILED_PRECONDITION", "etcdserver: authentication is not enabled", Fault.NO_AUTH),
-        ("INVALID_ARGUMENT", "etcdserver: request is too large", Fault.MISUSE),
-        ("RESOURCE_EXHAUSTED", "grpc: received message larger than max (2097170 vs. 2097152)", Fault.MISUSE),
-        ("RESOURCE_EXHAUSTED", "etcdserver: mvcc: database space exceeded", Fault.UNKNOWN),
+        ("UNAVAILABLE", "Stream removed (recvmsg:Connection reset by peer (104))", FaultKind.UNKNOWN),
+        ("UNAVAILABLE", "etcdserver: request timed out", FaultKind.UNKNOWN),
+        ("UNAVAILABLE", "etcdserver: no leader", FaultKind.UNKNOWN),
+        ("DEADLINE_EXCEEDED", "Deadline Exceeded", FaultKind.UNKNOWN),
+        ("NOT_FOUND", "etcdserver: requested lease not found", FaultKind.NO_LEASE),
+        ("OUT_OF_RANGE", "etcdserver: mvcc: required revision has been compacted", FaultKind.COMPACTED),
+        ("UNAUTHENTICATED", "etcdserver: invalid auth token", FaultKind.TOKEN),
+        ("INVALID_ARGUMENT", "etcdserver: revision of auth store is old", FaultKind.TOKEN),
+        ("INVALID_ARGUMENT", "etcdserver: authentication failed, invalid user ID or password", FaultKind.REFUSED),
+        ("INVALID_ARGUMENT", "etcdserver: user name is empty", FaultKind.REFUSED),
+        ("PERMISSION_DENIED", "etcdserver: permission denied", FaultKind.REFUSED),
+        ("FAILED_PRECONDITION", "etcdserver: authentication is not enabled", FaultKind.NO_AUTH),
+        ("INVALID_ARGUMENT", "etcdserver: request is too large", FaultKind.MISUSE),
+        ("RESOURCE_EXHAUSTED", "grpc: received message larger than max (2097170 vs. 2097152)", FaultKind.MISUSE),
+        ("RESOURCE_EXHAUSTED", "etcdserver: mvcc: database space exceeded", FaultKind.UNKNOWN),
     ],
 )
-def test_faults(code: str, details: str, fault: Fault) -> None:
+def test_faults(code: str, details: str, fault: FaultKind) -> None:
     assert classify(code, details) is fault
 
 

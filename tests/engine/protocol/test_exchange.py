@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from engine.errors import RemoteProtocolError
 from engine.protocol import wire
-from engine.protocol.exchange import NEXT, Event, ReplyReader, ReplyWriter, RequestReader, State, Step
+from engine.protocol.exchange import NEXT, Event, ReplyReader, ReplyState, ReplyWriter, RequestReader, Step
 from engine.protocol.wire import Opcode, Request
 
 OK = wire.pack_status(0)
@@ -33,7 +33,7 @@ class Cutter:
         return min(most, self._cuts.pop(0)) if self._cuts else most
 
 
-def read(reply: ReplyReader, data: bytes, length: int, cuts: list[int]) -> tuple[list[State], bytes, bytes]:
+def read(reply: ReplyReader, data: bytes, length: int, cuts: list[int]) -> tuple[list[ReplyState], bytes, bytes]:
     """Receive the reply to a READ of ``length`` bytes from a peer that sends ``data`` and closes.
 
     The states that it went through, the body, and what it left unread.
@@ -56,7 +56,7 @@ def read(reply: ReplyReader, data: bytes, length: int, cuts: list[int]) -> tuple
     return states, bytes(body), data
 
 
-def outcome(data: bytes, length: int, version: int, cuts: list[int]) -> tuple[list[State], bytes, int] | str:
+def outcome(data: bytes, length: int, version: int, cuts: list[int]) -> tuple[list[ReplyState], bytes, int] | str:
     """How it ended, the body, and the code; or what the peer is blamed for."""
     reply = ReplyReader(version, peer="p")
     try:
@@ -87,14 +87,14 @@ def test_any_reply_is_read_or_blames_the_peer(data: bytes, length: int, version:
     assert states[-1] not in NEXT
     assert body == (rest[:length] if head == OK else b"")
     assert reply.left == length - len(body)
-    if states[-1] is State.DONE:
+    if states[-1] is ReplyState.DONE:
         assert not reply.left
         assert unread == rest[length:]  # what follows belongs to the next reply
-    elif states[-1] is State.REFUSED:
+    elif states[-1] is ReplyState.REFUSED:
         assert reply.code == int.from_bytes(head[:4], "little") > 0
     else:
         assert not unread
-        assert (states[-1] is State.UNANSWERED) == (not data if version == 1 else len(head) < 8)
+        assert (states[-1] is ReplyState.UNANSWERED) == (not data if version == 1 else len(head) < 8)
 
 
 @given(st.lists(st.integers(0, 9), max_size=5), VERSIONS, CUTS)
@@ -103,7 +103,7 @@ def test_one_reader_reads_many_replies(lengths: list[int], version: int, cuts: l
     data = b"".join((OK if version == 2 else b"") + bytes([length]) * length for length in lengths)
     for length in lengths:
         states, body, data = read(reply, data, length, cuts)
-        assert states[-1] is State.DONE
+        assert states[-1] is ReplyState.DONE
         assert body == bytes([length]) * length
     assert not data
 
@@ -111,23 +111,23 @@ def test_one_reader_reads_many_replies(lengths: list[int], version: int, cuts: l
 def test_states_are_told_as_they_come() -> None:
     by_byte = [1] * 20
     for data, length, version, states in (
-        (OK + b"abc", 3, 2, [State.STATUS, State.BODY, State.DONE]),
-        (OK, 0, 2, [State.STATUS, State.DONE]),
-        (OK + b"ab", 3, 2, [State.STATUS, State.BODY, State.CUT]),
-        (OK[:7], 3, 2, [State.STATUS, State.UNANSWERED]),
-        (wire.pack_status(7), 3, 2, [State.STATUS, State.REFUSED]),
-        (b"abc", 3, 1, [State.FIRST_BYTE, State.BODY, State.DONE]),
-        (b"a", 1, 1, [State.FIRST_BYTE, State.DONE]),
-        (b"", 3, 1, [State.FIRST_BYTE, State.UNANSWERED]),
-        (b"a", 3, 1, [State.FIRST_BYTE, State.BODY, State.CUT]),
-        (b"", 0, 1, [State.DONE]),
+        (OK + b"abc", 3, 2, [ReplyState.STATUS, ReplyState.BODY, ReplyState.DONE]),
+        (OK, 0, 2, [ReplyState.STATUS, ReplyState.DONE]),
+        (OK + b"ab", 3, 2, [ReplyState.STATUS, ReplyState.BODY, ReplyState.CUT]),
+        (OK[:7], 3, 2, [ReplyState.STATUS, ReplyState.UNANSWERED]),
+        (wire.pack_status(7), 3, 2, [ReplyState.STATUS, ReplyState.REFUSED]),
+        (b"abc", 3, 1, [ReplyState.FIRST_BYTE, ReplyState.BODY, ReplyState.DONE]),
+        (b"a", 1, 1, [ReplyState.FIRST_BYTE, ReplyState.DONE]),
+        (b"", 3, 1, [ReplyState.FIRST_BYTE, ReplyState.UNANSWERED]),
+        (b"a", 3, 1, [ReplyState.FIRST_BYTE, ReplyState.BODY, ReplyState.CUT]),
+        (b"", 0, 1, [ReplyState.DONE]),
     ):
         assert read(ReplyReader(version, peer="p"), data, length, by_byte)[0] == states
 
 
 def test_the_table_has_no_dead_ends() -> None:
     reached = {after for row in NEXT.values() for after in row.values()}
-    assert reached | {State.STATUS, State.FIRST_BYTE} == set(State)
+    assert reached | {ReplyState.STATUS, ReplyState.FIRST_BYTE} == set(ReplyState)
     for row in NEXT.values():
         assert row[Event.CLOSED] not in NEXT
 
@@ -163,7 +163,7 @@ def test_what_a_server_writes_a_client_reads(request: Request, cuts: list[int], 
         assert (sent, taken) == (status, body)
     expected = body if request.opcode is Opcode.READ else b""
     states, got, unread = read(ReplyReader(request.version, peer="p"), sent, len(expected), more)
-    assert (states[-1], got, unread) == (State.DONE, expected, b"")
+    assert (states[-1], got, unread) == (ReplyState.DONE, expected, b"")
 
 
 def requests(data: bytes, cuts: list[int]) -> tuple[list[Request], bytes, bool]:

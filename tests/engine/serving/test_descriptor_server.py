@@ -12,8 +12,8 @@ import pytest
 
 from engine.errors import UsageError
 from engine.memory.address_space import AddressSpace, FilesBuffer, FileSpan
-from engine.protocol.local_socket import MAX_PACKET, Ask
-from engine.serving.descriptor_server import LocalServer
+from engine.protocol.local_socket import MAX_PACKET, DescriptorRequest
+from engine.serving.descriptor_server import DescriptorServer
 
 DATA = b"what the descriptor leads to"
 
@@ -26,7 +26,7 @@ class Served:
         path.write_bytes(DATA)
         self.space = AddressSpace()
         self.address = self.space.register(FilesBuffer("f", [FileSpan(str(path), len(DATA))]))
-        self.server = LocalServer(self.space, room / "s" / "local.sock")
+        self.server = DescriptorServer(self.space, room / "s" / "local.sock")
 
     def connect(self) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -36,7 +36,7 @@ class Served:
 
     def answers(self) -> None:
         with self.connect() as sock:
-            sock.sendall(Ask(self.address, len(DATA)).pack())
+            sock.sendall(DescriptorRequest(self.address, len(DATA)).pack())
             _, fds, _, _ = socket.recv_fds(sock, MAX_PACKET, 1)
             assert os.pread(fds[0], 100, 0) == DATA
             os.close(fds[0])

@@ -26,9 +26,9 @@ from engine.memory.address_space import AddressSpace, FilesBuffer, FileSpan, Fil
 from engine.net.host_id import host_id
 from engine.net.sockets import set_timeouts
 from engine.protocol import local_socket
-from engine.protocol.local_socket import Ask, Grant, short_path, unpack_answer
+from engine.protocol.local_socket import DescriptorRequest, Grant, short_path, unpack_answer
 from engine.serving import descriptor_server as local_server
-from engine.serving.descriptor_server import LocalServer
+from engine.serving.descriptor_server import DescriptorServer
 from engine.transports import local
 from engine.transports.base import Channel, PeerAddress
 from engine.transports.local import LocalTransport
@@ -56,8 +56,8 @@ def space() -> AddressSpace:
 
 
 @pytest.fixture
-def server(space: AddressSpace, tmp_path: Path) -> Iterator[LocalServer]:
-    made = LocalServer(space, tmp_path / ("long" * 40) / "s" / "local.sock")
+def server(space: AddressSpace, tmp_path: Path) -> Iterator[DescriptorServer]:
+    made = DescriptorServer(space, tmp_path / ("long" * 40) / "s" / "local.sock")
     yield made
     made.close()
 
@@ -71,7 +71,7 @@ def files(directory: Path, sizes: list[int]) -> tuple[FilesBuffer, bytes, list[P
     return FilesBuffer("files", spans), b"".join(path.read_bytes() for path in paths), paths
 
 
-def test_pipelined_ranges_over_many_files(space: AddressSpace, server: LocalServer, tmp_path: Path) -> None:
+def test_pipelined_ranges_over_many_files(space: AddressSpace, server: DescriptorServer, tmp_path: Path) -> None:
     buffer, whole, _ = files(tmp_path, [0, 5000, 1, 0, *[10] * 200, 70_000])
     address = space.register(buffer)
     before = len(os.listdir("/proc/self/fd"))
@@ -92,7 +92,7 @@ def test_pipelined_ranges_over_many_files(space: AddressSpace, server: LocalServ
     assert server.path.parent.stat().st_mode & 0o777 == 0o700
 
 
-def test_refusals(space: AddressSpace, server: LocalServer, tmp_path: Path) -> None:
+def test_refusals(space: AddressSpace, server: DescriptorServer, tmp_path: Path) -> None:
     buffer, whole, paths = files(tmp_path, [100, 100])
     address = space.register(buffer)
     memory = space.register(MemoryBuffer("m", b"abc"))
@@ -130,7 +130,7 @@ def test_usable_only_on_this_host(tmp_path: Path) -> None:
 
 
 def test_another_user_is_refused_on_both_sides(
-    space: AddressSpace, server: LocalServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    space: AddressSpace, server: DescriptorServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     buffer, _, _ = files(tmp_path, [100])
     address = space.register(buffer)
@@ -149,7 +149,7 @@ def _read(channel: Channel, address: int) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_a_real_other_user_is_refused(server: LocalServer) -> None:
+def test_a_real_other_user_is_refused(server: DescriptorServer) -> None:
     child = os.fork()
     if not child:
         code = 1
@@ -174,9 +174,9 @@ def test_a_stale_socket_is_replaced_and_a_live_one_is_not(space: AddressSpace, t
     path.parent.mkdir(mode=0o700)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as left_over, short_path(path) as name:
         left_over.bind(name)
-    server = LocalServer(space, path)
+    server = DescriptorServer(space, path)
     with pytest.raises(UsageError):
-        LocalServer(space, path)
+        DescriptorServer(space, path)
     server.close()
     server.close()
     assert not path.exists()
@@ -187,10 +187,10 @@ def test_an_open_directory_is_refused(space: AddressSpace, tmp_path: Path) -> No
     path.parent.mkdir()
     path.parent.chmod(0o755)
     with pytest.raises(UsageError, match="0700"):
-        LocalServer(space, path)
+        DescriptorServer(space, path)
 
 
-def test_garbage_ends_only_its_own_connection(space: AddressSpace, server: LocalServer, tmp_path: Path) -> None:
+def test_garbage_ends_only_its_own_connection(space: AddressSpace, server: DescriptorServer, tmp_path: Path) -> None:
     buffer, whole, _ = files(tmp_path, [100])
     address = space.register(buffer)
     for garbage in (b"x", b"[]", b"{}", b'{"address": -1, "length": 1}', b"x" * 5000):
@@ -250,7 +250,7 @@ def test_an_answer_without_a_descriptor(tmp_path: Path) -> None:
 
 @given(st.binary(max_size=40) | st.recursive(st.integers() | st.text(), st.lists).map(lambda each: repr(each).encode()))
 def test_any_packet_parses_or_blames_the_peer(packet: bytes) -> None:
-    read: list[Any] = [lambda: Ask.unpack(packet, peer="p"), lambda: unpack_answer(packet, peer="p")]
+    read: list[Any] = [lambda: DescriptorRequest.unpack(packet, peer="p"), lambda: unpack_answer(packet, peer="p")]
     for each in read:
         with pytest.raises(RemoteProtocolError):
             each()
@@ -258,5 +258,5 @@ def test_any_packet_parses_or_blames_the_peer(packet: bytes) -> None:
 
 def test_packets_fit() -> None:
     largest = 2**64 - 1
-    for packet in (Ask(largest, largest).pack(), Grant(largest, largest, more=False).pack()):
+    for packet in (DescriptorRequest(largest, largest).pack(), Grant(largest, largest, more=False).pack()):
         assert len(packet) <= local_socket.MAX_PACKET

@@ -16,7 +16,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from p2pstore.agent.agent_server import LocalServer
+from p2pstore.agent.agent_server import AgentServer
 from p2pstore.errors import MooncakeError, all_errors
 from p2pstore.metadata.memory import MemoryStore
 from p2pstore.node import Node
@@ -34,7 +34,7 @@ class Api:
         self.node = node
         self.path = path
         self.stopped = asyncio.Event()
-        self.server = LocalServer(node, lambda: {"pid": os.getpid(), "home": "/h"}, self.stopped.set)
+        self.server = AgentServer(node, lambda: {"pid": os.getpid(), "home": "/h"}, self.stopped.set)
         self.session = aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path)))
 
     async def call(self, method: str, path: str, **options: Any) -> tuple[int, dict[str, Any]]:

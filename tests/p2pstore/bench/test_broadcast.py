@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from p2pstore.bench.broadcast import Broadcast, Plan, broadcast
+from p2pstore.bench.broadcast import Broadcast, BroadcastPlan, broadcast
 from p2pstore.errors import UsageError
 
 MIB = 1 << 20
@@ -30,7 +30,7 @@ def can_limit() -> str:
 
 
 def run(tmp_path: Path, **plan: object) -> Broadcast:
-    result = broadcast(Plan(directory=tmp_path, **plan), lambda _: None)  # type: ignore[arg-type]
+    result = broadcast(BroadcastPlan(directory=tmp_path, **plan), lambda _: None)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == [], "the copies are removed"
     return result
 

@@ -1,4 +1,4 @@
-"""A node stays in the store as long as it lives; after any loss everything it holds is said again."""
+"""A node stays in the store as long as it lives; after any loss everything it holds is announced again."""
 
 from __future__ import annotations
 

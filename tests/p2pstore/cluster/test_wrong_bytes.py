@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from p2pstore.cluster import wrong_bytes as module
-from p2pstore.cluster.wrong_bytes import Suspects
+from p2pstore.cluster.wrong_bytes import WrongBytes
 
 
 def test_what_was_added_is_told() -> None:
-    suspects = Suspects()
+    suspects = WrongBytes()
     suspects.add("d", "a", 1)
     suspects.add("d", "b", 2)
     suspects.add("d", "a", 3)
@@ -16,7 +16,7 @@ def test_what_was_added_is_told() -> None:
 
 
 def test_it_is_bounded(monkeypatch: object) -> None:
-    suspects = Suspects()
+    suspects = WrongBytes()
     for number in range(module.MAX_OBJECTS + 1):
         suspects.add(f"object {number}", "a", 1)
     assert suspects.of("object 0") == {}

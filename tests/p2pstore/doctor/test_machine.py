@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from engine.transports.rdma.nics import DeviceReport
-from engine.transports.rdma.verbs.interface import Gid, GidType, Link, PortInfo
+from engine.transports.rdma.verbs.interface import Gid, GidType, LinkLayer, PortInfo
 from p2pstore.doctor.loopback import check_transports
 from p2pstore.doctor.machine import check_clock, check_devices, check_limits, check_ports, check_verbs
 
 GID = Gid(1, bytes(10) + b"\xff\xff" + bytes([10, 77, 0, 1]), GidType.ROCE_V2, "veth0")
-UP = PortInfo("ACTIVE", Link.ETHERNET, 0, 4096, 1 << 30)
+UP = PortInfo("ACTIVE", LinkLayer.ETHERNET, 0, 4096, 1 << 30)
 
 
 def limits(tmp_path: Path, files: str, memory: str) -> Path:
@@ -52,7 +52,7 @@ def test_a_process_that_is_gone_has_no_limits(tmp_path: Path) -> None:
 def test_devices_and_why_one_is_not_used() -> None:
     good = DeviceReport("rxe0", 1, info=UP, gid=GID, gids=(GID, GID))
     bad = DeviceReport(
-        "mlx5_1", 1, reason="its port is DOWN, not ACTIVE", info=PortInfo("DOWN", Link.INFINIBAND, 3, 4096, 1)
+        "mlx5_1", 1, reason="its port is DOWN, not ACTIVE", info=PortInfo("DOWN", LinkLayer.INFINIBAND, 3, 4096, 1)
     )
     fine, wrong = check_devices([good, bad])
     assert (fine.verdict, fine.subject) == ("ok", "RDMA rxe0 port 1")

@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 
 from p2pstore.holding.catalog import Holding
-from p2pstore.holding.index import Held
+from p2pstore.holding.index import Index
 from tests.p2pstore.samples import manifest_of, record_of
 
 CONTENTS = [manifest_of({"": bytes([n])}) for n in range(3)]
@@ -21,7 +21,7 @@ def drawn(chance: random.Random) -> Holding:
 def test_it_agrees_with_a_search() -> None:
     for seed in range(60):
         chance = random.Random(seed)
-        held, model = Held(), dict[tuple[str, str], Holding]()
+        held, model = Index(), dict[tuple[str, str], Holding]()
         for _ in range(60):
             one = drawn(chance)
             if chance.random() < 0.6:
@@ -48,7 +48,7 @@ def test_it_agrees_with_a_search() -> None:
 
 
 def test_one_that_took_the_place_is_another() -> None:
-    held = Held()
+    held = Index()
     old, new = (Holding(record_of("a", content), "gold", Path("/1"), ()) for content in CONTENTS[:2])
     held.add(old)
     assert old in held

@@ -11,7 +11,7 @@ import pytest
 from engine.protocol.segment import SegmentDescriptor
 from engine.serving.handshake_server import HandshakeServer
 from p2pstore.inspect import collect, collect_url, inspect, probing, reader
-from p2pstore.inspect.staleness import Answer
+from p2pstore.inspect.staleness import ProbeAnswer
 from p2pstore.metadata.etcd import EtcdStore
 from p2pstore.metadata.memory import MemoryStore
 from p2pstore.metadata.store import Delete, MetadataStore, Put
@@ -173,7 +173,7 @@ async def test_what_is_out_of_reach_goes_only_when_that_is_said(
     await deployment(store, alive, dead)
     real = probing.ask
     monkeypatch.setattr(
-        probing, "ask", lambda endpoint, *rest: Answer.SILENT if endpoint.port == dead else real(endpoint, *rest)
+        probing, "ask", lambda endpoint, *rest: ProbeAnswer.SILENT if endpoint.port == dead else real(endpoint, *rest)
     )
     found = await collect(store, act=True)
     assert named(found["removed"]) == {"mooncake/ram/orphan", "mooncake/p2p/v1/objects/gone"}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pstore.inspect.staleness import Answer, Deployment, Endpoint, State, Verdict
+from p2pstore.inspect.staleness import Deployment, ProbeAnswer, ProbeTarget, RecordState, Verdict
 from p2pstore.metadata.store import Absent, AbsentPrefix, KeyValue, Unchanged
 
 DIGEST = "ab" * 32
@@ -48,12 +48,12 @@ def obj(name: str, manifest: str = DIGEST) -> KeyValue:
     return item(f"mooncake/p2p/v1/objects/{name}", record, 5)
 
 
-def at(port: int, host: str = "10.0.0.1") -> Endpoint:
-    return Endpoint(host, port)
+def at(port: int, host: str = "10.0.0.1") -> ProbeTarget:
+    return ProbeTarget(host, port)
 
 
 def judge(
-    found: list[KeyValue], answers: Mapping[Endpoint, Answer], key: str = "", held: Mapping[str, bool] | None = None,
+    found: list[KeyValue], answers: Mapping[ProbeTarget, ProbeAnswer], key: str = "", held: Mapping[str, bool] | None = None,
     *, complete: bool = True,
 ) -> Verdict:  # fmt: skip
     deployment = Deployment(found, complete=complete)
@@ -67,14 +67,14 @@ def judge(
 @pytest.mark.parametrize(
     ("answer", "state"),
     [
-        (Answer.ALIVE, State.ALIVE),
-        (Answer.REFUSED, State.STALE),
-        (Answer.SILENT, State.UNREACHABLE),
-        (Answer.STRANGE, State.UNKNOWN),
-        (Answer.NOT_ASKED, State.UNKNOWN),
+        (ProbeAnswer.ALIVE, RecordState.ALIVE),
+        (ProbeAnswer.REFUSED, RecordState.STALE),
+        (ProbeAnswer.SILENT, RecordState.UNREACHABLE),
+        (ProbeAnswer.STRANGE, RecordState.UNKNOWN),
+        (ProbeAnswer.NOT_ASKED, RecordState.UNKNOWN),
     ],
 )
-def test_a_process_is_what_its_endpoint_answers_and_so_is_its_segment(answer: Answer, state: State) -> None:
+def test_a_process_is_what_its_endpoint_answers_and_so_is_its_segment(answer: ProbeAnswer, state: RecordState) -> None:
     found = [rpc("a", 1), segment("a")]
     verdict = judge(found, {at(1): answer})
     assert (verdict.state, verdict.evidence) == (state, (Unchanged("mooncake/rpc_meta/a", 1),))
@@ -86,33 +86,33 @@ def test_a_process_is_what_its_endpoint_answers_and_so_is_its_segment(answer: An
 
 def test_a_segment_belongs_to_the_process_of_its_own_cluster() -> None:
     found = [segment("a", "prod/"), rpc("a", 1), rpc("a", 2, "prod/")]
-    assert judge(found, {at(2): Answer.ALIVE}).state is State.ALIVE
+    assert judge(found, {at(2): ProbeAnswer.ALIVE}).state is RecordState.ALIVE
     assert Deployment(found, complete=True).endpoints([found[0].key]) == {at(2)}
 
 
 def test_a_segment_that_nobody_can_open_is_stale_where_all_is_known() -> None:
     verdict = judge([segment("a")], {})
     assert (verdict.state, verdict.evidence) == (
-        State.STALE, (Unchanged("mooncake/ram/a", 2), Absent("mooncake/rpc_meta/a")),
+        RecordState.STALE, (Unchanged("mooncake/ram/a", 2), Absent("mooncake/rpc_meta/a")),
     )  # fmt: skip
-    assert judge([segment("a")], {}, complete=False).state is State.UNKNOWN
-    assert judge([segment("a", protocol="nvmeof")], {}).state is State.UNKNOWN
+    assert judge([segment("a")], {}, complete=False).state is RecordState.UNKNOWN
+    assert judge([segment("a", protocol="nvmeof")], {}).state is RecordState.UNKNOWN
 
 
 def test_a_slash_in_a_segments_name_hides_its_cluster() -> None:
     found = [segment("rack/a"), rpc("rack/a", 1, "prod/")]
-    assert judge(found, {at(1): Answer.REFUSED}).state is State.STALE
+    assert judge(found, {at(1): ProbeAnswer.REFUSED}).state is RecordState.STALE
     assert Deployment(found, complete=True).together(found[1].key) == [found[0].key]
 
 
 def test_a_checkpoint_lives_as_long_as_one_location_does() -> None:
     found = [checkpoint("m", [["a"], ["a"]], [["b"], []]), rpc("a", 1), rpc("b", 2)]
-    answers = {at(1): Answer.REFUSED, at(2): Answer.ALIVE}
-    assert judge(found, answers).state is State.ALIVE
-    assert judge(found, {**answers, at(2): Answer.SILENT}).state is State.UNREACHABLE
-    assert judge(found, {**answers, at(2): Answer.STRANGE}).state is State.UNKNOWN
-    verdict = judge(found, {**answers, at(2): Answer.REFUSED})
-    assert verdict.state is State.STALE
+    answers = {at(1): ProbeAnswer.REFUSED, at(2): ProbeAnswer.ALIVE}
+    assert judge(found, answers).state is RecordState.ALIVE
+    assert judge(found, {**answers, at(2): ProbeAnswer.SILENT}).state is RecordState.UNREACHABLE
+    assert judge(found, {**answers, at(2): ProbeAnswer.STRANGE}).state is RecordState.UNKNOWN
+    verdict = judge(found, {**answers, at(2): ProbeAnswer.REFUSED})
+    assert verdict.state is RecordState.STALE
     assert verdict.evidence == (
         Unchanged("mooncake/checkpoint/m", 3), Unchanged("mooncake/rpc_meta/a", 1), Unchanged("mooncake/rpc_meta/b", 1),
     )  # fmt: skip
@@ -120,41 +120,41 @@ def test_a_checkpoint_lives_as_long_as_one_location_does() -> None:
 
 def test_a_location_without_a_record_is_asked_where_its_name_is_an_address() -> None:
     found = [checkpoint("m", [["10.0.0.7:99"]], [[]])]
-    assert judge(found, {at(99, "10.0.0.7"): Answer.ALIVE}).state is State.ALIVE
-    verdict = judge(found, {at(99, "10.0.0.7"): Answer.REFUSED})
-    assert (verdict.state, verdict.evidence[1:]) == (State.STALE, (Absent("mooncake/rpc_meta/10.0.0.7:99"),))
-    assert judge([checkpoint("m", [["gone"]], [[]])], {}).state is State.STALE
-    assert judge([checkpoint("m", [["gone"]], [[]])], {}, complete=False).state is State.UNKNOWN
-    assert judge([checkpoint("m", [[]], [[]])], {}).state is State.STALE
+    assert judge(found, {at(99, "10.0.0.7"): ProbeAnswer.ALIVE}).state is RecordState.ALIVE
+    verdict = judge(found, {at(99, "10.0.0.7"): ProbeAnswer.REFUSED})
+    assert (verdict.state, verdict.evidence[1:]) == (RecordState.STALE, (Absent("mooncake/rpc_meta/10.0.0.7:99"),))
+    assert judge([checkpoint("m", [["gone"]], [[]])], {}).state is RecordState.STALE
+    assert judge([checkpoint("m", [["gone"]], [[]])], {}, complete=False).state is RecordState.UNKNOWN
+    assert judge([checkpoint("m", [[]], [[]])], {}).state is RecordState.STALE
 
 
 def test_a_name_that_looks_like_another_when_it_is_shown_is_not_taken_for_it() -> None:
     # U+0007 is shown as \x07, and a long name is shown cut.
     long = "x" * 2000
     found = [checkpoint("m", [["a\x07"], [long]], [[], []]), rpc("a\x07", 1), rpc(long, 2)]
-    assert judge(found, {at(1): Answer.ALIVE, at(2): Answer.REFUSED}).state is State.ALIVE
-    assert judge(found, {at(1): Answer.REFUSED, at(2): Answer.ALIVE}).state is State.ALIVE
+    assert judge(found, {at(1): ProbeAnswer.ALIVE, at(2): ProbeAnswer.REFUSED}).state is RecordState.ALIVE
+    assert judge(found, {at(1): ProbeAnswer.REFUSED, at(2): ProbeAnswer.ALIVE}).state is RecordState.ALIVE
 
 
 def test_a_checkpoint_in_more_segments_than_a_transaction_holds_is_left_alone() -> None:
     names = [f"n{i}" for i in range(128)]
-    assert judge([checkpoint("m", [names], [[]])], {}).state is State.UNKNOWN
-    assert judge([checkpoint("m", [names[:127]], [[]])], {}).state is State.STALE
+    assert judge([checkpoint("m", [names], [[]])], {}).state is RecordState.UNKNOWN
+    assert judge([checkpoint("m", [names[:127]], [[]])], {}).state is RecordState.STALE
 
 
 def test_a_master_is_asked_for_a_connection() -> None:
     found = [item("mooncake-store/c/master_view", b"10.0.0.1:50051")]
-    assert judge(found, {Endpoint("10.0.0.1", 50051, plain=True): Answer.REFUSED}).state is State.STALE
+    assert judge(found, {ProbeTarget("10.0.0.1", 50051, plain=True): ProbeAnswer.REFUSED}).state is RecordState.STALE
 
 
 def test_an_object_of_ours_is_stale_without_a_replica() -> None:
     verdict = judge([obj("m")], {}, held={DIGEST: False})
     assert (verdict.state, verdict.evidence) == (
-        State.STALE,
+        RecordState.STALE,
         (Unchanged("mooncake/p2p/v1/objects/m", 5), AbsentPrefix(f"mooncake/p2p/v1/replicas/{DIGEST}/")),
     )
-    assert judge([obj("m")], {}, held={DIGEST: True}).state is State.ALIVE
-    assert judge([obj("m")], {}).state is State.ALIVE
+    assert judge([obj("m")], {}, held={DIGEST: True}).state is RecordState.ALIVE
+    assert judge([obj("m")], {}).state is RecordState.ALIVE
 
 
 @pytest.mark.parametrize(

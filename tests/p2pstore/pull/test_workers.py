@@ -13,7 +13,7 @@ from engine.net.rate import RateLimit
 from engine.transports.base import Channel, PeerAddress
 from engine.transports.mock import MockChannel, MockTransport
 from p2pstore.pull.memory_destination import MemoryDestination
-from p2pstore.pull.workers import Arrived, Broke, Job, Left, Member, Report, Source, Stopped, Worker
+from p2pstore.pull.workers import Arrived, Broke, Left, Member, Report, Source, ToldToStop, Worker, WorkerContext
 from tests.p2pstore.samples import KIB, content, manifest_of
 
 DATA = content(256 * KIB, 1)
@@ -36,7 +36,9 @@ class Bench:
         self.destination = MemoryDestination(MANIFEST, {"": self.room})
         self.reports: list[Report] = []
         self.member = Member(Source("node", PEER, ADDRESS, ("one", "two")))
-        job = Job(self.destination, open_channel or (lambda peer, _: OPEN(peer)), limit or RateLimit(), self.take)
+        job = WorkerContext(
+            self.destination, open_channel or (lambda peer, _: OPEN(peer)), limit or RateLimit(), self.take
+        )
         self.worker = Worker(job, self.member)
         self.member.workers.append(self.worker)
         self.on_report: Callable[[Report], Any] = lambda _: None
@@ -87,7 +89,7 @@ def test_told_to_stop_it_writes_nothing_more() -> None:
     bench.worker.run()
     assert [type(report) for report in bench.reports] == [Left]
     bench.worker._channel = OPEN(PEER)
-    with pytest.raises(Stopped):
+    with pytest.raises(ToldToStop):
         bench.worker._submit(range(1))
     assert bench.destination.abort(0), "it has given back the memory that it was to write to"
     assert bench.room == bytes(len(DATA))
@@ -106,7 +108,7 @@ def test_a_channel_that_opens_after_all_is_closed() -> None:
     bench.worker.run()
     broke, left = bench.reports
     assert isinstance(broke, Broke)
-    assert isinstance(broke.error, Stopped)
+    assert isinstance(broke.error, ToldToStop)
     assert isinstance(left, Left)
     assert opened[0]._closed.is_set()  # type: ignore[attr-defined]
 

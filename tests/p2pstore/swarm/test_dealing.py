@@ -6,20 +6,20 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from p2pstore.swarm.dealing import MAX_GETTERS, MAX_OFFERS, PATIENCE, Offers
+from p2pstore.swarm.dealing import MAX_GETTERS, MAX_OFFERS, PATIENCE, Dealing
 from p2pstore.swarm.rarity import RUN_BYTES, RUN_CHUNKS
 
 KIB, MIB = 1 << 10, 1 << 20
 GETTERS = [f"getter {n}" for n in range(4)]
 
 
-class Dealing(RuleBasedStateMachine):
+class DealingMachine(RuleBasedStateMachine):
     """Getters ask, fetch and leave in any order; each chunk is in one hand at most, and all are offered in the end."""
 
     @initialize(lengths=st.lists(st.sampled_from([1, 300 * KIB, MIB, 3 * MIB]), max_size=30), start=st.integers(0, 99))
     def begin(self, lengths: list[int], start: int) -> None:
         self.lengths = lengths
-        self.offers = Offers(lengths, start)
+        self.offers = Dealing(lengths, start)
         self.held: dict[str, list[range]] = {}
         self.done: set[int] = set()
 
@@ -71,22 +71,22 @@ class Dealing(RuleBasedStateMachine):
         assert self.offers.over("stays")
 
 
-TestDealing = Dealing.TestCase
+TestDealing = DealingMachine.TestCase
 TestDealing.settings = settings(max_examples=80, stateful_step_count=25, deadline=None)
 
 
 def test_small_adjacent_chunks_are_offered_together() -> None:
-    offers = Offers([1] * (RUN_CHUNKS + 10))
+    offers = Dealing([1] * (RUN_CHUNKS + 10))
     assert offers.ask("a", 5) == [range(RUN_CHUNKS), range(RUN_CHUNKS, RUN_CHUNKS + 10)]
 
 
 def test_a_round_begins_where_it_is_told_to() -> None:
-    offers = Offers([MIB] * 4, start=2)
+    offers = Dealing([MIB] * 4, start=2)
     assert offers.ask("a", 9) == [range(2, 3), range(3, 4), range(1), range(1, 2)]
 
 
 def test_no_more_getters_than_so_many_are_dealt_to_at_a_time() -> None:
-    offers = Offers([MIB] * 1000)
+    offers = Dealing([MIB] * 1000)
     for n in range(MAX_GETTERS):
         assert offers.ask(f"getter {n}", 1)
     assert offers.ask("one more", 1) == []
@@ -96,7 +96,7 @@ def test_no_more_getters_than_so_many_are_dealt_to_at_a_time() -> None:
 
 
 def test_what_one_takes_much_too_long_for_is_offered_to_another_once() -> None:
-    offers = Offers([MIB] * 100)
+    offers = Dealing([MIB] * 100)
     slow = offers.ask("slow", 2, now=0.0)
     quick = offers.ask("quick", 1, now=0.0)
     offers.ask("quick", 0, quick, now=1.0)
@@ -109,13 +109,13 @@ def test_what_one_takes_much_too_long_for_is_offered_to_another_once() -> None:
 
 
 def test_without_anything_fetched_nothing_is_overdue() -> None:
-    offers = Offers([MIB] * 100)
+    offers = Dealing([MIB] * 100)
     offers.ask("slow", 2, now=0.0)
     assert offers.ask("quick", 1, now=1e6) == [range(2, 3)]
 
 
 def test_it_is_over_when_all_was_fetched_and_not_before() -> None:
-    offers = Offers([MIB])
+    offers = Dealing([MIB])
     assert offers.ask("a", 1) == [range(1)]
     assert offers.ask("b", 1) == []
     assert not offers.over("b")

@@ -23,9 +23,9 @@ from p2pstore.swarm.events import (
     Drop,
     Event,
     Failed,
-    Fault,
     Fetch,
     Fetched,
+    FetchFault,
     Offered,
     PeerAdded,
     PeerGone,
@@ -243,21 +243,23 @@ class Driver:
         self.cancelled.discard((peer, run))
         self.send(Fetched(peer, run, self.now))
 
-    def fail(self, peer: str, run: range, fault: Fault, kept: int) -> None:
+    def fail(self, peer: str, run: range, fault: FetchFault, kept: int) -> None:
         self.in_flight[peer].remove(run)
         self.had.update(run[:kept])
-        if fault is Fault.CORRUPT:
+        if fault is FetchFault.CORRUPT:
             self.banned.add(peer)
-        elif fault is Fault.SLOW:
+        elif fault is FetchFault.SLOW:
             self.slow.add(peer)
             self.resting[peer] = self.now + BACKOFF_SECONDS
-        elif fault is Fault.LOST:
+        elif fault is FetchFault.LOST:
             self.faults[peer] = self.faults.get(peer, 0) + 1
             self.resting[peer] = self.now + BACKOFF_SECONDS * 2 ** (self.faults[peer] - 1)
         count = self.faults.get(peer, 0)
         actions = self.send(Failed(peer, run, fault, self.now, kept))
         dropped = any(isinstance(a, Drop) for a in actions)
-        assert dropped == (fault in {Fault.CORRUPT, Fault.GONE} or (fault is Fault.LOST and count > FAULTS_ALLOWED))
+        assert dropped == (
+            fault in {FetchFault.CORRUPT, FetchFault.GONE} or (fault is FetchFault.LOST and count > FAULTS_ALLOWED)
+        )
 
     def tick(self, seconds: float) -> None:
         self.now += seconds
@@ -358,10 +360,10 @@ class AnyStory(RuleBasedStateMachine):
         self.driver.deliver(*self.one_in_flight(data))
 
     @precondition(lambda self: any(self.driver.in_flight.values()))
-    @rule(data=st.data(), fault=st.sampled_from(Fault))
-    def fails(self, data: st.DataObject, fault: Fault) -> None:
+    @rule(data=st.data(), fault=st.sampled_from(FetchFault))
+    def fails(self, data: st.DataObject, fault: FetchFault) -> None:
         peer, run = self.one_in_flight(data)
-        kept = 0 if fault is Fault.UNTRIED else data.draw(st.integers(0, len(run) - 1))
+        kept = 0 if fault is FetchFault.UNTRIED else data.draw(st.integers(0, len(run) - 1))
         self.driver.fail(peer, run, fault, kept)
 
     @precondition(lambda self: any(self.driver.in_flight.values()))
@@ -405,7 +407,12 @@ def test_a_random_swarm_finishes(lengths: list[int], seed: int, trouble: float) 
         if flights and rng.random() < 0.9:
             peer, run = rng.choice(flights)
             if rng.random() < trouble:
-                driver.fail(peer, run, rng.choice([Fault.LOST, Fault.CORRUPT, Fault.GONE]), rng.randrange(len(run)))
+                driver.fail(
+                    peer,
+                    run,
+                    rng.choice([FetchFault.LOST, FetchFault.CORRUPT, FetchFault.GONE]),
+                    rng.randrange(len(run)),
+                )
             else:
                 driver.deliver(peer, run)
         elif rng.random() < 0.5:
@@ -531,8 +538,8 @@ def test_backoff_doubles_and_a_success_forgives() -> None:
         run = next(iter(made._peers["p"].in_flight.values()))
         for other in list(made._peers["p"].in_flight.values()):
             if other != run:
-                made.handle(Failed("p", other, Fault.UNTRIED, now))
-        assert made.handle(Failed("p", run, Fault.LOST, now)) == []
+                made.handle(Failed("p", other, FetchFault.UNTRIED, now))
+        assert made.handle(Failed("p", run, FetchFault.LOST, now)) == []
         pause = BACKOFF_SECONDS * 2**fault
         assert made.handle(Tick(now + pause - 0.01)) == []
         assert not made.stuck
@@ -541,20 +548,20 @@ def test_backoff_doubles_and_a_success_forgives() -> None:
     run = next(iter(made._peers["p"].in_flight.values()))
     made.handle(Fetched("p", run))
     run = next(iter(made._peers["p"].in_flight.values()))
-    assert Drop("p", banned=False) not in made.handle(Failed("p", run, Fault.LOST, now))
+    assert Drop("p", banned=False) not in made.handle(Failed("p", run, FetchFault.LOST, now))
 
 
 def test_a_clock_that_goes_back_is_ignored() -> None:
     made = planner(2)
     made.handle(PeerAdded("p", bits(2, [0])))
-    made.handle(Failed("p", range(1), Fault.LOST, 100.0))
+    made.handle(Failed("p", range(1), FetchFault.LOST, 100.0))
     assert made.handle(Tick(1.0)) == []
     assert made.handle(Tick(100.0 + BACKOFF_SECONDS)) == [Fetch("p", range(1))]
 
 
 def test_events_of_peers_that_are_not_there() -> None:
     made = planner(3)
-    for event in (PeerHas("p", [1]), PeerGone("p"), Failed("p", range(1), Fault.CORRUPT, 1.0)):
+    for event in (PeerHas("p", [1]), PeerGone("p"), Failed("p", range(1), FetchFault.CORRUPT, 1.0)):
         assert made.handle(event) == []
     assert made.handle(PeerAdded("p", Bitmap(3, full=True))) != []
     assert made.banned == set()
@@ -576,7 +583,7 @@ def test_a_late_failure_takes_nothing_from_another() -> None:
     made.handle(PeerGone("p"))
     assert made.handle(PeerAdded("q", Bitmap(1, full=True))) == [Fetch("q", range(1))]
     made.handle(PeerAdded("p", Bitmap(1, full=True)))
-    assert made.handle(Failed("p", range(1), Fault.LOST, 0.0)) == []
+    assert made.handle(Failed("p", range(1), FetchFault.LOST, 0.0)) == []
     assert made.active == 1
 
 
@@ -587,7 +594,7 @@ def test_what_comes_late_while_another_writes_the_same_place_does_not_count() ->
     assert made.handle(PeerAdded("q", Bitmap(1, full=True))) == [Fetch("q", range(1))]
     made.handle(Fetched("p", range(1)))
     assert not made.done
-    made.handle(Failed("q", range(1), Fault.LOST, 0.0))
+    made.handle(Failed("q", range(1), FetchFault.LOST, 0.0))
     assert made.handle(Tick(100.0)) == [Fetch("q", range(1))]
 
 
@@ -595,7 +602,7 @@ def test_what_was_kept_of_a_failed_run_counts_though_its_peer_was_given_up() -> 
     made = Planner([10] * 4, Bitmap(4), seed=1)
     made.handle(PeerAdded("p", Bitmap(4, full=True)))
     made.handle(PeerGone("p"))
-    made.handle(Failed("p", range(4), Fault.LOST, 0.0, kept=3))
+    made.handle(Failed("p", range(4), FetchFault.LOST, 0.0, kept=3))
     assert list(made.had) == [0, 1, 2]
     assert fetched(made.handle(PeerAdded("q", Bitmap(4, full=True)))) == [3]
 
@@ -608,7 +615,7 @@ def test_a_late_run_is_not_taken_for_the_one_that_begins_at_the_same_chunk() -> 
     made.handle(Fetched("p", range(2)))
     assert not made.stuck
     assert not made.done
-    assert fetched(made.handle(Failed("p", range(4), Fault.UNTRIED, 0.0))) == [0, 1, 2, 3]
+    assert fetched(made.handle(Failed("p", range(4), FetchFault.UNTRIED, 0.0))) == [0, 1, 2, 3]
 
 
 def test_what_a_closed_peer_writes_is_asked_of_another_only_when_it_is_released() -> None:
@@ -647,7 +654,7 @@ def test_what_a_dropped_peer_had_in_flight_waits_until_it_is_closed() -> None:
     made = planner(2, 64 * MIB)
     made.handle(PeerAdded("p", Bitmap(2, full=True)))
     assert made.handle(PeerAdded("q", Bitmap(2, full=True))) == []
-    actions = made.handle(Failed("p", range(1), Fault.GONE, 0.0))
+    actions = made.handle(Failed("p", range(1), FetchFault.GONE, 0.0))
     assert actions[0] == Drop("p", banned=False)
     assert fetched(actions) == [0], "what it reported lost is free, what else it has in flight is not"
     assert fetched(made.handle(Closed("p"))) == [1]
@@ -671,7 +678,7 @@ def test_a_slow_run_is_taken_away_when_another_has_it() -> None:
     assert Cancel("slow", stuck) in cancelled
     assert now > MIN_PATIENCE
     assert made.handle(Tick(now + 1)) == [], "it is cancelled once"
-    made.handle(Failed("slow", stuck, Fault.SLOW, now))
+    made.handle(Failed("slow", stuck, FetchFault.SLOW, now))
     assert fetched(made.handle(Tick(now + 100))) == [], "the slow peer has others in flight, and gets no more"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from p2pstore.objects.bitmap import Bitmap
-from p2pstore.swarm.events import Action, Ask, Failed, Fault, Fetch, Fetched, Offered, PeerAdded, PeerShared, Tick
+from p2pstore.swarm.events import Action, Ask, Failed, Fetch, Fetched, FetchFault, Offered, PeerAdded, PeerShared, Tick
 from p2pstore.swarm.planner import BACKOFF_SECONDS, HUNGRY, HUNGRY_SECONDS, MOST_EACH, OFFERS
 from tests.p2pstore.swarm.test_planner import MIB, bits, fetched, planner
 
@@ -37,7 +37,7 @@ def test_an_offer_that_failed_is_tried_again() -> None:
     made = planner(100)
     made.handle(PeerAdded("origin", Bitmap(100, full=True), shared=True))
     made.handle(Offered("origin", [range(7, 8)], over=False))
-    made.handle(Failed("origin", range(7, 8), Fault.LOST, 1.0))
+    made.handle(Failed("origin", range(7, 8), FetchFault.LOST, 1.0))
     assert fetched(made.handle(Tick(1.0 + BACKOFF_SECONDS))) == [7]
 
 
@@ -60,7 +60,7 @@ def test_an_origin_with_nothing_left_to_offer_brings_what_others_have_too() -> N
     made.handle(PeerAdded("origin", Bitmap(3, full=True), shared=True))
     assert made.handle(Offered("origin", [], over=True)) == [], "what no getter has is on its way to one"
     made.handle(PeerAdded("far", bits(3, [2])))
-    assert made.handle(Failed("far", range(2, 3), Fault.LOST, 0.5)) == [Fetch("origin", range(2, 3))]
+    assert made.handle(Failed("far", range(2, 3), FetchFault.LOST, 0.5)) == [Fetch("origin", range(2, 3))]
 
 
 def test_who_is_hungry_for_long_asks_a_shared_origin_for_anything() -> None:

@@ -31,7 +31,7 @@ from engine.transports.rdma.verbs.interface import Access
 if TYPE_CHECKING:
     from engine.memory.address_space import AddressSpace
     from engine.memory.buffers import Buffer
-    from engine.transports.rdma.nics import Nic
+    from engine.transports.rdma.nics import RdmaNic
 
 WINDOW = 16 << 20
 """Bytes of one registration: large enough to cost little a byte, small enough to be there soon."""
@@ -93,7 +93,7 @@ class Owner:
         self._numbers = itertools.count(1)
         self._threads = Threads()
 
-    def grant(self, address: int, length: int, nics: Sequence[Nic]) -> tuple[int, list[Extent]]:
+    def grant(self, address: int, length: int, nics: Sequence[RdmaNic]) -> tuple[int, list[Extent]]:
         """The number of a new grant of the range, and its extents, registered on ``nics``.
 
         Raises ``AddressError`` where the range is not served, ``LockedMemoryLimit``, ``VerbsFailed``, and what files
@@ -193,7 +193,7 @@ class Owner:
     # Pieces
 
     def _cut(
-        self, buffer: Buffer, base: int, offset: int, length: int, nics: Sequence[Nic]
+        self, buffer: Buffer, base: int, offset: int, length: int, nics: Sequence[RdmaNic]
     ) -> Iterator[tuple[_Piece, int, int]]:
         """(piece, where the range begins in it, how many of its bytes) for each piece of a range."""
         end = offset + length
@@ -210,7 +210,7 @@ class Owner:
             offset += found[2]
 
     def _memory(
-        self, buffer: Buffer, base: int, offset: int, length: int, nics: Sequence[Nic]
+        self, buffer: Buffer, base: int, offset: int, length: int, nics: Sequence[RdmaNic]
     ) -> tuple[_Piece, int, int]:
         start = offset // WINDOW * WINDOW
         size = min(WINDOW, buffer.length - start)
@@ -224,7 +224,7 @@ class Owner:
         return self._piece(None, base, buffer, part, nics), 0, part.length
 
     def _file(
-        self, buffer: Buffer, base: int, offset: int, length: int, nics: Sequence[Nic]
+        self, buffer: Buffer, base: int, offset: int, length: int, nics: Sequence[RdmaNic]
     ) -> tuple[_Piece, int, int]:
         run = buffer.file_run(offset, length)
         if run is None:
@@ -262,7 +262,7 @@ class Owner:
         return Region.of(room)
 
     def _piece(
-        self, key: Hashable | None, base: int, buffer: Buffer, memory: Region | MappedFile, nics: Sequence[Nic]
+        self, key: Hashable | None, base: int, buffer: Buffer, memory: Region | MappedFile, nics: Sequence[RdmaNic]
     ) -> _Piece:
         """The piece of that key, or a new one of ``memory``, registered, with one user more."""
         with self._lock:
@@ -283,7 +283,7 @@ class Owner:
             raise
         return piece
 
-    def _pin(self, piece: _Piece, memory: Region | MappedFile, nics: Sequence[Nic]) -> None:
+    def _pin(self, piece: _Piece, memory: Region | MappedFile, nics: Sequence[RdmaNic]) -> None:
         """Register a piece where that has not been done; its lock is held."""
         if piece.closed:  # it was withdrawn meanwhile
             raise AddressError(address=piece.base, length=memory.length)
@@ -293,7 +293,7 @@ class Owner:
             memory.close()
         self._register(piece.pinned, nics)
 
-    def _register(self, pinned: Pinned, nics: Sequence[Nic]) -> None:
+    def _register(self, pinned: Pinned, nics: Sequence[RdmaNic]) -> None:
         try:
             pinned.register(nics)
         except LockedMemoryLimit:

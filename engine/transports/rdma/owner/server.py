@@ -22,12 +22,12 @@ from engine.net.rate import RateLimit
 from engine.net.threads import Failure, Threads
 from engine.protocol.handshake import Decoder, Message, MessageType, encode
 from engine.transports.rdma.owner.grants import Owner
-from engine.transports.rdma.setup import GRANT, RELEASE, Ask, Setup, granted, refused
-from engine.transports.rdma.verbs.interface import Access, CompletionQueue, QueuePair, Route
+from engine.transports.rdma.setup import GRANT, RELEASE, GrantRequest, Setup, granted, refused
+from engine.transports.rdma.verbs.interface import Access, CompletionQueue, QueuePair, QueuePairPath
 
 if TYPE_CHECKING:
     from engine.memory.address_space import AddressSpace
-    from engine.transports.rdma.nics import Nic, Nics
+    from engine.transports.rdma.nics import Nics, RdmaNic
 
 MAX_SESSIONS = 256
 """Sessions at a time; one more is rejected, and its reader takes TCP."""
@@ -64,7 +64,7 @@ class _Session:
         self.peer = peer
         self.kept = False
         self.pairs: list[QueuePair] = []
-        self.nics: dict[str, Nic] = {}
+        self.nics: dict[str, RdmaNic] = {}
         self.grants: dict[int, int] = {}
         self.guest = ""
 
@@ -193,7 +193,7 @@ class RdmaServer:
 
     def _answer(self, session: _Session, body: dict[str, Any]) -> dict[str, Any] | None:
         if GRANT in body or RELEASE in body:
-            return self._grant(session, Ask.from_json(body, peer=session.peer))
+            return self._grant(session, GrantRequest.from_json(body, peer=session.peer))
         wanted = Setup.from_json(body, peer=session.peer)
         if wanted.reject:
             raise RemoteProtocolError(peer=session.peer, detail=f"it asks for nothing: {wanted.reject}")
@@ -227,7 +227,7 @@ class RdmaServer:
             for number in wanted.numbers:
                 pair = nic.context.queue_pair(self._queue(nic), 1)
                 pairs.append(pair)
-                route = Route(
+                route = QueuePairPath(
                     port=nic.report.port,
                     gid_index=nic.gid.index,
                     gid=wanted.gid,
@@ -277,13 +277,13 @@ class RdmaServer:
             session.pairs = [pair for pair in session.pairs if pair not in broken]
         _close_all(broken)
 
-    def _queue(self, nic: Nic) -> CompletionQueue:
+    def _queue(self, nic: RdmaNic) -> CompletionQueue:
         with self._lock:
             if nic.name not in self._queues:
                 self._queues[nic.name] = nic.context.completion_queue(QUEUE)
             return self._queues[nic.name]
 
-    def _grant(self, session: _Session, ask: Ask) -> dict[str, Any] | None:
+    def _grant(self, session: _Session, ask: GrantRequest) -> dict[str, Any] | None:
         if not session.kept:
             raise RemoteProtocolError(peer=session.peer, detail="a grant is asked for before a connection")
         for number in ask.release:

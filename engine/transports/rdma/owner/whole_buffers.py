@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from engine.transports.rdma.nics import Nics
 
 
-class Offers:
+class WholeBuffers:
     """The registrations of one engine, by buffer. Thread-safe."""
 
     def __init__(self, nics: Nics) -> None:

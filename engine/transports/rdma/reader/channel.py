@@ -19,10 +19,10 @@ from engine.memory.region import HOST, Region
 from engine.transports.base import Channel, Sink, pour
 from engine.transports.rdma.pinned import Pinned
 from engine.transports.rdma.reader.link import Done, Link, Piece
-from engine.transports.rdma.verbs.interface import Access, Opcode
+from engine.transports.rdma.verbs.interface import Access, WorkOpcode
 
 if TYPE_CHECKING:
-    from engine.transports.rdma.nics import Nic
+    from engine.transports.rdma.nics import RdmaNic
 
 SLOT = 1 << 20
 """Bytes of one piece, and of one buffer of a ring."""
@@ -46,7 +46,7 @@ class Ring:
         self._pinned = Pinned(Region.of(memory), Access.LOCAL_WRITE)
         self.free = list(range(SLOTS))
 
-    def prepare(self, nics: list[Nic]) -> None:
+    def prepare(self, nics: list[RdmaNic]) -> None:
         """Make it usable with these devices. Raises ``LockedMemoryLimit`` or ``VerbsFailed``."""
         self._pinned.register(nics)
         self.lkeys = self._pinned.lkeys()
@@ -199,7 +199,7 @@ class RdmaChannel(Channel):
                 return None
             part.slot = self._ring.free.pop()
             local, lkeys = self._ring.address(part.slot), self._ring.lkeys
-        return Piece(Opcode.READ, local, lkeys, part.length, part.remote, part.rkeys, part)
+        return Piece(WorkOpcode.READ, local, lkeys, part.length, part.remote, part.rkeys, part)
 
     def _next(self, request: _Request) -> _Part:
         """The next part of a request, once its bytes are there."""

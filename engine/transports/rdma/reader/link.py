@@ -27,15 +27,15 @@ from engine.transports.rdma.verbs.interface import (
     Access,
     CompletionQueue,
     Meaning,
-    Opcode,
     QueuePair,
-    Route,
+    QueuePairPath,
+    WorkOpcode,
     WorkRequest,
     meaning,
 )
 
 if TYPE_CHECKING:
-    from engine.transports.rdma.nics import Nic, Nics
+    from engine.transports.rdma.nics import Nics, RdmaNic
 
 DEPTH = 32
 """Work requests under way on one queue pair; the limit of ``MC_MAX_WR`` is above it."""
@@ -47,7 +47,7 @@ MAX_ATTEMPTS = 3
 """How often a piece is posted before its rails are given up."""
 
 POLL_SECONDS = 1.0
-"""How long one wait lasts at most: then is looked whether the link was closed."""
+"""Seconds that one wait lasts at most; then the link is checked for closing."""
 
 POLL_COUNT = 64
 """Completions taken at once."""
@@ -59,7 +59,7 @@ log = logging.getLogger(__name__)
 class Piece:
     """One READ or WRITE: ``length`` bytes at ``local`` and ``remote``. Keys are by our and by the peer's devices."""
 
-    opcode: Opcode
+    opcode: WorkOpcode
     local: int
     lkeys: Mapping[str, int]
     length: int
@@ -133,7 +133,7 @@ class Link:
             raise
 
     @property
-    def nics(self) -> list[Nic]:
+    def nics(self) -> list[RdmaNic]:
         """Our devices that it uses: those for which memory must be registered."""
         found = {rail.ours.name: rail.ours for rail in self._rails}
         return list(found.values())
@@ -359,7 +359,7 @@ class Link:
             with self._lock:
                 self._check()
                 for pair, number in zip(pairs, answer.numbers, strict=True):
-                    route = Route(
+                    route = QueuePairPath(
                         port=nic.report.port,
                         gid_index=nic.gid.index,
                         gid=answer.gid if any(answer.gid) else theirs.gid,

@@ -19,7 +19,7 @@ from engine.errors import (
 )
 from engine.net import sockets
 from engine.protocol.handshake import Decoder, Message, MessageType, encode
-from engine.transports.rdma.setup import Ask, Extent, Setup, read_grant
+from engine.transports.rdma.setup import Extent, GrantRequest, Setup, read_grant
 
 MAX_RELEASES = 64
 """Grants that are given back with the next request; more are given back at once."""
@@ -62,7 +62,7 @@ class Session:
 
         Raises ``RangeRefused``, ``TransportUnavailable`` (the peer cannot register it) and other ``RemoteError``.
         """
-        ask = Ask(next(self._numbers), address, length, tuple(self._over))
+        ask = GrantRequest(next(self._numbers), address, length, tuple(self._over))
         self._over.clear()
         body = self._exchange(ask.to_json())
         extents, reason = read_grant(body, ask, peer=self.peer)
@@ -76,7 +76,7 @@ class Session:
         """A grant is over; the peer is told with the next request, or soon. Raises nothing."""
         self._over.append(number)
         if len(self._over) >= MAX_RELEASES:
-            ask = Ask(0, 0, 0, tuple(self._over))
+            ask = GrantRequest(0, 0, 0, tuple(self._over))
             self._over.clear()
             with contextlib.suppress(OSError):
                 if self._sock is not None:

@@ -23,10 +23,10 @@ from engine.transports.rdma.verbs.interface import (
     Gid,
     GidType,
     Limits,
-    Link,
+    LinkLayer,
     PortInfo,
+    QueuePairPath,
     Registration,
-    Route,
     WorkRequest,
     failure,
 )
@@ -114,7 +114,7 @@ class CtypesContext:
         attr = lib.PortAttr()
         self.check("ibv_query_port", self._library.ibv_query_port(self._context, number, attr))
         state = PORT_STATES[attr.state] if attr.state < len(PORT_STATES) else str(attr.state)
-        link = Link.ETHERNET if attr.link_layer == Link.ETHERNET else Link.INFINIBAND
+        link = LinkLayer.ETHERNET if attr.link_layer == LinkLayer.ETHERNET else LinkLayer.INFINIBAND
         return PortInfo(state, link, attr.lid, 128 << attr.active_mtu, attr.max_msg_sz)
 
     def gids(self, port: int) -> list[Gid]:
@@ -256,7 +256,7 @@ class CtypesQueuePair:
             request.send_flags = lib.SEND_SIGNALED
         self._lock = threading.Lock()
 
-    def connect(self, route: Route, access: Access) -> None:
+    def connect(self, route: QueuePairPath, access: Access) -> None:
         """See ``QueuePair.connect``."""
         attr = lib.QpAttr(
             qp_state=lib.STATE_INIT, pkey_index=route.pkey_index, port_num=route.port, qp_access_flags=access

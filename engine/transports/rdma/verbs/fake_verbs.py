@@ -23,10 +23,10 @@ from engine.transports.rdma.verbs.interface import (
     Gid,
     GidType,
     Limits,
-    Link,
-    Opcode,
+    LinkLayer,
     PortInfo,
-    Route,
+    QueuePairPath,
+    WorkOpcode,
     WorkRequest,
     failure,
 )
@@ -129,7 +129,7 @@ class FakeContext:
         """See ``Context.port``."""
         if number > self._device.limits.ports:
             raise failure("query_port", self.device, errno.EINVAL)
-        return PortInfo(self._device.state, Link.ETHERNET, 0, 4096, 1 << 31)
+        return PortInfo(self._device.state, LinkLayer.ETHERNET, 0, 4096, 1 << 31)
 
     def gids(self, port: int) -> list[Gid]:  # noqa: ARG002 - it has one port
         """See ``Context.gids``."""
@@ -237,7 +237,7 @@ class FakeQueuePair:
             self.number = next(fabric.numbers)
             fabric.pairs[self.number] = self
 
-    def connect(self, route: Route, access: Access) -> None:
+    def connect(self, route: QueuePairPath, access: Access) -> None:
         """See ``QueuePair.connect``."""
         if route.gid not in {gid.raw for each in self._fabric.devices.values() for gid in each.gids}:
             raise failure("modify_qp", self.device, errno.ENETUNREACH)
@@ -268,7 +268,7 @@ class FakeQueuePair:
         peer = fabric.pairs.get(self.peer)
         if peer is None or peer.peer != self.number or {self.device, peer.device} & fabric.down:
             return NO_ANSWER
-        reads = request.opcode is Opcode.READ
+        reads = request.opcode is WorkOpcode.READ
         local = _find(fabric, request.lkey, request.local, request.length)
         if local is None or (reads and not local.access & Access.LOCAL_WRITE):
             return LOCAL_PROTECTION

@@ -28,14 +28,14 @@ class Access(IntFlag):
     REMOTE_READ = 4
 
 
-class Opcode(IntEnum):
+class WorkOpcode(IntEnum):
     """The one-sided operations; the values are the verbs'."""
 
     WRITE = 0
     READ = 4
 
 
-class Link(IntEnum):
+class LinkLayer(IntEnum):
     """What a port is connected to."""
 
     INFINIBAND = 1
@@ -71,7 +71,7 @@ class PortInfo:
     """One port. ``mtu`` and ``max_message`` are in bytes; ``lid`` is 0 on Ethernet."""
 
     state: str
-    link: Link
+    link: LinkLayer
     lid: int
     mtu: int
     max_message: int
@@ -90,7 +90,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class QueuePairPath:
     """How a queue pair reaches its other end.
 
     ``gid`` is the peer's, ``gid_index`` ours. ``mtu`` is in bytes. ``timeout`` is the exponent of the verbs' wait for
@@ -118,7 +118,7 @@ class WorkRequest(NamedTuple):
     """One READ or WRITE: ``length`` bytes between local memory and the peer's."""
 
     id: int
-    opcode: Opcode
+    opcode: WorkOpcode
     local: int
     lkey: int
     length: int
@@ -168,7 +168,7 @@ class QueuePair(Protocol):
 
     number: int
 
-    def connect(self, route: Route, access: Access) -> None:
+    def connect(self, route: QueuePairPath, access: Access) -> None:
         """Make it ready to send; the peer may do what ``access`` says."""
 
     def post(self, requests: Sequence[WorkRequest]) -> int:

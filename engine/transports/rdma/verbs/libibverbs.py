@@ -150,7 +150,7 @@ class Wc(Structure):
     ]  # fmt: skip
 
 
-class Context(Structure):
+class IbvContext(Structure):
     """The start of ``struct ibv_context``."""
 
     _fields_: ClassVar = [("device", c_void_p), ("ops", c_void_p * OPERATIONS), ("cmd_fd", c_int), ("async_fd", c_int)]
@@ -199,15 +199,15 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "ibv_get_device_list": (POINTER(c_void_p), POINTER(c_int)),
     "ibv_free_device_list": (None, POINTER(c_void_p)),
     "ibv_get_device_name": (c_char_p, c_void_p),
-    "ibv_open_device": (POINTER(Context), c_void_p),
-    "ibv_close_device": (c_int, POINTER(Context)),
-    "ibv_query_device": (c_int, POINTER(Context), POINTER(DeviceAttr)),
-    "ibv_query_port": (c_int, POINTER(Context), c_uint8, POINTER(PortAttr)),
-    "ibv_alloc_pd": (c_void_p, POINTER(Context)),
+    "ibv_open_device": (POINTER(IbvContext), c_void_p),
+    "ibv_close_device": (c_int, POINTER(IbvContext)),
+    "ibv_query_device": (c_int, POINTER(IbvContext), POINTER(DeviceAttr)),
+    "ibv_query_port": (c_int, POINTER(IbvContext), c_uint8, POINTER(PortAttr)),
+    "ibv_alloc_pd": (c_void_p, POINTER(IbvContext)),
     "ibv_dealloc_pd": (c_int, c_void_p),
-    "ibv_create_comp_channel": (POINTER(CompChannel), POINTER(Context)),
+    "ibv_create_comp_channel": (POINTER(CompChannel), POINTER(IbvContext)),
     "ibv_destroy_comp_channel": (c_int, POINTER(CompChannel)),
-    "ibv_create_cq": (c_void_p, POINTER(Context), c_int, c_void_p, POINTER(CompChannel), c_int),
+    "ibv_create_cq": (c_void_p, POINTER(IbvContext), c_int, c_void_p, POINTER(CompChannel), c_int),
     "ibv_destroy_cq": (c_int, c_void_p),
     "ibv_get_cq_event": (c_int, POINTER(CompChannel), POINTER(c_void_p), POINTER(c_void_p)),
     "ibv_ack_cq_events": (None, c_void_p, c_uint),
@@ -217,7 +217,7 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "ibv_reg_mr": (POINTER(Mr), c_void_p, c_void_p, c_size_t, c_int),
     "ibv_dereg_mr": (c_int, POINTER(Mr)),
     "ibv_reg_mr_iova": (POINTER(Mr), c_void_p, c_void_p, c_size_t, c_uint64, c_int),
-    "_ibv_query_gid_table": (ctypes.c_ssize_t, POINTER(Context), POINTER(GidEntry), c_size_t, c_uint32, c_size_t),
+    "_ibv_query_gid_table": (ctypes.c_ssize_t, POINTER(IbvContext), POINTER(GidEntry), c_size_t, c_uint32, c_size_t),
 }
 
 

@@ -28,11 +28,11 @@ from engine.transports.rdma.verbs.interface import (
     Gid,
     GidType,
     Limits,
-    Link,
-    Opcode,
+    LinkLayer,
     PortInfo,
+    QueuePairPath,
     Registration,
-    Route,
+    WorkOpcode,
     WorkRequest,
     failure,
 )
@@ -115,7 +115,7 @@ class PyverbsContext:
         with _told("ibv_query_port", self.device):
             attr = self._context.query_port(number)
         state = PORT_STATES[attr.state] if attr.state < len(PORT_STATES) else str(attr.state)
-        link = Link.ETHERNET if attr.link_layer == Link.ETHERNET else Link.INFINIBAND
+        link = LinkLayer.ETHERNET if attr.link_layer == LinkLayer.ETHERNET else LinkLayer.INFINIBAND
         return PortInfo(state, link, attr.lid, 128 << attr.active_mtu, attr.max_msg_sz)
 
     def gids(self, port: int) -> list[Gid]:
@@ -224,14 +224,14 @@ class PyverbsQueuePair:
         piece = SGE(0, 0, 0)
         signaled = enums.ibv_send_flags.IBV_SEND_SIGNALED
         self._requests = {
-            opcode: SendWR(opcode=int(opcode), num_sge=1, sg=[piece], send_flags=signaled) for opcode in Opcode
+            opcode: SendWR(opcode=int(opcode), num_sge=1, sg=[piece], send_flags=signaled) for opcode in WorkOpcode
         }
         self._pieces = {}
         for opcode, request in self._requests.items():
             self._pieces[opcode] = SGE(0, 0, 0)
             request.sg_list = self._pieces[opcode]
 
-    def connect(self, route: Route, access: Access) -> None:
+    def connect(self, route: QueuePairPath, access: Access) -> None:
         """See ``QueuePair.connect``."""
         attr = QPAttr(port_num=route.port)
         attr.pkey_index = route.pkey_index

@@ -18,15 +18,15 @@ from engine.transports.rdma.addresses import (
     why_apart,
 )
 from engine.transports.rdma.verbs.fake_verbs import mapped_gid
-from engine.transports.rdma.verbs.interface import Link
+from engine.transports.rdma.verbs.interface import LinkLayer
 
 
 def roce(name: str, address: str, prefix: int = 96 + 24) -> RdmaAddress:
-    return RdmaAddress(name, Link.ETHERNET, 0, mapped_gid(address), prefix)
+    return RdmaAddress(name, LinkLayer.ETHERNET, 0, mapped_gid(address), prefix)
 
 
 def infiniband(name: str, subnet: int, guid: int) -> RdmaAddress:
-    return RdmaAddress(name, Link.INFINIBAND, guid, bytes([0xFE, 0x80, *[0] * 5, subnet, *[0] * 7, guid]))
+    return RdmaAddress(name, LinkLayer.INFINIBAND, guid, bytes([0xFE, 0x80, *[0] * 5, subnet, *[0] * 7, guid]))
 
 
 def test_what_is_told_is_read_again() -> None:
@@ -62,7 +62,7 @@ def test_gids_on_the_wire() -> None:
 
 def test_what_can_have_a_path() -> None:
     assert reachable(roce("a", "10.0.0.1"), roce("b", "192.168.0.1"))
-    assert not reachable(roce("a", "10.0.0.1"), RdmaAddress("b", Link.ETHERNET, 0, b"\xfe\x80" + bytes(14)))
+    assert not reachable(roce("a", "10.0.0.1"), RdmaAddress("b", LinkLayer.ETHERNET, 0, b"\xfe\x80" + bytes(14)))
     assert not reachable(roce("a", "10.0.0.1"), infiniband("b", 1, 1))
     assert reachable(infiniband("a", 1, 1), infiniband("b", 1, 2))
     assert not reachable(infiniband("a", 1, 1), infiniband("b", 2, 2))

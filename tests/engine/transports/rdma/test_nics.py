@@ -13,7 +13,7 @@ from engine.topology.matrix import Devices
 from engine.topology.model import Address, Nic, NumaNode, RdmaDevice, RdmaPort, Topology
 from engine.transports.rdma.nics import Nics, choose_gid, inspect, no_device, preferences, wanted_devices
 from engine.transports.rdma.verbs.fake_verbs import Fabric, FakeDevice, FakeVerbs, mapped_gid
-from engine.transports.rdma.verbs.interface import Gid, GidType, Link
+from engine.transports.rdma.verbs.interface import Gid, GidType, LinkLayer
 
 LOCAL = Gid(0, b"\xfe\x80" + bytes(14), GidType.ROCE_V1)
 LOCAL_V2 = Gid(1, b"\xfe\x80" + bytes(14), GidType.ROCE_V2)
@@ -23,21 +23,21 @@ IPV6_V2 = Gid(4, b"\x20\x01" + bytes(14), GidType.ROCE_V2)
 
 
 def test_the_gid_is_roce_v2_over_ipv4_where_there_is_one() -> None:
-    assert choose_gid([LOCAL, LOCAL_V2, IPV6_V2, IPV4_V1, IPV4_V2], Link.ETHERNET) is IPV4_V2
-    assert choose_gid([LOCAL, LOCAL_V2, IPV4_V1, IPV6_V2], Link.ETHERNET) is IPV6_V2
-    assert choose_gid([LOCAL, LOCAL_V2, IPV4_V1], Link.ETHERNET) is LOCAL_V2
-    assert choose_gid([LOCAL, IPV4_V1], Link.ETHERNET) is IPV4_V1
-    assert choose_gid([], Link.ETHERNET) is None
+    assert choose_gid([LOCAL, LOCAL_V2, IPV6_V2, IPV4_V1, IPV4_V2], LinkLayer.ETHERNET) is IPV4_V2
+    assert choose_gid([LOCAL, LOCAL_V2, IPV4_V1, IPV6_V2], LinkLayer.ETHERNET) is IPV6_V2
+    assert choose_gid([LOCAL, LOCAL_V2, IPV4_V1], LinkLayer.ETHERNET) is LOCAL_V2
+    assert choose_gid([LOCAL, IPV4_V1], LinkLayer.ETHERNET) is IPV4_V1
+    assert choose_gid([], LinkLayer.ETHERNET) is None
 
 
 def test_the_gid_that_is_asked_for_counts() -> None:
-    assert choose_gid([LOCAL, IPV4_V2], Link.ETHERNET, 0) is LOCAL
-    assert choose_gid([LOCAL, IPV4_V2], Link.ETHERNET, 9) is None
+    assert choose_gid([LOCAL, IPV4_V2], LinkLayer.ETHERNET, 0) is LOCAL
+    assert choose_gid([LOCAL, IPV4_V2], LinkLayer.ETHERNET, 9) is None
 
 
 def test_on_infiniband_it_is_the_first() -> None:
     first, second = Gid(0, bytes(15) + b"1", GidType.INFINIBAND), Gid(1, bytes(15) + b"2", GidType.INFINIBAND)
-    assert choose_gid([second, first], Link.INFINIBAND) is first
+    assert choose_gid([second, first], LinkLayer.INFINIBAND) is first
 
 
 def test_devices_that_a_setting_names() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from engine.errors import RemoteProtocolError
-from engine.transports.rdma.setup import Ask, Extent, Setup, granted, read_grant, refused
+from engine.transports.rdma.setup import Extent, GrantRequest, Setup, granted, read_grant, refused
 from engine.transports.rdma.verbs.fake_verbs import mapped_gid
 
 UPSTREAMS = {
@@ -49,12 +49,12 @@ def test_what_is_not_allowed(name: str, value: Any) -> None:
         Setup.from_json({**UPSTREAMS, name: value}, peer="p")
 
 
-ASK = Ask(3, 1 << 40, 5000, (1, 2))
+ASK = GrantRequest(3, 1 << 40, 5000, (1, 2))
 EXTENTS = [Extent(4096, 1 << 45, {"x": 7}), Extent(904, 99, {"x": 8, "y": 9})]
 
 
 def test_a_grant_goes_there_and_back() -> None:
-    assert Ask.from_json(ASK.to_json(), peer="p") == ASK
+    assert GrantRequest.from_json(ASK.to_json(), peer="p") == ASK
     assert read_grant(granted(3, EXTENTS), ASK, peer="p") == (EXTENTS, "")
     assert read_grant(refused(3, "it is not served"), ASK, peer="p") == ([], "it is not served")
 
@@ -75,4 +75,4 @@ def test_a_grant_of_something_else_is_refused(body: dict[str, Any]) -> None:
                                   {"mooncake_cli_grant": [1, 2, 3], "mooncake_cli_release": 5}])  # fmt: skip
 def test_a_question_that_makes_no_sense_is_refused(body: dict[str, Any]) -> None:
     with pytest.raises(RemoteProtocolError):
-        Ask.from_json(body, peer="p")
+        GrantRequest.from_json(body, peer="p")

@@ -15,7 +15,7 @@ from engine.protocol.handshake import Decoder, Message, MessageType, encode
 from engine.serving.segment_server import SegmentServer
 from engine.transports.rdma.nics import Nics
 from engine.transports.rdma.owner import server as servers
-from engine.transports.rdma.setup import Ask, Setup
+from engine.transports.rdma.setup import GrantRequest, Setup
 from engine.transports.rdma.verbs.fake_verbs import Fabric, mapped_gid
 
 WAIT = 10.0
@@ -84,7 +84,7 @@ def test_a_session_ends_with_its_connection(connect: Connect, owner: SegmentServ
     client = connect(owner)
     told = Setup.from_json(client.ask(setup()), peer="p")
     assert (told.session, told.gid, told.mtu, told.peer_nic) == (True, mapped_gid("10.1.0.2"), 4096, "reader@a0")
-    assert client.ask(Ask(1, address, 100).to_json())["mooncake_cli_grant"] == 1
+    assert client.ask(GrantRequest(1, address, 100).to_json())["mooncake_cli_grant"] == 1
     assert (owner.rdma_sessions, len(fabric.pairs)) == (1, 1)
     client.sock.close()
     assert until(lambda: not owner.rdma_sessions and not fabric.pairs)
@@ -143,7 +143,7 @@ def test_one_session_too_many_is_rejected(
     first.ask(setup())
     told = connect(owner).ask(setup())
     assert told["reply_msg"]
-    assert first.ask(Ask(1, 4096, 1).to_json())["reply_msg"] == "it is not served"
+    assert first.ask(GrantRequest(1, 4096, 1).to_json())["reply_msg"] == "it is not served"
 
 
 def test_a_silent_client_holds_up_nobody(connect: Connect, owner: SegmentServer) -> None:
@@ -160,7 +160,7 @@ def test_grants_keep_to_the_limit_of_uploads(connect: Connect, open_nics: Callab
         address = server.register(MemoryBuffer("m", bytes(4 << 20)))
         client = connect(server)
         client.ask(setup())
-        client.ask(Ask(1, address, 4 << 20).to_json())
+        client.ask(GrantRequest(1, address, 4 << 20).to_json())
         assert 0.4 - BURST_SECONDS <= sum(slept) <= 0.41
 
 
@@ -176,7 +176,7 @@ def test_close_waits_for_no_limit(connect: Connect, open_nics: Callable[..., Nic
         address = server.register(MemoryBuffer("m", bytes(4 << 20)))
         client = connect(server)
         client.ask(setup())
-        client.send(Ask(1, address, 4 << 20).to_json())
+        client.send(GrantRequest(1, address, 4 << 20).to_json())
         assert waits.wait(30)
     assert server.rdma_sessions == 0
 

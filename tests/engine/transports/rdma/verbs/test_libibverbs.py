@@ -17,7 +17,7 @@ STRUCTURES = {
     "ibv_device_attr": lib.DeviceAttr, "ibv_port_attr": lib.PortAttr, "ibv_global_route": lib.GlobalRoute,
     "ibv_ah_attr": lib.AddressAttr, "ibv_qp_cap": lib.QpCap, "ibv_qp_init_attr": lib.QpInitAttr,
     "ibv_qp_attr": lib.QpAttr, "ibv_sge": lib.Sge, "ibv_send_wr": lib.SendWr, "ibv_wc": lib.Wc,
-    "ibv_context": lib.Context, "ibv_comp_channel": lib.CompChannel, "ibv_mr": lib.Mr, "ibv_qp": lib.Qp,
+    "ibv_context": lib.IbvContext, "ibv_comp_channel": lib.CompChannel, "ibv_mr": lib.Mr, "ibv_qp": lib.Qp,
     "ibv_gid_entry": lib.GidEntry,
 }  # fmt: skip
 WHOLE = set(STRUCTURES) - {"ibv_context", "ibv_qp"}
