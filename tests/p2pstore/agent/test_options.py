@@ -1,0 +1,53 @@
+"""From settings to a node's options; a node that was given no name keeps the one that it made up."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from p2pstore.agent.home import Home
+from p2pstore.agent.options import MAX_HOST_PART, credentials, node_name, node_options, remembered_name
+from p2pstore.objects.names import check_node_name
+from p2pstore.settings.settings import Settings
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    made = Home.resolve(tmp_path / "home")
+    made.create()
+    return made
+
+
+@pytest.mark.parametrize("host", ["gpu-7", "", "a host.with/odd characters", "x" * 300])
+def test_any_hosts_name_makes_a_nodes_name(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: host)
+    name = node_name()
+    assert check_node_name(name) == name
+    assert len(name) <= MAX_HOST_PART + 5
+
+
+def test_a_name_is_made_up_once(home: Home) -> None:
+    name = remembered_name(home)
+    assert remembered_name(home) == name
+    assert remembered_name(Home.resolve(home.root)) == name
+
+
+def test_what_was_set_reaches_the_node(home: Home, tmp_path: Path) -> None:
+    settings = Settings.load(
+        {"node": "n1", "listen": "127.0.0.2:7400"},
+        environ={"MOONCAKE_LEASE_TTL": "7", "MOONCAKE_ZONE": "z", "HOME": str(tmp_path)},
+        cwd=tmp_path,
+    )
+    options = node_options(home, settings)
+    assert (options.name, options.host, options.port, options.ttl, options.zone) == ("n1", "127.0.0.2", 7400, 7, "z")
+    assert (options.state, options.local_socket) == (home.state, home.local_socket)
+    assert (options.secret, options.advertise) == (None, "")
+
+
+def test_who_we_are_to_etcd_shows_no_password(tmp_path: Path) -> None:
+    environ = {"MOONCAKE_ETCD_USER": "u", "MOONCAKE_ETCD_PASSWORD": "hidden", "HOME": str(tmp_path)}
+    found = credentials(Settings.load({}, environ=environ, cwd=tmp_path))
+    assert (found.user, found.password, found.ca) == ("u", "hidden", "")
+    assert "hidden" not in repr(found)
