@@ -32,18 +32,7 @@ from engine.serving.descriptor_server import DescriptorServer
 from engine.transports import local
 from engine.transports.base import Channel, PeerAddress
 from engine.transports.local import LocalTransport
-
-
-class Pieces:
-    def __init__(self, size: int = 1000) -> None:
-        self.room = bytearray(size)
-        self.got = bytearray()
-
-    def buffer(self, remaining: int) -> memoryview:
-        return memoryview(self.room)[: min(remaining, len(self.room))]
-
-    def filled(self, count: int) -> None:
-        self.got += self.room[:count]
+from tests.engine.transports.sinks import Pieces
 
 
 def peer(path: Path) -> PeerAddress:

@@ -178,7 +178,7 @@ class Link:
                 armed = True
                 continue
             if self._sleep(min(left, POLL_SECONDS)):
-                raise PeerUnreachable(peer=self.peer, detail="its process has ended the session")
+                raise self.session.over("its process has ended the session")
 
     def close(self) -> None:
         """Destroy everything. Twice is harmless, from two threads too: both return when it is done."""

@@ -101,6 +101,10 @@ class Session:
         except (OSError, ValueError):
             return True
 
+    def over(self, detail: str) -> PeerUnreachable:
+        """What ended it, to be raised: ``close``, which is no fault of the peer's, or else ``detail``."""
+        return PeerUnreachable(peer=self.peer, detail="the channel was closed" if self._closed else detail)
+
     def close(self) -> None:
         """End the session; a thread that waits for an answer fails. Twice is harmless."""
         with self._lock:
@@ -132,13 +136,12 @@ class Session:
                 sock.settimeout(max(0.001, deadline - time.monotonic()))
                 data = sock.recv(1 << 16)
                 if not data:
-                    raise PeerUnreachable(peer=self.peer, detail="it closed the handshake")
+                    raise self.over("it closed the handshake")
                 answer = decoder.feed(data)
         except TimeoutError:
             raise PeerStalled(peer=self.peer, seconds=self._answer_timeout) from None
         except OSError as error:
-            detail = "the channel was closed" if self._closed else error.strerror or str(error)
-            raise PeerUnreachable(peer=self.peer, detail=detail) from None
+            raise self.over(error.strerror or str(error)) from None
         if answer.type is not MessageType.CONNECTION:
             raise RemoteProtocolError(peer=self.peer, detail=f"an answer of type {answer.type.name}")
         return answer.body
@@ -147,7 +150,7 @@ class Session:
         if self._sock is not None:
             return self._sock
         if self.kept:
-            raise PeerUnreachable(peer=self.peer, detail="its session has ended")
+            raise self.over("its session has ended")
         sock = socket.create_connection(self._at, timeout=self._connect_timeout)
         with self._lock:
             if not self._closed:
@@ -156,4 +159,4 @@ class Session:
                 self._sock = sock
                 return sock
         sock.close()
-        raise PeerUnreachable(peer=self.peer, detail="the channel was closed")
+        raise self.over("")
