@@ -35,12 +35,14 @@ from engine.protocol.wire import (
     Opcode,
     Request,
     Status,
+    pack_request,
     pack_status,
     unpack_request,
     unpack_status,
 )
 
 STATUS_OK: Final = pack_status(Status.OK)
+STATUS_REJECTED: Final = pack_status(Status.ADDRESS_REJECTED)
 
 
 class ReplyState(IntEnum):
@@ -163,9 +165,33 @@ class ReplyReader:
             self._become(NEXT[self.state][_LAST])
         return count
 
+    @property
+    def closed_how(self) -> str:
+        """In words for an error, after UNANSWERED or CUT: what the peer's close left undone."""
+        if self.state is ReplyState.UNANSWERED:
+            return "it closed the connection instead of an answer"
+        return f"it closed the connection {self.left} bytes before the end"
+
     def _become(self, state: ReplyState) -> None:
         self.state = state
         self.waits = state in NEXT
+
+
+def acknowledging(address: int, length: int, version: int) -> tuple[bytes, int]:
+    """What a client sends behind a WRITE's body to hear that it was applied, and how long the reply's body is then.
+
+    Version 2 acknowledges by itself, with a status. Version 1 does not: the WRITE is followed by a READ of its last
+    byte, which comes only after the WRITE was applied, since one connection is answered strictly in order, and never
+    where it was refused.
+    """
+    if version >= LATEST_VERSION:
+        return b"", 0
+    return pack_request(address + length - 1, 1, version=version), 1
+
+
+def refusal(request: Request) -> bytes:
+    """What a server sends to refuse a request, before it closes: version 1 has no words for it."""
+    return STATUS_REJECTED if request.version >= LATEST_VERSION else b""
 
 
 class Step(IntEnum):

@@ -27,7 +27,7 @@ from engine.net import sockets
 from engine.net.rate import RateLimit
 from engine.net.threads import Failure, Threads
 from engine.protocol import wire
-from engine.protocol.exchange import RequestReader
+from engine.protocol.exchange import RequestReader, refusal
 from engine.serving.answer import Answer
 from engine.serving.upload_slots import LARGE_BYTES, UploadQueue
 
@@ -69,7 +69,6 @@ CLOSE_TIMEOUT = 2.0
 _READ_AHEAD = wire.HEADER_LENGTH * 170
 _DRAIN_BYTES = 1 << 18
 _ACCEPT_PAUSE = 0.1
-_STATUS_REJECTED = wire.pack_status(wire.Status.ADDRESS_REJECTED)
 _WAITING = select.EPOLLIN | select.EPOLLONESHOT
 _WAITING_TO_SEND = select.EPOLLOUT | select.EPOLLONESHOT
 
@@ -435,9 +434,10 @@ class TcpServer:
 
     def _refuse(self, connection: _Connection, request: wire.Request) -> bool:
         log.info("%s: refused %d bytes at %#x", connection.peer, request.length, request.address)
-        if request.version < wire.LATEST_VERSION:
+        says_no = refusal(request)
+        if not says_no:
             return False
-        connection.sock.sendall(_STATUS_REJECTED)
+        connection.sock.sendall(says_no)
         connection.sock.shutdown(socket.SHUT_WR)
         connection.requests.forget()
         connection.drain_until = self._clock() + DRAIN_TIMEOUT

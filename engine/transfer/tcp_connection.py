@@ -1,8 +1,4 @@
-"""The client's side of the data plane for whole runs of slices: READ and WRITE, versions 1 and 2, pipelined.
-
-A version 1 WRITE has no acknowledgement. Servers answer one connection strictly in order, so each is followed by a READ
-of its last byte: that byte comes only after the write was applied, and never where it was refused.
-"""
+"""The client's side of the data plane for whole runs of slices: READ and WRITE, versions 1 and 2, pipelined."""
 
 from __future__ import annotations
 
@@ -18,7 +14,7 @@ from engine.errors import MooncakeError, RangeRefused
 from engine.net import sockets
 from engine.net.connect import connect
 from engine.protocol import wire
-from engine.protocol.exchange import ReplyReader, ReplyState
+from engine.protocol.exchange import ReplyReader, ReplyState, acknowledging
 from engine.transfer.batch import Slice
 from engine.transfer.endpoint import Endpoint
 
@@ -37,8 +33,7 @@ class Connection:
         self._closed = False
         self.aborted = False
         self._reply = ReplyReader(endpoint.version, peer=endpoint.segment)
-        # A version 2 WRITE is answered by a status alone, a version 1 WRITE by the byte that is read after it.
-        self._acknowledgement = memoryview(bytearray(0 if endpoint.version >= wire.LATEST_VERSION else 1))
+        self._acknowledgement = memoryview(bytearray(acknowledging(0, 1, endpoint.version)[1]))
         self._sock = connect(endpoint.host, endpoint.port, timeout=connect_timeout)
         try:
             sockets.tune(self._sock)
@@ -151,8 +146,8 @@ class Connection:
                 at += max(0, self._send_first(header, view))
         while at < end:
             at += buffer.send(self._sock, at, end - at)
-        if version < wire.LATEST_VERSION:
-            self._sock.sendall(wire.pack_request(piece.address + piece.length - 1, 1, version=version))
+        if asks := acknowledging(piece.address, piece.length, version)[0]:
+            self._sock.sendall(asks)
 
     def _send_first(self, header: bytes, view: memoryview) -> int:
         """Send the header, and bytes behind it in the same call; how many of those."""
@@ -168,8 +163,8 @@ class Connection:
         if reply.state is ReplyState.REFUSED:
             raise RangeRefused(peer=self.endpoint.segment, address=piece.address, length=piece.length)
         if reply.state is ReplyState.UNANSWERED:  # version 1 refuses a range so
-            raise ConnectionResetError(errno.ECONNRESET, "it closed the connection instead of an answer")
-        raise ConnectionAbortedError(errno.ECONNABORTED, f"it closed {reply.left} bytes before the end")
+            raise ConnectionResetError(errno.ECONNRESET, reply.closed_how)
+        raise ConnectionAbortedError(errno.ECONNABORTED, reply.closed_how)
 
 
 _DONE = ReplyState.DONE

@@ -94,12 +94,10 @@ class TcpChannel(SocketChannel):
 
     def _broken(self, reply: ReplyReader, address: int, length: int) -> RemoteError:
         """Why there are no bytes, or not all."""
-        unanswered = reply.state is ReplyState.UNANSWERED
-        refused = reply.state is ReplyState.REFUSED
-        if refused or (unanswered and self._version < wire.LATEST_VERSION and not self._closed):
+        silent = reply.state is ReplyState.UNANSWERED and self._version < wire.LATEST_VERSION
+        if reply.state is ReplyState.REFUSED or (silent and not self._closed):  # version 1 refuses by closing
             return RangeRefused(peer=self._peer, address=address, length=length)
-        end = "instead of an answer" if unanswered else f"{reply.left} bytes before the end"
-        return self._gone(f"it closed the connection {end}")
+        return self._gone(reply.closed_how)
 
     def _fill(self, views: list[memoryview]) -> int:
         """Bytes received into ``views``: all of them, unless the peer closed or the timeout cut the wait."""

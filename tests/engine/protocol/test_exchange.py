@@ -8,7 +8,17 @@ from hypothesis import strategies as st
 
 from engine.errors import RemoteProtocolError
 from engine.protocol import wire
-from engine.protocol.exchange import NEXT, Event, ReplyReader, ReplyState, ReplyWriter, RequestReader, Step
+from engine.protocol.exchange import (
+    NEXT,
+    Event,
+    ReplyReader,
+    ReplyState,
+    ReplyWriter,
+    RequestReader,
+    Step,
+    acknowledging,
+    refusal,
+)
 from engine.protocol.wire import Opcode, Request
 
 OK = wire.pack_status(0)
@@ -123,6 +133,30 @@ def test_states_are_told_as_they_come() -> None:
         (b"", 0, 1, [ReplyState.DONE]),
     ):
         assert read(ReplyReader(version, peer="p"), data, length, by_byte)[0] == states
+
+
+def test_what_a_close_left_undone_is_told() -> None:
+    reply = ReplyReader(2, peer="p")
+    read(reply, OK[:7], 3, [])
+    assert reply.closed_how == "it closed the connection instead of an answer"
+    read(reply := ReplyReader(2, peer="p"), OK + b"a", 3, [])
+    assert reply.closed_how == "it closed the connection 2 bytes before the end"
+
+
+@pytest.mark.parametrize(("version", "ending"), [(1, ReplyState.UNANSWERED), (2, ReplyState.REFUSED)])
+def test_a_refusal_is_what_the_reader_takes_for_one(version: int, ending: ReplyState) -> None:
+    says_no = refusal(Request(Opcode.READ, 5, 9, version))
+    assert read(ReplyReader(version, peer="p"), says_no, 9, [])[0][-1] is ending
+
+
+@given(st.integers(0, 2**40), st.integers(1, 2**20))
+def test_every_write_is_acknowledged(address: int, length: int) -> None:
+    """Version 2 by its status; version 1 by its last byte, which is read after it."""
+    assert acknowledging(address, length, 2) == (b"", 0)
+    sent, awaited = acknowledging(address, length, 1)
+    reader = RequestReader(peer="p")
+    reader.feed(sent)
+    assert reader.next() == Request(Opcode.READ, address + length - 1, awaited, 1)
 
 
 def test_the_table_has_no_dead_ends() -> None:
