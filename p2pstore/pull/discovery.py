@@ -28,6 +28,7 @@ from p2pstore.cluster.registry import Registry
 from p2pstore.errors import PeerBusy, PeerUnreachable
 from p2pstore.metadata.store import Changed, Removed, Snapshot
 from p2pstore.objects.manifest import Manifest
+from p2pstore.pull.faults import Faults
 from p2pstore.pull.owner import Pull
 from p2pstore.pull.workers import Source
 
@@ -77,7 +78,7 @@ class Discovery:
         ``transports`` names the transports to try for a peer, the best first; none means that it is not used.
         ``seeds``: what is got is passed on.
         """
-        self.last_fault: MooncakeError | None = None
+        self._faults = Faults()
         self._pull = pull
         self._manifest = manifest
         self._me = me
@@ -95,6 +96,11 @@ class Discovery:
         self._busy: set[str] = set()
         self._places = asyncio.Semaphore(MAX_SOURCES)
         self._loop = asyncio.get_running_loop()
+
+    @property
+    def last_fault(self) -> MooncakeError | None:
+        """The latest fault of a holder that has not answered since."""
+        return self._faults.last
 
     @property
     def candidates(self) -> int:
@@ -220,7 +226,7 @@ class Discovery:
 
     def _failed(self, key: str, error: MooncakeError) -> None:
         self._busy.discard(key)
-        self.last_fault = error
+        self._faults.add(key, error)
 
     async def _follow(self, key: str, control: str) -> _Following | None:
         """Read a holder's stream until it breaks, ends, or the planner gives the source up.
@@ -240,7 +246,7 @@ class Discovery:
         if node in self._followed:
             return self._followed[node]
         following = self._followed[node] = _Following()
-        reading = asyncio.create_task(self._read(record, names))
+        reading = asyncio.create_task(self._read(key, record, names))
         kicked = asyncio.create_task(following.kicked.wait())
         try:
             await asyncio.wait({reading, kicked}, return_when=asyncio.FIRST_COMPLETED)
@@ -258,7 +264,7 @@ class Discovery:
                 following.over.set()
         return None
 
-    async def _read(self, record: NodeRecord, names: tuple[str, ...]) -> None:
+    async def _read(self, key: str, record: NodeRecord, names: tuple[str, ...]) -> None:
         """Hand what a holder says to the pull, no faster than that takes it."""
         peer = peer_address(record)
         stream = self._client.availability(record.control, self._manifest, seeds=self._seeds)
@@ -270,6 +276,7 @@ class Discovery:
                     source = Source(record.node, peer, item.address, names)
                     self._listening[record.node] = record.control, item.listener
                     self._busy.clear()
+                    self._faults.clear(key)
                     self._pull.add(source, item.have, distance(self._me, record), item.shared)
                 elif isinstance(item, Shared):
                     self._pull.shared(record.node, item.shared)

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 from engine.errors import MooncakeError, RangeRefused, RemoteError, StorageError, TransportUnavailable, UsageError
 from p2pstore.errors import ChunkMismatch
 from p2pstore.pull.destination import Destination, Mismatch
+from p2pstore.pull.faults import Faults
 from p2pstore.pull.workers import Arrived, Broke, Left, Member, Source, ToldToStop, Worker, WorkerContext
 from p2pstore.swarm.events import (
     Action,
@@ -124,7 +125,6 @@ class Pull:
         """
         self.manifest = destination.manifest
         self.error: MooncakeError | None = None
-        self.last_fault: MooncakeError | None = None
         self.quiet: Future[None] = Future()
         """Done when the pull is over and nobody writes to the destination any more. It cannot be cancelled."""
         self.quiet.set_running_or_notify_cancel()
@@ -142,6 +142,7 @@ class Pull:
         self._workers: set[Worker] = set()  # whose threads have not ended
         self._leaving: dict[Worker, list[range]] = {}  # what those that were closed may still write
         self._only_writes_since: float | None = None
+        self._faults = Faults()
         self._bytes_by_node: dict[str, int] = {}
         self._bytes_by_transport: dict[str, int] = {}
         self._bytes_pulled = 0
@@ -165,6 +166,11 @@ class Pull:
     def active(self) -> int:
         """Sources that are being fetched from."""
         return self._standing.active
+
+    @property
+    def last_fault(self) -> MooncakeError | None:
+        """The latest fault of a source that has sent nothing right since; wrong bytes are never forgotten."""
+        return self._faults.last
 
     @property
     def behind(self) -> bool:
@@ -379,7 +385,10 @@ class Pull:
         worker.writing.remove(run)
         if worker.member.closed and not self._let_go(worker, run):
             return
-        self._tell(Fetched(worker.member.source.node, run, report.now))
+        node = worker.member.source.node
+        if node not in self._planner.banned:
+            self._faults.clear(node)
+        self._tell(Fetched(node, run, report.now))
         self._spread(worker, run, report.length)
 
     def _broke(self, report: Broke) -> None:
@@ -453,7 +462,7 @@ class Pull:
             log.info("%s is slow; its chunks are asked of others", node)
             return FetchFault.SLOW
         if isinstance(error, RemoteError):
-            self.last_fault = error
+            self._faults.add(node, error)
             log.warning("%s", error)
             return FetchFault.GONE if isinstance(error, RangeRefused) else FetchFault.LOST
         self._fail_of_ours(error)
@@ -474,14 +483,15 @@ class Pull:
         self._fail(error)
 
     def _mismatch(self, node: str, error: Mismatch) -> None:
-        self.last_fault = ChunkMismatch(peer=node, chunk=error.chunk)
+        fault = ChunkMismatch(peer=node, chunk=error.chunk)
+        self._faults.add(node, fault)
         self._on_wrong(node, error.chunk)
-        log.error("%s; the peer is banned from this get", self.last_fault)
-        self._note(f"{self.last_fault}; it is not asked any more")
+        log.error("%s; the peer is banned from this get", fault)
+        self._note(f"{fault}; it is not asked any more")
 
     def _next_transport(self, member: Member, error: TransportUnavailable, following: str | None) -> FetchFault:
         if following is None:
-            self.last_fault = error
+            self._faults.add(member.source.node, error)
             return FetchFault.GONE
         if following != member.told:
             member.told = following

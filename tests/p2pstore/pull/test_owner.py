@@ -295,6 +295,21 @@ def test_the_next_transport_is_taken(swarm: Swarm, destination: FileDestination,
     assert_whole(swarm, destination)
 
 
+def test_a_fault_is_forgotten_when_its_source_does_better(swarm: Swarm, destination: FileDestination) -> None:
+    """What went wrong with it long ago is not why the rest cannot be had, should it go away for good."""
+    swarm.mocks["node", "mock"] = Unreachable()
+    swarm.add("node", have=range(1))
+    swarm.wait(lambda: swarm.dropped == [("node", False)])
+    assert isinstance(swarm.pull.last_fault, PeerUnreachable)
+    swarm.mocks.clear()
+    swarm.add("node", have=range(MANIFEST.chunks - 1))
+    swarm.wait(lambda: len(swarm.told) == MANIFEST.chunks - 1 and swarm.pull.stuck)
+    assert swarm.pull.last_fault is None
+    swarm.add("other")
+    swarm.wait()
+    assert_whole(swarm, destination)
+
+
 def test_without_a_usable_transport_the_source_is_given_up(swarm: Swarm) -> None:
     swarm.mocks["node", "first"] = Unavailable()
     swarm.mocks["node", "second"] = Unavailable()
