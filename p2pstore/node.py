@@ -187,9 +187,7 @@ class Node:
             if await self.registry.find(name) is None:
                 raise ObjectNotFound(name=name)
             raise NotHeld(name=name)
-        removed = False
-        for holding in mine:
-            removed = await self.parts.publisher.withdraw(holding) or removed
+        removed = await self.parts.publisher.withdraw(mine)
         withdrawn = [{"role": h.role, "path": h.place} for h in mine]
         return {"name": name, "manifest": mine[0].digest, "withdrawn": withdrawn, "removed": removed}
 
@@ -211,7 +209,7 @@ class Node:
         result = await verify_holding(holding, manifest, progress)
         if not result["ok"]:
             log.warning("%s is withdrawn: %s has wrong bytes", holding.name, holding.place)
-            await self.parts.publisher.withdraw(holding)
+            await self.parts.publisher.give_up(holding)
         return result
 
     def status(self) -> dict[str, Any]:

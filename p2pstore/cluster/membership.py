@@ -39,22 +39,33 @@ class Membership:
         self._wake = asyncio.Event()
         self._joining = asyncio.Lock()
         self._joined = False
+        self._left = False
 
     async def join(self) -> None:
         """Take a lease, unless there is one, and make the node and what it holds known.
 
-        Raises ``MetadataUnavailable`` or ``MetadataRefused``, and ``LeaseLost`` when the lease ends meanwhile.
+        Raises ``MetadataUnavailable`` or ``MetadataRefused``, and ``LeaseLost`` when the lease ends meanwhile or the
+        node has left for good.
         """
         async with self._joining:
-            self._joined = self.ok = False
-            store, lease = self.registry.store, self.registry.lease
-            if not lease or not await store.keep_alive(lease):
-                self.registry.lease = await store.grant(self._ttl)
-            await self.registry.join(self._record)
-            for republish in self.on_rejoin:
-                await republish()
-            self._joined = True
+            if self._left:
+                raise LeaseLost
+            self.ok = False
+            self._joined = True  # unless somebody finds meanwhile that it is lost again
+            try:
+                await self._join()
+            except BaseException:
+                self._joined = False
+                raise
             self.ok = True
+
+    async def _join(self) -> None:
+        store, lease = self.registry.store, self.registry.lease
+        if not lease or not await store.keep_alive(lease):
+            self.registry.lease = await store.grant(self._ttl)
+        await self.registry.join(self._record)
+        for republish in self.on_rejoin:
+            await republish()
 
     def lost(self) -> None:
         """Somebody found the lease gone, or could not say what this node holds: say it all again, and soon."""
@@ -100,6 +111,8 @@ class Membership:
                 pause = RETRY_SECONDS
 
     async def leave(self) -> None:
-        """Revoke the lease, and with it all that hangs on it."""
-        if self.registry.lease:
-            await self.registry.store.revoke(self.registry.lease)
+        """Revoke the lease, and with it all that hangs on it. Whoever is still at work for the node gets no new one."""
+        self._left = True
+        async with self._joining:
+            if self.registry.lease:
+                await self.registry.store.revoke(self.registry.lease)

@@ -154,11 +154,11 @@ class Registry:
         taken: list[str] = []
         for first in range(0, len(named), MAX_OPERATIONS):
             batch = list(named.values())[first : first + MAX_OPERATIONS]
-            taken += await self._name_again(batch)
+            taken += await self.name_again(batch)
         return taken
 
-    async def _name_again(self, batch: Sequence[ObjectRecord]) -> list[str]:
-        """Create the names that are not there; those that stand for other content."""
+    async def name_again(self, batch: Sequence[ObjectRecord]) -> list[str]:
+        """Create the names, ``MAX_OPERATIONS`` at most, that are not there; those that stand for other content."""
         for attempt in range(CAS_ATTEMPTS):
             held = await self.store.get_each([records.object_key(o.name) for o in batch])
             missing = [o for o, there in zip(batch, held, strict=True) if there is None]
@@ -204,6 +204,18 @@ class Registry:
         """The record of that name."""
         held = await self.store.get(records.object_key(name))
         return records.decode(ObjectRecord, held.value) if held else None
+
+    async def find_all(self, names: Sequence[str]) -> dict[str, ObjectRecord]:
+        """The records of those of the names that are there: a call for ``MAX_OPERATIONS`` of them."""
+        found: dict[str, ObjectRecord] = {}
+        for first in range(0, len(names), MAX_OPERATIONS):
+            batch = names[first : first + MAX_OPERATIONS]
+            held = await self.store.get_each([records.object_key(name) for name in batch])
+            for name, there in zip(batch, held, strict=True):
+                record = records.decode(ObjectRecord, there.value) if there else None
+                if record is not None:
+                    found[name] = record
+        return found
 
     async def replicas(self, manifest: str) -> dict[str, ReplicaRecord]:
         """Who holds an object, by node."""

@@ -98,19 +98,23 @@ class Catalog:
 
     def add_all(self, holdings: Sequence[tuple[Holding, Manifest]]) -> None:
         """Remember several in one transaction: each costs a write to the disk, however much is in it."""
+        self.change(holdings, ())
+
+    def remove(self, holding: Holding) -> None:
+        """Forget a holding, and its manifest with the last."""
+        self.change((), [holding])
+
+    def change(self, holdings: Sequence[tuple[Holding, Manifest]], gone: Sequence[Holding]) -> None:
+        """Forget those that are ``gone``, then remember ``holdings``: all of it, or nothing where this raises."""
         with self._transaction():
+            places = [(holding.name, os.fsencode(holding.place)) for holding in gone]
+            self._db.executemany("DELETE FROM holdings WHERE name = ? AND root = ?", places)
             self._db.executemany(
                 "INSERT OR IGNORE INTO manifests VALUES (?, ?)",
                 ((m.digest, zlib.compress(m.to_bytes(), 1)) for _, m in holdings),
             )
             self._db.executemany("INSERT OR REPLACE INTO holdings VALUES (?, ?, ?, ?, ?, ?)", map(_row, holdings))
-
-    def remove(self, holding: Holding) -> None:
-        """Forget a holding, and its manifest with the last."""
-        with self._transaction():
-            place = (holding.name, os.fsencode(holding.place))
-            self._db.execute("DELETE FROM holdings WHERE name = ? AND root = ?", place)
-            self._db.execute(_DROP_UNUSED + " AND digest = ?", (holding.digest,))
+            self._db.executemany(_DROP_UNUSED + " AND digest = ?", [(holding.digest,) for holding in gone])
 
     def load(self) -> Iterator[tuple[Holding, Manifest]]:
         """Everything in it, by name. What no longer parses is skipped."""

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -71,7 +71,13 @@ class Holdings:
         return len(self._held)
 
     def close(self) -> None:
-        """Give memory back to those who lent it: the node ends, and the engine serves nothing any more."""
+        """Serve nothing any more, and give memory back to those who lent it: the node ends, and the engine with it.
+
+        A get that still runs finds that what it brought is not served.
+        """
+        for replica in self.replicas.values():
+            replica.withdrawn()
+        self.replicas.clear()
         for holding in self:
             release(holding.views)
 
@@ -142,7 +148,7 @@ class Holdings:
                 spans = await asyncio.to_thread(same_content, holding.root, manifest)
                 if spans is None:
                     log.warning("%s is no longer served: %s: %s", holding.name, holding.place, fault)
-                    self._catalog.remove(holding)
+                    self._catalog.change((), [holding])
                     lost.append(holding)
                     continue
                 holding = Holding(holding.record, holding.role, holding.root, spans)  # noqa: PLW2901 - its new stamps
@@ -151,16 +157,35 @@ class Holdings:
         return lost
 
     def add(self, holding: Holding, manifest: Manifest) -> Replica:
-        """Hold, serve and remember. Any other holding of the same name with other content stays as it is."""
-        return self.add_all([(holding, manifest)])[0]
+        """As ``put``, for one; the replica by which it is served."""
+        self.put([(holding, manifest)])
+        return self.replicas[manifest.digest]
 
-    def add_all(self, new: Sequence[tuple[Holding, Manifest]]) -> list[Replica]:
-        """As ``add``, for many: they are remembered in one write."""
-        replicas = [self._hold(holding, manifest) for holding, manifest in new]
-        on_disk = [pair for pair in new if pair[0].root is not None]
-        if on_disk:
-            self._catalog.add_all(on_disk)
-        return replicas
+    def put(self, new: Sequence[tuple[Holding, Manifest]], *, whole_name: bool = False) -> list[Holding]:
+        """Hold, serve and remember these. Returns what is held no more instead.
+
+        That is what lay at their places, and with ``whole_name`` also what other content is under their names, wherever
+        it lies. Raises ``StorageError`` when the catalog cannot be written: all is then as it was.
+        """
+        gone: dict[int, Holding] = {}
+        for holding, manifest in new:
+            others = self.displaced_by(holding)
+            if whole_name:
+                others += [other for other in self.named(holding.name) if other.digest != manifest.digest]
+            gone.update((id(other), other) for other in others)
+        self._remember(new, gone.values())
+        for other in gone.values():
+            self._let_go(other)
+        for holding, manifest in new:
+            self._hold(holding, manifest)
+        return list(gone.values())
+
+    def _remember(self, new: Iterable[tuple[Holding, Manifest]], gone: Iterable[Holding]) -> None:
+        """Write to the catalog what of these lies in files. Raises ``StorageError``."""
+        in_files = [pair for pair in new if pair[0].root is not None]
+        forgotten = [holding for holding in gone if holding.root is not None]
+        if in_files or forgotten:
+            self._catalog.change(in_files, forgotten)
 
     def _hold(self, holding: Holding, manifest: Manifest) -> Replica:
         self._held.add(holding)
@@ -216,23 +241,27 @@ class Holdings:
         return True
 
     def remove(self, holding: Holding) -> bool:
-        """Hold it no more. Returns whether the node still serves the content, from another holding.
+        """As ``remove_all``, for one. Returns whether the node still serves the content, from another holding."""
+        self.remove_all([holding])
+        return holding.digest in self._served
 
-        Raises ``StorageError`` when the catalog cannot be written; it is then held and served as before.
-        """
-        if holding.root is not None:
-            self._catalog.remove(holding)
-        return self._let_go(holding)
+    def remove_all(self, holdings: Sequence[Holding]) -> None:
+        """Hold these no more. Raises ``StorageError`` when the catalog cannot be written; all are then as before."""
+        there = [holding for holding in holdings if holding in self._held]
+        self._remember((), there)
+        for holding in there:
+            self._let_go(holding)
 
-    def give_up(self, holding: Holding) -> bool:
+    def give_up(self, holding: Holding) -> None:
         """As ``remove``, for what must not be served any longer: it is forgotten when the catalog can be written."""
-        if holding.root is not None:
-            try:
-                self._catalog.remove(holding)
-            except StorageError as error:
-                log.warning("%s is served no more; the catalog will forget it later: %s", holding.place, error)
-                self._to_forget.append(holding)
-        return self._let_go(holding)
+        if holding not in self._held:
+            return  # it went a moment ago, or something took its place
+        try:
+            self._remember((), [holding])
+        except StorageError as error:
+            log.warning("%s is served no more; the catalog will forget it later: %s", holding.place, error)
+            self._to_forget.append(holding)
+        self._let_go(holding)
 
     def _forget_again(self) -> None:
         """Remove from the catalog what it had no room to forget, unless something is held there again."""
@@ -240,29 +269,30 @@ class Holdings:
             holding = self._to_forget[-1]
             if not self._held.at_place_of(holding):
                 try:
-                    self._catalog.remove(holding)
+                    self._catalog.change((), [holding])
                 except StorageError:  # it is in the log already, and there is always a next look
                     return
                 log.info("the catalog has forgotten %s now", holding.place)
             self._to_forget.pop()
 
-    def _let_go(self, holding: Holding) -> bool:
+    def _let_go(self, holding: Holding) -> None:
         self._held.discard(holding)
         release(holding.views)  # what serves them has views of its own, until its last reader has left
         digest = holding.digest
-        others = self.of(digest)
         if self._served.get(digest) is not holding:
-            return digest in self._served
+            return
         del self._served[digest]
-        if not others:
+        others = self.of(digest)
+        if others:
+            self._hold(others[0], self._manifests[digest])
+        else:
             self._unserve(digest)
             self._manifests.pop(digest, None)
-            return False
-        self._hold(others[0], self._manifests[digest])
-        return True
 
     def _unserve(self, digest: str) -> None:
-        replica = self.replicas.pop(digest)
+        replica = self.replicas.pop(digest, None)
+        if replica is None:
+            return  # the node ends
         if replica.address:
             self._engine.unregister(replica.address)
         replica.withdrawn()

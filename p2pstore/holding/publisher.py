@@ -1,29 +1,68 @@
-"""The publisher: says to the cluster what this node holds, and takes back what it holds no more."""
+"""The publisher: keeps what the cluster is told of this node, and what this node holds, in step.
+
+What is held is the truth. What was said and is not held, because something failed or was cancelled in between, is taken
+back; what cannot be taken back at once is *owed*, and tried again until it is done. What has begun is brought to an
+end, also when whoever asked for it is cancelled: nothing is left half done.
+"""
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
+from engine.memory.address_space import FileSpan
+from engine.net.backoff import Backoff
 from p2pstore.cluster.membership import Membership
 from p2pstore.cluster.records import ObjectRecord, ReplicaRecord
 from p2pstore.cluster.registry import Registry, new_object
-from p2pstore.errors import MetadataRefused, MetadataUnavailable, MooncakeError, ObjectExists
+from p2pstore.errors import MetadataUnavailable, MooncakeError, ObjectExists
 from p2pstore.holding.catalog import Holding
-from p2pstore.holding.holdings import Holdings
+from p2pstore.holding.holdings import Holdings, PartialCopy
+from p2pstore.holding.replica import Replica
+from p2pstore.holding.turns import Turns
 from p2pstore.metadata.store import LeaseLost
 from p2pstore.objects.manifest import Manifest
+from p2pstore.objects.waiting import to_its_end
 from p2pstore.supervisor import Policy, Supervisor
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+SETTLE_AGAIN = Backoff(0.5, 10.0, (0.5, 1.0))
+"""Seconds between attempts to take back what is owed."""
+
+
+@dataclass(frozen=True)
+class NewObject:
+    """What a register made, and nobody knows yet: files at ``root`` with their stamps, or views of memory."""
+
+    name: str
+    manifest: Manifest
+    root: Path | None
+    spans: tuple[FileSpan, ...] = ()
+    views: tuple[memoryview, ...] = ()
+
+    def holding(self, record: ObjectRecord) -> Holding:
+        """How it is held, under the record that stands for its name."""
+        return Holding(record, "gold", self.root, self.spans, self.views)
+
+
+@dataclass(frozen=True)
+class _Owed:
+    """Something that was said and may not be so: of a content, and of a name, which stood for ``before``."""
+
+    digest: str
+    record: ObjectRecord | None = None
+    before: ObjectRecord | None = None
+
 
 class Publisher:
-    """Keeps what the cluster is told of this node's holdings, and these holdings, in step."""
+    """Says what this node holds. Its methods hold, too: so that the one is never done without the other."""
 
     def __init__(self, registry: Registry, holdings: Holdings, membership: Membership, supervisor: Supervisor) -> None:
         self._registry = registry
@@ -31,113 +70,285 @@ class Publisher:
         self._membership = membership
         self._supervisor = supervisor
         self._name = registry.node
+        self._turns = Turns()
+        self._owed: dict[tuple[str, str], _Owed] = {}
+        self._settling = False
 
-    async def publish(self, name: str, manifest: Manifest, *, force: bool) -> ObjectRecord:
-        """Give the manifest a name in the metadata store, with this node as its gold replica."""
-        record = new_object(name, self._name, manifest)
-        return await self._leased(lambda: self._registry.publish(record, force=force))
+    # What is registered
 
-    async def publish_all(
-        self, objects: Sequence[tuple[str, Manifest]], *, force: bool
-    ) -> list[ObjectRecord | ObjectExists]:
-        """As ``publish``, for many; see ``Registry.publish_all``."""
-        wanted = [new_object(name, self._name, manifest) for name, manifest in objects]
-        return await self._leased(lambda: self._registry.publish_all(wanted, force=force))
+    async def publish(self, new: Sequence[NewObject], *, force: bool) -> list[ObjectRecord | ObjectExists]:
+        """Give each its name in the metadata store, with this node as a gold replica, and hold it.
 
-    async def replace(self, published: Sequence[tuple[Holding, Manifest]], lease: int) -> None:
-        """Hold what was just published; give up what lay at its places, and other content under its names.
-
-        The publication said that this node has it. That is said again only where ``lease``, the node's at the time, was
-        lost since: whoever took the new one did not know of these holdings yet.
+        What lay at its place, and other content under its name, is given up. Returns for each, in order, the record
+        that now stands, or why it was refused; no name may come twice. When this raises, none of them is held; when it
+        is cancelled, files may be, and memory is not. Raises ``MetadataUnavailable``, ``MetadataRefused`` or
+        ``StorageError``.
         """
-        for holding, _ in published:
-            for before in self._holdings.displaced_by(holding):
-                await self.withdraw(before)
-        self._holdings.add_all(published)
-        if self._registry.lease != lease:
-            for _, manifest in published:
-                await self.announce(manifest.digest, ReplicaRecord(self._name, "complete", "gold"))
-        for holding, manifest in published:
-            for old in self._holdings.named(holding.name):
-                if old.digest != manifest.digest:
-                    await self.withdraw(old)
+        given_up = asyncio.Event()
+        held: list[Holding] = []
+        try:
+            return await to_its_end(self._publish(new, held, given_up, force=force), given_up.set)
+        except asyncio.CancelledError:
+            await self.withdraw([holding for holding in held if holding.root is None])
+            raise
+
+    async def _publish(
+        self, new: Sequence[NewObject], held: list[Holding], given_up: asyncio.Event, *, force: bool
+    ) -> list[ObjectRecord | ObjectExists]:
+        wanted = [new_object(each.name, self._name, each.manifest) for each in new]
+        async with self._turns.of(_keys(wanted)):
+            before = await self._registry.find_all([w.name for w in wanted]) if force else {}
+            lease = self._registry.lease
+            try:
+                _still_wanted(given_up)
+                records = await self._leased(lambda: self._registry.publish_all(wanted, force=force))
+                _still_wanted(given_up)
+                published = [
+                    (each.holding(record), each.manifest)
+                    for each, record in zip(new, records, strict=True)
+                    if isinstance(record, ObjectRecord)
+                ]
+                gone = self._holdings.put(published, whole_name=True)
+            except BaseException:
+                await self._take_back_published(wanted, before)
+                raise
+            held += [holding for holding, _ in published]
+            if self._registry.lease != lease:  # whoever took the new lease did not know of these holdings yet
+                for holding in held:
+                    await self._announce(holding.digest)
+        await self._take_back(gone)
+        return records
+
+    async def _take_back_published(self, wanted: Sequence[ObjectRecord], before: Mapping[str, ObjectRecord]) -> None:
+        """Take back what a publication that came to nothing may have said. The caller has the turn."""
+        for record in wanted:
+            await self._settle_or_owe(_Owed(record.manifest, record, before.get(record.name)))
+
+    # What a get brings
+
+    async def serve_partial(self, copy: PartialCopy) -> Replica:
+        """Serve what a get has verified so far, and say so, until ``hold`` or ``drop_partial``.
+
+        Nothing is served twice: where this node serves the object already, the replica has no address.
+        """
+        made: list[Replica] = []
+        try:
+            await to_its_end(self._serve_partial(copy, made))
+        except BaseException:
+            for replica in made:
+                self.drop_partial(replica)
+            raise
+        return made[0]
+
+    async def _serve_partial(self, copy: PartialCopy, made: list[Replica]) -> None:
+        digest = copy.manifest.digest
+        async with self._turns.of([digest]):
+            replica = self._holdings.serve_partial(copy)
+            made.append(replica)
+            if self._holdings.replicas.get(digest) is replica and not replica.have.full:
+                await self._announce(digest)
+
+    def drop_partial(self, replica: Replica) -> None:
+        """A get ended before it was whole: serve that no more, and say so in the background."""
+        digest = replica.manifest.digest
+
+        async def end() -> None:
+            async with self._turns.of([digest]):
+                await self._settle_or_owe(_Owed(digest))
+
+        if self._holdings.drop_partial(replica):
+            self._supervisor.start("withdrawal of what was got in part", "get", end, Policy.ONCE)
 
     async def hold(self, holding: Holding, manifest: Manifest, *, known: bool = True) -> None:
         """Serve a whole copy from now on, and say so; what lay at the same place before is given up.
 
         ``known`` says whether its name came from the metadata store; one that came from a peer is made known there.
+        Raises ``StorageError`` where it cannot be remembered; it is not held then.
         """
-        for before in self._holdings.displaced_by(holding):
-            await self.withdraw(before)
-        replica = self._holdings.add(holding, manifest)
-        record = ReplicaRecord(self._name, "complete", replica.role)
-        if known:
-            await self.announce(manifest.digest, record)
-        else:
-            await self._say(lambda: self._registry.republish([(holding.record, record)]))
+        await to_its_end(self._hold(holding, manifest, known=known))
 
-    async def announce(self, digest: str, replica: ReplicaRecord) -> None:
-        """Say that this node has part or all of an object; now, or when the metadata server is back."""
-        await self._say(lambda: self._registry.announce(digest, replica))
+    async def _hold(self, holding: Holding, manifest: Manifest, *, known: bool) -> None:
+        async with self._turns.of(_keys([holding.record])):
+            gone = self._holdings.put([(holding, manifest)])
+            if known:
+                await self._announce(manifest.digest)
+            else:
+                said = self._record_of(manifest.digest)
+                await self._say(lambda: self._registry.republish([(holding.record, said)]))
+        await self._take_back(gone)
+
+    async def _announce(self, digest: str) -> None:
+        """Say how much of an object this node has; now, or when the metadata server is back."""
+        said = self._record_of(digest)
+        await self._say(lambda: self._registry.announce(digest, said))
 
     async def _say(self, write: Callable[[], Awaitable[object]]) -> None:
         try:
             await self._leased(write)
-        except (MooncakeError, LeaseLost) as error:
+        except Exception as error:
+            self._membership.lost()
+            if not isinstance(error, MooncakeError):
+                raise
             log.warning("%s; it will be announced again when the metadata server is back", error)
-            self._membership.lost()
 
-    async def withdraw(self, holding: Holding) -> bool:
-        """Serve a holding no more; True if its name went from the metadata store with it."""
-        self._holdings.remove(holding)
-        return await self._take_back(holding)
+    # What is given up
 
-    async def _take_back(self, holding: Holding) -> bool:
-        """Say that a holding is served no more, unless there is another copy of it; True if its name went with it.
+    async def withdraw(self, holdings: Sequence[Holding]) -> bool:
+        """Serve these no more; True if a name went from the metadata store with them.
 
-        When that cannot be said now, the lease that the announcement hangs on is given up: it runs out, and what this
-        node still holds is announced again under a new one.
+        Raises ``StorageError`` when they cannot be forgotten; all are held then as before.
         """
-        if any(other.digest == holding.digest for other in self._holdings.named(holding.name)):
-            return False
-        try:
-            if holding.digest in self._holdings.replicas:
-                return await self._registry.drop_name(holding.record)
-            return bool(await self._registry.withdraw(holding.digest, [holding.name]))
-        except (MetadataUnavailable, MetadataRefused) as error:
-            log.warning("%s; what was withdrawn stays listed until its lease has run out", error)
-            self._membership.lost()
-            return False
 
-    def withdraw_later(self, digest: str) -> None:
-        """Take back the announcement of a partial replica, in the background; its lease would do so in time."""
-        name = "withdrawal of what was got in part"
-        self._supervisor.start(name, "get", lambda: self._withdraw_quietly(digest), Policy.ONCE)
+        async def work() -> bool:
+            self._holdings.remove_all(holdings)
+            return await self._take_back(holdings)
 
-    async def _withdraw_quietly(self, digest: str) -> None:
-        if digest not in self._holdings.replicas:
-            with contextlib.suppress(MooncakeError):  # the metadata server does not answer, which the keeper finds out
-                await self._registry.withdraw(digest, [])
+        return await to_its_end(work())
+
+    async def give_up(self, holding: Holding) -> None:
+        """Serve it no more, whether or not it can be forgotten now: its bytes are wrong."""
+
+        async def work() -> None:
+            self._holdings.give_up(holding)
+            await self._take_back([holding])
+
+        await to_its_end(work())
 
     async def source_changed(self, holding: Holding, reason: str) -> None:
         """Say that a holding was given up because its files changed."""
-        await self._take_back(holding)
+        await to_its_end(self._take_back([holding]))
         log.info("withdrew %s: %s", holding.name, reason)
+
+    async def _take_back(self, gone: Sequence[Holding]) -> bool:
+        """Say that these are held no more; True if a name went with them. What cannot be said is owed."""
+        removed = False
+        for holding in gone:
+            record = holding.record
+            async with self._turns.of(_keys([record])):
+                removed = await self._settle_or_owe(_Owed(record.manifest, record)) or removed
+        return removed
+
+    # What is owed
+
+    async def _settle_or_owe(self, owed: _Owed) -> bool:
+        """As ``_settle``; what fails is tried again later."""
+        try:
+            return await self._settle(owed)
+        except Exception as error:  # noqa: BLE001 - whatever it was, what was said must not be forgotten
+            _log_owed(error)
+            self._owe(owed)
+            return False
+
+    async def _settle(self, owed: _Owed) -> bool:
+        """Make what is said of a content and a name agree with what is held; True if the name went.
+
+        The caller has their turn.
+        """
+        registry, record, digest = self._registry, owed.record, owed.digest
+        held = record is not None and self._holds(record)
+        removed = False
+        if digest in self._holdings.replicas:
+            said = self._record_of(digest)
+            await self._leased(lambda: registry.announce(digest, said))
+            if record is not None and not held:
+                removed = await registry.drop_name(record)
+        else:
+            removed = bool(await registry.withdraw(digest, [record.name] if record is not None else []))
+        if record is not None and not held:
+            for older in self._older(record, owed.before):
+                if not await registry.dead(older):
+                    await registry.name_again([older])
+                    break
+        return removed
+
+    def _older(self, record: ObjectRecord, before: ObjectRecord | None) -> Iterator[ObjectRecord]:
+        """What a name may stand for again, when it does not stand for this any more."""
+        for holding in self._holdings.named(record.name):
+            if holding.digest != record.manifest:
+                yield holding.record
+        if before is not None and before.manifest != record.manifest:
+            yield before
+
+    def _owe(self, owed: _Owed) -> None:
+        name = owed.record.name if owed.record is not None else ""
+        self._owed[name, owed.digest] = owed
+        if not self._settling:
+            self._settling = True
+            self._supervisor.start("taking back what is not so", "node", self._settle_owed)
+
+    async def _settle_owed(self) -> None:
+        """Try again what is owed until nothing is."""
+        failures = 1
+        try:
+            while self._owed:
+                await asyncio.sleep(SETTLE_AGAIN.after(failures))
+                failures = 1 if await self._settle_each() else failures + 1
+        finally:
+            self._settling = False
+
+    async def _settle_each(self) -> bool:
+        """Try each that is owed, up to the first that fails; whether none did."""
+        for key, owed in list(self._owed.items()):
+            async with self._turns.of(_keys([owed.record]) if owed.record is not None else [owed.digest]):
+                try:
+                    await self._settle(owed)
+                except Exception as error:  # noqa: BLE001 - whatever it was, what is owed is tried again
+                    _log_owed(error)
+                    return False
+                if self._owed.get(key) is owed:
+                    del self._owed[key]
+        return True
 
     async def republish(self) -> None:
         """Say again all that this node has."""
-        replicas = self._holdings.replicas
-        whole = [(h.record, ReplicaRecord(self._name, "complete", replicas[h.digest].role)) for h in self._holdings]
-        for name in await self._registry.republish(whole):
+        holdings, replicas = self._holdings, self._holdings.replicas
+        there = list(holdings)
+        for name in await self._registry.republish([(h.record, self._record_of(h.digest)) for h in there]):
             log.warning("%s meanwhile stands for other content; this node still serves the old", name)
-        for digest, replica in list(replicas.items()):
-            if not replica.have.full:
-                await self._registry.announce(digest, ReplicaRecord(self._name, "partial", replica.role))
+        parts = [replica for replica in replicas.values() if not replica.have.full]
+        for replica in parts:
+            await self._registry.announce(replica.manifest.digest, ReplicaRecord(self._name, "partial", replica.role))
+        # What changed meanwhile. Nobody's turn is waited for: it may be theirs who wait for this.
+        for holding in there:
+            if not self._holds(holding.record):
+                self._owe(_Owed(holding.digest, holding.record))
+        for replica in parts:
+            if replicas.get(replica.manifest.digest) is not replica or replica.have.full:
+                self._owe(_Owed(replica.manifest.digest))
+
+    # How it is done
+
+    def _holds(self, record: ObjectRecord) -> bool:
+        """Whether this node holds that content under that name."""
+        return any(holding.digest == record.manifest for holding in self._holdings.named(record.name))
+
+    def _record_of(self, digest: str) -> ReplicaRecord:
+        replica = self._holdings.replicas[digest]
+        return ReplicaRecord(self._name, replica.state, replica.role)
 
     async def _leased(self, write: Callable[[], Awaitable[T]]) -> T:
         """Do a leased write; join again first when the lease turns out to be gone."""
         try:
             return await write()
         except LeaseLost:
+            pass
+        try:
             await self._membership.join()
             return await write()
+        except LeaseLost:
+            url = self._registry.store.url
+            raise MetadataUnavailable(url=url, detail="a new lease was lost at once, too") from None
+
+
+def _still_wanted(given_up: asyncio.Event) -> None:
+    if given_up.is_set():
+        raise asyncio.CancelledError
+
+
+def _keys(records: Iterable[ObjectRecord]) -> list[str]:
+    """What of these has a turn. A name's key is never a digest: that has no prefix."""
+    return [key for record in records for key in (record.manifest, f"name:{record.name}")]
+
+
+def _log_owed(error: Exception) -> None:
+    log.warning("%s; it will be taken back later", error, exc_info=None if isinstance(error, MooncakeError) else error)

@@ -6,24 +6,24 @@ that cannot be registered is reported, with its error, and holds up none of the 
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from p2pstore.cluster.records import ObjectRecord
 from p2pstore.cluster.registry import PUBLISHED_AT_ONCE, registered
 from p2pstore.errors import MooncakeError, ObjectExists, UsageError, to_wire
-from p2pstore.holding.catalog import Holding
 from p2pstore.holding.parts import Parts
+from p2pstore.holding.publisher import NewObject
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.memory_objects import Buffers, hash_views, named, release, views_of
 from p2pstore.objects.names import check_object_name
-from p2pstore.objects.source import RUN_BYTES, SourceTree, hash_tree, scan
+from p2pstore.objects.source import RUN_BYTES, Progress, SourceTree, hash_tree, scan
 from p2pstore.objects.waiting import in_thread
 
 HASHED_AT_ONCE = PUBLISHED_AT_ONCE
@@ -31,23 +31,123 @@ HASHED_AT_ONCE = PUBLISHED_AT_ONCE
 
 
 @dataclass
-class Wanted:
-    """One path and the name that it is to have; what came of it: a tree with its manifest, or a fault."""
-
-    path: Path
-    name: str
-    tree: SourceTree | None = None
-    manifest: Manifest | None = None
-    fault: MooncakeError | None = None
-
-
-@dataclass
-class _Work:
-    """How to hash, and how far it is."""
+class _How:
+    """How to hash and publish, and how far the hashing is: ``hashed`` is called in bytes, from any thread."""
 
     hash_name: str
     chunk_size: int
+    force: bool
+    hashed: Progress | None = None
     cancelled: threading.Event = field(default_factory=threading.Event)
+
+
+class _Source(Protocol):
+    """What is to be registered. Its methods run in threads, in this order, and raise ``MooncakeError``."""
+
+    size: int
+
+    def scan(self) -> None:
+        """Find out ``size``, in bytes."""
+
+    def hash(self, how: _How, threads: int) -> Manifest:
+        """Hash it on so many threads."""
+
+    def made(self, name: str, manifest: Manifest) -> NewObject:
+        """How it is held under ``name``."""
+
+
+class _Files:
+    """A file or directory."""
+
+    def __init__(self, path: Path) -> None:
+        self.size = 0
+        self._path = path
+        self._tree: SourceTree | None = None
+
+    def scan(self) -> None:
+        """See ``_Source.scan``."""
+        self._tree = scan(self._path)
+        self.size = self._tree.size
+
+    def hash(self, how: _How, threads: int) -> Manifest:
+        """See ``_Source.hash``."""
+        assert self._tree is not None  # noqa: S101 - it was scanned
+        return hash_tree(
+            self._tree,
+            hash_name=how.hash_name,
+            chunk_size=how.chunk_size,
+            threads=threads,
+            progress=how.hashed,
+            cancelled=how.cancelled,
+        )
+
+    def made(self, name: str, manifest: Manifest) -> NewObject:
+        """See ``_Source.made``."""
+        assert self._tree is not None  # noqa: S101 - as above
+        return NewObject(name, manifest, self._path, self._tree.files)
+
+
+class _Memory:
+    """Views of memory by path."""
+
+    def __init__(self, views: Mapping[str, memoryview]) -> None:
+        self.size = sum(len(view) for view in views.values())
+        self._views = views
+
+    def scan(self) -> None:
+        """Nothing to find out."""
+
+    def hash(self, how: _How, threads: int) -> Manifest:
+        """See ``_Source.hash``."""
+        return hash_views(
+            self._views,
+            kind="file" if set(self._views) == {""} else "directory",
+            hash_name=how.hash_name,
+            chunk_size=how.chunk_size,
+            threads=threads,
+            cancelled=how.cancelled,
+        )
+
+    def made(self, name: str, manifest: Manifest) -> NewObject:
+        """See ``_Source.made``."""
+        return NewObject(name, manifest, None, views=tuple(self._views.values()))
+
+
+@dataclass
+class _Wanted:
+    """One source and the name that it is to have; what has come of it so far, or its fault."""
+
+    name: str
+    source: _Source
+    scanned: bool = False
+    manifest: Manifest | None = None
+    record: ObjectRecord | None = None
+    fault: MooncakeError | None = None
+
+    def attempt(self, step: Callable[[], None], how: _How) -> None:
+        """Go a step further, unless there is a fault, or a cancel."""
+        if self.fault is None and not how.cancelled.is_set():
+            try:
+                step()
+            except MooncakeError as error:
+                self.fault = error
+
+    def scan(self) -> None:
+        """Check the name and look at the source."""
+        check_object_name(self.name)
+        self.source.scan()
+        self.scanned = True
+
+    def hash(self, how: _How, threads: int) -> None:
+        """Make the manifest."""
+        self.manifest = self.source.hash(how, threads)
+
+    def answer(self) -> dict[str, Any]:
+        """What a register answers of it. Raises its fault."""
+        if self.fault is not None:
+            raise self.fault
+        assert self.record is not None and self.manifest is not None  # noqa: S101, PT018 - it is registered
+        return registered(self.record, self.manifest)
 
 
 async def register(
@@ -65,32 +165,32 @@ async def register(
     ``progress(done, total)`` is called in bytes, from any thread. Raises ``BadName``, ``PathNotFound``,
     ``BadSource``, ``SourceChanged``, ``StorageError``, ``ObjectExists`` or ``MetadataUnavailable``.
     """
-    began = time.monotonic()
-    check_object_name(name)
-    tree = await asyncio.to_thread(scan, path)
-    known = await parts.registry.find(name)
-    if known and known.size != tree.size and not force and not await parts.registry.dead(known):
-        raise ObjectExists(name=name)  # before hashing a terabyte in vain
-    cancelled = threading.Event()
+    source = _Files(path)
     done = 0
 
     def add(count: int) -> None:
         nonlocal done
         done += count
         if progress is not None:
-            progress(done, tree.size)
+            progress(done, source.size)
 
+    return await _register_one(parts, name, source, _How(hash_name, chunk_size, force, add))
+
+
+async def register_memory(
+    parts: Parts, name: str, buffers: Buffers, *, hash_name: str, chunk_size: int, force: bool
+) -> dict[str, Any]:
+    """Hash and serve buffers in place under ``name``. Raises ``BadName``, ``UsageError``, ``ObjectExists``.
+
+    When it raises, or was cancelled, nothing holds the buffers any more.
+    """
+    check_object_name(name)
+    views = views_of(named(buffers))
     try:
-        manifest = await asyncio.to_thread(
-            hash_tree, tree, hash_name=hash_name, chunk_size=chunk_size, progress=add, cancelled=cancelled
-        )
-    except asyncio.CancelledError:
-        cancelled.set()
+        return await _register_one(parts, name, _Memory(views), _How(hash_name, chunk_size, force))
+    except BaseException:
+        release(views.values())
         raise
-    lease = parts.registry.lease
-    record = await parts.publisher.publish(name, manifest, force=force)
-    await parts.publisher.replace([(Holding(record, "gold", path, tree.files), manifest)], lease)
-    return {**registered(record, manifest), "seconds": round(time.monotonic() - began, 6)}
 
 
 async def register_many(
@@ -105,8 +205,8 @@ async def register_many(
     """Hash and serve each (path, name). Several share a write to the metadata store.
 
     ``progress(done, total)`` is called in objects. Returns ``objects`` as a register describes them, and ``failed``:
-    path, name and error of each that could not be. Raises ``UsageError`` for a name that comes twice, and
-    ``MetadataUnavailable``; what was published before stays so.
+    path, name and error of each that could not be. Raises ``UsageError`` for a name that comes twice,
+    ``MetadataUnavailable`` and ``StorageError``; what was registered before stays so.
     """
     began = time.monotonic()
     names = {name for _, name in items}
@@ -114,16 +214,15 @@ async def register_many(
         raise UsageError(detail="a name is given to two paths")
     objects: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
-    work = _Work(hash_name, chunk_size)
+    how = _How(hash_name, chunk_size, force)
     for first in range(0, len(items), HASHED_AT_ONCE):
-        batch = [Wanted(path, name) for path, name in items[first : first + HASHED_AT_ONCE]]
-        try:
-            await asyncio.to_thread(_hash_all, batch, work)
-        except asyncio.CancelledError:
-            work.cancelled.set()
-            raise
-        objects += await _publish(parts, [w for w in batch if w.manifest is not None], force=force)
-        failed += [{"path": str(w.path), "name": w.name, "error": to_wire(w.fault)} for w in batch if w.fault]
+        paths = items[first : first + HASHED_AT_ONCE]
+        batch = [_Wanted(name, _Files(path)) for path, name in paths]
+        await _register(parts, batch, how)
+        objects += [wanted.answer() for wanted in batch if not wanted.fault]
+        for (path, name), wanted in zip(paths, batch, strict=True):
+            if wanted.fault:
+                failed.append({"path": str(path), "name": name, "error": to_wire(wanted.fault)})
         if progress is not None:
             progress(min(first + HASHED_AT_ONCE, len(items)), len(items))
     return {
@@ -134,91 +233,52 @@ async def register_many(
     }
 
 
-def _hash_all(batch: Sequence[Wanted], work: _Work) -> None:
-    """Scan and hash all of a batch: the small ones side by side, each large one on all cores."""
-    cores = os.cpu_count() or 1
-    with ThreadPoolExecutor(cores, thread_name_prefix="register") as pool:
-        for _ in pool.map(lambda wanted: _attempt(wanted, work, _scan_one), batch):
-            pass
-        small = [w for w in batch if w.tree is not None and w.tree.size <= RUN_BYTES]
-        for _ in pool.map(lambda wanted: _attempt(wanted, work, _hash_small), small):
-            pass
-    for wanted in batch:
-        if wanted.tree is not None and wanted.manifest is None:
-            _attempt(wanted, work, _hash_large)
-
-
-def _attempt(wanted: Wanted, work: _Work, step: Callable[[Wanted, _Work], None]) -> None:
-    if wanted.fault is None and not work.cancelled.is_set():
-        try:
-            step(wanted, work)
-        except MooncakeError as error:
-            wanted.fault = error
-
-
-def _scan_one(wanted: Wanted, _: _Work) -> None:
-    check_object_name(wanted.name)
-    wanted.tree = scan(wanted.path)
-
-
-def _hash_small(wanted: Wanted, work: _Work) -> None:
-    _hash(wanted, work, threads=1)
-
-
-def _hash_large(wanted: Wanted, work: _Work) -> None:
-    _hash(wanted, work, threads=0)
-
-
-def _hash(wanted: Wanted, work: _Work, threads: int) -> None:
-    assert wanted.tree is not None  # noqa: S101 - it was scanned
-    wanted.manifest = hash_tree(
-        wanted.tree,
-        hash_name=work.hash_name,
-        chunk_size=work.chunk_size,
-        threads=threads,
-        cancelled=work.cancelled,
-    )
-
-
-async def _publish(parts: Parts, hashed: Sequence[Wanted], *, force: bool) -> list[dict[str, Any]]:
-    """Publish and hold what was hashed; what each became. Those that were refused have their fault afterwards."""
-    lease = parts.registry.lease
-    ready = [(w.name, w.manifest) for w in hashed if w.manifest is not None]
-    published: list[tuple[Holding, Manifest]] = []
-    for wanted, record in zip(hashed, await parts.publisher.publish_all(ready, force=force), strict=True):
-        if isinstance(record, ObjectExists):
-            wanted.fault = record
-        elif wanted.tree is not None and wanted.manifest is not None:
-            published.append((Holding(record, "gold", wanted.path, wanted.tree.files), wanted.manifest))
-    await parts.publisher.replace(published, lease)
-    return [registered(holding.record, manifest) for holding, manifest in published]
-
-
-async def register_memory(
-    parts: Parts, name: str, buffers: Buffers, *, hash_name: str, chunk_size: int, force: bool
-) -> dict[str, Any]:
-    """Hash and serve buffers in place under ``name``. Raises ``BadName``, ``UsageError``, ``ObjectExists``.
-
-    When it raises, or was cancelled, nothing holds the buffers any more.
-    """
+async def _register_one(parts: Parts, name: str, source: _Source, how: _How) -> dict[str, Any]:
     began = time.monotonic()
-    check_object_name(name)
-    views = views_of(named(buffers))
-    kind = "file" if set(views) == {""} else "directory"
-    cancelled = threading.Event()
+    wanted = _Wanted(name, source)
+    await _register(parts, [wanted], how)
+    return {**wanted.answer(), "seconds": round(time.monotonic() - began, 6)}
 
-    def work() -> Manifest:
-        threads = os.cpu_count() or 1
-        return hash_views(
-            views, kind=kind, hash_name=hash_name, chunk_size=chunk_size, threads=threads, cancelled=cancelled
-        )
 
-    try:
-        manifest = await in_thread(cancelled, work)
-        lease = parts.registry.lease
-        record = await parts.publisher.publish(name, manifest, force=force)
-        await parts.publisher.replace([(Holding(record, "gold", None, (), tuple(views.values())), manifest)], lease)
-    except BaseException:
-        release(views.values())
-        raise
-    return {**registered(record, manifest), "seconds": round(time.monotonic() - began, 6)}
+async def _register(parts: Parts, batch: Sequence[_Wanted], how: _How) -> None:
+    """Bring each of a batch to its record or its fault. Raises as ``Publisher.publish``."""
+    await in_thread(how.cancelled, _scan_all, batch, how)
+    if not how.force:
+        await _refuse_early(parts, [wanted for wanted in batch if wanted.scanned])
+    await in_thread(how.cancelled, _hash_all, batch, how)
+    ready = [(w, w.source.made(w.name, w.manifest)) for w in batch if w.manifest is not None]
+    outcomes = await parts.publisher.publish([made for _, made in ready], force=how.force) if ready else []
+    for (wanted, _), outcome in zip(ready, outcomes, strict=True):
+        if isinstance(outcome, ObjectExists):
+            wanted.fault = outcome
+        else:
+            wanted.record = outcome
+
+
+async def _refuse_early(parts: Parts, batch: Sequence[_Wanted]) -> None:
+    """Tell those whose name is taken before a terabyte is hashed in vain."""
+    known = await parts.registry.find_all([wanted.name for wanted in batch])
+    for wanted in batch:
+        record = known.get(wanted.name)
+        if record is not None and record.size != wanted.source.size and not await parts.registry.dead(record):
+            wanted.fault = ObjectExists(name=wanted.name)
+
+
+def _scan_all(batch: Sequence[_Wanted], how: _How) -> None:
+    """Look at all of them, side by side."""
+    _side_by_side(lambda wanted: wanted.attempt(wanted.scan, how), batch)
+
+
+def _hash_all(batch: Sequence[_Wanted], how: _How) -> None:
+    """Hash all of them: the small ones side by side, each large one, and one that is alone, on all cores."""
+    small = [w for w in batch if w.source.size <= RUN_BYTES] if len(batch) > 1 else []
+    _side_by_side(lambda wanted: wanted.attempt(lambda: wanted.hash(how, 1), how), small)
+    for wanted in batch:
+        if wanted.manifest is None:
+            wanted.attempt(lambda wanted=wanted: wanted.hash(how, os.cpu_count() or 1), how)  # type: ignore[misc]
+
+
+def _side_by_side(step: Callable[[_Wanted], None], batch: Sequence[_Wanted]) -> None:
+    with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="register") as pool:
+        for _ in pool.map(step, batch):
+            pass

@@ -11,8 +11,10 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-async def to_its_end(work: Awaitable[T]) -> T:
+async def to_its_end(work: Awaitable[T], on_cancel: Callable[[], None] = lambda: None) -> T:
     """What comes of ``work``, which goes on to its end however often the waiting task is cancelled meanwhile.
+
+    ``on_cancel`` is called at each cancel.
 
     Raises what ``work`` raises; else ``CancelledError``, once it has ended, if there was a cancel.
     """
@@ -23,6 +25,7 @@ async def to_its_end(work: Awaitable[T]) -> T:
             await asyncio.wait({running})
         except asyncio.CancelledError as error:
             cancel = error
+            on_cancel()
     result = running.result()
     if cancel is not None:
         raise cancel

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine.memory.address_space import FileSpan
-from p2pstore.cluster.records import ReplicaRecord
-from p2pstore.errors import DestinationExists, UsageError
+from p2pstore.errors import DestinationExists, StorageError, UsageError
 from p2pstore.holding.catalog import Holding
 from p2pstore.holding.parts import Parts
 from p2pstore.holding.replica import Replica
@@ -120,28 +119,33 @@ class FileEnd(End[FileDestination]):
         return await get.in_thread(find_places, request.dest, get.manifest, get.cancelled)
 
     async def begin(
-        self, get: Pipeline[FileDestination], destination: FileDestination
+        self,
+        get: Pipeline[FileDestination],  # noqa: ARG002 - see ``End.begin``
+        destination: FileDestination,
     ) -> Callable[[range], None] | None:
         """See ``End.begin``: what is verified is served from now on."""
         if not self._request.seed:
             return None
-        parts = self._parts
-        self._replica = parts.holdings.serve_partial(destination)
-        if not destination.verified.full:
-            await parts.publisher.announce(get.manifest.digest, ReplicaRecord(parts.name, "partial", "replica"))
+        self._replica = await self._parts.publisher.serve_partial(destination)
         return self._replica.landed
 
-    def give_up(self, get: Pipeline[FileDestination]) -> None:
+    def give_up(self, get: Pipeline[FileDestination]) -> None:  # noqa: ARG002 - see ``End.give_up``
         """See ``End.give_up``."""
-        if self._replica is not None and self._parts.holdings.drop_partial(self._replica):
-            self._parts.publisher.withdraw_later(get.manifest.digest)
+        if self._replica is not None:
+            self._parts.publisher.drop_partial(self._replica)
 
     async def hold(self, get: Pipeline[FileDestination], spans: tuple[FileSpan, ...]) -> None:
         """See ``End.hold``."""
-        if self._request.seed:
-            holding = Holding(get.resolved.record, "replica", self._request.dest, spans)
+        request = self._request
+        if not request.seed:
+            return
+        holding = Holding(get.resolved.record, "replica", request.dest, spans)
+        try:
             await self._parts.publisher.hold(holding, get.manifest, known=get.resolved.watched)
-            self.seeding = True
+        except StorageError:
+            get.note(f"{request.dest} is whole, but is not passed on: get it again when there is room")
+            raise
+        self.seeding = True
 
 
 async def get_files(parts: Parts, request: GetRequest, emit: Emit) -> GetResult:

@@ -74,7 +74,7 @@ class End(ABC, Generic[D]):
         return None
 
     def give_up(self, get: Pipeline[D]) -> None:
-        """The get has failed or was cancelled, after ``make``, and the destination was aborted."""
+        """The get has failed or was cancelled, after ``make``; the destination was aborted, if it was not finished."""
 
     async def hold(self, get: Pipeline[D], spans: tuple[FileSpan, ...]) -> None:
         """The object is whole, in these files."""
@@ -122,6 +122,7 @@ class Pipeline(Generic[D]):
         try:
             await self._fill(destination)
             spans = await self.in_thread(destination.finish)
+            await self._end.hold(self, spans)
         except BaseException:
             self.cancelled.set()
             try:
@@ -129,7 +130,6 @@ class Pipeline(Generic[D]):
             finally:
                 self._end.give_up(self)
             raise
-        await self._end.hold(self, spans)
 
     async def in_thread(self, work: Callable[..., T], *args: object) -> T:
         """Run ``work`` in a thread. A cancel sets ``cancelled``, and is raised once the thread has left ``work``."""

@@ -110,6 +110,30 @@ async def test_leaving_without_having_joined(member: Member) -> None:
     await member.membership.leave()
 
 
+async def test_whoever_is_still_at_work_when_the_node_has_left_does_not_make_it_join_again(member: Member) -> None:
+    await member.membership.join()
+    await member.membership.leave()
+    with pytest.raises(LeaseLost):
+        await member.membership.join()
+    assert (await member.other.scan("")).items == ()
+
+
+async def test_what_is_found_lost_while_the_node_joins_is_said_again(member: Member) -> None:
+    async def say() -> None:
+        await member.say()
+        if member.said == 1:
+            member.membership.lost()
+
+    member.membership.on_rejoin[:] = [say]
+    await member.membership.join()
+    async with kept(member):
+
+        async def said_again() -> bool:
+            return member.said == 2
+
+        await until(said_again)
+
+
 async def test_joining_a_store_that_is_down(member: Member) -> None:
     member.store.down = True
     with pytest.raises(MetadataUnavailable):

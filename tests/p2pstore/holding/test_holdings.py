@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -180,14 +180,14 @@ class Full:
     def __init__(self, catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
         self.refused = asyncio.Event()
         self._full = True
-        self._remove = catalog.remove
-        monkeypatch.setattr(catalog, "remove", self.remove)
+        self._change = catalog.change
+        monkeypatch.setattr(catalog, "change", self.change)
 
-    def remove(self, holding: Holding) -> None:
-        if self._full:
+    def change(self, holdings: Sequence[tuple[Holding, Manifest]], gone: Sequence[Holding]) -> None:
+        if self._full and gone:
             self.refused.set()
             raise StorageError(path="catalog.db", detail="database or disk is full")
-        self._remove(holding)
+        self._change(holdings, gone)
 
     def make_room(self) -> None:
         self._full = False
