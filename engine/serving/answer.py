@@ -24,12 +24,9 @@ BOUNCE = 1 << 18
 
 
 class Answer:
-    """What is left to do for a request. It holds a lease on the buffer until it is closed.
+    """What is left to do for a request. It holds a lease on the buffer until it is closed."""
 
-    ``give_up_at`` is its owner's.
-    """
-
-    __slots__ = ("_closing", "_lease", "_limit", "_peer", "_view", "_writer", "give_up_at", "request")
+    __slots__ = ("_closing", "_lease", "_limit", "_peer", "_view", "_writer", "request")
 
     def __init__(
         self,
@@ -37,7 +34,6 @@ class Answer:
         lease: Lease,
         *,
         peer: str,
-        give_up_at: float,
         limit: RateLimit,
         closing: Callable[[], bool],
     ) -> None:
@@ -46,7 +42,6 @@ class Answer:
         ``closing`` says whether nothing more will be sent, so that nobody waits for the limit's sake.
         """
         self.request = request
-        self.give_up_at = give_up_at
         self._lease = lease
         self._peer = peer
         self._limit = limit

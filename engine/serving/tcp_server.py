@@ -2,7 +2,8 @@
 
 One thread waits in ``epoll`` for new connections and for idle ones that become ready; a ready one is handed to a
 worker of a bounded pool, which answers its requests strictly in order until it has been idle for ``LINGER`` and then
-parks it again. So idle connections cost a descriptor each and no thread, and busy ones no hand-over a request.
+parks it again. So idle connections cost a descriptor each and no thread, and busy ones no hand-over a request. Where a
+connection may stand, and what leads from there to where, is told in ``engine.serving.connections``.
 
 A peer that stops taking (or sending) its bytes is parked too, in the middle of its request: it holds a connection and
 a lease on one buffer, and no worker. So no number of slow peers keeps the others waiting.
@@ -29,6 +30,7 @@ from engine.net.threads import Failure, Threads
 from engine.protocol import wire
 from engine.protocol.exchange import RequestReader, refusal
 from engine.serving.answer import Answer
+from engine.serving.connections import Change, Connections, Life, Stage
 from engine.serving.upload_slots import LARGE_BYTES, UploadQueue
 
 if TYPE_CHECKING:
@@ -71,22 +73,22 @@ _DRAIN_BYTES = 1 << 18
 _ACCEPT_PAUSE = 0.1
 _WAITING = select.EPOLLIN | select.EPOLLONESHOT
 _WAITING_TO_SEND = select.EPOLLOUT | select.EPOLLONESHOT
+_REFUSED = Stage.REFUSED
 
 log = logging.getLogger(__name__)
 
 
-class _Connection:
-    """A socket and what came from it. Either parked or owned by one worker."""
+class _Connection(Life):
+    """A socket and what came from it, for whoever has it at its stage."""
 
-    __slots__ = ("answer", "drain_until", "fd", "host", "peer", "requests", "slot", "sock")
+    __slots__ = ("answer", "host", "peer", "requests", "slot", "sock")
 
     def __init__(self, sock: socket.socket, peer: str) -> None:
+        super().__init__(sock.fileno())
         self.sock = sock
-        self.fd = sock.fileno()
         self.peer = peer
         self.requests = RequestReader(peer=peer)
         self.host = sockets.split(peer)[0]
-        self.drain_until = 0.0
         self.answer: Answer | None = None
         self.slot = False
 
@@ -117,10 +119,7 @@ class TcpServer:
         self._max_connections = max_connections
         self._clock = clock
         self._lock = threading.Lock()
-        self._connections: dict[int, _Connection] = {}
-        self._parked: dict[int, _Connection] = {}
-        self._draining: dict[int, _Connection] = {}
-        self._slow: dict[int, _Connection] = {}
+        self._connections: Connections[_Connection] = Connections()
         self._ready: SimpleQueue[_Connection | None] = SimpleQueue()
         self._limit = upload_limit or RateLimit()
         self._uploads: UploadQueue[_Connection] = UploadQueue()
@@ -172,7 +171,7 @@ class TcpServer:
             if self._closing:
                 return
             self._closing = True
-            for connection in self._connections.values():
+            for connection in self._connections:
                 with contextlib.suppress(OSError):
                     connection.sock.shutdown(socket.SHUT_RDWR)
         self._threads.stop()
@@ -186,7 +185,7 @@ class TcpServer:
         self._epoll.close()
         os.close(self._wake)
         with self._lock:
-            left = list(self._connections.values())
+            left = list(self._connections)
         for connection in left:
             self._drop(connection)
 
@@ -213,7 +212,7 @@ class TcpServer:
             self._accept()
         else:
             with self._lock:
-                connection = self._parked.pop(fd, None)
+                connection = self._connections.ready(fd)
             if connection is not None:
                 self._dispatch(connection)
 
@@ -251,8 +250,7 @@ class TcpServer:
             connection = _Connection(sock, sockets.join(address[0], address[1]))
             try:
                 with self._lock:
-                    self._connections[connection.fd] = connection
-                    self._parked[connection.fd] = connection
+                    self._connections.add(connection)
                     self._epoll.register(connection.fd, _WAITING)
             except OSError as error:  # no room for another watched descriptor
                 log.warning("cannot watch connections: %s", error.strerror)
@@ -261,8 +259,7 @@ class TcpServer:
     def _evict(self) -> bool:
         """Drop the connection that has been parked longest."""
         with self._lock:
-            fd = next(iter(self._parked), -1)
-            connection = self._parked.pop(fd, None)
+            connection = self._connections.evict()
         if connection is None:
             return False
         self._drop(connection)
@@ -272,28 +269,26 @@ class TcpServer:
         """Drop refused peers that did not close in time, and stalled ones; whether others are left to watch."""
         now = self._clock()
         with self._lock:
-            late = [each for fd, each in self._draining.items() if each.drain_until < now and fd in self._parked]
-            trickles = []
-            for fd, each in self._slow.items():
-                answer = each.answer  # looked up once: a worker ends it without the lock
-                if answer is None:
-                    continue
-                if each.slot and answer.give_up_at - STALL_TIMEOUT + SLOT_TIMEOUT < now:
-                    trickles.append(each)
-                if answer.give_up_at < now and fd in self._parked:
-                    log.info("%s stalled for %g s", each.peer, STALL_TIMEOUT)
-                    late.append(each)
-            for connection in late:
-                self._parked.pop(connection.fd, None)
-        for connection in late:
-            self._drop(connection)
-        for connection in trickles:
-            self._leave_slot(connection)
-        with self._lock:
-            begun = self._uploads.tick(self._clock())
+            late = self._connections.overdue(now)
+            begun: list[_Connection] = []
+            for each in self._connections.timed:
+                if each.slot and each.deadline - STALL_TIMEOUT + SLOT_TIMEOUT < now:
+                    begun += self._without_slot(each)
+            begun += self._begun(self._uploads.tick(now))
+            others = bool(self._connections.timed)
         for connection in begun:
             self._dispatch(connection)
-        return bool(self._draining or self._slow)
+        for connection in late:
+            if connection.answer is not None:
+                log.info("%s stalled for %g s", connection.peer, STALL_TIMEOUT)
+            self._drop(connection)
+        return others
+
+    def _begun(self, connections: list[_Connection]) -> list[_Connection]:
+        """Those that got an upload slot, to be dispatched once the lock is released; it is held."""
+        for connection in connections:
+            self._connections.change(connection, Change.ADMIT)
+        return connections
 
     def _dispatch(self, connection: _Connection) -> None:
         """Leave a connection to the workers, and start one more where all are busy and one can be had."""
@@ -311,7 +306,7 @@ class TcpServer:
             return False
         again = False
         try:
-            again = self._drain(connection) if connection.drain_until else self._serve(connection)
+            again = self._drain(connection) if connection.stage is _REFUSED else self._serve(connection)
         except RemoteProtocolError as error:
             log.info("%s", error)
         except (MooncakeError, OSError) as error:
@@ -361,12 +356,10 @@ class TcpServer:
         if request.opcode is wire.Opcode.WRITE and not lease.buffer.writable:
             lease.release()
             return False
-        give_up_at = self._clock() + STALL_TIMEOUT
         connection.answer = Answer(
             request,
             lease,
             peer=connection.peer,
-            give_up_at=give_up_at,
             limit=self._limit,
             closing=lambda: self._closing,
         )
@@ -378,7 +371,8 @@ class TcpServer:
             return True
         with self._lock:
             connection.slot = True  # one that waits is given the slot of whoever names it
-            begun = self._uploads.ask(connection.host, connection, self._clock())
+            self._connections.change(connection, Change.WAIT)
+            begun = self._begun(self._uploads.ask(connection.host, connection, self._clock()))
             self._hurry()
         for other in begun:
             if other is not connection:
@@ -388,15 +382,20 @@ class TcpServer:
     def _leave_slot(self, connection: _Connection) -> None:
         """Give an upload slot back, or the wish for one, and hand it on."""
         with self._lock:
-            if not connection.slot:
-                return
-            connection.slot = False
-            if self._uploads.give_up(connection.host, connection):
-                return
-            begun = self._uploads.done(connection, self._clock())
-            self._hurry()
+            begun = self._without_slot(connection)
         for other in begun:
             self._dispatch(other)
+
+    def _without_slot(self, connection: _Connection) -> list[_Connection]:
+        """Take its slot, or the wish for one; those to be dispatched in its place. The lock is held."""
+        if not connection.slot:
+            return []
+        connection.slot = False
+        if self._uploads.give_up(connection.host, connection):
+            return []
+        begun = self._begun(self._uploads.done(connection, self._clock()))
+        self._hurry()
+        return begun
 
     def _move(self, connection: _Connection, leave_at: float) -> bool:
         """Go on with the request under way; false when the peer, or others who wait, make it pause."""
@@ -411,12 +410,12 @@ class TcpServer:
                 answer.step(sock, connection.requests.take)
                 crowded = not self._ready.empty() and self._clock() > leave_at
                 if slow or crowded:
-                    answer.give_up_at = self._clock() + STALL_TIMEOUT
+                    connection.deadline = self._clock() + STALL_TIMEOUT
                 if crowded:
                     return False
         except BlockingIOError:
             if not slow:
-                answer.give_up_at = self._clock() + STALL_TIMEOUT
+                connection.deadline = self._clock() + STALL_TIMEOUT
                 sock.setblocking(False)
             return False
         connection.answer = None
@@ -425,7 +424,7 @@ class TcpServer:
         if slow:
             sock.setblocking(True)
         with self._lock:
-            self._slow.pop(connection.fd, None)
+            self._connections.change(connection, Change.ANSWER)
             if answer.request.opcode is wire.Opcode.READ:
                 self._sent += answer.request.length
             else:
@@ -440,15 +439,16 @@ class TcpServer:
         connection.sock.sendall(says_no)
         connection.sock.shutdown(socket.SHUT_WR)
         connection.requests.forget()
-        connection.drain_until = self._clock() + DRAIN_TIMEOUT
+        connection.deadline = self._clock() + DRAIN_TIMEOUT
         with self._lock:
-            self._draining[connection.fd] = connection
-        os.eventfd_write(self._wake, 1)  # so that the watching thread begins to sweep
+            first = self._connections.change(connection, Change.REFUSE)
+        if first:
+            self._begin_sweeping()
         return self._drain(connection)
 
     def _drain(self, connection: _Connection) -> bool:
         """Throw away what a refused peer still sends, a little at a time."""
-        if connection.drain_until < self._clock():
+        if connection.deadline < self._clock():
             return False
         try:
             for _ in range(16):
@@ -462,27 +462,22 @@ class TcpServer:
         with self._lock:
             if self._closing:
                 return False
-            self._parked[connection.fd] = connection
             answer = connection.answer
-            begin_sweeping = False
-            if answer is not None:
-                begin_sweeping = not self._slow
-                self._slow[connection.fd] = connection
+            first = self._connections.change(connection, Change.PARK if answer is None else Change.PAUSE)
             sends = answer is not None and answer.sends
             self._epoll.modify(connection.fd, _WAITING_TO_SEND if sends else _WAITING)
-        if begin_sweeping:
-            os.eventfd_write(self._wake, 1)
+        if first:
+            self._begin_sweeping()
         return True
+
+    def _begin_sweeping(self) -> None:
+        """Wake the watching thread, which waits for ever while no connection has a deadline."""
+        os.eventfd_write(self._wake, 1)
 
     def _drop(self, connection: _Connection) -> None:
         with self._lock:
-            if self._connections.get(connection.fd) is connection:
-                del self._connections[connection.fd]
-                self._draining.pop(connection.fd, None)
-                self._slow.pop(connection.fd, None)
-                if self._parked.get(connection.fd) is connection:
-                    del self._parked[connection.fd]
-                connection.sock.close()
+            self._connections.change(connection, Change.CLOSE)
+            connection.sock.close()
         self._leave_slot(connection)
         answer, connection.answer = connection.answer, None
         if answer is not None:

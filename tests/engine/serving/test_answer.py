@@ -29,7 +29,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 def made(request: wire.Request, space: AddressSpace, limit: RateLimit | None = None) -> Answer:
     lease = space.resolve(request.address, request.length)
-    return Answer(request, lease, peer="p", give_up_at=0.0, limit=limit or RateLimit(), closing=lambda: False)
+    return Answer(request, lease, peer="p", limit=limit or RateLimit(), closing=lambda: False)
 
 
 def request_of(address: int, length: int, opcode: wire.Opcode, version: int = 2) -> wire.Request:

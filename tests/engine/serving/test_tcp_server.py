@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +20,7 @@ from engine.memory.address_space import AddressSpace, FilesBuffer, FileSpan, Fil
 from engine.net.rate import RateLimit
 from engine.protocol import wire
 from engine.serving import tcp_server
+from engine.serving.connections import Change, Life
 from engine.serving.tcp_server import TcpServer
 from engine.serving.upload_slots import LARGE_BYTES, MIN_PATIENCE, SLOTS
 
@@ -451,27 +451,27 @@ def test_an_error_in_the_watching_thread_does_not_end_it(served: Served, monkeyp
     assert (failure.name, failure.count, failure.error) == ("data watch", 2, "ValueError: unforeseen")
 
 
-def test_an_answer_that_ends_while_the_sweep_looks_at_it(served: Served) -> None:
-    """D16: a worker ends it without the lock, so it must be looked up once."""
+def test_the_sweep_looks_at_no_answer_that_a_worker_may_end(served: Served) -> None:
+    """D16: a worker ends it without the lock, so what the sweep needs to know lies outside of it."""
 
-    class Ending:
+    class Resumed(Life):
         slot = True
-        fd = 1 << 20
-        peer = "10.0.0.1:5"
-
-        def __init__(self, looks: int) -> None:
-            self.looks = looks
 
         @property
-        def answer(self) -> object | None:
-            self.looks -= 1
-            return SimpleNamespace(give_up_at=served.server._clock() + 3600) if self.looks >= 0 else None
+        def answer(self) -> object:
+            raise AssertionError("it was looked at")
 
-    for looks in range(4):
-        one: Any = Ending(looks)
-        served.server._slow[one.fd] = one
-        assert served.server._sweep()
-        del served.server._slow[one.fd]
+    one: Any = Resumed(1 << 20)
+    one.deadline = served.server._clock() + 3600
+    connections = served.server._connections
+    with served.server._lock:
+        connections.add(one)
+        for change in (Change.READY, Change.PAUSE, Change.READY):
+            connections.change(one, change)
+    assert served.server._sweep()
+    with served.server._lock:
+        connections.change(one, Change.CLOSE)
+    assert not served.server._sweep()
 
 
 def test_close_waits_for_no_limit() -> None:
