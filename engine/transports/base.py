@@ -65,6 +65,9 @@ class Channel(ABC):
     in_place: ClassVar[bool] = False
     """Whether it makes use of the ``place`` that ``submit`` is told."""
 
+    streamed: ClassVar[bool] = False
+    """Whether the peer sends what is submitted at once, and has to wait until it is received."""
+
     @abstractmethod
     def submit(self, address: int, length: int, place: Region | None = None) -> None:
         """Ask for ``length`` bytes (at least 1) at ``address``. Raises ``RemoteError``.

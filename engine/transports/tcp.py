@@ -64,6 +64,7 @@ class TcpTransport(Transport):
 class TcpChannel(SocketChannel):
     """One connection. ``version`` is the peer's protocol version; version 1 has no status before the bytes."""
 
+    streamed = True
     max_in_flight = MAX_IN_FLIGHT
 
     def __init__(

@@ -20,7 +20,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from engine.errors import MooncakeError, RemoteError, TransportUnavailable
-from engine.transports.limited import LimitedSink
+from engine.transports.limited import LimitedChannel, LimitedSink
 
 if TYPE_CHECKING:
     from engine.net.rate import RateLimit
@@ -263,10 +263,10 @@ class Worker:
             if name == member.source.transports[-1]:
                 raise
             raise TransportUnavailable(transport=name, detail=str(error)) from error  # the next may well get through
-        self._channel = channel
+        self._channel = LimitedChannel(channel, self._job.limit) if channel.streamed else channel
         if member.closed:
             raise ToldToStop
-        return channel
+        return self._channel
 
     def _hang_up(self) -> None:
         channel, self._channel = self._channel, None
