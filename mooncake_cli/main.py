@@ -14,6 +14,9 @@ from mooncake_cli.output import ReaderGone
 COMPLETE_NAMES = "complete-names"
 """Hidden first word with which the completion scripts ask for object names (``mooncake_cli.names``)."""
 
+STANDARD_STREAMS = (0, 1, 2)
+"""Descriptors of input, output and messages."""
+
 EXIT_BUG = 1
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
@@ -26,10 +29,20 @@ def main() -> NoReturn:
         from mooncake_cli.names import complete_names  # noqa: PLC0415 - it must not wait for Typer
 
         complete_names(arguments[1:])
+    _open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         # A name that the terminal's encoding lacks must not end the command.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     sys.exit(run(arguments))
+
+
+def _open_standard_streams() -> None:
+    """Where we were started with closed ones, what goes there goes nowhere, and no file takes their numbers."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) in STANDARD_STREAMS:
+        pass
+    os.close(descriptor)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8", closefd=False)
 
 
 def run(arguments: list[str]) -> int:
@@ -50,9 +63,7 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted(invocation)
     except ReaderGone:
-        # head and less have what they wanted. Python would complain once more when it flushes at the exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_BROKEN_PIPE
+        return EXIT_BROKEN_PIPE  # head and less have what they wanted
     except Exception as error:  # noqa: BLE001 - the last resort: a user gets a sentence, not a traceback
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):
             # The parser's own errors: Click's base class has a different home in each version of Typer.

@@ -18,7 +18,7 @@ from typing import Any, Literal, TextIO
 
 from mooncake_cli.progress import BarProgress, Progress
 from mooncake_cli.text import printable
-from p2pstore.errors import MooncakeError, to_wire
+from p2pstore.errors import MooncakeError, StorageError, to_wire
 
 Mode = Literal["human", "json", "quiet"]
 
@@ -199,7 +199,19 @@ class Output:
                 stream.write(text)
                 stream.flush()
         except BrokenPipeError:
+            _forget(stream)
             raise ReaderGone from None
+        except OSError as error:
+            _forget(stream)
+            if stream is sys.stdout:  # a result that is lost is a failure; a message is none
+                raise StorageError(path="standard output", detail=error.strerror or error) from None
+
+
+def _forget(stream: TextIO) -> None:
+    """Let what a stream could not write go to nowhere: Python would complain once more when it flushes at the exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def _width() -> int:

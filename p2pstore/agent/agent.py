@@ -144,20 +144,21 @@ def _listen(path: Path) -> socket.socket:
 
 @contextlib.contextmanager
 def _locked(home: Home) -> Any:
-    """Hold the home's lock, our pid in it. Raises ``AgentRunning`` with the holder's."""
-    descriptor = os.open(home.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
+    """Hold the home's lock, our pid in it. Raises ``AgentRunning`` with the holder's, or ``StorageError``."""
+    with contextlib.ExitStack() as held:
         try:
+            descriptor = os.open(home.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            held.callback(os.close, descriptor)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         except BlockingIOError:
             pid = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
             raise AgentRunning(home=home.root, pid=pid or "unknown") from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            raise StorageError(path=home.lock, detail=error.strerror or error) from None
         yield
         os.ftruncate(descriptor, 0)
-    finally:
-        os.close(descriptor)
 
 
 def run(home: Home, settings: Settings, *, verbose: bool = False) -> int:

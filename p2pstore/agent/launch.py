@@ -185,6 +185,11 @@ def _start_lock(home: Home, deadline: float) -> Iterator[None]:
                     detail = f"another command has been starting it for {START_TIMEOUT:g} s"
                     raise AgentStartFailed(detail=detail) from None
                 time.sleep(POLL)
+        try:  # an agent whose disk is full cannot even log it
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            raise StorageError(path=home.start_lock, detail=error.strerror or error) from None
         yield
     finally:
         os.close(descriptor)

@@ -148,6 +148,38 @@ def test_a_reader_that_goes_away_is_no_error(agent: FakeAgent, environment: dict
     assert done.stderr == ""
 
 
+def test_a_result_that_cannot_be_written_is_told_as_such(agent: FakeAgent, environment: dict[str, str]) -> None:
+    agent.answers["GET /v1/objects"] = {"objects": [OBJECT], "next": None}
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "mooncake_cli", "list", "-q"],
+            env=environment,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.stderr.splitlines()[0] == "error: standard output: No space left on device"
+        assert len(done.stderr.splitlines()) == 2, "and a hint"
+        assert done.returncode == StorageError.exit_code
+        agent.answers["GET /v1/objects"] = MetadataUnavailable(url="u", detail="d")
+        lost = subprocess.run(
+            [sys.executable, "-m", "mooncake_cli", "list"], env=environment, stderr=full, timeout=60, check=False
+        )
+    assert lost.returncode == MetadataUnavailable.exit_code, "a message that is lost changes no status"
+
+
+def test_closed_standard_streams_are_no_defect(agent: FakeAgent, environment: dict[str, str]) -> None:
+    agent.answers["GET /v1/objects"] = {"objects": [OBJECT], "next": None}
+    for closing in (">&-", "2>&-", "<&- >&- 2>&-"):
+        command = f"{sys.executable} -m mooncake_cli list -q {closing}"
+        done = subprocess.run(
+            ["bash", "-c", command], env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (done.returncode, done.stderr) == (0, ""), closing
+
+
 def test_ascii_terminals_get_escapes(agent: FakeAgent, mooncake: Mooncake) -> None:
     agent.answers["GET /v1/objects"] = {"objects": [{**OBJECT, "creator": "käse"}], "next": None}
     done = mooncake("list", PYTHONIOENCODING="ascii")

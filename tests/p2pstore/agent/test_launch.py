@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import signal
@@ -23,6 +24,7 @@ from p2pstore.errors import (
     AgentUnreachable,
     ListenRefused,
     MooncakeError,
+    StorageError,
     UsageError,
 )
 from p2pstore.settings.settings import Settings
@@ -63,6 +65,21 @@ def test_a_verbose_agent_logs_all_that_it_can(home: Home, tmp_path: Path, monkey
     monkeypatch.setenv("MOONCAKE_LOG_LEVEL", "error")
     ensure_agent(home, settings(tmp_path), verbose=True)
     assert " DEBUG " in home.log.read_text()
+
+
+def test_a_full_disk_is_named_though_nothing_can_be_logged(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        with pytest.raises(StorageError, match=r"start\.lock: No space left on device"):
+            ensure_agent(home, settings(tmp_path))
+    home.lock.mkdir()
+    with pytest.raises(StorageError, match=r"agent\.lock: Is a directory"):
+        ensure_agent(home, settings(tmp_path))
 
 
 def test_a_log_level_that_is_none_is_named(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
