@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import sqlite3
+import threading
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from typing import Any
 from engine.memory.address_space import FileSpan, FileStamp
 from p2pstore.cluster.records import ObjectRecord, decode, encode
 from p2pstore.errors import MooncakeError, StorageError
+from p2pstore.objects.json_slices import json_list
 from p2pstore.objects.manifest import Manifest, parse
 
 log = logging.getLogger(__name__)
@@ -74,7 +76,7 @@ class Holding:
 
 
 class Catalog:
-    """Holdings and their manifests. Used by one thread."""
+    """Holdings and their manifests. Thread-safe: one thread after the other."""
 
     def __init__(self, path: Path) -> None:
         """Open or create it. Raises ``StorageError``."""
@@ -91,6 +93,7 @@ class Catalog:
             self._db.close()
             raise StorageError(path=path, detail=str(error)) from None
         self.path = path
+        self._lock = threading.Lock()
 
     def add(self, holding: Holding, manifest: Manifest) -> None:
         """Remember a holding; the same name at the same root is replaced."""
@@ -106,7 +109,7 @@ class Catalog:
 
     def change(self, holdings: Sequence[tuple[Holding, Manifest]], gone: Sequence[Holding]) -> None:
         """Forget those that are ``gone``, then remember ``holdings``: all of it, or nothing where this raises."""
-        with self._transaction():
+        with self._lock, self._transaction():
             places = [(holding.name, os.fsencode(holding.place)) for holding in gone]
             self._db.executemany("DELETE FROM holdings WHERE name = ? AND root = ?", places)
             self._db.executemany(
@@ -138,13 +141,15 @@ class Catalog:
 
     def _rows(self, query: str) -> list[tuple[Any, ...]]:
         try:
-            return self._db.execute(query).fetchall()
+            with self._lock:
+                return self._db.execute(query).fetchall()
         except sqlite3.Error as error:
             raise StorageError(path=self.path, detail=str(error)) from None
 
     def close(self) -> None:
         """Close the file."""
-        self._db.close()
+        with self._lock:
+            self._db.close()
 
     def _transaction(self) -> _Transaction:
         return _Transaction(self._db, self.path)
@@ -179,7 +184,7 @@ class _Transaction:
 def _row(pair: tuple[Holding, Manifest]) -> tuple[object, ...]:
     """A holding as the table has it."""
     holding, _ = pair
-    stamps = json.dumps([_stamp_to_list(s.stamp) for s in holding.spans]).encode()
+    stamps = b"".join(json_list(_stamp_to_list(span.stamp) for span in holding.spans))
     place = os.fsencode(holding.place)
     return holding.name, place, holding.digest, holding.role, encode(holding.record), zlib.compress(stamps, 1)
 

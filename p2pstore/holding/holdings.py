@@ -1,6 +1,8 @@
 """The holdings of a running node: each served through the engine, watched for changes, remembered in the catalog.
 
-All methods but those that say otherwise run on the event loop's thread, the only writer.
+All methods but those that say otherwise run on the event loop's thread, the only writer. What takes long with many
+files (the catalog, the engine, a look at the files) runs in threads. Changes are made one after the other, and each to
+its end: what is in the catalog is what is held.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -25,6 +28,7 @@ from p2pstore.objects.bitmap import Bitmap
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.memory_objects import release
 from p2pstore.objects.source import stamp_fault
+from p2pstore.objects.waiting import to_its_end
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +65,8 @@ class Holdings:
         self._manifests: dict[str, Manifest] = {}
         self._served: dict[str, Holding] = {}
         self._look = asyncio.Event()
+        self._changing = asyncio.Lock()
+        self._to_do: list[Callable[[], object]] = []  # by the engine, in a thread
         self._to_forget: list[Holding] = []  # given up, and still in the catalog: it had no room
         self._to_tell: list[tuple[Holding, str]] = []  # given up, and ``on_changed`` has not returned yet
 
@@ -148,49 +154,55 @@ class Holdings:
                 spans = await asyncio.to_thread(same_content, holding.root, manifest)
                 if spans is None:
                     log.warning("%s is no longer served: %s: %s", holding.name, holding.place, fault)
-                    self._catalog.change((), [holding])
+                    await self._remember((), [holding])
                     lost.append(holding)
                     continue
                 holding = Holding(holding.record, holding.role, holding.root, spans)  # noqa: PLW2901 - its new stamps
-                self._catalog.add(holding, manifest)
-            self._hold(holding, manifest)
+                await self._remember([(holding, manifest)], ())
+            self._hold(holding, manifest, await asyncio.to_thread(self._buffer, holding, manifest))
         return lost
 
-    def add(self, holding: Holding, manifest: Manifest) -> Replica:
+    async def add(self, holding: Holding, manifest: Manifest) -> Replica:
         """As ``put``, for one; the replica by which it is served."""
-        self.put([(holding, manifest)])
+        await self.put([(holding, manifest)])
         return self.replicas[manifest.digest]
 
-    def put(self, new: Sequence[tuple[Holding, Manifest]], *, whole_name: bool = False) -> list[Holding]:
+    async def put(self, new: Sequence[tuple[Holding, Manifest]], *, whole_name: bool = False) -> list[Holding]:
         """Hold, serve and remember these. Returns what is held no more instead.
 
         That is what lay at their places, and with ``whole_name`` also what other content is under their names, wherever
         it lies. Raises ``StorageError`` when the catalog cannot be written: all is then as it was.
         """
-        gone: dict[int, Holding] = {}
-        for holding, manifest in new:
-            others = self.displaced_by(holding)
-            if whole_name:
-                others += [other for other in self.named(holding.name) if other.digest != manifest.digest]
-            gone.update((id(other), other) for other in others)
-        self._remember(new, gone.values())
-        for other in gone.values():
-            self._let_go(other)
-        for holding, manifest in new:
-            self._hold(holding, manifest)
-        return list(gone.values())
+        return await to_its_end(self._put(new, whole_name=whole_name))
 
-    def _remember(self, new: Iterable[tuple[Holding, Manifest]], gone: Iterable[Holding]) -> None:
+    async def _put(self, new: Sequence[tuple[Holding, Manifest]], *, whole_name: bool) -> list[Holding]:
+        async with self._changing:
+            displaced: dict[int, Holding] = {}
+            for holding, manifest in new:
+                others = self.displaced_by(holding)
+                if whole_name:
+                    others += [other for other in self.named(holding.name) if other.digest != manifest.digest]
+                displaced.update((id(other), other) for other in others)
+            gone = list(displaced.values())
+            await self._remember(new, gone)
+            buffers = await asyncio.to_thread(lambda: [self._buffer(*pair) for pair in new])
+            await self._let_go(gone)
+            for (holding, manifest), buffer in zip(new, buffers, strict=True):
+                self._hold(holding, manifest, buffer)
+            await self._catch_up()
+            return gone
+
+    async def _remember(self, new: Iterable[tuple[Holding, Manifest]], gone: Iterable[Holding]) -> None:
         """Write to the catalog what of these lies in files. Raises ``StorageError``."""
         in_files = [pair for pair in new if pair[0].root is not None]
         forgotten = [holding for holding in gone if holding.root is not None]
         if in_files or forgotten:
-            self._catalog.change(in_files, forgotten)
+            await asyncio.to_thread(self._catalog.change, in_files, forgotten)
 
-    def _hold(self, holding: Holding, manifest: Manifest) -> Replica:
+    def _hold(self, holding: Holding, manifest: Manifest, buffer: Buffer | None) -> None:
         self._held.add(holding)
         self._manifests[manifest.digest] = manifest
-        return self._serve(holding, manifest, self._buffer(holding, manifest))
+        self._serve(holding, manifest, buffer)
 
     def _buffer(self, holding: Holding, manifest: Manifest) -> Buffer | None:
         if not manifest.size:
@@ -199,7 +211,7 @@ class Holdings:
             return JoinedBuffer(manifest.digest, [view[:] for view in holding.views])
         return FilesBuffer(manifest.digest, holding.spans, on_changed=self._suspect)
 
-    def _serve(self, holding: Holding, manifest: Manifest, buffer: Buffer | None) -> Replica:
+    def _serve(self, holding: Holding, manifest: Manifest, buffer: Buffer | None) -> None:
         digest = manifest.digest
         replica = self.replicas.get(digest)
         serving = self._served.get(digest)
@@ -211,9 +223,9 @@ class Holdings:
                 replica.address = self._engine.register(buffer)
             self.replicas[digest] = replica
         elif buffer is not None and takes_over and replica.address:
-            self._engine.replace(replica.address, buffer)
+            self._to_do.append(partial(self._engine.replace, replica.address, buffer))
         elif buffer is not None:
-            buffer.close()
+            self._to_do.append(buffer.close)
         if not replica.have.full:  # another get of the same object is still at work on its own copy
             replica.have = Bitmap(manifest.chunks, full=True)
             replica.landed(range(manifest.chunks))
@@ -221,80 +233,109 @@ class Holdings:
             self._served[digest] = holding
         if holding.role == "gold":
             replica.role = "gold"
-        return replica
 
-    def serve_partial(self, destination: PartialCopy) -> Replica:
+    async def serve_partial(self, destination: PartialCopy) -> Replica:
         """Serve what a get has verified so far, unless this node already serves the object."""
+        return await to_its_end(self._serve_partial(destination))
+
+    async def _serve_partial(self, destination: PartialCopy) -> Replica:
         manifest = destination.manifest
         replica = Replica(manifest, destination.verified, "replica", self._loop)
-        if manifest.size and manifest.digest not in self.replicas:
-            replica.address = self._engine.register(destination.partial_buffer(replica.servable))
-            self.replicas[manifest.digest] = replica
+        async with self._changing:
+            if manifest.size and manifest.digest not in self.replicas:
+                buffer = await asyncio.to_thread(destination.partial_buffer, replica.servable)
+                replica.address = self._engine.register(buffer)
+                self.replicas[manifest.digest] = replica
         return replica
 
     def drop_partial(self, replica: Replica) -> bool:
-        """A get ended before it was whole. Returns whether its replica was served."""
+        """A get ended before it was whole. Returns whether its replica was served; if so, ``catch_up`` is called."""
         digest = replica.manifest.digest
         if self.replicas.get(digest) is not replica or digest in self._served:
             return False
         self._unserve(digest)
         return True
 
-    def remove(self, holding: Holding) -> bool:
+    async def remove(self, holding: Holding) -> bool:
         """As ``remove_all``, for one. Returns whether the node still serves the content, from another holding."""
-        self.remove_all([holding])
+        await self.remove_all([holding])
         return holding.digest in self._served
 
-    def remove_all(self, holdings: Sequence[Holding]) -> None:
+    async def remove_all(self, holdings: Sequence[Holding]) -> None:
         """Hold these no more. Raises ``StorageError`` when the catalog cannot be written; all are then as before."""
-        there = [holding for holding in holdings if holding in self._held]
-        self._remember((), there)
-        for holding in there:
-            self._let_go(holding)
+        await to_its_end(self._remove_all(holdings))
 
-    def give_up(self, holding: Holding) -> None:
+    async def _remove_all(self, holdings: Sequence[Holding]) -> None:
+        async with self._changing:
+            there = [holding for holding in holdings if holding in self._held]
+            await self._remember((), there)
+            await self._let_go(there)
+            await self._catch_up()
+
+    async def give_up(self, holding: Holding) -> None:
         """As ``remove``, for what must not be served any longer: it is forgotten when the catalog can be written."""
-        if holding not in self._held:
-            return  # it went a moment ago, or something took its place
-        try:
-            self._remember((), [holding])
-        except StorageError as error:
-            log.warning("%s is served no more; the catalog will forget it later: %s", holding.place, error)
-            self._to_forget.append(holding)
-        self._let_go(holding)
+        await to_its_end(self._give_up(holding))
 
-    def _forget_again(self) -> None:
+    async def _give_up(self, holding: Holding) -> None:
+        async with self._changing:
+            if holding not in self._held:
+                return  # it went a moment ago, or something took its place
+            await self._let_go([holding])
+            await self._catch_up()
+            try:
+                await self._remember((), [holding])
+            except StorageError as error:
+                log.warning("%s is served no more; the catalog will forget it later: %s", holding.place, error)
+                self._to_forget.append(holding)
+
+    async def _forget_again(self) -> None:
         """Remove from the catalog what it had no room to forget, unless something is held there again."""
-        while self._to_forget:
-            holding = self._to_forget[-1]
-            if not self._held.at_place_of(holding):
-                try:
-                    self._catalog.change((), [holding])
-                except StorageError:  # it is in the log already, and there is always a next look
-                    return
-                log.info("the catalog has forgotten %s now", holding.place)
-            self._to_forget.pop()
+        async with self._changing:
+            while self._to_forget:
+                holding = self._to_forget[-1]
+                if not self._held.at_place_of(holding):
+                    try:
+                        await self._remember((), [holding])
+                    except StorageError:  # it is in the log already, and there is always a next look
+                        return
+                    log.info("the catalog has forgotten %s now", holding.place)
+                self._to_forget.pop()
 
-    def _let_go(self, holding: Holding) -> None:
-        self._held.discard(holding)
-        release(holding.views)  # what serves them has views of its own, until its last reader has left
-        digest = holding.digest
-        if self._served.get(digest) is not holding:
-            return
-        del self._served[digest]
-        others = self.of(digest)
-        if others:
-            self._hold(others[0], self._manifests[digest])
-        else:
-            self._unserve(digest)
-            self._manifests.pop(digest, None)
+    async def _let_go(self, gone: Sequence[Holding]) -> None:
+        for holding in gone:
+            self._held.discard(holding)
+            release(holding.views)  # what serves them has views of its own, until its last reader has left
+        for holding in gone:
+            digest = holding.digest
+            if self._served.get(digest) is not holding:
+                continue
+            others = self.of(digest)
+            if others:
+                manifest = self._manifests[digest]
+                buffer = await asyncio.to_thread(self._buffer, others[0], manifest)
+                del self._served[digest]
+                self._hold(others[0], manifest, buffer)
+            else:
+                del self._served[digest]
+                self._unserve(digest)
+                self._manifests.pop(digest, None)
+
+    async def catch_up(self) -> None:
+        """Have the engine do what it still has to, and wait for that."""
+        async with self._changing:
+            await self._catch_up()
+
+    async def _catch_up(self) -> None:
+        to_do, self._to_do = self._to_do, []
+        if to_do:
+            await asyncio.to_thread(_do_all, to_do)
 
     def _unserve(self, digest: str) -> None:
         replica = self.replicas.pop(digest, None)
         if replica is None:
             return  # the node ends
         if replica.address:
-            self._engine.unregister(replica.address)
+            self._to_do.append(partial(self._engine.unregister, replica.address))
         replica.withdrawn()
 
     def _suspect(self, path: str, detail: str) -> None:
@@ -315,7 +356,7 @@ class Holdings:
                 await asyncio.wait_for(self._look.wait(), pause)
             self._look.clear()
             began = time.monotonic()
-            self._forget_again()
+            await self._forget_again()
             await self._look_at_all()
             pause = max(WATCH_SECONDS, 20 * (time.monotonic() - began))
 
@@ -329,7 +370,7 @@ class Holdings:
                 if holding in self._held:
                     log.warning("%s is withdrawn: %s: %s", holding.name, holding.place, fault)
                     self._to_tell.append((holding, fault))
-                    self.give_up(holding)
+                    await self.give_up(holding)
         await self._tell()
 
     async def _tell(self) -> None:
@@ -344,6 +385,13 @@ class Holdings:
                 self._to_tell.remove(pair)
         if failed is not None:
             raise failed
+
+
+def _do_all(to_do: Sequence[Callable[[], object]]) -> None:
+    """Do each of these, in this order. What the engine does not know any more it need not do: it is being closed."""
+    for work in to_do:
+        with contextlib.suppress(AddressError):
+            work()
 
 
 def _faults(holdings: Sequence[Holding]) -> dict[int, str]:

@@ -108,7 +108,7 @@ class Publisher:
                     for each, record in zip(new, records, strict=True)
                     if isinstance(record, ObjectRecord)
                 ]
-                gone = self._holdings.put(published, whole_name=True)
+                gone = await self._holdings.put(published, whole_name=True)
             except BaseException:
                 await self._take_back_published(wanted, before)
                 raise
@@ -143,7 +143,7 @@ class Publisher:
     async def _serve_partial(self, copy: PartialCopy, made: list[Replica]) -> None:
         digest = copy.manifest.digest
         async with self._turns.of([digest]):
-            replica = self._holdings.serve_partial(copy)
+            replica = await self._holdings.serve_partial(copy)
             made.append(replica)
             if self._holdings.replicas.get(digest) is replica and not replica.have.full:
                 await self._announce(digest)
@@ -153,6 +153,7 @@ class Publisher:
         digest = replica.manifest.digest
 
         async def end() -> None:
+            await self._holdings.catch_up()
             async with self._turns.of([digest]):
                 await self._settle_or_owe(_Owed(digest))
 
@@ -169,7 +170,7 @@ class Publisher:
 
     async def _hold(self, holding: Holding, manifest: Manifest, *, known: bool) -> None:
         async with self._turns.of(_keys([holding.record])):
-            gone = self._holdings.put([(holding, manifest)])
+            gone = await self._holdings.put([(holding, manifest)])
             if known:
                 await self._announce(manifest.digest)
             else:
@@ -200,7 +201,7 @@ class Publisher:
         """
 
         async def work() -> bool:
-            self._holdings.remove_all(holdings)
+            await self._holdings.remove_all(holdings)
             return await self._take_back(holdings)
 
         return await to_its_end(work())
@@ -209,7 +210,7 @@ class Publisher:
         """Serve it no more, whether or not it can be forgotten now: its bytes are wrong."""
 
         async def work() -> None:
-            self._holdings.give_up(holding)
+            await self._holdings.give_up(holding)
             await self._take_back([holding])
 
         await to_its_end(work())

@@ -140,7 +140,7 @@ class _Wanted:
 
     def hash(self, how: _How, threads: int) -> None:
         """Make the manifest."""
-        self.manifest = self.source.hash(how, threads)
+        self.manifest = self.source.hash(how, threads).prepare()
 
     def answer(self) -> dict[str, Any]:
         """What a register answers of it. Raises its fault."""

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 from p2pstore.errors import BadManifest, UsageError
 from p2pstore.objects.hashing import DIGEST_BYTES
+from p2pstore.objects.json_slices import json_list, to_json
 from p2pstore.objects.names import path_fault
 
 FORMAT = "mooncake.manifest.v1"
@@ -139,23 +140,19 @@ class Manifest:
         return self.first_chunks[file] + (offset - self.file_offsets[file]) // self.chunk_size
 
     def to_bytes(self) -> bytes:
-        """The canonical JSON."""
-        return json.dumps(
-            {
-                "format": FORMAT,
-                "kind": self.kind,
-                "hash": self.hash,
-                "chunk_size": self.chunk_size,
-                "files": [
-                    {"path": f.path, "size": f.size, "mode": f.mode, "chunks": [c.hex() for c in f.chunks]}
-                    for f in self.files
-                ],
-                "directories": list(self.directories),
-            },
-            sort_keys=True,
-            separators=(",", ":"),
-            ensure_ascii=False,
-        ).encode()
+        """The canonical JSON. Of many files it takes a second, in which other threads run."""
+        files = (
+            {"path": f.path, "size": f.size, "mode": f.mode, "chunks": [c.hex() for c in f.chunks]} for f in self.files
+        )
+        directories = b"".join(json_list(self.directories))
+        pieces = [b'{"chunk_size":%d,"directories":%b,"files":' % (self.chunk_size, directories), *json_list(files)]
+        pieces.append(b',"format":%b,"hash":%b,"kind":%b}' % (*map(to_json, (FORMAT, self.hash, self.kind)),))
+        return b"".join(pieces)
+
+    def prepare(self) -> Manifest:
+        """Find out, in the thread that calls this, what others would have to wait for. Returns itself."""
+        _ = self.digest, self.size, self.file_offsets, self.first_chunks
+        return self
 
     @cached_property
     def digest(self) -> str:
@@ -181,7 +178,8 @@ def parse(data: bytes, *, peer: str, digest: str = "") -> Manifest:
         raise BadManifest(peer=peer, detail="it is not JSON") from None
     if manifest.to_bytes() != data:
         raise BadManifest(peer=peer, detail="it is not in canonical form")
-    return manifest
+    vars(manifest)["digest"] = hashlib.sha256(data).hexdigest()  # what ``digest`` would find out with another second
+    return manifest.prepare()
 
 
 class _Fault(Exception):

@@ -36,6 +36,7 @@ from p2pstore.errors import UsageError
 from p2pstore.holding.parts import Parts
 from p2pstore.holding.replica import Replica
 from p2pstore.peers.checks import warning
+from p2pstore.peers.encoded import EncodedManifests
 from p2pstore.peers.http_log import http_log
 from p2pstore.peers.ways import there, to_json
 
@@ -60,6 +61,7 @@ class PeerServer:
         self._parts = parts
         self._secret = secret
         self._open = 0
+        self._manifests = EncodedManifests()
         app = web.Application(middlewares=[self._guard], client_max_size=1)
         app.router.add_get("/v1/health", self._health)
         app.router.add_get("/v1/peer", self._peer)
@@ -135,7 +137,8 @@ class PeerServer:
         manifest = self._parts.holdings.manifest(request.match_info["digest"])
         if manifest is None:
             raise web.HTTPNotFound(text="this node does not hold it")
-        return web.Response(body=manifest.to_bytes(), content_type="application/json")
+        body = await self._manifests.of(request.match_info["digest"], manifest)
+        return web.Response(body=body, content_type="application/json")
 
     def _find(self, request: web.Request) -> Replica:
         replica = self._parts.holdings.replicas.get(request.match_info["digest"])

@@ -83,7 +83,8 @@ class FileEnd(End[FileDestination]):
         """Whether the destination already is the object; this node then holds it."""
         request, holdings = self._request, self._parts.holdings
         holding = holdings.at(request.dest)
-        if holding is not None and holding.digest == get.manifest.digest and not holdings.fault(holding):
+        same = holding is not None and holding.digest == get.manifest.digest
+        if same and not await get.in_thread(holdings.fault, holding):
             self.seeding = True
             return True
         get.note(f"{request.dest} exists; comparing it with the object")
@@ -96,8 +97,13 @@ class FileEnd(End[FileDestination]):
 
     async def _estimate(self, get: Pipeline[FileDestination]) -> None:
         """What a get would do now: nothing is written."""
-        local = LocalChunks(self._parts.holdings, get.manifest, await self.old_chunks(get))
-        get.brought.reused = sum(c.length for c in get.manifest.all_chunks() if local.has(c))
+        old = await self.old_chunks(get)
+
+        def here() -> int:
+            local = LocalChunks(self._parts.holdings, get.manifest, old)
+            return sum(chunk.length for chunk in get.manifest.all_chunks() if local.has(chunk))
+
+        get.brought.reused = await get.in_thread(here)
         get.brought.pulled = get.manifest.size - get.brought.reused
         get.brought.peers = {n: 0 for n, _ in get.resolved.controls}
 

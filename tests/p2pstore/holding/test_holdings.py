@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,7 +73,7 @@ def root(tmp_path: Path) -> Path:
 
 async def test_add_and_remove(held: Held, root: Path, engine: SegmentServer) -> None:
     holding, manifest = scanned(root)
-    replica = held.holdings.add(holding, manifest)
+    replica = await held.holdings.add(holding, manifest)
     assert held.read(manifest) == WHOLE
     room = bytearray(100)
     engine.read(engine.address_of_self(), replica.address + MIB + 9, memoryview(room))
@@ -80,7 +82,7 @@ async def test_add_and_remove(held: Held, root: Path, engine: SegmentServer) -> 
     assert held.holdings.named("n") == held.holdings.of(manifest.digest) == [holding]
     assert held.holdings.at(root) == holding
     assert held.holdings.manifest(manifest.digest) == manifest
-    assert not held.holdings.remove(holding)
+    assert not await held.holdings.remove(holding)
     assert held.read(manifest) is None
     assert held.holdings.manifest(manifest.digest) is None
     assert held.holdings.replicas == {}
@@ -90,55 +92,55 @@ async def test_add_and_remove(held: Held, root: Path, engine: SegmentServer) -> 
 async def test_an_empty_object_is_held_without_an_address(held: Held, tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     holding, manifest = scanned(tmp_path / "empty")
-    assert held.holdings.add(holding, manifest).address == 0
-    assert not held.holdings.remove(holding)
+    assert (await held.holdings.add(holding, manifest)).address == 0
+    assert not await held.holdings.remove(holding)
 
 
 async def test_another_place_takes_over(held: Held, root: Path, tmp_path: Path) -> None:
     write_tree(tmp_path / "copy", FILES)
     one, manifest = scanned(root)
     two, _ = scanned(tmp_path / "copy", "other", "replica")
-    replica = held.holdings.add(one, manifest)
+    replica = await held.holdings.add(one, manifest)
     address = replica.address
-    assert held.holdings.add(two, manifest) is replica
+    assert await held.holdings.add(two, manifest) is replica
     assert replica.role == "gold"
-    assert held.holdings.remove(one)
+    assert await held.holdings.remove(one)
     (root / "a").unlink()
     assert replica.address == address
     assert held.read(manifest) == WHOLE
-    assert not held.holdings.remove(two)
+    assert not await held.holdings.remove(two)
 
 
 async def test_the_place_that_does_not_serve_may_go(held: Held, root: Path, tmp_path: Path) -> None:
     write_tree(tmp_path / "copy", FILES)
     one, manifest = scanned(root)
     two, _ = scanned(tmp_path / "copy")
-    held.holdings.add(one, manifest)
-    held.holdings.add(two, manifest)
-    assert held.holdings.remove(two)
+    await held.holdings.add(one, manifest)
+    await held.holdings.add(two, manifest)
+    assert await held.holdings.remove(two)
     assert held.read(manifest) == WHOLE
-    assert not held.holdings.remove(one)
+    assert not await held.holdings.remove(one)
 
 
 async def test_a_touched_file_registered_again_is_served_again(held: Held, root: Path) -> None:
     before, manifest = scanned(root)
-    held.holdings.add(before, manifest)
+    await held.holdings.add(before, manifest)
     os.utime(root / "a", ns=(5, 5))
     assert held.read(manifest) is None
     again, same = scanned(root)
     assert same == manifest
-    held.holdings.add(again, manifest)
+    await held.holdings.add(again, manifest)
     assert held.read(manifest) == WHOLE
-    assert not held.holdings.remove(again)
+    assert not await held.holdings.remove(again)
     assert held.read(manifest) is None
 
 
 async def test_restore(held: Held, root: Path, tmp_path: Path, engine: SegmentServer) -> None:
     holding, manifest = scanned(root)
-    held.holdings.add(holding, manifest)
+    await held.holdings.add(holding, manifest)
     for name in ("touched", "changed", "gone"):
         write_tree(tmp_path / name, {"": content(50, len(name))})
-        held.holdings.add(*scanned(tmp_path / name, name))
+        await held.holdings.add(*scanned(tmp_path / name, name))
     os.utime(tmp_path / "touched", ns=(5, 5))
     (tmp_path / "changed").write_bytes(b"other")
     (tmp_path / "gone").unlink()
@@ -158,8 +160,8 @@ async def test_watch_gives_up_what_changed(
     monkeypatch.setattr(module, "WATCH_SECONDS", 0.01)
     write_tree(tmp_path / "stays", {"": b"stays"})
     holding, manifest = scanned(root)
-    held.holdings.add(holding, manifest)
-    held.holdings.add(*scanned(tmp_path / "stays", "s"))
+    await held.holdings.add(holding, manifest)
+    await held.holdings.add(*scanned(tmp_path / "stays", "s"))
     watching = asyncio.create_task(held.holdings.watch())
     try:
         (root / "b" / "c").write_bytes(b"changed")
@@ -208,8 +210,8 @@ async def test_changed_sources_are_withdrawn_though_the_catalog_was_full(
     """D3: the watcher died of it, and changed sources were noticed by nobody but a reader."""
     monkeypatch.setattr(module, "WATCH_SECONDS", 0.01)
     write_tree(tmp_path / "second", {"": b"second"})
-    held.holdings.add(*scanned(root))
-    held.holdings.add(*scanned(tmp_path / "second", "s"))
+    await held.holdings.add(*scanned(root))
+    await held.holdings.add(*scanned(tmp_path / "second", "s"))
     full = Full(held.catalog, monkeypatch)
     watching = asyncio.create_task(held.holdings.watch())
     try:
@@ -230,7 +232,7 @@ async def test_a_changed_source_is_served_no_more_though_the_catalog_is_full(
 ) -> None:
     monkeypatch.setattr(module, "WATCH_SECONDS", 0.01)
     holding, manifest = scanned(root)
-    held.holdings.add(holding, manifest)
+    await held.holdings.add(holding, manifest)
     Full(held.catalog, monkeypatch)
     watching = asyncio.create_task(held.holdings.watch())
     try:
@@ -238,7 +240,7 @@ async def test_a_changed_source_is_served_no_more_though_the_catalog_is_full(
         await until(lambda: bool(held.changed), watching)
         assert held.holdings.replicas == {}
         (root / "a").write_bytes(FILES["a"])
-        held.holdings.add(*scanned(root))
+        await held.holdings.add(*scanned(root))
         monkeypatch.undo()
         await until(lambda: not held.holdings._to_forget, watching)
     finally:
@@ -251,22 +253,22 @@ async def test_a_holding_that_the_catalog_cannot_forget_stays_as_it_is(
     held: Held, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     holding, manifest = scanned(root)
-    held.holdings.add(holding, manifest)
+    await held.holdings.add(holding, manifest)
     full = Full(held.catalog, monkeypatch)
     with pytest.raises(StorageError):
-        held.holdings.remove(holding)
+        await held.holdings.remove(holding)
     assert held.holdings.named("n") == [holding]
     assert held.read(manifest) == WHOLE
     full.make_room()
-    assert not held.holdings.remove(holding)
+    assert not await held.holdings.remove(holding)
 
 
 async def test_who_could_not_be_told_of_a_change_is_told_again(
     held: Held, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_tree(tmp_path / "second", {"": b"second"})
-    held.holdings.add(*scanned(root))
-    held.holdings.add(*scanned(tmp_path / "second", "s"))
+    await held.holdings.add(*scanned(root))
+    await held.holdings.add(*scanned(tmp_path / "second", "s"))
     failed: list[str] = []
 
     async def fails_once(holding: Holding, reason: str) -> None:
@@ -288,7 +290,7 @@ async def test_who_could_not_be_told_of_a_change_is_told_again(
 async def test_a_refused_read_makes_it_look_at_once(held: Held, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "WATCH_SECONDS", 600.0)
     holding, manifest = scanned(root)
-    held.holdings.add(holding, manifest)
+    await held.holdings.add(holding, manifest)
     watching = asyncio.create_task(held.holdings.watch())
     try:
         await asyncio.sleep(0)
@@ -315,12 +317,12 @@ async def test_between_looks_nothing_holds_on_to_a_holding(
 
     monkeypatch.setattr(held.holdings, "_look_at_all", look_once)
     holding, manifest = scanned(root)
-    held.holdings.add(holding, manifest)
+    await held.holdings.add(holding, manifest)
     watching = asyncio.create_task(held.holdings.watch())
     try:
         await asyncio.wait_for(looked.wait(), 60)
         kept = weakref.ref(holding)
-        held.holdings.remove(holding)
+        await held.holdings.remove(holding)
         del holding
 
         async def forgotten() -> None:
@@ -336,7 +338,7 @@ async def test_between_looks_nothing_holds_on_to_a_holding(
 async def test_a_partial_replica_becomes_whole(held: Held, tmp_path: Path) -> None:
     manifest = manifest_of({"": content(3 * MIB)}, MIB)
     destination = FileDestination(tmp_path / "dest", manifest, "n")
-    replica = held.holdings.serve_partial(destination)
+    replica = await held.holdings.serve_partial(destination)
     data = content(3 * MIB)
     assert replica.state == "partial"
     feed(destination, range(1, 2), data[MIB : 2 * MIB])
@@ -349,16 +351,16 @@ async def test_a_partial_replica_becomes_whole(held: Held, tmp_path: Path) -> No
     feed(destination, range(2, 3), data[2 * MIB :])
     spans = destination.finish()
     holding = Holding(record_of("n", manifest), "replica", destination.path, spans)
-    assert held.holdings.add(holding, manifest) is replica
+    assert await held.holdings.add(holding, manifest) is replica
     assert (replica.state, held.read(manifest)) == ("complete", data)
     assert not held.holdings.drop_partial(replica)
-    assert not held.holdings.remove(holding)
+    assert not await held.holdings.remove(holding)
 
 
 async def test_a_partial_replica_is_dropped(held: Held, tmp_path: Path) -> None:
     manifest = manifest_of({"": content(2 * MIB)}, MIB)
     destination = FileDestination(tmp_path / "dest", manifest, "n")
-    replica = held.holdings.serve_partial(destination)
+    replica = await held.holdings.serve_partial(destination)
     with replica.listen() as listener:
         assert held.holdings.drop_partial(replica)
         assert listener.news.get_nowait() is None
@@ -372,13 +374,13 @@ async def test_a_second_get_of_the_same_object_finishes_first(held: Held, tmp_pa
     manifest = manifest_of({"": data}, MIB)
     slow = FileDestination(tmp_path / "slow", manifest, "n")
     quick = FileDestination(tmp_path / "quick", manifest, "n")
-    served = held.holdings.serve_partial(slow)
-    unserved = held.holdings.serve_partial(quick)
+    served = await held.holdings.serve_partial(slow)
+    unserved = await held.holdings.serve_partial(quick)
     assert unserved.address == 0
     with served.listen() as listener:
         feed(quick, range(2), data)
         holding = Holding(record_of("n", manifest), "replica", quick.path, quick.finish())
-        assert held.holdings.add(holding, manifest) is served
+        assert await held.holdings.add(holding, manifest) is served
         news = await asyncio.wait_for(listener.news.get(), 30)
         assert news == (range(2),)
     assert held.read(manifest) == data
@@ -391,10 +393,111 @@ async def test_memory_is_held_too(held: Held) -> None:
     data = content(MIB + 3)
     manifest = manifest_of({"": data}, MIB)
     holding = Holding(record_of("m", manifest), "gold", None, (), (memoryview(data),))
-    held.holdings.add(holding, manifest)
+    await held.holdings.add(holding, manifest)
     assert held.read(manifest) == data
     assert list(held.catalog.load()) == []
-    assert not held.holdings.remove(holding)
+    assert not await held.holdings.remove(holding)
+
+
+# The event loop turns meanwhile
+
+
+class Blocking:
+    """Makes a call block until the event loop has turned a few times; one made on the loop's own thread fails."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> None:
+        self.calls = 0
+        self._loop = asyncio.get_running_loop()
+        self._call = getattr(owner, name)
+        monkeypatch.setattr(owner, name, self)
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        assert threading.current_thread() is not threading.main_thread(), "it holds up the event loop"
+        self.calls += 1
+        asyncio.run_coroutine_threadsafe(self._turn(), self._loop).result(60)
+        return self._call(*arguments, **options)
+
+    async def _turn(self) -> None:
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+
+async def test_the_loop_turns_while_the_catalog_is_written_and_the_engine_lets_go(
+    held: Held, root: Path, engine: SegmentServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """D15: with 200,000 files each of these takes as long as a peer waits for an answer, or longer."""
+    change = Blocking(monkeypatch, held.catalog, "change")
+    replaced, unregistered = (Blocking(monkeypatch, engine, name) for name in ("replace", "unregister"))
+    first, manifest = scanned(root)
+    await held.holdings.add(first, manifest)
+    again, _ = scanned(root)
+    await held.holdings.add(again, manifest)
+    await held.holdings.add(*scanned(root, "other name"))
+    await held.holdings.remove(again)
+    await held.holdings.give_up(held.holdings.named("other name")[0])
+    assert (change.calls, replaced.calls, unregistered.calls) == (5, 2, 1)
+    assert held.holdings.replicas == {}
+
+
+async def test_the_loop_turns_while_a_partial_replica_is_made_and_let_go(
+    held: Held, tmp_path: Path, engine: SegmentServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """D15: as above, for what a get serves."""
+    manifest = manifest_of({"": content(2 * MIB)}, MIB)
+    destination = FileDestination(tmp_path / "dest", manifest, "n")
+    made, unregistered = (
+        Blocking(monkeypatch, destination, "partial_buffer"),
+        Blocking(monkeypatch, engine, "unregister"),
+    )
+    replica = await held.holdings.serve_partial(destination)
+    assert held.holdings.drop_partial(replica)
+    await held.holdings.catch_up()
+    assert (made.calls, unregistered.calls) == (1, 1)
+    destination.abort()
+
+
+async def test_the_loop_turns_while_a_restart_looks_at_everything(
+    held: Held, root: Path, engine: SegmentServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """D15: as above, with a catalog that is full of what is not there any more."""
+    (root.parent / "second").write_bytes(b"second")
+    await held.holdings.add(*scanned(root))
+    await held.holdings.add(*scanned(root.parent / "second", "s"))
+    (root / "a").write_bytes(b"changed")
+    os.utime(root.parent / "second", ns=(1, 1))
+    change, load = Blocking(monkeypatch, held.catalog, "change"), Blocking(monkeypatch, held.catalog, "load")
+    again = Holdings(engine, held.catalog, held.on_changed)
+    assert [lost.name for lost in await again.restore()] == ["n"]
+    assert (change.calls, load.calls) == (2, 1)
+
+
+async def test_changes_follow_one_another_however_long_each_takes(
+    held: Held, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """D15: what is asked for first is done first, in the catalog as in memory."""
+    Blocking(monkeypatch, held.catalog, "change")
+    holding, manifest = scanned(root)
+    await asyncio.gather(
+        held.holdings.add(holding, manifest), held.holdings.remove(holding), held.holdings.add(holding, manifest)
+    )
+    assert [h.name for h, _ in held.catalog.load()] == [h.name for h in held.holdings] == ["n"]
+    await asyncio.gather(held.holdings.give_up(holding), held.holdings.remove(holding))
+    assert [h.name for h, _ in held.catalog.load()] == [h.name for h in held.holdings] == []
+
+
+async def test_a_change_that_is_cancelled_is_made_all_the_same(
+    held: Held, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holding, manifest = scanned(root)
+    change = Blocking(monkeypatch, held.catalog, "change")
+    adding = asyncio.create_task(held.holdings.add(holding, manifest))
+    while not change.calls:  # noqa: ASYNC110 - a thread calls it
+        await asyncio.sleep(0.001)
+    adding.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await adding
+    assert [h.name for h, _ in held.catalog.load()] == [h.name for h in held.holdings] == ["n"]
+    assert held.read(manifest) == WHOLE
 
 
 # What of an object is here already
@@ -415,7 +518,7 @@ class Collect:
 
 
 async def test_equal_chunks_are_found_in_any_holding(held: Held, root: Path, tmp_path: Path) -> None:
-    held.holdings.add(*scanned(root))
+    await held.holdings.add(*scanned(root))
     newer = manifest_of({"a": FILES["a"], "new": content(MIB, 7), "renamed": FILES["b/c"]}, MIB)
     local = LocalChunks(held.holdings, newer)
     assert local
@@ -431,12 +534,12 @@ async def test_equal_chunks_are_found_in_any_holding(held: Held, root: Path, tmp
 async def test_other_hashes_and_partial_replicas(held: Held, root: Path, tmp_path: Path) -> None:
     tree = scan(root)
     other = hash_tree(tree, hash_name="blake3")
-    held.holdings.add(Holding(record_of("n", other), "gold", root, tree.files), other)
+    await held.holdings.add(Holding(record_of("n", other), "gold", root, tree.files), other)
     assert not LocalChunks(held.holdings, hash_tree(tree, hash_name="xxh3_128"))
     data = content(2 * MIB, 5)
     partial = manifest_of({"": data}, MIB)
     destination = FileDestination(tmp_path / "dest", partial, "n")
-    held.holdings.serve_partial(destination)
+    await held.holdings.serve_partial(destination)
     feed(destination, range(1, 2), data[MIB:])
     assert not LocalChunks(held.holdings, partial), "a get does not copy from itself"
     newer = manifest_of({"x": data, "y": b"1"}, MIB)
@@ -446,8 +549,8 @@ async def test_other_hashes_and_partial_replicas(held: Held, root: Path, tmp_pat
 
 async def test_reuse_of_what_is_gone(held: Held, root: Path) -> None:
     holding, manifest = scanned(root)
-    held.holdings.add(holding, manifest)
+    await held.holdings.add(holding, manifest)
     local = LocalChunks(held.holdings, manifest)
-    held.holdings.remove(holding)
+    await held.holdings.remove(holding)
     with pytest.raises(module.SourceChanged):
         local.read(manifest.chunk(0), Collect())

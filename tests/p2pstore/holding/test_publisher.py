@@ -6,7 +6,9 @@ import asyncio
 import itertools
 import os
 import shutil
+import threading
 import types
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -17,6 +19,7 @@ from typing import Any, TypeVar
 import pytest
 
 from engine.net.backoff import Backoff
+from engine.serving.segment_server import SegmentServer
 from p2pstore.cluster import membership, records
 from p2pstore.errors import (
     MetadataUnavailable,
@@ -24,8 +27,8 @@ from p2pstore.errors import (
     NoLivePeer,
     StorageError,
 )
-from p2pstore.holding import publisher
-from p2pstore.holding.catalog import Holding
+from p2pstore.holding import holdings, publisher
+from p2pstore.holding.catalog import Catalog, Holding
 from p2pstore.metadata.memory import MemoryServer, MemoryStore
 from p2pstore.metadata.store import Condition, KeyValue, Operation, Page
 from p2pstore.node import Node
@@ -359,6 +362,40 @@ async def test_a_get_that_still_runs_when_its_node_closes(world: World, monkeypa
     with pytest.raises(NoLivePeer):
         await asyncio.wait_for(work, WAIT)
     assert [k.key for k in (await world.calm.scan(records.REPLICAS)).items if k.key.endswith("/node")] == []
+
+
+async def test_what_takes_long_with_many_files_is_done_in_threads(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """D15: the event loop neither encodes manifests, nor looks at files, nor writes the catalog, nor unregisters."""
+    calls: Counter[str] = Counter()
+
+    def off_the_loop(owner: object, name: str) -> None:
+        call = getattr(owner, name)
+
+        def checked(*arguments: Any, **options: Any) -> Any:
+            assert threading.current_thread() is not threading.main_thread(), f"{name} holds up the event loop"
+            calls[name] += 1
+            return call(*arguments, **options)
+
+        monkeypatch.setattr(owner, name, checked)
+
+    off_the_loop(Manifest, "to_bytes")
+    off_the_loop(holdings, "_fault_of")
+    off_the_loop(Catalog, "change")
+    off_the_loop(SegmentServer, "unregister")
+    await register(world)
+    await register_many_over(world)
+    await get(world)
+    await get(world)  # it is there: is it as it was?
+    await world.other.get(GetRequest("n", world.dest.with_name("copy")), lambda _: None)
+    await world.clear("at the end")
+    assert calls.keys() == {"to_bytes", "_fault_of", "change", "unregister"}
+
+
+async def register_many_over(world: World) -> None:
+    items = [(world.old, "n"), (world.tree, "m")]
+    assert not (await world.node.register_many(items, hash_name=HASH, force=True))["failed"]
 
 
 # Operations, each with what is there before it

@@ -29,10 +29,10 @@ class Owner:
     async def _on_changed(self, holding: Holding, reason: str) -> None:
         raise AssertionError(f"{holding.name}: {reason}")
 
-    def hold(self, name: str, manifest: Manifest, data: bytes) -> Holding:
+    async def hold(self, name: str, manifest: Manifest, data: bytes) -> Holding:
         """Hold an object in memory."""
         holding = Holding(record_of(name, manifest), "gold", None, (), (memoryview(data),))
-        self.holdings.add(holding, manifest)
+        await self.holdings.add(holding, manifest)
         return holding
 
 

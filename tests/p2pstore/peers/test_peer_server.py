@@ -42,7 +42,7 @@ async def client() -> AsyncIterator[PeerClient]:
 
 async def test_what_it_holds(served: tuple[Owner, str], client: PeerClient) -> None:
     owner, control = served
-    owner.hold("models/a", MANIFEST, DATA)
+    await owner.hold("models/a", MANIFEST, DATA)
     assert await client.node(control) == owner.record
     assert await client.name(control, "models/a") == record_of("models/a", MANIFEST)
     assert await client.manifest(control, MANIFEST.digest) == MANIFEST
@@ -63,13 +63,13 @@ async def test_what_it_does_not_hold(served: tuple[Owner, str], client: PeerClie
 
 async def test_a_whole_replica_and_its_withdrawal(served: tuple[Owner, str], client: PeerClient) -> None:
     owner, control = served
-    holding = owner.hold("n", MANIFEST, DATA)
+    holding = await owner.hold("n", MANIFEST, DATA)
     news = client.availability(control, MANIFEST)
     first = await asyncio.wait_for(news.__anext__(), WAIT)
     assert isinstance(first, Availability)
     assert first.have.full
     assert first.address == owner.holdings.replicas[MANIFEST.digest].address > 0
-    owner.holdings.remove(holding)
+    await owner.holdings.remove(holding)
     with pytest.raises(StopAsyncIteration):
         await asyncio.wait_for(news.__anext__(), WAIT)
     with pytest.raises(PeerHasNot):
@@ -82,7 +82,7 @@ async def test_a_partial_replica_tells_of_its_chunks(
     owner, control = served
     destination = FileDestination(tmp_path / "dest", MANIFEST, "n")
     destination.verified.add(2)
-    replica = owner.holdings.serve_partial(destination)
+    replica = await owner.holdings.serve_partial(destination)
     readers = [client.availability(control, MANIFEST) for _ in range(3)]
     for news in readers:
         first = await asyncio.wait_for(news.__anext__(), WAIT)
@@ -108,7 +108,7 @@ async def test_a_partial_replica_tells_of_its_chunks(
 
 async def test_getters_are_offered_different_chunks(served: tuple[Owner, str], client: PeerClient) -> None:
     owner, control = served
-    owner.hold("n", MANIFEST, DATA)
+    await owner.hold("n", MANIFEST, DATA)
     readers = [client.availability(control, MANIFEST) for _ in range(2)]
     first, second = [await asyncio.wait_for(news.__anext__(), WAIT) for news in readers]
     assert isinstance(first, Availability)
@@ -127,7 +127,7 @@ async def test_getters_are_offered_different_chunks(served: tuple[Owner, str], c
 )
 async def test_questions_for_offers_that_are_none(served: tuple[Owner, str], query: str) -> None:
     owner, control = served
-    owner.hold("n", MANIFEST, DATA)
+    await owner.hold("n", MANIFEST, DATA)
     url = f"http://{control}/v1/replicas/{MANIFEST.digest}/offers?listener=x&{query}"
     async with aiohttp.ClientSession() as session, session.get(url) as answer:
         assert answer.status == 400
@@ -138,7 +138,7 @@ async def test_a_crowd_is_sent_away(
 ) -> None:
     monkeypatch.setattr(audience_module, "MAX_LISTENERS", 1)
     owner, control = served
-    owner.hold("n", MANIFEST, DATA)
+    await owner.hold("n", MANIFEST, DATA)
     news = client.availability(control, MANIFEST)
     await asyncio.wait_for(news.__anext__(), WAIT)
     with pytest.raises(PeerBusy):
@@ -151,7 +151,7 @@ async def test_a_silent_replica_still_shows_that_it_lives(
 ) -> None:
     monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.01)
     owner, control = served
-    owner.hold("n", MANIFEST, DATA)
+    await owner.hold("n", MANIFEST, DATA)
     async with (
         aiohttp.ClientSession() as session,
         session.get(f"http://{control}/v1/replicas/{MANIFEST.digest}") as answer,
@@ -164,7 +164,7 @@ async def test_a_silent_replica_still_shows_that_it_lives(
 
 async def test_a_reader_that_leaves_is_forgotten(served: tuple[Owner, str], client: PeerClient) -> None:
     owner, control = served
-    owner.hold("n", MANIFEST, DATA)
+    await owner.hold("n", MANIFEST, DATA)
     replica = owner.holdings.replicas[MANIFEST.digest]
     news = client.availability(control, MANIFEST)
     await news.__anext__()
@@ -180,7 +180,7 @@ async def test_a_reader_that_leaves_is_forgotten(served: tuple[Owner, str], clie
 
 async def test_closing_ends_the_streams(client: PeerClient) -> None:
     async with serving() as (owner, control):
-        owner.hold("n", MANIFEST, DATA)
+        await owner.hold("n", MANIFEST, DATA)
         news = client.availability(control, MANIFEST)
         await news.__anext__()
         ended = asyncio.ensure_future(news.__anext__())
@@ -195,7 +195,7 @@ PATHS = ["/v1/peer", "/v1/names?name=n", f"/v1/manifests/{MANIFEST.digest}", f"/
 
 async def test_with_the_secret_everything_is_answered() -> None:
     async with serving(SECRET) as (owner, control):
-        owner.hold("n/m", MANIFEST, DATA)
+        await owner.hold("n/m", MANIFEST, DATA)
         client = PeerClient(SECRET)
         try:
             assert await client.node(control) == owner.record
@@ -209,7 +209,7 @@ async def test_with_the_secret_everything_is_answered() -> None:
 @pytest.mark.parametrize("secret", [None, b"another"])
 async def test_without_the_secret_nothing_is(secret: bytes | None) -> None:
     async with serving(SECRET) as (owner, control):
-        owner.hold("n", MANIFEST, DATA)
+        await owner.hold("n", MANIFEST, DATA)
         client = PeerClient(secret)
         try:
             for ask in (
@@ -230,7 +230,7 @@ async def test_a_signature_is_for_one_path_and_one_time(path: str) -> None:
     import time
 
     async with serving(SECRET) as (owner, control), aiohttp.ClientSession() as session:
-        owner.hold("n", MANIFEST, DATA)
+        await owner.hold("n", MANIFEST, DATA)
 
         async def status(header: str, method: str = "GET") -> int:
             async with session.request(method, f"http://{control}{path}", headers={HEADER: header}) as answer:
@@ -299,7 +299,7 @@ async def test_garbage_on_its_port_does_no_harm(secret: bytes | None) -> None:
 async def test_too_many_are_told_to_come_later(client: PeerClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_CONNECTIONS", 2)
     async with serving() as (owner, control), aiohttp.ClientSession() as session:
-        owner.hold("n", MANIFEST, DATA)
+        await owner.hold("n", MANIFEST, DATA)
         readers = [client.availability(control, MANIFEST) for _ in range(2)]
         for news in readers:
             await news.__anext__()

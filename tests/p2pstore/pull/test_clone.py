@@ -148,7 +148,7 @@ def test_chunks_that_are_here_are_shared(xfs: Path) -> None:
 
 async def hold_and_copy(server: SegmentServer, catalog: Catalog, holding: Holding, target: FileDestination) -> None:
     holdings = Holdings(server, catalog, nothing_changes)
-    holdings.add(holding, MANIFEST)
+    await holdings.add(holding, MANIFEST)
     copy_local(holdings, target, threading.Event(), lambda _: None)
 
 

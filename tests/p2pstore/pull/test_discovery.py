@@ -120,7 +120,7 @@ class World:
         """A node that holds the object, and says so."""
         owner, control = await self.stack.enter_async_context(serving())
         owner.record = NodeRecord(name, control, owner.engine.segment_name, owner.engine.data_port)
-        owner.hold("n", MANIFEST, DATA)
+        await owner.hold("n", MANIFEST, DATA)
         await self.announce(owner.record)
         return owner
 
@@ -260,7 +260,7 @@ async def test_a_withdrawn_replica_is_taken_out(world: World) -> None:
     owner = await world.holder("a")
     await world.discover()
     await world.log.until(lambda: "a" in world.log.sources)
-    owner.holdings.remove(owner.holdings.named("n")[0])
+    await owner.holdings.remove(owner.holdings.named("n")[0])
     await world.log.until(lambda: world.log.sources == {})
 
 
@@ -346,7 +346,7 @@ async def test_a_holder_that_is_listed_and_named_by_the_user_is_followed_once(wo
     await eventually(lambda: "a" not in found._feeds)
     await world.log.until(lambda: "a" in world.log.sources)
     assert world.log.sources["a"] == ALL, "it is not listed any more, and the user still wants it"
-    owner.holdings.remove(owner.holdings.named("n")[0])
+    await owner.holdings.remove(owner.holdings.named("n")[0])
     await world.log.until(lambda: "a" not in world.log.sources)
 
 
@@ -440,5 +440,5 @@ async def test_a_silent_holder_is_not_waited_for(world: World, monkeypatch: pyte
 
 async def test_nobody_has_it(world: World) -> None:
     owner = await world.holder("a")
-    owner.holdings.remove(owner.holdings.named("n")[0])
+    await owner.holdings.remove(owner.holdings.named("n")[0])
     assert isinstance((await ask(world.client, owner.record.control))[0], PeerHasNot)
