@@ -1,6 +1,7 @@
 """The answer to one request of the data plane, in steps: each is one system call, and may be the last for now.
 
-What comes after what is ``ReplyWriter``'s to say; here bytes move between the socket and the leased buffer.
+What comes after what is ``ReplyWriter``'s to say; here bytes move between the socket and the leased buffer. An answer
+is a writer, and does not have one: small requests feel every further object.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ BOUNCE = 1 << 18
 """Bytes of the buffer through which a write reaches a file."""
 
 
-class Answer:
+class Answer(ReplyWriter):
     """What is left to do for a request. It holds a lease on the buffer until it is closed."""
 
-    __slots__ = ("_closing", "_lease", "_limit", "_peer", "_view", "_writer", "request")
+    __slots__ = ("_closing", "_lease", "_limit", "_peer", "_view", "request")
 
     def __init__(
         self,
@@ -41,41 +42,40 @@ class Answer:
 
         ``closing`` says whether nothing more will be sent, so that nobody waits for the limit's sake.
         """
+        super().__init__(request)
         self.request = request
         self._lease = lease
         self._peer = peer
         self._limit = limit
         self._closing = closing
-        self._writer = ReplyWriter(request)
-        takes = request.opcode is Opcode.WRITE
-        self._view = lease.buffer.view(lease.offset, request.length) if takes else None
+        self._view = lease.buffer.view(lease.offset, request.length) if request.opcode is _WRITE else None
 
     @property
     def finished(self) -> bool:
         """Whether nothing is left to do."""
-        return self._writer.step is _OVER
+        return self.step is _OVER
 
     @property
     def sends(self) -> bool:
         """Whether it waits for the peer to take bytes, rather than to send them."""
-        return self._writer.step is not _TAKE_BODY
+        return self.step is not _TAKE_BODY
 
-    def step(self, sock: socket.socket, ahead: Callable[[int], bytes]) -> None:
-        """Go on a little; ``ahead(n)`` gives up to n bytes that were read from the socket already.
+    def go_on(self, sock: socket.socket, ahead: Callable[[int], bytes]) -> bool:
+        """Take one step; whether anything is left. ``ahead(n)`` gives up to n bytes that were read from it already.
 
         Raises ``OSError`` (``BlockingIOError`` where the peer is not ready), ``RemoteProtocolError``, and what the
         buffer raises.
         """
-        writer = self._writer
-        at = self._lease.offset + self.request.length - writer.left
-        if writer.step is _SEND_STATUS:
+        at = self._lease.offset + self.request.length - self.left
+        if self.step is _SEND_STATUS:
             sent = self._send_status(sock, at)
-        elif writer.step is _SEND_BODY:
-            sent = self._lease.buffer.send(sock, at, self._limit.piece(writer.left))
+        elif self.step is _SEND_BODY:
+            sent = self._lease.buffer.send(sock, at, self._limit.piece(self.left))
         else:
-            writer.moved(self._take(sock, at, ahead(writer.left)))
-            return
-        self._limit.spend(writer.moved(sent), self._closing)
+            self.moved(self._take(sock, at, ahead(self.left)))
+            return self.step is not _OVER
+        self._limit.spend(self.moved(sent), self._closing)
+        return self.step is not _OVER
 
     def close(self) -> None:
         """Give the memory back."""
@@ -85,18 +85,18 @@ class Answer:
 
     def _send_status(self, sock: socket.socket, at: int) -> int:
         """Send the status; where the body follows it, bytes of memory go in the same call."""
-        behind = self._writer.behind
+        behind = self.behind
         if not behind:
-            return sock.send(self._writer.status)
+            return sock.send(self.status)
         view = self._lease.buffer.view(at, self._limit.piece(behind))
         if view is None:
-            return sock.send(self._writer.status, socket.MSG_MORE)
+            return sock.send(self.status, socket.MSG_MORE)
         with view:
-            return sock.sendmsg((self._writer.status, view))
+            return sock.sendmsg((self.status, view))
 
     def _take(self, sock: socket.socket, at: int, ahead: bytes) -> int:
         """Store bytes of the body, those first that were read already."""
-        left = self._writer.left
+        left = self.left
         if ahead:
             count = self._store(at, memoryview(ahead))
         elif self._view is not None:
@@ -121,3 +121,4 @@ _OVER = Step.OVER
 _SEND_BODY = Step.SEND_BODY
 _SEND_STATUS = Step.SEND_STATUS
 _TAKE_BODY = Step.TAKE_BODY
+_WRITE = Opcode.WRITE

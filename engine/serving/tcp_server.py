@@ -74,6 +74,7 @@ _ACCEPT_PAUSE = 0.1
 _WAITING = select.EPOLLIN | select.EPOLLONESHOT
 _WAITING_TO_SEND = select.EPOLLOUT | select.EPOLLONESHOT
 _REFUSED = Stage.REFUSED
+_SERVED = Stage.SERVED
 
 log = logging.getLogger(__name__)
 
@@ -361,9 +362,12 @@ class TcpServer:
             lease,
             peer=connection.peer,
             limit=self._limit,
-            closing=lambda: self._closing,
+            closing=self._is_closing,
         )
         return True
+
+    def _is_closing(self) -> bool:
+        return self._closing
 
     def _admit(self, connection: _Connection, request: wire.Request) -> bool:
         """Take an upload slot for a large read; false when it waits for one."""
@@ -406,8 +410,7 @@ class TcpServer:
         # Once a peer was slow it is not waited for until the request is done: a trickle must not hold a worker.
         slow = sock.gettimeout() == 0
         try:
-            while not answer.finished:
-                answer.step(sock, connection.requests.take)
+            while answer.go_on(sock, connection.requests.take):
                 crowded = not self._ready.empty() and self._clock() > leave_at
                 if slow or crowded:
                     connection.deadline = self._clock() + STALL_TIMEOUT
@@ -424,7 +427,8 @@ class TcpServer:
         if slow:
             sock.setblocking(True)
         with self._lock:
-            self._connections.change(connection, Change.ANSWER)
+            if connection.stage is not _SERVED:  # else nothing changes; small requests feel the call
+                self._connections.change(connection, Change.ANSWER)
             if answer.request.opcode is wire.Opcode.READ:
                 self._sent += answer.request.length
             else:

@@ -53,7 +53,7 @@ def test_a_read_waits_for_its_peer_and_goes_on_where_it_was(
     while not answer.finished:
         assert answer.sends
         try:
-            answer.step(ours, nothing_ahead)
+            answer.go_on(ours, nothing_ahead)
         except BlockingIOError:
             waited += 1
             got += theirs.recv(1 << 20)
@@ -75,7 +75,7 @@ def test_a_read_keeps_to_the_limit(pair: tuple[socket.socket, socket.socket]) ->
     answer = made(request_of(space.register(MemoryBuffer("m", DATA)), len(DATA), wire.Opcode.READ), space, limit)
     got = b""
     while not answer.finished:
-        answer.step(ours, nothing_ahead)
+        answer.go_on(ours, nothing_ahead)
         piece = theirs.recv(1 << 20)
         assert len(piece) <= 1_000_000 * BURST_SECONDS + 8
         got += piece
@@ -91,14 +91,14 @@ def test_a_write_takes_what_was_read_already_first(pair: tuple[socket.socket, so
     answer = made(request_of(address + 10, 50, wire.Opcode.WRITE), space)
     ahead = [DATA[:20]]
     assert not answer.sends
-    answer.step(ours, lambda most: ahead.pop()[:most] if ahead else b"")
+    answer.go_on(ours, lambda most: ahead.pop()[:most] if ahead else b"")
     with pytest.raises(BlockingIOError):
-        answer.step(ours, nothing_ahead)
+        answer.go_on(ours, nothing_ahead)
     theirs.sendall(DATA[20:50])
-    answer.step(ours, nothing_ahead)
+    answer.go_on(ours, nothing_ahead)
     assert answer.sends
     assert not answer.finished
-    answer.step(ours, nothing_ahead)
+    answer.go_on(ours, nothing_ahead)
     assert answer.finished
     answer.close()
     assert theirs.recv(100) == wire.pack_status(wire.Status.OK)
@@ -111,9 +111,9 @@ def test_a_peer_that_leaves_in_the_middle_of_a_write_is_named(pair: tuple[socket
     address = space.register(MemoryBuffer("m", bytearray(100), writable=True))
     answer = made(request_of(address, 50, wire.Opcode.WRITE), space)
     theirs.sendall(b"x")
-    answer.step(ours, nothing_ahead)
+    answer.go_on(ours, nothing_ahead)
     theirs.close()
     with pytest.raises(RemoteProtocolError, match="in the middle of a write"):
-        answer.step(ours, nothing_ahead)
+        answer.go_on(ours, nothing_ahead)
     answer.close()
     assert space.unregister(address, timeout=0)
