@@ -154,11 +154,14 @@ class Holdings:
                 spans = await asyncio.to_thread(same_content, holding.root, manifest)
                 if spans is None:
                     log.warning("%s is no longer served: %s: %s", holding.name, holding.place, fault)
-                    await self._remember((), [holding])
+                    await self._forget(holding)
                     lost.append(holding)
                     continue
                 holding = Holding(holding.record, holding.role, holding.root, spans)  # noqa: PLW2901 - its new stamps
-                await self._remember([(holding, manifest)], ())
+                try:
+                    await self._remember([(holding, manifest)], ())
+                except StorageError as error:
+                    log.warning("%s is hashed again at the next start, too: %s", holding.place, error)
             self._hold(holding, manifest, await asyncio.to_thread(self._buffer, holding, manifest))
         return lost
 
@@ -282,11 +285,15 @@ class Holdings:
                 return  # it went a moment ago, or something took its place
             await self._let_go([holding])
             await self._catch_up()
-            try:
-                await self._remember((), [holding])
-            except StorageError as error:
-                log.warning("%s is served no more; the catalog will forget it later: %s", holding.place, error)
-                self._to_forget.append(holding)
+            await self._forget(holding)
+
+    async def _forget(self, holding: Holding) -> None:
+        """Remove from the catalog what is held no more; later, when it has no room for that."""
+        try:
+            await self._remember((), [holding])
+        except StorageError as error:
+            log.warning("%s is served no more; the catalog will forget it later: %s", holding.place, error)
+            self._to_forget.append(holding)
 
     async def _forget_again(self) -> None:
         """Remove from the catalog what it had no room to forget, unless something is held there again."""

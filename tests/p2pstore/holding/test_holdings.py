@@ -471,6 +471,22 @@ async def test_the_loop_turns_while_a_restart_looks_at_everything(
     assert (change.calls, load.calls) == (2, 1)
 
 
+async def test_a_restart_with_a_catalog_that_is_full_serves_what_is_there(
+    held: Held, root: Path, engine: SegmentServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root.parent / "second").write_bytes(b"second")
+    await held.holdings.add(*scanned(root))
+    await held.holdings.add(*scanned(root.parent / "second", "s"))
+    (root / "a").write_bytes(b"changed")
+    full = Full(held.catalog, monkeypatch)
+    again = Holdings(engine, held.catalog, held.on_changed)
+    assert [lost.name for lost in await again.restore()] == ["n"]
+    assert [h.name for h in again] == ["s"]
+    full.make_room()
+    await again._forget_again()
+    assert [h.name for h, _ in held.catalog.load()] == ["s"]
+
+
 async def test_changes_follow_one_another_however_long_each_takes(
     held: Held, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
