@@ -14,7 +14,7 @@ from p2pstore.errors import ChunkMismatch, NoLivePeer, SecretRefused
 from p2pstore.holding.parts import Parts
 from p2pstore.pull.destination import Destination
 from p2pstore.pull.discovery import Discovery
-from p2pstore.pull.hope import Hope
+from p2pstore.pull.hope import NO_SOURCE_SECONDS, Hope
 from p2pstore.pull.owner import Pull
 from p2pstore.pull.resolve import ResolvedName
 
@@ -43,6 +43,7 @@ class PullWork:
         self._emit = emit
         self._unusable = ""
         self._told_waiting = False
+        self._told_gone = False
 
     async def run(
         self,
@@ -132,8 +133,11 @@ class PullWork:
             stuck, waiting = self.pull.stuck, discovery.waiting
             if stuck and waiting:
                 self._tell_waiting()
-            if hope.over(now, stuck=stuck, waiting=waiting, candidates=discovery.candidates):
+            fed = self.pull.bytes_pulled > 0
+            if hope.over(now, stuck=stuck, waiting=waiting, candidates=discovery.candidates, fed=fed):
                 raise self._hopeless(discovery)
+            if fed and hope.tells(now):
+                self._tell_gone()
             if now - told >= EVENT_SECONDS:
                 told = now
                 done = at_first + self.pull.bytes_pulled
@@ -143,6 +147,12 @@ class PullWork:
         if not self._told_waiting:
             self._told_waiting = True
             text = f"whoever has {self._name!r} is serving as many receivers as it can; waiting for a place"
+            self._emit({"event": "note", "text": text})
+
+    def _tell_gone(self) -> None:
+        if not self._told_gone:
+            self._told_gone = True
+            text = f"nobody sends {self._name!r} any more; waiting {NO_SOURCE_SECONDS:g} s for a source to come back"
             self._emit({"event": "note", "text": text})
 
     def _transports(self, peer: PeerAddress) -> tuple[str, ...]:

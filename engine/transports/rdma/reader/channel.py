@@ -134,10 +134,10 @@ class RdmaChannel(Channel):
 
     def receive(self, sink: Sink) -> None:
         """See ``Channel.receive``."""
-        if not self._requests:
+        if not self._requests and not self._closed:  # in this order: closing takes the requests away
             raise UsageError(detail="nothing was submitted on this channel")
-        request = self._requests[0]
         with self._in_use():
+            request = self._requests[0]
             left = request.length
             while left:
                 part = self._next(request)

@@ -202,9 +202,11 @@ def test_our_own_close_ends_the_wait_and_is_told_as_ours(made: Made, fabric: Fab
     reading = made()
     fabric.held = True
     reading.link.post(reading.pieces(1))
-    threading.Timer(0.05, reading.link.close).start()
+    closer = threading.Timer(0.05, reading.link.close)
+    closer.start()
     with pytest.raises(PeerUnreachable, match="the channel was closed"):
         reading.link.wait(PATIENT)
+    closer.join()
     with pytest.raises(PeerUnreachable, match="the channel was closed"):
         reading.link.post(reading.pieces(1))
 
