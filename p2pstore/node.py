@@ -181,7 +181,10 @@ class Node:
         return await describe(self.parts, check_object_name(name))
 
     async def unregister(self, name: str) -> dict[str, Any]:
-        """Withdraw what this node has under ``name``. Raises ``NotHeld`` or ``ObjectNotFound``; deletes no file."""
+        """Withdraw what this node has under ``name``. Raises ``NotHeld`` or ``ObjectNotFound``; deletes no file.
+
+        ``removed`` says whether the name went with it: True, False, or None while the metadata server cannot be told.
+        """
         mine = self.holdings.named(check_object_name(name))
         if not mine:
             if await self.registry.find(name) is None:

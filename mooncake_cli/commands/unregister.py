@@ -12,6 +12,13 @@ from p2pstore.objects.names import check_object_name
 
 EXAMPLES = {"unregister": ("mooncake unregister models/llama-3",)}
 
+_OTHERS = {
+    True: "nobody else holds it: the name is free",
+    False: "other nodes still serve it",
+    None: "the metadata server cannot be told now; the agent tries again until it is",
+}
+"""By whether the name went with what was withdrawn."""
+
 
 def unregister(
     ctx: typer.Context,
@@ -27,5 +34,5 @@ def unregister(
         f"withdrew the {printable(item['role'])} of {printable(result['name'])} at {printable(item['path'])}"
         for item in result["withdrawn"]
     ]
-    lines.append("nobody else holds it: the name is free" if result["removed"] else "other nodes still serve it")
+    lines.append(_OTHERS[result["removed"]])
     invocation.output.done(result, human="\n".join(lines), quiet=[result["name"]])

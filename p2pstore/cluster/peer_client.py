@@ -275,4 +275,8 @@ def _unreachable(control: str, error: Exception) -> RemoteError:
         return PeerUnreachable(
             peer=control, detail=os.strerror(number).lower() if number > 0 else words(error.os_error)
         )
+    if isinstance(error, (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError)):
+        return PeerUnreachable(peer=control, detail="it closed the connection")
+    if isinstance(error, OSError):
+        return PeerUnreachable(peer=control, detail=words(error))
     return PeerUnreachable(peer=control, detail=str(error) or type(error).__name__)

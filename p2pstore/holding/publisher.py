@@ -194,13 +194,13 @@ class Publisher:
 
     # What is given up
 
-    async def withdraw(self, holdings: Sequence[Holding]) -> bool:
-        """Serve these no more; True if a name went from the metadata store with them.
+    async def withdraw(self, holdings: Sequence[Holding]) -> bool | None:
+        """Serve these no more; True if a name went from the metadata store with them, None if that is not known yet.
 
         Raises ``StorageError`` when they cannot be forgotten; all are held then as before.
         """
 
-        async def work() -> bool:
+        async def work() -> bool | None:
             await self._holdings.remove_all(holdings)
             return await self._take_back(holdings)
 
@@ -220,25 +220,26 @@ class Publisher:
         await to_its_end(self._take_back([holding]))
         log.info("withdrew %s: %s", holding.name, reason)
 
-    async def _take_back(self, gone: Sequence[Holding]) -> bool:
-        """Say that these are held no more; True if a name went with them. What cannot be said is owed."""
-        removed = False
+    async def _take_back(self, gone: Sequence[Holding]) -> bool | None:
+        """Say that these are held no more; True if a name went with them. What cannot be said is owed: None then."""
+        removed: bool | None = False
         for holding in gone:
             record = holding.record
             async with self._turns.of(_keys([record])):
-                removed = await self._settle_or_owe(_Owed(record.manifest, record)) or removed
+                went = await self._settle_or_owe(_Owed(record.manifest, record))
+            removed = None if went is None or removed is None else went or removed
         return removed
 
     # What is owed
 
-    async def _settle_or_owe(self, owed: _Owed) -> bool:
-        """As ``_settle``; what fails is tried again later."""
+    async def _settle_or_owe(self, owed: _Owed) -> bool | None:
+        """As ``_settle``; what fails is tried again later, and None."""
         try:
             return await self._settle(owed)
         except Exception as error:  # noqa: BLE001 - whatever it was, what was said must not be forgotten
             _log_owed(error)
             self._owe(owed)
-            return False
+            return None
 
     async def _settle(self, owed: _Owed) -> bool:
         """Make what is said of a content and a name agree with what is held; True if the name went.

@@ -33,8 +33,8 @@ class MemoryDestination:
         self.new_hasher = hasher(manifest.hash)
         wanted = {f.path: f.size for f in manifest.files}
         if set(wanted) != set(buffers):
-            missing = ", ".join(sorted(set(wanted) ^ set(buffers)))
-            raise UsageError(detail=f"the buffers do not match the object's files: {missing}")
+            different = ", ".join(repr(path) for path in sorted(set(wanted) ^ set(buffers)))
+            raise UsageError(detail=f"the buffers do not match the object's files: {different}")
         self.views: list[memoryview] = []
         self._regions: list[Region] = []
         self.writers = Writers(self._let_go)

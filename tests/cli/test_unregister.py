@@ -17,9 +17,16 @@ ANSWER = {
 
 
 @pytest.mark.parametrize(
-    ("removed", "last"), [(True, "nobody else holds it: the name is free"), (False, "other nodes still serve it")]
+    ("removed", "last"),
+    [
+        (True, "nobody else holds it: the name is free"),
+        (False, "other nodes still serve it"),
+        (None, "the metadata server cannot be told now; the agent tries again until it is"),
+    ],
 )
-def test_people_are_told_what_was_withdrawn(agent: FakeAgent, mooncake: Mooncake, removed: bool, last: str) -> None:
+def test_people_are_told_what_was_withdrawn(
+    agent: FakeAgent, mooncake: Mooncake, removed: bool | None, last: str
+) -> None:
     agent.answers["POST /v1/unregister"] = {**ANSWER, "removed": removed}
     done = mooncake("unregister", "m")
     assert (done.returncode, done.stdout) == (0, "")

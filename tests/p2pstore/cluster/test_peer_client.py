@@ -345,6 +345,17 @@ async def test_a_stream_that_just_ends(client: PeerClient) -> None:
             await news.__anext__()
 
 
+@pytest.mark.parametrize(
+    "reply", [b"", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n", answer(b"12345")[:-1]]
+)
+async def test_a_peer_that_is_killed_in_the_middle_of_its_answer(client: PeerClient, reply: bytes) -> None:
+    """Users read that in a get's error: it is told in words, and not in those of the library."""
+    async with hostile(reply) as control:
+        with pytest.raises(PeerUnreachable) as caught:
+            await all_news(client, control)
+    assert caught.value.fields["detail"] == "it closed the connection"
+
+
 @given(st.binary(max_size=300))
 @settings(max_examples=40, deadline=None)
 def test_any_bytes_after_the_first_line_are_news_or_the_peers_fault(data: bytes) -> None:

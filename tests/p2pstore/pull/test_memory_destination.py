@@ -77,7 +77,7 @@ def test_wrong_bytes() -> None:
     ("buffers", "words"),
     [
         ({}, "do not match"),
-        ({"a": bytearray(100), "empty": bytearray()}, "do not match the object's files: w"),
+        ({"a": bytearray(100), "empty": bytearray()}, "do not match the object's files: 'w'"),
         ({"a": bytearray(100), "empty": bytearray(), "w": bytearray(48), "x": b""}, "do not match"),
         ({"a": bytearray(99), "empty": bytearray(), "w": bytearray(48)}, "99 bytes, the object has 100"),
         ({"a": bytearray(101), "empty": bytearray(), "w": bytearray(48)}, "101 bytes"),
