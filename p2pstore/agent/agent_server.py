@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from p2pstore.errors import MooncakeError, UsageError, to_wire
+from p2pstore.errors import Interrupted, MooncakeError, UsageError, to_wire
 from p2pstore.objects.hashing import DIGEST_BYTES
 from p2pstore.objects.manifest import check_chunk_size
 from p2pstore.peers.http_log import http_log
@@ -68,6 +68,7 @@ class AgentServer:
         self._node = node
         self._extra = extra
         self._stop = stop
+        self._calls: set[asyncio.Future[dict[str, Any]]] = set()  # those that take long
         app = web.Application(middlewares=[_errors], client_max_size=MAX_REQUEST_BYTES)
         app.router.add_get("/v1/status", self._status)
         app.router.add_post("/v1/stop", self._stop_agent)
@@ -90,7 +91,9 @@ class AgentServer:
         await web.SockSite(self._runner, sock).start()
 
     async def close(self) -> None:
-        """Stop serving; calls under way are cancelled."""
+        """Stop serving; calls under way are cancelled, and their clients told so."""
+        for call in self._calls:
+            call.cancel()
         await self._runner.cleanup()
 
     async def _status(self, _: web.Request) -> web.StreamResponse:
@@ -127,7 +130,7 @@ class AgentServer:
                 path, name, hash_name=hash_name, chunk_size=chunk_size, force=force, progress=progress
             )
 
-        return await _stream(request, work)
+        return await self._stream(request, work)
 
     async def _register_many(self, request: web.Request) -> web.StreamResponse:
         body = await _body(request)
@@ -140,7 +143,7 @@ class AgentServer:
                 items, hash_name=hash_name, chunk_size=chunk_size, force=force, progress=progress
             )
 
-        return await _stream(request, work)
+        return await self._stream(request, work)
 
     async def _get(self, request: web.Request) -> web.StreamResponse:
         body = await _body(request)
@@ -160,7 +163,7 @@ class AgentServer:
         async def work(emit: Emit) -> dict[str, Any]:
             return asdict(await self._node.get(wanted, emit))
 
-        return await _stream(request, work)
+        return await self._stream(request, work)
 
     async def _verify(self, request: web.Request) -> web.StreamResponse:
         target = _text(await _body(request), "target")
@@ -168,7 +171,7 @@ class AgentServer:
         async def work(emit: Emit) -> dict[str, Any]:
             return await self._node.verify(target, _Progress(emit).set)
 
-        return await _stream(request, work)
+        return await self._stream(request, work)
 
     async def _unregister(self, request: web.Request) -> web.StreamResponse:
         return web.json_response(await self._node.unregister(_text(await _body(request), "name")))
@@ -183,6 +186,39 @@ class AgentServer:
 
     async def _info(self, request: web.Request) -> web.StreamResponse:
         return web.json_response(await self._node.info(request.query.get("name", "")))
+
+    async def _stream(self, request: web.Request, work: Work) -> web.StreamResponse:
+        """Run ``work``, and send its events, a line each, as they come; its result or its error last."""
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        await response.prepare(request)
+        events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        task = asyncio.ensure_future(work(events.put_nowait))
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
+        last: dict[str, Any] = {"event": "progress", "done": 0, "total": 0, "peers": 0}
+        try:
+            while not task.done() or not events.empty():
+                getter = asyncio.ensure_future(events.get())
+                try:
+                    await asyncio.wait({getter, task}, timeout=QUIET_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    came = getter.done() or not getter.cancel()
+                if came:
+                    event = getter.result()
+                    last = event if event["event"] == "progress" else last
+                    await _line(response, event)
+                elif not task.done():
+                    await _line(response, last)
+            await _line(response, _outcome(task))
+        except ConnectionResetError:
+            log.info("the client went away; its call is cancelled")
+        finally:
+            task.cancel()
+            (ending,) = await asyncio.gather(task, return_exceptions=True)
+            # An ending of ours was told to the client, unless that went away; a defect must be seen in any case.
+            if isinstance(ending, Exception) and not isinstance(ending, MooncakeError):
+                log.error("a call failed", exc_info=ending)
+        return response
 
 
 @web.middleware
@@ -199,40 +235,8 @@ async def _errors(request: web.Request, handler: Callable[[web.Request], Awaitab
     return answer
 
 
-async def _stream(request: web.Request, work: Work) -> web.StreamResponse:
-    """Run ``work``, and send its events, a line each, as they come; its result or its error last."""
-    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-    await response.prepare(request)
-    events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-    task = asyncio.ensure_future(work(events.put_nowait))
-    last: dict[str, Any] = {"event": "progress", "done": 0, "total": 0, "peers": 0}
-    try:
-        while not task.done() or not events.empty():
-            getter = asyncio.ensure_future(events.get())
-            try:
-                await asyncio.wait({getter, task}, timeout=QUIET_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                came = getter.done() or not getter.cancel()
-            if came:
-                event = getter.result()
-                last = event if event["event"] == "progress" else last
-                await _line(response, event)
-            elif not task.done():
-                await _line(response, last)
-        await _line(response, _outcome(task))
-    except ConnectionResetError:
-        log.info("the client went away; its call is cancelled")
-    finally:
-        task.cancel()
-        (ending,) = await asyncio.gather(task, return_exceptions=True)
-        # An ending of ours was told to the client, unless that went away; a defect must be seen in any case.
-        if isinstance(ending, Exception) and not isinstance(ending, MooncakeError):
-            log.error("a call failed", exc_info=ending)
-    return response
-
-
 def _outcome(task: asyncio.Future[dict[str, Any]]) -> dict[str, Any]:
-    error = task.exception()
+    error = Interrupted(detail="the agent is ending") if task.cancelled() else task.exception()
     if error is None:
         return {"event": "result", **task.result()}
     if not isinstance(error, MooncakeError):

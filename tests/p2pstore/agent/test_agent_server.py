@@ -203,6 +203,24 @@ async def test_a_client_that_leaves_cancels_its_call(api: Api, root: Path, monke
     await asyncio.wait_for(ended.wait(), WAIT)
 
 
+async def test_a_client_of_an_agent_that_ends_is_told_so(api: Api, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was told that the agent does not answer, and to stop it."""
+    begun = asyncio.Event()
+
+    async def waits(*_: Any, **__: Any) -> dict[str, Any]:
+        begun.set()
+        await asyncio.Event().wait()
+        return {}
+
+    monkeypatch.setattr(api.node, "register", waits)
+    call = asyncio.create_task(api.stream("/v1/register", {"path": str(root), "name": "n"}))
+    await asyncio.wait_for(begun.wait(), WAIT)
+    await api.server.close()
+    *_, last = await asyncio.wait_for(call, WAIT)
+    assert last["event"] == "error"
+    assert (last["error"]["type"], last["error"]["fields"]) == ("Interrupted", {"detail": "the agent is ending"})
+
+
 async def test_a_quiet_call_shows_that_it_lives(api: Api, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from p2pstore.agent import agent_server as module
 
