@@ -66,6 +66,7 @@ ROOMS: Mapping[str, Sequence[str]] = {
         "names",
         "commands",
         "app",
+        "command_line",
         "main",
         "__main__",
     ],

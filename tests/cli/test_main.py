@@ -137,6 +137,25 @@ def test_a_defect_is_a_sentence_and_a_traceback_only_when_asked(agent: FakeAgent
     assert done.returncode == 0, "JSON passes on what the agent says"
 
 
+@pytest.mark.parametrize("module", ["engine.errors", "mooncake_cli.invocation", "typer", "mooncake_cli.app"])
+def test_an_interrupt_while_modules_are_loaded_is_no_traceback(environment: dict[str, str], module: str) -> None:
+    code = (
+        "import sys\n"
+        "class Interrupts:\n"
+        "    def find_spec(self, name, *_):\n"
+        f"        if name == {module!r}:\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupts())\n"
+        "sys.argv = ['mooncake', 'list']\n"
+        "from mooncake_cli.main import main\n"
+        "main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
 def test_a_reader_that_goes_away_is_no_error(agent: FakeAgent, environment: dict[str, str]) -> None:
     many = [{**OBJECT, "name": f"object-{i:06}"} for i in range(20_000)]
     agent.answers["GET /v1/objects"] = {"objects": many, "next": None}

@@ -1,0 +1,68 @@
+"""Runs one command line, and turns whatever ends it into a message and an exit status."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from engine.errors import MooncakeError
+from mooncake_cli import EXIT_INTERRUPTED
+from mooncake_cli.invocation import Invocation
+from mooncake_cli.output import ReaderGone
+
+EXIT_BUG = 1
+EXIT_BROKEN_PIPE = 141
+"""128 and the number of SIGPIPE, as a shell has it."""
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line; its exit status."""
+    invocation = Invocation(arguments)
+    try:
+        import typer  # noqa: PLC0415 - it costs more than all else, and complete-names must not wait for it
+    except KeyboardInterrupt:
+        return _interrupted(invocation)
+
+    try:
+        from mooncake_cli.app import root_command  # noqa: PLC0415 - as above
+
+        result = root_command().main(arguments, prog_name="mooncake", standalone_mode=False, obj=invocation)
+    except MooncakeError as error:
+        invocation.output.error(error)
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        return _interrupted(invocation)
+    except ReaderGone:
+        return EXIT_BROKEN_PIPE  # head and less have what they wanted
+    except Exception as error:  # noqa: BLE001 - the last resort: a user gets a sentence, not a traceback
+        if hasattr(error, "format_message") and hasattr(error, "exit_code"):
+            # The parser's own errors: Click's base class has a different home in each version of Typer.
+            return _usage(error, invocation, arguments)
+        return _bug(error, invocation)
+    return result if isinstance(result, int) else 0
+
+
+def _interrupted(invocation: Invocation) -> int:
+    invocation.output.plain_error("Interrupted", "interrupted", EXIT_INTERRUPTED)
+    return EXIT_INTERRUPTED
+
+
+def _usage(error: Exception, invocation: Invocation, arguments: list[str]) -> int:
+    status = int(getattr(error, "exit_code", 2))
+    if invocation.json or "--json" in arguments:
+        invocation.json = True
+        invocation.output.plain_error("UsageError", error.format_message(), status)  # type: ignore[attr-defined]
+    else:
+        error.show(file=sys.stderr)  # type: ignore[attr-defined]
+    return status
+
+
+def _bug(error: Exception, invocation: Invocation) -> int:
+    if invocation.verbose or os.environ.get("MOONCAKE_DEBUG") == "1":
+        import traceback  # noqa: PLC0415 - only here
+
+        traceback.print_exception(error)
+    text = f"internal error: {type(error).__name__}: {error}"
+    hint = "this is a bug; run the command again with MOONCAKE_DEBUG=1 and report what it prints"
+    invocation.output.plain_error("Bug", text if invocation.json else f"{text}\n{hint}", EXIT_BUG)
+    return EXIT_BUG
