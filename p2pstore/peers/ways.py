@@ -9,7 +9,7 @@ import asyncio
 import time
 from typing import Any
 
-from engine.errors import MooncakeError, RangeRefused, TransportUnavailable
+from engine.errors import MooncakeError, PeerStalled, PeerUnreachable, RangeRefused, TransportUnavailable
 from engine.transports.base import PeerAddress, Sink
 from p2pstore.cluster.records import NodeRecord, peer_address
 from p2pstore.errors import NotHeld
@@ -21,6 +21,12 @@ PATH_SECONDS = 15.0
 
 NO_ADDRESS = 0
 """An address of no segment: a peer that refuses to serve it has been reached, and speaks the protocol."""
+
+LISTENS = "check that its agent listens on an address that we reach ('mooncake node status' there), and firewalls"
+"""What to do about a control plane that does not answer."""
+
+OTHER_PORTS = "look for a firewall between the two: data goes over other ports than control"
+"""What to do about a data plane that does not answer, where the control plane did."""
 
 
 async def both_ways(parts: Parts, peer: str) -> list[Check]:
@@ -50,10 +56,7 @@ async def there(parts: Parts, control: str) -> tuple[list[Check], NodeRecord | N
     try:
         record = await asyncio.wait_for(parts.client.node(control), PATH_SECONDS)
     except MooncakeError as error:
-        advice = (
-            "check that its agent listens on an address that we reach ('mooncake node status' there), and firewalls"
-        )
-        return [failed(subject, str(error), advice, error.exit_code)], None
+        return [failed(subject, str(error), _advice(error, LISTENS), error.exit_code)], None
     except asyncio.TimeoutError:
         return [failed(subject, f"no answer in {PATH_SECONDS:g} s", "look for a firewall between the two", 5)], None
     pair = f"{parts.name} to {record.node}"
@@ -79,11 +82,15 @@ async def _try(parts: Parts, pair: str, name: str, peer: PeerAddress) -> list[Ch
     except TransportUnavailable as error:
         return [warning(subject, str(error), error.hint)]
     except MooncakeError as error:
-        advice = "look for a firewall between the two: data goes over other ports than control"
-        return [failed(subject, str(error), advice, error.exit_code)]
+        return [failed(subject, str(error), _advice(error, OTHER_PORTS), error.exit_code)]
     except asyncio.TimeoutError:
         return [failed(subject, f"no answer in {PATH_SECONDS:g} s", "look for a firewall between the two", 5)]
     return [ok(subject, f"answers in {1000 * (time.monotonic() - began):.1f} ms")]
+
+
+def _advice(error: MooncakeError, network: str) -> str:
+    """What to do about a way that failed: ``network`` where nothing answered, else what the error itself advises."""
+    return network if isinstance(error, (PeerUnreachable, PeerStalled)) else error.hint
 
 
 def _knock(parts: Parts, name: str, peer: PeerAddress) -> None:

@@ -7,6 +7,7 @@ import asyncio
 import aiohttp
 import pytest
 
+from p2pstore.errors import SecretRefused
 from p2pstore.peers import ways as module
 from p2pstore.peers.checks import Check
 from p2pstore.peers.ways import both_ways
@@ -39,6 +40,17 @@ async def test_a_node_that_nobody_knows(start: Start) -> None:
     assert (check.verdict, check.code) == ("failed", 3)
     (check,) = await both_ways(a.parts, "127.0.0.1:1")
     assert (check.verdict, check.code) == ("failed", 5)
+
+
+async def test_what_a_peer_answers_is_no_matter_of_firewalls(start: Start) -> None:
+    a = await start("a", secret=b"one")
+    b = await start("b", secret=b"other")
+    (check,) = await both_ways(a.parts, b.record.control)
+    assert (check.verdict, check.code) == ("failed", SecretRefused.exit_code)
+    assert check.advice == SecretRefused(peer="b").hint
+    assert "firewall" not in check.advice
+    (check,) = await both_ways(a.parts, "127.0.0.1:1")
+    assert "firewall" in check.advice
 
 
 async def test_a_silent_peer_is_given_up(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
