@@ -42,12 +42,20 @@ JOURNAL_SUFFIX = ".part.journal"
 class FileDestination:
     """A destination in the file system, for one manifest. Chunks may be written by several threads at once."""
 
-    def __init__(self, path: Path, manifest: Manifest, name: str, *, force: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        manifest: Manifest,
+        name: str,
+        *,
+        force: bool = False,
+        cancelled: threading.Event | None = None,
+    ) -> None:
         """Lock and prepare ``path``'s partial form; nothing is verified yet: see ``recheck``.
 
         Raises ``UsageError`` (the root), ``PathNotFound`` (no such directory), ``StorageError``, ``ForeignFile``,
-        ``DestinationExists`` (something that is no partial get of ours stands where the partial form goes) or
-        ``DestinationBusy``.
+        ``DestinationExists`` (something that is no partial get of ours stands where the partial form goes),
+        ``DestinationBusy``, or ``Interrupted`` once ``cancelled`` is set; the next get goes on from what is there then.
         """
         if not path.name:
             raise UsageError(detail=f"{path} cannot be a destination")
@@ -55,6 +63,7 @@ class FileDestination:
         self.manifest = manifest
         self.name = name
         self.force = force
+        self._cancelled = cancelled or threading.Event()
         self.part = path.with_name(path.name + SUFFIX)
         self.verified = Bitmap(manifest.chunks)
         self.new_hasher = hasher(manifest.hash)
@@ -70,7 +79,7 @@ class FileDestination:
                 remove(self.part)
             self._lay_out()
         except BaseException as error:
-            if not self.journal.resumed:
+            if not self.journal.resumed and not isinstance(error, Interrupted):
                 self._undo()
             self.abort()
             if isinstance(error, OSError):
@@ -88,12 +97,12 @@ class FileDestination:
         if self.manifest.kind == "directory":
             _directory(self.part)
             self._refuse_foreign()
-            for entry in self.manifest.files:
-                self._parents(entry.path)
-            for directory in self.manifest.directories:
-                self._parents(directory + "/")
+            for directory in sorted(self._directories()):
+                _directory(self.part / directory)
         self._check_room()
         for number, entry in enumerate(self.manifest.files):
+            if self._cancelled.is_set():
+                raise Interrupted(detail="making files was cancelled")
             descriptor = self.open_file(number, os.O_CREAT)
             try:
                 if os.fstat(descriptor).st_size != entry.size:
@@ -103,21 +112,26 @@ class FileDestination:
 
     def _refuse_foreign(self) -> None:
         """Raise ``ForeignFile`` for something in the partial directory that is not the object's."""
-        files = {self.file_path(n) for n in range(len(self.manifest.files))}
-        inside = {self.part / directory for directory in self.manifest.directories}
-        for path in (*files, *inside):
-            inside.update(parent for parent in path.parents if parent.is_relative_to(self.part))
+        known = self._directories().union(entry.path for entry in self.manifest.files)
+        top = len(str(self.part)) + 1
         for directory, directories, names in os.walk(self.part):
-            here = Path(directory)
-            for path in (*(here / name for name in directories), *(here / name for name in names)):
-                if path not in files and path not in inside:
-                    raise ForeignFile(path=path)
+            inside = f"{directory[top:]}/" if directory[top:] else ""
+            for name in (*directories, *names):
+                if inside + name not in known:
+                    raise ForeignFile(path=Path(directory, name))
 
-    def _parents(self, path: str) -> None:
-        at = self.part
-        for part in path.split("/")[:-1]:
-            at /= part
-            _directory(at)
+    def _directories(self) -> set[str]:
+        """Every directory of the object but its root, as paths from there. Cheap for many files: one look at each."""
+        found: set[str] = set()
+        for path in (
+            *(f"{directory}/" for directory in self.manifest.directories),
+            *(f.path for f in self.manifest.files),
+        ):
+            parent = path.rpartition("/")[0]
+            while parent and parent not in found:
+                found.add(parent)
+                parent = parent.rpartition("/")[0]
+        return found
 
     def _check_room(self) -> None:
         """Refuse at once what cannot fit: better than a full disk at 90%."""

@@ -107,10 +107,10 @@ class FileEnd(End[FileDestination]):
         get.brought.pulled = get.manifest.size - get.brought.reused
         get.brought.peers = {n: 0 for n, _ in get.resolved.controls}
 
-    def make(self, manifest: Manifest) -> FileDestination:
+    def make(self, manifest: Manifest, cancelled: threading.Event) -> FileDestination:
         """See ``End.make``. Raises as ``FileDestination``."""
         request = self._request
-        return FileDestination(request.dest, manifest, request.name, force=request.force)
+        return FileDestination(request.dest, manifest, request.name, force=request.force, cancelled=cancelled)
 
     def check(self, destination: FileDestination, cancelled: threading.Event, progress: Callable[[int], None]) -> None:
         """See ``End.check``: what an interrupted get left."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from p2pstore.holding.parts import Parts
@@ -20,7 +21,7 @@ class MemoryEnd(End[MemoryDestination]):
     def __init__(self, buffers: Buffers) -> None:
         self._buffers = named(buffers)
 
-    def make(self, manifest: Manifest) -> MemoryDestination:
+    def make(self, manifest: Manifest, cancelled: threading.Event) -> MemoryDestination:  # noqa: ARG002 - it is quick
         """See ``End.make``. Raises ``UsageError`` where the buffers do not fit."""
         return MemoryDestination(manifest, self._buffers)
 

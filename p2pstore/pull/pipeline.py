@@ -59,8 +59,8 @@ class End(ABC, Generic[D]):
         return False
 
     @abstractmethod
-    def make(self, manifest: Manifest) -> D:
-        """The destination. Runs in a thread."""
+    def make(self, manifest: Manifest, cancelled: threading.Event) -> D:
+        """The destination. Runs in a thread; may raise ``Interrupted`` once ``cancelled`` is set."""
 
     def check(self, destination: D, cancelled: threading.Event, progress: Callable[[int], None]) -> None:
         """Find out what of the object the new destination has already. Runs in a thread; raises ``Interrupted``."""
@@ -151,7 +151,7 @@ class Pipeline(Generic[D]):
     async def _make(self) -> D:
         made: list[D] = []
         try:
-            await self.in_thread(lambda: made.append(self._end.make(self.manifest)))
+            await self.in_thread(lambda: made.append(self._end.make(self.manifest, self.cancelled)))
         except asyncio.CancelledError:
             for destination in made:
                 destination.abort(0)  # nobody has begun to write

@@ -529,6 +529,29 @@ def test_an_error_while_laying_out_lets_go_of_the_lock(path: Path, monkeypatch: 
     FileDestination(path, FILE, "n").abort()
 
 
+def test_laying_out_can_be_cancelled_and_the_next_get_goes_on(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C says that the same command resumes: with many files it was refused for as long as it took to make them."""
+    manifest = manifest_of({f"d{n % 3}/{n}": b"" for n in range(100)}, 1 << 20)
+    cancelled = threading.Event()
+    open_file = FileDestination.open_file
+    made = []
+
+    def counted(self: FileDestination, number: int, flags: int = 0) -> int:
+        made.append(number)
+        if number == 10:
+            cancelled.set()
+        return open_file(self, number, flags)
+
+    monkeypatch.setattr(FileDestination, "open_file", counted)
+    with pytest.raises(Interrupted):
+        FileDestination(path, manifest, "n", cancelled=cancelled)
+    assert made == list(range(11))
+    monkeypatch.undo()
+    with given_up(FileDestination(path, manifest, "n")) as destination:
+        destination.finish()
+    assert len(read_tree(path)) == 100
+
+
 # Serving, and comparing
 
 
