@@ -122,6 +122,7 @@ def copy_local(
     numbers = [n for n in destination.verified.missing() if chunks.has(destination.manifest.chunk(n))]
     lock = threading.Lock()
     local = threading.local()
+    faults: list[Exception] = []
 
     def copy(first: int, last: int, _: int) -> None:
         if not hasattr(local, "scratch"):
@@ -130,7 +131,10 @@ def copy_local(
             if cancelled.is_set():
                 raise Interrupted(detail="copying what is here was cancelled")
             chunk = destination.manifest.chunk(number)
-            if _copy(chunks, chunk, destination, local.scratch):
+            fault = _copy(chunks, chunk, destination, local.scratch)
+            if fault is not None:
+                faults.append(fault)
+            else:
                 destination.keep(range(number, number + 1))  # may hang: nobody else is to wait for it
                 with lock:
                     destination.verified.add(number)
@@ -138,16 +142,17 @@ def copy_local(
 
     tasks = ((first, min(first + COPY_RUN, len(numbers)), 0) for first in range(0, len(numbers), COPY_RUN))
     run_tasks(tasks, copy, os.cpu_count() or 1, cancelled)
+    if faults:
+        log.info("%d chunks that were here are not reused: %s", len(faults), faults[0])
 
 
-def _copy(local: LocalChunks, chunk: Chunk, destination: Destination, scratch: memoryview) -> bool:
-    """Copy one chunk; False where it is no longer there, or no longer right."""
+def _copy(local: LocalChunks, chunk: Chunk, destination: Destination, scratch: memoryview) -> Exception | None:
+    """Copy one chunk; what is wrong where it is no longer there, or no longer right."""
     sink = destination.sink(range(chunk.number, chunk.number + 1), scratch)
     try:
         local.read(chunk, sink)
     except (Mismatch, SourceChanged) as error:
-        log.info("chunk %d is not reused: %s", chunk.number, error)
-        return False
+        return error
     finally:
         sink.close()
-    return True
+    return None

@@ -170,3 +170,17 @@ def test_what_cannot_be_cloned_is_copied(xfs: Path, tmp_path: Path) -> None:
     sink.close()
     destination.abort()
     assert destination.part.read_bytes() == DATA
+
+
+def test_many_chunks_that_changed_are_told_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = written(tmp_path / "older")
+    holding = Holding(record_of("n", MANIFEST), "gold", source, scan(source).files)
+    source.write_bytes(bytes(SIZE))
+    caplog.set_level("INFO", "p2pstore.pull.reuse")
+    with SegmentServer() as server, contextlib.closing(Catalog(Path(":memory:"))) as catalog:
+        destination = FileDestination(tmp_path / "newer", MANIFEST, "newer")
+        asyncio.run(hold_and_copy(server, catalog, holding, destination))
+    destination.abort()
+    assert list(destination.verified) == []
+    (line,) = [record.message for record in caplog.records if record.name == "p2pstore.pull.reuse"]
+    assert line.startswith(f"{MANIFEST.chunks} chunks that were here are not reused: ")
