@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -121,8 +121,8 @@ class Replica:
             del self._listeners[listener.key]
             self._share(self._audience.leave(listener.key))
 
-    def _lengths(self) -> list[int]:
-        return [chunk.length for chunk in self.manifest.all_chunks()]
+    def _lengths(self) -> Sequence[int]:
+        return self.manifest.lengths
 
     def _share(self, keys: Iterable[str]) -> None:
         """Tell these whether they share the replica with another that passes chunks on."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 from p2pstore.errors import BadManifest, UsageError
+from p2pstore.objects.bitmap import Bitmap
 from p2pstore.objects.hashing import DIGEST_BYTES
 from p2pstore.objects.json_slices import json_list, to_json
 from p2pstore.objects.names import path_fault
@@ -112,6 +114,24 @@ class Manifest:
         """The number of each file's first chunk; one more entry, the number of chunks, closes the list."""
         return tuple(accumulate((len(f.chunks) for f in self.files), initial=0))
 
+    @cached_property
+    def lengths(self) -> Sequence[int]:
+        """Bytes of each chunk. For many files this takes a while the first time, so ask in a thread first."""
+        found = array("I")
+        for file in self.files:
+            if file.size:
+                whole, rest = divmod(file.size, self.chunk_size)
+                found.extend([self.chunk_size] * whole)
+                if rest:
+                    found.append(rest)
+        return found
+
+    def bytes_of(self, chunks: Bitmap) -> int:
+        """Bytes of the chunks of a bitmap; likewise."""
+        if chunks.full:
+            return self.size
+        return sum(map(self.lengths.__getitem__, chunks))
+
     @property
     def chunks(self) -> int:
         """How many chunks the object has."""
@@ -151,7 +171,7 @@ class Manifest:
 
     def prepare(self) -> Manifest:
         """Find out, in the thread that calls this, what others would have to wait for. Returns itself."""
-        _ = self.digest, self.size, self.file_offsets, self.first_chunks
+        _ = self.digest, self.size, self.file_offsets, self.first_chunks, self.lengths
         return self
 
     @cached_property

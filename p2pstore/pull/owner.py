@@ -135,7 +135,7 @@ class Pull:
         self._on_drop = on_drop
         self._on_wrong = on_wrong
         self._note = note
-        self._planner = Planner([c.length for c in self.manifest.all_chunks()], had)
+        self._planner = Planner(self.manifest.lengths, had)
         self._mail: SimpleQueue[_Message] = SimpleQueue()
         self._job = WorkerContext(destination, open_channel, limit, self._mail.put)
         self._members: dict[str, Member] = {}
@@ -438,7 +438,7 @@ class Pull:
     def _spread_kept(self, worker: Worker, run: range, kept: int) -> None:
         """Of a run that broke so many chunks arrived."""
         if kept:
-            self._spread(worker, run[:kept], sum(self.manifest.chunk(c).length for c in run[:kept]))
+            self._spread(worker, run[:kept], sum(self.manifest.lengths[c] for c in run[:kept]))
 
     def _spread(self, worker: Worker, run: range, length: int) -> None:
         """So many verified bytes came from a worker; ``had`` holds them by now, so that a peer may ask at once."""

@@ -166,7 +166,7 @@ class Pipeline(Generic[D]):
         old = await self._end.old_chunks(self)
         with self._progress():
             await self.in_thread(copy_local, self.parts.holdings, destination, self.cancelled, self._add, old)
-        self.brought.reused = await self.in_thread(lambda: sum(manifest.chunk(c).length for c in verified))
+        self.brought.reused = await self.in_thread(manifest.bytes_of, verified)
         on_chunks = await self._end.begin(self, destination)
         if verified.full:
             return

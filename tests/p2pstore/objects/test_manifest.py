@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from p2pstore.errors import BadManifest, UsageError
 from p2pstore.objects import manifest as module
+from p2pstore.objects.bitmap import Bitmap
 from p2pstore.objects.manifest import (
     CHUNKS_WANTED,
     MAX_CHUNK_SIZE,
@@ -28,7 +29,7 @@ from p2pstore.objects.manifest import (
     parse,
 )
 from p2pstore.objects.names import path_fault
-from tests.p2pstore.samples import content, manifest_of
+from tests.p2pstore.samples import KIB, content, manifest_of
 
 PARTS = st.text(alphabet=st.characters(exclude_categories=("Cs",)), min_size=1, max_size=6)
 PATHS = st.lists(PARTS, min_size=1, max_size=3).map("/".join).filter(lambda p: not path_fault(p))
@@ -357,3 +358,15 @@ def test_the_identity_is_stable() -> None:
         '"mode":420,"path":"a b","size":5},{"chunks":[],"mode":420,"path":"c/é","size":0}],'
         '"format":"mooncake.manifest.v1","hash":"xxh3_128","kind":"directory"}'
     )
+
+
+@given(st.lists(st.integers(0, 5 * KIB), max_size=20), st.data())
+def test_lengths_are_those_of_the_chunks(sizes: list[int], data: st.DataObject) -> None:
+    made = manifest_of({f"f{number:02}": bytes(size) for number, size in enumerate(sizes)}, chunk_size=KIB)
+    chunks = list(made.all_chunks())
+    assert list(made.lengths) == [chunk.length for chunk in chunks]
+    some = data.draw(st.sets(st.sampled_from(range(len(chunks))))) if chunks else set()
+    have = Bitmap(len(chunks))
+    for number in some:
+        have.add(number)
+    assert made.bytes_of(have) == sum(chunks[number].length for number in some)
