@@ -27,6 +27,7 @@ from typing import Any
 from engine.config.settings import EngineSettings
 from p2pstore.agent.agent_server import AgentServer
 from p2pstore.agent.embedded_etcd import EmbeddedEtcd
+from p2pstore.agent.garbage import Freezer
 from p2pstore.agent.home import Home, socket_address
 from p2pstore.agent.options import credentials, node_options
 from p2pstore.errors import AgentRunning, MooncakeError, NodeEnded, StorageError, UsageError, to_wire
@@ -63,6 +64,9 @@ class Agent:
         """Serve until ``stop`` or a signal. Raises ``NodeEnded`` when the node could not go on."""
         loop = asyncio.get_running_loop()
         self._supervisor.hear_of_callbacks(loop)
+        freezer = Freezer()
+        freezer.start()
+        self._closing.callback(freezer.stop)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
         try:
