@@ -2,9 +2,9 @@
 
 A manifest of 200,000 files is some hundred thousand objects, none of which refers back to another. The collector looks
 through all of them whenever it collects its oldest generation, which takes a third of a second, in which nothing else
-runs. They are freed by their reference counts all the same. So after a collection that took long, what it left is frozen
-(``gc.freeze``): it is looked at no more. Only cycles that exist by then and become garbage later are never freed, and
-those are few: a collection has just found that they are in use.
+runs. They are freed by their reference counts all the same. So after a collection that took long, what it left is
+frozen (``gc.freeze``): it is looked at no more. Only cycles that exist by then and become garbage later are never
+freed, and those are few: a collection has just found that they are in use.
 
 This is for a process of our own. A program that holds a ``P2PStore`` decides itself about its collector.
 """
