@@ -27,6 +27,7 @@ from engine.metadata.handshake import URL as P2PHANDSHAKE
 from engine.metadata.urls import open_directory
 from engine.net import sockets
 from engine.net.handshake_client import exchange
+from engine.net.threads import Failure
 from engine.protocol.handshake import Message, MessageType
 from engine.protocol.segment import RDMA, TCP
 from engine.protocol.wire import Opcode
@@ -176,6 +177,13 @@ class TransferEngine:
     def data_port(self) -> int:
         """The port of the TCP data plane."""
         return self._server.data_port
+
+    @property
+    def failures(self) -> tuple[Failure, ...]:
+        """What went wrong in this engine's threads that nobody foresaw."""
+        with self._lock:
+            peers = [segment.peer for segment in self._segments.values()]
+        return (*self._server.failures, *(failure for peer in peers for failure in peer.failures))
 
     # Memory
 
@@ -373,12 +381,18 @@ class TransferEngine:
         if timeout is None and self._run_at_once(request):
             return
         batch, jobs = self._prepare([request])
-        for peer, job in jobs:
-            if timeout is None:
-                peer.run(job)
-            else:
-                peer.submit(job)
-        if not batch.wait(timeout):
+        try:
+            for peer, job in jobs:
+                if timeout is None:
+                    peer.run(job)
+                else:
+                    peer.submit(job)
+            over = batch.wait(timeout)
+        except BaseException:  # the caller, who was interrupted, takes the memory back
+            batch.cancel()
+            batch.wait()
+            raise
+        if not over:
             batch.cancel()
             batch.wait()
             if batch.status(0).state is TransferState.CANCELLED:
@@ -406,16 +420,16 @@ class TransferEngine:
         try:
             for request in requests:
                 transfers.append(self._transfer(request))  # noqa: PERF401 - what was made must be released on error
+            batch = Batch(transfers)
+            slices: dict[Peer, deque[Slice]] = {}
+            for request, transfer in zip(requests, transfers, strict=True):
+                pieces = self._begin(batch, request.segment, transfer)
+                if pieces:
+                    slices.setdefault(request.segment.peer, deque()).extend(pieces)
         except BaseException:
             for transfer in transfers:
                 transfer.release()
             raise
-        batch = Batch(transfers)
-        slices: dict[Peer, deque[Slice]] = {}
-        for request, transfer in zip(requests, transfers, strict=True):
-            pieces = self._begin(batch, request.segment, transfer)
-            if pieces:
-                slices.setdefault(request.segment.peer, deque()).extend(pieces)
         lanes = {request.segment.peer: request.segment.lanes for request in requests}
         jobs = [(peer, Job(batch, each, lanes[peer])) for peer, each in slices.items()]
 

@@ -191,10 +191,12 @@ class Batch:
             self._finish(piece.transfer)
 
     def _finish(self, transfer: Transfer) -> None:
-        transfer.release()
-        with self._changed:
-            if transfer.state is TransferState.PENDING:
-                transfer.state = TransferState.COMPLETED
-            self._pending -= 1
-            if not self._pending:
-                self._changed.notify_all()
+        try:
+            transfer.release()
+        finally:
+            with self._changed:
+                if transfer.state is TransferState.PENDING:
+                    transfer.state = TransferState.COMPLETED
+                self._pending -= 1
+                if not self._pending:
+                    self._changed.notify_all()

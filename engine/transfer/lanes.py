@@ -6,15 +6,16 @@ are pipelined and large ones spread over all lanes. The thread that waits for a 
 
 from __future__ import annotations
 
-import itertools
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from engine.errors import MooncakeError, PeerStalled, PeerUnreachable, RangeRefused, TransferFailed
 from engine.net.backoff import Backoff
+from engine.net.threads import Failure, Threads
 from engine.protocol.wire import LATEST_VERSION
 from engine.transfer.batch import Batch, Slice
 from engine.transfer.endpoint import Endpoint
@@ -42,9 +43,9 @@ BACKOFF = Backoff(0.05, 1.0)
 """Pauses between attempts to connect."""
 
 CLOSE_TIMEOUT = 2.0
+"""Seconds in which ``close`` ends, though a lane may be connecting still."""
 
 log = logging.getLogger(__name__)
-_NUMBERS = itertools.count(1)
 
 
 class Mover(Protocol):
@@ -86,12 +87,19 @@ class Job:
         self._slices = slices
         self._lock = threading.Lock()
         self._active: set[Mover] = set()
+        self._taken = 0  # by lanes that have not left them yet
 
     def __len__(self) -> int:
         return len(self._slices)
 
+    @property
+    def over(self) -> bool:
+        """Whether no slice waits, and no lane is at work on any."""
+        with self._lock:
+            return not self._slices and not self._taken
+
     def take(self) -> deque[Slice]:
-        """The next slices of one opcode for one lane; empty when none are left."""
+        """The next slices of one opcode for one lane, which must ``leave`` them; empty when none are left."""
         run: deque[Slice] = deque()
         dropped: list[Slice] = []
         with self._lock:
@@ -106,19 +114,25 @@ class Job:
                     break
                 run.append(self._slices.popleft())
                 size += piece.length
+            self._taken += bool(run)
         for piece in dropped:
             self.batch.skipped(piece)
         return run
+
+    def leave(self) -> None:
+        """A lane has done with the slices that it took: none of them is its own any more."""
+        with self._lock:
+            self._taken -= 1
 
     def put_back(self, run: deque[Slice]) -> None:
         """Give slices back that were not moved."""
         with self._lock:
             self._slices.extendleft(reversed(run))
 
-    def fail_all(self, error: MooncakeError) -> None:
-        """Give up whatever no lane has taken."""
+    def fail_all(self, error: MooncakeError, run: deque[Slice] | None = None) -> None:
+        """Give up whatever no lane has taken, and what is left of ``run``, which the caller has."""
         with self._lock:
-            left = list(self._slices)
+            left = [*(run or ()), *self._slices]
             self._slices.clear()
         for piece in left:
             self.batch.failed(piece, error)
@@ -167,20 +181,26 @@ class Peer:
         self._work = threading.Condition(threading.Lock())
         self._jobs: deque[Job] = deque()
         self._idle: list[Mover] = []
+        self._under_way: set[Job] = set()
         self._at_once: set[Mover] = set()
-        self._threads: set[threading.Thread] = set()
+        self._threads = Threads()
+        self._lanes = 0
         self._waiting = 0
         self._closed = False
 
+    @property
+    def failures(self) -> tuple[Failure, ...]:
+        """What went wrong in the lanes that nobody foresaw."""
+        return self._threads.failures
+
     def submit(self, job: Job) -> None:
-        """Work on ``job`` in the background."""
-        self._offer(job, job.lanes)
+        """Work on ``job`` in the background. Where that is not possible, its slices fail."""
+        self._offer(job, job.lanes, helped=False)
 
     def run(self, job: Job) -> None:
-        """Work on ``job`` in this thread, and in others where there is enough to do."""
-        if job.lanes > 1:
-            self._offer(job, job.lanes - 1)
-        self._carry_out(job)
+        """Work on ``job`` in this thread, and in others where there is enough to do. Raises only interruptions."""
+        if self._offer(job, job.lanes - 1, helped=True):
+            self._carry_out(job)
 
     def run_at_once(self, piece: Slice) -> bool:
         """Move one slice over a connection that is open already, in this thread and without a job.
@@ -190,7 +210,7 @@ class Peer:
         ``OSError`` excepted.
         """
         with self._work:
-            if not self._idle:
+            if not self._idle or self._closed:
                 return False
             connection = self._idle.pop()
             self._at_once.add(connection)
@@ -206,89 +226,132 @@ class Peer:
                 kept = whole and not self._closed and len(self._idle) < MAX_IDLE
                 if kept:
                     self._idle.append(connection)
+                else:
+                    self._work.notify_all()  # it may be what ``close`` waits for
             if not kept:
                 connection.close()
         return whole
 
     def close(self) -> None:
-        """End the lanes and close the connections; jobs under way fail."""
+        """Break off what is under way, end the lanes, close the connections. Batches that had a job here are cancelled.
+
+        When it has returned no byte arrives in the memory of a transfer any more.
+        """
         with self._work:
             self._closed = True
-            jobs = list(self._jobs)
+            jobs = list(self._under_way)
             for connection in self._at_once:
                 connection.abort()
             self._work.notify_all()
-            threads = list(self._threads)
         for job in jobs:
             job.batch.cancel()
+        self._threads.stop()
         self._forget_idle()
-        for thread in threads:
-            thread.join(CLOSE_TIMEOUT)
+        until = time.monotonic() + CLOSE_TIMEOUT
+        with self._work:
+            quiet = self._work.wait_for(lambda: not self._at_once and all(job.over for job in jobs), CLOSE_TIMEOUT)
+        if not self._threads.join(max(0.0, until - time.monotonic())) or not quiet:
+            log.warning("transfers with %s have not ended in %g s", self.name, CLOSE_TIMEOUT)
 
-    def _offer(self, job: Job, lanes: int) -> None:
+    def _offer(self, job: Job, lanes: int, *, helped: bool) -> bool:
+        """Have ``lanes`` lanes work on a job, besides the caller where it is ``helped``. False where nobody will."""
+        refusal: MooncakeError | None = None
         with self._work:
             if self._closed:
-                raise PeerUnreachable(peer=self.name, detail="the engine was closed")
-            self._jobs.append(job)
-            for _ in range(min(lanes - self._waiting, self._settings.lanes - len(self._threads))):
-                thread = threading.Thread(target=self._lane, name=f"lane:{next(_NUMBERS)}", daemon=True)
-                self._threads.add(thread)
-                thread.start()
-            self._work.notify(lanes)
+                refusal = PeerUnreachable(peer=self.name, detail="the engine was closed")
+            else:
+                for _ in range(min(lanes - self._waiting, self._settings.lanes - self._lanes)):
+                    if self._threads.serve(f"lane to {self.name}", self._lane) is None:
+                        break
+                    self._lanes += 1
+                if not self._lanes and not helped:
+                    refusal = MooncakeError(detail="no thread could be started for a transfer")
+                else:
+                    self._under_way.add(job)
+                    if lanes:
+                        self._jobs.append(job)
+                        self._work.notify(lanes)
+        if refusal is not None:
+            job.fail_all(refusal)
+        return refusal is None
 
-    def _lane(self) -> None:
-        me = threading.current_thread()
-        while True:
-            with self._work:
-                self._waiting += 1
-                found = self._work.wait_for(lambda: self._closed or self._next() is not None, IDLE_SECONDS)
-                self._waiting -= 1
-                job = self._next()
-                if not found or job is None:
-                    self._threads.discard(me)
-                    return
-            try:
-                self._carry_out(job)
-            except Exception as error:
-                log.exception("a lane to %s failed", self.name)
-                job.fail_all(PeerUnreachable(peer=self.name, detail=str(error)))
+    def _lane(self) -> bool:
+        """Wait for a job and work on it; false when there was none for long, and at the end."""
+        with self._work:
+            self._waiting += 1
+            found = self._work.wait_for(lambda: self._closed or self._any(), IDLE_SECONDS)
+            self._waiting -= 1
+            job = self._next()
+            if job is None:
+                if found and not self._closed:
+                    return True  # others were quicker
+                self._lanes -= 1
+                return False
+        self._carry_out(job)
+        return True
+
+    def _any(self) -> bool:
+        """Whether a job waits; those of which all has been taken are dropped. The lock is held."""
+        while self._jobs and not len(self._jobs[0]):
+            self._settle(self._jobs.popleft())
+        return bool(self._jobs)
 
     def _next(self) -> Job | None:
-        """The job whose turn it is; the lock is held."""
-        for _ in range(len(self._jobs)):
-            job = self._jobs.popleft()
-            if len(job):
-                self._jobs.append(job)
-                return job
-        return None
+        """The job whose turn it is, which has its next one after all others; the lock is held."""
+        if not self._any():
+            return None
+        self._jobs.rotate(-1)
+        return self._jobs[-1]
+
+    def _settle(self, job: Job) -> None:
+        """Keep no account of a job that is over; the lock is held."""
+        if job.over:
+            self._under_way.discard(job)
+            if self._closed:
+                self._work.notify_all()
 
     def _carry_out(self, job: Job) -> None:
-        while run := job.take():
-            try:
-                connection = self._connect(job)
-            except MooncakeError as error:
-                job.put_back(run)
-                job.fail_all(error)
-                return
-            if connection is None:
-                job.put_back(run)
-                continue
-            job.begin(connection)
-            whole = False
-            try:
-                connection.carry(run, job.batch.moved)
-                whole = True
-            except OSError as error:
-                self._retry(job, run, error, connection)
-            except MooncakeError as error:
-                job.batch.failed(run.popleft(), error)
-                job.put_back(run)
-            finally:
-                job.end(connection)
-                if whole and not connection.aborted:
-                    self._keep(connection)
-                else:
-                    connection.close()
+        """Move slices of a job until none is left to take. An error that nobody foresaw ends the job, not the lane."""
+        try:
+            while run := job.take():
+                try:
+                    self._carry(job, run)
+                except BaseException as error:
+                    job.fail_all(MooncakeError(detail=f"{type(error).__name__}: {error}"), run)
+                    if not isinstance(error, Exception):
+                        raise
+                    self._threads.note(f"lane to {self.name}", error)
+                finally:
+                    job.leave()
+        finally:
+            with self._work:
+                self._settle(job)
+
+    def _carry(self, job: Job, run: deque[Slice]) -> None:
+        try:
+            connection = self._connect(job)
+        except MooncakeError as error:
+            job.fail_all(error, run)
+            return
+        if connection is None:
+            job.put_back(run)
+            return
+        job.begin(connection)
+        whole = False
+        try:
+            connection.carry(run, job.batch.moved)
+            whole = True
+        except OSError as error:
+            self._retry(job, run, error, connection)
+        except MooncakeError as error:
+            job.batch.failed(run.popleft(), error)
+            job.put_back(run)
+        finally:
+            job.end(connection)
+            if whole and not connection.aborted:
+                self._keep(connection)
+            else:
+                connection.close()
 
     def _retry(self, job: Job, run: deque[Slice], error: OSError, connection: Mover) -> None:
         """Leave ``run`` to another connection, unless its first slice has been tried often enough."""

@@ -428,6 +428,44 @@ def test_a_refusal_on_an_idle_connection_is_said_and_the_next_transfer_works() -
                 engine.write(b"xyz", segment, remote.address)
 
 
+@pytest.mark.parametrize("length", [1000, 3 << 20])
+def test_no_byte_of_a_synchronous_read_comes_after_close(length: int) -> None:
+    """D11: a read of one lane, or of slices that were all taken, was not broken off."""
+    half, closed = threading.Event(), threading.Event()
+
+    def hang_in_the_middle(sock: socket.socket) -> None:
+        header = sock.recv(wire.HEADER_LENGTH, socket.MSG_WAITALL)
+        length = wire.unpack_request(header, peer="client").length
+        sock.sendall(wire.pack_status(0) + b"s" * (length // 2))
+        half.set()
+        assert closed.wait(60)
+        sock.sendall(b"s" * (length - length // 2))
+
+    server = Scripted(hang_in_the_middle)
+    engine = TransferEngine(settings=EngineSettings(lanes=1))
+    segment = engine.open_segment(server.name)
+    got = bytearray(length)
+    errors: list[BaseException] = []
+
+    def read() -> None:
+        try:
+            engine.read(got, segment, 4096)
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    assert half.wait(60)
+    engine.close()
+    before = bytes(got)
+    closed.set()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert got == before
+    assert [type(error) for error in errors] == [UsageError]
+    server.close()
+
+
 def test_an_engine_ends_with_a_read_under_way_on_an_idle_connection() -> None:
     asked = threading.Event()
 
