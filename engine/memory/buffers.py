@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import threading
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     import socket
 
     from typing_extensions import Buffer as Exporter
+
+OWN_LIMITS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR})
+"""Errors that say nothing of the file: we have too many open, or too little memory."""
 
 MAX_SENDFILE = 1 << 30
 """Bytes asked of one ``sendfile``; the kernel's own limit is 2 GiB less a page."""
@@ -128,6 +132,7 @@ class FilesBuffer(Buffer):
 
     Files are opened when they are needed, and compared with their stamps at every use: a range that touches a changed
     file is refused, and ``on_changed(path, detail)`` is called, once a file, from the thread that noticed.
+    Where a file cannot be read, a broken disk's say, ``on_unreadable(path, offset, detail)`` is called likewise.
     ``servable(offset, length)`` is asked before each use; a replica that is still incomplete refuses with it what it
     has not verified.
     """
@@ -139,6 +144,7 @@ class FilesBuffer(Buffer):
         *,
         servable: Callable[[int, int], bool] | None = None,
         on_changed: Callable[[str, str], None] | None = None,
+        on_unreadable: Callable[[str, int, str], None] | None = None,
     ) -> None:
         self.name = name
         self._spans = tuple(spans)
@@ -147,6 +153,7 @@ class FilesBuffer(Buffer):
         self._servable = servable
         self.settled = servable is None
         self._on_changed = on_changed
+        self._on_unreadable = on_unreadable
         self._reported: set[int] = set()
         self._lock = threading.Lock()
         self._owner = next(_OWNERS)
@@ -167,7 +174,9 @@ class FilesBuffer(Buffer):
         for index, at, count in self._runs(offset, length):
             file = self._acquire(index)
             try:
-                sent = os.sendfile(sock.fileno(), file.fd, at, min(count, MAX_SENDFILE))
+                sent = send_file(sock, file.fd, at, count)
+            except Unreadable as error:
+                raise self._unreadable(index, at, error) from None
             finally:
                 _CACHE.release(file)
             if not sent:
@@ -188,7 +197,7 @@ class FilesBuffer(Buffer):
                         self._fail(index, "it became shorter")
                     done += got
             except OSError as error:
-                raise StorageError(path=self._spans[index].path, detail=error.strerror or str(error)) from None
+                raise self._unreadable(index, done + skew, error) from None
             finally:
                 _CACHE.release(file)
 
@@ -225,12 +234,25 @@ class FilesBuffer(Buffer):
             file = _CACHE.acquire((self._owner, index), span.path)
         except SourceChanged as error:
             self._fail(index, str(error.fields["detail"]))
+        except OSError as error:
+            raise self._unreadable(index, 0, error) from None
         if span.stamp is not None:
-            found = FileStamp.of(os.fstat(file.fd))
+            try:
+                found = FileStamp.of(os.fstat(file.fd))
+            except OSError as error:
+                _CACHE.release(file)
+                raise self._unreadable(index, 0, error) from None
             if found != span.stamp:
                 _CACHE.release(file)
                 self._fail(index, _difference(span.stamp, found))
         return file
+
+    def _unreadable(self, index: int, at: int, error: OSError) -> StorageError:
+        """Report what keeps a file from being read, unless it is a limit of our own."""
+        path, detail = self._spans[index].path, error.strerror or str(error)
+        if error.errno not in OWN_LIMITS and self._on_unreadable is not None:
+            self._on_unreadable(path, at, detail)
+        return StorageError(path=path, detail=detail)
 
     def _fail(self, index: int, detail: str) -> NoReturn:
         path = self._spans[index].path
@@ -240,6 +262,27 @@ class FilesBuffer(Buffer):
         if first and self._on_changed is not None:
             self._on_changed(path, detail)
         raise SourceChanged(path=path, detail=detail)
+
+
+class Unreadable(OSError):
+    """The file, not the socket, is at fault."""
+
+
+def send_file(sock: socket.socket, fd: int, at: int, count: int) -> int:
+    """Send bytes of a file; how many, 0 at the file's end. An ``OSError`` is the socket's, ``Unreadable`` the file's.
+
+    ``sendfile`` does not say whose its error is, so the file is asked for the byte on which it stopped.
+    """
+    try:
+        return os.sendfile(sock.fileno(), fd, at, min(count, MAX_SENDFILE))
+    except (BlockingIOError, ConnectionError):
+        raise
+    except OSError:
+        try:
+            os.pread(fd, 1, at)
+        except OSError as fault:
+            raise Unreadable(fault.errno, fault.strerror) from None
+        raise
 
 
 def _difference(before: FileStamp, now: FileStamp) -> str:

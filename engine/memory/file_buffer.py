@@ -8,7 +8,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from engine.errors import StorageError, UsageError
-from engine.memory.buffers import MAX_SENDFILE, Buffer, FileRun
+from engine.memory.buffers import Buffer, FileRun, Unreadable, send_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,7 +49,10 @@ class OpenFileBuffer(Buffer):
 
     def send(self, sock: socket.socket, offset: int, length: int) -> int:
         """See ``Buffer.send``."""
-        sent = os.sendfile(sock.fileno(), self._fd, self._start + offset, min(length, MAX_SENDFILE))
+        try:
+            sent = send_file(sock, self._fd, self._start + offset, length)
+        except Unreadable as error:
+            raise StorageError(path=self._path, detail=error.strerror or str(error)) from None
         if not sent:
             raise StorageError(path=self._path, detail="it became shorter")
         return sent

@@ -11,7 +11,7 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from engine.errors import SourceChanged, StorageError
+from engine.errors import SourceChanged
 
 MAX_OPEN_FILES = 256
 """Files kept open between uses, per process; the usual soft limit of descriptors is 1024."""
@@ -62,7 +62,7 @@ class DescriptorCache:
     def acquire(self, key: Key, path: str) -> OpenFile:
         """The open file of ``key``, opened for reading from ``path`` if need be.
 
-        Raises ``SourceChanged`` when there is no regular file, and ``StorageError`` when it may not be opened.
+        Raises ``SourceChanged`` when there is no regular file, and ``OSError`` when it cannot be opened.
         """
         with self._lock:
             file = self._files.get(key)
@@ -119,9 +119,12 @@ def _open(path: str) -> int:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError):
         raise SourceChanged(path=path, detail="it is gone") from None
-    except OSError as error:
-        raise StorageError(path=path, detail=error.strerror or str(error)) from None
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
+    try:
+        regular = stat.S_ISREG(os.fstat(fd).st_mode)
+    except OSError:
+        os.close(fd)
+        raise
+    if not regular:
         os.close(fd)
         raise SourceChanged(path=path, detail="it is no regular file")
     return fd

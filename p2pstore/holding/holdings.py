@@ -11,9 +11,10 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 from engine.errors import AddressError, SourceChanged, StorageError
@@ -27,13 +28,16 @@ from p2pstore.holding.same_content import same_content
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.memory_objects import release
-from p2pstore.objects.source import stamp_fault
+from p2pstore.objects.source import reading_fault, stamp_fault
 from p2pstore.objects.waiting import to_its_end
 
 log = logging.getLogger(__name__)
 
 WATCH_SECONDS = 2.0
 """How often every registered file is looked at; longer when a look takes more than a twentieth of that."""
+
+MAX_UNREAD = 10_000
+"""Paths that could not be read which are remembered until the next look."""
 
 LOOKED_AT_ONCE = 256
 """Holdings that a thread looks at before what it found is acted on."""
@@ -65,6 +69,7 @@ class Holdings:
         self._manifests: dict[str, Manifest] = {}
         self._served: dict[str, Holding] = {}
         self._look = asyncio.Event()
+        self._unread: dict[str, int] = {}  # paths that could not be read, and at which offset
         self._changing = asyncio.Lock()
         self._to_do: list[Callable[[], object]] = []  # by the engine, in a thread
         self._to_forget: list[Holding] = []  # given up, and still in the catalog: it had no room
@@ -212,7 +217,7 @@ class Holdings:
             return None
         if holding.root is None:
             return JoinedBuffer(manifest.digest, [view[:] for view in holding.views])
-        return FilesBuffer(manifest.digest, holding.spans, on_changed=self._suspect)
+        return FilesBuffer(manifest.digest, holding.spans, on_changed=self._suspect, on_unreadable=self._suspect_disk)
 
     def _serve(self, holding: Holding, manifest: Manifest, buffer: Buffer | None) -> None:
         digest = manifest.digest
@@ -350,6 +355,12 @@ class Holdings:
         log.info("%s: %s", path, detail)
         self._loop.call_soon_threadsafe(self._look.set)
 
+    def _suspect_disk(self, path: str, offset: int, detail: str) -> None:
+        """The engine could not read a file: look at once, and try to read there. Any thread."""
+        if len(self._unread) < MAX_UNREAD:
+            self._unread[path] = offset
+        self._suspect(path, detail)
+
     async def watch(self) -> None:
         """Look at every file now and then, for ever, and give up what changed.
 
@@ -370,9 +381,10 @@ class Holdings:
     async def _look_at_all(self) -> None:
         """One look at every file. Between looks nothing may hold on to a holding, so that what it held can be freed."""
         there = [holding for holding in self._held if holding.spans]
+        unread, self._unread = self._unread, {}
         for first in range(0, len(there), LOOKED_AT_ONCE):
             batch = there[first : first + LOOKED_AT_ONCE]
-            for number, fault in (await asyncio.to_thread(_faults, batch)).items():
+            for number, fault in (await asyncio.to_thread(_faults, batch, unread)).items():
                 holding = batch[number]
                 if holding in self._held:
                     log.warning("%s is withdrawn: %s: %s", holding.name, holding.place, fault)
@@ -401,16 +413,21 @@ def _do_all(to_do: Sequence[Callable[[], object]]) -> None:
             work()
 
 
-def _faults(holdings: Sequence[Holding]) -> dict[int, str]:
-    """How the files of holdings differ from their stamps, by the number of each that does."""
-    found = ((number, _fault_of(holding)) for number, holding in enumerate(holdings))
+def _faults(holdings: Sequence[Holding], unread: Mapping[str, int] = MappingProxyType({})) -> dict[int, str]:
+    """What is wrong with the files of holdings, by the number of each; ``unread`` as of ``_fault_of``."""
+    found = ((number, _fault_of(holding, unread)) for number, holding in enumerate(holdings))
     return {number: fault for number, fault in found if fault}
 
 
-def _fault_of(holding: Holding) -> str:
-    """How a holding's files differ from their stamps; empty when they do not."""
+def _fault_of(holding: Holding, unread: Mapping[str, int] = MappingProxyType({})) -> str:
+    """How a holding's files differ from their stamps; empty when they do not.
+
+    ``unread`` are paths that could not be read, and where: what still cannot be is at fault, too.
+    """
     for span in holding.spans:
         fault = stamp_fault(span)
+        if not fault and span.path in unread:
+            fault = reading_fault(span.path, unread[span.path])
         if fault:
             return f"{span.path}: {fault}"
     return ""

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from engine.memory.address_space import FileSpan, FileStamp
+from engine.memory.buffers import OWN_LIMITS
 from p2pstore.errors import BadSource, Interrupted, PathNotFound, SourceChanged, StorageError, UsageError
 from p2pstore.objects.file_system import words
 from p2pstore.objects.hashing import hasher
@@ -208,6 +209,19 @@ def _check_stamp(span: FileSpan) -> None:
     fault = stamp_fault(span)
     if fault:
         raise SourceChanged(path=span.path, detail=fault)
+
+
+def reading_fault(path: str, offset: int) -> str:
+    """What keeps a byte of a file from being read, in a few words; empty when nothing does, or a limit of our own."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            os.pread(descriptor, 1, offset)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        return "" if error.errno in OWN_LIMITS else f"it cannot be read: {words(error)}"
+    return ""
 
 
 def stamp_fault(span: FileSpan) -> str:

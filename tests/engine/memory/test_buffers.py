@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import socket
@@ -205,3 +206,82 @@ def test_memory_is_sent_and_written() -> None:
     assert read_only.readonly
     read_only.release()
     buffer.close()
+
+
+class Disk:
+    """A disk that fails to order: what is asked of the files that are served raises."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._monkeypatch = monkeypatch
+        self.reported: list[tuple[str, int, str]] = []
+
+    def fails(self, *calls: str, number: int = errno.EIO) -> None:
+        def refuse(*_: object) -> int:
+            raise OSError(number, os.strerror(number))
+
+        for call in calls:
+            self._monkeypatch.setattr(buffers.os, call, refuse)
+
+    def mends(self) -> None:
+        self._monkeypatch.undo()
+
+    def report(self, path: str, offset: int, detail: str) -> None:
+        self.reported.append((path, offset, detail))
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    return Disk(monkeypatch)
+
+
+def test_a_disk_that_fails_is_the_files_fault_and_not_the_sockets(tmp_path: Path, disk: Disk) -> None:
+    """D18: an EIO of sendfile was taken for the socket's, and nobody heard of the source."""
+    spans, _ = make(tmp_path, [100, 100])
+    buffer = FilesBuffer("dir", spans, on_unreadable=disk.report)
+    left, right = socket.socketpair()
+    with left, right:
+        disk.fails("sendfile", "pread")
+        with pytest.raises(StorageError, match="Input/output error"):
+            buffer.send(left, 130, 10)
+    assert disk.reported == [(spans[1].path, 30, os.strerror(errno.EIO))]
+
+
+def test_a_socket_that_fails_is_not_the_files_fault(tmp_path: Path, disk: Disk) -> None:
+    spans, _ = make(tmp_path, [100])
+    buffer = FilesBuffer("dir", spans, on_unreadable=disk.report)
+    left, right = socket.socketpair()
+    right.close()
+    with left, pytest.raises(OSError) as caught:
+        buffer.send(left, 0, 10)
+    assert not isinstance(caught.value, StorageError)
+    disk.fails("sendfile", number=errno.ETIMEDOUT)
+    with socket.socket() as sock, pytest.raises(TimeoutError):
+        buffer.send(sock, 0, 10)
+    assert disk.reported == []
+
+
+def test_a_status_that_cannot_be_had_keeps_no_file_in_use(tmp_path: Path, disk: Disk) -> None:
+    """D18: the cached file's user count leaked, so that it was never closed."""
+    spans, _ = make(tmp_path, [100])
+    before = len(os.listdir("/proc/self/fd"))
+    buffer = FilesBuffer("dir", spans, on_unreadable=disk.report)
+    assert buffer.ready(0, 100)
+    left, right = socket.socketpair()
+    with left, right:
+        disk.fails("fstat", number=errno.ESTALE)
+        for _ in range(3):
+            assert not buffer.ready(0, 100)
+            with pytest.raises(StorageError):
+                buffer.send(left, 0, 10)
+    disk.mends()
+    buffer.close()
+    assert len(os.listdir("/proc/self/fd")) <= before
+    assert {path for path, _, _ in disk.reported} == {spans[0].path}
+
+
+def test_a_limit_of_our_own_is_not_the_files_fault(tmp_path: Path, disk: Disk) -> None:
+    spans, _ = make(tmp_path, [100])
+    buffer = FilesBuffer("dir", spans, on_unreadable=disk.report)
+    disk.fails("open", number=errno.EMFILE)
+    assert not buffer.ready(0, 100)
+    assert disk.reported == []

@@ -227,6 +227,38 @@ async def test_changed_sources_are_withdrawn_though_the_catalog_was_full(
     assert len(held.holdings) == 0
 
 
+async def test_a_source_whose_disk_fails_is_withdrawn_and_one_that_can_be_read_again_is_not(
+    held: Held, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """D18: its stamps are as they were, so a look at them found nothing."""
+    monkeypatch.setattr(module, "WATCH_SECONDS", 0.01)
+    broken = True
+
+    def fault(path: str, offset: int) -> str:
+        asked.append((path, offset))
+        return "it cannot be read: input/output error" if broken else ""
+
+    asked: list[tuple[str, int]] = []
+    monkeypatch.setattr(module, "reading_fault", fault)
+    holding, manifest = scanned(root)
+    await held.holdings.add(holding, manifest)
+    path = holding.spans[0].path
+    broken = False
+    held.holdings._suspect_disk(path, 3, "Input/output error")
+    watching = asyncio.create_task(held.holdings.watch())
+    try:
+        await until(lambda: asked == [(path, 3)], watching)
+        broken = True
+        held.holdings._suspect_disk(path, 4, "Input/output error")
+        await until(lambda: bool(held.changed), watching)
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+    assert held.changed[0][1] == f"{path}: it cannot be read: input/output error"
+    assert asked == [(path, 3), (path, 4)]
+    assert len(held.holdings) == 0
+
+
 async def test_a_changed_source_is_served_no_more_though_the_catalog_is_full(
     held: Held, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

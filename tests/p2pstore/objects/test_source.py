@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
@@ -397,3 +398,22 @@ def test_stamp_fault(tmp_path: Path) -> None:
 def test_a_tree_knows_its_size(root: Path) -> None:
     tree: SourceTree = scan(root)
     assert tree.size == sum(map(len, FILES.values()))
+
+
+def test_reading_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"abc")
+    assert module.reading_fault(str(path), 2) == ""
+
+    def fails(number: int) -> None:
+        def pread(*_: object) -> bytes:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(module.os, "pread", pread)
+
+    fails(errno.EIO)
+    assert module.reading_fault(str(path), 2) == "it cannot be read: input/output error"
+    fails(errno.ENOMEM)
+    assert module.reading_fault(str(path), 2) == "", "which says nothing of the file"
+    path.unlink()
+    assert "no such file" in module.reading_fault(str(path), 2)
