@@ -10,7 +10,6 @@ import contextlib
 import itertools
 import logging
 import os
-import socket
 import threading
 import time
 from collections import deque
@@ -25,7 +24,7 @@ from engine.memory.registered import File, RegisteredMemory, into_buffer
 from engine.metadata.base import RpcEndpoint
 from engine.metadata.handshake import URL as P2PHANDSHAKE
 from engine.metadata.urls import open_directory
-from engine.net import sockets
+from engine.net import addresses
 from engine.net.handshake_client import exchange
 from engine.net.threads import Failure
 from engine.protocol.handshake import Message, MessageType
@@ -517,14 +516,6 @@ def _name(segment: Segment | str) -> str:
 
 
 def _host_and_port(local_hostname: str) -> tuple[str, int]:
-    try:
-        socket.inet_pton(socket.AF_INET6, local_hostname)
-    except OSError:
-        pass
-    else:
-        return local_hostname, 0
-    if ":" in local_hostname:
-        return sockets.split(local_hostname)
     if not local_hostname:
         raise UsageError(detail="an engine needs a local hostname")
-    return local_hostname, 0
+    return addresses.given(local_hostname, 0)

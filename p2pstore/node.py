@@ -19,7 +19,7 @@ from typing import Any
 
 from engine._version import __version__
 from engine.errors import MooncakeError
-from engine.net import sockets
+from engine.net import addresses, sockets
 from engine.net.rate import RateLimit
 from engine.serving.segment_server import SegmentServer
 from p2pstore.cluster.membership import Membership
@@ -225,7 +225,7 @@ class Node:
             "metadata_ok": self.membership.ok,
             "control": self.record.control,
             "rpc": self.record.segment,
-            "data": sockets.join(self.engine.host, self.engine.data_port),
+            "data": addresses.join(self.engine.host, self.engine.data_port),
             "listen": self.parts.options.host,
             "uptime": round(time.time() - self.record.started, 3),
             "objects": self.holdings.names,
@@ -306,7 +306,7 @@ def _own_record(options: NodeOptions, engine: SegmentServer, control_port: int) 
     me = engine.address_of_self()
     return NodeRecord(
         node=options.name,
-        control=sockets.join(engine.host, control_port),
+        control=addresses.join(engine.host, control_port),
         segment=me.segment,
         data_port=me.data_port,
         host_id=me.host_id,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,7 +13,7 @@ from engine.config.settings import EngineSettings
 from engine.engine import P2PHANDSHAKE, TransferEngine
 from engine.errors import UsageError
 from engine.metadata.urls import open_directory
-from engine.net import sockets
+from engine.net import addresses
 
 BUFFER = "mooncake-bench"
 """The name of a target's buffer, by which initiators know that they may write there; a colon and a port follow."""
@@ -53,7 +52,7 @@ class Target:
     ) -> None:
         """Raises as ``TransferEngine``, and ``StorageError`` where there is not enough memory."""
         memory = Memory(length)
-        host = host_of(local_hostname)
+        host, _ = addresses.given(local_hostname, 0)
         self._socket = SocketTarget(memoryview(memory.map), host)
         try:
             self._engine = TransferEngine(local_hostname, metadata_server, protocol, device)
@@ -86,11 +85,11 @@ class WheelTarget:
         device: str = "",
     ) -> None:
         """Raises as ``wheel.load``."""
-        host = host_of(local_hostname)
+        host, _ = addresses.given(local_hostname, 0)
         self._memory = Memory(length)
         self._engine, address = wheel.load(self._memory, local_hostname, host, metadata_server, protocol, device)
         by_name = metadata_server != P2PHANDSHAKE
-        segment = local_hostname if by_name else sockets.join(host, self._engine.get_rpc_port())
+        segment = local_hostname if by_name else addresses.join(host, self._engine.get_rpc_port())
         self.address = TargetAddress(segment, address, length, host)
 
 
@@ -110,12 +109,3 @@ def find(segment: str, metadata_server: str) -> TargetAddress:
         if name == BUFFER and port.isascii() and port.isdigit() and int(port) < 65536:
             return TargetAddress(segment, each.address, each.length, found.host, int(port))
     return TargetAddress(segment, buffers[-1].address, buffers[-1].length, found.host, ours=False)
-
-
-def host_of(local_hostname: str) -> str:
-    """The host in ``host`` or ``host:port``. Raises ``UsageError``."""
-    try:
-        socket.inet_pton(socket.AF_INET6, local_hostname)
-    except OSError:
-        return sockets.split(local_hostname)[0] if ":" in local_hostname else local_hostname
-    return local_hostname

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.metadata.base import FoundSegment, RpcEndpoint, SegmentDirectory
-from engine.net import sockets
+from engine.net import addresses
 from engine.net.handshake_client import fetch_descriptor
 from engine.protocol.segment import SegmentDescriptor
 
@@ -27,7 +27,7 @@ class HandshakeDirectory(SegmentDirectory):
 
     def endpoint(self, name: str) -> RpcEndpoint:
         """See ``SegmentDirectory.endpoint``. Raises ``UsageError`` for a name that is no address."""
-        return RpcEndpoint(*sockets.split(name))
+        return RpcEndpoint(*addresses.given(name))
 
     def resolve(self, name: str) -> FoundSegment:
         """See ``SegmentDirectory.resolve``."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
-from engine.errors import BadConfig, MetadataRefused, MetadataUnavailable, UsageError
+from engine.errors import BadConfig, MetadataRefused, MetadataUnavailable
 from engine.metadata.base import KeyValueStore
-from engine.net import sockets
+from engine.net import addresses
 
 DEFAULT_PORT = 6379
 TIMEOUT = 3.0
@@ -27,11 +27,9 @@ class RedisStore(KeyValueStore):
             raise BadConfig(origin="metadata server", detail=detail)
         self.url = url
         try:
-            host, port = sockets.split(text) if ":" in text else (text, DEFAULT_PORT)
-        except UsageError:
-            host = ""
-        if not host:
-            raise BadConfig(origin="metadata server", detail=f"{url!r} is no redis://HOST:PORT")
+            host, port = addresses.parse(text, DEFAULT_PORT)
+        except addresses.BadAddress:
+            raise BadConfig(origin="metadata server", detail=f"{url!r} is no redis://HOST:PORT") from None
         try:
             import redis  # noqa: PLC0415 - an extra: only who uses Redis needs it
         except ImportError:

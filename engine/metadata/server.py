@@ -20,7 +20,7 @@ from aiohttp import web
 
 from engine.errors import StorageError
 from engine.metadata.kept import MAX_KEY, MAX_VALUE, Full, Records
-from engine.net import sockets
+from engine.net import addresses, sockets
 
 PATH = "/metadata"
 DEFAULT_PORT = 8080
@@ -59,7 +59,7 @@ class MetadataServer:
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=CLOSE_TIMEOUT)
         await self._runner.setup()
         listener = sockets.listen(host, port)
-        self.address = sockets.join(host, listener.getsockname()[1])
+        self.address = addresses.join(host, listener.getsockname()[1])
         await web.SockSite(self._runner, listener).start()
         if self._expire is not None:
             self._sweeper = asyncio.create_task(self._sweep(self._expire))

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import re
-
 from engine.config.settings import EngineSettings
 from engine.errors import BadConfig
 from engine.metadata.base import KeyValueStore, SegmentDirectory
 from engine.metadata.handshake import URL as P2P
 from engine.metadata.handshake import HandshakeDirectory
 from engine.metadata.stored import StoredDirectory
+from engine.net import addresses
 
 ETCD_PORT = 2379
 MAX_ENDPOINTS = 32
-
-_ENDPOINT = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
 
 
 def open_directory(url: str, settings: EngineSettings) -> SegmentDirectory:
@@ -54,13 +51,12 @@ def open_store(url: str, settings: EngineSettings) -> KeyValueStore:
 
 def etcd_endpoints(text: str) -> list[str]:
     """``A:2379,B`` (``;`` separates too) as a list of ``host:port``. Raises ``BadConfig``."""
-    found = []
-    for part in filter(None, (each.strip() for each in re.split("[,;]", text.rstrip("/")))):
-        match = _ENDPOINT.fullmatch(part)
-        port = int(match[2] or ETCD_PORT) if match else 0
-        if match is None or not 0 < port < 65536:
-            raise BadConfig(origin="metadata server", detail="an etcd server is HOST:PORT, without user or password")
-        found.append(f"{match[1]}:{port}")
+    try:
+        found = addresses.endpoints(text.rstrip("/"), ETCD_PORT)
+    except addresses.BadAddress:
+        # The text may hold a password: say nothing of it.
+        detail = "an etcd server is HOST:PORT, without user or password"
+        raise BadConfig(origin="metadata server", detail=detail) from None
     if not 0 < len(found) <= MAX_ENDPOINTS:
         raise BadConfig(origin="metadata server", detail=f"etcd:// names 1 to {MAX_ENDPOINTS} servers")
-    return list(dict.fromkeys(found))
+    return found

@@ -7,7 +7,7 @@ import socket
 import time
 
 from engine.errors import PeerStalled, PeerUnreachable, RemoteProtocolError
-from engine.net import sockets
+from engine.net import addresses
 from engine.protocol.handshake import Decoder, Message, MessageType, encode
 from engine.protocol.segment import SegmentDescriptor
 
@@ -17,7 +17,7 @@ TIMEOUT = 5.0
 
 def exchange(host: str, rpc_port: int, message: Message, *, timeout: float = TIMEOUT) -> Message:
     """Send ``message`` and return the answer. Raises ``PeerUnreachable``, ``PeerStalled``, ``RemoteProtocolError``."""
-    peer = sockets.join(host, rpc_port)
+    peer = addresses.join(host, rpc_port)
     deadline = time.monotonic() + timeout
     decoder = Decoder(peer=peer)
     answer = None
@@ -44,4 +44,4 @@ def exchange(host: str, rpc_port: int, message: Message, *, timeout: float = TIM
 def fetch_descriptor(host: str, rpc_port: int, *, timeout: float = TIMEOUT) -> SegmentDescriptor:
     """The descriptor of the segment whose handshake server is at ``host:rpc_port``. Raises as ``exchange``."""
     answer = exchange(host, rpc_port, Message(MessageType.METADATA), timeout=timeout)
-    return SegmentDescriptor.from_json(answer.body, peer=sockets.join(host, rpc_port))
+    return SegmentDescriptor.from_json(answer.body, peer=addresses.join(host, rpc_port))

@@ -9,6 +9,7 @@ import socket
 import struct
 
 from engine.errors import UsageError
+from engine.net import addresses
 
 BACKLOG = 1024
 """Connections that the kernel completes before we accept them."""
@@ -52,21 +53,8 @@ def _listen(host: str, port: int) -> socket.socket:
             listener.close()
             raise
     except OSError as error:
-        raise UsageError(detail=f"cannot listen on {join(host, port)}: {error.strerror or error}") from None
+        raise UsageError(detail=f"cannot listen on {addresses.join(host, port)}: {error.strerror or error}") from None
     return listener
-
-
-def join(host: str, port: int) -> str:
-    """``host:port``, with brackets around an IPv6 address."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def split(address: str) -> tuple[str, int]:
-    """The host and port of ``host:port`` or ``[v6]:port``. Raises ``UsageError``."""
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
-        raise UsageError(detail=f"{address!r} is no HOST:PORT")
-    return host[1:-1] if host.startswith("[") and host.endswith("]") else host, int(port)
 
 
 def set_timeouts(sock: socket.socket, *, receive: float, send: float) -> None:

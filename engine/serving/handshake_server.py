@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import RemoteProtocolError
-from engine.net import sockets
+from engine.net import addresses, sockets
 from engine.net.threads import Failure, Threads
 from engine.protocol.handshake import Decoder, Message, MessageType, encode
 
@@ -147,7 +147,7 @@ class HandshakeServer:
             return
         if len(self._clients) >= MAX_CLIENTS:
             self._drop(next(iter(self._clients.values())))
-        client = _Client(sock, sockets.join(address[0], address[1]), self._clock() + CLIENT_TIMEOUT)
+        client = _Client(sock, addresses.join(address[0], address[1]), self._clock() + CLIENT_TIMEOUT)
         self._clients[client.fd] = client
         try:
             sock.setblocking(False)
@@ -177,7 +177,7 @@ class HandshakeServer:
             log.info("handshake with %s ends: %s", client.peer, error)
             self._drop(client)
         except Exception as error:  # noqa: BLE001 - it is noted; no pause, since the client goes
-            self._threads.note(f"handshake with {sockets.split(client.peer)[0]}", error)
+            self._threads.note(f"handshake with {addresses.given(client.peer)[0]}", error)
             self._drop(client)
 
     def _hold(self, client: _Client, count: int) -> None:

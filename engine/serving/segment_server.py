@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from engine import transports
 from engine.errors import TransportUnavailable, UsageError
 from engine.memory.address_space import AddressSpace, Buffer, Lease
-from engine.net import sockets
+from engine.net import addresses, sockets
 from engine.net.handshake_client import fetch_descriptor
 from engine.net.host_id import host_id
 from engine.net.rate import RateLimit
@@ -133,7 +133,7 @@ class SegmentServer:
     @property
     def segment_name(self) -> str:
         """The name that was given, or upstream's under P2PHANDSHAKE: ``host:rpc_port``."""
-        return self._name or sockets.join(self._host, self._rpc_port)
+        return self._name or addresses.join(self._host, self._rpc_port)
 
     @property
     def host(self) -> str:

@@ -24,7 +24,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from engine.errors import AddressError, MooncakeError, RemoteProtocolError, UsageError
-from engine.net import sockets
+from engine.net import addresses, sockets
 from engine.net.rate import RateLimit
 from engine.net.threads import Failure, Threads
 from engine.protocol import wire
@@ -84,12 +84,12 @@ class _Connection(Life):
 
     __slots__ = ("answer", "host", "peer", "requests", "slot", "sock")
 
-    def __init__(self, sock: socket.socket, peer: str) -> None:
+    def __init__(self, sock: socket.socket, host: str, port: int) -> None:
         super().__init__(sock.fileno())
         self.sock = sock
-        self.peer = peer
-        self.requests = RequestReader(peer=peer)
-        self.host = sockets.split(peer)[0]
+        self.peer = addresses.join(host, port)
+        self.requests = RequestReader(peer=self.peer)
+        self.host = host
         self.answer: Answer | None = None
         self.slot = False
 
@@ -248,7 +248,7 @@ class TcpServer:
             except OSError:  # gone already
                 sock.close()
                 continue
-            connection = _Connection(sock, sockets.join(address[0], address[1]))
+            connection = _Connection(sock, address[0], address[1])
             try:
                 with self._lock:
                     self._connections.add(connection)

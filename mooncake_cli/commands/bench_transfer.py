@@ -283,10 +283,10 @@ def _serve(
     *,
     insecure: bool,
 ) -> None:
-    from engine.bench.targets import Target, host_of  # noqa: PLC0415 - as above
-    from engine.net import sockets  # noqa: PLC0415 - --help must not wait for it
+    from engine.bench.targets import Target  # noqa: PLC0415 - as above
+    from engine.net import addresses, sockets  # noqa: PLC0415 - --help must not wait for it
 
-    host = host_of(local_hostname)
+    host, _ = addresses.given(local_hostname, 0)
     if not insecure and not sockets.is_loopback(host):
         raise ListenRefused(address=host)
     ended = threading.Event()

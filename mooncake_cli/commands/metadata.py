@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engine.net import sockets
+from engine.net import addresses, sockets
 from mooncake_cli.invocation import Invocation
 from p2pstore.errors import ListenRefused, UsageError
 
 if TYPE_CHECKING:
     from mooncake_cli.output import Output
 
-DEFAULT_LISTEN = "127.0.0.1:8080"
+DEFAULT_PORT = 8080
+DEFAULT_LISTEN = f"127.0.0.1:{DEFAULT_PORT}"
 
 EXAMPLES = {
     "serve": (
@@ -56,12 +57,10 @@ def serve(
 
 
 def _address(listen: str) -> tuple[str, int]:
-    host, colon, port = listen.rpartition(":")
-    if not colon or listen.endswith("]"):
-        host, port = listen, "8080"
-    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise UsageError(detail=f"--listen {listen!r} is no ADDRESS[:PORT]")
-    return host.strip("[]"), int(port)
+    try:
+        return addresses.parse(listen, DEFAULT_PORT, lowest_port=0)
+    except addresses.BadAddress:
+        raise UsageError(detail=f"--listen {listen!r} is no ADDRESS[:PORT]") from None
 
 
 async def _serve(output: Output, host: str, port: int, store: Path | None, expire: float | None) -> None:

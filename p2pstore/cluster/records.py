@@ -15,6 +15,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, TypeVar, get_type_hints
 
+from engine.net.addresses import MAX_PORT, BadAddress, parse
 from engine.transports.base import PeerAddress
 from p2pstore.errors import RemoteProtocolError
 
@@ -142,12 +143,15 @@ def decode(cls: type[Record], value: bytes) -> Record | None:
 
 def peer_address(record: NodeRecord) -> PeerAddress:
     """How the engine reaches a node. Raises ``RemoteProtocolError`` for a record without a usable segment name."""
-    host, separator, port = record.segment.rpartition(":")
-    if not separator or not host or not port.isdigit() or not 0 < record.data_port < 65536:
+    try:
+        host, _ = parse(record.segment)
+    except BadAddress:
+        host = ""
+    if not host or not 0 < record.data_port <= MAX_PORT:
         raise RemoteProtocolError(peer=record.node, detail="its node record has no usable address")
     return PeerAddress(
         segment=record.segment,
-        host=host.strip("[]"),
+        host=host,
         data_port=record.data_port,
         host_id=record.host_id,
         local_socket=record.local_socket,

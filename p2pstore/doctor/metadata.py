@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
 
 from engine.etcd.credentials import EtcdCredentials
-from engine.net import sockets
+from engine.net import addresses
 from p2pstore.cluster import records
 from p2pstore.errors import MetadataRefused, MetadataUnavailable, MooncakeError
 from p2pstore.metadata.urls import open_store, parse_url
@@ -49,7 +49,7 @@ def check_metadata(url: str, credentials: EtcdCredentials, *, own: bool = False)
 
 def _endpoint(endpoint: str, tls: EtcdCredentials | None, *, own: bool) -> Iterator[Check]:
     subject = f"etcd {endpoint}"
-    host, port = sockets.split(endpoint)
+    host, port = addresses.parse(endpoint)
     connection: http.client.HTTPConnection
     try:
         if tls is None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from engine.errors import PeerStalled, PeerUnreachable, RemoteError
+from engine.net.addresses import parse
 from engine.net.handshake_client import exchange
 from engine.net.sockets import is_loopback
 from engine.protocol.handshake import Message, MessageType
@@ -30,7 +31,7 @@ def on_loopback(url: str) -> bool:
         parsed = parse_url(url)
     except BadConfig:
         return False
-    return parsed.scheme == "memory" or all(is_loopback(_host(part)) for part in parsed.parts)
+    return parsed.scheme == "memory" or all(is_loopback(parse(part)[0]) for part in parsed.parts)
 
 
 async def probe(
@@ -80,8 +81,3 @@ def _meaning(error: BaseException | None) -> ProbeAnswer:
     if isinstance(error, (ConnectionResetError, BrokenPipeError)):
         return ProbeAnswer.STRANGE
     return ProbeAnswer.SILENT
-
-
-def _host(part: str) -> str:
-    host = part.rpartition(":")[0]
-    return host[1:-1] if host.startswith("[") else host

@@ -14,13 +14,11 @@ they are in the store, never in the form in which they are shown.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from engine.errors import UsageError
-from engine.net.sockets import split
+from engine.net.addresses import BadAddress, is_host, parse
 from p2pstore.cluster import records
 from p2pstore.cluster.records import ObjectRecord
 from p2pstore.inspect import ours, upstream
@@ -30,7 +28,6 @@ from p2pstore.metadata.store import MAX_OPERATIONS, Absent, AbsentPrefix, Condit
 MAX_EVIDENCE = MAX_OPERATIONS - 1
 """Conditions about other keys in one transaction; a checkpoint in more segments than that is not judged."""
 
-_HOST = re.compile(r"[A-Za-z0-9._-]{1,253}|[0-9A-Fa-f:.]{2,45}(?:%[A-Za-z0-9._-]{1,15})?")
 _PROTOCOLS = ("tcp", "rdma")
 """Protocols whose segments are opened through ``rpc_meta``."""
 
@@ -268,15 +265,15 @@ def _unchanged(item: KeyValue) -> Unchanged:
 def _rpc_endpoint(value: bytes) -> ProbeTarget | None:
     data = parse_object(value)
     host, port = str(data["ip_or_host_name"]), int(data["rpc_port"])
-    return ProbeTarget(host, port) if _HOST.fullmatch(host) else None
+    return ProbeTarget(host, port) if is_host(host) else None
 
 
 def _endpoint(text: str, *, plain: bool = False) -> ProbeTarget | None:
     try:
-        host, port = split(text)
-    except UsageError:
+        host, port = parse(text)
+    except BadAddress:
         return None
-    return ProbeTarget(host, port, plain) if port and _HOST.fullmatch(host) else None
+    return ProbeTarget(host, port, plain)
 
 
 def _locations(value: bytes) -> frozenset[str]:

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from engine.etcd.credentials import EtcdCredentials
+from engine.net import addresses
 from p2pstore.errors import BadConfig
 from p2pstore.metadata.store import MetadataStore
 
@@ -15,7 +16,6 @@ DEFAULT_PORT = 2379
 MAX_ENDPOINTS = 32
 """Endpoints in one URL."""
 
-_ENDPOINT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]+)?\]|[A-Za-z0-9._-]+)(:(?P<port>[0-9]{1,5}))?")
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
@@ -32,16 +32,6 @@ class MetadataUrl:
 
 def _bad(url: str, detail: str) -> BadConfig:
     return BadConfig(origin=f"metadata URL {url!r}", detail=detail)
-
-
-def _endpoint(url: str, text: str) -> str:
-    match = _ENDPOINT.fullmatch(text)
-    if match is None:
-        raise _bad(url, f"{text!r} is no HOST:PORT")
-    port = int(match["port"] or DEFAULT_PORT)
-    if not 0 < port < 65536:
-        raise _bad(url, f"{port} is no port")
-    return f"{match['host']}:{port}"
 
 
 def parse_url(url: str) -> MetadataUrl:
@@ -65,8 +55,10 @@ def parse_url(url: str) -> MetadataUrl:
         return MetadataUrl(scheme, (rest,))
     if scheme not in {"etcd", "etcds"}:
         raise _bad(url, f"{scheme}:// is not understood; say etcd://HOST:PORT,... or etcds://... for TLS")
-    texts = [part.strip() for part in re.split("[,;]", rest.rstrip("/"))]
-    parts = tuple(dict.fromkeys(_endpoint(url, text) for text in texts if text))
+    try:
+        parts = tuple(addresses.endpoints(rest.rstrip("/"), DEFAULT_PORT))
+    except addresses.BadAddress as error:
+        raise _bad(url, str(error)) from None
     if not parts:
         raise _bad(url, "it names no server")
     if len(parts) > MAX_ENDPOINTS:

@@ -27,12 +27,11 @@ from typing import Any
 
 from aiohttp import web
 
-from engine.net import sockets
+from engine.net import addresses, sockets
 from p2pstore.cluster.auth import HEADER, verify
 from p2pstore.cluster.news import News, Shared
 from p2pstore.cluster.peer_client import HEARTBEAT_SECONDS
 from p2pstore.cluster.records import encode
-from p2pstore.errors import UsageError
 from p2pstore.holding.parts import Parts
 from p2pstore.holding.replica import Replica
 from p2pstore.peers.checks import warning
@@ -114,8 +113,8 @@ class PeerServer:
         """Try the ways to whoever asks, and to nobody else: a node is no scanner of others' ports."""
         control = request.query.get("control", "")
         try:
-            host, _ = sockets.split(control)
-        except UsageError as error:
+            host, _ = addresses.parse(control)
+        except addresses.BadAddress as error:
             raise web.HTTPBadRequest(text=str(error)) from None
         if host == request.remote:
             checks, _ = await there(self._parts, control)

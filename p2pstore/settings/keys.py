@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine.net import addresses
 from p2pstore.errors import BadConfig, BadName
 from p2pstore.objects.names import check_node_name
 from p2pstore.objects.units import format_size, parse_rate, parse_size
@@ -132,21 +133,7 @@ def _rate(text: str, _base: Path) -> int:
 
 def parse_address(text: str, default_port: int = 0) -> tuple[str, int]:
     """``HOST``, ``HOST:PORT``, ``[V6]:PORT`` or a bare IPv6 address as host and port; else ``ValueError``."""
-    host, separator, port = text.rpartition(":")
-    if text.startswith("["):
-        inside, bracket, rest = text[1:].partition("]")
-        if not bracket or (rest and not rest.startswith(":")):
-            raise ValueError(f"{text!r} is not an address; write [IPv6]:PORT")
-        host, port = inside, rest[1:]
-    elif not separator or ":" in host:
-        host, port = text, ""
-    if not host or any(c.isspace() or c == "/" for c in host):
-        raise ValueError(f"{text!r} is not an address; write HOST or HOST:PORT")
-    if not port:
-        return host, default_port
-    if not (port.isascii() and port.isdigit() and int(port) <= 65535):
-        raise ValueError(f"{port!r} in {text!r} is not a port (0 to 65535)")
-    return host, int(port)
+    return addresses.parse(text, default_port, lowest_port=0)
 
 
 def _address(text: str, base: Path) -> str:

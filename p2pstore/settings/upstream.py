@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.config.settings import EngineSettings
+from engine.net.addresses import BadAddress, parse
 from engine.net.sockets import is_loopback
 
 log = logging.getLogger(__name__)
@@ -81,7 +82,7 @@ def translate(settings: EngineSettings) -> list[Given]:
 
 def host_of(name: str) -> str:
     """The host of upstream's ``HOST`` or ``HOST:PORT``; its port is that of its own handshake."""
-    if name.startswith("["):
-        return name[1:].partition("]")[0]
-    host, _, port = name.rpartition(":")
-    return host if host and ":" not in host and port.isdigit() else name
+    try:
+        return parse(name, 0)[0]
+    except BadAddress:
+        return name  # what it is taken for will say what is wrong with it

@@ -16,7 +16,7 @@ import pytest
 
 from engine.errors import RangeRefused
 from engine.memory.address_space import FilesBuffer, FileSpan, FileStamp, MemoryBuffer
-from engine.net.sockets import split
+from engine.net.addresses import parse
 from engine.serving.segment_server import SegmentServer, fetch_descriptor
 from engine.transports.base import PeerAddress
 
@@ -123,7 +123,7 @@ def test_it_is_refused_beyond_a_buffer(upstream: Ask, ours: SegmentServer) -> No
 
 def test_we_read_its_memory(upstream: Ask, ours: SegmentServer) -> None:
     me = upstream()
-    host, rpc_port = split(me["segment"])
+    host, rpc_port = parse(me["segment"])
     found = fetch_descriptor(host, rpc_port)
     assert (me["address"], me["length"]) in [(each.address, each.length) for each in found.buffers]
     for version in {1, found.tcp_proto_version}:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from engine.net import sockets
+from engine.net import addresses, sockets
 from engine.serving.segment_server import SegmentServer
 from p2pstore.cluster.records import NodeRecord
 from p2pstore.holding.catalog import Catalog, Holding
@@ -45,7 +45,7 @@ async def serving(secret: bytes | None = None) -> AsyncIterator[tuple[Owner, str
     listener = sockets.listen("127.0.0.1", 0)
     try:
         await server.start(listener)
-        yield owner, sockets.join("127.0.0.1", listener.getsockname()[1])
+        yield owner, addresses.join("127.0.0.1", listener.getsockname()[1])
     finally:
         await server.close()
         owner.catalog.close()

@@ -40,7 +40,11 @@ def test_peer_address() -> None:
 
 
 @pytest.mark.parametrize(
-    ("segment", "port"), [("", 1), ("host", 1), (":7", 1), ("h:x", 1), ("h:", 1), ("h:7", 0), ("h:7", 65536)]
+    ("segment", "port"),
+    [
+        *[("", 1), ("host", 1), (":7", 1), ("h:x", 1), ("h:", 1), ("h:7", 0), ("h:7", 65536)],
+        *[("h:\u00b2", 1), ("h:70000", 1), ("a b:7", 1), ("h:" + "1" * 5000, 1)],
+    ],
 )
 def test_records_without_a_usable_address(segment: str, port: int) -> None:
     with pytest.raises(RemoteProtocolError):

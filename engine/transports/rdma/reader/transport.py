@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from engine.config.settings import EngineSettings
 from engine.errors import MooncakeError, TransportUnavailable
-from engine.net import sockets
+from engine.net import addresses
 from engine.transports.base import Channel, PeerAddress, Transport
 from engine.transports.rdma.addresses import from_text, why_apart
 from engine.transports.rdma.nics import Nics
@@ -79,7 +79,7 @@ class RdmaTransport(Transport):
         reason = why_apart(nics.addresses, theirs)
         if reason:
             raise TransportUnavailable(transport=self.name, detail=reason)
-        _, port = sockets.split(peer.segment)
+        _, port = addresses.given(peer.segment)
         session = Session(
             peer.host, port, peer.segment, connect_timeout=self._connect_timeout, answer_timeout=self._stall_timeout
         )

@@ -12,7 +12,7 @@ import pytest
 from engine.errors import PeerUnreachable, TransportUnavailable
 from engine.memory.buffers import MemoryBuffer
 from engine.memory.region import Region
-from engine.net import sockets
+from engine.net import addresses
 from engine.serving.segment_server import SegmentServer
 from engine.transports.rdma.addresses import from_text
 from engine.transports.rdma.nics import Nics
@@ -36,7 +36,7 @@ class Reading:
 
     def __init__(self, nics: Nics, owner: SegmentServer, preferred: frozenset[str] = frozenset()) -> None:
         peer = owner.address_of_self()
-        port = sockets.split(peer.segment)[1]
+        port = addresses.given(peer.segment)[1]
         session = Session(peer.host, port, peer.segment, connect_timeout=PATIENT, answer_timeout=PATIENT)
         self.link = Link(nics, from_text(peer.rdma), session, name="reader", preferred=preferred)
         self.address = owner.register(MemoryBuffer("m", DATA))

@@ -1,0 +1,122 @@
+"""Host and port, together and apart."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.errors import UsageError
+from engine.net import addresses
+from engine.net.addresses import BadAddress, endpoints, is_host, join, parse
+
+PORTS = st.integers(1, 65535)
+NAMES = st.from_regex(r"[A-Za-z0-9_.-]{1,60}", fullmatch=True)
+ZONES = st.from_regex(r"[A-Za-z0-9_.@-]{1,15}", fullmatch=True)
+SCOPED = st.builds("{}%{}".format, st.ip_addresses(v=6), ZONES)
+HOSTS = st.one_of(NAMES, st.ip_addresses().map(str), SCOPED)
+
+
+@given(HOSTS, PORTS)
+def test_what_was_joined_is_parsed_again(host: str, port: int) -> None:
+    assert parse(join(host, port)) == (host, port)
+    assert endpoints(join(host, port), 1) == [join(host, port)]
+    assert addresses.given(join(host, port)) == (host, port)
+
+
+@given(HOSTS, PORTS)
+def test_a_host_alone_has_the_default_port(host: str, port: int) -> None:
+    assert parse(host, port) == (host, port)
+    with pytest.raises(BadAddress):
+        parse(host)
+
+
+@given(st.text(max_size=30) | st.text(alphabet="a:[]1%/ .\0", max_size=12))
+def test_any_text_is_an_address_or_bad(text: str) -> None:
+    """Nothing but ``BadAddress`` is raised, and what is accepted can be put together again."""
+    for default in (None, 7):
+        with contextlib.suppress(BadAddress):
+            host, port = parse(text, default, lowest_port=0)
+            assert parse(join(host, port), lowest_port=0) == (host, port)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *(
+            "",
+            ":",
+            ":7",
+            "host",
+            "host:",
+            "host:0",
+            "host:65536",
+            "host:-1",
+            "host:1x",
+            "host:+1",
+            "host:1 ",
+            "host: 1",
+        ),
+        *("host:\u0661", "host:\u00b2", "host:" + "1" * 5000, "a b:1", "a\0b:1", "a/b:1", "user@host:1", "a:b:1"),
+        *("::1:80", "[::1]", "[::1]80", "[::1", "::1]:80", "[host]:1", "[]:1", "[::1%]:1", "[::1%a%b]:1", "[[::1]]:1"),
+        *("[127.0.0.1]:1", "[::1::]:1", "[%eth0]:1", "host\n:1", "host:1\n"),
+    ],
+)
+def test_what_is_no_host_and_port(bad: str) -> None:
+    with pytest.raises(BadAddress, match="is no HOST:PORT"):
+        parse(bad)
+    with pytest.raises(UsageError, match="is no HOST:PORT"):
+        addresses.given(bad)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("host", ("host", 5)),
+        ("host:80", ("host", 80)),
+        ("0.0.0.0:0", ("0.0.0.0", 0)),
+        ("::1", ("::1", 5)),
+        ("::1:80", ("::1:80", 5)),
+        ("[::1]", ("::1", 5)),
+        ("[::1]:80", ("::1", 80)),
+        ("fe80::1%eth0", ("fe80::1%eth0", 5)),
+        ("[fe80::1%eth0]:80", ("fe80::1%eth0", 80)),
+        ("\u00e9toile:80", ("\u00e9toile", 80)),
+    ],
+)
+def test_with_a_default_port(text: str, found: tuple[str, int]) -> None:
+    assert parse(text, 5, lowest_port=0) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("a b", "'a b' is not an address; write HOST or HOST:PORT"),
+        ("[::1", r"'\[::1' is not an address; write \[IPv6\]:PORT"),
+        ("host:x", r"'x' in 'host:x' is not a port \(1 to 65535\)"),
+        ("host:0", r"'0' in 'host:0' is not a port \(1 to 65535\)"),
+        ("host:", r"'' in 'host:' is not a port"),
+    ],
+)
+def test_why_a_text_is_no_address(text: str, reason: str) -> None:
+    with pytest.raises(BadAddress, match=reason):
+        parse(text, 5)
+
+
+def test_endpoints_of_a_url() -> None:
+    assert endpoints("a:1, b;[::1]:2,,a:1;[fe80::1%eth0]", 9) == ["a:1", "b:9", "[::1]:2", "[fe80::1%eth0]:9"]
+    assert endpoints(" ,;", 9) == []
+    for bad, reason in {
+        "::1:2": "'::1:2' is no HOST:PORT",
+        "b:x": "'b:x' is no HOST:PORT",
+        "b:0": "0 is no port",
+    }.items():
+        with pytest.raises(BadAddress, match=reason):
+            endpoints(f"a,{bad}", 9)
+
+
+def test_hosts() -> None:
+    assert all(map(is_host, ["a", "a.b-c_d", "127.0.0.1", "::1", "fe80::1%eth0"]))
+    assert not any(map(is_host, ["", "a:1", "[::1]", "::1%", "a%eth0", "a b", "a@b"]))
