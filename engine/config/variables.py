@@ -7,6 +7,7 @@ defaults are those of upstream's ``config.cpp`` and ``tcp_transport.cpp``, unles
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,9 @@ from typing import Any
 
 CONFIG_PATH = "MOONCAKE_CONFIG_PATH"
 """The variable that names ``mooncake.json``."""
+
+_WHOLE = re.compile("-?[0-9]{1,40}")
+"""A whole number; more digits than any bound has are none."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ def integer(low: int, high: int) -> Callable[[str], int]:
     """A parser of whole numbers between two bounds."""
 
     def parse(text: str) -> int:
-        if not (text.strip().isascii() and text.strip().lstrip("-").isdigit()):
+        if not _WHOLE.fullmatch(text.strip()):
             raise ValueError(f"{text!r} is not a whole number")
         value = int(text)
         if not low <= value <= high:

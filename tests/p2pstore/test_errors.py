@@ -1,44 +1,17 @@
 from __future__ import annotations
 
-import re
-
 import pytest
 
-import engine.errors
 import p2pstore.errors
 from p2pstore.errors import MooncakeError, ObjectNotFound, all_errors, from_wire, to_wire
+from tests.error_trees import drawn, in_code
 
 OWN = [cls for cls in all_errors() if cls.__module__ in {"engine.errors", "p2pstore.errors"}]
 
-_DRAWN = re.compile(r"(?P<lead>[│├└─ ]*)(?P<name>[A-Z]\w+) +(?P<code>\d+)   ")
-
-
-def drawn(text: str) -> dict[str, tuple[str, int]]:
-    """Name to parent's name and exit status, from a tree drawn in a docstring."""
-    found: dict[str, tuple[str, int]] = {}
-    above: list[str] = []
-    for line in text.splitlines():
-        match = _DRAWN.match(line)
-        if match:
-            depth = (len(match["lead"]) - 4) // 4
-            del above[depth:]
-            found[match["name"]] = (above[-1] if above else "", int(match["code"]))
-            above.append(match["name"])
-    return found
-
 
 def test_the_drawn_tree_is_the_tree() -> None:
-    actual = {cls.__name__: ("" if cls is MooncakeError else cls.__bases__[0].__name__, cls.exit_code) for cls in OWN}
+    actual = in_code(OWN)
     assert drawn(str(p2pstore.errors.__doc__)) == actual
-
-
-def test_the_engines_drawing_is_the_engines_part() -> None:
-    actual = {
-        cls.__name__: ("" if cls is MooncakeError else cls.__bases__[0].__name__, cls.exit_code)
-        for cls in OWN
-        if cls.__module__ == "engine.errors"
-    }
-    assert drawn(str(engine.errors.__doc__)) == actual
 
 
 def test_every_class_is_exported() -> None:
