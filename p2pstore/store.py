@@ -17,15 +17,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError, Future, wait
-from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from engine.etcd.credentials import EtcdCredentials
+from engine.net.loop_thread import LoopThread
 from p2pstore.agent.options import node_name
 from p2pstore.errors import NodeEnded, UsageError
 from p2pstore.metadata.urls import open_store
@@ -56,8 +54,9 @@ class P2PStore:
     """A node of the cluster in this process.
 
     Raises ``MetadataUnavailable`` when the metadata server does not answer, ``ListenRefused`` for an open address with
-    neither ``secret`` nor ``insecure``. A node that cannot go on, since a part of it does nothing but fail, leaves the
-    cluster by itself; every method but ``close`` then raises ``NodeEnded``, which says why.
+    neither ``secret`` nor ``insecure``, ``UsageError`` where the system refuses a thread. A node that cannot go on,
+    since a part of it does nothing but fail, leaves the cluster by itself; every method but ``close`` then raises
+    ``NodeEnded``, which says why.
     """
 
     def __init__(
@@ -95,14 +94,12 @@ class P2PStore:
             connections=connections,
             rdma_devices=rdma_devices,
         )
-        self._loop = asyncio.new_event_loop()
         self._supervisor = Supervisor(self._cannot_go_on)
-        self._supervisor.hear_of_callbacks(self._loop)
+        self._loop = LoopThread(f"p2pstore-{options.name}", self._broken_off)
+        self._supervisor.hear_of_callbacks(self._loop.loop)
         self._leaving: asyncio.Task[None] | None = None
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run_loop, name=f"p2pstore-{options.name}", daemon=True)
-        self._thread.start()
         self._node: Node | None = None
+        self._loop.start()
         try:
             store = open_store(metadata, credentials)
             self._node = self._call(Node.start(options, store, self._supervisor), START_SECONDS)
@@ -225,14 +222,9 @@ class P2PStore:
         if node is not None:
             try:
                 self._call(self._leave(node), CLOSE_SECONDS)
-            except FutureTimeout:  # Python 3.10 has a class of its own for it
+            except TimeoutError:
                 log.warning("node %s has not ended within %g s; its lease runs out", node.name, CLOSE_SECONDS)
-        if self._thread.is_alive():
-            self._stopping.set()
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(CLOSE_SECONDS)
-        if not self._thread.is_alive() and not self._loop.is_closed():
-            self._loop.close()
+        self._loop.stop(CLOSE_SECONDS)
 
     def _open(self) -> Node:
         if self._node is None:
@@ -241,22 +233,13 @@ class P2PStore:
             raise self._supervisor.fatal
         return self._node
 
-    def _run_loop(self) -> None:
-        """Keep the loop running until ``close``: callers wait for it.
-
-        A callback that raises ``SystemExit``, as a caller's ``progress`` may, breaks the loop off. Whoever waits for
-        the call that it belongs to is told by that call's task; the others must not wait for ever.
-        """
-        while not self._stopping.is_set():
-            try:
-                self._loop.run_forever()
-            except BaseException as error:  # noqa: BLE001 - it goes on
-                self._supervisor.note("event loop", "store", error)
+    def _broken_off(self, error: BaseException) -> None:
+        self._supervisor.note("event loop", "store", error)
 
     def _cannot_go_on(self, _: NodeEnded) -> None:
         """The supervisor's word: leave the cluster, so that nobody is sent here. On the loop's thread."""
         if self._node is not None:
-            self._leaving = self._loop.create_task(self._leave(self._node))
+            self._leaving = self._loop.loop.create_task(self._leave(self._node))
 
     async def _leave(self, node: Node) -> None:
         """Close the node, or wait until it is closed."""
@@ -266,34 +249,14 @@ class P2PStore:
             await node.close()
 
     def _call(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
-        """Run ``work`` on the loop and wait for it, ``timeout`` seconds at most.
-
-        KeyboardInterrupt here cancels it there, and is raised once it has ended.
-        """
-        over: Future[T] = Future()
-        begun: list[asyncio.Task[T]] = []
-
-        def begin() -> None:
-            begun.append(self._loop.create_task(work))
-            begun[0].add_done_callback(ended)
-
-        def ended(task: asyncio.Task[T]) -> None:
-            fault = CancelledError() if task.cancelled() else task.exception()
-            if fault is not None:
-                over.set_exception(self._reason(fault))
-            else:
-                over.set_result(task.result())
-
-        self._loop.call_soon_threadsafe(begin)
+        """Run ``work`` on the node's loop; see ``LoopThread.call``."""
         try:
-            return over.result(timeout)
-        except BaseException as error:
-            if not over.done():
-                self._loop.call_soon_threadsafe(lambda: [task.cancel() for task in begun])
-                if not isinstance(error, FutureTimeout):
-                    while not wait([over], CLOSE_SECONDS).done and self._thread.is_alive():
-                        log.warning("what was interrupted has not ended for %g s", CLOSE_SECONDS)
-            raise
+            return self._loop.call(work, timeout)
+        except Exception as fault:
+            reason = self._reason(fault)
+            if reason is fault:
+                raise
+            raise reason from fault
 
     def _reason(self, fault: BaseException) -> BaseException:
         """Why a call failed: whatever it was, where the node was ended under it, that it was."""

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import threading
 from collections.abc import Coroutine, Sequence
-from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any, TypeVar
 
 from engine.errors import MetadataRefused, MetadataUnavailable
@@ -14,6 +11,7 @@ from engine.etcd import messages as m
 from engine.etcd.client import CALL_TIMEOUT, RANGE, TXN, EtcdClient, EtcdFault
 from engine.etcd.credentials import EtcdCredentials
 from engine.metadata.base import KeyValueStore
+from engine.net.loop_thread import LoopThread
 
 CLOSE_TIMEOUT = 2.0
 _MARGIN = 5.0
@@ -22,17 +20,16 @@ T = TypeVar("T")
 
 
 class EtcdValues(KeyValueStore):
-    """Values in etcd. The client lives in an event loop of its own, in a thread of its own."""
+    """Values in etcd. The client lives on an event loop in a thread of its own. Raises ``UsageError`` as that does."""
 
     def __init__(
         self, endpoints: Sequence[str], credentials: EtcdCredentials | None = None, *, tls: bool, url: str
     ) -> None:
         """``endpoints`` are ``host:port``."""
         self.url = url
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="etcd", daemon=True)
-        self._thread.start()
         self._closed = False
+        self._loop = LoopThread("etcd")
+        self._loop.start()
         self._client = self._call(_made(endpoints, credentials or EtcdCredentials(), tls=tls, url=url))
 
     def get(self, key: str) -> bytes | None:
@@ -55,10 +52,7 @@ class EtcdValues(KeyValueStore):
         with contextlib.suppress(MetadataUnavailable):
             self._call(self._client.close())
         self._closed = True
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(CLOSE_TIMEOUT)
-        if not self._thread.is_alive():
-            self._loop.close()
+        self._loop.stop(CLOSE_TIMEOUT)
 
     def _commit(self, operation: Any) -> None:
         # Plain puts and deletes may be made twice: the second has the first one's effect.
@@ -68,13 +62,11 @@ class EtcdValues(KeyValueStore):
         if self._closed:
             work.close()
             raise MetadataUnavailable(url=self.url, detail="this handle is closed")
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
-            return future.result(CALL_TIMEOUT + _MARGIN)
+            return self._loop.call(work, CALL_TIMEOUT + _MARGIN)
         except EtcdFault as error:
             raise MetadataRefused(url=self.url, detail=error.detail) from None
-        except FutureTimeout:  # Python 3.10 has a class of its own for it
-            future.cancel()
+        except TimeoutError:
             raise MetadataUnavailable(url=self.url, detail=f"no answer in {CALL_TIMEOUT + _MARGIN:g} s") from None
 
 
