@@ -20,6 +20,7 @@ ROOMS: Mapping[str, Sequence[str]] = {
         "_version",
         "errors",
         "patience",
+        "processes",
         "protocol",
         "config",
         "topology",

@@ -23,10 +23,10 @@ from importlib import util
 from pathlib import Path
 
 from engine.net.backoff import Backoff
+from engine.processes import ProcessHandle, start_time
 from p2pstore.agent.etcd_record import (
     Recorded,
     is_alive,
-    process_start_time,
     read_record,
     remove_record,
     write_record,
@@ -248,7 +248,7 @@ class EmbeddedEtcd:
             ) from error
         record = Recorded(
             pid=child.pid,
-            started=process_start_time(child.pid),
+            started=start_time(child.pid),
             url=f"etcd://127.0.0.1:{port}",
             port=port,
             peer_port=peer_port,
@@ -316,14 +316,16 @@ class EmbeddedEtcd:
 
     async def _end(self, record: Recorded) -> None:
         """SIGTERM, then SIGKILL, to that very process and no other that took over its number."""
-        for number, seconds in ((signal.SIGTERM, STOP_TIMEOUT), (signal.SIGKILL, STOP_TIMEOUT)):
-            if not self._runs(record):
-                return
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(record.pid, number)
-            deadline = time.monotonic() + seconds
-            while self._runs(record) and time.monotonic() < deadline:  # noqa: ASYNC110 - a stranger's end is no event
-                await asyncio.sleep(PROBE_INTERVAL)
+        with ProcessHandle(record.pid, record.started) as process:
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                if not self._runs(record):
+                    return
+                with contextlib.suppress(PermissionError):
+                    process.send(number)
+                deadline = time.monotonic() + STOP_TIMEOUT
+                while not process.ended() and time.monotonic() < deadline:  # noqa: ASYNC110 - its end is no event
+                    await asyncio.sleep(PROBE_INTERVAL)
+        _reap()
 
     async def stop(self) -> None:
         """End the etcd of this directory, whoever started it; no error if none runs. The ports stay recorded."""

@@ -12,6 +12,8 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from engine.processes import start_time
+
 RECORD = "etcd.json"
 """File name of the record."""
 
@@ -39,24 +41,11 @@ def boot_id() -> str:
         return ""
 
 
-def process_start_time(pid: int) -> int:
-    """Clock ticks between boot and the start of a process; 0 where there is no such process or it is a zombie.
-
-    Source: proc(5). The command's name may hold spaces and brackets, so fields are counted after its last bracket.
-    """
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-        fields = text.rpartition(")")[2].split()
-        return 0 if fields[0] in {"Z", "X"} else int(fields[19])
-    except (OSError, ValueError, IndexError):
-        return 0
-
-
 def is_alive(record: Recorded) -> bool:
     """Whether that very process runs."""
     if record.pid <= 1 or record.started <= 0 or record.boot not in {"", boot_id()}:
         return False
-    return process_start_time(record.pid) == record.started
+    return start_time(record.pid) == record.started
 
 
 def write_record(directory: Path, record: Recorded) -> None:

@@ -11,7 +11,6 @@ import contextlib
 import fcntl
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.processes import ProcessHandle
 from p2pstore.agent.client import AgentClient
 from p2pstore.agent.home import Home
 from p2pstore.errors import (
@@ -105,16 +105,16 @@ def stop_agent(home: Home) -> Stopped:
         holder = lock_holder(home)
         if holder is None:
             raise
-        with _process(holder) as handle:
-            _terminate(home, holder, handle)
+        with ProcessHandle(holder) as process:
+            _terminate(home, process)
         return Stopped(pid=holder, terminated=True, etcd_pid=stop_left_behind(home))
-    with _process(pid) as handle:
+    with ProcessHandle(pid) as process:
         # It may end before its answer is out.
         with contextlib.suppress(AgentUnreachable, AgentNotRunning):
             client.stop()
-        if _ended(pid, handle, STOP_TIMEOUT):
+        if _ended(process, STOP_TIMEOUT):
             return Stopped(pid=pid)
-        _terminate(home, pid, handle)
+        _terminate(home, process)
     return Stopped(pid=pid, terminated=True)
 
 
@@ -280,33 +280,18 @@ def _quoted_log(home: Home) -> str:
     return f"; its log ends: {' | '.join(lines)}" if lines else "; its log is empty"
 
 
-@contextlib.contextmanager
-def _process(pid: int) -> Iterator[int | None]:
-    """A pidfd of ``pid``, or None when it has ended already."""
-    try:
-        handle = os.pidfd_open(pid)
-    except ProcessLookupError:
-        yield None
-        return
-    try:
-        yield handle
-    finally:
-        os.close(handle)
-
-
-def _ended(pid: int, handle: int | None, seconds: float) -> bool:
-    """Wait up to ``seconds`` for the process to end. A pidfd is readable then, for a zombie too (pidfd_open(2))."""
-    if handle is not None and not select.select([handle], [], [], seconds)[0]:
+def _ended(process: ProcessHandle, seconds: float) -> bool:
+    """Wait up to ``seconds`` for a process to end, and take the status of one that we started."""
+    if not process.ended(seconds):
         return False
     for child in _children:
-        if child.pid == pid:
+        if child.pid == process.pid:
             child.poll()
     return True
 
 
-def _terminate(home: Home, pid: int, handle: int | None) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        if handle is not None:
-            signal.pidfd_send_signal(handle, signal.SIGTERM)
-    if not _ended(pid, handle, TERM_TIMEOUT):
-        raise AgentUnreachable(home=home.root, detail=f"process {pid} did not end on SIGTERM; try 'kill -9 {pid}'")
+def _terminate(home: Home, process: ProcessHandle) -> None:
+    process.send(signal.SIGTERM)
+    if not _ended(process, TERM_TIMEOUT):
+        detail = f"process {process.pid} did not end on SIGTERM; try 'kill -9 {process.pid}'"
+        raise AgentUnreachable(home=home.root, detail=detail)

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from engine.processes import start_time
 from p2pstore.agent import embedded_etcd as embedded
 from p2pstore.agent.embedded_etcd import EmbeddedEtcd, find_etcd, recorded
-from p2pstore.agent.etcd_record import RECORD, process_start_time
+from p2pstore.agent.etcd_record import RECORD
 from p2pstore.errors import MetadataUnavailable
 from p2pstore.metadata.store import Put
 from p2pstore.metadata.urls import open_store
@@ -96,7 +97,7 @@ async def test_from_nothing_to_a_store_and_back(etcd: EmbeddedEtcd) -> None:
     await etcd.stop()
     assert recorded(etcd.directory) is None
     assert not etcd.alive()
-    assert process_start_time(pid) == 0
+    assert start_time(pid) == 0
     await etcd.stop()
 
 

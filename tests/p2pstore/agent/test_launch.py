@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import p2pstore.agent.launch as launch
+from engine.processes import ProcessHandle
 from p2pstore.agent.client import AgentClient
 from p2pstore.agent.home import Home
 from p2pstore.agent.launch import ensure_agent, left_behind, log_tail, stop_agent
@@ -207,8 +208,8 @@ def test_an_agent_killed_with_9_is_recovered_from(home: Home, tmp_path: Path) ->
     ensure_agent(home, settings(tmp_path))
     first = AgentClient(home).status()["pid"]
     os.kill(first, signal.SIGKILL)
-    with launch._process(first) as handle:
-        assert launch._ended(first, handle, 30)
+    with ProcessHandle(first) as process:
+        assert process.ended(60)
     assert home.socket.exists(), "it left its socket behind"
     with pytest.raises(AgentNotRunning):
         AgentClient(home).status()
@@ -226,8 +227,8 @@ def test_an_etcd_that_a_dead_agent_left_is_found_and_ended(home: Home, tmp_path:
     ensure_agent(home, settings(tmp_path, metadata=None))
     agent = AgentClient(home).status()["pid"]
     os.kill(agent, signal.SIGKILL)
-    with launch._process(agent) as handle:
-        assert launch._ended(agent, handle, 30)
+    with ProcessHandle(agent) as process:
+        assert process.ended(60)
     etcd = left_behind(home)
     assert etcd is not None
     stopped = stop_agent(home)

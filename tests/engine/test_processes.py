@@ -1,0 +1,76 @@
+"""A handle means one process: it sees its end, signals it, and leaves its successor of the same number alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from engine.processes import ProcessHandle, start_time
+
+WAIT = 60.0
+
+
+@pytest.fixture(params=["pidfd", "number"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """With pidfds, and as on a system that has none."""
+    if request.param == "number":
+
+        def refuse(pid: int) -> int:
+            raise OSError(38, "Function not implemented")
+
+        monkeypatch.setattr(os, "pidfd_open", refuse)
+    return str(request.param)
+
+
+@pytest.fixture
+def child() -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as process:
+        yield process
+        process.kill()
+
+
+def test_it_sees_a_process_live_and_end(way: str, child: subprocess.Popen[bytes]) -> None:
+    with ProcessHandle(child.pid) as handle:
+        assert not handle.ended()
+        assert not handle.ended(0.05)
+        handle.send(signal.SIGTERM)
+        assert handle.ended(WAIT), "a zombie has ended"
+        assert child.wait(WAIT) == -signal.SIGTERM
+        assert handle.ended()
+        handle.send(signal.SIGTERM)
+
+
+def test_what_has_ended_before_is_no_error(way: str, child: subprocess.Popen[bytes]) -> None:
+    child.kill()
+    child.wait(WAIT)
+    with ProcessHandle(child.pid) as handle:
+        assert handle.ended()
+        handle.send(signal.SIGKILL)
+
+
+def test_another_process_of_the_same_number_is_left_alone(way: str, child: subprocess.Popen[bytes]) -> None:
+    started = start_time(child.pid)
+    assert started > 0
+    with ProcessHandle(child.pid, started - 1) as handle:
+        assert handle.ended()
+        handle.send(signal.SIGKILL)
+    with ProcessHandle(child.pid, started) as handle:
+        assert not handle.ended()
+    assert child.poll() is None
+
+
+def test_numbers_that_stand_for_many_are_refused(way: str) -> None:
+    for pid in (0, -1):
+        with ProcessHandle(pid) as handle:
+            assert handle.ended()
+            handle.send(signal.SIGKILL)
+
+
+def test_a_start_time_is_the_kernels() -> None:
+    assert start_time(os.getpid()) > 0
+    assert start_time(0) == 0
