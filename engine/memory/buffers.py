@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import itertools
 import os
 import threading
@@ -14,14 +13,12 @@ from typing import TYPE_CHECKING, NoReturn
 
 from engine.errors import MooncakeError, SourceChanged, StorageError, UsageError
 from engine.memory.open_files import DescriptorCache, FileStamp, OpenFile
+from engine.memory.reading import OWN_LIMITS, TooShort, Unreadable, read_into
 
 if TYPE_CHECKING:
     import socket
 
     from typing_extensions import Buffer as Exporter
-
-OWN_LIMITS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR})
-"""Errors that say nothing of the file: we have too many open, or too little memory."""
 
 MAX_SENDFILE = 1 << 30
 """Bytes asked of one ``sendfile``; the kernel's own limit is 2 GiB less a page."""
@@ -189,17 +186,15 @@ class FilesBuffer(Buffer):
         done = 0
         for index, start, count in self._runs(offset, len(view)):
             file = self._acquire(index)
-            skew, end = start - done, done + count
             try:
-                while done < end:
-                    got = os.preadv(file.fd, [view[done:end]], done + skew)
-                    if not got:
-                        self._fail(index, "it became shorter")
-                    done += got
-            except OSError as error:
-                raise self._unreadable(index, done + skew, error) from None
+                read_into(file.fd, start, view[done : done + count])
+            except TooShort:
+                self._fail(index, "it became shorter")
+            except Unreadable as error:
+                raise self._unreadable(index, start, error) from None
             finally:
                 _CACHE.release(file)
+            done += count
 
     def file_run(self, offset: int, length: int) -> FileRun | None:
         """See ``Buffer.file_run``."""
@@ -262,10 +257,6 @@ class FilesBuffer(Buffer):
         if first and self._on_changed is not None:
             self._on_changed(path, detail)
         raise SourceChanged(path=path, detail=detail)
-
-
-class Unreadable(OSError):
-    """The file, not the socket, is at fault."""
 
 
 def send_file(sock: socket.socket, fd: int, at: int, count: int) -> int:

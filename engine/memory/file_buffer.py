@@ -8,7 +8,8 @@ import stat
 from typing import TYPE_CHECKING
 
 from engine.errors import StorageError, UsageError
-from engine.memory.buffers import Buffer, FileRun, Unreadable, send_file
+from engine.memory.buffers import Buffer, FileRun, send_file
+from engine.memory.reading import TooShort, Unreadable, read_into
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,15 +60,12 @@ class OpenFileBuffer(Buffer):
 
     def read_into(self, offset: int, view: memoryview) -> None:
         """See ``Buffer.read_into``."""
-        done = 0
-        while done < len(view):
-            try:
-                count = os.preadv(self._fd, [view[done:]], self._start + offset + done)
-            except OSError as error:
-                raise StorageError(path=self._path, detail=error.strerror or str(error)) from None
-            if not count:
-                raise StorageError(path=self._path, detail="it became shorter")
-            done += count
+        try:
+            read_into(self._fd, self._start + offset, view)
+        except TooShort:
+            raise StorageError(path=self._path, detail="it became shorter") from None
+        except Unreadable as error:
+            raise StorageError(path=self._path, detail=error.strerror or str(error)) from None
 
     def write_from(self, offset: int, view: memoryview) -> None:
         """See ``Buffer.write_from``."""

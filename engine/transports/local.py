@@ -11,6 +11,7 @@ import socket
 from pathlib import Path
 
 from engine.errors import PeerStalled, PeerUnreachable, RangeRefused, RemoteProtocolError, TransportUnavailable
+from engine.memory.reading import TooShort, Unreadable, read_range
 from engine.net import sockets
 from engine.net.host_id import host_id
 from engine.protocol.local_socket import (
@@ -125,16 +126,17 @@ class LocalChannel(SocketChannel):
     def _read(self, fd: int, grant: Grant, sink: Sink) -> None:
         at, end = grant.offset, grant.offset + grant.length
         cloner = sink if isinstance(sink, CloningSink) else None
-        while at < end:
-            if cloner is not None and (count := cloner.clone(fd, at, end - at)):
-                at += count
-                continue
-            view = sink.buffer(end - at)
-            try:
-                count = os.preadv(fd, [view], at)
-            except OSError as error:
-                raise self._gone(f"its file cannot be read: {error.strerror or error}") from None
-            if not count or self._closed:
-                raise self._gone("its file became shorter")
-            sink.filled(count)
+        while cloner is not None and at < end and (count := cloner.clone(fd, at, end - at)):
             at += count
+
+        def took(count: int) -> None:
+            if self._closed:
+                raise self._gone("the channel was closed")
+            sink.filled(count)
+
+        try:
+            read_range(fd, at, end - at, sink.buffer, took)
+        except TooShort:
+            raise self._gone("its file became shorter") from None
+        except Unreadable as error:
+            raise self._gone(f"its file cannot be read: {error.strerror or error}") from None

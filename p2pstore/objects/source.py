@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from engine.memory.address_space import FileSpan, FileStamp
-from engine.memory.buffers import OWN_LIMITS
+from engine.memory.reading import OWN_LIMITS
 from p2pstore.errors import BadSource, Interrupted, PathNotFound, SourceChanged, StorageError, UsageError
 from p2pstore.objects.file_system import words
 from p2pstore.objects.hashing import hasher

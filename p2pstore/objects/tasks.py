@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+from engine.memory.reading import TooShort, Unreadable, read_range
 from p2pstore.errors import Interrupted, SourceChanged, StorageError
 from p2pstore.objects.file_system import words
 
@@ -18,17 +18,12 @@ def hash_range(
     descriptor: int, start: int, length: int, update: Callable[[memoryview], object], buffer: memoryview, path: str
 ) -> None:
     """Feed ``length`` bytes of a file to ``update``, through ``buffer``. Raises ``SourceChanged`` at an early end."""
-    done = 0
-    while done < length:
-        room = buffer[: min(len(buffer), length - done)]
-        try:
-            count = os.preadv(descriptor, [room], start + done)
-        except OSError as error:
-            raise StorageError(path=path, detail=words(error)) from None
-        if not count:
-            raise SourceChanged(path=path, detail="it is shorter than it was")
-        update(room[:count])
-        done += count
+    try:
+        read_range(descriptor, start, length, lambda left: buffer[:left], lambda count: update(buffer[:count]))
+    except TooShort:
+        raise SourceChanged(path=path, detail="it is shorter than it was") from None
+    except Unreadable as error:
+        raise StorageError(path=path, detail=words(error)) from None
 
 
 def run_tasks(

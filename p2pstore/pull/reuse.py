@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from engine.errors import SourceChanged
+from engine.memory.reading import TooShort, Unreadable, read_range
 from engine.transports.base import CloningSink, Sink
 from p2pstore.errors import Interrupted
 from p2pstore.objects.manifest import Chunk, Manifest
@@ -91,16 +92,11 @@ def _read_file(path: str, offset: int, length: int, sink: Sink) -> None:
         raise SourceChanged(path=path, detail=str(error.strerror).lower()) from None
     try:
         done = sink.clone(descriptor, offset, length) if isinstance(sink, CloningSink) else 0
-        while done < length:
-            view = sink.buffer(length - done)
-            try:
-                count = os.preadv(descriptor, [view], offset + done)
-            except OSError as error:
-                raise SourceChanged(path=path, detail=str(error.strerror).lower()) from None
-            if not count:
-                raise SourceChanged(path=path, detail="it is shorter than it was")
-            done += count
-            sink.filled(count)
+        read_range(descriptor, offset + done, length - done, sink.buffer, sink.filled)
+    except TooShort:
+        raise SourceChanged(path=path, detail="it is shorter than it was") from None
+    except Unreadable as error:
+        raise SourceChanged(path=path, detail=str(error.strerror).lower()) from None
     finally:
         os.close(descriptor)
 
