@@ -29,7 +29,7 @@ from p2pstore.errors import NodeEnded, UsageError
 from p2pstore.metadata.urls import open_store
 from p2pstore.node import Node
 from p2pstore.node_options import NodeOptions
-from p2pstore.objects.hashing import DEFAULT_HASH
+from p2pstore.objects.choices import DEFAULT_HASH
 from p2pstore.objects.memory_objects import Buffers
 from p2pstore.pull.get import GetRequest
 from p2pstore.pull.run import Emit

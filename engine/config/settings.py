@@ -8,16 +8,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from engine.config import mooncake_json
+from engine.config.layers import DEFAULT_ORIGIN, Layers, absolute, of_variable, shown
 from engine.config.mooncake_json import MooncakeJson
 from engine.config.variables import CONFIG_PATH, PROGRAM_VARIABLES, VARIABLES, Variable
 from engine.errors import BadConfig
 from engine.protocol.wire import LATEST_VERSION
-
-DEFAULT_ORIGIN = "default"
 
 SECRETS = frozenset({"redis_password"})
 """Settings whose value is not shown."""
@@ -66,23 +66,22 @@ class EngineSettings:
     def load(cls, environ: Mapping[str, str] | None = None, *, cwd: Path | None = None) -> EngineSettings:
         """Gather them; relative paths start from ``cwd``. Raises ``BadConfig``, which names variable or file."""
         environ = os.environ if environ is None else environ
-        values: dict[str, Any] = {}
-        origins: dict[str, str] = {}
+        base = cwd or Path.cwd()
+        layers = Layers()
         found = None
         if environ.get(CONFIG_PATH):
-            found = mooncake_json.read(_absolute(environ[CONFIG_PATH], cwd))
+            found = mooncake_json.read(absolute(environ[CONFIG_PATH], base))
             for name in ("local_hostname", "protocol", "device_name", "metadata_server"):
                 value = found.metadata_url if name == "metadata_server" else getattr(found, name)
                 if value:
-                    values[name], origins[name] = value, f"{found.file}, {name}"
+                    layers.put(name, f"{found.file}, {name}", value)
         for variable in (*PROGRAM_VARIABLES, *VARIABLES):
             text = environ.get(variable.name)
             if variable.field and text:
-                values[variable.field] = _parse(variable, text, cwd)
-                origins[variable.field] = f"environment {variable.name}"
-        if "metadata_server" in values:
-            values["metadata_server"] = mooncake_json.with_scheme(values["metadata_server"])
-        settings = cls(file=found, origins=origins, **values)
+                layers.take(variable.field, of_variable(variable.name), partial(_read, variable, text, base))
+        if "metadata_server" in layers.values:
+            layers.values["metadata_server"] = mooncake_json.with_scheme(layers.values["metadata_server"])
+        settings = cls(file=found, origins=layers.origins, **layers.values)
         _check_ports(settings)
         return settings
 
@@ -100,11 +99,8 @@ class EngineSettings:
         rows: list[tuple[str, str | int | float | bool | None, str]] = []
         for each in fields(self):
             if each.name not in {"file", "origins"}:
-                value = getattr(self, each.name)
-                if each.name in SECRETS and value is not None:
-                    value = "set, not shown"
-                shown = str(value) if isinstance(value, Path) else value
-                rows.append((each.name, shown, self.origins.get(each.name, DEFAULT_ORIGIN)))
+                value = shown(getattr(self, each.name), secret=each.name in SECRETS)
+                rows.append((each.name, value, self.origins.get(each.name, DEFAULT_ORIGIN)))
         return rows
 
 
@@ -112,16 +108,9 @@ DEFAULT_PORTS = (15000, 17000)
 """Upstream's bounds of the ports, which count here once one of the two is set."""
 
 
-def _absolute(text: str, cwd: Path | None) -> Path:
-    return Path(os.path.normpath((cwd or Path.cwd()) / os.path.expanduser(text)))
-
-
-def _parse(variable: Variable, text: str, cwd: Path | None) -> Any:
-    try:
-        value = variable.parse(text)
-    except ValueError as error:
-        raise BadConfig(origin=f"environment {variable.name}", detail=str(error)) from None
-    return _absolute(text, cwd) if isinstance(value, Path) else value
+def _read(variable: Variable, text: str, base: Path) -> Any:
+    value = variable.parse(text)
+    return absolute(text, base) if isinstance(value, Path) else value
 
 
 def _check_ports(settings: EngineSettings) -> None:

@@ -33,12 +33,13 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from p2pstore.errors import Interrupted, MooncakeError, UsageError, to_wire
-from p2pstore.objects.hashing import DIGEST_BYTES
+from p2pstore.objects.choices import DIGEST_BYTES
 from p2pstore.objects.manifest import check_chunk_size
 from p2pstore.peers.http_log import http_log
 from p2pstore.peers.ways import both_ways, to_json
 from p2pstore.pull.get import GetRequest
-from p2pstore.pull.run import TRANSPORTS, Emit
+from p2pstore.pull.run import Emit
+from p2pstore.settings.keys import TRANSPORTS
 
 if TYPE_CHECKING:
     from p2pstore.node import Node

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.config.layers import DEFAULT_ORIGIN
 from engine.processes import ProcessHandle
 from p2pstore.agent.client import AgentClient
 from p2pstore.agent.home import Home
@@ -31,7 +32,7 @@ from p2pstore.errors import (
     StorageError,
     from_wire,
 )
-from p2pstore.settings.settings import DEFAULT_ORIGIN, Settings
+from p2pstore.settings.settings import Settings
 
 START_TIMEOUT = 30.0
 """Seconds from the start of the process until its socket answers; an embedded etcd's first start is in it."""

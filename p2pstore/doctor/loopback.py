@@ -18,7 +18,7 @@ from p2pstore.peers.checks import Check, failed, ok, warning
 SIZE = 4 << 20
 """Bytes that move."""
 
-TRANSPORTS = ("tcp", "local", "rdma")
+TRIED = ("tcp", "local", "rdma")
 
 
 def check_transports(*, rdma: bool) -> Iterator[Check]:
@@ -29,7 +29,7 @@ def check_transports(*, rdma: bool) -> Iterator[Check]:
         file.write_bytes(data)
         with SegmentServer(local_socket=Path(directory) / "socket", rdma=rdma) as segment:
             address = segment.register(FilesBuffer("doctor", [FileSpan(str(file), SIZE)]))
-            for name in TRANSPORTS if rdma else TRANSPORTS[:-1]:
+            for name in TRIED if rdma else TRIED[:-1]:
                 yield _move(segment, name, address, data)
 
 

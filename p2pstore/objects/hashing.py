@@ -9,6 +9,7 @@ from typing import Protocol
 import xxhash
 
 from p2pstore.errors import UsageError
+from p2pstore.objects.choices import DIGEST_BYTES
 
 
 class Hasher(Protocol):
@@ -19,12 +20,6 @@ class Hasher(Protocol):
 
     def digest(self) -> bytes:
         """The digest of all bytes so far."""
-
-
-DIGEST_BYTES = {"xxh3_128": 16, "blake3": 32}
-"""The hashes that a manifest may name, with the length of their digests."""
-
-DEFAULT_HASH = "xxh3_128"
 
 
 def hasher(name: str) -> Callable[[], Hasher]:

@@ -26,15 +26,13 @@ from typing import Any, NamedTuple
 
 from p2pstore.errors import BadManifest, UsageError
 from p2pstore.objects.bitmap import Bitmap
-from p2pstore.objects.hashing import DIGEST_BYTES
+from p2pstore.objects.choices import DIGEST_BYTES, MAX_CHUNK_SIZE, MIN_CHUNK_SIZE
 from p2pstore.objects.json_slices import json_list, to_json
 from p2pstore.objects.names import path_fault
 
 FORMAT = "mooncake.manifest.v1"
 
 MIB = 1 << 20
-MIN_CHUNK_SIZE = 1 * MIB
-MAX_CHUNK_SIZE = 64 * MIB
 
 CHUNKS_WANTED = 2048
 """The chunk size is doubled until an object has about so many chunks at most."""

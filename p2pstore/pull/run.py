@@ -18,15 +18,13 @@ from p2pstore.pull.discovery import Discovery
 from p2pstore.pull.hope import NO_SOURCE_SECONDS, Hope
 from p2pstore.pull.owner import Pull
 from p2pstore.pull.resolve import ResolvedName
+from p2pstore.settings.keys import TRANSPORTS
 
 EVENT_SECONDS = 0.2
 """Between progress events."""
 
 CLOSE_SECONDS = 5.0
 """How long a pull that ends waits for its feeds to end, and for its workers."""
-
-TRANSPORTS = {"auto": ("local", "rdma", "tcp"), "rdma": ("rdma",), "tcp": ("tcp",), "local": ("local",)}
-"""What each choice of transport tries, the best first."""
 
 Emit = Callable[[dict[str, Any]], None]
 """Takes ``progress`` and ``note`` events, on the event loop's thread."""

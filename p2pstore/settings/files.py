@@ -6,12 +6,14 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from engine.config.layers import understood
 from p2pstore.errors import BadConfig
 from p2pstore.objects.units import format_size
-from p2pstore.settings.keys import KEYS, SECRETS, _parse
+from p2pstore.settings.keys import KEYS, SECRETS
 
 SYSTEM_FILE = Path("/etc/mooncake/config.toml")
 
@@ -27,13 +29,14 @@ MAX_SECRET_BYTES = 4096
 """A secret or password, and the file that holds it."""
 
 
-def _user_file(environ: Mapping[str, str]) -> Path:
+def user_file(environ: Mapping[str, str]) -> Path:
+    """The user's own configuration file, which may not exist."""
     given = environ.get("XDG_CONFIG_HOME", "")
     base = Path(given) if os.path.isabs(given) else Path(environ.get("HOME") or os.path.expanduser("~"), ".config")
     return base / "mooncake" / "config.toml"
 
 
-def _read_file(file: Path, *, required: bool) -> dict[str, Any]:
+def read_file(file: Path, *, required: bool) -> dict[str, Any]:
     """The values in one file, parsed; nothing when it does not exist and need not."""
     try:
         with file.open("rb") as stream:
@@ -51,7 +54,8 @@ def _read_file(file: Path, *, required: bool) -> dict[str, Any]:
         key = KEYS.get(name)
         if key is None:
             raise BadConfig(origin=str(file), detail=_unknown_key(name))
-        values[name] = _parse(key, value, file.parent.absolute(), f"{file}, {name}")
+        read = partial(key.read, value, file.parent.absolute())
+        values[name] = understood(read, f"{file}, {name}")
     return values
 
 
@@ -77,7 +81,7 @@ def _unknown_key(name: str) -> str:
     return f"unknown key {name!r}{meant}"
 
 
-def _read_secret(file: Path, origin: str) -> bytes:
+def read_secret(file: Path, origin: str) -> bytes:
     """A secret's text, without the newline that editors put at its end."""
     try:
         with file.open("rb") as stream:

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine.config.layers import absolute
 from engine.net import addresses
 from p2pstore.errors import BadConfig, BadName
+from p2pstore.objects.choices import DEFAULT_HASH, HASHES, MAX_CHUNK_SIZE, MIN_CHUNK_SIZE
 from p2pstore.objects.names import check_node_name
 from p2pstore.objects.units import format_size, parse_rate, parse_size
 
 ENVIRONMENT_PREFIX = "MOONCAKE_"
-
-
-MIN_CHUNK_SIZE = 1 << 20
-
-
-MAX_CHUNK_SIZE = 64 << 20
 
 
 MAX_LEASE_TTL = 3600
@@ -34,10 +29,13 @@ MAX_CONNECTIONS = 64
 """To one peer."""
 
 
-TRANSPORTS = ("auto", "rdma", "tcp", "local")
-
-
-HASHES = ("xxh3_128", "blake3")
+TRANSPORTS: Mapping[str, tuple[str, ...]] = {
+    "auto": ("local", "rdma", "tcp"),
+    "rdma": ("rdma",),
+    "tcp": ("tcp",),
+    "local": ("local",),
+}
+"""What each choice of transport tries, the best first."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +50,16 @@ class Key:
     parse: Callable[[str, Path], Any]
     help: str
     default: Any = None
+
+    def read(self, value: object, base: Path) -> Any:
+        """What a value of a file, a flag or a variable means. Raises ``ValueError``, whose words say what is wrong."""
+        if isinstance(value, bool):
+            value = "true" if value else "false"
+        elif isinstance(value, (int, Path)):
+            value = str(value)
+        if not isinstance(value, str):
+            raise ValueError(f"a {type(value).__name__} cannot be {self.name}")  # noqa: TRY004 - as the parsers
+        return self.parse(value, base)
 
     @property
     def variable(self) -> str:
@@ -72,7 +80,7 @@ def _text(text: str, _base: Path) -> str:
 
 def _path(text: str, base: Path) -> Path:
     _text(text, base)
-    return Path(os.path.normpath(base / os.path.expanduser(text)))
+    return absolute(text, base)
 
 
 def _boolean(text: str, _base: Path) -> bool:
@@ -164,7 +172,9 @@ KEYS: Mapping[str, Key] = {
         Key("lease_ttl", _integer(MIN_LEASE_TTL, MAX_LEASE_TTL), "seconds until a dead node disappears", 10),
         Key("transport", _choice(*TRANSPORTS), "how get moves bytes: auto, rdma, tcp or local", "auto"),
         Key("rdma_devices", _text, "RDMA devices to use, joined by commas; all, or none", "all"),
-        Key("hash", _choice(*HASHES), "chunk hash of register: xxh3_128, or blake3 for peers not trusted", "xxh3_128"),
+        Key(
+            "hash", _choice(*HASHES), "chunk hash of register: xxh3_128, or blake3 for peers not trusted", DEFAULT_HASH
+        ),
         Key("chunk_size", _chunk_size, "chunk size of register; unset: by the object's size"),
         Key("connections", _integer(1, MAX_CONNECTIONS), "connections to each peer", 2),
         Key("upload_limit", _rate, "bytes a second that this node sends to peers, like 500MB/s; 0: no limit", 0),
@@ -183,16 +193,3 @@ SECRETS: Mapping[str, tuple[str, str]] = {
     "etcd_password": ("MOONCAKE_ETCD_PASSWORD", "etcd_password_file"),
 }
 """Each secret's environment variable, and the key that names its file."""
-
-
-def _parse(key: Key, value: object, base: Path, origin: str) -> Any:
-    if isinstance(value, bool):
-        value = "true" if value else "false"
-    elif isinstance(value, (int, Path)):
-        value = str(value)
-    if not isinstance(value, str):
-        raise BadConfig(origin=origin, detail=f"a {type(value).__name__} cannot be {key.name}")
-    try:
-        return key.parse(value, base)
-    except ValueError as error:
-        raise BadConfig(origin=origin, detail=str(error)) from None

@@ -15,17 +15,25 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.config.layers import (
+    DEFAULT_ORIGIN,
+    SECRET_SHOWN,
+    Layers,
+    absolute,
+    of_variable,
+    shown,
+    understood,
+)
 from p2pstore.errors import BadConfig, UsageError
-from p2pstore.settings.files import PROJECT_FILE, SYSTEM_FILE, _read_file, _read_secret, _user_file
-from p2pstore.settings.keys import KEYS, SECRETS, Key, _parse, parse_address
+from p2pstore.settings.files import PROJECT_FILE, SYSTEM_FILE, read_file, read_secret, user_file
+from p2pstore.settings.keys import KEYS, SECRETS, Key, parse_address
 
 if TYPE_CHECKING:
     from p2pstore.settings.upstream import Given
-
-DEFAULT_ORIGIN = "default"
 
 
 @dataclass(frozen=True)
@@ -80,27 +88,24 @@ class Settings:
         cwd = _current_directory() if cwd is None else cwd
         if config is None and environ.get("MOONCAKE_CONFIG"):
             config = Path(environ["MOONCAKE_CONFIG"])
-        config = None if config is None else Path(os.path.normpath(cwd / config.expanduser()))
-        values: dict[str, Any] = {key.name: key.default for key in KEYS.values()}
-        origins = dict.fromkeys(KEYS, DEFAULT_ORIGIN)
+        config = None if config is None else absolute(config, cwd)
+        layers = Layers({key.name: key.default for key in KEYS.values()})
         upstream = _upstream(environ, cwd)
-        _take(upstream, values, origins, cwd, by_environment=False)
-        user = _user_file(environ) if config is None else config
+        _take(upstream, layers, cwd, by_environment=False)
+        user = user_file(environ) if config is None else config
         for file, required in ((system, False), (user, config is not None), (cwd / PROJECT_FILE, False)):
-            for name, value in _read_file(file, required=required).items():
-                values[name], origins[name] = value, str(file)
-        _take(upstream, values, origins, cwd, by_environment=True)
+            for name, value in read_file(file, required=required).items():
+                layers.put(name, str(file), value)
+        _take(upstream, layers, cwd, by_environment=True)
         for name, key in KEYS.items():
             if environ.get(key.variable):
-                origins[name] = f"environment {key.variable}"
-                values[name] = _parse(key, environ[key.variable], cwd, origins[name])
+                layers.take(name, of_variable(key.variable), partial(key.read, environ[key.variable], cwd))
             flag = (flags or {}).get(name)
             if flag is not None:
-                origins[name] = f"option {key.option}"
-                values[name] = _parse_flag(key, flag, cwd)
-        _keep_to_loopback(values, origins, upstream)
+                layers.put(name, f"option {key.option}", _flag(key, flag, cwd))
+        _keep_to_loopback(layers, upstream)
         secrets = {name: environ[variable] for name, (variable, _) in SECRETS.items() if environ.get(variable)}
-        return cls(origins=origins, config=config, given_secrets=secrets, **values)
+        return cls(origins=layers.origins, config=config, given_secrets=secrets, **layers.values)
 
     @property
     def secret(self) -> bytes | None:
@@ -118,19 +123,18 @@ class Settings:
             return os.fsencode(self.given_secrets[name])
         file_key = SECRETS[name][1]
         file: Path | None = getattr(self, file_key)
-        return None if file is None else _read_secret(file, self.origins[file_key])
+        return None if file is None else read_secret(file, self.origins[file_key])
 
-    def shown(self) -> list[tuple[str, str | int | bool | None, str]]:
+    def shown(self) -> list[tuple[str, str | int | float | bool | None, str]]:
         """Key, value and origin of every setting, in order; a secret's value is only said to be set."""
-        rows: list[tuple[str, str | int | bool | None, str]] = []
-        for name in KEYS:
-            value = getattr(self, name)
-            rows.append((name, str(value) if isinstance(value, Path) else value, self.origins[name]))
+        rows: list[tuple[str, str | int | float | bool | None, str]] = [
+            (name, shown(getattr(self, name)), self.origins[name]) for name in KEYS
+        ]
         for name, (variable, file_key) in SECRETS.items():
             if name in self.given_secrets:
-                rows.append((name, "set, not shown", f"environment {variable}"))
+                rows.append((name, SECRET_SHOWN, of_variable(variable)))
             elif getattr(self, file_key) is not None:
-                rows.append((name, "set, not shown", f"{file_key}, {self.origins[file_key]}"))
+                rows.append((name, SECRET_SHOWN, f"{file_key}, {self.origins[file_key]}"))
             else:
                 rows.append((name, None, DEFAULT_ORIGIN))
         return rows
@@ -170,27 +174,24 @@ def _upstream(environ: Mapping[str, str], cwd: Path) -> list[Given]:
     return upstream_settings(environ, cwd)
 
 
-def _take(
-    upstream: Sequence[Given], values: dict[str, Any], origins: dict[str, str], cwd: Path, *, by_environment: bool
-) -> None:
+def _take(upstream: Sequence[Given], layers: Layers, cwd: Path, *, by_environment: bool) -> None:
     for given in upstream:
         if given.by_environment is by_environment:
-            values[given.key] = _parse(KEYS[given.key], given.text, cwd, given.origin)
-            origins[given.key] = given.origin
+            layers.take(given.key, given.origin, partial(KEYS[given.key].read, given.text, cwd))
 
 
-def _keep_to_loopback(values: dict[str, Any], origins: dict[str, str], upstream: Sequence[Given]) -> None:
+def _keep_to_loopback(layers: Layers, upstream: Sequence[Given]) -> None:
     """Do not tell others upstream's address of this machine where nobody listens on it."""
-    if origins["advertise"] in {given.origin for given in upstream if given.key == "advertise"}:
+    if layers.origins["advertise"] in {given.origin for given in upstream if given.key == "advertise"}:
         from engine.net.sockets import is_loopback  # noqa: PLC0415 - as above
 
-        if is_loopback(parse_address(values["listen"])[0]):
-            values["advertise"], origins["advertise"] = None, DEFAULT_ORIGIN
+        if is_loopback(parse_address(layers.values["listen"])[0]):
+            layers.put("advertise", DEFAULT_ORIGIN, None)
 
 
-def _parse_flag(key: Key, value: object, cwd: Path) -> Any:
+def _flag(key: Key, value: object, cwd: Path) -> Any:
     try:
-        return _parse(key, value, cwd, key.option)
+        return understood(partial(key.read, value, cwd), key.option)
     except BadConfig as error:
         # Whoever typed it knows where it comes from; the advice of a bad file would mislead.
         raise UsageError(detail=str(error)) from None

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from p2pstore.errors import UsageError
-from p2pstore.objects.hashing import DEFAULT_HASH, DIGEST_BYTES, hasher
+from p2pstore.objects.choices import DEFAULT_HASH, DIGEST_BYTES
+from p2pstore.objects.hashing import hasher
 
 EMPTY = {
     "xxh3_128": "99aa06d3014798d86001c324468d497f",
