@@ -14,7 +14,10 @@ from engine.metadata.base import KeyValueStore
 from engine.net.loop_thread import LoopThread
 
 CLOSE_TIMEOUT = 2.0
+"""Seconds for the thread to end."""
+
 _MARGIN = 5.0
+"""Seconds beyond the client's own patience."""
 
 T = TypeVar("T")
 
@@ -25,12 +28,16 @@ class EtcdValues(KeyValueStore):
     def __init__(
         self, endpoints: Sequence[str], credentials: EtcdCredentials | None = None, *, tls: bool, url: str
     ) -> None:
-        """``endpoints`` are ``host:port``."""
+        """``endpoints`` are ``host:port``. Raises ``UsageError`` where there are none."""
         self.url = url
         self._closed = False
         self._loop = LoopThread("etcd")
         self._loop.start()
-        self._client = self._call(_made(endpoints, credentials or EtcdCredentials(), tls=tls, url=url))
+        try:
+            self._client = self._call(_made(endpoints, credentials or EtcdCredentials(), tls=tls, url=url))
+        except BaseException:
+            self._end()
+            raise
 
     def get(self, key: str) -> bytes | None:
         """See ``KeyValueStore.get``."""
@@ -51,6 +58,9 @@ class EtcdValues(KeyValueStore):
             return
         with contextlib.suppress(MetadataUnavailable):
             self._call(self._client.close())
+        self._end()
+
+    def _end(self) -> None:
         self._closed = True
         self._loop.stop(CLOSE_TIMEOUT)
 

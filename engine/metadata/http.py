@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import re
 import ssl
 import threading
 import urllib.parse
 
 from engine.errors import BadConfig, MetadataRefused, MetadataUnavailable
 from engine.metadata.base import MAX_VALUE, KeyValueStore
+from engine.net import addresses
 
 TIMEOUT = 3.0
 """Seconds for one call's connection, and for each wait for the server."""
+
+
+_PATH = re.compile("[!-~]*")
+"""What a request's line may hold: ASCII without spaces."""
 
 
 class HttpStore(KeyValueStore):
@@ -25,22 +31,26 @@ class HttpStore(KeyValueStore):
     def __init__(self, url: str) -> None:
         """Raises ``BadConfig`` for an invalid URL."""
         self.url = url
-        parts = urllib.parse.urlsplit(url)
+        if "@" in url:
+            detail = "a password has no place in a URL, which others can see; metadata servers have no users"
+            raise BadConfig(origin="metadata server", detail=detail)
         try:
-            port = parts.port
+            parts = urllib.parse.urlsplit(url)
+            host, port = parts.hostname or "", parts.port
         except ValueError:
-            port = -1
-        if parts.scheme not in {"http", "https"} or not parts.hostname or port == -1:
+            host, port = "", None
+        good = addresses.is_host(host) and port != 0
+        if not good or parts.scheme not in {"http", "https"} or not _PATH.fullmatch(parts.path):
             raise BadConfig(origin="metadata server", detail=f"{url!r} is no http://HOST:PORT/metadata")
         self._path = parts.path or "/metadata"
         self._lock = threading.Lock()
         if parts.scheme == "https":
             context = ssl.create_default_context()
             self._connection: http.client.HTTPConnection = http.client.HTTPSConnection(
-                parts.hostname, port, timeout=TIMEOUT, context=context
+                host, port, timeout=TIMEOUT, context=context
             )
         else:
-            self._connection = http.client.HTTPConnection(parts.hostname, port, timeout=TIMEOUT)
+            self._connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT)
 
     def get(self, key: str) -> bytes | None:
         """See ``KeyValueStore.get``."""

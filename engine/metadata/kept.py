@@ -71,7 +71,7 @@ class Records:
         if old is not None and old.value == value:
             old.seen = self._clock()
             return False
-        grown = len(value) - (len(old.value) if old is not None else -len(key))
+        grown = len(value) - len(old.value) if old is not None else _size(key, value)
         if old is None and len(self._records) >= self._max_keys:
             raise Full(f"there are {self._max_keys} keys already")
         if self._bytes + grown > self._max_bytes:
@@ -88,7 +88,7 @@ class Records:
             return False
         self._write("DELETE FROM records WHERE key = ?", (key,))
         del self._records[key]
-        self._bytes -= len(record.value) + len(key)
+        self._bytes -= _size(key, record.value)
         return True
 
     def older_than(self, seconds: float) -> list[str]:
@@ -117,7 +117,7 @@ class Records:
             self._database.execute("CREATE TABLE IF NOT EXISTS records (key TEXT PRIMARY KEY, value BLOB NOT NULL)")
             for key, value in self._database.execute("SELECT key, value FROM records LIMIT ?", (self._max_keys,)):
                 self._records[str(key)] = Record(bytes(value), self._clock())
-                self._bytes += len(key) + len(value)
+                self._bytes += _size(str(key), value)
         except sqlite3.Error as error:
             self.close()
             raise StorageError(path=path, detail=str(error)) from None
@@ -129,3 +129,7 @@ class Records:
             self._database.execute(statement, values)
         except sqlite3.Error as error:
             raise StorageError(path=self._path, detail=str(error)) from None
+
+
+def _size(key: str, value: bytes) -> int:
+    return len(key.encode(errors="surrogatepass")) + len(value)

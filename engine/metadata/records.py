@@ -12,6 +12,7 @@ from typing import Any
 
 from engine.errors import RemoteProtocolError
 from engine.metadata.base import MAX_VALUE, RpcEndpoint
+from engine.net import addresses
 from engine.protocol.segment import SegmentDescriptor
 
 ROOT = "mooncake/"
@@ -48,7 +49,9 @@ def decode_rpc(value: bytes, *, name: str) -> RpcEndpoint:
     """The handshake address in a value. Raises ``RemoteProtocolError``."""
     data = _decode(value, name)
     host, port = data.get("ip_or_host_name"), data.get("rpc_port")
-    if not isinstance(host, str) or not host or not isinstance(port, int) or not 0 < port < 65536:
+    if not isinstance(host, str) or not addresses.is_host(host):
+        raise RemoteProtocolError(peer=name, detail="an invalid handshake address")
+    if not isinstance(port, int) or isinstance(port, bool) or not 0 < port <= addresses.MAX_PORT:
         raise RemoteProtocolError(peer=name, detail="an invalid handshake address")
     return RpcEndpoint(host, port)
 

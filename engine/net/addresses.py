@@ -16,6 +16,8 @@ import re
 from engine.errors import UsageError
 
 MAX_PORT = 65535
+MAX_NAME = 253
+"""Characters of a host's name, as DNS has it."""
 
 _NAME = re.compile(r"[\w.-]+")
 _ZONE = re.compile(r"[^\s\0/%\[\]]+")
@@ -81,13 +83,22 @@ def endpoints(text: str, default_port: int) -> list[str]:
 def is_host(text: str) -> bool:
     """Whether it can be a host: a name, an IPv4 address, or an IPv6 one without brackets."""
     if ":" not in text:
-        return bool(_NAME.fullmatch(text))
+        return len(text) <= MAX_NAME and bool(_NAME.fullmatch(text)) and _can_be_looked_up(text)
     address, percent, zone = text.partition("%")
     try:
         ipaddress.IPv6Address(address)
     except ValueError:
         return False
     return not percent or bool(_ZONE.fullmatch(zone))
+
+
+def _can_be_looked_up(name: str) -> bool:
+    # The resolver raises no OSError for a label that is empty or too long, and those who connect expect nothing else.
+    try:
+        name.encode("idna")
+    except UnicodeError:
+        return False
+    return True
 
 
 def _apart(text: str) -> tuple[str | None, str | None]:

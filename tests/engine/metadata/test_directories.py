@@ -16,12 +16,11 @@ import pytest
 
 from engine.config.settings import EngineSettings
 from engine.engine import TransferEngine
-from engine.errors import BadConfig, MetadataRefused, MetadataUnavailable, RemoteProtocolError, SegmentNotFound
-from engine.metadata import records
+from engine.errors import MetadataRefused, MetadataUnavailable, RemoteProtocolError, SegmentNotFound
 from engine.metadata.base import KeyValueStore
 from engine.metadata.kept import Records
 from engine.metadata.server import MetadataServer
-from engine.metadata.urls import etcd_endpoints, open_store
+from engine.metadata.urls import open_store
 from tests.p2pstore.metadata.servers import EtcdServer, any_binary
 from tests.ports import closed_port, reserved_port
 
@@ -208,24 +207,6 @@ def test_redis_with_user_password_and_database(monkeypatch: pytest.MonkeyPatch) 
             )
     finally:
         server.close()
-
-
-@pytest.mark.parametrize("bad", ["ftp://x", "http://", "http://h:99999/metadata", "redis://", "redis://u:p@h", "etcd://", "etcd://u:p@h", "etcd://h:0"])  # fmt: skip
-def test_urls_that_are_none(bad: str) -> None:
-    with pytest.raises(BadConfig) as caught:
-        TransferEngine("127.0.0.1", bad)
-    assert "p@" not in str(caught.value)
-
-
-def test_endpoints_as_upstream_writes_them() -> None:
-    assert etcd_endpoints("a:1,b;[::1]:2") == ["a:1", "b:2379", "[::1]:2"]
-
-
-def test_keys() -> None:
-    assert records.segment_key("n") == "mooncake/ram/n"
-    assert records.segment_key("n", "c") == "mooncake/c/ram/n"
-    assert records.segment_key("checkpoint/n", "c") == "mooncake/checkpoint/n"
-    assert records.rpc_key("n", "c/") == "mooncake/c/rpc_meta/n"
 
 
 def test_a_plain_name_needs_no_directory(tmp_path: Path) -> None:

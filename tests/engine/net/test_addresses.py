@@ -13,7 +13,7 @@ from engine.net import addresses
 from engine.net.addresses import BadAddress, endpoints, is_host, join, parse
 
 PORTS = st.integers(1, 65535)
-NAMES = st.from_regex(r"[A-Za-z0-9_.-]{1,60}", fullmatch=True)
+NAMES = st.from_regex(r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,40}){0,4}", fullmatch=True)
 ZONES = st.from_regex(r"[A-Za-z0-9_.@-]{1,15}", fullmatch=True)
 SCOPED = st.builds("{}%{}".format, st.ip_addresses(v=6), ZONES)
 HOSTS = st.one_of(NAMES, st.ip_addresses().map(str), SCOPED)
@@ -61,6 +61,7 @@ def test_any_text_is_an_address_or_bad(text: str) -> None:
         ),
         *("host:\u0661", "host:\u00b2", "host:" + "1" * 5000, "a b:1", "a\0b:1", "a/b:1", "user@host:1", "a:b:1"),
         *("::1:80", "[::1]", "[::1]80", "[::1", "::1]:80", "[host]:1", "[]:1", "[::1%]:1", "[::1%a%b]:1", "[[::1]]:1"),
+        *(".:1", "a..b:1", ".a:1", "a" * 64 + ":1", "a." * 127 + ":1", "\u00e9" * 64 + ":1"),
         *("[127.0.0.1]:1", "[::1::]:1", "[%eth0]:1", "host\n:1", "host:1\n"),
     ],
 )
