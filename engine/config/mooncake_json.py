@@ -32,9 +32,6 @@ MAX_SIZE = 1 << 62
 P2P_HANDSHAKE = "P2PHANDSHAKE"
 """The "metadata server" of those who ask each other."""
 
-BACKENDS = ("etcd", "redis", "http")
-"""What ``metadata_backend`` of v0.2 may be."""
-
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _SIZE = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?)\s*(?P<unit>[kmgt]?)(?P<b>b?)")
 

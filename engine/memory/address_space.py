@@ -12,8 +12,7 @@ from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 from engine.errors import AddressError, UsageError
-from engine.memory.buffers import Buffer, FileRun, FilesBuffer, FileSpan, MemoryBuffer
-from engine.memory.open_files import FileStamp
+from engine.memory.buffers import Buffer
 from engine.protocol.segment import BufferDescriptor
 
 if TYPE_CHECKING:
@@ -21,17 +20,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from typing_extensions import Self
-
-__all__ = [
-    "AddressSpace",
-    "Buffer",
-    "FileRun",
-    "FileSpan",
-    "FileStamp",
-    "FilesBuffer",
-    "Lease",
-    "MemoryBuffer",
-]
 
 PAGE = 4096
 """Addresses are multiples of this, and an unused page at least lies between two buffers."""

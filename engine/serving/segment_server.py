@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from engine import transports
 from engine.errors import TransportUnavailable, UsageError
-from engine.memory.address_space import AddressSpace, Buffer, Lease
+from engine.memory.address_space import AddressSpace, Lease
+from engine.memory.buffers import Buffer
 from engine.net import addresses, sockets
-from engine.net.handshake_client import fetch_descriptor
 from engine.net.host_id import host_id
 from engine.net.rate import RateLimit
 from engine.net.threads import Failure
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from typing_extensions import Self
-
-__all__ = ["IntoMemory", "SegmentServer", "fetch_descriptor"]
 
 _WILDCARDS = ("", "0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
 

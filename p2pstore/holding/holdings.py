@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from engine.errors import AddressError, SourceChanged, StorageError
-from engine.memory.address_space import Buffer, FileRun, FilesBuffer
+from engine.memory.buffers import Buffer, FileRun, FilesBuffer
 from engine.memory.joined_buffer import JoinedBuffer
 from engine.serving.segment_server import SegmentServer
 from p2pstore.holding.catalog import Catalog, Holding

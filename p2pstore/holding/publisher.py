@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from engine.memory.address_space import FileSpan
+from engine.memory.buffers import FileSpan
 from engine.net.backoff import Backoff
 from p2pstore.cluster.membership import Membership
 from p2pstore.cluster.records import ObjectRecord, ReplicaRecord

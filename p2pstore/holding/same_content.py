@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from engine.memory.address_space import FileSpan
+from engine.memory.buffers import FileSpan
 from p2pstore.errors import (
     Interrupted,
     MooncakeError,

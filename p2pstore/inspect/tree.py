@@ -55,10 +55,6 @@ class Tree:
     truncated: bool = False
     unprobed: int = 0
 
-    def replicas_of(self, manifest: str) -> list[Entry]:
-        """The replicas recorded under a manifest's digest."""
-        return [entry for entry in self.replicas if entry.fields["manifest"] == manifest]
-
     @property
     def orphans(self) -> list[Entry]:
         """Replicas of a manifest that no object names."""

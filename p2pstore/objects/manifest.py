@@ -42,9 +42,6 @@ MAX_FILES = 1_000_000
 MAX_OBJECT_BYTES = 1 << 46
 """64 TiB: an object is one range of the 47-bit address space."""
 
-DIGEST_HEX = 64
-"""Characters of a manifest's digest."""
-
 
 def choose_chunk_size(size: int) -> int:
     """The chunk size (bytes) for an object of ``size`` bytes: a power of two between 1 and 64 MiB."""

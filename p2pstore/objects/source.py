@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from engine.memory.address_space import FileSpan, FileStamp
+from engine.memory.buffers import FileSpan
+from engine.memory.open_files import FileStamp
 from engine.memory.reading import OWN_LIMITS
 from p2pstore.errors import BadSource, Interrupted, PathNotFound, SourceChanged, StorageError, UsageError
 from p2pstore.objects.file_system import words

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from engine.memory.address_space import FileSpan
+from engine.memory.buffers import FileSpan
 from engine.memory.region import Region
 from engine.transports.base import Sink
 from p2pstore.objects.bitmap import Bitmap

@@ -13,7 +13,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from engine.memory.address_space import FilesBuffer, FileSpan, FileStamp
+from engine.memory.buffers import FilesBuffer, FileSpan
+from engine.memory.open_files import FileStamp
 from engine.memory.region import Region
 from p2pstore.errors import (
     DestinationBusy,

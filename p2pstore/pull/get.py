@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engine.memory.address_space import FileSpan
+from engine.memory.buffers import FileSpan
 from p2pstore.errors import DestinationExists, StorageError, UsageError
 from p2pstore.holding.catalog import Holding
 from p2pstore.holding.parts import Parts

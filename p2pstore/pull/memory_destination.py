@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from engine.memory.address_space import FileSpan
+from engine.memory.buffers import FileSpan
 from engine.memory.region import Region
 from p2pstore.errors import StorageError, UsageError
 from p2pstore.objects.bitmap import Bitmap

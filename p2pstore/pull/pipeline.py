@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar, Generic, TypeVar
 
-from engine.memory.address_space import FileSpan
+from engine.memory.buffers import FileSpan
 from p2pstore.cluster.manifests import first_that_answers
 from p2pstore.errors import NoLivePeer
 from p2pstore.holding.parts import Parts

@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 
 from engine.errors import RangeRefused
-from engine.memory.address_space import FilesBuffer, FileSpan, FileStamp, MemoryBuffer
+from engine.memory.buffers import FilesBuffer, FileSpan, MemoryBuffer
+from engine.memory.open_files import FileStamp
 from engine.net.addresses import parse
-from engine.serving.segment_server import SegmentServer, fetch_descriptor
+from engine.net.handshake_client import fetch_descriptor
+from engine.serving.segment_server import SegmentServer
 from engine.transports.base import PeerAddress
 
 HERE = Path(__file__).parent

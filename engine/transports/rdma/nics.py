@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-DEFAULT_MTU = 4096
-"""The largest MTU of the verbs, bytes; upstream's default, too."""
-
 _MAPPED = bytes(10) + b"\xff\xff"
 _LINK_LOCAL = b"\xfe\x80"
 

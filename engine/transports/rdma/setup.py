@@ -60,11 +60,6 @@ class Setup:
         """The device that is asked for."""
         return self.peer_nic.rpartition("@")[2]
 
-    @property
-    def local_device(self) -> str:
-        """The device of who sends this."""
-        return self.local_nic.rpartition("@")[2]
-
     def to_json(self) -> dict[str, Any]:
         """Upstream's JSON object."""
         body: dict[str, Any] = {

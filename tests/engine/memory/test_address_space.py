@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import AddressError, UsageError
-from engine.memory.address_space import PAGE, SPACE, AddressSpace, Buffer, MemoryBuffer
+from engine.memory.address_space import PAGE, SPACE, AddressSpace
+from engine.memory.buffers import Buffer, MemoryBuffer
 
 
 class Recorded(MemoryBuffer):

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from engine.errors import SourceChanged, StorageError
 from engine.memory import buffers
 from engine.memory import open_files as descriptors
-from engine.memory.address_space import FilesBuffer, FileSpan, FileStamp, MemoryBuffer
+from engine.memory.buffers import FilesBuffer, FileSpan, MemoryBuffer
+from engine.memory.open_files import FileStamp
 
 
 def make(directory: Path, sizes: list[int], *, stamped: bool = True) -> tuple[list[FileSpan], bytes]:

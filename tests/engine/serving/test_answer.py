@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from engine.errors import RemoteProtocolError
-from engine.memory.address_space import AddressSpace, MemoryBuffer
+from engine.memory.address_space import AddressSpace
+from engine.memory.buffers import MemoryBuffer
 from engine.net.rate import BURST_SECONDS, RateLimit
 from engine.protocol import wire
 from engine.serving.answer import Answer

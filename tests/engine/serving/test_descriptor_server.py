@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from engine.errors import UsageError
-from engine.memory.address_space import AddressSpace, FilesBuffer, FileSpan
+from engine.memory.address_space import AddressSpace
+from engine.memory.buffers import FilesBuffer, FileSpan
 from engine.protocol.local_socket import MAX_PACKET, DescriptorRequest
 from engine.serving.descriptor_server import DescriptorServer
 

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from engine.errors import RangeRefused, TransportUnavailable, UsageError
-from engine.memory.address_space import FilesBuffer, FileSpan, FileStamp, MemoryBuffer
-from engine.serving.segment_server import SegmentServer, fetch_descriptor
+from engine.memory.buffers import FilesBuffer, FileSpan, MemoryBuffer
+from engine.memory.open_files import FileStamp
+from engine.net.handshake_client import fetch_descriptor
+from engine.serving.segment_server import SegmentServer
 from engine.transports.mock import MockTransport
 
 

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from engine.memory.address_space import MemoryBuffer
+from engine.memory.buffers import MemoryBuffer
 from engine.serving.segment_server import SegmentServer
 from engine.topology import discover, source_addresses
 from engine.transports.base import PeerAddress

@@ -14,7 +14,8 @@ from engine.errors import (
     RemoteProtocolError,
     UsageError,
 )
-from engine.memory.address_space import AddressSpace, MemoryBuffer
+from engine.memory.address_space import AddressSpace
+from engine.memory.buffers import MemoryBuffer
 from engine.transports.base import PeerAddress
 from engine.transports.into_memory import IntoMemory
 from engine.transports.mock import MockTransport

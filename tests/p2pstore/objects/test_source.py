@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.memory.address_space import FileSpan, FileStamp
+from engine.memory.buffers import FileSpan
+from engine.memory.open_files import FileStamp
 from p2pstore.errors import BadSource, Interrupted, PathNotFound, SourceChanged, StorageError, UsageError
 from p2pstore.objects import source as module
 from p2pstore.objects.manifest import Manifest, parse

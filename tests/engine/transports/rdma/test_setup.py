@@ -22,7 +22,7 @@ def test_upstreams_request_is_understood() -> None:
     assert found == Setup(
         "10.0.0.1:12345@mlx5_0", "10.0.0.2:7301@mlx5_1", (17, 18), mapped_gid("10.0.0.1"), session=False
     )
-    assert (found.local_device, found.peer_device) == ("mlx5_0", "mlx5_1")
+    assert (found.local_nic.rpartition("@")[2], found.peer_device) == ("mlx5_0", "mlx5_1")
 
 
 def test_ours_has_upstreams_fields_and_reads_back() -> None:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from engine.memory.address_space import AddressSpace, MemoryBuffer
+from engine.memory.address_space import AddressSpace
+from engine.memory.buffers import MemoryBuffer
 from engine.net.rate import BURST_SECONDS, RateLimit
 from engine.protocol.handshake import Decoder, Message, MessageType, encode
 from engine.serving.segment_server import SegmentServer
