@@ -29,6 +29,10 @@ MAX_SECRET_BYTES = 4096
 """A secret or password, and the file that holds it."""
 
 
+_NEWLINES = 2
+"""Bytes that may stand after it, and do not count."""
+
+
 def user_file(environ: Mapping[str, str]) -> Path:
     """The user's own configuration file, which may not exist."""
     given = environ.get("XDG_CONFIG_HOME", "")
@@ -67,7 +71,7 @@ def _parse_toml(data: bytes, file: Path) -> dict[str, Any]:
         import tomli as tomllib  # noqa: PLC0415 - see above
     try:
         values: dict[str, Any] = tomllib.loads(data.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of text, of TOML, of a number too long, of brackets too deep
         raise BadConfig(origin=str(file), detail=f"it is not TOML ({error})") from error
     return values
 
@@ -85,10 +89,11 @@ def read_secret(file: Path, origin: str) -> bytes:
     """A secret's text, without the newline that editors put at its end."""
     try:
         with file.open("rb") as stream:
-            text = stream.read(MAX_SECRET_BYTES + 1).rstrip(b"\r\n")
+            data = stream.read(MAX_SECRET_BYTES + _NEWLINES + 1)
     except OSError as error:
         raise BadConfig(origin=origin, detail=f"secret file {file} cannot be read ({error.strerror})") from error
-    if not text or len(text) > MAX_SECRET_BYTES:
+    text = data.rstrip(b"\r\n")
+    if not text or len(text) > MAX_SECRET_BYTES or len(data) > MAX_SECRET_BYTES + _NEWLINES:
         size = "empty" if not text else f"longer than {MAX_SECRET_BYTES} bytes"
         raise BadConfig(origin=origin, detail=f"secret file {file} is {size}")
     return text

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pstore.errors import BadConfig, UsageError
-from p2pstore.settings.files import MAX_FILE_BYTES
-from p2pstore.settings.keys import KEYS, parse_address, parse_chunk_size
+from p2pstore.settings.keys import KEYS
 from p2pstore.settings.settings import Settings
 
 
@@ -142,19 +141,6 @@ def test_variables_of_mooncake_store_are_left_alone(load) -> None:
     assert set(settings.origins.values()) == {"default"}
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe", b"#" * (MAX_FILE_BYTES + 1)])
-def test_files_that_are_no_text_or_too_long_are_refused(load, places: dict[str, Path], content: bytes) -> None:
-    places["user"].write_bytes(content)
-    with pytest.raises(BadConfig):
-        load()
-
-
-def test_a_directory_in_the_files_place_is_refused(load, places: dict[str, Path]) -> None:
-    places["user"].mkdir()
-    with pytest.raises(BadConfig, match="cannot be read"):
-        load()
-
-
 def test_relative_paths_start_where_they_are_written(load, places: dict[str, Path], tmp_path: Path) -> None:
     places["user"].write_text('secret_file = "secret"\n')
     assert load().secret_file == places["user"].parent / "secret"
@@ -171,15 +157,6 @@ def test_secrets_come_from_files(load, tmp_path: Path) -> None:
 def test_secrets_come_from_the_environment(load) -> None:
     settings = load(MOONCAKE_SECRET="a", MOONCAKE_ETCD_PASSWORD="b")
     assert (settings.secret, settings.etcd_password) == (b"a", "b")
-
-
-@pytest.mark.parametrize("content", [None, b"", b"\n", b"x" * 5000])
-def test_bad_secret_files_are_refused_when_they_are_needed(load, tmp_path: Path, content: bytes | None) -> None:
-    if content is not None:
-        (tmp_path / "work" / "secret").write_bytes(content)
-    settings = load(MOONCAKE_SECRET_FILE="secret")
-    with pytest.raises(BadConfig, match=r"environment MOONCAKE_SECRET_FILE: secret file .*/secret "):
-        _ = settings.secret
 
 
 def test_secrets_are_never_shown(load, tmp_path: Path) -> None:
@@ -203,45 +180,6 @@ def test_another_process_comes_to_the_same_settings(load, places: dict[str, Path
     child = Settings.load({}, environ=settings.environment({}), cwd=Path("/"), system=tmp_path / "none")
     assert all(getattr(child, name) == getattr(settings, name) for name in KEYS)
     assert child.secret_file == tmp_path / "work" / "s"
-
-
-@pytest.mark.parametrize(("text", "size"), [("1MiB", 1 << 20), ("64m", 64 << 20), ("4194304", 4 << 20)])
-def test_chunk_sizes_are_read(text: str, size: int) -> None:
-    assert parse_chunk_size(text) == size
-
-
-@pytest.mark.parametrize(
-    ("text", "nearest"),
-    [("0", "1MiB"), ("1k", "1MiB"), ("4MB", "4MiB"), ("5m", "4MiB"), ("7m", "8MiB"), ("63m", "64MiB"), ("1g", "64MiB")],
-)
-def test_other_chunk_sizes_are_refused_with_the_nearest(text: str, nearest: str) -> None:
-    with pytest.raises(ValueError, match=f"; {nearest} is the nearest"):
-        parse_chunk_size(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "address"),
-    [
-        ("host", ("host", 5)),
-        ("host:80", ("host", 80)),
-        ("0.0.0.0:0", ("0.0.0.0", 0)),
-        ("::1", ("::1", 5)),
-        ("[::1]", ("::1", 5)),
-        ("[::1]:80", ("::1", 80)),
-    ],
-)
-def test_addresses_are_read(text: str, address: tuple[str, int]) -> None:
-    assert parse_address(text, 5) == address
-
-
-@given(st.text(alphabet="a:[]1/ .", max_size=8))
-def test_any_text_is_an_address_or_a_value_error(text: str) -> None:
-    try:
-        host, port = parse_address(text)
-    except ValueError:
-        return
-    assert host
-    assert 0 <= port <= 65535
 
 
 @given(st.dictionaries(st.sampled_from(sorted(KEYS)), st.text(max_size=8)))
