@@ -21,6 +21,7 @@ from engine._version import __version__
 from engine.errors import MooncakeError
 from engine.net import addresses, sockets
 from engine.net.rate import RateLimit
+from engine.protocol.key import new_key
 from engine.serving.segment_server import SegmentServer
 from p2pstore.cluster.membership import Membership
 from p2pstore.cluster.peer_client import PeerClient
@@ -259,6 +260,7 @@ async def _assemble(
         rpc_port=port + 1 if port else 0,
         data_port=port + 2 if port else 0,
         publish_buffers=options.secret is None,
+        key="" if options.secret is None or options.insecure else new_key(),
         upload_limit=upload_limit,
         rdma=False if options.rdma_devices == "none" else options.rdma_devices,
     )

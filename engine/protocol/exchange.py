@@ -28,6 +28,7 @@ from collections.abc import Mapping
 from enum import IntEnum
 from typing import Final
 
+from engine.protocol.key import KEY_BYTES, shows_key
 from engine.protocol.wire import (
     HEADER_LENGTH,
     LATEST_VERSION,
@@ -273,6 +274,21 @@ class RequestReader:
         request = unpack_request(self._data, peer=self._peer, offset=self._start)
         self._start += HEADER_LENGTH
         return request
+
+    def key(self) -> bytes | None:
+        """The key that the next request shows, which is then passed over; None until all of it has come.
+
+        Nothing for any other request, which stays. Raises as ``next``.
+        """
+        left = len(self._data) - self._start
+        if left < HEADER_LENGTH:
+            return None
+        if not shows_key(unpack_request(self._data, peer=self._peer, offset=self._start)):
+            return b""
+        if left < HEADER_LENGTH + KEY_BYTES:
+            return None
+        self._start += HEADER_LENGTH
+        return self.take(KEY_BYTES)
 
     def take(self, most: int) -> bytes:
         """Up to ``most`` bytes of a WRITE's body, of those that have come."""

@@ -96,11 +96,12 @@ TIMED: Final = frozenset({Stage.PAUSED, Stage.RESUMED, Stage.REFUSED, Stage.DRAI
 class Life:
     """What ``Connections`` knows of one connection."""
 
-    __slots__ = ("deadline", "fd", "stage")
+    __slots__ = ("deadline", "fd", "known", "stage")
 
-    def __init__(self, fd: int) -> None:
-        """``fd`` is its descriptor, by which it is found."""
+    def __init__(self, fd: int, *, known: bool = True) -> None:
+        """``fd`` is its descriptor, by which it is found. One that is not ``known`` has yet to show the key."""
         self.fd = fd
+        self.known = known
         self.stage = Stage.CLOSED
         self.deadline = math.inf
         """In a timed stage, the time after which it is overdue; whoever has the connection moves it on."""
@@ -116,6 +117,7 @@ class Connections(Generic[C]):
         self._all: dict[int, C] = {}
         self._parked: dict[int, C] = {}  # the one that was parked first comes first
         self._timed: dict[int, C] = {}
+        self._strangers: dict[int, C] = {}
 
     def __len__(self) -> int:
         """Those that are not closed."""
@@ -130,10 +132,22 @@ class Connections(Generic[C]):
         """Those that have a deadline."""
         return list(self._timed.values())
 
+    @property
+    def strangers(self) -> int:
+        """How many are not known."""
+        return len(self._strangers)
+
     def add(self, connection: C) -> None:
         """A new one, which is parked."""
         connection.stage = Stage.IDLE
+        if not connection.known:
+            self._strangers[connection.fd] = connection
         self._all[connection.fd] = self._parked[connection.fd] = connection
+
+    def know(self, connection: C) -> None:
+        """It has shown the key."""
+        connection.known = True
+        self._strangers.pop(connection.fd, None)
 
     def change(self, connection: C, change: Change) -> bool:
         """Something happened to it; whether it is the first of those with a deadline, so that somebody must look.
@@ -152,6 +166,7 @@ class Connections(Generic[C]):
         if after is Stage.CLOSED:
             del self._all[fd]
             self._timed.pop(fd, None)
+            self._strangers.pop(fd, None)
         elif after not in TIMED:
             self._timed.pop(fd, None)
         elif fd not in self._timed:
@@ -166,9 +181,14 @@ class Connections(Generic[C]):
             self.change(connection, Change.READY)
         return connection
 
-    def evict(self) -> C | None:
-        """The connection that has been parked longest, closed; None where none is parked."""
-        connection = next(iter(self._parked.values()), None)
+    def evict(self, *, stranger: bool = False) -> C | None:
+        """The connection that has been parked longest, closed; None where none is parked.
+
+        Strangers go before those who are known, and where a ``stranger`` is asked for nobody else does.
+        """
+        connection = next((each for fd, each in self._strangers.items() if fd in self._parked), None)
+        if connection is None and not stranger:
+            connection = next(iter(self._parked.values()), None)
         if connection is not None:
             self.change(connection, Change.CLOSE)
         return connection

@@ -52,6 +52,7 @@ class SegmentServer:
         rpc_port: int = 0,
         ports: range | None = None,
         publish_buffers: bool = True,
+        key: str = "",
         protocol_version: int = LATEST_VERSION,
         upload_limit: RateLimit | None = None,
         rdma: bool | str | Nics | WholeBuffers = False,
@@ -63,7 +64,8 @@ class SegmentServer:
         route. ``name`` is the segment's in a metadata server; by default it is ``host:rpc_port``. Without
         ``local_socket`` no peer is handed descriptors. Ports of 0 are chosen by the system, or from ``ports``.
         ``publish_buffers`` says whether the handshake, which has no authentication, lists what is registered; without
-        it peers learn addresses elsewhere. ``rdma`` offers everything over RDMA too, where a device can be used
+        it peers learn addresses elsewhere. With a ``key`` (``engine.protocol.key``) nobody is served over the network
+        who does not show that. ``rdma`` offers everything over RDMA too, where a device can be used
         (``rdma_reason`` says why not), and reads over the same devices; text names those to use. Given
         ``WholeBuffers``, each buffer is registered whole and at once, and the descriptor lists the keys.
         ``protocol_version`` is what peers are told; both are understood.
@@ -73,13 +75,14 @@ class SegmentServer:
         self._name = name
         self._host = advertise or (host if host not in _WILDCARDS else sockets.outward_address())
         self._publish_buffers = publish_buffers
+        self._key = key
         self._protocol_version = protocol_version
         self._space = AddressSpace()
         self._transports: dict[str, Transport] = {}
         self._lock = threading.Lock()
         self._host_id = host_id()
         self._limit = upload_limit or RateLimit()
-        self._data = TcpServer(self._space, host, data_port, ports=ports, upload_limit=upload_limit)
+        self._data = TcpServer(self._space, host, data_port, ports=ports, upload_limit=upload_limit, key=key)
         self._handshake: HandshakeServer | None = None
         self._local: DescriptorServer | None = None
         self._rdma: RdmaServer | None = None
@@ -117,7 +120,12 @@ class SegmentServer:
         assert isinstance(nics, Nics)  # noqa: S101 - for the type checker
         self._nics = nics if own else None
         self._rdma = RdmaServer(
-            self._space, nics, lambda: self.segment_name, writable=self._offers is not None, limit=self._limit
+            self._space,
+            nics,
+            lambda: self.segment_name,
+            writable=self._offers is not None,
+            limit=self._limit,
+            key=self._key,
         )
         self.rdma_reason = ""
         self.use(RdmaTransport(nics))
@@ -137,6 +145,11 @@ class SegmentServer:
     def host(self) -> str:
         """The host that peers are told."""
         return self._host
+
+    @property
+    def key(self) -> str:
+        """What peers must show before they are served; empty where everybody is."""
+        return self._key
 
     @property
     def data_port(self) -> int:
@@ -189,6 +202,7 @@ class SegmentServer:
             host_id=self._host_id if self._local is not None else "",
             local_socket=str(self._local.path) if self._local is not None else "",
             rdma=self._rdma.nics.text if self._rdma is not None else "",
+            key=self._key,
         )
 
     def descriptor(self) -> SegmentDescriptor:

@@ -29,6 +29,7 @@ from engine.net.rate import RateLimit
 from engine.net.threads import Failure, Threads
 from engine.protocol import wire
 from engine.protocol.exchange import RequestReader, refusal
+from engine.protocol.key import same_key
 from engine.serving.answer import Answer
 from engine.serving.connections import Change, Connections, Life, Stage
 from engine.serving.upload_slots import LARGE_BYTES, UploadQueue
@@ -43,6 +44,9 @@ MAX_WORKERS = 32
 
 MAX_CONNECTIONS = 4096
 """Open connections. One more makes the connection that has been idle longest go."""
+
+MAX_STRANGERS = 256
+"""Open connections that have not shown the key, where there is one. One more makes the oldest of them go."""
 
 LINGER = 0.02
 """Seconds that a worker waits for the next request before it parks a connection."""
@@ -84,8 +88,8 @@ class _Connection(Life):
 
     __slots__ = ("answer", "host", "peer", "requests", "slot", "sock")
 
-    def __init__(self, sock: socket.socket, host: str, port: int) -> None:
-        super().__init__(sock.fileno())
+    def __init__(self, sock: socket.socket, host: str, port: int, *, known: bool) -> None:
+        super().__init__(sock.fileno(), known=known)
         self.sock = sock
         self.peer = addresses.join(host, port)
         self.requests = RequestReader(peer=self.peer)
@@ -107,13 +111,17 @@ class TcpServer:
         workers: int = MAX_WORKERS,
         max_connections: int = MAX_CONNECTIONS,
         upload_limit: RateLimit | None = None,
+        key: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Port 0 is one of ``ports`` where they are given; ``clock`` tells seconds, and never goes back.
 
+        With a ``key``, a connection is served once it has shown that (``engine.protocol.key``).
+
         Raises ``UsageError`` when the address cannot be had, or no thread.
         """
         self._space = space
+        self._key = key
         self._listener = sockets.listen(host, port, among=ports)
         self.port: int = self._listener.getsockname()[1]
         self._max_workers = workers
@@ -239,6 +247,8 @@ class TcpServer:
                     log.warning("cannot accept connections: %s", error.strerror)
                     time.sleep(_ACCEPT_PAUSE)
                 return
+            if self._connections.strangers >= MAX_STRANGERS:
+                self._evict(stranger=True)
             if len(self._connections) >= self._max_connections and not self._evict():
                 sock.close()
                 continue
@@ -248,7 +258,7 @@ class TcpServer:
             except OSError:  # gone already
                 sock.close()
                 continue
-            connection = _Connection(sock, address[0], address[1])
+            connection = _Connection(sock, address[0], address[1], known=not self._key)
             try:
                 with self._lock:
                     self._connections.add(connection)
@@ -257,10 +267,10 @@ class TcpServer:
                 log.warning("cannot watch connections: %s", error.strerror)
                 self._drop(connection)
 
-    def _evict(self) -> bool:
+    def _evict(self, *, stranger: bool = False) -> bool:
         """Drop the connection that has been parked longest."""
         with self._lock:
-            connection = self._connections.evict()
+            connection = self._connections.evict(stranger=stranger)
         if connection is None:
             return False
         self._drop(connection)
@@ -328,7 +338,8 @@ class TcpServer:
         if not self._move(connection, leave_at):
             return self._park(connection)
         while not self._closing:
-            request = connection.requests.next()
+            known = connection.known or self._meet(connection)
+            request = connection.requests.next() if known is not None else None
             if request is None:
                 try:
                     data = sock.recv(_READ_AHEAD, 0 if self._ready.empty() else socket.MSG_DONTWAIT)
@@ -338,7 +349,7 @@ class TcpServer:
                     return False
                 connection.requests.feed(data)
                 continue
-            if not self._begin(connection, request):
+            if not known or not self._begin(connection, request):
                 return self._refuse(connection, request)
             if not self._admit(connection, request):
                 return True  # the queue has it, and hands it to a worker when its turn comes
@@ -348,6 +359,17 @@ class TcpServer:
                 self._dispatch(connection)
                 return True
         return False
+
+    def _meet(self, connection: _Connection) -> bool | None:
+        """Whether a stranger shows the key; None while it has said too little."""
+        shown = connection.requests.key()
+        if shown is None:
+            return None
+        if not same_key(shown, self._key):
+            return False
+        with self._lock:
+            self._connections.know(connection)
+        return True
 
     def _begin(self, connection: _Connection, request: wire.Request) -> bool:
         try:

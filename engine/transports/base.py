@@ -7,7 +7,7 @@ received later, in the same order, so that the next request is on its way while 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -47,7 +47,8 @@ class PeerAddress:
     ``segment`` is upstream's segment name, ``host:rpc_port``; ``data_port`` is its TCP data port. ``host_id`` is the
     identity of its host and mount namespace (``engine.net.host_id``), ``local_socket`` the path of its descriptor
     socket there; both are empty where the peer has none. ``rdma`` are its RDMA devices, as
-    ``engine.transports.rdma.addresses`` writes them.
+    ``engine.transports.rdma.addresses`` writes them. ``key`` is what the peer wants to be shown before it sends
+    anything (``engine.protocol.key``); empty where it serves everybody.
     """
 
     segment: str
@@ -57,6 +58,7 @@ class PeerAddress:
     host_id: str = ""
     local_socket: str = ""
     rdma: str = ""
+    key: str = field(default="", repr=False)
 
 
 class Channel(ABC):

@@ -9,6 +9,7 @@ from engine.net import sockets
 from engine.net.connect import Sources, connect
 from engine.protocol import wire
 from engine.protocol.exchange import ReplyReader, ReplyState
+from engine.protocol.key import showing
 from engine.transports.base import Channel, PeerAddress, Sink, Transport
 from engine.transports.socket_channel import SocketChannel
 
@@ -58,7 +59,13 @@ class TcpTransport(Transport):
         except OSError as error:
             sock.close()
             raise PeerUnreachable(peer=peer.segment, detail=error.strerror or str(error)) from None
-        return TcpChannel(sock, peer.segment, version=peer.protocol_version, stall_timeout=self._stall_timeout)
+        return TcpChannel(
+            sock,
+            peer.segment,
+            version=peer.protocol_version,
+            stall_timeout=self._stall_timeout,
+            opening=showing(peer.key),
+        )
 
 
 class TcpChannel(SocketChannel):
@@ -74,14 +81,17 @@ class TcpChannel(SocketChannel):
         *,
         version: int = wire.LATEST_VERSION,
         stall_timeout: float = STALL_TIMEOUT,
+        opening: bytes = b"",
     ) -> None:
-        """Takes over a connected, blocking ``sock``."""
+        """Takes over a connected, blocking ``sock``. ``opening`` goes before the first request."""
         super().__init__(sock, peer, stall_timeout=stall_timeout)
+        self._opening = opening
         self._version = min(version, wire.LATEST_VERSION)
         self._reply = ReplyReader(self._version, peer=peer)
 
     def _request(self, address: int, length: int) -> bytes:
-        return wire.pack_request(address, length, version=self._version)
+        opening, self._opening = self._opening, b""
+        return opening + wire.pack_request(address, length, version=self._version)
 
     def _receive(self, sink: Sink, address: int, length: int) -> None:
         reply = self._reply

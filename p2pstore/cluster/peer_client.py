@@ -6,13 +6,14 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
 import aiohttp
 from yarl import URL
 
+from engine.protocol.key import is_key
 from p2pstore.cluster.auth import HEADER, sign
 from p2pstore.cluster.news import Shared
 from p2pstore.cluster.records import MAX_RECORD_BYTES, NodeRecord, ObjectRecord, decode
@@ -62,11 +63,13 @@ _FAILURES = (aiohttp.ClientError, OSError, asyncio.TimeoutError, ValueError)
 class Availability:
     """The first news of a replica: its address in the peer's segment, and what the peer has.
 
-    ``listener`` is what the peer knows us by when it is asked for offers; ``shared`` is as in ``Shared``.
+    ``key`` is what the peer's data plane wants to be shown, empty where it serves everybody. ``listener`` is what the
+    peer knows us by when it is asked for offers; ``shared`` is as in ``Shared``.
     """
 
     address: int
     have: Bitmap
+    key: str = field(default="", repr=False)
     listener: str = ""
     shared: bool = False
 
@@ -87,6 +90,16 @@ class PeerClient:
         if record is None:
             raise RemoteProtocolError(peer=control, detail="its node record does not parse")
         return record
+
+    async def key(self, control: str) -> str:
+        """What the data plane of the node at that control address wants to be shown; empty for nothing."""
+        try:
+            answer = json.loads(await self._body(control, "/v1/key", MAX_RECORD_BYTES))
+        except PeerHasNot:  # an older version, which has none
+            return ""
+        except (ValueError, RecursionError):
+            answer = None
+        return _key(control, answer if isinstance(answer, dict) else {"key": None})
 
     async def name(self, control: str, name: str) -> ObjectRecord:
         """What a name stands for at that node. Raises ``PeerHasNot``."""
@@ -242,7 +255,14 @@ def _availability(control: str, line: dict[str, Any], chunks: int) -> Availabili
     listener = line.get("listener", "")
     if not isinstance(listener, str) or len(listener) > MAX_KEY:
         raise RemoteProtocolError(peer=control, detail="an invalid listener key")
-    return Availability(address, have, listener, line.get("shared") is True)
+    return Availability(address, have, _key(control, line), listener, line.get("shared") is True)
+
+
+def _key(control: str, answer: dict[str, Any]) -> str:
+    key = answer.get("key", "")
+    if not is_key(key):
+        raise RemoteProtocolError(peer=control, detail="an invalid key")
+    return str(key)
 
 
 def _chunks(control: str, runs: Any, chunks: int) -> list[int]:

@@ -4,10 +4,11 @@
 
     GET /v1/health                     {"ok": true}, without a secret: for load balancers and probes
     GET /v1/peer                       the node's record
+    GET /v1/key                        {"key"}: what its data plane wants to be shown; empty where it serves everybody
     GET /v1/paths?control=HOST:PORT    {"checks":[..]}: each way from this node to the asker, which is there
     GET /v1/names?name=N               the object record of a name that this node holds
     GET /v1/manifests/DIGEST           the manifest's canonical bytes
-    GET /v1/replicas/DIGEST?seeds=1    a stream of lines: {"address","bitmap","listener","shared"}, then
+    GET /v1/replicas/DIGEST?seeds=1    a stream of lines: {"address","bitmap","key","listener","shared"}, then
                                        {"have":[[first,count],..]}, {"shared":bool} when that changes,
                                        {} when there is no news, {"gone":true} at the end;
                                        503 when too many listen
@@ -64,6 +65,7 @@ class PeerServer:
         app = web.Application(middlewares=[self._guard], client_max_size=1)
         app.router.add_get("/v1/health", self._health)
         app.router.add_get("/v1/peer", self._peer)
+        app.router.add_get("/v1/key", self._key)
         app.router.add_get("/v1/names", self._name)
         app.router.add_get("/v1/paths", self._paths)
         app.router.add_get("/v1/manifests/{digest}", self._manifest)
@@ -108,6 +110,9 @@ class PeerServer:
 
     async def _peer(self, _: web.Request) -> web.StreamResponse:
         return web.Response(body=encode(self._parts.record), content_type="application/json")
+
+    async def _key(self, _: web.Request) -> web.StreamResponse:
+        return web.json_response({"key": self._parts.engine.key})
 
     async def _paths(self, request: web.Request) -> web.StreamResponse:
         """Try the ways to whoever asks, and to nobody else: a node is no scanner of others' ports."""
@@ -166,7 +171,7 @@ class PeerServer:
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         with replica.listen(seeds=request.query.get("seeds") == "1") as listener:  # nobody else comes in between
             await response.prepare(request)
-            first = {"address": replica.address, "bitmap": replica.have.to_text()}
+            first = {"address": replica.address, "bitmap": replica.have.to_text(), "key": self._parts.engine.key}
             await _line(response, first | {"listener": listener.key, "shared": listener.shared})
             while True:
                 news = await listener.hear(HEARTBEAT_SECONDS)

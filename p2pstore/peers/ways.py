@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Any
 
 from engine.errors import MooncakeError, PeerStalled, PeerUnreachable, RangeRefused, TransportUnavailable
@@ -62,7 +63,7 @@ async def there(parts: Parts, control: str) -> tuple[list[Check], NodeRecord | N
     pair = f"{parts.name} to {record.node}"
     checks = [ok(f"{pair}, control", f"{control} answers in {1000 * (time.monotonic() - began):.1f} ms")]
     try:
-        peer = peer_address(record)
+        peer = replace(peer_address(record), key=await parts.client.key(control))
     except MooncakeError as error:
         return [*checks, failed(f"{pair}, data", str(error), error.hint, 5)], record
     for name in ("tcp", "local", "rdma"):

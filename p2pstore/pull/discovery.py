@@ -16,6 +16,7 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 
 from engine.errors import MooncakeError
 from engine.net.backoff import SOONER, Backoff
@@ -273,7 +274,7 @@ class Discovery:
                 while self._pull.behind:  # noqa: ASYNC110 - its thread has better things to do than to tell of it
                     await asyncio.sleep(BEHIND_SECONDS)
                 if isinstance(item, Availability):
-                    source = Source(record.node, peer, item.address, names)
+                    source = Source(record.node, replace(peer, key=item.key), item.address, names)
                     self._listening[record.node] = record.control, item.listener
                     self._busy.clear()
                     self._faults.clear(key)

@@ -16,6 +16,7 @@ from engine.net import sockets
 from engine.net.threads import Failure
 from engine.serving.segment_server import SegmentServer
 from p2pstore.cluster import records
+from p2pstore.cluster.records import peer_address
 from p2pstore.errors import (
     BadName,
     DestinationBusy,
@@ -27,6 +28,7 @@ from p2pstore.errors import (
     ObjectNotFound,
     PathNotFound,
     PeerUnreachable,
+    RangeRefused,
     StorageError,
     TransportUnavailable,
     UsageError,
@@ -426,6 +428,31 @@ async def test_a_get_that_is_cancelled_in_a_thread_lets_go_of_its_destination(
 async def test_listening_openly_takes_a_secret(tmp_path: Path) -> None:
     with pytest.raises(ListenRefused):
         await Node.start(NodeOptions("a", host="0.0.0.0"), MemoryStore())
+
+
+async def test_a_secret_keeps_data_from_strangers_who_know_where_it_lies(
+    start: Start, root: Path, tmp_path: Path
+) -> None:
+    a, b = [await start(name, secret=b"the cluster's own secret") for name in "ab"]
+    await register(a, root)
+    result = await get(b, tmp_path / "copy", transport="tcp")
+    assert result.transport == "tcp"
+    assert read_tree(tmp_path / "copy") == read_tree(root)
+    (replica,) = a.holdings.replicas.values()
+    stranger = peer_address(a.record)  # as etcd tells it
+    with SegmentServer() as engine, pytest.raises(RangeRefused):
+        await asyncio.to_thread(engine.read, stranger, replica.address, memoryview(bytearray(1)))
+    assert a.engine.key not in records.encode(a.record).decode()
+
+
+async def test_who_says_insecure_serves_mooncakes_own_clients(start: Start, root: Path) -> None:
+    a = await start("a", secret=b"the cluster's own secret", insecure=True)
+    await register(a, root)
+    (replica,) = a.holdings.replicas.values()
+    into = bytearray(1)
+    with SegmentServer() as engine:
+        await asyncio.to_thread(engine.read, peer_address(a.record), replica.address, memoryview(into))
+    assert bytes(into) == b"{"
 
 
 async def test_a_foreign_object_record_harms_nobody(start: Start, root: Path) -> None:

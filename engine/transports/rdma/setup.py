@@ -30,6 +30,7 @@ RESPOND = "mooncake_cli_respond"
 REPLACES = "mooncake_cli_replaces"
 GRANT = "mooncake_cli_grant"
 RELEASE = "mooncake_cli_release"
+KEY = "mooncake_cli_key"
 
 _MAX_U32 = (1 << 32) - 1
 _MAX_U64 = (1 << 64) - 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from engine.errors import RangeRefused, TransportUnavailable, UsageError
 from engine.memory.buffers import FilesBuffer, FileSpan, MemoryBuffer
 from engine.memory.open_files import FileStamp
 from engine.net.handshake_client import fetch_descriptor
+from engine.protocol.key import new_key
 from engine.serving.segment_server import SegmentServer
 from engine.transports.mock import MockTransport
 
@@ -116,3 +118,17 @@ def test_close_is_quick_with_peers_connected(tmp_path: Path) -> None:
     assert time.monotonic() - started < 15, "not the half minute that a peer may stall"
     for channel in channels:
         channel.close()
+
+
+def test_with_a_key_only_who_is_told_it_can_read() -> None:
+    key = new_key()
+    with SegmentServer(key=key) as owner, SegmentServer() as reader:
+        address = owner.register(MemoryBuffer("secret", b"private"))
+        into = bytearray(7)
+        told = owner.address_of_self()
+        with pytest.raises(RangeRefused):
+            reader.read(replace(told, key=""), address, memoryview(into))
+        assert bytes(into) == bytes(7)
+        reader.read(told, address, memoryview(into))
+        assert bytes(into) == b"private"
+        assert key not in repr(told)

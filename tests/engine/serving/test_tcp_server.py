@@ -21,6 +21,7 @@ from engine.memory.buffers import FilesBuffer, FileSpan, MemoryBuffer
 from engine.memory.open_files import FileStamp
 from engine.net.rate import RateLimit
 from engine.protocol import wire
+from engine.protocol.key import showing
 from engine.serving import tcp_server
 from engine.serving.connections import Change, Life
 from engine.serving.tcp_server import TcpServer
@@ -485,3 +486,62 @@ def test_close_waits_for_no_limit() -> None:
         assert status(sock) == 0  # from now on it waits, for hours
         served.server.close()
         assert threading.active_count() == before
+
+
+KEY = "5a" * 16
+
+
+@pytest.fixture
+def guarded() -> Iterator[Served]:
+    made = Served(key=KEY)
+    yield made
+    made.server.close()
+
+
+def test_who_shows_the_key_is_served(guarded: Served) -> None:
+    with guarded.connect() as sock:
+        sock.sendall(showing(KEY) + wire.pack_request(guarded.address, 100))
+        assert status(sock) == 0
+        assert exactly(sock, 100) == DATA[:100]
+        sock.sendall(wire.pack_request(guarded.address, 100, version=1))
+        assert exactly(sock, 100) == DATA[:100]
+
+
+def test_a_key_may_come_in_pieces(guarded: Served) -> None:
+    with guarded.connect() as sock:
+        for byte in showing(KEY):
+            sock.sendall(bytes((byte,)))
+            time.sleep(0.001)
+        time.sleep(3 * tcp_server.LINGER)
+        sock.sendall(wire.pack_request(guarded.address, 100))
+        assert status(sock) == 0
+        assert exactly(sock, 100) == DATA[:100]
+
+
+@pytest.mark.parametrize("shown", [b"", showing("00" * 16)])
+def test_a_stranger_who_knows_the_address_is_refused(guarded: Served, shown: bytes) -> None:
+    with guarded.connect() as sock:
+        sock.sendall(shown + wire.pack_request(guarded.address, 100))
+        assert status(sock) == wire.Status.ADDRESS_REJECTED
+        assert exactly(sock, 100) == b""
+    with guarded.connect() as sock:
+        sock.sendall(shown + wire.pack_request(guarded.address, 100, version=1))
+        assert exactly(sock, 100) == b""
+    with guarded.connect() as sock:
+        sock.sendall(shown + wire.pack_request(guarded.writable, 4, opcode=wire.Opcode.WRITE) + b"evil")
+        assert status(sock) == wire.Status.ADDRESS_REJECTED
+    assert not any(guarded.memory)
+    assert guarded.server.bytes_sent == 0
+
+
+def test_strangers_push_out_strangers_only(guarded: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tcp_server, "MAX_STRANGERS", 3)
+    with contextlib.ExitStack() as stack:
+        friend = stack.enter_context(guarded.connect())
+        friend.sendall(showing(KEY) + wire.pack_request(guarded.address, 100))
+        assert exactly(friend, 108)[8:] == DATA[:100]
+        strangers = [stack.enter_context(guarded.connect()) for _ in range(8)]
+        eventually(lambda: guarded.server.connections <= 4)
+        assert exactly(strangers[0], 1) == b""  # the oldest went first
+        friend.sendall(wire.pack_request(guarded.address, 100))
+        assert exactly(friend, 108)[8:] == DATA[:100]

@@ -23,8 +23,9 @@ def verdicts(checks: list[Check]) -> dict[str, str]:
     return {c.subject: c.verdict for c in checks}
 
 
-async def test_there_and_back(start: Start) -> None:
-    a, b = [await start(name) for name in "ab"]
+@pytest.mark.parametrize("secret", [None, b"the cluster's own secret"])
+async def test_there_and_back(start: Start, secret: bytes | None) -> None:
+    a, b = [await start(name, secret=secret) for name in "ab"]
     for peer in ("b", b.record.control):
         checks = await asyncio.wait_for(both_ways(a.parts, peer), WAIT)
         found = verdicts(checks)

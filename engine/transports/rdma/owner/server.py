@@ -21,8 +21,9 @@ from engine.net import sockets
 from engine.net.rate import RateLimit
 from engine.net.threads import Failure, Threads
 from engine.protocol.handshake import Decoder, Message, MessageType, encode
+from engine.protocol.key import same_key
 from engine.transports.rdma.owner.grants import Owner
-from engine.transports.rdma.setup import GRANT, RELEASE, GrantRequest, Setup, granted, refused
+from engine.transports.rdma.setup import GRANT, KEY, RELEASE, GrantRequest, Setup, granted, refused
 from engine.transports.rdma.verbs.interface import Access, CompletionQueue, QueuePair, QueuePairPath
 
 if TYPE_CHECKING:
@@ -80,12 +81,16 @@ class RdmaServer:
         *,
         writable: bool = False,
         limit: RateLimit | None = None,
+        key: str = "",
     ) -> None:
         """``name`` is the segment's. ``writable``: peers may write what is registered so (never what is granted).
+
+        With a ``key``, nobody is connected who does not show that.
 
         The devices cannot be told to send slowly: grants come no faster than ``limit`` allows, instead.
         """
         self._limit = limit or RateLimit()
+        self._key = key
         self.nics = nics
         self.owner = Owner(space, remaps=nics.verbs.remaps)
         self._name = name
@@ -197,6 +202,9 @@ class RdmaServer:
         wanted = Setup.from_json(body, peer=session.peer)
         if wanted.reject:
             raise RemoteProtocolError(peer=session.peer, detail=f"it asks for nothing: {wanted.reject}")
+        if self._key and not same_key(body.get(KEY), self._key):
+            log.warning("refused an RDMA connection of %s: it does not show our key", session.peer)
+            return self._reject(wanted, "the key is missing or differs").to_json()
         try:
             return self._connect(session, wanted).to_json()
         except MooncakeError as error:

@@ -19,7 +19,7 @@ from engine.errors import (
 )
 from engine.net import sockets
 from engine.protocol.handshake import Decoder, Message, MessageType, encode
-from engine.transports.rdma.setup import Extent, GrantRequest, Setup, read_grant
+from engine.transports.rdma.setup import KEY, Extent, GrantRequest, Setup, read_grant
 
 MAX_RELEASES = 64
 """Grants that are given back with the next request; more are given back at once."""
@@ -32,8 +32,11 @@ class Session:
     false, and there are no grants.
     """
 
-    def __init__(self, host: str, port: int, peer: str, *, connect_timeout: float, answer_timeout: float) -> None:
-        """Connects when it is first used; both times are seconds. ``peer`` is named in errors."""
+    def __init__(
+        self, host: str, port: int, peer: str, *, connect_timeout: float, answer_timeout: float, key: str = ""
+    ) -> None:
+        """Connects when it is first used; both times are seconds. ``peer`` is named in errors, and shown ``key``."""
+        self._key = key
         self.peer = peer
         self.kept = False
         self._at = host, port
@@ -47,7 +50,8 @@ class Session:
 
     def connect(self, ours: Setup) -> Setup:
         """Exchange set-ups; the peer's. Raises ``TransportUnavailable`` where it rejects ours, and ``RemoteError``."""
-        theirs = Setup.from_json(self._exchange(ours.to_json()), peer=self.peer)
+        shown = {KEY: self._key} if self._key else {}
+        theirs = Setup.from_json(self._exchange(ours.to_json() | shown), peer=self.peer)
         self.kept = theirs.session
         if not self.kept:
             self._hang_up()

@@ -81,7 +81,12 @@ class RdmaTransport(Transport):
             raise TransportUnavailable(transport=self.name, detail=reason)
         _, port = addresses.given(peer.segment)
         session = Session(
-            peer.host, port, peer.segment, connect_timeout=self._connect_timeout, answer_timeout=self._stall_timeout
+            peer.host,
+            port,
+            peer.segment,
+            connect_timeout=self._connect_timeout,
+            answer_timeout=self._stall_timeout,
+            key=peer.key,
         )
         link = Link(nics, theirs, session, name=self._segment, preferred=frozenset())
         try:

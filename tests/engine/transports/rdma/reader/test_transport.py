@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from engine.errors import (
     TransportUnavailable,
 )
 from engine.memory.buffers import FilesBuffer, FileSpan, MemoryBuffer
+from engine.protocol.key import new_key
 from engine.serving.segment_server import SegmentServer
 from engine.transports.base import PeerAddress
 from engine.transports.into_memory import IntoMemory
@@ -181,3 +183,19 @@ def test_a_device_without_room_is_told_and_nothing_is_left(
             time.sleep(0.01)
         assert not fabric.pairs
         reader.close()
+
+
+def test_with_a_key_only_who_is_told_it_is_connected(open_nics: Callable[..., Nics]) -> None:
+    ours, theirs = open_nics("a0"), open_nics("b0")
+    data = content(MIB)
+    with SegmentServer(rdma=theirs, key=new_key()) as server:
+        transport = RdmaTransport(ours)
+        address = server.register(MemoryBuffer("m", data))
+        told = server.address_of_self()
+        for shown in ("", new_key()):
+            with pytest.raises(TransportUnavailable, match="the key is missing or differs"):
+                transport.open(replace(told, key=shown))
+        assert read(transport, told, address, MIB) == data
+        transport.close()
+    ours.close()
+    theirs.close()
