@@ -24,7 +24,7 @@ _mooncake() {
     for ((i = 1; i < COMP_CWORD; i++)); do
         word=${COMP_WORDS[i]}
         case $word in
-            --home | --metadata | --config | --name | --chunk-size | --hash | --transport | --peer | --listen | --node | --upload-limit | --download-limit | --upload | --download | -n | --lines | --nic-priority-matrix | --store | --expire | --target | --operation | --block-size | --batch-size | --threads | --duration | --warm-up | --rounds | --engine | --device | --target-device | --csv | --plot | --metadata-server | --mode | --local-hostname | --buffer-size | --receivers | --size | --rate | --slow | --kill-seed-after | --restart-one | --directory | --latency | --zones | --zone-rate | --zone-latency | --sources | --slots | --arrivals | --deaths | --random-seed | --prefix)
+            --home | --metadata | --config | --name | --chunk-size | --hash | --exclude | --include | --transport | --peer | --listen | --node | --upload-limit | --download-limit | --upload | --download | -n | --lines | --nic-priority-matrix | --store | --expire | --target | --operation | --block-size | --batch-size | --threads | --duration | --warm-up | --rounds | --engine | --device | --target-device | --csv | --plot | --metadata-server | --mode | --local-hostname | --buffer-size | --receivers | --size | --rate | --slow | --kill-seed-after | --restart-one | --directory | --latency | --zones | --zone-rate | --zone-latency | --sources | --slots | --arrivals | --deaths | --random-seed | --prefix)
                 ((i + 1 == COMP_CWORD)) && value=$word
                 ((i++))
                 [[ $word == --home && $i -lt $COMP_CWORD ]] && home=${COMP_WORDS[i]/#\~\//$HOME/}
@@ -47,6 +47,8 @@ _mooncake() {
         --name) _mooncake_names; return 0 ;;
         --chunk-size) :; return 0 ;;
         --hash) _mooncake_reply -W "xxh3_128 blake3"; return 0 ;;
+        --exclude) :; return 0 ;;
+        --include) :; return 0 ;;
         --transport) _mooncake_reply -W "auto rdma tcp local"; return 0 ;;
         --peer) :; return 0 ;;
         --listen) :; return 0 ;;
@@ -97,7 +99,7 @@ _mooncake() {
     if [[ $cur == -* ]]; then
         case $path in
             '') _mooncake_reply -W "--version --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
-            'register') _mooncake_reply -W "--name --each --chunk-size --hash --force --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'register') _mooncake_reply -W "--name --each --chunk-size --hash --exclude --include --all --force --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'get') _mooncake_reply -W "--transport --peer --no-seed --dry-run --force --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'list') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'info') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;

@@ -12,7 +12,7 @@ function __mooncake_where
             continue
         end
         switch $word
-            case --home --metadata --config --name --chunk-size --hash --transport --peer --listen --node --upload-limit --download-limit --upload --download -n --lines --nic-priority-matrix --store --expire --target --operation --block-size --batch-size --threads --duration --warm-up --rounds --engine --device --target-device --csv --plot --metadata-server --mode --local-hostname --buffer-size --receivers --size --rate --slow --kill-seed-after --restart-one --directory --latency --zones --zone-rate --zone-latency --sources --slots --arrivals --deaths --random-seed --prefix
+            case --home --metadata --config --name --chunk-size --hash --exclude --include --transport --peer --listen --node --upload-limit --download-limit --upload --download -n --lines --nic-priority-matrix --store --expire --target --operation --block-size --batch-size --threads --duration --warm-up --rounds --engine --device --target-device --csv --plot --metadata-server --mode --local-hostname --buffer-size --receivers --size --rate --slow --kill-seed-after --restart-one --directory --latency --zones --zone-rate --zone-latency --sources --slots --arrivals --deaths --random-seed --prefix
                 set skip 1
             case '-*'
             case '*'
@@ -70,6 +70,9 @@ complete -c mooncake -n '__mooncake_in "register"' -l 'name' -x -d 'Name of the 
 complete -c mooncake -n '__mooncake_in "register"' -l 'each' -d 'PATHs are directories, and each of their entries is an object.'
 complete -c mooncake -n '__mooncake_in "register"' -l 'chunk-size' -x -d 'Power of two, 1MiB to 64MiB [default: by the size].'
 complete -c mooncake -n '__mooncake_in "register"' -l 'hash' -x -a 'xxh3_128 blake3' -d 'xxh3_128 or blake3 [default: xxh3_128].'
+complete -c mooncake -n '__mooncake_in "register"' -l 'exclude' -x -d 'Leave out what fits PATTERN, as in a .gitignore: \'*.bin\', \'tmp/\', \'/logs/**\'. May be repeated.'
+complete -c mooncake -n '__mooncake_in "register"' -l 'include' -x -d 'Take only files that fit PATTERN. May be repeated; --exclude wins.'
+complete -c mooncake -n '__mooncake_in "register"' -l 'all' -d 'Take what is left out by default, too: lost+found, .git, .cache/huggingface, unfinished gets.'
 complete -c mooncake -n '__mooncake_in "register"' -l 'force' -d 'Replace what has this name with other content.'
 complete -c mooncake -n '__mooncake_in "register"' -F
 complete -c mooncake -n '__mooncake_in "get"' -l 'transport' -x -a 'auto rdma tcp local' -d 'auto, rdma, tcp or local [default: auto].'

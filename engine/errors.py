@@ -30,8 +30,28 @@ the error is raised, so that an error can cross a socket as its class name and f
 
 from __future__ import annotations
 
+import shlex
 from string import Formatter
-from typing import ClassVar
+from typing import Any, ClassVar
+
+
+class _Commands(Formatter):
+    """Templates with commands that can be pasted: ``{x!q}`` is a word for the shell, ``{x!w}`` an argument of ours.
+
+    An argument that looks like an option goes behind a ``--``.
+    """
+
+    def convert_field(self, value: Any, conversion: str | None) -> Any:
+        if conversion == "q":
+            return shlex.quote(str(value))
+        if conversion == "w":
+            return argument(str(value))
+        return super().convert_field(value, conversion)
+
+
+def argument(value: str) -> str:
+    """An argument as a shell takes it and our command line does not take for an option."""
+    return f"-- {shlex.quote(value)}" if value.startswith("-") else shlex.quote(value)
 
 
 class MooncakeError(Exception):
@@ -49,7 +69,11 @@ class MooncakeError(Exception):
     @property
     def hint(self) -> str:
         """The advice, filled in: what to do or to run next; empty where there is none."""
-        return self.advice.format(**self.fields)
+        return self.filled(self.advice)
+
+    def filled(self, template: str) -> str:
+        """A template of advice with this error's fields in it."""
+        return _Commands().format(template, **self.fields)
 
     @classmethod
     def field_names(cls) -> tuple[str, ...]:
@@ -181,6 +205,13 @@ class StorageError(MooncakeError):
     exit_code = 8
     sentence = "{path}: {detail}"
     advice = "free space or mend the permissions, then run the same command again"
+    advice_inside = "mend the permissions, or leave it out with --exclude {pattern!q}"
+    """Where it is something in a directory that is registered: ``pattern`` is given, too."""
+
+    @property
+    def hint(self) -> str:
+        """See ``MooncakeError.hint``."""
+        return self.filled(self.advice_inside) if "pattern" in self.fields else super().hint
 
 
 class TransportUnavailable(MooncakeError):

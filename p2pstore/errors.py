@@ -149,6 +149,13 @@ class BadSource(UsageError):
 
     sentence = "{path} cannot be registered: {detail}"
     advice = ""
+    advice_inside = "leave it out with --exclude {pattern!q}"
+    """Where it is something in a directory: ``pattern`` is given, too."""
+
+    @property
+    def hint(self) -> str:
+        """See ``MooncakeError.hint``."""
+        return self.filled(self.advice_inside) if "pattern" in self.fields else super().hint
 
 
 class ObjectNotFound(MooncakeError):
@@ -363,8 +370,11 @@ def from_wire(data: object) -> MooncakeError:
         for cls in all_errors():
             if cls.__name__ == data.get("type") and isinstance(fields, dict):
                 try:
-                    return cls(**fields)
+                    error = cls(**fields)
+                    _ = error.hint  # it needs its fields, too
                 except (KeyError, ValueError, TypeError):
                     break
+                else:
+                    return error
         return MooncakeError(detail=str(data.get("message", data)))
     return MooncakeError(detail=repr(data))

@@ -33,13 +33,14 @@ from p2pstore.holding.catalog import Catalog, Holding
 from p2pstore.holding.holdings import Holdings
 from p2pstore.holding.parts import Parts
 from p2pstore.holding.publisher import Publisher
-from p2pstore.holding.register import register, register_many, register_memory
+from p2pstore.holding.register import Note, register, register_many, register_memory
 from p2pstore.holding.verify import verify_holding
 from p2pstore.info import describe
 from p2pstore.metadata.store import MetadataStore
 from p2pstore.node_options import DEFAULT_PORT, NodeOptions
 from p2pstore.objects.memory_objects import Buffers
 from p2pstore.objects.names import check_node_name, check_object_name
+from p2pstore.objects.selection import Selection
 from p2pstore.peers.peer_server import PeerServer
 from p2pstore.pull.get import GetRequest, GetResult, get_files
 from p2pstore.pull.memory_get import get_into
@@ -115,11 +116,21 @@ class Node:
         hash_name: str,
         chunk_size: int = 0,
         force: bool = False,
+        selection: Selection | None = None,
         progress: Callable[[int, int], None] | None = None,
+        note: Note | None = None,
     ) -> dict[str, Any]:
         """See ``p2pstore.holding.register.register``."""
         return await register(
-            self.parts, path, name, hash_name=hash_name, chunk_size=chunk_size, force=force, progress=progress
+            self.parts,
+            path,
+            name,
+            hash_name=hash_name,
+            chunk_size=chunk_size,
+            force=force,
+            selection=selection,
+            progress=progress,
+            note=note,
         )
 
     async def register_many(
@@ -129,11 +140,20 @@ class Node:
         hash_name: str,
         chunk_size: int = 0,
         force: bool = False,
+        selection: Selection | None = None,
         progress: Callable[[int, int], None] | None = None,
+        note: Note | None = None,
     ) -> dict[str, Any]:
         """See ``p2pstore.holding.register.register_many``."""
         return await register_many(
-            self.parts, items, hash_name=hash_name, chunk_size=chunk_size, force=force, progress=progress
+            self.parts,
+            items,
+            hash_name=hash_name,
+            chunk_size=chunk_size,
+            force=force,
+            selection=selection,
+            progress=progress,
+            note=note,
         )
 
     async def register_memory(
@@ -198,7 +218,7 @@ class Node:
     async def verify(self, target: str, progress: Callable[[int, int], None]) -> dict[str, Any]:
         """Hash again what this node holds under a name or at an absolute path. What is wrong is withdrawn."""
         if os.path.isabs(target):
-            holding = self.holdings.at(Path(target))
+            holding = self.holdings.at(Path(target)) or self.holdings.at(await asyncio.to_thread(_led_to, target))
             if holding is None:
                 there = await asyncio.to_thread(os.path.lexists, target)
                 raise NotHeld(name=target) if there else PathNotFound(path=target)
@@ -332,6 +352,14 @@ async def _claim_name(parts: Parts) -> None:
         return
     if found.node == record.node and found.started != record.started:
         raise NodeNameTaken(node=record.node, address=before.control)
+
+
+def _led_to(path: str) -> Path:
+    """Where a path leads: what was registered by a link is held where it lies."""
+    try:
+        return Path(os.path.realpath(path))
+    except (OSError, ValueError):
+        return Path(path)
 
 
 async def _leave(membership: Membership) -> None:

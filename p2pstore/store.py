@@ -31,6 +31,7 @@ from p2pstore.node import Node
 from p2pstore.node_options import NodeOptions
 from p2pstore.objects.choices import DEFAULT_HASH
 from p2pstore.objects.memory_objects import Buffers
+from p2pstore.objects.selection import Selection
 from p2pstore.pull.get import GetRequest
 from p2pstore.pull.run import Emit
 from p2pstore.settings.keys import parse_address
@@ -131,9 +132,14 @@ class P2PStore:
         hash: str = DEFAULT_HASH,  # noqa: A002 - the name that the command line and the manifest use
         chunk_size: int = 0,
         force: bool = False,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        everything: bool = False,
     ) -> dict[str, Any]:
         """Serve a file, a directory, a buffer or several named buffers under ``name``; nothing is copied.
 
+        Of a directory, ``include`` and ``exclude`` are patterns of what to take and what to leave out; ``everything``
+        takes what is left out by default, too. ``p2pstore.objects.selection`` says how and what.
         Buffers are anything with a contiguous buffer (bytes, memoryview, NumPy arrays). Returns name, manifest, size,
         chunk_size, chunks, files and seconds. Raises as ``p2pstore.holding.register``, and ``UsageError`` for a bad
         buffer.
@@ -141,7 +147,9 @@ class P2PStore:
         node = self._open()
         if isinstance(source, (str, os.PathLike)):
             path = Path(os.path.abspath(source))
-            return self._call(node.register(path, name, hash_name=hash, chunk_size=chunk_size, force=force))
+            taken = Selection(include, exclude, everything)
+            work = node.register(path, name, hash_name=hash, chunk_size=chunk_size, force=force, selection=taken)
+            return self._call(work)
         return self._call(node.register_memory(name, source, hash_name=hash, chunk_size=chunk_size, force=force))
 
     def register_many(
@@ -151,13 +159,21 @@ class P2PStore:
         hash: str = DEFAULT_HASH,  # noqa: A002 - see ``register``
         chunk_size: int = 0,
         force: bool = False,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        everything: bool = False,
     ) -> dict[str, Any]:
         """Serve many files and directories, by name; they share their writes to the metadata store.
 
-        Returns objects, failed, size and seconds; see ``p2pstore.holding.register``. Raises ``MetadataUnavailable``.
+        What is taken of directories is said as for ``register``. Returns objects, failed, size and seconds; see
+        ``p2pstore.holding.register``. Raises ``MetadataUnavailable``.
         """
         items = [(Path(os.path.abspath(source)), name) for name, source in sources.items()]
-        return self._call(self._open().register_many(items, hash_name=hash, chunk_size=chunk_size, force=force))
+        taken = Selection(include, exclude, everything)
+        node = self._open()
+        return self._call(
+            node.register_many(items, hash_name=hash, chunk_size=chunk_size, force=force, selection=taken)
+        )
 
     def get(
         self,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,6 +14,7 @@ from mooncake_cli.invocation import Invocation
 from mooncake_cli.text import counted, printable, short_digest
 from p2pstore.errors import BadName, PartialResult, PathNotFound, StorageError, UsageError, from_wire
 from p2pstore.objects.names import check_object_name
+from p2pstore.objects.selection import Selection
 from p2pstore.objects.units import format_seconds, format_size
 from p2pstore.settings.settings import Settings
 
@@ -26,6 +28,8 @@ EXAMPLES = {
         "mooncake register ./llama-3 --name models/llama-3 --force    # after it changed",
         "mooncake register *.bin --name shards/                       # shards/a.bin, shards/b.bin, ...",
         "mooncake register --each ./datasets --name data/             # every entry of the directory",
+        "mooncake register ./llama-3 --exclude '*.bin' --exclude 'original/'",
+        "mooncake register ./llama-3 --include '*.safetensors' --include '*.json'",
     )
 }
 
@@ -53,26 +57,70 @@ def register(
     hash_name: Annotated[
         str | None, typer.Option("--hash", metavar="HASH", help="xxh3_128 or blake3 [default: xxh3_128].")
     ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--exclude",
+            metavar="PATTERN",
+            help="Leave out what fits PATTERN, as in a .gitignore: '*.bin', 'tmp/', '/logs/**'. May be repeated.",
+        ),
+    ] = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--include",
+            metavar="PATTERN",
+            help="Take only files that fit PATTERN. May be repeated; --exclude wins.",
+        ),
+    ] = None,
+    everything: Annotated[
+        bool,
+        typer.Option(
+            "--all",
+            help="Take what is left out by default, too: lost+found, .git, .cache/huggingface, unfinished gets.",
+        ),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace what has this name with other content.")] = False,
 ) -> None:
     """Publish a file or directory under a name, or several.
 
     Hashes PATH and serves it from where it lies, until it changes or 'mooncake unregister'. Starts an agent when none
-    runs.
+    runs. Links to files are followed, and their content is published under the link's name; a link to a directory, or
+    to nothing, is refused, unless it is PATH itself.
     """
     invocation: Invocation = ctx.obj
+    selection = Selection(include or (), exclude or (), everything)
     settings = invocation.settings(chunk_size=chunk_size, hash=hash_name)
+    how = _How(settings, selection, force)
     if each or len(paths) > 1:
-        _register_many(invocation, settings, _named(_entries(paths) if each else paths, name), force=force)
+        _register_many(invocation, how, _named(_entries(paths, selection) if each else paths, name))
     else:
-        _register_one(invocation, settings, paths[0], name, force=force)
+        _register_one(invocation, how, paths[0], name)
 
 
-def _register_one(invocation: Invocation, settings: Settings, path: str, name: str | None, *, force: bool) -> None:
+@dataclass(frozen=True)
+class _How:
+    settings: Settings
+    selection: Selection
+    force: bool
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """As the calls to the agent take them."""
+        given = {"include": self.selection.include, "exclude": self.selection.exclude, "all": self.selection.everything}
+        return {
+            "chunk_size": self.settings.chunk_size,
+            "hash_name": self.settings.hash,
+            "force": self.force,
+            "selection": {key: value for key, value in given.items() if value},
+        }
+
+
+def _register_one(invocation: Invocation, how: _How, path: str, name: str | None) -> None:
     absolute = _absolute(path)
     name = _default_name(absolute) if name is None else check_object_name(name)
-    client = invocation.client_of_started(settings)
-    events = client.register(absolute, name, chunk_size=settings.chunk_size, hash_name=settings.hash, force=force)
+    client = invocation.client_of_started(how.settings)
+    events = client.register(absolute, name, **how.options)
     result = follow(invocation.output, events, "hashing")
     chunks = f"{counted(result['chunks'], 'chunk')} of {format_size(result['chunk_size'])}"
     parts = f"{counted(result['files'], 'file')}, {chunks}"
@@ -85,10 +133,10 @@ def _register_one(invocation: Invocation, settings: Settings, path: str, name: s
     invocation.output.done(result, human=human, quiet=[result["name"]])
 
 
-def _register_many(invocation: Invocation, settings: Settings, items: list[tuple[str, str]], *, force: bool) -> None:
+def _register_many(invocation: Invocation, how: _How, items: list[tuple[str, str]]) -> None:
     output = invocation.output
-    client = invocation.client_of_started(settings)
-    events = client.register_many(items, chunk_size=settings.chunk_size, hash_name=settings.hash, force=force)
+    client = invocation.client_of_started(how.settings)
+    events = client.register_many(items, **how.options)
     result = follow(output, events, "registering", "objects")
     made, failed = result["objects"], result["failed"]
     amount = f"{format_size(result['size'])}, in {format_seconds(result['seconds'])}"
@@ -121,8 +169,11 @@ def _named(paths: list[str], prefix: str | None) -> list[tuple[str, str]]:
     return [(absolute, name) for name, absolute in names.items()]
 
 
-def _entries(directories: list[str]) -> list[str]:
-    """All entries of the directories, sorted. Raises ``UsageError``, ``PathNotFound`` or ``StorageError``."""
+def _entries(directories: list[str], selection: Selection) -> list[str]:
+    """The entries of the directories, as far as they are taken, sorted.
+
+    Raises ``UsageError``, ``PathNotFound`` or ``StorageError``.
+    """
     paths = []
     for directory in directories:
         try:
@@ -131,7 +182,13 @@ def _entries(directories: list[str]) -> list[str]:
             raise UsageError(detail=f"{directory} is no directory, whose entries --each would register") from None
         except OSError as error:
             raise StorageError(path=directory, detail=error.strerror or str(error)) from None
-        paths += [os.path.join(directory, name) for name in found]
+        entries = [(os.path.join(directory, name), name) for name in found]
+        for path, name in entries:
+            is_directory = os.path.isdir(path)
+            if selection.takes(name, directory=is_directory) and not selection.leaves_out(
+                name, found, directory=is_directory
+            ):
+                paths.append(path)
     if not paths:
         raise UsageError(detail=f"there is nothing in {', '.join(directories)}")
     return paths

@@ -9,8 +9,8 @@ its connection cancels its call.
     GET  /v1/status
     POST /v1/stop
     POST /v1/limits      {"upload","download"}: bytes a second, 0 for none; a missing one stays as it is
-    POST /v1/register    {"path","name","chunk_size","hash","force"}                              lines
-    POST /v1/register-many {"items":[[path,name],..],"chunk_size","hash","force"}                 lines
+    POST /v1/register    {"path","name","chunk_size","hash","force","include","exclude","all"}    lines
+    POST /v1/register-many {"items":[[path,name],..]}, and the same but path and name             lines
     POST /v1/get         {"name","dest","transport","peers","seed","dry_run","force"}             lines
     POST /v1/verify      {"target"}                                                               lines
     POST /v1/unregister  {"name"}
@@ -35,6 +35,7 @@ from aiohttp import web
 from p2pstore.errors import Interrupted, MooncakeError, UsageError, to_wire
 from p2pstore.objects.choices import DIGEST_BYTES
 from p2pstore.objects.manifest import check_chunk_size
+from p2pstore.objects.selection import Selection
 from p2pstore.peers.http_log import http_log
 from p2pstore.peers.ways import both_ways, to_json
 from p2pstore.pull.get import GetRequest
@@ -124,11 +125,19 @@ class AgentServer:
         body = await _body(request)
         path, name = _path(body, "path"), _text(body, "name")
         hash_name, chunk_size, force = _how_to_hash(body)
+        selection = _selection(body)
 
         async def work(emit: Emit) -> dict[str, Any]:
-            progress = _Progress(emit).set
+            progress = _Progress(emit)
             return await self._node.register(
-                path, name, hash_name=hash_name, chunk_size=chunk_size, force=force, progress=progress
+                path,
+                name,
+                hash_name=hash_name,
+                chunk_size=chunk_size,
+                force=force,
+                selection=selection,
+                progress=progress.set,
+                note=progress.note,
             )
 
         return await self._stream(request, work)
@@ -137,11 +146,18 @@ class AgentServer:
         body = await _body(request)
         items = _items(body.get("items"))
         hash_name, chunk_size, force = _how_to_hash(body)
+        selection = _selection(body)
 
         async def work(emit: Emit) -> dict[str, Any]:
-            progress = _Progress(emit).set
+            progress = _Progress(emit)
             return await self._node.register_many(
-                items, hash_name=hash_name, chunk_size=chunk_size, force=force, progress=progress
+                items,
+                hash_name=hash_name,
+                chunk_size=chunk_size,
+                force=force,
+                selection=selection,
+                progress=progress.set,
+                note=progress.note,
             )
 
         return await self._stream(request, work)
@@ -265,6 +281,10 @@ class _Progress:
             event = {"event": "progress", "done": done, "total": total, "peers": 0}
             self._loop.call_soon_threadsafe(self._emit, event)
 
+    def note(self, text: str) -> None:
+        """A sentence for people."""
+        self._loop.call_soon_threadsafe(self._emit, {"event": "note", "text": text})
+
 
 async def _body(request: web.Request) -> dict[str, Any]:
     try:
@@ -307,6 +327,15 @@ def _how_to_hash(body: dict[str, Any]) -> tuple[str, int, bool]:
             raise UsageError(detail="chunk_size is not a number")
         check_chunk_size(chunk_size)
     return hash_name, chunk_size or 0, bool(body.get("force"))
+
+
+def _selection(body: dict[str, Any]) -> Selection:
+    """What is taken of directories."""
+    include, exclude = (body.get(key) or [] for key in ("include", "exclude"))
+    for given in (include, exclude):
+        if not isinstance(given, list) or not all(isinstance(pattern, str) for pattern in given):
+            raise UsageError(detail="include or exclude is not a list of patterns")
+    return Selection(include, exclude, everything=bool(body.get("all")))
 
 
 def _choice(body: dict[str, Any], key: str, default: str, allowed: Any) -> str:

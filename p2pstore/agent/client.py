@@ -12,6 +12,7 @@ import json
 import socket
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlencode
 
@@ -98,13 +99,31 @@ class AgentClient:
         """``POST /v1/limits``: change the limits that are given (bytes a second, 0 for none); those that now hold."""
         return self._call("POST", "/v1/limits", {"upload": upload, "download": download})
 
-    def register(self, path: str, name: str, *, chunk_size: int | None, hash_name: str, force: bool) -> Iterator[Event]:
-        """``POST /v1/register``: hash what is at the absolute ``path`` and serve it as ``name``."""
-        body = {"path": path, "name": name, "chunk_size": chunk_size, "hash": hash_name, "force": force}
+    def register(
+        self,
+        path: str,
+        name: str,
+        *,
+        chunk_size: int | None,
+        hash_name: str,
+        force: bool,
+        selection: Mapping[str, object] = MappingProxyType({}),
+    ) -> Iterator[Event]:
+        """``POST /v1/register``: hash what is at the absolute ``path`` and serve it as ``name``.
+
+        ``selection`` says what is taken of a directory: lists of patterns, ``include`` and ``exclude``, and ``all``.
+        """
+        body = {"path": path, "name": name, "chunk_size": chunk_size, "hash": hash_name, "force": force, **selection}
         return self._events("/v1/register", body)
 
     def register_many(
-        self, items: Sequence[tuple[str, str]], *, chunk_size: int | None, hash_name: str, force: bool
+        self,
+        items: Sequence[tuple[str, str]],
+        *,
+        chunk_size: int | None,
+        hash_name: str,
+        force: bool,
+        selection: Mapping[str, object] = MappingProxyType({}),
     ) -> Iterator[Event]:
         """``POST /v1/register-many``: as ``register``, for pairs of an absolute path and a name.
 
@@ -113,7 +132,7 @@ class AgentClient:
         total: dict[str, Any] = {"event": "result", "objects": [], "failed": [], "size": 0, "seconds": 0.0}
         done = 0
         for batch in _bounded(items):
-            body = {"items": batch, "chunk_size": chunk_size, "hash": hash_name, "force": force}
+            body = {"items": batch, "chunk_size": chunk_size, "hash": hash_name, "force": force, **selection}
             with contextlib.closing(self._events("/v1/register-many", body)) as events:
                 for event in events:
                     if event.get("event") == "progress":

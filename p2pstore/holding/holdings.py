@@ -24,7 +24,7 @@ from engine.serving.segment_server import SegmentServer
 from p2pstore.holding.catalog import Catalog, Holding
 from p2pstore.holding.index import Index
 from p2pstore.holding.replica import Replica
-from p2pstore.holding.same_content import same_content
+from p2pstore.holding.same_content import same_files
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.memory_objects import release
@@ -156,7 +156,7 @@ class Holdings:
         for number, (holding, manifest) in enumerate(known):
             fault = faults.get(number, "")
             if fault and holding.root is not None:
-                spans = await asyncio.to_thread(same_content, holding.root, manifest)
+                spans = await asyncio.to_thread(same_files, holding.root, manifest)
                 if spans is None:
                     log.warning("%s is no longer served: %s: %s", holding.name, holding.place, fault)
                     await self._forget(holding)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,8 +23,15 @@ from p2pstore.holding.publisher import NewObject
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.memory_objects import Buffers, hash_views, named, release, views_of
 from p2pstore.objects.names import check_object_name
+from p2pstore.objects.selection import Selection
 from p2pstore.objects.source import RUN_BYTES, Progress, SourceTree, hash_tree, scan
 from p2pstore.objects.waiting import in_thread
+
+Note = Callable[[str], None]
+"""Told, from any thread, in a sentence what a user may want to know of a path that is registered."""
+
+SHOWN_PATHS = 3
+"""Of what was left out, so many paths are named."""
 
 HASHED_AT_ONCE = PUBLISHED_AT_ONCE
 """Objects that are hashed before they are published together."""
@@ -38,6 +45,8 @@ class _How:
     chunk_size: int
     force: bool
     hashed: Progress | None = None
+    selection: Selection = field(default_factory=Selection)
+    note: Note | None = None
     cancelled: threading.Event = field(default_factory=threading.Event)
 
 
@@ -46,7 +55,7 @@ class _Source(Protocol):
 
     size: int
 
-    def scan(self) -> None:
+    def scan(self, how: _How) -> None:
         """Find out ``size``, in bytes."""
 
     def hash(self, how: _How, threads: int) -> Manifest:
@@ -64,10 +73,13 @@ class _Files:
         self._path = path
         self._tree: SourceTree | None = None
 
-    def scan(self) -> None:
+    def scan(self, how: _How) -> None:
         """See ``_Source.scan``."""
-        self._tree = scan(self._path)
+        self._tree = scan(self._path, how.selection)
         self.size = self._tree.size
+        if how.note is not None:
+            for text in _notes(self._tree):
+                how.note(text)
 
     def hash(self, how: _How, threads: int) -> Manifest:
         """See ``_Source.hash``."""
@@ -84,7 +96,7 @@ class _Files:
     def made(self, name: str, manifest: Manifest) -> NewObject:
         """See ``_Source.made``."""
         assert self._tree is not None  # noqa: S101 - as above
-        return NewObject(name, manifest, self._path, self._tree.files)
+        return NewObject(name, manifest, self._tree.root, self._tree.files)
 
 
 class _Memory:
@@ -94,7 +106,7 @@ class _Memory:
         self.size = sum(len(view) for view in views.values())
         self._views = views
 
-    def scan(self) -> None:
+    def scan(self, how: _How) -> None:
         """Nothing to find out."""
 
     def hash(self, how: _How, threads: int) -> Manifest:
@@ -132,10 +144,10 @@ class _Wanted:
             except MooncakeError as error:
                 self.fault = error
 
-    def scan(self) -> None:
+    def scan(self, how: _How) -> None:
         """Check the name and look at the source."""
         check_object_name(self.name)
-        self.source.scan()
+        self.source.scan(how)
         self.scanned = True
 
     def hash(self, how: _How, threads: int) -> None:
@@ -158,9 +170,11 @@ async def register(
     hash_name: str,
     chunk_size: int = 0,
     force: bool = False,
+    selection: Selection | None = None,
     progress: Callable[[int, int], None] | None = None,
+    note: Note | None = None,
 ) -> dict[str, Any]:
-    """Hash the file or directory at ``path`` and serve it under ``name``.
+    """Hash the file or directory at ``path``, or what ``selection`` takes of it, and serve it under ``name``.
 
     ``progress(done, total)`` is called in bytes, from any thread. Raises ``BadName``, ``PathNotFound``,
     ``BadSource``, ``SourceChanged``, ``StorageError``, ``ObjectExists`` or ``MetadataUnavailable``.
@@ -174,7 +188,9 @@ async def register(
         if progress is not None:
             progress(done, source.size)
 
-    return await _register_one(parts, name, source, _How(hash_name, chunk_size, force, add))
+    return await _register_one(
+        parts, name, source, _How(hash_name, chunk_size, force, add, selection or Selection(), note)
+    )
 
 
 async def register_memory(
@@ -200,7 +216,9 @@ async def register_many(
     hash_name: str,
     chunk_size: int = 0,
     force: bool = False,
+    selection: Selection | None = None,
     progress: Callable[[int, int], None] | None = None,
+    note: Note | None = None,
 ) -> dict[str, Any]:
     """Hash and serve each (path, name). Several share a write to the metadata store.
 
@@ -214,7 +232,7 @@ async def register_many(
         raise UsageError(detail="a name is given to two paths")
     objects: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
-    how = _How(hash_name, chunk_size, force)
+    how = _How(hash_name, chunk_size, force, selection=selection or Selection(), note=note)
     for first in range(0, len(items), HASHED_AT_ONCE):
         paths = items[first : first + HASHED_AT_ONCE]
         batch = [_Wanted(name, _Files(path)) for path, name in paths]
@@ -255,6 +273,21 @@ async def _register(parts: Parts, batch: Sequence[_Wanted], how: _How) -> None:
             wanted.record = outcome
 
 
+def _notes(tree: SourceTree) -> Iterator[str]:
+    """What a user may not expect of what is registered."""
+    if tree.left_out:
+        yield f"{tree.root}: left out: {_some(tree.left_out)}; --all takes that, too"
+    if tree.foreign:
+        number = len(tree.foreign)
+        what = "one file is a link" if number == 1 else f"{number} files are links"
+        yield f"{tree.root}: {what} to the outside, whose content is published: {_some(tree.foreign)}"
+
+
+def _some(paths: Sequence[str]) -> str:
+    more = len(paths) - SHOWN_PATHS
+    return ", ".join(paths[:SHOWN_PATHS]) + (f" and {more} more" if more > 0 else "")
+
+
 async def _refuse_early(parts: Parts, batch: Sequence[_Wanted]) -> None:
     """Tell those whose name is taken before a terabyte is hashed in vain."""
     known = await parts.registry.find_all([wanted.name for wanted in batch])
@@ -266,7 +299,7 @@ async def _refuse_early(parts: Parts, batch: Sequence[_Wanted]) -> None:
 
 def _scan_all(batch: Sequence[_Wanted], how: _How) -> None:
     """Look at all of them, side by side."""
-    _side_by_side(lambda wanted: wanted.attempt(wanted.scan, how), batch)
+    _side_by_side(lambda wanted: wanted.attempt(lambda: wanted.scan(how), how), batch)
 
 
 def _hash_all(batch: Sequence[_Wanted], how: _How) -> None:

@@ -96,7 +96,7 @@ def _wrong_sizes(holding: Holding, manifest: Manifest) -> Iterator[dict[str, Any
     """Files longer than they were, or not there although empty: no chunk of theirs tells."""
     for file, span in zip(manifest.files, holding.spans, strict=True):
         try:
-            size = os.lstat(span.path).st_size
+            size = os.stat(span.path).st_size
         except OSError as error:
             if not file.size:
                 yield {"file": file.path, "chunk": None, "offset": 0, "length": 0, "reason": words(error)}

@@ -14,7 +14,14 @@ from pathlib import Path
 from engine.memory.buffers import FileSpan
 from engine.memory.open_files import FileStamp
 from engine.memory.reading import OWN_LIMITS
-from p2pstore.errors import BadSource, Interrupted, PathNotFound, SourceChanged, StorageError, UsageError
+from p2pstore.errors import (
+    BadSource,
+    Interrupted,
+    PathNotFound,
+    SourceChanged,
+    StorageError,
+    UsageError,
+)
 from p2pstore.objects.file_system import words
 from p2pstore.objects.hashing import hasher
 from p2pstore.objects.manifest import (
@@ -27,6 +34,7 @@ from p2pstore.objects.manifest import (
     chunk_count,
 )
 from p2pstore.objects.names import path_fault
+from p2pstore.objects.selection import Selection, literal
 from p2pstore.objects.tasks import READ_BYTES, hash_range, run_tasks
 
 RUN_BYTES = 64 * 1024 * 1024
@@ -41,11 +49,16 @@ class SourceTree:
     """A scanned path: its files in manifest order, each with the stamp that it had, and its empty directories."""
 
     root: Path
+    """Where they lie: no link, which may be changed to lead to another version tomorrow."""
     kind: str
     files: tuple[FileSpan, ...]
     paths: tuple[str, ...]
     modes: tuple[int, ...]
     directories: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+    """What was left out by default, below which nothing was looked at."""
+    foreign: tuple[str, ...] = ()
+    """Files that are links to files outside of ``root``."""
 
     @cached_property
     def size(self) -> int:
@@ -53,37 +66,66 @@ class SourceTree:
         return sum(f.size for f in self.files)
 
 
-def scan(root: Path) -> SourceTree:
-    """What is at ``root``.
+def scan(root: Path, selection: Selection = Selection()) -> SourceTree:  # noqa: B008 - it is frozen
+    """What is at ``root``, as far as ``selection`` takes it. Links to files are followed, and ``root`` in any case.
 
-    Raises ``PathNotFound``, ``BadSource`` (a link, a device, a bad name, too much), ``StorageError``, or
-    ``SourceChanged`` when something goes away meanwhile.
+    Raises ``PathNotFound``, ``BadSource`` (a device, a bad name, a link that leads nowhere, too much),
+    ``StorageError``, or ``SourceChanged`` when something goes away meanwhile.
     """
+    root, status = _resolved(root)
+    if stat.S_ISREG(status.st_mode):
+        span = FileSpan(str(root), status.st_size, FileStamp.of(status))
+        if not os.access(root, os.R_OK):
+            raise StorageError(path=root, detail="permission denied")
+        return _checked(SourceTree(root, "file", (span,), ("",), (status.st_mode & 0o777,), ()))
+    if not stat.S_ISDIR(status.st_mode):
+        raise BadSource(path=root, detail=_kind(status.st_mode))
+    walk = _Walk(root, selection)
+    found = walk.files()
+    paths = tuple(sorted(found))
+    files = tuple(FileSpan(str(root / p), found[p].st_size, FileStamp.of(found[p])) for p in paths)
+    modes = tuple(found[p].st_mode & 0o777 for p in paths)
+    directories = tuple(sorted(walk.empty)) if selection.keeps_empty else ()
+    if selection.include and not files:
+        raise BadSource(path=root, detail=f"no file in it fits {', '.join(map(repr, selection.include))}")
+    tree = SourceTree(root, "directory", files, paths, modes, directories, tuple(walk.left_out), tuple(walk.foreign))
+    return _checked(tree)
+
+
+def named_files(root: Path, manifest: Manifest) -> SourceTree:
+    """The files at ``root`` that the manifest names, as they are now. Raises ``SourceChanged`` or ``StorageError``."""
+    spans = []
+    modes = []
+    for entry in manifest.files:
+        path = str(root / entry.path if entry.path else root)
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            raise _unreadable(path, "", error) from None
+        if not stat.S_ISREG(status.st_mode) or status.st_size != entry.size:
+            raise SourceChanged(path=path, detail="it is no file of that size")
+        spans.append(FileSpan(path, status.st_size, FileStamp.of(status)))
+        modes.append(status.st_mode & 0o777)
+    paths = tuple(entry.path for entry in manifest.files)
+    return SourceTree(root, manifest.kind, tuple(spans), paths, tuple(modes), manifest.directories)
+
+
+def _resolved(root: Path) -> tuple[Path, os.stat_result]:
+    """The path, or where it leads if it is a link, with its status."""
     try:
         status = os.lstat(root)
+        if not stat.S_ISLNK(status.st_mode):
+            return root, status
     except (FileNotFoundError, NotADirectoryError):
         raise PathNotFound(path=root) from None
     except (OSError, ValueError) as error:
         raise StorageError(path=root, detail=words(error)) from None
-    if stat.S_ISREG(status.st_mode):
-        span = FileSpan(str(root), status.st_size, FileStamp.of(status))
-        _check_readable(root)
-        return _checked(SourceTree(root, "file", (span,), ("",), (status.st_mode & 0o777,), ()))
-    if not stat.S_ISDIR(status.st_mode):
-        raise BadSource(path=root, detail=_kind(status.st_mode))
-    found: dict[str, os.stat_result] = {}
-    empty: list[str] = []
-    for path, about in _walk(root):
-        if about is None:
-            empty.append(path)
-        else:
-            found[path] = about
-        if max(len(found), len(empty)) > MAX_FILES:
-            raise BadSource(path=root, detail=f"it has more than {MAX_FILES} files, or empty directories")
-    paths = tuple(sorted(found))
-    files = tuple(FileSpan(str(root / p), found[p].st_size, FileStamp.of(found[p])) for p in paths)
-    modes = tuple(found[p].st_mode & 0o777 for p in paths)
-    return _checked(SourceTree(root, "directory", files, paths, modes, tuple(sorted(empty))))
+    try:
+        target = os.path.realpath(root, strict=True)
+        return Path(target), os.lstat(target)
+    except OSError as error:
+        fault = _link_fault(str(root), error)
+        raise (BadSource if fault else StorageError)(path=root, detail=fault or words(error)) from None
 
 
 def _checked(tree: SourceTree) -> SourceTree:
@@ -92,50 +134,131 @@ def _checked(tree: SourceTree) -> SourceTree:
     return tree
 
 
-def _walk(root: Path) -> Iterator[tuple[str, os.stat_result | None]]:
-    """Every file below, as (path in the object, status); an empty directory as (path, None)."""
-    waiting = [(str(root), "")]
-    while waiting:
-        directory, prefix = waiting.pop()
+class _Walk:
+    """A look at everything below a directory."""
+
+    def __init__(self, root: Path, selection: Selection) -> None:
+        self.empty: list[str] = []
+        self.left_out: list[str] = []
+        self.foreign: list[str] = []
+        self._root = root
+        self._real_root = os.path.join(os.path.realpath(root), "")
+        self._selection = selection
+        self._waiting = [(str(root), "")]
+
+    def files(self) -> dict[str, os.stat_result]:
+        """Every file by its path in the object, each with its status: a link's is that of what it leads to."""
+        found: dict[str, os.stat_result] = {}
+        while self._waiting:
+            directory, prefix = self._waiting.pop()
+            for path, status in self._entries(directory, prefix):
+                found[path] = status
+                if len(found) > MAX_FILES:
+                    raise self._too_many()
+            if len(self.empty) > MAX_FILES:
+                raise self._too_many()
+        return found
+
+    def _too_many(self) -> BadSource:
+        return BadSource(path=self._root, detail=f"it has more than {MAX_FILES} files, or empty directories")
+
+    def _entries(self, directory: str, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
+        """The files of one directory; its directories are left to wait."""
         try:
             entries = list(os.scandir(directory))
         except OSError as error:
-            raise _unreadable(directory, error) from None
+            raise _unreadable(directory, prefix, error) from None
         if not entries and prefix:
-            yield prefix, None
+            self.empty.append(prefix)
+        names = {entry.name for entry in entries}
         for entry in entries:
             path = f"{prefix}/{entry.name}" if prefix else entry.name
+            is_directory = entry.is_dir(follow_symlinks=False)
+            if not self._selection.takes(path, directory=is_directory):
+                continue
+            if self._selection.leaves_out(path, names, directory=is_directory):
+                self.left_out.append(path)
+                continue
             fault = path_fault(path)
             if fault:
                 raise BadSource(path=repr(entry.path), detail=f"its name {fault}")
-            try:
-                status = entry.stat(follow_symlinks=False)
-            except OSError as error:
-                raise _unreadable(entry.path, error) from None
-            if stat.S_ISDIR(status.st_mode):
-                waiting.append((entry.path, path))
-            elif stat.S_ISREG(status.st_mode):
-                _check_readable(Path(entry.path))
-                yield path, status
-            else:
-                raise BadSource(path=entry.path, detail=_kind(status.st_mode))
+            if is_directory:
+                self._waiting.append((entry.path, path))
+                continue
+            status = self._status(entry, path)
+            if not os.access(entry.path, os.R_OK):
+                raise StorageError(path=entry.path, detail="permission denied", pattern=literal(path))
+            yield path, status
+
+    def _status(self, entry: os.DirEntry[str], path: str) -> os.stat_result:
+        """The status of a file, or of the one that a link leads to."""
+        try:
+            status = entry.stat(follow_symlinks=False)
+            if stat.S_ISLNK(status.st_mode):
+                status = self._followed(entry.path, path, status)
+        except OSError as error:
+            raise _unreadable(entry.path, path, error) from None
+        if not stat.S_ISREG(status.st_mode):
+            raise BadSource(path=entry.path, detail=_kind(status.st_mode), pattern=literal(path))
+        return status
+
+    def _followed(self, link: str, path: str, about: os.stat_result) -> os.stat_result:
+        """The status of what a link leads to. Raises ``BadSource`` and ``OSError``."""
+        try:
+            target = os.path.realpath(link, strict=True)
+            status = os.lstat(target)
+        except OSError as error:
+            fault = _link_fault(link, error)
+            if not fault:
+                raise
+            raise BadSource(path=link, detail=fault, pattern=literal(path)) from None
+        if stat.S_ISDIR(status.st_mode):
+            raise BadSource(path=link, detail="it is a link to a directory", pattern=literal(path))
+        if not target.startswith(self._real_root):
+            # Whoever may write here must not publish with our rights what they may not read themselves.
+            if about.st_uid not in {os.geteuid(), 0, status.st_uid}:
+                detail = f"it is another user's link to a file that is not theirs, {target}"
+                raise BadSource(path=link, detail=detail, pattern=literal(path))
+            self.foreign.append(path)
+        return status
 
 
-def _unreadable(path: str, error: OSError) -> SourceChanged | StorageError:
-    """What it means that something, which was there a moment ago, cannot be opened or looked at."""
-    gone = error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
-    return (SourceChanged if gone else StorageError)(path=path, detail=words(error))
+def _unreadable(path: str, inside: str, error: OSError) -> SourceChanged | StorageError:
+    """What it means that something, which was there a moment ago, cannot be opened or looked at.
+
+    ``inside`` is its path in the object, or empty for the object itself.
+    """
+    if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
+        return SourceChanged(path=path, detail=words(error))
+    if inside:
+        return StorageError(path=path, detail=words(error), pattern=literal(inside))
+    return StorageError(path=path, detail=words(error))
+
+
+def _link_fault(link: str, error: OSError) -> str:
+    """Why a link leads nowhere; empty where something else is in the way."""
+    if error.errno == errno.ELOOP:
+        return "it is a link that leads in a circle"
+    if error.errno in {errno.ENOENT, errno.ENOTDIR}:
+        return f"it is a link to {_target(link)}, which does not exist"
+    return ""
+
+
+def _target(link: str) -> str:
+    try:
+        return os.readlink(link)
+    except OSError:
+        return "something"
 
 
 def _kind(mode: int) -> str:
-    if stat.S_ISLNK(mode):
-        return "it is a symbolic link; register what it points to, or copy with 'cp -rL' first"
-    return "it is neither a file nor a directory"
-
-
-def _check_readable(path: Path) -> None:
-    if not os.access(path, os.R_OK):
-        raise StorageError(path=path, detail="permission denied")
+    kinds = {
+        stat.S_IFIFO: "a named pipe",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+    }
+    return f"it is {kinds.get(stat.S_IFMT(mode), 'something else')}, neither a file nor a directory"
 
 
 def hash_tree(
@@ -165,9 +288,9 @@ def hash_tree(
         span = tree.files[file]
         try:
             # O_NONBLOCK: should a FIFO stand there by now, opening it must not wait for a writer.
-            descriptor = os.open(span.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+            descriptor = os.open(span.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
-            raise _unreadable(span.path, error) from None
+            raise _unreadable(span.path, tree.paths[file], error) from None
         try:
             _check_open(descriptor, span)
             for chunk in range(first, last):
@@ -215,7 +338,7 @@ def _check_stamp(span: FileSpan) -> None:
 def reading_fault(path: str, offset: int) -> str:
     """What keeps a byte of a file from being read, in a few words; empty when nothing does, or a limit of our own."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             os.pread(descriptor, 1, offset)
         finally:
@@ -230,7 +353,7 @@ def stamp_fault(span: FileSpan) -> str:
     if span.stamp is None:
         raise UsageError(detail=f"{span.path} has no stamp to compare with")
     try:
-        now = FileStamp.of(os.lstat(span.path))
+        now = FileStamp.of(os.stat(span.path))
     except OSError as error:
         return words(error)
     if now == span.stamp:

@@ -181,3 +181,36 @@ def test_bad_input_of_many_never_reaches_the_agent(
     assert (done.returncode, done.stdout) == (status, "")
     assert words in done.stderr
     assert len(agent.requests) == 0
+
+
+def test_what_is_taken_of_a_directory(agent: FakeAgent, mooncake: Mooncake, source: Path) -> None:
+    agent.answers["POST /v1/register"] = [register_result()]
+    mooncake("register", "llama", "--exclude", "*.bin", "--include", "*.json", "--exclude=tmp/", "--all")
+    body = agent.body_of("POST /v1/register")
+    assert (body["exclude"], body["include"], body["all"]) == (["*.bin", "tmp/"], ["*.json"], True)
+
+
+def test_a_pattern_that_is_none_never_reaches_the_agent(agent: FakeAgent, mooncake: Mooncake, source: Path) -> None:
+    done = mooncake("register", "llama", "--exclude", "[z-a]")
+    assert (done.returncode, len(agent.requests)) == (2, 0)
+    assert "bad pattern '[z-a]': its brackets make no sense" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ([], ["a.bin", "b"]),
+        (["--all"], [".git", "a.bin", "b", "lost+found"]),
+        (["--exclude", "*.bin"], ["b"]),
+        (["--include", "*.bin"], ["a.bin", "b"]),
+    ],
+)
+def test_entries_are_chosen_in_the_same_way(
+    agent: FakeAgent, mooncake: Mooncake, source: Path, options: list[str], names: list[str]
+) -> None:
+    (source / "a.bin").touch()
+    for directory in ("b", ".git", "lost+found"):
+        (source / directory).mkdir()
+    agent.answers["POST /v1/register-many"] = [many_result(names)]
+    mooncake("register", "--each", "llama", *options)
+    assert [name for _, name in agent.body_of("POST /v1/register-many")["items"]] == names

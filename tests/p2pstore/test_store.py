@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,9 +15,10 @@ from engine.net.backoff import Backoff
 from p2pstore import P2PStore, supervisor
 from p2pstore.cluster.membership import Membership
 from p2pstore.cluster.registry import Registry
-from p2pstore.errors import NodeEnded
+from p2pstore.errors import NodeEnded, UsageError
 from p2pstore.metadata.urls import open_store
 from p2pstore.node import Node
+from tests.p2pstore.samples import write_tree
 
 WAIT = 60.0
 
@@ -95,3 +97,21 @@ def test_a_caller_that_exits_in_a_callback_takes_nobody_along(url: str, monkeypa
         assert list(store.list()) == []
         tasks = {task["name"]: task["last_error"] for task in store._open().status()["tasks"]}
         assert tasks["event loop"] == "SystemExit: 3"
+
+
+def test_what_is_taken_of_a_directory(url: str, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    write_tree(root, {"a.bin": b"a", "b.txt": b"b", ".git/HEAD": b"c"})
+
+    def files(info: dict[str, Any]) -> set[str]:
+        return {file["path"] for file in info["files"]}
+
+    with P2PStore(url) as store:
+        store.register("usual", root)
+        assert files(store.info("usual")) == {"a.bin", "b.txt"}
+        store.register("some", root, include=["*.bin", "*.txt"], exclude=["b.*"])
+        assert files(store.info("some")) == {"a.bin"}
+        store.register_many({"all": root}, everything=True)
+        assert files(store.info("all")) == {"a.bin", "b.txt", ".git/HEAD"}
+        with pytest.raises(UsageError, match="bad pattern"):
+            store.register("bad", root, exclude=["[z-a]"])

@@ -10,10 +10,11 @@ import pytest
 
 from p2pstore.errors import Interrupted
 from p2pstore.holding import same_content as same_content_module
-from p2pstore.holding.same_content import same_content
+from p2pstore.holding.same_content import same_content, same_files
 from p2pstore.objects import file_system as files_module
 from p2pstore.objects import manifest as manifest_module
 from p2pstore.objects.manifest import Manifest
+from p2pstore.objects.selection import Selection
 from tests.p2pstore.samples import KIB, content, manifest_of, write_tree
 
 CHUNK = 4 * KIB
@@ -59,11 +60,14 @@ def test_other_content(tmp_path: Path) -> None:
             (root / "more").mkdir()
         elif change == "link":
             (root / "more").symlink_to("a")
+        elif change == "git":
+            write_tree(root / ".git", {"HEAD": b""})
         elif change == "renamed":
             (root / "z").rename(root / "y")
         return same_content(root, TREE)
 
     assert after("nothing")
+    assert after("git")  # it would be left out when this were registered
     for change in ("byte", "size", "more", "fewer", "no directory", "directory", "link", "renamed"):
         assert after(change) is None, change
     assert same_content(tmp_path / "none", TREE) is None
@@ -76,8 +80,8 @@ def test_comparing_what_changes_is_no_cancel(tmp_path: Path, monkeypatch: pytest
     write_tree(root, CONTENT[FILE.digest])
     scan = same_content_module.scan
 
-    def and_then_change(path: Path) -> object:
-        tree = scan(path)
+    def and_then_change(path: Path, *selection: Selection) -> object:
+        tree = scan(path, *selection)
         os.utime(path, ns=(1, 1))
         return tree
 
@@ -89,3 +93,22 @@ def test_comparing_what_changes_is_no_cancel(tmp_path: Path, monkeypatch: pytest
     cancelled.set()
     with pytest.raises(Interrupted):
         same_content(root, FILE, cancelled)
+
+
+def test_what_the_object_has_need_not_be_all_that_is_there(tmp_path: Path) -> None:
+    """A restart finds again what was registered with patterns."""
+    root = tmp_path / "there"
+    write_tree(root, {**FILES, "more": b"x"})
+    assert same_content(root, TREE) is None
+    spans = same_files(root, TREE)
+    assert spans is not None
+    assert [span.path for span in spans] == [str(root / f.path) for f in TREE.files]
+    (root / "a").write_bytes(b"?" + FILES["a"][1:])
+    assert same_files(root, TREE) is None
+    (root / "a").unlink()
+    assert same_files(root, TREE) is None
+    (root / "a").symlink_to(tmp_path / "blob")
+    (tmp_path / "blob").write_bytes(FILES["a"])
+    assert same_files(root, TREE)
+    assert same_files(tmp_path / "none", TREE) is None
+    assert same_files(root / "more", FILE) is None

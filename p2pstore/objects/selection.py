@@ -1,0 +1,132 @@
+"""Which of the files below a path belong to an object: patterns of the user's, and what nobody means to publish.
+
+A pattern is one of a ``.gitignore``: ``*`` and ``?`` stand for anything but ``/``, ``**`` for anything, ``[a-z]`` for
+one character. Without a ``/`` before its end it fits a name at any depth, else a path from the top; with a ``/`` at its
+end it fits directories alone. What fits a directory fits all that is below it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from p2pstore.errors import UsageError
+
+MAX_PATTERNS = 256
+"""Patterns of one register."""
+
+MAX_PATTERN_BYTES = 1024
+"""One pattern."""
+
+LEFT_OUT = ("lost+found/", ".git", "**/.cache/huggingface/")
+"""What is left out by default: what a file system keeps for itself, git's history, and the notes of 'hf download'."""
+
+PART_SUFFIX = ".part"
+JOURNAL_SUFFIX = ".part.journal"
+"""What a get adds to a destination's name for what it has so far, and for its journal; they come in pairs."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a register takes of a directory. Raises ``UsageError`` for a pattern that is none."""
+
+    include: Sequence[str] = ()
+    """Where there are any, only files that fit one are taken."""
+    exclude: Sequence[str] = ()
+    """What fits one of these is not."""
+    everything: bool = False
+    """Whether to take what is left out by default, too."""
+    _include: re.Pattern[str] | None = field(init=False, repr=False, compare=False)
+    _exclude: re.Pattern[str] | None = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_include", _compiled(self.include))
+        object.__setattr__(self, "_exclude", _compiled(self.exclude))
+
+    def takes(self, path: str, *, directory: bool) -> bool:
+        """Whether a file belongs to the object; whether any file of a directory may."""
+        shown = path + "/" if directory else path
+        if self._exclude is not None and self._exclude.match(shown):
+            return False
+        return directory or self._include is None or self._include.match(shown) is not None
+
+    @cached_property
+    def keeps_empty(self) -> bool:
+        """Whether directories without a file belong to the object: not where files are asked for by name."""
+        return not self.include
+
+    def leaves_out(self, path: str, beside: Collection[str], *, directory: bool) -> bool:
+        """Whether it is of the kind that nobody means to publish. ``beside`` are the names in its directory."""
+        if self.everything:
+            return False
+        if _DEFAULT.match(path + "/" if directory else path):
+            return True
+        return _is_partial(path.rpartition("/")[2], beside)
+
+
+def selection_of(paths: Iterable[str]) -> Selection:
+    """What takes these files: as by default, or everything where one of them is left out by default."""
+    known = set(paths)
+    return Selection(everything=any(_DEFAULT.match(path) or _is_partial(path, known) for path in known))
+
+
+def _is_partial(name: str, beside: Collection[str]) -> bool:
+    """Whether it is what a get has so far, or its journal."""
+    if name.endswith(JOURNAL_SUFFIX):
+        return name.removesuffix(JOURNAL_SUFFIX) + PART_SUFFIX in beside
+    return name.endswith(PART_SUFFIX) and name.removesuffix(PART_SUFFIX) + JOURNAL_SUFFIX in beside
+
+
+def literal(path: str) -> str:
+    """A pattern that fits this path from the top, and nothing else."""
+    return "/" + re.sub(r"([*?\[\]\\])", r"\\\1", path)
+
+
+def _compiled(patterns: Sequence[str]) -> re.Pattern[str] | None:
+    """One expression for all; None for no pattern."""
+    if not patterns:
+        return None
+    if len(patterns) > MAX_PATTERNS:
+        raise UsageError(detail=f"there are {len(patterns)} patterns; {MAX_PATTERNS} are allowed")
+    return re.compile("|".join(map(_expression, patterns)), re.DOTALL)
+
+
+def _expression(pattern: str) -> str:
+    """A pattern as a regular expression for paths from the top, where a directory's ends with ``/``."""
+    if len(pattern.encode("utf-8", "surrogatepass")) > MAX_PATTERN_BYTES:
+        raise UsageError(detail=f"a pattern is longer than {MAX_PATTERN_BYTES} bytes")
+    bare = pattern.removeprefix("./").rstrip("/")
+    if not bare or pattern.startswith("!"):
+        reason = "it fits nothing" if not bare else "'!' is not known; '--include' names what to take"
+        raise UsageError(detail=f"bad pattern {pattern!r}: {reason}")
+    anchored = "/" in bare or pattern.startswith("./")
+    try:
+        body = _glob(bare.removeprefix("/"))
+        re.compile(body)
+    except re.error:
+        raise UsageError(detail=f"bad pattern {pattern!r}: its brackets make no sense") from None
+    return f"{'' if anchored else '(?:.*/)?'}(?:{body})(?:/{'' if pattern.endswith('/') else '|$'})"
+
+
+_TOKEN = re.compile(r"\*\*/|/\*\*$|\*\*|\*|\?|\[(?P<not>[!^]?)(?P<set>\]?[^]/]*)\]|\\(?P<plain>.)|.", re.DOTALL)
+
+
+def _glob(pattern: str) -> str:
+    known = {"**/": "(?:.*/)?", "/**": "/.*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+
+    def one(found: re.Match[str]) -> str:
+        text = found[0]
+        if text in known:
+            return known[text]
+        if found["set"]:
+            inside = re.sub(r"([\\\[&~|])", r"\\\1", found["set"])
+            inside = "\\]" + inside[1:] if inside.startswith("]") else inside
+            return f"(?!/)[{'^' if found['not'] else ''}{inside}]"
+        return re.escape(found["plain"] or text)
+
+    return _TOKEN.sub(one, pattern)
+
+
+_DEFAULT = re.compile("|".join(map(_expression, LEFT_OUT)), re.DOTALL)

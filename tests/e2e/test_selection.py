@@ -1,0 +1,119 @@
+"""What a register takes of a directory, from end to end: links as 'hf download' leaves them, and what is left out."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+from pathlib import Path
+
+from tests.e2e.cluster import Agent, Cluster, eventually, make_file, same
+
+MIB = 1 << 20
+
+
+def hub(root: Path) -> Path:
+    """The cache of Hugging Face's tools: a snapshot of links into a directory of blobs."""
+    blobs, snapshot = root / "blobs", root / "snapshots" / "abc123"
+    blobs.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    for number, name in enumerate(("model.safetensors", "config.json")):
+        make_file(blobs / f"blob{number}", MIB + number, seed=number)
+        (snapshot / name).symlink_to(f"../../blobs/blob{number}")
+    return snapshot
+
+
+def files(root: Path) -> set[str]:
+    return {str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir()}
+
+
+def test_a_snapshot_of_links_arrives_as_files(source: Agent, getter: Agent, shared: Cluster) -> None:
+    snapshot = hub(shared.path("hub"))
+    done = source.run("register", snapshot, "--name", "hf")
+    assert done.status == 0, done
+    assert "2 files are links to the outside, whose content is published: " in done.err
+    dest = shared.path("hf-copy")
+    getter.ok("get", "hf", dest, "--transport", "tcp")
+    assert files(dest) == files(snapshot)
+    for name in files(dest):
+        assert not (dest / name).is_symlink()
+        assert (dest / name).read_bytes() == (snapshot / name).read_bytes()
+    assert source.ok("verify", "hf")["ok"]
+
+
+def test_a_link_as_path_goes_on_to_be_served_when_it_leads_elsewhere(
+    source: Agent, getter: Agent, shared: Cluster
+) -> None:
+    steps = [shared.path(f"step-{number}") for number in (1, 2)]
+    for number, step in enumerate(steps):
+        make_file(step, MIB, seed=10 + number)
+    latest = shared.path("latest")
+    latest.symlink_to(steps[0])
+    source.ok("register", latest, "--name", "latest")
+    assert source.ok("verify", latest)["path"] == str(steps[0])
+    latest.unlink()
+    latest.symlink_to(steps[1])
+    dest = shared.path("latest-copy")
+    getter.ok("get", "latest", dest, "--transport", "tcp")
+    assert same(steps[0], dest)
+    source.ok("register", latest, "--name", "latest", "--force")
+    assert source.ok("verify", "latest")["path"] == str(steps[1])
+
+
+def test_what_is_left_out_is_said_and_stays_at_home(source: Agent, getter: Agent, shared: Cluster) -> None:
+    volume = shared.path("volume")
+    for directory in ("lost+found", ".git", ".cache/huggingface", "tmp"):
+        (volume / directory).mkdir(parents=True)
+        (volume / directory / "inside").write_bytes(b"x")
+    make_file(volume / "w", MIB, seed=20)
+    done = source.run("register", volume, "--name", "volume", "--exclude", "tmp/")
+    assert done.status == 0, done
+    for name in ("lost+found", ".git", ".cache/huggingface"):
+        assert name in done.err
+    assert "--all" in done.err
+    dest = shared.path("volume-copy")
+    getter.ok("get", "volume", dest, "--transport", "tcp")
+    assert files(dest) == {"w"}
+    assert not (dest / "lost+found").exists()
+    source.ok("register", volume, "--name", "volume-whole", "--all")
+    getter.ok("get", "volume-whole", shared.path("whole-copy"), "--transport", "tcp")
+    assert files(shared.path("whole-copy")) == files(volume)
+
+
+def test_a_restart_finds_again_what_was_registered_with_patterns(cluster: Cluster) -> None:
+    (agent,) = cluster.agents("source")
+    root = cluster.path("root")
+    root.mkdir()
+    make_file(root / "w", MIB, seed=30)
+    make_file(root / "w.tmp", MIB, seed=31)
+    agent.ok("register", root, "--name", "n", "--exclude", "*.tmp")
+    agent.stop()
+    os.utime(root / "w", ns=(1, 1))  # as a copy back from a backup would
+    agent.start()
+    eventually(lambda: agent.holders("n"), "it is served again")
+    assert agent.ok("verify", "n")["ok"]
+
+
+def test_everything_that_is_in_the_way_is_named_with_what_to_do(source: Agent, shared: Cluster) -> None:
+    root = shared.path("mixed")
+    root.mkdir()
+    (root / "w").write_bytes(b"x")
+    made = {
+        "a b;c": lambda path: path.symlink_to("nowhere"),
+        "loop": lambda path: path.symlink_to("loop"),
+        "directory": lambda path: path.symlink_to("."),
+        "pipe": os.mkfifo,
+        "--help": os.mkfifo,
+    }
+    for name, make in made.items():
+        make(root / name)
+        error = source.fails(2, "register", root, "--name", "mixed")
+        assert str(root / name) in error["message"]
+        command = error["advice"].removeprefix("leave it out with ")
+        (root / name).rename(root.with_name("in-the-way"))  # to have it alone once more, and with its pattern
+        source.ok("register", root, "--name", "mixed", "--force")
+        (root.with_name("in-the-way")).rename(root / name)
+        option, pattern = shlex.split(command)
+        source.ok("register", root, "--name", "mixed", "--force", option, pattern)
+        (root / name).unlink()
+    shutil.rmtree(root)
