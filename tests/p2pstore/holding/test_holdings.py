@@ -537,11 +537,19 @@ async def test_a_change_that_is_cancelled_is_made_all_the_same(
     held: Held, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     holding, manifest = scanned(root)
-    change = Blocking(monkeypatch, held.catalog, "change")
+    change, begun, cancelled = held.catalog.change, threading.Event(), threading.Event()
+
+    def slow_change(*arguments: Any) -> None:
+        begun.set()
+        assert cancelled.wait(60)
+        change(*arguments)
+
+    monkeypatch.setattr(held.catalog, "change", slow_change)
     adding = asyncio.create_task(held.holdings.add(holding, manifest))
-    while not change.calls:  # noqa: ASYNC110 - a thread calls it
-        await asyncio.sleep(0.001)
+    await asyncio.to_thread(begun.wait, 60)
     adding.cancel()
+    await asyncio.sleep(0)
+    cancelled.set()
     with pytest.raises(asyncio.CancelledError):
         await adding
     assert [h.name for h, _ in held.catalog.load()] == [h.name for h in held.holdings] == ["n"]
