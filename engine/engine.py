@@ -23,9 +23,11 @@ from engine.memory.buffers import Buffer, MemoryBuffer
 from engine.memory.registered import File, RegisteredMemory, into_buffer
 from engine.metadata.base import RpcEndpoint
 from engine.metadata.handshake import URL as P2PHANDSHAKE
-from engine.metadata.urls import open_directory
+from engine.metadata.urls import open_directory, servers_of
 from engine.net import addresses
 from engine.net.handshake_client import exchange
+from engine.net.listening import address_of
+from engine.net.published import published
 from engine.net.threads import Failure
 from engine.protocol.handshake import Message, MessageType
 from engine.protocol.segment import RDMA, TCP
@@ -100,23 +102,25 @@ class TransferEngine:
 
         ``local_hostname`` is ``host`` or ``host:port``, and the segment's name in a metadata server; under
         P2PHANDSHAKE the name is ``host:rpc_port``, and a port that is given is that one. The host is also where the
-        servers listen, unless ``bind`` names another address.
+        servers listen, unless ``bind`` names another address. It may be an interface (``eth0``) or a network
+        (``10.0.0.0/24``): then its address here is meant. Where it stands for all addresses, the one from which the
+        metadata server is reached is told.
 
         ``protocol`` is tcp or rdma. An rdma engine offers its memory over both, and reaches others over RDMA where they
         offer that. ``device_name`` are the RDMA devices to use, joined by commas; all by default, or ``nics``, which
         are open already and stay their owner's. ``settings`` defaults to what the environment says.
 
-        Raises ``BadConfig``, ``UsageError`` (an address that cannot be had), ``TransportUnavailable`` (another
-        protocol, or no RDMA device that can be used) and what the metadata server answers: ``MetadataUnavailable``,
-        ``MetadataRefused``.
+        Raises ``BadConfig``, ``UsageError`` (a port that cannot be had; ``NoSuchAddress`` for an address),
+        ``TransportUnavailable`` (another protocol, or no RDMA device that can be used) and what the metadata server
+        answers: ``MetadataUnavailable``, ``MetadataRefused``.
         """
         self.settings = settings or EngineSettings.load()
         if protocol not in {TCP, RDMA} and not self.settings.force_tcp:
             raise TransportUnavailable(transport=protocol, detail="this engine speaks tcp and rdma")
         self.device_name = device_name
         self.protocol = TCP if self.settings.force_tcp else protocol
-        host, port = _host_and_port(local_hostname)
         in_store = metadata_server.strip() != P2PHANDSHAKE
+        name, host, told, port = _whereabouts(local_hostname, metadata_server.strip() if in_store else "")
         self._notifications: deque[Notification] = deque(maxlen=MAX_NOTIFICATIONS)
         self._lock = threading.Lock()
         self._publishing = threading.Lock()
@@ -134,8 +138,8 @@ class TransferEngine:
         try:
             self._server = SegmentServer(
                 host if bind is None else bind,
-                name=local_hostname if in_store else "",
-                advertise=self.settings.advertise or host,
+                name=name if in_store else "",
+                advertise=self.settings.advertise or told,
                 rpc_port=0 if in_store else port,
                 ports=self.settings.ports,
                 protocol_version=self.settings.protocol_version,
@@ -515,7 +519,15 @@ def _name(segment: Segment | str) -> str:
     return segment if isinstance(segment, str) else segment.name
 
 
-def _host_and_port(local_hostname: str) -> tuple[str, int]:
+def _whereabouts(local_hostname: str, metadata_server: str) -> tuple[str, str, str, int]:
+    """The name in a metadata server, the host to listen on, the one that others are told, and the port.
+
+    The name is what was given, unless that was an interface, a network or a wildcard: others need an address.
+    """
     if not local_hostname:
         raise UsageError(detail="an engine needs a local hostname")
-    return addresses.given(local_hostname, 0)
+    host, port = addresses.given_place(local_hostname)
+    own = address_of(host)
+    told = published(own, servers_of(metadata_server) if metadata_server else ())
+    name = local_hostname if told == host else addresses.join(told, port) if port else told
+    return name, own, told, port

@@ -6,6 +6,7 @@ The engine's part of the tree; ``p2pstore.errors`` draws the whole::
     ├── BenchFailed                 1   a process of the bench ended or failed
     ├── UsageError                  2   the caller's fault: argument, address or state
     │   ├── AddressError            2   a range outside every registered buffer
+    │   ├── NoSuchAddress           2   this host has no such address to listen on, or not yet
     │   └── BadConfig               2   a configuration value or key that is not understood
     ├── SegmentNotFound             3   the metadata server knows no such segment
     ├── RemoteError                 5   a peer's fault, never ours
@@ -103,6 +104,13 @@ class AddressError(UsageError):
 
     sentence = "no registered buffer serves {length} bytes at address {address:#x}"
     advice = ""
+
+
+class NoSuchAddress(UsageError):
+    """What is to be listened on means no address of this host: none has it, or not yet."""
+
+    sentence = "cannot listen on {address}: {detail}"
+    advice = "run 'mooncake topology' to see this host's interfaces and their addresses"
 
 
 class BadConfig(UsageError):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mooncake_cli.output import Output
@@ -73,9 +74,17 @@ class Invocation:
             if ended is not None:
                 self.output.message(str(ended))
             self.output.message("started an agent in the background; 'mooncake node stop' ends it")
+            self.warn_of(client.status())
         else:
             self._check_metadata(client)
         return client
+
+    def warn_of(self, status: Mapping[str, Any]) -> None:
+        """Tell why others may not reach the agent that was started, as its ``status`` has it."""
+        from mooncake_cli.text import printable  # noqa: PLC0415 - see the class
+
+        for text in status.get("warnings", []):
+            self.output.message(printable(f"warning: {text}"))
 
     def _check_metadata(self, client: AgentClient) -> None:
         """Raise ``OtherMetadata`` when ``--metadata`` names another server than the one that the agent uses."""

@@ -8,6 +8,7 @@
     ├── BenchFailed                   1   (engine) a process of the bench ended or failed
     ├── UsageError                    2   the caller's fault
     │   ├── AddressError              2   (engine) a range outside every registered buffer
+    │   ├── NoSuchAddress             2   (engine) this host has no such address to listen on, or not yet
     │   ├── BadName                   2   an object or node name that is not allowed
     │   ├── BadConfig                 2   (engine) a configuration value or key that is not understood
     │   └── BadSource                 2   a path that cannot be registered
@@ -67,6 +68,7 @@ from engine.errors import (
     MetadataRefused,
     MetadataUnavailable,
     MooncakeError,
+    NoSuchAddress,
     PeerStalled,
     PeerUnreachable,
     RangeRefused,
@@ -107,6 +109,7 @@ __all__ = [
     "MetadataUnavailable",
     "MooncakeError",
     "NoLivePeer",
+    "NoSuchAddress",
     "NodeEnded",
     "NodeNameTaken",
     "NotHeld",

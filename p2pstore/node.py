@@ -20,6 +20,8 @@ from typing import Any
 from engine._version import __version__
 from engine.errors import MooncakeError
 from engine.net import addresses, sockets
+from engine.net.listening import address_of
+from engine.net.published import doubts, published
 from engine.net.rate import RateLimit
 from engine.protocol.key import new_key
 from engine.serving.segment_server import SegmentServer
@@ -37,6 +39,7 @@ from p2pstore.holding.register import Note, register, register_many, register_me
 from p2pstore.holding.verify import verify_holding
 from p2pstore.info import describe
 from p2pstore.metadata.store import MetadataStore
+from p2pstore.metadata.urls import servers_of
 from p2pstore.node_options import DEFAULT_PORT, NodeOptions
 from p2pstore.objects.memory_objects import Buffers
 from p2pstore.objects.names import check_node_name, check_object_name
@@ -259,6 +262,7 @@ class Node:
             "gets": self.gets,
             "upload_limit": self.upload_limit.rate,
             "download_limit": self.download_limit.rate,
+            "warnings": list(self.parts.doubts),
             "tasks": [*self.supervisor.report(), *map(thread_report, self.engine.failures)],
         }
 
@@ -268,14 +272,20 @@ async def _assemble(
 ) -> tuple[Parts, Membership]:
     """Make every part, and leave to ``closing`` how each is ended. Peers get answers from now on."""
     check_node_name(options.name)
-    loopback = sockets.is_loopback(options.host)
+    host = address_of(options.host)
+    loopback = sockets.is_loopback(host)
     if not loopback and options.secret is None and not options.insecure:
         raise ListenRefused(address=options.host)
     port = options.port or (0 if loopback else DEFAULT_PORT)
     upload_limit = RateLimit(options.upload_limit)
+    servers = servers_of(store.url)
+    told = address_of(options.advertise) if options.advertise else published(host, servers)
+    doubtful = tuple(doubts(told, host, servers))
+    for doubt in doubtful:
+        log.warning("%s", doubt)
     engine = SegmentServer(
-        options.host,
-        advertise=options.advertise or None,
+        host,
+        advertise=told,
         local_socket=options.local_socket,
         rpc_port=port + 1 if port else 0,
         data_port=port + 2 if port else 0,
@@ -291,7 +301,7 @@ async def _assemble(
     closing.push_async_callback(client.close)
     catalog = Catalog(options.state / "catalog.db" if options.state else Path(":memory:"))
     closing.callback(catalog.close)
-    listener = sockets.listen(options.host, port)
+    listener = sockets.listen(host, port)
     closing.callback(listener.close)
     record = _own_record(options, engine, listener.getsockname()[1])
     registry = Registry(store, options.name)
@@ -315,6 +325,7 @@ async def _assemble(
         wrong_bytes=WrongBytes(),
         upload_limit=upload_limit,
         download_limit=RateLimit(options.download_limit),
+        doubts=doubtful,
     )
     server = PeerServer(parts, options.secret)
     closing.push_async_callback(server.close)

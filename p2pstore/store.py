@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from engine.etcd.credentials import EtcdCredentials
+from engine.net import addresses
 from engine.net.loop_thread import LoopThread
 from p2pstore.agent.options import node_name
 from p2pstore.errors import NodeEnded, UsageError
@@ -34,7 +35,6 @@ from p2pstore.objects.memory_objects import Buffers
 from p2pstore.objects.selection import Selection
 from p2pstore.pull.get import GetRequest
 from p2pstore.pull.run import Emit
-from p2pstore.settings.keys import parse_address
 from p2pstore.supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -78,10 +78,12 @@ class P2PStore:
     ) -> None:
         """``metadata`` is a URL (``etcd://a:2379,b:2379``; ``mooncake node status`` shows an agent's).
 
-        ``rdma_devices`` are the RDMA devices to use, joined by commas, or ``all`` or ``none``. ``state`` is a directory
-        in which to remember registered files; by default nothing outlives the object.
+        ``listen`` is an address, an interface or a network, and ``:PORT`` if not any will do; ``advertise`` is what
+        others are told, if that is another address. ``rdma_devices`` are the RDMA devices to use, joined by commas, or
+        ``all`` or ``none``. ``state`` is a directory in which to remember registered files; by default nothing outlives
+        the object.
         """
-        host, port = parse_address(listen)
+        host, port = addresses.given_place(listen)
         options = NodeOptions(
             name=node or node_name(),
             state=state,

@@ -49,6 +49,17 @@ def open_store(url: str, settings: EngineSettings) -> KeyValueStore:
     raise BadConfig(origin="metadata server", detail=detail)
 
 
+def servers_of(url: str) -> list[tuple[str, int]]:
+    """Host and port of each server of a URL; none for what is no address, which ``open_store`` refuses."""
+    scheme, found, rest = url.partition("://")
+    if not found or scheme in {"etcd", "etcds"}:
+        return [addresses.parse(each) for each in etcd_endpoints(rest if found else url)]
+    try:
+        return [addresses.parse(rest.partition("/")[0].rpartition("@")[2], 80)]
+    except addresses.BadAddress:
+        return []
+
+
 def etcd_endpoints(text: str) -> list[str]:
     """``A:2379,B`` (``;`` separates too) as a list of ``host:port``. Raises ``BadConfig``."""
     try:

@@ -3,6 +3,7 @@
 ::
 
     name:80    127.0.0.1:80    [::1]:80    [fe80::1%eth0]:80
+    eth0:80    10.0.0.0/24:80    [fd00::/64]:80                  (where somebody listens: ``parse_place``)
 
 ``parse`` raises ``BadAddress``, which says what is wrong with the text and not whose fault it is: a setting's, a peer's
 or the caller's. For the last there is ``given``.
@@ -12,12 +13,20 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Callable
 
 from engine.errors import UsageError
 
 MAX_PORT = 65535
+LOOPBACK, LOOPBACK_6 = "127.0.0.1", "::1"
+
+WILDCARDS = ("", "0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
+"""Hosts that stand for all of a machine's addresses."""
+
 MAX_NAME = 253
 """Characters of a host's name, as DNS has it."""
+
+Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _NAME = re.compile(r"[\w.-]+")
 _ZONE = re.compile(r"[^\s\0/%\[\]]+")
@@ -38,15 +47,40 @@ def parse(text: str, default_port: int | None = None, *, lowest_port: int = 1) -
     With a ``default_port``, ``HOST``, ``[IPV6]`` and ``IPV6`` will do. Port 0 is good where ``lowest_port`` is 0: where
     somebody will listen, it is any free one. Raises ``BadAddress``.
     """
-    host, port = _apart(text)
+    host, port = _apart(text, is_host)
     if host is None or (port is None and default_port is None):
         raise BadAddress(_no_address(text, short=default_port is not None))
     if port is None:
         return host, default_port or 0
-    if not _PORT.fullmatch(port) or not lowest_port <= int(port) <= MAX_PORT:
-        shown = f"{port!r} in {text!r} is not a port ({lowest_port} to {MAX_PORT})"
+    if not _is_port(port, lowest_port):
+        shown = _no_port(text, port, lowest_port)
         raise BadAddress(_no_address(text, short=False) if default_port is None else shown, port)
     return host, int(port)
+
+
+def parse_place(text: str, default_port: int = 0) -> tuple[str, int]:
+    """Where somebody is to listen: as ``parse``, but the host may be an interface's name or a network, too.
+
+    Port 0 is good: it is any free one. Which of this host's addresses it means, ``engine.net.listening`` finds out.
+    Raises ``BadAddress``.
+    """
+    host, port = _apart(text, is_place)
+    if host is None:
+        forms = "ADDRESS, [IPv6], INTERFACE or NETWORK/PREFIX, and :PORT behind it if you like"
+        raise BadAddress(f"{text!r} is no place to listen; write {forms}")
+    if port is None:
+        return host, default_port
+    if not _is_port(port, 0):
+        raise BadAddress(_no_port(text, port, 0), port)
+    return host, int(port)
+
+
+def given_place(text: str, default_port: int = 0) -> tuple[str, int]:
+    """``parse_place`` for what our caller says. Raises ``UsageError``."""
+    try:
+        return parse_place(text, default_port)
+    except BadAddress as error:
+        raise UsageError(detail=str(error)) from None
 
 
 def given(text: str, default_port: int | None = None) -> tuple[str, int]:
@@ -92,6 +126,36 @@ def is_host(text: str) -> bool:
     return not percent or bool(_ZONE.fullmatch(zone))
 
 
+def is_place(text: str) -> bool:
+    """Whether it can be listened on: a host, the name of an interface (which looks like a host's), or a network."""
+    return is_host(text) or network(text) is not None
+
+
+def network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    """The network that ``ADDRESS/PREFIX`` lies in, or None where the text is no such thing."""
+    if "/" not in text or "%" in text:
+        return None
+    try:
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return None
+
+
+def is_ip(text: str) -> bool:
+    """Whether it is an address, and no name."""
+    try:
+        as_ip(text)
+    except ValueError:
+        return False
+    return True
+
+
+def as_ip(text: str) -> Ip:
+    """An address as such, without its zone; an IPv4 one that is written as IPv6 is IPv4. Raises ``ValueError``."""
+    address = ipaddress.ip_address(text.partition("%")[0])
+    return getattr(address, "ipv4_mapped", None) or address
+
+
 def _can_be_looked_up(name: str) -> bool:
     # The resolver raises no OSError for a label that is empty or too long, and those who connect expect nothing else.
     try:
@@ -101,16 +165,24 @@ def _can_be_looked_up(name: str) -> bool:
     return True
 
 
-def _apart(text: str) -> tuple[str | None, str | None]:
+def _apart(text: str, is_good: Callable[[str], bool]) -> tuple[str | None, str | None]:
     """The host, or None for what cannot be one, and the text of the port, or None where there is none."""
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
-        good = bracket and ":" in host and is_host(host) and rest[:1] in {"", ":"}
+        good = bracket and ":" in host and is_good(host) and rest[:1] in {"", ":"}
         return (host if good else None), (rest[1:] if rest else None)
     if text.count(":") == 1:
         host, _, port = text.partition(":")
-        return (host if is_host(host) else None), port
-    return (text if is_host(text) else None), None
+        return (host if is_good(host) else None), port
+    return (text if is_good(text) else None), None
+
+
+def _is_port(text: str, lowest: int) -> bool:
+    return bool(_PORT.fullmatch(text)) and lowest <= int(text) <= MAX_PORT
+
+
+def _no_port(text: str, port: str, lowest: int) -> str:
+    return f"{port!r} in {text!r} is not a port ({lowest} to {MAX_PORT})"
 
 
 def _no_address(text: str, *, short: bool) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
+import errno
 import random
 import socket
 import struct
 
-from engine.errors import UsageError
+from engine.errors import NoSuchAddress, UsageError
 from engine.net import addresses
 
 BACKLOG = 1024
@@ -25,6 +25,8 @@ _TIMEVAL = struct.Struct("ll")
 
 def listen(host: str, port: int, *, among: range | None = None) -> socket.socket:
     """A non-blocking listener; an IPv6 one takes IPv4 too. Raises ``UsageError`` where it cannot be had.
+
+    ``NoSuchAddress`` where this host has no such address or name, which may be for the moment only.
 
     Port 0 is any free one, or any free one of ``among``.
     """
@@ -52,7 +54,13 @@ def _listen(host: str, port: int) -> socket.socket:
         except OSError:
             listener.close()
             raise
+    except socket.gaierror:
+        problem = "no interface of this host and no host has this name"
+        raise NoSuchAddress(address=addresses.join(host, port), detail=problem) from None
     except OSError as error:
+        if error.errno in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
+            problem = "no interface of this host has this address"
+            raise NoSuchAddress(address=addresses.join(host, port), detail=problem) from None
         raise UsageError(detail=f"cannot listen on {addresses.join(host, port)}: {error.strerror or error}") from None
     return listener
 
@@ -80,22 +88,11 @@ def tune(sock: socket.socket) -> None:
             return
 
 
-def outward_address(family: int = socket.AF_INET) -> str:
-    """The address that this host uses towards the default route, or loopback's. Sends nothing."""
-    probe, fallback = ("192.0.2.1", "127.0.0.1") if family == socket.AF_INET else ("2001:db8::1", "::1")
-    with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as sock:
-        sock.connect((probe, 9))
-        return str(sock.getsockname()[0])
-    return fallback
-
-
 def _same_host(sock: socket.socket) -> bool:
     ours, theirs = sock.getsockname()[0], sock.getpeername()[0]
     if ours == theirs:
         return True
-    address = ipaddress.ip_address(theirs.partition("%")[0])
-    mapped = getattr(address, "ipv4_mapped", None)
-    return bool((mapped or address).is_loopback)
+    return addresses.as_ip(theirs).is_loopback
 
 
 def _timeval(seconds: float) -> bytes:
@@ -109,4 +106,4 @@ def is_loopback(host: str) -> bool:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError:
         return False
-    return bool(found) and all(ipaddress.ip_address(str(entry[4][0]).partition("%")[0]).is_loopback for entry in found)
+    return bool(found) and all(addresses.as_ip(str(entry[4][0])).is_loopback for entry in found)

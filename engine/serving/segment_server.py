@@ -10,8 +10,10 @@ from engine import transports
 from engine.errors import TransportUnavailable, UsageError
 from engine.memory.address_space import AddressSpace, Lease
 from engine.memory.buffers import Buffer
-from engine.net import addresses, sockets
+from engine.net import addresses
 from engine.net.host_id import host_id
+from engine.net.listening import address_of
+from engine.net.published import published
 from engine.net.rate import RateLimit
 from engine.net.threads import Failure
 from engine.protocol.segment import RDMA, TCP, SegmentDescriptor
@@ -31,8 +33,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from typing_extensions import Self
-
-_WILDCARDS = ("", "0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
 
 
 class SegmentServer:
@@ -58,11 +58,11 @@ class SegmentServer:
         rdma: bool | str | Nics | WholeBuffers = False,
         on_notify: Callable[[str, str], None] | None = None,
     ) -> None:
-        """Listen on ``host``; tell peers to come to ``advertise``.
+        """Listen on ``host``, which may be an interface or a network; tell peers to come to ``advertise``.
 
-        ``advertise`` defaults to ``host`` or, where that is a wildcard, to this host's address towards its default
-        route. ``name`` is the segment's in a metadata server; by default it is ``host:rpc_port``. Without
-        ``local_socket`` no peer is handed descriptors. Ports of 0 are chosen by the system, or from ``ports``.
+        ``advertise`` defaults to ``host`` or, where that is a wildcard, to what ``engine.net.published`` finds.
+        ``name`` is the segment's in a metadata server; by default it is ``host:rpc_port``. Without ``local_socket`` no
+        peer is handed descriptors. Ports of 0 are chosen by the system, or from ``ports``.
         ``publish_buffers`` says whether the handshake, which has no authentication, lists what is registered; without
         it peers learn addresses elsewhere. With a ``key`` (``engine.protocol.key``) nobody is served over the network
         who does not show that. ``rdma`` offers everything over RDMA too, where a device can be used
@@ -70,10 +70,11 @@ class SegmentServer:
         ``WholeBuffers``, each buffer is registered whole and at once, and the descriptor lists the keys.
         ``protocol_version`` is what peers are told; both are understood.
 
-        Raises ``UsageError`` when a port or the socket cannot be had.
+        Raises ``UsageError`` when a port or the socket cannot be had, and ``NoSuchAddress`` for an address.
         """
         self._name = name
-        self._host = advertise or (host if host not in _WILDCARDS else sockets.outward_address())
+        host = address_of(host)
+        self._host = advertise or published(host)
         self._publish_buffers = publish_buffers
         self._key = key
         self._protocol_version = protocol_version

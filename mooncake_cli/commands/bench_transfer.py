@@ -285,9 +285,10 @@ def _serve(
 ) -> None:
     from engine.bench.targets import Target  # noqa: PLC0415 - as above
     from engine.net import addresses, sockets  # noqa: PLC0415 - --help must not wait for it
+    from engine.net.listening import address_of  # noqa: PLC0415 - as above
 
-    host, _ = addresses.given(local_hostname, 0)
-    if not insecure and not sockets.is_loopback(host):
+    host, _ = addresses.given_place(local_hostname)
+    if not insecure and not sockets.is_loopback(address_of(host)):
         raise ListenRefused(address=host)
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

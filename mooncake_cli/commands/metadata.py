@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engine.net import addresses, sockets
+from engine.net.listening import address_of
 from mooncake_cli.invocation import Invocation
-from p2pstore.errors import ListenRefused, UsageError
+from p2pstore.errors import ListenRefused
 
 if TYPE_CHECKING:
     from mooncake_cli.output import Output
@@ -32,7 +33,11 @@ def serve(
     ctx: typer.Context,
     listen: Annotated[
         str,
-        typer.Option("--listen", metavar="ADDRESS[:PORT]", help=f"Address to listen on [default: {DEFAULT_LISTEN}]."),
+        typer.Option(
+            "--listen",
+            metavar="PLACE[:PORT]",
+            help=f"Address, interface or network to listen on [default: {DEFAULT_LISTEN}].",
+        ),
     ] = DEFAULT_LISTEN,
     store: Annotated[
         Path | None, typer.Option("--store", metavar="FILE", help="Keep the records in FILE [default: in memory].")
@@ -57,10 +62,8 @@ def serve(
 
 
 def _address(listen: str) -> tuple[str, int]:
-    try:
-        return addresses.parse(listen, DEFAULT_PORT, lowest_port=0)
-    except addresses.BadAddress:
-        raise UsageError(detail=f"--listen {listen!r} is no ADDRESS[:PORT]") from None
+    host, port = addresses.given_place(listen, DEFAULT_PORT)
+    return address_of(host), port
 
 
 async def _serve(output: Output, host: str, port: int, store: Path | None, expire: float | None) -> None:

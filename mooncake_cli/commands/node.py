@@ -38,9 +38,15 @@ EXAMPLES = {
 }
 
 Listen = Annotated[
-    str | None, typer.Option("--listen", metavar="ADDRESS[:PORT]", help="Address to listen on [default: loopback].")
+    str | None,
+    typer.Option(
+        "--listen", metavar="PLACE[:PORT]", help="Address, interface or network to listen on [default: loopback]."
+    ),
 ]
-Node = Annotated[str | None, typer.Option("--node", metavar="NAME", help="This node's name [default: the host's].")]
+Node = Annotated[
+    str | None,
+    typer.Option("--node", metavar="NAME", help="This node's name [default: the host's, and 4 characters]."),
+]
 Insecure = Annotated[bool, typer.Option("--insecure", help="Listen beyond loopback without a cluster secret.")]
 
 
@@ -103,6 +109,7 @@ def start(
     if not started:
         raise AgentRunning(home=home.root, pid=status["pid"])
     invocation.output.message("started an agent in the background; 'mooncake node stop' ends it")
+    invocation.warn_of(status)
     _show(invocation.output, status)
 
 
@@ -213,6 +220,7 @@ def _report(output: Output, status: Mapping[str, Any]) -> str:
         ("control", printable(status["control"])),
         ("data", printable(status["data"])),
         ("serving", serving + (f"; {counted(gets, 'get')} running" if gets else "")),
+        *(("warning", printable(text)) for text in status.get("warnings", [])),
         *(("failed", printable(what_failed(task))) for task in status.get("tasks", []) if task["failures"]),
     ]
     return output.fields(rows)

@@ -129,7 +129,7 @@ class AgentServer:
 
         async def work(emit: Emit) -> dict[str, Any]:
             progress = _Progress(emit)
-            return await self._node.register(
+            result = await self._node.register(
                 path,
                 name,
                 hash_name=hash_name,
@@ -139,6 +139,8 @@ class AgentServer:
                 progress=progress.set,
                 note=progress.note,
             )
+            self._warn(emit)
+            return result
 
         return await self._stream(request, work)
 
@@ -150,7 +152,7 @@ class AgentServer:
 
         async def work(emit: Emit) -> dict[str, Any]:
             progress = _Progress(emit)
-            return await self._node.register_many(
+            result = await self._node.register_many(
                 items,
                 hash_name=hash_name,
                 chunk_size=chunk_size,
@@ -159,6 +161,8 @@ class AgentServer:
                 progress=progress.set,
                 note=progress.note,
             )
+            self._warn(emit)
+            return result
 
         return await self._stream(request, work)
 
@@ -181,6 +185,11 @@ class AgentServer:
             return asdict(await self._node.get(wanted, emit))
 
         return await self._stream(request, work)
+
+    def _warn(self, emit: Emit) -> None:
+        """Whoever publishes something hears why others may not come to it."""
+        for doubt in self._node.parts.doubts:
+            emit({"event": "note", "text": f"warning: {doubt}"})
 
     async def _verify(self, request: web.Request) -> web.StreamResponse:
         target = _text(await _body(request), "target")

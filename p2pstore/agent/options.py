@@ -7,9 +7,9 @@ import re
 import socket
 
 from engine.etcd.credentials import EtcdCredentials
+from engine.net import addresses
 from p2pstore.agent.home import Home
 from p2pstore.node_options import NodeOptions
-from p2pstore.settings.keys import parse_address
 from p2pstore.settings.settings import Settings
 
 MAX_HOST_PART = 200
@@ -35,7 +35,7 @@ def remembered_name(home: Home) -> str:
 
 def node_options(home: Home, settings: Settings) -> NodeOptions:
     """The options of the node that lives in ``home``."""
-    host, port = parse_address(settings.listen)
+    host, port = addresses.given_place(settings.listen)
     return NodeOptions(
         name=settings.node or remembered_name(home),
         state=home.state,

@@ -5,21 +5,25 @@ from __future__ import annotations
 import ctypes
 import ipaddress
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from engine.config.settings import EngineSettings
-from engine.net import sockets
+from engine.net import addresses, sockets
+from engine.net.listening import address_of
+from engine.net.published import doubts, published
 from engine.transports.rdma.nics import DeviceReport, inspect
 from engine.transports.rdma.verbs.interface import Gid
 from engine.transports.rdma.verbs.load import load_verbs
-from p2pstore.errors import MooncakeError
+from p2pstore.errors import MooncakeError, NoSuchAddress
 from p2pstore.node_options import DEFAULT_PORT
 from p2pstore.peers.checks import Check, failed, ok, warning
-from p2pstore.settings.keys import parse_address
 
 FEW_FILES = 1024
 """Open files below which a node with many peers may run out."""
+
+PUBLISHED = "published address"
+"""The check of what others are told."""
 
 _PYVERBS = (
     "not needed: libibverbs is enough. It must be the one of this system's rdma-core and Python, such as Debian's "
@@ -58,9 +62,31 @@ def check_limits(pid: int | str, whose: str, *, rdma: bool, proc: Path = Path("/
         yield ok("locked memory", f"{memory} bytes for {whose}" + ("" if rdma else ", which only RDMA needs"))
 
 
+def check_place(listen: str, advertise: str, servers: Sequence[tuple[str, int]]) -> Iterator[Check]:
+    """What an agent that is to listen there would tell others: whether it is an address, and one that they reach."""
+    try:
+        host = address_of(addresses.given_place(listen)[0])
+        told = address_of(advertise) if advertise else published(host, servers)
+    except NoSuchAddress as error:
+        yield failed(PUBLISHED, str(error), error.hint, error.exit_code)
+        return
+    found = doubts(told, host, servers)
+    yield from check_published(found) if found else [ok(PUBLISHED, f"{told}, listening on {host}")]
+
+
+def check_published(found: Iterable[str]) -> Iterator[Check]:
+    """A warning for each reason why others may not reach the address that they are told."""
+    for doubt in found:
+        yield warning(PUBLISHED, doubt, "name an address, interface or network that others reach: --listen, advertise")
+
+
 def check_ports(listen: str) -> Iterator[Check]:
     """Whether the three ports of an agent that is to listen there can be had; nothing where any port will do."""
-    host, port = parse_address(listen)
+    host, port = addresses.given_place(listen)
+    try:
+        host = address_of(host)
+    except NoSuchAddress:
+        return  # ``check_place`` says so
     if not port and not sockets.is_loopback(host):
         port = DEFAULT_PORT
     for number, use in zip(range(port, port + 3), ("control", "handshake", "data"), strict=True) if port else ():

@@ -13,13 +13,16 @@ from p2pstore.doctor.machine import (
     check_clock,
     check_devices,
     check_limits,
+    check_place,
     check_ports,
+    check_published,
     check_verbs,
     look_for_devices,
 )
 from p2pstore.doctor.metadata import check_metadata
 from p2pstore.doctor.tasks import check_tasks
 from p2pstore.errors import AgentEnded, AgentNotRunning, MooncakeError
+from p2pstore.metadata.urls import servers_of
 from p2pstore.peers.checks import Check, check_of, failed, ok, warning
 from p2pstore.settings.settings import Settings
 
@@ -34,6 +37,7 @@ def examine(home: Home, settings: Settings, credentials: EtcdCredentials, peer: 
             "agent", f"node {status['node']}, pid {status['pid']}, version {status['version']}, home {status['home']}"
         )
         yield ok("ports", f"control {status['control']}, handshake {status['rpc']}, data {status['data']}")
+        yield from check_published(_texts(status.get("warnings")))
         if not status.get("metadata_ok", True):
             advice = "see the checks of etcd below; it is tried again every second"
             yield failed("membership", "the agent cannot renew its lease", advice, 6)
@@ -42,6 +46,7 @@ def examine(home: Home, settings: Settings, credentials: EtcdCredentials, peer: 
         yield failed("agent", str(error), error.hint, error.exit_code)
     except AgentNotRunning:
         yield from check_ports(settings.listen)
+        yield from _place(settings)
         yield warning(
             "agent", f"none runs for {home.root}", "run 'mooncake node start'; 'register' and 'get' do it, too"
         )
@@ -59,6 +64,18 @@ def examine(home: Home, settings: Settings, credentials: EtcdCredentials, peer: 
     yield from _machine(status)
     if peer is not None:
         yield from _peer(client, peer)
+
+
+def _place(settings: Settings) -> Iterator[Check]:
+    try:
+        servers = servers_of(settings.metadata) if settings.metadata else []
+    except MooncakeError:
+        return  # the check of the metadata server says so
+    yield from check_place(settings.listen, settings.advertise or "", servers)
+
+
+def _texts(found: object) -> list[str]:
+    return [str(each) for each in found] if isinstance(found, list) else []
 
 
 def _machine(status: dict[str, object] | None) -> Iterator[Check]:

@@ -20,6 +20,7 @@ class Parts:
     """What a node is made of. The node owns these and ends them; an operation uses the few that it needs.
 
     ``record`` is what others know of the node. The limits are shared by all that it sends, and by all that it gets.
+    ``doubts`` say why others may not reach the address that the record tells them.
     """
 
     options: NodeOptions
@@ -32,6 +33,7 @@ class Parts:
     wrong_bytes: WrongBytes
     upload_limit: RateLimit
     download_limit: RateLimit
+    doubts: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

@@ -66,6 +66,12 @@ def parse_url(url: str) -> MetadataUrl:
     return MetadataUrl(scheme, parts)
 
 
+def servers_of(url: str) -> list[tuple[str, int]]:
+    """Host and port of each server of a URL; none where there is no server. Raises ``BadConfig``."""
+    parsed = parse_url(url)
+    return [] if parsed.scheme == "memory" else [addresses.parse(part) for part in parsed.parts]
+
+
 def open_store(url: str, credentials: EtcdCredentials | None = None) -> MetadataStore:
     """The store behind a URL; nothing is connected before its first call. Raises ``BadConfig``."""
     parsed = parse_url(url)

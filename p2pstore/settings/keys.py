@@ -17,6 +17,10 @@ from p2pstore.objects.units import format_size, parse_rate, parse_size
 ENVIRONMENT_PREFIX = "MOONCAKE_"
 
 
+NO_PORT = -1
+"""In place of a port that was not given."""
+
+
 MAX_LEASE_TTL = 3600
 """Seconds; a dead node is listed for this long at most."""
 
@@ -144,9 +148,18 @@ def parse_address(text: str, default_port: int = 0) -> tuple[str, int]:
     return addresses.parse(text, default_port, lowest_port=0)
 
 
-def _address(text: str, base: Path) -> str:
-    parse_address(_text(text, base))
+def _listen(text: str, base: Path) -> str:
+    addresses.parse_place(_text(text, base))
     return text
+
+
+def _advertise(text: str, base: Path) -> str:
+    host, port = addresses.parse_place(_text(text, base), NO_PORT)
+    if port != NO_PORT:
+        raise ValueError(f"{text!r} has a port; others are told the ports that are listened on")
+    if host in addresses.WILDCARDS:
+        raise ValueError(f"{text!r} stands for all addresses, and nobody can connect to it")
+    return host
 
 
 def _metadata(text: str, _base: Path) -> str:
@@ -163,9 +176,9 @@ KEYS: Mapping[str, Key] = {
     for key in (
         Key("home", _path, "directory that holds the agent's state, sockets and log"),
         Key("metadata", _metadata, "metadata server, like etcd://a:2379,b:2379; unset: an etcd of the agent's own"),
-        Key("node", _node, "this node's name; unset: the host's name"),
-        Key("listen", _address, "address that the agent listens on, ADDRESS[:PORT]", "127.0.0.1"),
-        Key("advertise", _address, "address that other nodes are told, if it is not the one listened on"),
+        Key("node", _node, "this node's name; unset: the host's, and four characters"),
+        Key("listen", _listen, "ADDRESS, INTERFACE or NETWORK to listen on, and :PORT", addresses.LOOPBACK),
+        Key("advertise", _advertise, "ADDRESS, INTERFACE or NETWORK that other nodes are told, if it is another one"),
         Key("insecure", _boolean, "listen on an open address without a cluster secret", default=False),
         Key("secret_file", _path, "file that holds the cluster secret"),
         Key("zone", _text, "where this node is; peers of the same zone are asked first"),

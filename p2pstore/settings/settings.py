@@ -28,9 +28,9 @@ from engine.config.layers import (
     shown,
     understood,
 )
-from p2pstore.errors import BadConfig, UsageError
+from p2pstore.errors import BadConfig, NoSuchAddress, UsageError
 from p2pstore.settings.files import PROJECT_FILE, SYSTEM_FILE, read_file, read_secret, user_file
-from p2pstore.settings.keys import KEYS, SECRETS, Key, parse_address
+from p2pstore.settings.keys import KEYS, SECRETS, Key
 
 if TYPE_CHECKING:
     from p2pstore.settings.upstream import Given
@@ -182,11 +182,21 @@ def _take(upstream: Sequence[Given], layers: Layers, cwd: Path, *, by_environmen
 
 def _keep_to_loopback(layers: Layers, upstream: Sequence[Given]) -> None:
     """Do not tell others upstream's address of this machine where nobody listens on it."""
-    if layers.origins["advertise"] in {given.origin for given in upstream if given.key == "advertise"}:
-        from engine.net.sockets import is_loopback  # noqa: PLC0415 - as above
+    told = {given.origin for given in upstream if given.key == "advertise"}
+    if layers.origins["advertise"] in told and _on_loopback(layers.values["listen"]):
+        layers.put("advertise", DEFAULT_ORIGIN, None)
 
-        if is_loopback(parse_address(layers.values["listen"])[0]):
-            layers.put("advertise", DEFAULT_ORIGIN, None)
+
+def _on_loopback(listen: str) -> bool:
+    """Whether it means the loopback here; False for what means nothing here, which the agent will say."""
+    from engine.net.addresses import parse_place  # noqa: PLC0415 - as above
+    from engine.net.listening import address_of  # noqa: PLC0415 - as above
+    from engine.net.sockets import is_loopback  # noqa: PLC0415 - as above
+
+    try:
+        return is_loopback(address_of(parse_place(listen)[0]))
+    except NoSuchAddress:
+        return False
 
 
 def _flag(key: Key, value: object, cwd: Path) -> Any:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.config.settings import EngineSettings
-from engine.net.addresses import BadAddress, parse
+from engine.net.addresses import WILDCARDS, BadAddress, parse
 from engine.net.sockets import is_loopback
 
 log = logging.getLogger(__name__)
@@ -61,10 +61,11 @@ def translate(settings: EngineSettings) -> list[Given]:
         add("metadata", server, "metadata_server")
     elif server:
         log.debug("%s: %s holds no records of ours", settings.origins["metadata_server"], server)
-    if settings.advertise:
-        add("advertise", settings.advertise, "advertise")
-    elif settings.local_hostname and not is_loopback(host_of(settings.local_hostname)):
-        add("advertise", host_of(settings.local_hostname), "local_hostname")
+    for field, text in (("advertise", settings.advertise), ("local_hostname", settings.local_hostname)):
+        host = host_of(text or "")
+        if host and host not in WILDCARDS and (field == "advertise" or not is_loopback(host)):
+            add("advertise", host, field)
+            break
     protocol = (settings.protocol or "").lower()
     if settings.force_tcp:
         add("transport", "tcp", "force_tcp")

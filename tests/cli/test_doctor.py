@@ -43,6 +43,20 @@ def test_a_peer_without_an_agent(mooncake: Mooncake) -> None:
     assert "no agent" in json.dumps(json.loads(done.stdout)["checks"][-1])
 
 
+def test_an_address_that_others_cannot_reach_is_a_warning(agent: FakeAgent, mooncake: Mooncake) -> None:
+    agent.answers["GET /v1/status"] |= {"metadata": "memory://x", "warnings": ["others are told 127.0.1.1"]}
+    done = mooncake("doctor")
+    assert done.returncode == 0, done.stderr
+    assert "published address warning others are told 127.0.1.1" in " ".join(done.stdout.split())
+    assert "published address: name an address, interface or network that others reach" in done.stdout
+
+
+def test_a_place_that_this_host_has_not_ends_with_2(mooncake: Mooncake) -> None:
+    done = mooncake("doctor", MOONCAKE_LISTEN="198.51.100.0/24")
+    assert done.returncode == 2
+    assert "no address of this host is in 198.51.100.0/24" in done.stdout
+
+
 def test_a_task_of_the_agent_that_does_not_run_ends_with_1(agent: FakeAgent, mooncake: Mooncake) -> None:
     failed = {"failures": 2, "last_error": "RuntimeError: a bug", "last_failure": "2026-08-22T10:00:00Z"}
     status = agent.answers["GET /v1/status"]

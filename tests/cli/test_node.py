@@ -53,6 +53,19 @@ def test_status_tells_of_metadata_that_does_not_answer(agent: FakeAgent, mooncak
     assert "; 1 get running" in shown
 
 
+def test_status_tells_of_an_address_that_others_cannot_reach(agent: FakeAgent, mooncake: Mooncake) -> None:
+    agent.answers["GET /v1/status"]["warnings"] = ["this node listens on 127.0.1.1, which is loopback"]
+    assert "warning   this node listens on 127.0.1.1, which is loopback\n" in mooncake("node", "status").stdout
+
+
+def test_whoever_starts_an_agent_hears_that_others_cannot_reach_it(mooncake: Mooncake, clean_end: None) -> None:
+    done = mooncake("node", "start", *IN_MEMORY, MOONCAKE_ADVERTISE="198.51.100.1")
+    assert done.returncode == 0, done.stderr
+    text = "this node listens on 127.0.0.1, which is loopback, though others are told 198.51.100.1"
+    assert f"warning: {text}" in done.stderr
+    assert f"warning   {text}" in done.stdout
+
+
 def test_status_tells_of_tasks_that_failed(agent: FakeAgent, mooncake: Mooncake) -> None:
     failed = {"failures": 3, "last_error": "RuntimeError: a\nbug", "last_failure": "2026-08-22T10:00:00Z"}
     tasks = [

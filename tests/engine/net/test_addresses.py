@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from engine.errors import UsageError
 from engine.net import addresses
-from engine.net.addresses import BadAddress, endpoints, is_host, join, parse
+from engine.net.addresses import BadAddress, endpoints, is_host, join, parse, parse_place
 
 PORTS = st.integers(1, 65535)
 NAMES = st.from_regex(r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,40}){0,4}", fullmatch=True)
@@ -104,6 +104,56 @@ def test_with_a_default_port(text: str, found: tuple[str, int]) -> None:
 def test_why_a_text_is_no_address(text: str, reason: str) -> None:
     with pytest.raises(BadAddress, match=reason):
         parse(text, 5)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("10.0.0.0/24", ("10.0.0.0/24", 5)),
+        ("10.0.0.0/24:80", ("10.0.0.0/24", 80)),
+        ("[fd00::/64]:80", ("fd00::/64", 80)),
+        ("fd00::/64", ("fd00::/64", 5)),
+        ("eth0", ("eth0", 5)),
+        ("eth0.100:0", ("eth0.100", 0)),
+        ("[::1]:80", ("::1", 80)),
+        ("host:80", ("host", 80)),
+    ],
+)
+def test_places_to_listen(text: str, found: tuple[str, int]) -> None:
+    assert parse_place(text, 5) == found == addresses.given_place(text, 5)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("10.0.0.0/33", "is no place to listen; write ADDRESS, "),
+        ("10/8", "is no place to listen"),
+        ("fe80::1%eth0/64", "is no place to listen"),
+        ("a/24", "is no place to listen"),
+        ("10.0.0.1 10.0.0.2:7400", "is no place to listen"),
+        ("10.0.0.0/24:x", "'x' in '10.0.0.0/24:x' is not a port"),
+        ("eth0:65536", "'65536' in 'eth0:65536' is not a port"),
+        ("", "is no place to listen"),
+    ],
+)
+def test_what_is_no_place_to_listen(text: str, reason: str) -> None:
+    with pytest.raises(BadAddress, match=reason):
+        parse_place(text)
+    with pytest.raises(UsageError, match=reason):
+        addresses.given_place(text)
+
+
+def test_a_network_is_no_peers_address() -> None:
+    for text in ("10.0.0.0/24:80", "[fd00::/64]:80"):
+        with pytest.raises(BadAddress):
+            parse(text)
+
+
+def test_an_address_is_ipv4_however_it_is_written() -> None:
+    assert str(addresses.as_ip("::ffff:10.0.0.1")) == "10.0.0.1"
+    assert str(addresses.as_ip("fe80::1%eth0")) == "fe80::1"
+    assert addresses.is_ip("::1")
+    assert not addresses.is_ip("eth0")
 
 
 def test_endpoints_of_a_url() -> None:

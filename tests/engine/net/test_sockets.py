@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import socket
 
 import pytest
 
-from engine.errors import UsageError
+from engine.errors import NoSuchAddress, UsageError
 from engine.net import sockets
 
 
@@ -31,12 +30,9 @@ def test_listen_and_tune(host: str) -> None:
 
 
 def test_an_address_that_is_not_ours() -> None:
-    with pytest.raises(UsageError):
+    with pytest.raises(
+        NoSuchAddress, match=r"cannot listen on 192\.0\.2\.1:0: no interface of this host has this address"
+    ):
         sockets.listen("192.0.2.1", 0)
-    with pytest.raises(UsageError):
+    with pytest.raises(NoSuchAddress, match="no interface of this host and no host has this name"):
         sockets.listen("no.such.host.invalid", 0)
-
-
-def test_outward_address_is_one() -> None:
-    ipaddress.IPv4Address(sockets.outward_address())
-    ipaddress.IPv6Address(sockets.outward_address(socket.AF_INET6))

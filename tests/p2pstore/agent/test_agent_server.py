@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import io
 import json
 import os
@@ -252,3 +253,11 @@ async def test_every_error_crosses(api: Api, monkeypatch: pytest.MonkeyPatch, cl
     assert status >= 400
     assert answer["error"]["type"] == cls.__name__
     assert answer["error"]["message"] == str(error)
+
+
+async def test_whoever_registers_hears_that_others_cannot_come(api: Api, tmp_path: Path) -> None:
+    write_tree(tmp_path / "x", FILES)
+    api.node.parts = dataclasses.replace(api.node.parts, doubts=("nobody comes here",))
+    note = {"event": "note", "text": "warning: nobody comes here"}
+    assert note in await api.stream("/v1/register", {"path": str(tmp_path / "x"), "name": "x"})
+    assert note in await api.stream("/v1/register-many", {"items": [[str(tmp_path / "x" / "a"), "y"]]})

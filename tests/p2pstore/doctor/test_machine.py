@@ -11,7 +11,14 @@ import pytest
 from engine.transports.rdma.nics import DeviceReport
 from engine.transports.rdma.verbs.interface import Gid, GidType, LinkLayer, PortInfo
 from p2pstore.doctor.loopback import check_transports
-from p2pstore.doctor.machine import check_clock, check_devices, check_limits, check_ports, check_verbs
+from p2pstore.doctor.machine import (
+    check_clock,
+    check_devices,
+    check_limits,
+    check_place,
+    check_ports,
+    check_verbs,
+)
 
 GID = Gid(1, bytes(10) + b"\xff\xff" + bytes([10, 77, 0, 1]), GidType.ROCE_V2, "veth0")
 UP = PortInfo("ACTIVE", LinkLayer.ETHERNET, 0, 4096, 1 << 30)
@@ -75,6 +82,19 @@ def test_ports_that_are_taken_and_free() -> None:
     assert "--listen" in first.advice
     assert next(iter(check_ports(f"127.0.0.1:{port}"))).verdict == "ok"
     assert list(check_ports("127.0.0.1")) == [], "any port will do"
+
+
+def test_what_an_agent_would_tell_others() -> None:
+    (well,) = check_place("127.0.0.1", "", [])
+    assert (well.verdict, well.detail) == ("ok", "127.0.0.1, listening on 127.0.0.1")
+    (doubtful,) = check_place("127.0.0.1:7300", "", [("198.51.100.1", 2379)])
+    assert (doubtful.verdict, doubtful.subject) == ("warning", "published address")
+    assert "127.0.0.1, which is loopback" in doubtful.detail
+    for listen, advertise in (("198.51.100.0/24:7300", ""), ("127.0.0.1", "198.51.100.0/24")):
+        (bad,) = check_place(listen, advertise, [])
+        assert (bad.verdict, bad.code) == ("failed", 2)
+        assert "no address of this host is in 198.51.100.0/24" in bad.detail
+    assert list(check_ports("198.51.100.0/24:7300")) == [], "the check of the place says it"
 
 
 def test_the_clock_is_asked() -> None:
