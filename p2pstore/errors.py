@@ -32,6 +32,7 @@
     │   ├── PeerBusy                  5   a peer that serves as many receivers as it can
     │   └── RangeRefused              7   (engine)
     ├── NoLivePeer                    5   nobody who holds the object answers
+    │   └── SourceSilent              5   who holds the object is there, and no byte of it comes
     ├── AgentUnreachable              5   the agent is there and does not answer
     ├── MetadataUnavailable           6   (engine) the metadata server does not answer
     ├── Refused                       7   (engine) somebody said no (base class)
@@ -129,6 +130,7 @@ __all__ = [
     "SecretRefused",
     "SegmentNotFound",
     "SourceChanged",
+    "SourceSilent",
     "StorageError",
     "TransferFailed",
     "TransportUnavailable",
@@ -240,6 +242,13 @@ class NoLivePeer(MooncakeError):
     exit_code = 5
     sentence = "no live peer has what is missing of {name!r}: {detail}"
     advice = "run 'mooncake info {name}' to see who holds it; the same command resumes"
+
+
+class SourceSilent(NoLivePeer):
+    """Whoever holds the object is there, and has sent no byte of it for too long."""
+
+    sentence = "nothing of {name!r} has come for {seconds} s: {detail}"
+    advice = "run 'mooncake doctor PEER' with a node of 'mooncake info {name}'; the same command resumes"
 
 
 class AgentStartFailed(MooncakeError):

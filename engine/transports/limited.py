@@ -31,6 +31,10 @@ class LimitedSink:
         self._sink = sink
         self._limit = limit
         self._over = over
+        self.came = 0
+        """Bytes that came so far."""
+        self.filling = False
+        """Whether the other sink is at work on bytes that came."""
 
     def buffer(self, remaining: int) -> memoryview:
         """See ``Sink.buffer``."""
@@ -38,17 +42,25 @@ class LimitedSink:
 
     def filled(self, count: int) -> None:
         """See ``Sink.filled``."""
+        self.came += count
+        self.filling = True
         self._sink.filled(count)
+        self.filling = False
         self._limit.spend(count, self._over)
 
     def take(self, data: memoryview) -> None:
         """See ``TakingSink.take``."""
+        self.came += len(data)
+        self.filling = True
         pour(self._sink, data)
+        self.filling = False
         self._limit.spend(len(data), self._over)
 
     def clone(self, descriptor: int, offset: int, remaining: int) -> int:
         """See ``CloningSink.clone``; no byte is moved, so the limit has no say."""
-        return self._sink.clone(descriptor, offset, remaining) if isinstance(self._sink, CloningSink) else 0
+        count = self._sink.clone(descriptor, offset, remaining) if isinstance(self._sink, CloningSink) else 0
+        self.came += count
+        return count
 
 
 class LimitedChannel(Channel):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 
 from engine.errors import PeerUnreachable, RangeRefused, RemoteError
-from engine.net import sockets
+from engine.net import addresses, sockets
 from engine.net.connect import Sources, connect
 from engine.protocol import wire
 from engine.protocol.exchange import ReplyReader, ReplyState
@@ -46,22 +46,23 @@ class TcpTransport(Transport):
 
     def open(self, peer: PeerAddress) -> Channel:
         """See ``Transport.open``."""
+        asked = addresses.join(peer.host, peer.data_port)  # not the segment's name, which has another port
         try:
             sock = connect(peer.host, peer.data_port, timeout=self._connect_timeout, sources=self._sources)
         except TimeoutError:
             detail = f"no answer in {self._connect_timeout:g} s"
-            raise PeerUnreachable(peer=peer.segment, detail=detail) from None
+            raise PeerUnreachable(peer=asked, detail=detail) from None
         except OSError as error:
-            raise PeerUnreachable(peer=peer.segment, detail=error.strerror or str(error)) from None
+            raise PeerUnreachable(peer=asked, detail=error.strerror or str(error)) from None
         try:
             sockets.tune(sock)
             sockets.set_timeouts(sock, receive=self._stall_timeout, send=self._stall_timeout)
         except OSError as error:
             sock.close()
-            raise PeerUnreachable(peer=peer.segment, detail=error.strerror or str(error)) from None
+            raise PeerUnreachable(peer=asked, detail=error.strerror or str(error)) from None
         return TcpChannel(
             sock,
-            peer.segment,
+            asked,
             version=peer.protocol_version,
             stall_timeout=self._stall_timeout,
             opening=showing(peer.key),

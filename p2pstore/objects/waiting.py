@@ -42,3 +42,24 @@ async def in_thread(cancelled: threading.Event, work: Callable[..., T], *args: o
         with contextlib.suppress(Exception):  # that of a cancelled step says nothing more
             await to_its_end(running)
         raise
+
+
+async def telling(work: Awaitable[T], tell: Callable[[float], None], *, first: float, again: float) -> T:
+    """What comes of ``work``; meanwhile ``tell`` hears the seconds waited, after ``first`` of them, then all ``again``.
+
+    A cancel goes to ``work``, and is raised when that has ended.
+    """
+    running = asyncio.ensure_future(work)
+    loop = asyncio.get_running_loop()
+    began, pause = loop.time(), first
+    try:
+        while not (await asyncio.wait({running}, timeout=pause))[0]:
+            tell(loop.time() - began)
+            pause = again
+    except BaseException:
+        running.cancel()
+        await to_its_end(asyncio.wait({running}))
+        if not running.cancelled():
+            running.exception()  # what it says comes too late
+        raise
+    return running.result()

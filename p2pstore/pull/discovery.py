@@ -16,7 +16,7 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from engine.errors import MooncakeError
 from engine.net.backoff import SOONER, Backoff
@@ -47,6 +47,9 @@ NEAR_SAMPLE = 64
 RETRIES = Backoff(0.5, 5.0, SOONER)
 """Pauses between attempts to read a holder's feed."""
 
+PUT_OFF = Backoff(0.5, 15.0, SOONER)
+"""Pauses before a holder that the pull gave up is tried again, until it delivers."""
+
 BEHIND_SECONDS = 0.05
 """How long a feed waits for a pull that is behind with its messages, before it looks again."""
 
@@ -54,9 +57,28 @@ BEHIND_SECONDS = 0.05
 class _Following:
     """One feed that reads a holder's stream: ``kicked`` makes it end, and ``over`` says that it has."""
 
-    def __init__(self) -> None:
+    def __init__(self, key: str) -> None:
+        self.key = key
         self.kicked = asyncio.Event()
         self.over = asyncio.Event()
+
+
+@dataclass
+class _Tries:
+    """How often a holder failed in a row: its stream, and then what the pull asked of it."""
+
+    failures: int = 0
+    drops: int = 0
+
+    def pause(self, *, dropped: bool, delivered: bool, lasted: float) -> float:
+        """It ended again: how long to leave it alone. A stream that lasted is no proof that data come."""
+        if delivered:
+            self.drops = 0
+        if dropped:
+            self.drops += 1
+            return PUT_OFF.after(self.drops)
+        self.failures = 1 if lasted > RETRIES.last else self.failures + 1
+        return RETRIES.after(self.failures)
 
 
 class Discovery:
@@ -92,6 +114,8 @@ class Discovery:
         self._asking: set[asyncio.Task[None]] = set()
         self._feeds: dict[str, asyncio.Task[None]] = {}
         self._followed: dict[str, _Following] = {}  # by node name, whatever the key of the feed that reads
+        self._node_of: dict[str, str] = {}  # by the key of the feed that read it last
+        self._dropped: set[str] = set()  # keys of feeds whose holder the pull gave up
         self._banned: set[str] = set()
         self._out_of_reach: set[str] = set()
         self._busy: set[str] = set()
@@ -121,6 +145,7 @@ class Discovery:
         if banned:
             self._banned.add(node)
         if node in self._followed:
+            self._dropped.add(self._followed[node].key)
             self._followed[node].kicked.set()
 
     def ask(self, node: str, count: int, done: Sequence[range]) -> None:
@@ -202,9 +227,11 @@ class Discovery:
 
     async def _feed(self, key: str, control: str) -> None:
         """Keep one holder in the pull, for as long as it is listed."""
-        failures = 0
+        tries = _Tries()
         while key not in self._banned:
             other: _Following | None = None
+            before = self._delivered(key)
+            self._dropped.discard(key)
             try:
                 async with self._places:
                     began = self._loop.time()
@@ -221,9 +248,13 @@ class Discovery:
             if other is not None:
                 await other.over.wait()
                 continue
-            served_for_a_while = self._loop.time() - began > RETRIES.last
-            failures = 1 if served_for_a_while else failures + 1
-            await asyncio.sleep(RETRIES.after(failures))
+            delivered = self._delivered(key) > before
+            lasted = self._loop.time() - began
+            await asyncio.sleep(tries.pause(dropped=key in self._dropped, delivered=delivered, lasted=lasted))
+
+    def _delivered(self, key: str) -> int:
+        """Verified bytes that came from the holder with that feed."""
+        return self._pull.bytes_by_node.get(self._node_of.get(key, key), 0)
 
     def _failed(self, key: str, error: MooncakeError) -> None:
         self._busy.discard(key)
@@ -246,7 +277,8 @@ class Discovery:
         self._out_of_reach.discard(key)
         if node in self._followed:
             return self._followed[node]
-        following = self._followed[node] = _Following()
+        self._node_of[key] = node
+        following = self._followed[node] = _Following(key)
         reading = asyncio.create_task(self._read(key, record, names))
         kicked = asyncio.create_task(following.kicked.wait())
         try:

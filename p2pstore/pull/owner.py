@@ -96,6 +96,9 @@ class _Standing:
     stuck: bool
     active: int
     bytes_pulled: int
+    received: int = 0
+    storing: bool = False
+    asked: tuple[str, ...] = ()
 
 
 class Pull:
@@ -146,6 +149,7 @@ class Pull:
         self._bytes_by_node: dict[str, int] = {}
         self._bytes_by_transport: dict[str, int] = {}
         self._bytes_pulled = 0
+        self._received_before = 0  # by workers that have left
         self._over = False
         self._threads: list[threading.Thread] = []
         self._standing = _Standing(done=self._planner.done, stuck=self._planner.stuck, active=0, bytes_pulled=0)
@@ -181,6 +185,21 @@ class Pull:
     def bytes_pulled(self) -> int:
         """Verified bytes that came from sources."""
         return self._standing.bytes_pulled
+
+    @property
+    def received(self) -> int:
+        """Bytes that came from sources, verified or not, as of the last tick."""
+        return self._standing.received
+
+    @property
+    def storing(self) -> bool:
+        """Whether a worker was at work at the destination at the last tick, rather than at its channel."""
+        return self._standing.storing
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """Who is asked for bytes, as of the last tick: the source, its address and the transport, for people."""
+        return self._standing.asked
 
     @property
     def bytes_by_node(self) -> dict[str, int]:
@@ -260,7 +279,13 @@ class Pull:
             if not self._leaving and not self.quiet.done():
                 self.quiet.set_result(None)
             return
-        self._standing = _Standing(planner.done, planner.stuck, planner.active, self._bytes_pulled)
+        self._standing = replace(
+            before,
+            done=planner.done,
+            stuck=planner.stuck,
+            active=planner.active,
+            bytes_pulled=self._bytes_pulled,
+        )
         if planner.done and not before.done:
             self._progress()
 
@@ -303,6 +328,12 @@ class Pull:
 
     def _tick(self, now: float) -> None:
         self._tell(Tick(now))
+        self._standing = replace(
+            self._standing,
+            received=self._received_before + sum(worker.came for worker in self._workers),
+            storing=any(worker.storing for worker in self._workers),
+            asked=tuple(member.shown for member in self._members.values() if any(w.pending for w in member.workers)),
+        )
         if self._over or not self._planner.only_writes:
             self._only_writes_since = None
         elif self._only_writes_since is None:
@@ -429,6 +460,7 @@ class Pull:
     def _left(self, report: Left) -> None:
         worker = report.worker
         self._workers.discard(worker)
+        self._received_before += worker.came
         for run in self._leaving.get(worker, []).copy():
             self._release(worker, run, 0)
         if report.error is not None or not worker.member.closed:

@@ -15,24 +15,29 @@ import logging
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar, Generic, TypeVar
 
 from engine.memory.buffers import FileSpan
 from p2pstore.cluster.manifests import first_that_answers
-from p2pstore.errors import NoLivePeer
+from p2pstore.errors import MooncakeError, NoLivePeer, ObjectNotFound, PeerBusy, PeerStalled, PeerUnreachable
 from p2pstore.holding.parts import Parts
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.names import check_object_name
-from p2pstore.objects.waiting import in_thread, to_its_end
+from p2pstore.objects.waiting import in_thread, telling, to_its_end
 from p2pstore.pull.destination import ABORT_SECONDS, Destination
+from p2pstore.pull.discovery import RETRIES
+from p2pstore.pull.hope import NO_SOURCE_SECONDS, QUIET_SECONDS, TELL_SECONDS
 from p2pstore.pull.old_chunks import Places
 from p2pstore.pull.resolve import ResolvedName, resolve
 from p2pstore.pull.reuse import copy_local
 from p2pstore.pull.run import EVENT_SECONDS, Emit, PullWork
 
 log = logging.getLogger(__name__)
+
+MAX_NAMED = 4
+"""Holders that a note names."""
 
 T = TypeVar("T")
 D = TypeVar("D", bound=Destination)
@@ -87,9 +92,17 @@ class Pipeline(Generic[D]):
     manifest: Manifest
 
     def __init__(
-        self, parts: Parts, end: End[D], name: str, *, transport: str, peers: tuple[str, ...], emit: Emit
+        self,
+        parts: Parts,
+        end: End[D],
+        name: str,
+        *,
+        transport: str,
+        peers: tuple[str, ...],
+        emit: Emit,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``emit`` takes the events that a user may want to see meanwhile."""
+        """``emit`` takes the events that a user may want to see meanwhile; ``clock`` tells seconds for its bounds."""
         self.parts = parts
         self.brought = Brought()
         self.cancelled = threading.Event()
@@ -98,6 +111,7 @@ class Pipeline(Generic[D]):
         self._transport = transport
         self._peers = peers
         self._emit = emit
+        self._clock = clock
         self._began = time.monotonic()
         self._done = 0
 
@@ -113,15 +127,15 @@ class Pipeline(Generic[D]):
         end raises.
         """
         check_object_name(self._name)
-        parts = self.parts
-        self.resolved = await resolve(parts.registry, parts.client, self._name, self._peers)
+        self.resolved = await self._resolve()
         self.manifest = await self._fetch_manifest()
         if await self._end.is_over(self):
             return
         destination = await self._make()
         try:
             await self._fill(destination)
-            spans = await self.in_thread(destination.finish)
+            finishing = self.in_thread(destination.finish)
+            spans = await telling(finishing, self._tell_finishing, first=QUIET_SECONDS, again=TELL_SECONDS)
             await self._end.hold(self, spans)
         except BaseException:
             self.cancelled.set()
@@ -139,14 +153,52 @@ class Pipeline(Generic[D]):
         """Tell the user."""
         self._emit({"event": "note", "text": text})
 
+    async def _resolve(self) -> ResolvedName:
+        """What the name stands for. Raises as ``resolve``."""
+        parts = self.parts
+        asked = ", ".join((*self._peers, parts.registry.store.url))
+        return await self._telling(resolve(parts.registry, parts.client, self._name, self._peers), asked)
+
+    async def _telling(self, work: Awaitable[T], who: str) -> T:
+        """What comes of ``work``; the user hears whose answer it waits for."""
+
+        def tell(seconds: float) -> None:
+            self.note(f"waiting for an answer about {self._name!r} for {seconds:.0f} s: {who}")
+
+        return await telling(work, tell, first=QUIET_SECONDS, again=TELL_SECONDS)
+
     async def _fetch_manifest(self) -> Manifest:
-        digest = self.resolved.record.manifest
-        known = self.parts.holdings.manifest(digest)
+        """The manifest, from this node or from whoever has it.
+
+        Holders that do not answer are asked again for ``NO_SOURCE_SECONDS``: they may be starting again. Raises the
+        last one's fault, or ``NoLivePeer``.
+        """
+        known = self.parts.holdings.manifest(self.resolved.record.manifest)
         if known is not None:
             return known
-        if not self.resolved.controls:
-            raise NoLivePeer(name=self._name, detail="nobody who is alive holds it")
-        return await first_that_answers(self.parts.client, self.resolved.controls, digest, self.note)
+        until = self._clock() + NO_SOURCE_SECONDS
+        failures = 0
+        fault: MooncakeError = NoLivePeer(name=self._name, detail="nobody who is alive holds it")
+        while self.resolved.controls:
+            controls = self.resolved.controls
+            asked = first_that_answers(self.parts.client, controls, self.resolved.record.manifest, self.note)
+            try:
+                return await self._telling(asked, ", ".join(control for _, control in controls[:MAX_NAMED]))
+            except (PeerUnreachable, PeerStalled, PeerBusy) as error:
+                fault = error
+            left = until - self._clock()
+            if left <= 0:
+                break
+            if not failures:
+                self.note(f"{fault}; trying again for {left:.0f} s more")
+            failures += 1
+            await asyncio.sleep(min(left, RETRIES.after(failures)))
+            with contextlib.suppress(ObjectNotFound):  # it was there: its holder may come back
+                self.resolved = await self._resolve()
+        raise fault
+
+    def _tell_finishing(self, seconds: float) -> None:
+        self.note(f"all of {self._name!r} has come; the disk has been writing the last of it for {seconds:.0f} s")
 
     async def _make(self) -> D:
         made: list[D] = []
@@ -170,7 +222,7 @@ class Pipeline(Generic[D]):
         on_chunks = await self._end.begin(self, destination)
         if verified.full:
             return
-        work = PullWork(self.parts, self.resolved, self._name, self._transport, self._emit)
+        work = PullWork(self.parts, self.resolved, self._name, self._transport, self._emit, clock=self._clock)
         await work.run(destination, on_chunks or _nobody_listens, seeds=on_chunks is not None)
         self.brought.pulled = work.pull.bytes_pulled
         self.brought.peers = dict(work.pull.bytes_by_node)

@@ -10,12 +10,12 @@ from typing import Any
 
 from engine.errors import MooncakeError, StorageError, TransportUnavailable
 from engine.transports.base import PeerAddress
-from p2pstore.errors import ChunkMismatch, NoLivePeer, SecretRefused
+from p2pstore.errors import ChunkMismatch, NoLivePeer, SecretRefused, SourceSilent
 from p2pstore.holding.parts import Parts
 from p2pstore.objects.waiting import to_its_end
 from p2pstore.pull.destination import Destination
 from p2pstore.pull.discovery import Discovery
-from p2pstore.pull.hope import NO_SOURCE_SECONDS, Hope
+from p2pstore.pull.hope import LEAST_BYTES, MOST_CHUNKS, NO_BYTE_SECONDS, Hope, Sight, Wait
 from p2pstore.pull.owner import Pull
 from p2pstore.pull.resolve import ResolvedName
 from p2pstore.settings.keys import TRANSPORTS
@@ -33,7 +33,17 @@ Emit = Callable[[dict[str, Any]], None]
 class PullWork:
     """Discovery and pull together, until every chunk is there or no hope is left."""
 
-    def __init__(self, parts: Parts, resolved: ResolvedName, name: str, transport: str, emit: Emit) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        resolved: ResolvedName,
+        name: str,
+        transport: str,
+        emit: Emit,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``clock`` tells seconds and never goes back."""
         self.pull: Pull
         self._parts = parts
         self._resolved = resolved
@@ -41,8 +51,8 @@ class PullWork:
         self._transport = transport
         self._emit = emit
         self._unusable = ""
-        self._told_waiting = False
-        self._told_gone = False
+        self._clock = clock
+        self._told_place = False
 
     async def run(
         self,
@@ -54,7 +64,8 @@ class PullWork:
         """``seeds``: what arrives is passed on, which ``on_chunks`` tells others.
 
         When it raises, workers may still be leaving what they write, and ``Destination.abort`` says when they have.
-        Raises ``NoLivePeer``, ``ChunkMismatch``, ``TransportUnavailable`` or what went wrong at the destination.
+        Raises ``NoLivePeer``, ``SourceSilent``, ``ChunkMismatch``, ``TransportUnavailable``, or what went wrong at the
+        destination.
         """
         parts, resolved = self._parts, self._resolved
         loop = asyncio.get_running_loop()
@@ -142,39 +153,64 @@ class PullWork:
         over: asyncio.Event,
         finding: asyncio.Task[None],
     ) -> None:
-        hope = Hope()
+        most = MOST_CHUNKS * self.pull.manifest.chunk_size
+        hope = Hope(self._clock(), least=self._least(), most=most)
         told = 0.0
         while not self.pull.finished:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(over.wait(), EVENT_SECONDS)
             over.clear()
-            now = time.monotonic()
+            now = self._clock()
             if finding.done():
                 finding.result()
-            stuck, waiting = self.pull.stuck, discovery.waiting
-            if stuck and waiting:
-                self._tell_waiting()
-            fed = self.pull.bytes_pulled > 0
-            if hope.over(now, stuck=stuck, waiting=waiting, candidates=discovery.candidates, fed=fed):
-                raise self._hopeless(discovery)
-            if fed and hope.tells(now):
-                self._tell_gone()
+            hope.look(now, self._sight(discovery))
+            if hope.over:
+                raise self._hopeless(discovery, hope)
+            if hope.tells() or (hope.wait is Wait.PLACE and not self._told_place):
+                self._told_place |= hope.wait is Wait.PLACE
+                self._emit({"event": "note", "text": self._waits_for(discovery, hope)})
             if now - told >= EVENT_SECONDS:
                 told = now
                 done = at_first + self.pull.bytes_pulled
                 self._emit({"event": "progress", "done": done, "total": total, "peers": self.pull.active})
 
-    def _tell_waiting(self) -> None:
-        if not self._told_waiting:
-            self._told_waiting = True
-            text = f"whoever has {self._name!r} is serving as many receivers as it can; waiting for a place"
-            self._emit({"event": "note", "text": text})
+    def _sight(self, discovery: Discovery) -> Sight:
+        pull = self.pull
+        return Sight(
+            received=pull.received,
+            verified=pull.bytes_pulled,
+            stuck=pull.stuck,
+            busy=discovery.waiting,
+            writing=pull.storing,
+            candidates=discovery.candidates,
+        )
 
-    def _tell_gone(self) -> None:
-        if not self._told_gone:
-            self._told_gone = True
-            text = f"nobody sends {self._name!r} any more; waiting {NO_SOURCE_SECONDS:g} s for a source to come back"
-            self._emit({"event": "note", "text": text})
+    def _least(self) -> int:
+        """Bytes that count as progress: fewer where the user's own limit lets no more through."""
+        rate = self._parts.download_limit.rate
+        return min(LEAST_BYTES, max(1, int(rate * NO_BYTE_SECONDS / 2))) if rate else LEAST_BYTES
+
+    def _waits_for(self, discovery: Discovery, hope: Hope) -> str:
+        """For the user: what has not come, since when, from whom, and what is done next."""
+        if hope.wait is Wait.PLACE:
+            return f"whoever has {self._name!r} is serving as many receivers as it can; waiting for a place"
+        nothing = f"nothing of {self._name!r} has come for {hope.quiet_seconds:.0f} s"
+        left = f"for {hope.left:.0f} s more"
+        if hope.wait is Wait.WRITE:
+            return f"{nothing}: a write to the destination does not end; waiting {left}"
+        fault = self.pull.last_fault or discovery.last_fault
+        if hope.wait is Wait.SOURCE:
+            why = f"{fault}; " if fault else ""
+            return f"{nothing}: {why}waiting {left} for a source to come back"
+        return f"{nothing}: {self._reason(fault)}; trying again {left}"
+
+    def _reason(self, fault: MooncakeError | None) -> str:
+        """Why nothing comes of sources that are there, as far as is known."""
+        asked = self.pull.asked
+        if fault is not None or not asked:
+            return str(fault) if fault else "nobody sends it"
+        more = f" and {len(asked) - 1} more" if len(asked) > 1 else ""
+        return f"{asked[0]}{more} {'send' if more else 'sends'} nothing"
 
     def _transports(self, peer: PeerAddress) -> tuple[str, ...]:
         """The transports to try for a peer, the best first."""
@@ -187,12 +223,21 @@ class PullWork:
                 usable.append(name)
         return tuple(usable)
 
-    def _hopeless(self, discovery: Discovery) -> MooncakeError:
+    def _hopeless(self, discovery: Discovery, hope: Hope) -> MooncakeError:
+        """Why the pull ended."""
         fault = self.pull.last_fault or discovery.last_fault
+        if hope.wait is Wait.WRITE:
+            return StorageError(path="the destination", detail=f"a write has not ended for {hope.seconds:.0f} s")
         if isinstance(fault, (ChunkMismatch, SecretRefused)):
             return fault
         if isinstance(fault, TransportUnavailable) and self._transport != "auto":
             return fault
         if self._unusable and self._transport != "auto" and fault is None:
             return TransportUnavailable(transport=self._transport, detail=self._unusable)
-        return NoLivePeer(name=self._name, detail=str(fault) if fault else "nobody who is alive holds it")
+        if hope.wait is Wait.SOURCE and fault is None:
+            return NoLivePeer(name=self._name, detail="nobody who is alive holds it")
+        if hope.wait is Wait.PLACE:
+            return NoLivePeer(name=self._name, detail="whoever holds it is serving as many receivers as it can")
+        if hope.wait is Wait.SOURCE:
+            return NoLivePeer(name=self._name, detail=str(fault))
+        return SourceSilent(name=self._name, seconds=round(hope.seconds), detail=self._reason(fault))

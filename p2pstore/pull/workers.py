@@ -20,6 +20,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from engine.errors import MooncakeError, RemoteError, TransportUnavailable
+from engine.net import addresses
 from engine.transports.limited import LimitedChannel, LimitedSink
 
 if TYPE_CHECKING:
@@ -129,6 +130,12 @@ class Member:
         """The transport that works, as far as is known."""
         return self.source.transports[self._transport]
 
+    @property
+    def shown(self) -> str:
+        """Its node, where that is asked for bytes, and over which transport, for people."""
+        peer = self.source.peer
+        return f"{self.source.node} ({addresses.join(peer.host, peer.data_port)}, {self.transport})"
+
     def fall_back(self, used: str) -> str | None:
         """What to use now that ``used`` turned out to be of no use, for all workers; None where that was the last."""
         names = self.source.transports
@@ -149,6 +156,9 @@ class Worker:
         self.pending: list[range] = []  # asked for; the oldest is being received
         self.transport = ""
         self._job = job
+        self._sink: LimitedSink | None = None  # of what is being received
+        self._came = 0  # in bytes, before that
+        self._storing = False
         self._manifest = job.destination.manifest
         self._channel: Channel | None = None
         self._lengths: list[int] = []  # of ``pending``, in bytes
@@ -156,6 +166,18 @@ class Worker:
         self._cancelled = False
 
     # What the owner calls
+
+    @property
+    def came(self) -> int:
+        """Bytes that it has received, verified or not."""
+        sink = self._sink
+        return self._came + (0 if sink is None else sink.came)
+
+    @property
+    def storing(self) -> bool:
+        """Whether it is at work at the destination, rather than at its channel."""
+        sink = self._sink
+        return self._storing or (sink is not None and sink.filling)
 
     def cancel(self) -> None:
         """Break what it waits for; it then reports what is lost, and goes on."""
@@ -230,17 +252,24 @@ class Worker:
         channel, run = self._channel, self.pending[0]
         assert channel is not None  # noqa: S101 - something was submitted
         destination = self._job.destination
+        self._storing = True
         sink = destination.sink(run, scratch)
+        self._storing = False
+        limited = self._sink = LimitedSink(sink, self._job.limit, over=self._unwanted)
         try:
             if run not in self.writing:
                 self._begin_to_write(run)
-            channel.receive(LimitedSink(sink, self._job.limit, over=self._unwanted))
+            channel.receive(limited)
         except BaseException:
             self._kept = sink.kept
             raise
         finally:
+            self._sink = None
+            self._came += limited.came
             sink.close()
+        self._storing = True
         destination.keep(run)
+        self._storing = False
         del self.pending[0]
         self._job.post(Arrived(self, run, self._lengths.pop(0), time.monotonic()))
 
@@ -275,6 +304,7 @@ class Worker:
 
     def _report(self, error: Exception) -> None:
         """Say what went wrong and what is lost with it, and start over with a new channel."""
+        self._storing = False
         self._hang_up()  # first: a device may write until then
         arrived = self.pending[0][: self._kept] if self._kept else range(0)
         if arrived:

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from p2pstore.objects.waiting import in_thread, to_its_end
+from p2pstore.objects.waiting import in_thread, telling, to_its_end
 
 WAIT = 60.0
 
@@ -76,3 +76,37 @@ async def test_a_thread_is_told_of_a_cancel_and_waited_for() -> None:
         await waiting
     assert left == [True]
     assert await in_thread(cancelled, work, "done") == "done"
+
+
+async def test_who_waits_hears_how_long_it_is() -> None:
+    told: list[float] = []
+    done = asyncio.Event()
+
+    def tell(seconds: float) -> None:
+        told.append(seconds)
+        if len(told) == 3:
+            done.set()
+
+    assert await asyncio.wait_for(telling(done.wait(), tell, first=0.02, again=0.01), WAIT)
+    assert len(told) == 3
+    assert 0.02 <= told[0] < told[1] < told[2]
+    assert await telling(asyncio.sleep(0, "at once"), tell, first=WAIT, again=WAIT) == "at once"
+    assert len(told) == 3
+
+
+async def test_a_cancel_goes_to_what_is_waited_for() -> None:
+    ended = asyncio.Event()
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(WAIT)
+        finally:
+            ended.set()
+
+    waiting = asyncio.create_task(telling(work(), lambda _: None, first=WAIT, again=WAIT))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(waiting, WAIT)
+    assert ended.is_set()

@@ -20,7 +20,7 @@ from p2pstore.errors import BadManifest, PeerHasNot, PeerUnreachable, RemoteProt
 from p2pstore.metadata.memory import MemoryServer, MemoryStore
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.pull import discovery as module
-from p2pstore.pull.discovery import Discovery
+from p2pstore.pull.discovery import PUT_OFF, RETRIES, Discovery, _Tries
 from p2pstore.pull.workers import Source
 from p2pstore.swarm import audience as audience_module
 from tests.p2pstore.cluster.test_peer_client import answer, hostile
@@ -73,6 +73,7 @@ class Log:
 
     def __init__(self) -> None:
         self.sources: dict[str, set[int]] = {}
+        self.bytes_by_node: dict[str, int] = {}
         self.shares: dict[str, bool] = {}
         self.offers: list[tuple[str, list[range], bool]] = []
         self.times_added: dict[str, int] = {}
@@ -446,3 +447,36 @@ async def test_nobody_has_it(world: World) -> None:
     owner = await world.holder("a")
     await owner.holdings.remove(owner.holdings.named("n")[0])
     assert isinstance((await ask(world.client, owner.record.control))[0], PeerHasNot)
+
+
+def test_a_holder_that_is_given_up_again_and_again_is_put_off_until_it_delivers() -> None:
+    tries = _Tries()
+    first = [tries.pause(dropped=True, delivered=False, lasted=60.0) for _ in range(8)]
+    assert first[0] <= PUT_OFF.first
+    assert PUT_OFF.last / 2 <= first[-1] <= PUT_OFF.last
+    assert tries.pause(dropped=True, delivered=True, lasted=1.0) <= PUT_OFF.first
+    assert tries.pause(dropped=False, delivered=False, lasted=60.0) <= RETRIES.first
+    longer = [tries.pause(dropped=False, delivered=False, lasted=0.0) for _ in range(8)]
+    assert RETRIES.last / 2 <= longer[-1] <= RETRIES.last
+
+
+async def test_a_feed_whose_holder_was_given_up_waits_longer_each_time(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    class Noted(Backoff):
+        def after(self, failures: int) -> float:
+            asked.append(failures)
+            return 0.01
+
+    monkeypatch.setattr(module, "PUT_OFF", Noted(1.0, 2.0))
+    await world.holder("a")
+    found = await world.discover()
+    for times in (1, 2, 3):
+        await world.log.until(lambda times=times: world.log.times_added.get("a") == times)  # type: ignore[misc]
+        if times == 3:
+            world.log.bytes_by_node["a"] = 7
+        found.dropped("a", banned=False)
+    await world.log.until(lambda: world.log.times_added["a"] == 4)
+    assert asked == [1, 2, 1]
