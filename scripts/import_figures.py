@@ -21,6 +21,7 @@ ROOMS: Mapping[str, Sequence[str]] = {
         "errors",
         "patience",
         "processes",
+        "files",
         "protocol",
         "config",
         "topology",

@@ -1,0 +1,30 @@
+"""Writing all of something, however little one call takes."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from engine.files.system import system
+
+
+def write_all(descriptor: int, data: bytes | memoryview) -> None:
+    """Write behind what was written last. Raises ``OSError``."""
+    view = memoryview(data)
+    while view:
+        view = view[_some(system.write(descriptor, view)) :]
+
+
+def write_at(descriptor: int, data: bytes | memoryview, at: int) -> None:
+    """Write at a position of an open file. Raises ``OSError``."""
+    written = system.pwrite(descriptor, data, at)
+    while written < len(data):
+        _some(written)
+        written += _some(system.pwrite(descriptor, memoryview(data)[written:], at + written))
+
+
+def _some(count: int) -> int:
+    """A file system that takes nothing, and calls that no error, would be asked for ever."""
+    if not count:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+    return count
