@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import threading
@@ -9,11 +10,13 @@ from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from engine.errors import MooncakeError, SourceChanged, StorageError, UsageError
-from engine.memory.open_files import DescriptorCache, FileStamp, OpenFile
-from engine.memory.reading import OWN_LIMITS, TooShort, Unreadable, read_into
+from engine.files.stamps import FileStamp
+from engine.files.system import system
+from engine.memory.open_files import DescriptorCache, OpenFile
+from engine.memory.reading import OWN_LIMITS, TooShort, Unreadable, read_into, read_some
 
 if TYPE_CHECKING:
     import socket
@@ -22,6 +25,12 @@ if TYPE_CHECKING:
 
 MAX_SENDFILE = 1 << 30
 """Bytes asked of one ``sendfile``; the kernel's own limit is 2 GiB less a page."""
+
+
+SEND_BYTES = 256 * 1024
+"""Bytes that are read and sent at once where there is no ``sendfile``."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,13 +178,11 @@ class FilesBuffer(Buffer):
     def send(self, sock: socket.socket, offset: int, length: int) -> int:
         """See ``Buffer.send``."""
         for index, at, count in self._runs(offset, length):
-            file = self._acquire(index)
-            try:
-                sent = send_file(sock, file.fd, at, count)
-            except Unreadable as error:
-                raise self._unreadable(index, at, error) from None
-            finally:
-                _CACHE.release(file)
+
+            def work(fd: int, at: int = at, count: int = count) -> int:
+                return send_file(sock, fd, at, count)
+
+            sent = self._use(index, at, work)
             if not sent:
                 self._fail(index, "it became shorter")
             return sent
@@ -185,15 +192,14 @@ class FilesBuffer(Buffer):
         """See ``Buffer.read_into``."""
         done = 0
         for index, start, count in self._runs(offset, len(view)):
-            file = self._acquire(index)
+
+            def work(fd: int, start: int = start, part: memoryview = view[done : done + count]) -> None:
+                read_into(fd, start, part)
+
             try:
-                read_into(file.fd, start, view[done : done + count])
+                self._use(index, start, work)
             except TooShort:
                 self._fail(index, "it became shorter")
-            except Unreadable as error:
-                raise self._unreadable(index, start, error) from None
-            finally:
-                _CACHE.release(file)
             done += count
 
     def file_run(self, offset: int, length: int) -> FileRun | None:
@@ -223,24 +229,53 @@ class FilesBuffer(Buffer):
             length -= count
             index += 1
 
+    def _use(self, index: int, at: int, work: Callable[[int], T]) -> T:
+        """Have ``work`` read a file from ``at`` on, by its descriptor; by a new one when that went stale (NFS)."""
+        for last in (False, True):
+            file = self._acquire(index)
+            try:
+                return work(file.fd)
+            except Unreadable as error:
+                if last or error.errno != errno.ESTALE:
+                    raise self._unreadable(index, at, error) from None
+                _CACHE.drop(file)
+            finally:
+                _CACHE.release(file)
+        raise AssertionError("a file is tried twice")
+
     def _acquire(self, index: int) -> OpenFile:
         span = self._spans[index]
         try:
             file = _CACHE.acquire((self._owner, index), span.path)
+            if span.stamp is None:
+                return file
+            file, status = self._looked_at(index, file)
         except SourceChanged as error:
             self._fail(index, str(error.fields["detail"]))
         except OSError as error:
             raise self._unreadable(index, 0, error) from None
-        if span.stamp is not None:
-            try:
-                found = FileStamp.of(os.fstat(file.fd))
-            except OSError as error:
-                _CACHE.release(file)
-                raise self._unreadable(index, 0, error) from None
-            if found != span.stamp:
-                _CACHE.release(file)
-                self._fail(index, _difference(span.stamp, found))
+        found = FileStamp.of(status)
+        if found != span.stamp and not span.stamp.fits(found):
+            _CACHE.release(file)
+            self._fail(index, _difference(span.stamp, found))
         return file
+
+    def _looked_at(self, index: int, file: OpenFile) -> tuple[OpenFile, os.stat_result]:
+        """An open file, opened anew when it went stale, and what fstat says of it. Raises ``OSError``."""
+        try:
+            return file, system.fstat(file.fd)
+        except OSError as error:
+            if error.errno == errno.ESTALE:
+                _CACHE.drop(file)
+            _CACHE.release(file)
+            if error.errno != errno.ESTALE:
+                raise
+        file = _CACHE.acquire((self._owner, index), self._spans[index].path)
+        try:
+            return file, system.fstat(file.fd)
+        except OSError:
+            _CACHE.release(file)
+            raise
 
     def _unreadable(self, index: int, at: int, error: OSError) -> StorageError:
         """Report what keeps a file from being read, unless it is a limit of our own."""
@@ -262,18 +297,30 @@ class FilesBuffer(Buffer):
 def send_file(sock: socket.socket, fd: int, at: int, count: int) -> int:
     """Send bytes of a file; how many, 0 at the file's end. An ``OSError`` is the socket's, ``Unreadable`` the file's.
 
-    ``sendfile`` does not say whose its error is, so the file is asked for the byte on which it stopped.
+    ``sendfile`` does not say whose its error is, and some file systems have none: then bytes are read and sent, which
+    shows whose fault it was, if it was one. So they are where it sends none, and calls that the file's end.
     """
     try:
-        return os.sendfile(sock.fileno(), fd, at, min(count, MAX_SENDFILE))
+        sent = system.sendfile(sock.fileno(), fd, at, min(count, MAX_SENDFILE))
     except (BlockingIOError, ConnectionError):
         raise
-    except OSError:
-        try:
-            os.pread(fd, 1, at)
-        except OSError as fault:
-            raise Unreadable(fault.errno, fault.strerror) from None
+    except OSError as error:
+        return _read_and_send(sock, fd, at, count, error)
+    return sent or _read_and_send(sock, fd, at, count, None)
+
+
+def _read_and_send(sock: socket.socket, fd: int, at: int, count: int, before: OSError | None) -> int:
+    """As ``send_file``. ``before`` is what ``sendfile`` said: it stands where the socket takes nothing so either."""
+    view = memoryview(bytearray(min(count, SEND_BYTES)))
+    found = read_some(fd, view, at)
+    try:
+        return sock.send(view[:found]) if found else 0
+    except BlockingIOError:
         raise
+    except OSError:
+        if before is None:
+            raise
+        raise before from None
 
 
 def _difference(before: FileStamp, now: FileStamp) -> str:

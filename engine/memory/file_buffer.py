@@ -8,6 +8,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from engine.errors import StorageError, UsageError
+from engine.files.system import system
 from engine.memory.buffers import Buffer, FileRun, send_file
 from engine.memory.reading import TooShort, Unreadable, read_into
 
@@ -35,12 +36,12 @@ class OpenFileBuffer(Buffer):
         self._start = offset
         self._fd = -1
         try:
-            self._fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK)
-            status = os.fstat(self._fd)
+            self._fd = system.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK)
+            status = system.fstat(self._fd)
             self.length = status.st_size - offset if length is None else length
             if writable and self.length > 0 and stat.S_ISREG(status.st_mode) and status.st_size < offset + self.length:
-                os.ftruncate(self._fd, offset + self.length)
-                status = os.fstat(self._fd)
+                system.ftruncate(self._fd, offset + self.length)
+                status = system.fstat(self._fd)
         except OSError as error:
             self.close()
             raise StorageError(path=self._path, detail=error.strerror or str(error)) from None
@@ -74,7 +75,7 @@ class OpenFileBuffer(Buffer):
         done = 0
         while done < len(view):
             try:
-                done += os.pwrite(self._fd, view[done:], self._start + offset + done)
+                done += system.pwrite(self._fd, view[done:], self._start + offset + done)
             except OSError as error:
                 raise StorageError(path=self._path, detail=error.strerror or str(error)) from None
 

@@ -9,30 +9,15 @@ import os
 import stat
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
 
 from engine.errors import SourceChanged
+from engine.files.system import system
 
 MAX_OPEN_FILES = 256
 """Files kept open between uses, per process; the usual soft limit of descriptors is 1024."""
 
 Key = tuple[int, int]
 """(owner, index): ``discard`` drops all of one owner."""
-
-
-@dataclass(frozen=True, slots=True)
-class FileStamp:
-    """Which file it was and when it was last written: enough to notice that it is another one, or was changed."""
-
-    dev: int
-    inode: int
-    size: int
-    mtime_ns: int
-
-    @classmethod
-    def of(cls, status: os.stat_result) -> FileStamp:
-        """The stamp of what ``os.stat`` or ``os.fstat`` found."""
-        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 class OpenFile:
@@ -80,7 +65,7 @@ class DescriptorCache:
                 file.users += 1
                 unused = [opened.fd]
         for fd in unused:
-            os.close(fd)
+            system.close(fd)
         return opened if file is None else file
 
     def release(self, file: OpenFile) -> None:
@@ -89,7 +74,14 @@ class DescriptorCache:
             file.users -= 1
             last = not file.users and not file.cached
         if last:
-            os.close(file.fd)
+            system.close(file.fd)
+
+    def drop(self, file: OpenFile) -> None:
+        """Forget one file that is of no use any more, such as a stale handle; its users still give it back."""
+        with self._lock:
+            if self._files.get(file.key) is file:
+                del self._files[file.key]
+            file.cached = False
 
     def discard(self, owner: int) -> None:
         """Forget all files of ``owner``; those in use are closed by their last user."""
@@ -101,7 +93,7 @@ class DescriptorCache:
                 if not file.users:
                     unused.append(file.fd)
         for fd in unused:
-            os.close(fd)
+            system.close(fd)
 
     def _evict(self) -> list[int]:
         unused = []
@@ -116,15 +108,15 @@ class DescriptorCache:
 def _open(path: str) -> int:
     try:
         # O_NONBLOCK: should a FIFO stand there by now, opening it must not wait for a writer.
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = system.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError):
         raise SourceChanged(path=path, detail="it is gone") from None
     try:
-        regular = stat.S_ISREG(os.fstat(fd).st_mode)
+        regular = stat.S_ISREG(system.fstat(fd).st_mode)
     except OSError:
-        os.close(fd)
+        system.close(fd)
         raise
     if not regular:
-        os.close(fd)
+        system.close(fd)
         raise SourceChanged(path=path, detail="it is no regular file")
     return fd

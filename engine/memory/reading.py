@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Callable
+
+from engine.files.system import system
 
 OWN_LIMITS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR})
 """Errors that say nothing of the file: we have too many open, or too little memory."""
+
+
+PASSING = frozenset({errno.EIO, errno.EAGAIN, errno.ETIMEDOUT})
+"""Errors of a read after which the same read often succeeds, over a network above all: it is tried once more."""
 
 
 class Unreadable(OSError):
@@ -29,14 +34,24 @@ def read_range(
     end = offset + length
     while offset < end:
         view = room(end - offset)
-        try:
-            count = os.preadv(fd, [view], offset)
-        except OSError as error:
-            raise Unreadable(error.errno, error.strerror) from None
+        count = read_some(fd, view, offset)
         if not count:
             raise TooShort
         offset += count
         took(count)
+
+
+def read_some(fd: int, view: memoryview, offset: int) -> int:
+    """Read into ``view`` what one call brings; 0 at the end of the file. Raises ``Unreadable``."""
+    try:
+        try:
+            return system.preadv(fd, [view], offset)
+        except OSError as error:
+            if error.errno not in PASSING:
+                raise
+            return system.preadv(fd, [view], offset)
+    except OSError as error:
+        raise Unreadable(error.errno, error.strerror) from None
 
 
 def read_into(fd: int, offset: int, view: memoryview) -> None:

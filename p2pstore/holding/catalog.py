@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine.files.stamps import FileStamp
 from engine.memory.buffers import FileSpan
-from engine.memory.open_files import FileStamp
 from p2pstore.cluster.records import ObjectRecord, decode, encode
 from p2pstore.errors import MooncakeError, StorageError
 from p2pstore.objects.json_slices import json_list

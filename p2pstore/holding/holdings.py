@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from engine.errors import AddressError, SourceChanged, StorageError
-from engine.memory.buffers import Buffer, FileRun, FilesBuffer
+from engine.memory.buffers import Buffer, FileRun, FilesBuffer, FileSpan
 from engine.memory.joined_buffer import JoinedBuffer
 from engine.serving.segment_server import SegmentServer
 from p2pstore.holding.catalog import Catalog, Holding
@@ -28,7 +28,7 @@ from p2pstore.holding.same_content import same_files
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.memory_objects import release
-from p2pstore.objects.source import reading_fault, stamp_fault
+from p2pstore.objects.source import reading_fault, renumbered, stamp_fault
 from p2pstore.objects.waiting import to_its_end
 
 log = logging.getLogger(__name__)
@@ -386,11 +386,28 @@ class Holdings:
             batch = there[first : first + LOOKED_AT_ONCE]
             for number, fault in (await asyncio.to_thread(_faults, batch, unread)).items():
                 holding = batch[number]
-                if holding in self._held:
+                if holding in self._held and not await self._is_the_same(holding):
                     log.warning("%s is withdrawn: %s: %s", holding.name, holding.place, fault)
                     self._to_tell.append((holding, fault))
                     await self.give_up(holding)
         await self._tell()
+
+    async def _is_the_same(self, holding: Holding) -> bool:
+        """Whether files whose numbers alone are others hold what they held; their numbers then count no more."""
+        root, manifest = holding.root, self._manifests.get(holding.digest)
+        if root is None or manifest is None or not await asyncio.to_thread(renumbered, holding.spans):
+            return False
+        spans = await asyncio.to_thread(same_files, root, manifest)
+        if spans is None or holding not in self._held:
+            return False
+        log.info("%s: the inode numbers changed, and the content did not", holding.place)
+        spans = tuple(FileSpan(s.path, s.size, s.stamp.unnumbered() if s.stamp else None) for s in spans)
+        try:
+            await self.put([(Holding(holding.record, holding.role, root, spans), manifest)])
+        except StorageError as error:
+            log.warning("%s is not served any more: %s", holding.place, error)
+            return False
+        return True
 
     async def _tell(self) -> None:
         """Call ``on_changed`` for all that was given up. One that fails keeps no other from being told."""

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from engine.files.system import system
 from p2pstore.errors import Interrupted, MooncakeError, UsageError
 from p2pstore.holding.catalog import Holding
 from p2pstore.objects.file_system import words
@@ -80,7 +81,7 @@ def bad_chunks(
 def _hash_chunk(path: str, chunk: Chunk, update: Callable[[memoryview], object], buffer: memoryview) -> str:
     """Feed a chunk to ``update``; why it cannot be read, or an empty text."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = system.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         return words(error)
     try:
@@ -88,7 +89,7 @@ def _hash_chunk(path: str, chunk: Chunk, update: Callable[[memoryview], object],
     except MooncakeError as error:
         return str(error.fields.get("detail", error))
     finally:
-        os.close(descriptor)
+        system.close(descriptor)
     return ""
 
 
@@ -96,7 +97,7 @@ def _wrong_sizes(holding: Holding, manifest: Manifest) -> Iterator[dict[str, Any
     """Files longer than they were, or not there although empty: no chunk of theirs tells."""
     for file, span in zip(manifest.files, holding.spans, strict=True):
         try:
-            size = os.stat(span.path).st_size
+            size = system.stat(span.path).st_size
         except OSError as error:
             if not file.size:
                 yield {"file": file.path, "chunk": None, "offset": 0, "length": 0, "reason": words(error)}

@@ -1,58 +1,26 @@
-"""A few file-system operations that Python's library does not have, or has without durability."""
+"""Names and blocks in a file system: renames that replace nothing, or all, removal, shared blocks."""
 
 from __future__ import annotations
 
-import ctypes
 import errno
-import fcntl
+import logging
 import os
 import shutil
-import struct
-from collections.abc import Sequence
+import stat
 from pathlib import Path
 
-_LIBC = ctypes.CDLL(None, use_errno=True)
-_AT_FDCWD = -100
-_NOREPLACE = 1
-_EXCHANGE = 2
-_FICLONERANGE = 0x4020940D  # linux/fs.h
-_CLONE_RANGE = struct.Struct("qQQQ")  # struct file_clone_range
+from engine.files.refusals import refused
+from engine.files.system import EXCHANGE, NOREPLACE, system
 
-FEW_FILES = 64
-"""Up to so many files are synced one by one; more are synced with their whole file system in one call."""
+log = logging.getLogger(__name__)
+
+_IN_THE_WAY = frozenset({errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR})
+"""What rename(2) says where something stands that it does not replace."""
 
 
 def words(error: OSError | ValueError) -> str:
     """What the operating system said, in lower case, without number and path."""
     return (getattr(error, "strerror", None) or str(error)).lower()
-
-
-def sync_files(paths: Sequence[Path], directory: Path) -> None:
-    """Make the content of ``paths``, all on the file system of ``directory``, survive a power cut."""
-    if len(paths) <= FEW_FILES:
-        try:
-            for path in paths:
-                sync_path(path)
-        except PermissionError:  # a file whose mode forbids its owner to open it
-            pass
-        else:
-            return
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        if _LIBC.syncfs(descriptor) != 0:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code), str(directory))
-    finally:
-        os.close(descriptor)
-
-
-def sync_path(path: Path) -> None:
-    """Fsync one file or directory."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def clone_range(source: int, offset: int, length: int, target: int, target_offset: int) -> bool:
@@ -61,19 +29,48 @@ def clone_range(source: int, offset: int, length: int, target: int, target_offse
     False where that cannot be: other file systems, two of them, or a range that does not consist of whole blocks.
     """
     try:
-        fcntl.ioctl(target, _FICLONERANGE, _CLONE_RANGE.pack(source, offset, length, target_offset))
-    except OSError:
+        system.clone(target, target_offset, source, offset, length)
+    except OSError:  # whatever it says, the bytes can be copied: what is wrong with a disk shows there
         return False
     return True
 
 
 def rename_new(old: Path, new: Path) -> None:
-    """Rename, and raise ``FileExistsError`` if ``new`` exists: nothing is ever replaced."""
-    if _renameat2(old, new, _NOREPLACE):
+    """Rename, and raise ``FileExistsError`` if ``new`` exists: nothing is ever replaced but an empty directory."""
+    try:
+        system.renameat2(old, new, NOREPLACE)
+    except OSError as error:
+        if not refused("rename without replacing", error, new):
+            raise
+    else:
         return
     if os.path.lexists(new):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(new))
-    os.rename(old, new)
+    if not stat.S_ISDIR(system.lstat(old).st_mode) and _link_new(old, new):
+        return
+    try:
+        system.rename(old, new)  # for a directory: it replaces no file, and no directory that holds something
+    except OSError as error:
+        if error.errno in _IN_THE_WAY:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(new)) from None
+        raise
+
+
+def _link_new(old: Path, new: Path) -> bool:
+    """Give a file its new name by link(2), which replaces nothing; false where there are no links."""
+    try:
+        system.link(old, new, follow_symlinks=False)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if not refused("link", error, new):
+            raise
+        return False
+    try:
+        system.unlink(old)
+    except OSError as error:
+        log.warning("%s is in place, and its old name %s cannot be removed: %s", new, old, error.strerror)
+    return True
 
 
 def rename_over(old: Path, new: Path) -> None:
@@ -82,41 +79,51 @@ def rename_over(old: Path, new: Path) -> None:
     Where the file system can exchange two names there is no moment at which ``new`` is missing.
     """
     if not os.path.lexists(new):
-        os.rename(old, new)
+        system.rename(old, new)
     elif new.is_dir() and not new.is_symlink():
-        if _renameat2(old, new, _EXCHANGE):
-            remove(old)
+        if _exchange(old, new):
+            _remove_replaced(old)
             return
         aside = new.with_name(f"{new.name}.{os.urandom(4).hex()}.old")  # a name that nobody's file has
-        os.rename(new, aside)
-        os.rename(old, new)
-        remove(aside)
+        system.rename(new, aside)
+        system.rename(old, new)
+        _remove_replaced(aside)
     elif old.is_dir():
-        if not _renameat2(old, new, _EXCHANGE):
-            new.unlink()
-            os.rename(old, new)
+        if not _exchange(old, new):
+            system.unlink(new)
+            system.rename(old, new)
             return
-        remove(old)
+        _remove_replaced(old)
     else:
-        os.replace(old, new)
+        system.replace(old, new)
+
+
+def _exchange(old: Path, new: Path) -> bool:
+    """Exchange two names; false where the file system cannot."""
+    try:
+        system.renameat2(old, new, EXCHANGE)
+    except OSError as error:
+        if not refused("exchange of names", error, new):
+            raise
+        return False
+    return True
+
+
+def _remove_replaced(path: Path) -> None:
+    """Remove what was replaced. The new is in place: what cannot be removed (a file open over NFS, say) stays."""
+    try:
+        remove(path)
+    except OSError as error:
+        log.warning("what was replaced is left at %s: %s", path, error.strerror)
 
 
 def remove(path: Path) -> None:
     """Remove a file, a link or a whole directory; no error if it is not there."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _renameat2(old: Path, new: Path, flags: int) -> bool:
-    """renameat2(2); False where the kernel or the file system does not know the flag."""
-    call = getattr(_LIBC, "renameat2", None)
-    if call is None:
-        return False
-    if call(_AT_FDCWD, os.fsencode(old), _AT_FDCWD, os.fsencode(new), flags) == 0:
-        return True
-    code = ctypes.get_errno()
-    if code in {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP}:
-        return False
-    raise OSError(code, os.strerror(code), str(new))
+    try:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            system.unlink(path)
+    except FileNotFoundError:
+        if os.path.lexists(path):  # something inside went away while it was being removed
+            remove(path)

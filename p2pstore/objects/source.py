@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import stat
 import threading
@@ -11,9 +12,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from engine.files.stamps import FileStamp
+from engine.files.system import system
 from engine.memory.buffers import FileSpan
-from engine.memory.open_files import FileStamp
-from engine.memory.reading import OWN_LIMITS
+from engine.memory.reading import OWN_LIMITS, PASSING, read_some
 from p2pstore.errors import (
     BadSource,
     Interrupted,
@@ -37,8 +39,15 @@ from p2pstore.objects.names import path_fault
 from p2pstore.objects.selection import Selection, literal
 from p2pstore.objects.tasks import READ_BYTES, hash_range, run_tasks
 
+log = logging.getLogger(__name__)
+
 RUN_BYTES = 64 * 1024 * 1024
 """What one task of the pool hashes at most: large enough to cost nothing, small enough to share out a file."""
+
+_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+"""For opening a source. O_NONBLOCK: should a FIFO stand there by now, opening it must not wait for a writer."""
+
+_LOOK_AGAIN = PASSING | {errno.ESTALE}
 
 Progress = Callable[[int], None]
 """Called with the number of bytes done since the last call, from any thread."""
@@ -74,16 +83,15 @@ def scan(root: Path, selection: Selection = Selection()) -> SourceTree:  # noqa:
     """
     root, status = _resolved(root)
     if stat.S_ISREG(status.st_mode):
-        span = FileSpan(str(root), status.st_size, FileStamp.of(status))
-        if not os.access(root, os.R_OK):
-            raise StorageError(path=root, detail="permission denied")
+        span = _span(str(root), status)
+        _check_readable(str(root), "", status)
         return _checked(SourceTree(root, "file", (span,), ("",), (status.st_mode & 0o777,), ()))
     if not stat.S_ISDIR(status.st_mode):
         raise BadSource(path=root, detail=_kind(status.st_mode))
     walk = _Walk(root, selection)
     found = walk.files()
     paths = tuple(sorted(found))
-    files = tuple(FileSpan(str(root / p), found[p].st_size, FileStamp.of(found[p])) for p in paths)
+    files = tuple(_span(str(root / p), found[p]) for p in paths)
     modes = tuple(found[p].st_mode & 0o777 for p in paths)
     directories = tuple(sorted(walk.empty)) if selection.keeps_empty else ()
     if selection.include and not files:
@@ -99,12 +107,12 @@ def named_files(root: Path, manifest: Manifest) -> SourceTree:
     for entry in manifest.files:
         path = str(root / entry.path if entry.path else root)
         try:
-            status = os.stat(path)
+            status = system.stat(path)
         except OSError as error:
             raise _unreadable(path, "", error) from None
         if not stat.S_ISREG(status.st_mode) or status.st_size != entry.size:
             raise SourceChanged(path=path, detail="it is no file of that size")
-        spans.append(FileSpan(path, status.st_size, FileStamp.of(status)))
+        spans.append(_span(path, status))
         modes.append(status.st_mode & 0o777)
     paths = tuple(entry.path for entry in manifest.files)
     return SourceTree(root, manifest.kind, tuple(spans), paths, tuple(modes), manifest.directories)
@@ -113,7 +121,7 @@ def named_files(root: Path, manifest: Manifest) -> SourceTree:
 def _resolved(root: Path) -> tuple[Path, os.stat_result]:
     """The path, or where it leads if it is a link, with its status."""
     try:
-        status = os.lstat(root)
+        status = system.lstat(root)
         if not stat.S_ISLNK(status.st_mode):
             return root, status
     except (FileNotFoundError, NotADirectoryError):
@@ -122,7 +130,7 @@ def _resolved(root: Path) -> tuple[Path, os.stat_result]:
         raise StorageError(path=root, detail=words(error)) from None
     try:
         target = os.path.realpath(root, strict=True)
-        return Path(target), os.lstat(target)
+        return Path(target), system.lstat(target)
     except OSError as error:
         fault = _link_fault(str(root), error)
         raise (BadSource if fault else StorageError)(path=root, detail=fault or words(error)) from None
@@ -165,7 +173,7 @@ class _Walk:
     def _entries(self, directory: str, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
         """The files of one directory; its directories are left to wait."""
         try:
-            entries = list(os.scandir(directory))
+            entries = list(system.scandir(directory))
         except OSError as error:
             raise _unreadable(directory, prefix, error) from None
         if not entries and prefix:
@@ -173,7 +181,7 @@ class _Walk:
         names = {entry.name for entry in entries}
         for entry in entries:
             path = f"{prefix}/{entry.name}" if prefix else entry.name
-            is_directory = entry.is_dir(follow_symlinks=False)
+            is_directory = _is_directory(entry, path)
             if not self._selection.takes(path, directory=is_directory):
                 continue
             if self._selection.leaves_out(path, names, directory=is_directory):
@@ -186,8 +194,7 @@ class _Walk:
                 self._waiting.append((entry.path, path))
                 continue
             status = self._status(entry, path)
-            if not os.access(entry.path, os.R_OK):
-                raise StorageError(path=entry.path, detail="permission denied", pattern=literal(path))
+            _check_readable(entry.path, path, status)
             yield path, status
 
     def _status(self, entry: os.DirEntry[str], path: str) -> os.stat_result:
@@ -206,7 +213,7 @@ class _Walk:
         """The status of what a link leads to. Raises ``BadSource`` and ``OSError``."""
         try:
             target = os.path.realpath(link, strict=True)
-            status = os.lstat(target)
+            status = system.lstat(target)
         except OSError as error:
             fault = _link_fault(link, error)
             if not fault:
@@ -221,6 +228,41 @@ class _Walk:
                 raise BadSource(path=link, detail=detail, pattern=literal(path))
             self.foreign.append(path)
         return status
+
+
+def _span(path: str, status: os.stat_result) -> FileSpan:
+    return FileSpan(path, status.st_size, FileStamp.lasting(status, path))
+
+
+def _is_directory(entry: os.DirEntry[str], inside: str) -> bool:
+    """Whether it is one, and no link to one; where the file system does not say so in its listing, it is looked at."""
+    try:
+        return entry.is_dir(follow_symlinks=False)
+    except OSError as error:
+        raise _unreadable(entry.path, inside, error) from None
+
+
+def _check_readable(path: str, inside: str, status: os.stat_result) -> None:
+    """Raise ``StorageError`` where a file may not be read, ``BadSource`` where its size is untrue (/proc, some FUSE).
+
+    ``inside`` is its path in the object, or empty for the object itself.
+    """
+    if status.st_size and system.access(path, os.R_OK):
+        return
+    pattern = {"pattern": literal(inside)} if inside else {}
+    try:
+        descriptor = system.open(path, _FLAGS)
+    except OSError as error:
+        raise StorageError(path=path, detail=words(error), **pattern) from None
+    try:
+        filled = not status.st_size and system.pread(descriptor, 1, 0)
+    except OSError as error:
+        log.info("%s, which is empty, cannot be read: %s", path, error.strerror)
+        filled = False
+    finally:
+        system.close(descriptor)
+    if filled:
+        raise BadSource(path=path, detail="its file system says that it is empty, and it is not", **pattern)
 
 
 def _unreadable(path: str, inside: str, error: OSError) -> SourceChanged | StorageError:
@@ -288,7 +330,7 @@ def hash_tree(
         span = tree.files[file]
         try:
             # O_NONBLOCK: should a FIFO stand there by now, opening it must not wait for a writer.
-            descriptor = os.open(span.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            descriptor = system.open(span.path, _FLAGS)
         except OSError as error:
             raise _unreadable(span.path, tree.paths[file], error) from None
         try:
@@ -305,7 +347,7 @@ def hash_tree(
                     progress(length)
             _check_open(descriptor, span)
         finally:
-            os.close(descriptor)
+            system.close(descriptor)
 
     run_tasks(_tasks(tree.files, chunk_size), run, threads or os.cpu_count() or 1, stop)
     for span in tree.files:
@@ -316,7 +358,8 @@ def hash_tree(
 
 
 def _check_open(descriptor: int, span: FileSpan) -> None:
-    if FileStamp.of(os.fstat(descriptor)) != span.stamp:
+    now = FileStamp.of(system.fstat(descriptor))
+    if span.stamp is None or not span.stamp.fits(now):
         raise SourceChanged(path=span.path, detail="it changed while it was read")
 
 
@@ -338,11 +381,11 @@ def _check_stamp(span: FileSpan) -> None:
 def reading_fault(path: str, offset: int) -> str:
     """What keeps a byte of a file from being read, in a few words; empty when nothing does, or a limit of our own."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = system.open(path, _FLAGS)
         try:
-            os.pread(descriptor, 1, offset)
+            read_some(descriptor, memoryview(bytearray(1)), offset)
         finally:
-            os.close(descriptor)
+            system.close(descriptor)
     except OSError as error:
         return "" if error.errno in OWN_LIMITS else f"it cannot be read: {words(error)}"
     return ""
@@ -353,13 +396,37 @@ def stamp_fault(span: FileSpan) -> str:
     if span.stamp is None:
         raise UsageError(detail=f"{span.path} has no stamp to compare with")
     try:
-        now = FileStamp.of(os.stat(span.path))
+        now = _stamp_now(span.path)
     except OSError as error:
-        return words(error)
-    if now == span.stamp:
+        return "" if error.errno in OWN_LIMITS else words(error)
+    if span.stamp.fits(now):
         return ""
     if now.size != span.stamp.size:
         return f"its size went from {span.stamp.size} to {now.size} bytes"
     if (now.dev, now.inode) != (span.stamp.dev, span.stamp.inode):
         return "another file took its place"
     return "it was written to"
+
+
+def renumbered(spans: Sequence[FileSpan]) -> bool:
+    """Whether all that differs of these files is their inode numbers: what they hold tells whether they are others."""
+    found = False
+    for span in spans:
+        try:
+            now = _stamp_now(span.path)
+        except OSError:
+            return False
+        if span.stamp is None or not (span.stamp.fits(now) or span.stamp.renumbered(now)):
+            return False
+        found = found or not span.stamp.fits(now)
+    return found
+
+
+def _stamp_now(path: str) -> FileStamp:
+    """The stamp of what is at a path; after an error that may pass it is looked at again. Raises ``OSError``."""
+    try:
+        return FileStamp.of(system.stat(path))
+    except OSError as error:
+        if error.errno not in _LOOK_AGAIN:
+            raise
+        return FileStamp.of(system.stat(path))

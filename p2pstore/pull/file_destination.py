@@ -13,8 +13,12 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from engine.files.durable import sync_directory, sync_files
+from engine.files.refusals import cannot, refused, say
+from engine.files.room import allocated, free_bytes
+from engine.files.stamps import FileStamp
+from engine.files.system import system
 from engine.memory.buffers import FilesBuffer, FileSpan
-from engine.memory.open_files import FileStamp
 from engine.memory.region import Region
 from p2pstore.errors import (
     DestinationBusy,
@@ -27,7 +31,7 @@ from p2pstore.errors import (
     UsageError,
 )
 from p2pstore.objects.bitmap import Bitmap
-from p2pstore.objects.file_system import remove, rename_new, rename_over, sync_files, sync_path, words
+from p2pstore.objects.file_system import remove, rename_new, rename_over, words
 from p2pstore.objects.hashing import hasher
 from p2pstore.objects.manifest import Chunk, Manifest
 from p2pstore.objects.tasks import READ_BYTES, hash_range, run_tasks
@@ -106,10 +110,10 @@ class FileDestination:
                 raise Interrupted(detail="making files was cancelled")
             descriptor = self.open_file(number, os.O_CREAT)
             try:
-                if os.fstat(descriptor).st_size != entry.size:
-                    os.ftruncate(descriptor, entry.size)
+                if system.fstat(descriptor).st_size != entry.size:
+                    _resize(descriptor, self.file_path(number), entry.size)
             finally:
-                os.close(descriptor)
+                system.close(descriptor)
 
     def _refuse_foreign(self) -> None:
         """Raise ``ForeignFile`` for something in the partial directory that is not the object's."""
@@ -136,10 +140,12 @@ class FileDestination:
 
     def _check_room(self) -> None:
         """Refuse at once what cannot fit: better than a full disk at 90%."""
+        free = free_bytes(self.path.parent)
+        if free is None:
+            return
         there = sum(_allocated(self.file_path(n)) for n in range(len(self.manifest.files)))
-        about = os.statvfs(self.path.parent)
-        free = about.f_bavail * about.f_frsize
-        needed = self.manifest.size - there
+        listed = sum(self.manifest.lengths[c] for c in set(self.journal.chunks or ()) if c < self.manifest.chunks)
+        needed = self.manifest.size - max(there, listed)
         if needed > free:
             raise StorageError(path=self.path, detail=f"no space left: {needed} bytes are needed, {free} are free")
 
@@ -154,12 +160,12 @@ class FileDestination:
         flags |= os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             try:
-                return os.open(path, flags, 0o600)
+                return system.open(path, flags, 0o600)
             except PermissionError:
-                if not stat.S_ISREG(path.lstat().st_mode):
+                if not stat.S_ISREG(system.lstat(path).st_mode):
                     raise
-                path.chmod(0o600)  # a ``finish`` that failed at its very end had set the final mode
-                return os.open(path, flags, 0o600)
+                system.chmod(path, 0o600)  # a ``finish`` that failed at its very end had set the final mode
+                return system.open(path, flags, 0o600)
         except OSError as error:
             raise StorageError(path=path, detail=words(error)) from None
 
@@ -239,17 +245,17 @@ class FileDestination:
         try:
             paths = [self.file_path(n) for n in range(len(self.manifest.files))]
             for path, entry in zip(paths, self.manifest.files, strict=True):
-                path.chmod(entry.mode)
+                _set_mode(path, entry.mode)
             sync_files(paths, self.path.parent)
             if self.manifest.kind == "directory":
                 self._refuse_foreign()
                 inside = {p.parent for p in paths} | {self.part / d for d in self.manifest.directories}
                 for directory in sorted(inside):
-                    sync_path(directory)
-                sync_path(self.part)
-            stamps = [FileStamp.of(os.lstat(p)) for p in paths]
+                    sync_directory(directory)
+                sync_directory(self.part)
+            stamps = [self._stamp(n, p) for n, p in enumerate(paths)]
             (rename_over if self.force else rename_new)(self.part, self.path)
-            sync_path(self.path.parent)
+            sync_directory(self.path.parent)
         except FileExistsError:
             raise DestinationExists(path=self.path) from None
         except OSError as error:
@@ -258,6 +264,14 @@ class FileDestination:
         self.writers.end(0)
         final = [self.path / e.path if e.path else self.path for e in self.manifest.files]
         return tuple(FileSpan(str(p), s.size, s) for p, s in zip(final, stamps, strict=True))
+
+    def _stamp(self, number: int, path: Path) -> FileStamp:
+        """The stamp of a whole file. Raises ``StorageError`` where it has not the size that was written."""
+        status = system.lstat(path)
+        size = self.manifest.files[number].size
+        if status.st_size != size:
+            raise StorageError(path=path, detail=f"it has {status.st_size} bytes after {size} were written")
+        return FileStamp.lasting(status, str(path))
 
     def abort(self, timeout: float = ABORT_SECONDS) -> bool:
         """See ``Destination.abort``: unlock; what is there stays, for the next get to go on from."""
@@ -301,6 +315,26 @@ def _directory(path: Path) -> None:
 
 def _allocated(path: Path) -> int:
     try:
-        return path.lstat().st_blocks * 512
+        return allocated(system.lstat(path)) or 0
     except OSError:
         return 0
+
+
+def _resize(descriptor: int, path: Path, size: int) -> None:
+    """Give an open file its size; one that only grows by being written gets it so. Raises ``OSError``."""
+    try:
+        system.ftruncate(descriptor, size)
+    except OSError as error:
+        if not refused("ftruncate", error, path):
+            raise
+
+
+def _set_mode(path: Path, mode: int) -> None:
+    """Give a file its mode, where the file system lets us and it has another. Raises ``OSError``."""
+    try:
+        system.chmod(path, mode)
+    except OSError as error:
+        if not cannot("chmod", error):
+            raise
+        if stat.S_IMODE(system.lstat(path).st_mode) != mode:
+            say("chmod", error, path.parent)

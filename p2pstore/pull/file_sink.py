@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from engine.files.system import system
+from engine.files.writing import write_at
 from p2pstore.errors import SourceChanged, StorageError
 from p2pstore.objects.file_system import clone_range, words
 from p2pstore.objects.hashing import Hasher
@@ -86,9 +87,7 @@ class FileSink:
         self._hashed.update(data)
         at = self._at
         try:
-            written = os.pwrite(self._descriptor, data, at)
-            while written < count:
-                written += os.pwrite(self._descriptor, data[written:], at + written)
+            write_at(self._descriptor, data, at)
         except OSError as error:
             raise StorageError(path=self._destination.part, detail=words(error)) from None
         self._advance(count)
@@ -129,10 +128,16 @@ class FileSink:
         """See ``RunSink.close``."""
         if self._open:
             self._open = False
-            self._close_file()
-            self._writers.leave()
+            try:
+                self._close_file()
+            finally:
+                self._writers.leave()
 
     def _close_file(self) -> None:
         if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+            descriptor, self._descriptor = self._descriptor, -1
+            try:
+                system.close(descriptor)  # NFS and others say only now that there was no room
+            except OSError as error:
+                self.kept = 0
+                raise StorageError(path=self._destination.part, detail=words(error)) from None

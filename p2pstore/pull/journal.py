@@ -7,13 +7,18 @@ journal says is a hint where to look, not a proof: on resume each of its chunks 
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import json
 import os
 import struct
 from pathlib import Path
 
+from engine.files.locks import FileLock
+from engine.files.stamps import numbers_last
+from engine.files.system import system
+from engine.files.writing import write_all
 from p2pstore.errors import DestinationBusy, StorageError
+from p2pstore.objects.file_system import words
 
 FORMAT = "mooncake.journal.v1"
 MAX_HEADER_BYTES = 4096
@@ -23,7 +28,7 @@ _CHUNK = struct.Struct("<I")
 def is_for(path: Path, manifest: str) -> bool:
     """Whether a journal for this manifest stands at ``path``; looks only."""
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), "rb") as stream:
+        with open(system.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), "rb") as stream:
             data = json.loads(stream.readline(MAX_HEADER_BYTES))
     except (OSError, ValueError):
         return False
@@ -36,18 +41,21 @@ class Journal:
     def __init__(self, path: Path, manifest: str, name: str, destination: Path) -> None:
         """Open or create it. Raises ``DestinationBusy`` when it is locked, ``StorageError`` when it cannot be made."""
         self.path = path
+        self._lock: FileLock | None = None
         try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            self._file = system.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
-            raise StorageError(path=path, detail=str(error.strerror).lower()) from None
+            raise StorageError(path=path, detail=words(error)) from None
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            held = os.fstat(self._file)
-            if held.st_nlink == 0 or held.st_ino != os.stat(path).st_ino:
-                raise BlockingIOError  # its last holder finished and removed it while we waited for the lock
-        except OSError:
-            os.close(self._file)
+            self._lock = FileLock(self._file, path)
+            if not _stands_at(self._file, path):
+                raise BlockingIOError  # noqa: TRY301 - its last holder finished and removed it before we had the lock
+        except (BlockingIOError, FileNotFoundError):
+            self.close()
             raise DestinationBusy(path=destination) from None
+        except OSError as error:
+            self.close()
+            raise StorageError(path=path, detail=f"it cannot be locked: {words(error)}") from None
         try:
             self.chunks = self._read(manifest)
             if self.chunks is None:
@@ -71,12 +79,12 @@ class Journal:
             body = stream.read()
         whole = len(body) - len(body) % _CHUNK.size
         if whole != len(body):
-            os.ftruncate(self._file, len(header) + whole)
+            system.ftruncate(self._file, len(header) + whole)
         os.lseek(self._file, 0, os.SEEK_END)
         return [number for (number,) in _CHUNK.iter_unpack(body[:whole])]
 
     def _begin(self, manifest: str, name: str) -> None:
-        os.ftruncate(self._file, 0)
+        system.ftruncate(self._file, 0)
         os.lseek(self._file, 0, os.SEEK_SET)
         header = {"format": FORMAT, "manifest": manifest, "name": name}
         self._write(json.dumps(header).encode() + b"\n")
@@ -97,18 +105,34 @@ class Journal:
 
     def _write(self, data: bytes) -> None:
         try:
-            while data:
-                data = data[os.write(self._file, data) :]
+            write_all(self._file, data)
         except OSError as error:
-            raise StorageError(path=self.path, detail=str(error.strerror).lower()) from None
+            raise StorageError(path=self.path, detail=words(error)) from None
 
     def close(self) -> None:
         """Unlock; the file stays."""
         if self._file >= 0:
-            os.close(self._file)
+            system.close(self._file)
             self._file = -1
+            if self._lock is not None:
+                self._lock.let_go()
 
     def remove(self) -> None:
         """The destination is whole: the journal goes."""
-        self.path.unlink(missing_ok=True)
+        try:
+            system.unlink(self.path)
+        except FileNotFoundError:
+            pass
+        except OSError:  # where what is open cannot be removed (SMB); the get is done, so a journal left is no fault
+            self.close()
+            with contextlib.suppress(OSError):
+                system.unlink(self.path)
         self.close()
+
+
+def _stands_at(descriptor: int, path: Path) -> bool:
+    """Whether an open file is what stands at ``path``, as far as that can be told. Raises ``OSError``."""
+    held, there = system.fstat(descriptor), system.stat(path)
+    if (held.st_dev, held.st_ino) == (there.st_dev, there.st_ino):
+        return True
+    return not numbers_last(there, str(path))

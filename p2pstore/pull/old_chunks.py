@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from engine.errors import SourceChanged, StorageError
+from engine.files.system import system
 from p2pstore.errors import Interrupted
 from p2pstore.objects.hashing import hasher
 from p2pstore.objects.manifest import Manifest
@@ -70,7 +71,7 @@ class _Search:
         except (SourceChanged, StorageError) as error:
             log.info("%s is not reused: %s", path, error)
         finally:
-            os.close(descriptor)
+            system.close(descriptor)
 
     def _hash(self, descriptor: int, path: str, offset: int, length: int) -> None:
         if self._cancelled.is_set():
@@ -86,7 +87,7 @@ class _Search:
 
 def open_regular(path: str) -> int:
     """A descriptor for reading what was a regular file when it was found; never waits. Raises ``OSError``."""
-    return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    return system.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def _regular_files(root: Path) -> Iterator[tuple[str, int]]:
@@ -96,7 +97,7 @@ def _regular_files(root: Path) -> Iterator[tuple[str, int]]:
         paths = [os.path.join(directory, name) for directory, _, names in os.walk(root) for name in names]
     for path in paths:
         try:
-            status = os.lstat(path)
+            status = system.lstat(path)
         except OSError:
             continue
         if stat.S_ISREG(status.st_mode) and status.st_size:

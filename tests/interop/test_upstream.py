@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from engine.errors import RangeRefused
+from engine.files.stamps import FileStamp
 from engine.memory.buffers import FilesBuffer, FileSpan, MemoryBuffer
-from engine.memory.open_files import FileStamp
 from engine.net.addresses import parse
 from engine.net.handshake_client import fetch_descriptor
 from engine.serving.segment_server import SegmentServer

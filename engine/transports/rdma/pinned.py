@@ -6,13 +6,13 @@ and is let go last.
 
 from __future__ import annotations
 
-import ctypes
 import mmap
-import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from engine.errors import StorageError
+from engine.files.refusals import cannot
+from engine.files.system import system
 from engine.memory.region import Region
 from engine.transports.rdma.verbs.interface import Access, Registration
 
@@ -21,24 +21,23 @@ if TYPE_CHECKING:
 
 PAGE = mmap.PAGESIZE
 
-_PROT_READ, _MAP_SHARED, _FAILED = 1, 1, ctypes.c_void_p(-1).value
-_libc = ctypes.CDLL(None, use_errno=True)
-_mmap, _munmap = _libc.mmap, _libc.munmap
-_mmap.restype = ctypes.c_void_p
-_mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
-_munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+
+class Unmappable(StorageError):
+    """The file system has no shared mappings: its files can be read all the same. It crosses no socket."""
 
 
 class MappedFile:
     """``length`` bytes at ``offset`` of a file, mapped to be read; ``address`` is where they begin."""
 
     def __init__(self, fd: int, offset: int, length: int, path: str = "") -> None:
-        """Raises ``StorageError``."""
+        """Raises ``Unmappable``, or ``StorageError`` for another reason."""
         skew = offset % PAGE
         self._size = length + skew
-        base = _mmap(None, self._size, _PROT_READ, _MAP_SHARED, fd, offset - skew)
-        if base == _FAILED:
-            raise StorageError(path=path or "a file", detail=os.strerror(ctypes.get_errno()))
+        try:
+            base = system.map_shared(fd, offset - skew, self._size)
+        except OSError as error:
+            fault = Unmappable if cannot("mmap", error) else StorageError
+            raise fault(path=path or "a file", detail=error.strerror) from None
         self._base: int | None = base
         self.address: int = base + skew
         self.length = length
@@ -48,7 +47,7 @@ class MappedFile:
         """Unmap it. Twice is harmless."""
         base, self._base = self._base, None
         if base is not None:
-            _munmap(base, self._size)
+            system.unmap(base, self._size)
 
 
 class Pinned:

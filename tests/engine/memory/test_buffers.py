@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import SourceChanged, StorageError
+from engine.files.stamps import FileStamp
+from engine.files.system import system
 from engine.memory import buffers
 from engine.memory import open_files as descriptors
 from engine.memory.buffers import FilesBuffer, FileSpan, MemoryBuffer
-from engine.memory.open_files import FileStamp
 
 
 def make(directory: Path, sizes: list[int], *, stamped: bool = True) -> tuple[list[FileSpan], bytes]:
@@ -221,7 +222,7 @@ class Disk:
             raise OSError(number, os.strerror(number))
 
         for call in calls:
-            self._monkeypatch.setattr(buffers.os, call, refuse)
+            self._monkeypatch.setattr(system, call, refuse)
 
     def mends(self) -> None:
         self._monkeypatch.undo()
@@ -241,7 +242,7 @@ def test_a_disk_that_fails_is_the_files_fault_and_not_the_sockets(tmp_path: Path
     buffer = FilesBuffer("dir", spans, on_unreadable=disk.report)
     left, right = socket.socketpair()
     with left, right:
-        disk.fails("sendfile", "pread")
+        disk.fails("sendfile", "preadv")
         with pytest.raises(StorageError, match="Input/output error"):
             buffer.send(left, 130, 10)
     assert disk.reported == [(spans[1].path, 30, os.strerror(errno.EIO))]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.memory import reading
+from engine.files.system import system
 from engine.memory.reading import TooShort, Unreadable, read_into, read_range
 
 DATA = bytes(range(251)) * 4
@@ -62,7 +62,7 @@ def test_a_file_that_cannot_be_read_is_told_from_a_sink_that_fails(fd: int, monk
     def broken(*_: object) -> int:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(reading.os, "preadv", broken)
+    monkeypatch.setattr(system, "preadv", broken)
     with pytest.raises(Unreadable, match="Input/output") as unreadable:
         read_into(fd, 0, memoryview(bytearray(5)))
     assert unreadable.value.errno == errno.EIO

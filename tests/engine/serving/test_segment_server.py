@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from engine.errors import RangeRefused, TransportUnavailable, UsageError
+from engine.files.stamps import FileStamp
 from engine.memory.buffers import FilesBuffer, FileSpan, MemoryBuffer
-from engine.memory.open_files import FileStamp
 from engine.net.handshake_client import fetch_descriptor
 from engine.protocol.key import new_key
 from engine.serving.segment_server import SegmentServer

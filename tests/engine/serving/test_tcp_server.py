@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from engine.errors import UsageError
+from engine.files.stamps import FileStamp
 from engine.memory.address_space import AddressSpace
 from engine.memory.buffers import FilesBuffer, FileSpan, MemoryBuffer
-from engine.memory.open_files import FileStamp
 from engine.net.rate import RateLimit
 from engine.protocol import wire
 from engine.protocol.key import showing

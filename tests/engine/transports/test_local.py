@@ -22,9 +22,9 @@ from engine.errors import (
     TransportUnavailable,
     UsageError,
 )
+from engine.files.stamps import FileStamp
 from engine.memory.address_space import AddressSpace
 from engine.memory.buffers import FilesBuffer, FileSpan, MemoryBuffer
-from engine.memory.open_files import FileStamp
 from engine.net.host_id import host_id
 from engine.net.sockets import set_timeouts
 from engine.protocol import local_socket

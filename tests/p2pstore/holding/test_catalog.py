@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from engine.files.stamps import FileStamp
 from engine.memory.buffers import FileSpan
-from engine.memory.open_files import FileStamp
 from p2pstore.errors import StorageError
 from p2pstore.holding.catalog import Catalog, Holding
 from p2pstore.objects.manifest import Manifest

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from p2pstore.objects import file_system as files
-from p2pstore.objects.file_system import FEW_FILES, remove, rename_new, rename_over, sync_files, sync_path, words
+from engine.files.system import system
+from p2pstore.objects.file_system import remove, rename_new, rename_over, words
 
 
 def make_file(path: Path, text: str) -> None:
@@ -46,11 +46,15 @@ def look(path: Path) -> object:
     return "file", path.read_text()
 
 
+def no_renameat2(*_: object) -> None:
+    raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+
 @pytest.fixture(params=["renameat2", "without"])
 def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """With the kernel's exchange, and as on a file system that has none."""
     if request.param == "without":
-        monkeypatch.setattr(files, "_renameat2", lambda old, new, flags: False)
+        monkeypatch.setattr(system, "renameat2", no_renameat2)
     return str(request.param)
 
 
@@ -104,7 +108,7 @@ def test_rename_over(kernel: str, tmp_path: Path, old_kind: str, new_kind: str) 
 def test_rename_over_without_exchange_touches_nobody_elses_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "_renameat2", lambda old, new, flags: False)
+    monkeypatch.setattr(system, "renameat2", no_renameat2)
     for name in ("old", "new", "new.old"):
         make_directory(tmp_path / name, name)
     rename_over(tmp_path / "old", tmp_path / "new")
@@ -128,22 +132,6 @@ def test_remove(tmp_path: Path, kind: str) -> None:
     if kind == "link":
         assert (tmp_path / "target of x" / "kept").read_text() == "t"
     remove(path)
-
-
-@pytest.mark.parametrize("count", [0, 1, FEW_FILES + 1])
-def test_sync_files(tmp_path: Path, count: int) -> None:
-    paths = [tmp_path / str(n) for n in range(count)]
-    for path in paths:
-        path.write_text("x")
-    sync_files(paths, tmp_path)
-    sync_path(tmp_path)
-
-
-def test_sync_of_what_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        sync_files([tmp_path / "none"], tmp_path)
-    with pytest.raises(FileNotFoundError):
-        sync_files([tmp_path] * (FEW_FILES + 1), tmp_path / "none")
 
 
 def test_words() -> None:

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from engine.files.stamps import FileStamp
+from engine.files.system import system
 from engine.memory.buffers import FileSpan
-from engine.memory.open_files import FileStamp
 from p2pstore.errors import BadSource, Interrupted, PathNotFound, SourceChanged, StorageError, UsageError
 from p2pstore.objects import source as module
 from p2pstore.objects.manifest import Manifest, parse
@@ -508,10 +509,10 @@ def test_reading_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert module.reading_fault(str(path), 2) == ""
 
     def fails(number: int) -> None:
-        def pread(*_: object) -> bytes:
+        def preadv(*_: object) -> int:
             raise OSError(number, os.strerror(number))
 
-        monkeypatch.setattr(module.os, "pread", pread)
+        monkeypatch.setattr(system, "preadv", preadv)
 
     fails(errno.EIO)
     assert module.reading_fault(str(path), 2) == "it cannot be read: input/output error"

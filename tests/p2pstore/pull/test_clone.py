@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from engine.files.stamps import FileStamp
 from engine.memory.buffers import FilesBuffer, FileSpan
-from engine.memory.open_files import FileStamp
 from engine.net.rate import RateLimit
 from engine.serving.segment_server import SegmentServer
 from engine.transports.base import Channel

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.files.durable import FEW_FILES
 from p2pstore.errors import (
     DestinationBusy,
     DestinationExists,
@@ -133,7 +134,7 @@ def test_an_empty_directory(path: Path) -> None:
 
 
 def test_many_files_are_synced_at_once(path: Path) -> None:
-    files = {str(n): content(n) for n in range(files_module.FEW_FILES + 5)}
+    files = {str(n): content(n) for n in range(FEW_FILES + 5)}
     manifest = manifest_of(files, CHUNK)
     CONTENT[manifest.digest] = files
     destination = FileDestination(path, manifest, "n")

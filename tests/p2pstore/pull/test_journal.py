@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from engine.files.system import system
 from p2pstore.errors import DestinationBusy, StorageError
 from p2pstore.pull.journal import Journal
 
@@ -172,17 +173,15 @@ def test_the_lock_of_a_killed_process_is_gone(path: Path, holder: subprocess.Pop
 
 def test_a_journal_removed_while_another_waits_for_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second opens the file, the first finishes and removes it, then the second gets the lock of a dead file."""
-    from p2pstore.pull import journal as module
-
     first = opened(path)
-    lock = module.fcntl.flock
+    lock = system.flock
 
     def slowly(descriptor: int, operation: int) -> None:
         if path.exists():
             first.remove()
         lock(descriptor, operation)
 
-    monkeypatch.setattr(module.fcntl, "flock", slowly)
+    monkeypatch.setattr(system, "flock", slowly)
     with pytest.raises(DestinationBusy):
         opened(path)
     monkeypatch.undo()
@@ -240,7 +239,7 @@ def test_a_journal_that_cannot_be_begun_is_not_locked(path: Path, monkeypatch: p
     def full(descriptor: int, data: bytes) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(os, "write", full)
+    monkeypatch.setattr(system, "write", full)
     with pytest.raises(StorageError, match="no space left"):
         opened(path)
     monkeypatch.undo()
@@ -249,7 +248,7 @@ def test_a_journal_that_cannot_be_begun_is_not_locked(path: Path, monkeypatch: p
 
 def test_short_writes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = os.write
-    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:3]))
+    monkeypatch.setattr(system, "write", lambda descriptor, data: write(descriptor, data[:3]))
     journal = opened(path)
     journal.add(range(5, 8))
     monkeypatch.undo()

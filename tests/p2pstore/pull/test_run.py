@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from engine.files.system import system
 from p2pstore.errors import DestinationBusy
 from p2pstore.metadata.memory import MemoryServer, MemoryStore
 from p2pstore.node import Node
@@ -43,14 +44,14 @@ async def nodes(tmp_path: Path) -> AsyncIterator[list[Node]]:
 
 
 class HangingWrites:
-    """``os.pwrite`` hangs in the threads that pull from ``source`` (from any, if empty), until it is told to go on."""
+    """``pwrite`` hangs in the threads that pull from ``source`` (from any, if empty), until it is told to go on."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.source = ""
         self.go_on = threading.Event()
         self.hanging = threading.Event()
         self._pwrite = os.pwrite
-        patch.setattr(os, "pwrite", self._write)
+        patch.setattr(system, "pwrite", self._write)
 
     def _write(self, descriptor: int, data: Any, at: int) -> int:
         if threading.current_thread().name.startswith(f"pull-{self.source}"):

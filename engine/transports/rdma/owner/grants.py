@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from engine.errors import AddressError, LockedMemoryLimit, MooncakeError
 from engine.memory.region import Region
 from engine.net.threads import Failure, Threads
-from engine.transports.rdma.pinned import PAGE, MappedFile, Pinned
+from engine.transports.rdma.pinned import PAGE, MappedFile, Pinned, Unmappable
 from engine.transports.rdma.setup import MAX_EXTENTS, Extent
 from engine.transports.rdma.verbs.interface import Access
 
@@ -239,6 +239,9 @@ class Owner:
             key = (base, status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size, start)
             piece = self._piece(key, base, buffer, MappedFile(run.fd, start, size), nics)
             return piece, run.offset - start, min(run.length, start + size - run.offset)
+        except Unmappable:
+            copied = _copied(buffer, offset, min(run.length, WINDOW))
+            return self._piece(None, base, buffer, copied, nics), 0, copied.length
         finally:
             os.close(run.fd)
 
@@ -257,9 +260,7 @@ class Owner:
             runs += 1
         if runs < 2:
             return None
-        room = memoryview(mmap.mmap(-1, count))
-        buffer.read_into(offset, room)
-        return Region.of(room)
+        return _copied(buffer, offset, count)
 
     def _piece(
         self, key: Hashable | None, base: int, buffer: Buffer, memory: Region | MappedFile, nics: Sequence[RdmaNic]
@@ -371,3 +372,10 @@ def _held(buffer: Buffer, offset: int, length: int) -> Region:
 def _memory() -> int:
     """Bytes of memory of this machine."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _copied(buffer: Buffer, offset: int, length: int) -> Region:
+    """Bytes of a buffer in memory of our own."""
+    room = memoryview(mmap.mmap(-1, length))
+    buffer.read_into(offset, room)
+    return Region.of(room)

@@ -137,7 +137,7 @@ def test_a_grant_is_bounded(space: AddressSpace, owner: Owner, nics: Nics, tmp_p
 def test_a_file_that_was_cut_short_is_refused(
     space: AddressSpace, owner: Owner, nics: Nics, fabric: Fabric, tmp_path: Path
 ) -> None:
-    from engine.memory.open_files import FileStamp
+    from engine.files.stamps import FileStamp
 
     path = tmp_path / "f"
     path.write_bytes(bytes(1000))
