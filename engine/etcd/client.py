@@ -7,6 +7,7 @@ endpoint after any failure; one that may not, only where the failure proves that
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
@@ -19,6 +20,7 @@ from engine.errors import BadConfig, MetadataRefused, MetadataUnavailable, Moonc
 from engine.etcd import messages as m
 from engine.etcd.credentials import EtcdCredentials
 from engine.etcd.faults import FaultKind, classify, tidy
+from engine.etcd.targets import target_of
 from engine.net.backoff import EVENLY, Backoff
 
 # gRPC's core writes its own log to stderr, where it would tear the terminal; what matters reaches us as errors.
@@ -106,7 +108,7 @@ class EtcdClient:
     """Calls to one etcd cluster. Belongs to the event loop in which it is first used."""
 
     def __init__(self, endpoints: Sequence[str], credentials: EtcdCredentials, *, tls: bool, url: str) -> None:
-        """``endpoints`` are ``host:port``; ``url`` is what error messages call the cluster."""
+        """``endpoints`` are ``host:port`` or ``unix_endpoint``s; ``url`` is what error messages call the cluster."""
         if not endpoints:
             raise UsageError(detail="an etcd URL names at least one server")
         self.url = url
@@ -114,6 +116,7 @@ class EtcdClient:
         self._credentials = credentials
         self._tls = tls
         self._channels: dict[str, Any] = {}
+        self._kept = contextlib.ExitStack()
         self._at = 0
         self._token = ""
         self._login = asyncio.Lock()
@@ -135,9 +138,15 @@ class EtcdClient:
                 )
                 channel = grpc.aio.secure_channel(endpoint, secure, options=_OPTIONS)
             else:
-                channel = grpc.aio.insecure_channel(endpoint, options=_OPTIONS)
+                channel = grpc.aio.insecure_channel(self._target(endpoint), options=_OPTIONS)
             self._channels[endpoint] = channel
         return self._channels[endpoint]
+
+    def _target(self, endpoint: str) -> str:
+        try:
+            return target_of(endpoint, self._kept)
+        except OSError as error:
+            raise EtcdFault(FaultKind.NEVER_SENT, f"{endpoint}: {error.strerror}") from error
 
     async def _connected(self, endpoint: str) -> Any:
         """The endpoint's channel, once it is connected or has failed to."""
@@ -288,3 +297,4 @@ class EtcdClient:
         self._channels.clear()
         for channel in channels:
             await channel.close()
+        self._kept.close()

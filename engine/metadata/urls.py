@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 from engine.config.settings import EngineSettings
 from engine.errors import BadConfig
+from engine.etcd.targets import unix_endpoint
 from engine.metadata.base import KeyValueStore, SegmentDirectory
 from engine.metadata.handshake import URL as P2P
 from engine.metadata.handshake import HandshakeDirectory
@@ -45,6 +48,10 @@ def open_store(url: str, settings: EngineSettings) -> KeyValueStore:
         from engine.metadata.etcd_values import EtcdValues  # noqa: PLC0415 - as above
 
         return EtcdValues(endpoints, tls=scheme == "etcds", url=url)
+    if scheme == "etcd+unix" and os.path.isabs(rest):  # an agent's own
+        from engine.metadata.etcd_values import EtcdValues  # noqa: PLC0415 - as above
+
+        return EtcdValues([unix_endpoint(rest)], tls=False, url=url)
     detail = f"{scheme}:// is not understood; say {P2P}, etcd://, redis:// or http://HOST:PORT/metadata"
     raise BadConfig(origin="metadata server", detail=detail)
 

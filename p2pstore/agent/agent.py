@@ -110,7 +110,7 @@ class Agent:
     async def _store(self) -> MetadataStore:
         settings = self._settings
         if settings.metadata is None:
-            self._etcd = etcd = EmbeddedEtcd(self._home.etcd)
+            self._etcd = etcd = EmbeddedEtcd(self._home.etcd, self._home.run)
             await etcd.start()
             self._closing.push_async_callback(etcd.stop)
             self._supervisor.start("etcd keeper", "agent", lambda: etcd.supervise(self._note_etcd))

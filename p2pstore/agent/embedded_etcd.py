@@ -1,4 +1,4 @@
-"""A real etcd of one's own, on loopback, for an agent that was given no metadata server.
+"""A real etcd of one's own, on Unix sockets, for an agent that was given no metadata server.
 
 It runs in a session of its own and outlives a crash of the agent, which adopts it when it comes back. What it holds is
 disposable: agents publish it again, so a data directory that etcd does not accept is moved aside.
@@ -22,8 +22,10 @@ from collections.abc import Callable
 from importlib import util
 from pathlib import Path
 
+from engine.etcd.targets import unix_endpoint
 from engine.net.backoff import Backoff
 from engine.processes import ProcessHandle, start_time
+from engine.protocol.local_socket import short_path
 from p2pstore.agent.etcd_record import (
     Recorded,
     is_alive,
@@ -32,6 +34,7 @@ from p2pstore.agent.etcd_record import (
     write_record,
 )
 from p2pstore.errors import MetadataUnavailable, MooncakeError, StorageError
+from p2pstore.metadata.urls import UNIX
 
 log = logging.getLogger(__name__)
 
@@ -43,14 +46,14 @@ VERSION_TIMEOUT = 5.0
 """Seconds for a binary to say its version."""
 ADOPT_TIMEOUT = 5.0
 """Seconds for one that runs already to answer, before it is replaced."""
-LAUNCHES = 3
-"""Attempts, each with other ports, while others take the ports that were free a moment ago."""
 PROBE_INTERVAL = 0.05
 """Seconds between two looks at an etcd that starts."""
 SUPERVISE_INTERVAL = 0.5
 """Seconds between two looks at an etcd that runs."""
 RESTARTS = Backoff(1.0, 10.0)
 """Pauses between attempts to start one."""
+CLIENT_SOCKET, PEER_SOCKET = "etcd.sock:1", "etcd-peer.sock:1"
+"""Names of its sockets: etcd up to 3.5 wants HOST:PORT behind unix://, and takes the whole for a file's name."""
 QUOTA_BYTES = 256 << 20
 """Size that its database may reach. A node writes a few hundred bytes per object."""
 KEPT_REVISIONS = 10_000
@@ -123,17 +126,12 @@ def _reap() -> None:
             _children.pop(pid, None)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+def _listens(path: str) -> bool:
+    """Whether anybody listens on a socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
-            probe.bind(("127.0.0.1", port))
+            with short_path(Path(path)) as name:
+                probe.connect(name)
         except OSError:
             return False
         return True
@@ -142,9 +140,14 @@ def _is_free(port: int) -> bool:
 class EmbeddedEtcd:
     """The etcd of one home directory."""
 
-    def __init__(self, directory: Path, *, binary: str | None = None) -> None:
-        """``directory`` takes its data, log and record. ``binary``: instead of the one that ``find_etcd`` finds."""
+    def __init__(self, directory: Path, sockets: Path | None = None, *, binary: str | None = None) -> None:
+        """``directory`` takes its data, log and record, and its sockets where ``sockets`` is no other.
+
+        Whoever can enter the directory of the sockets can use it. ``binary``: instead of the one that ``find_etcd``
+        finds.
+        """
         self.directory = directory
+        self._sockets = sockets or directory
         self._binary = binary
         self._record: Recorded | None = None
         self._stopping = False
@@ -174,7 +177,7 @@ class EmbeddedEtcd:
         return self._record is not None and self._runs(self._record)
 
     async def start(self) -> str:
-        """Adopt the living etcd recorded here, else start one, on the recorded ports where they are free; its URL.
+        """Adopt the living etcd recorded here, else start one; its URL.
 
         Raises ``MetadataUnavailable`` when there is no etcd or it does not come up even with an empty data directory.
         """
@@ -182,15 +185,17 @@ class EmbeddedEtcd:
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         old = read_record(self.directory)
         if old is not None and is_alive(old):
-            if await self._answers(old, ADOPT_TIMEOUT):
+            if not old.url.startswith(UNIX):
+                log.warning("etcd %d listens on TCP, which others on this host can reach; replacing it", old.pid)
+            elif await self._answers(old, ADOPT_TIMEOUT):
                 self._record = old
                 log.info("adopted etcd %d at %s", old.pid, old.url)
                 return old.url
-            log.warning("etcd %d does not answer; replacing it", old.pid)
+            else:
+                log.warning("etcd %d does not answer; replacing it", old.pid)
             await self._end(old)
-        ports = (old.port, old.peer_port) if old else (0, 0)
         try:
-            self._record = await self._launch(*ports)
+            self._record = await self._launch()
         except MetadataUnavailable as error:
             if not self.data_path.exists():
                 raise
@@ -198,37 +203,32 @@ class EmbeddedEtcd:
             self._drop_old_asides()
             self.data_path.rename(aside)
             log.warning("etcd does not accept its data directory (%s); moved it to %s", error.fields["detail"], aside)
-            self._record = await self._launch(*ports)
+            self._record = await self._launch()
         return self._record.url
 
     def _drop_old_asides(self) -> None:
         for path in self.directory.glob("data.bad-*"):
             shutil.rmtree(path, ignore_errors=True)
 
-    async def _launch(self, port: int, peer_port: int) -> Recorded:
-        """Start one and wait until it answers, on these ports where they are free."""
-        binary = self._binary or find_etcd()
-        for attempt in range(LAUNCHES):
-            taken = attempt > 0
-            client = port if port and not taken and _is_free(port) else _free_port()
-            peer = peer_port if peer_port and not taken and _is_free(peer_port) else _free_port()
-            record = self._spawn(binary, client, peer)
-            try:
-                if await self._answers(record, START_TIMEOUT):
-                    log.info("started etcd %d at %s", record.pid, record.url)
-                    return record
-            except asyncio.CancelledError:
-                await asyncio.shield(self._end(record))
-                raise
-            await self._end(record)
-            words = self._last_words()
-            if "address already in use" not in words:
-                break
-        raise MetadataUnavailable(url=record.url, detail=f"etcd did not start: {words}")
+    async def _launch(self) -> Recorded:
+        """Start one and wait until it answers."""
+        record = self._spawn(self._binary or find_etcd())
+        try:
+            if await self._answers(record, START_TIMEOUT):
+                log.info("started etcd %d at %s", record.pid, record.url)
+                return record
+        except asyncio.CancelledError:
+            await asyncio.shield(self._end(record))
+            raise
+        await self._end(record)
+        raise MetadataUnavailable(url=record.url, detail=f"etcd did not start: {self._last_words()}")
 
-    def _spawn(self, binary: str, port: int, peer_port: int) -> Recorded:
-        command = self._command(binary, port, peer_port)
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("ETCD_")}
+    def _spawn(self, binary: str) -> Recorded:
+        command = self._command(binary)
+        for name in (CLIENT_SOCKET, PEER_SOCKET):  # of one that was killed; etcd does not replace them
+            (self._sockets / name).unlink(missing_ok=True)
+        # Settings of another etcd are not for this one, and our secrets are none of its business.
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(("ETCD_", "MOONCAKE_"))}
         # etcd 3.4 starts on 64-bit ARM only when told that one knows.
         environment.update({"ETCD_UNSUPPORTED_ARCH": "arm64"} if platform.machine() == "aarch64" else {})
         try:
@@ -238,9 +238,10 @@ class EmbeddedEtcd:
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
-                    cwd=self.directory,
+                    cwd=self._sockets,  # they are named relative to it, for their paths may be long
                     env=environment,
                     start_new_session=True,
+                    umask=0o077,
                 )
         except OSError as error:
             raise MetadataUnavailable(
@@ -249,16 +250,14 @@ class EmbeddedEtcd:
         record = Recorded(
             pid=child.pid,
             started=start_time(child.pid),
-            url=f"etcd://127.0.0.1:{port}",
-            port=port,
-            peer_port=peer_port,
+            url=f"{UNIX}://{self._sockets / CLIENT_SOCKET}",
         )
         write_record(self.directory, record)
         _children[child.pid] = child
         return record
 
-    def _command(self, binary: str, port: int, peer_port: int) -> list[str]:
-        client, peer = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{peer_port}"
+    def _command(self, binary: str) -> list[str]:
+        client, peer = f"unix://{CLIENT_SOCKET}", f"unix://{PEER_SOCKET}"
         options = {
             "name": "mooncake",
             "data-dir": self.data_path,
@@ -285,10 +284,11 @@ class EmbeddedEtcd:
         from p2pstore.metadata.etcd import EtcdStore  # noqa: PLC0415 - grpc, for those who start an etcd only
 
         deadline = time.monotonic() + timeout
-        store = EtcdStore([f"127.0.0.1:{record.port}"])
+        path = record.url.partition("://")[2]
+        store = EtcdStore([unix_endpoint(path)], url=record.url)
         try:
             while time.monotonic() < deadline and self._runs(record):
-                if _is_free(record.port):
+                if not _listens(path):
                     await asyncio.sleep(PROBE_INTERVAL)
                     continue
                 try:
@@ -328,7 +328,7 @@ class EmbeddedEtcd:
         _reap()
 
     async def stop(self) -> None:
-        """End the etcd of this directory, whoever started it; no error if none runs. The ports stay recorded."""
+        """End the etcd of this directory, whoever started it; no error if none runs."""
         self._stopping = True
         record = read_record(self.directory) or self._record
         if record is not None:

@@ -28,8 +28,6 @@ class Recorded:
     pid: int
     started: int
     url: str
-    port: int
-    peer_port: int
     boot: str = ""
 
 
@@ -65,13 +63,11 @@ def read_record(directory: Path) -> Recorded | None:
             pid=int(data["pid"]),
             started=int(data["started"]),
             url=str(data["url"]),
-            port=int(data["port"]),
-            peer_port=int(data["peer_port"]),
             boot=str(data["boot"]),
         )
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    return record if 0 < record.port < 65536 and 0 < record.peer_port < 65536 else None
+    return record if record.url else None
 
 
 def remove_record(directory: Path) -> None:

@@ -6,16 +6,19 @@ import asyncio
 import http.client
 import json
 import re
+import socket
 import ssl
 import time
 from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 
 from engine.etcd.credentials import EtcdCredentials
 from engine.net import addresses
+from engine.protocol.local_socket import short_path
 from p2pstore.cluster import records
 from p2pstore.errors import MetadataRefused, MetadataUnavailable, MooncakeError
-from p2pstore.metadata.urls import open_store, parse_url
+from p2pstore.metadata.urls import UNIX, open_store, parse_url
 from p2pstore.peers.checks import Check, failed, ok, warning
 
 ANSWER_SECONDS = 5.0
@@ -43,16 +46,20 @@ def check_metadata(url: str, credentials: EtcdCredentials, *, own: bool = False)
         yield ok("metadata server", f"{url}, in this process's memory")
         return
     for endpoint in parsed.parts:
-        yield from _endpoint(endpoint, credentials if parsed.scheme == "etcds" else None, own=own)
+        tls = credentials if parsed.scheme == "etcds" else None
+        yield from _endpoint(endpoint, tls, unix=parsed.scheme == UNIX, own=own)
     yield asyncio.run(_read(url, credentials))
 
 
-def _endpoint(endpoint: str, tls: EtcdCredentials | None, *, own: bool) -> Iterator[Check]:
+def _endpoint(endpoint: str, tls: EtcdCredentials | None, *, unix: bool, own: bool) -> Iterator[Check]:
     subject = f"etcd {endpoint}"
-    host, port = addresses.parse(endpoint)
+    host, port = ("localhost", 0) if unix else addresses.parse(endpoint)
     connection: http.client.HTTPConnection
     try:
-        if tls is None:
+        if unix:
+            connection = http.client.HTTPConnection(host)
+            connection.sock = _connected(Path(endpoint))
+        elif tls is None:
             connection = http.client.HTTPConnection(host, port, timeout=ANSWER_SECONDS)
         else:
             context = ssl.create_default_context(cafile=tls.ca or None)
@@ -78,6 +85,18 @@ def _endpoint(endpoint: str, tls: EtcdCredentials | None, *, own: bool) -> Itera
     answers = f"version {str(version)[:40]}, answers in {1000 * took:.1f} ms"
     yield ok(subject, f"{answers}; the agent's own") if own else _version(subject, str(version), answers)
     yield from clock(subject, date, began, took)
+
+
+def _connected(path: Path) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(ANSWER_SECONDS)
+        with short_path(path) as name:
+            sock.connect(name)
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
 def _version(subject: str, version: str, detail: str) -> Check:

@@ -14,7 +14,7 @@ from engine.net.sockets import is_loopback
 from engine.protocol.handshake import Message, MessageType
 from p2pstore.errors import BadConfig
 from p2pstore.inspect.staleness import ProbeAnswer, ProbeTarget
-from p2pstore.metadata.urls import parse_url
+from p2pstore.metadata.urls import UNIX, parse_url
 
 TIMEOUT = 2.0
 """Seconds for one endpoint."""
@@ -31,7 +31,7 @@ def on_loopback(url: str) -> bool:
         parsed = parse_url(url)
     except BadConfig:
         return False
-    return parsed.scheme == "memory" or all(is_loopback(parse(part)[0]) for part in parsed.parts)
+    return parsed.scheme in {"memory", UNIX} or all(is_loopback(parse(part)[0]) for part in parsed.parts)
 
 
 async def probe(

@@ -45,16 +45,16 @@ class EtcdStore:
     """An etcd cluster; implements ``MetadataStore``. Belongs to the event loop in which it is first used."""
 
     def __init__(
-        self, endpoints: Sequence[str], credentials: EtcdCredentials | None = None, *, tls: bool = False
+        self, endpoints: Sequence[str], credentials: EtcdCredentials | None = None, *, tls: bool = False, url: str = ""
     ) -> None:
-        """``endpoints`` are ``host:port``. Nothing is connected before the first call."""
-        self._url = f"{'etcds' if tls else 'etcd'}://{','.join(endpoints)}"
+        """``endpoints`` are those of ``EtcdClient``. Nothing is connected before the first call."""
+        self._url = url or f"{'etcds' if tls else 'etcd'}://{','.join(endpoints)}"
         self._client = EtcdClient(endpoints, credentials or EtcdCredentials(), tls=tls, url=self._url)
         self._closed = asyncio.Event()
 
     @property
     def url(self) -> str:
-        """``etcd://HOST:PORT,...``, or ``etcds://`` with TLS."""
+        """``etcd://HOST:PORT,...``, ``etcds://`` with TLS, or ``etcd+unix://PATH``."""
         return self._url
 
     async def get(self, key: str) -> KeyValue | None:

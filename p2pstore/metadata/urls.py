@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 
 from engine.etcd.credentials import EtcdCredentials
+from engine.etcd.targets import unix_endpoint
 from engine.net import addresses
 from p2pstore.errors import BadConfig
 from p2pstore.metadata.store import MetadataStore
@@ -16,12 +18,15 @@ DEFAULT_PORT = 2379
 MAX_ENDPOINTS = 32
 """Endpoints in one URL."""
 
+UNIX = "etcd+unix"
+"""The scheme of an etcd on a Unix socket, whose directory says who may use it."""
+
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
 @dataclass(frozen=True)
 class MetadataUrl:
-    """A parsed URL: the scheme, and the endpoints (``host:port``) or, for ``memory``, the one name."""
+    """A parsed URL: the scheme, and the endpoints (``host:port``), the path of one socket, or the name of a memory."""
 
     scheme: str
     parts: tuple[str, ...]
@@ -35,11 +40,15 @@ def _bad(url: str, detail: str) -> BadConfig:
 
 
 def parse_url(url: str) -> MetadataUrl:
-    """``etcd://A:2379,B:2379`` (``;`` separates too), ``etcds://`` for TLS, or ``memory://NAME``; pure.
+    """``etcd://A:2379,B:2379`` (``;`` separates too), ``etcds://`` for TLS, ``etcd+unix:///PATH``, ``memory://NAME``.
+
+    Pure.
 
     Raises ``BadConfig``; its text never repeats a password.
     """
     scheme, found, rest = url.strip().partition("://")
+    if scheme == UNIX:
+        return _of_socket(url, rest)
     if "@" in rest or "@" in scheme:
         # The text in front of the @ may be a password: say nothing of it.
         raise BadConfig(
@@ -69,7 +78,13 @@ def parse_url(url: str) -> MetadataUrl:
 def servers_of(url: str) -> list[tuple[str, int]]:
     """Host and port of each server of a URL; none where there is no server. Raises ``BadConfig``."""
     parsed = parse_url(url)
-    return [] if parsed.scheme == "memory" else [addresses.parse(part) for part in parsed.parts]
+    return [] if parsed.scheme in {"memory", UNIX} else [addresses.parse(part) for part in parsed.parts]
+
+
+def _of_socket(url: str, path: str) -> MetadataUrl:
+    if not os.path.isabs(path) or "\0" in path:
+        raise _bad(url, f"{UNIX}:// takes the absolute path of a socket")
+    return MetadataUrl(UNIX, (path,))
 
 
 def open_store(url: str, credentials: EtcdCredentials | None = None) -> MetadataStore:
@@ -81,4 +96,6 @@ def open_store(url: str, credentials: EtcdCredentials | None = None) -> Metadata
         return MemoryStore(name=parsed.parts[0])
     from p2pstore.metadata.etcd import EtcdStore  # noqa: PLC0415 - grpc takes its time to import
 
+    if parsed.scheme == UNIX:
+        return EtcdStore([unix_endpoint(parsed.parts[0])], credentials, url=str(parsed))
     return EtcdStore(parsed.parts, credentials, tls=parsed.scheme == "etcds")

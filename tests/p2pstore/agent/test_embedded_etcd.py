@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import signal
-import socket
+import stat
 import subprocess
 import sys
 import time
@@ -17,7 +17,7 @@ import pytest
 
 from engine.processes import start_time
 from p2pstore.agent import embedded_etcd as embedded
-from p2pstore.agent.embedded_etcd import EmbeddedEtcd, find_etcd, recorded
+from p2pstore.agent.embedded_etcd import CLIENT_SOCKET, PEER_SOCKET, EmbeddedEtcd, find_etcd, recorded
 from p2pstore.agent.etcd_record import RECORD
 from p2pstore.errors import MetadataUnavailable
 from p2pstore.metadata.store import Put
@@ -53,10 +53,15 @@ async def has(url: str, key: str) -> bool:
     return item is not None
 
 
-def listening() -> list[str]:
-    """The kernel's list of listening TCP sockets."""
+def listening(pid: int) -> list[str]:
+    """The addresses of the TCP sockets on which a process listens."""
     lines = [line for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
-    return [row[1] for row in map(str.split, lines) if row[3] == "0A"]
+    inodes = {os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()}
+    return [row[1] for row in map(str.split, lines) if row[3] == "0A" and f"socket:[{row[9]}]" in inodes]
+
+
+def environment_of(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/environ").read_bytes()
 
 
 def start_and_die(directory: Path) -> int:
@@ -85,7 +90,7 @@ async def test_from_nothing_to_a_store_and_back(etcd: EmbeddedEtcd) -> None:
     assert recorded(etcd.directory) is None
     assert not etcd.alive()
     url = await etcd.start()
-    assert url.startswith("etcd://127.0.0.1:")
+    assert url == f"etcd+unix://{etcd.directory}/{CLIENT_SOCKET}"
     assert etcd.url == url
     assert etcd.alive()
     record = recorded(etcd.directory)
@@ -101,13 +106,22 @@ async def test_from_nothing_to_a_store_and_back(etcd: EmbeddedEtcd) -> None:
     await etcd.stop()
 
 
-async def test_it_listens_on_loopback_only(etcd: EmbeddedEtcd) -> None:
+async def test_no_other_user_reaches_it(etcd: EmbeddedEtcd) -> None:
+    """It has no port; its sockets can be written, which is what it takes to connect, by their owner alone."""
     await etcd.start()
-    record = recorded(etcd.directory)
-    assert record is not None
-    ports = {f"{record.port:04X}", f"{record.peer_port:04X}"}
-    addresses = [address for address in listening() if address.rpartition(":")[2] in ports]
-    assert sorted(addresses) == sorted(f"0100007F:{port}" for port in ports)
+    assert not listening(etcd.pid)
+    for name in (CLIENT_SOCKET, PEER_SOCKET):
+        assert stat.S_IMODE((etcd.directory / name).stat().st_mode) & 0o077 == 0
+    assert stat.S_IMODE(etcd.directory.stat().st_mode) == 0o700
+
+
+async def test_our_secrets_do_not_reach_it(etcd: EmbeddedEtcd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOONCAKE_SECRET", "a secret of the cluster")
+    monkeypatch.setenv("MOONCAKE_ETCD_PASSWORD", "a password")
+    await etcd.start()
+    environment = environment_of(etcd.pid)
+    assert b"MOONCAKE" not in environment
+    assert b"PATH=" in environment
 
 
 async def test_a_living_one_is_adopted(etcd: EmbeddedEtcd) -> None:
@@ -131,7 +145,7 @@ async def test_it_outlives_the_process_that_started_it(tmp_path: Path) -> None:
     await etcd.stop()
 
 
-async def test_after_a_kill_it_comes_back_on_its_ports_with_its_content(etcd: EmbeddedEtcd) -> None:
+async def test_after_a_kill_it_comes_back_where_it_was_with_its_content(etcd: EmbeddedEtcd) -> None:
     url = await etcd.start()
     await put(url, "a")
     first = etcd.pid
@@ -154,16 +168,38 @@ async def test_the_supervisor_leaves_a_stopped_one_alone(etcd: EmbeddedEtcd) -> 
     assert recorded(etcd.directory) is None
 
 
-async def test_taken_ports_are_left_to_their_owners(etcd: EmbeddedEtcd) -> None:
+async def test_a_stale_socket_is_replaced(etcd: EmbeddedEtcd) -> None:
     url = await etcd.start()
     await put(url, "a")
-    record = recorded(etcd.directory)
-    assert record is not None
+    os.kill(etcd.pid, signal.SIGKILL)
+    await until(lambda: not etcd.alive())
+    assert (etcd.directory / CLIENT_SOCKET).is_socket()
+    assert await etcd.start() == url
+    assert await has(url, "a")
+
+
+async def test_one_that_an_older_version_left_on_tcp_is_replaced(tmp_path: Path) -> None:
+    etcd = EmbeddedEtcd(tmp_path, binary=any_binary())
+    url = await etcd.start()
+    await put(url, "a")
+    first = etcd.pid
+    record = json.loads((tmp_path / RECORD).read_text())
+    (tmp_path / RECORD).write_text(json.dumps({**record, "url": "etcd://127.0.0.1:2379", "port": 2379}))
+    assert await EmbeddedEtcd(tmp_path, binary=any_binary()).start() == url
+    assert start_time(first) == 0
+    assert await has(url, "a")
     await etcd.stop()
-    with socket.create_server(("127.0.0.1", record.port)), socket.create_server(("127.0.0.1", record.peer_port)):
-        other = await etcd.start()
-        assert other != url
-        assert await has(other, "a")
+
+
+async def test_its_sockets_may_lie_elsewhere_and_deep(tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 100) / ("é %23 " * 10)
+    deep.mkdir(parents=True)
+    etcd = EmbeddedEtcd(tmp_path / "etcd", deep, binary=any_binary())
+    url = await etcd.start()
+    assert url == f"etcd+unix://{deep}/{CLIENT_SOCKET}"
+    await put(url, "a")
+    assert await has(url, "a")
+    await etcd.stop()
 
 
 async def test_a_spoilt_data_directory_is_moved_aside(etcd: EmbeddedEtcd) -> None:
@@ -173,7 +209,7 @@ async def test_a_spoilt_data_directory_is_moved_aside(etcd: EmbeddedEtcd) -> Non
     for path in etcd.data_path.rglob("*"):
         if path.is_file():
             path.write_bytes(b"\xff" * 100)
-    url = await etcd.start()  # on the same ports, unless another test was quicker to take them
+    url = await etcd.start()
     assert not await has(url, "a")
     assert len(list(etcd.directory.glob("data.bad-*"))) == 1
     for path in etcd.data_path.rglob("*.wal"):
@@ -206,7 +242,7 @@ async def test_a_frozen_one_is_replaced(etcd: EmbeddedEtcd, monkeypatch: pytest.
         "[]",
         "null",
         '{"pid": "x"}',
-        '{"pid": 1, "started": 1, "url": "", "port": 0, "peer_port": 0, "boot": ""}',
+        '{"pid": 1, "started": 1, "url": "", "boot": ""}',
     ],
 )
 async def test_a_record_that_makes_no_sense_is_ignored(tmp_path: Path, text: str) -> None:

@@ -17,6 +17,7 @@ from engine.etcd.credentials import EtcdCredentials
 from p2pstore.agent.embedded_etcd import EmbeddedEtcd
 from p2pstore.doctor.metadata import check_metadata, clock
 from p2pstore.peers.checks import exit_code
+from tests.p2pstore.metadata.servers import EtcdServer, any_binary
 
 
 @contextlib.contextmanager
@@ -42,15 +43,29 @@ def server(body: bytes, date: str | None = None) -> Iterator[str]:
         found.server_close()
 
 
-async def test_a_real_etcd(tmp_path: Path) -> None:
+async def test_the_etcd_of_an_agent(tmp_path: Path) -> None:
     etcd = EmbeddedEtcd(tmp_path / "etcd")
-    await etcd.start()
+    url = await etcd.start()
+    try:
+        checks = await asyncio.to_thread(lambda: list(check_metadata(url, EtcdCredentials(), own=True)))
+    finally:
+        await etcd.stop()
+    assert [c.verdict for c in checks] == ["ok", "ok", "ok"], checks
+    assert "version 3." in checks[0].detail
+    gone = await asyncio.to_thread(lambda: list(check_metadata(url, EtcdCredentials(), own=True)))
+    assert gone[0].verdict == "failed"
+    assert gone[0].detail.startswith("it does not answer: ")
+    assert exit_code(gone) == 6
+
+
+async def test_a_real_etcd(tmp_path: Path) -> None:
+    etcd = EtcdServer(any_binary(), tmp_path).start()
     try:
         checks = await asyncio.to_thread(lambda: list(check_metadata(etcd.url, EtcdCredentials())))
         dead = f"{etcd.url},127.0.0.1:1"
         half = await asyncio.to_thread(lambda: list(check_metadata(dead, EtcdCredentials())))
     finally:
-        await etcd.stop()
+        etcd.close()
     version, *others = checks
     assert version.verdict in {"ok", "warning"}, "whichever release this machine has"
     assert "version 3." in version.detail

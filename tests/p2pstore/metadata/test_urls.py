@@ -24,6 +24,7 @@ from p2pstore.metadata.urls import MAX_ENDPOINTS, open_store, parse_url
         ("etcd://[::1]:5,[fe80::1%eth0]", "etcd://[::1]:5,[fe80::1%eth0]:2379"),
         ("etcd://a:1,a:1,", "etcd://a:1"),
         ("memory://some-name_1.x", "memory://some-name_1.x"),
+        ("etcd+unix:///run/user/7/a b@c,d/etcd.sock:1", "etcd+unix:///run/user/7/a b@c,d/etcd.sock:1"),
     ],
 )
 def test_urls_that_mean_something(text: str, meaning: str) -> None:
@@ -49,6 +50,9 @@ def test_urls_that_mean_something(text: str, meaning: str) -> None:
         ("etcd://a b", "no HOST:PORT"),
         ("memory://", "takes a name"),
         ("memory://a/b", "takes a name"),
+        ("etcd+unix://", "absolute path"),
+        ("etcd+unix://here/etcd.sock:1", "absolute path"),
+        ("etcd+unix:///here\0", "absolute path"),
         ("etcd://" + ",".join(f"h{i}" for i in range(MAX_ENDPOINTS + 1)), "more than"),
     ],
 )
