@@ -43,6 +43,7 @@
     │   ├── ForeignFile               7   something that is not the object's lies in what a get writes
     │   ├── NodeNameTaken             7   another live node has this node's name
     │   ├── OtherMetadata             7   the agent that runs uses another metadata server than the one asked for
+    │   ├── OtherView                 7   the agent sees something else at a path than the command
     │   ├── AgentRunning              7   one agent a home
     │   ├── SecretRefused             7   the cluster secret does not match
     │   └── ListenRefused             7   an open address without a secret
@@ -117,6 +118,7 @@ __all__ = [
     "ObjectExists",
     "ObjectNotFound",
     "OtherMetadata",
+    "OtherView",
     "PartialResult",
     "PathNotFound",
     "PeerBusy",
@@ -313,6 +315,16 @@ class OtherMetadata(Refused):
 
     sentence = "the agent of {home} uses the metadata server {theirs}, not {asked}"
     advice = "run 'mooncake node stop' first, or use an agent of its own with --home DIR"
+
+
+class OtherView(Refused):
+    """The agent and the command that calls it have different things at one path."""
+
+    sentence = (
+        "the agent does not see at {path} what this command sees there: it runs in another mount namespace "
+        "(a container, a chroot, PrivateTmp= of systemd)"
+    )
+    advice = "name a path that both see, or end that agent with 'mooncake node stop' and start one from here"
 
 
 class AgentRunning(Refused):

@@ -15,8 +15,24 @@ def host_id() -> str:
     that stand for hosts in tests, count as different hosts. Empty where /proc does not tell.
     """
     try:
-        boot = _BOOT_ID.read_text().strip()
         mount, network = (os.stat(f"/proc/self/ns/{name}") for name in ("mnt", "net"))
+        return f"{boot_id()}/{mount.st_ino}/{network.st_ino}"
     except OSError:
         return ""
-    return f"{boot}/{mount.st_ino}/{network.st_ino}"
+
+
+def view_id() -> str:
+    """An identity that two processes share when a path means the same to both: one mount namespace, and one root.
+
+    Empty where /proc does not tell.
+    """
+    try:
+        mount, root = os.stat("/proc/self/ns/mnt"), os.stat("/")
+        return f"{boot_id()}/{mount.st_ino}/{root.st_dev}/{root.st_ino}"
+    except OSError:
+        return ""
+
+
+def boot_id() -> str:
+    """The running boot of the kernel. Raises ``OSError`` where /proc does not tell."""
+    return _BOOT_ID.read_text().strip()

@@ -32,6 +32,9 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from engine.net.host_id import view_id
+from p2pstore.agent.sight import check as check_sight
+from p2pstore.agent.sight import look
 from p2pstore.errors import Interrupted, MooncakeError, UsageError, to_wire
 from p2pstore.objects.choices import DIGEST_BYTES
 from p2pstore.objects.manifest import check_chunk_size
@@ -128,6 +131,7 @@ class AgentServer:
         selection = _selection(body)
 
         async def work(emit: Emit) -> dict[str, Any]:
+            await asyncio.to_thread(check_sight, body.get("sight"))
             progress = _Progress(emit)
             result = await self._node.register(
                 path,
@@ -151,6 +155,7 @@ class AgentServer:
         selection = _selection(body)
 
         async def work(emit: Emit) -> dict[str, Any]:
+            await asyncio.to_thread(check_sight, body.get("sight"))
             progress = _Progress(emit)
             result = await self._node.register_many(
                 items,
@@ -182,7 +187,10 @@ class AgentServer:
         )
 
         async def work(emit: Emit) -> dict[str, Any]:
-            return asdict(await self._node.get(wanted, emit))
+            await asyncio.to_thread(check_sight, body.get("sight"))
+            result = asdict(await self._node.get(wanted, emit))
+            seen = None if wanted.dry_run else await asyncio.to_thread(look, result["dest"], follow=False)
+            return {**result, "view": view_id(), "seen": seen}
 
         return await self._stream(request, work)
 
@@ -192,9 +200,11 @@ class AgentServer:
             emit({"event": "note", "text": f"warning: {doubt}"})
 
     async def _verify(self, request: web.Request) -> web.StreamResponse:
-        target = _text(await _body(request), "target")
+        body = await _body(request)
+        target = _text(body, "target")
 
         async def work(emit: Emit) -> dict[str, Any]:
+            await asyncio.to_thread(check_sight, body.get("sight"))
             return await self._node.verify(target, _Progress(emit).set)
 
         return await self._stream(request, work)

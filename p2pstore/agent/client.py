@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import socket
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from p2pstore.agent.home import Home, socket_address
+from p2pstore.agent.sight import check_result, sight, sight_of_destination, sight_of_source
 from p2pstore.errors import (
     AgentEnded,
     AgentNotRunning,
@@ -49,8 +51,10 @@ PAGE = 500
 """Objects asked for at once."""
 
 ITEMS = 1024
-ITEMS_BYTES = 512 * 1024
-"""Paths that one call registers, and bytes of their JSON: the agent bounds what it reads, and its answer names all."""
+ITEMS_BYTES = 400 * 1024
+"""Paths that one call registers, and bytes of their JSON: the agent bounds what it reads, and its answer names all.
+
+Their directories' names go along, so there is room for as much again."""
 
 Event = dict[str, Any]
 
@@ -113,7 +117,8 @@ class AgentClient:
 
         ``selection`` says what is taken of a directory: lists of patterns, ``include`` and ``exclude``, and ``all``.
         """
-        body = {"path": path, "name": name, "chunk_size": chunk_size, "hash": hash_name, "force": force, **selection}
+        how = {"chunk_size": chunk_size, "hash": hash_name, "force": force, **selection}
+        body = {"path": path, "name": name, **how, "sight": sight_of_source(path)}
         return self._events("/v1/register", body)
 
     def register_many(
@@ -132,7 +137,8 @@ class AgentClient:
         total: dict[str, Any] = {"event": "result", "objects": [], "failed": [], "size": 0, "seconds": 0.0}
         done = 0
         for batch in _bounded(items):
-            body = {"items": batch, "chunk_size": chunk_size, "hash": hash_name, "force": force, **selection}
+            how = {"chunk_size": chunk_size, "hash": hash_name, "force": force, **selection}
+            body = {"items": batch, **how, "sight": sight(*(os.path.dirname(path) for path, _ in batch))}
             with contextlib.closing(self._events("/v1/register-many", body)) as events:
                 for event in events:
                     if event.get("event") == "progress":
@@ -165,8 +171,12 @@ class AgentClient:
             "seed": seed,
             "dry_run": dry_run,
             "force": force,
+            "sight": sight_of_destination(dest),
         }
-        return self._events("/v1/get", body)
+        for event in self._events("/v1/get", body):
+            if event.get("event") == "result":
+                check_result(str(event.get("dest", dest)), event.pop("view", None), event.pop("seen", None))
+            yield event
 
     def objects(self, prefix: str = "", *, limit: int = PAGE, after: str = "") -> dict[str, Any]:
         """``GET /v1/objects``: one page of the objects whose names begin with ``prefix`` and sort after ``after``."""
@@ -197,7 +207,8 @@ class AgentClient:
 
     def verify(self, target: str) -> Iterator[Event]:
         """``POST /v1/verify``: hash again what is held under a name or at an absolute path."""
-        return self._events("/v1/verify", {"target": target})
+        seen = {"sight": sight(target)} if os.path.isabs(target) else {}
+        return self._events("/v1/verify", {"target": target, **seen})
 
     def _call(
         self, method: str, target: str, body: Mapping[str, object] | None = None, *, timeout: float | None = None

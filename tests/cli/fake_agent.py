@@ -161,6 +161,15 @@ class FakeAgent:
         self._thread.start()
 
     def body_of(self, route: str) -> Any:
+        """What the last call of a route asked for; ``sight_of`` has what it said besides."""
+        body = self._last(route)
+        return {k: v for k, v in body.items() if k != "sight"} if isinstance(body, dict) else body
+
+    def sight_of(self, route: str) -> Any:
+        """What the last call of a route said of the paths that it named."""
+        return self._last(route)["sight"]
+
+    def _last(self, route: str) -> Any:
         return next(body for method, path, body in reversed(self.requests) if f"{method} {path}" == route)
 
     def close(self) -> None:

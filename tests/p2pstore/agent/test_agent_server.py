@@ -261,3 +261,14 @@ async def test_whoever_registers_hears_that_others_cannot_come(api: Api, tmp_pat
     note = {"event": "note", "text": "warning: nobody comes here"}
     assert note in await api.stream("/v1/register", {"path": str(tmp_path / "x"), "name": "x"})
     assert note in await api.stream("/v1/register-many", {"items": [[str(tmp_path / "x" / "a"), "y"]]})
+
+
+@pytest.mark.parametrize("call", ["register", "register-many", "verify", "get"])
+async def test_a_call_from_another_mount_namespace_is_refused(api: Api, tmp_path: Path, call: str) -> None:
+    write_tree(tmp_path / "x", FILES)
+    path = str(tmp_path / "x")
+    seen = {"view": "elsewhere", "places": {str(tmp_path): [1, 2, 3, 4, 5]}}
+    body = {"path": path, "name": "x", "items": [[path, "x"]], "target": path, "dest": path, "sight": seen}
+    (event,) = await api.stream(f"/v1/{call}", body)
+    assert event["error"]["type"] == "OtherView"
+    assert event["error"]["fields"]["path"] == str(tmp_path)

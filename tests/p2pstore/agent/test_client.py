@@ -5,13 +5,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import p2pstore.agent.client
+from engine.net.host_id import view_id
 from p2pstore.agent.client import AgentClient, result_of
 from p2pstore.agent.home import Home, socket_address
-from p2pstore.errors import AgentNotRunning, AgentUnreachable, MooncakeError, ObjectNotFound
+from p2pstore.agent.sight import look
+from p2pstore.errors import AgentNotRunning, AgentUnreachable, MooncakeError, ObjectNotFound, OtherView
 from tests.cli.fake_agent import FakeAgent, HangUntilCancelled, get_result, progress
 
 HEAVY = ("grpc", "aiohttp", "xxhash", "asyncio", "numpy", "rich", "tqdm", "typer", "p2pstore.node", "engine.engine")
@@ -85,6 +88,35 @@ def test_events_come_as_they_are_sent(agent: FakeAgent, home: Home) -> None:
         "dry_run": False,
         "force": False,
     }
+
+
+def test_a_call_says_what_it_sees_at_the_paths_that_it_names(agent: FakeAgent, home: Home, tmp_path: Path) -> None:
+    """For an agent in another mount namespace: see ``p2pstore.agent.sight``."""
+    client = AgentClient(home)
+    file = str(tmp_path / "f")
+    Path(file).write_text("x")
+    agent.answers |= {f"POST /v1/{call}": [get_result()] for call in ("get", "register", "register-many", "verify")}
+    how: dict[str, Any] = {"chunk_size": None, "hash_name": "blake3", "force": False}
+    list(client.get("n", str(tmp_path / "d")))
+    list(client.register(file, "n", **how))
+    list(client.verify(file))
+    agent.answers["POST /v1/register-many"] = [
+        {"event": "result", "objects": [], "failed": [], "size": 0, "seconds": 0.0}
+    ]
+    list(client.register_many([(file, "n")], **how))
+    assert agent.sight_of("POST /v1/get")["places"] == {str(tmp_path): look(str(tmp_path))}
+    assert agent.sight_of("POST /v1/register-many")["places"] == {str(tmp_path): look(str(tmp_path))}
+    assert agent.sight_of("POST /v1/register")["places"] == {file: look(file)}
+    assert agent.sight_of("POST /v1/verify")["places"] == {file: look(file)}
+    assert agent.sight_of("POST /v1/get")["view"] == view_id()
+
+
+def test_a_result_that_is_not_here_is_no_success(agent: FakeAgent, home: Home, tmp_path: Path) -> None:
+    agent.answers["POST /v1/get"] = [
+        {**get_result(), "dest": str(tmp_path / "d"), "view": "x", "seen": [1, 2, 3, 4, 5]}
+    ]
+    with pytest.raises(OtherView, match=r"does not see at .*/d what this command sees"):
+        list(AgentClient(home).get("n", str(tmp_path / "d")))
 
 
 def test_an_error_event_is_raised(agent: FakeAgent, home: Home) -> None:
