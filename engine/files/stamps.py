@@ -7,8 +7,10 @@ times are cut to what is stored (100 ns, 1 s, 2 s) when a file is looked at anew
 from __future__ import annotations
 
 import os
+import struct
 import threading
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from engine.files.system import system
@@ -64,6 +66,20 @@ class FileStamp:
         """The same of a file whose numbers are not to be relied on."""
         return replace(self, dev=NO_NUMBER, inode=NO_NUMBER)
 
+    def packed(self) -> bytes:
+        """In ``STAMP_BYTES``."""
+        return _STAMP.pack(self.dev, self.inode, self.size, self.mtime_ns)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> FileStamp:
+        """The inverse of ``packed``."""
+        return cls(*_STAMP.unpack(data))
+
+    @staticmethod
+    def unpack_all(data: bytes) -> Iterator[Sequence[int]]:
+        """The numbers of many, packed one after the other."""
+        return _STAMP.iter_unpack(data)
+
     def fits(self, now: FileStamp) -> bool:
         """Whether ``now`` is a stamp of the same file, unchanged."""
         return self == now or (self._same_numbers(now) and self.same_content(now))
@@ -80,6 +96,22 @@ class FileStamp:
         if NO_NUMBER in {self.inode, now.inode}:
             return True
         return (self.dev, self.inode) == (now.dev, now.inode)
+
+
+_STAMP = struct.Struct("=QQQq")
+
+STAMP_BYTES = _STAMP.size
+"""Of many files, stamps are kept and compared in so many bytes each."""
+
+
+def pack_stamp(status: os.stat_result) -> bytes:
+    """As ``FileStamp.of``, then ``packed``, in a third of the time."""
+    return _STAMP.pack(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def pack_lasting(status: os.stat_result, path: str) -> bytes:
+    """As ``FileStamp.lasting``, then ``packed``."""
+    return pack_stamp(status) if numbers_last(status, path) else FileStamp.of(status).unnumbered().packed()
 
 
 def numbers_last(status: os.stat_result, path: str) -> bool:

@@ -7,6 +7,7 @@ import itertools
 import os
 import threading
 from abc import ABC, abstractmethod
+from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 from engine.errors import MooncakeError, SourceChanged, StorageError, UsageError
 from engine.files.stamps import FileStamp
 from engine.files.system import system
+from engine.memory.file_spans import FileSpan, FileSpans
 from engine.memory.open_files import DescriptorCache, OpenFile
 from engine.memory.reading import OWN_LIMITS, TooShort, Unreadable, read_into, read_some
 
@@ -31,15 +33,6 @@ SEND_BYTES = 256 * 1024
 """Bytes that are read and sent at once where there is no ``sendfile``."""
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class FileSpan:
-    """``size`` bytes of the file at ``path``, from its start. Without a stamp, changes go unnoticed."""
-
-    path: str
-    size: int
-    stamp: FileStamp | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +146,9 @@ class FilesBuffer(Buffer):
         on_unreadable: Callable[[str, int, str], None] | None = None,
     ) -> None:
         self.name = name
-        self._spans = tuple(spans)
-        self._starts = list(itertools.accumulate((span.size for span in self._spans), initial=0))
+        self._spans = spans if isinstance(spans, FileSpans) else tuple(spans)
+        sizes = spans.sizes if isinstance(spans, FileSpans) else [span.size for span in spans]
+        self._starts = array("Q", itertools.accumulate(sizes, initial=0))
         self.length = self._starts.pop()
         self._servable = servable
         self.settled = servable is None

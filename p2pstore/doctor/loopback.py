@@ -9,7 +9,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from engine.memory.buffers import FilesBuffer, FileSpan
+from engine.memory.buffers import FilesBuffer
+from engine.memory.file_spans import FileSpan
 from engine.serving.segment_server import SegmentServer
 from engine.transports.into_memory import IntoMemory
 from p2pstore.errors import MooncakeError, TransportUnavailable

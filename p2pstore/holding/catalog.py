@@ -7,19 +7,19 @@ their journal lies beside their destination.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sqlite3
+import struct
 import threading
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.files.stamps import FileStamp
-from engine.memory.buffers import FileSpan
+from engine.files.stamps import STAMP_BYTES, FileStamp
+from engine.memory.file_spans import FileSpan, FileSpans
 from p2pstore.cluster.records import ObjectRecord, decode, encode
 from p2pstore.errors import MooncakeError, StorageError
 from p2pstore.objects.json_slices import json_list
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 BUSY_SECONDS = 10.0
 
-_UNREADABLE = (MooncakeError, zlib.error, ValueError, TypeError, RecursionError)
+_UNREADABLE = (MooncakeError, zlib.error, struct.error, ValueError, TypeError, RecursionError)
 """What reading a damaged row raises."""
 
 _SCHEMA = """
@@ -57,7 +57,7 @@ class Holding:
     record: ObjectRecord
     role: str
     root: Path | None
-    spans: tuple[FileSpan, ...]
+    spans: Sequence[FileSpan]
     views: tuple[memoryview, ...] = ()
 
     @property
@@ -115,7 +115,7 @@ class Catalog:
             self._db.executemany("DELETE FROM holdings WHERE name = ? AND root = ?", places)
             self._db.executemany(
                 "INSERT OR IGNORE INTO manifests VALUES (?, ?)",
-                ((m.digest, zlib.compress(m.to_bytes(), 1)) for _, m in holdings),
+                ((m.digest, _compressed(m.pieces())) for _, m in holdings),
             )
             self._db.executemany("INSERT OR REPLACE INTO holdings VALUES (?, ?, ?, ?, ?, ?)", map(_row, holdings))
             self._db.executemany(_DROP_UNUSED + " AND digest = ?", [(holding.digest,) for holding in gone])
@@ -185,13 +185,20 @@ class _Transaction:
 def _row(pair: tuple[Holding, Manifest]) -> tuple[object, ...]:
     """A holding as the table has it."""
     holding, _ = pair
-    stamps = b"".join(json_list(_stamp_to_list(span.stamp) for span in holding.spans))
-    place = os.fsencode(holding.place)
-    return holding.name, place, holding.digest, holding.role, encode(holding.record), zlib.compress(stamps, 1)
+    stamps = _compressed(json_list(_stamps(holding.spans)))
+    return holding.name, os.fsencode(holding.place), holding.digest, holding.role, encode(holding.record), stamps
 
 
-def _stamp_to_list(stamp: FileStamp | None) -> list[int]:
-    return [stamp.dev, stamp.inode, stamp.size, stamp.mtime_ns] if stamp else []
+def _stamps(spans: Sequence[FileSpan]) -> Iterator[Sequence[int]]:
+    if isinstance(spans, FileSpans):
+        return FileStamp.unpack_all(spans.stamps)
+    return ((s.stamp.dev, s.stamp.inode, s.stamp.size, s.stamp.mtime_ns) if s.stamp else () for s in spans)
+
+
+def _compressed(pieces: Iterable[bytes]) -> bytes:
+    """The pieces, joined and compressed: of many files they are some ten times as large before."""
+    making = zlib.compressobj(1)
+    return b"".join([*map(making.compress, pieces), making.flush()])
 
 
 def _holding(root: bytes, role: str, record_bytes: bytes, stamps: bytes, manifest: Manifest) -> Holding:
@@ -200,11 +207,13 @@ def _holding(root: bytes, role: str, record_bytes: bytes, stamps: bytes, manifes
     if record is None or record.manifest != manifest.digest or role not in {"gold", "replica"}:
         raise ValueError("no entry of ours")
     path = Path(os.fsdecode(root))
-    return Holding(record, role, path, _spans(path, manifest, json.loads(zlib.decompress(stamps))))
+    return Holding(record, role, path, _spans(path, manifest, zlib.decompress(stamps)))
 
 
-def _spans(root: Path, manifest: Manifest, stamps: Sequence[Sequence[int]]) -> tuple[FileSpan, ...]:
-    return tuple(
-        FileSpan(str(root / f.path if f.path else root), f.size, FileStamp(*stamp))
-        for f, stamp in zip(manifest.files, stamps, strict=True)
-    )
+def _spans(root: Path, manifest: Manifest, stamps: bytes) -> FileSpans:
+    packed = bytearray()
+    for text in stamps[2:-2].split(b"],[") if len(manifest.files) else ():  # an entry at a time: others may run
+        packed += FileStamp(*map(int, text.split(b","))).packed()
+    if len(packed) != len(manifest.files) * STAMP_BYTES:
+        raise ValueError("another number of stamps than of files")
+    return FileSpans(str(root), manifest.columns.paths, manifest.columns.sizes, bytes(packed))

@@ -18,7 +18,8 @@ from types import MappingProxyType
 from typing import Protocol
 
 from engine.errors import AddressError, SourceChanged, StorageError
-from engine.memory.buffers import Buffer, FileRun, FilesBuffer, FileSpan
+from engine.memory.buffers import Buffer, FileRun, FilesBuffer
+from engine.memory.file_spans import FileSpan
 from engine.memory.joined_buffer import JoinedBuffer
 from engine.serving.segment_server import SegmentServer
 from p2pstore.holding.catalog import Catalog, Holding
@@ -28,7 +29,7 @@ from p2pstore.holding.same_content import same_files
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.memory_objects import release
-from p2pstore.objects.source import reading_fault, renumbered, stamp_fault
+from p2pstore.objects.source import changed, reading_fault, renumbered, stamp_fault
 from p2pstore.objects.waiting import to_its_end
 
 log = logging.getLogger(__name__)
@@ -441,10 +442,14 @@ def _fault_of(holding: Holding, unread: Mapping[str, int] = MappingProxyType({})
 
     ``unread`` are paths that could not be read, and where: what still cannot be is at fault, too.
     """
-    for span in holding.spans:
-        fault = stamp_fault(span)
-        if not fault and span.path in unread:
-            fault = reading_fault(span.path, unread[span.path])
+    spans = holding.spans
+    for number in changed(spans):
+        fault = stamp_fault(spans[number])
         if fault:
-            return f"{span.path}: {fault}"
+            return f"{spans[number].path}: {fault}"
+    if unread:
+        for span in spans:
+            fault = reading_fault(span.path, unread[span.path]) if span.path in unread else ""
+            if fault:
+                return f"{span.path}: {fault}"
     return ""

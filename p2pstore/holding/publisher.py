@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from engine.memory.buffers import FileSpan
+from engine.memory.file_spans import FileSpan
 from engine.net.backoff import Backoff
 from p2pstore.cluster.membership import Membership
 from p2pstore.cluster.records import ObjectRecord, ReplicaRecord
@@ -44,7 +44,7 @@ class NewObject:
     name: str
     manifest: Manifest
     root: Path | None
-    spans: tuple[FileSpan, ...] = ()
+    spans: Sequence[FileSpan] = ()
     views: tuple[memoryview, ...] = ()
 
     def holding(self, record: ObjectRecord) -> Holding:

@@ -24,7 +24,8 @@ from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.memory_objects import Buffers, hash_views, named, release, views_of
 from p2pstore.objects.names import check_object_name
 from p2pstore.objects.selection import Selection
-from p2pstore.objects.source import RUN_BYTES, Progress, SourceTree, hash_tree, scan
+from p2pstore.objects.source import SourceTree, scan
+from p2pstore.objects.tree_hash import RUN_BYTES, Progress, hash_tree
 from p2pstore.objects.waiting import in_thread
 
 Note = Callable[[str], None]

@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
-from engine.memory.buffers import FileSpan
+from engine.memory.file_spans import FileSpan
 from p2pstore.errors import (
     Interrupted,
     MooncakeError,
 )
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.selection import selection_of
-from p2pstore.objects.source import hash_tree, named_files, scan
+from p2pstore.objects.source import named_files, scan
+from p2pstore.objects.tree_hash import hash_tree
 
 
-def same_content(
-    path: Path, manifest: Manifest, cancelled: threading.Event | None = None
-) -> tuple[FileSpan, ...] | None:
+def same_content(path: Path, manifest: Manifest, cancelled: threading.Event | None = None) -> Sequence[FileSpan] | None:
     """The files at ``path`` with their stamps, if they are exactly the object; None otherwise. Reads everything.
 
     What a register leaves out does not count, unless the object has it.
     """
     try:
-        tree = scan(path, selection_of(e.path for e in manifest.files))
-        shapes = [(e.path, e.size) for e in manifest.files]
+        there = manifest.columns
+        tree = scan(path, selection_of(there.paths))
         if tree.kind != manifest.kind or tree.directories != manifest.directories:
             return None
-        if [(p, f.size) for p, f in zip(tree.paths, tree.files, strict=True)] != shapes:
+        if tree.files.sizes != there.sizes or tuple(tree.paths) != tuple(there.paths):
             return None
         found = hash_tree(tree, hash_name=manifest.hash, chunk_size=manifest.chunk_size, cancelled=cancelled)
     except Interrupted:
@@ -37,7 +37,7 @@ def same_content(
     return tree.files if _same_chunks(found, manifest) else None
 
 
-def same_files(root: Path, manifest: Manifest) -> tuple[FileSpan, ...] | None:
+def same_files(root: Path, manifest: Manifest) -> Sequence[FileSpan] | None:
     """The files of the object at ``root`` with their stamps, if they are all there and as they were; None otherwise.
 
     What else is there does not matter: it was left out when the object was registered, or came later.
@@ -51,4 +51,4 @@ def same_files(root: Path, manifest: Manifest) -> tuple[FileSpan, ...] | None:
 
 
 def _same_chunks(found: Manifest, manifest: Manifest) -> bool:
-    return [e.chunks for e in found.files] == [e.chunks for e in manifest.files]
+    return found.columns.digests == manifest.columns.digests

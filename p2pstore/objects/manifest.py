@@ -16,19 +16,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate, pairwise
-from typing import Any, NamedTuple
+from itertools import accumulate
+from typing import NamedTuple
 
 from p2pstore.errors import BadManifest, UsageError
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.objects.choices import DIGEST_BYTES, MAX_CHUNK_SIZE, MIN_CHUNK_SIZE
+from p2pstore.objects.file_list import FileEntry, FileList, chunks_json, entry_json, json_text
 from p2pstore.objects.json_slices import json_list, to_json
-from p2pstore.objects.names import path_fault
+from p2pstore.objects.names import tree_fault
 
 FORMAT = "mooncake.manifest.v1"
 
@@ -39,6 +41,7 @@ CHUNKS_WANTED = 2048
 
 MAX_MANIFEST_BYTES = 256 * MIB
 MAX_FILES = 1_000_000
+MAX_MODE = 0o777
 MAX_OBJECT_BYTES = 1 << 46
 """64 TiB: an object is one range of the 47-bit address space."""
 
@@ -56,16 +59,6 @@ def check_chunk_size(chunk_size: int) -> int:
     if not MIN_CHUNK_SIZE <= chunk_size <= MAX_CHUNK_SIZE or chunk_size & (chunk_size - 1):
         raise UsageError(detail=f"chunk size {chunk_size} is not a power of two between 1 MiB and 64 MiB")
     return chunk_size
-
-
-@dataclass(frozen=True, slots=True)
-class FileEntry:
-    """One file: its path in the object, its size in bytes, its permission bits and its chunks' digests."""
-
-    path: str
-    size: int
-    mode: int
-    chunks: tuple[bytes, ...]
 
 
 class Chunk(NamedTuple):
@@ -91,32 +84,46 @@ class Manifest:
     kind: str
     hash: str
     chunk_size: int
-    files: tuple[FileEntry, ...]
+    files: Sequence[FileEntry]
+    """Whatever it is given as, it is a ``FileList`` then."""
     directories: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.files, FileList):
+            object.__setattr__(self, "files", FileList.of(self.files))
+
+    @property
+    def columns(self) -> FileList:
+        """``files``, for those who go through all of them."""
+        assert isinstance(self.files, FileList)  # noqa: S101 - made so above
+        return self.files
 
     @cached_property
     def size(self) -> int:
         """Bytes of all files."""
-        return sum(f.size for f in self.files)
+        return sum(self.columns.sizes)
 
     @cached_property
-    def file_offsets(self) -> tuple[int, ...]:
+    def file_offsets(self) -> Sequence[int]:
         """Where each file begins in the object; one more entry, the object's size, closes the list."""
-        return tuple(accumulate((f.size for f in self.files), initial=0))
+        return array("Q", accumulate(self.columns.sizes, initial=0))
 
-    @cached_property
-    def first_chunks(self) -> tuple[int, ...]:
+    @property
+    def first_chunks(self) -> Sequence[int]:
         """The number of each file's first chunk; one more entry, the number of chunks, closes the list."""
-        return tuple(accumulate((len(f.chunks) for f in self.files), initial=0))
+        return self.columns.first_chunks
 
     @cached_property
     def lengths(self) -> Sequence[int]:
         """Bytes of each chunk. For many files this takes a while the first time, so ask in a thread first."""
         found = array("I")
-        for file in self.files:
-            if file.size:
-                whole, rest = divmod(file.size, self.chunk_size)
-                found.extend([self.chunk_size] * whole)
+        chunk_size = self.chunk_size
+        for size in self.columns.sizes:
+            if 0 < size <= chunk_size:
+                found.append(size)
+            elif size:
+                whole, rest = divmod(size, chunk_size)
+                found.extend([chunk_size] * whole)
                 if rest:
                     found.append(rest)
         return found
@@ -135,12 +142,11 @@ class Manifest:
     def chunk(self, index: int) -> Chunk:
         """The chunk of that number, 0 <= ``index`` < ``chunks``."""
         # Empty files share their first chunk's number with the next file; the rightmost of equals has it.
-        file = bisect_right(self.first_chunks, index, hi=len(self.files)) - 1
-        entry = self.files[file]
-        within = (index - self.first_chunks[file]) * self.chunk_size
-        length = min(self.chunk_size, entry.size - within)
-        digest = entry.chunks[index - self.first_chunks[file]]
-        return Chunk(index, file, within, self.file_offsets[file] + within, length, digest)
+        files = self.columns
+        file = bisect_right(files.first_chunks, index, hi=len(files)) - 1
+        within = (index - files.first_chunks[file]) * self.chunk_size
+        length = min(self.chunk_size, files.sizes[file] - within)
+        return Chunk(index, file, within, self.file_offsets[file] + within, length, files.digest(index))
 
     def all_chunks(self) -> Iterator[Chunk]:
         """Every chunk, in order."""
@@ -156,23 +162,28 @@ class Manifest:
 
     def to_bytes(self) -> bytes:
         """The canonical JSON. Of many files it takes a second, in which other threads run."""
-        files = (
-            {"path": f.path, "size": f.size, "mode": f.mode, "chunks": [c.hex() for c in f.chunks]} for f in self.files
-        )
-        directories = b"".join(json_list(self.directories))
-        pieces = [b'{"chunk_size":%d,"directories":%b,"files":' % (self.chunk_size, directories), *json_list(files)]
-        pieces.append(b',"format":%b,"hash":%b,"kind":%b}' % (*map(to_json, (FORMAT, self.hash, self.kind)),))
-        return b"".join(pieces)
+        return b"".join(self.pieces())
+
+    def pieces(self) -> Iterator[bytes]:
+        """The same, in pieces to be joined."""
+        yield b'{"chunk_size":%d,"directories":' % self.chunk_size
+        yield from json_list(self.directories)
+        yield b',"files":'
+        yield from self.columns.json()
+        yield b',"format":%b,"hash":%b,"kind":%b}' % (*map(to_json, (FORMAT, self.hash, self.kind)),)
 
     def prepare(self) -> Manifest:
         """Find out, in the thread that calls this, what others would have to wait for. Returns itself."""
-        _ = self.digest, self.size, self.file_offsets, self.first_chunks, self.lengths
+        _ = self.digest, self.size, self.file_offsets, self.lengths
         return self
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the canonical JSON, in hex: the object's identity."""
-        return hashlib.sha256(self.to_bytes()).hexdigest()
+        hashed = hashlib.sha256()
+        for piece in self.pieces():
+            hashed.update(piece)
+        return hashed.hexdigest()
 
 
 def parse(data: bytes, *, peer: str, digest: str = "") -> Manifest:
@@ -183,17 +194,14 @@ def parse(data: bytes, *, peer: str, digest: str = "") -> Manifest:
     """
     if len(data) > MAX_MANIFEST_BYTES:
         raise BadManifest(peer=peer, detail=f"it is longer than {MAX_MANIFEST_BYTES} bytes")
-    if digest and hashlib.sha256(data).hexdigest() != digest:
+    found = hashlib.sha256(data).hexdigest()
+    if digest and found != digest:
         raise BadManifest(peer=peer, detail="its SHA-256 is not the one that was asked for")
     try:
-        manifest = _build(json.loads(data))
+        manifest = _Reader(data).read()
     except _Fault as fault:
         raise BadManifest(peer=peer, detail=str(fault)) from None
-    except (ValueError, RecursionError):
-        raise BadManifest(peer=peer, detail="it is not JSON") from None
-    if manifest.to_bytes() != data:
-        raise BadManifest(peer=peer, detail="it is not in canonical form")
-    vars(manifest)["digest"] = hashlib.sha256(data).hexdigest()  # what ``digest`` would find out with another second
+    vars(manifest)["digest"] = found  # what ``digest`` would find out with another second
     return manifest.prepare()
 
 
@@ -206,59 +214,135 @@ def _need(condition: bool, detail: str) -> None:  # noqa: FBT001 - reads as an a
         raise _Fault(detail)
 
 
-def _whole(value: Any, most: int, what: str) -> int:
-    _need(type(value) is int and 0 <= value <= most, f"{what} is not a number between 0 and {most}")
-    return int(value)
+_HEAD = re.compile(rb'\{"chunk_size":(\d{1,10}),"directories":\[')
+_TEXT = rb'"[^"\\]*(?:\\.[^"\\]*)*"'
+_DIRECTORY = re.compile(_TEXT)
+_REST_OF_FILE = re.compile(rb'\],"mode":(\d{1,6}),"path":(%b),"size":(\d{1,20})\}' % _TEXT)
+_TAIL = re.compile(rb'\],"format":"([^"\\]*)","hash":"([^"\\]*)","kind":"([^"\\]*)"\}')
+_BEFORE_CHUNKS = b'{"chunks":['
+
+_MAX_TAIL = 200
+_MAX_TEXT = 32 * 1024
+"""Bytes of JSON in which the longest path there is, each of its characters escaped, fits."""
 
 
-def _build(data: Any) -> Manifest:
-    _need(isinstance(data, dict), "it is not an object")
-    keys = {"format", "kind", "hash", "chunk_size", "files", "directories"}
-    _need(set(data) == keys, "its keys are not a manifest's")
-    _need(data["format"] == FORMAT, f"its format is not {FORMAT}")
-    kind, hash_name = data["kind"], data["hash"]
-    _need(isinstance(kind, str) and kind in {"file", "directory"}, "its kind is unknown")
-    _need(isinstance(hash_name, str) and hash_name in DIGEST_BYTES, "its hash is unknown")
-    chunk_size = _whole(data["chunk_size"], MAX_CHUNK_SIZE, "chunk_size")
-    _need(chunk_size >= MIN_CHUNK_SIZE and not chunk_size & (chunk_size - 1), "chunk_size is no allowed power of two")
-    _need(isinstance(data["files"], list) and len(data["files"]) <= MAX_FILES, "files is not a list of allowed length")
-    _need(isinstance(data["directories"], list) and len(data["directories"]) <= MAX_FILES, "directories is not")
-    files = tuple(_entry(f, chunk_size, DIGEST_BYTES[hash_name]) for f in data["files"])
-    directories = tuple(data["directories"])
-    _need(all(isinstance(d, str) for d in directories), "a directory is not text")
-    if kind == "file":
-        _need(len(files) == 1 and files[0].path == "" and not directories, "a file object has one file, with no path")
-    else:
-        _check_tree([f.path for f in files], directories)
-    _need(sum(f.size for f in files) <= MAX_OBJECT_BYTES, f"it is larger than {MAX_OBJECT_BYTES} bytes")
-    return Manifest(kind, hash_name, chunk_size, files, directories)
+class _Reader:
+    """Reads a manifest's bytes from front to back, an entry at a time: no other thread has to wait for more.
+
+    As there is one form of each manifest, the bytes of an entry are compared with what it is written as.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+        self._paths: list[str] = []
+        self._sizes, self._modes, self._first_chunks = array("Q"), array("H"), array("Q", [0])
+        self._digests = bytearray()
+
+    def read(self) -> Manifest:
+        """All of it. Raises ``_Fault``."""
+        hash_name, kind, end = self._tail()
+        digest_bytes = DIGEST_BYTES[hash_name]
+        head = _HEAD.match(self._data)
+        if head is None:
+            raise _Fault(_NOT_CANONICAL)
+        chunk_size = int(head[1])
+        allowed = MIN_CHUNK_SIZE <= chunk_size <= MAX_CHUNK_SIZE and not chunk_size & (chunk_size - 1)
+        _need(allowed and b"%d" % chunk_size == head[1], "chunk_size is no allowed power of two")
+        self._at = head.end()
+        directories = tuple(self._directories())
+        self._expect(b'],"files":[')
+        while self._at < end:
+            if self._paths:
+                self._expect(b",")
+            _need(len(self._paths) < MAX_FILES, "files is not a list of allowed length")
+            self._file(chunk_size, digest_bytes)
+        _need(self._at == end, _NOT_CANONICAL)
+        _need(sum(self._sizes) <= MAX_OBJECT_BYTES, f"it is larger than {MAX_OBJECT_BYTES} bytes")
+        paths = tuple(self._paths)
+        if kind == "file":
+            _need(paths == ("",) and not directories, "a file object has one file, with no path")
+        else:
+            fault = tree_fault(paths, directories)
+            _need(not fault, fault)
+        files = FileList(paths, self._sizes, self._modes, self._first_chunks, bytes(self._digests), digest_bytes)
+        return Manifest(kind, hash_name, chunk_size, files, directories)
+
+    def _tail(self) -> tuple[str, str, int]:
+        """The hash, the kind, and where the files end. No text in JSON has these bytes: its quotes are escaped."""
+        end = self._data.rfind(b'],"format":', max(0, len(self._data) - _MAX_TAIL))
+        found = _TAIL.fullmatch(self._data, end) if end >= 0 else None
+        if found is None:
+            raise _Fault(_NOT_CANONICAL)
+        form, hash_name, kind = (part.decode(errors="replace") for part in found.groups())
+        _need(form == FORMAT, f"its format is not {FORMAT}")
+        _need(hash_name in DIGEST_BYTES, "its hash is unknown")
+        _need(kind in {"file", "directory"}, "its kind is unknown")
+        return hash_name, kind, end
+
+    def _directories(self) -> Iterator[str]:
+        count = 0
+        while self._data[self._at : self._at + 1] != b"]":
+            if count:
+                self._expect(b",")
+            _need(count < MAX_FILES, "directories is not a list of allowed length")
+            count += 1
+            found = _DIRECTORY.match(self._data, self._at, self._at + _MAX_TEXT)
+            if found is None:
+                raise _Fault(_NOT_CANONICAL)
+            path, canonical = _text(found[0])
+            _need(canonical.encode() == found[0], _NOT_CANONICAL)
+            self._at = found.end()
+            yield path
+
+    def _file(self, chunk_size: int, digest_bytes: int) -> None:
+        """Read one file."""
+        begin = self._at
+        self._expect(_BEFORE_CHUNKS)
+        end = self._data.find(b"]", self._at)
+        found = _REST_OF_FILE.match(self._data, end, end + _MAX_TEXT) if end >= 0 else None
+        if found is None:
+            raise _Fault(_NOT_CANONICAL)
+        mode, size = int(found[1]), int(found[3])
+        _need(mode <= MAX_MODE, f"a mode is not a number between 0 and {MAX_MODE}")
+        _need(size <= MAX_OBJECT_BYTES, f"a size is not a number between 0 and {MAX_OBJECT_BYTES}")
+        path, canonical = _text(found[2])
+        count = chunk_count(size, chunk_size)
+        chunks = self._chunks(self._data[self._at : end], count, digest_bytes)
+        written = entry_json(chunks, mode, canonical, size)
+        self._at = found.end()
+        _need(written.encode() == self._data[begin : self._at], _NOT_CANONICAL)
+        self._paths.append(path)
+        self._sizes.append(size)
+        self._modes.append(mode)
+        self._first_chunks.append(self._first_chunks[-1] + count)
+
+    def _chunks(self, text: bytes, count: int, digest_bytes: int) -> str:
+        """Take the digests in ``text``; how they are written."""
+        width = 2 * digest_bytes
+        _need(len(text) == max(0, count * (width + 3) - 1), "a file has a wrong number of chunks, or of their digits")
+        try:
+            digests = bytes.fromhex(text.translate(None, b'",').decode())
+        except ValueError:
+            raise _Fault("a chunk's digest is not hexadecimal") from None
+        _need(len(digests) == count * digest_bytes, "a chunk's digest is not as long as its hash makes it")
+        self._digests += digests
+        return chunks_json(digests, digest_bytes)
+
+    def _expect(self, text: bytes) -> None:
+        _need(self._data.startswith(text, self._at), _NOT_CANONICAL)
+        self._at += len(text)
 
 
-def _entry(data: Any, chunk_size: int, digest_bytes: int) -> FileEntry:
-    _need(isinstance(data, dict) and set(data) == {"path", "size", "mode", "chunks"}, "a file's keys are wrong")
-    _need(isinstance(data["path"], str), "a path is not text")
-    size = _whole(data["size"], MAX_OBJECT_BYTES, "a size")
-    mode = _whole(data["mode"], 0o777, "a mode")
-    chunks = data["chunks"]
-    _need(isinstance(chunks, list), "a file's chunks are not a list")
-    _need(len(chunks) == chunk_count(size, chunk_size), "a file has a wrong number of chunks")
-    _need(all(isinstance(c, str) and len(c) == 2 * digest_bytes for c in chunks), "a chunk's digest is not as long")
-    return FileEntry(data["path"], size, mode, tuple(bytes.fromhex(c) for c in chunks))
+_NOT_CANONICAL = "it is not in canonical form"
 
 
-def _check_tree(files: Sequence[str], directories: Sequence[str]) -> None:
-    """Every path safe, sorted, once, and none a file where another needs a directory."""
-    for paths in (files, directories):
-        for path in paths:
-            fault = path_fault(path)
-            _need(not fault, f"the path {path!r} {fault}")
-        _need(all(a < b for a, b in pairwise(paths)), "its paths are not sorted, or one comes twice")
-    known = set(files)
-    empty = set(directories)
-    for path in [*files, *directories]:
-        parts = path.split("/")
-        for depth in range(1, len(parts)):
-            parent = "/".join(parts[:depth])
-            _need(parent not in known, f"{parent!r} is a file and a directory")
-            _need(parent not in empty, f"{parent!r} is said to be empty and is not")
-    _need(not known & empty, "a path is a file and a directory")
+def _text(data: bytes) -> tuple[str, str]:
+    """A text of JSON, quotes and all, and how it is written. Raises ``_Fault``."""
+    try:
+        text = json.loads(data) if b"\\" in data else data[1:-1].decode()
+        written = json_text(text)
+        written.encode()
+    except ValueError:
+        raise _Fault("a path is not UTF-8") from None
+    return text, written

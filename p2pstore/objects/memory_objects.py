@@ -18,10 +18,11 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, TypeAlias
 
 from p2pstore.errors import Interrupted
-from p2pstore.objects.manifest import FileEntry, check_chunk_size, choose_chunk_size, chunk_count
+from p2pstore.objects.file_list import FileEntry
+from p2pstore.objects.manifest import check_chunk_size, choose_chunk_size, chunk_count
 from p2pstore.objects.names import path_fault
-from p2pstore.objects.source import RUN_BYTES
 from p2pstore.objects.tasks import run_tasks
+from p2pstore.objects.tree_hash import RUN_BYTES
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

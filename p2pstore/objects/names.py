@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 
 from p2pstore.errors import BadName
 
@@ -58,10 +59,65 @@ def path_fault(path: str) -> str:
     if path.startswith("/"):
         return "is absolute"
     for part in path.split("/"):
-        if not part:
-            return "has an empty part"
-        if part in {".", ".."}:
-            return f"has the part {part!r}"
-        if len(part.encode("utf-8")) > MAX_PART_BYTES:
-            return f"has a part longer than {MAX_PART_BYTES} bytes"
+        fault = part_fault(part)
+        if fault:
+            return fault
+    return ""
+
+
+def part_fault(part: str) -> str:
+    """As ``path_fault``, for one part of a path: what a directory may call its entries, but for NULs and slashes."""
+    if not part:
+        return "has an empty part"
+    if part in {".", ".."}:
+        return f"has the part {part!r}"
+    if len(part) > MAX_PART_BYTES or (not part.isascii() and len(part.encode("utf-8")) > MAX_PART_BYTES):
+        return f"has a part longer than {MAX_PART_BYTES} bytes"
+    return ""
+
+
+def sibling_fault(path: str, parent: str) -> str:
+    """As ``path_fault``, for one of many below ``parent``, which is safe, and ends with a slash unless it is empty."""
+    if path.isascii() and len(path) <= MAX_PATH_BYTES and "\0" not in path:
+        return part_fault(path[len(parent) :])
+    return path_fault(path)
+
+
+def tree_fault(files: Sequence[str], directories: Sequence[str]) -> str:
+    """Why these cannot be the files and empty directories of one object, in a few words; empty when they can.
+
+    Every path is safe and comes once, both lists are sorted, and none is a file where another needs a directory.
+    """
+    known, empty = frozenset(files), frozenset(directories)
+    if not known.isdisjoint(empty):
+        return "a path is a file and a directory"
+    return _paths_fault(files, known, empty) or _paths_fault(directories, known, empty)
+
+
+def _paths_fault(paths: Iterable[str], files: frozenset[str], empty: frozenset[str]) -> str:
+    before, above = "", None
+    for path in paths:
+        parent = path[: path.rfind("/") + 1]
+        fault = sibling_fault(path, parent) if parent == above else path_fault(path)
+        if fault:
+            return f"the path {path!r} {fault}"
+        if parent != above:  # else it was looked at with the sibling before
+            fault = _parents_fault(path, files, empty)
+            if fault:
+                return fault
+        if path <= before:
+            return "its paths are not sorted, or one comes twice"
+        before, above = path, parent
+    return ""
+
+
+def _parents_fault(path: str, files: frozenset[str], empty: frozenset[str]) -> str:
+    end = path.find("/")
+    while end >= 0:
+        parent = path[:end]
+        if parent in files:
+            return f"{parent!r} is a file and a directory"
+        if parent in empty:
+            return f"{parent!r} is said to be empty and is not"
+        end = path.find("/", end + 1)
     return ""

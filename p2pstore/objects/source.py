@@ -6,51 +6,30 @@ import errno
 import logging
 import os
 import stat
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from engine.files.stamps import FileStamp
+from engine.files.stamps import STAMP_BYTES, FileStamp, pack_lasting, pack_stamp
 from engine.files.system import system
-from engine.memory.buffers import FileSpan
+from engine.memory.file_spans import FileSpan, FileSpans
 from engine.memory.reading import OWN_LIMITS, PASSING, read_some
-from p2pstore.errors import (
-    BadSource,
-    Interrupted,
-    PathNotFound,
-    SourceChanged,
-    StorageError,
-    UsageError,
-)
+from p2pstore.errors import BadSource, PathNotFound, SourceChanged, StorageError, UsageError
 from p2pstore.objects.file_system import words
-from p2pstore.objects.hashing import hasher
-from p2pstore.objects.manifest import (
-    MAX_FILES,
-    MAX_OBJECT_BYTES,
-    FileEntry,
-    Manifest,
-    check_chunk_size,
-    choose_chunk_size,
-    chunk_count,
-)
-from p2pstore.objects.names import path_fault
+from p2pstore.objects.manifest import MAX_FILES, MAX_OBJECT_BYTES, Manifest
+from p2pstore.objects.names import sibling_fault
 from p2pstore.objects.selection import Selection, literal
-from p2pstore.objects.tasks import READ_BYTES, hash_range, run_tasks
 
 log = logging.getLogger(__name__)
 
-RUN_BYTES = 64 * 1024 * 1024
-"""What one task of the pool hashes at most: large enough to cost nothing, small enough to share out a file."""
+_USER = os.geteuid()
 
-_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 """For opening a source. O_NONBLOCK: should a FIFO stand there by now, opening it must not wait for a writer."""
 
 _LOOK_AGAIN = PASSING | {errno.ESTALE}
-
-Progress = Callable[[int], None]
-"""Called with the number of bytes done since the last call, from any thread."""
 
 
 @dataclass(frozen=True)
@@ -60,19 +39,23 @@ class SourceTree:
     root: Path
     """Where they lie: no link, which may be changed to lead to another version tomorrow."""
     kind: str
-    files: tuple[FileSpan, ...]
-    paths: tuple[str, ...]
-    modes: tuple[int, ...]
+    files: FileSpans
+    modes: array[int]
     directories: tuple[str, ...]
     left_out: tuple[str, ...] = ()
     """What was left out by default, below which nothing was looked at."""
     foreign: tuple[str, ...] = ()
     """Files that are links to files outside of ``root``."""
 
+    @property
+    def paths(self) -> Sequence[str]:
+        """The files' paths in the object."""
+        return self.files.paths
+
     @cached_property
     def size(self) -> int:
         """Bytes of all files. Progress is told with it for every chunk, so that it is summed up once."""
-        return sum(f.size for f in self.files)
+        return sum(self.files.sizes)
 
 
 def scan(root: Path, selection: Selection = Selection()) -> SourceTree:  # noqa: B008 - it is frozen
@@ -83,39 +66,62 @@ def scan(root: Path, selection: Selection = Selection()) -> SourceTree:  # noqa:
     """
     root, status = _resolved(root)
     if stat.S_ISREG(status.st_mode):
-        span = _span(str(root), status)
         _check_readable(str(root), "", status)
-        return _checked(SourceTree(root, "file", (span,), ("",), (status.st_mode & 0o777,), ()))
+        one = _Found(root)
+        one.add("", status)
+        return _checked(SourceTree(root, "file", *one.columns(), ()))
     if not stat.S_ISDIR(status.st_mode):
         raise BadSource(path=root, detail=_kind(status.st_mode))
     walk = _Walk(root, selection)
-    found = walk.files()
-    paths = tuple(sorted(found))
-    files = tuple(_span(str(root / p), found[p]) for p in paths)
-    modes = tuple(found[p].st_mode & 0o777 for p in paths)
+    files, modes = walk.files().columns()
     directories = tuple(sorted(walk.empty)) if selection.keeps_empty else ()
     if selection.include and not files:
         raise BadSource(path=root, detail=f"no file in it fits {', '.join(map(repr, selection.include))}")
-    tree = SourceTree(root, "directory", files, paths, modes, directories, tuple(walk.left_out), tuple(walk.foreign))
-    return _checked(tree)
+    left_out, foreign = tuple(walk.left_out), tuple(walk.foreign)
+    return _checked(SourceTree(root, "directory", files, modes, directories, left_out, foreign))
 
 
 def named_files(root: Path, manifest: Manifest) -> SourceTree:
     """The files at ``root`` that the manifest names, as they are now. Raises ``SourceChanged`` or ``StorageError``."""
-    spans = []
-    modes = []
-    for entry in manifest.files:
-        path = str(root / entry.path if entry.path else root)
+    found = _Found(root)
+    columns = manifest.columns
+    for inside, size in zip(columns.paths, columns.sizes, strict=True):
+        path = f"{root}/{inside}" if inside else str(root)
         try:
             status = system.stat(path)
         except OSError as error:
-            raise _unreadable(path, "", error) from None
-        if not stat.S_ISREG(status.st_mode) or status.st_size != entry.size:
+            raise unreadable(path, "", error) from None
+        if not stat.S_ISREG(status.st_mode) or status.st_size != size:
             raise SourceChanged(path=path, detail="it is no file of that size")
-        spans.append(_span(path, status))
-        modes.append(status.st_mode & 0o777)
-    paths = tuple(entry.path for entry in manifest.files)
-    return SourceTree(root, manifest.kind, tuple(spans), paths, tuple(modes), manifest.directories)
+        found.add(inside, status)
+    return SourceTree(root, manifest.kind, *found.columns(), manifest.directories)
+
+
+class _Found:
+    """Files as they are found, in any order."""
+
+    def __init__(self, root: Path) -> None:
+        self.paths: list[str] = []
+        self._root = str(root)
+        self._sizes, self._modes, self._stamps = array("Q"), array("H"), bytearray()
+
+    def add(self, path: str, status: os.stat_result) -> None:
+        """One more."""
+        self.paths.append(path)
+        self._sizes.append(status.st_size)
+        self._modes.append(status.st_mode & 0o777)
+        self._stamps += pack_lasting(status, f"{self._root}/{path}" if path else self._root)
+
+    def columns(self) -> tuple[FileSpans, array[int]]:
+        """All of them, sorted; and their modes."""
+        order = sorted(range(len(self.paths)), key=self.paths.__getitem__)
+        paths = tuple(map(self.paths.__getitem__, order))
+        sizes = array("Q", map(self._sizes.__getitem__, order))
+        modes = array("H", map(self._modes.__getitem__, order))
+        stamps = bytearray()
+        for at in order:
+            stamps += self._stamps[at * STAMP_BYTES : (at + 1) * STAMP_BYTES]
+        return FileSpans(self._root, paths, sizes, bytes(stamps)), modes
 
 
 def _resolved(root: Path) -> tuple[Path, os.stat_result]:
@@ -154,14 +160,14 @@ class _Walk:
         self._selection = selection
         self._waiting = [(str(root), "")]
 
-    def files(self) -> dict[str, os.stat_result]:
-        """Every file by its path in the object, each with its status: a link's is that of what it leads to."""
-        found: dict[str, os.stat_result] = {}
+    def files(self) -> _Found:
+        """Every file, with its status: a link's is that of what it leads to."""
+        found = _Found(self._root)
         while self._waiting:
             directory, prefix = self._waiting.pop()
             for path, status in self._entries(directory, prefix):
-                found[path] = status
-                if len(found) > MAX_FILES:
+                found.add(path, status)
+                if len(found.paths) > MAX_FILES:
                     raise self._too_many()
             if len(self.empty) > MAX_FILES:
                 raise self._too_many()
@@ -175,23 +181,23 @@ class _Walk:
         try:
             entries = list(system.scandir(directory))
         except OSError as error:
-            raise _unreadable(directory, prefix, error) from None
+            raise unreadable(directory, prefix[:-1], error) from None
         if not entries and prefix:
-            self.empty.append(prefix)
+            self.empty.append(prefix[:-1])
         names = {entry.name for entry in entries}
         for entry in entries:
-            path = f"{prefix}/{entry.name}" if prefix else entry.name
+            path = prefix + entry.name
             is_directory = _is_directory(entry, path)
             if not self._selection.takes(path, directory=is_directory):
                 continue
             if self._selection.leaves_out(path, names, directory=is_directory):
                 self.left_out.append(path)
                 continue
-            fault = path_fault(path)
+            fault = sibling_fault(path, prefix)
             if fault:
                 raise BadSource(path=repr(entry.path), detail=f"its name {fault}")
             if is_directory:
-                self._waiting.append((entry.path, path))
+                self._waiting.append((entry.path, f"{path}/"))
                 continue
             status = self._status(entry, path)
             _check_readable(entry.path, path, status)
@@ -204,7 +210,7 @@ class _Walk:
             if stat.S_ISLNK(status.st_mode):
                 status = self._followed(entry.path, path, status)
         except OSError as error:
-            raise _unreadable(entry.path, path, error) from None
+            raise unreadable(entry.path, path, error) from None
         if not stat.S_ISREG(status.st_mode):
             raise BadSource(path=entry.path, detail=_kind(status.st_mode), pattern=literal(path))
         return status
@@ -230,16 +236,12 @@ class _Walk:
         return status
 
 
-def _span(path: str, status: os.stat_result) -> FileSpan:
-    return FileSpan(path, status.st_size, FileStamp.lasting(status, path))
-
-
 def _is_directory(entry: os.DirEntry[str], inside: str) -> bool:
     """Whether it is one, and no link to one; where the file system does not say so in its listing, it is looked at."""
     try:
         return entry.is_dir(follow_symlinks=False)
     except OSError as error:
-        raise _unreadable(entry.path, inside, error) from None
+        raise unreadable(entry.path, inside, error) from None
 
 
 def _check_readable(path: str, inside: str, status: os.stat_result) -> None:
@@ -247,11 +249,12 @@ def _check_readable(path: str, inside: str, status: os.stat_result) -> None:
 
     ``inside`` is its path in the object, or empty for the object itself.
     """
-    if status.st_size and system.access(path, os.R_OK):
+    own = status.st_mode & stat.S_IRUSR and status.st_uid == _USER  # of a hundred thousand, asking takes a second
+    if status.st_size and (own or system.access(path, os.R_OK)):
         return
     pattern = {"pattern": literal(inside)} if inside else {}
     try:
-        descriptor = system.open(path, _FLAGS)
+        descriptor = system.open(path, OPEN_FLAGS)
     except OSError as error:
         raise StorageError(path=path, detail=words(error), **pattern) from None
     try:
@@ -265,7 +268,7 @@ def _check_readable(path: str, inside: str, status: os.stat_result) -> None:
         raise BadSource(path=path, detail="its file system says that it is empty, and it is not", **pattern)
 
 
-def _unreadable(path: str, inside: str, error: OSError) -> SourceChanged | StorageError:
+def unreadable(path: str, inside: str, error: OSError) -> SourceChanged | StorageError:
     """What it means that something, which was there a moment ago, cannot be opened or looked at.
 
     ``inside`` is its path in the object, or empty for the object itself.
@@ -303,85 +306,10 @@ def _kind(mode: int) -> str:
     return f"it is {kinds.get(stat.S_IFMT(mode), 'something else')}, neither a file nor a directory"
 
 
-def hash_tree(
-    tree: SourceTree,
-    *,
-    hash_name: str,
-    chunk_size: int = 0,
-    threads: int = 0,
-    progress: Progress | None = None,
-    cancelled: threading.Event | None = None,
-) -> Manifest:
-    """Hash every chunk of ``tree``, in parallel, and return its manifest.
-
-    ``chunk_size`` 0 chooses one by size; ``threads`` 0 means one a core. Raises ``SourceChanged`` when a file is not
-    after the hashing what it was at the scan, ``StorageError`` when one cannot be read, ``Interrupted`` when
-    ``cancelled`` is set.
-    """
-    chunk_size = check_chunk_size(chunk_size) if chunk_size else choose_chunk_size(tree.size)
-    make = hasher(hash_name)
-    stop = cancelled or threading.Event()
-    digests: list[list[bytes]] = [[b""] * chunk_count(f.size, chunk_size) for f in tree.files]
-    local = threading.local()
-
-    def run(file: int, first: int, last: int) -> None:
-        if not hasattr(local, "buffer"):
-            local.buffer = memoryview(bytearray(READ_BYTES))
-        span = tree.files[file]
-        try:
-            # O_NONBLOCK: should a FIFO stand there by now, opening it must not wait for a writer.
-            descriptor = system.open(span.path, _FLAGS)
-        except OSError as error:
-            raise _unreadable(span.path, tree.paths[file], error) from None
-        try:
-            _check_open(descriptor, span)
-            for chunk in range(first, last):
-                if stop.is_set():
-                    raise Interrupted(detail=f"hashing {tree.root} was cancelled")
-                start = chunk * chunk_size
-                length = min(chunk_size, span.size - start)
-                hashed = make()
-                hash_range(descriptor, start, length, hashed.update, local.buffer, span.path)
-                digests[file][chunk] = hashed.digest()
-                if progress is not None:
-                    progress(length)
-            _check_open(descriptor, span)
-        finally:
-            system.close(descriptor)
-
-    run_tasks(_tasks(tree.files, chunk_size), run, threads or os.cpu_count() or 1, stop)
-    for span in tree.files:
-        _check_stamp(span)
-    files = zip(tree.paths, tree.files, tree.modes, digests, strict=True)
-    entries = tuple(FileEntry(path, span.size, mode, tuple(chunks)) for path, span, mode, chunks in files)
-    return Manifest(tree.kind, hash_name, chunk_size, entries, tree.directories)
-
-
-def _check_open(descriptor: int, span: FileSpan) -> None:
-    now = FileStamp.of(system.fstat(descriptor))
-    if span.stamp is None or not span.stamp.fits(now):
-        raise SourceChanged(path=span.path, detail="it changed while it was read")
-
-
-def _tasks(files: Sequence[FileSpan], chunk_size: int) -> Iterator[tuple[int, int, int]]:
-    """(file, first chunk, chunk after the last): work for one thread, a large file in several pieces."""
-    step = max(1, RUN_BYTES // chunk_size)
-    for number, span in enumerate(files):
-        count = chunk_count(span.size, chunk_size)
-        for first in range(0, count, step):
-            yield number, first, min(count, first + step)
-
-
-def _check_stamp(span: FileSpan) -> None:
-    fault = stamp_fault(span)
-    if fault:
-        raise SourceChanged(path=span.path, detail=fault)
-
-
 def reading_fault(path: str, offset: int) -> str:
     """What keeps a byte of a file from being read, in a few words; empty when nothing does, or a limit of our own."""
     try:
-        descriptor = system.open(path, _FLAGS)
+        descriptor = system.open(path, OPEN_FLAGS)
         try:
             read_some(descriptor, memoryview(bytearray(1)), offset)
         finally:
@@ -389,6 +317,20 @@ def reading_fault(path: str, offset: int) -> str:
     except OSError as error:
         return "" if error.errno in OWN_LIMITS else f"it cannot be read: {words(error)}"
     return ""
+
+
+def changed(spans: Sequence[FileSpan]) -> Iterator[int]:
+    """The numbers of those whose stamp is not to the bit what is there now; ``stamp_fault`` says whether it matters."""
+    if not isinstance(spans, FileSpans):
+        yield from range(len(spans))
+        return
+    for number in range(len(spans)):
+        try:
+            same = pack_stamp(system.stat(spans.path(number))) == spans.stamp(number)
+        except OSError:
+            same = False
+        if not same:
+            yield number
 
 
 def stamp_fault(span: FileSpan) -> str:

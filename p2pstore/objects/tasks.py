@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,9 @@ from p2pstore.objects.file_system import words
 
 READ_BYTES = 256 * 1024
 """A thread hashes through a buffer of this size: it stays in the core's cache."""
+
+MANY_WAITS = 64
+"""So often a thread gives up its core in one task of the pool when it is a disk that the task waits for."""
 
 
 def hash_range(
@@ -27,34 +31,72 @@ def hash_range(
 
 
 def run_tasks(
-    tasks: Iterator[tuple[int, int, int]], run: Callable[[int, int, int], None], threads: int, stop: threading.Event
+    tasks: Iterator[tuple[int, int, int]],
+    run: Callable[[int, int, int], None],
+    threads: int,
+    stop: threading.Event,
+    *,
+    alone: bool = False,
 ) -> None:
     """Call ``run`` for every task on ``threads`` threads until ``stop`` is set; raise the first error at the end.
 
-    One thread is the caller's own.
+    One thread is the caller's own. ``alone``: the others come in only once a task has waited at least ``MANY_WAITS``
+    times. Tasks of many short system calls get slower by every thread that wants the interpreter's lock; but where they
+    wait for a disk, others should go on meanwhile.
     """
-    lock = threading.Lock()
-    errors: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            while not (stop.is_set() or errors):
-                with lock:
-                    task = next(tasks, None)
-                if task is None:
-                    return
-                run(*task)
-        except BaseException as error:  # noqa: BLE001 - raised again below, by the caller's thread
-            with lock:
-                errors.append(error)
-
+    queue = _Queue(tasks, run, stop)
+    if alone:
+        queue.work(until=_Waits())
     if threads == 1:
-        work()  # a thread of its own would cost more than hashing a small file
-    else:
+        queue.work()  # a thread of its own would cost more than hashing a small file
+    elif not queue.over:
         with ThreadPoolExecutor(threads, thread_name_prefix="hash") as pool:
             for _ in range(threads):
-                pool.submit(work)
-    if errors:
-        raise errors[0]
+                pool.submit(queue.work)
+    if queue.errors:
+        raise queue.errors[0]
     if stop.is_set():
         raise Interrupted(detail="hashing was cancelled")
+
+
+class _Queue:
+    """Tasks, and what became of them."""
+
+    def __init__(
+        self, tasks: Iterator[tuple[int, int, int]], run: Callable[[int, int, int], None], stop: threading.Event
+    ) -> None:
+        self.errors: list[BaseException] = []
+        self._tasks = tasks
+        self._run = run
+        self._stop = stop
+        self._lock = threading.Lock()
+        self._empty = False
+
+    @property
+    def over(self) -> bool:
+        """Whether no further task is to be taken."""
+        return self._empty or bool(self.errors) or self._stop.is_set()
+
+    def work(self, until: Callable[[], bool] = lambda: False) -> None:
+        """Run one task after the other, as one of several threads."""
+        try:
+            while not (self.over or until()):
+                with self._lock:
+                    task = next(self._tasks, None)
+                    self._empty = task is None
+                if task is not None:
+                    self._run(*task)
+        except BaseException as error:  # noqa: BLE001 - raised again, by the caller's thread
+            with self._lock:
+                self.errors.append(error)
+
+
+class _Waits:
+    """Whether the calling thread has waited often since the last time that this was asked."""
+
+    def __init__(self) -> None:
+        self._before = -1
+
+    def __call__(self) -> bool:
+        before, self._before = self._before, resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+        return 0 <= before <= self._before - MANY_WAITS

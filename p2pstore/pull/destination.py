@@ -6,9 +6,10 @@ chunk is there, with ``abort`` before. From then on no sink takes a byte, whoeve
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
-from engine.memory.buffers import FileSpan
+from engine.memory.file_spans import FileSpan
 from engine.memory.region import Region
 from engine.transports.base import Sink
 from p2pstore.objects.bitmap import Bitmap
@@ -59,7 +60,7 @@ class Destination(Protocol):
     def keep(self, run: range) -> None:
         """Remember that these are verified. Raises ``StorageError``."""
 
-    def finish(self) -> tuple[FileSpan, ...]:
+    def finish(self) -> Sequence[FileSpan]:
         """Every chunk is there: put them in place, and let go. Returns the files that they lie in, none for memory.
 
         Raises ``StorageError`` and what else hinders it; ``abort`` is then still to be called.

@@ -10,7 +10,7 @@ import contextlib
 import os
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from engine.files.durable import sync_directory, sync_files
@@ -18,7 +18,8 @@ from engine.files.refusals import cannot, refused, say
 from engine.files.room import allocated, free_bytes
 from engine.files.stamps import FileStamp
 from engine.files.system import system
-from engine.memory.buffers import FilesBuffer, FileSpan
+from engine.memory.buffers import FilesBuffer
+from engine.memory.file_spans import FileSpan
 from engine.memory.region import Region
 from p2pstore.errors import (
     DestinationBusy,
@@ -234,7 +235,7 @@ class FileDestination:
         spans = [FileSpan(str(self.file_path(n)), e.size) for n, e in enumerate(self.manifest.files)]
         return FilesBuffer(self.manifest.digest, spans, servable=servable)
 
-    def finish(self) -> tuple[FileSpan, ...]:
+    def finish(self) -> Sequence[FileSpan]:
         """Set modes, sync, and rename to the final name. Returns the final files with their stamps.
 
         Raises ``DestinationExists`` when something appeared there meanwhile, ``ForeignFile`` for what appeared in the

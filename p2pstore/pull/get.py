@@ -6,11 +6,11 @@ import asyncio
 import os
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engine.memory.buffers import FileSpan
+from engine.memory.file_spans import FileSpan
 from p2pstore.errors import DestinationExists, StorageError, UsageError
 from p2pstore.holding.catalog import Holding
 from p2pstore.holding.parts import Parts
@@ -140,7 +140,7 @@ class FileEnd(End[FileDestination]):
         if self._replica is not None:
             self._parts.publisher.drop_partial(self._replica)
 
-    async def hold(self, get: Pipeline[FileDestination], spans: tuple[FileSpan, ...]) -> None:
+    async def hold(self, get: Pipeline[FileDestination], spans: Sequence[FileSpan]) -> None:
         """See ``End.hold``."""
         request = self._request
         if not request.seed:

@@ -6,15 +6,16 @@ taken back: the destination is through when the last of them is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from engine.memory.buffers import FileSpan
+from engine.memory.file_spans import FileSpan
 from engine.memory.region import Region
 from p2pstore.errors import StorageError, UsageError
 from p2pstore.objects.bitmap import Bitmap
+from p2pstore.objects.file_list import FileEntry
 from p2pstore.objects.hashing import hasher
-from p2pstore.objects.manifest import FileEntry, Manifest
+from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.memory_objects import byte_view
 from p2pstore.pull.destination import ABORT_SECONDS, Mismatch
 from p2pstore.pull.writers import Writers
@@ -68,7 +69,7 @@ class MemoryDestination:
     def keep(self, run: range) -> None:
         """Nothing to remember: memory does not outlive the process."""
 
-    def finish(self) -> tuple[FileSpan, ...]:
+    def finish(self) -> Sequence[FileSpan]:
         """See ``Destination.finish``. Raises ``StorageError`` where something is still being written."""
         if not self.writers.stop(ABORT_SECONDS):
             raise StorageError(path="memory", detail=f"a write has not ended for {ABORT_SECONDS:g} s")

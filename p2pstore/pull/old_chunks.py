@@ -42,7 +42,7 @@ def find_places(root: Path, manifest: Manifest, cancelled: threading.Event) -> P
 class _Search:
     def __init__(self, manifest: Manifest, files: list[tuple[str, int]], cancelled: threading.Event) -> None:
         self.found: Places = {}
-        self._wanted = {digest for file in manifest.files for digest in file.chunks}
+        self._wanted = set(manifest.columns.all_digests())
         self._size = manifest.chunk_size
         self._hasher = hasher(manifest.hash)
         self._files = files

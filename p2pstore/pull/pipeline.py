@@ -15,11 +15,11 @@ import logging
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Generic, TypeVar
 
-from engine.memory.buffers import FileSpan
+from engine.memory.file_spans import FileSpan
 from p2pstore.cluster.manifests import first_that_answers
 from p2pstore.errors import MooncakeError, NoLivePeer, ObjectNotFound, PeerBusy, PeerStalled, PeerUnreachable
 from p2pstore.holding.parts import Parts
@@ -81,7 +81,7 @@ class End(ABC, Generic[D]):
     def give_up(self, get: Pipeline[D]) -> None:
         """The get has failed or was cancelled, after ``make``; the destination was aborted, if it was not finished."""
 
-    async def hold(self, get: Pipeline[D], spans: tuple[FileSpan, ...]) -> None:
+    async def hold(self, get: Pipeline[D], spans: Sequence[FileSpan]) -> None:
         """The object is whole, in these files."""
 
 

@@ -36,7 +36,7 @@ class LocalChunks:
 
     def __init__(self, holdings: Holdings, manifest: Manifest, old: Places | None = None) -> None:
         """``old`` are places in files that nobody serves; see ``p2pstore.pull.old_chunks``."""
-        wanted = {digest for file in manifest.files for digest in file.chunks}
+        wanted = set(manifest.columns.all_digests())
         self._places: Places = {}
         self._old = old or {}
         self._holdings = holdings

@@ -16,7 +16,8 @@ import pytest
 
 from engine.errors import RangeRefused
 from engine.files.stamps import FileStamp
-from engine.memory.buffers import FilesBuffer, FileSpan, MemoryBuffer
+from engine.memory.buffers import FilesBuffer, MemoryBuffer
+from engine.memory.file_spans import FileSpan
 from engine.net.addresses import parse
 from engine.net.handshake_client import fetch_descriptor
 from engine.serving.segment_server import SegmentServer

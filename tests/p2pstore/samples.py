@@ -9,7 +9,8 @@ from pathlib import Path
 import xxhash
 
 from p2pstore.cluster.records import ObjectRecord
-from p2pstore.objects.manifest import FileEntry, Manifest
+from p2pstore.objects.file_list import FileEntry
+from p2pstore.objects.manifest import Manifest
 
 KIB = 1024
 MIB = 1024 * KIB

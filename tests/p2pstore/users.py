@@ -22,7 +22,8 @@ from p2pstore.errors import MooncakeError
 from p2pstore.objects.hashing import hasher
 from p2pstore.pull.journal import Journal
 from p2pstore.objects.selection import Selection
-from p2pstore.objects.source import hash_tree, scan
+from p2pstore.objects.source import scan
+from p2pstore.objects.tree_hash import hash_tree
 from tests.p2pstore.samples import content, manifest_of, read_tree, write_tree
 if os.geteuid() == 0:  # only now: another user may not be able to read this interpreter's files
     os.setgroups([])

@@ -7,7 +7,8 @@ import sys
 import time
 from dataclasses import asdict
 
-from engine.memory.buffers import FilesBuffer, FileSpan
+from engine.memory.buffers import FilesBuffer
+from engine.memory.file_spans import FileSpan
 from engine.serving.segment_server import SegmentServer
 
 

@@ -14,7 +14,8 @@ import pytest
 
 from engine.config.settings import EngineSettings
 from engine.errors import PeerUnreachable, RangeRefused
-from engine.memory.buffers import FilesBuffer, FileSpan, MemoryBuffer
+from engine.memory.buffers import FilesBuffer, MemoryBuffer
+from engine.memory.file_spans import FileSpan
 from engine.memory.region import Region
 from engine.serving.segment_server import SegmentServer
 from engine.transports.base import PeerAddress

@@ -18,7 +18,8 @@ from engine.files.stamps import FileStamp
 from engine.files.system import system
 from engine.memory import buffers
 from engine.memory import open_files as descriptors
-from engine.memory.buffers import FilesBuffer, FileSpan, MemoryBuffer
+from engine.memory.buffers import FilesBuffer, MemoryBuffer
+from engine.memory.file_spans import FileSpan
 
 
 def make(directory: Path, sizes: list[int], *, stamped: bool = True) -> tuple[list[FileSpan], bytes]:

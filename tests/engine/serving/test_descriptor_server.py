@@ -12,7 +12,8 @@ import pytest
 
 from engine.errors import UsageError
 from engine.memory.address_space import AddressSpace
-from engine.memory.buffers import FilesBuffer, FileSpan
+from engine.memory.buffers import FilesBuffer
+from engine.memory.file_spans import FileSpan
 from engine.protocol.local_socket import MAX_PACKET, DescriptorRequest
 from engine.serving.descriptor_server import DescriptorServer
 

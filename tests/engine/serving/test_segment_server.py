@@ -11,7 +11,8 @@ import pytest
 
 from engine.errors import RangeRefused, TransportUnavailable, UsageError
 from engine.files.stamps import FileStamp
-from engine.memory.buffers import FilesBuffer, FileSpan, MemoryBuffer
+from engine.memory.buffers import FilesBuffer, MemoryBuffer
+from engine.memory.file_spans import FileSpan
 from engine.net.handshake_client import fetch_descriptor
 from engine.protocol.key import new_key
 from engine.serving.segment_server import SegmentServer

@@ -18,7 +18,8 @@ import pytest
 from engine.errors import UsageError
 from engine.files.stamps import FileStamp
 from engine.memory.address_space import AddressSpace
-from engine.memory.buffers import FilesBuffer, FileSpan, MemoryBuffer
+from engine.memory.buffers import FilesBuffer, MemoryBuffer
+from engine.memory.file_spans import FileSpan
 from engine.net.rate import RateLimit
 from engine.protocol import wire
 from engine.protocol.key import showing

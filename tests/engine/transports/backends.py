@@ -13,7 +13,8 @@ from typing import ClassVar
 
 from engine.config.settings import EngineSettings
 from engine.memory.address_space import AddressSpace
-from engine.memory.buffers import Buffer, FilesBuffer, FileSpan, MemoryBuffer
+from engine.memory.buffers import Buffer, FilesBuffer, MemoryBuffer
+from engine.memory.file_spans import FileSpan
 from engine.net.host_id import host_id
 from engine.protocol import wire
 from engine.protocol.local_socket import DescriptorRequest, Grant, short_path

@@ -24,7 +24,8 @@ from engine.errors import (
 )
 from engine.files.stamps import FileStamp
 from engine.memory.address_space import AddressSpace
-from engine.memory.buffers import FilesBuffer, FileSpan, MemoryBuffer
+from engine.memory.buffers import FilesBuffer, MemoryBuffer
+from engine.memory.file_spans import FileSpan
 from engine.net.host_id import host_id
 from engine.net.sockets import set_timeouts
 from engine.protocol import local_socket

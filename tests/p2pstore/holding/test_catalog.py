@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from engine.files.stamps import FileStamp
-from engine.memory.buffers import FileSpan
+from engine.memory.file_spans import FileSpan, FileSpans
 from p2pstore.errors import StorageError
 from p2pstore.holding.catalog import Catalog, Holding
 from p2pstore.objects.manifest import Manifest
@@ -27,6 +27,17 @@ def holding_of(root: Path, manifest: Manifest = MANIFEST, name: str = "n", role:
         for n, f in enumerate(manifest.files)
     )
     return Holding(record_of(name, manifest), role, root, spans)
+
+
+def test_columns_come_back_as_they_were(path: Path) -> None:
+    holding = holding_of(Path("/r"))
+    stamps = b"".join(span.stamp.packed() for span in holding.spans if span.stamp)
+    spans = FileSpans("/r", MANIFEST.columns.paths, MANIFEST.columns.sizes, stamps)
+    filled(path, replace(holding, spans=spans))
+    ((found, _),) = loaded(path)
+    assert found == holding
+    assert isinstance(found.spans, FileSpans)
+    assert found.spans.stamps == stamps
 
 
 @pytest.fixture

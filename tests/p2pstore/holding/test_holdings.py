@@ -18,7 +18,8 @@ from p2pstore.holding import holdings as module
 from p2pstore.holding.catalog import Catalog, Holding
 from p2pstore.holding.holdings import Holdings
 from p2pstore.objects.manifest import Manifest
-from p2pstore.objects.source import hash_tree, scan
+from p2pstore.objects.source import scan
+from p2pstore.objects.tree_hash import hash_tree
 from p2pstore.pull.file_destination import FileDestination
 from p2pstore.pull.reuse import LocalChunks
 from tests.p2pstore.pull.test_file_destination import feed

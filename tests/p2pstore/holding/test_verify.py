@@ -14,7 +14,8 @@ from p2pstore.errors import Interrupted, UsageError
 from p2pstore.holding.catalog import Holding
 from p2pstore.holding.verify import bad_chunks, verify_holding
 from p2pstore.objects.manifest import Manifest
-from p2pstore.objects.source import hash_tree, scan
+from p2pstore.objects.source import scan
+from p2pstore.objects.tree_hash import hash_tree
 from tests.p2pstore.samples import MIB, content, manifest_of, record_of, write_tree
 
 FILES = {"a": content(2 * MIB + 1), "b": b"", "c/d é": content(9, 2)}

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from p2pstore.errors import BadManifest, UsageError
 from p2pstore.objects import manifest as module
 from p2pstore.objects.bitmap import Bitmap
+from p2pstore.objects.file_list import FileEntry
 from p2pstore.objects.manifest import (
     CHUNKS_WANTED,
     MAX_CHUNK_SIZE,
@@ -21,7 +22,6 @@ from p2pstore.objects.manifest import (
     MIB,
     MIN_CHUNK_SIZE,
     Chunk,
-    FileEntry,
     Manifest,
     check_chunk_size,
     choose_chunk_size,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pstore.errors import BadName
-from p2pstore.objects.names import check_node_name, check_object_name, path_fault
+from p2pstore.objects.names import check_node_name, check_object_name, path_fault, sibling_fault, tree_fault
 
 BAD_NAMES = [
     "", "/", "/x", "x/", "a//b", ".", "..", "../x", "x/..", "a/../b", "a/./b", "./a", "a b", "a\0b", "é", "a\\b", "a\n",
@@ -71,3 +71,32 @@ def test_a_name_is_taken_or_refused_as_bad(name: str) -> None:
         return
     assert name.isascii()
     assert not path_fault(name)
+
+
+TREES = st.lists(st.lists(st.sampled_from(["a", "b", "é", "a.", "..", ""]), min_size=1, max_size=3).map("/".join))
+
+
+@given(TREES, TREES)
+def test_a_tree_against_each_of_its_paths_alone(files: list[str], directories: list[str]) -> None:
+    def inside(path: str, others: list[str]) -> bool:
+        return any(path.startswith(f"{other}/") for other in others)
+
+    wrong = any(map(path_fault, [*files, *directories]))
+    wrong |= any(paths != sorted(set(paths)) for paths in (files, directories))
+    wrong |= any(path in files for path in directories)
+    wrong |= any(inside(path, [*files, *directories]) for path in [*files, *directories])
+    assert bool(tree_fault(files, directories)) == wrong
+
+
+@given(
+    st.sampled_from(["", "a/", "é/", "x" * 250 + "/"]), st.text(max_size=9) | st.sampled_from(["x" * 256, "é" * 128])
+)
+def test_a_sibling_is_judged_as_its_whole_path(parent: str, name: str) -> None:
+    if name and "/" not in name:
+        assert sibling_fault(parent + name, parent) == path_fault(parent + name)
+
+
+def test_a_sibling_whose_path_is_too_long() -> None:
+    parent = "/".join(["x" * 255] * 15) + "/"
+    assert sibling_fault(parent + "y" * 255, parent) == ""
+    assert "longer" in sibling_fault(parent + "y/" + "z" * 254, parent)

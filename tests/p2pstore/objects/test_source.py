@@ -15,13 +15,14 @@ import pytest
 
 from engine.files.stamps import FileStamp
 from engine.files.system import system
-from engine.memory.buffers import FileSpan
+from engine.memory.file_spans import FileSpan
 from p2pstore.errors import BadSource, Interrupted, PathNotFound, SourceChanged, StorageError, UsageError
 from p2pstore.objects import source as module
 from p2pstore.objects.manifest import Manifest, parse
 from p2pstore.objects.selection import Selection
-from p2pstore.objects.source import SourceTree, hash_tree, scan, stamp_fault
+from p2pstore.objects.source import SourceTree, scan, stamp_fault
 from p2pstore.objects.tasks import hash_range, run_tasks
+from p2pstore.objects.tree_hash import hash_tree
 from tests.p2pstore.samples import MIB, content, manifest_of, write_tree
 from tests.p2pstore.users import NOBODY, own_directory, run_unprivileged
 

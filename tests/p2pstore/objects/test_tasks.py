@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from p2pstore.errors import Interrupted, SourceChanged, StorageError
+from p2pstore.objects import tasks as module
 from p2pstore.objects.tasks import READ_BYTES, hash_range, run_tasks
 
 BUFFER = memoryview(bytearray(READ_BYTES))
@@ -69,3 +71,37 @@ def test_what_cannot_be_read_names_its_path(tmp_path: Path) -> None:
             hash_range(descriptor, 0, 1, lambda _: None, BUFFER, "the place")
     finally:
         os.close(descriptor)
+
+
+def test_threads_that_would_only_want_the_same_lock_stay_away() -> None:
+    ran: list[threading.Thread] = []
+    tasks = ((number, 0, 0) for number in range(100))
+    run_tasks(tasks, lambda *_: ran.append(threading.current_thread()), 4, threading.Event(), alone=True)
+    assert ran == [threading.main_thread()] * 100
+
+
+def test_threads_come_in_where_a_task_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MANY_WAITS", 2)
+    ran: list[threading.Thread] = []
+    all_in = threading.Barrier(3)
+
+    def run(number: int, _: int, __: int) -> None:
+        ran.append(threading.current_thread())
+        if number == 0:
+            for _ in range(4):
+                time.sleep(0.001)
+        elif number <= 3:
+            all_in.wait(60)
+
+    run_tasks(((number, 0, 0) for number in range(10)), run, 3, threading.Event(), alone=True)
+    assert len(ran) == 10
+    assert ran[0] is threading.main_thread()
+    assert threading.main_thread() not in ran[1:]
+
+
+def test_a_fault_of_one_that_is_alone_is_raised() -> None:
+    def run(number: int, _: int, __: int) -> None:
+        raise StorageError(path="x", detail=str(number))
+
+    with pytest.raises(StorageError, match="0"):
+        run_tasks(iter([(0, 0, 0), (1, 0, 0)]), run, 2, threading.Event(), alone=True)

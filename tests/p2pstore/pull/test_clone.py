@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from engine.files.stamps import FileStamp
-from engine.memory.buffers import FilesBuffer, FileSpan
+from engine.memory.buffers import FilesBuffer
+from engine.memory.file_spans import FileSpan
 from engine.net.rate import RateLimit
 from engine.serving.segment_server import SegmentServer
 from engine.transports.base import Channel

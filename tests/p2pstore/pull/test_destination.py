@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.memory.buffers import FileSpan
+from engine.memory.file_spans import FileSpan
 from engine.memory.region import Region
 from p2pstore.errors import Interrupted
 from p2pstore.objects.bitmap import Bitmap

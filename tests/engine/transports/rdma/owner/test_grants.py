@@ -10,7 +10,8 @@ import pytest
 
 from engine.errors import AddressError, LockedMemoryLimit
 from engine.memory.address_space import AddressSpace
-from engine.memory.buffers import FilesBuffer, FileSpan, MemoryBuffer
+from engine.memory.buffers import FilesBuffer, MemoryBuffer
+from engine.memory.file_spans import FileSpan
 from engine.transports.rdma.nics import Nics
 from engine.transports.rdma.owner.grants import AT_ONCE, MAX_GRANT, WINDOW, Owner
 from engine.transports.rdma.verbs.fake_verbs import Fabric

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from engine.errors import LockedMemoryLimit, TransportUnavailable, UsageError
-from engine.memory.buffers import Buffer, FilesBuffer, FileSpan, MemoryBuffer
+from engine.memory.buffers import Buffer, FilesBuffer, MemoryBuffer
+from engine.memory.file_spans import FileSpan
 from engine.memory.joined_buffer import JoinedBuffer
 from engine.protocol.segment import BufferDescriptor
 from engine.transports.rdma.nics import Nics

@@ -15,7 +15,8 @@ from engine.errors import (
     RangeRefused,
     UsageError,
 )
-from engine.memory.buffers import FilesBuffer, FileSpan, MemoryBuffer
+from engine.memory.buffers import FilesBuffer, MemoryBuffer
+from engine.memory.file_spans import FileSpan
 from engine.memory.joined_buffer import JoinedBuffer
 from engine.memory.region import Region
 from engine.serving.segment_server import SegmentServer

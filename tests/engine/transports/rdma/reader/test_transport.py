@@ -16,7 +16,8 @@ from engine.errors import (
     PeerUnreachable,
     TransportUnavailable,
 )
-from engine.memory.buffers import FilesBuffer, FileSpan, MemoryBuffer
+from engine.memory.buffers import FilesBuffer, MemoryBuffer
+from engine.memory.file_spans import FileSpan
 from engine.protocol.key import new_key
 from engine.serving.segment_server import SegmentServer
 from engine.transports.base import PeerAddress
