@@ -10,9 +10,6 @@ import threading
 from engine.files.refusals import refused
 from engine.files.system import system
 
-_HELD_BY_OTHERS = frozenset({errno.EAGAIN, errno.EACCES})
-"""What fcntl(2) answers when another has the lock."""
-
 
 class FileLock:
     """A lock on an open file, until that is closed and ``let_go`` called.
@@ -54,9 +51,9 @@ def _by_flock(fd: int, path: object, *, shared: bool) -> bool:
 def _by_range(fd: int, path: object, *, shared: bool) -> bool:
     try:
         system.lock_range(fd, shared=shared)
+    except BlockingIOError:
+        raise
     except OSError as error:
-        if error.errno in _HELD_BY_OTHERS:
-            raise BlockingIOError(error.errno, error.strerror, str(path)) from None
         if not refused("lock", error, path):
             raise
         return False

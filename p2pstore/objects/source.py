@@ -206,7 +206,7 @@ class _Walk:
     def _status(self, entry: os.DirEntry[str], path: str) -> os.stat_result:
         """The status of a file, or of the one that a link leads to."""
         try:
-            status = entry.stat(follow_symlinks=False)
+            status = system.lstat(entry.path)
             if stat.S_ISLNK(status.st_mode):
                 status = self._followed(entry.path, path, status)
         except OSError as error:

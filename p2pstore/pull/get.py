@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from engine.files.refusals import said
 from engine.memory.file_spans import FileSpan
 from p2pstore.errors import DestinationExists, StorageError, UsageError
 from p2pstore.holding.catalog import Holding
@@ -143,6 +144,8 @@ class FileEnd(End[FileDestination]):
     async def hold(self, get: Pipeline[FileDestination], spans: Sequence[FileSpan]) -> None:
         """See ``End.hold``."""
         request = self._request
+        for text in said.of(str(request.dest)):
+            get.note(text)
         if not request.seed:
             return
         holding = Holding(get.resolved.record, "replica", request.dest, spans)

@@ -14,9 +14,10 @@ import struct
 from pathlib import Path
 
 from engine.files.locks import FileLock
+from engine.files.refusals import refused
 from engine.files.stamps import numbers_last
 from engine.files.system import system
-from engine.files.writing import write_all
+from engine.files.writing import write_all, write_at
 from p2pstore.errors import DestinationBusy, StorageError
 from p2pstore.objects.file_system import words
 
@@ -78,16 +79,30 @@ class Journal:
                 return None
             body = stream.read()
         whole = len(body) - len(body) % _CHUNK.size
-        if whole != len(body):
-            system.ftruncate(self._file, len(header) + whole)
+        if whole != len(body) and not self._cut(len(header) + whole):
+            whole += _CHUNK.size
+            body = body.ljust(whole, b"\0")
+            write_at(self._file, body[-_CHUNK.size :], len(header) + whole - _CHUNK.size)
         os.lseek(self._file, 0, os.SEEK_END)
         return [number for (number,) in _CHUNK.iter_unpack(body[:whole])]
 
     def _begin(self, manifest: str, name: str) -> None:
-        system.ftruncate(self._file, 0)
+        header = json.dumps({"format": FORMAT, "manifest": manifest, "name": name}).encode() + b"\n"
+        left = system.fstat(self._file).st_size
         os.lseek(self._file, 0, os.SEEK_SET)
-        header = {"format": FORMAT, "manifest": manifest, "name": name}
-        self._write(json.dumps(header).encode() + b"\n")
+        if left and not self._cut(0):
+            header += bytes(-(-max(0, left - len(header)) // _CHUNK.size) * _CHUNK.size)
+        self._write(header)
+
+    def _cut(self, size: int) -> bool:
+        """Make the file that short; false where it cannot be. Then entries for chunk 0 fill it: they are but hints."""
+        try:
+            system.ftruncate(self._file, size)
+        except OSError as error:
+            if not refused("ftruncate", error, self.path):
+                raise
+            return False
+        return True
 
     @property
     def resumed(self) -> bool:

@@ -40,7 +40,7 @@ def test_two_never_hold_it(tmp_path: Path, refusing: RefusingFileSystem, fds: li
     assert said.of(str(tmp_path)) == ()
 
 
-@pytest.mark.parametrize("number", [number for number in REFUSALS if number != errno.EACCES])
+@pytest.mark.parametrize("number", REFUSALS)
 def test_without_any_lock_this_process_keeps_to_one(
     tmp_path: Path, refusing: RefusingFileSystem, fds: list[int], number: int
 ) -> None:

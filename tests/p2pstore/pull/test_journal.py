@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from engine.files.system import system
 from p2pstore.errors import DestinationBusy, StorageError
 from p2pstore.pull.journal import Journal
+from tests.refusing import RefusingFileSystem
 
 MANIFEST = "m" * 64
 
@@ -254,3 +255,26 @@ def test_short_writes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     journal.close()
     assert listed(path) == [5, 6, 7]
+
+
+def test_where_no_file_can_be_cut_short(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be taken away is written over: entries are hints, and those for chunk 0 harm nobody."""
+    journal = opened(path)
+    journal.add(range(5, 9))
+    journal.close()
+    with path.open("ab") as stream:
+        stream.write(b"\1\2")
+    RefusingFileSystem(tmp_path, monkeypatch).refuses("ftruncate", errno.EOPNOTSUPP)
+    journal = opened(path)
+    journal.add(range(11, 12))
+    journal.close()
+    assert (listed(path) or [])[:4] == [5, 6, 7, 8]
+    assert (listed(path) or [])[-1] == 11
+    other = Journal(path, "another", "n", path.with_suffix(""))
+    assert not other.resumed
+    other.add(range(3, 4))
+    other.close()
+    again = Journal(path, "another", "n", path.with_suffix(""))
+    assert again.resumed
+    assert set(again.chunks or ()) == {0, 3}
+    again.close()
