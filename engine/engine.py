@@ -13,18 +13,28 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
+from engine import forks
 from engine.config.settings import EngineSettings
-from engine.errors import MooncakeError, PeerStalled, RemoteProtocolError, TransportUnavailable, UsageError
+from engine.errors import (
+    AddressError,
+    Closed,
+    MooncakeError,
+    PeerStalled,
+    RemoteProtocolError,
+    TransportUnavailable,
+    UsageError,
+)
 from engine.memory.buffers import Buffer, MemoryBuffer
 from engine.memory.registered import File, RegisteredMemory, into_buffer
 from engine.metadata.base import RpcEndpoint
 from engine.metadata.handshake import URL as P2PHANDSHAKE
 from engine.metadata.urls import open_directory, servers_of
 from engine.net import addresses
+from engine.net.closing import Closing
 from engine.net.handshake_client import exchange
 from engine.net.listening import address_of
 from engine.net.published import published
@@ -62,6 +72,12 @@ __all__ = [
 
 MAX_NOTIFICATIONS = 1024
 """Notifications that wait to be taken; one more makes the oldest go."""
+
+CLOSE_SECONDS = 15.0
+"""For the engine to end: its servers, its lanes and its word to the metadata server each take a few seconds at most."""
+
+WHAT = "this TransferEngine"
+"""What errors call it."""
 
 UNREGISTER_TIMEOUT = 30.0
 """Seconds to wait for peers and transfers that still use a buffer."""
@@ -126,7 +142,6 @@ class TransferEngine:
         self._publishing = threading.Lock()
         self._segments: dict[str, Segment] = {}
         self._anonymous = itertools.count(1)
-        self._closed = False
         self._nics: Nics | None = None
         offers: WholeBuffers | None = None
         if self.protocol == RDMA:
@@ -157,12 +172,16 @@ class TransferEngine:
             self._directory.close()
             self._close_nics()
             raise
+        self._closing = Closing(WHAT, self._end)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def __reduce__(self) -> NoReturn:
+        forks.refuse_to_be_sent(WHAT)
 
     # Who we are
 
@@ -184,6 +203,7 @@ class TransferEngine:
     @property
     def failures(self) -> tuple[Failure, ...]:
         """What went wrong in this engine's threads that nobody foresaw."""
+        self._closing.check()
         with self._lock:
             peers = [segment.peer for segment in self._segments.values()]
         return (*self._server.failures, *(failure for peer in peers for failure in peer.failures))
@@ -215,21 +235,23 @@ class TransferEngine:
         if names is not None and len(names) != len(sources):
             raise UsageError(detail=f"{len(names)} names for {len(sources)} buffers")
         made: list[RegisteredMemory] = []
-        try:
-            for index, source in enumerate(sources):
-                name = names[index] if names is not None else f"buffer-{next(self._anonymous)}"
-                buffer = into_buffer(source, name, writable=writable)
-                try:
-                    address = self._server.register(buffer)
-                except BaseException:
-                    buffer.close()
-                    raise
-                made.append(RegisteredMemory(address, buffer.length, buffer.name, buffer.writable))
-            self._publish()
-        except BaseException:
-            for memory in made:
-                self._server.unregister(memory.address)
-            raise
+        with self._called():
+            try:
+                for index, source in enumerate(sources):
+                    name = names[index] if names is not None else f"buffer-{next(self._anonymous)}"
+                    buffer = into_buffer(source, name, writable=writable)
+                    try:
+                        address = self._server.register(buffer)
+                    except BaseException:
+                        buffer.close()
+                        raise
+                    made.append(RegisteredMemory(address, buffer.length, buffer.name, buffer.writable))
+                self._publish()
+            except BaseException:
+                for memory in made:
+                    with contextlib.suppress(AddressError):  # the engine's end has done it
+                        self._server.unregister(memory.address)
+                raise
         return made
 
     def unregister_memory(self, memory: RegisteredMemory, *, timeout: float = UNREGISTER_TIMEOUT) -> bool:
@@ -242,11 +264,12 @@ class TransferEngine:
         """Unregister several, and publish once. Raises ``AddressError`` for the first that is not registered."""
         until = time.monotonic() + timeout
         over = True
-        try:
-            for memory in memories:
-                over &= self._server.unregister(memory.address, timeout=max(0.0, until - time.monotonic()))
-        finally:
-            self._publish()
+        with self._called():
+            try:
+                for memory in memories:
+                    over &= self._server.unregister(memory.address, timeout=max(0.0, until - time.monotonic()))
+            finally:
+                self._publish()
         return over
 
     # Other segments
@@ -257,19 +280,20 @@ class TransferEngine:
         Raises ``SegmentNotFound``, ``UsageError`` (no address under P2PHANDSHAKE), ``MetadataUnavailable``,
         ``MetadataRefused`` or ``RemoteError``.
         """
-        with self._lock:
-            self._check_open()
-            found = self._segments.get(name)
-        if found is not None:
-            found.refresh()
-            return found
-        made = Segment(name, lambda: self._directory.resolve(name), self.settings, self._carriers)
-        with self._lock:
-            self._check_open()
-            return self._segments.setdefault(name, made)
+        with self._called():
+            with self._lock:
+                found = self._segments.get(name)
+            if found is not None:
+                found.refresh()
+                return found
+            made = Segment(name, lambda: self._directory.resolve(name), self.settings, self._carriers)
+            with self._lock:
+                self._closing.check()
+                return self._segments.setdefault(name, made)
 
     def close_segment(self, segment: Segment) -> None:
         """Close its connections; transfers under way are cancelled."""
+        self._closing.check()
         with self._lock:
             if self._segments.get(segment.name) is segment:
                 del self._segments[segment.name]
@@ -323,12 +347,14 @@ class TransferEngine:
 
     def notify(self, segment: Segment | str, name: str, text: str) -> None:
         """Send a short message to a segment's process. Raises ``RemoteError`` or ``SegmentNotFound``."""
-        answer = self._ask(segment, Message(MessageType.NOTIFY, {"name": name, "notify_msg": text}))
+        with self._called():
+            answer = self._ask(segment, Message(MessageType.NOTIFY, {"name": name, "notify_msg": text}))
         if answer.get("notify_msg") != "success":
             raise RemoteProtocolError(peer=_name(segment), detail="it did not take the notification")
 
     def notifications(self) -> list[Notification]:
         """What peers have sent since the last call, oldest first; at most the last ``MAX_NOTIFICATIONS``."""
+        self._closing.check()
         taken = []
         with contextlib.suppress(IndexError):
             while True:
@@ -338,16 +364,25 @@ class TransferEngine:
     def probe(self, segment: Segment | str) -> float:
         """Ask a segment's process whether it lives; the seconds that its answer took. Raises as ``notify``."""
         began = time.monotonic()
-        if self._ask(segment, Message(MessageType.PROBE)).get("status") != "success":
+        with self._called():
+            answer = self._ask(segment, Message(MessageType.PROBE))
+        if answer.get("status") != "success":
             raise RemoteProtocolError(peer=_name(segment), detail="it does not answer a probe with success")
         return time.monotonic() - began
 
     def close(self) -> None:
-        """Withdraw the segment, stop serving, cancel what is under way. Ends within seconds; twice is harmless."""
+        """Withdraw the segment, stop serving, cancel what is under way. Ends within seconds; twice is harmless.
+
+        Any thread may call it, a signal's handler too. Calls under way then raise ``Closed``, and so do later ones.
+        In a forked child it does nothing.
+        """
+        if not self._closing.close(CLOSE_SECONDS):
+            log.warning("segment %s has not ended within %g s", self.segment_name, CLOSE_SECONDS)
+
+    # Inside
+
+    def _end(self) -> None:
         with self._lock:
-            if self._closed:
-                return
-            self._closed = True
             segments = list(self._segments.values())
             self._segments.clear()
         try:
@@ -361,19 +396,23 @@ class TransferEngine:
         self._directory.close()
         self._close_nics()
 
-    # Inside
-
     def _close_nics(self) -> None:
         if self._nics is not None:
             self._nics.close()
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise UsageError(detail="the engine was closed")
+    @contextlib.contextmanager
+    def _called(self) -> Iterator[None]:
+        """A call that the engine's end may overtake: then that is why it fails."""
+        self._closing.check()
+        try:
+            yield
+        except MooncakeError as error:
+            if self._closing.begun and not isinstance(error, Closed):
+                raise Closed(what=WHAT) from error
+            raise
 
     def _publish(self) -> None:
         with self._publishing:
-            self._check_open()
             self._directory.publish(self._server.descriptor(), RpcEndpoint(self._server.host, self._server.rpc_port))
 
     def _ask(self, segment: Segment | str, message: Message) -> dict[str, object]:
@@ -400,11 +439,13 @@ class TransferEngine:
             batch.wait()
             if batch.status(0).state is TransferState.CANCELLED:
                 raise PeerStalled(peer=request.segment.name, seconds=timeout)
+        if self._closing.begun and batch.status(0).state is not TransferState.COMPLETED:
+            raise Closed(what=WHAT)
         batch.raise_failed()
 
     def _run_at_once(self, request: TransferRequest) -> bool:
         """Do a transfer of one slice without a batch; false where that is not possible, and nothing has been said."""
-        self._check_open()
+        self._closing.check()
         transfer = self._transfer(request)
         try:
             if not 0 < transfer.length <= self.settings.slice_size:
@@ -416,7 +457,7 @@ class TransferEngine:
             transfer.release()
 
     def _prepare(self, requests: list[TransferRequest]) -> tuple[Batch, list[tuple[Peer, Job]]]:
-        self._check_open()
+        self._closing.check()
         if len(requests) > MAX_REQUESTS:
             raise UsageError(detail=f"{len(requests)} requests in a batch; at most {MAX_REQUESTS} are allowed")
         transfers: list[Transfer] = []

@@ -7,7 +7,10 @@ The engine's part of the tree; ``p2pstore.errors`` draws the whole::
     ├── UsageError                  2   the caller's fault: argument, address or state
     │   ├── AddressError            2   a range outside every registered buffer
     │   ├── NoSuchAddress           2   this host has no such address to listen on, or not yet
-    │   └── BadConfig               2   a configuration value or key that is not understood
+    │   ├── BadConfig               2   a configuration value or key that is not understood
+    │   ├── Closed                  2   a call on something that was closed, or that was closed during it
+    │   └── ForkedProcess           2   a call on something that belongs to the process we were forked from
+    │       └── ForkedFromEtcd      2   etcd, where that process was connected to it
     ├── SegmentNotFound             3   the metadata server knows no such segment
     ├── RemoteError                 5   a peer's fault, never ours
     │   ├── RemoteProtocolError     5   it spoke no language of ours
@@ -33,7 +36,10 @@ from __future__ import annotations
 
 import shlex
 from string import Formatter
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class _Commands(Formatter):
@@ -67,6 +73,10 @@ class MooncakeError(Exception):
         self.fields: dict[str, object] = fields
         super().__init__(self.sentence.format(**fields))
 
+    def __reduce__(self) -> tuple[Callable[..., MooncakeError], tuple[type[MooncakeError], dict[str, object]]]:
+        """A pool of processes sends what its workers raise; what cannot be read there ends the pool, or hangs it."""
+        return _remade, (type(self), self.fields)
+
     @property
     def hint(self) -> str:
         """The advice, filled in: what to do or to run next; empty where there is none."""
@@ -82,6 +92,10 @@ class MooncakeError(Exception):
         formatter = Formatter()
         names = [name for text in (cls.sentence, cls.advice) for _, name, _, _ in formatter.parse(text) if name]
         return tuple(dict.fromkeys(names))
+
+
+def _remade(kind: type[MooncakeError], fields: dict[str, object]) -> MooncakeError:
+    return kind(**fields)
 
 
 class BenchFailed(MooncakeError):
@@ -118,6 +132,32 @@ class BadConfig(UsageError):
 
     sentence = "{origin}: {detail}"
     advice = "run 'mooncake config show --origin' to see every setting and where it comes from"
+
+
+class Closed(UsageError):
+    """A call on an object that was closed before, or by another thread meanwhile."""
+
+    sentence = "{what} was closed"
+    advice = ""
+
+
+class ForkedProcess(UsageError):
+    """A call, in a forked child, on an object of its parent's."""
+
+    sentence = (
+        "{what} belongs to process {pid}, from which this one was forked, and works there alone; make another here, "
+        "or start the process with multiprocessing's 'spawn' or 'forkserver' instead of 'fork'"
+    )
+    advice = ""
+
+
+class ForkedFromEtcd(ForkedProcess):
+    """etcd is spoken to over gRPC, which works in no child of a process that had a connection at the fork."""
+
+    sentence = (
+        "{what} cannot be reached from here: this process was forked from process {pid} while that was connected to "
+        "etcd, and gRPC does not survive a fork; start the process with multiprocessing's 'spawn' or 'forkserver'"
+    )
 
 
 class SegmentNotFound(MooncakeError):

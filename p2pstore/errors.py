@@ -11,7 +11,10 @@
     │   ├── NoSuchAddress             2   (engine) this host has no such address to listen on, or not yet
     │   ├── BadName                   2   an object or node name that is not allowed
     │   ├── BadConfig                 2   (engine) a configuration value or key that is not understood
-    │   └── BadSource                 2   a path that cannot be registered
+    │   ├── BadSource                 2   a path that cannot be registered
+    │   ├── Closed                    2   (engine) a call on something that was closed
+    │   └── ForkedProcess             2   (engine) a call on something of the process that we were forked from
+    │       └── ForkedFromEtcd        2   (engine) etcd, where that process was connected to it
     ├── ObjectNotFound                3   no such object
     ├── NotHeld                       3   the object exists, and this node holds nothing of it
     ├── PathNotFound                  3   no such file
@@ -66,6 +69,9 @@ from engine.errors import (
     BadConfig,
     BenchFailed,
     BytesDiffer,
+    Closed,
+    ForkedFromEtcd,
+    ForkedProcess,
     LockedMemoryLimit,
     MetadataRefused,
     MetadataUnavailable,
@@ -100,9 +106,12 @@ __all__ = [
     "BenchFailed",
     "BytesDiffer",
     "ChunkMismatch",
+    "Closed",
     "DestinationBusy",
     "DestinationExists",
     "ForeignFile",
+    "ForkedFromEtcd",
+    "ForkedProcess",
     "IntegrityError",
     "Interrupted",
     "ListenRefused",

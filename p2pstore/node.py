@@ -19,6 +19,7 @@ from typing import Any
 
 from engine._version import __version__
 from engine.errors import MooncakeError
+from engine.forks import Origin
 from engine.net import addresses, sockets
 from engine.net.listening import address_of
 from engine.net.published import doubts, published
@@ -70,6 +71,7 @@ class Node:
         self, parts: Parts, membership: Membership, supervisor: Supervisor, closing: contextlib.AsyncExitStack
     ) -> None:
         """``closing`` ends the parts and the supervisor's tasks."""
+        self._origin = Origin("this node")
         self.parts = parts
         self.supervisor = supervisor
         self.membership = membership
@@ -106,7 +108,9 @@ class Node:
         return node
 
     async def close(self) -> None:
-        """Leave the cluster and stop every part; twice is harmless."""
+        """Leave the cluster and stop every part; twice is harmless. In a forked child it does nothing."""
+        if self._origin.elsewhere:
+            return
         await self._closing.aclose()
 
     # Operations
@@ -124,6 +128,7 @@ class Node:
         note: Note | None = None,
     ) -> dict[str, Any]:
         """See ``p2pstore.holding.register.register``."""
+        self._origin.check()
         return await register(
             self.parts,
             path,
@@ -148,6 +153,7 @@ class Node:
         note: Note | None = None,
     ) -> dict[str, Any]:
         """See ``p2pstore.holding.register.register_many``."""
+        self._origin.check()
         return await register_many(
             self.parts,
             items,
@@ -163,10 +169,12 @@ class Node:
         self, name: str, buffers: Buffers, *, hash_name: str, chunk_size: int = 0, force: bool = False
     ) -> dict[str, Any]:
         """See ``p2pstore.holding.register.register_memory``."""
+        self._origin.check()
         return await register_memory(self.parts, name, buffers, hash_name=hash_name, chunk_size=chunk_size, force=force)
 
     async def get(self, request: GetRequest, emit: Emit) -> GetResult:
         """See ``p2pstore.pull.get``."""
+        self._origin.check()
         self.gets += 1
         try:
             return await get_files(self.parts, request, emit)
@@ -183,6 +191,7 @@ class Node:
         emit: Emit = lambda _: None,
     ) -> dict[str, Any]:
         """See ``p2pstore.pull.memory_get``."""
+        self._origin.check()
         self.gets += 1
         try:
             return await get_into(self.parts, name, buffers, transport=transport, peers=peers, emit=emit)
@@ -191,6 +200,7 @@ class Node:
 
     async def listing(self, prefix: str, *, limit: int, after: str) -> dict[str, Any]:
         """One page of the objects whose names begin with ``prefix``."""
+        self._origin.check()
         found, following = await self.registry.listing(
             prefix, limit=min(limit or MAX_LISTING, MAX_LISTING), after=after
         )
@@ -202,6 +212,7 @@ class Node:
 
     async def info(self, name: str) -> dict[str, Any]:
         """Everything about one object. Raises ``ObjectNotFound``."""
+        self._origin.check()
         return await describe(self.parts, check_object_name(name))
 
     async def unregister(self, name: str) -> dict[str, Any]:
@@ -209,6 +220,7 @@ class Node:
 
         ``removed`` says whether the name went with it: True, False, or None while the metadata server cannot be told.
         """
+        self._origin.check()
         mine = self.holdings.named(check_object_name(name))
         if not mine:
             if await self.registry.find(name) is None:
@@ -220,6 +232,7 @@ class Node:
 
     async def verify(self, target: str, progress: Callable[[int, int], None]) -> dict[str, Any]:
         """Hash again what this node holds under a name or at an absolute path. What is wrong is withdrawn."""
+        self._origin.check()
         if os.path.isabs(target):
             holding = self.holdings.at(Path(target)) or self.holdings.at(await asyncio.to_thread(_led_to, target))
             if holding is None:
@@ -241,6 +254,7 @@ class Node:
 
     def status(self) -> dict[str, Any]:
         """What this node is and does."""
+        self._origin.check()
         replicas = self.holdings.replicas.values()
         return {
             "node": self.name,

@@ -20,13 +20,15 @@ import os
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+from engine import forks
 from engine.etcd.credentials import EtcdCredentials
 from engine.net import addresses
+from engine.net.closing import Closing
 from engine.net.loop_thread import LoopThread
 from p2pstore.agent.options import node_name
-from p2pstore.errors import NodeEnded, UsageError
+from p2pstore.errors import Closed, NodeEnded
 from p2pstore.metadata.urls import open_store
 from p2pstore.node import Node
 from p2pstore.node_options import NodeOptions
@@ -43,8 +45,14 @@ if TYPE_CHECKING:
 START_SECONDS = 60.0
 """For the node to start."""
 
+END_CALLS_SECONDS = 6.0
+"""For the calls under way to end when it is closed."""
+
 CLOSE_SECONDS = 10.0
 """For it to end."""
+
+WHAT = "this P2PStore"
+"""What errors call it."""
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +106,8 @@ class P2PStore:
             rdma_devices=rdma_devices,
         )
         self._supervisor = Supervisor(self._cannot_go_on)
-        self._loop = LoopThread(f"p2pstore-{options.name}", self._broken_off)
+        self._loop = LoopThread(f"p2pstore-{options.name}", self._broken_off, what=WHAT)
+        self._closing = Closing(WHAT, self._end)
         self._supervisor.hear_of_callbacks(self._loop.loop)
         self._leaving: asyncio.Task[None] | None = None
         self._node: Node | None = None
@@ -115,6 +124,9 @@ class P2PStore:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def __reduce__(self) -> NoReturn:
+        forks.refuse_to_be_sent(WHAT)
 
     @property
     def node(self) -> str:
@@ -220,10 +232,16 @@ class P2PStore:
 
     def list(self, prefix: str = "") -> Iterator[dict[str, Any]]:
         """Every object whose name begins with ``prefix``, with how many nodes hold it."""
+        self._open()
+        return self._pages(prefix)
+
+    def _pages(self, prefix: str) -> Iterator[dict[str, Any]]:
         after: str | None = ""
         while after is not None:
             page = self._call(self._open().listing(prefix, limit=0, after=after))
-            yield from page["objects"]
+            for entry in page["objects"]:
+                self._closing.check()
+                yield entry
             after = page["next"]
 
     def info(self, name: str) -> dict[str, Any]:
@@ -235,18 +253,33 @@ class P2PStore:
         return self._call(self._open().unregister(name))
 
     def close(self) -> None:
-        """Leave the cluster and end the thread; twice is harmless."""
+        """Leave the cluster and end the thread; twice is harmless.
+
+        Calls under way in other threads raise ``Closed``, and so do later ones. It may be called from any thread, from
+        a signal's handler, at the interpreter's exit, and from a callback, where it begins the end and does not wait
+        for it. In a forked child it does nothing.
+        """
+        timeout = END_CALLS_SECONDS + 2 * CLOSE_SECONDS
+        if not self._closing.close(timeout, wait=not self._loop.within) and not self._loop.within:
+            log.warning("a P2PStore has not ended within %g s", timeout)
+
+    def _end(self) -> None:
+        if not self._loop.end_calls(END_CALLS_SECONDS):
+            log.warning("calls under way have not ended within %g s; they are left alone", END_CALLS_SECONDS)
         node, self._node = self._node, None
         if node is not None:
             try:
-                self._call(self._leave(node), CLOSE_SECONDS)
+                self._loop.call(self._leave(node), CLOSE_SECONDS)
             except TimeoutError:
                 log.warning("node %s has not ended within %g s; its lease runs out", node.name, CLOSE_SECONDS)
+            except Exception:
+                log.exception("node %s did not end as it should; its lease runs out", node.name)
         self._loop.stop(CLOSE_SECONDS)
 
     def _open(self) -> Node:
+        self._closing.check()
         if self._node is None:
-            raise UsageError(detail="this P2PStore is closed")
+            raise Closed(what=WHAT)
         if self._supervisor.fatal is not None:
             raise self._supervisor.fatal
         return self._node
@@ -278,6 +311,8 @@ class P2PStore:
 
     def _reason(self, fault: BaseException) -> BaseException:
         """Why a call failed: whatever it was, where the node was ended under it, that it was."""
+        if self._closing.begun and isinstance(fault, Exception) and not isinstance(fault, Closed):
+            return Closed(what=WHAT)
         fatal = self._supervisor.fatal
         if fatal is None or not isinstance(fault, Exception):
             return fault

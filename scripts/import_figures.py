@@ -21,6 +21,7 @@ ROOMS: Mapping[str, Sequence[str]] = {
         "errors",
         "patience",
         "processes",
+        "forks",
         "files",
         "protocol",
         "config",

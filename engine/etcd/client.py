@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from engine.errors import BadConfig, MetadataRefused, MetadataUnavailable, MooncakeError, UsageError
+from engine import forks
+from engine.errors import BadConfig, ForkedFromEtcd, MetadataRefused, MetadataUnavailable, MooncakeError, UsageError
 from engine.etcd import messages as m
+from engine.etcd.connections import connections_to
 from engine.etcd.credentials import EtcdCredentials
 from engine.etcd.faults import FaultKind, classify, tidy
 from engine.etcd.targets import target_of
@@ -104,6 +106,13 @@ def _read(path: str, what: str) -> bytes | None:
         raise BadConfig(origin=f"etcd's {what}", detail=f"{path}: {error.strerror}") from error
 
 
+_forked_from: list[int] = []
+"""Processes that we were forked from while they had a channel.
+
+gRPC's own threads are missing here: a call would hang, or end this process.
+"""
+
+
 class EtcdClient:
     """Calls to one etcd cluster. Belongs to the event loop in which it is first used."""
 
@@ -121,6 +130,17 @@ class EtcdClient:
         self._token = ""
         self._login = asyncio.Lock()
         self._closed = False
+        self._origin = forks.Origin(f"this connection to {url}")
+        forks.ask_at_fork(self)
+
+    def inherited(self) -> list[int]:
+        """See ``forks.Inherited``. gRPC does not tell its sockets; they are those that lead to the servers."""
+        if not self._channels:
+            return []
+        _forked_from.append(forks.parent())
+        for channel in self._channels.values():
+            forks.never_end(channel)
+        return connections_to(self._endpoints)
 
     @property
     def endpoint(self) -> str:
@@ -128,6 +148,9 @@ class EtcdClient:
         return self._endpoints[self._at]
 
     def _channel(self, endpoint: str) -> Any:
+        self._origin.check()
+        if _forked_from:
+            raise ForkedFromEtcd(what=self.url, pid=_forked_from[0])
         if self._closed:
             raise MetadataUnavailable(url=self.url, detail="this handle is closed")
         if endpoint not in self._channels:
@@ -292,9 +315,10 @@ class EtcdClient:
 
     async def close(self) -> None:
         """Close the connections; calls under way fail."""
+        if self._origin.elsewhere:
+            return
         self._closed = True
-        channels = list(self._channels.values())
-        self._channels.clear()
-        for channel in channels:
+        for channel in list(self._channels.values()):
             await channel.close()
+        self._channels.clear()
         self._kept.close()

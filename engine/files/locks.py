@@ -7,6 +7,7 @@ import fcntl
 import os
 import threading
 
+from engine import forks
 from engine.files.refusals import refused
 from engine.files.system import system
 
@@ -20,6 +21,7 @@ class FileLock:
 
     def __init__(self, fd: int, path: str | os.PathLike[str], *, shared: bool = False) -> None:
         """``path`` is where it was opened. Raises ``BlockingIOError`` when another holds it, and ``OSError``."""
+        forks.hold_descriptor(fd)  # a forked child would keep the lock
         self.seen = _by_flock(fd, path, shared=shared) or _by_range(fd, path, shared=shared)
         self._path = "" if self.seen or shared else os.path.realpath(path)
         if self._path:
@@ -63,3 +65,13 @@ def _by_range(fd: int, path: object, *, shared: bool) -> bool:
 _guard = threading.Lock()
 _held: set[str] = set()
 """What this process has locked where the file system has no locks."""
+
+
+def _none() -> None:
+    """A forked child has locked nothing."""
+    global _guard  # noqa: PLW0603 - it may be taken
+    _guard = threading.Lock()
+    _held.clear()
+
+
+forks.renew_at_fork(_none)

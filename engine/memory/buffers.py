@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
+from engine import forks
 from engine.errors import MooncakeError, SourceChanged, StorageError, UsageError
 from engine.files.stamps import FileStamp
 from engine.files.system import system
@@ -326,4 +327,6 @@ def _difference(before: FileStamp, now: FileStamp) -> str:
 
 
 _CACHE = DescriptorCache()
+forks.ask_at_fork(_CACHE)
+forks.renew_at_fork(_CACHE.renew)
 _OWNERS = itertools.count()

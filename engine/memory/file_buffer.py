@@ -7,6 +7,7 @@ import socket
 import stat
 from typing import TYPE_CHECKING
 
+from engine import forks
 from engine.errors import StorageError, UsageError
 from engine.files.system import system
 from engine.memory.buffers import Buffer, FileRun, send_file
@@ -37,6 +38,7 @@ class OpenFileBuffer(Buffer):
         self._fd = -1
         try:
             self._fd = system.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK)
+            forks.hold_descriptor(self._fd)
             status = system.fstat(self._fd)
             self.length = status.st_size - offset if length is None else length
             if writable and self.length > 0 and stat.S_ISREG(status.st_mode) and status.st_size < offset + self.length:

@@ -44,6 +44,15 @@ class DescriptorCache:
     def __len__(self) -> int:
         return len(self._files)
 
+    def inherited(self) -> list[int]:
+        """See ``forks.Inherited``."""
+        return [file.fd for file in self._files.values()]
+
+    def renew(self) -> None:
+        """Be empty again, in a forked child: whatever used the files is not there any more."""
+        self._lock = threading.Lock()
+        self._files = OrderedDict()
+
     def acquire(self, key: Key, path: str) -> OpenFile:
         """The open file of ``key``, opened for reading from ``path`` if need be.
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 import contextlib
 import http.client
 import re
+import socket
 import ssl
 import threading
 import urllib.parse
+from typing import cast
 
+from engine import forks
 from engine.errors import BadConfig, MetadataRefused, MetadataUnavailable
 from engine.metadata.base import MAX_VALUE, KeyValueStore
 from engine.net import addresses
@@ -42,6 +45,7 @@ class HttpStore(KeyValueStore):
         good = addresses.is_host(host) and port != 0
         if not good or parts.scheme not in {"http", "https"} or not _PATH.fullmatch(parts.path):
             raise BadConfig(origin="metadata server", detail=f"{url!r} is no http://HOST:PORT/metadata")
+        self._origin = forks.Origin("this metadata client")
         self._path = parts.path or "/metadata"
         self._lock = threading.Lock()
         if parts.scheme == "https":
@@ -72,15 +76,21 @@ class HttpStore(KeyValueStore):
 
     def close(self) -> None:
         """See ``KeyValueStore.close``."""
+        if self._origin.elsewhere:
+            return
         with self._lock:
             self._connection.close()
 
     def _call(self, method: str, key: str, value: bytes | None = None) -> tuple[int, bytes]:
+        self._origin.check()
         target = f"{self._path}?key={urllib.parse.quote(key, safe='')}"
         headers = {"Content-Type": "application/json"} if value is not None else {}
         with self._lock:
             for last in (False, True):  # a kept-alive connection may have been closed; all calls may be made twice
                 try:
+                    if self._connection.sock is None:
+                        self._connection.connect()
+                        forks.hold(cast("socket.socket", self._connection.sock))
                     self._connection.request(method, target, body=value, headers=headers)
                     answer = self._connection.getresponse()
                     body = answer.read(MAX_VALUE + 1)

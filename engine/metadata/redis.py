@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
+from engine import forks
 from engine.errors import BadConfig, MetadataRefused, MetadataUnavailable
 from engine.metadata.base import KeyValueStore
 from engine.net import addresses
@@ -26,6 +27,7 @@ class RedisStore(KeyValueStore):
             detail = "a password has no place in a URL, which others can see; set MC_REDIS_PASSWORD"
             raise BadConfig(origin="metadata server", detail=detail)
         self.url = url
+        self._origin = forks.Origin("this metadata client")
         try:
             host, port = addresses.parse(text, DEFAULT_PORT)
         except addresses.BadAddress:
@@ -60,9 +62,11 @@ class RedisStore(KeyValueStore):
 
     def close(self) -> None:
         """See ``KeyValueStore.close``."""
-        self._client.close()
+        if not self._origin.elsewhere:
+            self._client.close()
 
     def _call(self, action: Callable[[], Any]) -> Any:
+        self._origin.check()
         try:
             return action()
         except (self._errors.AuthenticationError, self._errors.NoPermissionError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from typing import Protocol
 
+from engine.net import sockets
 from engine.topology.sources import SourceChoice
 
 
@@ -34,10 +35,10 @@ def connect(host: str, port: int, *, timeout: float, sources: Sources | None = N
     source = sources.next(peer)
     if source:
         try:
-            return socket.create_connection((peer, port), timeout=timeout, source_address=(source, 0))
+            return sockets.connected(peer, port, timeout=timeout, source=source)
         except ConnectionRefusedError:
             # The peer answered: the way is good.
             raise
         except OSError:
             sources.failed(peer, source)
-    return socket.create_connection((host, port), timeout=timeout)
+    return sockets.connected(host, port, timeout=timeout)

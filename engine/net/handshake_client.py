@@ -7,7 +7,7 @@ import socket
 import time
 
 from engine.errors import PeerStalled, PeerUnreachable, RemoteProtocolError
-from engine.net import addresses
+from engine.net import addresses, sockets
 from engine.protocol.handshake import Decoder, Message, MessageType, encode
 from engine.protocol.segment import SegmentDescriptor
 
@@ -22,7 +22,7 @@ def exchange(host: str, rpc_port: int, message: Message, *, timeout: float = TIM
     decoder = Decoder(peer=peer)
     answer = None
     try:
-        with socket.create_connection((host, rpc_port), timeout=timeout) as sock:
+        with sockets.connected(host, rpc_port, timeout=timeout) as sock:
             sock.sendall(encode(message))
             while answer is None:
                 sock.settimeout(max(0.001, deadline - time.monotonic()))

@@ -8,6 +8,7 @@ import random
 import socket
 import struct
 
+from engine import forks
 from engine.errors import NoSuchAddress, UsageError
 from engine.net import addresses
 
@@ -43,7 +44,7 @@ def _listen(host: str, port: int) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener = forks.hold(socket.socket(family, socket.SOCK_STREAM))
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
@@ -63,6 +64,31 @@ def _listen(host: str, port: int) -> socket.socket:
             raise NoSuchAddress(address=addresses.join(host, port), detail=problem) from None
         raise UsageError(detail=f"cannot listen on {addresses.join(host, port)}: {error.strerror or error}") from None
     return listener
+
+
+def connected(host: str, port: int, *, timeout: float, source: str = "") -> socket.socket:
+    """As ``socket.create_connection``, from the address ``source`` if there is one. Raises ``OSError``.
+
+    A child that is forked while this waits for the peer does not keep the connection.
+    """
+    fault: OSError | None = None
+    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            forks.hold(sock)
+            sock.settimeout(timeout)
+            if source:
+                sock.bind((source, 0))
+            sock.connect(address)
+        except OSError as error:
+            sock.close()
+            fault = fault or error
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+    raise fault or OSError(errno.EADDRNOTAVAIL, "the name has no address")
 
 
 def set_timeouts(sock: socket.socket, *, receive: float, send: float) -> None:

@@ -10,6 +10,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from engine import forks
 from engine.errors import AddressError, MooncakeError, UsageError
 from engine.net import sockets
 from engine.net.threads import Failure, Threads
@@ -100,6 +101,7 @@ class DescriptorServer:
     def _accept(self) -> bool:
         try:
             sock, _ = self._listener.accept()
+            forks.hold(sock)
         except OSError as error:
             if self._closing:
                 return False
@@ -177,7 +179,7 @@ def _listen(path: Path) -> socket.socket:
     status = path.parent.stat()
     if status.st_uid != os.geteuid() or status.st_mode & 0o077:
         raise UsageError(detail=f"{path.parent} must belong to this user, with mode 0700")
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener = forks.hold(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
     try:
         with short_path(path) as name:
             try:

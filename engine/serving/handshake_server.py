@@ -14,6 +14,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, Any
 
+from engine import forks
 from engine.errors import RemoteProtocolError
 from engine.net import addresses, sockets
 from engine.net.threads import Failure, Threads
@@ -136,6 +137,7 @@ class HandshakeServer:
     def _accept(self) -> None:
         try:
             sock, address = self._listener.accept()
+            forks.hold(sock)
         except BlockingIOError:
             return
         except OSError as error:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from engine import transports
 from engine.errors import TransportUnavailable, UsageError
+from engine.forks import Origin
 from engine.memory.address_space import AddressSpace, Lease
 from engine.memory.buffers import Buffer
 from engine.net import addresses
@@ -72,6 +73,7 @@ class SegmentServer:
 
         Raises ``UsageError`` when a port or the socket cannot be had, and ``NoSuchAddress`` for an address.
         """
+        self._origin = Origin("this SegmentServer")
         self._name = name
         host = address_of(host)
         self._host = advertise or published(host)
@@ -227,6 +229,7 @@ class SegmentServer:
         Where it is offered over RDMA at once: also ``UsageError`` for one that cannot be, ``LockedMemoryLimit`` and
         ``VerbsFailed``.
         """
+        self._origin.check()
         offers = self._offers
         if offers is None:
             return self._space.register(buffer)
@@ -245,12 +248,14 @@ class SegmentServer:
 
     def replace(self, address: int, buffer: Buffer) -> None:
         """See ``AddressSpace.replace``."""
+        self._origin.check()
         self._space.replace(address, buffer)
         if self._rdma is not None:
             self._rdma.owner.replaced(address)
 
     def unregister(self, address: int, *, timeout: float = 0.0) -> bool:
         """See ``AddressSpace.unregister``; whoever reads it over RDMA is refused from then on."""
+        self._origin.check()
         rdma = self._rdma
         if rdma is None:
             return self._space.unregister(address, timeout=timeout)
@@ -262,10 +267,12 @@ class SegmentServer:
 
     def lease(self, address: int, length: int) -> Lease:
         """The range as this process sees it; see ``AddressSpace.resolve``."""
+        self._origin.check()
         return self._space.resolve(address, length)
 
     def transport(self, name: str) -> Transport:
         """The engine's transport of this name. Raises ``TransportUnavailable``."""
+        self._origin.check()
         with self._lock:
             found = self._transports.get(name)
             if found is None:
@@ -295,7 +302,12 @@ class SegmentServer:
             channel.close()
 
     def close(self) -> None:
-        """Stop serving, and let go of all buffers. Ends within a few seconds; twice is harmless."""
+        """Stop serving, and let go of all buffers. Ends within a few seconds; twice is harmless.
+
+        In a forked child it does nothing.
+        """
+        if self._origin.elsewhere:
+            return
         for server in (self._local, self._handshake, self._rdma, self._data):
             if server is not None:
                 server.close()

@@ -23,6 +23,7 @@ import time
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
+from engine import forks
 from engine.errors import AddressError, MooncakeError, RemoteProtocolError, UsageError
 from engine.net import addresses, sockets
 from engine.net.rate import RateLimit
@@ -240,6 +241,7 @@ class TcpServer:
         while not self._closing:
             try:
                 sock, address = self._listener.accept()
+                forks.hold(sock)
             except BlockingIOError:
                 return
             except OSError as error:

@@ -11,7 +11,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import NoReturn
 
+from engine import forks
 from engine.errors import MooncakeError, UsageError
 from engine.memory.buffers import Buffer
 from engine.protocol.wire import Opcode
@@ -79,10 +81,14 @@ class Batch:
     def __init__(self, transfers: Sequence[Transfer]) -> None:
         """Made by ``TransferEngine.submit_transfer``."""
         self._transfers = tuple(transfers)
+        self._origin = forks.Origin("this batch")
         self._changed = threading.Condition(threading.Lock())
         self._pending = len(self._transfers)
         self._cancelled = False
         self._abort: Callable[[], None] = lambda: None
+
+    def __reduce__(self) -> NoReturn:
+        forks.refuse_to_be_sent("a batch")
 
     def __len__(self) -> int:
         return len(self._transfers)
@@ -90,6 +96,7 @@ class Batch:
     @property
     def done(self) -> bool:
         """Whether every request is over, well or not."""
+        self._origin.check()
         return not self._pending
 
     @property
@@ -100,11 +107,13 @@ class Batch:
     @property
     def transferred(self) -> int:
         """Bytes moved so far, over all requests."""
+        self._origin.check()
         with self._changed:
             return sum(transfer.transferred for transfer in self._transfers)
 
     def status(self, index: int) -> TransferStatus:
         """Request ``index`` as it stands. Raises ``UsageError`` for an index out of range."""
+        self._origin.check()
         if not 0 <= index < len(self._transfers):
             raise UsageError(detail=f"request {index} of a batch of {len(self._transfers)}")
         with self._changed:
@@ -119,11 +128,13 @@ class Batch:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait, at most ``timeout`` seconds, until every request is over; whether it is so."""
+        self._origin.check()
         with self._changed:
             return self._changed.wait_for(lambda: not self._pending, timeout)
 
     def cancel(self) -> None:
         """Begin no further slice, and break off those under way; ``wait`` then ends soon. Over is over."""
+        self._origin.check()
         with self._changed:
             self._cancelled = True
         self._abort()

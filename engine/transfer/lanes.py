@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from engine.errors import MooncakeError, PeerStalled, PeerUnreachable, RangeRefused, TransferFailed
+from engine.errors import Closed, MooncakeError, PeerStalled, PeerUnreachable, RangeRefused, TransferFailed
 from engine.net.backoff import Backoff
 from engine.net.threads import Failure, Threads
 from engine.protocol.wire import LATEST_VERSION
@@ -258,7 +258,7 @@ class Peer:
         refusal: MooncakeError | None = None
         with self._work:
             if self._closed:
-                refusal = PeerUnreachable(peer=self.name, detail="the engine was closed")
+                refusal = Closed(what=f"segment {self.name!r}")
             else:
                 for _ in range(min(lanes - self._waiting, self._settings.lanes - self._lanes)):
                     if self._threads.serve(f"lane to {self.name}", self._lane) is None:

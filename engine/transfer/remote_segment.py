@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
+from engine import forks
 from engine.errors import RangeRefused, TransportUnavailable
 from engine.protocol.segment import RDMA
 from engine.protocol.wire import LATEST_VERSION
@@ -32,6 +33,7 @@ class Segment:
     ) -> None:
         """Made by ``TransferEngine``; raises as ``resolve``. With ``carriers`` what offers RDMA is reached over it."""
         self.name = name
+        self._origin = forks.Origin("this segment")
         self._resolve = resolve
         self._settings = settings
         self._lock = threading.Lock()
@@ -39,6 +41,9 @@ class Segment:
         self._sorted = _by_address(self._resolved)
         self._carriers = carriers
         self.peer = Peer(name, self._locate, settings, self._connect)
+
+    def __reduce__(self) -> NoReturn:
+        forks.refuse_to_be_sent("a segment that was opened")
 
     def __repr__(self) -> str:
         return f"Segment({self.name!r})"
@@ -66,6 +71,7 @@ class Segment:
 
     def refresh(self) -> SegmentDescriptor:
         """Read the descriptor again. Raises ``SegmentNotFound``, ``MetadataUnavailable`` or a ``RemoteError``."""
+        self._origin.check()
         found = self._resolve()
         with self._lock:
             self._resolved = found

@@ -10,6 +10,7 @@ import os
 import socket
 from pathlib import Path
 
+from engine import forks
 from engine.errors import PeerStalled, PeerUnreachable, RangeRefused, RemoteProtocolError, TransportUnavailable
 from engine.memory.reading import TooShort, Unreadable, read_range
 from engine.net import sockets
@@ -56,7 +57,7 @@ class LocalTransport(Transport):
         reason = self.usable(peer)
         if reason:
             raise TransportUnavailable(transport=self.name, detail=reason)
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        sock = forks.hold(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
         try:
             sockets.set_timeouts(sock, receive=self._stall_timeout, send=self._stall_timeout)
             with short_path(Path(peer.local_socket)) as name:

@@ -10,6 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING, ClassVar
 
 from engine.errors import PeerStalled, PeerUnreachable, RemoteError, UsageError
+from engine.forks import Origin
 from engine.transports.base import Channel, Sink
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class SocketChannel(Channel):
 
     def __init__(self, sock: socket.socket, peer: str, *, stall_timeout: float) -> None:
         """Takes over a connected socket; ``peer`` and ``stall_timeout`` (seconds) are named in errors."""
+        self._origin = Origin("this channel")
         self._sock = sock
         self._peer = peer
         self._stall_timeout = stall_timeout
@@ -36,6 +38,7 @@ class SocketChannel(Channel):
 
     def submit(self, address: int, length: int, place: Region | None = None) -> None:
         """See ``Channel.submit``. Raises ``UsageError`` for no bytes, and beyond ``max_in_flight`` requests."""
+        self._origin.check()
         if place is not None:
             place.close()  # a socket's bytes come when they are received
         if length < 1 or len(self._submitted) >= self.max_in_flight:
@@ -49,6 +52,7 @@ class SocketChannel(Channel):
 
     def receive(self, sink: Sink) -> None:
         """See ``Channel.receive``."""
+        self._origin.check()
         if not self._submitted:
             raise UsageError(detail="nothing was submitted on this channel")
         address, length = self._submitted.popleft()
@@ -57,6 +61,8 @@ class SocketChannel(Channel):
 
     def close(self) -> None:
         """See ``Channel.close``."""
+        if self._origin.elsewhere:
+            return
         with self._lock:
             self._closed = True
             if self._busy:  # its user closes it; shutting it down wakes that thread

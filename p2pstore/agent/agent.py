@@ -24,6 +24,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from engine import forks
 from engine.config.settings import EngineSettings
 from p2pstore.agent.agent_server import AgentServer
 from p2pstore.agent.embedded_etcd import EmbeddedEtcd
@@ -153,6 +154,7 @@ def _locked(home: Home) -> Any:
         try:
             descriptor = os.open(home.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             held.callback(os.close, descriptor)
+            forks.hold_descriptor(descriptor)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)

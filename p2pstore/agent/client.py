@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlencode
 
+from engine import forks
 from p2pstore.agent.home import Home, socket_address
 from p2pstore.agent.sight import check_result, sight, sight_of_destination, sight_of_source
 from p2pstore.errors import (
@@ -67,7 +68,7 @@ class _UnixConnection(http.client.HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection = forks.hold(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         try:
             connection.settimeout(CONNECT_TIMEOUT)
             with socket_address(self._path) as address:
@@ -218,8 +219,10 @@ class AgentClient:
 
     def _events(self, target: str, body: Mapping[str, object]) -> Generator[Event, None, None]:
         """The events of a long call; the last one is its result. An error event is raised."""
+        origin = forks.Origin("this call to the agent")
         with self._opened("POST", target, body, EVENT_TIMEOUT) as response:
             while True:
+                origin.check()
                 line = response.readline(MAX_EVENT + 1)
                 if not line:
                     raise AgentUnreachable(home=self.home.root, detail="it went away in the middle of the call")

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine import forks
 from engine.config.layers import DEFAULT_ORIGIN
 from engine.processes import ProcessHandle
 from p2pstore.agent.client import AgentClient
@@ -177,6 +178,7 @@ def _start_lock(home: Home, deadline: float) -> Iterator[None]:
     except OSError as error:
         raise StorageError(path=home.start_lock, detail=error.strerror or error) from error
     try:
+        forks.hold_descriptor(descriptor)
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

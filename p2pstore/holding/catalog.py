@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine import forks
 from engine.files.stamps import STAMP_BYTES, FileStamp
 from engine.memory.file_spans import FileSpan, FileSpans
 from p2pstore.cluster.records import ObjectRecord, decode, encode
@@ -95,6 +96,12 @@ class Catalog:
             raise StorageError(path=path, detail=str(error)) from None
         self.path = path
         self._lock = threading.Lock()
+        forks.ask_at_fork(self)
+
+    def inherited(self) -> list[int]:
+        """See ``forks.Inherited``. SQLite forbids to close in a child what its parent has open: it keeps its files."""
+        forks.never_end(self._db)
+        return []
 
     def add(self, holding: Holding, manifest: Manifest) -> None:
         """Remember a holding; the same name at the same root is replaced."""

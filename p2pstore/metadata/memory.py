@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
+from engine import forks
 from p2pstore.errors import MetadataUnavailable
 from p2pstore.metadata.rules import check_reads, check_transaction, encode_key
 from p2pstore.metadata.store import (
@@ -214,6 +215,7 @@ class MemoryServer:
 
 
 _named: dict[str, MemoryServer] = {}
+forks.renew_at_fork(_named.clear)
 _numbers = itertools.count(1)
 
 

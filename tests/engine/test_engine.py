@@ -27,6 +27,7 @@ from engine.engine import (
 )
 from engine.errors import (
     AddressError,
+    Closed,
     PeerStalled,
     PeerUnreachable,
     RangeRefused,
@@ -462,7 +463,7 @@ def test_no_byte_of_a_synchronous_read_comes_after_close(length: int) -> None:
     thread.join(60)
     assert not thread.is_alive()
     assert got == before
-    assert [type(error) for error in errors] == [UsageError]
+    assert [type(error) for error in errors] == [Closed]
     server.close()
 
 
@@ -492,7 +493,7 @@ def test_an_engine_ends_with_a_read_under_way_on_an_idle_connection() -> None:
     assert asked.wait(20)
     engine.close()
     thread.join(20)
-    assert [type(error) for error in errors] == [UsageError]
+    assert [type(error) for error in errors] == [Closed]
     server.close()
 
 

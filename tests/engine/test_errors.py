@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pickle
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,6 +44,14 @@ def test_what_the_user_reads_is_a_line_without_a_full_stop(cls: type[MooncakeErr
 @given(st.text())
 def test_a_peers_words_are_never_taken_for_a_template(words: str) -> None:
     assert str(RemoteError(peer="p", detail=words)) == f"peer p: {words}"
+
+
+@pytest.mark.parametrize("cls", OWN, ids=lambda cls: cls.__name__)
+def test_an_error_comes_through_a_pool_of_processes_as_it_was(cls: type[MooncakeError]) -> None:
+    error = cls(**dict.fromkeys(cls.field_names(), 7))
+    found = pickle.loads(pickle.dumps(error))
+    assert type(found) is cls
+    assert (str(found), found.hint, found.fields) == (str(error), error.hint, error.fields)
 
 
 def test_a_field_that_is_missing_is_noticed_where_the_error_is_made() -> None:

@@ -9,8 +9,9 @@ from concurrent.futures import CancelledError
 
 import pytest
 
-from engine.errors import UsageError
+from engine.errors import Closed, ForkedProcess, UsageError
 from engine.net.loop_thread import LoopThread
+from tests.forking import in_child
 
 WAIT = 60.0
 
@@ -123,6 +124,91 @@ def test_nothing_is_called_after_the_end() -> None:
     made.start()
     assert made.stop(WAIT)
     assert not made.alive
-    with pytest.raises(UsageError, match="has been stopped"):
+    with pytest.raises(Closed, match="was closed"):
         made.call(answer(1))
     assert made.stop(WAIT), "twice is harmless"
+
+
+async def wait_for_ever() -> None:
+    await asyncio.Event().wait()
+
+
+def caller(thread: LoopThread, found: list[BaseException]) -> threading.Thread:
+    def call() -> None:
+        try:
+            thread.call(wait_for_ever())
+        except BaseException as error:
+            found.append(error)
+
+    made = threading.Thread(target=call)
+    made.start()
+    while not thread._calls:
+        pass
+    return made
+
+
+def test_calls_under_way_can_be_ended_and_say_what_was_closed() -> None:
+    thread, found = LoopThread("test", what="this thing"), list[BaseException]()
+    thread.start()
+    waiting = caller(thread, found)
+    assert thread.end_calls(WAIT)
+    waiting.join(WAIT)
+    assert [str(error) for error in found] == ["this thing was closed"]
+    assert isinstance(found[0], Closed)
+    assert thread.call(answer(3)) == 3, "others begin as before"
+    assert thread.stop(WAIT)
+
+
+def test_nobody_waits_for_a_loop_that_was_stopped() -> None:
+    thread, found = LoopThread("test"), list[BaseException]()
+    thread.start()
+    waiting = caller(thread, found)
+    assert thread.stop(WAIT)
+    waiting.join(WAIT)
+    assert [type(error) for error in found] == [Closed]
+
+
+def test_nobody_waits_for_a_loop_that_hangs() -> None:
+    thread, found, go_on = LoopThread("test"), list[BaseException](), threading.Event()
+    thread.start()
+    waiting = caller(thread, found)
+    thread.loop.call_soon_threadsafe(go_on.wait, WAIT)
+    assert not thread.end_calls(0.05)
+    assert not thread.stop(0.05)
+    waiting.join(WAIT)
+    assert [type(error) for error in found] == [Closed]
+    go_on.set()
+    assert thread.stop(WAIT)
+
+
+def test_a_call_from_the_loops_own_thread_would_wait_for_itself(thread: LoopThread) -> None:
+    async def calls() -> int:
+        return thread.call(answer(1))
+
+    with pytest.raises(UsageError, match="cannot be called from its own thread"):
+        thread.call(calls())
+    assert thread.call(answer(1)) == 1
+
+
+def test_an_end_from_the_loops_own_thread_waits_for_nothing(thread: LoopThread) -> None:
+    async def ends() -> None:
+        assert thread.end_calls(WAIT)
+        await wait_for_ever()
+
+    with pytest.raises(Closed):
+        thread.call(ends())
+    assert thread.call(answer(1)) == 1
+
+
+def test_blocking_work_of_the_loop_keeps_no_program_from_ending(thread: LoopThread) -> None:
+    async def works() -> threading.Thread:
+        return await asyncio.to_thread(threading.current_thread)
+
+    assert thread.call(works()).daemon
+
+
+def test_a_forked_child_leaves_the_loop_alone(thread: LoopThread) -> None:
+    with pytest.raises(ForkedProcess):
+        in_child(lambda: thread.call(answer(1)))
+    assert in_child(lambda: thread.stop(WAIT))
+    assert thread.call(answer(1)) == 1

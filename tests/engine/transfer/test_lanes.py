@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from engine.config.settings import EngineSettings
-from engine.errors import MooncakeError, PeerUnreachable
+from engine.errors import Closed, MooncakeError
 from engine.memory.buffers import MemoryBuffer
 from engine.protocol.wire import Opcode
 from engine.transfer.batch import Batch, Slice, Transfer, TransferState
@@ -267,9 +267,9 @@ def test_nothing_begins_after_close(make: Make) -> None:
     """D11: what is submitted then fails, and its memory is given back."""
     work = make(lambda *_: None)
     work.peer.close()
-    assert isinstance(error_of(work.submit("a", 3)), PeerUnreachable)
+    assert isinstance(error_of(work.submit("a", 3)), Closed)
     batch, job = work.job("b")
     work.peer.run(job)
-    assert isinstance(error_of(batch), PeerUnreachable)
+    assert isinstance(error_of(batch), Closed)
     assert work.released == ["a", "b"]
     work.peer.close()

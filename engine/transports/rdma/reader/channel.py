@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from engine.errors import PeerStalled, PeerUnreachable, RangeRefused, UsageError
+from engine.forks import Origin
 from engine.memory.region import HOST, Region
 from engine.transports.base import Channel, Sink, pour
 from engine.transports.rdma.pinned import Pinned
@@ -101,6 +102,7 @@ class RdmaChannel(Channel):
 
     def __init__(self, link: Link, ring: Ring, *, stall_timeout: float, give_back: Callable[[Ring], None]) -> None:
         """Owns ``link``; ``give_back(ring)`` is called once no device uses ``ring`` any more."""
+        self._origin = Origin("this channel")
         self._link = link
         self._ring = ring
         self._nics = link.nics
@@ -117,6 +119,7 @@ class RdmaChannel(Channel):
     def submit(self, address: int, length: int, place: Region | None = None) -> None:
         """See ``Channel.submit``. Raises ``UsageError`` for no bytes, ``RangeRefused``, ``TransportUnavailable``."""
         try:
+            self._origin.check()
             if length < 1 or len(self._requests) >= MAX_IN_FLIGHT or (place is not None and place.length != length):
                 raise UsageError(detail=f"request {len(self._requests) + 1} of {length} bytes on one channel")
             with self._in_use():
@@ -134,6 +137,7 @@ class RdmaChannel(Channel):
 
     def receive(self, sink: Sink) -> None:
         """See ``Channel.receive``."""
+        self._origin.check()
         if not self._requests and not self._closed:  # in this order: closing takes the requests away
             raise UsageError(detail="nothing was submitted on this channel")
         with self._in_use():
@@ -150,6 +154,8 @@ class RdmaChannel(Channel):
 
     def close(self) -> None:
         """See ``Channel.close``. When it returns, no device writes to memory of ours any more."""
+        if self._origin.elsewhere:
+            return
         self._link.close()
         with self._lock:
             self._closed = True

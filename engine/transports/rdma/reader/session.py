@@ -155,7 +155,7 @@ class Session:
             return self._sock
         if self.kept:
             raise self.over("its session has ended")
-        sock = socket.create_connection(self._at, timeout=self._connect_timeout)
+        sock = sockets.connected(*self._at, timeout=self._connect_timeout)
         with self._lock:
             if not self._closed:
                 sockets.tune(sock)

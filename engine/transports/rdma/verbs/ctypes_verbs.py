@@ -14,6 +14,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+from engine import forks
 from engine.transports.rdma.verbs import libibverbs as lib
 from engine.transports.rdma.verbs.interface import (
     MAX_DEPTH,
@@ -86,6 +87,7 @@ class CtypesContext:
         self.device = device
         self._library = library
         self._context = context
+        forks.hold_descriptor(context.contents.cmd_fd)
         ops = context.contents.ops
         self.post_send = lib.PostSend(ops[lib.POST_SEND])
         self.poll_cq = lib.PollCq(ops[lib.POLL_CQ])
