@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from engine.errors import MooncakeError
+from engine.errors import MooncakeError, UsageError
 from mooncake_cli import EXIT_INTERRUPTED
 from mooncake_cli.invocation import Invocation
 from mooncake_cli.output import ReaderGone
@@ -28,8 +28,7 @@ def run(arguments: list[str]) -> int:
 
         result = root_command().main(arguments, prog_name="mooncake", standalone_mode=False, obj=invocation)
     except MooncakeError as error:
-        invocation.output.error(error)
-        return error.exit_code
+        return _error(error, invocation)
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted(invocation)
     except ReaderGone:
@@ -38,8 +37,24 @@ def run(arguments: list[str]) -> int:
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):
             # The parser's own errors: Click's base class has a different home in each version of Typer.
             return _usage(error, invocation, arguments)
+        if isinstance(error, FileNotFoundError) and _is_nowhere():
+            text = "the current directory was removed, and paths that do not begin with '/' start there"
+            return _error(UsageError(detail=text), invocation)
         return _bug(error, invocation)
     return result if isinstance(result, int) else 0
+
+
+def _error(error: MooncakeError, invocation: Invocation) -> int:
+    invocation.output.error(error)
+    return error.exit_code
+
+
+def _is_nowhere() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _interrupted(invocation: Invocation) -> int:

@@ -11,6 +11,7 @@
     │   ├── NoSuchAddress             2   (engine) this host has no such address to listen on, or not yet
     │   ├── BadName                   2   an object or node name that is not allowed
     │   ├── BadConfig                 2   (engine) a configuration value or key that is not understood
+    │   ├── NoHome                    2   there is no directory for the agent's home
     │   ├── BadSource                 2   a path that cannot be registered
     │   ├── Closed                    2   (engine) a call on something that was closed
     │   └── ForkedProcess             2   (engine) a call on something of the process that we were forked from
@@ -51,6 +52,7 @@
     │   ├── SecretRefused             7   the cluster secret does not match
     │   └── ListenRefused             7   an open address without a secret
     ├── StorageError                  8   (engine) no space, or no permission
+    │   └── HomeUnusable              8   the agent's home cannot be made or used
     ├── TransportUnavailable          9   (engine)
     │   ├── VerbsFailed               9   (engine) a call to an RDMA device failed
     │   └── LockedMemoryLimit         9   (engine) memory could not be pinned
@@ -112,6 +114,7 @@ __all__ = [
     "ForeignFile",
     "ForkedFromEtcd",
     "ForkedProcess",
+    "HomeUnusable",
     "IntegrityError",
     "Interrupted",
     "ListenRefused",
@@ -119,6 +122,7 @@ __all__ = [
     "MetadataRefused",
     "MetadataUnavailable",
     "MooncakeError",
+    "NoHome",
     "NoLivePeer",
     "NoSuchAddress",
     "NodeEnded",
@@ -172,6 +176,20 @@ class BadSource(UsageError):
     def hint(self) -> str:
         """See ``MooncakeError.hint``."""
         return self.filled(self.advice_inside) if "pattern" in self.fields else super().hint
+
+
+class NoHome(UsageError):
+    """Nothing says where the agent's home is to be."""
+
+    sentence = "there is no directory for the agent: {detail}"
+    advice = "name one with --home DIR or MOONCAKE_HOME, or set HOME"
+
+
+class HomeUnusable(StorageError):
+    """The agent's home, or what lies in it, cannot be made, written or read."""
+
+    sentence = "the agent's home cannot be used: {path}: {detail}"
+    advice = "mend that, or name another directory with --home DIR or MOONCAKE_HOME"
 
 
 class ObjectNotFound(MooncakeError):

@@ -48,9 +48,23 @@ def of_variable(variable: str) -> str:
     return f"environment {variable}"
 
 
+def current_directory() -> Path:
+    """Where we are; the root where that directory was removed, which holds no file of ours."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        return Path("/")
+
+
 def absolute(text: str | Path, base: Path) -> Path:
-    """A path that somebody wrote, ``~`` included; a relative one starts from ``base``."""
-    return Path(os.path.normpath(base / os.path.expanduser(text)))
+    """A path that somebody wrote, ``~`` included; a relative one starts from ``base``.
+
+    Raises ``ValueError`` for the ``~`` of nobody, which would name a directory called "~".
+    """
+    expanded = os.path.expanduser(text)
+    if str(expanded).startswith("~"):
+        raise ValueError(f"{str(text)!r} is nobody's home directory (HOME is not set, or there is no such user)")
+    return Path(os.path.normpath(base / expanded))
 
 
 def shown(value: Any, *, secret: bool = False) -> str | int | float | bool | None:

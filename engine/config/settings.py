@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import mooncake_json
-from engine.config.layers import DEFAULT_ORIGIN, Layers, absolute, of_variable, shown
+from engine.config.layers import DEFAULT_ORIGIN, Layers, absolute, current_directory, of_variable, shown, understood
 from engine.config.mooncake_json import MooncakeJson
 from engine.config.variables import CONFIG_PATH, PROGRAM_VARIABLES, VARIABLES, Variable
 from engine.errors import BadConfig
@@ -66,11 +66,12 @@ class EngineSettings:
     def load(cls, environ: Mapping[str, str] | None = None, *, cwd: Path | None = None) -> EngineSettings:
         """Gather them; relative paths start from ``cwd``. Raises ``BadConfig``, which names variable or file."""
         environ = os.environ if environ is None else environ
-        base = cwd or Path.cwd()
+        base = cwd or current_directory()
         layers = Layers()
         found = None
         if environ.get(CONFIG_PATH):
-            found = mooncake_json.read(absolute(environ[CONFIG_PATH], base))
+            file = understood(partial(absolute, environ[CONFIG_PATH], base), of_variable(CONFIG_PATH))
+            found = mooncake_json.read(file)
             for name in ("local_hostname", "protocol", "device_name", "metadata_server"):
                 value = found.metadata_url if name == "metadata_server" else getattr(found, name)
                 if value:

@@ -1,21 +1,30 @@
 """Where an agent keeps its things: the paths of one home, and how to reach a socket whose path is too long.
 
 A home is either one directory (``--home``, ``MOONCAKE_HOME``), or spread as the XDG base directory specification says:
-state below ``$XDG_STATE_HOME/mooncake``, sockets below ``$XDG_RUNTIME_DIR/mooncake``. One agent serves one home.
+state below ``$XDG_STATE_HOME/mooncake/HOST``, for many hosts may share one home directory; sockets below
+``$XDG_RUNTIME_DIR/mooncake``. One agent serves one home.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
+import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from p2pstore.errors import PathNotFound, StorageError
+from p2pstore.errors import HomeUnusable, NoHome, PathNotFound, StorageError
+from p2pstore.settings.files import home_directory
 
 MAX_SOCKET_PATH = 107
 """Bytes in a Unix socket's path: ``sun_path`` of unix(7) less the final NUL."""
+
+MAX_HOST_NAME = 200
+"""Characters of a host's name in a path."""
+
+_MACHINE_ID = Path("/etc/machine-id")
 
 DIRECTORY_MODE = 0o700
 """A home is its user's alone: the permission of the socket's directory is what authenticates a client."""
@@ -76,26 +85,26 @@ class Home:
 
     @classmethod
     def resolve(cls, explicit: Path | None = None, environ: Mapping[str, str] | None = None) -> Home:
-        """The home that ``explicit`` names, else ``MOONCAKE_HOME``, else the XDG one."""
+        """The home that ``explicit`` names, else ``MOONCAKE_HOME``, else the XDG one. Raises ``NoHome``."""
         environ = os.environ if environ is None else environ
         named = explicit or environ.get("MOONCAKE_HOME")
         if named:
-            root = Path(os.path.abspath(os.path.expanduser(named)))
+            root = Path(os.path.abspath(_expanded(str(named))))
             return cls(root=root, state=root / "state", run=root / "run", single=True)
-        root = _state_directory(environ)
+        root = _state_directory(environ) / host_name()
         runtime = _runtime_directory(environ)
         run = root / "run" if runtime is None else runtime / "mooncake"
         return cls(root=root, state=root / "state", run=run, single=False)
 
     def create(self) -> None:
-        """Make the directories, for their owner only. Raises ``StorageError``."""
+        """Make the directories, for their owner only. Raises ``HomeUnusable``."""
         try:
             for directory in (self.root, self.state, self.run, self.log.parent, self.etcd):
                 directory.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
         except OSError as error:
-            raise StorageError(path=error.filename or self.root, detail=error.strerror or error) from error
+            raise HomeUnusable(path=error.filename or self.root, detail=error.strerror or error) from error
         if self.run.stat().st_uid != os.getuid():
-            raise StorageError(path=self.run, detail="it belongs to another user")
+            raise HomeUnusable(path=self.run, detail="it belongs to another user")
         # An older directory may be open to others, and this one guards the socket.
         self.run.chmod(DIRECTORY_MODE)
 
@@ -104,11 +113,32 @@ class Home:
         return ["--home", str(self.root)] if self.single else []
 
 
+def host_name() -> str:
+    """A directory's name for this host: its own name, with what tells hosts apart that are all called localhost."""
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname()).strip(".")[:MAX_HOST_NAME]
+    if name.partition(".")[0] not in {"", "localhost"}:
+        return name
+    try:
+        return f"localhost-{_MACHINE_ID.read_text(encoding='ascii').strip()[:12]}"
+    except (OSError, UnicodeError):
+        return "localhost"
+
+
+def _expanded(path: str) -> str:
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~"):  # it stays where there is no such user, and would become a directory called "~"
+        raise NoHome(detail=f"{path!r} is nobody's home directory")
+    return expanded
+
+
 def _state_directory(environ: Mapping[str, str]) -> Path:
     given = environ.get("XDG_STATE_HOME", "")
     if os.path.isabs(given):
         return Path(given) / "mooncake"
-    return Path(environ.get("HOME") or os.path.expanduser("~"), ".local", "state", "mooncake")
+    home = home_directory(environ)
+    if home is None:
+        raise NoHome(detail=f"HOME is not set, and user {os.getuid()} has no entry in passwd that names a directory")
+    return home / ".local" / "state" / "mooncake"
 
 
 def _runtime_directory(environ: Mapping[str, str]) -> Path | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import sys
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -33,11 +34,23 @@ _NEWLINES = 2
 """Bytes that may stand after it, and do not count."""
 
 
-def user_file(environ: Mapping[str, str]) -> Path:
-    """The user's own configuration file, which may not exist."""
+def home_directory(environ: Mapping[str, str]) -> Path | None:
+    """The user's home directory: ``HOME``, else what passwd says; None where neither names a directory."""
+    given = environ.get("HOME", "")
+    if not os.path.isabs(given):
+        try:
+            given = pwd.getpwuid(os.getuid()).pw_dir
+        except KeyError:  # of a random user in a container
+            return None
+    return Path(given) if os.path.isabs(given) else None
+
+
+def user_file(environ: Mapping[str, str]) -> Path | None:
+    """The user's own configuration file, which may not exist; None where the user has no home directory."""
     given = environ.get("XDG_CONFIG_HOME", "")
-    base = Path(given) if os.path.isabs(given) else Path(environ.get("HOME") or os.path.expanduser("~"), ".config")
-    return base / "mooncake" / "config.toml"
+    home = home_directory(environ)
+    base = Path(given) if os.path.isabs(given) else None if home is None else home / ".config"
+    return None if base is None else base / "mooncake" / "config.toml"
 
 
 def read_file(file: Path, *, required: bool) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from engine.config.layers import (
     SECRET_SHOWN,
     Layers,
     absolute,
+    current_directory,
     of_variable,
     shown,
     understood,
@@ -85,15 +86,17 @@ class Settings:
             UsageError: a flag's value that is not understood.
         """
         environ = os.environ if environ is None else environ
-        cwd = _current_directory() if cwd is None else cwd
+        cwd = current_directory() if cwd is None else cwd
         if config is None and environ.get("MOONCAKE_CONFIG"):
             config = Path(environ["MOONCAKE_CONFIG"])
-        config = None if config is None else absolute(config, cwd)
+        config = None if config is None else _config(config, cwd)
         layers = Layers({key.name: key.default for key in KEYS.values()})
         upstream = _upstream(environ, cwd)
         _take(upstream, layers, cwd, by_environment=False)
         user = user_file(environ) if config is None else config
         for file, required in ((system, False), (user, config is not None), (cwd / PROJECT_FILE, False)):
+            if file is None:
+                continue
             for name, value in read_file(file, required=required).items():
                 layers.put(name, str(file), value)
         _take(upstream, layers, cwd, by_environment=True)
@@ -156,12 +159,11 @@ class Settings:
         return result
 
 
-def _current_directory() -> Path:
-    """Where we are; the root where that directory was removed, which holds no file of ours."""
+def _config(given: Path, cwd: Path) -> Path:
     try:
-        return Path.cwd()
-    except FileNotFoundError:
-        return Path("/")
+        return absolute(given, cwd)
+    except ValueError as error:
+        raise UsageError(detail=f"--config or MOONCAKE_CONFIG: {error}") from None
 
 
 def _upstream(environ: Mapping[str, str], cwd: Path) -> list[Given]:

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import functools
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from mooncake_cli.app import COMMANDS
+from p2pstore.agent.home import Home
 from p2pstore.errors import (
     AgentRunning,
     MetadataUnavailable,
@@ -215,3 +219,36 @@ def test_the_installed_command_is_this_one() -> None:
         pytest.skip("mooncake-cli is not installed in this environment")
     entry = {point.name: point.value for point in distribution.entry_points}
     assert entry["mooncake"] == "mooncake_cli.main:main"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--home", "~no-such-user-here/x", "node", "status"), ("--config", "~no-such-user-here/x", "config", "show")],
+)
+def test_nobodys_home_directory_ends_with_2(mooncake: Mooncake, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    done = mooncake(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert "'~no-such-user-here/x' is nobody's home directory" in done.stderr
+    assert os.listdir(tmp_path / "cwd") == []
+
+
+def test_nobodys_home_in_the_environment_ends_with_2(mooncake: Mooncake) -> None:
+    done = mooncake("node", "status", MOONCAKE_HOME="~no-such-user-here/x")
+    assert done.returncode == 2, done.stderr
+    assert "is nobody's home directory" in done.stderr
+
+
+def test_in_a_directory_that_was_removed(environment: dict[str, str], tmp_path: Path, home: Home) -> None:
+    """Relative paths start nowhere, and the rest works."""
+    home.create()
+    script = 'mkdir gone; cd gone; rmdir ../gone; exec "$0" -m mooncake_cli "$@"'
+    run = functools.partial(
+        subprocess.run, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    for arguments in (("register", "x", "--name", "x"), ("verify", "./x")):
+        done = run(["sh", "-c", script, sys.executable, *arguments])
+        assert done.returncode == 2, done.stderr
+        assert "the current directory was removed" in done.stderr
+        assert "internal error" not in done.stderr
+    assert run(["sh", "-c", script, sys.executable, "config", "show"]).returncode == 0
+    assert run(["sh", "-c", script, sys.executable, "node", "status"]).returncode == 3

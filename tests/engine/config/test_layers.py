@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.config.layers import DEFAULT_ORIGIN, SECRET_SHOWN, Layers, absolute, of_variable, shown
+from engine.config.layers import DEFAULT_ORIGIN, SECRET_SHOWN, Layers, absolute, current_directory, of_variable, shown
 from engine.errors import BadConfig
 
 
@@ -41,3 +41,17 @@ def test_what_is_shown() -> None:
     assert [shown(value) for value in (None, 1, True, "x", Path("/x"))] == [None, 1, True, "x", "/x"]
     assert shown("hidden", secret=True) == SECRET_SHOWN
     assert shown(None, secret=True) is None
+
+
+def test_the_home_of_nobody_is_no_path() -> None:
+    with pytest.raises(ValueError, match="'~no-such-user-here/x' is nobody's home directory"):
+        absolute("~no-such-user-here/x", Path("/base"))
+    assert absolute("./~x", Path("/base")) == Path("/base/~x")
+
+
+def test_a_working_directory_that_was_removed_holds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    assert current_directory() == tmp_path / "gone"
+    (tmp_path / "gone").rmdir()
+    assert current_directory() == Path("/")

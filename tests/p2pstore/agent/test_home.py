@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import os
+import pwd
 import socket
 import stat
 from pathlib import Path
 
 import pytest
 
-from p2pstore.agent.home import MAX_SOCKET_PATH, Home, socket_address
-from p2pstore.errors import PathNotFound, StorageError
+from p2pstore.agent import home as module
+from p2pstore.agent.home import MAX_SOCKET_PATH, Home, host_name, socket_address
+from p2pstore.errors import HomeUnusable, NoHome, PathNotFound
 
 
 def test_a_named_home_holds_everything(tmp_path: Path) -> None:
@@ -41,7 +43,7 @@ def test_without_one_the_xdg_directories_count(tmp_path: Path) -> None:
     runtime = tmp_path / "runtime"
     runtime.mkdir()
     home = Home.resolve(None, {"XDG_STATE_HOME": str(tmp_path / "state"), "XDG_RUNTIME_DIR": str(runtime)})
-    assert home.root == tmp_path / "state" / "mooncake"
+    assert home.root == tmp_path / "state" / "mooncake" / host_name()
     assert home.socket == runtime / "mooncake" / "agent.sock"
     assert home.arguments() == []
 
@@ -71,7 +73,7 @@ def test_create_closes_a_directory_that_was_open(tmp_path: Path) -> None:
 
 def test_a_home_that_cannot_be_made_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError):
+    with pytest.raises(HomeUnusable, match=r"file(/h)?: Not a directory"):
         Home.resolve(tmp_path / "file" / "h", {}).create()
 
 
@@ -102,3 +104,54 @@ def test_descriptors_of_directories_are_given_back(tmp_path: Path) -> None:
 def test_a_missing_directory_says_so(tmp_path: Path) -> None:
     with pytest.raises(PathNotFound), socket_address(tmp_path / ("d" * 200) / "agent.sock"):
         pass
+
+
+def no_passwd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pod of a random user: no HOME, and no entry in passwd."""
+
+    def unknown(uid: int) -> pwd.struct_passwd:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+
+
+@pytest.mark.parametrize("home", [None, "", "~", "relative"])
+def test_without_a_home_directory_nothing_is_made_up(home: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    no_passwd(monkeypatch)
+    with pytest.raises(NoHome, match=r"HOME is not set, and user \d+ has no entry in passwd") as caught:
+        Home.resolve(None, {} if home is None else {"HOME": home})
+    assert "--home DIR or MOONCAKE_HOME" in caught.value.hint
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("named", ["~", "~/x", "~no-such-user-here/x"])
+def test_nobodys_home_is_no_directory_of_that_name(named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    no_passwd(monkeypatch)
+    with pytest.raises(NoHome, match="is nobody's home directory"):
+        Home.resolve(Path(named), {})
+    with pytest.raises(NoHome, match="is nobody's home directory"):
+        Home.resolve(None, {"MOONCAKE_HOME": named})
+
+
+@pytest.mark.parametrize("home", ["relative", ""])
+def test_a_home_that_is_no_path_is_looked_up(home: str) -> None:
+    found = Home.resolve(None, {"HOME": home})
+    assert found.root == Path(pwd.getpwuid(os.getuid()).pw_dir) / ".local" / "state" / "mooncake" / host_name()
+
+
+def test_hosts_that_share_a_home_directory_have_homes_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = tmp_path / "machine-id"
+    monkeypatch.setattr(module, "_MACHINE_ID", machine)
+    roots = []
+    for name in ("node1", "node2.cluster", "localhost", "a/b", ".."):
+        monkeypatch.setattr(socket, "gethostname", lambda name=name: name)
+        roots.append(Home.resolve(None, {"HOME": str(tmp_path)}).root)
+    machine.write_text("0123456789abcdef\n")
+    monkeypatch.setattr(socket, "gethostname", lambda: "localhost.localdomain")
+    roots.append(Home.resolve(None, {"HOME": str(tmp_path)}).root)
+    base = tmp_path / ".local" / "state" / "mooncake"
+    names = ["node1", "node2.cluster", "localhost", "a-b", "localhost", "localhost-0123456789ab"]
+    assert roots == [base / name for name in names]
