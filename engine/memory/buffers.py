@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import stat
 import threading
 from abc import ABC, abstractmethod
 from array import array
@@ -15,23 +16,26 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from engine import forks
 from engine.errors import MooncakeError, SourceChanged, StorageError, UsageError
-from engine.files.stamps import FileStamp
+from engine.files.stamps import FileStamp, pack_stamp
 from engine.files.system import system
 from engine.memory.file_spans import FileSpan, FileSpans
 from engine.memory.open_files import DescriptorCache, OpenFile
-from engine.memory.reading import OWN_LIMITS, TooShort, Unreadable, read_into, read_some
+from engine.memory.reading import OWN_LIMITS, TooShort, Unreadable, read_into
+from engine.memory.sending import send_file
 
 if TYPE_CHECKING:
     import socket
 
     from typing_extensions import Buffer as Exporter
 
-MAX_SENDFILE = 1 << 30
-"""Bytes asked of one ``sendfile``; the kernel's own limit is 2 GiB less a page."""
+SMALL_BYTES = 64 * 1024
+"""Parts of files that are smaller are read together up to so many bytes, and sent in one call."""
 
+MANY_FILES = 16
+"""In a range of more files than this, those that are stamped are looked at without being opened for it."""
 
-SEND_BYTES = 256 * 1024
-"""Bytes that are read and sent at once where there is no ``sendfile``."""
+_OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+"""O_NONBLOCK: should a FIFO stand there by now, opening it must not wait for a writer."""
 
 T = TypeVar("T")
 
@@ -150,7 +154,7 @@ class FilesBuffer(Buffer):
         self._spans = spans if isinstance(spans, FileSpans) else tuple(spans)
         sizes = spans.sizes if isinstance(spans, FileSpans) else [span.size for span in spans]
         self._starts = array("Q", itertools.accumulate(sizes, initial=0))
-        self.length = self._starts.pop()
+        self.length = self._starts[-1]
         self._servable = servable
         self.settled = servable is None
         self._on_changed = on_changed
@@ -164,8 +168,9 @@ class FilesBuffer(Buffer):
         if self._servable is not None and not self._servable(offset, length):
             return False
         try:
-            for index, _, _ in self._runs(offset, length):
-                _CACHE.release(self._acquire(index))
+            for number, (index, _, _) in enumerate(self._runs(offset, length)):
+                if number < MANY_FILES or not self._looks_the_same(index):
+                    _CACHE.release(self._acquire(index))
         except MooncakeError:
             return False
         return True
@@ -173,6 +178,8 @@ class FilesBuffer(Buffer):
     def send(self, sock: socket.socket, offset: int, length: int) -> int:
         """See ``Buffer.send``."""
         for index, at, count in self._runs(offset, length):
+            if count < min(length, SMALL_BYTES):
+                return sock.send(self._gathered(offset, min(length, SMALL_BYTES)))
 
             def work(fd: int, at: int = at, count: int = count) -> int:
                 return send_file(sock, fd, at, count)
@@ -214,15 +221,62 @@ class FilesBuffer(Buffer):
     def _runs(self, offset: int, length: int) -> Iterator[tuple[int, int, int]]:
         """(span, offset in its file, bytes) of each file that the range touches; empty files are passed over."""
         index = bisect_right(self._starts, offset) - 1
-        while length:
-            span = self._spans[index]
-            at = offset - self._starts[index]
-            count = min(length, span.size - at)
+        starts, end = self._starts, offset + length
+        while offset < end:
+            start, stop = starts[index], starts[index + 1]
+            count = min(end, stop) - offset
             if count:
-                yield index, at, count
+                yield index, offset - start, count
             offset += count
-            length -= count
             index += 1
+
+    def _gathered(self, offset: int, length: int) -> bytearray:
+        """The first bytes of a range of several files, up to a file that is large or cannot be read."""
+        data = bytearray()
+        for index, at, count in self._runs(offset, length):
+            try:
+                data += self._small(index, at, count)
+            except MooncakeError:
+                if not data:
+                    raise
+                break  # it is told when it is that file's turn
+        return data
+
+    def _small(self, index: int, at: int, count: int) -> bytes | bytearray:
+        """Bytes of a file that is not kept open, since it is one of many. Raises as ``_acquire``."""
+        stamp = self._stamp(index)
+        try:
+            fd = system.open(self._path(index), _OPEN)
+            try:
+                status = system.fstat(fd)
+                same = pack_stamp(status) == stamp if stamp else stat.S_ISREG(status.st_mode)
+                data = system.pread(fd, count, at) if same else b""
+            finally:
+                system.close(fd)
+        except OSError:
+            data = b""
+        if len(data) == count:
+            return data
+        whole = bytearray(count)
+        self.read_into(self._starts[index] + at, memoryview(whole))  # which tries again, and says what is wrong
+        return whole
+
+    def _looks_the_same(self, index: int) -> bool:
+        """Whether a file has its stamp to the bit: else it must be looked at more closely."""
+        try:
+            return pack_stamp(system.stat(self._path(index))) == self._stamp(index)
+        except OSError:
+            return False
+
+    def _path(self, index: int) -> str:
+        return self._spans.path(index) if isinstance(self._spans, FileSpans) else self._spans[index].path
+
+    def _stamp(self, index: int) -> bytes:
+        """Packed; empty where the file has none."""
+        if isinstance(self._spans, FileSpans):
+            return self._spans.stamp(index)
+        stamp = self._spans[index].stamp
+        return stamp.packed() if stamp is not None else b""
 
     def _use(self, index: int, at: int, work: Callable[[int], T]) -> T:
         """Have ``work`` read a file from ``at`` on, by its descriptor; by a new one when that went stale (NFS)."""
@@ -287,35 +341,6 @@ class FilesBuffer(Buffer):
         if first and self._on_changed is not None:
             self._on_changed(path, detail)
         raise SourceChanged(path=path, detail=detail)
-
-
-def send_file(sock: socket.socket, fd: int, at: int, count: int) -> int:
-    """Send bytes of a file; how many, 0 at the file's end. An ``OSError`` is the socket's, ``Unreadable`` the file's.
-
-    ``sendfile`` does not say whose its error is, and some file systems have none: then bytes are read and sent, which
-    shows whose fault it was, if it was one. So they are where it sends none, and calls that the file's end.
-    """
-    try:
-        sent = system.sendfile(sock.fileno(), fd, at, min(count, MAX_SENDFILE))
-    except (BlockingIOError, ConnectionError):
-        raise
-    except OSError as error:
-        return _read_and_send(sock, fd, at, count, error)
-    return sent or _read_and_send(sock, fd, at, count, None)
-
-
-def _read_and_send(sock: socket.socket, fd: int, at: int, count: int, before: OSError | None) -> int:
-    """As ``send_file``. ``before`` is what ``sendfile`` said: it stands where the socket takes nothing so either."""
-    view = memoryview(bytearray(min(count, SEND_BYTES)))
-    found = read_some(fd, view, at)
-    try:
-        return sock.send(view[:found]) if found else 0
-    except BlockingIOError:
-        raise
-    except OSError:
-        if before is None:
-            raise
-        raise before from None
 
 
 def _difference(before: FileStamp, now: FileStamp) -> str:

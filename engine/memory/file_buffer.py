@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from engine import forks
 from engine.errors import StorageError, UsageError
 from engine.files.system import system
-from engine.memory.buffers import Buffer, FileRun, send_file
+from engine.memory.buffers import Buffer, FileRun
 from engine.memory.reading import TooShort, Unreadable, read_into
+from engine.memory.sending import send_file
 
 if TYPE_CHECKING:
     from pathlib import Path

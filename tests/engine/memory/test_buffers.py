@@ -288,3 +288,47 @@ def test_a_limit_of_our_own_is_not_the_files_fault(tmp_path: Path, disk: Disk) -
     disk.fails("open", number=errno.EMFILE)
     assert not buffer.ready(0, 100)
     assert disk.reported == []
+
+
+def sent_at_once(buffer: buffers.Buffer, offset: int, length: int) -> bytes:
+    left, right = socket.socketpair()
+    with left, right:
+        return right.recv(buffer.send(left, offset, length))
+
+
+@pytest.mark.parametrize("stamped", [True, False])
+def test_small_files_are_sent_together(tmp_path: Path, stamped: bool) -> None:
+    spans, whole = make(tmp_path, [10, 0, 20, 3, 5], stamped=stamped)
+    buffer = FilesBuffer("dir", spans)
+    assert sent_at_once(buffer, 4, 30) == whole[4:34]
+    assert sent_at_once(buffer, 4, 6) == whole[4:10], "of one file alone it is sendfile's"
+
+
+def test_what_precedes_a_changed_small_file_is_sent(tmp_path: Path) -> None:
+    spans, whole = make(tmp_path, [10, 20, 30])
+    calls: list[str] = []
+    buffer = FilesBuffer("dir", spans, on_changed=lambda path, _: calls.append(path))
+    os.utime(spans[1].path, ns=(0, 1))
+    assert sent_at_once(buffer, 0, 60) == whole[:10]
+    with pytest.raises(SourceChanged):
+        sent_at_once(buffer, 10, 50)
+    assert calls == [spans[1].path]
+
+
+def test_a_small_file_whose_time_is_cut_by_its_file_system_is_sent(tmp_path: Path) -> None:
+    spans, whole = make(tmp_path, [10, 20])
+    path = Path(spans[0].path)
+    os.utime(path, ns=(1_234_567_890, 1_234_567_890))
+    spans[0] = FileSpan(str(path), 10, FileStamp.of(path.stat()))
+    os.utime(path, ns=(1_000_000_000, 1_000_000_000))
+    assert sent_at_once(FilesBuffer("dir", spans), 0, 30) == whole
+
+
+def test_of_many_files_a_changed_one_is_noticed_before_any_is_sent(tmp_path: Path) -> None:
+    count = 3 * buffers.MANY_FILES
+    spans, _ = make(tmp_path, [2] * count)
+    buffer = FilesBuffer("dir", spans)
+    assert buffer.ready(0, 2 * count)
+    os.utime(spans[-1].path, ns=(0, 1))
+    assert not buffer.ready(0, 2 * count)
+    assert buffer.ready(0, 2 * count - 2)
