@@ -21,6 +21,8 @@ The engine's part of the tree; ``p2pstore.errors`` draws the whole::
     ├── SourceChanged               4   a registered file is no longer what was registered
     ├── BytesDiffer                 4   a transfer of the bench left other bytes than were sent
     ├── MetadataUnavailable         6   the metadata server does not answer
+    │   ├── MetadataUnhealthy       6   it answers that it cannot do it now
+    │   └── MetadataFull            8   it has no space left, and takes no writes
     ├── Refused                     7   somebody said no (base class)
     │   └── MetadataRefused         7   the metadata server refused user, password or certificate
     ├── StorageError                8   the disk is full, or may not be written or read
@@ -230,6 +232,24 @@ class MetadataUnavailable(MooncakeError):
     exit_code = 6
     sentence = "metadata server {url} does not answer: {detail}"
     advice = "check that it runs there ('mooncake config show --origin' says where the address comes from)"
+
+
+class MetadataUnhealthy(MetadataUnavailable):
+    """The metadata server answers, and says that it cannot do what it is asked now."""
+
+    sentence = "metadata server {url} answers that it cannot do it now: {detail}"
+    advice = "try again; if it stays so, run 'mooncake doctor', which asks each of its endpoints, and read its own log"
+
+
+class MetadataFull(MetadataUnavailable):
+    """The metadata server has no space left: it answers reads, and takes no writes."""
+
+    exit_code = 8
+    sentence = "metadata server {url} has no space left, and takes no writes: {detail}"
+    advice = (
+        "make room there (for etcd: 'etcdctl compact REVISION', 'etcdctl defrag', 'etcdctl alarm disarm', or a larger "
+        "--quota-backend-bytes); gets go on meanwhile"
+    )
 
 
 class Refused(MooncakeError):

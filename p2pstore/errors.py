@@ -39,6 +39,8 @@
     │   └── SourceSilent              5   who holds the object is there, and no byte of it comes
     ├── AgentUnreachable              5   the agent is there and does not answer
     ├── MetadataUnavailable           6   (engine) the metadata server does not answer
+    │   ├── MetadataUnhealthy         6   (engine) it answers that it cannot do it now
+    │   └── MetadataFull              8   (engine) it has no space left, and takes no writes
     ├── Refused                       7   (engine) somebody said no (base class)
     │   ├── MetadataRefused           7   (engine) the metadata server refused us
     │   ├── ObjectExists              7   the name is taken by other content
@@ -75,8 +77,10 @@ from engine.errors import (
     ForkedFromEtcd,
     ForkedProcess,
     LockedMemoryLimit,
+    MetadataFull,
     MetadataRefused,
     MetadataUnavailable,
+    MetadataUnhealthy,
     MooncakeError,
     NoSuchAddress,
     PeerStalled,
@@ -119,8 +123,10 @@ __all__ = [
     "Interrupted",
     "ListenRefused",
     "LockedMemoryLimit",
+    "MetadataFull",
     "MetadataRefused",
     "MetadataUnavailable",
+    "MetadataUnhealthy",
     "MooncakeError",
     "NoHome",
     "NoLivePeer",

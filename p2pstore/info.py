@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 from engine.errors import MooncakeError
 from p2pstore.cluster.manifests import first_that_answers
 from p2pstore.cluster.records import NodeRecord, ReplicaRecord
-from p2pstore.errors import ObjectNotFound
+from p2pstore.errors import MetadataFull, MetadataRefused, ObjectNotFound
 from p2pstore.holding.parts import Parts
 from p2pstore.objects.manifest import Manifest
 
@@ -28,8 +29,10 @@ async def describe(parts: Parts, name: str) -> dict[str, Any]:
     if record is None:
         raise ObjectNotFound(name=name)
     replicas = await parts.registry.replicas(record.manifest)
-    if not replicas and await parts.registry.reap(record):
-        raise ObjectNotFound(name=name)
+    if not replicas:
+        with contextlib.suppress(MetadataFull, MetadataRefused):  # somebody else may be able to
+            if await parts.registry.reap(record):
+                raise ObjectNotFound(name=name)
     nodes = await parts.registry.nodes(list(replicas))
     gate = asyncio.Semaphore(MAX_ASKED)
 

@@ -31,7 +31,7 @@ from p2pstore.cluster.peer_client import PeerClient
 from p2pstore.cluster.records import NodeRecord
 from p2pstore.cluster.registry import Registry
 from p2pstore.cluster.wrong_bytes import WrongBytes
-from p2pstore.errors import ListenRefused, NodeNameTaken, NotHeld, ObjectNotFound, PathNotFound
+from p2pstore.errors import ListenRefused, MetadataFull, NodeNameTaken, NotHeld, ObjectNotFound, PathNotFound, to_wire
 from p2pstore.holding.catalog import Catalog, Holding
 from p2pstore.holding.holdings import Holdings
 from p2pstore.holding.parts import Parts
@@ -101,7 +101,8 @@ class Node:
             parts, membership = await _assemble(options, store, supervisor, closing)
             await _claim_name(parts)
             await parts.holdings.restore()
-            await membership.join()
+            with contextlib.suppress(MetadataFull):  # it can get, and will be known when there is room
+                await membership.join()
             node = cls(parts, membership, supervisor, closing.pop_all())
         supervisor.start("lease keeper", "node", membership.keep)
         supervisor.start("source watcher", "node", parts.holdings.watch)
@@ -218,7 +219,8 @@ class Node:
     async def unregister(self, name: str) -> dict[str, Any]:
         """Withdraw what this node has under ``name``. Raises ``NotHeld`` or ``ObjectNotFound``; deletes no file.
 
-        ``removed`` says whether the name went with it: True, False, or None while the metadata server cannot be told.
+        ``removed`` says whether the name went with it: True, False, or None while the metadata server cannot be told;
+        ``pending`` says why then.
         """
         self._origin.check()
         mine = self.holdings.named(check_object_name(name))
@@ -228,7 +230,14 @@ class Node:
             raise NotHeld(name=name)
         removed = await self.parts.publisher.withdraw(mine)
         withdrawn = [{"role": h.role, "path": h.place} for h in mine]
-        return {"name": name, "manifest": mine[0].digest, "withdrawn": withdrawn, "removed": removed}
+        pending = self.parts.publisher.pending if removed is None else ""
+        return {
+            "name": name,
+            "manifest": mine[0].digest,
+            "withdrawn": withdrawn,
+            "removed": removed,
+            "pending": pending,
+        }
 
     async def verify(self, target: str, progress: Callable[[int, int], None]) -> dict[str, Any]:
         """Hash again what this node holds under a name or at an absolute path. What is wrong is withdrawn."""
@@ -261,6 +270,7 @@ class Node:
             "version": __version__,
             "metadata": self.registry.store.url,
             "metadata_ok": self.membership.ok,
+            "metadata_fault": to_wire(self.membership.fault) if self.membership.fault else None,
             "control": self.record.control,
             "rpc": self.record.segment,
             "data": addresses.join(self.engine.host, self.engine.data_port),

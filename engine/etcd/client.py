@@ -17,11 +17,20 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from engine import forks
-from engine.errors import BadConfig, ForkedFromEtcd, MetadataRefused, MetadataUnavailable, MooncakeError, UsageError
+from engine.errors import (
+    BadConfig,
+    ForkedFromEtcd,
+    MetadataFull,
+    MetadataRefused,
+    MetadataUnavailable,
+    MetadataUnhealthy,
+    MooncakeError,
+    UsageError,
+)
 from engine.etcd import messages as m
 from engine.etcd.connections import connections_to
 from engine.etcd.credentials import EtcdCredentials
-from engine.etcd.faults import FaultKind, classify, tidy
+from engine.etcd.faults import FROM_SERVER, FaultKind, classify, tidy
 from engine.etcd.targets import target_of
 from engine.net.backoff import EVENLY, Backoff
 
@@ -71,6 +80,7 @@ class Method:
 
 
 RANGE = Method("/etcdserverpb.KV/Range", m.RangeResponse)
+DELETE_RANGE = Method("/etcdserverpb.KV/DeleteRange", m.DeleteRangeResponse)
 TXN = Method("/etcdserverpb.KV/Txn", m.TxnResponse)
 WATCH = Method("/etcdserverpb.Watch/Watch", m.WatchResponse, stream=True)
 GRANT = Method("/etcdserverpb.Lease/LeaseGrant", m.LeaseGrantResponse)
@@ -84,17 +94,18 @@ AUTHENTICATE = Method("/etcdserverpb.Auth/Authenticate", m.AuthenticateResponse)
 class EtcdFault(Exception):
     """A call failed for a reason that the store handles."""
 
-    def __init__(self, fault: FaultKind, detail: str) -> None:
-        """``detail`` is what gRPC or etcd said."""
+    def __init__(self, fault: FaultKind, detail: str, *, answered: bool = False) -> None:
+        """``detail`` is what gRPC or etcd said; ``answered``: it was etcd."""
         super().__init__(detail)
         self.fault = fault
         self.detail = detail
+        self.answered = answered
 
 
 def fault_of(error: grpc.aio.AioRpcError) -> EtcdFault:
     """What a gRPC error means."""
     details = error.details() or error.code().name
-    return EtcdFault(classify(error.code().name, details), tidy(details))
+    return EtcdFault(classify(error.code().name, details), tidy(details), answered=details.startswith(FROM_SERVER))
 
 
 def _read(path: str, what: str) -> bytes | None:
@@ -264,8 +275,8 @@ class EtcdClient:
     async def call(self, method: Method, request: Any, *, repeatable: bool) -> Any:
         """Make a call, on as many endpoints as it takes.
 
-        Raises ``MetadataUnavailable``, ``MetadataRefused``, ``UsageError`` (etcd does not allow the request) and
-        ``EtcdFault`` for a lost lease or a compacted revision.
+        Raises ``MetadataUnavailable`` (``MetadataFull`` among it), ``MetadataRefused``, ``UsageError`` (etcd does not
+        allow the request) and ``EtcdFault`` for a lost lease or a compacted revision.
         """
         began = time.monotonic()
         logins = 0
@@ -283,7 +294,7 @@ class EtcdClient:
                 continue
             if fault.fault not in {FaultKind.NEVER_SENT, FaultKind.TLS, FaultKind.UNKNOWN}:
                 self.give_up(fault)
-            if worst is None or fault.fault is FaultKind.TLS:
+            if worst is None or fault.fault is FaultKind.TLS or (fault.answered and worst.fault is not FaultKind.TLS):
                 worst = fault
             tried += 1
             self.fail_over(endpoint)
@@ -307,6 +318,10 @@ class EtcdClient:
             return MetadataRefused(url=self.url, detail=error.detail)
         if error.fault is FaultKind.MISUSE:
             return UsageError(detail=f"etcd does not allow it: {error.detail}")
+        if error.fault is FaultKind.NO_SPACE:
+            return MetadataFull(url=self.url, detail=error.detail)
+        if error.answered:
+            return MetadataUnhealthy(url=self.url, detail=error.detail)
         detail = error.detail
         if "ocket closed" in detail:
             # What each side sees of the other when one speaks TLS and the other does not.

@@ -20,6 +20,7 @@ class FaultKind(Enum):
     NO_LEASE = "the lease is gone"
     COMPACTED = "the revision is gone"
     NO_AUTH = "the server knows no users: go on without logging in"
+    NO_SPACE = "give up: it takes no writes; 3.5.0 to 3.5.1 no transactions that only read or delete, either"
     MISUSE = "give up: we asked for something that etcd does not allow"
 
 
@@ -35,8 +36,11 @@ _BY_SENTENCE: tuple[tuple[str, FaultKind], ...] = (
     ("permission denied", FaultKind.REFUSED),
     ("failed to connect to all addresses", FaultKind.NEVER_SENT),
     ("received message larger than max", FaultKind.MISUSE),
-    ("database space exceeded", FaultKind.UNKNOWN),
+    ("database space exceeded", FaultKind.NO_SPACE),
 )
+
+FROM_SERVER = "etcdserver: "
+"""What etcd begins its own errors with; gRPC's have other beginnings."""
 
 _TLS_SENTENCES = (
     "ssl handshake failed",

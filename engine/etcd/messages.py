@@ -45,6 +45,7 @@ _MESSAGES: dict[str, dict[str, str]] = {
     "RangeResponse": {"header": "ResponseHeader 1", "kvs": "KeyValue[] 2", "more": "bool 3", "count": "int64 4"},
     "PutRequest": {"key": "bytes 1", "value": "bytes 2", "lease": "int64 3"},
     "DeleteRangeRequest": {"key": "bytes 1", "range_end": "bytes 2"},
+    "DeleteRangeResponse": {"header": "ResponseHeader 1", "deleted": "int64 2"},
     "RequestOp": {
         "request_range": "RangeRequest 1 @request",
         "request_put": "PutRequest 2 @request",
@@ -86,7 +87,13 @@ _MESSAGES: dict[str, dict[str, str]] = {
     "LeaseTimeToLiveRequest": {"ID": "int64 1"},
     "LeaseTimeToLiveResponse": {"header": "ResponseHeader 1", "ID": "int64 2", "TTL": "int64 3"},
     "StatusRequest": {},
-    "StatusResponse": {"header": "ResponseHeader 1", "version": "string 2", "leader": "uint64 4"},
+    "StatusResponse": {
+        "header": "ResponseHeader 1",
+        "version": "string 2",
+        "dbSize": "int64 3",
+        "leader": "uint64 4",
+        "errors": "string[] 8",
+    },
     "AuthenticateRequest": {"name": "string 1", "password": "string 2"},
     "AuthenticateResponse": {"header": "ResponseHeader 1", "token": "string 2"},
 }
@@ -136,6 +143,7 @@ RangeRequest = _message("RangeRequest")
 RangeResponse = _message("RangeResponse")
 PutRequest = _message("PutRequest")
 DeleteRangeRequest = _message("DeleteRangeRequest")
+DeleteRangeResponse = _message("DeleteRangeResponse")
 RequestOp = _message("RequestOp")
 Compare = _message("Compare")
 TxnRequest = _message("TxnRequest")

@@ -16,7 +16,7 @@ import urllib.parse
 from typing import cast
 
 from engine import forks
-from engine.errors import BadConfig, MetadataRefused, MetadataUnavailable
+from engine.errors import BadConfig, MetadataFull, MetadataRefused, MetadataUnavailable, MetadataUnhealthy
 from engine.metadata.base import MAX_VALUE, KeyValueStore
 from engine.net import addresses
 
@@ -112,6 +112,8 @@ class HttpStore(KeyValueStore):
         detail = f"status {status}"
         with contextlib.suppress(UnicodeDecodeError):
             detail += f" {body[:200].decode()}"
+        if status == http.HTTPStatus.INSUFFICIENT_STORAGE:
+            raise MetadataFull(url=self.url, detail=detail)
         if status >= http.HTTPStatus.INTERNAL_SERVER_ERROR:
-            raise MetadataUnavailable(url=self.url, detail=detail)
+            raise MetadataUnhealthy(url=self.url, detail=detail)
         raise MetadataRefused(url=self.url, detail=detail)

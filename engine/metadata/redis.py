@@ -6,13 +6,23 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from engine import forks
-from engine.errors import BadConfig, MetadataRefused, MetadataUnavailable
+from engine.errors import (
+    BadConfig,
+    MetadataFull,
+    MetadataRefused,
+    MetadataUnavailable,
+    MetadataUnhealthy,
+    MooncakeError,
+)
 from engine.metadata.base import KeyValueStore
 from engine.net import addresses
 
 DEFAULT_PORT = 6379
 TIMEOUT = 3.0
 """Seconds to connect, and for each answer."""
+
+_TROUBLES = {"READONLY", "MISCONF", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "NOREPLICAS"}
+"""Redis's codes for what passes, or what its administrator mends, while user and password are right."""
 
 
 class RedisStore(KeyValueStore):
@@ -74,4 +84,12 @@ class RedisStore(KeyValueStore):
         except (self._errors.ConnectionError, self._errors.TimeoutError) as error:
             raise MetadataUnavailable(url=self.url, detail=str(error)) from None
         except self._errors.RedisError as error:
-            raise MetadataRefused(url=self.url, detail=str(error)) from None
+            raise _answered(self.url, str(error)) from None
+
+
+def _answered(url: str, text: str) -> MooncakeError:
+    """What an error that Redis answers means; its first word is its code."""
+    code = text.split(" ", 1)[0]
+    if code == "OOM":
+        return MetadataFull(url=url, detail=text)
+    return (MetadataUnhealthy if code in _TROUBLES else MetadataRefused)(url=url, detail=text)

@@ -34,5 +34,7 @@ def unregister(
         f"withdrew the {printable(item['role'])} of {printable(result['name'])} at {printable(item['path'])}"
         for item in result["withdrawn"]
     ]
+    if result.get("pending"):
+        lines.append(printable(result["pending"]))
     lines.append(_OTHERS[result["removed"]])
     invocation.output.done(result, human="\n".join(lines), quiet=[result["name"]])

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from p2pstore.cluster.records import NodeRecord
 from p2pstore.cluster.registry import Registry
-from p2pstore.errors import MooncakeError
+from p2pstore.errors import MetadataFull, MooncakeError
 from p2pstore.metadata.store import LeaseLost
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,8 @@ class Membership:
         self.registry = registry
         self.on_rejoin = list(on_rejoin)
         self.ok = False
+        self.fault: MooncakeError | None = None
+        """Why not all of what this node is and holds is known to others, while it is not."""
         self._record = record
         self._ttl = ttl
         self._wake = asyncio.Event()
@@ -44,8 +46,8 @@ class Membership:
     async def join(self) -> None:
         """Take a lease, unless there is one, and make the node and what it holds known.
 
-        Raises ``MetadataUnavailable`` or ``MetadataRefused``, and ``LeaseLost`` when the lease ends meanwhile or the
-        node has left for good.
+        Raises ``MetadataUnavailable`` (``MetadataFull`` among it) or ``MetadataRefused``, and ``LeaseLost`` when the
+        lease ends meanwhile or the node has left for good.
         """
         async with self._joining:
             if self._left:
@@ -54,14 +56,18 @@ class Membership:
             self._joined = True  # unless somebody finds meanwhile that it is lost again
             try:
                 await self._join()
-            except BaseException:
+            except BaseException as error:
                 self._joined = False
+                if isinstance(error, MooncakeError):
+                    self._note(error)
                 raise
             self.ok = True
+            self.fault = None
 
     async def _join(self) -> None:
         store, lease = self.registry.store, self.registry.lease
         if not lease or not await store.keep_alive(lease):
+            self.registry.lease = 0
             self.registry.lease = await store.grant(self._ttl)
         await self.registry.join(self._record)
         for republish in self.on_rejoin:
@@ -92,23 +98,36 @@ class Membership:
             self._wake.clear()
             was_ok = self.ok
             try:
-                # A join that broke off half-way leaves a lease that lives, and hangs on nothing.
-                lease = self.registry.lease if self._joined else 0
-                if not lease or not await self.registry.store.keep_alive(lease):
-                    log.warning("the lease is lost; publishing again what this node holds")
-                    await self.join()
+                await self._renew()
                 if not was_ok:
-                    log.info("metadata server %s answers again", self.registry.store.url)
+                    log.info("metadata server %s answers again, and knows this node", self.registry.store.url)
                 self.ok = True
+                self.fault = None
                 pause = self._ttl / 3
             except MooncakeError as error:
-                if was_ok:
-                    log.warning("%s", error)
+                self._note(error)
                 self.ok = False
-                pause = RETRY_SECONDS
+                # Somebody has to make room first. What is said already must not end with its lease meanwhile.
+                pause = self._ttl / 3 if isinstance(error, MetadataFull) else RETRY_SECONDS
             except LeaseLost:
                 self._joined = self.ok = False
                 pause = RETRY_SECONDS
+
+    async def _renew(self) -> None:
+        """Renew the lease. Join where it is gone, or where a join broke off and left a lease on which not all hangs."""
+        lease = self.registry.lease
+        if lease and await self.registry.store.keep_alive(lease):
+            if self._joined:
+                return
+        elif lease:
+            log.warning("the lease is lost; publishing again what this node holds")
+        await self.join()
+
+    def _note(self, error: MooncakeError) -> None:
+        """Remember what is wrong; it is in the log once, however often it is met."""
+        if str(error) != str(self.fault):
+            log.warning("%s", error)
+        self.fault = error
 
     async def leave(self) -> None:
         """Revoke the lease, and with it all that hangs on it. Whoever is still at work for the node gets no new one."""

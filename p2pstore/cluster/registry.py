@@ -7,6 +7,7 @@ costs two keys in one transaction (the object, the replica), a get two writes (p
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from typing import Any
 
 from p2pstore.cluster import records
 from p2pstore.cluster.records import NodeRecord, ObjectRecord, ReplicaRecord
-from p2pstore.errors import MetadataUnavailable, ObjectExists
+from p2pstore.errors import MetadataFull, MetadataRefused, MetadataUnavailable, ObjectExists
 from p2pstore.metadata.store import (
     MAX_OPERATIONS,
     Absent,
@@ -242,7 +243,8 @@ class Registry:
             listed += await self._counted(found[first : first + COUNTED_AT_ONCE])
         for entry in listed:
             if not entry.complete + entry.partial:
-                await self.reap(entry.record)
+                with contextlib.suppress(MetadataFull, MetadataRefused):  # whoever may, and lists next, does it
+                    await self.reap(entry.record)
         last = page.items[-1].key[len(records.OBJECTS) :] if page.more else ""
         return [e for e in listed if e.complete + e.partial], last
 

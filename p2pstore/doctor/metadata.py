@@ -17,8 +17,10 @@ from engine.etcd.credentials import EtcdCredentials
 from engine.net import addresses
 from engine.protocol.local_socket import short_path
 from p2pstore.cluster import records
-from p2pstore.errors import MetadataRefused, MetadataUnavailable, MooncakeError
+from p2pstore.errors import MetadataFull, MetadataUnhealthy, MooncakeError
+from p2pstore.metadata.store import ServerInfo
 from p2pstore.metadata.urls import UNIX, open_store, parse_url
+from p2pstore.objects.units import format_size
 from p2pstore.peers.checks import Check, failed, ok, warning
 
 ANSWER_SECONDS = 5.0
@@ -48,7 +50,7 @@ def check_metadata(url: str, credentials: EtcdCredentials, *, own: bool = False)
     for endpoint in parsed.parts:
         tls = credentials if parsed.scheme == "etcds" else None
         yield from _endpoint(endpoint, tls, unix=parsed.scheme == UNIX, own=own)
-    yield asyncio.run(_read(url, credentials))
+    yield from asyncio.run(_read(url, credentials))
 
 
 def _endpoint(endpoint: str, tls: EtcdCredentials | None, *, unix: bool, own: bool) -> Iterator[Check]:
@@ -127,19 +129,27 @@ def clock(subject: str, date: str, began: float, took: float) -> Iterator[Check]
         yield warning(f"clock of {subject}", detail, "set both clocks by NTP; from 300 s on, secrets are refused")
 
 
-async def _read(url: str, credentials: EtcdCredentials) -> Check:
-    """One read, as an agent would: with our user, password and certificates."""
+async def _read(url: str, credentials: EtcdCredentials) -> list[Check]:
+    """One read, as an agent would: with our user, password and certificates; and whether it can be written."""
     store = open_store(url, credentials)
     try:
         await asyncio.wait_for(store.get(records.NODES), READ_SECONDS)
-    except MetadataRefused as error:
-        return failed("metadata server", str(error), error.hint, error.exit_code)
-    except MetadataUnavailable as error:
-        return failed("metadata server", str(error), error.hint, error.exit_code)
+        info = await asyncio.wait_for(store.check(), READ_SECONDS)
     except MooncakeError as error:
-        return failed("metadata server", str(error), error.hint, error.exit_code)
+        return [failed("metadata server", str(error), error.hint, error.exit_code)]
     except asyncio.TimeoutError:
-        return failed("metadata server", f"no answer in {READ_SECONDS:g} s", "check that etcd has a leader", 6)
+        return [failed("metadata server", f"no answer in {READ_SECONDS:g} s", "check that etcd has a leader", 6)]
     finally:
         await store.close()
-    return ok("metadata server", f"{url} can be read")
+    return [ok("metadata server", f"{url} can be read"), *_alarms(url, info)]
+
+
+def _alarms(url: str, info: ServerInfo) -> Iterator[Check]:
+    """What the server raised the alarm about: it then refuses to write, and looks healthy otherwise."""
+    for alarm in info.alarms:
+        error: MooncakeError
+        if alarm == "NOSPACE":
+            error = MetadataFull(url=url, detail=f"alarm {alarm}, its database has {format_size(info.size)}")
+        else:
+            error = MetadataUnhealthy(url=url, detail=f"alarm {alarm}")
+        yield failed("alarms of etcd", str(error), error.hint, error.exit_code)

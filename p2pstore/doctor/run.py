@@ -21,7 +21,7 @@ from p2pstore.doctor.machine import (
 )
 from p2pstore.doctor.metadata import check_metadata
 from p2pstore.doctor.tasks import check_tasks
-from p2pstore.errors import AgentEnded, AgentNotRunning, MooncakeError
+from p2pstore.errors import AgentEnded, AgentNotRunning, MooncakeError, from_wire
 from p2pstore.metadata.urls import servers_of
 from p2pstore.peers.checks import Check, check_of, failed, ok, warning
 from p2pstore.settings.settings import Settings
@@ -39,8 +39,7 @@ def examine(home: Home, settings: Settings, credentials: EtcdCredentials, peer: 
         yield ok("ports", f"control {status['control']}, handshake {status['rpc']}, data {status['data']}")
         yield from check_published(_texts(status.get("warnings")))
         if not status.get("metadata_ok", True):
-            advice = "see the checks of etcd below; it is tried again every second"
-            yield failed("membership", "the agent cannot renew its lease", advice, 6)
+            yield _membership(status.get("metadata_fault"))
         yield from check_tasks(status.get("tasks"))
     except AgentEnded as error:
         yield failed("agent", str(error), error.hint, error.exit_code)
@@ -76,6 +75,15 @@ def _place(settings: Settings) -> Iterator[Check]:
 
 def _texts(found: object) -> list[str]:
     return [str(each) for each in found] if isinstance(found, list) else []
+
+
+def _membership(fault: object) -> Check:
+    """That others do not know what the agent has, with the reason as its status has it."""
+    advice = "see the checks of etcd below; it is tried again until it works"
+    if fault is None:
+        return failed("membership", "the agent cannot renew its lease", advice, 6)
+    error = from_wire(fault)
+    return failed("membership", f"others do not know all that the agent has: {error}", advice, error.exit_code)
 
 
 def _machine(status: dict[str, object] | None) -> Iterator[Check]:

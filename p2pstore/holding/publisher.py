@@ -73,6 +73,12 @@ class Publisher:
         self._turns = Turns()
         self._owed: dict[tuple[str, str], _Owed] = {}
         self._settling = False
+        self._owed_fault = ""
+
+    @property
+    def pending(self) -> str:
+        """Why the metadata server has not been told yet what is not so any more; empty where it has."""
+        return self._owed_fault
 
     # What is registered
 
@@ -237,7 +243,7 @@ class Publisher:
         try:
             return await self._settle(owed)
         except Exception as error:  # noqa: BLE001 - whatever it was, what was said must not be forgotten
-            _log_owed(error)
+            self._log_owed(error)
             self._owe(owed)
             return None
 
@@ -287,6 +293,7 @@ class Publisher:
                 failures = 1 if await self._settle_each() else failures + 1
         finally:
             self._settling = False
+            self._owed_fault = ""
 
     async def _settle_each(self) -> bool:
         """Try each that is owed, up to the first that fails; whether none did."""
@@ -295,11 +302,18 @@ class Publisher:
                 try:
                     await self._settle(owed)
                 except Exception as error:  # noqa: BLE001 - whatever it was, what is owed is tried again
-                    _log_owed(error)
+                    self._log_owed(error)
                     return False
                 if self._owed.get(key) is owed:
                     del self._owed[key]
         return True
+
+    def _log_owed(self, error: Exception) -> None:
+        """Once, however often it is met while something is owed."""
+        if str(error) != self._owed_fault:
+            self._owed_fault = str(error)
+            trace = None if isinstance(error, MooncakeError) else error
+            log.warning("%s; it will be taken back later", error, exc_info=trace)
 
     async def republish(self) -> None:
         """Say again all that this node has."""
@@ -350,7 +364,3 @@ def _still_wanted(given_up: asyncio.Event) -> None:
 def _keys(records: Iterable[ObjectRecord]) -> list[str]:
     """What of these has a turn. A name's key is never a digest: that has no prefix."""
     return [key for record in records for key in (record.manifest, f"name:{record.name}")]
-
-
-def _log_owed(error: Exception) -> None:
-    log.warning("%s; it will be taken back later", error, exc_info=None if isinstance(error, MooncakeError) else error)

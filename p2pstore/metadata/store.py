@@ -2,7 +2,7 @@
 
 Two implementations, ``memory`` and ``etcd``, pass one contract suite (``tests/p2pstore/metadata``). Keys are text,
 values bytes. Every call is bounded by a timeout of its own; each may raise ``MetadataUnavailable`` (retryable: nobody
-answers) or ``MetadataRefused`` (user, password, certificate).
+answers; ``MetadataFull`` from one that writes: there is no space) or ``MetadataRefused`` (user, password, certificate).
 """
 
 from __future__ import annotations
@@ -118,6 +118,10 @@ class ServerInfo:
     endpoint: str
     version: str
     seconds: float
+    alarms: tuple[str, ...] = ()
+    """What it raised the alarm about, as it says it: ``NOSPACE``, ``CORRUPT``."""
+    size: int = 0
+    """Bytes of its database; 0 where it does not say."""
 
 
 class MetadataStore(Protocol):

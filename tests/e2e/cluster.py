@@ -244,9 +244,10 @@ class Agent:
 class Etcd:
     """An etcd that nobody but the test looks after; its port stays the same over restarts."""
 
-    def __init__(self, cluster: Cluster, name: str) -> None:
+    def __init__(self, cluster: Cluster, name: str, binary: str = "", *options: str) -> None:
         self.directory = cluster.root / name
         self.directory.mkdir()
+        self._command = [binary or find_etcd(), *options]
         self.data = self.directory / "data"
         self.environment = cluster.environment
         self.endpoint, self._peer = f"127.0.0.1:{reserved_port()}", f"http://127.0.0.1:{reserved_port()}"
@@ -265,7 +266,7 @@ class Etcd:
             "initial-cluster": f"default={self._peer}",
             "unsafe-no-fsync": "true",
         }
-        command = [find_etcd(), *(f"--{key}={value}" for key, value in options.items())]
+        command = [*self._command, *(f"--{key}={value}" for key, value in options.items())]
         with (self.directory / "log").open("ab") as log:
             process = self._process = subprocess.Popen(command, stdout=log, stderr=log, env=self.environment)
         eventually(lambda: process.poll() is not None or answers(self.endpoint), "etcd answers")
@@ -312,11 +313,11 @@ class Cluster:
             MARK: self.mark,
         }
 
-    def etcd(self, name: str = "etcd") -> Etcd:
-        """Start an etcd. Agents made from now on use it unless told otherwise; without one, each starts its own."""
+    def etcd(self, name: str = "etcd", binary: str = "", *options: str) -> Etcd:
+        """Start an etcd, of a certain binary and with ``options`` where they are given. Agents made from now on use it unless told otherwise; without one, each starts its own."""
         attempts = 3  # somebody may be quicker to take a port that was free
         while True:
-            etcd = Etcd(self, name)
+            etcd = Etcd(self, name, binary, *options)
             try:
                 etcd.start()
                 break

@@ -47,7 +47,9 @@ CONNECT = "failed to connect to all addresses; last error: "
         ("FAILED_PRECONDITION", "etcdserver: authentication is not enabled", FaultKind.NO_AUTH),
         ("INVALID_ARGUMENT", "etcdserver: request is too large", FaultKind.MISUSE),
         ("RESOURCE_EXHAUSTED", "grpc: received message larger than max (2097170 vs. 2097152)", FaultKind.MISUSE),
-        ("RESOURCE_EXHAUSTED", "etcdserver: mvcc: database space exceeded", FaultKind.UNKNOWN),
+        ("RESOURCE_EXHAUSTED", "etcdserver: mvcc: database space exceeded", FaultKind.NO_SPACE),
+        ("RESOURCE_EXHAUSTED", "etcdserver: too many requests", FaultKind.UNKNOWN),
+        ("DATA_LOSS", "etcdserver: corrupt cluster", FaultKind.UNKNOWN),
     ],
 )
 def test_faults(code: str, details: str, fault: FaultKind) -> None:

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from engine.errors import BadConfig, MetadataRefused, MetadataUnavailable
+from engine.errors import BadConfig, MetadataFull, MetadataRefused, MetadataUnavailable, MetadataUnhealthy
 from engine.metadata import http
 from engine.metadata.http import HttpStore
 from tests.ports import closed_port
@@ -109,7 +109,14 @@ def test_absence_is_no_error_but_where_something_was_to_be_stored(server: Server
 
 @pytest.mark.parametrize(
     ("status", "error"),
-    [(204, MetadataRefused), (301, MetadataRefused), (403, MetadataRefused), (500, MetadataUnavailable)],
+    [
+        (204, MetadataRefused),
+        (301, MetadataRefused),
+        (403, MetadataRefused),
+        (500, MetadataUnhealthy),
+        (503, MetadataUnhealthy),
+        (507, MetadataFull),
+    ],
 )
 def test_only_200_is_success(
     server: Server, store: HttpStore, status: int, error: type[MetadataRefused | MetadataUnavailable]

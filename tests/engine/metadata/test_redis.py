@@ -10,9 +10,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from engine.errors import BadConfig, MetadataRefused
+from engine.errors import BadConfig, MetadataFull, MetadataRefused, MetadataUnhealthy, MooncakeError
 from engine.metadata import redis as ours
-from engine.metadata.redis import RedisStore
+from engine.metadata.redis import RedisStore, _answered
 
 
 @contextmanager
@@ -91,3 +91,18 @@ def test_where_a_url_leads(text: str, host: str, port: int, monkeypatch: pytest.
     RedisStore(f"redis://{text}", username="", password="p", database=3)
     assert (told["host"], told["port"], told["db"]) == (host, port, 3)
     assert (told["username"], told["password"]) == (None, "p")
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("OOM command not allowed when used memory > 'maxmemory'.", MetadataFull),
+        ("READONLY You can't write against a read only replica.", MetadataUnhealthy),
+        ("MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist", MetadataUnhealthy),
+        ("ERR DB index is out of range", MetadataRefused),
+    ],
+)
+def test_what_it_answers_says_whose_fault_it_is(text: str, error: type[MooncakeError]) -> None:
+    found = _answered("redis://h:1", text)
+    assert type(found) is error
+    assert text in str(found)

@@ -12,9 +12,9 @@ from p2pstore.cluster import membership, records
 from p2pstore.cluster.membership import Membership
 from p2pstore.cluster.records import NodeRecord, ReplicaRecord
 from p2pstore.cluster.registry import Registry
-from p2pstore.errors import MetadataUnavailable
+from p2pstore.errors import MetadataFull, MetadataUnavailable
 from p2pstore.metadata.memory import MemoryServer, MemoryStore
-from p2pstore.metadata.store import Condition, KeyValue, LeaseLost, Operation
+from p2pstore.metadata.store import Condition, KeyValue, LeaseLost, Operation, Put
 
 RECORD = NodeRecord("a", "127.0.0.1:1", "127.0.0.1:2", 3)
 WAIT = 30.0
@@ -27,6 +27,8 @@ class Faulty(MemoryStore):
         super().__init__(server)
         self.down = False
         self.failures = 0
+        self.full = False
+        self.renewed = 0
         self.asked = asyncio.Event()
 
     def _answer(self) -> None:
@@ -36,6 +38,8 @@ class Faulty(MemoryStore):
 
     async def commit(self, operations: Sequence[Operation], conditions: Sequence[Condition] = ()) -> int | None:
         self._answer()
+        if self.full and any(isinstance(operation, Put) for operation in operations):
+            raise MetadataFull(url=self.url, detail="no space")
         if self.failures:
             self.failures -= 1
             raise MetadataUnavailable(url=self.url, detail="it broke off")
@@ -43,10 +47,13 @@ class Faulty(MemoryStore):
 
     async def grant(self, ttl: int) -> int:
         self._answer()
+        if self.full:
+            raise MetadataFull(url=self.url, detail="no space")
         return await super().grant(ttl)
 
     async def keep_alive(self, lease: int) -> int:
         self._answer()
+        self.renewed += 1
         return await super().keep_alive(lease)
 
 
@@ -250,3 +257,41 @@ async def test_an_unexpected_error_goes_up_and_the_next_keeper_says_everything_a
     member.store.keep_alive = keep_alive  # type: ignore[method-assign]
     async with kept(member):
         await until(member.visible)
+
+
+async def test_a_store_without_space_is_in_the_log_once(
+    member: Member, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lease is renewed meanwhile: what is said already stands. When there is room, the rest is said."""
+    monkeypatch.setattr(member.membership, "_ttl", 0.03)
+    await member.membership.join()
+    member.store.full = True
+    member.membership.lost()  # something could not be said
+    renewed = member.store.renewed
+    async with kept(member):
+
+        async def often() -> bool:
+            return member.store.renewed > renewed + 10
+
+        await until(often)
+        assert (member.membership.ok, await member.visible()) == (False, True)
+        assert "has no space left" in str(member.membership.fault)
+        warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        assert warnings == [str(member.membership.fault)]
+        said = member.said
+        member.store.full = False
+
+        async def again() -> bool:
+            return member.membership.ok
+
+        await until(again)
+        assert (member.said, member.membership.fault) == (said + 1, None)
+
+
+async def test_without_space_for_a_lease_there_is_none(member: Member) -> None:
+    member.store.full = True
+    with pytest.raises(MetadataFull):
+        await member.membership.join()
+    with pytest.raises(LeaseLost):
+        await member.registry.announce("m1", ReplicaRecord("a", "complete", "gold"))
+    await member.membership.leave()
