@@ -33,6 +33,7 @@ from p2pstore.cluster.registry import Registry
 from p2pstore.cluster.wrong_bytes import WrongBytes
 from p2pstore.errors import ListenRefused, MetadataFull, NodeNameTaken, NotHeld, ObjectNotFound, PathNotFound, to_wire
 from p2pstore.holding.catalog import Catalog, Holding
+from p2pstore.holding.checker import Checker
 from p2pstore.holding.holdings import Holdings
 from p2pstore.holding.parts import Parts
 from p2pstore.holding.publisher import Publisher
@@ -106,6 +107,7 @@ class Node:
             node = cls(parts, membership, supervisor, closing.pop_all())
         supervisor.start("lease keeper", "node", membership.keep)
         supervisor.start("source watcher", "node", parts.holdings.watch)
+        supervisor.start("source checker", "node", parts.checker.run)
         return node
 
     async def close(self) -> None:
@@ -346,6 +348,7 @@ async def _assemble(
         registry=registry,
         holdings=holdings,
         publisher=publisher,
+        checker=Checker(holdings, publisher.give_up, publisher.drop_partial),
         wrong_bytes=WrongBytes(),
         upload_limit=upload_limit,
         download_limit=RateLimit(options.download_limit),

@@ -11,7 +11,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from engine.files.system import system
 
@@ -44,17 +44,22 @@ NO_NUMBER = 0
 
 @dataclass(frozen=True, slots=True)
 class FileStamp:
-    """A file's identity and its last write; ``dev`` and ``inode`` are ``NO_NUMBER`` where numbers do not last."""
+    """A file's identity and its last write; ``dev`` and ``inode`` are ``NO_NUMBER`` where numbers do not last.
+
+    ``ctime_ns`` is when anything of it changed, 0 where nobody knows. A mode, an owner or a link changes it, too, so
+    it makes no other file: it says that the content should be looked at.
+    """
 
     dev: int
     inode: int
     size: int
     mtime_ns: int
+    ctime_ns: int = field(default=0, compare=False)
 
     @classmethod
     def of(cls, status: os.stat_result) -> FileStamp:
         """The stamp of what a stat found, as it is told."""
-        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
     @classmethod
     def lasting(cls, status: os.stat_result, path: str) -> FileStamp:
@@ -64,11 +69,11 @@ class FileStamp:
 
     def unnumbered(self) -> FileStamp:
         """The same of a file whose numbers are not to be relied on."""
-        return replace(self, dev=NO_NUMBER, inode=NO_NUMBER)
+        return replace(self, dev=NO_NUMBER, inode=NO_NUMBER, ctime_ns=0)
 
     def packed(self) -> bytes:
         """In ``STAMP_BYTES``."""
-        return _STAMP.pack(self.dev, self.inode, self.size, self.mtime_ns)
+        return _STAMP.pack(self.dev, self.inode, self.size, self.mtime_ns, self.ctime_ns)
 
     @classmethod
     def unpack(cls, data: bytes) -> FileStamp:
@@ -92,13 +97,17 @@ class FileStamp:
         """Whether the numbers alone differ: it is another file, or the file system's numbers do not last."""
         return not self._same_numbers(now) and self.same_content(now)
 
+    def touched(self, now: FileStamp) -> bool:
+        """Whether something of the file changed that a write, too, changes, though size and times may be put back."""
+        return bool(self.ctime_ns and now.ctime_ns) and not _same_time(self.ctime_ns, now.ctime_ns)
+
     def _same_numbers(self, now: FileStamp) -> bool:
         if NO_NUMBER in {self.inode, now.inode}:
             return True
         return (self.dev, self.inode) == (now.dev, now.inode)
 
 
-_STAMP = struct.Struct("=QQQq")
+_STAMP = struct.Struct("=QQQqq")
 
 STAMP_BYTES = _STAMP.size
 """Of many files, stamps are kept and compared in so many bytes each."""
@@ -106,7 +115,7 @@ STAMP_BYTES = _STAMP.size
 
 def pack_stamp(status: os.stat_result) -> bytes:
     """As ``FileStamp.of``, then ``packed``, in a third of the time."""
-    return _STAMP.pack(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    return _STAMP.pack(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def pack_lasting(status: os.stat_result, path: str) -> bytes:

@@ -1,8 +1,8 @@
 """How nodes prove to one another that they know the cluster secret, without sending it.
 
 Each request carries the time, a nonce, and an HMAC-SHA256 over both, the method and the path with its query. A request
-older than ``MAX_SKEW`` is refused. Requests between nodes only read, so a replay within that time learns what its first
-sender learned, and changes nothing.
+older than ``MAX_SKEW`` is refused. Requests between nodes read, or have something read again, so that a replay within
+that time learns what its first sender learned, and changes nothing.
 """
 
 from __future__ import annotations

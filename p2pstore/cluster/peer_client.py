@@ -138,6 +138,20 @@ class PeerClient:
             raise RemoteProtocolError(peer=control, detail="its count does not parse")
         return count
 
+    async def complain(self, control: str, digest: str, chunk: int) -> bool | None:
+        """Tell the peer that its bytes of a chunk were wrong: whether they are wrong there, too; None if not looked at.
+
+        Raises as ``count``.
+        """
+        path = f"/v1/replicas/{digest}/complaints?chunk={chunk}"
+        try:
+            wrong = json.loads(
+                await self._body(control, path, MAX_RECORD_BYTES, what="the object", method="POST"),
+            )["wrong"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            wrong = None
+        return wrong if isinstance(wrong, bool) else None
+
     async def offers(
         self, control: str, manifest: Manifest, listener: str, count: int, done: Sequence[range]
     ) -> tuple[list[range], bool]:
@@ -190,16 +204,23 @@ class PeerClient:
         """Close every connection."""
         await self._session.close()
 
-    def _request(self, control: str, path: str) -> Any:
-        headers = {} if self._secret is None else {HEADER: sign(self._secret, "GET", path)}
+    def _request(self, control: str, path: str, method: str = "GET") -> Any:
+        headers = {} if self._secret is None else {HEADER: sign(self._secret, method, path)}
         url = URL(f"http://{control}{path}", encoded=True)
-        return self._session.get(url, headers=headers, allow_redirects=False)
+        return self._session.request(method, url, headers=headers, allow_redirects=False)
 
     async def _body(
-        self, control: str, path: str, limit: int, *, what: str = "it", seconds: float | None = None
+        self,
+        control: str,
+        path: str,
+        limit: int,
+        *,
+        what: str = "it",
+        seconds: float | None = None,
+        method: str = "GET",
     ) -> bytes:
         async def fetch() -> bytes:
-            async with self._request(control, path) as answer:
+            async with self._request(control, path, method) as answer:
                 await self._check(control, answer, what)
                 parts = []
                 left = limit

@@ -199,7 +199,8 @@ def _row(pair: tuple[Holding, Manifest]) -> tuple[object, ...]:
 def _stamps(spans: Sequence[FileSpan]) -> Iterator[Sequence[int]]:
     if isinstance(spans, FileSpans):
         return FileStamp.unpack_all(spans.stamps)
-    return ((s.stamp.dev, s.stamp.inode, s.stamp.size, s.stamp.mtime_ns) if s.stamp else () for s in spans)
+    stamps = (span.stamp for span in spans)
+    return ((s.dev, s.inode, s.size, s.mtime_ns, s.ctime_ns) if s else () for s in stamps)
 
 
 def _compressed(pieces: Iterable[bytes]) -> bytes:

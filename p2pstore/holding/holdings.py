@@ -29,7 +29,7 @@ from p2pstore.holding.same_content import same_files
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.memory_objects import release
-from p2pstore.objects.source import changed, reading_fault, renumbered, stamp_fault
+from p2pstore.objects.source import changed, look, reading_fault, renumbered
 from p2pstore.objects.waiting import to_its_end
 
 log = logging.getLogger(__name__)
@@ -66,6 +66,8 @@ class Holdings:
         self._catalog = catalog
         self._on_changed = on_changed
         self._loop = asyncio.get_running_loop()
+        self.on_touched: Callable[[Holding], None] = lambda _: None
+        """Called for a holding that has files that were touched, at each look until their stamps are new."""
         self._held = Index()
         self._manifests: dict[str, Manifest] = {}
         self._served: dict[str, Holding] = {}
@@ -114,6 +116,14 @@ class Holdings:
         """The holdings of other content whose place ``new`` takes: any at its root, or its name's in memory."""
         return self._held.displaced_by(new)
 
+    def served(self, digest: str) -> Holding | None:
+        """The holding from which that content is served."""
+        return self._served.get(digest)
+
+    def __contains__(self, holding: Holding) -> bool:
+        """Whether this very holding is held, not one that took its place."""
+        return holding in self._held
+
     def manifest(self, digest: str) -> Manifest | None:
         """The manifest of something that is held or being pulled."""
         replica = self.replicas.get(digest)
@@ -121,7 +131,7 @@ class Holdings:
 
     def fault(self, holding: Holding) -> str:
         """How a holding's files differ from their stamps, in a few words; empty when they do not. Any thread."""
-        return _fault_of(holding)
+        return _look_at(holding)[0]
 
     def read(self, digest: str, offset: int, view: memoryview) -> bool:
         """Fill ``view`` from a replica of this node; False where it does not serve that any more. Any thread."""
@@ -153,7 +163,7 @@ class Holdings:
         """
         lost = []
         known = await asyncio.to_thread(lambda: list(self._catalog.load()))
-        faults = await asyncio.to_thread(_faults, [holding for holding, _ in known])
+        faults, _ = await asyncio.to_thread(_look, [holding for holding, _ in known])
         for number, (holding, manifest) in enumerate(known):
             fault = faults.get(number, "")
             if fault and holding.root is not None:
@@ -385,7 +395,10 @@ class Holdings:
         unread, self._unread = self._unread, {}
         for first in range(0, len(there), LOOKED_AT_ONCE):
             batch = there[first : first + LOOKED_AT_ONCE]
-            for number, fault in (await asyncio.to_thread(_faults, batch, unread)).items():
+            faults, touched = await asyncio.to_thread(_look, batch, unread)
+            for number in touched:
+                self.on_touched(batch[number])
+            for number, fault in faults.items():
                 holding = batch[number]
                 if holding in self._held and not await self._is_the_same(holding):
                     log.warning("%s is withdrawn: %s: %s", holding.name, holding.place, fault)
@@ -431,25 +444,36 @@ def _do_all(to_do: Sequence[Callable[[], object]]) -> None:
             work()
 
 
-def _faults(holdings: Sequence[Holding], unread: Mapping[str, int] = MappingProxyType({})) -> dict[int, str]:
-    """What is wrong with the files of holdings, by the number of each; ``unread`` as of ``_fault_of``."""
-    found = ((number, _fault_of(holding, unread)) for number, holding in enumerate(holdings))
-    return {number: fault for number, fault in found if fault}
-
-
-def _fault_of(holding: Holding, unread: Mapping[str, int] = MappingProxyType({})) -> str:
-    """How a holding's files differ from their stamps; empty when they do not.
+def _look(
+    holdings: Sequence[Holding], unread: Mapping[str, int] = MappingProxyType({})
+) -> tuple[dict[int, str], list[int]]:
+    """What is wrong with the files of holdings, by the number of each; and which have files that were touched.
 
     ``unread`` are paths that could not be read, and where: what still cannot be is at fault, too.
     """
-    spans = holding.spans
-    for number in changed(spans):
-        fault = stamp_fault(spans[number])
+    faults: dict[int, str] = {}
+    touched: list[int] = []
+    for number, holding in enumerate(holdings):
+        fault, was_touched = _look_at(holding, unread)
         if fault:
-            return f"{spans[number].path}: {fault}"
+            faults[number] = fault
+        elif was_touched:
+            touched.append(number)
+    return faults, touched
+
+
+def _look_at(holding: Holding, unread: Mapping[str, int] = MappingProxyType({})) -> tuple[str, bool]:
+    """How a holding's files differ from their stamps, empty when they do not; and whether one was touched."""
+    spans = holding.spans
+    touched = False
+    for number in changed(spans):
+        fault, was_touched = look(spans[number])
+        if fault:
+            return f"{spans[number].path}: {fault}", False
+        touched |= was_touched
     if unread:
         for span in spans:
             fault = reading_fault(span.path, unread[span.path]) if span.path in unread else ""
             if fault:
-                return f"{span.path}: {fault}"
-    return ""
+                return f"{span.path}: {fault}", False
+    return "", touched

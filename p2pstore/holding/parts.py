@@ -10,6 +10,7 @@ from p2pstore.cluster.peer_client import PeerClient
 from p2pstore.cluster.records import NodeRecord
 from p2pstore.cluster.registry import Registry
 from p2pstore.cluster.wrong_bytes import WrongBytes
+from p2pstore.holding.checker import Checker
 from p2pstore.holding.holdings import Holdings
 from p2pstore.holding.publisher import Publisher
 from p2pstore.node_options import NodeOptions
@@ -30,6 +31,7 @@ class Parts:
     registry: Registry
     holdings: Holdings
     publisher: Publisher
+    checker: Checker
     wrong_bytes: WrongBytes
     upload_limit: RateLimit
     download_limit: RateLimit

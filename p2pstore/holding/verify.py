@@ -13,12 +13,16 @@ from engine.files.system import system
 from p2pstore.errors import Interrupted, MooncakeError, UsageError
 from p2pstore.holding.catalog import Holding
 from p2pstore.objects.file_system import words
-from p2pstore.objects.hashing import hasher
+from p2pstore.objects.hashing import Hasher, hasher
 from p2pstore.objects.manifest import Chunk, Manifest
 from p2pstore.objects.tasks import READ_BYTES, hash_range, run_tasks
 
 BATCH_CHUNKS = 64
 """Chunks that one task of the pool checks."""
+
+
+WRONG_HASH = "its hash differs"
+"""What is wrong with a chunk that can be read."""
 
 
 async def verify_holding(holding: Holding, manifest: Manifest, progress: Callable[[int, int], None]) -> dict[str, Any]:
@@ -61,10 +65,7 @@ def bad_chunks(
             if cancelled.is_set():
                 raise Interrupted(detail="verifying was cancelled")
             chunk = manifest.chunk(number)
-            hashed = make()
-            reason = _hash_chunk(holding.spans[chunk.file].path, chunk, hashed.update, local.buffer)
-            if not reason and hashed.digest() != chunk.digest:
-                reason = "its hash differs"
+            reason = chunk_fault(holding.spans[chunk.file].path, chunk, make, local.buffer)
             if reason:
                 found.append((number, _bad(manifest, chunk, reason)))
             done += chunk.length
@@ -78,19 +79,20 @@ def bad_chunks(
     return [bad for _, bad in sorted(found, key=lambda pair: pair[0])] + list(_wrong_sizes(holding, manifest))
 
 
-def _hash_chunk(path: str, chunk: Chunk, update: Callable[[memoryview], object], buffer: memoryview) -> str:
-    """Feed a chunk to ``update``; why it cannot be read, or an empty text."""
+def chunk_fault(path: str, chunk: Chunk, make: Callable[[], Hasher], buffer: memoryview) -> str:
+    """What is wrong with a chunk of the file at ``path``, or why it cannot be read; an empty text where it is right."""
+    hashed = make()
     try:
         descriptor = system.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         return words(error)
     try:
-        hash_range(descriptor, chunk.file_offset, chunk.length, update, buffer, path)
+        hash_range(descriptor, chunk.file_offset, chunk.length, hashed.update, buffer, path)
     except MooncakeError as error:
         return str(error.fields.get("detail", error))
     finally:
         system.close(descriptor)
-    return ""
+    return "" if hashed.digest() == chunk.digest else WRONG_HASH
 
 
 def _wrong_sizes(holding: Holding, manifest: Manifest) -> Iterator[dict[str, Any]]:

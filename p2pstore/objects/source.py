@@ -335,19 +335,24 @@ def changed(spans: Sequence[FileSpan]) -> Iterator[int]:
 
 def stamp_fault(span: FileSpan) -> str:
     """How the file at ``span.path`` differs from its stamp, in a few words; empty when it does not."""
+    return look(span)[0]
+
+
+def look(span: FileSpan) -> tuple[str, bool]:
+    """As ``stamp_fault``; and whether the file was touched, so that its content should be looked at."""
     if span.stamp is None:
         raise UsageError(detail=f"{span.path} has no stamp to compare with")
     try:
-        now = _stamp_now(span.path)
+        now = stamp_now(span.path)
     except OSError as error:
-        return "" if error.errno in OWN_LIMITS else words(error)
+        return "" if error.errno in OWN_LIMITS else words(error), False
     if span.stamp.fits(now):
-        return ""
+        return "", span.stamp.touched(now)
     if now.size != span.stamp.size:
-        return f"its size went from {span.stamp.size} to {now.size} bytes"
+        return f"its size went from {span.stamp.size} to {now.size} bytes", False
     if (now.dev, now.inode) != (span.stamp.dev, span.stamp.inode):
-        return "another file took its place"
-    return "it was written to"
+        return "another file took its place", False
+    return "it was written to", False
 
 
 def renumbered(spans: Sequence[FileSpan]) -> bool:
@@ -355,7 +360,7 @@ def renumbered(spans: Sequence[FileSpan]) -> bool:
     found = False
     for span in spans:
         try:
-            now = _stamp_now(span.path)
+            now = stamp_now(span.path)
         except OSError:
             return False
         if span.stamp is None or not (span.stamp.fits(now) or span.stamp.renumbered(now)):
@@ -364,7 +369,7 @@ def renumbered(spans: Sequence[FileSpan]) -> bool:
     return found
 
 
-def _stamp_now(path: str) -> FileStamp:
+def stamp_now(path: str) -> FileStamp:
     """The stamp of what is at a path; after an error that may pass it is looked at again. Raises ``OSError``."""
     try:
         return FileStamp.of(system.stat(path))

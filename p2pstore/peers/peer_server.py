@@ -1,4 +1,6 @@
-"""What a node answers to other nodes, over TCP: who it is, names, manifests, and which chunks it has. All of it reads.
+"""What a node answers to other nodes, over TCP: who it is, names, manifests, and which chunks it has.
+
+Peers read, and complain; a complaint makes a node read again what it serves, which is bounded.
 
 ::
 
@@ -15,6 +17,9 @@
     GET /v1/replicas/DIGEST/count      {"chunks": n}
     GET /v1/replicas/DIGEST/offers?listener=KEY&count=N&done=FIRST-COUNT,..
                                        {"offers":[[first,count],..],"over":bool}: what to fetch here
+    POST /v1/replicas/DIGEST/complaints?chunk=N
+                                       {"wrong": bool or null}: whether the chunk, of which the asker got wrong
+                                       bytes, is wrong here, too; null when that was not looked at
 """
 
 from __future__ import annotations
@@ -72,6 +77,7 @@ class PeerServer:
         app.router.add_get("/v1/replicas/{digest}", self._replica)
         app.router.add_get("/v1/replicas/{digest}/count", self._count)
         app.router.add_get("/v1/replicas/{digest}/offers", self._offers)
+        app.router.add_post("/v1/replicas/{digest}/complaints", self._complaint)
         self._runner = web.AppRunner(
             app,
             access_log=None,
@@ -163,6 +169,16 @@ class PeerServer:
             raise web.HTTPBadRequest(text="count is a number, done a list of FIRST-COUNT") from None
         offers, over = replica.offers(request.query.get("listener", ""), count, done)
         return web.json_response({"offers": [[run.start, len(run)] for run in offers], "over": over})
+
+    async def _complaint(self, request: web.Request) -> web.StreamResponse:
+        replica = self._find(request)
+        try:
+            chunk = int(request.query.get("chunk", ""))
+        except ValueError:
+            chunk = -1
+        if not 0 <= chunk < replica.manifest.chunks:
+            raise web.HTTPBadRequest(text="chunk is the number of one")
+        return web.json_response({"wrong": await self._parts.checker.complaint(replica.manifest.digest, chunk)})
 
     async def _replica(self, request: web.Request) -> web.StreamResponse:
         replica = self._find(request)

@@ -95,11 +95,12 @@ class Discovery:
         peers: Sequence[str],
         transports: Callable[[PeerAddress], tuple[str, ...]],
         seeds: bool = True,
+        note: Callable[[str], None] = lambda _: None,
     ) -> None:
         """``registry`` is watched unless None; ``peers`` are control addresses given by the user.
 
         ``transports`` names the transports to try for a peer, the best first; none means that it is not used.
-        ``seeds``: what is got is passed on.
+        ``seeds``: what is got is passed on. ``note`` takes lines for the user.
         """
         self._faults = Faults()
         self._pull = pull
@@ -112,6 +113,8 @@ class Discovery:
         self._seeds = seeds
         self._listening: dict[str, tuple[str, str]] = {}  # node: its control address, and what it knows us by
         self._asking: set[asyncio.Task[None]] = set()
+        self._complaining: set[asyncio.Task[None]] = set()
+        self._note = note
         self._feeds: dict[str, asyncio.Task[None]] = {}
         self._followed: dict[str, _Following] = {}  # by node name, whatever the key of the feed that reads
         self._node_of: dict[str, str] = {}  # by the key of the feed that read it last
@@ -170,6 +173,37 @@ class Discovery:
             log.exception("asking %s for offers failed", node)
         self._pull.offered(node, runs, over)
 
+    def complain(self, node: str, chunk: int) -> None:
+        """Tell a source that its bytes of a chunk were wrong, and the user what it says to that. Any thread."""
+        self._loop.call_soon_threadsafe(self._on_wrong, node, chunk)
+
+    def _on_wrong(self, node: str, chunk: int) -> None:
+        control, _ = self._listening.get(node, ("", ""))
+        if control:  # taken now: the source will have been given up a moment later
+            asking = asyncio.create_task(self._complain(node, control, chunk), name=f"complaint to {node}")
+            self._complaining.add(asking)
+            asking.add_done_callback(self._complaining.discard)
+
+    async def _complain(self, node: str, control: str, chunk: int) -> None:
+        try:
+            wrong = await self._client.complain(control, self._manifest.digest, chunk)
+        except MooncakeError as error:
+            log.info("%s", error)
+        except Exception:
+            log.exception("complaining to %s failed", node)
+        else:
+            if wrong:
+                self._note(f"{node} has read its chunk {chunk} again: it is wrong there, too, and is served no more")
+            elif wrong is False:
+                self._note(
+                    f"{node} has read its chunk {chunk} again: it is right there; something on the way changed it"
+                )
+
+    async def heard(self, seconds: float) -> None:
+        """Wait for the answers to complaints, so long at most."""
+        if self._complaining:
+            await asyncio.wait(self._complaining, timeout=seconds)
+
     async def run(self) -> None:
         """Find sources, for ever."""
         try:
@@ -180,7 +214,7 @@ class Discovery:
             else:
                 await asyncio.Event().wait()
         finally:
-            feeds = [*self._feeds.values(), *self._asking]
+            feeds = [*self._feeds.values(), *self._asking, *self._complaining]
             for feed in feeds:
                 feed.cancel()
             await asyncio.gather(*feeds, return_exceptions=True)  # each has logged what went wrong

@@ -11,6 +11,7 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from engine.files.durable import sync_directory, sync_files
@@ -263,6 +264,8 @@ class FileDestination:
             raise StorageError(path=error.filename or self.path, detail=words(error)) from None
         self.journal.remove()
         self.writers.end(0)
+        if self.manifest.kind == "file":
+            stamps = [_renamed(self.path, stamps[0])]
         final = [self.path / e.path if e.path else self.path for e in self.manifest.files]
         return tuple(FileSpan(str(p), s.size, s) for p, s in zip(final, stamps, strict=True))
 
@@ -277,6 +280,15 @@ class FileDestination:
     def abort(self, timeout: float = ABORT_SECONDS) -> bool:
         """See ``Destination.abort``: unlock; what is there stays, for the next get to go on from."""
         return self.writers.end(timeout)
+
+
+def _renamed(path: Path, stamp: FileStamp) -> FileStamp:
+    """The stamp of a file that was renamed, which counts as a change of it."""
+    try:
+        now = FileStamp.of(system.lstat(path))
+    except OSError:
+        return replace(stamp, ctime_ns=0)
+    return replace(stamp, ctime_ns=now.ctime_ns if stamp.ctime_ns else 0)
 
 
 def tidy(path: Path, manifest: Manifest, name: str) -> None:

@@ -84,6 +84,10 @@ class PullWork:
         def dropped(source: str, banned: bool) -> None:  # noqa: FBT001 - the pull's callback
             discovery.dropped(source, banned)
 
+        def wrong(source: str, chunk: int) -> None:
+            parts.wrong_bytes.add(destination.manifest.digest, source, chunk)
+            discovery.complain(source, chunk)
+
         at_first = await self._begin(
             destination,
             lambda: Pull(
@@ -96,7 +100,7 @@ class PullWork:
                 on_chunks=on_chunks,
                 on_ask=ask,
                 on_drop=dropped,
-                on_wrong=lambda source, chunk: parts.wrong_bytes.add(destination.manifest.digest, source, chunk),
+                on_wrong=wrong,
                 note=note,
             ),
         )
@@ -109,13 +113,17 @@ class PullWork:
             peers=[control for name, control in resolved.controls if name == control],
             transports=self._transports,
             seeds=seeds,
+            note=lambda text: self._emit({"event": "note", "text": text}),
         )
         finding = asyncio.create_task(discovery.run(), name=f"discovery for {self._name}")
         try:
             await self._wait(destination.manifest.size, at_first, discovery, over, finding)
         finally:
             self.pull.stop()  # before anything that a second cancel could cut short
-            finding.cancel()
+            try:
+                await discovery.heard(CLOSE_SECONDS)
+            finally:
+                finding.cancel()
             await asyncio.wait({finding}, timeout=CLOSE_SECONDS)
             if finding.done() and not finding.cancelled():
                 finding.exception()  # ``_wait`` raised it, or something else that came first

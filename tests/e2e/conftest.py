@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,15 @@ def cluster_in(directory: Path) -> Iterator[Cluster]:
     finally:
         made.close()
     assert made.defects() == []
+
+
+@pytest.fixture
+def tmpfs() -> Iterator[Path]:
+    """A directory on a tmpfs, where writing through a mapping changes no time."""
+    if "/dev/shm tmpfs " not in Path("/proc/mounts").read_text():
+        pytest.skip("needs a tmpfs at /dev/shm")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as made:
+        yield Path(made)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.cluster import Agent, Cluster, eventually, leftovers, make_file, tree
+from tests.e2e.cluster import Agent, Cluster, eventually, flip, leftovers, make_file, tree
 from tests.ports import closed_port
 
 REGISTERED = {"name", "manifest", "size", "chunk_size", "chunks", "files", "seconds"}
@@ -249,25 +249,14 @@ def test_list_info_verify_unregister(shared: Cluster, source: Agent, getter: Age
     assert dest.exists()
 
 
-def test_verify_finds_what_was_flipped_behind_our_back(shared: Cluster, source: Agent) -> None:
-    path, name = make_file(shared.path("flip"), 3 * MIB, seed=89), "flip"
+def test_verify_finds_what_was_flipped_behind_our_back(source: Agent, tmpfs: Path) -> None:
+    path, name = make_file(tmpfs / "flip", 3 * MIB, seed=89), "flip"
     register(source, path, name)
-    flip(path, MIB + 5)
+    flip(path, [MIB + 5])
     done = source.run("verify", name, "--json")
     assert done.status == 4, done
     assert [(b["chunk"], b["offset"], b["length"]) for b in done.json["bad"]] == [(1, MIB, MIB)]
     assert source.holders(name) == {}, "what is wrong is not served any more"
-
-
-def flip(path: Path, offset: int) -> None:
-    """Change one byte in place, and put the times back: nothing but the content tells."""
-    before = path.stat()
-    with path.open("r+b") as file:
-        file.seek(offset)
-        byte = file.read(1)
-        file.seek(offset)
-        file.write(bytes([byte[0] ^ 0xFF]))
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def test_peers_alone_without_a_metadata_server(shared: Cluster, source: Agent) -> None:

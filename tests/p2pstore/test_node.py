@@ -19,6 +19,7 @@ from p2pstore.cluster import records
 from p2pstore.cluster.records import peer_address
 from p2pstore.errors import (
     BadName,
+    ChunkMismatch,
     DestinationBusy,
     DestinationExists,
     ListenRefused,
@@ -37,6 +38,7 @@ from p2pstore.metadata.memory import MemoryServer, MemoryStore
 from p2pstore.metadata.store import Put
 from p2pstore.node import Node
 from p2pstore.node_options import NodeOptions
+from p2pstore.pull import file_sink
 from p2pstore.pull.file_destination import FileDestination
 from p2pstore.pull.get import GetRequest, GetResult
 from p2pstore.pull.journal import Journal
@@ -78,8 +80,9 @@ async def get(node: Node, dest: Path, name: str = "n", **options: Any) -> GetRes
     return await asyncio.wait_for(node.get(GetRequest(name, dest, **options), lambda _: None), WAIT)
 
 
-def damage(path: Path) -> None:
-    """Change a byte as a failing disk does: no stamp tells of it."""
+def damage(path: Path, holder: Node) -> None:
+    """Change a byte as a failing disk does: no stamp tells the holder of it."""
+    holder.holdings.on_touched = lambda _: None
     before = path.stat()
     with open(path, "r+b") as stream:
         stream.seek(100)
@@ -338,7 +341,7 @@ async def test_verify_finds_what_a_disk_did(start: Start, root: Path) -> None:
     a = await start("a")
     await register(a, root)
     assert (await a.verify("n", lambda *_: None))["ok"]
-    damage(root / "z")
+    damage(root / "z", a)
     result = await a.verify(str(root), lambda *_: None)
     assert [(b["file"], b["chunk"], b["reason"]) for b in result["bad"]] == [("z", 5, "its hash differs")]
     assert not result["ok"]
@@ -350,9 +353,42 @@ async def test_a_corrupt_source_is_not_believed(start: Start, root: Path, tmp_pa
     a, b, c = [await start(name) for name in "abc"]
     await register(a, root)
     await get(b, tmp_path / "b")
-    damage(root / "z")
+    damage(root / "z", a)
     await get(c, tmp_path / "c")
     assert read_tree(tmp_path / "c") == FILES
+
+
+async def test_the_owner_hears_of_wrong_bytes_and_withdraws_them(start: Start, root: Path, tmp_path: Path) -> None:
+    a, b = await start("a"), await start("b")
+    await register(a, root)
+    damage(root / "z", a)
+    told: list[dict[str, Any]] = []
+    with pytest.raises(ChunkMismatch):
+        await asyncio.wait_for(b.get(GetRequest("n", tmp_path / "b", transport="tcp"), told.append), WAIT)
+    assert len(a.holdings) == 0
+    assert any("a has read its chunk 5 again: it is wrong there, too" in event.get("text", "") for event in told)
+
+
+async def test_the_owner_of_right_bytes_goes_on_serving_them(
+    start: Start, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Something on the way, or the getter's own memory, changes what comes."""
+    a, b = await start("a"), await start("b")
+    await register(a, root)
+    told: list[dict[str, Any]] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(file_sink.FileSink, "_store", spoiled(file_sink.FileSink._store))
+        with pytest.raises(ChunkMismatch):
+            await asyncio.wait_for(b.get(GetRequest("n", tmp_path / "b", transport="tcp"), told.append), WAIT)
+    assert len(a.holdings) == 1
+    assert any("it is right there" in event.get("text", "") for event in told)
+    await get(b, tmp_path / "b", transport="tcp")
+    assert read_tree(tmp_path / "b") == FILES
+
+
+def spoiled(store: Callable[..., None]) -> Callable[..., None]:
+    """Stores other bytes than came."""
+    return lambda sink, data: store(sink, memoryview(bytes(byte ^ 1 for byte in data[:1]) + bytes(data[1:])))
 
 
 async def test_memory_registered_again_lets_the_old_go(start: Start) -> None:
@@ -519,6 +555,7 @@ async def test_the_status_tells_what_failed_and_goes_on(start: Start, monkeypatc
     assert {task["name"]: task["state"] for task in a.status()["tasks"]} == {
         "lease keeper": "running",
         "source watcher": "running",
+        "source checker": "running",
     }
     looked = asyncio.Event()
 

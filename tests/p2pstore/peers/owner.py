@@ -11,6 +11,7 @@ from engine.net import addresses, sockets
 from engine.serving.segment_server import SegmentServer
 from p2pstore.cluster.records import NodeRecord
 from p2pstore.holding.catalog import Catalog, Holding
+from p2pstore.holding.checker import Checker
 from p2pstore.holding.holdings import Holdings
 from p2pstore.objects.manifest import Manifest
 from p2pstore.peers.peer_server import PeerServer
@@ -24,6 +25,7 @@ class Owner:
         self.engine = engine
         self.catalog = Catalog(Path(":memory:"))
         self.holdings = Holdings(engine, self.catalog, self._on_changed)
+        self.checker = Checker(self.holdings, self.holdings.give_up, lambda _: None)
         self.record = NodeRecord("owner", "", engine.segment_name, engine.data_port)
 
     async def _on_changed(self, holding: Holding, reason: str) -> None:

@@ -14,7 +14,7 @@ import pytest
 from p2pstore.cluster.auth import HEADER, MAX_SKEW, sign
 from p2pstore.cluster.news import Shared
 from p2pstore.cluster.peer_client import Availability, PeerClient
-from p2pstore.errors import PeerBusy, PeerHasNot, SecretRefused
+from p2pstore.errors import PeerBusy, PeerHasNot, RemoteProtocolError, SecretRefused
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.peers import peer_server as module
 from p2pstore.pull.file_destination import FileDestination
@@ -47,6 +47,45 @@ async def test_what_it_holds(served: tuple[Owner, str], client: PeerClient) -> N
     assert await client.name(control, "models/a") == record_of("models/a", MANIFEST)
     assert await client.manifest(control, MANIFEST.digest) == MANIFEST
     assert await client.count(control, MANIFEST.digest) == MANIFEST.chunks
+
+
+async def test_a_complaint_is_looked_into(served: tuple[Owner, str], client: PeerClient) -> None:
+    owner, control = served
+    data = bytearray(DATA)
+    await owner.hold("n", MANIFEST, data)  # type: ignore[arg-type]
+    assert await client.complain(control, MANIFEST.digest, 0) is False
+    assert await client.complain(control, MANIFEST.digest, 0) is None, "not again so soon"
+    data[MIB] ^= 1
+    assert await client.complain(control, MANIFEST.digest, 1) is True
+    with pytest.raises(PeerHasNot):
+        await client.complain(control, MANIFEST.digest, 1)
+
+
+async def test_complaints_that_make_no_sense(served: tuple[Owner, str], client: PeerClient) -> None:
+    owner, control = served
+    await owner.hold("n", MANIFEST, DATA)
+    for chunk in (-1, MANIFEST.chunks, 10**30):
+        with pytest.raises(RemoteProtocolError):
+            await client.complain(control, MANIFEST.digest, chunk)
+    async with aiohttp.ClientSession() as session:
+        for query in ("", "?chunk=x", "?chunk="):
+            async with session.post(f"http://{control}/v1/replicas/{MANIFEST.digest}/complaints{query}") as answer:
+                assert answer.status == 400
+        async with session.get(f"http://{control}/v1/replicas/{MANIFEST.digest}/complaints?chunk=0") as answer:
+            assert answer.status == 405
+
+
+async def test_a_complaint_takes_the_secret() -> None:
+    async with serving(b"secret") as (owner, control):
+        await owner.hold("n", MANIFEST, DATA)
+        for secret, expected in ((b"secret", False), (b"other", None)):
+            client = PeerClient(secret)
+            try:
+                assert await client.complain(control, MANIFEST.digest, 0) is expected
+            except SecretRefused:
+                assert expected is None
+            finally:
+                await client.close()
 
 
 async def test_what_it_does_not_hold(served: tuple[Owner, str], client: PeerClient) -> None:

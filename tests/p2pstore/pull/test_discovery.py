@@ -135,7 +135,9 @@ class World:
         await registry.join(record)
         await registry.announce(MANIFEST.digest, ReplicaRecord(record.node, "complete", "gold"))
 
-    async def discover(self, *, peers: Sequence[str] = (), watched: bool = True) -> Discovery:
+    async def discover(
+        self, *, peers: Sequence[str] = (), watched: bool = True, note: Callable[[str], None] = lambda _: None
+    ) -> Discovery:
         made = Discovery(
             self.log,  # type: ignore[arg-type]
             MANIFEST,
@@ -144,6 +146,7 @@ class World:
             registry=Registry(MemoryStore(self.server), "me") if watched else None,
             peers=peers,
             transports=lambda _: self.transports,
+            note=note,
         )
         task = asyncio.create_task(made.run())
 
@@ -480,3 +483,18 @@ async def test_a_feed_whose_holder_was_given_up_waits_longer_each_time(
         found.dropped("a", banned=False)
     await world.log.until(lambda: world.log.times_added["a"] == 4)
     assert asked == [1, 2, 1]
+
+
+async def test_what_a_source_says_to_a_complaint_is_told(world: World) -> None:
+    notes: list[str] = []
+    owner = await world.holder("a")
+    found = await world.discover(note=notes.append)
+    await world.log.until(lambda: "a" in world.log.sources)
+    found.complain("a", 0)
+    found.dropped("a", banned=True)  # at once, as a pull does it
+    found.complain("nobody", 0)
+    await asyncio.sleep(0)
+    await found.heard(WAIT)
+    assert len(notes) == 1
+    assert "a has read its chunk 0 again: it is right there" in notes[0]
+    assert owner.holdings.of(MANIFEST.digest)
