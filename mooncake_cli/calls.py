@@ -14,7 +14,7 @@ from p2pstore.errors import MooncakeError
 def follow(output: Output, events: Iterator[dict[str, Any]], verb: str, unit: str = "B") -> dict[str, Any]:
     """The result of a long call without its ``event`` key. Leaving early, by Ctrl-C too, cancels the call.
 
-    ``unit`` is what its progress counts: bytes, or a word.
+    ``unit`` is what its progress counts: bytes, or a word. An event may name a step of its own, and what that counts.
     """
     with contextlib.ExitStack() as stack:
         if isinstance(events, Generator):
@@ -23,7 +23,9 @@ def follow(output: Output, events: Iterator[dict[str, Any]], verb: str, unit: st
         for event in events:
             kind = event.get("event")
             if kind == "progress":
-                bar.update(event["done"], event["total"], event.get("peers"))
+                if event["total"] > 0 or "step" in event:
+                    bar.begin(printable(event.get("step", verb)), printable(event.get("unit", unit)))
+                    bar.update(event["done"], event["total"], event.get("peers"))
             elif kind == "note":
                 output.message(printable(event["text"]))
             elif kind == "result":

@@ -1,4 +1,4 @@
-"""Progress of a long call: a tqdm bar with rate, time left and number of peers, or nothing."""
+"""Progress of a long call: a tqdm bar with rate, time left and number of peers for each of its steps, or nothing."""
 
 from __future__ import annotations
 
@@ -8,12 +8,21 @@ from typing import Any, TextIO
 UNKNOWN_WIDTH, UNKNOWN_HEIGHT = 80, 24
 """Columns and lines of a terminal that does not say how large it is."""
 
+UNCOUNTED = "{desc} [{elapsed}]"
+"""What is shown of a step that has nothing to count."""
+
 
 class Progress:
     """Shows nothing: what scripts, pipes and ``--quiet`` get."""
 
+    def begin(self, verb: str, unit: str) -> None:
+        """What follows is another step, or still the same one.
+
+        ``unit`` is what it counts: bytes (``B``), a word, or nothing where it is empty.
+        """
+
     def update(self, done: int, total: int, peers: int | None = None) -> None:
-        """``done`` of ``total`` bytes are done, with ``peers`` peers where that has a meaning."""
+        """``done`` of ``total`` units are done, with ``peers`` peers where that has a meaning; 0 is no known total."""
 
     def above(self, text: str) -> bool:
         """Write ``text`` above the bar; False where there is no bar, and the caller writes it as ever."""
@@ -25,45 +34,52 @@ class Progress:
 
 
 class BarProgress(Progress):
-    """A tqdm bar on a terminal. It appears when the total is known, which is 0 before."""
+    """A tqdm bar on a terminal, a new one for each step: what one took says nothing of what the next will take."""
 
     def __init__(self, verb: str, stream: TextIO, unit: str = "B") -> None:
-        """``unit`` is what is counted: bytes, or a word."""
         self._verb = verb
         self._unit = unit
         self._stream = stream
         self._bar: Any = None
 
+    def begin(self, verb: str, unit: str) -> None:
+        """See ``Progress.begin``."""
+        if (verb, unit) != (self._verb, self._unit):
+            self.close()
+            self._verb, self._unit = verb, unit
+
     def update(self, done: int, total: int, peers: int | None = None) -> None:
         """Move the bar; what a resumed call had done before counts neither for the rate nor for the time left."""
-        if total <= 0:
-            return
         if self._bar is None:
-            sized = os.get_terminal_size(self._stream.fileno()).columns > 0
-            from tqdm import tqdm  # noqa: PLC0415 - only a terminal needs it, and it costs a quarter of a start
-
-            self._bar = tqdm(
-                total=total,
-                initial=done,
-                desc=self._verb,
-                file=self._stream,
-                unit=self._unit if self._unit == "B" else f" {self._unit}",
-                unit_scale=self._unit == "B",
-                unit_divisor=1024,
-                # A terminal that does not tell its size (a container's, often) would get an empty bar, or none.
-                ncols=None if sized else UNKNOWN_WIDTH,
-                nrows=None if sized else UNKNOWN_HEIGHT,
-                dynamic_ncols=sized,
-                leave=False,
-                miniters=1,
-            )
+            self._bar = self._made(done, total)
         if peers:
             self._bar.set_postfix_str(f"{peers} peer{'' if peers == 1 else 's'}", refresh=False)
-        self._bar.total = total
+        self._bar.total = total or None
         if done == self._bar.n:
             self._bar.refresh()  # the clock and the number of peers go on where the bytes do not
         else:
             self._bar.update(done - self._bar.n)
+
+    def _made(self, done: int, total: int) -> Any:
+        sized = os.get_terminal_size(self._stream.fileno()).columns > 0
+        from tqdm import tqdm  # noqa: PLC0415 - only a terminal needs it, and it costs a quarter of a start
+
+        return tqdm(
+            total=total or None,
+            initial=done,
+            desc=self._verb,
+            file=self._stream,
+            unit=self._unit if self._unit == "B" else f" {self._unit}",
+            unit_scale=self._unit == "B",
+            unit_divisor=1024,
+            bar_format=None if self._unit else UNCOUNTED,
+            # A terminal that does not tell its size (a container's, often) would get an empty bar, or none.
+            ncols=None if sized else UNKNOWN_WIDTH,
+            nrows=None if sized else UNKNOWN_HEIGHT,
+            dynamic_ncols=sized,
+            leave=False,
+            miniters=1,
+        )
 
     def above(self, text: str) -> bool:
         """Write ``text`` above the bar, so that the two do not share a line."""

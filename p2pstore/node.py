@@ -46,6 +46,7 @@ from p2pstore.node_options import DEFAULT_PORT, NodeOptions
 from p2pstore.objects.memory_objects import Buffers
 from p2pstore.objects.names import check_node_name, check_object_name
 from p2pstore.objects.selection import Selection
+from p2pstore.objects.steps import Steps
 from p2pstore.peers.peer_server import PeerServer
 from p2pstore.pull.get import GetRequest, GetResult, get_files
 from p2pstore.pull.memory_get import get_into
@@ -127,7 +128,7 @@ class Node:
         chunk_size: int = 0,
         force: bool = False,
         selection: Selection | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        steps: Steps | None = None,
         note: Note | None = None,
     ) -> dict[str, Any]:
         """See ``p2pstore.holding.register.register``."""
@@ -140,7 +141,7 @@ class Node:
             chunk_size=chunk_size,
             force=force,
             selection=selection,
-            progress=progress,
+            steps=steps,
             note=note,
         )
 

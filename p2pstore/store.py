@@ -324,7 +324,7 @@ def _progress_only(progress: Callable[[int, int], None] | None) -> Emit:
     """What takes a get's events, and tells ``progress`` of those that it is for."""
 
     def emit(event: dict[str, Any]) -> None:
-        if progress is not None and event["event"] == "progress":
+        if progress is not None and event["event"] == "progress" and event.get("unit", "B") == "B":
             progress(event["done"], event["total"])
 
     return emit

@@ -39,6 +39,7 @@ from p2pstore.errors import Interrupted, MooncakeError, UsageError, to_wire
 from p2pstore.objects.choices import DIGEST_BYTES
 from p2pstore.objects.manifest import check_chunk_size
 from p2pstore.objects.selection import Selection
+from p2pstore.objects.steps import Steps, reported
 from p2pstore.peers.http_log import http_log
 from p2pstore.peers.ways import both_ways, to_json
 from p2pstore.pull.get import GetRequest
@@ -132,17 +133,18 @@ class AgentServer:
 
         async def work(emit: Emit) -> dict[str, Any]:
             await asyncio.to_thread(check_sight, body.get("sight"))
-            progress = _Progress(emit)
-            result = await self._node.register(
-                path,
-                name,
-                hash_name=hash_name,
-                chunk_size=chunk_size,
-                force=force,
-                selection=selection,
-                progress=progress.set,
-                note=progress.note,
-            )
+            steps = Steps()
+            async with reported(steps, emit):
+                result = await self._node.register(
+                    path,
+                    name,
+                    hash_name=hash_name,
+                    chunk_size=chunk_size,
+                    force=force,
+                    selection=selection,
+                    steps=steps,
+                    note=_Progress(emit).note,
+                )
             self._warn(emit)
             return result
 

@@ -25,7 +25,8 @@ from p2pstore.objects.memory_objects import Buffers, hash_views, named, release,
 from p2pstore.objects.names import check_object_name
 from p2pstore.objects.selection import Selection
 from p2pstore.objects.source import SourceTree, scan
-from p2pstore.objects.tree_hash import RUN_BYTES, Progress, hash_tree
+from p2pstore.objects.steps import Steps
+from p2pstore.objects.tree_hash import RUN_BYTES, hash_tree
 from p2pstore.objects.waiting import in_thread
 
 Note = Callable[[str], None]
@@ -40,12 +41,12 @@ HASHED_AT_ONCE = PUBLISHED_AT_ONCE
 
 @dataclass
 class _How:
-    """How to hash and publish, and how far the hashing is: ``hashed`` is called in bytes, from any thread."""
+    """How to hash and publish, and where it is told what is being done."""
 
     hash_name: str
     chunk_size: int
     force: bool
-    hashed: Progress | None = None
+    steps: Steps = field(default_factory=Steps)
     selection: Selection = field(default_factory=Selection)
     note: Note | None = None
     cancelled: threading.Event = field(default_factory=threading.Event)
@@ -76,7 +77,8 @@ class _Files:
 
     def scan(self, how: _How) -> None:
         """See ``_Source.scan``."""
-        self._tree = scan(self._path, how.selection)
+        how.steps.begin("listing", unit="files")
+        self._tree = scan(self._path, how.selection, how.steps.add)
         self.size = self._tree.size
         if how.note is not None:
             for text in _notes(self._tree):
@@ -85,13 +87,15 @@ class _Files:
     def hash(self, how: _How, threads: int) -> Manifest:
         """See ``_Source.hash``."""
         assert self._tree is not None  # noqa: S101 - it was scanned
+        how.steps.begin("hashing", self.size, "B")
         return hash_tree(
             self._tree,
             hash_name=how.hash_name,
             chunk_size=how.chunk_size,
             threads=threads,
-            progress=how.hashed,
+            progress=how.steps.add,
             cancelled=how.cancelled,
+            steps=how.steps,
         )
 
     def made(self, name: str, manifest: Manifest) -> NewObject:
@@ -153,7 +157,9 @@ class _Wanted:
 
     def hash(self, how: _How, threads: int) -> None:
         """Make the manifest."""
-        self.manifest = self.source.hash(how, threads).prepare()
+        manifest = self.source.hash(how, threads)
+        how.steps.begin("describing")
+        self.manifest = manifest.prepare()
 
     def answer(self) -> dict[str, Any]:
         """What a register answers of it. Raises its fault."""
@@ -172,26 +178,16 @@ async def register(
     chunk_size: int = 0,
     force: bool = False,
     selection: Selection | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    steps: Steps | None = None,
     note: Note | None = None,
 ) -> dict[str, Any]:
     """Hash the file or directory at ``path``, or what ``selection`` takes of it, and serve it under ``name``.
 
-    ``progress(done, total)`` is called in bytes, from any thread. Raises ``BadName``, ``PathNotFound``,
-    ``BadSource``, ``SourceChanged``, ``StorageError``, ``ObjectExists`` or ``MetadataUnavailable``.
+    ``steps`` hears what is being done. Raises ``BadName``, ``PathNotFound``, ``BadSource``,
+    ``SourceChanged``, ``StorageError``, ``ObjectExists`` or ``MetadataUnavailable``.
     """
-    source = _Files(path)
-    done = 0
-
-    def add(count: int) -> None:
-        nonlocal done
-        done += count
-        if progress is not None:
-            progress(done, source.size)
-
-    return await _register_one(
-        parts, name, source, _How(hash_name, chunk_size, force, add, selection or Selection(), note)
-    )
+    how = _How(hash_name, chunk_size, force, steps or Steps(), selection or Selection(), note)
+    return await _register_one(parts, name, _Files(path), how)
 
 
 async def register_memory(
@@ -265,6 +261,7 @@ async def _register(parts: Parts, batch: Sequence[_Wanted], how: _How) -> None:
     if not how.force:
         await _refuse_early(parts, [wanted for wanted in batch if wanted.scanned])
     await in_thread(how.cancelled, _hash_all, batch, how)
+    how.steps.begin("publishing")
     ready = [(w, w.source.made(w.name, w.manifest)) for w in batch if w.manifest is not None]
     outcomes = await parts.publisher.publish([made for _, made in ready], force=how.force) if ready else []
     for (wanted, _), outcome in zip(ready, outcomes, strict=True):

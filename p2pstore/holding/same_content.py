@@ -14,10 +14,15 @@ from p2pstore.errors import (
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.selection import selection_of
 from p2pstore.objects.source import named_files, scan
-from p2pstore.objects.tree_hash import hash_tree
+from p2pstore.objects.tree_hash import Progress, hash_tree
 
 
-def same_content(path: Path, manifest: Manifest, cancelled: threading.Event | None = None) -> Sequence[FileSpan] | None:
+def same_content(
+    path: Path,
+    manifest: Manifest,
+    cancelled: threading.Event | None = None,
+    progress: Progress | None = None,
+) -> Sequence[FileSpan] | None:
     """The files at ``path`` with their stamps, if they are exactly the object; None otherwise. Reads everything.
 
     What a register leaves out does not count, unless the object has it.
@@ -29,7 +34,9 @@ def same_content(path: Path, manifest: Manifest, cancelled: threading.Event | No
             return None
         if tree.files.sizes != there.sizes or tuple(tree.paths) != tuple(there.paths):
             return None
-        found = hash_tree(tree, hash_name=manifest.hash, chunk_size=manifest.chunk_size, cancelled=cancelled)
+        found = hash_tree(
+            tree, hash_name=manifest.hash, chunk_size=manifest.chunk_size, progress=progress, cancelled=cancelled
+        )
     except Interrupted:
         raise
     except MooncakeError:

@@ -7,7 +7,7 @@ import logging
 import os
 import stat
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,9 @@ from p2pstore.objects.selection import Selection, literal
 log = logging.getLogger(__name__)
 
 _USER = os.geteuid()
+
+LOOKED_AT_ONCE = 256
+"""Files that are looked at before it is told how many."""
 
 OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 """For opening a source. O_NONBLOCK: should a FIFO stand there by now, opening it must not wait for a writer."""
@@ -58,8 +61,14 @@ class SourceTree:
         return sum(self.files.sizes)
 
 
-def scan(root: Path, selection: Selection = Selection()) -> SourceTree:  # noqa: B008 - it is frozen
+def scan(
+    root: Path,
+    selection: Selection = Selection(),  # noqa: B008 - it is frozen
+    listed: Callable[[int], object] | None = None,
+) -> SourceTree:
     """What is at ``root``, as far as ``selection`` takes it. Links to files are followed, and ``root`` in any case.
+
+    ``listed`` is called with the number of entries found since the last call.
 
     Raises ``PathNotFound``, ``BadSource`` (a device, a bad name, a link that leads nowhere, too much),
     ``StorageError``, or ``SourceChanged`` when something goes away meanwhile.
@@ -72,7 +81,7 @@ def scan(root: Path, selection: Selection = Selection()) -> SourceTree:  # noqa:
         return _checked(SourceTree(root, "file", *one.columns(), ()))
     if not stat.S_ISDIR(status.st_mode):
         raise BadSource(path=root, detail=_kind(status.st_mode))
-    walk = _Walk(root, selection)
+    walk = _Walk(root, selection, listed)
     files, modes = walk.files().columns()
     directories = tuple(sorted(walk.empty)) if selection.keeps_empty else ()
     if selection.include and not files:
@@ -151,13 +160,14 @@ def _checked(tree: SourceTree) -> SourceTree:
 class _Walk:
     """A look at everything below a directory."""
 
-    def __init__(self, root: Path, selection: Selection) -> None:
+    def __init__(self, root: Path, selection: Selection, listed: Callable[[int], object] | None) -> None:
         self.empty: list[str] = []
         self.left_out: list[str] = []
         self.foreign: list[str] = []
         self._root = root
         self._real_root = os.path.join(os.path.realpath(root), "")
         self._selection = selection
+        self._listed = listed
         self._waiting = [(str(root), "")]
 
     def files(self) -> _Found:
@@ -184,6 +194,8 @@ class _Walk:
             raise unreadable(directory, prefix[:-1], error) from None
         if not entries and prefix:
             self.empty.append(prefix[:-1])
+        if self._listed is not None:
+            self._listed(len(entries))
         names = {entry.name for entry in entries}
         for entry in entries:
             path = prefix + entry.name
@@ -319,8 +331,11 @@ def reading_fault(path: str, offset: int) -> str:
     return ""
 
 
-def changed(spans: Sequence[FileSpan]) -> Iterator[int]:
-    """The numbers of those whose stamp is not to the bit what is there now; ``stamp_fault`` says whether it matters."""
+def changed(spans: Sequence[FileSpan], looked: Callable[[int], object] | None = None) -> Iterator[int]:
+    """The numbers of those whose stamp is not to the bit what is there now; ``stamp_fault`` says whether it matters.
+
+    ``looked`` is called with the number of files looked at since the last call.
+    """
     if not isinstance(spans, FileSpans):
         yield from range(len(spans))
         return
@@ -329,6 +344,8 @@ def changed(spans: Sequence[FileSpan]) -> Iterator[int]:
             same = pack_stamp(system.stat(spans.path(number))) == spans.stamp(number)
         except OSError:
             same = False
+        if looked is not None and number % LOOKED_AT_ONCE == 0:
+            looked(LOOKED_AT_ONCE)
         if not same:
             yield number
 

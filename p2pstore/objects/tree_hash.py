@@ -17,6 +17,7 @@ from p2pstore.objects.file_list import FileList
 from p2pstore.objects.hashing import Hasher, hasher
 from p2pstore.objects.manifest import Manifest, check_chunk_size, choose_chunk_size, chunk_count
 from p2pstore.objects.source import OPEN_FLAGS, SourceTree, changed, stamp_fault, unreadable
+from p2pstore.objects.steps import Steps
 from p2pstore.objects.tasks import READ_BYTES, hash_range, run_tasks
 
 RUN_BYTES = 64 * 1024 * 1024
@@ -40,19 +41,22 @@ def hash_tree(
     threads: int = 0,
     progress: Progress | None = None,
     cancelled: threading.Event | None = None,
+    steps: Steps | None = None,
 ) -> Manifest:
     """Hash every chunk of ``tree``, in parallel, and return its manifest.
 
     ``chunk_size`` 0 chooses one by size; ``threads`` 0 means one a core. Raises ``SourceChanged`` when a file is not
     after the hashing what it was at the scan, ``StorageError`` when one cannot be read, ``Interrupted`` when
-    ``cancelled`` is set.
+    ``cancelled`` is set. ``steps`` hears when all is hashed, and the files are looked at once more.
     """
     chunk_size = check_chunk_size(chunk_size) if chunk_size else choose_chunk_size(tree.size)
     threads = threads or os.cpu_count() or 1
     work = _Hashing(tree, hash_name, chunk_size, progress, cancelled or threading.Event())
     run_tasks(_parts(tree.files.sizes, chunk_size, min(SMALL_BYTES, chunk_size)), work.part, threads, work.stop)
     run_tasks(_batches(tree.files.sizes), work.small, threads, work.stop, alone=True)
-    for number in changed(tree.files):
+    if steps is not None:
+        steps.begin("comparing", len(tree.files), "files")
+    for number in changed(tree.files, steps.add if steps is not None else None):
         fault = stamp_fault(tree.files[number])
         if fault:
             raise SourceChanged(path=tree.files.path(number), detail=fault)

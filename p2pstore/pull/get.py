@@ -18,6 +18,7 @@ from p2pstore.holding.parts import Parts
 from p2pstore.holding.replica import Replica
 from p2pstore.holding.same_content import same_content
 from p2pstore.objects.manifest import Manifest
+from p2pstore.objects.steps import Steps
 from p2pstore.pull.file_destination import FileDestination, tidy
 from p2pstore.pull.old_chunks import Places, find_places
 from p2pstore.pull.pipeline import End, Pipeline
@@ -89,7 +90,8 @@ class FileEnd(End[FileDestination]):
             self.seeding = True
             return True
         get.note(f"{request.dest} exists; comparing it with the object")
-        spans = await get.in_thread(same_content, request.dest, get.manifest, get.cancelled)
+        get.steps.begin("comparing", get.manifest.size, "B")
+        spans = await get.in_thread(same_content, request.dest, get.manifest, get.cancelled, get.steps.add)
         if spans is None:
             return False
         if not request.dry_run:
@@ -108,14 +110,16 @@ class FileEnd(End[FileDestination]):
         get.brought.pulled = get.manifest.size - get.brought.reused
         get.brought.peers = {n: 0 for n, _ in get.resolved.controls}
 
-    def make(self, manifest: Manifest, cancelled: threading.Event) -> FileDestination:
+    def make(self, manifest: Manifest, cancelled: threading.Event, steps: Steps) -> FileDestination:
         """See ``End.make``. Raises as ``FileDestination``."""
+        steps.begin("making files")
         request = self._request
         return FileDestination(request.dest, manifest, request.name, force=request.force, cancelled=cancelled)
 
-    def check(self, destination: FileDestination, cancelled: threading.Event, progress: Callable[[int], None]) -> None:
+    def check(self, destination: FileDestination, cancelled: threading.Event, steps: Steps) -> None:
         """See ``End.check``: what an interrupted get left."""
-        destination.recheck(cancelled, progress)
+        steps.begin("resuming", unit="B")
+        destination.recheck(cancelled, steps.add)
 
     async def old_chunks(self, get: Pipeline[FileDestination]) -> Places:
         """See ``End.old_chunks``."""
@@ -123,6 +127,7 @@ class FileEnd(End[FileDestination]):
         if not request.force or not await asyncio.to_thread(os.path.lexists, request.dest):
             return {}
         get.note(f"looking for what of {request.dest} can be reused")
+        get.steps.begin("looking for what can be reused")
         return await get.in_thread(find_places, request.dest, get.manifest, get.cancelled)
 
     async def begin(

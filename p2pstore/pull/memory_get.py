@@ -8,6 +8,7 @@ from typing import Any
 from p2pstore.holding.parts import Parts
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.memory_objects import Buffers, named
+from p2pstore.objects.steps import Steps
 from p2pstore.pull.memory_destination import MemoryDestination
 from p2pstore.pull.pipeline import End, Pipeline
 from p2pstore.pull.run import Emit
@@ -21,7 +22,12 @@ class MemoryEnd(End[MemoryDestination]):
     def __init__(self, buffers: Buffers) -> None:
         self._buffers = named(buffers)
 
-    def make(self, manifest: Manifest, cancelled: threading.Event) -> MemoryDestination:  # noqa: ARG002 - it is quick
+    def make(
+        self,
+        manifest: Manifest,
+        cancelled: threading.Event,  # noqa: ARG002 - it is quick
+        steps: Steps,  # noqa: ARG002 - likewise
+    ) -> MemoryDestination:
         """See ``End.make``. Raises ``UsageError`` where the buffers do not fit."""
         return MemoryDestination(manifest, self._buffers)
 

@@ -15,9 +15,9 @@ import logging
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from engine.memory.file_spans import FileSpan
 from p2pstore.cluster.manifests import first_that_answers
@@ -25,6 +25,7 @@ from p2pstore.errors import MooncakeError, NoLivePeer, ObjectNotFound, PeerBusy,
 from p2pstore.holding.parts import Parts
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.names import check_object_name
+from p2pstore.objects.steps import Steps, reported
 from p2pstore.objects.waiting import in_thread, telling, to_its_end
 from p2pstore.pull.destination import ABORT_SECONDS, Destination
 from p2pstore.pull.discovery import RETRIES
@@ -32,7 +33,7 @@ from p2pstore.pull.hope import NO_SOURCE_SECONDS, QUIET_SECONDS, TELL_SECONDS
 from p2pstore.pull.old_chunks import Places
 from p2pstore.pull.resolve import ResolvedName, resolve
 from p2pstore.pull.reuse import copy_local
-from p2pstore.pull.run import EVENT_SECONDS, Emit, PullWork
+from p2pstore.pull.run import Emit, PullWork
 
 log = logging.getLogger(__name__)
 
@@ -64,10 +65,13 @@ class End(ABC, Generic[D]):
         return False
 
     @abstractmethod
-    def make(self, manifest: Manifest, cancelled: threading.Event) -> D:
-        """The destination. Runs in a thread; may raise ``Interrupted`` once ``cancelled`` is set."""
+    def make(self, manifest: Manifest, cancelled: threading.Event, steps: Steps) -> D:
+        """The destination, which tells ``steps`` what it does.
 
-    def check(self, destination: D, cancelled: threading.Event, progress: Callable[[int], None]) -> None:
+        Runs in a thread; may raise ``Interrupted`` once ``cancelled`` is set.
+        """
+
+    def check(self, destination: D, cancelled: threading.Event, steps: Steps) -> None:
         """Find out what of the object the new destination has already. Runs in a thread; raises ``Interrupted``."""
 
     async def old_chunks(self, get: Pipeline[D]) -> Places:  # noqa: ARG002 - most replace nothing
@@ -113,7 +117,8 @@ class Pipeline(Generic[D]):
         self._emit = emit
         self._clock = clock
         self._began = time.monotonic()
-        self._done = 0
+        self.steps = Steps()
+        self._check: Callable[[], None]
 
     @property
     def seconds(self) -> float:
@@ -121,12 +126,17 @@ class Pipeline(Generic[D]):
         return round(time.monotonic() - self._began, 6)
 
     async def run(self) -> None:
-        """Do it. Cancelling the task stops it cleanly.
+        """Do it, and say what is being done. Cancelling the task stops it cleanly.
 
         Raises ``BadName``, as ``resolve``, ``NoLivePeer``, ``ChunkMismatch``, ``TransportUnavailable``, and what the
         end raises.
         """
         check_object_name(self._name)
+        async with reported(self.steps, self._emit) as self._check:
+            await self._run()
+
+    async def _run(self) -> None:
+        self.steps.begin("asking")
         self.resolved = await self._resolve()
         self.manifest = await self._fetch_manifest()
         if await self._end.is_over(self):
@@ -134,8 +144,10 @@ class Pipeline(Generic[D]):
         destination = await self._make()
         try:
             await self._fill(destination)
+            self.steps.begin("finishing")
             finishing = self.in_thread(destination.finish)
             spans = await telling(finishing, self._tell_finishing, first=QUIET_SECONDS, again=TELL_SECONDS)
+            self.steps.begin("publishing")
             await self._end.hold(self, spans)
         except BaseException:
             self.cancelled.set()
@@ -198,12 +210,12 @@ class Pipeline(Generic[D]):
         raise fault
 
     def _tell_finishing(self, seconds: float) -> None:
-        self.note(f"all of {self._name!r} has come; the disk has been writing the last of it for {seconds:.0f} s")
+        self.note(f"all of {self._name!r} has come; {self.steps.name} since {seconds:.0f} s")
 
     async def _make(self) -> D:
         made: list[D] = []
         try:
-            await self.in_thread(lambda: made.append(self._end.make(self.manifest, self.cancelled)))
+            await self.in_thread(lambda: made.append(self._end.make(self.manifest, self.cancelled, self.steps)))
         except asyncio.CancelledError:
             for destination in made:
                 destination.abort(0)  # nobody has begun to write
@@ -213,16 +225,17 @@ class Pipeline(Generic[D]):
     async def _fill(self, destination: D) -> None:
         """Bring every chunk: those that are there, those that this node has elsewhere, and those that others have."""
         manifest, verified = self.manifest, destination.verified
-        with self._progress():
-            await self.in_thread(self._end.check, destination, self.cancelled, self._add)
+        await self.in_thread(self._end.check, destination, self.cancelled, self.steps)
         old = await self._end.old_chunks(self)
-        with self._progress():
-            await self.in_thread(copy_local, self.parts.holdings, destination, self.cancelled, self._add, old)
+        self.steps.begin("copying what is here", manifest.size, "B")
+        await self.in_thread(copy_local, self.parts.holdings, destination, self.cancelled, self.steps.add, old)
+        self._check()
+        self.steps.begin("planning")
         self.brought.reused = await self.in_thread(manifest.bytes_of, verified)
         on_chunks = await self._end.begin(self, destination)
         if verified.full:
             return
-        work = PullWork(self.parts, self.resolved, self._name, self._transport, self._emit, clock=self._clock)
+        work = PullWork(self.parts, self.resolved, self._name, self._transport, self._tell, clock=self._clock)
         await work.run(destination, on_chunks or _nobody_listens, seeds=on_chunks is not None)
         self.brought.pulled = work.pull.bytes_pulled
         self.brought.peers = dict(work.pull.bytes_by_node)
@@ -235,26 +248,11 @@ class Pipeline(Generic[D]):
             if not self._end.lent:
                 return  # whoever still writes keeps it locked
 
-    def _add(self, count: int) -> None:
-        self._done += count
-
-    @contextlib.contextmanager
-    def _progress(self) -> Iterator[None]:
-        """Report ``_done`` now and then while something runs in a thread."""
-        self._done = 0
-
-        async def report() -> None:
-            while True:
-                await asyncio.sleep(EVENT_SECONDS)
-                self._emit({"event": "progress", "done": self._done, "total": self.manifest.size, "peers": 0})
-
-        task = asyncio.create_task(report())
-        try:
-            yield
-        finally:
-            task.cancel()
-        if task.done():
-            task.result()  # whoever is told raised: this get is theirs
+    def _tell(self, event: dict[str, Any]) -> None:
+        """What the pull says: it counts better than a step."""
+        if event["event"] == "progress":
+            self.steps.end()
+        self._emit(event)
 
 
 def _nobody_listens(run: range) -> None:

@@ -28,6 +28,9 @@ class Recorded:
     def __exit__(self, *_: object) -> None:
         self.seen.append("closed")
 
+    def begin(self, verb: str, unit: str) -> None:
+        self.seen.append((verb, unit))
+
     def update(self, done: int, total: int, peers: int | None = None) -> None:
         self.seen.append((done, total, peers))
 
@@ -44,7 +47,27 @@ def test_progress_and_notes_come_in_order_and_then_the_result() -> None:
     ]
     output = Recorded()
     assert follow(output, iter(events), "pulling") == {"name": "n"}  # type: ignore[arg-type]
-    assert output.seen == [("pulling", "B"), (1, 2, None), "a\\x1bb", "closed"]
+    assert output.seen == [("pulling", "B"), ("pulling", "B"), (1, 2, None), "a\\x1bb", "closed"]
+
+
+def test_a_step_has_its_own_name_and_unit() -> None:
+    events = [
+        {"event": "progress", "done": 0, "total": 0, "peers": 0},
+        {"event": "progress", "step": "listing\x1b", "unit": "files", "done": 5, "total": 0},
+        {"event": "progress", "step": "syncing", "unit": "", "done": 0, "total": 0},
+        {"event": "progress", "done": 1, "total": 2, "peers": 3},
+        {"event": "result"},
+    ]
+    output = Recorded()
+    follow(output, iter(events), "pulling")  # type: ignore[arg-type]
+    assert output.seen[1:-1] == [
+        ("listing\\x1b", "files"),
+        (5, 0, None),
+        ("syncing", ""),
+        (0, 0, None),
+        ("pulling", "B"),
+        (1, 2, 3),
+    ]
 
 
 def test_a_call_without_a_result_is_a_defect_and_no_success() -> None:

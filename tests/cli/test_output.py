@@ -159,6 +159,25 @@ def test_a_terminal_gets_a_progress_bar(
     assert "verified at /data/llama" in shown
 
 
+def test_each_step_has_a_bar_of_its_own(agent: FakeAgent, environment: dict[str, str], tmp_path: Path) -> None:
+    steps = [
+        progress(1234, 0, step="listing", unit="files"),
+        progress(900, 1000, step="comparing", unit="files"),
+        progress(1 << 20, 8 << 20, peers=1),
+        progress(0, 0, step="syncing 1,234 files", unit=""),
+        progress(0, 0, step="syncing 1,234 files", unit=""),
+    ]
+    agent.answers["POST /v1/get"] = [*steps, get_result()]
+    shown = on_terminal(["get", "a", "/d"], environment, tmp_path, 100)
+    assert "listing: 1234 files [" in shown
+    assert "comparing:  90%" in shown
+    assert "900/1000" in shown
+    assert "pulling:  12%" in shown
+    assert "syncing 1,234 files [00:00]" in shown
+    last = shown[shown.index("syncing") :]
+    assert "%" not in last, "no share and no time left where nothing is counted"
+
+
 @pytest.mark.parametrize("option", ["--json", "-q", "dumb"])
 def test_other_modes_get_none(agent: FakeAgent, environment: dict[str, str], tmp_path: Path, option: str) -> None:
     agent.answers["POST /v1/get"] = [progress(1 << 20, 8 << 20, peers=1), get_result()]

@@ -12,6 +12,7 @@ import pytest
 from p2pstore.metadata.memory import MemoryServer, MemoryStore
 from p2pstore.node import Node
 from p2pstore.node_options import NodeOptions
+from p2pstore.objects import steps
 from p2pstore.pull import pipeline
 from p2pstore.pull.get import GetRequest
 
@@ -35,7 +36,7 @@ async def test_a_get_fails_with_whoever_is_told_of_its_progress(
             raise ValueError("no bar to draw")
 
     monkeypatch.setattr(pipeline, "copy_local", slowly)
-    monkeypatch.setattr(pipeline, "EVENT_SECONDS", 0.001)
+    monkeypatch.setattr(steps, "REPORT_SECONDS", 0.001)
     node = await Node.start(NodeOptions("n"), MemoryStore(MemoryServer()))
     try:
         await node.register(tmp_path / "f", "f", hash_name="xxh3_128")
