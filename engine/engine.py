@@ -217,10 +217,11 @@ class TransferEngine:
         name: str = "",
         writable: bool = False,
     ) -> RegisteredMemory:
-        """Offer memory (bytes, bytearray, NumPy, mmap, ...) or a file to peers, who may write it if ``writable``.
+        """Offer memory or a file to peers, who may write it if ``writable``.
 
-        Memory must be C-contiguous, and is kept alive until it is unregistered. Our own transfers may write
-        memory that peers may not. Raises ``UsageError``, ``StorageError``, and as the constructor for publishing.
+        Memory is what ``engine.memory.lent`` takes: bytes, arrays, mappings, tensors of the host. It is kept alive
+        until it is unregistered. Our own transfers may write memory that peers may not. Raises ``UsageError``,
+        ``StorageError``, and as the constructor for publishing.
         """
         return self.register_memory_batch([source], names=[name] if name else None, writable=writable)[0]
 

@@ -154,9 +154,9 @@ class P2PStore:
 
         Of a directory, ``include`` and ``exclude`` are patterns of what to take and what to leave out; ``everything``
         takes what is left out by default, too. ``p2pstore.objects.selection`` says how and what.
-        Buffers are anything with a contiguous buffer (bytes, memoryview, NumPy arrays). Returns name, manifest, size,
-        chunk_size, chunks, files and seconds. Raises as ``p2pstore.holding.register``, and ``UsageError`` for a bad
-        buffer.
+        Buffers are memory as ``engine.memory.lent`` takes it: bytes, arrays, mappings, tensors of the host. Returns
+        name, manifest, size, chunk_size, chunks, files and seconds. Raises as ``p2pstore.holding.register``, and
+        ``UsageError`` for a bad buffer.
         """
         node = self._open()
         if isinstance(source, (str, os.PathLike)):

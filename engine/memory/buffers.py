@@ -19,6 +19,7 @@ from engine.errors import MooncakeError, SourceChanged, StorageError, UsageError
 from engine.files.stamps import FileStamp, pack_stamp
 from engine.files.system import system
 from engine.memory.file_spans import FileSpan, FileSpans
+from engine.memory.lent import byte_view
 from engine.memory.open_files import DescriptorCache, OpenFile
 from engine.memory.reading import OWN_LIMITS, TooShort, Unreadable, read_into
 from engine.memory.sending import send_file
@@ -99,19 +100,13 @@ class Buffer(ABC):
 
 
 class MemoryBuffer(Buffer):
-    """Bytes of an object with the buffer protocol, which is kept alive as long as the buffer is open."""
+    """The memory of an object, which is kept alive as long as the buffer is open."""
 
     def __init__(self, name: str, data: Exporter, *, writable: bool = False) -> None:
-        """``data`` must be C-contiguous, and writable itself if peers may write. Raises ``UsageError``."""
+        """``data`` is what ``lent.byte_view`` takes, writable itself if peers may write. Raises ``UsageError``."""
         self.name = name
         self.writable = writable
-        try:
-            self._view = memoryview(data).cast("B")
-        except (TypeError, ValueError) as error:
-            raise UsageError(detail=f"buffer {name!r} cannot be registered: {error}") from None
-        if writable and self._view.readonly:
-            self._view.release()  # else the error's traceback would hold the memory
-            raise UsageError(detail=f"buffer {name!r} cannot be registered writable: its memory is read-only")
+        self._view = byte_view(data, f"buffer {name!r}", writable=writable)
         self.length = len(self._view)
 
     def send(self, sock: socket.socket, offset: int, length: int) -> int:

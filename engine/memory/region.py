@@ -10,29 +10,13 @@ import ctypes
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from engine.memory.lent import PyBuffer, byte_view, get_buffer, release_buffer
+
 if TYPE_CHECKING:
     from typing_extensions import Buffer as Exporter
 
 HOST = "host"
 """The device of memory that this process can read and write itself."""
-
-
-class _PyBuffer(ctypes.Structure):
-    """``Py_buffer`` of Python's ``pybuffer.h``."""
-
-    _fields_ = (
-        ("buf", ctypes.c_void_p), ("obj", ctypes.py_object), ("len", ctypes.c_ssize_t),
-        ("itemsize", ctypes.c_ssize_t), ("readonly", ctypes.c_int), ("ndim", ctypes.c_int),
-        ("format", ctypes.c_char_p), ("shape", ctypes.c_void_p), ("strides", ctypes.c_void_p),
-        ("suboffsets", ctypes.c_void_p), ("internal", ctypes.c_void_p),
-    )  # fmt: skip
-
-
-_get_buffer = ctypes.pythonapi.PyObject_GetBuffer
-_get_buffer.argtypes = (ctypes.py_object, ctypes.POINTER(_PyBuffer), ctypes.c_int)
-_release_buffer = ctypes.pythonapi.PyBuffer_Release
-_release_buffer.argtypes = (ctypes.POINTER(_PyBuffer),)
-_release_buffer.restype = None
 
 
 class Region:
@@ -63,21 +47,14 @@ class Region:
 
     @classmethod
     def of(cls, data: Exporter) -> Region:
-        """The memory of anything with the buffer protocol. Raises ``BufferError`` where it is not contiguous."""
-        try:
-            whole = memoryview(data)
-            try:
-                view = whole.cast("B") if whole.nbytes else memoryview(b"")
-            finally:
-                whole.release()
-        except (TypeError, ValueError) as error:
-            raise BufferError(str(error)) from None
-        buffer = _PyBuffer()  # the view holds the memory, this tells where it is
-        _get_buffer(view, ctypes.byref(buffer), 0)
+        """The memory of whatever ``lent.byte_view`` takes. Raises ``UsageError`` as that does."""
+        view = byte_view(data, "the memory")
+        buffer = PyBuffer()  # the view holds the memory, this tells where it is
+        get_buffer(view, ctypes.byref(buffer), 0)
         try:
             return cls(buffer.buf or 0, buffer.len, owner=view, readonly=view.readonly)
         finally:
-            _release_buffer(ctypes.byref(buffer))
+            release_buffer(ctypes.byref(buffer))
 
     def view(self) -> memoryview | None:
         """The bytes, where they are the host's; None for a device's. It is the region's own: do not release it.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine.errors import UsageError
 from engine.memory.buffers import Buffer, MemoryBuffer
 from engine.memory.file_buffer import OpenFileBuffer
 
@@ -34,10 +35,12 @@ class File:
 
 
 def into_buffer(source: Buffer | Exporter | File | os.PathLike[str], name: str, *, writable: bool) -> Buffer:
-    """The buffer for memory (anything with the buffer protocol, NumPy and mmap included) or for a file.
+    """The buffer for memory, as ``lent.byte_view`` takes it, or for a file.
 
-    Raises ``UsageError`` for memory that is not contiguous, or read-only where it is to be written; ``StorageError``.
+    Raises ``UsageError`` as that does, and for text, which may be meant as either; ``StorageError``.
     """
+    if isinstance(source, str):
+        raise UsageError(detail=f"{source!r} is text: give a file as a pathlib.Path, and memory as bytes")
     if isinstance(source, Buffer):
         return source
     if isinstance(source, os.PathLike):

@@ -22,7 +22,7 @@ MAX_REQUESTS = 1 << 20
 class TransferRequest:
     """Move ``length`` bytes between local memory and ``address`` of a segment.
 
-    ``local`` is what ``register_memory`` returned, or any C-contiguous buffer; ``offset`` counts bytes from its start.
+    ``local`` is what ``register_memory`` returned, or memory as that takes it; ``offset`` counts bytes from its start.
     READ brings the segment's bytes here, WRITE takes ours there. Without ``length`` it is all from ``offset`` on.
     """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from engine.memory.lent import byte_view
 from p2pstore.errors import UsageError
 from p2pstore.objects.hashing import hasher
 from p2pstore.objects.manifest import Manifest
@@ -88,7 +89,7 @@ def _tasks(views: list[memoryview], chunk_size: int) -> Iterator[tuple[int, int,
 
 
 def views_of(buffers: Mapping[str, Buffer]) -> dict[str, memoryview]:
-    """Flat views of the buffers' bytes. Raises ``UsageError`` for one that is not contiguous; then none is held."""
+    """Flat views of the buffers' bytes. Raises ``UsageError`` as ``byte_view``; then none is held."""
     views: dict[str, memoryview] = {}
     try:
         for path, buffer in buffers.items():
@@ -103,17 +104,3 @@ def release(views: Iterable[memoryview]) -> None:
     """Give the memory back to whoever lent it. Twice is harmless."""
     for view in views:
         view.release()
-
-
-def byte_view(buffer: Buffer, what: str, *, writable: bool = False) -> memoryview:
-    """A flat view of the bytes of anything with a buffer. Raises ``UsageError`` for one that is not contiguous."""
-    try:
-        with memoryview(buffer) as whole:
-            # Several dimensions of nothing do not cast.
-            view = whole.cast("B") if whole.nbytes else memoryview(bytearray())
-    except (TypeError, ValueError) as error:
-        raise UsageError(detail=f"{what} is no contiguous buffer: {error}") from None
-    if writable and view.readonly:
-        view.release()
-        raise UsageError(detail=f"{what} is read-only")
-    return view

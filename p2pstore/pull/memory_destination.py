@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from engine.memory.file_spans import FileSpan
+from engine.memory.lent import byte_view
 from engine.memory.region import Region
 from p2pstore.errors import StorageError, UsageError
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.objects.file_list import FileEntry
 from p2pstore.objects.hashing import hasher
 from p2pstore.objects.manifest import Manifest
-from p2pstore.objects.memory_objects import byte_view
 from p2pstore.pull.destination import ABORT_SECONDS, Mismatch
 from p2pstore.pull.writers import Writers
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from engine.errors import UsageError
 from engine.memory.region import HOST, Region
 
 
@@ -77,7 +78,7 @@ def test_a_closed_region_has_no_view_and_no_parts() -> None:
 
 @pytest.mark.parametrize("data", [memoryview(bytearray(8))[::2], np.zeros((4, 4))[:, :2]], ids=["memoryview", "array"])
 def test_what_is_not_in_one_piece_is_refused(data: Any) -> None:
-    with pytest.raises(BufferError):
+    with pytest.raises(UsageError, match="is not contiguous"):
         Region.of(data)
 
 
