@@ -413,7 +413,7 @@ def test_a_home_that_cannot_be(shared: Cluster, data: Path) -> None:
     agent.home = data / "home"
     for command in (["node", "start"], ["node", "run"], ["register", data]):
         error = agent.fails(8, *command)
-        assert error["type"] == "StorageError"
+        assert error["type"] == "HomeUnusable"
         assert str(data) in error["message"]
 
 

@@ -35,7 +35,7 @@ from p2pstore.node import Node
 from p2pstore.node_options import NodeOptions
 from p2pstore.objects.manifest import Manifest
 from p2pstore.pull.get import GetRequest
-from p2pstore.pull.hope import Hope
+from p2pstore.pull.hope import Hope, Wait
 from p2pstore.pull.run import PullWork
 from p2pstore.swarm.planner import Planner
 from tests.p2pstore.samples import MIB, content, read_tree, write_tree
@@ -220,12 +220,11 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     monkeypatch.setattr(membership, "RETRY_SECONDS", 0.01)
     server = MemoryServer()
     made = World(tmp_path, server, Trouble())
-    patient = Hope.over
 
-    def over(self: Hope, now: float, *, stuck: bool, **about: Any) -> bool:
-        return (stuck and made.trouble.down) or patient(self, now, stuck=stuck, **about)
+    def limit(self: Hope) -> float:
+        return -1.0 if self.wait is Wait.SOURCE and made.trouble.down else 60.0
 
-    monkeypatch.setattr(Hope, "over", over)
+    monkeypatch.setattr(Hope, "limit", property(limit))
     for path, files in ((made.tree, TREE), (made.old, OLD), (made.theirs, THEIRS)):
         write_tree(path, files)
     async with AsyncExitStack() as nodes:
