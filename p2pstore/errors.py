@@ -52,6 +52,7 @@
     │   ├── OtherView                 7   the agent sees something else at a path than the command
     │   ├── AgentRunning              7   one agent a home
     │   ├── SecretRefused             7   the cluster secret does not match
+    │   │   └── ClocksDiffer          7   it does, and the clocks do not
     │   └── ListenRefused             7   an open address without a secret
     ├── StorageError                  8   (engine) no space, or no permission
     │   └── HomeUnusable              8   the agent's home cannot be made or used
@@ -112,6 +113,7 @@ __all__ = [
     "BenchFailed",
     "BytesDiffer",
     "ChunkMismatch",
+    "ClocksDiffer",
     "Closed",
     "DestinationBusy",
     "DestinationExists",
@@ -371,7 +373,14 @@ class SecretRefused(Refused):
     """The cluster secret is missing or differs."""
 
     sentence = "{peer} refused our cluster secret"
-    advice = "give all nodes the same secret (MOONCAKE_SECRET_FILE) and check their clocks"
+    advice = "give all nodes the same secret (MOONCAKE_SECRET_FILE); agents of other users have another one"
+
+
+class ClocksDiffer(SecretRefused):
+    """The cluster secret is the same, and the clocks are not."""
+
+    sentence = "{peer} refused our request: its clock and ours differ by more than {seconds:g} seconds"
+    advice = "set both clocks by NTP ('timedatectl set-ntp true'), then run the same command again"
 
 
 class ListenRefused(Refused):

@@ -30,6 +30,7 @@ from p2pstore.cluster.membership import Membership
 from p2pstore.cluster.peer_client import PeerClient
 from p2pstore.cluster.records import NodeRecord
 from p2pstore.cluster.registry import Registry
+from p2pstore.cluster.secret import cluster_secret
 from p2pstore.cluster.wrong_bytes import WrongBytes
 from p2pstore.errors import ListenRefused, MetadataFull, NodeNameTaken, NotHeld, ObjectNotFound, PathNotFound, to_wire
 from p2pstore.holding.catalog import Catalog, Holding
@@ -305,9 +306,10 @@ async def _assemble(
         raise ListenRefused(address=options.host)
     port = options.port or (0 if loopback else DEFAULT_PORT)
     upload_limit = RateLimit(options.upload_limit)
+    secret = cluster_secret(options.secret)
     servers = servers_of(store.url)
     told = address_of(options.advertise) if options.advertise else published(host, servers)
-    doubtful = tuple(doubts(told, host, servers))
+    doubtful = (*doubts(told, host, servers), *(secret.doubts() if secret is not None else ()))
     for doubt in doubtful:
         log.warning("%s", doubt)
     engine = SegmentServer(
@@ -324,7 +326,7 @@ async def _assemble(
     if engine.rdma_reason:
         log.info("RDMA is not used: %s", engine.rdma_reason)
     closing.push_async_callback(asyncio.to_thread, engine.close)
-    client = PeerClient(options.secret)
+    client = PeerClient(secret)
     closing.push_async_callback(client.close)
     catalog = Catalog(options.state / "catalog.db" if options.state else Path(":memory:"))
     closing.callback(catalog.close)
@@ -355,7 +357,7 @@ async def _assemble(
         download_limit=RateLimit(options.download_limit),
         doubts=doubtful,
     )
-    server = PeerServer(parts, options.secret)
+    server = PeerServer(parts, secret)
     closing.push_async_callback(server.close)
     await server.start(listener)
     closing.push_async_callback(_leave, membership)

@@ -14,9 +14,9 @@ class NodeOptions:
     """How a node is set up.
 
     ``state`` is the directory of its catalog, or None to remember nothing. ``host`` and ``port`` are listened on; on
-    loopback port 0 is any, elsewhere ``DEFAULT_PORT``. ``ttl`` is its lease's length in seconds. The limits are bytes
-    a second, 0 for none; they may be changed while it runs. ``rdma_devices`` are the RDMA devices to use, joined by
-    commas, or ``all`` or ``none``.
+    loopback port 0 is any, elsewhere ``DEFAULT_PORT``. ``secret`` may be a file, which is read again when it changes.
+    ``ttl`` is its lease's length in seconds. The limits are bytes a second, 0 for none; they may be changed while it
+    runs. ``rdma_devices`` are the RDMA devices to use, joined by commas, or ``all`` or ``none``.
     """
 
     name: str
@@ -25,7 +25,7 @@ class NodeOptions:
     host: str = "127.0.0.1"
     port: int = 0
     advertise: str = ""
-    secret: bytes | None = None
+    secret: bytes | Path | None = None
     insecure: bool = False
     zone: str = ""
     ttl: int = 10

@@ -27,7 +27,7 @@ from engine.etcd.credentials import EtcdCredentials
 from engine.net import addresses
 from engine.net.closing import Closing
 from engine.net.loop_thread import LoopThread
-from p2pstore.agent.options import node_name
+from p2pstore.agent.options import node_name, secret_for
 from p2pstore.errors import Closed, NodeEnded
 from p2pstore.metadata.urls import open_store
 from p2pstore.node import Node
@@ -75,7 +75,7 @@ class P2PStore:
         node: str = "",
         listen: str = "127.0.0.1",
         advertise: str = "",
-        secret: bytes | None = None,
+        secret: bytes | Path | None = None,
         insecure: bool = False,
         zone: str = "",
         lease_ttl: int = 10,
@@ -89,7 +89,8 @@ class P2PStore:
         ``listen`` is an address, an interface or a network, and ``:PORT`` if not any will do; ``advertise`` is what
         others are told, if that is another address. ``rdma_devices`` are the RDMA devices to use, joined by commas, or
         ``all`` or ``none``. ``state`` is a directory in which to remember registered files; by default nothing outlives
-        the object.
+        the object. ``secret`` is the cluster's, or its file, which is read again when it changes; on loopback it is by
+        default the one that this user's agents share, unless the node is ``insecure``.
         """
         host, port = addresses.given_place(listen)
         options = NodeOptions(
@@ -98,7 +99,7 @@ class P2PStore:
             host=host,
             port=port,
             advertise=advertise,
-            secret=secret,
+            secret=secret_for(host, secret, insecure=insecure, fallback=state),
             insecure=insecure,
             zone=zone,
             ttl=lease_ttl,

@@ -91,7 +91,7 @@ class Home:
         if named:
             root = Path(os.path.abspath(_expanded(str(named))))
             return cls(root=root, state=root / "state", run=root / "run", single=True)
-        root = _state_directory(environ) / host_name()
+        root = state_directory(environ) / host_name()
         runtime = _runtime_directory(environ)
         run = root / "run" if runtime is None else runtime / "mooncake"
         return cls(root=root, state=root / "state", run=run, single=False)
@@ -131,7 +131,8 @@ def _expanded(path: str) -> str:
     return expanded
 
 
-def _state_directory(environ: Mapping[str, str]) -> Path:
+def state_directory(environ: Mapping[str, str]) -> Path:
+    """Where a user's homes lie that were not named, of all hosts. Raises ``NoHome``."""
     given = environ.get("XDG_STATE_HOME", "")
     if os.path.isabs(given):
         return Path(given) / "mooncake"

@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import re
 import socket
+from pathlib import Path
 
 from engine.etcd.credentials import EtcdCredentials
 from engine.net import addresses
+from engine.net.listening import address_of
+from engine.net.sockets import is_loopback
 from p2pstore.agent.home import Home
+from p2pstore.agent.own_secret import own_secret
 from p2pstore.node_options import NodeOptions
 from p2pstore.settings.settings import Settings
 
@@ -33,6 +37,19 @@ def remembered_name(home: Home) -> str:
         return name
 
 
+def secret_for(
+    host: str, given: bytes | Path | None, *, insecure: bool, fallback: Path | None = None
+) -> bytes | Path | None:
+    """The secret of a node that listens on ``host``: what was ``given``, else on loopback the user's own.
+
+    None for one that needs none since it is ``insecure``, and for one that must be given one. Raises ``NoSuchAddress``
+    and ``StorageError``.
+    """
+    if given is not None or insecure or not is_loopback(address_of(host)):
+        return given
+    return own_secret(fallback)
+
+
 def node_options(home: Home, settings: Settings) -> NodeOptions:
     """The options of the node that lives in ``home``."""
     host, port = addresses.given_place(settings.listen)
@@ -43,7 +60,7 @@ def node_options(home: Home, settings: Settings) -> NodeOptions:
         host=host,
         port=port,
         advertise=settings.advertise or "",
-        secret=settings.secret,
+        secret=secret_for(host, settings.secret_source, insecure=settings.insecure, fallback=home.root),
         insecure=settings.insecure,
         zone=settings.zone or "",
         ttl=settings.lease_ttl,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
@@ -14,10 +16,12 @@ import aiohttp
 from yarl import URL
 
 from engine.protocol.key import is_key
-from p2pstore.cluster.auth import HEADER, sign
+from p2pstore.cluster.auth import CLOCK, HEADER, MAX_SKEW, REALM_HEADER, REFUSAL_HEADER, Signer
 from p2pstore.cluster.news import Shared
 from p2pstore.cluster.records import MAX_RECORD_BYTES, NodeRecord, ObjectRecord, decode
+from p2pstore.cluster.secret import ClusterSecret, cluster_secret
 from p2pstore.errors import (
+    ClocksDiffer,
     PeerBusy,
     PeerHasNot,
     PeerStalled,
@@ -48,6 +52,13 @@ MAX_LINE_BYTES = 4 << 20
 """A line of the availability stream: a bitmap of 16 million chunks fits."""
 
 
+OK, FORBIDDEN = 200, 403
+
+MAX_REALMS = 4096
+"""Nodes whose realm is remembered; of others it is asked again."""
+
+_REALM = re.compile(r"[0-9a-f]{1,64}")
+
 MAX_KEY = 64
 """Characters of the key that a peer knows a listener by."""
 
@@ -77,8 +88,10 @@ class Availability:
 class PeerClient:
     """A client of other nodes' control planes, for one event loop."""
 
-    def __init__(self, secret: bytes | None) -> None:
-        self._secret = secret
+    def __init__(self, secret: bytes | ClusterSecret | None) -> None:
+        self._secret = cluster_secret(secret)
+        self._signer = Signer()
+        self._realms: dict[str, str] = {}
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS)
         self._session = aiohttp.ClientSession(
             timeout=timeout, read_bufsize=1 << 16, auto_decompress=False, trust_env=False
@@ -204,10 +217,45 @@ class PeerClient:
         """Close every connection."""
         await self._session.close()
 
-    def _request(self, control: str, path: str, method: str = "GET") -> Any:
-        headers = {} if self._secret is None else {HEADER: sign(self._secret, method, path)}
+    @asynccontextmanager
+    async def _request(self, control: str, path: str, method: str = "GET") -> AsyncIterator[aiohttp.ClientResponse]:
+        """One answer; where there is a secret, to a request that was signed with one that the peer takes."""
+        if self._secret is None:
+            async with self._ask(method, control, path, {}) as answer:
+                yield answer
+            return
+        realm = self._realms.get(control, "")
+        if not realm:
+            async with self._ask("GET", control, "/v1/health", {}) as answer:
+                realm = self._heard(control, answer)
+        tries = list(await self._secret.good())
+        while True:
+            secret = tries.pop(0)
+            signature = self._signer.sign(secret, method, path, realm)
+            async with self._ask(method, control, path, {HEADER: signature}) as answer:
+                if answer.status != FORBIDDEN or answer.headers.get(REFUSAL_HEADER) == CLOCK:
+                    yield answer
+                    return
+                if not tries:
+                    now = self._heard(control, answer)
+                    if now == realm:
+                        yield answer
+                        return
+                    realm, tries = now, list(await self._secret.good())  # it was started again
+
+    def _ask(self, method: str, control: str, path: str, headers: dict[str, str]) -> Any:
         url = URL(f"http://{control}{path}", encoded=True)
         return self._session.request(method, url, headers=headers, allow_redirects=False)
+
+    def _heard(self, control: str, answer: aiohttp.ClientResponse) -> str:
+        """The realm of a node, of which it tells; empty where it has none, since it has no secret."""
+        realm = answer.headers.get(REALM_HEADER, "")
+        if not _REALM.fullmatch(realm):
+            realm = ""
+        while len(self._realms) >= MAX_REALMS:
+            del self._realms[next(iter(self._realms))]
+        self._realms[control] = realm
+        return realm
 
     async def _body(
         self,
@@ -240,11 +288,13 @@ class PeerClient:
     async def _check(control: str, answer: aiohttp.ClientResponse, what: str) -> None:
         if answer.status == 404:
             raise PeerHasNot(peer=control, what=what)
-        if answer.status in {401, 403}:
+        if answer.status in {401, FORBIDDEN}:
+            if answer.headers.get(REFUSAL_HEADER) == CLOCK:
+                raise ClocksDiffer(peer=control, seconds=MAX_SKEW)
             raise SecretRefused(peer=control)
         if answer.status == 503:
             raise PeerBusy(peer=control)
-        if answer.status != 200:
+        if answer.status != OK:
             raise RemoteProtocolError(peer=control, detail=f"it answered {answer.status}")
 
 

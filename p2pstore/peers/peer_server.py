@@ -4,7 +4,8 @@ Peers read, and complain; a complaint makes a node read again what it serves, wh
 
 ::
 
-    GET /v1/health                     {"ok": true}, without a secret: for load balancers and probes
+    GET /v1/health                     {"ok": true}, without a secret: for load balancers and probes. Where there is a
+                                       secret, a header tells the realm that requests are signed for
     GET /v1/peer                       the node's record
     GET /v1/key                        {"key"}: what its data plane wants to be shown; empty where it serves everybody
     GET /v1/paths?control=HOST:PORT    {"checks":[..]}: each way from this node to the asker, which is there
@@ -33,11 +34,13 @@ from typing import Any
 
 from aiohttp import web
 
-from engine.net import addresses, sockets
-from p2pstore.cluster.auth import HEADER, verify
+from engine.net import addresses
+from engine.net.http_server import HttpServer, let_in
+from p2pstore.cluster.auth import CLOCK, HEADER, MAX_SKEW, REALM_HEADER, REFUSAL_HEADER, REPLAY, SECRET, Gate
 from p2pstore.cluster.news import News, Shared
 from p2pstore.cluster.peer_client import HEARTBEAT_SECONDS
 from p2pstore.cluster.records import encode
+from p2pstore.cluster.secret import ClusterSecret, cluster_secret
 from p2pstore.holding.parts import Parts
 from p2pstore.holding.replica import Replica
 from p2pstore.peers.checks import warning
@@ -50,11 +53,14 @@ log = logging.getLogger(__name__)
 MAX_CONNECTIONS = 4096
 """Streams and requests at once; more are told to come later."""
 
-MAX_HEADER_BYTES = 8190
-"""Of one header line; aiohttp's own default, named."""
-
 SHUTDOWN_SECONDS = 1.0
 """For requests under way when the node closes."""
+
+_REFUSALS = {
+    SECRET: "the cluster secret is missing or differs",
+    CLOCK: f"the clocks differ by more than {MAX_SKEW:g} seconds",
+    REPLAY: "this request has been here before",
+}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -62,9 +68,11 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class PeerServer:
     """The control plane of one node for its peers."""
 
-    def __init__(self, parts: Parts, secret: bytes | None) -> None:
+    def __init__(self, parts: Parts, secret: bytes | ClusterSecret | None) -> None:
         self._parts = parts
-        self._secret = secret
+        self._secret = cluster_secret(secret)
+        self._gate = Gate()
+        self._realm = {REALM_HEADER: self._gate.realm}
         self._open = 0
         self._manifests = EncodedManifests()
         app = web.Application(middlewares=[self._guard], client_max_size=1)
@@ -78,31 +86,26 @@ class PeerServer:
         app.router.add_get("/v1/replicas/{digest}/count", self._count)
         app.router.add_get("/v1/replicas/{digest}/offers", self._offers)
         app.router.add_post("/v1/replicas/{digest}/complaints", self._complaint)
-        self._runner = web.AppRunner(
-            app,
-            access_log=None,
-            logger=http_log,
-            handler_cancellation=True,
-            max_field_size=MAX_HEADER_BYTES,
-            shutdown_timeout=SHUTDOWN_SECONDS,
-        )
+        self._server = HttpServer(app, logger=http_log, shutdown_seconds=SHUTDOWN_SECONDS, cancels=True)
 
     async def start(self, listener: socket.socket) -> None:
         """Serve on a listening socket, which is closed in the end."""
-        await self._runner.setup()
-        await web.SockSite(self._runner, listener, backlog=sockets.BACKLOG).start()
+        await self._server.start(listener)
 
     async def close(self) -> None:
         """Stop listening, and end what is under way."""
-        await self._runner.cleanup()
+        await self._server.close()
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.path != "/v1/health" and self._secret is not None:
             header = request.headers.get(HEADER, "")
-            if not verify(self._secret, header, request.method, request.raw_path):
-                log.warning("refused %s from %s: no valid cluster secret", request.path, request.remote)
-                raise web.HTTPForbidden(text="the cluster secret is missing or differs")
+            refusal = self._gate.refusal(await self._secret.good(), header, request.method, request.raw_path)
+            if refusal:
+                log.warning("refused %s from %s: %s", ascii(request.path), request.remote, _REFUSALS[refusal])
+                raise web.HTTPForbidden(text=_REFUSALS[refusal], headers={REFUSAL_HEADER: refusal, **self._realm})
+        if request.path != "/v1/health" or self._secret is None:
+            let_in(request)
         if self._open >= MAX_CONNECTIONS:
             raise web.HTTPServiceUnavailable(text="too many connections")
         self._open += 1
@@ -112,7 +115,7 @@ class PeerServer:
             self._open -= 1
 
     async def _health(self, _: web.Request) -> web.StreamResponse:
-        return web.json_response({"ok": True})
+        return web.json_response({"ok": True}, headers=None if self._secret is None else self._realm)
 
     async def _peer(self, _: web.Request) -> web.StreamResponse:
         return web.Response(body=encode(self._parts.record), content_type="application/json")

@@ -116,6 +116,12 @@ class Settings:
         return self._secret("secret")
 
     @property
+    def secret_source(self) -> bytes | Path | None:
+        """The cluster secret, or the file in which it may change. Raises ``BadConfig`` where that cannot be read."""
+        secret = self.secret
+        return secret if secret is None or "secret" in self.given_secrets else self.secret_file
+
+    @property
     def etcd_password(self) -> str | None:
         """The etcd user's password, or None. Raises ``BadConfig`` where its file cannot be read."""
         password = self._secret("etcd_password")

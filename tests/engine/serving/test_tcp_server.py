@@ -27,6 +27,7 @@ from engine.serving import tcp_server
 from engine.serving.connections import Change, Life
 from engine.serving.tcp_server import TcpServer
 from engine.serving.upload_slots import LARGE_BYTES, MIN_PATIENCE, SLOTS
+from tests.clocks import Clock
 
 DATA = random.Random(5).randbytes(1 << 20)
 
@@ -332,16 +333,6 @@ def test_a_steady_reader_may_take_longer_than_the_stall_timeout(monkeypatch: pyt
         time.sleep(0.5)
         assert len(exactly(sock, size)) == size
     made.server.close()
-
-
-class Clock:
-    """A clock that stands until it is set."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def read_through(served: Served, host: str, address: int) -> socket.socket:

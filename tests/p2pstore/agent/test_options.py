@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from p2pstore.agent.home import Home
-from p2pstore.agent.options import MAX_HOST_PART, credentials, node_name, node_options, remembered_name
+from p2pstore.agent.options import (
+    MAX_HOST_PART,
+    credentials,
+    node_name,
+    node_options,
+    remembered_name,
+    secret_for,
+)
+from p2pstore.agent.own_secret import own_secret
+from p2pstore.errors import BadConfig
 from p2pstore.objects.names import check_node_name
 from p2pstore.settings.settings import Settings
 
@@ -43,7 +52,36 @@ def test_what_was_set_reaches_the_node(home: Home, tmp_path: Path) -> None:
     options = node_options(home, settings)
     assert (options.name, options.host, options.port, options.ttl, options.zone) == ("n1", "127.0.0.2", 7400, 7, "z")
     assert (options.state, options.local_socket) == (home.state, home.local_socket)
-    assert (options.secret, options.advertise) == (None, "")
+    assert options.advertise == ""
+
+
+GIVEN = b"a secret that was given"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+def test_on_loopback_a_node_has_its_users_secret(home: Home, host: str) -> None:
+    own = own_secret(home.root)
+    assert secret_for(host, None, insecure=False, fallback=home.root) == own
+    assert secret_for(host, GIVEN, insecure=False) == GIVEN
+    assert secret_for(host, None, insecure=True) is None
+    assert secret_for(host, GIVEN, insecure=True) == GIVEN
+
+
+def test_elsewhere_it_has_none_that_was_not_given() -> None:
+    assert secret_for("0.0.0.0", None, insecure=False) is None
+    assert secret_for("0.0.0.0", GIVEN, insecure=False) == GIVEN
+
+
+def test_a_secret_in_a_file_is_handed_on_as_the_file(home: Home, tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_bytes(GIVEN)
+    environ = {"HOME": str(tmp_path), "MOONCAKE_SECRET_FILE": str(file)}
+    assert node_options(home, Settings.load({}, environ=environ, cwd=tmp_path)).secret == file
+    environ["MOONCAKE_SECRET"] = "another"
+    assert node_options(home, Settings.load({}, environ=environ, cwd=tmp_path)).secret == b"another"
+    missing = {"HOME": str(tmp_path), "MOONCAKE_SECRET_FILE": str(tmp_path / "missing")}
+    with pytest.raises(BadConfig, match="environment MOONCAKE_SECRET_FILE"):
+        node_options(home, Settings.load({}, environ=missing, cwd=tmp_path))
 
 
 def test_who_we_are_to_etcd_shows_no_password(tmp_path: Path) -> None:

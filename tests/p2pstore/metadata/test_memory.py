@@ -7,15 +7,8 @@ from contextlib import aclosing
 
 from p2pstore.metadata.memory import MemoryServer, MemoryStore
 from p2pstore.metadata.store import Changed, Put, Removed, Snapshot
+from tests.clocks import Clock
 from tests.p2pstore.metadata.waiting import WAIT, following
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 async def test_a_lease_runs_out_by_the_clock_alone() -> None:

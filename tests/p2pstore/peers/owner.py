@@ -10,6 +10,7 @@ from pathlib import Path
 from engine.net import addresses, sockets
 from engine.serving.segment_server import SegmentServer
 from p2pstore.cluster.records import NodeRecord
+from p2pstore.cluster.secret import ClusterSecret
 from p2pstore.holding.catalog import Catalog, Holding
 from p2pstore.holding.checker import Checker
 from p2pstore.holding.holdings import Holdings
@@ -39,12 +40,12 @@ class Owner:
 
 
 @asynccontextmanager
-async def serving(secret: bytes | None = None) -> AsyncIterator[tuple[Owner, str]]:
+async def serving(secret: bytes | ClusterSecret | None = None, *, port: int = 0) -> AsyncIterator[tuple[Owner, str]]:
     """An owner and the control address of its server."""
     engine = await asyncio.to_thread(SegmentServer)
     owner = Owner(engine)
     server = PeerServer(owner, secret)  # type: ignore[arg-type]
-    listener = sockets.listen("127.0.0.1", 0)
+    listener = sockets.listen("127.0.0.1", port)
     try:
         await server.start(listener)
         yield owner, addresses.join("127.0.0.1", listener.getsockname()[1])

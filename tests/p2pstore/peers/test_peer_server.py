@@ -5,22 +5,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
 import pytest
 
-from p2pstore.cluster.auth import HEADER, MAX_SKEW, sign
+from p2pstore.cluster.auth import HEADER, MAX_SKEW, REALM_HEADER, REFUSAL_HEADER, Signer
 from p2pstore.cluster.news import Shared
 from p2pstore.cluster.peer_client import Availability, PeerClient
-from p2pstore.errors import PeerBusy, PeerHasNot, RemoteProtocolError, SecretRefused
+from p2pstore.cluster.secret import ROTATION_SECONDS, ClusterSecret
+from p2pstore.errors import ClocksDiffer, PeerBusy, PeerHasNot, RemoteProtocolError, SecretRefused
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.peers import peer_server as module
 from p2pstore.pull.file_destination import FileDestination
 from p2pstore.swarm import audience as audience_module
+from tests.clocks import Clock
 from tests.p2pstore.peers.owner import Owner, serving
 from tests.p2pstore.samples import MIB, content, manifest_of, record_of
+from tests.ports import reserved_port
 
 DATA = content(3 * MIB + 5)
 MANIFEST = manifest_of({"": DATA}, MIB)
@@ -228,7 +232,7 @@ async def test_closing_ends_the_streams(client: PeerClient) -> None:
     assert ended.done()
 
 
-SECRET = b"secret"
+SECRET = b"the secret of the cluster"
 PATHS = ["/v1/peer", "/v1/names?name=n", f"/v1/manifests/{MANIFEST.digest}", f"/v1/replicas/{MANIFEST.digest}/count"]
 
 
@@ -264,33 +268,109 @@ async def test_without_the_secret_nothing_is(secret: bytes | None) -> None:
             await client.close()
 
 
+async def realm_of(session: aiohttp.ClientSession, control: str) -> str:
+    async with session.get(f"http://{control}/v1/health") as answer:
+        return answer.headers[REALM_HEADER]
+
+
 @pytest.mark.parametrize("path", PATHS)
 async def test_a_signature_is_for_one_path_and_one_time(path: str) -> None:
-    import time
-
     async with serving(SECRET) as (owner, control), aiohttp.ClientSession() as session:
         await owner.hold("n", MANIFEST, DATA)
+        realm, signer = await realm_of(session, control), Signer()
 
-        async def status(header: str, method: str = "GET") -> int:
+        async def status(header: str, method: str = "GET", why: str = "") -> int:
             async with session.request(method, f"http://{control}{path}", headers={HEADER: header}) as answer:
+                assert answer.headers.get(REFUSAL_HEADER, "") == why
                 return answer.status
 
-        assert await status(sign(SECRET, "GET", path)) == 200
-        assert await status(sign(SECRET, "HEAD", path)) == 403
-        assert await status(sign(SECRET, "GET", "/v1/other")) == 403
-        assert await status(sign(SECRET, "GET", path, now=time.time() - MAX_SKEW - 60)) == 403
-        assert await status(sign(SECRET, "GET", path, now=time.time() + MAX_SKEW + 60)) == 403
-        assert await status("") == 403
-        assert await status("é") == 403
+        assert await status(signer.sign(SECRET, "GET", path, realm)) == 200
+        assert await status(signer.sign(SECRET, "HEAD", path, realm), why="secret") == 403
+        assert await status(signer.sign(SECRET, "GET", "/v1/other", realm), why="secret") == 403
+        assert await status(signer.sign(SECRET, "GET", path, "00"), why="secret") == 403
+        for skew in (-MAX_SKEW - 60, MAX_SKEW + 60):
+            late = signer.sign(SECRET, "GET", path, realm, now=time.time() + skew)
+            assert await status(late, why="clock") == 403
+        assert await status("", why="secret") == 403
+        assert await status("é", why="secret") == 403
+
+
+async def test_a_request_that_was_recorded_is_answered_once() -> None:
+    async with (
+        serving(SECRET) as (_, control),
+        serving(SECRET) as (_, other),
+        aiohttp.ClientSession() as session,
+    ):
+        headers = {HEADER: Signer().sign(SECRET, "GET", "/v1/peer", await realm_of(session, control))}
+        for node, status, why in ((control, 200, None), (control, 403, "replay"), (other, 403, "secret")):
+            async with session.get(f"http://{node}/v1/peer", headers=headers) as answer:
+                assert (answer.status, answer.headers.get(REFUSAL_HEADER)) == (status, why)
+
+
+async def test_a_client_knows_clocks_that_differ_from_a_secret_that_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    sign = Signer.sign
+    monkeypatch.setattr(Signer, "sign", lambda *args: sign(*args, now=time.time() - 2 * MAX_SKEW))
+    async with serving(SECRET) as (_, control):
+        client = PeerClient(SECRET)
+        try:
+            with pytest.raises(ClocksDiffer, match="differ by more than 300 seconds"):
+                await client.node(control)
+        finally:
+            await client.close()
+
+
+async def test_a_node_that_was_started_again_is_met_again() -> None:
+    client = PeerClient(SECRET)
+    try:
+        port = reserved_port()
+        async with serving(SECRET, port=port) as (_, control):
+            await client.node(control)
+        async with serving(SECRET, port=port) as (owner, again):
+            assert again == control
+            assert await client.node(control) == owner.record
+    finally:
+        await client.close()
+
+
+async def test_nodes_understand_one_another_while_the_secret_is_changed(tmp_path: Path) -> None:
+    """Whichever gets the new one first, and whoever asks."""
+    files = [tmp_path / name for name in ("one", "two")]
+    for file in files:
+        file.write_bytes(SECRET)
+    clocks = [Clock(), Clock()]
+    one, two = [ClusterSecret(file, clock=clock) for file, clock in zip(files, clocks, strict=True)]
+    stranger = PeerClient(b"a secret that was never the cluster's")
+    clients = [PeerClient(one), PeerClient(two)]
+    try:
+        async with serving(one) as (_, first), serving(two) as (_, second):
+            for changed in range(3):
+                if changed:
+                    files[changed - 1].write_bytes(b"the next secret of the cluster")
+                    for clock in clocks:
+                        clock.now += 5
+                await clients[0].node(second)
+                await clients[1].node(first)
+                with pytest.raises(SecretRefused):
+                    await stranger.node(first)
+            for clock in clocks:
+                clock.now += ROTATION_SECONDS
+            late = PeerClient(SECRET)
+            clients.append(late)
+            with pytest.raises(SecretRefused):
+                await late.node(first)
+    finally:
+        for each in (stranger, *clients):
+            await each.close()
 
 
 async def test_health_needs_no_secret_and_nothing_can_be_written() -> None:
     async with serving(SECRET) as (_, control), aiohttp.ClientSession() as session:
         async with session.get(f"http://{control}/v1/health") as answer:
             assert (answer.status, await answer.json()) == (200, {"ok": True})
+        realm = await realm_of(session, control)
         for path in ("/v1/peer", "/v1/names", "/v1/stop", "/"):
             for method in ("POST", "PUT", "DELETE"):
-                signed = {HEADER: sign(SECRET, method, path)}
+                signed = {HEADER: Signer().sign(SECRET, method, path, realm)}
                 async with session.request(method, f"http://{control}{path}", data=b"x", headers=signed) as answer:
                     assert answer.status in {403, 404, 405}
 
