@@ -94,7 +94,10 @@ class RefusingFileSystem:
                 return False
         if not isinstance(what, (str, os.PathLike)):
             return False
-        return (os.fspath(what) + "/").startswith(self.root + "/")
+        what = os.fspath(what)
+        if what.startswith("/proc/self/fd/"):
+            what = os.path.join(os.path.realpath(os.path.dirname(what)), os.path.basename(what))
+        return (what + "/").startswith(self.root + "/")
 
     @staticmethod
     def _is_directory(fd: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
+from engine.files.refusals import refused
 from engine.files.system import system
 
 
@@ -21,6 +22,23 @@ def write_at(descriptor: int, data: bytes | memoryview, at: int) -> None:
     while written < len(data):
         _some(written)
         written += _some(system.pwrite(descriptor, memoryview(data)[written:], at + written))
+
+
+def write_note(descriptor: int, text: bytes) -> None:
+    """Have an open file say ``text`` and nothing else. Raises ``OSError``.
+
+    Where no file can be cut short, zeros follow.
+    """
+    before = system.fstat(descriptor).st_size
+    if before:
+        try:
+            system.ftruncate(descriptor, 0)
+        except OSError as error:
+            if not refused("ftruncate", error, descriptor):
+                raise
+            text = text.ljust(before, b"\0")
+    if text:
+        write_at(descriptor, text, 0)
 
 
 def _some(count: int) -> int:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import fcntl
 import gc
 import json
 import logging
@@ -26,6 +25,10 @@ from typing import Any
 
 from engine import forks
 from engine.config.settings import EngineSettings
+from engine.files.locks import FileLock
+from engine.files.refusals import cannot
+from engine.files.system import system
+from engine.files.writing import write_note
 from p2pstore.agent.agent_server import AgentServer
 from p2pstore.agent.embedded_etcd import EmbeddedEtcd
 from p2pstore.agent.garbage import Freezer
@@ -45,6 +48,9 @@ LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 BACKLOG = 128
 """Clients that wait to be accepted."""
+
+ANSWER_SECONDS = 2.0
+"""For an agent to accept, where the file system of its home has no locks to tell that it lives."""
 
 CLOSE_SECONDS = 4.5
 """For a clean end; whatever still hangs is then left to the kernel."""
@@ -111,7 +117,7 @@ class Agent:
     async def _store(self) -> MetadataStore:
         settings = self._settings
         if settings.metadata is None:
-            self._etcd = etcd = EmbeddedEtcd(self._home.etcd, self._home.run)
+            self._etcd = etcd = EmbeddedEtcd(self._home.etcd, self._home.sockets)
             await etcd.start()
             self._closing.push_async_callback(etcd.stop)
             self._supervisor.start("etcd keeper", "agent", lambda: etcd.supervise(self._note_etcd))
@@ -138,8 +144,12 @@ def _listen(path: Path) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         with socket_address(path) as address:
-            sock.bind(address)
-        path.chmod(0o600)
+            system.bind(sock, address)
+        try:
+            system.chmod(path, 0o600)
+        except OSError as error:
+            if not cannot("chmod", error):  # its directory is ours alone
+                raise
         sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
@@ -152,19 +162,32 @@ def _locked(home: Home) -> Any:
     """Hold the home's lock, our pid in it. Raises ``AgentRunning`` with the holder's, or ``StorageError``."""
     with contextlib.ExitStack() as held:
         try:
-            descriptor = os.open(home.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            held.callback(os.close, descriptor)
+            descriptor = system.open(home.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            held.callback(system.close, descriptor)
             forks.hold_descriptor(descriptor)
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            lock = FileLock(descriptor, home.lock)
+            held.callback(lock.let_go)
+            if not lock.seen and _answers(home.socket):
+                raise BlockingIOError  # noqa: TRY301 - handled as where there are locks
+            write_note(descriptor, f"{os.getpid()}\n".encode())
         except BlockingIOError:
-            pid = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+            pid = system.pread(descriptor, 32, 0).decode("ascii", "replace").strip(" \n\0")
             raise AgentRunning(home=home.root, pid=pid or "unknown") from None
         except OSError as error:
             raise StorageError(path=home.lock, detail=error.strerror or error) from None
         yield
-        os.ftruncate(descriptor, 0)
+        with contextlib.suppress(OSError):
+            write_note(descriptor, b"")
+
+
+def _answers(path: Path) -> bool:
+    """Whether an agent listens on that socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, contextlib.suppress(OSError, MooncakeError):
+        probe.settimeout(ANSWER_SECONDS)
+        with socket_address(path) as address:
+            probe.connect(address)
+        return True
+    return False
 
 
 def run(home: Home, settings: Settings, *, verbose: bool = False) -> int:

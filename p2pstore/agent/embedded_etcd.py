@@ -23,9 +23,11 @@ from importlib import util
 from pathlib import Path
 
 from engine.etcd.targets import unix_endpoint
+from engine.files.abilities import abilities_of
 from engine.net.backoff import Backoff
 from engine.processes import ProcessHandle, start_time
 from engine.protocol.local_socket import short_path
+from p2pstore.agent.elsewhere import place_of, use_another_place, use_itself
 from p2pstore.agent.etcd_record import (
     Recorded,
     is_alive,
@@ -148,6 +150,7 @@ class EmbeddedEtcd:
         """
         self.directory = directory
         self._sockets = sockets or directory
+        self._data = place_of(directory)
         self._binary = binary
         self._record: Recorded | None = None
         self._stopping = False
@@ -160,7 +163,7 @@ class EmbeddedEtcd:
     @property
     def data_path(self) -> Path:
         """Where etcd keeps its data."""
-        return self.directory / "data"
+        return self._data / "data"
 
     @property
     def url(self) -> str:
@@ -194,6 +197,7 @@ class EmbeddedEtcd:
             else:
                 log.warning("etcd %d does not answer; replacing it", old.pid)
             await self._end(old)
+        self._data = self._choose_place()
         try:
             self._record = await self._launch()
         except MetadataUnavailable as error:
@@ -206,8 +210,19 @@ class EmbeddedEtcd:
             self._record = await self._launch()
         return self._record.url
 
+    def _choose_place(self) -> Path:
+        """Where its data lie: in its directory, if a database can be kept there. Raises ``StorageError``."""
+        try:
+            can = abilities_of(self.directory)
+        except OSError as error:
+            raise StorageError(path=error.filename or self.directory, detail=error.strerror or error) from None
+        if can.databases:
+            use_itself(self.directory)
+            return self.directory
+        return use_another_place(self.directory, can.why)
+
     def _drop_old_asides(self) -> None:
-        for path in self.directory.glob("data.bad-*"):
+        for path in self._data.glob("data.bad-*"):
             shutil.rmtree(path, ignore_errors=True)
 
     async def _launch(self) -> Recorded:

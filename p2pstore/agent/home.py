@@ -11,10 +11,15 @@ import contextlib
 import os
 import re
 import socket
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.files.abilities import abilities_of
+from engine.files.refusals import cannot
+from engine.files.system import system
+from p2pstore.agent.elsewhere import place_of, use_another_place, use_itself
 from p2pstore.errors import HomeUnusable, NoHome, PathNotFound, StorageError
 from p2pstore.settings.files import home_directory
 
@@ -44,14 +49,19 @@ class Home:
     single: bool
 
     @property
+    def sockets(self) -> Path:
+        """The directory of the sockets: ``run``, or what ``create`` found instead where that can hold none."""
+        return place_of(self.run)
+
+    @property
     def socket(self) -> Path:
         """The agent's HTTP socket."""
-        return self.run / "agent.sock"
+        return self.sockets / "agent.sock"
 
     @property
     def local_socket(self) -> Path:
         """Where the ``local`` transport hands over file descriptors."""
-        return self.run / "local.sock"
+        return self.sockets / "local.sock"
 
     @property
     def start_error(self) -> Path:
@@ -103,10 +113,27 @@ class Home:
                 directory.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
         except OSError as error:
             raise HomeUnusable(path=error.filename or self.root, detail=error.strerror or error) from error
-        if self.run.stat().st_uid != os.getuid():
+        try:
+            self._choose_sockets()
+        except OSError as error:
+            raise HomeUnusable(path=error.filename or self.run, detail=error.strerror or error) from error
+
+    def _choose_sockets(self) -> None:
+        """See that the sockets lie where they can, and where nobody else can reach them."""
+        about = system.stat(self.run)
+        if about.st_uid == os.geteuid() and stat.S_IMODE(about.st_mode) != DIRECTORY_MODE:
+            try:  # an older directory may be open to others, and this one guards the sockets
+                system.chmod(self.run, DIRECTORY_MODE)
+            except OSError as error:
+                if not cannot("chmod", error):
+                    raise
+        can = abilities_of(self.run)
+        if about.st_uid != os.geteuid() and not can.mapped_owner:
             raise HomeUnusable(path=self.run, detail="it belongs to another user")
-        # An older directory may be open to others, and this one guards the socket.
-        self.run.chmod(DIRECTORY_MODE)
+        if can.private and can.sockets:
+            use_itself(self.run)
+        else:
+            use_another_place(self.run, can.why or "others can enter it")
 
     def arguments(self) -> list[str]:
         """The options with which another command line names this home."""

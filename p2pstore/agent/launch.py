@@ -8,7 +8,6 @@ ours then ends with ``AgentRunning``, and we wait for the winner.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import signal
@@ -21,6 +20,9 @@ from pathlib import Path
 
 from engine import forks
 from engine.config.layers import DEFAULT_ORIGIN
+from engine.files.locks import FileLock
+from engine.files.system import system
+from engine.files.writing import write_note
 from engine.processes import ProcessHandle
 from p2pstore.agent.client import AgentClient
 from p2pstore.agent.home import Home
@@ -83,9 +85,8 @@ def ensure_agent(home: Home, settings: Settings, *, verbose: bool = False) -> bo
     with _start_lock(home, deadline):
         if _answers(home):
             return False
-        began = time.time()
         process = _spawn(home, settings, verbose=verbose)
-        return _wait_until_it_answers(home, process, began, deadline)
+        return _wait_until_it_answers(home, process, deadline)
 
 
 def stop_agent(home: Home) -> Stopped:
@@ -144,10 +145,10 @@ def lock_holder(home: Home) -> int | None:
     """The pid of the process that holds the agent's lock of ``home``, or None when nobody does."""
     try:
         with home.lock.open("rb") as stream:
-            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            FileLock(stream.fileno(), home.lock, shared=True)
             return None
     except BlockingIOError:
-        text = home.lock.read_text(encoding="ascii", errors="replace").strip()
+        text = home.lock.read_text(encoding="ascii", errors="replace").strip(" \n\0")
         return int(text) if text.isascii() and text.isdigit() else None
     except OSError:
         return None
@@ -174,14 +175,15 @@ def _answers(home: Home) -> bool:
 @contextlib.contextmanager
 def _start_lock(home: Home, deadline: float) -> Iterator[None]:
     try:
-        descriptor = os.open(home.start_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = system.open(home.start_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StorageError(path=home.start_lock, detail=error.strerror or error) from error
+    lock: FileLock | None = None
     try:
         forks.hold_descriptor(descriptor)
         while True:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock = FileLock(descriptor, home.start_lock)
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
@@ -189,13 +191,14 @@ def _start_lock(home: Home, deadline: float) -> Iterator[None]:
                     raise AgentStartFailed(detail=detail) from None
                 time.sleep(POLL)
         try:  # an agent whose disk is full cannot even log it
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            write_note(descriptor, f"{os.getpid()}\n".encode())
         except OSError as error:
             raise StorageError(path=home.start_lock, detail=error.strerror or error) from None
         yield
     finally:
-        os.close(descriptor)
+        system.close(descriptor)
+        if lock is not None:
+            lock.let_go()
 
 
 def _command(home: Home, settings: Settings) -> list[str]:
@@ -241,22 +244,22 @@ def _spawn(home: Home, settings: Settings, *, verbose: bool) -> subprocess.Popen
     return process
 
 
-def _wait_until_it_answers(home: Home, process: subprocess.Popen[bytes], began: float, deadline: float) -> bool:
+def _wait_until_it_answers(home: Home, process: subprocess.Popen[bytes], deadline: float) -> bool:
     """True when ``process`` answers, False when the agent that answers is another one."""
     while time.monotonic() < deadline:
         status = process.poll()
         with contextlib.suppress(AgentNotRunning, AgentUnreachable):
             return int(AgentClient(home, timeout=1.0).status()["pid"]) == process.pid
         if status is not None:
-            _raise_unless_another_runs(home, status, began)
+            _raise_unless_another_runs(home, status)
         time.sleep(POLL)
     if process.poll() is None:
         process.terminate()
     raise AgentStartFailed(detail=f"it did not answer within {START_TIMEOUT:g} s{_quoted_log(home)}")
 
 
-def _raise_unless_another_runs(home: Home, status: int, began: float) -> None:
-    error = _start_error(home, began)
+def _raise_unless_another_runs(home: Home, status: int) -> None:
+    error = _start_error(home)
     # One that lost the race for the lock may leave no word, so as not to overwrite the winner's.
     if isinstance(error, AgentRunning) or (error is None and status == AgentRunning.exit_code):
         return
@@ -266,12 +269,12 @@ def _raise_unless_another_runs(home: Home, status: int, began: float) -> None:
     raise AgentStartFailed(detail=f"it ended with {ending}{_quoted_log(home)}")
 
 
-def _start_error(home: Home, began: float) -> MooncakeError | None:
-    """What an agent that failed since ``began`` (seconds since the epoch) wrote down."""
+def _start_error(home: Home) -> MooncakeError | None:
+    """What an agent that failed wrote down: what one before it left was removed when ours was started.
+
+    Its time says nothing: a file server's clock is its own.
+    """
     try:
-        # Some file systems keep whole seconds only.
-        if home.start_error.stat().st_mtime < int(began):
-            return None
         data = json.loads(home.start_error.read_bytes())
     except (OSError, ValueError):
         return None

@@ -17,8 +17,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from engine import forks
+from engine.files.abilities import abilities_of
 from engine.files.stamps import STAMP_BYTES, FileStamp
 from engine.memory.file_spans import FileSpan, FileSpans
 from p2pstore.cluster.records import ObjectRecord, decode, encode
@@ -29,6 +31,9 @@ from p2pstore.objects.manifest import Manifest, parse
 log = logging.getLogger(__name__)
 
 BUSY_SECONDS = 10.0
+
+MEMORY = ":memory:"
+"""The path of a catalog that is kept nowhere."""
 
 _UNREADABLE = (MooncakeError, zlib.error, struct.error, ValueError, TypeError, RecursionError)
 """What reading a damaged row raises."""
@@ -83,9 +88,9 @@ class Catalog:
     def __init__(self, path: Path) -> None:
         """Open or create it. Raises ``StorageError``."""
         try:
-            self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-        except sqlite3.Error as error:
-            raise StorageError(path=path, detail=str(error)) from None
+            self._db = _connect(path)
+        except (sqlite3.Error, OSError) as error:
+            raise StorageError(path=path, detail=getattr(error, "strerror", None) or str(error)) from None
         try:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
@@ -161,6 +166,24 @@ class Catalog:
 
     def _transaction(self) -> _Transaction:
         return _Transaction(self._db, self.path)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """Open or create the file. Raises ``sqlite3.Error`` and ``OSError``.
+
+    Where its file system has no locks or no shared mappings, SQLite does without: a home's lock, or its owner, sees to
+    it that nobody else has the file open.
+    """
+    if str(path) == MEMORY:
+        return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    can = abilities_of(path.parent)
+    if can.locks and can.mappings:
+        return sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    log.warning("the file system of %s does not do for a database that is shared (%s): it is used alone", path, can.why)
+    url = f"file:{quote(os.fsencode(path))}?vfs=unix-none"
+    db = sqlite3.connect(url, uri=True, isolation_level=None, check_same_thread=False)
+    db.execute("PRAGMA locking_mode=EXCLUSIVE")
+    return db
 
 
 class _Transaction:

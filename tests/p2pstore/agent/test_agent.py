@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from p2pstore.agent.client import AgentClient
 from p2pstore.agent.home import Home
 from p2pstore.agent.launch import ensure_agent, stop_agent
-from p2pstore.errors import AgentEnded, AgentNotRunning
+from p2pstore.errors import AgentEnded, AgentNotRunning, AgentRunning, MooncakeError, StorageError
 from p2pstore.settings.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -73,3 +79,91 @@ def test_a_word_that_cannot_be_read_is_no_reason(home: Home) -> None:
         with pytest.raises(AgentNotRunning) as caught:
             AgentClient(home).status()
         assert not isinstance(caught.value, AgentEnded)
+
+
+REFUSING = """
+import json, os, sys
+from pathlib import Path
+import pytest
+from p2pstore.agent import elsewhere
+from p2pstore.agent.agent import main
+from tests.refusing import RefusingFileSystem
+
+home, script, place, *arguments = sys.argv[1:]
+Path(home).mkdir(exist_ok=True)
+remote = RefusingFileSystem(Path(home), pytest.MonkeyPatch())
+for call, number in json.loads(script):
+    remote.refuses(call, number)
+elsewhere._candidates = lambda digest: [(Path(place), digest)]
+sys.exit(main(["--home", home, *arguments]))
+"""
+"""An agent whose home lies on a file system that refuses what a script says."""
+
+NUMBERS = [errno.ENOTSUP, errno.EINVAL, errno.EPERM]
+CALLS = ["flock", "lock_range", "chmod", "fsync of a directory", "map_shared", "ftruncate", "bind", "statvfs"]
+
+
+@contextlib.contextmanager
+def refusing_agent(home: Home, script: list[tuple[str, int]], *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    place = home.root.with_name("place")
+    place.mkdir(exist_ok=True)
+    command = [sys.executable, "-c", REFUSING, str(home.root), json.dumps(script), str(place), *arguments]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+
+
+def answer_of(home: Home, process: subprocess.Popen[str]) -> dict[str, Any]:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return AgentClient(home).status()
+        except MooncakeError:
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_an_agent_starts_whatever_the_file_system_of_its_home_refuses(home: Home, number: int) -> None:
+    script = [(call, number) for call in CALLS]
+    memory = ("--metadata", "memory://refusing", "--node", "n")
+    with refusing_agent(home, script, *memory) as process:
+        status = answer_of(home, process)
+        assert status["pid"] == process.pid
+        with refusing_agent(home, script, *memory) as second:
+            assert second.wait(60) == AgentRunning.exit_code
+            assert f"(pid {process.pid})" in str(second.communicate()[1])
+        assert answer_of(home, process)["pid"] == process.pid
+    assert process.returncode == 0
+    with refusing_agent(home, script, *memory) as process:
+        assert answer_of(home, process)["pid"] == process.pid
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_an_agent_starts_without_one_call(home: Home, call: str) -> None:
+    with refusing_agent(home, [(call, errno.EOPNOTSUPP)], "--metadata", "memory://refusing") as process:
+        assert answer_of(home, process)["pid"] == process.pid
+
+
+@pytest.mark.parametrize("call", ["flock", "map_shared", "fsync of a directory"])
+def test_an_etcd_of_its_own_keeps_its_data_where_it_can(home: Home, call: str) -> None:
+    with refusing_agent(home, [(call, errno.ENOSYS)]) as process:
+        assert answer_of(home, process)["embedded_etcd"]
+        assert not (home.etcd / "data").exists()
+        (data,) = home.root.with_name("place").glob("*/data")
+        assert data.is_dir()
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize(("call", "number"), [("flock", errno.EIO), ("open", errno.EROFS), ("open", errno.EDQUOT)])
+def test_a_home_that_is_broken_or_full_is_told_as_that(home: Home, call: str, number: int) -> None:
+    home.create()
+    with refusing_agent(home, [(call, number)], "--metadata", "memory://refusing") as process:
+        assert process.wait(60) == StorageError.exit_code
+        said = process.communicate()[1]
+    assert os.strerror(number) in said
+    assert "Traceback" not in said

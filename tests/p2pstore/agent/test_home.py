@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import socket
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from p2pstore.agent import elsewhere
 from p2pstore.agent import home as module
 from p2pstore.agent.home import MAX_SOCKET_PATH, Home, host_name, socket_address
 from p2pstore.errors import HomeUnusable, NoHome, PathNotFound
+from tests.refusing import RefusingFileSystem
 
 
 def test_a_named_home_holds_everything(tmp_path: Path) -> None:
@@ -104,6 +108,64 @@ def test_descriptors_of_directories_are_given_back(tmp_path: Path) -> None:
 def test_a_missing_directory_says_so(tmp_path: Path) -> None:
     with pytest.raises(PathNotFound), socket_address(tmp_path / ("d" * 200) / "agent.sock"):
         pass
+
+
+@pytest.fixture
+def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RefusingFileSystem:
+    """The file system of a home; what stands for it is made beside it."""
+    (tmp_path / "h").mkdir()
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(elsewhere, "_candidates", lambda digest: [(tmp_path / "tmp", digest)])
+    return RefusingFileSystem(tmp_path / "h", monkeypatch)
+
+
+def test_sockets_lie_elsewhere_where_the_home_can_hold_none(tmp_path: Path, remote: RefusingFileSystem) -> None:
+    home = Home.resolve(tmp_path / "h", {})
+    assert home.socket.parent == home.run
+    remote.refuses("bind", errno.EPERM)
+    home.create()
+    assert home.socket.parent.parent == tmp_path / "tmp"
+    assert Home.resolve(tmp_path / "h", {}).socket == home.socket == home.local_socket.with_name("agent.sock")
+    remote.behaves()
+    home.create()
+    assert home.socket.parent == home.run
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS, errno.EROFS])
+def test_a_home_whose_modes_cannot_be_set(tmp_path: Path, remote: RefusingFileSystem, number: int) -> None:
+    home = Home.resolve(tmp_path / "h", {})
+    home.run.mkdir(mode=0o755)
+    remote.refuses("chmod", number)
+    home.create()
+    assert home.socket.parent.parent == tmp_path / "tmp", "others can enter it"
+    assert stat.S_IMODE(home.socket.parent.stat().st_mode) == 0o700
+
+
+def test_a_home_whose_files_belong_to_nobody(tmp_path: Path, remote: RefusingFileSystem) -> None:
+    """A network's file system that calls all that root makes nobody's."""
+
+    def squashed(real: Callable[..., os.stat_result], *args: object, **kwargs: object) -> os.stat_result:
+        fields = list(real(*args, **kwargs))
+        fields[4] = 65534
+        return os.stat_result(fields)
+
+    home = Home.resolve(tmp_path / "h", {})
+    for call in ("stat", "lstat", "fstat"):
+        remote.answers(call, squashed)
+    home.create()
+    assert home.socket.parent.parent == tmp_path / "tmp"
+
+
+def test_a_home_that_is_somebody_elses_is_refused(tmp_path: Path, remote: RefusingFileSystem) -> None:
+    def theirs(real: Callable[..., os.stat_result], *args: object, **kwargs: object) -> os.stat_result:
+        fields = list(real(*args, **kwargs))
+        fields[4] = 65534
+        return os.stat_result(fields)
+
+    home = Home.resolve(tmp_path / "h", {})
+    remote.answers("stat", theirs)
+    with pytest.raises(HomeUnusable, match="another user"):
+        home.create()
 
 
 def no_passwd(monkeypatch: pytest.MonkeyPatch) -> None:

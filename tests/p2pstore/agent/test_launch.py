@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import p2pstore.agent.launch as launch
+from engine.files.system import system
 from engine.processes import ProcessHandle
 from p2pstore.agent.client import AgentClient
 from p2pstore.agent.home import Home
@@ -75,7 +76,7 @@ def test_a_full_disk_is_named_though_nothing_can_be_logged(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "pwrite", full)
+        patch.setattr(system, "pwrite", full)
         with pytest.raises(StorageError, match=r"start\.lock: No space left on device"):
             ensure_agent(home, settings(tmp_path))
     home.lock.mkdir()

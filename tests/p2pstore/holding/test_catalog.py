@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import zlib
@@ -16,6 +17,7 @@ from p2pstore.errors import StorageError
 from p2pstore.holding.catalog import Catalog, Holding
 from p2pstore.objects.manifest import Manifest
 from tests.p2pstore.samples import MIB, content, manifest_of, record_of, write_tree
+from tests.refusing import RefusingFileSystem
 
 FILES = {"a": content(100), "b/é x": b"", "c": content(5, 2)}
 MANIFEST = manifest_of(FILES, MIB, ("empty",))
@@ -179,3 +181,21 @@ def test_memory_only() -> None:
     catalog.add(holding, MANIFEST)
     assert list(catalog.load()) == [(holding, MANIFEST)]
     catalog.close()
+
+
+@pytest.mark.parametrize("call", ["flock", "lock_range", "map_shared"])
+@pytest.mark.parametrize("before", [True, False], ids=["again", "at first"])
+def test_where_there_are_no_locks_or_mappings_it_is_used_alone(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, before: bool
+) -> None:
+    """The paths of SQLite's URLs have characters of their own."""
+    path = tmp_path / "a b?c#d%e" / "catalog.db"
+    path.parent.mkdir()
+    if before:
+        filled(path, holding_of(Path("/first")))
+    RefusingFileSystem(tmp_path, monkeypatch).refuses(call, errno.ENOLCK)
+    filled(path, holding_of(Path("/r")))
+    assert {holding.place for holding, _ in loaded(path)} == ({"/first", "/r"} if before else {"/r"})
+    assert not path.with_name("catalog.db-shm").exists()
+    monkeypatch.undo()
+    assert len(loaded(path)) == 1 + before
