@@ -100,7 +100,7 @@ _mooncake() {
         case $path in
             '') _mooncake_reply -W "--version --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'register') _mooncake_reply -W "--name --each --chunk-size --hash --exclude --include --all --force --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
-            'get') _mooncake_reply -W "--transport --peer --no-seed --dry-run --force --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'get') _mooncake_reply -W "--transport --peer --no-seed --dry-run --force --wipe --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'list') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'info') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'verify') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;

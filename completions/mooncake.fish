@@ -79,7 +79,8 @@ complete -c mooncake -n '__mooncake_in "get"' -l 'transport' -x -a 'auto rdma tc
 complete -c mooncake -n '__mooncake_in "get"' -l 'peer' -x -d 'Ask this node too, or alone without etcd; may be repeated.'
 complete -c mooncake -n '__mooncake_in "get"' -l 'no-seed' -d 'Do not serve the object afterwards.'
 complete -c mooncake -n '__mooncake_in "get"' -l 'dry-run' -d 'Say what would be pulled, and write nothing.'
-complete -c mooncake -n '__mooncake_in "get"' -l 'force' -d 'Replace something else at DEST.'
+complete -c mooncake -n '__mooncake_in "get"' -l 'force' -d 'Replace a file at DEST, or a directory that is an earlier version.'
+complete -c mooncake -n '__mooncake_in "get"' -l 'wipe' -d 'Delete whatever is in the directory DEST, and replace it.'
 complete -c mooncake -n '__mooncake_at "get:0"' -a '(__mooncake_names)'
 complete -c mooncake -n '__mooncake_at "get:1"' -F
 complete -c mooncake -n '__mooncake_at "list:0"' -a '(__mooncake_names)'

@@ -45,6 +45,9 @@
     │   ├── MetadataRefused           7   (engine) the metadata server refused us
     │   ├── ObjectExists              7   the name is taken by other content
     │   ├── DestinationExists         7   something else is at the destination
+    │   ├── ForeignContent            7   a directory there is no earlier version of the object
+    │   ├── NotReplaceable            7   what is there cannot be replaced by us
+    │   ├── DestinationServed         7   what is there is served by this node
     │   ├── DestinationBusy           7   another get writes there
     │   ├── ForeignFile               7   something that is not the object's lies in what a get writes
     │   ├── NodeNameTaken             7   another live node has this node's name
@@ -60,6 +63,7 @@
     │   ├── VerbsFailed               9   (engine) a call to an RDMA device failed
     │   └── LockedMemoryLimit         9   (engine) memory could not be pinned
     ├── PartialResult                10   some of it was done
+    ├── PartChanged                  10   another program wrote to what a get was writing
     └── Interrupted                 130   Ctrl-C, or the client went away
 
 ``to_wire`` and ``from_wire`` carry an error over the control plane.
@@ -117,6 +121,8 @@ __all__ = [
     "Closed",
     "DestinationBusy",
     "DestinationExists",
+    "DestinationServed",
+    "ForeignContent",
     "ForeignFile",
     "ForkedFromEtcd",
     "ForkedProcess",
@@ -136,10 +142,12 @@ __all__ = [
     "NodeEnded",
     "NodeNameTaken",
     "NotHeld",
+    "NotReplaceable",
     "ObjectExists",
     "ObjectNotFound",
     "OtherMetadata",
     "OtherView",
+    "PartChanged",
     "PartialResult",
     "PathNotFound",
     "PeerBusy",
@@ -321,7 +329,28 @@ class DestinationExists(Refused):
     """Something else is at the destination."""
 
     sentence = "{path} exists and is not this object"
-    advice = "move it away, replace it with --force, or say DEST/ to put the object inside a directory"
+    advice = "say DEST/ to put the object inside a directory, move away what is there, or replace it with --force"
+
+
+class ForeignContent(Refused):
+    """A directory at the destination has something in it that no version of the object put there."""
+
+    sentence = "{path} is no earlier version of this object: it has {name!r} in it"
+    advice = "say DEST/ to put the object inside it, move it away, or delete all that is in it with --wipe"
+
+
+class NotReplaceable(Refused):
+    """What is at the destination cannot be replaced."""
+
+    sentence = "{path} cannot be replaced: {detail}"
+    advice = "say DEST/ to put the object inside a directory, or choose another destination"
+
+
+class DestinationServed(Refused):
+    """What is at the destination, or in it, is served by this node under another name."""
+
+    sentence = "{path} is not replaced: this node serves {root} as {name!r}"
+    advice = "choose another destination, or run 'mooncake unregister {name}' first"
 
 
 class DestinationBusy(Refused):
@@ -396,6 +425,14 @@ class PartialResult(MooncakeError):
     exit_code = 10
     sentence = "{detail}"
     advice = "run the same command again"
+
+
+class PartChanged(MooncakeError):
+    """Another program wrote to the partial form of a destination, and left wrong bytes in it."""
+
+    exit_code = 10
+    sentence = "another program wrote to {path} while a get was writing it"
+    advice = "find out which, and run the same command again: it brings what is wrong once more"
 
 
 class Interrupted(MooncakeError):

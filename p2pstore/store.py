@@ -199,15 +199,24 @@ class P2PStore:
         peers: Sequence[str] = (),
         seed: bool = True,
         force: bool = False,
+        wipe: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> dict[str, Any]:
         """Bring an object to ``dest``, verified; an interrupted get goes on where it was.
 
+        ``force`` replaces a file there, or a directory that is an earlier version of an object; ``wipe`` deletes
+        whatever is in the directory. An empty directory is filled, and a link is followed.
         ``progress(done, total)`` is called in bytes, from the node's thread. Returns name, manifest, dest, size,
         bytes_pulled, bytes_reused, seconds, transport, peers and seeding.
         """
         request = GetRequest(
-            name, Path(os.path.abspath(dest)), transport=transport, peers=tuple(peers), seed=seed, force=force
+            name,
+            Path(os.path.abspath(dest)),
+            transport=transport,
+            peers=tuple(peers),
+            seed=seed,
+            force=force,
+            wipe=wipe,
         )
 
         return asdict(self._call(self._open().get(request, _progress_only(progress))))

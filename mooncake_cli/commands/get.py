@@ -41,7 +41,12 @@ def get(
     ] = None,
     no_seed: Annotated[bool, typer.Option("--no-seed", help="Do not serve the object afterwards.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be pulled, and write nothing.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace something else at DEST.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a file at DEST, or a directory that is an earlier version.")
+    ] = False,
+    wipe: Annotated[
+        bool, typer.Option("--wipe", help="Delete whatever is in the directory DEST, and replace it.")
+    ] = False,
 ) -> None:
     """Bring an object to this machine, verified.
 
@@ -61,6 +66,7 @@ def get(
         seed=not no_seed,
         dry_run=dry_run,
         force=force,
+        wipe=wipe,
     )
     try:
         result = follow(invocation.output, events, "pulling")

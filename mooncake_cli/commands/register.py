@@ -182,12 +182,11 @@ def _entries(directories: list[str], selection: Selection) -> list[str]:
             raise UsageError(detail=f"{directory} is no directory, whose entries --each would register") from None
         except OSError as error:
             raise StorageError(path=directory, detail=error.strerror or str(error)) from None
-        entries = [(os.path.join(directory, name), name) for name in found]
-        for path, name in entries:
+        for name in found:
+            path = os.path.join(directory, name)
             is_directory = os.path.isdir(path)
-            if selection.takes(name, directory=is_directory) and not selection.leaves_out(
-                name, found, directory=is_directory
-            ):
+            left_out = selection.leaves_out(name, directory=is_directory)
+            if selection.takes(name, directory=is_directory) and not left_out:
                 paths.append(path)
     if not paths:
         raise UsageError(detail=f"there is nothing in {', '.join(directories)}")

@@ -11,7 +11,7 @@ its connection cancels its call.
     POST /v1/limits      {"upload","download"}: bytes a second, 0 for none; a missing one stays as it is
     POST /v1/register    {"path","name","chunk_size","hash","force","include","exclude","all"}    lines
     POST /v1/register-many {"items":[[path,name],..]}, and the same but path and name             lines
-    POST /v1/get         {"name","dest","transport","peers","seed","dry_run","force"}             lines
+    POST /v1/get         {"name","dest","transport","peers","seed","dry_run","force","wipe"}      lines
     POST /v1/verify      {"target"}                                                               lines
     POST /v1/unregister  {"name"}
     GET  /v1/objects     ?prefix=&limit=&after=
@@ -186,6 +186,7 @@ class AgentServer:
             seed=bool(body.get("seed", True)),
             dry_run=bool(body.get("dry_run")),
             force=bool(body.get("force")),
+            wipe=bool(body.get("wipe")),
         )
 
         async def work(emit: Emit) -> dict[str, Any]:

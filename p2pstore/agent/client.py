@@ -162,9 +162,10 @@ class AgentClient:
         seed: bool = True,
         dry_run: bool = False,
         force: bool = False,
+        wipe: bool = False,
     ) -> Iterator[Event]:
         """``POST /v1/get``: bring ``name`` to the absolute path ``dest``."""
-        body = {
+        body: dict[str, object] = {
             "name": name,
             "dest": dest,
             "transport": transport,
@@ -174,6 +175,8 @@ class AgentClient:
             "force": force,
             "sight": sight_of_destination(dest),
         }
+        if wipe:
+            body["wipe"] = True
         for event in self._events("/v1/get", body):
             if event.get("event") == "result":
                 check_result(str(event.get("dest", dest)), event.pop("view", None), event.pop("seen", None))

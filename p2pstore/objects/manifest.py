@@ -128,6 +128,16 @@ class Manifest:
                     found.append(rest)
         return found
 
+    def all_directories(self) -> set[str]:
+        """Every directory but the root, as paths from there. Cheap for many files: one look at each."""
+        found: set[str] = set()
+        for path in (*(f"{directory}/" for directory in self.directories), *(f.path for f in self.files)):
+            parent = path.rpartition("/")[0]
+            while parent and parent not in found:
+                found.add(parent)
+                parent = parent.rpartition("/")[0]
+        return found
+
     def bytes_of(self, chunks: Bitmap) -> int:
         """Bytes of the chunks of a bitmap; likewise."""
         if chunks.full:

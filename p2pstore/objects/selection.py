@@ -8,7 +8,7 @@ end it fits directories alone. What fits a directory fits all that is below it.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -20,12 +20,9 @@ MAX_PATTERNS = 256
 MAX_PATTERN_BYTES = 1024
 """One pattern."""
 
-LEFT_OUT = ("lost+found/", ".git", "**/.cache/huggingface/")
-"""What is left out by default: what a file system keeps for itself, git's history, and the notes of 'hf download'."""
-
-PART_SUFFIX = ".part"
-JOURNAL_SUFFIX = ".part.journal"
-"""What a get adds to a destination's name for what it has so far, and for its journal; they come in pairs."""
+LEFT_OUT = ("lost+found/", ".git", "**/.cache/huggingface/", ".*.mooncake-*.part/")
+"""What is left out by default: what a file system keeps for itself, git's history, the notes of 'hf download', and the
+directories in which gets work (``p2pstore.pull.workplace``)."""
 
 
 @dataclass(frozen=True)
@@ -57,26 +54,14 @@ class Selection:
         """Whether directories without a file belong to the object: not where files are asked for by name."""
         return not self.include
 
-    def leaves_out(self, path: str, beside: Collection[str], *, directory: bool) -> bool:
-        """Whether it is of the kind that nobody means to publish. ``beside`` are the names in its directory."""
-        if self.everything:
-            return False
-        if _DEFAULT.match(path + "/" if directory else path):
-            return True
-        return _is_partial(path.rpartition("/")[2], beside)
+    def leaves_out(self, path: str, *, directory: bool) -> bool:
+        """Whether it is of the kind that nobody means to publish."""
+        return not self.everything and _DEFAULT.match(path + "/" if directory else path) is not None
 
 
 def selection_of(paths: Iterable[str]) -> Selection:
     """What takes these files: as by default, or everything where one of them is left out by default."""
-    known = set(paths)
-    return Selection(everything=any(_DEFAULT.match(path) or _is_partial(path, known) for path in known))
-
-
-def _is_partial(name: str, beside: Collection[str]) -> bool:
-    """Whether it is what a get has so far, or its journal."""
-    if name.endswith(JOURNAL_SUFFIX):
-        return name.removesuffix(JOURNAL_SUFFIX) + PART_SUFFIX in beside
-    return name.endswith(PART_SUFFIX) and name.removesuffix(PART_SUFFIX) + JOURNAL_SUFFIX in beside
+    return Selection(everything=any(map(_DEFAULT.match, paths)))
 
 
 def literal(path: str) -> str:

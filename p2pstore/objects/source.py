@@ -196,13 +196,12 @@ class _Walk:
             self.empty.append(prefix[:-1])
         if self._listed is not None:
             self._listed(len(entries))
-        names = {entry.name for entry in entries}
         for entry in entries:
             path = prefix + entry.name
             is_directory = _is_directory(entry, path)
             if not self._selection.takes(path, directory=is_directory):
                 continue
-            if self._selection.leaves_out(path, names, directory=is_directory):
+            if self._selection.leaves_out(path, directory=is_directory):
                 self.left_out.append(path)
                 continue
             fault = sibling_fault(path, prefix)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from engine.files.system import system
 from engine.files.writing import write_at
 from p2pstore.errors import SourceChanged, StorageError
 from p2pstore.objects.file_system import clone_range, words
@@ -14,6 +13,7 @@ from p2pstore.objects.hashing import Hasher
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.tasks import hash_range
 from p2pstore.pull.destination import Mismatch
+from p2pstore.pull.part_files import PartFiles
 from p2pstore.pull.writers import Writers
 
 
@@ -25,12 +25,7 @@ class PartialForm(Protocol):
     writers: Writers
     new_hasher: Callable[[], Hasher]
     clones: bool
-
-    def open_file(self, number: int) -> int:
-        """A descriptor of the file of that number, which the caller closes. Raises ``StorageError``."""
-
-    def file_path(self, number: int) -> Path:
-        """Where that file is."""
+    files: PartFiles
 
 
 class FileSink:
@@ -61,7 +56,7 @@ class FileSink:
         self._hashed = self._destination.new_hasher()
         if self._chunk.file != self._file:
             self._close_file()
-            self._descriptor = self._destination.open_file(self._chunk.file)
+            self._descriptor = self._destination.files.borrow(self._chunk.file)
             self._file = self._chunk.file
 
     def buffer(self, remaining: int) -> memoryview:
@@ -86,6 +81,7 @@ class FileSink:
         count = len(data)
         self._hashed.update(data)
         at = self._at
+        self._destination.files.check_size(self._file, self._descriptor)
         try:
             write_at(self._descriptor, data, at)
         except OSError as error:
@@ -102,7 +98,7 @@ class FileSink:
         if not clone_range(descriptor, offset, count, self._descriptor, self._at):
             destination.clones = False
             return 0
-        path = str(destination.file_path(self._file))
+        path = str(destination.files.path(self._file))
         try:
             hash_range(self._descriptor, self._at, count, self._hashed.update, self._scratch, path)
         except SourceChanged as error:  # our own file was cut short by somebody
@@ -135,9 +131,5 @@ class FileSink:
 
     def _close_file(self) -> None:
         if self._descriptor >= 0:
-            descriptor, self._descriptor = self._descriptor, -1
-            try:
-                system.close(descriptor)  # NFS and others say only now that there was no room
-            except OSError as error:
-                self.kept = 0
-                raise StorageError(path=self._destination.part, detail=words(error)) from None
+            self._descriptor = -1
+            self._destination.files.give_back(self._file)

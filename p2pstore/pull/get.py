@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import stat
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,23 +11,28 @@ from pathlib import Path
 
 from engine.files.refusals import said
 from engine.memory.file_spans import FileSpan
-from p2pstore.errors import DestinationExists, StorageError, UsageError
+from p2pstore.errors import DestinationServed, StorageError, UsageError
 from p2pstore.holding.catalog import Holding
 from p2pstore.holding.parts import Parts
 from p2pstore.holding.replica import Replica
 from p2pstore.holding.same_content import same_content
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.steps import Steps
-from p2pstore.pull.file_destination import FileDestination, tidy
+from p2pstore.pull.file_destination import FileDestination
 from p2pstore.pull.old_chunks import Places, find_places
 from p2pstore.pull.pipeline import End, Pipeline
 from p2pstore.pull.reuse import LocalChunks
 from p2pstore.pull.run import Emit
+from p2pstore.pull.target import check_contents, examine, resolved
+from p2pstore.pull.workplace import tidy
 
 
 @dataclass(frozen=True)
 class GetRequest:
-    """What is wanted. ``peers`` are control addresses (``host:port``) to ask beside, or instead of, the metadata."""
+    """What is wanted. ``peers`` are control addresses (``host:port``) to ask beside, or instead of, the metadata.
+
+    ``force`` replaces a file, or a directory that is an earlier version of an object; ``wipe`` any directory.
+    """
 
     name: str
     dest: Path
@@ -37,6 +41,7 @@ class GetRequest:
     seed: bool = True
     dry_run: bool = False
     force: bool = False
+    wipe: bool = False
 
 
 @dataclass
@@ -61,37 +66,90 @@ class FileEnd(End[FileDestination]):
 
     def __init__(self, parts: Parts, request: GetRequest) -> None:
         self.seeding = False
+        self.dest = request.dest
+        """Where it goes: the request's, or where that leads if it is a link."""
         self._parts = parts
         self._request = request
+        self._force = request.force or request.wipe
         self._replica: Replica | None = None
+        self._destination: FileDestination | None = None
 
     async def is_over(self, get: Pipeline[FileDestination]) -> bool:
-        """See ``End.is_over``. Raises ``UsageError`` or ``DestinationExists`` for what a get does not replace."""
+        """See ``End.is_over``: what cannot go there is found out here, before the first byte.
+
+        Raises ``UsageError`` or ``Refused`` for what a get does not replace, ``StorageError`` or ``PathNotFound``.
+        """
         request = self._request
-        await asyncio.to_thread(_check_kind, request.dest)
-        if await asyncio.to_thread(os.path.lexists, request.dest):
-            if await self._is_there(get):
-                get.brought.reused = get.manifest.size
-                if not request.dry_run:
-                    await asyncio.to_thread(tidy, request.dest, get.manifest, request.name)
-                return True
-            if not request.force:
-                raise DestinationExists(path=request.dest)
+        self.dest = await asyncio.to_thread(resolved, request.dest)
+        self._check_home()
+        if await asyncio.to_thread(_could_be_it, self.dest) and await self._is_there(get):
+            get.brought.reused = get.manifest.size
+            if not request.dry_run:
+                await asyncio.to_thread(tidy, self.dest, get.manifest.digest)
+            return True
+        await asyncio.to_thread(examine, self.dest, get.manifest, force=self._force)
+        await self._check_served(get)
+        await asyncio.to_thread(self._check_contents, get.manifest)
         if request.dry_run:
             await self._estimate(get)
         return request.dry_run
 
+    def _check_home(self) -> None:
+        """Raise ``UsageError`` for the agent's home, what is in it, and what it is in."""
+        options = self._parts.options
+        home = options.state
+        if home is None:
+            return
+        if options.local_socket is not None:  # an agent's: its state is a part of its home
+            home = home.parent
+        if self.dest == home or home in self.dest.parents:
+            raise UsageError(detail=f"{self.dest} is in the agent's home, {home}")
+        if self.dest in home.parents and self._force:
+            raise UsageError(detail=f"the agent's home, {home}, is in {self.dest}")
+
+    async def _check_served(self, get: Pipeline[FileDestination]) -> None:
+        """Refuse to replace what this node serves under another name; say where something is put among it.
+
+        Raises ``DestinationServed``.
+        """
+        holdings, dest = self._parts.holdings, self.dest
+        there = await asyncio.to_thread(os.path.lexists, dest)
+        for above in dest.parents:
+            holding = holdings.at(above)
+            if holding is None:
+                continue
+            if there:
+                raise DestinationServed(path=dest, root=above, name=holding.name)
+            get.note(f"{dest} lies in {above}, which this node serves as {holding.name}: it will be no part of that")
+        if not there:
+            return
+        for holding in holdings:
+            root = holding.root
+            if root is not None and dest in root.parents:
+                raise DestinationServed(path=dest, root=root, name=holding.name)
+        here = holdings.at(dest)
+        if here is not None and here.name != self._request.name:
+            get.note(f"{dest} is replaced, which this node serves as {here.name}: it will do so no more")
+
+    def _check_contents(self, manifest: Manifest) -> None:
+        """Raise ``ForeignContent`` for a directory that is no earlier version, unless all in it is to go."""
+        if self._request.wipe:
+            return
+        held = self._parts.holdings.at(self.dest)
+        before = self._parts.holdings.manifest(held.digest) if held is not None else None
+        check_contents(self.dest, [manifest, *([before] if before is not None else [])])
+
     async def _is_there(self, get: Pipeline[FileDestination]) -> bool:
         """Whether the destination already is the object; this node then holds it."""
         request, holdings = self._request, self._parts.holdings
-        holding = holdings.at(request.dest)
+        holding = holdings.at(self.dest)
         same = holding is not None and holding.digest == get.manifest.digest
         if same and not await get.in_thread(holdings.fault, holding):
             self.seeding = True
             return True
-        get.note(f"{request.dest} exists; comparing it with the object")
+        get.note(f"{self.dest} exists; comparing it with the object")
         get.steps.begin("comparing", get.manifest.size, "B")
-        spans = await get.in_thread(same_content, request.dest, get.manifest, get.cancelled, get.steps.add)
+        spans = await get.in_thread(same_content, self.dest, get.manifest, get.cancelled, get.steps.add)
         if spans is None:
             return False
         if not request.dry_run:
@@ -113,8 +171,15 @@ class FileEnd(End[FileDestination]):
     def make(self, manifest: Manifest, cancelled: threading.Event, steps: Steps) -> FileDestination:
         """See ``End.make``. Raises as ``FileDestination``."""
         steps.begin("making files")
-        request = self._request
-        return FileDestination(request.dest, manifest, request.name, force=request.force, cancelled=cancelled)
+        self._destination = FileDestination(
+            self.dest,
+            manifest,
+            self._request.name,
+            force=self._force,
+            cancelled=cancelled,
+            check=lambda: self._check_contents(manifest),
+        )
+        return self._destination
 
     def check(self, destination: FileDestination, cancelled: threading.Event, steps: Steps) -> None:
         """See ``End.check``: what an interrupted get left."""
@@ -122,13 +187,14 @@ class FileEnd(End[FileDestination]):
         destination.recheck(cancelled, steps.add)
 
     async def old_chunks(self, get: Pipeline[FileDestination]) -> Places:
-        """See ``End.old_chunks``."""
-        request = self._request
-        if not request.force or not await asyncio.to_thread(os.path.lexists, request.dest):
-            return {}
-        get.note(f"looking for what of {request.dest} can be reused")
-        get.steps.begin("looking for what can be reused")
-        return await get.in_thread(find_places, request.dest, get.manifest, get.cancelled)
+        """See ``End.old_chunks``: in what is replaced, and in what gets that may still be at work left beside it."""
+        found: Places = {}
+        for root in [*(self._destination.others if self._destination else ()), self.dest]:
+            if await asyncio.to_thread(_could_be_it, root):
+                get.steps.begin("looking for what can be reused")
+                get.note(f"looking for what of {root} can be reused")
+                found.update(await get.in_thread(find_places, root, get.manifest, get.cancelled))
+        return found
 
     async def begin(
         self,
@@ -149,15 +215,15 @@ class FileEnd(End[FileDestination]):
     async def hold(self, get: Pipeline[FileDestination], spans: Sequence[FileSpan]) -> None:
         """See ``End.hold``."""
         request = self._request
-        for text in said.of(str(request.dest)):
+        for text in said.of(str(self.dest)):
             get.note(text)
         if not request.seed:
             return
-        holding = Holding(get.resolved.record, "replica", request.dest, spans)
+        holding = Holding(get.resolved.record, "replica", self.dest, spans)
         try:
             await self._parts.publisher.hold(holding, get.manifest, known=get.resolved.watched)
         except StorageError:
-            get.note(f"{request.dest} is whole, but is not passed on: get it again when there is room")
+            get.note(f"{self.dest} is whole, but is not passed on: get it again when there is room")
             raise
         self.seeding = True
 
@@ -173,7 +239,7 @@ async def get_files(parts: Parts, request: GetRequest, emit: Emit) -> GetResult:
     return GetResult(
         request.name,
         get.manifest.digest,
-        str(request.dest),
+        str(end.dest),
         get.manifest.size,
         bytes_pulled=get.brought.pulled,
         bytes_reused=get.brought.reused,
@@ -185,11 +251,9 @@ async def get_files(parts: Parts, request: GetRequest, emit: Emit) -> GetResult:
     )
 
 
-def _check_kind(dest: Path) -> None:
-    """Raise ``UsageError`` where a device, pipe or socket stands: a get writes none, and replaces none."""
+def _could_be_it(path: Path) -> bool:
+    """Whether something is at ``path`` that may be the object, or have some of it: a file, or a directory with any."""
     try:
-        mode = os.lstat(dest).st_mode
+        return path.is_file() or (path.is_dir() and any(path.iterdir()))
     except OSError:
-        return
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
-        raise UsageError(detail=f"{dest} is a device, a pipe or a socket; a get writes files and directories")
+        return False

@@ -7,10 +7,10 @@ journal says is a hint where to look, not a proof: on resume each of its chunks 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 
 from engine.files.locks import FileLock
@@ -26,37 +26,59 @@ MAX_HEADER_BYTES = 4096
 _CHUNK = struct.Struct("<I")
 
 
-def is_for(path: Path, manifest: str) -> bool:
-    """Whether a journal for this manifest stands at ``path``; looks only."""
+@dataclass(frozen=True)
+class LockedFile:
+    """An open journal that is locked for this get alone."""
+
+    descriptor: int
+    lock: FileLock
+
+    def close(self) -> None:
+        """Unlock; the file stays."""
+        system.close(self.descriptor)
+        self.lock.let_go()
+
+
+def lock_journal(path: Path, destination: Path, *, create: bool) -> LockedFile:
+    """Open a journal and lock it; what is in it is neither read nor changed.
+
+    Raises ``DestinationBusy`` when another get has it, ``FileNotFoundError``, or another ``OSError``.
+    """
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | (os.O_CREAT if create else 0)
+    descriptor = system.open(path, flags, 0o600)
     try:
-        with open(system.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), "rb") as stream:
-            data = json.loads(stream.readline(MAX_HEADER_BYTES))
-    except (OSError, ValueError):
-        return False
-    return isinstance(data, dict) and data.get("format") == FORMAT and data.get("manifest") == manifest
+        lock = FileLock(descriptor, path)
+    except BlockingIOError:
+        system.close(descriptor)
+        raise DestinationBusy(path=destination) from None
+    except OSError as error:
+        system.close(descriptor)
+        raise StorageError(path=path, detail=f"it cannot be locked: {words(error)}") from None
+    locked = LockedFile(descriptor, lock)
+    try:
+        there = _stands_at(descriptor, path)
+    except FileNotFoundError:
+        there = False
+    except OSError:
+        locked.close()
+        raise
+    if not there:
+        locked.close()
+        raise DestinationBusy(path=destination)  # its last holder finished and removed it before we had the lock
+    return locked
 
 
 class Journal:
     """An open, locked journal for one destination and one manifest."""
 
-    def __init__(self, path: Path, manifest: str, name: str, destination: Path) -> None:
-        """Open or create it. Raises ``DestinationBusy`` when it is locked, ``StorageError`` when it cannot be made."""
+    def __init__(self, path: Path, locked: LockedFile, manifest: str, name: str) -> None:
+        """Read what is in it, or begin it anew where that is for another manifest. Raises ``StorageError``.
+
+        It owns ``locked`` from now on, also when this raises.
+        """
         self.path = path
-        self._lock: FileLock | None = None
-        try:
-            self._file = system.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        except OSError as error:
-            raise StorageError(path=path, detail=words(error)) from None
-        try:
-            self._lock = FileLock(self._file, path)
-            if not _stands_at(self._file, path):
-                raise BlockingIOError  # noqa: TRY301 - its last holder finished and removed it before we had the lock
-        except (BlockingIOError, FileNotFoundError):
-            self.close()
-            raise DestinationBusy(path=destination) from None
-        except OSError as error:
-            self.close()
-            raise StorageError(path=path, detail=f"it cannot be locked: {words(error)}") from None
+        self._locked = locked
+        self._file = locked.descriptor
         try:
             self.chunks = self._read(manifest)
             if self.chunks is None:
@@ -127,22 +149,8 @@ class Journal:
     def close(self) -> None:
         """Unlock; the file stays."""
         if self._file >= 0:
-            system.close(self._file)
             self._file = -1
-            if self._lock is not None:
-                self._lock.let_go()
-
-    def remove(self) -> None:
-        """The destination is whole: the journal goes."""
-        try:
-            system.unlink(self.path)
-        except FileNotFoundError:
-            pass
-        except OSError:  # where what is open cannot be removed (SMB); the get is done, so a journal left is no fault
-            self.close()
-            with contextlib.suppress(OSError):
-                system.unlink(self.path)
-        self.close()
+            self._locked.close()
 
 
 def _stands_at(descriptor: int, path: Path) -> bool:

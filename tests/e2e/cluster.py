@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from p2pstore.agent.embedded_etcd import find_etcd
+from p2pstore.pull.workplace import work_name
 from tests.ports import reserved_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -410,7 +411,7 @@ def answers(endpoint: str) -> bool:
 def journalled(dest: Path) -> int:
     """How many chunks the get that writes ``dest`` has verified: one line of JSON, then four bytes a chunk."""
     try:
-        data = dest.with_name(dest.name + ".part.journal").read_bytes()
+        data = (dest.with_name(work_name(dest.name)) / "journal").read_bytes()
     except FileNotFoundError:
         return 0
     return len(data.partition(b"\n")[2]) // 4
@@ -428,7 +429,7 @@ def halted_get(getter: Agent, sources: Sequence[Agent], name: str, dest: Path, *
     for source in sources:
         source.ok("node", "limit", "--upload", 1)
     assert not running.ended, f"a larger object is needed: {running.wait()}"
-    assert dest.with_name(dest.name + ".part").exists()
+    assert (dest.with_name(work_name(dest.name)) / "part").exists()
     assert not dest.exists()
     return running
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from p2pstore.pull.workplace import work_name
 from tests.e2e.cluster import Agent, Cluster, eventually, halted_get, leftovers, make_file, resume, tree
 from tests.ports import closed_port, reserved_port
 
@@ -157,7 +158,9 @@ def test_read_only_files_resume(cluster: Cluster, bound: list[str]) -> None:
     dest.touch()
     resume(source)
     assert running.wait().status == 7, "something is in its place"
-    assert {p.stat().st_mode & 0o777 for p in cluster.path("copy.part").iterdir()} == {0o444}, "the test's point"
+    assert {p.stat().st_mode & 0o777 for p in (cluster.path(work_name("copy")) / "part").iterdir()} == {0o444}, (
+        "the test's point"
+    )
     dest.unlink()
     got = getter.ok("get", "model", dest)
     assert got["bytes_pulled"] == 0
@@ -254,7 +257,7 @@ def test_a_disk_that_fills_up_meanwhile(cluster: Cluster, small_disk: Path, shap
     def full() -> bool:
         """Whether a get met the full disk; one that was quicker is tried again."""
         running = getter.begin("get", "filling", dest, "--transport", "tcp", "--no-seed", "--json")
-        eventually(lambda: dest.with_name("x.part").exists() or running.ended, "it began", pause=0)
+        eventually(lambda: (dest.with_name(work_name("x")) / "part").exists() or running.ended, "it began", pause=0)
         with fill.open("wb", buffering=0) as file:
             try:
                 while True:
@@ -291,12 +294,17 @@ def test_a_read_only_destination(getter: Agent, source: Agent, data: Path, small
     assert (small_disk / "folder" / "x").read_bytes() == data.read_bytes()
 
 
-def test_a_stranger_in_the_place_of_the_partial_form(getter: Agent, data: Path, shared: Cluster) -> None:
-    dest, part = shared.path("precious"), shared.path("precious.part")
-    part.write_text("not ours")
-    error = getter.fails(7, "get", "data", dest)
-    assert (error["type"], error["fields"]["path"]) == ("DestinationExists", str(part))
-    assert part.read_text() == "not ours"
+@pytest.mark.parametrize("options", [(), ("--force",)], ids=["", "force"])
+def test_names_like_those_that_others_give_to_partial_files_are_spared(
+    getter: Agent, data: Path, shared: Cluster, options: tuple[str, ...]
+) -> None:
+    dest = shared.path(f"precious{len(options)}")
+    for suffix in (".part", ".part.journal", ".incomplete"):
+        dest.with_name(dest.name + suffix).write_text("not ours")
+    getter.ok("get", "data", dest, *options)
+    assert dest.read_bytes() == data.read_bytes()
+    for suffix in (".part", ".part.journal", ".incomplete"):
+        assert dest.with_name(dest.name + suffix).read_text() == "not ours"
 
 
 def test_nothing_to_get_from(cluster: Cluster) -> None:

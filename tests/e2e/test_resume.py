@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from p2pstore.pull.workplace import work_name
 from p2pstore.swarm.planner import WINDOW_BYTES
 from tests.e2e.cluster import (
     Agent,
@@ -157,7 +158,7 @@ def test_what_is_partial_is_checked_again_before_it_counts(story: Story) -> None
     running, _ = story.halted()
     story.getter.kill()
     running.wait()
-    part = story.dest.with_name("copy.part")
+    part = story.dest.with_name(work_name("copy")) / "part"
     with part.open("r+b") as file:
         file.write(bytes(SIZE))  # every verified chunk is gone, and the journal does not know
     story.resume()
@@ -170,25 +171,25 @@ def test_what_is_partial_is_checked_again_before_it_counts(story: Story) -> None
 def test_what_a_get_killed_in_its_last_moment_left_is_tidied_up(story: Story) -> None:
     """It had put the object in place, and not yet removed its journal and, with --force, what had been there."""
     running, _ = story.halted()
-    journal, part = (story.dest.with_name(f"copy.part{end}") for end in (".journal", ""))
-    kept = journal.read_bytes()
+    work, kept = story.dest.with_name(work_name("copy")), story.cluster.path("kept")
+    running.send(signal.SIGINT)
+    running.wait()
+    shutil.copytree(work, kept)
     story.resume()
-    assert running.wait().status == 0
-    journal.write_bytes(kept)
-    part.write_bytes(b"what was there before")
+    story.getter.ok("get", "big", story.dest, "--transport", "tcp")
+    shutil.copytree(kept, work)
+    (work / "part").write_bytes(b"what was there before")
     got = story.getter.ok("get", "big", story.dest)
     assert got["bytes_pulled"] == 0
     assert leftovers(story.dest) == []
 
     other = make_file(story.cluster.path("other"), MIB, 1)
     story.source.ok("register", other, "--name", "other")
-    journal.write_bytes(kept)
     other_dest = story.dest.with_name("other-copy")
     story.getter.ok("get", "other", other_dest)
-    for file in (journal, other_dest.with_name("other-copy.part.journal")):
-        file.write_bytes(kept)
+    shutil.copytree(kept, other_dest.with_name(work_name("other-copy")))
     story.getter.ok("get", "other", other_dest)
-    assert leftovers(other_dest) == ["other-copy.part.journal"], "what belongs to another object's get stays"
+    assert leftovers(other_dest) == [work_name("other-copy")], "what belongs to another object's get stays"
 
 
 def test_two_gets_into_one_destination(story: Story) -> None:

@@ -314,7 +314,7 @@ def test_a_disk_that_is_broken_or_full_is_told_before_the_object_counts(
         seen = []
 
         def fails_once(real: Callable[[int], None], fd: int) -> None:
-            writable = os.readlink(f"/proc/self/fd/{fd}").endswith(".part")
+            writable = os.readlink(f"/proc/self/fd/{fd}").endswith("/part")
             real(fd)
             if writable and len(seen) < 20:
                 seen.append(fd)

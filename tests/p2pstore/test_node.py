@@ -41,7 +41,7 @@ from p2pstore.node_options import NodeOptions
 from p2pstore.pull import file_sink
 from p2pstore.pull.file_destination import FileDestination
 from p2pstore.pull.get import GetRequest, GetResult
-from p2pstore.pull.journal import Journal
+from p2pstore.pull.workplace import Workplace
 from tests.p2pstore.samples import MIB, content, read_tree, write_tree
 
 FILES = {"config.json": b"{}", "model 1/é": content(3 * MIB + 1), "empty": b"", "z": content(MIB, 3)}
@@ -242,7 +242,7 @@ async def test_errors_of_a_get(start: Start, root: Path, tmp_path: Path) -> None
     with pytest.raises(PathNotFound):
         await get(b, tmp_path / "none" / "x")
     with pytest.raises(StorageError):
-        await get(b, tmp_path / ("x" * 250))
+        await get(b, tmp_path / ("x" * 256))
 
 
 async def test_errors_of_a_register(start: Start, root: Path, tmp_path: Path) -> None:
@@ -449,7 +449,7 @@ async def test_a_get_that_is_cancelled_in_a_thread_lets_go_of_its_destination(
     work.cancel()
     await asyncio.sleep(0)
     with pytest.raises(DestinationBusy):  # the thread is still at work on it
-        Journal(tmp_path / "dest.part.journal", "m", "n", tmp_path / "dest")
+        Workplace(tmp_path, tmp_path / "dest", "m", "n")
     go_on.set()
     with pytest.raises(asyncio.CancelledError):
         await work

@@ -103,7 +103,7 @@ async def test_chunks_that_moved_to_other_files_and_places_are_reused(start: Sta
     write_tree(tmp_path / "new", {"x": parts[2] + parts[0], "sub/y": parts[1] + parts[4]})
     write_tree(tmp_path / "dest", {"a": parts[0] + parts[1] + parts[2], "b": parts[3]})
     await register(a, tmp_path / "new", chunk_size=MIB)
-    result = await get(b, tmp_path / "dest", force=True)
+    result = await get(b, tmp_path / "dest", wipe=True)
     assert (result.bytes_reused, result.bytes_pulled) == (3 * MIB, MIB)
     assert read_tree(tmp_path / "dest") == {"x": parts[2] + parts[0], "sub/y": parts[1] + parts[4]}
 

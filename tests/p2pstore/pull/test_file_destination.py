@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import mmap
 import os
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from p2pstore.errors import (
     DestinationExists,
     ForeignFile,
     Interrupted,
+    PartChanged,
     PathNotFound,
     StorageError,
     UsageError,
@@ -28,6 +31,8 @@ from p2pstore.objects.manifest import Manifest
 from p2pstore.pull import file_destination as module
 from p2pstore.pull.destination import Mismatch
 from p2pstore.pull.file_destination import FileDestination
+from p2pstore.pull.part_files import PartFiles
+from p2pstore.pull.workplace import work_name
 from tests.p2pstore.samples import KIB, MIB, content, manifest_of, read_tree, write_tree
 from tests.p2pstore.users import own_directory, run_unprivileged
 
@@ -285,23 +290,27 @@ def test_two_at_once(path: Path) -> None:
 
 @EACH
 @pytest.mark.parametrize("kind", ["file", "directory", "link"])
-def test_a_part_without_a_journal_is_refused(path: Path, manifest: Manifest, kind: str) -> None:
-    part = path.with_name("dest.part")
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("name", ["dest.part", work_name("dest")])
+def test_what_others_call_like_a_partial_form_is_spared(
+    path: Path, manifest: Manifest, kind: str, force: bool, name: str
+) -> None:
+    stranger = path.with_name(name)
     if kind == "file":
-        part.write_bytes(b"somebody's")
+        stranger.write_bytes(b"somebody's")
     elif kind == "directory":
-        write_tree(part, {"x": b"somebody's"})
+        write_tree(stranger, {"part": b"somebody's", "x": b"somebody's"})
     else:
-        part.symlink_to("somewhere")
-    with pytest.raises(DestinationExists) as caught:
-        FileDestination(path, manifest, "n")
-    assert caught.value.fields["path"] == part
-    assert leftovers(path) == {"dest.part"}
-    destination = FileDestination(path, manifest, "n", force=True)
+        stranger.symlink_to("somewhere")
+    destination = FileDestination(path, manifest, "n", force=force)
     fill(destination)
     destination.finish()
     assert read_tree(path) == CONTENT[manifest.digest]
-    assert leftovers(path) == set()
+    assert leftovers(path) == {name}
+    if kind == "directory":
+        assert read_tree(stranger) == {"part": b"somebody's", "x": b"somebody's"}
+    else:
+        assert os.readlink(stranger) == "somewhere" if kind == "link" else stranger.read_bytes() == b"somebody's"
 
 
 @EACH
@@ -389,10 +398,25 @@ def test_impossible_destinations(tmp_path: Path) -> None:
     with pytest.raises(UsageError):
         FileDestination(Path("/"), FILE, "n", force=True)
     with pytest.raises(StorageError):
-        FileDestination(tmp_path / ("x" * 250), FILE, "n")
+        FileDestination(tmp_path / ("x" * 256), FILE, "n")
     with pytest.raises(StorageError):
         FileDestination(tmp_path / ("x" * 300) / "y", FILE, "n")
     assert list(tmp_path.iterdir()) == []
+
+
+@EACH
+@pytest.mark.parametrize("last", ["x" * 255, "é" * 127, "." + "x" * 254, "x.part"])
+def test_names_up_to_the_file_systems_limit(tmp_path: Path, manifest: Manifest, last: str) -> None:
+    with given_up(FileDestination(tmp_path / last, manifest, "n")) as destination:
+        half = range(manifest.chunks // 2)
+        if half:
+            feed(destination, half)
+    for force in (False, True):  # at first it resumes
+        with given_up(FileDestination(tmp_path / last, manifest, "n", force=force)) as destination:
+            fill(destination)
+            destination.finish()
+        assert read_tree(tmp_path / last) == CONTENT[manifest.digest]
+        assert leftovers(tmp_path / last) == set()
 
 
 # Disks and permissions
@@ -534,16 +558,16 @@ def test_laying_out_can_be_cancelled_and_the_next_get_goes_on(path: Path, monkey
     """Ctrl-C says that the same command resumes: with many files it was refused for as long as it took to make them."""
     manifest = manifest_of({f"d{n % 3}/{n}": b"" for n in range(100)}, 1 << 20)
     cancelled = threading.Event()
-    open_file = FileDestination.open_file
+    make = PartFiles.make
     made = []
 
-    def counted(self: FileDestination, number: int, flags: int = 0) -> int:
+    def counted(self: PartFiles, number: int, *, fresh: bool) -> None:
         made.append(number)
         if number == 10:
             cancelled.set()
-        return open_file(self, number, flags)
+        make(self, number, fresh=fresh)
 
-    monkeypatch.setattr(FileDestination, "open_file", counted)
+    monkeypatch.setattr(PartFiles, "make", counted)
     with pytest.raises(Interrupted):
         FileDestination(path, manifest, "n", cancelled=cancelled)
     assert made == list(range(11))
@@ -551,6 +575,101 @@ def test_laying_out_can_be_cancelled_and_the_next_get_goes_on(path: Path, monkey
     with given_up(FileDestination(path, manifest, "n")) as destination:
         destination.finish()
     assert len(read_tree(path)) == 100
+
+
+# Others who write where a get does
+
+
+def overwrite(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.write(b"?" * 100)
+
+
+def overwrite_and_put_the_times_back(path: Path) -> None:
+    before = path.stat()
+    overwrite(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, 10)
+
+
+def replace(path: Path) -> None:
+    other = path.with_name("other")
+    other.write_bytes(b"?" * path.stat().st_size)
+    other.replace(path)
+
+
+def map_and_change(path: Path) -> None:
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapping:
+        mapping[:100] = b"?" * 100
+
+
+CHANGES = [overwrite, overwrite_and_put_the_times_back, cut, replace, map_and_change]
+
+
+@pytest.mark.parametrize("manifest", [TREE, FILE], ids=["directory", "file"])
+@pytest.mark.parametrize("change", CHANGES, ids=lambda f: f.__name__)
+def test_what_others_write_meanwhile_gets_under_no_final_name(
+    path: Path, manifest: Manifest, change: Callable[[Path], None]
+) -> None:
+    """While the file is open and we write on, so that its times tell nothing."""
+    number = 0
+    with given_up(FileDestination(path, manifest, "n")) as destination:
+        feed(destination, range(2))
+        destination.files.borrow(number)
+        change(destination.file_path(number))
+        feed(destination, range(2, manifest.chunks))
+        destination.files.give_back(number)
+        assert destination.verified.full
+        with pytest.raises(PartChanged) as caught:
+            destination.finish()
+        assert caught.value.fields["path"] == destination.file_path(number)
+    assert not path.exists()
+    with given_up(resumed(path, manifest)) as destination:
+        missing = list(destination.verified.missing())
+        assert 0 in missing
+        for chunk in missing:
+            feed(destination, range(chunk, chunk + 1))
+        destination.finish()
+    assert read_tree(path) == CONTENT[manifest.digest]
+    assert leftovers(path) == set()
+
+
+@pytest.mark.parametrize("change", [Path.touch, lambda path: os.link(path, path.parent.parent / "kept")])
+def test_what_is_still_right_is_hashed_again_and_no_more(path: Path, change: Callable[[Path], None]) -> None:
+    with given_up(FileDestination(path, FILE, "n")) as destination:
+        fill(destination)
+        change(destination.part)
+        destination.finish()
+    assert read_tree(path) == CONTENT[FILE.digest]
+
+
+def test_without_inode_numbers_that_stay_all_is_hashed_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on file systems in user space: a number of its own at each look."""
+    counter = itertools.count(1)
+
+    def number(_: os.stat_result) -> int:
+        return next(counter)
+
+    monkeypatch.setattr(PartFiles, "_inode", staticmethod(number))
+    with given_up(FileDestination(path, TREE, "n")) as destination:
+        fill(destination)
+        destination.finish()
+    assert read_tree(path) == FILES
+
+
+def test_a_resumed_get_writes_into_no_file_that_has_another_name(path: Path) -> None:
+    with given_up(FileDestination(path, FILE, "n")) as destination:
+        feed(destination, range(2))
+        os.link(destination.part, path.with_name("backup"))
+    before = path.with_name("backup").read_bytes()
+    with given_up(resumed(path, FILE)) as destination:
+        fill(destination)
+        destination.finish()
+    assert path.with_name("backup").read_bytes() == before
+    assert read_tree(path) == CONTENT[FILE.digest]
 
 
 # Serving, and comparing
