@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import csv
 import importlib.util
 import json
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.processes import ProcessHandle
 from mooncake_cli.commands.bench_transfer import block, closing_line, numbers, table
 from mooncake_cli.plot import check, draw
 from p2pstore.errors import StorageError, UsageError
@@ -211,10 +213,12 @@ def test_interrupting_it_leaves_no_process_behind(environment: dict[str, str]) -
             with pytest.raises(subprocess.TimeoutExpired):
                 bench.wait(0.1)
         assert len(children) == 4
-        bench.send_signal(signal.SIGINT)
-        assert bench.wait(20) == 130
-        for child in children:
-            assert not Path(f"/proc/{child}").exists()
+        with contextlib.ExitStack() as known:
+            processes = [known.enter_context(ProcessHandle(int(child))) for child in children]
+            bench.send_signal(signal.SIGINT)
+            assert bench.wait(60) == 130
+            for process in processes:  # multiprocessing's own ends when it notices that its parent has
+                assert process.ended(60), process.pid
     finally:
         bench.kill()
         bench.communicate()
