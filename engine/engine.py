@@ -131,6 +131,8 @@ class TransferEngine:
         answers: ``MetadataUnavailable``, ``MetadataRefused``.
         """
         self.settings = settings or EngineSettings.load()
+        for what, why in self.settings.ignored:
+            log.warning("%s is ignored: %s", what, why)
         if protocol not in {TCP, RDMA} and not self.settings.force_tcp:
             raise TransportUnavailable(transport=protocol, detail="this engine speaks tcp and rdma")
         self.device_name = device_name

@@ -29,6 +29,7 @@ class Invocation:
     quiet: bool = False
     verbose: bool = False
     json: bool = False
+    _told: set[str] = field(default_factory=set, repr=False)
     _output: Output | None = field(default=None, repr=False)
 
     @property
@@ -46,7 +47,18 @@ class Invocation:
         from p2pstore.settings.settings import Settings  # noqa: PLC0415 - see the class
 
         given = {"home": self.home, "metadata": self.metadata, **flags}
-        return Settings.load(given, config=None if self.config is None else Path(self.config))
+        settings = Settings.load(given, config=None if self.config is None else Path(self.config))
+        self._tell_of_ignored(settings)
+        return settings
+
+    def _tell_of_ignored(self, settings: Settings) -> None:
+        """Say, once, what of the configuration is not obeyed: somebody else may have meant us to obey it."""
+        from mooncake_cli.text import printable  # noqa: PLC0415 - see the class
+
+        for what, why in settings.ignored:
+            if what not in self._told:
+                self._told.add(what)
+                self.output.warning(printable(f"{what} is ignored: {why}"))
 
     def find_home(self, settings: Settings | None = None) -> Home:
         """The home of the agent to talk to."""

@@ -85,6 +85,10 @@ class Output:
         if self.mode != "quiet":
             self._write(sys.stderr, text if text.endswith("\n") else text + "\n")
 
+    def warning(self, text: str) -> None:
+        """Something that people must know, whatever they asked for."""
+        self._write(sys.stderr, f"warning: {text}\n")
+
     def detail(self, text: str) -> None:
         """A message for ``--verbose`` alone."""
         if self.verbose:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from engine.config.trust import open_obeyed
 from engine.errors import BadConfig
 
 log = logging.getLogger(__name__)
@@ -142,9 +143,9 @@ def parse(text: str, file: Path) -> MooncakeJson:
 
 
 def read(file: Path) -> MooncakeJson:
-    """What a file says. Raises ``BadConfig``, also where it cannot be read: somebody named it."""
+    """What a file says. Raises ``BadConfig``, also where it cannot be read: somebody named it; and ``NotObeyed``."""
     try:
-        with file.open("rb") as stream:
+        with open_obeyed(file, named=True) as stream:
             data = stream.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise BadConfig(origin=str(file), detail=f"it cannot be read ({error.strerror})") from None

@@ -15,6 +15,7 @@ from typing import Any
 from engine.config import mooncake_json
 from engine.config.layers import DEFAULT_ORIGIN, Layers, absolute, current_directory, of_variable, shown, understood
 from engine.config.mooncake_json import MooncakeJson
+from engine.config.trust import NotObeyed
 from engine.config.variables import CONFIG_PATH, PROGRAM_VARIABLES, VARIABLES, Variable
 from engine.errors import BadConfig
 from engine.protocol.wire import LATEST_VERSION
@@ -61,6 +62,7 @@ class EngineSettings:
     log_level: str | None = None
     file: MooncakeJson | None = None
     origins: Mapping[str, str] = field(default_factory=dict, repr=False)
+    ignored: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None, *, cwd: Path | None = None) -> EngineSettings:
@@ -68,10 +70,8 @@ class EngineSettings:
         environ = os.environ if environ is None else environ
         base = cwd or current_directory()
         layers = Layers()
-        found = None
-        if environ.get(CONFIG_PATH):
-            file = understood(partial(absolute, environ[CONFIG_PATH], base), of_variable(CONFIG_PATH))
-            found = mooncake_json.read(file)
+        found, ignored = _file(environ, base)
+        if found is not None:
             for name in ("local_hostname", "protocol", "device_name", "metadata_server"):
                 value = found.metadata_url if name == "metadata_server" else getattr(found, name)
                 if value:
@@ -82,7 +82,7 @@ class EngineSettings:
                 layers.take(variable.field, of_variable(variable.name), partial(_read, variable, text, base))
         if "metadata_server" in layers.values:
             layers.values["metadata_server"] = mooncake_json.with_scheme(layers.values["metadata_server"])
-        settings = cls(file=found, origins=layers.origins, **layers.values)
+        settings = cls(file=found, origins=layers.origins, ignored=ignored, **layers.values)
         _check_ports(settings)
         return settings
 
@@ -99,7 +99,7 @@ class EngineSettings:
         """Name, value and origin of every setting; of a password it is only said that it is set."""
         rows: list[tuple[str, str | int | float | bool | None, str]] = []
         for each in fields(self):
-            if each.name not in {"file", "origins"}:
+            if each.name not in {"file", "origins", "ignored"}:
                 value = shown(getattr(self, each.name), secret=each.name in SECRETS)
                 rows.append((each.name, value, self.origins.get(each.name, DEFAULT_ORIGIN)))
         return rows
@@ -107,6 +107,17 @@ class EngineSettings:
 
 DEFAULT_PORTS = (15000, 17000)
 """Upstream's bounds of the ports, which count here once one of the two is set."""
+
+
+def _file(environ: Mapping[str, str], base: Path) -> tuple[MooncakeJson | None, tuple[tuple[str, str], ...]]:
+    """The file that is named, if any, or that it is not obeyed, and why: others than us might have written it."""
+    if not environ.get(CONFIG_PATH):
+        return None, ()
+    file = understood(partial(absolute, environ[CONFIG_PATH], base), of_variable(CONFIG_PATH))
+    try:
+        return mooncake_json.read(file), ()
+    except NotObeyed as error:
+        return None, ((str(file), str(error)),)
 
 
 def _read(variable: Variable, text: str, base: Path) -> Any:

@@ -4,8 +4,29 @@ from __future__ import annotations
 
 import os
 import stat
+from pathlib import Path
+from typing import BinaryIO
 
 ROOT = 0
+
+
+class NotObeyed(Exception):
+    """A file is not read; the text says why, in a few words."""
+
+
+def open_obeyed(file: Path, *, named: bool) -> BinaryIO:
+    """Open a configuration file that is ours or root's, and that nobody else can write.
+
+    One that was not ``named``, but found, must be a file, too: a pipe would hold us up. Raises ``NotObeyed`` and
+    ``OSError``.
+    """
+    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | (0 if named else os.O_NONBLOCK))
+    try:
+        _check(file, os.fstat(descriptor), named=named)
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 def why_not_obeyed(found: os.stat_result) -> str:
@@ -15,6 +36,23 @@ def why_not_obeyed(found: os.stat_result) -> str:
     if others_can_write(found):
         return "others can write it"
     return ""
+
+
+def _check(file: Path, found: os.stat_result, *, named: bool) -> None:
+    if stat.S_ISREG(found.st_mode):
+        why = why_not_obeyed(found) or _why_no_link(file)
+    else:
+        why = "" if named or stat.S_ISDIR(found.st_mode) else "it is no regular file"
+    if why:
+        raise NotObeyed(why)
+
+
+def _why_no_link(file: Path) -> str:
+    """The same of the link that leads to it, if it is one: whoever made that chose the file."""
+    found = os.lstat(file)
+    if not stat.S_ISLNK(found.st_mode) or found.st_uid in {ROOT, os.geteuid()}:
+        return ""
+    return f"the link to it belongs to {user_name(found.st_uid)}"
 
 
 def others_can_write(found: os.stat_result) -> bool:

@@ -30,11 +30,13 @@ def show(
 
     invocation: Invocation = ctx.obj
     output = invocation.output
+    settings = invocation.settings()
     rows: list[tuple[str, Value, str]] = [
-        *invocation.settings().shown(),
+        *settings.shown(),
         *((f"engine.{name}", value, source) for name, value, source in EngineSettings.load().shown()),
     ]
     if origin:
+        rows += [(what, "ignored", why) for what, why in settings.ignored]
         document: dict[str, object] = {key: {"value": value, "origin": source} for key, value, source in rows}
     else:
         document = {key: value for key, value, _ in rows}

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from engine.config.again import Renewed
-from p2pstore.settings.files import read_secret
+from engine.config.secret_file import read_secret
 from p2pstore.settings.secrets import doubts_of_file, doubts_of_secret
 
 ROTATION_SECONDS = 3600.0

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import pwd
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from engine.config.layers import understood
+from engine.config.trust import NotObeyed, open_obeyed
 from p2pstore.errors import BadConfig
 from p2pstore.objects.units import format_size
 from p2pstore.settings.keys import KEYS, SECRETS
@@ -22,16 +23,14 @@ SYSTEM_FILE = Path("/etc/mooncake/config.toml")
 PROJECT_FILE = "mooncake.toml"
 
 
+NEVER_BY_PROJECT = frozenset({"insecure", "listen", "advertise", "secret_file", "etcd_password_file"})
+"""Keys that a project's file does not set: whoever gave us the project would say who may read what is ours."""
+
+Ignored = tuple[str, str]
+"""A file, or a key of one, that was not obeyed, and why."""
+
 MAX_FILE_BYTES = 1 << 20
 """A configuration file."""
-
-
-MAX_SECRET_BYTES = 4096
-"""A secret or password, and the file that holds it."""
-
-
-_NEWLINES = 2
-"""Bytes that may stand after it, and do not count."""
 
 
 def home_directory(environ: Mapping[str, str]) -> Path | None:
@@ -53,11 +52,23 @@ def user_file(environ: Mapping[str, str]) -> Path | None:
     return None if base is None else base / "mooncake" / "config.toml"
 
 
-def read_file(file: Path, *, required: bool) -> dict[str, Any]:
-    """The values in one file, parsed; nothing when it does not exist and need not."""
+def read_file(
+    file: Path, *, required: bool, never: Collection[str] = (), ignored: list[Ignored] | None = None
+) -> dict[str, Any]:
+    """The values in one file, parsed; nothing when it does not exist and need not.
+
+    Nor is there anything in a file that others can write, and the keys of ``never`` are passed over; ``ignored`` is
+    told. A ``required`` file, which somebody has named, is refused instead. Raises ``BadConfig``.
+    """
+    ignored = [] if ignored is None else ignored
     try:
-        with file.open("rb") as stream:
+        with open_obeyed(file, named=required) as stream:
             data = stream.read(MAX_FILE_BYTES + 1)
+    except NotObeyed as error:
+        if required:
+            raise BadConfig(origin=str(file), detail=f"it is not obeyed, since {error}") from None
+        ignored.append((str(file), str(error)))
+        return {}
     except (FileNotFoundError, NotADirectoryError):
         if required:
             raise BadConfig(origin=str(file), detail="there is no such file") from None
@@ -72,7 +83,11 @@ def read_file(file: Path, *, required: bool) -> dict[str, Any]:
         if key is None:
             raise BadConfig(origin=str(file), detail=_unknown_key(name))
         read = partial(key.read, value, file.parent.absolute())
-        values[name] = understood(read, f"{file}, {name}")
+        understood_value = understood(read, f"{file}, {name}")
+        if name in never:
+            ignored.append((f"{file}, {name}", "a file of the current directory never sets it"))
+        else:
+            values[name] = understood_value
     return values
 
 
@@ -96,17 +111,3 @@ def _unknown_key(name: str) -> str:
     known: Sequence[str] = get_close_matches(name.lower().replace("-", "_"), KEYS, n=1, cutoff=0.5)
     meant = f"; did you mean {known[0]}?" if known else f"; the keys are {', '.join(KEYS)}"
     return f"unknown key {name!r}{meant}"
-
-
-def read_secret(file: Path, origin: str) -> bytes:
-    """A secret's text, without the newline that editors put at its end."""
-    try:
-        with file.open("rb") as stream:
-            data = stream.read(MAX_SECRET_BYTES + _NEWLINES + 1)
-    except OSError as error:
-        raise BadConfig(origin=origin, detail=f"secret file {file} cannot be read ({error.strerror})") from error
-    text = data.rstrip(b"\r\n")
-    if not text or len(text) > MAX_SECRET_BYTES or len(data) > MAX_SECRET_BYTES + _NEWLINES:
-        size = "empty" if not text else f"longer than {MAX_SECRET_BYTES} bytes"
-        raise BadConfig(origin=origin, detail=f"secret file {file} is {size}")
-    return text

@@ -29,8 +29,9 @@ from engine.config.layers import (
     shown,
     understood,
 )
+from engine.config.secret_file import read_secret
 from p2pstore.errors import BadConfig, NoSuchAddress, UsageError
-from p2pstore.settings.files import PROJECT_FILE, SYSTEM_FILE, read_file, read_secret, user_file
+from p2pstore.settings.files import NEVER_BY_PROJECT, PROJECT_FILE, SYSTEM_FILE, Ignored, read_file, user_file
 from p2pstore.settings.keys import KEYS, SECRETS, Key
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ if TYPE_CHECKING:
 class Settings:
     """Every setting's value. ``origins`` says for each key where the value came from.
 
-    ``config`` is the file that ``--config`` or ``MOONCAKE_CONFIG`` named, or None.
+    ``config`` is the file that ``--config`` or ``MOONCAKE_CONFIG`` named, or None. ``ignored`` are files, or keys of
+    files, that were not obeyed, and why.
     """
 
     home: Path | None
@@ -68,6 +70,7 @@ class Settings:
     origins: Mapping[str, str] = field(repr=False)
     config: Path | None = None
     given_secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    ignored: tuple[Ignored, ...] = ()
 
     @classmethod
     def load(
@@ -91,13 +94,16 @@ class Settings:
             config = Path(environ["MOONCAKE_CONFIG"])
         config = None if config is None else _config(config, cwd)
         layers = Layers({key.name: key.default for key in KEYS.values()})
-        upstream = _upstream(environ, cwd)
+        upstream, passed_over = _upstream(environ, cwd)
         _take(upstream, layers, cwd, by_environment=False)
         user = user_file(environ) if config is None else config
-        for file, required in ((system, False), (user, config is not None), (cwd / PROJECT_FILE, False)):
+        ignored = list(passed_over)
+        project = cwd / PROJECT_FILE
+        for file, required in ((system, False), (user, config is not None), (project, False)):
             if file is None:
                 continue
-            for name, value in read_file(file, required=required).items():
+            never = NEVER_BY_PROJECT if file == project else ()
+            for name, value in read_file(file, required=required, never=never, ignored=ignored).items():
                 layers.put(name, str(file), value)
         _take(upstream, layers, cwd, by_environment=True)
         for name, key in KEYS.items():
@@ -108,7 +114,9 @@ class Settings:
                 layers.put(name, f"option {key.option}", _flag(key, flag, cwd))
         _keep_to_loopback(layers, upstream)
         secrets = {name: environ[variable] for name, (variable, _) in SECRETS.items() if environ.get(variable)}
-        return cls(origins=layers.origins, config=config, given_secrets=secrets, **layers.values)
+        return cls(
+            origins=layers.origins, config=config, given_secrets=secrets, ignored=tuple(ignored), **layers.values
+        )
 
     @property
     def secret(self) -> bytes | None:
@@ -126,6 +134,11 @@ class Settings:
         """The etcd user's password, or None. Raises ``BadConfig`` where its file cannot be read."""
         password = self._secret("etcd_password")
         return None if password is None else password.decode("utf-8", "surrogateescape")
+
+    @property
+    def etcd_password_source(self) -> str:
+        """The file in which the etcd user's password stands and may change; empty where it does not."""
+        return "" if "etcd_password" in self.given_secrets else str(self.etcd_password_file or "")
 
     def _secret(self, name: str) -> bytes | None:
         if name in self.given_secrets:
@@ -172,11 +185,11 @@ def _config(given: Path, cwd: Path) -> Path:
         raise UsageError(detail=f"--config or MOONCAKE_CONFIG: {error}") from None
 
 
-def _upstream(environ: Mapping[str, str], cwd: Path) -> list[Given]:
+def _upstream(environ: Mapping[str, str], cwd: Path) -> tuple[list[Given], Sequence[Ignored]]:
     from engine.config.variables import concerns  # noqa: PLC0415 - most machines are not told anything there
 
     if not concerns(environ):
-        return []
+        return [], ()
     from p2pstore.settings.upstream import upstream_settings  # noqa: PLC0415 - as above
 
     return upstream_settings(environ, cwd)

@@ -16,7 +16,7 @@ protocol to move bytes. That counts here too, below what was said to us in the s
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,9 +44,10 @@ class Given:
         return self.origin.startswith("environment ")
 
 
-def upstream_settings(environ: Mapping[str, str], cwd: Path) -> list[Given]:
-    """What upstream's configuration says to us. Raises ``BadConfig``."""
-    return translate(EngineSettings.load(environ, cwd=cwd))
+def upstream_settings(environ: Mapping[str, str], cwd: Path) -> tuple[list[Given], Sequence[tuple[str, str]]]:
+    """What upstream's configuration says to us, and what of it is ignored, and why. Raises ``BadConfig``."""
+    settings = EngineSettings.load(environ, cwd=cwd)
+    return translate(settings), settings.ignored
 
 
 def translate(settings: EngineSettings) -> list[Given]:

@@ -74,3 +74,21 @@ def test_upstreams_own_configuration_has_its_origin_too(mooncake: Mooncake, tmp_
     assert document["engine.slice_size"] == {"value": 65536, "origin": "environment MC_SLICE_SIZE"}
     assert document["engine.redis_password"] == {"value": "set, not shown", "origin": "environment MC_REDIS_PASSWORD"}
     assert document["engine.retries"]["origin"] == "default"
+
+
+def test_what_is_not_obeyed_is_said_and_shown(mooncake: Mooncake, tmp_path: Path) -> None:
+    file = tmp_path / "cwd" / "mooncake.toml"
+    file.write_text("insecure = true\nzone = 'z'\n")
+    said = f"warning: {file}, insecure is ignored: a file of the current directory never sets it\n"
+    for options in ([], ["-q"], ["--json"]):
+        assert mooncake("config", "show", *options).stderr == said
+    shown = json.loads(mooncake("config", "show", "--origin", "--json").stdout)
+    assert shown[f"{file}, insecure"] == {
+        "value": "ignored",
+        "origin": "a file of the current directory never sets it",
+    }
+    assert (shown["insecure"]["value"], shown["zone"]["value"]) == (False, "z")
+    file.chmod(0o666)
+    done = mooncake("config", "show", "--origin")
+    assert done.stderr == f"warning: {file} is ignored: others can write it\n"
+    assert f"{file}" in done.stdout

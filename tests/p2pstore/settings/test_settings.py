@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pstore.errors import BadConfig, UsageError
+from p2pstore.settings.files import NEVER_BY_PROJECT
 from p2pstore.settings.keys import KEYS
 from p2pstore.settings.settings import Settings
 
@@ -169,17 +171,17 @@ def test_secrets_are_never_shown(load, tmp_path: Path) -> None:
 
 
 def test_every_key_is_a_field_and_is_shown(load) -> None:
-    fields = {field.name for field in dataclasses.fields(Settings)} - {"origins", "config", "given_secrets"}
+    fields = {field.name for field in dataclasses.fields(Settings)} - {"origins", "config", "given_secrets", "ignored"}
     assert fields == set(KEYS)
     assert [row[0] for row in load().shown()][: len(KEYS)] == list(KEYS)
 
 
 def test_another_process_comes_to_the_same_settings(load, places: dict[str, Path], tmp_path: Path) -> None:
-    places["project"].write_text('secret_file = "s"\nlease_ttl = 30\ninsecure = true\n')
+    places["user"].write_text('secret_file = "s"\nlease_ttl = 30\ninsecure = true\n')
     settings = load({"listen": "0.0.0.0:99", "chunk_size": "4m"}, MOONCAKE_METADATA="etcd://a,b:99")
     child = Settings.load({}, environ=settings.environment({}), cwd=Path("/"), system=tmp_path / "none")
     assert all(getattr(child, name) == getattr(settings, name) for name in KEYS)
-    assert child.secret_file == tmp_path / "work" / "s"
+    assert child.secret_file == places["user"].parent / "s"
 
 
 @given(st.dictionaries(st.sampled_from(sorted(KEYS)), st.text(max_size=8)))
@@ -187,3 +189,83 @@ def test_any_environment_loads_or_is_bad_config(values: dict[str, str]) -> None:
     environ: dict[str, Any] = {KEYS[name].variable: value for name, value in values.items()}
     with contextlib.suppress(BadConfig):
         Settings.load({}, environ={"HOME": "/nonexistent", **environ}, cwd=Path("/nonexistent"), system=Path("/none"))
+
+
+# What is not obeyed
+
+
+def test_a_file_of_the_current_directory_never_opens_us_to_others(load, places: dict[str, Path]) -> None:
+    text = 'insecure = true\nlisten = "0.0.0.0"\nadvertise = "10.0.0.1"\nsecret_file = "s"\netcd_password_file = "p"\n'
+    places["project"].write_text(text + "lease_ttl = 30\n")
+    settings = load()
+    assert (settings.insecure, settings.listen, settings.advertise) == (False, "127.0.0.1", None)
+    assert (settings.secret_file, settings.etcd_password_file) == (None, None)
+    assert settings.lease_ttl == 30
+    reason = "a file of the current directory never sets it"
+    assert sorted(settings.ignored) == sorted((f"{places['project']}, {key}", reason) for key in NEVER_BY_PROJECT)
+    places["user"].write_text(text)
+    assert load().insecure
+
+
+@pytest.mark.parametrize("which", ["system", "user", "project"])
+def test_a_file_that_others_can_write_is_not_obeyed(load, places: dict[str, Path], which: str) -> None:
+    places[which].write_text("lease_ttl = 30\n")
+    assert load().lease_ttl == 30
+    places[which].chmod(0o666)
+    settings = load()
+    assert settings.lease_ttl == 10
+    assert settings.ignored == ((str(places[which]), "others can write it"),)
+    assert {name: origin for name, _, origin in settings.shown()}["lease_ttl"] == "default"
+
+
+def test_anothers_file_is_not_obeyed(load, places: dict[str, Path]) -> None:
+    if os.geteuid():
+        pytest.skip("only root can give files away")
+    places["project"].write_text("lease_ttl = 30\n")
+    os.chown(places["project"], 12345, 0)
+    settings = load()
+    assert settings.lease_ttl == 10
+    assert settings.ignored == ((str(places["project"]), "it belongs to user 12345"),)
+
+
+def test_a_link_that_another_made_is_not_followed(load, places: dict[str, Path], tmp_path: Path) -> None:
+    if os.geteuid():
+        pytest.skip("only root can give files away")
+    (tmp_path / "mine.toml").write_text("lease_ttl = 30\n")
+    places["project"].symlink_to(tmp_path / "mine.toml")
+    assert load().lease_ttl == 30
+    os.chown(places["project"], 12345, 0, follow_symlinks=False)
+    assert load().ignored == ((str(places["project"]), "the link to it belongs to user 12345"),)
+
+
+def test_a_pipe_in_the_current_directory_holds_nobody_up(load, places: dict[str, Path]) -> None:
+    os.mkfifo(places["project"])
+    assert load().ignored == ((str(places["project"]), "it is no regular file"),)
+
+
+def test_a_file_that_was_named_is_refused_instead(load, tmp_path: Path) -> None:
+    file = tmp_path / "named.toml"
+    file.write_text("lease_ttl = 30\n")
+    file.chmod(0o646)
+    with pytest.raises(BadConfig, match=r"named\.toml: it is not obeyed, since others can write it"):
+        load(config=file)
+
+
+def test_a_named_file_may_be_a_pipe(load) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"lease_ttl = 30\n")
+    os.close(writing)
+    try:
+        assert load(config=Path(f"/proc/self/fd/{reading}")).lease_ttl == 30
+    finally:
+        os.close(reading)
+
+
+def test_a_mooncake_json_that_others_can_write_is_not_obeyed(load, tmp_path: Path) -> None:
+    file = tmp_path / "mooncake.json"
+    file.write_text('{"metadata_server": "h:2379", "metadata_backend": "etcd"}')
+    assert load(MOONCAKE_CONFIG_PATH=str(file)).metadata == "etcd://h:2379"
+    file.chmod(0o666)
+    settings = load(MOONCAKE_CONFIG_PATH=str(file))
+    assert settings.metadata is None
+    assert settings.ignored == ((str(file), "others can write it"),)
