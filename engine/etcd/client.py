@@ -13,12 +13,10 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NoReturn
 
 from engine import forks
 from engine.errors import (
-    BadConfig,
     ForkedFromEtcd,
     MetadataFull,
     MetadataRefused,
@@ -31,6 +29,7 @@ from engine.etcd import messages as m
 from engine.etcd.connections import connections_to
 from engine.etcd.credentials import EtcdCredentials
 from engine.etcd.faults import FROM_SERVER, FaultKind, classify, tidy
+from engine.etcd.identity import Identity, Pem
 from engine.etcd.targets import target_of
 from engine.net.backoff import EVENLY, Backoff
 
@@ -108,15 +107,6 @@ def fault_of(error: grpc.aio.AioRpcError) -> EtcdFault:
     return EtcdFault(classify(error.code().name, details), tidy(details), answered=details.startswith(FROM_SERVER))
 
 
-def _read(path: str, what: str) -> bytes | None:
-    if not path:
-        return None
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise BadConfig(origin=f"etcd's {what}", detail=f"{path}: {error.strerror}") from error
-
-
 _forked_from: list[int] = []
 """Processes that we were forked from while they had a channel.
 
@@ -133,9 +123,11 @@ class EtcdClient:
             raise UsageError(detail="an etcd URL names at least one server")
         self.url = url
         self._endpoints = tuple(endpoints)
-        self._credentials = credentials
+        self._identity = Identity(credentials)
         self._tls = tls
         self._channels: dict[str, Any] = {}
+        self._shown: dict[str, Pem] = {}
+        self._retired: dict[asyncio.Future[None], Any] = {}
         self._kept = contextlib.ExitStack()
         self._at = 0
         self._token = ""
@@ -158,23 +150,39 @@ class EtcdClient:
         """The endpoint that serves now."""
         return self._endpoints[self._at]
 
-    def _channel(self, endpoint: str) -> Any:
+    async def _channel(self, endpoint: str) -> Any:
+        pem = await self._identity.pem() if self._tls else None
         self._origin.check()
         if _forked_from:
             raise ForkedFromEtcd(what=self.url, pid=_forked_from[0])
         if self._closed:
             raise MetadataUnavailable(url=self.url, detail="this handle is closed")
+        old = self._channels.get(endpoint)
+        if old is not None and pem is not None and pem != self._shown[endpoint]:
+            # A connection that stands is as good as it was, and others may be at work on it.
+            if old.get_state() is grpc.ChannelConnectivity.READY:
+                return old
+            log.info("etcd: connecting to %s with the certificates that are there now", endpoint)
+            self._retire(self._channels.pop(endpoint))
         if endpoint not in self._channels:
-            if self._tls:
-                c = self._credentials
-                secure = grpc.ssl_channel_credentials(
-                    _read(c.ca, "CA file"), _read(c.key, "key file"), _read(c.cert, "certificate file")
-                )
-                channel = grpc.aio.secure_channel(endpoint, secure, options=_OPTIONS)
-            else:
+            if pem is None:
                 channel = grpc.aio.insecure_channel(self._target(endpoint), options=_OPTIONS)
+            else:
+                self._shown[endpoint] = pem
+                channel = grpc.aio.secure_channel(endpoint, grpc.ssl_channel_credentials(*pem), options=_OPTIONS)
             self._channels[endpoint] = channel
         return self._channels[endpoint]
+
+    def _retire(self, channel: Any) -> None:
+        """Close a channel when nobody is at work on it any more: a broken call looks like a cancelled task."""
+
+        async def close() -> None:
+            await asyncio.sleep(2 * ATTEMPT_TIMEOUT)
+            await channel.close()
+
+        task = asyncio.ensure_future(close())
+        self._retired[task] = channel
+        task.add_done_callback(lambda done: self._retired.pop(done, None))
 
     def _target(self, endpoint: str) -> str:
         try:
@@ -184,7 +192,7 @@ class EtcdClient:
 
     async def _connected(self, endpoint: str) -> Any:
         """The endpoint's channel, once it is connected or has failed to."""
-        channel = self._channel(endpoint)
+        channel = await self._channel(endpoint)
         deadline = time.monotonic() + CONNECT_TIMEOUT
         state = channel.get_state(try_to_connect=True)
         settled = (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE)
@@ -201,11 +209,12 @@ class EtcdClient:
 
     async def _metadata(self, endpoint: str) -> tuple[tuple[str, str], ...]:
         """The token of our user, if we have one; logs in where need be."""
-        if not self._credentials.user:
+        if not self._identity.user:
             return ()
         async with self._login:
             if not self._token:
-                request = m.AuthenticateRequest(name=self._credentials.user, password=self._credentials.password)
+                password = await self._identity.password()
+                request = m.AuthenticateRequest(name=self._identity.user, password=password)
                 try:
                     answer = await self._once(endpoint, AUTHENTICATE, request, ())
                 except EtcdFault as error:
@@ -333,7 +342,10 @@ class EtcdClient:
         if self._origin.elsewhere:
             return
         self._closed = True
-        for channel in list(self._channels.values()):
+        retired = list(self._retired.items())
+        for task, _ in retired:
+            task.cancel()
+        for channel in [*self._channels.values(), *(each for _, each in retired)]:
             await channel.close()
         self._channels.clear()
         self._kept.close()

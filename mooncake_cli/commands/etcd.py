@@ -123,16 +123,9 @@ def _server(invocation: Invocation) -> tuple[str, EtcdCredentials]:
     """The metadata server to ask, and who we are to it."""
     settings = invocation.settings()
     url = settings.metadata or _url_of_agent(invocation, settings)
-    from engine.etcd.credentials import EtcdCredentials  # noqa: PLC0415 - as above
+    from p2pstore.agent.options import credentials  # noqa: PLC0415 - as above
 
-    credentials = EtcdCredentials(
-        user=settings.etcd_user or "",
-        password=settings.etcd_password or "",
-        ca=str(settings.etcd_ca or ""),
-        cert=str(settings.etcd_cert or ""),
-        key=str(settings.etcd_key or ""),
-    )
-    return url, credentials
+    return url, credentials(settings)
 
 
 def _url_of_agent(invocation: Invocation, settings: Settings) -> str:

@@ -76,6 +76,7 @@ def credentials(settings: Settings) -> EtcdCredentials:
     return EtcdCredentials(
         user=settings.etcd_user or "",
         password=settings.etcd_password or "",
+        password_file=settings.etcd_password_source,
         ca=str(settings.etcd_ca or ""),
         cert=str(settings.etcd_cert or ""),
         key=str(settings.etcd_key or ""),

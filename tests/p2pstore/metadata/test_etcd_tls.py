@@ -12,15 +12,19 @@ import trustme
 from engine.etcd.credentials import EtcdCredentials
 from p2pstore.errors import BadConfig, MetadataRefused, MetadataUnavailable
 from p2pstore.metadata.etcd import EtcdStore
-from p2pstore.metadata.store import Put, Snapshot
+from p2pstore.metadata.store import Changed, Put, Snapshot
 from p2pstore.metadata.urls import open_store
 from tests.p2pstore.metadata.servers import EtcdServer, need
-from tests.p2pstore.metadata.waiting import following
+from tests.p2pstore.metadata.waiting import commit_until_it_works, following
 
 
 @pytest.fixture(scope="module")
 def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("pki")
+    return issue(tmp_path_factory.mktemp("pki"))
+
+
+def issue(directory: Path) -> Path:
+    """Certificates of two authorities, in place of those that are there."""
     for name in ("ca", "stranger"):
         ca = trustme.CA()
         ca.cert_pem.write_to_path(str(directory / f"{name}.pem"))
@@ -111,3 +115,26 @@ async def test_files_that_are_not_there(secure: EtcdServer, pki: Path) -> None:
         with pytest.raises(BadConfig, match="/nonexistent/"):
             await store.get("a")
         await store.close()
+
+
+async def test_renewed_certificates_are_taken_as_they_come(tmp_path: Path) -> None:
+    """New ones under the old names, of another authority, and a server that takes no others from then on."""
+    pki = issue(tmp_path)
+    server = EtcdServer(need("3.5"), tmp_path, *options(pki), tls=True).start()
+    store = EtcdStore([server.endpoint], us(pki), tls=True)
+    try:
+        await store.commit([Put("a", b"1")])
+        async with aclosing(store.watch("a")) as events:
+            assert isinstance(await following(events), Snapshot)
+            issue(pki)
+            await store.commit([Put("a", b"2")])  # on the connection that stands
+            assert isinstance(await following(events), Changed)
+            server.end()
+            server.start()
+            await commit_until_it_works(store, Put("a", b"3"))
+            event = await following(events)
+            assert isinstance(event, Changed)
+            assert event.item.value == b"3"
+    finally:
+        await store.close()
+        server.close()

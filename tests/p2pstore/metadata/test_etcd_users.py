@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from contextlib import aclosing
+from pathlib import Path
 
 import pytest
 
+from engine.config import again
 from engine.etcd.credentials import EtcdCredentials
 from p2pstore.errors import MetadataRefused
 from p2pstore.metadata.etcd import EtcdStore
@@ -82,6 +85,25 @@ async def test_a_token_that_the_server_forgot(guarded: EtcdServer) -> None:
         event = await following(events)
         assert isinstance(event, Changed)
         assert event.item.value == b"2"
+    await store.close()
+
+
+async def test_a_password_that_is_changed(guarded: EtcdServer, tmp_path: Path) -> None:
+    """At the server first, and then in our file."""
+    etcdctl(guarded, "--user", "root:toor", "user", "add", "pie:first")
+    etcdctl(guarded, "--user", "root:toor", "user", "grant-role", "pie", "mooncake")
+    file = tmp_path / "password"
+    file.write_text("first\n")
+    store = EtcdStore([guarded.endpoint], EtcdCredentials(user="pie", password="first", password_file=str(file)))
+    await store.commit([Put("mooncake/b", b"1")])
+    etcdctl(guarded, "--user", "root:toor", "user", "delete", "pie")
+    etcdctl(guarded, "--user", "root:toor", "user", "add", "pie:second")
+    etcdctl(guarded, "--user", "root:toor", "user", "grant-role", "pie", "mooncake")
+    with pytest.raises(MetadataRefused):
+        await store.commit([Put("mooncake/b", b"2")])
+    file.write_text("second\n")
+    await asyncio.sleep(again.LOOK_SECONDS)
+    assert await store.commit([Put("mooncake/b", b"2")]) is not None
     await store.close()
 
 
