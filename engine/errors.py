@@ -6,6 +6,7 @@ The engine's part of the tree; ``p2pstore.errors`` draws the whole::
     ├── BenchFailed                 1   a process of the bench ended or failed
     ├── UsageError                  2   the caller's fault: argument, address or state
     │   ├── AddressError            2   a range outside every registered buffer
+    │   ├── PortTaken               2   somebody else listens on a port that is to be listened on
     │   ├── NoSuchAddress           2   this host has no such address to listen on, or not yet
     │   ├── BadConfig               2   a configuration value or key that is not understood
     │   ├── Closed                  2   a call on something that was closed, or that was closed during it
@@ -40,27 +41,32 @@ import shlex
 from string import Formatter
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from engine.errnos import advice_for
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
 class _Commands(Formatter):
-    """Templates with commands that can be pasted: ``{x!q}`` is a word for the shell, ``{x!w}`` an argument of ours.
-
-    An argument that looks like an option goes behind a ``--``.
-    """
+    """Templates with commands that can be pasted: ``{x!q}`` is a word for the shell, ``{x!w}`` an argument of ours."""
 
     def convert_field(self, value: Any, conversion: str | None) -> Any:
         if conversion == "q":
-            return shlex.quote(str(value))
+            return shell_word(str(value))
         if conversion == "w":
             return argument(str(value))
         return super().convert_field(value, conversion)
 
 
+def shell_word(value: str) -> str:
+    """A word as a shell takes it; in double quotes where they do, since single ones are around the whole command."""
+    quoted = shlex.quote(value)
+    return quoted if quoted == value or any(c in value for c in '"$`\\!\n') else f'"{value}"'
+
+
 def argument(value: str) -> str:
-    """An argument as a shell takes it and our command line does not take for an option."""
-    return f"-- {shlex.quote(value)}" if value.startswith("-") else shlex.quote(value)
+    """The first argument of a command: one that looks like an option goes behind a ``--``, and options before it."""
+    return f"-- {shell_word(value)}" if value.startswith("-") else shell_word(value)
 
 
 class MooncakeError(Exception):
@@ -122,6 +128,13 @@ class AddressError(UsageError):
     advice = ""
 
 
+class PortTaken(UsageError):
+    """Somebody else listens on a port that is to be listened on."""
+
+    sentence = "cannot listen on {address}: {detail}"
+    advice = "see who has the port with 'ss -ltnp', and end that, or choose another port"
+
+
 class NoSuchAddress(UsageError):
     """What is to be listened on means no address of this host: none has it, or not yet."""
 
@@ -175,7 +188,14 @@ class RemoteError(MooncakeError):
 
     exit_code = 5
     sentence = "peer {peer}: {detail}"
-    advice = "run 'mooncake info NAME' to see who else holds the object"
+    advice = ""
+    advice_object = "run 'mooncake info {name!w}' to see who else holds the object; the same command resumes"
+    """Where it is known which object was asked for: ``name`` is given, too."""
+
+    @property
+    def hint(self) -> str:
+        """See ``MooncakeError.hint``."""
+        return self.filled(self.advice_object) if "name" in self.fields else super().hint
 
 
 class RemoteProtocolError(RemoteError):
@@ -215,7 +235,7 @@ class SourceChanged(MooncakeError):
 
     exit_code = 4
     sentence = "{path} is no longer what was registered: {detail}"
-    advice = "register it again with 'mooncake register --force'"
+    advice = "see to it that nothing writes to it, then register it again"
 
 
 class BytesDiffer(MooncakeError):
@@ -231,7 +251,7 @@ class MetadataUnavailable(MooncakeError):
 
     exit_code = 6
     sentence = "metadata server {url} does not answer: {detail}"
-    advice = "check that it runs there ('mooncake config show --origin' says where the address comes from)"
+    advice = "check that it runs there; 'mooncake config show --origin' says where the address comes from"
 
 
 class MetadataUnhealthy(MetadataUnavailable):
@@ -264,7 +284,7 @@ class MetadataRefused(Refused):
     """The metadata server refused us."""
 
     sentence = "metadata server {url} refused: {detail}"
-    advice = "check its user, password and certificates ('mooncake config show --origin')"
+    advice = "check its user, password and certificates: 'mooncake config show --origin' says where they come from"
 
 
 class StorageError(MooncakeError):
@@ -272,14 +292,16 @@ class StorageError(MooncakeError):
 
     exit_code = 8
     sentence = "{path}: {detail}"
-    advice = "free space or mend the permissions, then run the same command again"
-    advice_inside = "mend the permissions, or leave it out with --exclude {pattern!q}"
-    """Where it is something in a directory that is registered: ``pattern`` is given, too."""
+    advice = ""
+    """Empty: what to do depends on what the system said, and ``engine.errnos`` has that."""
+    advice_inside = "; or leave it out with --exclude {pattern!q}"
+    """Added where it is something in a directory that is registered: ``pattern`` is given, too."""
 
     @property
     def hint(self) -> str:
         """See ``MooncakeError.hint``."""
-        return self.filled(self.advice_inside) if "pattern" in self.fields else super().hint
+        hint = super().hint or advice_for(self.fields["detail"])
+        return hint + self.filled(self.advice_inside) if "pattern" in self.fields else hint
 
 
 class TransportUnavailable(MooncakeError):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 
-from engine.errors import MooncakeError, UsageError
+from engine.errnos import PATHS
+from engine.errors import MooncakeError, StorageError, UsageError
 from mooncake_cli import EXIT_INTERRUPTED
 from mooncake_cli.invocation import Invocation
-from mooncake_cli.output import ReaderGone
+from mooncake_cli.output import ReaderGone, forget
 
 EXIT_BUG = 1
 EXIT_BROKEN_PIPE = 141
@@ -33,6 +34,9 @@ def run(arguments: list[str]) -> int:
         return _interrupted(invocation)
     except ReaderGone:
         return EXIT_BROKEN_PIPE  # head and less have what they wanted
+    except SystemExit:  # Click's way to say that nobody reads its help any more
+        forget(sys.stdout)
+        return EXIT_BROKEN_PIPE
     except Exception as error:  # noqa: BLE001 - the last resort: a user gets a sentence, not a traceback
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):
             # The parser's own errors: Click's base class has a different home in each version of Typer.
@@ -40,13 +44,37 @@ def run(arguments: list[str]) -> int:
         if isinstance(error, FileNotFoundError) and _is_nowhere():
             text = "the current directory was removed, and paths that do not begin with '/' start there"
             return _error(UsageError(detail=text), invocation)
+        if isinstance(error, OSError) and error.errno in PATHS:
+            return _of_the_system(error, invocation)
         return _bug(error, invocation)
     return result if isinstance(result, int) else 0
 
 
 def _error(error: MooncakeError, invocation: Invocation) -> int:
-    invocation.output.error(error)
+    invocation.output.error(error, command=_command_of(invocation.arguments))
     return error.exit_code
+
+
+def _command_of(arguments: list[str]) -> str:
+    """The command that a line runs, as its help is asked for; empty where there is none."""
+    from mooncake_cli.app import COMMANDS  # noqa: PLC0415 - as above
+
+    for at, word in enumerate(arguments):
+        if word in COMMANDS:
+            inner = [name for name in arguments[at + 1 :] if name in COMMANDS[word].commands]
+            return " ".join([word, *inner[:1]])
+    return ""
+
+
+def _of_the_system(error: OSError, invocation: Invocation) -> int:
+    """What the system refused is no defect, wherever nobody has taken it for what it is: the help, say, has no sink."""
+    if invocation.verbose or os.environ.get("MOONCAKE_DEBUG") == "1":
+        import traceback  # noqa: PLC0415 - only here
+
+        traceback.print_exception(error)
+    if error.filename is None:
+        forget(sys.stdout)
+    return _error(StorageError(path=error.filename or "standard output", detail=error.strerror or error), invocation)
 
 
 def _is_nowhere() -> bool:

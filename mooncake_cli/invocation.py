@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mooncake_cli.output import Output
+    from mooncake_cli.output import Mode, Output
     from p2pstore.agent.client import AgentClient
     from p2pstore.agent.home import Home
     from p2pstore.settings.settings import Settings
@@ -37,9 +37,10 @@ class Invocation:
         """The sink of this run; ``--json`` wins over ``--quiet``."""
         from mooncake_cli.output import Output  # noqa: PLC0415 - see the class
 
-        mode = "json" if self.json else "quiet" if self.quiet else "human"
-        if self._output is None or (self._output.mode, self._output.verbose) != (mode, self.verbose):
-            self._output = Output("json" if self.json else "quiet" if self.quiet else "human", verbose=self.verbose)
+        said = ("json" if self.json else "quiet" if self.quiet else "human", self.verbose, self.home)
+        if self._output is None or (self._output.mode, self._output.verbose, self._output.home) != said:
+            mode: Mode = "json" if self.json else "quiet" if self.quiet else "human"
+            self._output = Output(mode, verbose=self.verbose, home=self.home)
         return self._output
 
     def settings(self, **flags: object) -> Settings:

@@ -11,14 +11,16 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TextIO
 
+from engine.errors import shell_word
 from mooncake_cli.progress import BarProgress, Progress
 from mooncake_cli.text import printable
-from p2pstore.errors import MooncakeError, StorageError, to_wire
+from p2pstore.errors import MooncakeError, StorageError, UsageError, to_wire
 
 Mode = Literal["human", "json", "quiet"]
 
@@ -39,6 +41,10 @@ def use_color(stream: TextIO, environ: Mapping[str, str] = os.environ) -> bool:
     return stream.isatty() and environ.get("TERM", "dumb") != "dumb"
 
 
+_COMMAND = re.compile(r"'mooncake (?!-)([^']+)'(?! there)")
+"""A command in a sentence; of one that is to be run elsewhere it is said so."""
+
+
 class Column:
     """One column of a table: its heading, and whether its cells are numbers (aligned right)."""
 
@@ -51,9 +57,11 @@ class Column:
 class Output:
     """Where a command's result, messages and progress go."""
 
-    def __init__(self, mode: Mode = "human", *, verbose: bool = False) -> None:
+    def __init__(self, mode: Mode = "human", *, verbose: bool = False, home: str | None = None) -> None:
+        """``home`` is what ``--home`` said: commands that people are told to run get it, too."""
         self.mode: Mode = mode
         self.verbose = verbose
+        self.home = home
         self._progress = Progress()
 
     def data(self, document: object, *, human: str = "", quiet: Iterable[str] = ()) -> None:
@@ -83,24 +91,35 @@ class Output:
     def message(self, text: str) -> None:
         """Something that people may want to know; nothing with ``--quiet``."""
         if self.mode != "quiet":
+            text = self.commands(text)
             self._write(sys.stderr, text if text.endswith("\n") else text + "\n")
 
     def warning(self, text: str) -> None:
         """Something that people must know, whatever they asked for."""
         self._write(sys.stderr, f"warning: {text}\n")
 
+    def commands(self, text: str) -> str:
+        """A text, its commands for the agent of this home: pasted as they are they must not end another one."""
+        if not self.home:
+            return text
+        word = shell_word(self.home)
+        return _COMMAND.sub(lambda found: f"'mooncake --home {word} {found[1]}'", text)
+
     def detail(self, text: str) -> None:
         """A message for ``--verbose`` alone."""
         if self.verbose:
             self.message(text)
 
-    def error(self, error: MooncakeError) -> None:
-        """What went wrong, and what to do or to run next."""
+    def error(self, error: MooncakeError, *, command: str = "") -> None:
+        """What went wrong, and what to do or to run next. ``command`` is the one that was run, whose help may help."""
         if self.mode == "json":
             self._write(sys.stderr, json.dumps({"error": to_wire(error)}) + "\n")
             return
         label = self._styled("error:", "1;31", sys.stderr)
-        hint = f"\n{self._styled('hint:', '1;36', sys.stderr)} {printable(error.hint)}" if error.hint else ""
+        advice = self.commands(error.hint)
+        if command and type(error) is UsageError:
+            advice = f"see 'mooncake {command} --help'"
+        hint = f"\n{self._styled('hint:', '1;36', sys.stderr)} {printable(advice)}" if advice else ""
         self._write(sys.stderr, f"{label} {printable(error)}{hint}\n")
 
     def plain_error(self, kind: str, text: str, exit_code: int) -> None:
@@ -203,15 +222,15 @@ class Output:
                 stream.write(text)
                 stream.flush()
         except BrokenPipeError:
-            _forget(stream)
+            forget(stream)
             raise ReaderGone from None
         except OSError as error:
-            _forget(stream)
+            forget(stream)
             if stream is sys.stdout:  # a result that is lost is a failure; a message is none
                 raise StorageError(path="standard output", detail=error.strerror or error) from None
 
 
-def _forget(stream: TextIO) -> None:
+def forget(stream: TextIO) -> None:
     """Let what a stream could not write go to nowhere: Python would complain once more when it flushes at the exit."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())

@@ -8,6 +8,7 @@
     ├── BenchFailed                   1   (engine) a process of the bench ended or failed
     ├── UsageError                    2   the caller's fault
     │   ├── AddressError              2   (engine) a range outside every registered buffer
+    │   ├── PortTaken                 2   (engine) somebody else listens on a port that is to be listened on
     │   ├── NoSuchAddress             2   (engine) this host has no such address to listen on, or not yet
     │   ├── BadName                   2   an object or node name that is not allowed
     │   ├── BadConfig                 2   (engine) a configuration value or key that is not understood
@@ -38,6 +39,8 @@
     ├── NoLivePeer                    5   nobody who holds the object answers
     │   └── SourceSilent              5   who holds the object is there, and no byte of it comes
     ├── AgentUnreachable              5   the agent is there and does not answer
+    │   └── AgentGone                 5   it ended while it was at work for a command
+    │       └── AgentKilled           5   for want of memory
     ├── MetadataUnavailable           6   (engine) the metadata server does not answer
     │   ├── MetadataUnhealthy         6   (engine) it answers that it cannot do it now
     │   └── MetadataFull              8   (engine) it has no space left, and takes no writes
@@ -90,6 +93,7 @@ from engine.errors import (
     NoSuchAddress,
     PeerStalled,
     PeerUnreachable,
+    PortTaken,
     RangeRefused,
     Refused,
     RemoteError,
@@ -106,6 +110,8 @@ from engine.errors import (
 __all__ = [
     "AddressError",
     "AgentEnded",
+    "AgentGone",
+    "AgentKilled",
     "AgentNotRunning",
     "AgentRunning",
     "AgentStartFailed",
@@ -154,6 +160,7 @@ __all__ = [
     "PeerHasNot",
     "PeerStalled",
     "PeerUnreachable",
+    "PortTaken",
     "RangeRefused",
     "Refused",
     "RemoteError",
@@ -221,7 +228,14 @@ class NotHeld(MooncakeError):
 
     exit_code = 3
     sentence = "this node holds nothing named {name!r}"
-    advice = "run 'mooncake list' to see what there is, and 'mooncake info NAME' to see who holds it"
+    advice = "run 'mooncake info {name!w}' to see who holds it"
+    advice_path = "run 'mooncake register {name!w}' to publish what lies there, or name what was registered"
+    """Where ``name`` is a path."""
+
+    @property
+    def hint(self) -> str:
+        """See ``MooncakeError.hint``."""
+        return self.filled(self.advice_path) if str(self.fields["name"]).startswith("/") else super().hint
 
 
 class PathNotFound(MooncakeError):
@@ -252,7 +266,10 @@ class IntegrityError(MooncakeError):
 
     exit_code = 4
     sentence = "{path} differs from what was registered: {detail}"
-    advice = "get the object again, or register what is there now with 'mooncake register --force'"
+    advice = (
+        "run 'mooncake get --force {name!w} {path!q}' where another node has it: what is right is kept; or publish "
+        "what is there now with 'mooncake register --force --name={name!q} {path!q}'"
+    )
 
 
 class ChunkMismatch(RemoteError):
@@ -286,14 +303,14 @@ class NoLivePeer(MooncakeError):
 
     exit_code = 5
     sentence = "no live peer has what is missing of {name!r}: {detail}"
-    advice = "run 'mooncake info {name}' to see who holds it; the same command resumes"
+    advice = "run 'mooncake info {name!w}' to see who holds it; the same command resumes"
 
 
 class SourceSilent(NoLivePeer):
     """Whoever holds the object is there, and has sent no byte of it for too long."""
 
     sentence = "nothing of {name!r} has come for {seconds} s: {detail}"
-    advice = "run 'mooncake doctor PEER' with a node of 'mooncake info {name}'; the same command resumes"
+    advice = "run 'mooncake info {name!w}', and 'mooncake doctor' with a node that it lists; the same command resumes"
 
 
 class AgentStartFailed(MooncakeError):
@@ -315,7 +332,24 @@ class AgentUnreachable(MooncakeError):
 
     exit_code = 5
     sentence = "the agent in {home} does not answer: {detail}"
-    advice = "run 'mooncake node logs', then 'mooncake node stop'"
+    advice = "try again; if it stays so, 'mooncake node logs' shows what it does, and 'mooncake node stop' ends it"
+
+
+class AgentGone(AgentUnreachable):
+    """The agent ended while it was at work for a command."""
+
+    sentence = "the agent in {home} went away in the middle of the call"
+    advice = "the same command resumes, with a new agent; 'mooncake node logs' shows what the last one wrote"
+
+
+class AgentKilled(AgentGone):
+    """It did, when the kernel ended a process for want of memory."""
+
+    sentence = (
+        "the agent in {home} went away in the middle of the call, when the kernel killed a process of {group} for want "
+        "of memory"
+    )
+    advice = "give the job or container more memory, or the agent less to do; the same command resumes"
 
 
 class ObjectExists(Refused):
@@ -350,7 +384,7 @@ class DestinationServed(Refused):
     """What is at the destination, or in it, is served by this node under another name."""
 
     sentence = "{path} is not replaced: this node serves {root} as {name!r}"
-    advice = "choose another destination, or run 'mooncake unregister {name}' first"
+    advice = "choose another destination, or run 'mooncake unregister {name!w}' first"
 
 
 class DestinationBusy(Refused):
@@ -371,7 +405,7 @@ class NodeNameTaken(Refused):
     """Another live node has the name that this one was to have."""
 
     sentence = "another node named {node!r} is alive at {address}"
-    advice = "give this one another name with --node, or run 'mooncake node stop' over there"
+    advice = "give this one another name with --node, or end that one"
 
 
 class OtherMetadata(Refused):

@@ -18,7 +18,9 @@ PACKAGES = ("engine", "p2pstore", "mooncake_cli")
 ROOMS: Mapping[str, Sequence[str]] = {
     "engine": [
         "_version",
+        "errnos",
         "errors",
+        "cgroups",
         "patience",
         "processes",
         "forks",

@@ -9,7 +9,7 @@ import socket
 import struct
 
 from engine import forks
-from engine.errors import NoSuchAddress, UsageError
+from engine.errors import NoSuchAddress, PortTaken, UsageError
 from engine.net import addresses
 
 BACKLOG = 1024
@@ -62,7 +62,10 @@ def _listen(host: str, port: int) -> socket.socket:
         if error.errno in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
             problem = "no interface of this host has this address"
             raise NoSuchAddress(address=addresses.join(host, port), detail=problem) from None
-        raise UsageError(detail=f"cannot listen on {addresses.join(host, port)}: {error.strerror or error}") from None
+        place, detail = addresses.join(host, port), error.strerror or str(error)
+        if error.errno == errno.EADDRINUSE:
+            raise PortTaken(address=place, detail=detail) from None
+        raise UsageError(detail=f"cannot listen on {place}: {detail}") from None
     return listener
 
 

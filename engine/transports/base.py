@@ -97,6 +97,10 @@ class Transport(ABC):
 
     name: ClassVar[str]
 
+    def missing(self) -> str:
+        """Why this host cannot use it, whoever the peer is, in a few words; empty where it can."""
+        return ""
+
     @abstractmethod
     def usable(self, peer: PeerAddress) -> str:
         """Why this transport cannot reach ``peer``, in a few words; empty when it may. Cheap; no I/O."""

@@ -48,7 +48,11 @@ def doctor(
     if output.mode == "human":
         rows = [(printable(c.subject), c.verdict, printable(c.detail)) for c in checks]
         human = output.table(COLUMNS, rows)
-        advice = [f"{printable(c.subject)}: {printable(c.advice)}" for c in checks if c.verdict != "ok" and c.advice]
+        advice = [
+            f"{printable(c.subject)}: {printable(output.commands(c.advice))}"
+            for c in checks
+            if c.verdict != "ok" and c.advice
+        ]
         human += "".join(f"\n{line}" for line in advice) + ("\n" if advice else "")
         bad = sum(c.verdict == "failed" for c in checks)
         human += f"\n{counted(bad, 'check')} failed\n" if bad else "\nnothing that is needed is broken\n"

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from engine.errors import argument
 from mooncake_cli.calls import follow
 from mooncake_cli.invocation import Invocation
 from mooncake_cli.text import counted, printable, short_digest
@@ -128,7 +129,7 @@ def _register_one(invocation: Invocation, how: _How, path: str, name: str | None
     human = (
         f"registered {printable(result['name'])}: {format_size(result['size'])}, {parts}, "
         f"in {format_seconds(result['seconds'])}{rate}\n"
-        f"manifest {short_digest(result['manifest'])}; elsewhere: mooncake get {printable(result['name'])} DEST"
+        f"manifest {short_digest(result['manifest'])}; elsewhere: mooncake get {argument(result['name'])} DEST"
     )
     invocation.output.done(result, human=human, quiet=[result["name"]])
 
@@ -142,7 +143,7 @@ def _register_many(invocation: Invocation, how: _How, items: list[tuple[str, str
     amount = f"{format_size(result['size'])}, in {format_seconds(result['seconds'])}"
     human = f"registered {counted(len(made), 'object')}: {amount}"
     if made:
-        human += f"\nelsewhere: mooncake get {printable(made[0]['name'])} DEST"
+        human += f"\nelsewhere: mooncake get {argument(made[0]['name'])} DEST"
     output.done(result, human=human, quiet=[one["name"] for one in made])
     for one in failed[:SHOWN_FAILURES]:
         output.message(printable(f"{one['path']}: {from_wire(one['error'])}"))

@@ -60,7 +60,7 @@ def verify(
     output.data(result, human=output.table(BAD, rows) if output.mode == "human" else "", quiet=_names(bad))
     chunks = sum(b["chunk"] is not None for b in bad)
     detail = f"{counted(chunks, 'bad chunk')} of {result['chunks']:,}" if chunks else printable(bad[0]["reason"])
-    raise IntegrityError(path=result["path"], detail=detail)
+    raise IntegrityError(path=result["path"], name=result["name"], detail=detail)
 
 
 def target_of(text: str) -> str:

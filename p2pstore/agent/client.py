@@ -18,10 +18,13 @@ from typing import Any
 from urllib.parse import urlencode
 
 from engine import forks
+from engine.cgroups import killed_since, memory_kills
 from p2pstore.agent.home import Home, socket_address
 from p2pstore.agent.sight import check_result, sight, sight_of_destination, sight_of_source
 from p2pstore.errors import (
     AgentEnded,
+    AgentGone,
+    AgentKilled,
     AgentNotRunning,
     AgentUnreachable,
     MooncakeError,
@@ -223,18 +226,27 @@ class AgentClient:
     def _events(self, target: str, body: Mapping[str, object]) -> Generator[Event, None, None]:
         """The events of a long call; the last one is its result. An error event is raised."""
         origin = forks.Origin("this call to the agent")
+        kills = memory_kills(_pid_of(self.home))
         with self._opened("POST", target, body, EVENT_TIMEOUT) as response:
             while True:
                 origin.check()
-                line = response.readline(MAX_EVENT + 1)
+                try:
+                    line = response.readline(MAX_EVENT + 1)
+                except ConnectionError:
+                    line = b""
                 if not line:
-                    raise AgentUnreachable(home=self.home.root, detail="it went away in the middle of the call")
+                    raise self._gone(kills)
                 event = self._parsed(line, MAX_EVENT)
                 if event.get("event") == "error":
                     raise from_wire(event.get("error"))
                 yield event
                 if event.get("event") == "result":
                     return
+
+    def _gone(self, kills: dict[Path, int]) -> AgentGone:
+        """That the agent ended during a call; ``kills`` is what ``memory_kills`` counted before."""
+        group = killed_since(kills)
+        return AgentGone(home=self.home.root) if group is None else AgentKilled(home=self.home.root, group=group)
 
     def _answer(self, response: http.client.HTTPResponse) -> dict[str, Any]:
         answer = self._parsed(response.read(MAX_ANSWER + 1), MAX_ANSWER)
@@ -266,6 +278,9 @@ class AgentClient:
                 raise last_end(self.home) or AgentNotRunning(home=self.home.root) from None
             except (TimeoutError, ConnectionError):
                 raise
+            except BlockingIOError as error:
+                detail = "too many calls wait for it already"
+                raise AgentUnreachable(home=self.home.root, detail=detail) from error
             except OSError as error:
                 raise StorageError(path=self.home.socket, detail=error.strerror or error) from error
             connection.sock.settimeout(timeout)
@@ -278,12 +293,21 @@ class AgentClient:
         except TimeoutError as error:
             raise AgentUnreachable(home=self.home.root, detail=f"nothing for {timeout:g} s") from error
         except http.client.HTTPException as error:
-            detail = "it broke off the call" if isinstance(error, ConnectionError) else "it does not speak HTTP"
-            raise AgentUnreachable(home=self.home.root, detail=detail) from error
+            if isinstance(error, ConnectionError):
+                raise AgentGone(home=self.home.root) from error
+            raise AgentUnreachable(home=self.home.root, detail="it does not speak HTTP") from error
         except ConnectionError as error:
-            raise AgentUnreachable(home=self.home.root, detail="it went away in the middle of the call") from error
+            raise AgentGone(home=self.home.root) from error
         finally:
             connection.close()
+
+
+def _pid_of(home: Home) -> int:
+    """The pid of the agent as its lock has it; 0 where it has none."""
+    try:
+        return int(home.lock.read_text())
+    except (OSError, ValueError):
+        return 0
 
 
 def last_end(home: Home) -> AgentEnded | None:

@@ -21,7 +21,16 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from engine.memory.file_spans import FileSpan
 from p2pstore.cluster.manifests import first_that_answers
-from p2pstore.errors import MooncakeError, NoLivePeer, ObjectNotFound, PeerBusy, PeerStalled, PeerUnreachable
+from p2pstore.errors import (
+    MooncakeError,
+    NoLivePeer,
+    ObjectNotFound,
+    PeerBusy,
+    PeerStalled,
+    PeerUnreachable,
+    RemoteError,
+    TransportUnavailable,
+)
 from p2pstore.holding.parts import Parts
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.names import check_object_name
@@ -132,8 +141,12 @@ class Pipeline(Generic[D]):
         end raises.
         """
         check_object_name(self._name)
-        async with reported(self.steps, self._emit) as self._check:
-            await self._run()
+        try:
+            async with reported(self.steps, self._emit) as self._check:
+                await self._run()
+        except RemoteError as error:
+            error.fields.setdefault("name", self._name)  # whoever talks to peers does not know what for
+            raise
 
     async def _run(self) -> None:
         self.steps.begin("asking")
@@ -141,6 +154,10 @@ class Pipeline(Generic[D]):
         self.manifest = await self._fetch_manifest()
         if await self._end.is_over(self):
             return
+        if self._transport != "auto":
+            why_not = await self.in_thread(self.parts.engine.transport(self._transport).missing)
+            if why_not:  # no peer is at fault, and nothing is begun
+                raise TransportUnavailable(transport=self._transport, detail=f"on this host: {why_not}")
         destination = await self._make()
         try:
             await self._fill(destination)

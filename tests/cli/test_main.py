@@ -252,3 +252,35 @@ def test_in_a_directory_that_was_removed(environment: dict[str, str], tmp_path: 
         assert "internal error" not in done.stderr
     assert run(["sh", "-c", script, sys.executable, "config", "show"]).returncode == 0
     assert run(["sh", "-c", script, sys.executable, "node", "status"]).returncode == 3
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["list", "--help"], ["config", "show"], ["--version"]], ids=" ".join)
+def test_a_full_standard_output_is_no_bug(mooncake: Mooncake, arguments: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "mooncake_cli", *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 8
+    assert done.stderr.startswith("error: standard output: ")
+    assert "bug" not in done.stderr
+
+
+def test_a_help_that_nobody_reads_to_the_end(mooncake: Mooncake) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "mooncake_cli", "--help"], stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_advice_names_the_help_of_the_command(mooncake: Mooncake) -> None:
+    done = mooncake("register", "a", "b", "--name", "x")
+    assert done.returncode == 2
+    assert "hint: see 'mooncake register --help'" in done.stderr

@@ -14,7 +14,15 @@ from engine.net.host_id import view_id
 from p2pstore.agent.client import AgentClient, result_of
 from p2pstore.agent.home import Home, socket_address
 from p2pstore.agent.sight import look
-from p2pstore.errors import AgentNotRunning, AgentUnreachable, MooncakeError, ObjectNotFound, OtherView
+from p2pstore.errors import (
+    AgentGone,
+    AgentKilled,
+    AgentNotRunning,
+    AgentUnreachable,
+    MooncakeError,
+    ObjectNotFound,
+    OtherView,
+)
 from tests.cli.fake_agent import FakeAgent, HangUntilCancelled, get_result, progress
 
 HEAVY = ("grpc", "aiohttp", "xxhash", "asyncio", "numpy", "rich", "tqdm", "typer", "p2pstore.node", "engine.engine")
@@ -146,6 +154,22 @@ def test_an_end_without_a_result_is_an_agent_that_went_away(agent: FakeAgent, ho
     agent.answers["POST /v1/get"] = [progress(0, 10)]
     with pytest.raises(AgentUnreachable, match="went away in the middle"):
         result_of(AgentClient(home).get("n", "/d"))
+
+
+def test_one_that_went_away_when_the_kernel_killed_for_memory(
+    agent: FakeAgent, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = tmp_path / "memory.events"
+    events.write_text("oom_kill 3\n")
+    monkeypatch.setattr(p2pstore.agent.client, "memory_kills", lambda _: {events: 3})
+    agent.answers["POST /v1/get"] = [progress(0, 10)]
+    with pytest.raises(AgentGone, match="went away") as caught:
+        result_of(AgentClient(home).get("n", "/d"))
+    assert "the same command resumes" in caught.value.hint
+    events.write_text("oom_kill 4\n")
+    with pytest.raises(AgentKilled, match="for want of memory") as caught:
+        result_of(AgentClient(home).get("n", "/d"))
+    assert "memory" in caught.value.hint
 
 
 @pytest.mark.parametrize(

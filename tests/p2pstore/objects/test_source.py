@@ -286,7 +286,9 @@ tree = scan(root, Selection(exclude=["private"]))
 print(tree.paths, tree.left_out)
 """
     found = run_unprivileged(code, unprivileged).splitlines()
-    assert found[0] == "8 mend the permissions, or leave it out with --exclude /private"
+    assert found[0] == (
+        "8 mend the permissions, then run the same command again; or leave it out with --exclude /private"
+    )
     assert found[1] == "('a',) ('lost+found',)"
 
 

@@ -61,6 +61,14 @@ class RdmaTransport(Transport):
         self._out: set[Ring] = set()
         self._closed = False
 
+    def missing(self) -> str:
+        """See ``Transport.missing``."""
+        try:
+            self.nics()
+        except TransportUnavailable as error:
+            return str(error.fields.get("detail") or error)
+        return ""
+
     def usable(self, peer: PeerAddress) -> str:
         """See ``Transport.usable``. The first call opens the devices, which takes some milliseconds."""
         theirs = from_text(peer.rdma)

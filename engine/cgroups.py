@@ -1,0 +1,87 @@
+"""Control groups: what a job or container leaves a process of memory, and whether the kernel killed one for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path("/sys/fs/cgroup")
+
+UNLIMITED = 1 << 60
+"""Bytes from which a limit is none: version 1 has no word for it, but a very large number."""
+
+
+def memory_groups(pid: int | str = "self", *, proc: Path = Path("/proc"), root: Path = ROOT) -> Iterator[Path]:
+    """The directories of the groups that bound a process's memory, its own first; of either version."""
+    try:
+        lines = (proc / str(pid) / "cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        top = root / "memory" if controllers else root
+        inside = top / path.lstrip("/")
+        while True:
+            if inside.is_dir() and any((inside / name).exists() for name in (*_LIMITS, *_KILLS)):
+                yield inside
+            if inside == top or top not in inside.parents:
+                break
+            inside = inside.parent
+
+
+_LIMITS = {"memory.max": "memory.current", "memory.limit_in_bytes": "memory.usage_in_bytes"}
+_KILLS = ("memory.events", "memory.oom_control")
+_CACHE = ("inactive_file", "active_file", "total_inactive_file", "total_active_file")
+
+
+def memory_left(pid: int | str = "self", *, proc: Path = Path("/proc"), root: Path = ROOT) -> int | None:
+    """Bytes that a process's groups let it take yet, what the kernel can drop counted in; None without a limit."""
+    left: list[int] = []
+    for group in memory_groups(pid, proc=proc, root=root):
+        for limit_name, used_name in _LIMITS.items():
+            limit, used = _number(group / limit_name), _number(group / used_name)
+            if limit is None or used is None or limit >= UNLIMITED:
+                continue
+            counts = _counts(group / "memory.stat")
+            totals = [counts[name] for name in _CACHE if name in counts]
+            droppable = sum(totals[-2:])  # version 1 has its own and, after them, the totals
+            left.append(max(0, limit - used + droppable))
+    return min(left, default=None)
+
+
+def memory_kills(pid: int | str = "self", *, proc: Path = Path("/proc"), root: Path = ROOT) -> dict[Path, int]:
+    """How many processes the kernel has killed for want of memory in each of a process's groups."""
+    found = {}
+    for group in memory_groups(pid, proc=proc, root=root):
+        for name in _KILLS:
+            count = _counts(group / name).get("oom_kill")
+            if count is not None:
+                found[group / name] = count
+    return found
+
+
+def killed_since(before: dict[Path, int]) -> Path | None:
+    """The group in which the kernel has killed somebody since ``memory_kills``; None where it has not."""
+    for file, count in before.items():
+        if _counts(file).get("oom_kill", 0) > count:
+            return file.parent
+    return None
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):  # "max" is no number, and no limit
+        return None
+
+
+def _counts(path: Path) -> dict[str, int]:
+    """A file of lines with a word and a number."""
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return {}
+    pairs = (line.split() for line in lines)
+    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}

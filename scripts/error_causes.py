@@ -1,0 +1,197 @@
+"""What leads to each error, with an example of its fields: ``docs/errors.md`` lists it, and a test reads every one.
+
+``tests/test_error_causes.py`` fails for a class without a cause, and makes real as many as can be made at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Cause:
+    """One way to an error of class ``error``."""
+
+    error: str
+    what: str
+    fields: Mapping[str, object]
+
+
+def _of(error: str, what: str, /, **fields: object) -> Cause:
+    return Cause(error, what, fields)
+
+
+NODE = "host1-a76f"
+PEER = "10.0.0.2:7300"
+URL = "etcd://10.0.0.1:2379"
+NAME = "models/llama-3"
+HOME = "/home/me/.local/state/mooncake"
+
+CAUSES = (
+    _of("MooncakeError", "a defect of ours in the agent", detail="KeyError('x')"),
+    _of("BenchFailed", "a process of the bench ended", role="target", detail="it ended with status 1"),
+    _of("UsageError", "arguments that do not fit together", detail="several objects cannot all be named 'x'"),
+    _of("AddressError", "a range that no buffer serves any more", length=4096, address=0x7F0000000000),
+    _of("PortTaken", "another program listens on the port", address=PEER, detail="Address already in use"),
+    _of(
+        "NoSuchAddress",
+        "an address of another host, or of an interface that is down",
+        address=PEER,
+        detail="none has it",
+    ),
+    _of(
+        "BadConfig",
+        "a value, a key or a file of settings that is not understood",
+        origin="/etc/x.toml",
+        detail="bad key",
+    ),
+    _of("Closed", "a call on a store or engine that was closed", what="this P2PStore"),
+    _of("ForkedProcess", "a store or engine used in a forked child", what="this P2PStore", pid=42),
+    _of("ForkedFromEtcd", "etcd used in the child of a process that was connected to it", what=URL, pid=42),
+    _of(
+        "BadName", "an object's name outside the alphabet", name="a b", detail="it has a character that is not allowed"
+    ),
+    _of(
+        "BadSource", "PATH is a device, a pipe, or a link that leads nowhere", path="/dev/null", detail="it is a device"
+    ),
+    _of(
+        "BadSource",
+        "something in PATH cannot be registered",
+        path="/data/x/a pipe",
+        detail="it is a named pipe, neither a file nor a directory",
+        pattern="/a pipe",
+    ),
+    _of("NoHome", "neither --home nor MOONCAKE_HOME nor HOME is set", detail="HOME is not set"),
+    _of("SegmentNotFound", "no process has published such a segment", segment="10.0.0.2:12345", url=URL),
+    _of("RemoteError", "a peer answers with an error of its own", peer=PEER, detail="it answered 500"),
+    _of("RemoteError", "the same during a get, whose object is known", peer=PEER, detail="it answered 500", name=NAME),
+    _of(
+        "RemoteProtocolError", "what answers is no node, or one of another release", peer=PEER, detail="no status frame"
+    ),
+    _of(
+        "PeerUnreachable",
+        "its process ended, its host is down, or a firewall rejects",
+        peer=PEER,
+        detail="connection refused",
+    ),
+    _of("PeerStalled", "a firewall drops what it sends, or it is overloaded", peer=PEER, seconds=10),
+    _of(
+        "TransferFailed",
+        "a connection breaks each time",
+        peer=PEER,
+        length=65536,
+        address=0x7F0000000000,
+        attempts=3,
+        detail="connection reset by peer",
+        errno=104,
+    ),
+    _of(
+        "RangeRefused",
+        "it withdrew the object a moment ago",
+        peer=PEER,
+        length=65536,
+        address=0x7F0000000000,
+        name=NAME,
+    ),
+    _of(
+        "ChunkMismatch", "its file changed unseen, or its memory or network spoils bytes", peer=NODE, chunk=7, name=NAME
+    ),
+    _of("BadManifest", "it is broken, or hostile", peer=PEER, detail="a path leads outside", name=NAME),
+    _of("PeerHasNot", "it withdrew the object a moment ago", peer=PEER, what=NAME, name=NAME),
+    _of("PeerBusy", "more receivers than it serves at a time", peer=PEER, name=NAME),
+    _of(
+        "SourceChanged",
+        "a file was written to while it was hashed, or since",
+        path="/data/w",
+        detail="it was written to",
+    ),
+    _of(
+        "BytesDiffer", "the bench finds a wrong byte", engine="ours", operation="read", block_size=1, offset=2, length=3
+    ),
+    _of(
+        "MetadataUnavailable", "etcd does not run there, or a firewall is between", url=URL, detail="Connection refused"
+    ),
+    _of("MetadataUnhealthy", "etcd has no leader, is overloaded or damaged", url=URL, detail="no leader"),
+    _of("MetadataFull", "etcd has reached its quota", url=URL, detail="mvcc: database space exceeded"),
+    _of("Refused", "somebody says no, in words of their own", detail="not here"),
+    _of("MetadataRefused", "a wrong user, password or certificate", url=URL, detail="invalid user ID or password"),
+    _of("ObjectExists", "the name stands for other bytes, or the same under other modes", name=NAME),
+    _of("DestinationExists", "something else is at DEST", path="/data/llama-3"),
+    _of("DestinationBusy", "another get writes there", path="/data/llama-3"),
+    _of("DestinationServed", "DEST is what this node has registered", path="/data/x", root="/data/x", name=NAME),
+    _of("NotReplaceable", "a mount point, or a directory of an image", path="/data", detail="it is a mount point"),
+    _of("ForeignContent", "--force on a directory with other things in it", path="/data/x", name="notes.txt"),
+    _of("PartChanged", "another program writes to what a get writes", path="/data/llama-3"),
+    _of("ForeignFile", "somebody put a file into what a get writes", path="/data/llama-3.part/x"),
+    _of("NodeNameTaken", "two agents were given one --node", node=NODE, address=PEER),
+    _of(
+        "OtherMetadata",
+        "--metadata names another server than the agent's",
+        home=HOME,
+        theirs=URL,
+        asked="etcd://b:2379",
+    ),
+    _of("OtherView", "the agent runs in a container, or with PrivateTmp=", path="/tmp/x"),
+    _of("AgentRunning", "'node run' where an agent runs already", home=HOME, pid=42),
+    _of("SecretRefused", "another secret than the peer's, or none", peer=PEER),
+    _of("ClocksDiffer", "a clock that is off by more than five minutes", peer=PEER, seconds=300),
+    _of("ListenRefused", "an address that others reach, without a secret", address="10.0.0.1"),
+    _of("StorageError", "the system refuses to read or write", path="/data/w", detail="no space left on device"),
+    _of(
+        "StorageError",
+        "something in PATH may not be read",
+        path="/data/x/it's private",
+        detail="permission denied",
+        pattern="/it's private",
+    ),
+    _of("HomeUnusable", "the directory of the agent cannot be written", path=HOME, detail="read-only file system"),
+    _of(
+        "TransportUnavailable", "--transport rdma without a device", transport="rdma", detail="on this host: no device"
+    ),
+    _of(
+        "VerbsFailed",
+        "a call to a device failed",
+        transport="rdma",
+        call="ibv_reg_mr",
+        device="mlx5_0",
+        detail="ENOMEM",
+    ),
+    _of("LockedMemoryLimit", "'ulimit -l' is too low", transport="rdma", length=1 << 20, device="mlx5_0", limit=65536),
+    _of("ObjectNotFound", "nobody has published it, or its last holder left", name=NAME),
+    _of("NotHeld", "an object that others hold", name=NAME),
+    _of("NotHeld", "a name that looks like an option", name="-x"),
+    _of("NotHeld", "a path that was not registered", name="/data/my models"),
+    _of("PathNotFound", "a wrong path", path="/data/nothing"),
+    _of("AgentNotRunning", "none was started, or it was stopped", home=HOME),
+    _of("AgentEnded", "the last one ended itself", home=HOME, time="10:15", detail="its lease keeper does not work"),
+    _of("IntegrityError", "verify finds other bytes", path="/data/my models/w", name=NAME, detail="1 bad chunk of 3"),
+    _of(
+        "IntegrityError", "the same, of an object named like an option", path="/data/w", name="-x", detail="1 bad chunk"
+    ),
+    _of(
+        "NoLivePeer",
+        "its holders ended, or cannot be reached from here",
+        name=NAME,
+        detail="nobody who is alive holds it",
+    ),
+    _of("NoLivePeer", "the same, of an object named like an option", name="-x", detail="nobody who is alive holds it"),
+    _of(
+        "SourceSilent",
+        "a firewall drops data while control goes through",
+        name=NAME,
+        seconds=60,
+        detail="it sends nothing",
+    ),
+    _of("AgentStartFailed", "it ended at once without a word", detail="it ended with signal 9; its log is empty"),
+    _of(
+        "NodeEnded", "a part of the node does nothing but fail", task="lease keeper", failures=10, detail="KeyError: 1"
+    ),
+    _of("AgentUnreachable", "it stands still, or has too many calls", home=HOME, detail="nothing for 30 s"),
+    _of("AgentGone", "it was killed, or crashed, during a command", home=HOME),
+    _of("AgentKilled", "it took more memory than its job or container may", home=HOME, group="/sys/fs/cgroup/job_1"),
+    _of(
+        "PartialResult", "some of several paths could not be registered", detail="1 of 3 paths could not be registered"
+    ),
+    _of("Interrupted", "Ctrl-C, or the agent ends", detail="the agent is ending"),
+)

@@ -1,0 +1,69 @@
+"""What a control group leaves of memory, and whom the kernel killed for it, in either version's files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from engine.cgroups import killed_since, memory_groups, memory_kills, memory_left
+
+MIB = 1 << 20
+
+
+def written(path: Path, **files: str) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (path / name.replace("__", ".")).write_text(text)
+    return path
+
+
+@pytest.fixture
+def proc(tmp_path: Path) -> Path:
+    return tmp_path / "proc"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "cgroup"
+
+
+def test_version_2(proc: Path, root: Path) -> None:
+    written(proc / "7", cgroup="0::/job/step\n")
+    job = written(root / "job", memory__max=f"{100 * MIB}\n", memory__current=f"{80 * MIB}\n", memory__events="oom 1\n")
+    written(job, memory__stat=f"anon 5\ninactive_file {20 * MIB}\nactive_file {10 * MIB}\n")
+    step = written(job / "step", memory__max="max\n", memory__current=f"{80 * MIB}\n", memory__events="oom_kill 2\n")
+    assert list(memory_groups(7, proc=proc, root=root)) == [step, job]
+    assert memory_left(7, proc=proc, root=root) == 50 * MIB
+    kills = memory_kills(7, proc=proc, root=root)
+    assert list(kills.values()) == [2]
+    assert killed_since(kills) is None
+    (step / "memory.events").write_text("oom_kill 3\n")
+    assert killed_since(kills) == step
+
+
+def test_version_1(proc: Path, root: Path) -> None:
+    written(proc / "7", cgroup="5:devices:/x\n4:memory:/job\n0::/\n")
+    no_limit = "9223372036854771712\n"
+    job = written(root / "memory" / "job", memory__limit_in_bytes=f"{9 * MIB}\n", memory__usage_in_bytes=f"{8 * MIB}\n")
+    written(job, memory__stat=f"inactive_file 1\nactive_file 1\ntotal_inactive_file {MIB}\ntotal_active_file {MIB}\n")
+    written(job, memory__oom_control="oom_kill_disable 0\nunder_oom 0\noom_kill 0\n")
+    written(root / "memory", memory__limit_in_bytes=no_limit, memory__usage_in_bytes="1\n")
+    assert memory_left(7, proc=proc, root=root) == 3 * MIB
+    kills = memory_kills(7, proc=proc, root=root)
+    (job / "memory.oom_control").write_text("oom_kill 1\n")
+    assert killed_since(kills) == job
+
+
+def test_where_there_is_nothing_to_read(proc: Path, root: Path) -> None:
+    assert memory_left(7, proc=proc, root=root) is None
+    assert memory_kills(7, proc=proc, root=root) == {}
+    written(proc / "7", cgroup="0::/gone\nnonsense\n")
+    assert memory_left(7, proc=proc, root=root) is None
+    assert killed_since({root / "gone" / "memory.events": 1}) is None
+
+
+def test_here() -> None:
+    left = memory_left()
+    assert left is None or left >= 0
+    assert killed_since(memory_kills()) in {None, *memory_groups()}
