@@ -35,6 +35,15 @@ def start_time(pid: int) -> int:
         return 0
 
 
+def state(pid: int) -> str:
+    """The letter of a process's state as proc(5) has it: ``T`` is stopped; empty where there is no such process."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        return text.rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return ""
+
+
 class ProcessHandle:
     """One process, which another that is given its number later is not taken for. Close it, or use ``with``."""
 

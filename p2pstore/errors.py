@@ -39,6 +39,7 @@
     ├── NoLivePeer                    5   nobody who holds the object answers
     │   └── SourceSilent              5   who holds the object is there, and no byte of it comes
     ├── AgentUnreachable              5   the agent is there and does not answer
+    │   ├── AgentStarting             5   it does not listen yet
     │   └── AgentGone                 5   it ended while it was at work for a command
     │       └── AgentKilled           5   for want of memory
     ├── MetadataUnavailable           6   (engine) the metadata server does not answer
@@ -57,11 +58,13 @@
     │   ├── OtherMetadata             7   the agent that runs uses another metadata server than the one asked for
     │   ├── OtherView                 7   the agent sees something else at a path than the command
     │   ├── AgentRunning              7   one agent a home
+    │   ├── HomeElsewhere             7   the agent of this home runs on another host
     │   ├── SecretRefused             7   the cluster secret does not match
     │   │   └── ClocksDiffer          7   it does, and the clocks do not
     │   └── ListenRefused             7   an open address without a secret
     ├── StorageError                  8   (engine) no space, or no permission
-    │   └── HomeUnusable              8   the agent's home cannot be made or used
+    │   ├── HomeUnusable              8   the agent's home cannot be made or used
+    │   └── HomeLost                  8   the home of a living agent was removed or replaced
     ├── TransportUnavailable          9   (engine)
     │   ├── VerbsFailed               9   (engine) a call to an RDMA device failed
     │   └── LockedMemoryLimit         9   (engine) memory could not be pinned
@@ -115,6 +118,7 @@ __all__ = [
     "AgentNotRunning",
     "AgentRunning",
     "AgentStartFailed",
+    "AgentStarting",
     "AgentUnreachable",
     "BadConfig",
     "BadManifest",
@@ -132,6 +136,8 @@ __all__ = [
     "ForeignFile",
     "ForkedFromEtcd",
     "ForkedProcess",
+    "HomeElsewhere",
+    "HomeLost",
     "HomeUnusable",
     "IntegrityError",
     "Interrupted",
@@ -213,6 +219,13 @@ class HomeUnusable(StorageError):
 
     sentence = "the agent's home cannot be used: {path}: {detail}"
     advice = "mend that, or name another directory with --home DIR or MOONCAKE_HOME"
+
+
+class HomeLost(StorageError):
+    """An agent's home was removed or replaced, or its file system went away: nobody could reach the agent any more."""
+
+    sentence = "the agent ended, since its home {home} is gone: {detail}"
+    advice = "start another with 'mooncake node start'; what it had registered is to be registered again"
 
 
 class ObjectNotFound(MooncakeError):
@@ -352,6 +365,13 @@ class AgentKilled(AgentGone):
     advice = "give the job or container more memory, or the agent less to do; the same command resumes"
 
 
+class AgentStarting(AgentUnreachable):
+    """An agent holds the home, and does not listen yet."""
+
+    sentence = "the agent in {home} (pid {pid}) is not ready: {detail}"
+    advice = "wait for it, or end it with 'mooncake node stop'"
+
+
 class ObjectExists(Refused):
     """The name is taken by other content."""
 
@@ -430,6 +450,13 @@ class AgentRunning(Refused):
 
     sentence = "an agent already runs in {home} (pid {pid})"
     advice = "use it, end it with 'mooncake node stop', or give the new one a home of its own with --home"
+
+
+class HomeElsewhere(Refused):
+    """Several hosts or containers see one home, and the agent that has it is not of this one."""
+
+    sentence = "the agent of {home} runs on {host} (pid {pid})"
+    advice = "give each host a home of its own with --home or MOONCAKE_HOME, or end that agent over there"
 
 
 class SecretRefused(Refused):

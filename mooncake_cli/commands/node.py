@@ -20,6 +20,9 @@ from p2pstore.objects.units import format_seconds, format_size, parse_rate
 if TYPE_CHECKING:
     from mooncake_cli.output import Output
 
+START_PATIENCE = 10.0
+"""Seconds for which 'node start' waits for a metadata server that does not answer: jobs start both at once."""
+
 EXAMPLES = {
     "run": (
         "mooncake node run",
@@ -104,7 +107,8 @@ def start(
         download_limit=download_limit,
     )
     home = invocation.find_home(settings)
-    started = ensure_agent(home, settings, verbose=invocation.verbose)
+    tell = invocation.output.message
+    started = ensure_agent(home, settings, verbose=invocation.verbose, patience=START_PATIENCE, tell=tell)
     status = AgentClient(home).status()
     if not started:
         raise AgentRunning(home=home.root, pid=status["pid"])

@@ -23,18 +23,18 @@ import time
 from pathlib import Path
 from typing import Any
 
-from engine import forks
 from engine.config.settings import EngineSettings
-from engine.files.locks import FileLock
 from engine.files.refusals import cannot
 from engine.files.system import system
-from engine.files.writing import write_note
 from p2pstore.agent.agent_server import AgentServer
 from p2pstore.agent.embedded_etcd import EmbeddedEtcd
 from p2pstore.agent.garbage import Freezer
 from p2pstore.agent.home import Home, socket_address
+from p2pstore.agent.home_keeper import HomeKeeper
+from p2pstore.agent.home_lock import HomeLock, locked
 from p2pstore.agent.options import credentials, node_options
-from p2pstore.errors import AgentRunning, MooncakeError, NodeEnded, StorageError, UsageError, to_wire
+from p2pstore.agent.readiness import until_ready
+from p2pstore.errors import AgentRunning, HomeLost, MooncakeError, NodeEnded, StorageError, UsageError, to_wire
 from p2pstore.metadata.store import MetadataStore
 from p2pstore.metadata.urls import open_store
 from p2pstore.node import Node
@@ -59,16 +59,23 @@ CLOSE_SECONDS = 4.5
 class Agent:
     """One agent's process: its home's lock, its etcd if it needs one, its node, its API."""
 
-    def __init__(self, home: Home, settings: Settings) -> None:
+    def __init__(self, home: Home, lock: HomeLock, settings: Settings, *, patience: float | None = 0.0) -> None:
+        """``patience`` is how long a start waits for what is not there yet, in seconds; None: as long as it takes."""
         self._home = home
+        self._lock = lock
         self._settings = settings
+        self._patience = patience
         self._ended = asyncio.Event()
         self._supervisor = Supervisor(self._cannot_go_on)
+        self._lost: HomeLost | None = None
         self._etcd: EmbeddedEtcd | None = None
         self._closing = contextlib.AsyncExitStack()
 
     async def run(self) -> None:
-        """Serve until ``stop`` or a signal. Raises ``NodeEnded`` when the node could not go on."""
+        """Serve until ``stop`` or a signal.
+
+        Raises ``NodeEnded`` when the node could not go on, and ``HomeLost`` when its home was taken away.
+        """
         loop = asyncio.get_running_loop()
         self._supervisor.hear_of_callbacks(loop)
         freezer = Freezer()
@@ -77,9 +84,16 @@ class Agent:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
         try:
-            node = await self._start()
-            log.info("node %s serves in %s (pid %d)", node.name, self._home.root, os.getpid())
-            await self._ended.wait()
+            starting = asyncio.ensure_future(self._start())
+            ended = asyncio.ensure_future(self._ended.wait())
+            await asyncio.wait({starting, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if not starting.done():  # it may wait for a metadata server, and is to end all the same
+                starting.cancel()
+                await asyncio.wait({starting})
+            if not starting.cancelled():
+                node = starting.result()
+                log.info("node %s serves in %s (pid %d)", node.name, self._home.root, os.getpid())
+            await ended
             log.info("ending")
         finally:
             try:
@@ -87,6 +101,8 @@ class Agent:
             except asyncio.TimeoutError:
                 log.warning("not everything has ended within %g s; the kernel ends the rest", CLOSE_SECONDS)
             log.info("ended")
+        if self._lost is not None:
+            raise self._lost
         if self._supervisor.fatal is not None:
             raise self._supervisor.fatal
 
@@ -103,15 +119,29 @@ class Agent:
             log.error("%s: %s", self._home.end_error, error.strerror)  # noqa: TRY400 - the log has the reason, too
         self.stop()
 
+    def _home_is_lost(self, lost: HomeLost) -> None:
+        """Nobody can reach us any more: leave the cluster and give the ports back."""
+        log.error("%s", lost)
+        self._lost = lost
+        self.stop()
+
     async def _start(self) -> Node:
         options = node_options(self._home, self._settings)
         store = await self._store()
+        if self._settings.metadata is not None:
+            await until_ready(self._home, options, store, self._patience)
         node = await Node.start(options, store, self._supervisor)
         self._closing.push_async_callback(node.close)
         server = AgentServer(node, self._status, self.stop)
         self._closing.push_async_callback(server.close)
-        await server.start(_listen(self._home.socket))
-        self._closing.callback(self._home.socket.unlink, missing_ok=True)
+
+        async def listen(path: Path) -> None:
+            await server.start(_listen(path))
+            self._closing.callback(_unlink, path, os.stat(path).st_ino)
+
+        await listen(self._home.socket)
+        keeper = HomeKeeper(self._home, self._lock, listen, self._home_is_lost)
+        self._supervisor.start("home keeper", "agent", keeper.keep)
         return node
 
     async def _store(self) -> MetadataStore:
@@ -157,56 +187,30 @@ def _listen(path: Path) -> socket.socket:
     return sock
 
 
-@contextlib.contextmanager
-def _locked(home: Home) -> Any:
-    """Hold the home's lock, our pid in it. Raises ``AgentRunning`` with the holder's, or ``StorageError``."""
-    with contextlib.ExitStack() as held:
-        try:
-            descriptor = system.open(home.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            held.callback(system.close, descriptor)
-            forks.hold_descriptor(descriptor)
-            lock = FileLock(descriptor, home.lock)
-            held.callback(lock.let_go)
-            if not lock.seen and _answers(home.socket):
-                raise BlockingIOError  # noqa: TRY301 - handled as where there are locks
-            write_note(descriptor, f"{os.getpid()}\n".encode())
-        except BlockingIOError:
-            pid = system.pread(descriptor, 32, 0).decode("ascii", "replace").strip(" \n\0")
-            raise AgentRunning(home=home.root, pid=pid or "unknown") from None
-        except OSError as error:
-            raise StorageError(path=home.lock, detail=error.strerror or error) from None
-        yield
-        with contextlib.suppress(OSError):
-            write_note(descriptor, b"")
+def _unlink(path: Path, inode: int) -> None:
+    """Remove our socket, and no other's: the home may be somebody else's by now."""
+    with contextlib.suppress(OSError):
+        if path.lstat().st_ino == inode:
+            path.unlink()
 
 
-def _answers(path: Path) -> bool:
-    """Whether an agent listens on that socket."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, contextlib.suppress(OSError, MooncakeError):
-        probe.settimeout(ANSWER_SECONDS)
-        with socket_address(path) as address:
-            probe.connect(address)
-        return True
-    return False
-
-
-def run(home: Home, settings: Settings, *, verbose: bool = False) -> int:
+def run(home: Home, settings: Settings, *, verbose: bool = False, patience: float | None = None) -> int:
     """Be the agent of ``home`` until told to end; the exit status. Raises ``MooncakeError`` when it cannot start.
 
-    ``verbose`` logs all that there is, whatever else says how much.
+    ``verbose`` logs all that there is, whatever else says how much. For ``patience`` see ``Agent``.
     """
     home.create()
     _log_to_stderr("DEBUG" if verbose else _log_level())
-    with _locked(home):
-        for word in (home.start_error, home.end_error):
+    with locked(home) as lock:
+        for word in (home.start_error, home.end_error, home.waiting):
             word.unlink(missing_ok=True)
         gc.freeze()  # what was imported stays: the collector need not go through it again and again
-        asyncio.run(_main(home, settings))
+        asyncio.run(_main(home, lock, settings, patience))
     return 0
 
 
-async def _main(home: Home, settings: Settings) -> None:
-    await Agent(home, settings).run()
+async def _main(home: Home, lock: HomeLock, settings: Settings, patience: float | None) -> None:
+    await Agent(home, lock, settings, patience=patience).run()
 
 
 def _log_level() -> str:
@@ -231,6 +235,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         parser.add_argument(option)
     parser.add_argument("--insecure", action="store_true", default=None)
     parser.add_argument("--verbose", action="store_true")
+    parser.add_argument("--patience", type=float, default=0.0)
     return parser.parse_args(argv)
 
 
@@ -241,10 +246,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         flags = {name: getattr(given, name) for name in ("listen", "metadata", "node", "insecure")}
         settings = Settings.load(flags, config=Path(given.config) if given.config else None)
-        return run(home, settings, verbose=given.verbose)
+        return run(home, settings, verbose=given.verbose, patience=given.patience)
     except MooncakeError as error:
         log.error("%s", error)  # noqa: TRY400 - an error with a sentence needs no traceback
-        if not isinstance(error, AgentRunning):
+        if not isinstance(error, (AgentRunning, HomeLost)):
             with contextlib.suppress(OSError):
                 home.start_error.write_text(json.dumps({"error": to_wire(error)}), encoding="utf-8")
         return error.exit_code

@@ -92,8 +92,9 @@ class AgentServer:
         )
 
     async def start(self, sock: socket.socket) -> None:
-        """Serve on a listening Unix socket, which is closed in the end."""
-        await self._runner.setup()
+        """Serve on a listening Unix socket, which is closed in the end; on several, if called again."""
+        if self._runner.server is None:
+            await self._runner.setup()
         await web.SockSite(self._runner, sock).start()
 
     async def close(self) -> None:

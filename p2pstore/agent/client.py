@@ -11,6 +11,7 @@ import http.client
 import json
 import os
 import socket
+import struct
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -26,12 +27,17 @@ from p2pstore.errors import (
     AgentGone,
     AgentKilled,
     AgentNotRunning,
+    AgentStarting,
     AgentUnreachable,
+    HomeElsewhere,
     MooncakeError,
     PathNotFound,
     StorageError,
     from_wire,
 )
+
+_CREDENTIALS = struct.Struct("3i")
+"""struct ucred of unix(7): pid, uid, gid."""
 
 CONNECT_TIMEOUT = 5.0
 """Seconds to be accepted by the agent's socket."""
@@ -98,6 +104,18 @@ class AgentClient:
     def status(self) -> dict[str, Any]:
         """``GET /v1/status``: who the agent is and what it does."""
         return self._call("GET", "/v1/status")
+
+    def process(self) -> int:
+        """The agent's pid as this process would name it; 0 where the agent lives in another PID namespace."""
+        connection = _UnixConnection(_socket_of(self.home))
+        try:
+            connection.connect()
+            packed = connection.sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+            return int(_CREDENTIALS.unpack(packed)[0])
+        except (OSError, MooncakeError):
+            return 0
+        finally:
+            connection.close()
 
     def stop(self) -> int:
         """``POST /v1/stop``: ask the agent to end; its pid."""
@@ -270,12 +288,12 @@ class AgentClient:
         self, method: str, target: str, body: Mapping[str, object] | None, timeout: float
     ) -> Iterator[http.client.HTTPResponse]:
         """One call, answered and not yet read. What goes wrong on the socket becomes an error of the tree."""
-        connection = _UnixConnection(self.home.socket)
+        connection = _UnixConnection(_socket_of(self.home))
         try:
             try:
                 connection.connect()
             except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError, PathNotFound):
-                raise last_end(self.home) or AgentNotRunning(home=self.home.root) from None
+                raise _nobody_listens(self.home) from None
             except (TimeoutError, ConnectionError):
                 raise
             except BlockingIOError as error:
@@ -291,7 +309,8 @@ class AgentClient:
                 self._answer(response)
             yield response
         except TimeoutError as error:
-            raise AgentUnreachable(home=self.home.root, detail=f"nothing for {timeout:g} s") from error
+            detail = f"nothing for {timeout:g} s{_why_silent(self.home)}"
+            raise AgentUnreachable(home=self.home.root, detail=detail) from error
         except http.client.HTTPException as error:
             if isinstance(error, ConnectionError):
                 raise AgentGone(home=self.home.root) from error
@@ -305,9 +324,46 @@ class AgentClient:
 def _pid_of(home: Home) -> int:
     """The pid of the agent as its lock has it; 0 where it has none."""
     try:
-        return int(home.lock.read_text())
-    except (OSError, ValueError):
+        return int(home.lock.read_text().split()[0])
+    except (OSError, ValueError, IndexError):
         return 0
+
+
+def _socket_of(home: Home) -> Path:
+    """Where the agent listens: where its home says, unless that was removed and could not be made again."""
+    if os.path.lexists(home.socket):
+        return home.socket
+    from p2pstore.agent.home_lock import holder  # noqa: PLC0415 - most homes have their socket
+
+    found = holder(home)
+    return Path(found.socket) if found is not None and found.socket else home.socket
+
+
+def _nobody_listens(home: Home) -> MooncakeError:
+    """Why nobody accepts at the socket of a home: most often no agent runs."""
+    from p2pstore.agent.home_lock import holder, waits_for  # noqa: PLC0415 - an answered call need not wait for it
+
+    found = holder(home)
+    if found is None:
+        return last_end(home) or AgentNotRunning(home=home.root)
+    if found.pid and not found.here:
+        return HomeElsewhere(home=home.root, host=found.whereabouts, pid=found.pid)
+    waits = waits_for(home)
+    detail = f"it waits: {waits}" if waits else "it does not listen yet"
+    return AgentStarting(home=home.root, pid=found.pid or "unknown", detail=detail)
+
+
+def _why_silent(home: Home) -> str:
+    """What the state of the agent's process says of its silence; empty where it says nothing."""
+    from engine.processes import state  # noqa: PLC0415 - as above
+    from p2pstore.agent.home_lock import holder  # noqa: PLC0415 - as above
+
+    found = holder(home)
+    if found is None or not found.here:
+        return ""
+    if state(found.pid) in {"T", "t"}:
+        return f": process {found.pid} is stopped, and 'kill -CONT {found.pid}' lets it go on"
+    return f": process {found.pid} waits for a disk or a file server" if state(found.pid) == "D" else ""
 
 
 def last_end(home: Home) -> AgentEnded | None:

@@ -176,8 +176,9 @@ class EmbeddedEtcd:
         return self._record.pid if self._record else 0
 
     def alive(self) -> bool:
-        """Whether the process that we started or adopted still runs."""
-        return self._record is not None and self._runs(self._record)
+        """Whether the process that we started or adopted still runs, and its socket was not removed."""
+        record = self._record
+        return record is not None and self._runs(record) and os.path.lexists(record.url.partition("://")[2])
 
     async def start(self) -> str:
         """Adopt the living etcd recorded here, else start one; its URL.
@@ -345,7 +346,7 @@ class EmbeddedEtcd:
     async def stop(self) -> None:
         """End the etcd of this directory, whoever started it; no error if none runs."""
         self._stopping = True
-        record = read_record(self.directory) or self._record
+        record = self._record or read_record(self.directory)  # the directory may be another by now
         if record is not None:
             await self._end(record)
         self._record = None
@@ -361,9 +362,11 @@ class EmbeddedEtcd:
             if self._stopping or self.alive():
                 failures = 0
                 continue
-            log.warning("etcd %d died; starting it again", self.pid)
+            log.warning("etcd %d died, or its socket was removed; starting it again", self.pid)
             if not failures:
-                note(MetadataUnavailable(url=self.url, detail=f"its process {self.pid} died"))
+                note(
+                    MetadataUnavailable(url=self.url, detail=f"its process {self.pid} died, or its socket was removed")
+                )
             try:
                 await self.start()
             except (MetadataUnavailable, StorageError) as error:

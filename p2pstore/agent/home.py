@@ -74,6 +74,11 @@ class Home:
         return self.root / "end-error.json"
 
     @property
+    def waiting(self) -> Path:
+        """What an agent that starts waits for: ``{"for": "metadata server ... does not answer"}``."""
+        return self.root / "waiting.json"
+
+    @property
     def start_lock(self) -> Path:
         """Held by the process that is starting an agent in the background."""
         return self.root / "start.lock"

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,19 +26,24 @@ from engine.files.writing import write_note
 from engine.processes import ProcessHandle
 from p2pstore.agent.client import AgentClient
 from p2pstore.agent.home import Home
+from p2pstore.agent.home_lock import holder, waits_for
 from p2pstore.errors import (
     AgentNotRunning,
     AgentRunning,
     AgentStartFailed,
+    AgentStarting,
     AgentUnreachable,
+    HomeUnusable,
     MooncakeError,
-    StorageError,
     from_wire,
 )
 from p2pstore.settings.settings import Settings
 
 START_TIMEOUT = 30.0
 """Seconds from the start of the process until its socket answers; an embedded etcd's first start is in it."""
+
+STATUS_TIMEOUT = 10.0
+"""Seconds for an agent to answer at all, before it counts as hanging."""
 
 POLL = 0.05
 """Seconds between two looks at whether it answers."""
@@ -70,23 +75,33 @@ class Stopped:
     etcd_pid: int | None = None
 
 
-def ensure_agent(home: Home, settings: Settings, *, verbose: bool = False) -> bool:
+def ensure_agent(
+    home: Home,
+    settings: Settings,
+    *,
+    verbose: bool = False,
+    patience: float = 0.0,
+    tell: Callable[[str], None] = lambda _: None,
+) -> bool:
     """See that an agent answers in ``home``; True when this call started it. A ``verbose`` one logs all that it can.
 
+    ``patience`` is for how many seconds it waits for a metadata server that does not answer; ``tell`` hears of that.
+
     Raises:
+        HomeElsewhere: the home's agent runs on another host.
         AgentUnreachable: one is there and does not answer.
         AgentStartFailed: it ended, or did not answer within ``START_TIMEOUT``; the error quotes its log.
         MooncakeError: what the agent said when it failed to start.
     """
-    if _answers(home):
+    deadline = time.monotonic() + START_TIMEOUT
+    if _answers(home, deadline):
         return False
     home.create()
-    deadline = time.monotonic() + START_TIMEOUT
     with _start_lock(home, deadline):
-        if _answers(home):
+        if _answers(home, deadline):
             return False
-        process = _spawn(home, settings, verbose=verbose)
-        return _wait_until_it_answers(home, process, deadline)
+        process = _spawn(home, settings, verbose=verbose, patience=patience)
+        return _wait_until_it_answers(home, process, deadline, tell)
 
 
 def stop_agent(home: Home) -> Stopped:
@@ -95,22 +110,26 @@ def stop_agent(home: Home) -> Stopped:
     Raises:
         AgentNotRunning: neither is there.
         AgentUnreachable: it did not end, not by SIGTERM either.
+        HomeElsewhere: it runs on another host.
     """
-    client = AgentClient(home)
+    client = AgentClient(home, timeout=STATUS_TIMEOUT)
     try:
-        pid = int(client.status()["pid"])
+        status = client.status()
     except AgentNotRunning:
         etcd_pid = stop_left_behind(home)
         if etcd_pid is None:
             raise
         return Stopped(pid=None, etcd_pid=etcd_pid)
     except AgentUnreachable:
-        holder = lock_holder(home)
-        if holder is None:
+        found = holder(home)
+        if found is None or not found.here or not found.pid:
             raise
-        with ProcessHandle(holder) as process:
+        with ProcessHandle(found.pid, found.started) as process:
             _terminate(home, process)
-        return Stopped(pid=holder, terminated=True, etcd_pid=stop_left_behind(home))
+        return Stopped(pid=found.pid, terminated=True, etcd_pid=stop_left_behind(home))
+    pid = client.process()
+    if not pid:
+        return _stop_elsewhere(home, client, int(status["pid"]))
     with ProcessHandle(pid) as process:
         # It may end before its answer is out.
         with contextlib.suppress(AgentUnreachable, AgentNotRunning):
@@ -119,6 +138,19 @@ def stop_agent(home: Home) -> Stopped:
             return Stopped(pid=pid)
         _terminate(home, process)
     return Stopped(pid=pid, terminated=True)
+
+
+def _stop_elsewhere(home: Home, client: AgentClient, pid: int) -> Stopped:
+    """Ask an agent of another PID namespace to end: its pid is nobody's here, or another process's."""
+    with contextlib.suppress(AgentUnreachable, AgentNotRunning):
+        client.stop()
+    deadline = time.monotonic() + STOP_TIMEOUT
+    while time.monotonic() < deadline:
+        if holder(home) is None:
+            return Stopped(pid=pid)
+        time.sleep(POLL)
+    detail = f"it was asked to end, and has not; it is process {pid} of another container (PID namespace)"
+    raise AgentUnreachable(home=home.root, detail=detail)
 
 
 def left_behind(home: Home) -> int | None:
@@ -141,19 +173,6 @@ def stop_left_behind(home: Home) -> int | None:
     return pid
 
 
-def lock_holder(home: Home) -> int | None:
-    """The pid of the process that holds the agent's lock of ``home``, or None when nobody does."""
-    try:
-        with home.lock.open("rb") as stream:
-            FileLock(stream.fileno(), home.lock, shared=True)
-            return None
-    except BlockingIOError:
-        text = home.lock.read_text(encoding="ascii", errors="replace").strip(" \n\0")
-        return int(text) if text.isascii() and text.isdigit() else None
-    except OSError:
-        return None
-
-
 def log_tail(home: Home, lines: int) -> list[str]:
     """The last ``lines`` lines of the agent's log, of its last few KiB."""
     try:
@@ -164,12 +183,19 @@ def log_tail(home: Home, lines: int) -> list[str]:
         return []
 
 
-def _answers(home: Home) -> bool:
-    try:
-        AgentClient(home).status()
-    except AgentNotRunning:
-        return False
-    return True
+def _answers(home: Home, deadline: float) -> bool:
+    """Whether an agent answers; one that starts is waited for, unless it waits for something itself."""
+    while True:
+        try:
+            AgentClient(home, timeout=STATUS_TIMEOUT).status()
+        except AgentNotRunning:
+            return False
+        except AgentStarting:
+            if waits_for(home) or time.monotonic() > deadline:
+                raise
+            time.sleep(POLL)
+        else:
+            return True
 
 
 @contextlib.contextmanager
@@ -177,7 +203,7 @@ def _start_lock(home: Home, deadline: float) -> Iterator[None]:
     try:
         descriptor = system.open(home.start_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise StorageError(path=home.start_lock, detail=error.strerror or error) from error
+        raise HomeUnusable(path=home.start_lock, detail=error.strerror or error) from error
     lock: FileLock | None = None
     try:
         forks.hold_descriptor(descriptor)
@@ -193,7 +219,7 @@ def _start_lock(home: Home, deadline: float) -> Iterator[None]:
         try:  # an agent whose disk is full cannot even log it
             write_note(descriptor, f"{os.getpid()}\n".encode())
         except OSError as error:
-            raise StorageError(path=home.start_lock, detail=error.strerror or error) from None
+            raise HomeUnusable(path=home.start_lock, detail=error.strerror or error) from None
         yield
     finally:
         system.close(descriptor)
@@ -201,13 +227,15 @@ def _start_lock(home: Home, deadline: float) -> Iterator[None]:
             lock.let_go()
 
 
-def _command(home: Home, settings: Settings) -> list[str]:
+def _command(home: Home, settings: Settings, patience: float = 0.0) -> list[str]:
     command = [sys.executable, "-m", "p2pstore.agent", *home.arguments()]
     if settings.config is not None:
         command += ["--config", str(settings.config)]
     for name in _PASSED:
         if settings.origins[name] != DEFAULT_ORIGIN:
             command += [f"--{name}", str(getattr(settings, name))]
+    if patience:
+        command += ["--patience", f"{patience:g}"]
     return [*command, "--insecure"] if settings.insecure else command
 
 
@@ -225,12 +253,13 @@ def _child_environment(settings: Settings) -> dict[str, str]:
     return environment
 
 
-def _spawn(home: Home, settings: Settings, *, verbose: bool) -> subprocess.Popen[bytes]:
-    home.start_error.unlink(missing_ok=True)
+def _spawn(home: Home, settings: Settings, *, verbose: bool, patience: float) -> subprocess.Popen[bytes]:
+    for word in (home.start_error, home.waiting):
+        word.unlink(missing_ok=True)
     try:
         with home.log.open("ab") as log:
             process = subprocess.Popen(
-                [*_command(home, settings), *(["--verbose"] if verbose else [])],
+                [*_command(home, settings, patience), *(["--verbose"] if verbose else [])],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -239,14 +268,21 @@ def _spawn(home: Home, settings: Settings, *, verbose: bool) -> subprocess.Popen
                 start_new_session=True,
             )
     except OSError as error:
-        raise StorageError(path=error.filename or home.log, detail=error.strerror or error) from error
+        raise HomeUnusable(path=error.filename or home.log, detail=error.strerror or error) from error
     _children.append(process)
     return process
 
 
-def _wait_until_it_answers(home: Home, process: subprocess.Popen[bytes], deadline: float) -> bool:
+def _wait_until_it_answers(
+    home: Home, process: subprocess.Popen[bytes], deadline: float, tell: Callable[[str], None]
+) -> bool:
     """True when ``process`` answers, False when the agent that answers is another one."""
+    told = ""
     while time.monotonic() < deadline:
+        waits = waits_for(home)
+        if waits and waits != told:
+            told = waits
+            tell(f"the agent waits: {waits}")
         status = process.poll()
         with contextlib.suppress(AgentNotRunning, AgentUnreachable):
             return int(AgentClient(home, timeout=1.0).status()["pid"]) == process.pid
@@ -298,6 +334,7 @@ def _ended(process: ProcessHandle, seconds: float) -> bool:
 
 def _terminate(home: Home, process: ProcessHandle) -> None:
     process.send(signal.SIGTERM)
+    process.send(signal.SIGCONT)  # one that is stopped does not hear the other
     if not _ended(process, TERM_TIMEOUT):
         detail = f"process {process.pid} did not end on SIGTERM; try 'kill -9 {process.pid}'"
         raise AgentUnreachable(home=home.root, detail=detail)

@@ -191,7 +191,7 @@ class Agent:
     @property
     def pid(self) -> int:
         """The living agent's pid, from its lock file, which costs no process."""
-        return int((self.home / "agent.lock").read_text())
+        return int((self.home / "agent.lock").read_text().split()[0])
 
     def signal(self, number: int) -> int:
         """Send its agent a signal; the pid."""
