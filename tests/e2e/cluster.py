@@ -351,13 +351,18 @@ class Cluster:
         return self.work / name
 
     def processes(self) -> list[int]:
-        """Every living process that this cluster started, or that one of them started."""
-        needle = f"{MARK}={self.mark}".encode()
+        """Every living process that this cluster started, or that one of them started.
+
+        An agent's etcd gets nothing of its environment, but names a directory of the cluster's.
+        """
+        needle, root = f"{MARK}={self.mark}".encode(), os.fsencode(self.root)
         found = []
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
                 with contextlib.suppress(OSError):
-                    if needle in (entry / "environ").read_bytes().split(b"\0"):
+                    marked = needle in (entry / "environ").read_bytes().split(b"\0")
+                    program, _, words = (entry / "cmdline").read_bytes().partition(b"\0")
+                    if marked or (os.path.basename(program) == b"etcd" and root in words):
                         found.append(int(entry.name))
         return found
 
