@@ -7,13 +7,13 @@ chunk is there, with ``abort`` before. From then on no sink takes a byte, whoeve
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from engine.memory.file_spans import FileSpan
 from engine.memory.region import Region
 from engine.transports.base import Sink
 from p2pstore.objects.bitmap import Bitmap
-from p2pstore.objects.manifest import Manifest
+from p2pstore.objects.manifest import Chunk, Manifest
 
 ABORT_SECONDS = 10.0
 """How long writes under way may take to end when a destination is finished or given up."""
@@ -31,6 +31,17 @@ class RunSink(Sink, Protocol):
 
     def close(self) -> None:
         """Take back the room that was handed out: nobody may write to it any more. Twice is harmless."""
+
+
+@runtime_checkable
+class HollowSink(RunSink, Protocol):
+    """A sink that can have zeros without storing them."""
+
+    def hole(self, remaining: int) -> int:
+        """Make a hole of the rest of the chunk, and hash what then lies there: how many bytes; 0 where it cannot be.
+
+        Raises as ``filled``.
+        """
 
 
 class Destination(Protocol):
@@ -55,6 +66,12 @@ class Destination(Protocol):
         """The memory where these adjacent chunks will lie, where it is one piece; None where they go to files.
 
         The caller closes it, or hands it on to a channel. Raises ``Interrupted`` once the destination has ended.
+        """
+
+    def copy(self, chunk: Chunk, sink: RunSink) -> None:
+        """Bring a verified chunk of this destination into ``sink``, which shares its blocks where that can be.
+
+        Raises ``SourceChanged`` where it is not there any more, ``StorageError``, and what the sink raises.
         """
 
     def keep(self, run: range) -> None:

@@ -32,9 +32,11 @@ from p2pstore.objects.bitmap import Bitmap
 from p2pstore.objects.file_system import words
 from p2pstore.objects.hashing import hasher
 from p2pstore.objects.manifest import Chunk, Manifest
+from p2pstore.objects.repeats import repeats_of
 from p2pstore.objects.tasks import READ_BYTES, hash_range, run_tasks
-from p2pstore.pull.destination import ABORT_SECONDS
+from p2pstore.pull.destination import ABORT_SECONDS, RunSink
 from p2pstore.pull.file_sink import FileSink
+from p2pstore.pull.old_chunks import read_chunk
 from p2pstore.pull.part_files import PartFiles
 from p2pstore.pull.placing import fill, place, renamed
 from p2pstore.pull.target import entries, examine
@@ -131,8 +133,10 @@ class FileDestination:
         if free is None:
             return
         there = sum(_allocated(self.file_path(n)) for n in range(len(self.manifest.files)))
-        listed = sum(self.manifest.lengths[c] for c in set(self.journal.chunks or ()) if c < self.manifest.chunks)
-        needed = self.manifest.size - max(there, listed)
+        lengths = self.manifest.lengths
+        zeros = set(repeats_of(self.manifest).zeros)
+        listed = sum(lengths[c] for c in set(self.journal.chunks or ()) - zeros if c < self.manifest.chunks)
+        needed = self.manifest.size - sum(lengths[c] for c in zeros) - max(there, listed)
         if needed > free:
             raise StorageError(path=self.path, detail=f"no space left: {needed} bytes are needed, {free} are free")
 
@@ -191,6 +195,14 @@ class FileDestination:
     def place(self, run: range) -> Region | None:  # noqa: ARG002 - none of it is memory
         """See ``Destination.place``."""
         return None
+
+    def copy(self, chunk: Chunk, sink: RunSink) -> None:
+        """See ``Destination.copy``."""
+        descriptor = self.files.borrow(chunk.file)
+        try:
+            read_chunk(descriptor, chunk.file_offset, chunk.length, sink, str(self.file_path(chunk.file)))
+        finally:
+            self.files.give_back(chunk.file)
 
     def keep(self, run: range) -> None:
         """Note in the journal that the chunks of ``run`` are verified, unless the destination has ended."""

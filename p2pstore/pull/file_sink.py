@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from engine.files.refusals import refused
+from engine.files.system import system
 from engine.files.writing import write_at
 from p2pstore.errors import SourceChanged, StorageError
 from p2pstore.objects.file_system import clone_range, words
@@ -103,6 +105,30 @@ class FileSink:
             hash_range(self._descriptor, self._at, count, self._hashed.update, self._scratch, path)
         except SourceChanged as error:  # our own file was cut short by somebody
             raise StorageError(path=path, detail=error.fields["detail"]) from None
+        self._advance(count)
+        return count
+
+    def hole(self, remaining: int) -> int:
+        """See ``HollowSink.hole``: old bytes go, and what is there is read back."""
+        self._writers.check()
+        count = self._chunk.length - self._done
+        if self._done or count > remaining:
+            return 0
+        path = str(self._destination.files.path(self._file))
+        self._destination.files.check_size(self._file, self._descriptor)
+        try:
+            system.punch(self._descriptor, self._at, count)
+        except OSError as error:
+            if not refused("punch", error, path):
+                raise StorageError(path=path, detail=words(error)) from None
+        hashed = self._destination.new_hasher()
+        try:
+            hash_range(self._descriptor, self._at, count, hashed.update, self._scratch, path)
+        except SourceChanged:  # the file is not as long yet
+            return 0
+        if hashed.digest() != self._chunk.digest:
+            return 0
+        self._hashed = hashed
         self._advance(count)
         return count
 

@@ -17,6 +17,7 @@ from p2pstore.holding.parts import Parts
 from p2pstore.holding.replica import Replica
 from p2pstore.holding.same_content import same_content
 from p2pstore.objects.manifest import Manifest
+from p2pstore.objects.repeats import repeats_of
 from p2pstore.objects.steps import Steps
 from p2pstore.pull.file_destination import FileDestination
 from p2pstore.pull.old_chunks import Places, find_places
@@ -162,7 +163,9 @@ class FileEnd(End[FileDestination]):
 
         def here() -> int:
             local = LocalChunks(self._parts.holdings, get.manifest, old)
-            return sum(chunk.length for chunk in get.manifest.all_chunks() if local.has(chunk))
+            repeats = repeats_of(get.manifest)
+            own = {*repeats.zeros, *repeats.firsts}
+            return sum(c.length for c in get.manifest.all_chunks() if c.number in own or local.has(c))
 
         get.brought.reused = await get.in_thread(here)
         get.brought.pulled = get.manifest.size - get.brought.reused

@@ -16,12 +16,16 @@ from p2pstore.errors import StorageError, UsageError
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.objects.file_list import FileEntry
 from p2pstore.objects.hashing import hasher
-from p2pstore.objects.manifest import Manifest
-from p2pstore.pull.destination import ABORT_SECONDS, Mismatch
+from p2pstore.objects.manifest import Chunk, Manifest
+from p2pstore.pull.destination import ABORT_SECONDS, Mismatch, RunSink
 from p2pstore.pull.writers import Writers
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+
+COPY_BYTES = 256 * 1024
+"""Copied and hashed at once: what stays in a core's cache."""
 
 
 class MemoryDestination:
@@ -65,6 +69,17 @@ class MemoryDestination:
         self.writers.enter()
         length = last.file_offset + last.length - first.file_offset
         return self._regions[first.file].part(first.file_offset, length, self.writers.leave)
+
+    def copy(self, chunk: Chunk, sink: RunSink) -> None:
+        """See ``Destination.copy``."""
+        with self.views[chunk.file][chunk.file_offset : chunk.file_offset + chunk.length] as source:
+            done = 0
+            while done < chunk.length:
+                room = sink.buffer(min(COPY_BYTES, chunk.length - done))
+                with source[done : done + len(room)] as piece:
+                    room[:] = piece
+                done += len(room)
+                sink.filled(len(room))
 
     def keep(self, run: range) -> None:
         """Nothing to remember: memory does not outlive the process."""

@@ -11,7 +11,10 @@ from pathlib import Path
 
 from engine.errors import SourceChanged, StorageError
 from engine.files.system import system
+from engine.memory.reading import TooShort, Unreadable, read_range
+from engine.transports.base import CloningSink, Sink
 from p2pstore.errors import Interrupted
+from p2pstore.objects.file_system import words
 from p2pstore.objects.hashing import hasher
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.tasks import hash_range, run_tasks
@@ -88,6 +91,20 @@ class _Search:
 def open_regular(path: str) -> int:
     """A descriptor for reading what was a regular file when it was found; never waits. Raises ``OSError``."""
     return system.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+def read_chunk(descriptor: int, offset: int, length: int, sink: Sink, path: str) -> None:
+    """Bring part of an open file into ``sink``, sharing its blocks where that can be.
+
+    Raises ``SourceChanged`` where it cannot be read, and what the sink raises.
+    """
+    try:
+        done = sink.clone(descriptor, offset, length) if isinstance(sink, CloningSink) else 0
+        read_range(descriptor, offset + done, length - done, sink.buffer, sink.filled)
+    except TooShort:
+        raise SourceChanged(path=path, detail="it is shorter than it was") from None
+    except Unreadable as error:
+        raise SourceChanged(path=path, detail=words(error)) from None
 
 
 def _regular_files(root: Path) -> Iterator[tuple[str, int]]:

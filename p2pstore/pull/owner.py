@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from engine.errors import MooncakeError, RangeRefused, RemoteError, StorageError, TransportUnavailable, UsageError
 from p2pstore.errors import ChunkMismatch
+from p2pstore.objects.repeats import Repeats
 from p2pstore.pull.destination import Destination, Mismatch
 from p2pstore.pull.faults import Faults
 from p2pstore.pull.workers import Arrived, Broke, Left, Member, Source, ToldToStop, Worker, WorkerContext
@@ -118,8 +119,9 @@ class Pull:
         on_drop: Callable[[str, bool], None],
         on_wrong: Callable[[str, int], None],
         note: Callable[[str], None],
+        repeats: Repeats | None = None,
     ) -> None:
-        """``had`` is what the destination has, and is kept up to date.
+        """``had`` is what the destination has, and is kept up to date. What ``repeats`` another chunk is not asked for.
 
         ``on_progress`` is called when the pull may have ended, ``on_chunks`` with verified runs that ``had`` holds by
         then, ``on_ask`` when a source is to be asked for so many offers (``offered`` is the answer) and told what is
@@ -138,7 +140,8 @@ class Pull:
         self._on_drop = on_drop
         self._on_wrong = on_wrong
         self._note = note
-        self._planner = Planner(self.manifest.lengths, had)
+        self._had = had
+        self._planner = Planner(self.manifest.lengths, repeats.planned(had) if repeats else had)
         self._mail: SimpleQueue[_Message] = SimpleQueue()
         self._job = WorkerContext(destination, open_channel, limit, self._mail.put)
         self._members: dict[str, Member] = {}
@@ -479,6 +482,7 @@ class Pull:
         for counted, key in keys:
             counted[key] = counted.get(key, 0) + length
         if not self._over:
+            self._had.update(run)
             self._on_chunks(run)
 
     def _sort(self, report: Broke) -> FetchFault:

@@ -34,12 +34,14 @@ from p2pstore.errors import (
 from p2pstore.holding.parts import Parts
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.names import check_object_name
+from p2pstore.objects.repeats import Repeats, repeats_of
 from p2pstore.objects.steps import Steps, reported
 from p2pstore.objects.waiting import in_thread, telling, to_its_end
 from p2pstore.pull.destination import ABORT_SECONDS, Destination
 from p2pstore.pull.discovery import RETRIES
 from p2pstore.pull.hope import NO_SOURCE_SECONDS, QUIET_SECONDS, TELL_SECONDS
 from p2pstore.pull.old_chunks import Places
+from p2pstore.pull.own_chunks import copy_repeats, fill_zeros
 from p2pstore.pull.resolve import ResolvedName, resolve
 from p2pstore.pull.reuse import copy_local
 from p2pstore.pull.run import Emit, PullWork
@@ -243,20 +245,41 @@ class Pipeline(Generic[D]):
         """Bring every chunk: those that are there, those that this node has elsewhere, and those that others have."""
         manifest, verified = self.manifest, destination.verified
         await self.in_thread(self._end.check, destination, self.cancelled, self.steps)
+        repeats = await self.in_thread(repeats_of, manifest)
+        if repeats.zeros:
+            self.steps.begin("filling with zeros", sum(manifest.lengths[n] for n in repeats.zeros), "B")
+            await self.in_thread(fill_zeros, destination, repeats, self.cancelled, self.steps.add)
         old = await self._end.old_chunks(self)
         self.steps.begin("copying what is here", manifest.size, "B")
         await self.in_thread(copy_local, self.parts.holdings, destination, self.cancelled, self.steps.add, old)
+        await self.in_thread(copy_repeats, destination, repeats, self.cancelled, self.steps.add)
         self._check()
         self.steps.begin("planning")
         self.brought.reused = await self.in_thread(manifest.bytes_of, verified)
         on_chunks = await self._end.begin(self, destination)
         if verified.full:
             return
+        listen = on_chunks or _nobody_listens
+        await self._pull(destination, listen, repeats, seeds=on_chunks is not None)
+        if repeats.firsts:
+            self.steps.begin("copying what repeats", sum(manifest.lengths[n] for n in verified.missing()), "B")
+            self.brought.reused += await self.in_thread(
+                copy_repeats, destination, repeats, self.cancelled, self.steps.add, listen
+            )
+        if verified.count < manifest.chunks:  # what was to be copied is no longer what it was
+            await self._pull(destination, listen, None, seeds=on_chunks is not None)
+
+    async def _pull(
+        self, destination: D, on_chunks: Callable[[range], None], repeats: Repeats | None, *, seeds: bool
+    ) -> None:
+        """Bring what is missing from others, but for what ``repeats``."""
         work = PullWork(self.parts, self.resolved, self._name, self._transport, self._tell, clock=self._clock)
-        await work.run(destination, on_chunks or _nobody_listens, seeds=on_chunks is not None)
-        self.brought.pulled = work.pull.bytes_pulled
-        self.brought.peers = dict(work.pull.bytes_by_node)
-        self.brought.transport = ",".join(sorted(work.pull.bytes_by_transport))
+        await work.run(destination, on_chunks, seeds=seeds, repeats=repeats)
+        brought, pull = self.brought, work.pull
+        brought.pulled += pull.bytes_pulled
+        for node, count in pull.bytes_by_node.items():
+            brought.peers[node] = brought.peers.get(node, 0) + count
+        brought.transport = ",".join(sorted({*filter(None, brought.transport.split(",")), *pull.bytes_by_transport}))
 
     async def _abort(self, destination: D) -> None:
         """End the destination. One that was lent is waited for until the last write has ended."""

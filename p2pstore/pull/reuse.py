@@ -13,13 +13,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from engine.errors import SourceChanged
-from engine.memory.reading import TooShort, Unreadable, read_range
 from engine.transports.base import CloningSink, Sink
 from p2pstore.errors import Interrupted
 from p2pstore.objects.manifest import Chunk, Manifest
 from p2pstore.objects.tasks import run_tasks
 from p2pstore.pull.destination import Destination, Mismatch
-from p2pstore.pull.old_chunks import Places, open_regular
+from p2pstore.pull.old_chunks import Places, open_regular, read_chunk
 from p2pstore.pull.workers import SCRATCH_BYTES
 
 if TYPE_CHECKING:
@@ -91,12 +90,7 @@ def _read_file(path: str, offset: int, length: int, sink: Sink) -> None:
     except OSError as error:
         raise SourceChanged(path=path, detail=str(error.strerror).lower()) from None
     try:
-        done = sink.clone(descriptor, offset, length) if isinstance(sink, CloningSink) else 0
-        read_range(descriptor, offset + done, length - done, sink.buffer, sink.filled)
-    except TooShort:
-        raise SourceChanged(path=path, detail="it is shorter than it was") from None
-    except Unreadable as error:
-        raise SourceChanged(path=path, detail=str(error.strerror).lower()) from None
+        read_chunk(descriptor, offset, length, sink, path)
     finally:
         os.close(descriptor)
 

@@ -12,6 +12,7 @@ from engine.errors import MooncakeError, StorageError, TransportUnavailable
 from engine.transports.base import PeerAddress
 from p2pstore.errors import ChunkMismatch, NoLivePeer, SecretRefused, SourceSilent
 from p2pstore.holding.parts import Parts
+from p2pstore.objects.repeats import Repeats
 from p2pstore.objects.waiting import to_its_end
 from p2pstore.pull.destination import Destination
 from p2pstore.pull.discovery import Discovery
@@ -60,8 +61,9 @@ class PullWork:
         on_chunks: Callable[[range], None],
         *,
         seeds: bool,
+        repeats: Repeats | None = None,
     ) -> None:
-        """``seeds``: what arrives is passed on, which ``on_chunks`` tells others.
+        """``seeds``: what arrives is passed on, which ``on_chunks`` tells others. ``repeats`` as of ``Pull``.
 
         When it raises, workers may still be leaving what they write, and ``Destination.abort`` says when they have.
         Raises ``NoLivePeer``, ``SourceSilent``, ``ChunkMismatch``, ``TransportUnavailable``, or what went wrong at the
@@ -102,6 +104,7 @@ class PullWork:
                 on_drop=dropped,
                 on_wrong=wrong,
                 note=note,
+                repeats=repeats,
             ),
         )
         discovery = Discovery(
