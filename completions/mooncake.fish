@@ -76,7 +76,7 @@ complete -c mooncake -n '__mooncake_in "register"' -l 'all' -d 'Take what is lef
 complete -c mooncake -n '__mooncake_in "register"' -l 'force' -d 'Replace what has this name with other content.'
 complete -c mooncake -n '__mooncake_in "register"' -F
 complete -c mooncake -n '__mooncake_in "get"' -l 'transport' -x -a 'auto rdma tcp local' -d 'auto, rdma, tcp or local [default: auto].'
-complete -c mooncake -n '__mooncake_in "get"' -l 'peer' -x -d 'Ask this node too, or alone without etcd; may be repeated.'
+complete -c mooncake -n '__mooncake_in "get"' -l 'peer' -x -d 'Ask this node (HOST:PORT, or a name) too, or alone without etcd.'
 complete -c mooncake -n '__mooncake_in "get"' -l 'no-seed' -d 'Do not serve the object afterwards.'
 complete -c mooncake -n '__mooncake_in "get"' -l 'dry-run' -d 'Say what would be pulled, and write nothing.'
 complete -c mooncake -n '__mooncake_in "get"' -l 'force' -d 'Replace a file at DEST, or a directory that is an earlier version.'

@@ -19,6 +19,7 @@
     │       └── ForkedFromEtcd        2   (engine) etcd, where that process was connected to it
     ├── ObjectNotFound                3   no such object
     ├── NotHeld                       3   the object exists, and this node holds nothing of it
+    ├── NodeNotFound                  3   no live node has this name
     ├── PathNotFound                  3   no such file
     ├── SegmentNotFound               3   (engine) the metadata server knows no such segment
     ├── AgentNotRunning               3   no agent serves this home
@@ -153,6 +154,7 @@ __all__ = [
     "NoSuchAddress",
     "NodeEnded",
     "NodeNameTaken",
+    "NodeNotFound",
     "NotHeld",
     "NotReplaceable",
     "ObjectExists",
@@ -249,6 +251,14 @@ class NotHeld(MooncakeError):
     def hint(self) -> str:
         """See ``MooncakeError.hint``."""
         return self.filled(self.advice_path) if str(self.fields["name"]).startswith("/") else super().hint
+
+
+class NodeNotFound(MooncakeError):
+    """No live node is called so, or several may be meant."""
+
+    exit_code = 3
+    sentence = "no live node is named {node!r}{detail}"
+    advice = "run 'mooncake etcd inspect' to see the nodes that there are, or name one by its address, HOST:PORT"
 
 
 class PathNotFound(MooncakeError):

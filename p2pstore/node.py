@@ -13,7 +13,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +182,7 @@ class Node:
         self._origin.check()
         self.gets += 1
         try:
-            return await get_files(self.parts, request, emit)
+            return await get_files(self.parts, replace(request, peers=await self._controls(request.peers)), emit)
         finally:
             self.gets -= 1
 
@@ -199,9 +199,14 @@ class Node:
         self._origin.check()
         self.gets += 1
         try:
-            return await get_into(self.parts, name, buffers, transport=transport, peers=peers, emit=emit)
+            controls = await self._controls(peers)
+            return await get_into(self.parts, name, buffers, transport=transport, peers=controls, emit=emit)
         finally:
             self.gets -= 1
+
+    async def _controls(self, peers: Sequence[str]) -> tuple[str, ...]:
+        """The addresses of peers that a user named, by their addresses or their names. Raises ``NodeNotFound``."""
+        return tuple([await self.registry.control_of(peer) for peer in peers])
 
     async def listing(self, prefix: str, *, limit: int, after: str) -> dict[str, Any]:
         """One page of the objects whose names begin with ``prefix``."""

@@ -8,11 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
+from engine.net.addresses import is_ip
 from mooncake_cli.calls import follow
 from mooncake_cli.invocation import Invocation
 from mooncake_cli.text import counted, printable
 from p2pstore.errors import UsageError
-from p2pstore.objects.names import check_object_name
+from p2pstore.objects.names import check_node_name, check_object_name
 from p2pstore.objects.units import format_seconds, format_size
 from p2pstore.settings.keys import parse_address
 
@@ -37,7 +38,7 @@ def get(
     ] = None,
     peer: Annotated[
         list[str] | None,
-        typer.Option("--peer", metavar="HOST:PORT", help="Ask this node too, or alone without etcd; may be repeated."),
+        typer.Option("--peer", metavar="PEER", help="Ask this node (HOST:PORT, or a name) too, or alone without etcd."),
     ] = None,
     no_seed: Annotated[bool, typer.Option("--no-seed", help="Do not serve the object afterwards.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be pulled, and write nothing.")] = False,
@@ -88,12 +89,15 @@ def destination(name: str, dest: str) -> str:
 
 
 def _peer(text: str) -> str:
+    """What the agent is asked for: an address with its port, or a node's name."""
     try:
-        _, port = parse_address(text)
+        host, port = parse_address(text)
+        if not port and not is_ip(host):
+            return check_node_name(text)
     except ValueError as error:
         raise UsageError(detail=f"--peer: {error}") from None
     if not port:
-        raise UsageError(detail=f"--peer: {text!r} has no port; write HOST:PORT")
+        raise UsageError(detail=f"--peer: {text!r} has no port; write HOST:PORT, or a node's name")
     return text
 
 

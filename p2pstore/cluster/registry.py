@@ -15,7 +15,7 @@ from typing import Any
 
 from p2pstore.cluster import records
 from p2pstore.cluster.records import NodeRecord, ObjectRecord, ReplicaRecord
-from p2pstore.errors import MetadataFull, MetadataRefused, MetadataUnavailable, ObjectExists
+from p2pstore.errors import MetadataFull, MetadataRefused, MetadataUnavailable, NodeNotFound, ObjectExists
 from p2pstore.metadata.store import (
     MAX_OPERATIONS,
     Absent,
@@ -30,12 +30,19 @@ from p2pstore.metadata.store import (
     Unchanged,
 )
 from p2pstore.objects.manifest import Manifest
+from p2pstore.objects.names import nodes_meant
 
 CAS_ATTEMPTS = 16
 """How often a compare-and-swap that lost is tried again; each time somebody else has won."""
 
 PUBLISHED_AT_ONCE = MAX_OPERATIONS // 2
 """Objects in one transaction: each is two keys."""
+
+MAX_NAMESAKES = 256
+"""Nodes whose names begin alike, among which the one that is meant is looked for."""
+
+SHOWN_NAMESAKES = 8
+"""Of those that may be meant, so many are named."""
 
 COUNTED_AT_ONCE = 64
 COUNTED_REPLICAS = 64
@@ -229,6 +236,27 @@ class Registry:
         found = await asyncio.gather(*(self.store.get(records.node_key(n)) for n in names))
         decoded = ((n, records.decode(NodeRecord, kv.value)) for n, kv in zip(names, found, strict=True) if kv)
         return {name: record for name, record in decoded if record}
+
+    async def called(self, asked: str) -> NodeRecord:
+        """The living node that is called so, by its name, its host's name or its name's beginning.
+
+        Raises ``NodeNotFound``, which names those that may be meant.
+        """
+        exact = (await self.nodes([asked])).get(asked)
+        if exact is not None:
+            return exact
+        begins = asked.partition(".")[0]
+        page = await self.store.scan(records.node_key(begins), limit=MAX_NAMESAKES)
+        found = nodes_meant(asked, [item.key[len(records.NODES) :] for item in page.items])
+        record = (await self.nodes(found)).get(found[0]) if len(found) == 1 else None
+        if record is None:
+            shown = ", ".join(found[:SHOWN_NAMESAKES])
+            raise NodeNotFound(node=asked, detail=f"; it may be one of {shown}" if len(found) > 1 else "")
+        return record
+
+    async def control_of(self, peer: str) -> str:
+        """The control address of a peer that was named by it, or as ``called`` has it. Raises ``NodeNotFound``."""
+        return peer if ":" in peer else (await self.called(peer)).control
 
     async def listing(self, prefix: str, *, limit: int, after: str) -> tuple[list[Listed], str]:
         """The objects whose names begin with ``prefix``, and the name to go on after (empty at the end).

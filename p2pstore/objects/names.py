@@ -17,6 +17,7 @@ MAX_PART_BYTES = 255
 """One part of such a path: NAME_MAX of every common file system."""
 
 _OBJECT = re.compile(r"[A-Za-z0-9._/-]+")
+_SUFFIX = re.compile(r"[0-9a-f]{4}")
 _NODE = re.compile(r"[A-Za-z0-9._-]+")
 
 
@@ -39,6 +40,31 @@ def check_node_name(name: str) -> str:
     if not name or len(name) > MAX_NAME_BYTES or not _NODE.fullmatch(name) or name in {".", ".."}:
         raise BadName(name=name, detail="a node's name has no '/' and is one part of an object's name")
     return name
+
+
+def nodes_meant(asked: str, names: Iterable[str]) -> list[str]:
+    """Those of ``names`` that somebody may mean who asks for ``asked``; one where it is plain.
+
+    A node that was given no name has its host's, and four characters: so the host's name finds it, with its domain or
+    without; and so does whatever names begin with, as long as one does.
+    """
+    known = sorted(names)
+    short = asked.partition(".")[0]
+    for wanted in (
+        lambda name: name == asked,
+        lambda name: _of_host(name, asked),
+        lambda name: name.startswith(asked),
+        lambda name: _of_host(name, short),
+    ):
+        found = [name for name in known if wanted(name)]
+        if found:
+            return found
+    return []
+
+
+def _of_host(name: str, host: str) -> bool:
+    own, _, suffix = name.rpartition("-")
+    return own == host and bool(_SUFFIX.fullmatch(suffix))
 
 
 def path_fault(path: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from engine.errors import MooncakeError, PeerStalled, PeerUnreachable, RangeRefused, TransportUnavailable
 from engine.transports.base import PeerAddress, Sink
 from p2pstore.cluster.records import NodeRecord, peer_address
-from p2pstore.errors import NotHeld
+from p2pstore.errors import NodeNotFound, NotHeld
 from p2pstore.holding.parts import Parts
 from p2pstore.peers.checks import Check, check_of, failed, ok, warning
 
@@ -32,13 +32,10 @@ OTHER_PORTS = "look for a firewall between the two: data goes over other ports t
 
 async def both_ways(parts: Parts, peer: str) -> list[Check]:
     """From this node to a peer, which is a node's name or a control address, and back."""
-    control = peer
-    if ":" not in peer:
-        found = (await parts.registry.nodes([peer])).get(peer)
-        if found is None:
-            advice = "run 'mooncake etcd inspect' to see the nodes that there are"
-            return [failed(f"node {peer}", "no live node has this name", advice, 3)]
-        control = found.control
+    try:
+        control = await parts.registry.control_of(peer)
+    except NodeNotFound as error:
+        return [failed(f"node {peer}", str(error), error.hint, error.exit_code)]
     checks, record = await there(parts, control)
     if record is None:
         return checks

@@ -32,6 +32,7 @@ from p2pstore.pull.workplace import tidy
 class GetRequest:
     """What is wanted. ``peers`` are control addresses (``host:port``) to ask beside, or instead of, the metadata.
 
+    For these ``Node.get`` takes names of nodes, too.
     ``force`` replaces a file, or a directory that is an earlier version of an object; ``wipe`` any directory.
     """
 

@@ -91,7 +91,7 @@ def test_destinations(monkeypatch: pytest.MonkeyPatch, dest: str, meant: str) ->
     ("arguments", "words"),
     [
         (["a/../b", "x"], "'.' and '..' are not allowed"),
-        (["a", "x", "--peer", "host"], "--peer: 'host' has no port"),
+        (["a", "x", "--peer", "10.0.0.1"], "--peer: '10.0.0.1' has no port"),
         (["a", "x", "--peer", "host:99999"], "is not a port"),
         (["a", "x", "--transport", "rdma2"], "--transport: 'rdma2' is none of"),
         (["a"], "Missing argument 'DEST'"),

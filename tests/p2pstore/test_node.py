@@ -24,6 +24,7 @@ from p2pstore.errors import (
     DestinationExists,
     ListenRefused,
     NodeNameTaken,
+    NodeNotFound,
     NotHeld,
     ObjectExists,
     ObjectNotFound,
@@ -148,6 +149,14 @@ async def test_register_and_get(start: Start, root: Path, tmp_path: Path) -> Non
         ("b", "complete", "replica", 6),
         ("c", "complete", "replica", 6),
     ]
+
+
+async def test_a_peer_may_be_named_by_its_host(start: Start, root: Path, tmp_path: Path) -> None:
+    a, b = await start("host2-0f0f"), await start("b")
+    await register(a, root)
+    assert (await get(b, tmp_path / "b", peers=("host2",))).peers.keys() == {a.name}
+    with pytest.raises(NodeNotFound, match="no live node is named 'host3'"):
+        await get(b, tmp_path / "c", peers=("host3",))
 
 
 async def test_two_get_at_once_and_the_origin_dies(start: Start, root: Path, tmp_path: Path) -> None:

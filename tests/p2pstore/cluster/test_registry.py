@@ -11,7 +11,7 @@ import pytest
 from p2pstore.cluster import records
 from p2pstore.cluster.records import NodeRecord, ObjectRecord, ReplicaRecord
 from p2pstore.cluster.registry import CAS_ATTEMPTS, Registry, new_object
-from p2pstore.errors import MetadataUnavailable, ObjectExists
+from p2pstore.errors import MetadataUnavailable, NodeNotFound, ObjectExists
 from p2pstore.metadata.memory import MemoryServer, MemoryStore
 from p2pstore.metadata.store import Condition, KeyValue, LeaseLost, Operation, Put
 from tests.p2pstore.samples import manifest_of
@@ -327,3 +327,17 @@ def test_a_new_record_has_a_time() -> None:
     assert made.created > 1_600_000_000
     assert (made.name, made.creator, made.manifest) == ("x", "me", manifest.digest)
     assert (made.size, made.files, made.chunks, made.kind) == (3, 2, 2, "directory")
+
+
+async def test_a_node_is_found_by_its_hosts_name(server: MemoryServer) -> None:
+    for name in ("host1-a76f", "host2-0123", "host2-beef"):
+        node = await registry(server, name)
+        await node.join(NodeRecord(name, f"{name}:7300", f"{name}:7301", 7302))
+    asking = await registry(server, "asking")
+    assert await asking.control_of("10.0.0.1:7300") == "10.0.0.1:7300"
+    for asked in ("host1-a76f", "host1", "host1.cluster"):
+        assert await asking.control_of(asked) == "host1-a76f:7300"
+    with pytest.raises(NodeNotFound, match=r"named 'host2'; it may be one of host2-0123, host2-beef$"):
+        await asking.called("host2")
+    with pytest.raises(NodeNotFound, match=r"no live node is named 'host3'$"):
+        await asking.called("host3")

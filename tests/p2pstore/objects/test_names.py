@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pstore.errors import BadName
-from p2pstore.objects.names import check_node_name, check_object_name, path_fault, sibling_fault, tree_fault
+from p2pstore.objects.names import (
+    check_node_name,
+    check_object_name,
+    nodes_meant,
+    path_fault,
+    sibling_fault,
+    tree_fault,
+)
 
 BAD_NAMES = [
     "", "/", "/x", "x/", "a//b", ".", "..", "../x", "x/..", "a/../b", "a/./b", "./a", "a b", "a\0b", "é", "a\\b", "a\n",
@@ -100,3 +107,32 @@ def test_a_sibling_whose_path_is_too_long() -> None:
     parent = "/".join(["x" * 255] * 15) + "/"
     assert sibling_fault(parent + "y" * 255, parent) == ""
     assert "longer" in sibling_fault(parent + "y/" + "z" * 254, parent)
+
+
+@pytest.mark.parametrize(
+    ("asked", "meant"),
+    [
+        ("host1-a76f", ["host1-a76f"]),
+        ("host1", ["host1-a76f"]),
+        ("host1.cluster.local", ["host1-a76f"]),
+        ("host2", ["host2-0123", "host2-beef"]),
+        ("host2-b", ["host2-beef"]),
+        ("host1-", ["host1-a76f"]),
+        ("trainer", ["trainer"]),
+        ("train", ["trainer", "trainer-2"]),
+        ("node7", ["node7.cluster.local-1a2b"]),
+        ("host", ["host1-a76f", "host10-a76f", "host2-0123", "host2-beef"]),
+        ("nobody", []),
+    ],
+)
+def test_a_node_is_found_by_its_hosts_name(asked: str, meant: list[str]) -> None:
+    names = [
+        "host2-beef",
+        "host1-a76f",
+        "host10-a76f",
+        "host2-0123",
+        "trainer",
+        "trainer-2",
+        "node7.cluster.local-1a2b",
+    ]
+    assert nodes_meant(asked, names) == meant

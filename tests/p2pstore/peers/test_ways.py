@@ -39,6 +39,7 @@ async def test_a_node_that_nobody_knows(start: Start) -> None:
     a = await start("a")
     (check,) = await both_ways(a.parts, "b")
     assert (check.verdict, check.code) == ("failed", 3)
+    assert check.detail == "no live node is named 'b'"
     (check,) = await both_ways(a.parts, "127.0.0.1:1")
     assert (check.verdict, check.code) == ("failed", 5)
 
@@ -83,3 +84,9 @@ async def test_a_node_tries_the_ways_to_the_asker_alone(start: Start) -> None:
         for wrong in ("", "x", "127.0.0.1", "127.0.0.1:0"):
             async with session.get(f"http://{a.record.control}/v1/paths?control={wrong}") as answer:
                 assert answer.status == 400
+
+
+async def test_a_hosts_name_is_enough(start: Start) -> None:
+    a, b = await start("a"), await start("host2-0f0f")
+    checks = await asyncio.wait_for(both_ways(a.parts, "host2"), WAIT)
+    assert verdicts(checks)[f"a to {b.name}, tcp"] == "ok"
