@@ -178,6 +178,15 @@ class ReplyReader:
         self.waits = state in NEXT
 
 
+def acknowledged(data: memoryview) -> int:
+    """How many WRITEs of version 2 the statuses that ``data`` begins with say were applied, one after the other."""
+    count = len(data) // STATUS_LENGTH
+    if data == STATUS_OK * count:
+        return count
+    each = range(0, count * STATUS_LENGTH, STATUS_LENGTH)
+    return next((n for n, at in enumerate(each) if data[at : at + STATUS_LENGTH] != STATUS_OK), count)
+
+
 def acknowledging(address: int, length: int, version: int) -> tuple[bytes, int]:
     """What a client sends behind a WRITE's body to hear that it was applied, and how long the reply's body is then.
 

@@ -100,7 +100,7 @@ class Answer(ReplyWriter):
         if ahead:
             count = self._store(at, memoryview(ahead))
         elif self._view is not None:
-            count = sock.recv_into(self._view[-left:])
+            count = sock.recv_into(self._view[-left:], 0, socket.MSG_WAITALL)
         else:
             bounce = memoryview(bytearray(min(left, BOUNCE)))
             count = self._store(at, bounce[: sock.recv_into(bounce)])

@@ -14,7 +14,7 @@ from engine.errors import MooncakeError, RangeRefused
 from engine.net import sockets
 from engine.net.connect import connect
 from engine.protocol import wire
-from engine.protocol.exchange import ReplyReader, ReplyState, acknowledging
+from engine.protocol.exchange import ReplyReader, ReplyState, acknowledged, acknowledging
 from engine.transfer.batch import Slice
 from engine.transfer.endpoint import Endpoint
 
@@ -120,18 +120,45 @@ class Connection:
             broken = error
             sent += 1
             self._sock.setblocking(False)
-        for _ in range(min(sent, len(run))):
-            piece = run[0]
-            try:
-                self._receive(piece, self._acknowledgement)
-            except OSError:
-                if broken is not None:
-                    raise broken from None
-                raise
-            run.popleft()
-            moved(piece)
+        try:
+            if self.endpoint.version >= wire.LATEST_VERSION:
+                self._receive_statuses(run, min(sent, len(run)), moved)
+            else:
+                for _ in range(min(sent, len(run))):
+                    self._receive(run[0], self._acknowledgement)
+                    moved(run.popleft())
+        except OSError:
+            if broken is not None:
+                raise broken from None
+            raise
         if broken is not None:
             raise broken
+
+    def _receive_statuses(self, run: deque[Slice], count: int, moved: Callable[[Slice], None]) -> None:
+        """The answers to ``count`` WRITEs, as many in one call as come: each by itself would wake this thread."""
+        room = memoryview(bytearray(count * wire.STATUS_LENGTH))
+        came = 0  # bytes in ``room`` that are no whole status yet
+        while room:
+            more = self._sock.recv_into(room[came:], 0, socket.MSG_WAITALL)
+            came += more
+            good = acknowledged(room[:came])
+            for _ in range(good):
+                moved(run.popleft())
+            room = room[good * wire.STATUS_LENGTH :]
+            came -= good * wire.STATUS_LENGTH
+            if came >= wire.STATUS_LENGTH or not more:
+                self._refused(run[0], room[: min(came, wire.STATUS_LENGTH)])
+
+    def _refused(self, piece: Slice, status: memoryview) -> NoReturn:
+        """Another status came, or not all of one before the peer closed. Raises as ``_broken``."""
+        reply = self._reply
+        reply.expect(0)
+        if status:
+            reply.into(memoryview(b""))[0][: len(status)] = status
+            reply.received(len(status))
+        if reply.waits:
+            reply.received(0)
+        self._broken(piece)
 
     def _send(self, piece: Slice) -> None:
         version = self.endpoint.version

@@ -10,12 +10,15 @@ from engine.errors import RemoteProtocolError
 from engine.protocol import wire
 from engine.protocol.exchange import (
     NEXT,
+    STATUS_OK,
+    STATUS_REJECTED,
     Event,
     ReplyReader,
     ReplyState,
     ReplyWriter,
     RequestReader,
     Step,
+    acknowledged,
     acknowledging,
     refusal,
 )
@@ -258,3 +261,19 @@ def test_a_status_and_its_body_are_received_in_one_call(version: int) -> None:
     views = reply.into(room)
     assert views[-1] is room
     assert sum(len(view) for view in views) == 4 + (8 if version == 2 else 0)
+
+
+@pytest.mark.parametrize(
+    ("data", "count"),
+    [
+        (b"", 0),
+        (STATUS_OK[:7], 0),
+        (STATUS_OK * 3, 3),
+        (STATUS_OK * 3 + STATUS_OK[:1], 3),
+        (STATUS_REJECTED, 0),
+        (STATUS_OK * 2 + STATUS_REJECTED + STATUS_OK, 2),
+        (STATUS_OK + b"\0" * 9, 1),
+    ],
+)
+def test_statuses_are_counted_up_to_the_first_that_says_something_else(data: bytes, count: int) -> None:
+    assert acknowledged(memoryview(data)) == count
