@@ -15,6 +15,7 @@ place in it is its *offset*.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 from array import array
@@ -131,8 +132,12 @@ class Manifest:
     def all_directories(self) -> set[str]:
         """Every directory but the root, as paths from there. Cheap for many files: one look at each."""
         found: set[str] = set()
-        for path in (*(f"{directory}/" for directory in self.directories), *(f.path for f in self.files)):
+        before = ""
+        for path in itertools.chain((f"{directory}/" for directory in self.directories), self.columns.paths):
             parent = path.rpartition("/")[0]
+            if parent == before:
+                continue
+            before = parent
             while parent and parent not in found:
                 found.add(parent)
                 parent = parent.rpartition("/")[0]
@@ -230,6 +235,10 @@ _DIRECTORY = re.compile(_TEXT)
 _REST_OF_FILE = re.compile(rb'\],"mode":(\d{1,6}),"path":(%b),"size":(\d{1,20})\}' % _TEXT)
 _TAIL = re.compile(rb'\],"format":"([^"\\]*)","hash":"([^"\\]*)","kind":"([^"\\]*)"\}')
 _BEFORE_CHUNKS = b'{"chunks":['
+_SMALL_FILE = (
+    rb'\{"chunks":\["([0-9a-f]{%d})"\],"mode":(0|[1-9]\d{0,2}),"path":"([^"\\\x00-\x1f]*)","size":([1-9]\d{0,8})\}'
+)
+"""A file of one chunk, whose path has nothing to escape: where it fits, it is in canonical form."""
 
 _MAX_TAIL = 200
 _MAX_TEXT = 32 * 1024
@@ -262,11 +271,14 @@ class _Reader:
         self._at = head.end()
         directories = tuple(self._directories())
         self._expect(b'],"files":[')
+        small = re.compile(_SMALL_FILE % (2 * digest_bytes))
         while self._at < end:
             if self._paths:
                 self._expect(b",")
             _need(len(self._paths) < MAX_FILES, "files is not a list of allowed length")
-            self._file(chunk_size, digest_bytes)
+            found = small.match(self._data, self._at, self._at + _MAX_TEXT)
+            if found is None or not self._small_file(found, chunk_size):
+                self._file(chunk_size, digest_bytes)
         _need(self._at == end, _NOT_CANONICAL)
         _need(sum(self._sizes) <= MAX_OBJECT_BYTES, f"it is larger than {MAX_OBJECT_BYTES} bytes")
         paths = tuple(self._paths)
@@ -304,6 +316,22 @@ class _Reader:
             _need(canonical.encode() == found[0], _NOT_CANONICAL)
             self._at = found.end()
             yield path
+
+    def _small_file(self, found: re.Match[bytes], chunk_size: int) -> bool:
+        """Take what ``_SMALL_FILE`` found; false where there is something about it to be looked at more closely."""
+        digest, mode, path, size = found.groups()
+        if int(size) > chunk_size or int(mode) > MAX_MODE:
+            return False
+        try:
+            self._paths.append(path.decode())
+        except ValueError:
+            return False
+        self._sizes.append(int(size))
+        self._modes.append(int(mode))
+        self._digests += bytes.fromhex(digest.decode())
+        self._first_chunks.append(self._first_chunks[-1] + 1)
+        self._at = found.end()
+        return True
 
     def _file(self, chunk_size: int, digest_bytes: int) -> None:
         """Read one file."""

@@ -12,6 +12,7 @@ import stat
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import overload
 
 from engine.files.durable import sync_directory, sync_files
 from engine.files.refusals import cannot, say
@@ -33,6 +34,7 @@ from p2pstore.objects.file_system import words
 from p2pstore.objects.hashing import hasher
 from p2pstore.objects.manifest import Chunk, Manifest
 from p2pstore.objects.repeats import repeats_of
+from p2pstore.objects.steps import Steps
 from p2pstore.objects.tasks import READ_BYTES, hash_range, run_tasks
 from p2pstore.pull.destination import ABORT_SECONDS, RunSink
 from p2pstore.pull.file_sink import FileSink
@@ -58,17 +60,19 @@ class FileDestination:
         force: bool = False,
         cancelled: threading.Event | None = None,
         check: Callable[[], None] | None = None,
+        steps: Steps | None = None,
     ) -> None:
         """Find out what ``path`` is, and prepare a partial form; nothing is verified yet: see ``recheck``.
 
         ``check`` is called before something is replaced, and raises where that is not to be. Raises as
         ``examine``, ``DestinationBusy``, ``ForeignFile``, ``StorageError``, or ``Interrupted`` once ``cancelled`` is
-        set; the next get goes on from what is there then.
+        set; the next get goes on from what is there then. ``steps`` hears what is being done, also later.
         """
         self.path = path
         self.manifest = manifest
         self.name = name
         self.force = force
+        self.steps = steps or Steps()
         self._check = check or (lambda: None)
         self._cancelled = cancelled or threading.Event()
         self.verified = Bitmap(manifest.chunks)
@@ -101,12 +105,15 @@ class FileDestination:
         fresh = not self.journal.resumed
         if self.manifest.kind == "directory":
             _directory(self.part, fresh=fresh)
-            self._refuse_foreign()
+            if not fresh:
+                self._refuse_foreign()
             for directory in sorted(self.manifest.all_directories()):
                 _directory(self.part / directory, fresh=fresh)
         self._check_room()
         self.files.open_root()
+        self.steps.begin("making files", len(self.manifest.files), "files")
         for number in range(len(self.manifest.files)):
+            self.steps.add()
             if self._cancelled.is_set():
                 raise Interrupted(detail="making files was cancelled")
             try:
@@ -119,7 +126,7 @@ class FileDestination:
 
     def _refuse_foreign(self) -> None:
         """Raise ``ForeignFile`` for something in the partial directory that is not the object's."""
-        known = self.manifest.all_directories().union(entry.path for entry in self.manifest.files)
+        known = self.manifest.all_directories().union(self.manifest.columns.paths)
         top = len(str(self.part)) + 1
         for directory, directories, names in os.walk(self.part):
             inside = f"{directory[top:]}/" if directory[top:] else ""
@@ -132,7 +139,8 @@ class FileDestination:
         free = free_bytes(self._work.path)
         if free is None:
             return
-        there = sum(_allocated(self.file_path(n)) for n in range(len(self.manifest.files)))
+        count = len(self.manifest.files) if self.journal.resumed else 0
+        there = sum(_allocated(self.file_path(n)) for n in range(count))
         lengths = self.manifest.lengths
         zeros = set(repeats_of(self.manifest).zeros)
         listed = sum(lengths[c] for c in set(self.journal.chunks or ()) - zeros if c < self.manifest.chunks)
@@ -144,11 +152,12 @@ class FileDestination:
         """Where the file of that number is while the destination is partial."""
         return self.files.path(number)
 
-    def recheck(self, cancelled: threading.Event, progress: Callable[[int], None] | None = None) -> None:
+    def recheck(self, cancelled: threading.Event) -> None:
         """Hash the chunks that the journal lists, in parallel; those that match are verified, the others forgotten."""
         listed = sorted({c for c in self.journal.chunks or () if c < self.manifest.chunks})
         if not listed:
             return
+        self.steps.begin("resuming", sum(self.manifest.lengths[chunk] for chunk in listed), "B")
         good: list[int] = []
         local = threading.local()
 
@@ -161,8 +170,7 @@ class FileDestination:
                 chunk = self.manifest.chunk(listed[index])
                 if self.matches(chunk, local.buffer):
                     good.append(chunk.number)
-                if progress is not None:
-                    progress(chunk.length)
+                self.steps.add(chunk.length)
 
         step = 64
         tasks = ((first, min(first + step, len(listed)), 0) for first in range(0, len(listed), step))
@@ -217,7 +225,7 @@ class FileDestination:
 
     def partial_buffer(self, servable: Callable[[int, int], bool]) -> FilesBuffer:
         """The buffer by which peers may read the ranges that ``servable(offset, length)`` allows."""
-        spans = [FileSpan(str(self.file_path(n)), e.size) for n, e in enumerate(self.manifest.files)]
+        spans = FileSpans(str(self.part), self.manifest.columns.paths, self.manifest.columns.sizes)
         return FilesBuffer(self.manifest.digest, spans, servable=servable)
 
     def finish(self) -> Sequence[FileSpan]:
@@ -233,9 +241,11 @@ class FileDestination:
         try:
             if not self._work.still_there():
                 raise StorageError(path=self._work.path, detail="it was moved or removed while a get worked in it")
+            self.steps.begin("finishing")
             self.files.settle()
             self._clear(self.files.in_doubt())
             self._make_durable()
+            self.steps.begin("finishing")
             stamps, changed = self.files.stamps()
             if changed:
                 self._clear(changed)
@@ -253,15 +263,21 @@ class FileDestination:
         return FileSpans(str(self.path), files.paths, files.sizes, stamps)
 
     def _make_durable(self) -> None:
-        paths = [self.file_path(n) for n in range(len(self.manifest.files))]
-        for path, mode in zip(paths, self.manifest.columns.modes, strict=True):
-            _set_mode(path, mode)
-        sync_files(paths, self._work.path)
+        count = len(self.manifest.files)
+        if self.files.unset_modes:
+            self.steps.begin("setting modes", len(self.files.unset_modes), "files")
+        for number in self.files.unset_modes:
+            _set_mode(self.file_path(number), self.manifest.columns.modes[number])
+            self.steps.add()
+        self.steps.begin(f"syncing {count:,} file{'' if count == 1 else 's'}")
+        sync_files(_Paths(self.files, count), self._work.path)
         if self.manifest.kind == "directory":
             self._refuse_foreign()
-            inside = {p.parent for p in paths} | {self.part / d for d in self.manifest.directories}
-            for directory in sorted(inside):
-                sync_directory(directory)
+            inside = sorted(self.manifest.all_directories())
+            self.steps.begin("syncing", len(inside) + 1, "directories")
+            for directory in inside:
+                sync_directory(self.part / directory)
+                self.steps.add()
             sync_directory(self.part)
 
     def _put_in_place(self) -> bool:
@@ -309,6 +325,26 @@ class FileDestination:
     def _let_go(self) -> None:
         self.files.close()
         self._work.let_go()
+
+
+class _Paths(Sequence[Path]):
+    """The paths of all files, each made when it is asked for: most often none is."""
+
+    def __init__(self, files: PartFiles, count: int) -> None:
+        self._files = files
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> Path: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Path]: ...
+    def __getitem__(self, index: int | slice) -> Path | Sequence[Path]:
+        if isinstance(index, slice):
+            return [self._files.path(number) for number in range(self._count)[index]]
+        return self._files.path(range(self._count)[index])
 
 
 def _directory(path: Path, *, fresh: bool) -> None:

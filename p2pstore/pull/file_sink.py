@@ -43,45 +43,54 @@ class FileSink:
         self._scratch = scratch
         self._file = -1
         self._descriptor = -1
+        self._sizes = destination.manifest.columns.sizes
         self._writers = destination.writers
         self._writers.enter()
         self._open = True
-        try:
-            self._begin()
-        except BaseException:
-            self.close()
-            raise
+        self._begin()
 
     def _begin(self) -> None:
         self._chunk = self._destination.manifest.chunk(self._run[self.kept])
         self._done = 0
         self._hashed = self._destination.new_hasher()
+
+    def _open_file(self) -> None:
+        """Have the descriptor of the chunk's file."""
         if self._chunk.file != self._file:
             self._close_file()
             self._descriptor = self._destination.files.borrow(self._chunk.file)
             self._file = self._chunk.file
 
     def buffer(self, remaining: int) -> memoryview:
-        """Room for the rest of the chunk, as far as the scratch buffer goes."""
+        """Room for what comes next, of this chunk and of those behind it, as far as the scratch buffer goes."""
         self._writers.check()
-        return self._scratch[: min(len(self._scratch), self._chunk.length - self._done, remaining)]
+        return self._scratch[: min(len(self._scratch), remaining)]
 
     def filled(self, count: int) -> None:
         """Hash and write what arrived. Raises ``Mismatch`` or ``StorageError``."""
-        self._store(self._scratch[:count])
+        self._take(self._scratch[:count])
 
     def take(self, data: memoryview) -> None:
         """See ``TakingSink.take``. Raises as ``filled``, and ``Interrupted``."""
         self._writers.check()
-        while len(data):
-            count = min(len(data), self._chunk.length - self._done)
-            self._store(data[:count])
-            data = data[count:]
+        self._take(data)
+
+    def _take(self, data: memoryview) -> None:
+        at, end = 0, len(data)
+        while at < end:
+            count = min(end - at, self._chunk.length - self._done)
+            self._store(data[at : at + count])
+            at += count
 
     def _store(self, data: memoryview) -> None:
         """Hash and write bytes of one chunk."""
         count = len(data)
         self._hashed.update(data)
+        number = self._chunk.file
+        if count == self._sizes[number] and self._destination.files.write_whole(number, data):
+            self._advance(count)
+            return
+        self._open_file()
         at = self._at
         self._destination.files.check_size(self._file, self._descriptor)
         try:
@@ -97,6 +106,7 @@ class FileSink:
         count = min(self._chunk.length - self._done, remaining)
         if not destination.clones:
             return 0
+        self._open_file()
         if not clone_range(descriptor, offset, count, self._descriptor, self._at):
             destination.clones = False
             return 0

@@ -174,7 +174,6 @@ class FileEnd(End[FileDestination]):
 
     def make(self, manifest: Manifest, cancelled: threading.Event, steps: Steps) -> FileDestination:
         """See ``End.make``. Raises as ``FileDestination``."""
-        steps.begin("making files")
         self._destination = FileDestination(
             self.dest,
             manifest,
@@ -182,13 +181,13 @@ class FileEnd(End[FileDestination]):
             force=self._force,
             cancelled=cancelled,
             check=lambda: self._check_contents(manifest),
+            steps=steps,
         )
         return self._destination
 
-    def check(self, destination: FileDestination, cancelled: threading.Event, steps: Steps) -> None:
+    def check(self, destination: FileDestination, cancelled: threading.Event) -> None:
         """See ``End.check``: what an interrupted get left."""
-        steps.begin("resuming", unit="B")
-        destination.recheck(cancelled, steps.add)
+        destination.recheck(cancelled)
 
     async def old_chunks(self, get: Pipeline[FileDestination]) -> Places:
         """See ``End.old_chunks``: in what is replaced, and in what gets that may still be at work left beside it."""

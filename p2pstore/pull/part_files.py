@@ -18,6 +18,7 @@ from pathlib import Path
 from engine.files.refusals import refused
 from engine.files.stamps import FileStamp, numbers_last, pack_lasting
 from engine.files.system import system
+from engine.files.writing import write_at
 from p2pstore.errors import ForeignFile, StorageError
 from p2pstore.objects.file_system import words
 from p2pstore.objects.manifest import Manifest
@@ -28,6 +29,9 @@ MAX_OPEN = 64
 
 _WORD = 0xFFFFFFFFFFFFFFFF
 """Inode numbers are kept as 64 bits without a sign."""
+
+SMALL_BYTES = 64 * 1024
+"""A file of no more, and written whole, is not kept open for what may come next."""
 
 MAX_WATCHED = 1000
 """Files of an object with more are small, and so open for too short a time to watch for other writers."""
@@ -56,6 +60,7 @@ class PartFiles:
         self._whole = manifest.kind == "file"
         self._paths = manifest.columns.paths
         self._sizes = manifest.columns.sizes
+        self._modes = manifest.columns.modes
         self._root = -1
         self._lock = threading.Lock()
         self._files: OrderedDict[int, _File] = OrderedDict()
@@ -67,6 +72,8 @@ class PartFiles:
         self._faults: list[OSError] = []
         self._watch: ForeignWrites | None = None
         self._own: Counter[str] = Counter()
+        self.unset_modes: list[int] = []
+        """Files that ``in_doubt`` found to have another mode than they are to have."""
 
     def open_root(self) -> None:
         """Hold the directory in which the files are. Raises ``OSError``."""
@@ -92,13 +99,16 @@ class PartFiles:
         """
         descriptor = self._open(number, os.O_CREAT | (os.O_EXCL if fresh else 0))
         try:
-            status = system.fstat(descriptor)
-            if status.st_nlink > 1:
-                system.close(descriptor)
-                system.unlink(self._name(number), dir_fd=self._root)
-                descriptor = self._open(number, os.O_CREAT | os.O_EXCL)
+            size = 0
+            if not fresh:
                 status = system.fstat(descriptor)
-            if status.st_size != self._sizes[number]:
+                size = status.st_size
+                if status.st_nlink > 1:
+                    system.close(descriptor)
+                    system.unlink(self._name(number), dir_fd=self._root)
+                    descriptor = self._open(number, os.O_CREAT | os.O_EXCL)
+                    size = 0
+            if size != self._sizes[number]:
                 self._resize(descriptor, number)
             self._note(number, descriptor)
         finally:
@@ -116,14 +126,15 @@ class PartFiles:
         name = self._name(number)
         flags |= os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
-            return system.open(name, flags, 0o600, dir_fd=self._root)
+            # The mode that it is to have: nobody else gets into the directory of the get, and of many files that are
+            # made so none has to be changed. Our own permission to write is needed to go on from here.
+            return system.open(name, flags, self._modes[number] | 0o600, dir_fd=self._root)
         except PermissionError:
             if not stat.S_ISREG(system.stat(name, dir_fd=self._root, follow_symlinks=False).st_mode):
                 raise
-            system.chmod(
-                name, 0o600, dir_fd=self._root
-            )  # a ``finish`` that failed at the very end had set the final one
-            return system.open(name, flags, 0o600, dir_fd=self._root)
+            # A ``finish`` that failed at the very end had set the final one.
+            system.chmod(name, 0o600, dir_fd=self._root)
+            return system.open(name, flags, dir_fd=self._root)
 
     @staticmethod
     def _inode(status: os.stat_result) -> int:
@@ -143,6 +154,26 @@ class PartFiles:
             inside = sorted({path.rpartition("/")[0] for path in self._paths})
             self._watch = ForeignWrites(root, inside)
 
+    def write_whole(self, number: int, data: memoryview) -> bool:
+        """Write all of a small file; false where it is large, open or watched: then ``borrow`` it.
+
+        Raises ``StorageError``.
+        """
+        if len(data) > SMALL_BYTES or self._watch is not None or number in self._files:
+            return False
+        try:
+            descriptor = self._open(number)
+            try:
+                if self._full[number]:
+                    self._compare(number, descriptor)
+                write_at(descriptor, data, 0)
+                self._note_or_doubt(number, descriptor)
+            finally:
+                system.close(descriptor)  # NFS and others say only now that there was no room
+        except OSError as error:
+            raise StorageError(path=self.path(number), detail=words(error)) from None
+        return True
+
     def borrow(self, number: int) -> int:
         """A descriptor of that file, for reading and writing, until ``give_back``. Raises ``StorageError``."""
         with self._lock:
@@ -158,7 +189,7 @@ class PartFiles:
             with file.lock:
                 if file.fd < 0:
                     file.fd = self._open(number)
-                if not file.users:
+                if not file.users and self._full[number]:
                     self._compare(number, file.fd)
                 file.users += 1
                 return file.fd
@@ -213,7 +244,7 @@ class PartFiles:
         except OSError:
             self._doubts.add(number)
             return
-        if self._full[number] and (not self._as_left(number, status) or self._is_another(number, status)):
+        if not self._as_left(number, status) or self._is_another(number, status):
             self._doubts.add(number)
 
     def _note_or_doubt(self, number: int, descriptor: int) -> None:
@@ -252,8 +283,11 @@ class PartFiles:
     def in_doubt(self) -> list[int]:
         """Which files may not be what we wrote. Raises ``ForeignFile`` for what is no file at all, or ``OSError``."""
         few = len(self._paths) <= MAX_OPEN
+        self.unset_modes = []
         for number in range(len(self._paths)):
             status = self._status(number)
+            if stat.S_IMODE(status.st_mode) != self._modes[number]:
+                self.unset_modes.append(number)
             if number not in self._doubts and not self._full[number]:
                 size = self._sizes[number]
                 raise StorageError(

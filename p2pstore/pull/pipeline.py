@@ -82,7 +82,7 @@ class End(ABC, Generic[D]):
         Runs in a thread; may raise ``Interrupted`` once ``cancelled`` is set.
         """
 
-    def check(self, destination: D, cancelled: threading.Event, steps: Steps) -> None:
+    def check(self, destination: D, cancelled: threading.Event) -> None:
         """Find out what of the object the new destination has already. Runs in a thread; raises ``Interrupted``."""
 
     async def old_chunks(self, get: Pipeline[D]) -> Places:  # noqa: ARG002 - most replace nothing
@@ -244,7 +244,7 @@ class Pipeline(Generic[D]):
     async def _fill(self, destination: D) -> None:
         """Bring every chunk: those that are there, those that this node has elsewhere, and those that others have."""
         manifest, verified = self.manifest, destination.verified
-        await self.in_thread(self._end.check, destination, self.cancelled, self.steps)
+        await self.in_thread(self._end.check, destination, self.cancelled)
         repeats = await self.in_thread(repeats_of, manifest)
         if repeats.zeros:
             self.steps.begin("filling with zeros", sum(manifest.lengths[n] for n in repeats.zeros), "B")

@@ -35,7 +35,7 @@ class LocalChunks:
 
     def __init__(self, holdings: Holdings, manifest: Manifest, old: Places | None = None) -> None:
         """``old`` are places in files that nobody serves; see ``p2pstore.pull.old_chunks``."""
-        wanted = set(manifest.columns.all_digests())
+        wanted: set[bytes] = set()
         self._places: Places = {}
         self._old = old or {}
         self._holdings = holdings
@@ -44,6 +44,7 @@ class LocalChunks:
                 continue  # the very get that asks
             theirs = replica.manifest
             if theirs.hash == manifest.hash:
+                wanted = wanted or set(manifest.columns.all_digests())
                 for chunk in theirs.all_chunks():
                     if chunk.digest in wanted and chunk.number in replica.have:
                         self._places[chunk.digest, chunk.length] = (digest, chunk.offset)

@@ -177,7 +177,11 @@ def test_what_is_there_is_replaced(tmp_path: Path, refusing: RefusingFileSystem,
 def test_everything_at_once(tmp_path: Path, refusing: RefusingFileSystem, kind: str) -> None:
     for name in (*CALLS.values(), *WHATEVER):
         refusing.refuses(name, errno.ENOSYS)
-    the_whole_job(tmp_path / "remote", OBJECTS[kind])
+    before = os.umask(0o077)  # else files have the right mode as soon as they are made
+    try:
+        the_whole_job(tmp_path / "remote", OBJECTS[kind])
+    finally:
+        os.umask(before)
     texts = said.of(str(tmp_path / "remote"))
     for word in ("locks", "modes", "write a file out", "write a directory out"):
         assert sum(word in text for text in texts) == 1, texts

@@ -244,6 +244,10 @@ def test_trees_that_cannot_be(files: list[str], directories: list[str]) -> None:
         {"files": [entry("a", 1, chunks=["0" * 31])]},
         {"files": [entry("a", 1, chunks=["0" * 30 + "  "])]},
         {"files": [entry("a", 1, chunks=["A" * 32])]},
+        {"files": [entry("a", 1, mode=0o1000)]},
+        {"files": [entry("a", 1, mode=999)]},
+        {"files": [entry("a", MIB + 1, chunks=["0" * 32])]},
+        {"files": [entry("a", MIB, chunks=["0" * 32] * 2)]},
         {"files": [entry("a", 1, chunks=["g" * 32])]},
         {"files": [entry("a", 1, chunks=[0])]},
         {"files": [entry(1)]},  # type: ignore[arg-type]
@@ -269,8 +273,14 @@ def test_what_is_no_manifest(changes: dict[str, Any]) -> None:
         dumped().replace(b"[]", b"[ ]"),
         dumped().decode().encode("utf-16"),
         dumped().replace(b'"kind"', b'"kind":"file","kind"'),
+        dumped(files=[entry("a", 1)]).replace(b'"a"', b'"\\u0061"'),
+        dumped(files=[entry("a", 1)]).replace(b'"a"', b'"a\xff"'),
+        dumped(files=[entry("a", 1)]).replace(b'"a"', b'"a\x1f"'),
+        dumped(files=[entry("a", 1)]).replace(b'"size":1', b'"size":01'),
+        dumped(files=[entry("a", 1)]).replace(b'"mode":420', b'"mode":0420'),
+        dumped(files=[entry("a", 1), entry("b", 1)]).replace(b"},{", b"}{"),
     ],
-    ids=range(11),
+    ids=range(17),
 )
 def test_bytes_that_are_not_canonical(data: bytes) -> None:
     with pytest.raises(BadManifest):

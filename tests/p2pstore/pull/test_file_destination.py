@@ -28,6 +28,7 @@ from p2pstore.holding.same_content import same_content
 from p2pstore.objects import file_system as files_module
 from p2pstore.objects import manifest as manifest_module
 from p2pstore.objects.manifest import Manifest
+from p2pstore.objects.steps import Steps
 from p2pstore.pull import file_destination as module
 from p2pstore.pull.destination import Mismatch
 from p2pstore.pull.file_destination import FileDestination
@@ -191,10 +192,12 @@ def test_recheck_reports_progress_and_can_be_cancelled(path: Path) -> None:
     destination = FileDestination(path, FILE, "n")
     fill(destination)
     destination.abort()
-    again = FileDestination(path, FILE, "n")
-    done: list[int] = []
-    again.recheck(threading.Event(), done.append)
-    assert sum(done) == FILE.size
+    steps = Steps()
+    again = FileDestination(path, FILE, "n", steps=steps)
+    again.recheck(threading.Event())
+    told = steps.event()
+    assert told is not None
+    assert (told["step"], told["unit"], told["done"], told["total"]) == ("resuming", "B", FILE.size, FILE.size)
     again.abort()
     again = FileDestination(path, FILE, "n")
     stop = threading.Event()

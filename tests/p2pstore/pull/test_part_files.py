@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from engine.files.stamps import FileStamp
+from engine.files.system import system
 from p2pstore.errors import ForeignFile, StorageError
 from p2pstore.pull import part_files as module
 from p2pstore.pull.part_files import MAX_OPEN, PartFiles
@@ -231,3 +233,88 @@ def test_many_threads(part: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert doubts(files) == []
     files.close()
     assert MAX_OPEN * 16 <= 1024
+
+
+def many(part: Path, count: int) -> PartFiles:
+    """More files than are watched."""
+    manifest = manifest_of({f"{number:05}": b"x" for number in range(count)})
+    part.mkdir()
+    files = PartFiles(part, manifest)
+    files.open_root()
+    for number in range(count):
+        files.make(number, fresh=True)
+    files.begin()
+    return files
+
+
+def test_a_small_file_of_many_is_written_at_once(part: Path) -> None:
+    files = many(part, module.MAX_WATCHED + 1)
+    for number in range(module.MAX_WATCHED + 1):
+        assert files.write_whole(number, memoryview(b"x"))
+    assert doubts(files) == []
+    assert (part / "00007").read_bytes() == b"x"
+    files.close()
+
+
+@pytest.mark.parametrize("how", ["cut", "written", "replaced"])
+def test_what_others_did_to_a_small_file_before_it_is_written_is_noticed(part: Path, how: str) -> None:
+    files = many(part, module.MAX_WATCHED + 1)
+    for number in range(module.MAX_WATCHED + 1):
+        path = part / f"{number:05}"
+        if number == 7 and how == "cut":
+            os.truncate(path, 0)
+        elif number == 7 and how == "written":
+            path.write_bytes(b"y")
+            os.utime(path, ns=(1, 1))
+        elif number == 7:
+            (part.parent / "other").write_bytes(b"y")
+            os.replace(part.parent / "other", path)
+        assert files.write_whole(number, memoryview(b"x"))
+    assert doubts(files) == [7]
+    files.close()
+
+
+def test_a_small_file_that_is_watched_or_open_is_borrowed(files: PartFiles, part: Path) -> None:
+    assert not files.write_whole(0, memoryview(b"x"))
+    others = many(part.parent / "many", module.MAX_WATCHED + 1)
+    others.borrow(0)
+    assert not others.write_whole(0, memoryview(b"x"))
+    assert not others.write_whole(1, memoryview(bytes(module.SMALL_BYTES + 1)))
+    others.give_back(0)
+    others.close()
+
+
+def test_what_no_disk_takes_is_an_error_of_the_disk(part: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = many(part, module.MAX_WATCHED + 1)
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(system, "pwrite", full)
+    with pytest.raises(StorageError, match="no space"):
+        files.write_whole(0, memoryview(b"x"))
+    files.close()
+
+
+def test_files_have_their_modes_as_soon_as_they_are_made(part: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        files = files_of(part)
+        assert doubts(files) == []
+        assert files.unset_modes == []
+        files.close()
+    finally:
+        os.umask(before)
+
+
+def test_modes_that_could_not_be_made_so_are_listed(part: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        files = files_of(part)
+    finally:
+        os.umask(before)
+    for number in range(len(TREE.files)):
+        write(files, number, b"x" * TREE.files[number].size)
+    doubts(files)
+    assert files.unset_modes == list(range(len(TREE.files)))
+    files.close()
