@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 COMPLETE_NAMES = "complete-names"
 """Hidden first word with which the completion scripts ask for object names (``mooncake_cli.names``)."""
 
+EXIT_USAGE = 2
+
 STANDARD_STREAMS = (0, 1, 2)
 """Descriptors of input, output and messages."""
 
@@ -37,7 +39,28 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         sys.exit(EXIT_INTERRUPTED)
+    except ImportError:
+        if not (place := _in_our_place()):
+            raise
+        sys.stderr.write(
+            f"error: {place} is where a package of mooncake should be\n"
+            "hint: rename it, or take what holds it off PYTHONPATH; 'python3 -P' leaves the current directory out\n"
+        )
+        sys.exit(EXIT_USAGE)
     sys.exit(run(arguments))
+
+
+def _in_our_place() -> str:
+    """The file or directory that has the name of a package of ours, and hides it; empty where none does."""
+    from importlib.util import find_spec  # noqa: PLC0415 - where something is wrong already
+
+    house = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+    for name in ("engine", "p2pstore"):
+        spec = find_spec(name)
+        place = os.path.realpath((spec and spec.origin) or "")
+        if spec is not None and os.path.dirname(os.path.dirname(place)) != house:
+            return place
+    return ""
 
 
 def _open_standard_streams() -> None:

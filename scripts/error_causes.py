@@ -159,6 +159,7 @@ CAUSES = (
     ),
     _of("LockedMemoryLimit", "'ulimit -l' is too low", transport="rdma", length=1 << 20, device="mlx5_0", limit=65536),
     _of("ObjectNotFound", "nobody has published it, or its last holder left", name=NAME),
+    _of("NodeNotFound", "a wrong name, a node that ended, or a host with several", node="host2", detail=""),
     _of("NotHeld", "an object that others hold", name=NAME),
     _of("NotHeld", "a name that looks like an option", name="-x"),
     _of("NotHeld", "a path that was not registered", name="/data/my models"),
@@ -187,6 +188,9 @@ CAUSES = (
     _of(
         "NodeEnded", "a part of the node does nothing but fail", task="lease keeper", failures=10, detail="KeyError: 1"
     ),
+    _of("HomeElsewhere", "one home on a shared file system, named for two hosts", home=HOME, host="host2", pid=42),
+    _of("AgentStarting", "etcd or its address is not there yet", home=HOME, pid=42, detail="etcd does not answer"),
+    _of("HomeLost", "somebody removed it while the agent ran", home=HOME, detail="it was removed"),
     _of("AgentUnreachable", "it stands still, or has too many calls", home=HOME, detail="nothing for 30 s"),
     _of("AgentGone", "it was killed, or crashed, during a command", home=HOME),
     _of("AgentKilled", "it took more memory than its job or container may", home=HOME, group="/sys/fs/cgroup/job_1"),

@@ -44,7 +44,7 @@ OPTIONS = {o for c in walk() for option in c.options for o in option.spellings} 
 OTHERS_OPTIONS = {"--quota-backend-bytes"}
 """Of other programs."""
 
-PLACEHOLDERS = re.compile(r"\b(NAME|PATH|PEER|HOST|PORT|DIGEST)\b")
+PLACEHOLDERS = re.compile(r"\b(NAME|PATH|PEER|DIGEST)\b")
 """What stands for something that the program knew, and did not say."""
 
 

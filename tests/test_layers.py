@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -103,3 +104,36 @@ def test_the_command_line_imports_nothing_slow(module: str) -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize("module", ["engine.py", "engine/__init__.py"])
+def test_what_hides_a_package_is_named(tmp_path: Path, module: str) -> None:
+    """Machine learning repositories like to have an engine.py, and a script's directory is the first on sys.path."""
+    place = tmp_path / module
+    place.parent.mkdir(exist_ok=True)
+    place.write_text("raise SystemExit('it is run')\n")
+    script = tmp_path / "train.py"
+    script.write_text("from p2pstore import P2PStore\n")
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path
+    )
+    assert f"ImportError: {place} is where the package 'engine' of mooncake should be: rename that" in done.stderr
+    assert "it is run" not in done.stderr
+
+
+@pytest.mark.parametrize("module", ["engine.py", "p2pstore.py"])
+def test_the_command_names_what_hides_a_package(tmp_path: Path, module: str) -> None:
+    (tmp_path / module).touch()
+    done = subprocess.run(
+        [sys.executable, "-c", "from mooncake_cli.main import main; main()", "list"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"},
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(
+        f"error: {tmp_path / module} is where a package of mooncake should be\nhint: rename it"
+    )
