@@ -333,7 +333,7 @@ class SourceSilent(NoLivePeer):
     """Whoever holds the object is there, and has sent no byte of it for too long."""
 
     sentence = "nothing of {name!r} has come for {seconds} s: {detail}"
-    advice = "run 'mooncake info {name!w}', and 'mooncake doctor' with a node that it lists; the same command resumes"
+    advice = "run 'mooncake doctor {peer}' to test the way there and back; the same command resumes"
 
 
 class AgentStartFailed(MooncakeError):

@@ -59,6 +59,9 @@ MAX_REALMS = 4096
 
 _REALM = re.compile(r"[0-9a-f]{1,64}")
 
+MAX_SAMPLE_BYTES = 64 << 20
+"""Of what a peer offers to try a way with."""
+
 MAX_KEY = 64
 """Characters of the key that a peer knows a listener by."""
 
@@ -113,6 +116,22 @@ class PeerClient:
         except (ValueError, RecursionError):
             answer = None
         return _key(control, answer if isinstance(answer, dict) else {"key": None})
+
+    async def sample(self, control: str) -> tuple[int, int] | None:
+        """Address and length of bytes to try a way to the peer with; None where it has none, being older."""
+        try:
+            value = json.loads(await self._body(control, "/v1/sample", MAX_RECORD_BYTES))
+        except PeerHasNot:
+            return None
+        except (ValueError, RecursionError):
+            value = None
+        found = (value.get("address"), value.get("length")) if isinstance(value, dict) else (None, None)
+        address, length = found
+        if type(address) is not int or type(length) is not int:
+            raise RemoteProtocolError(peer=control, detail="its sample does not parse")
+        if not (0 < address < 1 << 64 and 0 < length <= MAX_SAMPLE_BYTES):
+            raise RemoteProtocolError(peer=control, detail="a sample that is none")
+        return address, length
 
     async def name(self, control: str, name: str) -> ObjectRecord:
         """What a name stands for at that node. Raises ``PeerHasNot``."""

@@ -8,6 +8,7 @@ Peers read, and complain; a complaint makes a node read again what it serves, wh
                                        secret, a header tells the realm that requests are signed for
     GET /v1/peer                       the node's record
     GET /v1/key                        {"key"}: what its data plane wants to be shown; empty where it serves everybody
+    GET /v1/sample                     {"address","length"}: bytes that say nothing, to try a way with
     GET /v1/paths?control=HOST:PORT    {"checks":[..]}: each way from this node to the asker, which is there
     GET /v1/names?name=N               the object record of a name that this node holds
     GET /v1/manifests/DIGEST           the manifest's canonical bytes
@@ -46,6 +47,7 @@ from p2pstore.holding.replica import Replica
 from p2pstore.peers.checks import warning
 from p2pstore.peers.encoded import EncodedManifests
 from p2pstore.peers.http_log import http_log
+from p2pstore.peers.sample import SAMPLE_BYTES, Sample
 from p2pstore.peers.ways import there, to_json
 
 log = logging.getLogger(__name__)
@@ -75,12 +77,14 @@ class PeerServer:
         self._realm = {REALM_HEADER: self._gate.realm}
         self._open = 0
         self._manifests = EncodedManifests()
+        self._sample = Sample(parts.engine)
         app = web.Application(middlewares=[self._guard], client_max_size=1)
         app.router.add_get("/v1/health", self._health)
         app.router.add_get("/v1/peer", self._peer)
         app.router.add_get("/v1/key", self._key)
         app.router.add_get("/v1/names", self._name)
         app.router.add_get("/v1/paths", self._paths)
+        app.router.add_get("/v1/sample", self._sample_address)
         app.router.add_get("/v1/manifests/{digest}", self._manifest)
         app.router.add_get("/v1/replicas/{digest}", self._replica)
         app.router.add_get("/v1/replicas/{digest}/count", self._count)
@@ -94,6 +98,7 @@ class PeerServer:
 
     async def close(self) -> None:
         """Stop listening, and end what is under way."""
+        self._sample.close()
         await self._server.close()
 
     @web.middleware
@@ -138,6 +143,9 @@ class PeerServer:
                 warning(f"{self._parts.record.node} to {control}", detail, "see 'advertise' in 'mooncake config show'")
             ]
         return web.json_response({"checks": to_json(checks)})
+
+    async def _sample_address(self, _: web.Request) -> web.StreamResponse:
+        return web.json_response({"address": await self._sample.address(), "length": SAMPLE_BYTES})
 
     async def _name(self, request: web.Request) -> web.StreamResponse:
         name = request.query.get("name", "")

@@ -1,24 +1,50 @@
 """The ways from this node to another: control plane, data plane, and each transport that both have.
 
+Of a way that is answered, as much as one request of a get is moved: where the maximum size of packets (MTU) is lower
+somewhere on the way, and nobody says so, small ones pass and large ones vanish.
+
 An agent runs these for ``mooncake doctor PEER``, and asks the peer to run them back.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from dataclasses import replace
 from typing import Any
 
 from engine.errors import MooncakeError, PeerStalled, PeerUnreachable, RangeRefused, TransportUnavailable
-from engine.transports.base import PeerAddress, Sink
+from engine.transports.base import Channel, PeerAddress, Sink
 from p2pstore.cluster.records import NodeRecord, peer_address
 from p2pstore.errors import NodeNotFound, NotHeld
 from p2pstore.holding.parts import Parts
+from p2pstore.objects.units import format_size
 from p2pstore.peers.checks import Check, check_of, failed, ok, warning
 
 PATH_SECONDS = 15.0
 """For one way to be tried."""
+
+MOVE_SECONDS = 15.0
+"""For data to be moved over a way: what has come by then, and still comes, is enough to know."""
+
+STILL_SECONDS = 5.0
+"""So long without a byte, and the way counts as broken."""
+
+CONNECT_SECONDS = 5.0
+
+ROOM_BYTES = 16 * 1024
+
+IP_MTU = 14
+IPV6_MTU = 24
+"""Options of a socket, from Linux's headers; Python has no names for them."""
+
+MTU_ADVICE = (
+    "small packets pass and large ones do not: give both cards the MTU of the narrowest network between them "
+    "('ip link set dev CARD mtu 1500'), or let ICMP's 'fragmentation needed' through; "
+    "'ping -M do -s 1472 HOST' tries a size"
+)
+"""What to do about a way that is answered, over which no data come."""
 
 NO_ADDRESS = 0
 """An address of no segment: a peer that refuses to serve it has been reached, and speaks the protocol."""
@@ -61,14 +87,16 @@ async def there(parts: Parts, control: str) -> tuple[list[Check], NodeRecord | N
     checks = [ok(f"{pair}, control", f"{control} answers in {1000 * (time.monotonic() - began):.1f} ms")]
     try:
         peer = replace(peer_address(record), key=await parts.client.key(control))
+        sample = await parts.client.sample(control)
     except MooncakeError as error:
-        return [*checks, failed(f"{pair}, data", str(error), error.hint, 5)], record
+        return [*checks, failed(f"{pair}, data", str(error), error.hint, error.exit_code)], record
     for name in ("tcp", "local", "rdma"):
-        checks += await _try(parts, pair, name, peer)
+        checks += await _try(parts, pair, name, peer, None if name == "local" else sample)
     return checks, record
 
 
-async def _try(parts: Parts, pair: str, name: str, peer: PeerAddress) -> list[Check]:
+async def _try(parts: Parts, pair: str, name: str, peer: PeerAddress, sample: tuple[int, int] | None) -> list[Check]:
+    """What one transport does: no peer on this host needs a network, so that it is only knocked at."""
     subject = f"{pair}, {name}"
     try:
         why_not = await asyncio.to_thread(parts.engine.transport(name).usable, peer)
@@ -83,7 +111,64 @@ async def _try(parts: Parts, pair: str, name: str, peer: PeerAddress) -> list[Ch
         return [failed(subject, str(error), _advice(error, OTHER_PORTS), error.exit_code)]
     except asyncio.TimeoutError:
         return [failed(subject, f"no answer in {PATH_SECONDS:g} s", "look for a firewall between the two", 5)]
-    return [ok(subject, f"answers in {1000 * (time.monotonic() - began):.1f} ms")]
+    answered = f"answers in {1000 * (time.monotonic() - began):.1f} ms"
+    if sample is None:
+        return [ok(subject, answered)]
+    return [await _moved(parts, subject, name, peer, sample, answered)]
+
+
+async def _moved(
+    parts: Parts, subject: str, name: str, peer: PeerAddress, sample: tuple[int, int], answered: str
+) -> Check:
+    """Whether data come over a way that is answered."""
+    address, length = sample
+    began = time.monotonic()
+    sink = _Counting()
+    try:
+        channel = await asyncio.to_thread(parts.engine.open, peer, name)
+        moving = asyncio.ensure_future(asyncio.to_thread(_move, channel, address, length, sink))
+        came = -1
+        while not moving.done() and sink.came != came and time.monotonic() - began < MOVE_SECONDS:
+            came = sink.came
+            await asyncio.wait({moving}, timeout=STILL_SECONDS)
+        broken_off = not moving.done()
+        slow = broken_off and sink.came > came
+        if broken_off:
+            await asyncio.to_thread(channel.close)
+        try:
+            await moving
+        except MooncakeError:
+            if not broken_off:
+                raise
+    except MooncakeError as error:
+        return failed(subject, f"{answered}, and {error}", _advice(error, OTHER_PORTS), error.exit_code)
+    seconds = time.monotonic() - began
+    rate = f"{format_size(sink.came / seconds)}/s"
+    if sink.came == length or slow:
+        return ok(subject, f"{answered}, {format_size(sink.came)} came at {rate}")
+    mtu = await asyncio.to_thread(_mtu, peer)
+    found = f"{answered}, but of {format_size(length)} only {format_size(sink.came)} came in {seconds:.0f} s"
+    size = f", and packets here have up to {mtu} bytes (MTU)" if mtu else ""
+    return failed(subject, found + size, MTU_ADVICE, PeerStalled.exit_code)
+
+
+def _move(channel: Channel, address: int, length: int, sink: _Counting) -> None:
+    try:
+        channel.submit(address, length)
+        channel.receive(sink)
+    finally:
+        channel.close()
+
+
+def _mtu(peer: PeerAddress) -> int:
+    """The size of packets that the kernel takes for the way to a peer; 0 where it does not say."""
+    try:
+        with socket.create_connection((peer.host, peer.data_port), timeout=CONNECT_SECONDS) as sock:
+            if sock.family == socket.AF_INET6:
+                return sock.getsockopt(socket.IPPROTO_IPV6, IPV6_MTU)
+            return sock.getsockopt(socket.IPPROTO_IP, IP_MTU)
+    except OSError:
+        return 0
 
 
 def _advice(error: MooncakeError, network: str) -> str:
@@ -101,6 +186,22 @@ def _knock(parts: Parts, name: str, peer: PeerAddress) -> None:
         pass
     finally:
         channel.close()
+
+
+class _Counting(Sink):
+    """A sink that throws away what comes, and counts it."""
+
+    def __init__(self) -> None:
+        self.came = 0
+        self._room = memoryview(bytearray(ROOM_BYTES))
+
+    def buffer(self, remaining: int) -> memoryview:
+        """See ``Sink.buffer``."""
+        return self._room[: min(remaining, ROOM_BYTES)]
+
+    def filled(self, count: int) -> None:
+        """See ``Sink.filled``."""
+        self.came += count
 
 
 class _Nothing(Sink):

@@ -136,6 +136,11 @@ class Discovery:
         return len(self._feeds.keys() - self._banned - self._out_of_reach)
 
     @property
+    def one_of_them(self) -> str:
+        """A holder of these, by node name or control address."""
+        return min(self._feeds.keys() - self._banned - self._out_of_reach, default="PEER")
+
+    @property
     def waiting(self) -> bool:
         """Whether a holder that was reached is serving as many receivers as it can, and may have a place soon."""
         return bool(self._busy)

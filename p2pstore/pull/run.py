@@ -251,4 +251,5 @@ class PullWork:
             return NoLivePeer(name=self._name, detail="whoever holds it is serving as many receivers as it can")
         if hope.wait is Wait.SOURCE:
             return NoLivePeer(name=self._name, detail=str(fault))
-        return SourceSilent(name=self._name, seconds=round(hope.seconds), detail=self._reason(fault))
+        peer = discovery.one_of_them
+        return SourceSilent(name=self._name, seconds=round(hope.seconds), detail=self._reason(fault), peer=peer)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import aiohttp
 import pytest
 
-from p2pstore.errors import SecretRefused
+from engine.protocol import wire
+from p2pstore.cluster.records import peer_address
+from p2pstore.errors import RemoteProtocolError, SecretRefused
 from p2pstore.peers import ways as module
 from p2pstore.peers.checks import Check
-from p2pstore.peers.ways import both_ways
-from tests.p2pstore.cluster.test_peer_client import hostile
+from p2pstore.peers.ways import both_ways, there
+from tests.p2pstore.cluster.test_peer_client import answer, hostile
+from tests.p2pstore.pull.test_lone_holder import server
 from tests.p2pstore.test_node import Start, start
 
 __all__ = ["start"]
@@ -32,6 +36,8 @@ async def test_there_and_back(start: Start, secret: bytes | None) -> None:
         for pair in ("a to b", "b to a"):
             assert found[f"{pair}, control"] == "ok"
             assert found[f"{pair}, tcp"] == "ok"
+            (tcp,) = [c for c in checks if c.subject == f"{pair}, tcp"]
+            assert "4.0 MiB came at" in tcp.detail
         assert "failed" not in found.values(), checks
 
 
@@ -90,3 +96,55 @@ async def test_a_hosts_name_is_enough(start: Start) -> None:
     a, b = await start("a"), await start("host2-0f0f")
     checks = await asyncio.wait_for(both_ways(a.parts, "host2"), WAIT)
     assert verdicts(checks)[f"a to {b.name}, tcp"] == "ok"
+
+
+async def small_ones_pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A data port behind which what is large vanishes: refusals come, data do not."""
+    while True:
+        asked = wire.unpack_request(await reader.readexactly(wire.HEADER_LENGTH), peer="asker")
+        if asked.length < 1000:
+            writer.write(wire.pack_status(wire.Status.ADDRESS_REJECTED))
+            await writer.drain()
+            return
+        await asyncio.sleep(WAIT)
+
+
+async def test_a_way_on_which_large_packets_vanish(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "STILL_SECONDS", 0.2)
+    a, b = [await start(name) for name in "ab"]
+    async with server(small_ones_pass) as port:
+        monkeypatch.setattr(module, "peer_address", lambda record: replace(peer_address(record), data_port=port))
+        checks, _ = await asyncio.wait_for(there(a.parts, b.record.control), WAIT)
+    (tcp,) = [c for c in checks if c.subject == "a to b, tcp"]
+    assert (tcp.verdict, tcp.code) == ("failed", 5)
+    assert "only 0 B came" in tcp.detail
+    assert "(MTU)" in tcp.detail
+    assert "mtu 1500" in tcp.advice
+
+
+async def test_a_way_that_is_slow_is_none_that_is_broken(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOVE_SECONDS", 0.3)
+    monkeypatch.setattr(module, "STILL_SECONDS", 0.2)
+    a, b = [await start(name) for name in "ab"]
+    b.upload_limit.set(1 << 20)
+    checks, _ = await asyncio.wait_for(there(a.parts, b.record.control), WAIT)
+    assert verdicts(checks)["a to b, tcp"] == "ok", checks
+
+
+async def test_a_peer_of_before_has_no_sample(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = [await start(name) for name in "ab"]
+
+    async def none(_: str) -> None:
+        return None
+
+    monkeypatch.setattr(a.parts.client, "sample", none)
+    checks, _ = await asyncio.wait_for(there(a.parts, b.record.control), WAIT)
+    assert verdicts(checks)["a to b, tcp"] == "ok"
+
+
+@pytest.mark.parametrize("answer_", [b"[]", b"{}", b'{"address": 0, "length": 5}', b'{"address": 1, "length": -1}'])
+async def test_a_sample_that_is_none(start: Start, answer_: bytes) -> None:
+    a = await start("a")
+    async with hostile(answer(answer_)) as control:
+        with pytest.raises(RemoteProtocolError):
+            await a.parts.client.sample(control)
