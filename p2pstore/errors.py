@@ -38,7 +38,8 @@
     │   ├── PeerBusy                  5   a peer that serves as many receivers as it can
     │   └── RangeRefused              7   (engine)
     ├── NoLivePeer                    5   nobody who holds the object answers
-    │   └── SourceSilent              5   who holds the object is there, and no byte of it comes
+    │   ├── SourceSilent              5   who holds the object is there, and no byte of it comes
+    │   └── HolderGone                5   the object was there, and all who held it died
     ├── AgentUnreachable              5   the agent is there and does not answer
     │   ├── AgentStarting             5   it does not listen yet
     │   └── AgentGone                 5   it ended while it was at work for a command
@@ -137,6 +138,7 @@ __all__ = [
     "ForeignFile",
     "ForkedFromEtcd",
     "ForkedProcess",
+    "HolderGone",
     "HomeElsewhere",
     "HomeLost",
     "HomeUnusable",
@@ -334,6 +336,13 @@ class SourceSilent(NoLivePeer):
 
     sentence = "nothing of {name!r} has come for {seconds} s: {detail}"
     advice = "run 'mooncake doctor {peer}' to test the way there and back; the same command resumes"
+
+
+class HolderGone(NoLivePeer):
+    """An object of this name was there, and nobody holds it now: whoever had it died, and may come back."""
+
+    sentence = "nobody holds {name!r} now: {creator}, which registered it, was found to be gone on {noticed}"
+    advice = "start the agent of {creator} again, and run the same command; or register the object elsewhere"
 
 
 class AgentStartFailed(MooncakeError):

@@ -9,7 +9,7 @@ from typing import Any
 from engine.errors import MooncakeError
 from p2pstore.cluster.manifests import first_that_answers
 from p2pstore.cluster.records import NodeRecord, ReplicaRecord
-from p2pstore.errors import MetadataFull, MetadataRefused, ObjectNotFound
+from p2pstore.errors import MetadataFull, MetadataRefused
 from p2pstore.holding.parts import Parts
 from p2pstore.objects.manifest import Manifest
 
@@ -21,18 +21,19 @@ MAX_ASKED = 64
 
 
 async def describe(parts: Parts, name: str) -> dict[str, Any]:
-    """The object's record, its files, and each holder with how many chunks it has. Raises ``ObjectNotFound``.
+    """The object's record, its files, and each holder with how many chunks it has.
 
     The files are missing (None) when no holder answers. ``banned`` are peers that sent this node wrong bytes of it.
+    Raises ``ObjectNotFound`` or ``HolderGone``.
     """
     record = await parts.registry.find(name)
     if record is None:
-        raise ObjectNotFound(name=name)
+        raise await parts.registry.missing(name)
     replicas = await parts.registry.replicas(record.manifest)
     if not replicas:
         with contextlib.suppress(MetadataFull, MetadataRefused):  # somebody else may be able to
             if await parts.registry.reap(record):
-                raise ObjectNotFound(name=name)
+                raise await parts.registry.missing(name)
     nodes = await parts.registry.nodes(list(replicas))
     gate = asyncio.Semaphore(MAX_ASKED)
 

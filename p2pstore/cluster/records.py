@@ -1,10 +1,11 @@
-"""What stands in the metadata store: three kinds of small JSON records. Pure.
+"""What stands in the metadata store: four kinds of small JSON records. Pure.
 
 ::
 
     mooncake/p2p/v1/nodes/<node>                      NodeRecord     leased
     mooncake/p2p/v1/objects/<name>                    ObjectRecord   created by compare-and-swap
     mooncake/p2p/v1/replicas/<manifest digest>/<node> ReplicaRecord  leased
+    mooncake/p2p/v1/gone/<name>                       GoneRecord     with a lease of its own, which nobody renews
 
 Hashes and bitmaps are never there: a record's size does not depend on the object's.
 """
@@ -23,6 +24,7 @@ PREFIX = "mooncake/p2p/v1/"
 NODES = PREFIX + "nodes/"
 OBJECTS = PREFIX + "objects/"
 REPLICAS = PREFIX + "replicas/"
+GONE = PREFIX + "gone/"
 
 MAX_RECORD_BYTES = 16 * 1024
 """No record comes near; a longer value is not ours."""
@@ -42,6 +44,11 @@ def node_key(node: str) -> str:
 def object_key(name: str) -> str:
     """Where an object's record stands."""
     return OBJECTS + name
+
+
+def gone_key(name: str) -> str:
+    """Where it stands that an object's holders are gone."""
+    return GONE + name
 
 
 def replicas_prefix(manifest: str) -> str:
@@ -99,18 +106,30 @@ class ReplicaRecord:
     role: str
 
 
+@dataclass(frozen=True)
+class GoneRecord:
+    """An object whose holders all died. ``creator`` registered it; ``noticed``: seconds since the epoch."""
+
+    name: str
+    manifest: str
+    creator: str
+    noticed: float
+
+
 def _types(cls: Any) -> tuple[tuple[str, Any], ...]:
     hints = get_type_hints(cls)
     return tuple((field.name, hints[field.name]) for field in fields(cls))
 
 
-_TYPES: dict[Any, tuple[tuple[str, Any], ...]] = {cls: _types(cls) for cls in (NodeRecord, ObjectRecord, ReplicaRecord)}
+_TYPES: dict[Any, tuple[tuple[str, Any], ...]] = {
+    cls: _types(cls) for cls in (NodeRecord, ObjectRecord, ReplicaRecord, GoneRecord)
+}
 """The fields of each record with their types: found once, for a listing decodes thousands."""
 
-Record = TypeVar("Record", NodeRecord, ObjectRecord, ReplicaRecord)
+Record = TypeVar("Record", NodeRecord, ObjectRecord, ReplicaRecord, GoneRecord)
 
 
-def encode(record: NodeRecord | ObjectRecord | ReplicaRecord) -> bytes:
+def encode(record: NodeRecord | ObjectRecord | ReplicaRecord | GoneRecord) -> bytes:
     """The record's JSON."""
     return json.dumps(asdict(record), sort_keys=True, separators=(",", ":")).encode()
 

@@ -14,8 +14,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from p2pstore.cluster import records
-from p2pstore.cluster.records import NodeRecord, ObjectRecord, ReplicaRecord
-from p2pstore.errors import MetadataFull, MetadataRefused, MetadataUnavailable, NodeNotFound, ObjectExists
+from p2pstore.cluster.records import GoneRecord, NodeRecord, ObjectRecord, ReplicaRecord
+from p2pstore.errors import (
+    HolderGone,
+    MetadataFull,
+    MetadataRefused,
+    MetadataUnavailable,
+    NodeNotFound,
+    ObjectExists,
+    ObjectNotFound,
+)
 from p2pstore.metadata.store import (
     MAX_OPERATIONS,
     Absent,
@@ -44,6 +52,12 @@ MAX_NAMESAKES = 256
 SHOWN_NAMESAKES = 8
 """Of those that may be meant, so many are named."""
 
+GONE_SECONDS = 24 * 3600
+"""How long is remembered of a name that its holders all died: who asks for it is told so, not that there is none."""
+
+GONE_LEASE_SECONDS = 3600
+"""Names that are noticed within this share a lease."""
+
 COUNTED_AT_ONCE = 64
 COUNTED_REPLICAS = 64
 """Objects whose replicas one call counts, and replicas of each in its answer: about half a megabyte at most. An object
@@ -70,6 +84,7 @@ class Registry:
         self.store = store
         self.node = node
         self.lease = 0
+        self._gone_lease = 0, 0.0  # and when it was granted
 
     async def join(self, record: NodeRecord) -> None:
         """Make this node known."""
@@ -187,13 +202,16 @@ class Registry:
         """Say that this node has part or all of an object."""
         await self.store.commit([self._replica(manifest, replica)])
 
-    async def withdraw(self, manifest: str, names: Sequence[str]) -> list[str]:
-        """Take this node's replica back; remove the names that nobody else holds. Returns the names removed."""
+    async def withdraw(self, manifest: str, names: Sequence[str], *, died: bool = False) -> list[str]:
+        """Take this node's replica back; remove the names that nobody else holds. Returns the names removed.
+
+        ``died``: whoever had all of it did not withdraw it, so that may come back.
+        """
         await self.store.commit([Delete(records.replica_key(manifest, self.node))])
         removed = []
         for name in names:
             record = await self.find(name)
-            if record is not None and record.manifest == manifest and await self.reap(record):
+            if record is not None and record.manifest == manifest and await self.reap(record, died=died):
                 removed.append(name)
         return removed
 
@@ -206,7 +224,17 @@ class Registry:
             return False  # the name stands for something else by now
         if not await self._only_mine(record.manifest):
             return False
-        return await self.store.commit([Delete(key)], [Unchanged(key, held.mod_revision)]) is not None
+        operations = [Delete(key), Delete(records.gone_key(record.name))]
+        return await self.store.commit(operations, [Unchanged(key, held.mod_revision)]) is not None
+
+    async def missing(self, name: str) -> ObjectNotFound | HolderGone:
+        """Why there is no record of that name: there is no such object, or its holders died lately."""
+        held = await self.store.get(records.gone_key(name))
+        gone = records.decode(GoneRecord, held.value) if held else None
+        if gone is None:
+            return ObjectNotFound(name=name)
+        noticed = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(gone.noticed))
+        return HolderGone(name=name, creator=gone.creator, noticed=noticed)
 
     async def find(self, name: str) -> ObjectRecord | None:
         """The record of that name."""
@@ -291,14 +319,39 @@ class Registry:
         """Whether nobody holds the object."""
         return not (await self.store.scan(records.replicas_prefix(record.manifest), limit=1)).items
 
-    async def reap(self, record: ObjectRecord) -> bool:
-        """Remove the record of an object that nobody holds, unless somebody came back meanwhile; True if removed."""
-        key = records.object_key(record.name)
+    async def reap(self, record: ObjectRecord, *, died: bool = True) -> bool:
+        """Remove the record of an object that nobody holds, unless somebody came back meanwhile; True if removed.
+
+        ``died``: its holders did not withdraw it. That is remembered for ``GONE_SECONDS``.
+        """
+        key, gone = records.object_key(record.name), records.gone_key(record.name)
         held = await self.store.get(key)
         if held is None or records.decode(ObjectRecord, held.value) != record:
             return False
-        guard = AbsentPrefix(records.replicas_prefix(record.manifest))
-        return await self.store.commit([Delete(key)], [Unchanged(key, held.mod_revision), guard]) is not None
+        guards: list[Condition] = [
+            Unchanged(key, held.mod_revision),
+            AbsentPrefix(records.replicas_prefix(record.manifest)),
+        ]
+        if not died:
+            return await self.store.commit([Delete(key), Delete(gone)], guards) is not None
+        told = GoneRecord(record.name, record.manifest, record.creator, time.time())
+        try:
+            remember: Operation = Put(gone, records.encode(told), await self._lease_of_gone())
+            return await self.store.commit([Delete(key), remember], guards) is not None
+        except LeaseLost:  # the store was wiped meanwhile
+            self._gone_lease = 0, 0.0
+            return False
+        except MetadataFull:  # it has room for nothing new, and a removal makes some
+            return await self.store.commit([Delete(key)], guards) is not None
+
+    async def _lease_of_gone(self) -> int:
+        """A lease that nobody renews: what hangs on it goes when it has run out."""
+        lease, granted = self._gone_lease
+        now = time.monotonic()
+        if not lease or now - granted > GONE_LEASE_SECONDS:
+            lease = await self.store.grant(GONE_SECONDS)
+            self._gone_lease = lease, now
+        return lease
 
     async def _only_mine(self, manifest: str) -> bool:
         return set(await self.replicas(manifest)) <= {self.node}

@@ -59,6 +59,7 @@ class _Owed:
     digest: str
     record: ObjectRecord | None = None
     before: ObjectRecord | None = None
+    died: bool = False  # whoever had all of it may come back
 
 
 class Publisher:
@@ -132,8 +133,10 @@ class Publisher:
 
     # What a get brings
 
-    async def serve_partial(self, copy: PartialCopy) -> Replica:
+    async def serve_partial(self, copy: PartialCopy, record: ObjectRecord | None = None) -> Replica:
         """Serve what a get has verified so far, and say so, until ``hold`` or ``drop_partial``.
+
+        ``record`` is what stands for its name, which goes when nobody else has any of it in the end.
 
         Nothing is served twice: where this node serves the object already, the replica has no address.
         """
@@ -142,7 +145,7 @@ class Publisher:
             await to_its_end(self._serve_partial(copy, made))
         except BaseException:
             for replica in made:
-                self.drop_partial(replica)
+                self.drop_partial(replica, record)
             raise
         return made[0]
 
@@ -154,14 +157,14 @@ class Publisher:
             if self._holdings.replicas.get(digest) is replica and not replica.have.full:
                 await self._announce(digest)
 
-    def drop_partial(self, replica: Replica) -> None:
-        """A get ended before it was whole: serve that no more, and say so in the background."""
+    def drop_partial(self, replica: Replica, record: ObjectRecord | None = None) -> None:
+        """A get ended before it was whole: serve that no more, and say so in the background; ``record`` as above."""
         digest = replica.manifest.digest
 
         async def end() -> None:
             await self._holdings.catch_up()
-            async with self._turns.of([digest]):
-                await self._settle_or_owe(_Owed(digest))
+            async with self._turns.of(_keys([record]) if record is not None else [digest]):
+                await self._settle_or_owe(_Owed(digest, record, died=True))
 
         if self._holdings.drop_partial(replica):
             self._supervisor.start("withdrawal of what was got in part", "get", end, Policy.ONCE)
@@ -261,7 +264,8 @@ class Publisher:
             if record is not None and not held:
                 removed = await registry.drop_name(record)
         else:
-            removed = bool(await registry.withdraw(digest, [record.name] if record is not None else []))
+            names = [record.name] if record is not None else []
+            removed = bool(await registry.withdraw(digest, names, died=owed.died))
         if record is not None and not held:
             for older in self._older(record, owed.before):
                 if not await registry.dead(older):

@@ -201,19 +201,19 @@ class FileEnd(End[FileDestination]):
 
     async def begin(
         self,
-        get: Pipeline[FileDestination],  # noqa: ARG002 - see ``End.begin``
+        get: Pipeline[FileDestination],
         destination: FileDestination,
     ) -> Callable[[range], None] | None:
         """See ``End.begin``: what is verified is served from now on."""
         if not self._request.seed:
             return None
-        self._replica = await self._parts.publisher.serve_partial(destination)
+        self._replica = await self._parts.publisher.serve_partial(destination, get.resolved.record)
         return self._replica.landed
 
-    def give_up(self, get: Pipeline[FileDestination]) -> None:  # noqa: ARG002 - see ``End.give_up``
+    def give_up(self, get: Pipeline[FileDestination]) -> None:
         """See ``End.give_up``."""
         if self._replica is not None:
-            self._parts.publisher.drop_partial(self._replica)
+            self._parts.publisher.drop_partial(self._replica, get.resolved.record)
 
     async def hold(self, get: Pipeline[FileDestination], spans: Sequence[FileSpan]) -> None:
         """See ``End.hold``."""

@@ -22,6 +22,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from engine.memory.file_spans import FileSpan
 from p2pstore.cluster.manifests import first_that_answers
 from p2pstore.errors import (
+    HolderGone,
     MooncakeError,
     NoLivePeer,
     ObjectNotFound,
@@ -224,7 +225,7 @@ class Pipeline(Generic[D]):
                 self.note(f"{fault}; trying again for {left:.0f} s more")
             failures += 1
             await asyncio.sleep(min(left, RETRIES.after(failures)))
-            with contextlib.suppress(ObjectNotFound):  # it was there: its holder may come back
+            with contextlib.suppress(ObjectNotFound, HolderGone):  # it was there: its holder may come back
                 self.resolved = await self._resolve()
         raise fault
 

@@ -24,7 +24,7 @@ class ResolvedName:
 async def resolve(registry: Registry, client: PeerClient, name: str, peers: Sequence[str]) -> ResolvedName:
     """Find a name in the metadata store, or at the given peers.
 
-    Raises ``ObjectNotFound``, ``MetadataUnavailable`` (and no peer given), or the fault of the last peer asked.
+    Raises ``ObjectNotFound``, ``HolderGone``, ``MetadataUnavailable`` (and no peer given), or the last peer's fault.
     """
     unavailable: MooncakeError | None = None
     record: ObjectRecord | None = None
@@ -53,7 +53,10 @@ async def resolve(registry: Registry, client: PeerClient, name: str, peers: Sequ
         if record.manifest == theirs.manifest:
             controls.insert(0, (peer, peer))
     if record is None:
-        raise _unresolved(name, peers, fault, unavailable)
+        why = _unresolved(name, peers, fault, unavailable)
+        if isinstance(why, ObjectNotFound) and unavailable is None:
+            why = await registry.missing(name)
+        raise why
     return ResolvedName(record, tuple(controls), watched)
 
 

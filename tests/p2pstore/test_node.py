@@ -22,9 +22,11 @@ from p2pstore.errors import (
     ChunkMismatch,
     DestinationBusy,
     DestinationExists,
+    HolderGone,
     ListenRefused,
     NodeNameTaken,
     NodeNotFound,
+    NoLivePeer,
     NotHeld,
     ObjectExists,
     ObjectNotFound,
@@ -365,6 +367,41 @@ async def test_a_corrupt_source_is_not_believed(start: Start, root: Path, tmp_pa
     damage(root / "z", a)
     await get(c, tmp_path / "c")
     assert read_tree(tmp_path / "c") == FILES
+
+
+async def test_a_name_whose_holder_died_is_no_unknown_one(start: Start, root: Path, tmp_path: Path) -> None:
+    """A script that tries again when nobody who is alive has it must not take it for a typing error."""
+    a, b = await start("a"), await start("b")
+    await register(a, root)
+    await a.registry.store.revoke(a.registry.lease)
+    with pytest.raises(NoLivePeer):
+        await get(b, tmp_path / "b")
+    for _ in range(2):
+        with pytest.raises(HolderGone, match="a, which registered it") as caught:
+            await b.info("n")
+        assert caught.value.exit_code == 5
+        with pytest.raises(HolderGone):
+            await get(b, tmp_path / "b")
+    a.membership.lost()
+    while await b.registry.find("n") is None:  # noqa: ASYNC110 - nothing tells of it
+        await asyncio.sleep(0.01)
+    await get(b, tmp_path / "b")
+
+
+async def test_a_getter_that_leaves_last_takes_the_name_along(start: Start, root: Path, tmp_path: Path) -> None:
+    a, b, c = [await start(name) for name in "abc"]
+    await register(a, root)
+    a.upload_limit.set(MIB // 4)
+    getting = asyncio.create_task(b.get(GetRequest("n", tmp_path / "b", transport="tcp"), lambda _: None))
+    while not any(replica.have.count for replica in b.holdings.replicas.values()):  # noqa: ASYNC110 - nothing tells
+        await asyncio.sleep(0.01)
+    await a.unregister("n")
+    assert await c.registry.find("n") is not None
+    getting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await getting
+    while await c.registry.find("n") is not None:  # noqa: ASYNC110 - nothing tells of it
+        await asyncio.sleep(0.01)
 
 
 async def test_the_owner_hears_of_wrong_bytes_and_withdraws_them(start: Start, root: Path, tmp_path: Path) -> None:

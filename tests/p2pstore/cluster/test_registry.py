@@ -10,8 +10,8 @@ import pytest
 
 from p2pstore.cluster import records
 from p2pstore.cluster.records import NodeRecord, ObjectRecord, ReplicaRecord
-from p2pstore.cluster.registry import CAS_ATTEMPTS, Registry, new_object
-from p2pstore.errors import MetadataUnavailable, NodeNotFound, ObjectExists
+from p2pstore.cluster.registry import CAS_ATTEMPTS, GONE_SECONDS, Registry, new_object
+from p2pstore.errors import HolderGone, MetadataFull, MetadataUnavailable, NodeNotFound, ObjectExists, ObjectNotFound
 from p2pstore.metadata.memory import MemoryServer, MemoryStore
 from p2pstore.metadata.store import Condition, KeyValue, LeaseLost, Operation, Put
 from tests.p2pstore.samples import manifest_of
@@ -232,6 +232,54 @@ async def test_reap_is_guarded(a: Registry, b: Registry) -> None:
     assert await b.reap(record)
     assert await b.find("x") is None
     assert not await b.reap(record)
+
+
+async def test_of_a_name_whose_holders_died_it_is_told_who_had_it(a: Registry, b: Registry) -> None:
+    await a.publish(thing("x", "m1"))
+    assert isinstance(await b.missing("y"), ObjectNotFound)
+    await a.store.revoke(a.lease)
+    assert await b.listing("", limit=10, after="") == ([], "")
+    assert await b.find("x") is None
+    why = await a.missing("x")
+    assert isinstance(why, HolderGone)
+    assert why.exit_code == 5
+    assert "a, which registered it" in str(why)
+
+
+async def test_what_was_withdrawn_is_not_called_gone(a: Registry, b: Registry) -> None:
+    await a.publish(thing("x", "m1"))
+    await a.store.revoke(a.lease)
+    assert await b.reap(thing("x", "m1"))
+    await b.publish(thing("x", "m2", "b"))
+    assert await b.withdraw("m2", ["x"]) == ["x"]
+    assert isinstance(await b.missing("x"), ObjectNotFound)
+
+
+async def test_many_that_are_gone_share_a_lease_that_ends(a: Registry, b: Registry) -> None:
+    for number in range(5):
+        await a.publish(thing(f"x{number}", f"m{number}"))
+    await a.store.revoke(a.lease)
+    assert await b.listing("", limit=10, after="") == ([], "")
+    lease, _ = b._gone_lease
+    assert await b.store.time_left(lease) > GONE_SECONDS / 2
+    await b.store.revoke(lease)
+    assert (await b.store.scan(records.GONE)).items == ()
+    await b.publish(thing("late", "m9", "b"))
+    await b.store.revoke(b.lease)
+    assert not await b.reap(thing("late", "m9", "b")), "its own lease is gone, too"
+    assert await b.reap(thing("late", "m9", "b"))
+
+
+async def test_a_store_without_room_forgets_at_once(a: Registry, b: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    await a.publish(thing("x", "m1"))
+    await a.store.revoke(a.lease)
+
+    async def full(_: int) -> int:
+        raise MetadataFull(url="etcd://x", detail="no space")
+
+    monkeypatch.setattr(b.store, "grant", full)
+    assert await b.reap(thing("x", "m1"))
+    assert isinstance(await b.missing("x"), ObjectNotFound)
 
 
 async def test_a_replica_that_comes_back_stops_the_reaper(server: MemoryServer, a: Registry) -> None:

@@ -381,7 +381,7 @@ async def test_what_takes_long_with_many_files_is_done_in_threads(
         monkeypatch.setattr(owner, name, checked)
 
     off_the_loop(Manifest, "to_bytes")
-    off_the_loop(holdings, "_fault_of")
+    off_the_loop(holdings, "_look_at")
     off_the_loop(Catalog, "change")
     off_the_loop(SegmentServer, "unregister")
     off_the_loop(Planner, "__init__")
@@ -392,7 +392,7 @@ async def test_what_takes_long_with_many_files_is_done_in_threads(
     await get(world)  # it is there: is it as it was?
     await world.other.get(GetRequest("n", world.dest.with_name("copy")), lambda _: None)
     await world.clear("at the end")
-    assert calls.keys() == {"to_bytes", "_fault_of", "change", "unregister", "__init__", "bytes_of"}
+    assert calls.keys() == {"to_bytes", "_look_at", "change", "unregister", "__init__", "bytes_of"}
 
 
 async def register_many_over(world: World) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from p2pstore.cluster.records import NodeRecord, ObjectRecord, ReplicaRecord
-from p2pstore.errors import MetadataUnavailable, MooncakeError, ObjectNotFound, PeerHasNot, PeerUnreachable
+from p2pstore.errors import HolderGone, MetadataUnavailable, MooncakeError, ObjectNotFound, PeerHasNot, PeerUnreachable
 from p2pstore.pull.resolve import resolve
 from tests.p2pstore.samples import manifest_of, record_of
 
@@ -28,11 +28,15 @@ class FakeRegistry:
     holders: dict[str, str] = field(default_factory=dict)
     down: bool = False
     node: str = "me"
+    gone: MooncakeError | None = None
 
     async def find(self, name: str) -> ObjectRecord | None:
         if self.down:
             raise MetadataUnavailable(url="etcd://x", detail="connection refused")
         return self.record
+
+    async def missing(self, name: str) -> MooncakeError:
+        return self.gone or ObjectNotFound(name=name)
 
     async def replicas(self, _: str) -> dict[str, Any]:
         return {n: ReplicaRecord(n, state, "replica") for n, state in self.holders.items()}  # type: ignore[arg-type]
@@ -89,3 +93,9 @@ async def test_the_fault_that_stood_in_the_way_is_told() -> None:
         await asked(FakeRegistry(down=True), {})
     with pytest.raises(PeerUnreachable):
         await asked(FakeRegistry(down=True), {"p:9": PeerUnreachable(peer="p:9", detail="refused")})
+
+
+async def test_of_a_name_whose_holders_died_it_is_told() -> None:
+    gone = HolderGone(name="n", creator="a", noticed="today")
+    with pytest.raises(HolderGone):
+        await resolve(FakeRegistry(gone=gone), FakeClient({}), "n", ())  # type: ignore[arg-type]
