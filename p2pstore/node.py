@@ -52,6 +52,7 @@ from p2pstore.peers.peer_server import PeerServer
 from p2pstore.pull.get import GetRequest, GetResult, get_files
 from p2pstore.pull.memory_get import get_into
 from p2pstore.pull.run import Emit
+from p2pstore.pull.turn import GetQueue
 from p2pstore.supervisor import Supervisor, thread_report
 
 log = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ class Node:
         self.holdings = parts.holdings
         self.upload_limit = parts.upload_limit
         self.download_limit = parts.download_limit
-        self.gets = 0
+        self.gets = GetQueue()
         self._closing = closing
 
     @classmethod
@@ -180,11 +181,11 @@ class Node:
     async def get(self, request: GetRequest, emit: Emit) -> GetResult:
         """See ``p2pstore.pull.get``."""
         self._origin.check()
-        self.gets += 1
-        try:
-            return await get_files(self.parts, replace(request, peers=await self._controls(request.peers)), emit)
-        finally:
-            self.gets -= 1
+        request = replace(request, peers=await self._controls(request.peers))
+        if request.dry_run:
+            return await get_files(self.parts, request, emit)
+        async with self.gets.turn(_queued(request.name, emit)):
+            return await get_files(self.parts, request, emit)
 
     async def get_into(
         self,
@@ -197,12 +198,9 @@ class Node:
     ) -> dict[str, Any]:
         """See ``p2pstore.pull.memory_get``."""
         self._origin.check()
-        self.gets += 1
-        try:
-            controls = await self._controls(peers)
+        controls = await self._controls(peers)
+        async with self.gets.turn(_queued(name, emit)):
             return await get_into(self.parts, name, buffers, transport=transport, peers=controls, emit=emit)
-        finally:
-            self.gets -= 1
 
     async def _controls(self, peers: Sequence[str]) -> tuple[str, ...]:
         """The addresses of peers that a user named, by their addresses or their names. Raises ``NodeNotFound``."""
@@ -292,12 +290,23 @@ class Node:
             "rdma_reason": self.engine.rdma_reason,
             "rdma_bytes_granted": self.engine.bytes_granted_rdma,
             "rdma_sessions": self.engine.rdma_sessions,
-            "gets": self.gets,
+            "gets": self.gets.running,
+            "gets_waiting": self.gets.waiting,
             "upload_limit": self.upload_limit.rate,
             "download_limit": self.download_limit.rate,
             "warnings": list(self.parts.doubts),
             "tasks": [*self.supervisor.report(), *map(thread_report, self.engine.failures)],
         }
+
+
+def _queued(name: str, emit: Emit) -> Callable[[int], None]:
+    """Tells the user of a get's place among those that wait."""
+
+    def tell(before: int) -> None:
+        ahead = f"{before} before it" if before else "it is the next"
+        emit({"event": "note", "text": f"the get of {name!r} waits for its turn, as this node has many: {ahead}"})
+
+    return tell
 
 
 async def _assemble(

@@ -215,7 +215,8 @@ def _show(output: Output, status: Mapping[str, Any]) -> None:
 def _report(output: Output, status: Mapping[str, Any]) -> str:
     trouble = "" if status.get("metadata_ok", True) else "  (does not answer now; it is tried again)"
     serving = f"{counted(status['objects'], 'object')}, {format_size(status.get('serving_bytes', 0))}"
-    gets = status.get("gets", 0)
+    gets, waiting = status.get("gets", 0), status.get("gets_waiting", 0)
+    busy = f"; {counted(gets, 'get')} running" + (f", {waiting} waiting" if waiting else "") if gets else ""
     rows = [
         ("node", printable(status["node"])),
         ("pid", f"{status['pid']}, up {format_seconds(status.get('uptime', 0))}"),
@@ -223,7 +224,7 @@ def _report(output: Output, status: Mapping[str, Any]) -> str:
         ("metadata", printable(status["metadata"]) + trouble),
         ("control", printable(status["control"])),
         ("data", printable(status["data"])),
-        ("serving", serving + (f"; {counted(gets, 'get')} running" if gets else "")),
+        ("serving", serving + busy),
         *(("warning", printable(text)) for text in status.get("warnings", [])),
         *(("failed", printable(what_failed(task))) for task in status.get("tasks", []) if task["failures"]),
     ]

@@ -16,16 +16,19 @@ import gc
 import json
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from engine.config.settings import EngineSettings
 from engine.files.refusals import cannot
 from engine.files.system import system
+from engine.net import sockets
 from p2pstore.agent.agent_server import AgentServer
 from p2pstore.agent.embedded_etcd import EmbeddedEtcd
 from p2pstore.agent.garbage import Freezer
@@ -46,8 +49,11 @@ log = logging.getLogger("mooncake")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 """What ``MOONCAKE_LOG_LEVEL`` may say."""
 
-BACKLOG = 128
-"""Clients that wait to be accepted."""
+MAX_OPEN_FILES = 65536
+"""Descriptors that the agent may have, where the hard limit allows: each client takes one, and each connection."""
+
+MAX_THREADS = 64
+"""Of those in which the event loop has things done. One that hangs at a dead disk must not keep the others waiting."""
 
 ANSWER_SECONDS = 2.0
 """For an agent to accept, where the file system of its home has no locks to tell that it lives."""
@@ -180,7 +186,7 @@ def _listen(path: Path) -> socket.socket:
         except OSError as error:
             if not cannot("chmod", error):  # its directory is ours alone
                 raise
-        sock.listen(BACKLOG)
+        sock.listen(sockets.BACKLOG)
     except OSError as error:
         sock.close()
         raise StorageError(path=path, detail=error.strerror or error) from None
@@ -204,12 +210,24 @@ def run(home: Home, settings: Settings, *, verbose: bool = False, patience: floa
     with locked(home) as lock:
         for word in (home.start_error, home.end_error, home.waiting):
             word.unlink(missing_ok=True)
+        _allow_many_files()
         gc.freeze()  # what was imported stays: the collector need not go through it again and again
         asyncio.run(_main(home, lock, settings, patience))
     return 0
 
 
+def _allow_many_files() -> None:
+    """Raise our own limit of descriptors: the usual one is for programs that call select."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 async def _main(home: Home, lock: HomeLock, settings: Settings, patience: float | None) -> None:
+    threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="agent")
+    asyncio.get_running_loop().set_default_executor(threads)
     await Agent(home, lock, settings, patience=patience).run()
 
 

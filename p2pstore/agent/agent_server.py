@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from engine.net import sockets
 from engine.net.host_id import view_id
 from p2pstore.agent.sight import check as check_sight
 from p2pstore.agent.sight import look
@@ -95,7 +96,7 @@ class AgentServer:
         """Serve on a listening Unix socket, which is closed in the end; on several, if called again."""
         if self._runner.server is None:
             await self._runner.setup()
-        await web.SockSite(self._runner, sock).start()
+        await web.SockSite(self._runner, sock, backlog=sockets.BACKLOG).start()
 
     async def close(self) -> None:
         """Stop serving; calls under way are cancelled, and their clients told so."""

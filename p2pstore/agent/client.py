@@ -39,8 +39,8 @@ from p2pstore.errors import (
 _CREDENTIALS = struct.Struct("3i")
 """struct ucred of unix(7): pid, uid, gid."""
 
-CONNECT_TIMEOUT = 5.0
-"""Seconds to be accepted by the agent's socket."""
+CONNECT_TIMEOUT = 30
+"""Whole seconds for the agent's socket to have room for one more: hundreds of commands may have begun at once."""
 
 PATHS_TIMEOUT = 150.0
 """For the agent to try every way to a peer, and back."""
@@ -79,9 +79,13 @@ class _UnixConnection(http.client.HTTPConnection):
     def connect(self) -> None:
         connection = forks.hold(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         try:
-            connection.settimeout(CONNECT_TIMEOUT)
+            # Python's own timeout would not wait: a Unix socket without room says "try again" to who does not block.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", CONNECT_TIMEOUT, 0))
             with socket_address(self._path) as address:
                 connection.connect(address)
+        except BlockingIOError:
+            connection.close()
+            raise TimeoutError from None
         except BaseException:
             connection.close()
             raise

@@ -124,6 +124,8 @@ class Discovery:
         self._busy: set[str] = set()
         self._places = asyncio.Semaphore(MAX_SOURCES)
         self._loop = asyncio.get_running_loop()
+        self.looked = registry is None
+        """Whether the holders that are listed are known by now."""
 
     @property
     def last_fault(self) -> MooncakeError | None:
@@ -235,6 +237,7 @@ class Discovery:
                     complete = [node for node, record in now.items() if record and record.state == "complete"]
                     for node in await self._order(list(now), complete, registry):
                         self._begin(node, "")
+                    self.looked = True
                 elif isinstance(event, Changed):
                     self._begin(event.item.key[len(prefix) :], "")
                 elif isinstance(event, Removed):

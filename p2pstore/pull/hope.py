@@ -62,7 +62,8 @@ class Sight:
     """How a pull stands. ``received`` are bytes that came, ``verified`` those of whole chunks among them.
 
     ``stuck``: nothing is under way, and no source has what is missing. ``busy``: a holder may have a place later.
-    ``writing``: a write to the destination is under way. ``candidates`` is how many are listed as holders.
+    ``writing``: a write to the destination is under way. ``candidates`` is how many are listed as holders, and
+    ``looked`` whether anybody has looked for them yet.
     """
 
     received: int
@@ -71,6 +72,7 @@ class Sight:
     busy: bool
     writing: bool
     candidates: int
+    looked: bool = True
 
 
 class Hope:
@@ -88,6 +90,7 @@ class Hope:
         self._received = 0
         self._verified = 0
         self._fed = False
+        self._looked = False
         self._candidates = 0
         self._waited: dict[Wait, float] = {}  # since the last bytes
         self._told = 0.0  # of all that was waited since then
@@ -107,7 +110,8 @@ class Hope:
         if self.wait is Wait.BYTES:
             return NO_BYTE_SECONDS
         # Who has sent some of it may be starting again, though its lease has run out.
-        return NO_SOURCE_SECONDS if self._candidates or self._fed else NO_HOLDER_SECONDS
+        somebody = self._candidates or self._fed or not self._looked
+        return NO_SOURCE_SECONDS if somebody else NO_HOLDER_SECONDS
 
     @property
     def over(self) -> bool:
@@ -124,6 +128,9 @@ class Hope:
         step = min(now - self._seen, MAX_STEP_SECONDS)
         self._seen = now
         self._candidates = sight.candidates
+        if sight.looked and not self._looked:  # on a busy machine that takes a while, in which nobody can be known
+            self._looked = True
+            self._waited.pop(Wait.SOURCE, None)
         if self._progress(sight):
             self._waited.clear()
             self._told = 0.0

@@ -194,6 +194,7 @@ class PullWork:
             busy=discovery.waiting,
             writing=pull.storing,
             candidates=discovery.candidates,
+            looked=discovery.looked,
         )
 
     def _least(self) -> int:

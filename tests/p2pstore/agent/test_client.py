@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -258,3 +260,56 @@ def test_long_paths_keep_a_call_small(agent: FakeAgent, home: Home) -> None:
     bodies = [body for method, path, body in agent.requests if path == "/v1/register-many"]
     assert sum(len(body["items"]) for body in bodies) == 300
     assert len(bodies) > 2
+
+
+def test_a_socket_without_room_is_waited_for(home: Home) -> None:
+    """A Unix socket whose queue is full refuses who does not wait, as if it were busy for good."""
+    home.create()
+    with contextlib.ExitStack() as held:
+        listener = held.enter_context(socket.socket(socket.AF_UNIX))
+        with socket_address(home.socket) as address:
+            listener.bind(address)
+            listener.listen(0)
+            others = held.enter_context(contextlib.ExitStack())
+            while True:
+                other = others.enter_context(socket.socket(socket.AF_UNIX))
+                other.setblocking(False)
+                try:
+                    other.connect(address)
+                except BlockingIOError:
+                    break
+
+        def serve() -> None:
+            while True:
+                connection, _ = listener.accept()
+                with connection:
+                    if connection.recv(4096):
+                        connection.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{"pid": 7}')
+                        return
+
+        answered: list[int] = []
+        asking = threading.Thread(target=lambda: answered.append(AgentClient(home).stop()))
+        asking.start()
+        asking.join(0.2)
+        assert asking.is_alive()
+        others.close()  # whoever accepts them finds nothing asked
+        serve()
+        asking.join(60.0)
+        assert answered == [7]
+
+
+def test_a_socket_without_room_is_not_waited_for_for_ever(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(p2pstore.agent.client, "CONNECT_TIMEOUT", 1)
+    home.create()
+    with contextlib.ExitStack() as held:
+        listener = held.enter_context(socket.socket(socket.AF_UNIX))
+        with socket_address(home.socket) as address:
+            listener.bind(address)
+            listener.listen(0)
+            for _ in range(4):
+                other = held.enter_context(socket.socket(socket.AF_UNIX))
+                other.setblocking(False)
+                with contextlib.suppress(BlockingIOError):
+                    other.connect(address)
+            with pytest.raises(AgentUnreachable):
+                AgentClient(home).status()

@@ -177,6 +177,7 @@ async def test_holders_before_and_after(world: World) -> None:
     await world.holder("b")
     await world.log.until(lambda: world.log.sources == {"a": ALL, "b": ALL})
     assert found.candidates == 2
+    assert found.looked
 
 
 async def test_a_holder_whose_lease_ends_is_taken_out(world: World) -> None:

@@ -116,6 +116,15 @@ def test_a_holder_that_comes_up_late_is_waited_for() -> None:
     assert clocked.go(2 * STEP, STUCK)
 
 
+def test_patience_with_nobody_counts_from_the_first_look_for_them() -> None:
+    clocked = Clocked()
+    unknown = replace(NOBODY, looked=False)
+    assert not clocked.go(NO_SOURCE_SECONDS - 1, unknown)
+    assert not clocked.go(NO_HOLDER_SECONDS, NOBODY)
+    assert clocked.go(2 * STEP, NOBODY)
+    assert Clocked().go(NO_SOURCE_SECONDS + 1, unknown)
+
+
 def test_the_time_at_a_busy_holder_is_not_the_others_fault() -> None:
     clocked = Clocked()
     assert not clocked.go(NO_BYTE_SECONDS, BUSY)
