@@ -392,10 +392,13 @@ class AgentStarting(AgentUnreachable):
 
 
 class ObjectExists(Refused):
-    """The name is taken by other content."""
+    """The name is taken by other content. ``difference``, where it is known, begins with a colon."""
 
-    sentence = "an object named {name!r} with other content exists"
+    sentence = "an object named {name!r} with other content exists{difference}"
     advice = "choose another --name, or replace it with --force"
+
+    def __init__(self, **fields: object) -> None:
+        super().__init__(**{"difference": "", **fields})
 
 
 class DestinationExists(Refused):

@@ -6,20 +6,23 @@ that cannot be registered is reported, with its error, and holds up none of the 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from p2pstore.cluster.manifests import first_that_answers
 from p2pstore.cluster.records import ObjectRecord
 from p2pstore.cluster.registry import PUBLISHED_AT_ONCE, registered
 from p2pstore.errors import MooncakeError, ObjectExists, UsageError, to_wire
 from p2pstore.holding.parts import Parts
 from p2pstore.holding.publisher import NewObject
+from p2pstore.objects.difference import difference, same_bytes
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.memory_objects import Buffers, hash_views, named, release, views_of
 from p2pstore.objects.names import check_object_name
@@ -37,6 +40,13 @@ SHOWN_PATHS = 3
 
 HASHED_AT_ONCE = PUBLISHED_AT_ONCE
 """Objects that are hashed before they are published together."""
+
+
+MAX_COMPARED = 16
+"""Names of a batch that are taken whose content is compared with what is registered."""
+
+COMPARE_SECONDS = 10.0
+"""For a holder of the other content to send its manifest."""
 
 
 @dataclass
@@ -263,12 +273,51 @@ async def _register(parts: Parts, batch: Sequence[_Wanted], how: _How) -> None:
     await in_thread(how.cancelled, _hash_all, batch, how)
     how.steps.begin("publishing")
     ready = [(w, w.source.made(w.name, w.manifest)) for w in batch if w.manifest is not None]
-    outcomes = await parts.publisher.publish([made for _, made in ready], force=how.force) if ready else []
-    for (wanted, _), outcome in zip(ready, outcomes, strict=True):
-        if isinstance(outcome, ObjectExists):
-            wanted.fault = outcome
+    refused = await _publish(parts, ready, how)
+    again = []
+    for wanted, made in refused[:MAX_COMPARED]:
+        theirs = await _manifest_of(parts, wanted.name)
+        if theirs is None:
+            continue
+        if await asyncio.to_thread(same_bytes, made.manifest, theirs):  # permissions are no other content
+            wanted.manifest, wanted.fault = theirs, None
+            again.append((wanted, replace(made, manifest=theirs)))
         else:
-            wanted.record = outcome
+            found = await asyncio.to_thread(difference, made.manifest, theirs)
+            wanted.fault = ObjectExists(name=wanted.name, difference=f": {found}")
+    await _publish(parts, again, how)
+
+
+async def _publish(
+    parts: Parts, ready: Sequence[tuple[_Wanted, NewObject]], how: _How
+) -> list[tuple[_Wanted, NewObject]]:
+    """Publish and hold these; those whose names are taken by other content."""
+    outcomes = await parts.publisher.publish([made for _, made in ready], force=how.force) if ready else []
+    refused = []
+    for pair, outcome in zip(ready, outcomes, strict=True):
+        if isinstance(outcome, ObjectExists):
+            pair[0].fault = outcome
+            refused.append(pair)
+        else:
+            pair[0].record = outcome
+    return refused
+
+
+async def _manifest_of(parts: Parts, name: str) -> Manifest | None:
+    """The manifest of what a name stands for, from this node or a holder; None where none sends it soon."""
+    try:
+        record = await parts.registry.find(name)
+        if record is None:
+            return None
+        known = parts.holdings.manifest(record.manifest)
+        if known is not None:
+            return known
+        nodes = await parts.registry.nodes(list(await parts.registry.replicas(record.manifest)))
+        controls = [(node, found.control) for node, found in nodes.items() if node != parts.name]
+        asking = first_that_answers(parts.client, controls, record.manifest, lambda _: None)
+        return await asyncio.wait_for(asking, COMPARE_SECONDS)
+    except (MooncakeError, asyncio.TimeoutError):
+        return None
 
 
 def _notes(tree: SourceTree) -> Iterator[str]:
@@ -292,7 +341,8 @@ async def _refuse_early(parts: Parts, batch: Sequence[_Wanted]) -> None:
     for wanted in batch:
         record = known.get(wanted.name)
         if record is not None and record.size != wanted.source.size and not await parts.registry.dead(record):
-            wanted.fault = ObjectExists(name=wanted.name)
+            sizes = f": it has {record.size} bytes, and this {wanted.source.size}"
+            wanted.fault = ObjectExists(name=wanted.name, difference=sizes)
 
 
 def _scan_all(batch: Sequence[_Wanted], how: _How) -> None:

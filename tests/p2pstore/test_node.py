@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -367,6 +368,37 @@ async def test_a_corrupt_source_is_not_believed(start: Start, root: Path, tmp_pa
     damage(root / "z", a)
     await get(c, tmp_path / "c")
     assert read_tree(tmp_path / "c") == FILES
+
+
+async def test_the_same_bytes_with_other_permissions_are_the_same_object(
+    start: Start, root: Path, tmp_path: Path
+) -> None:
+    """What is saved as 0600 is downloaded as 0644."""
+    a, b = await start("a"), await start("b")
+    known = await register(a, root)
+    write_tree(tmp_path / "again", FILES, ("none",))
+    for path in (tmp_path / "again").rglob("*"):
+        if path.is_file():
+            path.chmod(0o600)
+    assert (await register(b, tmp_path / "again"))["manifest"] == known["manifest"]
+    assert set(await a.registry.replicas(known["manifest"])) == {"a", "b"}
+    result = await b.register_many([(tmp_path / "again", "n")], hash_name="xxh3_128")
+    assert (len(result["objects"]), result["failed"]) == (1, [])
+
+
+async def test_of_other_content_it_is_said_how_much_differs(start: Start, root: Path, tmp_path: Path) -> None:
+    a, b = await start("a"), await start("b")
+    await register(a, root)
+    write_tree(tmp_path / "again", {**FILES, "z": content(MIB, 4)}, ("none",))
+    for node in (a, b):
+        with pytest.raises(ObjectExists, match="exists: 1 of 4 files and 1 of 6 chunks differ"):
+            await register(node, tmp_path / "again")
+    write_tree(tmp_path / "longer", {**FILES, "z": content(MIB + 1, 4)}, ("none",))
+    with pytest.raises(ObjectExists, match="exists: it has 4194307 bytes, and this 4194308"):
+        await register(b, tmp_path / "longer")
+    await a.registry.join(replace(a.record, control="127.0.0.1:1"))
+    with pytest.raises(ObjectExists, match=r"exists$"):
+        await register(b, tmp_path / "again")
 
 
 async def test_a_name_whose_holder_died_is_no_unknown_one(start: Start, root: Path, tmp_path: Path) -> None:
