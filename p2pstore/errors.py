@@ -36,6 +36,7 @@
     │   ├── TransferFailed            5   (engine)
     │   ├── PeerHasNot                5   a peer that no longer holds the object
     │   ├── PeerBusy                  5   a peer that serves as many receivers as it can
+    │   ├── PeerWithdrew              5   a peer that held the object, and says why it does no more
     │   └── RangeRefused              7   (engine)
     ├── NoLivePeer                    5   nobody who holds the object answers
     │   ├── SourceSilent              5   who holds the object is there, and no byte of it comes
@@ -170,6 +171,7 @@ __all__ = [
     "PeerHasNot",
     "PeerStalled",
     "PeerUnreachable",
+    "PeerWithdrew",
     "PortTaken",
     "RangeRefused",
     "Refused",
@@ -323,6 +325,13 @@ class PeerBusy(RemoteError):
     sentence = "peer {peer} is serving as many receivers as it can"
 
 
+class PeerWithdrew(RemoteError):
+    """A peer that held the object serves it no more: its files changed, or cannot be read."""
+
+    sentence = "peer {peer} has withdrawn the object: {detail}"
+    advice = "register it there again, or get it from another node ('mooncake list' shows what there is)"
+
+
 class NoLivePeer(MooncakeError):
     """Nobody who holds the object (or the chunks still missing) answers."""
 
@@ -335,7 +344,7 @@ class SourceSilent(NoLivePeer):
     """Whoever holds the object is there, and has sent no byte of it for too long."""
 
     sentence = "nothing of {name!r} has come for {seconds} s: {detail}"
-    advice = "run 'mooncake doctor {peer}' to test the way there and back; the same command resumes"
+    advice = "run 'mooncake info {name!w}', and 'mooncake doctor' with a node that it lists; the same command resumes"
 
 
 class HolderGone(NoLivePeer):

@@ -227,7 +227,7 @@ class Node:
         """Withdraw what this node has under ``name``. Raises ``NotHeld`` or ``ObjectNotFound``; deletes no file.
 
         ``removed`` says whether the name went with it: True, False, or None while the metadata server cannot be told;
-        ``pending`` says why then.
+        ``pending`` says why then. ``replaced_by`` is who gave the name to other content, which stays.
         """
         self._origin.check()
         mine = self.holdings.named(check_object_name(name))
@@ -244,6 +244,7 @@ class Node:
             "withdrawn": withdrawn,
             "removed": removed,
             "pending": pending,
+            "replaced_by": await self._replaced_by(name, mine[0].digest) if removed is False else "",
         }
 
     async def verify(self, target: str, progress: Callable[[int, int], None]) -> dict[str, Any]:
@@ -265,8 +266,17 @@ class Node:
         result = await verify_holding(holding, manifest, progress)
         if not result["ok"]:
             log.warning("%s is withdrawn: %s has wrong bytes", holding.name, holding.place)
-            await self.parts.publisher.give_up(holding)
+            await self.parts.publisher.give_up(holding, "it was verified, and has wrong bytes")
+        result["replaced_by"] = await self._replaced_by(holding.name, holding.digest)
         return result
+
+    async def _replaced_by(self, name: str, digest: str) -> str:
+        """Who gave a name to other content than this meanwhile; empty where nobody did, or that is not known now."""
+        try:
+            record = await self.registry.find(name)
+        except MooncakeError:
+            return ""
+        return record.creator if record is not None and record.manifest != digest else ""
 
     def status(self) -> dict[str, Any]:
         """What this node is and does."""

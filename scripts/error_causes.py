@@ -116,7 +116,12 @@ CAUSES = (
     _of("MetadataFull", "etcd has reached its quota", url=URL, detail="mvcc: database space exceeded"),
     _of("Refused", "somebody says no, in words of their own", detail="not here"),
     _of("MetadataRefused", "a wrong user, password or certificate", url=URL, detail="invalid user ID or password"),
-    _of("ObjectExists", "the name stands for other bytes, or the same under other modes", name=NAME),
+    _of(
+        "ObjectExists",
+        "the name stands for other bytes",
+        name=NAME,
+        difference=": 1 of 5 files and 1 of 2048 chunks differ",
+    ),
     _of("DestinationExists", "something else is at DEST", path="/data/llama-3"),
     _of("DestinationBusy", "another get writes there", path="/data/llama-3"),
     _of("DestinationServed", "DEST is what this node has registered", path="/data/x", root="/data/x", name=NAME),
@@ -183,6 +188,19 @@ CAUSES = (
         name=NAME,
         seconds=60,
         detail="it sends nothing",
+    ),
+    _of(
+        "HolderGone",
+        "the only node that had it died, or is cut off, within the last day",
+        name=NAME,
+        creator=NODE,
+        noticed="2026-11-29 10:15:03",
+    ),
+    _of(
+        "PeerWithdrew",
+        "its files changed, or cannot be read, while others got it",
+        peer=PEER,
+        detail="model-1.safetensors: it was written to",
     ),
     _of("AgentStartFailed", "it ended at once without a word", detail="it ended with signal 9; its log is empty"),
     _of(

@@ -36,5 +36,8 @@ def unregister(
     ]
     if result.get("pending"):
         lines.append(printable(result["pending"]))
-    lines.append(_OTHERS[result["removed"]])
+    if other := result.get("replaced_by"):
+        lines.append(f"the name stands for other content, which {printable(other)} registered, and stays")
+    else:
+        lines.append(_OTHERS[result["removed"]])
     invocation.output.done(result, human="\n".join(lines), quiet=[result["name"]])

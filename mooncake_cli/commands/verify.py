@@ -44,6 +44,10 @@ def verify(
             f"{printable(result['path'])} is {printable(result['name'])}, every byte: {format_size(result['size'])}, "
             f"{counted(result['chunks'], 'chunk')}, in {format_seconds(result['seconds'])}"
         )
+        if other := result.get("replaced_by"):
+            human += (
+                f"\nthe name now stands for other content, which {printable(other)} registered: who gets it, gets that"
+            )
         output.done(result, human=human)
         return
     bad: list[dict[str, Any]] = result["bad"]

@@ -26,6 +26,7 @@ from p2pstore.errors import (
     PeerHasNot,
     PeerStalled,
     PeerUnreachable,
+    PeerWithdrew,
     RemoteError,
     RemoteProtocolError,
     SecretRefused,
@@ -58,6 +59,9 @@ MAX_REALMS = 4096
 """Nodes whose realm is remembered; of others it is asked again."""
 
 _REALM = re.compile(r"[0-9a-f]{1,64}")
+
+MAX_WHY = 300
+"""Characters of a peer's reason."""
 
 MAX_SAMPLE_BYTES = 64 << 20
 """Of what a peer offers to try a way with."""
@@ -211,7 +215,8 @@ class PeerClient:
 
         ``seeds``: what we get we pass on. Ends when the peer withdraws the object.
 
-        Raises ``PeerHasNot``, ``PeerBusy``, ``PeerUnreachable``, ``PeerStalled`` or ``RemoteProtocolError``.
+        Raises ``PeerHasNot``, ``PeerBusy``, ``PeerUnreachable``, ``PeerStalled`` or ``RemoteProtocolError``, and
+        ``PeerWithdrew`` at the end where the peer says why.
         """
         path = f"/v1/replicas/{manifest.digest}?seeds={int(seeds)}"
         try:
@@ -223,6 +228,9 @@ class PeerClient:
                         yield _availability(control, line, manifest.chunks)
                         first = False
                     elif line.get("gone"):
+                        why = line.get("why")
+                        if isinstance(why, str) and why:
+                            raise PeerWithdrew(peer=control, detail=why[:MAX_WHY])
                         return
                     elif "have" in line:
                         yield _chunks(control, line["have"], manifest.chunks)

@@ -73,10 +73,10 @@ class Checker:
     def __init__(
         self,
         holdings: Holdings,
-        give_up: Callable[[Holding], Awaitable[None]],
+        give_up: Callable[[Holding, str], Awaitable[None]],
         drop_partial: Callable[[Replica], None],
     ) -> None:
-        """``give_up`` serves a holding no more and says so; ``drop_partial`` a replica that is not whole."""
+        """``give_up`` serves a holding no more and says why; ``drop_partial`` a replica that is not whole."""
         self._holdings = holdings
         self._give_up = give_up
         self._drop_partial = drop_partial
@@ -114,7 +114,7 @@ class Checker:
             return
         if fault:
             log.warning("%s is withdrawn: %s: %s", holding.name, holding.place, fault)
-            await self._give_up(holding)
+            await self._give_up(holding, fault)
         elif times:
             log.info("%s: its files were touched, and hold what they held", holding.place)
             kept = replace(holding, spans=await asyncio.to_thread(_with_times, holding.spans, times))
@@ -150,7 +150,7 @@ class Checker:
             return
         text = "%s is withdrawn: %s: chunk %d is not what was registered, as a receiver found"
         log.warning(text, holding.name, holding.place, chunk)
-        await self._give_up(holding)
+        await self._give_up(holding, f"its chunk {chunk} is not what was registered")
 
     def _is_wrong(self, manifest: Manifest, number: int, cancelled: threading.Event) -> bool | None:
         """Whether a chunk differs from its digest where it is served from; None when it cannot be read there."""

@@ -291,15 +291,18 @@ class Holdings:
             await self._let_go(there)
             await self._catch_up()
 
-    async def give_up(self, holding: Holding) -> None:
-        """As ``remove``, for what must not be served any longer: it is forgotten when the catalog can be written."""
-        await to_its_end(self._give_up(holding))
+    async def give_up(self, holding: Holding, reason: str = "") -> None:
+        """As ``remove``, for what must not be served any longer: it is forgotten when the catalog can be written.
 
-    async def _give_up(self, holding: Holding) -> None:
+        ``reason`` is told to those who get it just now.
+        """
+        await to_its_end(self._give_up(holding, reason))
+
+    async def _give_up(self, holding: Holding, reason: str) -> None:
         async with self._changing:
             if holding not in self._held:
                 return  # it went a moment ago, or something took its place
-            await self._let_go([holding])
+            await self._let_go([holding], _for_others(holding, reason))
             await self._catch_up()
             await self._forget(holding)
 
@@ -324,7 +327,7 @@ class Holdings:
                     log.info("the catalog has forgotten %s now", holding.place)
                 self._to_forget.pop()
 
-    async def _let_go(self, gone: Sequence[Holding]) -> None:
+    async def _let_go(self, gone: Sequence[Holding], reason: str = "") -> None:
         for holding in gone:
             self._held.discard(holding)
             release(holding.views)  # what serves them has views of its own, until its last reader has left
@@ -340,7 +343,7 @@ class Holdings:
                 self._hold(others[0], manifest, buffer)
             else:
                 del self._served[digest]
-                self._unserve(digest)
+                self._unserve(digest, reason)
                 self._manifests.pop(digest, None)
 
     async def catch_up(self) -> None:
@@ -353,13 +356,13 @@ class Holdings:
         if to_do:
             await asyncio.to_thread(_do_all, to_do)
 
-    def _unserve(self, digest: str) -> None:
+    def _unserve(self, digest: str, reason: str = "") -> None:
         replica = self.replicas.pop(digest, None)
         if replica is None:
             return  # the node ends
         if replica.address:
             self._to_do.append(partial(self._engine.unregister, replica.address))
-        replica.withdrawn()
+        replica.withdrawn(reason)
 
     def _suspect(self, path: str, detail: str) -> None:
         """The engine refused to send a changed file: look at once. Any thread."""
@@ -403,7 +406,7 @@ class Holdings:
                 if holding in self._held and not await self._is_the_same(holding):
                     log.warning("%s is withdrawn: %s: %s", holding.name, holding.place, fault)
                     self._to_tell.append((holding, fault))
-                    await self.give_up(holding)
+                    await self.give_up(holding, fault)
         await self._tell()
 
     async def _is_the_same(self, holding: Holding) -> bool:
@@ -435,6 +438,11 @@ class Holdings:
                 self._to_tell.remove(pair)
         if failed is not None:
             raise failed
+
+
+def _for_others(holding: Holding, reason: str) -> str:
+    """A reason as other nodes are told it: where the files lie here does not concern them."""
+    return reason.replace(f"{holding.place}/", "").removeprefix(f"{holding.place}: ")
 
 
 def _do_all(to_do: Sequence[Callable[[], object]]) -> None:

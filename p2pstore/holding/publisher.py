@@ -215,11 +215,11 @@ class Publisher:
 
         return await to_its_end(work())
 
-    async def give_up(self, holding: Holding) -> None:
-        """Serve it no more, whether or not it can be forgotten now: its bytes are wrong."""
+    async def give_up(self, holding: Holding, reason: str) -> None:
+        """Serve it no more, whether or not it can be forgotten now: its bytes are wrong, for this reason."""
 
         async def work() -> None:
-            await self._holdings.give_up(holding)
+            await self._holdings.give_up(holding, reason)
             await self._take_back([holding])
 
         await to_its_end(work())

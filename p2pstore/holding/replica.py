@@ -66,6 +66,8 @@ class Replica:
         self.have = have
         self.role = role
         self.address = 0
+        self.reason = ""
+        """Why it was withdrawn, for people elsewhere."""
         self._loop = loop
         self._listeners: dict[str, Listener] = {}
         self._audience = Audience(self._lengths, random.randrange)
@@ -90,8 +92,9 @@ class Replica:
         if self._listeners:
             self._loop.call_soon_threadsafe(self._gather, run)
 
-    def withdrawn(self) -> None:
-        """The replica is served no more: tell the listeners."""
+    def withdrawn(self, reason: str = "") -> None:
+        """The replica is served no more: tell the listeners, and why."""
+        self.reason = reason
         self._flush()
         self._tell(None)
 

@@ -14,7 +14,7 @@ Peers read, and complain; a complaint makes a node read again what it serves, wh
     GET /v1/manifests/DIGEST           the manifest's canonical bytes
     GET /v1/replicas/DIGEST?seeds=1    a stream of lines: {"address","bitmap","key","listener","shared"}, then
                                        {"have":[[first,count],..]}, {"shared":bool} when that changes,
-                                       {} when there is no news, {"gone":true} at the end;
+                                       {} when there is no news, {"gone":true,"why":text} at the end;
                                        503 when too many listen
     GET /v1/replicas/DIGEST/count      {"chunks": n}
     GET /v1/replicas/DIGEST/offers?listener=KEY&count=N&done=FIRST-COUNT,..
@@ -202,9 +202,10 @@ class PeerServer:
             await _line(response, first | {"listener": listener.key, "shared": listener.shared})
             while True:
                 news = await listener.hear(HEARTBEAT_SECONDS)
-                await response.write(_told(news))
                 if news is None:
+                    await _line(response, {"gone": True, "why": replica.reason})
                     return response
+                await response.write(_told(news))
 
 
 def _run(text: str, chunks: int) -> range:
@@ -216,11 +217,10 @@ def _run(text: str, chunks: int) -> range:
 
 
 @lru_cache(maxsize=64)
-def _told(news: News | None) -> bytes:
+def _told(news: News) -> bytes:
     """The line that tells of it: made once for all listeners."""
-    if news is None:
-        value: dict[str, Any] = {"gone": True}
-    elif isinstance(news, Shared):
+    value: dict[str, Any]
+    if isinstance(news, Shared):
         value = {"shared": news.shared}
     elif news:
         value = {"have": [[run.start, len(run)] for run in news]}

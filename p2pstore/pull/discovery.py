@@ -26,7 +26,7 @@ from p2pstore.cluster.news import Shared
 from p2pstore.cluster.peer_client import Availability, PeerClient
 from p2pstore.cluster.records import ELSEWHERE, NodeRecord, ReplicaRecord, distance, peer_address
 from p2pstore.cluster.registry import Registry
-from p2pstore.errors import PeerBusy, PeerUnreachable
+from p2pstore.errors import PeerBusy, PeerUnreachable, PeerWithdrew
 from p2pstore.metadata.store import Changed, Removed, Snapshot
 from p2pstore.objects.manifest import Manifest
 from p2pstore.pull.faults import Faults
@@ -124,6 +124,8 @@ class Discovery:
         self._busy: set[str] = set()
         self._places = asyncio.Semaphore(MAX_SOURCES)
         self._loop = asyncio.get_running_loop()
+        self.withdrew: dict[str, PeerWithdrew] = {}
+        """Why holders serve the object no more, by feed."""
         self.looked = registry is None
         """Whether the holders that are listed are known by now."""
 
@@ -136,11 +138,6 @@ class Discovery:
     def candidates(self) -> int:
         """Holders that are known, not banned, and within reach of a transport."""
         return len(self._feeds.keys() - self._banned - self._out_of_reach)
-
-    @property
-    def one_of_them(self) -> str:
-        """A holder of these, by node name or control address."""
-        return min(self._feeds.keys() - self._banned - self._out_of_reach, default="PEER")
 
     @property
     def waiting(self) -> bool:
@@ -281,6 +278,11 @@ class Discovery:
             except PeerBusy as error:
                 self._busy.add(key)
                 log.info("%s", error)
+            except PeerWithdrew as error:
+                self._failed(key, error)
+                self.withdrew[key] = error
+                log.info("%s", error)
+                self._note(str(error))
             except MooncakeError as error:
                 self._failed(key, error)
                 log.info("%s", error)
@@ -352,6 +354,7 @@ class Discovery:
                     self._listening[record.node] = record.control, item.listener
                     self._busy.clear()
                     self._faults.clear(key)
+                    self.withdrew.pop(key, None)
                     self._pull.add(source, item.have, distance(self._me, record), item.shared)
                 elif isinstance(item, Shared):
                     self._pull.shared(record.node, item.shared)

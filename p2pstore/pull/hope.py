@@ -63,7 +63,7 @@ class Sight:
 
     ``stuck``: nothing is under way, and no source has what is missing. ``busy``: a holder may have a place later.
     ``writing``: a write to the destination is under way. ``candidates`` is how many are listed as holders, and
-    ``looked`` whether anybody has looked for them yet.
+    ``looked`` whether anybody has looked for them yet. ``withdrawn``: a holder serves it no more, and said why.
     """
 
     received: int
@@ -73,6 +73,7 @@ class Sight:
     writing: bool
     candidates: int
     looked: bool = True
+    withdrawn: bool = False
 
 
 class Hope:
@@ -91,6 +92,7 @@ class Hope:
         self._verified = 0
         self._fed = False
         self._looked = False
+        self._withdrawn = False
         self._candidates = 0
         self._waited: dict[Wait, float] = {}  # since the last bytes
         self._told = 0.0  # of all that was waited since then
@@ -110,7 +112,7 @@ class Hope:
         if self.wait is Wait.BYTES:
             return NO_BYTE_SECONDS
         # Who has sent some of it may be starting again, though its lease has run out.
-        somebody = self._candidates or self._fed or not self._looked
+        somebody = self._candidates or not self._looked or (self._fed and not self._withdrawn)
         return NO_SOURCE_SECONDS if somebody else NO_HOLDER_SECONDS
 
     @property
@@ -128,6 +130,7 @@ class Hope:
         step = min(now - self._seen, MAX_STEP_SECONDS)
         self._seen = now
         self._candidates = sight.candidates
+        self._withdrawn = sight.withdrawn
         if sight.looked and not self._looked:  # on a busy machine that takes a while, in which nobody can be known
             self._looked = True
             self._waited.pop(Wait.SOURCE, None)

@@ -195,6 +195,7 @@ class PullWork:
             writing=pull.storing,
             candidates=discovery.candidates,
             looked=discovery.looked,
+            withdrawn=bool(discovery.withdrew),
         )
 
     def _least(self) -> int:
@@ -210,11 +211,19 @@ class PullWork:
         left = f"for {hope.left:.0f} s more"
         if hope.wait is Wait.WRITE:
             return f"{nothing}: a write to the destination does not end; waiting {left}"
-        fault = self.pull.last_fault or discovery.last_fault
+        fault = self._fault(discovery)
         if hope.wait is Wait.SOURCE:
             why = f"{fault}; " if fault else ""
             return f"{nothing}: {why}waiting {left} for a source to come back"
         return f"{nothing}: {self._reason(fault)}; trying again {left}"
+
+    def _fault(self, discovery: Discovery) -> MooncakeError | None:
+        """The latest fault of a source; why one withdrew the object, before what that led to on its connections."""
+        fault = self.pull.last_fault
+        if isinstance(fault, ChunkMismatch):
+            return fault
+        withdrew = list(discovery.withdrew.values())
+        return withdrew[-1] if withdrew else fault or discovery.last_fault
 
     def _reason(self, fault: MooncakeError | None) -> str:
         """Why nothing comes of sources that are there, as far as is known."""
@@ -237,7 +246,7 @@ class PullWork:
 
     def _hopeless(self, discovery: Discovery, hope: Hope) -> MooncakeError:
         """Why the pull ended."""
-        fault = self.pull.last_fault or discovery.last_fault
+        fault = self._fault(discovery)
         if hope.wait is Wait.WRITE:
             return StorageError(path="the destination", detail=f"a write has not ended for {hope.seconds:.0f} s")
         if isinstance(fault, (ChunkMismatch, SecretRefused)):
@@ -252,5 +261,4 @@ class PullWork:
             return NoLivePeer(name=self._name, detail="whoever holds it is serving as many receivers as it can")
         if hope.wait is Wait.SOURCE:
             return NoLivePeer(name=self._name, detail=str(fault))
-        peer = discovery.one_of_them
-        return SourceSilent(name=self._name, seconds=round(hope.seconds), detail=self._reason(fault), peer=peer)
+        return SourceSilent(name=self._name, seconds=round(hope.seconds), detail=self._reason(fault))

@@ -401,6 +401,34 @@ async def test_of_other_content_it_is_said_how_much_differs(start: Start, root: 
         await register(b, tmp_path / "again")
 
 
+async def test_who_gets_what_changes_meanwhile_hears_why(start: Start, root: Path, tmp_path: Path) -> None:
+    a, b = await start("a"), await start("b")
+    await register(a, root)
+    a.upload_limit.set(MIB // 4)
+    told: list[dict[str, Any]] = []
+    getting = asyncio.create_task(b.get(GetRequest("n", tmp_path / "b", transport="tcp"), told.append))
+    while not any(replica.have.count for replica in b.holdings.replicas.values()):  # noqa: ASYNC110 - nothing tells
+        await asyncio.sleep(0.01)
+    (root / "z").write_bytes(b"new")
+    with pytest.raises(NoLivePeer, match="has withdrawn the object: z: its size went from 1048576 to 3 bytes"):
+        await asyncio.wait_for(getting, WAIT)
+    assert any("has withdrawn the object" in event.get("text", "") for event in told)
+    assert str(root) not in str(told), "where it lies there concerns nobody here"
+
+
+async def test_an_old_copy_of_a_name_that_stands_for_something_else(start: Start, root: Path, tmp_path: Path) -> None:
+    a, b = await start("a"), await start("b")
+    await register(a, root)
+    (tmp_path / "other").write_bytes(b"other")
+    await register(b, tmp_path / "other", force=True)
+    verified = await a.verify("n", lambda *_: None)
+    assert (verified["ok"], verified["replaced_by"]) == (True, "b")
+    gone = await a.unregister("n")
+    assert (gone["removed"], gone["replaced_by"]) == (False, "b")
+    assert (await b.verify("n", lambda *_: None))["replaced_by"] == ""
+    assert (await b.unregister("n"))["replaced_by"] == ""
+
+
 async def test_a_name_whose_holder_died_is_no_unknown_one(start: Start, root: Path, tmp_path: Path) -> None:
     """A script that tries again when nobody who is alive has it must not take it for a typing error."""
     a, b = await start("a"), await start("b")

@@ -43,8 +43,9 @@ class World:
         self.dropped: list[Replica] = []
         self.checker = Checker(held.holdings, self.give_up, self.dropped.append)
 
-    async def give_up(self, holding: Holding) -> None:
-        await self.held.holdings.give_up(holding)
+    async def give_up(self, holding: Holding, reason: str) -> None:
+        assert reason
+        await self.held.holdings.give_up(holding, reason)
         self.given_up.append(holding)
 
     @property

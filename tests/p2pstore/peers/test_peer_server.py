@@ -16,7 +16,7 @@ from p2pstore.cluster.auth import HEADER, MAX_SKEW, REALM_HEADER, REFUSAL_HEADER
 from p2pstore.cluster.news import Shared
 from p2pstore.cluster.peer_client import Availability, PeerClient
 from p2pstore.cluster.secret import ROTATION_SECONDS, ClusterSecret
-from p2pstore.errors import ClocksDiffer, PeerBusy, PeerHasNot, RemoteProtocolError, SecretRefused
+from p2pstore.errors import ClocksDiffer, PeerBusy, PeerHasNot, PeerWithdrew, RemoteProtocolError, SecretRefused
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.peers import peer_server as module
 from p2pstore.pull.file_destination import FileDestination
@@ -117,6 +117,16 @@ async def test_a_whole_replica_and_its_withdrawal(served: tuple[Owner, str], cli
         await asyncio.wait_for(news.__anext__(), WAIT)
     with pytest.raises(PeerHasNot):
         await client.availability(control, MANIFEST).__anext__()
+
+
+async def test_a_withdrawal_says_why(served: tuple[Owner, str], client: PeerClient) -> None:
+    owner, control = served
+    holding = await owner.hold("n", MANIFEST, DATA)
+    news = client.availability(control, MANIFEST)
+    await asyncio.wait_for(news.__anext__(), WAIT)
+    await owner.holdings.give_up(holding, "it was written to")
+    with pytest.raises(PeerWithdrew, match="it was written to"):
+        await asyncio.wait_for(news.__anext__(), WAIT)
 
 
 async def test_a_partial_replica_tells_of_its_chunks(

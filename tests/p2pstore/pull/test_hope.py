@@ -109,6 +109,14 @@ def test_a_source_that_died_may_start_again_though_its_lease_ran_out() -> None:
     assert clocked.go(2 * STEP, gone)
 
 
+def test_a_source_that_withdrew_the_object_does_not_come_back_with_it() -> None:
+    clocked = Clocked()
+    clocked.go(STEP, replace(ASKED, received=9, verified=9))
+    withdrawn = replace(NOBODY, received=9, verified=9, withdrawn=True)
+    assert not clocked.go(NO_HOLDER_SECONDS, withdrawn)
+    assert clocked.go(2 * STEP, withdrawn)
+
+
 def test_a_holder_that_comes_up_late_is_waited_for() -> None:
     clocked = Clocked()
     assert not clocked.go(NO_HOLDER_SECONDS, NOBODY)
