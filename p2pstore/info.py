@@ -16,6 +16,9 @@ from p2pstore.objects.manifest import Manifest
 ASK_SECONDS = 3.0
 """For each holder to say how much it has; the others do not wait for it longer."""
 
+MANIFEST_SECONDS = 10.0
+"""For a holder to send the manifest: less than the command waits for the whole answer."""
+
 MAX_ASKED = 64
 """Holders that are asked at once."""
 
@@ -93,8 +96,10 @@ async def _manifest(parts: Parts, digest: str, nodes: list[NodeRecord]) -> Manif
         return known
     controls = [(n.node, n.control) for n in nodes if n.node != parts.name]
     try:
-        return await first_that_answers(parts.client, controls, digest, _say_nothing)
-    except MooncakeError:
+        return await asyncio.wait_for(
+            first_that_answers(parts.client, controls, digest, _say_nothing), MANIFEST_SECONDS
+        )
+    except (MooncakeError, asyncio.TimeoutError):
         return None
 
 

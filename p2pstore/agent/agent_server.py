@@ -61,6 +61,9 @@ EVENT_SECONDS = 0.2
 QUIET_SECONDS = 5.0
 """After so long without news an empty progress line says that the call is still at work."""
 
+FIRST_NOTE_SECONDS = 20.0
+"""After so long without news people are told, and then each time that it has taken twice as long."""
+
 Work = Callable[[Emit], Awaitable[dict[str, Any]]]
 
 _ITEM = ("path", "name")
@@ -237,6 +240,8 @@ class AgentServer:
         self._calls.add(task)
         task.add_done_callback(self._calls.discard)
         last: dict[str, Any] = {"event": "progress", "done": 0, "total": 0, "peers": 0}
+        loop = asyncio.get_running_loop()
+        moved, tell_after = loop.time(), FIRST_NOTE_SECONDS
         try:
             while not task.done() or not events.empty():
                 getter = asyncio.ensure_future(events.get())
@@ -244,12 +249,17 @@ class AgentServer:
                     await asyncio.wait({getter, task}, timeout=QUIET_SECONDS, return_when=asyncio.FIRST_COMPLETED)
                 finally:
                     came = getter.done() or not getter.cancel()
-                if came:
-                    event = getter.result()
+                event = getter.result() if came else last
+                if event != last:
+                    moved, tell_after = loop.time(), FIRST_NOTE_SECONDS
                     last = event if event["event"] == "progress" else last
+                if came or not task.done():
                     await _line(response, event)
-                elif not task.done():
-                    await _line(response, last)
+                still = loop.time() - moved
+                if still >= tell_after and not task.done():
+                    tell_after = 2 * still
+                    text = f"nothing has moved for {still:.0f} s: a disk or a server may hang; Ctrl-C ends the command"
+                    await _line(response, {"event": "note", "text": text})
             await _line(response, _outcome(task))
         except ConnectionResetError:
             log.info("the client went away; its call is cancelled")

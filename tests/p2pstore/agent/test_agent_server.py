@@ -241,6 +241,29 @@ async def test_a_quiet_call_shows_that_it_lives(api: Api, root: Path, monkeypatc
         assert lines[-1] == {"event": "result", "fine": True}
 
 
+async def test_a_call_that_stands_still_says_so(api: Api, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that hangs under a register: whether it reports the same progress again and again, or nothing."""
+    from p2pstore.agent import agent_server as module
+
+    monkeypatch.setattr(module, "QUIET_SECONDS", 0.01)
+    monkeypatch.setattr(module, "FIRST_NOTE_SECONDS", 0.03)
+    go_on = asyncio.Event()
+
+    async def hangs(*_: object, progress: Any = None, **__: object) -> dict[str, Any]:
+        await go_on.wait()
+        return {"fine": True}
+
+    monkeypatch.setattr(Node, "register", hangs)
+    notes = 0
+    async with api.session.post("http://agent/v1/register", json={"path": str(root), "name": "n"}) as answer:
+        while notes < 2:
+            event = json.loads(await asyncio.wait_for(answer.content.readline(), WAIT))
+            notes += event["event"] == "note" and "nothing has moved" in event["text"]
+        go_on.set()
+        lines = [json.loads(line) async for line in answer.content]
+        assert lines[-1] == {"event": "result", "fine": True}
+
+
 @pytest.mark.parametrize("cls", [c for c in all_errors() if c.exit_code != 1], ids=lambda c: c.__name__)
 async def test_every_error_crosses(api: Api, monkeypatch: pytest.MonkeyPatch, cls: type[MooncakeError]) -> None:
     error = cls(**dict.fromkeys(cls.field_names(), 7))
