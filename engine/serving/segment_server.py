@@ -169,6 +169,10 @@ class SegmentServer:
         """Bytes of registered buffers sent over TCP so far."""
         return self._data.bytes_sent
 
+    def waiting(self, host: str) -> int:
+        """Requests of a host over TCP that wait until others have been served."""
+        return self._data.waiting(host)
+
     @property
     def bytes_granted(self) -> int:
         """Bytes whose descriptors peers on this host were handed so far."""

@@ -160,6 +160,11 @@ class TcpServer:
         """Bytes of buffers sent so far, counted when a request is done; headers and statuses do not count."""
         return self._sent
 
+    def waiting(self, host: str) -> int:
+        """Requests of a host that wait until others have been served."""
+        with self._lock:
+            return self._uploads.waiting(host)
+
     @property
     def bytes_received(self) -> int:
         """Bytes written into buffers so far."""

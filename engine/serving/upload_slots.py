@@ -55,6 +55,10 @@ class UploadQueue(Generic[T]):
         """Sends that have a slot."""
         return len(self._running)
 
+    def waiting(self, peer: str) -> int:
+        """Requests of a peer that wait for a slot."""
+        return len(self._waiting.get(peer, ()))
+
     def ask(self, peer: str, request: T, now: float) -> list[T]:
         """A peer wants to be sent something: the requests that begin now, which may or may not be this one."""
         self._waiting.setdefault(peer, deque()).append(request)

@@ -18,3 +18,10 @@ News = tuple[range, ...] | Shared
 
 NOTHING: News = ()
 """What is heard when there is no news for a while."""
+
+
+@dataclass(frozen=True)
+class Queued:
+    """So many requests of the listener's wait until the peer has served others."""
+
+    requests: int

@@ -17,7 +17,7 @@ from yarl import URL
 
 from engine.protocol.key import is_key
 from p2pstore.cluster.auth import CLOCK, HEADER, MAX_SKEW, REALM_HEADER, REFUSAL_HEADER, Signer
-from p2pstore.cluster.news import Shared
+from p2pstore.cluster.news import Queued, Shared
 from p2pstore.cluster.records import MAX_RECORD_BYTES, NodeRecord, ObjectRecord, decode
 from p2pstore.cluster.secret import ClusterSecret, cluster_secret
 from p2pstore.errors import (
@@ -210,7 +210,7 @@ class PeerClient:
 
     async def availability(
         self, control: str, manifest: Manifest, *, seeds: bool = True
-    ) -> AsyncIterator[Availability | Shared | list[int]]:
+    ) -> AsyncIterator[Availability | Shared | Queued | list[int]]:
         """What the peer has of an object, then the chunks that it gets, and whether others get from it, too.
 
         ``seeds``: what we get we pass on. Ends when the peer withdraws the object.
@@ -236,6 +236,8 @@ class PeerClient:
                         yield _chunks(control, line["have"], manifest.chunks)
                     elif "shared" in line:
                         yield Shared(line["shared"] is True)
+                    elif type(queued := line.get("queued")) is int:
+                        yield Queued(queued)
                 raise PeerUnreachable(peer=control, detail="it ended its news of the object")
         except _FAILURES as error:
             raise _unreachable(control, error) from None

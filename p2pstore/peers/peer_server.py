@@ -14,7 +14,8 @@ Peers read, and complain; a complaint makes a node read again what it serves, wh
     GET /v1/manifests/DIGEST           the manifest's canonical bytes
     GET /v1/replicas/DIGEST?seeds=1    a stream of lines: {"address","bitmap","key","listener","shared"}, then
                                        {"have":[[first,count],..]}, {"shared":bool} when that changes,
-                                       {} when there is no news, {"gone":true,"why":text} at the end;
+                                       {} when there is no news, or {"queued":n} while so many requests of the
+                                       asker's wait until others are served, {"gone":true,"why":text} at the end;
                                        503 when too many listen
     GET /v1/replicas/DIGEST/count      {"chunks": n}
     GET /v1/replicas/DIGEST/offers?listener=KEY&count=N&done=FIRST-COUNT,..
@@ -38,7 +39,7 @@ from aiohttp import web
 from engine.net import addresses
 from engine.net.http_server import HttpServer, let_in
 from p2pstore.cluster.auth import CLOCK, HEADER, MAX_SKEW, REALM_HEADER, REFUSAL_HEADER, REPLAY, SECRET, Gate
-from p2pstore.cluster.news import News, Shared
+from p2pstore.cluster.news import NOTHING, News, Shared
 from p2pstore.cluster.peer_client import HEARTBEAT_SECONDS
 from p2pstore.cluster.records import encode
 from p2pstore.cluster.secret import ClusterSecret, cluster_secret
@@ -205,7 +206,10 @@ class PeerServer:
                 if news is None:
                     await _line(response, {"gone": True, "why": replica.reason})
                     return response
-                await response.write(_told(news))
+                if news is NOTHING and (queued := self._parts.engine.waiting(request.remote or "")):
+                    await _line(response, {"queued": queued})
+                else:
+                    await response.write(_told(news))
 
 
 def _run(text: str, chunks: int) -> range:

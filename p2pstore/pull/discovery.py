@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import random
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
@@ -22,8 +23,8 @@ from engine.errors import MooncakeError
 from engine.net.backoff import SOONER, Backoff
 from engine.transports.base import PeerAddress
 from p2pstore.cluster import records
-from p2pstore.cluster.news import Shared
-from p2pstore.cluster.peer_client import Availability, PeerClient
+from p2pstore.cluster.news import Queued, Shared
+from p2pstore.cluster.peer_client import HEARTBEAT_SECONDS, Availability, PeerClient
 from p2pstore.cluster.records import ELSEWHERE, NodeRecord, ReplicaRecord, distance, peer_address
 from p2pstore.cluster.registry import Registry
 from p2pstore.errors import PeerBusy, PeerUnreachable, PeerWithdrew
@@ -49,6 +50,9 @@ RETRIES = Backoff(0.5, 5.0, SOONER)
 
 PUT_OFF = Backoff(0.5, 15.0, SOONER)
 """Pauses before a holder that the pull gave up is tried again, until it delivers."""
+
+QUEUED_SECONDS = 2 * HEARTBEAT_SECONDS
+"""A holder that has not said again for so long that our requests wait for their turn is not waited for."""
 
 BEHIND_SECONDS = 0.05
 """How long a feed waits for a pull that is behind with its messages, before it looks again."""
@@ -126,6 +130,7 @@ class Discovery:
         self._loop = asyncio.get_running_loop()
         self.withdrew: dict[str, PeerWithdrew] = {}
         """Why holders serve the object no more, by feed."""
+        self._queued_at = -math.inf
         self.looked = registry is None
         """Whether the holders that are listed are known by now."""
 
@@ -143,6 +148,11 @@ class Discovery:
     def waiting(self) -> bool:
         """Whether a holder that was reached is serving as many receivers as it can, and may have a place soon."""
         return bool(self._busy)
+
+    @property
+    def queued(self) -> bool:
+        """Whether a holder has said lately that what is asked of it waits until it has served others."""
+        return self._loop.time() - self._queued_at < QUEUED_SECONDS
 
     def dropped(self, node: str, banned: bool) -> None:  # noqa: FBT001 - the pull's callback
         """The planner gave a source up: forget it when banned, else begin its feed anew. Any thread."""
@@ -358,6 +368,8 @@ class Discovery:
                     self._pull.add(source, item.have, distance(self._me, record), item.shared)
                 elif isinstance(item, Shared):
                     self._pull.shared(record.node, item.shared)
+                elif isinstance(item, Queued):
+                    self._queued_at = self._loop.time()
                 else:
                     self._pull.has(record.node, item)
 

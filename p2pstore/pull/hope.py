@@ -64,6 +64,7 @@ class Sight:
     ``stuck``: nothing is under way, and no source has what is missing. ``busy``: a holder may have a place later.
     ``writing``: a write to the destination is under way. ``candidates`` is how many are listed as holders, and
     ``looked`` whether anybody has looked for them yet. ``withdrawn``: a holder serves it no more, and said why.
+    ``queued``: a holder said that what was asked of it waits until it has served others.
     """
 
     received: int
@@ -74,6 +75,7 @@ class Sight:
     candidates: int
     looked: bool = True
     withdrawn: bool = False
+    queued: bool = False
 
 
 class Hope:
@@ -169,4 +171,4 @@ def _wait(sight: Sight) -> Wait:
         return Wait.WRITE
     if sight.stuck:
         return Wait.PLACE if sight.busy else Wait.SOURCE
-    return Wait.BYTES
+    return Wait.PLACE if sight.queued else Wait.BYTES

@@ -177,8 +177,9 @@ class PullWork:
             hope.look(now, self._sight(discovery))
             if hope.over:
                 raise self._hopeless(discovery, hope)
-            if hope.tells() or (hope.wait is Wait.PLACE and not self._told_place):
-                self._told_place |= hope.wait is Wait.PLACE
+            no_place = hope.wait is Wait.PLACE and self.pull.stuck
+            if hope.tells() or (no_place and not self._told_place):
+                self._told_place |= no_place
                 self._emit({"event": "note", "text": self._waits_for(discovery, hope)})
             if now - told >= EVENT_SECONDS:
                 told = now
@@ -192,6 +193,7 @@ class PullWork:
             verified=pull.bytes_pulled,
             stuck=pull.stuck,
             busy=discovery.waiting,
+            queued=discovery.queued,
             writing=pull.storing,
             candidates=discovery.candidates,
             looked=discovery.looked,

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from p2pstore.cluster.auth import HEADER, MAX_SKEW, REALM_HEADER, REFUSAL_HEADER, Signer
-from p2pstore.cluster.news import Shared
+from p2pstore.cluster.news import Queued, Shared
 from p2pstore.cluster.peer_client import Availability, PeerClient
 from p2pstore.cluster.secret import ROTATION_SECONDS, ClusterSecret
 from p2pstore.errors import ClocksDiffer, PeerBusy, PeerHasNot, PeerWithdrew, RemoteProtocolError, SecretRefused
@@ -117,6 +117,19 @@ async def test_a_whole_replica_and_its_withdrawal(served: tuple[Owner, str], cli
         await asyncio.wait_for(news.__anext__(), WAIT)
     with pytest.raises(PeerHasNot):
         await client.availability(control, MANIFEST).__anext__()
+
+
+async def test_who_waits_for_others_to_be_served_is_told(
+    served: tuple[Owner, str], client: PeerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.01)
+    owner, control = served
+    await owner.hold("n", MANIFEST, DATA)
+    monkeypatch.setattr(owner.engine, "waiting", lambda host: 3 if host == "127.0.0.1" else 0)
+    news = client.availability(control, MANIFEST)
+    await asyncio.wait_for(news.__anext__(), WAIT)
+    assert await asyncio.wait_for(news.__anext__(), WAIT) == Queued(3)
+    await news.aclose()  # type: ignore[attr-defined]
 
 
 async def test_a_withdrawal_says_why(served: tuple[Owner, str], client: PeerClient) -> None:

@@ -499,3 +499,21 @@ async def test_what_a_source_says_to_a_complaint_is_told(world: World) -> None:
     assert len(notes) == 1
     assert "a has read its chunk 0 again: it is right there" in notes[0]
     assert owner.holdings.of(MANIFEST.digest)
+
+
+async def test_a_holder_that_serves_others_first_says_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("p2pstore.peers.peer_server.HEARTBEAT_SECONDS", 0.01)
+    owner = await world.holder("a")
+    found = await world.discover()
+    await world.log.until(lambda: "a" in world.log.sources)
+    assert not found.queued
+    monkeypatch.setattr(owner.engine, "waiting", lambda _: 1)
+
+    async def queued(expected: bool) -> None:
+        while found.queued is not expected:  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0.01)
+
+    await asyncio.wait_for(queued(True), WAIT)
+    monkeypatch.setattr(owner.engine, "waiting", lambda _: 0)
+    monkeypatch.setattr(module, "QUEUED_SECONDS", 0.05)
+    await asyncio.wait_for(queued(False), WAIT)

@@ -54,6 +54,7 @@ class Clocked:
         (STUCK, Wait.SOURCE, NO_SOURCE_SECONDS),
         (NOBODY, Wait.SOURCE, NO_HOLDER_SECONDS),
         (BUSY, Wait.PLACE, BUSY_SECONDS),
+        (replace(ASKED, queued=True), Wait.PLACE, BUSY_SECONDS),
         (WRITING, Wait.WRITE, WRITE_SECONDS),
     ],
 )
