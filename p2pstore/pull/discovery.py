@@ -229,6 +229,7 @@ class Discovery:
                 await asyncio.Event().wait()
         finally:
             feeds = [*self._feeds.values(), *self._asking, *self._complaining]
+            self._feeds.clear()
             for feed in feeds:
                 feed.cancel()
             await asyncio.gather(*feeds, return_exceptions=True)  # each has logged what went wrong
@@ -277,7 +278,8 @@ class Discovery:
     async def _feed(self, key: str, control: str) -> None:
         """Keep one holder in the pull, for as long as it is listed."""
         tries = _Tries()
-        while key not in self._banned:
+        # A cancel that comes together with an answer may get lost in ``wait_for``, before Python 3.12.
+        while key not in self._banned and self._feeds.get(key) is asyncio.current_task():
             other: _Following | None = None
             before = self._delivered(key)
             self._dropped.discard(key)

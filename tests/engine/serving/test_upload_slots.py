@@ -122,3 +122,13 @@ def test_slots_are_neither_lost_nor_exceeded(slots: int, story: list[tuple[str, 
         now += 0.1
         running += queue.done(running.pop(0), now)
     assert queue.busy == 0
+
+
+def test_how_many_of_a_peer_wait() -> None:
+    queue: UploadQueue[str] = UploadQueue(2)
+    assert queue.waiting("a") == 0
+    for request in ("a1", "a2", "a3", "b1", "b2"):
+        queue.ask(request[0], request, 0.0)
+    assert (queue.waiting("a"), queue.waiting("b")) == (2, 1)
+    queue.give_up("a", "a3")
+    assert queue.waiting("a") == 1
