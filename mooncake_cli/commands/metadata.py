@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 from pathlib import Path
@@ -10,12 +11,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from engine.errors import NoSuchAddress
 from engine.net import addresses, sockets
 from engine.net.listening import address_of
+from engine.net.published import published
 from mooncake_cli.invocation import Invocation
 from p2pstore.errors import ListenRefused
 
 if TYPE_CHECKING:
+    from engine.metadata.server import MetadataServer
     from mooncake_cli.output import Output
 
 DEFAULT_PORT = 8080
@@ -66,6 +70,14 @@ def _address(listen: str) -> tuple[str, int]:
     return address_of(host), port
 
 
+def _url(server: MetadataServer) -> str:
+    """What clients are given: of a server on all addresses, with the one that others reach, where that is plain."""
+    host, port = addresses.parse(server.address)
+    with contextlib.suppress(NoSuchAddress):
+        host = published(host)
+    return server.url.replace(server.address, addresses.join(host, port), 1)
+
+
 async def _serve(output: Output, host: str, port: int, store: Path | None, expire: float | None) -> None:
     from engine.metadata.kept import Records  # noqa: PLC0415 - --help must not wait for it
     from engine.metadata.server import MetadataServer  # noqa: PLC0415 - it brings aiohttp along
@@ -77,7 +89,8 @@ async def _serve(output: Output, host: str, port: int, store: Path | None, expir
     server = MetadataServer(records, expire=expire)
     try:
         await server.start(host, port)
-        output.record({"url": server.url}, server.url)
+        url = _url(server)
+        output.record({"url": url}, url)
         await ended.wait()
     finally:
         await server.close()

@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from engine.errors import NoSuchAddress
+from engine.metadata.kept import Records
+from engine.metadata.server import MetadataServer
+from mooncake_cli.commands import metadata as module
 from tests.cli.conftest import Mooncake
 
 
@@ -63,3 +67,20 @@ def test_serve_refuses_an_address_that_is_none(mooncake: Mooncake) -> None:
     for bad in ("127.0.0.1:port", ":8080", "127.0.0.1:99999"):
         assert mooncake("metadata", "serve", "--listen", bad).returncode == 2
     assert mooncake("metadata", "serve", "--listen", "127.0.0.1:0", "--store", "/no/such/directory/db").returncode == 8
+
+
+def test_clients_are_given_an_address_that_they_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing_is_plain(host: str) -> str:
+        raise NoSuchAddress(address=host, detail="several")
+
+    for listening, told in (
+        ("0.0.0.0:8080", "10.0.0.5:8080"),
+        ("[::]:80", "10.0.0.5:80"),
+        ("[::1]:8080", "[::1]:8080"),
+    ):
+        server = MetadataServer(Records(None))
+        server.address = listening
+        monkeypatch.setattr(module, "published", lambda host: host if host == "::1" else "10.0.0.5")
+        assert module._url(server) == f"http://{told}/metadata"
+        monkeypatch.setattr(module, "published", nothing_is_plain)
+        assert module._url(server) == f"http://{listening}/metadata"
