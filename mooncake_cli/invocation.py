@@ -45,8 +45,11 @@ class Invocation:
 
     def settings(self, **flags: object) -> Settings:
         """The settings, with the global options and ``flags`` on top. Raises ``BadConfig``."""
-        from p2pstore.settings.settings import Settings  # noqa: PLC0415 - see the class
+        from p2pstore.errors import UsageError  # noqa: PLC0415 - see the class
+        from p2pstore.settings.settings import Settings  # noqa: PLC0415 - as above
 
+        if self.config == "":
+            raise UsageError(detail="--config: it is empty")
         given = {"home": self.home, "metadata": self.metadata, **flags}
         settings = Settings.load(given, config=None if self.config is None else Path(self.config))
         self._tell_of_ignored(settings)

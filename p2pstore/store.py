@@ -28,7 +28,7 @@ from engine.net import addresses
 from engine.net.closing import Closing
 from engine.net.loop_thread import LoopThread
 from p2pstore.agent.options import node_name, secret_for
-from p2pstore.errors import Closed, NodeEnded
+from p2pstore.errors import Closed, NodeEnded, UsageError
 from p2pstore.metadata.urls import open_store
 from p2pstore.node import Node
 from p2pstore.node_options import NodeOptions
@@ -161,7 +161,7 @@ class P2PStore:
         """
         node = self._open()
         if isinstance(source, (str, os.PathLike)):
-            path = Path(os.path.abspath(source))
+            path = _path(source)
             taken = Selection(include, exclude, everything)
             work = node.register(path, name, hash_name=hash, chunk_size=chunk_size, force=force, selection=taken)
             return self._call(work)
@@ -183,7 +183,7 @@ class P2PStore:
         What is taken of directories is said as for ``register``. Returns objects, failed, size and seconds; see
         ``p2pstore.holding.register``. Raises ``MetadataUnavailable``.
         """
-        items = [(Path(os.path.abspath(source)), name) for name, source in sources.items()]
+        items = [(_path(source), name) for name, source in sources.items()]
         taken = Selection(include, exclude, everything)
         node = self._open()
         return self._call(
@@ -211,7 +211,7 @@ class P2PStore:
         """
         request = GetRequest(
             name,
-            Path(os.path.abspath(dest)),
+            _path(dest),
             transport=transport,
             peers=tuple(peers),
             seed=seed,
@@ -328,6 +328,13 @@ class P2PStore:
             return fault
         fatal.__cause__ = fault if fault is not fatal else None
         return fatal
+
+
+def _path(given: str | os.PathLike[str]) -> Path:
+    """An absolute path. Raises ``UsageError`` for an empty one, which would be the current directory."""
+    if not os.fspath(given):
+        raise UsageError(detail="the path is empty; '.' is the current directory")
+    return Path(os.path.abspath(given))
 
 
 def _progress_only(progress: Callable[[int, int], None] | None) -> Emit:

@@ -9,6 +9,7 @@ import typer
 from mooncake_cli.invocation import Invocation
 from mooncake_cli.output import Column
 from mooncake_cli.text import counted, printable
+from p2pstore.errors import UsageError
 
 EXAMPLES = {
     "doctor": (
@@ -43,6 +44,8 @@ def doctor(
     invocation: Invocation = ctx.obj
     output = invocation.output
     settings = invocation.settings()
+    if peer == "":
+        raise UsageError(detail="PEER is empty; without it, this node alone is looked at")
     checks = list(examine(invocation.find_home(settings), settings, credentials(settings), peer))
     human = ""
     if output.mode == "human":

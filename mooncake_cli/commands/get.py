@@ -57,11 +57,12 @@ def get(
     invocation: Invocation = ctx.obj
     settings = invocation.settings(transport=transport)
     check_object_name(name)
+    path = destination(name, dest)
     peers = [_peer(text) for text in peer or []]
     client = invocation.client_of_started(settings)
     events = client.get(
         name,
-        destination(name, dest),
+        path,
         transport=settings.transport,
         peers=peers,
         seed=not no_seed,
@@ -82,7 +83,12 @@ def get(
 
 
 def destination(name: str, dest: str) -> str:
-    """The absolute path that DEST means: inside it, under the last part of ``name``, if it ends in "/" or is "."."""
+    """The absolute path that DEST means: inside it, under the last part of ``name``, if it ends in "/" or is ".".
+
+    Raises ``UsageError`` for an empty one.
+    """
+    if not dest:
+        raise UsageError(detail="DEST is empty; '.' is the current directory")
     if os.path.basename(dest) in {"", ".", ".."}:
         dest = os.path.join(dest, name.rpartition("/")[2])
     return os.path.abspath(dest)

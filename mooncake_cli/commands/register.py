@@ -155,6 +155,8 @@ def _register_many(invocation: Invocation, how: _How, items: list[tuple[str, str
 
 def _named(paths: list[str], prefix: str | None) -> list[tuple[str, str]]:
     """Absolute paths with the names that they are to have. Raises ``UsageError``, ``BadName`` or ``PathNotFound``."""
+    if prefix == "":
+        raise UsageError(detail="--name is empty")
     prefix = prefix or ""
     if prefix and not prefix.endswith("/"):
         raise UsageError(detail=f"several objects cannot all be named {prefix!r}; '--name {prefix}/' goes before each")
@@ -195,6 +197,9 @@ def _entries(directories: list[str], selection: Selection) -> list[str]:
 
 
 def _absolute(path: str) -> str:
+    """Raises ``UsageError`` for an empty path, and ``PathNotFound``."""
+    if not path:
+        raise UsageError(detail="PATH is empty; '.' is the current directory")
     absolute = os.path.abspath(path)
     if not os.path.lexists(absolute):
         raise PathNotFound(path=path)

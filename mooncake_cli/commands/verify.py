@@ -11,7 +11,7 @@ from mooncake_cli.calls import follow
 from mooncake_cli.invocation import Invocation
 from mooncake_cli.output import Column
 from mooncake_cli.text import counted, printable
-from p2pstore.errors import IntegrityError
+from p2pstore.errors import IntegrityError, UsageError
 from p2pstore.objects.units import format_seconds, format_size
 
 EXAMPLES = {"verify": ("mooncake verify models/llama-3", "mooncake verify /data/llama-3")}
@@ -68,7 +68,9 @@ def verify(
 
 
 def target_of(text: str) -> str:
-    """What the agent is asked for: a name as it is, a path made absolute."""
+    """What the agent is asked for: a name as it is, a path made absolute. Raises ``UsageError`` for an empty one."""
+    if not text:
+        raise UsageError(detail="NAME or PATH is empty; '.' is the current directory")
     is_path = text.startswith(("/", ".", "~"))
     return os.path.abspath(os.path.expanduser(text)) if is_path else text
 

@@ -6,6 +6,8 @@ directory, not in its parents), that over the user's file (``$XDG_CONFIG_HOME/mo
 What Mooncake's own configuration says counts too (``p2pstore.settings.upstream``): its variables below ours and above
 the files, its ``mooncake.json`` below the files.
 
+A variable that is set and empty is an error: a script meant to say something by it.
+
 Relative paths in a file are relative to the file; elsewhere to the current directory. A secret's text is taken from the
 environment or from a file that a ``*_file`` key names, never from a flag or a configuration file.
 """
@@ -90,8 +92,8 @@ class Settings:
         """
         environ = os.environ if environ is None else environ
         cwd = current_directory() if cwd is None else cwd
-        if config is None and environ.get("MOONCAKE_CONFIG"):
-            config = Path(environ["MOONCAKE_CONFIG"])
+        if config is None and "MOONCAKE_CONFIG" in environ:
+            config = Path(_not_empty(environ, "MOONCAKE_CONFIG"))
         config = None if config is None else _config(config, cwd)
         layers = Layers({key.name: key.default for key in KEYS.values()})
         upstream, passed_over = _upstream(environ, cwd)
@@ -107,13 +109,13 @@ class Settings:
                 layers.put(name, str(file), value)
         _take(upstream, layers, cwd, by_environment=True)
         for name, key in KEYS.items():
-            if environ.get(key.variable):
+            if key.variable in environ:
                 layers.take(name, of_variable(key.variable), partial(key.read, environ[key.variable], cwd))
             flag = (flags or {}).get(name)
             if flag is not None:
                 layers.put(name, f"option {key.option}", _flag(key, flag, cwd))
         _keep_to_loopback(layers, upstream)
-        secrets = {name: environ[variable] for name, (variable, _) in SECRETS.items() if environ.get(variable)}
+        secrets = {name: _not_empty(environ, each) for name, (each, _) in SECRETS.items() if each in environ}
         return cls(
             origins=layers.origins, config=config, given_secrets=secrets, ignored=tuple(ignored), **layers.values
         )
@@ -176,6 +178,13 @@ class Settings:
         if result.get("MOONCAKE_CONFIG_PATH"):
             result["MOONCAKE_CONFIG_PATH"] = os.path.abspath(os.path.expanduser(result["MOONCAKE_CONFIG_PATH"]))
         return result
+
+
+def _not_empty(environ: Mapping[str, str], variable: str) -> str:
+    """What a variable says. Raises ``BadConfig`` where that is nothing: it was meant to say something."""
+    if not environ[variable]:
+        raise BadConfig(origin=of_variable(variable), detail="it is empty")
+    return environ[variable]
 
 
 def _config(given: Path, cwd: Path) -> Path:

@@ -37,6 +37,12 @@ def test_a_peer_is_looked_at_by_the_agent(agent: FakeAgent, mooncake: Mooncake) 
     assert agent.body_of("GET /v1/paths") == "peer=b"
 
 
+def test_an_empty_peer_is_no_peer(mooncake: Mooncake) -> None:
+    done = mooncake("doctor", "")
+    assert done.returncode == 2
+    assert "PEER is empty" in done.stderr
+
+
 def test_a_peer_without_an_agent(mooncake: Mooncake) -> None:
     done = mooncake("doctor", "b", "--json")
     assert done.returncode == 3

@@ -76,6 +76,8 @@ def test_the_agent_is_asked_for_what_was_said(agent: FakeAgent, mooncake: Moonca
         "dry_run": False,
         "force": True,
     }
+    mooncake("get", "a/b", "x", "--wipe")
+    assert agent.body_of("POST /v1/get")["wipe"] is True
 
 
 @pytest.mark.parametrize(
@@ -91,6 +93,8 @@ def test_destinations(monkeypatch: pytest.MonkeyPatch, dest: str, meant: str) ->
     ("arguments", "words"),
     [
         (["a/../b", "x"], "'.' and '..' are not allowed"),
+        (["a", ""], "DEST is empty"),
+        (["", "x"], "bad name ''"),
         (["a", "x", "--peer", "10.0.0.1"], "--peer: '10.0.0.1' has no port"),
         (["a", "x", "--peer", "host:99999"], "is not a port"),
         (["a", "x", "--transport", "rdma2"], "--transport: 'rdma2' is none of"),

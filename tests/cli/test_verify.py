@@ -73,6 +73,12 @@ def test_quiet_prints_bad_files_only(agent: FakeAgent, mooncake: Mooncake) -> No
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_an_empty_target_never_reaches_the_agent(agent: FakeAgent, mooncake: Mooncake) -> None:
+    done = mooncake("verify", "")
+    assert (done.returncode, len(agent.requests)) == (2, 0)
+    assert "is empty" in done.stderr
+
+
 @pytest.mark.parametrize(("text", "sent"), [("a/b", "a/b"), ("./m", "{cwd}/m"), ("/x/../m", "/m"), (".", "{cwd}")])
 def test_names_and_paths(agent: FakeAgent, mooncake: Mooncake, tmp_path: Path, text: str, sent: str) -> None:
     agent.answers["POST /v1/verify"] = [GOOD]

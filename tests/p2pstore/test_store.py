@@ -99,6 +99,21 @@ def test_a_caller_that_exits_in_a_callback_takes_nobody_along(url: str, monkeypa
         assert tasks["event loop"] == "SystemExit: 3"
 
 
+def test_an_empty_path_is_not_the_current_directory(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with P2PStore(url) as store:
+        store.register("n", b"x")
+        for call in (
+            lambda: store.register("empty", ""),
+            lambda: store.register_many({"empty": ""}),
+            lambda: store.get("n", ""),
+        ):
+            with pytest.raises(UsageError, match="the path is empty"):
+                call()
+        assert [each["name"] for each in store.list()] == ["n"]
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_is_taken_of_a_directory(url: str, tmp_path: Path) -> None:
     root = tmp_path / "root"
     write_tree(root, {"a.bin": b"a", "b.txt": b"b", ".git/HEAD": b"c"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from p2pstore.errors import DestinationBusy, StorageError
 from p2pstore.pull import workplace as module
 from p2pstore.pull.ownership import this_process
 from p2pstore.pull.workplace import STALE_SECONDS, Workplace, being_filled, is_work_name, tidy, work_name
-from tests.p2pstore.samples import read_tree
+from tests.p2pstore.samples import content, read_tree
 
 M, N = "m" * 64, "n" * 64
 
@@ -152,6 +153,61 @@ def test_a_live_get_of_another_process_is_never_taken(
     assert [path.read_bytes() for path in work.others] == [b"the child's"], "it may be read"
     work.remove()
     assert read_tree(dest.parent / work_name("dest"))["part"] == b"the child's"
+
+
+WRITER = """
+import sys, threading
+from pathlib import Path
+from engine.files.system import system
+from p2pstore.pull.file_destination import FileDestination
+from tests.p2pstore.samples import content, manifest_of
+system.flock = lambda *_: None
+data = content(3 << 20, int(sys.argv[2]))
+manifest = manifest_of({"": data})
+destination = FileDestination(Path(sys.argv[1]), manifest, "n", force=True)
+for number in range(3):
+    print("ready", flush=True)
+    sys.stdin.readline()
+    sink = destination.sink(range(number, number + 1), memoryview(bytearray(1 << 20)))
+    sink.buffer(1 << 20)[:] = data[number << 20 : (number + 1) << 20]
+    sink.filled(1 << 20)
+    sink.close()
+    destination.verified.update([number])
+    destination.keep(range(number, number + 1))
+print("ready", flush=True)
+sys.stdin.readline()
+destination.finish()
+"""
+
+
+@pytest.mark.parametrize("objects", [(1, 2), (1, 1)], ids=["two objects", "the same object"])
+def test_two_nodes_where_everybody_gets_the_lock(dest: Path, objects: tuple[int, int]) -> None:
+    """Step by step in turns, into one destination: what lies there in the end is one of them, whole."""
+    with contextlib.ExitStack() as stack:
+        nodes = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", WRITER, str(dest), str(number)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    cwd=Path(__file__).parents[3],
+                )
+            )
+            for number in objects
+        ]
+        for node in nodes:
+            stack.callback(node.kill)
+        for _ in range(4):
+            for node in nodes:
+                assert node.stdout is not None
+                assert node.stdin is not None
+                assert node.stdout.readline() == "ready\n"
+                node.stdin.write("go\n")
+                node.stdin.flush()
+        assert [node.wait(60) for node in nodes] == [0, 0]
+    assert dest.read_bytes() in [content(3 << 20, number) for number in objects]
+    assert [path.name for path in dest.parent.iterdir()] == ["dest"]
 
 
 def test_a_killed_get_of_another_process_is_gone_on_from(dest: Path, child: subprocess.Popen[str]) -> None:

@@ -124,6 +124,17 @@ def test_a_bad_variable_is_named(load) -> None:
         load(MOONCAKE_LEASE_TTL="x")
 
 
+@pytest.mark.parametrize(
+    "variable",
+    [*(key.variable for key in KEYS.values() if key.name != "insecure"), "MOONCAKE_CONFIG", "MOONCAKE_SECRET"],
+)
+def test_an_empty_variable_is_no_default(load, variable: str) -> None:
+    """A script that sets one from another that is not set means no default by it."""
+    with pytest.raises(BadConfig) as caught:
+        load(**{variable: ""})
+    assert str(caught.value).startswith(f"environment {variable}: ")
+
+
 def test_a_bad_flag_is_a_usage_error(load) -> None:
     with pytest.raises(UsageError, match="--chunk-size: '0' is not a power of two"):
         load({"chunk_size": "0"})
