@@ -14,7 +14,6 @@ import hashlib
 import os
 import re
 import stat
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +32,9 @@ MAX_WORKPLACES = 8
 STALE_SECONDS = 7 * 24 * 3600
 """After so long without a verified chunk a get of which nothing is known is not going on: its leftovers are removed."""
 
+_live: set[str] = set()
+"""Where gets of this process work; to add one and to discard it are one step each."""
+
 _NOTE = re.compile(r"(owner|ended)\.([0-9]{1,9})")
 _MAX_NOTE_BYTES = 4096
 _JOURNAL = "journal"
@@ -49,29 +51,6 @@ def work_name(last: str, number: int = 0) -> str:
 def is_work_name(name: str) -> bool:
     """Whether a directory of that name may be some get's."""
     return re.fullmatch(r"\..*\.mooncake-[0-9a-f]{12}\.part", name, re.DOTALL) is not None
-
-
-class _Live:
-    """Which directories gets of this process work in."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._paths: set[str] = set()
-
-    def add(self, path: Path) -> None:
-        with self._lock:
-            self._paths.add(os.path.realpath(path))
-
-    def discard(self, path: Path) -> None:
-        with self._lock:
-            self._paths.discard(os.path.realpath(path))
-
-    def __contains__(self, path: Path) -> bool:
-        with self._lock:
-            return os.path.realpath(path) in self._paths
-
-
-_live = _Live()
 
 
 @dataclass(frozen=True)
@@ -97,7 +76,7 @@ class Workplace:
         self._destination = destination
         self._me = this_process(manifest)
         self._number = 0
-        self._local = Mounts().kind(Path(os.path.realpath(directory))) in LOCAL
+        self._live = ""
         for number in range(MAX_WORKPLACES):
             self.path = directory / work_name(destination.name, number)
             if self._take(name):
@@ -142,7 +121,8 @@ class Workplace:
             if not (made or self._may_take(found, sure=locked.lock.seen)) or not self._sign(found.number + 1):
                 locked.close()
                 return False
-            _live.add(self.path)
+            self._live = os.path.realpath(self.path)
+            _live.add(self._live)
             self.journal = Journal(self.path / _JOURNAL, locked, self._me.manifest, name)
             if not self.journal.resumed:
                 remove(self.part)
@@ -159,13 +139,13 @@ class Workplace:
 
     def _may_take(self, found: _Found, *, sure: bool) -> bool:
         """Whether what is there may be gone on from. Raises ``DestinationBusy`` where a get is at work on it."""
-        live = self.path in _live
+        live = os.path.realpath(self.path) in _live
         verdict = judge(
             found.owner,
             self._me,
             ended=found.ended,
             locked=sure,
-            local=self._local,
+            local=_is_local(self.path),
             mine_is_live=live,
             runs=still_runs,
         )
@@ -197,8 +177,14 @@ class Workplace:
         now = os.stat(self.path / _JOURNAL).st_mtime
         for number in range(MAX_WORKPLACES):
             path = directory / work_name(self._destination.name, number)
+            if number > ours and not os.path.lexists(path):
+                break  # they were made in turn
             with contextlib.suppress(OSError, DestinationBusy):
-                if number == ours or path in _live or now - (path / _JOURNAL).stat().st_mtime < STALE_SECONDS:
+                if (
+                    number == ours
+                    or os.path.realpath(path) in _live
+                    or now - (path / _JOURNAL).stat().st_mtime < STALE_SECONDS
+                ):
                     continue
                 locked = lock_journal(path / _JOURNAL, self._destination, create=False)
                 try:
@@ -212,20 +198,19 @@ class Workplace:
             self._note.rename(self.path / f"ended.{self._number}")
         if hasattr(self, "journal"):
             self.journal.close()
-        _live.discard(self.path)
+        _live.discard(self._live)
 
     def remove(self) -> None:
         """Remove it with all that is ours in it. What cannot be removed stays, and is no error: the object is whole."""
         self.journal.close()
         _empty(self.path)
-        _live.discard(self.path)
+        _live.discard(self._live)
 
 
 def tidy(path: Path, manifest: str) -> None:
     """Remove what a get of this object left beside it, or in it, when it was killed after it had put that in place."""
     me = this_process(manifest)
     for directory in (path.parent, path):
-        local = Mounts().kind(Path(os.path.realpath(directory))) in LOCAL
         for number in range(MAX_WORKPLACES):
             work = directory / work_name(path.name, number)
             found = _look(work)
@@ -234,9 +219,15 @@ def tidy(path: Path, manifest: str) -> None:
             with contextlib.suppress(OSError, DestinationBusy):
                 locked = lock_journal(work / _JOURNAL, path, create=False)
                 try:
-                    live, sure = work in _live, locked.lock.seen
+                    live, sure = os.path.realpath(work) in _live, locked.lock.seen
                     free = judge(
-                        found.owner, me, ended=found.ended, locked=sure, local=local, mine_is_live=live, runs=still_runs
+                        found.owner,
+                        me,
+                        ended=found.ended,
+                        locked=sure,
+                        local=_is_local(work),
+                        mine_is_live=live,
+                        runs=still_runs,
                     )
                     if free is Verdict.FREE:
                         _empty(work)
@@ -257,6 +248,11 @@ def being_filled(path: Path, manifest: str) -> Path | None:
                 if found is not None and found.owner is not None and found.owner.manifest == manifest:
                     return directory
     return None
+
+
+def _is_local(path: Path) -> bool:
+    """Whether this machine alone can use the file system on which ``path`` lies."""
+    return Mounts().kind(Path(os.path.realpath(path))) in LOCAL
 
 
 def _make(path: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 
 import pytest
@@ -32,16 +33,53 @@ def test_writers_are_heard_of_and_readers_are_not(tmp_path: Path) -> None:
     watch.close()
 
 
+def test_instances_and_watches_do_not_add_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_shared", module._Shared())
+    monkeypatch.setattr(module, "MAX_WATCHES", 3)
+    before = len(os.listdir("/proc/self/fd"))
+    first = ForeignWrites(tmp_path, [""])
+    for number in range(10):
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        watch = ForeignWrites(directory, [""])
+        (directory / "x").touch()
+        watch.hear()
+        assert watch.closed == {"x": 1}
+        watch.close()
+        (directory / "x").touch()
+    assert len(os.listdir("/proc/self/fd")) <= before + 2, "that of the first, and the one in use"
+    (tmp_path / "y").touch()
+    first.hear()
+    assert first.closed == {"y": 1}
+    first.close()
+    assert len(os.listdir("/proc/self/fd")) <= before + 1
+
+
+def test_a_forked_child_takes_no_events_away(tmp_path: Path) -> None:
+    watch = ForeignWrites(tmp_path, [""])
+    (tmp_path / "x").touch()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads: the child only looks
+        child = os.fork()
+    if not child:
+        other = ForeignWrites(tmp_path, [""])
+        other.hear()
+        os._exit(len(other.closed))
+    assert os.waitpid(child, 0)[1] == 0
+    watch.hear()
+    assert watch.closed == {"x": 1}
+    watch.close()
+
+
 def test_too_many_events_are_no_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     watch = ForeignWrites(tmp_path, [""])
     overflow = module._EVENT.pack(-1, module._OVERFLOW, 0, 0)
-    answers = iter([overflow])
+    answers = [overflow]
 
     def read(descriptor: int, count: int) -> bytes:
-        answer = next(answers, None)
-        if answer is None:
+        if not answers:
             raise BlockingIOError
-        return answer
+        return answers.pop()
 
     monkeypatch.setattr(module.os, "read", read)
     watch.hear()
@@ -54,6 +92,7 @@ def test_what_cannot_be_watched_is_not(tmp_path: Path, monkeypatch: pytest.Monke
     watch = ForeignWrites(tmp_path, ["none"])
     watch.hear()
     watch.close()
+    monkeypatch.setattr(module, "_shared", module._Shared())
     monkeypatch.setattr(module._LIBC, "inotify_init1", lambda _: -1)
     watch = ForeignWrites(tmp_path, [""])
     watch.hear()
