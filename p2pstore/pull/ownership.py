@@ -7,10 +7,11 @@ of the process that does it, and takes the note back when it has ended. What is 
 from __future__ import annotations
 
 import enum
+import functools
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from engine.processes import start_time
@@ -51,11 +52,16 @@ class Owner:
 
 def this_process(manifest: str) -> Owner:
     """This process, as the owner of a get of that object."""
+    return replace(_process(os.getpid()), manifest=manifest)
+
+
+@functools.lru_cache(maxsize=1)
+def _process(pid: int) -> Owner:
     try:
         boot, pids = _BOOT_ID.read_text().strip(), os.stat("/proc/self/ns/pid").st_ino
     except OSError:
         boot, pids = "", 0
-    return Owner(manifest, boot, pids, os.getpid(), start_time(os.getpid()))
+    return Owner("", boot, pids, pid, start_time(pid))
 
 
 class Verdict(enum.Enum):

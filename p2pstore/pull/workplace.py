@@ -80,7 +80,8 @@ class Workplace:
         for number in range(MAX_WORKPLACES):
             self.path = directory / work_name(destination.name, number)
             if self._take(name):
-                self._remove_stale(directory, number)
+                if number or os.path.lexists(directory / work_name(destination.name, 1)):
+                    self._remove_stale(directory, number)
                 return
         raise StorageError(path=directory, detail=f"{MAX_WORKPLACES} gets to {destination.name} seem to be under way")
 
@@ -124,7 +125,7 @@ class Workplace:
             self._live = os.path.realpath(self.path)
             _live.add(self._live)
             self.journal = Journal(self.path / _JOURNAL, locked, self._me.manifest, name)
-            if not self.journal.resumed:
+            if not made and not self.journal.resumed:
                 remove(self.part)
                 (self.path / _FILLING).unlink(missing_ok=True)
         except BaseException as error:
