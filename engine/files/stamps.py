@@ -33,8 +33,8 @@ FORGETFUL = frozenset(
 TIME_UNITS_NS = (100, 1_000, 1_000_000, 10_000_000, 1_000_000_000, 2_000_000_000)
 """What file systems cut times to: SMB and NTFS, several databases of metadata, exFAT, ext3 and NFSv2, FAT."""
 
-REMEMBERED_SECONDS = 60.0
-"""How long is believed what was found out of a device: its number may stand for another one then."""
+REMEMBERED_SECONDS = 1.0
+"""How long is believed what was found out of a device: the number of one that is unmounted soon stands for another."""
 
 MAX_REMEMBERED = 1000
 

@@ -13,6 +13,9 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
+from engine.files.durable import sync_open
+from engine.files.system import system
+from engine.files.writing import write_all
 from p2pstore.agent.home import state_directory
 from p2pstore.errors import NoHome, StorageError
 
@@ -56,18 +59,18 @@ def _secret_in(directory: Path) -> Path:
 def _make(file: Path) -> None:
     """Write a new one whole, and not over one that another process has made meanwhile."""
     made = file.with_name(f".secret-{secrets.token_hex(8)}")
-    descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, MODE)
+    descriptor = system.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, MODE)
     try:
         try:
-            os.write(descriptor, base64.b64encode(secrets.token_bytes(SECRET_BYTES)) + b"\n")
-            os.fsync(descriptor)
+            write_all(descriptor, base64.b64encode(secrets.token_bytes(SECRET_BYTES)) + b"\n")
+            sync_open(descriptor, made)
         finally:
-            os.close(descriptor)
+            system.close(descriptor)
         with contextlib.suppress(FileNotFoundError):
             if not file.stat().st_size:  # left by a full disk
                 file.unlink()
         try:
-            os.link(made, file)
+            system.link(made, file)
         except FileExistsError:
             return
         except OSError:  # a file system without links
