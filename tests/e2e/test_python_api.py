@@ -32,6 +32,14 @@ def url(shared: Cluster) -> str:
     return shared.metadata
 
 
+@pytest.fixture(scope="module", autouse=True)
+def same_user(shared: Cluster) -> Iterator[None]:
+    """The agents' user is this process's too: what is on loopback is for one user, who has one secret."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", shared.environment["XDG_STATE_HOME"])
+        yield
+
+
 @pytest.fixture
 def store(url: str) -> Iterator[P2PStore]:
     with P2PStore(url, lease_ttl=LEASE_TTL) as made:

@@ -108,7 +108,7 @@ def test_the_agent_is_killed(story: Story) -> None:
     story.getter.kill()
     done = running.wait()
     assert (done.status, done.out) == (5, ""), done
-    assert done.error["type"] == "AgentUnreachable"
+    assert done.error["type"] == "AgentGone"
     assert not story.dest.exists()
     story.resume()
     story.getter.start()
