@@ -124,6 +124,7 @@ class FileSink:
         count = self._chunk.length - self._done
         if self._done or count > remaining:
             return 0
+        self._open_file()
         path = str(self._destination.files.path(self._file))
         self._destination.files.check_size(self._file, self._descriptor)
         try:
