@@ -13,6 +13,7 @@ from mooncake_cli.logfile import follow_log, last_lines
 from mooncake_cli.text import counted, printable
 from p2pstore.agent.client import AgentClient
 from p2pstore.agent.launch import ensure_agent, left_behind, stop_agent
+from p2pstore.agent.surroundings import differences, surroundings
 from p2pstore.doctor.tasks import what_failed
 from p2pstore.errors import AgentNotRunning, AgentRunning, PathNotFound, UsageError
 from p2pstore.objects.units import format_seconds, format_size, parse_rate
@@ -111,6 +112,8 @@ def start(
     started = ensure_agent(home, settings, verbose=invocation.verbose, patience=START_PATIENCE, tell=tell)
     status = AgentClient(home).status()
     if not started:
+        for text in differences(status.get("process"), surroundings()):
+            invocation.output.message(f"note: {text}")
         raise AgentRunning(home=home.root, pid=status["pid"])
     invocation.output.message("started an agent in the background; 'mooncake node stop' ends it")
     invocation.warn_of(status)

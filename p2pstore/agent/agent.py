@@ -37,6 +37,7 @@ from p2pstore.agent.home_keeper import HomeKeeper
 from p2pstore.agent.home_lock import HomeLock, locked
 from p2pstore.agent.options import credentials, node_options
 from p2pstore.agent.readiness import until_ready
+from p2pstore.agent.surroundings import surroundings
 from p2pstore.errors import AgentRunning, HomeLost, MooncakeError, NodeEnded, StorageError, UsageError, to_wire
 from p2pstore.metadata.store import MetadataStore
 from p2pstore.metadata.urls import open_store
@@ -169,6 +170,7 @@ class Agent:
         return {
             "pid": os.getpid(),
             "home": str(self._home.root),
+            "process": surroundings(),
             "embedded_etcd": own,
             "etcd_pid": self._etcd.pid if self._etcd is not None else None,
         }

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from engine.etcd.credentials import EtcdCredentials
 from p2pstore.agent.client import AgentClient
 from p2pstore.agent.home import Home
+from p2pstore.agent.surroundings import differences, surroundings
 from p2pstore.doctor.loopback import check_transports
 from p2pstore.doctor.machine import (
     check_clock,
@@ -26,6 +27,9 @@ from p2pstore.metadata.urls import servers_of
 from p2pstore.peers.checks import Check, check_of, failed, ok, warning
 from p2pstore.settings.settings import Settings
 
+RESTART = "to have it as this shell has it, run 'mooncake node stop', and 'mooncake node start' here"
+"""What to do about an agent that was started elsewhere, or before something changed."""
+
 
 def examine(home: Home, settings: Settings, credentials: EtcdCredentials, peer: str | None) -> Iterator[Check]:
     """Look at the agent of ``home``, its metadata server, this machine, and the ways to ``peer``."""
@@ -37,6 +41,8 @@ def examine(home: Home, settings: Settings, credentials: EtcdCredentials, peer: 
             "agent", f"node {status['node']}, pid {status['pid']}, version {status['version']}, home {status['home']}"
         )
         yield ok("ports", f"control {status['control']}, handshake {status['rpc']}, data {status['data']}")
+        for difference in differences(status.get("process"), surroundings()):
+            yield warning("agent's surroundings", difference, RESTART)
         yield from check_published(_texts(status.get("warnings")))
         if not status.get("metadata_ok", True):
             yield _membership(status.get("metadata_fault"))

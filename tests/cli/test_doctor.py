@@ -57,6 +57,14 @@ def test_an_address_that_others_cannot_reach_is_a_warning(agent: FakeAgent, moon
     assert "published address: name an address, interface or network that others reach" in done.stdout
 
 
+def test_an_agent_from_other_surroundings_is_a_warning(agent: FakeAgent, mooncake: Mooncake) -> None:
+    agent.answers["GET /v1/status"] |= {"metadata": "memory://x", "process": {"version": "0.0.1"}}
+    done = mooncake("doctor")
+    assert done.returncode == 0, done.stderr
+    assert "agent's surroundings warning the agent is of version 0.0.1" in " ".join(done.stdout.split())
+    assert "run 'mooncake node stop', and 'mooncake node start' here" in done.stdout
+
+
 def test_a_place_that_this_host_has_not_ends_with_2(mooncake: Mooncake) -> None:
     done = mooncake("doctor", MOONCAKE_LISTEN="198.51.100.0/24")
     assert done.returncode == 2

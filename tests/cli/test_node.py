@@ -53,6 +53,14 @@ def test_status_tells_of_metadata_that_does_not_answer(agent: FakeAgent, mooncak
     assert "; 1 get running" in shown
 
 
+def test_a_start_tells_what_the_running_agent_lacks(agent: FakeAgent, mooncake: Mooncake) -> None:
+    """Whoever raises a limit and starts the agent must hear that it had been started before."""
+    agent.answers["GET /v1/status"]["process"] = {"open_files": 1}
+    done = mooncake("node", "start")
+    assert done.returncode == 7
+    assert "note: the agent may have 1 open files, and this command" in done.stderr
+
+
 def test_status_tells_of_an_address_that_others_cannot_reach(agent: FakeAgent, mooncake: Mooncake) -> None:
     agent.answers["GET /v1/status"]["warnings"] = ["this node listens on 127.0.1.1, which is loopback"]
     assert "warning   this node listens on 127.0.1.1, which is loopback\n" in mooncake("node", "status").stdout
