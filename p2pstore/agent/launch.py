@@ -319,6 +319,9 @@ def _start_error(home: Home) -> MooncakeError | None:
 
 def _quoted_log(home: Home) -> str:
     lines = [line.strip() for line in log_tail(home, LOG_TAIL_LINES) if line.strip()]
+    # Of a traceback people are told its last line; all of it is in the log.
+    begins = next((at for at, line in enumerate(lines) if line.startswith(("Traceback", "File "))), len(lines))
+    lines = [*lines[:begins], *lines[-1:]] if begins < len(lines) else lines
     return f"; its log ends: {' | '.join(lines)}" if lines else "; its log is empty"
 
 

@@ -14,6 +14,7 @@ environment or from a file that a ``*_file`` key names, never from a flag or a c
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,6 +39,10 @@ from p2pstore.settings.keys import KEYS, SECRETS, Key
 
 if TYPE_CHECKING:
     from p2pstore.settings.upstream import Given
+
+
+HANDED_ON = "MOONCAKE_ORIGINS"
+"""The variable in which a command tells the agent that it starts where the settings in other variables come from."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,8 @@ class Settings:
         _take(upstream, layers, cwd, by_environment=True)
         for name, key in KEYS.items():
             if key.variable in environ:
-                layers.take(name, of_variable(key.variable), partial(key.read, environ[key.variable], cwd))
+                origin = _origin_of(environ, key.variable)
+                layers.take(name, origin, partial(key.read, environ[key.variable], cwd))
             flag = (flags or {}).get(name)
             if flag is not None:
                 layers.put(name, f"option {key.option}", _flag(key, flag, cwd))
@@ -169,10 +175,13 @@ class Settings:
         Secrets given by the environment stay there; those in files are handed on as paths.
         """
         result = dict(os.environ if environ is None else environ)
+        handed: dict[str, list[str]] = {}
         for name, key in KEYS.items():
             value = getattr(self, name)
             if self.origins[name] != DEFAULT_ORIGIN and value is not None:
-                result[key.variable] = str(value).lower() if isinstance(value, bool) else str(value)
+                text = result[key.variable] = str(value).lower() if isinstance(value, bool) else str(value)
+                handed[key.variable] = [text, self.origins[name]]
+        result[HANDED_ON] = json.dumps(handed)
         if self.config is not None:
             result["MOONCAKE_CONFIG"] = str(self.config)
         if result.get("MOONCAKE_CONFIG_PATH"):
@@ -185,6 +194,15 @@ def _not_empty(environ: Mapping[str, str], variable: str) -> str:
     if not environ[variable]:
         raise BadConfig(origin=of_variable(variable), detail="it is empty")
     return environ[variable]
+
+
+def _origin_of(environ: Mapping[str, str], variable: str) -> str:
+    """Where the value of a variable comes from: what the process that handed it on to this one knew of it."""
+    try:
+        text, origin = json.loads(environ.get(HANDED_ON, "{}"))[variable]
+    except (ValueError, KeyError, TypeError):
+        return of_variable(variable)
+    return str(origin) if text == environ[variable] else of_variable(variable)
 
 
 def _config(given: Path, cwd: Path) -> Path:

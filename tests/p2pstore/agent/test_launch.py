@@ -268,3 +268,10 @@ def test_waiting_for_the_start_of_another_command_has_an_end(
         with pytest.raises(AgentStartFailed, match="another command has been starting it"):
             ensure_agent(home, settings(tmp_path))
         assert time.monotonic() - began < 30
+
+
+def test_a_traceback_in_the_log_is_told_by_its_last_line(tmp_path: Path) -> None:
+    home = Home.resolve(tmp_path / "home")
+    home.log.parent.mkdir(parents=True)
+    home.log.write_text('started\nTraceback (most recent call last):\n  File "x", line 1, in y\nOSError: no\n')
+    assert launch._quoted_log(home) == "; its log ends: started | OSError: no"

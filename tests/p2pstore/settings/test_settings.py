@@ -280,3 +280,19 @@ def test_a_mooncake_json_that_others_can_write_is_not_obeyed(load, tmp_path: Pat
     settings = load(MOONCAKE_CONFIG_PATH=str(file))
     assert settings.metadata is None
     assert settings.ignored == ((str(file), "others can write it"),)
+
+
+def test_an_agent_knows_where_what_it_was_handed_comes_from(tmp_path: Path) -> None:
+    """A secret's file that is named by /etc is not told as one of a variable that nobody has set."""
+    (tmp_path / "system.toml").write_text('secret_file = "/etc/mooncake/secret"\n')
+    first = Settings.load({"zone": "r1"}, environ={}, cwd=tmp_path, system=tmp_path / "system.toml")
+    handed = first.environment({})
+    agent = Settings.load(environ=handed, cwd=tmp_path, system=tmp_path / "none")
+    for name in ("secret_file", "zone"):
+        assert agent.origins[name] == first.origins[name]
+    assert "system.toml" in agent.origins["secret_file"]
+    changed = Settings.load(environ={**handed, "MOONCAKE_ZONE": "r2"}, cwd=tmp_path, system=tmp_path / "none")
+    assert changed.origins["zone"] == "environment MOONCAKE_ZONE"
+    for nonsense in ("", "x", "[]", "3", '{"MOONCAKE_ZONE": 3}'):
+        found = Settings.load(environ={"MOONCAKE_ZONE": "r", "MOONCAKE_ORIGINS": nonsense}, cwd=tmp_path)
+        assert found.origins["zone"] == "environment MOONCAKE_ZONE"
