@@ -36,8 +36,6 @@ SMALL_BYTES = 64 * 1024
 MAX_WATCHED = 1000
 """Files of an object with more are small, and so open for too short a time to watch for other writers."""
 
-"""Inode numbers are kept as 64 bits without a sign."""
-
 
 class _File:
     """One that is open, or is being opened. ``lock`` guards ``fd`` and ``users``: to open a file may take for ever."""
