@@ -1,9 +1,10 @@
-"""What many small files cost, in this checkout and in another: both do the same in turn, and what counts is the ratio.
+r"""What many small files cost, in this checkout and in another: both do the same in turn, and what counts is the ratio.
 
 ::
 
     git worktree add ../other c18a291 && (cd ../other && scripts/environment)
-    python benchmarks/many_files.py ../other [--files 200000] [--bytes 13] [--rounds 3] [--json]
+    python benchmarks/many_files.py ../other [--files 200000] [--bytes 13] [--rounds 3] \
+        [--transports tcp,local] [--json]
 
 Each round takes every figure once in each checkout, in a random order, with that checkout's own ``.venv`` and two fresh
 agents. Seconds are of whole commands; processor seconds are those of both agents; memory is an agent's peak above what
@@ -92,7 +93,7 @@ def make_files(root: Path, count: int, size: int) -> None:
         (directory / f"file-{number:06d}.txt").write_bytes(b"%0*d" % (size, number))
 
 
-def measure(root: Path, source: Path, scratch: Path) -> Figures:
+def measure(root: Path, source: Path, scratch: Path, transports: list[str]) -> Figures:
     """Every figure of one checkout, once."""
     found: Figures = {}
     with contextlib.ExitStack() as stack:
@@ -105,7 +106,7 @@ def measure(root: Path, source: Path, scratch: Path) -> Figures:
         with timed(found, "register", first):
             first.run("register", str(source), "--name", "many")
         found["register, MB"] = first.peak
-        for transport in ("tcp", "local"):
+        for transport in transports:
             copy = home / transport
             with timed(found, f"get {transport}", first, second):
                 second.run("get", "many", str(copy), "--transport", transport, "--no-seed")
@@ -142,10 +143,13 @@ def main() -> int:
     parser.add_argument("--files", type=int, default=200_000, help="how many (default 200000)")
     parser.add_argument("--bytes", type=int, default=13, help="size of each (default 13)")
     parser.add_argument("--rounds", type=int, default=3, help="default 3")
+    parser.add_argument("--transports", default="tcp,local", help="some of: %(default)s")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
     pairs: dict[str, list[tuple[float, float]]] = {}
     cp: list[float] = []
+    roots = OURS, options.other.resolve()
+    transports = options.transports.split(",")
     scratch = Path(tempfile.mkdtemp(prefix="mooncake-many-", dir="/dev/shm"))
     try:
         source = scratch / "source"
@@ -154,7 +158,7 @@ def main() -> int:
             cp.append(copied(source, scratch))
             pair: dict[int, Figures] = {}
             for which in random.sample((0, 1), 2):
-                pair[which] = measure((OURS, options.other.resolve())[which], source, scratch)
+                pair[which] = measure(roots[which], source, scratch, transports)
                 print(f"round {number + 1}: {('ours', 'other')[which]} {pair[which]}", file=sys.stderr)
             for figure, ours in pair[0].items():
                 pairs.setdefault(figure, []).append((ours, pair[1][figure]))

@@ -37,7 +37,6 @@ the error is raised, so that an error can cross a socket as its class name and f
 
 from __future__ import annotations
 
-import shlex
 from string import Formatter
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -60,6 +59,8 @@ class _Commands(Formatter):
 
 def shell_word(value: str) -> str:
     """A word as a shell takes it; in double quotes where they do, since single ones are around the whole command."""
+    import shlex  # noqa: PLC0415 - every command line loads this module, and few quote anything
+
     quoted = shlex.quote(value)
     return quoted if quoted == value or any(c in value for c in '"$`\\!\n') else f'"{value}"'
 

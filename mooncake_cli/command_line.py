@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 
+import p2pstore.objects  # noqa: F401 - little to load, and whatever hides the package is noticed here
 from engine.errnos import PATHS
 from engine.errors import MooncakeError, StorageError, UsageError
 from mooncake_cli import EXIT_INTERRUPTED
 from mooncake_cli.invocation import Invocation
-from mooncake_cli.output import ReaderGone, forget
+from mooncake_cli.reader import ReaderGone, forget
 
 EXIT_BUG = 1
 EXIT_BROKEN_PIPE = 141

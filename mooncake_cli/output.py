@@ -19,6 +19,7 @@ from typing import Any, Literal, TextIO
 
 from engine.errors import shell_word
 from mooncake_cli.progress import BarProgress, Progress
+from mooncake_cli.reader import ReaderGone, forget
 from mooncake_cli.text import printable
 from p2pstore.errors import MooncakeError, StorageError, UsageError, to_wire
 
@@ -230,13 +231,6 @@ class Output:
                 raise StorageError(path="standard output", detail=error.strerror or error) from None
 
 
-def forget(stream: TextIO) -> None:
-    """Let what a stream could not write go to nowhere: Python would complain once more when it flushes at the exit."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
-
-
 def _width() -> int:
     """Columns of standard output."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else UNBOUNDED_WIDTH
@@ -246,7 +240,3 @@ def _as_text(cell: str) -> Any:
     from rich.text import Text  # noqa: PLC0415 - rich costs more than the whole start
 
     return Text(cell)
-
-
-class ReaderGone(Exception):
-    """Nobody reads our output any more. No ``OSError``, which Typer would take for its own to handle."""

@@ -59,6 +59,7 @@ ROOMS: Mapping[str, Sequence[str]] = {
         "bench",
     ],
     "mooncake_cli": [
+        "reader",
         "text",
         "progress",
         "output",

@@ -33,6 +33,10 @@ HEAVY = (
     "http.client",
     "p2pstore.agent.client",
     "platformdirs",
+    "json",
+    "shlex",
+    "mooncake_cli.output",
+    "p2pstore.errors",
 )
 
 
