@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 HOST_DEVICES = frozenset({1, 3, 11, 13})
 """DLPack's devices whose memory a program reads and writes itself: the CPU's, pinned (CUDA, ROCm), and managed."""
 
+IMMUTABLE = frozenset({"jax", "jaxlib", "tensorflow"})
+"""Libraries whose tensors never change, which their DLPack does not say: the same memory may stand for others, too."""
+
 _FIELD_NAMES = re.compile(":[^:]*:")
 _TYPE = re.compile(r"[<>|=]([A-Za-z])([0-9]+)(\[.*\])?")
 _OBJECT = re.compile(r"'[<>|=]?O[0-9]*'")
@@ -191,6 +194,7 @@ def _dlpack(source: Any, what: str) -> memoryview | None:
     if found is None:
         return None
     tensor, readonly = found
+    readonly |= type(source).__module__.partition(".")[0] in IMMUTABLE
     size, rest = divmod(tensor.bits * tensor.lanes, 8)
     if tensor.device_type not in HOST_DEVICES or rest:
         return None

@@ -11,7 +11,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,6 +28,7 @@ from p2pstore.objects.names import check_object_name
 from p2pstore.objects.selection import Selection
 from p2pstore.objects.source import SourceTree, scan
 from p2pstore.objects.steps import Steps
+from p2pstore.objects.tasks import run_tasks
 from p2pstore.objects.tree_hash import RUN_BYTES, hash_tree
 from p2pstore.objects.waiting import in_thread
 
@@ -360,6 +360,8 @@ def _hash_all(batch: Sequence[_Wanted], how: _How) -> None:
 
 
 def _side_by_side(step: Callable[[_Wanted], None], batch: Sequence[_Wanted]) -> None:
-    with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="register") as pool:
-        for _ in pool.map(step, batch):
-            pass
+    def one(number: int, _: int, __: int) -> None:
+        step(batch[number])
+
+    threads = min(os.cpu_count() or 1, max(1, len(batch)))
+    run_tasks(((number, 0, 0) for number in range(len(batch))), one, threads, threading.Event())

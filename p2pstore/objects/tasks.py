@@ -5,9 +5,9 @@ from __future__ import annotations
 import resource
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 from engine.memory.reading import TooShort, Unreadable, read_range
+from engine.net.threads import Threads
 from p2pstore.errors import Interrupted, SourceChanged, StorageError
 from p2pstore.objects.file_system import words
 
@@ -50,9 +50,10 @@ def run_tasks(
     if threads == 1:
         queue.work()  # a thread of its own would cost more than hashing a small file
     elif not queue.over:
-        with ThreadPoolExecutor(threads, thread_name_prefix="hash") as pool:
-            for _ in range(threads):
-                pool.submit(queue.work)
+        helpers = Threads()  # daemons, so that a program need not wait at its exit for what is being hashed
+        if not any([helpers.start("hash", queue.work) for _ in range(threads)]):
+            queue.work()  # the system refuses threads
+        helpers.join(None)
     if queue.errors:
         raise queue.errors[0]
     if stop.is_set():

@@ -33,6 +33,12 @@ class OverDLPack:
         return self.device, 0
 
 
+class Immutable(OverDLPack):
+    """As an array of JAX, of a type that the buffer protocol cannot describe."""
+
+    __module__ = "jaxlib._jax"
+
+
 class Device:
     """What a tensor says of where it lies."""
 
@@ -145,6 +151,7 @@ READ_ONLY: dict[str, Callable[[], Any]] = {
     "bfloat16": lambda: read_only(numbers(ml_dtypes.bfloat16)),
     "array interface with bytes": lambda: OverArrayInterface(np.zeros(8, "u1"), data=b"abcdefgh"),
     "DLPack": lambda: OverDLPack(read_only(numbers())),
+    "JAX": lambda: Immutable(numbers()),
     "numpy scalar": lambda: np.float64(5),
     "mmap": lambda: mmap.mmap(-1, 100, prot=mmap.PROT_READ),
 }

@@ -105,3 +105,19 @@ def test_a_fault_of_one_that_is_alone_is_raised() -> None:
 
     with pytest.raises(StorageError, match="0"):
         run_tasks(iter([(0, 0, 0), (1, 0, 0)]), run, 2, threading.Event(), alone=True)
+
+
+def test_threads_keep_no_program_from_ending() -> None:
+    ran: list[threading.Thread] = []
+    run_tasks(((n, 0, 0) for n in range(10)), lambda *_: ran.append(threading.current_thread()), 2, threading.Event())
+    assert all(thread.daemon for thread in ran)
+
+
+def test_where_the_system_refuses_threads_the_caller_does_it_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    ran: list[int] = []
+    run_tasks(((n, 0, 0) for n in range(10)), lambda number, *_: ran.append(number), 4, threading.Event())
+    assert ran == list(range(10))
