@@ -386,6 +386,7 @@ async def _assemble(
     await server.start(listener)
     closing.push_async_callback(_leave, membership)
     closing.push_async_callback(supervisor.close)
+    closing.push_async_callback(_take_back_names, parts, membership)
     return parts, membership
 
 
@@ -425,6 +426,12 @@ def _led_to(path: str) -> Path:
         return Path(os.path.realpath(path))
     except (OSError, ValueError):
         return Path(path)
+
+
+async def _take_back_names(parts: Parts, membership: Membership) -> None:
+    if membership.ok:
+        with contextlib.suppress(MooncakeError, asyncio.TimeoutError):  # other nodes find such names in the end
+            await asyncio.wait_for(parts.publisher.farewell(for_good=parts.options.state is None), CLOSE_SECONDS)
 
 
 async def _leave(membership: Membership) -> None:

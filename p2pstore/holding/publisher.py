@@ -33,6 +33,9 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+FAREWELLS_AT_ONCE = 32
+"""Contents that are taken back at the same time when a node ends."""
+
 SETTLE_AGAIN = Backoff(0.5, 10.0, (0.5, 1.0))
 """Seconds between attempts to take back what is owed."""
 
@@ -228,6 +231,21 @@ class Publisher:
         """Say that a holding was given up because its files changed."""
         await to_its_end(self._take_back([holding]))
         log.info("withdrew %s: %s", holding.name, reason)
+
+    async def farewell(self, *, for_good: bool) -> None:
+        """Take back what this node will not hold again when it ends: memory, or ``for_good`` everything.
+
+        Else the names would stay behind and stand for what nobody has. Raises as the metadata store.
+        """
+        gone: dict[str, list[str]] = {}
+        for digest in list(self._holdings.replicas):
+            mine = self._holdings.of(digest)
+            if mine and (for_good or all(holding.root is None for holding in mine)):
+                gone[digest] = [holding.name for holding in mine]
+        left = list(gone.items())
+        while left:
+            some, left = left[:FAREWELLS_AT_ONCE], left[FAREWELLS_AT_ONCE:]
+            await asyncio.gather(*(self._registry.withdraw(digest, names) for digest, names in some))
 
     async def _take_back(self, gone: Sequence[Holding]) -> bool | None:
         """Say that these are held no more; True if a name went with them. What cannot be said is owed: None then."""

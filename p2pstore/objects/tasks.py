@@ -51,7 +51,8 @@ def run_tasks(
         queue.work()  # a thread of its own would cost more than hashing a small file
     elif not queue.over:
         helpers = Threads()  # daemons, so that a program need not wait at its exit for what is being hashed
-        if not any([helpers.start("hash", queue.work) for _ in range(threads)]):
+        started = [helpers.start("hash", queue.work) for _ in range(threads)]
+        if not any(started):
             queue.work()  # the system refuses threads
         helpers.join(None)
     if queue.errors:

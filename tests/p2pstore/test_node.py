@@ -697,3 +697,44 @@ async def test_the_status_tells_what_failed_in_the_engines_threads(
         "last_error": "OSError: x",
         "last_failure": "2026-08-22T10:00:00Z",
     }
+
+
+async def names(server: MemoryServer) -> list[str]:
+    """What a listing shows, and what stands in the metadata, held or not."""
+    return [item.key.removeprefix(records.OBJECTS) for item in server.range(records.OBJECTS, 0, "").items]
+
+
+async def test_what_a_node_will_not_hold_again_leaves_no_name_behind(root: Path, tmp_path: Path) -> None:
+    server = MemoryServer()
+    state = tmp_path / "state"
+    state.mkdir()
+    lasting = await Node.start(NodeOptions("lasting", state=state), MemoryStore(server))
+    passing = await Node.start(NodeOptions("passing"), MemoryStore(server))
+    try:
+        await register(lasting, root, "file")
+        await lasting.register_memory("memory", b"m" * 100, hash_name="xxh3_128")
+        await register(passing, root / "z", "passing-file")
+        await passing.register_memory("passing-memory", b"p" * 100, hash_name="xxh3_128")
+        await get(passing, tmp_path / "copy", "file")
+        await get(lasting, tmp_path / "kept", "passing-memory")
+        assert await names(server) == ["file", "memory", "passing-file", "passing-memory"]
+    finally:
+        await passing.close()
+        assert await names(server) == ["file", "memory", "passing-memory"], "others hold what is left"
+        await lasting.close()
+    assert await names(server) == ["file", "passing-memory"], "an agent that starts again holds its files again"
+
+
+async def test_a_node_ends_in_time_though_its_names_cannot_be_taken_back(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = MemoryServer()
+    node = await Node.start(NodeOptions("n"), MemoryStore(server))
+    await register(node, root, "file")
+
+    async def hangs(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("p2pstore.node.CLOSE_SECONDS", 0.05)
+    monkeypatch.setattr("p2pstore.cluster.registry.Registry.withdraw", hangs)
+    await asyncio.wait_for(node.close(), WAIT)
