@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from engine import forks
+from engine import arguments, forks
 from engine.config.settings import EngineSettings
 from engine.errors import (
     AddressError,
@@ -47,7 +47,7 @@ from engine.transfer.batch import Batch, Slice, Transfer, TransferState, Transfe
 from engine.transfer.lanes import Job, Peer
 from engine.transfer.rdma_connection import Carriers
 from engine.transfer.remote_segment import Segment
-from engine.transfer.requests import MAX_REQUESTS, TransferRequest
+from engine.transfer.requests import MAX_REQUESTS, TransferRequest, check_range, check_writable
 from engine.transports.rdma.nics import Nics
 from engine.transports.rdma.owner.whole_buffers import WholeBuffers
 from engine.transports.rdma.reader.transport import open_nics
@@ -130,6 +130,15 @@ class TransferEngine:
         ``TransportUnavailable`` (another protocol, or no RDMA device that can be used) and what the metadata server
         answers: ``MetadataUnavailable``, ``MetadataRefused``.
         """
+        arguments.all_text(
+            local_hostname=local_hostname, metadata_server=metadata_server, protocol=protocol, device_name=device_name
+        )
+        if bind is not None:
+            arguments.text(bind, "the address to bind")
+        if settings is not None:
+            arguments.instance(settings, EngineSettings, "the settings")
+        if nics is not None:
+            arguments.instance(nics, Nics, "the network cards")
         self.settings = settings or EngineSettings.load()
         for what, why in self.settings.ignored:
             log.warning("%s is ignored: %s", what, why)
@@ -225,6 +234,7 @@ class TransferEngine:
         until it is unregistered. Our own transfers may write memory that peers may not. Raises ``UsageError``,
         ``StorageError``, and as the constructor for publishing.
         """
+        name = arguments.text(name, "the name")
         return self.register_memory_batch([source], names=[name] if name else None, writable=writable)[0]
 
     def register_memory_batch(
@@ -235,6 +245,9 @@ class TransferEngine:
         writable: bool = False,
     ) -> list[RegisteredMemory]:
         """Register several, and publish once: all of them or none. Raises as ``register_memory``."""
+        arguments.instance(sources, Sequence, "what is registered")  # type: ignore[type-abstract]
+        if names is not None:
+            names = arguments.texts(names, "the names")
         if names is not None and len(names) != len(sources):
             raise UsageError(detail=f"{len(names)} names for {len(sources)} buffers")
         made: list[RegisteredMemory] = []
@@ -265,7 +278,10 @@ class TransferEngine:
         self, memories: Iterable[RegisteredMemory], *, timeout: float = UNREGISTER_TIMEOUT
     ) -> bool:
         """Unregister several, and publish once. Raises ``AddressError`` for the first that is not registered."""
-        until = time.monotonic() + timeout
+        if not isinstance(memories, Iterable):
+            raise arguments.refuse(memories, "what is unregistered", "a list of registered memory")
+        memories = [arguments.instance(each, RegisteredMemory, "what is unregistered") for each in memories]
+        until = time.monotonic() + arguments.seconds(timeout, "the timeout")
         over = True
         with self._called():
             try:
@@ -283,6 +299,7 @@ class TransferEngine:
         Raises ``SegmentNotFound``, ``UsageError`` (no address under P2PHANDSHAKE), ``MetadataUnavailable``,
         ``MetadataRefused`` or ``RemoteError``.
         """
+        name = arguments.text(name, "a segment's name")
         with self._called():
             with self._lock:
                 found = self._segments.get(name)
@@ -297,6 +314,7 @@ class TransferEngine:
     def close_segment(self, segment: Segment) -> None:
         """Close its connections; transfers under way are cancelled."""
         self._closing.check()
+        arguments.instance(segment, Segment, "what is closed")
         with self._lock:
             if self._segments.get(segment.name) is segment:
                 del self._segments[segment.name]
@@ -308,7 +326,9 @@ class TransferEngine:
         Raises ``UsageError`` (and begins none) for a range outside the local memory, a READ into read-only memory, or
         too many requests.
         """
-        batch, jobs = self._prepare(list(requests))
+        if not isinstance(requests, Iterable):
+            raise arguments.refuse(requests, "what is submitted", "a list of requests")
+        batch, jobs = self._prepare([arguments.instance(each, TransferRequest, "a request") for each in requests])
         for peer, job in jobs:
             peer.submit(job)
         return batch
@@ -350,8 +370,9 @@ class TransferEngine:
 
     def notify(self, segment: Segment | str, name: str, text: str) -> None:
         """Send a short message to a segment's process. Raises ``RemoteError`` or ``SegmentNotFound``."""
+        body = {"name": arguments.text(name, "the name"), "notify_msg": arguments.text(text, "the text")}
         with self._called():
-            answer = self._ask(segment, Message(MessageType.NOTIFY, {"name": name, "notify_msg": text}))
+            answer = self._ask(segment, Message(MessageType.NOTIFY, body))
         if answer.get("notify_msg") != "success":
             raise RemoteProtocolError(peer=_name(segment), detail="it did not take the notification")
 
@@ -376,8 +397,7 @@ class TransferEngine:
     def close(self) -> None:
         """Withdraw the segment, stop serving, cancel what is under way. Ends within seconds; twice is harmless.
 
-        Any thread may call it, a signal's handler too. Calls under way then raise ``Closed``, and so do later ones.
-        In a forked child it does nothing.
+        Calls under way in other threads raise ``Closed``, and so do later ones. In a forked child it does nothing.
         """
         if not self._closing.close(CLOSE_SECONDS):
             log.warning("segment %s has not ended within %g s", self.segment_name, CLOSE_SECONDS)
@@ -405,7 +425,7 @@ class TransferEngine:
 
     @contextlib.contextmanager
     def _called(self) -> Iterator[None]:
-        """A call that the engine's end may overtake: then that is why it fails."""
+        """A call that ``close`` may overtake: then that is why it fails."""
         self._closing.check()
         try:
             yield
@@ -423,6 +443,8 @@ class TransferEngine:
         return exchange(at.host, at.port, message, timeout=self.settings.connect_timeout).body
 
     def _run(self, request: TransferRequest, timeout: float | None) -> None:
+        if timeout is not None:
+            timeout = arguments.seconds(timeout, "the timeout")
         if timeout is None and self._run_at_once(request):
             return
         batch, jobs = self._prepare([request])
@@ -504,15 +526,19 @@ class TransferEngine:
         return []
 
     def _transfer(self, request: TransferRequest) -> Transfer:
+        arguments.instance(request.segment, Segment, "a request's segment")
+        arguments.instance(request.opcode, Opcode, "a request's opcode")
         local, offset = request.local, request.offset
         ours = None if isinstance(local, RegisteredMemory) else MemoryBuffer("local memory", local)
         size = local.length if isinstance(local, RegisteredMemory) else ours.length if ours is not None else 0
-        length = size - offset if request.length is None else request.length
         try:
-            _check_range(request.address, offset, length, size)
-        except UsageError:
+            length = size - offset if request.length is None else request.length
+            check_range(request.address, offset, length, size)
+        except (UsageError, TypeError) as error:
             if ours is not None:
                 ours.close()
+            if isinstance(error, TypeError):
+                raise arguments.refuse(offset, "the offset", "a whole number") from None
             raise
         if isinstance(local, RegisteredMemory):
             # No bytes are a range of one here: a lease on nothing does not exist.
@@ -523,7 +549,7 @@ class TransferEngine:
             transfer = Transfer(request.opcode, ours, offset, request.address, length, ours.close)
         if request.opcode is Opcode.READ and length:
             try:
-                _check_writable(transfer.buffer, transfer.offset)
+                check_writable(transfer.buffer, transfer.offset)
             except BaseException:
                 transfer.release()
                 raise
@@ -541,26 +567,8 @@ def _open_rdma(nics: Nics | None, settings: EngineSettings) -> tuple[Nics | None
         raise
 
 
-def _check_range(address: int, offset: int, length: int, size: int) -> None:
-    if offset < 0 or length < 0 or offset + length > size:
-        raise UsageError(detail=f"{length} bytes at {offset} lie outside local memory of {size} bytes")
-    if not 0 <= address <= address + length <= 1 << 64:
-        raise UsageError(detail=f"{length} bytes at address {address:#x} do not exist")
-
-
-def _check_writable(buffer: Buffer, offset: int) -> None:
-    view = buffer.view(offset, 1)
-    if view is None:
-        if not buffer.writable:
-            raise UsageError(detail=f"cannot read into {buffer.name!r}: it is a file that is not registered writable")
-        return
-    with view:
-        if view.readonly:
-            raise UsageError(detail="cannot read into memory that is read-only")
-
-
 def _name(segment: Segment | str) -> str:
-    return segment if isinstance(segment, str) else segment.name
+    return segment.name if isinstance(segment, Segment) else arguments.text(segment, "a segment, or its name,")
 
 
 def _whereabouts(local_hostname: str, metadata_server: str) -> tuple[str, str, str, int]:

@@ -22,7 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from engine import forks
+from engine import arguments, forks
 from engine.etcd.credentials import EtcdCredentials
 from engine.net import addresses
 from engine.net.closing import Closing
@@ -37,6 +37,7 @@ from p2pstore.objects.memory_objects import Buffers
 from p2pstore.objects.selection import Selection
 from p2pstore.pull.get import GetRequest
 from p2pstore.pull.run import Emit
+from p2pstore.settings.keys import TRANSPORTS
 from p2pstore.supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -92,20 +93,26 @@ class P2PStore:
         the object. ``secret`` is the cluster's, or its file, which is read again when it changes; on loopback it is by
         default the one that this user's agents share, unless the node is ``insecure``.
         """
-        host, port = addresses.given_place(listen)
+        arguments.text(metadata, "the metadata URL")
+        host, port = addresses.given_place(arguments.text(listen, "the address to listen on"))
+        if secret is not None and not isinstance(secret, (bytes, Path)):
+            raise UsageError(detail="the secret must be bytes, or the Path of its file")  # it is not shown
+        state = None if state is None else Path(arguments.path(state, "the state directory"))
         options = NodeOptions(
             name=node or node_name(),
             state=state,
             host=host,
             port=port,
-            advertise=advertise,
+            advertise=arguments.text(advertise, "the address to advertise"),
             secret=secret_for(host, secret, insecure=insecure, fallback=state),
-            insecure=insecure,
-            zone=zone,
-            ttl=lease_ttl,
-            connections=connections,
-            rdma_devices=rdma_devices,
+            insecure=bool(insecure),
+            zone=arguments.text(zone, "the zone"),
+            ttl=arguments.whole(lease_ttl, "the lease's time to live", 1),
+            connections=arguments.whole(connections, "the number of connections", 1),
+            rdma_devices=arguments.text(rdma_devices, "the list of RDMA devices"),
         )
+        if credentials is not None:
+            arguments.instance(credentials, EtcdCredentials, "the credentials")
         self._supervisor = Supervisor(self._cannot_go_on)
         self._loop = LoopThread(f"p2pstore-{options.name}", self._broken_off, what=WHAT)
         self._closing = Closing(WHAT, self._end)
@@ -160,9 +167,10 @@ class P2PStore:
         ``UsageError`` for a bad buffer.
         """
         node = self._open()
+        chunk_size = arguments.whole(chunk_size, "the chunk size")
+        taken = _selection(include, exclude, everything)
         if isinstance(source, (str, os.PathLike)):
-            path = _path(source)
-            taken = Selection(include, exclude, everything)
+            path = _path(source, "what is registered")
             work = node.register(path, name, hash_name=hash, chunk_size=chunk_size, force=force, selection=taken)
             return self._call(work)
         return self._call(node.register_memory(name, source, hash_name=hash, chunk_size=chunk_size, force=force))
@@ -183,8 +191,10 @@ class P2PStore:
         What is taken of directories is said as for ``register``. Returns objects, failed, size and seconds; see
         ``p2pstore.holding.register``. Raises ``MetadataUnavailable``.
         """
-        items = [(_path(source), name) for name, source in sources.items()]
-        taken = Selection(include, exclude, everything)
+        arguments.instance(sources, Mapping, "what is registered")  # type: ignore[type-abstract]
+        items = [(_path(source, f"what is registered as {name!r}"), name) for name, source in sources.items()]
+        chunk_size = arguments.whole(chunk_size, "the chunk size")
+        taken = _selection(include, exclude, everything)
         node = self._open()
         return self._call(
             node.register_many(items, hash_name=hash, chunk_size=chunk_size, force=force, selection=taken)
@@ -209,16 +219,11 @@ class P2PStore:
         ``progress(done, total)`` is called in bytes, from the node's thread. Returns name, manifest, dest, size,
         bytes_pulled, bytes_reused, seconds, transport, peers and seeding.
         """
+        dest = _path(dest, "the destination")
+        transport, peers = _way(transport, peers)
         request = GetRequest(
-            name,
-            _path(dest),
-            transport=transport,
-            peers=tuple(peers),
-            seed=seed,
-            force=force,
-            wipe=wipe,
+            name, dest, transport=transport, peers=peers, seed=bool(seed), force=bool(force), wipe=bool(wipe)
         )
-
         return asdict(self._call(self._open().get(request, _progress_only(progress))))
 
     def get_into(
@@ -238,12 +243,13 @@ class P2PStore:
         manifest, size, bytes_pulled, bytes_reused, seconds, transport and peers.
         """
         emit = _progress_only(progress)
-        return self._call(self._open().get_into(name, buffers, transport=transport, peers=tuple(peers), emit=emit))
+        transport, peers = _way(transport, peers)
+        return self._call(self._open().get_into(name, buffers, transport=transport, peers=peers, emit=emit))
 
     def list(self, prefix: str = "") -> Iterator[dict[str, Any]]:
         """Every object whose name begins with ``prefix``, with how many nodes hold it."""
         self._open()
-        return self._pages(prefix)
+        return self._pages(arguments.text(prefix, "the prefix"))
 
     def _pages(self, prefix: str) -> Iterator[dict[str, Any]]:
         after: str | None = ""
@@ -330,15 +336,28 @@ class P2PStore:
         return fatal
 
 
-def _path(given: str | os.PathLike[str]) -> Path:
-    """An absolute path. Raises ``UsageError`` for an empty one, which would be the current directory."""
-    if not os.fspath(given):
-        raise UsageError(detail="the path is empty; '.' is the current directory")
-    return Path(os.path.abspath(given))
+def _path(value: str | os.PathLike[str], what: str) -> Path:
+    return Path(os.path.abspath(arguments.path(value, what)))
+
+
+def _selection(include: Sequence[str], exclude: Sequence[str], everything: bool) -> Selection:  # noqa: FBT001 - as given
+    return Selection(
+        arguments.texts(include, "the patterns to include"),
+        arguments.texts(exclude, "the patterns to exclude"),
+        bool(everything),
+    )
+
+
+def _way(transport: str, peers: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    if not isinstance(transport, str) or transport not in TRANSPORTS:
+        raise arguments.refuse(transport, "the transport", f"one of {', '.join(TRANSPORTS)}")
+    return transport, arguments.texts(peers, "the peers")
 
 
 def _progress_only(progress: Callable[[int, int], None] | None) -> Emit:
     """What takes a get's events, and tells ``progress`` of those that it is for."""
+    if progress is not None and not callable(progress):
+        raise arguments.refuse(progress, "what is told of progress", "something that can be called")
 
     def emit(event: dict[str, Any]) -> None:
         if progress is not None and event["event"] == "progress" and event.get("unit", "B") == "B":

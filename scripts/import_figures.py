@@ -23,6 +23,7 @@ ROOMS: Mapping[str, Sequence[str]] = {
         "cgroups",
         "patience",
         "processes",
+        "arguments",
         "forks",
         "files",
         "protocol",

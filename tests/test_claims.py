@@ -32,7 +32,7 @@ def statements(text: str) -> list[str]:
 
 
 def test_there_are_such_pages() -> None:
-    assert {page.name for page in PAGES} >= {"memory.md"}
+    assert {page.name for page in PAGES} >= {"memory.md", "processes.md"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -55,7 +55,7 @@ def _listen(host: str, port: int) -> socket.socket:
         except OSError:
             listener.close()
             raise
-    except socket.gaierror:
+    except (socket.gaierror, UnicodeError):
         problem = "no interface of this host and no host has this name"
         raise NoSuchAddress(address=addresses.join(host, port), detail=problem) from None
     except OSError as error:

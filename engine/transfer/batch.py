@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NoReturn
 
-from engine import forks
+from engine import arguments, forks
 from engine.errors import MooncakeError, UsageError
 from engine.memory.buffers import Buffer
 from engine.protocol.wire import Opcode
@@ -114,6 +114,7 @@ class Batch:
     def status(self, index: int) -> TransferStatus:
         """Request ``index`` as it stands. Raises ``UsageError`` for an index out of range."""
         self._origin.check()
+        arguments.whole(index, "the number of a request")
         if not 0 <= index < len(self._transfers):
             raise UsageError(detail=f"request {index} of a batch of {len(self._transfers)}")
         with self._changed:
@@ -129,6 +130,8 @@ class Batch:
     def wait(self, timeout: float | None = None) -> bool:
         """Wait, at most ``timeout`` seconds, until every request is over; whether it is so."""
         self._origin.check()
+        if timeout is not None:
+            timeout = arguments.seconds(timeout, "the timeout")
         with self._changed:
             return self._changed.wait_for(lambda: not self._pending, timeout)
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import index
 from typing import TYPE_CHECKING
 
+from engine.errors import UsageError
+from engine.memory.buffers import Buffer
 from engine.protocol.wire import Opcode
 
 if TYPE_CHECKING:
@@ -32,3 +35,28 @@ class TransferRequest:
     address: int
     length: int | None = None
     offset: int = 0
+
+
+def check_range(address: int, offset: int, length: int, size: int) -> None:
+    """Raise ``UsageError`` for a range that does not exist here, or nowhere at all."""
+    try:
+        index(address), index(offset), index(length)
+    except TypeError:
+        detail = f"address {address!r}, offset {offset!r} and length {length!r} must be whole numbers"
+        raise UsageError(detail=detail) from None
+    if offset < 0 or length < 0 or offset + length > size:
+        raise UsageError(detail=f"{length} bytes at {offset} lie outside local memory of {size} bytes")
+    if not 0 <= address <= address + length <= 1 << 64:
+        raise UsageError(detail=f"{length} bytes at address {address:#x} do not exist")
+
+
+def check_writable(buffer: Buffer, offset: int) -> None:
+    """Raise ``UsageError`` for memory, or a file, that is not to be read into."""
+    view = buffer.view(offset, 1)
+    if view is None:
+        if not buffer.writable:
+            raise UsageError(detail=f"cannot read into {buffer.name!r}: it is a file that is not registered writable")
+        return
+    with view:
+        if view.readonly:
+            raise UsageError(detail="cannot read into memory that is read-only")

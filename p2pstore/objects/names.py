@@ -23,6 +23,8 @@ _NODE = re.compile(r"[A-Za-z0-9._-]+")
 
 def check_object_name(name: str) -> str:
     """Return ``name`` if an object may be called so, else raise ``BadName``."""
+    if not isinstance(name, str):
+        raise BadName(name=name, detail="it is not text")
     if not name or len(name.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES:
         raise BadName(name=name, detail="it is empty" if not name else f"it is longer than {MAX_NAME_BYTES} bytes")
     if not _OBJECT.fullmatch(name):
@@ -37,6 +39,8 @@ def check_object_name(name: str) -> str:
 
 def check_node_name(name: str) -> str:
     """Return ``name`` if a node may be called so, else raise ``BadName``."""
+    if not isinstance(name, str):
+        raise BadName(name=name, detail="it is not text")
     if not name or len(name) > MAX_NAME_BYTES or not _NODE.fullmatch(name) or name in {".", ".."}:
         raise BadName(name=name, detail="a node's name has no '/' and is one part of an object's name")
     return name
