@@ -65,6 +65,7 @@
     │   ├── SecretRefused             7   the cluster secret does not match
     │   │   └── ClocksDiffer          7   it does, and the clocks do not
     │   └── ListenRefused             7   an open address without a secret
+    │       └── NothingGuards         7   the same for a server that knows no secret
     ├── StorageError                  8   (engine) no space, or no permission
     │   ├── HomeUnusable              8   the agent's home cannot be made or used
     │   └── HomeLost                  8   the home of a living agent was removed or replaced
@@ -160,6 +161,7 @@ __all__ = [
     "NodeNotFound",
     "NotHeld",
     "NotReplaceable",
+    "NothingGuards",
     "ObjectExists",
     "ObjectNotFound",
     "OtherMetadata",
@@ -509,6 +511,13 @@ class ListenRefused(Refused):
 
     sentence = "refusing to listen on {address} without a cluster secret"
     advice = "set MOONCAKE_SECRET_FILE on all nodes, or say --insecure on a network that you trust"
+
+
+class NothingGuards(ListenRefused):
+    """An address that others can reach, for a server that has no secret to ask for."""
+
+    sentence = "refusing to serve metadata on {address}: there is no password, and whoever reaches it can change it"
+    advice = "listen on loopback, or say --insecure on a network that you trust"
 
 
 class PartialResult(MooncakeError):

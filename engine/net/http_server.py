@@ -39,7 +39,7 @@ class HttpServer:
         self, app: web.Application, *, logger: logging.Logger, shutdown_seconds: float, cancels: bool = False
     ) -> None:
         """``cancels``: what is done for a request is cancelled when its client goes away."""
-        app.on_response_prepare.append(_say_no_version)
+        app.on_response_prepare.append(say_no_version)
         self._options: dict[str, Any] = {
             "access_log": None,
             "logger": logger,
@@ -142,5 +142,6 @@ class _Anonymous(web.Response):
         self.headers.popall(hdrs.SERVER, None)
 
 
-async def _say_no_version(_: web.Request, response: web.StreamResponse) -> None:
+async def say_no_version(_: web.Request, response: web.StreamResponse) -> None:
+    """Take aiohttp's version and Python's out of an answer."""
     response.headers.popall(hdrs.SERVER, None)

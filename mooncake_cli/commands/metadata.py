@@ -16,7 +16,7 @@ from engine.net import addresses, sockets
 from engine.net.listening import address_of
 from engine.net.published import published
 from mooncake_cli.invocation import Invocation
-from p2pstore.errors import ListenRefused
+from p2pstore.errors import NothingGuards
 
 if TYPE_CHECKING:
     from engine.metadata.server import MetadataServer
@@ -60,7 +60,7 @@ def serve(
     invocation: Invocation = ctx.obj
     host, port = _address(listen)
     if not insecure and not sockets.is_loopback(host):
-        raise ListenRefused(address=host)
+        raise NothingGuards(address=host)
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO)
     asyncio.run(_serve(invocation.output, host, port, store, expire))
 

@@ -34,6 +34,7 @@ from aiohttp import web
 
 from engine.net import sockets
 from engine.net.host_id import view_id
+from engine.net.http_server import say_no_version
 from p2pstore.agent.sight import check as check_sight
 from p2pstore.agent.sight import look
 from p2pstore.errors import Interrupted, MooncakeError, UsageError, to_wire
@@ -91,6 +92,7 @@ class AgentServer:
         app.router.add_get("/v1/objects", self._objects)
         app.router.add_get("/v1/info", self._info)
         app.router.add_get("/v1/paths", self._paths)
+        app.on_response_prepare.append(say_no_version)
         self._runner = web.AppRunner(
             app, access_log=None, logger=http_log, handler_cancellation=True, shutdown_timeout=1.0
         )

@@ -61,6 +61,7 @@ def test_serve_keeps_to_loopback(mooncake: Mooncake) -> None:
     done = mooncake("metadata", "serve", "--listen", "0.0.0.0:0")
     assert done.returncode == 7
     assert "--insecure" in done.stderr
+    assert "secret" not in done.stderr.lower()  # it knows none
 
 
 def test_serve_refuses_an_address_that_is_none(mooncake: Mooncake) -> None:

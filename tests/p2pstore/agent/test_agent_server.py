@@ -45,6 +45,7 @@ class Api:
     async def stream(self, path: str, body: dict[str, Any]) -> list[dict[str, Any]]:
         async with self.session.post(f"http://agent{path}", json=body) as answer:
             assert answer.status == 200
+            assert "Server" not in answer.headers
             assert answer.headers["Content-Type"] == "application/x-ndjson"
             return [json.loads(line) async for line in answer.content]
 
