@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from engine._version import __version__
-from engine.errors import MooncakeError
+from engine.errors import MooncakeError, UsageError
 from engine.forks import Origin
 from engine.net import addresses, sockets
 from engine.net.listening import address_of
@@ -43,7 +44,7 @@ from p2pstore.holding.verify import verify_holding
 from p2pstore.info import describe
 from p2pstore.metadata.store import MetadataStore
 from p2pstore.metadata.urls import servers_of
-from p2pstore.node_options import DEFAULT_PORT, NodeOptions
+from p2pstore.node_options import DEFAULT_PORT, PORTS, NodeOptions
 from p2pstore.objects.memory_objects import Buffers
 from p2pstore.objects.names import check_node_name, check_object_name
 from p2pstore.objects.selection import Selection
@@ -328,7 +329,6 @@ async def _assemble(
     loopback = sockets.is_loopback(host)
     if not loopback and options.secret is None and not options.insecure:
         raise ListenRefused(address=options.host)
-    port = options.port or (0 if loopback else DEFAULT_PORT)
     upload_limit = RateLimit(options.upload_limit)
     secret = cluster_secret(options.secret)
     servers = servers_of(store.url)
@@ -336,17 +336,8 @@ async def _assemble(
     doubtful = (*doubts(told, host, servers), *(secret.doubts() if secret is not None else ()))
     for doubt in doubtful:
         log.warning("%s", doubt)
-    engine = SegmentServer(
-        host,
-        advertise=told,
-        local_socket=options.local_socket,
-        rpc_port=port + 1 if port else 0,
-        data_port=port + 2 if port else 0,
-        publish_buffers=options.secret is None,
-        key="" if options.secret is None or options.insecure else new_key(),
-        upload_limit=upload_limit,
-        rdma=False if options.rdma_devices == "none" else options.rdma_devices,
-    )
+    engine, listener = _on_free_ports(options, host, told, upload_limit)
+    closing.callback(listener.close)
     if engine.rdma_reason:
         log.info("RDMA is not used: %s", engine.rdma_reason)
     closing.push_async_callback(asyncio.to_thread, engine.close)
@@ -354,8 +345,6 @@ async def _assemble(
     closing.push_async_callback(client.close)
     catalog = Catalog(options.state / "catalog.db" if options.state else Path(":memory:"))
     closing.callback(catalog.close)
-    listener = sockets.listen(host, port)
-    closing.callback(listener.close)
     record = _own_record(options, engine, listener.getsockname()[1])
     registry = Registry(store, options.name)
     membership = Membership(registry, record, options.ttl)
@@ -388,6 +377,46 @@ async def _assemble(
     closing.push_async_callback(supervisor.close)
     closing.push_async_callback(_take_back_names, parts, membership)
     return parts, membership
+
+
+def _on_free_ports(
+    options: NodeOptions, host: str, told: str, upload_limit: RateLimit
+) -> tuple[SegmentServer, socket.socket]:
+    """The engine and the control plane's listener, on the first ports that are free together. Raises ``UsageError``."""
+    first = options.port or (0 if sockets.is_loopback(host) else DEFAULT_PORT)
+    tried = range(first, max(first + 1, options.last_port - PORTS + 2), PORTS)
+    for port in tried:
+        try:
+            return _on_ports(options, host, told, upload_limit, port)
+        except UsageError as error:
+            if len(tried) == 1:
+                raise
+            fault = error.fields.get("detail", error)
+            log.debug("%s", fault)
+    detail = f"no {PORTS} ports between {first} and {options.last_port} can be had together; the last answer: {fault}"
+    raise UsageError(detail=detail)
+
+
+def _on_ports(
+    options: NodeOptions, host: str, told: str, upload_limit: RateLimit, port: int
+) -> tuple[SegmentServer, socket.socket]:
+    listener = sockets.listen(host, port)
+    try:
+        engine = SegmentServer(
+            host,
+            advertise=told,
+            local_socket=options.local_socket,
+            rpc_port=port + 1 if port else 0,
+            data_port=port + 2 if port else 0,
+            publish_buffers=options.secret is None,
+            key="" if options.secret is None or options.insecure else new_key(),
+            upload_limit=upload_limit,
+            rdma=False if options.rdma_devices == "none" else options.rdma_devices,
+        )
+    except BaseException:
+        listener.close()
+        raise
+    return engine, listener
 
 
 def _own_record(options: NodeOptions, engine: SegmentServer, control_port: int) -> NodeRecord:

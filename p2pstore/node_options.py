@@ -8,13 +8,17 @@ from pathlib import Path
 DEFAULT_PORT = 7300
 """The control port on an address that others can reach; the next two are the engine's handshake and data ports."""
 
+PORTS = 3
+"""Ports that a node takes, one after the other: control, handshake, data."""
+
 
 @dataclass(frozen=True)
 class NodeOptions:
     """How a node is set up.
 
     ``state`` is the directory of its catalog, or None to remember nothing. ``host`` and ``port`` are listened on; on
-    loopback port 0 is any, elsewhere ``DEFAULT_PORT``. ``secret`` may be a file, which is read again when it changes.
+    loopback port 0 is any, elsewhere ``DEFAULT_PORT``. Up to ``last_port``, if there is one, the next three ports are
+    tried where these are taken. ``secret`` may be a file, which is read again when it changes.
     ``ttl`` is its lease's length in seconds. The limits are bytes a second, 0 for none; they may be changed while it
     runs. ``rdma_devices`` are the RDMA devices to use, joined by commas, or ``all`` or ``none``.
     """
@@ -24,6 +28,7 @@ class NodeOptions:
     local_socket: Path | None = None
     host: str = "127.0.0.1"
     port: int = 0
+    last_port: int = 0
     advertise: str = ""
     secret: bytes | Path | None = None
     insecure: bool = False

@@ -87,14 +87,14 @@ class P2PStore:
     ) -> None:
         """``metadata`` is a URL (``etcd://a:2379,b:2379``; ``mooncake node status`` shows an agent's).
 
-        ``listen`` is an address, an interface or a network, and ``:PORT`` if not any will do; ``advertise`` is what
-        others are told, if that is another address. ``rdma_devices`` are the RDMA devices to use, joined by commas, or
-        ``all`` or ``none``. ``state`` is a directory in which to remember registered files; by default nothing outlives
-        the object. ``secret`` is the cluster's, or its file, which is read again when it changes; on loopback it is by
-        default the one that this user's agents share, unless the node is ``insecure``.
+        ``listen`` is an address, an interface or a network, and ``:PORT`` or ``:FIRST-LAST`` if not any will do;
+        ``advertise`` is what others are told, if that is another address. ``rdma_devices`` are the RDMA devices to use,
+        joined by commas, or ``all`` or ``none``. ``state`` is a directory in which to remember registered files; by
+        default nothing outlives the object. ``secret`` is the cluster's, or its file, which is read again when it
+        changes; on loopback it is by default the one that this user's agents share, unless the node is ``insecure``.
         """
         arguments.text(metadata, "the metadata URL")
-        host, port = addresses.given_place(arguments.text(listen, "the address to listen on"))
+        host, ports = addresses.given_ports(arguments.text(listen, "the address to listen on"))
         if secret is not None and not isinstance(secret, (bytes, Path)):
             raise UsageError(detail="the secret must be bytes, or the Path of its file")  # it is not shown
         state = None if state is None else Path(arguments.path(state, "the state directory"))
@@ -102,7 +102,8 @@ class P2PStore:
             name=node or node_name(),
             state=state,
             host=host,
-            port=port,
+            port=ports.start,
+            last_port=ports.stop - 1,
             advertise=arguments.text(advertise, "the address to advertise"),
             secret=secret_for(host, secret, insecure=insecure, fallback=state),
             insecure=bool(insecure),

@@ -4,6 +4,7 @@
 
     name:80    127.0.0.1:80    [::1]:80    [fe80::1%eth0]:80
     eth0:80    10.0.0.0/24:80    [fd00::/64]:80                  (where somebody listens: ``parse_place``)
+    eth0:7400-7420                                               (with a choice of ports: ``parse_ports``)
 
 ``parse`` raises ``BadAddress``, which says what is wrong with the text and not whose fault it is: a setting's, a peer's
 or the caller's. For the last there is ``given``.
@@ -73,6 +74,26 @@ def parse_place(text: str, default_port: int = 0) -> tuple[str, int]:
     if not _is_port(port, 0):
         raise BadAddress(_no_port(text, port, 0), port)
     return host, int(port)
+
+
+def parse_ports(text: str) -> tuple[str, range]:
+    """As ``parse_place``, with the ports among which somebody may choose: ``FIRST-LAST``, a single one, or none."""
+    first, dash, last = text.rpartition("-")
+    if not dash or not _PORT.fullmatch(last) or not _PORT.fullmatch(first.rpartition(":")[2]):
+        host, port = parse_place(text)
+        return host, range(port, port + 1) if port else range(0)
+    host, low = parse_place(first)
+    if not 0 < low <= int(last) <= MAX_PORT:
+        raise BadAddress(f"{low}-{last} in {text!r} are no ports (1 to {MAX_PORT}, the lower one first)", last)
+    return host, range(low, int(last) + 1)
+
+
+def given_ports(text: str) -> tuple[str, range]:
+    """``parse_ports`` for what our caller says. Raises ``UsageError``."""
+    try:
+        return parse_ports(text)
+    except BadAddress as error:
+        raise UsageError(detail=str(error)) from None
 
 
 def given_place(text: str, default_port: int = 0) -> tuple[str, int]:

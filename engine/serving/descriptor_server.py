@@ -39,6 +39,9 @@ SEND_TIMEOUT = 10.0
 IDLE_TIMEOUT = 300.0
 """Seconds without a question after which a client is dropped."""
 
+PASSABLE = 0o710
+"""What the directory of the socket may be to others at most: a group's to pass through. Clients are checked besides."""
+
 CLOSE_TIMEOUT = 2.0
 """Seconds in which ``close`` ends."""
 
@@ -177,8 +180,8 @@ class DescriptorServer:
 def _listen(path: Path) -> socket.socket:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = path.parent.stat()
-    if status.st_uid != os.geteuid() or status.st_mode & 0o077:
-        raise UsageError(detail=f"{path.parent} must belong to this user, with mode 0700")
+    if status.st_uid != os.geteuid() or status.st_mode & ~PASSABLE & 0o777:
+        raise UsageError(detail=f"{path.parent} must belong to this user, with mode 0700 or 0710")
     listener = forks.hold(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
     try:
         with short_path(path) as name:

@@ -44,7 +44,9 @@ EXAMPLES = {
 Listen = Annotated[
     str | None,
     typer.Option(
-        "--listen", metavar="PLACE[:PORT]", help="Address, interface or network to listen on [default: loopback]."
+        "--listen",
+        metavar="PLACE[:PORT[-LAST]]",
+        help="Address, interface or network to listen on [default: loopback].",
     ),
 ]
 Node = Annotated[

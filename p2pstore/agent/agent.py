@@ -36,9 +36,19 @@ from p2pstore.agent.home import Home, socket_address
 from p2pstore.agent.home_keeper import HomeKeeper
 from p2pstore.agent.home_lock import HomeLock, locked
 from p2pstore.agent.options import credentials, node_options
+from p2pstore.agent.private import let_connect
 from p2pstore.agent.readiness import until_ready
 from p2pstore.agent.surroundings import surroundings
-from p2pstore.errors import AgentRunning, HomeLost, MooncakeError, NodeEnded, StorageError, UsageError, to_wire
+from p2pstore.errors import (
+    AgentRunning,
+    HomeLost,
+    HomeUnusable,
+    MooncakeError,
+    NodeEnded,
+    StorageError,
+    UsageError,
+    to_wire,
+)
 from p2pstore.metadata.store import MetadataStore
 from p2pstore.metadata.urls import open_store
 from p2pstore.node import Node
@@ -141,9 +151,11 @@ class Agent:
         self._closing.push_async_callback(node.close)
         server = AgentServer(node, self._status, self.stop)
         self._closing.push_async_callback(server.close)
+        group = self._settings.group
+        gid = self._home.share(group) if group else None
 
         async def listen(path: Path) -> None:
-            await server.start(_listen(path))
+            await server.start(_listen(path, gid))
             self._closing.callback(_unlink, path, os.stat(path).st_ino)
 
         await listen(self._home.socket)
@@ -176,8 +188,11 @@ class Agent:
         }
 
 
-def _listen(path: Path) -> socket.socket:
-    """The listening Unix socket; one that a killed agent left is replaced: we hold the home's lock."""
+def _listen(path: Path, group: int | None = None) -> socket.socket:
+    """The listening Unix socket, for its owner, and a ``group``; one that a killed agent left is replaced.
+
+    We hold the home's lock.
+    """
     path.unlink(missing_ok=True)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -188,7 +203,12 @@ def _listen(path: Path) -> socket.socket:
         except OSError as error:
             if not cannot("chmod", error):  # its directory is ours alone
                 raise
+        if group is not None:
+            let_connect(path, group)
         sock.listen(sockets.BACKLOG)
+    except HomeUnusable:
+        sock.close()
+        raise
     except OSError as error:
         sock.close()
         raise StorageError(path=path, detail=error.strerror or error) from None

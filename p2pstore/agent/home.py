@@ -11,16 +11,14 @@ import contextlib
 import os
 import re
 import socket
-import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from engine.files.abilities import abilities_of
-from engine.files.refusals import cannot
-from engine.files.system import system
 from p2pstore.agent.elsewhere import place_of, use_another_place, use_itself
-from p2pstore.errors import HomeUnusable, NoHome, PathNotFound, StorageError
+from p2pstore.agent.private import group_id, let_pass, make_own, make_root
+from p2pstore.errors import BadConfig, HomeUnusable, NoHome, PathNotFound, StorageError
 from p2pstore.settings.files import home_directory
 
 MAX_SOCKET_PATH = 107
@@ -30,9 +28,6 @@ MAX_HOST_NAME = 200
 """Characters of a host's name in a path."""
 
 _MACHINE_ID = Path("/etc/machine-id")
-
-DIRECTORY_MODE = 0o700
-"""A home is its user's alone: the permission of the socket's directory is what authenticates a client."""
 
 
 @dataclass(frozen=True)
@@ -113,11 +108,9 @@ class Home:
 
     def create(self) -> None:
         """Make the directories, for their owner only. Raises ``HomeUnusable``."""
-        try:
-            for directory in (self.root, self.state, self.run, self.log.parent, self.etcd):
-                directory.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
-        except OSError as error:
-            raise HomeUnusable(path=error.filename or self.root, detail=error.strerror or error) from error
+        make_root(self.root)
+        for directory in (self.state, self.run, self.log.parent, self.etcd):
+            make_own(directory)
         try:
             self._choose_sockets()
         except OSError as error:
@@ -125,20 +118,22 @@ class Home:
 
     def _choose_sockets(self) -> None:
         """See that the sockets lie where they can, and where nobody else can reach them."""
-        about = system.stat(self.run)
-        if about.st_uid == os.geteuid() and stat.S_IMODE(about.st_mode) != DIRECTORY_MODE:
-            try:  # an older directory may be open to others, and this one guards the sockets
-                system.chmod(self.run, DIRECTORY_MODE)
-            except OSError as error:
-                if not cannot("chmod", error):
-                    raise
         can = abilities_of(self.run)
-        if about.st_uid != os.geteuid() and not can.mapped_owner:
-            raise HomeUnusable(path=self.run, detail="it belongs to another user")
         if can.private and can.sockets:
             use_itself(self.run)
         else:
             use_another_place(self.run, can.why or "others can enter it")
+
+    def share(self, group: str) -> int:
+        """Let a group reach the agent's socket; the group's number. Raises ``BadConfig`` and ``HomeUnusable``."""
+        gid = group_id(group)
+        if not self.single:
+            raise BadConfig(origin=f"group {group}", detail="name a home that the group can reach, with --home DIR")
+        if place_of(self.run) != self.run:
+            raise BadConfig(origin=f"group {group}", detail=f"the file system of {self.root} cannot hold the socket")
+        for directory in (self.root, self.run):
+            let_pass(directory, gid)
+        return gid
 
     def arguments(self) -> list[str]:
         """The options with which another command line names this home."""

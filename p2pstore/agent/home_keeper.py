@@ -12,8 +12,9 @@ import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from p2pstore.agent.home import DIRECTORY_MODE, Home
+from p2pstore.agent.home import Home
 from p2pstore.agent.home_lock import HomeLock
+from p2pstore.agent.private import OWN
 from p2pstore.errors import HomeLost, StorageError
 
 log = logging.getLogger("mooncake")
@@ -69,7 +70,7 @@ class HomeKeeper:
         problems: list[str] = []
         for path in (self._home.socket, self._home.root / "run" / self._home.socket.name):
             try:
-                await asyncio.to_thread(path.parent.mkdir, DIRECTORY_MODE, exist_ok=True)
+                await asyncio.to_thread(path.parent.mkdir, OWN, exist_ok=True)
                 await self._listen_again(path)
                 await asyncio.to_thread(self._lock.moved, path)
             except (OSError, StorageError) as error:

@@ -52,13 +52,14 @@ def secret_for(
 
 def node_options(home: Home, settings: Settings) -> NodeOptions:
     """The options of the node that lives in ``home``."""
-    host, port = addresses.given_place(settings.listen)
+    host, ports = addresses.given_ports(settings.listen)
     return NodeOptions(
         name=settings.node or remembered_name(home),
         state=home.state,
         local_socket=home.local_socket,
         host=host,
-        port=port,
+        port=ports.start,
+        last_port=ports.stop - 1,
         advertise=settings.advertise or "",
         secret=secret_for(host, settings.secret_source, insecure=settings.insecure, fallback=home.root),
         insecure=settings.insecure,

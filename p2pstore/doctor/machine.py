@@ -16,7 +16,7 @@ from engine.transports.rdma.nics import DeviceReport, inspect
 from engine.transports.rdma.verbs.interface import Gid
 from engine.transports.rdma.verbs.load import load_verbs
 from p2pstore.errors import MooncakeError, NoSuchAddress
-from p2pstore.node_options import DEFAULT_PORT
+from p2pstore.node_options import DEFAULT_PORT, PORTS
 from p2pstore.peers.checks import Check, failed, ok, warning
 
 FEW_FILES = 1024
@@ -65,7 +65,7 @@ def check_limits(pid: int | str, whose: str, *, rdma: bool, proc: Path = Path("/
 def check_place(listen: str, advertise: str, servers: Sequence[tuple[str, int]]) -> Iterator[Check]:
     """What an agent that is to listen there would tell others: whether it is an address, and one that they reach."""
     try:
-        host = address_of(addresses.given_place(listen)[0])
+        host = address_of(addresses.given_ports(listen)[0])
         told = address_of(advertise) if advertise else published(host, servers)
     except NoSuchAddress as error:
         yield failed(PUBLISHED, str(error), error.hint, error.exit_code)
@@ -81,23 +81,40 @@ def check_published(found: Iterable[str]) -> Iterator[Check]:
 
 
 def check_ports(listen: str) -> Iterator[Check]:
-    """Whether the three ports of an agent that is to listen there can be had; nothing where any port will do."""
-    host, port = addresses.given_place(listen)
+    """Whether the three ports of an agent that is to listen there can be had; nothing where any port will do.
+
+    Of a choice of ports, whether three can be had together.
+    """
+    host, ports = addresses.given_ports(listen)
     try:
         host = address_of(host)
     except NoSuchAddress:
         return  # ``check_place`` says so
-    if not port and not sockets.is_loopback(host):
-        port = DEFAULT_PORT
-    for number, use in zip(range(port, port + 3), ("control", "handshake", "data"), strict=True) if port else ():
-        subject = f"port {number}"
+    if not ports and not sockets.is_loopback(host):
+        ports = range(DEFAULT_PORT, DEFAULT_PORT + 1)
+    if not ports:
+        return
+    first = ports.start
+    if len(ports) > 1:
+        first = next((each for each in ports[: -PORTS + 1 : PORTS] if not _taken(host, each)), first)
+    taken = _taken(host, first)
+    for number, use in zip(range(first, first + PORTS), ("control", "handshake", "data"), strict=True):
+        if number in taken:
+            advice = "end what has it ('ss -ltnp'), or choose another with --listen"
+            yield failed(f"port {number}", taken[number], advice, 2)
+        else:
+            yield ok(f"port {number}", f"free for {use} at {host}")
+
+
+def _taken(host: str, first: int) -> dict[int, str]:
+    """Which of an agent's ports cannot be had, and why."""
+    found = {}
+    for number in range(first, first + PORTS):
         try:
             sockets.listen(host, number).close()
         except MooncakeError as error:
-            advice = "end what has it ('ss -ltnp'), or choose another with --listen"
-            yield failed(subject, str(error.fields.get("detail", error)), advice, 2)
-        else:
-            yield ok(subject, f"free for {use} at {host}")
+            found[number] = str(error.fields.get("detail", error))
+    return found
 
 
 def check_clock() -> Check:

@@ -17,6 +17,10 @@ from p2pstore.objects.units import format_size, parse_rate, parse_size
 ENVIRONMENT_PREFIX = "MOONCAKE_"
 
 
+MIN_PORTS = 3
+"""In a choice of ports: an agent takes three, one after the other."""
+
+
 NO_PORT = -1
 """In place of a port that was not given."""
 
@@ -149,7 +153,9 @@ def parse_address(text: str, default_port: int = 0) -> tuple[str, int]:
 
 
 def _listen(text: str, base: Path) -> str:
-    addresses.parse_place(_text(text, base))
+    _, ports = addresses.parse_ports(_text(text, base))
+    if 1 < len(ports) < MIN_PORTS:
+        raise ValueError(f"{text!r} has {len(ports)} ports, and an agent takes {MIN_PORTS}")
     return text
 
 
@@ -177,10 +183,16 @@ KEYS: Mapping[str, Key] = {
         Key("home", _path, "directory that holds the agent's state, sockets and log"),
         Key("metadata", _metadata, "metadata server, like etcd://a:2379,b:2379; unset: an etcd of the agent's own"),
         Key("node", _node, "this node's name; unset: the host's, and four characters"),
-        Key("listen", _listen, "ADDRESS, INTERFACE or NETWORK to listen on, and :PORT", addresses.LOOPBACK),
+        Key(
+            "listen",
+            _listen,
+            "ADDRESS, INTERFACE or NETWORK to listen on, and :PORT or :PORT-PORT",
+            addresses.LOOPBACK,
+        ),
         Key("advertise", _advertise, "ADDRESS, INTERFACE or NETWORK that other nodes are told, if it is another one"),
         Key("insecure", _boolean, "listen on an open address without a cluster secret", default=False),
         Key("secret_file", _path, "file that holds the cluster secret"),
+        Key("group", _text, "group of this host that may use the agent, as its user; it needs a home of its own"),
         Key("zone", _text, "where this node is; peers of the same zone are asked first"),
         Key("lease_ttl", _integer(MIN_LEASE_TTL, MAX_LEASE_TTL), "seconds until a dead node disappears", 10),
         Key("transport", _choice(*TRANSPORTS), "how get moves bytes: auto, rdma, tcp or local", "auto"),

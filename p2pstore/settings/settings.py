@@ -60,6 +60,7 @@ class Settings:
     advertise: str | None
     insecure: bool
     secret_file: Path | None
+    group: str | None
     zone: str | None
     lease_ttl: int
     transport: str
@@ -237,12 +238,12 @@ def _keep_to_loopback(layers: Layers, upstream: Sequence[Given]) -> None:
 
 def _on_loopback(listen: str) -> bool:
     """Whether it means the loopback here; False for what means nothing here, which the agent will say."""
-    from engine.net.addresses import parse_place  # noqa: PLC0415 - as above
+    from engine.net.addresses import parse_ports  # noqa: PLC0415 - as above
     from engine.net.listening import address_of  # noqa: PLC0415 - as above
     from engine.net.sockets import is_loopback  # noqa: PLC0415 - as above
 
     try:
-        return is_loopback(address_of(parse_place(listen)[0]))
+        return is_loopback(address_of(parse_ports(listen)[0]))
     except NoSuchAddress:
         return False
 

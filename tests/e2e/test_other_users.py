@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import grp
 import http.client
 import os
 import pickle
+import shutil
 import socket
 import stat
-from collections.abc import Callable
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 
+import mooncake_cli
 from engine.errors import RangeRefused
 from engine.net import addresses
 from engine.net.handshake_client import fetch_descriptor
@@ -23,7 +29,8 @@ from engine.transports.base import PeerAddress
 from p2pstore.cluster.peer_client import Availability, PeerClient
 from p2pstore.cluster.records import peer_address
 from p2pstore.metadata.urls import parse_url
-from tests.e2e.cluster import Agent, Cluster, make_file
+from tests.e2e.cluster import COMMAND_TIMEOUT, Agent, Cluster, Done, make_file
+from tests.e2e.conftest import cluster_in
 
 NOBODY = 65534
 MIB = 1 << 20
@@ -101,10 +108,22 @@ async def told(agent: Agent, name: str) -> tuple[PeerAddress, Availability]:
 
 
 @pytest.fixture
-def private(alone: Cluster) -> tuple[Agent, Path]:
+def reachable() -> Iterator[Cluster]:
+    """A cluster without a metadata server where everybody can look: pytest's own directories are closed to others."""
+    directory = Path(tempfile.mkdtemp(prefix="mooncake-users-"))
+    try:
+        directory.chmod(0o755)
+        with cluster_in(directory / "cluster") as made:
+            yield made
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def private(reachable: Cluster) -> tuple[Agent, Path]:
     """The default agent, which serves a file of mode 0600 in a directory of mode 0700."""
-    agent = alone.agent("private", metadata=None)
-    directory = alone.path("mine")
+    agent = reachable.agent("private", metadata=None)
+    directory = reachable.path("mine")
     directory.mkdir(mode=0o700)
     file = make_file(directory / "key", 3 * MIB)
     file.chmod(0o600)
@@ -155,22 +174,18 @@ def test_another_user_reaches_no_socket_and_no_file(private: tuple[Agent, Path])
                 found[str(path)] = type(error).__name__
         return found
 
-    # The tests' directories are closed to others anyway; a home may lie where everybody can look.
-    for parent in [*agent.home.parents]:
-        if parent.stat().st_uid == os.geteuid() and parent != Path("/"):
-            parent.chmod(parent.stat().st_mode | 0o055)
     found = as_another_user(attempt)
     assert set(found.values()) == {"PermissionError"}, found
 
 
-def test_agents_of_one_user_understand_each_other(private: tuple[Agent, Path], alone: Cluster) -> None:
+def test_agents_of_one_user_understand_each_other(private: tuple[Agent, Path], reachable: Cluster) -> None:
     """The commands of the README's "One machine"."""
     agent, file = private
     metadata = agent.status()["metadata"]
     assert metadata.startswith("etcd+unix:///")
-    second = alone.agent("second", metadata=metadata)
+    second = reachable.agent("second", metadata=metadata)
     for transport in ("tcp", "local"):
-        copy = alone.path(f"copy-{transport}")
+        copy = reachable.path(f"copy-{transport}")
         second.ok("get", "private", copy, "--transport", transport, "--no-seed")
         assert copy.read_bytes() == file.read_bytes()
     assert second.names() == ["private"]
@@ -188,3 +203,59 @@ def test_another_user_with_the_same_etcd_is_refused(cluster: Cluster) -> None:
     mine.start("--insecure")
     theirs.ok("get", "mine", cluster.path("copy"))
     assert cluster.path("copy").read_bytes() == file.read_bytes()
+
+
+def interpreter() -> str:
+    """A Python of this version that other users can run, and with it what is tested here."""
+    candidates = (sys.executable, f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}")
+
+    def usable() -> str:
+        if not os.access(mooncake_cli.__file__, os.R_OK):
+            return ""
+        return next((path for path in candidates if os.access(path, os.X_OK)), "")
+
+    found = as_another_user(usable)
+    if not found:
+        pytest.skip("NOT TRIED WITH A GROUP: other users cannot run what is tested here")
+    return found
+
+
+def as_user(uid: int, *arguments: object, environment: dict[str, str], group: int | None = None) -> Done:
+    """Run a command as another user, who may be in a group."""
+    command = [str(argument) for argument in arguments]
+    done = subprocess.run(
+        [environment["PYTHON"], "-m", "mooncake_cli", *command],
+        env=environment,
+        cwd="/",
+        user=uid,
+        group=uid,
+        extra_groups=[] if group is None else [group],
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_TIMEOUT,
+        check=False,
+    )
+    return Done(command, done.returncode, done.stdout, done.stderr)
+
+
+def test_a_group_uses_one_agent(reachable: Cluster) -> None:
+    """One agent for the users of a host: a user of its own has it, and a group may use it."""
+    python = interpreter()
+    owner, member, stranger, group = 54321, 54322, 54323, grp.getgrnam("users")
+    home, file = reachable.path("srv"), make_file(reachable.path("file"), MIB)
+    home.mkdir()
+    os.chown(home, owner, owner)
+    file.chmod(0o644)
+    environment = {**reachable.environment, "MOONCAKE_HOME": str(home), "MOONCAKE_GROUP": group.gr_name}
+    environment |= {"XDG_STATE_HOME": str(home / "xdg"), "PYTHON": python, "PYTHONPATH": os.pathsep.join(sys.path)}
+    try:
+        started = as_user(owner, "node", "start", environment=environment, group=group.gr_gid)
+        assert started.status == 0, started
+        registered = as_user(member, "register", file, "--name", "shared", environment=environment, group=group.gr_gid)
+        assert registered.status == 0, registered
+        assert as_user(owner, "list", "-q", environment=environment).out.split() == ["shared"]
+        refused = as_user(stranger, "list", "-q", environment=environment)
+        assert refused.status == 8, refused
+        assert not refused.out
+    finally:
+        as_user(owner, "node", "stop", environment=environment)

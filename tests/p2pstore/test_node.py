@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from engine.net import sockets
+from engine.net import addresses, sockets
 from engine.net.threads import Failure
 from engine.serving.segment_server import SegmentServer
 from p2pstore.cluster import records
@@ -47,6 +47,7 @@ from p2pstore.pull.file_destination import FileDestination
 from p2pstore.pull.get import GetRequest, GetResult
 from p2pstore.pull.workplace import Workplace
 from tests.p2pstore.samples import MIB, content, read_tree, write_tree
+from tests.ports import reserved_port
 
 FILES = {"config.json": b"{}", "model 1/é": content(3 * MIB + 1), "empty": b"", "z": content(MIB, 3)}
 WAIT = 60.0
@@ -113,6 +114,18 @@ async def test_a_port_that_is_taken() -> None:
         taken = NodeOptions("a", port=listener.getsockname()[1])
         with pytest.raises(UsageError, match="cannot listen"):
             await Node.start(taken, MemoryStore(MemoryServer()))
+
+
+async def test_of_a_choice_of_ports_the_first_free_ones_are_taken(start: Start) -> None:
+    first = reserved_port(9)
+    options = {"port": first, "last_port": first + 8}
+    with sockets.listen("127.0.0.1", first + 4):  # in the middle of the second three
+        nodes = [await start(name, **options) for name in "ab"]
+        found = [addresses.parse(node.record.control)[1] for node in nodes]
+        assert found == [first, first + 6]
+        assert [node.record.data_port for node in nodes] == [first + 2, first + 8]
+        with pytest.raises(UsageError, match=f"no 3 ports between {first} and {first + 8} can be had together"):
+            await start("c", **options)
 
 
 async def test_the_record_of_a_dead_node_is_taken_over(start: Start, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from engine.errors import UsageError
 from engine.net import addresses
-from engine.net.addresses import BadAddress, endpoints, is_host, join, parse, parse_place
+from engine.net.addresses import BadAddress, endpoints, is_host, join, parse, parse_place, parse_ports
 
 PORTS = st.integers(1, 65535)
 NAMES = st.from_regex(r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,40}){0,4}", fullmatch=True)
@@ -171,3 +171,31 @@ def test_endpoints_of_a_url() -> None:
 def test_hosts() -> None:
     assert all(map(is_host, ["a", "a.b-c_d", "127.0.0.1", "::1", "fe80::1%eth0"]))
     assert not any(map(is_host, ["", "a:1", "[::1]", "::1%", "a%eth0", "a b", "a@b"]))
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "ports"),
+    [
+        ("eth0", "eth0", range(0)),
+        ("10.0.0.1:0", "10.0.0.1", range(0)),
+        ("10.0.0.1:7400", "10.0.0.1", range(7400, 7401)),
+        ("10.0.0.1:7400-7420", "10.0.0.1", range(7400, 7421)),
+        ("10.0.0.0/24:7400-7400", "10.0.0.0/24", range(7400, 7401)),
+        ("[fd00::1]:1-65535", "fd00::1", range(1, 65536)),
+        ("my-host", "my-host", range(0)),
+        ("my-host-7", "my-host-7", range(0)),
+        ("a-1:5", "a-1", range(5, 6)),
+    ],
+)
+def test_a_place_with_a_choice_of_ports(text: str, host: str, ports: range) -> None:
+    assert parse_ports(text) == addresses.given_ports(text) == (host, ports)
+
+
+@pytest.mark.parametrize(
+    "text", ["h:9-8", "h:0-5", "h:1-65536", "h:1-99999", "h:a-5", "h:5-", "h:-5", "h:1-2-3", ":1-2"]
+)
+def test_no_choice_of_ports(text: str) -> None:
+    with pytest.raises(BadAddress):
+        parse_ports(text)
+    with pytest.raises(UsageError):
+        addresses.given_ports(text)

@@ -13,7 +13,7 @@ import pytest
 from p2pstore.agent import elsewhere
 from p2pstore.agent import home as module
 from p2pstore.agent.home import MAX_SOCKET_PATH, Home, host_name, socket_address
-from p2pstore.errors import HomeUnusable, NoHome, PathNotFound
+from p2pstore.errors import BadConfig, HomeUnusable, NoHome, PathNotFound
 from tests.refusing import RefusingFileSystem
 
 
@@ -65,6 +65,16 @@ def test_create_makes_it_for_its_owner_only(tmp_path: Path) -> None:
     home.create()
     for directory in (home.root, home.state, home.run, home.log.parent, home.etcd):
         assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+
+
+def test_a_home_is_shared_with_a_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "group_id", lambda _: os.getgid())
+    home = Home.resolve(tmp_path / "h", {})
+    home.create()
+    assert home.share("any") == os.getgid()
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (home.root, home.run, home.state)] == [0o710, 0o710, 0o700]
+    with pytest.raises(BadConfig, match="name a home that the group can reach"):
+        Home.resolve(None, {"XDG_STATE_HOME": str(tmp_path)}).share("any")
 
 
 def test_create_closes_a_directory_that_was_open(tmp_path: Path) -> None:

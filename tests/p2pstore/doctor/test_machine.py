@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.net import sockets
 from engine.transports.rdma.nics import DeviceReport
 from engine.transports.rdma.verbs.interface import Gid, GidType, LinkLayer, PortInfo
 from p2pstore.doctor.loopback import check_transports
@@ -19,6 +20,7 @@ from p2pstore.doctor.machine import (
     check_ports,
     check_verbs,
 )
+from tests.ports import reserved_port
 
 GID = Gid(1, bytes(10) + b"\xff\xff" + bytes([10, 77, 0, 1]), GidType.ROCE_V2, "veth0")
 UP = PortInfo("ACTIVE", LinkLayer.ETHERNET, 0, 4096, 1 << 30)
@@ -82,6 +84,16 @@ def test_ports_that_are_taken_and_free() -> None:
     assert "--listen" in first.advice
     assert next(iter(check_ports(f"127.0.0.1:{port}"))).verdict == "ok"
     assert list(check_ports("127.0.0.1")) == [], "any port will do"
+
+
+def test_of_a_choice_of_ports_three_must_be_free_together() -> None:
+    first = reserved_port(7)
+    choice = f"127.0.0.1:{first}-{first + 6}"
+    with sockets.listen("127.0.0.1", first + 1):
+        checks = list(check_ports(choice))
+        assert [(c.subject, c.verdict) for c in checks] == [(f"port {first + n}", "ok") for n in (3, 4, 5)]
+        with sockets.listen("127.0.0.1", first + 5):
+            assert [c.verdict for c in check_ports(choice)] == ["ok", "failed", "ok"]
 
 
 def test_what_an_agent_would_tell_others() -> None:

@@ -98,6 +98,8 @@ def test_the_project_file_of_a_parent_does_not_count(load, tmp_path: Path) -> No
         ('transport = "pigeon"', "is none of auto, rdma, tcp, local"),
         ('node = "a/b"', "bad name 'a/b'"),
         ('listen = "1.2.3.4:x"', "is not a port"),
+        ('listen = "1.2.3.4:7400-7401"', "has 2 ports, and an agent takes 3"),
+        ('listen = "1.2.3.4:7420-7400"', "the lower one first"),
         ('metadata = "etcd://u:p@h"', "a user or password has no place in a URL"),
         ('zone = ""', "it is empty"),
         ("zone = ", "it is not TOML"),
@@ -207,6 +209,7 @@ def test_any_environment_loads_or_is_bad_config(values: dict[str, str]) -> None:
 
 def test_a_file_of_the_current_directory_never_opens_us_to_others(load, places: dict[str, Path]) -> None:
     text = 'insecure = true\nlisten = "0.0.0.0"\nadvertise = "10.0.0.1"\nsecret_file = "s"\netcd_password_file = "p"\n'
+    text += 'group = "users"\n'
     places["project"].write_text(text + "lease_ttl = 30\n")
     settings = load()
     assert (settings.insecure, settings.listen, settings.advertise) == (False, "127.0.0.1", None)
