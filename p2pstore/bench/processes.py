@@ -34,7 +34,8 @@ def environment(directory: Path) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("MOONCAKE_", "MC_", "ETCD_", "XDG_"))}
     own = str(Path(__file__).resolve().parents[2])
     path = [own, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    return {**kept, "HOME": str(directory), "PYTHONPATH": os.pathsep.join(path)}
+    shared = directory.parent / "state"  # with the secret that the agents of one user share
+    return {**kept, "HOME": str(directory), "XDG_STATE_HOME": str(shared), "PYTHONPATH": os.pathsep.join(path)}
 
 
 class Process:
