@@ -127,7 +127,8 @@ def test_a_child_in_the_middle_of_everything_has_no_socket_and_no_lock(
         return {name for name in found if name.startswith("socket:") or "journal" in name}
 
     with P2PStore(url, node="getter") as getter:
-        store.register("big", bytes(64 * MIB))
+        data = os.urandom(64 * MIB)  # zeros would not travel
+        store.register("big", data)
         getting = threading.Thread(target=lambda: getter.get("big", tmp_path / "big", transport="tcp"))
         ours = opened()
         assert ours, "the parent has some"
@@ -141,7 +142,7 @@ def test_a_child_in_the_middle_of_everything_has_no_socket_and_no_lock(
         assert others < ours
         for one, next_one in itertools.pairwise(samples):
             assert not one & next_one
-    assert (tmp_path / "big").read_bytes() == bytes(64 * MIB)
+    assert (tmp_path / "big").read_bytes() == data
 
 
 def test_multiprocessing_workers_hear_it_and_the_parent_goes_on(store: P2PStore) -> None:

@@ -34,7 +34,7 @@ def url(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def source(url: str) -> Iterator[P2PStore]:
     with P2PStore(url, node="source") as made:
-        made.register("big", bytes(64 * MIB))
+        made.register("big", os.urandom(64 * MIB))  # zeros would not travel
         made.register("small", b"small")
         made._open().upload_limit.set(SLOW)
         yield made
@@ -211,7 +211,7 @@ import atexit, os, sys, threading, time
 from p2pstore import P2PStore
 from p2pstore.errors import Closed
 source = P2PStore(sys.argv[1], node="source")
-source.register("big", bytes(64 << 20))
+source.register("big", os.urandom(64 << 20))
 source._open().upload_limit.set(1 << 20)
 store = P2PStore(sys.argv[1], node="store")
 begun = threading.Event()
