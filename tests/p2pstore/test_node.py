@@ -632,7 +632,7 @@ async def test_status(start: Start, root: Path) -> None:
 async def test_rdma_alone_is_told_why_it_cannot(start: Start, root: Path, tmp_path: Path) -> None:
     a, b = await start("a", rdma_devices="none"), await start("b", rdma_devices="no-such-device")
     await register(a, root)
-    with pytest.raises(TransportUnavailable, match="the peer offers no RDMA device") as caught:
+    with pytest.raises(TransportUnavailable, match="on this host: this machine has no RDMA device") as caught:
         await get(b, tmp_path / "b", transport="rdma")
     assert caught.value.exit_code == 9
     assert not (tmp_path / "b").exists()
