@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from engine.errors import MooncakeError
+from engine.errors import MooncakeError, RangeRefused
 from engine.net.backoff import SOONER, Backoff
 from engine.transports.base import PeerAddress
 from p2pstore.cluster import records
@@ -50,6 +50,9 @@ RETRIES = Backoff(0.5, 5.0, SOONER)
 
 PUT_OFF = Backoff(0.5, 15.0, SOONER)
 """Pauses before a holder that the pull gave up is tried again, until it delivers."""
+
+WHY_SECONDS = 5.0
+"""How long a holder that refused a range is listened to for why: on a busy machine that comes later than the refusal."""
 
 QUEUED_SECONDS = 2 * HEARTBEAT_SECONDS
 """A holder that has not said again for so long that our requests wait for their turn is not waited for."""
@@ -339,6 +342,8 @@ class Discovery:
         kicked = asyncio.create_task(following.kicked.wait())
         try:
             await asyncio.wait({reading, kicked}, return_when=asyncio.FIRST_COMPLETED)
+            if isinstance(self._pull.last_fault, RangeRefused):
+                await asyncio.wait({reading}, timeout=WHY_SECONDS)
             if reading.done():
                 reading.result()
         finally:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from engine.errors import MooncakeError, RangeRefused
 from engine.net.backoff import Backoff
 from p2pstore.cluster import manifests
 from p2pstore.cluster.manifests import first_that_answers
@@ -74,6 +75,7 @@ class Log:
     def __init__(self) -> None:
         self.sources: dict[str, set[int]] = {}
         self.bytes_by_node: dict[str, int] = {}
+        self.last_fault: MooncakeError | None = None
         self.shares: dict[str, bool] = {}
         self.offers: list[tuple[str, list[range], bool]] = []
         self.times_added: dict[str, int] = {}
@@ -271,6 +273,18 @@ async def test_a_withdrawn_replica_is_taken_out(world: World) -> None:
     await world.log.until(lambda: "a" in world.log.sources)
     await owner.holdings.remove(owner.holdings.named("n")[0])
     await world.log.until(lambda: world.log.sources == {})
+
+
+async def test_who_refused_a_range_is_still_heard_saying_why(world: World) -> None:
+    """On a busy machine the refusal was there first, and then nobody listened any more."""
+    owner = await world.holder("a")
+    found = await world.discover()
+    await world.log.until(lambda: "a" in world.log.sources)
+    world.log.last_fault = RangeRefused(peer="a", length=1, address=0)
+    found.dropped("a", banned=False)
+    await asyncio.sleep(0.01)
+    await owner.holdings.give_up(owner.holdings.named("n")[0], "it was cut short")
+    await world.log.until(lambda: "it was cut short" in str(found.withdrew.get("a")))
 
 
 async def test_a_source_that_was_dropped_is_read_anew_a_banned_one_never(world: World) -> None:
