@@ -37,7 +37,10 @@ _CACHE = ("inactive_file", "active_file", "total_inactive_file", "total_active_f
 
 
 def memory_left(pid: int | str = "self", *, proc: Path = Path("/proc"), root: Path = ROOT) -> int | None:
-    """Bytes that a process's groups let it take yet, what the kernel can drop counted in; None without a limit."""
+    """Bytes that a process's groups let it take yet; None without a limit.
+
+    What the kernel can drop or swap out is counted in, all free swap too: rather too much is told than too little.
+    """
     left: list[int] = []
     for group in memory_groups(pid, proc=proc, root=root):
         for limit_name, used_name in _LIMITS.items():
@@ -48,7 +51,7 @@ def memory_left(pid: int | str = "self", *, proc: Path = Path("/proc"), root: Pa
             totals = [counts[name] for name in _CACHE if name in counts]
             droppable = sum(totals[-2:])  # version 1 has its own and, after them, the totals
             left.append(max(0, limit - used + droppable))
-    return min(left, default=None)
+    return min(left) + _free_swap(proc) if left else None
 
 
 def memory_kills(pid: int | str = "self", *, proc: Path = Path("/proc"), root: Path = ROOT) -> dict[Path, int]:
@@ -68,6 +71,15 @@ def killed_since(before: dict[Path, int]) -> Path | None:
         if _counts(file).get("oom_kill", 0) > count:
             return file.parent
     return None
+
+
+def _free_swap(proc: Path) -> int:
+    try:
+        lines = (proc / "meminfo").read_text().splitlines()
+    except OSError:
+        return 0
+    words = next((line.split() for line in lines if line.startswith("SwapFree:")), [])
+    return int(words[1]) * 1024 if len(words) > 1 and words[1].isdigit() else 0
 
 
 def _number(path: Path) -> int | None:

@@ -48,6 +48,7 @@ PATHS: dict[int, str] = {
 
 WORDS: dict[str, str] = {
     "no space left": PATHS[errno.ENOSPC],
+    "too little memory is left": "choose a place on a disk, or raise the memory limit of this job or container",
     "database or disk is full": PATHS[errno.ENOSPC],
     "readonly database": PATHS[errno.EACCES],
     "disk i/o error": PATHS[errno.EIO],

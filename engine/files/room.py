@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from engine.cgroups import memory_left
 from engine.files.refusals import refused
 from engine.files.system import system
 
@@ -25,6 +26,23 @@ def free_bytes(directory: str | os.PathLike[str]) -> int | None:
     if not about.f_blocks or not about.f_frsize:
         return None
     return about.f_bavail * about.f_frsize
+
+
+IN_MEMORY = frozenset({0x01021994, 0x858458F6})
+"""Types of file systems whose files are memory of whoever writes them: tmpfs, ramfs (linux/magic.h)."""
+
+
+def memory_for(directory: str | os.PathLike[str]) -> int | None:
+    """The bytes that files there may yet take of this process's memory limit; None on a disk, and without a limit.
+
+    Past the limit no write fails: the kernel kills the process.
+    """
+    try:
+        if system.type_of(os.fspath(directory)) not in IN_MEMORY:
+            return None
+    except OSError:
+        return None
+    return memory_left()
 
 
 def allocated(status: os.stat_result) -> int | None:

@@ -16,7 +16,7 @@ from typing import overload
 
 from engine.files.durable import sync_directory, sync_files
 from engine.files.refusals import cannot, say
-from engine.files.room import allocated, free_bytes
+from engine.files.room import allocated, free_bytes, memory_for
 from engine.files.system import system
 from engine.memory.buffers import FilesBuffer
 from engine.memory.file_spans import FileSpan, FileSpans
@@ -135,9 +135,9 @@ class FileDestination:
                     raise ForeignFile(path=Path(directory, name))
 
     def _check_room(self) -> None:
-        """Refuse at once what cannot fit: better than a full disk at 90%."""
-        free = free_bytes(self._work.path)
-        if free is None:
+        """Refuse at once what cannot fit: better than a full disk at 90%, or an agent that the kernel kills."""
+        free, memory = free_bytes(self._work.path), memory_for(self._work.path)
+        if free is None and memory is None:
             return
         count = len(self.manifest.files) if self.journal.resumed else 0
         there = sum(_allocated(self.file_path(n)) for n in range(count))
@@ -145,8 +145,11 @@ class FileDestination:
         zeros = set(repeats_of(self.manifest).zeros)
         listed = sum(lengths[c] for c in set(self.journal.chunks or ()) - zeros if c < self.manifest.chunks)
         needed = self.manifest.size - sum(lengths[c] for c in zeros) - max(there, listed)
-        if needed > free:
+        if free is not None and needed > free:
             raise StorageError(path=self.path, detail=f"no space left: {needed} bytes are needed, {free} are free")
+        if memory is not None and needed > memory:
+            detail = f"too little memory is left: files there are memory, {needed} bytes are needed, {memory} are left"
+            raise StorageError(path=self.path, detail=detail)
 
     def file_path(self, number: int) -> Path:
         """Where the file of that number is while the destination is partial."""

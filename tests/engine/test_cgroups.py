@@ -55,6 +55,15 @@ def test_version_1(proc: Path, root: Path) -> None:
     assert killed_since(kills) == job
 
 
+def test_what_can_be_swapped_out_leaves_room(proc: Path, root: Path) -> None:
+    written(proc / "7", cgroup="0::/job\n")
+    written(root / "job", memory__max=f"{9 * MIB}\n", memory__current=f"{8 * MIB}\n")
+    written(proc, meminfo="MemFree: 7 kB\nSwapFree:   2048 kB\n")
+    assert memory_left(7, proc=proc, root=root) == 3 * MIB
+    written(proc, meminfo="SwapFree:\n")
+    assert memory_left(7, proc=proc, root=root) == MIB
+
+
 def test_where_there_is_nothing_to_read(proc: Path, root: Path) -> None:
     assert memory_left(7, proc=proc, root=root) is None
     assert memory_kills(7, proc=proc, root=root) == {}

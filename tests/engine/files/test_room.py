@@ -9,7 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from engine.files.room import allocated, free_bytes
+from engine.files import room
+from engine.files.room import allocated, free_bytes, memory_for
 from tests.refusing import RefusingFileSystem
 
 
@@ -39,6 +40,17 @@ def test_a_file_system_that_does_not_say(tmp_path: Path, refusing: RefusingFileS
 def test_a_fault(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         free_bytes(tmp_path / "none")
+
+
+@pytest.mark.parametrize(("kind", "left"), [(0x01021994, 7), (0x858458F6, 7), (0xEF53, None)])
+def test_files_in_memory_count_towards_its_limit(
+    tmp_path: Path, refusing: RefusingFileSystem, monkeypatch: pytest.MonkeyPatch, kind: int, left: int | None
+) -> None:
+    monkeypatch.setattr(room, "memory_left", lambda: 7)
+    refusing.answers("type_of", lambda real, path: kind)
+    assert memory_for(tmp_path) == left
+    refusing.refuses("type_of", errno.ENOSYS)
+    assert memory_for(tmp_path) is None
 
 
 def test_blocks(tmp_path: Path) -> None:

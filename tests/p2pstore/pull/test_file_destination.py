@@ -454,6 +454,20 @@ def test_what_does_not_fit_is_refused_at_once(tmp_path: Path) -> None:
             FileDestination(disk / "dest", manifest, "n")
 
 
+def test_files_in_memory_are_refused_when_the_limit_of_memory_leaves_no_room(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "memory_for", lambda directory: FILE.size - 1)
+    with pytest.raises(StorageError, match=f"{FILE.size} bytes are needed, {FILE.size - 1} are left") as caught:
+        FileDestination(path, FILE, "n")
+    assert "memory limit" in caught.value.hint
+    monkeypatch.setattr(module, "memory_for", lambda directory: FILE.size)
+    with given_up(FileDestination(path, FILE, "n")) as destination:
+        feed(destination, range(2))
+    monkeypatch.setattr(module, "memory_for", lambda directory: FILE.size - 2 * CHUNK)  # what is there needs none
+    resumed(path, FILE).abort()
+
+
 def test_a_disk_that_fills_up_meanwhile(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 64 * KIB) as disk:
         destination = FileDestination(disk / "dest", FILE, "n")
