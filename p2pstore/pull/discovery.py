@@ -52,7 +52,7 @@ PUT_OFF = Backoff(0.5, 15.0, SOONER)
 """Pauses before a holder that the pull gave up is tried again, until it delivers."""
 
 WHY_SECONDS = 5.0
-"""How long a holder that refused a range is listened to for why: on a busy machine that comes later than the refusal."""
+"""How long a holder that refused a range is listened to for why: on a busy machine that comes after the refusal."""
 
 QUEUED_SECONDS = 2 * HEARTBEAT_SECONDS
 """A holder that has not said again for so long that our requests wait for their turn is not waited for."""
