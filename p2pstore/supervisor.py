@@ -41,9 +41,6 @@ class Policy(enum.Enum):
     RESTART = "restart"
     """It is started again after a pause; the node ends when it fails ``MAX_IN_A_ROW`` times in a row."""
 
-    END_NODE = "end the node"
-    """The node cannot be without it: it ends, and says why."""
-
     ONCE = "once"
     """It had one thing to do, and that is not tried again."""
 

@@ -61,12 +61,6 @@ class FileStamp:
         """The stamp of what a stat found, as it is told."""
         return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
-    @classmethod
-    def lasting(cls, status: os.stat_result, path: str) -> FileStamp:
-        """The stamp by which the file at ``path`` is known later on."""
-        stamp = cls.of(status)
-        return stamp if numbers_last(status, path) else stamp.unnumbered()
-
     def unnumbered(self) -> FileStamp:
         """The same of a file whose numbers are not to be relied on."""
         return replace(self, dev=NO_NUMBER, inode=NO_NUMBER, ctime_ns=0)
@@ -119,7 +113,7 @@ def pack_stamp(status: os.stat_result) -> bytes:
 
 
 def pack_lasting(status: os.stat_result, path: str) -> bytes:
-    """As ``FileStamp.lasting``, then ``packed``."""
+    """The stamp by which the file at ``path`` is known later on, ``packed``."""
     return pack_stamp(status) if numbers_last(status, path) else FileStamp.of(status).unnumbered().packed()
 
 

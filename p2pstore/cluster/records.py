@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from engine.net.addresses import MAX_PORT, BadAddress, parse
 from engine.transports.base import PeerAddress
@@ -31,9 +31,6 @@ MAX_RECORD_BYTES = 16 * 1024
 
 MAX_NUMBER = 1 << 53
 """Every number of a record is between 0 and this, beyond which JSON's readers do not agree."""
-
-Role = Literal["gold", "replica"]
-State = Literal["partial", "complete"]
 
 
 def node_key(node: str) -> str:

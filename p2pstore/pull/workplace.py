@@ -48,11 +48,6 @@ def work_name(last: str, number: int = 0) -> str:
     return f".{stem or 'x'}.mooncake-{key}.part"
 
 
-def is_work_name(name: str) -> bool:
-    """Whether a directory of that name may be some get's."""
-    return re.fullmatch(r"\..*\.mooncake-[0-9a-f]{12}\.part", name, re.DOTALL) is not None
-
-
 @dataclass(frozen=True)
 class _Found:
     """The newest note in a directory: its number (0 where there is none), whose it is, and whether that has ended."""

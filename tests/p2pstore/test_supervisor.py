@@ -84,7 +84,7 @@ def test_who_ran_for_long_has_not_failed_in_a_row() -> None:
     assert record.failures == 3 * MAX_IN_A_ROW
 
 
-@pytest.mark.parametrize("policy", [Policy.END_NODE, Policy.ONCE, Policy.GO_ON])
+@pytest.mark.parametrize("policy", [Policy.ONCE, Policy.GO_ON])
 def test_other_policies_start_nothing_again(policy: Policy) -> None:
     assert Supervised("keeper", "node", policy).failed(RuntimeError("x"), EPOCH) is None
 
@@ -130,18 +130,11 @@ async def test_a_task_that_does_nothing_but_fail_ends_the_node(owner: Owner, cap
     assert any(r.levelno == logging.CRITICAL for r in caplog.records)
 
 
-async def test_what_the_node_cannot_be_without_ends_it_at_once(owner: Owner) -> None:
-    flaky = Flaky(1)
-    owner.supervisor.start("api", "agent", flaky.run, Policy.END_NODE)
-    await asyncio.wait_for(owner.over.wait(), WAIT)
-    assert flaky.starts == 1
-
-
 async def test_of_several_ends_the_owner_hears_the_first(owner: Owner) -> None:
     for name in ("one", "two"):
-        owner.supervisor.start(name, "node", Flaky(1).run, Policy.END_NODE)
+        owner.supervisor.start(name, "node", Flaky(10**9).run)
     await until(lambda: all(r["state"] == "ended" for r in owner.supervisor.report()))
-    assert [fatal.fields["task"] for fatal in owner.heard] == ["one"]
+    assert owner.heard == [owner.supervisor.fatal]
 
 
 async def test_what_is_done_once_is_recorded_when_it_fails(owner: Owner) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from engine.files import stamps
-from engine.files.stamps import NO_NUMBER, TIME_UNITS_NS, FileStamp, numbers_last
+from engine.files.stamps import NO_NUMBER, TIME_UNITS_NS, FileStamp, numbers_last, pack_lasting, pack_stamp
 from tests.refusing import RefusingFileSystem
 
 STAMP = FileStamp(dev=7, inode=11, size=100, mtime_ns=1_700_000_001_234_567_891)
@@ -50,7 +50,7 @@ def test_numbers_that_do_not_last_do_not_count() -> None:
 def test_a_disks_numbers_last(tmp_path: Path) -> None:
     path = tmp_path / "f"
     path.write_text("x")
-    assert FileStamp.lasting(path.stat(), str(path)) == FileStamp.of(path.stat())
+    assert pack_lasting(path.stat(), str(path)) == pack_stamp(path.stat())
 
 
 def test_numbers_of_forgetful_file_systems_do_not(tmp_path: Path, refusing: RefusingFileSystem) -> None:
