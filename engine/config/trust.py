@@ -40,14 +40,14 @@ def why_not_obeyed(found: os.stat_result) -> str:
 
 def _check(file: Path, found: os.stat_result, *, named: bool) -> None:
     if stat.S_ISREG(found.st_mode):
-        why = why_not_obeyed(found) or _why_no_link(file)
+        why = why_not_obeyed(found) or why_no_link(file)
     else:
         why = "" if named or stat.S_ISDIR(found.st_mode) else "it is no regular file"
     if why:
         raise NotObeyed(why)
 
 
-def _why_no_link(file: Path) -> str:
+def why_no_link(file: Path) -> str:
     """The same of the link that leads to it, if it is one: whoever made that chose the file."""
     found = os.lstat(file)
     if not stat.S_ISLNK(found.st_mode) or found.st_uid in {ROOT, os.geteuid()}:

@@ -1,9 +1,11 @@
-"""Writing all of something, however little one call takes."""
+"""Writing all of something, however little one call takes, and whole files in place of what is there."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+from pathlib import Path
 
 from engine.files.refusals import refused
 from engine.files.system import system
@@ -39,6 +41,26 @@ def write_note(descriptor: int, text: bytes) -> None:
             text = text.ljust(before, b"\0")
     if text:
         write_at(descriptor, text, 0)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Have a file at ``path``, for its owner alone, that is ``data`` or what was there before, never a part of either.
+
+    A link at ``path`` is replaced, and what it leads to is left alone; what is written to meanwhile has a name that
+    nobody can lay something under. Raises ``OSError``.
+    """
+    made = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
+    descriptor = system.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            write_all(descriptor, data)
+        finally:
+            system.close(descriptor)
+        system.replace(made, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            system.unlink(made)
+        raise
 
 
 def _some(count: int) -> int:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.config.trust import why_no_link
 from engine.errors import StorageError
+from engine.files.system import system
 
 MAX_KEY = 1024
 """Bytes of a key."""
@@ -111,7 +115,7 @@ class Records:
     def _open(self, path: Path) -> None:
         try:
             # Each statement is a transaction of its own; one thread opens and another uses it.
-            self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
+            self._database = sqlite3.connect(_own(path), isolation_level=None, check_same_thread=False, timeout=5.0)
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute("PRAGMA synchronous = NORMAL")
             self._database.execute("CREATE TABLE IF NOT EXISTS records (key TEXT PRIMARY KEY, value BLOB NOT NULL)")
@@ -121,6 +125,8 @@ class Records:
         except sqlite3.Error as error:
             self.close()
             raise StorageError(path=path, detail=str(error)) from None
+        except OSError as error:
+            raise StorageError(path=path, detail=(error.strerror or str(error)).lower()) from None
 
     def _write(self, statement: str, values: tuple[str | bytes, ...]) -> None:
         if self._database is None:
@@ -129,6 +135,21 @@ class Records:
             self._database.execute(statement, values)
         except sqlite3.Error as error:
             raise StorageError(path=self._path, detail=str(error)) from None
+
+
+def _own(path: Path) -> Path:
+    """The file at ``path``, or where a link leads; made for its owner alone where there is none.
+
+    SQLite would make it for all to read. What it makes beside the file has the file's mode. Raises ``OSError``.
+    """
+    if os.path.lexists(path):
+        why = why_no_link(path)
+        if why:
+            raise PermissionError(None, why, str(path))
+    own = Path(os.path.realpath(path))
+    with contextlib.suppress(FileExistsError):
+        system.close(system.open(own, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+    return own
 
 
 def _size(key: str, value: bytes) -> int:

@@ -28,6 +28,7 @@ from typing import Any
 from engine.config.settings import EngineSettings
 from engine.files.refusals import cannot
 from engine.files.system import system
+from engine.files.writing import replace_file
 from engine.net import sockets
 from p2pstore.agent.agent_server import AgentServer
 from p2pstore.agent.embedded_etcd import EmbeddedEtcd
@@ -131,7 +132,7 @@ class Agent:
         """Leave word in the home before anything ends: whoever finds no agent is to find the reason."""
         try:
             word = {"error": to_wire(fatal), "time": as_text(time.time())}
-            self._home.end_error.write_text(json.dumps(word), encoding="utf-8")
+            replace_file(self._home.end_error, json.dumps(word).encode())
         except OSError as error:
             log.error("%s: %s", self._home.end_error, error.strerror)  # noqa: TRY400 - the log has the reason, too
         self.stop()
@@ -291,5 +292,5 @@ def main(argv: list[str] | None = None) -> int:
         log.error("%s", error)  # noqa: TRY400 - an error with a sentence needs no traceback
         if not isinstance(error, (AgentRunning, HomeLost)):
             with contextlib.suppress(OSError):
-                home.start_error.write_text(json.dumps({"error": to_wire(error)}), encoding="utf-8")
+                replace_file(home.start_error, json.dumps({"error": to_wire(error)}).encode())
         return error.exit_code

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from engine.files.writing import replace_file
 from engine.processes import start_time
 
 RECORD = "etcd.json"
@@ -49,9 +49,7 @@ def is_alive(record: Recorded) -> bool:
 def write_record(directory: Path, record: Recorded) -> None:
     """Record it atomically."""
     data = {**asdict(record), "boot": boot_id()}
-    temporary = directory / f"{RECORD}.{os.getpid()}.tmp"
-    temporary.write_text(json.dumps(data) + "\n", encoding="utf-8")
-    temporary.replace(directory / RECORD)
+    replace_file(directory / RECORD, json.dumps(data).encode() + b"\n")
 
 
 def read_record(directory: Path) -> Recorded | None:

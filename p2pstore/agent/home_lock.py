@@ -30,6 +30,9 @@ from p2pstore.errors import AgentRunning, HomeElsewhere, HomeUnusable, MooncakeE
 ANSWER_SECONDS = 2.0
 """For an agent to accept, where the file system of its home has no locks to tell that it lives."""
 
+OWN_FILE = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+"""How the home's own files are opened: where others can write, one may have put a link or a pipe there."""
+
 MAX_TEXT = 4096
 """Bytes of the lock's text."""
 
@@ -152,7 +155,7 @@ def locked(home: Home) -> Iterator[HomeLock]:
     """
     with contextlib.ExitStack() as held:
         try:
-            fd = system.open(home.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fd = system.open(home.lock, os.O_RDWR | os.O_CREAT | OWN_FILE, 0o600)
             held.callback(system.close, fd)
             forks.hold_descriptor(fd)
             lock = _lock(home, fd)
@@ -182,7 +185,7 @@ def _lock(home: Home, fd: int) -> FileLock:
 def holder(home: Home) -> Holder | None:
     """Who holds the lock of ``home``, or None when nobody does."""
     try:
-        fd = system.open(home.lock, os.O_RDONLY | os.O_CLOEXEC)
+        fd = system.open(home.lock, os.O_RDONLY | OWN_FILE)
     except OSError:
         return None
     try:

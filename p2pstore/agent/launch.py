@@ -26,7 +26,7 @@ from engine.files.writing import write_note
 from engine.processes import ProcessHandle
 from p2pstore.agent.client import AgentClient
 from p2pstore.agent.home import Home
-from p2pstore.agent.home_lock import holder, waits_for
+from p2pstore.agent.home_lock import OWN_FILE, holder, waits_for
 from p2pstore.errors import (
     AgentNotRunning,
     AgentRunning,
@@ -201,7 +201,7 @@ def _answers(home: Home, deadline: float) -> bool:
 @contextlib.contextmanager
 def _start_lock(home: Home, deadline: float) -> Iterator[None]:
     try:
-        descriptor = system.open(home.start_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = system.open(home.start_lock, os.O_RDWR | os.O_CREAT | OWN_FILE, 0o600)
     except OSError as error:
         raise HomeUnusable(path=home.start_lock, detail=error.strerror or error) from error
     lock: FileLock | None = None

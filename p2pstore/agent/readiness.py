@@ -13,6 +13,7 @@ import logging
 from pathlib import Path
 
 from engine.errors import MooncakeError, NoSuchAddress
+from engine.files.writing import replace_file
 from engine.net import sockets
 from engine.net.backoff import Backoff
 from engine.net.listening import address_of
@@ -82,4 +83,4 @@ def _check_address(options: NodeOptions, url: str) -> None:
 def _say(file: Path, error: MooncakeError) -> None:
     log.warning("waiting: %s", error)
     with contextlib.suppress(OSError):  # the log has it
-        file.write_text(json.dumps({"for": str(error)}), encoding="utf-8")
+        replace_file(file, json.dumps({"for": str(error)}).encode())

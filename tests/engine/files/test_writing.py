@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from pathlib import Path
 
 import pytest
 
-from engine.files.writing import write_all, write_at
+from engine.files.writing import replace_file, write_all, write_at
 from tests.refusing import RefusingFileSystem
 
 DATA = b"0123456789"
@@ -40,3 +42,25 @@ def test_writes_of_nothing(refusing: RefusingFileSystem, fd: int) -> None:
     with pytest.raises(OSError):
         write_at(fd, DATA, 0)
     os.close(fd)
+
+
+def test_a_file_is_replaced_whole_and_what_a_link_leads_to_is_left_alone(tmp_path: Path) -> None:
+    other, path = tmp_path / "other", tmp_path / "f"
+    other.write_bytes(b"somebody's")
+    path.symlink_to(other)
+    for data in (DATA, b""):
+        replace_file(path, data)
+        assert (path.read_bytes(), path.lstat().st_mode) == (data, stat.S_IFREG | 0o600)
+    assert other.read_bytes() == b"somebody's"
+    assert sorted(tmp_path.iterdir()) == [path, other]
+
+
+@pytest.mark.parametrize("call", ["write", "replace"])
+def test_a_file_that_cannot_be_replaced_stays(tmp_path: Path, refusing: RefusingFileSystem, call: str) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"before")
+    refusing.refuses(call, errno.ENOSPC)
+    with pytest.raises(OSError, match="No space left"):
+        replace_file(path, DATA)
+    assert path.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import sqlite3
+import stat
 from pathlib import Path
 
 import pytest
@@ -98,3 +100,46 @@ def test_a_file_that_is_none_of_ours(tmp_path: Path) -> None:
     for path in (tmp_path / "letter.txt", tmp_path / "no" / "such"):
         with pytest.raises(StorageError, match=str(path)):
             Records(path)
+
+
+def modes(directory: Path) -> dict[str, int]:
+    return {path.name: stat.S_IMODE(path.stat().st_mode) for path in directory.iterdir()}
+
+
+def test_a_new_file_and_what_lies_beside_it_are_for_their_owner_alone(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        records = Records(tmp_path / "records.db")
+        records.put("a", b"1")
+    finally:
+        os.umask(before)
+    found = modes(tmp_path)
+    assert "records.db-wal" in found
+    assert set(found.values()) == {0o600}
+    records.close()
+
+
+def test_a_file_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
+    path = tmp_path / "records.db"
+    path.touch()
+    path.chmod(0o640)
+    Records(path).close()
+    assert modes(tmp_path) == {"records.db": 0o640}
+
+
+def test_a_link_of_ours_leads_to_the_file(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("records.db")
+    records = Records(tmp_path / "link")
+    records.put("a", b"1")
+    records.close()
+    assert modes(tmp_path)["records.db"] == 0o600
+    assert Records(tmp_path / "records.db").get("a") == b"1"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a link to another user, which takes root")
+def test_a_link_of_somebody_else_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("records.db")
+    os.lchown(tmp_path / "link", 65534, 65534)
+    with pytest.raises(StorageError, match="the link to it belongs to"):
+        Records(tmp_path / "link")
+    assert not (tmp_path / "records.db").exists()

@@ -18,7 +18,7 @@ import pytest
 from engine.processes import start_time
 from p2pstore.agent import embedded_etcd as embedded
 from p2pstore.agent.embedded_etcd import CLIENT_SOCKET, PEER_SOCKET, EmbeddedEtcd, find_etcd, recorded
-from p2pstore.agent.etcd_record import RECORD
+from p2pstore.agent.etcd_record import RECORD, Recorded, write_record
 from p2pstore.errors import MetadataUnavailable
 from p2pstore.metadata.store import Put
 from p2pstore.metadata.urls import open_store
@@ -300,3 +300,14 @@ async def test_etcd_settings_in_the_environment_do_not_reach_it(
     monkeypatch.setenv("ETCD_CONFIG_FILE", str(tmp_path / "missing.yaml"))
     await etcd.start()
     assert etcd.alive()
+
+
+def test_the_record_is_its_owners_alone_and_follows_no_link(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_text("somebody's")
+    for name in (RECORD, f"{RECORD}.{os.getpid()}.tmp"):
+        (tmp_path / name).symlink_to(other)
+    write_record(tmp_path, Recorded(os.getpid(), start_time(os.getpid()) or 0, "etcd+unix:///x"))
+    assert (tmp_path / RECORD).lstat().st_mode == stat.S_IFREG | 0o600
+    assert recorded(tmp_path) is not None
+    assert other.read_text() == "somebody's"

@@ -193,3 +193,19 @@ def test_what_an_agent_waits_for(home: Home) -> None:
     for text in ("", "{", "[]", "{}"):
         home.waiting.write_text(text)
         assert waits_for(home) == ""
+
+
+def test_a_link_in_the_place_of_the_lock_is_not_followed(home: Home, tmp_path: Path) -> None:
+    """A home may lie where others can write."""
+    other = tmp_path / "other"
+    other.write_bytes(b"somebody's")
+    home.lock.symlink_to(other)
+    with pytest.raises(HomeUnusable, match="symbolic links"), locked(home):
+        pass
+    assert holder(home) is None
+    assert other.read_bytes() == b"somebody's"
+
+
+def test_a_pipe_in_the_place_of_the_lock_holds_up_nobody(home: Home) -> None:
+    os.mkfifo(home.lock)
+    assert holder(home) is None

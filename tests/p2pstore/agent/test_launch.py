@@ -24,6 +24,7 @@ from p2pstore.errors import (
     AgentNotRunning,
     AgentStartFailed,
     AgentUnreachable,
+    HomeUnusable,
     ListenRefused,
     MooncakeError,
     StorageError,
@@ -268,6 +269,16 @@ def test_waiting_for_the_start_of_another_command_has_an_end(
         with pytest.raises(AgentStartFailed, match="another command has been starting it"):
             ensure_agent(home, settings(tmp_path))
         assert time.monotonic() - began < 30
+
+
+def test_a_link_in_the_place_of_the_lock_is_not_followed(home: Home, tmp_path: Path) -> None:
+    home.create()
+    other = tmp_path / "other"
+    other.write_bytes(b"somebody's")
+    home.start_lock.symlink_to(other)
+    with pytest.raises(HomeUnusable, match="symbolic links"):
+        ensure_agent(home, settings(tmp_path))
+    assert other.read_bytes() == b"somebody's"
 
 
 def test_a_traceback_in_the_log_is_told_by_its_last_line(tmp_path: Path) -> None:
