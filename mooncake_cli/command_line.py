@@ -16,6 +16,9 @@ EXIT_BUG = 1
 EXIT_BROKEN_PIPE = 141
 """128 and the number of SIGPIPE, as a shell has it."""
 
+CLICK_NOT_READ = 1
+"""Click's status for help that nobody reads any more."""
+
 
 def run(arguments: list[str]) -> int:
     """Run one command line; its exit status."""
@@ -35,9 +38,8 @@ def run(arguments: list[str]) -> int:
         return _interrupted(invocation)
     except ReaderGone:
         return EXIT_BROKEN_PIPE  # head and less have what they wanted
-    except SystemExit:  # Click's way to say that nobody reads its help any more
-        forget(sys.stdout)
-        return EXIT_BROKEN_PIPE
+    except SystemExit as ended:
+        return _ended(ended)
     except Exception as error:  # noqa: BLE001 - the last resort: a user gets a sentence, not a traceback
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):
             # The parser's own errors: Click's base class has a different home in each version of Typer.
@@ -49,6 +51,13 @@ def run(arguments: list[str]) -> int:
             return _of_the_system(error, invocation)
         return _bug(error, invocation)
     return result if isinstance(result, int) else 0
+
+
+def _ended(ended: SystemExit) -> int:
+    if ended.code == CLICK_NOT_READ:
+        forget(sys.stdout)
+        return EXIT_BROKEN_PIPE
+    return ended.code if isinstance(ended.code, int) else EXIT_BUG  # a signal's handler chose it
 
 
 def _error(error: MooncakeError, invocation: Invocation) -> int:

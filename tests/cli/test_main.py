@@ -3,12 +3,15 @@ from __future__ import annotations
 import functools
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from mooncake_cli import command_line
 from mooncake_cli.app import COMMANDS
 from p2pstore.agent.home import Home
 from p2pstore.errors import (
@@ -288,3 +291,15 @@ def test_advice_names_the_help_of_the_command(mooncake: Mooncake) -> None:
     done = mooncake("register", "a", "b", "--name", "x")
     assert done.returncode == 2
     assert "hint: see 'mooncake register --help'" in done.stderr
+
+
+def test_a_command_that_a_signals_handler_ends_has_the_status_of_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    def command(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("mooncake_cli.app.root_command", lambda: SimpleNamespace(main=command))
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        assert command_line.run(["bench", "broadcast"]) == 143
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -97,7 +97,9 @@ def test_bad_options(source: Agent, data: Path) -> None:
     dest = data.with_name("never")
     assert source.fails(2, "register", data, "--hash", "md5")["message"]
     assert source.fails(2, "get", "data", dest, "--transport", "pigeon")["message"]
-    assert "HOST:PORT" in source.fails(2, "get", "data", dest, "--peer", "nowhere")["message"]
+    assert "port" in source.fails(2, "get", "data", dest, "--peer", "localhost:port")["message"]
+    unknown = source.fails(3, "get", "data", dest, "--peer", "nowhere")
+    assert (unknown["type"], "HOST:PORT" in unknown["advice"]) == ("NodeNotFound", True)
     assert source.fails(2, "get", "data")["message"]
     assert source.fails(2, "gett", "data", dest)["message"]
 
