@@ -205,13 +205,17 @@ class Registry:
     async def withdraw(self, manifest: str, names: Sequence[str], *, died: bool = False) -> list[str]:
         """Take this node's replica back; remove the names that nobody else holds. Returns the names removed.
 
-        ``died``: whoever had all of it did not withdraw it, so that may come back.
+        ``died``: whoever had all of it is not known to have withdrawn it. It has where its node is alive, and has not
+        died.
         """
         await self.store.commit([Delete(records.replica_key(manifest, self.node))])
         removed = []
         for name in names:
             record = await self.find(name)
-            if record is not None and record.manifest == manifest and await self.reap(record, died=died):
+            if record is None or record.manifest != manifest:
+                continue
+            may_return = died and not await self.nodes([record.creator])
+            if await self.reap(record, died=may_return):
                 removed.append(name)
         return removed
 

@@ -255,6 +255,21 @@ async def test_what_was_withdrawn_is_not_called_gone(a: Registry, b: Registry) -
     assert isinstance(await b.missing("x"), ObjectNotFound)
 
 
+@pytest.mark.parametrize(("alive", "kind"), [(True, ObjectNotFound), (False, HolderGone)])
+async def test_a_getter_that_leaves_last_calls_gone_only_who_died(
+    a: Registry, b: Registry, alive: bool, kind: type[Exception]
+) -> None:
+    await a.join(NodeRecord("a", "127.0.0.1:1", "127.0.0.1:2", 3))
+    await a.publish(thing("x", "m1"))
+    await b.announce("m1", replace(PARTIAL, node="b"))
+    if alive:
+        await a.withdraw("m1", ["x"])  # its file was changed
+    else:
+        await a.store.revoke(a.lease)
+    assert await b.withdraw("m1", ["x"], died=True) == ["x"]
+    assert isinstance(await b.missing("x"), kind)
+
+
 async def test_many_that_are_gone_share_a_lease_that_ends(a: Registry, b: Registry) -> None:
     for number in range(5):
         await a.publish(thing(f"x{number}", f"m{number}"))
