@@ -285,7 +285,10 @@ class MetadataRefused(Refused):
     """The metadata server refused us."""
 
     sentence = "metadata server {url} refused: {detail}"
-    advice = "check its user, password and certificates: 'mooncake config show --origin' says where they come from"
+    advice = (
+        "check its user, password and certificates, or who may open its socket: "
+        "'mooncake config show --origin' says where they come from"
+    )
 
 
 class StorageError(MooncakeError):

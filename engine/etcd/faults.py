@@ -75,6 +75,7 @@ def classify(code: str, details: str) -> FaultKind:
 _NOISE = re.compile(
     r"^(etcdserver: |failed to connect to all addresses; last error: [A-Z_]+: (ipv[46]:)?)"
     r"|Failed to connect to remote host: "
+    r"|unix:.*: connect failed: addr: unix:.* error: "
 )
 
 

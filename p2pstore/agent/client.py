@@ -21,7 +21,7 @@ from urllib.parse import urlencode
 from engine import forks
 from engine.cgroups import killed_since, memory_kills
 from p2pstore.agent.home import Home, socket_address
-from p2pstore.agent.sight import check_result, sight, sight_of_destination, sight_of_source
+from p2pstore.agent.sight import check_result, check_shared, sight, sight_of_destination, sight_of_source
 from p2pstore.errors import (
     AgentEnded,
     AgentGone,
@@ -162,6 +162,8 @@ class AgentClient:
         """
         total: dict[str, Any] = {"event": "result", "objects": [], "failed": [], "size": 0, "seconds": 0.0}
         done = 0
+        for path, _ in items:
+            check_shared(path)
         for batch in _bounded(items):
             how = {"chunk_size": chunk_size, "hash": hash_name, "force": force, **selection}
             body = {"items": batch, **how, "sight": sight(*(os.path.dirname(path) for path, _ in batch))}

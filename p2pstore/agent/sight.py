@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.net.host_id import view_id
-from p2pstore.errors import OtherView
+from p2pstore.errors import OtherView, UsageError
 
 MAX_PLACES = 2048
 """Paths of one call that are compared."""
@@ -23,6 +23,9 @@ MAX_MOUNTS = 512
 """Mounts below a directory that are compared."""
 
 _MOUNTS = Path("/proc/self/mountinfo")
+
+_OF_EACH_PROCESS = ("/proc/self", "/proc/thread-self", "/dev/fd", "/dev/stdin", "/dev/stdout", "/dev/stderr")
+"""Where every process finds something of its own."""
 
 Seen = list[int]
 """Device, inode, size, and the times of change of content and of status, in nanoseconds."""
@@ -37,8 +40,17 @@ def look(path: str, *, follow: bool = True) -> Seen | None:
     return [found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 
 
+def check_shared(path: str) -> None:
+    """Raise ``UsageError`` for an absolute path that leads the agent to something of its own: a file it has open."""
+    whole = "/" + path.lstrip("/")
+    if any(whole == own or whole.startswith(own + "/") for own in _OF_EACH_PROCESS):
+        raise UsageError(detail=f"{path} is another file in each process, and the agent is one; name the file itself")
+
+
 def sight(*paths: str) -> dict[str, Any]:
-    """What a call says of the paths that it names: as this process sees them."""
+    """What a call says of the paths that it names: as this process sees them. Raises as ``check_shared``."""
+    for path in paths:
+        check_shared(path)
     seen = {path: found for path in dict.fromkeys(paths) if (found := look(path)) is not None}
     return {"view": view_id(), "places": dict(list(seen.items())[:MAX_PLACES])}
 
@@ -50,6 +62,7 @@ def sight_of_source(path: str) -> dict[str, Any]:
 
 def sight_of_destination(dest: str) -> dict[str, Any]:
     """``sight`` of where something is to be put: its directory, and itself where something is mounted on it."""
+    check_shared(dest)
     parent = os.path.dirname(dest)
     return {**sight(parent, *_mounted(dest)), "dest": dest}
 

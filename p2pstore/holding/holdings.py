@@ -112,6 +112,10 @@ class Holdings:
         """The holding whose files lie at ``root``."""
         return self._held.at(root)
 
+    def lying_at(self, root: Path) -> list[Holding]:
+        """All holdings whose files lie at ``root``."""
+        return self._held.lying_at(root)
+
     def displaced_by(self, new: Holding) -> list[Holding]:
         """The holdings of other content whose place ``new`` takes: any at its root, or its name's in memory."""
         return self._held.displaced_by(new)

@@ -72,6 +72,10 @@ class Index:
         """The first holding whose files lie at ``root``."""
         return next(iter(self._roots.get(root, {}).values()), None)
 
+    def lying_at(self, root: Path) -> list[Holding]:
+        """All holdings whose files lie at ``root``."""
+        return list(self._roots.get(root, {}).values())
+
     def displaced_by(self, new: Holding) -> list[Holding]:
         """The holdings of other content whose place ``new`` takes: any at its root, or its name's in memory."""
         if new.root is None:

@@ -10,7 +10,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +19,7 @@ from p2pstore.cluster.manifests import first_that_answers
 from p2pstore.cluster.records import ObjectRecord
 from p2pstore.cluster.registry import PUBLISHED_AT_ONCE, registered
 from p2pstore.errors import MooncakeError, ObjectExists, UsageError, to_wire
+from p2pstore.holding.catalog import Holding
 from p2pstore.holding.parts import Parts
 from p2pstore.holding.publisher import NewObject
 from p2pstore.objects.difference import difference, same_bytes
@@ -292,15 +293,24 @@ async def _publish(
     parts: Parts, ready: Sequence[tuple[_Wanted, NewObject]], how: _How
 ) -> list[tuple[_Wanted, NewObject]]:
     """Publish and hold these; those whose names are taken by other content."""
+    before = [parts.holdings.lying_at(made.root) if made.root is not None else [] for _, made in ready]
     outcomes = await parts.publisher.publish([made for _, made in ready], force=how.force) if ready else []
     refused = []
-    for pair, outcome in zip(ready, outcomes, strict=True):
+    for pair, outcome, lay_there in zip(ready, outcomes, before, strict=True):
         if isinstance(outcome, ObjectExists):
             pair[0].fault = outcome
             refused.append(pair)
         else:
             pair[0].record = outcome
+            _note_displaced(pair[1], lay_there, how)
     return refused
+
+
+def _note_displaced(made: NewObject, before: Iterable[Holding], how: _How) -> None:
+    """Say what a path was served as until now, under other names."""
+    names = sorted({h.name for h in before if h.digest != made.manifest.digest} - {made.name})
+    if how.note is not None and names:
+        how.note(f"{made.root}: no longer served as {_some(names)}, which had other content")
 
 
 async def _manifest_of(parts: Parts, name: str) -> Manifest | None:

@@ -92,6 +92,7 @@ class FileEnd(End[FileDestination]):
         await asyncio.to_thread(examine, self.dest, get.manifest, force=self._force)
         await self._check_served(get)
         await asyncio.to_thread(self._check_contents, get.manifest)
+        self._note_replaced(get)
         if request.dry_run:
             await self._estimate(get)
         return request.dry_run
@@ -129,7 +130,9 @@ class FileEnd(End[FileDestination]):
             root = holding.root
             if root is not None and dest in root.parents:
                 raise DestinationServed(path=dest, root=root, name=holding.name)
-        here = holdings.at(dest)
+
+    def _note_replaced(self, get: Pipeline[FileDestination]) -> None:
+        here, dest = self._parts.holdings.at(self.dest), self.dest
         if here is not None and here.name != self._request.name:
             get.note(f"{dest} is replaced, which this node serves as {here.name}: it will do so no more")
 

@@ -63,6 +63,26 @@ def test_force_deletes_nobody_elses_files(shared: Cluster, getter: Agent, place:
     assert place.is_file()
 
 
+def test_a_refusal_does_not_say_that_it_replaces(getter: Agent, place: Path) -> None:
+    dest = place / "served"
+    getter.ok("get", "folder", dest)
+    (dest / "mine").write_bytes(b"x")
+    done = getter.run("get", "file", dest, "--force")
+    assert done.status == 7, done
+    assert "it has 'mine' in it" in done.err
+    assert "will do so no more" not in done.err
+
+
+@pytest.mark.parametrize("path", ["/dev/stdout", "/proc/self/cwd/new"])
+def test_the_agent_is_led_to_nothing_of_its_own(source: Agent, getter: Agent, path: str) -> None:
+    for agent, arguments in (
+        (getter, ("get", "folder", path)),
+        (source, ("register", "/dev/fd/0", "--name", "own")),
+        (source, ("verify", "/proc/self/environ")),
+    ):
+        assert "is another file in each process" in agent.fails(2, *arguments)["message"]
+
+
 def test_an_earlier_version_is_replaced(shared: Cluster, source: Agent, getter: Agent, place: Path) -> None:
     """Also one that had files which the new one has not: this node remembers what it put there."""
     model, dest = place / "model", place / "copy"

@@ -60,4 +60,6 @@ def test_people_see_no_preambles() -> None:
     refused = CONNECT + "UNKNOWN: ipv4:127.0.0.1:2379: Failed to connect to remote host: Connection refused"
     assert tidy(refused) == "127.0.0.1:2379: Connection refused"
     assert tidy("etcdserver: permission denied") == "permission denied"
+    socket = CONNECT + "FAILED_PRECONDITION: unix:/h/etcd.sock:1: connect failed: addr: unix:/h/etcd.sock:1 error: "
+    assert tidy(socket + "Permission denied") == "Permission denied"
     assert tidy("anything else") == "anything else"

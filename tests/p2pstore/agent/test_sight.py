@@ -11,6 +11,7 @@ from p2pstore.agent import sight as module
 from p2pstore.agent.sight import (
     check,
     check_result,
+    check_shared,
     look,
     mounts_below,
     same,
@@ -18,7 +19,7 @@ from p2pstore.agent.sight import (
     sight_of_destination,
     sight_of_source,
 )
-from p2pstore.errors import OtherView
+from p2pstore.errors import OtherView, UsageError
 
 
 @pytest.fixture
@@ -142,3 +143,18 @@ def test_the_result_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     check_result(str(file), "boot/1/1/1", None)
     with pytest.raises(OtherView):
         check_result(str(tmp_path / "missing"), "boot/1/1/1", seen)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/dev/fd/3", "/dev/stdin", "/dev/stdout", "/proc/self/cwd/new", "//proc/self/fd/3", "/proc/thread-self/root"],
+)
+def test_what_every_process_has_of_its_own_is_refused(path: str) -> None:
+    for say in (check_shared, sight, sight_of_source, sight_of_destination):
+        with pytest.raises(UsageError, match="is another file in each process"):
+            say(path)
+
+
+def test_what_only_begins_like_it_is_not(tmp_path: Path) -> None:
+    for path in ("/dev/fdx", "/dev/shm/fd", "/proc/selfish", f"/proc/{os.getpid()}/fd/3", f"{tmp_path}/dev/fd/3"):
+        check_shared(path)

@@ -25,6 +25,7 @@ from p2pstore.metadata.etcd import EtcdStore
 from p2pstore.metadata.store import MAX_OPERATIONS
 from p2pstore.node import Node
 from p2pstore.node_options import NodeOptions
+from p2pstore.objects.selection import Selection
 from p2pstore.pull.get import GetRequest, GetResult
 from tests.p2pstore.metadata.servers import EtcdServer, any_binary
 from tests.p2pstore.samples import MIB, content
@@ -281,3 +282,23 @@ async def test_a_get_writes_etcd_twice_whatever_its_size(start: Start, place: Pa
         await asyncio.gather(*(get(node, name, place / f"{name} {node.name}") for node in getters[1:]))
         costs[name] = (after_register - before, after_get - after_register, await revision(a) - after_get)
     assert costs == dict.fromkeys(sizes, (1, 2, 4))  # a register, a get, a broadcast to two
+
+
+async def test_a_path_that_gets_another_name_says_which_it_loses(start: Start, place: Path) -> None:
+    node = await start("a")
+    root = place / "files"
+    small_files(root, 2)
+    notes: list[str] = []
+
+    async def register(name: str, *patterns: str) -> None:
+        notes.clear()
+        await node.register(root, name, hash_name="xxh3_128", selection=Selection(exclude=patterns), note=notes.append)
+
+    await register("one")
+    await register("two")  # the same content has any number of names
+    assert notes == []
+    await register("three", "00001")
+    assert notes == [f"{root}: no longer served as one, two, which had other content"]
+    assert [h.name for h in node.holdings] == ["three"]
+    await register("three", "00001")
+    assert notes == []
