@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -137,3 +138,16 @@ def test_the_command_names_what_hides_a_package(tmp_path: Path, module: str) -> 
     assert done.stderr.startswith(
         f"error: {tmp_path / module} is where a package of mooncake should be\nhint: rename it"
     )
+
+
+def test_the_floor_plan_in_the_design_lists_every_room_in_its_order() -> None:
+    text = (ROOT / "docs/design.md").read_text(encoding="utf-8")
+    plan = text.partition("### Floor plan")[2].partition("###")[0]
+    listed: dict[str, list[str]] = {package: [] for package in import_figures.ROOMS}
+    for cell in re.findall(r"^\| (`.*?) \|", plan, re.MULTILINE):
+        names = re.findall(r"`([^`]+)`", cell)
+        package = names[0].partition("/")[0]
+        listed[package] += [name.removeprefix(f"{package}/").removesuffix(".py") for name in names]
+    assert listed == {
+        package: [r for r in rooms if not r.startswith("_")] for package, rooms in import_figures.ROOMS.items()
+    }
