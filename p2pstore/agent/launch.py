@@ -39,8 +39,14 @@ from p2pstore.errors import (
 )
 from p2pstore.settings.settings import Settings
 
-START_TIMEOUT = 30.0
-"""Seconds from the start of the process until its socket answers; an embedded etcd's first start is in it."""
+START_TIMEOUT = 90.0
+"""Seconds from the start of the process until its socket answers; an embedded etcd's first start is in it.
+
+One that dies is noticed at once, so this is for the slowest of machines: an emulated one, busy besides, took 35.
+"""
+
+SLOW_SECONDS = 10.0
+"""After so long the user is told that it has not answered yet."""
 
 STATUS_TIMEOUT = 10.0
 """Seconds for an agent to answer at all, before it counts as hanging."""
@@ -85,7 +91,8 @@ def ensure_agent(
 ) -> bool:
     """See that an agent answers in ``home``; True when this call started it. A ``verbose`` one logs all that it can.
 
-    ``patience`` is for how many seconds it waits for a metadata server that does not answer; ``tell`` hears of that.
+    ``patience`` is for how many seconds it waits for a metadata server that does not answer; ``tell`` hears of it,
+    and of a slow start.
 
     Raises:
         HomeElsewhere: the home's agent runs on another host.
@@ -278,7 +285,11 @@ def _wait_until_it_answers(
 ) -> bool:
     """True when ``process`` answers, False when the agent that answers is another one."""
     told = ""
+    slow = time.monotonic() + SLOW_SECONDS
     while time.monotonic() < deadline:
+        if time.monotonic() > slow:
+            slow = deadline
+            tell(f"the agent starts slowly: no answer for {SLOW_SECONDS:g} s; its log is {home.log}")
         waits = waits_for(home)
         if waits and waits != told:
             told = waits

@@ -14,7 +14,7 @@ from pathlib import Path
 NOBODY = 65534
 
 _PRELUDE = f"""
-import errno, json, os, sys, threading
+import errno, json, os, shlex, sys, threading
 from pathlib import Path
 from p2pstore.holding.same_content import same_content
 from p2pstore.pull.file_destination import FileDestination

@@ -169,9 +169,11 @@ def test_one_that_is_killed_is_told_apart(home: Home, tmp_path: Path, monkeypatc
 def test_one_that_never_answers_is_ended(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "_command", lambda *_: [sys.executable, "-c", "import time; time.sleep(600)"])
     monkeypatch.setattr(launch, "START_TIMEOUT", 0.5)
-    before = len(launch._children)
+    monkeypatch.setattr(launch, "SLOW_SECONDS", 0.1)
+    before, told = len(launch._children), list[str]()
     with pytest.raises(AgentStartFailed, match=r"did not answer within 0\.5 s"):
-        ensure_agent(home, settings(tmp_path))
+        ensure_agent(home, settings(tmp_path), tell=told.append)
+    assert told == [f"the agent starts slowly: no answer for 0.1 s; its log is {home.log}"]
     (child,) = launch._children[before:]
     assert child.wait(30) == -signal.SIGTERM
 
