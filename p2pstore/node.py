@@ -328,6 +328,8 @@ async def _assemble(
     host = address_of(options.host)
     loopback = sockets.is_loopback(host)
     if not loopback and options.secret is None and not options.insecure:
+        if not addresses.is_ip(host):
+            sockets.listen(host, 0).close()  # a name that is none is another fault, which no secret mends
         raise ListenRefused(address=options.host)
     upload_limit = RateLimit(options.upload_limit)
     secret = cluster_secret(options.secret)
@@ -384,6 +386,8 @@ def _on_free_ports(
 ) -> tuple[SegmentServer, socket.socket]:
     """The engine and the control plane's listener, on the first ports that are free together. Raises ``UsageError``."""
     first = options.port or (0 if sockets.is_loopback(host) else DEFAULT_PORT)
+    if first > addresses.MAX_PORT - PORTS + 1:
+        raise UsageError(detail=f"a node takes {PORTS} ports from {first} on, and {addresses.MAX_PORT} is the last")
     tried = range(first, max(first + 1, options.last_port - PORTS + 2), PORTS)
     for port in tried:
         try:

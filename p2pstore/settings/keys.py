@@ -156,6 +156,10 @@ def _listen(text: str, base: Path) -> str:
     _, ports = addresses.parse_ports(_text(text, base))
     if 1 < len(ports) < MIN_PORTS:
         raise ValueError(f"{text!r} has {len(ports)} ports, and an agent takes {MIN_PORTS}")
+    if len(ports) == 1 and ports[0] > addresses.MAX_PORT - MIN_PORTS + 1:
+        raise ValueError(
+            f"an agent takes {MIN_PORTS} ports from that of {text!r} on, and {addresses.MAX_PORT} is the last"
+        )
     return text
 
 

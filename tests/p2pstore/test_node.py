@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from engine.errors import NoSuchAddress
 from engine.net import addresses, sockets
 from engine.net.threads import Failure
 from engine.serving.segment_server import SegmentServer
@@ -583,6 +584,16 @@ async def test_a_get_that_is_cancelled_in_a_thread_lets_go_of_its_destination(
 async def test_listening_openly_takes_a_secret(tmp_path: Path) -> None:
     with pytest.raises(ListenRefused):
         await Node.start(NodeOptions("a", host="0.0.0.0"), MemoryStore())
+
+
+async def test_a_name_that_is_none_is_no_matter_of_secrets(tmp_path: Path) -> None:
+    with pytest.raises(NoSuchAddress, match="no interface of this host and no host has this name"):
+        await Node.start(NodeOptions("a", host="nosuch0"), MemoryStore())
+
+
+async def test_three_ports_end_with_the_last_that_there_is() -> None:
+    with pytest.raises(UsageError, match="takes 3 ports from 65534 on, and 65535 is the last"):
+        await Node.start(NodeOptions("a", port=65534), MemoryStore())
 
 
 async def test_a_secret_keeps_data_from_strangers_who_know_where_it_lies(

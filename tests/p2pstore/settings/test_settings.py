@@ -99,6 +99,7 @@ def test_the_project_file_of_a_parent_does_not_count(load, tmp_path: Path) -> No
         ('node = "a/b"', "bad name 'a/b'"),
         ('listen = "1.2.3.4:x"', "is not a port"),
         ('listen = "1.2.3.4:7400-7401"', "has 2 ports, and an agent takes 3"),
+        ('listen = "1.2.3.4:65534"', "takes 3 ports from that of '1.2.3.4:65534' on, and 65535 is the last"),
         ('listen = "1.2.3.4:7420-7400"', "the lower one first"),
         ('metadata = "etcd://u:p@h"', "a user or password has no place in a URL"),
         ('zone = ""', "it is empty"),
