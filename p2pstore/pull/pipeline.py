@@ -222,7 +222,7 @@ class Pipeline(Generic[D]):
             if left <= 0:
                 break
             if not failures:
-                self.note(f"{fault}; trying again for {left:.0f} s more")
+                self.note(f"{fault}; trying again for up to {left:.0f} s more")
             failures += 1
             await asyncio.sleep(min(left, RETRIES.after(failures)))
             with contextlib.suppress(ObjectNotFound, HolderGone):  # it was there: its holder may come back

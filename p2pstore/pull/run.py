@@ -210,7 +210,7 @@ class PullWork:
         if hope.wait is Wait.PLACE:
             return f"whoever has {self._name!r} is serving as many receivers as it can; waiting for a place"
         nothing = f"nothing of {self._name!r} has come for {hope.quiet_seconds:.0f} s"
-        left = f"for {hope.left:.0f} s more"
+        left = f"for up to {hope.left:.0f} s more"
         if hope.wait is Wait.WRITE:
             return f"{nothing}: a write to the destination does not end; waiting {left}"
         fault = self._fault(discovery)
