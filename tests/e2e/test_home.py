@@ -30,7 +30,7 @@ def test_an_agent_whose_home_is_removed_leaves(cluster: Cluster) -> None:
 def test_an_agent_in_the_foreground_says_why_it_ends(cluster: Cluster) -> None:
     agent = cluster.agent("foreground", start=False)
     running = agent.begin("node", "run")
-    eventually((agent.home / "run" / "agent.sock").exists, "it listens")
+    eventually(lambda: agent.run("node", "status").status == 0, "it answers")
     shutil.rmtree(agent.home)
     done = running.wait()
     assert done.status == 8, done
