@@ -5,7 +5,6 @@ It knows the routes and shapes of the agent's API and nothing behind them. It ke
 
 from __future__ import annotations
 
-import contextlib
 import http.server
 import json
 import os
@@ -241,9 +240,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         for event in events:
             if isinstance(event, HangUntilCancelled):
-                with contextlib.suppress(OSError):
-                    if self.connection.recv(1) == b"":
-                        self.server.agent.cancelled.set()
+                try:
+                    gone = self.connection.recv(1) == b""
+                except ConnectionError:  # it went with bytes of ours unread
+                    gone = True
+                if gone:
+                    self.server.agent.cancelled.set()
                 self.close_connection = True
                 return
             failed = isinstance(event, MooncakeError)
