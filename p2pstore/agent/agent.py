@@ -21,7 +21,6 @@ import signal
 import socket
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from engine.files.refusals import cannot
 from engine.files.system import system
 from engine.files.writing import replace_file
 from engine.net import sockets
+from engine.net.daemon_pool import DaemonPool
 from p2pstore.agent.agent_server import AgentServer
 from p2pstore.agent.embedded_etcd import EmbeddedEtcd
 from p2pstore.agent.garbage import Freezer
@@ -66,9 +66,6 @@ MAX_OPEN_FILES = 65536
 
 MAX_THREADS = 64
 """Of those in which the event loop has things done. One that hangs at a dead disk must not keep the others waiting."""
-
-ANSWER_SECONDS = 2.0
-"""For an agent to accept, where the file system of its home has no locks to tell that it lives."""
 
 CLOSE_SECONDS = 4.5
 """For a clean end; whatever still hangs is then left to the kernel."""
@@ -249,8 +246,7 @@ def _allow_many_files() -> None:
 
 
 async def _main(home: Home, lock: HomeLock, settings: Settings, patience: float | None) -> None:
-    threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="agent")
-    asyncio.get_running_loop().set_default_executor(threads)
+    asyncio.get_running_loop().set_default_executor(DaemonPool("agent", MAX_THREADS))
     await Agent(home, lock, settings, patience=patience).run()
 
 

@@ -81,6 +81,35 @@ def test_a_word_that_cannot_be_read_is_no_reason(home: Home) -> None:
         assert not isinstance(caught.value, AgentEnded)
 
 
+HANGING = """
+import asyncio, sys, threading
+from p2pstore.agent import agent
+
+start = agent.Agent._start
+
+async def hang(self):
+    node = await start(self)
+    begun = threading.Event()
+    self.hanging = asyncio.ensure_future(asyncio.to_thread(lambda: (begun.set(), threading.Event().wait())))
+    await asyncio.to_thread(begun.wait)
+    self.stop()
+    return node
+
+agent.Agent._start = hang
+sys.exit(agent.main(sys.argv[1:]))
+"""
+"""An agent that is told to end while one of its threads waits for a disk that does not answer."""
+
+
+def test_a_thread_that_hangs_does_not_keep_an_agent_from_ending(home: Home) -> None:
+    subprocess.run(
+        [sys.executable, "-c", HANGING, "--home", str(home.root), "--metadata", "memory://hanging", "--node", "n"],
+        check=True,
+        timeout=100,
+        cwd=ROOT,
+    )
+
+
 REFUSING = """
 import json, os, sys
 from pathlib import Path
