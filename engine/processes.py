@@ -81,7 +81,9 @@ class ProcessHandle:
         if self._gone:
             return True
         if self._fd >= 0:
-            return bool(select.select([self._fd], [], [], seconds)[0])
+            watch = select.poll()  # select(2) takes no descriptor from 1024 on, and an agent may have many
+            watch.register(self._fd, select.POLLIN)
+            return bool(watch.poll(1000 * seconds))
         until = time.monotonic() + seconds
         while start_time(self.pid) == self._started:
             if time.monotonic() >= until:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -13,6 +15,9 @@ import pytest
 from engine.processes import ProcessHandle, start_time
 
 WAIT = 60.0
+
+MANY = 1500
+"""A descriptor's number, larger than select(2) takes."""
 
 
 @pytest.fixture(params=["pidfd", "number"])
@@ -43,6 +48,25 @@ def test_it_sees_a_process_live_and_end(way: str, child: subprocess.Popen[bytes]
         assert child.wait(WAIT) == -signal.SIGTERM
         assert handle.ended()
         handle.send(signal.SIGTERM)
+
+
+def test_among_thousands_of_descriptors(child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an agent with many clients has them: more than select(2) can be asked about."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft <= MANY:
+        if hard != resource.RLIM_INFINITY and hard <= MANY:
+            pytest.skip(f"the hard limit of open files is {hard}")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (MANY + 1, hard))
+    try:
+        low = os.pidfd_open(child.pid)
+        monkeypatch.setattr(os, "pidfd_open", lambda _: fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, MANY))
+        with ProcessHandle(child.pid) as handle:
+            assert not handle.ended(0.01)
+            handle.send(signal.SIGTERM)
+            assert handle.ended(WAIT)
+        os.close(low)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_what_has_ended_before_is_no_error(way: str, child: subprocess.Popen[bytes]) -> None:

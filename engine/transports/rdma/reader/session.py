@@ -101,7 +101,9 @@ class Session:
         if sock is None:
             return True
         try:
-            return bool(select.select([sock], [], [], 0)[0]) and not sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            watch = select.poll()  # select(2) takes no descriptor from 1024 on
+            watch.register(sock, select.POLLIN)
+            return bool(watch.poll(0)) and not sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except (OSError, ValueError):
             return True
 
