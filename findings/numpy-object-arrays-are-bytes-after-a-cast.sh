@@ -1,9 +1,9 @@
 #!/bin/sh
 # A NumPy array of Python objects passes for plain memory: memoryview casts it to bytes, and what is sent are pointers.
 #
-# Version: NumPy 2.2.6 with CPython's memoryview (3.10 to 3.13).
-# Expected: what cannot be given out as numbers is refused, as bytes(...) of an array with an unknown format is: a cast
-#   of a memoryview is documented for formats of one native character, and "O" is none of struct's.
+# Version: NumPy 2.2.6 with CPython's memoryview (tried with 3.10.13, 3.11.7, 3.12.1 and 3.13.0).
+# Expected: a refusal, as for view[0] and view.tolist(), which say "memoryview: format O not supported": a cast is
+#   documented for formats of one native character, and "O" is none of struct's.
 # Behaviour: memoryview(array).cast("B") succeeds for dtype=object. Its bytes are the addresses of the objects in this
 #   process. A program that publishes "any contiguous buffer" by that cast publishes pointers, which mean nothing elsewhere.
 #   The format tells: it is "O" for an array of objects; in a structured dtype "O" stands among the fields' formats.
