@@ -57,6 +57,7 @@ WORDS: dict[str, str] = {
     "not a database": "move the file away: what it remembers can be registered again",
     "a write has not ended": "the disk or its file server hangs; look at 'dmesg'; the same command resumes",
     "not a directory": PATHS[errno.ENOTDIR],
+    "not open for writing": f"send it to a file, a pipe or /dev/null, {AGAIN}",
     "it became shorter": "something cut it short; see to it that nothing writes there",
 }
 """By words of what is no error of the operating system's: ours, and SQLite's."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import io
 import os
 import sys
 
@@ -10,7 +13,7 @@ from engine.errnos import PATHS
 from engine.errors import MooncakeError, StorageError, UsageError
 from mooncake_cli import EXIT_INTERRUPTED
 from mooncake_cli.invocation import Invocation
-from mooncake_cli.reader import ReaderGone, forget
+from mooncake_cli.reader import ReaderGone, forget, lost
 
 EXIT_BUG = 1
 EXIT_BROKEN_PIPE = 141
@@ -47,7 +50,7 @@ def run(arguments: list[str]) -> int:
         if isinstance(error, FileNotFoundError) and _is_nowhere():
             text = "the current directory was removed, and paths that do not begin with '/' start there"
             return _error(UsageError(detail=text), invocation)
-        if isinstance(error, OSError) and error.errno in PATHS:
+        if isinstance(error, OSError) and (error.errno in PATHS or _is_unwritable(error)):
             return _of_the_system(error, invocation)
         return _bug(error, invocation)
     return result if isinstance(result, int) else 0
@@ -84,7 +87,13 @@ def _of_the_system(error: OSError, invocation: Invocation) -> int:
         traceback.print_exception(error)
     if error.filename is None:
         forget(sys.stdout)
-    return _error(StorageError(path=error.filename or "standard output", detail=error.strerror or error), invocation)
+        return _error(lost(error), invocation)
+    return _error(StorageError(path=error.filename, detail=error.strerror or error), invocation)
+
+
+def _is_unwritable(error: OSError) -> bool:
+    """Whether it says that standard output is not open for writing, and that is so."""
+    return error.errno == errno.EBADF and fcntl.fcntl(sys.stdout, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
 
 
 def _is_nowhere() -> bool:
@@ -104,9 +113,12 @@ def _usage(error: Exception, invocation: Invocation, arguments: list[str]) -> in
     status = int(getattr(error, "exit_code", 2))
     if invocation.json or "--json" in arguments:
         invocation.json = True
-        invocation.output.plain_error("UsageError", error.format_message(), status)  # type: ignore[attr-defined]
+        text = error.format_message()  # type: ignore[attr-defined]
     else:
-        error.show(file=sys.stderr)  # type: ignore[attr-defined]
+        shown = io.StringIO()
+        error.show(file=shown)  # type: ignore[attr-defined]
+        text = shown.getvalue().removesuffix("\n")
+    invocation.output.plain_error("UsageError", text, status)
     return status
 
 

@@ -64,9 +64,16 @@ def _in_our_place() -> str:
 
 
 def _open_standard_streams() -> None:
-    """Where we were started with closed ones, what goes there goes nowhere, and no file takes their numbers."""
+    """Where we were started with closed ones, no file takes their numbers.
+
+    Messages then go nowhere. A result must not get lost in silence: whoever writes one is refused, as by ``date >&-``.
+    """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) in STANDARD_STREAMS:
         pass
     os.close(descriptor)
-    sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    if sys.stdout is None:
+        unwritable = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(unwritable, 1)
+        os.close(unwritable)
+        sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
     sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8", closefd=False)

@@ -19,9 +19,9 @@ from typing import Any, Literal, TextIO
 
 from engine.errors import shell_word
 from mooncake_cli.progress import BarProgress, Progress
-from mooncake_cli.reader import ReaderGone, forget
+from mooncake_cli.reader import ReaderGone, forget, lost
 from mooncake_cli.text import printable
-from p2pstore.errors import MooncakeError, StorageError, UsageError, to_wire
+from p2pstore.errors import MooncakeError, UsageError, to_wire
 
 Mode = Literal["human", "json", "quiet"]
 
@@ -114,22 +114,22 @@ class Output:
     def error(self, error: MooncakeError, *, command: str = "") -> None:
         """What went wrong, and what to do or to run next. ``command`` is the one that was run, whose help may help."""
         if self.mode == "json":
-            self._write(sys.stderr, json.dumps({"error": to_wire(error)}) + "\n")
+            self._last_word(json.dumps({"error": to_wire(error)}))
             return
         label = self._styled("error:", "1;31", sys.stderr)
         advice = self.commands(error.hint)
         if command and type(error) is UsageError:
             advice = f"see 'mooncake {command} --help'"
         hint = f"\n{self._styled('hint:', '1;36', sys.stderr)} {printable(advice)}" if advice else ""
-        self._write(sys.stderr, f"{label} {printable(error)}{hint}\n")
+        self._last_word(f"{label} {printable(error)}{hint}")
 
     def plain_error(self, kind: str, text: str, exit_code: int) -> None:
         """An error outside the tree: a usage error of the parser, an interruption, a defect."""
         if self.mode == "json":
             wire = {"type": kind, "fields": {}, "message": text, "advice": "", "exit_code": exit_code}
-            self._write(sys.stderr, json.dumps({"error": wire}) + "\n")
+            self._last_word(json.dumps({"error": wire}))
         else:
-            self._write(sys.stderr, text + "\n")
+            self._last_word(text)
 
     @contextlib.contextmanager
     def progress(self, verb: str, unit: str = "B") -> Iterator[Progress]:
@@ -217,6 +217,11 @@ class Output:
     def _styled(text: str, code: str, stream: TextIO) -> str:
         return f"\x1b[{code}m{text}\x1b[0m" if use_color(stream) else text
 
+    def _last_word(self, text: str) -> None:
+        """Why a command ends. Its status says so too, and stays as it is where nobody reads this."""
+        with contextlib.suppress(ReaderGone):
+            self._write(sys.stderr, text + "\n")
+
     def _write(self, stream: TextIO, text: str) -> None:
         try:
             if text and not self._progress.above(text):
@@ -228,7 +233,7 @@ class Output:
         except OSError as error:
             forget(stream)
             if stream is sys.stdout:  # a result that is lost is a failure; a message is none
-                raise StorageError(path="standard output", detail=error.strerror or error) from None
+                raise lost(error) from None
 
 
 def _width() -> int:

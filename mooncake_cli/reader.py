@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+
+from engine.errors import StorageError
 
 TYPE_CHECKING = False  # as in ``mooncake_cli.main``
 if TYPE_CHECKING:
@@ -18,3 +21,9 @@ def forget(stream: TextIO) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
+
+
+def lost(error: OSError) -> StorageError:
+    """What it means that a result could not be written."""
+    detail = "it is not open for writing" if error.errno == errno.EBADF else error.strerror or error
+    return StorageError(path="standard output", detail=detail)

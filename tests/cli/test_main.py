@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -200,14 +201,75 @@ def test_a_result_that_cannot_be_written_is_told_as_such(agent: FakeAgent, envir
     assert lost.returncode == MetadataUnavailable.exit_code, "a message that is lost changes no status"
 
 
-def test_closed_standard_streams_are_no_defect(agent: FakeAgent, environment: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "closing", [">&-", "2>&-", "<&-", "<&- >&- 2>&-", "1</dev/null"], ids=["out", "err", "in", "all", "read-only"]
+)
+@pytest.mark.parametrize("words", ["list -q", "--help", "list --help", "--version"])
+def test_a_result_for_which_there_is_no_standard_output_is_lost_as_date_has_it(
+    agent: FakeAgent, environment: dict[str, str], words: str, closing: str
+) -> None:
     agent.answers["GET /v1/objects"] = {"objects": [OBJECT], "next": None}
-    for closing in (">&-", "2>&-", "<&- >&- 2>&-"):
-        command = f"{sys.executable} -m mooncake_cli list -q {closing}"
+    command = f"{sys.executable} -m mooncake_cli {words} {closing}"
+    done = subprocess.run(
+        ["bash", "-c", command], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    lost = ">&-" in closing.split() or closing.startswith("1<")
+    assert done.returncode == (StorageError.exit_code if lost else 0), done
+    if lost and "2>&-" not in closing:
+        assert done.stderr.startswith("error: standard output: it is not open for writing\nhint: send it to a file")
+    else:
+        assert done.stderr == ""
+    assert bool(done.stdout) == (not lost)
+
+
+def test_a_command_that_prints_nothing_needs_no_standard_output(environment: dict[str, str]) -> None:
+    command = f"{sys.executable} -m mooncake_cli node status >&-"
+    done = subprocess.run(
+        ["bash", "-c", command], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, "no agent runs" in done.stderr) == (3, True), done
+
+
+def _full() -> int:
+    return os.open("/dev/full", os.O_WRONLY)
+
+
+def _unread() -> int:
+    """A pipe that nobody reads any more."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    return writer
+
+
+@pytest.mark.parametrize("messages", [_full, _unread])
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        ([], 2),
+        (["frobnicate"], 2),
+        (["get"], 2),
+        (["list", "--bogus"], 2),
+        (["get", "--json"], 2),
+        (["node", "stop"], 3),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_an_error_that_nobody_can_be_told_keeps_its_status(
+    environment: dict[str, str], messages: Callable[[], int], arguments: list[str], status: int
+) -> None:
+    stderr = messages()
+    try:
         done = subprocess.run(
-            ["bash", "-c", command], env=environment, capture_output=True, text=True, timeout=60, check=False
+            [sys.executable, "-m", "mooncake_cli", *arguments],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            timeout=60,
+            check=False,
         )
-        assert (done.returncode, done.stderr) == (0, ""), closing
+    finally:
+        os.close(stderr)
+    assert (done.returncode, done.stdout) == (status, b"")
 
 
 def test_ascii_terminals_get_escapes(agent: FakeAgent, mooncake: Mooncake) -> None:
