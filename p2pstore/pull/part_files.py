@@ -97,20 +97,17 @@ class PartFiles:
         """
         descriptor = self._open(number, os.O_CREAT | (os.O_EXCL if fresh else 0))
         try:
-            size = 0
-            if not fresh:
-                status = system.fstat(descriptor)
-                size = status.st_size
-                if status.st_nlink > 1:
-                    system.close(descriptor)
-                    system.unlink(self._name(number), dir_fd=self._root)
-                    descriptor = self._open(number, os.O_CREAT | os.O_EXCL)
-                    size = 0
-            if size != self._sizes[number]:
-                self._resize(descriptor, number)
-            self._note(number, descriptor)
+            before = None if fresh else system.fstat(descriptor)
+            linked = before is not None and before.st_nlink > 1
+            if not linked:
+                if (before.st_size if before is not None else 0) != self._sizes[number]:
+                    self._resize(descriptor, number)
+                self._note(number, descriptor)
         finally:
             system.close(descriptor)
+        if linked:
+            system.unlink(self._name(number), dir_fd=self._root)
+            self.make(number, fresh=True)
 
     def _resize(self, descriptor: int, number: int) -> None:
         """Give an open file its size; one that only grows by being written gets it so. Raises ``OSError``."""

@@ -200,6 +200,32 @@ def test_a_file_with_other_names_is_made_anew(part: Path) -> None:
     again.close()
 
 
+@pytest.mark.parametrize("call", ["unlink", "open"])
+def test_a_file_that_cannot_be_made_anew(part: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    """No descriptor is closed twice: between the two its number may be another thread's."""
+    files_of(part).close()
+    os.link(part / "a", part.with_name("kept"))
+    again = PartFiles(part, TREE)
+    again.open_root()
+    real, closed = getattr(system, call), []
+
+    def refuses(name: str, *args: int, **kwargs: int) -> object:
+        if call == "open" and not args[0] & os.O_EXCL:
+            return real(name, *args, **kwargs)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def close(descriptor: int) -> None:
+        os.close(descriptor)
+        closed.append(descriptor)
+
+    monkeypatch.setattr(system, call, refuses)
+    monkeypatch.setattr(system, "close", close)
+    with pytest.raises(OSError, match="Input/output error"):
+        again.make(0, fresh=False)
+    assert len(closed) == 1
+    again.close()
+
+
 def test_two_names_that_are_one(part: Path) -> None:
     files = files_of(part)
     with pytest.raises(FileExistsError):
