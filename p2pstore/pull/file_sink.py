@@ -54,12 +54,13 @@ class FileSink:
         self._done = 0
         self._hashed = self._destination.new_hasher()
 
-    def _open_file(self) -> None:
-        """Have the descriptor of the chunk's file."""
+    def _open_to_write(self) -> None:
+        """Have the descriptor of the chunk's file, which is written next."""
         if self._chunk.file != self._file:
             self._close_file()
             self._descriptor = self._destination.files.borrow(self._chunk.file)
             self._file = self._chunk.file
+        self._destination.files.before_write(self._file, self._descriptor)
 
     def buffer(self, remaining: int) -> memoryview:
         """Room for what comes next, of this chunk and of those behind it, as far as the scratch buffer goes."""
@@ -90,11 +91,9 @@ class FileSink:
         if count == self._sizes[number] and self._destination.files.write_whole(number, data):
             self._advance(count)
             return
-        self._open_file()
-        at = self._at
-        self._destination.files.check_size(self._file, self._descriptor)
+        self._open_to_write()
         try:
-            write_at(self._descriptor, data, at)
+            write_at(self._descriptor, data, self._at)
         except OSError as error:
             raise StorageError(path=self._destination.part, detail=words(error)) from None
         self._advance(count)
@@ -106,7 +105,7 @@ class FileSink:
         count = min(self._chunk.length - self._done, remaining)
         if not destination.clones:
             return 0
-        self._open_file()
+        self._open_to_write()
         if not clone_range(descriptor, offset, count, self._descriptor, self._at):
             destination.clones = False
             return 0
@@ -124,9 +123,8 @@ class FileSink:
         count = self._chunk.length - self._done
         if self._done or count > remaining:
             return 0
-        self._open_file()
+        self._open_to_write()
         path = str(self._destination.files.path(self._file))
-        self._destination.files.check_size(self._file, self._descriptor)
         try:
             system.punch(self._descriptor, self._at, count)
         except OSError as error:
@@ -168,5 +166,5 @@ class FileSink:
 
     def _close_file(self) -> None:
         if self._descriptor >= 0:
-            self._descriptor = -1
-            self._destination.files.give_back(self._file)
+            number, self._file, self._descriptor = self._file, -1, -1
+            self._destination.files.give_back(number)

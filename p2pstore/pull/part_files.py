@@ -38,15 +38,19 @@ MAX_WATCHED = 1000
 
 
 class _File:
-    """One that is open, or is being opened. ``lock`` guards ``fd`` and ``users``: to open a file may take for ever."""
+    """One that is open, or is being opened. ``lock`` guards ``fd`` and ``users``: to open a file may take for ever.
 
-    __slots__ = ("fd", "lock", "pins", "users")
+    ``written``: we may have written to it since its users were none.
+    """
+
+    __slots__ = ("fd", "lock", "pins", "users", "written")
 
     def __init__(self) -> None:
         self.fd = -1
         self.lock = threading.Lock()
         self.pins = 0
         self.users = 0
+        self.written = False
 
 
 class PartFiles:
@@ -194,12 +198,15 @@ class PartFiles:
             raise StorageError(path=self.path(number), detail=words(error)) from None
 
     def give_back(self, number: int) -> None:
-        """Let go of it. What was written to it through us is now as it should be."""
+        """Let go of it. What was written to it through us is now as it should be; what was only read, as it was."""
         file = self._files[number]
         with file.lock:
             file.users -= 1
-            if not file.users:
+            if not file.users and file.written:
+                file.written = False
                 self._note_or_doubt(number, file.fd)
+            elif not file.users and self._full[number]:
+                self._compare(number, file.fd)
         with self._lock:
             file.pins -= 1
 
@@ -217,14 +224,17 @@ class PartFiles:
     def _close(self, number: int, file: _File) -> None:
         if file.fd < 0:
             return
-        with self._lock:
-            if self._watch is not None:
-                self._watch.hear()  # so that the next event is ours, and no other is taken for it
+        watch = self._watch
+        if watch is not None:
+            watch.hear()  # before and after: of two closings in a row that nobody heard of between, one is told
+            with self._lock:
                 self._own[self._name(number)] += 1
         try:
             system.close(file.fd)
         except OSError as error:  # NFS and others say only now that there was no room
             self._faults.append(error)
+        if watch is not None:
+            watch.hear()
 
     def _close_all(self) -> None:
         with self._lock:
@@ -251,8 +261,12 @@ class PartFiles:
         if full and not self._full[number]:
             self._doubts.add(number)
 
-    def check_size(self, number: int, descriptor: int) -> None:
-        """Doubt a file that was cut short, before what is written next makes it as long as it was."""
+    def before_write(self, number: int, descriptor: int) -> None:
+        """To be called before each write to a borrowed file.
+
+        One that was cut short is doubted: what is written next may make it as long as it was.
+        """
+        self._files[number].written = True
         if self._full[number] and os.lseek(descriptor, 0, os.SEEK_END) != self._sizes[number]:
             self._doubts.add(number)
 
@@ -264,8 +278,8 @@ class PartFiles:
         self._close_all()
         if self._faults:
             raise self._faults[0]
-        system.close(self._root)
-        self._root = -1
+        root, self._root = self._root, -1
+        system.close(root)
         self.open_root()
         if self._watch is None:
             return

@@ -30,6 +30,7 @@ from p2pstore.objects import manifest as manifest_module
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.steps import Steps
 from p2pstore.pull import file_destination as module
+from p2pstore.pull import file_sink
 from p2pstore.pull.destination import Mismatch
 from p2pstore.pull.file_destination import FileDestination
 from p2pstore.pull.part_files import PartFiles
@@ -652,6 +653,32 @@ def test_what_others_write_meanwhile_gets_under_no_final_name(
         destination.finish()
     assert read_tree(path) == CONTENT[manifest.digest]
     assert leftovers(path) == set()
+
+
+def test_what_was_cut_short_before_blocks_are_shared_gets_under_no_final_name(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To share the last blocks makes the file as long as it was."""
+
+    def clone(source: int, offset: int, length: int, target: int, target_offset: int) -> bool:
+        return os.pwrite(target, os.pread(source, length, offset), target_offset) == length
+
+    monkeypatch.setattr(file_sink, "clone_range", clone)
+    last = FILE.chunk(FILE.chunks - 1)
+    source = path.with_name("source")
+    source.write_bytes(whole(FILE))
+    with given_up(FileDestination(path, FILE, "n")) as destination, source.open("rb") as there:
+        destination.files.borrow(0)
+        feed(destination, range(last.number))
+        cut(destination.part)
+        sink = destination.sink(range(last.number, FILE.chunks), memoryview(bytearray(100)))
+        assert sink.clone(there.fileno(), last.offset, last.length) == last.length
+        sink.close()
+        destination.verified.add(last.number)
+        destination.files.give_back(0)
+        with pytest.raises(PartChanged):
+            destination.finish()
+    assert not path.exists()
 
 
 @pytest.mark.parametrize("change", [Path.touch, lambda path: os.link(path, path.parent.parent / "kept")])

@@ -49,7 +49,7 @@ def files(part: Path) -> Iterator[PartFiles]:
 
 def write(files: PartFiles, number: int, data: bytes, at: int = 0) -> None:
     descriptor = files.borrow(number)
-    files.check_size(number, descriptor)
+    files.before_write(number, descriptor)
     os.pwrite(descriptor, data, at)
     files.give_back(number)
 
@@ -125,13 +125,43 @@ def test_what_others_do_is_noticed(files: PartFiles, part: Path, change: Callabl
     descriptor = files.borrow(0)
     if when == "while":
         change(part / "a")
-    files.check_size(0, descriptor)
+    files.before_write(0, descriptor)
     os.pwrite(descriptor, b"x" * 50, 50)
     files.give_back(0)
     if when == "after":
         change(part / "a")
     write(files, 2, b"x" * SIZE)
     assert doubts(files) == [0]
+
+
+def test_what_others_write_while_it_is_only_read_is_noticed(part: Path) -> None:
+    """Where nobody hears of their closing it, its times are all there is."""
+    part.mkdir()
+    files = PartFiles(part, manifest_of({"a": content(SIZE)}))
+    files.open_root()
+    files.make(0, fresh=True)
+    write(files, 0, b"x" * SIZE)
+    files.borrow(0)
+    overwrite(part / "a")
+    os.utime(part / "a", ns=(1, 1))
+    files.give_back(0)
+    assert doubts(files) == [0]
+    files.close()
+
+
+def test_one_who_closes_it_after_we_did(part: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they wrote is older than our last write, and the kernel tells of two closings in a row as of one."""
+    monkeypatch.setattr(module, "MAX_OPEN", 1)
+    files = files_of(part)
+    with (part / "a").open("r+b", buffering=0) as foreign:
+        files.borrow(0)
+        foreign.write(b"!")
+        write(files, 0, b"x" * (SIZE - 1), 1)
+        files.give_back(0)
+        write(files, 2, b"x" * SIZE)
+        monkeypatch.undo()
+    assert doubts(files) == [0]
+    files.close()
 
 
 def test_one_who_still_has_it_open(files: PartFiles, part: Path) -> None:
