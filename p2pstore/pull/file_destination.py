@@ -252,7 +252,9 @@ class FileDestination:
             stamps, changed = self.files.stamps()
             if changed:
                 self._clear(changed)
-                stamps, _ = self.files.stamps()
+                stamps, changed = self.files.stamps()
+                if changed:
+                    raise PartChanged(path=self.file_path(changed[0]))
             moved = self._put_in_place()
         except FileExistsError:
             raise DestinationExists(path=self.path) from None
@@ -299,21 +301,24 @@ class FileDestination:
         return filled or self.manifest.kind == "file"
 
     def _clear(self, doubted: list[int]) -> None:
-        """Hash these files again. Raises ``PartChanged`` for what is wrong, which is then to be brought again."""
+        """Hash these files again.
+
+        Raises ``PartChanged`` for what is wrong, which is then to be brought again, and for what is written meanwhile.
+        """
         wrong: set[int] = set()
         buffer = memoryview(bytearray(READ_BYTES)) if doubted else memoryview(b"")
         for number in doubted:
             log.warning("%s may have been written to by another program: it is hashed again", self.file_path(number))
             descriptor = self.files.open_to_read(number)
             try:
+                self.files.before_clearing(number, descriptor)
                 for index in range(*self.manifest.first_chunks[number : number + 2]):
                     if self._cancelled.is_set():
                         raise Interrupted(detail="checking what was brought was cancelled")
                     if not self._is_right(self.manifest.chunk(index), descriptor, buffer):
                         wrong.add(index)
-                if system.fstat(descriptor).st_size != self.manifest.columns.sizes[number]:
+                if not self.files.cleared(number, descriptor):
                     raise PartChanged(path=self.file_path(number))
-                self.files.cleared(number, descriptor)
             finally:
                 system.close(descriptor)
         if wrong:

@@ -352,10 +352,19 @@ class PartFiles:
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         return system.open(self._name(number), flags, dir_fd=self._root)
 
-    def cleared(self, number: int, descriptor: int) -> None:
-        """The file has been hashed again, and is right: remember how it is."""
+    def before_clearing(self, number: int, descriptor: int) -> None:
+        """The file is hashed again from now on: remember how it is. Raises ``OSError``."""
         self._note(number, descriptor)
+
+    def cleared(self, number: int, descriptor: int) -> bool:
+        """The file has been hashed and is right: whether it is as it was before that, and in doubt no more.
+
+        Raises ``OSError``.
+        """
+        if not self._as_left(number, system.fstat(descriptor)):
+            return False
         self._doubts.discard(number)
+        return True
 
     def close(self) -> None:
         """Let go of all of it; nobody writes any more."""

@@ -10,6 +10,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -688,6 +689,37 @@ def test_what_is_still_right_is_hashed_again_and_no_more(path: Path, change: Cal
         change(destination.part)
         destination.finish()
     assert read_tree(path) == CONTENT[FILE.digest]
+
+
+@pytest.mark.parametrize("step", ["_is_right", "_clear"])
+@pytest.mark.parametrize("when", ["in the end", "while it is written out"])
+def test_what_others_write_while_it_is_hashed_again_gets_under_no_final_name(
+    path: Path, monkeypatch: pytest.MonkeyPatch, step: str, when: str
+) -> None:
+    """The chunk that they write to has just been found right."""
+    with given_up(FileDestination(path, FILE, "n")) as destination:
+        fill(destination)
+        do, sync = getattr(FileDestination, step), module.sync_files
+
+        def then_written_to(*args: Any) -> object:
+            done = do(*args)
+            if args[1]:  # a chunk, or files that were in doubt
+                overwrite(destination.part)
+                os.utime(destination.part, ns=(1, 1))
+            return done
+
+        def synced(*args: Any) -> None:
+            sync(*args)
+            os.utime(destination.part, ns=(2, 2))
+
+        if when == "in the end":
+            os.utime(destination.part, ns=(2, 2))
+        else:
+            monkeypatch.setattr(module, "sync_files", synced)
+        monkeypatch.setattr(FileDestination, step, then_written_to)
+        with pytest.raises(PartChanged):
+            destination.finish()
+    assert not path.exists()
 
 
 def test_without_inode_numbers_that_stay_all_is_hashed_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
