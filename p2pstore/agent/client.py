@@ -200,10 +200,9 @@ class AgentClient:
             "seed": seed,
             "dry_run": dry_run,
             "force": force,
+            "wipe": wipe,
             "sight": sight_of_destination(dest),
         }
-        if wipe:
-            body["wipe"] = True
         for event in self._events("/v1/get", body):
             if event.get("event") == "result":
                 check_result(str(event.get("dest", dest)), event.pop("view", None), event.pop("seen", None))
@@ -300,11 +299,11 @@ class AgentClient:
                 connection.connect()
             except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError, PathNotFound):
                 raise _nobody_listens(self.home) from None
-            except (TimeoutError, ConnectionError):
-                raise
-            except BlockingIOError as error:
-                detail = "too many calls wait for it already"
+            except TimeoutError as error:
+                detail = f"no room for one more call in {CONNECT_TIMEOUT} s{_why_silent(self.home)}"
                 raise AgentUnreachable(home=self.home.root, detail=detail) from error
+            except ConnectionError:
+                raise
             except OSError as error:
                 raise StorageError(path=self.home.socket, detail=error.strerror or error) from error
             connection.sock.settimeout(timeout)

@@ -75,6 +75,7 @@ def test_the_agent_is_asked_for_what_was_said(agent: FakeAgent, mooncake: Moonca
         "seed": False,
         "dry_run": False,
         "force": True,
+        "wipe": False,
     }
     mooncake("get", "a/b", "x", "--wipe")
     assert agent.body_of("POST /v1/get")["wipe"] is True

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import contextlib
 import socket
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from p2pstore.errors import (
     OtherView,
 )
 from tests.cli.fake_agent import FakeAgent, HangUntilCancelled, get_result, progress
+from tests.p2pstore.agent.full_socket import full_socket
 
 HEAVY = ("grpc", "aiohttp", "xxhash", "asyncio", "numpy", "rich", "tqdm", "typer", "p2pstore.node", "engine.engine")
 
@@ -97,6 +97,7 @@ def test_events_come_as_they_are_sent(agent: FakeAgent, home: Home) -> None:
         "seed": False,
         "dry_run": False,
         "force": False,
+        "wipe": False,
     }
 
 
@@ -263,21 +264,8 @@ def test_long_paths_keep_a_call_small(agent: FakeAgent, home: Home) -> None:
 
 
 def test_a_socket_without_room_is_waited_for(home: Home) -> None:
-    """A Unix socket whose queue is full refuses who does not wait, as if it were busy for good."""
     home.create()
-    with contextlib.ExitStack() as held:
-        listener = held.enter_context(socket.socket(socket.AF_UNIX))
-        with socket_address(home.socket) as address:
-            listener.bind(address)
-            listener.listen(0)
-            others = held.enter_context(contextlib.ExitStack())
-            while True:
-                other = others.enter_context(socket.socket(socket.AF_UNIX))
-                other.setblocking(False)
-                try:
-                    other.connect(address)
-                except BlockingIOError:
-                    break
+    with full_socket(home.socket) as (listener, others):
 
         def serve() -> None:
             while True:
@@ -301,15 +289,5 @@ def test_a_socket_without_room_is_waited_for(home: Home) -> None:
 def test_a_socket_without_room_is_not_waited_for_for_ever(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(p2pstore.agent.client, "CONNECT_TIMEOUT", 1)
     home.create()
-    with contextlib.ExitStack() as held:
-        listener = held.enter_context(socket.socket(socket.AF_UNIX))
-        with socket_address(home.socket) as address:
-            listener.bind(address)
-            listener.listen(0)
-            for _ in range(4):
-                other = held.enter_context(socket.socket(socket.AF_UNIX))
-                other.setblocking(False)
-                with contextlib.suppress(BlockingIOError):
-                    other.connect(address)
-            with pytest.raises(AgentUnreachable):
-                AgentClient(home).status()
+    with full_socket(home.socket), pytest.raises(AgentUnreachable, match="no room for one more call in 1 s"):
+        AgentClient(home).status()
