@@ -36,3 +36,11 @@ def view_id() -> str:
 def boot_id() -> str:
     """The running boot of the kernel. Raises ``OSError`` where /proc does not tell."""
     return _BOOT_ID.read_text().strip()
+
+
+def known_boot_id() -> str:
+    """The same; empty where /proc does not tell."""
+    try:
+        return boot_id()
+    except OSError:
+        return ""

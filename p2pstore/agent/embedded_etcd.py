@@ -14,7 +14,6 @@ import platform
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import time
 import uuid
@@ -26,15 +25,9 @@ from engine.etcd.targets import unix_endpoint
 from engine.files.abilities import abilities_of
 from engine.net.backoff import Backoff
 from engine.processes import ProcessHandle, start_time
-from engine.protocol.local_socket import short_path
 from p2pstore.agent.elsewhere import place_of, use_another_place, use_itself
-from p2pstore.agent.etcd_record import (
-    Recorded,
-    is_alive,
-    read_record,
-    remove_record,
-    write_record,
-)
+from p2pstore.agent.etcd_record import Recorded, is_alive, read_record, write_record
+from p2pstore.agent.home import listens
 from p2pstore.errors import MetadataUnavailable, MooncakeError, StorageError
 from p2pstore.metadata.urls import UNIX
 
@@ -104,11 +97,18 @@ def _is_script(path: str) -> bool:
 def _release(binary: str) -> tuple[int, int]:
     """Major and minor number of an etcd; (0, 0) where it does not say."""
     try:
-        done = subprocess.run([binary, "--version"], check=False, capture_output=True, timeout=VERSION_TIMEOUT)
+        done = subprocess.run(
+            [binary, "--version"], check=False, capture_output=True, timeout=VERSION_TIMEOUT, env=_environment()
+        )
     except (OSError, subprocess.TimeoutExpired):
         return (0, 0)
     match = re.search(rb"etcd Version: (\d+)\.(\d+)", done.stdout)
     return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
+def _environment() -> dict[str, str]:
+    """Ours, but for settings of another etcd, which are not for this one, and our secrets, none of its business."""
+    return {k: v for k, v in os.environ.items() if not k.startswith(("ETCD_", "MOONCAKE_", "MC_"))}
 
 
 def recorded(directory: Path) -> Recorded | None:
@@ -126,17 +126,6 @@ def _reap() -> None:
     for pid, child in list(_children.items()):
         if child.poll() is not None:
             _children.pop(pid, None)
-
-
-def _listens(path: str) -> bool:
-    """Whether anybody listens on a socket."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            with short_path(Path(path)) as name:
-                probe.connect(name)
-        except OSError:
-            return False
-        return True
 
 
 class EmbeddedEtcd:
@@ -183,7 +172,8 @@ class EmbeddedEtcd:
     async def start(self) -> str:
         """Adopt the living etcd recorded here, else start one; its URL.
 
-        Raises ``MetadataUnavailable`` when there is no etcd or it does not come up even with an empty data directory.
+        Raises ``MetadataUnavailable`` when there is no etcd or it does not come up even with an empty data directory,
+        and ``StorageError`` where its directories cannot be used.
         """
         self._stopping = False
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -243,8 +233,7 @@ class EmbeddedEtcd:
         command = self._command(binary)
         for name in (CLIENT_SOCKET, PEER_SOCKET):  # of one that was killed; etcd does not replace them
             (self._sockets / name).unlink(missing_ok=True)
-        # Settings of another etcd are not for this one, and our secrets are none of its business.
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(("ETCD_", "MOONCAKE_"))}
+        environment = _environment()
         # etcd 3.4 starts on 64-bit ARM only when told that one knows.
         environment.update({"ETCD_UNSUPPORTED_ARCH": "arm64"} if platform.machine() == "aarch64" else {})
         try:
@@ -260,15 +249,21 @@ class EmbeddedEtcd:
                     umask=0o077,
                 )
         except OSError as error:
-            raise MetadataUnavailable(
-                url=f"(embedded etcd {binary})", detail=f"{error.strerror}; {_INSTALL}"
-            ) from error
+            if error.filename != binary:  # its log, or the directory of its sockets
+                raise StorageError(path=error.filename, detail=error.strerror or error) from error
+            url = f"(embedded etcd {binary})"
+            raise MetadataUnavailable(url=url, detail=f"{error.strerror}; {_INSTALL}") from error
         record = Recorded(
             pid=child.pid,
             started=start_time(child.pid),
             url=f"{UNIX}://{self._sockets / CLIENT_SOCKET}",
         )
-        write_record(self.directory, record)
+        try:
+            write_record(self.directory, record)
+        except OSError as error:  # one that nobody would find again must not live
+            child.kill()
+            child.wait(STOP_TIMEOUT)
+            raise StorageError(path=error.filename or self.directory, detail=error.strerror or error) from error
         _children[child.pid] = child
         return record
 
@@ -304,7 +299,7 @@ class EmbeddedEtcd:
         store = EtcdStore([unix_endpoint(path)], url=record.url)
         try:
             while time.monotonic() < deadline and self._runs(record):
-                if not _listens(path):
+                if not listens(Path(path)):
                     await asyncio.sleep(PROBE_INTERVAL)
                     continue
                 try:
@@ -375,7 +370,3 @@ class EmbeddedEtcd:
             except OSError as error:
                 failures += 1
                 note(StorageError(path=error.filename or self.directory, detail=error.strerror or error))
-
-    def forget(self) -> None:
-        """Remove the record, for a home that is given up."""
-        remove_record(self.directory)

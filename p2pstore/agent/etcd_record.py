@@ -6,12 +6,12 @@ until the next boot, and the boot's id is recorded too.
 
 from __future__ import annotations
 
-import contextlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from engine.files.writing import replace_file
+from engine.net.host_id import known_boot_id
 from engine.processes import start_time
 
 RECORD = "etcd.json"
@@ -31,24 +31,16 @@ class Recorded:
     boot: str = ""
 
 
-def boot_id() -> str:
-    """The kernel's id of this boot; empty where it has none."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return ""
-
-
 def is_alive(record: Recorded) -> bool:
     """Whether that very process runs."""
-    if record.pid <= 1 or record.started <= 0 or record.boot not in {"", boot_id()}:
+    if record.pid <= 1 or record.started <= 0 or record.boot not in {"", known_boot_id()}:
         return False
     return start_time(record.pid) == record.started
 
 
 def write_record(directory: Path, record: Recorded) -> None:
     """Record it atomically."""
-    data = {**asdict(record), "boot": boot_id()}
+    data = {**asdict(record), "boot": known_boot_id()}
     replace_file(directory / RECORD, json.dumps(data).encode() + b"\n")
 
 
@@ -66,9 +58,3 @@ def read_record(directory: Path) -> Recorded | None:
     except (OSError, ValueError, TypeError, KeyError):
         return None
     return record if record.url else None
-
-
-def remove_record(directory: Path) -> None:
-    """Forget what is recorded."""
-    with contextlib.suppress(FileNotFoundError):
-        (directory / RECORD).unlink()

@@ -178,6 +178,20 @@ def _runtime_directory(environ: Mapping[str, str]) -> Path | None:
     return None
 
 
+def listens(path: Path) -> bool:
+    """Whether anybody listens on the socket there; it need not be accepted. Waits for nothing."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            with socket_address(path) as address:
+                probe.connect(address)
+        except BlockingIOError:  # so many wait to be accepted that there is no room for one more
+            return True
+        except (OSError, PathNotFound, StorageError):
+            return False
+        return True
+
+
 @contextlib.contextmanager
 def socket_address(path: Path) -> Iterator[str]:
     """A path to ``bind`` or ``connect`` with that names the socket ``path`` and is short enough for ``sun_path``.

@@ -22,13 +22,10 @@ from engine import forks
 from engine.files.locks import FileLock
 from engine.files.system import system
 from engine.files.writing import write_note
-from engine.net.host_id import boot_id
+from engine.net.host_id import known_boot_id
 from engine.processes import ProcessHandle, start_time
-from p2pstore.agent.home import Home, socket_address
-from p2pstore.errors import AgentRunning, HomeElsewhere, HomeUnusable, MooncakeError
-
-ANSWER_SECONDS = 2.0
-"""For an agent to accept, where the file system of its home has no locks to tell that it lives."""
+from p2pstore.agent.home import Home, listens
+from p2pstore.errors import AgentRunning, HomeElsewhere, HomeUnusable
 
 OWN_FILE = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 """How the home's own files are opened: where others can write, one may have put a link or a pipe there."""
@@ -72,7 +69,9 @@ class Holder:
     def this_process(cls) -> Holder:
         """What this process writes."""
         pid = os.getpid()
-        return cls(pid, socket.gethostname(), _boot(), _pid_namespace(), start_time(pid), token=secrets.token_hex(8))
+        return cls(
+            pid, socket.gethostname(), known_boot_id(), _pid_namespace(), start_time(pid), token=secrets.token_hex(8)
+        )
 
     @classmethod
     def parse(cls, text: bytes) -> Holder:
@@ -94,7 +93,7 @@ class Holder:
     @property
     def on_this_host(self) -> bool:
         """Whether it runs on this boot of this host."""
-        return not self.boot or self.boot == _boot()
+        return not self.boot or self.boot == known_boot_id()
 
     @property
     def here(self) -> bool:
@@ -213,7 +212,7 @@ def waits_for(home: Home) -> str:
 def _look_for_unseen(home: Home, fd: int, lock: FileLock) -> None:
     """Raise for a holder that the lock does not tell of: the file system has none, or none that other hosts see."""
     found = _read(fd)
-    unseen = not lock.seen and (_lives(found) or _listens(home.socket))
+    unseen = not lock.seen and (_lives(found) or listens(home.socket))
     silent = abs(time.time() - os.fstat(fd).st_mtime)
     if unseen or (found.pid and not found.on_this_host and silent < SILENT_SECONDS):
         raise _taken(home, found)
@@ -234,22 +233,6 @@ def _lives(found: Holder) -> bool:
 
 def _read(fd: int) -> Holder:
     return Holder.parse(system.pread(fd, MAX_TEXT, 0).rstrip(b"\0"))
-
-
-def _listens(path: Path) -> bool:
-    """Whether an agent listens on that socket."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, contextlib.suppress(OSError, MooncakeError):
-        probe.settimeout(ANSWER_SECONDS)
-        with socket_address(path) as address:
-            probe.connect(address)
-        return True
-    return False
-
-
-def _boot() -> str:
-    with contextlib.suppress(OSError):
-        return boot_id()
-    return ""
 
 
 def _pid_namespace() -> int:

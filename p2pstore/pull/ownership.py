@@ -12,13 +12,11 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
+from engine.net.host_id import boot_id
 from engine.processes import start_time
 
 FORMAT = "mooncake.get.v2"
-
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ def this_process(manifest: str) -> Owner:
 @functools.lru_cache(maxsize=1)
 def _process(pid: int) -> Owner:
     try:
-        boot, pids = _BOOT_ID.read_text().strip(), os.stat("/proc/self/ns/pid").st_ino
+        boot, pids = boot_id(), os.stat("/proc/self/ns/pid").st_ino
     except OSError:
         boot, pids = "", 0
     return Owner("", boot, pids, pid, start_time(pid))

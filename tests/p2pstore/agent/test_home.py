@@ -12,8 +12,9 @@ import pytest
 
 from p2pstore.agent import elsewhere
 from p2pstore.agent import home as module
-from p2pstore.agent.home import MAX_SOCKET_PATH, Home, host_name, socket_address
+from p2pstore.agent.home import MAX_SOCKET_PATH, Home, host_name, listens, socket_address
 from p2pstore.errors import BadConfig, HomeUnusable, NoHome, PathNotFound
+from tests.p2pstore.agent.full_socket import full_socket
 from tests.refusing import RefusingFileSystem
 
 
@@ -227,3 +228,14 @@ def test_hosts_that_share_a_home_directory_have_homes_of_their_own(
     base = tmp_path / ".local" / "state" / "mooncake"
     names = ["node1", "node2.cluster", "localhost", "a-b", "localhost", "localhost-0123456789ab"]
     assert roots == [base / name for name in names]
+
+
+def test_whether_anybody_listens(tmp_path: Path) -> None:
+    path = tmp_path / ("d" * 100) / "socket"
+    assert not listens(path), "there is no directory"
+    path.parent.mkdir(parents=True)
+    assert not listens(path)
+    with full_socket(path) as (_, others):
+        assert listens(path), "with no room for us, too"
+        others.close()
+    assert not listens(path), "its file alone is left"

@@ -19,6 +19,7 @@ from p2pstore.agent import home_lock as module
 from p2pstore.agent.home import Home
 from p2pstore.agent.home_lock import Holder, HomeLock, holder, locked, waits_for
 from p2pstore.errors import AgentRunning, HomeElsewhere, HomeUnusable
+from tests.p2pstore.agent.full_socket import full_socket
 
 ELSEWHERE = Holder(4711, "far", "another-boot", 1, 2, token="t")
 
@@ -102,7 +103,10 @@ def test_a_holder_shows_that_it_lives(home: Home, lock: HomeLock) -> None:
     assert home.lock.stat().st_mtime > 1
 
 
-def test_on_a_file_system_without_locks_a_living_process_counts(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def unseen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system without locks."""
+
     class Unseen:
         seen = False
 
@@ -111,6 +115,18 @@ def test_on_a_file_system_without_locks_a_living_process_counts(home: Home, monk
         def let_go(self) -> None: ...
 
     monkeypatch.setattr(module, "FileLock", Unseen)
+
+
+@pytest.mark.usefixtures("unseen")
+def test_on_a_file_system_without_locks_a_busy_agent_counts(home: Home) -> None:
+    with full_socket(home.socket), pytest.raises(AgentRunning), locked(home):
+        pass
+    with locked(home):
+        pass
+
+
+@pytest.mark.usefixtures("unseen")
+def test_on_a_file_system_without_locks_a_living_process_counts(home: Home) -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
         home.lock.write_bytes(replace(Holder.this_process(), pid=other.pid, started=0).text())
         found = holder(home)
