@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -19,7 +20,7 @@ from engine.processes import start_time
 from p2pstore.agent import embedded_etcd as embedded
 from p2pstore.agent.embedded_etcd import CLIENT_SOCKET, PEER_SOCKET, EmbeddedEtcd, find_etcd, recorded
 from p2pstore.agent.etcd_record import RECORD, Recorded, write_record
-from p2pstore.errors import MetadataUnavailable
+from p2pstore.errors import MetadataUnavailable, StorageError
 from p2pstore.metadata.store import Put
 from p2pstore.metadata.urls import open_store
 from tests.p2pstore.metadata.servers import any_binary, need
@@ -118,10 +119,26 @@ async def test_no_other_user_reaches_it(etcd: EmbeddedEtcd) -> None:
 async def test_our_secrets_do_not_reach_it(etcd: EmbeddedEtcd, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOONCAKE_SECRET", "a secret of the cluster")
     monkeypatch.setenv("MOONCAKE_ETCD_PASSWORD", "a password")
+    monkeypatch.setenv("MC_REDIS_PASSWORD", "upstream's password")
     await etcd.start()
     environment = environment_of(etcd.pid)
     assert b"MOONCAKE" not in environment
+    assert b"password" not in environment
     assert b"PATH=" in environment
+
+
+async def test_nor_do_they_reach_a_binary_that_is_asked_for_its_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOONCAKE_SECRET", "a secret of the cluster")
+    binary = tmp_path / "etcd-of-somebody"
+    binary.write_text(f"#!/bin/sh\nenv >> '{tmp_path}/seen'\n")
+    binary.chmod(0o755)
+    with pytest.raises(MetadataUnavailable):
+        await EmbeddedEtcd(tmp_path / "etcd", binary=str(binary)).start()
+    seen = (tmp_path / "seen").read_text()
+    assert "PATH=" in seen
+    assert "a secret" not in seen
 
 
 async def test_a_living_one_is_adopted(etcd: EmbeddedEtcd) -> None:
@@ -273,6 +290,25 @@ async def test_no_etcd_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(embedded, "distro_binary", lambda: None)
     with pytest.raises(MetadataUnavailable, match="--metadata"):
         await EmbeddedEtcd(tmp_path / "etcd").start()
+
+
+async def test_a_directory_that_is_gone_is_no_matter_of_an_etcd_to_install(tmp_path: Path) -> None:
+    sockets = tmp_path / "run"
+    with pytest.raises(StorageError, match=f"{sockets}.*No such file or directory"):
+        await EmbeddedEtcd(tmp_path / "etcd", sockets, binary=any_binary()).start()
+
+
+async def test_one_that_cannot_be_recorded_does_not_live_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[int] = []
+
+    def refuse(_: Path, record: Recorded) -> None:
+        started.append(record.pid)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(embedded, "write_record", refuse)
+    with pytest.raises(StorageError, match="No space left"):
+        await EmbeddedEtcd(tmp_path / "etcd", binary=any_binary()).start()
+    assert [start_time(pid) for pid in started] == [0]
 
 
 async def test_a_binary_that_is_no_etcd(tmp_path: Path) -> None:
