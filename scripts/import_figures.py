@@ -27,6 +27,7 @@ ROOMS: Mapping[str, Sequence[str]] = {
         "forks",
         "files",
         "protocol",
+        "rpc",
         "config",
         "topology",
         "net",

@@ -1,0 +1,1 @@
+"""The master's wire of the pooled store: coro_rpc's frames, struct_pack's types; no sockets, no threads."""
