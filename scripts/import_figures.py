@@ -56,6 +56,7 @@ ROOMS: Mapping[str, Sequence[str]] = {
         "node",
         "agent",
         "store",
+        "kv",
         "inspect",
         "doctor",
         "bench",

@@ -1,0 +1,475 @@
+"""The master's admin surface over HTTP: upstream's paths, and some of our own below ``/api/v1``.
+
+::
+
+    GET  /metrics  /metrics/summary                 for Prometheus (two formats) and for people
+    GET  /health  /role  /ha_status  /leader        whether it serves
+    GET  /query_key?key=K  /batch_query_keys?keys=K,K   where values lie
+    GET  /get_all_keys  /get_all_segments           one a line
+    GET  /query_segment?segment=S  /get_segments_detail
+    GET  /kv_events/status                          there are none here
+    GET  /api/v1/segments/status?segment=S
+    POST /api/v1/remove_all?force=1&tenant_id=T
+
+    GET    /api/v1/status                           what 'mooncake store status' shows
+    GET    /api/v1/keys?prefix=P&tenant_id=T&limit=N    a line of JSON for each key, in no order
+    GET    /api/v1/keys/info?key=K&tenant_id=T      one key
+    DELETE /api/v1/keys?key=K&tenant_id=T&force=1
+    GET    /api/v1/why?key=K&tenant_id=T  or ?client=ADDRESS
+
+Looking at a key grants no lease here. There is no password, as upstream has none; what changes something is refused to
+web pages, which a browser on this host would let call us.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+from urllib.parse import unquote
+
+from aiohttp import hdrs, web
+
+from engine.net.http_server import HttpServer, let_in
+from engine.rpc.codes import Code
+from engine.rpc.messages import DEFAULT_TENANT, Disk, LocalDisk, Memory, Nof, Replica, SegmentStatus
+from p2pstore.kv.master.facts import CallerFacts, KeyFacts, PoolFacts
+from p2pstore.kv.master.metrics import OPENMETRICS, TEXT, Readings, families, render, summary
+from p2pstore.kv.master.why import Finding, why_callers, why_key
+
+log = logging.getLogger(__name__)
+
+SHUTDOWN_SECONDS = 1.0
+"""For requests under way at the end."""
+
+LINES = "application/x-ndjson"
+
+MAX_BODY = 1
+"""Bytes: nothing here takes a body."""
+
+SLICE = 1000
+"""Keys that are written before others of the loop have their turn."""
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+NAMES = {
+    Code.INTERNAL: "INTERNAL_ERROR",
+    Code.NO_SEGMENT: "SEGMENT_NOT_FOUND",
+    Code.BAD_KEY: "INVALID_KEY",
+    Code.BAD_PARAMS: "INVALID_PARAMS",
+    Code.NOT_READY: "REPLICA_IS_NOT_READY",
+    Code.NOT_FOUND: "OBJECT_NOT_FOUND",
+    Code.LEASED: "OBJECT_HAS_LEASE",
+    Code.HAS_TASK: "OBJECT_HAS_REPLICATION_TASK",
+    Code.BUSY: "OBJECT_REPLICA_BUSY",
+    Code.BAD_MODE: "UNAVAILABLE_IN_CURRENT_MODE",
+}
+"""Upstream's names of the codes that are answered here."""
+
+STATUSES = {Code.BAD_PARAMS: 400, Code.BAD_KEY: 400, Code.NO_SEGMENT: 404, Code.NOT_FOUND: 404, Code.BAD_MODE: 503}
+"""HTTP's status for a code; 409 where a key is in use."""
+
+
+class SegmentShown(NamedTuple):
+    """One segment as it is shown; ``silent``: seconds since its client's last ping."""
+
+    id: bytes
+    name: str
+    client: bytes
+    base: int
+    size: int
+    used: int
+    endpoint: str
+    protocol: str
+    status: SegmentStatus
+    silent: float
+
+
+class KeyShown(NamedTuple):
+    """One key in a list."""
+
+    key: str
+    tenant: str
+    size: int
+    replicas: int
+    complete: bool
+
+
+class Shown(Protocol):
+    """What the server asks of the master. Nothing of it waits."""
+
+    def ready(self) -> bool:
+        """Whether calls are served."""
+
+    def status(self) -> dict[str, Any]:
+        """Version, addresses, time since the start: what no other method tells."""
+
+    def readings(self) -> Readings:
+        """For the metrics."""
+
+    def all_keys(self) -> Sequence[tuple[str, str]]:
+        """Tenant and key of each."""
+
+    def shown(self, tenant: str, key: str) -> KeyShown | None:
+        """One of them, or None when it is gone meanwhile."""
+
+    def replicas(self, key: str, tenant: str) -> Sequence[Replica] | Code:
+        """Where a value lies, without a lease."""
+
+    def segments(self) -> Sequence[SegmentShown]:
+        """All of them."""
+
+    def remove(self, key: str, tenant: str, *, force: bool) -> Code:
+        """Remove one key."""
+
+    def remove_all(self, tenant: str, *, force: bool) -> int:
+        """Remove a tenant's keys, or everybody's where it is empty; how many."""
+
+    def key_facts(self, key: str, tenant: str) -> KeyFacts:
+        """What is known of a key."""
+
+    def caller_facts(self) -> Sequence[CallerFacts]:
+        """What is known of those who called."""
+
+    def pool_facts(self) -> PoolFacts:
+        """What is known of the pool."""
+
+
+class AdminServer:
+    """Serves ``shown`` from ``start`` to ``close``, in one event loop."""
+
+    def __init__(self, shown: Shown) -> None:
+        self._shown = shown
+        app = web.Application(middlewares=[_guard], client_max_size=MAX_BODY)
+        for path, handler in (
+            ("/metrics", self._metrics),
+            ("/metrics/summary", self._summary),
+            ("/health", self._health),
+            ("/role", self._role),
+            ("/ha_status", self._ha_status),
+            ("/leader", self._leader),
+            ("/kv_events/status", self._kv_events),
+            ("/query_key", self._served(self._query_key)),
+            ("/batch_query_keys", self._served(self._batch_query_keys)),
+            ("/get_all_keys", self._served(self._get_all_keys)),
+            ("/get_all_segments", self._served(self._get_all_segments)),
+            ("/query_segment", self._served(self._query_segment)),
+            ("/get_segments_detail", self._served(self._get_segments_detail)),
+            ("/api/v1/segments/status", self._served(self._segment_status)),
+            ("/api/v1/status", self._status),
+            ("/api/v1/keys", self._served(self._keys)),
+            ("/api/v1/keys/info", self._served(self._key)),
+            ("/api/v1/why", self._served(self._why)),
+        ):
+            app.router.add_get(path, handler)
+        app.router.add_post("/api/v1/remove_all", self._served(self._remove_all))
+        app.router.add_delete("/api/v1/keys", self._served(self._remove))
+        self._server = HttpServer(app, logger=log, shutdown_seconds=SHUTDOWN_SECONDS, cancels=True)
+
+    async def start(self, listener: socket.socket) -> None:
+        """Serve on a listening socket, which is closed in the end."""
+        await self._server.start(listener)
+
+    async def close(self) -> None:
+        """Stop listening, and end what is under way."""
+        await self._server.close()
+
+    def _served(self, handler: Handler) -> Handler:
+        """A handler that answers once calls are served."""
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            if not self._shown.ready():
+                return _failed(Code.BAD_MODE, "service plane is not active")
+            return await handler(request)
+
+        return handle
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        openmetrics = "application/openmetrics-text" in request.headers.get(hdrs.ACCEPT, "")
+        text = render(families(self._shown.readings()), openmetrics=openmetrics)
+        return _text(text, OPENMETRICS if openmetrics else TEXT)
+
+    async def _summary(self, _: web.Request) -> web.Response:
+        role, state = self._role_and_state()
+        ready = str(self._shown.ready()).lower()
+        line = f"role={role}, state={state}, service_ready={ready}, master={{{summary(self._shown.readings())}}}"
+        return _text(line, TEXT)
+
+    def _role_and_state(self) -> tuple[str, str]:
+        return ("leader", "serving") if self._shown.ready() else ("standby", "recovering")
+
+    async def _health(self, _: web.Request) -> web.Response:
+        role, state = self._role_and_state()
+        ready = self._shown.ready()
+        answer = {"status": "ok", "role": role, "ha_state": state, "service_ready": ready}
+        return _json({**answer, "leader_address": None, "view_version": None})
+
+    async def _role(self, _: web.Request) -> web.Response:
+        return _text(self._role_and_state()[0])
+
+    async def _ha_status(self, _: web.Request) -> web.Response:
+        return _text(self._role_and_state()[1])
+
+    async def _leader(self, _: web.Request) -> web.Response:
+        return _json({"present": False, "leader_address": None, "view_version": None})
+
+    async def _kv_events(self, _: web.Request) -> web.Response:
+        counts = dict.fromkeys(("published_batches", "published_events", "dropped_events", "skipped_unparsed_keys"), 0)
+        return _json({"enabled": False, **counts})
+
+    async def _query_key(self, request: web.Request) -> web.Response:
+        found: Sequence[Replica] | Code = Code.NOT_FOUND
+        for key in _spellings(request, "key"):
+            found = self._shown.replicas(key, _tenant(request))
+            if found is not Code.NOT_FOUND:
+                break
+        if isinstance(found, Code):
+            return _failed(found, status=404)
+        places = [replica.place for replica in found]
+        return _json({"success": True, "data": [_buffer(place) for place in places if isinstance(place, Memory)]})
+
+    async def _batch_query_keys(self, request: web.Request) -> web.Response:
+        keys = [key for each in request.query.getall("keys", []) if each for key in each.split(",")]
+        if not keys:
+            return _json({"success": False, "error": "No keys provided. Use ?keys=key1,key2,..."}, status=400)
+        tenant = _tenant(request)
+        data = {}
+        for count, key in enumerate(keys, 1):
+            data[key] = _in_batch(self._shown.replicas(key, tenant))
+            if not count % SLICE:
+                await asyncio.sleep(0)
+        return _json({"success": True, "data": data})
+
+    async def _get_all_keys(self, request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse(headers={hdrs.CONTENT_TYPE: TEXT})
+        await answer.prepare(request)
+        keys = self._shown.all_keys()
+        for first in range(0, len(keys), SLICE):
+            lines = "".join(f"{key}\n" for _, key in keys[first : first + SLICE])
+            await answer.write(lines.encode(errors="surrogateescape"))
+            await asyncio.sleep(0)
+        await answer.write_eof()
+        return answer
+
+    async def _get_all_segments(self, _: web.Request) -> web.Response:
+        names = dict.fromkeys(segment.name for segment in self._shown.segments())
+        return _text("".join(f"{name}\n" for name in names), TEXT)
+
+    async def _query_segment(self, request: web.Request) -> web.Response:
+        name = request.query.get("segment", "")
+        found = [segment for segment in self._shown.segments() if segment.name == name]
+        if not found:
+            return _text("Failed to query segment", TEXT, status=500)
+        used, size = sum(each.used for each in found), sum(each.size for each in found)
+        return _text(f"{name}\nUsed(bytes): {used}\nCapacity(bytes) : {size}\n", TEXT)
+
+    async def _get_segments_detail(self, _: web.Request) -> web.Response:
+        segments = [_detail(segment) for segment in self._shown.segments()]
+        return _json({"total_segments": len(segments), "segments": segments})
+
+    async def _segment_status(self, request: web.Request) -> web.Response:
+        name = request.query.get("segment", "")
+        if not name:
+            return _failed(Code.BAD_PARAMS, "Missing segment query parameter")
+        status = next((each.status for each in self._shown.segments() if each.name == name), None)
+        if status is None:
+            return _failed(Code.NO_SEGMENT)
+        answer = {"success": True, "segment": name, "status": int(status), "status_name": status.name}
+        return _json({**answer, "error_code": 0, "error_message": ""})
+
+    async def _remove_all(self, request: web.Request) -> web.Response:
+        count = self._shown.remove_all(request.query.get("tenant_id", ""), force=_force(request))
+        return _json({"success": True, "removed_count": count})
+
+    async def _status(self, _: web.Request) -> web.Response:
+        readings = self._shown.readings()
+        role, state = self._role_and_state()
+        return _json(
+            {
+                **self._shown.status(),
+                "role": role,
+                "state": state,
+                "ready": self._shown.ready(),
+                "numbers": dict(readings.numbers),
+                "calls": {call: list(counts) for call, counts in readings.calls.items()},
+                "unknown_calls": dict(readings.unknown),
+                "segments": [{**_detail(each), "silent": round(each.silent, 3)} for each in self._shown.segments()],
+                "clients": [_caller(each) for each in self._shown.caller_facts()],
+            }
+        )
+
+    async def _keys(self, request: web.Request) -> web.StreamResponse:
+        prefix, tenant = request.query.get("prefix", ""), request.query.get("tenant_id")
+        left = request.query.get("limit", "")
+        if left and not left.isdecimal():
+            return _failed(Code.BAD_PARAMS, "limit is no whole number")
+        room = int(left) if left else sys.maxsize
+        answer = web.StreamResponse(headers={hdrs.CONTENT_TYPE: LINES})
+        await answer.prepare(request)
+        keys = self._shown.all_keys()
+        for first in range(0, len(keys), SLICE):
+            wanted = [
+                (owner, key)
+                for owner, key in keys[first : first + SLICE]
+                if key.startswith(prefix) and tenant in {None, owner}
+            ]
+            shown = [self._shown.shown(owner, key) for owner, key in wanted[:room]]
+            lines = [json.dumps(each._asdict()) + "\n" for each in shown if each is not None]
+            room -= len(lines)
+            await answer.write("".join(lines).encode())
+            if not room:
+                break
+            await asyncio.sleep(0)
+        await answer.write_eof()
+        return answer
+
+    async def _key(self, request: web.Request) -> web.Response:
+        key, tenant = request.query.get("key", ""), _tenant(request)
+        found = self._shown.replicas(key, tenant)
+        if isinstance(found, Code):
+            return _failed(found)
+        facts = self._shown.key_facts(key, tenant)
+        return _json(
+            {
+                "key": key,
+                "tenant": tenant,
+                "size": max((each.size for each in facts.replicas), default=0),
+                "leased_for": round(facts.leased_for, 3),
+                "replicas": [_replica(each) for each in found],
+            }
+        )
+
+    async def _remove(self, request: web.Request) -> web.Response:
+        key = request.query.get("key", "")
+        if not key:
+            return _failed(Code.BAD_PARAMS, "Missing key query parameter")
+        code = self._shown.remove(key, _tenant(request), force=_force(request))
+        return _json({"success": True}) if code is Code.OK else _failed(code)
+
+    async def _why(self, request: web.Request) -> web.Response:
+        pool = self._shown.pool_facts()
+        if "key" in request.query:
+            found = why_key(self._shown.key_facts(request.query["key"], _tenant(request)), pool)
+        else:
+            found = why_callers(self._shown.caller_facts(), pool, request.query.get("client", ""))
+        return _json({"findings": [_finding(each) for each in found]})
+
+
+@web.middleware
+async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Whoever asks is no stranger here: there is no password. But no page of the web changes anything."""
+    let_in(request)
+    if request.method not in {hdrs.METH_GET, hdrs.METH_HEAD} and hdrs.ORIGIN in request.headers:
+        raise web.HTTPForbidden(text="not for web pages")
+    return await handler(request)
+
+
+def _spellings(request: web.Request, name: str) -> list[str]:
+    """What a parameter may mean: a plus is a space to most clients, and upstream's master takes it as it is."""
+    decoded = request.query.get(name, "")
+    raw = [
+        part.partition("=")[2] for part in request.rel_url.raw_query_string.split("&") if part.startswith(f"{name}=")
+    ]
+    return [decoded, *(unquote(text) for text in raw if "+" in text)]
+
+
+def _tenant(request: web.Request) -> str:
+    return request.query.get("tenant_id") or DEFAULT_TENANT
+
+
+def _force(request: web.Request) -> bool:
+    return request.query.get("force", "") in {"true", "1"}
+
+
+def id_text(number: bytes) -> str:
+    """An id as upstream writes it: its two halves in decimal."""
+    return f"{int.from_bytes(number[:8], 'little')}-{int.from_bytes(number[8:], 'little')}"
+
+
+def _buffer(place: Memory | Nof) -> dict[str, Any]:
+    size, address, protocol, endpoint = place
+    return {"size_": size, "buffer_address_": address, "protocol_": protocol, "transport_endpoint_": endpoint}
+
+
+def _in_batch(found: Sequence[Replica] | Code) -> dict[str, Any]:
+    answer: dict[str, Any] = dict.fromkeys(
+        ("error", "values", "disk_values", "local_disk_values", "nof_values"), None
+    )  # fmt: skip
+    if isinstance(found, Code):
+        return {"ok": False, **answer, "error": NAMES.get(found, found.name)}
+    places = [replica.place for replica in found]
+    answer["values"] = [_buffer(place) for place in places if isinstance(place, Memory)]
+    answer["nof_values"] = [_buffer(place) for place in places if isinstance(place, Nof)] or None
+    answer["disk_values"] = [
+        {"file_path": place.path, "object_size": place.size} for place in places if isinstance(place, Disk)
+    ] or None
+    answer["local_disk_values"] = [
+        {"client_id": id_text(place.client), "object_size": place.size, "transport_endpoint": place.endpoint}
+        for place in places
+        if isinstance(place, LocalDisk)
+    ] or None
+    return {"ok": True, **answer}
+
+
+def _replica(replica: Replica) -> dict[str, Any]:
+    place = replica.place
+    fields = place._asdict()
+    if isinstance(place, LocalDisk):
+        fields["client"] = id_text(place.client)
+    return {"id": replica.id, "kind": type(place).__name__.lower(), "status": int(replica.status), **fields}
+
+
+def _detail(segment: SegmentShown) -> dict[str, Any]:
+    return {
+        "segment_name": segment.name,
+        "segment_id": id_text(segment.id),
+        "client_id": id_text(segment.client),
+        "base_address": hex(segment.base),
+        "size_bytes": segment.size,
+        "size_human": f"{segment.size / (1 << 30):g} GiB",
+        "te_endpoint": segment.endpoint,
+        "protocol": segment.protocol,
+        "status": segment.status.name,
+        "allocator_used_bytes": segment.used,
+        "allocator_capacity_bytes": segment.size,
+        "allocator_usage_percent": 100 * segment.used / segment.size if segment.size else 0.0,
+    }
+
+
+def _caller(caller: CallerFacts) -> dict[str, Any]:
+    return {
+        "address": caller.address,
+        "version": caller.version,
+        "connected": caller.connected,
+        "last_ago": round(caller.last_ago, 3),
+        "calls": caller.calls,
+        "failures": {str(int(code)): count for code, count in caller.failures.items()},
+        "unknown_calls": dict(caller.unknown),
+        "lookups": caller.lookups,
+        "found": caller.found,
+        "tenants": list(caller.tenants),
+    }
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    return finding._asdict()
+
+
+def _failed(code: Code, message: str = "", *, status: int = 0) -> web.Response:
+    answer = {"success": False, "error_code": int(code), "error_message": message or NAMES.get(code, code.name)}
+    return _json(answer, status=status or STATUSES.get(code, 409))
+
+
+def _json(document: object, *, status: int = 200) -> web.Response:
+    """JSON; a key may hold what is no text, which is then shown as an escape."""
+    body = json.dumps(document, ensure_ascii=True)
+    return web.Response(text=body, status=status, content_type="application/json")
+
+
+def _text(text: str, content_type: str = "text/plain; charset=utf-8", *, status: int = 200) -> web.Response:
+    body = text.encode(errors="surrogateescape")
+    return web.Response(body=body, status=status, headers={hdrs.CONTENT_TYPE: content_type})

@@ -1,0 +1,317 @@
+"""The admin surface, over a master that is a table of answers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+
+from engine.net import addresses, sockets
+from engine.rpc.codes import Code
+from engine.rpc.messages import Disk, LocalDisk, Memory, Nof, Replica, SegmentStatus, Status
+from p2pstore.kv.master.facts import CallerFacts, KeyFacts, PoolFacts, ReplicaFact, SegmentFact
+from p2pstore.kv.master.http import AdminServer, KeyShown, SegmentShown
+from p2pstore.kv.master.metrics import OPENMETRICS, TEXT, Readings
+
+KEY = "llama-3@tp_rank:0@" + "ab" * 16
+STRANGE = "a b+c,d\n\u4e16"
+ID = (1).to_bytes(8, "little") + (2).to_bytes(8, "little")
+PLACE = Memory(4096, 0x7F0000000000, "tcp", "10.0.0.2:12001")
+
+
+class Table:
+    """A master with two keys and one segment."""
+
+    def __init__(self) -> None:
+        self.is_ready = True
+        self.held: dict[tuple[str, str], list[Replica]] = {
+            ("default", KEY): [Replica(1, PLACE, Status.COMPLETE)],
+            ("default", STRANGE): [
+                Replica(2, PLACE, Status.COMPLETE),
+                Replica(3, Nof(4096, 1, "nvmeof", "n"), Status.COMPLETE),
+                Replica(4, Disk("/mnt/x", 4096), Status.COMPLETE),
+                Replica(5, LocalDisk(ID, 4096, "10.0.0.2:1"), Status.COMPLETE),
+            ],
+            ("red", "only-red"): [Replica(6, PLACE, Status.PROCESSING)],
+        }
+        self.removed: list[tuple[str, bool]] = []
+
+    def ready(self) -> bool:
+        return self.is_ready
+
+    def status(self) -> dict[str, Any]:
+        return {"version": "1", "up": 3.0}
+
+    def readings(self) -> Readings:
+        return Readings({"key_count": 3}, {"Ping": (5, 0, 0, 0, 0)}, unknown={"FlyToTheMoon": 1})
+
+    def all_keys(self) -> Sequence[tuple[str, str]]:
+        return list(self.held)
+
+    def shown(self, tenant: str, key: str) -> KeyShown | None:
+        found = self.held[tenant, key]
+        return KeyShown(key, tenant, 4096, len(found), found[0].status == Status.COMPLETE)
+
+    def replicas(self, key: str, tenant: str) -> Sequence[Replica] | Code:
+        if not key:
+            return Code.BAD_PARAMS
+        return self.held.get((tenant, key), Code.NOT_FOUND)
+
+    def segments(self) -> Sequence[SegmentShown]:
+        one = SegmentShown(ID, "host:1", ID, 0x1000, 1 << 30, 1 << 29, "10.0.0.2:1", "tcp", SegmentStatus.OK, 0.5)
+        return [one, one._replace(used=0)]
+
+    def remove(self, key: str, tenant: str, *, force: bool) -> Code:
+        if (tenant, key) not in self.held:
+            return Code.NOT_FOUND
+        if not force:
+            return Code.LEASED
+        self.removed.append((key, force))
+        return Code.OK
+
+    def remove_all(self, tenant: str, *, force: bool) -> int:
+        self.removed.append((f"all of {tenant or 'everybody'}", force))
+        return 3
+
+    def key_facts(self, key: str, tenant: str) -> KeyFacts:
+        replicas = [ReplicaFact("10.0.0.2:12001", "memory", 4096, True, 0.5)] if (tenant, key) in self.held else []
+        return KeyFacts(key, tenant, replicas, leased_for=2.0 if replicas else 0.0)
+
+    def caller_facts(self) -> Sequence[CallerFacts]:
+        return [CallerFacts("10.0.0.3:4", "0.3.13", failures={Code.NO_SPACE: 2}, unknown={"X": 1})]
+
+    def pool_facts(self) -> PoolFacts:
+        return PoolFacts("10.0.0.1:50051", 3.0, (SegmentFact("host:1", "10.0.0.2:1", "", 1 << 30, 0, 0.5),))
+
+
+class Asker:
+    """Asks one server."""
+
+    def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
+        self.url = url
+        self._session = session
+
+    async def __call__(self, path: str, method: str = "GET", **options: Any) -> tuple[int, str, str]:
+        async with self._session.request(method, self.url + path, **options) as answer:
+            return answer.status, answer.headers.get("Content-Type", ""), (await answer.read()).decode()
+
+    async def json(self, path: str, method: str = "GET", **options: Any) -> tuple[int, Any]:
+        status, kind, text = await self(path, method, **options)
+        assert kind.startswith("application/json")
+        return status, json.loads(text)
+
+
+@pytest.fixture
+def table() -> Table:
+    return Table()
+
+
+@pytest_asyncio.fixture
+async def ask(table: Table) -> AsyncIterator[Asker]:
+    server = AdminServer(table)
+    listener = sockets.listen("127.0.0.1", 0)
+    host, port = listener.getsockname()
+    await server.start(listener)
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(60)) as session:
+        yield Asker(f"http://{addresses.join(host, port)}", session)
+    await server.close()
+
+
+async def test_whether_it_serves(ask: Asker, table: Table) -> None:
+    assert await ask.json("/health") == (
+        200,
+        {
+            "status": "ok",
+            "role": "leader",
+            "ha_state": "serving",
+            "service_ready": True,
+            "leader_address": None,
+            "view_version": None,
+        },
+    )
+    assert (await ask("/role"))[2] == "leader"
+    assert (await ask("/ha_status"))[2] == "serving"
+    assert (await ask.json("/leader"))[1]["present"] is False
+    assert (await ask.json("/kv_events/status"))[1]["enabled"] is False
+    table.is_ready = False
+    status, answer = await ask.json("/health")
+    assert (status, answer["role"], answer["service_ready"]) == (200, "standby", False)
+    for path in ("/query_key?key=x", "/get_all_keys", "/get_all_segments", "/api/v1/why"):
+        status, answer = await ask.json(path)
+        assert status == 503
+        assert answer["error_message"] == "service plane is not active"
+    assert (await ask("/metrics"))[0] == 200
+
+
+async def test_an_unknown_path_is_not_found(ask: Asker) -> None:
+    assert (await ask("/nothing"))[0] == 404
+
+
+async def test_where_a_value_lies(ask: Asker) -> None:
+    data = {
+        "size_": 4096,
+        "buffer_address_": 0x7F0000000000,
+        "protocol_": "tcp",
+        "transport_endpoint_": "10.0.0.2:12001",
+    }
+    assert await ask.json("/query_key", params={"key": KEY}) == (200, {"success": True, "data": [data]})
+    missing = {"success": False, "error_code": -704, "error_message": "OBJECT_NOT_FOUND"}
+    assert await ask.json("/query_key", params={"key": "nothing"}) == (404, missing)
+    assert await ask.json("/query_key?key=only-red") == (404, missing)
+    assert (await ask.json("/query_key?key=only-red&tenant_id=red"))[0] == 200
+    assert (await ask("/query_key"))[0] == 404
+
+
+async def test_a_key_is_found_however_it_is_written(ask: Asker, table: Table) -> None:
+    table.held["default", "a+b"] = table.held["default", KEY]
+    table.held["default", "c d"] = table.held["default", KEY]
+    for text in ("a+b", "a%2Bb", "c+d", "c%20d", KEY, KEY.replace("@", "%40")):
+        status, _, _ = await ask(f"/query_key?key={text}")
+        assert status == 200, text
+
+
+async def test_where_several_values_lie(ask: Asker) -> None:
+    status, answer = await ask.json("/batch_query_keys", params={"keys": f"{KEY},nothing"})
+    assert status == 200
+    assert answer["success"] is True
+    assert answer["data"]["nothing"] == {
+        "ok": False,
+        "error": "OBJECT_NOT_FOUND",
+        "values": None,
+        "disk_values": None,
+        "local_disk_values": None,
+        "nof_values": None,
+    }
+    assert answer["data"][KEY]["ok"] is True
+    assert answer["data"][KEY]["values"][0]["transport_endpoint_"] == "10.0.0.2:12001"
+    assert (await ask.json("/batch_query_keys"))[0] == 400
+
+
+async def test_every_kind_of_place_is_told(ask: Asker, table: Table) -> None:
+    table.held["default", "mixed"] = table.held["default", STRANGE]
+    _, answer = await ask.json("/batch_query_keys?keys=mixed")
+    found = answer["data"]["mixed"]
+    assert found["disk_values"] == [{"file_path": "/mnt/x", "object_size": 4096}]
+    assert found["local_disk_values"] == [{"client_id": "1-2", "object_size": 4096, "transport_endpoint": "10.0.0.2:1"}]
+    assert found["nof_values"][0]["protocol_"] == "nvmeof"
+    _, one = await ask.json("/api/v1/keys/info?key=mixed")
+    assert [each["kind"] for each in one["replicas"]] == ["memory", "nof", "disk", "localdisk"]
+
+
+async def test_all_keys_and_segments(ask: Asker) -> None:
+    status, kind, text = await ask("/get_all_keys")
+    assert (status, kind) == (200, TEXT)
+    assert text == f"{KEY}\n{STRANGE}\nonly-red\n"
+    assert (await ask("/get_all_segments"))[2] == "host:1\n"
+
+
+async def test_more_keys_than_one_slice(ask: Asker, table: Table) -> None:
+    table.held = {("default", f"key-{number}"): table.held["default", KEY] for number in range(2500)}
+    _, _, text = await ask("/get_all_keys")
+    assert text.splitlines() == [f"key-{number}" for number in range(2500)]
+    _, _, text = await ask("/api/v1/keys?prefix=key-1&limit=1050")
+    assert [json.loads(line)["key"] for line in text.splitlines()] == [
+        key for number in range(2500) if (key := f"key-{number}").startswith("key-1")
+    ][:1050]
+
+
+async def test_a_segment(ask: Asker) -> None:
+    assert (await ask("/query_segment?segment=host:1"))[::2] == (
+        200,
+        f"host:1\nUsed(bytes): {1 << 29}\nCapacity(bytes) : {2 << 30}\n",
+    )
+    assert (await ask("/query_segment?segment=none"))[0] == 500
+    _, answer = await ask.json("/get_segments_detail")
+    assert answer["total_segments"] == 2
+    assert answer["segments"][0] == {
+        "segment_name": "host:1",
+        "segment_id": "1-2",
+        "client_id": "1-2",
+        "base_address": "0x1000",
+        "size_bytes": 1 << 30,
+        "size_human": "1 GiB",
+        "te_endpoint": "10.0.0.2:1",
+        "protocol": "tcp",
+        "status": "OK",
+        "allocator_used_bytes": 1 << 29,
+        "allocator_capacity_bytes": 1 << 30,
+        "allocator_usage_percent": 50.0,
+    }
+    assert (await ask.json("/api/v1/segments/status?segment=host:1"))[1]["status_name"] == "OK"
+    assert (await ask.json("/api/v1/segments/status?segment=none"))[0] == 404
+    assert (await ask.json("/api/v1/segments/status"))[0] == 400
+
+
+async def test_our_list_of_keys(ask: Asker) -> None:
+    _, _, text = await ask("/api/v1/keys")
+    assert [json.loads(line)["key"] for line in text.splitlines()] == [KEY, STRANGE, "only-red"]
+    _, _, text = await ask("/api/v1/keys?tenant_id=red")
+    assert json.loads(text) == {"key": "only-red", "tenant": "red", "size": 4096, "replicas": 1, "complete": False}
+    assert (await ask("/api/v1/keys?limit=x"))[0] == 400
+
+
+async def test_removing(ask: Asker, table: Table) -> None:
+    assert (await ask.json("/api/v1/keys?key=nothing", "DELETE"))[0] == 404
+    status, answer = await ask.json("/api/v1/keys", "DELETE", params={"key": KEY})
+    assert (status, answer["error_message"]) == (409, "OBJECT_HAS_LEASE")
+    assert table.removed == []
+    assert (await ask.json("/api/v1/keys", "DELETE", params={"key": KEY, "force": "1"}))[0] == 200
+    assert (await ask.json("/api/v1/keys", "DELETE"))[0] == 400
+    assert await ask.json("/api/v1/remove_all?force=true&tenant_id=red", "POST") == (
+        200,
+        {"success": True, "removed_count": 3},
+    )
+    assert table.removed == [(KEY, True), ("all of red", True)]
+    assert (await ask("/api/v1/remove_all"))[0] == 405
+
+
+@pytest.mark.parametrize(("path", "method"), [("/api/v1/remove_all", "POST"), (f"/api/v1/keys?key={KEY}", "DELETE")])
+async def test_no_page_of_the_web_removes_anything(ask: Asker, table: Table, path: str, method: str) -> None:
+    """A browser on this host would send a form's POST to loopback for any page that asks it to."""
+    status, _, _ = await ask(path, method, headers={"Origin": "https://example.com"})
+    assert status == 403
+    assert table.removed == []
+
+
+async def test_why(ask: Asker) -> None:
+    _, answer = await ask.json("/api/v1/why?key=nothing")
+    assert [finding["cause"] for finding in answer["findings"]] == ["never-put"]
+    _, answer = await ask.json("/api/v1/why", params={"key": KEY})
+    assert [finding["cause"] for finding in answer["findings"]] == ["readable", "leased"]
+    _, answer = await ask.json("/api/v1/why")
+    assert [finding["cause"] for finding in answer["findings"]] == ["unknown-calls", "failed-200"]
+    _, answer = await ask.json("/api/v1/why?client=10.0.0.9")
+    assert [finding["cause"] for finding in answer["findings"]] == ["no-call"]
+
+
+async def test_the_status(ask: Asker) -> None:
+    _, answer = await ask.json("/api/v1/status")
+    assert (answer["version"], answer["ready"], answer["numbers"]["key_count"]) == ("1", True, 3)
+    assert answer["clients"][0]["failures"] == {"-200": 2}
+    assert answer["segments"][0]["silent"] == 0.5
+    assert answer["unknown_calls"] == {"FlyToTheMoon": 1}
+
+
+async def test_metrics_come_in_the_format_that_is_asked_for(ask: Asker) -> None:
+    _, kind, text = await ask("/metrics")
+    assert kind == TEXT
+    assert "\nmaster_key_count 3\n" in text
+    _, kind, text = await ask("/metrics", headers={"Accept": "application/openmetrics-text;version=1.0.0,*/*;q=0.1"})
+    assert kind == OPENMETRICS
+    assert text.endswith("# EOF\n")
+    assert "Keys: 3" in (await ask("/metrics/summary"))[2]
+
+
+async def test_garbage_on_its_port_does_no_harm(ask: Asker) -> None:
+    host, port = addresses.parse(ask.url.removeprefix("http://"))
+    for garbage in (b"\x15\0\0\0" * 100, b"GET /" + b"x" * 100_000, b"\r\n" * 50):
+        _, writer = await asyncio.open_connection(host, port)
+        writer.write(garbage)
+        await writer.drain()
+        writer.close()
+    assert (await ask("/role"))[2] == "leader"

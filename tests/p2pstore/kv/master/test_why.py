@@ -1,0 +1,201 @@
+"""Each cause that ``why`` knows, from the facts that show it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from engine.rpc.codes import Code
+from p2pstore.kv.master.facts import (
+    CallerFacts,
+    EventFact,
+    KeyFacts,
+    PoolFacts,
+    ReplicaFact,
+    SegmentFact,
+)
+from p2pstore.kv.master.why import Finding, why_callers, why_key
+
+MIB = 1 << 20
+SEGMENT = SegmentFact("10.0.0.2:12001", "10.0.0.2:12001", "", 64 * MIB, 8 * MIB, 0.4)
+POOL = PoolFacts("10.0.0.1:50051", 3600.0, (SEGMENT,), keys=10, puts=10, tenants=("default",))
+KEY = KeyFacts("llama@tp_rank:0@" + "ab" * 16, "default")
+REPLICA = ReplicaFact("10.0.0.2:12001", "memory", 4096, True, 0.4)
+CALLER = CallerFacts("10.0.0.3:40000", "0.3.13", calls=100, lookups=50, found=40, tenants=("default",))
+
+
+def causes(found: list[Finding]) -> list[str]:
+    return [finding.cause for finding in found]
+
+
+def event(what: str, detail: str = "", who: str = "10.0.0.3:40000") -> KeyFacts:
+    return replace(KEY, event=EventFact(what, 90.0, who, detail))
+
+
+KEYS = {
+    "readable": (replace(KEY, replicas=[REPLICA]), ["readable"], "it is there: 4.0 KiB, at 10.0.0.2:12001 (memory)"),
+    "leased": (
+        replace(KEY, replicas=[REPLICA], leased_for=8.0),
+        ["readable", "leased"],
+        "leased for another 8.0 s",
+    ),
+    "its owner is silent": (
+        replace(KEY, replicas=[REPLICA._replace(silent=7.0)]),
+        ["owner-silent"],
+        "its only replica lies with 10.0.0.2:12001, which has not pinged for 7.0 s",
+    ),
+    "one of two owners is silent": (
+        replace(KEY, replicas=[REPLICA, REPLICA._replace(endpoint="10.0.0.4:1", silent=7.0)]),
+        ["readable", "owner-silent"],
+        "one of its replicas lies with 10.0.0.4:1",
+    ),
+    "being written": (
+        replace(event("put_start"), replicas=[REPLICA._replace(whole=False)]),
+        ["writing"],
+        "begun 1 min 30 s ago by 10.0.0.3:40000, and has not ended",
+    ),
+    "another tenant's": (
+        replace(KEY, others=["red"]),
+        ["other-tenant"],
+        "not there for tenant 'default', but for 'red'",
+    ),
+    "evicted": (
+        event("evicted", "watermark"),
+        ["evicted"],
+        "more memory was in use than the eviction watermark allows",
+    ),
+    "evicted for another": (event("evicted", "no room"), ["evicted"], "8.0 MiB of 64.0 MiB are in use now"),
+    "removed": (event("removed"), ["removed"], "removed 1 min 30 s ago by 10.0.0.3:40000"),
+    "given up": (event("revoked"), ["revoked"], "its bytes could not be written"),
+    "discarded": (event("discarded"), ["discarded"], "begun by 10.0.0.3:40000 and never ended"),
+    "its owner died": (
+        event("lost", "10.0.0.9:1"),
+        ["lost"],
+        "10.0.0.9:1, which held its only replica, was taken for dead",
+    ),
+    "its owner left": (event("unmounted", "10.0.0.9:1"), ["unmounted"], "took its memory out of the pool"),
+    "refused": (event("refused", "NO_SPACE"), ["refused"], "refused 1 min 30 s ago with -200: no segment has room"),
+    "refused by number": (event("refused", "-200"), ["refused"], "with -200: no segment has room"),
+    "begun, and nothing is left": (event("put_start"), ["writing"], "nothing of it is left"),
+    "never put": (KEY, ["never-put"], "nobody has put it, as far back as this master remembers"),
+    "another hash": (
+        replace(KEY, known=["other", "llama@tp_rank:0@" + "cd" * 16]),
+        ["never-put", "other-hash"],
+        "differ in the hash of the tokens alone",
+    ),
+    "another model": (
+        replace(KEY, known=["llama2@tp_rank:0@" + "ab" * 16]),
+        ["never-put", "other-name"],
+        "has 'llama2' where this one has 'llama'",
+    ),
+    "nothing alike": (replace(KEY, known=["llama2@tp_rank:1@" + "cd" * 16, "x", "a@b"]), ["never-put"], "nobody"),
+}
+
+
+@pytest.mark.parametrize("case", KEYS)
+def test_a_key(case: str) -> None:
+    key, expected, text = KEYS[case]
+    found = why_key(key, POOL)
+    assert causes(found) == expected
+    assert text in " ".join(finding.text for finding in found)
+    assert all(finding.good or finding.advice for finding in found)
+
+
+CALLERS = {
+    "all is well": (CALLER, POOL, ["nothing"], "nothing is wrong with 1 connection"),
+    "unknown calls": (
+        replace(CALLER, version="0.3.14", unknown={"FlyToTheMoon": 3, "0xdeadbeef": 1}),
+        POOL,
+        ["unknown-calls"],
+        "10.0.0.3:40000 (version 0.3.14) made 4 calls that this master does not know: FlyToTheMoon (3), 0xdeadbeef (1)",
+    ),
+    "no version is known": (
+        replace(CALLER, version="", unknown={"X": 1}),
+        POOL,
+        ["unknown-calls"],
+        "(version not known) made 1 call that",
+    ),
+    "refused puts": (
+        replace(CALLER, failures={int(Code.NO_SPACE): 7}),
+        POOL,
+        ["failed-200"],
+        "7 calls of 10.0.0.3:40000 (version 0.3.13) failed with -200: no segment has room",
+    ),
+    "misses are no failures": (
+        replace(CALLER, failures={int(Code.NOT_FOUND): 7}),
+        POOL,
+        ["nothing"],
+        "nothing is wrong",
+    ),
+    "gone": (replace(CALLER, connected=False, last_ago=12.0), POOL, ["gone"], "closed its connection 12 s ago"),
+    "no hits": (
+        replace(CALLER, lookups=1000, found=0),
+        POOL,
+        ["no-hits"],
+        "asked for 1,000 keys, and 0 were there; there are 10 keys",
+    ),
+    "nobody puts": (
+        replace(CALLER, lookups=10, found=0),
+        replace(POOL, puts=0, keys=0, tenants=()),
+        ["no-hits"],
+        "nobody has put anything yet",
+    ),
+    "another tenant": (
+        replace(CALLER, lookups=10, found=0, tenants=("red",)),
+        POOL,
+        ["other-tenant"],
+        "it asks as tenant 'red', and all keys are those of 'default'",
+    ),
+    "no memory": (CALLER, replace(POOL, segments=()), ["no-memory"], "no client gives memory to the pool"),
+    "a silent owner": (
+        CALLER,
+        replace(POOL, segments=(SEGMENT._replace(silent=6.0),)),
+        ["owner-silent"],
+        "10.0.0.2:12001 gives 64.0 MiB, and has not pinged for 6.0 s",
+    ),
+    "a full pool": (
+        CALLER,
+        replace(POOL, segments=(SEGMENT._replace(used=63 * MIB),), refused=3),
+        ["full"],
+        "3 puts found no room; 63.0 MiB of 64.0 MiB are in use now",
+    ),
+    "a pool that is too small": (
+        CALLER,
+        replace(POOL, keys=10, puts=1000, evicted=990),
+        ["churn"],
+        "of 1,000 values put, 990 were evicted again",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CALLERS)
+def test_a_client(case: str) -> None:
+    caller, pool, expected, text = CALLERS[case]
+    found = why_callers([caller], pool)
+    assert causes(found) == expected
+    assert text in " ".join(finding.text for finding in found)
+    assert all(finding.good or finding.advice for finding in found)
+
+
+def test_the_client_that_was_asked_about_is_found_by_host_and_by_address() -> None:
+    other = replace(CALLER, address="10.0.0.4:40000", unknown={"X": 1})
+    assert causes(why_callers([CALLER, other], POOL, "10.0.0.3")) == ["nothing"]
+    assert causes(why_callers([CALLER, other], POOL, "10.0.0.4:40000")) == ["unknown-calls"]
+    assert causes(why_callers([CALLER, other], POOL)) == ["unknown-calls"]
+
+
+def test_a_client_that_never_called_may_be_told_another_address() -> None:
+    (found,) = why_callers([CALLER], POOL, "10.0.0.9")
+    assert found.cause == "no-call"
+    assert (
+        found.text == "no client at 10.0.0.9 has called this master at 10.0.0.1:50051 in the 1 h 0 min since it started"
+    )
+    assert found.advice.endswith("others call from 10.0.0.3")
+
+
+def test_nobody_reaches_a_master_on_loopback_from_elsewhere() -> None:
+    (found,) = why_callers([], replace(POOL, listens="127.0.0.1:50051"))
+    assert found.text.startswith("no client has called")
+    assert "loopback" in found.advice
+    assert "--listen" in found.advice
