@@ -17,6 +17,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.files.writing import write_all
 from p2pstore.errors import DestinationBusy, StorageError
 from p2pstore.objects.file_system import remove, words
 from p2pstore.objects.mounts import LOCAL, Mounts
@@ -104,7 +105,7 @@ class Workplace:
 
     def _take(self, name: str) -> bool:
         """Whether this directory is ours now. Raises ``DestinationBusy`` or ``StorageError``."""
-        locked = None
+        made, locked = False, None
         try:
             made = _make(self.path)
             found = _Found() if made else _look(self.path)
@@ -126,8 +127,11 @@ class Workplace:
         except BaseException as error:
             if self._number:
                 self.let_go()
-            elif locked is not None:
-                locked.close()
+            else:
+                if locked is not None:
+                    locked.close()
+                if made:
+                    _empty(self.path)  # without a note nobody could go on from it
             if isinstance(error, OSError):
                 raise StorageError(path=error.filename or self.path, detail=words(error)) from None
             raise
@@ -159,9 +163,13 @@ class Workplace:
             descriptor = os.open(note, flags, 0o600)
         except FileExistsError:
             return False
-        with open(descriptor, "wb", buffering=0) as stream:
-            stream.write(self._me.to_bytes())
-            ours = os.fstat(descriptor).st_uid == os.lstat(self.path).st_uid  # else somebody laid it out for us
+        try:
+            with open(descriptor, "wb", buffering=0):
+                write_all(descriptor, self._me.to_bytes())
+                ours = os.fstat(descriptor).st_uid == os.lstat(self.path).st_uid  # else somebody laid it out for us
+        except BaseException:
+            note.unlink()  # one that says nothing would keep everybody from what is here
+            raise
         if not ours or any(n >= number for n, kind in _notes(self.path) if (n, kind) != (number, "owner")):
             note.unlink()
             return False
