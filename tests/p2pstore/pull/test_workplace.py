@@ -286,9 +286,7 @@ def test_a_directory_laid_out_by_another_user_is_not_used(dest: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["journal", "owner.1", "owner.2", "note"])
-def test_what_cannot_be_begun_leaves_nothing_in_the_way(
-    dest: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_what_cannot_be_begun_leaves_nothing_in_the_way(dest: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """A full disk: each try left a directory that no later one could use, and after eight of them all were refused."""
     if name == "owner.2":
         left(dest)
