@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from engine import forks
 from engine.errors import StorageError, UsageError
 from engine.files.system import system
-from engine.files.writing import write_at
 from engine.memory.buffers import Buffer, FileRun
 from engine.memory.reading import TooShort, Unreadable, read_into
 from engine.memory.sending import send_file
@@ -76,10 +75,12 @@ class OpenFileBuffer(Buffer):
         """See ``Buffer.write_from``."""
         if not self.writable:
             super().write_from(offset, view)
-        try:
-            write_at(self._fd, view, self._start + offset)
-        except OSError as error:
-            raise StorageError(path=self._path, detail=error.strerror or str(error)) from None
+        done = 0
+        while done < len(view):
+            try:
+                done += system.pwrite(self._fd, view[done:], self._start + offset + done)
+            except OSError as error:
+                raise StorageError(path=self._path, detail=error.strerror or str(error)) from None
 
     def file_run(self, offset: int, length: int) -> FileRun | None:
         """See ``Buffer.file_run``; a writable file is not handed out, for the receiver could write all of it."""
@@ -89,4 +90,4 @@ class OpenFileBuffer(Buffer):
         """See ``Buffer.close``."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            system.close(fd)
+            os.close(fd)

@@ -58,16 +58,12 @@ class Key:
     parse: Callable[[str, Path], Any]
     help: str
     default: Any = None
-    plain: bool = False
-    """Whether TOML may give it as a number, or as true or false; else a file has forgotten the quotes of a text."""
 
     def read(self, value: object, base: Path) -> Any:
         """What a value of a file, a flag or a variable means. Raises ``ValueError``, whose words say what is wrong."""
-        if isinstance(value, int):
-            value = str(value).lower()  # of true and false as TOML has them
-            if not self.plain:
-                raise ValueError(f"it is a text; write it in quotes, not as {value}")
-        elif isinstance(value, Path):
+        if isinstance(value, bool):
+            value = "true" if value else "false"
+        elif isinstance(value, (int, Path)):
             value = str(value)
         if not isinstance(value, str):
             raise ValueError(f"a {type(value).__name__} cannot be {self.name}")  # noqa: TRY004 - as the parsers
@@ -198,28 +194,20 @@ KEYS: Mapping[str, Key] = {
             addresses.LOOPBACK,
         ),
         Key("advertise", _advertise, "ADDRESS, INTERFACE or NETWORK that other nodes are told, if it is another one"),
-        Key("insecure", _boolean, "listen on an open address without a cluster secret", False, plain=True),
+        Key("insecure", _boolean, "listen on an open address without a cluster secret", default=False),
         Key("secret_file", _path, "file that holds the cluster secret"),
         Key("group", _text, "group of this host that may use the agent, as its user; it needs a home of its own"),
         Key("zone", _text, "where this node is; peers of the same zone are asked first"),
-        Key(
-            "lease_ttl", _integer(MIN_LEASE_TTL, MAX_LEASE_TTL), "seconds until a dead node disappears", 10, plain=True
-        ),
+        Key("lease_ttl", _integer(MIN_LEASE_TTL, MAX_LEASE_TTL), "seconds until a dead node disappears", 10),
         Key("transport", _choice(*TRANSPORTS), "how get moves bytes: auto, rdma, tcp or local", "auto"),
         Key("rdma_devices", _text, "RDMA devices to use, joined by commas; all, or none", "all"),
         Key(
             "hash", _choice(*HASHES), "chunk hash of register: xxh3_128, or blake3 for peers not trusted", DEFAULT_HASH
         ),
-        Key("chunk_size", _chunk_size, "chunk size of register; unset: by the object's size", plain=True),
-        Key("connections", _integer(1, MAX_CONNECTIONS), "connections to each peer", 2, plain=True),
-        Key(
-            "upload_limit",
-            _rate,
-            "bytes a second that this node sends to peers, like 500MB/s; 0: no limit",
-            0,
-            plain=True,
-        ),
-        Key("download_limit", _rate, "bytes a second that gets of this node receive; 0: no limit", 0, plain=True),
+        Key("chunk_size", _chunk_size, "chunk size of register; unset: by the object's size"),
+        Key("connections", _integer(1, MAX_CONNECTIONS), "connections to each peer", 2),
+        Key("upload_limit", _rate, "bytes a second that this node sends to peers, like 500MB/s; 0: no limit", 0),
+        Key("download_limit", _rate, "bytes a second that gets of this node receive; 0: no limit", 0),
         Key("etcd_user", _text, "etcd user"),
         Key("etcd_password_file", _path, "file that holds the etcd user's password"),
         Key("etcd_ca", _path, "CA certificate that etcd's is checked against"),

@@ -1,0 +1,121 @@
+"""Which values go when memory is short: the oldest that nobody reads, pinned ones last or never, groups as a whole.
+
+Nothing here scans: values wait in the order of their age. A step evicts some hundred values at most, and says whether
+there is more to do, so that nobody else has to wait for more than a few milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from p2pstore.kv.pool.ages import Ages, Work
+from p2pstore.kv.pool.entries import GONE, Entry, Held
+from p2pstore.kv.pool.index import Index
+
+STEP_ENTRIES = 400
+"""Values that one step looks at: evicting one takes some 4 us, with its record for the journal."""
+
+BUSY_S = 1.0
+"""What cannot go now, because a task reads it, is looked at again after so long."""
+
+ABSENT_S = 30.0
+"""The same of what lies with an absent client: to evict that would make no room, and it may come back."""
+
+
+class Eviction:
+    """The watermark, and room for what is to be put."""
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+        self._goal = -1
+        """Bytes down to which the pass under way goes; -1 without one."""
+        self.exhausted = False
+        """Whether the last step found nothing more to evict."""
+
+    def tick(self, now: float) -> bool:
+        """Go on with the pass that the watermark asked for; tells whether it goes on."""
+        segments, settings = self._index.segments, self._index.settings
+        if self._goal < 0:
+            if segments.used <= settings.high_watermark * segments.capacity or settings.eviction_ratio <= 0:
+                return False
+            ratio = segments.used / segments.capacity
+            share = max(settings.eviction_ratio, ratio - settings.high_watermark + settings.eviction_ratio)
+            self._goal = int(segments.used - share * segments.capacity)
+            self._index.stats.attempted_evictions += 1
+        before = segments.used
+        self.step(now, lambda: segments.used > self._goal, "above the watermark", Work(STEP_ENTRIES))
+        if segments.used < before:
+            self._index.stats.successful_evictions += 1
+        if segments.used <= self._goal or self.exhausted:
+            self._goal = -1
+        return self._goal >= 0
+
+    def step(self, now: float, wanted: Callable[[], bool], why: str, work: Work) -> int:
+        """Evict while ``wanted``, and there is work left; tells how many went. Then ``exhausted`` is set."""
+        evicted = 0
+        self.exhausted = False
+        while wanted():
+            found = self._next(now, work)
+            if found is None:
+                self.exhausted = work.left > 0
+                break
+            evicted += self._evict(*found, now, why)
+        return evicted
+
+    def down_to(self, goal: int, now: float, work: Work) -> None:
+        """Evict until so many bytes are used at most, for a value that found no room."""
+        segments = self._index.segments
+        self.step(now, lambda: segments.used > goal, "no room for a put", work)
+
+    def make_room(self, sizes: Sequence[int], now: float) -> bool:
+        """Evict for what is to be put, one step; tells whether another may find more."""
+        segments = self._index.segments
+        sizes = [size for size in sizes if segments.fits(size)]
+        needed, longest = sum(sizes), max(sizes, default=0)
+
+        def wanted() -> bool:
+            return segments.capacity - segments.used < needed or not segments.free_extent(longest)
+
+        if not wanted():
+            return False
+        self.step(now, wanted, "no room for a put", Work(STEP_ENTRIES))
+        return not self.exhausted and wanted()
+
+    def _next(self, now: float, work: Work) -> tuple[Ages, Entry] | None:
+        index = self._index
+        entry = index.plain.oldest(now, work)
+        if entry is not None:
+            return index.plain, entry
+        if work.left > 0 and index.settings.evict_soft_pinned:
+            entry = index.soft.oldest(now, work)
+        return None if entry is None else (index.soft, entry)
+
+    def _evict(self, ages: Ages, entry: Entry, now: float, why: str) -> int:
+        """Let a value go that was taken out of its queue, with its group if it has one; tells how many went."""
+        index = self._index
+        group = entry.more.group if entry.more else None
+        index.taken = entry
+        if group is None:
+            evicted = self._one(entry, why)
+        else:
+            soft_too = ages is index.soft
+            members = [each for each in group.members if each not in index.writing and not each.hard]
+            leased = any(each.until > now for each in members)
+            members = [each for each in members if not leased and (soft_too or not each.soft(now))]
+            evicted = sum(self._one(each, why) for each in members)
+        index.taken = None
+        if entry.place is not GONE:
+            absent = not any(held.segment.alive for held in entry.memory)
+            ages.again(entry, now + (ABSENT_S if absent else BUSY_S))
+        return evicted
+
+    def _one(self, entry: Entry, why: str) -> int:
+        leaving: list[Held] = [held for held in entry.memory if held.ready and not held.holds and held.segment.alive]
+        if not leaving:
+            return 0
+        index = self._index
+        index.stats.evicted_key_count += 1
+        index.stats.evicted_size_bytes += entry.size * len(leaving)
+        index.tell(entry, "evicted", why)
+        index.without(entry, leaving)
+        return 1

@@ -1,0 +1,115 @@
+"""Which parts of a segment are free: an allocator of offsets that knows no memory, only numbers.
+
+Free extents lie in bins by size, eight to a power of two, and a bit for each bin says whether it holds any, as in TLSF.
+So a fitting extent is found without a search, and its neighbours, when something is given back, by their ends. What is
+allocated takes no memory here: its owner knows where it lies and how long it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+ALIGN = 64
+"""Bytes that all offsets and lengths are a multiple of: a cache line."""
+
+
+def rounded(size: int) -> int:
+    """What a value of so many bytes takes."""
+    return -(-size // ALIGN) * ALIGN
+
+
+def _bin(size: int) -> int:
+    """The bin of a free extent."""
+    units = size // ALIGN
+    shift = max(0, units.bit_length() - 4)
+    return (shift << 3) + (units >> shift)
+
+
+def _sure_bin(size: int) -> int:
+    """The first bin of which every extent is long enough."""
+    found = _bin(size)
+    units = size // ALIGN
+    shift = max(0, units.bit_length() - 4)
+    return found if (units >> shift) << shift == units else found + 1
+
+
+class Extents:
+    """The free extents of one segment."""
+
+    def __init__(self, capacity: int, taken: Iterable[tuple[int, int]] = ()) -> None:
+        """All is free but ``taken``: (offset, size) in any order. Raises ``ValueError`` where two of them overlap."""
+        self.capacity = capacity // ALIGN * ALIGN
+        self.used = 0
+        self._size: dict[int, int] = {}  # of free extents, by their start
+        self._start: dict[int, int] = {}  # the same by their end
+        self._bins: dict[int, dict[int, None]] = {}
+        self._filled = 0
+        at = 0
+        for offset, size in sorted(taken):
+            if offset < at:
+                raise ValueError(f"{offset} is taken twice")
+            self._add(at, offset - at)
+            at = offset + rounded(size)
+            self.used += rounded(size)
+        if at > self.capacity:
+            raise ValueError(f"{at} lies behind the end")
+        self._add(at, self.capacity - at)
+
+    def allocate(self, size: int) -> int | None:
+        """The offset of ``size`` bytes that were free, or None where nothing that long is."""
+        size = rounded(size)
+        first = _sure_bin(size)
+        filled = self._filled >> first
+        if filled:
+            found = first + (filled & -filled).bit_length() - 1
+            offset, _ = self._bins[found].popitem()  # the youngest: looking for the first would pass all that are gone
+        else:
+            offset = next((at for at in self._bins.get(_bin(size), ()) if self._size[at] >= size), -1)
+            if offset < 0:
+                return None
+        length = self._size[offset]
+        self._take(offset, length)
+        self._add(offset + size, length - size)
+        self.used += size
+        return offset
+
+    def free(self, offset: int, size: int) -> int:
+        """Give back what was allocated; tells how much that was."""
+        size = rounded(size)
+        self.used -= size
+        end = offset + size
+        before = self._start.get(offset)
+        if before is not None:
+            self._take(before, offset - before)
+            offset = before
+        behind = self._size.get(end)
+        if behind is not None:
+            self._take(end, behind)
+            end += behind
+        self._add(offset, end - offset)
+        return size
+
+    @property
+    def largest(self) -> int:
+        """Bytes of the longest free extent."""
+        if not self._filled:
+            return 0
+        return max(self._size[at] for at in self._bins[self._filled.bit_length() - 1])
+
+    def _add(self, offset: int, size: int) -> None:
+        if size <= 0:
+            return
+        self._size[offset] = size
+        self._start[offset + size] = offset
+        number = _bin(size)
+        self._bins.setdefault(number, {})[offset] = None
+        self._filled |= 1 << number
+
+    def _take(self, offset: int, size: int) -> None:
+        del self._size[offset], self._start[offset + size]
+        number = _bin(size)
+        of_size = self._bins[number]
+        of_size.pop(offset, None)
+        if not of_size:
+            del self._bins[number]
+            self._filled &= ~(1 << number)

@@ -1,0 +1,339 @@
+"""The index: which values there are, in which order they may go, and what changes when one comes or goes.
+
+All parts of the pool work on one of these. It decides nothing: who may do what is theirs.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from engine.rpc.messages import DEFAULT_TENANT
+from p2pstore.kv.pool import records
+from p2pstore.kv.pool.ages import Ages, PinnedAges
+from p2pstore.kv.pool.clients import Client
+from p2pstore.kv.pool.entries import GONE, Entry, Group, Held, More, OnDisk, Tenant, placed
+from p2pstore.kv.pool.extents import rounded
+from p2pstore.kv.pool.segments import Mounted, Segments
+from p2pstore.kv.pool.settings import PoolSettings
+from p2pstore.kv.pool.stats import Stats
+from p2pstore.kv.pool.story import Event, Story
+
+ENTRY_BYTES = 330
+"""What a value takes in the index beside the characters of its key."""
+
+MIN_PINS = 1024
+"""Soft pins of values that went are forgotten once they are as many as this, and as those that are left."""
+
+MAX_IDS = 4096
+"""Ids of which one object is kept, of clients that gave nothing."""
+
+MAX_TENANTS = 100_000
+"""Tenants that have keys; a caller could name a new one in each call."""
+
+
+class Discarded(NamedTuple):
+    """A place of a write that did not end, or of a value that was replaced; its memory is used again at ``until``."""
+
+    until: float
+    segment: Mounted
+    offset: int
+    size: int
+
+
+class Index:
+    """Tenants, their values, segments and clients, with what they add up to."""
+
+    def __init__(self, settings: PoolSettings, clock: Callable[[], float], chance: random.Random) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.stats = Stats()
+        self.story = Story()
+        self.segments = Segments(settings.allocation, chance)
+        self.clients: dict[bytes, Client] = {}
+        self.tenants: dict[str, Tenant] = {}
+        self.writing: dict[Entry, float] = {}
+        """Values that are being written, with the time when that began; the oldest first."""
+        self.plain = Ages()
+        self.soft = PinnedAges()
+        self.hard: dict[Entry, None] = {}
+        self.discarded: deque[Discarded] = deque()
+        self.taken: Entry | None = None
+        """The value that the eviction has taken out of its queue just now."""
+        self.key_bytes = 0
+        self.settled = 0
+        """Grows with each write that ended, however it did."""
+        self.gone: list[Mounted] = []
+        """Segments that were unmounted and not yet swept."""
+        self.why_gone: dict[int, str] = {}
+        """Why, by their number."""
+        self.gone_disks: list[Client] = []
+        """Clients whose disk is not part of the pool any more, not yet swept."""
+        self.cancel_tasks: Callable[[Entry], None] = _no_tasks
+        """Told of each value that goes, so that no task goes on for it."""
+        self._log: list[bytes] | None = [] if settings.log else None
+        self._disk_number = 0
+        self._pins: list[tuple[float, int, Entry]] = []  # soft pins by their end; those of values that went, too
+        self._pinned = 0
+        self._ids: dict[bytes, bytes] = {}
+
+    def note(self, record: bytes) -> None:
+        """Put a change down for the journal."""
+        if self._log is not None:
+            self._log.append(record)
+
+    def take_log(self) -> list[bytes]:
+        """What was put down since the last time."""
+        if not self._log:
+            return []
+        taken, self._log = self._log, []
+        return taken
+
+    @property
+    def logging(self) -> bool:
+        """Whether changes are put down."""
+        return self._log is not None
+
+    def tell(self, entry: Entry, what: str, detail: str = "", client: bytes = b"") -> None:
+        """Remember what happened to a value."""
+        self.story.tell(entry.key, entry.tenant.name, Event(what, self.clock(), client, detail))
+
+    def tenant(self, name: str) -> Tenant | None:
+        """The one with that name, if it ever put anything."""
+        return self.tenants.get(name if self.settings.tenants else DEFAULT_TENANT)
+
+    def tenant_for_put(self, name: str) -> Tenant | None:
+        """The same, made where it is new; None where there are too many."""
+        name = name if self.settings.tenants else DEFAULT_TENANT
+        found = self.tenants.get(name)
+        if found is None and len(self.tenants) < MAX_TENANTS:
+            found = self.tenants[name] = Tenant(name, self.settings.tenant_quotas.get(name, 0))
+        return found
+
+    def client(self, name: bytes) -> Client:
+        """The one with that id, made where it is new."""
+        found = self.clients.get(name)
+        if found is None:
+            found = self.clients[name] = Client(name, self.clock())
+            self.stats.active_clients += 1
+        return found
+
+    def shared_id(self, client: bytes) -> bytes:
+        """The same bytes object for each call of a client: one of its own would take 64 bytes in each entry."""
+        known = self.clients.get(client)
+        if known is not None:
+            return known.id
+        if len(self._ids) >= MAX_IDS:
+            self._ids.clear()
+        return self._ids.setdefault(client, client)
+
+    @property
+    def keys(self) -> int:
+        """Values of all tenants, those that are being written included."""
+        return self.stats.key_count
+
+    @property
+    def index_bytes(self) -> int:
+        """About what the index takes."""
+        return self.key_bytes + self.stats.key_count * ENTRY_BYTES
+
+    # -- a value comes
+
+    def begin(self, entry: Entry, started: float) -> None:
+        """Have a value that is being written."""
+        entry.tenant.keys[entry.key] = entry
+        self.writing[entry] = started
+        self.stats.key_count += 1
+        self.key_bytes += len(entry.key)
+        entry.tenant.used += entry.size * len(entry.memory)
+        if self._log is not None:
+            for held in entry.memory:
+                self._log.append(records.reserved(held.segment.number, held.offset, entry.size))
+
+    def complete(self, entry: Entry, now: float) -> None:
+        """It was written: have it read from now on, and age."""
+        del self.writing[entry]
+        self.settled += 1
+        entry.until = now
+        self.file(entry, now)
+        self.stats.stored(entry.size)
+        self.changed(entry)
+
+    def file(self, entry: Entry, now: float) -> None:
+        """Put it where values like it wait for their eviction. A soft pin begins now, unless it was begun before."""
+        more = entry.more
+        if more is not None and (more.pin_s > 0 or more.pinned_until > 0):
+            more.pinned_until = max(more.pinned_until, now + more.pin_s)
+            more.pin_s = 0.0
+            if more.pinned_until <= now:
+                more.pinned_until = 0.0
+        if entry.hard:
+            self.hard[entry] = None
+        elif more is not None and more.pinned_until > 0:
+            self.stats.soft_pin_key_count += 1
+            self.soft.add(entry)
+            self._pinned += 1
+            heapq.heappush(self._pins, (more.pinned_until, self._pinned, entry))
+        else:
+            self.plain.add(entry)
+
+    def unpin(self, now: float, limit: int) -> None:
+        """End the soft pins whose time is over, up to ``limit``."""
+        pins = self._pins
+        while pins and pins[0][0] <= now and limit > 0:
+            limit -= 1
+            entry = heapq.heappop(pins)[2]
+            more = entry.more
+            if entry.place is not GONE and more is not None and 0 < more.pinned_until <= now:
+                more.pinned_until = 0.0
+                self.soft.forget()
+                self.stats.soft_pin_key_count -= 1
+                self.plain.add(entry)
+        if len(pins) > 2 * self.stats.soft_pin_key_count + MIN_PINS:
+            self._pins = [each for each in pins if each[2].place is not GONE]
+            heapq.heapify(self._pins)
+
+    @property
+    def next_unpin(self) -> float | None:
+        """When a soft pin ends next."""
+        return self._pins[0][0] if self._pins else None
+
+    def changed(self, entry: Entry) -> None:
+        """Put down how it is now."""
+        if self._log is not None:
+            self._log.append(records.value(entry, self.clock()))
+
+    def in_group(self, entry: Entry, name: str) -> None:
+        """Have it belong to a group of its tenant."""
+        groups = entry.tenant.groups
+        group = groups.get(name)
+        if group is None:
+            group = groups[name] = Group(name)
+        group.members[entry] = None
+        if entry.more is None:
+            entry.more = More()
+        entry.more.group = group
+
+    # -- a value goes
+
+    def drop(self, entry: Entry, *, keep_until: float = 0.0, hand_over: bool = False) -> None:
+        """Have it no more. Its memory is free at once, or at ``keep_until``, until when somebody may use it.
+
+        With ``hand_over`` it is not free, but another value's by now.
+        """
+        tenant = entry.tenant
+        if tenant.keys.get(entry.key) is entry:
+            del tenant.keys[entry.key]
+        self.cancel_tasks(entry)
+        written = entry not in self.writing
+        self._leave(entry, written=written)
+        for replica in entry.replicas:
+            if hand_over:
+                tenant.used -= entry.size
+            else:
+                self._let_go(entry, replica, keep_until, written=written and replica.ready)
+        entry.place = GONE
+        self.stats.key_count -= 1
+        self.key_bytes -= len(entry.key)
+        if written:
+            self.note(records.dropped(tenant.name, entry.key))
+
+    def extend(self, entry: Entry, replica: Held | OnDisk) -> None:
+        """Have one more replica of it."""
+        entry.place = placed([*entry.replicas, replica])
+        if isinstance(replica, Held):
+            entry.tenant.used += entry.size
+        elif replica.client.disk is not None:
+            replica.client.disk.used += replica.size
+        if replica.ready:
+            self.changed(entry)
+        elif isinstance(replica, Held):
+            self.note(records.reserved(replica.segment.number, replica.offset, entry.size))
+
+    def without(self, entry: Entry, leaving: Sequence[Held | OnDisk], *, keep_until: float = 0.0) -> None:
+        """Have all replicas of it but these. The value goes with its last one."""
+        left = [each for each in entry.replicas if each not in leaving]
+        if not left:
+            self.drop(entry, keep_until=keep_until)
+            return
+        entry.place = placed(left)
+        written = entry not in self.writing
+        for replica in leaving:
+            self._let_go(entry, replica, keep_until, written=written and replica.ready)
+        if written:
+            self.changed(entry)
+
+    def _leave(self, entry: Entry, *, written: bool) -> None:
+        if not written:
+            del self.writing[entry]
+            self.settled += 1
+        more = entry.more
+        if more is not None and more.group is not None:
+            more.group.members.pop(entry, None)
+            if not more.group.members:
+                entry.tenant.groups.pop(more.group.name, None)
+        if not written:
+            return
+        if entry in self.hard:
+            del self.hard[entry]
+            return
+        soft = more is not None and more.pinned_until > 0
+        self.stats.soft_pin_key_count -= soft
+        if entry is self.taken:
+            self.taken = None
+        else:
+            (self.soft if soft else self.plain).forget()
+
+    def _let_go(self, entry: Entry, replica: Held | OnDisk, keep_until: float, *, written: bool) -> None:
+        """``written``: the journal has the place in the value's own record, which is written anew; else as reserved."""
+        if isinstance(replica, OnDisk):
+            if replica.client.disk is not None:
+                replica.client.disk.used -= replica.size
+            return
+        entry.tenant.used -= entry.size
+        if replica.segment.gone:
+            return
+        if keep_until:
+            self.discarded.append(Discarded(keep_until, replica.segment, replica.offset, entry.size))
+            if written:
+                self.note(records.reserved(replica.segment.number, replica.offset, entry.size))
+            return
+        self.segments.free(replica.segment, replica.offset, entry.size)
+        if not written:
+            self.note(records.released(replica.segment.number, replica.offset))
+
+    # -- time
+
+    def release_discarded(self, now: float, limit: int) -> bool:
+        """Free what was kept for writers that did not end, up to ``limit`` places; tells whether any were freed."""
+        freed = False
+        while self.discarded and self.discarded[0].until <= now and limit > 0:
+            limit -= 1
+            freed = True
+            each = self.discarded.popleft()
+            self.stats.put_start_release_cnt += 1
+            self.stats.put_start_discarded_staging_size -= each.size
+            self.segments.free(each.segment, each.offset, each.size)
+            self.note(records.released(each.segment.number, each.offset))
+        return freed
+
+    def entries(self) -> Iterator[Entry]:
+        """All values, those that are being written included."""
+        for tenant in self.tenants.values():
+            yield from tenant.keys.values()
+
+    def next_disk_number(self) -> int:
+        """For the id of a replica on a disk."""
+        self._disk_number += 1
+        return self._disk_number
+
+    def room_in(self, tenant: Tenant, size: int) -> bool:
+        """Whether the tenant's quota allows so many more bytes."""
+        return not tenant.quota or tenant.used + rounded(size) <= tenant.quota
+
+
+def _no_tasks(entry: Entry) -> None:
+    """Before anybody has tasks there are none to cancel."""

@@ -1,0 +1,232 @@
+"""The state of a master of the pooled store: no socket, no thread, no clock of its own.
+
+Each call of a client is a method that answers with what was asked for or with a ``Code``; nothing that a caller does
+raises. What has to happen with time happens in ``tick``, a little at a time.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+
+from engine.rpc.codes import Code
+from engine.rpc.messages import (
+    DEFAULT_TENANT,
+    Kind,
+    ObjectMeta,
+    Ping,
+    Replica,
+    Replicas,
+    ReplicateConfig,
+    Segment,
+    StorageConfig,
+)
+from p2pstore.kv.pool.eviction import Eviction
+from p2pstore.kv.pool.index import Index
+from p2pstore.kv.pool.members import Members
+from p2pstore.kv.pool.reads import Reads
+from p2pstore.kv.pool.removal import Removal
+from p2pstore.kv.pool.segments import SegmentInfo
+from p2pstore.kv.pool.settings import PoolSettings
+from p2pstore.kv.pool.stats import Stats
+from p2pstore.kv.pool.story import Story
+from p2pstore.kv.pool.writes import Writes
+
+RELEASES = 1000
+"""Places and pins that one tick frees at most."""
+
+
+class Pool:
+    """All of it, by the calls that clients make."""
+
+    def __init__(
+        self, settings: PoolSettings, clock: Callable[[], float], *, chance: random.Random | None = None
+    ) -> None:
+        """``clock`` gives seconds that never go back; ``chance`` chooses among segments."""
+        self.settings = settings
+        self._index = Index(settings, clock, chance or random.Random())  # noqa: S311 - no secret depends on it
+        self._members = Members(self._index)
+        self._eviction = Eviction(self._index)
+        self._reads = Reads(self._index)
+        self._writes = Writes(self._index, self._eviction)
+        self._removal = Removal(self._index)
+
+    # -- clients and segments
+
+    def mount(self, client: bytes, segment: Segment) -> Code:
+        """A client gives memory."""
+        return self._members.mount(client, segment)
+
+    def remount(self, client: bytes, segments: Sequence[Segment]) -> Code:
+        """A client that was asked to gives all that it has, again."""
+        return self._members.remount(client, segments)
+
+    def unmount(self, client: bytes, segment_id: bytes, grace: float = 0.0) -> Code:
+        """A client takes memory back, after ``grace`` seconds."""
+        return self._members.unmount(client, segment_id, grace)
+
+    def ping(self, client: bytes) -> Ping:
+        """A client is there."""
+        return self._members.ping(client)
+
+    def lost(self, client: bytes) -> None:
+        """The last connection of a client is gone."""
+        self._members.lost(client)
+
+    def suspect(self, endpoint: str) -> None:
+        """Somebody could not read from this endpoint, or write to it."""
+        self._members.suspect(endpoint)
+
+    def segments(self) -> list[SegmentInfo]:
+        """All segments, with what is used of them."""
+        now = self._index.clock()
+        heard = {name: client.heard for name, client in self._index.clients.items()}
+        return [each.described()._replace(silent=now - heard.get(each.client, now)) for each in self._index.segments]
+
+    def segment(self, name: str) -> SegmentInfo | Code:
+        """The one of that name; the first of several."""
+        return next((each for each in self.segments() if each.name == name), Code.NO_SEGMENT)
+
+    def query_ip(self, client: bytes) -> list[str] | Code:
+        """The hosts of a client's segments."""
+        known = self._index.clients.get(client)
+        if known is None or not known.segments:
+            return Code.CLIENT_UNKNOWN
+        hosts = (each.endpoint.rpartition(":")[0] or each.endpoint for each in known.segments.values() if each.endpoint)
+        return list(dict.fromkeys(hosts))
+
+    def storage_config(self) -> StorageConfig:
+        """No files that every client can open."""
+        return StorageConfig()
+
+    # -- reads
+
+    def exist(self, keys: Sequence[str], tenant: str = DEFAULT_TENANT) -> list[bool]:
+        """For each key whether its value can be read. Found values are leased."""
+        return self._reads.exist(keys, tenant)
+
+    def replicas(self, keys: Sequence[str], tenant: str = DEFAULT_TENANT) -> list[Replicas | Code]:
+        """For each key where its value can be read. Found values are leased."""
+        return self._reads.replicas(keys, tenant)
+
+    def replicas_by_regex(self, pattern: str, tenant: str = DEFAULT_TENANT) -> dict[str, list[Replica]] | Code:
+        """The same of all keys that a pattern is found in."""
+        return self._reads.by_regex(pattern, tenant)
+
+    def peek(self, key: str, tenant: str = DEFAULT_TENANT) -> Replicas | Code:
+        """The same of one key, without a lease."""
+        return self._reads.peek(key, tenant)
+
+    def keys(self, tenant: str | None = None) -> list[str]:
+        """The keys of a tenant, or of all, that can be read."""
+        return self._reads.keys(tenant)
+
+    # -- writes
+
+    def make_room(self, sizes: Sequence[int], config: ReplicateConfig | None = None) -> bool:  # noqa: ARG002
+        """Evict one step for what is to be put; tells whether another step, before the put, may find more room."""
+        return self._eviction.make_room(sizes, self._index.clock())
+
+    def put_start(
+        self, client: bytes, keys: Sequence[str], sizes: Sequence[int], config: ReplicateConfig,
+        tenant: str = DEFAULT_TENANT,
+    ) -> list[list[Replica] | Code]:  # fmt: skip
+        """Where each value is to be written."""
+        return self._writes.start(client, keys, sizes, config, tenant)
+
+    def put_end(
+        self, client: bytes, metas: Sequence[ObjectMeta], kind: int = Kind.ALL, tenant: str = DEFAULT_TENANT
+    ) -> list[Code]:
+        """The values were written."""
+        return self._writes.end(client, metas, kind, tenant)
+
+    def put_revoke(
+        self, client: bytes, keys: Sequence[str], kind: int = Kind.ALL, tenant: str = DEFAULT_TENANT
+    ) -> list[Code]:
+        """The values will not be written."""
+        return self._writes.revoke(client, keys, kind, tenant)
+
+    def upsert_start(
+        self, client: bytes, keys: Sequence[str], sizes: Sequence[int], config: ReplicateConfig,
+        tenant: str = DEFAULT_TENANT,
+    ) -> list[list[Replica] | Code]:  # fmt: skip
+        """Where each value is to be written, in place of what there is."""
+        return self._writes.start(client, keys, sizes, config, tenant, upsert=True)
+
+    upsert_end = put_end
+    upsert_revoke = put_revoke
+
+    # -- removal
+
+    def remove(self, keys: Sequence[str], force: bool = False, tenant: str = DEFAULT_TENANT) -> list[Code]:  # noqa: FBT001 - as the call has it
+        """Remove values by key."""
+        return self._removal.remove(keys, tenant, force=force)
+
+    def remove_by_regex(self, pattern: str, force: bool = False, tenant: str = DEFAULT_TENANT) -> int | Code:  # noqa: FBT001
+        """Remove values by pattern; tells how many."""
+        return self._removal.by_regex(pattern, tenant, force=force)
+
+    def remove_all(self, force: bool = False, tenant: str | None = None) -> int:  # noqa: FBT001
+        """Remove all values of a tenant, or of all; tells how many."""
+        return self._removal.all(tenant, force=force)
+
+    def replica_clear(
+        self, keys: Sequence[str], client: bytes, segment: str = "", tenant: str = DEFAULT_TENANT
+    ) -> list[str]:
+        """Remove a client's own values, or their replicas in one segment; tells which."""
+        return self._removal.clear(keys, client, segment, tenant)
+
+    # -- time
+
+    def tick(self) -> bool:
+        """Do what is due, a few milliseconds of it at most; tells whether there is more to do at once."""
+        index = self._index
+        now = index.clock()
+        index.unpin(now, RELEASES)
+        self._writes.tick(now, RELEASES)
+        index.release_discarded(now, RELEASES)
+        more = self._members.tick(now)
+        more = self._eviction.tick(now) or more
+        return index.plain.compact() or index.soft.compact() or more
+
+    def due(self) -> float | None:
+        """When ``tick`` has something to do next, by the clock; None if nothing will happen by itself."""
+        index = self._index
+        times = [self._members.due(), self._writes.due(), index.next_unpin]
+        if index.discarded:
+            times.append(index.discarded[0].until)
+        segments = index.segments
+        if segments.used > self.settings.high_watermark * segments.capacity:
+            times.append(index.clock())
+        known = [time for time in times if time is not None]
+        return min(known) if known else None
+
+    @property
+    def settled(self) -> int:
+        """Grows with each write that ended, however it did: who waits for a key may try again."""
+        return self._index.settled
+
+    # -- for those who look
+
+    @property
+    def stats(self) -> Stats:
+        """What was counted, and what there is now."""
+        stats = self._index.stats
+        stats.allocated_bytes = self._index.segments.used
+        stats.total_capacity_bytes = self._index.segments.capacity
+        return stats
+
+    @property
+    def story(self) -> Story:
+        """What happened to a key last."""
+        return self._index.story
+
+    def tenants_of(self, key: str) -> list[str]:
+        """The tenants in which there is such a key now."""
+        return [name for name, space in self._index.tenants.items() if key in space.keys]
+
+    # -- persistence
+
+    def take_log(self) -> list[bytes]:
+        """The changes since the last time, for a journal."""
+        return self._index.take_log()

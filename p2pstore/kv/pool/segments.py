@@ -1,0 +1,217 @@
+"""The memory that clients gave, and in which of it a value is put."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from engine.rpc.messages import Segment
+from p2pstore.kv.pool.extents import Extents, rounded
+
+MAX_ADDRESS = 1 << 64
+"""Addresses end here."""
+
+MAX_SIZE = 1 << 44
+"""Bytes of the largest segment: ids of replicas have so much room for the offset."""
+
+MAX_SEGMENTS = 1 << 19
+"""Segments at a time: ids of replicas have so much room for their number."""
+
+
+class SegmentInfo(NamedTuple):
+    """What is told of a segment; ``silent``: seconds since its client was heard of."""
+
+    name: str
+    id: bytes
+    client: bytes
+    base: int
+    size: int
+    used: int
+    endpoint: str
+    protocol: str
+    status: str
+    silent: float = 0.0
+
+
+class Mounted:
+    """A segment. ``alive`` while its owner is there; ``gone`` once it was unmounted, and nothing in it counts."""
+
+    __slots__ = ("alive", "base", "client", "closing", "endpoint", "extents", "gone", "host_id", "id", "name", "number",
+                 "protocol", "size", "suspected")  # fmt: skip
+
+    def __init__(self, segment: Segment, client: bytes, number: int, taken: Iterable[tuple[int, int]] = ()) -> None:
+        self.id = segment.id
+        self.name = segment.name
+        self.base = segment.base
+        self.size = segment.size
+        self.endpoint = segment.endpoint
+        self.protocol = segment.protocol
+        self.host_id = segment.host_id
+        self.client = client
+        self.number = number
+        self.extents = Extents(segment.size, taken)
+        self.alive = True
+        self.gone = False
+        self.closing: float | None = None
+        """When it is unmounted, where that was announced: nothing new is put there."""
+        self.suspected = False
+
+    def same_as(self, segment: Segment) -> bool:
+        """Whether that is this very memory."""
+        return (self.id, self.base, self.size, self.endpoint) == (
+            segment.id, segment.base, segment.size, segment.endpoint,
+        )  # fmt: skip
+
+    def overlaps(self, segment: Segment) -> bool:
+        """Whether both claim the same bytes of one process."""
+        return (
+            self.endpoint == segment.endpoint
+            and self.base < segment.base + segment.size
+            and segment.base < self.base + self.size
+        )
+
+    def described(self) -> SegmentInfo:
+        """For whoever asks."""
+        status = "OK"
+        if not self.alive:
+            status = "ABSENT"
+        elif self.closing is not None:
+            status = "UNMOUNTING"
+        elif self.suspected:
+            status = "SUSPECT"
+        return SegmentInfo(
+            self.name, self.id, self.client, self.base, self.size, self.extents.used, self.endpoint, self.protocol,
+            status,
+        )  # fmt: skip
+
+
+NOWHERE = Mounted(Segment(b"", "", 0, 0, ""), b"", 0)
+"""No segment: for who asks where something lies that does not lie in one."""
+NOWHERE.alive = False
+
+
+def valid(segment: Segment) -> bool:
+    """Whether there can be such memory."""
+    return segment.base > 0 and 0 < segment.size <= MAX_SIZE and segment.base + segment.size <= MAX_ADDRESS
+
+
+class Segments:
+    """All segments, which of them take values, and how full they are together."""
+
+    def __init__(self, allocation: str, chance: random.Random) -> None:
+        self._allocation = allocation
+        self._chance = chance
+        self.by_id: dict[bytes, Mounted] = {}
+        self._open: list[Mounted] = []
+        self._numbers: list[int] = []
+        self._next = 1
+        self.capacity = 0
+        self.used = 0
+
+    def __iter__(self) -> Iterator[Mounted]:
+        return iter(self.by_id.values())
+
+    def next_number(self) -> int | None:
+        """A number that no segment has, or None when there are too many."""
+        if self._numbers:
+            return self._numbers.pop()
+        if self._next > MAX_SEGMENTS:
+            return None
+        self._next += 1
+        return self._next - 1
+
+    def add(self, mounted: Mounted) -> None:
+        """Have one more. It counts at once if its owner is there."""
+        self.by_id[mounted.id] = mounted
+        self._next = max(self._next, mounted.number + 1)
+        if mounted.alive:
+            mounted.alive = False
+            self.wake(mounted)
+
+    def wake(self, mounted: Mounted) -> None:
+        """Its owner is there again."""
+        if not mounted.alive and not mounted.gone:
+            mounted.alive = True
+            self.capacity += mounted.extents.capacity
+            self.used += mounted.extents.used
+        self.reopen()
+
+    def sleep(self, mounted: Mounted) -> None:
+        """Its owner is absent: it does not count."""
+        if mounted.alive:
+            mounted.alive = False
+            self.capacity -= mounted.extents.capacity
+            self.used -= mounted.extents.used
+        self.reopen()
+
+    def reopen(self) -> None:
+        """Find out anew which take values."""
+        self._open = [each for each in self.by_id.values() if each.alive and each.closing is None]
+
+    def remove(self, mounted: Mounted) -> None:
+        """Have it no more; what lies there is swept later, and only then its number is free."""
+        self.sleep(mounted)
+        mounted.gone = True
+        if self.by_id.get(mounted.id) is mounted:
+            del self.by_id[mounted.id]
+        self.reopen()
+
+    def swept(self, mounted: Mounted) -> None:
+        """Nothing refers to it any more."""
+        self._numbers.append(mounted.number)
+
+    def named(self, name: str) -> list[Mounted]:
+        """Those of that name that take values."""
+        return [each for each in self._open if each.name == name]
+
+    def allocate(self, size: int, count: int, preferred: Iterable[str], host: str) -> list[tuple[Mounted, int]]:
+        """Up to ``count`` places in segments of different names: as many as there is room for."""
+        found: list[tuple[Mounted, int]] = []
+        names: set[str] = set()
+        for segment in self._order(preferred, host):
+            if segment.name in names:
+                continue
+            offset = self.take(segment, size)
+            if offset is not None:
+                found.append((segment, offset))
+                names.add(segment.name)
+                if len(found) >= count:
+                    break
+        return found
+
+    def take(self, segment: Mounted, size: int) -> int | None:
+        """An offset in one segment."""
+        offset = segment.extents.allocate(size)
+        if offset is not None:
+            self.used += rounded(size)
+        return offset
+
+    def free(self, segment: Mounted, offset: int, size: int) -> None:
+        """Give a place back."""
+        if segment.gone:
+            return
+        freed = segment.extents.free(offset, size)
+        if segment.alive:
+            self.used -= freed
+
+    def fits(self, size: int) -> bool:
+        """Whether a value of so many bytes could ever be put."""
+        return any(each.extents.capacity >= size for each in self._open)
+
+    def free_extent(self, size: int) -> bool:
+        """Whether one value of so many bytes would find room."""
+        return any(each.extents.largest >= size for each in self._open)
+
+    def _order(self, preferred: Iterable[str], host: str) -> Iterator[Mounted]:
+        opened = self._open
+        for name in preferred:
+            yield from (each for each in opened if each.name == name)
+        if host:
+            yield from (each for each in opened if each.host_id == host)
+        if self._allocation == "free_ratio_first":
+            yield from sorted(opened, key=lambda each: each.extents.used / max(1, each.extents.capacity))
+        elif opened:
+            first = self._chance.randrange(len(opened))
+            yield from opened[first:]
+            yield from opened[:first]

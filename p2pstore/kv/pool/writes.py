@@ -1,0 +1,304 @@
+"""Putting values: where each is to be written, when it can be read, and what becomes of a write that does not end.
+
+Between its start and its end a value cannot be read, and nobody else can have its key, unless the writer is gone or
+takes too long. Then the next one has the key, and new memory: the old writer may still be writing to the old.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from engine.rpc.codes import Code
+from engine.rpc.messages import Kind, ObjectMeta, Replica, ReplicateConfig, SoftPin
+from p2pstore.kv.pool.ages import Work
+from p2pstore.kv.pool.entries import Entry, Held, More, OnDisk, Tenant, placed
+from p2pstore.kv.pool.eviction import STEP_ENTRIES, Eviction
+from p2pstore.kv.pool.index import Index
+
+MAX_KEY_BYTES = 16 << 20
+"""Of one key: whoever needs more has made a mistake."""
+
+MAX_REPLICAS = 1024
+"""Of one value; as many as there are segments is what it gets at most."""
+
+MEMORY_KINDS = frozenset({Kind.ALL, Kind.MEMORY})
+
+
+class Writes:
+    """The calls that put values."""
+
+    def __init__(self, index: Index, eviction: Eviction) -> None:
+        self._index = index
+        self._eviction = eviction
+
+    def start(
+        self, client: bytes, keys: Sequence[str], sizes: Sequence[int], config: ReplicateConfig, tenant: str,
+        *, upsert: bool = False,
+    ) -> list[list[Replica] | Code]:  # fmt: skip
+        """Where the value of each key is to be written. Room is made for all of them together, one step at most."""
+        index = self._index
+        bad = self._refused(config, len(keys), len(sizes))
+        if bad is not None:
+            return [bad] * len(keys)
+        space = index.tenant_for_put(tenant)
+        if space is None:
+            return [Code.QUOTA] * len(keys)
+        batch = _Batch(index.shared_id(client), config, space, sizes, index.clock())
+        if config.host_id and client in index.clients:
+            index.clients[client].host_id = config.host_id
+        return [self._start(batch, number, key, upsert=upsert) for number, key in enumerate(keys)]
+
+    def end(self, client: bytes, metas: Sequence[ObjectMeta], kind: int, tenant: str) -> list[Code]:
+        """The values were written: they can be read from now on."""
+        space = self._index.tenant(tenant)
+        now = self._index.clock()
+        return [self._end(client, meta, kind, space, now) for meta in metas]
+
+    def revoke(self, client: bytes, keys: Sequence[str], kind: int, tenant: str) -> list[Code]:
+        """The values were not written, and will not be."""
+        space = self._index.tenant(tenant)
+        return [self._revoke(client, key, kind, space) for key in keys]
+
+    def tick(self, now: float, limit: int) -> None:
+        """Give up on writes whose memory is due for release, up to ``limit``: nobody asked for their keys meanwhile."""
+        index = self._index
+        while index.writing and limit > 0:
+            entry, started = next(iter(index.writing.items()))
+            if started + index.settings.put_release > now:
+                return
+            limit -= 1
+            self._discard(entry, now)
+
+    def due(self) -> float | None:
+        """When the next write is given up."""
+        started = next(iter(self._index.writing.values()), None)
+        return None if started is None else started + self._index.settings.put_release
+
+    # -- start
+
+    def _refused(self, config: ReplicateConfig, keys: int, sizes: int) -> Code | None:
+        settings = self._index.settings
+        if keys != sizes or (config.group_ids is not None and len(config.group_ids) != keys):
+            return Code.BAD_PARAMS
+        if not 0 < config.replica_num <= MAX_REPLICAS or config.nof_replica_num:
+            return Code.BAD_PARAMS
+        if config.dfs_replica_num:
+            return Code.DFS_UNAVAILABLE
+        if config.soft_pin_action == SoftPin.ENABLE:
+            too_long = (
+                config.soft_pin_ttl_ms is not None and not 0 <= config.soft_pin_ttl_ms <= settings.max_soft_pin_ms
+            )
+            return Code.BAD_PARAMS if too_long else None
+        known = config.soft_pin_action in {SoftPin.PRESERVE, SoftPin.DISABLE}
+        return None if known and config.soft_pin_ttl_ms is None else Code.BAD_PARAMS
+
+    def _start(self, batch: _Batch, number: int, key: str, *, upsert: bool) -> list[Replica] | Code:
+        size = batch.sizes[number]
+        if not key or len(key) > MAX_KEY_BYTES or size <= 0:
+            return Code.BAD_PARAMS
+        index = self._index
+        found = batch.space.keys.get(key)
+        if found is not None:
+            if found in batch.begun:
+                return Code.EXISTS  # twice in one call
+            standing = self._standing(found, batch, number, upsert=upsert)
+            if standing is not None:
+                return standing
+        if (found is None and not self._key_fits(batch, key)) or not index.room_in(batch.space, size):
+            return Code.QUOTA
+        places = self._allocate(batch, number)
+        if not places:
+            index.stats.put_start_alloc_failures += 1
+            return Code.NO_SPACE
+        if len(places) < batch.config.replica_num:
+            index.stats.put_start_partial_allocations += 1
+        old = batch.space.keys.get(key)
+        entry = Entry(key, batch.space, batch.shared(size), batch.client, placed(places))
+        self._configure(entry, batch, number, old if upsert else None)
+        if old is not None:
+            keep = max(batch.now, old.leased_until) if upsert else 0.0
+            index.drop(old, keep_until=keep if keep > batch.now else 0.0)
+        return self._begin(entry, batch)
+
+    def _key_fits(self, batch: _Batch, key: str) -> bool:
+        """Whether the index has room for one more; the oldest make some."""
+        index = self._index
+        limits = index.settings
+
+        def full() -> bool:
+            return index.keys >= limits.max_keys or index.index_bytes + len(key) > limits.max_index_bytes
+
+        if full():
+            self._eviction.step(batch.now, full, "too many keys", batch.work)
+        return not full()
+
+    def _begin(self, entry: Entry, batch: _Batch) -> list[Replica]:
+        self._index.begin(entry, batch.now)
+        batch.begun.add(entry)
+        return [held.described(entry.size) for held in entry.memory]
+
+    def _standing(self, found: Entry, batch: _Batch, number: int, *, upsert: bool) -> list[Replica] | Code | None:
+        """What is to be answered because of what the key has now; None where a new write may begin."""
+        index = self._index
+        started = index.writing.get(found)
+        if started is not None:
+            late = batch.now - started >= index.settings.put_discard
+            same = found.writer == batch.client
+            writer = index.clients.get(found.writer)
+            gone = not same and writer is not None and writer.silent(batch.now, index.settings)
+            if not late and not gone and not (upsert and not same):
+                return Code.NOT_READY
+            if same and found.size == batch.sizes[number] and all(held.segment.alive for held in found.memory):
+                return self._again(found, batch)
+            self._discard(found, batch.now)
+            return None
+        if not upsert:
+            return Code.EXISTS if found.readable else None
+        return self._upsert(found, batch, number)
+
+    def _again(self, found: Entry, batch: _Batch) -> list[Replica]:
+        """The same client begins the same write again: it gets the same memory.
+
+        Its first write may still be under way in another thread, and nobody could tell the ends of the two apart.
+        """
+        index = self._index
+        del index.writing[found]
+        index.writing[found] = batch.now
+        return [held.described(found.size) for held in found.memory]
+
+    def _upsert(self, found: Entry, batch: _Batch, number: int) -> list[Replica] | Code | None:
+        group = found.more.group.name if found.more and found.more.group else ""
+        if batch.config.group_ids is not None and batch.config.group_ids[number] != group:
+            return Code.BAD_PARAMS
+        memory = [held for held in found.memory if held.readable]
+        if (
+            found.size != batch.sizes[number]
+            or not memory
+            or len(memory) != len(found.replicas)
+            or found.leased_until > batch.now
+        ):
+            return None  # readers may be at it: new memory, and the old one is kept until they are through
+        index = self._index
+        entry = Entry(found.key, found.tenant, found.size, batch.client, placed([_fresh(held) for held in memory]))
+        self._configure(entry, batch, number, found)
+        index.drop(found, hand_over=True)
+        return self._begin(entry, batch)
+
+    def _configure(self, entry: Entry, batch: _Batch, number: int, old: Entry | None) -> None:
+        """Pins, group and type, as the call says; an upsert keeps what the call does not change."""
+        config, settings = batch.config, self._index.settings
+        had = old.more if old is not None else None
+        pin_ms = 0
+        if config.soft_pin_action == SoftPin.ENABLE:
+            pin_ms = settings.soft_pin_ms if config.soft_pin_ttl_ms is None else config.soft_pin_ttl_ms
+        hard = config.with_hard_pin or (had is not None and had.hard)
+        pinned = had.pinned_until if had is not None and config.soft_pin_action == SoftPin.PRESERVE else 0.0
+        if pin_ms or hard or pinned or config.data_type:
+            more = entry.more = More()
+            more.hard = hard
+            more.pin_s = pin_ms / 1000
+            more.pinned_until = pinned
+            more.data_type = config.data_type
+        group = config.group_ids[number] if config.group_ids is not None else ""
+        if had is not None and had.group is not None:
+            group = had.group.name
+        if group:
+            self._index.in_group(entry, group)
+
+    def _allocate(self, batch: _Batch, number: int) -> list[Held | OnDisk]:
+        index, config = self._index, batch.config
+        size = batch.sizes[number]
+        segments = index.segments
+        preferred = [config.preferred_segment] if config.preferred_segment else config.preferred_segments
+        while True:
+            found = segments.allocate(size, config.replica_num, preferred, self._host(batch))
+            if found or batch.work.left <= 0 or not segments.fits(size):
+                return [Held(segment, offset) for segment, offset in found]
+            goal = max(0, min(segments.capacity - sum(batch.sizes[number:]), segments.used - size))
+            self._eviction.down_to(goal, batch.now, batch.work)
+            if self._eviction.exhausted:
+                batch.work.left = 0
+
+    def _host(self, batch: _Batch) -> str:
+        config, index = batch.config, self._index
+        local = config.prefer_alloc_in_same_node or index.settings.allocation == "local_first"
+        if not local or config.replica_num != 1:
+            return ""
+        client = index.clients.get(batch.client)
+        return config.host_id or (client.host_id if client else "")
+
+    # -- end
+
+    def _end(self, client: bytes, meta: ObjectMeta, kind: int, space: Tenant | None, now: float) -> Code:
+        index = self._index
+        entry = space.keys.get(meta.key) if space else None
+        if entry is None:
+            return Code.NOT_FOUND
+        if entry.writer != client:
+            return Code.ILLEGAL_CLIENT
+        if kind not in MEMORY_KINDS:
+            return Code.BAD_WRITE
+        if entry not in index.writing:
+            return Code.OK if entry.readable else Code.BAD_WRITE  # the same end again
+        memory = entry.memory
+        there = [held for held in memory if held.segment.alive]
+        if not there:
+            index.tell(entry, "lost", "its memory went while it was written", client)
+            index.drop(entry)
+            return Code.REPLICA_GONE
+        for held in memory:
+            held.ready = True
+        entry.checksum = meta.checksum
+        index.complete(entry, now)
+        return Code.OK
+
+    def _revoke(self, client: bytes, key: str, kind: int, space: Tenant | None) -> Code:
+        index = self._index
+        entry = space.keys.get(key) if space else None
+        if entry is None:
+            return Code.NOT_FOUND
+        if entry.writer != client:
+            return Code.ILLEGAL_CLIENT
+        if entry not in index.writing or kind not in MEMORY_KINDS:
+            return Code.BAD_WRITE
+        index.tell(entry, "revoked", "its writer gave it up", client)
+        index.drop(entry)
+        return Code.OK
+
+    def _discard(self, entry: Entry, now: float) -> None:
+        """Give a write up. Its memory stays reserved for as long as its writer may still write there."""
+        index = self._index
+        keep = index.writing[entry] + index.settings.put_release
+        index.stats.put_start_discard_cnt += 1
+        index.tell(entry, "discarded", "its writer did not end the put", entry.writer)
+        if keep > now:
+            index.stats.put_start_discarded_staging_size += entry.size * len(entry.memory)
+        index.drop(entry, keep_until=keep if keep > now else 0.0)
+
+
+class _Batch:
+    """What the keys of one call share."""
+
+    def __init__(self, client: bytes, config: ReplicateConfig, space: Tenant, sizes: Sequence[int], now: float) -> None:
+        self.client = client
+        self.config = config
+        self.space = space
+        self.sizes = sizes
+        self.now = now
+        self.begun: set[Entry] = set()
+        self.work = Work(STEP_ENTRIES)
+        """Entries that may still be looked at to make room."""
+
+    def shared(self, size: int) -> int:
+        """The same number object for equal sizes: it would take 32 bytes in each entry."""
+        return _SIZES.setdefault(size, size) if len(_SIZES) < MAX_SIZES else _SIZES.get(size, size)
+
+
+MAX_SIZES = 4096
+"""Different sizes of which one number object is kept."""
+
+_SIZES: dict[int, int] = {}
+
+
+def _fresh(held: Held) -> Held:
+    return Held(held.segment, held.offset)

@@ -1,0 +1,356 @@
+"""Puts: their start and end, room for them, and what becomes of one that does not end."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.rpc.codes import Code
+from engine.rpc.messages import Kind, ObjectMeta, SoftPin, Status
+from tests.p2pstore.kv.pool.pools import MIB, House, address, ident
+
+
+def test_a_value_can_be_read_once_its_put_ended_and_not_before() -> None:
+    house = House()
+    client = house.join("a")
+    (started,) = house.start(client, ["k"])
+    assert [replica.status for replica in started] == [Status.PROCESSING]
+    assert house.pool.exist(["k"]) == [False]
+    assert house.pool.replicas(["k"]) == [Code.NOT_READY]
+    assert house.pool.put_end(client, [ObjectMeta("k", 77)]) == [Code.OK]
+    (found,) = house.pool.replicas(["k"])
+    assert not isinstance(found, Code)
+    assert (found.lease_ms, found.checksum) == (10_000, 77)
+    assert [replica.place for replica in found.replicas] == [started[0].place]
+    assert [replica.status for replica in found.replicas] == [Status.COMPLETE]
+
+
+def test_an_existing_key_is_refused_as_such() -> None:
+    house = House()
+    client = house.join("a")
+    house.put(client, ["k"])
+    assert house.start(client, ["k"]) == [Code.EXISTS]
+    assert house.start(ident("other"), ["k"]) == [Code.EXISTS]
+
+
+def test_twice_in_one_call_the_first_wins() -> None:
+    house = House()
+    client = house.join("a")
+    first, second = house.start(client, ["k", "k"])
+    assert isinstance(first, list)
+    assert second is Code.EXISTS
+
+
+@pytest.mark.parametrize(
+    ("keys", "sizes", "config"),
+    [
+        ([""], [1], {}),
+        (["k"], [0], {}),
+        (["k"], [1], {"replica_num": 0}),
+        (["k"], [1], {"nof_replica_num": 1}),
+        (["k"], [1, 2], {}),
+        (["k"], [1], {"group_ids": ["a", "b"]}),
+        (["k"], [1], {"soft_pin_ttl_ms": 5}),
+        (["k"], [1], {"soft_pin_action": SoftPin.ENABLE, "soft_pin_ttl_ms": 24 * 3600 * 1000 + 1}),
+        (["k"], [1], {"soft_pin_action": 9}),
+    ],
+    ids=str,
+)
+def test_arguments_that_are_not_allowed_are_600(keys: list[str], sizes: list[int], config: dict[str, object]) -> None:
+    from engine.rpc.messages import ReplicateConfig
+
+    house = House()
+    client = house.join("a")
+    answers = house.pool.put_start(client, keys, sizes, ReplicateConfig(**config))  # type: ignore[arg-type]
+    assert answers == [Code.BAD_PARAMS] * len(keys)
+    assert house.pool.stats.allocated_bytes == 0
+
+
+@pytest.mark.parametrize("key", ["x" * 10_000, "y" * MIB, "line\nline", "\N{SNOWMAN}\U0001f600", "a@b/c d%"])
+def test_long_and_odd_keys_are_keys(key: str) -> None:
+    house = House()
+    client = house.join("a")
+    assert house.put(client, [key]) == [key]
+    assert house.pool.exist([key]) == [True]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4095, 4097, MIB - 1, MIB + 1])
+def test_a_value_has_its_exact_size(size: int) -> None:
+    house = House()
+    client = house.join("a")
+    house.put(client, ["k"], size)
+    (found,) = house.pool.replicas(["k"])
+    assert not isinstance(found, Code)
+    assert found.replicas[0].place.size == size
+
+
+def test_room_is_made_within_the_put_for_the_batch_as_a_whole() -> None:
+    house = House()
+    client = house.join("a")
+    for batch in range(8):
+        keys = [f"{batch}-{number}" for number in range(32)]
+        assert house.put(client, keys) == keys, "no rest between the batches, and every value is stored"
+
+
+def test_a_put_is_refused_only_if_it_cannot_fit() -> None:
+    house = House()
+    client = house.join("a")
+    keys = [str(number) for number in range(80)]
+    assert house.put(client, keys) == keys[:64]
+    assert house.start(client, ["larger than the segment"], 65 * MIB) == [Code.NO_SPACE]
+    assert len(house.there(keys)) == 64, "what cannot fit evicts nothing"
+
+
+def test_puts_are_200_while_no_client_gives_memory() -> None:
+    house = House()
+    assert house.start(ident("a"), ["k"]) == [Code.NO_SPACE]
+
+
+def test_a_large_put_finds_room_by_steps() -> None:
+    house = House()
+    client = house.join("a", 8 * MIB)
+    small = [str(number) for number in range(2048)]
+    house.put(client, small, 4096)
+    while house.pool.make_room([8 * MIB]):
+        pass
+    assert house.put(client, ["large"], 8 * MIB) == ["large"]
+
+
+def test_more_replicas_than_segments_are_as_many_as_there_are() -> None:
+    house = House()
+    client = house.join("a")
+    (one,) = house.start(client, ["k"], replica_num=3)
+    assert len(one) == 1
+    house.join("b", base=1 << 40)
+    (two,) = house.start(client, ["l"], replica_num=3)
+    assert {replica.place.endpoint for replica in two} == {"a", "b"}
+    assert house.pool.stats.put_start_partial_allocations == 2
+
+
+def test_replicas_go_where_they_are_preferred() -> None:
+    house = House()
+    client = house.join("a")
+    house.join("b")
+    house.join("c", host="host-c")
+    for number in range(8):
+        assert house.start(client, [f"s{number}"], preferred_segment="b")[0][0].place.endpoint == "b"
+        assert house.start(client, [f"l{number}"], preferred_segments=["c"])[0][0].place.endpoint == "c"
+        config = {"prefer_alloc_in_same_node": True, "host_id": "host-c"}
+        assert house.start(client, [f"h{number}"], **config)[0][0].place.endpoint == "c"
+
+
+def test_only_the_writer_ends_its_put() -> None:
+    house = House()
+    client = house.join("a")
+    house.start(client, ["k"])
+    other = ident("other")
+    assert house.pool.put_end(other, [ObjectMeta("k")]) == [Code.ILLEGAL_CLIENT]
+    assert house.pool.put_revoke(other, ["k"]) == [Code.ILLEGAL_CLIENT]
+    assert house.pool.put_end(client, [ObjectMeta("k"), ObjectMeta("none")]) == [Code.OK, Code.NOT_FOUND]
+    assert house.pool.put_end(client, [ObjectMeta("k")]) == [Code.OK], "the same end again"
+    assert house.pool.put_revoke(client, ["k"]) == [Code.BAD_WRITE]
+    assert house.pool.exist(["k"]) == [True]
+
+
+def test_a_revoked_put_leaves_nothing() -> None:
+    house = House()
+    client = house.join("a")
+    house.start(client, ["k"])
+    assert house.pool.put_end(client, [ObjectMeta("k")], Kind.DISK) == [Code.BAD_WRITE]
+    assert house.pool.put_revoke(client, ["k", "none"]) == [Code.OK, Code.NOT_FOUND]
+    assert house.pool.stats.allocated_bytes == house.pool.stats.key_count == 0
+    assert house.put(client, ["k"]) == ["k"]
+
+
+# -- a writer that does not end
+
+
+def test_a_second_put_is_never_told_that_a_value_is_there_which_cannot_be_read() -> None:
+    house = House()
+    client, other = house.join("a"), house.join("b")
+    house.start(client, ["k"])
+    settled = house.pool.settled
+    assert house.start(other, ["k"]) == [Code.NOT_READY]
+    assert house.start(client, ["k"]) == [Code.NOT_READY], "another thread of the same client is another writer"
+    house.pool.put_end(client, [ObjectMeta("k")])
+    assert house.pool.settled > settled, "who waits is told to try again"
+    assert house.start(other, ["k"]) == [Code.EXISTS]
+
+
+def test_a_write_is_taken_over_when_its_writers_connection_is_gone() -> None:
+    house = House()
+    owner, writer, other = house.join("owner"), house.join("writer"), house.join("other")
+    before = address(house.start(writer, ["k"], preferred_segment="owner")[0])
+    house.pool.lost(writer)
+    (taken,) = house.start(other, ["k"], preferred_segment="owner")
+    assert address(taken) != before, "the old writer may still be writing there"
+    assert house.pool.put_end(writer, [ObjectMeta("k")]) == [Code.ILLEGAL_CLIENT]
+    assert house.pool.put_end(other, [ObjectMeta("k")]) == [Code.OK]
+    assert house.pool.stats.put_start_discard_cnt == 1
+    house.later(601, owner, other)
+    assert house.pool.stats.put_start_release_cnt == 1
+    assert house.pool.stats.allocated_bytes == MIB
+
+
+def test_a_write_is_taken_over_when_its_writer_missed_its_pings() -> None:
+    house = House()
+    owner, writer, other = house.join("owner"), house.join("writer"), house.join("other")
+    house.start(writer, ["k"], preferred_segment="owner")
+    house.later(2, owner, other)
+    assert house.start(other, ["k"]) == [Code.NOT_READY]
+    house.later(2, owner, other)
+    assert house.put(other, ["k"]) == ["k"]
+
+
+def test_a_write_that_takes_too_long_gives_its_key_up() -> None:
+    house = House()
+    writer, other = house.join("writer"), house.join("other")
+    house.start(writer, ["k"])
+    house.later(29, writer, other)
+    assert house.start(other, ["k"]) == [Code.NOT_READY]
+    house.later(2, writer, other)
+    assert house.put(other, ["k"]) == ["k"]
+
+
+def test_the_same_client_gets_the_same_memory_for_the_same_write_again() -> None:
+    """Its two ends cannot be told apart, so no end may make memory readable that was not written."""
+    house = House()
+    client = house.join("a")
+    first = house.start(client, ["k"])
+    house.later(31, client)
+    assert house.start(client, ["k"]) == first
+    assert house.start(client, ["k"]) == [Code.NOT_READY]
+    assert house.pool.put_end(client, [ObjectMeta("k")]) == [Code.OK]
+    assert house.pool.stats.allocated_bytes == MIB
+
+
+def test_a_write_that_nobody_takes_over_is_freed_in_the_end() -> None:
+    house = House()
+    client = house.join("a")
+    house.start(client, ["k"])
+    house.later(599, client)
+    assert house.pool.stats.allocated_bytes == MIB
+    house.later(2, client)
+    assert house.pool.stats.allocated_bytes == house.pool.stats.key_count == 0
+
+
+def test_a_put_into_memory_that_went_meanwhile_is_said_to_have_failed() -> None:
+    house = House()
+    owner, writer = house.join("owner"), house.join("writer")
+    house.start(writer, ["k", "l"], preferred_segment="owner")
+    house.later(11, writer)
+    assert house.pool.put_end(writer, [ObjectMeta("k")]) == [Code.REPLICA_GONE]
+    house.pool.unmount(owner, ident("seg-owner"))
+    assert house.pool.put_end(writer, [ObjectMeta("l")]) == [Code.NOT_FOUND]
+    assert house.pool.exist(["k", "l"]) == [False, False]
+
+
+# -- upsert
+
+
+def upsert(house: House, client: bytes, key: str, size: int = MIB, **config: object) -> list[object]:
+    from engine.rpc.messages import ReplicateConfig
+
+    return house.pool.upsert_start(client, [key], [size], ReplicateConfig(**config))  # type: ignore[arg-type, return-value]
+
+
+def test_an_upsert_of_a_new_key_is_a_put() -> None:
+    house = House()
+    client = house.join("a")
+    assert isinstance(upsert(house, client, "k")[0], list)
+    assert house.pool.upsert_end(client, [ObjectMeta("k")]) == [Code.OK]
+    assert house.there(["k"]) == ["k"]
+
+
+def test_an_upsert_of_the_same_size_has_the_same_memory_if_nobody_reads() -> None:
+    house = House()
+    client = house.join("a")
+    before = house.start(client, ["k"])
+    house.pool.put_end(client, [ObjectMeta("k", 1)])
+    assert upsert(house, client, "k") == before
+    assert house.pool.exist(["k"]) == [False]
+    house.pool.upsert_end(client, [ObjectMeta("k", 2)])
+    (found,) = house.pool.replicas(["k"])
+    assert not isinstance(found, Code)
+    assert found.checksum == 2
+    assert house.pool.stats.allocated_bytes == MIB
+
+
+def test_an_upsert_does_not_write_where_somebody_reads() -> None:
+    house = House()
+    client = house.join("a")
+    house.put(client, ["k"])
+    (read,) = house.pool.replicas(["k"])
+    assert not isinstance(read, Code)
+    started = upsert(house, client, "k")
+    assert address(started[0]) != read.replicas[0].place.address  # type: ignore[union-attr]
+    house.pool.upsert_end(client, [ObjectMeta("k")])
+    assert house.pool.stats.allocated_bytes == 2 * MIB
+    house.later(11, client)
+    assert house.pool.stats.allocated_bytes == MIB
+
+
+def test_an_upsert_of_another_size_keeps_the_pins() -> None:
+    house = House()
+    client = house.join("a")
+    house.put(client, ["k"], with_hard_pin=True)
+    assert isinstance(upsert(house, client, "k", 2 * MIB)[0], list)
+    house.pool.upsert_end(client, [ObjectMeta("k")])
+    house.later(11, client)
+    house.put(client, [str(number) for number in range(200)])
+    assert house.there(["k"]) == ["k"]
+
+
+def test_an_upsert_takes_a_write_of_another_over_at_once_and_waits_for_its_own() -> None:
+    house = House()
+    client, other = house.join("a"), house.join("b")
+    house.start(client, ["k"])
+    assert upsert(house, client, "k") == [Code.NOT_READY]
+    assert isinstance(upsert(house, other, "k")[0], list)
+    assert house.pool.put_end(client, [ObjectMeta("k")]) == [Code.ILLEGAL_CLIENT]
+    assert house.pool.upsert_end(other, [ObjectMeta("k")]) == [Code.OK]
+
+
+def test_an_upsert_that_finds_no_room_leaves_what_was_there() -> None:
+    house = House()
+    client = house.join("a", MIB)
+    house.put(client, ["k"])
+    house.pool.exist(["k"])
+    assert upsert(house, client, "k") == [Code.NO_SPACE]
+    assert house.there(["k"]) == ["k"]
+
+
+def test_a_value_does_not_change_its_group() -> None:
+    house = House()
+    client = house.join("a")
+    house.put(client, ["k"], group_ids=["g"])
+    assert upsert(house, client, "k", group_ids=["h"]) == [Code.BAD_PARAMS]
+
+
+# -- limits
+
+
+def test_the_oldest_keys_make_room_for_new_ones_under_a_quota_of_keys() -> None:
+    house = House(max_keys=10)
+    client = house.join("a")
+    house.put(client, [f"old{number}" for number in range(10)], 1)
+    assert house.put(client, ["new"], 1) == ["new"]
+    assert house.pool.stats.key_count == 10
+    house.pool.exist([f"old{number}" for number in range(10)] + ["new"])
+    assert house.start(client, ["more"], 1) == [Code.QUOTA], "all are leased"
+
+
+def test_long_keys_count_for_the_memory_of_the_index() -> None:
+    house = House(max_index_bytes=100_000)
+    client = house.join("a")
+    house.put(client, ["x" * 90_000], 1)
+    house.pool.exist(["x" * 90_000])
+    assert house.start(client, ["y" * 90_000], 1) == [Code.QUOTA]
+
+
+def test_a_tenant_has_no_more_than_its_quota() -> None:
+    house = House(tenants=True, tenant_quotas={"small": 2 * MIB})
+    client = house.join("a")
+    assert house.put(client, ["1", "2", "3"], tenant="small") == ["1", "2"]
+    assert house.put(client, ["1", "2", "3"], tenant="other") == ["1", "2", "3"]
+    house.pool.remove(["1"], tenant="small")
+    assert house.put(client, ["3"], tenant="small") == ["3"]
