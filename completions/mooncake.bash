@@ -24,7 +24,7 @@ _mooncake() {
     for ((i = 1; i < COMP_CWORD; i++)); do
         word=${COMP_WORDS[i]}
         case $word in
-            --home | --metadata | --config | --name | --chunk-size | --hash | --exclude | --include | --transport | --peer | --listen | --node | --upload-limit | --download-limit | --upload | --download | -n | --lines | --nic-priority-matrix | --store | --expire | --target | --operation | --block-size | --batch-size | --threads | --duration | --warm-up | --rounds | --engine | --device | --target-device | --csv | --plot | --metadata-server | --mode | --local-hostname | --buffer-size | --receivers | --size | --rate | --slow | --kill-seed-after | --restart-one | --directory | --latency | --zones | --zone-rate | --zone-latency | --sources | --slots | --arrivals | --deaths | --random-seed | --prefix)
+            --home | --metadata | --config | --name | --chunk-size | --hash | --exclude | --include | --transport | --peer | --listen | --node | --upload-limit | --download-limit | --upload | --download | -n | --lines | --nic-priority-matrix | --store | --expire | --target | --operation | --block-size | --batch-size | --threads | --duration | --warm-up | --rounds | --engine | --device | --target-device | --csv | --plot | --metadata-server | --mode | --local-hostname | --buffer-size | --receivers | --size | --rate | --slow | --kill-seed-after | --restart-one | --directory | --latency | --zones | --zone-rate | --zone-latency | --sources | --slots | --arrivals | --deaths | --random-seed | --master | --admin | --limit | --tenant-id | --client | --interval | --count | --prefix)
                 ((i + 1 == COMP_CWORD)) && value=$word
                 ((i++))
                 [[ $word == --home && $i -lt $COMP_CWORD ]] && home=${COMP_WORDS[i]/#\~\//$HOME/}
@@ -32,7 +32,7 @@ _mooncake() {
             -*) ;;
             *)
                 case "${path:+$path }$word" in
-                    register | get | list | info | verify | unregister | node | 'node run' | 'node start' | 'node stop' | 'node limit' | 'node status' | 'node logs' | config | 'config show' | doctor | topology | metadata | 'metadata serve' | bench | 'bench transfer' | 'bench broadcast' | 'bench simulate' | etcd | 'etcd inspect' | 'etcd gc')
+                    register | get | list | info | verify | unregister | node | 'node run' | 'node start' | 'node stop' | 'node limit' | 'node status' | 'node logs' | config | 'config show' | doctor | topology | metadata | 'metadata serve' | bench | 'bench transfer' | 'bench broadcast' | 'bench simulate' | store | 'store status' | 'store list' | 'store info' | 'store remove' | 'store why' | 'store top' | etcd | 'etcd inspect' | 'etcd gc')
                         path=${path:+$path }$word ;;
                     *) ((count++)) ;;
                 esac
@@ -94,6 +94,13 @@ _mooncake() {
         --arrivals) :; return 0 ;;
         --deaths) :; return 0 ;;
         --random-seed) :; return 0 ;;
+        --master) :; return 0 ;;
+        --admin) :; return 0 ;;
+        --limit) :; return 0 ;;
+        --tenant-id) :; return 0 ;;
+        --client) :; return 0 ;;
+        --interval) :; return 0 ;;
+        --count) :; return 0 ;;
         --prefix) _mooncake_names; return 0 ;;
     esac
     if [[ $cur == -* ]]; then
@@ -122,6 +129,13 @@ _mooncake() {
             'bench transfer') _mooncake_reply -W "--target --operation --block-size --batch-size --threads --duration --warm-up --rounds --engine --verify --transport --device --target-device --csv --plot --metadata-server --mode --local-hostname --buffer-size --insecure --force --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'bench broadcast') _mooncake_reply -W "--receivers --size --chunk-size --rate --slow --kill-seed-after --restart-one --directory --plot --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'bench simulate') _mooncake_reply -W "--receivers --size --chunk-size --rate --latency --zones --zone-rate --zone-latency --sources --slots --slow --arrivals --deaths --kill-seed-after --random-seed --plot --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'store') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'store status') _mooncake_reply -W "--master --admin --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'store list') _mooncake_reply -W "--limit --tenant-id --master --admin --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'store info') _mooncake_reply -W "--tenant-id --master --admin --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'store remove') _mooncake_reply -W "--all --force --tenant-id --master --admin --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'store why') _mooncake_reply -W "--client --tenant-id --master --admin --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'store top') _mooncake_reply -W "--interval --count --master --admin --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'etcd') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'etcd inspect') _mooncake_reply -W "--prefix --no-probe --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'etcd gc') _mooncake_reply -W "--prefix --dry-run --yes --unreachable --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
@@ -129,7 +143,7 @@ _mooncake() {
         return 0
     fi
     case "$path:$count" in
-        ':0') _mooncake_reply -W "register get list info verify unregister node config doctor topology metadata bench etcd" ;;
+        ':0') _mooncake_reply -W "register get list info verify unregister node config doctor topology metadata bench store etcd" ;;
         'register:'*) _mooncake_reply -f ;;
         'get:0') _mooncake_names ;;
         'get:1') _mooncake_reply -f ;;
@@ -142,6 +156,11 @@ _mooncake() {
         'doctor:0') : ;;
         'metadata:0') _mooncake_reply -W "serve" ;;
         'bench:0') _mooncake_reply -W "transfer broadcast simulate" ;;
+        'store:0') _mooncake_reply -W "status list info remove why top" ;;
+        'store list:0') : ;;
+        'store info:0') : ;;
+        'store remove:'*) : ;;
+        'store why:0') : ;;
         'etcd:0') _mooncake_reply -W "inspect gc" ;;
     esac
     return 0

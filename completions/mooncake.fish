@@ -12,12 +12,12 @@ function __mooncake_where
             continue
         end
         switch $word
-            case --home --metadata --config --name --chunk-size --hash --exclude --include --transport --peer --listen --node --upload-limit --download-limit --upload --download -n --lines --nic-priority-matrix --store --expire --target --operation --block-size --batch-size --threads --duration --warm-up --rounds --engine --device --target-device --csv --plot --metadata-server --mode --local-hostname --buffer-size --receivers --size --rate --slow --kill-seed-after --restart-one --directory --latency --zones --zone-rate --zone-latency --sources --slots --arrivals --deaths --random-seed --prefix
+            case --home --metadata --config --name --chunk-size --hash --exclude --include --transport --peer --listen --node --upload-limit --download-limit --upload --download -n --lines --nic-priority-matrix --store --expire --target --operation --block-size --batch-size --threads --duration --warm-up --rounds --engine --device --target-device --csv --plot --metadata-server --mode --local-hostname --buffer-size --receivers --size --rate --slow --kill-seed-after --restart-one --directory --latency --zones --zone-rate --zone-latency --sources --slots --arrivals --deaths --random-seed --master --admin --limit --tenant-id --client --interval --count --prefix
                 set skip 1
             case '-*'
             case '*'
                 switch (string join ' ' $path $word)
-                    case 'register' 'get' 'list' 'info' 'verify' 'unregister' 'node' 'node run' 'node start' 'node stop' 'node limit' 'node status' 'node logs' 'config' 'config show' 'doctor' 'topology' 'metadata' 'metadata serve' 'bench' 'bench transfer' 'bench broadcast' 'bench simulate' 'etcd' 'etcd inspect' 'etcd gc'
+                    case 'register' 'get' 'list' 'info' 'verify' 'unregister' 'node' 'node run' 'node start' 'node stop' 'node limit' 'node status' 'node logs' 'config' 'config show' 'doctor' 'topology' 'metadata' 'metadata serve' 'bench' 'bench transfer' 'bench broadcast' 'bench simulate' 'store' 'store status' 'store list' 'store info' 'store remove' 'store why' 'store top' 'etcd' 'etcd inspect' 'etcd gc'
                         set path $path $word
                     case '*'
                         set count (math $count + 1)
@@ -64,6 +64,7 @@ complete -c mooncake -n '__mooncake_at ":0"' -a doctor -d 'Look for what is wron
 complete -c mooncake -n '__mooncake_at ":0"' -a topology -d 'Show network cards, RDMA devices and GPUs.'
 complete -c mooncake -n '__mooncake_at ":0"' -a metadata -d 'Serve the segment metadata of a Mooncake deployment.'
 complete -c mooncake -n '__mooncake_at ":0"' -a bench -d 'Measure what this machine and its engine do.'
+complete -c mooncake -n '__mooncake_at ":0"' -a store -d 'Look into a store of values by key (Mooncake Store).'
 complete -c mooncake -n '__mooncake_at ":0"' -a etcd -d 'Look into the metadata server.'
 complete -c mooncake -n '__mooncake_in ""' -l 'version' -d 'Print the version and end.'
 complete -c mooncake -n '__mooncake_in "register"' -l 'name' -x -d 'Name of the object; of several, what goes before each, up to its \'/\' [default: PATH\'s last part].'
@@ -167,6 +168,34 @@ complete -c mooncake -n '__mooncake_in "bench simulate"' -l 'deaths' -x -d 'Rece
 complete -c mooncake -n '__mooncake_in "bench simulate"' -l 'kill-seed-after' -x -d 'Kill the seed when it sent so many times the object.'
 complete -c mooncake -n '__mooncake_in "bench simulate"' -l 'random-seed' -x -d 'Another number, another run; the same, the same.'
 complete -c mooncake -n '__mooncake_in "bench simulate"' -l 'plot' -r -F -d 'Draw progress over time into FILE (.png, .svg).'
+complete -c mooncake -n '__mooncake_at "store:0"' -a status -d 'Show what the store\'s master has, and who calls it.'
+complete -c mooncake -n '__mooncake_at "store:0"' -a list -d 'List the keys that there are.'
+complete -c mooncake -n '__mooncake_at "store:0"' -a info -d 'Show one key, and where its value lies.'
+complete -c mooncake -n '__mooncake_at "store:0"' -a remove -d 'Remove keys, and free what their values take.'
+complete -c mooncake -n '__mooncake_at "store:0"' -a why -d 'Say why a key cannot be read, why puts fail, or why the hit rate is 0.'
+complete -c mooncake -n '__mooncake_at "store:0"' -a top -d 'Show what the store\'s master is doing, a line for each interval.'
+complete -c mooncake -n '__mooncake_in "store status"' -l 'master' -x -d 'The store\'s master [default: 127.0.0.1:50051].'
+complete -c mooncake -n '__mooncake_in "store status"' -l 'admin' -x -d 'Its metrics port [default: the master\'s host:9003].'
+complete -c mooncake -n '__mooncake_in "store list"' -l 'limit' -x -d 'No more than so many [default: all].'
+complete -c mooncake -n '__mooncake_in "store list"' -l 'tenant-id' -x -d 'Whose keys are meant, where the master keeps tenants apart.'
+complete -c mooncake -n '__mooncake_in "store list"' -l 'master' -x -d 'The store\'s master [default: 127.0.0.1:50051].'
+complete -c mooncake -n '__mooncake_in "store list"' -l 'admin' -x -d 'Its metrics port [default: the master\'s host:9003].'
+complete -c mooncake -n '__mooncake_in "store info"' -l 'tenant-id' -x -d 'Whose keys are meant, where the master keeps tenants apart.'
+complete -c mooncake -n '__mooncake_in "store info"' -l 'master' -x -d 'The store\'s master [default: 127.0.0.1:50051].'
+complete -c mooncake -n '__mooncake_in "store info"' -l 'admin' -x -d 'Its metrics port [default: the master\'s host:9003].'
+complete -c mooncake -n '__mooncake_in "store remove"' -l 'all' -d 'Remove all keys of the tenant.'
+complete -c mooncake -n '__mooncake_in "store remove"' -l 'force' -d 'Remove what is leased to readers, too.'
+complete -c mooncake -n '__mooncake_in "store remove"' -l 'tenant-id' -x -d 'Whose keys are meant, where the master keeps tenants apart.'
+complete -c mooncake -n '__mooncake_in "store remove"' -l 'master' -x -d 'The store\'s master [default: 127.0.0.1:50051].'
+complete -c mooncake -n '__mooncake_in "store remove"' -l 'admin' -x -d 'Its metrics port [default: the master\'s host:9003].'
+complete -c mooncake -n '__mooncake_in "store why"' -l 'client' -x -d 'Only what is wrong with this client.'
+complete -c mooncake -n '__mooncake_in "store why"' -l 'tenant-id' -x -d 'Whose keys are meant, where the master keeps tenants apart.'
+complete -c mooncake -n '__mooncake_in "store why"' -l 'master' -x -d 'The store\'s master [default: 127.0.0.1:50051].'
+complete -c mooncake -n '__mooncake_in "store why"' -l 'admin' -x -d 'Its metrics port [default: the master\'s host:9003].'
+complete -c mooncake -n '__mooncake_in "store top"' -l 'interval' -x -d 'Time between two lines.'
+complete -c mooncake -n '__mooncake_in "store top"' -l 'count' -x -d 'End after so many lines.'
+complete -c mooncake -n '__mooncake_in "store top"' -l 'master' -x -d 'The store\'s master [default: 127.0.0.1:50051].'
+complete -c mooncake -n '__mooncake_in "store top"' -l 'admin' -x -d 'Its metrics port [default: the master\'s host:9003].'
 complete -c mooncake -n '__mooncake_at "etcd:0"' -a inspect -d 'Show what is in etcd, decoded.'
 complete -c mooncake -n '__mooncake_at "etcd:0"' -a gc -d 'Remove stale records.'
 complete -c mooncake -n '__mooncake_in "etcd inspect"' -l 'prefix' -x -d 'Only keys that begin so.'

@@ -67,6 +67,27 @@ COMMANDS = {
             ),
         },
     ),
+    "store": Lazy(
+        "Look into a store of values by key (Mooncake Store).",
+        commands={
+            "status": Lazy(
+                "Show what the store's master has, and who calls it.", "mooncake_cli.commands.store_status:status"
+            ),
+            "list": Lazy("List the keys that there are.", "mooncake_cli.commands.store_list:list_keys"),
+            "info": Lazy("Show one key, and where its value lies.", "mooncake_cli.commands.store_info:info"),
+            "remove": Lazy(
+                "Remove keys, and free what their values take.", "mooncake_cli.commands.store_remove:remove"
+            ),
+            "why": Lazy(
+                "Say why a key cannot be read, why puts fail, or why the hit rate is 0.",
+                "mooncake_cli.commands.store_why:why",
+            ),
+            "top": Lazy(
+                "Show what the store's master is doing, a line for each interval.",
+                "mooncake_cli.commands.store_top:top",
+            ),
+        },
+    ),
     "etcd": Lazy(
         "Look into the metadata server.",
         commands={

@@ -129,6 +129,7 @@ CAUSES = (
     _of("ForeignContent", "--force on a directory with other things in it", path="/data/x", name="notes.txt"),
     _of("PartChanged", "another program writes to what a get writes", path="/data/llama-3"),
     _of("ForeignFile", "somebody put a file into what a get writes", path="/data/llama-3.part/x"),
+    _of("MasterIsUpstreams", "'store why' asks a mooncake_master", address="10.0.0.1:9003", what="say why"),
     _of("NodeNameTaken", "two agents were given one --node", node=NODE, address=PEER),
     _of(
         "OtherMetadata",
@@ -137,6 +138,29 @@ CAUSES = (
         theirs=URL,
         asked="etcd://b:2379",
     ),
+    _of("KeyNotFound", "it was never put, was removed or evicted, or the node that had it died", key="step-7/w"),
+    _of(
+        "ValueUnreadable",
+        "the nodes that have it died a moment ago",
+        key="step-7/w",
+        detail=f"{PEER}: connection refused",
+    ),
+    _of("ValueCorrupt", "a node's memory or network spoils bytes", key="step-7/w", detail=f"{PEER}: wrong checksum"),
+    _of(
+        "ValueNotWritten", "the nodes with room died a moment ago", key="step-7/w", detail=f"{PEER}: connection refused"
+    ),
+    _of("MasterUnavailable", "no master runs there", address="10.0.0.1:50051", detail="connection refused"),
+    _of(
+        "MasterRefused",
+        "an argument that it does not take",
+        what="to remove 'x'",
+        detail="somebody reads it",
+        code=-706,
+    ),
+    _of(
+        "PoolFull", "what is there is pinned or being read", what="to put 'x'", detail="no segment has room", code=-200
+    ),
+    _of("KeyBusy", "two clients put one key at once, or one died while it did", key="step-7/w"),
     _of("OtherView", "the agent runs in a container, or with PrivateTmp=", path="/tmp/x"),
     _of("AgentRunning", "'node run' where an agent runs already", home=HOME, pid=42),
     _of("SecretRefused", "another secret than the peer's, or none", peer=PEER),

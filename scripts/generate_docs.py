@@ -9,6 +9,9 @@ import re
 import sys
 from pathlib import Path
 
+import engine.errors
+import p2pstore.errors
+import p2pstore.kv.errors
 from engine.config import mooncake_json
 from engine.config.variables import PROGRAM_VARIABLES, VARIABLES
 from engine.errnos import PATHS
@@ -27,7 +30,7 @@ STATUSES = {
     3: "not found: no such object, path or agent",
     4: "integrity: bytes differ from what was registered",
     5: "no live peer, or the agent does not answer; retry",
-    6: "the metadata server does not answer; retry",
+    6: "the metadata server, or the store's master, does not answer; retry",
     7: "refused: somebody said no",
     8: "no space, or no permission",
     9: "the transport is not available",
@@ -104,6 +107,8 @@ JSON_KEYS = {
     "metadata_backend": "v0.2: `etcd`, `redis` or `http`",
     "local_hostname": "its host sets `advertise` where the agent listens on more than loopback; not `localhost`",
     "protocol": "`tcp` sets `transport` to tcp, `rdma` to auto; others say nothing",
+    "master_server_address": "sets `master`",
+    "tenant_id": "sets `tenant_id`",
     "device_name": "kept for an RDMA transport; `mooncake config show` shows it",
 }
 
@@ -197,9 +202,13 @@ def _advice(cls: type[MooncakeError]) -> str:
     return re.sub(r"![qw]}", "}", " / ".join(text.removeprefix("; ") for text in texts if text))
 
 
+ERROR_MODULES = tuple(module.__name__ for module in (engine.errors, p2pstore.errors, p2pstore.kv.errors))
+"""Where the classes of the tree are."""
+
+
 def own_errors() -> list[type[MooncakeError]]:
     """The classes of the tree, without those that a test has added to it."""
-    return [cls for cls in all_errors() if cls.__module__ in {"engine.errors", "p2pstore.errors"}]
+    return [cls for cls in all_errors() if cls.__module__ in ERROR_MODULES]
 
 
 def _prompted(examples: tuple[str, ...]) -> list[str]:

@@ -24,7 +24,7 @@ from engine.net import sockets
 from mooncake_cli.output import Output
 from p2pstore.agent.client import AgentClient
 from p2pstore.agent.home import Home
-from p2pstore.errors import MooncakeError, StorageError, all_errors, from_wire, to_wire
+from p2pstore.errors import MooncakeError, StorageError, from_wire, to_wire
 from p2pstore.objects.names import check_object_name
 from p2pstore.objects.selection import Selection
 from p2pstore.objects.source import scan
@@ -32,10 +32,11 @@ from p2pstore.objects.tree_hash import hash_tree
 from p2pstore.settings.settings import Settings
 from scripts.cli_model import shared_options, walk
 from scripts.error_causes import CAUSES, Cause
+from scripts.generate_docs import own_errors
 from tests.cli.printed_commands import parse, printed_commands
 from tests.ports import closed_port
 
-OWN = [cls for cls in all_errors() if cls.__module__ in {"engine.errors", "p2pstore.errors"}]
+OWN = own_errors()
 BY_NAME = {cls.__name__: cls for cls in OWN}
 
 OPTIONS = {o for c in walk() for option in c.options for o in option.spellings} | {

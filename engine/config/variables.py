@@ -276,12 +276,12 @@ PROGRAM_VARIABLES: tuple[Variable, ...] = (
     Variable("MOONCAKE_LOCAL_HOSTNAME", "program", "as `local_hostname` of mooncake.json", "local_hostname"),
     Variable("MOONCAKE_PROTOCOL", "program", "as `protocol` of mooncake.json", "protocol"),
     Variable("MOONCAKE_DEVICE", "program", "as `device_name` of mooncake.json", "device_name"),
-    Variable("MOONCAKE_MASTER", "program", "the address of Mooncake Store's master, which nothing here asks"),
+    Variable("MOONCAKE_MASTER", "program", "the address of Mooncake Store's master: our setting `master`", used=True),
     Variable("MOONCAKE_GLOBAL_SEGMENT_SIZE", "program", "Mooncake Store's"),
     Variable("MOONCAKE_LOCAL_BUFFER_SIZE", "program", "Mooncake Store's"),
     Variable("MOONCAKE_OFFLOAD_ENABLED", "program", "Mooncake Store's"),
     Variable("MOONCAKE_OFFLOAD_FILE_STORAGE_PATH", "program", "Mooncake Store's"),
-    Variable("MOONCAKE_TENANT_ID", "program", "Mooncake Store's"),
+    Variable("MOONCAKE_TENANT_ID", "program", "whose keys are meant: our setting `tenant_id`", used=True),
 )
 """What upstream's Python programs read instead of mooncake.json."""
 

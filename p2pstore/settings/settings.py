@@ -35,7 +35,8 @@ from engine.config.layers import (
 from engine.config.secret_file import read_secret
 from p2pstore.errors import BadConfig, NoSuchAddress, UsageError
 from p2pstore.settings.files import NEVER_BY_PROJECT, PROJECT_FILE, SYSTEM_FILE, Ignored, read_file, user_file
-from p2pstore.settings.keys import KEYS, SECRETS, Key
+from p2pstore.settings.key import Key
+from p2pstore.settings.keys import KEYS, SECRETS
 
 if TYPE_CHECKING:
     from p2pstore.settings.upstream import Given
@@ -75,6 +76,29 @@ class Settings:
     etcd_ca: Path | None
     etcd_cert: Path | None
     etcd_key: Path | None
+    master: str
+    master_admin: str | None
+    tenant_id: str
+    master_listen: str
+    master_metrics: str
+    master_insecure: bool
+    master_allow: str | None
+    master_state: Path | None
+    master_lease: float
+    master_soft_pin: float
+    master_max_soft_pin: float
+    master_evict_soft_pinned: bool
+    master_watermark: float
+    master_eviction_ratio: float
+    master_client_ttl: float
+    master_put_discard: float
+    master_put_release: float
+    master_allocation: str
+    master_tenants: bool
+    master_offload: bool
+    master_offload_on_evict: bool
+    master_promotion: bool
+    master_max_keys: int
     origins: Mapping[str, str] = field(repr=False)
     config: Path | None = None
     given_secrets: Mapping[str, str] = field(default_factory=dict, repr=False)

@@ -11,6 +11,8 @@ protocol to move bytes. That counts here too, below what was said to us in the s
     MC_FORCE_TCP, protocol                    -> transport    (tcp; rdma: auto, which takes what works)
     MC_TCP_LANES_PER_PEER                     -> connections
     MOONCAKE_DEVICE, device_name              -> rdma_devices
+    master_server_address, tenant_id          -> master, tenant_id
+                                                 (MOONCAKE_MASTER, MOONCAKE_TENANT_ID are its variables and ours)
 """
 
 from __future__ import annotations
@@ -75,11 +77,23 @@ def translate(settings: EngineSettings) -> list[Given]:
     elif protocol:
         log.debug("%s: there is no transport %r", settings.origins["protocol"], protocol)
     fields = {"rdma_devices": "device_name", "connections": "lanes"}
-    return found + [
-        Given(key, str(getattr(settings, field)), settings.origins[field])
-        for key, field in fields.items()
-        if field in settings.origins
-    ]
+    return (
+        found
+        + _of_store(settings)
+        + [
+            Given(key, str(getattr(settings, field)), settings.origins[field])
+            for key, field in fields.items()
+            if field in settings.origins
+        ]
+    )
+
+
+def _of_store(settings: EngineSettings) -> list[Given]:
+    """What ``mooncake.json`` says of the store's master."""
+    file = settings.file
+    said = () if file is None else (("master", "master_server_address"), ("tenant_id", "tenant_id"))
+    found = [(key, name, getattr(file, name)) for key, name in said]
+    return [Given(key, text, f"{file.file}, {name}") for key, name, text in found if file is not None and text]
 
 
 def host_of(name: str) -> str:

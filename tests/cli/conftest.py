@@ -10,6 +10,7 @@ import pytest
 
 from p2pstore.agent.home import Home
 from tests.cli.fake_agent import FakeAgent
+from tests.p2pstore.kv.master.table import Served, Table
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -26,6 +27,20 @@ def agent(home: Home) -> Iterator[FakeAgent]:
     fake = FakeAgent(home)
     yield fake
     fake.close()
+
+
+@pytest.fixture
+def table() -> Table:
+    """What the store's master has."""
+    return Table()
+
+
+@pytest.fixture
+def store(table: Table) -> Iterator[Served]:
+    """The metrics port of a store's master that is a table."""
+    served = Served(table)
+    yield served
+    served.close()
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ EVERY_COMMAND = [
     "metadata",
     "node",
     "register",
+    "store",
     "topology",
     "unregister",
     "verify",

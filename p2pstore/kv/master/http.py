@@ -29,17 +29,19 @@ import logging
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 from urllib.parse import unquote
 
 from aiohttp import hdrs, web
 
 from engine.net.http_server import HttpServer, let_in
 from engine.rpc.codes import Code
-from engine.rpc.messages import DEFAULT_TENANT, Disk, LocalDisk, Memory, Nof, Replica, SegmentStatus
+from engine.rpc.messages import DEFAULT_TENANT, Memory, Replica, SegmentStatus
+from p2pstore.kv.master import forms
 from p2pstore.kv.master.facts import CallerFacts, KeyFacts, PoolFacts
+from p2pstore.kv.master.forms import NAMES, SEGMENT_STATUSES, KeyShown, SegmentShown
 from p2pstore.kv.master.metrics import OPENMETRICS, TEXT, Readings, families, render, summary
-from p2pstore.kv.master.why import Finding, why_callers, why_key
+from p2pstore.kv.master.why import why_callers, why_key
 
 log = logging.getLogger(__name__)
 
@@ -56,47 +58,8 @@ SLICE = 1000
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-NAMES = {
-    Code.INTERNAL: "INTERNAL_ERROR",
-    Code.NO_SEGMENT: "SEGMENT_NOT_FOUND",
-    Code.BAD_KEY: "INVALID_KEY",
-    Code.BAD_PARAMS: "INVALID_PARAMS",
-    Code.NOT_READY: "REPLICA_IS_NOT_READY",
-    Code.NOT_FOUND: "OBJECT_NOT_FOUND",
-    Code.LEASED: "OBJECT_HAS_LEASE",
-    Code.HAS_TASK: "OBJECT_HAS_REPLICATION_TASK",
-    Code.BUSY: "OBJECT_REPLICA_BUSY",
-    Code.BAD_MODE: "UNAVAILABLE_IN_CURRENT_MODE",
-}
-"""Upstream's names of the codes that are answered here."""
-
 STATUSES = {Code.BAD_PARAMS: 400, Code.BAD_KEY: 400, Code.NO_SEGMENT: 404, Code.NOT_FOUND: 404, Code.BAD_MODE: 503}
 """HTTP's status for a code; 409 where a key is in use."""
-
-
-class SegmentShown(NamedTuple):
-    """One segment as it is shown; ``silent``: seconds since its client's last ping."""
-
-    id: bytes
-    name: str
-    client: bytes
-    base: int
-    size: int
-    used: int
-    endpoint: str
-    protocol: str
-    status: SegmentStatus
-    silent: float
-
-
-class KeyShown(NamedTuple):
-    """One key in a list."""
-
-    key: str
-    tenant: str
-    size: int
-    replicas: int
-    complete: bool
 
 
 class Shown(Protocol):
@@ -230,7 +193,7 @@ class AdminServer:
         if isinstance(found, Code):
             return _failed(found, status=404)
         places = [replica.place for replica in found]
-        return _json({"success": True, "data": [_buffer(place) for place in places if isinstance(place, Memory)]})
+        return _json({"success": True, "data": [forms.buffer(place) for place in places if isinstance(place, Memory)]})
 
     async def _batch_query_keys(self, request: web.Request) -> web.Response:
         keys = [key for each in request.query.getall("keys", []) if each for key in each.split(",")]
@@ -239,7 +202,7 @@ class AdminServer:
         tenant = _tenant(request)
         data = {}
         for count, key in enumerate(keys, 1):
-            data[key] = _in_batch(self._shown.replicas(key, tenant))
+            data[key] = forms.in_batch(self._shown.replicas(key, tenant))
             if not count % SLICE:
                 await asyncio.sleep(0)
         return _json({"success": True, "data": data})
@@ -268,7 +231,7 @@ class AdminServer:
         return _text(f"{name}\nUsed(bytes): {used}\nCapacity(bytes) : {size}\n", TEXT)
 
     async def _get_segments_detail(self, _: web.Request) -> web.Response:
-        segments = [_detail(segment) for segment in self._shown.segments()]
+        segments = [forms.segment(segment) for segment in self._shown.segments()]
         return _json({"total_segments": len(segments), "segments": segments})
 
     async def _segment_status(self, request: web.Request) -> web.Response:
@@ -278,7 +241,8 @@ class AdminServer:
         status = next((each.status for each in self._shown.segments() if each.name == name), None)
         if status is None:
             return _failed(Code.NO_SEGMENT)
-        answer = {"success": True, "segment": name, "status": int(status), "status_name": status.name}
+        number = SEGMENT_STATUSES.get(status, SegmentStatus.OK)
+        answer = {"success": True, "segment": name, "status": int(number), "status_name": number.name}
         return _json({**answer, "error_code": 0, "error_message": ""})
 
     async def _remove_all(self, request: web.Request) -> web.Response:
@@ -297,8 +261,10 @@ class AdminServer:
                 "numbers": dict(readings.numbers),
                 "calls": {call: list(counts) for call, counts in readings.calls.items()},
                 "unknown_calls": dict(readings.unknown),
-                "segments": [{**_detail(each), "silent": round(each.silent, 3)} for each in self._shown.segments()],
-                "clients": [_caller(each) for each in self._shown.caller_facts()],
+                "segments": [
+                    {**forms.segment(each), "silent": round(each.silent, 3)} for each in self._shown.segments()
+                ],
+                "clients": [forms.caller(each) for each in self._shown.caller_facts()],
             }
         )
 
@@ -339,7 +305,7 @@ class AdminServer:
                 "tenant": tenant,
                 "size": max((each.size for each in facts.replicas), default=0),
                 "leased_for": round(facts.leased_for, 3),
-                "replicas": [_replica(each) for each in found],
+                "replicas": [forms.replica(each) for each in found],
             }
         )
 
@@ -356,7 +322,7 @@ class AdminServer:
             found = why_key(self._shown.key_facts(request.query["key"], _tenant(request)), pool)
         else:
             found = why_callers(self._shown.caller_facts(), pool, request.query.get("client", ""))
-        return _json({"findings": [_finding(each) for each in found]})
+        return _json({"findings": [each._asdict() for each in found]})
 
 
 @web.middleware
@@ -383,80 +349,6 @@ def _tenant(request: web.Request) -> str:
 
 def _force(request: web.Request) -> bool:
     return request.query.get("force", "") in {"true", "1"}
-
-
-def id_text(number: bytes) -> str:
-    """An id as upstream writes it: its two halves in decimal."""
-    return f"{int.from_bytes(number[:8], 'little')}-{int.from_bytes(number[8:], 'little')}"
-
-
-def _buffer(place: Memory | Nof) -> dict[str, Any]:
-    size, address, protocol, endpoint = place
-    return {"size_": size, "buffer_address_": address, "protocol_": protocol, "transport_endpoint_": endpoint}
-
-
-def _in_batch(found: Sequence[Replica] | Code) -> dict[str, Any]:
-    answer: dict[str, Any] = dict.fromkeys(
-        ("error", "values", "disk_values", "local_disk_values", "nof_values"), None
-    )  # fmt: skip
-    if isinstance(found, Code):
-        return {"ok": False, **answer, "error": NAMES.get(found, found.name)}
-    places = [replica.place for replica in found]
-    answer["values"] = [_buffer(place) for place in places if isinstance(place, Memory)]
-    answer["nof_values"] = [_buffer(place) for place in places if isinstance(place, Nof)] or None
-    answer["disk_values"] = [
-        {"file_path": place.path, "object_size": place.size} for place in places if isinstance(place, Disk)
-    ] or None
-    answer["local_disk_values"] = [
-        {"client_id": id_text(place.client), "object_size": place.size, "transport_endpoint": place.endpoint}
-        for place in places
-        if isinstance(place, LocalDisk)
-    ] or None
-    return {"ok": True, **answer}
-
-
-def _replica(replica: Replica) -> dict[str, Any]:
-    place = replica.place
-    fields = place._asdict()
-    if isinstance(place, LocalDisk):
-        fields["client"] = id_text(place.client)
-    return {"id": replica.id, "kind": type(place).__name__.lower(), "status": int(replica.status), **fields}
-
-
-def _detail(segment: SegmentShown) -> dict[str, Any]:
-    return {
-        "segment_name": segment.name,
-        "segment_id": id_text(segment.id),
-        "client_id": id_text(segment.client),
-        "base_address": hex(segment.base),
-        "size_bytes": segment.size,
-        "size_human": f"{segment.size / (1 << 30):g} GiB",
-        "te_endpoint": segment.endpoint,
-        "protocol": segment.protocol,
-        "status": segment.status.name,
-        "allocator_used_bytes": segment.used,
-        "allocator_capacity_bytes": segment.size,
-        "allocator_usage_percent": 100 * segment.used / segment.size if segment.size else 0.0,
-    }
-
-
-def _caller(caller: CallerFacts) -> dict[str, Any]:
-    return {
-        "address": caller.address,
-        "version": caller.version,
-        "connected": caller.connected,
-        "last_ago": round(caller.last_ago, 3),
-        "calls": caller.calls,
-        "failures": {str(int(code)): count for code, count in caller.failures.items()},
-        "unknown_calls": dict(caller.unknown),
-        "lookups": caller.lookups,
-        "found": caller.found,
-        "tenants": list(caller.tenants),
-    }
-
-
-def _finding(finding: Finding) -> dict[str, Any]:
-    return finding._asdict()
 
 
 def _failed(code: Code, message: str = "", *, status: int = 0) -> web.Response:

@@ -244,7 +244,7 @@ def _nobody(pool: PoolFacts, asked: str, callers: Sequence[CallerFacts]) -> Find
     who = f"no client at {asked} has" if asked else "no client has"
     advice = "the clients' master_server_address must be this master's host and port"
     if _only_loopback(pool.listens):
-        advice = "it listens on loopback alone, which no other host reaches; see --listen of 'mooncake store master'"
+        advice = "it listens on loopback alone, which no other host reaches; start it with another --listen"
     elif asked and callers:
         advice += f"; others call from {_listed({_host(each.address) for each in callers})}"
     return Finding(
@@ -264,8 +264,7 @@ def _of_caller(caller: CallerFacts, pool: PoolFacts) -> Iterator[Finding]:
         yield Finding(
             "unknown-calls",
             f"{who} made {_count(sum(caller.unknown.values()), 'call')} that this master does not know: {names}",
-            "what depends on them fails there; its version may be newer than this master's, which 'mooncake --version' "
-            "tells",
+            "what depends on them fails there; its version may be newer than those that this master knows",
         )
     for number, count in _most(caller.failures.items()):
         code = Code.of(number)

@@ -129,7 +129,11 @@ def test_a_bad_variable_is_named(load) -> None:
 
 @pytest.mark.parametrize(
     "variable",
-    [*(key.variable for key in KEYS.values() if key.name != "insecure"), "MOONCAKE_CONFIG", "MOONCAKE_SECRET"],
+    [
+        *(key.variable for key in KEYS.values() if not isinstance(key.default, bool)),
+        "MOONCAKE_CONFIG",
+        "MOONCAKE_SECRET",
+    ],
 )
 def test_an_empty_variable_is_no_default(load, variable: str) -> None:
     """A script that sets one from another that is not set means no default by it."""
@@ -153,8 +157,18 @@ def test_a_current_directory_that_was_removed_holds_no_file(tmp_path: Path, monk
 
 
 def test_variables_of_mooncake_store_are_left_alone(load) -> None:
-    settings = load(MOONCAKE_MASTER="h:1", MOONCAKE_TENANT_ID="x", MOONCAKE_LOCAL_BUFFER_SIZE="big", MC_MAX_SGE="x")
+    settings = load(MOONCAKE_GLOBAL_SEGMENT_SIZE="x", MOONCAKE_LOCAL_BUFFER_SIZE="big", MC_MAX_SGE="x")
     assert set(settings.origins.values()) == {"default"}
+
+
+def test_the_stores_master_is_found_where_upstreams_programs_look(load, tmp_path: Path) -> None:
+    file = tmp_path / "mooncake.json"
+    file.write_text('{"master_server_address": "10.0.0.1:50051", "tenant_id": "red"}')
+    settings = load(MOONCAKE_CONFIG_PATH=str(file))
+    assert (settings.master, settings.tenant_id) == ("10.0.0.1:50051", "red")
+    assert settings.origins["master"] == f"{file}, master_server_address"
+    settings = load(MOONCAKE_CONFIG_PATH=str(file), MOONCAKE_MASTER="10.0.0.2:1", MOONCAKE_TENANT_ID="blue")
+    assert (settings.master, settings.tenant_id) == ("10.0.0.2:1", "blue")
 
 
 def test_relative_paths_start_where_they_are_written(load, places: dict[str, Path], tmp_path: Path) -> None:
@@ -210,11 +224,13 @@ def test_any_environment_loads_or_is_bad_config(values: dict[str, str]) -> None:
 
 def test_a_file_of_the_current_directory_never_opens_us_to_others(load, places: dict[str, Path]) -> None:
     text = 'insecure = true\nlisten = "0.0.0.0"\nadvertise = "10.0.0.1"\nsecret_file = "s"\netcd_password_file = "p"\n'
-    text += 'group = "users"\n'
+    text += 'group = "users"\nmaster_insecure = true\nmaster_listen = "0.0.0.0:1"\nmaster_metrics = "0.0.0.0:2"\n'
+    text += 'master_allow = "0.0.0.0/0"\nmaster_state = "/tmp/x"\n'
     places["project"].write_text(text + "lease_ttl = 30\n")
     settings = load()
     assert (settings.insecure, settings.listen, settings.advertise) == (False, "127.0.0.1", None)
     assert (settings.secret_file, settings.etcd_password_file) == (None, None)
+    assert (settings.master_insecure, settings.master_listen, settings.master_allow) == (False, "127.0.0.1:50051", None)
     assert settings.lease_ttl == 30
     reason = "a file of the current directory never sets it"
     assert sorted(settings.ignored) == sorted((f"{places['project']}, {key}", reason) for key in NEVER_BY_PROJECT)

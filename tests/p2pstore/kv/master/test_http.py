@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
@@ -12,81 +12,9 @@ import pytest
 import pytest_asyncio
 
 from engine.net import addresses, sockets
-from engine.rpc.codes import Code
-from engine.rpc.messages import Disk, LocalDisk, Memory, Nof, Replica, SegmentStatus, Status
-from p2pstore.kv.master.facts import CallerFacts, KeyFacts, PoolFacts, ReplicaFact, SegmentFact
-from p2pstore.kv.master.http import AdminServer, KeyShown, SegmentShown
-from p2pstore.kv.master.metrics import OPENMETRICS, TEXT, Readings
-
-KEY = "llama-3@tp_rank:0@" + "ab" * 16
-STRANGE = "a b+c,d\n\u4e16"
-ID = (1).to_bytes(8, "little") + (2).to_bytes(8, "little")
-PLACE = Memory(4096, 0x7F0000000000, "tcp", "10.0.0.2:12001")
-
-
-class Table:
-    """A master with two keys and one segment."""
-
-    def __init__(self) -> None:
-        self.is_ready = True
-        self.held: dict[tuple[str, str], list[Replica]] = {
-            ("default", KEY): [Replica(1, PLACE, Status.COMPLETE)],
-            ("default", STRANGE): [
-                Replica(2, PLACE, Status.COMPLETE),
-                Replica(3, Nof(4096, 1, "nvmeof", "n"), Status.COMPLETE),
-                Replica(4, Disk("/mnt/x", 4096), Status.COMPLETE),
-                Replica(5, LocalDisk(ID, 4096, "10.0.0.2:1"), Status.COMPLETE),
-            ],
-            ("red", "only-red"): [Replica(6, PLACE, Status.PROCESSING)],
-        }
-        self.removed: list[tuple[str, bool]] = []
-
-    def ready(self) -> bool:
-        return self.is_ready
-
-    def status(self) -> dict[str, Any]:
-        return {"version": "1", "up": 3.0}
-
-    def readings(self) -> Readings:
-        return Readings({"key_count": 3}, {"Ping": (5, 0, 0, 0, 0)}, unknown={"FlyToTheMoon": 1})
-
-    def all_keys(self) -> Sequence[tuple[str, str]]:
-        return list(self.held)
-
-    def shown(self, tenant: str, key: str) -> KeyShown | None:
-        found = self.held[tenant, key]
-        return KeyShown(key, tenant, 4096, len(found), found[0].status == Status.COMPLETE)
-
-    def replicas(self, key: str, tenant: str) -> Sequence[Replica] | Code:
-        if not key:
-            return Code.BAD_PARAMS
-        return self.held.get((tenant, key), Code.NOT_FOUND)
-
-    def segments(self) -> Sequence[SegmentShown]:
-        one = SegmentShown(ID, "host:1", ID, 0x1000, 1 << 30, 1 << 29, "10.0.0.2:1", "tcp", SegmentStatus.OK, 0.5)
-        return [one, one._replace(used=0)]
-
-    def remove(self, key: str, tenant: str, *, force: bool) -> Code:
-        if (tenant, key) not in self.held:
-            return Code.NOT_FOUND
-        if not force:
-            return Code.LEASED
-        self.removed.append((key, force))
-        return Code.OK
-
-    def remove_all(self, tenant: str, *, force: bool) -> int:
-        self.removed.append((f"all of {tenant or 'everybody'}", force))
-        return 3
-
-    def key_facts(self, key: str, tenant: str) -> KeyFacts:
-        replicas = [ReplicaFact("10.0.0.2:12001", "memory", 4096, True, 0.5)] if (tenant, key) in self.held else []
-        return KeyFacts(key, tenant, replicas, leased_for=2.0 if replicas else 0.0)
-
-    def caller_facts(self) -> Sequence[CallerFacts]:
-        return [CallerFacts("10.0.0.3:4", "0.3.13", failures={Code.NO_SPACE: 2}, unknown={"X": 1})]
-
-    def pool_facts(self) -> PoolFacts:
-        return PoolFacts("10.0.0.1:50051", 3.0, (SegmentFact("host:1", "10.0.0.2:1", "", 1 << 30, 0, 0.5),))
+from p2pstore.kv.master.http import AdminServer
+from p2pstore.kv.master.metrics import OPENMETRICS, TEXT
+from tests.p2pstore.kv.master.table import KEY, STRANGE, Table
 
 
 class Asker:
@@ -207,7 +135,7 @@ async def test_all_keys_and_segments(ask: Asker) -> None:
     status, kind, text = await ask("/get_all_keys")
     assert (status, kind) == (200, TEXT)
     assert text == f"{KEY}\n{STRANGE}\nonly-red\n"
-    assert (await ask("/get_all_segments"))[2] == "host:1\n"
+    assert (await ask("/get_all_segments"))[2] == "host:1\ngone:1\n"
 
 
 async def test_more_keys_than_one_slice(ask: Asker, table: Table) -> None:
@@ -227,7 +155,7 @@ async def test_a_segment(ask: Asker) -> None:
     )
     assert (await ask("/query_segment?segment=none"))[0] == 500
     _, answer = await ask.json("/get_segments_detail")
-    assert answer["total_segments"] == 2
+    assert answer["total_segments"] == 3
     assert answer["segments"][0] == {
         "segment_name": "host:1",
         "segment_id": "1-2",
@@ -243,6 +171,7 @@ async def test_a_segment(ask: Asker) -> None:
         "allocator_usage_percent": 50.0,
     }
     assert (await ask.json("/api/v1/segments/status?segment=host:1"))[1]["status_name"] == "OK"
+    assert (await ask.json("/api/v1/segments/status?segment=gone:1"))[1]["status"] == 0
     assert (await ask.json("/api/v1/segments/status?segment=none"))[0] == 404
     assert (await ask.json("/api/v1/segments/status"))[0] == 400
 

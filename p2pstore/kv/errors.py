@@ -1,0 +1,88 @@
+"""The pooled store's part of the error tree, which ``p2pstore.errors`` draws without it.
+
+::
+
+    MooncakeError                     1   (engine) a defect of ours
+    ├── KeyNotFound                   3   the pooled store has no value under a key
+    ├── ValueUnreadable               5   no replica of a value can be read
+    │   └── ValueCorrupt              4   those that can be read are not what was put
+    ├── ValueNotWritten               5   a value could not be taken to the memory that it was given
+    ├── MasterUnavailable             6   the master of the pooled store cannot be used
+    └── Refused                       7   (engine) somebody said no (base class)
+        ├── MasterRefused             7   the master of the pooled store says no
+        │   └── PoolFull              8   for want of room
+        ├── KeyBusy                   7   another client is writing under this key
+        └── MasterIsUpstreams         7   the master is upstream's, which cannot do that
+"""
+
+from __future__ import annotations
+
+from p2pstore.errors import MooncakeError, Refused
+
+
+class KeyNotFound(MooncakeError):
+    """The pooled store has no value under this key."""
+
+    exit_code = 3
+    sentence = "the store has no value under {key!r}"
+    advice = "put it again: it was never put, was removed or evicted, or its node died"
+
+
+class ValueUnreadable(MooncakeError):
+    """A value of the pooled store is listed, and no replica of it can be read."""
+
+    exit_code = 5
+    sentence = "the value of {key!r} cannot be read: {detail}"
+    advice = "put it again, or try later: the store forgets what dead nodes had within seconds"
+
+
+class ValueCorrupt(ValueUnreadable):
+    """Each replica that can be read differs from what was put."""
+
+    exit_code = 4
+    sentence = "the value of {key!r} is not what was put: {detail}"
+    advice = "remove it and put it again; if it happens again, look at that node's memory and network"
+
+
+class ValueNotWritten(MooncakeError):
+    """The memory that a value was given cannot be written to, wherever that was."""
+
+    exit_code = 5
+    sentence = "the value of {key!r} could not be written: {detail}"
+    advice = "try again, and see whether the nodes that are named live and can be reached"
+
+
+class MasterUnavailable(MooncakeError):
+    """The master of the pooled store does not answer, or answers what makes no sense."""
+
+    exit_code = 6
+    sentence = "the store's master at {address} cannot be used: {detail}"
+    advice = "check the address, and that a master runs there; the next call after its return works again"
+
+
+class MasterRefused(Refused):
+    """The master of the pooled store says no. ``code`` is its number for why."""
+
+    sentence = "the store's master refused {what}: {detail} (code {code})"
+    advice = ""
+
+
+class PoolFull(MasterRefused):
+    """There is no room for a value in the pool."""
+
+    exit_code = 8
+    advice = "add memory to the pool, remove what is not needed, or pin less"
+
+
+class KeyBusy(Refused):
+    """Another client is writing a value under this key."""
+
+    sentence = "another client has begun to put {key!r} and has not ended"
+    advice = "try again: the put ends, or the master gives it up"
+
+
+class MasterIsUpstreams(Refused):
+    """The master of the pooled store is upstream's, whose metrics port does not do what ours does."""
+
+    sentence = "the store's master at {address} is upstream's, which cannot {what}"
+    advice = "a master of ours can, and serves the same clients"

@@ -1,0 +1,126 @@
+"""The admin surface's answers as JSON has them: upstream's forms, and ours. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from engine.rpc.codes import Code
+from engine.rpc.messages import Disk, LocalDisk, Memory, Nof, Replica, SegmentStatus
+from p2pstore.kv.master.facts import CallerFacts
+
+NAMES = {
+    Code.INTERNAL: "INTERNAL_ERROR",
+    Code.NO_SEGMENT: "SEGMENT_NOT_FOUND",
+    Code.BAD_KEY: "INVALID_KEY",
+    Code.BAD_PARAMS: "INVALID_PARAMS",
+    Code.NOT_READY: "REPLICA_IS_NOT_READY",
+    Code.NOT_FOUND: "OBJECT_NOT_FOUND",
+    Code.LEASED: "OBJECT_HAS_LEASE",
+    Code.HAS_TASK: "OBJECT_HAS_REPLICATION_TASK",
+    Code.BUSY: "OBJECT_REPLICA_BUSY",
+    Code.BAD_MODE: "UNAVAILABLE_IN_CURRENT_MODE",
+}
+"""Upstream's names of the codes that are answered here."""
+
+SEGMENT_STATUSES = {"ABSENT": SegmentStatus.UNDEFINED, "UNMOUNTING": SegmentStatus.GRACEFULLY_UNMOUNTING}
+"""Upstream's number for the pool's word, where that is not OK."""
+
+
+class SegmentShown(NamedTuple):
+    """One segment as it is shown: ``status`` in the pool's words; ``silent``: seconds since its client's last ping."""
+
+    id: bytes
+    name: str
+    client: bytes
+    base: int
+    size: int
+    used: int
+    endpoint: str
+    protocol: str
+    status: str
+    silent: float
+
+
+class KeyShown(NamedTuple):
+    """One key in a list."""
+
+    key: str
+    tenant: str
+    size: int
+    replicas: int
+    complete: bool
+
+
+def id_text(number: bytes) -> str:
+    """An id as upstream writes it: its two halves in decimal."""
+    return f"{int.from_bytes(number[:8], 'little')}-{int.from_bytes(number[8:], 'little')}"
+
+
+def buffer(place: Memory | Nof) -> dict[str, Any]:
+    """One place, as upstream tells it."""
+    size, address, protocol, endpoint = place
+    return {"size_": size, "buffer_address_": address, "protocol_": protocol, "transport_endpoint_": endpoint}
+
+
+def in_batch(found: Sequence[Replica] | Code) -> dict[str, Any]:
+    """What upstream says of one key among several."""
+    names = ("error", "values", "disk_values", "local_disk_values", "nof_values")
+    answer: dict[str, Any] = dict.fromkeys(names)
+    if isinstance(found, Code):
+        return {"ok": False, **answer, "error": NAMES.get(found, found.name)}
+    places = [replica.place for replica in found]
+    answer["values"] = [buffer(place) for place in places if isinstance(place, Memory)]
+    answer["nof_values"] = [buffer(place) for place in places if isinstance(place, Nof)] or None
+    answer["disk_values"] = [
+        {"file_path": place.path, "object_size": place.size} for place in places if isinstance(place, Disk)
+    ] or None
+    answer["local_disk_values"] = [
+        {"client_id": id_text(place.client), "object_size": place.size, "transport_endpoint": place.endpoint}
+        for place in places
+        if isinstance(place, LocalDisk)
+    ] or None
+    return {"ok": True, **answer}
+
+
+def replica(it: Replica) -> dict[str, Any]:
+    """One replica, by the names of its place's fields."""
+    place = it.place
+    fields = place._asdict()
+    if isinstance(place, LocalDisk):
+        fields["client"] = id_text(place.client)
+    return {"id": it.id, "kind": type(place).__name__.lower(), "status": int(it.status), **fields}
+
+
+def segment(it: SegmentShown) -> dict[str, Any]:
+    """One segment, as upstream tells it."""
+    return {
+        "segment_name": it.name,
+        "segment_id": id_text(it.id),
+        "client_id": id_text(it.client),
+        "base_address": hex(it.base),
+        "size_bytes": it.size,
+        "size_human": f"{it.size / (1 << 30):g} GiB",
+        "te_endpoint": it.endpoint,
+        "protocol": it.protocol,
+        "status": it.status,
+        "allocator_used_bytes": it.used,
+        "allocator_capacity_bytes": it.size,
+        "allocator_usage_percent": 100 * it.used / it.size if it.size else 0.0,
+    }
+
+
+def caller(it: CallerFacts) -> dict[str, Any]:
+    """One connection of a client."""
+    return {
+        "address": it.address,
+        "version": it.version,
+        "connected": it.connected,
+        "last_ago": round(it.last_ago, 3),
+        "calls": it.calls,
+        "failures": {str(int(code)): count for code, count in it.failures.items()},
+        "unknown_calls": dict(it.unknown),
+        "lookups": it.lookups,
+        "found": it.found,
+        "tenants": list(it.tenants),
+    }

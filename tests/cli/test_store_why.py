@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import json
+import socket
+
+from p2pstore.kv.master import why
+from tests.cli.conftest import Mooncake
+from tests.cli.printed_commands import parse, printed_commands
+from tests.p2pstore.kv.master.table import KEY, Served
+from tests.p2pstore.kv.master.test_why import CALLERS, KEYS, POOL
+from tests.ports import closed_port
+
+
+def test_one_key(mooncake: Mooncake, store: Served) -> None:
+    done = mooncake("store", "why", "nothing", "--admin", store.address)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "nobody has put it, as far back as this master remembers; it has been up for 3.0 s",
+        "  run 'mooncake store why' to see whose puts fail",
+    ]
+    assert mooncake("store", "why", KEY, "-q", "--admin", store.address).stdout == "readable\nleased\n"
+
+
+def test_clients(mooncake: Mooncake, store: Served) -> None:
+    answer = json.loads(mooncake("store", "why", "--json", "--admin", store.address).stdout)
+    assert [finding["cause"] for finding in answer["findings"]] == ["unknown-calls", "failed-200"]
+    done = mooncake("store", "why", "--client", "10.0.0.9", "-q", "--admin", store.address)
+    assert done.stdout == "no-call\n"
+    assert mooncake("store", "why", KEY, "--client", "x", "--admin", store.address).returncode == 2
+
+
+def test_nobody_answers(mooncake: Mooncake) -> None:
+    admin, master = f"127.0.0.1:{closed_port()}", f"127.0.0.1:{closed_port()}"
+    done = mooncake("store", "why", "--admin", admin, "--master", master)
+    assert done.returncode == 6
+    assert f"{admin} cannot be used: connection refused" in done.stderr
+    assert f"its port for clients, {master}, refuses connections, too: no master runs there" in done.stderr
+    with socket.create_server(("127.0.0.1", 0)) as clients:
+        done = mooncake("store", "why", "--admin", admin, "--master", f"127.0.0.1:{clients.getsockname()[1]}")
+    assert "accepts them: the metrics port may be another one, or on loopback alone" in done.stderr
+
+
+def test_each_command_that_an_advice_names_is_one() -> None:
+    found = [finding for key, _, _ in KEYS.values() for finding in why.why_key(key, POOL)]
+    found += [finding for caller, pool, _, _ in CALLERS.values() for finding in why.why_callers([caller], pool)]
+    advice = [finding.advice for finding in found] + list(why._CAUSES.values())
+    commands = [command for text in advice for command in printed_commands(text)]
+    assert commands
+    for command in commands:
+        parse(command)
