@@ -20,8 +20,6 @@ import json
 import os
 import random
 import shutil
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,8 +27,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-OURS = Path(__file__).resolve().parents[1]
-COMMAND_TIMEOUT = 300.0
+from checkouts import OURS, Checkout, print_table, ratios
+
 STARTS = 5
 """Starts of the command for one figure: each takes a tenth of a second."""
 
@@ -38,26 +36,13 @@ Figures = dict[str, float]
 """Seconds for the same work; the smaller the better."""
 
 
-class Checkout:
-    """One of the two, with its interpreter and, for copies, two agents."""
+class Contender(Checkout):
+    """One of the two and, for copies, two agents of its own."""
 
     def __init__(self, root: Path, scratch: Path) -> None:
-        self.root = root
-        self.python = root / ".venv" / "bin" / "python"
-        if not self.python.exists():
-            raise SystemExit(f"{self.python} is missing; run scripts/environment in {root}")
+        super().__init__(root)
         self.homes = scratch / "a", scratch / "b"
         self.dest = scratch / "copy"
-
-    def run(self, *words: str) -> Any:
-        """One mooncake command; its JSON."""
-        command = [str(self.python), "-m", "mooncake_cli", *words]
-        done = subprocess.run(
-            command, cwd=self.root, text=True, capture_output=True, timeout=COMMAND_TIMEOUT, check=False
-        )
-        if done.returncode:
-            raise SystemExit(f"{' '.join(command)} ended with status {done.returncode}:\n{done.stderr}")
-        return json.loads(done.stdout) if "--json" in words else done.stdout
 
     def at(self, home: Path, *words: str) -> Any:
         """One command to one of its agents."""
@@ -76,7 +61,7 @@ class Checkout:
                 self.at(home, "node", "stop")
 
 
-def start(checkout: Checkout, _: Path) -> Figures:
+def start(checkout: Contender, _: Path) -> Figures:
     """The command's start."""
     began = time.perf_counter()
     for _ in range(STARTS):
@@ -84,7 +69,7 @@ def start(checkout: Checkout, _: Path) -> Figures:
     return {"mooncake --help": (time.perf_counter() - began) / STARTS}
 
 
-def copies(checkout: Checkout, source: Path) -> Figures:
+def copies(checkout: Contender, source: Path) -> Figures:
     """A get over each transport, and a register; whole commands and agents."""
     found: Figures = {}
 
@@ -111,7 +96,7 @@ def take_memory(path: Path, size: int) -> None:
     path.unlink()
 
 
-def transfer(checkout: Checkout, _: Path) -> Figures:
+def transfer(checkout: Contender, _: Path) -> Figures:
     """The transfer engine, memory to memory: seconds for a GB."""
     words = [
         "--engine",
@@ -129,14 +114,14 @@ def transfer(checkout: Checkout, _: Path) -> Figures:
     return {f"{r['operation']} {r['block_size'] >> 10} KiB, {r['threads']} threads": 1 / r["gbps"] for r in rows}
 
 
-def simulate(checkout: Checkout, _: Path) -> Figures:
+def simulate(checkout: Contender, _: Path) -> Figures:
     """The simulator's own run time, and what it says that a broadcast takes."""
     began = time.perf_counter()
     made = checkout.run("bench", "simulate", "--receivers", "40", "--size", "20GB", "--json")
     return {"bench simulate": time.perf_counter() - began, "simulated broadcast": made["last"]}
 
 
-BENCHES: dict[str, Callable[[Checkout, Path], Figures]] = {
+BENCHES: dict[str, Callable[[Contender, Path], Figures]] = {
     "start": start,
     "copies": copies,
     "transfer": transfer,
@@ -145,7 +130,7 @@ BENCHES: dict[str, Callable[[Checkout, Path], Figures]] = {
 
 
 @contextlib.contextmanager
-def made(other: Path, mib: int, names: list[str]) -> Iterator[tuple[list[Checkout], Path]]:
+def made(other: Path, mib: int, names: list[str]) -> Iterator[tuple[list[Contender], Path]]:
     """Both checkouts, ready, and the file that is copied."""
     with contextlib.ExitStack() as stack:
         scratch = Path(tempfile.mkdtemp(prefix="mooncake-beside-", dir="/dev/shm"))
@@ -154,7 +139,7 @@ def made(other: Path, mib: int, names: list[str]) -> Iterator[tuple[list[Checkou
         for root in (OURS, other):
             own = scratch / str(len(both))
             own.mkdir()
-            both.append(Checkout(root, own))
+            both.append(Contender(root, own))
         source = scratch / "source.bin"
         with source.open("wb") as file:
             for _ in range(0, mib, 16):
@@ -195,23 +180,11 @@ def main() -> int:
     if unknown := set(names) - set(BENCHES):
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
     found = measure(options.other.resolve(), options.rounds, options.mib, names)
-    rows = {
-        figure: {
-            "ours": statistics.median(ours for ours, _ in pairs),
-            "other": statistics.median(other for _, other in pairs),
-            "ratio": statistics.median(other / ours for ours, other in pairs),
-            "lowest": min(other / ours for ours, other in pairs),
-            "highest": max(other / ours for ours, other in pairs),
-        }
-        for figure, pairs in found.items()
-    }
+    rows = ratios(found)
     if options.json:
         print(json.dumps({"rounds": options.rounds, "mib": options.mib, "figures": rows}))
         return 0
-    print(f"{'':<26}{'ours, s':>10}{'other, s':>10}{'ratio':>8}   lowest to highest")
-    for figure, row in rows.items():
-        spread = f"{row['lowest']:.2f} to {row['highest']:.2f}"
-        print(f"{figure:<26}{row['ours']:>10.3f}{row['other']:>10.3f}{row['ratio']:>8.2f}   {spread}")
+    print_table(rows)
     return 0
 
 

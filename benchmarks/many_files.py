@@ -29,8 +29,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-OURS = Path(__file__).resolve().parents[1]
-COMMAND_TIMEOUT = 1200.0
+from checkouts import OURS, Checkout, print_table, ratios
+
 IN_ONE_DIRECTORY = 1000
 
 Figures = dict[str, float]
@@ -40,11 +40,8 @@ Figures = dict[str, float]
 class Agent:
     """One agent of one checkout, in a home of its own, and what it costs."""
 
-    def __init__(self, root: Path, home: Path, metadata: str = "") -> None:
-        self._python = root / ".venv" / "bin" / "python"
-        if not self._python.exists():
-            raise SystemExit(f"{self._python} is missing; run scripts/environment in {root}")
-        self._root = root
+    def __init__(self, checkout: Checkout, home: Path, metadata: str = "") -> None:
+        self._checkout = checkout
         self._home = home
         found = self.run(*(("--metadata", metadata) if metadata else ()), "node", "start")
         self.metadata: str = found["metadata"]
@@ -53,13 +50,7 @@ class Agent:
 
     def run(self, *words: str) -> Any:
         """One mooncake command to it; its JSON."""
-        command = [str(self._python), "-m", "mooncake_cli", "--home", str(self._home), *words, "--json"]
-        done = subprocess.run(
-            command, cwd=self._root, text=True, capture_output=True, timeout=COMMAND_TIMEOUT, check=False
-        )
-        if done.returncode:
-            raise SystemExit(f"{' '.join(command)} ended with status {done.returncode}:\n{done.stderr}")
-        return json.loads(done.stdout)
+        return self._checkout.run("--home", str(self._home), *words, "--json")
 
     def stop(self) -> None:
         """End it, whether it runs or not."""
@@ -93,15 +84,15 @@ def make_files(root: Path, count: int, size: int) -> None:
         (directory / f"file-{number:06d}.txt").write_bytes(b"%0*d" % (size, number))
 
 
-def measure(root: Path, source: Path, scratch: Path, transports: list[str]) -> Figures:
+def measure(checkout: Checkout, source: Path, scratch: Path, transports: list[str]) -> Figures:
     """Every figure of one checkout, once."""
     found: Figures = {}
     with contextlib.ExitStack() as stack:
         home = Path(tempfile.mkdtemp(dir=scratch))
         stack.callback(shutil.rmtree, home, ignore_errors=True)
-        first = Agent(root, home / "a")
+        first = Agent(checkout, home / "a")
         stack.callback(first.stop)
-        second = Agent(root, home / "b", first.metadata)
+        second = Agent(checkout, home / "b", first.metadata)
         stack.callback(second.stop)
         with timed(found, "register", first):
             first.run("register", str(source), "--name", "many")
@@ -148,7 +139,7 @@ def main() -> int:
     options = parser.parse_args()
     pairs: dict[str, list[tuple[float, float]]] = {}
     cp: list[float] = []
-    roots = OURS, options.other.resolve()
+    both = Checkout(OURS), Checkout(options.other.resolve())
     transports = options.transports.split(",")
     scratch = Path(tempfile.mkdtemp(prefix="mooncake-many-", dir="/dev/shm"))
     try:
@@ -158,30 +149,18 @@ def main() -> int:
             cp.append(copied(source, scratch))
             pair: dict[int, Figures] = {}
             for which in random.sample((0, 1), 2):
-                pair[which] = measure(roots[which], source, scratch, transports)
+                pair[which] = measure(both[which], source, scratch, transports)
                 print(f"round {number + 1}: {('ours', 'other')[which]} {pair[which]}", file=sys.stderr)
             for figure, ours in pair[0].items():
                 pairs.setdefault(figure, []).append((ours, pair[1][figure]))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    rows = {
-        figure: {
-            "ours": statistics.median(ours for ours, _ in each),
-            "other": statistics.median(other for _, other in each),
-            "ratio": statistics.median(other / ours for ours, other in each),
-            "lowest": min(other / ours for ours, other in each),
-            "highest": max(other / ours for ours, other in each),
-        }
-        for figure, each in pairs.items()
-    }
+    rows = ratios(pairs)
     if options.json:
         print(json.dumps({"rounds": options.rounds, "files": options.files, "cp": cp, "figures": rows}))
         return 0
-    print(f"{'':<18}{'ours':>9}{'other':>9}{'ratio':>8}   lowest to highest")
-    for figure, row in rows.items():
-        spread = f"{row['lowest']:.2f} to {row['highest']:.2f}"
-        print(f"{figure:<18}{row['ours']:>9.2f}{row['other']:>9.2f}{row['ratio']:>8.2f}   {spread}")
-    print(f"{'cp -r':<18}{statistics.median(cp):>9.2f}")
+    print_table(rows)
+    print(f"{'cp -r':<26}{statistics.median(cp):>10.3f}")
     return 0
 
 

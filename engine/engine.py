@@ -32,12 +32,9 @@ from engine.memory.buffers import Buffer, MemoryBuffer
 from engine.memory.registered import File, RegisteredMemory, into_buffer
 from engine.metadata.base import RpcEndpoint
 from engine.metadata.handshake import URL as P2PHANDSHAKE
-from engine.metadata.urls import open_directory, servers_of
-from engine.net import addresses
+from engine.metadata.urls import open_directory, whereabouts
 from engine.net.closing import Closing
 from engine.net.handshake_client import exchange
-from engine.net.listening import address_of
-from engine.net.published import published
 from engine.net.threads import Failure
 from engine.protocol.handshake import Message, MessageType
 from engine.protocol.segment import RDMA, TCP
@@ -50,7 +47,7 @@ from engine.transfer.remote_segment import Segment
 from engine.transfer.requests import MAX_REQUESTS, TransferRequest, check_range, check_writable
 from engine.transports.rdma.nics import Nics
 from engine.transports.rdma.owner.whole_buffers import WholeBuffers
-from engine.transports.rdma.reader.transport import open_nics
+from engine.transports.rdma.reader.transport import open_offers
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer as Exporter
@@ -113,6 +110,7 @@ class TransferEngine:
         bind: str | None = None,
         settings: EngineSettings | None = None,
         nics: Nics | None = None,
+        hand_over: bool = False,
     ) -> None:
         """Serve a segment, and publish it.
 
@@ -124,7 +122,8 @@ class TransferEngine:
 
         ``protocol`` is tcp or rdma. An rdma engine offers its memory over both, and reaches others over RDMA where they
         offer that. ``device_name`` are the RDMA devices to use, joined by commas; all by default, or ``nics``, which
-        are open already and stay their owner's. ``settings`` defaults to what the environment says.
+        are open already and stay their owner's. ``settings`` defaults to what the environment says. With ``hand_over``
+        other processes of this user on this host are given registered ``SharedMemory``, to copy from and into.
 
         Raises ``BadConfig``, ``UsageError`` (a port that cannot be had; ``NoSuchAddress`` for an address),
         ``TransportUnavailable`` (another protocol, or no RDMA device that can be used) and what the metadata server
@@ -147,7 +146,7 @@ class TransferEngine:
         self.device_name = device_name
         self.protocol = TCP if self.settings.force_tcp else protocol
         in_store = metadata_server.strip() != P2PHANDSHAKE
-        name, host, told, port = _whereabouts(local_hostname, metadata_server.strip() if in_store else "")
+        name, host, told, port = whereabouts(local_hostname, metadata_server.strip() if in_store else "")
         self._notifications: deque[Notification] = deque(maxlen=MAX_NOTIFICATIONS)
         self._lock = threading.Lock()
         self._publishing = threading.Lock()
@@ -157,7 +156,7 @@ class TransferEngine:
         offers: WholeBuffers | None = None
         if self.protocol == RDMA:
             found = replace(self.settings, device_name=device_name) if device_name else self.settings
-            self._nics, offers = _open_rdma(nics, found)
+            self._nics, offers = open_offers(nics, found)
         self._offers = offers
         self._carriers = Carriers(offers, lambda: self.segment_name) if offers is not None else None
         self._directory = open_directory(metadata_server, self.settings)
@@ -171,6 +170,7 @@ class TransferEngine:
                 protocol_version=self.settings.protocol_version,
                 rdma=offers if offers is not None else False,
                 on_notify=lambda name, text: self._notifications.append(Notification(name, text)),
+                hand_over=hand_over,
             )
         except BaseException:
             self._directory.close()
@@ -326,11 +326,23 @@ class TransferEngine:
         Raises ``UsageError`` (and begins none) for a range outside the local memory, a READ into read-only memory, or
         too many requests.
         """
-        if not isinstance(requests, Iterable):
-            raise arguments.refuse(requests, "what is submitted", "a list of requests")
-        batch, jobs = self._prepare([arguments.instance(each, TransferRequest, "a request") for each in requests])
+        batch, jobs = self._prepare(requests)
         for peer, job in jobs:
             peer.submit(job)
+        return batch
+
+    def carry_out(self, requests: Iterable[TransferRequest]) -> Batch:
+        """As ``submit_transfer``, and wait for all of them in this thread, which takes part in moving them.
+
+        An interruption cancels them. How each ended is in the batch.
+        """
+        batch, jobs = self._prepare(requests)
+        with _interruptible(batch):
+            for peer, job in jobs[1:]:
+                peer.submit(job)
+            for peer, job in jobs[:1]:
+                peer.run(job)
+            batch.wait()
         return batch
 
     def read(
@@ -447,23 +459,17 @@ class TransferEngine:
             timeout = arguments.seconds(timeout, "the timeout")
         if timeout is None and self._run_at_once(request):
             return
-        batch, jobs = self._prepare([request])
-        try:
-            for peer, job in jobs:
-                if timeout is None:
-                    peer.run(job)
-                else:
-                    peer.submit(job)
-            over = batch.wait(timeout)
-        except BaseException:  # the caller, who was interrupted, takes the memory back
-            batch.cancel()
-            batch.wait()
-            raise
-        if not over:
-            batch.cancel()
-            batch.wait()
-            if batch.status(0).state is TransferState.CANCELLED:
-                raise PeerStalled(peer=request.segment.name, seconds=timeout)
+        if timeout is None:
+            batch = self.carry_out([request])
+        else:
+            batch = self.submit_transfer([request])
+            with _interruptible(batch):
+                batch.wait(timeout)
+            if not batch.done:
+                batch.cancel()
+                batch.wait()
+                if batch.status(0).state is TransferState.CANCELLED:
+                    raise PeerStalled(peer=request.segment.name, seconds=timeout)
         if self._closing.begun and batch.status(0).state is not TransferState.COMPLETED:
             raise Closed(what=WHAT)
         batch.raise_failed()
@@ -481,7 +487,10 @@ class TransferEngine:
         finally:
             transfer.release()
 
-    def _prepare(self, requests: list[TransferRequest]) -> tuple[Batch, list[tuple[Peer, Job]]]:
+    def _prepare(self, wanted: Iterable[TransferRequest]) -> tuple[Batch, list[tuple[Peer, Job]]]:
+        if not isinstance(wanted, Iterable):
+            raise arguments.refuse(wanted, "what is submitted", "a list of requests")
+        requests = [arguments.instance(each, TransferRequest, "a request") for each in wanted]
         self._closing.check()
         if len(requests) > MAX_REQUESTS:
             raise UsageError(detail=f"{len(requests)} requests in a batch; at most {MAX_REQUESTS} are allowed")
@@ -556,30 +565,16 @@ class TransferEngine:
         return transfer
 
 
-def _open_rdma(nics: Nics | None, settings: EngineSettings) -> tuple[Nics | None, WholeBuffers]:
-    """The devices that were opened here, if they were, and what will be offered over them."""
-    opened = open_nics(settings) if nics is None else nics
+@contextlib.contextmanager
+def _interruptible(batch: Batch) -> Iterator[None]:
+    """A wait for a batch: the caller who is interrupted takes the memory back."""
     try:
-        return (opened if nics is None else None), WholeBuffers(opened)
+        yield
     except BaseException:
-        if nics is None:
-            opened.close()
+        batch.cancel()
+        batch.wait()
         raise
 
 
 def _name(segment: Segment | str) -> str:
     return segment.name if isinstance(segment, Segment) else arguments.text(segment, "a segment, or its name,")
-
-
-def _whereabouts(local_hostname: str, metadata_server: str) -> tuple[str, str, str, int]:
-    """The name in a metadata server, the host to listen on, the one that others are told, and the port.
-
-    The name is what was given, unless that was an interface, a network or a wildcard: others need an address.
-    """
-    if not local_hostname:
-        raise UsageError(detail="an engine needs a local hostname")
-    host, port = addresses.given_place(local_hostname)
-    own = address_of(host)
-    told = published(own, servers_of(metadata_server) if metadata_server else ())
-    name = local_hostname if told == host else addresses.join(told, port) if port else told
-    return name, own, told, port

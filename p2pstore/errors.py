@@ -30,6 +30,7 @@
     ├── RemoteError                   5   a peer's fault: the only branch that may ban a peer
     │   ├── RemoteProtocolError       5   (engine)
     │   ├── PeerUnreachable           5   (engine)
+    │   │   └── PeerNameUnknown       5   its host's name leads to no address
     │   ├── PeerStalled               5   (engine)
     │   ├── ChunkMismatch             4   a chunk whose hash is wrong
     │   ├── BadManifest               4   a manifest that is not what its digest says, or unsafe
@@ -171,6 +172,7 @@ __all__ = [
     "PathNotFound",
     "PeerBusy",
     "PeerHasNot",
+    "PeerNameUnknown",
     "PeerStalled",
     "PeerUnreachable",
     "PeerWithdrew",
@@ -313,6 +315,14 @@ class BadManifest(RemoteError):
 
     exit_code = 4
     sentence = "peer {peer} sent a bad manifest: {detail}"
+
+
+class PeerNameUnknown(PeerUnreachable):
+    """A peer was named by a host's name, and nobody knows an address of it. ``host`` is that name."""
+
+    sentence = "peer {peer} cannot be reached: no address is known for {host!r}: {detail}"
+    advice = "check the name; 'getent hosts {host!q}' shows what this host knows of it"
+    advice_object = f"{advice}, and 'mooncake info {{name!w}}' who else holds the object"
 
 
 class PeerHasNot(RemoteError):

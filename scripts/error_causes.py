@@ -75,6 +75,13 @@ CAUSES = (
         peer=PEER,
         detail="connection refused",
     ),
+    _of(
+        "PeerNameUnknown",
+        "its name was mistyped, or no name server that is asked here has it",
+        peer="nosuchhost:7300",
+        host="nosuchhost",
+        detail="name or service not known",
+    ),
     _of("PeerStalled", "a firewall drops what it sends, or it is overloaded", peer=PEER, seconds=10),
     _of(
         "TransferFailed",

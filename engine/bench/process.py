@@ -58,8 +58,9 @@ class Process:
         assert self._process.stdin is not None  # noqa: S101 - for the type checker
         assert self._process.stdout is not None  # noqa: S101 - for the type checker
         overdue = threading.Timer(timeout, self._process.kill)
-        overdue.start()
+        overdue.daemon = True  # one that is interrupted before it is cancelled must not keep the interpreter
         try:
+            overdue.start()
             self._process.stdin.write(json.dumps(question).encode() + b"\n")
             self._process.stdin.flush()
             line = self._process.stdout.readline(_MAX_LINE)

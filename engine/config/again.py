@@ -49,23 +49,25 @@ class Renewed(Generic[T]):
         """What they say now, as of ``LOOK_SECONDS`` ago at most; as long as they can be read."""
         if self._clock() >= self._next and not self._looking:
             self._looking = True
-            await asyncio.wait({asyncio.ensure_future(asyncio.to_thread(self.renew))}, timeout=WAIT_SECONDS)
+            await asyncio.wait({asyncio.ensure_future(self._renew())}, timeout=WAIT_SECONDS)
         return self.value
 
-    def renew(self) -> None:
-        """Look, and read what has changed. Blocks, and raises nothing."""
+    async def _renew(self) -> None:
         try:
-            stamps = self._look()
-            if stamps == self._stamps:
-                return
-            self.value = self._read()
-            self._stamps = stamps
-            log.info("read again: %s", ", ".join(map(str, self._files)))
-        except (MooncakeError, OSError) as error:
+            await asyncio.to_thread(self._read_again)
+        except (MooncakeError, OSError, RuntimeError) as error:  # the last, and UsageError: no thread is to be had
             log.warning("%s; what was read before stays in force", error)
         finally:
             self._next = self._clock() + LOOK_SECONDS
             self._looking = False
+
+    def _read_again(self) -> None:
+        """Read what has changed. Raises what reading raises."""
+        stamps = self._look()
+        if stamps != self._stamps:
+            self.value = self._read()
+            self._stamps = stamps
+            log.info("read again: %s", ", ".join(map(str, self._files)))
 
     def _look(self) -> tuple[_Stamp, ...]:
         return tuple(_stamp(file) for file in self._files)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import os
 import socket
 from collections.abc import Iterable, Iterator
@@ -55,8 +54,4 @@ def _connections() -> Iterator[tuple[int, Any]]:
 
 def _address(host: str) -> str:
     """An IP address in one form, IPv4 in IPv6 as IPv4; empty for a name."""
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return ""
-    return str(getattr(address, "ipv4_mapped", None) or address)
+    return str(addresses.as_ip(host)) if addresses.is_ip(host) else ""

@@ -106,16 +106,18 @@ class Said:
 
     def add(self, call: str, path: str, text: str) -> bool:
         """Remember it; false where it was said before."""
+        device = _device(path)  # a file system that hangs must not hold up those who ask of others
         with self._lock:
             if len(self._texts) >= MAX_SAID:
                 self._texts.clear()
-            known = self._texts.setdefault(_device(path), {})
+            known = self._texts.setdefault(device, {})
             return known.setdefault(call, text) is text
 
     def of(self, path: str) -> tuple[str, ...]:
         """All that was said of the file system of ``path``."""
+        device = _device(path)
         with self._lock:
-            return tuple(self._texts.get(_device(path), {}).values())
+            return tuple(self._texts.get(device, {}).values())
 
     def clear(self) -> None:
         """Forget it all."""

@@ -20,7 +20,9 @@ _LIBC.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c
 _LIBC.mmap.restype = ctypes.c_void_p
 _LIBC.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
 _LIBC.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
-_PROT_READ, _MAP_SHARED, _FAILED = 1, 1, ctypes.c_void_p(-1).value
+_LIBC.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+_PROT_READ, _PROT_WRITE, _MAP_SHARED, _FAILED = 1, 2, 1, ctypes.c_void_p(-1).value
+_MADV_DONTFORK = 10
 _AT_FDCWD = -100
 _FICLONERANGE = 0x4020940D  # linux/fs.h
 _CLONE_RANGE = struct.Struct("qQQQ")  # struct file_clone_range
@@ -96,13 +98,19 @@ class System:
         _checked(_LIBC.fallocate, fd, _PUNCH_HOLE | _KEEP_SIZE, offset, length)
 
     @staticmethod
-    def map_shared(fd: int, offset: int, length: int) -> int:
-        """Map part of a file to be read, from a page's boundary on; the address."""
-        address = _LIBC.mmap(None, length, _PROT_READ, _MAP_SHARED, fd, offset)
+    def map_shared(fd: int, offset: int, length: int, *, writable: bool = False) -> int:
+        """Map part of a file to be read, and written where ``writable``, from a page's boundary on; the address."""
+        access = _PROT_READ | _PROT_WRITE if writable else _PROT_READ
+        address = _LIBC.mmap(None, length, access, _MAP_SHARED, fd, offset)
         if address == _FAILED:
             code = ctypes.get_errno()
             raise OSError(code, os.strerror(code))
         return int(address)
+
+    @staticmethod
+    def keep_from_children(address: int, length: int) -> None:
+        """Leave a mapping out of what a forked child has: MADV_DONTFORK of madvise(2)."""
+        _checked(_LIBC.madvise, address, length, _MADV_DONTFORK)
 
     @staticmethod
     def unmap(address: int, length: int) -> None:

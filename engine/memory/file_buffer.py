@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from engine import forks
 from engine.errors import StorageError, UsageError
 from engine.files.system import system
+from engine.files.writing import write_at
 from engine.memory.buffers import Buffer, FileRun
 from engine.memory.reading import TooShort, Unreadable, read_into
 from engine.memory.sending import send_file
@@ -75,12 +76,10 @@ class OpenFileBuffer(Buffer):
         """See ``Buffer.write_from``."""
         if not self.writable:
             super().write_from(offset, view)
-        done = 0
-        while done < len(view):
-            try:
-                done += system.pwrite(self._fd, view[done:], self._start + offset + done)
-            except OSError as error:
-                raise StorageError(path=self._path, detail=error.strerror or str(error)) from None
+        try:
+            write_at(self._fd, view, self._start + offset)
+        except OSError as error:
+            raise StorageError(path=self._path, detail=error.strerror or str(error)) from None
 
     def file_run(self, offset: int, length: int) -> FileRun | None:
         """See ``Buffer.file_run``; a writable file is not handed out, for the receiver could write all of it."""
@@ -90,4 +89,4 @@ class OpenFileBuffer(Buffer):
         """See ``Buffer.close``."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            os.close(fd)
+            system.close(fd)

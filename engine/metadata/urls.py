@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 
 from engine.config.settings import EngineSettings
-from engine.errors import BadConfig
+from engine.errors import BadConfig, UsageError
 from engine.etcd.targets import unix_endpoint
 from engine.metadata.base import KeyValueStore, SegmentDirectory
 from engine.metadata.handshake import URL as P2P
 from engine.metadata.handshake import HandshakeDirectory
 from engine.metadata.stored import StoredDirectory
 from engine.net import addresses
+from engine.net.listening import address_of
+from engine.net.published import published
 
 ETCD_PORT = 2379
 MAX_ENDPOINTS = 32
@@ -78,3 +80,17 @@ def etcd_endpoints(text: str) -> list[str]:
     if not 0 < len(found) <= MAX_ENDPOINTS:
         raise BadConfig(origin="metadata server", detail=f"etcd:// names 1 to {MAX_ENDPOINTS} servers")
     return found
+
+
+def whereabouts(local_hostname: str, metadata_server: str) -> tuple[str, str, str, int]:
+    """The name in a metadata server, the host to listen on, the one that others are told, and the port.
+
+    The name is what was given, unless that was an interface, a network or a wildcard: others need an address.
+    """
+    if not local_hostname:
+        raise UsageError(detail="an engine needs a local hostname")
+    host, port = addresses.given_place(local_hostname)
+    own = address_of(host)
+    told = published(own, servers_of(metadata_server) if metadata_server else ())
+    name = local_hostname if told == host else addresses.join(told, port) if port else told
+    return name, own, told, port

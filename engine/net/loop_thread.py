@@ -65,6 +65,7 @@ class LoopThread:
         self.loop.set_default_executor(DaemonPool(f"{name}-worker"))
         self._on_failure = on_failure
         self._stopping = threading.Event()
+        self._ending = False  # it runs for the last calls alone
         self._calls: set[_Call] = set()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         forks.ask_at_fork(self)
@@ -198,7 +199,7 @@ class LoopThread:
         self._stopping.set()
         if self.alive:
             with contextlib.suppress(RuntimeError):
-                self.loop.call_soon_threadsafe(self.loop.stop)
+                self.loop.call_soon_threadsafe(self._break_off)
             if not self.within:
                 self._thread.join(timeout)
         for call in list(self._calls):
@@ -208,6 +209,11 @@ class LoopThread:
         if not self.loop.is_closed():
             self.loop.close()
         return True
+
+    def _break_off(self) -> None:
+        """In the loop's thread; whoever stops it twice must not cut short what it does last."""
+        if not self._ending:
+            self.loop.stop()
 
     def _run(self) -> None:
         """Keep the loop running until ``stop``.
@@ -220,6 +226,7 @@ class LoopThread:
                 self.loop.run_forever()
             except BaseException as error:  # noqa: BLE001 - it goes on
                 self._on_failure(error)
+        self._ending = True
         left = set()
         for call in list(self._calls):
             call.cut_off = True
@@ -227,4 +234,7 @@ class LoopThread:
                 call.task.cancel()
                 left.add(call.task)
         if left:
-            self.loop.run_until_complete(asyncio.wait(left, timeout=LAST_SECONDS))
+            try:
+                self.loop.run_until_complete(asyncio.wait(left, timeout=LAST_SECONDS))
+            except BaseException as error:  # noqa: BLE001 - as above
+                self._on_failure(error)

@@ -3,12 +3,13 @@
 A packet (``SOCK_SEQPACKET``) is one JSON object. The client sends ``{"address", "length"}``. The server answers with
 one packet for each file that the range touches, ``{"offset", "length", "more"}`` with the file's descriptor attached
 (``SCM_RIGHTS``); ``more`` is false in the last. ``{"error": "refused" | "memory"}`` ends an answer too: the range is
-not served, or lies in memory and has no descriptor.
+not served, or lies in memory and has no descriptor, which only memory has that was made to be shared.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import socket
@@ -77,6 +78,15 @@ def unpack_answer(packet: bytes, *, peer: str) -> Grant | str:
     if not length:
         raise RemoteProtocolError(peer=peer, detail="a descriptor for no bytes")
     return Grant(_number(data, "offset", peer), length, data.get("more") is True)
+
+
+def socket_of(segment: str) -> str:
+    """The abstract name of the socket at which a segment hands out its shared memory.
+
+    It has no file: nothing of it is left when its process is killed, and it leads nowhere from another network
+    namespace. Anybody may listen there or connect, so both ends look at the other's user.
+    """
+    return f"\0mooncake-segment-{hashlib.sha256(segment.encode()).hexdigest()[:32]}"
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The descriptor server: hands files out of the address space to peers on this host, of this user."""
+"""The descriptor server: hands files and shared memory out of the address space to peers on this host, of this user."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import socket
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine import forks
@@ -26,8 +27,6 @@ from engine.protocol.local_socket import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from engine.memory.address_space import AddressSpace, Lease
 
 MAX_CLIENTS = 128
@@ -52,13 +51,18 @@ class DescriptorServer:
     """Serves ``space`` on a Unix socket at ``path`` from construction to ``close``.
 
     The socket's directory is made, or must be, ours alone (mode 0700); besides, each client's user is checked. A
-    stale socket of a process that is gone is replaced.
+    stale socket of a process that is gone is replaced. Where ``path`` is text it is an abstract name, which has none
+    of this but the check.
     """
 
-    def __init__(self, space: AddressSpace, path: Path) -> None:
-        """Raises ``UsageError`` when the socket cannot be had, or no thread."""
+    def __init__(self, space: AddressSpace, path: Path | str, *, idle_timeout: float = IDLE_TIMEOUT) -> None:
+        """A client that asks nothing for ``idle_timeout`` seconds is dropped; 0 is never.
+
+        Raises ``UsageError`` when the socket cannot be had, or no thread.
+        """
         self._space = space
         self.path = path
+        self._idle_timeout = idle_timeout
         self._lock = threading.Lock()
         self._clients: set[socket.socket] = set()
         self._threads = Threads()
@@ -67,8 +71,9 @@ class DescriptorServer:
         try:
             self._listener = _listen(path)
         except OSError as error:
-            raise UsageError(detail=f"cannot listen on {path}: {error.strerror or error}") from None
-        self._inode = os.stat(path).st_ino
+            shown = path if isinstance(path, Path) else path.replace("\0", "@")
+            raise UsageError(detail=f"cannot listen on {shown}: {error.strerror or error}") from None
+        self._inode = os.stat(path).st_ino if isinstance(path, Path) else 0
         try:
             self._threads.must_serve("local accept", self._accept)
         except UsageError:
@@ -97,6 +102,8 @@ class DescriptorServer:
         self._threads.stop()
         self._threads.join(CLOSE_TIMEOUT)
         self._listener.close()
+        if not isinstance(self.path, Path):
+            return
         with contextlib.suppress(OSError):
             if os.stat(self.path).st_ino == self._inode:  # else a successor's
                 self.path.unlink()
@@ -130,7 +137,7 @@ class DescriptorServer:
             if uid != os.geteuid():
                 log.warning("refused a local peer of user %d", uid)
                 return
-            sockets.set_timeouts(sock, receive=IDLE_TIMEOUT, send=SEND_TIMEOUT)
+            sockets.set_timeouts(sock, receive=self._idle_timeout, send=SEND_TIMEOUT)
             while packet := sock.recv(MAX_PACKET + 1):
                 self._answer(sock, DescriptorRequest.unpack(packet, peer="on this host"))
         except (MooncakeError, OSError) as error:
@@ -177,7 +184,9 @@ class DescriptorServer:
         return ""
 
 
-def _listen(path: Path) -> socket.socket:
+def _listen(path: Path | str) -> socket.socket:
+    if not isinstance(path, Path):
+        return _listen_to_name(path)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = path.parent.stat()
     if status.st_uid != os.geteuid() or status.st_mode & ~PASSABLE & 0o777:
@@ -192,6 +201,17 @@ def _listen(path: Path) -> socket.socket:
                     raise
                 os.unlink(name)
                 listener.bind(name)
+        listener.listen(sockets.BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _listen_to_name(name: str) -> socket.socket:
+    listener = forks.hold(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+    try:
+        listener.bind(name)
         listener.listen(sockets.BACKLOG)
     except OSError:
         listener.close()

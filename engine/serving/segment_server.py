@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine import transports
@@ -17,6 +19,7 @@ from engine.net.listening import address_of
 from engine.net.published import published
 from engine.net.rate import RateLimit
 from engine.net.threads import Failure
+from engine.protocol.local_socket import socket_of
 from engine.protocol.segment import RDMA, TCP, SegmentDescriptor
 from engine.protocol.wire import LATEST_VERSION
 from engine.serving.descriptor_server import DescriptorServer
@@ -31,9 +34,10 @@ from engine.transports.rdma.reader.transport import RdmaTransport, open_nics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from typing_extensions import Self
+
+log = logging.getLogger(__name__)
 
 
 class SegmentServer:
@@ -58,6 +62,7 @@ class SegmentServer:
         upload_limit: RateLimit | None = None,
         rdma: bool | str | Nics | WholeBuffers = False,
         on_notify: Callable[[str, str], None] | None = None,
+        hand_over: bool = False,
     ) -> None:
         """Listen on ``host``, which may be an interface or a network; tell peers to come to ``advertise``.
 
@@ -69,7 +74,8 @@ class SegmentServer:
         who does not show that. ``rdma`` offers everything over RDMA too, where a device can be used
         (``rdma_reason`` says why not), and reads over the same devices; text names those to use. Given
         ``WholeBuffers``, each buffer is registered whole and at once, and the descriptor lists the keys.
-        ``protocol_version`` is what peers are told; both are understood.
+        ``protocol_version`` is what peers are told; both are understood. With ``hand_over`` processes of this user on
+        this host are given shared memory (``engine.memory.shared``) under the segment's name.
 
         Raises ``UsageError`` when a port or the socket cannot be had, and ``NoSuchAddress`` for an address.
         """
@@ -106,10 +112,18 @@ class SegmentServer:
             self._rpc_port = self._handshake.port
             if local_socket is not None and self._host_id:
                 self._local = DescriptorServer(self._space, local_socket)
+            elif hand_over:
+                self._hand_over()
             self._handshake.start()
         except BaseException:
             self.close()
             raise
+
+    def _hand_over(self) -> None:
+        try:
+            self._local = DescriptorServer(self._space, socket_of(self.segment_name), idle_timeout=0.0)
+        except UsageError as error:  # peers on this host come over TCP, as all others do
+            log.warning("segment %s hands no memory to its neighbours: %s", self.segment_name, error)
 
     def _offer_rdma(self, rdma: bool | str | Nics | WholeBuffers) -> None:  # noqa: FBT001 - what the constructor was given
         try:
@@ -201,13 +215,14 @@ class SegmentServer:
 
     def address_of_self(self) -> PeerAddress:
         """What a peer needs to reach this segment."""
+        local = self._local if self._local is not None and isinstance(self._local.path, Path) else None
         return PeerAddress(
             segment=self.segment_name,
             host=self._host,
             data_port=self._data.port,
             protocol_version=LATEST_VERSION,
-            host_id=self._host_id if self._local is not None else "",
-            local_socket=str(self._local.path) if self._local is not None else "",
+            host_id=self._host_id if local is not None else "",
+            local_socket=str(local.path) if local is not None else "",
             rdma=self._rdma.nics.text if self._rdma is not None else "",
             key=self._key,
         )

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from p2pstore.errors import (
     ClocksDiffer,
     PeerBusy,
     PeerHasNot,
+    PeerNameUnknown,
     PeerStalled,
     PeerUnreachable,
     PeerWithdrew,
@@ -391,6 +393,8 @@ def _unreachable(control: str, error: Exception) -> RemoteError:
     if isinstance(error, (asyncio.TimeoutError, aiohttp.ServerTimeoutError)):
         return PeerStalled(peer=control, seconds=SILENCE_SECONDS)
     if isinstance(error, aiohttp.ClientConnectorError):
+        if isinstance(error.os_error, socket.gaierror):
+            return PeerNameUnknown(peer=control, host=error.host, detail=words(error.os_error))
         number = error.os_error.errno or 0  # asyncio replaces the system's words by its own
         return PeerUnreachable(
             peer=control, detail=os.strerror(number).lower() if number > 0 else words(error.os_error)
@@ -399,4 +403,7 @@ def _unreachable(control: str, error: Exception) -> RemoteError:
         return PeerUnreachable(peer=control, detail="it closed the connection")
     if isinstance(error, OSError):
         return PeerUnreachable(peer=control, detail=words(error))
+    if isinstance(error, UnicodeError):  # of the rules for names in other alphabets
+        host = control.rpartition(":")[0]
+        return PeerNameUnknown(peer=control, host=host, detail="no host can be called so")
     return PeerUnreachable(peer=control, detail=str(error) or type(error).__name__)

@@ -44,10 +44,13 @@ class Selection:
 
     def takes(self, path: str, *, directory: bool) -> bool:
         """Whether a file belongs to the object; whether any file of a directory may."""
-        shown = path + "/" if directory else path
-        if self._exclude is not None and self._exclude.match(shown):
+        if self.excludes(path, directory=directory):
             return False
-        return directory or self._include is None or self._include.match(shown) is not None
+        return directory or self._include is None or self._include.match(path) is not None
+
+    def excludes(self, path: str, *, directory: bool) -> bool:
+        """Whether one of the user's patterns leaves it out."""
+        return self._exclude is not None and self._exclude.match(path + "/" if directory else path) is not None
 
     @cached_property
     def keeps_empty(self) -> bool:

@@ -84,10 +84,21 @@ def scan(
     walk = _Walk(root, selection, listed)
     files, modes = walk.files().columns()
     directories = tuple(sorted(walk.empty)) if selection.keeps_empty else ()
-    if selection.include and not files:
-        raise BadSource(path=root, detail=f"no file in it fits {', '.join(map(repr, selection.include))}")
+    if not files and (selection.include or walk.excluded):
+        raise BadSource(path=root, detail=_none_left(selection, excluded=walk.excluded))
     left_out, foreign = tuple(walk.left_out), tuple(walk.foreign)
     return _checked(SourceTree(root, "directory", files, modes, directories, left_out, foreign))
+
+
+def _none_left(selection: Selection, *, excluded: bool) -> str:
+    """Why no file of a directory is taken, of which patterns say what to take."""
+    fits = f" fits {_listed(selection.include)}" if selection.include else ""
+    spared = f" is left by {_listed(selection.exclude)}" if excluded else ""
+    return f"no file in it{fits}{' and' if fits and spared else ''}{spared}"
+
+
+def _listed(patterns: Sequence[str]) -> str:
+    return ", ".join(map(repr, patterns))
 
 
 def named_files(root: Path, manifest: Manifest) -> SourceTree:
@@ -164,6 +175,8 @@ class _Walk:
         self.empty: list[str] = []
         self.left_out: list[str] = []
         self.foreign: list[str] = []
+        self.excluded = False
+        """Whether anything was, by the user's patterns."""
         self._root = root
         self._real_root = os.path.join(os.path.realpath(root), "")
         self._selection = selection
@@ -200,6 +213,7 @@ class _Walk:
             path = prefix + entry.name
             is_directory = _is_directory(entry, path)
             if not self._selection.takes(path, directory=is_directory):
+                self.excluded = self.excluded or self._selection.excludes(path, directory=is_directory)
                 continue
             if self._selection.leaves_out(path, directory=is_directory):
                 self.left_out.append(path)

@@ -17,7 +17,7 @@ from typing import Any
 from engine.errors import MooncakeError, PeerStalled, PeerUnreachable, RangeRefused, TransportUnavailable
 from engine.transports.base import Channel, PeerAddress, Sink
 from p2pstore.cluster.records import NodeRecord, peer_address
-from p2pstore.errors import NodeNotFound, NotHeld
+from p2pstore.errors import NodeNotFound, NotHeld, PeerNameUnknown
 from p2pstore.holding.parts import Parts
 from p2pstore.objects.units import format_size
 from p2pstore.peers.checks import Check, check_of, failed, ok, warning
@@ -173,7 +173,8 @@ def _mtu(peer: PeerAddress) -> int:
 
 def _advice(error: MooncakeError, network: str) -> str:
     """What to do about a way that failed: ``network`` where nothing answered, else what the error itself advises."""
-    return network if isinstance(error, (PeerUnreachable, PeerStalled)) else error.hint
+    silent = isinstance(error, (PeerUnreachable, PeerStalled)) and not isinstance(error, PeerNameUnknown)
+    return network if silent else error.hint
 
 
 def _knock(parts: Parts, name: str, peer: PeerAddress) -> None:

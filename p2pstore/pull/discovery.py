@@ -342,7 +342,7 @@ class Discovery:
         kicked = asyncio.create_task(following.kicked.wait())
         try:
             await asyncio.wait({reading, kicked}, return_when=asyncio.FIRST_COMPLETED)
-            if isinstance(self._pull.last_fault, RangeRefused):
+            if isinstance(self._pull.fault_of(node), RangeRefused):
                 await asyncio.wait({reading}, timeout=WHY_SECONDS)
             if reading.done():
                 reading.result()

@@ -17,6 +17,10 @@ class Faults:
         standing = list(self._by_source.values())
         return standing[-1] if standing else None
 
+    def of(self, source: str) -> MooncakeError | None:
+        """The latest fault of this source, if it has not done better since."""
+        return self._by_source.get(source)
+
     def add(self, source: str, fault: MooncakeError) -> None:
         """Something went wrong with a source."""
         self._by_source.pop(source, None)  # so that it comes last

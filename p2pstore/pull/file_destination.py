@@ -125,13 +125,16 @@ class FileDestination:
         self.files.begin()
 
     def _refuse_foreign(self) -> None:
-        """Raise ``ForeignFile`` for something in the partial directory that is not the object's."""
+        """Raise ``ForeignFile`` for something in the partial directory that is not the object's, links included."""
         known = self.manifest.all_directories().union(self.manifest.columns.paths)
         top = len(str(self.part)) + 1
         for directory, directories, names in os.walk(self.part):
             inside = f"{directory[top:]}/" if directory[top:] else ""
             for name in (*directories, *names):
                 if inside + name not in known:
+                    raise ForeignFile(path=Path(directory, name))
+            for name in directories:
+                if os.path.islink(f"{directory}/{name}"):  # nobody has looked at what is behind it
                     raise ForeignFile(path=Path(directory, name))
 
     def _check_room(self) -> None:

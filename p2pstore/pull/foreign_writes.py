@@ -40,8 +40,8 @@ class _Inotify:
     """
 
     def __init__(self) -> None:
-        self.full = False
         self._fd = int(_LIBC.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
+        self.full = self._fd < 0  # a user has 128 of them: the next get asks again
         self._owners: dict[int, ForeignWrites] = {}
         self._made = 0
 

@@ -179,6 +179,10 @@ class Pull:
         """The latest fault of a source that has sent nothing right since; wrong bytes are never forgotten."""
         return self._faults.last
 
+    def fault_of(self, node: str) -> MooncakeError | None:
+        """The same of one source."""
+        return self._faults.of(node)
+
     @property
     def behind(self) -> bool:
         """Whether there are more messages than the pull's thread keeps up with."""

@@ -17,10 +17,11 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.files.writing import write_all
 from p2pstore.errors import DestinationBusy, StorageError
 from p2pstore.objects.file_system import remove, words
 from p2pstore.objects.mounts import LOCAL, Mounts
-from p2pstore.pull.journal import Journal, lock_journal
+from p2pstore.pull.journal import Journal, LockedFile, lock_journal
 from p2pstore.pull.ownership import Owner, Verdict, judge, still_runs, this_process
 
 STEM_BYTES = 40
@@ -104,7 +105,7 @@ class Workplace:
 
     def _take(self, name: str) -> bool:
         """Whether this directory is ours now. Raises ``DestinationBusy`` or ``StorageError``."""
-        locked = None
+        made, locked = False, None
         try:
             made = _make(self.path)
             found = _Found() if made else _look(self.path)
@@ -114,7 +115,7 @@ class Workplace:
                 locked = lock_journal(self.path / _JOURNAL, self._destination, create=made)
             except FileNotFoundError:
                 return False  # its get is just beginning, or just removing it
-            if not (made or self._may_take(found, sure=locked.lock.seen)) or not self._sign(found.number + 1):
+            if not (made or self._may_take(found, locked)) or not self._sign(found.number + 1):
                 locked.close()
                 return False
             self._live = os.path.realpath(self.path)
@@ -126,25 +127,19 @@ class Workplace:
         except BaseException as error:
             if self._number:
                 self.let_go()
-            elif locked is not None:
-                locked.close()
+            else:
+                if locked is not None:
+                    locked.close()
+                if made:
+                    _empty(self.path)  # without a note nobody could go on from it
             if isinstance(error, OSError):
                 raise StorageError(path=error.filename or self.path, detail=words(error)) from None
             raise
         return True
 
-    def _may_take(self, found: _Found, *, sure: bool) -> bool:
+    def _may_take(self, found: _Found, locked: LockedFile) -> bool:
         """Whether what is there may be gone on from. Raises ``DestinationBusy`` where a get is at work on it."""
-        live = os.path.realpath(self.path) in _live
-        verdict = judge(
-            found.owner,
-            self._me,
-            ended=found.ended,
-            locked=sure,
-            local=_is_local(self.path),
-            mine_is_live=live,
-            runs=still_runs,
-        )
+        verdict = _verdict(self.path, found, self._me, locked)
         if verdict is Verdict.LIVE:
             raise DestinationBusy(path=self._destination)
         if verdict is Verdict.UNKNOWN and found.owner is not None and found.owner.manifest == self._me.manifest:
@@ -159,9 +154,13 @@ class Workplace:
             descriptor = os.open(note, flags, 0o600)
         except FileExistsError:
             return False
-        with open(descriptor, "wb", buffering=0) as stream:
-            stream.write(self._me.to_bytes())
-            ours = os.fstat(descriptor).st_uid == os.lstat(self.path).st_uid  # else somebody laid it out for us
+        try:
+            with open(descriptor, "wb", buffering=0):
+                write_all(descriptor, self._me.to_bytes())
+                ours = os.fstat(descriptor).st_uid == os.lstat(self.path).st_uid  # else somebody laid it out for us
+        except BaseException:
+            note.unlink()  # one that says nothing would keep everybody from what is here
+            raise
         if not ours or any(n >= number for n, kind in _notes(self.path) if (n, kind) != (number, "owner")):
             note.unlink()
             return False
@@ -215,17 +214,7 @@ def tidy(path: Path, manifest: str) -> None:
             with contextlib.suppress(OSError, DestinationBusy):
                 locked = lock_journal(work / _JOURNAL, path, create=False)
                 try:
-                    live, sure = os.path.realpath(work) in _live, locked.lock.seen
-                    free = judge(
-                        found.owner,
-                        me,
-                        ended=found.ended,
-                        locked=sure,
-                        local=_is_local(work),
-                        mine_is_live=live,
-                        runs=still_runs,
-                    )
-                    if free is Verdict.FREE:
+                    if _verdict(work, found, me, locked) is Verdict.FREE:
                         _empty(work)
                 finally:
                     locked.close()
@@ -244,6 +233,19 @@ def being_filled(path: Path, manifest: str) -> Path | None:
                 if found is not None and found.owner is not None and found.owner.manifest == manifest:
                     return directory
     return None
+
+
+def _verdict(path: Path, found: _Found, me: Owner, locked: LockedFile) -> Verdict:
+    """What may be done with a directory whose lock is held."""
+    return judge(
+        found.owner,
+        me,
+        ended=found.ended,
+        locked=locked.lock.seen,
+        local=_is_local(path),
+        mine_is_live=os.path.realpath(path) in _live,
+        runs=still_runs,
+    )
 
 
 def _is_local(path: Path) -> bool:

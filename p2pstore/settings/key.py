@@ -27,13 +27,17 @@ class Key:
     parse: Callable[[str, Path], Any]
     help: str
     default: Any = None
+    plain: bool = False
+    """Whether TOML may give it as a number, or as true or false; else a file has forgotten the quotes of a text."""
     decimal: bool = False
 
     def read(self, value: object, base: Path) -> Any:
         """What a value of a file, a flag or a variable means. Raises ``ValueError``, whose words say what is wrong."""
-        if isinstance(value, bool):
-            value = "true" if value else "false"
-        elif isinstance(value, (int, Path)) or (self.decimal and isinstance(value, float)):
+        if isinstance(value, int) or (self.decimal and isinstance(value, float)):
+            value = str(value).lower()  # of true and false as TOML has them
+            if not self.plain and not self.decimal:
+                raise ValueError(f"it is a text; write it in quotes, not as {value}")
+        elif isinstance(value, Path):
             value = str(value)
         if not isinstance(value, str):
             raise ValueError(f"a {type(value).__name__} cannot be {self.name}")  # noqa: TRY004 - as the parsers

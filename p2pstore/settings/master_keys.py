@@ -96,23 +96,27 @@ MASTER_KEYS = (
         "where it serves metrics and 'mooncake store', likewise",
         f"{addresses.LOOPBACK}:{METRICS_PORT}",
     ),
-    Key("master_insecure", as_boolean, "let it serve whoever reaches an open address", default=False),
+    Key("master_insecure", as_boolean, "let it serve whoever reaches an open address", False, plain=True),
     Key("master_allow", _networks, "addresses and networks that it serves, joined by commas; unset: all that reach it"),
     Key("master_state", as_path, "directory in which it keeps its index; unset: a restart forgets"),
     Key("master_lease", _duration(0), "how long a value that was looked up is kept for its reader", 10.0, decimal=True),
     Key("master_soft_pin", _duration(0), "how long a soft pin holds, where a put does not say", 1800.0, decimal=True),
     Key("master_max_soft_pin", _duration(0), "the longest soft pin that a put may ask for", 86400.0, decimal=True),
-    Key("master_evict_soft_pinned", as_boolean, "evict soft-pinned values where nothing else is left", default=True),
+    Key(
+        "master_evict_soft_pinned", as_boolean, "evict soft-pinned values where nothing else is left", True, plain=True
+    ),
     Key("master_watermark", _share, "share of the memory in use above which values are evicted", 0.9, decimal=True),
     Key("master_eviction_ratio", _share, "share of what is used that an eviction gives back", 0.05, decimal=True),
     Key("master_client_ttl", _duration(1), "how long a client may be silent before it is dead", 10.0, decimal=True),
     Key("master_put_discard", _duration(1), "after how long a put that did not end is given up", 30.0, decimal=True),
     Key("master_put_release", _duration(1), "after how long its memory is used again", 600.0, decimal=True),
     Key("master_allocation", one_of(*ALLOCATIONS), f"which memory is taken: {', '.join(ALLOCATIONS)}", ALLOCATIONS[0]),
-    Key("master_tenants", as_boolean, "keep the keys of tenants apart", default=False),
-    Key("master_offload", as_boolean, "have clients that offer a disk write values to it", default=False),
-    Key("master_offload_on_evict", as_boolean, "have that done when values are evicted, not at once", default=False),
-    Key("master_promotion", as_boolean, "bring values that are read from a disk back to memory", default=False),
-    Key("master_max_keys", whole(1, MAX_MASTER_KEYS), "keys in its index at most", 10_000_000),
+    Key("master_tenants", as_boolean, "keep the keys of tenants apart", False, plain=True),
+    Key("master_offload", as_boolean, "have clients that offer a disk write values to it", False, plain=True),
+    Key(
+        "master_offload_on_evict", as_boolean, "have that done when values are evicted, not at once", False, plain=True
+    ),
+    Key("master_promotion", as_boolean, "bring values that are read from a disk back to memory", False, plain=True),
+    Key("master_max_keys", whole(1, MAX_MASTER_KEYS), "keys in its index at most", 10_000_000, plain=True),
 )
 """What a master is told."""

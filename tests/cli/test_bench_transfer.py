@@ -89,7 +89,7 @@ def test_a_target_on_its_own_serves_until_it_is_ended(mooncake: Mooncake, enviro
         assert document["target"] == segment
         assert document["rows"][0]["percent_of_socket"] > 0
         target.send_signal(signal.SIGTERM)
-        assert target.wait(20) == 0
+        assert target.wait(60) == 0
         gone = mooncake("bench", "transfer", *QUICK, *one)
         assert gone.returncode == 5
         assert "cannot be reached" in gone.stderr

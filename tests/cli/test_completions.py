@@ -221,7 +221,7 @@ class Zsh:
 
     def close(self) -> None:
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(60)
         os.close(self.master)
 
 
@@ -256,7 +256,7 @@ def test_a_broken_configuration_is_nothing(shell_environment: dict[str, str], tm
         env=shell_environment,
         cwd=tmp_path / "cwd",
         capture_output=True,
-        timeout=15,
+        timeout=60,
         check=True,
     )
     assert (done.stdout, done.stderr) == (b"", b"")

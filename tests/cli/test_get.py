@@ -136,8 +136,8 @@ def test_ctrl_c_cancels_and_says_how_to_resume(agent: FakeAgent, environment: di
         assert process.stderr is not None
         assert process.stderr.readline() == "pulling now\n"
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert out == ""
     assert err == ("interrupted; run the same command again to resume: mooncake get models/llama '/data/my llama'\n")
-    assert agent.cancelled.wait(10)
+    assert agent.cancelled.wait(60)

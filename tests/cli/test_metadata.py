@@ -26,13 +26,13 @@ def start(environment: dict[str, str], tmp_path: Path, *options: str) -> tuple[s
 
 def end(process: subprocess.Popen[str]) -> int:
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
+    process.communicate(timeout=60)
     return process.returncode
 
 
 def ask(url: str, method: str, body: bytes | None = None) -> bytes:
     request = urllib.request.Request(f"{url}?key=mooncake%2Fram%2Fx", data=body, method=method)
-    with urllib.request.urlopen(request, timeout=20) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         return bytes(answer.read())
 
 

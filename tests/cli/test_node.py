@@ -166,7 +166,7 @@ def test_run_serves_until_it_is_told_to_end(environment: dict[str, str], home: H
             seen += line
         assert AgentClient(home).status()["pid"] == process.pid
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
+        process.communicate(timeout=60)
     assert process.returncode == 0
     with pytest.raises(AgentNotRunning):
         AgentClient(home).status()
@@ -213,5 +213,5 @@ def test_logs_go_on_over_a_replaced_file(environment: dict[str, str], log: Path,
         log.write_text("a new file\n")
         assert process.stdout.readline() == "a new file\n"
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=30)
+        process.communicate(timeout=60)
     assert process.returncode == 130

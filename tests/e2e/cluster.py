@@ -316,7 +316,10 @@ class Cluster:
         }
 
     def etcd(self, name: str = "etcd", binary: str = "", *options: str) -> Etcd:
-        """Start an etcd, of a certain binary and with ``options`` where they are given. Agents made from now on use it unless told otherwise; without one, each starts its own."""
+        """Start an etcd, of a certain binary and with ``options`` where they are given.
+
+        Agents made from now on use it unless told otherwise; without one, each starts its own.
+        """
         attempts = 3  # somebody may be quicker to take a port that was free
         while True:
             etcd = Etcd(self, name, binary, *options)

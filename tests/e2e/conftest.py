@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cluster import Agent, Cluster, Etcd
+from tests.e2e.cluster import Agent, Cluster, Etcd, make_file
 
 
 @contextlib.contextmanager
@@ -70,3 +70,11 @@ def source(pair: tuple[Agent, Agent]) -> Agent:
 @pytest.fixture(scope="module")
 def getter(pair: tuple[Agent, Agent]) -> Agent:
     return pair[1]
+
+
+@pytest.fixture(scope="module")
+def data(shared: Cluster, source: Agent) -> Path:
+    """Some object, named "data"."""
+    path = make_file(shared.path("data"), 4 << 20)
+    source.ok("register", path, "--name", "data")
+    return path

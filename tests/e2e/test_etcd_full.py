@@ -24,7 +24,7 @@ def key(text: str) -> str:
 
 def post(etcd: Etcd, call: str, body: dict[str, object]) -> dict[str, object]:
     request = urllib.request.Request(f"http://{etcd.endpoint}/v3/{call}", json.dumps(body).encode())
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         found: dict[str, object] = json.loads(answer.read())
         return found
 

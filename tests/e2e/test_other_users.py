@@ -76,7 +76,7 @@ def ports_of(agent: Agent) -> list[int]:
 
 
 def asked(port: int, path: str) -> tuple[int, dict[str, str], bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request("GET", path)
         answer = connection.getresponse()
@@ -141,7 +141,7 @@ def test_whoever_lacks_the_secret_learns_nothing_and_reads_nothing(private: tupl
         assert code == 403
         assert "Server" not in headers
         assert b"private" not in body
-    assert not fetch_descriptor("127.0.0.1", ports["rpc"], timeout=20).buffers
+    assert not fetch_descriptor("127.0.0.1", ports["rpc"], timeout=60).buffers
     peer, found = asyncio.run(told(agent, "private"))
     with SegmentServer() as engine:
         into = bytearray(MIB)

@@ -111,6 +111,27 @@ def test_a_batch_of_many_tells_of_each(pair: tuple[TransferEngine, TransferEngin
         batch.status(len(requests))
 
 
+def test_many_are_carried_out_in_the_callers_thread_and_each_has_its_end() -> None:
+    with TransferEngine() as one, TransferEngine() as other, TransferEngine(settings=SMALL_SLICES) as initiator:
+        data = random.Random(3).randbytes(1 << 20)
+        held = [(each, each.register_memory(bytearray(data), writable=True)) for each in (one, other)]
+        rooms = [bytearray(50_000) for _ in range(10)]
+        requests = []
+        for number, room in enumerate(rooms):
+            engine, memory = held[number % 2]
+            requests.append(TransferRequest(READ, room, ready(initiator, engine), memory.address + number))
+        requests.append(TransferRequest(READ, bytearray(9), ready(initiator, one), 0))
+        batch = initiator.carry_out(requests)
+        assert batch.done
+        *good, bad = batch.statuses()
+        assert all(status.state is TransferState.COMPLETED for status in good)
+        assert isinstance(bad.error, RangeRefused)
+        assert all(room == data[number : number + 50_000] for number, room in enumerate(rooms))
+        assert initiator.carry_out([]).done
+        with pytest.raises(UsageError, match="a list of requests"):
+            initiator.carry_out(5)  # type: ignore[arg-type]
+
+
 def test_reads_and_writes_in_one_batch(pair: tuple[TransferEngine, TransferEngine]) -> None:
     target, initiator = pair
     source, sink = target.register_memory_batch([bytearray(b"ab" * 5000), bytearray(10_000)], writable=True)

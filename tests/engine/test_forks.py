@@ -167,6 +167,7 @@ CALLS: dict[str, Callable[[TransferEngine, Segment, Batch, RegisteredMemory], ob
     "open_segment": lambda e, s, b, m: e.open_segment(s.name),
     "close_segment": lambda e, s, b, m: e.close_segment(s),
     "submit_transfer": lambda e, s, b, m: e.submit_transfer([]),
+    "carry_out": lambda e, s, b, m: e.carry_out([]),
     "read": lambda e, s, b, m: e.read(bytearray(8), s, s.buffers[0].address),
     "read, in a bounded time": lambda e, s, b, m: e.read(bytearray(8), s, s.buffers[0].address, timeout=1.0),
     "write": lambda e, s, b, m: e.write(b"12345678", s, s.buffers[0].address),

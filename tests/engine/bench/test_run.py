@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 
 import pytest
@@ -51,6 +52,22 @@ def test_both_engines_side_by_side() -> None:
     assert rows[0].socket == rows[1].socket
     assert all(row.bytes > 0 for row in rows)
     assert version()
+
+
+def test_ctrl_c_while_a_process_is_asked_leaves_nothing_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, timers = threading.Timer.start, list[threading.Timer]()
+
+    def interrupted(timer: threading.Timer) -> None:
+        start(timer)
+        timers.append(timer)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Timer, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Process("target", "ours", length=4096)
+    (timer,) = timers
+    timer.join(30)
+    assert not timer.is_alive(), "the interpreter waits for it"
 
 
 def test_a_target_elsewhere_that_is_a_bench() -> None:

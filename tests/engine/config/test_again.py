@@ -11,7 +11,7 @@ import pytest
 
 from engine.config import again
 from engine.config.again import LOOK_SECONDS, Renewed
-from engine.errors import BadConfig
+from engine.errors import BadConfig, UsageError
 from tests.clocks import Clock
 
 
@@ -90,6 +90,25 @@ async def test_what_cannot_be_read_leaves_in_force_what_was(files: Files, caplog
     files.paths[0].write_text("back")
     clock.now += LOOK_SECONDS
     assert await renewed.current() == "backb"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), UsageError(detail="cannot start a thread")])
+async def test_a_thread_that_is_not_to_be_had_now_may_be_later(
+    files: Files, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    async def refuse(_: object) -> None:
+        raise error
+
+    clock = Clock()
+    renewed = Renewed(files.paths, files.read, clock=clock)
+    files.paths[1].write_text("new")
+    clock.now += LOOK_SECONDS
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncio, "to_thread", refuse)
+        assert await renewed.current() == "ab"
+    assert f"{error}; what was read before stays in force" in caplog.text
+    clock.now += LOOK_SECONDS
+    assert await renewed.current() == "anew"
 
 
 def test_what_cannot_be_read_at_first_is_raised() -> None:

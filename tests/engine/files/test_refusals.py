@@ -5,12 +5,15 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from engine.files import refusals
 from engine.files.refusals import CANNOT, REFUSALS, Said, cannot, refused, said
+from tests.refusing import HANG_SECONDS, RefusingFileSystem
 
 BROKEN = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ENOENT)
 """What is no refusal, of whichever call, but for what is done another way that would show it, too."""
@@ -60,3 +63,30 @@ def test_what_was_said_takes_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> 
     for number in range(10):
         mine.add("chmod", str(number), "text")
     assert sum(bool(mine.of(str(number))) for number in range(10)) <= 3
+
+
+def test_a_file_system_that_hangs_holds_up_nobody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hung, mine = tmp_path / "hung", Said()
+    hung.mkdir()
+    refusing = RefusingFileSystem(hung, monkeypatch)
+    asked = threading.Event()
+
+    def hang(real: Callable[..., os.stat_result], *args: str) -> os.stat_result:
+        asked.set()
+        assert refusing.go_on.wait(HANG_SECONDS)
+        return real(*args)
+
+    refusing.answers("stat", hang)
+    waiting = [
+        threading.Thread(target=mine.add, args=("chmod", str(hung), "text")),
+        threading.Thread(target=mine.of, args=(str(hung),)),
+    ]
+    for thread in waiting:
+        asked.clear()
+        thread.start()
+        assert asked.wait(HANG_SECONDS)
+    free = mine._lock.acquire(timeout=0)
+    refusing.go_on.set()
+    for thread in waiting:
+        thread.join(HANG_SECONDS)
+    assert free

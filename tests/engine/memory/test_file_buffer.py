@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import StorageError, UsageError
+from engine.files.system import system
 from engine.memory.file_buffer import OpenFileBuffer
 
 
@@ -53,6 +54,19 @@ def test_a_writable_file_is_made_as_long_as_it_must_be(tmp_path: Path) -> None:
     path.write_bytes(b"ab")
     OpenFileBuffer("f", path, writable=True, offset=1, length=4).close()
     assert path.read_bytes() == b"ab\0\0\0"
+
+
+def test_a_file_system_that_takes_nothing_is_not_asked_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"0123456789")
+    buffer = OpenFileBuffer("f", path, writable=True)
+    left = [1, 0]
+    monkeypatch.setattr(system, "pwrite", lambda fd, data, at: os.pwrite(fd, data[: left.pop(0)], at))
+    with pytest.raises(StorageError, match="Input/output error"):
+        buffer.write_from(0, memoryview(b"xyz"))
+    buffer.close()
 
 
 @pytest.mark.parametrize(("offset", "length"), [(0, 0), (10, None), (-1, 2), (3, 8), (11, None)])

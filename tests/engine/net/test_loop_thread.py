@@ -10,6 +10,7 @@ from concurrent.futures import CancelledError
 import pytest
 
 from engine.errors import Closed, ForkedProcess, UsageError
+from engine.net import loop_thread
 from engine.net.loop_thread import LoopThread
 from tests.forking import in_child
 
@@ -127,6 +128,40 @@ def test_nothing_is_called_after_the_end() -> None:
     with pytest.raises(Closed, match="was closed"):
         made.call(answer(1))
     assert made.stop(WAIT), "twice is harmless"
+
+
+def test_an_end_that_is_asked_for_twice_lets_the_last_calls_end(
+    failures: list[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop_thread, "LAST_SECONDS", WAIT)
+    thread, begun, ended = LoopThread("test", failures.append), threading.Event(), threading.Event()
+    asked = threading.Event()
+    thread.start()
+
+    async def slow_to_end() -> None:
+        begun.set()
+        try:
+            await wait_for_ever()
+        finally:
+            while not asked.is_set():  # noqa: ASYNC110 - another thread sets it
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0)
+            ended.set()
+
+    def call() -> None:
+        with pytest.raises(Closed):
+            thread.call(slow_to_end())
+
+    waiting = threading.Thread(target=call)
+    waiting.start()
+    assert begun.wait(WAIT)
+    assert not thread.stop(0.05)
+    thread.stop(0.05)
+    asked.set()
+    assert thread.stop(WAIT)
+    waiting.join(WAIT)
+    assert ended.is_set()
+    assert failures == []
 
 
 async def wait_for_ever() -> None:

@@ -14,7 +14,7 @@ from engine.errors import UsageError
 from engine.memory.address_space import AddressSpace
 from engine.memory.buffers import FilesBuffer
 from engine.memory.file_spans import FileSpan
-from engine.protocol.local_socket import MAX_PACKET, DescriptorRequest
+from engine.protocol.local_socket import MAX_PACKET, DescriptorRequest, socket_of
 from engine.serving.descriptor_server import DescriptorServer
 
 DATA = b"what the descriptor leads to"
@@ -94,3 +94,19 @@ def test_a_server_that_gets_no_thread_is_not_made(tmp_path: Path, monkeypatch: p
         with pytest.raises(UsageError, match="'local accept'"):
             Served(tmp_path)
     assert not (tmp_path / "s" / "local.sock").exists()
+
+
+def test_an_abstract_name_has_no_file_and_is_free_again_when_the_server_is_closed() -> None:
+    name = socket_of("10.0.0.1:15000")
+    assert name != socket_of("10.0.0.1:15001")
+    for _ in range(2):
+        space = AddressSpace()
+        server = DescriptorServer(space, name)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+            sock.settimeout(30)
+            sock.connect(name)
+            with pytest.raises(UsageError, match="cannot listen on @mooncake-segment-"):
+                DescriptorServer(space, name)
+            server.close()
+            assert sock.recv(1) == b""
+        space.close()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pstore.errors import UsageError
+from p2pstore.errors import BadSource, UsageError
 from p2pstore.objects import selection as module
 from p2pstore.objects.selection import Selection, literal, selection_of
 from p2pstore.objects.source import scan
@@ -72,7 +73,11 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(("pattern", "fits"), PATTERNS, ids=[pattern for pattern, _ in PATTERNS])
 def test_a_pattern_leaves_out_or_takes_what_fits_it(root: Path, pattern: str, fits: set[str]) -> None:
-    assert set(scan(root, Selection(exclude=[pattern])).paths) == set(PATHS) - fits
+    if fits == set(PATHS):
+        with pytest.raises(BadSource):
+            scan(root, Selection(exclude=[pattern]))
+    else:
+        assert set(scan(root, Selection(exclude=[pattern])).paths) == set(PATHS) - fits
     if fits:
         assert set(scan(root, Selection(include=[pattern])).paths) == fits
 
@@ -93,7 +98,14 @@ def test_git_ignores_the_same(root: Path, pattern: str) -> None:
         timeout=60,
     )
     ignored = set(filter(None, done.stdout.split("\0")))
-    assert set(scan(root, Selection(exclude=[pattern])).paths) == set(PATHS) - ignored
+    selection = Selection(exclude=[pattern])
+    assert {path for path in PATHS if not _takes(selection, path)} == ignored
+
+
+def _takes(selection: Selection, path: str) -> bool:
+    """Whether a walk comes to a file, and takes it."""
+    parents = [path[:at] for at, letter in enumerate(path) if letter == "/"]
+    return all(selection.takes(parent, directory=True) for parent in parents) and selection.takes(path, directory=False)
 
 
 def test_what_is_left_out_wins(root: Path) -> None:
@@ -104,6 +116,25 @@ def test_what_is_left_out_wins(root: Path) -> None:
 def test_nothing_fits(root: Path) -> None:
     with pytest.raises(UsageError, match=r"no file in it fits '\*\.safetensors'"):
         scan(root, Selection(include=["*.safetensors"]))
+
+
+@pytest.mark.parametrize(
+    ("include", "exclude", "words"),
+    [
+        ((), ("*",), "no file in it is left by '*'"),
+        ((), ("*.bin", "[!.]*"), "no file in it is left by '*.bin', '[!.]*'"),
+        (("*.bin",), ("*.b*",), "no file in it fits '*.bin' and is left by '*.b*'"),
+        (("*.zip",), ("*.tmp",), "no file in it fits '*.zip'"),
+    ],
+)
+def test_nothing_is_left(root: Path, include: Sequence[str], exclude: Sequence[str], words: str) -> None:
+    with pytest.raises(BadSource) as caught:
+        scan(root, Selection(include, exclude))
+    assert str(caught.value) == f"{root} cannot be registered: {words}"
+
+
+def test_a_directory_that_was_empty_before_is_taken_as_it_is(tmp_path: Path) -> None:
+    assert scan(tmp_path, Selection(exclude=["*.tmp"])).paths == ()
 
 
 def test_empty_directories_are_kept_unless_files_are_asked_for(root: Path) -> None:

@@ -61,6 +61,15 @@ async def test_what_a_peer_answers_is_no_matter_of_firewalls(start: Start) -> No
     assert "firewall" in check.advice
 
 
+@pytest.mark.parametrize("host", ["nosuchhost.invalid", "x" * 70 + ".invalid"], ids=["unknown", "no name"])
+async def test_a_name_that_leads_nowhere_is_no_matter_of_firewalls(start: Start, host: str) -> None:
+    a = await start("a")
+    (check,) = await asyncio.wait_for(both_ways(a.parts, f"{host}:7300"), WAIT)
+    assert (check.verdict, check.code) == ("failed", 5)
+    assert check.detail.startswith(f"peer {host}:7300 cannot be reached: no address is known for '{host}': ")
+    assert check.advice == f"check the name; 'getent hosts {host}' shows what this host knows of it"
+
+
 async def test_a_silent_peer_is_given_up(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PATH_SECONDS", 0.2)
     a = await start("a")

@@ -75,11 +75,14 @@ class Log:
     def __init__(self) -> None:
         self.sources: dict[str, set[int]] = {}
         self.bytes_by_node: dict[str, int] = {}
-        self.last_fault: MooncakeError | None = None
+        self.faults: dict[str, MooncakeError] = {}
         self.shares: dict[str, bool] = {}
         self.offers: list[tuple[str, list[range], bool]] = []
         self.times_added: dict[str, int] = {}
         self.changed = asyncio.Event()
+
+    def fault_of(self, node: str) -> MooncakeError | None:
+        return self.faults.get(node)
 
     def add(self, source: Source, have: Bitmap, _: int, shared: bool) -> None:
         self.shares[source.node] = shared
@@ -280,11 +283,22 @@ async def test_who_refused_a_range_is_still_heard_saying_why(world: World) -> No
     owner = await world.holder("a")
     found = await world.discover()
     await world.log.until(lambda: "a" in world.log.sources)
-    world.log.last_fault = RangeRefused(peer="a", length=1, address=0)
+    world.log.faults["a"] = RangeRefused(peer="a", length=1, address=0)
     found.dropped("a", banned=False)
     await asyncio.sleep(0.01)
     await owner.holdings.give_up(owner.holdings.named("n")[0], "it was cut short")
     await world.log.until(lambda: "it was cut short" in str(found.withdrew.get("a")))
+
+
+async def test_what_one_refused_keeps_no_other_waiting(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WHY_SECONDS", 10 * WAIT)
+    for name in ("a", "b"):
+        await world.holder(name)
+    found = await world.discover()
+    await world.log.until(lambda: set(world.log.sources) == {"a", "b"})
+    world.log.faults["a"] = RangeRefused(peer="a", length=1, address=0)
+    found.dropped("b", banned=False)
+    await world.log.until(lambda: world.log.times_added["b"] == 2)
 
 
 async def test_a_source_that_was_dropped_is_read_anew_a_banned_one_never(world: World) -> None:

@@ -28,6 +28,8 @@ def test_one_that_does_better_leaves_those_of_others() -> None:
     faults.add("b", second)
     faults.clear("b")
     assert faults.last is first
+    assert faults.of("a") is first
+    assert faults.of("b") is None
     faults.clear("a")
     faults.clear("never failed")
     assert faults.last is None

@@ -362,16 +362,29 @@ def test_force_replaces(path: Path, manifest: Manifest, kind: str) -> None:
 def test_links_inside_the_partial_form_are_not_followed(path: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     write_tree(outside, {"é": b"precious", "z": b"precious"})
-    for name, target in (("b/c d", outside), ("z", outside / "z"), ("none", outside)):
+    links = (("b/c d", outside, ForeignFile), ("z", outside / "z", StorageError), ("none", outside, ForeignFile))
+    for name, target, refused in links:
         destination = FileDestination(path, TREE, "n")
         destination.abort()
         files_module.remove(destination.part / name)
         (destination.part / name).symlink_to(target)
-        with pytest.raises(StorageError):
+        with pytest.raises(refused):
             FileDestination(path, TREE, "n")
         (destination.part / name).unlink()
     assert read_tree(outside) == {"é": b"precious", "z": b"precious"}
     assert all((outside / name).stat().st_mode & 0o777 == 0o644 for name in ("é", "z"))
+
+
+def test_a_directory_that_was_moved_and_linked_to_gets_under_no_final_name(path: Path) -> None:
+    """Its files are those that were written, and lie elsewhere."""
+    with given_up(FileDestination(path, TREE, "n")) as destination:
+        fill(destination)
+        moved = path.with_name("moved")
+        (destination.part / "b").rename(moved)
+        (destination.part / "b").symlink_to(moved)
+        with pytest.raises(ForeignFile, match=str(destination.part / "b")):
+            destination.finish()
+    assert not path.exists()
 
 
 @EACH

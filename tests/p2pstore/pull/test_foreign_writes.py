@@ -93,11 +93,18 @@ def test_what_cannot_be_watched_is_not(tmp_path: Path, monkeypatch: pytest.Monke
     watch.hear()
     watch.close()
     monkeypatch.setattr(module, "_shared", module._Shared())
-    monkeypatch.setattr(module._LIBC, "inotify_init1", lambda _: -1)
-    watch = ForeignWrites(tmp_path, [""])
+    with monkeypatch.context() as patch:
+        patch.setattr(module._LIBC, "inotify_init1", lambda _: -1)
+        watch = ForeignWrites(tmp_path, [""])
+    (tmp_path / "x").write_bytes(b"")
     watch.hear()
     watch.close()
     assert not watch.closed
+    watch = ForeignWrites(tmp_path, [""])
+    (tmp_path / "x").write_bytes(b"")
+    watch.hear()
+    assert watch.closed == {"x": 1}, "it can be watched later"
+    watch.close()
 
 
 def test_who_has_it_open_to_write(tmp_path: Path) -> None:

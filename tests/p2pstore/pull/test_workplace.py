@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import subprocess
@@ -282,6 +283,50 @@ def test_a_directory_laid_out_by_another_user_is_not_used(dest: Path) -> None:
     assert work.path != path
     work.remove()
     assert read_tree(path) == before
+
+
+@pytest.mark.parametrize("name", ["journal", "owner.1", "owner.2", "note"])
+def test_what_cannot_be_begun_leaves_nothing_in_the_way(dest: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A full disk: each try left a directory that no later one could use, and after eight of them all were refused."""
+    if name == "owner.2":
+        left(dest)
+    before = read_tree(dest.parent)
+    real, to_bytes = os.open, module.Owner.to_bytes
+
+    def full(path: Path, *args: int, **kwargs: int) -> int:
+        if os.path.basename(path) == name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(path, *args, **kwargs)
+
+    def unwritten(owner: module.Owner) -> bytes:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(module.Owner, "to_bytes", unwritten if name == "note" else to_bytes)
+    monkeypatch.setattr(os, "open", full)
+    monkeypatch.setattr(system, "open", full)
+    for _ in range(module.MAX_WORKPLACES + 1):
+        with pytest.raises(StorageError, match="no space left"):
+            work_of(dest)
+    monkeypatch.undo()
+    assert read_tree(dest.parent) == before
+    work = work_of(dest)
+    assert work.path.name == work_name("dest")
+    work.remove()
+
+
+def test_a_note_that_cannot_be_written_leaves_what_was_there(dest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = left(dest)
+
+    def unwritten(owner: module.Owner) -> bytes:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(module.Owner, "to_bytes", unwritten)
+    with pytest.raises(StorageError, match="no space left"):
+        work_of(dest)
+    monkeypatch.undo()
+    work = work_of(dest)
+    assert (work.path, work.journal.chunks, work.part.read_bytes()) == (path, [0], b"data")
+    work.remove()
 
 
 def test_there_is_an_end_to_it(dest: Path) -> None:

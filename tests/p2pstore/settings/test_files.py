@@ -52,6 +52,7 @@ def test_a_file_that_is_not_there(file: Path) -> None:
         ("lease_ttl = 1", ", lease_ttl: 1 is not between 2 and 3600"),
         ("[zone]\nx = 1", ", zone: a dict cannot be zone"),
         ("zone = 1979-05-27", ", zone: a date cannot be zone"),
+        ("home = 5", ", home: it is a text; write it in quotes, not as 5"),
         ("zone = ", "it is not TOML"),
         ("lease_ttl = " + "9" * 5000, "it is not TOML"),
         ("zone = " + "[" * 100_000, "it is not TOML"),

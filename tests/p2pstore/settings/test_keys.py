@@ -107,6 +107,36 @@ def test_what_means_nothing_is_refused_with_a_sentence(key: str, value: object, 
         KEYS[key].read(value, BASE)
 
 
+PLAIN = {"insecure", "lease_ttl", "chunk_size", "connections", "upload_limit", "download_limit"} | {
+    f"master_{name}"
+    for name in (
+        "insecure",
+        "lease",
+        "soft_pin",
+        "max_soft_pin",
+        "evict_soft_pinned",
+        "watermark",
+        "eviction_ratio",
+        "client_ttl",
+        "put_discard",
+        "put_release",
+        "tenants",
+        "offload",
+        "offload_on_evict",
+        "promotion",
+        "max_keys",
+    )
+}
+"""Keys whose values are numbers, or true or false."""
+
+
+@pytest.mark.parametrize("name", sorted(KEYS.keys() - PLAIN))
+@pytest.mark.parametrize(("value", "shown"), [(5, "5"), (True, "true"), (False, "false")])
+def test_a_text_is_written_in_quotes(name: str, value: object, shown: str) -> None:
+    with pytest.raises(ValueError, match=f"^it is a text; write it in quotes, not as {shown}$"):
+        KEYS[name].read(value, BASE)
+
+
 @pytest.mark.parametrize("name", KEYS)
 @given(value=st.text(max_size=12) | st.integers() | st.booleans() | st.floats() | st.none() | st.lists(st.integers()))
 def test_any_value_is_understood_or_a_value_error(name: str, value: object) -> None:

@@ -12,6 +12,7 @@ from engine.net import addresses
 from engine.transports.base import Channel, PeerAddress, Transport
 from engine.transports.rdma.addresses import from_text, why_apart
 from engine.transports.rdma.nics import Nics
+from engine.transports.rdma.owner.whole_buffers import WholeBuffers
 from engine.transports.rdma.reader.channel import RdmaChannel, Ring
 from engine.transports.rdma.reader.link import Link
 from engine.transports.rdma.reader.session import Session
@@ -173,3 +174,14 @@ def open_nics(settings: EngineSettings | None = None, *, devices: str = "") -> N
     if devices:
         found = replace(found, device_name=None if devices == ALL else devices)
     return Nics(load_verbs(), found)
+
+
+def open_offers(nics: Nics | None, settings: EngineSettings) -> tuple[Nics | None, WholeBuffers]:
+    """The devices that were opened here, if they were, and what will be offered over them. Raises as ``open_nics``."""
+    opened = open_nics(settings) if nics is None else nics
+    try:
+        return (opened if nics is None else None), WholeBuffers(opened)
+    except BaseException:
+        if nics is None:
+            opened.close()
+        raise

@@ -1,0 +1,103 @@
+"""Memory that processes of one host share: made by one, and mapped by whoever is handed its descriptor.
+
+It is a memfd whose size is sealed: neither side can take pages away from under the other. It has no name anywhere, so
+nothing of it is left when the last process that maps it has ended, however that was.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+
+from engine import forks
+from engine.errors import UsageError
+from engine.files.system import system
+from engine.memory.buffers import FileRun, MemoryBuffer
+
+SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+"""What is asked of memory before it is mapped: a page that went away would end this process."""
+
+
+class Mapping:
+    """``length`` bytes of a descriptor, mapped to be read and written, at ``address``.
+
+    They stay mapped as long as this object or a view of it lives. A forked child does not have them.
+    """
+
+    def __init__(self, fd: int, length: int) -> None:
+        """Raises ``OSError``."""
+        self._origin = forks.Origin("mapped memory")
+        self.length = length
+        self.address = 0
+        self.address = system.map_shared(fd, 0, length, writable=True)
+        system.keep_from_children(self.address, length)
+
+    def view(self) -> memoryview:
+        """All of it. Whoever has a view keeps the memory mapped."""
+        raw = (ctypes.c_ubyte * self.length).from_address(self.address)
+        raw.owner = self  # type: ignore[attr-defined]
+        return memoryview(raw).cast("B")
+
+    def __del__(self) -> None:
+        if self.address and not self._origin.elsewhere:
+            system.unmap(self.address, self.length)
+
+
+class SharedMemory:
+    """Zeroed memory of ``length`` bytes that others can be handed. ``view`` is how it is used here."""
+
+    def __init__(self, length: int) -> None:
+        """Raises ``UsageError`` where the system has none to give."""
+        if length < 1:
+            raise UsageError(detail=f"shared memory of {length} bytes cannot be had")
+        self.length = length
+        self.fd = -1
+        try:
+            self.fd = os.memfd_create("mooncake", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            forks.hold_descriptor(self.fd)
+            os.ftruncate(self.fd, length)
+            fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, SEALS)
+            self._mapping: Mapping | None = Mapping(self.fd, length)
+        except OSError as error:
+            self.close()
+            detail = f"{length} bytes of shared memory cannot be had: {error.strerror or error}"
+            raise UsageError(detail=detail) from None
+        self.view = self._mapping.view()
+
+    def close(self) -> None:
+        """Let go of it here; twice is harmless. It is gone when views and other processes have let go of it, too."""
+        fd, self.fd = self.fd, -1
+        self._mapping = None
+        self.view = memoryview(b"")
+        if fd >= 0:
+            os.close(fd)
+
+
+class SharedBuffer(MemoryBuffer):
+    """Shared memory as a registered buffer: peers on this host may be handed it. Owns the memory."""
+
+    def __init__(self, name: str, memory: SharedMemory) -> None:
+        """Peers may read and write it."""
+        super().__init__(name, memory.view, writable=True)
+        self._memory = memory
+
+    def file_run(self, offset: int, length: int) -> FileRun | None:
+        """See ``Buffer.file_run``: the receiver can read and write all of the memory."""
+        return FileRun(os.dup(self._memory.fd), offset, length)
+
+    def close(self) -> None:
+        """See ``Buffer.close``."""
+        super().close()
+        self._memory.close()
+
+
+def map_handed_over(fd: int) -> Mapping:
+    """Map what a peer handed over, whole. Raises ``UsageError`` for what could be cut short, ``OSError``."""
+    try:
+        sealed = fcntl.fcntl(fd, fcntl.F_GET_SEALS)
+    except OSError:  # no memfd
+        sealed = 0
+    if not sealed & fcntl.F_SEAL_SHRINK:
+        raise UsageError(detail="what was handed over is no memory of a fixed size")
+    return Mapping(fd, os.fstat(fd).st_size)
