@@ -42,13 +42,18 @@ class EventFact(NamedTuple):
 
 @dataclass(frozen=True)
 class KeyFacts:
-    """One key of one tenant. ``others`` are tenants that have it, ``known`` some keys that are there."""
+    """One key of one tenant.
+
+    ``aside``: whoever holds it is absent, and may come back. ``others`` are tenants that have it, ``known`` some keys
+    that are there.
+    """
 
     key: str
     tenant: str
     replicas: Sequence[ReplicaFact] = ()
     leased_for: float = 0.0
     event: EventFact | None = None
+    aside: bool = False
     others: Sequence[str] = ()
     known: Sequence[str] = ()
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from engine.rpc.codes import Code
 from engine.rpc.messages import Disk, LocalDisk, Memory, Nof, Replica, SegmentStatus
 from p2pstore.kv.master.facts import CallerFacts
+from p2pstore.kv.pool.segments import SegmentInfo
 
 NAMES = {
     Code.INTERNAL: "INTERNAL_ERROR",
@@ -25,21 +26,6 @@ NAMES = {
 
 SEGMENT_STATUSES = {"ABSENT": SegmentStatus.UNDEFINED, "UNMOUNTING": SegmentStatus.GRACEFULLY_UNMOUNTING}
 """Upstream's number for the pool's word, where that is not OK."""
-
-
-class SegmentShown(NamedTuple):
-    """One segment as it is shown: ``status`` in the pool's words; ``silent``: seconds since its client's last ping."""
-
-    id: bytes
-    name: str
-    client: bytes
-    base: int
-    size: int
-    used: int
-    endpoint: str
-    protocol: str
-    status: str
-    silent: float
 
 
 class KeyShown(NamedTuple):
@@ -92,7 +78,7 @@ def replica(it: Replica) -> dict[str, Any]:
     return {"id": it.id, "kind": type(place).__name__.lower(), "status": int(it.status), **fields}
 
 
-def segment(it: SegmentShown) -> dict[str, Any]:
+def segment(it: SegmentInfo) -> dict[str, Any]:
     """One segment, as upstream tells it."""
     return {
         "segment_name": it.name,

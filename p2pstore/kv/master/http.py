@@ -39,9 +39,10 @@ from engine.rpc.codes import Code
 from engine.rpc.messages import DEFAULT_TENANT, Memory, Replica, SegmentStatus
 from p2pstore.kv.master import forms
 from p2pstore.kv.master.facts import CallerFacts, KeyFacts, PoolFacts
-from p2pstore.kv.master.forms import NAMES, SEGMENT_STATUSES, KeyShown, SegmentShown
+from p2pstore.kv.master.forms import NAMES, SEGMENT_STATUSES, KeyShown
 from p2pstore.kv.master.metrics import OPENMETRICS, TEXT, Readings, families, render, summary
 from p2pstore.kv.master.why import why_callers, why_key
+from p2pstore.kv.pool.segments import SegmentInfo
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ class Shown(Protocol):
     def replicas(self, key: str, tenant: str) -> Sequence[Replica] | Code:
         """Where a value lies, without a lease."""
 
-    def segments(self) -> Sequence[SegmentShown]:
+    def segments(self) -> Sequence[SegmentInfo]:
         """All of them."""
 
     def remove(self, key: str, tenant: str, *, force: bool) -> Code:

@@ -11,13 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from p2pstore.kv.pool.stats import SIZE_BOUNDS
 from p2pstore.objects.units import format_size
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
-
-VALUE_SIZES = (4096, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
-"""Upper bounds of the buckets of values' sizes, in bytes; upstream's."""
 
 SINGLE = {
     "PutStart": "put_start",
@@ -150,7 +148,7 @@ class Readings:
 
     ``numbers`` has the gauges and counters, by upstream's name without ``master_`` in front, and without ``_total`` or
     ``_`` at the end; what is missing is 0. ``calls`` has for each call how many there were, failed, were right in part,
-    how many items they had, and how many of those failed. ``value_sizes`` counts values by ``VALUE_SIZES``, the last
+    how many items they had, and how many of those failed. ``value_sizes`` counts values by ``SIZE_BOUNDS``, the last
     the larger ones; ``value_bytes`` is their sum. ``callers`` counts the connected clients of each version, and
     ``unknown`` the calls that nobody here knows.
     """
@@ -158,7 +156,7 @@ class Readings:
     numbers: Mapping[str, float] = field(default_factory=dict)
     calls: Mapping[str, Sequence[int]] = field(default_factory=dict)
     segments: Sequence[Segment] = ()
-    value_sizes: Sequence[int] = (0,) * (len(VALUE_SIZES) + 1)
+    value_sizes: Sequence[int] = (0,) * (len(SIZE_BOUNDS) + 1)
     value_bytes: int = 0
     callers: Mapping[str, int] = field(default_factory=dict)
     unknown: Mapping[str, int] = field(default_factory=dict)
@@ -292,7 +290,7 @@ def _of_segments(segments: Sequence[Segment]) -> Iterator[Family]:
 
 def _histogram(name: str, text: str, readings: Readings) -> Family:
     samples, below = [], 0
-    for bound, count in zip((*VALUE_SIZES, None), readings.value_sizes, strict=True):
+    for bound, count in zip((*SIZE_BOUNDS, None), readings.value_sizes, strict=True):
         below += count
         samples.append(Sample("_bucket", (("le", "+Inf" if bound is None else f"{bound:.1f}"),), below))
     samples += [Sample("_sum", (), readings.value_bytes), Sample("_count", (), below)]

@@ -49,12 +49,6 @@ _CAUSES = {
 }
 """What to do about the codes that clients get most."""
 
-_KEPT = {
-    "watermark": "more memory was in use than the eviction watermark allows",
-    "no room": "a new value needed its place",
-}
-"""Why a key was evicted."""
-
 
 class Finding(NamedTuple):
     """One answer: a word for the cause, what is so, and what to do about it; ``good`` where nothing is wrong."""
@@ -70,6 +64,8 @@ def why_key(key: KeyFacts, pool: PoolFacts) -> list[Finding]:
     found = list(_of_replicas(key, pool))
     if found:
         return found
+    if key.aside:
+        return [_aside(pool)]
     if key.others:
         return [
             Finding(
@@ -127,8 +123,8 @@ def _readable(whole: Sequence[ReplicaFact], key: KeyFacts, pool: PoolFacts) -> I
         yield Finding(
             "owner-silent",
             f"{alone} lies with {replica.endpoint}, which has not pinged for {format_seconds(replica.silent)}",
-            f"see whether that process lives; reads from it fail with {int(Code.TRANSFER_FAILED)}, and after "
-            f"{format_seconds(pool.client_ttl)} without a ping what it holds is dropped",
+            f"see whether that process lives; if not, reads from it fail with {int(Code.TRANSFER_FAILED)} for "
+            f"{format_seconds(pool.client_ttl)} after its last ping",
         )
     if key.leased_for > 0:
         yield Finding(
@@ -139,15 +135,25 @@ def _readable(whole: Sequence[ReplicaFact], key: KeyFacts, pool: PoolFacts) -> I
         )
 
 
+def _aside(pool: PoolFacts) -> Finding:
+    absent = [segment.endpoint for segment in pool.segments if segment.silent > pool.client_ttl]
+    names = f" ({_listed(absent)})" if absent else ""
+    return Finding(
+        "owner-absent",
+        f"the client that holds it was taken for dead{names}; its keys are kept aside in case it comes back",
+        "see whether that process lives: its first ping brings them back; else put it again",
+    )
+
+
 def _of_event(event: EventFact, pool: PoolFacts) -> Finding:
     ago = f"{format_seconds(event.ago)} ago"
     by = f" by {event.who}" if event.who else ""
     match event.what:
         case "evicted":
-            reason = _KEPT.get(event.detail, event.detail)
+            reason = f" ({event.detail})" if event.detail else ""
             return Finding(
                 "evicted",
-                f"it was evicted {ago}{': ' + reason if reason else ''}; {_use(pool)}",
+                f"it was evicted {ago}{reason}; {_use(pool)}",
                 "give the pool more memory (global_segment_size of its clients), or pin what must stay",
             )
         case "removed":
@@ -164,12 +170,17 @@ def _of_event(event: EventFact, pool: PoolFacts) -> Finding:
                 f"a put of it was begun{by} and never ended; it was discarded {ago}",
                 "see whether the writer died or stood still in the middle of it",
             )
-        case "lost" | "unmounted":
-            how = "was taken for dead" if event.what == "lost" else "took its memory out of the pool"
-            who = event.detail or event.who or "the client that held it"
+        case "lost":
             return Finding(
-                event.what,
-                f"{who}, which held its only replica, {how} {ago}",
+                "lost",
+                f"the memory to which it was being written{by} left the pool {ago}",
+                "put it again; see whether the client whose memory that was still runs",
+            )
+        case "unmounted":
+            detail = f" ({event.detail})" if event.detail else ""
+            return Finding(
+                "unmounted",
+                f"the memory that it lay in left the pool {ago}{detail}",
                 "put it again; with a replica_num of 2 a key outlives one client",
             )
         case "refused":
@@ -223,8 +234,8 @@ def _of_pool(pool: PoolFacts) -> Iterator[Finding]:
                 "owner-silent",
                 f"{segment.endpoint} gives {format_size(segment.size)}, and has not pinged for "
                 f"{format_seconds(segment.silent)}",
-                f"see whether that process lives; after {format_seconds(pool.client_ttl)} without a ping what it holds "
-                "is dropped",
+                f"see whether that process lives; {format_seconds(pool.client_ttl)} after its last ping its keys are "
+                "not found any more",
             )
     if pool.refused and pool.size and pool.used >= FULL * pool.size:
         yield Finding(

@@ -221,6 +221,15 @@ class Pool:
         """What happened to a key last."""
         return self._index.story
 
+    def tenants(self) -> list[str]:
+        """The tenants that have keys."""
+        return [name for name, space in self._index.tenants.items() if space.keys]
+
+    def names(self, tenant: str) -> list[str]:
+        """All keys of a tenant, whether they can be read or not: it looks at none of them, so it takes no time."""
+        space = self._index.tenant(tenant)
+        return list(space.keys) if space else []
+
     def tenants_of(self, key: str) -> list[str]:
         """The tenants in which there is such a key now."""
         return [name for name, space in self._index.tenants.items() if key in space.keys]

@@ -11,9 +11,10 @@ from engine.net import addresses, sockets
 from engine.rpc.codes import Code
 from engine.rpc.messages import Disk, LocalDisk, Memory, Nof, Replica, Status
 from p2pstore.kv.master.facts import CallerFacts, KeyFacts, PoolFacts, ReplicaFact, SegmentFact
-from p2pstore.kv.master.forms import KeyShown, SegmentShown
+from p2pstore.kv.master.forms import KeyShown
 from p2pstore.kv.master.http import AdminServer
 from p2pstore.kv.master.metrics import Readings
+from p2pstore.kv.pool.segments import SegmentInfo
 
 KEY = "llama-3@tp_rank:0@" + "ab" * 16
 STRANGE = "a b+c,d\n\u4e16"
@@ -60,8 +61,8 @@ class Table:
             return Code.BAD_PARAMS
         return self.held.get((tenant, key), Code.NOT_FOUND)
 
-    def segments(self) -> Sequence[SegmentShown]:
-        one = SegmentShown(ID, "host:1", ID, 0x1000, 1 << 30, 1 << 29, "10.0.0.2:1", "tcp", "OK", 0.5)
+    def segments(self) -> Sequence[SegmentInfo]:
+        one = SegmentInfo("host:1", ID, ID, 0x1000, 1 << 30, 1 << 29, "10.0.0.2:1", "tcp", "OK", 0.5)
         return [one, one._replace(used=0), one._replace(name="gone:1", status="ABSENT", size=0)]
 
     def remove(self, key: str, tenant: str, *, force: bool) -> Code:

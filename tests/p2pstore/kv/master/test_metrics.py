@@ -13,13 +13,13 @@ from p2pstore.kv.master.metrics import (
     COUNTERS,
     GAUGES,
     SINGLE,
-    VALUE_SIZES,
     Readings,
     Segment,
     families,
     render,
     summary,
 )
+from p2pstore.kv.pool.stats import SIZE_BOUNDS
 
 NASTY = 'a"b\\c\nd\u4e16'
 READINGS = Readings(
@@ -77,7 +77,7 @@ def test_upserts_are_counted_with_puts() -> None:
 
 def test_sizes_of_values() -> None:
     found = samples(openmetrics=False)
-    below = [found["master_value_size_bytes_bucket", (("le", f"{bound:.1f}"),)] for bound in VALUE_SIZES]
+    below = [found["master_value_size_bytes_bucket", (("le", f"{bound:.1f}"),)] for bound in SIZE_BOUNDS]
     assert below == [1, 1, 3, 3, 3, 3, 3]
     assert found["master_value_size_bytes_bucket", (("le", "+Inf"),)] == 4
     assert (found["master_value_size_bytes_count", ()], found["master_value_size_bytes_sum", ()]) == (4, 99)

@@ -61,20 +61,24 @@ KEYS = {
         "not there for tenant 'default', but for 'red'",
     ),
     "evicted": (
-        event("evicted", "watermark"),
+        event("evicted", "above the watermark"),
         ["evicted"],
-        "more memory was in use than the eviction watermark allows",
+        "1 min 30 s ago (above the watermark); 8.0 MiB of",
     ),
-    "evicted for another": (event("evicted", "no room"), ["evicted"], "8.0 MiB of 64.0 MiB are in use now"),
+    "its owner is absent": (replace(KEY, aside=True), ["owner-absent"], "the client that holds it was taken for dead;"),
     "removed": (event("removed"), ["removed"], "removed 1 min 30 s ago by 10.0.0.3:40000"),
     "given up": (event("revoked"), ["revoked"], "its bytes could not be written"),
     "discarded": (event("discarded"), ["discarded"], "begun by 10.0.0.3:40000 and never ended"),
-    "its owner died": (
-        event("lost", "10.0.0.9:1"),
+    "its memory went while it was written": (
+        event("lost"),
         ["lost"],
-        "10.0.0.9:1, which held its only replica, was taken for dead",
+        "was being written by 10.0.0.3:40000 left the pool",
     ),
-    "its owner left": (event("unmounted", "10.0.0.9:1"), ["unmounted"], "took its memory out of the pool"),
+    "its memory went": (
+        event("unmounted", "10.0.0.9:1: its owner took it back"),
+        ["unmounted"],
+        "the memory that it lay in left the pool 1 min 30 s ago (10.0.0.9:1: its owner took it back)",
+    ),
     "refused": (event("refused", "NO_SPACE"), ["refused"], "refused 1 min 30 s ago with -200: no segment has room"),
     "refused by number": (event("refused", "-200"), ["refused"], "with -200: no segment has room"),
     "begun, and nothing is left": (event("put_start"), ["writing"], "nothing of it is left"),
@@ -199,3 +203,8 @@ def test_nobody_reaches_a_master_on_loopback_from_elsewhere() -> None:
     assert found.text.startswith("no client has called")
     assert "loopback" in found.advice
     assert "--listen" in found.advice
+
+
+def test_an_absent_owner_is_named() -> None:
+    (found,) = why_key(replace(KEY, aside=True), replace(POOL, segments=(SEGMENT._replace(silent=60.0),)))
+    assert "taken for dead (10.0.0.2:12001)" in found.text

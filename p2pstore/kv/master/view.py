@@ -1,0 +1,208 @@
+"""A running master as the admin surface shows it: from its pool, and from what it noted of its callers."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any, Protocol
+
+from engine._version import __version__
+from engine.rpc.codes import Code
+from engine.rpc.messages import LocalDisk, Memory, Nof, Replica, Status
+from p2pstore.kv.master.facts import CallerFacts, EventFact, KeyFacts, PoolFacts, ReplicaFact, SegmentFact
+from p2pstore.kv.master.forms import KeyShown, id_text
+from p2pstore.kv.master.metrics import Readings, Segment
+from p2pstore.kv.pool.pool import Pool
+from p2pstore.kv.pool.segments import SegmentInfo
+
+SAMPLE = 20_000
+"""Keys among which one is looked for that is nearly the one that somebody asked about."""
+
+
+class Caller(Protocol):
+    """What a master notes of one connection; times are those of ``time.time``."""
+
+    address: str
+    generation: str
+    clients: AbstractSet[bytes]
+    connected: bool
+    first: float
+    last: float
+    calls: int
+    failures: Mapping[Code, int]
+    unknown: Mapping[str, int]
+    lookups: int
+    found: int
+    tenants: AbstractSet[str]
+
+
+class Watched(Protocol):
+    """A running master."""
+
+    @property
+    def pool(self) -> Pool:
+        """Its state."""
+
+    @property
+    def callers(self) -> Mapping[str, Caller]:
+        """Who calls, and who did, by address."""
+
+    @property
+    def counts(self) -> Mapping[str, Sequence[int]]:
+        """How often each call was made, failed, failed in part; its items, and how many failed."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether it serves calls."""
+
+    @property
+    def address(self) -> str:
+        """Where it serves clients."""
+
+    @property
+    def started(self) -> float:
+        """When it began, by ``time.monotonic``."""
+
+
+class View:
+    """``Shown`` of a master."""
+
+    def __init__(self, master: Watched, clock: Callable[[], float] = time.monotonic) -> None:
+        """``clock`` is the pool's."""
+        self._master = master
+        self._clock = clock
+
+    def ready(self) -> bool:
+        """Whether calls are served."""
+        return self._master.ready
+
+    def status(self) -> dict[str, Any]:
+        """Version, address, and how long it has been up."""
+        up = self._clock() - self._master.started
+        return {"version": __version__, "address": self._master.address, "up": round(up, 3)}
+
+    def readings(self) -> Readings:
+        """For the metrics."""
+        stats = self._master.pool.stats
+        numbers = {name: value for name, value in vars(stats).items() if isinstance(value, int)}
+        for name in ("attempted_evictions", "successful_evictions", "evicted_key_count", "evicted_size_bytes"):
+            numbers[f"{name}_mem"] = numbers.get(name, 0)  # nothing else is evicted
+        numbers.setdefault("mem_cache_nums", numbers.get("key_count", 0))
+        connected = Counter(each.generation or "unknown" for each in self._callers() if each.connected)
+        unknown: Counter[str] = Counter()
+        for caller in self._callers():
+            unknown.update(caller.unknown)
+        return Readings(
+            numbers=numbers,
+            calls=self._master.counts,
+            segments=[Segment(each.name, each.used, each.size) for each in self._master.pool.segments()],
+            value_sizes=stats.value_sizes,
+            value_bytes=stats.value_bytes,
+            callers=connected,
+            unknown=unknown,
+        )
+
+    def all_keys(self) -> Sequence[tuple[str, str]]:
+        """Tenant and key of each."""
+        pool = self._master.pool
+        return [(tenant, key) for tenant in pool.tenants() for key in pool.names(tenant)]
+
+    def shown(self, tenant: str, key: str) -> KeyShown | None:
+        """One of them; None when it is gone, or being written."""
+        found = self.replicas(key, tenant)
+        if isinstance(found, Code):
+            return None
+        whole = [replica for replica in found if replica.status == Status.COMPLETE]
+        return KeyShown(key, tenant, max((replica.place.size for replica in found), default=0), len(found), bool(whole))
+
+    def replicas(self, key: str, tenant: str) -> Sequence[Replica] | Code:
+        """Where a value lies, without a lease."""
+        if not key:
+            return Code.BAD_PARAMS
+        found = self._master.pool.peek(key, tenant)
+        return found if isinstance(found, Code) else found.replicas
+
+    def segments(self) -> Sequence[SegmentInfo]:
+        """All of them."""
+        return self._master.pool.segments()
+
+    def remove(self, key: str, tenant: str, *, force: bool) -> Code:
+        """Remove one key."""
+        return self._master.pool.remove([key], force, tenant)[0]
+
+    def remove_all(self, tenant: str, *, force: bool) -> int:
+        """Remove a tenant's keys, or everybody's; how many."""
+        return self._master.pool.remove_all(force, tenant or None)
+
+    def key_facts(self, key: str, tenant: str) -> KeyFacts:
+        """What is known of a key."""
+        pool = self._master.pool
+        found = pool.peek(key, tenant)
+        told = pool.story.of(key, tenant)
+        event = None
+        if told is not None:
+            ago = self._clock() - told.at
+            event = EventFact(told.what, max(ago, 0.0), self._address(told.client), told.detail)
+        if isinstance(found, Code):
+            being = [ReplicaFact("", "memory", 0, whole=False, silent=0.0)] if found is Code.NOT_READY else []
+            owners = pool.tenants_of(key)
+            aside = found is Code.NOT_FOUND and tenant in owners
+            others = [name for name in owners if name != tenant]
+            near = list(itertools.islice(pool.names(tenant), SAMPLE))
+            return KeyFacts(key, tenant, being, event=event, aside=aside, others=others, known=near)
+        silent = {segment.endpoint: segment.silent for segment in pool.segments()}
+        replicas = [_replica(replica, silent) for replica in found.replicas]
+        return KeyFacts(key, tenant, replicas, leased_for=found.lease_ms / 1000, event=event)
+
+    def caller_facts(self) -> Sequence[CallerFacts]:
+        """What is known of those who called, the last first."""
+        now = time.time()
+        return [
+            CallerFacts(
+                address=each.address,
+                version=each.generation,
+                connected=each.connected,
+                last_ago=max(now - each.last, 0.0),
+                calls=each.calls,
+                failures={int(code): count for code, count in each.failures.items()},
+                unknown=dict(each.unknown),
+                lookups=each.lookups,
+                found=each.found,
+                tenants=sorted(each.tenants),
+            )
+            for each in sorted(self._callers(), key=lambda caller: -caller.last)
+        ]
+
+    def pool_facts(self) -> PoolFacts:
+        """What is known of the pool."""
+        pool, stats = self._master.pool, self._master.pool.stats
+        return PoolFacts(
+            listens=self._master.address,
+            up=self._clock() - self._master.started,
+            segments=[
+                SegmentFact(each.name, each.endpoint, id_text(each.client), each.size, each.used, each.silent)
+                for each in pool.segments()
+            ],
+            keys=stats.key_count,
+            puts=sum(stats.value_sizes),
+            refused=stats.put_start_alloc_failures,
+            evicted=stats.evicted_key_count,
+            client_ttl=pool.settings.client_ttl,
+            tenants=pool.tenants(),
+        )
+
+    def _callers(self) -> Iterable[Caller]:
+        return list(self._master.callers.values())
+
+    def _address(self, client: bytes) -> str:
+        return next((each.address for each in self._callers() if client in each.clients), "")
+
+
+def _replica(replica: Replica, silent: Mapping[str, float]) -> ReplicaFact:
+    place = replica.place
+    where = "memory" if isinstance(place, (Memory, Nof)) else "disk"
+    endpoint = place.endpoint if isinstance(place, (Memory, Nof, LocalDisk)) else ""
+    return ReplicaFact(endpoint, where, place.size, replica.status == Status.COMPLETE, silent.get(endpoint, 0.0))

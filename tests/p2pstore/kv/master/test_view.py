@@ -1,0 +1,165 @@
+"""What is shown of a running master: of a real pool, and of callers as the server notes them."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+import pytest
+
+from engine.rpc.codes import Code
+from p2pstore.kv.master.metrics import families, render
+from p2pstore.kv.master.view import View
+from p2pstore.kv.master.why import why_callers, why_key
+from p2pstore.kv.pool.pool import Pool
+from tests.p2pstore.kv.pool.pools import MIB, House, ident
+
+
+@dataclass
+class Caller:
+    address: str = "10.0.0.3:40000"
+    generation: str = "0.3.13"
+    clients: set[bytes] = field(default_factory=lambda: {ident("a")})
+    connected: bool = True
+    first: float = field(default_factory=time.time)
+    last: float = field(default_factory=time.time)
+    calls: int = 5
+    failures: Counter[Code] = field(default_factory=Counter)
+    unknown: Counter[str] = field(default_factory=Counter)
+    lookups: int = 0
+    found: int = 0
+    tenants: set[str] = field(default_factory=lambda: {"default"})
+
+
+class Running:
+    """A master without a server."""
+
+    def __init__(self, house: House) -> None:
+        self.pool: Pool = house.pool
+        self.callers = {"10.0.0.3:40000": Caller()}
+        self.counts = {"PutStart": [3, 1, 0, 0, 0]}
+        self.ready = True
+        self.address = "127.0.0.1:50051"
+        self.started = house.clock()
+
+
+@pytest.fixture
+def house() -> House:
+    return House(tenants=True)
+
+
+@pytest.fixture
+def running(house: House) -> Running:
+    return Running(house)
+
+
+@pytest.fixture
+def view(running: Running, house: House) -> View:
+    return View(running, house.clock)
+
+
+def causes(view: View, key: str, tenant: str = "default") -> list[str]:
+    return [finding.cause for finding in why_key(view.key_facts(key, tenant), view.pool_facts())]
+
+
+def test_keys(view: View, house: House) -> None:
+    client = house.join("a")
+    house.put(client, ["x", "y"], 4096)
+    house.put(client, ["z"], tenant="red")
+    house.start(client, ["begun"])
+    assert sorted(view.all_keys()) == [("default", "begun"), ("default", "x"), ("default", "y"), ("red", "z")]
+    shown = view.shown("default", "x")
+    assert shown is not None
+    assert shown == ("x", "default", 4096, 1, True)
+    assert view.shown("default", "begun") is None
+    assert view.shown("default", "gone") is None
+    assert view.replicas("", "default") is Code.BAD_PARAMS
+    assert view.replicas("x", "red") is Code.NOT_FOUND
+
+
+def test_looking_grants_no_lease(view: View, house: House) -> None:
+    client = house.join("a")
+    house.put(client, ["x"])
+    view.shown("default", "x")
+    assert causes(view, "x") == ["readable"]
+    assert view.remove("x", "default", force=False) is Code.OK
+    house.put(client, ["x"])
+    house.pool.exist(["x"])
+    assert causes(view, "x") == ["readable", "leased"]
+    assert view.remove("x", "default", force=False) is Code.LEASED
+    assert view.remove_all("", force=True) == 1
+
+
+def test_what_became_of_a_key(view: View, house: House) -> None:
+    client = house.join("a", 4 * MIB)
+    assert causes(view, "x") == ["never-put"]
+    house.start(client, ["x"])
+    assert causes(view, "x") == ["writing"]
+    house.pool.put_revoke(client, ["x"])
+    assert causes(view, "x") == ["revoked"]
+    house.put(client, ["x"])
+    assert causes(view, "x", "red") == ["other-tenant"]
+    house.pool.remove(["x"])
+    assert causes(view, "x") == ["removed"]
+    house.put(client, ["x"])
+    house.put(client, [f"more-{number}" for number in range(8)])
+    assert causes(view, "x") == ["evicted"]
+
+
+def test_an_owner_that_is_silent_then_absent_then_gone(view: View, house: House) -> None:
+    client = house.join("a")
+    house.put(client, ["x"])
+    house.later(5)
+    assert causes(view, "x") == ["owner-silent"]
+    house.later(6)
+    assert causes(view, "x") == ["owner-absent"]
+    house.later(house.settings.keep_absent + 1)
+    assert causes(view, "x") == ["unmounted"]
+
+
+def test_keys_that_differ_in_one_part_are_found(view: View, house: House) -> None:
+    client = house.join("a")
+    house.put(client, ["llama@tp_rank:0@" + "ab" * 16])
+    assert causes(view, "llama@tp_rank:0@" + "cd" * 16) == ["never-put", "other-hash"]
+
+
+def test_the_readings(view: View, house: House, running: Running) -> None:
+    client = house.join("a")
+    house.put(client, ["x", "y"])
+    running.callers["b"] = Caller("b", generation="", connected=True, unknown=Counter({"Fly": 2}))
+    running.callers["c"] = Caller("c", connected=False, unknown=Counter({"Fly": 1}))
+    readings = view.readings()
+    text = render(families(readings))
+    assert "\nmaster_key_count 2\n" in text
+    assert f"\nmaster_allocated_bytes {2 * MIB}\n" in text
+    assert "\nmem_cache_nums_ 2\n" in text
+    assert "\nmaster_put_start_failures_total 1\n" in text
+    assert f'\nsegment_allocated_bytes{{segment="a"}} {2 * MIB}\n' in text
+    assert "\nmaster_value_size_bytes_count 2\n" in text
+    assert '\nmooncake_store_unknown_calls_total{call="Fly"} 3\n' in text
+    assert readings.callers == {"0.3.13": 1, "unknown": 1}
+
+
+def test_callers_the_last_first(view: View, running: Running) -> None:
+    running.callers["old"] = Caller("old", last=time.time() - 100, connected=False)
+    running.callers["10.0.0.3:40000"].failures[Code.NO_SPACE] = 3
+    facts = view.caller_facts()
+    assert [each.address for each in facts] == ["10.0.0.3:40000", "old"]
+    assert facts[1].last_ago >= 100
+    assert facts[0].failures == {-200: 3}
+    found = why_callers(facts, view.pool_facts())
+    assert [finding.cause for finding in found] == ["no-memory", "failed-200", "gone"]
+
+
+def test_the_status(view: View, house: House) -> None:
+    house.later(3)
+    status = view.status()
+    assert (status["address"], status["up"]) == ("127.0.0.1:50051", 3.0)
+    assert view.ready()
+
+
+def test_segments(view: View, house: House) -> None:
+    house.join("a")
+    (segment,) = view.segments()
+    assert (segment.name, segment.status, segment.size) == ("a", "OK", 64 * MIB)
