@@ -270,8 +270,15 @@ def test_a_socket_without_room_is_waited_for(home: Home) -> None:
         def serve() -> None:
             while True:
                 connection, _ = listener.accept()
-                with connection:
-                    if connection.recv(4096):
+                with connection, connection.makefile("rb") as asked:
+                    length = 0
+                    for line in iter(asked.readline, b"\r\n"):
+                        if not line:
+                            break
+                        if line.lower().startswith(b"content-length:"):
+                            length = int(line.split(b":")[1])
+                    else:
+                        asked.read(length)  # what is left unread at the end resets the connection
                         connection.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{"pid": 7}')
                         return
 
