@@ -34,12 +34,13 @@ from p2pstore.cluster.registry import Registry
 from p2pstore.cluster.secret import cluster_secret
 from p2pstore.cluster.wrong_bytes import WrongBytes
 from p2pstore.errors import ListenRefused, MetadataFull, NodeNameTaken, NotHeld, ObjectNotFound, PathNotFound, to_wire
-from p2pstore.holding.catalog import Catalog, Holding
+from p2pstore.holding.catalog import Catalog
 from p2pstore.holding.checker import Checker
 from p2pstore.holding.holdings import Holdings
 from p2pstore.holding.parts import Parts
 from p2pstore.holding.publisher import Publisher
 from p2pstore.holding.register import Note, register, register_many, register_memory
+from p2pstore.holding.source_watcher import SourceWatcher
 from p2pstore.holding.verify import verify_holding
 from p2pstore.info import describe
 from p2pstore.metadata.store import MetadataStore
@@ -110,7 +111,7 @@ class Node:
                 await membership.join()
             node = cls(parts, membership, supervisor, closing.pop_all())
         supervisor.start("lease keeper", "node", membership.keep)
-        supervisor.start("source watcher", "node", parts.holdings.watch)
+        supervisor.start("source watcher", "node", parts.watcher.watch)
         supervisor.start("source checker", "node", parts.checker.run)
         return node
 
@@ -351,13 +352,11 @@ async def _assemble(
     registry = Registry(store, options.name)
     membership = Membership(registry, record, options.ttl)
 
-    async def changed(holding: Holding, reason: str) -> None:
-        await publisher.source_changed(holding, reason)
-
-    holdings = Holdings(engine, catalog, changed)
+    holdings = Holdings(engine, catalog)
     closing.callback(holdings.close)
     publisher = Publisher(registry, holdings, membership, supervisor)
     membership.on_rejoin.append(publisher.republish)
+    checker = Checker(holdings, publisher.give_up, publisher.drop_partial)
     parts = Parts(
         options=options,
         record=record,
@@ -366,7 +365,8 @@ async def _assemble(
         registry=registry,
         holdings=holdings,
         publisher=publisher,
-        checker=Checker(holdings, publisher.give_up, publisher.drop_partial),
+        checker=checker,
+        watcher=SourceWatcher(holdings, publisher.source_changed, checker.touched),
         wrong_bytes=WrongBytes(),
         upload_limit=upload_limit,
         download_limit=RateLimit(options.download_limit),

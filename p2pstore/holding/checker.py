@@ -84,7 +84,6 @@ class Checker:
         self._reading = asyncio.Lock()
         self._touched: list[Holding] = []
         self._wake = asyncio.Event()
-        holdings.on_touched = self.touched
 
     def touched(self, holding: Holding) -> None:
         """A file of it was touched."""
@@ -144,7 +143,7 @@ class Checker:
         return wrong
 
     async def _withdraw(self, replica: Replica, chunk: int) -> None:
-        holding = self._holdings.served(replica.manifest.digest)
+        holding = self._holdings.serving.served(replica.manifest.digest)
         if holding is None:
             self._drop_partial(replica)
             return
@@ -161,7 +160,7 @@ class Checker:
         try:
             while at < chunk.offset + chunk.length:
                 piece = buffer[: min(READ_BYTES, chunk.offset + chunk.length - at)]
-                if cancelled.is_set() or not self._holdings.read(manifest.digest, at, piece):
+                if cancelled.is_set() or not self._holdings.serving.read(manifest.digest, at, piece):
                     return None
                 hashed.update(piece)
                 at += len(piece)

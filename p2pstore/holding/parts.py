@@ -13,6 +13,7 @@ from p2pstore.cluster.wrong_bytes import WrongBytes
 from p2pstore.holding.checker import Checker
 from p2pstore.holding.holdings import Holdings
 from p2pstore.holding.publisher import Publisher
+from p2pstore.holding.source_watcher import SourceWatcher
 from p2pstore.node_options import NodeOptions
 
 
@@ -32,6 +33,7 @@ class Parts:
     holdings: Holdings
     publisher: Publisher
     checker: Checker
+    watcher: SourceWatcher
     wrong_bytes: WrongBytes
     upload_limit: RateLimit
     download_limit: RateLimit

@@ -38,7 +38,7 @@ class LocalChunks:
         wanted: set[bytes] = set()
         self._places: Places = {}
         self._old = old or {}
-        self._holdings = holdings
+        self._serving = holdings.serving
         for digest, replica in list(holdings.replicas.items()):
             if digest == manifest.digest and not replica.have.full:
                 continue  # the very get that asks
@@ -68,14 +68,14 @@ class LocalChunks:
         done = self._clone(digest, offset, chunk.length, sink) if isinstance(sink, CloningSink) else 0
         while done < chunk.length:
             view = sink.buffer(chunk.length - done)
-            if not self._holdings.read(digest, offset + done, view):
+            if not self._serving.read(digest, offset + done, view):
                 raise SourceChanged(path=digest, detail="it is not served any more")
             done += len(view)
             sink.filled(len(view))
 
     def _clone(self, digest: str, offset: int, length: int, sink: CloningSink) -> int:
         """How many bytes the sink could share instead of copying them: a chunk lies in one file, so all or none."""
-        run = self._holdings.file_run(digest, offset, length)
+        run = self._serving.file_run(digest, offset, length)
         if run is None:
             return 0
         try:

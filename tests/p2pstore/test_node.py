@@ -88,7 +88,7 @@ async def get(node: Node, dest: Path, name: str = "n", **options: Any) -> GetRes
 
 def damage(path: Path, holder: Node) -> None:
     """Change a byte as a failing disk does: no stamp tells the holder of it."""
-    holder.holdings.on_touched = lambda _: None
+    holder.parts.watcher._on_touched = lambda _: None
     before = path.stat()
     with open(path, "r+b") as stream:
         stream.seek(100)
@@ -701,7 +701,7 @@ async def test_the_status_tells_what_failed_and_goes_on(start: Start, monkeypatc
         while not (watcher()["failures"] and watcher()["state"] == "running"):  # noqa: ASYNC110 - it says nothing
             await asyncio.sleep(0.05)
 
-    monkeypatch.setattr(a.holdings, "_look_at_all", look)
+    monkeypatch.setattr(a.parts.watcher, "look", look)
     await asyncio.wait_for(restarted(), WAIT)
     assert (watcher()["failures"], watcher()["last_error"]) == (1, "RuntimeError: a bug")
     assert watcher()["last_failure"] is not None

@@ -152,8 +152,8 @@ async def test_the_whole_job(place: Path, monkeypatch: pytest.MonkeyPatch) -> No
         assert (place / "file").read_bytes() == FILES["a"]
         for one in (holder, getter):
             assert (await one.verify("n", lambda done, total: None))["ok"]
-        await holder.parts.holdings._look_at_all()
-        await getter.parts.holdings._look_at_all()
+        await holder.parts.watcher.look()
+        await getter.parts.watcher.look()
         assert [len(holder.parts.holdings), len(getter.parts.holdings)] == [2, 3], "nothing that stayed is withdrawn"
         left = set(os.listdir(place)) - {"lost+found"}
         assert left == {"source", "one", "two", "copy-tcp", "copy-auto", "file"}

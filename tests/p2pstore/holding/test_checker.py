@@ -18,7 +18,7 @@ from p2pstore.objects.bitmap import Bitmap
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.source import scan
 from p2pstore.objects.tree_hash import hash_tree
-from tests.p2pstore.holding.test_holdings import FILES, Held
+from tests.p2pstore.holding.held import FILES, Held
 from tests.p2pstore.samples import MIB, manifest_of, record_of, write_tree
 
 WAIT = 60.0
@@ -42,6 +42,7 @@ class World:
         self.given_up: list[Holding] = []
         self.dropped: list[Replica] = []
         self.checker = Checker(held.holdings, self.give_up, self.dropped.append)
+        held.on_touched = self.checker.touched
 
     async def give_up(self, holding: Holding, reason: str) -> None:
         assert reason
@@ -57,7 +58,7 @@ class World:
     async def until(self, condition: Callable[[], bool]) -> None:
         async def wait() -> None:
             while not condition():
-                self.held.holdings._look.set()
+                self.held.holdings.suspects._there.set()
                 await asyncio.sleep(0.01)
 
         await asyncio.wait_for(wait(), WAIT)
@@ -73,7 +74,7 @@ async def world(engine: SegmentServer, tmp_path: Path) -> AsyncIterator[World]:
     holding = Holding(record_of("n", manifest), "gold", root, tree.files)
     await held.holdings.add(holding, manifest)
     made = World(held, root, manifest, holding)
-    tasks = [asyncio.create_task(work()) for work in (held.holdings.watch, made.checker.run)]
+    tasks = [asyncio.create_task(work()) for work in (held.watcher.watch, made.checker.run)]
     yield made
     for task in tasks:
         task.cancel()
@@ -114,7 +115,7 @@ async def test_a_new_mode_is_no_change(world: World, caplog: pytest.LogCaptureFi
     assert ctime(again, "b/c") == ctime(world.now, "b/c") != before
     kept = world.now
     for _ in range(20):
-        world.held.holdings._look.set()
+        world.held.holdings.suspects._there.set()
         await asyncio.sleep(0.01)
     assert world.now is kept, "it is read once"
     assert world.given_up == []
@@ -141,7 +142,7 @@ async def test_what_was_touched_and_cannot_be_read_now_is_looked_at_again(
 
 
 async def test_a_complaint_of_wrong_bytes_withdraws(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    world.held.holdings.on_touched = lambda _: None  # as through a mapping of tmpfs: no time tells of it
+    world.held.on_touched = lambda _: None  # as through a mapping of tmpfs: no time tells of it
     write_unseen(world.root / "a")
     assert await world.checker.complaint(world.manifest.digest, 0)
     assert world.given_up == [world.holding]

@@ -20,7 +20,7 @@ from engine.transports.socket_channel import SocketChannel
 from p2pstore.cluster import records
 from p2pstore.cluster.peer_client import PeerClient
 from p2pstore.errors import MetadataUnavailable, UsageError
-from p2pstore.holding import holdings
+from p2pstore.holding import source_watcher
 from p2pstore.metadata.etcd import EtcdStore
 from p2pstore.metadata.store import MAX_OPERATIONS
 from p2pstore.node import Node
@@ -251,8 +251,8 @@ async def test_the_dead_etcd_ends_it_and_what_was_published_stays(start: Start, 
 
 
 async def test_changes_among_many_are_found(start: Start, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(holdings, "WATCH_SECONDS", 0.05)
-    monkeypatch.setattr(holdings, "LOOKED_AT_ONCE", 16)
+    monkeypatch.setattr(source_watcher, "WATCH_SECONDS", 0.05)
+    monkeypatch.setattr(source_watcher, "LOOKED_AT_ONCE", 16)
     a = await start("a")
     paths = small_files(place / "files", 100)
     await a.register_many([(path, path.name) for path in paths], hash_name="xxh3_128")

@@ -25,12 +25,9 @@ class Owner:
     def __init__(self, engine: SegmentServer) -> None:
         self.engine = engine
         self.catalog = Catalog(Path(":memory:"))
-        self.holdings = Holdings(engine, self.catalog, self._on_changed)
+        self.holdings = Holdings(engine, self.catalog)
         self.checker = Checker(self.holdings, self.holdings.give_up, lambda _: None)
         self.record = NodeRecord("owner", "", engine.segment_name, engine.data_port)
-
-    async def _on_changed(self, holding: Holding, reason: str) -> None:
-        raise AssertionError(f"{holding.name}: {reason}")
 
     async def hold(self, name: str, manifest: Manifest, data: bytes) -> Holding:
         """Hold an object in memory."""

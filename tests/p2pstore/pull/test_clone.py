@@ -149,13 +149,9 @@ def test_chunks_that_are_here_are_shared(xfs: Path) -> None:
 
 
 async def hold_and_copy(server: SegmentServer, catalog: Catalog, holding: Holding, target: FileDestination) -> None:
-    holdings = Holdings(server, catalog, nothing_changes)
+    holdings = Holdings(server, catalog)
     await holdings.add(holding, MANIFEST)
     copy_local(holdings, target, threading.Event(), lambda _: None)
-
-
-async def nothing_changes(holding: Holding, reason: str) -> None:
-    raise AssertionError(reason)
 
 
 def test_what_cannot_be_cloned_is_copied(xfs: Path, tmp_path: Path) -> None:

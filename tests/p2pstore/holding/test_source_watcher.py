@@ -1,0 +1,199 @@
+"""A source that changed is served no more, whatever else fails, and what did not change is not given up."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from p2pstore.holding import looks
+from p2pstore.holding import source_watcher as module
+from p2pstore.holding.catalog import Holding
+from p2pstore.holding.source_watcher import SourceWatcher
+from tests.p2pstore.holding.held import FILES, Full, Held, held, root, scanned
+from tests.p2pstore.samples import write_tree
+
+__all__ = ["held", "root"]
+
+
+async def test_watch_gives_up_what_changed(
+    held: Held, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WATCH_SECONDS", 0.01)
+    write_tree(tmp_path / "stays", {"": b"stays"})
+    holding, manifest = scanned(root)
+    await held.holdings.add(holding, manifest)
+    await held.holdings.add(*scanned(tmp_path / "stays", "s"))
+    watching = asyncio.create_task(held.watcher.watch())
+    try:
+        (root / "b" / "c").write_bytes(b"changed")
+        await asyncio.wait_for(held.news.wait(), 30)
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+    ((given_up, reason),) = held.changed
+    assert given_up == holding
+    assert "b/c" in reason
+    assert [h.name for h in held.holdings] == ["s"]
+    assert held.read(manifest) is None
+
+
+async def until(condition: Callable[[], bool], watching: asyncio.Task[None]) -> None:
+    async def poll() -> None:
+        while not condition():
+            assert not watching.done(), "nobody watches any more"
+            await asyncio.sleep(0.01)
+
+    await asyncio.wait_for(poll(), 60)
+
+
+async def test_changed_sources_are_withdrawn_though_the_catalog_was_full(
+    held: Held, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The watcher died of it once, and changed sources were noticed by nobody but a reader."""
+    monkeypatch.setattr(module, "WATCH_SECONDS", 0.01)
+    write_tree(tmp_path / "second", {"": b"second"})
+    await held.holdings.add(*scanned(root))
+    await held.holdings.add(*scanned(tmp_path / "second", "s"))
+    full = Full(held.catalog, monkeypatch)
+    watching = asyncio.create_task(held.watcher.watch())
+    try:
+        (root / "a").unlink()
+        await asyncio.wait_for(full.refused.wait(), 60)
+        (tmp_path / "second").unlink()
+        full.make_room()
+        await until(lambda: {holding.name for holding, _ in held.changed} == {"n", "s"}, watching)
+        await until(lambda: list(held.catalog.load()) == [], watching)
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+    assert len(held.holdings) == 0
+
+
+async def test_a_source_whose_disk_fails_is_withdrawn_and_one_that_can_be_read_again_is_not(
+    held: Held, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its stamps are as they were, so a look at them found nothing."""
+    monkeypatch.setattr(module, "WATCH_SECONDS", 0.01)
+    broken = True
+
+    def fault(path: str, offset: int) -> str:
+        asked.append((path, offset))
+        return "it cannot be read: input/output error" if broken else ""
+
+    asked: list[tuple[str, int]] = []
+    monkeypatch.setattr(looks, "reading_fault", fault)
+    holding, manifest = scanned(root)
+    await held.holdings.add(holding, manifest)
+    path = holding.spans[0].path
+    broken = False
+    held.holdings.suspects.unreadable(path, 3, "Input/output error")
+    watching = asyncio.create_task(held.watcher.watch())
+    try:
+        await until(lambda: asked == [(path, 3)], watching)
+        broken = True
+        held.holdings.suspects.unreadable(path, 4, "Input/output error")
+        await until(lambda: bool(held.changed), watching)
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+    assert held.changed[0][1] == f"{path}: it cannot be read: input/output error"
+    assert asked == [(path, 3), (path, 4)]
+    assert len(held.holdings) == 0
+
+
+async def test_a_changed_source_is_served_no_more_though_the_catalog_is_full(
+    held: Held, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WATCH_SECONDS", 0.01)
+    holding, manifest = scanned(root)
+    await held.holdings.add(holding, manifest)
+    Full(held.catalog, monkeypatch)
+    watching = asyncio.create_task(held.watcher.watch())
+    try:
+        (root / "a").write_bytes(b"changed")
+        await until(lambda: bool(held.changed), watching)
+        assert held.holdings.replicas == {}
+        (root / "a").write_bytes(FILES["a"])
+        await held.holdings.add(*scanned(root))
+        monkeypatch.undo()
+        await until(lambda: not held.holdings._to_forget, watching)
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+    assert [h.name for h, _ in held.catalog.load()] == ["n"], "what lies there again must not be forgotten"
+
+
+async def test_who_could_not_be_told_of_a_change_is_told_again(
+    held: Held, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tree(tmp_path / "second", {"": b"second"})
+    await held.holdings.add(*scanned(root))
+    await held.holdings.add(*scanned(tmp_path / "second", "s"))
+    failed: list[str] = []
+
+    async def fails_once(holding: Holding, reason: str) -> None:
+        if holding.name == "n" and not failed:
+            failed.append(holding.name)
+            raise RuntimeError("a bug")
+        await held.on_changed(holding, reason)
+
+    watcher = SourceWatcher(held.holdings, fails_once, held.on_touched)
+    (root / "a").unlink()
+    (tmp_path / "second").unlink()
+    with pytest.raises(RuntimeError, match="a bug"):
+        await watcher.look()
+    assert [holding.name for holding, _ in held.changed] == ["s"]
+    await watcher.look()
+    assert [holding.name for holding, _ in held.changed] == ["s", "n"]
+
+
+async def test_a_refused_read_makes_it_look_at_once(held: Held, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WATCH_SECONDS", 600.0)
+    holding, manifest = scanned(root)
+    await held.holdings.add(holding, manifest)
+    watching = asyncio.create_task(held.watcher.watch())
+    try:
+        await asyncio.sleep(0)
+        (root / "a").write_bytes(b"changed")
+        assert held.read(manifest) is None
+        await asyncio.wait_for(held.news.wait(), 30)
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+    assert len(held.holdings) == 0
+
+
+async def test_between_looks_nothing_holds_on_to_a_holding(
+    held: Held, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WATCH_SECONDS", 0.01)
+    looked = asyncio.Event()
+    look = held.watcher.look
+
+    async def look_once() -> None:
+        await look()
+        monkeypatch.setattr(module, "WATCH_SECONDS", 1000.0)
+        looked.set()
+
+    monkeypatch.setattr(held.watcher, "look", look_once)
+    holding, manifest = scanned(root)
+    await held.holdings.add(holding, manifest)
+    watching = asyncio.create_task(held.watcher.watch())
+    try:
+        await asyncio.wait_for(looked.wait(), 60)
+        kept = weakref.ref(holding)
+        await held.holdings.remove(holding)
+        del holding
+
+        async def forgotten() -> None:
+            while kept() is not None:  # noqa: ASYNC110 - the thread that looked lets go of it soon after
+                await asyncio.sleep(0.01)
+
+        await asyncio.wait_for(forgotten(), 60)
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
