@@ -2,7 +2,7 @@
 
 Whatever happens (a source found, chunks arrived, a channel broke) is put into one queue, by methods that return at
 once. The pull's thread takes it from there, tells the planner, and hands out what the planner says: runs to the queues
-of the workers (``p2pstore.pull.workers``), questions and news to whoever made the pull. Nobody else touches the
+of the workers (``p2pstore.pull.crew``), questions and news to whoever made the pull. Nobody else touches the
 planner, so it has no lock; what others may want to know of it is published after each batch of events.
 
 Telling a source's workers to stop is two steps: they are *closed* at once, and what they still write is *released*
@@ -21,12 +21,12 @@ from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
-from engine.errors import MooncakeError, RangeRefused, RemoteError, StorageError, TransportUnavailable, UsageError
-from p2pstore.errors import ChunkMismatch
+from engine.errors import MooncakeError, StorageError, UsageError
 from p2pstore.objects.repeats import Repeats
-from p2pstore.pull.destination import Destination, Mismatch
-from p2pstore.pull.faults import Faults
-from p2pstore.pull.workers import Arrived, Broke, Left, Member, Source, ToldToStop, Worker, WorkerContext
+from p2pstore.pull.crew import Crew, start
+from p2pstore.pull.destination import Destination
+from p2pstore.pull.fault_sorter import FaultSorter
+from p2pstore.pull.workers import Arrived, Broke, Left, Source, Worker, WorkerContext
 from p2pstore.swarm.events import (
     Action,
     Ask,
@@ -133,31 +133,23 @@ class Pull:
         self.quiet: Future[None] = Future()
         """Done when the pull is over and nobody writes to the destination any more. It cannot be cancelled."""
         self.quiet.set_running_or_notify_cancel()
-        self._connections = connections
         self._on_progress = on_progress
         self._on_chunks = on_chunks
         self._on_ask = on_ask
         self._on_drop = on_drop
-        self._on_wrong = on_wrong
-        self._note = note
         self._had = had
         self._planner = Planner(self.manifest.lengths, repeats.planned(had) if repeats else had)
         self._mail: SimpleQueue[_Message] = SimpleQueue()
-        self._job = WorkerContext(destination, open_channel, limit, self._mail.put)
-        self._members: dict[str, Member] = {}
-        self._workers: set[Worker] = set()  # whose threads have not ended
-        self._leaving: dict[Worker, list[range]] = {}  # what those that were closed may still write
+        self._crew = Crew(WorkerContext(destination, open_channel, limit, self._mail.put), connections)
         self._only_writes_since: float | None = None
-        self._faults = Faults()
+        self._sorter = FaultSorter(on_wrong, note, self._fail)
         self._bytes_by_node: dict[str, int] = {}
         self._bytes_by_transport: dict[str, int] = {}
         self._bytes_pulled = 0
-        self._received_before = 0  # by workers that have left
         self._over = False
-        self._threads: list[threading.Thread] = []
         self._standing = _Standing(done=self._planner.done, stuck=self._planner.stuck, active=0, bytes_pulled=0)
         self._thread = threading.Thread(target=self._run, name="pull", daemon=True)
-        _start(self._thread)
+        start(self._thread)
 
     @property
     def finished(self) -> bool:
@@ -177,11 +169,11 @@ class Pull:
     @property
     def last_fault(self) -> MooncakeError | None:
         """The latest fault of a source that has sent nothing right since; wrong bytes are never forgotten."""
-        return self._faults.last
+        return self._sorter.faults.last
 
     def fault_of(self, node: str) -> MooncakeError | None:
         """The same of one source."""
-        return self._faults.of(node)
+        return self._sorter.faults.of(node)
 
     @property
     def behind(self) -> bool:
@@ -246,18 +238,18 @@ class Pull:
         """Stop, and wait until every thread has ended, for ``timeout`` seconds at most; whether they have."""
         self.stop()
         deadline = time.monotonic() + timeout
-        for thread in (self._thread, *self._threads):
+        for thread in (self._thread, *self._crew.threads):
             thread.join(max(0.0, deadline - time.monotonic()))
             if thread.is_alive():
                 log.warning("%s did not end in time", thread.name)
-        return not any(thread.is_alive() for thread in (self._thread, *self._threads))
+        return not any(thread.is_alive() for thread in (self._thread, *self._crew.threads))
 
     # What follows runs in the pull's thread
 
     def _run(self) -> None:
         """Take messages until the pull is over and every worker has ended."""
         ticked = time.monotonic()
-        while self._workers or not self._over:
+        while not (self._over and self._crew.over):
             try:
                 self._take_batch(ticked + TICK_SECONDS)
                 now = time.monotonic()
@@ -283,7 +275,7 @@ class Pull:
         planner, before = self._planner, self._standing
         if self._over:
             self._standing = replace(before, bytes_pulled=self._bytes_pulled)
-            if not self._leaving and not self.quiet.done():
+            if not self._crew.leaving and not self.quiet.done():
                 self.quiet.set_result(None)
             return
         self._standing = replace(
@@ -322,11 +314,11 @@ class Pull:
 
     def _act(self, action: Action) -> None:
         if isinstance(action, Fetch):
-            self._members[action.peer].tasks.put(action.run)
+            self._crew.members[action.peer].tasks.put(action.run)
         elif isinstance(action, Ask):
             self._on_ask(action.peer, action.count, action.done)
         elif isinstance(action, Cancel):
-            for worker in self._members[action.peer].workers:
+            for worker in self._crew.members[action.peer].workers:
                 if action.run in worker.pending:
                     worker.cancel()
         else:
@@ -337,9 +329,9 @@ class Pull:
         self._tell(Tick(now))
         self._standing = replace(
             self._standing,
-            received=self._received_before + sum(worker.came for worker in self._workers),
-            storing=any(worker.storing for worker in self._workers),
-            asked=tuple(member.shown for member in self._members.values() if any(w.pending for w in member.workers)),
+            received=self._crew.received,
+            storing=self._crew.storing,
+            asked=self._crew.asked,
         )
         if self._over or not self._planner.only_writes:
             self._only_writes_since = None
@@ -365,7 +357,7 @@ class Pull:
     def _end(self, error: MooncakeError | None) -> None:
         """The pull is over: let every worker leave."""
         self._over = True
-        for node in list(self._members):
+        for node in list(self._crew.members):
             self._close(node)
         if error is not None:
             self._fail(error)
@@ -374,58 +366,38 @@ class Pull:
 
     def _add(self, message: _Add) -> None:
         source = message.source
-        known = self._members.get(source.node)
+        known = self._crew.members.get(source.node)
         if known is not None and known.source != source:
             self._close(source.node)
             known = None
         if source.node in self._planner.banned:
             return
         if known is None:
-            if len(self._leaving) > MAX_LEAVING:
-                self._write_hangs(f"{len(self._leaving)} writes have not ended")
+            if self._crew.leaving > MAX_LEAVING:
+                self._write_hangs(f"{self._crew.leaving} writes have not ended")
                 return
-            self._begin(source)
-        self._tell(PeerAdded(source.node, message.have, message.distance, message.shared))
-
-    def _begin(self, source: Source) -> None:
-        """Start the workers of a source."""
-        self._threads = [thread for thread in self._threads if thread.is_alive()]
-        member = self._members[source.node] = Member(source)
-        for number in range(self._connections):
-            worker = Worker(self._job, member)
-            thread = threading.Thread(target=worker.run, name=f"pull-{source.node}-{number}", daemon=True)
             try:
-                _start(thread)
+                self._crew.begin(source)
             except UsageError as error:
-                if not member.workers:
-                    self._fail(error)
-                log.warning("%s", error)
-                return
-            self._threads.append(thread)
-            self._workers.add(worker)
-            member.workers.append(worker)
+                self._fail(error)
+        self._tell(PeerAdded(source.node, message.have, message.distance, message.shared))
 
     def _close(self, node: str) -> None:
         """Tell a source's workers to stop, whatever they wait for, and the planner what they may still write."""
-        member = self._members.pop(node, None)
-        if member is None:
-            return
-        writing: list[range] = []
-        for worker, runs in member.close():
-            self._leaving[worker] = runs
-            writing += runs
-        self._tell(Closed(node, writing))
+        writing = self._crew.close(node)
+        if writing is not None:
+            self._tell(Closed(node, writing))
 
     # Reports of workers
 
     def _arrived(self, report: Arrived) -> None:
         worker, run = report.worker, report.run
         worker.writing.remove(run)
-        if worker.member.closed and not self._let_go(worker, run):
+        if worker.member.closed and not self._crew.let_go(worker, run):
             return
         node = worker.member.source.node
         if node not in self._planner.banned:
-            self._faults.clear(node)
+            self._sorter.faults.clear(node)
         self._tell(Fetched(node, run, report.now))
         self._spread(worker, run, report.length)
 
@@ -436,12 +408,12 @@ class Pull:
             if run in worker.writing:
                 worker.writing.remove(run)
         if member.closed:
-            self._sort_late(report)
+            self._sorter.sort_late(report)
             for run in report.runs:
                 self._release(worker, run, kept)
                 kept = 0
             return
-        fault = self._sort(report)
+        fault = self._sorter.sort(report)
         for run in report.runs:
             if not member.closed:  # by the first of them
                 self._tell(Failed(member.source.node, run, fault, report.now, kept))
@@ -450,25 +422,13 @@ class Pull:
 
     def _release(self, worker: Worker, run: range, kept: int) -> None:
         """A closed worker has left a run."""
-        if self._let_go(worker, run):
+        if self._crew.let_go(worker, run):
             self._tell(Released(worker.member.source.node, run, kept))
             self._spread_kept(worker, run, kept)
 
-    def _let_go(self, worker: Worker, run: range) -> bool:
-        """Whether a closed worker held a run until now."""
-        runs = self._leaving.get(worker, [])
-        if run not in runs:
-            return False
-        runs.remove(run)
-        if not runs:
-            del self._leaving[worker]
-        return True
-
     def _left(self, report: Left) -> None:
         worker = report.worker
-        self._workers.discard(worker)
-        self._received_before += worker.came
-        for run in self._leaving.get(worker, []).copy():
+        for run in self._crew.left(worker):
             self._release(worker, run, 0)
         if report.error is not None or not worker.member.closed:
             log.error("a worker of a pull failed", exc_info=report.error)
@@ -488,61 +448,3 @@ class Pull:
         if not self._over:
             self._had.update(run)
             self._on_chunks(run)
-
-    def _sort(self, report: Broke) -> FetchFault:
-        """What a worker's trouble means for its source."""
-        error, member = report.error, report.worker.member
-        node = member.source.node
-        if isinstance(error, Mismatch):
-            self._mismatch(node, error)
-            return FetchFault.CORRUPT
-        if isinstance(error, TransportUnavailable):
-            return self._next_transport(member, error, report.transport)
-        if isinstance(error, RemoteError) and report.cancelled:
-            log.info("%s is slow; its chunks are asked of others", node)
-            return FetchFault.SLOW
-        if isinstance(error, RemoteError):
-            self._faults.add(node, error)
-            log.warning("%s", error)
-            return FetchFault.GONE if isinstance(error, RangeRefused) else FetchFault.LOST
-        self._fail_of_ours(error)
-        return FetchFault.UNTRIED
-
-    def _sort_late(self, report: Broke) -> None:
-        """The same, when its workers were told to stop already."""
-        error = report.error
-        if isinstance(error, Mismatch):
-            self._on_wrong(report.worker.member.source.node, error.chunk)
-        elif not isinstance(error, (RemoteError, TransportUnavailable, ToldToStop)):
-            self._fail_of_ours(error)
-
-    def _fail_of_ours(self, error: Exception) -> None:
-        if not isinstance(error, MooncakeError):
-            log.error("a worker of a pull failed", exc_info=error)
-            error = MooncakeError(detail=f"a worker of the pull failed: {error!r}")
-        self._fail(error)
-
-    def _mismatch(self, node: str, error: Mismatch) -> None:
-        fault = ChunkMismatch(peer=node, chunk=error.chunk)
-        self._faults.add(node, fault)
-        self._on_wrong(node, error.chunk)
-        log.error("%s; the peer is banned from this get", fault)
-        self._note(f"{fault}; it is not asked any more")
-
-    def _next_transport(self, member: Member, error: TransportUnavailable, following: str | None) -> FetchFault:
-        if following is None:
-            self._faults.add(member.source.node, error)
-            return FetchFault.GONE
-        if following != member.told:
-            member.told = following
-            self._note(f"{error}; going on over {following}")
-        return FetchFault.UNTRIED
-
-
-def _start(thread: threading.Thread) -> None:
-    """Start a thread. Raises ``UsageError`` where the system refuses it."""
-    try:
-        thread.start()
-    except (RuntimeError, MemoryError):
-        detail = f"cannot start the thread {thread.name!r}: check the limit of processes (ulimit -u, pids.max)"
-        raise UsageError(detail=detail) from None
