@@ -1,4 +1,4 @@
-"""What nodes tell one another through the metadata store: publish, announce, withdraw, find, list.
+"""What nodes tell one another through the metadata store: publish, announce, withdraw, and list what there is.
 
 Every write is one transaction; conflicts are found by compare-and-swap on ``mod_revision``, never by locks. A register
 costs two keys in one transaction (the object, the replica), a get two writes (partial, then complete).
@@ -10,19 +10,16 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 from p2pstore.cluster import records
+from p2pstore.cluster.lookup import COUNTED_AT_ONCE, Listed, Lookup
 from p2pstore.cluster.records import GoneRecord, NodeRecord, ObjectRecord, ReplicaRecord
 from p2pstore.errors import (
-    HolderGone,
     MetadataFull,
     MetadataRefused,
     MetadataUnavailable,
-    NodeNotFound,
     ObjectExists,
-    ObjectNotFound,
 )
 from p2pstore.metadata.store import (
     MAX_OPERATIONS,
@@ -30,7 +27,6 @@ from p2pstore.metadata.store import (
     AbsentPrefix,
     Condition,
     Delete,
-    KeyValue,
     LeaseLost,
     MetadataStore,
     Operation,
@@ -38,7 +34,6 @@ from p2pstore.metadata.store import (
     Unchanged,
 )
 from p2pstore.objects.manifest import Manifest
-from p2pstore.objects.names import nodes_meant
 
 CAS_ATTEMPTS = 16
 """How often a compare-and-swap that lost is tried again; each time somebody else has won."""
@@ -46,34 +41,14 @@ CAS_ATTEMPTS = 16
 PUBLISHED_AT_ONCE = MAX_OPERATIONS // 2
 """Objects in one transaction: each is two keys."""
 
-MAX_NAMESAKES = 256
-"""Nodes whose names begin alike, among which the one that is meant is looked for."""
-
-SHOWN_NAMESAKES = 8
-"""Of those that may be meant, so many are named."""
-
 GONE_SECONDS = 24 * 3600
 """How long is remembered of a name that its holders all died: who asks for it is told so, not that there is none."""
 
 GONE_LEASE_SECONDS = 3600
 """Names that are noticed within this share a lease."""
 
-COUNTED_AT_ONCE = 64
-COUNTED_REPLICAS = 64
-"""Objects whose replicas one call counts, and replicas of each in its answer: about half a megabyte at most. An object
-that has more takes a call of its own."""
 
-
-@dataclass(frozen=True)
-class Listed:
-    """One object of a listing, with how many nodes hold all of it and how many a part."""
-
-    record: ObjectRecord
-    complete: int
-    partial: int
-
-
-class Registry:
+class Registry(Lookup):
     """The domain's operations on a metadata store, for one node and its lease.
 
     ``lease`` is the id of the node's lease, set by whoever keeps it alive; leased records of this node hang on it.
@@ -81,7 +56,7 @@ class Registry:
     """
 
     def __init__(self, store: MetadataStore, node: str) -> None:
-        self.store = store
+        super().__init__(store)
         self.node = node
         self.lease = 0
         self._gone_lease = 0, 0.0  # and when it was granted
@@ -231,65 +206,6 @@ class Registry:
         operations = [Delete(key), Delete(records.gone_key(record.name))]
         return await self.store.commit(operations, [Unchanged(key, held.mod_revision)]) is not None
 
-    async def missing(self, name: str) -> ObjectNotFound | HolderGone:
-        """Why there is no record of that name: there is no such object, or its holders died lately."""
-        held = await self.store.get(records.gone_key(name))
-        gone = records.decode(GoneRecord, held.value) if held else None
-        if gone is None:
-            return ObjectNotFound(name=name)
-        noticed = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(gone.noticed))
-        return HolderGone(name=name, creator=gone.creator, noticed=noticed)
-
-    async def find(self, name: str) -> ObjectRecord | None:
-        """The record of that name."""
-        held = await self.store.get(records.object_key(name))
-        return records.decode(ObjectRecord, held.value) if held else None
-
-    async def find_all(self, names: Sequence[str]) -> dict[str, ObjectRecord]:
-        """The records of those of the names that are there: a call for ``MAX_OPERATIONS`` of them."""
-        found: dict[str, ObjectRecord] = {}
-        for first in range(0, len(names), MAX_OPERATIONS):
-            batch = names[first : first + MAX_OPERATIONS]
-            held = await self.store.get_each([records.object_key(name) for name in batch])
-            for name, there in zip(batch, held, strict=True):
-                record = records.decode(ObjectRecord, there.value) if there else None
-                if record is not None:
-                    found[name] = record
-        return found
-
-    async def replicas(self, manifest: str) -> dict[str, ReplicaRecord]:
-        """Who holds an object, by node."""
-        prefix = records.replicas_prefix(manifest)
-        page = await self.store.scan(prefix)
-        return parse_replicas(prefix, page.items)
-
-    async def nodes(self, names: Sequence[str]) -> dict[str, NodeRecord]:
-        """The records of those of the named nodes that are alive."""
-        found = await asyncio.gather(*(self.store.get(records.node_key(n)) for n in names))
-        decoded = ((n, records.decode(NodeRecord, kv.value)) for n, kv in zip(names, found, strict=True) if kv)
-        return {name: record for name, record in decoded if record}
-
-    async def called(self, asked: str) -> NodeRecord:
-        """The living node that is called so, by its name, its host's name or its name's beginning.
-
-        Raises ``NodeNotFound``, which names those that may be meant.
-        """
-        exact = (await self.nodes([asked])).get(asked)
-        if exact is not None:
-            return exact
-        begins = asked.partition(".")[0]
-        page = await self.store.scan(records.node_key(begins), limit=MAX_NAMESAKES)
-        found = nodes_meant(asked, [item.key[len(records.NODES) :] for item in page.items])
-        record = (await self.nodes(found)).get(found[0]) if len(found) == 1 else None
-        if record is None:
-            shown = ", ".join(found[:SHOWN_NAMESAKES])
-            raise NodeNotFound(node=asked, detail=f"; it may be one of {shown}" if len(found) > 1 else "")
-        return record
-
-    async def control_of(self, peer: str) -> str:
-        """The control address of a peer that was named by it, or as ``called`` has it. Raises ``NodeNotFound``."""
-        return peer if ":" in peer else (await self.called(peer)).control
-
     async def listing(self, prefix: str, *, limit: int, after: str) -> tuple[list[Listed], str]:
         """The objects whose names begin with ``prefix``, and the name to go on after (empty at the end).
 
@@ -300,28 +216,13 @@ class Registry:
         found = [record for item in page.items if (record := records.decode(ObjectRecord, item.value))]
         listed: list[Listed] = []
         for first in range(0, len(found), COUNTED_AT_ONCE):
-            listed += await self._counted(found[first : first + COUNTED_AT_ONCE])
+            listed += await self.counted(found[first : first + COUNTED_AT_ONCE])
         for entry in listed:
             if not entry.complete + entry.partial:
                 with contextlib.suppress(MetadataFull, MetadataRefused):  # whoever may, and lists next, does it
                     await self.reap(entry.record)
         last = page.items[-1].key[len(records.OBJECTS) :] if page.more else ""
         return [e for e in listed if e.complete + e.partial], last
-
-    async def _counted(self, found: Sequence[ObjectRecord]) -> list[Listed]:
-        """How many hold each of at most ``COUNTED_AT_ONCE`` objects."""
-        prefixes = [records.replicas_prefix(record.manifest) for record in found]
-        listed = []
-        pages = await self.store.scan_each(prefixes, limit=COUNTED_REPLICAS)
-        for record, prefix, page in zip(found, prefixes, pages, strict=True):
-            replicas = await self.replicas(record.manifest) if page.more else parse_replicas(prefix, page.items)
-            states = [replica.state for replica in replicas.values()]
-            listed.append(Listed(record, states.count("complete"), states.count("partial")))
-        return listed
-
-    async def dead(self, record: ObjectRecord) -> bool:
-        """Whether nobody holds the object."""
-        return not (await self.store.scan(records.replicas_prefix(record.manifest), limit=1)).items
 
     async def reap(self, record: ObjectRecord, *, died: bool = True) -> bool:
         """Remove the record of an object that nobody holds, unless somebody came back meanwhile; True if removed.
@@ -367,17 +268,6 @@ class Registry:
 
     def _lost(self, key: str) -> MetadataUnavailable:
         return MetadataUnavailable(url=self.store.url, detail=f"{CAS_ATTEMPTS} others were faster at {key}")
-
-
-def parse_replicas(prefix: str, items: Sequence[KeyValue]) -> dict[str, ReplicaRecord]:
-    """The replica records below ``prefix``, by node."""
-    found = {}
-    for item in items:
-        record = records.decode(ReplicaRecord, item.value)
-        if record is not None:
-            node = item.key[len(prefix) :]
-            found[node] = replace(record, node=node)
-    return found
 
 
 def new_object(name: str, creator: str, manifest: Manifest) -> ObjectRecord:

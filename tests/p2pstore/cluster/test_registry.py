@@ -11,38 +11,13 @@ import pytest
 from p2pstore.cluster import records
 from p2pstore.cluster.records import NodeRecord, ObjectRecord, ReplicaRecord
 from p2pstore.cluster.registry import CAS_ATTEMPTS, GONE_SECONDS, Registry, new_object
-from p2pstore.errors import HolderGone, MetadataFull, MetadataUnavailable, NodeNotFound, ObjectExists, ObjectNotFound
+from p2pstore.errors import HolderGone, MetadataFull, MetadataUnavailable, ObjectExists, ObjectNotFound
 from p2pstore.metadata.memory import MemoryServer, MemoryStore
 from p2pstore.metadata.store import Condition, KeyValue, LeaseLost, Operation, Put
+from tests.p2pstore.cluster.registries import GOLD, PARTIAL, a, b, registry, server, thing
 from tests.p2pstore.samples import manifest_of
 
-GOLD = ReplicaRecord("", "complete", "gold")
-PARTIAL = ReplicaRecord("", "partial", "replica")
-
-
-def thing(name: str, content: str, creator: str = "a", created: float = 1.0) -> ObjectRecord:
-    return ObjectRecord(name, content, 10, 1 << 20, 1, 1, "file", "xxh3_128", creator, created)
-
-
-async def registry(server: MemoryServer, node: str, store: MemoryStore | None = None) -> Registry:
-    made = Registry(store or MemoryStore(server), node)
-    made.lease = await made.store.grant(60)
-    return made
-
-
-@pytest.fixture
-def server() -> MemoryServer:
-    return MemoryServer()
-
-
-@pytest.fixture
-async def a(server: MemoryServer) -> Registry:
-    return await registry(server, "a")
-
-
-@pytest.fixture
-async def b(server: MemoryServer) -> Registry:
-    return await registry(server, "b")
+__all__ = ["a", "b", "server"]
 
 
 async def holders(registry: Registry, content: str) -> set[str]:
@@ -234,18 +209,6 @@ async def test_reap_is_guarded(a: Registry, b: Registry) -> None:
     assert not await b.reap(record)
 
 
-async def test_of_a_name_whose_holders_died_it_is_told_who_had_it(a: Registry, b: Registry) -> None:
-    await a.publish(thing("x", "m1"))
-    assert isinstance(await b.missing("y"), ObjectNotFound)
-    await a.store.revoke(a.lease)
-    assert await b.listing("", limit=10, after="") == ([], "")
-    assert await b.find("x") is None
-    why = await a.missing("x")
-    assert isinstance(why, HolderGone)
-    assert why.exit_code == 5
-    assert "a, which registered it" in str(why)
-
-
 async def test_what_was_withdrawn_is_not_called_gone(a: Registry, b: Registry) -> None:
     await a.publish(thing("x", "m1"))
     await a.store.revoke(a.lease)
@@ -341,15 +304,6 @@ async def test_republish_moves_to_the_new_lease(a: Registry) -> None:
     assert await holders(a, "m1") == {"a"}
 
 
-async def test_nodes(a: Registry, b: Registry) -> None:
-    record = NodeRecord("a", "127.0.0.1:1", "127.0.0.1:2", 3)
-    await a.join(record)
-    assert await b.nodes(["a", "b", "c"]) == {"a": record}
-    await a.store.revoke(a.lease)
-    assert await b.nodes(["a"]) == {}
-    assert await b.nodes([]) == {}
-
-
 async def test_the_listing_is_paged_and_reaps(a: Registry, b: Registry) -> None:
     for i in range(7):
         await a.publish(thing(f"p/{i}", f"m{i}"))
@@ -374,33 +328,9 @@ async def test_the_listing_is_paged_and_reaps(a: Registry, b: Registry) -> None:
     assert await a.listing("nothing", limit=5, after="") == ([], "")
 
 
-async def test_foreign_replicas_are_passed_over(a: Registry) -> None:
-    await a.publish(thing("x", "m1"))
-    await a.store.commit([Put(records.replica_key("m1", "z"), b"\xff"), Put(records.replica_key("m1", "y"), b"{}")])
-    await a.store.commit([Put(records.replica_key("m1", "w"), records.encode(replace(PARTIAL, node="lies")))])
-    assert await a.replicas("m1") == {
-        "a": ReplicaRecord("a", "complete", "gold"),
-        "w": ReplicaRecord("w", "partial", "replica"),
-    }
-
-
 def test_a_new_record_has_a_time() -> None:
     manifest = manifest_of({"a": b"1", "b": b"23"})
     made = new_object("x", "me", manifest)
     assert made.created > 1_600_000_000
     assert (made.name, made.creator, made.manifest) == ("x", "me", manifest.digest)
     assert (made.size, made.files, made.chunks, made.kind) == (3, 2, 2, "directory")
-
-
-async def test_a_node_is_found_by_its_hosts_name(server: MemoryServer) -> None:
-    for name in ("host1-a76f", "host2-0123", "host2-beef"):
-        node = await registry(server, name)
-        await node.join(NodeRecord(name, f"{name}:7300", f"{name}:7301", 7302))
-    asking = await registry(server, "asking")
-    assert await asking.control_of("10.0.0.1:7300") == "10.0.0.1:7300"
-    for asked in ("host1-a76f", "host1", "host1.cluster"):
-        assert await asking.control_of(asked) == "host1-a76f:7300"
-    with pytest.raises(NodeNotFound, match=r"named 'host2'; it may be one of host2-0123, host2-beef$"):
-        await asking.called("host2")
-    with pytest.raises(NodeNotFound, match=r"no live node is named 'host3'$"):
-        await asking.called("host3")
