@@ -53,6 +53,7 @@ ROOMS: Mapping[str, Sequence[str]] = {
         "pull",
         "info",
         "peers",
+        "assembly",
         "node",
         "agent",
         "store",

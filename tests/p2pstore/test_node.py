@@ -5,137 +5,39 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from engine.errors import NoSuchAddress
-from engine.net import addresses, sockets
 from engine.net.threads import Failure
 from engine.serving.segment_server import SegmentServer
 from p2pstore.cluster import records
-from p2pstore.cluster.records import peer_address
 from p2pstore.errors import (
     BadName,
-    ChunkMismatch,
     DestinationBusy,
     DestinationExists,
-    HolderGone,
-    ListenRefused,
-    NodeNameTaken,
     NodeNotFound,
-    NoLivePeer,
     NotHeld,
     ObjectExists,
     ObjectNotFound,
     PathNotFound,
     PeerUnreachable,
-    RangeRefused,
     StorageError,
     TransportUnavailable,
     UsageError,
 )
-from p2pstore.metadata.memory import MemoryServer, MemoryStore
+from p2pstore.metadata.memory import MemoryStore
 from p2pstore.metadata.store import Put
 from p2pstore.node import Node
 from p2pstore.node_options import NodeOptions
-from p2pstore.pull import file_sink
 from p2pstore.pull.file_destination import FileDestination
-from p2pstore.pull.get import GetRequest, GetResult
 from p2pstore.pull.workplace import Workplace
+from tests.p2pstore.nodes import FILES, WAIT, Start, get, leftovers, register, root, start
 from tests.p2pstore.samples import MIB, content, read_tree, write_tree
-from tests.ports import reserved_port
 
-FILES = {"config.json": b"{}", "model 1/é": content(3 * MIB + 1), "empty": b"", "z": content(MIB, 3)}
-WAIT = 60.0
-
-Start = Callable[..., Awaitable[Node]]
-
-
-@pytest.fixture
-async def start(tmp_path: Path) -> AsyncIterator[Start]:
-    """Starts nodes on one metadata store, each with a state directory of its own."""
-    server = MemoryServer()
-    async with AsyncExitStack() as nodes:
-
-        async def starter(name: str, **options: Any) -> Node:
-            state = tmp_path / f"state of {name}"
-            state.mkdir(exist_ok=True)
-            made = await Node.start(NodeOptions(name, state=state, **options), MemoryStore(server))
-            nodes.push_async_callback(made.close)
-            return made
-
-        yield starter
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    write_tree(tmp_path / "tree", FILES, ("none",))
-    return tmp_path / "tree"
-
-
-async def register(node: Node, path: Path, name: str = "n", **options: Any) -> dict[str, Any]:
-    return await node.register(path, name, hash_name="xxh3_128", **options)
-
-
-async def get(node: Node, dest: Path, name: str = "n", **options: Any) -> GetResult:
-    return await asyncio.wait_for(node.get(GetRequest(name, dest, **options), lambda _: None), WAIT)
-
-
-def damage(path: Path, holder: Node) -> None:
-    """Change a byte as a failing disk does: no stamp tells the holder of it."""
-    holder.parts.watcher._on_touched = lambda _: None
-    before = path.stat()
-    with open(path, "r+b") as stream:
-        stream.seek(100)
-        stream.write(b"!" if path.read_bytes()[100:101] != b"!" else b"?")
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-
-
-def leftovers(directory: Path) -> set[str]:
-    """What a get that did not end left."""
-    return {p.name for p in directory.iterdir() if ".part" in p.name}
-
-
-async def test_a_second_live_node_of_one_name_is_refused(start: Start, tmp_path: Path) -> None:
-    first = await start("a")
-    with pytest.raises(NodeNameTaken, match=first.record.control):
-        await start("a")
-    assert (await first.registry.nodes(["a"]))["a"] == first.record
-    await first.close()
-    await start("a")
-
-
-async def test_a_port_that_is_taken() -> None:
-    with sockets.listen("127.0.0.1", 0) as listener:
-        taken = NodeOptions("a", port=listener.getsockname()[1])
-        with pytest.raises(UsageError, match="cannot listen"):
-            await Node.start(taken, MemoryStore(MemoryServer()))
-
-
-async def test_of_a_choice_of_ports_the_first_free_ones_are_taken(start: Start) -> None:
-    first = reserved_port(9)
-    options = {"port": first, "last_port": first + 8}
-    with sockets.listen("127.0.0.1", first + 4):  # in the middle of the second three
-        nodes = [await start(name, **options) for name in "ab"]
-        found = [addresses.parse(node.record.control)[1] for node in nodes]
-        assert found == [first, first + 6]
-        assert [node.record.data_port for node in nodes] == [first + 2, first + 8]
-        with pytest.raises(UsageError, match=f"no 3 ports between {first} and {first + 8} can be had together"):
-            await start("c", **options)
-
-
-async def test_the_record_of_a_dead_node_is_taken_over(start: Start, tmp_path: Path) -> None:
-    other = await start("b")
-    await other.registry.store.commit(
-        [Put(records.node_key("a"), records.encode(records.NodeRecord("a", "127.0.0.1:1", "127.0.0.1:2", 3)), 0)]
-    )
-    made = await start("a")
-    assert (await made.registry.nodes(["a"]))["a"] == made.record
+__all__ = ["root", "start"]
 
 
 @pytest.mark.parametrize("force", [False, True])
@@ -296,17 +198,6 @@ async def test_unregister(start: Start, root: Path, tmp_path: Path) -> None:
     assert read_tree(root) == read_tree(tmp_path / "b") == FILES
 
 
-async def test_unregistering_a_name_that_now_is_anothers(start: Start, root: Path, tmp_path: Path) -> None:
-    a, b = await start("a"), await start("b")
-    await register(a, root, "n")
-    await register(a, root, "also")
-    (tmp_path / "other").write_bytes(b"other")
-    await register(b, tmp_path / "other", "n", force=True)
-    assert not (await a.unregister("n"))["removed"]
-    assert (await b.info("n"))["creator"] == "b"
-    assert (await b.info("also"))["creator"] == "a"
-
-
 async def test_after_a_restart_it_serves_again(start: Start, root: Path, tmp_path: Path) -> None:
     a, b = await start("a"), await start("b")
     await register(a, root)
@@ -349,41 +240,6 @@ async def test_a_get_outlives_its_lease(start: Start, root: Path, tmp_path: Path
     assert set(await a.registry.replicas((await a.info("n"))["manifest"])) == {"a", "b"}
 
 
-async def test_a_source_that_changes_is_withdrawn(start: Start, root: Path, tmp_path: Path) -> None:
-    a, b = await start("a"), await start("b")
-    await register(a, root)
-    (root / "z").write_bytes(b"changed")
-
-    async def withdrawn() -> None:
-        while (await b.listing("", limit=0, after=""))["objects"]:  # noqa: ASYNC110 - a listing tells nothing itself
-            await asyncio.sleep(0.05)
-
-    await asyncio.wait_for(withdrawn(), WAIT)
-    with pytest.raises(ObjectNotFound):
-        await get(b, tmp_path / "b")
-
-
-async def test_verify_finds_what_a_disk_did(start: Start, root: Path) -> None:
-    a = await start("a")
-    await register(a, root)
-    assert (await a.verify("n", lambda *_: None))["ok"]
-    damage(root / "z", a)
-    result = await a.verify(str(root), lambda *_: None)
-    assert [(b["file"], b["chunk"], b["reason"]) for b in result["bad"]] == [("z", 5, "its hash differs")]
-    assert not result["ok"]
-    assert len(a.holdings) == 0
-
-
-async def test_a_corrupt_source_is_not_believed(start: Start, root: Path, tmp_path: Path) -> None:
-    """Bytes that changed on the disk of one holder under the same stamp: another holder's are taken."""
-    a, b, c = [await start(name) for name in "abc"]
-    await register(a, root)
-    await get(b, tmp_path / "b")
-    damage(root / "z", a)
-    await get(c, tmp_path / "c")
-    assert read_tree(tmp_path / "c") == FILES
-
-
 async def test_the_same_bytes_with_other_permissions_are_the_same_object(
     start: Start, root: Path, tmp_path: Path
 ) -> None:
@@ -415,102 +271,6 @@ async def test_of_other_content_it_is_said_how_much_differs(start: Start, root: 
         await register(b, tmp_path / "again")
 
 
-async def test_who_gets_what_changes_meanwhile_hears_why(start: Start, root: Path, tmp_path: Path) -> None:
-    a, b = await start("a"), await start("b")
-    await register(a, root)
-    a.upload_limit.set(MIB // 4)
-    told: list[dict[str, Any]] = []
-    getting = asyncio.create_task(b.get(GetRequest("n", tmp_path / "b", transport="tcp"), told.append))
-    while not any(replica.have.count for replica in b.holdings.replicas.values()):  # noqa: ASYNC110 - nothing tells
-        await asyncio.sleep(0.01)
-    (root / "z").write_bytes(b"new")
-    with pytest.raises(NoLivePeer, match="has withdrawn the object: z: its size went from 1048576 to 3 bytes"):
-        await asyncio.wait_for(getting, WAIT)
-    assert any("has withdrawn the object" in event.get("text", "") for event in told)
-    assert str(root) not in str(told), "where it lies there concerns nobody here"
-
-
-async def test_an_old_copy_of_a_name_that_stands_for_something_else(start: Start, root: Path, tmp_path: Path) -> None:
-    a, b = await start("a"), await start("b")
-    await register(a, root)
-    (tmp_path / "other").write_bytes(b"other")
-    await register(b, tmp_path / "other", force=True)
-    verified = await a.verify("n", lambda *_: None)
-    assert (verified["ok"], verified["replaced_by"]) == (True, "b")
-    gone = await a.unregister("n")
-    assert (gone["removed"], gone["replaced_by"]) == (False, "b")
-    assert (await b.verify("n", lambda *_: None))["replaced_by"] == ""
-    assert (await b.unregister("n"))["replaced_by"] == ""
-
-
-async def test_a_name_whose_holder_died_is_no_unknown_one(start: Start, root: Path, tmp_path: Path) -> None:
-    """A script that tries again when nobody who is alive has it must not take it for a typing error."""
-    a, b = await start("a"), await start("b")
-    await register(a, root)
-    await a.registry.store.revoke(a.registry.lease)
-    with pytest.raises(NoLivePeer):
-        await get(b, tmp_path / "b")
-    for _ in range(2):
-        with pytest.raises(HolderGone, match="a, which registered it") as caught:
-            await b.info("n")
-        assert caught.value.exit_code == 5
-        with pytest.raises(HolderGone):
-            await get(b, tmp_path / "b")
-    a.membership.lost()
-    while await b.registry.find("n") is None:  # noqa: ASYNC110 - nothing tells of it
-        await asyncio.sleep(0.01)
-    await get(b, tmp_path / "b")
-
-
-async def test_a_getter_that_leaves_last_takes_the_name_along(start: Start, root: Path, tmp_path: Path) -> None:
-    a, b, c = [await start(name) for name in "abc"]
-    await register(a, root)
-    a.upload_limit.set(MIB // 4)
-    getting = asyncio.create_task(b.get(GetRequest("n", tmp_path / "b", transport="tcp"), lambda _: None))
-    while not any(replica.have.count for replica in b.holdings.replicas.values()):  # noqa: ASYNC110 - nothing tells
-        await asyncio.sleep(0.01)
-    await a.unregister("n")
-    assert await c.registry.find("n") is not None
-    getting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await getting
-    while await c.registry.find("n") is not None:  # noqa: ASYNC110 - nothing tells of it
-        await asyncio.sleep(0.01)
-
-
-async def test_the_owner_hears_of_wrong_bytes_and_withdraws_them(start: Start, root: Path, tmp_path: Path) -> None:
-    a, b = await start("a"), await start("b")
-    await register(a, root)
-    damage(root / "z", a)
-    told: list[dict[str, Any]] = []
-    with pytest.raises(ChunkMismatch):
-        await asyncio.wait_for(b.get(GetRequest("n", tmp_path / "b", transport="tcp"), told.append), WAIT)
-    assert len(a.holdings) == 0
-    assert any("a has read its chunk 5 again: it is wrong there, too" in event.get("text", "") for event in told)
-
-
-async def test_the_owner_of_right_bytes_goes_on_serving_them(
-    start: Start, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Something on the way, or the getter's own memory, changes what comes."""
-    a, b = await start("a"), await start("b")
-    await register(a, root)
-    told: list[dict[str, Any]] = []
-    with monkeypatch.context() as patch:
-        patch.setattr(file_sink.FileSink, "_store", spoiled(file_sink.FileSink._store))
-        with pytest.raises(ChunkMismatch):
-            await asyncio.wait_for(b.get(GetRequest("n", tmp_path / "b", transport="tcp"), told.append), WAIT)
-    assert len(a.holdings) == 1
-    assert any("it is right there" in event.get("text", "") for event in told)
-    await get(b, tmp_path / "b", transport="tcp")
-    assert read_tree(tmp_path / "b") == FILES
-
-
-def spoiled(store: Callable[..., None]) -> Callable[..., None]:
-    """Stores other bytes than came."""
-    return lambda sink, data: store(sink, memoryview(bytes(byte ^ 1 for byte in data[:1]) + bytes(data[1:])))
-
-
 async def test_memory_registered_again_lets_the_old_go(start: Start) -> None:
     a, b = await start("a"), await start("b")
     versions = [bytearray(content(MIB, n)) for n in range(3)]
@@ -533,9 +293,6 @@ async def test_two_memory_objects_do_not_displace_each_other(start: Start) -> No
             name, content(100, len(name) + ord(name)), hash_name="xxh3_128", chunk_size=0, force=False
         )
     assert {h.name for h in a.holdings} == {"w", "v"}
-
-
-# Cancelling
 
 
 async def test_a_cancelled_get_goes_on_later(start: Start, root: Path, tmp_path: Path) -> None:
@@ -578,49 +335,6 @@ async def test_a_get_that_is_cancelled_in_a_thread_lets_go_of_its_destination(
     assert read_tree(tmp_path / "dest") == FILES
 
 
-# Starting
-
-
-async def test_listening_openly_takes_a_secret(tmp_path: Path) -> None:
-    with pytest.raises(ListenRefused):
-        await Node.start(NodeOptions("a", host="0.0.0.0"), MemoryStore())
-
-
-async def test_a_name_that_is_none_is_no_matter_of_secrets(tmp_path: Path) -> None:
-    with pytest.raises(NoSuchAddress, match="no interface of this host and no host has this name"):
-        await Node.start(NodeOptions("a", host="nosuch0"), MemoryStore())
-
-
-async def test_three_ports_end_with_the_last_that_there_is() -> None:
-    with pytest.raises(UsageError, match="takes 3 ports from 65534 on, and 65535 is the last"):
-        await Node.start(NodeOptions("a", port=65534), MemoryStore())
-
-
-async def test_a_secret_keeps_data_from_strangers_who_know_where_it_lies(
-    start: Start, root: Path, tmp_path: Path
-) -> None:
-    a, b = [await start(name, secret=b"the cluster's own secret") for name in "ab"]
-    await register(a, root)
-    result = await get(b, tmp_path / "copy", transport="tcp")
-    assert result.transport == "tcp"
-    assert read_tree(tmp_path / "copy") == read_tree(root)
-    (replica,) = a.holdings.replicas.values()
-    stranger = peer_address(a.record)  # as etcd tells it
-    with SegmentServer() as engine, pytest.raises(RangeRefused):
-        await asyncio.to_thread(engine.read, stranger, replica.address, memoryview(bytearray(1)))
-    assert a.engine.key not in records.encode(a.record).decode()
-
-
-async def test_who_says_insecure_serves_mooncakes_own_clients(start: Start, root: Path) -> None:
-    a = await start("a", secret=b"the cluster's own secret", insecure=True)
-    await register(a, root)
-    (replica,) = a.holdings.replicas.values()
-    into = bytearray(1)
-    with SegmentServer() as engine:
-        await asyncio.to_thread(engine.read, peer_address(a.record), replica.address, memoryview(into))
-    assert bytes(into) == b"{"
-
-
 async def test_a_foreign_object_record_harms_nobody(start: Start, root: Path) -> None:
     a = await start("a")
     await a.registry.store.commit([Put(records.object_key("x"), b"\xff"), Put(records.NODES + "x", b"[]")])
@@ -652,7 +366,7 @@ async def test_rdma_alone_is_told_why_it_cannot(start: Start, root: Path, tmp_pa
 
 
 async def test_an_unexpected_error_does_not_end_the_lease_keeper(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    """D2: it was gone for good, the node vanished at the end of its lease, and the status still said "ok"."""
+    """It was gone for good, the node vanished at the end of its lease, and the status still said "ok"."""
     a, other = await start("a", ttl=2), await start("b")
     failing = asyncio.Event()
     failing.set()
@@ -721,44 +435,3 @@ async def test_the_status_tells_what_failed_in_the_engines_threads(
         "last_error": "OSError: x",
         "last_failure": "2026-08-22T10:00:00Z",
     }
-
-
-async def names(server: MemoryServer) -> list[str]:
-    """What a listing shows, and what stands in the metadata, held or not."""
-    return [item.key.removeprefix(records.OBJECTS) for item in server.range(records.OBJECTS, 0, "").items]
-
-
-async def test_what_a_node_will_not_hold_again_leaves_no_name_behind(root: Path, tmp_path: Path) -> None:
-    server = MemoryServer()
-    state = tmp_path / "state"
-    state.mkdir()
-    lasting = await Node.start(NodeOptions("lasting", state=state), MemoryStore(server))
-    passing = await Node.start(NodeOptions("passing"), MemoryStore(server))
-    try:
-        await register(lasting, root, "file")
-        await lasting.register_memory("memory", b"m" * 100, hash_name="xxh3_128")
-        await register(passing, root / "z", "passing-file")
-        await passing.register_memory("passing-memory", b"p" * 100, hash_name="xxh3_128")
-        await get(passing, tmp_path / "copy", "file")
-        await get(lasting, tmp_path / "kept", "passing-memory")
-        assert await names(server) == ["file", "memory", "passing-file", "passing-memory"]
-    finally:
-        await passing.close()
-        assert await names(server) == ["file", "memory", "passing-memory"], "others hold what is left"
-        await lasting.close()
-    assert await names(server) == ["file", "passing-memory"], "an agent that starts again holds its files again"
-
-
-async def test_a_node_ends_in_time_though_its_names_cannot_be_taken_back(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    server = MemoryServer()
-    node = await Node.start(NodeOptions("n"), MemoryStore(server))
-    await register(node, root, "file")
-
-    async def hangs(*_: object) -> None:
-        await asyncio.Event().wait()
-
-    monkeypatch.setattr("p2pstore.node.CLOSE_SECONDS", 0.05)
-    monkeypatch.setattr("p2pstore.cluster.registry.Registry.withdraw", hangs)
-    await asyncio.wait_for(node.close(), WAIT)

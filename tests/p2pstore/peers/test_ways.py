@@ -15,8 +15,8 @@ from p2pstore.peers import ways as module
 from p2pstore.peers.checks import Check
 from p2pstore.peers.ways import both_ways, there
 from tests.p2pstore.cluster.test_peer_client import answer, hostile
+from tests.p2pstore.nodes import Start, start
 from tests.p2pstore.pull.test_lone_holder import server
-from tests.p2pstore.test_node import Start, start
 
 __all__ = ["start"]
 

@@ -14,8 +14,8 @@ import pytest
 
 from p2pstore.errors import DestinationExists, Interrupted
 from p2pstore.pull.old_chunks import find_places
+from tests.p2pstore.nodes import Start, get, register, start
 from tests.p2pstore.samples import MIB, content, manifest_of, read_tree, write_tree
-from tests.p2pstore.test_node import Start, get, register, start
 
 __all__ = ["start"]
 
