@@ -24,9 +24,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 
 from engine.net.backoff import Backoff
 from engine.patience import Patience
@@ -50,21 +48,9 @@ from p2pstore.swarm.events import (
     Released,
     Tick,
 )
+from p2pstore.swarm.leaving import Leaving
+from p2pstore.swarm.peer import Peer
 from p2pstore.swarm.rarity import RUN_BYTES, Missing
-
-MAX_REQUESTS = 64
-"""Requests in flight at one peer, however small."""
-
-WINDOW_BYTES = 8 << 20
-"""Bytes in flight, shared between the peers: as long as a peer's share is not full, it is asked for more."""
-
-WINDOW_REQUESTS = 16
-MOST_EACH = 4
-"""Requests in flight, however large, shared between the peers; and the most that one peer's share comes to.
-
-What is asked of one peer is not asked of another that might be idle sooner, so the fewer the better; but each of two
-connections wants one on the wire, and the only peer there is one to follow.
-"""
 
 LONG_RUN_BYTES = 16 << 20
 QUICK_RUN_SECONDS = 0.05
@@ -106,29 +92,6 @@ MAX_BACKOFF_SECONDS = 4.0
 BACKOFF = Backoff(BACKOFF_SECONDS, MAX_BACKOFF_SECONDS)
 
 
-@dataclass
-class _Peer:
-    name: str
-    have: Bitmap
-    distance: int
-    origin: bool
-    candidates: list[int] = field(default_factory=list)  # of a getter: what it has that may be missing here
-    shared: bool = False
-    over: bool = False  # of an origin: it has offered everything
-    asking: bool = False
-    ask_after: float = 0.0
-    offered: deque[range] = field(default_factory=deque)  # not yet asked for
-    accepted: dict[range, range] = field(default_factory=dict)  # runs in flight: the offers that they come from
-    extra: set[range] = field(default_factory=set)  # runs in flight that a shared origin did not offer
-    done: list[range] = field(default_factory=list)  # to be told with the next Ask
-    in_flight: dict[int, range] = field(default_factory=dict)
-    since: dict[int, float] = field(default_factory=dict)  # when each run was asked for; infinite once cancelled
-    slow: bool = False
-    bytes_in_flight: int = 0
-    faults: int = 0
-    not_before: float = 0.0
-
-
 class Planner:
     """Plans one pull.
 
@@ -141,9 +104,8 @@ class Planner:
         self.banned: set[str] = set()
         self._lengths = lengths
         self._random = random.Random(seed)  # noqa: S311 - spreads load, guards nothing
-        self._peers: dict[str, _Peer] = {}
-        self._dropped: dict[str, list[range]] = {}  # runs in flight at peers of which ``Closed`` is to be heard
-        self._writing: set[tuple[str, range]] = set()  # runs of closed peers that are not yet released
+        self._peers: dict[str, Peer] = {}
+        self._leaving = Leaving()
         self._getters = 0
         self._requests = 0
         self._extra = 0  # of these, asked of a shared origin unoffered
@@ -171,12 +133,12 @@ class Planner:
     @property
     def stuck(self) -> bool:
         """Whether nothing is in flight and no peer, resting ones among them, has a chunk that is missing."""
-        return not (self.done or self._writing or any(self._dropped.values()) or self._hopeful)
+        return not (self.done or self._leaving or self._hopeful)
 
     @property
     def only_writes(self) -> bool:
         """Whether there is nothing to do but wait for what is being written from peers that are closed."""
-        return bool(self._writing) and not (self.done or self._hopeful)
+        return self._leaving.writing and not (self.done or self._hopeful)
 
     @property
     def _hopeful(self) -> bool:
@@ -197,7 +159,7 @@ class Planner:
         if isinstance(event, Failed):
             return self._failed(peer, event)
         if isinstance(event, (Closed, Released, PeerGone)):
-            return self._leaving(peer, event)
+            return self._leave(peer, event)
         return [] if peer is None else self._news(peer, event)
 
     def _time(self, now: float) -> None:
@@ -205,7 +167,7 @@ class Planner:
         if self._requests - self._extra >= HUNGRY or not self._fed:
             self._fed = self._now
 
-    def _leaving(self, peer: _Peer | None, event: Closed | Released | PeerGone) -> list[Action]:
+    def _leave(self, peer: Peer | None, event: Closed | Released | PeerGone) -> list[Action]:
         """A peer takes part no more, or has let go of what it wrote."""
         if isinstance(event, Released):
             self._released(event)
@@ -215,42 +177,25 @@ class Planner:
             self._gone(peer, event.peer)
         return self._fill(self._peers.values())
 
-    def _closed(self, peer: _Peer | None, event: Closed) -> None:
-        if event.peer in self._dropped:  # it is the answer to a ``Drop``; who has that name now is another
-            runs = self._dropped.pop(event.peer)
-        else:
+    def _closed(self, peer: Peer | None, event: Closed) -> None:
+        runs = self._leaving.answered(event.peer)
+        if runs is None:
             runs = self._remove(peer) if peer is not None else []
-        for run in runs:
-            if run in event.writing:
-                self._writing.add((event.peer, run))
-            else:
-                self._return(run)
+        for run in self._leaving.closed(event.peer, runs, event.writing):
+            self._return(run)
 
     def _released(self, event: Released) -> None:
-        let_go = self._let_go(event.peer, event.run)
+        let_go = self._leaving.let_go(event.peer, event.run)
         self._have(event.run[: event.kept], let_go)
         if let_go:
             self._return(event.run[event.kept :])
 
-    def _gone(self, peer: _Peer | None, name: str) -> None:
-        runs = self._dropped.pop(name, [])
-        runs += [run for other, run in self._writing if other == name]
-        self._writing.difference_update([(name, run) for run in runs])
-        runs += self._remove(peer) if peer is not None else []
+    def _gone(self, peer: Peer | None, name: str) -> None:
+        runs = self._leaving.gone(name) + (self._remove(peer) if peer is not None else [])
         for run in runs:
             self._return(run)
 
-    def _let_go(self, name: str, run: range) -> bool:
-        """Whether a run was in flight at a peer that takes part no more; it is no longer."""
-        if run in self._dropped.get(name, ()):
-            self._dropped[name].remove(run)
-            return True
-        if (name, run) in self._writing:
-            self._writing.remove((name, run))
-            return True
-        return False
-
-    def _news(self, peer: _Peer, event: PeerHas | PeerShared | Offered) -> list[Action]:
+    def _news(self, peer: Peer, event: PeerHas | PeerShared | Offered) -> list[Action]:
         if isinstance(event, PeerHas):
             self._has(peer, event.chunks)
         elif isinstance(event, PeerShared):
@@ -269,19 +214,19 @@ class Planner:
         peer = self._peers.get(event.peer)
         if peer is None:
             origin = event.have.full
-            peer = self._peers[event.peer] = _Peer(event.peer, Bitmap(len(event.have)), event.distance, origin)
+            peer = self._peers[event.peer] = Peer(event.peer, Bitmap(len(event.have)), event.distance, origin)
             self._getters += not origin
         peer.shared = event.shared
         self._has(peer, event.have)
         return self._fill([peer])
 
-    def _has(self, peer: _Peer, chunks: Iterable[int]) -> None:
+    def _has(self, peer: Peer, chunks: Iterable[int]) -> None:
         fresh = [c for c in chunks if peer.have.add(c)]
         if not peer.origin:
             peer.candidates += (c for c in fresh if c not in self.had)
             self._missing.spread(fresh, 1)
 
-    def _remove(self, peer: _Peer) -> list[range]:
+    def _remove(self, peer: Peer) -> list[range]:
         """A peer takes part no more; the runs that are in flight at it."""
         del self._peers[peer.name]
         self._getters -= not peer.origin
@@ -291,12 +236,12 @@ class Planner:
         self._extra -= len(peer.extra)
         return list(peer.in_flight.values())
 
-    def _fetched(self, peer: _Peer | None, event: Fetched) -> list[Action]:
+    def _fetched(self, peer: Peer | None, event: Fetched) -> list[Action]:
         run = event.run
         began = peer.since.get(run.start, math.inf) if peer else math.inf
         offer = peer.accepted.get(run) if peer else None
         landed = peer is not None and self._land(peer, run)
-        self._have(run, landed or self._let_go(event.peer, run))
+        self._have(run, landed or self._leaving.let_go(event.peer, run))
         if peer is None:  # it was closed meanwhile
             return []
         if landed and began < math.inf:
@@ -324,7 +269,7 @@ class Planner:
                 self.had.add(chunk)
                 self._missing.discard(chunk)
 
-    def _failed(self, peer: _Peer | None, event: Failed) -> list[Action]:
+    def _failed(self, peer: Peer | None, event: Failed) -> list[Action]:
         offer = peer.accepted.get(event.run) if peer is not None else None
         landed = peer is not None and self._land(peer, event.run)
         self._have(event.run[: event.kept], landed)
@@ -343,13 +288,13 @@ class Planner:
             if event.fault is FetchFault.CORRUPT:
                 self.banned.add(peer.name)
             if event.fault is not FetchFault.LOST or peer.faults > FAULTS_ALLOWED:
-                self._dropped.setdefault(peer.name, []).extend(self._remove(peer))
+                self._leaving.drop(peer.name, self._remove(peer))
                 actions.append(Drop(peer.name, event.fault is FetchFault.CORRUPT))
             else:
                 peer.not_before = self._now + BACKOFF.after(peer.faults)
         return actions + self._fill(self._peers.values())
 
-    def _land(self, peer: _Peer, run: range) -> bool:
+    def _land(self, peer: Peer, run: range) -> bool:
         """Whether the run was in flight at this peer; it is no longer. Another may begin where one of before began."""
         if peer.in_flight.get(run.start) != run:
             return False
@@ -382,7 +327,7 @@ class Planner:
                     actions.append(Cancel(peer.name, peer.in_flight[start]))
         return actions
 
-    def _another(self, peer: _Peer, run: range) -> bool:
+    def _another(self, peer: Peer, run: range) -> bool:
         """Whether a peer that is not known to be slow has a run as well."""
         others = (p for p in self._peers.values() if p is not peer and not p.slow and p.not_before <= self._now)
         return any(other.have.has_all(run) for other in others)
@@ -390,27 +335,27 @@ class Planner:
     def _bytes(self, run: range) -> int:
         return sum(self._lengths[run.start : run.stop])
 
-    def _useful(self, peer: _Peer) -> bool:
+    def _useful(self, peer: Peer) -> bool:
         if peer.origin:
             return bool(self._missing)
         return self._missing.any_of(peer.candidates)
 
-    def _fill(self, peers: Iterable[_Peer]) -> list[Action]:
+    def _fill(self, peers: Iterable[Peer]) -> list[Action]:
         """Hand missing chunks to these peers until their windows are full: one each in turn, the nearest first."""
         actions: list[Action] = []
         if not self._missing:
             return actions
-        ready = [p for p in peers if p.not_before <= self._now and self._room(p)]
+        ready = [p for p in peers if p.not_before <= self._now and p.room(len(self._peers))]
         if len(ready) > 1:
             ready.sort(key=lambda p: (p.distance, p.bytes_in_flight))
         while ready:
-            ready = [p for p in ready if self._fetch(p, actions) and self._room(p)]
+            ready = [p for p in ready if self._fetch(p, actions) and p.room(len(self._peers))]
         if self._missing:
             for peer in peers:
                 self._ask(peer, actions)
         return actions
 
-    def _fetch(self, peer: _Peer, actions: list[Action]) -> bool:
+    def _fetch(self, peer: Peer, actions: list[Action]) -> bool:
         """Hand one run to a peer; False where it has nothing that may be asked of it."""
         if not peer.origin:
             run = self._take(peer, self._missing.draw(peer.candidates, DRAWN))
@@ -428,13 +373,13 @@ class Planner:
         actions.append(Fetch(peer.name, run))
         return True
 
-    def _take(self, peer: _Peer, first: int | None, *, least: int = 0) -> range:
+    def _take(self, peer: Peer, first: int | None, *, least: int = 0) -> range:
         if first is None:
             return range(0)
         most = RUN_BYTES if self._getters or peer.shared else self._run_bytes
         return self._missing.take_run(first, peer.have, least=least, most=most)
 
-    def _take_shared(self, peer: _Peer) -> range:
+    def _take_shared(self, peer: Peer) -> range:
         """What may be asked of a shared origin: its offers, after them what others have, and anything when hungry."""
         while peer.offered:
             offer = peer.offered.popleft()
@@ -456,7 +401,7 @@ class Planner:
             self._extra += 1
         return run
 
-    def _ask(self, peer: _Peer, actions: list[Action]) -> None:
+    def _ask(self, peer: Peer, actions: list[Action]) -> None:
         """Ask a shared origin for more offers, where there are few left."""
         wanted = OFFERS - len(peer.offered) - len(peer.accepted)
         if not peer.origin or not peer.shared or peer.over or peer.asking or wanted <= 0 or self._now < peer.ask_after:
@@ -464,11 +409,3 @@ class Planner:
         peer.asking = True
         actions.append(Ask(peer.name, wanted, tuple(peer.done[:MAX_DONE])))
         del peer.done[:MAX_DONE]
-
-    def _room(self, peer: _Peer) -> bool:
-        requests = len(peer.in_flight)
-        if peer.slow:
-            return not requests
-        if requests < min(MOST_EACH, max(1, WINDOW_REQUESTS // len(self._peers))):
-            return True
-        return requests < MAX_REQUESTS and peer.bytes_in_flight < WINDOW_BYTES // len(self._peers)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from p2pstore.pull.workplace import work_name
-from p2pstore.swarm.planner import WINDOW_BYTES
+from p2pstore.swarm.peer import WINDOW_BYTES
 from tests.e2e.cluster import (
     Agent,
     Cluster,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.swarm.events import Action, Ask, Failed, Fetch, Fetched, FetchFault, Offered, PeerAdded, PeerShared, Tick
-from p2pstore.swarm.planner import BACKOFF_SECONDS, HUNGRY, HUNGRY_SECONDS, MOST_EACH, OFFERS
-from tests.p2pstore.swarm.test_planner import MIB, bits, fetched, planner
+from p2pstore.swarm.peer import MOST_EACH
+from p2pstore.swarm.planner import BACKOFF_SECONDS, HUNGRY, HUNGRY_SECONDS, OFFERS
+from tests.p2pstore.swarm.planners import MIB, bits, fetched, planner
 
 
 def asks(actions: list[Action]) -> list[Ask]:
