@@ -17,6 +17,12 @@ OFFSET_BITS = 44
 """Of such an id: segments of up to 16 TiB."""
 
 
+COMPLETE, PROCESSING = Status.COMPLETE, Status.PROCESSING
+
+_new = tuple.__new__
+"""Makes a named tuple in half the time that its own ``__new__`` takes; answers consist of them."""
+
+
 class Held:
     """A replica in memory. ``holds`` counts the tasks that read it; while there are any it stays."""
 
@@ -36,12 +42,10 @@ class Held:
 
     def described(self, size: int) -> Replica:
         """As the wire has it."""
-        segment = self.segment
-        return Replica(
-            segment.number << OFFSET_BITS | self.offset,
-            Memory(size, segment.base + self.offset, segment.protocol, segment.endpoint),
-            Status.COMPLETE if self.ready else Status.PROCESSING,
-        )
+        segment, offset = self.segment, self.offset
+        place = _new(Memory, (size, segment.base + offset, segment.protocol, segment.endpoint))
+        status = COMPLETE if self.ready else PROCESSING
+        return _new(Replica, (segment.number << OFFSET_BITS | offset, place, status))
 
 
 class OnDisk:

@@ -89,6 +89,13 @@ class Extents:
         self._add(offset, end - offset)
         return size
 
+    def fits(self, size: int) -> bool:
+        """Whether ``allocate`` would find so many bytes."""
+        size = rounded(size)
+        return bool(self._filled >> _sure_bin(size)) or any(
+            self._size[at] >= size for at in self._bins.get(_bin(size), ())
+        )
+
     @property
     def largest(self) -> int:
         """Bytes of the longest free extent."""

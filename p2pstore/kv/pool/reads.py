@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from engine.rpc.codes import Code
 from engine.rpc.messages import Replica, Replicas
-from p2pstore.kv.pool.entries import Entry, OnDisk
+from p2pstore.kv.pool.entries import Entry, Held, OnDisk
 from p2pstore.kv.pool.index import Index
 from p2pstore.kv.pool.patterns import bounded
 
@@ -60,25 +60,33 @@ class Reads:
             return [Code.NOT_FOUND] * len(keys)
         until = index.clock() + self._lease_s
         found: list[Replicas | Code] = []
+        number = total = on_disk = disk_bytes = 0
         for key in keys:
             entry = space.keys.get(key)
             if entry is None:
                 found.append(Code.NOT_FOUND)
                 continue
-            replicas = entry.described()
-            if not replicas:
-                found.append(Code.NOT_READY if entry in index.writing else Code.NOT_FOUND)
-                continue
+            place = entry.place
+            if isinstance(place, Held) and place.ready and place.segment.alive:
+                replicas = [place.described(entry.size)]
+            else:
+                replicas = entry.described()
+                if not replicas:
+                    found.append(Code.NOT_READY if entry in index.writing else Code.NOT_FOUND)
+                    continue
+                if not any(held.readable for held in entry.memory):
+                    on_disk += 1
+                    disk_bytes += entry.size
+                    self.read_from_disk.append(entry)
             lease(entry, until)
             found.append(Replicas(replicas, self._lease_ms, entry.checksum))
-            stats.valid_get_nums += 1
-            if entry.place.ready or entry.memory:
-                stats.mem_cache_hit_nums += 1
-                stats.mem_cache_hit_bytes += entry.size
-            else:
-                stats.file_cache_hit_nums += 1
-                stats.file_cache_hit_bytes += entry.size
-                self.read_from_disk.append(entry)
+            number += 1
+            total += entry.size
+        stats.valid_get_nums += number
+        stats.mem_cache_hit_nums += number - on_disk
+        stats.mem_cache_hit_bytes += total - disk_bytes
+        stats.file_cache_hit_nums += on_disk
+        stats.file_cache_hit_bytes += disk_bytes
         return found
 
     def by_regex(self, pattern: str, tenant: str) -> dict[str, list[Replica]] | Code:
@@ -118,9 +126,10 @@ class Reads:
 
 def lease(entry: Entry, until: float) -> None:
     """Keep a value, and its group, so long."""
-    entry.until = max(entry.until, until)
-    group = entry.more.group if entry.more else None
-    if group is not None:
+    if entry.until < until:  # noqa: PLR1730 - max() is a call
+        entry.until = until
+    if entry.more is not None and entry.more.group is not None:
+        group = entry.more.group
         group.until = max(group.until, until)
 
 

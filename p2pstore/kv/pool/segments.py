@@ -108,6 +108,8 @@ class Segments:
         self._next = 1
         self.capacity = 0
         self.used = 0
+        self.max_value = 0
+        """Bytes of the largest value that could be put if nothing else were there."""
 
     def __iter__(self) -> Iterator[Mounted]:
         return iter(self.by_id.values())
@@ -148,6 +150,7 @@ class Segments:
     def reopen(self) -> None:
         """Find out anew which take values."""
         self._open = [each for each in self.by_id.values() if each.alive and each.closing is None]
+        self.max_value = max((each.extents.capacity for each in self._open), default=0)
 
     def remove(self, mounted: Mounted) -> None:
         """Have it no more; what lies there is swept later, and only then its number is free."""
@@ -195,13 +198,9 @@ class Segments:
         if segment.alive:
             self.used -= freed
 
-    def fits(self, size: int) -> bool:
-        """Whether a value of so many bytes could ever be put."""
-        return any(each.extents.capacity >= size for each in self._open)
-
     def free_extent(self, size: int) -> bool:
         """Whether one value of so many bytes would find room."""
-        return any(each.extents.largest >= size for each in self._open)
+        return any(each.extents.fits(size) for each in self._open)
 
     def _order(self, preferred: Iterable[str], host: str) -> Iterator[Mounted]:
         opened = self._open

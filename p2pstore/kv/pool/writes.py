@@ -21,6 +21,9 @@ MAX_KEY_BYTES = 16 << 20
 MAX_REPLICAS = 1024
 """Of one value; as many as there are segments is what it gets at most."""
 
+SAID_TO_BE_THERE_S = 0.001
+"""A value that a put is told is there stays so long: it must not make room for the rest of the same call."""
+
 MEMORY_KINDS = frozenset({Kind.ALL, Kind.MEMORY})
 
 
@@ -153,7 +156,10 @@ class Writes:
             self._discard(found, batch.now)
             return None
         if not upsert:
-            return Code.EXISTS if found.readable else None
+            if not found.readable:
+                return None
+            found.until = max(found.until, batch.now + SAID_TO_BE_THERE_S)
+            return Code.EXISTS
         return self._upsert(found, batch, number)
 
     def _again(self, found: Entry, batch: _Batch) -> list[Replica]:
@@ -212,7 +218,7 @@ class Writes:
         preferred = [config.preferred_segment] if config.preferred_segment else config.preferred_segments
         while True:
             found = segments.allocate(size, config.replica_num, preferred, self._host(batch))
-            if found or batch.work.left <= 0 or not segments.fits(size):
+            if found or batch.work.left <= 0 or size > segments.max_value:
                 return [Held(segment, offset) for segment, offset in found]
             goal = max(0, min(segments.capacity - sum(batch.sizes[number:]), segments.used - size))
             self._eviction.down_to(goal, batch.now, batch.work)

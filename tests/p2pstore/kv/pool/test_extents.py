@@ -63,7 +63,9 @@ def test_nothing_is_given_twice_and_no_room_is_lost(data: st.DataObject) -> None
             extents.free(offset, held.pop(offset))
         else:
             size = data.draw(st.integers(1, 80 * ALIGN))
+            expected = extents.fits(size)
             found = extents.allocate(size)
+            assert expected == (found is not None)
             spans = sorted((at, at + rounded(length)) for at, length in held.items())
             gaps = zip([0, *[end for _, end in spans]], [*[start for start, _ in spans], extents.capacity], strict=True)
             fits = any(end - start >= rounded(size) for start, end in gaps)

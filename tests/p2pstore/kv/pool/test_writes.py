@@ -91,6 +91,17 @@ def test_room_is_made_within_the_put_for_the_batch_as_a_whole() -> None:
         assert house.put(client, keys) == keys, "no rest between the batches, and every value is stored"
 
 
+def test_what_is_said_to_be_there_does_not_make_room_for_the_rest_of_the_call() -> None:
+    house = House()
+    client = house.join("a", 4 * MIB)
+    house.put(client, ["k"])
+    house.put(client, ["1", "2", "3"])
+    answers = house.start(client, ["k", "new", "more"])
+    assert answers[0] is Code.EXISTS
+    assert all(isinstance(answer, list) for answer in answers[1:])
+    assert house.there(["k", "1", "2", "3"]) == ["k", "3"]
+
+
 def test_a_put_is_refused_only_if_it_cannot_fit() -> None:
     house = House()
     client = house.join("a")
