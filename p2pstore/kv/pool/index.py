@@ -31,6 +31,9 @@ MIN_PINS = 1024
 MAX_IDS = 4096
 """Ids of which one object is kept, of clients that gave nothing."""
 
+MAX_SIZES = 4096
+"""Sizes of values of which one number object is kept."""
+
 MAX_TENANTS = 100_000
 """Tenants that have keys; a caller could name a new one in each call."""
 
@@ -57,6 +60,8 @@ class Index:
         self.tenants: dict[str, Tenant] = {}
         self.writing: dict[Entry, float] = {}
         """Values that are being written, with the time when that began; the oldest first."""
+        self.staged: dict[Held, Entry] = {}
+        """Replicas that are being copied to, of values that can be read elsewhere."""
         self.plain = Ages()
         self.soft = PinnedAges()
         self.hard: dict[Entry, None] = {}
@@ -78,6 +83,7 @@ class Index:
         self._disk_number = 0
         self._pins: list[tuple[float, int, Entry]] = []  # soft pins by their end; those of values that went, too
         self._pinned = 0
+        self._sizes: dict[int, int] = {}
         self._ids: dict[bytes, bytes] = {}
 
     def note(self, record: bytes) -> None:
@@ -130,6 +136,11 @@ class Index:
             self._ids.clear()
         return self._ids.setdefault(client, client)
 
+    def shared_size(self, size: int) -> int:
+        """The same number object for equal sizes: one of its own would take 32 bytes in each entry."""
+        sizes = self._sizes
+        return sizes.setdefault(size, size) if len(sizes) < MAX_SIZES else sizes.get(size, size)
+
     @property
     def keys(self) -> int:
         """Values of all tenants, those that are being written included."""
@@ -144,14 +155,22 @@ class Index:
 
     def begin(self, entry: Entry, started: float) -> None:
         """Have a value that is being written."""
-        entry.tenant.keys[entry.key] = entry
         self.writing[entry] = started
-        self.stats.key_count += 1
-        self.key_bytes += len(entry.key)
-        entry.tenant.used += entry.size * len(entry.memory)
+        self._have(entry)
         if self._log is not None:
             for held in entry.memory:
                 self._log.append(records.reserved(held.segment.number, held.offset, entry.size))
+
+    def have(self, entry: Entry, now: float) -> None:
+        """Have a value that was written before this pool was made."""
+        self._have(entry)
+        self.file(entry, now)
+
+    def _have(self, entry: Entry) -> None:
+        entry.tenant.keys[entry.key] = entry
+        self.stats.key_count += 1
+        self.key_bytes += len(entry.key)
+        entry.tenant.used += entry.size * len(entry.memory)
 
     def complete(self, entry: Entry, now: float) -> None:
         """It was written: have it read from now on, and age."""
@@ -251,7 +270,15 @@ class Index:
         if replica.ready:
             self.changed(entry)
         elif isinstance(replica, Held):
+            self.staged[replica] = entry
             self.note(records.reserved(replica.segment.number, replica.offset, entry.size))
+
+    def whole(self, entry: Entry, replicas: Sequence[Held]) -> None:
+        """Those that were to be copied are."""
+        for held in replicas:
+            held.ready = True
+            self.staged.pop(held, None)
+        self.changed(entry)
 
     def without(self, entry: Entry, leaving: Sequence[Held | OnDisk], *, keep_until: float = 0.0) -> None:
         """Have all replicas of it but these. The value goes with its last one."""
@@ -294,6 +321,7 @@ class Index:
                 replica.client.disk.used -= replica.size
             return
         entry.tenant.used -= entry.size
+        self.staged.pop(replica, None)
         if replica.segment.gone:
             return
         if keep_until:
@@ -319,6 +347,19 @@ class Index:
             self.segments.free(each.segment, each.offset, each.size)
             self.note(records.released(each.segment.number, each.offset))
         return freed
+
+    def reserved(self) -> Iterator[tuple[int, int, int]]:
+        """Segment, offset and size of each place to which somebody may write."""
+        for entry in self.writing:
+            for held in entry.memory:
+                if not held.segment.gone:
+                    yield held.segment.number, held.offset, entry.size
+        for held, entry in self.staged.items():
+            if not held.segment.gone:
+                yield held.segment.number, held.offset, entry.size
+        for each in self.discarded:
+            if not each.segment.gone:
+                yield each.segment.number, each.offset, each.size
 
     def entries(self) -> Iterator[Entry]:
         """All values, those that are being written included."""

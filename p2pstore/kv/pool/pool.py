@@ -7,7 +7,7 @@ raises. What has to happen with time happens in ``tick``, a little at a time.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from engine.rpc.codes import Code
 from engine.rpc.messages import (
@@ -26,6 +26,7 @@ from p2pstore.kv.pool.index import Index
 from p2pstore.kv.pool.members import Members
 from p2pstore.kv.pool.reads import Reads
 from p2pstore.kv.pool.removal import Removal
+from p2pstore.kv.pool.restore import Restoring, Snapshot
 from p2pstore.kv.pool.segments import SegmentInfo
 from p2pstore.kv.pool.settings import PoolSettings
 from p2pstore.kv.pool.stats import Stats
@@ -239,3 +240,20 @@ class Pool:
     def take_log(self) -> list[bytes]:
         """The changes since the last time, for a journal."""
         return self._index.take_log()
+
+    def snapshot(self) -> Snapshot:
+        """The records that make this pool again, in slices."""
+        return Snapshot(self._index)
+
+    @classmethod
+    def restore(
+        cls, settings: PoolSettings, clock: Callable[[], float], records: Iterable[bytes],
+        *, chance: random.Random | None = None,
+    ) -> Pool:  # fmt: skip
+        """A pool from the records of a snapshot, and those that were put down since. Raises ``BadRecord``."""
+        restoring = Restoring()
+        for record in records:
+            restoring.apply(record)
+        pool = cls(settings, clock, chance=chance)
+        restoring.into(pool._index)
+        return pool

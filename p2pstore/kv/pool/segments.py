@@ -71,6 +71,11 @@ class Mounted:
             and segment.base < self.base + self.size
         )
 
+    @property
+    def described_to_clients(self) -> Segment:
+        """As its owner gave it."""
+        return Segment(self.id, self.name, self.base, self.size, self.endpoint, self.protocol, self.host_id)
+
     def described(self) -> SegmentInfo:
         """For whoever asks."""
         status = "OK"

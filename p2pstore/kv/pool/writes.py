@@ -116,7 +116,7 @@ class Writes:
         if len(places) < batch.config.replica_num:
             index.stats.put_start_partial_allocations += 1
         old = batch.space.keys.get(key)
-        entry = Entry(key, batch.space, batch.shared(size), batch.client, placed(places))
+        entry = Entry(key, batch.space, index.shared_size(size), batch.client, placed(places))
         self._configure(entry, batch, number, old if upsert else None)
         if old is not None:
             keep = max(batch.now, old.leased_until) if upsert else 0.0
@@ -185,7 +185,13 @@ class Writes:
         ):
             return None  # readers may be at it: new memory, and the old one is kept until they are through
         index = self._index
-        entry = Entry(found.key, found.tenant, found.size, batch.client, placed([_fresh(held) for held in memory]))
+        entry = Entry(
+            found.key,
+            found.tenant,
+            found.size,
+            batch.client,
+            placed([Held(held.segment, held.offset) for held in memory]),
+        )
         self._configure(entry, batch, number, found)
         index.drop(found, hand_over=True)
         return self._begin(entry, batch)
@@ -294,17 +300,3 @@ class _Batch:
         self.begun: set[Entry] = set()
         self.work = Work(STEP_ENTRIES)
         """Entries that may still be looked at to make room."""
-
-    def shared(self, size: int) -> int:
-        """The same number object for equal sizes: it would take 32 bytes in each entry."""
-        return _SIZES.setdefault(size, size) if len(_SIZES) < MAX_SIZES else _SIZES.get(size, size)
-
-
-MAX_SIZES = 4096
-"""Different sizes of which one number object is kept."""
-
-_SIZES: dict[int, int] = {}
-
-
-def _fresh(held: Held) -> Held:
-    return Held(held.segment, held.offset)
