@@ -1,0 +1,235 @@
+"""Values out of the pool: which replica is read, what is done when that fails, and whether the bytes are right.
+
+All replicas of all values of a call are read together, a round at a time: what fails goes on with its next replica. A
+value that no replica gave is asked for once more, since it may lie elsewhere by then.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from engine.errors import MooncakeError
+from engine.rpc.codes import Code
+from engine.rpc.messages import Memory, Replica, Replicas, Status
+from p2pstore.kv.client import checksums
+from p2pstore.kv.client.plane import DataPlane, Piece
+from p2pstore.kv.client.replicas import DeadEndpoints, in_order
+from p2pstore.kv.errors import KeyNotFound, MasterRefused, ValueCorrupt, ValueUnreadable
+
+if TYPE_CHECKING:
+    from p2pstore.kv.client.master import Master
+
+LEASE_MARGIN = 0.1
+"""Seconds of a lease that are not counted on: it began when the master answered, and clocks are read here."""
+
+
+class Part(NamedTuple):
+    """A range of a value, from ``offset`` on, and the memory that it is to come to."""
+
+    offset: int
+    view: memoryview
+
+
+Room = Callable[[int, int], "list[Part] | MooncakeError"]
+"""What is wanted of the value in a place of the call's keys, of so many bytes; or why it is not to be read."""
+
+log = logging.getLogger(__name__)
+
+_COMPLETE = Status.COMPLETE
+
+
+class Counts:
+    """What a client has seen, since it was made."""
+
+    def __init__(self) -> None:
+        self.hits = 0
+        self.misses = 0
+        self.wrong = 0
+        """Replicas whose bytes were not what was put."""
+        self.unverified = 0
+        """Values that came without a checksum."""
+        self.second_tries = 0
+        """Replicas that were tried since the one before failed."""
+
+
+class _Value:
+    """A value that is being read."""
+
+    __slots__ = ("corrupt", "detail", "expected", "found", "order", "parts", "place", "replicas", "size")
+
+    def __init__(self, place: int, found: Replicas, replicas: list[Replica], size: int) -> None:
+        self.place = place
+        self.found = found
+        self.replicas = replicas
+        self.size = size
+        self.parts: list[Part] = []
+        self.expected: int | None = None
+        """The checksum of what is wanted."""
+        self.order: list[int] = []
+        self.detail = ""
+        self.corrupt = False
+
+
+class Reader:
+    """Reads values for one client. Thread-safe."""
+
+    def __init__(self, master: Master, plane: DataPlane, dead: DeadEndpoints, *, verify: bool) -> None:
+        """``verify`` says whether bytes are compared with their checksum."""
+        self._master = master
+        self._plane = plane
+        self._dead = dead
+        self._verify = verify
+        self.counts = Counts()
+
+    def read(self, keys: Sequence[str], room: Room) -> list[int | MooncakeError]:
+        """Read values into what ``room`` gives for each: their sizes, or what was wrong, in the order of the keys.
+
+        Raises ``MasterUnavailable``, ``Closed``.
+        """
+        outcome: list[int | MooncakeError] = [0] * len(keys)
+        again = self._round(keys, list(range(len(keys))), room, outcome, last=False)
+        if again:
+            self._round(keys, again, room, outcome, last=True)
+        return outcome
+
+    def _round(
+        self, keys: Sequence[str], places: list[int], room: Room, outcome: list[int | MooncakeError], *, last: bool
+    ) -> list[int]:
+        """Ask for values and read them; the places of those that may come when they are asked for once more."""
+        began = time.monotonic()
+        answers = self._master.replicas([keys[place] for place in places])
+        values: list[_Value] = []
+        for place, answer in zip(places, answers, strict=True):
+            error = self._begin(keys[place], place, answer, room, values)
+            if error is not None:
+                outcome[place] = error
+        again: list[int] = []
+        for value in self._fetch(keys, values):
+            place = value.place
+            if not value.detail:
+                outcome[place] = self._kept(keys[place], value, began, again)
+            elif value.corrupt:
+                outcome[place] = ValueCorrupt(key=keys[place], detail=value.detail)
+            else:
+                outcome[place] = ValueUnreadable(key=keys[place], detail=value.detail)
+                again.append(place)
+        return [] if last else again
+
+    def _begin(
+        self, key: str, place: int, answer: Replicas | Code, room: Room, values: list[_Value]
+    ) -> MooncakeError | None:
+        """Prepare to read a value, or say why it cannot be."""
+        if isinstance(answer, Code):
+            self.counts.misses += 1
+            return no_value(key, answer)
+        replicas = [each for each in answer.replicas if each.status == _COMPLETE and isinstance(each.place, Memory)]
+        if not replicas:
+            self.counts.misses += 1
+            return none_readable(key, answer)
+        self.counts.hits += 1
+        value = _Value(place, answer, replicas, replicas[0].place.size)
+        given = room(place, value.size)
+        if isinstance(given, MooncakeError):
+            return given
+        value.parts = [part for part in given if part.view]
+        if self._verify and answer.checksum is not None and _is_whole(value.parts, value.size):
+            value.expected = answer.checksum
+        value.order = in_order(
+            [each.place.endpoint for each in replicas],  # type: ignore[union-attr]
+            own=self._plane.endpoint,
+            near=self._plane.near,
+            dead=self._dead,
+        )
+        values.append(value)
+        return None
+
+    def _fetch(self, keys: Sequence[str], values: list[_Value]) -> list[_Value]:
+        """Try the replicas of values in their order; ``detail`` stays empty of those that came."""
+        left = values
+        while left:
+            pieces: list[Piece] = []
+            for value in left:
+                place = value.replicas[value.order[0]].place
+                start: int = place.address  # type: ignore[union-attr]
+                for offset, view in value.parts:
+                    pieces.append(Piece(place.endpoint, start + offset, view))  # type: ignore[union-attr]
+            faults = iter(self._plane.read(pieces))
+            unread: list[_Value] = []
+            for value in left:
+                fault = None
+                for _ in value.parts:
+                    fault = next(faults) or fault
+                if not self._came(keys[value.place], value, fault) and value.order:
+                    self.counts.second_tries += 1
+                    unread.append(value)
+            left = unread
+        return values
+
+    def _came(self, key: str, value: _Value, fault: MooncakeError | None) -> bool:
+        """Whether a replica was read and is right; else it is the next one's turn."""
+        endpoint: str = value.replicas[value.order.pop(0)].place.endpoint  # type: ignore[union-attr]
+        if fault is not None:
+            if self._dead.failed(endpoint, str(fault)):
+                log.warning("%s does not serve what it has of the pool: %s", endpoint, fault)
+            value.detail = _and(value.detail, f"{endpoint}: {fault}")
+            return False
+        self._dead.succeeded(endpoint)
+        expected = value.expected
+        if expected is not None and not checksums.is_right([part.view for part in value.parts], expected):
+            self.counts.wrong += 1
+            log.error("%s has wrong bytes of %r: their checksum is not the one that was put", endpoint, key)
+            value.detail = _and(value.detail, f"{endpoint}: wrong checksum")
+            value.corrupt = True
+            return False
+        value.detail = ""
+        return True
+
+    def _kept(self, key: str, value: _Value, began: float, again: list[int]) -> int | MooncakeError:
+        """The size of a value that came, unless its place may have been given to another meanwhile."""
+        if value.expected is not None:
+            return value.size
+        self.counts.unverified += 1
+        if time.monotonic() - began < value.found.lease_ms / 1000 - LEASE_MARGIN:
+            return value.size
+        again.append(value.place)
+        return refused(f"to keep {key!r} while it was read", Code.LEASE_EXPIRED)
+
+
+def whole(view: memoryview) -> list[Part]:
+    """All of a value, into one piece of memory."""
+    return [Part(0, view)]
+
+
+def _is_whole(parts: Sequence[Part], size: int) -> bool:
+    """Whether parts are a value from its beginning to its end, in order."""
+    at = 0
+    for offset, view in parts:
+        if offset != at:
+            return False
+        at += len(view)
+    return at == size
+
+
+def no_value(key: str, code: Code) -> MooncakeError:
+    """What is wrong where the master has no replicas to tell."""
+    return KeyNotFound(key=key) if code is Code.NOT_FOUND else refused(f"to show where {key!r} is", code)
+
+
+def none_readable(key: str, found: Replicas) -> MooncakeError:
+    """What is wrong where none of the replicas is one that this client can read."""
+    if not any(each.status == _COMPLETE for each in found.replicas):
+        return refused(f"to show where {key!r} is", Code.NOT_READY)
+    kinds = sorted({type(each.place).__name__ for each in found.replicas})
+    return ValueUnreadable(key=key, detail=f"it lies outside memory ({', '.join(kinds)})")
+
+
+def refused(what: str, code: Code) -> MasterRefused:
+    """The error for a code of the master's."""
+    return MasterRefused(what=what, detail=code.sentence, code=int(code))
+
+
+def _and(before: str, detail: str) -> str:
+    return f"{before}; {detail}" if before else detail

@@ -1,0 +1,194 @@
+"""Values that are read or written in parts, over several calls, with one question to the master for all of them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from engine.rpc.codes import Code
+from engine.rpc.messages import Memory, ObjectMeta, Replica, Replicas, ReplicateConfig, Status
+from p2pstore.kv.client.plane import Piece
+from p2pstore.kv.client.reading import LEASE_MARGIN, Part
+
+if TYPE_CHECKING:
+    from p2pstore.kv.client.client import Client
+
+MAX_SESSIONS = 1 << 20
+"""Keys at a time, of either kind."""
+
+
+class _Found(NamedTuple):
+    place: Memory
+    until: float
+
+
+class GetSessions:
+    """Where values lie that are being read in parts. Thread-safe."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._lock = threading.Lock()
+        self._found: dict[str, _Found] = {}
+
+    def start(self, keys: Sequence[str]) -> list[int]:
+        """Ask where values lie; a code for each. Raises ``MasterUnavailable``."""
+        began = time.monotonic()
+        codes: list[int] = []
+        for key, answer in zip(keys, self._client.master.replicas(list(keys)), strict=True):
+            place = None if isinstance(answer, Code) else self._choose(answer)
+            if place is None:
+                codes.append(int(answer) if isinstance(answer, Code) else int(Code.BAD_REPLICA))
+                continue
+            assert isinstance(answer, Replicas)  # noqa: S101 - for the type checker
+            with self._lock:
+                if len(self._found) >= MAX_SESSIONS and key not in self._found:
+                    codes.append(int(Code.BUFFER_OVERFLOW))
+                    continue
+                self._found[key] = _Found(place, began + answer.lease_ms / 1000 - LEASE_MARGIN)
+            codes.append(0)
+        return codes
+
+    def read(self, keys: Sequence[str], parts: Sequence[list[Part] | None]) -> list[int]:
+        """Read ranges; the bytes of each key, or a code. No checksum covers them. Raises ``Closed``."""
+        codes = [int(Code.BAD_PARAMS)] * len(keys)
+        pieces: list[Piece] = []
+        owners: list[int] = []
+        for place, (key, wanted) in enumerate(zip(keys, parts, strict=True)):
+            found = self._live(key)
+            if found is None or wanted is None:
+                continue
+            if time.monotonic() >= found.until:
+                codes[place] = self._expired(key)
+            elif all(part.offset + len(part.view) <= found.place.size for part in wanted):
+                codes[place] = sum(len(part.view) for part in wanted)
+                for part in wanted:
+                    pieces.append(Piece(found.place.endpoint, found.place.address + part.offset, part.view))
+                    owners.append(place)
+        for place, fault in zip(owners, self._client.plane.read(pieces), strict=True):
+            if fault is not None:
+                codes[place] = int(Code.TRANSFER_FAILED)
+        for place in set(owners):
+            found = self._live(keys[place])
+            if codes[place] >= 0 and (found is None or time.monotonic() >= found.until):
+                codes[place] = self._expired(keys[place])
+        return codes
+
+    def end(self, keys: Sequence[str]) -> None:
+        """Forget values."""
+        with self._lock:
+            for key in keys:
+                self._found.pop(key, None)
+
+    def _live(self, key: str) -> _Found | None:
+        with self._lock:
+            return self._found.get(key)
+
+    def _expired(self, key: str) -> int:
+        self.end([key])
+        return int(Code.LEASE_EXPIRED)
+
+    def _choose(self, answer: Replicas) -> Memory | None:
+        """The replica that is read: one that is near where there is one, and none that failed if another is there."""
+        places = [
+            each.place for each in answer.replicas if each.status == Status.COMPLETE and isinstance(each.place, Memory)
+        ]
+        plane, dead = self._client.plane, self._client.dead
+        places.sort(key=lambda place: (place.endpoint in dead, not plane.near(place.endpoint)))
+        return places[0] if places else None
+
+
+class _Begun(NamedTuple):
+    replicas: list[Replica]
+    size: int
+    failed: set[str]
+
+
+class PutSessions:
+    """Memory of values that are being written in parts. Thread-safe."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._lock = threading.Lock()
+        self._begun: dict[str, _Begun] = {}
+
+    def start(self, keys: Sequence[str], sizes: Sequence[int], config: ReplicateConfig) -> list[int]:
+        """Ask for memory; a code for each. Raises ``MasterUnavailable``."""
+        with self._lock:
+            codes = [
+                int(Code.BAD_PARAMS) if key in self._begun or not size else 0
+                for key, size in zip(keys, sizes, strict=True)
+            ]
+        fresh = [place for place, code in enumerate(codes) if not code]
+        if not fresh:
+            return codes
+        groups = config.group_ids
+        if groups is not None:
+            config = config._replace(group_ids=[groups[place] for place in fresh])
+        answers = self._client.master.put_start(
+            [keys[place] for place in fresh], [sizes[place] for place in fresh], config, replace=False
+        )
+        for place, answer in zip(fresh, answers, strict=True):
+            if isinstance(answer, Code):
+                codes[place] = int(answer)
+            else:
+                with self._lock:
+                    self._begun[keys[place]] = _Begun(answer, sizes[place], set())
+        return codes
+
+    def write(self, keys: Sequence[str], parts: Sequence[list[Part] | None]) -> list[int]:
+        """Write ranges to every replica; a code for each key. Raises ``Closed``."""
+        codes = [int(Code.BAD_PARAMS)] * len(keys)
+        pieces: list[Piece] = []
+        owners: list[int] = []
+        for place, (key, given) in enumerate(zip(keys, parts, strict=True)):
+            with self._lock:
+                begun = self._begun.get(key)
+            if begun is None or given is None:
+                continue
+            if any(part.offset + len(part.view) > begun.size for part in given):
+                continue
+            codes[place] = 0
+            for replica in begun.replicas:
+                if isinstance(replica.place, Memory):
+                    for part in given:
+                        pieces.append(Piece(replica.place.endpoint, replica.place.address + part.offset, part.view))
+                        owners.append(place)
+        for place, piece, fault in zip(owners, pieces, self._client.plane.write(pieces), strict=True):
+            if fault is not None:
+                codes[place] = int(Code.TRANSFER_FAILED)
+                with self._lock:
+                    begun = self._begun.get(keys[place])
+                    if begun is not None:
+                        begun.failed.add(piece.endpoint)
+        return codes
+
+    def end(self, keys: Sequence[str]) -> list[int]:
+        """Let values be read; a code for each, one of which a part could not be written is not. As ``start``."""
+        codes = [int(Code.BAD_PARAMS)] * len(keys)
+        good: list[int] = []
+        for place, key in enumerate(keys):
+            with self._lock:
+                begun = self._begun.get(key)
+                if begun is not None and not begun.failed:
+                    del self._begun[key]
+                    good.append(place)
+            if begun is not None and begun.failed:
+                codes[place] = int(Code.TRANSFER_FAILED)
+        if good:
+            ended = self._client.master.put_end([ObjectMeta(keys[place]) for place in good], replace=False)
+            for place, code in zip(good, ended, strict=True):
+                codes[place] = int(code)
+        return codes
+
+    def revoke(self, keys: Sequence[str]) -> list[int]:
+        """Give memory back; a code for each. Raises as ``start``."""
+        codes = [int(Code.BAD_PARAMS)] * len(keys)
+        with self._lock:
+            begun = [place for place, key in enumerate(keys) if self._begun.pop(key, None) is not None]
+        if begun:
+            revoked = self._client.master.put_revoke([keys[place] for place in begun], replace=False)
+            for place, code in zip(begun, revoked, strict=True):
+                codes[place] = int(code)
+        return codes
