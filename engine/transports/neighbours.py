@@ -53,13 +53,18 @@ class _Neighbour:
         """Address, end and view of each piece of its memory."""
         self.silent_until = 0.0
         """It does not hand over all of its memory; what else there is is asked for again only then."""
-        self._poll = select.poll()
-        self._poll.register(sock, select.POLLIN | select.POLLRDHUP)
 
     @property
     def gone(self) -> bool:
         """Whether its process has closed the connection: it says nothing by itself otherwise."""
-        return not self.asking.locked() and bool(self._poll.poll(0))
+        if self.asking.locked():
+            return False
+        fd = self.sock.fileno()
+        if fd < 0:  # another thread has let it go
+            return True
+        poll = select.poll()  # one object must not be asked by two threads
+        poll.register(fd, select.POLLIN | select.POLLRDHUP)
+        return bool(poll.poll(0))
 
     def view(self, address: int, length: int) -> memoryview | None:
         """A range of what was handed over so far; None where it is not in one of these."""

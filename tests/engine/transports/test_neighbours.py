@@ -91,6 +91,24 @@ def test_it_is_asked_for_once(owner: Owner, neighbours: Neighbours) -> None:
     assert owner.engine._server.bytes_granted == LENGTH // 8
 
 
+def test_threads_share_them(owner: Owner, neighbours: Neighbours) -> None:
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            for _ in range(2000):
+                assert neighbours.view(owner.name, owner.offered.address, 8) is not None
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WAIT)
+    assert not failures
+
+
 @pytest.mark.parametrize(("offset", "length"), [(-1, 2), (LENGTH - 1, 2), (LENGTH, 1), (0, LENGTH + 1)])
 def test_what_is_not_wholly_in_it_is_not_there(owner: Owner, neighbours: Neighbours, offset: int, length: int) -> None:
     assert neighbours.view(owner.name, owner.offered.address, LENGTH) is not None
