@@ -26,7 +26,8 @@ _ERROR_SHIFT = 16
 
 BAD_ARGUMENTS = 4
 NO_FUNCTION = 5
-"""What a call is refused with: it cannot be read, or nobody here knows it. The client takes both for ``RPC_FAILED``."""
+FAILED = 6
+"""What a call is refused with: it cannot be read, nobody here knows it, or it failed. Clients say ``RPC_FAILED``."""
 
 
 class Request(NamedTuple):
