@@ -11,15 +11,13 @@ scenario's ``notice``, and take another in its place.
 
 from __future__ import annotations
 
-import heapq
-import math
 import random
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from engine.serving.upload_slots import LARGE_BYTES, UploadQueue
-from p2pstore.bench.links import Flow, Links, SimulatedLink
 from p2pstore.bench.scenario import Outcome, Sample, Scenario
+from p2pstore.bench.simulated_node import SimulatedNode, SimulatedRequest
+from p2pstore.bench.simulated_sends import Sends
+from p2pstore.bench.virtual_clock import VirtualClock
 from p2pstore.holding.replica import GATHER_SECONDS
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.swarm.audience import Audience
@@ -61,66 +59,20 @@ NEAR, FAR = 1, 2
 """Distances of peers in the same zone and elsewhere, as the planner takes them."""
 
 
-class _Request:
-    """A run that one node wants from another."""
-
-    __slots__ = ("flow", "getter", "over", "run", "size", "uploader")
-
-    def __init__(self, uploader: _Node, getter: _Node, run: range, size: int) -> None:
-        self.uploader = uploader
-        self.getter = getter
-        self.run = run
-        self.size = size
-        self.flow: Flow | None = None
-        self.over = False
-
-
-class _Node:
-    """The seed or a receiver. The seed, and who is through, plans nothing."""
-
-    def __init__(self, name: str, zone: int, rate: float, slots: int, had: Bitmap, audience: Audience) -> None:
-        self.name = name
-        self.zone = zone
-        self.had = had
-        self.up, self.down = SimulatedLink(rate), SimulatedLink(rate)
-        self.uploads: UploadQueue[_Request] = UploadQueue(slots)
-        self.uploads_due = math.inf
-        self.audience = audience
-        self.planner: Planner | None = None
-        self.sources: dict[str, _Node] = {}
-        self.listeners: dict[str, _Node] = {}
-        self.met: set[str] = set()
-        self.wanted: dict[tuple[str, range], _Request] = {}
-        self.serving: dict[_Request, None] = {}  # in the order of asking, so that equal seeds make equal runs
-        self.news: list[int] = []
-        self.gathering = False
-        self.here = False
-        self.alive = True
-        self.came = 0.0
-        self.sent = 0.0
-
-
 class Simulation:
     """One run of a scenario."""
 
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
-        self.now = 0.0
         self.outcome = Outcome(scenario)
         self._random = random.Random(scenario.seed)  # noqa: S311 - repeatable is what it must be
-        self._queue: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
-        self._count = 0
-        self._links = Links(lambda due, flow: self._at(due, self._check, flow, due))
+        self._clock = VirtualClock()
         self._lengths = [scenario.chunk_size] * scenario.chunks
         self._lengths[-1] = scenario.size - scenario.chunk_size * (scenario.chunks - 1)
-        self._zones: list[tuple[SimulatedLink, SimulatedLink]] = []
-        if scenario.zone_rate:
-            self._zones = [
-                (SimulatedLink(scenario.zone_rate), SimulatedLink(scenario.zone_rate)) for _ in range(scenario.zones)
-            ]
+        self._sends = Sends(self._clock, scenario, self._sent)
         self._seed = self._made(SEED, 0, scenario.rate, Bitmap(scenario.chunks, full=True))
         self._seed.here = True
-        self._present: list[_Node] = []
+        self._present: list[SimulatedNode] = []
         self._unfinished = 0
 
     def run(self) -> Outcome:
@@ -129,15 +81,9 @@ class Simulation:
         scenario = self.scenario
         slowest = min(rate for rate in (scenario.rate, scenario.slow_rate, scenario.zone_rate) if rate)
         end = scenario.arrivals + scenario.size / slowest * HOPELESS + HOPELESS_SECONDS
-        queue, pop = self._queue, heapq.heappop
-        while queue and self._unfinished:
-            time, _, act, arguments = pop(queue)
-            if time > end:
-                break
-            self.now = time
-            act(*arguments)
+        self._clock.run(end)
         self.outcome.unfinished = self._unfinished
-        self.outcome.events = self._count
+        self.outcome.events = self._clock.events
         self.outcome.seed_bytes = self._seed.sent
         return self.outcome
 
@@ -152,23 +98,19 @@ class Simulation:
         if not scenario.arrivals:
             self._present = order  # they know of one another from the beginning
         for place, node in enumerate(order):
-            self._at(scenario.arrivals * place / len(order), self._arrive, node)
+            self._clock.at(scenario.arrivals * place / len(order), self._arrive, node)
         once = scenario.size / scenario.rate
         for node in rng.sample(nodes, scenario.deaths):
-            self._at(rng.uniform(0, once), self._die, node)
-        self._at(0.0, self._sample, max(once / SAMPLES, MIN_SAMPLE_SECONDS))
+            self._clock.at(rng.uniform(0, once), self._die, node)
+        self._clock.at(0.0, self._sample, max(once / SAMPLES, MIN_SAMPLE_SECONDS))
 
-    def _made(self, name: str, zone: int, rate: float, had: Bitmap) -> _Node:
+    def _made(self, name: str, zone: int, rate: float, had: Bitmap) -> SimulatedNode:
         audience = Audience(lambda: self._lengths, self._random.randrange)
-        return _Node(name, zone, rate, self.scenario.slots, had, audience)
+        return SimulatedNode(name, zone, rate, self.scenario.slots, had, audience)
 
     # Time
 
-    def _at(self, time: float, act: Callable[..., None], *arguments: Any) -> None:
-        self._count += 1
-        heapq.heappush(self._queue, (time, self._count, act, arguments))
-
-    def _delay(self, one: _Node, other: _Node) -> float:
+    def _delay(self, one: SimulatedNode, other: SimulatedNode) -> float:
         scenario = self.scenario
         return scenario.latency if one.zone == other.zone else scenario.latency + scenario.zone_latency
 
@@ -177,16 +119,16 @@ class Simulation:
         if counts:
             chunks = self.scenario.chunks
             mean = sum(counts) / len(counts) / chunks
-            self.outcome.samples.append(Sample(self.now, min(counts) / chunks, mean, max(counts) / chunks))
-        self._at(self.now + interval, self._sample, interval)
+            self.outcome.samples.append(Sample(self._clock.now, min(counts) / chunks, mean, max(counts) / chunks))
+        self._clock.at(self._clock.now + interval, self._sample, interval)
 
     # Who is there
 
-    def _arrive(self, node: _Node) -> None:
+    def _arrive(self, node: SimulatedNode) -> None:
         if not node.alive:
             return
         node.here = True
-        node.came = self.now
+        node.came = self._clock.now
         node.planner = Planner(self._lengths, node.had, seed=self._random.randrange(1 << 30))
         if node not in self._present[-1:] and self.scenario.arrivals:
             for other in self._present:  # who lacks sources hears of the newcomer
@@ -198,9 +140,9 @@ class Simulation:
         self._find_sources(node)
         once = self.scenario.size / self.scenario.rate
         tick = max(TICK_SECONDS, once / TICKS)
-        self._at(self.now + tick * self._random.random(), self._tick, node, tick)
+        self._clock.at(self._clock.now + tick * self._random.random(), self._tick, node, tick)
 
-    def _find_sources(self, node: _Node) -> None:
+    def _find_sources(self, node: SimulatedNode) -> None:
         """Follow random others, one from the same zone for each from elsewhere, until there are enough."""
         missing = self.scenario.sources - len(node.sources) + (SEED in node.sources)
         if missing <= 0:
@@ -216,17 +158,17 @@ class Simulation:
         for other in chosen:
             self._follow(node, other)
 
-    def _follow(self, node: _Node, source: _Node) -> None:
+    def _follow(self, node: SimulatedNode, source: SimulatedNode) -> None:
         node.met.add(source.name)
         node.sources[source.name] = source
-        self._at(self.now + 2 * self._delay(node, source), self._hear, node, source)
+        self._clock.at(self._clock.now + 2 * self._delay(node, source), self._hear, node, source)
 
-    def _hear(self, node: _Node, source: _Node) -> None:
+    def _hear(self, node: SimulatedNode, source: SimulatedNode) -> None:
         """A node opens a source's stream: it learns what that has, and whether others get from it."""
         if not source.alive or node.planner is None or node.sources.get(source.name) is not source:
             return
         if not source.here:  # it comes a little later
-            self._at(self.now + self._delay(node, source) + GATHER_SECONDS, self._hear, node, source)
+            self._clock.at(self._clock.now + self._delay(node, source) + GATHER_SECONDS, self._hear, node, source)
             return
         if source.audience.full:
             del node.sources[source.name]
@@ -238,14 +180,14 @@ class Simulation:
         self._tell(node, PeerAdded(source.name, source.had, distance, source.audience.shared(node.name)))
         self._share(source, others)
 
-    def _share(self, source: _Node, names: Sequence[str]) -> None:
+    def _share(self, source: SimulatedNode, names: Sequence[str]) -> None:
         """Those who follow a node learn whether they share it."""
         for name in names:
             event = PeerShared(source.name, source.audience.shared(name))
             node = source.listeners[name]
-            self._at(self.now + self._delay(node, source), self._deliver, source, [node], [event])
+            self._clock.at(self._clock.now + self._delay(node, source), self._deliver, source, [node], [event])
 
-    def _die(self, node: _Node) -> None:
+    def _die(self, node: SimulatedNode) -> None:
         """Take a node off the network."""
         if not node.alive:
             return
@@ -253,20 +195,19 @@ class Simulation:
         if node is not self._seed:
             self.outcome.died += 1
             if node.planner is not None or not node.here:
-                self._unfinished -= 1
-                self._count_connections(node)
+                self._through(node)
         node.planner = None
         for request in list(node.wanted.values()):
             self._cancel(request)
         for request in list(node.serving):
-            self._halt(request)
+            self._sends.halt(request)
         for source in node.sources.values():
             self._leave(source, node)
         listeners = list(node.listeners.values())
         node.listeners.clear()
-        self._at(self.now + self.scenario.notice, self._notice, node, listeners)
+        self._clock.at(self._clock.now + self.scenario.notice, self._notice, node, listeners)
 
-    def _notice(self, gone: _Node, listeners: Sequence[_Node]) -> None:
+    def _notice(self, gone: SimulatedNode, listeners: Sequence[SimulatedNode]) -> None:
         for node in listeners:
             if node.planner is not None and node.sources.pop(gone.name, None) is not None:
                 for request in [r for r in node.wanted.values() if r.uploader is gone]:
@@ -274,65 +215,68 @@ class Simulation:
                 self._tell(node, PeerGone(gone.name))
                 self._find_sources(node)
 
-    def _leave(self, source: _Node, node: _Node) -> None:
+    def _leave(self, source: SimulatedNode, node: SimulatedNode) -> None:
         """A node closes a source's stream."""
         if source.listeners.pop(node.name, None) is not None:
             self._share(source, source.audience.leave(node.name))
 
-    def _finish(self, node: _Node) -> None:
+    def _finish(self, node: SimulatedNode) -> None:
         node.planner = None
-        self.outcome.seconds.append(self.now - node.came)
-        self.outcome.last = self.now
-        self._unfinished -= 1
-        self._count_connections(node)
+        self.outcome.seconds.append(self._clock.now - node.came)
+        self.outcome.last = self._clock.now
+        self._through(node)
         for source in node.sources.values():
             self._leave(source, node)
 
-    def _count_connections(self, node: _Node) -> None:
+    def _through(self, node: SimulatedNode) -> None:
+        """Nothing more is to come to a receiver."""
+        self._unfinished -= 1
+        if not self._unfinished:
+            self._clock.stop()
         self.outcome.connections.append(len(node.sources.keys() | node.listeners.keys()))
 
     # Planning
 
-    def _tell(self, node: _Node, event: Event) -> None:
+    def _tell(self, node: SimulatedNode, event: Event) -> None:
         if node.planner is not None:
             actions = node.planner.handle(event)
             if actions:
                 self._act(node, actions)
 
-    def _tick(self, node: _Node, interval: float) -> None:
+    def _tick(self, node: SimulatedNode, interval: float) -> None:
         if node.planner is not None:
-            self._tell(node, Tick(self.now))
-            self._at(self.now + interval, self._tick, node, interval)
+            self._tell(node, Tick(self._clock.now))
+            self._clock.at(self._clock.now + interval, self._tick, node, interval)
 
-    def _act(self, node: _Node, actions: Sequence[Action]) -> None:
+    def _act(self, node: SimulatedNode, actions: Sequence[Action]) -> None:
         for action in actions:
             if isinstance(action, Ask):
                 source = node.sources[action.peer]
-                self._at(self.now + self._delay(node, source), self._offer, source, node, action)
+                self._clock.at(self._clock.now + self._delay(node, source), self._offer, source, node, action)
             if isinstance(action, Cancel):
                 self._break_off(node, node.wanted[action.peer, action.run])
             if not isinstance(action, Fetch):
                 continue
             source = node.sources[action.peer]
             size = sum(self._lengths[action.run.start : action.run.stop])
-            request = _Request(source, node, action.run, size)
+            request = SimulatedRequest(source, node, action.run, size)
             node.wanted[action.peer, action.run] = request
-            self._at(self.now + self._delay(node, source), self._ask, request)
+            self._clock.at(self._clock.now + self._delay(node, source), self._sends.ask, request)
 
-    def _offer(self, source: _Node, node: _Node, ask: Ask) -> None:
+    def _offer(self, source: SimulatedNode, node: SimulatedNode, ask: Ask) -> None:
         """A request for offers reaches an origin, which answers."""
         if not source.alive or node.name not in source.listeners:
             return
-        runs, over = source.audience.offers(node.name, ask.count, ask.done, self.now)
+        runs, over = source.audience.offers(node.name, ask.count, ask.done, self._clock.now)
         event = Offered(source.name, runs, over=over)
-        self._at(self.now + self._delay(node, source), self._tell, node, event)
+        self._clock.at(self._clock.now + self._delay(node, source), self._tell, node, event)
 
-    def _gather(self, node: _Node) -> None:
+    def _gather(self, node: SimulatedNode) -> None:
         if not node.gathering and node.listeners:
             node.gathering = True
-            self._at(self.now + GATHER_SECONDS, self._publish, node)
+            self._clock.at(self._clock.now + GATHER_SECONDS, self._publish, node)
 
-    def _publish(self, node: _Node) -> None:
+    def _publish(self, node: SimulatedNode) -> None:
         """Send what came together to those who follow this node."""
         node.gathering = False
         have, node.news = node.news, []
@@ -341,9 +285,9 @@ class Simulation:
             events.append(PeerHas(node.name, have))
         for zone_delay in {self._delay(node, listener) for listener in node.listeners.values()}:
             there = [n for n in node.listeners.values() if self._delay(node, n) == zone_delay]
-            self._at(self.now + zone_delay, self._deliver, node, there, events)
+            self._clock.at(self._clock.now + zone_delay, self._deliver, node, there, events)
 
-    def _deliver(self, source: _Node, listeners: Sequence[_Node], events: Sequence[Event]) -> None:
+    def _deliver(self, source: SimulatedNode, listeners: Sequence[SimulatedNode], events: Sequence[Event]) -> None:
         name = source.name
         for node in listeners:
             if node.planner is not None and name in node.sources:
@@ -354,84 +298,31 @@ class Simulation:
 
     # Bytes
 
-    def _ask(self, request: _Request) -> None:
-        """A request reaches its uploader."""
+    def _sent(self, request: SimulatedRequest) -> None:
+        """The last byte of a run has left its uploader."""
         uploader = request.uploader
-        if request.over or not uploader.alive:
-            return
-        uploader.serving[request] = None
-        if request.size < LARGE_BYTES:
-            self._begin([request])
-        else:
-            self._begin(uploader.uploads.ask(request.getter.name, request, self.now))
-            self._expect(uploader)
-
-    def _expect(self, uploader: _Node) -> None:
-        """See to it that a node's uploads hear of the time, when that is due."""
-        due = uploader.uploads.due
-        if due < uploader.uploads_due:
-            uploader.uploads_due = due
-            self._at(due, self._pass_time, uploader)
-
-    def _pass_time(self, uploader: _Node) -> None:
-        if uploader.alive and uploader.uploads_due == self.now:
-            uploader.uploads_due = math.inf
-            self._begin(uploader.uploads.tick(self.now))
-            self._expect(uploader)
-
-    def _begin(self, requests: Sequence[_Request]) -> None:
-        for request in requests:
-            uploader, getter = request.uploader, request.getter
-            links: tuple[SimulatedLink, ...] = (uploader.up, getter.down)
-            if self._zones and uploader.zone != getter.zone:
-                links += (self._zones[uploader.zone][0], self._zones[getter.zone][1])
-            request.flow = Flow(request.size, links, request)
-            self._links.start(request.flow, self.now)
-
-    def _check(self, flow: Flow, due: float) -> None:
-        if flow.due != due or not self._links.check(flow, self.now):
-            return
-        request = flow.item
-        assert isinstance(request, _Request)  # noqa: S101 - we made it
-        uploader = request.uploader
-        uploader.sent += request.size
         self.outcome.sent_bytes += request.size
-        self._halt(request)
-        self._at(self.now + self._delay(uploader, request.getter), self._land, request)
+        self._clock.at(self._clock.now + self._delay(uploader, request.getter), self._land, request)
         limit = self.scenario.seed_dies_after
         if uploader is self._seed and limit and uploader.sent >= limit * self.scenario.size:
             self._die(uploader)
 
-    def _halt(self, request: _Request) -> None:
-        """A send is over, or never began; the next one takes its place."""
-        uploader = request.uploader
-        if uploader.serving.pop(request, 0) == 0:
-            return
-        if request.flow is None:
-            uploader.uploads.give_up(request.getter.name, request)
-            return
-        self._links.stop(request.flow, self.now)
-        if request.size >= LARGE_BYTES:
-            following = uploader.uploads.done(request, self.now)
-            if uploader.alive:
-                self._begin(following)
-                self._expect(uploader)
-
-    def _cancel(self, request: _Request) -> None:
+    def _cancel(self, request: SimulatedRequest) -> None:
         """The getter wants it no more."""
         request.over = True
         request.getter.wanted.pop((request.uploader.name, request.run), None)
-        self._halt(request)
+        self._sends.halt(request)
 
-    def _break_off(self, node: _Node, request: _Request) -> None:
+    def _break_off(self, node: SimulatedNode, request: SimulatedRequest) -> None:
         """The getter is tired of waiting: the uploader learns of it, and the planner that nothing came."""
         if not request.over:
             request.over = True
             del node.wanted[request.uploader.name, request.run]
-            self._at(self.now + self._delay(node, request.uploader), self._halt, request)
-            self._at(self.now, self._tell, node, Failed(request.uploader.name, request.run, FetchFault.SLOW, self.now))
+            now = self._clock.now
+            self._clock.at(now + self._delay(node, request.uploader), self._sends.halt, request)
+            self._clock.at(now, self._tell, node, Failed(request.uploader.name, request.run, FetchFault.SLOW, now))
 
-    def _land(self, request: _Request) -> None:
+    def _land(self, request: SimulatedRequest) -> None:
         """A run has arrived."""
         node = request.getter
         if request.over or node.planner is None:
@@ -439,7 +330,7 @@ class Simulation:
         node.wanted.pop((request.uploader.name, request.run), None)
         node.news += request.run
         self._gather(node)
-        self._tell(node, Fetched(request.uploader.name, request.run, self.now))
+        self._tell(node, Fetched(request.uploader.name, request.run, self._clock.now))
         if node.planner.done:
             self._finish(node)
 

@@ -167,12 +167,12 @@ def test_nonsense_is_refused(wrong: dict[str, int]) -> None:
 def test_no_link_carries_more_than_it_can() -> None:
     simulation = Simulation(replace(SMALL, zones=2, zone_rate=SMALL.rate))
     simulation._populate()
-    links = [node_link for zone in simulation._zones for node_link in zone]
+    links = [node_link for zone in simulation._sends._zones for node_link in zone]
     links += [link for node in [simulation._seed, *simulation._present] for link in (node.up, node.down)]
     checked = 0
-    while simulation._queue and simulation._unfinished:
-        time, _, act, arguments = heapq.heappop(simulation._queue)
-        simulation.now = time
+    clock = simulation._clock
+    while clock._queue and simulation._unfinished:
+        clock.now, _, act, arguments = heapq.heappop(clock._queue)
         act(*arguments)
         for link in links:
             used = sum(flow.rate for flow in link.flows)

@@ -1,0 +1,50 @@
+"""The seed and the receivers of a simulation, and what they ask of one another."""
+
+from __future__ import annotations
+
+import math
+
+from engine.serving.upload_slots import UploadQueue
+from p2pstore.bench.links import Flow, SimulatedLink
+from p2pstore.objects.bitmap import Bitmap
+from p2pstore.swarm.audience import Audience
+from p2pstore.swarm.planner import Planner
+
+
+class SimulatedRequest:
+    """A run that one node wants from another."""
+
+    __slots__ = ("flow", "getter", "over", "run", "size", "uploader")
+
+    def __init__(self, uploader: SimulatedNode, getter: SimulatedNode, run: range, size: int) -> None:
+        self.uploader = uploader
+        self.getter = getter
+        self.run = run
+        self.size = size
+        self.flow: Flow | None = None
+        self.over = False
+
+
+class SimulatedNode:
+    """The seed or a receiver. The seed, and who is through, plans nothing."""
+
+    def __init__(self, name: str, zone: int, rate: float, slots: int, had: Bitmap, audience: Audience) -> None:
+        self.name = name
+        self.zone = zone
+        self.had = had
+        self.up, self.down = SimulatedLink(rate), SimulatedLink(rate)
+        self.uploads: UploadQueue[SimulatedRequest] = UploadQueue(slots)
+        self.uploads_due = math.inf
+        self.audience = audience
+        self.planner: Planner | None = None
+        self.sources: dict[str, SimulatedNode] = {}
+        self.listeners: dict[str, SimulatedNode] = {}
+        self.met: set[str] = set()
+        self.wanted: dict[tuple[str, range], SimulatedRequest] = {}
+        self.serving: dict[SimulatedRequest, None] = {}  # in the order of asking, so that equal seeds make equal runs
+        self.news: list[int] = []
+        self.gathering = False
+        self.here = False
+        self.alive = True
+        self.came = 0.0
+        self.sent = 0.0
