@@ -11,7 +11,7 @@ import pytest
 from p2pstore.holding.catalog import Holding
 from p2pstore.pull.file_destination import FileDestination
 from tests.p2pstore.holding.held import FILES, WHOLE, Blocking, Held, held, root, scanned
-from tests.p2pstore.pull.test_file_destination import feed
+from tests.p2pstore.pull.destinations import feed
 from tests.p2pstore.samples import MIB, content, manifest_of, record_of, write_tree
 
 __all__ = ["held", "root"]

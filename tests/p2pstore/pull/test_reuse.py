@@ -13,7 +13,7 @@ from p2pstore.objects.tree_hash import hash_tree
 from p2pstore.pull.file_destination import FileDestination
 from p2pstore.pull.reuse import LocalChunks
 from tests.p2pstore.holding.held import FILES, Held, held, root, scanned
-from tests.p2pstore.pull.test_file_destination import feed
+from tests.p2pstore.pull.destinations import feed
 from tests.p2pstore.samples import MIB, content, manifest_of, record_of
 
 __all__ = ["held", "root"]
