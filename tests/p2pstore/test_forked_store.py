@@ -27,11 +27,6 @@ MIB = 1 << 20
 
 
 @pytest.fixture
-def url(request: pytest.FixtureRequest) -> str:
-    return f"memory://{request.node.name.split('[')[0]}"
-
-
-@pytest.fixture
 def store(url: str) -> Iterator[P2PStore]:
     with P2PStore(url, node="parent") as made:
         made.register("w", b"x" * 1000)

@@ -24,11 +24,6 @@ WAIT = 60.0
 
 
 @pytest.fixture
-def url(request: pytest.FixtureRequest) -> str:
-    return f"memory://{request.node.name}"
-
-
-@pytest.fixture
 def breaks(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Once set, the lease keeper of a node that starts does nothing but fail."""
     broken = threading.Event()

@@ -27,11 +27,6 @@ SLOW = MIB
 
 
 @pytest.fixture
-def url(request: pytest.FixtureRequest) -> str:
-    return f"memory://{request.node.name.split('[')[0]}"
-
-
-@pytest.fixture
 def source(url: str) -> Iterator[P2PStore]:
     with P2PStore(url, node="source") as made:
         made.register("big", os.urandom(64 * MIB))  # zeros would not travel
