@@ -167,6 +167,19 @@ CAUSES = (
     _of(
         "PoolFull", "what is there is pinned or being read", what="to put 'x'", detail="no segment has room", code=-200
     ),
+    _of(
+        "StateUnusable",
+        "no permission, no space, or a damaged file",
+        path="/var/lib/mooncake/store",
+        detail="no space left on device",
+    ),
+    _of(
+        "JournalFailed",
+        "the disk is full or fails while a master runs",
+        path="/var/lib/mooncake/store",
+        detail="no space left on device",
+    ),
+    _of("StateTaken", "two masters are started on one directory", path="/var/lib/mooncake/store"),
     _of("KeyBusy", "two clients put one key at once, or one died while it did", key="step-7/w"),
     _of("OtherView", "the agent runs in a container, or with PrivateTmp=", path="/tmp/x"),
     _of("AgentRunning", "'node run' where an agent runs already", home=HOME, pid=42),

@@ -8,16 +8,20 @@
     │   └── ValueCorrupt              4   those that can be read are not what was put
     ├── ValueNotWritten               5   a value could not be taken to the memory that it was given
     ├── MasterUnavailable             6   the master of the pooled store cannot be used
+    ├── StorageError                  8   (engine) no space, or no permission
+    │   ├── StateUnusable             8   a master's state directory cannot be used
+    │   └── JournalFailed             8   what changed could not be kept there
     └── Refused                       7   (engine) somebody said no (base class)
         ├── MasterRefused             7   the master of the pooled store says no
         │   └── PoolFull              8   for want of room
+        ├── StateTaken                7   another master keeps its state there
         ├── KeyBusy                   7   another client is writing under this key
         └── MasterIsUpstreams         7   the master is upstream's, which cannot do that
 """
 
 from __future__ import annotations
 
-from p2pstore.errors import MooncakeError, Refused
+from p2pstore.errors import MooncakeError, Refused, StorageError
 
 
 class KeyNotFound(MooncakeError):
@@ -86,3 +90,23 @@ class MasterIsUpstreams(Refused):
 
     sentence = "the store's master at {address} is upstream's, which cannot {what}"
     advice = "a master of ours can, and serves the same clients"
+
+
+class StateUnusable(StorageError):
+    """The directory in which a master is to keep its state cannot be made, read or written, or is damaged."""
+
+    sentence = "the master's state in {path} cannot be used: {detail}"
+    advice = "mend that, or give the master another directory: with an empty one it begins empty"
+
+
+class JournalFailed(StorageError):
+    """What changed in a master's pool could not be kept in its state directory."""
+
+    sentence = "the master's state in {path} is not kept: {detail}; it takes no new values until it is"
+
+
+class StateTaken(Refused):
+    """Another master that lives keeps its state in this directory."""
+
+    sentence = "another master keeps its state in {path}"
+    advice = "stop that one, or give this master a directory of its own"
