@@ -90,6 +90,10 @@ class Buffer(ABC):
         """The first part of the range that is one piece of memory; None for a file. The caller releases it."""
         return self.view(offset, length)
 
+    def rooms(self, offset: int, length: int) -> list[memoryview] | None:  # noqa: ARG002 - most are in one piece
+        """The range as several pieces of memory to be filled in order; None where it has none. See ``JoinedBuffer``."""
+        return None
+
     def write_from(self, offset: int, view: memoryview) -> None:  # noqa: ARG002 - most are memory or read-only
         """Store ``view`` at ``offset`` of a writable buffer that is no memory. Raises ``StorageError``."""
         raise UsageError(detail=f"buffer {self.name!r} is read-only")

@@ -1,4 +1,7 @@
-"""Several pieces of memory as one registered buffer: an object of many in-memory files is one range of addresses."""
+"""Several pieces of memory as one buffer: an object of many in-memory files is one range of addresses.
+
+The other way round, one range of a peer's is brought into several pieces of ours by one request.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,12 @@ _MAX_PIECES = 64
 
 
 class JoinedBuffer(Buffer):
-    """The concatenation of byte views, read-only; it keeps them alive until it is closed."""
+    """The concatenation of byte views, read-only to peers; it keeps them alive until it is closed."""
 
-    def __init__(self, name: str, views: Sequence[memoryview]) -> None:
-        """``views`` are flat views of bytes; empty ones may be among them."""
+    def __init__(self, name: str, views: Sequence[memoryview], *, fillable: bool = False) -> None:
+        """``views`` are flat views of bytes; empty ones may be among them. ``fillable`` ones may be read into here."""
         self.name = name
+        self._fillable = fillable
         self._views = tuple(views)
         self._starts = list(itertools.accumulate((len(v) for v in self._views), initial=0))
         self.length = self._starts.pop()
@@ -32,6 +36,10 @@ class JoinedBuffer(Buffer):
         for piece in self._pieces(offset, len(view)):
             view[done : done + len(piece)] = piece
             done += len(piece)
+
+    def rooms(self, offset: int, length: int) -> list[memoryview] | None:
+        """See ``Buffer.rooms``."""
+        return list(self._pieces(offset, length)) if self._fillable else None
 
     def memory_run(self, offset: int, length: int) -> memoryview | None:
         """See ``Buffer.memory_run``."""

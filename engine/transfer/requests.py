@@ -13,6 +13,7 @@ from engine.protocol.wire import Opcode
 if TYPE_CHECKING:
     from typing_extensions import Buffer as Exporter
 
+    from engine.memory.joined_buffer import JoinedBuffer
     from engine.memory.registered import RegisteredMemory
     from engine.transfer.remote_segment import Segment
 
@@ -25,12 +26,13 @@ MAX_REQUESTS = 1 << 20
 class TransferRequest:
     """Move ``length`` bytes between local memory and ``address`` of a segment.
 
-    ``local`` is what ``register_memory`` returned, or memory as that takes it; ``offset`` counts bytes from its start.
+    ``local`` is what ``register_memory`` returned, or memory as that takes it, or a ``JoinedBuffer``, over TCP alone;
+    ``offset`` counts bytes from its start.
     READ brings the segment's bytes here, WRITE takes ours there. Without ``length`` it is all from ``offset`` on.
     """
 
     opcode: Opcode
-    local: RegisteredMemory | Exporter
+    local: RegisteredMemory | JoinedBuffer | Exporter
     segment: Segment
     address: int
     length: int | None = None
@@ -54,7 +56,7 @@ def check_writable(buffer: Buffer, offset: int) -> None:
     """Raise ``UsageError`` for memory, or a file, that is not to be read into."""
     view = buffer.view(offset, 1)
     if view is None:
-        if not buffer.writable:
+        if not buffer.writable and buffer.rooms(offset, 1) is None:
             raise UsageError(detail=f"cannot read into {buffer.name!r}: it is a file that is not registered writable")
         return
     with view:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from engine import arguments
 from engine.errors import Closed, MooncakeError, PeerStalled, UsageError
-from engine.memory.buffers import MemoryBuffer
+from engine.memory.buffers import Buffer, MemoryBuffer
+from engine.memory.joined_buffer import JoinedBuffer
 from engine.memory.registered import RegisteredMemory
 from engine.protocol.wire import Opcode
 from engine.transfer.batch import Batch, Slice, Transfer, TransferState
@@ -135,7 +136,9 @@ class Submitter:
         arguments.instance(request.segment, Segment, "a request's segment")
         arguments.instance(request.opcode, Opcode, "a request's opcode")
         local, offset = request.local, request.offset
-        ours = None if isinstance(local, RegisteredMemory) else MemoryBuffer("local memory", local)
+        ours: Buffer | None = None
+        if not isinstance(local, RegisteredMemory):
+            ours = local if isinstance(local, JoinedBuffer) else MemoryBuffer("local memory", local)
         size = local.length if isinstance(local, RegisteredMemory) else ours.length if ours is not None else 0
         try:
             length = size - offset if request.length is None else request.length

@@ -18,6 +18,9 @@ from engine.protocol.exchange import ReplyReader, ReplyState, acknowledged, ackn
 from engine.transfer.batch import Slice
 from engine.transfer.endpoint import Endpoint
 
+MAX_ROOMS = 256
+"""Pieces of memory that are filled by one call; the system takes 1024."""
+
 BOUNCE = 1 << 18
 """Bytes of the buffer through which reads reach a local file."""
 
@@ -76,11 +79,13 @@ class Connection:
         while run:
             piece = run[0]
             view = piece.transfer.buffer.view(piece.offset, piece.length)
-            if view is None:
-                self._receive_into_file(piece)
-            else:
+            if view is not None:
                 with view:
                     self._receive(piece, view)
+            elif (rooms := piece.transfer.buffer.rooms(piece.offset, piece.length)) is not None:
+                self._receive_into_many(piece, rooms)
+            else:
+                self._receive_into_file(piece)
             run.popleft()
             moved(piece)
 
@@ -90,6 +95,20 @@ class Connection:
         reply.expect(len(view))
         while reply.waits:
             done += reply.received(self._sock.recvmsg_into(reply.into(view[done:]), 0, socket.MSG_WAITALL)[0])
+        if reply.state is not _DONE:
+            self._broken(piece)
+
+    def _receive_into_many(self, piece: Slice, rooms: list[memoryview]) -> None:
+        """As ``_receive``, into several pieces of memory one after the other."""
+        reply = self._reply
+        reply.expect(piece.length)
+        while reply.waits:
+            *status, _ = reply.into(rooms[0])
+            count = reply.received(self._sock.recvmsg_into([*status, *rooms[:MAX_ROOMS]], 0, socket.MSG_WAITALL)[0])
+            while count and count >= len(rooms[0]):
+                count -= len(rooms.pop(0))
+            if count:
+                rooms[0] = rooms[0][count:]
         if reply.state is not _DONE:
             self._broken(piece)
 

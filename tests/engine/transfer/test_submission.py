@@ -25,6 +25,7 @@ from engine.errors import (
     TransportUnavailable,
     UsageError,
 )
+from engine.memory.joined_buffer import JoinedBuffer
 from engine.protocol import wire
 from tests.engine.engines import READ, SMALL_SLICES, WRITE, Scripted, pair, ready, serve_once, silent
 
@@ -87,6 +88,28 @@ def test_many_are_carried_out_in_the_callers_thread_and_each_has_its_end() -> No
         assert initiator.carry_out([]).done
         with pytest.raises(UsageError, match="a list of requests"):
             initiator.carry_out(5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("lengths", [[1], [5000, 1, 0, 4096, 99], [100] * 700, [1 << 20, 3]])
+def test_one_range_of_theirs_is_brought_into_many_pieces_of_ours_and_back(
+    pair: tuple[TransferEngine, TransferEngine], lengths: list[int]
+) -> None:
+    target, initiator = pair
+    data = random.Random(5).randbytes(sum(lengths))
+    theirs = bytearray(b"x" + data + b"x")
+    remote = target.register_memory(theirs, writable=True)
+    rooms = [bytearray(length) for length in lengths]
+    joined = JoinedBuffer("rooms", [memoryview(room) for room in rooms], fillable=True)
+    initiator.carry_out([TransferRequest(READ, joined, ready(initiator, target), remote.address + 1)]).raise_failed()
+    assert b"".join(rooms) == data
+    for room in rooms:
+        room.reverse()
+    joined = JoinedBuffer("rooms", [memoryview(room) for room in rooms])
+    initiator.carry_out([TransferRequest(WRITE, joined, ready(initiator, target), remote.address + 1)]).raise_failed()
+    assert theirs == b"x" + b"".join(rooms) + b"x"
+    joined = JoinedBuffer("rooms", [memoryview(room) for room in rooms])
+    with pytest.raises(UsageError, match="cannot read into"):
+        initiator.carry_out([TransferRequest(READ, joined, ready(initiator, target), remote.address)])
 
 
 def test_reads_and_writes_in_one_batch(pair: tuple[TransferEngine, TransferEngine]) -> None:
