@@ -30,6 +30,10 @@ def upstreams_wanted() -> bool:
     return os.environ.get(UPSTREAMS_SWITCH) == "1"
 
 
+xxh3_of: Callable[[memoryview], int] = xxhash.xxh3_64_intdigest
+"""The xxh3 of bytes that lie in one piece."""
+
+
 def xxh3(parts: Sequence[memoryview]) -> int:
     """The xxh3 of bytes that lie in several parts."""
     if len(parts) == 1:

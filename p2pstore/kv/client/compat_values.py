@@ -148,7 +148,13 @@ class CompatValues(CompatBase):
 
     def get_into(self, key: str, buffer_ptr: int, size: int) -> int:
         """Bring a value to an address; its size, or a code."""
-        return self.batch_get_into([key], [buffer_ptr], [size])[0]
+
+        def room(_: int, length: int) -> list[Part] | MooncakeError:
+            if length > size:
+                return UsageError(detail=f"the value of {key!r} has {length} bytes, and its memory {size}")
+            return whole(self._at(buffer_ptr, length))
+
+        return self._read([key], room)[0]
 
     def batch_get_into(self, keys: Sequence[str], buffer_ptrs: Sequence[int], sizes: Sequence[int]) -> list[int]:
         """Bring values to addresses; the size of each, or a code."""

@@ -6,7 +6,7 @@ go over the engine's lanes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from engine.config.settings import EngineSettings
 from engine.engine import Opcode, RegisteredMemory, Segment, TransferEngine, TransferRequest
 from engine.errors import Closed, ForkedProcess, MooncakeError, RangeRefused
 from engine.memory.copying import copy
+from engine.memory.joined_buffer import JoinedBuffer
 from engine.memory.shared import SharedBuffer, SharedMemory
 from engine.net.threads import Failure
 from engine.transports.neighbours import Neighbours
@@ -26,6 +27,10 @@ STALL_SECONDS = 6.0
 
 RETRIES = 1
 """Of a transfer, with a new connection: the one that was kept may have been closed. More is the caller's business."""
+
+
+RUN_BYTES = 64 << 20
+"""Of pieces that are moved by one request: what fails is asked for again from its beginning."""
 
 
 class Piece(NamedTuple):
@@ -120,6 +125,15 @@ class DataPlane:
         """Fill each piece's view; what went wrong with each. Raises ``Closed`` and interruptions."""
         return self._move(Opcode.READ, pieces)
 
+    def read_one(self, endpoint: str, address: int, view: memoryview) -> bool:
+        """Fill one view; whether that went well. What went wrong ``read`` tells. Raises as ``read``."""
+        here = self.in_place(endpoint, address, len(view))
+        if here is not None:
+            self.copied += len(view)
+            copy(view, here)
+            return True
+        return endpoint != self.endpoint and self._move_one(Opcode.READ, Piece(endpoint, address, view)) is None
+
     def write(self, pieces: Sequence[Piece]) -> list[MooncakeError | None]:
         """Take each piece's view to where it says; what went wrong with each. Raises as ``read``."""
         return self._move(Opcode.WRITE, pieces)
@@ -173,10 +187,9 @@ class DataPlane:
         self, opcode: Opcode, pieces: Sequence[Piece], far: list[int], outcome: list[MooncakeError | None]
     ) -> None:
         segments: dict[str, Segment | MooncakeError] = {}
-        requests: list[TransferRequest] = []
-        asked: list[int] = []
+        good: list[int] = []
         for place in far:
-            endpoint, address, view = pieces[place]
+            endpoint = pieces[place].endpoint
             segment = segments.get(endpoint)
             if segment is None:
                 try:
@@ -187,15 +200,16 @@ class DataPlane:
                 segments[endpoint] = segment
             if isinstance(segment, MooncakeError):
                 outcome[place] = segment
-                continue
-            requests.append(TransferRequest(opcode, view, segment, address))
-            asked.append(place)
-            self.moved += len(view)
-        batch = self.engine.carry_out(requests)
-        for place, status in zip(asked, batch.statuses(), strict=True):
-            outcome[place] = status.error
+            else:
+                good.append(place)
+                self.moved += len(pieces[place].view)
+        runs = _runs(pieces, good, segments)
+        batch = self.engine.carry_out([_request(opcode, [pieces[place] for place in run], segments) for run in runs])
+        for run, status in zip(runs, batch.statuses(), strict=True):
             if status.error is not None:
-                self._segments.pop(pieces[place].endpoint, None)
+                self._segments.pop(pieces[run[0]].endpoint, None)
+                for place in run:
+                    outcome[place] = status.error
 
     def _segment(self, endpoint: str) -> Segment:
         """Raises as ``TransferEngine.open_segment``."""
@@ -208,3 +222,42 @@ class DataPlane:
         """Raise what says that this process may do nothing here, instead of what befell one piece."""
         if isinstance(error, (Closed, ForkedProcess)):
             raise error
+
+
+def _runs(
+    pieces: Sequence[Piece], places: list[int], segments: Mapping[str, Segment | MooncakeError]
+) -> list[list[int]]:
+    """Places of pieces that lie one behind the other, as values do that were put together: one request moves them."""
+    runs: list[list[int]] = []
+    before: Piece | None = None
+    size = 0
+    for place in sorted(places, key=lambda each: pieces[each][:2]):
+        piece = pieces[place]
+        follows = (
+            before is not None
+            and piece.endpoint == before.endpoint
+            and piece.address == before.address + len(before.view)
+            and size + len(piece.view) <= RUN_BYTES
+            and not _over_rdma(segments[piece.endpoint])
+        )
+        if follows:
+            runs[-1].append(place)
+            size += len(piece.view)
+        else:
+            runs.append([place])
+            size = len(piece.view)
+        before = piece
+    return runs
+
+
+def _over_rdma(segment: Segment | MooncakeError) -> bool:
+    return isinstance(segment, Segment) and segment.over_rdma
+
+
+def _request(opcode: Opcode, run: Sequence[Piece], segments: Mapping[str, Segment | MooncakeError]) -> TransferRequest:
+    segment = segments[run[0].endpoint]
+    assert isinstance(segment, Segment)  # noqa: S101 - for the type checker
+    if len(run) == 1:
+        return TransferRequest(opcode, run[0].view, segment, run[0].address)
+    joined = JoinedBuffer("pieces", [piece.view[:] for piece in run], fillable=opcode is Opcode.READ)
+    return TransferRequest(opcode, joined, segment, run[0].address)

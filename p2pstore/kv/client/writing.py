@@ -155,7 +155,10 @@ class Writer:
         return again
 
     def _take(
-        self, items: Sequence[Item], granted: list[tuple[int, list[Replica]]], outcome: list[Outcome]
+        self,
+        items: Sequence[Item],
+        granted: list[tuple[int, list[Replica]]],
+        outcome: list[Outcome],
     ) -> dict[int, set[str]]:
         """Write values to all their replicas; the endpoints that failed, by place. Places outside memory fail, too."""
         failed: dict[int, set[str]] = {}
