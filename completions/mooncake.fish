@@ -12,12 +12,12 @@ function __mooncake_where
             continue
         end
         switch $word
-            case --home --metadata --config --name --chunk-size --hash --exclude --include --transport --peer --listen --node --upload-limit --download-limit --upload --download -n --lines --nic-priority-matrix --store --expire --target --operation --block-size --batch-size --threads --duration --warm-up --rounds --engine --device --target-device --csv --plot --metadata-server --mode --local-hostname --buffer-size --receivers --size --rate --slow --kill-seed-after --restart-one --directory --latency --zones --zone-rate --zone-latency --sources --slots --arrivals --deaths --random-seed --master --admin --limit --tenant-id --client --interval --count --prefix
+            case --home --metadata --config --name --chunk-size --hash --exclude --include --transport --peer --listen --node --upload-limit --download-limit --upload --download -n --lines --nic-priority-matrix --store --expire --target --operation --block-size --batch-size --threads --duration --warm-up --rounds --engine --device --target-device --csv --plot --metadata-server --mode --local-hostname --buffer-size --receivers --size --rate --slow --kill-seed-after --restart-one --directory --latency --zones --zone-rate --zone-latency --sources --slots --arrivals --deaths --random-seed --metrics --allow --lease --soft-pin --max-soft-pin --watermark --eviction_high_watermark_ratio --eviction-ratio --eviction_ratio --client-ttl --client_ttl --put-discard --put_start_discard_timeout_sec --put-release --put_start_release_timeout_sec --allocation --allocation_strategy --max-keys --rpc_address --rpc_port --port --metrics_host --metrics_port --default_kv_lease_ttl --default_kv_soft_pin_ttl --max_kv_soft_pin_ttl --master --admin --limit --tenant-id --client --interval --count --prefix
                 set skip 1
             case '-*'
             case '*'
                 switch (string join ' ' $path $word)
-                    case 'register' 'get' 'list' 'info' 'verify' 'unregister' 'node' 'node run' 'node start' 'node stop' 'node limit' 'node status' 'node logs' 'config' 'config show' 'doctor' 'topology' 'metadata' 'metadata serve' 'bench' 'bench transfer' 'bench broadcast' 'bench simulate' 'store' 'store status' 'store list' 'store info' 'store remove' 'store why' 'store top' 'etcd' 'etcd inspect' 'etcd gc'
+                    case 'register' 'get' 'list' 'info' 'verify' 'unregister' 'node' 'node run' 'node start' 'node stop' 'node limit' 'node status' 'node logs' 'config' 'config show' 'doctor' 'topology' 'metadata' 'metadata serve' 'bench' 'bench transfer' 'bench broadcast' 'bench simulate' 'store' 'store master' 'store status' 'store list' 'store info' 'store remove' 'store why' 'store top' 'etcd' 'etcd inspect' 'etcd gc'
                         set path $path $word
                     case '*'
                         set count (math $count + 1)
@@ -168,12 +168,38 @@ complete -c mooncake -n '__mooncake_in "bench simulate"' -l 'deaths' -x -d 'Rece
 complete -c mooncake -n '__mooncake_in "bench simulate"' -l 'kill-seed-after' -x -d 'Kill the seed when it sent so many times the object.'
 complete -c mooncake -n '__mooncake_in "bench simulate"' -l 'random-seed' -x -d 'Another number, another run; the same, the same.'
 complete -c mooncake -n '__mooncake_in "bench simulate"' -l 'plot' -r -F -d 'Draw progress over time into FILE (.png, .svg).'
+complete -c mooncake -n '__mooncake_at "store:0"' -a master -d 'Run the master of a pooled store in the foreground.'
 complete -c mooncake -n '__mooncake_at "store:0"' -a status -d 'Show what the store\'s master has, and who calls it.'
 complete -c mooncake -n '__mooncake_at "store:0"' -a list -d 'List the keys that there are.'
 complete -c mooncake -n '__mooncake_at "store:0"' -a info -d 'Show one key, and where its value lies.'
 complete -c mooncake -n '__mooncake_at "store:0"' -a remove -d 'Remove keys, and free what their values take.'
 complete -c mooncake -n '__mooncake_at "store:0"' -a why -d 'Say why a key cannot be read, why puts fail, or why the hit rate is 0.'
 complete -c mooncake -n '__mooncake_at "store:0"' -a top -d 'Show what the store\'s master is doing, a line for each interval.'
+complete -c mooncake -n '__mooncake_in "store master"' -l 'listen' -x -d 'Serve clients there [default: 127.0.0.1:50051].'
+complete -c mooncake -n '__mooncake_in "store master"' -l 'metrics' -x -d 'Serve metrics and \'mooncake store\' there [default: 127.0.0.1:9003].'
+complete -c mooncake -n '__mooncake_in "store master"' -l 'allow' -x -d 'Serve these addresses and networks, and this host, alone.'
+complete -c mooncake -n '__mooncake_in "store master"' -l 'insecure' -d 'Serve whoever reaches an open address.'
+complete -c mooncake -n '__mooncake_in "store master"' -l 'lease' -x -d 'Keep a value that was looked up [default: 10s].'
+complete -c mooncake -n '__mooncake_in "store master"' -l 'soft-pin' -x -d 'Hold a soft pin [default: 30m].'
+complete -c mooncake -n '__mooncake_in "store master"' -l 'max-soft-pin' -x -d 'Hold none for longer [default: 24h].'
+complete -c mooncake -n '__mooncake_in "store master"' -l 'watermark' -l 'eviction_high_watermark_ratio' -x -d 'Evict where more of the memory is in use [default: 0.9].'
+complete -c mooncake -n '__mooncake_in "store master"' -l 'eviction-ratio' -l 'eviction_ratio' -x -d 'Give so much of it back then [default: 0.05].'
+complete -c mooncake -n '__mooncake_in "store master"' -l 'client-ttl' -l 'client_ttl' -x -d 'Take a silent client for dead [default: 10s].'
+complete -c mooncake -n '__mooncake_in "store master"' -l 'put-discard' -l 'put_start_discard_timeout_sec' -x -d 'Give up a put that does not end [default: 30s].'
+complete -c mooncake -n '__mooncake_in "store master"' -l 'put-release' -l 'put_start_release_timeout_sec' -x -d 'Use its memory again [default: 10m].'
+complete -c mooncake -n '__mooncake_in "store master"' -l 'allocation' -l 'allocation_strategy' -x -a 'auto rdma tcp local' -d 'How memory is chosen: random, free_ratio_first, local_first [default: random].'
+complete -c mooncake -n '__mooncake_in "store master"' -l 'max-keys' -x -d 'Have no more keys [default: 10000000].'
+complete -c mooncake -n '__mooncake_in "store master"' -l 'tenants' -l 'enable_multi_tenants' -d 'Keep the keys of tenants apart.'
+complete -c mooncake -n '__mooncake_in "store master"' -l 'offload' -l 'enable_offload' -d 'Have clients that offer a disk write values to it.'
+complete -c mooncake -n '__mooncake_in "store master"' -l 'offload-on-evict' -l 'offload_on_evict' -d 'Have that done when values are evicted.'
+complete -c mooncake -n '__mooncake_in "store master"' -l 'promotion' -l 'promotion_on_hit' -d 'Bring values that are read from a disk back to memory.'
+complete -c mooncake -n '__mooncake_in "store master"' -l 'rpc_address' -x -d 'As mooncake_master has it; see --listen.'
+complete -c mooncake -n '__mooncake_in "store master"' -l 'rpc_port' -l 'port' -x -d 'As mooncake_master has it.'
+complete -c mooncake -n '__mooncake_in "store master"' -l 'metrics_host' -x -d 'As mooncake_master has it; see --metrics.'
+complete -c mooncake -n '__mooncake_in "store master"' -l 'metrics_port' -x -d 'As mooncake_master has it.'
+complete -c mooncake -n '__mooncake_in "store master"' -l 'default_kv_lease_ttl' -x -d 'As mooncake_master has it; a number alone is in milliseconds.'
+complete -c mooncake -n '__mooncake_in "store master"' -l 'default_kv_soft_pin_ttl' -x -d 'As mooncake_master has it; a number alone is in milliseconds.'
+complete -c mooncake -n '__mooncake_in "store master"' -l 'max_kv_soft_pin_ttl' -x -d 'As mooncake_master has it; a number alone is in milliseconds.'
 complete -c mooncake -n '__mooncake_in "store status"' -l 'master' -x -d 'The store\'s master [default: 127.0.0.1:50051].'
 complete -c mooncake -n '__mooncake_in "store status"' -l 'admin' -x -d 'Its metrics port [default: the master\'s host:9003].'
 complete -c mooncake -n '__mooncake_in "store list"' -l 'limit' -x -d 'No more than so many [default: all].'

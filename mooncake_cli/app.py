@@ -70,6 +70,9 @@ COMMANDS = {
     "store": Lazy(
         "Look into a store of values by key (Mooncake Store).",
         commands={
+            "master": Lazy(
+                "Run the master of a pooled store in the foreground.", "mooncake_cli.commands.store_master:master"
+            ),
             "status": Lazy(
                 "Show what the store's master has, and who calls it.", "mooncake_cli.commands.store_status:status"
             ),

@@ -35,6 +35,7 @@ SEGMENTS = (
 CLIENTS = (
     Column("CLIENT", style="bold"),
     Column("VERSION"),
+    Column("OPEN", right=True),
     Column("CALLS", right=True),
     Column("FAILED", right=True),
     Column("UNKNOWN", right=True),
@@ -80,7 +81,10 @@ def _fields(answer: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     share = f" ({100 * used / size:.0f} %)" if size else ""
     yield "memory", f"{format_size(used)} of {format_size(size)}{share}"
     yield "keys", f"{number('key_count'):,}"
-    if versions := Counter(each["version"] or "not known" for each in answer["clients"] if each["connected"]):
+    versions: Counter[str] = Counter()
+    for each in answer["clients"]:
+        versions[each["version"] or "not known"] += each["connected"]
+    if versions := +versions:
         shown = ", ".join(f"{printable(name)}: {count}" for name, count in sorted(versions.items()))
         yield "clients", f"{counted(versions.total(), 'connection')} (version {shown})"
     else:
@@ -101,10 +105,11 @@ def _segment(segment: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _client(client: Mapping[str, Any]) -> tuple[str, ...]:
-    gone = "" if client["connected"] else f" (gone for {format_seconds(client['last_ago'])})"
+    gone = "" if client["connected"] else f" ({format_seconds(client['last_ago'])} ago)"
     return (
         printable(client["address"]) + gone,
         printable(client["version"] or "-"),
+        f"{client['connected']:,}",
         f"{client['calls']:,}",
         f"{sum(client['failures'].values()):,}",
         f"{sum(client['unknown_calls'].values()):,}",

@@ -16,7 +16,6 @@ import gc
 import json
 import logging
 import os
-import resource
 import signal
 import socket
 import sys
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.config.settings import EngineSettings
+from engine.files.open_limit import allow_many_files
 from engine.files.refusals import cannot
 from engine.files.system import system
 from engine.files.writing import replace_file
@@ -60,9 +60,6 @@ log = logging.getLogger("mooncake")
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 """What ``MOONCAKE_LOG_LEVEL`` may say."""
-
-MAX_OPEN_FILES = 65536
-"""Descriptors that the agent may have, where the hard limit allows: each client takes one, and each connection."""
 
 MAX_THREADS = 64
 """Of those in which the event loop has things done. One that hangs at a dead disk must not keep the others waiting."""
@@ -230,19 +227,10 @@ def run(home: Home, settings: Settings, *, verbose: bool = False, patience: floa
     with locked(home) as lock:
         for word in (home.start_error, home.end_error, home.waiting):
             word.unlink(missing_ok=True)
-        _allow_many_files()
+        allow_many_files()
         gc.freeze()  # what was imported stays: the collector need not go through it again and again
         asyncio.run(_main(home, lock, settings, patience))
     return 0
-
-
-def _allow_many_files() -> None:
-    """Raise our own limit of descriptors: the usual one is for programs that call select."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
-    if soft != resource.RLIM_INFINITY and soft < most:
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 async def _main(home: Home, lock: HomeLock, settings: Settings, patience: float | None) -> None:

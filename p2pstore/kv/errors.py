@@ -15,13 +15,15 @@
         ├── MasterRefused             7   the master of the pooled store says no
         │   └── PoolFull              8   for want of room
         ├── StateTaken                7   another master keeps its state there
+        ├── ListenRefused             7   an open address without a secret
+        │   └── MasterUnguarded       7   the same of a master, whose clients know none
         ├── KeyBusy                   7   another client is writing under this key
         └── MasterIsUpstreams         7   the master is upstream's, which cannot do that
 """
 
 from __future__ import annotations
 
-from p2pstore.errors import MooncakeError, Refused, StorageError
+from p2pstore.errors import ListenRefused, MooncakeError, Refused, StorageError
 
 
 class KeyNotFound(MooncakeError):
@@ -29,7 +31,7 @@ class KeyNotFound(MooncakeError):
 
     exit_code = 3
     sentence = "the store has no value under {key!r}"
-    advice = "put it again: it was never put, was removed or evicted, or its node died"
+    advice = "run 'mooncake store why {key!w}' to see what became of it"
 
 
 class ValueUnreadable(MooncakeError):
@@ -89,7 +91,7 @@ class MasterIsUpstreams(Refused):
     """The master of the pooled store is upstream's, whose metrics port does not do what ours does."""
 
     sentence = "the store's master at {address} is upstream's, which cannot {what}"
-    advice = "a master of ours can, and serves the same clients"
+    advice = "'mooncake store master' can, and serves the same clients"
 
 
 class StateUnusable(StorageError):
@@ -110,3 +112,10 @@ class StateTaken(Refused):
 
     sentence = "another master keeps its state in {path}"
     advice = "stop that one, or give this master a directory of its own"
+
+
+class MasterUnguarded(ListenRefused):
+    """An address that others can reach, and nobody has said who may call: clients of the store know no password."""
+
+    sentence = "refusing to serve the store on {address}: whoever reaches it can read and remove what is in it"
+    advice = "say who may call with --allow NETWORK, or say --insecure on a network that you trust"

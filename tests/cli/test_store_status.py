@@ -24,7 +24,7 @@ def test_what_people_see(mooncake: Mooncake, store: Served) -> None:
     assert "unknown calls FlyToTheMoon (1); 'mooncake store why' says whose" in lines
     assert "host:1 10.0.0.2:1 1.0 GiB 512.0 MiB (50 %) ok" in lines
     assert "gone:1 10.0.0.2:1 0 B 512.0 MiB absent" in lines
-    assert "10.0.0.3:4 0.3.13 0 2 1 0 0" in lines
+    assert "10.0.0.3:4 0.3.13 1 3 2 1 0 0" in lines
 
 
 def test_scripts_get_all_of_it(mooncake: Mooncake, store: Served) -> None:

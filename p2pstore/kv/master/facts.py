@@ -5,9 +5,12 @@ Times are seconds: ``..._ago`` and ``silent`` count back from now.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
+
+from engine.net import addresses
 
 
 class SegmentFact(NamedTuple):
@@ -60,18 +63,28 @@ class KeyFacts:
 
 @dataclass(frozen=True)
 class CallerFacts:
-    """One connection of a client, of the calls that it made."""
+    """What was called over one connection, or over several of one host and version: ``connected`` of them are open.
+
+    ``address`` is HOST:PORT, or the host alone where there are several. ``malformed`` counts what was no call at all.
+    """
 
     address: str
     version: str
-    connected: bool = True
+    connected: int = 1
+    connections: int = 1
     last_ago: float = 0.0
     calls: int = 0
     failures: Mapping[int, int] = field(default_factory=dict)
     unknown: Mapping[str, int] = field(default_factory=dict)
+    malformed: int = 0
     lookups: int = 0
     found: int = 0
     tenants: Sequence[str] = ()
+
+    @property
+    def spoke(self) -> bool:
+        """Whether anything came; a probe connects and says nothing."""
+        return bool(self.calls or self.malformed or self.unknown)
 
 
 @dataclass(frozen=True)
@@ -97,3 +110,41 @@ class PoolFacts:
     def used(self) -> int:
         """Bytes of all segments that values take."""
         return sum(segment.used for segment in self.segments)
+
+
+def by_host(callers: Iterable[CallerFacts]) -> list[CallerFacts]:
+    """The connections of each host and version as one: a client opens several, and others again and again."""
+    groups: dict[tuple[str, str], list[CallerFacts]] = {}
+    for caller in callers:
+        groups.setdefault((host_of(caller.address), caller.version), []).append(caller)
+    return [found[0] if len(found) == 1 else _together(host, found) for (host, _), found in groups.items()]
+
+
+def host_of(address: str) -> str:
+    """The host of an address, which may have a port."""
+    try:
+        return addresses.parse(address, 0)[0]
+    except addresses.BadAddress:
+        return address
+
+
+def _together(host: str, found: Sequence[CallerFacts]) -> CallerFacts:
+    failures: Counter[int] = Counter()
+    unknown: Counter[str] = Counter()
+    for each in found:
+        failures.update(each.failures)
+        unknown.update(each.unknown)
+    return CallerFacts(
+        address=host,
+        version=found[0].version,
+        connected=sum(each.connected for each in found),
+        connections=sum(each.connections for each in found),
+        last_ago=min(each.last_ago for each in found),
+        calls=sum(each.calls for each in found),
+        failures=failures,
+        unknown=unknown,
+        malformed=sum(each.malformed for each in found),
+        lookups=sum(each.lookups for each in found),
+        found=sum(each.found for each in found),
+        tenants=sorted({tenant for each in found for tenant in each.tenants}),
+    )

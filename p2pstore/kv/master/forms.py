@@ -97,15 +97,17 @@ def segment(it: SegmentInfo) -> dict[str, Any]:
 
 
 def caller(it: CallerFacts) -> dict[str, Any]:
-    """One connection of a client."""
+    """The connections of a client, or one."""
     return {
         "address": it.address,
         "version": it.version,
         "connected": it.connected,
+        "connections": it.connections,
         "last_ago": round(it.last_ago, 3),
         "calls": it.calls,
         "failures": {str(int(code)): count for code, count in it.failures.items()},
         "unknown_calls": dict(it.unknown),
+        "malformed": it.malformed,
         "lookups": it.lookups,
         "found": it.found,
         "tenants": list(it.tenants),

@@ -29,16 +29,18 @@ import logging
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Protocol
 from urllib.parse import unquote
 
 from aiohttp import hdrs, web
 
+from engine.net import addresses
 from engine.net.http_server import HttpServer, let_in
 from engine.rpc.codes import Code
 from engine.rpc.messages import DEFAULT_TENANT, Memory, Replica, SegmentStatus
 from p2pstore.kv.master import forms
-from p2pstore.kv.master.facts import CallerFacts, KeyFacts, PoolFacts
+from p2pstore.kv.master.facts import CallerFacts, KeyFacts, PoolFacts, by_host
 from p2pstore.kv.master.forms import NAMES, SEGMENT_STATUSES, KeyShown
 from p2pstore.kv.master.metrics import OPENMETRICS, TEXT, Readings, families, render, summary
 from p2pstore.kv.master.why import why_callers, why_key
@@ -56,6 +58,8 @@ MAX_BODY = 1
 
 SLICE = 1000
 """Keys that are written before others of the loop have their turn."""
+
+Network = IPv4Network | IPv6Network
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -106,9 +110,11 @@ class Shown(Protocol):
 class AdminServer:
     """Serves ``shown`` from ``start`` to ``close``, in one event loop."""
 
-    def __init__(self, shown: Shown) -> None:
+    def __init__(self, shown: Shown, allow: Sequence[Network] = ()) -> None:
+        """``allow`` are the networks that may ask; whoever reaches it where there are none."""
         self._shown = shown
-        app = web.Application(middlewares=[_guard], client_max_size=MAX_BODY)
+        self._allow = allow
+        app = web.Application(middlewares=[self._guard], client_max_size=MAX_BODY)
         for path, handler in (
             ("/metrics", self._metrics),
             ("/metrics/summary", self._summary),
@@ -141,6 +147,19 @@ class AdminServer:
     async def close(self) -> None:
         """Stop listening, and end what is under way."""
         await self._server.close()
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Whoever may ask is no stranger here: there is no password. But no page of the web changes anything."""
+        if self._allow and not self._allowed(request.remote or ""):
+            raise web.HTTPForbidden(text="not from there")
+        let_in(request)
+        if request.method not in {hdrs.METH_GET, hdrs.METH_HEAD} and hdrs.ORIGIN in request.headers:
+            raise web.HTTPForbidden(text="not for web pages")
+        return await handler(request)
+
+    def _allowed(self, host: str) -> bool:
+        return addresses.is_ip(host) and any(addresses.as_ip(host) in network for network in self._allow)
 
     def _served(self, handler: Handler) -> Handler:
         """A handler that answers once calls are served."""
@@ -265,7 +284,7 @@ class AdminServer:
                 "segments": [
                     {**forms.segment(each), "silent": round(each.silent, 3)} for each in self._shown.segments()
                 ],
-                "clients": [forms.caller(each) for each in self._shown.caller_facts()],
+                "clients": [forms.caller(each) for each in by_host(self._shown.caller_facts())],
             }
         )
 
@@ -324,15 +343,6 @@ class AdminServer:
         else:
             found = why_callers(self._shown.caller_facts(), pool, request.query.get("client", ""))
         return _json({"findings": [each._asdict() for each in found]})
-
-
-@web.middleware
-async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Whoever asks is no stranger here: there is no password. But no page of the web changes anything."""
-    let_in(request)
-    if request.method not in {hdrs.METH_GET, hdrs.METH_HEAD} and hdrs.ORIGIN in request.headers:
-        raise web.HTTPForbidden(text="not for web pages")
-    return await handler(request)
 
 
 def _spellings(request: web.Request, name: str) -> list[str]:

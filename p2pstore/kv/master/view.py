@@ -5,16 +5,17 @@ from __future__ import annotations
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from engine._version import __version__
 from engine.rpc.codes import Code
 from engine.rpc.messages import LocalDisk, Memory, Nof, Replica, Status
+from p2pstore.kv.master.callers import Caller
 from p2pstore.kv.master.facts import CallerFacts, EventFact, KeyFacts, PoolFacts, ReplicaFact, SegmentFact
 from p2pstore.kv.master.forms import KeyShown, id_text
 from p2pstore.kv.master.metrics import Readings, Segment
+from p2pstore.kv.master.server import Master
 from p2pstore.kv.pool.pool import Pool
 from p2pstore.kv.pool.segments import SegmentInfo
 
@@ -22,62 +23,18 @@ SAMPLE = 20_000
 """Keys among which one is looked for that is nearly the one that somebody asked about."""
 
 
-class Caller(Protocol):
-    """What a master notes of one connection; times are those of ``time.time``."""
-
-    address: str
-    generation: str
-    clients: AbstractSet[bytes]
-    connected: bool
-    first: float
-    last: float
-    calls: int
-    failures: Mapping[Code, int]
-    unknown: Mapping[str, int]
-    lookups: int
-    found: int
-    tenants: AbstractSet[str]
-
-
-class Watched(Protocol):
-    """A running master."""
-
-    @property
-    def pool(self) -> Pool:
-        """Its state."""
-
-    @property
-    def callers(self) -> Mapping[str, Caller]:
-        """Who calls, and who did, by address."""
-
-    @property
-    def counts(self) -> Mapping[str, Sequence[int]]:
-        """How often each call was made, failed, failed in part; its items, and how many failed."""
-
-    @property
-    def ready(self) -> bool:
-        """Whether it serves calls."""
-
-    @property
-    def address(self) -> str:
-        """Where it serves clients."""
-
-    @property
-    def started(self) -> float:
-        """When it began, by ``time.monotonic``."""
-
-
 class View:
     """``Shown`` of a master."""
 
-    def __init__(self, master: Watched, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, master: Master, clock: Callable[[], float] = time.monotonic) -> None:
         """``clock`` is the pool's."""
         self._master = master
+        self._pool: Pool = master.pool
         self._clock = clock
 
     def ready(self) -> bool:
         """Whether calls are served."""
-        return self._master.ready
+        return bool(self._master.address)
 
     def status(self) -> dict[str, Any]:
         """Version, address, and how long it has been up."""
@@ -86,7 +43,7 @@ class View:
 
     def readings(self) -> Readings:
         """For the metrics."""
-        stats = self._master.pool.stats
+        stats = self._pool.stats
         numbers = {name: value for name, value in vars(stats).items() if isinstance(value, int)}
         for name in ("attempted_evictions", "successful_evictions", "evicted_key_count", "evicted_size_bytes"):
             numbers[f"{name}_mem"] = numbers.get(name, 0)  # nothing else is evicted
@@ -98,7 +55,7 @@ class View:
         return Readings(
             numbers=numbers,
             calls=self._master.counts,
-            segments=[Segment(each.name, each.used, each.size) for each in self._master.pool.segments()],
+            segments=[Segment(each.name, each.used, each.size) for each in self._pool.segments()],
             value_sizes=stats.value_sizes,
             value_bytes=stats.value_bytes,
             callers=connected,
@@ -107,7 +64,7 @@ class View:
 
     def all_keys(self) -> Sequence[tuple[str, str]]:
         """Tenant and key of each."""
-        pool = self._master.pool
+        pool = self._pool
         return [(tenant, key) for tenant in pool.tenants() for key in pool.names(tenant)]
 
     def shown(self, tenant: str, key: str) -> KeyShown | None:
@@ -122,24 +79,24 @@ class View:
         """Where a value lies, without a lease."""
         if not key:
             return Code.BAD_PARAMS
-        found = self._master.pool.peek(key, tenant)
+        found = self._pool.peek(key, tenant)
         return found if isinstance(found, Code) else found.replicas
 
     def segments(self) -> Sequence[SegmentInfo]:
         """All of them."""
-        return self._master.pool.segments()
+        return self._pool.segments()
 
     def remove(self, key: str, tenant: str, *, force: bool) -> Code:
         """Remove one key."""
-        return self._master.pool.remove([key], force, tenant)[0]
+        return self._pool.remove([key], force, tenant)[0]
 
     def remove_all(self, tenant: str, *, force: bool) -> int:
         """Remove a tenant's keys, or everybody's; how many."""
-        return self._master.pool.remove_all(force, tenant or None)
+        return self._pool.remove_all(force, tenant or None)
 
     def key_facts(self, key: str, tenant: str) -> KeyFacts:
         """What is known of a key."""
-        pool = self._master.pool
+        pool = self._pool
         found = pool.peek(key, tenant)
         told = pool.story.of(key, tenant)
         event = None
@@ -164,11 +121,12 @@ class View:
             CallerFacts(
                 address=each.address,
                 version=each.generation,
-                connected=each.connected,
+                connected=int(each.connected),
                 last_ago=max(now - each.last, 0.0),
                 calls=each.calls,
                 failures={int(code): count for code, count in each.failures.items()},
                 unknown=dict(each.unknown),
+                malformed=each.malformed,
                 lookups=each.lookups,
                 found=each.found,
                 tenants=sorted(each.tenants),
@@ -178,7 +136,7 @@ class View:
 
     def pool_facts(self) -> PoolFacts:
         """What is known of the pool."""
-        pool, stats = self._master.pool, self._master.pool.stats
+        pool, stats = self._pool, self._pool.stats
         return PoolFacts(
             listens=self._master.address,
             up=self._clock() - self._master.started,
@@ -194,8 +152,8 @@ class View:
             tenants=pool.tenants(),
         )
 
-    def _callers(self) -> Iterable[Caller]:
-        return list(self._master.callers.values())
+    def _callers(self) -> list[Caller]:
+        return list(self._master.callers.known.values())
 
     def _address(self, client: bytes) -> str:
         return next((each.address for each in self._callers() if client in each.clients), "")

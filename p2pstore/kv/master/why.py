@@ -10,9 +10,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
-from engine.net import addresses
 from engine.rpc.codes import Code
-from p2pstore.kv.master.facts import CallerFacts, EventFact, KeyFacts, PoolFacts, ReplicaFact
+from p2pstore.kv.master.facts import CallerFacts, EventFact, KeyFacts, PoolFacts, ReplicaFact, by_host, host_of
 from p2pstore.objects.units import format_seconds, format_size
 
 LATE = 3.0
@@ -87,16 +86,18 @@ def why_key(key: KeyFacts, pool: PoolFacts) -> list[Finding]:
 
 def why_callers(callers: Sequence[CallerFacts], pool: PoolFacts, asked: str = "") -> list[Finding]:
     """What is to be said of the pool and of its clients, or of the one that is ``asked`` about, by address or host."""
-    chosen = [caller for caller in callers if not asked or _is(caller.address, asked)]
+    callers = [caller for caller in callers if caller.spoke]
+    chosen = by_host(caller for caller in callers if asked in {"", caller.address, host_of(caller.address)})
     found = list(_of_pool(pool))
     if not chosen:
         return [_nobody(pool, asked, callers), *found]
     for caller in chosen:
         found += _of_caller(caller, pool)
-    return found or [
-        Finding("nothing", f"nothing is wrong with {_count(len(chosen), 'connection')}, as far as the master sees",
-                "'mooncake store why KEY' says what became of one key", good=True)
-    ]  # fmt: skip
+    if found:
+        return found
+    connections = _count(sum(each.connections for each in chosen), "connection")
+    text = f"nothing is wrong with {connections}, as far as the master sees"
+    return [Finding("nothing", text, "'mooncake store why KEY' says what became of one key", good=True)]
 
 
 def _of_replicas(key: KeyFacts, pool: PoolFacts) -> Iterator[Finding]:
@@ -257,7 +258,7 @@ def _nobody(pool: PoolFacts, asked: str, callers: Sequence[CallerFacts]) -> Find
     if _only_loopback(pool.listens):
         advice = "it listens on loopback alone, which no other host reaches; start it with another --listen"
     elif asked and callers:
-        advice += f"; others call from {_listed({_host(each.address) for each in callers})}"
+        advice += f"; others call from {_listed({host_of(each.address) for each in callers})}"
     return Finding(
         "no-call", f"{who} called this master at {pool.listens} in the {format_seconds(pool.up)} since it started",
         advice,
@@ -267,15 +268,20 @@ def _nobody(pool: PoolFacts, asked: str, callers: Sequence[CallerFacts]) -> Find
 def _of_caller(caller: CallerFacts, pool: PoolFacts) -> Iterator[Finding]:
     who = f"{caller.address} (version {caller.version or 'not known'})"
     if not caller.connected:
-        yield Finding(
-            "gone", f"{who} closed its connection {format_seconds(caller.last_ago)} ago", "see whether it still runs"
-        )
+        ago = format_seconds(caller.last_ago)
+        yield Finding("gone", f"{who} is not connected; it last called {ago} ago", "see whether it still runs")
     if caller.unknown:
         names = _listed(f"{name} ({count})" for name, count in _most(caller.unknown.items()))
         yield Finding(
             "unknown-calls",
             f"{who} made {_count(sum(caller.unknown.values()), 'call')} that this master does not know: {names}",
             "what depends on them fails there; its version may be newer than those that this master knows",
+        )
+    if caller.malformed:
+        yield Finding(
+            "malformed",
+            f"{caller.address} sent what is no call of the store, {_count(caller.malformed, 'time')}",
+            "what connects there is no client of the store: a browser, a monitor or a scanner, say",
         )
     for number, count in _most(caller.failures.items()):
         code = Code.of(number)
@@ -309,20 +315,9 @@ def _no_hits(caller: CallerFacts, pool: PoolFacts, who: str) -> Finding:
     )
 
 
-def _is(address: str, asked: str) -> bool:
-    return asked in {address, _host(address)}
-
-
-def _host(address: str) -> str:
-    try:
-        return addresses.parse(address, 0)[0]
-    except addresses.BadAddress:
-        return address
-
-
 def _only_loopback(address: str) -> bool:
     try:
-        return ipaddress.ip_address(_host(address)).is_loopback
+        return ipaddress.ip_address(host_of(address)).is_loopback
     except ValueError:
         return False
 

@@ -7,14 +7,16 @@ import pickle
 import pytest
 
 import p2pstore.kv.errors
-from p2pstore.errors import MooncakeError, Refused, StorageError, all_errors
+from p2pstore.errors import ListenRefused, MooncakeError, Refused, StorageError, all_errors
 from tests.error_trees import drawn, in_code
 
 OWN = [cls for cls in all_errors() if cls.__module__ == "p2pstore.kv.errors"]
 
 
 def test_the_drawn_tree_is_the_tree() -> None:
-    assert drawn(str(p2pstore.kv.errors.__doc__)) == in_code([MooncakeError, Refused, StorageError, *OWN])
+    assert drawn(str(p2pstore.kv.errors.__doc__)) == in_code(
+        [MooncakeError, Refused, StorageError, ListenRefused, *OWN]
+    )
 
 
 @pytest.mark.parametrize("cls", OWN, ids=lambda cls: cls.__name__)

@@ -82,7 +82,7 @@ class Table:
         return KeyFacts(key, tenant, replicas, leased_for=2.0 if replicas else 0.0)
 
     def caller_facts(self) -> Sequence[CallerFacts]:
-        return [CallerFacts("10.0.0.3:4", "0.3.13", failures={Code.NO_SPACE: 2}, unknown={"X": 1})]
+        return [CallerFacts("10.0.0.3:4", "0.3.13", calls=3, failures={Code.NO_SPACE: 2}, unknown={"X": 1})]
 
     def pool_facts(self) -> PoolFacts:
         return PoolFacts("10.0.0.1:50051", 3.0, (SegmentFact("host:1", "10.0.0.2:1", "", 1 << 30, 0, 0.5),))

@@ -14,6 +14,7 @@ import pytest_asyncio
 from engine.net import addresses, sockets
 from p2pstore.kv.master.http import AdminServer
 from p2pstore.kv.master.metrics import OPENMETRICS, TEXT
+from p2pstore.settings.master_keys import networks
 from tests.p2pstore.kv.master.table import KEY, STRANGE, Table
 
 
@@ -244,3 +245,17 @@ async def test_garbage_on_its_port_does_no_harm(ask: Asker) -> None:
         await writer.drain()
         writer.close()
     assert (await ask("/role"))[2] == "leader"
+
+
+async def test_who_is_not_allowed_learns_nothing(table: Table) -> None:
+    for allow, expected in (("10.0.0.0/8", 403), ("127.0.0.0/8,10.0.0.0/8", 200)):
+        server = AdminServer(table, networks(allow))
+        listener = sockets.listen("127.0.0.1", 0)
+        url = f"http://{addresses.join(*listener.getsockname())}"
+        await server.start(listener)
+        try:
+            async with aiohttp.ClientSession() as session, session.get(f"{url}/get_all_keys") as answer:
+                assert answer.status == expected
+                assert (KEY in await answer.text()) is (expected == 200)
+        finally:
+            await server.close()

@@ -4,44 +4,27 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
 from engine.rpc.codes import Code
+from p2pstore.kv.master.callers import Caller
 from p2pstore.kv.master.metrics import families, render
+from p2pstore.kv.master.server import Master, MasterSettings
 from p2pstore.kv.master.view import View
 from p2pstore.kv.master.why import why_callers, why_key
-from p2pstore.kv.pool.pool import Pool
 from tests.p2pstore.kv.pool.pools import MIB, House, ident
 
 
-@dataclass
-class Caller:
-    address: str = "10.0.0.3:40000"
-    generation: str = "0.3.13"
-    clients: set[bytes] = field(default_factory=lambda: {ident("a")})
-    connected: bool = True
-    first: float = field(default_factory=time.time)
-    last: float = field(default_factory=time.time)
-    calls: int = 5
-    failures: Counter[Code] = field(default_factory=Counter)
-    unknown: Counter[str] = field(default_factory=Counter)
-    lookups: int = 0
-    found: int = 0
-    tenants: set[str] = field(default_factory=lambda: {"default"})
-
-
-class Running:
-    """A master without a server."""
-
-    def __init__(self, house: House) -> None:
-        self.pool: Pool = house.pool
-        self.callers = {"10.0.0.3:40000": Caller()}
-        self.counts = {"PutStart": [3, 1, 0, 0, 0]}
-        self.ready = True
-        self.address = "127.0.0.1:50051"
-        self.started = house.clock()
+def caller(address: str = "10.0.0.3:40000", **known: Any) -> Caller:
+    made = Caller(address, time.time())
+    made.generation = "0.3.13"
+    made.calls = 5
+    made.clients = {ident("a")}
+    for name, value in known.items():
+        setattr(made, name, value)
+    return made
 
 
 @pytest.fixture
@@ -50,12 +33,18 @@ def house() -> House:
 
 
 @pytest.fixture
-def running(house: House) -> Running:
-    return Running(house)
+def running(house: House) -> Master:
+    """A master that does not listen, whose callers are told."""
+    master = Master(MasterSettings(), house.pool)
+    master.address = "127.0.0.1:50051"
+    master.started = house.clock()
+    master.callers.known["10.0.0.3:40000"] = caller()
+    master.counts["PutStart"][:2] = [3, 1]
+    return master
 
 
 @pytest.fixture
-def view(running: Running, house: House) -> View:
+def view(running: Master, house: House) -> View:
     return View(running, house.clock)
 
 
@@ -124,11 +113,11 @@ def test_keys_that_differ_in_one_part_are_found(view: View, house: House) -> Non
     assert causes(view, "llama@tp_rank:0@" + "cd" * 16) == ["never-put", "other-hash"]
 
 
-def test_the_readings(view: View, house: House, running: Running) -> None:
+def test_the_readings(view: View, house: House, running: Master) -> None:
     client = house.join("a")
     house.put(client, ["x", "y"])
-    running.callers["b"] = Caller("b", generation="", connected=True, unknown=Counter({"Fly": 2}))
-    running.callers["c"] = Caller("c", connected=False, unknown=Counter({"Fly": 1}))
+    running.callers.known["b"] = caller("b", generation="", connected=True, unknown=Counter({"Fly": 2}))
+    running.callers.known["c"] = caller("c", connected=False, unknown=Counter({"Fly": 1}))
     readings = view.readings()
     text = render(families(readings))
     assert "\nmaster_key_count 2\n" in text
@@ -141,9 +130,9 @@ def test_the_readings(view: View, house: House, running: Running) -> None:
     assert readings.callers == {"0.3.13": 1, "unknown": 1}
 
 
-def test_callers_the_last_first(view: View, running: Running) -> None:
-    running.callers["old"] = Caller("old", last=time.time() - 100, connected=False)
-    running.callers["10.0.0.3:40000"].failures[Code.NO_SPACE] = 3
+def test_callers_the_last_first(view: View, running: Master) -> None:
+    running.callers.known["old"] = caller("old", last=time.time() - 100, connected=False)
+    running.callers.known["10.0.0.3:40000"].failures[Code.NO_SPACE] = 3
     facts = view.caller_facts()
     assert [each.address for each in facts] == ["10.0.0.3:40000", "old"]
     assert facts[1].last_ago >= 100

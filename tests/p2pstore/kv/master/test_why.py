@@ -14,6 +14,7 @@ from p2pstore.kv.master.facts import (
     PoolFacts,
     ReplicaFact,
     SegmentFact,
+    by_host,
 )
 from p2pstore.kv.master.why import Finding, why_callers, why_key
 
@@ -132,7 +133,14 @@ CALLERS = {
         ["nothing"],
         "nothing is wrong",
     ),
-    "gone": (replace(CALLER, connected=False, last_ago=12.0), POOL, ["gone"], "closed its connection 12 s ago"),
+    "no calls at all": (
+        CallerFacts("10.0.0.3:1", "", malformed=2),
+        POOL,
+        ["malformed"],
+        "10.0.0.3:1 sent what is no call of the store, 2 times",
+    ),
+    "a probe": (CallerFacts("10.0.0.3:1", "", connected=0), POOL, ["no-call"], "no client has called"),
+    "gone": (replace(CALLER, connected=0, last_ago=12.0), POOL, ["gone"], "is not connected; it last called 12 s ago"),
     "no hits": (
         replace(CALLER, lookups=1000, found=0),
         POOL,
@@ -187,6 +195,19 @@ def test_the_client_that_was_asked_about_is_found_by_host_and_by_address() -> No
     assert causes(why_callers([CALLER, other], POOL, "10.0.0.3")) == ["nothing"]
     assert causes(why_callers([CALLER, other], POOL, "10.0.0.4:40000")) == ["unknown-calls"]
     assert causes(why_callers([CALLER, other], POOL)) == ["unknown-calls"]
+
+
+def test_the_connections_of_one_host_and_version_are_one() -> None:
+    """Upstream's client opens several, and some for one call alone."""
+    more = replace(CALLER, address="10.0.0.3:40001", connected=0, last_ago=3.0, lookups=1, unknown={"X": 1})
+    older = replace(CALLER, address="10.0.0.3:40002", version="0.3.9")
+    assert causes(why_callers([CALLER, replace(more, unknown={})], POOL)) == ["nothing"]
+    (found,) = why_callers([CALLER, more, older], POOL)
+    assert found.text.startswith("10.0.0.3 (version 0.3.13) made 1 call")
+    together, other = by_host([CALLER, more, older])
+    assert (together.address, together.connected, together.connections, together.last_ago) == ("10.0.0.3", 1, 2, 0.0)
+    assert (together.calls, together.lookups, together.found) == (200, 51, 80)
+    assert other is older
 
 
 def test_a_client_that_never_called_may_be_told_another_address() -> None:

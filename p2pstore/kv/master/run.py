@@ -1,0 +1,106 @@
+"""Runs a master, with its admin surface beside it, from its settings to the signal that ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from engine.net import addresses, listening, sockets
+from p2pstore.kv.errors import MasterUnguarded
+from p2pstore.kv.master.http import AdminServer
+from p2pstore.kv.master.server import Master, MasterSettings
+from p2pstore.kv.master.view import View
+from p2pstore.kv.pool.pool import Pool
+from p2pstore.kv.pool.settings import PoolSettings
+from p2pstore.settings.master_keys import networks
+
+if TYPE_CHECKING:
+    from p2pstore.settings.settings import Settings
+
+GC_THRESHOLDS = (50_000, 50, 1000)
+"""For the garbage collector: millions of small objects live long, and looking at all of them takes 100 ms."""
+
+OWN_HOST = "127.0.0.0/8,::1"
+"""Who may call besides those who are allowed."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """What people are told of a master that serves: where, and to whom beside this host (None: whoever reaches it)."""
+
+    address: str
+    metrics: str
+    allow: str | None
+
+
+async def serve(settings: Settings, tell: Callable[[Running], None]) -> None:
+    """Serve clients and people until SIGTERM or SIGINT. ``tell`` is called once both can connect.
+
+    Raises ``UsageError`` (``PortTaken``, ``NoSuchAddress``) and ``MasterUnguarded`` where it cannot listen, and
+    ``NodeEnded`` when a part of it that it cannot be without does not work.
+    """
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    allow = settings.master_allow
+    may_call = networks(f"{allow},{OWN_HOST}") if allow is not None else ()
+    host, port = _guarded(settings.master_listen, settings)
+    master = Master(MasterSettings(host, port, may_call), Pool(pool_settings(settings), time.monotonic))
+    admin = AdminServer(View(master), may_call)
+    listener = sockets.listen(*_guarded(settings.master_metrics, settings))
+    await admin.start(listener)
+    try:
+        await master.start()
+        tell(Running(master.address, addresses.join(*listener.getsockname()[:2]), allow))
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
+        await _either(ended, master)
+    finally:
+        await master.stop()
+        await admin.close()
+
+
+async def _either(ended: asyncio.Event, master: Master) -> None:
+    """Wait for a signal, or for the master to give up, which is raised."""
+    failure = master.failure
+    assert failure is not None  # noqa: S101 - it was started
+    failure.add_done_callback(lambda _: ended.set())
+    await ended.wait()
+    if failure.done():
+        raise failure.result()
+
+
+def _guarded(place: str, settings: Settings) -> tuple[str, int]:
+    """Where to listen. Raises ``MasterUnguarded`` where others could reach it and nobody said who may."""
+    host, port = addresses.given_place(place)
+    host = listening.address_of(host)
+    if not (settings.master_insecure or settings.master_allow or sockets.is_loopback(host)):
+        raise MasterUnguarded(address=addresses.join(host, port))
+    return host, port
+
+
+def pool_settings(settings: Settings) -> PoolSettings:
+    """What the pool is told."""
+    return PoolSettings(
+        lease_ms=round(settings.master_lease * 1000),
+        soft_pin_ms=round(settings.master_soft_pin * 1000),
+        max_soft_pin_ms=round(settings.master_max_soft_pin * 1000),
+        evict_soft_pinned=settings.master_evict_soft_pinned,
+        high_watermark=settings.master_watermark,
+        eviction_ratio=settings.master_eviction_ratio,
+        client_ttl=settings.master_client_ttl,
+        put_discard=settings.master_put_discard,
+        put_release=settings.master_put_release,
+        allocation=settings.master_allocation,
+        tenants=settings.master_tenants,
+        max_keys=settings.master_max_keys,
+        offload=settings.master_offload,
+        offload_on_evict=settings.master_offload_on_evict,
+        promotion_on_hit=settings.master_promotion,
+    )

@@ -1,0 +1,176 @@
+"""``mooncake store master`` as a process: what it says, where it listens, how it ends."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from mooncake_cli.commands.store_master import _milliseconds, _one, _place
+from p2pstore.errors import UsageError
+from p2pstore.kv.pool import settings as pool_settings
+from p2pstore.settings.master_keys import ALLOCATIONS
+from tests.cli.conftest import Mooncake
+
+SECONDS = 60
+
+Start = Callable[..., "Started"]
+
+
+class Started:
+    """A master on free ports."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line, process.communicate(timeout=SECONDS)
+        self.told = json.loads(line)
+        self.admin = self.told["metrics"]
+
+    def ask(self, path: str) -> str:
+        with urllib.request.urlopen(f"http://{self.admin}{path}", timeout=SECONDS) as answer:
+            return str(answer.read().decode())
+
+    def end(self, number: int = signal.SIGTERM) -> tuple[int, str]:
+        self.process.send_signal(number)
+        _, errors = self.process.communicate(timeout=SECONDS)
+        return self.process.returncode, errors
+
+
+@pytest.fixture
+def start(environment: dict[str, str], tmp_path: Path) -> Iterator[Start]:
+    running: list[subprocess.Popen[str]] = []
+
+    def start(*options: str, **more: str) -> Started:
+        free = () if "--rpc_port" in options else ("--listen", ":0", "--metrics", ":0")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mooncake_cli", "store", "master", "--json", *free, *options],
+            env={**environment, **more},
+            cwd=tmp_path / "cwd",
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        running.append(process)
+        return Started(process)
+
+    yield start
+    for process in running:
+        if process.poll() is None:
+            process.kill()
+            process.communicate(timeout=SECONDS)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_serves_until_it_is_told_to_end(start: Start, mooncake: Mooncake, number: int) -> None:
+    master = start()
+    assert master.told["address"].startswith("127.0.0.1:")
+    assert master.told["allow"] is None
+    assert json.loads(master.ask("/health"))["service_ready"] is True
+    host, _, port = master.told["address"].rpartition(":")
+    socket.create_connection((host, int(port)), SECONDS).close()
+    status = json.loads(mooncake("store", "status", "--json", "--admin", master.admin).stdout)
+    assert (status["address"], status["state"]) == (master.told["address"], "serving")
+    assert mooncake("store", "list", "--admin", master.admin).stderr == "there are no keys\n"
+    assert mooncake("store", "info", "x", "--admin", master.admin).returncode == 3
+    assert mooncake("store", "remove", "x", "--admin", master.admin).returncode == 3
+    assert mooncake("store", "remove", "--all", "-q", "--admin", master.admin).stdout == "0\n"
+    causes = mooncake("store", "why", "-q", "--admin", master.admin).stdout.split()
+    assert causes == ["no-call", "no-memory"]
+    assert master.end(number) == (0, "")
+
+
+def test_what_people_read(environment: dict[str, str], tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mooncake_cli", "store", "master", "--listen", ":0", "--metrics", ":0", "--allow", "10.0.0.0/8"],
+        env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+    finally:
+        process.terminate()
+        output, errors = process.communicate(timeout=SECONDS)
+    assert line.startswith("the master serves clients at 127.0.0.1:")
+    assert line.endswith(", to this host and 10.0.0.0/8 alone\n")
+    assert (process.returncode, output, errors) == (0, "", "")
+
+
+def test_a_port_that_somebody_has(start: Start, mooncake: Mooncake) -> None:
+    master = start()
+    for options in (
+        ("--listen", master.told["address"], "--metrics", ":0"),
+        ("--listen", ":0", "--metrics", master.admin),
+    ):
+        done = mooncake("store", "master", *options)
+        assert done.returncode == 2
+        assert "error: cannot listen on 127.0.0.1:" in done.stderr
+        assert "Traceback" not in done.stderr
+    assert master.end()[0] == 0
+
+
+@pytest.mark.parametrize(
+    "options", [("--listen", "0.0.0.0:0", "--metrics", ":0"), ("--listen", ":0", "--metrics", "0.0.0.0:0")]
+)
+def test_an_open_address_takes_a_word(mooncake: Mooncake, options: tuple[str, ...]) -> None:
+    done = mooncake("store", "master", *options)
+    assert done.returncode == 7
+    assert "refusing to serve the store on 0.0.0.0:0" in done.stderr
+    assert "--allow NETWORK, or say --insecure" in done.stderr
+
+
+def test_an_open_address_with_a_word(start: Start) -> None:
+    assert start("--listen", "0.0.0.0:0", "--insecure").end()[0] == 0
+    assert start("--listen", "0.0.0.0:0", "--allow", "10.0.0.0/8").told["allow"] == "10.0.0.0/8"
+
+
+def test_settings_of_the_environment(start: Start, mooncake: Mooncake) -> None:
+    master = start(MOONCAKE_MASTER_ALLOW="10.0.0.1", MOONCAKE_MASTER_LEASE="500ms")
+    assert master.told["allow"] == "10.0.0.1"
+    done = mooncake("store", "master", "--listen", ":0", MOONCAKE_MASTER_WATERMARK="90")
+    assert done.returncode == 2
+    assert "environment MOONCAKE_MASTER_WATERMARK: '90' is no share" in done.stderr
+
+
+def test_upstreams_names(start: Start, mooncake: Mooncake) -> None:
+    master = start(
+        *("--rpc_port", "0", "--metrics_port", "0", "--metrics_host", "127.0.0.1", "--default_kv_lease_ttl", "5000"),
+        *("--eviction_ratio=0.1", "--eviction_high_watermark_ratio=0.95", "--client_ttl=20", "--port", "0"),
+        *("--put_start_discard_timeout_sec", "40", "--put_start_release_timeout_sec", "500", "--enable_multi_tenants"),
+        *("--allocation_strategy", "free_ratio_first", "--max_kv_soft_pin_ttl", "48h"),
+    )
+    assert master.end()[0] == 0
+    done = mooncake("store", "master", "--rpc_port", "1", "--listen", ":2")
+    assert done.returncode == 2
+    assert "say --listen or --rpc_address and --rpc_port, not both" in done.stderr
+
+
+def test_a_time_of_upstreams_is_in_milliseconds() -> None:
+    assert [_milliseconds(text) for text in (None, "5000", "5s", "soon")] == [None, "5000ms", "5s", "soon"]
+
+
+def test_a_place_said_in_upstreams_way() -> None:
+    assert _place(None, None, None, 5, "a or b") is None
+    assert _place("x", None, None, 5, "a or b") == "x"
+    assert _place(None, None, 7, 5, "a or b") == "127.0.0.1:7"
+    assert _place(None, "::", None, 5, "a or b") == "[::]:5"
+    with pytest.raises(UsageError, match="say a or b, not both"):
+        _one("x", "y", "a or b")
+
+
+def test_the_settings_are_those_of_the_pool() -> None:
+    """Settings come before the store in the floor plan, so they have its words and defaults a second time."""
+    from p2pstore.kv.master.run import pool_settings as of_settings
+    from p2pstore.settings.settings import Settings
+
+    assert ALLOCATIONS == pool_settings.ALLOCATIONS
+    plain = Settings.load({}, environ={}, cwd=Path("/nonexistent"), system=Path("/none"))
+    assert of_settings(plain) == pool_settings.PoolSettings()
