@@ -24,7 +24,7 @@ _mooncake() {
     for ((i = 1; i < COMP_CWORD; i++)); do
         word=${COMP_WORDS[i]}
         case $word in
-            --home | --metadata | --config | --name | --chunk-size | --hash | --exclude | --include | --transport | --peer | --listen | --node | --upload-limit | --download-limit | --upload | --download | -n | --lines | --nic-priority-matrix | --store | --expire | --target | --operation | --block-size | --batch-size | --threads | --duration | --warm-up | --rounds | --engine | --device | --target-device | --csv | --plot | --metadata-server | --mode | --local-hostname | --buffer-size | --receivers | --size | --rate | --slow | --kill-seed-after | --restart-one | --directory | --latency | --zones | --zone-rate | --zone-latency | --sources | --slots | --arrivals | --deaths | --random-seed | --metrics | --allow | --lease | --soft-pin | --max-soft-pin | --watermark | --eviction_high_watermark_ratio | --eviction-ratio | --eviction_ratio | --client-ttl | --client_ttl | --put-discard | --put_start_discard_timeout_sec | --put-release | --put_start_release_timeout_sec | --allocation | --allocation_strategy | --max-keys | --rpc_address | --rpc_port | --port | --metrics_host | --metrics_port | --default_kv_lease_ttl | --default_kv_soft_pin_ttl | --max_kv_soft_pin_ttl | --master | --admin | --limit | --tenant-id | --client | --interval | --count | --prefix)
+            --home | --metadata | --config | --name | --chunk-size | --hash | --exclude | --include | --transport | --peer | --listen | --node | --upload-limit | --download-limit | --upload | --download | -n | --lines | --nic-priority-matrix | --store | --expire | --target | --operation | --block-size | --batch-size | --threads | --duration | --warm-up | --rounds | --engine | --device | --target-device | --csv | --plot | --metadata-server | --mode | --local-hostname | --buffer-size | --receivers | --size | --rate | --slow | --kill-seed-after | --restart-one | --directory | --latency | --zones | --zone-rate | --zone-latency | --sources | --slots | --arrivals | --deaths | --random-seed | --metrics | --allow | --lease | --soft-pin | --max-soft-pin | --watermark | --eviction_high_watermark_ratio | --eviction-ratio | --eviction_ratio | --client-ttl | --client_ttl | --put-discard | --put_start_discard_timeout_sec | --put-release | --put_start_release_timeout_sec | --allocation | --allocation_strategy | --max-keys | --rpc_address | --rpc_port | --port | --metrics_host | --metrics_port | --default_kv_lease_ttl | --default_kv_soft_pin_ttl | --max_kv_soft_pin_ttl | --host | --master | --replicas | --tenant-id | --admin | --limit | --client | --interval | --count | --prefix)
                 ((i + 1 == COMP_CWORD)) && value=$word
                 ((i++))
                 [[ $word == --home && $i -lt $COMP_CWORD ]] && home=${COMP_WORDS[i]/#\~\//$HOME/}
@@ -32,7 +32,7 @@ _mooncake() {
             -*) ;;
             *)
                 case "${path:+$path }$word" in
-                    register | get | list | info | verify | unregister | node | 'node run' | 'node start' | 'node stop' | 'node limit' | 'node status' | 'node logs' | config | 'config show' | doctor | topology | metadata | 'metadata serve' | bench | 'bench transfer' | 'bench broadcast' | 'bench simulate' | store | 'store master' | 'store status' | 'store list' | 'store info' | 'store remove' | 'store why' | 'store top' | etcd | 'etcd inspect' | 'etcd gc')
+                    register | get | list | info | verify | unregister | node | 'node run' | 'node start' | 'node stop' | 'node limit' | 'node status' | 'node logs' | config | 'config show' | doctor | topology | metadata | 'metadata serve' | bench | 'bench transfer' | 'bench broadcast' | 'bench simulate' | store | 'store master' | 'store give' | 'store put' | 'store get' | 'store status' | 'store list' | 'store info' | 'store remove' | 'store why' | 'store top' | etcd | 'etcd inspect' | 'etcd gc')
                         path=${path:+$path }$word ;;
                     *) ((count++)) ;;
                 esac
@@ -113,10 +113,12 @@ _mooncake() {
         --default_kv_lease_ttl) :; return 0 ;;
         --default_kv_soft_pin_ttl) :; return 0 ;;
         --max_kv_soft_pin_ttl) :; return 0 ;;
+        --host) :; return 0 ;;
         --master) :; return 0 ;;
+        --replicas) :; return 0 ;;
+        --tenant-id) :; return 0 ;;
         --admin) :; return 0 ;;
         --limit) :; return 0 ;;
-        --tenant-id) :; return 0 ;;
         --client) :; return 0 ;;
         --interval) :; return 0 ;;
         --count) :; return 0 ;;
@@ -150,6 +152,9 @@ _mooncake() {
             'bench simulate') _mooncake_reply -W "--receivers --size --chunk-size --rate --latency --zones --zone-rate --zone-latency --sources --slots --slow --arrivals --deaths --kill-seed-after --random-seed --plot --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'store') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'store master') _mooncake_reply -W "--listen --metrics --allow --insecure --lease --soft-pin --max-soft-pin --watermark --eviction_high_watermark_ratio --eviction-ratio --eviction_ratio --client-ttl --client_ttl --put-discard --put_start_discard_timeout_sec --put-release --put_start_release_timeout_sec --allocation --allocation_strategy --max-keys --tenants --enable_multi_tenants --offload --enable_offload --offload-on-evict --offload_on_evict --promotion --promotion_on_hit --rpc_address --rpc_port --port --metrics_host --metrics_port --default_kv_lease_ttl --default_kv_soft_pin_ttl --max_kv_soft_pin_ttl --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'store give') _mooncake_reply -W "--host --insecure --master --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'store put') _mooncake_reply -W "--replace --replicas --pin --tenant-id --master --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'store get') _mooncake_reply -W "--force --tenant-id --master --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'store status') _mooncake_reply -W "--master --admin --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'store list') _mooncake_reply -W "--limit --tenant-id --master --admin --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'store info') _mooncake_reply -W "--tenant-id --master --admin --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
@@ -176,7 +181,12 @@ _mooncake() {
         'doctor:0') : ;;
         'metadata:0') _mooncake_reply -W "serve" ;;
         'bench:0') _mooncake_reply -W "transfer broadcast simulate" ;;
-        'store:0') _mooncake_reply -W "master status list info remove why top" ;;
+        'store:0') _mooncake_reply -W "master give put get status list info remove why top" ;;
+        'store give:0') : ;;
+        'store put:0') : ;;
+        'store put:1') _mooncake_reply -f ;;
+        'store get:0') : ;;
+        'store get:1') _mooncake_reply -f ;;
         'store list:0') : ;;
         'store info:0') : ;;
         'store remove:'*) : ;;

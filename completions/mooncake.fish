@@ -12,12 +12,12 @@ function __mooncake_where
             continue
         end
         switch $word
-            case --home --metadata --config --name --chunk-size --hash --exclude --include --transport --peer --listen --node --upload-limit --download-limit --upload --download -n --lines --nic-priority-matrix --store --expire --target --operation --block-size --batch-size --threads --duration --warm-up --rounds --engine --device --target-device --csv --plot --metadata-server --mode --local-hostname --buffer-size --receivers --size --rate --slow --kill-seed-after --restart-one --directory --latency --zones --zone-rate --zone-latency --sources --slots --arrivals --deaths --random-seed --metrics --allow --lease --soft-pin --max-soft-pin --watermark --eviction_high_watermark_ratio --eviction-ratio --eviction_ratio --client-ttl --client_ttl --put-discard --put_start_discard_timeout_sec --put-release --put_start_release_timeout_sec --allocation --allocation_strategy --max-keys --rpc_address --rpc_port --port --metrics_host --metrics_port --default_kv_lease_ttl --default_kv_soft_pin_ttl --max_kv_soft_pin_ttl --master --admin --limit --tenant-id --client --interval --count --prefix
+            case --home --metadata --config --name --chunk-size --hash --exclude --include --transport --peer --listen --node --upload-limit --download-limit --upload --download -n --lines --nic-priority-matrix --store --expire --target --operation --block-size --batch-size --threads --duration --warm-up --rounds --engine --device --target-device --csv --plot --metadata-server --mode --local-hostname --buffer-size --receivers --size --rate --slow --kill-seed-after --restart-one --directory --latency --zones --zone-rate --zone-latency --sources --slots --arrivals --deaths --random-seed --metrics --allow --lease --soft-pin --max-soft-pin --watermark --eviction_high_watermark_ratio --eviction-ratio --eviction_ratio --client-ttl --client_ttl --put-discard --put_start_discard_timeout_sec --put-release --put_start_release_timeout_sec --allocation --allocation_strategy --max-keys --rpc_address --rpc_port --port --metrics_host --metrics_port --default_kv_lease_ttl --default_kv_soft_pin_ttl --max_kv_soft_pin_ttl --host --master --replicas --tenant-id --admin --limit --client --interval --count --prefix
                 set skip 1
             case '-*'
             case '*'
                 switch (string join ' ' $path $word)
-                    case 'register' 'get' 'list' 'info' 'verify' 'unregister' 'node' 'node run' 'node start' 'node stop' 'node limit' 'node status' 'node logs' 'config' 'config show' 'doctor' 'topology' 'metadata' 'metadata serve' 'bench' 'bench transfer' 'bench broadcast' 'bench simulate' 'store' 'store master' 'store status' 'store list' 'store info' 'store remove' 'store why' 'store top' 'etcd' 'etcd inspect' 'etcd gc'
+                    case 'register' 'get' 'list' 'info' 'verify' 'unregister' 'node' 'node run' 'node start' 'node stop' 'node limit' 'node status' 'node logs' 'config' 'config show' 'doctor' 'topology' 'metadata' 'metadata serve' 'bench' 'bench transfer' 'bench broadcast' 'bench simulate' 'store' 'store master' 'store give' 'store put' 'store get' 'store status' 'store list' 'store info' 'store remove' 'store why' 'store top' 'etcd' 'etcd inspect' 'etcd gc'
                         set path $path $word
                     case '*'
                         set count (math $count + 1)
@@ -64,7 +64,7 @@ complete -c mooncake -n '__mooncake_at ":0"' -a doctor -d 'Look for what is wron
 complete -c mooncake -n '__mooncake_at ":0"' -a topology -d 'Show network cards, RDMA devices and GPUs.'
 complete -c mooncake -n '__mooncake_at ":0"' -a metadata -d 'Serve the segment metadata of a Mooncake deployment.'
 complete -c mooncake -n '__mooncake_at ":0"' -a bench -d 'Measure what this machine and its engine do.'
-complete -c mooncake -n '__mooncake_at ":0"' -a store -d 'Look into a store of values by key (Mooncake Store).'
+complete -c mooncake -n '__mooncake_at ":0"' -a store -d 'Put and get values by key (Mooncake Store).'
 complete -c mooncake -n '__mooncake_at ":0"' -a etcd -d 'Look into the metadata server.'
 complete -c mooncake -n '__mooncake_in ""' -l 'version' -d 'Print the version and end.'
 complete -c mooncake -n '__mooncake_in "register"' -l 'name' -x -d 'Name of the object; of several, what goes before each, up to its \'/\' [default: PATH\'s last part].'
@@ -169,6 +169,9 @@ complete -c mooncake -n '__mooncake_in "bench simulate"' -l 'kill-seed-after' -x
 complete -c mooncake -n '__mooncake_in "bench simulate"' -l 'random-seed' -x -d 'Another number, another run; the same, the same.'
 complete -c mooncake -n '__mooncake_in "bench simulate"' -l 'plot' -r -F -d 'Draw progress over time into FILE (.png, .svg).'
 complete -c mooncake -n '__mooncake_at "store:0"' -a master -d 'Run the master of a pooled store in the foreground.'
+complete -c mooncake -n '__mooncake_at "store:0"' -a give -d 'Give memory of this machine to a pool, for as long as this runs.'
+complete -c mooncake -n '__mooncake_at "store:0"' -a put -d 'Put a file under a key.'
+complete -c mooncake -n '__mooncake_at "store:0"' -a get -d 'Write a value to a file.'
 complete -c mooncake -n '__mooncake_at "store:0"' -a status -d 'Show what the store\'s master has, and who calls it.'
 complete -c mooncake -n '__mooncake_at "store:0"' -a list -d 'List the keys that there are.'
 complete -c mooncake -n '__mooncake_at "store:0"' -a info -d 'Show one key, and where its value lies.'
@@ -200,6 +203,19 @@ complete -c mooncake -n '__mooncake_in "store master"' -l 'metrics_port' -x -d '
 complete -c mooncake -n '__mooncake_in "store master"' -l 'default_kv_lease_ttl' -x -d 'As mooncake_master has it; a number alone is in milliseconds.'
 complete -c mooncake -n '__mooncake_in "store master"' -l 'default_kv_soft_pin_ttl' -x -d 'As mooncake_master has it; a number alone is in milliseconds.'
 complete -c mooncake -n '__mooncake_in "store master"' -l 'max_kv_soft_pin_ttl' -x -d 'As mooncake_master has it; a number alone is in milliseconds.'
+complete -c mooncake -n '__mooncake_in "store give"' -l 'host' -x -d 'Address, interface or network at which clients reach it.'
+complete -c mooncake -n '__mooncake_in "store give"' -l 'insecure' -d 'Serve whoever reaches an open address.'
+complete -c mooncake -n '__mooncake_in "store give"' -l 'master' -x -d 'The store\'s master [default: 127.0.0.1:50051].'
+complete -c mooncake -n '__mooncake_in "store put"' -l 'replace' -d 'Put it in place of a value that is there.'
+complete -c mooncake -n '__mooncake_in "store put"' -l 'replicas' -x -d 'Put it into so many clients\' memory.'
+complete -c mooncake -n '__mooncake_in "store put"' -l 'pin' -d 'Never evict it; it stays until it is removed.'
+complete -c mooncake -n '__mooncake_in "store put"' -l 'tenant-id' -x -d 'Whose keys are meant, where the master keeps tenants apart.'
+complete -c mooncake -n '__mooncake_in "store put"' -l 'master' -x -d 'The store\'s master [default: 127.0.0.1:50051].'
+complete -c mooncake -n '__mooncake_at "store put:1"' -F
+complete -c mooncake -n '__mooncake_in "store get"' -l 'force' -d 'Replace a file that is there.'
+complete -c mooncake -n '__mooncake_in "store get"' -l 'tenant-id' -x -d 'Whose keys are meant, where the master keeps tenants apart.'
+complete -c mooncake -n '__mooncake_in "store get"' -l 'master' -x -d 'The store\'s master [default: 127.0.0.1:50051].'
+complete -c mooncake -n '__mooncake_at "store get:1"' -F
 complete -c mooncake -n '__mooncake_in "store status"' -l 'master' -x -d 'The store\'s master [default: 127.0.0.1:50051].'
 complete -c mooncake -n '__mooncake_in "store status"' -l 'admin' -x -d 'Its metrics port [default: the master\'s host:9003].'
 complete -c mooncake -n '__mooncake_in "store list"' -l 'limit' -x -d 'No more than so many [default: all].'

@@ -68,11 +68,17 @@ COMMANDS = {
         },
     ),
     "store": Lazy(
-        "Look into a store of values by key (Mooncake Store).",
+        "Put and get values by key (Mooncake Store).",
         commands={
             "master": Lazy(
                 "Run the master of a pooled store in the foreground.", "mooncake_cli.commands.store_master:master"
             ),
+            "give": Lazy(
+                "Give memory of this machine to a pool, for as long as this runs.",
+                "mooncake_cli.commands.store_give:give",
+            ),
+            "put": Lazy("Put a file under a key.", "mooncake_cli.commands.store_put:put"),
+            "get": Lazy("Write a value to a file.", "mooncake_cli.commands.store_get:get"),
             "status": Lazy(
                 "Show what the store's master has, and who calls it.", "mooncake_cli.commands.store_status:status"
             ),

@@ -180,6 +180,7 @@ CAUSES = (
         detail="no space left on device",
     ),
     _of("StateTaken", "two masters are started on one directory", path="/var/lib/mooncake/store"),
+    _of("KeyExists", "'store put' of a key that was put before", key="step-7/w"),
     _of("KeyBusy", "two clients put one key at once, or one died while it did", key="step-7/w"),
     _of("OtherView", "the agent runs in a container, or with PrivateTmp=", path="/tmp/x"),
     _of("AgentRunning", "'node run' where an agent runs already", home=HOME, pid=42),

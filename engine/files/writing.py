@@ -43,14 +43,14 @@ def write_note(descriptor: int, text: bytes) -> None:
         write_at(descriptor, text, 0)
 
 
-def replace_file(path: Path, data: bytes) -> None:
+def replace_file(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     """Have a file at ``path``, for its owner alone, that is ``data`` or what was there before, never a part of either.
 
-    A link at ``path`` is replaced, and what it leads to is left alone; what is written to meanwhile has a name that
-    nobody can lay something under. Raises ``OSError``.
+    Another ``mode`` is cut by the umask. A link at ``path`` is replaced, and what it leads to is left alone; what is
+    written to meanwhile has a name that nobody can lay something under. Raises ``OSError``.
     """
     made = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
-    descriptor = system.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    descriptor = system.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
         try:
             write_all(descriptor, data)

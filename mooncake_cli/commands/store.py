@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +14,9 @@ from p2pstore.errors import UsageError
 from p2pstore.kv.master.admin_client import AdminClient
 from p2pstore.settings.master_keys import MASTER_PORT, METRICS_PORT
 from p2pstore.settings.settings import Settings
+
+if TYPE_CHECKING:
+    from p2pstore.kv.client.store import Store
 
 Master = Annotated[
     str | None,
@@ -44,6 +49,17 @@ def admin_of(settings: Settings) -> tuple[str, int]:
 def admin_client(invocation: Invocation, master: str | None, admin: str | None) -> AdminClient:
     """Asks the master that the options and settings mean."""
     return AdminClient(addresses.join(*admin_of(invocation.settings(master=master, master_admin=admin))))
+
+
+@contextmanager
+def store_client(invocation: Invocation, master: str | None, tenant: str | None, **how: Any) -> Iterator[Store]:
+    """A client of the store; without a word in ``how`` it gives no memory."""
+    from p2pstore.kv.client.store import Store  # noqa: PLC0415 - it brings the engine along
+
+    settings = invocation.settings(master=master, tenant_id=tenant)
+    options = {"segment_size": 0, "tenant": settings.tenant_id, **how}
+    with Store(addresses.join(*master_of(settings)), **options) as store:
+        yield store
 
 
 def _address(text: str, port: int) -> tuple[str, int]:

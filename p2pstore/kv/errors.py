@@ -17,6 +17,7 @@
         ├── StateTaken                7   another master keeps its state there
         ├── ListenRefused             7   an open address without a secret
         │   └── MasterUnguarded       7   the same of a master, whose clients know none
+        ├── KeyExists                 7   there is a value under this key already
         ├── KeyBusy                   7   another client is writing under this key
         └── MasterIsUpstreams         7   the master is upstream's, which cannot do that
 """
@@ -78,6 +79,13 @@ class PoolFull(MasterRefused):
 
     exit_code = 8
     advice = "add memory to the pool, remove what is not needed, or pin less"
+
+
+class KeyExists(Refused):
+    """There is a value under this key already, and values do not change."""
+
+    sentence = "there is a value under {key!r} already"
+    advice = "values do not change: put yours in its place with --replace, or under another key"
 
 
 class KeyBusy(Refused):

@@ -10,6 +10,7 @@ import pytest
 
 from p2pstore.agent.home import Home
 from tests.cli.fake_agent import FakeAgent
+from tests.cli.store_processes import Pool
 from tests.p2pstore.kv.master.table import Served, Table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,6 +42,18 @@ def store(table: Table) -> Iterator[Served]:
     served = Served(table)
     yield served
     served.close()
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
+    """A store of processes: a master, and somebody who gives memory."""
+    directory = tmp_path_factory.mktemp("pool")
+    made = Pool(
+        {"PATH": os.environ["PATH"], "HOME": str(directory), "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"},
+        directory,
+    )
+    yield made
+    made.close()
 
 
 @pytest.fixture

@@ -40,8 +40,6 @@ _CAUSES = {
     Code.BAD_PARAMS: "empty keys and values, batches of unequal lengths and a replica_num of 0 are refused so",
     Code.ILLEGAL_CLIENT: "one client began a put and another ended it: give each process a store of its own",
     Code.NOT_READY: "another client writes the same key; what is being written cannot be read yet",
-    Code.NOT_FOUND: "'mooncake store why KEY' says what became of a key",
-    Code.EXISTS: "values are never changed; remove the key first, or use upsert",
     Code.LEASED: "wait until the lease is over, or remove with --force",
     Code.TRANSFER_FAILED: "see whether this client reaches the data port of the client that holds the value",
     Code.QUOTA: "remove something of the tenant's, or raise its quota",
@@ -285,8 +283,8 @@ def _of_caller(caller: CallerFacts, pool: PoolFacts) -> Iterator[Finding]:
         )
     for number, count in _most(caller.failures.items()):
         code = Code.of(number)
-        if code is Code.NOT_FOUND:
-            continue  # a miss is no failure
+        if code in {Code.NOT_FOUND, Code.EXISTS}:
+            continue  # a miss is no failure, nor is a put of what is there
         yield Finding(
             f"failed{number}",
             f"{_count(count, 'call')} of {who} failed with {number}: {code.sentence}",

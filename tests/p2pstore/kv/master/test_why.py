@@ -128,7 +128,7 @@ CALLERS = {
         "7 calls of 10.0.0.3:40000 (version 0.3.13) failed with -200: no segment has room",
     ),
     "misses are no failures": (
-        replace(CALLER, failures={int(Code.NOT_FOUND): 7}),
+        replace(CALLER, failures={int(Code.NOT_FOUND): 7, int(Code.EXISTS): 2}),
         POOL,
         ["nothing"],
         "nothing is wrong",

@@ -1,0 +1,61 @@
+"""``mooncake store give``: give memory of this machine to a pool, for as long as this runs."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from typing import Annotated
+
+import typer
+
+from engine.net import addresses, listening, sockets
+from mooncake_cli.commands.store import Master, master_of, store_client
+from mooncake_cli.invocation import Invocation
+from p2pstore.errors import UsageError
+from p2pstore.kv.errors import MasterUnguarded
+from p2pstore.objects.units import format_size, parse_size
+
+EXAMPLES = {
+    "give": (
+        "mooncake store give 4GiB",
+        "mooncake store give 64GiB --master 10.0.0.1 --host 10.0.0.7 --insecure",
+    )
+}
+
+
+def give(
+    ctx: typer.Context,
+    size: Annotated[str, typer.Argument(metavar="SIZE", help="How much, like 4GiB.")],
+    host: Annotated[
+        str,
+        typer.Option("--host", metavar="PLACE", help="Address, interface or network at which clients reach it."),
+    ] = addresses.LOOPBACK,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Serve whoever reaches an open address.")] = False,
+    master: Master = None,
+) -> None:
+    """Give memory of this machine to a pool, for as long as this runs.
+
+    Values of any client may lie there. SIGTERM takes the memory back, with what lies in it.
+    """
+    invocation: Invocation = ctx.obj
+    try:
+        count = parse_size(size)
+    except ValueError as error:
+        raise UsageError(detail=str(error)) from None
+    address = listening.address_of(addresses.given_place(host)[0])
+    if not insecure and not sockets.is_loopback(address):
+        raise MasterUnguarded(address=address)
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    with store_client(invocation, master, None, segment_size=count, hostname=address) as store:
+        told = addresses.join(*master_of(invocation.settings(master=master)))
+        output = invocation.output
+        document = {"endpoint": store.name, "size": count, "master": told}
+        if output.mode == "human":
+            output.message(f"{format_size(count)} at {store.name} are in the pool of the master at {told}")
+        else:
+            output.record(document, store.name)
+        with contextlib.suppress(KeyboardInterrupt):
+            ended.wait()

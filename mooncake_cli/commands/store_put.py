@@ -1,0 +1,85 @@
+"""``mooncake store put``: put a file under a key."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mooncake_cli.commands.store import Master, Tenant, store_client
+from mooncake_cli.invocation import Invocation
+from mooncake_cli.text import counted, printable
+from p2pstore.errors import PathNotFound, StorageError, UsageError
+from p2pstore.kv.errors import KeyExists
+from p2pstore.objects.units import format_size
+
+STDIN = "-"
+
+EXAMPLES = {
+    "put": (
+        "mooncake store put step-7/w weights.bin",
+        "mooncake store put logs -                   # what comes over standard input",
+        "mooncake store put step-7/w weights.bin --replicas 2 --replace",
+    )
+}
+
+
+def put(
+    ctx: typer.Context,
+    key: Annotated[str, typer.Argument(metavar="KEY", help="The key.")],
+    file: Annotated[str, typer.Argument(metavar="FILE|-", help="The value: a file, or - for standard input.")],
+    replace: Annotated[bool, typer.Option("--replace", help="Put it in place of a value that is there.")] = False,
+    replicas: Annotated[
+        int, typer.Option("--replicas", metavar="COUNT", min=1, max=1024, help="Put it into so many clients' memory.")
+    ] = 1,
+    hard_pin: Annotated[bool, typer.Option("--pin", help="Never evict it; it stays until it is removed.")] = False,
+    tenant: Tenant = None,
+    master: Master = None,
+) -> None:
+    """Put a file under a key.
+
+    The value lies in memory that clients gave to the pool; this command gives none. Values do not change: where the
+    key has one already, nothing is put unless you say --replace.
+    """
+    invocation: Invocation = ctx.obj
+    with _value(file) as value:
+        size = len(value)
+        if not size:
+            shown = "standard input" if file == STDIN else file
+            raise UsageError(detail=f"{shown} is empty, and the store has no empty values")
+        with store_client(invocation, master, tenant) as store:
+            new = store.put(key, value, replace=replace, replicas=replicas, hard_pin=hard_pin)
+            made = len(store.replicas(key).replicas) if new and replicas > 1 else 1
+    if not new and not replace:
+        raise KeyExists(key=key)
+    if made < replicas:
+        invocation.output.warning(
+            f"it has {counted(made, 'replica')}: no more clients give memory that has room for it"
+        )
+    document = {"key": key, "size": size, "replicas": made}
+    invocation.output.done(document, human=f"put {format_size(size)} under {printable(key)}", quiet=[printable(key)])
+
+
+@contextmanager
+def _value(file: str) -> Iterator[bytes | mmap.mmap]:
+    """The bytes to put. Raises ``PathNotFound``, ``StorageError``."""
+    if file == STDIN:
+        yield sys.stdin.buffer.read()
+        return
+    try:
+        with Path(file).open("rb") as stream:
+            if os.fstat(stream.fileno()).st_size:
+                with mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ) as mapped:
+                    yield mapped
+            else:  # empty, or a pipe, whose size nobody knows
+                yield stream.read()
+    except FileNotFoundError:
+        raise PathNotFound(path=file) from None
+    except OSError as error:
+        raise StorageError(path=file, detail=(error.strerror or str(error)).lower()) from None

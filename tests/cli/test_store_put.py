@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.cli.conftest import Mooncake
+from tests.cli.store_processes import Pool
+from tests.ports import closed_port
+
+
+def test_a_file_and_no_second_one(mooncake: Mooncake, pool: Pool, tmp_path: Path) -> None:
+    file = tmp_path / "value"
+    file.write_bytes(os.urandom(100_000))
+    done = mooncake("store", "put", "put/file", str(file), **pool.variables)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "put 97.7 KiB under put/file\n")
+    done = mooncake("store", "put", "put/file", str(file), **pool.variables)
+    assert done.returncode == 7
+    assert "there is a value under 'put/file' already" in done.stderr
+    file.write_bytes(b"another")
+    done = mooncake("store", "put", "put/file", str(file), "--replace", "--json", **pool.variables)
+    assert json.loads(done.stdout) == {"key": "put/file", "size": 7, "replicas": 1}
+    assert mooncake("store", "get", "put/file", "-", **pool.variables).stdout == "another"
+
+
+def test_standard_input(environment: dict[str, str], pool: Pool) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mooncake_cli", "store", "put", "put/input", "-", "-q"],
+        env={**environment, **pool.variables}, input=b"bytes\0\xff", capture_output=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert done.stdout == b"put/input\n"
+
+
+def test_what_cannot_be_put(mooncake: Mooncake, pool: Pool, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.touch()
+    done = mooncake("store", "put", "put/empty", str(empty), **pool.variables)
+    assert done.returncode == 2
+    assert "is empty, and the store has no empty values" in done.stderr
+    assert mooncake("store", "put", "put/x", str(tmp_path / "nothing"), **pool.variables).returncode == 3
+    assert mooncake("store", "put", "put/x", str(tmp_path), **pool.variables).returncode == 8
+    large = tmp_path / "large"
+    with large.open("wb") as file:
+        file.truncate(100 << 20)
+    done = mooncake("store", "put", "put/large", str(large), **pool.variables)
+    assert done.returncode == 8
+    assert "no segment has room for the value" in done.stderr
+    assert mooncake("store", "info", "put/large", **pool.variables).returncode == 3
+
+
+def test_fewer_replicas_than_asked_for_are_told(mooncake: Mooncake, pool: Pool, tmp_path: Path) -> None:
+    file = tmp_path / "value"
+    file.write_bytes(b"x" * 5000)
+    done = mooncake("store", "put", "put/replicas", str(file), "--replicas", "2", **pool.variables)
+    assert done.returncode == 0
+    assert "warning: it has 1 replica: no more clients give memory" in done.stderr
+
+
+def test_no_master(mooncake: Mooncake, tmp_path: Path) -> None:
+    file = tmp_path / "value"
+    file.write_bytes(b"x")
+    done = mooncake("store", "put", "x", str(file), "--master", f"127.0.0.1:{closed_port()}")
+    assert done.returncode == 6
+    assert "Traceback" not in done.stderr
