@@ -47,7 +47,7 @@ def options_of(words: list[str]) -> tuple[tuple[str, ...], list[str]]:
     for word in words:
         if skip:
             skip = False
-        elif word.startswith("-"):
+        elif word.startswith("-") and word != "-":
             options.append(word)
             skip = bool(values.get(word))
         else:

@@ -35,6 +35,9 @@ ELSEWHERE = {
     "mooncake register llama-3": "it needs three hosts",
     "mooncake get models/llama-3": "it needs three hosts",
     "#!/bin/bash\n#SBATCH": "it needs Slurm",
+    "mooncake store master": "tests/e2e/test_store_tour.py runs it, on ports that are free",
+    "mooncake store give": "tests/e2e/test_store_tour.py runs it, on ports that are free",
+    "echo hello | mooncake store": "tests/e2e/test_store_tour.py runs it, on ports that are free",
     "mooncake node stop ": "it needs two hosts with RDMA devices; scripts/test-rdma runs what it shows",
 }
 """Blocks that are not run here, by how they begin."""
