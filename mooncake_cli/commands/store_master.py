@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from engine.net import addresses
 from mooncake_cli.invocation import Invocation
-from mooncake_cli.text import printable
+from mooncake_cli.text import counted, printable
 from p2pstore.errors import UsageError
 from p2pstore.settings.master_keys import ALLOCATIONS, MASTER_PORT, METRICS_PORT
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 EXAMPLES = {
     "master": (
         "mooncake store master",
+        "mooncake store master --state /var/lib/mooncake/store    # a restart knows its keys again",
         "mooncake store master --listen 10.0.0.1:50051 --metrics 10.0.0.1:9003 --allow 10.0.0.0/24",
         "mooncake store master --rpc_port 50052 --metrics_port 9004 --client_ttl 20    # as mooncake_master",
     )
@@ -44,6 +46,10 @@ def master(
         ),
     ] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="Serve whoever reaches an open address.")] = False,
+    state: Annotated[
+        Path | None,
+        typer.Option("--state", metavar="DIR", help="Keep the index in DIR [default: a restart forgets all keys]."),
+    ] = None,
     lease: Annotated[
         Time, typer.Option("--lease", metavar="TIME", help="Keep a value that was looked up [default: 10s].")
     ] = None,
@@ -153,6 +159,7 @@ def master(
         ),
         master_allow=allow,
         master_insecure=insecure or None,
+        master_state=state,
         master_lease=_one(lease, _milliseconds(kv_lease), "--lease or --default_kv_lease_ttl"),
         master_soft_pin=_one(soft_pin, _milliseconds(kv_soft_pin), "--soft-pin or --default_kv_soft_pin_ttl"),
         master_max_soft_pin=_one(
@@ -180,12 +187,20 @@ def master(
 
 
 def _tell(output: Output, running: Running) -> None:
-    document: dict[str, Any] = {"address": running.address, "metrics": running.metrics, "allow": running.allow}
+    document: dict[str, Any] = {
+        "address": running.address,
+        "metrics": running.metrics,
+        "allow": running.allow,
+        "state": None if running.state is None else str(running.state),
+        "keys": running.keys,
+    }
     if output.mode != "human":
         output.record(document, running.address)
         return
     to = f", to this host and {printable(running.allow)} alone" if running.allow is not None else ""
     output.message(f"the master serves clients at {running.address}, and people at {running.metrics}{to}")
+    if running.state is not None:
+        output.message(f"it keeps its index in {printable(running.state)}, and knew {counted(running.keys, 'key')}")
 
 
 def _place(given: str | None, host: str | None, port: int | None, default_port: int, names: str) -> str | None:

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,8 @@ from p2pstore.errors import UsageError
 from p2pstore.kv.pool import settings as pool_settings
 from p2pstore.settings.master_keys import ALLOCATIONS
 from tests.cli.conftest import Mooncake
+from tests.cli.store_processes import Process
+from tests.ports import reserved_port
 
 SECONDS = 60
 
@@ -115,6 +118,45 @@ def test_a_port_that_somebody_has(start: Start, mooncake: Mooncake) -> None:
         assert "error: cannot listen on 127.0.0.1:" in done.stderr
         assert "Traceback" not in done.stderr
     assert master.end()[0] == 0
+
+
+def test_a_state_that_outlives_it(
+    start: Start, mooncake: Mooncake, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Killed, it knows its keys again, once the client that holds them has found the next one."""
+    state = str(tmp_path / "state")
+    places = ("--rpc_port", str(reserved_port()), "--metrics_port", "0", "--state", state)
+    master = start(*places)
+    assert (master.told["state"], master.told["keys"]) == (state, 0)
+    variables = {"MOONCAKE_MASTER": master.told["address"]}
+    giver = Process({**environment, **variables}, tmp_path, "give", "8MiB")
+    try:
+        (tmp_path / "value").write_text("kept")
+        assert mooncake("store", "put", "key", str(tmp_path / "value"), **variables).returncode == 0
+        done = mooncake("store", "master", "--state", state, "--listen", ":0", "--metrics", ":0")
+        assert done.returncode == 7
+        assert f"another master keeps its state in {state}" in done.stderr
+        assert master.end(signal.SIGKILL)[0] == -signal.SIGKILL
+        again = start(*places)
+        assert again.told["keys"] == 1
+        deadline = time.monotonic() + SECONDS
+        while mooncake("store", "get", "key", "-", **variables).stdout != "kept":
+            assert time.monotonic() < deadline
+        assert mooncake("store", "remove", "key", "--force", "--admin", again.admin).returncode == 0
+        assert again.end(signal.SIGKILL)[0] == -signal.SIGKILL
+        third = start(*places)
+        assert mooncake("store", "get", "key", "-", **variables).returncode == 3
+        assert third.end()[0] == 0
+    finally:
+        giver.end()
+
+
+def test_a_directory_that_cannot_be_used(mooncake: Mooncake, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = mooncake("store", "master", "--state", str(tmp_path / "file" / "x"), "--listen", ":0", "--metrics", ":0")
+    assert done.returncode == 8
+    assert "the master's state in" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,11 @@ class CallerFacts:
 
 @dataclass(frozen=True)
 class PoolFacts:
-    """All of it. ``listens`` is the master's address; ``client_ttl`` what it waits for a ping."""
+    """All of it.
+
+    ``listens`` is the master's address, ``client_ttl`` what it waits for a ping, ``not_kept`` why its state directory
+    takes nothing.
+    """
 
     listens: str
     up: float
@@ -99,6 +103,7 @@ class PoolFacts:
     refused: int = 0
     evicted: int = 0
     client_ttl: float = 10.0
+    not_kept: str = ""
     tenants: Sequence[str] = ()
 
     @property

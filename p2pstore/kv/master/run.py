@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.net import addresses, listening, sockets
 from p2pstore.kv.errors import MasterUnguarded
 from p2pstore.kv.master.http import AdminServer
+from p2pstore.kv.master.journal import Journal
 from p2pstore.kv.master.server import Master, MasterSettings
 from p2pstore.kv.master.view import View
 from p2pstore.kv.pool.pool import Pool
@@ -31,18 +34,25 @@ OWN_HOST = "127.0.0.0/8,::1"
 
 @dataclass(frozen=True)
 class Running:
-    """What people are told of a master that serves: where, and to whom beside this host (None: whoever reaches it)."""
+    """What people are told of a master that serves.
+
+    Where, and to whom beside this host (None: whoever reaches it); where its state is kept (None: nowhere), and how
+    many keys it knew from there.
+    """
 
     address: str
     metrics: str
     allow: str | None
+    state: Path | None
+    keys: int
 
 
 async def serve(settings: Settings, tell: Callable[[Running], None]) -> None:
     """Serve clients and people until SIGTERM or SIGINT. ``tell`` is called once both can connect.
 
-    Raises ``UsageError`` (``PortTaken``, ``NoSuchAddress``) and ``MasterUnguarded`` where it cannot listen, and
-    ``NodeEnded`` when a part of it that it cannot be without does not work.
+    Raises ``UsageError`` (``PortTaken``, ``NoSuchAddress``) and ``MasterUnguarded`` where it cannot listen,
+    ``StateTaken`` and ``StateUnusable`` where it cannot keep its state, and ``NodeEnded`` when a part of it that it
+    cannot be without does not work.
     """
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -50,20 +60,31 @@ async def serve(settings: Settings, tell: Callable[[Running], None]) -> None:
     allow = settings.master_allow
     may_call = networks(f"{allow},{OWN_HOST}") if allow is not None else ()
     host, port = _guarded(settings.master_listen, settings)
-    master = Master(MasterSettings(host, port, may_call), Pool(pool_settings(settings), time.monotonic))
-    admin = AdminServer(View(master), may_call)
     listener = sockets.listen(*_guarded(settings.master_metrics, settings))
-    await admin.start(listener)
-    try:
-        await master.start()
-        tell(Running(master.address, addresses.join(*listener.getsockname()[:2]), allow))
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*GC_THRESHOLDS)
-        await _either(ended, master)
-    finally:
-        await master.stop()
-        await admin.close()
+    state = settings.master_state
+    with contextlib.ExitStack() as stack:
+        stack.callback(listener.close)
+        journal, pool = None, None
+        if state is not None:
+            journal, pool = Journal.open(state, pool_settings(settings), time.monotonic)
+            stack.callback(journal.close)
+        pool = pool or Pool(pool_settings(settings), time.monotonic)
+        known = sum(len(pool.names(tenant)) for tenant in pool.tenants())
+        master = Master(MasterSettings(host, port, may_call), pool, journal)
+        admin = AdminServer(View(master), may_call)
+        try:
+            await admin.start(listener)
+            await master.start()
+            if journal is not None:
+                master.supervisor.start("state", "master", journal.keep)
+            tell(Running(master.address, addresses.join(*listener.getsockname()[:2]), allow, state, known))
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(*GC_THRESHOLDS)
+            await _either(ended, master)
+        finally:
+            await master.stop()
+            await admin.close()
 
 
 async def _either(ended: asyncio.Event, master: Master) -> None:

@@ -222,11 +222,11 @@ class Master:
 
     def _kept_result(self, route: Route, result: Any) -> Any:
         """The result, once what the call changed was kept."""
-        if self.journal is None or self._keep_log():
+        if self.journal is None or self.keep_log():
             return result
         return _refused(route, result)
 
-    def _keep_log(self) -> bool:
+    def keep_log(self) -> bool:
         """Keep the pool's changes; tells whether they are."""
         records = self.pool.take_log()
         if records and self.journal is not None:
@@ -265,7 +265,7 @@ class Master:
         while True:
             more = self.pool.tick()
             if self.journal is not None:
-                self._keep_log()
+                self.keep_log()
             await asyncio.sleep(MORE_S if more else PULSE_S)
 
     async def _sweep(self) -> None:

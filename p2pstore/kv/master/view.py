@@ -87,12 +87,15 @@ class View:
         return self._pool.segments()
 
     def remove(self, key: str, tenant: str, *, force: bool) -> Code:
-        """Remove one key."""
-        return self._pool.remove([key], force, tenant)[0]
+        """Remove one key; done once it is kept that it is gone."""
+        code = self._pool.remove([key], force, tenant)[0]
+        return code if self._master.keep_log() else Code.PERSIST_FAILED
 
     def remove_all(self, tenant: str, *, force: bool) -> int:
         """Remove a tenant's keys, or everybody's; how many."""
-        return self._pool.remove_all(force, tenant or None)
+        count = self._pool.remove_all(force, tenant or None)
+        self._master.keep_log()
+        return count
 
     def key_facts(self, key: str, tenant: str) -> KeyFacts:
         """What is known of a key."""
@@ -149,6 +152,7 @@ class View:
             refused=stats.put_start_alloc_failures,
             evicted=stats.evicted_key_count,
             client_ttl=pool.settings.client_ttl,
+            not_kept=self._master.journal.refusing if self._master.journal is not None else "",
             tenants=pool.tenants(),
         )
 

@@ -221,6 +221,12 @@ def _alike(key: KeyFacts) -> Finding | None:
 
 
 def _of_pool(pool: PoolFacts) -> Iterator[Finding]:
+    if pool.not_kept:
+        yield Finding(
+            "not-kept",
+            f"the master cannot keep its state ({pool.not_kept}), so every put fails with {int(Code.PERSIST_FAILED)}",
+            "make room in the directory of its --state, or mend the disk; it goes on by itself then",
+        )
     if not pool.segments:
         yield Finding(
             "no-memory",

@@ -160,6 +160,12 @@ CALLERS = {
         "it asks as tenant 'red', and all keys are those of 'default'",
     ),
     "no memory": (CALLER, replace(POOL, segments=()), ["no-memory"], "no client gives memory to the pool"),
+    "a state that is not kept": (
+        CALLER,
+        replace(POOL, not_kept="no space left on device"),
+        ["not-kept"],
+        "cannot keep its state (no space left on device), so every put fails with -1503",
+    ),
     "a silent owner": (
         CALLER,
         replace(POOL, segments=(SEGMENT._replace(silent=6.0),)),
