@@ -185,6 +185,8 @@ class Entry:
 
 def placed(replicas: list[Held | OnDisk]) -> Place:
     """The shortest form in which an entry can have these replicas."""
-    if len(replicas) == 1 and isinstance(replicas[0], Held):
-        return replicas[0]
+    if len(replicas) == 1:
+        only = replicas[0]
+        if isinstance(only, Held):
+            return only
     return Copies(replicas)

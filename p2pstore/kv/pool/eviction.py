@@ -73,13 +73,14 @@ class Eviction:
     def make_room(self, sizes: Sequence[int], now: float) -> bool:
         """Evict for what is to be put, one step; tells whether another may find more."""
         segments = self._index.segments
-        sizes = [size for size in sizes if size <= segments.max_value]
+        if max(sizes, default=0) > segments.max_value:
+            sizes = [size for size in sizes if size <= segments.max_value]
         needed, longest = sum(sizes), max(sizes, default=0)
 
         def wanted() -> bool:
             return segments.capacity - segments.used < needed or not segments.free_extent(longest)
 
-        if not wanted():
+        if not longest or not wanted():
             return False
         self.step(now, self._for_a_while(wanted), "no room for a put", Work(STEP_ENTRIES))
         return not self.exhausted and wanted()

@@ -20,17 +20,9 @@ def rounded(size: int) -> int:
 
 def _bin(size: int) -> int:
     """The bin of a free extent."""
-    units = size // ALIGN
+    units = (size + ALIGN - 1) // ALIGN
     shift = max(0, units.bit_length() - 4)
     return (shift << 3) + (units >> shift)
-
-
-def _sure_bin(size: int) -> int:
-    """The first bin of which every extent is long enough."""
-    found = _bin(size)
-    units = size // ALIGN
-    shift = max(0, units.bit_length() - 4)
-    return found if (units >> shift) << shift == units else found + 1
 
 
 class Extents:
@@ -57,18 +49,27 @@ class Extents:
 
     def allocate(self, size: int) -> int | None:
         """The offset of ``size`` bytes that were free, or None where nothing that long is."""
-        size = rounded(size)
-        first = _sure_bin(size)
-        filled = self._filled >> first
+        units = (size + ALIGN - 1) // ALIGN
+        size = units * ALIGN
+        shift = max(0, units.bit_length() - 4)
+        number = (shift << 3) + (units >> shift)
+        sure = number if (units >> shift) << shift == units else number + 1  # all of that bin are long enough
+        filled = self._filled >> sure
         if filled:
-            found = first + (filled & -filled).bit_length() - 1
-            offset, _ = self._bins[found].popitem()  # the youngest: looking for the first would pass all that are gone
+            number = sure + (filled & -filled).bit_length() - 1
+            bin_ = self._bins[number]
+            offset, _ = bin_.popitem()  # the youngest: looking for the first would pass all that are gone
         else:
-            offset = next((at for at in self._bins.get(_bin(size), ()) if self._size[at] >= size), -1)
+            bin_ = self._bins.get(number, {})
+            offset = next((at for at in bin_ if self._size[at] >= size), -1)
             if offset < 0:
                 return None
-        length = self._size[offset]
-        self._take(offset, length)
+            del bin_[offset]
+        if not bin_:
+            del self._bins[number]
+            self._filled &= ~(1 << number)
+        length = self._size.pop(offset)
+        del self._start[offset + length]
         self._add(offset + size, length - size)
         self.used += size
         return offset
@@ -91,10 +92,10 @@ class Extents:
 
     def fits(self, size: int) -> bool:
         """Whether ``allocate`` would find so many bytes."""
+        if self._filled >> _bin(size) + 1:  # any of a longer bin will do
+            return True
         size = rounded(size)
-        return bool(self._filled >> _sure_bin(size)) or any(
-            self._size[at] >= size for at in self._bins.get(_bin(size), ())
-        )
+        return any(self._size[at] >= size for at in self._bins.get(_bin(size), ()))
 
     @property
     def largest(self) -> int:
@@ -109,8 +110,12 @@ class Extents:
         self._size[offset] = size
         self._start[offset + size] = offset
         number = _bin(size)
-        self._bins.setdefault(number, {})[offset] = None
-        self._filled |= 1 << number
+        bin_ = self._bins.get(number)
+        if bin_ is None:
+            self._bins[number] = {offset: None}
+            self._filled |= 1 << number
+        else:
+            bin_[offset] = None
 
     def _take(self, offset: int, size: int) -> None:
         del self._size[offset], self._start[offset + size]

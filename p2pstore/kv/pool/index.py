@@ -142,11 +142,6 @@ class Index:
         return sizes.setdefault(size, size) if len(sizes) < MAX_SIZES else sizes.get(size, size)
 
     @property
-    def keys(self) -> int:
-        """Values of all tenants, those that are being written included."""
-        return self.stats.key_count
-
-    @property
     def index_bytes(self) -> int:
         """About what the index takes."""
         return self.key_bytes + self.stats.key_count * ENTRY_BYTES
@@ -157,9 +152,11 @@ class Index:
         """Have a value that is being written."""
         self.writing[entry] = started
         self._have(entry)
-        if self._log is not None:
-            for held in entry.memory:
-                self._log.append(records.reserved(held.segment.number, held.offset, entry.size))
+        if self._log is None:
+            return
+        place = entry.place
+        for held in (place,) if isinstance(place, Held) else entry.memory:
+            self._log.append(records.reserved(held.segment.number, held.offset, entry.size))
 
     def have(self, entry: Entry, now: float) -> None:
         """Have a value that was written before this pool was made."""
@@ -167,10 +164,11 @@ class Index:
         self.file(entry, now)
 
     def _have(self, entry: Entry) -> None:
-        entry.tenant.keys[entry.key] = entry
+        tenant, key = entry.tenant, entry.key
+        tenant.keys[key] = entry
         self.stats.key_count += 1
-        self.key_bytes += len(entry.key)
-        entry.tenant.used += entry.size * len(entry.memory)
+        self.key_bytes += len(key)
+        tenant.used += entry.size * (1 if isinstance(entry.place, Held) else len(entry.memory))
 
     def complete(self, entry: Entry, now: float) -> None:
         """It was written: have it read from now on, and age."""

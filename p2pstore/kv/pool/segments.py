@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from engine.rpc.messages import Segment
-from p2pstore.kv.pool.extents import Extents, rounded
+from p2pstore.kv.pool.extents import Extents
 
 MAX_ADDRESS = 1 << 64
 """Addresses end here."""
@@ -173,26 +173,28 @@ class Segments:
         """Those of that name that take values."""
         return [each for each in self._open if each.name == name]
 
-    def allocate(self, size: int, count: int, preferred: Iterable[str], host: str) -> list[tuple[Mounted, int]]:
+    def allocate(self, size: int, count: int, preferred: Sequence[str], host: str) -> list[tuple[Mounted, int]]:
         """Up to ``count`` places in segments of different names: as many as there is room for."""
+        if len(self._open) == 1:
+            offset = self.take(self._open[0], size)
+            return [] if offset is None else [(self._open[0], offset)]
         found: list[tuple[Mounted, int]] = []
-        names: set[str] = set()
         for segment in self._order(preferred, host):
-            if segment.name in names:
+            if any(other.name == segment.name for other, _ in found):
                 continue
             offset = self.take(segment, size)
             if offset is not None:
                 found.append((segment, offset))
-                names.add(segment.name)
                 if len(found) >= count:
                     break
         return found
 
     def take(self, segment: Mounted, size: int) -> int | None:
         """An offset in one segment."""
-        offset = segment.extents.allocate(size)
-        if offset is not None:
-            self.used += rounded(size)
+        extents = segment.extents
+        before = extents.used
+        offset = extents.allocate(size)
+        self.used += extents.used - before
         return offset
 
     def free(self, segment: Mounted, offset: int, size: int) -> None:
@@ -207,7 +209,7 @@ class Segments:
         """Whether one value of so many bytes would find room."""
         return any(each.extents.fits(size) for each in self._open)
 
-    def _order(self, preferred: Iterable[str], host: str) -> Iterator[Mounted]:
+    def _order(self, preferred: Sequence[str], host: str) -> Iterator[Mounted]:
         opened = self._open
         for name in preferred:
             yield from (each for each in opened if each.name == name)
@@ -216,6 +218,7 @@ class Segments:
         if self._allocation == "free_ratio_first":
             yield from sorted(opened, key=lambda each: each.extents.used / max(1, each.extents.capacity))
         elif opened:
-            first = self._chance.randrange(len(opened))
-            yield from opened[first:]
+            first = int(self._chance.random() * len(opened))
+            yield opened[first]
+            yield from opened[first + 1 :]
             yield from opened[:first]

@@ -14,6 +14,7 @@ from p2pstore.kv.pool.ages import Work
 from p2pstore.kv.pool.entries import Entry, Held, More, OnDisk, Tenant, placed
 from p2pstore.kv.pool.eviction import STEP_ENTRIES, Eviction
 from p2pstore.kv.pool.index import Index
+from p2pstore.kv.pool.story import Event
 
 MAX_KEY_BYTES = 16 << 20
 """Of one key: whoever needs more has made a mistake."""
@@ -49,6 +50,7 @@ class Writes:
         batch = _Batch(index.shared_id(client), config, space, sizes, index.clock())
         if config.host_id and client in index.clients:
             index.clients[client].host_id = config.host_id
+        batch.host = self._host(batch)
         return [self._start(batch, number, key, upsert=upsert) for number, key in enumerate(keys)]
 
     def end(self, client: bytes, metas: Sequence[ObjectMeta], kind: int, tenant: str) -> list[Code]:
@@ -99,46 +101,58 @@ class Writes:
         size = batch.sizes[number]
         if not key or len(key) > MAX_KEY_BYTES or size <= 0:
             return Code.BAD_PARAMS
-        index = self._index
-        found = batch.space.keys.get(key)
-        if found is not None:
-            if found in batch.begun:
+        space = batch.space
+        old = space.keys.get(key)
+        if old is not None:
+            if old in batch.begun:
                 return Code.EXISTS  # twice in one call
-            standing = self._standing(found, batch, number, upsert=upsert)
+            standing = self._standing(old, batch, number, upsert=upsert)
             if standing is not None:
                 return standing
-        if (found is None and not self._key_fits(batch, key)) or not index.room_in(batch.space, size):
-            return Code.QUOTA
+        elif not self._key_fits(batch, key):
+            return self._refuse(batch, key, Code.QUOTA)
+        if space.quota and not self._index.room_in(space, size):
+            return self._refuse(batch, key, Code.QUOTA)
         places = self._allocate(batch, number)
         if not places:
-            index.stats.put_start_alloc_failures += 1
-            return Code.NO_SPACE
-        if len(places) < batch.config.replica_num:
-            index.stats.put_start_partial_allocations += 1
-        old = batch.space.keys.get(key)
-        entry = Entry(key, batch.space, index.shared_size(size), batch.client, placed(places))
+            self._index.stats.put_start_alloc_failures += 1
+            return self._refuse(batch, key, Code.NO_SPACE)
+        entry = Entry(key, space, self._index.shared_size(size), batch.client, placed(places))
+        if old is None and batch.plain:
+            return self._begin(entry, batch)
+        return self._instead(entry, batch, number, upsert=upsert)
+
+    def _instead(self, entry: Entry, batch: _Batch, number: int, *, upsert: bool) -> list[Replica]:
+        """Begin a value that has something special, or takes the place of another."""
+        old = batch.space.keys.get(entry.key)  # which may have gone to make room
         self._configure(entry, batch, number, old if upsert else None)
         if old is not None:
             keep = max(batch.now, old.leased_until) if upsert else 0.0
-            index.drop(old, keep_until=keep if keep > batch.now else 0.0)
+            self._index.drop(old, keep_until=keep if keep > batch.now else 0.0)
         return self._begin(entry, batch)
+
+    def _refuse(self, batch: _Batch, key: str, code: Code) -> Code:
+        event = Event("refused", batch.now, batch.client, code.name)
+        self._index.story.tell(key, batch.space.name, event)
+        return code
 
     def _key_fits(self, batch: _Batch, key: str) -> bool:
         """Whether the index has room for one more; the oldest make some."""
+        if not self._full(key):
+            return True
+        self._eviction.step(batch.now, lambda: self._full(key), "too many keys", batch.work)
+        return not self._full(key)
+
+    def _full(self, key: str) -> bool:
         index = self._index
         limits = index.settings
-
-        def full() -> bool:
-            return index.keys >= limits.max_keys or index.index_bytes + len(key) > limits.max_index_bytes
-
-        if full():
-            self._eviction.step(batch.now, full, "too many keys", batch.work)
-        return not full()
+        return index.stats.key_count >= limits.max_keys or index.index_bytes + len(key) > limits.max_index_bytes
 
     def _begin(self, entry: Entry, batch: _Batch) -> list[Replica]:
         self._index.begin(entry, batch.now)
         batch.begun.add(entry)
-        return [held.described(entry.size) for held in entry.memory]
+        place, size = entry.place, entry.size
+        return [place.described(size)] if isinstance(place, Held) else [each.described(size) for each in entry.memory]
 
     def _standing(self, found: Entry, batch: _Batch, number: int, *, upsert: bool) -> list[Replica] | Code | None:
         """What is to be answered because of what the key has now; None where a new write may begin."""
@@ -221,11 +235,14 @@ class Writes:
         index, config = self._index, batch.config
         size = batch.sizes[number]
         segments = index.segments
-        preferred = [config.preferred_segment] if config.preferred_segment else config.preferred_segments
         while True:
-            found = segments.allocate(size, config.replica_num, preferred, self._host(batch))
-            if found or batch.work.left <= 0 or size > segments.max_value:
+            found = segments.allocate(size, config.replica_num, batch.preferred, batch.host)
+            if found:
+                if len(found) < config.replica_num:
+                    index.stats.put_start_partial_allocations += 1
                 return [Held(segment, offset) for segment, offset in found]
+            if batch.work.left <= 0 or size > segments.max_value:
+                return []
             goal = max(0, min(segments.capacity - sum(batch.sizes[number:]), segments.used - size))
             self._eviction.down_to(goal, batch.now, batch.work)
             if self._eviction.exhausted:
@@ -297,6 +314,15 @@ class _Batch:
         self.space = space
         self.sizes = sizes
         self.now = now
+        self.preferred = [config.preferred_segment] if config.preferred_segment else config.preferred_segments
+        self.host = ""
+        self.plain = (
+            config.soft_pin_action != SoftPin.ENABLE
+            and not config.with_hard_pin
+            and not config.data_type
+            and config.group_ids is None
+        )
+        """Whether new values have nothing special about them."""
         self.begun: set[Entry] = set()
         self.work = Work(STEP_ENTRIES)
         """Entries that may still be looked at to make room."""
