@@ -250,8 +250,10 @@ class Index:
         for replica in entry.replicas:
             if hand_over:
                 tenant.used -= entry.size
-            else:
-                self._let_go(entry, replica, keep_until, written=written and replica.ready)
+                continue
+            staged = isinstance(replica, Held) and replica in self.staged  # somebody may still be writing there
+            keep = self.clock() + self.settings.put_release if staged else keep_until
+            self._let_go(entry, replica, keep, written=written and replica.ready)
         entry.place = GONE
         self.stats.key_count -= 1
         self.key_bytes -= len(entry.key)
@@ -372,6 +374,12 @@ class Index:
     def room_in(self, tenant: Tenant, size: int) -> bool:
         """Whether the tenant's quota allows so many more bytes."""
         return not tenant.quota or tenant.used + rounded(size) <= tenant.quota
+
+
+def keep_for_readers(index: Index, entry: Entry) -> float:
+    """Until when memory of a value stays as it is for who was told of it; 0 where nobody was lately."""
+    until = entry.leased_until
+    return until if until > index.clock() else 0.0
 
 
 def _no_tasks(entry: Entry) -> None:

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 from engine.rpc.codes import Code
 from engine.rpc.messages import (
     DEFAULT_TENANT,
+    CopyPlan,
     Kind,
+    MovePlan,
     ObjectMeta,
     Ping,
     Replica,
@@ -20,6 +22,10 @@ from engine.rpc.messages import (
     ReplicateConfig,
     Segment,
     StorageConfig,
+    Task,
+    TaskAssignment,
+    TaskDone,
+    TaskType,
 )
 from p2pstore.kv.pool.eviction import Eviction
 from p2pstore.kv.pool.index import Index
@@ -31,6 +37,7 @@ from p2pstore.kv.pool.segments import SegmentInfo
 from p2pstore.kv.pool.settings import PoolSettings
 from p2pstore.kv.pool.stats import Stats
 from p2pstore.kv.pool.story import Story
+from p2pstore.kv.pool.tasks import Tasks
 from p2pstore.kv.pool.writes import Writes
 
 RELEASES = 1000
@@ -49,8 +56,10 @@ class Pool:
         self._members = Members(self._index)
         self._eviction = Eviction(self._index)
         self._reads = Reads(self._index)
-        self._writes = Writes(self._index, self._eviction)
-        self._removal = Removal(self._index)
+        self._tasks = Tasks(self._index)
+        self._index.cancel_tasks = self._tasks.cancel
+        self._writes = Writes(self._index, self._eviction, self._tasks)
+        self._removal = Removal(self._index, self._tasks)
 
     # -- clients and segments
 
@@ -177,6 +186,56 @@ class Pool:
         """Remove a client's own values, or their replicas in one segment; tells which."""
         return self._removal.clear(keys, client, segment, tenant)
 
+    # -- copies and moves
+
+    def create_copy(self, key: str, targets: Sequence[str], tenant: str = DEFAULT_TENANT) -> bytes | Code:
+        """Ask for copies of a value in these segments; the task's id."""
+        return self._tasks.copy(key, targets, tenant)
+
+    def create_move(self, key: str, source: str, target: str, tenant: str = DEFAULT_TENANT) -> bytes | Code:
+        """Ask for a value to be moved; the task's id."""
+        return self._tasks.move(key, source, target, tenant)
+
+    def fetch_tasks(self, client: bytes, count: int) -> list[TaskAssignment]:
+        """What a client is to do."""
+        return self._tasks.fetch(client, count)
+
+    def query_task(self, task_id: bytes) -> Task | Code:
+        """How far a task is."""
+        return self._tasks.query(task_id)
+
+    def task_done(self, client: bytes, done: TaskDone) -> Code:
+        """A client says what became of a task."""
+        return self._tasks.done(client, done)
+
+    def copy_start(
+        self, client: bytes, key: str, source: str, targets: Sequence[str], tenant: str = DEFAULT_TENANT
+    ) -> CopyPlan | Code:
+        """A client begins to copy a value."""
+        return self._tasks.copy_start(client, key, source, targets, tenant)
+
+    def copy_end(self, client: bytes, key: str, tenant: str = DEFAULT_TENANT) -> Code:
+        """It has."""
+        return self._tasks.end(client, key, tenant, TaskType.COPY)
+
+    def copy_revoke(self, client: bytes, key: str, tenant: str = DEFAULT_TENANT) -> Code:
+        """It has not."""
+        return self._tasks.revoke(client, key, tenant, TaskType.COPY)
+
+    def move_start(
+        self, client: bytes, key: str, source: str, target: str, tenant: str = DEFAULT_TENANT
+    ) -> MovePlan | Code:
+        """A client begins to move a value."""
+        return self._tasks.move_start(client, key, source, target, tenant)
+
+    def move_end(self, client: bytes, key: str, tenant: str = DEFAULT_TENANT) -> Code:
+        """It has."""
+        return self._tasks.end(client, key, tenant, TaskType.MOVE)
+
+    def move_revoke(self, client: bytes, key: str, tenant: str = DEFAULT_TENANT) -> Code:
+        """It has not."""
+        return self._tasks.revoke(client, key, tenant, TaskType.MOVE)
+
     # -- time
 
     def tick(self) -> bool:
@@ -185,6 +244,7 @@ class Pool:
         now = index.clock()
         index.unpin(now, RELEASES)
         self._writes.tick(now, RELEASES)
+        self._tasks.tick(now)
         index.release_discarded(now, RELEASES)
         more = self._members.tick(now)
         more = self._eviction.tick(now) or more
@@ -193,7 +253,7 @@ class Pool:
     def due(self) -> float | None:
         """When ``tick`` has something to do next, by the clock; None if nothing will happen by itself."""
         index = self._index
-        times = [self._members.due(), self._writes.due(), index.next_unpin]
+        times = [self._members.due(), self._writes.due(), self._tasks.due(), index.next_unpin]
         if index.discarded:
             times.append(index.discarded[0].until)
         segments = index.segments

@@ -10,13 +10,15 @@ from p2pstore.kv.pool.entries import Entry, Held, OnDisk
 from p2pstore.kv.pool.index import Index
 from p2pstore.kv.pool.patterns import bounded
 from p2pstore.kv.pool.reads import matching
+from p2pstore.kv.pool.tasks import Tasks
 
 
 class Removal:
     """The calls that remove."""
 
-    def __init__(self, index: Index) -> None:
+    def __init__(self, index: Index, tasks: Tasks) -> None:
         self._index = index
+        self._tasks = tasks
 
     def remove(self, keys: Sequence[str], tenant: str, *, force: bool) -> list[Code]:
         """For each key what became of it. ``force`` ends leases, and nothing else."""
@@ -60,7 +62,7 @@ class Removal:
             if entry is None or entry.writer != client or entry in self._index.writing or entry.leased_until > now:
                 continue
             leaving = [each for each in entry.replicas if not segment or _lies_in(each, segment)]
-            if leaving and not any(each.holds for each in leaving):
+            if leaving and not any(each.holds for each in leaving) and not self._tasks.busy(entry):
                 self._index.without(entry, leaving)
                 cleared.append(key)
         return cleared
@@ -76,6 +78,8 @@ class Removal:
         readable = entry.readable
         if readable and not force and entry.leased_until > now:
             return Code.LEASED
+        if self._tasks.busy(entry):
+            return Code.HAS_TASK
         index.tell(entry, "removed", "by force" if force else "")
         index.drop(entry)
         return Code.OK if readable else Code.NOT_FOUND  # it was with an absent client, and is not to come back with it

@@ -100,6 +100,8 @@ class PoolSettings:
     promotion_on_hit: bool = False
     promotion_hits: int = PROMOTION_HITS
     promotion_queue: int = PROMOTION_QUEUE
+    epoch: float = 0.0
+    """What is to be added to the pool's clock for seconds since 1970."""
     view: int = 0
     """The number that pings are answered with."""
     log: bool = False

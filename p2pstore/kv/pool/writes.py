@@ -13,8 +13,9 @@ from engine.rpc.messages import Kind, ObjectMeta, Replica, ReplicateConfig, Soft
 from p2pstore.kv.pool.ages import Work
 from p2pstore.kv.pool.entries import Entry, Held, More, OnDisk, Tenant, placed
 from p2pstore.kv.pool.eviction import STEP_ENTRIES, Eviction
-from p2pstore.kv.pool.index import Index
+from p2pstore.kv.pool.index import Index, keep_for_readers
 from p2pstore.kv.pool.story import Event
+from p2pstore.kv.pool.tasks import Tasks
 
 MAX_KEY_BYTES = 16 << 20
 """Of one key: whoever needs more has made a mistake."""
@@ -31,9 +32,10 @@ MEMORY_KINDS = frozenset({Kind.ALL, Kind.MEMORY})
 class Writes:
     """The calls that put values."""
 
-    def __init__(self, index: Index, eviction: Eviction) -> None:
+    def __init__(self, index: Index, eviction: Eviction, tasks: Tasks) -> None:
         self._index = index
         self._eviction = eviction
+        self._tasks = tasks
 
     def start(
         self, client: bytes, keys: Sequence[str], sizes: Sequence[int], config: ReplicateConfig, tenant: str,
@@ -127,8 +129,7 @@ class Writes:
         old = batch.space.keys.get(entry.key)  # which may have gone to make room
         self._configure(entry, batch, number, old if upsert else None)
         if old is not None:
-            keep = max(batch.now, old.leased_until) if upsert else 0.0
-            self._index.drop(old, keep_until=keep if keep > batch.now else 0.0)
+            self._index.drop(old, keep_until=keep_for_readers(self._index, old) if upsert else 0.0)
         return self._begin(entry, batch)
 
     def _refuse(self, batch: _Batch, key: str, code: Code) -> Code:
@@ -187,6 +188,8 @@ class Writes:
         return [held.described(found.size) for held in found.memory]
 
     def _upsert(self, found: Entry, batch: _Batch, number: int) -> list[Replica] | Code | None:
+        if self._tasks.busy(found):
+            return Code.HAS_TASK
         group = found.more.group.name if found.more and found.more.group else ""
         if batch.config.group_ids is not None and batch.config.group_ids[number] != group:
             return Code.BAD_PARAMS
