@@ -64,6 +64,15 @@ class Route:
         self.tenant = method.names.index("tenant") if "tenant" in method.names else -1
 
 
+SEGMENT_STATUS = {
+    "OK": int(m.SegmentStatus.OK),
+    "SUSPECT": int(m.SegmentStatus.OK),
+    "ABSENT": int(m.SegmentStatus.UNMOUNTING),
+    "UNMOUNTING": int(m.SegmentStatus.GRACEFULLY_UNMOUNTING),
+}
+"""Upstream's word for what the pool says of a segment."""
+
+
 def routes(pool: Any) -> tuple[dict[Form, Route], dict[str, Counts]]:
     """A route for each form of each call, and the counts by call."""
     known = handlers(pool)
@@ -88,11 +97,11 @@ def _clients(pool: Any) -> dict[str, Handler]:
 
     def status(args: Args) -> int | Code:
         segment = pool.segment(args[0])
-        return segment if type(segment) is Code else int(m.SegmentStatus[segment.status])
+        return segment if type(segment) is Code else SEGMENT_STATUS[segment.status]
 
     def status_by_id(args: Args) -> int | Code:
         found = (each for each in pool.segments() if each.id == args[0])
-        return next((int(m.SegmentStatus[each.status]) for each in found), Code.NO_SEGMENT)
+        return next((SEGMENT_STATUS[each.status] for each in found), Code.NO_SEGMENT)
 
     return {
         "ServiceReady": lambda _: SERVICE_VERSION,
@@ -165,8 +174,7 @@ def _tasks(pool: Any) -> dict[str, Handler]:
         "CreateCopyTask": call("create_copy", 0, 2, 1),
         "CreateMoveTask": call("create_move", 0, 2, 3, 1),
         "QueryTask": call("query_task", 0),
-        # Clients ask each second, whether the pool has tasks yet or not.
-        "FetchTasks": call("fetch_tasks", 0, 1) if hasattr(pool, "fetch_tasks") else lambda _: [],
+        "FetchTasks": call("fetch_tasks", 0, 1),
         "MarkTaskToComplete": call("task_done", 0, 1),
         "CopyStart": call("copy_start", 0, 1, 3, 4, 2),
         "CopyEnd": call("copy_end", 0, 1, 2),

@@ -13,6 +13,7 @@ from engine.rpc.methods import FORMS, METHODS
 from p2pstore.kv.master.dispatch import Counts, counted, handlers, routes
 from p2pstore.kv.pool.pool import Pool
 from p2pstore.kv.pool.settings import PoolSettings
+from tests.clocks import Clock
 
 CLIENT, OTHER = b"c" * 16, b"o" * 16
 META = m.ObjectMeta("k", 5)
@@ -141,3 +142,29 @@ def test_a_batch_fails_if_all_of_it_does_and_is_partial_if_some_does(results: li
     failed = counted(found, results)
     assert found == counts
     assert failed == [each for each in results if isinstance(each, Code) and each]
+
+
+@pytest.mark.parametrize(
+    ("happened", "status"),
+    [
+        ("nothing", m.SegmentStatus.OK),
+        ("suspected", m.SegmentStatus.OK),
+        ("absent", m.SegmentStatus.UNMOUNTING),
+        ("closing", m.SegmentStatus.GRACEFULLY_UNMOUNTING),
+    ],
+)
+def test_each_state_of_a_segment_has_upstreams_word(happened: str, status: m.SegmentStatus) -> None:
+    clock = Clock()
+    pool = Pool(PoolSettings(), clock)
+    calls = handlers(pool)
+    calls["MountSegment"]((m.Segment(OTHER, "n", 1 << 20, 1 << 20, "h:1"), CLIENT))
+    if happened == "suspected":
+        pool.suspect("h:1")
+    elif happened == "absent":
+        clock.now += 100
+        pool.tick()
+    elif happened == "closing":
+        pool.unmount(CLIENT, OTHER, 10.0)
+    assert calls["QuerySegmentStatus"](("n",)) == status
+    assert calls["QuerySegmentStatusById"]((OTHER,)) == status
+    assert calls["QuerySegmentStatus"](("none",)) is calls["QuerySegmentStatusById"]((CLIENT,)) is Code.NO_SEGMENT
