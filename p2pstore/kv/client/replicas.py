@@ -7,6 +7,7 @@ node that died costs one attempt, and not one a read until the master has notice
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -15,6 +16,10 @@ DEAD_SECONDS = 10.0
 
 MAX_DEAD = 1024
 """Endpoints that are remembered; with one more, the one that failed longest ago goes."""
+
+
+MAX_ALIVE = 8
+"""Endpoints that are remembered for having succeeded: to name one or two is enough where another has failed."""
 
 
 class Failed(NamedTuple):
@@ -32,6 +37,7 @@ class DeadEndpoints:
         """``clock`` is in seconds."""
         self._clock = clock
         self._failed: dict[str, tuple[float, Failed]] = {}
+        self._alive: deque[str] = deque(maxlen=MAX_ALIVE)
 
     def __contains__(self, endpoint: str) -> bool:
         found = self._failed.get(endpoint)
@@ -51,6 +57,12 @@ class DeadEndpoints:
         """It is alive."""
         if self._failed:
             self._failed.pop(endpoint, None)
+        if endpoint not in self._alive:
+            self._alive.append(endpoint)
+
+    def alive(self) -> list[str]:
+        """Some that have succeeded, and not failed since, the latest first."""
+        return [endpoint for endpoint in reversed(self._alive) if endpoint not in self._failed]
 
     def report(self) -> dict[str, Failed]:
         """All that failed and have not succeeded since, the latest last."""

@@ -263,6 +263,10 @@ class Store:
         """This client's name among segments, ``host:port``: what ``preferred_segments`` may hold."""
         return self._client.name
 
+    def check(self) -> None:
+        """Raise what every call raises after ``close`` and in a forked child; do nothing otherwise."""
+        self._client.closing.check()
+
     @property
     def why_not(self) -> str:
         """Why the master cannot be used now, in words; empty while it can."""

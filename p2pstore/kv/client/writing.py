@@ -24,8 +24,8 @@ from p2pstore.kv.errors import KeyBusy, PoolFull, ValueNotWritten
 if TYPE_CHECKING:
     from p2pstore.kv.client.master import Master
 
-ATTEMPTS = 8
-"""To get memory for a value that can be written to."""
+ATTEMPTS = 16
+"""To get memory for a value that can be written to: a master that chooses at random may choose a dead one again."""
 
 BUSY_SECONDS = 1.0
 """To wait for another client that is writing the same key."""
@@ -116,6 +116,8 @@ class Writer:
                 granted.append((place, answer))
             elif answer is Code.EXISTS:
                 taken.append(place)
+            elif answer is Code.NOT_READY:  # a master of ours, which has waited for the other writer itself
+                outcome[place] = KeyBusy(key=items[place].key)
             else:
                 outcome[place] = _refused(items[place].key, answer)
         again = self._fill(items, granted, configs, outcome, replace=replace)
@@ -189,8 +191,10 @@ class Writer:
     def _elsewhere(self, config: ReplicateConfig, good: int) -> ReplicateConfig:
         """How to ask anew: for as many replicas as could be written, since a dead node may be the only other one."""
         preferred = config.preferred_segments
-        if not preferred and not config.preferred_segment and self._plane.offers:
-            preferred = [self._plane.endpoint]
+        if not preferred and not config.preferred_segment:
+            preferred = self._dead.alive()
+            if self._plane.offers:
+                preferred.append(self._plane.endpoint)
         return config._replace(replica_num=max(1, min(good, config.replica_num)), preferred_segments=preferred)
 
     def _await_others(self, items: Sequence[Item], places: list[int], outcome: list[Outcome]) -> list[int]:

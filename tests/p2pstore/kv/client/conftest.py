@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from p2pstore.kv.client.store import Store
-from tests.p2pstore.kv.client.masters import RealMaster
+from tests.p2pstore.kv.client.masters import AMaster, OurMaster, RealMaster
 from tests.p2pstore.kv.client.peers import Peer
 
 SEGMENT = 32 << 20
@@ -17,34 +17,40 @@ MakeStore = Callable[..., Store]
 MakePeer = Callable[..., Peer]
 
 
-@pytest.fixture(scope="session")
-def _shared_master(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealMaster]:
-    made = RealMaster(tmp_path_factory.mktemp("master") / "log")
+@pytest.fixture(scope="session", params=["our master", "the real master"])
+def _shared_master(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AMaster]:
+    log = tmp_path_factory.mktemp("master") / "log"
+    made: AMaster = OurMaster(log) if request.param == "our master" else RealMaster(log)
     yield made
     made.kill()
 
 
 @pytest.fixture
-def master(_shared_master: RealMaster) -> str:
+def master(_shared_master: AMaster) -> str:
     """The address of a master that tests share: each uses keys of its own, and ends the clients that it made."""
     return _shared_master.address
 
 
-@pytest.fixture
-def own_master(tmp_path: Path) -> Iterator[RealMaster]:
+@pytest.fixture(params=["our master", "the real master"])
+def own_master(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AMaster]:
     """A master that the test may end; it forgets a dead client after three seconds, and leases are short."""
-    made = RealMaster(tmp_path / "master.log", "--client_ttl=3", "--default_kv_lease_ttl=500")
+    log = tmp_path / "master.log"
+    made: AMaster
+    if request.param == "our master":
+        made = OurMaster(log, client_ttl=3.0, lease_ms=500)
+    else:
+        made = RealMaster(log, "--client_ttl=3", "--default_kv_lease_ttl=500")
     yield made
     made.kill()
 
 
 @pytest.fixture
-def make_store(master: str) -> Iterator[MakeStore]:
-    """Makes clients in this process, which are closed at the end."""
+def make_store() -> Iterator[MakeStore]:
+    """Makes clients of the master at an address in this process, which are closed at the end."""
     made: list[Store] = []
 
-    def make(address: str = "", **options: object) -> Store:
-        store = Store(address or master, **{"segment_size": SEGMENT, **options})  # type: ignore[arg-type]
+    def make(address: str, **options: object) -> Store:
+        store = Store(address, **{"segment_size": SEGMENT, **options})  # type: ignore[arg-type]
         made.append(store)
         return store
 
@@ -54,17 +60,17 @@ def make_store(master: str) -> Iterator[MakeStore]:
 
 
 @pytest.fixture
-def store(make_store: MakeStore) -> Store:
-    return make_store()
+def store(make_store: MakeStore, master: str) -> Store:
+    return make_store(master)
 
 
 @pytest.fixture
-def make_peer(master: str) -> Iterator[MakePeer]:
-    """Makes clients in processes of their own, which are ended at the end."""
+def make_peer() -> Iterator[MakePeer]:
+    """Makes clients of the master at an address in processes of their own, which are ended at the end."""
     made: list[Peer] = []
 
-    def make(address: str = "", **options: object) -> Peer:
-        peer = Peer(address or master, **{"segment_size": SEGMENT, **options})
+    def make(address: str, **options: object) -> Peer:
+        peer = Peer(address, **{"segment_size": SEGMENT, **options})
         made.append(peer)
         return peer
 

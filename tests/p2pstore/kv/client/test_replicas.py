@@ -56,6 +56,18 @@ def test_a_dead_one_is_tried_again_after_a_while_or_when_it_has_answered() -> No
     assert not dead.report()
 
 
+def test_some_that_are_alive_are_known_by_name() -> None:
+    dead = DeadEndpoints(Clock())
+    for number in range(20):
+        dead.succeeded(str(number))
+    assert dead.alive()[0] == "19"
+    assert len(dead.alive()) == module.MAX_ALIVE
+    dead.failed("19", "gone")
+    assert "19" not in dead.alive()
+    dead.succeeded("19")
+    assert "19" in dead.alive()
+
+
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_DEAD", 3)
     dead = DeadEndpoints(Clock())

@@ -6,7 +6,6 @@ import copy
 import gc
 import os
 import pickle
-import signal
 import threading
 import time
 from array import array
@@ -21,7 +20,7 @@ from p2pstore.kv.client.store import Store
 from p2pstore.kv.errors import KeyNotFound, MasterRefused, MasterUnavailable, PoolFull
 from tests.forking import in_child
 from tests.p2pstore.kv.client.conftest import SEGMENT, MakePeer, MakeStore
-from tests.p2pstore.kv.client.masters import RealMaster
+from tests.p2pstore.kv.client.masters import AMaster
 from tests.p2pstore.kv.client.peers import value_of
 from tests.ports import closed_port
 
@@ -37,15 +36,17 @@ def key() -> str:
 
 
 @pytest.fixture(params=["own memory", "a neighbour", "over TCP"])
-def reader(request: pytest.FixtureRequest, make_store: MakeStore, make_peer: MakePeer) -> Iterator[tuple[Store, Store]]:
+def reader(
+    request: pytest.FixtureRequest, make_store: MakeStore, make_peer: MakePeer, master: str
+) -> Iterator[tuple[Store, Store]]:
     """A store that puts, and one that gets, by each of the three ways."""
     if request.param == "own memory":
-        store = make_store()
+        store = make_store(master)
         yield store, store
     else:
-        make_peer(segment_size=4 * SEGMENT)  # where values lie
+        make_peer(master, segment_size=4 * SEGMENT)  # where values lie
         near = request.param == "a neighbour"
-        yield make_store(segment_size=0, neighbours=near), make_store(segment_size=0, neighbours=near)
+        yield make_store(master, segment_size=0, neighbours=near), make_store(master, segment_size=0, neighbours=near)
 
 
 def test_a_value_of_any_size_comes_back_as_it_was_put(reader: tuple[Store, Store], key: str) -> None:
@@ -62,17 +63,17 @@ def test_a_value_of_any_size_comes_back_as_it_was_put(reader: tuple[Store, Store
         assert getter.get_range(name, size // 2, size - size // 2) == value[size // 2 :]
 
 
-def test_a_value_of_64_mib_comes_back(make_store: MakeStore, make_peer: MakePeer, key: str) -> None:
-    make_peer(segment_size=80 << 20)
-    store = make_store(segment_size=0, neighbours=False)
+def test_a_value_of_64_mib_comes_back(make_store: MakeStore, make_peer: MakePeer, key: str, master: str) -> None:
+    make_peer(master, segment_size=80 << 20)
+    store = make_store(master, segment_size=0, neighbours=False)
     value = os.urandom(1 << 20) * 64
     assert store.put(key, value)
     assert store.get(key) == value
 
 
-def test_bytes_go_the_way_that_is_nearest(make_store: MakeStore, make_peer: MakePeer, key: str) -> None:
-    owner = make_peer()
-    near, far = make_store(segment_size=0), make_store(segment_size=0, neighbours=False)
+def test_bytes_go_the_way_that_is_nearest(make_store: MakeStore, make_peer: MakePeer, key: str, master: str) -> None:
+    owner = make_peer(master)
+    near, far = make_store(master, segment_size=0), make_store(master, segment_size=0, neighbours=False)
     assert owner("put", key, 100_000)
     assert near.get(key) == far.get(key) == value_of(key, 100_000)
     assert (near._client.plane.copied, near._client.plane.moved) == (100_000, 0)
@@ -181,7 +182,7 @@ def test_values_are_removed(store: Store, key: str) -> None:
     assert store.exists_many([f"{key}-{number}" for number in range(5)]) == [False, True, False, False, True]
 
 
-def test_a_value_that_finds_no_room_is_told_so(make_store: MakeStore, own_master: RealMaster, key: str) -> None:
+def test_a_value_that_finds_no_room_is_told_so(make_store: MakeStore, own_master: AMaster, key: str) -> None:
     store = make_store(own_master.address, segment_size=1 << 20)
     with pytest.raises(PoolFull, match=r"no segment has room.*-200") as raised:
         store.put(key, bytes(2 << 20))
@@ -256,8 +257,8 @@ def test_a_slip_is_told_at_once(master: str, options: dict[str, object], why: st
         Store(master, **options)  # type: ignore[arg-type]
 
 
-def test_after_close_every_call_says_so(make_store: MakeStore, key: str) -> None:
-    store = make_store()
+def test_after_close_every_call_says_so(make_store: MakeStore, master: str, key: str) -> None:
+    store = make_store(master)
     store.close()
     store.close()
     for call in calls(store, key).values():
@@ -286,6 +287,7 @@ def calls(store: Store, key: str) -> dict[str, Callable[[], object]]:
         "remove_matching": lambda: store.remove_matching("x"),
         "remove_all": store.remove_all,
         "why_not": lambda: store.why_not,
+        "check": store.check,
     }
 
 
@@ -326,10 +328,10 @@ def test_it_cannot_be_sent_to_another_process(store: Store) -> None:
             send(store)  # type: ignore[operator]
 
 
-def test_a_close_ends_the_calls_of_other_threads(make_store: MakeStore, own_master: RealMaster, key: str) -> None:
+def test_a_close_ends_the_calls_of_other_threads(make_store: MakeStore, own_master: AMaster, key: str) -> None:
     store = make_store(own_master.address)
     store.put(key, b"x")
-    own_master.send(signal.SIGSTOP)
+    own_master.halt()
     outcome: list[object] = []
 
     def wait() -> None:
@@ -345,11 +347,11 @@ def test_a_close_ends_the_calls_of_other_threads(make_store: MakeStore, own_mast
     store.close()
     thread.join(60)
     assert not thread.is_alive()
-    own_master.send(signal.SIGCONT)
+    own_master.go_on()
     assert isinstance(outcome[0], Closed)
 
 
-def test_a_closed_stores_memory_leaves_the_pool(make_store: MakeStore, own_master: RealMaster, key: str) -> None:
+def test_a_closed_stores_memory_leaves_the_pool(make_store: MakeStore, own_master: AMaster, key: str) -> None:
     one, other = make_store(own_master.address), make_store(own_master.address, segment_size=0)
     one.put(key, b"x")
     assert other.exists(key)

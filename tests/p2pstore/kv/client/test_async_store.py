@@ -1,0 +1,176 @@
+"""The pool for coroutines: every call of Store awaited, many at once, and memory that is given back."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import inspect
+import os
+import threading
+from collections.abc import Coroutine
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine.errors import Closed, UsageError
+from p2pstore.errors import ForkedProcess
+from p2pstore.kv import AsyncStore, Store
+from p2pstore.kv.errors import KeyNotFound, MasterUnavailable
+from tests.forking import in_child
+from tests.p2pstore.kv.client.conftest import SEGMENT
+from tests.ports import closed_port
+
+WAIT = 60
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    async def bounded() -> None:
+        await asyncio.wait_for(work, WAIT)
+
+    asyncio.run(bounded())
+
+
+def test_every_call_of_a_store_is_there() -> None:
+    ours = {name for name in vars(AsyncStore) if not name.startswith("_")} - {"join"}
+    theirs = {name for name in vars(Store) if not name.startswith("_")} - {"check"}
+    assert ours == theirs
+    for name in theirs:
+        if callable(vars(Store)[name]):
+            wanted = str(inspect.signature(vars(Store)[name]))
+            assert str(inspect.signature(vars(AsyncStore)[name])) == wanted, name
+
+
+def test_values_in_and_out(master: str) -> None:
+    key = f"async-{os.getpid()}"
+
+    async def work() -> None:
+        async with AsyncStore(master, segment_size=SEGMENT) as store:
+            assert await store.put(key, b"value")
+            assert await store.put_parts(key + "p", [b"one", b"two"])
+            assert await store.put_many({key + "1": b"1", key: b"other"}) == [True, False]
+            assert await store.get(key) == b"value"
+            assert await store.get_many([key + "p", "no " + key]) == [b"onetwo", None]
+            room = bytearray(5)
+            assert await store.get_into(key, room) == 5
+            assert await store.get_many_into({key + "1": bytearray(1)}) == [1]
+            assert room == b"value"
+            assert await store.get_range(key, 1, 2) == b"al"
+            assert await store.put_tensor(key + "t", np.arange(3))
+            assert (await store.get_array(key + "t") == np.arange(3)).all()
+            assert await store.exists(key)
+            assert await store.exists_many([key, "no " + key]) == [True, False]
+            assert await store.size(key) == 5
+            assert len((await store.replicas(key)).replicas) == 1
+            await store.remove(key, force=True)
+            assert await store.remove_matching(f"^{key}[1p]$", force=True) == 2
+            with pytest.raises(KeyNotFound):
+                await store.get(key)
+            assert store.name
+            assert not store.why_not
+            assert not store.dead
+            assert not store.failures
+
+    run(work())
+
+
+def test_many_calls_are_under_way_at_once_and_the_loop_runs_on(master: str) -> None:
+    key = f"async-many-{os.getpid()}"
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(0)
+            ticks += 1
+
+    async def work() -> None:
+        ticking = asyncio.create_task(tick())
+        async with AsyncStore(master, segment_size=SEGMENT) as store:
+            names = [f"{key}-{number}" for number in range(60)]
+            assert all(await asyncio.gather(*(store.put(name, name.encode()) for name in names)))
+            found = await asyncio.gather(*(store.get(name) for name in names))
+            assert found == [name.encode() for name in names]
+        ticking.cancel()
+
+    run(work())
+    assert ticks > 100
+
+
+def test_a_call_that_is_cancelled_has_ended_when_its_caller_goes_on(
+    master: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+
+    async def work() -> None:
+        async with AsyncStore(master, segment_size=0) as store:
+
+            def slow(key: str) -> bytes:
+                began.set()
+                assert go_on.wait(WAIT)
+                ended.set()
+                return key.encode()
+
+            assert store._store is not None
+            monkeypatch.setattr(store._store, "get", slow)
+            getting = asyncio.create_task(store.get("k"))
+            assert await asyncio.to_thread(began.wait, WAIT)
+            getting.cancel()
+            await asyncio.sleep(0.05)
+            assert not getting.done(), "its thread may still write to the caller's memory"
+            getting.cancel()
+            await asyncio.sleep(0.05)
+            assert not getting.done(), "nor by being cancelled twice"
+            go_on.set()
+            with pytest.raises(asyncio.CancelledError):
+                await getting
+            assert ended.is_set()
+
+    run(work())
+
+
+def test_before_it_has_joined_and_after_its_end_it_says_so(master: str) -> None:
+    async def work() -> None:
+        store = AsyncStore(master, segment_size=0)
+        with pytest.raises(Closed, match="not joined"):
+            await store.get("k")
+        await store.close()
+        async with AsyncStore(master, segment_size=0) as store:
+            pass
+        with pytest.raises(Closed):
+            await store.get("k")
+        await store.close()
+
+    run(work())
+
+
+def test_errors_of_joining_are_those_of_a_store() -> None:
+    async def work() -> None:
+        with pytest.raises(MasterUnavailable):
+            await AsyncStore(f"127.0.0.1:{closed_port()}", setup_timeout=0.1).join()
+        with pytest.raises(UsageError, match="segment of 5 bytes"):
+            async with AsyncStore("127.0.0.1:1", segment_size=5):
+                pass
+
+    run(work())
+
+
+def test_it_belongs_to_its_process(master: str) -> None:
+    async def work() -> None:
+        async with AsyncStore(master, segment_size=0) as store:
+
+            def child() -> str:
+                async def get() -> str:
+                    with pytest.raises(ForkedProcess):
+                        await store.get("k")
+                    return "refused"
+
+                loop = asyncio.new_event_loop()
+                asyncio.events._set_running_loop(None)
+                return loop.run_until_complete(get())
+
+            assert in_child(child) == "refused"
+            with pytest.raises(UsageError, match="make one there"):
+                copy.copy(store)
+
+    run(work())
