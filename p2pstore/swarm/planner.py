@@ -341,13 +341,13 @@ class Planner:
         return self._missing.any_of(peer.candidates)
 
     def _fill(self, peers: Iterable[Peer]) -> list[Action]:
-        """Hand missing chunks to these peers until their windows are full: one each in turn, the nearest first."""
+        """Hand missing chunks to these peers until their windows are full: in turn, the slow last, the near first."""
         actions: list[Action] = []
         if not self._missing:
             return actions
         ready = [p for p in peers if p.not_before <= self._now and p.room(len(self._peers))]
         if len(ready) > 1:
-            ready.sort(key=lambda p: (p.distance, p.bytes_in_flight))
+            ready.sort(key=lambda p: (p.slow, p.distance, p.bytes_in_flight))
         while ready:
             ready = [p for p in ready if self._fetch(p, actions) and p.room(len(self._peers))]
         if self._missing:

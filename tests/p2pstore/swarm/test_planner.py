@@ -183,3 +183,13 @@ def test_the_only_one_who_has_it_may_take_as_long_as_it_takes() -> None:
     made.handle(PeerAdded("only", Bitmap(3, full=True)))
     made.handle(Fetched("only", range(1), 0.1))
     assert made.handle(Tick(1000.0)) == []
+
+
+def test_what_was_taken_from_slow_peers_goes_to_one_that_is_not_however_far() -> None:
+    """Two that are slow gave a run to one another for ever, on a slow link, while a third was idle."""
+    made = planner(1)
+    for peer, distance in [("near", 1), ("other", 1), ("far", 2)]:
+        actions = made.handle(PeerAdded(peer, Bitmap(1, full=True), distance))
+        assert [a.peer for a in actions if isinstance(a, Fetch)] == (["near"] if peer == "near" else [])
+    assert made.handle(Failed("near", range(1), FetchFault.SLOW, 10.0)) == [Fetch("other", range(1))]
+    assert made.handle(Failed("other", range(1), FetchFault.SLOW, 20.0)) == [Fetch("far", range(1))]
