@@ -203,10 +203,11 @@ class AgentClient:
             "wipe": wipe,
             "sight": sight_of_destination(dest),
         }
-        for event in self._events("/v1/get", body):
-            if event.get("event") == "result":
-                check_result(str(event.get("dest", dest)), event.pop("view", None), event.pop("seen", None))
-            yield event
+        with contextlib.closing(self._events("/v1/get", body)) as events:  # not when its last reference goes
+            for event in events:
+                if event.get("event") == "result":
+                    check_result(str(event.get("dest", dest)), event.pop("view", None), event.pop("seen", None))
+                yield event
 
     def objects(self, prefix: str = "", *, limit: int = PAGE, after: str = "") -> dict[str, Any]:
         """``GET /v1/objects``: one page of the objects whose names begin with ``prefix`` and sort after ``after``."""
