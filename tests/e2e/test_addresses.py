@@ -30,11 +30,18 @@ class Host:
             stderr=subprocess.PIPE,
             text=True,
         )
+        self.prefix = ["nsenter", "-t", str(self.process.pid), "-n"]
+        try:
+            self._begin()
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self) -> None:
         assert self.process.stdout is not None
         assert self.process.stderr is not None
         if self.process.stdout.readline() != "up\n":
             pytest.skip(f"no network namespaces here: {self.process.stderr.read().strip()}")
-        self.prefix = ["nsenter", "-t", str(self.process.pid), "-n"]
         self.run("ip", "link", "set", "lo", "up")
 
     def run(self, *words: str) -> None:

@@ -59,14 +59,16 @@ async def test_steps_are_reported_until_the_work_ends(monkeypatch: pytest.Monkey
 
 async def test_a_fault_of_who_listens_is_the_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "REPORT_SECONDS", 0)
-    steps, raised = Steps(), asyncio.Event()
+    steps = Steps()
     steps.begin("planning")
 
-    def emit(_: dict[str, Any]) -> None:
-        raised.set()
-        raise ValueError("nobody listens")
-
     async def call(*, looks: bool) -> None:
+        raised = asyncio.Event()
+
+        def emit(_: dict[str, Any]) -> None:
+            raised.set()
+            raise ValueError("nobody listens")
+
         async with reported(steps, emit) as check:
             await asyncio.wait_for(raised.wait(), 60)
             await asyncio.sleep(0)
