@@ -56,7 +56,7 @@ class SharedMemory:
         try:
             self.fd = os.memfd_create("mooncake", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             forks.hold_descriptor(self.fd)
-            os.ftruncate(self.fd, length)
+            system.ftruncate(self.fd, length)
             fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, SEALS)
             self._mapping: Mapping | None = Mapping(self.fd, length)
         except OSError as error:
