@@ -12,12 +12,12 @@ function __mooncake_where
             continue
         end
         switch $word
-            case --home --metadata --config --name --chunk-size --hash --exclude --include --transport --peer --listen --node --upload-limit --download-limit --upload --download -n --lines --nic-priority-matrix --store --expire --target --operation --block-size --batch-size --threads --duration --warm-up --rounds --engine --device --target-device --csv --plot --metadata-server --mode --local-hostname --buffer-size --receivers --size --rate --slow --kill-seed-after --restart-one --directory --latency --zones --zone-rate --zone-latency --sources --slots --arrivals --deaths --random-seed --metrics --allow --state --lease --soft-pin --max-soft-pin --watermark --eviction_high_watermark_ratio --eviction-ratio --eviction_ratio --client-ttl --client_ttl --put-discard --put_start_discard_timeout_sec --put-release --put_start_release_timeout_sec --allocation --allocation_strategy --max-keys --rpc_address --rpc_port --port --metrics_host --metrics_port --default_kv_lease_ttl --default_kv_soft_pin_ttl --max_kv_soft_pin_ttl --host --master --replicas --tenant-id --admin --limit --client --interval --count --prefix
+            case --home --metadata --config --name --chunk-size --hash --exclude --include --transport --peer --listen --node --upload-limit --download-limit --upload --download -n --lines --nic-priority-matrix --store --expire --target --operation --block-size --batch-size --threads --duration --warm-up --rounds --engine --device --target-device --csv --plot --metadata-server --mode --local-hostname --buffer-size --size --batch --where --receivers --rate --slow --kill-seed-after --restart-one --directory --latency --zones --zone-rate --zone-latency --sources --slots --arrivals --deaths --random-seed --metrics --allow --state --lease --soft-pin --max-soft-pin --watermark --eviction_high_watermark_ratio --eviction-ratio --eviction_ratio --client-ttl --client_ttl --put-discard --put_start_discard_timeout_sec --put-release --put_start_release_timeout_sec --allocation --allocation_strategy --max-keys --rpc_address --rpc_port --port --metrics_host --metrics_port --default_kv_lease_ttl --default_kv_soft_pin_ttl --max_kv_soft_pin_ttl --host --master --replicas --tenant-id --admin --limit --client --interval --count --prefix
                 set skip 1
             case '-*'
             case '*'
                 switch (string join ' ' $path $word)
-                    case 'register' 'get' 'list' 'info' 'verify' 'unregister' 'node' 'node run' 'node start' 'node stop' 'node limit' 'node status' 'node logs' 'config' 'config show' 'doctor' 'topology' 'metadata' 'metadata serve' 'bench' 'bench transfer' 'bench broadcast' 'bench simulate' 'store' 'store master' 'store give' 'store put' 'store get' 'store status' 'store list' 'store info' 'store remove' 'store why' 'store top' 'etcd' 'etcd inspect' 'etcd gc'
+                    case 'register' 'get' 'list' 'info' 'verify' 'unregister' 'node' 'node run' 'node start' 'node stop' 'node limit' 'node status' 'node logs' 'config' 'config show' 'doctor' 'topology' 'metadata' 'metadata serve' 'bench' 'bench transfer' 'bench store' 'bench broadcast' 'bench simulate' 'store' 'store master' 'store give' 'store put' 'store get' 'store status' 'store list' 'store info' 'store remove' 'store why' 'store top' 'etcd' 'etcd inspect' 'etcd gc'
                         set path $path $word
                     case '*'
                         set count (math $count + 1)
@@ -120,6 +120,7 @@ complete -c mooncake -n '__mooncake_in "metadata serve"' -l 'store' -r -F -d 'Ke
 complete -c mooncake -n '__mooncake_in "metadata serve"' -l 'expire' -x -d 'Remove segments that are gone for so long.'
 complete -c mooncake -n '__mooncake_in "metadata serve"' -l 'insecure' -d 'Listen beyond loopback; there is no password.'
 complete -c mooncake -n '__mooncake_at "bench:0"' -a transfer -d 'Measure the transfer engine.'
+complete -c mooncake -n '__mooncake_at "bench:0"' -a store -d 'Measure how fast a pooled store puts, gets and looks up.'
 complete -c mooncake -n '__mooncake_at "bench:0"' -a broadcast -d 'Measure a broadcast by real agents on this machine.'
 complete -c mooncake -n '__mooncake_at "bench:0"' -a simulate -d 'Simulate a broadcast to up to thousands of nodes.'
 complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'target' -x -d 'Measure against this segment [default: start a target here].'
@@ -143,6 +144,15 @@ complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'local-hostname' -x 
 complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'buffer-size' -x -d 'Memory of a target.'
 complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'insecure' -d 'Let a target listen beyond loopback; anyone there may write to it.'
 complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'force' -d 'Write into a segment that is no bench\'s; destroys what it holds.'
+complete -c mooncake -n '__mooncake_in "bench store"' -l 'operation' -x -d 'put, get and exist, separated by commas.'
+complete -c mooncake -n '__mooncake_in "bench store"' -l 'size' -x -d 'Sizes of a value: a list, or FIRST:LAST doubling.'
+complete -c mooncake -n '__mooncake_in "bench store"' -l 'batch' -x -d 'Keys of a call: a list, or FIRST:LAST doubling.'
+complete -c mooncake -n '__mooncake_in "bench store"' -l 'threads' -x -d 'Threads: a list, or FIRST:LAST doubling.'
+complete -c mooncake -n '__mooncake_in "bench store"' -l 'engine' -x -a 'ours mooncake both' -d 'ours, mooncake (upstream\'s wheel) or both.'
+complete -c mooncake -n '__mooncake_in "bench store"' -l 'where' -x -a 'other own' -d 'Whose memory values lie in: other (a process) or own.'
+complete -c mooncake -n '__mooncake_in "bench store"' -l 'duration' -x -d 'Time to measure each case and engine.'
+complete -c mooncake -n '__mooncake_in "bench store"' -l 'rounds' -x -d 'Rounds into which the duration is split.'
+complete -c mooncake -n '__mooncake_in "bench store"' -l 'plot' -r -F -d 'Draw bandwidth over the size into FILE (.png, .svg).'
 complete -c mooncake -n '__mooncake_in "bench broadcast"' -l 'receivers' -x -d 'Nodes that get the object.'
 complete -c mooncake -n '__mooncake_in "bench broadcast"' -l 'size' -x -d 'Size of the object.'
 complete -c mooncake -n '__mooncake_in "bench broadcast"' -l 'chunk-size' -x -d 'Size of its chunks [default: by its size].'

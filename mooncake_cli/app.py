@@ -58,6 +58,9 @@ COMMANDS = {
         "Measure what this machine and its engine do.",
         commands={
             "transfer": Lazy("Measure the transfer engine.", "mooncake_cli.commands.bench_transfer:transfer"),
+            "store": Lazy(
+                "Measure how fast a pooled store puts, gets and looks up.", "mooncake_cli.commands.bench_store:store"
+            ),
             "broadcast": Lazy(
                 "Measure a broadcast by real agents on this machine.",
                 "mooncake_cli.commands.bench_broadcast:broadcast",

@@ -23,11 +23,11 @@ def check(path: Path) -> None:
         raise UsageError(detail="drawing needs matplotlib: pip install 'mooncake-cli[plot]'")
 
 
-def draw(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Bandwidth (GB/s) over block size, a line for each engine, operation, batch size and number of threads.
+def draw(path: Path, rows: Sequence[dict[str, Any]], what: str = "block size") -> None:
+    """Bandwidth (GB/s) over ``what``, a line for each engine, operation, batch size and number of threads.
 
-    Dashed in the same colour: what the socket loop reached. ``rows`` are those of ``Row.to_json``. Raises
-    ``UsageError`` without matplotlib, and ``StorageError``.
+    Dashed in the same colour: what the socket loop reached, where there was one. ``rows`` are those of ``Row.to_json``
+    of the engine's bench. Raises ``UsageError`` without matplotlib, and ``StorageError``.
     """
     check(path)
     from matplotlib.figure import Figure  # noqa: PLC0415 - an extra, and slow to import
@@ -43,8 +43,9 @@ def draw(path: Path, rows: Sequence[dict[str, Any]]) -> None:
             axes.plot(sizes, bound, linestyle="--", linewidth=1, alpha=0.6, color=drawn.get_color())
     axes.set_xscale("log", base=2)
     axes.set_ylim(bottom=0)
-    axes.set_xlabel("block size (bytes)")
-    axes.set_ylabel("bandwidth (GB/s); dashed: bare socket loop")
+    axes.set_xlabel(f"{what} (bytes)")
+    dashed = "; dashed: bare socket loop" if any(row["socket_gbps"] is not None for row in rows) else ""
+    axes.set_ylabel(f"bandwidth (GB/s){dashed}")
     axes.grid(visible=True, alpha=0.3)
     axes.legend()
     try:

@@ -14,6 +14,7 @@ CHOICES = {
     "HASH": HASHES,
     "WHOSE": ("ours", "mooncake", "both"),
     "SIDE": ("initiator", "target"),
+    "MEMORY": ("other", "own"),
 }
 """Metavars whose values are few."""
 

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
 import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
 from engine.bench.cases import Case
+from engine.bench.child import Answer, serve
 from engine.bench.initiators import Initiator, OurInitiator, SocketInitiator, WheelInitiator
-from engine.bench.process import error_to_json
 from engine.bench.targets import Target, TargetAddress, WheelTarget
 from engine.bench.verbs_loop import PerftestInitiator, VerbsInitiator
-
-Answer = Callable[[dict[str, Any]], Any]
-"""What a question is answered with."""
 
 
 def _target(kind: str, arguments: dict[str, Any]) -> tuple[object, Any, Answer]:
@@ -51,33 +44,7 @@ def _initiator(kind: str, arguments: dict[str, Any]) -> tuple[object, Any, Answe
     return made, None, answer
 
 
-def main(arguments: list[str]) -> None:
-    """Answer until standard input ends."""
-    role, kind = arguments
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Upstream's engine may print; only answers are to reach the parent.
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-
-    def say(answer: dict[str, Any]) -> None:
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
-
-    make = {"target": _target, "initiator": _initiator}[role]
-    answer: Answer | None = None
-    for line in sys.stdin:
-        try:
-            if answer is None:
-                # Kept until the end: upstream's engine is gone when nobody holds it.
-                _kept, hello, answer = make(kind, json.loads(line))
-                say({"result": hello})
-            else:
-                say({"result": answer(json.loads(line))})
-        except Exception as error:  # noqa: BLE001 - the parent raises it
-            say({"error": error_to_json(error)})
-    # Without the interpreter's farewell: upstream's engine has threads that take it badly.
-    os._exit(0)
-
+MAKERS = {"target": _target, "initiator": _initiator}
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    serve(MAKERS, sys.argv[1:])

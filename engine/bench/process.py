@@ -1,4 +1,4 @@
-"""One side of a bench as a process of its own, seen from the parent; ``engine.bench.__main__`` is the child's side.
+"""One side of a bench as a process of its own, seen from the parent; ``engine.bench.child`` is the child's side.
 
 They speak JSON lines over the child's standard input and output: each question gets ``{"result": ...}`` or
 ``{"error": ...}``. The first one is the arguments of what the child is to be. The child ends with its standard input.
@@ -33,13 +33,13 @@ _MAX_LINE = 64 << 20
 class Process:
     """The parent's side: starts it, asks it, ends it."""
 
-    def __init__(self, role: str, kind: str, **arguments: Any) -> None:
-        """``arguments`` are JSON. Raises what the process's constructor raised, or ``BenchFailed``."""
+    def __init__(self, role: str, kind: str, /, module: str = "engine.bench", **arguments: Any) -> None:
+        """``module`` is what runs; ``arguments`` are JSON. Raises what a constructor there did, or ``BenchFailed``."""
         self.kind = kind
         self._role = f"{kind} {role}"
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "engine.bench", role, kind],
+            [sys.executable, "-m", module, role, kind],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -112,12 +112,14 @@ def _module_path() -> str:
 def error_to_json(error: BaseException) -> dict[str, Any]:
     """An error as ``error_from_json`` takes it."""
     if isinstance(error, MooncakeError):
-        return {"type": type(error).__name__, "fields": error.fields}
+        return {"type": type(error).__name__, "fields": error.fields, "message": str(error)}
     return {"type": "", "fields": {"detail": f"{type(error).__name__}: {error}"}}
 
 
 def error_from_json(data: dict[str, Any], role: str) -> MooncakeError:
     """The error of the engine's tree; what is none of the tree becomes ``BenchFailed`` of ``role``."""
-    found = getattr(engine.errors, data["type"] or "BenchFailed")
+    found = getattr(engine.errors, data["type"] or "BenchFailed", None)
+    if found is None:
+        return BenchFailed(role=role, detail=data["message"])
     error: MooncakeError = found(**{"role": role, **data["fields"]})
     return error

@@ -78,9 +78,7 @@ async def serve(settings: Settings, tell: Callable[[Running], None]) -> None:
             if journal is not None:
                 master.supervisor.start("state", "master", journal.keep)
             tell(Running(master.address, addresses.join(*listener.getsockname()[:2]), allow, state, known))
-            gc.collect()
-            gc.freeze()
-            gc.set_threshold(*GC_THRESHOLDS)
+            calm_collector()
             await _either(ended, master)
         finally:
             await master.stop()
@@ -95,6 +93,13 @@ async def _either(ended: asyncio.Event, master: Master) -> None:
     await ended.wait()
     if failure.done():
         raise failure.result()
+
+
+def calm_collector() -> None:
+    """Have the garbage collector look at what is there now never again, and seldom at what comes."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 def _guarded(place: str, settings: Settings) -> tuple[str, int]:
