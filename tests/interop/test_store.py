@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,11 +11,11 @@ from typing import Any
 import pytest
 
 from tests.interop.conftest import HttpMetadata
+from tests.interop.store_master import real_master
 from tests.interop.wheels import OLD, Wheel, wheel
 from tests.ports import reserved_port
 
 CLIENT = Path(__file__).with_name("store_client.py")
-START_SECONDS = 30
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -32,37 +28,14 @@ def installed(request: pytest.FixtureRequest) -> Wheel:
 @pytest.fixture(scope="module")
 def master(installed: Wheel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a real master."""
-    port, metrics = reserved_port(), reserved_port()
-    binary = installed.package / "mooncake_master"
-    binary.chmod(0o755)
-    options = [f"--rpc_port={port}", f"--metrics_port={metrics}", "--rpc_address=127.0.0.1", "--logtostderr=1"]
-    log = tmp_path_factory.mktemp("master") / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [str(binary), *options], stdout=output, stderr=output, env={**os.environ, **installed.environment}
-        )
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        assert process.poll() is None, log.read_text(errors="replace")[-2000:]
-        assert time.monotonic() < deadline, log.read_text(errors="replace")[-2000:]
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            break
-        except OSError:
-            time.sleep(0.05)
-    yield f"127.0.0.1:{port}"
-    process.terminate()
-    try:
-        process.wait(20)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    with real_master(installed, tmp_path_factory.mktemp("master")) as address:
+        yield address
 
 
 class Client:
     """A process with the store's client."""
 
-    def __init__(self, installed: Wheel, metadata: str, master: str, *, offers: bool) -> None:
+    def __init__(self, installed: Wheel, metadata: str, master: str, *, offers: bool, **environment: str) -> None:
         self.name = f"127.0.0.1:{reserved_port()}"
         self._process = installed.run(
             CLIENT,
@@ -70,16 +43,20 @@ class Client:
             STORE_METADATA=metadata,
             STORE_MASTER=master,
             STORE_OFFERS=str(int(offers)),
+            **environment,
         )
-        assert self._answer() == {"code": 0}
+        assert self.answer() == {"code": 0}
 
     def __call__(self, do: str, **arguments: object) -> dict[str, Any]:
+        self.ask(do, **arguments)
+        return self.answer()
+
+    def ask(self, do: str, **arguments: object) -> None:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
         self._process.stdin.flush()
-        return self._answer()
 
-    def _answer(self) -> dict[str, Any]:
+    def answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             if line.startswith("answer "):

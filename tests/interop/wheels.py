@@ -1,4 +1,4 @@
-"""The real Mooncake: the newest wheel, which the dev extra installs, and the last one that speaks version 1 alone."""
+"""The real Mooncake: the newest wheel, which the dev extra installs, and older ones, each fetched once."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ import pytest
 
 PACKAGE = "mooncake-transfer-engine-non-cuda"
 OLD = "0.3.11.post1"
+"""The last release that speaks version 1 of the transfer's protocol alone."""
+
+OLDEST = "0.3.9"
+"""The oldest release whose store is served."""
+
 INSTALL_SECONDS = 300
 
 
@@ -42,12 +47,12 @@ class Wheel:
 
 @functools.cache
 def wheel(name: str) -> Wheel:
-    """``newest``, ``newest-as-v1`` or ``0.3.11.post1``; skips the test, loudly, where it cannot be had."""
+    """``newest``, ``newest-as-v1`` or a release; skips the test, loudly, where it cannot be had."""
     environment = {"MC_FORCE_TCP": "1", "MC_TCP_BIND_ADDRESS": "127.0.0.1", "GLOG_minloglevel": "2"}
     if name == "newest-as-v1":
         environment["MC_TCP_PROTO"] = "1"
-    if name == OLD:
-        environment["PYTHONPATH"] = str(_fetched(OLD))
+    if name[0].isdigit():
+        environment["PYTHONPATH"] = str(_fetched(name))
     code = "import mooncake.engine, mooncake.store; print('at', mooncake.engine.__file__)"
     done = subprocess.run(
         [sys.executable, "-c", code],

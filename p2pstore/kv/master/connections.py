@@ -89,7 +89,7 @@ class Connection(asyncio.Protocol):
         """It is gone: what waited on it needs no answer."""
         self._transport = None
         self._queue.clear()
-        self._master.generations.closed(self.speaker)
+        self._master.generations.closed(self.speaker, self._master.now())
         self._master.callers.went(self.caller)
         self._master.closed(self)
 
@@ -101,7 +101,10 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Some calls, or pieces of them."""
         master = self._master
-        self.speaker.active = master.now()
+        speaker = self.speaker
+        speaker.active = master.now()
+        if speaker.tried:
+            master.generations.again(speaker)
         try:
             requests = self._splitter.requests(data)
         except RemoteProtocolError as error:
@@ -173,7 +176,7 @@ class Connection(asyncio.Protocol):
         route = self._routes[form]
         if form not in self.speaker.seen:
             self._master.generations.heard(self.speaker, form, args)
-            caller.generation = self.generation(route)
+            caller.generation = self._master.generations.likely(self.speaker, form)
         if route.client >= 0 and args[route.client] not in caller.clients:
             self._named(args[route.client])
         counts = route.counts

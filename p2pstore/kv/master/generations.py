@@ -7,15 +7,19 @@ and again in 0.3.12 and 0.3.13, and the answers do not. So everything that a con
 - Only clients from 0.3.11 on fetch tasks. Only 0.3.9 pings before it has memory to give, and so remounts nothing.
 - A client opens another connection only when all that it has are at work, and uses it at once. So a connection that
   has said nothing yet belongs to the client, of that address, whose idlest connection was at work last.
+- A client that cannot read an answer closes the connection at once. So who calls again was answered rightly, and where
+  a connection ends right after such an answer, the next one of that address is answered otherwise.
 
-What is left is taken for the newest it can be. It is wrong only while clients of two such generations on one host work
-at the same moment, and a new connection of one asks for keys before it has pinged, which it does within seconds.
+What is left is taken for the newest it can be. That may be wrong for the first key that a new connection asks for,
+while clients of two such generations work on one host at the same moment, and for a client of 0.3.12 that only reads.
+That one call fails for the client, as ``RPC_FAILED``.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 from engine.rpc.methods import GENERATIONS, Form
@@ -25,6 +29,12 @@ MAX_HOSTS = 4096
 
 MAX_CLIENTS = 256
 """Clients that are remembered of one address."""
+
+DENIED_S = 1.0
+"""How soon the connection of a client that cannot read an answer ends, and the next one comes."""
+
+MAX_DENIED = 64
+"""Such ends that are remembered of one address."""
 
 PAIRED_S = 2.0
 """A client of 0.3.9 pings, over another connection, within so long of its first call."""
@@ -45,19 +55,25 @@ class Client:
 
 
 class Host:
-    """What is known of one address: its clients, and connections that named none yet."""
+    """What is known of one address: its clients, connections that named none yet, and what somebody could not read."""
 
-    __slots__ = ("clients", "nameless")
+    __slots__ = ("clients", "denied", "nameless")
 
     def __init__(self) -> None:
         self.clients: OrderedDict[bytes, Client] = OrderedDict()
         self.nameless: set[Speaker] = set()
+        self.denied: deque[tuple[float, tuple[str, ...]]] = deque(maxlen=MAX_DENIED)
+
+    def knows(self, generations: tuple[str, ...]) -> bool:
+        """Whether somebody there is known to be of one of these."""
+        known: Iterable[Client | Speaker] = chain(self.clients.values(), self.nameless)
+        return any(len(each.possible) == 1 and each.possible[0] in generations for each in known)
 
 
 class Speaker:
     """One connection."""
 
-    __slots__ = ("active", "client", "host", "opened", "possible", "seen", "starts")
+    __slots__ = ("active", "client", "host", "opened", "possible", "seen", "starts", "tried")
 
     def __init__(self, host: Host, now: float) -> None:
         self.host = host
@@ -70,6 +86,8 @@ class Speaker:
         """When it was last heard."""
         self.starts = False
         """Whether it is a client's first connection."""
+        self.tried: tuple[str, ...] = ()
+        """The generations that can read what it was answered without being sure, until it calls again."""
 
 
 class Generations:
@@ -89,8 +107,10 @@ class Generations:
         host.nameless.add(speaker)
         return speaker
 
-    def closed(self, speaker: Speaker) -> None:
+    def closed(self, speaker: Speaker, now: float) -> None:
         """A connection is gone; what its client is stays known."""
+        if speaker.tried and now - speaker.active < DENIED_S:
+            speaker.host.denied.append((now, speaker.tried))
         speaker.host.nameless.discard(speaker)
         if speaker.client is not None:
             speaker.client.speakers.discard(speaker)
@@ -108,6 +128,32 @@ class Generations:
             possible = _FETCHES
         elif form.method.name == "ReMountSegment" and not args[0]:
             possible = _common(possible, (_PINGS_EARLY,)) or possible
+        self._narrow(speaker, possible)
+
+    def again(self, speaker: Speaker) -> None:
+        """It calls again after an answer that only one generation can read."""
+        self._narrow(speaker, speaker.tried)
+        speaker.tried = ()
+
+    def likely(self, speaker: Speaker, form: Form) -> str:
+        """The generation that it is called in what people are told."""
+        return (_common(speaker.possible, form.generations) or form.generations)[-1]
+
+    def guess(self, speaker: Speaker, form: Form) -> str:
+        """The generation in whose form a call is answered, where the forms differ."""
+        possible = _common(speaker.possible, form.generations) or form.generations
+        if len(possible) == 1:
+            return possible[0]
+        likely = self._denied(speaker, possible)
+        if not likely and speaker.client is None:
+            likely = self._of_start(speaker, possible) if speaker.starts else self._of_opener(speaker, possible)
+        found = (likely or possible)[-1]
+        answers = form.method.answers
+        readable = tuple(each for each in possible if answers[each].hash == answers[found].hash)
+        speaker.tried = readable if readable != possible else ()
+        return found
+
+    def _narrow(self, speaker: Speaker, possible: tuple[str, ...]) -> None:
         speaker.possible = _common(speaker.possible, possible) or possible
         client = speaker.client
         if client is not None:
@@ -115,15 +161,23 @@ class Generations:
             for other in client.speakers:
                 other.possible = client.possible
 
-    def guess(self, speaker: Speaker, form: Form) -> str:
-        """The generation in whose form a call is answered."""
-        possible = _common(speaker.possible, form.generations) or form.generations
-        if len(possible) == 1:
-            return possible[0]
-        if speaker.client is None:
-            likely = self._of_start(speaker, possible) if speaker.starts else self._of_opener(speaker, possible)
-            possible = likely or possible
-        return possible[-1]
+    def _denied(self, speaker: Speaker, possible: tuple[str, ...]) -> tuple[str, ...]:
+        """What is left where somebody of that address could not read an answer just now.
+
+        Somebody may have ended by himself after an answer that he could read: so where nobody there is known to be of
+        what is left, it takes two.
+        """
+        denied = speaker.host.denied
+        while denied and speaker.active - denied[0][0] > DENIED_S:
+            denied.popleft()
+        for token in denied:
+            left = tuple(each for each in possible if each not in token[1])
+            if not left or len(left) == len(possible) or token[0] < speaker.opened - DENIED_S:
+                continue
+            if speaker.host.knows(left) or sum(other[1] == token[1] for other in denied) > 1:
+                denied.remove(token)
+                return left
+        return ()
 
     def _bind(self, speaker: Speaker, name: bytes) -> None:
         host = speaker.host
@@ -144,7 +198,7 @@ class Generations:
         if _PINGS_EARLY not in possible or len(possible) == 1:
             return possible
         for client in speaker.host.clients.values():
-            alone = not any(other.starts for other in client.speakers)
+            alone = client.speakers and not any(other.starts for other in client.speakers)
             if client.possible == (_PINGS_EARLY,) and alone and abs(client.first - speaker.opened) < PAIRED_S:
                 return client.possible
         return tuple(each for each in possible if each != _PINGS_EARLY)
@@ -157,7 +211,7 @@ class Generations:
             if common and client.speakers:
                 found.append((min(other.active for other in client.speakers), common))
         for other in speaker.host.nameless:
-            if other is not speaker and other.starts:
+            if other is not speaker and (other.starts or len(other.possible) == 1):
                 common = _common(other.possible, possible)
                 if common:
                     found.append((other.active, self._of_start(other, common)))

@@ -1,0 +1,127 @@
+"""Our master and the real store's clients of three generations at once, unmodified: each gets what each other put."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+import pytest
+
+from engine.engine import P2PHANDSHAKE
+from p2pstore.kv.master.server import Master
+from tests.interop.store_master import our_master
+from tests.interop.test_store import Client
+from tests.interop.wheels import OLD, OLDEST, wheel
+
+GENERATIONS = {"0.3.9": OLDEST, "0.3.11": OLD, "0.3.13": "newest"}
+"""And a release of each."""
+
+TRANSFERS = {"MC_TCP_ENABLE_CONNECTION_POOL": "0"}
+"""0.3.9 closes a connection after each transfer, and 0.3.13 uses it again: every other of its reads there fails. That is
+between the two, and no matter of the master's."""
+
+LENGTHS = (1, 2, 4095, 4097, 65536, 3_000_001)
+EMPTY = hashlib.sha256(b"").hexdigest()
+
+pytestmark = pytest.mark.timeout(180)
+
+
+def digest(key: str, length: int) -> str:
+    return hashlib.sha256(hashlib.shake_256(key.encode()).digest(length)).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def master() -> Iterator[Master]:
+    for release in GENERATIONS.values():
+        wheel(release)
+    with our_master() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def clients(master: Master) -> Iterator[dict[str, Client]]:
+    """A client of each generation, each with memory in the pool."""
+    made: dict[str, Client] = {}
+    try:
+        for generation, release in GENERATIONS.items():
+            made[generation] = Client(wheel(release), P2PHANDSHAKE, master.address, offers=True, **TRANSFERS)
+        yield made
+    finally:
+        for client in made.values():
+            client.close()
+
+
+@pytest.mark.parametrize("putter", GENERATIONS)
+def test_what_one_generation_puts_each_other_gets(clients: dict[str, Client], putter: str) -> None:
+    names = [f"{putter} alone {length}" for length in LENGTHS]
+    for name, length in zip(names, LENGTHS, strict=True):
+        assert clients[putter]("put", key=name, length=length) == {"code": 0}
+    for getter, client in clients.items():
+        for name, length in zip(names, LENGTHS, strict=True):
+            assert client("get", key=name) == {"sha256": digest(name, length)}, getter
+        assert client("get", key="none") == {"sha256": EMPTY}
+
+
+@pytest.mark.parametrize("putter", GENERATIONS)
+def test_batches_with_holes_between_come_right(clients: dict[str, Client], putter: str) -> None:
+    names = [f"{putter} many {number}" for number in range(40)]
+    lengths = [1000 + number for number in range(40)]
+    assert clients[putter]("put_batch", keys=names, lengths=lengths) == {"code": 0}
+    asked = [name for pair in zip(names, [f"no {name}" for name in names], strict=True) for name in pair]
+    expected = [each for pair in zip(map(digest, names, lengths), [EMPTY] * 40, strict=True) for each in pair]
+    for getter, client in clients.items():
+        assert client("get_batch", keys=asked) == {"sha256": expected}, getter
+        assert client("exist", keys=asked) == {"found": [1, 0] * 40}, getter
+
+
+def test_codes_are_the_same_for_each(clients: dict[str, Client]) -> None:
+    assert clients["0.3.13"]("put", key="leased", length=10) == {"code": 0}
+    for client in clients.values():
+        assert client("put", key="leased", length=20) == {"code": 0}
+        assert client("get", key="leased") == {"sha256": digest("leased", 10)}
+        assert client("remove", key="leased") == {"code": -706}
+        assert client("remove", key="none") == {"code": -704}
+
+
+def test_readers_that_give_no_memory_are_answered_each_in_its_form(master: Master, clients: dict[str, Client]) -> None:
+    """They put nothing, and 0.3.9 and 0.3.11 ask alike."""
+    assert clients["0.3.13"]("put", key="read", length=1000) == {"code": 0}
+    for release in (*GENERATIONS.values(), *GENERATIONS.values()):
+        reader = Client(wheel(release), P2PHANDSHAKE, master.address, offers=False, **TRANSFERS)
+        try:
+            assert reader("read", keys=["read"], lengths=[1000], threads=1, times=20) == {"wrong": {}}, release
+        finally:
+            reader.close()
+
+
+def test_readers_of_one_host_at_the_same_moment_in_threads_never_get_wrong_bytes(
+    master: Master, clients: dict[str, Client]
+) -> None:
+    """Each opens connections as it needs them. One that has said nothing may be mistaken: for one call, then it is known."""
+    names = [f"shared {number}" for number in range(8)]
+    lengths = [100 + number for number in range(8)]
+    assert clients["0.3.13"]("put_batch", keys=names, lengths=lengths) == {"code": 0}
+    before = set(master.callers.known)
+    readers = [
+        Client(wheel(release), P2PHANDSHAKE, master.address, offers=False, **TRANSFERS)
+        for release in GENERATIONS.values()
+        for _ in range(2)
+    ]
+    try:
+        for reader in readers:
+            reader.ask("read", keys=names, lengths=lengths, threads=4, times=100)
+        wrong = [reader.answer()["wrong"] for reader in readers]
+    finally:
+        for reader in readers:
+            reader.close()
+    assert all(what.endswith(": 0 bytes") for each in wrong for what in each)
+    assert sum(sum(each.values()) for each in wrong) <= len(set(master.callers.known) - before)
+
+
+def test_the_master_knows_of_which_generation_each_was(master: Master, clients: dict[str, Client]) -> None:
+    heard = {name: set() for caller in master.callers.known.values() for name in caller.clients}
+    for caller in master.callers.known.values():
+        for name in caller.clients:
+            heard[name].add(caller.generation)
+    assert {frozenset(each) for each in heard.values()} >= {frozenset({each}) for each in GENERATIONS}
+    assert not any(caller.unknown or caller.malformed for caller in master.callers.known.values())
