@@ -15,8 +15,16 @@ from collections.abc import Callable, Sequence
 
 import xxhash
 
+from engine.memory.copying import address_of, copy
+
 UPSTREAMS_SWITCH = "MOONCAKE_STORE_CHECKSUM"
 """The variable with which upstream's clients write and compare checksums."""
+
+STEPPED_BYTES = 1 << 20
+"""Largest value that is copied and hashed as a whole."""
+
+COPY_STEP = 1 << 18
+"""Bytes of a larger one that are copied and then hashed."""
 
 _POLYNOMIAL = 0x42F0E1EBA9EA3693  # ECMA-182
 _ALL = (1 << 64) - 1
@@ -41,6 +49,25 @@ def xxh3(parts: Sequence[memoryview]) -> int:
     state = xxhash.xxh3_64()
     for part in parts:
         state.update(part)
+    return state.intdigest()
+
+
+def copied(to: memoryview, source: memoryview) -> int:
+    """Fill ``to`` with ``source``, of the same length; the xxh3 of what it holds then.
+
+    A large value is hashed step by step, each while it is in the core's cache: what is copied whole goes past it, and
+    would come back from memory.
+    """
+    size = len(source)
+    if size <= STEPPED_BYTES:
+        copy(to, source)
+        return xxh3_of(to)
+    state = xxhash.xxh3_64()
+    update = state.update
+    target, origin = address_of(to), address_of(source)
+    for start in range(0, size, COPY_STEP):
+        ctypes.memmove(target + start, origin + start, min(COPY_STEP, size - start))
+        update(to[start : start + COPY_STEP])
     return state.intdigest()
 
 

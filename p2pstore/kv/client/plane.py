@@ -126,12 +126,7 @@ class DataPlane:
         return self._move(Opcode.READ, pieces)
 
     def read_one(self, endpoint: str, address: int, view: memoryview) -> bool:
-        """Fill one view; whether that went well. What went wrong ``read`` tells. Raises as ``read``."""
-        here = self.in_place(endpoint, address, len(view))
-        if here is not None:
-            self.copied += len(view)
-            copy(view, here)
-            return True
+        """Fill one view from elsewhere; whether that went well. What went wrong ``read`` tells. Raises as ``read``."""
         return endpoint != self.endpoint and self._move_one(Opcode.READ, Piece(endpoint, address, view)) is None
 
     def write(self, pieces: Sequence[Piece]) -> list[MooncakeError | None]:

@@ -57,6 +57,15 @@ def test_either_checksum_is_right_and_no_other() -> None:
     assert not checksums.is_right([memoryview(b"somethinG")], checksums.xxh3(data))
 
 
+@pytest.mark.parametrize("size", [1, 1000, 1 << 20, (1 << 20) + 1, (1 << 20) + (1 << 18), 3_000_001])
+def test_what_is_hashed_while_it_is_copied_is_what_was_copied(size: int) -> None:
+    data = random.Random(size).randbytes(size)
+    room = bytearray(b"\xaa" * (size + 2))
+    found = checksums.copied(memoryview(room)[1:-1], memoryview(data))
+    assert room == b"\xaa" + data + b"\xaa"
+    assert found == xxhash.xxh3_64_intdigest(data)
+
+
 @given(st.lists(st.binary(max_size=100), max_size=5))
 def test_where_parts_begin_makes_no_difference(parts: list[bytes]) -> None:
     views, whole = [memoryview(each) for each in parts], memoryview(b"".join(parts))

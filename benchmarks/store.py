@@ -1,0 +1,228 @@
+"""How fast our client of the pooled store is beside upstream's, in turn, on upstream's master.
+
+::
+
+    python benchmarks/store.py [--rounds 5] [--seconds 0.5] [--only get,batch] [--json]
+
+Both clients are the compatible class, called alike: values are got into registered memory and put from it. Each figure
+is taken for both within half a second of the other, in random order, round by round, by processes that live all the
+while. A ratio above 1 means that ours is faster. Of ours "TCP" is with neighbours switched off, as between two hosts,
+and "one host" with them on, which upstream does over TCP. Needs the wheel.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import functools
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from checkouts import print_table, ratios
+
+KIB, MIB = 1 << 10, 1 << 20
+SEGMENT = 512 * MIB
+BUFFER = 128 * MIB
+START_SECONDS = 60.0
+
+VALUES = {4 * KIB: 64, 128 * KIB: 64, MIB: 48, 16 * MIB: 4}
+"""Sizes, and how many values of each a getter goes through."""
+
+FIGURES: dict[str, tuple[str, str, int, int, int]] = {
+    "exists, TCP": ("far", "exist", 4 * KIB, 1, 0),
+    "get 4 KiB, TCP": ("far", "get", 4 * KIB, 1, 0),
+    "put 4 KiB, TCP": ("far", "put", 4 * KIB, 1, 0),
+    "batch 32 x 4 KiB, TCP": ("far", "get", 4 * KIB, 1, 32),
+    "batch 32 x 128 KiB, TCP": ("far", "get", 128 * KIB, 1, 32),
+    "get 1 MiB, TCP": ("far", "get", MIB, 1, 0),
+    "get 1 MiB, 4 threads, TCP": ("far", "get", MIB, 4, 0),
+    "get 16 MiB, TCP": ("far", "get", 16 * MIB, 1, 0),
+    "get 16 MiB, 4 threads, TCP": ("far", "get", 16 * MIB, 4, 0),
+    "get 4 KiB, one host": ("near", "get", 4 * KIB, 1, 0),
+    "batch 32 x 128 KiB, one host": ("near", "get", 128 * KIB, 1, 32),
+    "get 1 MiB, one host": ("near", "get", MIB, 1, 0),
+    "get 16 MiB, one host": ("near", "get", 16 * MIB, 1, 0),
+    "get 4 KiB, own memory": ("own", "get", 4 * KIB, 1, 0),
+    "get 1 MiB, own memory": ("own", "get", MIB, 1, 0),
+    "get 16 MiB, own memory": ("own", "get", 16 * MIB, 1, 0),
+}
+"""By name: the client's role, what it does, the size of values, threads, and values in a call (0: a call for one)."""
+
+
+class Worker:
+    """A process with one client; ``role`` is own, near or far."""
+
+    def __init__(self, whose: str, role: str, master: str) -> None:
+        variables = {"MC_FORCE_TCP": "1", "MC_TCP_BIND_ADDRESS": "127.0.0.1", "GLOG_minloglevel": "2"}
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, "--worker", whose, role, master],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            env={**os.environ, **variables},
+        )  # fmt: skip
+        self.ask()
+
+    def ask(self, *what: object) -> float:
+        """Have it measure: seconds for one value."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        if what:
+            self._process.stdin.write(json.dumps(what) + "\n")
+            self._process.stdin.flush()
+        for line in self._process.stdout:
+            if line.startswith("answer "):
+                return float(line.split()[1])
+        raise SystemExit("a client ended")
+
+    def close(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.communicate()
+
+
+def work(whose: str, role: str, master: str) -> None:
+    """A worker's own process."""
+    if whose == "ours":
+        from p2pstore.kv.client import compat  # noqa: PLC0415 - each worker loads one of the two
+
+        if role == "far":
+            compat.StoreOptions = functools.partial(compat.StoreOptions, neighbours=False)  # type: ignore[assignment, misc]
+        store: Any = compat.MooncakeDistributedStore()
+    else:
+        from mooncake.store import MooncakeDistributedStore  # noqa: PLC0415 - see above
+
+        store = MooncakeDistributedStore()
+    code = store.setup("127.0.0.1", "P2PHANDSHAKE", SEGMENT if role == "own" else 0, BUFFER, "tcp", "", master)
+    if code:
+        raise SystemExit(f"setup: {code}")
+    if role == "own":
+        config = None
+        for size, count in VALUES.items():
+            for number in range(count):
+                value = os.urandom(size)
+                code = store.put(f"{whose}-{size}-{number}", value, *([config] if config else []))
+                if code:
+                    raise SystemExit(f"put: {code}")
+    print("answer 0", flush=True)
+    for line in sys.stdin:
+        print("answer", measured(store, whose, *json.loads(line)), flush=True)
+
+
+def measured(store: Any, whose: str, what: str, size: int, threads: int, batch: int, seconds: float) -> float:
+    """Seconds for one value, over all threads."""
+    step = size * max(1, batch)
+    memory = [(ctypes.c_ubyte * step)() for _ in range(threads)]
+    counts = [0] * threads
+    until = time.perf_counter() + seconds
+    began = time.perf_counter()
+
+    def run(thread: int) -> None:
+        pointer = ctypes.addressof(memory[thread])
+        ctypes.memset(pointer, 1, step)
+        store.register_buffer(pointer, step)
+        turn = thread * 7
+        while time.perf_counter() < until:
+            names = [f"{whose}-{size}-{(turn + each) % VALUES[size]}" for each in range(max(1, batch))]
+            if what == "exist":
+                good = store.is_exist(names[0]) == 1
+            elif what == "put":
+                good = store.put_from(f"{whose}-{os.getpid()}-{time.perf_counter_ns()}", pointer, size) == 0
+            elif batch:
+                at = [pointer + each * size for each in range(batch)]
+                good = store.batch_get_into(names, at, [size] * batch) == [size] * batch
+            else:
+                good = store.get_into(names[0], pointer, size) == size
+            if not good:
+                raise SystemExit(f"{what} of {names[0]} failed")
+            turn += max(1, batch)
+            counts[thread] += max(1, batch)
+        store.unregister_buffer(pointer)
+
+    workers = [threading.Thread(target=run, args=(each,)) for each in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return (time.perf_counter() - began) / sum(counts)
+
+
+@contextlib.contextmanager
+def real_master() -> Iterator[str]:
+    """Upstream's master, out of the wheel."""
+    import mooncake  # noqa: PLC0415 - the worker of ours does without
+
+    binary = Path(next(iter(mooncake.__path__))) / "mooncake_master"
+    binary.chmod(0o755)
+    ports = []
+    for _ in range(2):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            ports.append(free.getsockname()[1])
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            [str(binary), f"--rpc_port={ports[0]}", f"--metrics_port={ports[1]}", "--rpc_address=127.0.0.1"],
+            stdout=log, stderr=log,
+        )  # fmt: skip
+        try:
+            deadline = time.monotonic() + START_SECONDS
+            while True:
+                with contextlib.suppress(OSError):
+                    socket.create_connection(("127.0.0.1", ports[0]), timeout=1).close()
+                    break
+                if time.monotonic() > deadline or process.poll() is not None:
+                    raise SystemExit("the real master does not start")
+                time.sleep(0.05)
+            yield f"127.0.0.1:{ports[0]}"
+        finally:
+            process.kill()
+            process.wait()
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=0.5)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--worker", nargs=3)
+    options = parser.parse_args()
+    if options.worker:
+        work(*options.worker)
+        return
+    chosen = [name for name in FIGURES if any(each in name for each in options.only.split(","))]
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in chosen}
+    # Each in a pool of its own: a getter must find nothing but what its own kind holds.
+    with real_master() as one, real_master() as other, contextlib.ExitStack() as ends:
+        workers: dict[tuple[str, str], Worker] = {}
+        for whose, master in (("ours", one), ("wheel", other)):
+            for role in ("own", "near", "far"):
+                workers[whose, role] = worker = Worker(whose, role, master)
+                ends.callback(worker.close)
+        for number in range(options.rounds):
+            for name in random.sample(chosen, len(chosen)):
+                role, *what = FIGURES[name]
+                taken = {}
+                for whose in random.sample(("ours", "wheel"), 2):
+                    taken[whose] = workers[whose, role].ask(*what, options.seconds)
+                found[name].append((taken["ours"] * 1e6, taken["wheel"] * 1e6))
+            print(f"round {number + 1} of {options.rounds}", file=sys.stderr)
+    rows = ratios(found)
+    if options.json:
+        print(json.dumps(rows))
+    else:
+        print("microseconds a value; 'other' is the wheel")
+        print_table(rows)
+
+
+if __name__ == "__main__":
+    main()
