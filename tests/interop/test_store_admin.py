@@ -2,60 +2,58 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
-import socket
-import subprocess
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
+from p2pstore.bench.store.real_master import RealMaster
 from p2pstore.kv.errors import KeyNotFound, MasterIsUpstreams
 from p2pstore.kv.master.admin_client import AdminClient
 from p2pstore.kv.master.metrics import Readings, families, render
+from tests.cli.store_processes import Process
+from tests.interop.test_store import Client
 from tests.interop.wheels import wheel
 from tests.p2pstore.kv.master.table import Served, Table
-from tests.ports import reserved_port
 
-START_SECONDS = 60
+ROOT = Path(__file__).resolve().parents[2]
+
+KEYS = ["llama-3@tp_rank:0@pcp0@dcp0@pp_rank:0@group:0@" + "ab" * 16, "plain", "with space"]
 
 pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture(scope="module")
-def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def real() -> Iterator[str]:
     """The metrics port of a real master without clients."""
+    wheel("newest")
+    with RealMaster() as master:
+        yield master.metrics
+
+
+@pytest.fixture(scope="module")
+def used(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The metrics ports of ours and a real one, to which the same client of upstream's put the same."""
     installed = wheel("newest")
-    port, metrics = reserved_port(), reserved_port()
-    binary = installed.package / "mooncake_master"
-    binary.chmod(0o755)
-    log = Path(tmp_path_factory.mktemp("master")) / "log"
-    options = [f"--rpc_port={port}", f"--metrics_port={metrics}", "--rpc_address=127.0.0.1", "--metrics_host=127.0.0.1"]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [str(binary), *options], stdout=output, stderr=output, env={**os.environ, **installed.environment}
-        )
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        assert process.poll() is None, log.read_text(errors="replace")[-2000:]
-        assert time.monotonic() < deadline, log.read_text(errors="replace")[-2000:]
-        try:
-            socket.create_connection(("127.0.0.1", metrics), timeout=1).close()
-            break
-        except OSError:
-            time.sleep(0.05)
-    yield f"127.0.0.1:{metrics}"
-    process.terminate()
-    try:
-        process.wait(20)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    directory = tmp_path_factory.mktemp("pool")
+    environment = {"PATH": os.environ["PATH"], "HOME": str(directory), "PYTHONPATH": str(ROOT)}
+    with contextlib.ExitStack() as stack:
+        theirs = stack.enter_context(RealMaster())
+        ours = Process(environment, directory, "master", "--listen", ":0", "--metrics", ":0")
+        stack.callback(ours.end)
+        for address in (ours.told["address"], theirs.address):
+            client = Client(installed, "P2PHANDSHAKE", address, offers=True)
+            stack.callback(client.close)
+            for key in KEYS:
+                assert client("put", key=key, length=70_000) == {"code": 0}
+        yield {"ours": ours.told["metrics"], "real": theirs.metrics}
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +108,52 @@ def test_the_same_question_has_the_same_answer(real: str, ours: str, path: str, 
         assert json.loads(own[2]) == json.loads(theirs[2])
     else:
         assert own[2] == theirs[2]
+
+
+def test_of_values_that_are_there_the_same_is_told(used: dict[str, str]) -> None:
+    def both(path: str) -> list[tuple[int, str]]:
+        return [ask(used[side], path)[::2] for side in ("ours", "real")]
+
+    own, theirs = both("/get_all_keys")
+    assert sorted(own[1].splitlines()) == sorted(theirs[1].splitlines()) == sorted(KEYS)
+    own, theirs = both("/query_key?key=plain")
+    assert own[0] == theirs[0] == 200
+    (mine,), (its,) = json.loads(own[1])["data"], json.loads(theirs[1])["data"]
+    assert (mine.keys(), mine["size_"], mine["protocol_"]) == (its.keys(), its["size_"], its["protocol_"])
+    keys = ",".join(KEYS[:2])
+    mine, its = (json.loads(text)["data"] for _, text in both(f"/batch_query_keys?keys={keys}"))
+    assert mine.keys() == its.keys() == set(KEYS[:2])
+    assert [each.keys() for each in mine.values()] == [each.keys() for each in its.values()]
+    (mine,), (its,) = (json.loads(text)["segments"] for _, text in both("/get_segments_detail"))
+    assert mine.keys() == its.keys()
+    same = ("size_bytes", "protocol", "status", "allocator_capacity_bytes")
+    assert {key: mine[key] for key in same} == {key: its[key] for key in same}
+    own, theirs = (
+        ask(used[side], f"/query_segment?segment={each['segment_name']}")
+        for side, each in (("ours", mine), ("real", its))
+    )
+    assert re.sub(r"\d+", "N", own[2]) == re.sub(r"\d+", "N", theirs[2])
+
+
+def test_a_key_that_is_written_with_escapes_is_found_by_ours_alone(used: dict[str, str]) -> None:
+    """Upstream's does not decode this parameter."""
+    path = f"/query_key?key={quote(KEYS[0], safe='')}"
+    assert ask(used["ours"], path)[0] == 200
+    assert ask(used["real"], path)[0] == 404
+    assert ask(used["ours"], f"/query_key?key={KEYS[0]}")[0] == ask(used["real"], f"/query_key?key={KEYS[0]}")[0] == 200
+
+
+def test_why_knows_the_release_of_a_real_client(used: dict[str, str]) -> None:
+    client = AdminClient(used["ours"])
+    (caller,) = client.status()["clients"]
+    assert caller["version"] == "0.3.13"
+    assert caller["unknown_calls"] == {}
+    assert [finding["cause"] for finding in client.why()] == ["nothing"]
+    assert client.why(key=KEYS[0], tenant="default")[0]["cause"] == "readable"
+    assert [finding["cause"] for finding in client.why(key=KEYS[0].replace("ab", "cd"), tenant="default")] == [
+        "never-put",
+        "other-hash",
+    ]
 
 
 def test_a_path_that_is_not_there(real: str, ours: str) -> None:

@@ -40,11 +40,11 @@ def program() -> Path:
 
 
 class RealMaster:
-    """It listens while the context lasts, on loopback, at ``address``."""
+    """It listens while the context lasts, on loopback: for clients at ``address``, for people at ``metrics``."""
 
     def __init__(self) -> None:
         self._stack = contextlib.ExitStack()
-        self.address = ""
+        self.address = self.metrics = ""
 
     def __enter__(self) -> Self:
         binary = program()
@@ -64,7 +64,7 @@ class RealMaster:
             )
             self._stack.callback(_end, process)
             if _listens(process, port):
-                self.address = f"127.0.0.1:{port}"
+                self.address, self.metrics = f"127.0.0.1:{port}", f"127.0.0.1:{metrics}"
                 return self
         log.seek(0)
         lines = log.read().decode(errors="replace").strip().splitlines() or ["it says nothing"]

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from engine.rpc.codes import Code
 from engine.rpc.messages import Disk, LocalDisk, Memory, Nof, Replica, SegmentStatus
+from p2pstore.kv.master.dispatch import SEGMENT_STATUS
 from p2pstore.kv.master.facts import CallerFacts
 from p2pstore.kv.pool.segments import SegmentInfo
 
@@ -23,9 +24,6 @@ NAMES = {
     Code.BAD_MODE: "UNAVAILABLE_IN_CURRENT_MODE",
 }
 """Upstream's names of the codes that are answered here."""
-
-SEGMENT_STATUSES = {"ABSENT": SegmentStatus.UNDEFINED, "UNMOUNTING": SegmentStatus.GRACEFULLY_UNMOUNTING}
-"""Upstream's number for the pool's word, where that is not OK."""
 
 
 class KeyShown(NamedTuple):
@@ -89,11 +87,16 @@ def segment(it: SegmentInfo) -> dict[str, Any]:
         "size_human": f"{it.size / (1 << 30):g} GiB",
         "te_endpoint": it.endpoint,
         "protocol": it.protocol,
-        "status": it.status,
+        "status": segment_status(it).name,
         "allocator_used_bytes": it.used,
         "allocator_capacity_bytes": it.size,
         "allocator_usage_percent": 100 * it.used / it.size if it.size else 0.0,
     }
+
+
+def segment_status(it: SegmentInfo) -> SegmentStatus:
+    """Upstream's word for the pool's."""
+    return SegmentStatus(SEGMENT_STATUS[it.status])
 
 
 def caller(it: CallerFacts) -> dict[str, Any]:

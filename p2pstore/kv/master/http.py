@@ -38,10 +38,10 @@ from aiohttp import hdrs, web
 from engine.net import addresses
 from engine.net.http_server import HttpServer, let_in
 from engine.rpc.codes import Code
-from engine.rpc.messages import DEFAULT_TENANT, Memory, Replica, SegmentStatus
+from engine.rpc.messages import DEFAULT_TENANT, Memory, Replica
 from p2pstore.kv.master import forms
 from p2pstore.kv.master.facts import CallerFacts, KeyFacts, PoolFacts, by_host
-from p2pstore.kv.master.forms import NAMES, SEGMENT_STATUSES, KeyShown
+from p2pstore.kv.master.forms import NAMES, KeyShown
 from p2pstore.kv.master.metrics import OPENMETRICS, TEXT, Readings, families, render, summary
 from p2pstore.kv.master.why import why_callers, why_key
 from p2pstore.kv.pool.segments import SegmentInfo
@@ -258,11 +258,11 @@ class AdminServer:
         name = request.query.get("segment", "")
         if not name:
             return _failed(Code.BAD_PARAMS, "Missing segment query parameter")
-        status = next((each.status for each in self._shown.segments() if each.name == name), None)
-        if status is None:
+        found = next((each for each in self._shown.segments() if each.name == name), None)
+        if found is None:
             return _failed(Code.NO_SEGMENT)
-        number = SEGMENT_STATUSES.get(status, SegmentStatus.OK)
-        answer = {"success": True, "segment": name, "status": int(number), "status_name": number.name}
+        status = forms.segment_status(found)
+        answer = {"success": True, "segment": name, "status": int(status), "status_name": status.name}
         return _json({**answer, "error_code": 0, "error_message": ""})
 
     async def _remove_all(self, request: web.Request) -> web.Response:
@@ -282,7 +282,8 @@ class AdminServer:
                 "calls": {call: list(counts) for call, counts in readings.calls.items()},
                 "unknown_calls": dict(readings.unknown),
                 "segments": [
-                    {**forms.segment(each), "silent": round(each.silent, 3)} for each in self._shown.segments()
+                    {**forms.segment(each), "status": each.status, "silent": round(each.silent, 3)}
+                    for each in self._shown.segments()
                 ],
                 "clients": [forms.caller(each) for each in by_host(self._shown.caller_facts())],
             }

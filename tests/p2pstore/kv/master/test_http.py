@@ -172,7 +172,7 @@ async def test_a_segment(ask: Asker) -> None:
         "allocator_usage_percent": 50.0,
     }
     assert (await ask.json("/api/v1/segments/status?segment=host:1"))[1]["status_name"] == "OK"
-    assert (await ask.json("/api/v1/segments/status?segment=gone:1"))[1]["status"] == 0
+    assert (await ask.json("/api/v1/segments/status?segment=gone:1"))[1]["status_name"] == "UNMOUNTING"
     assert (await ask.json("/api/v1/segments/status?segment=none"))[0] == 404
     assert (await ask.json("/api/v1/segments/status"))[0] == 400
 

@@ -96,6 +96,16 @@ def test_what_became_of_a_key(view: View, house: House) -> None:
     assert causes(view, "x") == ["evicted"]
 
 
+def test_a_put_that_was_refused(view: View, house: House) -> None:
+    client = house.join("a", 4 * MIB)
+    house.put(client, ["x"], 4 * MIB, with_hard_pin=True)
+    assert house.put(client, ["y"]) == []
+    (found,) = why_key(view.key_facts("y", "default"), view.pool_facts())
+    assert found.cause == "refused"
+    assert "a put of it by 10.0.0.3:40000 was refused" in found.text
+    assert "with -200: no segment has room for the value" in found.text
+
+
 def test_an_owner_that_is_silent_then_absent_then_gone(view: View, house: House) -> None:
     client = house.join("a")
     house.put(client, ["x"])
