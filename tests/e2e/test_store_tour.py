@@ -82,6 +82,17 @@ def test_the_tour(environment: dict[str, str], tmp_path: Path) -> None:
         assert (done.returncode, done.stdout) == (0, "1000000\n"), done.stderr
 
 
+def test_the_program_of_our_client(environment: dict[str, str], tmp_path: Path) -> None:
+    section = TEXT.partition("## Our client\n")[2].partition("\n## ")[0]
+    (program,) = re.findall(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    with terminal(SHELL[0].strip(), environment, tmp_path):
+        done = subprocess.run(
+            [sys.executable, "-c", program.replace("127.0.0.1:50051", environment["MOONCAKE_MASTER"])],
+            env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=SECONDS, check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "[b'twenty', None, b'twenty-one']\n10\n"), done.stderr
+
+
 def test_readmes_tour(environment: dict[str, str], tmp_path: Path) -> None:
     section = README.partition("## Values by key\n")[2].partition("\n## ")[0]
     master, give, commands = re.findall(r"^```sh\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
