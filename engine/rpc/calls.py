@@ -42,13 +42,18 @@ class UnknownCall(NamedTuple):
         return f"{self.name} ({describe(self.literal)})"
 
 
+def call_key(function: int, body: bytes) -> int:
+    """The key in ``FORMS`` of a call: its function, and the hash of what it is given, if anything."""
+    return function << 32 | int.from_bytes(body[:4], "little") | 1 if body else function << 32
+
+
 def read_call(request: Request, peer: str) -> Call | UnknownCall:
     """What a client asks. Raises ``RemoteProtocolError`` where the form is known, and the bytes are not of it."""
     sequence, function, body = request
-    code = (int.from_bytes(body[:4], "little") | 1) if body else 0
-    form = FORMS.get(function << 32 | code)
+    key = call_key(function, body)
+    form = FORMS.get(key)
     if form is None:
-        return _unknown(request, code)
+        return _unknown(request, key & 0xFFFFFFFF)
     if form.codec is None:
         return Call(sequence, form, ())
     try:

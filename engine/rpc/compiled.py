@@ -120,6 +120,10 @@ class _Lines:
     def add(self, *lines: str) -> None:
         self._lines += [_INDENT * self._depth + line for line in lines]
 
+    def text(self, name: str, quick: str, other: str) -> None:
+        """A name for text or its bytes; the error handler, which few need, makes it take twice the time."""
+        self.add("try:", f"{_INDENT}{name} = {quick}", "except UnicodeError:", f"{_INDENT}{name} = {other}")
+
     def open(self, line: str) -> None:
         self.add(line)
         self._depth += 1
@@ -190,7 +194,9 @@ def _read(kind: Type, lines: _Lines) -> str:
     _flush_read(lines)
     value = lines.name()
     if isinstance(kind, String):
-        lines.add(f"q = p + {first}", f"{value} = str(b[p:q], 'utf-8', 'surrogateescape')", "p = q")
+        lines.add(f"q = p + {first}")
+        lines.text(value, "b[p:q].decode()", "b[p:q].decode('utf-8', 'surrogateescape')")
+        lines.add("p = q")
         return f"{lines.name(kind.read)}({value})" if kind.read else value
     if isinstance(kind, Vector):
         _read_vector(kind, lines, first, value)
@@ -256,13 +262,17 @@ def _read_vector(kind: Vector, lines: _Lines, count: str, value: str) -> None:
     lines.add(f"{value} = []")
     add = lines.name(stem="a")
     lines.add(f"{add} = {value}.append")
+    if isinstance(item, String):
+        lines.add("text = b.decode('latin-1')")
     lines.open(f"for _ in range({count}):")
     if isinstance(item, String) and not item.read and lines.width <= 2:
+        # As Latin-1 a message is text of the same length, and a slice of text that is ASCII is what it would decode to.
         length = "b[p]" if lines.width == 1 else "(b[p] | b[p + 1] << 8)"
-        lines.add(
-            f"q = p + {lines.width} + {length}", f"{add}(str(b[p + {lines.width}:q], 'utf-8', 'surrogateescape'))"
-        )
-        lines.add("p = q")
+        lines.add(f"q = p + {lines.width} + {length}", f"s = text[p + {lines.width}:q]")
+        lines.open("if not s.isascii():")
+        lines.text("s", "s.encode('latin-1').decode()", "s.encode('latin-1').decode('utf-8', 'surrogateescape')")
+        lines.close()
+        lines.add(f"{add}(s)", "p = q")
     else:
         each = _read(item, lines)
         _flush_read(lines)
@@ -300,7 +310,8 @@ def _write(kind: Type, value: str, lines: _Lines) -> None:
     elif isinstance(kind, String):
         text = lines.name()
         said = f"{lines.name(kind.write)}({value})" if kind.write else value
-        lines.add(f"{text} = {said}.encode('utf-8', 'surrogateescape')")
+        lines.add(f"{text} = {said}")
+        lines.text(text, f"{text}.encode()", f"{text}.encode('utf-8', 'surrogateescape')")
         lines.wait(lines.code, f"len({text})")
         _flush_write(lines)
         lines.add(f"w({text})")
@@ -376,11 +387,13 @@ def _write_vector(kind: Vector, value: str, lines: _Lines) -> None:
     if isinstance(item, Expected) and (isinstance(item.item, Void) or item.item is BOOL):
         lines.names["known"] = _EXISTS if item.item is BOOL else _DONE
         refused = lines.name(struct.Struct("<Bi").pack, "k")
-        lines.add(f"w(b''.join([known({each}) or {refused}(0, {each}) for {each} in {name}]))")
+        lines.add("try:", _INDENT + f"w(b''.join(map(known, {name})))", "except TypeError:")
+        lines.add(_INDENT + f"w(b''.join([known({each}) or {refused}(0, {each}) for {each} in {name}]))")
         return
     lines.open(f"for {each} in {name}:")
     if isinstance(item, String) and not item.write and lines.width == 1:
-        lines.add(f"{each} = {each}.encode('utf-8', 'surrogateescape')", f"w(ONE[len({each})] + {each})")
+        lines.text(each, f"{each}.encode()", f"{each}.encode('utf-8', 'surrogateescape')")
+        lines.add(f"w(ONE[len({each})] + {each})")
     else:
         _write(item, each, lines)
         _flush_write(lines)

@@ -10,10 +10,10 @@ from typing import Any, Protocol
 from engine.errors import RemoteProtocolError
 from engine.net import addresses
 from engine.rpc import framing
-from engine.rpc.calls import UnknownCall, read_call, write_refusal
+from engine.rpc.calls import Call, call_key, read_call, write_refusal
 from engine.rpc.codes import Code
+from engine.rpc.compiled import MALFORMED
 from engine.rpc.framing import Request, Splitter
-from engine.rpc.methods import Form
 from p2pstore.kv.master.callers import Callers
 from p2pstore.kv.master.dispatch import Route, counted
 from p2pstore.kv.master.generations import Generations
@@ -30,7 +30,7 @@ class Owner(Protocol):
 
     callers: Callers
     generations: Generations
-    routes: dict[Form, Route]
+    routes: dict[int, Route]
     stuck: set[Connection]
 
     def now(self) -> float:
@@ -164,16 +164,15 @@ class Connection(asyncio.Protocol):
         """The frame that answers a call; empty if it is answered later."""
         caller = self.caller
         caller.calls += 1
+        sequence, function, body = request
+        route = self._routes.get(call_key(function, body))
+        if route is None:
+            return self._strange(request)
         try:
-            call = read_call(request, self.address)
-        except RemoteProtocolError as error:
-            caller.malformed += 1
-            self._master.told(self.host, "call", logging.WARNING, f"{error}; it is refused")
-            return write_refusal(request.sequence, framing.BAD_ARGUMENTS, str(error))
-        if isinstance(call, UnknownCall):
-            return self._unknown(call)
-        sequence, form, args = call
-        route = self._routes[form]
+            args = route.read(body)
+        except MALFORMED:
+            return self._strange(request)
+        form = route.form
         if form not in self.speaker.seen:
             self._master.generations.heard(self.speaker, form, args)
             caller.generation = self._master.generations.likely(self.speaker, form)
@@ -224,7 +223,17 @@ class Connection(asyncio.Protocol):
             self.caller.clients.add(client)
             self._master.connected(client, self)
 
-    def _unknown(self, call: UnknownCall) -> bytes:
+    def _strange(self, request: Request) -> bytes:
+        """Refuse what is no call of ours, or not as long as it says."""
+        try:
+            call = read_call(request, self.address)
+        except RemoteProtocolError as error:
+            self.caller.malformed += 1
+            self._master.told(self.host, "call", logging.WARNING, f"{error}; it is refused")
+            return write_refusal(request.sequence, framing.BAD_ARGUMENTS, str(error))
+        if isinstance(call, Call):
+            detail = f"this master does not carry out {call.form.method.name}"
+            return write_refusal(request.sequence, framing.NO_FUNCTION, detail)
         if self.caller.did_not_know(call.name):
             speaks = self.caller.generation or "a release that is not known yet"
             text = (

@@ -43,6 +43,7 @@ class Route:
         "looks_up",
         "many",
         "name",
+        "read",
         "starts",
         "tenant",
     )
@@ -51,6 +52,7 @@ class Route:
         method = form.method
         self.form = form
         self.name = method.name
+        self.read: Callable[[bytes], Args] = form.codec.read if form.codec else _nothing
         self.handler = handler
         self.counts = counts
         self.answers = {generation: method.answers[generation] for generation in form.generations}
@@ -73,13 +75,17 @@ SEGMENT_STATUS = {
 """Upstream's word for what the pool says of a segment."""
 
 
-def routes(pool: Any) -> tuple[dict[Form, Route], dict[str, Counts]]:
-    """A route for each form of each call, and the counts by call."""
+def _nothing(_: bytes) -> Args:
+    return ()
+
+
+def routes(pool: Any) -> tuple[dict[int, Route], dict[str, Counts]]:
+    """A route for each form of each call, by its key in ``FORMS``, and the counts by call."""
     known = handlers(pool)
     counts = {name: Counts() for name in known}
     found = {
-        form: Route(form, known[form.method.name], counts[form.method.name])
-        for form in FORMS.values()
+        key: Route(form, known[form.method.name], counts[form.method.name])
+        for key, form in FORMS.items()
         if form.method.name in known
     }
     return found, counts

@@ -29,6 +29,7 @@ from p2pstore.kv.master.limits import (
     UNSENT_S,
 )
 from p2pstore.kv.master.waiting import TRY_S, Waiting, WaitingRoom
+from p2pstore.kv.pool.pool import Pool
 from p2pstore.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class MasterSettings:
 class Master:
     """A master on this event loop, of a pool that whoever makes it hands over."""
 
-    def __init__(self, settings: MasterSettings, pool: Any, journal: JournalLike | None = None) -> None:
+    def __init__(self, settings: MasterSettings, pool: Pool, journal: JournalLike | None = None) -> None:
         self.settings = settings
         self.pool = pool
         self.journal = journal
