@@ -13,10 +13,11 @@ from p2pstore.kv.pool.settings import PoolSettings
 class Disk:
     """What a client's disk is asked to take, and to give back."""
 
-    __slots__ = ("capacity", "offloading", "offloads", "promotions", "remove_all", "used")
+    __slots__ = ("capacity", "gone", "offloading", "offloads", "promotions", "remove_all", "used")
 
     def __init__(self, *, offloading: bool) -> None:
         self.offloading = offloading
+        self.gone = False
         self.capacity = 0
         self.used = 0
         self.offloads: dict[tuple[str, str], OffloadItem] = {}

@@ -7,7 +7,7 @@ and not in a list, and what few values have is in an object of its own.
 from __future__ import annotations
 
 from engine.rpc.messages import LocalDisk, Memory, Replica, Status
-from p2pstore.kv.pool.clients import Client
+from p2pstore.kv.pool.clients import Client, Disk
 from p2pstore.kv.pool.segments import NOWHERE, Mounted
 
 DISK_IDS = 1 << 63
@@ -51,11 +51,12 @@ class Held:
 class OnDisk:
     """A replica on the disk of a client, which reads it for others."""
 
-    __slots__ = ("client", "endpoint", "holds", "number", "size")
+    __slots__ = ("client", "disk", "endpoint", "holds", "number", "size")
     ready = True
 
-    def __init__(self, client: Client, size: int, endpoint: str, number: int) -> None:
+    def __init__(self, client: Client, disk: Disk, size: int, endpoint: str, number: int) -> None:
         self.client = client
+        self.disk = disk
         self.size = size
         self.endpoint = endpoint
         self.number = number
@@ -64,7 +65,7 @@ class OnDisk:
     @property
     def readable(self) -> bool:
         """Whether its owner is there."""
-        return self.client.alive and self.client.disk is not None
+        return self.client.alive and not self.disk.gone
 
     def described(self) -> Replica:
         """As the wire has it."""

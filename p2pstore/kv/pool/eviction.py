@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from p2pstore.kv.pool.ages import Ages, Work
+from p2pstore.kv.pool.disks import Disks
 from p2pstore.kv.pool.entries import GONE, Entry, Held
 from p2pstore.kv.pool.index import Index
 
@@ -28,8 +29,9 @@ ABSENT_S = 30.0
 class Eviction:
     """The watermark, and room for what is to be put."""
 
-    def __init__(self, index: Index) -> None:
+    def __init__(self, index: Index, disks: Disks) -> None:
         self._index = index
+        self._disks = disks
         self._goal = -1
         """Bytes down to which the pass under way goes; -1 without one."""
         self.exhausted = False
@@ -115,8 +117,12 @@ class Eviction:
             evicted = sum(self._one(each, why) for each in members)
         index.taken = None
         if entry.place is not GONE:
-            absent = not any(held.segment.alive for held in entry.memory)
-            ages.again(entry, now + (ABSENT_S if absent else BUSY_S))
+            memory = entry.memory
+            if memory:
+                present = any(held.segment.alive for held in memory)
+                ages.again(entry, now + (BUSY_S if present else ABSENT_S))
+            else:
+                index.queue(entry)
         return evicted
 
     def _one(self, entry: Entry, why: str) -> int:
@@ -124,6 +130,8 @@ class Eviction:
         if not leaving:
             return 0
         index = self._index
+        if index.settings.offload_on_evict and not entry.disks and self._disks.offer(entry):
+            return 0  # it goes once it is on the disk
         index.stats.evicted_key_count += 1
         index.stats.evicted_size_bytes += entry.size * len(leaving)
         index.tell(entry, "evicted", why)

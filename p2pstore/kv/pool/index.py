@@ -65,6 +65,8 @@ class Index:
         self.plain = Ages()
         self.soft = PinnedAges()
         self.hard: dict[Entry, None] = {}
+        self.cold: dict[Entry, None] = {}
+        """Values that are only on disks: to evict them makes no room."""
         self.discarded: deque[Discarded] = deque()
         self.taken: Entry | None = None
         """The value that the eviction has taken out of its queue just now."""
@@ -75,8 +77,8 @@ class Index:
         """Segments that were unmounted and not yet swept."""
         self.why_gone: dict[int, str] = {}
         """Why, by their number."""
-        self.gone_disks: list[Client] = []
-        """Clients whose disk is not part of the pool any more, not yet swept."""
+        self.disks_gone = False
+        """Whether a client took its disk back, and what was there is not yet swept."""
         self.cancel_tasks: Callable[[Entry], None] = _no_tasks
         """Told of each value that goes, so that no task goes on for it."""
         self._log: list[bytes] | None = [] if settings.log else None
@@ -141,6 +143,11 @@ class Index:
         sizes = self._sizes
         return sizes.setdefault(size, size) if len(sizes) < MAX_SIZES else sizes.get(size, size)
 
+    def full(self, key: str) -> bool:
+        """Whether there is no room in the index for one more key."""
+        limits = self.settings
+        return self.stats.key_count >= limits.max_keys or self.index_bytes + len(key) > limits.max_index_bytes
+
     @property
     def index_bytes(self) -> int:
         """About what the index takes."""
@@ -187,15 +194,23 @@ class Index:
             more.pin_s = 0.0
             if more.pinned_until <= now:
                 more.pinned_until = 0.0
-        if entry.hard:
-            self.hard[entry] = None
-        elif more is not None and more.pinned_until > 0:
+        if more is not None and more.pinned_until > 0 and not more.hard:
             self.stats.soft_pin_key_count += 1
-            self.soft.add(entry)
             self._pinned += 1
             heapq.heappush(self._pins, (more.pinned_until, self._pinned, entry))
+        self.queue(entry)
+
+    def queue(self, entry: Entry) -> None:
+        """Have it wait for its eviction, if it can be evicted."""
+        if entry.hard:
+            self.hard[entry] = None
+        elif not entry.memory:
+            self.cold[entry] = None
         else:
-            self.plain.add(entry)
+            self._ages(entry).add(entry)
+
+    def _ages(self, entry: Entry) -> Ages:
+        return self.soft if entry.more is not None and entry.more.pinned_until > 0 else self.plain
 
     def unpin(self, now: float, limit: int) -> None:
         """End the soft pins whose time is over, up to ``limit``."""
@@ -206,9 +221,10 @@ class Index:
             more = entry.more
             if entry.place is not GONE and more is not None and 0 < more.pinned_until <= now:
                 more.pinned_until = 0.0
-                self.soft.forget()
-                self.stats.soft_pin_key_count -= 1
-                self.plain.add(entry)
+                self.stats.soft_pin_key_count -= not more.hard
+                if entry not in self.cold and entry not in self.hard:
+                    self.soft.forget()
+                    self.plain.add(entry)
         if len(pins) > 2 * self.stats.soft_pin_key_count + MIN_PINS:
             self._pins = [each for each in pins if each[2].place is not GONE]
             heapq.heapify(self._pins)
@@ -265,8 +281,8 @@ class Index:
         entry.place = placed([*entry.replicas, replica])
         if isinstance(replica, Held):
             entry.tenant.used += entry.size
-        elif replica.client.disk is not None:
-            replica.client.disk.used += replica.size
+        else:
+            replica.disk.used += replica.size
         if replica.ready:
             self.changed(entry)
         elif isinstance(replica, Held):
@@ -278,6 +294,9 @@ class Index:
         for held in replicas:
             held.ready = True
             self.staged.pop(held, None)
+        if entry in self.cold:
+            del self.cold[entry]
+            self.queue(entry)
         self.changed(entry)
 
     def without(self, entry: Entry, leaving: Sequence[Held | OnDisk], *, keep_until: float = 0.0) -> None:
@@ -307,18 +326,18 @@ class Index:
         if entry in self.hard:
             del self.hard[entry]
             return
-        soft = more is not None and more.pinned_until > 0
-        self.stats.soft_pin_key_count -= soft
-        if entry is self.taken:
+        self.stats.soft_pin_key_count -= more is not None and more.pinned_until > 0
+        if entry in self.cold:
+            del self.cold[entry]
+        elif entry is self.taken:
             self.taken = None
         else:
-            (self.soft if soft else self.plain).forget()
+            self._ages(entry).forget()
 
     def _let_go(self, entry: Entry, replica: Held | OnDisk, keep_until: float, *, written: bool) -> None:
         """``written``: the journal has the place in the value's own record, which is written anew; else as reserved."""
         if isinstance(replica, OnDisk):
-            if replica.client.disk is not None:
-                replica.client.disk.used -= replica.size
+            replica.disk.used -= replica.size
             return
         entry.tenant.used -= entry.size
         self.staged.pop(replica, None)

@@ -142,7 +142,7 @@ class Members:
 
     def due(self) -> float | None:
         """When to look again."""
-        if self._sweep is not None or self._index.gone:
+        if self._sweep is not None or self._index.gone or self._index.disks_gone:
             return 0.0
         return self._next_check if self._index.clients else None
 
@@ -195,8 +195,9 @@ class Members:
         for mounted in list(client.segments.values()):
             self._unmount(mounted, "its owner did not come back")
         if client.disk is not None:
+            client.disk.gone = True
             client.disk = None
-            self._index.gone_disks.append(client)
+            self._index.disks_gone = True
         if client.alive:
             self._index.stats.active_clients -= 1
             client.alive = False
@@ -217,14 +218,14 @@ class Members:
     def _swept(self) -> bool:
         index = self._index
         if self._sweep is None:
-            if not index.gone and not index.gone_disks:
+            if not index.gone and not index.disks_gone:
                 return False
             self._sweep = _Sweep(index)
         for entry in self._sweep.step(SWEEP_ENTRIES):
             self._clean(entry)
         if self._sweep.ended:
             self._sweep = None
-        return self._sweep is not None or bool(index.gone)
+        return self._sweep is not None or bool(index.gone) or index.disks_gone
 
     def _clean(self, entry: Entry) -> None:
         """Take what is gone out of a value; the value goes with its last replica."""
@@ -241,7 +242,7 @@ class Members:
 
 def is_gone(replica: Held | OnDisk) -> bool:
     """Whether it can never be read again."""
-    return replica.segment.gone if isinstance(replica, Held) else replica.client.disk is None
+    return replica.segment.gone if isinstance(replica, Held) else replica.disk.gone
 
 
 class _Sweep:
@@ -250,8 +251,8 @@ class _Sweep:
     def __init__(self, index: Index) -> None:
         self._index = index
         self._gone, index.gone = index.gone, []
-        index.gone_disks.clear()
-        self._hard = list(index.hard)
+        index.disks_gone = False
+        self._hard = [*index.hard, *index.cold]
         self._walks: list[tuple[Ages, Walk]] = [(ages, ages.walk()) for ages in (index.plain, index.soft)]
         self.ended = False
 

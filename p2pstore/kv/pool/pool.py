@@ -16,17 +16,21 @@ from engine.rpc.messages import (
     Kind,
     MovePlan,
     ObjectMeta,
+    OffloadItem,
     Ping,
     Replica,
     Replicas,
     ReplicateConfig,
     Segment,
     StorageConfig,
+    StoredObject,
     Task,
     TaskAssignment,
     TaskDone,
     TaskType,
 )
+from p2pstore.kv.pool.disks import Disks
+from p2pstore.kv.pool.entries import Entry
 from p2pstore.kv.pool.eviction import Eviction
 from p2pstore.kv.pool.index import Index
 from p2pstore.kv.pool.members import Members
@@ -54,11 +58,12 @@ class Pool:
         self.settings = settings
         self._index = Index(settings, clock, chance or random.Random())  # noqa: S311 - no secret depends on it
         self._members = Members(self._index)
-        self._eviction = Eviction(self._index)
+        self._disks = Disks(self._index)
+        self._eviction = Eviction(self._index, self._disks)
         self._reads = Reads(self._index)
         self._tasks = Tasks(self._index)
-        self._index.cancel_tasks = self._tasks.cancel
-        self._writes = Writes(self._index, self._eviction, self._tasks)
+        self._index.cancel_tasks = self._cancel
+        self._writes = Writes(self._index, self._eviction, self._tasks, self._disks)
         self._removal = Removal(self._index, self._tasks)
 
     # -- clients and segments
@@ -117,7 +122,12 @@ class Pool:
 
     def replicas(self, keys: Sequence[str], tenant: str = DEFAULT_TENANT) -> list[Replicas | Code]:
         """For each key where its value can be read. Found values are leased."""
-        return self._reads.replicas(keys, tenant)
+        found = self._reads.replicas(keys, tenant)
+        if self._reads.read_from_disk:
+            if self.settings.promotion_on_hit:
+                self._disks.hit(self._reads.read_from_disk)
+            self._reads.read_from_disk.clear()
+        return found
 
     def replicas_by_regex(self, pattern: str, tenant: str = DEFAULT_TENANT) -> dict[str, list[Replica]] | Code:
         """The same of all keys that a pattern is found in."""
@@ -236,6 +246,60 @@ class Pool:
         """It has not."""
         return self._tasks.revoke(client, key, tenant, TaskType.MOVE)
 
+    # -- disks of clients
+
+    def mount_disk(self, client: bytes, offloading: bool) -> Code:  # noqa: FBT001
+        """A client offers its disk."""
+        return self._disks.mount(client, offloading=offloading)
+
+    def unmount_disk(self, client: bytes) -> Code:
+        """It takes it back."""
+        return self._disks.unmount(client)
+
+    def report_disk(self, client: bytes, capacity: int) -> Code:
+        """How many bytes its disk takes."""
+        return self._disks.report(client, capacity)
+
+    def poll_remove_all(self, client: bytes) -> bool:
+        """Whether its disk is to be cleared; true once."""
+        return self._disks.poll_remove_all(client)
+
+    def offload_heartbeat(self, client: bytes, offloading: bool) -> list[OffloadItem] | Code:  # noqa: FBT001
+        """What it is to write to its disk."""
+        return self._disks.heartbeat(client, offloading=offloading)
+
+    def offloaded(self, client: bytes, items: Sequence[OffloadItem], stored: Sequence[StoredObject]) -> Code:
+        """What it wrote there, or has there."""
+        return self._disks.offloaded(client, items, stored)
+
+    def evict_disk(
+        self, client: bytes, keys: Sequence[str], kind: int = Kind.LOCAL_DISK, tenant: str = DEFAULT_TENANT
+    ) -> list[Code]:
+        """What it has there no more."""
+        return self._disks.evict(client, keys, kind, tenant)
+
+    def promotion_heartbeat(self, client: bytes) -> list[OffloadItem] | Code:
+        """What it is to bring back to memory."""
+        return self._disks.promotions(client)
+
+    def promotion_start(
+        self, client: bytes, key: str, size: int, preferred: Sequence[str] = (), tenant: str = DEFAULT_TENANT
+    ) -> Replica | Code:
+        """Where in memory it is to write a value."""
+        return self._disks.promotion_start(client, key, size, preferred, tenant)
+
+    def promotion_done(self, client: bytes, key: str, tenant: str = DEFAULT_TENANT) -> Code:
+        """It has."""
+        return self._disks.promotion_done(client, key, tenant)
+
+    def promotion_failed(self, client: bytes, key: str, tenant: str = DEFAULT_TENANT) -> Code:
+        """It has not."""
+        return self._disks.promotion_failed(client, key, tenant)
+
+    def _cancel(self, entry: Entry) -> None:
+        self._tasks.cancel(entry)
+        self._disks.cancel(entry)
+
     # -- time
 
     def tick(self) -> bool:
@@ -245,6 +309,7 @@ class Pool:
         index.unpin(now, RELEASES)
         self._writes.tick(now, RELEASES)
         self._tasks.tick(now)
+        self._disks.tick(now)
         index.release_discarded(now, RELEASES)
         more = self._members.tick(now)
         more = self._eviction.tick(now) or more
@@ -253,7 +318,7 @@ class Pool:
     def due(self) -> float | None:
         """When ``tick`` has something to do next, by the clock; None if nothing will happen by itself."""
         index = self._index
-        times = [self._members.due(), self._writes.due(), self._tasks.due(), index.next_unpin]
+        times = [self._members.due(), self._writes.due(), self._tasks.due(), self._disks.due(), index.next_unpin]
         if index.discarded:
             times.append(index.discarded[0].until)
         segments = index.segments

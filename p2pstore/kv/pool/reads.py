@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from engine.rpc.codes import Code
 from engine.rpc.messages import Replica, Replicas
-from p2pstore.kv.pool.entries import Entry, Held, OnDisk
+from p2pstore.kv.pool.entries import Entry, Held
 from p2pstore.kv.pool.index import Index
 from p2pstore.kv.pool.patterns import bounded
 
@@ -138,8 +138,3 @@ def matching(index: Index, pattern: re.Pattern[str], tenant: str) -> list[Entry]
     space = index.tenant(tenant)
     search = pattern.search
     return [entry for key, entry in space.keys.items() if search(key)] if space else []
-
-
-def on_disk_alone(entry: Entry) -> OnDisk | None:
-    """The disk that has it, if memory has not."""
-    return None if entry.memory else next((disk for disk in entry.disks if disk.readable), None)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from engine.rpc.codes import Code
 from p2pstore.kv.pool.clients import Client
 from p2pstore.kv.pool.entries import Entry, Held, OnDisk
-from p2pstore.kv.pool.index import Index
+from p2pstore.kv.pool.index import Index, keep_for_readers
 from p2pstore.kv.pool.patterns import bounded
 from p2pstore.kv.pool.reads import matching
 from p2pstore.kv.pool.tasks import Tasks
@@ -81,7 +81,7 @@ class Removal:
         if self._tasks.busy(entry):
             return Code.HAS_TASK
         index.tell(entry, "removed", "by force" if force else "")
-        index.drop(entry)
+        index.drop(entry, keep_until=0.0 if force else keep_for_readers(index, entry))
         return Code.OK if readable else Code.NOT_FOUND  # it was with an absent client, and is not to come back with it
 
 

@@ -158,9 +158,9 @@ class Restoring:
         for place in record.places:
             if isinstance(place, records.DiskPlace):
                 client = _absent(index, place.client, now)
-                client.disk = client.disk or Disk(offloading=False)
-                client.disk.used += place.size
-                replicas.append(OnDisk(client, place.size, place.endpoint, index.next_disk_number()))
+                disk = client.disk = client.disk or Disk(offloading=False)
+                disk.used += place.size
+                replicas.append(OnDisk(client, disk, place.size, place.endpoint, index.next_disk_number()))
         if tenant is None or not replicas:
             return
         entry = Entry(
@@ -199,7 +199,7 @@ class Snapshot:
         self._index = index
         self._head = [records.mounted(each.number, each.client, each.described_to_clients) for each in index.segments]
         self._head += [records.reserved(*place) for place in index.reserved()]  # few, so they are taken at once
-        self._hard = list(index.hard)
+        self._hard = [*index.hard, *index.cold]
         self._walks: list[tuple[Ages, Walk]] = [(ages, ages.walk()) for ages in (index.plain, index.soft)]
         self.ended = False
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from engine.rpc.codes import Code
 from engine.rpc.messages import Kind, ObjectMeta, Replica, ReplicateConfig, SoftPin
 from p2pstore.kv.pool.ages import Work
+from p2pstore.kv.pool.disks import Disks
 from p2pstore.kv.pool.entries import Entry, Held, More, OnDisk, Tenant, placed
 from p2pstore.kv.pool.eviction import STEP_ENTRIES, Eviction
 from p2pstore.kv.pool.index import Index, keep_for_readers
@@ -32,10 +33,11 @@ MEMORY_KINDS = frozenset({Kind.ALL, Kind.MEMORY})
 class Writes:
     """The calls that put values."""
 
-    def __init__(self, index: Index, eviction: Eviction, tasks: Tasks) -> None:
+    def __init__(self, index: Index, eviction: Eviction, tasks: Tasks, disks: Disks) -> None:
         self._index = index
         self._eviction = eviction
         self._tasks = tasks
+        self._disks = disks
 
     def start(
         self, client: bytes, keys: Sequence[str], sizes: Sequence[int], config: ReplicateConfig, tenant: str,
@@ -139,15 +141,11 @@ class Writes:
 
     def _key_fits(self, batch: _Batch, key: str) -> bool:
         """Whether the index has room for one more; the oldest make some."""
-        if not self._full(key):
-            return True
-        self._eviction.step(batch.now, lambda: self._full(key), "too many keys", batch.work)
-        return not self._full(key)
-
-    def _full(self, key: str) -> bool:
         index = self._index
-        limits = index.settings
-        return index.stats.key_count >= limits.max_keys or index.index_bytes + len(key) > limits.max_index_bytes
+        if not index.full(key):
+            return True
+        self._eviction.step(batch.now, lambda: index.full(key), "too many keys", batch.work)
+        return not index.full(key)
 
     def _begin(self, entry: Entry, batch: _Batch) -> list[Replica]:
         self._index.begin(entry, batch.now)
@@ -188,7 +186,7 @@ class Writes:
         return [held.described(found.size) for held in found.memory]
 
     def _upsert(self, found: Entry, batch: _Batch, number: int) -> list[Replica] | Code | None:
-        if self._tasks.busy(found):
+        if self._tasks.busy(found) or self._disks.refuses(found):
             return Code.HAS_TASK
         group = found.more.group.name if found.more and found.more.group else ""
         if batch.config.group_ids is not None and batch.config.group_ids[number] != group:
@@ -282,6 +280,8 @@ class Writes:
             held.ready = True
         entry.checksum = meta.checksum
         index.complete(entry, now)
+        if index.settings.offload and not index.settings.offload_on_evict:
+            self._disks.offer(entry)
         return Code.OK
 
     def _revoke(self, client: bytes, key: str, kind: int, space: Tenant | None) -> Code:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from engine.rpc.codes import Code
-from engine.rpc.messages import ObjectMeta, ReplicateConfig, SoftPin
+from engine.rpc.messages import LocalDisk, ObjectMeta, ReplicateConfig, SoftPin, StoredObject
 from p2pstore.kv.pool.extents import ALIGN, rounded
 from p2pstore.kv.pool.pool import Pool
 from p2pstore.kv.pool.settings import PoolSettings
@@ -33,9 +33,15 @@ class PoolMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = Clock()
-        self.pool = Pool(PoolSettings(keep_absent=40.0, log=True), self.clock, chance=random.Random(1))
+        self.settings = PoolSettings(
+            keep_absent=40.0, log=True, offload=True, promotion_on_hit=True, promotion_hits=1, high_watermark=0.99
+        )
+        self.pool = Pool(self.settings, self.clock, chance=random.Random(1))
+        self.told: dict[tuple[str, str], Any] = {}  # of each client and key: what it is to write to its disk
+        self.disks: dict[tuple[str, str], Any] = {}  # what it has there: whose bytes
+        self.copies: dict[tuple[str, str], tuple[bool, Any, list[Any]]] = {}  # under way: move?, source, targets
         self.began: dict[tuple[str, str], tuple[list[Any], int]] = {}  # of each writer and key: places, checksum
-        self.memory: dict[tuple[str, int], tuple[str, int]] = {}  # endpoint and address -> key, checksum
+        self.memory: dict[tuple[str, int], Any] = {}  # endpoint and address -> key, checksum
         self.leased: dict[str, tuple[float, tuple[int, ...]]] = {}
         self.hard: dict[str, int] = {}
         self.to_be_hard: set[int] = set()
@@ -47,6 +53,7 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(client=clients)
     def mount(self, client: str) -> None:
         self.pool.mount(ident(client), segment(client, SIZE))
+        self.pool.mount_disk(ident(client), True)
 
     @rule(client=clients)
     def ping(self, client: str) -> None:
@@ -91,9 +98,7 @@ class PoolMachine(RuleBasedStateMachine):
             self.leased.pop(key, None)
             self.hard.pop(key, None)
             for replica in answer:  # the client writes at once, and may end later
-                place = replica.place
-                for at in range(place.address, place.address + size, ALIGN):
-                    self.memory[place.endpoint, at] = (key, self.number)
+                self._fill(replica, (key, self.number))
             if pin == "hard":
                 self.to_be_hard.add(self.number)
 
@@ -124,6 +129,72 @@ class PoolMachine(RuleBasedStateMachine):
                 assert not isinstance(looked, Code)
                 self.leased[key] = (self.clock.now + 10, tuple(replica.id for replica in looked.replicas))
 
+    # -- disks, copies and moves: each reads what lies there when it ends, however late that is
+
+    @rule(client=clients, able=st.booleans())
+    def ask_for_disk(self, client: str, able: bool) -> None:
+        items = self.pool.offload_heartbeat(ident(client), able)
+        for item in [] if isinstance(items, Code) else items:
+            entry = self.pool._index.tenants["default"].keys.get(item.key)
+            offload = self.pool._disks._offloads.get(entry) if entry is not None else None
+            if offload is not None:
+                self.told[client, item.key] = (item, offload.source.described(item.size).place)
+
+    @precondition(lambda self: self.told)
+    @rule(data=st.data(), done=st.booleans())
+    def wrote_to_disk(self, data: st.DataObject, done: bool) -> None:
+        client, key = data.draw(st.sampled_from(sorted(self.told)))
+        item, place = self.told.pop((client, key))
+        self.disks[client, key] = self.memory[place.endpoint, place.address]
+        stored = StoredObject(0, 0, 0, item.size if done else -1, client)
+        self.pool.offloaded(ident(client), [item], [stored])
+
+    @rule(client=clients)
+    def bring_back(self, client: str) -> None:
+        items = self.pool.promotion_heartbeat(ident(client))
+        for item in [] if isinstance(items, Code) else items:
+            staged = self.pool.promotion_start(ident(client), item.key, item.size)
+            if not isinstance(staged, Code):
+                self._fill(staged, self.disks[client, item.key])
+                self.pool.promotion_done(ident(client), item.key)
+
+    @rule(client=clients, key=st.sampled_from(KEYS), source=clients, goal=clients, move=st.booleans())
+    def start_copy(self, client: str, key: str, source: str, goal: str, move: bool) -> None:
+        plan: Any
+        if move:
+            plan = self.pool.move_start(ident(client), key, source, goal)
+            targets = [] if isinstance(plan, Code) or plan.target is None else [plan.target]
+        else:
+            plan = self.pool.copy_start(ident(client), key, source, [goal])
+            targets = [] if isinstance(plan, Code) else plan.targets
+        if not isinstance(plan, Code):
+            self.copies[client, key] = (move, plan.source, targets)
+
+    @precondition(lambda self: self.copies)
+    @rule(data=st.data(), done=st.booleans())
+    def end_copy(self, data: st.DataObject, done: bool) -> None:
+        client, key = data.draw(st.sampled_from(sorted(self.copies)))
+        move, source, targets = self.copies.pop((client, key))
+        place = source.place
+        for target in targets:
+            self._fill(target, self.memory[place.endpoint, place.address])
+        pool = self.pool
+        if done:
+            (pool.move_end if move else pool.copy_end)(ident(client), key)
+        else:
+            (pool.move_revoke if move else pool.copy_revoke)(ident(client), key)
+
+    def _fill(self, replica: Any, content: Any) -> None:
+        place = replica.place
+        for at in range(place.address, place.address + place.size, ALIGN):
+            self.memory[place.endpoint, at] = content
+
+    @rule(wanted=keys)
+    def read(self, wanted: list[str]) -> None:
+        for key, found in zip(wanted, self.pool.replicas(wanted), strict=True):
+            if not isinstance(found, Code):
+                self.leased[key] = (self.clock.now + 10, ())
+
     @rule(wanted=keys, force=st.booleans())
     def remove(self, wanted: list[str], force: bool) -> None:
         for key, code in zip(wanted, self.pool.remove(wanted, force), strict=True):
@@ -136,6 +207,9 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule(force=st.booleans())
     def remove_all(self, force: bool) -> None:
+        for key in list(self.leased):
+            if isinstance(self.pool.peek(key), Code):
+                del self.leased[key]  # its owner is absent: it is not to come back with it
         self.pool.remove_all(force)
         self.hard.clear()
         if force:
@@ -162,6 +236,9 @@ class PoolMachine(RuleBasedStateMachine):
                 continue
             for replica in looked.replicas:
                 place: Any = replica.place
+                if isinstance(place, LocalDisk):
+                    assert self.disks[place.endpoint, key] == (key, looked.checksum), "another's, on a disk"
+                    continue
                 for at in range(place.address, place.address + place.size, ALIGN):
                     assert self.memory[place.endpoint, at] == (key, looked.checksum), "half put, or another's"
 
@@ -192,9 +269,12 @@ class PoolMachine(RuleBasedStateMachine):
         for tenant in index.tenants.values():
             assert tenant.used == sum(entry.size * len(entry.memory) for entry in tenant.keys.values())
         written = {entry for entry in entries if entry not in index.writing}
-        assert {*index.plain, *index.soft, *index.hard} == written
+        assert {*index.plain, *index.soft, *index.hard, *index.cold} == written
         assert index.plain.held - index.plain.gone == len(list(index.plain))
-        assert index.soft.held - index.soft.gone == len(list(index.soft)) == index.stats.soft_pin_key_count
+        assert index.soft.held - index.soft.gone == len(list(index.soft))
+        assert index.stats.soft_pin_key_count == sum(
+            entry.more is not None and entry.more.pinned_until > 0 and not entry.more.hard for entry in written
+        )
         for entry in entries:
             assert entry.place or entry in index.writing
             group = entry.more.group if entry.more else None
@@ -206,7 +286,7 @@ class PoolMachine(RuleBasedStateMachine):
         present = set(self.pool.keys())
         for key, (until, _) in list(self.leased.items()):
             entry = index.tenants["default"].keys.get(key)
-            absent = entry is not None and not any(held.segment.alive for held in entry.memory)
+            absent = entry is not None and not entry.readable
             assert until <= self.clock.now or key in present or absent or key in self._being_written(), key
         for key in self.hard:
             assert index.tenants["default"].keys.get(key) is not None, key
