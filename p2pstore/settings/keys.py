@@ -146,6 +146,10 @@ KEYS: Mapping[str, Key] = {
 }
 
 
+UPSTREAMS_TOO = frozenset({"MOONCAKE_MASTER", "MOONCAKE_TENANT_ID"})
+"""Variables of ours that upstream's programs read, too. One that is empty is none to them, and so it is to us."""
+
+
 SECRETS: Mapping[str, tuple[str, str]] = {
     "secret": ("MOONCAKE_SECRET", "secret_file"),
     "etcd_password": ("MOONCAKE_ETCD_PASSWORD", "etcd_password_file"),

@@ -36,7 +36,7 @@ from engine.config.secret_file import read_secret
 from p2pstore.errors import BadConfig, NoSuchAddress, UsageError
 from p2pstore.settings.files import NEVER_BY_PROJECT, PROJECT_FILE, SYSTEM_FILE, Ignored, read_file, user_file
 from p2pstore.settings.key import Key
-from p2pstore.settings.keys import KEYS, SECRETS
+from p2pstore.settings.keys import KEYS, SECRETS, UPSTREAMS_TOO
 
 if TYPE_CHECKING:
     from p2pstore.settings.upstream import Given
@@ -139,7 +139,7 @@ class Settings:
                 layers.put(name, str(file), value)
         _take(upstream, layers, cwd, by_environment=True)
         for name, key in KEYS.items():
-            if key.variable in environ:
+            if key.variable in environ and (environ[key.variable] or key.variable not in UPSTREAMS_TOO):
                 origin = _origin_of(environ, key.variable)
                 layers.take(name, origin, partial(key.read, environ[key.variable], cwd))
             flag = (flags or {}).get(name)

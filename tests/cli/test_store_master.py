@@ -14,10 +14,14 @@ from pathlib import Path
 
 import pytest
 
+from mooncake_cli.app import root_command
 from mooncake_cli.commands.store_master import _milliseconds, _one, _place
+from mooncake_cli.invocation import Invocation
 from p2pstore.errors import UsageError
+from p2pstore.kv.master.run import pool_settings as of_settings
 from p2pstore.kv.pool import settings as pool_settings
 from p2pstore.settings.master_keys import ALLOCATIONS
+from p2pstore.settings.settings import Settings
 from tests.cli.conftest import Mooncake
 from tests.cli.store_processes import Process
 from tests.ports import reserved_port
@@ -182,14 +186,92 @@ def test_settings_of_the_environment(start: Start, mooncake: Mooncake) -> None:
     assert "environment MOONCAKE_MASTER_WATERMARK: '90' is no share" in done.stderr
 
 
-def test_upstreams_names(start: Start, mooncake: Mooncake) -> None:
-    master = start(
-        *("--rpc_port", "0", "--metrics_port", "0", "--metrics_host", "127.0.0.1", "--default_kv_lease_ttl", "5000"),
-        *("--eviction_ratio=0.1", "--eviction_high_watermark_ratio=0.95", "--client_ttl=20", "--port", "0"),
-        *("--put_start_discard_timeout_sec", "40", "--put_start_release_timeout_sec", "500", "--enable_multi_tenants"),
-        *("--allocation_strategy", "free_ratio_first", "--max_kv_soft_pin_ttl", "48h"),
+def settings_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *options: str) -> Settings:
+    """What a master would be run with."""
+    seen: list[Settings] = []
+
+    async def serve(settings: Settings, _: object) -> None:
+        seen.append(settings)
+
+    monkeypatch.setattr("p2pstore.kv.master.run.serve", serve)
+    monkeypatch.setattr("engine.files.open_limit.allow_many_files", lambda: None)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    words = ["store", "master", *options]
+    root_command().main(words, prog_name="mooncake", standalone_mode=False, obj=Invocation(words))
+    return seen[0]
+
+
+def test_what_upstreams_flags_mean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    settings = settings_of(
+        monkeypatch,
+        tmp_path,
+        *("--rpc_port", "1", "--metrics_port", "2", "--metrics_host", "10.0.0.1", "--default_kv_lease_ttl", "5000"),
+        *("--eviction_ratio=0.1", "--eviction_high_watermark_ratio=0.95", "--client_ttl=20", "--enable_multi_tenants"),
+        *("--put_start_discard_timeout_sec", "40", "--put_start_release_timeout_sec", "500", "--enable_offload"),
+        *("--allocation_strategy", "free_ratio_first", "--max_kv_soft_pin_ttl", "48h", "--offload_on_evict"),
+        *("--default_kv_soft_pin_ttl", "60000", "--promotion_on_hit"),
     )
-    assert master.end()[0] == 0
+    assert (settings.master_listen, settings.master_metrics) == ("127.0.0.1:1", "10.0.0.1:2")
+    assert of_settings(settings) == pool_settings.PoolSettings(
+        lease_ms=5000,
+        soft_pin_ms=60_000,
+        max_soft_pin_ms=48 * 3600 * 1000,
+        high_watermark=0.95,
+        eviction_ratio=0.1,
+        client_ttl=20.0,
+        put_discard=40.0,
+        put_release=500.0,
+        allocation="free_ratio_first",
+        tenants=True,
+        offload=True,
+        offload_on_evict=True,
+        promotion_on_hit=True,
+    )
+
+
+def test_what_our_options_mean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    settings = settings_of(
+        monkeypatch,
+        tmp_path,
+        *("--listen", ":7", "--metrics", "[::1]:8", "--allow", "10.0.0.0/8", "--insecure", "--state", "s"),
+        *(
+            "--lease",
+            "5s",
+            "--soft-pin",
+            "1m",
+            "--max-soft-pin",
+            "48h",
+            "--watermark",
+            "0.8",
+            "--eviction-ratio",
+            "0.2",
+        ),
+        *("--client-ttl", "20", "--put-discard", "40", "--put-release", "500", "--allocation", "local_first"),
+        *("--max-keys", "1000", "--tenants", "--offload", "--offload-on-evict", "--promotion"),
+    )
+    assert (settings.master_listen, settings.master_metrics) == ("127.0.0.1:7", "[::1]:8")
+    assert (settings.master_allow, settings.master_insecure) == ("10.0.0.0/8", True)
+    assert settings.master_state == tmp_path / "s"
+    assert of_settings(settings) == pool_settings.PoolSettings(
+        lease_ms=5000,
+        soft_pin_ms=60_000,
+        max_soft_pin_ms=48 * 3600 * 1000,
+        high_watermark=0.8,
+        eviction_ratio=0.2,
+        client_ttl=20.0,
+        put_discard=40.0,
+        put_release=500.0,
+        allocation="local_first",
+        max_keys=1000,
+        tenants=True,
+        offload=True,
+        offload_on_evict=True,
+        promotion_on_hit=True,
+    )
+
+
+def test_two_ways_to_say_one_thing(mooncake: Mooncake) -> None:
     done = mooncake("store", "master", "--rpc_port", "1", "--listen", ":2")
     assert done.returncode == 2
     assert "say --listen or --rpc_address and --rpc_port, not both" in done.stderr
@@ -210,9 +292,6 @@ def test_a_place_said_in_upstreams_way() -> None:
 
 def test_the_settings_are_those_of_the_pool() -> None:
     """Settings come before the store in the floor plan, so they have its words and defaults a second time."""
-    from p2pstore.kv.master.run import pool_settings as of_settings
-    from p2pstore.settings.settings import Settings
-
     assert ALLOCATIONS == pool_settings.ALLOCATIONS
     plain = Settings.load({}, environ={}, cwd=Path("/nonexistent"), system=Path("/none"))
     assert of_settings(plain) == pool_settings.PoolSettings()

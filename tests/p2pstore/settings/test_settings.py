@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from p2pstore.errors import BadConfig, UsageError
 from p2pstore.settings.files import NEVER_BY_PROJECT
-from p2pstore.settings.keys import KEYS
+from p2pstore.settings.keys import KEYS, UPSTREAMS_TOO
 from p2pstore.settings.settings import Settings
 
 
@@ -130,7 +130,7 @@ def test_a_bad_variable_is_named(load) -> None:
 @pytest.mark.parametrize(
     "variable",
     [
-        *(key.variable for key in KEYS.values() if not isinstance(key.default, bool)),
+        *sorted({key.variable for key in KEYS.values() if not isinstance(key.default, bool)} - UPSTREAMS_TOO),
         "MOONCAKE_CONFIG",
         "MOONCAKE_SECRET",
     ],
@@ -169,6 +169,12 @@ def test_the_stores_master_is_found_where_upstreams_programs_look(load, tmp_path
     assert settings.origins["master"] == f"{file}, master_server_address"
     settings = load(MOONCAKE_CONFIG_PATH=str(file), MOONCAKE_MASTER="10.0.0.2:1", MOONCAKE_TENANT_ID="blue")
     assert (settings.master, settings.tenant_id) == ("10.0.0.2:1", "blue")
+
+
+@pytest.mark.parametrize("variable", sorted(UPSTREAMS_TOO))
+def test_an_empty_variable_of_upstreams_is_none(load, variable: str) -> None:
+    """Its programs take it so, and a script that starts them must not keep ours from starting."""
+    assert set(load(**{variable: ""}).origins.values()) == {"default"}
 
 
 def test_relative_paths_start_where_they_are_written(load, places: dict[str, Path], tmp_path: Path) -> None:
