@@ -104,8 +104,21 @@ class CompatBase:
             return work()
         return [failed.code] * len(keys)
 
+    def _room_at(self, pointer: int) -> int:
+        """Bytes from an address on to the end of the registered memory that it lies in; 0 where it lies in none."""
+        exact = self._registered.get(pointer)
+        if exact is not None:
+            return len(exact)
+        return max(
+            (max(0, at + len(view) - pointer) for at, view in list(self._registered.items()) if at <= pointer),
+            default=0,
+        )
+
     def _at(self, pointer: int, size: int) -> memoryview:
+        """The memory at an address, which the caller answers for. Raises ``UsageError`` for what can be none."""
         registered = self._registered.get(pointer)
-        if registered is not None and size <= len(registered):
+        if registered is not None and 0 <= size <= len(registered):
             return registered[:size]
+        if pointer <= 0 or size < 0:
+            raise UsageError(detail=f"{size} bytes at address {pointer:#x} are no memory")
         return view_of(pointer, size)

@@ -196,19 +196,17 @@ class CompatValues(CompatBase):
         all_src_offsets: Sequence[Sequence[Sequence[int]]],
         all_sizes: Sequence[Sequence[Sequence[int]]],
     ) -> list[list[list[int]]]:
-        """Bring ranges of values to offsets of memory: the bytes of each, or a code, by buffer, key and range."""
+        """Bring ranges of values to offsets of registered memory: by buffer, key and range the bytes, or a code."""
         results: list[list[list[int]]] = []
         for number, pointer in enumerate(buffer_ptrs):
-            try:
-                each = all_dst_offsets[number], all_src_offsets[number], all_sizes[number]
-                plans = [list(zip(*ranges, strict=True)) for ranges in zip(*each, strict=True)]
-                wanted = dict(enumerate(zip(all_keys[number], plans, strict=True)))
-            except (IndexError, ValueError):
+            keys = all_keys[number] if number < len(all_keys) else []
+            given = (all_dst_offsets, all_src_offsets, all_sizes)
+            ranges = [each[number] if number < len(each) else [] for each in given]
+            if any(len(each) != len(keys) for each in ranges):
                 bad = self._bad("keys, offsets and sizes differ in number")
-                shapes = all_sizes[number] if number < len(all_sizes) else [[0]]
-                results.append([[bad] * len(ranges) for ranges in shapes])
-                continue
-            results.append(self._ranges(pointer, [key for key, _ in wanted.values()], plans))
+                results.append([[bad] for _ in keys])
+            else:
+                results.append(self._ranges(pointer, keys, list(zip(*ranges, strict=True))))
         return results
 
     # Inside
@@ -228,28 +226,43 @@ class CompatValues(CompatBase):
 
         return self._coded(keys, work)
 
-    def _ranges(self, pointer: int, keys: Sequence[str], plans: list[list[tuple[int, int, int]]]) -> list[list[int]]:
-        outside: dict[tuple[int, int], int] = {}
+    def _ranges(
+        self, pointer: int, keys: Sequence[str], plans: Sequence[tuple[Sequence[int], Sequence[int], Sequence[int]]]
+    ) -> list[list[int]]:
+        """Of each key, destinations, sources and sizes: the bytes of each range, or a code."""
+        capacity = self._room_at(pointer)
+        uneven = {place for place, plan in enumerate(plans) if len({*map(len, plan)}) != 1}
+        even = [place for place in range(len(keys)) if place not in uneven]
+        outside: set[tuple[int, int]] = set()
 
-        def room(place: int, size: int) -> list[Part]:
+        def room(number: int, size: int) -> list[Part]:
             parts: list[Part] = []
-            for number, (to, start, length) in enumerate(plans[place]):
-                if start + length > size or not length:
-                    outside[place, number] = self._bad(
-                        f"{length} bytes at {start} of {keys[place]!r}, which has {size}"
+            place = even[number]
+            for which, (to, start, length) in enumerate(zip(*plans[place], strict=True)):
+                if min(to, start, length) < 0 or not length or start + length > size or to + length > capacity:
+                    self._bad(
+                        f"{length} bytes at {start} of {keys[place]!r}, which has {size}, to {to} of registered memory "
+                        f"of {capacity}"
                     )
+                    outside.add((place, which))
                 else:
                     parts.append(Part(start, self._at(pointer + to, length)))
             return parts
 
-        found = self._read(keys, room)
-        return [
-            [
-                code if code < 0 else outside.get((place, number), length)
-                for number, (_, _, length) in enumerate(plans[place])
-            ]
-            for place, code in enumerate(found)
-        ]
+        found = dict(zip(even, self._read([keys[place] for place in even], room), strict=True))
+        if uneven:
+            self._bad("offsets and sizes of a key differ in number")
+        results: list[list[int]] = []
+        for place, plan in enumerate(plans):
+            code = found.get(place, BAD)
+            lengths = plan[2] if place in found else [0] * max(map(len, plan))
+            results.append(
+                [
+                    code if code < 0 else BAD if (place, which) in outside else length
+                    for which, length in enumerate(lengths)
+                ]
+            )
+        return results
 
     def _write(self, items: Sequence[Item], config: ReplicateConfig | None, *, replace: bool) -> list[int]:
         def work() -> list[int]:
@@ -308,8 +321,12 @@ class CompatValues(CompatBase):
             return [self._bad("keys, addresses and sizes differ in number")] * len(keys)
         if any(len(one) != len(other) for one, other in zip(pointers, sizes, strict=True)):
             return [self._bad("addresses and sizes of a key differ in number")] * len(keys)
-        items = [
-            Item(key, [self._at(pointer, size) for pointer, size in zip(*each, strict=True) if size])
-            for key, *each in zip(keys, pointers, sizes, strict=True)
-        ]
+        try:
+            items = [
+                Item(key, [self._at(pointer, size) for pointer, size in zip(*each, strict=True) if size])
+                for key, *each in zip(keys, pointers, sizes, strict=True)
+            ]
+        except UsageError as error:
+            self._say(error)
+            return [BAD] * len(keys)
         return self._write(items, config, replace=replace)

@@ -61,7 +61,7 @@ class GetSessions:
                 continue
             if time.monotonic() >= found.until:
                 codes[place] = self._expired(key)
-            elif all(part.offset + len(part.view) <= found.place.size for part in wanted):
+            elif all(0 <= part.offset <= found.place.size - len(part.view) for part in wanted):
                 codes[place] = sum(len(part.view) for part in wanted)
                 for part in wanted:
                     pieces.append(Piece(found.place.endpoint, found.place.address + part.offset, part.view))
@@ -147,7 +147,7 @@ class PutSessions:
                 begun = self._begun.get(key)
             if begun is None or given is None:
                 continue
-            if any(part.offset + len(part.view) > begun.size for part in given):
+            if any(not 0 <= part.offset <= begun.size - len(part.view) for part in given):
                 continue
             codes[place] = 0
             for replica in begun.replicas:

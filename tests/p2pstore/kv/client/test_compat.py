@@ -175,6 +175,8 @@ def test_ranges(store: MooncakeDistributedStore, key: str) -> None:
     store.put(key, one)
     store.put(key + "2", two)
     first, second = Room(32), Room(32)
+    for room in (first, second):
+        assert store.register_buffer(room.ptr, 32) == 0
     found = store.get_into_ranges(
         [first.ptr, second.ptr],
         [[key, key + "2"], [key + "2", key]],
@@ -187,7 +189,17 @@ def test_ranges(store: MooncakeDistributedStore, key: str) -> None:
     assert bytes(second) == bytes(4) + two[:6] + bytes(6) + one[10:14] + bytes(12)
     bad = store.get_into_ranges([first.ptr], [[key, "no " + key]], [[[0, 0], [0]]], [[[99, 99], [0]]], [[[1, 2], [1]]])
     assert bad == [[[1, -600], [-704]]]
-    assert store.get_into_ranges([first.ptr], [[key]], [[[0]]], [[[0, 1]]], [[[1]]]) == [[[-600]]]
+    uneven = store.get_into_ranges([first.ptr], [[key, key]], [[[0], [0]]], [[[0, 1], [0]]], [[[], [1]]])
+    assert uneven == [[[-600, -600], [1]]]
+    assert store.get_into_ranges([first.ptr], [[key, key]], [[[0]]], [[[0]]], [[[1]]]) == [[[-600], [-600]]]
+    assert store.get_into_ranges([first.ptr], [[key]], [], [], []) == [[[-600]]]
+    whole = bytes(first)
+    for at, start, length in [(32, 0, 1), (30, 0, 3), (-1, 0, 1), (0, -1, 1), (0, 0, -1), (0, 0, 0)]:
+        assert store.get_into_ranges([first.ptr], [[key]], [[[at]]], [[[start]]], [[[length]]]) == [[[-600]]]
+    assert store.get_into_ranges([first.ptr + 30], [[key]], [[[0, 1]]], [[[0, 0]]], [[[2, 2]]]) == [[[2, -600]]]
+    assert bytes(first) == whole[:30] + one[:2], "more was written than there is room for"
+    assert store.unregister_buffer(first.ptr) == 0
+    assert store.get_into_ranges([first.ptr], [[key]], [[[0]]], [[[0]]], [[[1]]]) == [[[-600]]]
 
 
 def test_sessions(store: MooncakeDistributedStore, key: str) -> None:
@@ -280,6 +292,22 @@ def test_life(master: str, key: str) -> None:
     assert store.setup({**config, "master_server_addr": master}) == 0, "it can be set up again"
     assert store.get(key) == b"", "what lay in its memory went with it"
     store.close()
+
+
+def test_its_memory_leaves_the_pool_with_the_object(own_master: AMaster, key: str) -> None:
+    store, other = MooncakeDistributedStore(), MooncakeDistributedStore()
+    for each, size in ((store, 4 << 20), (other, 0)):
+        assert each.setup("127.0.0.1", "P2PHANDSHAKE", size, 4 << 20, "tcp", "", own_master.address) == 0
+    assert store.put(key, b"x") == 0
+    assert other.is_exist(key) == 1
+    del store, each
+    deadline = time.monotonic() + 60
+    while other.is_exist(key):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    other.close()
+    del other
+    MooncakeDistributedStore().__del__()
 
 
 def test_two_clients_may_be_given_one_port(master: str, key: str) -> None:
@@ -407,6 +435,18 @@ def test_tensors_of_numpy(store: MooncakeDistributedStore, key: str) -> None:
     assert store.put_tensor(key + "2", [1, 2]) == -600
     assert store.batch_put_tensor([key + "3", key + "4"], [np.ones(2), np.asfortranarray(np.ones((2, 3)))]) == [0, -600]
     assert store.get_tensor("no " + key) is None
+
+
+def test_what_can_be_no_memory_is_refused(store: MooncakeDistributedStore, key: str) -> None:
+    room = Room(10)
+    assert store.put(key, b"12345") == 0
+    for pointer, size in [(0, 5), (-8, 5), (room.ptr, -5)]:
+        assert store.put_from(key + "2", pointer, size) == -600
+        assert store.get_into(key, pointer, size) == -600
+        assert store.batch_get_into_multi_buffers([key], [[pointer]], [[size]]) == [-600]
+    assert store.batch_get_session_start([key]) == [0]
+    assert store.batch_get_into_multi_buffer_ranges([key], [[0]], [[5]], [[0]]) == [-600]
+    assert store.batch_get_into_multi_buffer_ranges([key], [[room.ptr]], [[5]], [[-1]]) == [-600]
 
 
 def test_addresses_are_those_of_the_memory() -> None:
