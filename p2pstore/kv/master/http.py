@@ -28,7 +28,7 @@ import json
 import logging
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Protocol
 from urllib.parse import unquote
@@ -56,8 +56,8 @@ LINES = "application/x-ndjson"
 MAX_BODY = 1
 """Bytes: nothing here takes a body."""
 
-SLICE = 1000
-"""Keys that are written before others of the loop have their turn."""
+SLICE = 500
+"""Keys that are written before others of the loop have their turn: some milliseconds, where each is looked at."""
 
 Network = IPv4Network | IPv6Network
 
@@ -79,8 +79,8 @@ class Shown(Protocol):
     def readings(self) -> Readings:
         """For the metrics."""
 
-    def all_keys(self) -> Sequence[tuple[str, str]]:
-        """Tenant and key of each."""
+    def names(self) -> Iterator[tuple[str, Sequence[str]]]:
+        """Each tenant, and its keys."""
 
     def shown(self, tenant: str, key: str) -> KeyShown | None:
         """One of them, or None when it is gone meanwhile."""
@@ -227,13 +227,17 @@ class AdminServer:
                 await asyncio.sleep(0)
         return _json({"success": True, "data": data})
 
+    def _sliced(self) -> Iterator[tuple[str, Sequence[str]]]:
+        """All keys, a tenant and some of its keys at a time."""
+        for tenant, keys in self._shown.names():
+            for first in range(0, len(keys), SLICE):
+                yield tenant, keys[first : first + SLICE]
+
     async def _get_all_keys(self, request: web.Request) -> web.StreamResponse:
         answer = web.StreamResponse(headers={hdrs.CONTENT_TYPE: TEXT})
         await answer.prepare(request)
-        keys = self._shown.all_keys()
-        for first in range(0, len(keys), SLICE):
-            lines = "".join(f"{key}\n" for _, key in keys[first : first + SLICE])
-            await answer.write(lines.encode(errors="surrogateescape"))
+        for _, keys in self._sliced():
+            await answer.write("".join(f"{key}\n" for key in keys).encode(errors="surrogateescape"))
             await asyncio.sleep(0)
         await answer.write_eof()
         return answer
@@ -297,14 +301,9 @@ class AdminServer:
         room = int(left) if left else sys.maxsize
         answer = web.StreamResponse(headers={hdrs.CONTENT_TYPE: LINES})
         await answer.prepare(request)
-        keys = self._shown.all_keys()
-        for first in range(0, len(keys), SLICE):
-            wanted = [
-                (owner, key)
-                for owner, key in keys[first : first + SLICE]
-                if key.startswith(prefix) and tenant in {None, owner}
-            ]
-            shown = [self._shown.shown(owner, key) for owner, key in wanted[:room]]
+        for owner, keys in self._sliced():
+            wanted = [key for key in keys if key.startswith(prefix)] if tenant in {None, owner} else []
+            shown = [self._shown.shown(owner, key) for key in wanted[:room]]
             lines = [json.dumps(each._asdict()) + "\n" for each in shown if each is not None]
             room -= len(lines)
             await answer.write("".join(lines).encode())

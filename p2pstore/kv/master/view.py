@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from engine._version import __version__
@@ -62,10 +62,10 @@ class View:
             unknown=unknown,
         )
 
-    def all_keys(self) -> Sequence[tuple[str, str]]:
-        """Tenant and key of each."""
-        pool = self._pool
-        return [(tenant, key) for tenant in pool.tenants() for key in pool.names(tenant)]
+    def names(self) -> Iterator[tuple[str, Sequence[str]]]:
+        """Each tenant, and its keys."""
+        for tenant in self._pool.tenants():
+            yield tenant, self._pool.names(tenant)
 
     def shown(self, tenant: str, key: str) -> KeyShown | None:
         """One of them; None when it is gone, or being written."""

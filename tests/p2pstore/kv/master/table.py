@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from engine.net import addresses, sockets
@@ -49,8 +49,9 @@ class Table:
         numbers = {"key_count": 3, "total_get_nums": 4, "valid_get_nums": 3, "total_capacity_bytes": 4 << 20}
         return Readings(numbers, {"Ping": (5, 0, 0, 0, 0)}, unknown={"FlyToTheMoon": 1})
 
-    def all_keys(self) -> Sequence[tuple[str, str]]:
-        return list(self.held)
+    def names(self) -> Iterator[tuple[str, Sequence[str]]]:
+        for tenant in dict.fromkeys(owner for owner, _ in self.held):
+            yield tenant, [key for owner, key in self.held if owner == tenant]
 
     def shown(self, tenant: str, key: str) -> KeyShown | None:
         found = self.held[tenant, key]

@@ -12,6 +12,8 @@ import pytest
 import pytest_asyncio
 
 from engine.net import addresses, sockets
+from p2pstore.kv.master import http
+from p2pstore.kv.master.forms import KeyShown
 from p2pstore.kv.master.http import AdminServer
 from p2pstore.kv.master.metrics import OPENMETRICS, TEXT
 from p2pstore.settings.master_keys import networks
@@ -259,3 +261,28 @@ async def test_who_is_not_allowed_learns_nothing(table: Table) -> None:
                 assert (KEY in await answer.text()) is (expected == 200)
         finally:
             await server.close()
+
+
+async def test_others_have_their_turn_within_a_long_list(
+    ask: Asker, table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "SLICE", 1)
+    table.held = {("default", f"key-{number}"): table.held["default", KEY] for number in range(50)}
+    turns = 0
+    seen: set[int] = set()
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    def shown(tenant: str, key: str) -> KeyShown:
+        seen.add(turns)
+        return KeyShown(key, tenant, 1, 1, complete=True)
+
+    monkeypatch.setattr(table, "shown", shown)
+    task = asyncio.create_task(others())
+    await ask("/api/v1/keys")
+    task.cancel()
+    assert len(seen) == 50

@@ -57,7 +57,7 @@ def test_keys(view: View, house: House) -> None:
     house.put(client, ["x", "y"], 4096)
     house.put(client, ["z"], tenant="red")
     house.start(client, ["begun"])
-    assert sorted(view.all_keys()) == [("default", "begun"), ("default", "x"), ("default", "y"), ("red", "z")]
+    assert {tenant: sorted(keys) for tenant, keys in view.names()} == {"default": ["begun", "x", "y"], "red": ["z"]}
     shown = view.shown("default", "x")
     assert shown is not None
     assert shown == ("x", "default", 4096, 1, True)
