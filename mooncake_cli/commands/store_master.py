@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -178,12 +177,13 @@ def master(
         master_promotion=promotion or None,
     )
     from engine.files.open_limit import allow_many_files  # noqa: PLC0415 - as below
+    from p2pstore.kv.master import loops  # noqa: PLC0415 - as below
     from p2pstore.kv.master.run import serve  # noqa: PLC0415 - it brings aiohttp along
 
     level = logging.DEBUG if invocation.verbose else logging.INFO
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=level)
     allow_many_files()
-    asyncio.run(serve(settings, lambda running: _tell(invocation.output, running)))
+    loops.run(serve(settings, lambda running: _tell(invocation.output, running)))
 
 
 def _tell(output: Output, running: Running) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from engine.errors import RemoteProtocolError
 from engine.net import addresses
@@ -74,10 +74,9 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client is there; or somebody whom nobody allowed."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - create_server makes no other
         peer = transport.get_extra_info("peername") or ("?", 0)
-        self._transport = transport
-        transport.set_write_buffer_limits(high=MAX_UNSENT_BYTES)
+        self._transport = made = cast("asyncio.Transport", transport)  # uvloop's is one, and no subclass
+        made.set_write_buffer_limits(high=MAX_UNSENT_BYTES)
         self.host = str(peer[0]).removeprefix("::ffff:")
         self.address = addresses.join(self.host, peer[1])
         self._splitter = Splitter(peer=self.address)

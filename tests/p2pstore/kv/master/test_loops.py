@@ -1,0 +1,49 @@
+"""A master runs on uvloop where that is installed, and just as well without."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from p2pstore.kv.master import loops
+from tests.p2pstore.kv.master.wire import Client, running
+
+
+async def serve(done: list[str]) -> None:
+    """A put, a value that is found, and a connection that brings garbage."""
+    async with running() as master:
+        client, other = await Client.to(master), await Client.to(master)
+        await client.mount(b"a" * 16)
+        await client.put(b"a" * 16, "k")
+        assert await client("BatchExistKey", ["k", "none"], "default") == [True, False]
+        other.writer.write(b"\0" * 20)
+        await other.ended()
+    done.append(type(asyncio.get_running_loop()).__module__)
+
+
+def test_without_uvloop_it_is_pythons_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    done: list[str] = []
+    loops.run(serve(done))
+    assert done == ["asyncio.unix_events"]
+
+
+def test_uvloop_is_taken_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[Any] = []
+    monkeypatch.setitem(sys.modules, "uvloop", SimpleNamespace(run=taken.append))
+    done: list[str] = []
+    main = serve(done)
+    loops.run(main)
+    assert taken == [main]
+    main.close()
+
+
+def test_a_master_serves_on_the_real_uvloop() -> None:
+    pytest.importorskip("uvloop", reason="NO TEST ON UVLOOP: it is not installed")
+    done: list[str] = []
+    loops.run(serve(done))
+    assert done == ["uvloop"]
