@@ -194,7 +194,7 @@ class Ages:
                 self._move(entry, until)
             else:
                 ordered.append((-until, -number))
-        work.left -= 1 + len(chunk) // 4  # looking at one costs a fourth of evicting it
+        work.left -= 1 + len(chunk) // 2  # looking at one costs less than half of evicting it
         ordered.sort()
         self._oldest = [chunk[-number] for _, number in ordered]
         self._until = -ordered[0][0] if ordered else now

@@ -13,7 +13,7 @@ from p2pstore.kv.pool.disks import Disks
 from p2pstore.kv.pool.entries import GONE, Entry, Held
 from p2pstore.kv.pool.index import Index
 
-STEP_ENTRIES = 320
+STEP_ENTRIES = 256
 """Values that one step looks at: evicting one takes some 8 us, with its record for the journal."""
 
 STEP_S = 0.0025
