@@ -115,11 +115,13 @@ class More:
 class Tenant:
     """The keys of one tenant, and the memory that they take."""
 
-    __slots__ = ("groups", "keys", "name", "quota", "used")
+    __slots__ = ("groups", "keys", "name", "quota", "record_head", "used")
 
     def __init__(self, name: str, quota: int = 0) -> None:
         self.name = name
         self.quota = quota
+        self.record_head = b""
+        """How the records of its values begin, once there is one."""
         self.used = 0
         self.keys: dict[str, Entry] = {}
         self.groups: dict[str, Group] = {}

@@ -75,17 +75,18 @@ class Eviction:
     def make_room(self, sizes: Sequence[int], now: float) -> bool:
         """Evict for what is to be put, one step; tells whether another may find more."""
         segments = self._index.segments
-        if max(sizes, default=0) > segments.max_value:
+        if len(sizes) == 1:
+            needed = longest = sizes[0] if sizes[0] <= segments.max_value else 0
+        else:
             sizes = [size for size in sizes if size <= segments.max_value]
-        needed, longest = sum(sizes), max(sizes, default=0)
-
-        def wanted() -> bool:
-            return segments.capacity - segments.used < needed or not segments.free_extent(longest)
-
-        if not longest or not wanted():
+            needed, longest = sum(sizes), max(sizes, default=0)
+        if not longest or segments.room_for(needed, longest):
             return False
-        self.step(now, self._for_a_while(wanted), "no room for a put", Work(STEP_ENTRIES))
-        return not self.exhausted and wanted()
+        self.step(
+            now, self._for_a_while(lambda: not segments.room_for(needed, longest)), "no room for a put",
+            Work(STEP_ENTRIES),
+        )  # fmt: skip
+        return not self.exhausted and not segments.room_for(needed, longest)
 
     def _for_a_while(self, wanted: Callable[[], bool]) -> Callable[[], bool]:
         """The same, and that the step has not taken too long."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from engine.rpc.messages import Segment
-from p2pstore.kv.pool.entries import Entry
+from p2pstore.kv.pool.entries import Entry, Held
 
 MOUNTED, UNMOUNTED, VALUE, DROPPED, RESERVED, RELEASED = range(1, 7)
 
@@ -20,6 +20,8 @@ _SHORT = struct.Struct("<H")
 _LONG = struct.Struct("<I")
 _VALUE = struct.Struct("<Q16sBB")  # size, writer, flags, replicas
 _MEMORY = struct.Struct("<BIQ")  # 0, segment, offset
+_USUAL = struct.Struct("<Q16sBBBIQ")  # the two above, one after the other
+_USUAL_SUM = struct.Struct("<Q16sBBQBIQ")  # with a checksum between them
 _DISK = struct.Struct("<B16sQ")  # 1, client, size
 _NUMBER = struct.Struct("<Q")
 _SECONDS = struct.Struct("<d")
@@ -115,6 +117,9 @@ def _short(text: str) -> bytes:
 
 def value(entry: Entry, now: float) -> bytes:
     """A value as it is now: those of its replicas that are whole."""
+    place = entry.place
+    if entry.more is None and isinstance(place, Held) and place.ready and not place.segment.gone:
+        return _usual(entry, place)
     flags = 0
     parts: list[bytes] = []
     if entry.checksum is not None:
@@ -147,6 +152,20 @@ def value(entry: Entry, now: float) -> bytes:
             *[_DISK.pack(1, disk.client.id, disk.size) + _short(disk.endpoint) for disk in disks],
         )
     )
+
+
+def _usual(entry: Entry, held: Held) -> bytes:
+    """The same, at once, of what nearly all values are: nothing special, in one place in memory."""
+    key = entry.key.encode("utf-8", "surrogatepass")
+    head = entry.tenant.record_head
+    if not head:
+        head = entry.tenant.record_head = _KIND.pack(VALUE) + _short(entry.tenant.name)
+    checksum, number = entry.checksum, held.segment.number
+    if checksum is None:
+        tail = _USUAL.pack(entry.size, entry.writer, 0, 1, 0, number, held.offset)
+    else:
+        tail = _USUAL_SUM.pack(entry.size, entry.writer, _CHECKSUM, 1, checksum, 0, number, held.offset)
+    return b"".join((head, _LONG.pack(len(key)), key, tail))
 
 
 def dropped(tenant: str, key: str) -> bytes:

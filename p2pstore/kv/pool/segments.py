@@ -205,9 +205,11 @@ class Segments:
         if segment.alive:
             self.used -= freed
 
-    def free_extent(self, size: int) -> bool:
-        """Whether one value of so many bytes would find room."""
-        return any(each.extents.fits(size) for each in self._open)
+    def room_for(self, total: int, longest: int) -> bool:
+        """Whether so many bytes are free, and in one piece those of the longest value."""
+        if self.capacity - self.used < total:
+            return False
+        return any(each.extents.fits(longest) for each in self._open)
 
     def _order(self, preferred: Sequence[str], host: str) -> Iterator[Mounted]:
         opened = self._open

@@ -54,7 +54,8 @@ class Writes:
         batch = _Batch(index.shared_id(client), config, space, sizes, index.clock())
         if config.host_id and client in index.clients:
             index.clients[client].host_id = config.host_id
-        batch.host = self._host(batch)
+        if config.prefer_alloc_in_same_node or index.settings.allocation == "local_first":
+            batch.host = self._host(batch)
         return [self._start(batch, number, key, upsert=upsert) for number, key in enumerate(keys)]
 
     def end(self, client: bytes, metas: Sequence[ObjectMeta], kind: int, tenant: str) -> list[Code]:
@@ -93,6 +94,8 @@ class Writes:
             return Code.BAD_PARAMS
         if config.dfs_replica_num:
             return Code.DFS_UNAVAILABLE
+        if not config.soft_pin_action and config.soft_pin_ttl_ms is None:
+            return None
         if config.soft_pin_action == SoftPin.ENABLE:
             too_long = (
                 config.soft_pin_ttl_ms is not None and not 0 <= config.soft_pin_ttl_ms <= settings.max_soft_pin_ms
@@ -251,8 +254,7 @@ class Writes:
 
     def _host(self, batch: _Batch) -> str:
         config, index = batch.config, self._index
-        local = config.prefer_alloc_in_same_node or index.settings.allocation == "local_first"
-        if not local or config.replica_num != 1:
+        if config.replica_num != 1:
             return ""
         client = index.clients.get(batch.client)
         return config.host_id or (client.host_id if client else "")
@@ -310,6 +312,8 @@ class Writes:
 
 class _Batch:
     """What the keys of one call share."""
+
+    __slots__ = ("begun", "client", "config", "host", "now", "plain", "preferred", "sizes", "space", "work")
 
     def __init__(self, client: bytes, config: ReplicateConfig, space: Tenant, sizes: Sequence[int], now: float) -> None:
         self.client = client

@@ -269,3 +269,15 @@ def test_a_snapshot_taken_in_slices_while_the_pool_goes_on_is_made_right_by_the_
             step(house, chance)
     assert house.pool._index.plain.walks == house.pool._index.soft.walks == []
     assert seen(house.again(found + house.pool.take_log()).pool) == seen(house.pool)
+
+
+@pytest.mark.parametrize("checksum", [None, 0, 2**64 - 1])
+@pytest.mark.parametrize("special", [False, True])
+def test_a_value_is_read_as_it_was_written(checksum: int | None, special: bool) -> None:
+    house = Logged(tenants=True)
+    client = house.join("a")
+    house.start(client, ["\N{SNOWMAN}"], 77, "t\N{SNOWMAN}", with_hard_pin=special)
+    house.pool.put_end(client, [ObjectMeta("\N{SNOWMAN}", checksum)], tenant="t\N{SNOWMAN}")
+    (found,) = [each for each in map(records.read, house.log()) if isinstance(each, records.Value)]
+    places = [records.MemoryPlace(1, 0)]
+    assert found == ("t\N{SNOWMAN}", "\N{SNOWMAN}", 77, client, places, checksum, special, 0.0, "", 0)
