@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Annotated
 
 import typer
 
+from engine.net import addresses
 from mooncake_cli.commands.store import Admin, Master, Tenant, admin_client, master_of
 from mooncake_cli.invocation import Invocation
 from mooncake_cli.text import printable
 from p2pstore.errors import UsageError
 from p2pstore.kv.errors import MasterUnavailable
+
+NO_PORT = 0
+"""In place of a port that was not given."""
 
 EXAMPLES = {
     "why": (
@@ -43,7 +48,7 @@ def why(
     settings = invocation.settings(master=master, master_admin=admin, tenant_id=tenant)
     asked = admin_client(invocation, master, admin)
     try:
-        found = asked.why(key=key, tenant=settings.tenant_id, client=client or "")
+        found = asked.why(key=key, tenant=settings.tenant_id, client=_address(client))
     except MasterUnavailable as error:
         from p2pstore.kv.master.reach import clients_port  # noqa: PLC0415 - where something is wrong already
 
@@ -55,3 +60,16 @@ def why(
         if finding["advice"]:
             lines.append(f"  {printable(output.commands(finding['advice']))}")
     output.data({"findings": found}, human="\n".join(lines), quiet=(printable(each["cause"]) for each in found))
+
+
+def _address(client: str | None) -> str:
+    """A client as the master knows it: by its address, with its port where one is given. Raises ``UsageError``."""
+    if client is None:
+        return ""
+    host, port = addresses.given(client, NO_PORT)
+    if not addresses.is_ip(host):
+        try:
+            host = str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
+        except OSError:
+            raise UsageError(detail=f"the name {host!r} is not known here; name the client by its address") from None
+    return host if port == NO_PORT else addresses.join(host, port)

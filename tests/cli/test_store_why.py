@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import socket
 
+from mooncake_cli.commands import store_why as why_module
 from p2pstore.kv.master import why
 from tests.cli.conftest import Mooncake
 from tests.cli.printed_commands import parse, printed_commands
@@ -27,6 +28,16 @@ def test_clients(mooncake: Mooncake, store: Served) -> None:
     done = mooncake("store", "why", "--client", "10.0.0.9", "-q", "--admin", store.address)
     assert done.stdout == "no-call\n"
     assert mooncake("store", "why", KEY, "--client", "x", "--admin", store.address).returncode == 2
+
+
+def test_a_client_by_its_name(mooncake: Mooncake, store: Served) -> None:
+    done = mooncake("store", "why", "--client", "localhost", "--admin", store.address)
+    assert done.stdout.startswith(("no client at 127.0.0.1 has called", "no client at ::1 has called"))
+    assert why_module._address("[::1]:5") == "[::1]:5"
+    assert why_module._address("10.0.0.3") == "10.0.0.3"
+    done = mooncake("store", "why", "--client", "nobody.invalid", "--admin", store.address)
+    assert done.returncode == 2
+    assert "the name 'nobody.invalid' is not known here" in done.stderr
 
 
 def test_nobody_answers(mooncake: Mooncake) -> None:

@@ -14,6 +14,7 @@ from urllib.parse import quote, urlencode
 
 from engine.net import addresses
 from engine.rpc.codes import Code
+from p2pstore.errors import UsageError
 from p2pstore.kv.errors import KeyNotFound, MasterIsUpstreams, MasterRefused, MasterUnavailable
 
 CONNECT_SECONDS = 5.0
@@ -27,6 +28,9 @@ MAX_ANSWER = 256 << 20
 
 MAX_LINE = 1 << 21
 """Bytes of one key's line; upstream takes keys of a MiB."""
+
+MAX_PATH = 8000
+"""Bytes of what is asked for, which is one line of HTTP; servers take 8190 with all that belongs to it."""
 
 SHOWN = 80
 """Characters of a strange answer that a message repeats."""
@@ -185,6 +189,8 @@ class AdminClient:
 
     @contextlib.contextmanager
     def _answer(self, method: str, path: str) -> Iterator[http.client.HTTPResponse]:
+        if len(path) > MAX_PATH:
+            raise UsageError(detail="the key is too long to be asked about over the metrics port; clients can use it")
         connection = http.client.HTTPConnection(self._host, self._port, timeout=CONNECT_SECONDS)
         try:
             connection.connect()

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from p2pstore.errors import UsageError
 from p2pstore.kv.errors import KeyNotFound, MasterIsUpstreams, MasterRefused, MasterUnavailable
 from p2pstore.kv.master import admin_client
 from p2pstore.kv.master.admin_client import AdminClient
@@ -49,6 +50,13 @@ def test_one_key(client: AdminClient) -> None:
         client.key(KEY, "red")
     with pytest.raises(MasterRefused, match="an argument is not allowed"):
         client.key("", "default")
+
+
+def test_a_key_that_is_too_long_for_a_line(client: AdminClient) -> None:
+    with pytest.raises(KeyNotFound):
+        client.key("x" * 7900, "default")
+    with pytest.raises(UsageError, match="too long to be asked about"):
+        client.key("x" * 8000, "default")
 
 
 def test_removing(client: AdminClient, table: Table) -> None:
