@@ -152,10 +152,10 @@ class Reader:
             place = value.place
             if not value.detail:
                 outcome[place] = self._kept(keys[place], value, began, again)
-            elif value.corrupt:
-                outcome[place] = ValueCorrupt(key=keys[place], detail=value.detail)
             else:
-                outcome[place] = ValueUnreadable(key=keys[place], detail=value.detail)
+                # Wrong bytes, too, may be others' that lie there by now: it was removed by force, or replaced.
+                kind = ValueCorrupt if value.corrupt else ValueUnreadable
+                outcome[place] = kind(key=keys[place], detail=value.detail)
                 again.append(place)
         return again
 

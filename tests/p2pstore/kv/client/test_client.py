@@ -110,6 +110,25 @@ def test_a_wrong_replica_is_passed_over_and_counted(own_master: AMaster, make_st
         assert raised.value.exit_code == 4
 
 
+@pytest.mark.parametrize("size", [5000, 2_000_000])
+def test_a_value_whose_place_was_given_to_another_meanwhile_is_asked_for_again(
+    own_master: AMaster, make_store: MakeStore, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    store = make_store(own_master.address, segment_size=4 << 20)
+    assert store.put("k", value_of("k", size))
+    before = store.replicas("k")
+    store.remove("k", force=True)
+    assert store.put("k", value_of("another", size))
+    for place in before.replicas:  # wherever the master has put it
+        bytes_at(store, place.place)[:] = value_of("another", size)
+    master = store._client.master
+    ask, stale = master.replicas, [before]
+    monkeypatch.setattr(master, "replicas", lambda keys: [stale.pop()] if stale else ask(keys))
+    assert store.get("k") == value_of("another", size)
+    stale.append(before)
+    assert store.get_into("k", bytearray(size)) == size
+
+
 @pytest.mark.parametrize("made", ["xxh3", "crc64"])
 def test_either_checksum_is_taken_for_right(own_master: AMaster, make_store: MakeStore, made: str) -> None:
     one, other = make_store(own_master.address, checksum=made), make_store(own_master.address, segment_size=0)
