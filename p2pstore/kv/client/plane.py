@@ -18,6 +18,7 @@ from engine.memory.joined_buffer import JoinedBuffer
 from engine.memory.shared import SharedBuffer, SharedMemory
 from engine.net.threads import Failure
 from engine.transports.neighbours import Neighbours
+from engine.transports.rdma.nics import Nics
 
 CONNECT_SECONDS = 3.0
 """For another client to take a connection: there may be a replica elsewhere."""
@@ -55,11 +56,12 @@ class DataPlane:
         settings: EngineSettings | None = None,
         neighbours: bool = True,
         ports: range | None = None,
+        nics: Nics | None = None,
     ) -> None:
         """``hostname`` to ``devices`` are as ``TransferEngine`` takes them, and so is what it raises.
 
         Without ``neighbours`` processes of this host come over the network, too. ``ports`` are those to choose from
-        where the settings say none.
+        where the settings say none. ``nics`` are as ``TransferEngine`` takes them.
         """
         loaded = settings or EngineSettings.load()
         if ports is not None and loaded.ports is None:
@@ -72,6 +74,7 @@ class DataPlane:
             bind=bind,
             settings=replace(loaded, connect_timeout=CONNECT_SECONDS, stall_timeout=STALL_SECONDS, retries=RETRIES),
             hand_over=neighbours,
+            nics=nics,
         )
         self.endpoint = self.engine.segment_name
         self._neighbours = Neighbours() if neighbours else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -12,9 +12,14 @@ from hypothesis import strategies as st
 from engine.engine import TransferRequest
 from engine.errors import Closed, RangeRefused
 from engine.memory.joined_buffer import JoinedBuffer
+from engine.transports.rdma.nics import Nics
+from engine.transports.rdma.verbs.fake_verbs import Fabric
 from p2pstore.kv.client import plane as module
 from p2pstore.kv.client.plane import DataPlane, Piece
+from tests.engine.transports.rdma.conftest import fabric, open_nics
 from tests.ports import closed_port
+
+__all__ = ["fabric", "open_nics"]
 
 LENGTH = 1 << 20
 
@@ -95,6 +100,31 @@ def test_pieces_that_lie_together_are_one_request(
     monkeypatch.setattr(module, "RUN_BYTES", 250)
     assert far.read(pieces_of(owner, [(0, 100), (100, 100), (200, 100)])) == [None] * 3
     assert [each.address - owner.address for each in asked] == [0, 200]
+
+
+def test_over_rdma_each_piece_is_a_request_and_comes_over_the_device(
+    open_nics: Callable[..., Nics], fabric: Fabric
+) -> None:
+    ours, theirs = (
+        DataPlane("127.0.0.1", "P2PHANDSHAKE", protocol="rdma", devices="", neighbours=False, nics=open_nics(name))
+        for name in ("a0", "b0")
+    )
+    memory = theirs.offer(LENGTH)
+    there = theirs.in_place(theirs.endpoint, memory.address, LENGTH)
+    assert there is not None
+    there[:] = random.Random(2).randbytes(LENGTH)
+    pieces = [Piece(theirs.endpoint, memory.address + at, memoryview(bytearray(5000))) for at in (0, 5000, 20_000)]
+    assert ours.read(pieces) == [None] * 3
+    assert [each.view == there[at : at + 5000] for each, at in zip(pieces, (0, 5000, 20_000), strict=True)] == [
+        True
+    ] * 3
+    for each in pieces:
+        each.view[:] = each.view[::-1]
+    assert ours.write(pieces) == [None] * 3
+    assert there[20_000:25_000] == pieces[2].view
+    assert fabric.moved == {("a0", "b0"): 30_000}
+    ours.close()
+    theirs.close()
 
 
 def test_each_piece_is_told_what_was_wrong_with_it(owner: Owner, far: DataPlane) -> None:
