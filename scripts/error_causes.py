@@ -179,6 +179,13 @@ CAUSES = (
         path="/var/lib/mooncake/store",
         detail="no space left on device",
     ),
+    _of("TierTaken", "two clients are to keep values in one directory", path="/mnt/nvme0/values"),
+    _of(
+        "TierUnusable",
+        "the directory for values on disk cannot be written, or holds something else",
+        path="/mnt/nvme0/values",
+        detail="read-only file system",
+    ),
     _of("StateTaken", "two masters are started on one directory", path="/var/lib/mooncake/store"),
     _of("KeyExists", "'store put' of a key that was put before", key="step-7/w"),
     _of("KeyBusy", "two clients put one key at once, or one died while it did", key="step-7/w"),

@@ -89,6 +89,7 @@ REFUSALS: Mapping[str, Refusal] = {
         "the bytes are read, and sent from memory; a fault of the file shows there",
     ),
     "mmap": Refusal(CANNOT | DENIED | {errno.ENODEV, errno.ETXTBSY}, "the bytes are read into memory of our own"),
+    "direct I/O": Refusal(CANNOT | {errno.EPERM}, "reads and writes go through the kernel's cache"),
     "socket": Refusal(
         CANNOT | DENIED | {errno.EROFS, errno.EIO, errno.ENXIO, errno.EAFNOSUPPORT},
         "the agent's sockets lie in a directory below /run/user or /tmp",

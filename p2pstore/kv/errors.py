@@ -10,11 +10,13 @@
     ├── MasterUnavailable             6   the master of the pooled store cannot be used
     ├── StorageError                  8   (engine) no space, or no permission
     │   ├── StateUnusable             8   a master's state directory cannot be used
-    │   └── JournalFailed             8   what changed could not be kept there
+    │   ├── JournalFailed             8   what changed could not be kept there
+    │   └── TierUnusable              8   a client's directory for values on disk cannot be used
     └── Refused                       7   (engine) somebody said no (base class)
         ├── MasterRefused             7   the master of the pooled store says no
         │   └── PoolFull              8   for want of room
         ├── StateTaken                7   another master keeps its state there
+        ├── TierTaken                 7   another process keeps its values there
         ├── ListenRefused             7   an open address without a secret
         │   └── MasterUnguarded       7   the same of a master, whose clients know none
         ├── KeyExists                 7   there is a value under this key already
@@ -113,6 +115,20 @@ class JournalFailed(StorageError):
     """What changed in a master's pool could not be kept in its state directory."""
 
     sentence = "the master's state in {path} is not kept: {detail}; it takes no new values until it is"
+
+
+class TierUnusable(StorageError):
+    """The directory in which a client is to keep values on disk cannot be made, read or written, or is no such one."""
+
+    sentence = "values cannot be kept on disk in {path}: {detail}"
+    advice = "mend that, or give another directory: what is kept there is a copy, and may be removed"
+
+
+class TierTaken(Refused):
+    """Another process that lives keeps values in this directory."""
+
+    sentence = "another process keeps values on disk in {path}"
+    advice = "give each process a directory of its own"
 
 
 class StateTaken(Refused):
