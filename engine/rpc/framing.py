@@ -25,8 +25,8 @@ ANSWER = Struct("<IIII")
 _ERROR_SHIFT = 16
 
 BAD_ARGUMENTS = 4
-NO_FUNCTION = 5
-FAILED = 6
+FAILED = 10
+NO_FUNCTION = 11
 """What a call is refused with: it cannot be read, nobody here knows it, or it failed. Clients say ``RPC_FAILED``."""
 
 

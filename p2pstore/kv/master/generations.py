@@ -10,9 +10,9 @@ and again in 0.3.12 and 0.3.13, and the answers do not. So everything that a con
 - A client that cannot read an answer closes the connection at once. So who calls again was answered rightly, and where
   a connection ends right after such an answer, the next one of that address is answered otherwise.
 
-What is left is taken for the newest it can be. That may be wrong for the first key that a new connection asks for,
-while clients of two such generations work on one host at the same moment, and for a client of 0.3.12 that only reads.
-That one call fails for the client, as ``RPC_FAILED``.
+What is left is taken for one that is known at that address, or the newest it can be. That may be wrong for the first
+key that a new connection asks for, while clients of two such generations work on one host at the same moment, and for a
+client of 0.3.12 that only reads, where no other tells. That one call fails for the client, as ``RPC_FAILED``.
 """
 
 from __future__ import annotations
@@ -147,7 +147,9 @@ class Generations:
         likely = self._denied(speaker, possible)
         if not likely and speaker.client is None:
             likely = self._of_start(speaker, possible) if speaker.starts else self._of_opener(speaker, possible)
-        found = (likely or possible)[-1]
+        likely = likely or possible
+        known = tuple(each for each in likely if speaker.host.knows((each,)))
+        found = (known or likely)[-1]
         answers = form.method.answers
         readable = tuple(each for each in possible if answers[each].hash == answers[found].hash)
         speaker.tried = readable if readable != possible else ()

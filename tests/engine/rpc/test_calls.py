@@ -90,7 +90,7 @@ def test_a_known_call_that_is_cut_off_is_the_protocol_error() -> None:
 
 def test_a_refusal_says_why() -> None:
     (answer,) = Splitter(peer="p", answers=True).answers(write_refusal(9, framing.NO_FUNCTION, "no such call"))
-    with pytest.raises(RemoteProtocolError, match=r"it refuses to Ping \(error 5\): no such call"):
+    with pytest.raises(RemoteProtocolError, match=r"it refuses to Ping \(error 11\): no such call"):
         read_answer(answer, "0.3.13", "Ping", "p")
     with pytest.raises(RemoteProtocolError, match="it gives no reason"):
         read_answer(answer._replace(body=b"text"), "0.3.13", "Ping", "p")

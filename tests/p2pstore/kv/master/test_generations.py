@@ -184,6 +184,14 @@ def test_a_reader_of_0_3_12_alone_is_found_out_by_what_it_cannot_read() -> None:
     assert answered == [NEWEST, NEWEST, "0.3.12"]
 
 
+def test_a_reader_of_0_3_12_beside_one_that_puts_is_known_at_once() -> None:
+    talk = Talk()
+    first, *_ = talk.starts("0.3.12", b"a")
+    talk.puts(first, "0.3.12", b"a")
+    (reader,) = talk.starts("0.3.12", b"", memory=False)
+    assert talk.gets(reader, "0.3.12") == "0.3.12"
+
+
 def test_who_ends_after_an_answer_is_not_taken_for_another_generation() -> None:
     """Short programs that ask for one key, one after another."""
     talk = Talk()
