@@ -113,8 +113,8 @@ class Segments:
         self._next = 1
         self.capacity = 0
         self.used = 0
-        self.max_value = 0
-        """Bytes of the largest value that could be put if nothing else were there."""
+        self._known = True
+        self._largest = 0
 
     def __iter__(self) -> Iterator[Mounted]:
         return iter(self.by_id.values())
@@ -153,9 +153,22 @@ class Segments:
         self.reopen()
 
     def reopen(self) -> None:
-        """Find out anew which take values."""
-        self._open = [each for each in self.by_id.values() if each.alive and each.closing is None]
-        self.max_value = max((each.extents.capacity for each in self._open), default=0)
+        """Find out anew which take values, when that is asked next: many may go at once."""
+        self._known = False
+
+    @property
+    def open(self) -> list[Mounted]:
+        """Those that take values."""
+        if not self._known:
+            self._open = [each for each in self.by_id.values() if each.alive and each.closing is None]
+            self._largest = max((each.extents.capacity for each in self._open), default=0)
+            self._known = True
+        return self._open
+
+    @property
+    def max_value(self) -> int:
+        """Bytes of the largest value that could be put if nothing else were there."""
+        return self._largest if self._known or self.open else 0
 
     def remove(self, mounted: Mounted) -> None:
         """Have it no more; what lies there is swept later, and only then its number is free."""
@@ -171,13 +184,14 @@ class Segments:
 
     def named(self, name: str) -> list[Mounted]:
         """Those of that name that take values."""
-        return [each for each in self._open if each.name == name]
+        return [each for each in self.open if each.name == name]
 
     def allocate(self, size: int, count: int, preferred: Sequence[str], host: str) -> list[tuple[Mounted, int]]:
         """Up to ``count`` places in segments of different names: as many as there is room for."""
-        if len(self._open) == 1:
-            offset = self.take(self._open[0], size)
-            return [] if offset is None else [(self._open[0], offset)]
+        opened = self.open
+        if len(opened) == 1:
+            offset = self.take(opened[0], size)
+            return [] if offset is None else [(opened[0], offset)]
         found: list[tuple[Mounted, int]] = []
         for segment in self._order(preferred, host):
             if any(other.name == segment.name for other, _ in found):
@@ -209,10 +223,10 @@ class Segments:
         """Whether so many bytes are free, and in one piece those of the longest value."""
         if self.capacity - self.used < total:
             return False
-        return any(each.extents.fits(longest) for each in self._open)
+        return any(each.extents.fits(longest) for each in self.open)
 
     def _order(self, preferred: Sequence[str], host: str) -> Iterator[Mounted]:
-        opened = self._open
+        opened = self.open
         for name in preferred:
             yield from (each for each in opened if each.name == name)
         if host:

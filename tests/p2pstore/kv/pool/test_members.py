@@ -257,3 +257,17 @@ def test_a_write_to_two_segments_goes_on_when_one_of_them_goes() -> None:
     (found,) = house.pool.replicas(["k"])
     assert not isinstance(found, Code)
     assert [replica.place.endpoint for replica in found.replicas] == ["b"]
+
+
+def test_many_clients_that_die_at_once_are_found_dead_in_one_look() -> None:
+    house = House()
+    names = [f"c{number}" for number in range(3000)]
+    for number, name in enumerate(names):
+        house.join(name, MIB, base=(number + 1) << 32)
+    house.put(ident("c7"), ["k"])
+    rebuilt = house.pool._index.segments.open
+    house.clock.now += 100
+    house.pool.tick()
+    assert house.pool.stats.active_clients == 0
+    assert house.pool._index.segments._open is rebuilt, "which of them take values is not asked for each that dies"
+    assert house.start(ident("c7"), ["l"]) == [Code.NO_SPACE]
