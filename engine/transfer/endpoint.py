@@ -16,6 +16,7 @@ class Endpoint:
     """Where a segment's data server is, and the version of the wire that both ends speak.
 
     Where it is to be reached over RDMA, ``rdma`` is its descriptor, and ``rpc_port`` that of its handshake server.
+    ``readable`` is the address of a byte that may be read, where one is known.
     """
 
     segment: str
@@ -24,3 +25,4 @@ class Endpoint:
     version: int = wire.LATEST_VERSION
     rpc_port: int = 0
     rdma: SegmentDescriptor | None = None
+    readable: int | None = None

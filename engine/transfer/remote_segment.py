@@ -120,7 +120,8 @@ class Segment:
             found = self._resolved
         version = min(found.descriptor.tcp_proto_version, self._settings.protocol_version)
         rdma = found.descriptor if self.over_rdma else None
-        return Endpoint(self.name, found.host, found.descriptor.tcp_data_port, version, found.rpc_port, rdma)
+        readable = next((each.address for each in found.descriptor.buffers if each.length), None)
+        return Endpoint(self.name, found.host, found.descriptor.tcp_data_port, version, found.rpc_port, rdma, readable)
 
     def _connect(self, endpoint: Endpoint, settings: EngineSettings) -> Mover:
         if self._carriers is not None and endpoint.rdma is not None:

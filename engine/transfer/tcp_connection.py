@@ -1,4 +1,8 @@
-"""The client's side of the data plane for whole runs of slices: READ and WRITE, versions 1 and 2, pipelined."""
+"""The client's side of the data plane for whole runs of slices: READ and WRITE, versions 1 and 2, pipelined.
+
+Servers of upstream up to 0.3.9 speak version 1 and close each connection after one request. Nothing in their descriptor
+tells, so a first connection tries it, and where it is so each slice has a connection of its own.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import NoReturn
 
-from engine.errors import MooncakeError, RangeRefused
+from engine.errors import MooncakeError, RangeRefused, RemoteProtocolError
 from engine.net import sockets
 from engine.net.connect import connect
 from engine.protocol import wire
@@ -26,24 +30,29 @@ BOUNCE = 1 << 18
 
 
 class Connection:
-    """One connection, used by one thread at a time. Only ``abort`` may come from another."""
+    """One connection, used by one thread at a time. Only ``abort`` may come from another.
+
+    To a peer that closes after each request it is several, one after the other.
+    """
 
     def __init__(self, endpoint: Endpoint, *, connect_timeout: float, stall_timeout: float) -> None:
         """Connect; both times are seconds. Raises ``OSError``."""
         self.endpoint = endpoint
+        self._connect_timeout = connect_timeout
         self._stall_timeout = stall_timeout
         self._lock = threading.Lock()
         self._closed = False
         self.aborted = False
         self._reply = ReplyReader(endpoint.version, peer=endpoint.segment)
         self._acknowledgement = memoryview(bytearray(acknowledging(0, 1, endpoint.version)[1]))
-        self._sock = connect(endpoint.host, endpoint.port, timeout=connect_timeout)
-        try:
-            sockets.tune(self._sock)
-            sockets.set_timeouts(self._sock, receive=stall_timeout, send=stall_timeout)
-        except BaseException:
-            self._sock.close()
-            raise
+        self._sock = self._connected()
+        self._one_each = False
+        if endpoint.version < wire.LATEST_VERSION and endpoint.readable is not None:
+            try:
+                self._one_each = not self._stays(endpoint.readable)
+            except BaseException:
+                self._sock.close()
+                raise
 
     def abort(self) -> None:
         """Break off whatever the connection is doing; its user gets an ``OSError``."""
@@ -66,12 +75,62 @@ class Connection:
         slice left in ``run``, and ``StorageError`` or ``SourceChanged`` for its local file. It must then be closed.
         """
         try:
-            if run[0].transfer.opcode is wire.Opcode.READ:
+            if self._one_each:
+                self._carry_each(run, moved)
+            elif run[0].transfer.opcode is wire.Opcode.READ:
                 self._read(run, moved)
             else:
                 self._write(run, moved)
         except BlockingIOError:
             raise TimeoutError(errno.ETIMEDOUT, f"no byte moved in {self._stall_timeout:g} s") from None
+
+    def _connected(self) -> socket.socket:
+        sock = connect(self.endpoint.host, self.endpoint.port, timeout=self._connect_timeout)
+        try:
+            sockets.tune(sock)
+            sockets.set_timeouts(sock, receive=self._stall_timeout, send=self._stall_timeout)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def _stays(self, address: int) -> bool:
+        """Whether the peer answers a second request on a connection. Raises ``OSError``."""
+        for number in (1, 2):
+            try:
+                self._sock.sendall(wire.pack_request(address, 1, version=self.endpoint.version))
+                answered = bool(self._sock.recv(1))
+            except BlockingIOError:
+                raise TimeoutError(errno.ETIMEDOUT, f"no byte came in {self._stall_timeout:g} s") from None
+            except ConnectionError:
+                answered = False
+            if not answered:
+                return number == 1  # what does not answer at all is not one of these
+        return True
+
+    def _carry_each(self, run: deque[Slice], moved: Callable[[Slice], None]) -> None:
+        """As ``carry``, with a connection for each slice."""
+        while run:
+            sock = self._connected()
+            with self._lock:
+                ended, self._sock = self._sock, sock
+                broken_off = self.aborted or self._closed
+            ended.close()
+            if broken_off:
+                raise ConnectionAbortedError(errno.ECONNABORTED, "the transfer was broken off")
+            if run[0].transfer.opcode is wire.Opcode.READ:
+                self._read(deque((run[0],)), moved)
+            else:
+                self._write_alone(run[0])
+                moved(run[0])
+            run.popleft()
+
+    def _write_alone(self, piece: Slice) -> None:
+        """A WRITE with nothing behind it. The peer closes once it has applied it; where it gave up, it resets."""
+        self._send(piece)
+        self._sock.shutdown(socket.SHUT_WR)
+        if self._sock.recv(1):
+            raise RemoteProtocolError(peer=self.endpoint.segment, detail="it answers a WRITE of version 1")
 
     def _read(self, run: deque[Slice], moved: Callable[[Slice], None]) -> None:
         version = self.endpoint.version
@@ -192,7 +251,7 @@ class Connection:
                 at += max(0, self._send_first(header, view))
         while at < end:
             at += buffer.send(self._sock, at, end - at)
-        if asks := acknowledging(piece.address, piece.length, version)[0]:
+        if not self._one_each and (asks := acknowledging(piece.address, piece.length, version)[0]):
             self._sock.sendall(asks)
 
     def _send_first(self, header: bytes, view: memoryview) -> int:

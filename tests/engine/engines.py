@@ -16,7 +16,7 @@ from engine.engine import (
     TransferEngine,
 )
 from engine.protocol import wire
-from engine.protocol.segment import SegmentDescriptor
+from engine.protocol.segment import BufferDescriptor, SegmentDescriptor
 from engine.serving.handshake_server import HandshakeServer
 
 READ, WRITE = Opcode.READ, Opcode.WRITE
@@ -38,13 +38,15 @@ def ready(initiator: TransferEngine, target: TransferEngine) -> Segment:
 class Scripted:
     """A segment whose data port does to each connection what a script says."""
 
-    def __init__(self, *steps: Callable[[socket.socket], None], version: int = 2) -> None:
+    def __init__(
+        self, *steps: Callable[[socket.socket], None], version: int = 2, buffers: tuple[BufferDescriptor, ...] = ()
+    ) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.accepted = 0
         self._steps = steps
         port = self.listener.getsockname()[1]
         self.handshake = HandshakeServer(
-            lambda: SegmentDescriptor("scripted", port, tcp_proto_version=version), "127.0.0.1", 0
+            lambda: SegmentDescriptor("scripted", port, buffers=buffers, tcp_proto_version=version), "127.0.0.1", 0
         )
         self.handshake.start()
         self.name = f"127.0.0.1:{self.handshake.port}"
@@ -93,3 +95,26 @@ def silent(sock: socket.socket) -> None:
 def serve_once(sock: socket.socket) -> None:
     header = sock.recv(wire.HEADER_LENGTH, socket.MSG_WAITALL)
     sock.sendall(wire.pack_status(0) + b"s" * wire.unpack_request(header, peer="client").length)
+
+
+class OldMemory:
+    """Memory behind a server like upstream's up to 0.3.9: version 1, no checks, one request to a connection."""
+
+    BASE = 4096
+
+    def __init__(self, size: int) -> None:
+        self.data = bytearray(size)
+        self.buffer = BufferDescriptor("old", self.BASE, size)
+
+    def serve(self, sock: socket.socket) -> None:
+        request = wire.unpack_request(sock.recv(wire.HEADER_LENGTH, socket.MSG_WAITALL), peer="client")
+        at = request.address - self.BASE
+        if request.opcode is Opcode.READ:
+            sock.sendall(self.data[at : at + request.length])
+            return
+        body = memoryview(self.data)[at : at + request.length]
+        while body:
+            count = sock.recv_into(body)
+            if not count:
+                return
+            body = body[count:]

@@ -14,19 +14,21 @@ import pytest
 from engine.config.settings import EngineSettings
 from engine.engine import (
     File,
+    Opcode,
     TransferEngine,
 )
 from engine.errors import (
     AddressError,
     PeerUnreachable,
     RangeRefused,
+    RemoteError,
     StorageError,
     TransferFailed,
     UsageError,
 )
 from engine.protocol import wire
 from engine.serving import tcp_server
-from tests.engine.engines import Scripted, hang_up, pair, ready, serve, serve_once
+from tests.engine.engines import SMALL_SLICES, OldMemory, Scripted, hang_up, pair, ready, serve, serve_once
 
 __all__ = ["pair"]
 
@@ -225,6 +227,36 @@ def test_a_refusal_on_an_idle_connection_is_said_and_the_next_transfer_works() -
                 engine.read(bytearray(4), segment, remote.address)
             with pytest.raises(RangeRefused):
                 engine.write(b"xyz", segment, remote.address)
+
+
+def test_a_peer_that_closes_after_each_request_is_read_and_written() -> None:
+    """As upstream's are up to 0.3.9; each write is there when it is over."""
+    old = OldMemory(100_000)
+    server = Scripted(old.serve, version=1, buffers=(old.buffer,))
+    with TransferEngine(settings=SMALL_SLICES) as engine:
+        segment = engine.open_segment(server.name)
+        for seed, (at, length) in enumerate([(0, 100_000), (7, 1), (4095, 50_001)]):
+            data = random.Random(seed).randbytes(length)
+            engine.write(data, segment, old.BASE + at)
+            assert old.data[at : at + length] == data
+            got = bytearray(length)
+            engine.read(got, segment, old.BASE + at)
+            assert got == data
+    server.close()
+
+
+def test_a_write_that_such_a_peer_breaks_off_has_failed() -> None:
+    old = OldMemory(100_000)
+
+    def breaks_off(sock: socket.socket) -> None:
+        header = sock.recv(wire.HEADER_LENGTH, socket.MSG_WAITALL)
+        if wire.unpack_request(header, peer="client").opcode is Opcode.READ:
+            sock.sendall(b"s")
+
+    server = Scripted(breaks_off, version=1, buffers=(old.buffer,))
+    with TransferEngine(settings=SMALL_SLICES) as engine, pytest.raises(RemoteError):
+        engine.write(bytes(50_000), engine.open_segment(server.name), old.BASE)
+    server.close()
 
 
 def test_stalled_readers_hold_no_worker() -> None:
