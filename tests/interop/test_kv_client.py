@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 
 import pytest
 
 from p2pstore.kv.client.store import Store
+from tests.interop.store_client import digest, value_of
 from tests.interop.test_store import Client
 from tests.interop.wheels import wheel
 from tests.p2pstore.kv.client.masters import RealMaster
@@ -15,11 +15,6 @@ from tests.p2pstore.kv.client.masters import RealMaster
 SIZES = [1, 2, 4095, 4097, 1 << 20, 5_000_001, 16 << 20]
 
 pytestmark = pytest.mark.timeout(180)
-
-
-def value_of(key: str, length: int) -> bytes:
-    """What ``store_client.py`` puts under a key."""
-    return hashlib.shake_256(key.encode()).digest(length)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +41,7 @@ def test_what_one_puts_the_other_gets(pair: tuple[Store, Client], request: pytes
         assert real("put", key=theirs, length=size) == {"code": 0}
         assert store.get(theirs) == value_of(theirs, size)
         assert store.put(mine, value_of(mine, size))
-        assert real("get", key=mine) == {"sha256": hashlib.sha256(value_of(mine, size)).hexdigest()}
+        assert real("get", key=mine) == {"sha256": digest(value_of(mine, size))}
         assert store.get(mine) == value_of(mine, size)
         store.remove(theirs, force=True)
         store.remove(mine, force=True)
@@ -64,7 +59,7 @@ def test_many_at_once_with_holes_between(pair: tuple[Store, Client], request: py
         assert found[number] == (value_of(name, 1000 + number) if number % 4 < 2 else None)
     for number, name in enumerate(names):
         if number % 4 == 1:
-            expected = hashlib.sha256(value_of(name, 1000 + number)).hexdigest()
+            expected = digest(value_of(name, 1000 + number))
             assert real("get", key=name) == {"sha256": expected}
 
 
@@ -80,6 +75,6 @@ def test_with_its_checksums_switched_on_either_takes_the_others_values(
         assert found.checksum is not None, "the real client put no checksum: the variable is called otherwise"
         assert store.get("theirs, summed") == value_of("theirs, summed", 100_000)
         assert store.put("mine, summed", value_of("mine, summed", 100_000))
-        expected = hashlib.sha256(value_of("mine, summed", 100_000)).hexdigest()
+        expected = digest(value_of("mine, summed", 100_000))
         assert real("get", key="mine, summed") == {"sha256": expected}
     real.close()

@@ -1,14 +1,14 @@
-"""Our master and the real store's clients of three generations at once, unmodified: each gets what each other put."""
+"""Our master and the real store's clients of three generations at once, unmodified: what is not in ``test_cross.py``."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 
 import pytest
 
 from engine.engine import P2PHANDSHAKE
 from p2pstore.kv.master.server import Master
+from tests.interop.store_client import digest, value_of
 from tests.interop.store_master import our_master
 from tests.interop.test_store import Client
 from tests.interop.wheels import OLD, OLDEST, wheel
@@ -20,14 +20,7 @@ TRANSFERS = {"MC_TCP_ENABLE_CONNECTION_POOL": "0"}
 """0.3.9 closes a connection after each transfer, and 0.3.13 uses it again: every other of its reads there fails. That is
 between the two, and no matter of the master's."""
 
-LENGTHS = (1, 2, 4095, 4097, 65536, 3_000_001)
-EMPTY = hashlib.sha256(b"").hexdigest()
-
 pytestmark = pytest.mark.timeout(180)
-
-
-def digest(key: str, length: int) -> str:
-    return hashlib.sha256(hashlib.shake_256(key.encode()).digest(length)).hexdigest()
 
 
 @pytest.fixture(scope="module")
@@ -51,34 +44,11 @@ def clients(master: Master) -> Iterator[dict[str, Client]]:
             client.close()
 
 
-@pytest.mark.parametrize("putter", GENERATIONS)
-def test_what_one_generation_puts_each_other_gets(clients: dict[str, Client], putter: str) -> None:
-    names = [f"{putter} alone {length}" for length in LENGTHS]
-    for name, length in zip(names, LENGTHS, strict=True):
-        assert clients[putter]("put", key=name, length=length) == {"code": 0}
-    for getter, client in clients.items():
-        for name, length in zip(names, LENGTHS, strict=True):
-            assert client("get", key=name) == {"sha256": digest(name, length)}, getter
-        assert client("get", key="none") == {"sha256": EMPTY}
-
-
-@pytest.mark.parametrize("putter", GENERATIONS)
-def test_batches_with_holes_between_come_right(clients: dict[str, Client], putter: str) -> None:
-    names = [f"{putter} many {number}" for number in range(40)]
-    lengths = [1000 + number for number in range(40)]
-    assert clients[putter]("put_batch", keys=names, lengths=lengths) == {"code": 0}
-    asked = [name for pair in zip(names, [f"no {name}" for name in names], strict=True) for name in pair]
-    expected = [each for pair in zip(map(digest, names, lengths), [EMPTY] * 40, strict=True) for each in pair]
-    for getter, client in clients.items():
-        assert client("get_batch", keys=asked) == {"sha256": expected}, getter
-        assert client("exist", keys=asked) == {"found": [1, 0] * 40}, getter
-
-
 def test_codes_are_the_same_for_each(clients: dict[str, Client]) -> None:
     assert clients["0.3.13"]("put", key="leased", length=10) == {"code": 0}
     for client in clients.values():
         assert client("put", key="leased", length=20) == {"code": 0}
-        assert client("get", key="leased") == {"sha256": digest("leased", 10)}
+        assert client("get", key="leased") == {"sha256": digest(value_of("leased", 10))}
         assert client("remove", key="leased") == {"code": -706}
         assert client("remove", key="none") == {"code": -704}
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 
 from tests.interop.conftest import HttpMetadata
+from tests.interop.store_client import digest, value_of
 from tests.interop.store_master import real_master
 from tests.interop.wheels import OLD, Wheel, wheel
 from tests.ports import reserved_port
 
 CLIENT = Path(__file__).with_name("store_client.py")
+ANSWER_SECONDS = 100
+"""For a client to answer, below what a test may take."""
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -57,11 +60,17 @@ class Client:
         self._process.stdin.flush()
 
     def answer(self) -> dict[str, Any]:
+        """The next answer; a client that gives none is killed, and fails the test."""
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if line.startswith("answer "):
-                return dict(json.loads(line.removeprefix("answer ")))
-        return pytest.fail(f"the real store's client ended with status {self._process.wait(10)}")
+        bound = threading.Timer(ANSWER_SECONDS, self._process.kill)
+        bound.start()
+        try:
+            for line in self._process.stdout:
+                if line.startswith("answer "):
+                    return dict(json.loads(line.removeprefix("answer ")))
+        finally:
+            bound.cancel()
+        return pytest.fail(f"the store's client ended with status {self._process.wait(10)}")
 
     def close(self) -> None:
         try:
@@ -84,7 +93,7 @@ def test_values_travel_between_clients(installed: Wheel, master: str, http_metad
         for client, key, length in [(holder, "a", 1), (holder, "b", 3_000_000), (reader, "c", 1_234_567)]:
             assert client("put", key=key, length=length) == {"code": 0}
         for key, length in [("a", 1), ("b", 3_000_000), ("c", 1_234_567)]:
-            expected = hashlib.sha256(hashlib.shake_256(key.encode()).digest(length)).hexdigest()
+            expected = digest(value_of(key, length))
             for client in (holder, reader):
                 assert client("get", key=key) == {"sha256": expected}
     finally:
