@@ -86,7 +86,10 @@ def test_a_file_system_that_hangs_holds_up_nobody_else(tmp_path: Path, monkeypat
         thread.start()
         assert asked.wait(HANG_SECONDS)
     free = mine._lock.acquire(timeout=0)
+    if free:
+        mine._lock.release()
     refusing.go_on.set()
     for thread in waiting:
         thread.join(HANG_SECONDS)
+        assert not thread.is_alive()
     assert free
