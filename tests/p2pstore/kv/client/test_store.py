@@ -11,6 +11,7 @@ import time
 from array import array
 from collections.abc import Callable, Iterator
 from itertools import count
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from p2pstore.kv.client.store import Store
 from p2pstore.kv.errors import KeyNotFound, MasterRefused, MasterUnavailable, PoolFull
 from tests.forking import in_child
 from tests.p2pstore.kv.client.conftest import SEGMENT, MakePeer, MakeStore
-from tests.p2pstore.kv.client.masters import AMaster
+from tests.p2pstore.kv.client.masters import AMaster, OurMaster
 from tests.p2pstore.kv.client.peers import value_of
 from tests.ports import closed_port
 
@@ -200,6 +201,20 @@ def test_tensors_keep_type_and_shape(store: Store, key: str) -> None:
     store.put(f"{key}-bytes", bytes(500))
     with pytest.raises(UsageError, match="is no tensor"):
         store.get_array(f"{key}-bytes")
+
+
+def test_keys_of_another_tenant_are_other_keys(make_store: MakeStore, tmp_path: Path, key: str) -> None:
+    master = OurMaster(tmp_path / "log", tenants=True)
+    try:
+        one, other = make_store(master.address), make_store(master.address, tenant="other")
+        assert one.put(key, b"one's")
+        assert not other.exists(key)
+        assert other.put(key, b"the other's")
+        assert (one.get(key), other.get(key)) == (b"one's", b"the other's")
+        other.remove_all(force=True)
+        assert one.get(key) == b"one's"
+    finally:
+        master.kill()
 
 
 def test_threads_share_a_store(reader: tuple[Store, Store], key: str) -> None:
