@@ -60,6 +60,8 @@ class Index:
         self.tenants: dict[str, Tenant] = {}
         self.writing: dict[Entry, float] = {}
         """Values that are being written, with the time when that began; the oldest first."""
+        self.lost_writers: set[bytes] = set()
+        """Clients that gave no memory, and whose connections went while they were writing."""
         self.staged: dict[Held, Entry] = {}
         """Replicas that are being copied to, of values that can be read elsewhere."""
         self.plain = Ages()

@@ -114,10 +114,15 @@ class Members:
 
     def lost(self, client: bytes) -> None:
         """All of its connections are gone."""
-        known = self._index.clients.get(client)
+        index = self._index
+        known = index.clients.get(client)
         if known is not None:
             known.lost = True
             self._doubt(known)
+        elif len(index.lost_writers) < MAX_CLIENTS and any(entry.writer == client for entry in index.writing):
+            index.lost_writers.add(
+                client
+            )  # one that gives no memory never pings: its calls are all that is heard of it
 
     def suspect(self, endpoint: str) -> None:
         """Somebody could not read from there, or write to it."""

@@ -51,6 +51,7 @@ class Writes:
         space = index.tenant_for_put(tenant)
         if space is None:
             return [Code.QUOTA] * len(keys)
+        index.lost_writers.discard(client)
         batch = _Batch(index.shared_id(client), config, space, sizes, index.clock())
         if config.host_id and client in index.clients:
             index.clients[client].host_id = config.host_id
@@ -62,6 +63,7 @@ class Writes:
         """The values were written: they can be read from now on."""
         space = self._index.tenant(tenant)
         now = self._index.clock()
+        self._index.lost_writers.discard(client)
         return [self._end(client, meta, kind, space, now) for meta in metas]
 
     def revoke(self, client: bytes, keys: Sequence[str], kind: int, tenant: str) -> list[Code]:
@@ -72,6 +74,8 @@ class Writes:
     def tick(self, now: float, limit: int) -> None:
         """Give up on writes whose memory is due for release, up to ``limit``: nobody asked for their keys meanwhile."""
         index = self._index
+        if not index.writing:
+            index.lost_writers.clear()
         while index.writing and limit > 0:
             entry, started = next(iter(index.writing.items()))
             if started + index.settings.put_release > now:
@@ -164,7 +168,9 @@ class Writes:
             late = batch.now - started >= index.settings.put_discard
             same = found.writer == batch.client
             writer = index.clients.get(found.writer)
-            gone = not same and writer is not None and writer.silent(batch.now, index.settings)
+            gone = not same and (
+                found.writer in index.lost_writers if writer is None else writer.silent(batch.now, index.settings)
+            )
             if not late and not gone and not (upsert and not same):
                 return Code.NOT_READY
             if same and found.size == batch.sizes[number] and all(held.segment.alive for held in found.memory):

@@ -202,6 +202,22 @@ def test_a_write_is_taken_over_when_its_writers_connection_is_gone() -> None:
     assert house.pool.stats.allocated_bytes == MIB
 
 
+def test_a_write_of_a_client_without_memory_is_taken_over_when_its_connection_is_gone_for_good() -> None:
+    """Such a client never pings: its calls are all that is heard of it."""
+    house = House()
+    other, writer = house.join("other"), ident("writer")
+    house.start(writer, ["k", "l"])
+    house.pool.lost(ident("nobody"))
+    assert house.start(other, ["k"]) == [Code.NOT_READY]
+    house.pool.lost(writer)
+    assert house.pool.put_end(writer, [ObjectMeta("l")]) == [Code.OK], "it came back"
+    assert house.start(other, ["k"]) == [Code.NOT_READY]
+    house.pool.lost(writer)
+    assert house.put(other, ["k"]) == ["k"]
+    assert house.pool.put_end(writer, [ObjectMeta("k")]) == [Code.ILLEGAL_CLIENT]
+    assert house.pool._index.lost_writers == set()
+
+
 def test_a_write_is_taken_over_when_its_writer_missed_its_pings() -> None:
     house = House()
     owner, writer, other = house.join("owner"), house.join("writer"), house.join("other")
