@@ -194,8 +194,9 @@ def test_memory_can_be_unmapped_where_there_is_no_object(stores: tuple[P2PStore,
 
 @pytest.mark.parametrize("transport", ["tcp", "local"])
 def test_memory_can_be_unmapped_after_wrong_bytes(
-    stores: tuple[P2PStore, P2PStore], source: Path, memory: mmap.mmap, transport: str
+    stores: tuple[P2PStore, P2PStore], source: Path, memory: mmap.mmap, transport: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(hope, "NO_SOURCE_SECONDS", 1)  # nobody else comes
     giver, taker = stores
     register(giver, source)
     assert giver._node is not None
