@@ -61,6 +61,7 @@ ROOMS: Mapping[str, Sequence[str]] = {
         "inspect",
         "doctor",
         "bench",
+        "serving",
     ],
     "mooncake_cli": [
         "reader",

@@ -1,0 +1,98 @@
+"""Traces of requests in the open format: a line of JSON for each.
+
+``timestamp`` is in milliseconds, ``input_length`` and ``output_length`` in tokens; ``hash_ids`` has a number for each
+block of 512 tokens, and equal ones mean equal prefixes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from p2pstore.errors import PathNotFound, StorageError, UsageError
+
+
+class Request(NamedTuple):
+    """One line; ``time`` in seconds."""
+
+    time: float
+    length: int
+    output: int
+    blocks: tuple[int, ...]
+
+
+def read(path: Path) -> list[Request]:
+    """The requests of a file, by time. Raises ``UsageError`` for what is none, with its line."""
+    requests = []
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    try:
+                        requests.append(_parsed(json.loads(line)))
+                    except (ValueError, RecursionError) as error:
+                        raise UsageError(detail=f"{path}, line {number}: {error}") from None
+    except FileNotFoundError:
+        raise PathNotFound(path=str(path)) from None
+    except OSError as error:
+        raise StorageError(path=str(path), detail=error.strerror or str(error)) from None
+    if not requests:
+        raise UsageError(detail=f"{path} has no requests")
+    requests.sort(key=lambda request: request.time)
+    return requests
+
+
+def write(path: Path, requests: Iterable[Request]) -> None:
+    """Write requests in the same format. Raises ``StorageError``."""
+    lines = [
+        json.dumps(
+            {
+                "timestamp": round(request.time * 1000),
+                "input_length": request.length,
+                "output_length": request.output,
+                "hash_ids": request.blocks,
+            }
+        )
+        for request in requests
+    ]
+    try:
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="ascii")
+    except OSError as error:
+        raise StorageError(path=str(path), detail=error.strerror or str(error)) from None
+
+
+def _parsed(document: Any) -> Request:
+    if not isinstance(document, dict):
+        raise ValueError("it is no JSON object")  # noqa: TRY004 - a fault of the file, like the others
+    time = document.get("timestamp")
+    if isinstance(time, bool) or not isinstance(time, int | float) or not (math.isfinite(time) and time >= 0):
+        raise ValueError("timestamp is no number of milliseconds")
+    blocks = document.get("hash_ids")
+    if not isinstance(blocks, list) or not all(type(block) is int for block in blocks):
+        raise ValueError("hash_ids is no list of whole numbers")
+    length = _tokens(document, "input_length", least=1)
+    return Request(time / 1000, length, _tokens(document, "output_length", least=0), tuple(blocks))
+
+
+def _tokens(document: dict[str, Any], name: str, least: int) -> int:
+    value = document.get(name)
+    if type(value) is not int or value < least:
+        raise ValueError(f"{name} is no whole number, {least} or more")
+    return value
+
+
+def best_reuse(requests: Sequence[Request]) -> float:
+    """The part of all blocks that a single cache without bounds would have, 0 to 1."""
+    seen: set[int] = set()
+    had = whole = 0
+    for request in requests:
+        whole += len(request.blocks)
+        for block in request.blocks:
+            if block not in seen:
+                break
+            had += 1
+        seen.update(request.blocks)
+    return had / whole if whole else 0.0
