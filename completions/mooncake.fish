@@ -12,12 +12,12 @@ function __mooncake_where
             continue
         end
         switch $word
-            case --home --metadata --config --name --chunk-size --hash --exclude --include --transport --peer --listen --node --upload-limit --download-limit --upload --download -n --lines --nic-priority-matrix --store --expire --target --operation --block-size --batch-size --threads --duration --warm-up --rounds --engine --device --target-device --csv --plot --metadata-server --mode --local-hostname --buffer-size --size --batch --where --receivers --rate --slow --kill-seed-after --restart-one --directory --latency --zones --zone-rate --zone-latency --sources --slots --arrivals --deaths --random-seed --metrics --allow --state --lease --soft-pin --max-soft-pin --watermark --eviction_high_watermark_ratio --eviction-ratio --eviction_ratio --client-ttl --client_ttl --put-discard --put_start_discard_timeout_sec --put-release --put_start_release_timeout_sec --allocation --allocation_strategy --max-keys --rpc_address --rpc_port --port --metrics_host --metrics_port --default_kv_lease_ttl --default_kv_soft_pin_ttl --max_kv_soft_pin_ttl --host --master --replicas --tenant-id --admin --limit --client --interval --count --prefix
+            case --home --metadata --config --name --chunk-size --hash --exclude --include --transport --peer --listen --node --upload-limit --download-limit --upload --download -n --lines --nic-priority-matrix --store --expire --target --operation --block-size --batch-size --threads --duration --warm-up --rounds --engine --device --target-device --csv --plot --metadata-server --mode --local-hostname --buffer-size --size --batch --where --receivers --rate --slow --kill-seed-after --restart-one --directory --latency --zones --zone-rate --zone-latency --sources --slots --arrivals --deaths --random-seed --trace --generate --requests --save --speed --prefill --decode --policy --admission --ttft --tbt --model --gpu --gpus --metrics --allow --state --lease --soft-pin --max-soft-pin --watermark --eviction_high_watermark_ratio --eviction-ratio --eviction_ratio --client-ttl --client_ttl --put-discard --put_start_discard_timeout_sec --put-release --put_start_release_timeout_sec --allocation --allocation_strategy --max-keys --rpc_address --rpc_port --port --metrics_host --metrics_port --default_kv_lease_ttl --default_kv_soft_pin_ttl --max_kv_soft_pin_ttl --host --master --replicas --tenant-id --admin --limit --client --interval --count --prefix
                 set skip 1
             case '-*'
             case '*'
                 switch (string join ' ' $path $word)
-                    case 'register' 'get' 'list' 'info' 'verify' 'unregister' 'node' 'node run' 'node start' 'node stop' 'node limit' 'node status' 'node logs' 'config' 'config show' 'doctor' 'topology' 'metadata' 'metadata serve' 'bench' 'bench transfer' 'bench store' 'bench broadcast' 'bench simulate' 'store' 'store master' 'store give' 'store put' 'store get' 'store status' 'store list' 'store info' 'store remove' 'store why' 'store top' 'etcd' 'etcd inspect' 'etcd gc'
+                    case 'register' 'get' 'list' 'info' 'verify' 'unregister' 'node' 'node run' 'node start' 'node stop' 'node limit' 'node status' 'node logs' 'config' 'config show' 'doctor' 'topology' 'metadata' 'metadata serve' 'bench' 'bench transfer' 'bench store' 'bench broadcast' 'bench simulate' 'bench serve' 'store' 'store master' 'store give' 'store put' 'store get' 'store status' 'store list' 'store info' 'store remove' 'store why' 'store top' 'etcd' 'etcd inspect' 'etcd gc'
                         set path $path $word
                     case '*'
                         set count (math $count + 1)
@@ -123,6 +123,7 @@ complete -c mooncake -n '__mooncake_at "bench:0"' -a transfer -d 'Measure the tr
 complete -c mooncake -n '__mooncake_at "bench:0"' -a store -d 'Measure how fast a pooled store puts, gets and looks up.'
 complete -c mooncake -n '__mooncake_at "bench:0"' -a broadcast -d 'Measure a broadcast by real agents on this machine.'
 complete -c mooncake -n '__mooncake_at "bench:0"' -a simulate -d 'Simulate a broadcast to up to thousands of nodes.'
+complete -c mooncake -n '__mooncake_at "bench:0"' -a serve -d 'Simulate a serving cluster under a trace of requests.'
 complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'target' -x -d 'Measure against this segment [default: start a target here].'
 complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'operation' -x -d 'read, write and mixed, separated by commas.'
 complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'block-size' -x -d 'Sizes of a request: a list, or FIRST:LAST doubling.'
@@ -178,6 +179,22 @@ complete -c mooncake -n '__mooncake_in "bench simulate"' -l 'deaths' -x -d 'Rece
 complete -c mooncake -n '__mooncake_in "bench simulate"' -l 'kill-seed-after' -x -d 'Kill the seed when it sent so many times the object.'
 complete -c mooncake -n '__mooncake_in "bench simulate"' -l 'random-seed' -x -d 'Another number, another run; the same, the same.'
 complete -c mooncake -n '__mooncake_in "bench simulate"' -l 'plot' -r -F -d 'Draw progress over time into FILE (.png, .svg).'
+complete -c mooncake -n '__mooncake_in "bench serve"' -l 'trace' -r -F -d 'Requests, a line of JSON each: timestamp (ms), input_length, output_length, hash_ids.'
+complete -c mooncake -n '__mooncake_in "bench serve"' -l 'generate' -x -d 'Make a trace with the published statistics of one: conversation, toolagent or synthetic.'
+complete -c mooncake -n '__mooncake_in "bench serve"' -l 'requests' -x -d 'Requests to generate [default: as many as were published].'
+complete -c mooncake -n '__mooncake_in "bench serve"' -l 'save' -r -F -d 'Write the generated trace to FILE as well.'
+complete -c mooncake -n '__mooncake_in "bench serve"' -l 'speed' -x -d 'How many times as fast as recorded, separated by commas.'
+complete -c mooncake -n '__mooncake_in "bench serve"' -l 'prefill' -x -d 'Prefill instances.'
+complete -c mooncake -n '__mooncake_in "bench serve"' -l 'decode' -x -d 'Decode instances.'
+complete -c mooncake -n '__mooncake_in "bench serve"' -l 'policy' -x -d 'How requests are placed: random, round-robin, least-load, prefix-local, kvcache-centric.'
+complete -c mooncake -n '__mooncake_in "bench serve"' -l 'admission' -x -d 'When requests are refused: none, late, early, predicted.'
+complete -c mooncake -n '__mooncake_in "bench serve"' -l 'ttft' -x -d 'Longest time to the first token that is good.'
+complete -c mooncake -n '__mooncake_in "bench serve"' -l 'tbt' -x -d 'Longest time between tokens that is good.'
+complete -c mooncake -n '__mooncake_in "bench serve"' -l 'model' -x -d 'llama-2-70b or llama-3-8b.'
+complete -c mooncake -n '__mooncake_in "bench serve"' -l 'gpu' -x -d 'a800, h800 or h20.'
+complete -c mooncake -n '__mooncake_in "bench serve"' -l 'gpus' -x -d 'GPUs of an instance.'
+complete -c mooncake -n '__mooncake_in "bench serve"' -l 'random-seed' -x -d 'Another number, another trace; the same, the same.'
+complete -c mooncake -n '__mooncake_in "bench serve"' -l 'plot' -r -F -d 'Draw the figures into FILE (.png, .svg).'
 complete -c mooncake -n '__mooncake_at "store:0"' -a master -d 'Run the master of a pooled store in the foreground.'
 complete -c mooncake -n '__mooncake_at "store:0"' -a give -d 'Give memory of this machine to a pool, for as long as this runs.'
 complete -c mooncake -n '__mooncake_at "store:0"' -a put -d 'Put a file under a key.'

@@ -68,6 +68,9 @@ COMMANDS = {
             "simulate": Lazy(
                 "Simulate a broadcast to up to thousands of nodes.", "mooncake_cli.commands.bench_simulate:simulate"
             ),
+            "serve": Lazy(
+                "Simulate a serving cluster under a trace of requests.", "mooncake_cli.commands.bench_serve:serve"
+            ),
         },
     ),
     "store": Lazy(

@@ -48,6 +48,11 @@ def draw(path: Path, rows: Sequence[dict[str, Any]], what: str = "block size") -
     axes.set_ylabel(f"bandwidth (GB/s){dashed}")
     axes.grid(visible=True, alpha=0.3)
     axes.legend()
+    save(figure, path)
+
+
+def save(figure: Any, path: Path) -> None:
+    """Write a figure of matplotlib. Raises ``StorageError``."""
     try:
         figure.savefig(path)
     except OSError as error:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mooncake_cli.plot import check
-from p2pstore.errors import StorageError
+from mooncake_cli.plot import check, save
 
 MAX_NAMED = 12
 """Lines that a legend names; with more nodes it would hide them."""
@@ -51,7 +50,7 @@ def draw_broadcast(path: Path, document: dict[str, Any]) -> None:
                 if amount:
                     color = "black" if amount > middle else "white"
                     right.text(x, y, f"{amount:.0f}", ha="center", va="center", fontsize=8, color=color)
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_simulation(path: Path, document: dict[str, Any]) -> None:
@@ -67,7 +66,7 @@ def draw_simulation(path: Path, document: dict[str, Any]) -> None:
     axes.plot(times, mean, label="mean")
     axes.axvline(document["bound"], color="black", linestyle="--", linewidth=1, label="bound")
     _over_time(axes, named=True)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _over_time(axes: Any, *, named: bool) -> None:
@@ -78,10 +77,3 @@ def _over_time(axes: Any, *, named: bool) -> None:
     axes.grid(visible=True, alpha=0.3)
     if named:
         axes.legend()
-
-
-def _save(figure: Any, path: Path) -> None:
-    try:
-        figure.savefig(path)
-    except OSError as error:
-        raise StorageError(path=str(path), detail=error.strerror or str(error)) from None

@@ -71,6 +71,7 @@ ROOMS: Mapping[str, Sequence[str]] = {
         "invocation",
         "plot",
         "plot_swarm",
+        "plot_serving",
         "framework",
         "logfile",
         "calls",
