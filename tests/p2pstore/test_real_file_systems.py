@@ -85,21 +85,21 @@ def in_user_space(modes: tuple[str, ...], place: Path, behind: Path) -> Iterator
     behind.mkdir()
     command = [sys.executable, str(ROOT / "tests" / "fuse_passthrough.py"), str(behind), str(place), *modes]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
     try:
         deadline = time.monotonic() + PROBE_SECONDS
         while not os.path.ismount(place):
             if process.poll() is not None or time.monotonic() > deadline:
                 process.kill()
-                said_there, _ = process.communicate()
-                pytest.skip(f"NOT TRIED ON FUSE: {said_there}")
+                pytest.skip(f"NOT TRIED ON FUSE: {process.stdout.read()}")
             time.sleep(0.05)
         yield place
     finally:
         if os.path.ismount(place):
             subprocess.run(["umount", "-l", str(place)], check=False, timeout=60)
-        if process.poll() is None:
-            process.kill()
-            process.communicate()
+        process.kill()
+        process.wait(60)
+        process.stdout.close()
 
 
 KINDS = [*DISKS, "tmpfs", "overlay", *(f"fuse: {name}" for name in FUSE)]
