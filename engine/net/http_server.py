@@ -12,6 +12,7 @@ import socket
 from typing import Any
 
 from aiohttp import hdrs, web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
 
 from engine.net import sockets
@@ -127,6 +128,13 @@ class _Connection(RequestHandler):
         self._owner.lost(self)
         if isinstance(self.transport, asyncio.Transport):
             self.transport.abort()
+
+    def log_exception(self, *args: Any, **options: Any) -> None:
+        """As aiohttp has it for defects of ours; strangers' faults, of which anybody can make many, are no news."""
+        if isinstance(options.get("exc_info"), HttpProcessingError):
+            self.logger.debug(*args, **options)
+        else:
+            super().log_exception(*args, **options)
 
     def handle_error(self, *args: Any, **options: Any) -> web.StreamResponse:
         """As aiohttp has it for what is no request, which reaches no application: without its version."""

@@ -94,6 +94,24 @@ async def test_no_answer_tells_a_version(request_of: bytes) -> None:
         client.close()
 
 
+@pytest.mark.parametrize(
+    ("request_of", "told"),
+    [
+        (b"GET /x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n", False),
+        (b"GET /x HTTP/1.1\r\nX: " + b"a" * 20_000 + b"\r\n\r\n", False),
+        (b"GET /bug HTTP/1.1\r\nHost: x\r\n\r\n", True),
+    ],
+)
+async def test_a_strangers_fault_is_no_defect_in_the_log(
+    caplog: pytest.LogCaptureFixture, request_of: bytes, told: bool
+) -> None:
+    async with serving() as port:
+        client = await Client.connect(port)
+        assert await client.say(request_of)
+        client.close()
+    assert bool([record for record in caplog.records if record.levelno >= logging.INFO]) is told
+
+
 async def test_who_says_nothing_has_to_go(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "HELLO_SECONDS", 0.3)
     async with serving() as port:
