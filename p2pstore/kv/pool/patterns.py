@@ -18,6 +18,9 @@ MAX_REPEATS = 3
 MAX_OPTIONAL = 8
 """Optional parts, each of which doubles it."""
 
+MAX_WAYS = 1024
+"""Ways through all groups of alternatives: each group multiplies them by the number of its own."""
+
 _PARTS = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{\d*,?\d*\}|[()*+?|]|.", re.DOTALL)
 
 
@@ -32,22 +35,27 @@ def bounded(pattern: str) -> re.Pattern[str] | None:
 
 
 def _harmless(pattern: str) -> bool:
-    """Whether repeats are few, and none repeats what can be matched in several ways itself."""
+    """Whether repeats and alternatives are few, and nothing is repeated that can be matched in several ways itself."""
     repeats = optional = 0
+    ways = 1
     several = [False]  # for each open group whether there are several ways to match what it holds
+    alternatives = [1]  # of each open group
     closed = False  # the same of a group that has just ended
     previous = ""
     for part in _PARTS.findall(pattern):
         repeated = part in {"*", "+"} or (part[0] == "{" and len(part) > 2)
         if part == "(":
             several.append(False)
+            alternatives.append(1)
         elif part == ")" and len(several) > 1:
             closed = several.pop()
+            ways *= alternatives.pop()
             several[-1] = several[-1] or closed
             previous = part
             continue
         elif part == "|":
             several[-1] = True
+            alternatives[-1] += 1
         elif part == "?" and previous not in {"(", "*", "+", "?", "}"}:
             optional += 1
             several[-1] = True
@@ -60,4 +68,4 @@ def _harmless(pattern: str) -> bool:
             return False  # a reference back: matching those is slow by nature
         closed = False
         previous = "}" if repeated and part[0] == "{" else part
-    return repeats <= MAX_REPEATS and optional <= MAX_OPTIONAL
+    return repeats <= MAX_REPEATS and optional <= MAX_OPTIONAL and ways <= MAX_WAYS

@@ -17,6 +17,7 @@ from p2pstore.kv.pool.patterns import MAX_PATTERN, bounded
         ("https?://", "http://"),
         ("k{2,3}$", "akk"),
         ("(?i)ABC", "xabc"),
+        ("^(" + "|".join(f"key{number}" for number in range(100)) + ")$", "key99"),
         ("", "anything"),
     ],
 )
@@ -37,6 +38,8 @@ def test_what_people_use_works(pattern: str, key: str) -> None:
         ".*.*.*.*=",
         "a?" * 30 + "a" * 30,
         r"(.*)\1",
+        "(ab|a.)" * 40 + "x",
+        "((ab|a.)(ab|a.))" * 20 + "x",
         "(?:(?:a+))+b",
     ],
 )
