@@ -56,6 +56,9 @@ LINES = "application/x-ndjson"
 MAX_BODY = 1
 """Bytes: nothing here takes a body."""
 
+MAX_DIGITS = 20
+"""Of a number; Python reads none of thousands."""
+
 SLICE = 500
 """Keys that are written before others of the loop have their turn: some milliseconds, where each is looked at."""
 
@@ -296,8 +299,8 @@ class AdminServer:
     async def _keys(self, request: web.Request) -> web.StreamResponse:
         prefix, tenant = request.query.get("prefix", ""), request.query.get("tenant_id")
         left = request.query.get("limit", "")
-        if left and not left.isdecimal():
-            return _failed(Code.BAD_PARAMS, "limit is no whole number")
+        if left and (not left.isdecimal() or len(left) > MAX_DIGITS):
+            return _failed(Code.BAD_PARAMS, "limit is no whole number, or a very long one")
         room = int(left) if left else sys.maxsize
         answer = web.StreamResponse(headers={hdrs.CONTENT_TYPE: LINES})
         await answer.prepare(request)

@@ -184,7 +184,8 @@ async def test_our_list_of_keys(ask: Asker) -> None:
     assert [json.loads(line)["key"] for line in text.splitlines()] == [KEY, STRANGE, "only-red"]
     _, _, text = await ask("/api/v1/keys?tenant_id=red")
     assert json.loads(text) == {"key": "only-red", "tenant": "red", "size": 4096, "replicas": 1, "complete": False}
-    assert (await ask("/api/v1/keys?limit=x"))[0] == 400
+    for limit in ("x", "-1", "9" * 5000):
+        assert (await ask(f"/api/v1/keys?limit={limit}"))[0] == 400
 
 
 async def test_removing(ask: Asker, table: Table) -> None:
