@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +14,7 @@ from mooncake_cli.invocation import Invocation
 from mooncake_cli.reader import ReaderGone, forget, lost
 from mooncake_cli.text import printable
 from p2pstore.errors import Refused, StorageError, UsageError
+from p2pstore.objects.file_system import words
 from p2pstore.objects.units import format_size
 
 STDOUT = "-"
@@ -40,26 +42,29 @@ def get(
     invocation: Invocation = ctx.obj
     if file == STDOUT and invocation.json:
         raise UsageError(detail="--json prints to standard output, where the value would go; name a file")
+    path = Path(os.path.realpath(file))  # a link is followed, also one that leads to nothing yet
     if file != STDOUT:
-        _check(Path(file), force=force)
+        _check(file, path, force=force)
     with store_client(invocation, master, tenant) as store:
         value = store.get(key)
     if file == STDOUT:
         _print(value)
         return
-    _write(Path(file), value)
+    _write(path, value)
     document = {"key": key, "size": len(value), "file": file}
     human = f"wrote {format_size(len(value))} to {printable(file)}"
     invocation.output.done(document, human=human, quiet=[printable(file)])
 
 
-def _check(path: Path, *, force: bool) -> None:
-    if path.is_dir():
-        raise UsageError(detail=f"{path} is a directory; name a file in it")
+def _check(file: str, path: Path, *, force: bool) -> None:
+    if not file:
+        raise UsageError(detail="the file's name is empty")
+    if path.is_dir() or file.endswith("/"):
+        raise UsageError(detail=f"{file} is a directory; name a file in it")
     if path.exists() and not path.is_file():
-        raise UsageError(detail=f"{path} is no regular file; use - and redirect standard output")
+        raise UsageError(detail=f"{file} is no regular file; use - and redirect standard output")
     if path.exists() and not force:
-        raise Refused(detail=f"{path} is there already; --force replaces it")
+        raise Refused(detail=f"{file} is there already; --force replaces it")
 
 
 def _write(path: Path, value: bytes) -> None:
@@ -68,7 +73,7 @@ def _write(path: Path, value: bytes) -> None:
     try:
         replace_file(path, value, mode=0o666)
     except OSError as error:
-        raise StorageError(path=path, detail=(error.strerror or str(error)).lower()) from None
+        raise StorageError(path=path, detail=words(error)) from None
 
 
 def _print(value: bytes) -> None:

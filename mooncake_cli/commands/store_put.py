@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import sys
@@ -17,6 +18,7 @@ from mooncake_cli.invocation import Invocation
 from mooncake_cli.text import counted, printable
 from p2pstore.errors import PathNotFound, StorageError, UsageError
 from p2pstore.kv.errors import KeyExists
+from p2pstore.objects.file_system import words
 from p2pstore.objects.units import format_size
 
 STDIN = "-"
@@ -70,7 +72,7 @@ def put(
 def _value(file: str) -> Iterator[bytes | mmap.mmap]:
     """The bytes to put. Raises ``PathNotFound``, ``StorageError``."""
     if file == STDIN:
-        yield sys.stdin.buffer.read()
+        yield _input()
         return
     try:
         with Path(file).open("rb") as stream:
@@ -82,4 +84,15 @@ def _value(file: str) -> Iterator[bytes | mmap.mmap]:
     except FileNotFoundError:
         raise PathNotFound(path=file) from None
     except OSError as error:
-        raise StorageError(path=file, detail=(error.strerror or str(error)).lower()) from None
+        raise StorageError(path=file, detail=words(error)) from None
+
+
+def _input() -> bytes:
+    """All of standard input. Raises ``StorageError``."""
+    if sys.stdin is None:  # what Python makes of one that is closed
+        raise StorageError(path="standard input", detail="it is not open for reading")
+    try:
+        return sys.stdin.buffer.read()
+    except OSError as error:
+        detail = "it is not open for reading" if error.errno == errno.EBADF else words(error)
+        raise StorageError(path="standard input", detail=detail) from None

@@ -43,6 +43,28 @@ def test_a_file_that_is_there(mooncake: Mooncake, pool: Pool, tmp_path: Path, va
     assert file.read_bytes() == value
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_is_followed(mooncake: Mooncake, pool: Pool, tmp_path: Path, value: bytes, there: bool) -> None:
+    target, link = tmp_path / "target", tmp_path / "link"
+    link.symlink_to(target)
+    if there:
+        target.write_text("mine")
+        assert mooncake("store", "get", "get/value", str(link), **pool.variables).returncode == 7
+    done = mooncake("store", "get", "get/value", str(link), *["--force"][: int(there)], **pool.variables)
+    assert done.stderr == f"wrote 68.4 KiB to {link}\n"
+    assert link.is_symlink()
+    assert target.read_bytes() == value
+
+
+@pytest.mark.parametrize("place", ["", "new/"])
+def test_what_is_no_name_of_a_file_is_refused(
+    mooncake: Mooncake, pool: Pool, tmp_path: Path, value: bytes, place: str
+) -> None:
+    done = mooncake("store", "get", "get/value", place, **pool.variables)
+    assert done.returncode == 2
+    assert os.listdir(tmp_path / "cwd") == []
+
+
 @pytest.mark.parametrize("place", ["/dev/null", "."])
 def test_what_is_no_file_is_not_replaced(mooncake: Mooncake, pool: Pool, value: bytes, place: str) -> None:
     assert mooncake("store", "get", "get/value", place, "--force", **pool.variables).returncode == 2

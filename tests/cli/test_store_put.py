@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.cli.conftest import Mooncake
 from tests.cli.store_processes import Pool
 from tests.ports import closed_port
@@ -31,6 +33,17 @@ def test_standard_input(environment: dict[str, str], pool: Pool) -> None:
         env={**environment, **pool.variables}, input=b"bytes\0\xff", capture_output=True, timeout=60, check=True,
     )  # fmt: skip
     assert done.stdout == b"put/input\n"
+
+
+@pytest.mark.parametrize("opening", ["<&-", "0>/dev/null"])
+def test_standard_input_that_cannot_be_read(environment: dict[str, str], pool: Pool, opening: str) -> None:
+    command = f"'{sys.executable}' -m mooncake_cli store put put/unreadable - {opening}"
+    done = subprocess.run(
+        ["/bin/sh", "-c", command], env={**environment, **pool.variables}, capture_output=True, timeout=60, check=False,
+        text=True,
+    )  # fmt: skip
+    assert done.returncode == 8
+    assert done.stderr.startswith("error: standard input: ")
 
 
 def test_what_cannot_be_put(mooncake: Mooncake, pool: Pool, tmp_path: Path) -> None:
