@@ -124,7 +124,9 @@ class Splitter:
         self._needed = needed
 
     def _strange(self, data: bytes, at: int) -> RemoteProtocolError:
-        return RemoteProtocolError(peer=self.peer, detail=f"no frame begins with {data[at : at + 4].hex(' ')}")
+        head = data[at : at + 4]
+        hint = ": that is HTTP, as a metrics port speaks it" if head == b"HTTP" else ""
+        return RemoteProtocolError(peer=self.peer, detail=f"no frame begins with {head.hex(' ')}{hint}")
 
 
 def request(sequence: int, function: int, body: bytes) -> bytes:

@@ -68,6 +68,11 @@ def test_another_protocol_is_told(wire: bytes) -> None:
         Splitter(peer="p").requests(wire)
 
 
+def test_a_metrics_port_is_told_from_one_for_clients() -> None:
+    with pytest.raises(RemoteProtocolError, match="no frame begins with 48 54 54 50: that is HTTP, as a metrics port"):
+        Splitter(peer="p", answers=True).answers(b"HTTP/1.0 400 Bad Request\r\n\r\n")
+
+
 @pytest.mark.parametrize(("length", "attached"), [(1 << 32 - 1, 0), (0, 0xFFFFFFFF), (framing.MAX_FRAME, 0)])
 def test_a_frame_that_is_too_long_is_refused_at_its_header(length: int, attached: int) -> None:
     splitter = Splitter(peer="p")
