@@ -72,7 +72,8 @@ def why_key(key: KeyFacts, pool: PoolFacts) -> list[Finding]:
             )
         ]
     if key.event is not None:
-        return [_of_event(key.event, pool)]
+        unheard = list(_of_memory(pool)) if _wanted_room(key.event) else []
+        return [*unheard, _of_event(key.event, pool)]
     never = Finding(
         "never-put",
         f"nobody has put it, as far back as this master remembers; it has been up for {format_seconds(pool.up)}",
@@ -187,6 +188,10 @@ def _of_event(event: EventFact, pool: PoolFacts) -> Finding:
     return Finding("writing", f"a put of it was begun {ago}{by}, and nothing of it is left", "put it again")
 
 
+def _wanted_room(event: EventFact) -> bool:
+    return event.what == "refused" and event.detail in {Code.NO_SPACE.name, str(int(Code.NO_SPACE))}
+
+
 def _refused(event: EventFact, ago: str, by: str, pool: PoolFacts) -> Finding:
     code = next((each for each in Code if event.detail in {each.name, str(int(each))}), None)
     said = f"{int(code)}: {code.sentence}" if code else event.detail
@@ -227,6 +232,23 @@ def _of_pool(pool: PoolFacts) -> Iterator[Finding]:
             f"the master cannot keep its state ({pool.not_kept}), so every put fails with {int(Code.PERSIST_FAILED)}",
             "make room in the directory of its --state, or mend the disk; it goes on by itself then",
         )
+    yield from _of_memory(pool)
+    if pool.refused and pool.size and pool.used >= FULL * pool.size:
+        yield Finding(
+            "full",
+            f"{_count(pool.refused, 'put')} found no room; {_use(pool)}",
+            "give the pool more memory; what is leased or hard-pinned cannot be evicted for a put",
+        )
+    if pool.evicted > pool.keys and pool.evicted > pool.puts / 2:
+        yield Finding(
+            "churn",
+            f"of {_count(pool.puts, 'value')} put, {pool.evicted:,} were evicted again; {_use(pool)}",
+            "the pool is too small for what is put into it: give it more memory, or put less",
+        )
+
+
+def _of_memory(pool: PoolFacts) -> Iterator[Finding]:
+    """Why there may be no room though little is in use."""
     if not pool.segments:
         yield Finding(
             "no-memory",
@@ -242,18 +264,6 @@ def _of_pool(pool: PoolFacts) -> Iterator[Finding]:
                 f"see whether that process lives; {format_seconds(pool.client_ttl)} after its last ping its keys are "
                 "not found any more",
             )
-    if pool.refused and pool.size and pool.used >= FULL * pool.size:
-        yield Finding(
-            "full",
-            f"{_count(pool.refused, 'put')} found no room; {_use(pool)}",
-            "give the pool more memory; what is leased or hard-pinned cannot be evicted for a put",
-        )
-    if pool.evicted > pool.keys and pool.evicted > pool.puts / 2:
-        yield Finding(
-            "churn",
-            f"of {_count(pool.puts, 'value')} put, {pool.evicted:,} were evicted again; {_use(pool)}",
-            "the pool is too small for what is put into it: give it more memory, or put less",
-        )
 
 
 def _nobody(pool: PoolFacts, asked: str, callers: Sequence[CallerFacts]) -> Finding:
@@ -271,7 +281,7 @@ def _nobody(pool: PoolFacts, asked: str, callers: Sequence[CallerFacts]) -> Find
 
 def _of_caller(caller: CallerFacts, pool: PoolFacts) -> Iterator[Finding]:
     who = f"{caller.address} (version {caller.version or 'not known'})"
-    if not caller.connected:
+    if not caller.connected and caller.calls:
         ago = format_seconds(caller.last_ago)
         yield Finding("gone", f"{who} is not connected; it last called {ago} ago", "see whether it still runs")
     if caller.unknown:
@@ -314,7 +324,7 @@ def _no_hits(caller: CallerFacts, pool: PoolFacts, who: str) -> Finding:
         )
     return Finding(
         "no-hits",
-        f"{looked}; there are {_count(pool.keys, 'key')}",
+        f"{looked}; the store has {_count(pool.keys, 'key')}",
         "run 'mooncake store why KEY' with a key that it asks for: its writers may name the keys otherwise",
     )
 

@@ -139,13 +139,14 @@ CALLERS = {
         ["malformed"],
         "10.0.0.3:1 sent what is no call of the store, 2 times",
     ),
+    "no calls, and gone": (CallerFacts("10.0.0.3:1", "", connected=0, malformed=1), POOL, ["malformed"], "no call of"),
     "a probe": (CallerFacts("10.0.0.3:1", "", connected=0), POOL, ["no-call"], "no client has called"),
     "gone": (replace(CALLER, connected=0, last_ago=12.0), POOL, ["gone"], "is not connected; it last called 12 s ago"),
     "no hits": (
         replace(CALLER, lookups=1000, found=0),
         POOL,
         ["no-hits"],
-        "asked for 1,000 keys, and 0 were there; there are 10 keys",
+        "asked for 1,000 keys, and 0 were there; the store has 10 keys",
     ),
     "nobody puts": (
         replace(CALLER, lookups=10, found=0),
@@ -230,6 +231,15 @@ def test_nobody_reaches_a_master_on_loopback_from_elsewhere() -> None:
     assert found.text.startswith("no client has called")
     assert "loopback" in found.advice
     assert "--listen" in found.advice
+
+
+def test_a_put_that_found_no_room_since_nobody_gives_any() -> None:
+    refused = event("refused", "NO_SPACE")
+    assert causes(why_key(refused, replace(POOL, segments=()))) == ["no-memory", "refused"]
+    silent = replace(POOL, segments=(SEGMENT._replace(silent=6.0),))
+    assert causes(why_key(refused, silent)) == ["owner-silent", "refused"]
+    assert causes(why_key(event("refused", "QUOTA"), silent)) == ["refused"]
+    assert causes(why_key(event("removed"), silent)) == ["removed"]
 
 
 def test_an_absent_owner_is_named() -> None:
