@@ -50,6 +50,8 @@ def why(
     try:
         found = asked.why(key=key, tenant=settings.tenant_id, client=_address(client))
     except MasterUnavailable as error:
+        if asked.reached:
+            raise
         from p2pstore.kv.master.reach import clients_port  # noqa: PLC0415 - where something is wrong already
 
         detail = f"{error.fields['detail']}; {clients_port(*master_of(settings))}"

@@ -7,6 +7,7 @@ from mooncake_cli.commands import store_why as why_module
 from p2pstore.kv.master import why
 from tests.cli.conftest import Mooncake
 from tests.cli.printed_commands import parse, printed_commands
+from tests.cli.store_processes import Pool
 from tests.p2pstore.kv.master.table import KEY, Served
 from tests.p2pstore.kv.master.test_why import CALLERS, KEYS, POOL
 from tests.ports import closed_port
@@ -49,6 +50,14 @@ def test_nobody_answers(mooncake: Mooncake) -> None:
     with socket.create_server(("127.0.0.1", 0)) as clients:
         done = mooncake("store", "why", "--admin", admin, "--master", f"127.0.0.1:{clients.getsockname()[1]}")
     assert "accepts them: the metrics port may be another one, or on loopback alone" in done.stderr
+
+
+def test_who_takes_calls_and_is_no_master(mooncake: Mooncake, pool: Pool) -> None:
+    """The way there is right then, and nothing is said of it."""
+    done = mooncake("store", "why", "--admin", pool.variables["MOONCAKE_MASTER"])
+    assert done.returncode == 6
+    assert "it may be the port for clients" in done.stderr
+    assert "the metrics port may be another one" not in done.stderr
 
 
 def test_each_command_that_an_advice_names_is_one() -> None:

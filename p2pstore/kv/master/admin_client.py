@@ -29,6 +29,9 @@ MAX_ANSWER = 256 << 20
 MAX_LINE = 1 << 21
 """Bytes of one key's line; upstream takes keys of a MiB."""
 
+READ_BYTES = 1 << 18
+"""Of a list, at a time."""
+
 MAX_PATH = 8000
 """Bytes of what is asked for, which is one line of HTTP; servers take 8190 with all that belongs to it."""
 
@@ -42,6 +45,8 @@ class AdminClient:
     def __init__(self, address: str) -> None:
         """``address`` is ``HOST:PORT`` of its metrics port."""
         self.address = address
+        self.reached = False
+        """Whether the port took a connection, so that what is wrong is not the way there."""
         self._host, self._port = addresses.given(address)
 
     def status(self) -> dict[str, Any]:
@@ -60,7 +65,7 @@ class AdminClient:
                 return
         with self._answer("GET", "/get_all_keys") as answer:
             self._check(answer)
-            found = (line.decode(errors="surrogateescape").removesuffix("\n") for line in self._lines(answer))
+            found = (line.decode(errors="surrogateescape") for line in self._lines(answer))
             for count, key in enumerate((key for key in found if key.startswith(prefix)), 1):
                 yield {"key": key}
                 if count == limit:
@@ -115,7 +120,7 @@ class AdminClient:
         health = self._json("GET", "/health")
         detail = self._json("GET", "/get_segments_detail", missing_ok=True) or {"segments": []}
         with self._answer("GET", "/metrics") as answer:
-            numbers = _numbers(answer.read(MAX_ANSWER).decode(errors="replace"))
+            numbers = _numbers(self._read(answer).decode(errors="replace"))
         try:
             return {
                 "version": None,
@@ -172,11 +177,20 @@ class AdminClient:
         body = answer.read(MAX_ANSWER + 1)
         if len(body) > MAX_ANSWER:
             raise MasterUnavailable(address=self.address, detail="its answer has no end")
+        _must_be_whole(answer)
         return body
 
     def _lines(self, answer: http.client.HTTPResponse) -> Iterator[bytes]:
-        while line := answer.readline(MAX_LINE):
-            yield line
+        """Its lines. ``readline`` would take an answer that breaks off for one that ends."""
+        rest = b""
+        while data := answer.read(READ_BYTES):
+            *lines, rest = (rest + data).split(b"\n")
+            yield from lines
+            if len(rest) > MAX_LINE:
+                raise self._strange(rest.decode(errors="replace"))
+        _must_be_whole(answer)
+        if rest:
+            yield rest
 
     def _check(self, answer: http.client.HTTPResponse) -> None:
         if answer.status != http.HTTPStatus.OK:
@@ -194,11 +208,16 @@ class AdminClient:
         connection = http.client.HTTPConnection(self._host, self._port, timeout=CONNECT_SECONDS)
         try:
             connection.connect()
+            self.reached = True
             connection.sock.settimeout(ANSWER_SECONDS)
             connection.request(method, path)
             yield connection.getresponse()
         except TimeoutError:
-            raise MasterUnavailable(address=self.address, detail="it does not answer in time") from None
+            detail = "it takes calls, and does not answer in time: it stands still, or is too busy"
+            detail = detail if self.reached else "it does not answer in time"
+            raise MasterUnavailable(address=self.address, detail=detail) from None
+        except http.client.IncompleteRead:
+            raise MasterUnavailable(address=self.address, detail="it broke off in the middle of its answer") from None
         except http.client.HTTPException as error:
             detail = f"what answers there speaks no HTTP ({type(error).__name__}); it may be the port for clients"
             raise MasterUnavailable(address=self.address, detail=detail) from None
@@ -206,6 +225,12 @@ class AdminClient:
             raise MasterUnavailable(address=self.address, detail=(error.strerror or str(error)).lower()) from None
         finally:
             connection.close()
+
+
+def _must_be_whole(answer: http.client.HTTPResponse) -> None:
+    """``read`` says nothing where fewer bytes came than were promised. Raises ``IncompleteRead``."""
+    if answer.length:
+        raise http.client.IncompleteRead(b"", answer.length)
 
 
 def _query(fields: dict[str, str]) -> str:

@@ -114,9 +114,33 @@ def test_who_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(admin_client, "ANSWER_SECONDS", 0.2)
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,
-        pytest.raises(MasterUnavailable, match="does not answer in time"),
+        pytest.raises(MasterUnavailable, match="it takes calls, and does not answer in time"),
     ):
         AdminClient(f"127.0.0.1:{listener.getsockname()[1]}").status()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b'Content-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n11\r\n{"key": "abcdef"}\r\n',
+        b'Content-Type: application/x-ndjson\r\nContent-Length: 40\r\n\r\n{"key": "abcdef"}\n',
+    ],
+    ids=["chunks", "length"],
+)
+def test_a_list_that_breaks_off_is_not_taken_for_whole(answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b"HTTP/1.1 200 OK\r\n" + answer)
+
+        server = threading.Thread(target=serve)
+        server.start()
+        with pytest.raises(MasterUnavailable, match="it broke off in the middle of its answer"):
+            list(AdminClient(f"127.0.0.1:{listener.getsockname()[1]}").keys())
+        server.join(60)
 
 
 FOUND = {"size_": 5, "buffer_address_": 16, "protocol_": "tcp", "transport_endpoint_": "h:1"}
