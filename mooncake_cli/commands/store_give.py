@@ -13,7 +13,7 @@ from engine.net import addresses, listening, sockets
 from mooncake_cli.commands.store import Master, master_of, store_client
 from mooncake_cli.invocation import Invocation
 from p2pstore.errors import UsageError
-from p2pstore.kv.errors import MasterUnguarded
+from p2pstore.kv.errors import GiverUnguarded
 from p2pstore.objects.units import format_size, parse_size
 
 EXAMPLES = {
@@ -43,9 +43,11 @@ def give(
         count = parse_size(size)
     except ValueError as error:
         raise UsageError(detail=str(error)) from None
+    if not count:
+        raise UsageError(detail="0 bytes are nothing to give")
     address = listening.address_of(addresses.given_place(host)[0])
     if not insecure and not sockets.is_loopback(address):
-        raise MasterUnguarded(address=address)
+        raise GiverUnguarded(address=address)
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())

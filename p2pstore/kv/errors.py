@@ -18,7 +18,8 @@
         ├── StateTaken                7   another master keeps its state there
         ├── TierTaken                 7   another process keeps its values there
         ├── ListenRefused             7   an open address without a secret
-        │   └── MasterUnguarded       7   the same of a master, whose clients know none
+        │   ├── MasterUnguarded       7   the same of a master, whose clients know none
+        │   └── GiverUnguarded        7   the same of memory that is given to a pool
         ├── KeyExists                 7   there is a value under this key already
         ├── KeyBusy                   7   another client is writing under this key
         └── MasterIsUpstreams         7   the master is upstream's, which cannot do that
@@ -143,3 +144,10 @@ class MasterUnguarded(ListenRefused):
 
     sentence = "refusing to serve the store on {address}: whoever reaches it can read and remove what is in it"
     advice = "say who may call with --allow NETWORK, or say --insecure on a network that you trust"
+
+
+class GiverUnguarded(ListenRefused):
+    """An address that others can reach, for memory that is given to a pool: what lies there is anybody's."""
+
+    sentence = "refusing to give memory at {address}: whoever reaches it can read and change what lies there"
+    advice = "give it on loopback, or say --insecure on a network that you trust"

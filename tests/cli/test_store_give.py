@@ -27,10 +27,12 @@ def test_memory_is_there_until_it_is_taken_back(
 
 def test_what_cannot_be_given(mooncake: Mooncake, pool: Pool) -> None:
     assert mooncake("store", "give", "much", **pool.variables).returncode == 2
-    assert mooncake("store", "give", "1", **pool.variables).returncode == 2
+    for size in ("0", "1"):
+        assert mooncake("store", "give", size, **pool.variables).returncode == 2
     done = mooncake("store", "give", "8MiB", "--host", "0.0.0.0", **pool.variables)
     assert done.returncode == 7
     assert "--insecure" in done.stderr
+    assert "--allow" not in done.stderr  # which it does not have
 
 
 def test_no_master(mooncake: Mooncake) -> None:
