@@ -196,6 +196,7 @@ CAUSES = (
     _of("ListenRefused", "an address that others reach, without a secret", address="10.0.0.1"),
     _of("NothingGuards", "'metadata serve' on an address that others reach", address="10.0.0.1"),
     _of("MasterUnguarded", "'store master' on an address that others reach", address="10.0.0.1:50051"),
+    _of("FileChanged", "a file is written to while 'store put' reads it", path="/data/w"),
     _of("GiverUnguarded", "'store give' on an address that others reach", address="10.0.0.1"),
     _of("StorageError", "the system refuses to read or write", path="/data/w", detail="no space left on device"),
     _of(

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import errno
-import mmap
 import os
+import stat
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +15,7 @@ from mooncake_cli.commands.store import Master, Tenant, store_client
 from mooncake_cli.invocation import Invocation
 from mooncake_cli.text import counted, printable
 from p2pstore.errors import PathNotFound, StorageError, UsageError
-from p2pstore.kv.errors import KeyExists
+from p2pstore.kv.errors import FileChanged, KeyExists
 from p2pstore.objects.file_system import words
 from p2pstore.objects.units import format_size
 
@@ -50,14 +48,14 @@ def put(
     key has one already, nothing is put unless you say --replace.
     """
     invocation: Invocation = ctx.obj
-    with _value(file) as value:
-        size = len(value)
-        if not size:
-            shown = "standard input" if file == STDIN else file
-            raise UsageError(detail=f"{shown} is empty, and the store has no empty values")
-        with store_client(invocation, master, tenant) as store:
-            new = store.put(key, value, replace=replace, replicas=replicas, hard_pin=hard_pin)
-            made = len(store.replicas(key).replicas) if new and replicas > 1 else 1
+    value = _value(file)
+    size = len(value)
+    if not size:
+        shown = "standard input" if file == STDIN else file
+        raise UsageError(detail=f"{shown} is empty, and the store has no empty values")
+    with store_client(invocation, master, tenant) as store:
+        new = store.put(key, value, replace=replace, replicas=replicas, hard_pin=hard_pin)
+        made = len(store.replicas(key).replicas) if new and replicas > 1 else 1
     if not new and not replace:
         raise KeyExists(key=key)
     if made < replicas:
@@ -68,23 +66,26 @@ def put(
     invocation.output.done(document, human=f"put {format_size(size)} under {printable(key)}", quiet=[printable(key)])
 
 
-@contextmanager
-def _value(file: str) -> Iterator[bytes | mmap.mmap]:
-    """The bytes to put. Raises ``PathNotFound``, ``StorageError``."""
+def _value(file: str) -> bytes:
+    """The bytes to put. Raises ``PathNotFound``, ``StorageError``, ``FileChanged``.
+
+    They are read, not mapped: bytes that change between checksum and copy would be wrong for ever, and those of a file
+    that is cut short would end this process.
+    """
     if file == STDIN:
-        yield _input()
-        return
+        return _input()
     try:
         with Path(file).open("rb") as stream:
-            if os.fstat(stream.fileno()).st_size:
-                with mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ) as mapped:
-                    yield mapped
-            else:  # empty, or a pipe, whose size nobody knows
-                yield stream.read()
+            before = os.fstat(stream.fileno())
+            value = stream.read()
+            after = os.fstat(stream.fileno())
     except FileNotFoundError:
         raise PathNotFound(path=file) from None
     except OSError as error:
         raise StorageError(path=file, detail=words(error)) from None
+    if stat.S_ISREG(before.st_mode) and (before.st_size, before.st_mtime_ns) != (len(value), after.st_mtime_ns):
+        raise FileChanged(path=file)
+    return value
 
 
 def _input() -> bytes:

@@ -6,6 +6,7 @@
     ├── KeyNotFound                   3   the pooled store has no value under a key
     ├── ValueUnreadable               5   no replica of a value can be read
     │   └── ValueCorrupt              4   those that can be read are not what was put
+    ├── FileChanged                   4   a file was written to while it was read to be put
     ├── ValueNotWritten               5   a value could not be taken to the memory that it was given
     ├── MasterUnavailable             6   the master of the pooled store cannot be used
     ├── StorageError                  8   (engine) no space, or no permission
@@ -52,6 +53,14 @@ class ValueCorrupt(ValueUnreadable):
     exit_code = 4
     sentence = "the value of {key!r} is not what was put: {detail}"
     advice = "remove it and put it again; if it happens again, look at that node's memory and network"
+
+
+class FileChanged(MooncakeError):
+    """A file that is to be put was written to while it was read."""
+
+    exit_code = 4
+    sentence = "{path} changed while it was read, and was not put"
+    advice = "see to it that nothing writes to it, then put it again"
 
 
 class ValueNotWritten(MooncakeError):

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from mooncake_cli.commands import store_put
+from p2pstore.kv.errors import FileChanged
 from tests.cli.conftest import Mooncake
 from tests.cli.store_processes import Pool
 from tests.ports import closed_port
@@ -61,6 +63,32 @@ def test_what_cannot_be_put(mooncake: Mooncake, pool: Pool, tmp_path: Path) -> N
     assert done.returncode == 8
     assert "no segment has room for the value" in done.stderr
     assert mooncake("store", "info", "put/large", **pool.variables).returncode == 3
+
+
+def test_a_file_that_changes_while_it_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "value"
+    file.write_bytes(b"a" * 10_000)
+    fstat = os.fstat
+
+    def written_to(descriptor: int) -> os.stat_result:
+        found = fstat(descriptor)
+        with file.open("ab") as more:
+            more.write(b"b")
+        return found
+
+    assert store_put._value(str(file)) == b"a" * 10_000
+    monkeypatch.setattr("mooncake_cli.commands.store_put.os.fstat", written_to)
+    with pytest.raises(FileChanged, match="changed while it was read, and was not put"):
+        store_put._value(str(file))
+
+
+def test_a_file_that_is_cut_short_afterwards(tmp_path: Path) -> None:
+    """One that is mapped ends the process then."""
+    file = tmp_path / "value"
+    file.write_bytes(b"a" * 100_000)
+    value = store_put._value(str(file))
+    os.truncate(file, 0)
+    assert bytes(value) == b"a" * 100_000
 
 
 def test_fewer_replicas_than_asked_for_are_told(mooncake: Mooncake, pool: Pool, tmp_path: Path) -> None:
