@@ -131,7 +131,10 @@ class Supervisor:
         known = record.last_error
         record.failed(error, time.time())
         if record.last_error != known or not record.failures & (record.failures - 1):
-            log.error("the %s failed (%d) and goes on", name, record.failures, exc_info=error)
+            if isinstance(error, MooncakeError) and error.exit_code != MooncakeError.exit_code:
+                log.error("the %s failed (%d) and goes on: %s", name, record.failures, error)
+            else:  # a defect of ours
+                log.error("the %s failed (%d) and goes on", name, record.failures, exc_info=error)
 
     def hear_of_callbacks(self, loop: asyncio.AbstractEventLoop) -> None:
         """Count what fails on ``loop`` where nobody waits: a callback, or a task that its owner forgot.

@@ -184,6 +184,15 @@ async def test_what_somebody_caught_is_counted(owner: Owner) -> None:
     assert record["last_error"] == "ValueError: y"
 
 
+async def test_only_a_defect_of_ours_leaves_a_traceback(owner: Owner, caplog: pytest.LogCaptureFixture) -> None:
+    owner.supervisor.note("journal", "master", StorageError(path="/state", detail="no space left on device"))
+    owner.supervisor.note("call", "master", ValueError("x"))
+    foreseen, defect = caplog.records
+    assert foreseen.message == "the journal failed (1) and goes on: /state: no space left on device"
+    assert foreseen.exc_info is None
+    assert defect.exc_info is not None
+
+
 async def test_a_callback_that_fails_is_counted(owner: Owner) -> None:
     def fail() -> None:
         raise ValueError("x")

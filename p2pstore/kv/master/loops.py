@@ -10,8 +10,7 @@ from typing import Any
 def run(main: Coroutine[Any, Any, None]) -> None:
     """Run a master to its end. A call costs two to three times as much on Python's own loop."""
     try:
-        import uvloop  # noqa: PLC0415 - an extra
+        from uvloop import run as start  # noqa: PLC0415 - an extra
     except ImportError:
-        asyncio.run(main)
-    else:
-        uvloop.run(main)
+        start = asyncio.run
+    start(main)  # not within the handler: each error of the master would be told as one that came of the missing extra

@@ -47,3 +47,13 @@ def test_a_master_serves_on_the_real_uvloop() -> None:
     done: list[str] = []
     loops.run(serve(done))
     assert done == ["uvloop"]
+
+
+def test_an_error_of_the_master_has_nothing_to_do_with_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail() -> None:
+        raise RuntimeError("of the master")
+
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    with pytest.raises(RuntimeError, match="of the master") as raised:
+        loops.run(fail())
+    assert raised.value.__context__ is None
