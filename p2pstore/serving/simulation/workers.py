@@ -60,7 +60,9 @@ class PrefillWorker:
         self._working = False
 
     def give(self, job: Job) -> None:
-        """Put a prompt at the end of the queue."""
+        """Put a prompt at the end of the queue; what it will reuse counts as used now, or it would be gone by then."""
+        blocks = job.request.blocks
+        self.cache.use(blocks[: self.cache.prefix(blocks)])
         self.queue.append(job)
         self.look()
 

@@ -49,6 +49,15 @@ def test_one_prompt_after_the_other_with_what_is_kept() -> None:
     assert worker.busy == pytest.approx(5.0)
 
 
+def test_what_a_queued_prompt_will_reuse_is_not_what_goes_next() -> None:
+    clock = VirtualClock()
+    worker = PrefillWorker("p", clock, PrefillCost(1.0, 0.0, 0.0), 10, 2, lambda *_: None)
+    worker.cache.use([1])
+    worker.cache.use([2])
+    worker.give(Job(0, Request(0, 25, 1, (1, 9)), 0.0, ready=False))
+    assert worker.cache.use([3])[1] == [2]
+
+
 def test_what_is_fetched_is_waited_for_by_those_behind_it_too() -> None:
     clock, done = VirtualClock(), list[int]()
     worker = PrefillWorker("p", clock, PrefillCost(1.0, 0.0, 0.0), 10, 5, lambda _, job: done.append(job.number))
