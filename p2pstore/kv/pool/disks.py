@@ -331,9 +331,9 @@ class Disks:
                 disk.used += place.size
                 index.have(entry, index.clock())
                 index.changed(entry)
-        elif asked and place.size == entry.size:
+        elif place.size == entry.size and (asked or _left_alone(entry)):
             index.extend(entry, replica)
-            index.stats.offload_done += 1
+            index.stats.offload_done += asked
 
     def _promote(self, entry: Entry) -> None:
         source = next((each for each in entry.disks if each.readable), None)
@@ -373,3 +373,8 @@ class Disks:
         for entry, promotion in list(self._promotions.items()):
             if promotion.client == client:
                 self._give_up(entry, promotion)
+
+
+def _left_alone(entry: Entry) -> bool:
+    """Whether a value was whole, and all who had it are silent: then a client that has it on its disk is believed."""
+    return all(replica.ready and not replica.readable for replica in entry.replicas)

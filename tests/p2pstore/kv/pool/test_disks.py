@@ -163,6 +163,22 @@ def test_a_client_says_what_it_has_on_its_disk_from_before() -> None:
     assert house.pool.offloaded(B, [item("x")], [stored()]) is Code.NO_SEGMENT
 
 
+def test_a_disk_is_believed_once_all_who_had_the_value_are_silent() -> None:
+    house = house_with_disk()
+    house.put(A, ["k"])
+    b = house.join("b", base=2 << 32)
+    assert house.pool.mount_disk(b, True) is Code.OK
+    assert house.pool.offloaded(b, [item("k")], [stored(endpoint="b:9")]) is Code.OK
+    assert kinds(house, "k") == ["Memory"]  # nobody asked it, and its value may be an older one
+    house.start(A, ["begun"])
+    house.later(house.settings.client_ttl + 1, b)
+    assert kinds(house, "k") == []
+    told = house.pool.offloaded(b, [item("k"), item("begun")], [stored(endpoint="b:9")] * 2)
+    assert told is Code.OK
+    assert kinds(house, "k") == ["LocalDisk"]
+    assert kinds(house, "begun") == []
+
+
 def test_a_disk_that_is_taken_back_takes_its_values_along() -> None:
     house = house_with_disk()
     put_to_disk(house, "k")
