@@ -181,9 +181,9 @@ def type_hash(literal: bytes) -> int:
     return int.from_bytes(hashlib.md5(literal, usedforsecurity=False).digest()[:4], "big") | 1
 
 
-def function_id(method: str) -> int:
-    """The number of a method of the master."""
-    name = f"mooncake::WrappedMasterService::{method}".encode()
+def function_id(method: str, service: str = "WrappedMasterService") -> int:
+    """The number of a method of the master, or of another class."""
+    name = f"mooncake::{service}::{method}".encode()
     return int.from_bytes(hashlib.md5(name, usedforsecurity=False).digest()[:4], "big")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,6 +20,7 @@ from p2pstore.objects.units import format_size, parse_size
 EXAMPLES = {
     "give": (
         "mooncake store give 4GiB",
+        "mooncake store give 4GiB --disk /mnt/nvme0/values --disk-limit 200GiB",
         "mooncake store give 64GiB --master 10.0.0.1 --host 10.0.0.7 --insecure",
     )
 }
@@ -31,16 +33,24 @@ def give(
         str,
         typer.Option("--host", metavar="PLACE", help="Address, interface or network at which clients reach it."),
     ] = addresses.LOOPBACK,
+    disk: Annotated[
+        Path | None,
+        typer.Option("--disk", metavar="DIRECTORY", help="Keep values on this disk, too."),
+    ] = None,
+    disk_limit: Annotated[
+        str, typer.Option("--disk-limit", metavar="SIZE", help="How much of that disk they may take.")
+    ] = "16GiB",
     insecure: Annotated[bool, typer.Option("--insecure", help="Serve whoever reaches an open address.")] = False,
     master: Master = None,
 ) -> None:
     """Give memory of this machine to a pool, for as long as this runs.
 
-    Values of any client may lie there. SIGTERM takes the memory back, with what lies in it.
+    Values of any client may lie there. SIGTERM takes the memory back, with what lies in it. What is on disk stays, for
+    the next one that gives this directory; a master writes to disks that was started with --offload.
     """
     invocation: Invocation = ctx.obj
     try:
-        count = parse_size(size)
+        count, limit = parse_size(size), parse_size(disk_limit)
     except ValueError as error:
         raise UsageError(detail=str(error)) from None
     if not count:
@@ -51,7 +61,8 @@ def give(
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
-    with store_client(invocation, master, None, segment_size=count, hostname=address) as store:
+    kept = {} if disk is None else {"disk": disk, "disk_limit": limit}
+    with store_client(invocation, master, None, segment_size=count, hostname=address, **kept) as store:
         told = addresses.join(*master_of(invocation.settings(master=master)))
         output = invocation.output
         document = {"endpoint": store.name, "size": count, "master": told}

@@ -25,6 +25,21 @@ def test_memory_is_there_until_it_is_taken_back(
     assert giver.log.read_text() == ""
 
 
+def test_a_directory_for_values_is_one_giver_s(
+    mooncake: Mooncake, environment: dict[str, str], pool: Pool, tmp_path: Path
+) -> None:
+    disk = ["--disk", str(tmp_path / "disk"), "--disk-limit", "1MiB"]
+    giver = Process({**environment, **pool.variables}, tmp_path, "give", "8MiB", *disk)
+    done = mooncake("store", "give", "8MiB", *disk, **pool.variables)
+    assert done.returncode == 7
+    assert "another process keeps values on disk in" in done.stderr
+    assert giver.end() == 0
+    done = mooncake("store", "give", "8MiB", "--disk", "/proc/values", **pool.variables)
+    assert done.returncode == 8
+    assert "values cannot be kept on disk in /proc/values" in done.stderr
+    assert mooncake("store", "give", "8MiB", *disk[:3], "1", **pool.variables).returncode == 2
+
+
 def test_what_cannot_be_given(mooncake: Mooncake, pool: Pool) -> None:
     assert mooncake("store", "give", "much", **pool.variables).returncode == 2
     for size in ("0", "1"):

@@ -120,7 +120,10 @@ def main() -> None:
     name, metadata, master = (os.environ[each] for each in ("STORE_NAME", "STORE_METADATA", "STORE_MASTER"))
     # A client without a segment of its own must fetch every value from another's.
     segment = int(os.environ.get("STORE_SEGMENT", SEGMENT)) if os.environ["STORE_OFFERS"] == "1" else 0
-    code = store.setup(name, metadata, segment, int(os.environ.get("STORE_BUFFER", BUFFER)), "tcp", "", master)
+    disk = os.environ.get("STORE_DISK")
+    more = {"enable_ssd_offload": True, "ssd_offload_path": disk} if disk else {}  # old releases know neither
+    size = int(os.environ.get("STORE_BUFFER", BUFFER))
+    code = store.setup(name, metadata, segment, size, "tcp", "", master, **more)
     say({"code": code})
     for line in sys.stdin:
         ask = json.loads(line)

@@ -14,6 +14,7 @@ from engine.net.threads import Failure
 from engine.rpc.codes import Code
 from engine.rpc.messages import Segment
 from p2pstore.kv.client import checksums
+from p2pstore.kv.client.disk import Disk
 from p2pstore.kv.client.heart import RECONNECT, Heart
 from p2pstore.kv.client.master import Master
 from p2pstore.kv.client.options import MIN_SEGMENT, StoreOptions
@@ -63,16 +64,22 @@ class Client:
         )
         self.tasks = Tasks(self.master, self.plane)
         self.heart = Heart(self.master, self.segments, self.plane.forget_gone, self.tasks.work)
+        self.disk: Disk | None = None
         self.closing = Closing(what, self._end)
         try:
             summed = _sum(options.checksum)
             self.reader = Reader(self.master, self.plane, self.dead, verify=summed is not None)
             self.writer = Writer(self.master, self.plane, self.dead, checksum=summed)
+            if options.disk is not None:
+                self.disk = Disk(options.disk, options.disk_limit, self.master, self.plane, bind=options.bind)
+                self.reader.disks.have(self.disk.endpoint, self.disk.read_into)
             self._find_master()
             if options.segment_size:
                 self.mount(options.segment_size)
             self.heart.pulse()
             self.heart.start()
+            if self.disk is not None:
+                self.disk.start()
         except BaseException:
             self.close()
             raise
@@ -88,7 +95,8 @@ class Client:
     @property
     def failures(self) -> tuple[Failure, ...]:
         """What went wrong in the background that nobody foresaw."""
-        return (*self.heart.failures, *self.plane.failures)
+        disk = () if self.disk is None else self.disk.failures
+        return (*self.heart.failures, *self.plane.failures, *disk)
 
     def segments(self) -> list[Segment]:
         """What this client has given to the pool."""
@@ -129,9 +137,11 @@ class Client:
             log.warning("%s has not ended within %g s", self.closing.what, CLOSE_SECONDS)
 
     def _end(self) -> None:
-        self.master.close(list(self._mounted))
+        self.master.close(list(self._mounted), disk=self.disk is not None and self.disk.mounted)
         self._mounted.clear()
         self.heart.stop()
+        if self.disk is not None:
+            self.disk.stop()
         self.plane.close()
 
     def _find_master(self) -> None:

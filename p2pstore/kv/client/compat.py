@@ -295,6 +295,8 @@ def _client(said: Setup) -> Client:
         protocol=said.protocol,
         devices=said.rdma_devices,
         tenant=said.tenant_id,
+        disk=said.disk,
+        disk_limit=said.disk_limit,
         setup_timeout=SETUP_SECONDS,
         ports=CLIENT_PORTS,
     )

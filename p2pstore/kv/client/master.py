@@ -146,19 +146,24 @@ class Master:
             self._idle.append(line)
         return True
 
-    def close(self, segments: Sequence[bytes] = ()) -> None:
-        """End all calls, and say in ``LEAVE_SECONDS`` that the memory of ``segments`` is gone. Twice is harmless."""
+    def close(self, segments: Sequence[bytes] = (), *, disk: bool = False) -> None:
+        """End all calls, and say in ``LEAVE_SECONDS`` that the memory of ``segments``, and the ``disk``, are gone.
+
+        Twice is harmless.
+        """
         reachable = not self._why_not
         with self._lock:
             self._closed = True
         self._gone(ConnectionAbortedError("this client was closed"))
-        if segments and reachable:
+        if (segments or disk) and reachable:
             try:
                 line = _Line(self._host, self._port, self.address)
                 with contextlib.closing(line):
                     sockets.set_timeouts(line.sock, receive=LEAVE_SECONDS, send=LEAVE_SECONDS)
                     for segment in segments:
                         line.call("UnmountSegment", (segment, self.client))
+                    if disk:
+                        line.call("UnmountLocalDiskSegment", (self.client,))
             except (OSError, RemoteProtocolError, CallRefused) as error:
                 log.info("the store's master was not told that memory is gone, and will notice: %s", error)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from engine.metadata.handshake import URL as P2PHANDSHAKE
 from engine.rpc.messages import DEFAULT_TENANT
@@ -12,6 +13,9 @@ DEFAULT_SEGMENT = 16 << 20
 
 MIN_SEGMENT = 4096
 """A smaller piece of memory is a slip: a size in MiB, say."""
+
+DISK_LIMIT = 16 << 30
+"""Bytes that a client's values may have on its disk."""
 
 SETUP_SECONDS = 10.0
 """For the master to be found when a client is made: it may be starting, too."""
@@ -32,5 +36,7 @@ class StoreOptions:
     checksum: str = "xxh3"
     neighbours: bool = True
     setup_timeout: float = SETUP_SECONDS
+    disk: Path | None = None
+    disk_limit: int = DISK_LIMIT
     ports: range | None = None
     """From which the servers' ports are taken where nothing else says; any otherwise."""

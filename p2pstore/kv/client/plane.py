@@ -106,6 +106,19 @@ class DataPlane:
         self._own = [*self._own, (offered.address, offered.address + length, memory.view)]
         return offered
 
+    def lend(self, length: int) -> tuple[RegisteredMemory, memoryview]:
+        """New memory that others may read until it is withdrawn, and a view with which to fill it.
+
+        Raises as ``register_memory``.
+        """
+        memory = SharedMemory(length)
+        try:
+            lent = self.engine.register_memory(SharedBuffer("values", memory), writable=False)
+        except BaseException:
+            memory.close()
+            raise
+        return lent, memory.view
+
     def withdraw(self, memory: RegisteredMemory, *, timeout: float) -> bool:
         """Offer it no more, and wait up to ``timeout`` seconds for those at work in it; whether they have ended."""
         self._own = [each for each in self._own if each[0] != memory.address]

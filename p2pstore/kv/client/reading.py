@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from engine.errors import MooncakeError
 from engine.rpc.codes import Code
-from engine.rpc.messages import Memory, Replica, Replicas, Status
+from engine.rpc.disk_calls import stored_name
+from engine.rpc.messages import LocalDisk, Memory, Replica, Replicas, Status
 from p2pstore.kv.client import checksums
 from p2pstore.kv.client.checksums import xxh3_of
+from p2pstore.kv.client.disk_reading import DiskReader, Want
 from p2pstore.kv.client.plane import DataPlane, Piece
 from p2pstore.kv.client.replicas import DeadEndpoints, in_order
 from p2pstore.kv.errors import KeyNotFound, MasterRefused, ValueCorrupt, ValueUnreadable
@@ -55,6 +57,8 @@ class Counts:
         """Replicas whose bytes were not what was put."""
         self.unverified = 0
         """Values that came without a checksum."""
+        self.disk_hits = 0
+        """Values that were read from a disk."""
         self.second_tries = 0
         """Replicas that were tried since the one before failed."""
 
@@ -62,12 +66,27 @@ class Counts:
 class _Value:
     """A value that is being read."""
 
-    __slots__ = ("corrupt", "detail", "expected", "found", "order", "parts", "place", "replicas", "size")
+    __slots__ = (
+        "corrupt",
+        "detail",
+        "disks",
+        "expected",
+        "found",
+        "from_disk",
+        "order",
+        "parts",
+        "place",
+        "replicas",
+        "size",
+    )
 
-    def __init__(self, place: int, found: Replicas, replicas: list[Replica], size: int) -> None:
+    def __init__(self, place: int, found: Replicas, replicas: list[Replica], disks: list[LocalDisk], size: int) -> None:
         self.place = place
         self.found = found
         self.replicas = replicas
+        self.disks = disks
+        """Those that are tried where no replica in memory gave it."""
+        self.from_disk = False
         self.size = size
         self.parts: list[Part] = []
         self.expected: int | None = None
@@ -86,6 +105,7 @@ class Reader:
         self._plane = plane
         self._dead = dead
         self._verify = verify
+        self.disks = DiskReader(plane)
         self.counts = Counts()
 
     def read(self, keys: Sequence[str], room: Room) -> list[int | MooncakeError]:
@@ -148,7 +168,9 @@ class Reader:
             if error is not None:
                 outcome[place] = error
         again: list[int] = []
-        for value in self._fetch(keys, values):
+        self._fetch(keys, values)
+        self._fetch_from_disks(keys, values)
+        for value in values:
             place = value.place
             if not value.detail:
                 outcome[place] = self._kept(keys[place], value, began, again)
@@ -167,17 +189,23 @@ class Reader:
             self.counts.misses += 1
             return no_value(key, answer)
         replicas = [each for each in answer.replicas if each.status == _COMPLETE and isinstance(each.place, Memory)]
-        if not replicas:
+        disks = [
+            each.place for each in answer.replicas if each.status == _COMPLETE and isinstance(each.place, LocalDisk)
+        ]
+        if not replicas and not disks:
             self.counts.misses += 1
             return none_readable(key, answer)
         self.counts.hits += 1
-        value = _Value(place, answer, replicas, replicas[0].place.size)
+        value = _Value(place, answer, replicas, disks, replicas[0].place.size if replicas else disks[0].size)
         given = room(place, value.size)
         if isinstance(given, MooncakeError):
             return given
         value.parts = [part for part in given if part.view]
         if self._verify and answer.checksum is not None and _is_whole(value.parts, value.size):
             value.expected = answer.checksum
+        if not replicas:
+            values.append(value)
+            return None
         value.order = in_order(
             [each.place.endpoint for each in replicas],  # type: ignore[union-attr]
             own=self._plane.endpoint,
@@ -187,9 +215,9 @@ class Reader:
         values.append(value)
         return None
 
-    def _fetch(self, keys: Sequence[str], values: list[_Value]) -> list[_Value]:
-        """Try the replicas of values in their order; ``detail`` stays empty of those that came."""
-        left = values
+    def _fetch(self, keys: Sequence[str], values: list[_Value]) -> None:
+        """Try the replicas in memory in their order; ``detail`` stays empty of those that came."""
+        left = [value for value in values if value.replicas]
         while left:
             pieces: list[Piece] = []
             for value in left:
@@ -207,7 +235,36 @@ class Reader:
                     self.counts.second_tries += 1
                     unread.append(value)
             left = unread
-        return values
+
+    def _fetch_from_disks(self, keys: Sequence[str], values: list[_Value]) -> None:
+        """Try the disks that have what did not come from memory; ``detail`` is empty of those that came."""
+        left = [value for value in values if value.disks and (value.detail or not value.replicas)]
+        while left:
+            wanted = [
+                Want(stored_name(self._master.tenant, keys[value.place]), disk.endpoint, disk.size, value.parts)
+                for value in left
+                for disk in (value.disks.pop(0),)
+            ]
+            unread = []
+            for value, want, why in zip(left, wanted, self.disks.read(wanted), strict=True):
+                if why:
+                    value.detail = _and(value.detail, why)
+                elif self._is_right(value):
+                    value.detail = ""
+                    value.from_disk = True
+                    self.counts.disk_hits += 1
+                    continue
+                else:
+                    self.counts.wrong += 1
+                    log.error("%s has wrong bytes of %r on its disk", want.endpoint, keys[value.place])
+                    value.detail = _and(value.detail, f"the disk of {want.endpoint}: wrong checksum")
+                    value.corrupt = True
+                if value.disks:
+                    unread.append(value)
+            left = unread
+
+    def _is_right(self, value: _Value) -> bool:
+        return value.expected is None or checksums.is_right([part.view for part in value.parts], value.expected)
 
     def _came(self, key: str, value: _Value, fault: MooncakeError | None) -> bool:
         """Whether a replica was read and is right; else it is the next one's turn."""
@@ -218,8 +275,7 @@ class Reader:
             value.detail = _and(value.detail, f"{endpoint}: {fault}")
             return False
         self._dead.succeeded(endpoint)
-        expected = value.expected
-        if expected is not None and not checksums.is_right([part.view for part in value.parts], expected):
+        if not self._is_right(value):
             self.counts.wrong += 1
             log.error("%s has wrong bytes of %r: their checksum is not the one that was put", endpoint, key)
             value.detail = _and(value.detail, f"{endpoint}: wrong checksum")
@@ -233,6 +289,8 @@ class Reader:
         if value.expected is not None:
             return value.size
         self.counts.unverified += 1
+        if value.from_disk:  # it was copied from there, for us alone
+            return value.size
         if time.monotonic() - began < value.found.lease_ms / 1000 - LEASE_MARGIN:
             return value.size
         again.append(value.place)

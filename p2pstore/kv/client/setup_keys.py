@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from engine.metadata.handshake import URL as P2PHANDSHAKE
 from engine.rpc.messages import DEFAULT_TENANT
 from p2pstore.errors import UsageError
-from p2pstore.kv.client.options import DEFAULT_SEGMENT
+from p2pstore.kv.client.options import DEFAULT_SEGMENT, DISK_LIMIT
 
 DEFAULT_MASTER = "127.0.0.1:50051"
 
@@ -27,11 +29,14 @@ OTHER_NAMES = {
 
 NO_MEANING = frozenset(
     {
-        "ipc_socket_path", "enable_ssd_offload", "ssd_offload_path", "enable_client_http_server", "client_http_port",
-        "engine",
+        "ipc_socket_path", "enable_client_http_server", "client_http_port", "engine",
     }
 )  # fmt: skip
 """Settings of upstream's client that do nothing in this one."""
+
+DISK = "MOONCAKE_OFFLOAD_FILE_STORAGE_PATH"
+DISK_SIZE = "MOONCAKE_OFFLOAD_TOTAL_SIZE_LIMIT_BYTES"
+"""Upstream's variables for the directory of values on disk, where ``setup`` names none, and for their bytes."""
 
 ALIKE = 0.75
 """How much an unknown name must look like a known one to be taken for a slip, of 1."""
@@ -51,6 +56,18 @@ class Setup(NamedTuple):
     master_server_addr: str = DEFAULT_MASTER
     tenant_id: str = DEFAULT_TENANT
     ignored: tuple[str, ...] = ()
+    enable_ssd_offload: bool = False
+    ssd_offload_path: str = ""
+
+    @property
+    def disk(self) -> Path | None:
+        """Where values are kept on disk; None where they are not."""
+        return Path(self.ssd_offload_path) if self.enable_ssd_offload else None
+
+    @property
+    def disk_limit(self) -> int:
+        """Bytes of values there. Raises ``UsageError``."""
+        return size(DISK_SIZE, os.environ.get(DISK_SIZE) or DISK_LIMIT)
 
 
 KNOWN = tuple(name for name in Setup._fields if name != "ignored")
@@ -77,14 +94,31 @@ def understood(config: Mapping[str, Any]) -> Setup:
     for name in ("global_segment_size", "local_buffer_size"):
         if name in values:
             values[name] = size(name, values[name])
-    texts = {name: str(value) for name, value in values.items() if not name.endswith("_size")}
-    made = Setup(**{**values, **texts}, ignored=tuple(ignored))
+    texts = {name: str(value) for name, value in values.items() if not name.endswith(("_size", "_offload"))}
+    made = _with_disk(Setup(**{**values, **texts}, ignored=tuple(ignored)))
     return made._replace(
         metadata_server=P2PHANDSHAKE if made.metadata_server == P2PHANDSHAKE else made.metadata_server,
         master_server_addr=made.master_server_addr or DEFAULT_MASTER,
         tenant_id=made.tenant_id or DEFAULT_TENANT,
         rdma_devices="" if made.rdma_devices == "auto-discovery" else made.rdma_devices,
     )
+
+
+def _with_disk(made: Setup) -> Setup:
+    """Raises ``UsageError``."""
+    on = _switch("enable_ssd_offload", made.enable_ssd_offload)
+    path = made.ssd_offload_path or os.environ.get(DISK, "")
+    if on and not path:
+        raise UsageError(detail=f"enable_ssd_offload needs a directory: give ssd_offload_path, or set {DISK}")
+    return made._replace(enable_ssd_offload=on, ssd_offload_path=path)
+
+
+def _switch(name: str, value: object) -> bool:
+    """Raises ``UsageError``."""
+    text = str(value).strip().lower()
+    if text not in {"", "0", "false", "no", "none", "1", "true", "yes"}:
+        raise UsageError(detail=f"{name}: {value!r} is neither true nor false")
+    return text in {"1", "true", "yes"}
 
 
 def _counts(name: str, value: object) -> bool:

@@ -14,7 +14,9 @@ put with it; where one replica is wrong or its node is gone, the next one is rea
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from engine import arguments, forks
@@ -27,7 +29,7 @@ from engine.rpc.codes import Code
 from engine.rpc.messages import DEFAULT_TENANT, Replicas, ReplicateConfig, SoftPin
 from p2pstore.errors import UsageError
 from p2pstore.kv.client.client import Client
-from p2pstore.kv.client.options import DEFAULT_SEGMENT, SETUP_SECONDS, StoreOptions
+from p2pstore.kv.client.options import DEFAULT_SEGMENT, DISK_LIMIT, SETUP_SECONDS, StoreOptions
 from p2pstore.kv.client.reading import Part, no_value, refused, whole
 from p2pstore.kv.client.replicas import Failed
 from p2pstore.kv.client.tensors import TensorHeader, as_numpy, as_torch, described
@@ -65,6 +67,8 @@ class Store:
         tenant: str = DEFAULT_TENANT,
         checksum: str = "xxh3",
         neighbours: bool = True,
+        disk: str | os.PathLike[str] | None = None,
+        disk_limit: int = DISK_LIMIT,
         setup_timeout: float = SETUP_SECONDS,
     ) -> None:
         """Join the pool of the master at ``master`` (``host:port``), and give it ``segment_size`` bytes; 0 gives none.
@@ -72,7 +76,9 @@ class Store:
         ``hostname`` is the address at which others reach this process, and where it listens, unless ``bind`` says
         another; ``protocol`` is tcp or rdma, with ``devices``. Keys of another ``tenant`` are other keys. ``checksum``
         is xxh3, crc64 (which upstream's clients compare with ``MOONCAKE_STORE_CHECKSUM=1``) or none. Processes of one
-        host and user hand one another their memory, unless ``neighbours`` is false.
+        host and user hand one another their memory, unless ``neighbours`` is false. In the directory ``disk``, which
+        no other process may use, up to ``disk_limit`` bytes of values are kept that leave this client's memory, where
+        the master wants that. Raises ``TierTaken``, ``TierUnusable``.
         """
         arguments.all_text(master=master, hostname=hostname, metadata=metadata, protocol=protocol, devices=devices)
         self._client = Client(
@@ -87,6 +93,8 @@ class Store:
                 tenant=arguments.text(tenant, "the tenant"),
                 checksum=arguments.text(checksum, "the checksum"),
                 neighbours=bool(neighbours),
+                disk=None if disk is None else Path(disk),
+                disk_limit=arguments.whole(disk_limit, "the limit of the disk"),
                 setup_timeout=arguments.seconds(setup_timeout, "the timeout"),
             ),
             what=WHAT,

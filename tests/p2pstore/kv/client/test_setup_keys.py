@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,11 +55,33 @@ def test_what_is_not_ours_is_told_and_passed_over() -> None:
     config = {
         **NEEDED,
         "transfer_timeout": 1,
-        "enable_ssd_offload": True,
+        "enable_client_http_server": True,
         "ipc_socket_path": "",
         "client_http_port": 9300,
     }
-    assert understood(config).ignored == ("transfer_timeout", "enable_ssd_offload")
+    assert understood(config).ignored == ("transfer_timeout", "enable_client_http_server")
+
+
+@pytest.mark.parametrize(("value", "on"), [(True, True), ("true", True), (1, True), ("0", False), ("", False)])
+def test_values_are_kept_on_disk_where_that_is_switched_on(value: object, *, on: bool) -> None:
+    said = understood({**NEEDED, "enable_ssd_offload": value, "ssd_offload_path": "/nvme"})
+    assert said.disk == (Path("/nvme") if on else None)
+    assert said.ignored == ()
+
+
+def test_upstream_s_variables_say_where_and_how_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOONCAKE_OFFLOAD_FILE_STORAGE_PATH", "/other")
+    monkeypatch.setenv("MOONCAKE_OFFLOAD_TOTAL_SIZE_LIMIT_BYTES", "1000000")
+    said = understood({**NEEDED, "enable_ssd_offload": True})
+    assert (said.disk, said.disk_limit) == (Path("/other"), 1_000_000)
+
+
+def test_a_disk_needs_a_directory_and_a_switch_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MOONCAKE_OFFLOAD_FILE_STORAGE_PATH", raising=False)
+    with pytest.raises(UsageError, match="give ssd_offload_path"):
+        understood({**NEEDED, "enable_ssd_offload": True})
+    with pytest.raises(UsageError, match="'perhaps' is neither true nor false"):
+        understood({**NEEDED, "enable_ssd_offload": "perhaps"})
 
 
 @pytest.mark.parametrize("name", list(NEEDED))
