@@ -174,6 +174,11 @@ CAUSES = (
         detail="no space left on device",
     ),
     _of(
+        "StateOfOtherVersion",
+        "a master of another version kept its state there",
+        path="/var/lib/mooncake/store",
+    ),
+    _of(
         "JournalFailed",
         "the disk is full or fails while a master runs",
         path="/var/lib/mooncake/store",

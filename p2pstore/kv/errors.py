@@ -11,6 +11,7 @@
     ├── MasterUnavailable             6   the master of the pooled store cannot be used
     ├── StorageError                  8   (engine) no space, or no permission
     │   ├── StateUnusable             8   a master's state directory cannot be used
+    │   │   └── StateOfOtherVersion   8   for another version wrote what is there
     │   ├── JournalFailed             8   what changed could not be kept there
     │   └── TierUnusable              8   a client's directory for values on disk cannot be used
     └── Refused                       7   (engine) somebody said no (base class)
@@ -119,6 +120,13 @@ class StateUnusable(StorageError):
 
     sentence = "the master's state in {path} cannot be used: {detail}"
     advice = "mend that, or give the master another directory: with an empty one it begins empty"
+
+
+class StateOfOtherVersion(StateUnusable):
+    """The directory in which a master is to keep its state has one that another version of mooncake wrote."""
+
+    sentence = "the master's state in {path} was written by another version of mooncake"
+    advice = "start a master of that version, or give this one another directory: with an empty one it begins empty"
 
 
 class JournalFailed(StorageError):

@@ -23,12 +23,13 @@ from engine.files.durable import sync_directory, sync_open
 from engine.files.locks import FileLock
 from engine.files.system import system
 from engine.files.writing import write_all
-from p2pstore.kv.errors import JournalFailed, StateTaken, StateUnusable
+from p2pstore.kv.errors import JournalFailed, StateOfOtherVersion, StateTaken, StateUnusable
 from p2pstore.kv.master.recovery import Recovery
 from p2pstore.kv.master.state_files import (
     HEADER_BYTES,
     NOTHING,
     Header,
+    OtherVersion,
     frames,
     log_path,
     older,
@@ -130,8 +131,8 @@ class Journal:
             lock[1].let_go()
             if isinstance(error, OSError):
                 raise StateUnusable(path=str(directory), detail=words(error)) from None
-            if isinstance(error, BadRecord):
-                raise StateUnusable(path=str(directory), detail="another version wrote it") from None
+            if isinstance(error, (BadRecord, OtherVersion)):
+                raise StateOfOtherVersion(path=str(directory)) from None
             raise
 
     def append(self, records: Sequence[bytes]) -> None:

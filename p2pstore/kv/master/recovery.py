@@ -29,7 +29,10 @@ class Recovery:
         """Whether the last master closed it, so that all of it reached the disk."""
 
     def records(self) -> Iterator[bytes]:
-        """The records of the newest snapshot, and of the logs since. Raises ``StateUnusable``, ``OSError``."""
+        """The records of the newest snapshot, and of the logs since.
+
+        Raises ``StateUnusable``, ``OtherVersion``, ``OSError``.
+        """
         snapshots, logs = numbered(self._directory)
         self.highest = max([0, *snapshots, *logs])
         if not snapshots:

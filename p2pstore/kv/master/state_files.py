@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 MAGIC = b"MOONKV1\n"
+"""The seventh byte is the version."""
 
 MAX_FRAME = 96 << 20
 """Bytes of a record: a key may have 16 Mi characters of four bytes."""
@@ -31,6 +32,10 @@ _SUM = struct.Struct("<I")
 _FRAME = struct.Struct("<II")  # length, checksum
 
 HEADER_BYTES = _HEADER.size + _SUM.size
+
+
+class OtherVersion(ValueError):
+    """A file of a version that is not known here."""
 
 
 class Header(NamedTuple):
@@ -66,9 +71,14 @@ class StateFile:
         self.complete = False
 
     def payloads(self) -> Iterator[bytes]:
-        """What is in it, up to the first frame that is not whole. Raises ``OSError``."""
+        """What is in it, up to the first frame that is not whole.
+
+        Raises ``OtherVersion``, since what it cannot read is no reason to take the file for torn, and ``OSError``.
+        """
         with self.path.open("rb", buffering=READ_BYTES) as file:
             head = file.read(HEADER_BYTES)
+            if head[:6] == MAGIC[:6] and head[6:7].isdigit() and head[7:8] == MAGIC[7:] and head[:8] != MAGIC:
+                raise OtherVersion(f"{self.path} is of version {head[6:7].decode()}")
             if len(head) < HEADER_BYTES or _SUM.unpack(head[-4:])[0] != zlib.crc32(head[:-4]) or head[:8] != MAGIC:
                 return
             self.header = Header(*_HEADER.unpack(head[:-4])[1:])

@@ -20,7 +20,7 @@ import pytest
 from engine.files.system import system
 from engine.rpc.codes import Code
 from engine.rpc.messages import ObjectMeta, ReplicateConfig
-from p2pstore.kv.errors import JournalFailed, StateTaken, StateUnusable
+from p2pstore.kv.errors import JournalFailed, StateOfOtherVersion, StateTaken, StateUnusable
 from p2pstore.kv.master import journal as journals
 from p2pstore.kv.master import recovery
 from p2pstore.kv.master.journal import Journal
@@ -171,8 +171,22 @@ def test_records_of_another_version_are_said(directory: Path) -> None:
     kept = Kept(directory)
     kept.journal.append([b"\x77of the future"])
     kept.journal.close()
-    with pytest.raises(StateUnusable, match="another version"):
+    with pytest.raises(StateOfOtherVersion, match="another version"):
         Kept(directory)
+
+
+@pytest.mark.parametrize("kind", ["snapshot", "log"])
+def test_files_of_another_version_are_said_and_stay_as_they_are(directory: Path, kind: str) -> None:
+    kept = Kept(directory)
+    kept.mount()
+    kept.put("k")
+    kept.journal.close()
+    (file,) = directory.glob(f"{kind}-*")
+    data = b"MOONKV2\n" + file.read_bytes()[8:]
+    file.write_bytes(data)
+    with pytest.raises(StateOfOtherVersion, match="another version"):
+        Kept(directory)
+    assert file.read_bytes() == data
 
 
 def test_after_a_power_cut_nothing_is_believed_that_was_not_closed(
