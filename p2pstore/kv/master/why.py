@@ -31,6 +31,8 @@ _Name = TypeVar("_Name", str, int)
 _HASH = re.compile(r"(?:[0-9a-f]{2}){8,}")
 """The part of a key that stands for tokens."""
 
+_NOT_KEPT = "make room in the directory of the master's --state, or mend the disk; it goes on by itself then"
+
 _CAUSES = {
     Code.NO_SPACE: "'mooncake store status' shows who gives memory, and how full it is",
     Code.NO_SEGMENT: "start a client with a global_segment_size above 0, or take the name out of preferred_segment",
@@ -41,7 +43,9 @@ _CAUSES = {
     Code.ILLEGAL_CLIENT: "one client began a put and another ended it: give each process a store of its own",
     Code.NOT_READY: "another client writes the same key; what is being written cannot be read yet",
     Code.LEASED: "wait until the lease is over, or remove with --force",
+    Code.HAS_TASK: "try again once the replica has been copied or moved",
     Code.TRANSFER_FAILED: "see whether this client reaches the data port of the client that holds the value",
+    Code.PERSIST_FAILED: _NOT_KEPT,
     Code.QUOTA: "remove something of the tenant's, or raise its quota",
 }
 """What to do about the codes that clients get most."""
@@ -230,7 +234,7 @@ def _of_pool(pool: PoolFacts) -> Iterator[Finding]:
         yield Finding(
             "not-kept",
             f"the master cannot keep its state ({pool.not_kept}), so every put fails with {int(Code.PERSIST_FAILED)}",
-            "make room in the directory of its --state, or mend the disk; it goes on by itself then",
+            _NOT_KEPT,
         )
     yield from _of_memory(pool)
     if pool.refused and pool.size and pool.used >= FULL * pool.size:

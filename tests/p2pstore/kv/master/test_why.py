@@ -127,6 +127,18 @@ CALLERS = {
         ["failed-200"],
         "7 calls of 10.0.0.3:40000 (version 0.3.13) failed with -200: no segment has room",
     ),
+    "values that were not kept": (
+        replace(CALLER, failures={int(Code.PERSIST_FAILED): 2}),
+        POOL,
+        ["failed-1503"],
+        "2 calls of 10.0.0.3:40000 (version 0.3.13) failed with -1503: it could not be kept on disk",
+    ),
+    "a value that is being moved": (
+        replace(CALLER, failures={int(Code.HAS_TASK): 1}),
+        POOL,
+        ["failed-708"],
+        "1 call of 10.0.0.3:40000 (version 0.3.13) failed with -708: a replica of the value is being copied",
+    ),
     "misses are no failures": (
         replace(CALLER, failures={int(Code.NOT_FOUND): 7, int(Code.EXISTS): 2}),
         POOL,
