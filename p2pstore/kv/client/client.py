@@ -143,6 +143,7 @@ class Client:
         if self.disk is not None:
             self.disk.stop()
         self.plane.close()
+        self.heart.join()
 
     def _find_master(self) -> None:
         """Wait for the master, for so long as was said. Raises ``MasterUnavailable``."""

@@ -25,7 +25,7 @@ RECONNECT = Backoff(0.05, 1.0, jitter=(0.8, 1.2))
 """Pauses between attempts to find the master; spread, since all its clients look for it at once."""
 
 END_SECONDS = 5.0
-"""For the thread to end: the longest call that it makes has this long, too."""
+"""For the threads to end: a look for the master takes no longer, and all else is broken off before."""
 
 log = logging.getLogger(__name__)
 
@@ -38,11 +38,12 @@ class Heart:
         master: Master,
         segments: Callable[[], list[Segment]],
         every_beat: Callable[[], None],
-        work: Callable[[], None],
+        work: Callable[[threading.Event], None],
     ) -> None:
         """``segments`` are what is to be mounted; ``every_beat`` is called after each ping that was answered.
 
-        ``work`` does what the master asks for; it is called as often, and may raise ``MasterUnavailable``.
+        ``work`` does what the master asks for; it is called as often, and may raise ``MasterUnavailable``. It is given
+        what is set at the end.
         """
         self._master = master
         self._work = work
@@ -65,11 +66,15 @@ class Heart:
         self._threads.must_serve("store tasks", self._do_work)
 
     def stop(self) -> None:
-        """End it. Twice is harmless."""
+        """Begin to end it. Twice is harmless."""
         self._ending.set()
         self._master.lost.set()  # it may be waiting for that
         self._threads.stop()
-        self._threads.join(END_SECONDS)
+
+    def join(self) -> None:
+        """Wait for its end, once the master and the data plane are closed, where it may be waiting for something."""
+        if not self._threads.join(END_SECONDS):
+            log.warning("the background of a client of the store has not ended in %g s", END_SECONDS)
 
     def pulse(self) -> bool:
         """One ping, and what it asks for; whether the master answered."""
@@ -103,7 +108,7 @@ class Heart:
             return False
         if not self._master.why_not:
             with contextlib.suppress(MasterUnavailable):
-                self._work()
+                self._work(self._ending)
         return True
 
     def _remount(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import time
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -23,8 +23,13 @@ AT_ONCE = 16
 RETRY_SECONDS = 0.05
 """Times the number of the attempt: the pause before a copy that found no room is tried again."""
 
+MAX_RETRIES = 10
+"""Of such a copy, however many the master allows: upstream's allow so many, and other tasks wait meanwhile."""
+
 STEP = 8 << 20
 """Bytes of a value from elsewhere that are held here at a time."""
+
+ENDED = "the client that was to do it was closed"
 
 log = logging.getLogger(__name__)
 
@@ -38,15 +43,15 @@ class Tasks:
         self.done = 0
         """Tasks that succeeded."""
 
-    def work(self) -> None:
-        """Fetch what there is and do it. Raises ``MasterUnavailable``."""
+    def work(self, ending: threading.Event) -> None:
+        """Fetch what there is and do it; what is left when ``ending`` is set fails. Raises ``MasterUnavailable``."""
         assigned = self._master.tasks(AT_ONCE)
         if isinstance(assigned, Code):
             log.warning("the store's master does not say what is to be done: %s", assigned.sentence)
             return
         for task in assigned:
             try:
-                why = self._do(task)
+                why = self._do(task, ending)
             except (MooncakeError, ValueError, KeyError, TypeError) as error:
                 why = f"{type(error).__name__}: {error}"
             self.done += not why
@@ -55,7 +60,7 @@ class Tasks:
             status = TaskStatus.FAILED if why else TaskStatus.SUCCESS
             self._master.call("MarkTaskToComplete", self._master.client, TaskDone(task.id, status, why or "done"))
 
-    def _do(self, task: TaskAssignment) -> str:
+    def _do(self, task: TaskAssignment, ending: threading.Event) -> str:
         """Do one task; why it failed, or nothing. Raises what a payload that makes no sense leads to."""
         payload = json.loads(task.payload)
         key = str(payload["key"])
@@ -70,21 +75,24 @@ class Tasks:
         while True:
             plan = self._master.call(f"{verb}Start", self._master.client, key, tenant, *rest)
             attempt += 1
-            if plan is not Code.NO_SPACE or attempt > task.retries:
+            if plan is not Code.NO_SPACE or attempt > min(task.retries, MAX_RETRIES):
                 break
-            time.sleep(RETRY_SECONDS * attempt)
+            if ending.wait(RETRY_SECONDS * attempt):
+                return ENDED
         if isinstance(plan, Code):
             return plan.sentence
-        why = self._carry_out(plan.source, _targets(plan))
+        why = self._carry_out(plan.source, _targets(plan), ending)
         code = self._master.call(f"{verb}{'Revoke' if why else 'End'}", self._master.client, key, tenant)
         return why or (code.sentence if isinstance(code, Code) and code is not Code.OK else "")
 
-    def _carry_out(self, source: Replica, targets: Sequence[Replica]) -> str:
+    def _carry_out(self, source: Replica, targets: Sequence[Replica], ending: threading.Event) -> str:
         """Copy a replica's bytes; why that failed, or nothing."""
         place = source.place
         if not isinstance(place, Memory):
             return "the source does not lie in memory"
         for at in range(0, place.size, STEP):
+            if ending.is_set():
+                return ENDED
             count = min(STEP, place.size - at)
             view = self._plane.in_place(place.endpoint, place.address + at, count)
             if view is None:
