@@ -94,7 +94,7 @@ class DiskReader:
                     outcome[place] = outcome[place] or ("" if fault is None else str(fault))
                 line.let_go(ready.batch)
         except (OSError, RemoteProtocolError) as error:
-            why = str(error) if isinstance(error, MooncakeError) else error.strerror or str(error)
+            why = str(error) if isinstance(error, MooncakeError) else (error.strerror or str(error)).lower()
             for place in group:
                 outcome[place] = f"the disk of {endpoint}: {why}"
 

@@ -328,7 +328,7 @@ class Master:
         elif isinstance(error, RemoteProtocolError):
             detail = str(error.fields["detail"])
         elif isinstance(error, OSError):
-            detail = error.strerror or str(error)
+            detail = (error.strerror or str(error)).lower()
         else:
             detail = str(error)
         with self._lock:
