@@ -111,6 +111,13 @@ class Neighbours:
             neighbour.ranges = []
             neighbour.sock.close()
 
+    def let_go(self, segment: str, address: int) -> None:
+        """Let go of the one piece of its memory that lies at an address: it was lent for a while."""
+        neighbour = self._known.get(segment)
+        if neighbour is not None:
+            with neighbour.asking:
+                neighbour.ranges = [each for each in neighbour.ranges if not each[0] <= address < each[1]]
+
     def forget_gone(self) -> None:
         """Let go of the memory of all whose process has ended. To be called now and then."""
         for segment, neighbour in list(self._known.items()):

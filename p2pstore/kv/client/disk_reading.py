@@ -90,7 +90,11 @@ class DiskReader:
                     for offset, view in wanted[place].parts:
                         pieces.append(Piece(ready.endpoint, address + offset, view))
                         owners.append(place)
-                for place, fault in zip(owners, self._plane.read(pieces), strict=True):
+                try:
+                    faults = self._plane.read(pieces)
+                finally:  # all lie in one piece of memory
+                    self._plane.let_go(ready.endpoint, ready.addresses[0])
+                for place, fault in zip(owners, faults, strict=True):
                     outcome[place] = outcome[place] or ("" if fault is None else str(fault))
                 line.let_go(ready.batch)
         except (OSError, RemoteProtocolError) as error:

@@ -149,6 +149,11 @@ class DataPlane:
         """Take each piece's view to where it says; what went wrong with each. Raises as ``read``."""
         return self._move(Opcode.WRITE, pieces)
 
+    def let_go(self, endpoint: str, address: int) -> None:
+        """Keep nothing of the memory there, which ``lend`` has made for one use: it would stay as long as its owner."""
+        if self._neighbours is not None:
+            self._neighbours.let_go(endpoint, address)
+
     def forget_gone(self) -> None:
         """Let go of the memory of neighbours that have ended. To be called now and then."""
         if self._neighbours is not None:

@@ -237,6 +237,21 @@ def test_an_end_is_noticed_by_the_next_use(neighbours: Neighbours) -> None:
     assert not neighbours.knows(made.name)
 
 
+def test_a_piece_that_was_lent_is_let_go_alone(owner: Owner, neighbours: Neighbours) -> None:
+    lent = owner.engine.register_memory(SharedBuffer("lent", SharedMemory(LENGTH)), writable=False)
+    before = mapped()
+    for address in (owner.offered.address, lent.address):
+        assert neighbours.view(owner.name, address, 10) is not None
+    assert mapped() == before + 2
+    neighbours.let_go(owner.name, lent.address + LENGTH - 1)
+    assert mapped() == before + 1
+    neighbours.let_go(owner.name, lent.address)
+    neighbours.let_go("nobody:1", lent.address)
+    assert neighbours.view(owner.name, owner.offered.address, 10) is not None
+    assert mapped() == before + 1
+    assert neighbours.view(owner.name, lent.address, 10) is not None, "it is asked for again"
+
+
 def test_after_close_there_are_none(owner: Owner, neighbours: Neighbours) -> None:
     assert neighbours.view(owner.name, owner.offered.address, 5) is not None
     neighbours.close()

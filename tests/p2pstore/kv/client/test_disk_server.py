@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -76,6 +77,10 @@ def asked(caller: socket.socket, call: Wanted | Done) -> Ready | Code:
 
 def wanted(*names: str) -> Wanted:
     return Wanted(list(names), [len(VALUES[name]) for name in names])
+
+
+def mapped() -> int:
+    return Path("/proc/self/maps").read_text().count("memfd:mooncake")
 
 
 def until(server: DiskServer, ready: int) -> None:
@@ -175,6 +180,30 @@ def test_a_reader_brings_many_and_says_which_are_not_there(server: DiskServer, p
     for name, value in VALUES.items():
         assert rooms[name] == value
     until(server, 0)
+
+
+def test_a_reader_on_this_host_keeps_nothing_of_what_was_lent() -> None:
+    size = len(VALUES["default\0b"])
+    owner = DataPlane("127.0.0.1", P2PHANDSHAKE, protocol="tcp", devices="")
+    reading = DataPlane("127.0.0.1", P2PHANDSHAKE, protocol="tcp", devices="")
+    server = DiskServer("127.0.0.1", owner, read_into, {"default\0b": size}.get)
+    try:
+        reader = DiskReader(reading)
+        before = mapped()
+        for times in range(1, 4):
+            room = bytearray(size)
+            want = Want("default\0b", f"127.0.0.1:{server.port}", size, [(0, memoryview(room))])
+            assert reader.read([want]) == [""]
+            assert room == VALUES["default\0b"]
+            assert reading.copied == times * size, "it did not come by way of shared memory"
+        end = time.monotonic() + WAIT
+        while mapped() != before:  # the owner lets go when it has heard that all came
+            assert time.monotonic() < end
+            time.sleep(0.02)
+    finally:
+        server.close()
+        reading.close()
+        owner.close()
 
 
 @pytest.mark.parametrize("endpoint", ["", "no port", "127.0.0.1:CLOSED"])
