@@ -52,10 +52,7 @@ async def assemble(
     """Make every part, and leave to ``closing`` how each is ended. Peers get answers from now on."""
     check_node_name(options.name)
     host = address_of(options.host)
-    loopback = sockets.is_loopback(host)
-    if not loopback and options.secret is None and not options.insecure:
-        if not addresses.is_ip(host):
-            sockets.listen(host, 0).close()  # a name that is none is another fault, which no secret mends
+    if options.secret is None and not options.insecure and sockets.is_exposed(host):
         raise ListenRefused(address=options.host)
     upload_limit = RateLimit(options.upload_limit)
     secret = cluster_secret(options.secret)

@@ -136,3 +136,15 @@ def is_loopback(host: str) -> bool:
     except OSError:
         return False
     return bool(found) and all(addresses.as_ip(str(entry[4][0])).is_loopback for entry in found)
+
+
+def is_exposed(host: str) -> bool:
+    """Whether others may reach what listens at ``host``.
+
+    Raises ``NoSuchAddress`` for a name that is none: that is another fault than an open address, and is told first.
+    """
+    if is_loopback(host):
+        return False
+    if not addresses.is_ip(host):
+        listen(host, 0).close()
+    return True

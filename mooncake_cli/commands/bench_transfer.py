@@ -288,7 +288,7 @@ def _serve(
     from engine.net.listening import address_of  # noqa: PLC0415 - as above
 
     host, _ = addresses.given_place(local_hostname)
-    if not insecure and not sockets.is_loopback(address_of(host)):
+    if not insecure and sockets.is_exposed(address_of(host)):
         raise ListenRefused(address=host)
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

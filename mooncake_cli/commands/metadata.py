@@ -59,7 +59,7 @@ def serve(
     """
     invocation: Invocation = ctx.obj
     host, port = _address(listen)
-    if not insecure and not sockets.is_loopback(host):
+    if not insecure and sockets.is_exposed(host):
         raise NothingGuards(address=host)
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO)
     asyncio.run(_serve(invocation.output, host, port, store, expire))

@@ -56,7 +56,7 @@ def give(
     if not count:
         raise UsageError(detail="0 bytes are nothing to give")
     address = listening.address_of(addresses.given_place(host)[0])
-    if not insecure and not sockets.is_loopback(address):
+    if not insecure and sockets.is_exposed(address):
         raise GiverUnguarded(address=address)
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -173,6 +173,11 @@ def test_an_open_address_takes_a_word(mooncake: Mooncake, options: tuple[str, ..
     assert "--allow NETWORK, or say --insecure" in done.stderr
 
 
+def test_a_name_that_is_no_address_is_not_told_to_be_an_open_one(mooncake: Mooncake) -> None:
+    done = mooncake("store", "master", "--listen", "999.1.1.1:0", "--metrics", ":0")
+    assert (done.returncode, "999.1.1.1" in done.stderr, "refusing" in done.stderr) == (2, True, False)
+
+
 def test_an_open_address_with_a_word(start: Start) -> None:
     assert start("--listen", "0.0.0.0:0", "--insecure").end()[0] == 0
     assert start("--listen", "0.0.0.0:0", "--allow", "10.0.0.0/8").told["allow"] == "10.0.0.0/8"

@@ -106,7 +106,7 @@ def _guarded(place: str, settings: Settings) -> tuple[str, int]:
     """Where to listen. Raises ``MasterUnguarded`` where others could reach it and nobody said who may."""
     host, port = addresses.given_place(place)
     host = listening.address_of(host)
-    if not (settings.master_insecure or settings.master_allow or sockets.is_loopback(host)):
+    if not (settings.master_insecure or settings.master_allow) and sockets.is_exposed(host):
         raise MasterUnguarded(address=addresses.join(host, port))
     return host, port
 

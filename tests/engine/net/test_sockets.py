@@ -36,3 +36,11 @@ def test_an_address_that_is_not_ours() -> None:
         sockets.listen("192.0.2.1", 0)
     with pytest.raises(NoSuchAddress, match="no interface of this host and no host has this name"):
         sockets.listen("no.such.host.invalid", 0)
+
+
+def test_what_others_reach() -> None:
+    assert sockets.is_exposed("0.0.0.0")
+    assert sockets.is_exposed("10.255.255.1")
+    assert not sockets.is_exposed("127.0.0.1")
+    with pytest.raises(NoSuchAddress):
+        sockets.is_exposed("999.1.1.1")
