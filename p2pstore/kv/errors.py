@@ -77,7 +77,9 @@ class MasterUnavailable(MooncakeError):
 
     exit_code = 6
     sentence = "the store's master at {address} cannot be used: {detail}"
-    advice = "check the address, and that a master runs there; the next call after its return works again"
+    advice = (
+        "see that a master runs there ('mooncake store master' starts one), or name another; the next call tries again"
+    )
 
 
 class MasterRefused(Refused):
@@ -91,7 +93,7 @@ class PoolFull(MasterRefused):
     """There is no room for a value in the pool."""
 
     exit_code = 8
-    advice = "add memory to the pool, remove what is not needed, or pin less"
+    advice = "give memory to the pool ('mooncake store give SIZE'), remove what is not needed, or pin less"
 
 
 class KeyExists(Refused):
