@@ -51,7 +51,14 @@ def memory_left(pid: int | str = "self", *, proc: Path = Path("/proc"), root: Pa
             totals = [counts[name] for name in _CACHE if name in counts]
             droppable = sum(totals[-2:])  # version 1 has its own and, after them, the totals
             left.append(max(0, limit - used + droppable))
-    return min(left) + _free_swap(proc) if left else None
+    return min(left) + (_of_the_machine(proc, "SwapFree") or 0) if left else None
+
+
+def memory_available(*, proc: Path = Path("/proc"), root: Path = ROOT) -> int | None:
+    """Bytes that this process may take yet, by its groups and by what the machine has; None where neither says."""
+    has = _of_the_machine(proc, "MemAvailable")
+    known = [each for each in (memory_left(proc=proc, root=root), has) if each is not None]
+    return min(known) if known else None
 
 
 def memory_kills(pid: int | str = "self", *, proc: Path = Path("/proc"), root: Path = ROOT) -> dict[Path, int]:
@@ -73,13 +80,14 @@ def killed_since(before: dict[Path, int]) -> Path | None:
     return None
 
 
-def _free_swap(proc: Path) -> int:
+def _of_the_machine(proc: Path, name: str) -> int | None:
+    """Bytes of a line of /proc/meminfo."""
     try:
         lines = (proc / "meminfo").read_text().splitlines()
     except OSError:
-        return 0
-    words = next((line.split() for line in lines if line.startswith("SwapFree:")), [])
-    return int(words[1]) * 1024 if len(words) > 1 and words[1].isdigit() else 0
+        return None
+    words = next((line.split() for line in lines if line.startswith(f"{name}:")), [])
+    return int(words[1]) * 1024 if len(words) > 1 and words[1].isdigit() else None
 
 
 def _number(path: Path) -> int | None:

@@ -7,10 +7,11 @@ import os
 import stat
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import IO, Annotated
 
 import typer
 
+from engine.cgroups import memory_available
 from mooncake_cli.commands.store import Master, Tenant, store_client
 from mooncake_cli.invocation import Invocation
 from mooncake_cli.text import counted, printable
@@ -20,6 +21,12 @@ from p2pstore.objects.file_system import words
 from p2pstore.objects.units import format_size
 
 STDIN = "-"
+
+PIECE_BYTES = 16 << 20
+"""Read at a time."""
+
+USABLE = 7 / 8
+"""What a value may take of the free memory: beyond it the kernel would end this process, or another."""
 
 EXAMPLES = {
     "put": (
@@ -66,8 +73,8 @@ def put(
     invocation.output.done(document, human=f"put {format_size(size)} under {printable(key)}", quiet=[printable(key)])
 
 
-def _value(file: str) -> bytes:
-    """The bytes to put. Raises ``PathNotFound``, ``StorageError``, ``FileChanged``.
+def _value(file: str) -> bytes | bytearray:
+    """The bytes to put. Raises ``PathNotFound``, ``StorageError``, ``FileChanged``, ``UsageError``.
 
     They are read, not mapped: bytes that change between checksum and copy would be wrong for ever, and those of a file
     that is cut short would end this process.
@@ -77,7 +84,9 @@ def _value(file: str) -> bytes:
     try:
         with Path(file).open("rb") as stream:
             before = os.fstat(stream.fileno())
-            value = stream.read()
+            if stat.S_ISCHR(before.st_mode) or stat.S_ISBLK(before.st_mode):
+                raise UsageError(detail=f"{file} is no regular file; use - and redirect standard input")
+            value = _read(stream, file)
             after = os.fstat(stream.fileno())
     except FileNotFoundError:
         raise PathNotFound(path=file) from None
@@ -88,12 +97,23 @@ def _value(file: str) -> bytes:
     return value
 
 
-def _input() -> bytes:
-    """All of standard input. Raises ``StorageError``."""
+def _read(stream: IO[bytes], name: str) -> bytearray:
+    """All that comes. Raises ``UsageError`` for more than the memory that is free: a pipe may never end."""
+    room = memory_available()
+    value = bytearray()
+    while piece := stream.read(PIECE_BYTES):
+        value += piece
+        if room is not None and len(value) > room * USABLE:
+            raise UsageError(detail=f"{name} does not fit into memory here, of which {format_size(room)} are free")
+    return value
+
+
+def _input() -> bytearray:
+    """All of standard input. Raises ``StorageError``, ``UsageError``."""
     if sys.stdin is None:  # what Python makes of one that is closed
         raise StorageError(path="standard input", detail="it is not open for reading")
     try:
-        return sys.stdin.buffer.read()
+        return _read(sys.stdin.buffer, "standard input")
     except OSError as error:
         detail = "it is not open for reading" if error.errno == errno.EBADF else words(error)
         raise StorageError(path="standard input", detail=detail) from None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import mmap
 from pathlib import Path
 
+from engine.cgroups import memory_available
+
 SHARED = Path("/dev/shm")  # noqa: S108 - the bench makes a directory of its own in it
 """A file system in memory, where there is one."""
 
@@ -43,8 +45,4 @@ class Reserve:
 
 def _available() -> int:
     """Bytes of memory that can be had without swapping; 0 where the system does not tell."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        name, _, rest = line.partition(":")
-        if name == "MemAvailable":
-            return int(rest.split()[0]) * 1024
-    return 0
+    return memory_available() or 0

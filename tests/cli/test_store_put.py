@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mooncake_cli.commands import store_put
+from p2pstore.errors import UsageError
 from p2pstore.kv.errors import FileChanged
 from tests.cli.conftest import Mooncake
 from tests.cli.store_processes import Pool
@@ -63,6 +64,19 @@ def test_what_cannot_be_put(mooncake: Mooncake, pool: Pool, tmp_path: Path) -> N
     assert done.returncode == 8
     assert "no segment has room for the value" in done.stderr
     assert mooncake("store", "info", "put/large", **pool.variables).returncode == 3
+
+
+def test_a_device_is_no_value(mooncake: Mooncake, pool: Pool) -> None:
+    done = mooncake("store", "put", "put/device", "/dev/zero", **pool.variables)
+    assert done.returncode == 2
+    assert "/dev/zero is no regular file; use - and redirect standard input" in done.stderr
+
+
+def test_what_never_ends_is_given_up_before_the_memory_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_put, "memory_available", lambda: 64 << 20)
+    with open("/dev/zero", "rb") as stream, pytest.raises(UsageError) as caught:
+        store_put._read(stream, "standard input")
+    assert str(caught.value) == "standard input does not fit into memory here, of which 64.0 MiB are free"
 
 
 def test_a_file_that_changes_while_it_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.cgroups import killed_since, memory_groups, memory_kills, memory_left
+from engine.cgroups import killed_since, memory_available, memory_groups, memory_kills, memory_left
 
 MIB = 1 << 20
 
@@ -76,3 +76,13 @@ def test_here() -> None:
     left = memory_left()
     assert left is None or left >= 0
     assert killed_since(memory_kills()) in {None, *memory_groups()}
+
+
+def test_the_machine_may_have_less_than_a_job_may_take(proc: Path, root: Path) -> None:
+    written(proc / "self", cgroup="0::/job\n")
+    written(root / "job", memory__max=f"{9 * MIB}\n", memory__current=f"{4 * MIB}\n")
+    assert memory_available(proc=proc, root=root) == 5 * MIB
+    written(proc, meminfo="MemTotal: 99 kB\nMemAvailable:    2048 kB\n")
+    assert memory_available(proc=proc, root=root) == 2 * MIB
+    assert memory_available(proc=proc, root=root / "none") == 2 * MIB
+    assert memory_available(proc=proc / "none", root=root) is None
