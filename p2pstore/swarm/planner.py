@@ -17,7 +17,8 @@ Chunks that are small and adjacent are fetched in one run, so that a thousand ti
 getters about, runs grow until one takes long enough for what each costs beside its bytes not to matter. A peer has a
 bounded number of requests in flight. A fault costs the peer's own chunks only: they are missing again, and others
 bring them. Faults of the peer's making end in a backoff that doubles, wrong bytes in a ban. A run that takes much
-longer than runs take is taken away from its peer when another has it, sooner when nothing else is left to fetch.
+longer than runs take is taken away from its peer when another has it, sooner when nothing else is left to fetch; from
+then on that peer is asked after all others, for one run at a time, until one arrives.
 """
 
 from __future__ import annotations
