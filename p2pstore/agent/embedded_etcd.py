@@ -249,8 +249,8 @@ class EmbeddedEtcd:
                     umask=0o077,
                 )
         except OSError as error:
-            if error.filename != binary:  # its log, or the directory of its sockets
-                raise StorageError(path=error.filename, detail=error.strerror or error) from error
+            if error.filename != binary:  # its log, the directory of its sockets, or none: there is no process for it
+                raise StorageError(path=error.filename or binary, detail=error.strerror or error) from error
             url = f"(embedded etcd {binary})"
             raise MetadataUnavailable(url=url, detail=f"{error.strerror}; {_INSTALL}") from error
         record = Recorded(

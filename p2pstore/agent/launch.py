@@ -35,6 +35,7 @@ from p2pstore.errors import (
     AgentUnreachable,
     HomeUnusable,
     MooncakeError,
+    StorageError,
     from_wire,
 )
 from p2pstore.settings.settings import Settings
@@ -275,7 +276,9 @@ def _spawn(home: Home, settings: Settings, *, verbose: bool, patience: float) ->
                 start_new_session=True,
             )
     except OSError as error:
-        raise HomeUnusable(path=error.filename or home.log, detail=error.strerror or error) from error
+        if error.filename is None:  # it is no matter of the home: there is no process for it
+            raise StorageError(path=sys.executable, detail=error.strerror or error) from error
+        raise HomeUnusable(path=error.filename, detail=error.strerror or error) from error
     _children.append(process)
     return process
 

@@ -298,6 +298,19 @@ async def test_a_directory_that_is_gone_is_no_matter_of_an_etcd_to_install(tmp_p
         await EmbeddedEtcd(tmp_path / "etcd", sockets, binary=any_binary()).start()
 
 
+async def test_without_a_process_for_it_no_path_is_blamed_that_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    binary = any_binary()
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    with pytest.raises(StorageError, match=f"^{binary}: Resource temporarily unavailable") as caught:
+        await EmbeddedEtcd(tmp_path / "etcd", binary=binary).start()
+    assert "processes" in caught.value.hint
+
+
 async def test_one_that_cannot_be_recorded_does_not_live_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[int] = []
 
