@@ -154,7 +154,7 @@ def _agent_that_goes_away(tmp: Path) -> MooncakeError:
         try:
             return raised(lambda: list(AgentClient(home).verify("n")))
         finally:
-            thread.join(10)
+            thread.join(60)
 
 
 REAL: dict[str, Callable[[Path], MooncakeError]] = {

@@ -85,7 +85,7 @@ def served(spans: Sequence[FileSpan]) -> bytes:
     """All bytes, as a peer is sent them."""
     buffer = FilesBuffer("n", spans)
     left, right = socket.socketpair()
-    left.settimeout(20)
+    left.settimeout(60)
     found = bytearray()
     with left, right:
         while len(found) < buffer.length:

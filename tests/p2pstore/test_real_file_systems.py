@@ -51,7 +51,7 @@ FUSE = {
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="NOT TRIED ON REAL FILE SYSTEMS: root alone can mount")
 
-PROBE_SECONDS = 20.0
+PROBE_SECONDS = 60.0
 """For a file system in user space to be there."""
 
 

@@ -15,7 +15,7 @@ import pytest
 from p2pstore.agent.embedded_etcd import distro_binary
 from tests.ports import reserved_port
 
-START_TIMEOUT = 30.0
+START_TIMEOUT = 60.0
 
 ROOM = 1 << 30
 """Bytes that must be free in memory for a server's data to go there; it takes 0.13 GB at once."""
@@ -27,7 +27,7 @@ def binaries() -> dict[str, str]:
     for path in (distro_binary(), "/usr/bin/etcd", shutil.which("etcd")):
         if path is None or not Path(path).exists():
             continue
-        text = subprocess.run([path, "--version"], check=False, capture_output=True, text=True, timeout=20).stdout
+        text = subprocess.run([path, "--version"], check=False, capture_output=True, text=True, timeout=60).stdout
         if match := re.search(r"etcd Version: (\d+\.\d+)\.", text):
             found.setdefault(match[1], str(path))
     return found
@@ -103,7 +103,7 @@ class EtcdServer:
     def end(self, number: int = signal.SIGKILL) -> None:
         if self.process is not None:
             self.process.send_signal(number)
-            self.process.wait(20)
+            self.process.wait(60)
             self.process = None
             (self.directory / "log").write_bytes(b"")
 

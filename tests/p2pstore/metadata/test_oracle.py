@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(find_spec("etcd3") is None, reason="no etcd3 her
 
 READ = """
 import etcd3, json, sys
-client = etcd3.client(host="127.0.0.1", port=int(sys.argv[1]), timeout=10)
+client = etcd3.client(host="127.0.0.1", port=int(sys.argv[1]), timeout=60)
 rows = []
 for value, meta in client.get_prefix("ours/", sort_order="ascend", sort_target="key"):
     lease = etcd3.Lease(meta.lease_id, 0, client).remaining_ttl if meta.lease_id else None
@@ -34,7 +34,7 @@ print(json.dumps(rows))
 
 WRITE = """
 import etcd3, sys
-client = etcd3.client(host="127.0.0.1", port=int(sys.argv[1]), timeout=10)
+client = etcd3.client(host="127.0.0.1", port=int(sys.argv[1]), timeout=60)
 client.put("theirs/kept", b"\\x00\\xff", client.lease(60))
 client.put("theirs/gone", b"")
 client.delete("theirs/gone")

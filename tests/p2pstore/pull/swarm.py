@@ -24,7 +24,7 @@ CHUNK = 256 * KIB
 FILES = {"a": content(3 * MIB, 1), "b/c d": content(2 * MIB + 7, 2), "empty": b"", "é": content(5, 3)}
 WHOLE = b"".join(FILES[path] for path in sorted(FILES))
 MANIFEST = manifest_of(FILES, CHUNK)
-DEADLINE = 30.0
+DEADLINE = 60.0
 
 
 class Swarm:

@@ -238,7 +238,10 @@ class Watched:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_whoever_comes_and_goes_two_never_write_one_place(destination: FileDestination, seed: int) -> None:
+def test_whoever_comes_and_goes_two_never_write_one_place(
+    destination: FileDestination, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    monkeypatch.setattr(owner, "MAX_LEAVING", 1000)  # however slowly they leave
     rng = random.Random(seed)
     watched = Watched(destination)
     swarm = Swarm(watched)

@@ -278,8 +278,9 @@ async def test_a_withdrawn_replica_is_taken_out(world: World) -> None:
     await world.log.until(lambda: world.log.sources == {})
 
 
-async def test_who_refused_a_range_is_still_heard_saying_why(world: World) -> None:
+async def test_who_refused_a_range_is_still_heard_saying_why(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a busy machine the refusal was there first, and then nobody listened any more."""
+    monkeypatch.setattr(module, "WHY_SECONDS", WAIT)
     owner = await world.holder("a")
     found = await world.discover()
     await world.log.until(lambda: "a" in world.log.sources)
