@@ -119,6 +119,13 @@ class LazyGroup(TyperGroup):
     lazy: Mapping[str, Lazy] = {}
     examples: tuple[str, ...] = ()
 
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command. Raises ``typer.Abort`` at Ctrl-C: Typer makes a status of it, and says nothing."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise typer.Abort from None
+
     def list_commands(self, ctx: Any) -> list[str]:
         """The names, in the order of the table."""
         del ctx

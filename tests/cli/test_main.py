@@ -149,7 +149,11 @@ def test_a_defect_is_a_sentence_and_a_traceback_only_when_asked(agent: FakeAgent
     assert done.returncode == 0, "JSON passes on what the agent says"
 
 
-@pytest.mark.parametrize("module", ["engine.errors", "mooncake_cli.invocation", "typer", "mooncake_cli.app"])
+COMMAND = ("mooncake_cli.commands.list", "p2pstore.agent.client")
+"""What is loaded when the command's name is known, and by the command."""
+
+
+@pytest.mark.parametrize("module", ["engine.errors", "mooncake_cli.invocation", "typer", "mooncake_cli.app", *COMMAND])
 def test_an_interrupt_while_modules_are_loaded_is_no_traceback(environment: dict[str, str], module: str) -> None:
     code = (
         "import sys\n"
