@@ -1,7 +1,7 @@
 """On which prefill instance a prompt is computed: one function for each way to choose. Pure.
 
-Each is given what a prompt costs on each instance, and says which it takes. ``Kvcache`` is algorithm 1 of the Mooncake
-paper (FAST'25), but for one thing: a prefix is fetched only where that is sooner than to compute it.
+Each is given what a prompt costs on each instance, and says which it takes. ``kvcache-centric`` is algorithm 1 of the
+Mooncake paper (FAST'25), but for one thing: a prefix is fetched only where that is sooner than to compute it.
 """
 
 from __future__ import annotations
@@ -104,7 +104,8 @@ class Placer:
         return _soonest(prompt, instances, None)
 
     def _kvcache_centric(self, prompt: Prompt, instances: Sequence[Instance], every: Sequence[Instance]) -> Option:
-        holders = [one for one in every if prompt.match.holds(one.number)] if prompt.match.best else []
+        match = prompt.match
+        holders = [one for one in every if match.holds(one.number)] if match.best else []
         return _soonest(prompt, instances, min(holders, key=lambda one: (one.sending, one.used), default=None))
 
 
@@ -112,7 +113,7 @@ def _soonest(prompt: Prompt, instances: Sequence[Instance], source: Instance | N
     """Where the first token is there soonest; from ``source`` the best prefix can be fetched."""
     now, length, match, seconds = prompt.now, prompt.length, prompt.match, prompt.seconds
     best = prompt.tokens(match.best)
-    whole = seconds(length, best)
+    whole, cold = seconds(length, best), seconds(length, 0)
     queued = 0.0 if source is None else max(0.0, source.sending - now)
     chosen: Option | None = None
     soonest = math.inf
@@ -120,8 +121,9 @@ def _soonest(prompt: Prompt, instances: Sequence[Instance], source: Instance | N
         wait = instance.wait(now)
         if wait > soonest:
             continue
-        reused = prompt.tokens(match.lengths.get(instance.number, 0))
-        work, fetch, begin, fetched = seconds(length, reused), 0.0, wait, False
+        blocks = match.lengths.get(instance.number, 0)
+        reused = prompt.tokens(blocks) if blocks else 0
+        work, fetch, begin, fetched = seconds(length, reused) if reused else cold, 0.0, wait, False
         if source is not None and best > reused * WORTH_FETCHING and not match.holds(instance.number):
             fetch = queued + (best - reused) * prompt.token
             if max(wait, fetch) + whole < wait + work:

@@ -47,7 +47,7 @@ from p2pstore.serving.fit import PrefillFit
 from p2pstore.serving.instances import Instance, Tracked
 from p2pstore.serving.lengths import OutputLengths
 from p2pstore.serving.placement import Option, Placement, Placer, Prompt
-from p2pstore.serving.prefixes import Match, Prefixes
+from p2pstore.serving.prefixes import Match, Prefixes, members
 
 BLOCK_TOKENS = 512
 """Tokens of a block, unless the settings say otherwise: those of the open traces."""
@@ -90,10 +90,15 @@ class Policy:
         self._gate = Gate(settings.admission, settings.objectives, settings.costs.decode)
         self._placer = Placer(settings.placement, settings.seed)
         self._in_turn = settings.placement in {Placement.RANDOM, Placement.ROUND_ROBIN}
+        self._copies = settings.placement is Placement.KVCACHE_CENTRIC
+        """Whether what is hot is copied: where prefixes are fetched at all."""
         self._token = settings.costs.transfer
         self._instances: dict[str, Instance] = {}
         self._open: dict[Kind, list[Instance]] = {kind: [] for kind in Kind}
         """Those of each kind that take requests."""
+        self._every: list[Instance] = []
+        self._members = 0
+        """All that are there, and their mask."""
         self._requests: dict[RequestId, Tracked] = {}
         self._placed = 0
         self._hits: dict[Block, tuple[int, Sequence[Block]]] = {}
@@ -136,13 +141,12 @@ class Policy:
         prefills, decodes = self._open[Kind.PREFILL], self._open[Kind.DECODE]
         if not prefills or not decodes:
             return self._refused(tracked, Reject(tracked.request, Reason.NO_INSTANCE, MOST_RETRY_SECONDS))
-        every = list(self._instances.values())
-        match = self.prefixes.match(tracked.blocks, [one.number for one in every])
+        match = self.prefixes.match(tracked.blocks, self._members)
         self._count(tracked.blocks, match)
         seconds, block = self.fit.cost.seconds, self.settings.block_tokens
         prompt = Prompt(tracked.length, block, match, now, seconds, self._token)
-        option = self._placer.choose(prompt, prefills, every)
-        tracked.shared = max(match.lengths.values(), default=0)
+        option = self._placer.choose(prompt, prefills, self._every)
+        tracked.shared = match.longest
         tracked.expected = self.lengths.expected(_keys(tracked), tracked.limit)
         tracked.first = now + option.ttft
         decode = min(decodes, key=_least_used if self._in_turn else _least_context)
@@ -251,26 +255,23 @@ class Policy:
         return []
 
     def _count(self, blocks: Sequence[Block], match: Match) -> None:
-        if match.best:
+        if match.best and self._copies:
             last = blocks[match.best - 1]
-            count, _ = self._hits.get(last, (0, ()))
+            count, prefix = self._hits.get(last, (0, ()))
             if count or len(self._hits) < MAX_COUNTED:
-                self._hits[last] = (count + 1, blocks[: match.best])
+                self._hits[last] = (count + 1, prefix or blocks[: match.best])
 
     def _tick(self, _: Tick, now: float) -> list[Decision]:
-        """Copy what is hot, where the placement fetches prefixes at all, and count anew from time to time."""
+        """Copy what is hot, and count anew from time to time."""
         if now - self._hits_since < HOT_SECONDS:
             return []
         hits, self._hits, self._hits_since = self._hits, {}, now
-        if self.settings.placement is not Placement.KVCACHE_CENTRIC:
-            return []
         made = (self._copied(blocks, count, now) for count, blocks in hits.values() if count >= HOT_HITS)
         return [decision for decision in made if decision is not None]
 
     def _copied(self, blocks: Sequence[Block], count: int, now: float) -> Replicate | None:
-        every = list(self._instances.values())
-        match = self.prefixes.match(blocks, [one.number for one in every])
-        holders = [one for one in every if match.holds(one.number)]
+        match = self.prefixes.match(blocks, self._members)
+        holders = [one for one in self._every if match.holds(one.number)]
         if match.best < len(blocks) or count < HOT_HITS * len(holders):
             return None
         lacking = [one for one in self._open[Kind.PREFILL] if match.lengths.get(one.number, 0) < len(blocks)]
@@ -283,8 +284,10 @@ class Policy:
     # Instances
 
     def _look(self) -> None:
+        self._every = list(self._instances.values())
+        self._members = members(one.number for one in self._every)
         for kind in Kind:
-            self._open[kind] = [one for one in self._instances.values() if one.kind is kind and not one.draining]
+            self._open[kind] = [one for one in self._every if one.kind is kind and not one.draining]
 
     def _up(self, event: InstanceUp, now: float) -> list[Decision]:
         known = self._instances.get(event.name)

@@ -6,7 +6,7 @@ pass ends where nobody has more.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from p2pstore.serving.events import Block
@@ -16,10 +16,12 @@ from p2pstore.serving.events import Block
 class Match:
     """How many of a prompt's blocks each instance has, or will have when what it was given is done.
 
-    ``best`` of them are held now by those for which ``holds`` is true.
+    ``lengths`` leaves out those that have none, and ``longest`` is the greatest. ``best`` blocks are held now by those
+    for which ``holds`` is true.
     """
 
     lengths: dict[int, int] = field(default_factory=dict)
+    longest: int = 0
     best: int = 0
     holders: int = 0
 
@@ -31,6 +33,11 @@ class Match:
 _HELD = 1
 _EXPECTED = 2
 """The two bits that an instance has in the mask of a block: it is there, and it is or will be there."""
+
+
+def members(numbers: Iterable[int]) -> int:
+    """The mask of some instances, which says to ``match`` whom it is about."""
+    return sum(_HELD << 2 * number for number in numbers)
 
 
 class Prefixes:
@@ -74,11 +81,10 @@ class Prefixes:
         for block in blocks:
             masks[block] = masks.get(block, 0) | bits
 
-    def match(self, blocks: Sequence[Block], numbers: Sequence[int]) -> Match:
-        """What each of some instances has from the beginning of ``blocks``."""
+    def match(self, blocks: Sequence[Block], held: int) -> Match:
+        """What each of some instances has from the beginning of ``blocks``; ``held``: their ``members``."""
         match = Match()
         masks = self._masks
-        held = sum(_HELD << 2 * number for number in numbers)
         among = held * (_HELD | _EXPECTED)
         depth = 0
         for block in blocks:
@@ -95,8 +101,11 @@ class Prefixes:
 
 def _note(match: Match, before: int, after: int, held: int, depth: int) -> None:
     """Instances have the first ``depth`` blocks and not the next."""
+    if not depth:
+        return
+    match.longest = depth
     if before & held and not after & held:
-        match.best, match.holders = (depth, before & held) if depth else (0, 0)
+        match.best, match.holders = depth, before & held
     lost = (before & ~after) >> 1 & held
     while lost:
         low = lost & -lost

@@ -7,7 +7,7 @@ import pytest
 from p2pstore.serving.events import Kind
 from p2pstore.serving.instances import Instance, Tracked
 from p2pstore.serving.placement import WORTH_FETCHING, Option, Placement, Placer, Prompt
-from p2pstore.serving.prefixes import Prefixes
+from p2pstore.serving.prefixes import Prefixes, members
 
 BLOCK = 10
 
@@ -27,7 +27,7 @@ def choose(
     prefixes = Prefixes()
     for number, count in (holds or {}).items():
         prefixes.stored(number, range(count))
-    match = prefixes.match(range(10), [one.number for one in instances])
+    match = prefixes.match(range(10), members(one.number for one in instances))
     prompt = Prompt(10 * BLOCK, BLOCK, match, 0.0, lambda length, reused: (length - reused) / BLOCK, token)
     return Placer(placement, 0).choose(prompt, instances, instances)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pstore.serving.prefixes import Prefixes
+from p2pstore.serving.prefixes import Prefixes, members
 
 NUMBERS = range(4)
 BLOCKS = st.lists(st.integers(0, 7), unique=True, max_size=8)
@@ -43,8 +43,10 @@ def test_it_agrees_with_sets(steps: list[tuple[str, int, list[int]]], asked: lis
             mine.difference_update(blocks)
             coming.difference_update(blocks)
     among = [0, 1, 3]
-    match = index.match(asked, among)
-    assert match.lengths == {number: prefix(asked, expected[number]) for number in among}
+    match = index.match(asked, members(among))
+    lengths = {number: prefix(asked, expected[number]) for number in among}
+    assert match.lengths == {number: length for number, length in lengths.items() if length}
+    assert match.longest == max(lengths.values())
     held_lengths = {number: prefix(asked, held[number]) for number in among}
     assert match.best == max(held_lengths.values())
     holders = [number for number in NUMBERS if match.holds(number)]
