@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from enum import Enum
@@ -186,6 +187,8 @@ def _scenario(
     from p2pstore.serving.policy import PolicySettings  # noqa: PLC0415 - as above
     from p2pstore.serving.simulation.outcome import Scenario  # noqa: PLC0415 - as above
 
+    if math.inf in objectives:
+        raise UsageError(detail="an objective is a time that ends; with --admission none nothing is refused")
     model, gpu, gpus = hardware
     named = (_named("--model", model, MODELS), _named("--gpu", gpu, GPUS))
     try:

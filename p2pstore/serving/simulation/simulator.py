@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from p2pstore.bench.virtual_clock import VirtualClock
+from p2pstore.errors import UsageError
 from p2pstore.serving.events import (
     Arrive,
     Block,
@@ -43,6 +44,9 @@ SAMPLES = 200
 TICK_SECONDS = 10.0
 """How often the policy is told the time."""
 
+MOST_SECONDS = 30 * 86_400.0
+"""The longest time over which requests may arrive: what takes longer would be ticks, and hardly anything else."""
+
 
 class Simulation:
     """One run of a trace."""
@@ -53,7 +57,16 @@ class Simulation:
         requests: Sequence[Request],
         watch: Callable[[Event, list[Decision]], None] | None = None,
     ) -> None:
-        """``watch`` hears of every event and of what was decided."""
+        """``watch`` hears of every event and of what was decided.
+
+        Raises ``UsageError`` for requests that arrive over more than ``MOST_SECONDS``.
+        """
+        if requests and (span := (requests[-1].time - requests[0].time) / scenario.speed) > MOST_SECONDS:
+            days, most = span / 86_400, MOST_SECONDS / 86_400
+            raise UsageError(
+                detail=f"at speed {scenario.speed:g} requests arrive over {days:.4g} days, and {most:g} are the most; "
+                "timestamps are in milliseconds"
+            )
         settings = scenario.settings
         costs = settings.costs
         self.outcome = Outcome(scenario, requests=len(requests))
@@ -198,5 +211,5 @@ class Simulation:
 
 
 def simulate(scenario: Scenario, requests: Sequence[Request]) -> Outcome:
-    """Run a trace through a scenario."""
+    """Run a trace through a scenario. Raises ``UsageError`` as ``Simulation`` does."""
     return Simulation(scenario, requests).run()

@@ -7,12 +7,17 @@ block of 512 tokens, and equal ones mean equal prefixes.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from p2pstore.errors import PathNotFound, StorageError, UsageError
+
+MOST_TIMESTAMP_MS = 1e15
+"""The latest timestamp: some 30,000 years. Far beyond it a float has no milliseconds."""
+
+MOST_TOKENS = 1_000_000_000
+"""The longest prompt and the longest output, which is far over what any model has."""
 
 
 class Request(NamedTuple):
@@ -68,8 +73,8 @@ def _parsed(document: Any) -> Request:
     if not isinstance(document, dict):
         raise ValueError("it is no JSON object")  # noqa: TRY004 - a fault of the file, like the others
     time = document.get("timestamp")
-    if isinstance(time, bool) or not isinstance(time, int | float) or not (math.isfinite(time) and time >= 0):
-        raise ValueError("timestamp is no number of milliseconds")
+    if isinstance(time, bool) or not isinstance(time, int | float) or not 0 <= time <= MOST_TIMESTAMP_MS:
+        raise ValueError(f"timestamp is no number of milliseconds from 0 to {MOST_TIMESTAMP_MS:g}")
     blocks = document.get("hash_ids")
     if not isinstance(blocks, list) or not all(type(block) is int for block in blocks):
         raise ValueError("hash_ids is no list of whole numbers")
@@ -79,8 +84,8 @@ def _parsed(document: Any) -> Request:
 
 def _tokens(document: dict[str, Any], name: str, least: int) -> int:
     value = document.get(name)
-    if type(value) is not int or value < least:
-        raise ValueError(f"{name} is no whole number, {least} or more")
+    if type(value) is not int or not least <= value <= MOST_TOKENS:
+        raise ValueError(f"{name} is no whole number from {least} to {MOST_TOKENS:,}")
     return value
 
 

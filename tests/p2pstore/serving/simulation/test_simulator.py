@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from p2pstore.errors import UsageError
 from p2pstore.serving.admission import Admission, Objectives
 from p2pstore.serving.costs import Costs
 from p2pstore.serving.events import Decode, Place, Reject, Removed, Stored
 from p2pstore.serving.placement import Placement
 from p2pstore.serving.policy import PolicySettings
 from p2pstore.serving.simulation.outcome import Outcome, Scenario
-from p2pstore.serving.simulation.simulator import Simulation, simulate
+from p2pstore.serving.simulation.simulator import MOST_SECONDS, Simulation, simulate
 from p2pstore.serving.simulation.trace import Request
 
 
@@ -151,3 +152,10 @@ def test_decisions_are_seen() -> None:
 def test_what_makes_no_sense_is_refused(given_: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"at least one|speed"):
         Scenario(**given_)
+
+
+@pytest.mark.parametrize(("last", "speed"), [(2 * MOST_SECONDS, 1.0), (1.0, 1e-9), (1.0, 1e-320)])
+def test_what_would_take_for_ever_is_refused(last: float, speed: float) -> None:
+    requests = [Request(0.0, 1, 1, ()), Request(last, 1, 1, ())]
+    with pytest.raises(UsageError, match="days"):
+        simulate(Scenario(PolicySettings(), speed=speed), requests)
