@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer as Exporter
     from typing_extensions import Self
 
+WHAT = "this AsyncStore"
+"""What errors call it."""
+
 CALLS = 16
 """Calls that are under way at once; more wait their turn."""
 
@@ -47,9 +50,11 @@ class AsyncStore:
         """As ``Store``; nothing is connected yet."""
         arguments.text(master, "the master's address")
         self._make = partial(Store, master, **options)
+        self._origin = forks.Origin(WHAT)
         self._store: Store | None = None
-        self._closed = False
         self._pool = DaemonPool("store-call", CALLS)
+        # One thread, so that one joins or leaves after the other, and none of them behind calls that wait.
+        self._life = DaemonPool("store-life", 1)
 
     async def __aenter__(self) -> Self:
         await self.join()
@@ -59,22 +64,31 @@ class AsyncStore:
         await self.close()
 
     def __reduce__(self) -> NoReturn:
-        forks.refuse_to_be_sent("this AsyncStore")
+        forks.refuse_to_be_sent(WHAT)
 
     async def join(self) -> None:
-        """Join the pool. Raises as ``Store``."""
-        if self._store is None:
-            self._store = await self._run(self._make)
+        """Join the pool. Raises as ``Store``. Where it is cancelled, the pool is left again."""
+        self._origin.check()
+        made: list[Store] = []
+
+        def join() -> None:
+            if self._store is None:
+                self._store = self._make()
+                made.append(self._store)
+
+        try:
+            await self._run(self._life, join)
+        except asyncio.CancelledError:
+            for store in made:
+                self._store = None
+                await self._run(self._life, store.close)
+            raise
 
     async def close(self) -> None:
-        """Leave the pool; twice is harmless."""
-        if self._store is None or self._closed:
+        """Leave the pool; twice is harmless. In a forked child it does nothing."""
+        if self._origin.elsewhere:
             return
-        self._closed = True
-        try:
-            await self._run(self._store.close)
-        finally:
-            self._pool.shutdown(wait=False)
+        await self._run(self._life, self._leave)
 
     # Values
 
@@ -178,6 +192,14 @@ class AsyncStore:
 
     # Inside
 
+    def _leave(self) -> None:
+        if self._store is None:
+            return
+        try:
+            self._store.close()
+        finally:
+            self._pool.shutdown(wait=False)
+
     def _joined(self) -> Store:
         if self._store is None:
             raise Closed(what="this AsyncStore, which has not joined its pool yet,")
@@ -186,11 +208,12 @@ class AsyncStore:
     async def _call(self, work: Callable[[Store], T]) -> T:
         store = self._joined()
         store.check()  # raises after the end, and in a forked child, whose threads are not there
-        return await self._run(lambda: work(store))
+        return await self._run(self._pool, lambda: work(store))
 
-    async def _run(self, work: Callable[[], T]) -> T:
+    @staticmethod
+    async def _run(pool: DaemonPool, work: Callable[[], T]) -> T:
         """Have a thread do it. Where the caller is cancelled, its memory is its own again when this returns."""
-        doing = asyncio.wrap_future(self._pool.submit(work))
+        doing = asyncio.wrap_future(pool.submit(work))
         try:
             return await asyncio.shield(doing)
         except asyncio.CancelledError:

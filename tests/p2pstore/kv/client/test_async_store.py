@@ -16,6 +16,7 @@ import pytest
 from engine.errors import Closed, UsageError
 from p2pstore.errors import ForkedProcess
 from p2pstore.kv import AsyncStore, Store
+from p2pstore.kv.client.async_store import CALLS
 from p2pstore.kv.errors import KeyNotFound, MasterUnavailable
 from tests.forking import in_child
 from tests.p2pstore.kv.client.conftest import SEGMENT
@@ -129,6 +130,85 @@ def test_a_call_that_is_cancelled_has_ended_when_its_caller_goes_on(
     run(work())
 
 
+def test_a_close_does_not_wait_behind_calls(master: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed, began = threading.Event(), threading.Semaphore(0)
+
+    async def work() -> None:
+        store = AsyncStore(master, segment_size=0)
+        await store.join()
+        assert store._store is not None
+        close = store._store.close
+
+        def get(key: str) -> bytes:
+            began.release()
+            assert closed.wait(WAIT)
+            return key.encode()
+
+        def closing() -> None:
+            close()
+            closed.set()
+
+        monkeypatch.setattr(store._store, "get", get)
+        monkeypatch.setattr(store._store, "close", closing)
+        getting = [asyncio.create_task(store.get("k")) for _ in range(CALLS + 1)]
+        for _ in range(CALLS):
+            assert await asyncio.to_thread(began.acquire, timeout=WAIT)
+        await store.close()
+        assert closed.is_set()
+        assert await asyncio.gather(*getting) == [b"k"] * (CALLS + 1)
+
+    run(work())
+
+
+def test_who_joins_at_once_joins_once(master: str) -> None:
+    made: list[Store] = []
+
+    async def work() -> None:
+        store = AsyncStore(master, segment_size=0)
+
+        def make() -> Store:
+            made.append(Store(master, segment_size=0))
+            return made[-1]
+
+        store._make = make  # type: ignore[assignment]
+        await asyncio.gather(store.join(), store.join())
+        assert not await store.exists("k")
+        await store.close()
+
+    run(work())
+    assert len(made) == 1
+
+
+def test_a_join_that_is_cancelled_leaves_no_client_behind(master: str) -> None:
+    began, go_on = threading.Event(), threading.Event()
+    made: list[Store] = []
+
+    async def work() -> None:
+        store = AsyncStore(master, segment_size=0)
+
+        def make() -> Store:
+            began.set()
+            assert go_on.wait(WAIT)
+            made.append(Store(master, segment_size=0))
+            return made[-1]
+
+        store._make = make  # type: ignore[assignment]
+        joining = asyncio.create_task(store.join())
+        assert await asyncio.to_thread(began.wait, WAIT)
+        joining.cancel()
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await joining
+        (left,) = made
+        with pytest.raises(Closed):
+            left.check()
+        await store.join()
+        assert not await store.exists("k")
+        await store.close()
+
+    run(work())
+
+
 def test_before_it_has_joined_and_after_its_end_it_says_so(master: str) -> None:
     async def work() -> None:
         store = AsyncStore(master, segment_size=0)
@@ -161,8 +241,10 @@ def test_it_belongs_to_its_process(master: str) -> None:
 
             def child() -> str:
                 async def get() -> str:
-                    with pytest.raises(ForkedProcess):
-                        await store.get("k")
+                    for call in (lambda: store.get("k"), store.join):
+                        with pytest.raises(ForkedProcess):
+                            await call()
+                    await store.close()
                     return "refused"
 
                 loop = asyncio.new_event_loop()
