@@ -122,11 +122,18 @@ class Client:
         return segment.id
 
     def unmount(self, segment: bytes) -> None:
-        """Take memory back from the pool; what lay in it is gone. Raises as ``mount``, ``UsageError``."""
+        """Take memory back from the pool; what lay in it is gone. Raises as ``mount``, ``UsageError``.
+
+        Where the master is not told, the memory stays in the pool.
+        """
         found = self._mounted.pop(segment, None)
         if found is None:
             raise UsageError(detail=f"this client has no segment {segment.hex()}")
-        code = self.master.unmount(segment)
+        try:
+            code = self.master.unmount(segment)
+        except BaseException:
+            self._mounted[segment] = found
+            raise
         self.plane.withdraw(found[1], timeout=DRAIN_SECONDS)
         if code is not Code.OK:
             raise refused(f"to give back the memory of {self.name}", code)

@@ -348,6 +348,22 @@ def test_memory_given_and_taken_back_while_it_runs(own_master: AMaster, make_sto
     assert not store._client.plane.offers
 
 
+def test_memory_stays_in_the_pool_until_the_master_knows_that_it_is_taken_back(
+    own_master: AMaster, make_store: MakeStore
+) -> None:
+    store = make_store(own_master.address, segment_size=0)
+    segment = store._client.mount(4 << 20)
+    own_master.kill()
+    with pytest.raises(MasterUnavailable):
+        store._client.unmount(segment)
+    own_master.start()
+    until(lambda: store._client.heart.remounts)
+    assert store.put("k", b"x")
+    assert store.get("k") == b"x"
+    store._client.unmount(segment)
+    assert not store._client.plane.offers
+
+
 def test_a_peer_that_says_nothing_is_given_up(
     own_master: AMaster, make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
