@@ -14,7 +14,7 @@ from engine.memory.lent import byte_view
 from engine.net.addresses import given_place
 from engine.rpc.codes import Code
 from engine.rpc.messages import Replica, Replicas
-from p2pstore.errors import PortTaken
+from p2pstore.errors import PortTaken, UsageError
 from p2pstore.kv.client.client import Client
 from p2pstore.kv.client.compat_base import log
 from p2pstore.kv.client.compat_sessions import CompatSessions
@@ -214,7 +214,7 @@ class MooncakeDistributedStore(CompatSessions):
         """Take memory back."""
         with self._called() as failed:
             for each in segment_ids:
-                self._open().unmount(bytes.fromhex(each))
+                self._open().unmount(_segment(each))
         return failed.code
 
     # Tensors
@@ -301,6 +301,14 @@ def _client(said: Setup) -> Client:
         ports=CLIENT_PORTS,
     )
     return Client(options, what="this MooncakeDistributedStore")
+
+
+def _segment(text: str) -> bytes:
+    """Raises ``UsageError``."""
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        raise UsageError(detail=f"{text!r} is no segment's id") from None
 
 
 def _size(answer: Replicas | Code) -> int:

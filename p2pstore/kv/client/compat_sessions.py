@@ -7,7 +7,7 @@ from typing import Any
 
 from p2pstore.errors import UsageError
 from p2pstore.kv.client.compat_types import ReplicateConfig
-from p2pstore.kv.client.compat_values import CompatValues
+from p2pstore.kv.client.compat_values import CompatValues, neutral_for
 from p2pstore.kv.client.reading import Part
 
 
@@ -46,8 +46,7 @@ class CompatSessions(CompatValues):
         """Ask for memory for values that will be written in parts."""
         if len(keys) != len(sizes):
             return [self._bad("keys and sizes differ in number")] * len(keys)
-        neutral = (config or ReplicateConfig()).neutral()
-        return self._coded(keys, lambda: self._sessions(self._puts).start(keys, sizes, neutral))
+        return self._coded(keys, lambda: self._sessions(self._puts).start(keys, sizes, neutral_for(config, len(keys))))
 
     def batch_put_from_multi_buffer_ranges(
         self,

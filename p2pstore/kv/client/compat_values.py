@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from engine.errors import MooncakeError
 from engine.memory.copying import unfilled, view_of
 from engine.memory.lent import byte_view
+from engine.rpc import messages
 from p2pstore.errors import UsageError
 from p2pstore.kv.client.compat_base import BAD, CompatBase, code_of
 from p2pstore.kv.client.compat_types import BufferHandle, ReplicateConfig
@@ -266,9 +267,7 @@ class CompatValues(CompatBase):
 
     def _write(self, items: Sequence[Item], config: ReplicateConfig | None, *, replace: bool) -> list[int]:
         def work() -> list[int]:
-            neutral = (config or ReplicateConfig()).neutral()
-            if neutral.group_ids is not None and len(neutral.group_ids) != len(items):
-                raise UsageError(detail=f"{len(neutral.group_ids)} groups for {len(items)} keys")
+            neutral = neutral_for(config, len(items))
             return [self._code(each) for each in self._open().writer.write(items, neutral, replace=replace)]
 
         return self._coded(items, work)
@@ -330,3 +329,11 @@ class CompatValues(CompatBase):
             self._say(error)
             return [BAD] * len(keys)
         return self._write(items, config, replace=replace)
+
+
+def neutral_for(config: ReplicateConfig | None, keys: int) -> messages.ReplicateConfig:
+    """A configuration as calls for so many keys take it. Raises ``UsageError``."""
+    neutral = (config or ReplicateConfig()).neutral()
+    if neutral.group_ids is not None and len(neutral.group_ids) != keys:
+        raise UsageError(detail=f"{len(neutral.group_ids)} groups for {keys} keys")
+    return neutral

@@ -115,11 +115,12 @@ class PutSessions:
 
     def start(self, keys: Sequence[str], sizes: Sequence[int], config: ReplicateConfig) -> list[int]:
         """Ask for memory; a code for each. Raises ``MasterUnavailable``."""
+        codes: list[int] = []
         with self._lock:
-            codes = [
-                int(Code.BAD_PARAMS) if key in self._begun or not size else 0
-                for key, size in zip(keys, sizes, strict=True)
-            ]
+            for place, (key, size) in enumerate(zip(keys, sizes, strict=True)):
+                bad = key in self._begun or not size
+                full = len(self._begun) + place >= MAX_SESSIONS
+                codes.append(int(Code.BAD_PARAMS if bad else Code.BUFFER_OVERFLOW if full else Code.OK))
         fresh = [place for place, code in enumerate(codes) if not code]
         if not fresh:
             return codes

@@ -15,11 +15,10 @@ import pytest
 
 from engine.memory.copying import address_of
 from engine.rpc.codes import Code
-from p2pstore.kv.client import writing
+from p2pstore.kv.client import sessions, writing
 from p2pstore.kv.client.compat import MooncakeDistributedStore, ReplicateConfig, SoftPinAction
-from p2pstore.kv.pool.pool import Pool
 from tests.p2pstore.kv.client.conftest import SEGMENT, MakePeer
-from tests.p2pstore.kv.client.masters import AMaster, OurMaster
+from tests.p2pstore.kv.client.masters import AMaster
 from tests.p2pstore.kv.client.peers import value_of
 from tests.ports import closed_port, reserved_port
 
@@ -225,6 +224,22 @@ def test_sessions(store: MooncakeDistributedStore, key: str) -> None:
     assert read([key], [[room.ptr]], [[1]], [[0]]) == [-600]
 
 
+def test_sessions_are_bounded_and_want_a_group_for_each_key(
+    store: MooncakeDistributedStore, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [key + "1", key + "2"]
+    config = ReplicateConfig()
+    config.group_ids = ["one"]
+    assert store.batch_put_session_start(names, [10, 10], config) == [-600, -600]
+    assert "1 groups for 2 keys" in store.last_error
+    monkeypatch.setattr(sessions, "MAX_SESSIONS", 1)
+    assert store.batch_put_session_start(names, [10, 10]) == [0, int(Code.BUFFER_OVERFLOW)]
+    assert store.batch_put_session_start(names[1:], [10]) == [int(Code.BUFFER_OVERFLOW)]
+    assert store.batch_put_session_revoke(names) == [0, -600]
+    assert store.batch_put_session_start(names[1:], [10]) == [0]
+    assert store.batch_put_session_revoke(names[1:]) == [0]
+
+
 def test_keys(store: MooncakeDistributedStore, key: str) -> None:
     store.put(key, b"12345")
     assert (store.is_exist(key), store.is_exist("no " + key)) == (1, 0)
@@ -394,13 +409,12 @@ def test_more_memory_is_given_and_taken_back(own_master: AMaster, key: str) -> N
     assert store.put(key, b"x") == 0
     assert store.unmount_and_free_segment(made["segment_ids"]) == 0
     assert store.is_exist(key) == 0
-    assert store.unmount_and_free_segment(["00" * 16]) == -600
+    for none in ("00" * 16, "00", "no number"):
+        assert store.unmount_and_free_segment([none]) == -600
     store.close()
 
 
 def test_tasks_and_replicas(own_master: AMaster, key: str) -> None:
-    if isinstance(own_master, OurMaster) and not hasattr(Pool, "create_copy"):
-        pytest.skip("NO TEST OF TASKS WITH OUR MASTER: its pool has none yet")
     stores = [MooncakeDistributedStore() for _ in range(2)]
     for store in stores:
         assert store.setup("127.0.0.1", "P2PHANDSHAKE", 4 << 20, 4 << 20, "tcp", "", own_master.address) == 0
