@@ -96,17 +96,18 @@ class Log:
         try:
             found = self._records(ended)
             with self._guard:
-                stale = self._ring.restore(found)
+                gone = self._ring.restore(found)
                 newest = self._ring.newest
-            for offset in stale:
-                self._wipe(offset)
+            for place in gone:
+                self._erase(place)
+            if newest is not None and not self._is_whole(newest):
+                self._erase(newest)
+                with self._guard:
+                    self._ring.take_back(newest)
             if self._length > self._ring.capacity:
                 self._cut(self._ring.capacity)
         except OSError as error:
             raise self._unusable(error) from None
-        if newest is not None and not self._is_whole(newest):
-            with self._guard:
-                self._ring.take_back(newest)
 
     def __len__(self) -> int:
         return len(self._ring.places)
@@ -242,7 +243,7 @@ class Log:
             _compare(written.intdigest(), checksum)
         except OSError:
             with contextlib.suppress(OSError):  # else its checksum tells
-                self._wipe(plan.offset)
+                self._erase(plan)
             raise
         finally:
             self._idle.append(memory)
@@ -250,14 +251,33 @@ class Log:
         with self._guard:
             self._ring.keep(plan, key, len(value), checksum)
 
-    def _wipe(self, offset: int) -> None:
-        """Have no record begin there. Raises ``OSError``."""
+    def _erase(self, gone: Place | Plan) -> None:
+        """Have no record begin where one was, or was begun. Raises ``OSError``.
+
+        One that was not written to its end has older ones behind its own bytes. They go first: as long as its header
+        is there, nobody looks behind it.
+        """
+        for offset in [*self._behind(gone), gone.offset]:
+            memory = self._memory()
+            try:
+                memory[:BLOCK] = bytes(BLOCK)
+                write_at(self._descriptor, memoryview(memory)[:BLOCK], offset)
+            finally:
+                self._idle.append(memory)
+
+    def _behind(self, gone: Place | Plan) -> list[int]:
+        """Where records begin that lie within what another one takes. Raises ``OSError``."""
+        found: list[int] = []
         memory = self._memory()
         try:
-            memory[:BLOCK] = bytes(BLOCK)
-            write_at(self._descriptor, memoryview(memory)[:BLOCK], offset)
+            for start in range(gone.offset + BLOCK, gone.offset + gone.span, CHUNK):
+                wanted = min(CHUNK, gone.offset + gone.span - start)
+                count = system.preadv(self._descriptor, [memoryview(memory)[:wanted]], start)
+                blocks = range(0, count - BLOCK + 1, BLOCK)
+                found += [start + at for at in blocks if read(memory[at : at + BLOCK], self._salt, start + at)]
         finally:
             self._idle.append(memory)
+        return found
 
     def _shrunk(self, plan: Plan) -> bool:
         with self._guard:

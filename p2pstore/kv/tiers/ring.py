@@ -12,7 +12,7 @@ would outlive what is newer.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from p2pstore.kv.tiers.records import BLOCK, MAX_KEY, Header, span_of
@@ -108,31 +108,26 @@ class Ring:
         del self.places[place.key]
         return True
 
-    def restore(self, found: Iterable[tuple[int, Header]]) -> list[int]:
+    def restore(self, found: Sequence[tuple[int, Header]]) -> list[Place]:
         """Begin with the records that a file has, by their offsets.
 
         What lies behind a limit that is smaller now is gone. Where that was a key's newest value, an older one must not
-        come back in its stead: the offsets of such records, which are to be wiped before the file is cut.
+        come back in its stead. Returned is what the file has and nobody is to find again, whatever becomes of the
+        records that say so: to be erased in this order, before the file is cut.
         """
-        records = sorted(found, key=lambda each: each[1].sequence)
-        floor = max((header.floor for _, header in records), default=0)
+        records = [_place(offset, header) for offset, header in sorted(found, key=lambda each: each[1].sequence)]
+        floor = max((header.floor for _, header in found), default=0)
+        newest = {place.key: place for place in records if place.sequence >= floor}
+        lost = {key for key, place in newest.items() if place.end > self.capacity}
         self._order.clear()
-        self.places.clear()
-        self._head = BLOCK
-        for offset, header in records:
-            self._sequence = header.sequence
-            place = Place(header.key, offset, header.span, header.size, header.sequence, header.checksum)
-            self._head = place.end
-            if header.sequence >= floor:
-                self._order.append(place)
-                self.places[place.key] = place
-        cut = [place.key for place in self.places.values() if place.end > self.capacity]
-        stale = [place for place in self._order if place.key in cut and place.end <= self.capacity]
-        for key in cut:
-            del self.places[key]
-        gone = {place.sequence for place in stale}
-        self._order = deque(place for place in self._order if place.end <= self.capacity and place.sequence not in gone)
-        return [place.offset for place in stale]
+        gone: list[Place] = []
+        for place in records:
+            stays = place.sequence >= floor and place.end <= self.capacity and place.key not in lost
+            (self._order if stays else gone).append(place)
+        self.places = {place.key: place for place in self._order}
+        self._head = records[-1].end if records else BLOCK
+        self._sequence = records[-1].sequence if records else self._sequence
+        return gone
 
     def take_back(self, place: Place) -> None:
         """The newest record was not written to its end: what its key had before is what it has."""
@@ -153,3 +148,7 @@ class Ring:
         place = self._order.popleft()
         if self.forget(place):
             left.append(place.key)
+
+
+def _place(offset: int, header: Header) -> Place:
+    return Place(header.key, offset, header.span, header.size, header.sequence, header.checksum)

@@ -117,10 +117,11 @@ import signal, sys
 from p2pstore.kv import Store
 store = Store(sys.argv[1], segment_size=1 << 20)
 store.put("k", b"value")
-print("ready", flush=True)
 how = sys.argv[2]
 if how == "a handler":
     signal.signal(signal.SIGTERM, lambda *_: (store.close(), sys.exit(0)))
+print("ready", flush=True)
+if how == "a handler":
     while True:
         store.get("k")
 sys.stdin.readline()

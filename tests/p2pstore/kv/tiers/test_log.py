@@ -10,6 +10,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -80,16 +81,14 @@ class CrashingLog(RuleBasedStateMachine):
     """Beside a dict. What an interrupted write was to displace may be there or not; all else is as it was."""
 
     DIRECT: ClassVar[bool] = True
-
-    def made(self) -> Path:
-        """A new directory."""
-        raise NotImplementedError
+    ROOT: ClassVar[str | None] = None
+    """Where directories are made."""
 
     @initialize()
     def begin(self) -> None:
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(module, "CHUNK", 16 * BLOCK)  # so that a value takes several
-        self.directory = self.made() / "tier"
+        self.directory = Path(tempfile.mkdtemp(dir=self.ROOT)) / "tier"
         self.fs = RefusingFileSystem(self.directory, self.patch)
         self.limit = LIMIT
         self.log = opened(self.directory, direct=self.DIRECT)
@@ -196,20 +195,72 @@ class CrashingLog(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize("direct", [True, False])
-def test_it_is_a_dict_that_outlives_crashes_at_any_byte(
-    tmp_path_factory: pytest.TempPathFactory, *, direct: bool
-) -> None:
+def test_it_is_a_dict_that_outlives_crashes_at_any_byte(tmp_path: Path, *, direct: bool) -> None:
     class Machine(CrashingLog):
         DIRECT = direct
-
-        def made(self) -> Path:
-            return tmp_path_factory.mktemp("machine")
+        ROOT = str(tmp_path)
 
     case = Machine.TestCase
     case.settings = settings(
         max_examples=20, stateful_step_count=15, deadline=None, suppress_health_check=list(HealthCheck)
     )
     case().runTest()
+
+
+@contextlib.contextmanager
+def played(root: Path) -> Iterator[CrashingLog]:
+    """The same steps, in an order that a test chooses."""
+
+    class Machine(CrashingLog):
+        ROOT = str(root)
+
+    machine = Machine()
+    machine.begin()
+    try:
+        yield machine
+        machine.it_is_the_dict()
+    finally:
+        machine.teardown()
+
+
+def test_a_torn_record_stays_gone_when_newer_ones_are_written_elsewhere(tmp_path: Path) -> None:
+    with played(tmp_path) as machine:
+        machine.put("a", 1)
+        machine.put("a", 180_000)
+        machine.put("a", 1)
+        machine.put("a", 1)
+        machine.die_while_it_is_written("a", 65_487, 0.5)
+        assert machine.values.keys() == {"a"}
+        machine.put("b", 65_536)  # it does not fit behind the torn one: that is not the newest any more
+        machine.open_again()
+        machine.it_is_the_dict()
+
+
+def test_what_a_torn_record_displaced_does_not_come_back(tmp_path: Path) -> None:
+    with played(tmp_path) as machine:
+        for key in "abcdefg":
+            machine.put(key, 7 * BLOCK)
+        machine.die_while_it_is_written("z", 20 * BLOCK, 0.3)
+        left = dict(machine.values)
+        machine.open_again()
+        machine.it_is_the_dict()
+        machine.die_while_it_is_written("z", 1, 0.005)  # not even its header is there
+        assert machine.values == left
+        machine.open_again()
+        machine.it_is_the_dict()
+
+
+def test_what_a_smaller_limit_cut_in_two_does_not_come_back_with_a_larger_one(tmp_path: Path) -> None:
+    with played(tmp_path) as machine:
+        machine.open_with_another_limit(LIMIT + 64 * BLOCK)
+        machine.put("a", 55 * BLOCK)
+        machine.put("b", 20 * BLOCK)  # across the end of the smaller limit
+        machine.put("c", 49 * BLOCK)
+        machine.put("d", 1)  # at the beginning, where "a" was
+        machine.open_with_another_limit(LIMIT)
+        assert machine.values.keys() == {"d"}
+        machine.open_with_another_limit(LIMIT + 64 * BLOCK)
+        machine.it_is_the_dict()
 
 
 # -- a process that is killed
