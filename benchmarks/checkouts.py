@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ class Checkout:
     """One of them, with its own ``.venv``."""
 
     def __init__(self, root: Path) -> None:
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # users have bytecode: else the compiler is what is compared
         self.root = root
         self.python = root / ".venv" / "bin" / "python"
         if not self.python.exists():

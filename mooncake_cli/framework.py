@@ -6,6 +6,7 @@ Only names that Typer exports are used, since Typer brings Click along under a p
 from __future__ import annotations
 
 import functools
+import gc
 import importlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -73,6 +74,13 @@ class Command(TyperCommand):
         super().__init__(*args, **kwargs)
         names = {param.name for param in self.params}
         self.params.extend(param for param in global_params() if param.name not in names)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run it. From here on garbage is collected that ``main`` left alone while modules were imported."""
+        if not gc.isenabled():
+            gc.freeze()
+            gc.enable()
+        return super().invoke(ctx)
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """The usage line's words, spelled as in the list of arguments."""

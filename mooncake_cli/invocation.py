@@ -81,17 +81,21 @@ class Invocation:
     def client_of_started(self, settings: Settings) -> AgentClient:
         """A client of the agent, which is started in the background when none runs; a message then says so."""
         from p2pstore.agent.client import AgentClient, last_end  # noqa: PLC0415 - see the class
-        from p2pstore.agent.launch import ensure_agent  # noqa: PLC0415 - see the class
 
         home = self.find_home(settings)
         client = AgentClient(home)
+        if client.answers():
+            self._check_metadata(client)
+            return client
+        from p2pstore.agent.launch import ensure_agent  # noqa: PLC0415 - mostly, one runs
+
         ended = last_end(home)
         if ensure_agent(home, settings, verbose=self.verbose):
             if ended is not None:
                 self.output.message(str(ended))
             self.output.message("started an agent in the background; 'mooncake node stop' ends it")
             self.warn_of(client.status())
-        else:
+        else:  # by another command, meanwhile
             self._check_metadata(client)
         return client
 

@@ -109,6 +109,14 @@ class AgentClient:
         """``GET /v1/status``: who the agent is and what it does."""
         return self._call("GET", "/v1/status")
 
+    def answers(self) -> bool:
+        """Whether an agent answers; false where none runs, or one is starting. Raises as ``status`` does otherwise."""
+        try:
+            self.status()
+        except (AgentNotRunning, AgentStarting):
+            return False
+        return True
+
     def process(self) -> int:
         """The agent's pid as this process would name it; 0 where the agent lives in another PID namespace."""
         connection = _UnixConnection(_socket_of(self.home))

@@ -7,17 +7,11 @@ for it, so that commands find the agent. What is believed of that file is only a
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import logging
 import os
 import stat
-import tempfile
 from pathlib import Path
 
-from engine.files.system import system
 from p2pstore.errors import StorageError
-
-log = logging.getLogger(__name__)
 
 POINTER = "elsewhere"
 """The file's name."""
@@ -37,6 +31,11 @@ def place_of(directory: Path) -> Path:
 
 def use_another_place(directory: Path, why: str) -> Path:
     """Have a directory of the host's own stand for ``directory``, and return it. Raises ``StorageError``."""
+    import hashlib  # noqa: PLC0415 - every command looks for a place, and hardly any makes one
+    import logging  # noqa: PLC0415 - as above
+
+    from engine.files.system import system  # noqa: PLC0415 - as above
+
     digest = hashlib.sha256(os.fsencode(os.path.realpath(directory))).hexdigest()[:12]
     faults = []
     for parent, name in _candidates(digest):
@@ -51,6 +50,7 @@ def use_another_place(directory: Path, why: str) -> Path:
         except OSError as error:
             faults.append(f"{error.filename or found}: {(error.strerror or str(error)).lower()}")
             continue
+        log = logging.getLogger(__name__)
         log.warning("the file system of %s does not do (%s): %s stands for it", directory, why, found)
         return found
     raise StorageError(path=directory, detail=f"{why}; and nothing can stand for it: {'; '.join(faults)}")
@@ -58,11 +58,15 @@ def use_another_place(directory: Path, why: str) -> Path:
 
 def use_itself(directory: Path) -> None:
     """Nothing needs to stand for ``directory`` any more."""
+    from engine.files.system import system  # noqa: PLC0415 - as above
+
     with contextlib.suppress(OSError):
         system.unlink(directory / POINTER)
 
 
 def _candidates(digest: str) -> list[tuple[Path, str]]:
+    import tempfile  # noqa: PLC0415 - as above
+
     own = Path("/run/user", str(os.geteuid()))
     found = [(own, f"mooncake-{digest}")] if _is_ours_alone(own) else []
     parents = dict.fromkeys((tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"))  # noqa: S108 - see _is_ours_alone
@@ -71,6 +75,8 @@ def _candidates(digest: str) -> list[tuple[Path, str]]:
 
 def _is_ours_alone(directory: Path) -> bool:
     """Whether it is a directory, no link, that belongs to us, and that nobody else may enter."""
+    from engine.files.system import system  # noqa: PLC0415 - as above
+
     try:
         about = system.lstat(directory)
     except OSError:

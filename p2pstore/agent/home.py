@@ -15,9 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.files.abilities import abilities_of
 from p2pstore.agent.elsewhere import place_of, use_another_place, use_itself
-from p2pstore.agent.private import group_id, let_pass, make_own, make_root
 from p2pstore.errors import BadConfig, HomeUnusable, NoHome, PathNotFound, StorageError
 from p2pstore.settings.files import home_directory
 
@@ -108,6 +106,8 @@ class Home:
 
     def create(self) -> None:
         """Make the directories, for their owner only. Raises ``HomeUnusable``."""
+        from p2pstore.agent.private import make_own, make_root  # noqa: PLC0415 - most commands find a home that is made
+
         make_root(self.root)
         for directory in (self.state, self.run, self.log.parent, self.etcd):
             make_own(directory)
@@ -118,6 +118,8 @@ class Home:
 
     def _choose_sockets(self) -> None:
         """See that the sockets lie where they can, and where nobody else can reach them."""
+        from engine.files.abilities import abilities_of  # noqa: PLC0415 - as above
+
         can = abilities_of(self.run)
         if can.private and can.sockets:
             use_itself(self.run)
@@ -126,6 +128,8 @@ class Home:
 
     def share(self, group: str) -> int:
         """Let a group reach the agent's socket; the group's number. Raises ``BadConfig`` and ``HomeUnusable``."""
+        from p2pstore.agent.private import group_id, let_pass  # noqa: PLC0415 - as above
+
         gid = group_id(group)
         if not self.single:
             raise BadConfig(origin=f"group {group}", detail="name a home that the group can reach, with --home DIR")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from p2pstore.agent import elsewhere
+from p2pstore.agent import elsewhere, private
 from p2pstore.agent import home as module
 from p2pstore.agent.home import MAX_SOCKET_PATH, Home, host_name, listens, socket_address
 from p2pstore.errors import BadConfig, HomeUnusable, NoHome, PathNotFound
@@ -69,7 +69,7 @@ def test_create_makes_it_for_its_owner_only(tmp_path: Path) -> None:
 
 
 def test_a_home_is_shared_with_a_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "group_id", lambda _: os.getgid())
+    monkeypatch.setattr(private, "group_id", lambda _: os.getgid())
     home = Home.resolve(tmp_path / "h", {})
     home.create()
     assert home.share("any") == os.getgid()
