@@ -35,7 +35,7 @@ def exchange(host: str, rpc_port: int, message: Message, *, timeout: float = TIM
     except TimeoutError:
         raise PeerStalled(peer=peer, seconds=timeout) from None
     except OSError as error:
-        raise PeerUnreachable(peer=peer, detail=error.strerror or str(error)) from None
+        raise PeerUnreachable(peer=peer, detail=error.strerror or str(error), errno=error.errno or 0) from None
     if answer.type is not message.type:
         raise RemoteProtocolError(peer=peer, detail=f"an answer of type {answer.type.name}")
     return answer

@@ -8,7 +8,7 @@ from engine.errors import RemoteProtocolError
 from engine.rpc import framing
 from engine.rpc.compiled import MALFORMED, Codec
 from engine.rpc.framing import Answer, Request
-from engine.rpc.methods import FORMS, FUNCTIONS, METHODS, Form
+from engine.rpc.methods import CALLS, FORMS, FUNCTIONS, Form
 from engine.rpc.types import MAX_LITERAL, STRING, describe
 
 _TEXT = Codec(STRING)
@@ -82,8 +82,8 @@ def write_refusal(sequence: int, error: int, text: str) -> bytes:
 
 
 def write_call(sequence: int, generation: str, method: str, args: tuple[Any, ...]) -> bytes:
-    """The frame with which a client of a generation asks; ``args`` are in the order of ``METHODS[method].names``."""
-    known = METHODS[method]
+    """The frame with which a client of a generation asks; ``args`` are in the order of ``CALLS[method].names``."""
+    known = CALLS[method]
     codec = known.requests[generation].codec
     return framing.request(sequence, known.function, codec.write(args) if codec else b"")
 
@@ -97,7 +97,7 @@ def read_answer(answer: Answer, generation: str, method: str, peer: str) -> Any:
         detail = f"it refuses to {method} (error {answer.error}): {_refusal(answer.body)}"
         raise RemoteProtocolError(peer=peer, detail=detail)
     try:
-        return METHODS[method].answers[generation].read(answer.body)
+        return CALLS[method].answers[generation].read(answer.body)
     except MALFORMED as error:
         detail = f"an answer to {method} that {generation} does not know: {error}"
         raise RemoteProtocolError(peer=peer, detail=detail) from error

@@ -3,11 +3,15 @@
 Source: upstream's ``rpc_service.h`` at each tag. A type that changed is a ``dict``: each form stands under the
 generation since which it holds, and an argument that is not there before the first of them is given its default. Of the
 calls that upstream's master knows these are missing: NVMe-oF, draining jobs, 0.3.13's copies under a lease.
+
+``EXTENSIONS`` are calls of ours. A client makes one only where the master has said that it serves it: asked for the
+status of the segment ``EXTENSIONS_ASKED``, which is none, upstream's master says that there is none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import IntFlag
 
 from engine.rpc import forms as f
 from engine.rpc.compiled import Codec
@@ -36,6 +40,19 @@ NEWEST = GENERATIONS[-1]
 DEFAULTS = {"tenant": DEFAULT_TENANT, "kind": int(Kind.ALL), "force": False}
 """Of arguments that not every generation can say."""
 
+MASTER = "WrappedMasterService"
+"""The class whose methods upstream's calls are."""
+
+EXTENSIONS_ASKED = "which calls of mooncake's own are served here"
+"""No segment is called so; a master of ours answers a ``QuerySegmentStatus`` of it with ``Extension``."""
+
+
+class Extension(IntFlag):
+    """Calls of ours that a master serves."""
+
+    REPORT_UNREACHABLE = 1
+
+
 Since = Mapping[str, Type]
 """A type that changed, by the generation since which each form holds."""
 
@@ -56,10 +73,13 @@ class Method:
 
     __slots__ = ("answers", "function", "name", "names", "requests")
 
-    def __init__(self, name: str, answer: Type | Since, since: str, /, **fields: Type | Since) -> None:
+    def __init__(
+        self, name: str, answer: Type | Since, since: str, service: str = MASTER, /, **fields: Type | Since
+    ) -> None:
+        """``service`` is the class that its number is made of."""
         self.name = name
         self.names = tuple(fields)
-        self.function = function_id(name)
+        self.function = function_id(name, service)
         self.requests: dict[str, Form] = {}
         self.answers: dict[str, Codec] = {}
         forms: dict[bytes, Form] = {}
@@ -190,13 +210,24 @@ METHODS: dict[str, Method] = {
         Method("BatchEvictDiskReplica", Vector(_DONE), "0.3.11", client=ID, keys=f.STRINGS, tenant=_TENANT, kind=I32),
     )
 }
-"""By name."""
+"""Upstream's, by name."""
+
+EXTENSIONS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        # Of segments, by the endpoint, and whether the connection was refused there.
+        Method("ReportUnreachable", _DONE, NEWEST, "MooncakeExtensions", client=ID, endpoint=STRING, refused=BOOL),
+    )
+}
+"""Ours, by name. Its class is none of upstream's, so that no call of a later release has the same number."""
+
+CALLS: dict[str, Method] = {**METHODS, **EXTENSIONS}
 
 FORMS: dict[int, Form] = {
     method.function << 32 | (form.codec.hash if form.codec else 0): form
-    for method in METHODS.values()
+    for method in CALLS.values()
     for form in method.requests.values()
 }
 """By function and hash of the request."""
 
-FUNCTIONS: dict[int, Method] = {method.function: method for method in METHODS.values()}
+FUNCTIONS: dict[int, Method] = {method.function: method for method in CALLS.values()}

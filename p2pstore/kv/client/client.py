@@ -21,6 +21,7 @@ from p2pstore.kv.client.options import MIN_SEGMENT, StoreOptions
 from p2pstore.kv.client.plane import DataPlane
 from p2pstore.kv.client.reading import Reader, refused
 from p2pstore.kv.client.replicas import DeadEndpoints
+from p2pstore.kv.client.reports import Reports
 from p2pstore.kv.client.tasks import Tasks
 from p2pstore.kv.client.writing import Sum, Writer
 from p2pstore.kv.errors import MasterUnavailable
@@ -52,6 +53,7 @@ class Client:
         self.id = os.urandom(16)
         self.dead = DeadEndpoints(time.monotonic)
         self.master = Master(options.master, client=self.id, tenant=options.tenant)
+        self.reports = Reports(self.dead, self.master)
         self._mounted: dict[bytes, tuple[Segment, RegisteredMemory]] = {}
         self.plane = DataPlane(
             options.hostname,
@@ -68,8 +70,8 @@ class Client:
         self.closing = Closing(what, self._end)
         try:
             summed = _sum(options.checksum)
-            self.reader = Reader(self.master, self.plane, self.dead, verify=summed is not None)
-            self.writer = Writer(self.master, self.plane, self.dead, checksum=summed)
+            self.reader = Reader(self.master, self.plane, self.reports, verify=summed is not None)
+            self.writer = Writer(self.master, self.plane, self.reports, checksum=summed)
             if options.disk is not None:
                 self.disk = Disk(options.disk, options.disk_limit, self.master, self.plane, bind=options.bind)
                 self.reader.disks.have(self.disk.endpoint, self.disk.read_into)

@@ -24,6 +24,7 @@ from engine.rpc.calls import read_answer, write_call
 from engine.rpc.codes import Code
 from engine.rpc.framing import Splitter
 from engine.rpc.messages import Kind, ObjectMeta, Ping, Replica, Replicas, ReplicateConfig, Segment, TaskAssignment
+from engine.rpc.methods import EXTENSIONS_ASKED, Extension
 from p2pstore.kv.errors import MasterUnavailable
 
 GENERATION = "0.3.13"
@@ -50,6 +51,9 @@ MAX_IDLE = 16
 RECEIVE_BYTES = 1 << 18
 """What is taken from a connection at a time."""
 
+INTRODUCTION = 0
+"""The number of the call with which a connection begins, whose answer nobody waits for."""
+
 log = logging.getLogger(__name__)
 
 
@@ -60,8 +64,8 @@ class CallRefused(Exception):
 class _Line:
     """A connection, used by one thread at a time; ``close`` may come from another."""
 
-    def __init__(self, host: str, port: int, name: str) -> None:
-        """Raises ``OSError``."""
+    def __init__(self, host: str, port: int, name: str, introduction: bytes) -> None:
+        """``introduction`` goes before the first call. Raises ``OSError``."""
         self.sock = forks.hold(connect(host, port, timeout=CONNECT_SECONDS))
         try:
             sockets.tune(self.sock)
@@ -70,19 +74,23 @@ class _Line:
             self.sock.close()
             raise
         self._splitter = Splitter(peer=name, answers=True)
-        self._sequence = 0
+        self._sequence = INTRODUCTION
+        self._introduction = introduction
         self._name = name
 
     def call(self, method: str, args: tuple[Any, ...]) -> Any:
         """One call. Raises ``OSError``, ``RemoteProtocolError`` and ``CallRefused``."""
         sequence = self._sequence = self._sequence + 1 & 0xFFFFFFFF
-        self.sock.sendall(write_call(sequence, GENERATION, method, args))
+        introduction, self._introduction = self._introduction, b""
+        self.sock.sendall(introduction + write_call(sequence, GENERATION, method, args))
         while True:
             data = self.sock.recv(RECEIVE_BYTES)
             if not data:
                 raise ConnectionResetError("it closed the connection")
             for answer in self._splitter.answers(data):
                 if answer.sequence != sequence:
+                    if answer.sequence == INTRODUCTION:
+                        continue
                     raise RemoteProtocolError(peer=self._name, detail="an answer to a call that nobody made")
                 try:
                     return read_answer(answer, GENERATION, method, self._name)
@@ -107,6 +115,9 @@ class Master:
         self.client = client
         self.tenant = tenant
         self._host, self._port = addresses.given(address, DEFAULT_PORT)
+        # A put of nothing has another form in each release, and names the client. A master that serves several, as ours
+        # does, else has to guess which one a connection is of that only asks for keys.
+        self._introduction = write_call(INTRODUCTION, GENERATION, "BatchPutEnd", (client, [], int(Kind.ALL), tenant))
         self._lock = threading.Lock()
         self._idle: list[_Line] = []
         self._busy: set[_Line] = set()
@@ -116,6 +127,7 @@ class Master:
         """Set while the master is gone: whoever waits for that calls ``revive``."""
         self.refusals = 0
         """Calls that the master did not understand."""
+        self._extensions: int | None = None
 
     @property
     def why_not(self) -> str:
@@ -157,7 +169,7 @@ class Master:
         self._gone(ConnectionAbortedError("this client was closed"))
         if (segments or disk) and reachable:
             try:
-                line = _Line(self._host, self._port, self.address)
+                line = _Line(self._host, self._port, self.address, b"")
                 with contextlib.closing(line):
                     sockets.set_timeouts(line.sock, receive=LEAVE_SECONDS, send=LEAVE_SECONDS)
                     for segment in segments:
@@ -258,6 +270,18 @@ class Master:
         found: list[TaskAssignment] | Code = self._call("FetchTasks", self.client, most)
         return found
 
+    def report_unreachable(self, endpoint: str, *, refused: bool) -> None:
+        """Say that another client's memory cannot be reached; ``refused`` where nothing listens there.
+
+        A master that has no such call, as upstream's, is not told.
+        """
+        served = self._extensions
+        if served is None:
+            answer = self._call("QuerySegmentStatus", EXTENSIONS_ASKED)
+            served = self._extensions = 0 if isinstance(answer, Code) else int(answer)
+        if served & Extension.REPORT_UNREACHABLE:
+            self._call("ReportUnreachable", self.client, endpoint, refused)
+
     def call(self, method: str, *args: Any) -> Any:
         """Any other call, by its name upstream. Raises ``MasterUnavailable``."""
         return self._call(method, *args)
@@ -312,7 +336,7 @@ class Master:
 
     def _connect(self) -> _Line:
         try:
-            return _Line(self._host, self._port, self.address)
+            return _Line(self._host, self._port, self.address, self._introduction)
         except OSError as error:
             raise self._gone(error) from None
 
@@ -334,6 +358,7 @@ class Master:
         with self._lock:
             first = not self._why_not and not self._closed
             self._why_not = detail
+            self._extensions = None  # the one that comes may be another
             idle, self._idle = self._idle, []
             busy = list(self._busy)
         for line in (*idle, *busy):

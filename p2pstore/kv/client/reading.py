@@ -19,7 +19,8 @@ from p2pstore.kv.client import checksums
 from p2pstore.kv.client.checksums import xxh3_of
 from p2pstore.kv.client.disk_reading import DiskReader, Want
 from p2pstore.kv.client.plane import DataPlane, Piece
-from p2pstore.kv.client.replicas import DeadEndpoints, in_order
+from p2pstore.kv.client.replicas import in_order
+from p2pstore.kv.client.reports import Reports
 from p2pstore.kv.errors import KeyNotFound, MasterRefused, ValueCorrupt, ValueUnreadable
 
 if TYPE_CHECKING:
@@ -99,11 +100,11 @@ class _Value:
 class Reader:
     """Reads values for one client. Thread-safe."""
 
-    def __init__(self, master: Master, plane: DataPlane, dead: DeadEndpoints, *, verify: bool) -> None:
+    def __init__(self, master: Master, plane: DataPlane, reports: Reports, *, verify: bool) -> None:
         """``verify`` says whether bytes are compared with their checksum."""
         self._master = master
         self._plane = plane
-        self._dead = dead
+        self._reports = reports
         self._verify = verify
         self.disks = DiskReader(plane)
         self.counts = Counts()
@@ -210,7 +211,7 @@ class Reader:
             [each.place.endpoint for each in replicas],  # type: ignore[union-attr]
             own=self._plane.endpoint,
             near=self._plane.near,
-            dead=self._dead,
+            dead=self._reports.dead,
         )
         values.append(value)
         return None
@@ -270,11 +271,10 @@ class Reader:
         """Whether a replica was read and is right; else it is the next one's turn."""
         endpoint: str = value.replicas[value.order.pop(0)].place.endpoint  # type: ignore[union-attr]
         if fault is not None:
-            if self._dead.failed(endpoint, str(fault)):
-                log.warning("%s does not serve what it has of the pool: %s", endpoint, fault)
+            self._reports.failed(endpoint, fault)
             value.detail = _and(value.detail, f"{endpoint}: {fault}")
             return False
-        self._dead.succeeded(endpoint)
+        self._reports.succeeded(endpoint)
         if not self._is_right(value):
             self.counts.wrong += 1
             log.error("%s has wrong bytes of %r: their checksum is not the one that was put", endpoint, key)

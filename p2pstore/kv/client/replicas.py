@@ -44,14 +44,14 @@ class DeadEndpoints:
         return found is not None and found[0] > self._clock()
 
     def failed(self, endpoint: str, detail: str) -> bool:
-        """Note a failure; whether it is the first one in a row."""
+        """Note a failure; whether that is news: it did not count as dead any more, or not yet."""
         now = self._clock()
         before = self._failed.pop(endpoint, None)
         old = before[1] if before is not None else Failed(now, 0, "")
         self._failed[endpoint] = now + DEAD_SECONDS, Failed(old.since, old.times + 1, detail)
         while len(self._failed) > MAX_DEAD:
             self._failed.pop(next(iter(self._failed)), None)
-        return before is None
+        return before is None or before[0] <= now
 
     def succeeded(self, endpoint: str) -> None:
         """It is alive."""

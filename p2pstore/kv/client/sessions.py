@@ -11,6 +11,7 @@ from engine.rpc.codes import Code
 from engine.rpc.messages import Memory, ObjectMeta, Replica, Replicas, ReplicateConfig, Status
 from p2pstore.kv.client.plane import Piece
 from p2pstore.kv.client.reading import LEASE_MARGIN, Part
+from p2pstore.kv.client.replicas import in_order
 
 if TYPE_CHECKING:
     from p2pstore.kv.client.client import Client
@@ -20,8 +21,13 @@ MAX_SESSIONS = 1 << 20
 
 
 class _Found(NamedTuple):
-    place: Memory
+    places: list[Memory]
+    """The replica that is read, and then those that are for want of it."""
     until: float
+
+    @property
+    def size(self) -> int:
+        return self.places[0].size
 
 
 class GetSessions:
@@ -37,8 +43,8 @@ class GetSessions:
         began = time.monotonic()
         codes: list[int] = []
         for key, answer in zip(keys, self._client.master.replicas(list(keys)), strict=True):
-            place = None if isinstance(answer, Code) else self._choose(answer)
-            if place is None:
+            places = [] if isinstance(answer, Code) else self._ordered(answer)
+            if not places:
                 codes.append(int(answer) if isinstance(answer, Code) else int(Code.BAD_REPLICA))
                 continue
             assert isinstance(answer, Replicas)  # noqa: S101 - for the type checker
@@ -46,34 +52,58 @@ class GetSessions:
                 if len(self._found) >= MAX_SESSIONS and key not in self._found:
                     codes.append(int(Code.BUFFER_OVERFLOW))
                     continue
-                self._found[key] = _Found(place, began + answer.lease_ms / 1000 - LEASE_MARGIN)
+                self._found[key] = _Found(places, began + answer.lease_ms / 1000 - LEASE_MARGIN)
             codes.append(0)
         return codes
 
     def read(self, keys: Sequence[str], parts: Sequence[list[Part] | None]) -> list[int]:
         """Read ranges; the bytes of each key, or a code. No checksum covers them. Raises ``Closed``."""
         codes = [int(Code.BAD_PARAMS)] * len(keys)
-        pieces: list[Piece] = []
-        owners: list[int] = []
+        left: dict[int, tuple[_Found, list[Part]]] = {}
         for place, (key, wanted) in enumerate(zip(keys, parts, strict=True)):
             found = self._live(key)
             if found is None or wanted is None:
                 continue
             if time.monotonic() >= found.until:
                 codes[place] = self._expired(key)
-            elif all(0 <= part.offset <= found.place.size - len(part.view) for part in wanted):
+            elif all(0 <= part.offset <= found.size - len(part.view) for part in wanted):
                 codes[place] = sum(len(part.view) for part in wanted)
-                for part in wanted:
-                    pieces.append(Piece(found.place.endpoint, found.place.address + part.offset, part.view))
-                    owners.append(place)
-        for place, fault in zip(owners, self._client.plane.read(pieces), strict=True):
-            if fault is not None:
-                codes[place] = int(Code.TRANSFER_FAILED)
-        for place in set(owners):
+                left[place] = found, wanted
+        read = list(left)
+        while left:
+            left = self._read_round(keys, left, codes)
+        for place in read:
             found = self._live(keys[place])
             if codes[place] >= 0 and (found is None or time.monotonic() >= found.until):
                 codes[place] = self._expired(keys[place])
         return codes
+
+    def _read_round(
+        self, keys: Sequence[str], left: dict[int, tuple[_Found, list[Part]]], codes: list[int]
+    ) -> dict[int, tuple[_Found, list[Part]]]:
+        """Read each from its first replica; those for which that failed, and which have another."""
+        pieces: list[Piece] = []
+        owners: list[int] = []
+        for place, (found, wanted) in left.items():
+            first = found.places[0]
+            for part in wanted:
+                pieces.append(Piece(first.endpoint, first.address + part.offset, part.view))
+                owners.append(place)
+        faults = zip(owners, self._client.plane.read(pieces), strict=True)
+        failed = {place: fault for place, fault in faults if fault is not None}
+        again: dict[int, tuple[_Found, list[Part]]] = {}
+        for place, fault in failed.items():
+            found, wanted = left[place]
+            self._client.reports.failed(found.places[0].endpoint, fault)
+            if len(found.places) == 1:
+                codes[place] = int(Code.TRANSFER_FAILED)
+                continue
+            rest = found._replace(places=found.places[1:])
+            with self._lock:
+                if keys[place] in self._found:
+                    self._found[keys[place]] = rest
+            again[place] = rest, wanted
+        return again
 
     def end(self, keys: Sequence[str]) -> None:
         """Forget values."""
@@ -89,14 +119,15 @@ class GetSessions:
         self.end([key])
         return int(Code.LEASE_EXPIRED)
 
-    def _choose(self, answer: Replicas) -> Memory | None:
-        """The replica that is read: one that is near where there is one, and none that failed if another is there."""
+    def _ordered(self, answer: Replicas) -> list[Memory]:
+        """The replicas in the order in which they are read."""
         places = [
             each.place for each in answer.replicas if each.status == Status.COMPLETE and isinstance(each.place, Memory)
         ]
-        plane, dead = self._client.plane, self._client.dead
-        places.sort(key=lambda place: (place.endpoint in dead, not plane.near(place.endpoint)))
-        return places[0] if places else None
+        plane = self._client.plane
+        endpoints = [place.endpoint for place in places]
+        order = in_order(endpoints, own=plane.endpoint, near=plane.near, dead=self._client.dead) if places else []
+        return [places[each] for each in order]
 
 
 class _Begun(NamedTuple):
@@ -159,6 +190,7 @@ class PutSessions:
         for place, piece, fault in zip(owners, pieces, self._client.plane.write(pieces), strict=True):
             if fault is not None:
                 codes[place] = int(Code.TRANSFER_FAILED)
+                self._client.reports.failed(piece.endpoint, fault)
                 with self._lock:
                     begun = self._begun.get(keys[place])
                     if begun is not None:

@@ -18,7 +18,7 @@ from engine.rpc.messages import Memory, ObjectMeta, Replica, ReplicateConfig
 from p2pstore.errors import UsageError
 from p2pstore.kv.client.plane import DataPlane, Piece
 from p2pstore.kv.client.reading import refused
-from p2pstore.kv.client.replicas import DeadEndpoints
+from p2pstore.kv.client.reports import Reports
 from p2pstore.kv.errors import KeyBusy, PoolFull, ValueNotWritten
 
 if TYPE_CHECKING:
@@ -67,11 +67,11 @@ Outcome = Stored | MooncakeError
 class Writer:
     """Writes values for one client. Thread-safe."""
 
-    def __init__(self, master: Master, plane: DataPlane, dead: DeadEndpoints, *, checksum: Sum | None) -> None:
+    def __init__(self, master: Master, plane: DataPlane, reports: Reports, *, checksum: Sum | None) -> None:
         """``checksum`` makes what is kept with each value; None keeps nothing."""
         self._master = master
         self._plane = plane
-        self._dead = dead
+        self._reports = reports
         self._checksum = checksum
 
     def write(self, items: Sequence[Item], config: ReplicateConfig, *, replace: bool = False) -> list[Outcome]:
@@ -180,10 +180,9 @@ class Writer:
                     at += len(part)
         for place, piece, fault in zip(owners, pieces, self._plane.write(pieces), strict=True):
             if fault is None:
-                self._dead.succeeded(piece.endpoint)
+                self._reports.succeeded(piece.endpoint)
                 continue
-            if self._dead.failed(piece.endpoint, str(fault)):
-                log.warning("%s does not take what was to be put there: %s", piece.endpoint, fault)
+            self._reports.failed(piece.endpoint, fault)
             failed.setdefault(place, set()).add(piece.endpoint)
             outcome[place] = ValueNotWritten(key=items[place].key, detail=f"{piece.endpoint}: {fault}")
         return failed
@@ -192,7 +191,7 @@ class Writer:
         """How to ask anew: for as many replicas as could be written, since a dead node may be the only other one."""
         preferred = config.preferred_segments
         if not preferred and not config.preferred_segment:
-            preferred = self._dead.alive()
+            preferred = self._reports.dead.alive()
             if self._plane.offers:
                 preferred.append(self._plane.endpoint)
         return config._replace(replica_num=max(1, min(good, config.replica_num)), preferred_segments=preferred)

@@ -8,7 +8,7 @@ from typing import Any
 from engine.rpc import messages as m
 from engine.rpc.codes import Code
 from engine.rpc.compiled import Codec
-from engine.rpc.methods import FORMS, Form
+from engine.rpc.methods import EXTENSIONS_ASKED, FORMS, Extension, Form
 
 SERVICE_VERSION = "2.0.0"
 """What every master of 0.3.9 to 0.3.13 says of itself; clients refuse another."""
@@ -102,6 +102,8 @@ def _clients(pool: Any) -> dict[str, Handler]:
         return {client: hosts for client, hosts in found if type(hosts) is not Code}
 
     def status(args: Args) -> int | Code:
+        if args[0] == EXTENSIONS_ASKED:
+            return int(Extension.REPORT_UNREACHABLE)
         segment = pool.segment(args[0])
         return segment if type(segment) is Code else SEGMENT_STATUS[segment.status]
 
@@ -121,6 +123,7 @@ def _clients(pool: Any) -> dict[str, Handler]:
         "QuerySegmentStatus": status,
         "QuerySegmentStatusById": status_by_id,
         "BatchQueryIp": query_ip,
+        "ReportUnreachable": lambda args: pool.suspect(args[1], refused=args[2]),
     }
 
 

@@ -14,7 +14,7 @@ from engine.net import addresses
 
 
 class SegmentFact(NamedTuple):
-    """Memory in the pool; ``silent``: since its client's last ping."""
+    """Memory in the pool; ``silent``: since its client's last ping; ``suspected``: since then it failed somebody."""
 
     name: str
     endpoint: str
@@ -22,16 +22,18 @@ class SegmentFact(NamedTuple):
     size: int
     used: int
     silent: float
+    suspected: bool = False
 
 
 class ReplicaFact(NamedTuple):
-    """One replica of a key; ``where`` is memory or disk, ``silent`` as of its segment."""
+    """One replica of a key; ``where`` is memory or disk, ``silent`` and ``suspected`` as of its segment."""
 
     endpoint: str
     where: str
     size: int
     whole: bool
     silent: float
+    suspected: bool = False
 
 
 class EventFact(NamedTuple):

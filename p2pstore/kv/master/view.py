@@ -113,8 +113,8 @@ class View:
             others = [name for name in owners if name != tenant]
             near = list(itertools.islice(pool.names(tenant), SAMPLE))
             return KeyFacts(key, tenant, being, event=event, aside=aside, others=others, known=near)
-        silent = {segment.endpoint: segment.silent for segment in pool.segments()}
-        replicas = [_replica(replica, silent) for replica in found.replicas]
+        by_endpoint = {segment.endpoint: segment for segment in pool.segments()}
+        replicas = [_replica(replica, by_endpoint) for replica in found.replicas]
         return KeyFacts(key, tenant, replicas, leased_for=found.lease_ms / 1000, event=event)
 
     def caller_facts(self) -> Sequence[CallerFacts]:
@@ -144,7 +144,9 @@ class View:
             listens=self._master.address,
             up=self._clock() - self._master.started,
             segments=[
-                SegmentFact(each.name, each.endpoint, id_text(each.client), each.size, each.used, each.silent)
+                SegmentFact(
+                    each.name, each.endpoint, id_text(each.client), each.size, each.used, each.silent, _suspected(each)
+                )
                 for each in pool.segments()
             ],
             keys=stats.key_count,
@@ -163,8 +165,16 @@ class View:
         return next((each.address for each in self._callers() if client in each.clients), "")
 
 
-def _replica(replica: Replica, silent: Mapping[str, float]) -> ReplicaFact:
+def _suspected(segment: SegmentInfo) -> bool:
+    return segment.status == "SUSPECT"
+
+
+def _replica(replica: Replica, segments: Mapping[str, SegmentInfo]) -> ReplicaFact:
     place = replica.place
     where = "memory" if isinstance(place, (Memory, Nof)) else "disk"
     endpoint = place.endpoint if isinstance(place, (Memory, Nof, LocalDisk)) else ""
-    return ReplicaFact(endpoint, where, place.size, replica.status == Status.COMPLETE, silent.get(endpoint, 0.0))
+    whole = replica.status == Status.COMPLETE
+    segment = segments.get(endpoint)
+    if segment is None:
+        return ReplicaFact(endpoint, where, place.size, whole, 0.0)
+    return ReplicaFact(endpoint, where, place.size, whole, segment.silent, _suspected(segment))

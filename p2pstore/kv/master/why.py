@@ -119,11 +119,20 @@ def _of_replicas(key: KeyFacts, pool: PoolFacts) -> Iterator[Finding]:
 
 def _readable(whole: Sequence[ReplicaFact], key: KeyFacts, pool: PoolFacts) -> Iterator[Finding]:
     late = [replica for replica in whole if replica.silent > LATE]
-    where = _listed(f"{replica.endpoint or 'a file'} ({replica.where})" for replica in whole)
-    if len(late) < len(whole):
+    doubtful = [replica for replica in whole if replica.suspected and replica not in late]
+    good = [replica for replica in whole if replica not in late and replica not in doubtful]
+    if good:
+        where = _listed(f"{replica.endpoint or 'a file'} ({replica.where})" for replica in good)
         yield Finding("readable", f"it is there: {format_size(whole[0].size)}, at {where}", good=True)
+    alone = "its only replica" if len(whole) == 1 else "one of its replicas"
+    for replica in doubtful:
+        yield Finding(
+            "owner-unreachable",
+            f"{alone} lies with {replica.endpoint}, which another client could not reach, or which has closed its "
+            "connections, and which has not pinged since",
+            "see whether that process lives; if it pings, all is well, else its keys are not found in some seconds",
+        )
     for replica in late:
-        alone = "its only replica" if len(whole) == 1 else "one of its replicas"
         yield Finding(
             "owner-silent",
             f"{alone} lies with {replica.endpoint}, which has not pinged for {format_seconds(replica.silent)}",

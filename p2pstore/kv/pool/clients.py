@@ -28,7 +28,8 @@ class Disk:
 class Client:
     """One client. ``pinged`` is None until it pings for the first time."""
 
-    __slots__ = ("absent_since", "alive", "disk", "heard", "hinted", "host_id", "id", "lost", "pinged", "segments")
+    __slots__ = ("absent_since", "alive", "disk", "heard", "hinted", "host_id", "id", "lost", "pinged", "refused",
+                 "segments")  # fmt: skip
 
     def __init__(self, name: bytes, now: float) -> None:
         self.id = name
@@ -36,6 +37,9 @@ class Client:
         self.pinged: float | None = None
         self.hinted = False
         self.lost = False
+        """Its last connection is gone."""
+        self.refused = False
+        """Somebody was told by its machine that nothing listens there any more."""
         self.alive = True
         self.absent_since = 0.0
         self.host_id = ""
@@ -46,6 +50,8 @@ class Client:
         """When it counts as absent, unless it pings before, or as forgotten if it is absent."""
         if not self.alive:
             return self.absent_since + settings.keep_absent
+        if self.lost and self.refused:
+            return self.heard  # either may be a passing trouble, or one between two others; both at once are its end
         if self.hinted:
             return self.heard + min(settings.hinted_ttl, settings.client_ttl)
         return self.heard + (settings.start_ttl if self.pinged is None else settings.client_ttl)

@@ -118,19 +118,22 @@ class Members:
         known = index.clients.get(client)
         if known is not None:
             known.lost = True
+            for mounted in known.segments.values():
+                mounted.suspected = True
             self._doubt(known)
         elif len(index.lost_writers) < MAX_CLIENTS and any(entry.writer == client for entry in index.writing):
             index.lost_writers.add(
                 client
             )  # one that gives no memory never pings: its calls are all that is heard of it
 
-    def suspect(self, endpoint: str) -> None:
-        """Somebody could not read from there, or write to it."""
-        for mounted in self._index.segments:
+    def suspect(self, endpoint: str, *, refused: bool = False) -> None:
+        """Somebody could not read from there, or write to it; ``refused`` where nothing listens there."""
+        for mounted in list(self._index.segments):
             if mounted.endpoint == endpoint:
                 mounted.suspected = True
                 known = self._index.clients.get(mounted.client)
                 if known is not None:
+                    known.refused = known.refused or refused
                     self._doubt(known)
 
     # -- time
@@ -163,7 +166,7 @@ class Members:
 
     def _heard(self, client: Client, host_id: str = "") -> None:
         client.heard = self._index.clock()
-        client.lost = False
+        client.lost = client.refused = False
         client.host_id = host_id or client.host_id
         if client.hinted:
             client.hinted = False
@@ -181,7 +184,11 @@ class Members:
 
     def _doubt(self, client: Client) -> None:
         client.hinted = True
-        self._next_check = 0.0
+        now = self._index.clock()
+        if client.alive and client.deadline(self._index.settings) <= now:
+            self._expire(client, now)
+        else:
+            self._next_check = 0.0
 
     def _expire(self, client: Client, now: float) -> None:
         index = self._index

@@ -88,9 +88,10 @@ class Pool:
         """The last connection of a client is gone."""
         self._members.lost(client)
 
-    def suspect(self, endpoint: str) -> None:
-        """Somebody could not read from this endpoint, or write to it."""
-        self._members.suspect(endpoint)
+    def suspect(self, endpoint: str, *, refused: bool = False) -> Code:
+        """Somebody could not read from this endpoint, or write to it; ``refused`` where nothing listens there."""
+        self._members.suspect(endpoint, refused=refused)
+        return Code.OK
 
     def segments(self) -> list[SegmentInfo]:
         """All segments, with what is used of them."""

@@ -187,14 +187,18 @@ class Segments:
         return [each for each in self.open if each.name == name]
 
     def allocate(self, size: int, count: int, preferred: Sequence[str], host: str) -> list[tuple[Mounted, int]]:
-        """Up to ``count`` places in segments of different names: as many as there is room for."""
+        """Up to ``count`` places in segments of different names: as many as there is room for.
+
+        Where somebody could not reach the owner nothing is put, as long as there are others.
+        """
         opened = self.open
         if len(opened) == 1:
             offset = self.take(opened[0], size)
             return [] if offset is None else [(opened[0], offset)]
+        doubted = all(each.suspected for each in opened)  # then any will do; else those are left alone
         found: list[tuple[Mounted, int]] = []
         for segment in self._order(preferred, host):
-            if any(other.name == segment.name for other, _ in found):
+            if (segment.suspected and not doubted) or any(other.name == segment.name for other, _ in found):
                 continue
             offset = self.take(segment, size)
             if offset is not None:

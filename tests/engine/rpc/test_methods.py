@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.rpc.methods import FORMS, FUNCTIONS, GENERATIONS, METHODS, NEWEST, held
-from engine.rpc.types import STRING, U64
+from engine.rpc.methods import EXTENSIONS, FORMS, FUNCTIONS, GENERATIONS, MASTER, METHODS, NEWEST, held
+from engine.rpc.types import STRING, U64, function_id
 
 ROWS = [
     [part.split() for part in line.split(" | ")]
@@ -55,3 +55,11 @@ def test_the_form_of_a_generation_is_the_last_that_began() -> None:
     since = {"0.3.11": STRING, "0.3.13": U64}
     assert [held(since, generation) for generation in GENERATIONS] == [None, STRING, STRING, U64]
     assert held(STRING, "0.3.9") is STRING
+
+
+def test_calls_of_ours_are_none_of_upstreams_and_can_be_none_of_its_later_ones() -> None:
+    assert not EXTENSIONS.keys() & METHODS.keys()
+    for name, method in EXTENSIONS.items():
+        assert FUNCTIONS[method.function] is method
+        assert method.function != function_id(name, MASTER)
+        assert list(method.requests) == [NEWEST]

@@ -7,7 +7,8 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -17,9 +18,9 @@ from engine.rpc.codes import Code
 from engine.rpc.messages import Memory, ReplicateConfig, Segment
 from p2pstore.kv.client import checksums, writing
 from p2pstore.kv.client.store import Store
-from p2pstore.kv.errors import KeyBusy, MasterUnavailable, ValueCorrupt, ValueNotWritten, ValueUnreadable
+from p2pstore.kv.errors import KeyBusy, KeyNotFound, MasterUnavailable, ValueCorrupt, ValueNotWritten, ValueUnreadable
 from tests.p2pstore.kv.client.conftest import MakePeer, MakeStore
-from tests.p2pstore.kv.client.masters import AMaster
+from tests.p2pstore.kv.client.masters import AMaster, OurMaster
 from tests.p2pstore.kv.client.peers import value_of
 from tests.ports import closed_port
 
@@ -81,17 +82,79 @@ def test_a_dead_endpoint_is_reported_and_left_for_last(
     assert "refused" in reader.dead[dies.name].detail
 
 
-def test_a_value_whose_only_owner_died_is_told_with_the_owner(
+def test_a_value_whose_only_owner_cannot_be_reached_is_told_with_the_owner(
+    own_master: AMaster, make_store: MakeStore
+) -> None:
+    """It pings still, so that neither master takes it for gone."""
+    owner = make_store(own_master.address, neighbours=False)
+    reader = make_store(own_master.address, segment_size=0, neighbours=False)
+    assert owner.put("k", b"x")
+    owner._client.plane.close()
+    with pytest.raises(ValueUnreadable, match=f"'k' cannot be read: {owner.name}: .*refused") as raised:
+        reader.get("k")
+    assert raised.value.exit_code == 5
+    assert reader.exists("k")
+
+
+@pytest.fixture
+def patient_master(tmp_path: Path) -> Iterator[OurMaster]:
+    """One that would wait for a silent client, whatever it is told, for much longer than the test."""
+    made = OurMaster(tmp_path / "master.log", client_ttl=3600.0, hinted_ttl=3600.0, lease_ms=100)
+    yield made
+    made.kill()
+
+
+def test_our_master_is_told_of_the_dead_and_forgets_them_at_once(
+    patient_master: OurMaster, make_store: MakeStore, make_peer: MakePeer
+) -> None:
+    owner = make_peer(patient_master.address, neighbours=False)
+    reader = make_store(patient_master.address, segment_size=0, neighbours=False)
+    assert owner("put", "k", 100) is True
+    owner.kill()
+    with pytest.raises((ValueUnreadable, KeyNotFound)):
+        reader.get("k")  # which of them depends on what the master heard first: this, or the end of the connections
+    until(lambda: not reader.exists("k"))
+    with pytest.raises(KeyNotFound):
+        reader.get("k")
+
+
+def test_our_master_gives_no_memory_of_the_dead_once_it_was_told(
+    patient_master: OurMaster, make_store: MakeStore, make_peer: MakePeer
+) -> None:
+    lives, dies = (make_peer(patient_master.address, neighbours=False) for _ in range(2))
+    store = make_store(patient_master.address, segment_size=0, neighbours=False)
+    other = make_store(patient_master.address, segment_size=0, neighbours=False)
+    dies.kill()
+    names = [f"key-{number}" for number in range(64)]
+    for name in names:
+        assert store.put(name, value_of(name, 100), prefer=[dies.name])
+    assert sum(each.times for each in store.dead.values()) <= 1, "it was given dead memory again"
+    assert other.put("another's", b"x", prefer=[dies.name])
+    assert other.dead == {}
+    assert {place.endpoint for name in names for place in places(store, name)} == {lives.name}
+
+
+def test_the_real_master_gets_no_call_that_it_does_not_know(
     own_master: AMaster, make_store: MakeStore, make_peer: MakePeer
 ) -> None:
     owner = make_peer(own_master.address, neighbours=False)
     reader = make_store(own_master.address, segment_size=0, neighbours=False)
     assert owner("put", "k", 100) is True
     owner.kill()
-    with pytest.raises(ValueUnreadable, match=f"'k' cannot be read: {owner.name}: .*refused") as raised:
+    with pytest.raises((ValueUnreadable, KeyNotFound)):
         reader.get("k")
-    assert raised.value.exit_code == 5
-    until(lambda: not reader.exists("k"))
+    assert owner.name in reader.dead
+    assert reader._client.master.refusals == 0
+    assert not reader.why_not
+
+
+def test_a_report_of_an_endpoint_that_lives_does_no_harm(patient_master: OurMaster, make_store: MakeStore) -> None:
+    owner, reporter = make_store(patient_master.address), make_store(patient_master.address, segment_size=0)
+    assert owner.put("k", b"x")
+    reporter._client.master.report_unreachable(owner.name, refused=True)
+    reporter._client.master.report_unreachable("127.0.0.1:1", refused=True)
+    assert reporter.get("k") == b"x"
+    assert reporter.put("k2", b"y")
 
 
 def test_a_wrong_replica_is_passed_over_and_counted(own_master: AMaster, make_store: MakeStore) -> None:
@@ -182,6 +245,7 @@ def test_a_read_that_outlasts_its_lease_is_asked_for_again_and_never_passed_off(
 
 
 def test_a_put_into_dead_memory_goes_elsewhere(own_master: AMaster, make_store: MakeStore, make_peer: MakePeer) -> None:
+    """The real master gives dead memory until it misses pings; ours knows of the connections' end, and gives none."""
     make_peer(own_master.address, neighbours=False)
     dies = make_peer(own_master.address, neighbours=False)
     store = make_store(own_master.address, segment_size=0, neighbours=False)
@@ -191,7 +255,10 @@ def test_a_put_into_dead_memory_goes_elsewhere(own_master: AMaster, make_store: 
         assert store.put(name, value_of(name, 3000))
     assert store.put_many({name: value_of(name, 3000) for name in names[8:]}) == [True] * 8
     assert store.get_many(names) == [value_of(name, 3000) for name in names]
-    assert set(store.dead) == {dies.name}, "none of them was given to the dead one"
+    if isinstance(own_master, OurMaster):
+        assert store.dead == {}
+    else:
+        assert set(store.dead) == {dies.name}, "none of them was given to the dead one"
 
 
 def test_with_too_few_live_nodes_a_put_has_fewer_replicas(
@@ -289,6 +356,17 @@ def test_without_the_master_calls_fail_at_once_and_work_again_when_it_is_back(
     until(lambda: store._client.heart.remounts == before + 1)
     assert store.put("k", b"new")
     assert store.get("k") == b"new"
+
+
+def test_clients_that_read_once_and_end_leave_our_master_no_doubt_of_their_release(
+    own_master: AMaster, make_store: MakeStore
+) -> None:
+    """It takes an end right after an answer for a sign that the answer could not be read."""
+    owner = make_store(own_master.address)
+    assert owner.put("k", b"x")
+    for _ in range(8):
+        with Store(own_master.address, segment_size=0) as store:
+            assert store.get("k") == b"x"
 
 
 def test_a_master_that_stands_still_is_noticed(own_master: AMaster, make_store: MakeStore) -> None:

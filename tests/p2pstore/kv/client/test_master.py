@@ -14,7 +14,7 @@ import pytest
 
 from engine.errors import UsageError
 from engine.rpc import framing
-from engine.rpc.calls import read_call, write_answer, write_refusal
+from engine.rpc.calls import Call, read_call, write_answer, write_refusal
 from engine.rpc.framing import Splitter
 from engine.rpc.methods import NEWEST
 from p2pstore.kv.client import master as module
@@ -30,7 +30,7 @@ Answer = Callable[[framing.Request], bytes]
 def as_it_should(request: framing.Request) -> bytes:
     """What a master answers."""
     call = read_call(request, "a client")
-    results = {"ServiceReady": "2.0.0", "ExistKey": True, "BatchExistKey": [True], "RemoveAll": 7}
+    results = {"ServiceReady": "2.0.0", "BatchPutEnd": [], "ExistKey": True, "BatchExistKey": [True], "RemoveAll": 7}
     return write_answer(call.sequence, call.form, NEWEST, results[call.form.method.name])  # type: ignore[union-attr]
 
 
@@ -39,6 +39,8 @@ class Server:
 
     def __init__(self) -> None:
         self.answer: Answer = as_it_should
+        self.introduced: Answer = as_it_should
+        """To the call with which a connection begins."""
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self.connections: list[socket.socket] = []
@@ -56,7 +58,7 @@ class Server:
         with contextlib.suppress(OSError):
             while data := sock.recv(1 << 16):
                 for request in splitter.requests(data):
-                    answer = self.answer(request)
+                    answer = self.answer(request) if request.sequence else self.introduced(request)
                     if not answer:
                         sock.shutdown(socket.SHUT_RDWR)
                         return
@@ -100,6 +102,34 @@ def test_a_connection_is_used_again_and_threads_have_their_own(server: Server, m
     for thread in threads:
         thread.join(WAIT)
     assert len(server.connections) == 4
+
+
+def test_each_connection_says_which_release_it_speaks_and_whose_it_is(server: Server) -> None:
+    heard: list[tuple[str, tuple[str, ...], object]] = []
+
+    def listening(request: framing.Request) -> bytes:
+        call = read_call(request, "a client")
+        assert isinstance(call, Call)
+        heard.append((call.form.method.name, call.form.generations, call.args[0] if call.args else None))
+        return as_it_should(request)
+
+    server.answer = server.introduced = listening
+    name = os.urandom(16)
+    master = Master(server.address, client=name, tenant="default")
+    assert master.revive()
+    assert master.exist(["k"]) == [True]
+    assert heard[0] == ("BatchPutEnd", (NEWEST,), name)
+    assert [each[0] for each in heard[1:]] == ["ServiceReady", "ExistKey"]
+    master.close()
+
+
+def test_a_master_that_does_not_know_the_introduction_is_called_all_the_same(server: Server) -> None:
+    server.introduced = lambda request: write_refusal(request.sequence, 5, "no")
+    master = Master(server.address, client=os.urandom(16), tenant="default")
+    assert master.revive()
+    assert master.exist(["k"]) == [True]
+    assert master.refusals == 0
+    master.close()
 
 
 @pytest.mark.parametrize(

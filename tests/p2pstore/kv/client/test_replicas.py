@@ -50,6 +50,7 @@ def test_a_dead_one_is_tried_again_after_a_while_or_when_it_has_answered() -> No
     assert "a" not in dead
     assert dead.report()["a"] == (0.0, 2, "reset")
     clock.now += 1
+    assert dead.failed("a", "refused"), "it was not taken for dead any more, so this is news"
     assert not dead.failed("a", "refused")
     dead.succeeded("a")
     assert "a" not in dead

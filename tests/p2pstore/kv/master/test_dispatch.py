@@ -9,7 +9,7 @@ import pytest
 
 from engine.rpc import messages as m
 from engine.rpc.codes import Code
-from engine.rpc.methods import FORMS, METHODS
+from engine.rpc.methods import CALLS, EXTENSIONS_ASKED, FORMS, METHODS, Extension
 from p2pstore.kv.master.dispatch import Counts, counted, handlers, routes
 from p2pstore.kv.pool.pool import Pool
 from p2pstore.kv.pool.settings import PoolSettings
@@ -34,7 +34,11 @@ class Recorder:
     """A pool that tells how it was called."""
 
     def __getattr__(self, name: str) -> Any:
-        return lambda *args: [(name, *args)] if name in BATCHES else (name, *args)
+        def called(*args: Any, **named: Any) -> Any:
+            told = (name, *args, named) if named else (name, *args)
+            return [told] if name in BATCHES else told
+
+        return called
 
 
 @pytest.mark.parametrize(
@@ -90,18 +94,23 @@ class Recorder:
         ("NotifyPromotionFailure", (CLIENT, "k", "t"), ("promotion_failed", CLIENT, "k", "t")),
         ("EvictDiskReplica", (CLIENT, "k", "t", 2), ("evict_disk", CLIENT, ("k",), 2, "t")),
         ("BatchEvictDiskReplica", (CLIENT, ["k"], "t", 2), [("evict_disk", CLIENT, ["k"], 2, "t")]),
+        ("ReportUnreachable", (CLIENT, "h:1", True), ("suspect", "h:1", {"refused": True})),
     ],
     ids=lambda each: each if isinstance(each, str) else "",
 )  # fmt: skip
 def test_a_call_reaches_the_pool(call: str, args: tuple[Any, ...], told: Any) -> None:
-    assert len(args) == len(METHODS[call].names)
+    assert len(args) == len(CALLS[call].names)
     assert handlers(Recorder())[call](args) == told
 
 
 def test_every_call_of_the_table_is_carried_out() -> None:
     found, counts = routes(Recorder())
     assert {key: route.form for key, route in found.items()} == FORMS
-    assert counts.keys() == METHODS.keys()
+    assert counts.keys() == CALLS.keys()
+
+
+def test_who_asks_hears_which_calls_of_ours_are_served() -> None:
+    assert handlers(Recorder())["QuerySegmentStatus"]((EXTENSIONS_ASKED,)) == Extension.REPORT_UNREACHABLE
 
 
 def test_what_asks_for_facts_is_answered_from_the_pool() -> None:

@@ -117,6 +117,20 @@ def test_an_owner_that_is_silent_then_absent_then_gone(view: View, house: House)
     assert causes(view, "x") == ["unmounted"]
 
 
+@pytest.mark.parametrize("hint", ["its connection is gone", "somebody could not read from it"])
+def test_an_owner_that_is_in_doubt_is_not_said_to_have_it(view: View, house: House, hint: str) -> None:
+    client = house.join("a")
+    house.put(client, ["x"])
+    if hint == "its connection is gone":
+        house.pool.lost(client)
+    else:
+        house.pool.suspect("a")
+    assert causes(view, "x") == ["owner-unreachable"]
+    assert [each.suspected for each in view.pool_facts().segments] == [True]
+    house.pool.ping(client)
+    assert causes(view, "x") == ["readable"]
+
+
 def test_keys_that_differ_in_one_part_are_found(view: View, house: House) -> None:
     client = house.join("a")
     house.put(client, ["llama@tp_rank:0@" + "ab" * 16])

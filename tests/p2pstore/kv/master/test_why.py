@@ -51,6 +51,16 @@ KEYS = {
         ["readable", "owner-silent"],
         "one of its replicas lies with 10.0.0.4:1",
     ),
+    "somebody could not reach its owner": (
+        replace(KEY, replicas=[REPLICA._replace(suspected=True)]),
+        ["owner-unreachable"],
+        "its only replica lies with 10.0.0.2:12001, which another client could not reach",
+    ),
+    "one of two owners is silent, the other was not reached": (
+        replace(KEY, replicas=[REPLICA._replace(suspected=True), REPLICA._replace(silent=7.0, suspected=True)]),
+        ["owner-unreachable", "owner-silent"],
+        "one of its replicas",
+    ),
     "being written": (
         replace(event("put_start"), replicas=[REPLICA._replace(whole=False)]),
         ["writing"],

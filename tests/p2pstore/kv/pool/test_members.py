@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.rpc.codes import Code
-from engine.rpc.messages import ClientStatus, ObjectMeta, Segment
+from engine.rpc.messages import ClientStatus, ObjectMeta, Replicas, Segment
 from tests.p2pstore.kv.pool.pools import MIB, House, ident, segment
 
 
@@ -110,6 +110,46 @@ def test_a_hint_is_reason_to_ask_and_to_unmount_early(hint: str) -> None:
         house.pool.suspect("a")
     house.later(4, other)
     assert house.pool.exist(["k"]) == [False]
+
+
+def test_who_is_not_connected_and_refuses_connections_is_absent_at_once() -> None:
+    """Either alone may be a trouble that passes, or one between two others."""
+    house = House()
+    client, other = house.join("a"), house.join("b")
+    house.put(client, ["k"], preferred_segment="a")
+    house.pool.suspect("a", refused=True)
+    assert house.there(["k"]) == ["k"]
+    house.pool.lost(client)
+    assert house.there(["k"]) == []
+    assert house.pool.stats.total_capacity_bytes == 64 * MIB
+    house.pool.lost(other)
+    assert house.pool.stats.total_capacity_bytes == 64 * MIB
+    house.pool.ping(other)
+    house.pool.suspect("b", refused=True)
+    assert house.pool.stats.total_capacity_bytes == 64 * MIB, "it was heard of since"
+    house.pool.lost(other)
+    assert house.pool.stats.total_capacity_bytes == 0
+    assert house.pool.ping(client).status == ClientStatus.NEED_REMOUNT
+    assert house.pool.remount(client, [segment("a")]) is Code.OK
+    assert house.there(["k"]) == ["k"], "it was taken for dead, and all that it had is here again"
+
+
+def test_where_a_client_is_in_doubt_nothing_is_put_while_there_is_another() -> None:
+    house = House()
+    client, other = house.join("a"), house.join("b")
+    house.pool.suspect("a")
+    names = [f"k{number}" for number in range(20)]
+    assert house.put(other, names, replica_num=2, preferred_segment="a") == names
+    for name in names:
+        found = house.pool.peek(name)
+        assert isinstance(found, Replicas)
+        assert [each.place.endpoint for each in found.replicas] == ["b"]  # type: ignore[union-attr]
+    house.pool.suspect("b")
+    assert house.put(other, ["for want of another"]) == ["for want of another"]
+    house.pool.ping(client)
+    house.pool.ping(other)
+    (places,) = house.start(other, ["both"], replica_num=2)
+    assert len(places) == 2
 
 
 def test_a_hint_about_a_client_that_pings_is_forgotten() -> None:
