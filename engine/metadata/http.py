@@ -92,8 +92,8 @@ class HttpStore(KeyValueStore):
                         self._connection.connect()
                         forks.hold(cast("socket.socket", self._connection.sock))
                     self._connection.request(method, target, body=value, headers=headers)
-                    answer = self._connection.getresponse()
-                    body = answer.read(MAX_VALUE + 1)
+                    with self._connection.getresponse() as answer:
+                        body = answer.read(MAX_VALUE + 1)
                 except (OSError, http.client.HTTPException) as error:
                     self._connection.close()
                     if last or isinstance(error, TimeoutError):

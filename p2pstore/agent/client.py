@@ -318,10 +318,11 @@ class AgentClient:
             connection.sock.settimeout(timeout)
             encoded = None if body is None else json.dumps(body).encode()
             connection.request(method, target, encoded, {"Content-Type": "application/json"} if encoded else {})
-            response = connection.getresponse()
-            if response.status >= http.client.BAD_REQUEST:
-                self._answer(response)
-            yield response
+            # One without a length has the socket to itself: closing the connection would leave it open.
+            with connection.getresponse() as response:
+                if response.status >= http.client.BAD_REQUEST:
+                    self._answer(response)
+                yield response
         except TimeoutError as error:
             detail = f"nothing for {timeout:g} s{_why_silent(self.home)}"
             raise AgentUnreachable(home=self.home.root, detail=detail) from error

@@ -71,8 +71,8 @@ def _endpoint(endpoint: str, tls: EtcdCredentials | None, *, unix: bool, own: bo
         began = time.time()
         try:
             connection.request("GET", "/version")
-            answer = connection.getresponse()
-            body, date = answer.read(MAX_ANSWER_BYTES), answer.headers.get("Date", "")
+            with connection.getresponse() as answer:
+                body, date = answer.read(MAX_ANSWER_BYTES), answer.headers.get("Date", "")
         finally:
             connection.close()
         took = time.time() - began

@@ -211,7 +211,8 @@ class AdminClient:
             self.reached = True
             connection.sock.settimeout(ANSWER_SECONDS)
             connection.request(method, path)
-            yield connection.getresponse()
+            with connection.getresponse() as answer:
+                yield answer
         except TimeoutError:
             detail = "it takes calls, and does not answer in time: it stands still, or is too busy"
             detail = detail if self.reached else "it does not answer in time"

@@ -263,6 +263,32 @@ def test_long_paths_keep_a_call_small(agent: FakeAgent, home: Home) -> None:
     assert len(bodies) > 2
 
 
+def test_an_answer_without_a_length_is_let_go_with_the_error(home: Home) -> None:
+    """Such an answer has the socket to itself, and whoever keeps the error keeps the answer."""
+    ended: list[bytes] = []
+    home.socket.parent.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as listener, socket_address(home.socket) as address:
+        listener.bind(address)
+        listener.listen()
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.settimeout(60)
+                connection.recv(65536)
+                connection.sendall(b'HTTP/1.1 200 OK\r\n\r\n{"event": "error", "error": {"type": "NoSuchObject"}}\n')
+                while not ended or ended[-1]:
+                    ended.append(connection.recv(65536))
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(MooncakeError) as caught:
+            list(AgentClient(home).verify("n"))
+        thread.join(90)
+        assert caught.value.__traceback__ is not None
+        assert ended[-1:] == [b""]
+
+
 def test_a_socket_without_room_is_waited_for(home: Home) -> None:
     home.create()
     with full_socket(home.socket) as (listener, others):
