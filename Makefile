@@ -4,11 +4,12 @@
 #   make test                              lint, types and tests
 #   make test ARGS="tests/engine -k wire"  only these tests
 #   make test-rdma                         the tests that need RDMA devices, in a virtual machine
+#   make test-serving                      the tests with real vLLM engines, on the CPU
 #   make test PYTHON=python3.13 VENV=.venv-3.13
 
 export PYTHON VENV
 
-.PHONY: demo test test-rdma clean
+.PHONY: demo test test-rdma test-serving clean
 
 demo:
 	@sh scripts/demo $(ARGS)
@@ -18,6 +19,9 @@ test:
 
 test-rdma:
 	@sh scripts/test-rdma $(ARGS)
+
+test-serving:
+	@sh scripts/test-serving $(ARGS)
 
 clean:
 	rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

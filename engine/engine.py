@@ -243,9 +243,16 @@ class TransferEngine:
         *,
         names: Sequence[str] | None = None,
         writable: bool = False,
+        addresses: Sequence[int] | None = None,
     ) -> list[RegisteredMemory]:
-        """Register several, and publish once: all of them or none. Raises as ``register_memory``."""
+        """Register several, and publish once: all of them or none. Raises as ``register_memory``.
+
+        Peers name each by its address, which is chosen here unless ``addresses`` has it: upstream's programs tell one
+        another pointers. Raises ``UsageError`` where something is registered at one of those already.
+        """
         arguments.instance(sources, Sequence, "what is registered")  # type: ignore[type-abstract]
+        if addresses is not None and len(addresses) != len(sources):
+            raise UsageError(detail=f"{len(addresses)} addresses for {len(sources)} buffers")
         if names is not None:
             names = arguments.texts(names, "the names")
         if names is not None and len(names) != len(sources):
@@ -257,7 +264,7 @@ class TransferEngine:
                     name = names[index] if names is not None else f"buffer-{next(self._anonymous)}"
                     buffer = into_buffer(source, name, writable=writable)
                     try:
-                        address = self._server.register(buffer)
+                        address = self._server.register(buffer, at=None if addresses is None else addresses[index])
                     except BaseException:
                         buffer.close()
                         raise

@@ -62,6 +62,7 @@ ROOMS: Mapping[str, Sequence[str]] = {
         "doctor",
         "bench",
         "serving",
+        "integrations",
     ],
     "mooncake_cli": [
         "reader",

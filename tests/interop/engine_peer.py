@@ -1,5 +1,6 @@
 """A process with the real Mooncake Transfer Engine, driven by JSON lines on stdin; see test_transfer.py.
 
+Or with ours under the same names: ``ENGINE_MODULE`` says where the class is.
 Its memory holds bytes that follow from a seed, so that both sides know them.
 """
 
@@ -8,19 +9,20 @@ from __future__ import annotations
 import concurrent.futures
 import ctypes
 import hashlib
+import importlib
 import json
 import os
 import sys
 import time
 
-from mooncake.engine import TransferEngine, TransferNotify, TransferOpcode
+MODULE = importlib.import_module(os.environ.get("ENGINE_MODULE", "mooncake.engine"))
 
 MARK = "answer "
 
 
 class Peer:
     def __init__(self) -> None:
-        self.engine = TransferEngine()
+        self.engine = MODULE.TransferEngine()
         name, metadata = os.environ["PEER_NAME"], os.environ["PEER_METADATA"]
         self.capacity = int(os.environ["PEER_CAPACITY"])
         if self.engine.initialize(name, metadata, "tcp", ""):
@@ -65,7 +67,7 @@ class Peer:
         """A write of one byte, and the notification that follows it."""
         return {
             "code": self.engine.transfer_sync(
-                segment, self.base, address, 1, TransferOpcode.Write, TransferNotify(name, text)
+                segment, self.base, address, 1, MODULE.TransferOpcode.Write, MODULE.TransferNotify(name, text)
             )
         }
 

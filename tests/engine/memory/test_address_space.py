@@ -168,3 +168,17 @@ def test_close_lets_go_of_everything() -> None:
     lease.release()
     assert buffers[1].closed  # type: ignore[attr-defined]
     assert space.descriptors() == ()
+
+
+def test_an_address_of_ones_own() -> None:
+    """Programs for upstream's engine name memory by pointers; buffers may adjoin there."""
+    space = AddressSpace()
+    assert space.register(MemoryBuffer("a", b"a" * 100), at=70_001) == 70_001
+    assert space.register(MemoryBuffer("b", b"b" * 50), at=70_101) == 70_101
+    assert space.register(MemoryBuffer("c", b"c" * 2), at=69_999) == 69_999
+    assert read(space, 70_101, 50) == b"b" * 50
+    for at, length in [(70_000, 1), (70_150, 1), (69_990, 20), (60_000, 20_000), (0, 1), (-5, 1), (2**64 - 1, 2)]:
+        with pytest.raises(UsageError):
+            space.register(MemoryBuffer("d", bytes(length)), at=at)
+    space.unregister(70_001)
+    assert space.register(MemoryBuffer("e", b"e" * 100), at=70_001) == 70_001

@@ -1,0 +1,1 @@
+"""What other programs load: each module is for one of them, and is imported by it alone."""
