@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from engine.errors import PeerStalled, PeerUnreachable, RemoteProtocolError
+from engine.errors import PeerStalled, PeerUnreachable, RangeRefused, RemoteProtocolError
 from engine.protocol import wire
 from engine.transports.base import Channel, PeerAddress
 from engine.transports.tcp import TcpTransport
@@ -50,6 +50,74 @@ def test_a_peer_of_version_1_that_dies_in_the_middle_is_unreachable() -> None:
     channel.submit(1, 5)
     with pytest.raises(PeerUnreachable):
         channel.receive(Pieces(2))
+
+
+DATA = bytes(range(200))
+
+
+def version_1(replies: int, *, refuses: int | None = None) -> tuple[Channel, list[int]]:
+    """A channel to a server of version 1 that closes after so many replies, or resets where another request came early.
+
+    It says of each connection how many it gave. A request at the address ``refuses`` it closes on.
+    """
+    listener = socket.create_server(("127.0.0.1", 0))
+    given: list[int] = []
+
+    def serve(sock: socket.socket) -> None:
+        with sock:
+            for number in range(replies):
+                came = sock.recv(1000)
+                if not came:
+                    return
+                assert len(came) == 24, "it was asked before it had answered"
+                request = wire.unpack_request(came, peer="a channel")
+                if request.address == refuses:
+                    return
+                sock.sendall(DATA[request.address : request.address + request.length])
+                given[-1] = number + 1
+
+    def run() -> None:
+        with listener, contextlib.suppress(OSError):
+            while True:
+                sock = listener.accept()[0]
+                given.append(0)
+                serve(sock)
+
+    threading.Thread(target=run, daemon=True).start()
+    return TcpTransport().open(peer(listener.getsockname()[1], 1)), given
+
+
+@pytest.mark.parametrize(("replies", "connections"), [(1, [1, 1, 1, 1, 1, 1]), (4, [4, 2]), (6, [6])])
+def test_peers_of_version_1_are_asked_for_one_range_at_a_time_and_may_close_after_each(
+    replies: int, connections: list[int]
+) -> None:
+    channel, given = version_1(replies)
+    for at in range(5):
+        channel.submit(at * 10, 10)
+    sink = Pieces(10)
+    for at in range(5):
+        channel.receive(sink)
+        assert sink.got == DATA[: (at + 1) * 10]
+    channel.submit(50, 10)
+    channel.receive(sink)
+    assert sink.got == DATA[:60]
+    channel.close()
+    assert given == connections
+
+
+def test_a_range_that_a_peer_of_version_1_refuses_is_told_over_a_new_connection_too() -> None:
+    channel, given = version_1(10, refuses=20)
+    sink = Pieces(10)
+    for at in (0, 10, 20, 30):
+        channel.submit(at, 10)
+    channel.receive(sink)
+    channel.receive(sink)
+    with pytest.raises(RangeRefused, match="refused to serve 10 bytes at address 0x14"):
+        channel.receive(sink)
+    assert sink.got == DATA[:20]
+    assert given == [2, 0]
+    with pytest.raises(PeerUnreachable):
+        channel.submit(0, 10)
 
 
 def test_no_status_breaks_the_protocol() -> None:
