@@ -19,22 +19,19 @@ import functools
 import json
 import os
 import random
-import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from checkouts import print_table, ratios
 
+from p2pstore.bench.store.real_master import RealMaster
+
 KIB, MIB = 1 << 10, 1 << 20
 SEGMENT = 512 * MIB
 BUFFER = 128 * MIB
-START_SECONDS = 60.0
 
 VALUES = {4 * KIB: 64, 128 * KIB: 64, MIB: 48, 16 * MIB: 4}
 """Sizes, and how many values of each a getter goes through."""
@@ -156,37 +153,6 @@ def measured(store: Any, whose: str, what: str, size: int, threads: int, batch: 
     return (time.perf_counter() - began) / sum(counts)
 
 
-@contextlib.contextmanager
-def real_master() -> Iterator[str]:
-    """Upstream's master, out of the wheel."""
-    import mooncake  # noqa: PLC0415 - the worker of ours does without
-
-    binary = Path(next(iter(mooncake.__path__))) / "mooncake_master"
-    binary.chmod(0o755)
-    ports = []
-    for _ in range(2):
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            ports.append(free.getsockname()[1])
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(
-            [str(binary), f"--rpc_port={ports[0]}", f"--metrics_port={ports[1]}", "--rpc_address=127.0.0.1"],
-            stdout=log, stderr=log,
-        )  # fmt: skip
-        try:
-            deadline = time.monotonic() + START_SECONDS
-            while True:
-                with contextlib.suppress(OSError):
-                    socket.create_connection(("127.0.0.1", ports[0]), timeout=1).close()
-                    break
-                if time.monotonic() > deadline or process.poll() is not None:
-                    raise SystemExit("the real master does not start")
-                time.sleep(0.05)
-            yield f"127.0.0.1:{ports[0]}"
-        finally:
-            process.kill()
-            process.wait()
-
-
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -202,9 +168,9 @@ def main() -> None:
     chosen = [name for name in FIGURES if any(each in name for each in options.only.split(","))]
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in chosen}
     # Each in a pool of its own: a getter must find nothing but what its own kind holds.
-    with real_master() as one, real_master() as other, contextlib.ExitStack() as ends:
+    with RealMaster() as one, RealMaster() as other, contextlib.ExitStack() as ends:
         workers: dict[tuple[str, str], Worker] = {}
-        for whose, master in (("ours", one), ("wheel", other)):
+        for whose, master in (("ours", one.address), ("wheel", other.address)):
             for role in ("own", "near", "far"):
                 workers[whose, role] = worker = Worker(whose, role, master)
                 ends.callback(worker.close)

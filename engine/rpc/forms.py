@@ -48,7 +48,7 @@ def _payload(copy: str, move: str = "key source target") -> String:
 
 def _place(make: type, *, braces: int = 2) -> Struct:
     fields = [("size", U64), ("address", U64), ("protocol", STRING), ("endpoint", STRING)]
-    return Struct(make, fields, braces=braces)
+    return Struct(make, fields, braces=braces, few=True)
 
 
 MEMORY = _place(m.Memory)
@@ -114,6 +114,7 @@ CONFIG = {
             ("preferred_segment", STRING),
             ("prefer_alloc_in_same_node", BOOL),
         ],
+        few=True,
     ),
     "0.3.11": Struct(
         m.ReplicateConfig,
@@ -128,8 +129,9 @@ CONFIG = {
             ("prefer_alloc_in_same_node", BOOL),
             ("data_type", U8),
         ],
+        few=True,
     ),
-    "0.3.12": Struct(m.ReplicateConfig, [*_EARLY, ("host_id", STRING), ("group_ids", Optional(STRINGS))]),
+    "0.3.12": Struct(m.ReplicateConfig, [*_EARLY, ("host_id", STRING), ("group_ids", Optional(STRINGS))], few=True),
     "0.3.13": Struct(
         m.ReplicateConfig,
         [
@@ -147,6 +149,7 @@ CONFIG = {
             ("host_id", STRING),
             ("group_ids", Optional(STRINGS)),
         ],
+        few=True,
     ),
 }
 

@@ -127,6 +127,7 @@ class Struct(Type):
 
     What ``make`` has and the wire has not is given from ``defaults``, then from its own defaults. ``braces`` is how
     many structs of one field each are around it, itself included: the arguments of a call of one argument have none.
+    ``few``: callers say nearly always the same there, so it is worth while to remember what it is in bytes.
     """
 
     def __init__(
@@ -137,10 +138,12 @@ class Struct(Type):
         names: Sequence[str] = (),
         defaults: Mapping[str, Any] | None = None,
         braces: int = 1,
+        few: bool = False,
     ) -> None:
         self.make = make
         self.fields = tuple(fields)
         self.names: tuple[str, ...] = tuple(names or getattr(make, "_fields", ()))
+        self.few = few
         self.defaults: dict[str, Any] = {**getattr(make, "_field_defaults", {}), **(defaults or {})}
         body = b"".join(kind.literal for _, kind in self.fields)
         self.literal = b"\xfd" * braces + body + _END * braces

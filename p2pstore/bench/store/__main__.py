@@ -18,12 +18,13 @@ START_SECONDS = 30.0
 
 def _master(_: str, arguments: dict[str, Any]) -> tuple[object, Any, Answer]:
     """A master of ours on a free port, and its address; of the real one there is a program."""
-    from p2pstore.kv.master.run import calm_collector  # noqa: PLC0415 - a client does not need it
+    from p2pstore.kv.master import loops  # noqa: PLC0415 - a client does not need it
+    from p2pstore.kv.master.run import calm_collector  # noqa: PLC0415 - as above
     from p2pstore.kv.master.server import Master, MasterSettings  # noqa: PLC0415 - as above
     from p2pstore.kv.pool.pool import Pool  # noqa: PLC0415 - as above
     from p2pstore.kv.pool.settings import PoolSettings  # noqa: PLC0415 - as above
 
-    loop = asyncio.new_event_loop()
+    loop = loops.new()
     threading.Thread(target=loop.run_forever, daemon=True).start()
     master = Master(MasterSettings(port=0), Pool(PoolSettings(**arguments), time.monotonic))
     asyncio.run_coroutine_threadsafe(master.start(), loop).result(START_SECONDS)

@@ -45,6 +45,7 @@ class RealMaster:
     def __init__(self) -> None:
         self._stack = contextlib.ExitStack()
         self.address = self.metrics = ""
+        self.pid = 0
 
     def __enter__(self) -> Self:
         binary = program()
@@ -65,6 +66,7 @@ class RealMaster:
             self._stack.callback(_end, process)
             if _listens(process, port):
                 self.address, self.metrics = f"127.0.0.1:{port}", f"127.0.0.1:{metrics}"
+                self.pid = process.pid
                 return self
         log.seek(0)
         lines = log.read().decode(errors="replace").strip().splitlines() or ["it says nothing"]

@@ -143,6 +143,11 @@ class Connection(asyncio.Protocol):
             self._transport.write(frame)
 
     def _serve(self, requests: list[Request]) -> None:
+        if len(requests) == 1:
+            frame = self._one(requests[0])
+            if frame:
+                self.answer(frame)
+            return
         parts: list[bytes] = []
         size = 0
         for place, request in enumerate(requests):
@@ -200,18 +205,20 @@ class Connection(asyncio.Protocol):
         """What a result says of this caller, and of this call."""
         caller = self.caller
         if route.many:
-            for code in counted(route.counts, result):
+            items, failed = len(result), counted(route.counts, result)
+            for code in failed:
                 caller.failures[code] += 1
-        elif type(result) is Code and result:
-            route.counts[1] += 1
-            caller.failures[result] += 1
+            found = result.count(True) if route.says_whether else items - len(failed)
+        else:
+            items = 1
+            found = bool(result)
+            if type(result) is Code and result:
+                found = False
+                route.counts[1] += 1
+                caller.failures[result] += 1
         if route.looks_up:
-            if route.many:
-                caller.lookups += len(result)
-                caller.found += sum(1 for each in result if each and type(each) is not Code)
-            else:
-                caller.lookups += 1
-                caller.found += bool(result) and type(result) is not Code
+            caller.lookups += items
+            caller.found += found
             tenant = args[route.tenant]
             if tenant not in caller.tenants:
                 caller.of_tenant(tenant)

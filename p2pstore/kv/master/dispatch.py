@@ -44,6 +44,7 @@ class Route:
         "many",
         "name",
         "read",
+        "says_whether",
         "starts",
         "tenant",
     )
@@ -61,6 +62,7 @@ class Route:
         """The codec of the answer, where all generations that send this form share one."""
         self.starts = self.name in STARTS
         self.looks_up = self.name in LOOKUPS
+        self.says_whether = self.name.endswith("ExistKey")
         self.many = self.name.startswith("Batch") and self.name not in ("BatchQueryIp", "BatchReplicaClear")
         self.client = method.names.index("client") if "client" in method.names else -1
         self.tenant = method.names.index("tenant") if "tenant" in method.names else -1
@@ -128,9 +130,9 @@ def _clients(pool: Any) -> dict[str, Handler]:
 
 
 def _reads(pool: Any) -> dict[str, Handler]:
-    exist, replicas = pool.exist, pool.replicas
+    exists, exist, replicas = pool.exists, pool.exist, pool.replicas
     return {
-        "ExistKey": lambda args: exist((args[0],), args[1])[0],
+        "ExistKey": lambda args: exists(args[0], args[1]),
         "BatchExistKey": lambda args: exist(args[0], args[1]),
         "GetReplicaList": lambda args: replicas((args[0],), args[1])[0],
         "BatchGetReplicaList": lambda args: replicas(args[0], args[1]),
@@ -213,8 +215,10 @@ def _disks(pool: Any) -> dict[str, Handler]:
 
 def counted(counts: Counts, results: Sequence[Any]) -> list[Code]:
     """Count a call of several items by its results; returns what failed."""
-    failed = [result for result in results if type(result) is Code and result]
     counts[3] += len(results)
+    if Code not in set(map(type, results)):
+        return []
+    failed = [result for result in results if type(result) is Code and result]
     if failed:
         counts[4] += len(failed)
         counts[1 if len(failed) == len(results) else 2] += 1

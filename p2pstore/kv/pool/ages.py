@@ -75,7 +75,7 @@ class Ages:
     def add(self, entry: Entry) -> None:
         """Have one more; ``until`` says where it belongs."""
         self.held += 1
-        self._put(entry, entry.leased_until)
+        self._put(entry, entry.until if entry.more is None else entry.leased_until)
 
     def again(self, entry: Entry, at: float) -> None:
         """Have one again that ``oldest`` gave and that cannot go now; it is looked at again not before ``at``."""
@@ -163,13 +163,13 @@ class Ages:
 
     def _put(self, entry: Entry, until: float) -> None:
         starts, chunks = self._starts, self._chunks
-        at = bisect_right(starts, until) - 1
+        last = bool(starts) and starts[-1] <= until
+        at = len(starts) - 1 if last else bisect_right(starts, until) - 1
         if at < 0:
             starts.insert(0, until)
             chunks.insert(0, [entry])
             return
         chunk = chunks[at]
-        last = at == len(chunks) - 1
         full = len(chunk) >= CHUNK or (last and until - starts[at] >= SPAN_S and len(chunk) >= MIN_CHUNK)
         if full:
             starts.insert(at + 1, until)

@@ -19,6 +19,9 @@ STEP_ENTRIES = 256
 STEP_S = 0.0025
 """A step that makes room beforehand ends after so long, on a machine that is slow or busy."""
 
+AMPLE = 64
+"""Where so many times as much is free as is to be put, nobody looks beforehand whether it is in one piece."""
+
 BUSY_S = 1.0
 """What cannot go now, because a task reads it, is looked at again after so long."""
 
@@ -75,6 +78,8 @@ class Eviction:
     def make_room(self, sizes: Sequence[int], now: float) -> bool:
         """Evict for what is to be put, one step; tells whether another may find more."""
         segments = self._index.segments
+        if segments.capacity - segments.used > AMPLE * sum(sizes):
+            return False
         if len(sizes) == 1:
             needed = longest = sizes[0] if sizes[0] <= segments.max_value else 0
         else:

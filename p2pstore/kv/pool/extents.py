@@ -8,6 +8,10 @@ allocated takes no memory here: its owner knows where it lies and how long it is
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
+
+MAX_SIZES = 4096
+"""Sizes of which it is remembered where extents for them are; a pool has values of few."""
 
 ALIGN = 64
 """Bytes that all offsets and lengths are a multiple of: a cache line."""
@@ -23,6 +27,16 @@ def _bin(size: int) -> int:
     units = (size + ALIGN - 1) // ALIGN
     shift = max(0, units.bit_length() - 4)
     return (shift << 3) + (units >> shift)
+
+
+@lru_cache(MAX_SIZES)
+def _sought(size: int) -> tuple[int, int, int]:
+    """What such a value takes, the bin where an extent may be long enough, and the first where all are."""
+    size = rounded(size)
+    number = _bin(size)
+    units = size // ALIGN
+    shift = max(0, units.bit_length() - 4)
+    return size, number, number if (units >> shift) << shift == units else number + 1
 
 
 class Extents:
@@ -49,16 +63,23 @@ class Extents:
 
     def allocate(self, size: int) -> int | None:
         """The offset of ``size`` bytes that were free, or None where nothing that long is."""
-        units = (size + ALIGN - 1) // ALIGN
-        size = units * ALIGN
-        shift = max(0, units.bit_length() - 4)
-        number = (shift << 3) + (units >> shift)
-        sure = number if (units >> shift) << shift == units else number + 1  # all of that bin are long enough
+        size, number, sure = _sought(size)
         filled = self._filled >> sure
         if filled:
             number = sure + (filled & -filled).bit_length() - 1
             bin_ = self._bins[number]
-            offset, _ = bin_.popitem()  # the youngest: looking for the first would pass all that are gone
+            offset = next(reversed(bin_))  # the youngest: looking for the first would pass all that are gone
+            length = self._size[offset]
+            left = length - size
+            units = left // ALIGN
+            shift = units.bit_length() - 4
+            if shift > 0 and (shift << 3) + (units >> shift) == number:  # what is left stays where it is
+                del self._start[offset + length]
+                self._start[offset + left] = offset
+                self._size[offset] = left
+                self.used += size
+                return offset + left
+            del bin_[offset]
         else:
             bin_ = self._bins.get(number, {})
             offset = next((at for at in bin_ if self._size[at] >= size), -1)

@@ -147,8 +147,9 @@ class Index:
 
     def full(self, key: str) -> bool:
         """Whether there is no room in the index for one more key."""
-        limits = self.settings
-        return self.stats.key_count >= limits.max_keys or self.index_bytes + len(key) > limits.max_index_bytes
+        limits, count = self.settings, self.stats.key_count
+        takes = self.key_bytes + count * ENTRY_BYTES + len(key)
+        return count >= limits.max_keys or takes > limits.max_index_bytes
 
     @property
     def index_bytes(self) -> int:
@@ -161,11 +162,9 @@ class Index:
         """Have a value that is being written."""
         self.writing[entry] = started
         self._have(entry)
-        if self._log is None:
-            return
-        place = entry.place
-        for held in (place,) if isinstance(place, Held) else entry.memory:
-            self._log.append(records.reserved(held.segment.number, held.offset, entry.size))
+        if self._log is not None:
+            for held in entry.memory:
+                self._log.append(records.reserved(held.segment.number, held.offset, entry.size))
 
     def have(self, entry: Entry, now: float) -> None:
         """Have a value that was written before this pool was made."""
@@ -191,6 +190,9 @@ class Index:
     def file(self, entry: Entry, now: float) -> None:
         """Put it where values like it wait for their eviction. A soft pin begins now, unless it was begun before."""
         more = entry.more
+        if more is None and isinstance(entry.place, Held):
+            self.plain.add(entry)  # as nearly all are
+            return
         if more is not None and (more.pin_s > 0 or more.pinned_until > 0):
             more.pinned_until = max(more.pinned_until, now + more.pin_s)
             more.pin_s = 0.0

@@ -121,6 +121,10 @@ class Pool:
         """For each key whether its value can be read. Found values are leased."""
         return self._reads.exist(keys, tenant)
 
+    def exists(self, key: str, tenant: str = DEFAULT_TENANT) -> bool:
+        """The same of one key."""
+        return self._reads.exists(key, tenant)
+
     def replicas(self, keys: Sequence[str], tenant: str = DEFAULT_TENANT) -> list[Replicas | Code]:
         """For each key where its value can be read. Found values are leased."""
         found = self._reads.replicas(keys, tenant)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from engine.rpc.codes import Code
 from engine.rpc.messages import Replica, Replicas
-from p2pstore.kv.pool.entries import Entry, Held
+from p2pstore.kv.pool.entries import Entry, Held, made
 from p2pstore.kv.pool.index import Index
 from p2pstore.kv.pool.patterns import bounded
 
@@ -21,6 +21,22 @@ class Reads:
         self._lease_ms = index.settings.lease_ms
         self.read_from_disk: list[Entry] = []
         """Values that were just read from a disk, for who brings them back to memory."""
+
+    def exists(self, key: str, tenant: str) -> bool:
+        """The same as ``exist`` of one key."""
+        index = self._index
+        stats = index.stats
+        stats.exist_keys += 1
+        space = index.tenant(tenant)
+        entry = space.keys.get(key) if space else None
+        if entry is None:
+            return False
+        place = entry.place
+        if not ((place.ready and place.segment.alive) or (place.many and entry.readable)):
+            return False
+        lease(entry, index.clock() + self._lease_s)
+        stats.exist_found += 1
+        return True
 
     def exist(self, keys: Sequence[str], tenant: str) -> list[bool]:
         """For each key whether its value can be read."""
@@ -61,14 +77,15 @@ class Reads:
         until = index.clock() + self._lease_s
         found: list[Replicas | Code] = []
         number = total = on_disk = disk_bytes = 0
+        get, lease_ms = space.keys.get, self._lease_ms
         for key in keys:
-            entry = space.keys.get(key)
+            entry = get(key)
             if entry is None:
                 found.append(Code.NOT_FOUND)
                 continue
-            place = entry.place
+            place, size = entry.place, entry.size
             if isinstance(place, Held) and place.ready and place.segment.alive:
-                replicas = [place.described(entry.size)]
+                replicas = [place.described(size)]
             else:
                 replicas = entry.described()
                 if not replicas:
@@ -76,12 +93,16 @@ class Reads:
                     continue
                 if not any(held.readable for held in entry.memory):
                     on_disk += 1
-                    disk_bytes += entry.size
+                    disk_bytes += size
                     self.read_from_disk.append(entry)
-            lease(entry, until)
-            found.append(Replicas(replicas, self._lease_ms, entry.checksum))
+            if entry.more is None:
+                if entry.until < until:  # noqa: PLR1730 - max() is a call
+                    entry.until = until
+            else:
+                lease(entry, until)
+            found.append(made(Replicas, (replicas, lease_ms, entry.checksum)))
             number += 1
-            total += entry.size
+            total += size
         stats.valid_get_nums += number
         stats.mem_cache_hit_nums += number - on_disk
         stats.mem_cache_hit_bytes += total - disk_bytes

@@ -191,10 +191,11 @@ class Segments:
 
         Where somebody could not reach the owner nothing is put, as long as there are others.
         """
-        opened = self.open
+        opened = self._open if self._known else self.open
         if len(opened) == 1:
-            offset = self.take(opened[0], size)
-            return [] if offset is None else [(opened[0], offset)]
+            only = opened[0]
+            offset = self.take(only, size)
+            return [] if offset is None else [(only, offset)]
         doubted = all(each.suspected for each in opened)  # then any will do; else those are left alone
         found: list[tuple[Mounted, int]] = []
         for segment in self._order(preferred, host):
@@ -227,7 +228,10 @@ class Segments:
         """Whether so many bytes are free, and in one piece those of the longest value."""
         if self.capacity - self.used < total:
             return False
-        return any(each.extents.fits(longest) for each in self.open)
+        for each in self.open:  # noqa: SIM110 - any() would take twice the time, and each put comes here
+            if each.extents.fits(longest):
+                return True
+        return False
 
     def _order(self, preferred: Sequence[str], host: str) -> Iterator[Mounted]:
         opened = self.open

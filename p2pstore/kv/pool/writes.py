@@ -12,7 +12,7 @@ from engine.rpc.codes import Code
 from engine.rpc.messages import Kind, ObjectMeta, Replica, ReplicateConfig, SoftPin
 from p2pstore.kv.pool.ages import Work
 from p2pstore.kv.pool.disks import Disks
-from p2pstore.kv.pool.entries import Entry, Held, More, OnDisk, Tenant, placed
+from p2pstore.kv.pool.entries import Copies, Entry, Held, More, Place, Tenant, placed
 from p2pstore.kv.pool.eviction import STEP_ENTRIES, Eviction
 from p2pstore.kv.pool.index import Index, keep_for_readers
 from p2pstore.kv.pool.story import Event
@@ -112,7 +112,7 @@ class Writes:
         size = batch.sizes[number]
         if not key or len(key) > MAX_KEY_BYTES or size <= 0:
             return Code.BAD_PARAMS
-        space = batch.space
+        index, space = self._index, batch.space
         old = space.keys.get(key)
         if old is not None:
             if old in batch.begun:
@@ -120,37 +120,34 @@ class Writes:
             standing = self._standing(old, batch, number, upsert=upsert)
             if standing is not None:
                 return standing
-        elif not self._key_fits(batch, key):
+        elif index.full(key) and not self._room_for_key(batch, key):
             return self._refuse(batch, key, Code.QUOTA)
-        if space.quota and not self._index.room_in(space, size):
+        if space.quota and not index.room_in(space, size):
             return self._refuse(batch, key, Code.QUOTA)
-        places = self._allocate(batch, number)
-        if not places:
-            self._index.stats.put_start_alloc_failures += 1
+        place = self._allocate(batch, number)
+        if place is None:
+            index.stats.put_start_alloc_failures += 1
             return self._refuse(batch, key, Code.NO_SPACE)
-        entry = Entry(key, space, self._index.shared_size(size), batch.client, placed(places))
-        if old is None and batch.plain:
-            return self._begin(entry, batch)
-        return self._instead(entry, batch, number, upsert=upsert)
+        entry = Entry(key, space, index.shared_size(size), batch.client, place)
+        if old is not None or not batch.plain:
+            self._prepare(entry, batch, number, upsert=upsert)
+        return self._begin(entry, batch)
 
-    def _instead(self, entry: Entry, batch: _Batch, number: int, *, upsert: bool) -> list[Replica]:
-        """Begin a value that has something special, or takes the place of another."""
+    def _prepare(self, entry: Entry, batch: _Batch, number: int, *, upsert: bool) -> None:
+        """See to what is special about a value, and to that whose place it takes."""
         old = batch.space.keys.get(entry.key)  # which may have gone to make room
         self._configure(entry, batch, number, old if upsert else None)
         if old is not None:
             self._index.drop(old, keep_until=keep_for_readers(self._index, old) if upsert else 0.0)
-        return self._begin(entry, batch)
 
     def _refuse(self, batch: _Batch, key: str, code: Code) -> Code:
         event = Event("refused", batch.now, batch.client, code.name)
         self._index.story.tell(key, batch.space.name, event)
         return code
 
-    def _key_fits(self, batch: _Batch, key: str) -> bool:
-        """Whether the index has room for one more; the oldest make some."""
+    def _room_for_key(self, batch: _Batch, key: str) -> bool:
+        """Have the oldest make room for one more in the index; tells whether there is."""
         index = self._index
-        if not index.full(key):
-            return True
         self._eviction.step(batch.now, lambda: index.full(key), "too many keys", batch.work)
         return not index.full(key)
 
@@ -241,7 +238,8 @@ class Writes:
         if group:
             self._index.in_group(entry, group)
 
-    def _allocate(self, batch: _Batch, number: int) -> list[Held | OnDisk]:
+    def _allocate(self, batch: _Batch, number: int) -> Place | None:
+        """Memory for one value, in as many segments as it is to lie in, if there are so many with room."""
         index, config = self._index, batch.config
         size = batch.sizes[number]
         segments = index.segments
@@ -250,9 +248,11 @@ class Writes:
             if found:
                 if len(found) < config.replica_num:
                     index.stats.put_start_partial_allocations += 1
-                return [Held(segment, offset) for segment, offset in found]
+                if len(found) == 1:
+                    return Held(*found[0])
+                return Copies([Held(segment, offset) for segment, offset in found])
             if batch.work.left <= 0 or size > segments.max_value:
-                return []
+                return None
             goal = max(0, min(segments.capacity - sum(batch.sizes[number:]), segments.used - size))
             self._eviction.down_to(goal, batch.now, batch.work)
             if self._eviction.exhausted:
@@ -269,7 +269,8 @@ class Writes:
 
     def _end(self, client: bytes, meta: ObjectMeta, kind: int, space: Tenant | None, now: float) -> Code:
         index = self._index
-        entry = space.keys.get(meta.key) if space else None
+        key, checksum = meta
+        entry = space.keys.get(key) if space else None
         if entry is None:
             return Code.NOT_FOUND
         if entry.writer != client:
@@ -278,15 +279,15 @@ class Writes:
             return Code.BAD_WRITE
         if entry not in index.writing:
             return Code.OK if entry.readable else Code.BAD_WRITE  # the same end again
-        memory = entry.memory
-        there = [held for held in memory if held.segment.alive]
-        if not there:
+        place = entry.place
+        memory = [place] if isinstance(place, Held) else entry.memory
+        if not any(held.segment.alive for held in memory):
             index.tell(entry, "lost", "its memory went while it was written", client)
             index.drop(entry)
             return Code.REPLICA_GONE
         for held in memory:
             held.ready = True
-        entry.checksum = meta.checksum
+        entry.checksum = checksum
         index.complete(entry, now)
         if index.settings.offload and not index.settings.offload_on_evict:
             self._disks.offer(entry)

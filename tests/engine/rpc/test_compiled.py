@@ -11,9 +11,12 @@ from hypothesis import strategies as st
 
 from engine.rpc import types as t
 from engine.rpc.codes import Code
-from engine.rpc.compiled import MALFORMED, WIDTHS, Codec, reader, writer
+from engine.rpc.compiled import MALFORMED, Codec
+from engine.rpc.lines import WIDTHS
 from engine.rpc.messages import Memory, Replica
 from engine.rpc.methods import METHODS
+from engine.rpc.readers import reader
+from engine.rpc.writers import writer
 from tests.engine.rpc.values import values
 
 KINDS = {

@@ -49,7 +49,7 @@ class Recorder:
         ("ReMountSegment", ([SEGMENT], CLIENT), ("remount", CLIENT, [SEGMENT])),
         ("UnmountSegment", (OTHER, CLIENT), ("unmount", CLIENT, OTHER)),
         ("GracefulUnmountSegment", (OTHER, CLIENT, 1500), ("unmount", CLIENT, OTHER, 1.5)),
-        ("ExistKey", ("k", "t"), ("exist", ("k",), "t")),
+        ("ExistKey", ("k", "t"), ("exists", "k", "t")),
         ("BatchExistKey", (["k"], "t"), [("exist", ["k"], "t")]),
         ("GetReplicaList", ("k", "t"), ("replicas", ("k",), "t")),
         ("BatchGetReplicaList", (["k"], "t"), [("replicas", ["k"], "t")]),

@@ -49,6 +49,15 @@ def test_a_master_serves_on_the_real_uvloop() -> None:
     assert done == ["uvloop"]
 
 
+def test_a_loop_for_another_thread_is_of_the_same_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvloop", SimpleNamespace(new_event_loop=lambda: "uvloop's"))
+    assert loops.new() == "uvloop's"
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    made = loops.new()
+    made.close()
+    assert isinstance(made, asyncio.AbstractEventLoop)
+
+
 def test_an_error_of_the_master_has_nothing_to_do_with_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     async def fail() -> None:
         raise RuntimeError("of the master")

@@ -1,0 +1,184 @@
+"""Writers of messages, made of their types."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from itertools import takewhile
+from typing import Any, cast
+
+from engine.rpc.codes import Code
+from engine.rpc.lines import INDENT, Lines
+from engine.rpc.types import (
+    BOOL,
+    STRING,
+    Expected,
+    Identity,
+    Map,
+    Optional,
+    Scalar,
+    String,
+    Struct,
+    Type,
+    Variant,
+    Vector,
+    Void,
+)
+
+MAX_TEXTS = 4096
+"""Places whose texts are remembered, for each width of lengths: as many as a pool may well have segments."""
+
+MAX_TEXT = 512
+"""Bytes of the longest texts that are."""
+
+_DONE = {Code.OK: b"\x01"}.get
+_EXISTS = {True: b"\x01\x01", False: b"\x01\x00"}.get
+"""The commonest results, of which a batch has many: nothing, and whether a key exists."""
+
+
+def writer(kind: Type, width: int) -> Callable[[Any], bytes]:
+    """A function of a value that makes the bytes behind the literal; ``struct.error``, ``IndexError`` if too narrow."""
+    lines = Lines(width)
+    lines.add("parts = []", "w = parts.append")
+    _write(kind, "value", lines)
+    _flush_write(lines)
+    lines.add("return b''.join(parts)")
+    return lines.function("def made(value):")
+
+
+def _flush_write(lines: Lines) -> None:
+    codes, values = lines.taken()
+    if not values:
+        return
+    packer = struct.Struct("<" + codes)
+    if all(value.isdecimal() for value in values):
+        lines.add(f"w({packer.pack(*map(int, values))!r})")
+    else:
+        lines.add(f"w({lines.name(packer.pack, 'k')}({', '.join(values)}))")
+
+
+def _write(kind: Type, value: str, lines: Lines) -> None:
+    """``value`` is an expression that is used once, or the name of a variable."""
+    if isinstance(kind, Scalar):
+        lines.wait(kind.code, kind.write.format(value))
+    elif isinstance(kind, Identity):
+        lines.wait("16s", value)
+    elif isinstance(kind, String):
+        text = lines.name()
+        said = f"{lines.name(kind.write)}({value})" if kind.write else value
+        lines.add(f"{text} = {said}")
+        lines.text(text, f"{text}.encode()", f"{text}.encode('utf-8', 'surrogateescape')")
+        lines.wait(lines.code, f"len({text})")
+        _flush_write(lines)
+        lines.add(f"w({text})")
+    elif isinstance(kind, Struct):
+        _write_struct(kind, value, lines)
+    elif isinstance(kind, Vector):
+        _write_vector(kind, value, lines)
+    elif isinstance(kind, Map):
+        both = lines.name()
+        lines.add(f"{both} = {value}")
+        lines.wait(lines.code, f"len({both})")
+        _flush_write(lines)
+        key, item = lines.name(), lines.name()
+        lines.open(f"for {key}, {item} in {both}.items():")
+        _write(kind.key, key, lines)
+        _write(kind.value, item, lines)
+        _flush_write(lines)
+        lines.close()
+    else:
+        name = lines.name()
+        lines.add(f"{name} = {value}")
+        _write_choice(kind, name, lines)
+
+
+def _write_choice(kind: Type, value: str, lines: Lines) -> None:
+    """What waits is written by each branch together with how that begins."""
+    before = lines.waiting()
+    if isinstance(kind, Optional):
+        _branch(lines, f"if {value} is None:", before, "0")
+        _branch(lines, "else:", before, "1", kind.item, value)
+    elif isinstance(kind, Expected):
+        refused = f"type({value}) is Code" + (f" and {value}" if isinstance(kind.item, Void) else "")
+        lines.open(f"if {refused}:")
+        lines.wait_again(before)
+        lines.wait("B", "0")
+        lines.wait("i", value)
+        _flush_write(lines)
+        lines.close()
+        _branch(lines, "else:", before, "1", None if isinstance(kind.item, Void) else kind.item, value)
+    else:
+        for number, item in enumerate(cast("Variant", kind).items):
+            head = f"{'el' if number else ''}if type({value}) is {lines.name(item.make, 'c')}:"
+            _branch(lines, head, before, str(number), item, value)
+        lines.add("else:", f"{INDENT}raise TypeError(f'this generation has no {{type({value}).__name__}}')")
+
+
+def _branch(
+    lines: Lines, head: str, before: list[tuple[str, str]], tag: str, kind: Type | None = None, value: str = ""
+) -> None:
+    lines.open(head)
+    lines.wait_again(before)
+    lines.wait("B", tag)
+    if kind is not None:
+        _write(kind, value, lines)
+    _flush_write(lines)
+    lines.close()
+
+
+def _write_struct(kind: Struct, value: str, lines: Lines) -> None:
+    name = lines.name()
+    lines.add(f"{name} = {value}")
+    fields = [(f"{name}[{kind.names.index(field)}]", item) for field, item in kind.fields]
+    while fields:
+        texts = [field for field, _ in takewhile(lambda each: each[1] is STRING, fields)] if kind.few else []
+        if len(texts) > 1:
+            _flush_write(lines)
+            lines.add(f"w({lines.name(_Texts(lines.code), 't')}[{', '.join(texts)}])")
+            del fields[: len(texts)]
+        else:
+            field, item = fields.pop(0)
+            _write(item, field, lines)
+
+
+class _Texts(dict[tuple[str, ...], bytes]):
+    """The bytes of texts in a row, with their lengths, as far as they were written already."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__()
+        self._length = struct.Struct("<" + code)
+
+    def __missing__(self, texts: tuple[str, ...]) -> bytes:
+        data = [text.encode("utf-8", "surrogateescape") for text in texts]
+        made = b"".join([self._length.pack(len(each)) + each for each in data])
+        if len(made) <= MAX_TEXT:
+            if len(self) >= MAX_TEXTS:
+                self.clear()
+            self[texts] = made
+        return made
+
+
+def _write_vector(kind: Vector, value: str, lines: Lines) -> None:
+    name, item = lines.name(), kind.item
+    lines.add(f"{name} = {value}")
+    lines.wait(lines.code, f"len({name})")
+    _flush_write(lines)
+    each = lines.name()
+    if isinstance(item, Scalar) and item.write == "{}":
+        lines.names["pack"] = struct.pack
+        lines.add(f"w(pack(f'<{{len({name})}}{item.code}', *{name}))")
+        return
+    if isinstance(item, Expected) and (isinstance(item.item, Void) or item.item is BOOL):
+        lines.names["known"] = _EXISTS if item.item is BOOL else _DONE
+        refused = lines.name(struct.Struct("<Bi").pack, "k")
+        lines.add("try:", INDENT + f"w(b''.join(map(known, {name})))", "except TypeError:")
+        lines.add(INDENT + f"w(b''.join([known({each}) or {refused}(0, {each}) for {each} in {name}]))")
+        return
+    lines.open(f"for {each} in {name}:")
+    if isinstance(item, String) and not item.write and lines.width == 1:
+        lines.text(each, f"{each}.encode()", f"{each}.encode('utf-8', 'surrogateescape')")
+        lines.add(f"w(ONE[len({each})] + {each})")
+    else:
+        _write(item, each, lines)
+        _flush_write(lines)
+    lines.close()
