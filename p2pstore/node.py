@@ -282,7 +282,7 @@ class Node:
             "gets_waiting": self.gets.waiting,
             "upload_limit": self.upload_limit.rate,
             "download_limit": self.download_limit.rate,
-            "warnings": list(self.parts.doubts),
+            "warnings": [*self.parts.doubts, *self.parts.watcher.slow],
             "tasks": [*self.supervisor.report(), *map(thread_report, self.engine.failures)],
         }
 

@@ -37,11 +37,13 @@ class Suspects:
             self._unread[path] = offset
         self.changed(path, detail)
 
-    async def wait(self, seconds: float) -> None:
-        """Wait until there are any, for so long at most."""
+    async def wait(self, seconds: float) -> bool:
+        """Wait until there are any, for so long at most; whether there are."""
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._there.wait(), seconds)
+        there = self._there.is_set()
         self._there.clear()
+        return there
 
     def take_unread(self) -> dict[str, int]:
         """The paths that could not be read since the last call, and where."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from engine.errors import StorageError
+from engine.files.stamps import NO_NUMBER
 from engine.memory.file_spans import FileSpan
 from p2pstore.holding.catalog import Holding
 from p2pstore.holding.holdings import Holdings
@@ -18,10 +20,24 @@ from p2pstore.objects.source import renumbered
 log = logging.getLogger(__name__)
 
 WATCH_SECONDS = 2.0
-"""How often every registered file is looked at; longer when a look takes more than a twentieth of that."""
+"""How often every registered file is looked at."""
+
+PAUSES = 20
+"""Times as long as a look took there, a file system is left alone."""
+
+LOOK_SECONDS = 30.0
+"""A file system that has not answered for so long is let be until it does; the others are looked at meanwhile."""
 
 LOOKED_AT_ONCE = 256
 """Holdings that a thread looks at before what it found is acted on."""
+
+
+class _Look(NamedTuple):
+    """A look that is under way at all that lies on one device."""
+
+    task: asyncio.Task[None]
+    began: float
+    place: str
 
 
 class SourceWatcher:
@@ -42,6 +58,14 @@ class SourceWatcher:
         self._on_changed = on_changed
         self._on_touched = on_touched
         self._to_tell: list[tuple[Holding, str]] = []  # given up, and ``on_changed`` has not returned yet
+        self._looks: dict[int, _Look] = {}  # under way, by the device of the files
+        self._due: dict[int, float] = {}  # when to look there again
+        self._slow: dict[int, str] = {}  # what is told of devices where a look takes long
+
+    @property
+    def slow(self) -> list[str]:
+        """Of each file system that keeps a look from ending, a sentence for people."""
+        return list(self._slow.values())
 
     async def watch(self) -> None:
         """Look at every file now and then, for ever, and give up what changed.
@@ -50,18 +74,65 @@ class SourceWatcher:
         again at each look until they do. An error of ``on_changed`` goes up to whoever runs this, who may call it
         again.
         """
-        pause = WATCH_SECONDS
-        while True:
-            await self._holdings.suspects.wait(pause)
-            began = time.monotonic()
-            await self._holdings.forget_again()
-            await self.look()
-            pause = max(WATCH_SECONDS, 20 * (time.monotonic() - began))
+        try:
+            while True:
+                at_once = await self._holdings.suspects.wait(WATCH_SECONDS)
+                await self._holdings.forget_again()
+                await self.look(everywhere=at_once)
+        finally:
+            tasks = [each.task for each in self._looks.values()]
+            self._looks.clear()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def look(self) -> None:
-        """One look at every file. Between looks nothing may hold on to a holding, so that what it held can be freed."""
-        there = [holding for holding in self._holdings if holding.spans]
+    async def look(self, *, everywhere: bool = True) -> None:
+        """One look at every file; not ``everywhere``, where it is time again.
+
+        A file system that hangs keeps its own holdings from being looked at, and a thread busy, until it answers.
+        Between looks nothing may hold on to a holding, so that what it held can be freed.
+        """
         unread = self._holdings.suspects.take_unread()
+        now = time.monotonic()
+        on_device: dict[int, list[Holding]] = {}
+        for holding in self._holdings:
+            if holding.spans:
+                on_device.setdefault(_device(holding), []).append(holding)
+        for device, there in on_device.items():
+            if device not in self._looks and (everywhere or now >= self._due.get(device, now)):
+                place = str(there[0].place)
+                self._looks[device] = _Look(asyncio.ensure_future(self._look_at(there, unread)), now, place)
+        on_device.clear()
+        waits_for = [each.task for device, each in self._looks.items() if device not in self._slow]
+        if waits_for:
+            await asyncio.wait(waits_for, timeout=LOOK_SECONDS)
+        failed = self._ended()
+        await self._tell()
+        if failed is not None:
+            raise failed
+
+    def _ended(self) -> BaseException | None:
+        """Note which looks have ended, and which have not; an error of a look."""
+        failed: BaseException | None = None
+        now = time.monotonic()
+        self._due = {device: at for device, at in self._due.items() if at > now}
+        for device, look in list(self._looks.items()):
+            if look.task.done():
+                del self._looks[device]
+                self._due[device] = now + PAUSES * (now - look.began)
+                failed = look.task.exception() or failed
+                if self._slow.pop(device, ""):
+                    log.info("the look at the files of %s has ended", look.place)
+            elif device not in self._slow:
+                self._slow[device] = (
+                    f"a look at the files of {look.place} has not ended in {LOOK_SECONDS:g} s: the file system is "
+                    "slow, or hangs; until it answers, nobody sees whether what is served from there changed"
+                )
+                log.warning("%s", self._slow[device])
+        return failed
+
+    async def _look_at(self, there: Sequence[Holding], unread: Mapping[str, int]) -> None:
+        """One look at the files of holdings on one device."""
         for first in range(0, len(there), LOOKED_AT_ONCE):
             batch = there[first : first + LOOKED_AT_ONCE]
             faults, touched = await asyncio.to_thread(look_at_each, batch, unread)
@@ -73,7 +144,6 @@ class SourceWatcher:
                     log.warning("%s is withdrawn: %s: %s", holding.name, holding.place, fault)
                     self._to_tell.append((holding, fault))
                     await self._holdings.give_up(holding, fault)
-        await self._tell()
 
     async def _is_the_same(self, holding: Holding) -> bool:
         """Whether files whose numbers alone are others hold what they held; their numbers then count no more."""
@@ -104,3 +174,9 @@ class SourceWatcher:
                 self._to_tell.remove(pair)
         if failed is not None:
             raise failed
+
+
+def _device(holding: Holding) -> int:
+    """The file system of a holding, by its number; those whose numbers do not last are taken for one."""
+    stamp = holding.spans[0].stamp
+    return NO_NUMBER if stamp is None else stamp.dev

@@ -403,7 +403,8 @@ async def test_the_status_tells_what_failed_and_goes_on(start: Start, monkeypatc
     }
     looked = asyncio.Event()
 
-    async def look() -> None:
+    async def look(*, everywhere: bool) -> None:
+        del everywhere
         if not looked.is_set():
             looked.set()
             raise RuntimeError("a bug")

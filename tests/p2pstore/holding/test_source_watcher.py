@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -174,8 +175,8 @@ async def test_between_looks_nothing_holds_on_to_a_holding(
     looked = asyncio.Event()
     look = held.watcher.look
 
-    async def look_once() -> None:
-        await look()
+    async def look_once(*, everywhere: bool) -> None:
+        await look(everywhere=everywhere)
         monkeypatch.setattr(module, "WATCH_SECONDS", 1000.0)
         looked.set()
 
@@ -195,5 +196,39 @@ async def test_between_looks_nothing_holds_on_to_a_holding(
 
         await asyncio.wait_for(forgotten(), 60)
     finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+
+async def test_a_file_system_that_hangs_keeps_nobody_from_seeing_what_changes_on_others(
+    held: Held, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.2)
+    write_tree(tmp_path / "far", {"": b"far away"})
+    await held.holdings.add(*scanned(root))
+    await held.holdings.add(*scanned(tmp_path / "far", "f"))
+    monkeypatch.setattr(module, "_device", lambda holding: int(holding.name == "f"))
+    answers = threading.Event()
+    look_at_each = module.look_at_each
+
+    def look(there: Sequence[Holding], unread: Mapping[str, int]) -> tuple[dict[int, str], list[int]]:
+        if there[0].name == "f":
+            answers.wait(60)
+        return look_at_each(there, unread)
+
+    monkeypatch.setattr(module, "look_at_each", look)
+    watching = asyncio.create_task(held.watcher.watch())
+    try:
+        await until(lambda: bool(held.watcher.slow), watching)
+        assert str(tmp_path / "far") in held.watcher.slow[0]
+        (root / "a").unlink()
+        (tmp_path / "far").unlink()
+        await until(lambda: [holding.name for holding, _ in held.changed] == ["n"], watching)
+        answers.set()
+        await until(lambda: [holding.name for holding, _ in held.changed] == ["n", "f"], watching)
+        await until(lambda: not held.watcher.slow, watching)
+    finally:
+        answers.set()
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
