@@ -8,7 +8,8 @@ is a function of plain Python: fields of fixed size in a row are one ``struct`` 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 from engine.rpc.readers import reader
@@ -21,6 +22,8 @@ MALFORMED = (ValueError, IndexError, OverflowError, struct.error)
 _HAS_LITERAL = 0b100
 _WIDTH_SHIFT = 3
 _HASH = struct.Struct("<I")
+_WIDE = 4
+"""Bytes of a length that suits whatever there is."""
 
 
 class Codec:
@@ -62,6 +65,17 @@ class Codec:
                 known = self._known[value] = self._written(value, 1)
             return known
         return self._written(value, 2 if type(value) is list and len(value) > 255 else 1)
+
+    def in_pieces(self, value: dict[Any, Any], size: int) -> Iterator[bytes]:
+        """What ``write`` makes of a map that may be a code, ``size`` items at a time: a long one takes long."""
+        kind = self.kind
+        assert isinstance(kind, Expected)  # noqa: S101 - for the type checker
+        prefix, _ = self._writers.get(_WIDE) or self._writer(_WIDE)
+        yield prefix + b"\x01" + len(value).to_bytes(_WIDE, "little")
+        write = writer(kind.item, _WIDE)
+        items = iter(value.items())
+        while piece := dict(islice(items, size)):
+            yield write(piece)[_WIDE:]
 
     def _written(self, value: Any, width: int) -> bytes:
         while True:

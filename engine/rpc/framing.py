@@ -144,3 +144,8 @@ def request(sequence: int, function: int, body: bytes) -> bytes:
 def answer(sequence: int, body: bytes, error: int = 0) -> bytes:
     """An answer as a frame."""
     return ANSWER.pack(MAGIC | error << _ERROR_SHIFT, sequence, len(body), 0) + body
+
+
+def answer_head(sequence: int, length: int) -> bytes:
+    """How the frame of an answer begins whose body, of so many bytes, follows."""
+    return ANSWER.pack(MAGIC, sequence, length, 0)

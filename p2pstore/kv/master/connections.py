@@ -12,7 +12,7 @@ from engine.net import addresses
 from engine.rpc import framing
 from engine.rpc.calls import Call, call_key, read_call, write_refusal
 from engine.rpc.codes import Code
-from engine.rpc.compiled import MALFORMED
+from engine.rpc.compiled import MALFORMED, Codec
 from engine.rpc.framing import Request, Splitter
 from p2pstore.kv.master.callers import Callers
 from p2pstore.kv.master.dispatch import Route, counted
@@ -142,6 +142,11 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.write(frame)
 
+    def answer_parts(self, parts: list[bytes]) -> None:
+        """Send a frame that is in pieces."""
+        if self._transport is not None:
+            self._transport.writelines(parts)
+
     def _serve(self, requests: list[Request]) -> None:
         if len(requests) == 1:
             frame = self._one(requests[0])
@@ -189,17 +194,16 @@ class Connection(asyncio.Protocol):
             if result is None:
                 return b""
             self.count(route, args, result)
-            codec = route.answer or route.answers[self.generation(route)]
-            body = codec.write(result)
+            body = self.codec(route).write(result)
         except Exception as error:  # noqa: BLE001 - a defect of ours is one call's, and not the connection's end
             counts[1] += 1
             self._master.failed(route.name, error)
             return write_refusal(sequence, framing.FAILED, "the master failed; its log says how")
         return framing.answer(sequence, body)
 
-    def generation(self, route: Route) -> str:
-        """In which generation's form a call is answered."""
-        return self._master.generations.guess(self.speaker, route.form)
+    def codec(self, route: Route) -> Codec:
+        """Of the answer to a call, in the form of this client's generation."""
+        return route.answer or route.answers[self._master.generations.guess(self.speaker, route.form)]
 
     def count(self, route: Route, args: tuple[Any, ...], result: Any) -> None:
         """What a result says of this caller, and of this call."""

@@ -9,6 +9,7 @@ from engine.rpc import messages as m
 from engine.rpc.codes import Code
 from engine.rpc.compiled import Codec
 from engine.rpc.methods import EXTENSIONS_ASKED, FORMS, Extension, Form
+from p2pstore.kv.master.long_calls import LONG
 
 SERVICE_VERSION = "2.0.0"
 """What every master of 0.3.9 to 0.3.13 says of itself; clients refuse another."""
@@ -40,6 +41,7 @@ class Route:
         "counts",
         "form",
         "handler",
+        "long",
         "looks_up",
         "many",
         "name",
@@ -61,6 +63,7 @@ class Route:
         self.answer: Codec | None = kinds.pop() if len(kinds) == 1 else None
         """The codec of the answer, where all generations that send this form share one."""
         self.starts = self.name in STARTS
+        self.long = self.name in LONG
         self.looks_up = self.name in LOOKUPS
         self.says_whether = self.name.endswith("ExistKey")
         self.many = self.name.startswith("Batch") and self.name not in ("BatchQueryIp", "BatchReplicaClear")

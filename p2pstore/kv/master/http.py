@@ -42,9 +42,11 @@ from engine.rpc.messages import DEFAULT_TENANT, Memory, Replica
 from p2pstore.kv.master import forms
 from p2pstore.kv.master.facts import CallerFacts, KeyFacts, PoolFacts, by_host
 from p2pstore.kv.master.forms import NAMES, KeyShown
+from p2pstore.kv.master.long_calls import to_the_end
 from p2pstore.kv.master.metrics import OPENMETRICS, TEXT, Readings, families, render, summary
 from p2pstore.kv.master.why import why_callers, why_key
 from p2pstore.kv.pool.segments import SegmentInfo
+from p2pstore.kv.pool.walks import Steps
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +99,7 @@ class Shown(Protocol):
     def remove(self, key: str, tenant: str, *, force: bool) -> Code:
         """Remove one key."""
 
-    def remove_all(self, tenant: str, *, force: bool) -> int:
+    def remove_all(self, tenant: str, *, force: bool) -> Steps[int]:
         """Remove a tenant's keys, or everybody's where it is empty; how many."""
 
     def key_facts(self, key: str, tenant: str) -> KeyFacts:
@@ -273,8 +275,8 @@ class AdminServer:
         return _json({**answer, "error_code": 0, "error_message": ""})
 
     async def _remove_all(self, request: web.Request) -> web.Response:
-        count = self._shown.remove_all(request.query.get("tenant_id", ""), force=_force(request))
-        return _json({"success": True, "removed_count": count})
+        steps = self._shown.remove_all(request.query.get("tenant_id", ""), force=_force(request))
+        return _json({"success": True, "removed_count": await to_the_end(steps)})
 
     async def _status(self, _: web.Request) -> web.Response:
         readings = self._shown.readings()

@@ -7,13 +7,14 @@ import heapq
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Protocol
 
 from engine.net import addresses, listening, sockets
 from engine.rpc import framing
+from engine.rpc.calls import write_refusal
 from engine.rpc.codes import Code
 from p2pstore.errors import MooncakeError, NodeEnded
 from p2pstore.kv.master.callers import Callers
@@ -28,8 +29,10 @@ from p2pstore.kv.master.limits import (
     SWEEP_S,
     UNSENT_S,
 )
+from p2pstore.kv.master.long_calls import MAX_LONG, LongCall, LongCalls, answer_in_steps
 from p2pstore.kv.master.waiting import TRY_S, Waiting, WaitingRoom
 from p2pstore.kv.pool.pool import Pool
+from p2pstore.kv.pool.walks import Steps
 from p2pstore.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
@@ -42,6 +45,9 @@ PULSE_S = 0.05
 
 MORE_S = 0.01
 """The same while it says that there is more to do."""
+
+SHOWN = 80
+"""Characters of a pattern that the log repeats."""
 
 MAX_TOLD = 4096
 """Things that were said of hosts, which are not said again."""
@@ -88,6 +94,7 @@ class Master:
         self._kept = 0
         self._clients: dict[bytes, set[Connection]] = {}
         self.waiting = WaitingRoom(time.monotonic, pool.make_room, lambda: pool.settled, self._waited)
+        self.long = LongCalls(self._soon, lambda error: self.failed("long call", error))
         self._timer: asyncio.TimerHandle | None = None
         self._told: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._server: asyncio.Server | None = None
@@ -207,6 +214,8 @@ class Master:
     def carry_out(self, connection: Connection, sequence: int, route: Route, args: tuple[Any, ...]) -> Any:
         """The result of a call; None if it comes later."""
         if not route.starts:
+            if route.long:
+                return self._carry_out_long(connection, sequence, route, args)
             result = route.handler(args)
             return result if self.journal is None else self._kept_result(route, result)
         if self.journal is not None and self.journal.refusing:
@@ -220,6 +229,37 @@ class Master:
                 self._come_again(0.0)
                 return None
         return self._kept_result(route, results if route.many else results[0])
+
+    def _carry_out_long(self, connection: Connection, sequence: int, route: Route, args: tuple[Any, ...]) -> None:
+        if self.long.full:
+            text = f"{MAX_LONG} calls that go through all keys are under way; ask again later"
+            connection.answer(write_refusal(sequence, framing.FAILED, text))
+            return
+        refusal = write_refusal(sequence, framing.FAILED, "the master failed; its log says how")
+
+        def steps() -> Steps[list[bytes]]:
+            result = yield from self.kept_steps(route.handler(args))
+            result = self._kept_result(route, result)
+            connection.count(route, args, result)
+            if route.name.endswith("Regex") and result is Code.BAD_PARAMS:
+                text = (
+                    f"{route.name} of {connection.address} is refused: {args[0][:SHOWN]!r} is no pattern, or a slow one"
+                )
+                self.told(connection.host, route.name, logging.WARNING, text)
+            return (yield from answer_in_steps(sequence, connection.codec(route), result))
+
+        self.long.begin(LongCall(steps(), connection.answer_parts, refusal))
+
+    def kept_steps(self, steps: Steps[Any]) -> Steps[Any]:
+        """The same, and what changes is kept after each."""
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                self.keep_log()
+                return end.value
+            self.keep_log()
+            yield
 
     def _kept_result(self, route: Route, result: Any) -> Any:
         """The result, once what the call changed was kept."""
@@ -237,6 +277,9 @@ class Master:
                 self.supervisor.note("journal", "master", error)
                 return False
         return True
+
+    def _soon(self, call: Callable[[], None]) -> None:
+        asyncio.get_running_loop().call_soon(call)
 
     def _come_again(self, seconds: float) -> None:
         if self._timer is None:
@@ -257,8 +300,7 @@ class Master:
         connection: Connection = call.to
         result = self._kept_result(call.route, call.result)
         connection.count(call.route, call.args, result)
-        codec = call.route.answer or call.route.answers[connection.generation(call.route)]
-        connection.answer(framing.answer(call.sequence, codec.write(result)))
+        connection.answer(framing.answer(call.sequence, connection.codec(call.route).write(result)))
 
     # -- time
 

@@ -18,6 +18,7 @@ from p2pstore.kv.master.metrics import Readings, Segment
 from p2pstore.kv.master.server import Master
 from p2pstore.kv.pool.pool import Pool
 from p2pstore.kv.pool.segments import SegmentInfo
+from p2pstore.kv.pool.walks import Steps
 
 SAMPLE = 20_000
 """Keys among which one is looked for that is nearly the one that somebody asked about."""
@@ -91,11 +92,9 @@ class View:
         code = self._pool.remove([key], force, tenant)[0]
         return code if self._master.keep_log() else Code.PERSIST_FAILED
 
-    def remove_all(self, tenant: str, *, force: bool) -> int:
+    def remove_all(self, tenant: str, *, force: bool) -> Steps[int]:
         """Remove a tenant's keys, or everybody's; how many."""
-        count = self._pool.remove_all(force, tenant or None)
-        self._master.keep_log()
-        return count
+        return self._master.kept_steps(self._pool.remove_all(force, tenant or None))
 
     def key_facts(self, key: str, tenant: str) -> KeyFacts:
         """What is known of a key."""

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from engine.rpc.codes import Code
 from engine.rpc.messages import ClientStatus, Ping, Segment
 from p2pstore.kv.pool import records
-from p2pstore.kv.pool.ages import Ages, Walk
 from p2pstore.kv.pool.clients import Client
 from p2pstore.kv.pool.entries import Entry, Held, OnDisk
 from p2pstore.kv.pool.index import Index
 from p2pstore.kv.pool.segments import Mounted, valid
+from p2pstore.kv.pool.walks import Everything
 
 MAX_CLIENTS = 20_000
 """Clients at a time."""
@@ -264,24 +264,18 @@ class _Sweep:
         self._index = index
         self._gone, index.gone = index.gone, []
         index.disks_gone = False
-        self._hard = [*index.hard, *index.cold]
-        self._walks: list[tuple[Ages, Walk]] = [(ages, ages.walk()) for ages in (index.plain, index.soft)]
-        self.ended = False
+        self._walk = Everything(index)
+
+    @property
+    def ended(self) -> bool:
+        """Whether all were looked at."""
+        return self._walk.ended
 
     def step(self, count: int) -> list[Entry]:
         """The next values; none when it has ended."""
-        if self._hard:
-            some, self._hard = self._hard[:count], self._hard[count:]
-            return some
-        while self._walks:
-            ages, walk = self._walks[-1]
-            some = walk.step(count)
-            if not walk.ended:
-                return some
-            ages.stop(walk)
-            self._walks.pop()
-        for mounted in self._gone:
-            self._index.segments.swept(mounted)
-            self._index.why_gone.pop(mounted.number, None)
-        self.ended = True
-        return []
+        found = self._walk.step(count)
+        if self._walk.ended:
+            for mounted in self._gone:
+                self._index.segments.swept(mounted)
+                self._index.why_gone.pop(mounted.number, None)
+        return found

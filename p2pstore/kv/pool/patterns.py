@@ -1,12 +1,13 @@
 """Regular expressions that strangers send, and that must not keep the master busy for ever.
 
-``re`` tries every way to match: with a repeat inside a repeat, or many repeats in a row, that takes for ever on a key
-that nearly fits. Patterns that could are refused. What is left is what people use to pick
-keys: prefixes, ``.*``, classes.
+``re`` tries every way to match, and cannot be stopped. With a repeat inside a repeat, or many repeats in a row, that
+takes for ever on a key that nearly fits. Patterns that could are refused. What is left is what people use to pick keys:
+prefixes, ``.*``, classes. How long a key such a pattern may be tried on follows from how many ways there are at most.
 """
 
 from __future__ import annotations
 
+import math
 import re
 
 MAX_PATTERN = 1024
@@ -21,21 +22,44 @@ MAX_OPTIONAL = 8
 MAX_WAYS = 1024
 """Ways through all groups of alternatives: each group multiplies them by the number of its own."""
 
+MAX_TRIES = 10_000_000
+"""Ways in which one key is tried at most, each of some 2 ns."""
+
 _PARTS = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{\d*,?\d*\}|[()*+?|]|.", re.DOTALL)
 
 
-def bounded(pattern: str) -> re.Pattern[str] | None:
-    """The pattern, ready to use; None if it is none, or could take too long."""
-    if len(pattern) > MAX_PATTERN or not _harmless(pattern):
+class Pattern:
+    """One that is ready to use, on keys of up to ``longest`` characters."""
+
+    __slots__ = ("longest", "search")
+
+    def __init__(self, compiled: re.Pattern[str], longest: int) -> None:
+        self.search = compiled.search
+        self.longest = longest
+
+
+def bounded(pattern: str) -> Pattern | None:
+    """The pattern, ready to use; None if it is none, or could take too long on any key."""
+    if len(pattern) > MAX_PATTERN:
+        return None
+    if pattern.endswith(".*") and not pattern.endswith("\\.*"):
+        pattern = pattern[:-2]  # it is looked for anywhere in a key, so what follows, or goes before, may be anything
+    if re.match(r"\.\*[^*+?{]", pattern):
+        pattern = pattern[2:]
+    longest = _longest(pattern)
+    if not longest:
         return None
     try:
-        return re.compile(pattern)
+        return Pattern(re.compile(pattern), longest)
     except (re.error, OverflowError, RecursionError):
         return None
 
 
-def _harmless(pattern: str) -> bool:
-    """Whether repeats and alternatives are few, and nothing is repeated that can be matched in several ways itself."""
+def _longest(pattern: str) -> int:
+    """Characters of the longest key that it can be tried on.
+
+    0 where repeats or alternatives are many, or something is repeated that can be matched in several ways itself.
+    """
     repeats = optional = 0
     ways = 1
     several = [False]  # for each open group whether there are several ways to match what it holds
@@ -61,11 +85,16 @@ def _harmless(pattern: str) -> bool:
             several[-1] = True
         elif repeated and previous not in {"*", "+", "?", "}"}:
             if closed:
-                return False
+                return 0
             repeats += 1
             several[-1] = True
         elif part[0] == "\\" and part[1:].isdigit():
-            return False  # a reference back: matching those is slow by nature
+            return 0  # a reference back: matching those is slow by nature
         closed = False
         previous = "}" if repeated and part[0] == "{" else part
-    return repeats <= MAX_REPEATS and optional <= MAX_OPTIONAL and ways <= MAX_WAYS
+    if repeats > MAX_REPEATS or optional > MAX_OPTIONAL or ways > MAX_WAYS:
+        return 0
+    # Each repeat may end at any character behind the one before, and all of it may begin at any unless it is anchored.
+    # So n characters are tried in n ** depth / depth! ways.
+    depth = max(1, repeats + (not pattern.startswith("^") or ways > 1))
+    return int((MAX_TRIES * math.factorial(depth) / (ways << optional)) ** (1 / depth))

@@ -42,6 +42,7 @@ from p2pstore.kv.pool.settings import PoolSettings
 from p2pstore.kv.pool.stats import Stats
 from p2pstore.kv.pool.story import Story
 from p2pstore.kv.pool.tasks import Tasks
+from p2pstore.kv.pool.walks import Steps
 from p2pstore.kv.pool.writes import Writes
 
 RELEASES = 1000
@@ -134,7 +135,7 @@ class Pool:
             self._reads.read_from_disk.clear()
         return found
 
-    def replicas_by_regex(self, pattern: str, tenant: str = DEFAULT_TENANT) -> dict[str, list[Replica]] | Code:
+    def replicas_by_regex(self, pattern: str, tenant: str = DEFAULT_TENANT) -> Steps[dict[str, list[Replica]] | Code]:
         """The same of all keys that a pattern is found in."""
         return self._reads.by_regex(pattern, tenant)
 
@@ -187,11 +188,11 @@ class Pool:
         """Remove values by key."""
         return self._removal.remove(keys, tenant, force=force)
 
-    def remove_by_regex(self, pattern: str, force: bool = False, tenant: str = DEFAULT_TENANT) -> int | Code:  # noqa: FBT001
+    def remove_by_regex(self, pattern: str, force: bool = False, tenant: str = DEFAULT_TENANT) -> Steps[int | Code]:  # noqa: FBT001
         """Remove values by pattern; tells how many."""
         return self._removal.by_regex(pattern, tenant, force=force)
 
-    def remove_all(self, force: bool = False, tenant: str | None = None) -> int:  # noqa: FBT001
+    def remove_all(self, force: bool = False, tenant: str | None = None) -> Steps[int]:  # noqa: FBT001
         """Remove all values of a tenant, or of all; tells how many."""
         return self._removal.all(tenant, force=force)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from engine.rpc.codes import Code
@@ -10,6 +9,16 @@ from engine.rpc.messages import Replica, Replicas
 from p2pstore.kv.pool.entries import Entry, Held, made
 from p2pstore.kv.pool.index import Index
 from p2pstore.kv.pool.patterns import bounded
+from p2pstore.kv.pool.walks import STEP_ENTRIES, STEP_S, Steps, entries_of
+
+MATCH_S = 20.0
+"""For the keys that a pattern is looked for in; those who call wait for 30 s."""
+
+MAX_FOUND_BYTES = 128 << 20
+"""Of an answer to a pattern: some 600,000 values."""
+
+REPLICA_BYTES = 100
+"""What a replica takes in it, more or less."""
 
 
 class Reads:
@@ -110,18 +119,23 @@ class Reads:
         stats.file_cache_hit_bytes += disk_bytes
         return found
 
-    def by_regex(self, pattern: str, tenant: str) -> dict[str, list[Replica]] | Code:
+    def by_regex(self, pattern: str, tenant: str) -> Steps[dict[str, list[Replica]] | Code]:
         """The values whose key a pattern is found in."""
-        compiled = bounded(pattern)
-        if compiled is None:
-            return Code.BAD_PARAMS
-        until = self._index.clock() + self._lease_s
+        matched = yield from matching(self._index, pattern, tenant)
+        if isinstance(matched, Code):
+            return matched
         found: dict[str, list[Replica]] = {}
-        for entry in matching(self._index, compiled, tenant):
+        takes = 0
+        for number, entry in enumerate(matched, 1):
             replicas = entry.described()
             if replicas:
                 found[entry.key] = replicas
-                lease(entry, until)
+                takes += len(entry.key) + REPLICA_BYTES * len(replicas)
+                if takes > MAX_FOUND_BYTES:
+                    return Code.BAD_PARAMS
+                lease(entry, self._index.clock() + self._lease_s)
+            if not number % STEP_ENTRIES:
+                yield
         return found
 
     def keys(self, tenant: str | None) -> list[str]:
@@ -154,8 +168,28 @@ def lease(entry: Entry, until: float) -> None:
         group.until = max(group.until, until)
 
 
-def matching(index: Index, pattern: re.Pattern[str], tenant: str) -> list[Entry]:
-    """The values of a tenant whose key a pattern is found in."""
-    space = index.tenant(tenant)
-    search = pattern.search
-    return [entry for key, entry in space.keys.items() if search(key)] if space else []
+def matching(index: Index, text: str, tenant: str) -> Steps[list[Entry] | Code]:
+    """The values of a tenant whose key a pattern is found in; ``BAD_PARAMS`` where that could take too long."""
+    pattern, space = bounded(text), index.tenant(tenant)
+    if pattern is None:
+        return Code.BAD_PARAMS
+    if space is None:
+        return []
+    found: list[Entry] = []
+    clock, search, longest = index.clock, pattern.search, pattern.longest
+    began = clock()
+    last = began + MATCH_S
+    for some in entries_of(index, space):
+        for entry in some:
+            if len(entry.key) > longest:
+                return Code.BAD_PARAMS
+            if search(entry.key):
+                found.append(entry)
+            if clock() - began > STEP_S:
+                yield
+                began = clock()
+        if began > last:
+            return Code.BAD_PARAMS
+        yield
+        began = clock()
+    return found

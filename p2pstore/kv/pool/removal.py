@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 
 from engine.rpc.codes import Code
 from p2pstore.kv.pool.clients import Client
-from p2pstore.kv.pool.entries import Entry, Held, OnDisk
+from p2pstore.kv.pool.entries import GONE, Entry, Held, OnDisk
 from p2pstore.kv.pool.index import Index, keep_for_readers
-from p2pstore.kv.pool.patterns import bounded
 from p2pstore.kv.pool.reads import matching
 from p2pstore.kv.pool.tasks import Tasks
+from p2pstore.kv.pool.walks import STEP_ENTRIES, Steps, entries_of
 
 
 class Removal:
@@ -27,24 +27,28 @@ class Removal:
         found = [space.keys.get(key) if space else None for key in keys]
         return [Code.NOT_FOUND if entry is None else self._remove(entry, now, force=force) for entry in found]
 
-    def by_regex(self, pattern: str, tenant: str, *, force: bool) -> int | Code:
+    def by_regex(self, pattern: str, tenant: str, *, force: bool) -> Steps[int | Code]:
         """Remove all whose key a pattern is found in; tells how many."""
-        compiled = bounded(pattern)
-        if compiled is None:
-            return Code.BAD_PARAMS
-        return self._each(matching(self._index, compiled, tenant), force=force)
+        matched = yield from matching(self._index, pattern, tenant)
+        if isinstance(matched, Code):
+            return matched
+        removed = 0
+        for first in range(0, len(matched), STEP_ENTRIES):
+            removed += self._each(matched[first : first + STEP_ENTRIES], force=force)
+            yield
+        return removed
 
-    def all(self, tenant: str | None, *, force: bool) -> int:
+    def all(self, tenant: str | None, *, force: bool) -> Steps[int]:
         """Remove all of a tenant's, or of all; tells how many. The disks that have some are told to clear them."""
         index = self._index
-        spaces = list(index.tenants.values()) if tenant is None else [index.tenant(tenant)]
+        space = None if tenant is None else index.tenant(tenant)
         removed = 0
         told: set[Client] = set()
-        for space in spaces:
-            if space is not None:
-                entries = list(space.keys.values())
+        if tenant is None or space is not None:
+            for entries in entries_of(index, space):
                 told.update(disk.client for entry in entries for disk in entry.disks)
                 removed += self._each(entries, force=force)
+                yield
         for client in index.clients.values() if tenant is None else told:
             if client.disk is not None:
                 client.disk.remove_all = True
@@ -69,7 +73,8 @@ class Removal:
 
     def _each(self, entries: Iterable[Entry], *, force: bool) -> int:
         now = self._index.clock()
-        return sum(self._remove(entry, now, force=force) is Code.OK for entry in entries)
+        there = (entry for entry in entries if entry.place is not GONE)
+        return sum(self._remove(entry, now, force=force) is Code.OK for entry in there)
 
     def _remove(self, entry: Entry, now: float, *, force: bool) -> Code:
         index = self._index

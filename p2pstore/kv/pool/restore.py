@@ -10,12 +10,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from p2pstore.kv.pool import records
-from p2pstore.kv.pool.ages import Ages, Walk
 from p2pstore.kv.pool.clients import Client, Disk
 from p2pstore.kv.pool.entries import GONE, Entry, Held, More, OnDisk, placed
 from p2pstore.kv.pool.extents import rounded
 from p2pstore.kv.pool.index import Discarded, Index
 from p2pstore.kv.pool.segments import Mounted
+from p2pstore.kv.pool.walks import Everything
 
 
 class _Memory:
@@ -199,33 +199,23 @@ class Snapshot:
         self._index = index
         self._head = [records.mounted(each.number, each.client, each.described_to_clients) for each in index.segments]
         self._head += [records.reserved(*place) for place in index.reserved()]  # few, so they are taken at once
-        self._hard = [*index.hard, *index.cold]
-        self._walks: list[tuple[Ages, Walk]] = [(ages, ages.walk()) for ages in (index.plain, index.soft)]
-        self.ended = False
+        self._walk = Everything(index)
 
     def step(self, entries: int) -> list[bytes]:
         """The records of about so many values more; ``ended`` says when these were the last."""
         if self._head:
             head, self._head = self._head, []
             return head
-        if self._hard:
-            some, self._hard = self._hard[:entries], self._hard[entries:]
-            return self._of(some)
-        while self._walks:
-            ages, walk = self._walks[-1]
-            some = walk.step(entries)
-            if not walk.ended:
-                return self._of(some)
-            ages.stop(walk)
-            self._walks.pop()
-        self.ended = True
-        return []
+        return self._of(self._walk.step(entries))
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is no more."""
+        return self._walk.ended
 
     def close(self) -> None:
         """Have no more of it."""
-        for ages, walk in self._walks:
-            ages.stop(walk)
-        self._walks.clear()
+        self._walk.close()
 
     def _of(self, entries: list[Entry]) -> list[bytes]:
         index = self._index

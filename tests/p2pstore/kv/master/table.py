@@ -15,6 +15,7 @@ from p2pstore.kv.master.forms import KeyShown
 from p2pstore.kv.master.http import AdminServer
 from p2pstore.kv.master.metrics import Readings
 from p2pstore.kv.pool.segments import SegmentInfo
+from p2pstore.kv.pool.walks import Steps
 
 KEY = "llama-3@tp_rank:0@" + "ab" * 16
 STRANGE = "a b+c,d\n\u4e16"
@@ -74,8 +75,9 @@ class Table:
         self.removed.append((key, force))
         return Code.OK
 
-    def remove_all(self, tenant: str, *, force: bool) -> int:
+    def remove_all(self, tenant: str, *, force: bool) -> Steps[int]:
         self.removed.append((f"all of {tenant or 'everybody'}", force))
+        yield
         return 3
 
     def key_facts(self, key: str, tenant: str) -> KeyFacts:

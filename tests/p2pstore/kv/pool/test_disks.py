@@ -9,6 +9,7 @@ import pytest
 from engine.rpc.codes import Code
 from engine.rpc.messages import Kind, LocalDisk, Memory, ObjectMeta, OffloadItem, ReplicateConfig, Status, StoredObject
 from p2pstore.kv.pool.pool import Pool
+from p2pstore.kv.pool.walks import whole
 from tests.p2pstore.kv.pool.pools import MIB, House, ident, segment
 
 A, B = ident("a"), ident("b")
@@ -221,9 +222,9 @@ def test_disks_are_told_once_to_clear_what_was_removed() -> None:
     house.pool.mount_disk(B, True)
     put_to_disk(house, "k")
     assert house.pool.poll_remove_all(A) is False
-    house.pool.remove_all(force=True, tenant="default")
+    whole(house.pool.remove_all(force=True, tenant="default"))
     assert [house.pool.poll_remove_all(each) for each in (A, A, B)] == [True, False, False]
-    house.pool.remove_all(force=True)
+    whole(house.pool.remove_all(force=True))
     assert house.pool.poll_remove_all(B) is True
 
 

@@ -15,6 +15,7 @@ from engine.rpc.messages import LocalDisk, ObjectMeta, ReplicateConfig, SoftPin,
 from p2pstore.kv.pool.extents import ALIGN, rounded
 from p2pstore.kv.pool.pool import Pool
 from p2pstore.kv.pool.settings import PoolSettings
+from p2pstore.kv.pool.walks import whole
 from tests.clocks import Clock
 from tests.p2pstore.kv.pool.pools import ident, segment
 
@@ -210,7 +211,7 @@ class PoolMachine(RuleBasedStateMachine):
         for key in list(self.leased):
             if isinstance(self.pool.peek(key), Code):
                 del self.leased[key]  # its owner is absent: it is not to come back with it
-        self.pool.remove_all(force)
+        whole(self.pool.remove_all(force))
         self.hard.clear()
         if force:
             self.leased.clear()

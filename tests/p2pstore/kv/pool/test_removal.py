@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from engine.rpc.codes import Code
+from p2pstore.kv.pool.walks import whole
 from tests.p2pstore.kv.pool.pools import MIB, House, ident
 
 
@@ -24,9 +25,9 @@ def test_all_skips_what_is_leased_and_counts_the_rest() -> None:
     house.put(client, ["a", "b", "leased"])
     house.put(client, ["hard"], with_hard_pin=True)
     house.pool.exist(["leased"])
-    assert house.pool.remove_all() == 3
+    assert whole(house.pool.remove_all()) == 3
     assert house.pool.keys() == ["leased"]
-    assert house.pool.remove_all(force=True) == 1
+    assert whole(house.pool.remove_all(force=True)) == 1
     assert house.pool.stats.allocated_bytes == house.pool.stats.key_count == 0
 
 
@@ -35,10 +36,10 @@ def test_a_pattern_is_searched_anywhere_in_the_key() -> None:
     client = house.join("a")
     house.put(client, ["model@1", "model@2", "other@1"])
     house.pool.exist(["model@2"])
-    assert house.pool.remove_by_regex("^model") == 1
-    assert house.pool.remove_by_regex("@1$") == 1
-    assert house.pool.remove_by_regex("model@2", force=True) == 1
-    assert house.pool.remove_by_regex("x", tenant="none") == 0
+    assert whole(house.pool.remove_by_regex("^model")) == 1
+    assert whole(house.pool.remove_by_regex("@1$")) == 1
+    assert whole(house.pool.remove_by_regex("model@2", force=True)) == 1
+    assert whole(house.pool.remove_by_regex("x", tenant="none")) == 0
 
 
 def test_a_client_clears_its_own_values() -> None:

@@ -11,6 +11,7 @@ from engine.rpc.codes import Code
 from engine.rpc.messages import ClientStatus, ObjectMeta, ReplicateConfig, SoftPin
 from p2pstore.kv.pool import records
 from p2pstore.kv.pool.pool import Pool
+from p2pstore.kv.pool.walks import whole
 from tests.p2pstore.kv.pool.pools import MIB, House, address, ident, segment
 
 
@@ -212,7 +213,7 @@ def step(house: House, chance: random.Random) -> None:
     elif what == 2:
         pool.remove(keys, force=chance.random() < 0.5)
     elif what == 3 and chance.random() < 0.2:
-        pool.remove_all()
+        whole(pool.remove_all())
     elif what == 4:
         pool.put_revoke(client, keys)
     elif what in {5, 6}:
