@@ -1,4 +1,4 @@
-"""Memory that processes of one host share: made by one, and mapped by whoever is handed its descriptor.
+"""Memory that processes of one host share: made by one, and mapped by whoever is handed its descriptor. And files.
 
 It is a memfd whose size is sealed: neither side can take pages away from under the other. It has no name anywhere, so
 nothing of it is left when the last process that maps it has ended, however that was.
@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import mmap
 import os
+import stat
 
 from engine import forks
 from engine.errors import UsageError
@@ -20,17 +22,17 @@ SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
 class Mapping:
-    """``length`` bytes of a descriptor, mapped to be read and written, at ``address``.
+    """``length`` bytes of a descriptor, from a page's boundary on, mapped to be read and written, at ``address``.
 
     They stay mapped as long as this object or a view of it lives. A forked child does not have them.
     """
 
-    def __init__(self, fd: int, length: int) -> None:
+    def __init__(self, fd: int, length: int, offset: int = 0) -> None:
         """Raises ``OSError``."""
         self._origin = forks.Origin("mapped memory")
         self.length = length
         self.address = 0
-        self.address = system.map_shared(fd, 0, length, writable=True)
+        self.address = system.map_shared(fd, offset, length, writable=True)
         system.keep_from_children(self.address, length)
 
     def view(self) -> memoryview:
@@ -101,3 +103,39 @@ def map_handed_over(fd: int) -> Mapping:
     if not sealed & fcntl.F_SEAL_SHRINK:
         raise UsageError(detail="what was handed over is no memory of a fixed size")
     return Mapping(fd, os.fstat(fd).st_size)
+
+
+class MappedFileBuffer(MemoryBuffer):
+    """Part of a file, or of a device that can be mapped, as memory in which peers read and write.
+
+    It is not handed to others of this host: a file can be cut short, and then who maps it is ended by the system. So
+    nobody may do that as long as this is registered.
+    """
+
+    def __init__(self, name: str, path: str | os.PathLike[str], length: int, offset: int = 0) -> None:
+        """``offset`` is a multiple of the page size. Raises ``UsageError``."""
+        if length < 1 or offset < 0 or offset % mmap.PAGESIZE:
+            detail = f"{length} bytes at {offset} of {path}: give at least one, from a multiple of {mmap.PAGESIZE} on"
+            raise UsageError(detail=detail)
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                status = os.fstat(fd)
+                if stat.S_ISREG(status.st_mode) and offset + length > status.st_size:
+                    raise UsageError(detail=f"{length} bytes at {offset} of {path}, which has {status.st_size}")
+                self._mapping: Mapping | None = Mapping(fd, length, offset)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise UsageError(detail=f"{path} cannot be mapped: {error.strerror or error}") from None
+        super().__init__(name, self._mapping.view(), writable=True)
+
+    @property
+    def whole(self) -> memoryview:
+        """All of it."""
+        return self._view
+
+    def close(self) -> None:
+        """See ``Buffer.close``."""
+        super().close()
+        self._mapping = None

@@ -55,6 +55,7 @@ class Client:
         self.master = Master(options.master, client=self.id, tenant=options.tenant)
         self.reports = Reports(self.dead, self.master)
         self._mounted: dict[bytes, tuple[Segment, RegisteredMemory]] = {}
+        self._leaving: list[tuple[float, RegisteredMemory]] = []
         self.plane = DataPlane(
             options.hostname,
             options.metadata,
@@ -65,7 +66,7 @@ class Client:
             ports=options.ports,
         )
         self.tasks = Tasks(self.master, self.plane)
-        self.heart = Heart(self.master, self.segments, self.plane.forget_gone, self.tasks.work)
+        self.heart = Heart(self.master, self.segments, self._every_beat, self.tasks.work)
         self.disk: Disk | None = None
         self.closing = Closing(what, self._end)
         try:
@@ -106,7 +107,13 @@ class Client:
 
     def mount(self, size: int) -> bytes:
         """Give ``size`` bytes to the pool; the segment's id. Raises ``MasterRefused``, ``MasterUnavailable``."""
-        memory = self.plane.offer(size)
+        return self._give(self.plane.offer(size), size)
+
+    def mount_file(self, path: str, size: int, offset: int = 0) -> bytes:
+        """The same with part of a file: nobody may cut it short. Raises ``UsageError`` besides."""
+        return self._give(self.plane.offer_file(path, size, offset), size)
+
+    def _give(self, memory: RegisteredMemory, size: int) -> bytes:
         segment = Segment(
             os.urandom(16), self.name, memory.address, size, self.name, self.options.protocol, self._host_id()
         )
@@ -123,19 +130,23 @@ class Client:
         self._mounted[segment.id] = segment, memory
         return segment.id
 
-    def unmount(self, segment: bytes) -> None:
+    def unmount(self, segment: bytes, grace: float = 0.0) -> None:
         """Take memory back from the pool; what lay in it is gone. Raises as ``mount``, ``UsageError``.
 
-        Where the master is not told, the memory stays in the pool.
+        With ``grace``, in seconds, it can be read for so long, and nothing new comes there. Where the master is not
+        told, the memory stays in the pool.
         """
         found = self._mounted.pop(segment, None)
         if found is None:
             raise UsageError(detail=f"this client has no segment {segment.hex()}")
         try:
-            code = self.master.unmount(segment)
+            code = self.master.unmount(segment, grace)
         except BaseException:
             self._mounted[segment] = found
             raise
+        if code is Code.OK and grace > 0:
+            self._leaving.append((time.monotonic() + grace + DRAIN_SECONDS, found[1]))
+            return
         self.plane.withdraw(found[1], timeout=DRAIN_SECONDS)
         if code is not Code.OK:
             raise refused(f"to give back the memory of {self.name}", code)
@@ -144,6 +155,14 @@ class Client:
         """Take back all memory, tell the master, and end. Twice is harmless; in a forked child it does nothing."""
         if not self.closing.close(CLOSE_SECONDS):
             log.warning("%s has not ended within %g s", self.closing.what, CLOSE_SECONDS)
+
+    def _every_beat(self) -> None:
+        self.plane.forget_gone()
+        now = time.monotonic()
+        over = [each for each in self._leaving if each[0] <= now]
+        for each in over:
+            self._leaving.remove(each)
+            self.plane.withdraw(each[1], timeout=0.0)
 
     def _end(self) -> None:
         self.master.close(list(self._mounted), disk=self.disk is not None and self.disk.mounted)

@@ -7,19 +7,24 @@ do, this one tells the code for why.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
-from engine.memory.lent import byte_view
 from engine.net.addresses import given_place
 from engine.rpc.codes import Code
 from engine.rpc.messages import Replica, Replicas
 from p2pstore.errors import PortTaken, UsageError
+from p2pstore.kv.client.buffer_pool import BufferLease, BufferPool, MooncakeHostMemAllocator
 from p2pstore.kv.client.client import Client
 from p2pstore.kv.client.compat_base import log
-from p2pstore.kv.client.compat_sessions import CompatSessions
+from p2pstore.kv.client.compat_left_out import LEFT_OUT
+from p2pstore.kv.client.compat_tensors import CompatTensors
 from p2pstore.kv.client.compat_types import (
     BufferHandle,
+    Descriptor,
+    DiskDescriptor,
+    MemoryDescriptor,
     ObjectDataType,
     QueryTaskResponse,
     ReplicaDescriptor,
@@ -34,12 +39,16 @@ from p2pstore.kv.client.compat_types import (
 from p2pstore.kv.client.options import SETUP_SECONDS, StoreOptions
 from p2pstore.kv.client.sessions import GetSessions, PutSessions
 from p2pstore.kv.client.setup_keys import Setup, understood
-from p2pstore.kv.client.tensors import TensorHeader, as_torch, described
-from p2pstore.kv.client.writing import Item
 
 __all__ = [
     "BufferHandle",
+    "BufferLease",
+    "BufferPool",
+    "Descriptor",
+    "DiskDescriptor",
+    "MemoryDescriptor",
     "MooncakeDistributedStore",
+    "MooncakeHostMemAllocator",
     "ObjectDataType",
     "QueryTaskResponse",
     "ReplicaDescriptor",
@@ -50,6 +59,12 @@ __all__ = [
     "TaskType",
 ]
 
+RegisteredBufferPool, RegisteredBufferLease = BufferPool, BufferLease
+
+# The values of its enumerations are names of upstream's module, too; of two of one name the later one.
+for _kind in (ObjectDataType, ReplicaStatus, TaskType, TaskStatus):
+    globals().update(_kind.__members__)
+
 OK, CLOSED, UNREACHABLE = 0, 1, 2
 """What ``health_check`` says."""
 
@@ -57,7 +72,7 @@ CLIENT_PORTS = range(12300, 14301)
 """From which a client's port is taken where none is given, as upstream's is."""
 
 
-class MooncakeDistributedStore(CompatSessions):
+class MooncakeDistributedStore(CompatTensors):
     """A client as upstream's class of this name is one. It is of no use before ``setup``, and may be set up again."""
 
     # Life
@@ -118,10 +133,15 @@ class MooncakeDistributedStore(CompatSessions):
             client.close()
         return 0
 
+    def __getattr__(self, name: str) -> NoReturn:
+        why = LEFT_OUT.get(name)
+        detail = f": {why}" if why else ""
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{detail}")
+
     def __del__(self) -> None:
         # As upstream's: memory leaves the pool with the object that gave it. Nobody waits for that here.
         client = getattr(self, "_client", None)
-        if client is not None:
+        if client is not None and not sys.is_finalizing():  # then it ends with the process, and modules are gone
             client.closing.close(0.0, wait=False)
 
     def health_check(self) -> int:
@@ -129,6 +149,11 @@ class MooncakeDistributedStore(CompatSessions):
         if self._client is None or self._client.closing.begun:
             return CLOSED
         return UNREACHABLE if self._client.master.why_not else OK
+
+    @property
+    def local_buffer_size(self) -> int:
+        """What ``setup`` was told: the largest value that ``put`` takes; 0 before that."""
+        return self._local_buffer
 
     def get_hostname(self) -> str:
         """The name of this client's memory among segments."""
@@ -204,68 +229,48 @@ class MooncakeDistributedStore(CompatSessions):
         return QueryTaskResponse(answer), 0
 
     def allocate_and_mount_segment(self, size: int, protocol: str = "tcp", location: str = "") -> dict[str, Any]:  # noqa: ARG002 - upstream's
-        """Give more memory to the pool: ``{"ret": code, "segment_ids": [...]}``."""
+        """Give more memory to the pool: ``{"ret": code, "segment_ids": [...], "allocated_size": bytes}``."""
         ids: list[str] = []
         with self._called() as failed:
             ids.append(self._open().mount(size).hex())
+        return {"ret": failed.code, "segment_ids": ids, "allocated_size": size if ids else 0}
+
+    def mount_segment(
+        self,
+        path: str,
+        size: int,
+        offset: int = 0,
+        protocol: str = "tcp",  # noqa: ARG002 - upstream's
+        location: str = "",  # noqa: ARG002 - upstream's
+    ) -> dict[str, Any]:
+        """Give part of a file, from a page on, to the pool. Nobody may cut it short: this process would end."""
+        ids: list[str] = []
+        with self._called() as failed:
+            ids.append(self._open().mount_file(path, size, offset).hex())
         return {"ret": failed.code, "segment_ids": ids}
 
-    def unmount_and_free_segment(self, segment_ids: Sequence[str], grace_period_seconds: int = 0) -> int:  # noqa: ARG002 - upstream's
-        """Take memory back."""
+    def unmount_segment(self, segment_ids: Sequence[str], grace_period_seconds: int = 0) -> int:
+        """Take memory back, after so many seconds in which it can still be read."""
         with self._called() as failed:
             for each in segment_ids:
-                self._open().unmount(_segment(each))
+                self._open().unmount(_segment(each), float(grace_period_seconds))
         return failed.code
 
-    # Tensors
+    unmount_and_free_segment = unmount_segment
 
-    def put_tensor(self, key: str, tensor: Any) -> int:
-        """Put a tensor with its type and shape."""
-        return self.pub_tensor(key, tensor)
+    def unmount_local_disk_segment(self, grace_period_seconds: int = 0) -> int:  # noqa: ARG002 - upstream's
+        """Offer the disk to the pool no more; 0, too, where there is none."""
+        with self._called() as failed:
+            disk = self._open().disk
+            if disk is not None:
+                disk.leave()
+        return failed.code
 
-    def pub_tensor(self, key: str, tensor: Any, config: ReplicateConfig | None = None) -> int:
-        """The same, with a configuration."""
-        return self._put_tensor(key, tensor, config, replace=False)
-
-    def upsert_tensor(self, key: str, tensor: Any, config: ReplicateConfig | None = None) -> int:
-        """The same in place of what is there."""
-        return self._put_tensor(key, tensor, config, replace=True)
-
-    def batch_put_tensor(self, keys: Sequence[str], tensors: Sequence[Any]) -> list[int]:
-        """Put tensors; a code for each."""
-        return self.batch_pub_tensor(keys, tensors)
-
-    def batch_pub_tensor(
-        self, keys: Sequence[str], tensors: Sequence[Any], config: ReplicateConfig | None = None
-    ) -> list[int]:
-        """The same, with a configuration."""
-        if len(keys) != len(tensors):
-            return [self._bad("keys and tensors differ in number")] * len(keys)
-        return [self._put_tensor(key, each, config, replace=False) for key, each in zip(keys, tensors, strict=True)]
-
-    def get_tensor(self, key: str) -> Any:
-        """A tensor of PyTorch; None where there is none."""
-        return self.batch_get_tensor([key])[0]
-
-    def batch_get_tensor(self, keys: Sequence[str]) -> list[Any]:
-        """Tensors; None for those that there are not."""
-        made: list[Any] = []
-        for key, value in zip(keys, self.get_batch(keys), strict=True):
-            tensor = None
-            if value:
-                with self._called():
-                    tensor = as_torch(*described(key, value))
-            made.append(tensor)
-        return made
+    def get_offload_rpc_read_count(self) -> int:
+        """Values that were read from the disks of others."""
+        return 0 if self._client is None else self._client.reader.disks.fetched
 
     # Inside
-
-    def _put_tensor(self, key: str, tensor: Any, config: ReplicateConfig | None, *, replace: bool) -> int:
-        with self._called() as failed:
-            header = TensorHeader.of(tensor)
-            with byte_view(tensor, f"the tensor for {key!r}") as view:
-                return self._write([Item(key, [memoryview(header.pack()), view])], config, replace=replace)[0]
-        return failed.code
 
     def _task(self, method: str, key: str, *more: object) -> tuple[tuple[int, int], int]:
         answer: Any = Code.RPC_FAILED

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from p2pstore.errors import UsageError
+from p2pstore.kv.client import device_memory
 from p2pstore.kv.client.compat_types import ReplicateConfig
 from p2pstore.kv.client.compat_values import CompatValues, neutral_for
 from p2pstore.kv.client.reading import Part
@@ -28,10 +29,15 @@ class CompatSessions(CompatValues):
         """Read ranges of the values of a session; the bytes of each key, or a code."""
         if not len(keys) == len(all_buffer_ptrs) == len(all_sizes) == len(all_src_offsets):
             return [self._bad("keys, addresses, sizes and offsets differ in number")] * len(keys)
-        return self._coded(
-            keys,
-            lambda: self._sessions(self._gets).read(keys, self._parts(all_buffer_ptrs, all_sizes, all_src_offsets)),
-        )
+        memory = device_memory.Arriving(self._at)
+
+        def work() -> list[int]:
+            parts = _parts(memory, all_buffer_ptrs, all_sizes, all_src_offsets)
+            codes: list[int] = self._sessions(self._gets).read(keys, parts)
+            memory.land()
+            return codes
+
+        return self._coded(keys, work)
 
     def batch_get_session_end(self, keys: Sequence[str]) -> int:
         """Forget where values lie."""
@@ -58,9 +64,10 @@ class CompatSessions(CompatValues):
         """Write ranges of the values of a session; a code for each key."""
         if not len(keys) == len(all_buffer_ptrs) == len(all_sizes) == len(all_dst_offsets):
             return [self._bad("keys, addresses, sizes and offsets differ in number")] * len(keys)
+        memory = device_memory.Departing(self._at)
         return self._coded(
             keys,
-            lambda: self._sessions(self._puts).write(keys, self._parts(all_buffer_ptrs, all_sizes, all_dst_offsets)),
+            lambda: self._sessions(self._puts).write(keys, _parts(memory, all_buffer_ptrs, all_sizes, all_dst_offsets)),
         )
 
     def batch_put_session_end(self, keys: Sequence[str]) -> list[int]:
@@ -79,16 +86,18 @@ class CompatSessions(CompatValues):
             raise UsageError(detail="the store is not set up")
         return sessions
 
-    def _parts(
-        self, pointers: Sequence[Sequence[int]], sizes: Sequence[Sequence[int]], offsets: Sequence[Sequence[int]]
-    ) -> list[list[Part] | None]:
-        """Ranges of each key, and the memory for them; None where the numbers differ."""
-        made: list[list[Part] | None] = []
-        for each in zip(pointers, sizes, offsets, strict=True):
-            if not len(each[0]) == len(each[1]) == len(each[2]):
-                made.append(None)
-            else:
-                made.append(
-                    [Part(at, self._at(pointer, size)) for pointer, size, at in zip(*each, strict=True) if size]
-                )
-        return made
+
+def _parts(
+    memory: device_memory.Departing | device_memory.Arriving,
+    pointers: Sequence[Sequence[int]],
+    sizes: Sequence[Sequence[int]],
+    offsets: Sequence[Sequence[int]],
+) -> list[list[Part] | None]:
+    """Ranges of each key, and the memory for them; None where the numbers differ."""
+    made: list[list[Part] | None] = []
+    for each in zip(pointers, sizes, offsets, strict=True):
+        if not len(each[0]) == len(each[1]) == len(each[2]):
+            made.append(None)
+        else:
+            made.append([Part(at, memory.at(pointer, size)) for pointer, size, at in zip(*each, strict=True) if size])
+    return made

@@ -108,6 +108,13 @@ class ReplicateConfig:
     def with_soft_pin(self, value: bool) -> None:
         self.soft_pin_action = SoftPinAction.ENABLE if value else SoftPinAction.PRESERVE
 
+    def copy(self) -> ReplicateConfig:
+        """The same once more."""
+        made = ReplicateConfig()
+        for name in self.__slots__:
+            setattr(made, name, getattr(self, name))
+        return made
+
     def neutral(self) -> messages.ReplicateConfig:
         """As calls take it."""
         return messages.ReplicateConfig(

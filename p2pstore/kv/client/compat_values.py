@@ -11,6 +11,7 @@ from engine.memory.copying import unfilled, view_of
 from engine.memory.lent import byte_view
 from engine.rpc import messages
 from p2pstore.errors import UsageError
+from p2pstore.kv.client import device_memory
 from p2pstore.kv.client.compat_base import BAD, CompatBase, code_of
 from p2pstore.kv.client.compat_types import BufferHandle, ReplicateConfig
 from p2pstore.kv.client.reading import Part, whole
@@ -149,13 +150,14 @@ class CompatValues(CompatBase):
 
     def get_into(self, key: str, buffer_ptr: int, size: int) -> int:
         """Bring a value to an address; its size, or a code."""
+        memory = device_memory.Arriving(self._at)
 
         def room(_: int, length: int) -> list[Part] | MooncakeError:
             if length > size:
                 return UsageError(detail=f"the value of {key!r} has {length} bytes, and its memory {size}")
-            return whole(self._at(buffer_ptr, length))
+            return whole(memory.at(buffer_ptr, length))
 
-        return self._read([key], room)[0]
+        return self._read([key], room, memory)[0]
 
     def batch_get_into(self, keys: Sequence[str], buffer_ptrs: Sequence[int], sizes: Sequence[int]) -> list[int]:
         """Bring values to addresses; the size of each, or a code."""
@@ -171,6 +173,7 @@ class CompatValues(CompatBase):
         """Bring values to several addresses each; the size of each, or a code."""
         if not len(keys) == len(all_buffer_ptrs) == len(all_sizes):
             return [self._bad("keys, addresses and sizes differ in number")] * len(keys)
+        memory = device_memory.Arriving(self._at)
 
         def room(place: int, size: int) -> list[Part] | MooncakeError:
             parts: list[Part] = []
@@ -178,7 +181,7 @@ class CompatValues(CompatBase):
             for pointer, length in zip(all_buffer_ptrs[place], all_sizes[place], strict=True):
                 count = min(length, size - at)
                 if count > 0:
-                    parts.append(Part(at, self._at(pointer, count)))
+                    parts.append(Part(at, memory.at(pointer, count)))
                     at += count
             if at < size:
                 detail = f"the value of {keys[place]!r} has {size} bytes, and its memory {sum(all_sizes[place])}"
@@ -187,7 +190,7 @@ class CompatValues(CompatBase):
 
         if any(len(one) != len(other) for one, other in zip(all_buffer_ptrs, all_sizes, strict=True)):
             return [self._bad("addresses and sizes of a key differ in number")] * len(keys)
-        return self._read(keys, room)
+        return self._read(keys, room, memory)
 
     def get_into_ranges(
         self,
@@ -212,8 +215,13 @@ class CompatValues(CompatBase):
 
     # Inside
 
-    def _read(self, keys: Sequence[str], room: Callable[[int, int], list[Part] | MooncakeError]) -> list[int]:
-        """The size of each value, or a code."""
+    def _read(
+        self,
+        keys: Sequence[str],
+        room: Callable[[int, int], list[Part] | MooncakeError],
+        memory: device_memory.Arriving | None = None,
+    ) -> list[int]:
+        """The size of each value, or a code. ``memory`` is where ``room`` has it from, if that may be a device's."""
 
         def work() -> list[int]:
             found: list[int] = []
@@ -223,6 +231,8 @@ class CompatValues(CompatBase):
                     found.append(code_of(each))
                 else:
                     found.append(each)
+            if memory is not None:
+                memory.land()
             return found
 
         return self._coded(keys, work)
@@ -235,6 +245,7 @@ class CompatValues(CompatBase):
         uneven = {place for place, plan in enumerate(plans) if len({*map(len, plan)}) != 1}
         even = [place for place in range(len(keys)) if place not in uneven]
         outside: set[tuple[int, int]] = set()
+        memory = device_memory.Arriving(self._at)
 
         def room(number: int, size: int) -> list[Part]:
             parts: list[Part] = []
@@ -247,10 +258,10 @@ class CompatValues(CompatBase):
                     )
                     outside.add((place, which))
                 else:
-                    parts.append(Part(start, self._at(pointer + to, length)))
+                    parts.append(Part(start, memory.at(pointer + to, length)))
             return parts
 
-        found = dict(zip(even, self._read([keys[place] for place in even], room), strict=True))
+        found = dict(zip(even, self._read([keys[place] for place in even], room, memory), strict=True))
         if uneven:
             self._bad("offsets and sizes of a key differ in number")
         results: list[list[int]] = []
@@ -320,9 +331,10 @@ class CompatValues(CompatBase):
             return [self._bad("keys, addresses and sizes differ in number")] * len(keys)
         if any(len(one) != len(other) for one, other in zip(pointers, sizes, strict=True)):
             return [self._bad("addresses and sizes of a key differ in number")] * len(keys)
+        memory = device_memory.Departing(self._at)
         try:
             items = [
-                Item(key, [self._at(pointer, size) for pointer, size in zip(*each, strict=True) if size])
+                Item(key, [memory.at(pointer, size) for pointer, size in zip(*each, strict=True) if size])
                 for key, *each in zip(keys, pointers, sizes, strict=True)
             ]
         except UsageError as error:

@@ -107,6 +107,15 @@ class Disk:
         """Raises ``UsageError`` where the system refuses a thread."""
         self._threads.must_serve("store disk", self._step)
 
+    def leave(self) -> None:
+        """Offer it to the pool no more; what lies there stays, and is served to who still asks. Raises as calls do."""
+        self._ending.set()
+        self._threads.stop()
+        self._threads.join(END_SECONDS)
+        if self._mounted:
+            self._master.call("UnmountLocalDiskSegment", self._master.client)
+            self._mounted = False
+
     def stop(self) -> None:
         """End, and let the directory go. Twice is harmless."""
         self._ending.set()

@@ -49,6 +49,8 @@ class DiskReader:
 
     def __init__(self, plane: DataPlane) -> None:
         self._plane = plane
+        self.fetched = 0
+        """Values that others read from their disks for this client."""
         self._own: tuple[str, ReadInto] | None = None
 
     def have(self, endpoint: str, read_into: ReadInto) -> None:
@@ -97,6 +99,7 @@ class DiskReader:
                 for place, fault in zip(owners, faults, strict=True):
                     outcome[place] = outcome[place] or ("" if fault is None else str(fault))
                 line.let_go(ready.batch)
+                self.fetched += len(group)
         except (OSError, RemoteProtocolError) as error:
             why = str(error) if isinstance(error, MooncakeError) else (error.strerror or str(error)).lower()
             for place in group:

@@ -256,8 +256,10 @@ class Master:
         """Say again what was given."""
         return _code(self._call("ReMountSegment", list(segments), self.client))
 
-    def unmount(self, segment: bytes) -> Code:
-        """Take memory back."""
+    def unmount(self, segment: bytes, grace: float = 0.0) -> Code:
+        """Take memory back, after ``grace`` seconds."""
+        if grace > 0:
+            return _code(self._call("GracefulUnmountSegment", segment, self.client, int(grace * 1000)))
         return _code(self._call("UnmountSegment", segment, self.client))
 
     def ping(self) -> Ping | Code:

@@ -15,7 +15,7 @@ from engine.engine import Opcode, RegisteredMemory, Segment, TransferEngine, Tra
 from engine.errors import Closed, ForkedProcess, MooncakeError, RangeRefused
 from engine.memory.copying import copy
 from engine.memory.joined_buffer import JoinedBuffer
-from engine.memory.shared import SharedBuffer, SharedMemory
+from engine.memory.shared import MappedFileBuffer, SharedBuffer, SharedMemory
 from engine.net.threads import Failure
 from engine.transports.neighbours import Neighbours
 from engine.transports.rdma.nics import Nics
@@ -104,6 +104,19 @@ class DataPlane:
             memory.close()
             raise
         self._own = [*self._own, (offered.address, offered.address + length, memory.view)]
+        return offered
+
+    def offer_file(self, path: str, length: int, offset: int) -> RegisteredMemory:
+        """The same with part of a file in place of new memory. Raises as ``MappedFileBuffer`` besides."""
+        buffer = MappedFileBuffer("segment", path, length, offset)
+        view = buffer.whole[:]
+        try:
+            offered = self.engine.register_memory(buffer, writable=True)
+        except BaseException:
+            view.release()
+            buffer.close()
+            raise
+        self._own = [*self._own, (offered.address, offered.address + length, view)]
         return offered
 
     def lend(self, length: int) -> tuple[RegisteredMemory, memoryview]:

@@ -10,7 +10,7 @@ import importlib
 import math
 import struct
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from p2pstore.errors import UsageError
 
@@ -27,20 +27,36 @@ MAX_DIMENSIONS = 8
 
 _MAGIC = 0x4D4F4F4E
 _VERSION = 1
-_FULL = 0
+_FULL, _SHARD = 0, 1
+_TENSOR_PARALLEL = 1
 _HEADER = struct.Struct("<IHHiiIIQQ")
 _SHAPES = struct.Struct(f"<{2 * MAX_DIMENSIONS}qII")
-_AXES = 4 * 32
+_AXIS = struct.Struct("<iiiiiiq")
+_AXES = 4 * _AXIS.size
 HEADER_BYTES = _HEADER.size + _SHAPES.size + _AXES
 """Of the whole header, in front of the elements."""
+
+MAX_ROWS = 1024
+"""Pieces of a shard that are put as they lie; of more a copy in one piece is made."""
+
+
+class Shard(NamedTuple):
+    """Which part of a tensor this is: the ``rank``-th of ``parts`` equal ones along the dimension ``split``."""
+
+    whole: tuple[int, ...]
+    """The shape of the tensor."""
+    rank: int
+    parts: int
+    split: int
 
 
 @dataclass(frozen=True, slots=True)
 class TensorHeader:
-    """What a tensor is: the name of its type, and its shape."""
+    """What a tensor is: the name of its type, and its shape; and whether it is a part of another."""
 
     kind: str
     shape: tuple[int, ...]
+    shard: Shard | None = None
 
     @classmethod
     def of(cls, tensor: Any) -> TensorHeader:
@@ -67,15 +83,47 @@ class TensorHeader:
 
     def pack(self) -> bytes:
         """As it stands in front of the elements."""
-        dims = self.shape + (-1,) * (MAX_DIMENSIONS - len(self.shape))
+        shard = self.shard
+        layout = _FULL if shard is None else _SHARD
         head = _HEADER.pack(
-            _MAGIC, _VERSION, HEADER_BYTES, TYPES.index(self.kind), len(self.shape), _FULL, 0, HEADER_BYTES, self.size
+            _MAGIC, _VERSION, HEADER_BYTES, TYPES.index(self.kind), len(self.shape), layout, 0, HEADER_BYTES, self.size
         )
-        return head + _SHAPES.pack(*dims, *dims, 0, 0) + bytes(_AXES)
+        axes = b""
+        if shard is not None:
+            extent = self.shape[shard.split]
+            axes = _AXIS.pack(_TENSOR_PARALLEL, 0, shard.rank, shard.parts, shard.split, 0, extent)
+        whole = self.shape if shard is None else shard.whole
+        return head + _SHAPES.pack(*_dims(whole), *_dims(self.shape), bool(shard), 0) + axes.ljust(_AXES, b"\0")
+
+    def shards(self, parts: int, split: int) -> list[TensorHeader]:
+        """The headers of ``parts`` equal parts along a dimension. Raises ``UsageError`` where there can be none."""
+        if not 0 <= split < len(self.shape):
+            raise UsageError(detail=f"a tensor of {len(self.shape)} dimensions cannot be split along number {split}")
+        extent, rest = divmod(self.shape[split], parts)
+        if rest:
+            raise UsageError(detail=f"{self.shape[split]} cannot be split into {parts} equal parts")
+        local = (*self.shape[:split], extent, *self.shape[split + 1 :])
+        return [TensorHeader(self.kind, local, Shard(self.shape, rank, parts, split)) for rank in range(parts)]
+
+    def part_of(self, data: memoryview) -> list[memoryview]:
+        """Where this shard's elements lie in those of the whole tensor, piece by piece."""
+        shard = self.shard
+        assert shard is not None  # noqa: S101 - for the type checker
+        rows = math.prod(shard.whole[: shard.split])
+        each = self.size // rows if rows else 0
+        if not each:
+            return []
+        step, start = each * shard.parts, each * shard.rank
+        pieces = [data[row * step + start : row * step + start + each] for row in range(rows)]
+        return pieces if rows <= MAX_ROWS else [memoryview(b"".join(pieces))]
 
 
-def described(key: str, value: bytes) -> tuple[TensorHeader, memoryview]:
-    """A value's header and elements. Raises ``UsageError`` for one that is no tensor as it was put whole."""
+def _dims(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return shape + (-1,) * (MAX_DIMENSIONS - len(shape))
+
+
+def described(key: str, value: bytes | memoryview) -> tuple[TensorHeader, memoryview]:
+    """A value's header and elements; of a shard they are its own. Raises ``UsageError`` for one that is no tensor."""
 
     def is_none(why: str) -> UsageError:
         return UsageError(detail=f"the value of {key!r} is no tensor: {why}")
@@ -85,10 +133,8 @@ def described(key: str, value: bytes) -> tuple[TensorHeader, memoryview]:
     magic, version, length, kind, count, layout, _, offset, size = _HEADER.unpack_from(value)
     if magic != _MAGIC or version != _VERSION or length != HEADER_BYTES:
         raise is_none("it does not begin like one")
-    if not 0 <= kind < len(TYPES) or not 0 <= count <= MAX_DIMENSIONS:
-        raise is_none(f"type {kind}, {count} dimensions")
-    if layout != _FULL:
-        raise is_none("it is one shard of a tensor, which this client does not put together")
+    if not 0 <= kind < len(TYPES) or not 0 <= count <= MAX_DIMENSIONS or layout not in {_FULL, _SHARD}:
+        raise is_none(f"type {kind}, {count} dimensions, layout {layout}")
     local = _SHAPES.unpack_from(value, _HEADER.size)[MAX_DIMENSIONS : MAX_DIMENSIONS + count]
     header = TensorHeader(TYPES[kind], tuple(local))
     if min(local, default=0) < 0 or header.size != size or offset < HEADER_BYTES or offset + size > len(value):
@@ -98,24 +144,26 @@ def described(key: str, value: bytes) -> tuple[TensorHeader, memoryview]:
 
 def as_numpy(header: TensorHeader, data: memoryview) -> Any:
     """The array; read-only, since it is the value itself. Raises ``UsageError`` where a library is missing."""
-    numpy = _library("numpy")
+    numpy = library("numpy")
     try:
         kind = numpy.dtype(header.kind)
     except TypeError:
-        kind = numpy.dtype(getattr(_library("ml_dtypes"), header.kind))
+        kind = numpy.dtype(getattr(library("ml_dtypes"), header.kind))
     return numpy.frombuffer(data, dtype=kind).reshape(header.shape)
 
 
-def as_torch(header: TensorHeader, data: memoryview) -> Any:
-    """The tensor. Raises ``UsageError`` where PyTorch is missing."""
-    torch = _library("torch")
+def as_torch(header: TensorHeader, data: memoryview, *, in_place: bool = False) -> Any:
+    """The tensor, in memory of its own unless ``in_place``. Raises ``UsageError`` where PyTorch is missing."""
+    torch = library("torch")
     kind = getattr(torch, header.kind)
     if not header.size:
         return torch.empty(header.shape, dtype=kind)
-    return torch.frombuffer(bytearray(data), dtype=torch.uint8).view(kind).reshape(header.shape)
+    memory = data if in_place else bytearray(data)
+    return torch.frombuffer(memory, dtype=torch.uint8).view(kind).reshape(header.shape)
 
 
-def _library(name: str) -> Any:
+def library(name: str) -> Any:
+    """A library that not everybody has. Raises ``UsageError``."""
     try:
         return importlib.import_module(name)
     except ImportError as error:

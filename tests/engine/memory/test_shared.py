@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import UsageError
-from engine.memory.shared import SharedBuffer, SharedMemory, map_handed_over
+from engine.memory.shared import MappedFileBuffer, SharedBuffer, SharedMemory, map_handed_over
 from tests.forking import in_child
 
 LENGTH = 1 << 20
@@ -97,3 +97,39 @@ def test_as_a_buffer_it_leads_to_its_descriptor() -> None:
     os.close(run.fd)
     buffer.close()
     assert memory.fd == -1
+
+
+def test_part_of_a_file_is_memory_that_peers_write(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(bytes(20_000))
+    buffer = MappedFileBuffer("f", file, 9000, 8192)
+    view = buffer.view(0, 9000)
+    assert view is not None
+    view[:3] = b"new"
+    assert file.read_bytes()[8192:8195] == b"new"
+    assert buffer.writable
+    assert buffer.file_run(0, 1) is None, "a file can be cut short: it is handed to nobody"
+    del view
+    before = Path("/proc/self/maps").read_text().count(str(file))
+    buffer.close()
+    buffer.close()
+    gc.collect()
+    assert (before, Path("/proc/self/maps").read_text().count(str(file))) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("length", "offset", "why"),
+    [
+        (1, 1, "from a multiple of"),
+        (0, 0, "at least one"),
+        (1, -4096, "from a multiple of"),
+        (9000, 12288, "which has 20000"),
+    ],
+)
+def test_what_is_no_part_of_a_file_is_told(tmp_path: Path, length: int, offset: int, why: str) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(bytes(20_000))
+    with pytest.raises(UsageError, match=why):
+        MappedFileBuffer("f", file, length, offset)
+    with pytest.raises(UsageError, match=r"cannot be mapped: (Is a directory|No such file)"):
+        MappedFileBuffer("f", tmp_path, 4096)

@@ -8,6 +8,7 @@ import time
 from array import array
 from collections.abc import Iterator
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -464,11 +465,54 @@ def test_tasks_and_replicas(own_master: AMaster, key: str) -> None:
         store.close()
 
 
-def test_tensors_of_numpy(store: MooncakeDistributedStore, key: str) -> None:
-    assert store.put_tensor(key, np.arange(3)) == 0
-    assert store.put_tensor(key + "2", [1, 2]) == -600
-    assert store.batch_put_tensor([key + "3", key + "4"], [np.ones(2), np.asfortranarray(np.ones((2, 3)))]) == [0, -600]
-    assert store.get_tensor("no " + key) is None
+def test_part_of_a_file_is_given_and_taken_back(own_master: AMaster, key: str, tmp_path: Path) -> None:
+    store, other = MooncakeDistributedStore(), MooncakeDistributedStore()
+    for each in (store, other):
+        assert each.setup("127.0.0.1", "P2PHANDSHAKE", 0, 4 << 20, "tcp", "", own_master.address) == 0
+    file = tmp_path / "memory"
+    file.write_bytes(bytes(5 << 20))
+    given = store.mount_segment(str(file), 4 << 20, 4096)
+    assert given["ret"] == 0, store.last_error
+    assert other.put(key, value_of(key, 100_000)) == 0
+    assert store.get(key) == other.get(key) == value_of(key, 100_000)
+    assert value_of(key, 100_000) in file.read_bytes()[4096:]
+    for length, offset, why in [
+        (5 << 20, 4096, "which has 5242880"),
+        (4096, 5, "from a multiple of 4096"),
+        (0, 0, "at least one"),
+    ]:
+        assert store.mount_segment(str(file), length, offset) == {"ret": -600, "segment_ids": []}
+        assert why in store.last_error
+    assert store.mount_segment(str(tmp_path / "none"), 4096)["ret"] == -600
+    assert "No such file" in store.last_error
+    assert store.unmount_segment(given["segment_ids"]) == 0
+    assert other.is_exist(key) == 0
+    for each in (store, other):
+        each.close()
+
+
+def test_memory_that_is_taken_back_with_grace_can_be_read_until_then(own_master: AMaster, key: str) -> None:
+    store = MooncakeDistributedStore()
+    assert store.setup("127.0.0.1", "P2PHANDSHAKE", 0, 4 << 20, "tcp", "", own_master.address) == 0
+    given = store.allocate_and_mount_segment(4 << 20)
+    assert (given["ret"], given["allocated_size"]) == (0, 4 << 20)
+    assert store.put(key, b"x") == 0
+    assert store.unmount_segment(given["segment_ids"], 2) == 0
+    assert store.get(key) == b"x"
+    assert store.put(key + "2", b"x") != 0, "nothing new comes there"
+    assert store.unmount_segment(given["segment_ids"]) == -600, "it is on its way out already"
+    deadline = time.monotonic() + 60
+    client = store._client
+    assert client is not None
+    while client.plane.offers or store.is_exist(key):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    store.close()
+
+
+def test_a_store_without_a_disk_has_none_to_take_back(store: MooncakeDistributedStore) -> None:
+    assert store.unmount_local_disk_segment() == 0
+    assert store.get_offload_rpc_read_count() == MooncakeDistributedStore().get_offload_rpc_read_count() == 0
 
 
 def test_what_can_be_no_memory_is_refused(store: MooncakeDistributedStore, key: str) -> None:

@@ -90,6 +90,22 @@ def on_disk_alone(store: Store, keys: list[str]) -> list[str]:
     return [key for key in keys if kinds(store, key) == ["LocalDisk"]]
 
 
+def test_a_disk_that_is_taken_back_leaves_the_pool_and_keeps_its_values(
+    master: AMaster, make_store: MakeStore, disk: Path
+) -> None:
+    giver = make_store(master.address, segment_size=MEMORY, disk=disk)
+    keys = fill(giver)
+    evicted = on_disk_alone(giver, keys)
+    kept = giver._client.disk
+    assert kept is not None
+    before = len(kept)
+    kept.leave()
+    until(lambda: giver.exists_many(evicted) == [False] * len(evicted))
+    assert len(kept) == before
+    assert not kept.mounted
+    assert giver.put("new", b"x"), "the memory is still there"
+
+
 def test_what_was_evicted_is_read_from_disk_and_comes_back_to_memory(
     master: AMaster, make_store: MakeStore, disk: Path
 ) -> None:

@@ -1,0 +1,165 @@
+"""Memory of devices, by a driver that has such memory in a drawer; and on a GPU, where there is one."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+
+import pytest
+
+from engine.errors import UsageError
+from engine.memory.copying import address_of, view_of
+from p2pstore.kv.client import device_memory
+from p2pstore.kv.client.compat import MooncakeDistributedStore
+from p2pstore.kv.client.device_memory import Arriving, Cuda, Departing
+from tests.p2pstore.kv.client.conftest import SEGMENT
+from tests.p2pstore.kv.client.peers import value_of
+
+FIRST = 0x7F00_0000_0000_0000
+"""No address of a process: whoever reads there himself is ended."""
+
+
+class Drawer:
+    """A driver, and a device's memory."""
+
+    def __init__(self) -> None:
+        self.memory = bytearray(1 << 20)
+
+    def owns(self, pointer: int) -> bool:
+        return FIRST <= pointer < FIRST + len(self.memory)
+
+    def to_host(self, to: int, pointer: int, size: int) -> None:
+        at = pointer - FIRST
+        if at + size > len(self.memory):
+            raise UsageError(detail="the memory of the GPU cannot be copied: cuMemcpyDtoH_v2 fails with 1")
+        ctypes.memmove(to, bytes(self.memory[at : at + size]), size)
+
+    def to_device(self, pointer: int, source: int, size: int) -> None:
+        at = pointer - FIRST
+        self.memory[at : at + size] = ctypes.string_at(source, size)
+
+
+@pytest.fixture
+def drawer(monkeypatch: pytest.MonkeyPatch) -> Drawer:
+    made = Drawer()
+    monkeypatch.setattr(device_memory, "_driver", made)
+    return made
+
+
+@pytest.fixture
+def store(master: str, drawer: Drawer) -> Iterator[MooncakeDistributedStore]:
+    made = MooncakeDistributedStore()
+    assert made.setup("127.0.0.1", "P2PHANDSHAKE", SEGMENT, SEGMENT, "tcp", "", master) == 0, made.last_error
+    yield made
+    made.close()
+
+
+def test_without_the_drivers_library_in_this_process_there_is_no_driver() -> None:
+    """It is not loaded for a look."""
+    assert device_memory.driver() is None
+    memory = bytearray(b"12345")
+    assert Departing(view_of).at(address_of(memory), 5) == b"12345"
+    arriving = Arriving(view_of)
+    arriving.at(address_of(memory), 5)[:] = b"abcde"
+    arriving.land()
+    assert memory == b"abcde"
+
+
+def test_values_go_out_of_a_device_and_into_it(store: MooncakeDistributedStore, drawer: Drawer) -> None:
+    value = value_of("a device's", 1000)
+    drawer.memory[:1000] = value
+    store.remove_by_regex("^device-", True)
+    assert store.register_buffer(FIRST, len(drawer.memory)) == 0
+    assert store.put_from("device-1", FIRST, 1000) == 0
+    assert store.batch_put_from_multi_buffers(["device-2"], [[FIRST + 500, FIRST]], [[100, 50]]) == [0]
+    assert store.get("device-1") == value
+    assert store.get_into("device-1", FIRST + 5000, 2000) == 1000
+    assert drawer.memory[5000:6000] == value
+    assert store.batch_get_into_multi_buffers(["device-2"], [[FIRST + 9000, FIRST + 7000]], [[120, 200]]) == [150]
+    assert drawer.memory[9000:9120] + drawer.memory[7000:7030] == value[500:600] + value[:50]
+    assert store.get_into_ranges([FIRST], [["device-1"]], [[[20_000]]], [[[10]]], [[[30]]]) == [[[30]]]
+    assert drawer.memory[20_000:20_030] == value[10:40]
+    assert store.batch_get_session_start(["device-1"]) == [0]
+    assert store.batch_get_into_multi_buffer_ranges(["device-1"], [[FIRST + 30_000]], [[7]], [[990]]) == [7]
+    assert drawer.memory[30_000:30_007] == value[990:997]
+    assert store.batch_put_session_start(["device-3"], [10]) == [0]
+    assert store.batch_put_from_multi_buffer_ranges(["device-3"], [[FIRST]], [[10]], [[0]]) == [0]
+    assert store.batch_put_session_end(["device-3"]) == [0]
+    assert store.get("device-3") == value[:10]
+
+
+def test_what_the_driver_refuses_is_told(store: MooncakeDistributedStore, drawer: Drawer) -> None:
+    assert store.put_from("device-4", FIRST + len(drawer.memory) - 5, 10) == -600
+    assert "cuMemcpyDtoH_v2 fails with 1" in store.last_error
+
+
+class Library:
+    """``libcuda``, as far as it is called."""
+
+    def __init__(self) -> None:
+        self.code = 0
+        self.called: list[str] = []
+        self.attributes = {2: 2, 8: 0, 9: 3}
+
+    def cuPointerGetAttribute(self, found: object, which: ctypes.c_int, pointer: ctypes.c_uint64) -> int:
+        if not pointer.value:
+            return 1
+        ctypes.cast(found, ctypes.POINTER(ctypes.c_uint))[0] = self.attributes[which.value]  # type: ignore[arg-type]
+        return 0
+
+    def __getattr__(self, name: str) -> object:
+        def call(*args: object) -> int:
+            self.called.append(name)
+            return self.code if name.startswith("cuMemcpy") else 0
+
+        return call
+
+
+def test_the_real_driver_is_called_at_the_memorys_device_and_left_as_it_was() -> None:
+    library = Library()
+    cuda = Cuda(library)  # type: ignore[arg-type]
+    assert cuda.owns(5)
+    assert not cuda.owns(0)
+    library.attributes[8] = 1
+    assert not cuda.owns(5), "managed memory is read as it is"
+    library.attributes[2] = 1
+    assert not cuda.owns(5), "pinned memory of the host, too"
+    room = bytearray(4)
+    cuda.to_host(address_of(room), 5, 4)
+    around = ["cuDevicePrimaryCtxRetain", "cuCtxPushCurrent_v2", "cuCtxPopCurrent_v2", "cuDevicePrimaryCtxRelease_v2"]
+    assert library.called == [*around[:2], "cuMemcpyDtoH_v2", *around[2:]]
+    library.called.clear()
+    library.code = 700
+    with pytest.raises(UsageError, match="cuMemcpyHtoD_v2 fails with 700"):
+        cuda.to_device(5, address_of(room), 4)
+    assert library.called == [*around[:2], "cuMemcpyHtoD_v2", *around[2:]]
+
+
+@pytest.fixture
+def on_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """The address of 1 MiB on the first GPU."""
+    try:
+        cuda = ctypes.CDLL(device_memory.LIBRARY.decode())
+    except OSError:
+        pytest.skip("NO TEST ON A GPU: CUDA's driver is not installed")
+    monkeypatch.setattr(device_memory, "_driver", None)
+    device, context, pointer = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_uint64()
+    if cuda.cuInit(0) or cuda.cuDeviceGet(ctypes.byref(device), 0):
+        pytest.skip("NO TEST ON A GPU: there is none")
+    assert cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), device) == 0
+    assert cuda.cuCtxSetCurrent(context) == 0
+    assert cuda.cuMemAlloc_v2(ctypes.byref(pointer), ctypes.c_size_t(1 << 20)) == 0
+    yield pointer.value
+    cuda.cuMemFree_v2(pointer)
+    cuda.cuDevicePrimaryCtxRelease_v2(device)
+
+
+def test_values_go_out_of_a_gpu_and_into_it(on_gpu: int, master: str) -> None:
+    store = MooncakeDistributedStore()
+    assert store.setup("127.0.0.1", "P2PHANDSHAKE", SEGMENT, SEGMENT, "tcp", "", master) == 0, store.last_error
+    value = value_of("a gpu's", 100_000)
+    assert store.upsert("gpu", value) == 0
+    assert store.get_into("gpu", on_gpu, 1 << 20) == 100_000
+    assert store.upsert_from("gpu-2", on_gpu + 1, 99_999) == 0
+    assert store.get("gpu-2") == value[1:]
+    store.close()
