@@ -24,7 +24,7 @@ _mooncake() {
     for ((i = 1; i < COMP_CWORD; i++)); do
         word=${COMP_WORDS[i]}
         case $word in
-            --home | --metadata | --config | --name | --chunk-size | --hash | --exclude | --include | --transport | --peer | --listen | --node | --upload-limit | --download-limit | --upload | --download | -n | --lines | --nic-priority-matrix | --store | --expire | --target | --operation | --block-size | --batch-size | --threads | --duration | --warm-up | --rounds | --engine | --device | --target-device | --csv | --plot | --metadata-server | --mode | --local-hostname | --buffer-size | --size | --batch | --where | --receivers | --rate | --slow | --kill-seed-after | --restart-one | --directory | --latency | --zones | --zone-rate | --zone-latency | --sources | --slots | --arrivals | --deaths | --random-seed | --trace | --generate | --requests | --save | --speed | --prefill | --decode | --policy | --admission | --ttft | --tbt | --model | --gpu | --gpus | --metrics | --allow | --state | --lease | --soft-pin | --max-soft-pin | --watermark | --eviction_high_watermark_ratio | --eviction-ratio | --eviction_ratio | --client-ttl | --client_ttl | --put-discard | --put_start_discard_timeout_sec | --put-release | --put_start_release_timeout_sec | --allocation | --allocation_strategy | --max-keys | --rpc_address | --rpc_port | --port | --metrics_host | --metrics_port | --default_kv_lease_ttl | --default_kv_soft_pin_ttl | --max_kv_soft_pin_ttl | --host | --disk | --disk-limit | --master | --replicas | --tenant-id | --admin | --limit | --client | --interval | --count | --prefix)
+            --home | --metadata | --config | --name | --chunk-size | --hash | --exclude | --include | --transport | --peer | --listen | --node | --upload-limit | --download-limit | --upload | --download | -n | --lines | --nic-priority-matrix | --store | --expire | --target | --operation | --block-size | --batch-size | --threads | --duration | --warm-up | --rounds | --engine | --device | --target-device | --csv | --plot | --metadata-server | --mode | --local-hostname | --buffer-size | --size | --batch | --where | --receivers | --rate | --slow | --kill-seed-after | --restart-one | --directory | --latency | --zones | --zone-rate | --zone-latency | --sources | --slots | --arrivals | --deaths | --random-seed | --trace | --generate | --requests | --save | --speed | --prefill | --decode | --policy | --admission | --ttft | --tbt | --model | --gpu | --gpus | --metrics | --allow | --state | --lease | --soft-pin | --max-soft-pin | --watermark | --eviction_high_watermark_ratio | --eviction-ratio | --eviction_ratio | --client-ttl | --client_ttl | --put-discard | --put_start_discard_timeout_sec | --put-release | --put_start_release_timeout_sec | --allocation | --allocation_strategy | --max-keys | --rpc_address | --rpc_port | --port | --metrics_host | --metrics_port | --default_kv_lease_ttl | --default_kv_soft_pin_ttl | --max_kv_soft_pin_ttl | --host | --disk | --disk-limit | --master | --replicas | --tenant-id | --admin | --limit | --client | --interval | --count | -m | --model | -p | --prefill | -d | --decode | --port | --scheduling | --slo-ttft | --slo-tbt | --max-requests | --max-waiting | --connect-timeout | --idle-timeout | --drain-timeout | --prefix)
                 ((i + 1 == COMP_CWORD)) && value=$word
                 ((i++))
                 [[ $word == --home && $i -lt $COMP_CWORD ]] && home=${COMP_WORDS[i]/#\~\//$HOME/}
@@ -32,7 +32,7 @@ _mooncake() {
             -*) ;;
             *)
                 case "${path:+$path }$word" in
-                    register | get | list | info | verify | unregister | node | 'node run' | 'node start' | 'node stop' | 'node limit' | 'node status' | 'node logs' | config | 'config show' | doctor | topology | metadata | 'metadata serve' | bench | 'bench transfer' | 'bench store' | 'bench broadcast' | 'bench simulate' | 'bench serve' | store | 'store master' | 'store give' | 'store put' | 'store get' | 'store status' | 'store list' | 'store info' | 'store remove' | 'store why' | 'store top' | etcd | 'etcd inspect' | 'etcd gc')
+                    register | get | list | info | verify | unregister | node | 'node run' | 'node start' | 'node stop' | 'node limit' | 'node status' | 'node logs' | config | 'config show' | doctor | topology | metadata | 'metadata serve' | bench | 'bench transfer' | 'bench store' | 'bench broadcast' | 'bench simulate' | 'bench serve' | store | 'store master' | 'store give' | 'store put' | 'store get' | 'store status' | 'store list' | 'store info' | 'store remove' | 'store why' | 'store top' | proxy | etcd | 'etcd inspect' | 'etcd gc')
                         path=${path:+$path }$word ;;
                     *) ((count++)) ;;
                 esac
@@ -141,6 +141,18 @@ _mooncake() {
         --client) :; return 0 ;;
         --interval) :; return 0 ;;
         --count) :; return 0 ;;
+        -m | --model) :; return 0 ;;
+        -p | --prefill) :; return 0 ;;
+        -d | --decode) :; return 0 ;;
+        --port) :; return 0 ;;
+        --scheduling) :; return 0 ;;
+        --slo-ttft) :; return 0 ;;
+        --slo-tbt) :; return 0 ;;
+        --max-requests) :; return 0 ;;
+        --max-waiting) :; return 0 ;;
+        --connect-timeout) :; return 0 ;;
+        --idle-timeout) :; return 0 ;;
+        --drain-timeout) :; return 0 ;;
         --prefix) _mooncake_names; return 0 ;;
     esac
     if [[ $cur == -* ]]; then
@@ -182,6 +194,7 @@ _mooncake() {
             'store remove') _mooncake_reply -W "--all --force --tenant-id --master --admin --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'store why') _mooncake_reply -W "--client --tenant-id --master --admin --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'store top') _mooncake_reply -W "--interval --count --master --admin --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'proxy') _mooncake_reply -W "-m --model -p --prefill -d --decode --host --port --scheduling --admission --slo-ttft --slo-tbt --p2p --max-requests --max-waiting --connect-timeout --idle-timeout --drain-timeout --insecure --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'etcd') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'etcd inspect') _mooncake_reply -W "--prefix --no-probe --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'etcd gc') _mooncake_reply -W "--prefix --dry-run --yes --unreachable --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
@@ -189,7 +202,7 @@ _mooncake() {
         return 0
     fi
     case "$path:$count" in
-        ':0') _mooncake_reply -W "register get list info verify unregister node config doctor topology metadata bench store etcd" ;;
+        ':0') _mooncake_reply -W "register get list info verify unregister node config doctor topology metadata bench store proxy etcd" ;;
         'register:'*) _mooncake_reply -f ;;
         'get:0') _mooncake_names ;;
         'get:1') _mooncake_reply -f ;;

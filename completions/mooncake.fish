@@ -12,12 +12,12 @@ function __mooncake_where
             continue
         end
         switch $word
-            case --home --metadata --config --name --chunk-size --hash --exclude --include --transport --peer --listen --node --upload-limit --download-limit --upload --download -n --lines --nic-priority-matrix --store --expire --target --operation --block-size --batch-size --threads --duration --warm-up --rounds --engine --device --target-device --csv --plot --metadata-server --mode --local-hostname --buffer-size --size --batch --where --receivers --rate --slow --kill-seed-after --restart-one --directory --latency --zones --zone-rate --zone-latency --sources --slots --arrivals --deaths --random-seed --trace --generate --requests --save --speed --prefill --decode --policy --admission --ttft --tbt --model --gpu --gpus --metrics --allow --state --lease --soft-pin --max-soft-pin --watermark --eviction_high_watermark_ratio --eviction-ratio --eviction_ratio --client-ttl --client_ttl --put-discard --put_start_discard_timeout_sec --put-release --put_start_release_timeout_sec --allocation --allocation_strategy --max-keys --rpc_address --rpc_port --port --metrics_host --metrics_port --default_kv_lease_ttl --default_kv_soft_pin_ttl --max_kv_soft_pin_ttl --host --disk --disk-limit --master --replicas --tenant-id --admin --limit --client --interval --count --prefix
+            case --home --metadata --config --name --chunk-size --hash --exclude --include --transport --peer --listen --node --upload-limit --download-limit --upload --download -n --lines --nic-priority-matrix --store --expire --target --operation --block-size --batch-size --threads --duration --warm-up --rounds --engine --device --target-device --csv --plot --metadata-server --mode --local-hostname --buffer-size --size --batch --where --receivers --rate --slow --kill-seed-after --restart-one --directory --latency --zones --zone-rate --zone-latency --sources --slots --arrivals --deaths --random-seed --trace --generate --requests --save --speed --prefill --decode --policy --admission --ttft --tbt --model --gpu --gpus --metrics --allow --state --lease --soft-pin --max-soft-pin --watermark --eviction_high_watermark_ratio --eviction-ratio --eviction_ratio --client-ttl --client_ttl --put-discard --put_start_discard_timeout_sec --put-release --put_start_release_timeout_sec --allocation --allocation_strategy --max-keys --rpc_address --rpc_port --port --metrics_host --metrics_port --default_kv_lease_ttl --default_kv_soft_pin_ttl --max_kv_soft_pin_ttl --host --disk --disk-limit --master --replicas --tenant-id --admin --limit --client --interval --count -m --model -p --prefill -d --decode --port --scheduling --slo-ttft --slo-tbt --max-requests --max-waiting --connect-timeout --idle-timeout --drain-timeout --prefix
                 set skip 1
             case '-*'
             case '*'
                 switch (string join ' ' $path $word)
-                    case 'register' 'get' 'list' 'info' 'verify' 'unregister' 'node' 'node run' 'node start' 'node stop' 'node limit' 'node status' 'node logs' 'config' 'config show' 'doctor' 'topology' 'metadata' 'metadata serve' 'bench' 'bench transfer' 'bench store' 'bench broadcast' 'bench simulate' 'bench serve' 'store' 'store master' 'store give' 'store put' 'store get' 'store status' 'store list' 'store info' 'store remove' 'store why' 'store top' 'etcd' 'etcd inspect' 'etcd gc'
+                    case 'register' 'get' 'list' 'info' 'verify' 'unregister' 'node' 'node run' 'node start' 'node stop' 'node limit' 'node status' 'node logs' 'config' 'config show' 'doctor' 'topology' 'metadata' 'metadata serve' 'bench' 'bench transfer' 'bench store' 'bench broadcast' 'bench simulate' 'bench serve' 'store' 'store master' 'store give' 'store put' 'store get' 'store status' 'store list' 'store info' 'store remove' 'store why' 'store top' 'proxy' 'etcd' 'etcd inspect' 'etcd gc'
                         set path $path $word
                     case '*'
                         set count (math $count + 1)
@@ -65,6 +65,7 @@ complete -c mooncake -n '__mooncake_at ":0"' -a topology -d 'Show network cards,
 complete -c mooncake -n '__mooncake_at ":0"' -a metadata -d 'Serve the segment metadata of a Mooncake deployment.'
 complete -c mooncake -n '__mooncake_at ":0"' -a bench -d 'Measure what this machine and its engine do.'
 complete -c mooncake -n '__mooncake_at ":0"' -a store -d 'Put and get values by key (Mooncake Store).'
+complete -c mooncake -n '__mooncake_at ":0"' -a proxy -d 'Serve OpenAI\'s API from prefill and decode instances of vLLM.'
 complete -c mooncake -n '__mooncake_at ":0"' -a etcd -d 'Look into the metadata server.'
 complete -c mooncake -n '__mooncake_in ""' -l 'version' -d 'Print the version and end.'
 complete -c mooncake -n '__mooncake_in "register"' -l 'name' -x -d 'Name of the object; of several, what goes before each, up to its \'/\' [default: PATH\'s last part].'
@@ -268,6 +269,22 @@ complete -c mooncake -n '__mooncake_in "store top"' -l 'interval' -x -d 'Time be
 complete -c mooncake -n '__mooncake_in "store top"' -l 'count' -x -d 'End after so many lines.'
 complete -c mooncake -n '__mooncake_in "store top"' -l 'master' -x -d 'The store\'s master [default: 127.0.0.1:50051].'
 complete -c mooncake -n '__mooncake_in "store top"' -l 'admin' -x -d 'Its metrics port [default: the master\'s host:9003].'
+complete -c mooncake -n '__mooncake_in "proxy"' -s 'm' -l 'model' -x -d 'The model that the instances serve, as they call it.'
+complete -c mooncake -n '__mooncake_in "proxy"' -s 'p' -l 'prefill' -x -d 'Prefill instances, one or several; behind each may stand the port of its bootstrap server.'
+complete -c mooncake -n '__mooncake_in "proxy"' -s 'd' -l 'decode' -x -d 'Decode instances, one or several.'
+complete -c mooncake -n '__mooncake_in "proxy"' -l 'host' -x -d 'Address, interface or network to listen on.'
+complete -c mooncake -n '__mooncake_in "proxy"' -l 'port' -x -d 'Port [default: 8000].'
+complete -c mooncake -n '__mooncake_in "proxy"' -l 'scheduling' -x -d 'random, round-robin, least-load, prefix-local or kvcache-centric [default: round-robin].'
+complete -c mooncake -n '__mooncake_in "proxy"' -l 'admission' -x -d 'Refuse what would be too late: none, late, early or predicted.'
+complete -c mooncake -n '__mooncake_in "proxy"' -l 'slo-ttft' -x -d 'The latest first token [default: 30].'
+complete -c mooncake -n '__mooncake_in "proxy"' -l 'slo-tbt' -x -d 'The longest gap between tokens [default: 0.2].'
+complete -c mooncake -n '__mooncake_in "proxy"' -l 'p2p' -d 'KV cache goes from instance to instance, not through a store; a bootstrap port implies it.'
+complete -c mooncake -n '__mooncake_in "proxy"' -l 'max-requests' -x -d 'Serve so many at a time [default: 4096].'
+complete -c mooncake -n '__mooncake_in "proxy"' -l 'max-waiting' -x -d 'Let so many more wait for a turn [default: 1024].'
+complete -c mooncake -n '__mooncake_in "proxy"' -l 'connect-timeout' -x -d 'For a connection to an instance [default: 5].'
+complete -c mooncake -n '__mooncake_in "proxy"' -l 'idle-timeout' -x -d 'Give up an instance from which nothing comes for so long [default: 300].'
+complete -c mooncake -n '__mooncake_in "proxy"' -l 'drain-timeout' -x -d 'Let an instance that is removed end its work [default: 300].'
+complete -c mooncake -n '__mooncake_in "proxy"' -l 'insecure' -d 'Listen beyond loopback; the proxy itself asks for no key.'
 complete -c mooncake -n '__mooncake_at "etcd:0"' -a inspect -d 'Show what is in etcd, decoded.'
 complete -c mooncake -n '__mooncake_at "etcd:0"' -a gc -d 'Remove stale records.'
 complete -c mooncake -n '__mooncake_in "etcd inspect"' -l 'prefix' -x -d 'Only keys that begin so.'

@@ -103,6 +103,7 @@ COMMANDS = {
             ),
         },
     ),
+    "proxy": Lazy("Serve OpenAI's API from prefill and decode instances of vLLM.", "mooncake_cli.commands.proxy:proxy"),
     "etcd": Lazy(
         "Look into the metadata server.",
         commands={

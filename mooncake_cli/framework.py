@@ -69,6 +69,8 @@ class Command(TyperCommand):
     """One command: its own parameters, then the global options."""
 
     examples: tuple[str, ...] = ()
+    several: tuple[str, ...] = ()
+    """Options that take all the words up to the next option, as ``nargs="+"`` of ``argparse`` has it."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -81,6 +83,10 @@ class Command(TyperCommand):
             gc.freeze()
             gc.enable()
         return super().invoke(ctx)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As Typer does, with each word of an option that takes several behind that option's name."""
+        return list(super().parse_args(ctx, _spread(args, self.several)))
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """The usage line's words, spelled as in the list of arguments."""
@@ -118,6 +124,7 @@ class Lazy:
         examples: Mapping[str, tuple[str, ...]] = module.EXAMPLES
         if isinstance(command, Command):
             command.examples = examples[function_name]
+            command.several = getattr(module, "SEVERAL", {}).get(function_name, ())
         return command
 
 
@@ -181,6 +188,21 @@ def group(
         made.lazy = commands
         made.examples = examples
     return made
+
+
+def _spread(args: list[str], several: tuple[str, ...]) -> list[str]:
+    """``--prefill A B`` as ``--prefill A --prefill B``, for those of ``several``."""
+    found: list[str] = []
+    option, taken = "", False
+    for word in args:
+        if word.startswith("-"):
+            name, equals, _ = word.partition("=")
+            option, taken = (name if name in several else ""), bool(equals)
+        elif option and taken:
+            found.append(option)
+        taken = taken or (bool(option) and not word.startswith("-"))
+        found.append(word)
+    return found
 
 
 def _nothing() -> None:

@@ -200,6 +200,7 @@ CAUSES = (
     _of("ClocksDiffer", "a clock that is off by more than five minutes", peer=PEER, seconds=300),
     _of("ListenRefused", "an address that others reach, without a secret", address="10.0.0.1"),
     _of("NothingGuards", "'metadata serve' on an address that others reach", address="10.0.0.1"),
+    _of("ProxyUnguarded", "'proxy' on an address that others reach", address="10.0.0.1:8000"),
     _of("MasterUnguarded", "'store master' on an address that others reach", address="10.0.0.1:50051"),
     _of("FileChanged", "a file is written to while 'store put' reads it", path="/data/w"),
     _of("GiverUnguarded", "'store give' on an address that others reach", address="10.0.0.1"),

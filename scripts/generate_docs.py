@@ -12,6 +12,7 @@ from pathlib import Path
 import engine.errors
 import p2pstore.errors
 import p2pstore.kv.errors
+import p2pstore.serving.errors
 from engine.config import mooncake_json
 from engine.config.variables import PROGRAM_VARIABLES, VARIABLES
 from engine.errnos import PATHS
@@ -202,7 +203,9 @@ def _advice(cls: type[MooncakeError]) -> str:
     return re.sub(r"![qw]}", "}", " / ".join(text.removeprefix("; ") for text in texts if text))
 
 
-ERROR_MODULES = tuple(module.__name__ for module in (engine.errors, p2pstore.errors, p2pstore.kv.errors))
+ERROR_MODULES = tuple(
+    module.__name__ for module in (engine.errors, p2pstore.errors, p2pstore.kv.errors, p2pstore.serving.errors)
+)
 """Where the classes of the tree are."""
 
 

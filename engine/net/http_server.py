@@ -1,7 +1,8 @@
 """Serve an application of aiohttp's to strangers: they learn no version, and cannot take all connections.
 
 A connection is a stranger's until one of its requests was let in, of which the application tells (``let_in``).
-Strangers have ``HELLO_SECONDS``, and there are ``MAX_STRANGERS`` of them at most: one more makes the oldest go.
+Strangers have ``HELLO_SECONDS``, and there are ``MAX_STRANGERS`` of them at most, unless a server says otherwise: one
+more makes the oldest go.
 """
 
 from __future__ import annotations
@@ -37,9 +38,18 @@ class HttpServer:
     """One application on one listening socket, in one event loop."""
 
     def __init__(
-        self, app: web.Application, *, logger: logging.Logger, shutdown_seconds: float, cancels: bool = False
+        self,
+        app: web.Application,
+        *,
+        logger: logging.Logger,
+        shutdown_seconds: float,
+        cancels: bool = False,
+        strangers: int = MAX_STRANGERS,
     ) -> None:
-        """``cancels``: what is done for a request is cancelled when its client goes away."""
+        """``cancels``: what is done for a request is cancelled when its client goes away.
+
+        ``strangers``: how many there may be.
+        """
         app.on_response_prepare.append(say_no_version)
         self._options: dict[str, Any] = {
             "access_log": None,
@@ -50,6 +60,7 @@ class HttpServer:
         self._runner = web.AppRunner(
             app, handler_cancellation=cancels, shutdown_timeout=shutdown_seconds, **self._options
         )
+        self._most_strangers = strangers
         self._server: asyncio.Server | None = None
         self._connections: set[_Connection] = set()
         self._strangers: dict[_Connection, None] = {}  # the oldest first
@@ -74,7 +85,7 @@ class HttpServer:
         """A stranger is there; False where there is no room for it."""
         if len(self._connections) >= MAX_CONNECTIONS:
             return False
-        if len(self._strangers) >= MAX_STRANGERS:
+        if len(self._strangers) >= self._most_strangers:
             next(iter(self._strangers)).abort()
         self._connections.add(connection)
         self._strangers[connection] = None

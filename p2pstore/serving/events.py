@@ -83,6 +83,17 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
+class Failed:
+    """An instance failed a request, and may be well otherwise.
+
+    Answered with ``Place`` (elsewhere, where there is another), ``Reject`` or ``Lost``.
+    """
+
+    request: RequestId
+    instance: str
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
     """The request is over. ``complete``: it ended by itself; else its client left or it failed."""
 
@@ -120,6 +131,7 @@ Event = (
     | PrefillDone
     | DecodeStart
     | Token
+    | Failed
     | Finish
     | Stored
     | Removed
@@ -178,7 +190,7 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """A request went down with its instances, and cannot be begun again."""
+    """A request's instances died or failed it, and it cannot be begun again."""
 
     request: RequestId
 

@@ -20,6 +20,8 @@ class Tracked:
     limit: int | None = None
     tenant: str = ""
     placements: int = 0
+    avoid: frozenset[str] = frozenset()
+    """Instances that failed it: taken again where there is no other."""
     prefill: Instance | None = None
     """Where it is computed or waits for that; None before and afterwards."""
     decode: Instance | None = None

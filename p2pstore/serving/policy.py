@@ -26,6 +26,7 @@ from p2pstore.serving.events import (
     Decode,
     DecodeStart,
     Event,
+    Failed,
     Finish,
     InstanceDown,
     InstanceDraining,
@@ -108,6 +109,7 @@ class Policy:
             PrefillDone: self._prefill_done,
             DecodeStart: self._decode_start,
             Token: self._token_came,
+            Failed: self._failed,
             Finish: self._finish,
             Stored: self._stored,
             Removed: self._removed,
@@ -139,6 +141,8 @@ class Policy:
 
     def _place(self, tracked: Tracked, now: float) -> Decision:
         prefills, decodes = self._open[Kind.PREFILL], self._open[Kind.DECODE]
+        if tracked.avoid:
+            prefills, decodes = _others(prefills, tracked.avoid), _others(decodes, tracked.avoid)
         if not prefills or not decodes:
             return self._refused(tracked, Reject(tracked.request, Reason.NO_INSTANCE, MOST_RETRY_SECONDS))
         match = self.prefixes.match(tracked.blocks, self._members)
@@ -192,7 +196,7 @@ class Policy:
     def _decode(self, tracked: Tracked) -> Decision:
         decode = tracked.decode
         if decode is None or decode.draining:
-            decodes = self._open[Kind.DECODE]
+            decodes = _others(self._open[Kind.DECODE], tracked.avoid)
             self._leave(tracked)
             if not decodes:
                 return self._refused(tracked, Reject(tracked.request, Reason.NO_INSTANCE, MOST_RETRY_SECONDS))
@@ -226,14 +230,34 @@ class Policy:
         tracked = self._requests.pop(event.request, None)
         if tracked is None:
             return []
+        self._give_up(tracked, now)
+        if event.complete:
+            self.lengths.seen(_known_as(tracked), event.output)
+        return []
+
+    def _failed(self, event: Failed, now: float) -> list[Decision]:
+        tracked = self._requests.get(event.request)
+        if tracked is None:
+            return []
+        tracked.avoid |= {event.instance}
+        self._give_up(tracked, now)
+        return [self._anew(tracked, now)]
+
+    def _anew(self, tracked: Tracked, now: float) -> Decision:
+        """Begin again, where no token has come and it was not begun too often."""
+        if tracked.output or tracked.placements >= MOST_PLACEMENTS:
+            del self._requests[tracked.request]
+            return Lost(tracked.request)
+        tracked.joined = None
+        return self._place(tracked, now)
+
+    def _give_up(self, tracked: Tracked, now: float) -> None:
+        """Neither compute nor decode it any more."""
         if tracked.prefill is not None:
             tracked.prefill.dequeue(tracked, now)
             self.prefixes.unexpect(tracked.prefill.number, tracked.blocks)
             tracked.prefill = None
         self._leave(tracked)
-        if event.complete:
-            self.lengths.seen(_known_as(tracked), event.output)
-        return []
 
     @staticmethod
     def _leave(tracked: Tracked) -> None:
@@ -324,13 +348,13 @@ class Policy:
                 instance.dequeue(tracked, now)
                 tracked.prefill = None
             self._leave(tracked)
-            if tracked.output or tracked.placements >= MOST_PLACEMENTS:
-                del self._requests[tracked.request]
-                decisions.append(Lost(tracked.request))
-            else:
-                tracked.joined = None
-                decisions.append(self._place(tracked, now))
+            decisions.append(self._anew(tracked, now))
         return decisions
+
+
+def _others(instances: list[Instance], avoid: frozenset[str]) -> list[Instance]:
+    """Those that did not fail the request, or all where each did."""
+    return [one for one in instances if one.name not in avoid] or instances
 
 
 def _least_used(instance: Instance) -> int:

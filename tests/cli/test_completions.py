@@ -26,6 +26,7 @@ EVERY_COMMAND = [
     "list",
     "metadata",
     "node",
+    "proxy",
     "register",
     "store",
     "topology",

@@ -19,6 +19,7 @@ from p2pstore.serving.events import (
     Decode,
     DecodeStart,
     Event,
+    Failed,
     Finish,
     InstanceDown,
     InstanceDraining,
@@ -67,6 +68,7 @@ REQUEST_EVENTS = st.one_of(
     st.builds(PrefillDone, REQUESTS),
     st.builds(DecodeStart, REQUESTS),
     st.builds(Token, REQUESTS, st.integers(1, 5)),
+    st.builds(Failed, REQUESTS, st.sampled_from(sorted(KINDS))),
     st.builds(Finish, REQUESTS, st.integers(0, 500), st.booleans()),
 )
 BLOCK_EVENTS = st.one_of(
@@ -291,6 +293,39 @@ def test_what_may_kill_instances_does_not_kill_all() -> None:
     for _ in range(MOST_PLACEMENTS - 1):
         (placed,) = story.tell(InstanceDown(placed.prefill))
     assert story.tell(InstanceDown(placed.prefill)) == [Lost("x")]
+
+
+@pytest.mark.parametrize("placement", list(Placement))
+def test_who_was_failed_goes_elsewhere_while_there_is_another(placement: Placement) -> None:
+    story = started(placement=placement)
+    (placed,) = story.tell(Arrive("x", 6000, tuple(range(12))))
+    story.tell(Stored(placed.prefill, tuple(range(12))))
+    (again,) = story.tell(Failed("x", placed.prefill))
+    assert isinstance(again, Place)
+    assert again.prefill != placed.prefill
+    (decode,) = story.tell(PrefillDone("x"))
+    (last,) = story.tell(Failed("x", decode.decode))
+    assert isinstance(last, Place)
+    assert last.prefill != placed.prefill
+    assert last.decode != decode.decode
+    assert story.tell(Failed("x", last.prefill)) == [Lost("x")]
+    assert story.tell(Failed("x", last.prefill)) == []
+
+
+def test_where_all_have_failed_it_one_is_tried_again() -> None:
+    story = Story(PolicySettings())
+    for name in ("p0", "d0"):
+        story.tell(InstanceUp(name, KINDS[name]))
+    story.tell(Arrive("x", 600))
+    assert isinstance(story.tell(Failed("x", "p0"))[0], Place)
+
+
+def test_who_has_tokens_is_lost_where_it_was_failed() -> None:
+    story = started()
+    (placed,) = story.tell(Arrive("x", 600))
+    for event in (PrefillDone("x"), DecodeStart("x"), Token("x")):
+        story.tell(event)
+    assert story.tell(Failed("x", placed.decode)) == [Lost("x")]
 
 
 def test_two_requests_of_one_name_are_a_callers_mistake() -> None:

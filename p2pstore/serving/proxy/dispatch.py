@@ -1,0 +1,140 @@
+"""Tells the policy what happens, and hands its decisions to the requests that they are about. No I/O.
+
+Whoever serves a request (a ``Rider``) asks when it arrives, when its prompt is computed and when an instance failed it.
+In between the policy may move it, for the death of an instance is an event of all that were there: it is then told
+(``moved``). What instances hold is told by anybody who knows (``told``): the store's index, or an engine's KV events.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from p2pstore.serving.events import (
+    Arrive,
+    Block,
+    Decision,
+    Decode,
+    DecodeStart,
+    Event,
+    Failed,
+    Finish,
+    InstanceDown,
+    InstanceDraining,
+    InstanceUp,
+    Lost,
+    Place,
+    PrefillDone,
+    Reject,
+    Removed,
+    Replicate,
+    Stored,
+    Tick,
+    Token,
+)
+from p2pstore.serving.policy import Policy
+from p2pstore.serving.proxy.assumed import Assumed
+from p2pstore.serving.proxy.prompts import Prompt
+
+log = logging.getLogger(__name__)
+
+Fate = Place | Decode | Reject | Lost
+
+
+class Rider(Protocol):
+    """A request under way."""
+
+    def moved(self, fate: Fate) -> None:
+        """It goes on elsewhere, or not at all. Called in the middle of other calls: it only notes that."""
+
+
+class Dispatcher:
+    """The policy's owner."""
+
+    def __init__(self, policy: Policy, clock: Callable[[], float]) -> None:
+        self.policy = policy
+        self._clock = clock
+        self._riders: dict[int, Rider] = {}
+        self._blocks: dict[int, Sequence[Block]] = {}
+        self._last = 0
+        self._assumed: Assumed | None = Assumed()
+
+    def others_tell(self) -> None:
+        """Somebody knows what prefill instances hold: no longer assume that they hold what they computed."""
+        self._assumed = None
+
+    def told(self, event: Stored | Removed) -> None:
+        """Blocks came to an instance, or went from it."""
+        self._handle(event)
+
+    # Requests
+
+    def arrive(self, rider: Rider, prompt: Prompt, limit: int | None, tenant: str) -> tuple[int, Fate]:
+        """Where a request goes, and its number from now on."""
+        self._last += 1
+        number = self._last
+        self._riders[number] = rider
+        self._blocks[number] = prompt.blocks
+        fate = self._handle(Arrive(number, prompt.length, prompt.blocks, limit, tenant), number)
+        assert fate is not None  # noqa: S101 - an arrival is always answered
+        return number, fate
+
+    def prefilled(self, number: int, instance: str) -> Fate | None:
+        """Its prompt is computed there; None where it was moved at that very moment."""
+        blocks = self._blocks.get(number, ())
+        fate = self._handle(PrefillDone(number), number)
+        if blocks and self._assumed is not None:
+            for event in self._assumed.computed(instance, blocks):
+                self._handle(event)
+        return fate
+
+    def failed(self, number: int, instance: str) -> Fate:
+        """An instance failed it before a token came: where it goes now."""
+        return self._handle(Failed(number, instance), number) or Lost(number)
+
+    def begun(self, number: int) -> None:
+        """Its first token came."""
+        self._handle(DecodeStart(number), number)
+
+    def tokens(self, number: int, count: int) -> None:
+        """More of them came."""
+        self._handle(Token(number, count), number)
+
+    def finish(self, number: int, output: int, *, complete: bool) -> None:
+        """It is over."""
+        self._handle(Finish(number, output, complete), number)
+        self._riders.pop(number, None)
+        self._blocks.pop(number, None)
+
+    # Instances
+
+    def instance(self, event: InstanceUp | InstanceDraining | InstanceDown) -> None:
+        """An instance came, is to take nothing more, or is gone."""
+        if isinstance(event, InstanceDown) and self._assumed is not None:
+            self._assumed.forget(event.name)
+        self._handle(event)
+
+    def tick(self) -> None:
+        """Time went on."""
+        self._handle(Tick())
+
+    def _handle(self, event: Event, asks: int | None = None) -> Fate | None:
+        """Tell the policy. The decision about the request that asks is returned, the others are handed on."""
+        mine: Fate | None = None
+        for decision in self.policy.handle(event, self._clock()):
+            if isinstance(decision, Replicate):
+                continue  # engines copy nothing at another's word: what is hot is fetched by whoever needs it
+            if decision.request == asks:
+                mine = decision
+            else:
+                self._hand_on(decision)
+        return mine
+
+    def _hand_on(self, decision: Decision) -> None:
+        assert not isinstance(decision, Replicate)  # noqa: S101 - see above
+        rider = self._riders.get(decision.request)  # type: ignore[call-overload]
+        if rider is None:
+            log.debug("a decision about a request that is over: %s", decision)
+        else:
+            rider.moved(decision)

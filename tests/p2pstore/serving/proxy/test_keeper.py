@@ -1,0 +1,103 @@
+"""Instances go out when they die, and come back when they are well."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+
+import pytest
+
+from p2pstore.serving.events import Kind
+from p2pstore.serving.proxy import health, upstream
+from p2pstore.serving.proxy.fleet import parse_instance
+from tests.p2pstore.serving.proxy.conftest import Running, Start, happens
+from tests.p2pstore.serving.proxy.fake_engine import Engine, cut_off, say_nothing
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "PROBE_SECONDS", 0.05)
+    monkeypatch.setattr(health, "DOUBT_SECONDS", 0.02)
+    monkeypatch.setattr(health, "RETURNS", health.Backoff(0.02, 0.1))
+
+
+async def test_who_dies_goes_and_who_returns_is_back(engines: Any, proxies: Start) -> None:
+    first, second = await engines(), await engines()
+    proxy: Running = await proxies([await engines()], [first, second])
+    await second.die()
+    await happens(lambda: len(proxy.server.fleet.of(Kind.DECODE)) == 1)
+    instances = (await proxy.get("/status"))[1]["instances"]
+    (down,) = (one for one in instances if one["instance"] == second.address)
+    assert down["state"] == "down"
+    assert "cannot connect" in down["why"]
+    for _ in range(4):
+        assert (await proxy.post())[0] == 200
+    await second.start(second.port)
+    await happens(lambda: len(proxy.server.fleet.of(Kind.DECODE)) == 2)
+    before = len(second.seen)
+    for _ in range(4):
+        assert (await proxy.post())[0] == 200
+    assert len(second.seen) > before
+
+
+async def test_who_says_that_it_is_ill_goes_too(engines: Any, proxies: Start) -> None:
+    ill = await engines()
+    proxy: Running = await proxies([await engines()], [ill, await engines()])
+    ill.healthy = 500
+    await happens(lambda: len(proxy.server.fleet.of(Kind.DECODE)) == 1)
+    ill.healthy = 200
+    await happens(lambda: len(proxy.server.fleet.of(Kind.DECODE)) == 2)
+
+
+async def test_who_hangs_loses_its_requests(engines: Any, proxies: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped, an engine still accepts connections: only its silence tells."""
+    monkeypatch.setattr(upstream, "PROBE_TIMEOUT_SECONDS", 0.2)
+    hanging, good = await engines(behaviour=say_nothing), await engines()
+    proxy: Running = await proxies([await engines()], [hanging, good])
+    streams = [asyncio.create_task(proxy.stream()) for _ in range(4)]
+    await happens(lambda: hanging.busy == 2)
+    hanging.hangs = True
+    for stream in streams:
+        assert (await stream)[1]
+    assert [one.place.address for one in proxy.server.fleet.of(Kind.DECODE)] == [good.address]
+
+
+async def test_it_starts_before_its_instances(engines: Any, proxies: Start) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    late = Engine()
+    late.port = port
+    proxy: Running = await proxies([await engines()], [late], wait=False)
+    assert (await proxy.post())[0] == 503
+    await late.start(port)
+    try:
+        await happens(lambda: proxy.server.fleet.ready)
+        assert (await proxy.post())[0] == 200
+    finally:
+        await late.close()
+
+
+async def test_another_engine_in_its_place_gets_nothing(engines: Any, proxies: Start) -> None:
+    first, second = await engines(), await engines()
+    proxy: Running = await proxies([await engines()], [first, second])
+    await second.die()
+    await happens(lambda: len(proxy.server.fleet.of(Kind.DECODE)) == 1)
+    second.model = "other"
+    await second.start(second.port)
+    place = parse_instance(second.address)
+    (member,) = proxy.server.parts.keeper.find(Kind.DECODE, place)
+    await happens(lambda: "it serves other" in member.health.why)
+    assert not member.up
+
+
+async def test_one_bad_request_excludes_nobody(engines: Any, proxies: Start) -> None:
+    """A request that makes each engine fail goes from one to the next, and they stay."""
+    decodes = [await engines(behaviour=cut_off) for _ in range(3)]
+    proxy: Running = await proxies([await engines()], decodes)
+    status, said, _ = await proxy.post()
+    assert (status, said["error"]["code"]) == (502, "instance_failed")
+    assert all(engine.seen for engine in decodes)
+    await asyncio.sleep(0.2)
+    assert len(proxy.server.fleet.of(Kind.DECODE)) == 3
