@@ -119,7 +119,7 @@ def test_metadata(metadata: Message) -> None:
     assert set(metadata.get_all("Provides-Extra", [])) == {"rdma", "blake3", "redis", "plot", "uvloop", "proxy", "dev"}
 
 
-HOSTS = {"vllm", "huggingface_hub"}
+HOSTS = {"vllm", "huggingface_hub", "lmcache", "sglang"}
 """Programs that load a module of ``p2pstore/integrations``, and what comes with them: they are there when it is."""
 
 
