@@ -24,7 +24,7 @@ _mooncake() {
     for ((i = 1; i < COMP_CWORD; i++)); do
         word=${COMP_WORDS[i]}
         case $word in
-            --home | --metadata | --config | --name | --chunk-size | --hash | --exclude | --include | --transport | --peer | --listen | --node | --upload-limit | --download-limit | --upload | --download | -n | --lines | --nic-priority-matrix | --store | --expire | --target | --operation | --block-size | --batch-size | --threads | --duration | --warm-up | --rounds | --engine | --device | --target-device | --csv | --plot | --metadata-server | --mode | --local-hostname | --buffer-size | --size | --batch | --where | --receivers | --rate | --slow | --kill-seed-after | --restart-one | --directory | --latency | --zones | --zone-rate | --zone-latency | --sources | --slots | --arrivals | --deaths | --random-seed | --trace | --generate | --requests | --save | --speed | --prefill | --decode | --policy | --admission | --ttft | --tbt | --model | --gpu | --gpus | --metrics | --allow | --state | --lease | --soft-pin | --max-soft-pin | --watermark | --eviction_high_watermark_ratio | --eviction-ratio | --eviction_ratio | --client-ttl | --client_ttl | --put-discard | --put_start_discard_timeout_sec | --put-release | --put_start_release_timeout_sec | --allocation | --allocation_strategy | --max-keys | --rpc_address | --rpc_port | --port | --metrics_host | --metrics_port | --default_kv_lease_ttl | --default_kv_soft_pin_ttl | --max_kv_soft_pin_ttl | --host | --disk | --disk-limit | --master | --replicas | --tenant-id | --admin | --limit | --client | --interval | --count | -m | --model | -p | --prefill | -d | --decode | --port | --scheduling | --slo-ttft | --slo-tbt | --max-requests | --max-waiting | --connect-timeout | --idle-timeout | --drain-timeout | --prefix)
+            --home | --metadata | --config | --name | --chunk-size | --hash | --exclude | --include | --transport | --peer | --listen | --node | --upload-limit | --download-limit | --upload | --download | -n | --lines | --nic-priority-matrix | --store | --expire | --target | --operation | --block-size | --batch-size | --threads | --duration | --warm-up | --rounds | --engine | --device | --target-device | --csv | --plot | --metadata-server | --mode | --local-hostname | --buffer-size | --size | --batch | --where | --receivers | --rate | --slow | --kill-seed-after | --restart-one | --directory | --latency | --zones | --zone-rate | --zone-latency | --sources | --slots | --arrivals | --deaths | --random-seed | --trace | --generate | --requests | --save | --speed | --prefill | --decode | --policy | --admission | --ttft | --tbt | --model | --gpu | --gpus | --metrics | --allow | --state | --lease | --soft-pin | --max-soft-pin | --watermark | --eviction_high_watermark_ratio | --eviction-ratio | --eviction_ratio | --client-ttl | --client_ttl | --put-discard | --put_start_discard_timeout_sec | --put-release | --put_start_release_timeout_sec | --allocation | --allocation_strategy | --max-keys | --rpc_address | --rpc_port | --port | --metrics_host | --metrics_port | --default_kv_lease_ttl | --default_kv_soft_pin_ttl | --max_kv_soft_pin_ttl | --host | --disk | --disk-limit | --master | --replicas | --tenant-id | --admin | --limit | --client | --engines | --interval | --count | -m | --model | -p | --prefill | -d | --decode | --port | --scheduling | --slo-ttft | --slo-tbt | --max-requests | --max-waiting | --connect-timeout | --idle-timeout | --drain-timeout | --dir | --dtype | --hash-seed | --hash-algo | --role | --segment-size | --protocol | --devices | --prefix)
                 ((i + 1 == COMP_CWORD)) && value=$word
                 ((i++))
                 [[ $word == --home && $i -lt $COMP_CWORD ]] && home=${COMP_WORDS[i]/#\~\//$HOME/}
@@ -32,7 +32,7 @@ _mooncake() {
             -*) ;;
             *)
                 case "${path:+$path }$word" in
-                    register | get | list | info | verify | unregister | node | 'node run' | 'node start' | 'node stop' | 'node limit' | 'node status' | 'node logs' | config | 'config show' | doctor | topology | metadata | 'metadata serve' | bench | 'bench transfer' | 'bench store' | 'bench broadcast' | 'bench simulate' | 'bench serve' | store | 'store master' | 'store give' | 'store put' | 'store get' | 'store status' | 'store list' | 'store info' | 'store remove' | 'store why' | 'store top' | proxy | etcd | 'etcd inspect' | 'etcd gc')
+                    register | get | list | info | verify | unregister | node | 'node run' | 'node start' | 'node stop' | 'node limit' | 'node status' | 'node logs' | config | 'config show' | doctor | topology | metadata | 'metadata serve' | bench | 'bench transfer' | 'bench store' | 'bench broadcast' | 'bench simulate' | 'bench serve' | store | 'store master' | 'store give' | 'store put' | 'store get' | 'store status' | 'store list' | 'store info' | 'store remove' | 'store why' | 'store top' | proxy | serve | 'serve init' | etcd | 'etcd inspect' | 'etcd gc')
                         path=${path:+$path }$word ;;
                     *) ((count++)) ;;
                 esac
@@ -139,6 +139,7 @@ _mooncake() {
         --admin) :; return 0 ;;
         --limit) :; return 0 ;;
         --client) :; return 0 ;;
+        --engines) :; return 0 ;;
         --interval) :; return 0 ;;
         --count) :; return 0 ;;
         -m | --model) :; return 0 ;;
@@ -153,6 +154,14 @@ _mooncake() {
         --connect-timeout) :; return 0 ;;
         --idle-timeout) :; return 0 ;;
         --drain-timeout) :; return 0 ;;
+        --dir) _mooncake_reply -d; return 0 ;;
+        --dtype) :; return 0 ;;
+        --hash-seed) :; return 0 ;;
+        --hash-algo) _mooncake_names; return 0 ;;
+        --role) :; return 0 ;;
+        --segment-size) :; return 0 ;;
+        --protocol) _mooncake_names; return 0 ;;
+        --devices) :; return 0 ;;
         --prefix) _mooncake_names; return 0 ;;
     esac
     if [[ $cur == -* ]]; then
@@ -192,9 +201,11 @@ _mooncake() {
             'store list') _mooncake_reply -W "--limit --tenant-id --master --admin --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'store info') _mooncake_reply -W "--tenant-id --master --admin --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'store remove') _mooncake_reply -W "--all --force --tenant-id --master --admin --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
-            'store why') _mooncake_reply -W "--client --tenant-id --master --admin --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'store why') _mooncake_reply -W "--client --engines --tenant-id --master --admin --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'store top') _mooncake_reply -W "--interval --count --master --admin --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'proxy') _mooncake_reply -W "-m --model -p --prefill -d --decode --host --port --scheduling --admission --slo-ttft --slo-tbt --p2p --max-requests --max-waiting --connect-timeout --idle-timeout --drain-timeout --insecure --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'serve') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'serve init') _mooncake_reply -W "--dir --dtype --block-size --hash-seed --hash-algo --role --segment-size --protocol --devices --force --tenant-id --master --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'etcd') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'etcd inspect') _mooncake_reply -W "--prefix --no-probe --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'etcd gc') _mooncake_reply -W "--prefix --dry-run --yes --unreachable --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
@@ -202,7 +213,7 @@ _mooncake() {
         return 0
     fi
     case "$path:$count" in
-        ':0') _mooncake_reply -W "register get list info verify unregister node config doctor topology metadata bench store proxy etcd" ;;
+        ':0') _mooncake_reply -W "register get list info verify unregister node config doctor topology metadata bench store proxy serve etcd" ;;
         'register:'*) _mooncake_reply -f ;;
         'get:0') _mooncake_names ;;
         'get:1') _mooncake_reply -f ;;
@@ -225,6 +236,9 @@ _mooncake() {
         'store info:0') : ;;
         'store remove:'*) : ;;
         'store why:0') : ;;
+        'serve:0') _mooncake_reply -W "init" ;;
+        'serve init:0') : ;;
+        'serve init:1') _mooncake_reply -f ;;
         'etcd:0') _mooncake_reply -W "inspect gc" ;;
     esac
     return 0

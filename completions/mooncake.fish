@@ -12,12 +12,12 @@ function __mooncake_where
             continue
         end
         switch $word
-            case --home --metadata --config --name --chunk-size --hash --exclude --include --transport --peer --listen --node --upload-limit --download-limit --upload --download -n --lines --nic-priority-matrix --store --expire --target --operation --block-size --batch-size --threads --duration --warm-up --rounds --engine --device --target-device --csv --plot --metadata-server --mode --local-hostname --buffer-size --size --batch --where --receivers --rate --slow --kill-seed-after --restart-one --directory --latency --zones --zone-rate --zone-latency --sources --slots --arrivals --deaths --random-seed --trace --generate --requests --save --speed --prefill --decode --policy --admission --ttft --tbt --model --gpu --gpus --metrics --allow --state --lease --soft-pin --max-soft-pin --watermark --eviction_high_watermark_ratio --eviction-ratio --eviction_ratio --client-ttl --client_ttl --put-discard --put_start_discard_timeout_sec --put-release --put_start_release_timeout_sec --allocation --allocation_strategy --max-keys --rpc_address --rpc_port --port --metrics_host --metrics_port --default_kv_lease_ttl --default_kv_soft_pin_ttl --max_kv_soft_pin_ttl --host --disk --disk-limit --master --replicas --tenant-id --admin --limit --client --interval --count -m --model -p --prefill -d --decode --port --scheduling --slo-ttft --slo-tbt --max-requests --max-waiting --connect-timeout --idle-timeout --drain-timeout --prefix
+            case --home --metadata --config --name --chunk-size --hash --exclude --include --transport --peer --listen --node --upload-limit --download-limit --upload --download -n --lines --nic-priority-matrix --store --expire --target --operation --block-size --batch-size --threads --duration --warm-up --rounds --engine --device --target-device --csv --plot --metadata-server --mode --local-hostname --buffer-size --size --batch --where --receivers --rate --slow --kill-seed-after --restart-one --directory --latency --zones --zone-rate --zone-latency --sources --slots --arrivals --deaths --random-seed --trace --generate --requests --save --speed --prefill --decode --policy --admission --ttft --tbt --model --gpu --gpus --metrics --allow --state --lease --soft-pin --max-soft-pin --watermark --eviction_high_watermark_ratio --eviction-ratio --eviction_ratio --client-ttl --client_ttl --put-discard --put_start_discard_timeout_sec --put-release --put_start_release_timeout_sec --allocation --allocation_strategy --max-keys --rpc_address --rpc_port --port --metrics_host --metrics_port --default_kv_lease_ttl --default_kv_soft_pin_ttl --max_kv_soft_pin_ttl --host --disk --disk-limit --master --replicas --tenant-id --admin --limit --client --engines --interval --count -m --model -p --prefill -d --decode --port --scheduling --slo-ttft --slo-tbt --max-requests --max-waiting --connect-timeout --idle-timeout --drain-timeout --dir --dtype --hash-seed --hash-algo --role --segment-size --protocol --devices --prefix
                 set skip 1
             case '-*'
             case '*'
                 switch (string join ' ' $path $word)
-                    case 'register' 'get' 'list' 'info' 'verify' 'unregister' 'node' 'node run' 'node start' 'node stop' 'node limit' 'node status' 'node logs' 'config' 'config show' 'doctor' 'topology' 'metadata' 'metadata serve' 'bench' 'bench transfer' 'bench store' 'bench broadcast' 'bench simulate' 'bench serve' 'store' 'store master' 'store give' 'store put' 'store get' 'store status' 'store list' 'store info' 'store remove' 'store why' 'store top' 'proxy' 'etcd' 'etcd inspect' 'etcd gc'
+                    case 'register' 'get' 'list' 'info' 'verify' 'unregister' 'node' 'node run' 'node start' 'node stop' 'node limit' 'node status' 'node logs' 'config' 'config show' 'doctor' 'topology' 'metadata' 'metadata serve' 'bench' 'bench transfer' 'bench store' 'bench broadcast' 'bench simulate' 'bench serve' 'store' 'store master' 'store give' 'store put' 'store get' 'store status' 'store list' 'store info' 'store remove' 'store why' 'store top' 'proxy' 'serve' 'serve init' 'etcd' 'etcd inspect' 'etcd gc'
                         set path $path $word
                     case '*'
                         set count (math $count + 1)
@@ -66,6 +66,7 @@ complete -c mooncake -n '__mooncake_at ":0"' -a metadata -d 'Serve the segment m
 complete -c mooncake -n '__mooncake_at ":0"' -a bench -d 'Measure what this machine and its engine do.'
 complete -c mooncake -n '__mooncake_at ":0"' -a store -d 'Put and get values by key (Mooncake Store).'
 complete -c mooncake -n '__mooncake_at ":0"' -a proxy -d 'Serve OpenAI\'s API from prefill and decode instances of vLLM.'
+complete -c mooncake -n '__mooncake_at ":0"' -a serve -d 'Serve models on the pooled store.'
 complete -c mooncake -n '__mooncake_at ":0"' -a etcd -d 'Look into the metadata server.'
 complete -c mooncake -n '__mooncake_in ""' -l 'version' -d 'Print the version and end.'
 complete -c mooncake -n '__mooncake_in "register"' -l 'name' -x -d 'Name of the object; of several, what goes before each, up to its \'/\' [default: PATH\'s last part].'
@@ -262,6 +263,7 @@ complete -c mooncake -n '__mooncake_in "store remove"' -l 'tenant-id' -x -d 'Who
 complete -c mooncake -n '__mooncake_in "store remove"' -l 'master' -x -d 'The store\'s master [default: 127.0.0.1:50051].'
 complete -c mooncake -n '__mooncake_in "store remove"' -l 'admin' -x -d 'Its metrics port [default: the master\'s host:9003].'
 complete -c mooncake -n '__mooncake_in "store why"' -l 'client' -x -d 'Only what is wrong with this client.'
+complete -c mooncake -n '__mooncake_in "store why"' -l 'engines' -x -d 'Why two engines do not find each other\'s blocks: files of \'serve init\', keys, or http://HOST:PORT.'
 complete -c mooncake -n '__mooncake_in "store why"' -l 'tenant-id' -x -d 'Whose keys are meant, where the master keeps tenants apart.'
 complete -c mooncake -n '__mooncake_in "store why"' -l 'master' -x -d 'The store\'s master [default: 127.0.0.1:50051].'
 complete -c mooncake -n '__mooncake_in "store why"' -l 'admin' -x -d 'Its metrics port [default: the master\'s host:9003].'
@@ -285,6 +287,20 @@ complete -c mooncake -n '__mooncake_in "proxy"' -l 'connect-timeout' -x -d 'For 
 complete -c mooncake -n '__mooncake_in "proxy"' -l 'idle-timeout' -x -d 'Give up an instance from which nothing comes for so long [default: 300].'
 complete -c mooncake -n '__mooncake_in "proxy"' -l 'drain-timeout' -x -d 'Let an instance that is removed end its work [default: 300].'
 complete -c mooncake -n '__mooncake_in "proxy"' -l 'insecure' -d 'Listen beyond loopback; the proxy itself asks for no key.'
+complete -c mooncake -n '__mooncake_at "serve:0"' -a init -d 'Write what an engine is told of the pooled store, and print how to start it.'
+complete -c mooncake -n '__mooncake_in "serve init"' -l 'dir' -x -a '(__fish_complete_directories)' -d 'Where to write the files [default: here].'
+complete -c mooncake -n '__mooncake_in "serve init"' -l 'dtype' -x -d 'In which the engine computes [default: the checkpoint\'s own].'
+complete -c mooncake -n '__mooncake_in "serve init"' -l 'block-size' -x -d 'Of a block [default: 16; sglang 64, lmcache 256].'
+complete -c mooncake -n '__mooncake_in "serve init"' -l 'hash-seed' -x -d 'PYTHONHASHSEED of all engines; a number.'
+complete -c mooncake -n '__mooncake_in "serve init"' -l 'hash-algo' -x -d 'How tokens are hashed: sha256 or sha256_cbor.'
+complete -c mooncake -n '__mooncake_in "serve init"' -l 'role' -x -d 'producer puts blocks, consumer takes them, both does both.'
+complete -c mooncake -n '__mooncake_in "serve init"' -l 'segment-size' -x -d 'Memory that each rank gives to the pool.'
+complete -c mooncake -n '__mooncake_in "serve init"' -l 'protocol' -x -d 'tcp or rdma.'
+complete -c mooncake -n '__mooncake_in "serve init"' -l 'devices' -x -d 'RDMA devices, separated by commas [default: all].'
+complete -c mooncake -n '__mooncake_in "serve init"' -l 'force' -d 'Replace files that say something else.'
+complete -c mooncake -n '__mooncake_in "serve init"' -l 'tenant-id' -x -d 'Whose keys are meant, where the master keeps tenants apart.'
+complete -c mooncake -n '__mooncake_in "serve init"' -l 'master' -x -d 'The store\'s master [default: 127.0.0.1:50051].'
+complete -c mooncake -n '__mooncake_at "serve init:1"' -F
 complete -c mooncake -n '__mooncake_at "etcd:0"' -a inspect -d 'Show what is in etcd, decoded.'
 complete -c mooncake -n '__mooncake_at "etcd:0"' -a gc -d 'Remove stale records.'
 complete -c mooncake -n '__mooncake_in "etcd inspect"' -l 'prefix' -x -d 'Only keys that begin so.'

@@ -104,6 +104,15 @@ COMMANDS = {
         },
     ),
     "proxy": Lazy("Serve OpenAI's API from prefill and decode instances of vLLM.", "mooncake_cli.commands.proxy:proxy"),
+    "serve": Lazy(
+        "Serve models on the pooled store.",
+        commands={
+            "init": Lazy(
+                "Write what an engine is told of the pooled store, and print how to start it.",
+                "mooncake_cli.commands.serve_init:init",
+            )
+        },
+    ),
     "etcd": Lazy(
         "Look into the metadata server.",
         commands={

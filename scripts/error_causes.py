@@ -156,6 +156,7 @@ CAUSES = (
     _of(
         "ValueNotWritten", "the nodes with room died a moment ago", key="step-7/w", detail=f"{PEER}: connection refused"
     ),
+    _of("EngineUnavailable", "no engine runs there", address="http://10.0.0.3:8000", detail="Connection refused"),
     _of("MasterUnavailable", "no master runs there", address="10.0.0.1:50051", detail="connection refused"),
     _of(
         "MasterRefused",

@@ -4,7 +4,8 @@
   ``device_name``;
 - v0.3: ``local_hostname``, ``metadata_server``, ``protocol``, ``device_name``, ``master_server_address``;
 - now (``mooncake_config.py`` of upstream's wheel): the same with ``global_segment_size``, ``local_buffer_size``,
-  ``enable_ssd_offload``, ``ssd_offload_path``, ``tenant_id``, ``enable_client_http_server``, ``client_http_port``.
+  ``enable_ssd_offload``, ``ssd_offload_path``, ``tenant_id``, ``enable_client_http_server``, ``client_http_port``;
+- and, of ours alone, what the keys of an engine begin with: ``cache_prefix``, of ``mooncake serve init``.
 
 Other programs own the file: keys that are not known here are logged and left alone, and none is required.
 """
@@ -93,6 +94,7 @@ class MooncakeJson:
     tenant_id: str | None = None
     enable_client_http_server: bool | None = None
     client_http_port: int | None = None
+    cache_prefix: str | None = None
 
     @property
     def metadata_url(self) -> str | None:

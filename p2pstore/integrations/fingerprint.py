@@ -21,8 +21,8 @@ from p2pstore.errors import BadSource, PathNotFound, StorageError
 from p2pstore.objects.file_system import words
 
 DECIDES = (
-    "*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.gguf", "/config.json",
-    "/hf_quant_config.json", "/quantize_config.json", "/quant_config.json",
+    "/*.safetensors", "/*.safetensors.index.json", "/*.bin", "/*.bin.index.json", "/*.pt", "/*.pth", "/*.gguf",
+    "/config.json", "/hf_quant_config.json", "/quantize_config.json", "/quant_config.json",
 )  # fmt: skip
 """Files of a checkpoint on which its KV cache depends. Others, such as a README, may differ."""
 

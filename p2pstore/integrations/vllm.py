@@ -21,6 +21,8 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorRole
 from vllm.distributed.kv_transfer.kv_connector.v1.mooncake.store import connector as theirs
 from vllm.distributed.kv_transfer.kv_connector.v1.mooncake.store.data import MooncakeLookupResult
 
+from engine.config import mooncake_json
+from engine.config.variables import CONFIG_PATH
 from p2pstore.errors import MooncakeError
 from p2pstore.integrations import fingerprint, shim
 from p2pstore.integrations.fingerprint import Fingerprint
@@ -55,9 +57,14 @@ def _prepare(vllm_config: Any, role: Any) -> None:
     # Engines of one host must not take each other's socket.
     extra.setdefault("lookup_rpc_port", transfer.engine_id)
     if role == KVConnectorRole.WORKER:
-        before = str(extra.get(PREFIX, ""))
-        extra[PREFIX] = _prefix(vllm_config, before)
+        extra[PREFIX] = _prefix(vllm_config, str(extra.get(PREFIX) or _prefix_of_file()))
         log.info("keys of this engine begin with %s", extra[PREFIX])
+
+
+def _prefix_of_file() -> str:
+    """What ``mooncake serve init`` has written into ``mooncake.json``. Raises ``BadConfig``."""
+    path = os.environ.get(CONFIG_PATH)
+    return mooncake_json.read(Path(path)).cache_prefix or "" if path else ""
 
 
 def _prefix(vllm_config: Any, given: str) -> str:

@@ -9,6 +9,7 @@
     ├── FileChanged                   4   a file was written to while it was read to be put
     ├── ValueNotWritten               5   a value could not be taken to the memory that it was given
     ├── MasterUnavailable             6   the master of the pooled store cannot be used
+    ├── EngineUnavailable             6   an engine that serves does not say what it is
     ├── StorageError                  8   (engine) no space, or no permission
     │   ├── StateUnusable             8   a master's state directory cannot be used
     │   │   └── StateOfOtherVersion   8   for another version wrote what is there
@@ -70,6 +71,14 @@ class ValueNotWritten(MooncakeError):
     exit_code = 5
     sentence = "the value of {key!r} could not be written: {detail}"
     advice = "try again, and see whether the nodes that are named live and can be reached"
+
+
+class EngineUnavailable(MooncakeError):
+    """An engine does not answer when it is asked what it is."""
+
+    exit_code = 6
+    sentence = "the engine at {address} does not show its metrics: {detail}"
+    advice = "see whether it runs there; or name its mooncake.json, or a key that it has put"
 
 
 class MasterUnavailable(MooncakeError):

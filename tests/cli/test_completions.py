@@ -28,6 +28,7 @@ EVERY_COMMAND = [
     "node",
     "proxy",
     "register",
+    "serve",
     "store",
     "topology",
     "unregister",

@@ -290,7 +290,7 @@ def test_the_installed_command_is_this_one() -> None:
         distribution = metadata.distribution("mooncake-cli")
     except metadata.PackageNotFoundError:
         pytest.skip("mooncake-cli is not installed in this environment")
-    entry = {point.name: point.value for point in distribution.entry_points}
+    entry = {point.name: point.value for point in distribution.entry_points if point.group == "console_scripts"}
     assert entry["mooncake"] == "mooncake_cli.main:main"
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import socket
+from pathlib import Path
 
 from mooncake_cli.commands import store_why as why_module
 from p2pstore.kv.master import why
@@ -58,6 +59,48 @@ def test_who_takes_calls_and_is_no_master(mooncake: Mooncake, pool: Pool) -> Non
     assert done.returncode == 6
     assert "it may be the port for clients" in done.stderr
     assert "the metrics port may be another one" not in done.stderr
+
+
+def test_two_engines_by_their_files(mooncake: Mooncake, tmp_path: Path) -> None:
+    model = tmp_path / "llama"
+    model.mkdir()
+    (model / "config.json").write_text('{"torch_dtype": "float32"}')
+    for name, more in {"a": (), "b": (), "c": ("--block-size", "32", "--hash-seed", "1")}.items():
+        done = mooncake("serve", "init", "vllm", str(model), "--dir", str(tmp_path / name), *more)
+        assert done.returncode == 0, done.stderr
+    a, b, c = (str(tmp_path / name) for name in "abc")
+    assert mooncake("store", "why", "-q", "--engines", a, f"{b}/mooncake.json").stdout == "same\n"
+    assert mooncake("store", "why", "-q", "--engines", a, c).stdout == "other-block-size\nother-seed\n"
+    done = mooncake("store", "why", "--engines", a, c)
+    assert done.stdout.splitlines()[:2] == [
+        f"their blocks have other sizes: {a} has 16, {c} has 32",
+        "  start both with the same --block-size",
+    ]
+    answer = json.loads(mooncake("store", "why", "--json", "--engines", a, f"{a}/vllm.json").stdout)
+    assert [each["cause"] for each in answer["findings"]] == ["same"]
+
+
+def test_an_engine_by_its_address(mooncake: Mooncake, store: Served) -> None:
+    """The metrics of something else."""
+    done = mooncake("store", "why", "--engines", f"http://{store.address}", f"http://{store.address}")
+    assert done.returncode == 2
+    assert "it is no vLLM" in done.stderr
+    nobody = f"http://127.0.0.1:{closed_port()}"
+    done = mooncake("store", "why", "--engines", nobody, nobody)
+    assert done.returncode == 6
+    assert f"the engine at {nobody} does not show its metrics" in done.stderr
+
+
+def test_what_is_no_engine(mooncake: Mooncake, tmp_path: Path) -> None:
+    done = mooncake("store", "why", "--engines", "nothing", "nothing")
+    assert done.returncode == 2
+    assert "'nothing' is no file, no key of vLLM's, and no http:// address" in done.stderr
+    for text, said in {"{": "is not JSON", "[]": "is no JSON object", "{}": "says nothing of a store"}.items():
+        (tmp_path / "x.json").write_text(text)
+        done = mooncake("store", "why", "--engines", str(tmp_path / "x.json"), "nothing")
+        assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+    done = mooncake("store", "why", "key", "--engines", "a", "b")
+    assert "leave out the key or client" in done.stderr
 
 
 def test_each_command_that_an_advice_names_is_one() -> None:
