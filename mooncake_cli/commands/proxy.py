@@ -114,12 +114,13 @@ def proxy(
         bool, typer.Option("--insecure", help="Listen beyond loopback; the proxy itself asks for no key.")
     ] = False,
 ) -> None:
-    """Serve OpenAI's API, each request computed on a prefill instance and decoded on a decode instance.
+    """Serve OpenAI's API from prefill and decode instances of vLLM.
 
-    Prints the URL, then serves until SIGTERM, which lets the requests under way end. Instances are probed: what is dead
-    gets nothing until it is back, and requests that had no token yet go elsewhere. POST /instances/add and
-    /instances/remove take the key in ADMIN_API_KEY; the key in OPENAI_API_KEY is for the proxy's own questions to
-    instances. A client's Authorization is passed on.
+    Each request is computed on a prefill instance and decoded on a decode instance. Prints the URL, then serves until
+    SIGTERM, which lets the requests under way end. Instances are probed: what is dead gets nothing until it is back,
+    and requests that had no token yet go elsewhere. POST /instances/add and /instances/remove take the key in
+    ADMIN_API_KEY; the key in OPENAI_API_KEY is for the proxy's own questions to instances. A client's Authorization is
+    passed on.
     """
     invocation: Invocation = ctx.obj
     given = {
