@@ -252,7 +252,8 @@ class Exchange:
                 pass_on = self._stream if self._asked.stream else self._whole
                 return await pass_on(member, answer, alone)
             finally:
-                answer.close()
+                if not self._complete:
+                    answer.close()
         finally:
             member.running -= 1
 
@@ -320,13 +321,12 @@ class Exchange:
             count = whole.count(b"\n\n")
             self._output += count
             parts.dispatcher.tokens(self._number, count)
+            if events.done:
+                self._done(member)
+                parts.upstream.read_end(answer)
+                return await self._send(whole, last=True)
             await self._send(whole)
-        if not events.done or events.unfinished:
-            raise InstanceFailed(member, "its stream ended before it was done")
-        self._done(member)
-        assert self._response is not None  # noqa: S101 - a stream that is done has begun
-        await self._response.write_eof()
-        return self._response
+        raise InstanceFailed(member, "its stream ended before it was done")
 
     async def _more(self, member: Member, answer: aiohttp.ClientResponse) -> bytes:
         self._wait_on(member)
@@ -358,6 +358,7 @@ class Exchange:
         self._parts.stats.first.observe(self._parts.clock() - self._began)
 
     def _done(self, member: Member) -> None:
+        """The answer is whole."""
         member.served += 1
         self._complete = True
 
@@ -367,11 +368,12 @@ class Exchange:
         self._response = web.StreamResponse(headers=headers)
         await self._response.prepare(self._request)
 
-    async def _send(self, data: bytes) -> None:
+    async def _send(self, data: bytes, *, last: bool = False) -> web.StreamResponse:
         assert self._response is not None  # noqa: S101 - it has begun
         self._sends_since = self._parts.clock()
-        await self._response.write(data)
+        await (self._response.write_eof(data) if last else self._response.write(data))
         self._sends_since = None
+        return self._response
 
     def _answer(self, answer: Answer) -> web.Response:
         headers = {REQUEST_ID: self.id, **answer.headers}
@@ -418,6 +420,4 @@ class Exchange:
         """An error: as the answer, or as the last event of a stream that has begun."""
         if self._response is None:
             return self._answer(answer)
-        await self._send(failures.last_event(answer))
-        await self._response.write_eof()
-        return self._response
+        return await self._send(failures.last_event(answer), last=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 from collections.abc import Callable
 
@@ -10,6 +11,9 @@ from engine.net import addresses, sockets
 from p2pstore.errors import NodeEnded
 from p2pstore.serving.proxy.options import GRACE_SECONDS, Options
 from p2pstore.serving.proxy.server import ProxyServer
+
+GC_THRESHOLDS = (20_000, 20, 100)
+"""For the garbage collector: requests leave some in circles, and what lives long is not looked at often."""
 
 
 async def serve(options: Options, host: str, port: int, tell: Callable[[str], None]) -> None:
@@ -35,6 +39,8 @@ async def serve(options: Options, host: str, port: int, tell: Callable[[str], No
     loop.add_signal_handler(signal.SIGINT, interrupted)
     server = ProxyServer(options, fatal)
     listener = sockets.listen(host, port)
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
     try:
         await server.start(listener)
         tell(f"http://{addresses.join(host or '0.0.0.0', listener.getsockname()[1])}")  # noqa: S104 - shown

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
+from yarl import URL
 
 from p2pstore.serving.proxy.failures import Answer
 from p2pstore.serving.proxy.fleet import Member
@@ -24,6 +25,12 @@ NAMES_SECONDS = 10
 
 MAX_PROBE_BYTES = 1 << 20
 """Of an answer to a probe."""
+
+END_SECONDS = 1.0
+"""For the end of an answer all of whose events have come."""
+
+MAX_URLS = 4096
+"""That are remembered: some for each instance."""
 
 MAX_RANKS = 1024
 """Of one prefill instance."""
@@ -75,6 +82,8 @@ class Upstream:
     def __init__(self, options: Options) -> None:
         self._model = options.model
         self._key = options.engine_key
+        self._ends: set[asyncio.Task[None]] = set()
+        self._urls: dict[tuple[str, str], URL] = {}
         connector = aiohttp.TCPConnector(
             limit=0, keepalive_timeout=KEEPALIVE_SECONDS, ttl_dns_cache=NAMES_SECONDS, happy_eyeballs_delay=0.1
         )
@@ -88,11 +97,35 @@ class Upstream:
 
     async def close(self) -> None:
         """Close every connection."""
+        for task in list(self._ends):
+            task.cancel()
+        await asyncio.gather(*self._ends, return_exceptions=True)
         await self._session.close()
+
+    def read_end(self, answer: aiohttp.ClientResponse) -> None:
+        """Of an answer all is there but its end: read that, so that the connection can be used again.
+
+        Nobody waits for it, and an end that does not come costs the connection, and no more.
+        """
+        if answer.content.is_eof():
+            return
+        task = asyncio.ensure_future(_read_end(answer))
+        self._ends.add(task)
+        task.add_done_callback(self._ends.discard)
+
+    def _url(self, member: Member, path: str) -> URL:
+        """The address of a path at an instance; taking one apart costs more than to remember it."""
+        key = (member.place.url, path)
+        found = self._urls.get(key)
+        if found is None:
+            if len(self._urls) >= MAX_URLS:
+                self._urls.clear()
+            found = self._urls[key] = URL(member.place.url + path)
+        return found
 
     async def post(self, member: Member, path: str, body: bytes, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
         """Ask, and return the answer once its headers are there. Raises ``InstanceFailed``."""
-        url = member.place.url + path
+        url = self._url(member, path)
         try:
             return await self._session.post(url, data=body, headers=headers, allow_redirects=False)
         except aiohttp.ClientConnectorError as error:
@@ -155,6 +188,15 @@ class Upstream:
             if body is None:
                 raise Problem("it answers without an end")
             return answer.status, body, passed_on(answer)
+
+
+async def _read_end(answer: aiohttp.ClientResponse) -> None:
+    try:
+        await asyncio.wait_for(read(answer, 0), END_SECONDS)
+    except (aiohttp.ClientError, asyncio.TimeoutError, OSError):
+        pass  # it is closed, then
+    finally:
+        answer.close()
 
 
 async def read(answer: aiohttp.ClientResponse, most: int) -> bytes | None:
