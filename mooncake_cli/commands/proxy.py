@@ -133,6 +133,9 @@ def proxy(
     options = _options(
         model, prefill or [], decode or [], (scheduling, admission), (slo_ttft, slo_tbt), p2p=p2p, given=given
     )
+    if not (options.prefill and options.decode) and options.admin_key is None:
+        said = f"name instances with --prefill and --decode, or set {ADMIN_KEY} so that they can be added"
+        raise UsageError(detail=said)
     address = listening.address_of(_host(host))
     if not insecure and sockets.is_exposed(address):
         from p2pstore.serving.errors import ProxyUnguarded  # noqa: PLC0415 - as below

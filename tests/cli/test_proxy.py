@@ -234,16 +234,22 @@ def test_what_people_read(environment: dict[str, str], tmp_path: Path) -> None:
     ],
 )
 def test_slips(mooncake: Mooncake, options: tuple[str, ...], status: int, said: str) -> None:
-    done = mooncake("proxy", "--model", MODEL, *options)
+    done = mooncake("proxy", "--model", MODEL, *options, ADMIN_API_KEY=KEY)
     assert done.returncode == status, done.stderr
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
 
 
+def test_without_instances_and_without_a_key_there_would_never_be_any(mooncake: Mooncake) -> None:
+    done = mooncake("proxy", "--model", MODEL, "-p", "h:1")
+    assert done.returncode == 2
+    assert "set ADMIN_API_KEY" in done.stderr
+
+
 def test_a_port_that_somebody_has(engine: Start, proxy: Start, mooncake: Mooncake) -> None:
     port = proxy([engine()], [engine()]).url.rpartition(":")[2]
-    done = mooncake("proxy", "--model", MODEL, "--port", port)
+    done = mooncake("proxy", "--model", MODEL, "--port", port, ADMIN_API_KEY=KEY)
     assert done.returncode == 2
     assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
 

@@ -52,8 +52,12 @@ class Rider(Protocol):
 class Dispatcher:
     """The policy's owner."""
 
-    def __init__(self, policy: Policy, clock: Callable[[], float]) -> None:
+    def __init__(self, policy: Policy, clock: Callable[[], float], *, p2p: bool = False) -> None:
+        """``p2p``: until its first token a request needs the prefill instance, which has its KV cache."""
         self.policy = policy
+        self._p2p = p2p
+        self._sources: dict[int, str] = {}
+        """Who has the KV cache of those that wait for their first token, where it goes from there."""
         self._clock = clock
         self._riders: dict[int, Rider] = {}
         self._blocks: dict[int, Sequence[Block]] = {}
@@ -87,14 +91,18 @@ class Dispatcher:
         if blocks and self._assumed is not None:
             for event in self._assumed.computed(instance, blocks):
                 self._handle(event)
+        if self._p2p and isinstance(fate, Decode):
+            self._sources[number] = instance
         return fate
 
     def failed(self, number: int, instance: str) -> Fate:
         """An instance failed it before a token came: where it goes now."""
+        self._sources.pop(number, None)
         return self._handle(Failed(number, instance), number) or Lost(number)
 
     def begun(self, number: int) -> None:
         """Its first token came."""
+        self._sources.pop(number, None)
         self._handle(DecodeStart(number), number)
 
     def tokens(self, number: int, count: int) -> None:
@@ -104,6 +112,7 @@ class Dispatcher:
     def finish(self, number: int, output: int, *, complete: bool) -> None:
         """It is over."""
         self._handle(Finish(number, output, complete), number)
+        self._sources.pop(number, None)
         self._riders.pop(number, None)
         self._blocks.pop(number, None)
 
@@ -114,6 +123,10 @@ class Dispatcher:
         if isinstance(event, InstanceDown) and self._assumed is not None:
             self._assumed.forget(event.name)
         self._handle(event)
+        if isinstance(event, InstanceDown):
+            for number in [number for number, source in self._sources.items() if source == event.name]:
+                fate = self.failed(number, event.name)
+                self._riders[number].moved(fate)
 
     def tick(self) -> None:
         """Time went on."""
@@ -137,4 +150,5 @@ class Dispatcher:
         if rider is None:
             log.debug("a decision about a request that is over: %s", decision)
         else:
+            self._sources.pop(decision.request, None)  # type: ignore[call-overload]
             rider.moved(decision)

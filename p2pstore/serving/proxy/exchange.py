@@ -77,6 +77,8 @@ class Exchange:
         self._ending = False
         self._cut = False
         self._waits_on: Member | None = None
+        self._source: Member | None = None
+        """Who has its KV cache, until the decode instance has it."""
         self._since = 0.0
         self._sends_since: float | None = None
         given = request.headers.get(REQUEST_ID, "")
@@ -154,6 +156,15 @@ class Exchange:
                 fate = self._after(failure)
             finally:
                 self._waits_on = None
+                self._needs(None)
+
+    def _needs(self, source: Member | None) -> None:
+        """A prefill instance is not done with it before its KV cache was fetched."""
+        if self._source is not None:
+            self._source.running -= 1
+        self._source = source
+        if source is not None:
+            source.running += 1
 
     async def _why_cancelled(self) -> Fate:
         """Where we did it, how it goes on. Else the client has left."""
@@ -209,6 +220,7 @@ class Exchange:
             prefill.place.bootstrap_url,
             rank[1] if rank is not None else None,
         )
+        self._needs(prefill)
         return await self._relay(self._decoder(prefill), decode_body(asked, kv), headers)
 
     def _decoder(self, prefill: Member) -> Member:
@@ -354,6 +366,7 @@ class Exchange:
         """The first token is there."""
         if alone:
             self._parts.dispatcher.prefilled(self._number, member.name)
+        self._needs(None)
         self._parts.dispatcher.begun(self._number)
         self._parts.stats.first.observe(self._parts.clock() - self._began)
 

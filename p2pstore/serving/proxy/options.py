@@ -29,7 +29,7 @@ GRACE_SECONDS = 30.0
 SWEEP_SECONDS = 1.0
 """Between looks at who has been silent for too long; more often where a time-out is short."""
 
-MAX_BODIES_BYTES = 2 << 30
+MAX_BODIES_BYTES = 1 << 30
 """Of all bodies of requests that are held at a time."""
 
 MAX_ANSWER_BYTES = 64 << 20

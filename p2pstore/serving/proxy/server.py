@@ -110,7 +110,7 @@ class ProxyServer:
     async def start(self, listener: socket.socket) -> None:
         """Serve on a listening socket, and begin to probe the instances. Raises ``BadInstance``."""
         options = self.options
-        dispatcher = Dispatcher(Policy(options.policy), self._clock)
+        dispatcher = Dispatcher(Policy(options.policy), self._clock, p2p=options.p2p)
         upstream = Upstream(options)
         keeper = Keeper(options, dispatcher, upstream, self.supervisor, self._clock)
         self._parts = Parts(options, dispatcher, keeper, upstream, self.stats, self._clock)

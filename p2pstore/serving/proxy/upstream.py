@@ -241,6 +241,8 @@ def broken(member: Member, error: BaseException) -> InstanceFailed:
 
 def reason(error: BaseException) -> str:
     """An error of a connection in words."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return f"its certificate is not trusted: {error.certificate_error}"
     if isinstance(error, aiohttp.ClientConnectorError):
         number = error.os_error.errno  # below 0 for a name that has no address
         return f"cannot connect: {os.strerror(number) if number and number > 0 else error.os_error}"
@@ -257,7 +259,7 @@ def reason(error: BaseException) -> str:
 
 def is_refusal(error: BaseException) -> bool:
     """Whether it proves that nobody listens."""
-    if not isinstance(error, aiohttp.ClientConnectorError):
+    if not isinstance(error, aiohttp.ClientConnectorError) or isinstance(error, aiohttp.ClientSSLError):
         return False
     cause = error.os_error
     return cause.errno == errno.ECONNREFUSED or f"[Errno {errno.ECONNREFUSED}]" in str(cause)

@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from p2pstore.serving.events import Kind
 from tests.p2pstore.serving.proxy.conftest import SECONDS, Running, Start, happens
 from tests.p2pstore.serving.proxy.fake_engine import MODEL, ROLE, Engine, cut_off, say_nothing
 
@@ -348,6 +349,41 @@ async def test_p2p_begins_anew_with_the_prefill_where_the_decode_fails(engines: 
     assert (await proxy.stream())[1]
     transfers = [one.body["kv_transfer_params"]["transfer_id"] for one in prefill.seen]
     assert len(set(transfers)) == len(transfers) >= 3
+
+
+async def test_p2p_begins_anew_where_the_prefill_instance_dies_before_its_cache_was_fetched(
+    engines: Any, proxies: Start
+) -> None:
+    """Its decode instance would wait for it for minutes."""
+    first, second, decode = await engines(), await engines(), await engines(behaviour=say_nothing)
+    proxy: Running = await proxies([first], [decode], p2p=True)
+    stream = asyncio.create_task(proxy.stream())
+    await happens(lambda: decode.busy == 1)
+    assert [member.running for member in proxy.server.fleet] == [1, 1]
+    added = {"type": "prefill", "instance": second.address, "bootstrap": second.port}
+    assert (await proxy.admin("/instances/add", **added))[0] == 200
+    decode.behaviour = None
+    await first.die()
+    assert (await proxy.post())[0] == 200  # it may be this that finds that the first is gone
+    assert (await asyncio.wait_for(stream, SECONDS))[1]
+    assert decode.left == 1
+    (source,) = {one.body["kv_transfer_params"]["remote_engine_id"] for one in decode.seen[1:]}
+    assert source == f"engine-{second.port}"
+
+
+async def test_p2p_keeps_a_prefill_instance_until_its_cache_was_fetched(engines: Any, proxies: Start) -> None:
+    first, second, decode = await engines(), await engines(), await engines(tokens=20, pause=0.05)
+    proxy: Running = await proxies([first, second], [decode], p2p=True)
+    decode.behaviour = say_nothing
+    stream = asyncio.create_task(proxy.stream())
+    await happens(lambda: decode.busy == 1)
+    place = next(member.place for member in proxy.server.fleet if member.kind is Kind.PREFILL and member.running)
+    (member,) = proxy.server.parts.keeper.find(Kind.PREFILL, place)
+    proxy.server.parts.keeper.remove(member)
+    await asyncio.sleep(0.3)
+    assert not member.removed
+    stream.cancel()
+    await happens(lambda: member.removed)
 
 
 async def test_clients_cannot_say_where_kv_cache_comes_from(engines: Any, proxies: Start) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from typing import Any
 
 import pytest
+import trustme
 from aiohttp import web
 
 from p2pstore.serving.events import Kind
@@ -78,6 +80,20 @@ async def test_where_nobody_listens() -> None:
 async def test_a_name_that_is_none() -> None:
     problem = await problem_of(member("no-such-host.invalid:80"))
     assert problem is not None
+    assert not problem.refused
+
+
+async def test_a_certificate_that_nobody_vouches_for() -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=context)
+    try:
+        problem = await problem_of(member(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"))
+    finally:
+        server.close()
+        await server.wait_closed()
+    assert problem is not None
+    assert "certificate" in str(problem)
     assert not problem.refused
 
 
