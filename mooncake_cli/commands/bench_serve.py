@@ -166,7 +166,7 @@ def _requests(
         assert trace is not None  # noqa: S101 - one of the two is there
         return read(trace)
     if count is not None and count < 1:
-        raise UsageError(detail="--requests: at least one")
+        raise UsageError(detail="--requests must be at least 1")
     made = generator.generate(_named("--generate", generate, generator.WORKLOADS), seed, count)
     if save is not None:
         write(save, made)
@@ -188,7 +188,9 @@ def _scenario(
     from p2pstore.serving.simulation.outcome import Scenario  # noqa: PLC0415 - as above
 
     if math.inf in objectives:
-        raise UsageError(detail="an objective is a time that ends; with --admission none nothing is refused")
+        raise UsageError(
+            detail="an objective must be a finite number of seconds; to refuse nothing, give --admission none"
+        )
     model, gpu, gpus = hardware
     named = (_named("--model", model, MODELS), _named("--gpu", gpu, GPUS))
     try:

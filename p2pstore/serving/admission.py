@@ -40,7 +40,7 @@ class Objectives:
 
     def __post_init__(self) -> None:
         if not (self.ttft > 0 and self.tbt > 0):
-            raise ValueError("an objective is a time over 0")
+            raise ValueError("an objective must be longer than 0 seconds")
 
 
 @dataclass(slots=True)

@@ -12,6 +12,12 @@ from typing import NamedTuple
 
 PAPER = "Mooncake, FAST'25, table 1"
 
+TABLE = "hardware_spec.md of github.com/citsjtu2020/LLM-Prof"
+HUB = "huggingface.co/hardware"
+"""Where others wrote down what NVIDIA says of GPUs that it sells in some countries only."""
+
+LLAMA_3 = "Meta-Llama-3-8B: dim 4096, 32 layers, 8 of 32 heads for keys and values, ffn 14336"
+
 
 class PrefillCost(NamedTuple):
     """Seconds of a prefill: ``fixed`` + ``linear``·(n - p) + ``quadratic``·(n² - p²)."""
@@ -63,14 +69,20 @@ class Gpu:
 MODELS = {
     "llama-2-70b": Model(80, 8192, 4, 22, 80 * 2 * 8 * 128 * 2, 140e9, f"{PAPER} (its 'dummy' model); 16-bit weights"),
     "llama-3-8b": Model(
-        32, 4096, 4, 26, 32 * 2 * 8 * 128 * 2, 16.06e9, "config.json of Meta-Llama-3-8B; b: 2·(2 + 2/4) + 6·14336/4096"
+        32,
+        4096,
+        4,
+        26,
+        32 * 2 * 8 * 128 * 2,
+        16.06e9,
+        f"{LLAMA_3}; 8.03e9 parameters of 16 bits; b: 2·(2 + 2/4) + 6·14336/4096",
     ),
 }
 
 GPUS = {
-    "a800": Gpu(312e12, 2.039e12, 80e9, f"{PAPER}; memory: NVIDIA A800 80GB SXM data sheet"),
-    "h800": Gpu(989e12, 3.35e12, 80e9, "NVIDIA H800 SXM data sheet"),
-    "h20": Gpu(148e12, 4.0e12, 96e9, "NVIDIA H20 data sheet"),
+    "a800": Gpu(312e12, 2.039e12, 80e9, f"{PAPER}; memory: {TABLE}, NVIDIA_A800_SXM4_80GB"),
+    "h800": Gpu(989e12, 3.35e12, 80e9, f"{TABLE}: NVIDIA_H800"),
+    "h20": Gpu(148e12, 4.0e12, 96e9, f"{TABLE}: NVIDIA_H20_SXM5_96GB, rounded; {HUB}/h20"),
 }
 
 
@@ -94,11 +106,17 @@ class Costs:
 
     def __post_init__(self) -> None:
         if self.gpus < 1 or not (0 < self.arithmetic_used <= 1 and 0 < self.memory_used <= 1):
-            raise ValueError("an instance has at least one GPU, of which it uses a part between 0 and 1")
+            raise ValueError(
+                f"{self.gpus} GPUs are too few: an instance needs at least one, and uses a part of it between 0 and 1"
+            )
         if self.network <= 0 or self.cache < 0:
-            raise ValueError("an instance has a network, and a cache of 0 tokens at least")
+            raise ValueError(
+                "an instance needs a network faster than 0 bytes a second, and a cache of 0 tokens or more"
+            )
         if self.decode.room < 1:
-            raise ValueError(f"the model's weights do not fit into the memory of {self.gpus} such GPUs")
+            raise ValueError(
+                f"the model's weights do not fit into the memory of {self.gpus} such GPUs: give an instance more"
+            )
 
     @property
     def prefill(self) -> PrefillCost:

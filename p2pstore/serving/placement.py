@@ -105,8 +105,18 @@ class Placer:
 
     def _kvcache_centric(self, prompt: Prompt, instances: Sequence[Instance], every: Sequence[Instance]) -> Option:
         match = prompt.match
-        holders = [one for one in every if match.holds(one.number)] if match.best else []
-        return _soonest(prompt, instances, min(holders, key=lambda one: (one.sending, one.used), default=None))
+        return _soonest(prompt, instances, _first_to_send(match, every) if match.best else None)
+
+
+def _first_to_send(match: Match, every: Sequence[Instance]) -> Instance | None:
+    """Of those that hold the best prefix, the one that has sent soonest what it sends."""
+    found: Instance | None = None
+    for one in every:
+        if match.holds(one.number) and (
+            found is None or one.sending < found.sending or (one.sending == found.sending and one.used < found.used)
+        ):
+            found = one
+    return found
 
 
 def _soonest(prompt: Prompt, instances: Sequence[Instance], source: Instance | None) -> Option:

@@ -77,7 +77,7 @@ class PolicySettings:
 
     def __post_init__(self) -> None:
         if self.block_tokens < 1:
-            raise ValueError("a block has at least one token")
+            raise ValueError("a block must have at least one token")
 
 
 class Policy:
@@ -153,7 +153,7 @@ class Policy:
         tracked.shared = match.longest
         tracked.expected = self.lengths.expected(_keys(tracked), tracked.limit)
         tracked.first = now + option.ttft
-        decode = min(decodes, key=_least_used if self._in_turn else _least_context)
+        decode = min(decodes, key=_least_used) if self._in_turn else _lightest(decodes)
         tbt = self._gate.arriving(tracked, decode, now)
         ttft = tracked.first - tracked.arrived
         refused = self._gate.at_arrival(tracked.request, ttft, tbt)
@@ -200,7 +200,7 @@ class Policy:
             self._leave(tracked)
             if not decodes:
                 return self._refused(tracked, Reject(tracked.request, Reason.NO_INSTANCE, MOST_RETRY_SECONDS))
-            decode = min(decodes, key=_least_used if self._in_turn else _least_context)
+            decode = min(decodes, key=_least_used) if self._in_turn else _lightest(decodes)
             self._placed += 1
             decode.used = self._placed
             decode.assign(tracked)
@@ -361,8 +361,15 @@ def _least_used(instance: Instance) -> int:
     return instance.used
 
 
-def _least_context(instance: Instance) -> tuple[int, int]:
-    return instance.tokens + instance.coming_tokens, instance.used
+def _lightest(instances: Sequence[Instance]) -> Instance:
+    """The one with the fewest tokens of context; of equals, the one that waited longest."""
+    found = instances[0]
+    least = found.tokens + found.coming_tokens
+    for instance in instances:
+        tokens = instance.tokens + instance.coming_tokens
+        if tokens < least or (tokens == least and instance.used < found.used):
+            found, least = instance, tokens
+    return found
 
 
 def _keys(tracked: Tracked) -> list[tuple[str, Block]]:

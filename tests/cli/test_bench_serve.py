@@ -66,15 +66,15 @@ def test_the_same_options_give_the_same_run(mooncake: Mooncake) -> None:
         (("--generate", "conversation", "--trace", "x"), "--trace FILE or --generate NAME"),
         (("--generate", "news"), "conversation, toolagent, synthetic"),
         (("--trace", "x", "--save", "y"), "for --generate"),
-        ((*SMALL, "--requests", "0"), "--requests"),
+        ((*SMALL, "--requests", "0"), "--requests must be at least 1"),
         ((*SMALL, "--policy", "best"), "random, round-robin"),
         ((*SMALL, "--admission", "soon"), "none, late"),
         ((*SMALL, "--speed", "fast"), "--speed"),
-        ((*SMALL, "--speed", "0"), "speed"),
-        ((*SMALL, "--decode", "0"), "decode instance"),
+        ((*SMALL, "--speed", "0"), "a speed must be greater than 0, and this is 0"),
+        ((*SMALL, "--decode", "0"), "at least one prefill and one decode instance are needed, and there are 2 and 0"),
         ((*SMALL, "--speed", "1e-9"), "days"),
-        ((*SMALL, "--tbt", "0"), "objective"),
-        ((*SMALL, "--ttft", "inf"), "objective"),
+        ((*SMALL, "--tbt", "0"), "an objective must be longer than 0 seconds"),
+        ((*SMALL, "--ttft", "inf"), "an objective must be a finite number of seconds"),
         ((*SMALL, "--model", "gpt"), "llama-2-70b, llama-3-8b"),
         ((*SMALL, "--gpus", "1"), "do not fit"),
         ((*SMALL, "--plot", "x.doc"), ".png"),
@@ -91,4 +91,5 @@ def test_a_trace_that_is_not_there_or_is_none(mooncake: Mooncake, tmp_path: Path
     (tmp_path / "text").write_text("hello\n")
     done = mooncake("bench", "serve", "--trace", str(tmp_path / "text"))
     assert done.returncode == 2
-    assert "line 1" in done.stderr
+    assert "line 1: it is no JSON, from what stands at character 1 on" in done.stderr
+    assert "Expecting" not in done.stderr

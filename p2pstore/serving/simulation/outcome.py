@@ -21,9 +21,10 @@ class Scenario:
 
     def __post_init__(self) -> None:
         if self.prefill < 1 or self.decode < 1:
-            raise ValueError("there is at least one prefill and one decode instance")
+            there = f"{self.prefill} and {self.decode}"
+            raise ValueError(f"at least one prefill and one decode instance are needed, and there are {there}")
         if not 0 < self.speed < float("inf"):
-            raise ValueError("a speed is over 0")
+            raise ValueError(f"a speed must be greater than 0, and this is {self.speed:g}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +88,8 @@ class Outcome:
             "rejected": sum(self.rejected.values()),
             "rejected_for": {reason.value: count for reason, count in self.rejected.items()},
             "rejected_computed": self.rejected_computed,
-            "ttft": _spread(self.ttft),
-            "tbt": _spread(self.tbt),
+            "ttft": spread(self.ttft),
+            "tbt": spread(self.tbt),
             "hit_rate": round(self.reused / self.blocks, 4) if self.blocks else 0.0,
             "prefill_seconds": round(self.prefill_seconds, 3),
             "wasted_seconds": round(self.wasted_seconds, 3),
@@ -102,7 +103,8 @@ class Outcome:
         }
 
 
-def _spread(values: list[float]) -> dict[str, float]:
+def spread(values: list[float]) -> dict[str, float]:
+    """Mean and percentiles; all 0 where there are no values."""
     if not values:
         return {"mean": 0.0, "p50": 0.0, "p90": 0.0, "p99": 0.0}
     found = {"mean": sum(values) / len(values)}

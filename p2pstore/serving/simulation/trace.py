@@ -37,8 +37,8 @@ def read(path: Path) -> list[Request]:
             for number, line in enumerate(file, 1):
                 if line.strip():
                     try:
-                        requests.append(_parsed(json.loads(line)))
-                    except (ValueError, RecursionError) as error:
+                        requests.append(_parsed(_document(line)))
+                    except ValueError as error:
                         raise UsageError(detail=f"{path}, line {number}: {error}") from None
     except FileNotFoundError:
         raise PathNotFound(path=str(path)) from None
@@ -69,15 +69,30 @@ def write(path: Path, requests: Iterable[Request]) -> None:
         raise StorageError(path=str(path), detail=error.strerror or str(error)) from None
 
 
+def _document(line: bytes) -> Any:
+    """Raises ``ValueError`` in words for people: what the parser says is about the parser."""
+    try:
+        return json.loads(line)
+    except UnicodeDecodeError:
+        raise ValueError("it is no text in UTF-8") from None
+    except RecursionError:
+        raise ValueError("its brackets are nested too deeply for a request") from None
+    except json.JSONDecodeError as error:
+        where = f"at character {error.pos + 1}" if error.pos < len(line.rstrip()) else "at its end"
+        raise ValueError(f"it is no JSON, from what stands {where} on") from None
+    except ValueError:  # a number of more digits than Python reads
+        raise ValueError("it has a number that is too long") from None
+
+
 def _parsed(document: Any) -> Request:
     if not isinstance(document, dict):
-        raise ValueError("it is no JSON object")  # noqa: TRY004 - a fault of the file, like the others
+        raise ValueError('a request is a JSON object, such as {"timestamp": 0, ...}, and this is something else')  # noqa: TRY004 - a fault of the file, like the others
     time = document.get("timestamp")
     if isinstance(time, bool) or not isinstance(time, int | float) or not 0 <= time <= MOST_TIMESTAMP_MS:
-        raise ValueError(f"timestamp is no number of milliseconds from 0 to {MOST_TIMESTAMP_MS:g}")
+        raise ValueError(f"timestamp must be a number of milliseconds from 0 to {MOST_TIMESTAMP_MS:g}")
     blocks = document.get("hash_ids")
     if not isinstance(blocks, list) or not all(type(block) is int for block in blocks):
-        raise ValueError("hash_ids is no list of whole numbers")
+        raise ValueError("hash_ids must be a list of whole numbers")
     length = _tokens(document, "input_length", least=1)
     return Request(time / 1000, length, _tokens(document, "output_length", least=0), tuple(blocks))
 
@@ -85,7 +100,7 @@ def _parsed(document: Any) -> Request:
 def _tokens(document: dict[str, Any], name: str, least: int) -> int:
     value = document.get(name)
     if type(value) is not int or not least <= value <= MOST_TOKENS:
-        raise ValueError(f"{name} is no whole number from {least} to {MOST_TOKENS:,}")
+        raise ValueError(f"{name} must be a whole number from {least:,} to {MOST_TOKENS:,}")
     return value
 
 

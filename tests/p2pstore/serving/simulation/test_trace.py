@@ -34,10 +34,13 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("{", "Expecting"),
-        ("[1]", "no JSON object"),
-        ('"' + "\udcff", "utf-8"),
-        ("[" * 100_000, "recursion"),
+        ("{", "it is no JSON, from what stands at its end on"),
+        ("hello", "it is no JSON, from what stands at character 1 on"),
+        ('{"timestamp": 1,}', "it is no JSON, from what stands at character 1"),
+        ("[1]", "a request is a JSON object"),
+        ('"' + "\udcff", "it is no text in UTF-8"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"timestamp": ' + "1" * 10_000 + "}", "a number that is too long"),
         (json.dumps(LINE | {"timestamp": "now"}), "timestamp"),
         (json.dumps(LINE | {"timestamp": -1}), "timestamp"),
         (json.dumps(LINE | {"timestamp": float("nan")}), "timestamp"),
