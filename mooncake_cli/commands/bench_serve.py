@@ -24,10 +24,14 @@ EXAMPLES = {
         "mooncake bench serve --generate conversation",
         "mooncake bench serve --trace conversation_trace.jsonl --speed 1,2,4 --admission none,early --plot serve.png",
         "mooncake bench serve --generate conversation --prefill 12 --decode 1 --speed 2.5 --admission late,early",
+        "mooncake bench serve --trace conversation_trace.jsonl --requests 200 --live http://127.0.0.1:8000 --scale 16",
     )
 }
 
 Value = TypeVar("Value")
+
+SIMULATED = ("prefill", "decode", "policy", "admission", "model", "gpu", "gpus", "plot")
+"""Options that say what is simulated: real engines are what they are."""
 
 COLUMNS = (
     Column("Speed", right=True),
@@ -66,7 +70,11 @@ def serve(
     ] = None,
     requests: Annotated[
         int | None,
-        typer.Option("--requests", metavar="NUMBER", help="Requests to generate [default: as many as were published]."),
+        typer.Option(
+            "--requests",
+            metavar="NUMBER",
+            help="Requests to generate [default: as many as were published], or to send with --live [default: all].",
+        ),
     ] = None,
     save: Annotated[
         Path | None, typer.Option("--save", metavar="FILE", help="Write the generated trace to FILE as well.")
@@ -103,6 +111,22 @@ def serve(
     plot: Annotated[
         Path | None, typer.Option("--plot", metavar="FILE", help="Draw the figures into FILE (.png, .svg).")
     ] = None,
+    live: Annotated[
+        str | None,
+        typer.Option(
+            "--live",
+            metavar="URL",
+            help="Send the requests to a real server with the OpenAI interface, and simulate nothing.",
+        ),
+    ] = None,
+    live_model: Annotated[
+        str,
+        typer.Option("--live-model", metavar="NAME", help="The model to ask for [default: the first that it has]."),
+    ] = "",
+    scale: Annotated[
+        float,
+        typer.Option("--scale", metavar="NUMBER", help="With --live: how many times shorter prompts and outputs are."),
+    ] = 1.0,
 ) -> None:
     """Simulate a serving cluster under a trace of requests.
 
@@ -110,6 +134,10 @@ def serve(
     (TTFT), time between tokens (TBT: the mean of the longest tenth of a request's gaps), requests a second within both
     objectives, requests refused, the part of all blocks that was reused, and seconds of prefill: all, those whose
     request was refused afterwards (wasted), and those whose request missed an objective.
+
+    With --live a real server gets the requests, at their times, as streamed completions. Prompts are words that are
+    drawn from the blocks of the trace, so that equal blocks are equal text. Servers that want a key get that of
+    OPENAI_API_KEY.
     """
     from p2pstore.serving.admission import Admission  # noqa: PLC0415 - --help must not wait for it
     from p2pstore.serving.placement import Placement  # noqa: PLC0415 - as above
@@ -117,13 +145,22 @@ def serve(
 
     invocation: Invocation = ctx.obj
     output = invocation.output
+    speeds = _each("--speed", speed, float, "a number")
+    _see_that_they_fit(ctx, live)
+    if live is not None:
+        from mooncake_cli.commands import bench_serve_live  # noqa: PLC0415 - as above
+
+        if requests is not None and requests < 1:
+            raise UsageError(detail="--requests must be at least 1")
+        sent = _requests(trace, generate, None if trace is not None else requests, save, random_seed)[:requests]
+        bench_serve_live.run(invocation, live, live_model, sent, speeds, scale, (ttft, tbt))
+        return
     if plot is not None:
         from mooncake_cli.plot import check  # noqa: PLC0415 - as above
 
         check(plot)
     placements = _choices("--policy", policy, Placement)
     admissions = _choices("--admission", admission, Admission)
-    speeds = _each("--speed", speed, float, "a number")
     scenarios = [
         _scenario(placement, admitted, at, (prefill, decode), (ttft, tbt), (model, gpu, gpus), random_seed)
         for at in speeds
@@ -150,6 +187,17 @@ def serve(
         draw_serving(plot, rows)
     human = output.table(COLUMNS, [_cells(row) for row in rows]) if output.mode == "human" else ""
     output.data(document, human=human, quiet=map(_line, rows))
+
+
+def _see_that_they_fit(ctx: typer.Context, live: str | None) -> None:
+    """Raises ``UsageError`` for an option that does nothing, beside ``--live`` or without it."""
+    names = SIMULATED if live is not None else ("live_model", "scale")
+    sources = {name: ctx.get_parameter_source(name) for name in names}
+    given = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+    if given:
+        option = f"--{given[0].replace('_', '-')}"
+        detail = f"{option} says what is simulated, and --live simulates nothing"
+        raise UsageError(detail=detail if live is not None else f"{option} is for --live")
 
 
 def _requests(

@@ -1,0 +1,1 @@
+"""A trace of requests on real engines, over the OpenAI interface."""
