@@ -122,9 +122,9 @@ class AsyncStore:
         """See ``Store.get_many_into``."""
         return await self._call(lambda store: store.get_many_into(targets))
 
-    async def get_range(self, key: str, offset: int, length: int) -> bytes:
+    async def get_range(self, key: str, offset: int, length: int, *, checked: bool = False) -> bytes:
         """See ``Store.get_range``."""
-        return await self._call(lambda store: store.get_range(key, offset, length))
+        return await self._call(lambda store: store.get_range(key, offset, length, checked=checked))
 
     async def put_tensor(self, key: str, tensor: Any, **how: Any) -> bool:
         """See ``Store.put_tensor``."""

@@ -140,7 +140,7 @@ class Reader:
         if here is None and size > AT_ONCE_BYTES:
             return 0
         parts = room(0, size)
-        if isinstance(parts, MooncakeError) or len(parts) != 1 or not _is_whole(parts, size):
+        if isinstance(parts, MooncakeError) or len(parts) != 1 or not is_whole(parts, size):
             return 0
         view = parts[0].view
         if here is not None:
@@ -201,8 +201,8 @@ class Reader:
         given = room(place, value.size)
         if isinstance(given, MooncakeError):
             return given
-        value.parts = [part for part in given if part.view]
-        if self._verify and answer.checksum is not None and _is_whole(value.parts, value.size):
+        value.parts = sorted((part for part in given if part.view), key=_offset)
+        if self._verify and answer.checksum is not None and is_whole(value.parts, value.size):
             value.expected = answer.checksum
         if not replicas:
             values.append(value)
@@ -264,6 +264,20 @@ class Reader:
                     unread.append(value)
             left = unread
 
+    def is_right(self, key: str, endpoint: str, size: int, checksum: int | None, parts: Sequence[Part]) -> bool:
+        """Whether what came from one replica is what was put, as far as that can be told: of all of a value."""
+        ordered = sorted(parts, key=_offset)
+        if not self._verify or checksum is None or not is_whole(ordered, size):
+            return True
+        right = checksums.is_right([part.view for part in ordered], checksum)
+        if not right:
+            self._is_wrong(key, endpoint)
+        return right
+
+    def _is_wrong(self, key: str, endpoint: str) -> None:
+        self.counts.wrong += 1
+        log.error("%s has wrong bytes of %r: their checksum is not the one that was put", endpoint, key)
+
     def _is_right(self, value: _Value) -> bool:
         return value.expected is None or checksums.is_right([part.view for part in value.parts], value.expected)
 
@@ -276,8 +290,7 @@ class Reader:
             return False
         self._reports.succeeded(endpoint)
         if not self._is_right(value):
-            self.counts.wrong += 1
-            log.error("%s has wrong bytes of %r: their checksum is not the one that was put", endpoint, key)
+            self._is_wrong(key, endpoint)
             value.detail = _and(value.detail, f"{endpoint}: wrong checksum")
             value.corrupt = True
             return False
@@ -302,8 +315,12 @@ def whole(view: memoryview) -> list[Part]:
     return [Part(0, view)]
 
 
-def _is_whole(parts: Sequence[Part], size: int) -> bool:
-    """Whether parts are a value from its beginning to its end, in order."""
+def _offset(part: Part) -> int:
+    return part.offset
+
+
+def is_whole(parts: Sequence[Part], size: int) -> bool:
+    """Whether parts, in order of their offsets, are all of a value: then they can be compared."""
     at = 0
     for offset, view in parts:
         if offset != at:

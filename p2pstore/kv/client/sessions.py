@@ -7,6 +7,8 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+import xxhash
+
 from engine.rpc.codes import Code
 from engine.rpc.messages import Memory, ObjectMeta, Replica, Replicas, ReplicateConfig, Status
 from p2pstore.kv.client.plane import Piece
@@ -24,6 +26,7 @@ class _Found(NamedTuple):
     places: list[Memory]
     """The replica that is read, and then those that are for want of it."""
     until: float
+    checksum: int | None
 
     @property
     def size(self) -> int:
@@ -52,12 +55,13 @@ class GetSessions:
                 if len(self._found) >= MAX_SESSIONS and key not in self._found:
                     codes.append(int(Code.BUFFER_OVERFLOW))
                     continue
-                self._found[key] = _Found(places, began + answer.lease_ms / 1000 - LEASE_MARGIN)
+                until = began + answer.lease_ms / 1000 - LEASE_MARGIN
+                self._found[key] = _Found(places, until, answer.checksum)
             codes.append(0)
         return codes
 
     def read(self, keys: Sequence[str], parts: Sequence[list[Part] | None]) -> list[int]:
-        """Read ranges; the bytes of each key, or a code. No checksum covers them. Raises ``Closed``."""
+        """Read ranges; the bytes of each key, or a code. Those that are all of a value are compared. Raises ``Closed``."""
         codes = [int(Code.BAD_PARAMS)] * len(keys)
         left: dict[int, tuple[_Found, list[Part]]] = {}
         for place, (key, wanted) in enumerate(zip(keys, parts, strict=True)):
@@ -92,11 +96,14 @@ class GetSessions:
         faults = zip(owners, self._client.plane.read(pieces), strict=True)
         failed = {place: fault for place, fault in faults if fault is not None}
         again: dict[int, tuple[_Found, list[Part]]] = {}
-        for place, fault in failed.items():
-            found, wanted = left[place]
-            self._client.reports.failed(found.places[0].endpoint, fault)
+        for place, (found, wanted) in left.items():
+            endpoint = found.places[0].endpoint
+            if place in failed:
+                self._client.reports.failed(endpoint, failed[place])
+            elif self._client.reader.is_right(keys[place], endpoint, found.size, found.checksum, wanted):
+                continue
             if len(found.places) == 1:
-                codes[place] = int(Code.TRANSFER_FAILED)
+                codes[place] = int(Code.TRANSFER_FAILED if place in failed else Code.CHECKSUM)
                 continue
             rest = found._replace(places=found.places[1:])
             with self._lock:
@@ -130,10 +137,31 @@ class GetSessions:
         return [places[each] for each in order]
 
 
-class _Begun(NamedTuple):
-    replicas: list[Replica]
-    size: int
-    failed: set[str]
+class _Begun:
+    """A value that is being written."""
+
+    def __init__(self, replicas: list[Replica], size: int) -> None:
+        self.replicas = replicas
+        self.size = size
+        self.failed: set[str] = set()
+        self._lock = threading.Lock()
+        self._sum: xxhash.xxh3_64 | None = xxhash.xxh3_64()
+        self._summed = 0
+
+    def note(self, parts: Sequence[Part]) -> None:
+        """Parts are written. Only of a value that is written from its beginning to its end a checksum can be made."""
+        with self._lock:
+            for part in parts:
+                if part.offset != self._summed:
+                    self._sum = None
+                if self._sum is not None:
+                    self._sum.update(part.view)
+                self._summed += len(part.view)
+
+    @property
+    def checksum(self) -> int | None:
+        """Of all of it; None where it was not written in order."""
+        return self._sum.intdigest() if self._sum is not None and self._summed == self.size else None
 
 
 class PutSessions:
@@ -166,7 +194,7 @@ class PutSessions:
                 codes[place] = int(answer)
             else:
                 with self._lock:
-                    self._begun[keys[place]] = _Begun(answer, sizes[place], set())
+                    self._begun[keys[place]] = _Begun(answer, sizes[place])
         return codes
 
     def write(self, keys: Sequence[str], parts: Sequence[list[Part] | None]) -> list[int]:
@@ -182,6 +210,7 @@ class PutSessions:
             if any(not 0 <= part.offset <= begun.size - len(part.view) for part in given):
                 continue
             codes[place] = 0
+            begun.note(given)
             for replica in begun.replicas:
                 if isinstance(replica.place, Memory):
                     for part in given:
@@ -200,17 +229,17 @@ class PutSessions:
     def end(self, keys: Sequence[str]) -> list[int]:
         """Let values be read; a code for each, one of which a part could not be written is not. As ``start``."""
         codes = [int(Code.BAD_PARAMS)] * len(keys)
-        good: list[int] = []
+        good: dict[int, ObjectMeta] = {}
         for place, key in enumerate(keys):
             with self._lock:
                 begun = self._begun.get(key)
                 if begun is not None and not begun.failed:
                     del self._begun[key]
-                    good.append(place)
+                    good[place] = ObjectMeta(key, begun.checksum if self._client.writer.sums_by_xxh3 else None)
             if begun is not None and begun.failed:
                 codes[place] = int(Code.TRANSFER_FAILED)
         if good:
-            ended = self._client.master.put_end([ObjectMeta(keys[place]) for place in good], replace=False)
+            ended = self._client.master.put_end(list(good.values()), replace=False)
             for place, code in zip(good, ended, strict=True):
                 codes[place] = int(code)
         return codes

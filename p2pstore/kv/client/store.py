@@ -178,14 +178,23 @@ class Store:
                 found = self._client.reader.read(keys, room)
         return [_or_raise(each) for each in found]
 
-    def get_range(self, key: str, offset: int, length: int) -> bytes:
-        """A part of a value, which no checksum covers. Raises as ``get``, ``UsageError`` for what is outside."""
+    def get_range(self, key: str, offset: int, length: int, *, checked: bool = False) -> bytes:
+        """A part of a value. Raises as ``get``, ``UsageError`` for what is outside.
+
+        The checksum is that of the whole value: so a part is compared only if it is ``checked``, for which all of it is
+        fetched.
+        """
         offset, length = arguments.whole(offset, "the offset"), arguments.whole(length, "the length")
+        if checked:
+            value = self.get(key)
+            if offset + length > len(value):
+                raise _outside(key, offset, length, len(value))
+            return value[offset : offset + length]
         data = bytearray(length)
 
         def room(_: int, size: int) -> list[Part] | MooncakeError:
             if offset + length > size:
-                return UsageError(detail=f"{length} bytes at {offset} of {key!r}, which has {size}")
+                return _outside(key, offset, length, size)
             return [Part(offset, memoryview(data))]
 
         with self._called():
@@ -377,6 +386,10 @@ def _key(key: str) -> str:
     if not arguments.text(key, "a key"):
         raise UsageError(detail="a key must not be empty")
     return key
+
+
+def _outside(key: str, offset: int, length: int, size: int) -> UsageError:
+    return UsageError(detail=f"{length} bytes at {offset} of {key!r}, which has {size}")
 
 
 def _stored(outcome: Outcome) -> bool:

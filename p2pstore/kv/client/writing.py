@@ -16,6 +16,7 @@ from engine.errors import MooncakeError
 from engine.rpc.codes import Code
 from engine.rpc.messages import Memory, ObjectMeta, Replica, ReplicateConfig
 from p2pstore.errors import UsageError
+from p2pstore.kv.client import checksums
 from p2pstore.kv.client.plane import DataPlane, Piece
 from p2pstore.kv.client.reading import refused
 from p2pstore.kv.client.reports import Reports
@@ -73,6 +74,11 @@ class Writer:
         self._plane = plane
         self._reports = reports
         self._checksum = checksum
+
+    @property
+    def sums_by_xxh3(self) -> bool:
+        """Whether values are put with the checksum that can be made piece by piece."""
+        return self._checksum is checksums.xxh3
 
     def write(self, items: Sequence[Item], config: ReplicateConfig, *, replace: bool = False) -> list[Outcome]:
         """Put values; what became of each, in their order. With ``replace`` they take the place of what is there.

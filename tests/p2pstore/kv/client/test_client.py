@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from engine.engine import TransferEngine
+from engine.errors import UsageError
 from engine.memory.shared import SharedBuffer, SharedMemory
 from engine.rpc.codes import Code
 from engine.rpc.messages import Memory, ReplicateConfig, Segment
@@ -171,6 +172,19 @@ def test_a_wrong_replica_is_passed_over_and_counted(own_master: AMaster, make_st
         with pytest.raises(ValueCorrupt, match=r"is not what was put: .*wrong checksum.*wrong checksum") as raised:
             call()
         assert raised.value.exit_code == 4
+
+
+def test_a_part_is_compared_if_that_is_asked_for(own_master: AMaster, make_store: MakeStore) -> None:
+    store = make_store(own_master.address)
+    assert store.put("k", value_of("k", 5000))
+    for checked in (False, True):
+        assert store.get_range("k", 100, 50, checked=checked) == value_of("k", 5000)[100:150]
+        with pytest.raises(UsageError, match="50 bytes at 4951 of 'k', which has 5000"):
+            store.get_range("k", 4951, 50, checked=checked)
+    bytes_at(store, places(store, "k")[0])[4999] ^= 1
+    assert store.get_range("k", 100, 50) == value_of("k", 5000)[100:150]
+    with pytest.raises(ValueCorrupt):
+        store.get_range("k", 100, 50, checked=True)
 
 
 @pytest.mark.parametrize("size", [5000, 2_000_000])

@@ -16,7 +16,8 @@ import pytest
 
 from engine.memory.copying import address_of
 from engine.rpc.codes import Code
-from p2pstore.kv.client import sessions, writing
+from engine.rpc.messages import Replicas
+from p2pstore.kv.client import checksums, sessions, writing
 from p2pstore.kv.client.compat import MooncakeDistributedStore, ReplicateConfig, SoftPinAction
 from tests.p2pstore.kv.client.conftest import SEGMENT, MakePeer
 from tests.p2pstore.kv.client.masters import AMaster, OurMaster
@@ -223,6 +224,71 @@ def test_sessions(store: MooncakeDistributedStore, key: str) -> None:
     assert read([key], [[room.ptr]], [[51]], [[250]]) == [-600]
     assert store.batch_get_session_end([key]) == 0
     assert read([key], [[room.ptr]], [[1]], [[0]]) == [-600]
+
+
+def spoil(store: MooncakeDistributedStore, key: str) -> None:
+    """Change the last byte of what lies in the store's own memory."""
+    client = store._client
+    assert client is not None
+    for replica in store.get_replica_desc(key):
+        place = replica.get_memory_descriptor().buffer_descriptor
+        if place.transport_endpoint == store.get_hostname():
+            view = client.plane.in_place(place.transport_endpoint, place.buffer_address, place.size)
+            assert view is not None
+            view[-1] ^= 1
+
+
+def test_ranges_that_are_all_of_a_value_are_compared(store: MooncakeDistributedStore, key: str) -> None:
+    value = value_of(key, 100)
+    store.put(key, value)
+    room = Room(100)
+    assert store.register_buffer(room.ptr, 100) == 0
+    ask = store.get_into_ranges
+    whole = [[[60, 0, 30]]], [[[60, 0, 30]]], [[[40, 30, 30]]]
+    assert ask([room.ptr], [[key]], *whole) == [[[40, 30, 30]]]
+    assert bytes(room) == value
+    assert store.batch_get_session_start([key]) == [0]
+    parts = store.batch_get_into_multi_buffer_ranges
+    assert parts([key], [[room.ptr + 50, room.ptr]], [[50, 50]], [[50, 0]]) == [100]
+    spoil(store, key)
+    assert ask([room.ptr], [[key]], *whole) == [[[-801, -801, -801]]]
+    assert parts([key], [[room.ptr + 50, room.ptr]], [[50, 50]], [[50, 0]]) == [-801]
+    assert parts([key], [[room.ptr]], [[50]], [[50]]) == [50], "part of it is not compared"
+    assert "wrong checksum" in store.last_error
+
+
+def test_a_session_reads_the_next_replica_where_one_is_wrong(own_master: AMaster, key: str) -> None:
+    stores = [MooncakeDistributedStore() for _ in range(2)]
+    for store in stores:
+        assert store.setup("127.0.0.1", "P2PHANDSHAKE", 4 << 20, 4 << 20, "tcp", "", own_master.address) == 0
+    config = ReplicateConfig()
+    config.replica_num = 2
+    assert stores[0].put(key, value_of(key, 100), config) == 0
+    room = Room(100)
+    assert stores[0].batch_get_session_start([key]) == [0]
+    spoil(stores[0], key)
+    assert stores[0].batch_get_into_multi_buffer_ranges([key], [[room.ptr]], [[100]], [[0]]) == [100]
+    assert bytes(room) == value_of(key, 100)
+    for store in stores:
+        store.close()
+
+
+def test_a_value_that_a_session_writes_in_order_has_a_checksum(store: MooncakeDistributedStore, key: str) -> None:
+    source = Room(100)
+    source.data[:] = value_of(key, 100)  # type: ignore[assignment]
+    client = store._client
+    assert client is not None
+    names = [key + "in order", key + "otherwise", key + "in part"]
+    assert store.batch_put_session_start(names, [100] * 3) == [0, 0, 0]
+    write = store.batch_put_from_multi_buffer_ranges
+    assert write(names[:1], [[source.ptr, source.ptr + 10]], [[10, 20]], [[0, 10]]) == [0]
+    assert write(names[:1], [[source.ptr + 30]], [[70]], [[30]]) == [0]
+    assert write(names[1:2], [[source.ptr + 50, source.ptr]], [[50, 50]], [[50, 0]]) == [0]
+    assert write(names[2:], [[source.ptr]], [[99]], [[0]]) == [0]
+    assert store.batch_put_session_end(names) == [0, 0, 0]
+    sums = [found.checksum for found in client.master.replicas(names) if isinstance(found, Replicas)]
+    assert sums == [checksums.xxh3_of(memoryview(value_of(key, 100))), None, None]
+    assert store.get(names[0]) == store.get(names[1]) == value_of(key, 100)
 
 
 def test_a_session_goes_on_with_the_next_replica_where_the_first_ones_owner_died(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,11 +14,16 @@ from engine.rpc import disk_calls, framing
 from engine.rpc.codes import Code
 from engine.rpc.disk_calls import Done, Ready, Wanted
 from engine.rpc.framing import Splitter
+from engine.transports.rdma.nics import Nics
+from engine.transports.rdma.verbs.fake_verbs import Fabric
 from p2pstore.kv.client import disk_server
 from p2pstore.kv.client.disk_reading import DiskReader, Want
 from p2pstore.kv.client.disk_server import LEASE_SECONDS, DiskServer
 from p2pstore.kv.client.plane import DataPlane
+from tests.engine.transports.rdma.conftest import fabric, open_nics
 from tests.ports import closed_port
+
+__all__ = ["fabric", "open_nics"]
 
 VALUES = {"default\0a": b"a" * 1000, "default\0b": b"b" * 200_000}
 WAIT = 30.0
@@ -88,6 +93,29 @@ def until(server: DiskServer, ready: int) -> None:
     while server.lying_ready != ready:
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+def test_over_rdma_what_lies_on_a_disk_comes_over_the_device(open_nics: Callable[..., Nics], fabric: Fabric) -> None:
+    reader, owner = (
+        DataPlane("127.0.0.1", P2PHANDSHAKE, protocol="rdma", devices="", neighbours=False, nics=open_nics(name))
+        for name in ("a0", "b0")
+    )
+    sizes = {name: len(value) for name, value in VALUES.items()}
+    server = DiskServer("127.0.0.1", owner, read_into, sizes.get)
+    rooms = {name: memoryview(bytearray(len(value))) for name, value in VALUES.items()}
+    part = memoryview(bytearray(1000))
+    place = f"127.0.0.1:{server.port}"
+    wants = [Want(name, place, len(room), [(0, room)]) for name, room in rooms.items()]
+    wants.append(Want("default\0b", place, 200_000, [(199_000, part)]))
+    disks = DiskReader(reader)
+    assert disks.read(wants) == ["", "", ""]
+    assert {name: bytes(room) for name, room in rooms.items()} == VALUES
+    assert part == b"b" * 1000
+    assert disks.fetched == 3
+    assert fabric.moved == {("a0", "b0"): 202_000}
+    server.close()
+    reader.close()
+    owner.close()
 
 
 def test_values_lie_ready_until_they_are_let_go_of(server: DiskServer, caller: socket.socket, plane: DataPlane) -> None:
