@@ -12,7 +12,7 @@ from p2pstore.kv.client.store import Store
 from p2pstore.kv.errors import PoolFull
 from tests.interop.store_client import digest, value_of
 from tests.interop.test_store import Client
-from tests.interop.wheels import wheel
+from tests.interop.wheels import OLD, Wheel, wheel
 from tests.p2pstore.kv.client.masters import AMaster, OurMaster, RealMaster
 
 SIZE = 2 << 20
@@ -65,7 +65,23 @@ def test_the_real_client_reads_what_is_on_our_disk(master: str, tmp_path: Path) 
             real.close()
 
 
+@pytest.fixture
+def our_master(tmp_path: Path) -> Iterator[str]:
+    made = OurMaster(tmp_path / "master.log", offload=True, lease_ms=200)
+    yield made.address
+    made.kill()
+
+
+def test_ours_reads_what_is_on_the_disk_of_an_older_client(our_master: str, tmp_path: Path) -> None:
+    """Which calls values by their key alone. Only ours serves both."""
+    reads_the_disk_of(wheel(OLD), our_master, tmp_path)
+
+
 def test_ours_reads_what_is_on_the_disk_of_the_real_client(master: str, tmp_path: Path) -> None:
+    reads_the_disk_of(wheel("newest"), master, tmp_path)
+
+
+def reads_the_disk_of(installed: Wheel, master: str, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     settings = {
@@ -74,7 +90,7 @@ def test_ours_reads_what_is_on_the_disk_of_the_real_client(master: str, tmp_path
         "MOONCAKE_OFFLOAD_STORAGE_BACKEND_DESCRIPTOR": "file_per_key_storage_backend",
         "MOONCAKE_OFFLOAD_LOCAL_BUFFER_SIZE_BYTES": str(64 << 20),
     }
-    real = Client(wheel("newest"), "P2PHANDSHAKE", master, offers=True, **settings)
+    real = Client(installed, "P2PHANDSHAKE", master, offers=True, **settings)
     try:
         with Store(master, segment_size=0) as store:
             keys = [f"k{number}" for number in range(44)]  # it gives room for 32

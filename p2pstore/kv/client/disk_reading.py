@@ -14,8 +14,9 @@ from engine.net import addresses, sockets
 from engine.net.connect import connect
 from engine.rpc import disk_calls
 from engine.rpc.codes import Code
-from engine.rpc.disk_calls import Done, Ready, Wanted
+from engine.rpc.disk_calls import Done, Ready, Wanted, tenant_and_key
 from engine.rpc.framing import Splitter
+from engine.rpc.messages import DEFAULT_TENANT
 from p2pstore.kv.client.plane import DataPlane, Piece
 
 CONNECT_SECONDS = 3.0
@@ -26,6 +27,9 @@ CALL_SECONDS = 20.0
 
 TOGETHER_BYTES = 64 << 20
 """Of values that are asked for by one call: so much the owner has to hold in memory for it."""
+
+MAX_OWNERS = 4096
+"""Of disks that call values by their key alone, which are remembered."""
 
 RECEIVE_BYTES = 1 << 16
 
@@ -52,6 +56,7 @@ class DiskReader:
         self.fetched = 0
         """Values that others read from their disks for this client."""
         self._own: tuple[str, ReadInto] | None = None
+        self._without_tenants: set[str] = set()
 
     def have(self, endpoint: str, read_into: ReadInto) -> None:
         """What lies at ``endpoint`` is on our own disk."""
@@ -80,8 +85,7 @@ class DiskReader:
     def _fetch(self, endpoint: str, wanted: Sequence[Want], group: list[int], outcome: list[str]) -> None:
         try:
             with contextlib.closing(_Line(endpoint)) as line:
-                asked = [wanted[place] for place in group]
-                found = line.bring(Wanted([each.name for each in asked], [each.size for each in asked]))
+                found = self._bring(line, endpoint, [wanted[place] for place in group])
                 if found is Code.NOT_FOUND and len(group) > 1:  # one is not there: the others may be
                     for place in group:
                         self._fetch(endpoint, wanted, [place], outcome)
@@ -104,6 +108,31 @@ class DiskReader:
             why = str(error) if isinstance(error, MooncakeError) else (error.strerror or str(error)).lower()
             for place in group:
                 outcome[place] = f"the disk of {endpoint}: {why}"
+
+    def _bring(self, line: _Line, endpoint: str, asked: Sequence[Want]) -> Ready | Code:
+        """Have values lie ready, by the names that their owner has for them: releases before 0.3.12 know no tenants."""
+        sizes = [each.size for each in asked]
+        forms = [[each.name for each in asked]]
+        apart = [tenant_and_key(each.name) for each in asked]
+        if all(tenant == DEFAULT_TENANT for tenant, _ in apart):
+            forms.append([key for _, key in apart])
+        if endpoint in self._without_tenants:
+            forms.reverse()
+        found: list[Ready | Code] = []
+        for names in forms:
+            found.append(line.bring(Wanted(names, sizes)))
+            if isinstance(found[-1], Ready):
+                if names is not forms[0]:
+                    self._note(endpoint)
+                return found[-1]
+        return found[0]
+
+    def _note(self, endpoint: str) -> None:
+        """An owner calls values otherwise than was thought."""
+        if endpoint in self._without_tenants:
+            self._without_tenants.discard(endpoint)
+        elif len(self._without_tenants) < MAX_OWNERS:
+            self._without_tenants.add(endpoint)
 
 
 class _Line:

@@ -61,7 +61,7 @@ class GetSessions:
         return codes
 
     def read(self, keys: Sequence[str], parts: Sequence[list[Part] | None]) -> list[int]:
-        """Read ranges; the bytes of each key, or a code. Those that are all of a value are compared. Raises ``Closed``."""
+        """Read ranges; the bytes of each key, or a code. What is all of a value is compared. Raises ``Closed``."""
         codes = [int(Code.BAD_PARAMS)] * len(keys)
         left: dict[int, tuple[_Found, list[Part]]] = {}
         for place, (key, wanted) in enumerate(zip(keys, parts, strict=True)):

@@ -118,6 +118,41 @@ def test_over_rdma_what_lies_on_a_disk_comes_over_the_device(open_nics: Callable
     owner.close()
 
 
+def test_owners_that_know_no_tenants_are_asked_by_key_of_the_default_one_alone() -> None:
+    """As clients before 0.3.12 call values on their disks."""
+    owner, reader = (
+        DataPlane("127.0.0.1", P2PHANDSHAKE, protocol="tcp", devices="", neighbours=False) for _ in range(2)
+    )
+    values = {"a": b"a" * 10, "b": b"b" * 20}
+    asked: list[str] = []
+
+    def size(name: str) -> int | None:
+        asked.append(name)
+        return len(values[name]) if name in values else None
+
+    def fill(name: str, view: memoryview) -> bool:
+        view[:] = values[name]
+        return True
+
+    server = DiskServer("127.0.0.1", owner, fill, size)
+    disks = DiskReader(reader)
+    place = f"127.0.0.1:{server.port}"
+    for expected in (["default\0a", "a"], ["a"]):
+        asked.clear()
+        room = memoryview(bytearray(10))
+        assert disks.read([Want("default\0a", place, 10, [(0, room)])]) == [""]
+        assert bytes(room) == values["a"]
+        assert asked[: len(expected)] == expected
+    (why,) = disks.read([Want("red\0b", place, 20, [(0, memoryview(bytearray(20)))])])
+    assert why, "another tenant's value must not be taken for it"
+    values["default\0c"] = b"c" * 5  # a newer one has its place
+    room = memoryview(bytearray(5))
+    assert disks.read([Want("default\0c", place, 5, [(0, room)])]) == [""]
+    assert bytes(room) == b"c" * 5
+    for each in (server, owner, reader):
+        each.close()
+
+
 def test_values_lie_ready_until_they_are_let_go_of(server: DiskServer, caller: socket.socket, plane: DataPlane) -> None:
     ready = asked(caller, wanted(*VALUES))
     assert isinstance(ready, Ready)
