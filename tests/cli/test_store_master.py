@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -18,8 +21,11 @@ from mooncake_cli.app import root_command
 from mooncake_cli.commands.store_master import _milliseconds, _one, _place
 from mooncake_cli.invocation import Invocation
 from p2pstore.errors import UsageError
+from p2pstore.kv.master.journal import Journal
 from p2pstore.kv.master.run import pool_settings as of_settings
+from p2pstore.kv.master.run import serve
 from p2pstore.kv.pool import settings as pool_settings
+from p2pstore.kv.pool.pool import Pool
 from p2pstore.settings.master_keys import ALLOCATIONS
 from p2pstore.settings.settings import Settings
 from tests.cli.conftest import Mooncake
@@ -300,3 +306,34 @@ def test_the_settings_are_those_of_the_pool() -> None:
     assert ALLOCATIONS == pool_settings.ALLOCATIONS
     plain = Settings.load({}, environ={}, cwd=Path("/nonexistent"), system=Path("/none"))
     assert of_settings(plain) == pool_settings.PoolSettings()
+
+
+async def test_while_it_reads_its_state_it_says_so_and_can_be_ended(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def opening(_: Path, __: Pool) -> Iterator[None]:
+        while True:
+            yield
+
+    monkeypatch.setattr(Journal, "opening", opening)
+    port = reserved_port()
+    flags = {"master_listen": "127.0.0.1:0", "master_metrics": f"127.0.0.1:{port}", "master_state": tmp_path / "state"}
+    settings = Settings.load(flags, environ={}, cwd=tmp_path, system=Path("/none"))
+    told: list[object] = []
+    serving = asyncio.create_task(serve(settings, told.append))
+
+    def ask() -> dict[str, object]:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=SECONDS) as answer:
+            found: dict[str, object] = json.load(answer)
+            return found
+
+    deadline = time.monotonic() + SECONDS
+    while True:
+        with contextlib.suppress(OSError):
+            health = await asyncio.to_thread(ask)
+            break
+        assert time.monotonic() < deadline
+    assert (health["ha_state"], health["service_ready"]) == ("recovering", False)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.wait_for(serving, SECONDS)
+    assert not told

@@ -39,8 +39,9 @@ from p2pstore.kv.master.state_files import (
 )
 from p2pstore.kv.pool.pool import Pool
 from p2pstore.kv.pool.records import BadRecord
-from p2pstore.kv.pool.restore import Snapshot
+from p2pstore.kv.pool.restore import Restoring, Snapshot
 from p2pstore.kv.pool.settings import PoolSettings
+from p2pstore.kv.pool.walks import STEP_ENTRIES, Steps, whole
 from p2pstore.objects.file_system import words
 
 log = logging.getLogger(__name__)
@@ -87,7 +88,7 @@ class Journal:
     """The state directory of one master. Everything is called from the loop that owns the pool."""
 
     def __init__(self, directory: Path, lock: tuple[int, FileLock], pool: Pool, recovery: Recovery) -> None:
-        """Begin a new log, and a snapshot of the pool as it is. Raises ``OSError``."""
+        """Begin a new log. Raises ``OSError``."""
         self.directory = directory
         self.refusing = ""
         """Why nothing new may be put; empty while all is kept."""
@@ -97,35 +98,37 @@ class Journal:
         self._owed: list[bytes] = []
         self._owes = 0
         self._finishing = False
+        self._snapshot_bytes = 0
         self._descriptor, self._number, self._length = -1, 0, 0
         self._begin_log(recovery.highest + 1, recovery.number, recovery.length)
-        writing = _Writing(self.directory, self._number, pool.snapshot())
-        try:
-            while not writing.ended:
-                writing.step()
-            self._snapshot_bytes = writing.finish()
-        except OSError:
-            system.close(self._descriptor)
-            raise
-        finally:
-            writing.close()
 
     @classmethod
     def open(cls, directory: Path, settings: PoolSettings, clock: Callable[[], float]) -> tuple[Journal, Pool]:
-        """The journal of a directory, which is made, and the pool that it knows of.
+        """The journal of a directory, and the pool that it knows of, at once; see ``opening``."""
+        pool = Pool(replace(settings, log=True), clock)
+        return whole(cls.opening(directory, pool)), pool
+
+    @classmethod
+    def opening(cls, directory: Path, pool: Pool) -> Steps[Journal]:
+        """The journal of a directory, which is made; what it knows of is put into the pool, which is empty.
 
         Raises ``StateTaken`` where another master has it, and ``StateUnusable``.
         """
         lock = _locked(directory)
-        settings = replace(settings, log=True)
         try:
             recovery = Recovery(directory)
-            pool = Pool.restore(settings, clock, recovery.records())
+            restoring = Restoring()
+            for number, record in enumerate(recovery.records()):
+                restoring.apply(record)
+                if not number % STEP_ENTRIES:
+                    yield
             if recovery.number and not recovery.believed():
                 log.warning("the machine went down while a master kept its state in %s: it begins empty", directory)
-                pool = Pool(settings, clock)
                 recovery.number = recovery.length = NOTHING  # so that nobody takes the new log for its continuation
-            return cls(directory, lock, pool, recovery), pool
+            else:
+                yield from pool.restored(restoring)
+            journal = cls(directory, lock, pool, recovery)
+            yield from journal._first_snapshot()
         except BaseException as error:
             system.close(lock[0])
             lock[1].let_go()
@@ -133,6 +136,23 @@ class Journal:
                 raise StateUnusable(path=str(directory), detail=words(error)) from None
             if isinstance(error, (BadRecord, OtherVersion)):
                 raise StateOfOtherVersion(path=str(directory)) from None
+            raise
+        return journal
+
+    def _first_snapshot(self) -> Steps[None]:
+        """Write the pool as it is, which nobody changes yet. Raises ``OSError``."""
+        try:
+            writing = _Writing(self.directory, self._number, self._pool.snapshot())
+            try:
+                while not writing.ended:
+                    writing.step()
+                    yield
+                self._snapshot_bytes = writing.finish()
+            finally:
+                writing.close()
+        except BaseException:
+            descriptor, self._descriptor = self._descriptor, -1
+            system.close(descriptor)
             raise
 
     def append(self, records: Sequence[bytes]) -> None:

@@ -7,15 +7,16 @@ import contextlib
 import gc
 import signal
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from engine.net import addresses, listening, sockets
 from p2pstore.kv.errors import MasterUnguarded
 from p2pstore.kv.master.http import AdminServer
 from p2pstore.kv.master.journal import Journal
+from p2pstore.kv.master.long_calls import to_the_end
 from p2pstore.kv.master.server import Master, MasterSettings
 from p2pstore.kv.master.view import View
 from p2pstore.kv.pool.pool import Pool
@@ -24,6 +25,8 @@ from p2pstore.settings.master_keys import networks
 
 if TYPE_CHECKING:
     from p2pstore.settings.settings import Settings
+
+T = TypeVar("T")
 
 GC_THRESHOLDS = (50_000, 50, 1000)
 """For the garbage collector: millions of small objects live long, and looking at all of them takes 100 ms."""
@@ -64,16 +67,19 @@ async def serve(settings: Settings, tell: Callable[[Running], None]) -> None:
     state = settings.master_state
     with contextlib.ExitStack() as stack:
         stack.callback(listener.close)
-        journal, pool = None, None
-        if state is not None:
-            journal, pool = Journal.open(state, pool_settings(settings), time.monotonic)
-            stack.callback(journal.close)
-        pool = pool or Pool(pool_settings(settings), time.monotonic)
-        known = sum(len(pool.names(tenant)) for tenant in pool.tenants())
-        master = Master(MasterSettings(host, port, may_call), pool, journal)
+        pool = Pool(replace(pool_settings(settings), log=state is not None), time.monotonic)
+        master = Master(MasterSettings(host, port, may_call), pool)
         admin = AdminServer(View(master), may_call)
         try:
             await admin.start(listener)
+            journal = None
+            if state is not None:
+                journal = await _unless(ended, to_the_end(Journal.opening(state, pool)))
+                if journal is None:
+                    return
+                stack.callback(journal.close)
+                master.journal = journal
+            known = sum(len(pool.names(tenant)) for tenant in pool.tenants())
             await master.start()
             if journal is not None:
                 master.supervisor.start("state", "master", journal.keep)
@@ -83,6 +89,18 @@ async def serve(settings: Settings, tell: Callable[[Running], None]) -> None:
         finally:
             await master.stop()
             await admin.close()
+
+
+async def _unless(ended: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """What comes of it; None where the end comes first."""
+    task, end = asyncio.ensure_future(work), asyncio.ensure_future(ended.wait())
+    try:
+        await asyncio.wait((task, end), return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        for each in (task, end):
+            each.cancel()
+        await asyncio.gather(task, end, return_exceptions=True)
 
 
 async def _either(ended: asyncio.Event, master: Master) -> None:

@@ -39,7 +39,7 @@ class View:
 
     def status(self) -> dict[str, Any]:
         """Version, address, and how long it has been up."""
-        up = self._clock() - self._master.started
+        up = self._clock() - self._master.started if self.ready() else 0.0
         return {"version": __version__, "address": self._master.address, "up": round(up, 3)}
 
     def readings(self) -> Readings:

@@ -42,7 +42,7 @@ from p2pstore.kv.pool.settings import PoolSettings
 from p2pstore.kv.pool.stats import Stats
 from p2pstore.kv.pool.story import Story
 from p2pstore.kv.pool.tasks import Tasks
-from p2pstore.kv.pool.walks import Steps
+from p2pstore.kv.pool.walks import Steps, whole
 from p2pstore.kv.pool.writes import Writes
 
 RELEASES = 1000
@@ -386,5 +386,9 @@ class Pool:
         for record in records:
             restoring.apply(record)
         pool = cls(settings, clock, chance=chance)
-        restoring.into(pool._index)
+        whole(pool.restored(restoring))
         return pool
+
+    def restored(self, restoring: Restoring) -> Steps[None]:
+        """Have what another pool had, in place of nothing."""
+        return restoring.into(self._index)

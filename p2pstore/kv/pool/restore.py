@@ -7,6 +7,7 @@ all values are leased, because somebody may still be reading.
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import NamedTuple
 
 from p2pstore.kv.pool import records
@@ -15,7 +16,7 @@ from p2pstore.kv.pool.entries import GONE, Entry, Held, More, OnDisk, placed
 from p2pstore.kv.pool.extents import rounded
 from p2pstore.kv.pool.index import Discarded, Index
 from p2pstore.kv.pool.segments import Mounted
-from p2pstore.kv.pool.walks import Everything
+from p2pstore.kv.pool.walks import STEP_ENTRIES, Everything, Steps
 
 
 class _Memory:
@@ -88,32 +89,39 @@ class Restoring:
                     self._reserved.pop((memory, place.offset), None)
         self._values[record.tenant, record.key] = _Value(record, tuple(places))
 
-    def into(self, index: Index) -> None:
-        """Have the index be as the records say."""
-        self._place()
+    def into(self, index: Index) -> Steps[None]:
+        """Have the index, which is empty, be as the records say."""
+        yield from self._place()
         now = index.clock()
         for memory in self._memories.values():
             self._mount(memory, index, now)
+            yield
         until = now + index.settings.lease_ms / 1000
         values = self._values
         while values:  # so that what was read goes as what it says comes
             _, value = values.popitem()
             self._store(value, index, now, until)
+            if not len(values) % STEP_ENTRIES:
+                yield
 
-    def _place(self) -> None:
+    def _place(self) -> Steps[None]:
         """Find out what of each segment is taken. No two values are believed that claim the same bytes."""
-        for name, value in self._values.items():
+        for number, (name, value) in enumerate(self._values.items()):
+            if not number % STEP_ENTRIES:
+                yield
             for memory, offset in value.memory:
                 memory.taken.append(_Taken(offset, offset + rounded(value.record.size), name))
         for (memory, offset), size in self._reserved.items():
             memory.taken.append(_Taken(offset, offset + rounded(size), None))
+        yield
         for memory in self._memories.values():
             memory.taken = self._apart(memory.taken, memory.mount.segment.size)
+            yield
 
     def _apart(self, taken: list[_Taken], size: int) -> list[_Taken]:
         """The same without overlaps: where two claim the same bytes, both values go, and the bytes stay reserved."""
         found: list[_Taken] = []
-        for each in sorted(taken, key=lambda one: one.offset):
+        for each in sorted(taken, key=itemgetter(0)):
             before = found[-1] if found else None
             if each.end > rounded(size):
                 self._doubt(each)

@@ -467,3 +467,17 @@ def test_the_pool_is_made_for_a_journal_whatever_it_was_told(directory: Path) ->
     pool.remount(CLIENT, [segment("a")])
     assert pool.take_log()
     journal.close()
+
+
+def test_a_long_state_is_read_in_steps_and_can_be_given_up(directory: Path) -> None:
+    kept = Kept(directory)
+    kept.mount()
+    keys = [f"k{number}" for number in range(3000)]
+    kept.put(*keys)
+    kept.journal.close()
+    for wanted in (1, 4, 8, 12):
+        steps = Journal.opening(directory, Pool(PoolSettings(log=True), Clock()))
+        for _ in range(wanted):
+            next(steps)
+        steps.close()
+    assert keys_of(directory) == set(keys)
