@@ -115,6 +115,14 @@ def master(
     tenants: Annotated[
         bool, typer.Option("--tenants", "--enable_multi_tenants", help="Keep the keys of tenants apart.")
     ] = False,
+    tenant_quotas: Annotated[
+        str | None,
+        typer.Option(
+            "--tenant-quotas",
+            metavar="NAME=SIZE[,...]",
+            help="Let these tenants have no more memory than that; implies --tenants.",
+        ),
+    ] = None,
     offload: Annotated[
         bool, typer.Option("--offload", "--enable_offload", help="Have clients that offer a disk write values to it.")
     ] = False,
@@ -172,6 +180,7 @@ def master(
         master_allocation=allocation,
         master_max_keys=max_keys,
         master_tenants=tenants or None,
+        master_tenant_quotas=tenant_quotas,
         master_offload=offload or None,
         master_offload_on_evict=offload_on_evict or None,
         master_promotion=promotion or None,

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from engine.net import addresses
+from p2pstore.objects.units import parse_size
 from p2pstore.settings.key import Key, as_boolean, as_path, as_text, one_of, whole
 
 MASTER_PORT, METRICS_PORT = 50051, 9003
@@ -73,6 +74,26 @@ def _networks(text: str, _base: Path) -> str:
     return text
 
 
+def tenant_quotas(text: str) -> dict[str, int]:
+    """Bytes by tenant from ``NAME=SIZE``, joined by commas; else ``ValueError``."""
+    found = {}
+    for part in filter(None, (each.strip() for each in text.split(","))):
+        name, equals, size = part.rpartition("=")
+        if not name or not equals:
+            raise ValueError(f"{part!r} is no quota; write a tenant's like NAME=10GiB")
+        found[name] = parse_size(size)
+        if not found[name]:
+            raise ValueError(f"{part!r} leaves the tenant nothing")
+    if not found:
+        raise ValueError("it is empty")
+    return found
+
+
+def _tenant_quotas(text: str, _base: Path) -> str:
+    tenant_quotas(text)
+    return text
+
+
 def _of_master(default_port: int) -> Callable[[str, Path], str]:
     """Where a master listens: a place; with a port alone it is that of the loopback."""
 
@@ -112,6 +133,7 @@ MASTER_KEYS = (
     Key("master_put_release", _duration(1), "after how long its memory is used again", 600.0, decimal=True),
     Key("master_allocation", one_of(*ALLOCATIONS), f"which memory is taken: {', '.join(ALLOCATIONS)}", ALLOCATIONS[0]),
     Key("master_tenants", as_boolean, "keep the keys of tenants apart", False, plain=True),
+    Key("master_tenant_quotas", _tenant_quotas, "memory that tenants may have at most: NAME=SIZE, joined by commas"),
     Key("master_offload", as_boolean, "have clients that offer a disk write values to it", False, plain=True),
     Key(
         "master_offload_on_evict", as_boolean, "have that done when values are evicted, not at once", False, plain=True

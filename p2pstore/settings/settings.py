@@ -95,6 +95,7 @@ class Settings:
     master_put_release: float
     master_allocation: str
     master_tenants: bool
+    master_tenant_quotas: str | None
     master_offload: bool
     master_offload_on_evict: bool
     master_promotion: bool

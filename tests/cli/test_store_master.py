@@ -259,7 +259,15 @@ def test_what_our_options_mean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
             "0.2",
         ),
         *("--client-ttl", "20", "--put-discard", "40", "--put-release", "500", "--allocation", "local_first"),
-        *("--max-keys", "1000", "--tenants", "--offload", "--offload-on-evict", "--promotion"),
+        *(
+            "--max-keys",
+            "1000",
+            "--tenant-quotas",
+            "a=1GiB, b=c=10MiB",
+            "--offload",
+            "--offload-on-evict",
+            "--promotion",
+        ),
     )
     assert (settings.master_listen, settings.master_metrics) == ("127.0.0.1:7", "[::1]:8")
     assert (settings.master_allow, settings.master_insecure) == ("10.0.0.0/8", True)
@@ -276,6 +284,7 @@ def test_what_our_options_mean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         allocation="local_first",
         max_keys=1000,
         tenants=True,
+        tenant_quotas={"a": 1 << 30, "b=c": 10 << 20},
         offload=True,
         offload_on_evict=True,
         promotion_on_hit=True,

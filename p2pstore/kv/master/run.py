@@ -21,7 +21,7 @@ from p2pstore.kv.master.server import Master, MasterSettings
 from p2pstore.kv.master.view import View
 from p2pstore.kv.pool.pool import Pool
 from p2pstore.kv.pool.settings import PoolSettings
-from p2pstore.settings.master_keys import networks
+from p2pstore.settings.master_keys import networks, tenant_quotas
 
 if TYPE_CHECKING:
     from p2pstore.settings.settings import Settings
@@ -142,7 +142,8 @@ def pool_settings(settings: Settings) -> PoolSettings:
         put_discard=settings.master_put_discard,
         put_release=settings.master_put_release,
         allocation=settings.master_allocation,
-        tenants=settings.master_tenants,
+        tenants=settings.master_tenants or bool(settings.master_tenant_quotas),
+        tenant_quotas=tenant_quotas(settings.master_tenant_quotas) if settings.master_tenant_quotas else {},
         max_keys=settings.master_max_keys,
         offload=settings.master_offload,
         offload_on_evict=settings.master_offload_on_evict,

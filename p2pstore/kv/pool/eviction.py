@@ -7,10 +7,12 @@ there is more to do, so that nobody else has to wait for more than a few millise
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 
 from p2pstore.kv.pool.ages import Ages, Work
 from p2pstore.kv.pool.disks import Disks
-from p2pstore.kv.pool.entries import GONE, Entry, Held
+from p2pstore.kv.pool.entries import GONE, Entry, Held, Tenant
+from p2pstore.kv.pool.extents import rounded
 from p2pstore.kv.pool.index import Index
 
 STEP_ENTRIES = 256
@@ -21,6 +23,9 @@ STEP_S = 0.0025
 
 AMPLE = 64
 """Where so many times as much is free as is to be put, nobody looks beforehand whether it is in one piece."""
+
+TENANT_ENTRIES = 512
+"""Values of a tenant that are looked at for one that its quota has no room for."""
 
 BUSY_S = 1.0
 """What cannot go now, because a task reads it, is looked at again after so long."""
@@ -92,6 +97,31 @@ class Eviction:
             Work(STEP_ENTRIES),
         )  # fmt: skip
         return not self.exhausted and not segments.room_for(needed, longest)
+
+    def make_room_in(self, tenant: Tenant, size: int, now: float) -> None:
+        """Evict values of one tenant for one more that its quota has no room for, the first that were put first.
+
+        What is used lately, or pinned, goes to the end of the row, so that the next time others are looked at.
+        """
+        if rounded(size) > tenant.quota:
+            return
+        for soft_too in (False, True)[: 1 + self._index.settings.evict_soft_pinned]:
+            for entry in list(islice(tenant.keys.values(), TENANT_ENTRIES)):
+                if self._index.room_in(tenant, size):
+                    return
+                if entry.place is GONE:
+                    continue
+                members = [entry] if entry.more is None or entry.more.group is None else list(entry.more.group.members)
+                if not any(self._stays(each, now, soft_too=soft_too) for each in members):
+                    for each in members:
+                        self._one(each, "the tenant's quota is used up")
+                if entry.place is not GONE:
+                    tenant.keys[entry.key] = tenant.keys.pop(entry.key)
+
+    def _stays(self, entry: Entry, now: float, *, soft_too: bool) -> bool:
+        if entry in self._index.writing or entry.hard or entry.until > now:
+            return True
+        return not soft_too and entry.soft(now)
 
     def _for_a_while(self, wanted: Callable[[], bool]) -> Callable[[], bool]:
         """The same, and that the step has not taken too long."""

@@ -122,7 +122,7 @@ class Writes:
                 return standing
         elif index.full(key) and not self._room_for_key(batch, key):
             return self._refuse(batch, key, Code.QUOTA)
-        if space.quota and not index.room_in(space, size):
+        if space.quota and not self._quota_allows(batch, size):
             return self._refuse(batch, key, Code.QUOTA)
         place = self._allocate(batch, number)
         if place is None:
@@ -150,6 +150,13 @@ class Writes:
         index = self._index
         self._eviction.step(batch.now, lambda: index.full(key), "too many keys", batch.work)
         return not index.full(key)
+
+    def _quota_allows(self, batch: _Batch, size: int) -> bool:
+        """Whether the tenant may have such a value; its own oldest make room for it."""
+        index = self._index
+        if not index.room_in(batch.space, size):
+            self._eviction.make_room_in(batch.space, size, batch.now)
+        return index.room_in(batch.space, size)
 
     def _begin(self, entry: Entry, batch: _Batch) -> list[Replica]:
         self._index.begin(entry, batch.now)
