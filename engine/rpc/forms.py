@@ -104,6 +104,9 @@ SEGMENT = {
     "0.3.12": Struct(m.Segment, [*_SEGMENT, ("host_id", STRING)]),
 }
 
+NOF_SEGMENT = Struct(m.NofSegment, [("id", ID), ("name", STRING), ("base", U64), ("size", U64), ("endpoint", STRING)])
+NOF_OWNER = Struct(m.NofOwner, [("segment", ID), ("client", ID)])
+
 CONFIG = {
     "0.3.9": Struct(
         m.ReplicateConfig,

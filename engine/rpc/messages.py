@@ -103,6 +103,13 @@ class NofSegment(NamedTuple):
     endpoint: str
 
 
+class NofOwner(NamedTuple):
+    """Whose such a device is."""
+
+    segment: bytes
+    client: bytes
+
+
 class Memory(NamedTuple):
     """A place in a segment."""
 

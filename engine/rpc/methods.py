@@ -1,8 +1,7 @@
 """The calls of a master as data: what each generation of client sends, and what it is answered.
 
 Source: upstream's ``rpc_service.h`` at each tag. A type that changed is a ``dict``: each form stands under the
-generation since which it holds, and an argument that is not there before the first of them is given its default. Of the
-calls that upstream's master knows these are missing: NVMe-oF, draining jobs, 0.3.13's copies under a lease.
+generation since which it holds, and an argument that is not there before the first of them is given its default.
 
 ``EXTENSIONS`` are calls of ours. A client makes one only where the master has said that it serves it: asked for the
 status of the segment ``EXTENSIONS_ASKED``, which is none, upstream's master says that there is none.
@@ -127,6 +126,7 @@ _START: _Fields = {"client": ID, "key": STRING, "size": U64, "config": f.CONFIG,
 _BATCH_START: _Fields = {"client": ID, "keys": f.STRINGS, "sizes": Vector(U64), "config": f.CONFIG, "tenant": _TENANT}
 _END: _Fields = {"client": ID, "meta": f.META, "kind": I32, "tenant": _TENANT}
 _REVOKE: _Fields = {"client": ID, "key": STRING, "kind": I32, "tenant": _TENANT}
+_LEASED: _Fields = {"lease": ID, "version": U64}
 _BATCH_REPLICA_LIST = _each(f.REPLICA_LIST)
 
 METHODS: dict[str, Method] = {
@@ -206,6 +206,22 @@ METHODS: dict[str, Method] = {
         ),
         Method("NotifyPromotionSuccess", _DONE, "0.3.11", **_MEMBER),
         Method("NotifyPromotionFailure", _DONE, "0.3.11", **_MEMBER),
+        Method("MountNoFSegment", _DONE, "0.3.11", segment=f.NOF_SEGMENT, client=ID),
+        Method("ReMountNoFSegment", _DONE, "0.3.11", segments=Vector(f.NOF_SEGMENT), client=ID),
+        Method("UnmountNoFSegment", _DONE, "0.3.11", segment_id=ID, client=ID),
+        Method("GetAllNoFSegments", Expected(Vector(f.NOF_SEGMENT)), "0.3.11"),
+        Method("GetNoFSegmentsByName", Expected(Vector(f.NOF_OWNER)), "0.3.11", name=STRING),
+        Method(
+            "DynamicReplicaCopyStart",
+            _or_code(f.COPY_PLAN),
+            "0.3.13",
+            **_MEMBER,
+            source=STRING,
+            targets=f.STRINGS,
+            **_LEASED,
+        ),
+        Method("DynamicReplicaCopyEnd", _DONE, "0.3.13", **_MEMBER, **_LEASED),
+        Method("DynamicReplicaCopyRevoke", _DONE, "0.3.13", **_MEMBER, **_LEASED),
         Method("EvictDiskReplica", _DONE, "0.3.11", **_MEMBER, kind=I32),
         Method("BatchEvictDiskReplica", Vector(_DONE), "0.3.11", client=ID, keys=f.STRINGS, tenant=_TENANT, kind=I32),
     )

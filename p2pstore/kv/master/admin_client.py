@@ -73,7 +73,7 @@ class AdminClient:
 
     def key(self, key: str, tenant: str) -> dict[str, Any]:
         """Size, lease and replicas of a key. Raises ``KeyNotFound``."""
-        answer = self._json("GET", f"/api/v1/keys/info?{_query({'key': key, 'tenant_id': tenant})}", missing_ok=True)
+        answer = self._of_key("GET", "/api/v1/keys/info", "/api/v1/keys/info", key, {"tenant_id": tenant})
         if answer is None:
             return self._upstream_key(key, tenant)
         if "error_code" in answer:
@@ -83,8 +83,8 @@ class AdminClient:
 
     def remove(self, key: str, tenant: str, *, force: bool) -> None:
         """Remove a key. Raises ``KeyNotFound``, or ``MasterRefused`` where it is leased or written."""
-        query = _query({"key": key, "tenant_id": tenant, "force": str(int(force))})
-        answer = self._json("DELETE", f"/api/v1/keys?{query}", missing_ok=True)
+        query = {"tenant_id": tenant, "force": str(int(force))}
+        answer = self._of_key("DELETE", "/api/v1/keys", "/api/v1/keys/remove", key, query)
         if answer is None:
             raise MasterIsUpstreams(address=self.address, what="remove one key")
         if "error_code" in answer:
@@ -101,8 +101,10 @@ class AdminClient:
 
     def why(self, *, key: str | None = None, tenant: str = "", client: str = "") -> list[dict[str, Any]]:
         """What explains that a key cannot be read, or what is wrong with a client or with all."""
-        query = {"key": key, "tenant_id": tenant} if key is not None else {"client": client}
-        answer = self._json("GET", f"/api/v1/why?{_query(query)}", missing_ok=True)
+        if key is None:
+            answer = self._json("GET", f"/api/v1/why?{_query({'client': client})}", missing_ok=True)
+        else:
+            answer = self._of_key("GET", "/api/v1/why", "/api/v1/why", key, {"tenant_id": tenant})
         if answer is None:
             raise MasterIsUpstreams(address=self.address, what="say why")
         found = answer.get("findings") if isinstance(answer, dict) else None
@@ -156,16 +158,27 @@ class AdminClient:
         size = max((each["size"] for each in replicas), default=0)
         return {"key": key, "tenant": tenant, "size": size, "leased_for": None, "replicas": replicas}
 
-    def _json(self, method: str, path: str, *, missing_ok: bool = False) -> Any:
+    def _of_key(self, method: str, path: str, posted: str, key: str, query: dict[str, str]) -> Any:
+        """An answer about one key; None where there is no such path.
+
+        A key goes as a body where it is too long for a line, or no text.
+        """
+        asked = f"{path}?{_query({'key': key, **query})}"
+        body = key.encode(errors="surrogateescape")
+        if len(asked) <= MAX_PATH and body == key.encode(errors="replace"):
+            return self._json(method, asked, missing_ok=True)
+        return self._json("POST", f"{posted}?{_query(query)}", body, missing_ok=True)
+
+    def _json(self, method: str, path: str, body: bytes | None = None, *, missing_ok: bool = False) -> Any:
         """An answer in JSON. None for a path that is not there, where that is ``missing_ok``."""
-        with self._answer(method, path) as answer:
-            body = self._read(answer)
+        with self._answer(method, path, body) as answer:
+            said = self._read(answer)
             is_json = (answer.getheader("Content-Type") or "").startswith("application/json")
             if answer.status == http.HTTPStatus.NOT_FOUND and not is_json and missing_ok:
                 return None
             if not is_json:
-                raise self._strange(body.decode(errors="replace"), answer.status)
-        return self._understood(body)
+                raise self._strange(said.decode(errors="replace"), answer.status)
+        return self._understood(said)
 
     def _understood(self, body: bytes) -> Any:
         try:
@@ -202,15 +215,15 @@ class AdminClient:
         return MasterUnavailable(address=self.address, detail=detail)
 
     @contextlib.contextmanager
-    def _answer(self, method: str, path: str) -> Iterator[http.client.HTTPResponse]:
+    def _answer(self, method: str, path: str, body: bytes | None = None) -> Iterator[http.client.HTTPResponse]:
         if len(path) > MAX_PATH:
-            raise UsageError(detail="the key is too long to be asked about over the metrics port; clients can use it")
+            raise UsageError(detail="the key is too long to be asked about upstream's master; clients can use it")
         connection = http.client.HTTPConnection(self._host, self._port, timeout=CONNECT_SECONDS)
         try:
             connection.connect()
             self.reached = True
             connection.sock.settimeout(ANSWER_SECONDS)
-            connection.request(method, path)
+            connection.request(method, path, body)
             with connection.getresponse() as answer:
                 yield answer
         except TimeoutError:

@@ -96,9 +96,32 @@ def routes(pool: Any) -> tuple[dict[int, Route], dict[str, Counts]]:
     return found, counts
 
 
+_ABSENT: dict[str, Handler] = {
+    # Upstream's wheels are built without NVMe over Fabrics, and answer so.
+    "MountNoFSegment": lambda _: Code.BAD_MODE,
+    "ReMountNoFSegment": lambda _: Code.BAD_MODE,
+    "UnmountNoFSegment": lambda _: Code.BAD_MODE,
+    "GetAllNoFSegments": lambda _: [],
+    "GetNoFSegmentsByName": lambda _: Code.NO_SEGMENT,
+    # Clients make these for tasks of a kind that this master gives to nobody; so they know a lease of another one.
+    "DynamicReplicaCopyStart": lambda _: Code.BAD_STATUS,
+    "DynamicReplicaCopyEnd": lambda _: Code.NO_TASK_FOR_KEY,
+    "DynamicReplicaCopyRevoke": lambda _: Code.NO_TASK_FOR_KEY,
+}
+"""Calls for what is not there, with upstream's codes where it is switched off."""
+
+
 def handlers(pool: Any) -> dict[str, Handler]:
     """What each call does, by its name; arguments are those of ``engine.rpc.methods``."""
-    return {**_clients(pool), **_reads(pool), **_writes(pool), **_removals(pool), **_tasks(pool), **_disks(pool)}
+    return {
+        **_ABSENT,
+        **_clients(pool),
+        **_reads(pool),
+        **_writes(pool),
+        **_removals(pool),
+        **_tasks(pool),
+        **_disks(pool),
+    }
 
 
 def _clients(pool: Any) -> dict[str, Handler]:

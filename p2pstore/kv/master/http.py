@@ -16,6 +16,7 @@
     GET    /api/v1/keys/info?key=K&tenant_id=T      one key
     DELETE /api/v1/keys?key=K&tenant_id=T&force=1
     GET    /api/v1/why?key=K&tenant_id=T  or ?client=ADDRESS
+    POST   /api/v1/keys/info  /keys/remove  /api/v1/why  the same of a key that is the body
 
 Looking at a key grants no lease here. There is no password, as upstream has none; what changes something is refused to
 web pages, which a browser on this host would let call us.
@@ -24,13 +25,10 @@ web pages, which a browser on this host would let call us.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import socket
-import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network
-from typing import Any, Protocol
 from urllib.parse import unquote
 
 from aiohttp import hdrs, web
@@ -38,28 +36,22 @@ from aiohttp import hdrs, web
 from engine.net import addresses
 from engine.net.http_server import HttpServer, let_in
 from engine.rpc.codes import Code
-from engine.rpc.messages import DEFAULT_TENANT, Memory, Replica
+from engine.rpc.messages import Memory, Replica
 from p2pstore.kv.master import forms
-from p2pstore.kv.master.facts import CallerFacts, KeyFacts, PoolFacts, by_host
-from p2pstore.kv.master.forms import NAMES, KeyShown
+from p2pstore.kv.master.facts import by_host
+from p2pstore.kv.master.http_answers import as_json, as_text, forced, refused, tenant_of
+from p2pstore.kv.master.http_keys import KeyRoutes
 from p2pstore.kv.master.long_calls import to_the_end
-from p2pstore.kv.master.metrics import OPENMETRICS, TEXT, Readings, families, render, summary
-from p2pstore.kv.master.why import why_callers, why_key
-from p2pstore.kv.pool.segments import SegmentInfo
-from p2pstore.kv.pool.walks import Steps
+from p2pstore.kv.master.metrics import OPENMETRICS, TEXT, families, render, summary
+from p2pstore.kv.master.shown import Shown
 
 log = logging.getLogger(__name__)
 
 SHUTDOWN_SECONDS = 1.0
 """For requests under way at the end."""
 
-LINES = "application/x-ndjson"
-
-MAX_BODY = 1
-"""Bytes: nothing here takes a body."""
-
-MAX_DIGITS = 20
-"""Of a number; Python reads none of thousands."""
+MAX_BODY = 4 << 20
+"""Bytes of a body, which is a key that is too long for a line of HTTP."""
 
 SLICE = 500
 """Keys that are written before others of the loop have their turn: some milliseconds, where each is looked at."""
@@ -67,49 +59,6 @@ SLICE = 500
 Network = IPv4Network | IPv6Network
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-STATUSES = {Code.BAD_PARAMS: 400, Code.BAD_KEY: 400, Code.NO_SEGMENT: 404, Code.NOT_FOUND: 404, Code.BAD_MODE: 503}
-"""HTTP's status for a code; 409 where a key is in use."""
-
-
-class Shown(Protocol):
-    """What the server asks of the master. Nothing of it waits."""
-
-    def ready(self) -> bool:
-        """Whether calls are served."""
-
-    def status(self) -> dict[str, Any]:
-        """Version, addresses, time since the start: what no other method tells."""
-
-    def readings(self) -> Readings:
-        """For the metrics."""
-
-    def names(self) -> Iterator[tuple[str, Sequence[str]]]:
-        """Each tenant, and its keys."""
-
-    def shown(self, tenant: str, key: str) -> KeyShown | None:
-        """One of them, or None when it is gone meanwhile."""
-
-    def replicas(self, key: str, tenant: str) -> Sequence[Replica] | Code:
-        """Where a value lies, without a lease."""
-
-    def segments(self) -> Sequence[SegmentInfo]:
-        """All of them."""
-
-    def remove(self, key: str, tenant: str, *, force: bool) -> Code:
-        """Remove one key."""
-
-    def remove_all(self, tenant: str, *, force: bool) -> Steps[int]:
-        """Remove a tenant's keys, or everybody's where it is empty; how many."""
-
-    def key_facts(self, key: str, tenant: str) -> KeyFacts:
-        """What is known of a key."""
-
-    def caller_facts(self) -> Sequence[CallerFacts]:
-        """What is known of those who called."""
-
-    def pool_facts(self) -> PoolFacts:
-        """What is known of the pool."""
 
 
 class AdminServer:
@@ -136,13 +85,12 @@ class AdminServer:
             ("/get_segments_detail", self._served(self._get_segments_detail)),
             ("/api/v1/segments/status", self._served(self._segment_status)),
             ("/api/v1/status", self._status),
-            ("/api/v1/keys", self._served(self._keys)),
-            ("/api/v1/keys/info", self._served(self._key)),
-            ("/api/v1/why", self._served(self._why)),
         ):
             app.router.add_get(path, handler)
         app.router.add_post("/api/v1/remove_all", self._served(self._remove_all))
-        app.router.add_delete("/api/v1/keys", self._served(self._remove))
+        keys = KeyRoutes(shown, self._sliced)
+        for method, path, handler in keys.routes():
+            app.router.add_route(method, path, self._served(handler))
         self._server = HttpServer(app, logger=log, shutdown_seconds=SHUTDOWN_SECONDS, cancels=True)
 
     async def start(self, listener: socket.socket) -> None:
@@ -171,7 +119,7 @@ class AdminServer:
 
         async def handle(request: web.Request) -> web.StreamResponse:
             if not self._shown.ready():
-                return _failed(Code.BAD_MODE, "service plane is not active")
+                return refused(Code.BAD_MODE, "service plane is not active")
             return await handler(request)
 
         return handle
@@ -179,13 +127,13 @@ class AdminServer:
     async def _metrics(self, request: web.Request) -> web.Response:
         openmetrics = "application/openmetrics-text" in request.headers.get(hdrs.ACCEPT, "")
         text = render(families(self._shown.readings()), openmetrics=openmetrics)
-        return _text(text, OPENMETRICS if openmetrics else TEXT)
+        return as_text(text, OPENMETRICS if openmetrics else TEXT)
 
     async def _summary(self, _: web.Request) -> web.Response:
         role, state = self._role_and_state()
         ready = str(self._shown.ready()).lower()
         line = f"role={role}, state={state}, service_ready={ready}, master={{{summary(self._shown.readings())}}}"
-        return _text(line, TEXT)
+        return as_text(line, TEXT)
 
     def _role_and_state(self) -> tuple[str, str]:
         return ("leader", "serving") if self._shown.ready() else ("standby", "recovering")
@@ -194,43 +142,45 @@ class AdminServer:
         role, state = self._role_and_state()
         ready = self._shown.ready()
         answer = {"status": "ok", "role": role, "ha_state": state, "service_ready": ready}
-        return _json({**answer, "leader_address": None, "view_version": None})
+        return as_json({**answer, "leader_address": None, "view_version": None})
 
     async def _role(self, _: web.Request) -> web.Response:
-        return _text(self._role_and_state()[0])
+        return as_text(self._role_and_state()[0])
 
     async def _ha_status(self, _: web.Request) -> web.Response:
-        return _text(self._role_and_state()[1])
+        return as_text(self._role_and_state()[1])
 
     async def _leader(self, _: web.Request) -> web.Response:
-        return _json({"present": False, "leader_address": None, "view_version": None})
+        return as_json({"present": False, "leader_address": None, "view_version": None})
 
     async def _kv_events(self, _: web.Request) -> web.Response:
         counts = dict.fromkeys(("published_batches", "published_events", "dropped_events", "skipped_unparsed_keys"), 0)
-        return _json({"enabled": False, **counts})
+        return as_json({"enabled": False, **counts})
 
     async def _query_key(self, request: web.Request) -> web.Response:
         found: Sequence[Replica] | Code = Code.NOT_FOUND
         for key in _spellings(request, "key"):
-            found = self._shown.replicas(key, _tenant(request))
+            found = self._shown.replicas(key, tenant_of(request))
             if found is not Code.NOT_FOUND:
                 break
         if isinstance(found, Code):
-            return _failed(found, status=404)
+            return refused(found, status=404)
         places = [replica.place for replica in found]
-        return _json({"success": True, "data": [forms.buffer(place) for place in places if isinstance(place, Memory)]})
+        return as_json(
+            {"success": True, "data": [forms.buffer(place) for place in places if isinstance(place, Memory)]}
+        )
 
     async def _batch_query_keys(self, request: web.Request) -> web.Response:
         keys = [key for each in request.query.getall("keys", []) if each for key in each.split(",")]
         if not keys:
-            return _json({"success": False, "error": "No keys provided. Use ?keys=key1,key2,..."}, status=400)
-        tenant = _tenant(request)
+            return as_json({"success": False, "error": "No keys provided. Use ?keys=key1,key2,..."}, status=400)
+        tenant = tenant_of(request)
         data = {}
         for count, key in enumerate(keys, 1):
             data[key] = forms.in_batch(self._shown.replicas(key, tenant))
             if not count % SLICE:
                 await asyncio.sleep(0)
-        return _json({"success": True, "data": data})
+        return as_json({"success": True, "data": data})
 
     def _sliced(self) -> Iterator[tuple[str, Sequence[str]]]:
         """All keys, a tenant and some of its keys at a time."""
@@ -249,39 +199,39 @@ class AdminServer:
 
     async def _get_all_segments(self, _: web.Request) -> web.Response:
         names = dict.fromkeys(segment.name for segment in self._shown.segments())
-        return _text("".join(f"{name}\n" for name in names), TEXT)
+        return as_text("".join(f"{name}\n" for name in names), TEXT)
 
     async def _query_segment(self, request: web.Request) -> web.Response:
         name = request.query.get("segment", "")
         found = [segment for segment in self._shown.segments() if segment.name == name]
         if not found:
-            return _text("Failed to query segment", TEXT, status=500)
+            return as_text("Failed to query segment", TEXT, status=500)
         used, size = sum(each.used for each in found), sum(each.size for each in found)
-        return _text(f"{name}\nUsed(bytes): {used}\nCapacity(bytes) : {size}\n", TEXT)
+        return as_text(f"{name}\nUsed(bytes): {used}\nCapacity(bytes) : {size}\n", TEXT)
 
     async def _get_segments_detail(self, _: web.Request) -> web.Response:
         segments = [forms.segment(segment) for segment in self._shown.segments()]
-        return _json({"total_segments": len(segments), "segments": segments})
+        return as_json({"total_segments": len(segments), "segments": segments})
 
     async def _segment_status(self, request: web.Request) -> web.Response:
         name = request.query.get("segment", "")
         if not name:
-            return _failed(Code.BAD_PARAMS, "Missing segment query parameter")
+            return refused(Code.BAD_PARAMS, "Missing segment query parameter")
         found = next((each for each in self._shown.segments() if each.name == name), None)
         if found is None:
-            return _failed(Code.NO_SEGMENT)
+            return refused(Code.NO_SEGMENT)
         status = forms.segment_status(found)
         answer = {"success": True, "segment": name, "status": int(status), "status_name": status.name}
-        return _json({**answer, "error_code": 0, "error_message": ""})
+        return as_json({**answer, "error_code": 0, "error_message": ""})
 
     async def _remove_all(self, request: web.Request) -> web.Response:
-        steps = self._shown.remove_all(request.query.get("tenant_id", ""), force=_force(request))
-        return _json({"success": True, "removed_count": await to_the_end(steps)})
+        steps = self._shown.remove_all(request.query.get("tenant_id", ""), force=forced(request))
+        return as_json({"success": True, "removed_count": await to_the_end(steps)})
 
     async def _status(self, _: web.Request) -> web.Response:
         readings = self._shown.readings()
         role, state = self._role_and_state()
-        return _json(
+        return as_json(
             {
                 **self._shown.status(),
                 "role": role,
@@ -298,57 +248,6 @@ class AdminServer:
             }
         )
 
-    async def _keys(self, request: web.Request) -> web.StreamResponse:
-        prefix, tenant = request.query.get("prefix", ""), request.query.get("tenant_id")
-        left = request.query.get("limit", "")
-        if left and (not left.isdecimal() or len(left) > MAX_DIGITS):
-            return _failed(Code.BAD_PARAMS, "limit is no whole number, or a very long one")
-        room = int(left) if left else sys.maxsize
-        answer = web.StreamResponse(headers={hdrs.CONTENT_TYPE: LINES})
-        await answer.prepare(request)
-        for owner, keys in self._sliced():
-            wanted = [key for key in keys if key.startswith(prefix)] if tenant in {None, owner} else []
-            shown = [self._shown.shown(owner, key) for key in wanted[:room]]
-            lines = [json.dumps(each._asdict()) + "\n" for each in shown if each is not None]
-            room -= len(lines)
-            await answer.write("".join(lines).encode())
-            if not room:
-                break
-            await asyncio.sleep(0)
-        await answer.write_eof()
-        return answer
-
-    async def _key(self, request: web.Request) -> web.Response:
-        key, tenant = request.query.get("key", ""), _tenant(request)
-        found = self._shown.replicas(key, tenant)
-        if isinstance(found, Code):
-            return _failed(found)
-        facts = self._shown.key_facts(key, tenant)
-        return _json(
-            {
-                "key": key,
-                "tenant": tenant,
-                "size": max((each.size for each in facts.replicas), default=0),
-                "leased_for": round(facts.leased_for, 3),
-                "replicas": [forms.replica(each) for each in found],
-            }
-        )
-
-    async def _remove(self, request: web.Request) -> web.Response:
-        key = request.query.get("key", "")
-        if not key:
-            return _failed(Code.BAD_PARAMS, "Missing key query parameter")
-        code = self._shown.remove(key, _tenant(request), force=_force(request))
-        return _json({"success": True}) if code is Code.OK else _failed(code)
-
-    async def _why(self, request: web.Request) -> web.Response:
-        pool = self._shown.pool_facts()
-        if "key" in request.query:
-            found = why_key(self._shown.key_facts(request.query["key"], _tenant(request)), pool)
-        else:
-            found = why_callers(self._shown.caller_facts(), pool, request.query.get("client", ""))
-        return _json({"findings": [each._asdict() for each in found]})
-
 
 def _spellings(request: web.Request, name: str) -> list[str]:
     """What a parameter may mean: a plus is a space to most clients, and upstream's master takes it as it is."""
@@ -357,27 +256,3 @@ def _spellings(request: web.Request, name: str) -> list[str]:
         part.partition("=")[2] for part in request.rel_url.raw_query_string.split("&") if part.startswith(f"{name}=")
     ]
     return [decoded, *(unquote(text) for text in raw if "+" in text)]
-
-
-def _tenant(request: web.Request) -> str:
-    return request.query.get("tenant_id") or DEFAULT_TENANT
-
-
-def _force(request: web.Request) -> bool:
-    return request.query.get("force", "") in {"true", "1"}
-
-
-def _failed(code: Code, message: str = "", *, status: int = 0) -> web.Response:
-    answer = {"success": False, "error_code": int(code), "error_message": message or NAMES.get(code, code.name)}
-    return _json(answer, status=status or STATUSES.get(code, 409))
-
-
-def _json(document: object, *, status: int = 200) -> web.Response:
-    """JSON; a key may hold what is no text, which is then shown as an escape."""
-    body = json.dumps(document, ensure_ascii=True)
-    return web.Response(text=body, status=status, content_type="application/json")
-
-
-def _text(text: str, content_type: str = "text/plain; charset=utf-8", *, status: int = 200) -> web.Response:
-    body = text.encode(errors="surrogateescape")
-    return web.Response(body=body, status=status, headers={hdrs.CONTENT_TYPE: content_type})

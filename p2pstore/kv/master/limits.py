@@ -22,6 +22,9 @@ UNSENT_S = 60.0
 MAX_WAITING = 10_000
 """Calls that wait for somebody else's write, of all connections together; the next is answered at once."""
 
+MAX_WAITING_BYTES = 64 << 20
+"""What they take, more or less: a call may have some 100,000 keys, or one of 16 MiB."""
+
 WAIT_S = 5.0
 """How long a put waits for another write of its key. Clients give their calls 30 s."""
 

@@ -8,13 +8,16 @@ from typing import Any
 from engine.rpc.codes import Code
 from engine.rpc.messages import ReplicateConfig
 from p2pstore.kv.master.dispatch import Route
-from p2pstore.kv.master.limits import MAX_WAITING, WAIT_S
+from p2pstore.kv.master.limits import MAX_WAITING, MAX_WAITING_BYTES, WAIT_S
 
 MAX_TRIED = 500
 """Calls that are tried again in one go."""
 
 TRY_S = 0.005
 """How long after one go the next follows."""
+
+KEY_BYTES = 150
+"""What a key of a call takes beside its characters, with its size and its result."""
 
 PATIENT_S = 0.5
 """How often a call is tried again though no write has ended: its writer may be taken for gone by then."""
@@ -27,7 +30,7 @@ MakeRoom = Callable[[Sequence[int], ReplicateConfig], bool]
 class Waiting:
     """One such call: what it got so far, and which of its keys are to be asked for again."""
 
-    __slots__ = ("_stepped", "args", "missing", "next", "results", "route", "seen", "sequence", "to", "until")
+    __slots__ = ("_stepped", "args", "bytes", "missing", "next", "results", "route", "seen", "sequence", "to", "until")
 
     def __init__(self, to: Any, sequence: int, route: Route, args: tuple[Any, ...], results: list[Any]) -> None:
         self.to = to
@@ -37,6 +40,9 @@ class Waiting:
         self.args = args
         self.results = results
         self.missing = _missing(results)
+        keys = args[1] if route.many else (args[1],)
+        self.bytes = sum(map(len, keys)) + KEY_BYTES * len(keys)
+        """What it takes while it waits, more or less."""
         self.until = 0.0
         self.next = 0.0
         self.seen = 0
@@ -89,14 +95,17 @@ class WaitingRoom:
         self._settled = settled
         self._done = done
         self._calls: list[Waiting] = []
+        self._bytes = 0
 
     def __len__(self) -> int:
         return len(self._calls)
 
     def takes(self, call: Waiting) -> bool:
         """Let a call wait, if that may help and there is room for it here; else its results stand."""
-        if not call.missing or len(self._calls) >= MAX_WAITING or call.try_again(self._make_room):
+        full = len(self._calls) >= MAX_WAITING or self._bytes + call.bytes > MAX_WAITING_BYTES
+        if not call.missing or full or call.try_again(self._make_room):
             return False
+        self._bytes += call.bytes
         now = self._now()
         call.until = now + WAIT_S
         call.next = now + PATIENT_S
@@ -107,6 +116,7 @@ class WaitingRoom:
     def left(self, to: Any) -> None:
         """A connection is gone."""
         self._calls = [call for call in self._calls if call.to is not to]
+        self._bytes = sum(call.bytes for call in self._calls)
 
     def try_again(self) -> float | None:
         """Try those for whom something may have changed; returns in how many seconds to come again."""
@@ -116,6 +126,7 @@ class WaitingRoom:
         for call in calls:
             due = settled != call.seen or call.hurries or now >= call.next
             if (due and call.try_again(self._make_room)) or now >= call.until:
+                self._bytes -= call.bytes
                 self._done(call)
             else:
                 if due:

@@ -97,7 +97,7 @@ class Writes:
         if not 0 < config.replica_num <= MAX_REPLICAS or config.nof_replica_num:
             return Code.BAD_PARAMS
         if config.dfs_replica_num:
-            return Code.DFS_UNAVAILABLE
+            return Code.DFS_UNAVAILABLE if config.dfs_replica_num == 1 else Code.BAD_PARAMS
         if not config.soft_pin_action and config.soft_pin_ttl_ms is None:
             return None
         if config.soft_pin_action == SoftPin.ENABLE:

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from p2pstore.errors import UsageError
 from p2pstore.kv.errors import KeyNotFound, MasterIsUpstreams, MasterRefused, MasterUnavailable
 from p2pstore.kv.master import admin_client
 from p2pstore.kv.master.admin_client import AdminClient
@@ -52,11 +51,16 @@ def test_one_key(client: AdminClient) -> None:
         client.key("", "default")
 
 
-def test_a_key_that_is_too_long_for_a_line(client: AdminClient) -> None:
+@pytest.mark.parametrize("length", [7900, 8000, 100_000, 3_000_000])
+def test_a_key_that_is_too_long_for_a_line_of_http(client: AdminClient, table: Table, length: int) -> None:
+    key = "\udcffä" + "x" * length
+    table.held["default", key] = table.held["default", STRANGE]
+    assert client.key(key, "default")["key"] == key
+    assert client.why(key=key, tenant="default")[0]["cause"] == "readable"
+    client.remove(key, "default", force=True)
+    assert table.removed == [(key, True)]
     with pytest.raises(KeyNotFound):
-        client.key("x" * 7900, "default")
-    with pytest.raises(UsageError, match="too long to be asked about"):
-        client.key("x" * 8000, "default")
+        client.key(key, "red")
 
 
 def test_removing(client: AdminClient, table: Table) -> None:

@@ -103,6 +103,25 @@ def test_a_call_reaches_the_pool(call: str, args: tuple[Any, ...], told: Any) ->
     assert handlers(Recorder())[call](args) == told
 
 
+@pytest.mark.parametrize(
+    ("call", "answer"),
+    [
+        ("MountNoFSegment", Code.BAD_MODE),
+        ("ReMountNoFSegment", Code.BAD_MODE),
+        ("UnmountNoFSegment", Code.BAD_MODE),
+        ("GetAllNoFSegments", []),
+        ("GetNoFSegmentsByName", Code.NO_SEGMENT),
+        ("DynamicReplicaCopyStart", Code.BAD_STATUS),
+        ("DynamicReplicaCopyEnd", Code.NO_TASK_FOR_KEY),
+        ("DynamicReplicaCopyRevoke", Code.NO_TASK_FOR_KEY),
+    ],
+)
+def test_what_is_not_there_is_answered_as_upstream_does_where_it_is_switched_off(call: str, answer: object) -> None:
+    assert handlers(Recorder())[call](()) == answer
+    for codec in METHODS[call].answers.values():
+        assert codec.read(codec.write(answer)) == answer
+
+
 def test_every_call_of_the_table_is_carried_out() -> None:
     found, counts = routes(Recorder())
     assert {key: route.form for key, route in found.items()} == FORMS

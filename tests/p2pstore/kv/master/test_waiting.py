@@ -139,6 +139,24 @@ def test_so_many_wait_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not world.waiting.takes(world.call("k", 5))
 
 
+def test_so_many_bytes_wait_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(w, "MAX_WAITING_BYTES", 3 * (w.KEY_BYTES + 1000))
+    world = World()
+    keys = [letter * 1000 for letter in "abc"]
+    world.answers = {key: [Code.NOT_READY, Code.NOT_READY, PLACE] for key in keys} | {"k": [Code.NOT_READY]}
+    assert world.waiting.takes(world.call(keys[:2], [1, 1]))
+    assert world.waiting.takes(world.call(keys[2], 1, to="gone"))
+    assert not world.waiting.takes(world.call("k", 1))
+    world.waiting.left("gone")
+    assert world.waiting.takes(world.call("k", 1, to="gone"))
+    world.waiting.left("gone")
+    world.settled = 1
+    world.waiting.try_again()
+    assert len(world.waiting) == 0
+    world.answers = {key: [Code.NOT_READY] for key in keys}
+    assert world.waiting.takes(world.call(keys, [1, 1, 1])), "what was done takes nothing any more"
+
+
 def test_of_many_each_has_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(w, "MAX_TRIED", 2)
     world = World()

@@ -41,6 +41,13 @@ def test_twice_in_one_call_the_first_wins() -> None:
     assert second is Code.EXISTS
 
 
+def test_a_copy_in_a_file_system_that_all_share_is_refused_as_upstream_does_without_one() -> None:
+    house = House()
+    client = house.join("a")
+    assert house.start(client, ["k"], dfs_replica_num=1) == [Code.DFS_UNAVAILABLE]
+    assert house.pool.storage_config().root == "", "so no client writes to files of its own accord"
+
+
 @pytest.mark.parametrize(
     ("keys", "sizes", "config"),
     [
@@ -48,6 +55,8 @@ def test_twice_in_one_call_the_first_wins() -> None:
         (["k"], [0], {}),
         (["k"], [1], {"replica_num": 0}),
         (["k"], [1], {"nof_replica_num": 1}),
+        (["k"], [1], {"dfs_replica_num": 2}),
+        (["k"], [1], {"dfs_replica_num": 1, "replica_num": 0}),
         (["k"], [1, 2], {}),
         (["k"], [1], {"group_ids": ["a", "b"]}),
         (["k"], [1], {"soft_pin_ttl_ms": 5}),
