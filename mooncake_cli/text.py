@@ -7,6 +7,9 @@ from datetime import datetime, timezone
 
 from p2pstore.objects.units import format_seconds
 
+MAX_NAME = 48
+"""Characters of a name from elsewhere in a table; machine-readable output has all of it."""
+
 SHORT_DIGEST = 12
 """Hexadecimal digits of a digest that are shown in tables; enough to tell objects apart by eye."""
 
@@ -17,6 +20,15 @@ def printable(text: object) -> str:
     Control characters, bidirectional overrides, lone surrogates and line breaks are all not printable.
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text))
+
+
+def shortened(text: object, width: int = MAX_NAME) -> str:
+    """``printable``, and where that is too long for a table its beginning and its end: names often differ there."""
+    shown = printable(text)
+    if len(shown) <= width:
+        return shown
+    end = (width - 1) // 2
+    return f"{shown[: width - 1 - end]}…{shown[-end:]}"
 
 
 def short_digest(digest: str) -> str:

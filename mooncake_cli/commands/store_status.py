@@ -11,7 +11,7 @@ import typer
 from mooncake_cli.commands.store import Admin, Master, admin_client
 from mooncake_cli.invocation import Invocation
 from mooncake_cli.output import Column
-from mooncake_cli.text import counted, printable
+from mooncake_cli.text import counted, printable, shortened
 from p2pstore.objects.units import format_seconds, format_size
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _fields(answer: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _segment(segment: Mapping[str, Any]) -> tuple[str, ...]:
     size, used = segment["size_bytes"], segment["allocator_used_bytes"]
     share = f" ({100 * used / size:.0f} %)" if size else ""
-    name, endpoint, state = (printable(segment[key]) for key in ("segment_name", "te_endpoint", "status"))
+    name, endpoint, state = (shortened(segment[key]) for key in ("segment_name", "te_endpoint", "status"))
     return name, endpoint, format_size(size), format_size(used) + share, state.lower()
 
 

@@ -27,6 +27,15 @@ def test_what_people_see(mooncake: Mooncake, store: Served) -> None:
     assert "10.0.0.3:4 0.3.13 1 3 2 1 0 0" in lines
 
 
+def test_a_long_name_stretches_no_table(mooncake: Mooncake, store: Served, table: Table) -> None:
+    table.segment_name = "a" * 60_000 + ":15001"
+    done = mooncake("store", "status", "--admin", store.address)
+    assert len(done.stdout) < 3000
+    assert any(line.startswith("aaa") and ":15001  " in line for line in done.stdout.splitlines())
+    answer = json.loads(mooncake("store", "status", "--json", "--admin", store.address).stdout)
+    assert answer["segments"][0]["segment_name"] == table.segment_name
+
+
 def test_scripts_get_all_of_it(mooncake: Mooncake, store: Served) -> None:
     answer = json.loads(mooncake("store", "status", "--json", "--admin", store.address).stdout)
     assert answer["numbers"]["key_count"] == 3

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mooncake_cli.text import SHORT_DIGEST, age, counted, printable, short_digest
+from mooncake_cli.text import MAX_NAME, SHORT_DIGEST, age, counted, printable, short_digest, shortened
 
 
 @given(st.text(st.characters()))
@@ -26,6 +26,14 @@ def test_whatever_comes_what_is_shown_is_printable(text: str) -> None:
 )
 def test_what_would_steer_a_terminal_is_escaped(text: str, shown: str) -> None:
     assert printable(text) == shown
+
+
+def test_a_long_name_keeps_its_beginning_and_its_end() -> None:
+    assert shortened("node-1:15001") == "node-1:15001"
+    assert shortened("n" * MAX_NAME) == "n" * MAX_NAME
+    cut = shortened("node\n" + "x" * 10_000 + ":15001")
+    assert len(cut) == MAX_NAME
+    assert (cut[:6], cut[-6:]) == ("node\\n", ":15001")
 
 
 def test_a_digest_is_cut_and_its_prefix_left_out() -> None:

@@ -38,6 +38,7 @@ class Table:
             ],
             ("red", "only-red"): [Replica(6, PLACE, Status.PROCESSING)],
         }
+        self.segment_name = "host:1"
         self.removed: list[tuple[str, bool]] = []
 
     def ready(self) -> bool:
@@ -64,7 +65,7 @@ class Table:
         return self.held.get((tenant, key), Code.NOT_FOUND)
 
     def segments(self) -> Sequence[SegmentInfo]:
-        one = SegmentInfo("host:1", ID, ID, 0x1000, 1 << 30, 1 << 29, "10.0.0.2:1", "tcp", "OK", 0.5)
+        one = SegmentInfo(self.segment_name, ID, ID, 0x1000, 1 << 30, 1 << 29, "10.0.0.2:1", "tcp", "OK", 0.5)
         return [one, one._replace(used=0), one._replace(name="gone:1", status="ABSENT", size=0)]
 
     def remove(self, key: str, tenant: str, *, force: bool) -> Code:
