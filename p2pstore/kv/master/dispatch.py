@@ -76,6 +76,8 @@ SEGMENT_STATUS = {
     "SUSPECT": int(m.SegmentStatus.OK),
     "ABSENT": int(m.SegmentStatus.UNMOUNTING),
     "UNMOUNTING": int(m.SegmentStatus.GRACEFULLY_UNMOUNTING),
+    "DRAINING": int(m.SegmentStatus.DRAINING),
+    "DRAINED": int(m.SegmentStatus.DRAINED),
 }
 """Upstream's word for what the pool says of a segment."""
 

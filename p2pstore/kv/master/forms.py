@@ -9,6 +9,7 @@ from engine.rpc.codes import Code
 from engine.rpc.messages import Disk, LocalDisk, Memory, Nof, Replica, SegmentStatus
 from p2pstore.kv.master.dispatch import SEGMENT_STATUS
 from p2pstore.kv.master.facts import CallerFacts
+from p2pstore.kv.pool.drain import JobInfo
 from p2pstore.kv.pool.segments import SegmentInfo
 
 NAMES = {
@@ -22,8 +23,14 @@ NAMES = {
     Code.HAS_TASK: "OBJECT_HAS_REPLICATION_TASK",
     Code.BUSY: "OBJECT_REPLICA_BUSY",
     Code.BAD_MODE: "UNAVAILABLE_IN_CURRENT_MODE",
+    Code.BAD_STATUS: "UNAVAILABLE_IN_CURRENT_STATUS",
+    Code.NO_JOB: "JOB_NOT_FOUND",
 }
 """Upstream's names of the codes that are answered here."""
+
+
+MAX_DIGITS = 20
+"""Of a half of an id."""
 
 
 class KeyShown(NamedTuple):
@@ -45,6 +52,15 @@ def buffer(place: Memory | Nof) -> dict[str, Any]:
     """One place, as upstream tells it."""
     size, address, protocol, endpoint = place
     return {"size_": size, "buffer_address_": address, "protocol_": protocol, "transport_endpoint_": endpoint}
+
+
+def id_of(text: str) -> bytes | None:
+    """The other way round; None for what is none."""
+    halves = text.split("-")
+    if len(halves) != 2 or not all(half.isascii() and half.isdecimal() and len(half) <= MAX_DIGITS for half in halves):
+        return None
+    numbers = [int(half) for half in halves]
+    return b"".join(number.to_bytes(8, "little") for number in numbers) if max(numbers) < 1 << 64 else None
 
 
 def in_batch(found: Sequence[Replica] | Code) -> dict[str, Any]:
@@ -74,6 +90,29 @@ def replica(it: Replica) -> dict[str, Any]:
     if isinstance(place, LocalDisk):
         fields["client"] = id_text(place.client)
     return {"id": it.id, "kind": type(place).__name__.lower(), "status": int(it.status), **fields}
+
+
+def drain_job(it: JobInfo) -> dict[str, Any]:
+    """A job, as upstream tells it."""
+    return {
+        "success": True,
+        "job_id": id_text(it.id),
+        "type": 0,
+        "type_name": "DRAIN",
+        "status": int(it.status),
+        "status_name": it.status.name,
+        "created_at_ms_epoch": it.created_ms,
+        "last_updated_at_ms_epoch": it.updated_ms,
+        "segments": list(it.segments),
+        "succeeded_units": it.succeeded,
+        "failed_units": it.failed,
+        "blocked_units": it.blocked,
+        "active_units": it.active,
+        "migrated_bytes": it.moved_bytes,
+        "message": it.message,
+        "error_code": 0,
+        "error_message": "",
+    }
 
 
 def segment(it: SegmentInfo) -> dict[str, Any]:

@@ -10,6 +10,9 @@
     GET  /kv_events/status                          there are none here
     GET  /api/v1/segments/status?segment=S
     POST /api/v1/remove_all?force=1&tenant_id=T
+    POST /api/v1/drain_jobs  {"segments": [S], "target_segments": [S], "max_concurrency": N}
+    GET  /api/v1/drain_jobs/query?job_id=J
+    POST /api/v1/drain_jobs/cancel?job_id=J
 
     GET    /api/v1/status                           what 'mooncake store status' shows
     GET    /api/v1/keys?prefix=P&tenant_id=T&limit=N    a line of JSON for each key, in no order
@@ -40,6 +43,7 @@ from engine.rpc.messages import Memory, Replica
 from p2pstore.kv.master import forms
 from p2pstore.kv.master.facts import by_host
 from p2pstore.kv.master.http_answers import as_json, as_text, forced, refused, tenant_of
+from p2pstore.kv.master.http_drain import DrainRoutes
 from p2pstore.kv.master.http_keys import KeyRoutes
 from p2pstore.kv.master.long_calls import to_the_end
 from p2pstore.kv.master.metrics import OPENMETRICS, TEXT, families, render, summary
@@ -88,8 +92,7 @@ class AdminServer:
         ):
             app.router.add_get(path, handler)
         app.router.add_post("/api/v1/remove_all", self._served(self._remove_all))
-        keys = KeyRoutes(shown, self._sliced)
-        for method, path, handler in keys.routes():
+        for method, path, handler in (*KeyRoutes(shown, self._sliced).routes(), *DrainRoutes(shown).routes()):
             app.router.add_route(method, path, self._served(handler))
         self._server = HttpServer(app, logger=log, shutdown_seconds=SHUTDOWN_SECONDS, cancels=True)
 

@@ -10,7 +10,14 @@ from engine.rpc.codes import Code
 from engine.rpc.messages import DEFAULT_TENANT
 from p2pstore.kv.master.forms import NAMES
 
-STATUSES = {Code.BAD_PARAMS: 400, Code.BAD_KEY: 400, Code.NO_SEGMENT: 404, Code.NOT_FOUND: 404, Code.BAD_MODE: 503}
+STATUSES = {
+    Code.BAD_PARAMS: 400,
+    Code.BAD_KEY: 400,
+    Code.NO_SEGMENT: 404,
+    Code.NO_JOB: 404,
+    Code.NOT_FOUND: 404,
+    Code.BAD_MODE: 503,
+}
 """HTTP's status for a code; 409 where a key is in use."""
 
 

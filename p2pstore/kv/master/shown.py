@@ -10,6 +10,7 @@ from engine.rpc.messages import Replica
 from p2pstore.kv.master.facts import CallerFacts, KeyFacts, PoolFacts
 from p2pstore.kv.master.forms import KeyShown
 from p2pstore.kv.master.metrics import Readings
+from p2pstore.kv.pool.drain import JobInfo
 from p2pstore.kv.pool.segments import SegmentInfo
 from p2pstore.kv.pool.walks import Steps
 
@@ -43,6 +44,15 @@ class Shown(Protocol):
 
     def remove_all(self, tenant: str, *, force: bool) -> Steps[int]:
         """Remove a tenant's keys, or everybody's where it is empty; how many."""
+
+    def drain(self, segments: Sequence[str], targets: Sequence[str], concurrency: int) -> bytes | Code:
+        """Have segments emptied; the job's id."""
+
+    def drain_job(self, job: bytes) -> JobInfo | Code:
+        """How far a job is."""
+
+    def cancel_drain(self, job: bytes) -> Code:
+        """End a job."""
 
     def key_facts(self, key: str, tenant: str) -> KeyFacts:
         """What is known of a key."""

@@ -16,6 +16,7 @@ from p2pstore.kv.master.facts import CallerFacts, EventFact, KeyFacts, PoolFacts
 from p2pstore.kv.master.forms import KeyShown, id_text
 from p2pstore.kv.master.metrics import Readings, Segment
 from p2pstore.kv.master.server import Master
+from p2pstore.kv.pool.drain import JobInfo
 from p2pstore.kv.pool.pool import Pool
 from p2pstore.kv.pool.segments import SegmentInfo
 from p2pstore.kv.pool.walks import Steps
@@ -95,6 +96,18 @@ class View:
     def remove_all(self, tenant: str, *, force: bool) -> Steps[int]:
         """Remove a tenant's keys, or everybody's; how many."""
         return self._master.kept_steps(self._pool.remove_all(force, tenant or None))
+
+    def drain(self, segments: Sequence[str], targets: Sequence[str], concurrency: int) -> bytes | Code:
+        """Have segments emptied; the job's id."""
+        return self._pool.drain(segments, targets, concurrency)
+
+    def drain_job(self, job: bytes) -> JobInfo | Code:
+        """How far a job is."""
+        return self._pool.drain_job(job)
+
+    def cancel_drain(self, job: bytes) -> Code:
+        """End a job."""
+        return self._pool.cancel_drain(job)
 
     def key_facts(self, key: str, tenant: str) -> KeyFacts:
         """What is known of a key."""

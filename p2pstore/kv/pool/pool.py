@@ -30,6 +30,7 @@ from engine.rpc.messages import (
     TaskType,
 )
 from p2pstore.kv.pool.disks import Disks
+from p2pstore.kv.pool.drain import CONCURRENCY, Drains, JobInfo
 from p2pstore.kv.pool.entries import Entry
 from p2pstore.kv.pool.eviction import Eviction
 from p2pstore.kv.pool.index import Index
@@ -65,6 +66,7 @@ class Pool:
         self._tasks = Tasks(self._index)
         self._index.cancel_tasks = self._cancel
         self._writes = Writes(self._index, self._eviction, self._tasks, self._disks)
+        self._drains = Drains(self._index, self._tasks)
         self._removal = Removal(self._index, self._tasks)
 
     # -- clients and segments
@@ -252,6 +254,22 @@ class Pool:
         """It has not."""
         return self._tasks.revoke(client, key, tenant, TaskType.MOVE)
 
+    # -- draining
+
+    def drain(
+        self, segments: Sequence[str], targets: Sequence[str] = (), concurrency: int = CONCURRENCY
+    ) -> bytes | Code:
+        """Have segments emptied into others; the job's id."""
+        return self._drains.create(segments, targets, concurrency)
+
+    def drain_job(self, job: bytes) -> JobInfo | Code:
+        """How far a job is."""
+        return self._drains.query(job)
+
+    def cancel_drain(self, job: bytes) -> Code:
+        """End a job."""
+        return self._drains.cancel(job)
+
     # -- disks of clients
 
     def mount_disk(self, client: bytes, offloading: bool) -> Code:  # noqa: FBT001
@@ -319,12 +337,20 @@ class Pool:
         index.release_discarded(now, RELEASES)
         more = self._members.tick(now)
         more = self._eviction.tick(now) or more
+        more = self._drains.tick(now) or more
         return index.plain.compact() or index.soft.compact() or more
 
     def due(self) -> float | None:
         """When ``tick`` has something to do next, by the clock; None if nothing will happen by itself."""
         index = self._index
-        times = [self._members.due(), self._writes.due(), self._tasks.due(), self._disks.due(), index.next_unpin]
+        times = [
+            self._members.due(),
+            self._writes.due(),
+            self._tasks.due(),
+            self._disks.due(),
+            self._drains.due(),
+            index.next_unpin,
+        ]
         if index.discarded:
             times.append(index.discarded[0].until)
         segments = index.segments

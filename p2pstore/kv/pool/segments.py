@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -17,6 +18,14 @@ MAX_SIZE = 1 << 44
 
 MAX_SEGMENTS = 1 << 19
 """Segments at a time: ids of replicas have so much room for their number."""
+
+
+class Drain(enum.Enum):
+    """Whether a segment is being emptied."""
+
+    NO = ""
+    DRAINING = "DRAINING"
+    DRAINED = "DRAINED"
 
 
 class SegmentInfo(NamedTuple):
@@ -37,8 +46,8 @@ class SegmentInfo(NamedTuple):
 class Mounted:
     """A segment. ``alive`` while its owner is there; ``gone`` once it was unmounted, and nothing in it counts."""
 
-    __slots__ = ("alive", "base", "client", "closing", "endpoint", "extents", "gone", "host_id", "id", "name", "number",
-                 "protocol", "size", "suspected")  # fmt: skip
+    __slots__ = ("alive", "base", "client", "closing", "drain", "endpoint", "extents", "gone", "host_id", "id", "name",
+                 "number", "protocol", "size", "suspected")  # fmt: skip
 
     def __init__(self, segment: Segment, client: bytes, number: int, taken: Iterable[tuple[int, int]] = ()) -> None:
         self.id = segment.id
@@ -56,6 +65,8 @@ class Mounted:
         self.closing: float | None = None
         """When it is unmounted, where that was announced: nothing new is put there."""
         self.suspected = False
+        self.drain = Drain.NO
+        """Nothing new is put into one that is being emptied, or was."""
 
     def same_as(self, segment: Segment) -> bool:
         """Whether that is this very memory."""
@@ -72,6 +83,11 @@ class Mounted:
         )
 
     @property
+    def takes_values(self) -> bool:
+        """Whether anything new may be put there."""
+        return self.alive and self.closing is None and self.drain is Drain.NO
+
+    @property
     def described_to_clients(self) -> Segment:
         """As its owner gave it."""
         return Segment(self.id, self.name, self.base, self.size, self.endpoint, self.protocol, self.host_id)
@@ -83,6 +99,8 @@ class Mounted:
             status = "ABSENT"
         elif self.closing is not None:
             status = "UNMOUNTING"
+        elif self.drain is not Drain.NO:
+            status = self.drain.value
         elif self.suspected:
             status = "SUSPECT"
         return SegmentInfo(
@@ -160,7 +178,9 @@ class Segments:
     def open(self) -> list[Mounted]:
         """Those that take values."""
         if not self._known:
-            self._open = [each for each in self.by_id.values() if each.alive and each.closing is None]
+            self._open = [
+                each for each in self.by_id.values() if each.alive and each.closing is None and each.drain is Drain.NO
+            ]
             self._largest = max((each.extents.capacity for each in self._open), default=0)
             self._known = True
         return self._open

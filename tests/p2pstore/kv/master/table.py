@@ -14,11 +14,13 @@ from p2pstore.kv.master.facts import CallerFacts, KeyFacts, PoolFacts, ReplicaFa
 from p2pstore.kv.master.forms import KeyShown
 from p2pstore.kv.master.http import AdminServer
 from p2pstore.kv.master.metrics import Readings
+from p2pstore.kv.pool.drain import JobInfo, JobStatus
 from p2pstore.kv.pool.segments import SegmentInfo
 from p2pstore.kv.pool.walks import Steps
 
 KEY = "llama-3@tp_rank:0@" + "ab" * 16
 STRANGE = "a b+c,d\n\u4e16"
+JOB = (7).to_bytes(8, "little") + (9).to_bytes(8, "little")
 ID = (1).to_bytes(8, "little") + (2).to_bytes(8, "little")
 PLACE = Memory(4096, 0x7F0000000000, "tcp", "10.0.0.2:12001")
 
@@ -38,6 +40,7 @@ class Table:
             ],
             ("red", "only-red"): [Replica(6, PLACE, Status.PROCESSING)],
         }
+        self.drained: list[tuple[list[str], list[str], int]] = []
         self.segment_name = "host:1"
         self.removed: list[tuple[str, bool]] = []
 
@@ -80,6 +83,18 @@ class Table:
         self.removed.append((f"all of {tenant or 'everybody'}", force))
         yield
         return 3
+
+    def drain(self, segments: Sequence[str], targets: Sequence[str], concurrency: int) -> bytes | Code:
+        self.drained.append((list(segments), list(targets), concurrency))
+        return JOB if "host:1" in segments else Code.NO_SEGMENT
+
+    def drain_job(self, job: bytes) -> JobInfo | Code:
+        if job != JOB:
+            return Code.NO_JOB
+        return JobInfo(JOB, JobStatus.RUNNING, 1000, 2000, ["host:1"], 1, 2, 3, 4, 5, "Drain job running")
+
+    def cancel_drain(self, job: bytes) -> Code:
+        return Code.BAD_STATUS if job == JOB else Code.NO_JOB
 
     def key_facts(self, key: str, tenant: str) -> KeyFacts:
         replicas = [ReplicaFact("10.0.0.2:12001", "memory", 4096, True, 0.5)] if (tenant, key) in self.held else []

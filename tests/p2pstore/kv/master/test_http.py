@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 import pytest
@@ -287,3 +288,38 @@ async def test_others_have_their_turn_within_a_long_list(
     await ask("/api/v1/keys")
     task.cancel()
     assert len(seen) == 50
+
+
+async def test_segments_are_drained_as_upstream_is_asked_to(ask: Asker, table: Table) -> None:
+    async def post(path: str, body: bytes = b"") -> tuple[int, Any]:
+        return await ask.json(path, "POST", data=body)
+
+    body = json.dumps({"segments": ["host:1"], "target_segments": ["b"], "max_concurrency": 2}).encode()
+    assert await post("/api/v1/drain_jobs", body) == (
+        200,
+        {"success": True, "job_id": "7-9", "status": "CREATED", "error_code": 0, "error_message": ""},
+    )
+    assert (await post("/api/v1/drain_jobs", b'{"segments": ["host:1"]}'))[0] == 200
+    assert table.drained == [(["host:1"], ["b"], 2), (["host:1"], [], 4)]
+    refused = {"success": False, "error_code": -101, "error_message": "SEGMENT_NOT_FOUND"}
+    assert await post("/api/v1/drain_jobs", b'{"segments": ["none"]}') == (404, refused)
+    for wrong in (
+        b"",
+        b"[]",
+        b"{",
+        b'{"segments": "a"}',
+        b'{"segments": [1]}',
+        b'{"max_concurrency": "4"}',
+        b"[" * 9999,
+    ):
+        status, answer = await post("/api/v1/drain_jobs", wrong)
+        assert (status, answer["error_code"]) == (400, -600), wrong
+        assert str(answer["error_message"]).startswith("Invalid JSON body: ")
+    _, job = await ask.json("/api/v1/drain_jobs/query?job_id=7-9")
+    assert (job["status_name"], job["type_name"], job["migrated_bytes"]) == ("RUNNING", "DRAIN", 5)
+    status, answer = await post("/api/v1/drain_jobs/cancel?job_id=7-9")
+    assert (status, answer["error_message"]) == (409, "UNAVAILABLE_IN_CURRENT_STATUS")
+    assert (await post("/api/v1/drain_jobs/cancel?job_id=7-8"))[0] == 404
+    for wrong_id in ("", "7", "7-", "7-9-1", "-7-9", "7-99999999999999999999", "x-y", "\u0667-9"):
+        status, answer = await post(f"/api/v1/drain_jobs/cancel?job_id={quote(wrong_id)}")
+        assert (status, answer["error_message"]) == (400, "Missing or invalid job_id"), wrong_id
