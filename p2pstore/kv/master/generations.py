@@ -36,8 +36,8 @@ DENIED_S = 1.0
 MAX_DENIED = 64
 """Such ends that are remembered of one address."""
 
-PAIRED_S = 2.0
-"""A client of 0.3.9 pings, over another connection, within so long of its first call."""
+PAIRED_S = 15.0
+"""A client of 0.3.9 pings, over another connection, within so long of its first call, on a slow day too."""
 
 _PINGS_EARLY = "0.3.9"
 _FETCHES = tuple(generation for generation in GENERATIONS if generation != _PINGS_EARLY)
@@ -46,11 +46,13 @@ _FETCHES = tuple(generation for generation in GENERATIONS if generation != _PING
 class Client:
     """What is known of one client id."""
 
-    __slots__ = ("first", "possible", "speakers")
+    __slots__ = ("first", "paired", "possible", "speakers")
 
     def __init__(self, now: float) -> None:
         self.possible: tuple[str, ...] = GENERATIONS
         self.first = now
+        self.paired: Speaker | None = None
+        """The first connection that is taken for its own, though it did not say so."""
         self.speakers: set[Speaker] = set()
 
 
@@ -201,9 +203,23 @@ class Generations:
             return possible
         for client in speaker.host.clients.values():
             alone = client.speakers and not any(other.starts for other in client.speakers)
-            if client.possible == (_PINGS_EARLY,) and alone and abs(client.first - speaker.opened) < PAIRED_S:
+            if client.possible == (_PINGS_EARLY,) and alone and self._pair(client, speaker):
                 return client.possible
         return tuple(each for each in possible if each != _PINGS_EARLY)
+
+    def _pair(self, client: Client, speaker: Speaker) -> bool:
+        """Whether that first connection is this client's: of those that are nobody's the one that came when it did."""
+        if client.paired is None:
+            starts = [each for each in speaker.host.nameless if each.starts]
+            taken = {each.paired for each in speaker.host.clients.values()}
+            near = min(
+                (each for each in starts if each not in taken),
+                key=lambda each: abs(client.first - each.opened),
+                default=None,
+            )
+            if near is speaker and abs(client.first - speaker.opened) < PAIRED_S:
+                client.paired = speaker
+        return client.paired is speaker
 
     def _of_opener(self, speaker: Speaker, possible: tuple[str, ...]) -> tuple[str, ...]:
         """A further connection of some client: the one that had no connection to spare."""

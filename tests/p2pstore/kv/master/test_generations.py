@@ -101,6 +101,25 @@ def test_a_first_connection_is_paired_with_the_ping_beside_it() -> None:
     assert talk.gets(first, "0.3.9") == "0.3.9"
 
 
+@pytest.mark.parametrize("late", [0.0, 5.0, 12.0])
+def test_a_ping_that_comes_late_belongs_to_the_connection_that_came_last(late: float) -> None:
+    talk = Talk()
+    other = talk.opens()
+    talk.says(other, "0.3.11", "ServiceReady")
+    talk.now += 5
+    first = talk.opens()
+    talk.says(first, "0.3.9", "ServiceReady")
+    talk.now += late / 10
+    second = talk.opens()
+    talk.now += late
+    talk.says(second, "0.3.9", "Ping", b"a")
+    talk.says(second, "0.3.9", "ReMountSegment", [], b"a")
+    assert talk.gets(other, "0.3.11") == "0.3.11"
+    assert talk.gets(first, "0.3.9") == "0.3.9"
+    (reader,) = talk.starts("0.3.11", b"", memory=False)
+    assert talk.gets(reader, "0.3.11") == "0.3.11", "the ping has its connection already"
+
+
 def test_a_reader_beside_a_client_of_0_3_9_is_of_0_3_11() -> None:
     talk = Talk()
     talk.starts("0.3.9", b"a")
