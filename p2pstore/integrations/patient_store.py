@@ -158,11 +158,12 @@ class PatientStore(MooncakeDistributedStore):
         codes = self._staged(self._loads, work, window, self.seconds + sum(lengths) / FLOOR)
         if codes is None:
             return [LATE] * len(keys)
-        for place, code in enumerate(codes):
-            if code >= 0:
-                window.give(starts[place], pointers[place], sizes[place])
+        with self._called() as failed:
+            for place, code in enumerate(codes):
+                if code >= 0:
+                    window.give(starts[place], pointers[place], sizes[place])
         self._windows.put(window)
-        return codes
+        return codes if not failed.code else [failed.code] * len(keys)
 
     def _save(
         self,
@@ -176,8 +177,12 @@ class PatientStore(MooncakeDistributedStore):
         window = None if self._saves.waiting else self._windows.get(sum(lengths))
         if window is None:
             return [LATE] * len(keys)
-        for place, start in enumerate(starts):
-            window.take(start, pointers[place], sizes[place])
+        with self._called() as failed:
+            for place, start in enumerate(starts):
+                window.take(start, pointers[place], sizes[place])
+        if failed.code:
+            self._windows.put(window)
+            return [failed.code] * len(keys)
         staged = [[window.address + start] for start in starts]
         put = super().batch_put_from_multi_buffers
         work = partial(put, keys, staged, [[each] for each in lengths], config)

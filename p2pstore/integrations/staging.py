@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator, Sequence
 
 from engine.memory.copying import address_of
+from p2pstore.kv.client import device_memory
 
 WINDOW_BYTES = 64 << 20
 """Of values that are moved together: while they are, they take this much memory."""
@@ -30,17 +31,26 @@ class Window:
         self.address = address_of(self.view)
 
     def take(self, at: int, pointers: Sequence[int], sizes: Sequence[int]) -> None:
-        """Copy what lies at ``pointers`` to ``at`` of this memory, one behind the other."""
-        to = self.address + at
+        """Copy what lies at ``pointers`` to ``at`` of this memory, one behind the other.
+
+        Memory of a GPU is copied by its driver. Raises ``UsageError`` where that fails.
+        """
+        to, gpu = self.address + at, device_memory.driver()
         for pointer, size in zip(pointers, sizes, strict=True):
-            ctypes.memmove(to, pointer, size)
+            if gpu is not None and gpu.owns(pointer):
+                gpu.to_host(to, pointer, size)
+            else:
+                ctypes.memmove(to, pointer, size)
             to += size
 
     def give(self, at: int, pointers: Sequence[int], sizes: Sequence[int]) -> None:
-        """Copy what lies at ``at`` of this memory to ``pointers``."""
-        source = self.address + at
+        """Copy what lies at ``at`` of this memory to ``pointers``. Raises as ``take``."""
+        source, gpu = self.address + at, device_memory.driver()
         for pointer, size in zip(pointers, sizes, strict=True):
-            ctypes.memmove(pointer, source, size)
+            if gpu is not None and gpu.owns(pointer):
+                gpu.to_device(pointer, source, size)
+            else:
+                ctypes.memmove(pointer, source, size)
             source += size
 
 

@@ -16,6 +16,7 @@ from engine import engine as ours
 from engine.engine import Batch, Opcode, RegisteredMemory, Segment, TransferRequest, TransferState
 from engine.errors import MooncakeError, UsageError
 from engine.memory.copying import address_of, view_of
+from p2pstore.kv.client import device_memory
 
 __all__ = ["TransferEngine", "TransferNotify", "TransferOpcode"]
 
@@ -99,6 +100,10 @@ class TransferEngine:
     ) -> int:
         """The same for several; all of them or none."""
         try:
+            gpu = device_memory.driver()
+            if gpu is not None and any(map(gpu.owns, buffer_addresses)):
+                detail = "it is a GPU's memory, which this engine does not read; the pooled store copies it"
+                raise UsageError(detail=detail)
             views = [_memory(*each) for each in _pairs(buffer_addresses, capacities)]
             made = self._open().register_memory_batch(views, writable=True, addresses=buffer_addresses)
         except MooncakeError as error:

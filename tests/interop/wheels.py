@@ -52,7 +52,7 @@ def wheel(name: str) -> Wheel:
     if name == "newest-as-v1":
         environment["MC_TCP_PROTO"] = "1"
     if name[0].isdigit():
-        environment["PYTHONPATH"] = str(_fetched(name))
+        environment["PYTHONPATH"] = str(fetched(name))
     code = "import mooncake.engine, mooncake.store; print('at', mooncake.engine.__file__)"
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -65,7 +65,7 @@ def wheel(name: str) -> Wheel:
     return Wheel(name, environment, Path(line.removeprefix("at ")).parent)
 
 
-def _fetched(version: str) -> Path:
+def fetched(version: str) -> Path:
     """A directory with this release, which is installed into the user's cache once."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     python = f"{sys.implementation.cache_tag}"

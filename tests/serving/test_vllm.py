@@ -5,6 +5,11 @@ In the order of the file: what is killed stays dead for the tests behind.
 
 from __future__ import annotations
 
+import json
+import os
+import shlex
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +18,8 @@ from typing import Any
 import pytest
 
 from tests.serving import tiny_model
-from tests.serving.conftest import CommandMaster, Start, words
-from tests.serving.engines import Answer, Engine
+from tests.serving.conftest import ROOT, CommandMaster, Start, words
+from tests.serving.engines import BLOCK, Answer, Engine
 
 pytestmark = [pytest.mark.timeout(1500), pytest.mark.slow]
 
@@ -25,6 +30,7 @@ MOST = 1350
 
 
 def ours(role: str, **extra: Any) -> dict[str, Any]:
+    """Our connector, told nothing but its role."""
     return {
         "kv_connector": "MooncakeStoreConnector",
         "kv_connector_module_path": "p2pstore.integrations.vllm",
@@ -33,11 +39,36 @@ def ours(role: str, **extra: Any) -> dict[str, Any]:
     }
 
 
+def as_told(start: Start, master: CommandMaster, model: Path, directory: Path, role: str, name: str) -> Engine:
+    """An engine that is started as ``mooncake serve init`` says."""
+    command = [
+        sys.executable, "-m", "mooncake_cli", "serve", "init", "vllm", str(model), "--json", "--role", role,
+        "--block-size", str(BLOCK), "--master", master.address, "--segment-size", "128MiB", "--dir", str(directory),
+    ]  # fmt: skip
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120, check=True
+    )
+    *exports, serve = json.loads(done.stdout)["commands"]
+    variables = dict(shlex.split(each.removeprefix("export "))[0].split("=", 1) for each in exports)
+    options, _, transfer = serve.removeprefix(f"vllm serve {model} ").partition(" --kv-transfer-config ")
+    file = Path(shlex.split(transfer.removeprefix('"$(cat ').removesuffix(')"'))[0])
+    return start(
+        name,
+        weights=model,
+        transfer=json.loads(file.read_text()),
+        variables=variables,
+        arguments=shlex.split(options),
+    )
+
+
 @pytest.fixture(scope="module")
-def engines(start: Start, mooncake_json: dict[str, str]) -> tuple[Engine, Engine]:
-    """One that computes and one that takes; nothing is said to them but where the store is."""
-    producer = start("producer", transfer=ours("kv_producer"), variables=mooncake_json)
-    consumer = start("consumer", transfer=ours("kv_consumer"), variables=mooncake_json)
+def engines(
+    start: Start, master: CommandMaster, model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Engine, Engine]:
+    """One that computes and one that takes."""
+    directory = tmp_path_factory.mktemp("told")
+    producer = as_told(start, master, model, directory / "p", "producer", "producer")
+    consumer = as_told(start, master, model, directory / "c", "consumer", "consumer")
     return producer.wait(), consumer.wait()
 
 
@@ -74,14 +105,13 @@ def test_most_of_a_prompt_comes_from_the_store_and_the_answer_is_the_same(
 
 
 def test_other_weights_under_the_same_name_are_not_found(
-    engines: tuple[Engine, Engine], start: Start, mooncake_json: dict[str, str], tmp_path: Path, prompt: list[int]
+    engines: tuple[Engine, Engine], start: Start, master: CommandMaster, tmp_path: Path, prompt: list[int]
 ) -> None:
     """vLLM's own connector takes 1,408 of 1,500 tokens from the wrong model."""
     producer, _ = engines
     computed = producer.ask(prompt)
-    other = start(
-        "other", weights=tiny_model.make(tmp_path / "tiny", seed=1), transfer=ours("kv_both"), variables=mooncake_json
-    ).wait()
+    weights = tiny_model.make(tmp_path / "tiny", seed=1)
+    other = as_told(start, master, weights, tmp_path / "told", "both", "other").wait()
     try:
         taken = other.ask(prompt)
         assert taken.cached == 0

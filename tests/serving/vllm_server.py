@@ -13,4 +13,4 @@ torch.accelerator.current_device_index = lambda: 0
 torch.accelerator.set_device_index = lambda index: None
 
 if __name__ == "__main__":
-    runpy.run_module("vllm.entrypoints.openai.api_server", run_name="__main__", alter_sys=True)
+    runpy.run_module("vllm.entrypoints.openai.api_server", run_name="__main__")

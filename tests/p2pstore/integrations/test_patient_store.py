@@ -14,8 +14,10 @@ import pytest
 
 from p2pstore.integrations import patient_store, staging
 from p2pstore.integrations.patient_store import LATE, LOOKUP_SECONDS, PatientStore
+from p2pstore.kv.client import device_memory
 from p2pstore.kv.client.compat_types import ReplicateConfig
 from tests.p2pstore.kv.client.masters import OurMaster
+from tests.p2pstore.kv.client.test_device_memory import FIRST, Drawer
 from tests.ports import reserved_port
 
 SEGMENT = 32 << 20
@@ -231,6 +233,25 @@ def test_what_is_wrong_with_the_settings_is_said_at_once() -> None:
 def test_patience_can_be_set(text: str, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOONCAKE_PATIENCE", text)
     assert PatientStore().seconds == seconds
+
+
+def test_a_gpus_memory_is_copied_by_its_driver(
+    shared: OurMaster, stores: list[PatientStore], keys: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawer = Drawer()
+    monkeypatch.setattr(device_memory, "_driver", drawer)
+    store = patient(joined(stores, shared.address))
+    value = os.urandom(3000)
+    drawer.memory[:3000] = value
+    pieces, sizes = [[FIRST, FIRST + 2000]], [[2000, 1000]]
+    assert store.batch_put_from_multi_buffers(keys[:1], pieces, sizes) == [0]
+    assert store.get(keys[0]) == value
+    there = [[FIRST + 9000, FIRST + 5000]]
+    assert store.batch_get_into_multi_buffers(keys[:1], there, sizes) == [3000]
+    assert (bytes(drawer.memory[9000:11000]), bytes(drawer.memory[5000:6000])) == (value[:2000], value[2000:])
+    outside = [[FIRST, FIRST + len(drawer.memory) - 10]]
+    assert store.batch_put_from_multi_buffers(keys[1:2], outside, sizes) == [-600]
+    assert store.batch_put_from_multi_buffers(keys[1:2], pieces, sizes) == [0], "the memory between is free again"
 
 
 def test_slips_are_codes_for_each_key(shared: OurMaster, stores: list[PatientStore]) -> None:

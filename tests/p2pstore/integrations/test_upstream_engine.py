@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from p2pstore.integrations.upstream_engine import FAILED, TransferEngine, TransferNotify, TransferOpcode
+from p2pstore.kv.client import device_memory
 from tests.interop.test_transfer import Upstream
 from tests.interop.wheels import Wheel, wheel
+from tests.p2pstore.kv.client.test_device_memory import FIRST, Drawer
 from tests.ports import closed_port
 
 SIZE = 1 << 20
@@ -108,6 +110,14 @@ def test_what_goes_wrong_is_a_number_and_said(sides: tuple[Side, Side]) -> None:
     fresh = TransferEngine()
     assert (fresh.get_rpc_port(), fresh.register_memory(one.at, 1)) == (0, FAILED)
     assert fresh.initialize("127.0.0.1", "P2PHANDSHAKE", "carrier pigeons", "") == FAILED
+
+
+def test_a_gpus_memory_is_refused(sides: tuple[Side, Side], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read as if it were the host's it would end the process."""
+    monkeypatch.setattr(device_memory, "_driver", Drawer())
+    one, _ = sides
+    assert one.engine.register_memory(FIRST, 10) == FAILED
+    assert "it is a GPU's memory" in one.engine.last_error
 
 
 @pytest.mark.parametrize(("writer", "reader"), [("ours", "newest"), ("newest", "ours"), ("ours", "ours")])
