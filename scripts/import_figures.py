@@ -73,6 +73,7 @@ ROOMS: Mapping[str, Sequence[str]] = {
         "plot",
         "plot_swarm",
         "plot_serving",
+        "bench_options",
         "framework",
         "logfile",
         "calls",

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mooncake_cli.commands.bench_transfer import Driven, block, numbers
+from mooncake_cli.bench_options import Driven, Duration, Rounds, Threads, Whose, block, chosen, numbers
 from mooncake_cli.invocation import Invocation
 from mooncake_cli.output import Column
-from p2pstore.errors import UsageError
 
 if TYPE_CHECKING:
     from p2pstore.bench.store import Row
@@ -58,21 +57,13 @@ def store(
     batch: Annotated[
         str, typer.Option("--batch", metavar="NUMBERS", help="Keys of a call: a list, or FIRST:LAST doubling.")
     ] = "1,32",
-    threads: Annotated[
-        str, typer.Option("--threads", metavar="NUMBERS", help="Threads: a list, or FIRST:LAST doubling.")
-    ] = "1",
-    driven: Annotated[
-        Driven, typer.Option("--engine", metavar="WHOSE", help="ours, mooncake (upstream's wheel) or both.")
-    ] = Driven.OURS,
+    threads: Threads = "1",
+    driven: Whose = Driven.OURS,
     where: Annotated[
         Place, typer.Option("--where", metavar="MEMORY", help="Whose memory values lie in: other (a process) or own.")
     ] = Place.OTHER,
-    duration: Annotated[
-        float, typer.Option("--duration", metavar="SECONDS", help="Time to measure each case and engine.")
-    ] = 3.0,
-    rounds: Annotated[
-        int, typer.Option("--rounds", metavar="NUMBER", help="Rounds into which the duration is split.")
-    ] = 3,
+    duration: Duration = 3.0,
+    rounds: Rounds = 3,
     plot: Annotated[
         Path | None,
         typer.Option("--plot", metavar="FILE", help="Draw bandwidth over the size into FILE (.png, .svg)."),
@@ -85,7 +76,7 @@ def store(
     are compared once before a case is measured. ours-tcp is ours where processes of one host do not hand one another
     their memory, as across machines.
     """
-    from p2pstore.bench.store import Engine, Plan, Where, run, sweep  # noqa: PLC0415 - --help must not wait for it
+    from p2pstore.bench.store import Engine, Operation, Plan, Where, run, sweep  # noqa: PLC0415 - --help must not wait for it
 
     invocation: Invocation = ctx.obj
     output = invocation.output
@@ -101,7 +92,7 @@ def store(
     }[driven]
     plan = Plan(
         cases=sweep(
-            [_operation(word) for word in operation.split(",")],
+            chosen("--operation", operation, Operation),
             numbers("--size", size),
             numbers("--batch", batch),
             numbers("--threads", threads),
@@ -155,13 +146,3 @@ def _document(where: Place, duration: float, rows: list[dict[str, Any]]) -> dict
 
     version = wheel.version() if any(row["engine"] == "mooncake" for row in rows) else None
     return {"where": where.value, "duration": duration, "mooncake_version": version, "rows": rows}
-
-
-def _operation(word: str) -> Any:
-    from p2pstore.bench.store import Operation  # noqa: PLC0415 - as above
-
-    try:
-        return Operation(word.strip())
-    except ValueError:
-        names = ", ".join(each.value for each in Operation)
-        raise UsageError(detail=f"--operation {word.strip()!r} is none of {names}") from None

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mooncake_cli.bench_options import Driven, Duration, Rounds, Threads, Whose, block, chosen, numbers, size_of
 from mooncake_cli.invocation import Invocation
 from mooncake_cli.output import Column, Output
-from p2pstore.errors import ListenRefused, StorageError, UsageError
-from p2pstore.objects.units import parse_size
+from p2pstore.errors import ListenRefused, StorageError
 
 if TYPE_CHECKING:
     from engine.bench import Plan, Row
@@ -33,9 +33,6 @@ EXAMPLES = {
 
 DEFAULT_BLOCKS = "64KiB,1MiB,16MiB"
 
-MAX_BUFFER = 1 << 40
-"""Bytes of a target's memory."""
-
 
 class Mode(str, Enum):
     """Which side this process is."""
@@ -49,14 +46,6 @@ class Over(str, Enum):
 
     TCP = "tcp"
     RDMA = "rdma"
-
-
-class Driven(str, Enum):
-    """Whose engine is measured."""
-
-    OURS = "ours"
-    MOONCAKE = "mooncake"
-    BOTH = "both"
 
 
 def transfer(
@@ -77,19 +66,11 @@ def transfer(
         str,
         typer.Option("--batch-size", metavar="NUMBERS", help="Requests in a batch: a list, or FIRST:LAST doubling."),
     ] = "1",
-    threads: Annotated[
-        str, typer.Option("--threads", metavar="NUMBERS", help="Threads: a list, or FIRST:LAST doubling.")
-    ] = "1,4",
-    duration: Annotated[
-        float, typer.Option("--duration", metavar="SECONDS", help="Time to measure each case and engine.")
-    ] = 3.0,
+    threads: Threads = "1,4",
+    duration: Duration = 3.0,
     warm_up: Annotated[float, typer.Option("--warm-up", metavar="SECONDS", help="Time before it that is not.")] = 1.0,
-    rounds: Annotated[
-        int, typer.Option("--rounds", metavar="NUMBER", help="Rounds into which the duration is split.")
-    ] = 3,
-    driven: Annotated[
-        Driven, typer.Option("--engine", metavar="WHOSE", help="ours, mooncake (upstream's wheel) or both.")
-    ] = Driven.OURS,
+    rounds: Rounds = 3,
+    driven: Whose = Driven.OURS,
     verify: Annotated[bool, typer.Option("--verify", help="Check that what arrives is what was sent.")] = False,
     transport: Annotated[Over, typer.Option("--transport", metavar="WAY", help="tcp or rdma.")] = Over.TCP,
     device: Annotated[
@@ -133,12 +114,12 @@ def transfer(
     Over RDMA the yardstick is perftest's ib_read_bw where it is installed, else the smallest loop of verbs; our engine
     over TCP is measured beside it.
     """
-    from engine.bench import Engine, Plan, run, sweep  # noqa: PLC0415 - --help must not wait for it
+    from engine.bench import Engine, Operation, Plan, run, sweep  # noqa: PLC0415 - --help must not wait for it
 
     invocation: Invocation = ctx.obj
     output = invocation.output
     if mode is Mode.TARGET:
-        length = _size("--buffer-size", buffer_size)
+        length = size_of("--buffer-size", buffer_size)
         _serve(output, local_hostname, metadata_server, length, transport.value, device, insecure=insecure)
         return
     engines = (Engine.OURS, Engine.MOONCAKE) if driven is Driven.BOTH else (Engine(driven.value),)
@@ -146,7 +127,7 @@ def transfer(
         engines = (*engines, Engine.OURS_TCP)
     plan = Plan(
         cases=sweep(
-            [_operation(word) for word in operation.split(",")],
+            chosen("--operation", operation, Operation),
             numbers("--block-size", block_size),
             numbers("--batch-size", batch_size),
             numbers("--threads", threads),
@@ -183,17 +164,6 @@ def transfer(
     output.data(_document(plan, documents), human=human, quiet=[closing])
 
 
-def numbers(option: str, text: str) -> list[int]:
-    """Numbers or sizes from ``1,4`` or ``4KiB:64MiB``, which doubles. Raises ``UsageError``."""
-    from engine.bench.cases import doubling  # noqa: PLC0415 - --help must not wait for it
-
-    found: list[int] = []
-    for part in text.split(","):
-        first, colon, last = part.partition(":")
-        found += doubling(_size(option, first), _size(option, last)) if colon else [_size(option, part)]
-    return found
-
-
 def closing_line(rows: Sequence[Row]) -> str:
     """The last line of upstream's ``transfer_engine_bench``, over all cases."""
     seconds = sum(row.seconds for row in rows)
@@ -228,14 +198,6 @@ def table(documents: Sequence[dict[str, Any]]) -> tuple[list[Column], list[list[
     else:  # over RDMA, what the processor has to do is the question
         shown.append((Column("CPU s/GB", right=True), lambda each: f"{each['cpu_seconds_per_gb']:.2f}"))
     return [column for column, _ in shown], [[cell(each) for _, cell in shown] for each in documents]
-
-
-def block(size: int) -> str:
-    """A block size with a binary unit where it is a whole number of that: ``64 KiB``, ``1000``."""
-    for unit, power in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
-        if size >= 1 << power and not size % (1 << power):
-            return f"{size >> power} {unit}"
-    return str(size)
 
 
 def _percent(value: float | None) -> str:
@@ -299,23 +261,3 @@ def _serve(
         ended.wait()
     finally:
         target.close()
-
-
-def _operation(word: str) -> Any:
-    from engine.bench import Operation  # noqa: PLC0415 - --help must not wait for it
-
-    try:
-        return Operation(word.strip())
-    except ValueError:
-        names = ", ".join(each.value for each in Operation)
-        raise UsageError(detail=f"--operation {word.strip()!r} is none of {names}") from None
-
-
-def _size(option: str, text: str) -> int:
-    try:
-        found = parse_size(text)
-    except ValueError as error:
-        raise UsageError(detail=f"{option}: {error}") from None
-    if not 0 < found <= MAX_BUFFER:
-        raise UsageError(detail=f"{option}: {text.strip()!r} is not between 1 and {MAX_BUFFER}")
-    return found

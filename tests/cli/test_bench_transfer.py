@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from engine.processes import ProcessHandle
-from mooncake_cli.commands.bench_transfer import block, closing_line, numbers, table
+from mooncake_cli.bench_options import block, numbers
+from mooncake_cli.commands.bench_transfer import closing_line, table
 from mooncake_cli.plot import check, draw
 from p2pstore.errors import StorageError, UsageError
 from tests.cli.conftest import Mooncake

@@ -11,33 +11,21 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import socket
 import threading
 from collections.abc import Sequence
 from typing import Any
 
-from engine import forks
 from engine.errors import RemoteProtocolError
 from engine.net import addresses, sockets
-from engine.net.connect import connect
-from engine.rpc.calls import read_answer, write_call
+from engine.rpc.calls import write_call
 from engine.rpc.codes import Code
-from engine.rpc.framing import Splitter
 from engine.rpc.messages import Kind, ObjectMeta, Ping, Replica, Replicas, ReplicateConfig, Segment, TaskAssignment
 from engine.rpc.methods import EXTENSIONS_ASKED, Extension
+from p2pstore.kv.client.line import CALL_SECONDS, GENERATION, INTRODUCTION, CallRefused, Line
 from p2pstore.kv.errors import MasterUnavailable
-
-GENERATION = "0.3.13"
-"""Whose forms are written: the newest that the codec knows, which masters of ours and of 0.3.13 take."""
 
 DEFAULT_PORT = 50051
 """Of the master, where the address names none."""
-
-CONNECT_SECONDS = 2.0
-"""For the master to take a connection."""
-
-CALL_SECONDS = 8.0
-"""For an answer. The pings of the background end the wait sooner where the master is gone."""
 
 PING_SECONDS = 3.0
 """For the answer to a ping, after which the master is taken for gone."""
@@ -48,62 +36,7 @@ LEAVE_SECONDS = 2.0
 MAX_IDLE = 16
 """Connections that are kept between calls."""
 
-RECEIVE_BYTES = 1 << 18
-"""What is taken from a connection at a time."""
-
-INTRODUCTION = 0
-"""The number of the call with which a connection begins, whose answer nobody waits for."""
-
 log = logging.getLogger(__name__)
-
-
-class CallRefused(Exception):
-    """The master is there, and did not take the call: it does not know it, or not in this form."""
-
-
-class _Line:
-    """A connection, used by one thread at a time; ``close`` may come from another."""
-
-    def __init__(self, host: str, port: int, name: str, introduction: bytes) -> None:
-        """``introduction`` goes before the first call. Raises ``OSError``."""
-        self.sock = forks.hold(connect(host, port, timeout=CONNECT_SECONDS))
-        try:
-            sockets.tune(self.sock)
-            sockets.set_timeouts(self.sock, receive=CALL_SECONDS, send=CALL_SECONDS)
-        except BaseException:
-            self.sock.close()
-            raise
-        self._splitter = Splitter(peer=name, answers=True)
-        self._sequence = INTRODUCTION
-        self._introduction = introduction
-        self._name = name
-
-    def call(self, method: str, args: tuple[Any, ...]) -> Any:
-        """One call. Raises ``OSError``, ``RemoteProtocolError`` and ``CallRefused``."""
-        sequence = self._sequence = self._sequence + 1 & 0xFFFFFFFF
-        introduction, self._introduction = self._introduction, b""
-        self.sock.sendall(introduction + write_call(sequence, GENERATION, method, args))
-        while True:
-            data = self.sock.recv(RECEIVE_BYTES)
-            if not data:
-                raise ConnectionResetError("it closed the connection")
-            for answer in self._splitter.answers(data):
-                if answer.sequence != sequence:
-                    if answer.sequence == INTRODUCTION:
-                        continue
-                    raise RemoteProtocolError(peer=self._name, detail="an answer to a call that nobody made")
-                try:
-                    return read_answer(answer, GENERATION, method, self._name)
-                except RemoteProtocolError as error:
-                    if answer.error:
-                        raise CallRefused(error.fields["detail"]) from None
-                    raise
-
-    def close(self) -> None:
-        """Break off what it is doing. Twice is harmless."""
-        with contextlib.suppress(OSError):
-            self.sock.shutdown(socket.SHUT_RDWR)
-        self.sock.close()
 
 
 class Master:
@@ -119,8 +52,8 @@ class Master:
         # does, else has to guess which one a connection is of that only asks for keys.
         self._introduction = write_call(INTRODUCTION, GENERATION, "BatchPutEnd", (client, [], int(Kind.ALL), tenant))
         self._lock = threading.Lock()
-        self._idle: list[_Line] = []
-        self._busy: set[_Line] = set()
+        self._idle: list[Line] = []
+        self._busy: set[Line] = set()
         self._why_not = "it was not connected yet"
         self._closed = False
         self.lost = threading.Event()
@@ -169,7 +102,7 @@ class Master:
         self._gone(ConnectionAbortedError("this client was closed"))
         if (segments or disk) and reachable:
             try:
-                line = _Line(self._host, self._port, self.address, b"")
+                line = Line(self._host, self._port, self.address, b"")
                 with contextlib.closing(line):
                     sockets.set_timeouts(line.sock, receive=LEAVE_SECONDS, send=LEAVE_SECONDS)
                     for segment in segments:
@@ -336,9 +269,9 @@ class Master:
             self._idle.append(line)
         return result
 
-    def _connect(self) -> _Line:
+    def _connect(self) -> Line:
         try:
-            return _Line(self._host, self._port, self.address, self._introduction)
+            return Line(self._host, self._port, self.address, self._introduction)
         except OSError as error:
             raise self._gone(error) from None
 

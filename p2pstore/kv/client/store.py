@@ -26,12 +26,13 @@ from engine.memory.lent import byte_view
 from engine.metadata.handshake import URL as P2PHANDSHAKE
 from engine.net.threads import Failure
 from engine.rpc.codes import Code
-from engine.rpc.messages import DEFAULT_TENANT, Replicas, ReplicateConfig, SoftPin
+from engine.rpc.messages import DEFAULT_TENANT, Replicas, ReplicateConfig
 from p2pstore.errors import UsageError
 from p2pstore.kv.client.client import Client
 from p2pstore.kv.client.options import DEFAULT_SEGMENT, DISK_LIMIT, SETUP_SECONDS, StoreOptions
 from p2pstore.kv.client.reading import Part, no_value, refused, whole
 from p2pstore.kv.client.replicas import Failed
+from p2pstore.kv.client.replication import replication
 from p2pstore.kv.client.tensors import TensorHeader, as_numpy, as_torch, described
 from p2pstore.kv.client.writing import Item, Outcome
 from p2pstore.kv.errors import KeyBusy, KeyNotFound
@@ -346,40 +347,6 @@ class Store:
         self._client.closing.check()
         with byte_view(source, what, writable=writable) as view:
             yield view
-
-
-def replication(
-    *,
-    replicas: int = 1,
-    soft_pin: float | bool | None = None,
-    hard_pin: bool = False,
-    prefer: Sequence[str] = (),
-    same_node: bool = False,
-    group: str | Sequence[str] | None = None,
-    data_type: int = 0,
-) -> ReplicateConfig:
-    """How a value is to be kept. Raises ``UsageError``.
-
-    ``replicas`` copies, as far as there are clients for them. A ``soft_pin`` keeps it while others can go, for so many
-    seconds, or for the master's own time (True); False takes a pin away. A ``hard_pin`` keeps it until it is removed.
-    ``prefer`` names segments, or ``same_node`` this host's. Values of one ``group`` go together.
-    """
-    ttl = None if soft_pin is None or isinstance(soft_pin, bool) else arguments.seconds(soft_pin, "the soft pin")
-    action = SoftPin.PRESERVE if soft_pin is None else SoftPin.DISABLE if soft_pin is False else SoftPin.ENABLE
-    return ReplicateConfig(
-        replica_num=arguments.whole(replicas, "the number of replicas", 1),
-        soft_pin_action=action,
-        soft_pin_ttl_ms=None if ttl is None else int(ttl * 1000),
-        with_hard_pin=bool(hard_pin),
-        preferred_segments=arguments.texts(prefer, "the preferred segments"),
-        prefer_alloc_in_same_node=bool(same_node),
-        data_type=arguments.whole(data_type, "the data type"),
-        group_ids=None
-        if group is None
-        else (group,)
-        if isinstance(group, str)
-        else arguments.texts(group, "the groups"),
-    )
 
 
 def _key(key: str) -> str:

@@ -17,6 +17,7 @@ from engine.rpc import framing
 from engine.rpc.calls import Call, read_call, write_answer, write_refusal
 from engine.rpc.framing import Splitter
 from engine.rpc.methods import NEWEST
+from p2pstore.kv.client import line
 from p2pstore.kv.client import master as module
 from p2pstore.kv.client.master import Master
 from p2pstore.kv.client.store import Store
@@ -188,7 +189,7 @@ def test_a_master_of_another_release_is_told_from_a_dead_one(server: Server) -> 
 def test_no_answer_ends_a_call_in_bounded_time_and_all_others_with_it(
     server: Server, master: Master, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "CALL_SECONDS", 0.5)
+    monkeypatch.setattr(line, "CALL_SECONDS", 0.5)
     gate = threading.Event()
 
     def late(request: framing.Request) -> bytes:
