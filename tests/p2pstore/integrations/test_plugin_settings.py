@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import BadConfig
+from engine.errors import BadConfig, UsageError
 from p2pstore.integrations import plugin_settings
 from p2pstore.integrations.plugin_settings import namespace, settings
 from p2pstore.kv.client.setup_keys import understood
@@ -30,6 +30,17 @@ def test_the_engines_configuration_is_above_the_file(tmp_path: Path) -> None:
 
 def test_without_a_file_there_is_a_default_for_all_that_setup_needs() -> None:
     assert understood(settings({}, {})).master_server_addr == "127.0.0.1:50051"
+
+
+def test_this_host_is_called_by_the_address_from_which_it_reaches_the_master(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings({}, {})["local_hostname"] == "127.0.0.1"
+    asked: list[object] = []
+    monkeypatch.setattr(plugin_settings, "local_address", lambda *server: asked.append(server) or "10.0.0.7")
+    assert settings({"master_server_address": "10.0.0.1"}, {})["local_hostname"] == "10.0.0.7"
+    assert asked == [(("10.0.0.1", 50051), 0)]
+    assert settings({"local_hostname": "me"}, {})["local_hostname"] == "me"
+    with pytest.raises(UsageError):
+        settings({"master_server_address": "a:b:c"}, {})
 
 
 def test_a_file_that_makes_no_sense_is_an_error(tmp_path: Path) -> None:

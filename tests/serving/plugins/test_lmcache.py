@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import threading
 import time
@@ -12,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from p2pstore.integrations.fingerprint import Fingerprint
+from p2pstore.integrations.plans import Wishes, plan
 from p2pstore.kv.client.store import Store
 from tests.p2pstore.kv.client.masters import OurMaster
 
@@ -205,3 +208,20 @@ def test_the_documents_configuration_works(make: Make, master: OurMaster, tmp_pa
     put(backend, 1)
     assert backend.contains(key(backend, 1)) is True
     assert backend.connection._connector._begins == "llama-3-8b-2024-04-18@"
+
+
+def test_what_serve_init_writes_works(make: Make, master: OurMaster, tmp_path: Path) -> None:
+    from lmcache.v1.config import LMCacheEngineConfig
+
+    wishes = Wishes(tmp_path, Fingerprint("w1", "float32", TOKENS), master.address, tmp_path)
+    written = plan("lmcache", wishes).files["lmcache.yaml"]
+    written = {**written, "local_cpu": False, "max_local_cpu_size": 0.1}
+    written["extra_config"] |= {
+        "mooncake_master_server_address": master.address,
+        "mooncake_global_segment_size": "32mb",
+    }
+    (tmp_path / "lmcache.yaml").write_text(json.dumps(written))
+    backend = make(config=LMCacheEngineConfig.from_file(str(tmp_path / "lmcache.yaml")))
+    put(backend, 1)
+    assert backend.contains(key(backend, 1)) is True
+    assert backend.connection._connector._begins.startswith("w1@float32@")

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from p2pstore.integrations.fingerprint import Fingerprint
+from p2pstore.integrations.plans import Wishes, plan
 from tests.p2pstore.kv.client.masters import OurMaster
 
 pytest.importorskip("sglang", reason="needs SGLang: make test-serving installs it")
@@ -155,6 +157,14 @@ def test_the_documents_configuration_works(make: Make, master: OurMaster) -> Non
     storage = make(extra={**said, "master_server_address": master.address, "global_segment_size": "32mb"})
     assert storage.batch_set_v1(["a"], indices(1), None) == [True]
     assert storage.batch_exists(["a"], None) == 1
+
+
+def test_what_serve_init_writes_works(make: Make, tmp_path: Path) -> None:
+    wishes = Wishes(tmp_path, Fingerprint("w1", "float32", PAGE), "said elsewhere", tmp_path)
+    storage = make(extra=dict(plan("sglang", wishes).files["sglang.json"]))
+    assert storage.batch_set_v1(["a"], indices(1), None) == [True]
+    assert storage.batch_exists(["a"], None) == 1
+    assert make().batch_exists(["a"], None) == 0
 
 
 def test_a_master_that_is_gone_or_stands_still_has_nothing(make: Make, master: OurMaster) -> None:
