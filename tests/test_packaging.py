@@ -27,7 +27,7 @@ PACKAGES = ("engine", "p2pstore", "mooncake_cli")
 UPSTREAM = "mooncake-transfer-engine-non-cuda"
 INSTALL_SECONDS = 300
 
-PROVIDERS = {"prometheus_client": "prometheus-client", "google": "protobuf", "grpc": "grpcio"}
+PROVIDERS = {"prometheus_client": "prometheus-client", "zmq": "pyzmq", "google": "protobuf", "grpc": "grpcio"}
 """Distributions whose module has another name."""
 
 COMPLETIONS = {
@@ -116,7 +116,16 @@ def test_metadata(metadata: Message) -> None:
     assert metadata["Name"] == "mooncake-cli"
     assert metadata["Requires-Python"] == ">=3.10"
     assert metadata["License-Expression"] == "Apache-2.0"
-    assert set(metadata.get_all("Provides-Extra", [])) == {"rdma", "blake3", "redis", "plot", "uvloop", "proxy", "dev"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {
+        "rdma",
+        "blake3",
+        "redis",
+        "plot",
+        "uvloop",
+        "proxy",
+        "events",
+        "dev",
+    }
 
 
 HOSTS = {"vllm", "huggingface_hub", "lmcache", "sglang"}
@@ -150,7 +159,7 @@ def third_parties() -> set[str]:
 def test_every_import_is_declared_and_every_declared_package_imported() -> None:
     extras = {
         distribution(line)
-        for name in ("rdma", "blake3", "redis", "plot", "uvloop", "proxy")
+        for name in ("rdma", "blake3", "redis", "plot", "uvloop", "proxy", "events")
         for line in project()["optional-dependencies"][name]
     }
     wanted = {PROVIDERS.get(name, name) for name in third_parties()}
@@ -180,7 +189,9 @@ def test_constraints_pin_all_that_is_asked_for() -> None:
     pinned = {distribution(line).replace("_", "-") for line in lines if "==" in line}
     extras = project()["optional-dependencies"]
     asked = {
-        distribution(line) for name in ("blake3", "redis", "plot", "uvloop", "proxy", "dev") for line in extras[name]
+        distribution(line)
+        for name in ("blake3", "redis", "plot", "uvloop", "proxy", "events", "dev")
+        for line in extras[name]
     }
     assert dependencies() | asked <= pinned
 
