@@ -45,7 +45,8 @@ class Engine:
     hangs: bool = False
     """Whether it accepts connections, and says nothing."""
 
-    async def start(self, port: int = 0) -> Engine:
+    async def start(self) -> Engine:
+        """Listen at ``port``, or at any; one that is to die and return needs a port that is kept for it."""
         app = web.Application(client_max_size=1 << 30)
         app.router.add_post("/v1/completions", self._serve)
         app.router.add_post("/v1/chat/completions", self._serve)
@@ -57,7 +58,7 @@ class Engine:
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((self.host, port))
+        listener.bind((self.host, self.port))
         self.port = listener.getsockname()[1]
         self._site = web.SockSite(self._runner, listener)
         await self._site.start()

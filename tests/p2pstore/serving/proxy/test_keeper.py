@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from p2pstore.serving.proxy import health, upstream
 from p2pstore.serving.proxy.fleet import parse_instance
 from tests.p2pstore.serving.proxy.conftest import Running, Start, happens
 from tests.p2pstore.serving.proxy.fake_engine import Engine, cut_off, say_nothing
+from tests.ports import reserved_port
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +23,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_who_dies_goes_and_who_returns_is_back(engines: Any, proxies: Start) -> None:
-    first, second = await engines(), await engines()
+    first, second = await engines(), await engines(port=reserved_port())
     proxy: Running = await proxies([await engines()], [first, second])
     await second.die()
     await happens(lambda: len(proxy.server.fleet.of(Kind.DECODE)) == 1)
@@ -33,7 +33,7 @@ async def test_who_dies_goes_and_who_returns_is_back(engines: Any, proxies: Star
     assert "cannot connect" in down["why"]
     for _ in range(4):
         assert (await proxy.post())[0] == 200
-    await second.start(second.port)
+    await second.start()
     await happens(lambda: len(proxy.server.fleet.of(Kind.DECODE)) == 2)
     before = len(second.seen)
     for _ in range(4):
@@ -64,14 +64,10 @@ async def test_who_hangs_loses_its_requests(engines: Any, proxies: Start, monkey
 
 
 async def test_it_starts_before_its_instances(engines: Any, proxies: Start) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
-    late = Engine()
-    late.port = port
+    late = Engine(port=reserved_port())
     proxy: Running = await proxies([await engines()], [late], wait=False)
     assert (await proxy.post())[0] == 503
-    await late.start(port)
+    await late.start()
     try:
         await happens(lambda: proxy.server.fleet.ready)
         assert (await proxy.post())[0] == 200
@@ -80,12 +76,12 @@ async def test_it_starts_before_its_instances(engines: Any, proxies: Start) -> N
 
 
 async def test_another_engine_in_its_place_gets_nothing(engines: Any, proxies: Start) -> None:
-    first, second = await engines(), await engines()
+    first, second = await engines(), await engines(port=reserved_port())
     proxy: Running = await proxies([await engines()], [first, second])
     await second.die()
     await happens(lambda: len(proxy.server.fleet.of(Kind.DECODE)) == 1)
     second.model = "other"
-    await second.start(second.port)
+    await second.start()
     place = parse_instance(second.address)
     (member,) = proxy.server.parts.keeper.find(Kind.DECODE, place)
     await happens(lambda: "it serves other" in member.health.why)
