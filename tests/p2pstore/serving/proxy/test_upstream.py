@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from typing import Any
@@ -75,6 +76,24 @@ async def test_where_nobody_listens() -> None:
             assert problem is not None
             assert problem.refused
             assert "refused" in str(problem).lower() or "connect" in str(problem).lower()
+
+
+async def test_a_connection_that_does_not_come_about() -> None:
+    """The kernel drops what no longer fits into a listener's queue: so a host that is off, or behind a firewall, looks."""
+    with socket.socket() as listener, contextlib.ExitStack() as stack:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        upstream = Upstream(Options(MODEL, connect_seconds=0.3))
+        try:
+            with pytest.raises(InstanceFailed, match="no answer in time") as caught:
+                await upstream.post(member(f"127.0.0.1:{listener.getsockname()[1]}"), "/x", b"", {})
+        finally:
+            await upstream.close()
+        assert not caught.value.refused
 
 
 async def test_a_name_that_is_none() -> None:
