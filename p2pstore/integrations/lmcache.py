@@ -252,7 +252,12 @@ class MooncakeConnector(RemoteConnector):  # type: ignore[misc] # LMCache has no
 
     async def _call(self, work: Callable[[], T], otherwise: T, unused: Callable[[T], None] | None = None) -> T:
         """The same in a thread. Where the caller is cancelled this ends with the work, whose result is ``unused``."""
-        doing: asyncio.Future[T] = asyncio.wrap_future(self._pool.submit(self._quietly, work, otherwise))
+        try:
+            future = self._pool.submit(self._quietly, work, otherwise)
+        except (RuntimeError, MooncakeError) as error:  # it was closed, or the system refuses a thread
+            log.warning("the pooled store: %s", error)
+            return otherwise
+        doing: asyncio.Future[T] = asyncio.wrap_future(future)
         cancelled: asyncio.CancelledError | None = None
         while not doing.done():
             try:

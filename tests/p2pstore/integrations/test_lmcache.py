@@ -286,6 +286,17 @@ def test_an_error_that_nobody_foresaw_is_logged_and_is_a_miss(make: Make, caplog
     assert "ZeroDivisionError" in caplog.text
 
 
+def test_after_its_end_it_has_nothing(make: Make) -> None:
+    connector = make()
+    put(connector, 1)
+    asyncio.run(connector.close())
+    assert asyncio.run(connector.batched_get(keys(1))) == [None]
+    assert asyncio.run(connector.exists(Key(1))) is False
+    assert connector.exists_sync(Key(1)) is False
+    put(connector, 2)
+    assert asyncio.run(connector.ping()) != 0
+
+
 def test_chunks_that_are_compressed_are_refused_at_the_start(plugin: Any) -> None:
     metadata = Metadata()
     context = Context(Config({}, remote_serde="cachegen"), LocalBackend(metadata), metadata)
