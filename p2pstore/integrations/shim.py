@@ -50,14 +50,11 @@ class _Loader(importlib.abc.Loader):
         self._ours = ours
 
     def exec_module(self, module: ModuleType) -> None:
-        """Give a module all that ours has under public names."""
+        """Give a module all that ours has for it."""
         if not self._ours:
             return
         found = importlib.import_module(self._ours)
-        names = found.__all__
-        module.__dict__.update(
-            {name: getattr(found, name) for name in names}, __all__=list(names), __doc__=found.__doc__
-        )
+        module.__dict__.update(found.exported(), __doc__=found.__doc__)
 
 
 FINDER = Finder()

@@ -18,8 +18,6 @@ from engine.errors import MooncakeError, UsageError
 from engine.memory.copying import address_of, view_of
 from p2pstore.kv.client import device_memory
 
-__all__ = ["TransferEngine", "TransferNotify", "TransferOpcode"]
-
 FAILED = -1
 """What calls return that went wrong, as upstream's do."""
 
@@ -348,6 +346,16 @@ class TransferEngine:
         engine = getattr(self, "_engine", None)
         if engine is not None:
             engine.close()
+
+
+def exported() -> dict[str, object]:
+    """Upstream's names, and what they stand for."""
+    return {
+        "TransferEngine": TransferEngine,
+        "TransferNotify": TransferNotify,
+        "TransferOpcode": TransferOpcode,
+        **TransferOpcode.__members__,
+    }
 
 
 def _pairs(addresses: Sequence[int], lengths: Sequence[int]) -> list[tuple[int, int]]:

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
 
-from p2pstore.integrations.fingerprint import parse
-from tests.cli.conftest import Mooncake
+from p2pstore.integrations import fingerprint
+from tests.cli.conftest import ROOT, Mooncake
+from tests.cli.printed_commands import parse
 
 
 @pytest.fixture
@@ -27,7 +29,7 @@ def test_files_and_commands(mooncake: Mooncake, model: Path, tmp_path: Path) -> 
     assert done.stderr.splitlines() == [f"wrote {out}/mooncake.json", f"wrote {out}/vllm.json"]
     store = json.loads((out / "mooncake.json").read_text())
     prefix = store["cache_prefix"]
-    found = parse(prefix)
+    found = fingerprint.parse(prefix)
     assert found is not None
     assert found._replace(weights="") == ("", "float32", 16, "sha256", "0")
     assert (store["master_server_address"], store["global_segment_size"]) == ("10.0.0.1:50051", 4 << 30)
@@ -46,7 +48,7 @@ def test_each_engine_as_json(mooncake: Mooncake, model: Path, engine: str, size:
     done = mooncake("serve", "init", engine, str(model), "--json", "--role", "consumer", "--hash-seed", "07")
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
-    found = parse(answer["cache_prefix"])
+    found = fingerprint.parse(answer["cache_prefix"])
     assert found is not None
     assert (found.block_size, found.seed) == (size, "7")
     assert all(Path(each).is_file() for each in answer["files"])
@@ -123,3 +125,9 @@ def test_a_directory_without_weights(mooncake: Mooncake, tmp_path: Path) -> None
     done = mooncake("serve", "init", "vllm", str(tmp_path / "empty"), "--dtype", "float16")
     assert done.returncode != 0
     assert "no file in it fits" in done.stderr
+
+
+def test_the_commands_in_the_documents_are_ones() -> None:
+    text = (ROOT / "docs/serving.md").read_text(encoding="utf-8").partition("## vLLM on the pooled store")[2]
+    commands = re.findall(r"^(mooncake [^#\n]*)", text.partition("\n## ")[0], re.MULTILINE)
+    assert [parse(each.strip()) for each in commands] == [["store", "master"], ["serve", "init"], ["store", "why"]]

@@ -86,6 +86,7 @@ class Engine:
             **kept, "PYTHONPATH": os.pathsep.join(map(str, overlay)), "XDG_STATE_HOME": str(directory / "state"),
             **VARIABLES, **(variables or {}),
         }  # fmt: skip
+        self.serves = False
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 command, env=environment, cwd=directory, stdout=log, stderr=log, start_new_session=True
@@ -98,8 +99,13 @@ class Engine:
             assert self._process.poll() is None, f"{self.name} ended: {self.last_words()}"
             assert time.monotonic() < deadline, f"{self.name} does not serve: {self.last_words()}"
             with suppress(OSError), urllib.request.urlopen(f"http://{self.address}/health", timeout=5):
+                self.serves = True
                 return self
             time.sleep(0.5)
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
 
     def last_words(self) -> str:
         return self.log.read_text(errors="replace")[-3000:]

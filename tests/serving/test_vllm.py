@@ -65,11 +65,15 @@ def as_told(start: Start, master: CommandMaster, model: Path, directory: Path, r
 def engines(
     start: Start, master: CommandMaster, model: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Engine, Engine]:
-    """One that computes and one that takes."""
+    """One that computes and one that takes. They start before there is a master, and find it later."""
     directory = tmp_path_factory.mktemp("told")
+    master.kill()
     producer = as_told(start, master, model, directory / "p", "producer", "producer")
     consumer = as_told(start, master, model, directory / "c", "consumer", "consumer")
-    return producer.wait(), consumer.wait()
+    producer.wait()
+    consumer.wait()
+    master.start()
+    return producer, consumer
 
 
 def once_stored(take: Callable[[], Answer]) -> Answer:

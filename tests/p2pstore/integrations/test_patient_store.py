@@ -120,6 +120,23 @@ def test_a_value_of_another_size_is_wrong_and_touches_nothing(
     assert "5000 bytes, and its memory 10000" in store.last_error
 
 
+def test_wrong_bytes_are_a_miss_and_touch_nothing(
+    shared: OurMaster, stores: list[PatientStore], keys: list[str]
+) -> None:
+    store = patient(joined(stores, shared.address))
+    blocks = Blocks(1).fill(7)
+    config = ReplicateConfig()
+    config.preferred_segment = store.get_hostname()
+    assert store.batch_put_from_multi_buffers(keys[:1], blocks.pointers, blocks.sizes, config) == [0]
+    assert store._client is not None
+    (_, _, segment), *_ = store._client.plane._own
+    at = bytes(segment).index(bytes(blocks.data))
+    segment[at + 9999] ^= 1
+    room = Blocks(1)
+    assert store.batch_get_into_multi_buffers(keys[:1], room.pointers, room.sizes) == [-801]
+    assert not any(room.data)
+
+
 def test_a_master_that_stands_still_is_a_miss_in_time_and_then_at_once(
     master: OurMaster, stores: list[PatientStore], keys: list[str]
 ) -> None:

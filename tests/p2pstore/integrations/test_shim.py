@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from p2pstore.integrations import upstream_engine, upstream_store
+
 ROOT = Path(__file__).resolve().parents[3]
 
 WHERE = "import mooncake.store as s, mooncake.engine as e; print(s.MooncakeDistributedStore.__module__, e.TransferEngine.__module__)"
@@ -51,6 +53,25 @@ def test_a_wheel_goes_before_them_unless_they_are_asked_for() -> None:
     assert done.stdout.strip() == "mooncake.store mooncake.engine", done.stderr
     done = python(INSTALL + WHERE, MOONCAKE_COMPAT="1")
     assert done.stdout.strip() == OURS, done.stderr
+
+
+def test_they_have_the_wheels_names() -> None:
+    """All but those of parts of upstream's that nobody here serves."""
+    store = pytest.importorskip("mooncake.store", reason="NO TEST BESIDE THE WHEEL: it is not usable here")
+    engine = pytest.importorskip("mooncake.engine")
+    lacking = {name for name in vars(store) if not name.startswith("_")} - set(upstream_store.exported())
+    assert not lacking & {"MooncakeDistributedStore", "ReplicateConfig", "BufferPool", "COMPLETE", "KVCACHE"}
+    assert {"TransferEngine", "TransferNotify", "TransferOpcode", "Read", "Write"} <= set(vars(engine))
+    assert {"TransferEngine", "TransferNotify", "TransferOpcode", "Read", "Write"} <= set(upstream_engine.exported())
+    mine = {name for name in dir(upstream_engine.TransferEngine) if not name.startswith("_")}
+    theirs = {name for name in dir(engine.TransferEngine) if not name.startswith("_")}
+    assert theirs - mine <= {
+        "TransferOpcode",
+        "get_engine",
+        "get_engine_ptr",
+        "get_local_topology",
+        "warmup_efa_segment",
+    }
 
 
 def test_nothing_of_ours_is_imported_before_it_is_needed() -> None:
