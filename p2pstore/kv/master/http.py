@@ -45,9 +45,9 @@ from p2pstore.kv.master.facts import by_host
 from p2pstore.kv.master.http_answers import as_json, as_text, forced, refused, tenant_of
 from p2pstore.kv.master.http_drain import DrainRoutes
 from p2pstore.kv.master.http_keys import KeyRoutes
-from p2pstore.kv.master.long_calls import to_the_end
 from p2pstore.kv.master.metrics import OPENMETRICS, TEXT, families, render, summary
 from p2pstore.kv.master.shown import Shown
+from p2pstore.kv.pool.walks import to_the_end
 
 log = logging.getLogger(__name__)
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from engine.rpc import framing
 from engine.rpc.compiled import Codec
 from p2pstore.kv.pool.walks import Steps
-
-T = TypeVar("T")
 
 MAX_LONG = 64
 """Such calls under way, of all connections together; the next is refused."""
@@ -86,14 +83,3 @@ def answer_in_steps(sequence: int, codec: Codec, result: Any) -> Steps[list[byte
         parts.append(part)
         yield
     return [framing.answer_head(sequence, sum(map(len, parts))), *parts]
-
-
-async def to_the_end(steps: Steps[T]) -> T:
-    """Do all steps, with everybody's turn between."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-        await asyncio.sleep(0)

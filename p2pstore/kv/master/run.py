@@ -16,11 +16,11 @@ from engine.net import addresses, listening, sockets
 from p2pstore.kv.errors import MasterUnguarded
 from p2pstore.kv.master.http import AdminServer
 from p2pstore.kv.master.journal import Journal
-from p2pstore.kv.master.long_calls import to_the_end
 from p2pstore.kv.master.server import Master, MasterSettings
 from p2pstore.kv.master.view import View
 from p2pstore.kv.pool.pool import Pool
 from p2pstore.kv.pool.settings import PoolSettings
+from p2pstore.kv.pool.walks import to_the_end
 from p2pstore.settings.master_keys import networks, tenant_quotas
 
 if TYPE_CHECKING:

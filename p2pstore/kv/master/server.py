@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from engine.net import addresses, listening, sockets
 from engine.rpc import framing
@@ -32,7 +32,7 @@ from p2pstore.kv.master.limits import (
 from p2pstore.kv.master.long_calls import MAX_LONG, LongCall, LongCalls, answer_in_steps
 from p2pstore.kv.master.waiting import TRY_S, Waiting, WaitingRoom
 from p2pstore.kv.pool.pool import Pool
-from p2pstore.kv.pool.walks import Steps
+from p2pstore.kv.pool.walks import Steps, after_each
 from p2pstore.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
@@ -51,6 +51,8 @@ SHOWN = 80
 
 MAX_TOLD = 4096
 """Things that were said of hosts, which are not said again."""
+
+T = TypeVar("T")
 
 Network = IPv4Network | IPv6Network
 
@@ -250,16 +252,9 @@ class Master:
 
         self.long.begin(LongCall(steps(), connection.answer_parts, refusal))
 
-    def kept_steps(self, steps: Steps[Any]) -> Steps[Any]:
+    def kept_steps(self, steps: Steps[T]) -> Steps[T]:
         """The same, and what changes is kept after each."""
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                self.keep_log()
-                return end.value
-            self.keep_log()
-            yield
+        return after_each(steps, self.keep_log)
 
     def _kept_result(self, route: Route, result: Any) -> Any:
         """The result, once what the call changed was kept."""

@@ -327,7 +327,7 @@ class Disks:
         elif entry is None:
             space = index.tenant_for_put(item.tenant)
             if space is not None and place.size > 0 and item.key and not index.full(item.key):
-                entry = Entry(item.key, space, index.shared_size(place.size), owner.id, Copies([replica]))
+                entry = Entry(item.key, space, index.shared.size(place.size), owner.id, Copies([replica]))
                 disk.used += place.size
                 index.have(entry, index.clock())
                 index.changed(entry)

@@ -19,6 +19,7 @@ from p2pstore.kv.pool.entries import GONE, Entry, Group, Held, More, OnDisk, Ten
 from p2pstore.kv.pool.extents import rounded
 from p2pstore.kv.pool.segments import Mounted, Segments
 from p2pstore.kv.pool.settings import PoolSettings
+from p2pstore.kv.pool.shared import Shared
 from p2pstore.kv.pool.stats import Stats
 from p2pstore.kv.pool.story import Event, Story
 
@@ -27,12 +28,6 @@ ENTRY_BYTES = 330
 
 MIN_PINS = 1024
 """Soft pins of values that went are forgotten once they are as many as this, and as those that are left."""
-
-MAX_IDS = 4096
-"""Ids of which one object is kept, of clients that gave nothing."""
-
-MAX_SIZES = 4096
-"""Sizes of values of which one number object is kept."""
 
 MAX_TENANTS = 100_000
 """Tenants that have keys; a caller could name a new one in each call."""
@@ -87,8 +82,7 @@ class Index:
         self._disk_number = 0
         self._pins: list[tuple[float, int, Entry]] = []  # soft pins by their end; those of values that went, too
         self._pinned = 0
-        self._sizes: dict[int, int] = {}
-        self._ids: dict[bytes, bytes] = {}
+        self.shared = Shared()
 
     def note(self, record: bytes) -> None:
         """Put a change down for the journal."""
@@ -130,20 +124,6 @@ class Index:
             found = self.clients[name] = Client(name, self.clock())
             self.stats.active_clients += 1
         return found
-
-    def shared_id(self, client: bytes) -> bytes:
-        """The same bytes object for each call of a client: one of its own would take 64 bytes in each entry."""
-        known = self.clients.get(client)
-        if known is not None:
-            return known.id
-        if len(self._ids) >= MAX_IDS:
-            self._ids.clear()
-        return self._ids.setdefault(client, client)
-
-    def shared_size(self, size: int) -> int:
-        """The same number object for equal sizes: one of its own would take 32 bytes in each entry."""
-        sizes = self._sizes
-        return sizes.setdefault(size, size) if len(sizes) < MAX_SIZES else sizes.get(size, size)
 
     def full(self, key: str) -> bool:
         """Whether there is no room in the index for one more key."""

@@ -172,7 +172,7 @@ class Restoring:
         if tenant is None or not replicas:
             return
         entry = Entry(
-            record.key, tenant, index.shared_size(record.size), index.shared_id(record.writer), placed(replicas)
+            record.key, tenant, index.shared.size(record.size), index.shared.id(record.writer), placed(replicas)
         )
         entry.checksum = record.checksum
         entry.until = until

@@ -6,6 +6,7 @@ whoever runs it lets others have their turn. What it returns is the result.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
@@ -75,12 +76,35 @@ def entries_of(index: Index, space: Tenant | None) -> Iterator[list[Entry]]:
         walk.close()
 
 
-def whole(steps: Steps[T], between: Callable[[], object] = lambda: None) -> T:
-    """Do all steps at once; ``between`` is called after each."""
+def after_each(steps: Steps[T], do: Callable[[], object]) -> Steps[T]:
+    """The same, and something that is done after each."""
     while True:
         try:
             next(steps)
         except StopIteration as end:
+            do()
             result: T = end.value
             return result
+        do()
+        yield
+
+
+def whole(steps: Steps[T], between: Callable[[], object] = lambda: None) -> T:
+    """Do all steps at once; ``between`` is called after each."""
+    results: list[T] = []
+    for _ in _noted(steps, results):
         between()
+    return results[0]
+
+
+async def to_the_end(steps: Steps[T]) -> T:
+    """Do all steps, with everybody's turn between."""
+    results: list[T] = []
+    for _ in _noted(steps, results):
+        await asyncio.sleep(0)
+    return results[0]
+
+
+def _noted(steps: Steps[T], results: list[T]) -> Steps[None]:
+    """The same as an iterator, which keeps what comes of it."""
+    results.append((yield from steps))

@@ -52,7 +52,7 @@ class Writes:
         if space is None:
             return [Code.QUOTA] * len(keys)
         index.lost_writers.discard(client)
-        batch = _Batch(index.shared_id(client), config, space, sizes, index.clock())
+        batch = _Batch(index.shared.id(client), config, space, sizes, index.clock())
         if config.host_id and client in index.clients:
             index.clients[client].host_id = config.host_id
         if config.prefer_alloc_in_same_node or index.settings.allocation == "local_first":
@@ -128,7 +128,7 @@ class Writes:
         if place is None:
             index.stats.put_start_alloc_failures += 1
             return self._refuse(batch, key, Code.NO_SPACE)
-        entry = Entry(key, space, index.shared_size(size), batch.client, place)
+        entry = Entry(key, space, index.shared.size(size), batch.client, place)
         if old is not None or not batch.plain:
             self._prepare(entry, batch, number, upsert=upsert)
         return self._begin(entry, batch)
