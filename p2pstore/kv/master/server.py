@@ -225,7 +225,7 @@ class Master:
         sizes = args[2] if route.many else (args[2],)
         more = self.pool.make_room(sizes, args[3])
         results = [Code.NO_SPACE] * len(sizes) if more else route.handler(args)
-        if Code.NOT_READY in results or Code.NO_SPACE in results:
+        if Code in set(map(type, results)) and (Code.NOT_READY in results or Code.NO_SPACE in results):
             call = Waiting(connection, sequence, route, args, results)
             if self.waiting.takes(call):
                 self._come_again(0.0)

@@ -228,6 +228,20 @@ class Segments:
                     break
         return found
 
+    def somewhere(self, size: int) -> tuple[Mounted, int] | None:
+        """A place for a value that may lie anywhere; None where that needs a closer look, as ``allocate`` has it."""
+        opened = self._open if self._known else self.open
+        if len(opened) == 1:
+            segment = opened[0]
+        elif opened and self._allocation == "random":
+            segment = opened[int(self._chance.random() * len(opened))]
+            if segment.suspected:
+                return None
+        else:
+            return None
+        offset = self.take(segment, size)
+        return None if offset is None else (segment, offset)
+
     def take(self, segment: Mounted, size: int) -> int | None:
         """An offset in one segment."""
         extents = segment.extents

@@ -57,7 +57,12 @@ class Writes:
             index.clients[client].host_id = config.host_id
         if config.prefer_alloc_in_same_node or index.settings.allocation == "local_first":
             batch.host = self._host(batch)
-        return [self._start(batch, number, key, upsert=upsert) for number, key in enumerate(keys)]
+        if upsert or not batch.plain or batch.host or batch.preferred or config.replica_num != 1 or space.quota:
+            return [self._start(batch, number, key, upsert=upsert) for number, key in enumerate(keys)]
+        return [
+            self._fresh(batch, key, sizes[number]) or self._start(batch, number, key, upsert=False)
+            for number, key in enumerate(keys)
+        ]
 
     def end(self, client: bytes, metas: Sequence[ObjectMeta], kind: int, tenant: str) -> list[Code]:
         """The values were written: they can be read from now on."""
@@ -107,6 +112,20 @@ class Writes:
             return Code.BAD_PARAMS if too_long else None
         known = config.soft_pin_action in {SoftPin.PRESERVE, SoftPin.DISABLE}
         return None if known and config.soft_pin_ttl_ms is None else Code.BAD_PARAMS
+
+    def _fresh(self, batch: _Batch, key: str, size: int) -> list[Replica] | None:
+        """Begin a value as nearly all are: new, nothing special about it, room for it at once. None: look closer."""
+        index = self._index
+        if key in batch.space.keys or not 0 < len(key) <= MAX_KEY_BYTES or size <= 0 or index.full(key):
+            return None
+        place = index.segments.somewhere(size)
+        if place is None:
+            return None
+        held = Held(*place)
+        entry = Entry(key, batch.space, index.shared.size(size), batch.client, held)
+        index.begin(entry, batch.now)
+        batch.begun.add(entry)
+        return [held.described(size)]
 
     def _start(self, batch: _Batch, number: int, key: str, *, upsert: bool) -> list[Replica] | Code:
         size = batch.sizes[number]
