@@ -1,4 +1,4 @@
-"""What the state of a pooled store costs: memory a key, processor time a call, the longest step of an eviction.
+"""What the state of a pooled store costs: memory a key, processor time a call, the longest steps of what takes long.
 
     python benchmarks/pool_memory.py [KEYS]
 
@@ -17,8 +17,10 @@ from functools import partial
 from pathlib import Path
 
 from engine.rpc.messages import ObjectMeta, ReplicateConfig, Segment
+from p2pstore.kv.master.run import calm_collector
 from p2pstore.kv.pool.pool import Pool
 from p2pstore.kv.pool.settings import PoolSettings
+from p2pstore.kv.pool.walks import Steps
 
 BATCH = 128
 VALUE = 262_144
@@ -91,6 +93,28 @@ def main() -> None:
     went = pool.stats.evicted_key_count
     print(f"evicting {went} keys: {sum(steps) / went * 1e6:.1f} us a key")
     print(f"the longest of {len(steps)} steps: {max(steps) * 1e3:.1f} ms")
+    gc.enable()
+    calm_collector()  # as a master has it
+    for what, work in (
+        ("finding half of the keys by a pattern", lambda: pool.replicas_by_regex("[0-7]$")),
+        ("looking for none", lambda: pool.remove_by_regex("a.*b.*none")),
+        ("removing half of them by a pattern", lambda: pool.remove_by_regex("[0-7]$", force=True)),
+        ("removing all", lambda: pool.remove_all(force=True)),
+    ):
+        lasts = stepwise(work())
+        print(f"{what}: {sum(lasts):.2f} s, the longest of {len(lasts)} steps {max(lasts) * 1e3:.1f} ms")
+
+
+def stepwise(steps: Steps[object]) -> list[float]:
+    """How long each step took, seconds."""
+    lasts = []
+    while True:
+        began = time.thread_time()
+        try:
+            next(steps)
+        except StopIteration:
+            return [*lasts, time.thread_time() - began]
+        lasts.append(time.thread_time() - began)
 
 
 if __name__ == "__main__":
