@@ -75,6 +75,8 @@ class CompatBase:
         self._client: Client | None = None
         self._local_buffer = 0
         self._registered: dict[int, memoryview] = {}
+        self._on_host: set[int] = set()
+        """Addresses of registered memory that is no device's."""
         self._gets: GetSessions | None = None
         self._puts: PutSessions | None = None
         self.last_error = ""

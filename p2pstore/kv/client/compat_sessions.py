@@ -29,7 +29,7 @@ class CompatSessions(CompatValues):
         """Read ranges of the values of a session; the bytes of each key, or a code."""
         if not len(keys) == len(all_buffer_ptrs) == len(all_sizes) == len(all_src_offsets):
             return [self._bad("keys, addresses, sizes and offsets differ in number")] * len(keys)
-        memory = device_memory.Arriving(self._at)
+        memory = device_memory.Arriving(self._at, self._on_host)
 
         def work() -> list[int]:
             parts = _parts(memory, all_buffer_ptrs, all_sizes, all_src_offsets)
@@ -64,7 +64,7 @@ class CompatSessions(CompatValues):
         """Write ranges of the values of a session; a code for each key."""
         if not len(keys) == len(all_buffer_ptrs) == len(all_sizes) == len(all_dst_offsets):
             return [self._bad("keys, addresses, sizes and offsets differ in number")] * len(keys)
-        memory = device_memory.Departing(self._at)
+        memory = device_memory.Departing(self._at, self._on_host)
         return self._coded(
             keys,
             lambda: self._sessions(self._puts).write(keys, _parts(memory, all_buffer_ptrs, all_sizes, all_dst_offsets)),

@@ -255,7 +255,7 @@ class CompatTensors(CompatSessions):
     ) -> list[int]:
         if not len(keys) == len(pointers) == len(sizes):
             return [self._bad("keys, addresses and sizes differ in number")] * len(keys)
-        memory = device_memory.Departing(self._at)
+        memory = device_memory.Departing(self._at, self._on_host)
 
         def elements(place: int) -> Tensor:
             return described(keys[place], memory.at(pointers[place], sizes[place]))

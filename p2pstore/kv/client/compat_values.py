@@ -89,10 +89,14 @@ class CompatValues(CompatBase):
         if not buffer_ptr or size <= 0:
             return BAD
         self._registered[buffer_ptr] = view_of(buffer_ptr, size)
+        driver = device_memory.driver()
+        if driver is None or not driver.owns(buffer_ptr):
+            self._on_host.add(buffer_ptr)
         return 0
 
     def unregister_buffer(self, buffer_ptr: int) -> int:
         """Say that memory is used no more."""
+        self._on_host.discard(buffer_ptr)
         return 0 if self._registered.pop(buffer_ptr, None) is not None else BAD
 
     def put_from(self, key: str, buffer_ptr: int, size: int, config: ReplicateConfig | None = None) -> int:
@@ -150,7 +154,7 @@ class CompatValues(CompatBase):
 
     def get_into(self, key: str, buffer_ptr: int, size: int) -> int:
         """Bring a value to an address; its size, or a code."""
-        memory = device_memory.Arriving(self._at)
+        memory = device_memory.Arriving(self._at, self._on_host)
 
         def room(_: int, length: int) -> list[Part] | MooncakeError:
             if length > size:
@@ -173,7 +177,7 @@ class CompatValues(CompatBase):
         """Bring values to several addresses each; the size of each, or a code."""
         if not len(keys) == len(all_buffer_ptrs) == len(all_sizes):
             return [self._bad("keys, addresses and sizes differ in number")] * len(keys)
-        memory = device_memory.Arriving(self._at)
+        memory = device_memory.Arriving(self._at, self._on_host)
 
         def room(place: int, size: int) -> list[Part] | MooncakeError:
             parts: list[Part] = []
@@ -245,7 +249,7 @@ class CompatValues(CompatBase):
         uneven = {place for place, plan in enumerate(plans) if len({*map(len, plan)}) != 1}
         even = [place for place in range(len(keys)) if place not in uneven]
         outside: set[tuple[int, int]] = set()
-        memory = device_memory.Arriving(self._at)
+        memory = device_memory.Arriving(self._at, self._on_host)
 
         def room(number: int, size: int) -> list[Part]:
             parts: list[Part] = []
@@ -331,7 +335,7 @@ class CompatValues(CompatBase):
             return [self._bad("keys, addresses and sizes differ in number")] * len(keys)
         if any(len(one) != len(other) for one, other in zip(pointers, sizes, strict=True)):
             return [self._bad("addresses and sizes of a key differ in number")] * len(keys)
-        memory = device_memory.Departing(self._at)
+        memory = device_memory.Departing(self._at, self._on_host)
         try:
             items = [
                 Item(key, [memory.at(pointer, size) for pointer, size in zip(*each, strict=True) if size])

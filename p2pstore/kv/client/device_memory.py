@@ -8,8 +8,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-from collections.abc import Callable, Iterator
-from typing import Protocol
+from collections.abc import Callable, Container, Iterator, Sequence
+from typing import Any, Protocol
 
 from engine.memory.copying import address_of, unfilled
 from p2pstore.errors import UsageError
@@ -82,56 +82,98 @@ class Cuda:
             raise UsageError(detail=f"the memory of the GPU cannot be copied: {name} fails with {code}")
 
 
-_dlopen = ctypes.PyDLL(None).dlopen  # which takes less than a microsecond, with the interpreter's lock held
-_dlopen.argtypes = (ctypes.c_char_p, ctypes.c_int)
-_dlopen.restype = ctypes.c_void_p
+class _Loaded(ctypes.Structure):
+    """``dl_phdr_info``, as far as it is read: what a process has loaded, object by object."""
+
+    _fields_ = (
+        ("address", ctypes.c_void_p), ("name", ctypes.c_char_p), ("headers", ctypes.c_void_p),
+        ("count", ctypes.c_uint16), ("loads", ctypes.c_uint64),
+    )  # fmt: skip
+
+
+_LOOK = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.POINTER(_Loaded), ctypes.c_size_t, ctypes.POINTER(ctypes.c_uint64))
+_process = ctypes.PyDLL(None)  # its calls are short, and letting go of the interpreter's lock would take longer
+_process.dl_iterate_phdr.argtypes = (_LOOK, ctypes.POINTER(ctypes.c_uint64))
+_process.dlopen.argtypes = (ctypes.c_char_p, ctypes.c_int)
+_process.dlopen.restype = ctypes.c_void_p
+
+
+def _note_loads(found: Any, _: int, count: Any) -> int:
+    count[0] = found[0].loads
+    return 1  # the first object says how many were loaded
+
+
+_first = _LOOK(_note_loads)
+
 _driver: Driver | None = None
+_looked_at = 0
+"""How many objects this process had loaded when it was last looked whether the driver is among them."""
+
+
+def loads() -> int:
+    """How many libraries this process has ever loaded."""
+    count = ctypes.c_uint64()
+    _process.dl_iterate_phdr(_first, ctypes.byref(count))
+    return count.value
 
 
 def driver() -> Driver | None:
-    """The driver, where this process has it."""
-    global _driver  # noqa: PLW0603 - a library of the whole process
-    if _driver is None and _dlopen(LIBRARY, os.RTLD_NOLOAD | os.RTLD_LAZY):
-        _driver = Cuda(ctypes.CDLL(LIBRARY.decode()))
+    """The driver, where this process has it. It is looked for once after each library that was loaded."""
+    global _driver, _looked_at  # noqa: PLW0603 - a library of the whole process
+    if _driver is None and (now := loads()) != _looked_at:
+        _looked_at = now
+        if _process.dlopen(LIBRARY, os.RTLD_NOLOAD | os.RTLD_LAZY):
+            _driver = Cuda(ctypes.CDLL(LIBRARY.decode()))
     return _driver
 
 
-class Departing:
-    """Memory of one call from which values are put: the memory itself, or a copy of what lies on a device."""
+class _Memory:
+    """Memory of one call, by address."""
 
-    def __init__(self, at: Callable[[int, int], memoryview]) -> None:
-        """``at`` gives the memory of this process at an address."""
+    def __init__(self, at: Callable[[int, int], memoryview], host: Container[int] = ()) -> None:
+        """``at`` gives the memory of this process at an address; ``host`` are addresses that are known to be its."""
         self._at = at
-        self._driver = driver()
+        self._host = host
+        self._driver: Driver | None = None
+        self._looked = False
+
+    def _driver_of(self, pointer: int, size: int) -> Driver | None:
+        """The driver, if memory is a device's."""
+        if pointer in self._host or size <= 0:
+            return None
+        if not self._looked:
+            self._driver, self._looked = driver(), True
+        return self._driver if self._driver is not None and self._driver.owns(pointer) else None
+
+
+class Departing(_Memory):
+    """From which values are put: the memory itself, or a copy of what lies on a device."""
 
     def at(self, pointer: int, size: int) -> memoryview:
         """``size`` bytes at an address. Raises ``UsageError``."""
-        if self._driver is None or size <= 0 or not self._driver.owns(pointer):
+        owner = self._driver_of(pointer, size)
+        if owner is None:
             return self._at(pointer, size)
         made, view = unfilled(size)
-        self._driver.to_host(address_of(view), pointer, size)
+        owner.to_host(address_of(view), pointer, size)
         return memoryview(made)
 
 
-class Arriving:
-    """Memory of one call to which values come: the memory itself, or a place from which they go on to a device."""
+class Arriving(_Memory):
+    """To which values come: the memory itself, or a place from which they go on to a device."""
 
-    def __init__(self, at: Callable[[int, int], memoryview]) -> None:
-        """As ``Departing``."""
-        self._at = at
-        self._driver = driver()
-        self._held: list[tuple[int, bytes, memoryview]] = []
+    _held: Sequence[tuple[Driver, int, bytes, memoryview]] = ()
 
     def at(self, pointer: int, size: int) -> memoryview:
         """``size`` bytes at an address. Raises ``UsageError``."""
-        if self._driver is None or size <= 0 or not self._driver.owns(pointer):
+        owner = self._driver_of(pointer, size)
+        if owner is None:
             return self._at(pointer, size)
         made, view = unfilled(size)
-        self._held.append((pointer, made, view))
+        self._held = [*self._held, (owner, pointer, made, view)]
         return view
 
     def land(self) -> None:
         """All has come: take it to the devices. Raises ``UsageError``."""
-        for pointer, _, view in self._held:
-            assert self._driver is not None  # noqa: S101 - for the type checker
-            self._driver.to_device(pointer, address_of(view), len(view))
+        for owner, pointer, _, view in self._held:
+            owner.to_device(pointer, address_of(view), len(view))

@@ -106,6 +106,13 @@ def test_batches_tell_of_each_key_in_order(store: MooncakeDistributedStore, key:
     assert store.batch_is_exist(names) == [1, 0, 1]
     assert store.batch_put_from([names[1], names[1]], [at[0], at[1]], [5, 6]) == [0, 0], "the first of two wins"
     assert store.get_size(names[1]) == 5
+    assert store.batch_put_from(names, at, [100, 5, 50]) == [0, 0, 0], "what is there counts as put"
+    assert store.get_size(names[1]) == 5
+    twice = Room(200)
+    assert store.batch_get_into([names[0]] * 2, [twice.ptr, twice.ptr + 100], [100] * 2) == [100, 100]
+    assert bytes(twice) == value_of(key, 100) * 2
+    assert store.get_batch([names[0], names[2], names[0]])[::2] == [value_of(key, 100)] * 2
+    assert store.get_batch([]) == []
     assert store.batch_upsert_from(names[1:2], at[:1], [7]) == [0]
     assert store.get_size(names[1]) == 7
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -63,6 +67,19 @@ def test_without_the_drivers_library_in_this_process_there_is_no_driver() -> Non
     arriving.at(address_of(memory), 5)[:] = b"abcde"
     arriving.land()
     assert memory == b"abcde"
+
+
+def test_it_is_looked_for_again_once_a_library_was_loaded(tmp_path: Path) -> None:
+    """In a process of its own: a copy of some library goes for the driver."""
+    some = next(line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "_ctypes" in line)
+    (tmp_path / "libcuda.so.1").write_bytes(Path(some).read_bytes())
+    script = (
+        "import ctypes; from p2pstore.kv.client import device_memory as d; assert d.driver() is None; "
+        "before = d.loads(); assert d.driver() is None and d.loads() == before; "
+        "ctypes.CDLL('libcuda.so.1'); assert d.loads() > before; assert type(d.driver()).__name__ == 'Cuda'"
+    )
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60, env=environment)
 
 
 def test_values_go_out_of_a_device_and_into_it(store: MooncakeDistributedStore, drawer: Drawer) -> None:
@@ -143,6 +160,7 @@ def on_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     except OSError:
         pytest.skip("NO TEST ON A GPU: CUDA's driver is not installed")
     monkeypatch.setattr(device_memory, "_driver", None)
+    monkeypatch.setattr(device_memory, "_looked_at", 0)
     device, context, pointer = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_uint64()
     if cuda.cuInit(0) or cuda.cuDeviceGet(ctypes.byref(device), 0):
         pytest.skip("NO TEST ON A GPU: there is none")
