@@ -13,7 +13,8 @@ from p2pstore.serving.events import Block, Removed, Stored
 from p2pstore.serving.knowledge.vllm_events import BlocksRemoved, BlocksStored, Cleared, EngineEvent
 
 MAX_NODES = 2_000_000
-"""Blocks of an engine that are remembered; with more it is begun anew, as though the engine had none."""
+"""Blocks of an engine that are remembered. With more those go that it has not any more, which it may store again; if
+that is not enough, it is begun anew, as though the engine had none."""
 
 Key = Callable[[Block | None, Sequence[int]], Block]
 """The policy's key of a block, from that of the one before it (None: it is the first) and its tokens."""
@@ -68,7 +69,11 @@ class EngineBlocks:
             return self._said(Removed, self._removed(event))
         if not event.plain or self._block_tokens % event.size:
             return []
-        begun = self.clear() if len(self._nodes) + len(event.hashes) > MAX_NODES else []
+        begun: list[Stored | Removed] = []
+        if len(self._nodes) + len(event.hashes) > MAX_NODES:
+            self._forget_removed()
+            if len(self._nodes) + len(event.hashes) > MAX_NODES:
+                begun = self.clear()
         return begun + self._said(Stored, self._stored(event))
 
     def clear(self) -> list[Stored | Removed]:
@@ -79,6 +84,14 @@ class EngineBlocks:
         self._made.clear()
         self._by_hash.clear()
         return self._said(Removed, gone)
+
+    def _forget_removed(self) -> None:
+        self._nodes = {each: node for each, node in self._nodes.items() if node.media}
+        gone = {block for block, parts in self._made.items() if not self._nodes.keys() >= set(parts)}
+        self._made = {block: parts for block, parts in self._made.items() if block not in gone}
+        self._by_hash = {each: block for each, block in self._by_hash.items() if block not in gone}
+        for node in self._nodes.values():
+            node.parts_of = [block for block in node.parts_of if block not in gone]
 
     def _said(self, kind: type[Stored | Removed], blocks: list[Block]) -> list[Stored | Removed]:
         return [kind(self.instance, blocks)] if blocks else []
@@ -109,8 +122,10 @@ class EngineBlocks:
             above = self._nodes.get(parent)
             if above is None:
                 return None
-            if len(above.tokens) == self._block_tokens:
+            if parent in self._by_hash:
                 node = _Node((hash_,), tokens, self._by_hash[parent])
+            elif len(above.tokens) == self._block_tokens or not self._nodes.keys() >= set(above.part):
+                return None  # the beginning of its block was forgotten
             else:
                 node = _Node((*above.part, hash_), above.tokens + tokens, above.before)
         self._nodes[hash_] = node

@@ -91,6 +91,20 @@ def test_with_too_many_it_is_begun_anew(monkeypatch: pytest.MonkeyPatch) -> None
     ]
 
 
+def test_what_the_engine_has_no_more_is_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_blocks, "MAX_NODES", 5)
+    blocks = made()
+    blocks.handle(stored([1, 2, 3, 4]))
+    blocks.handle(BlocksRemoved([2, 3]))
+    assert blocks.held == frozenset()
+    assert blocks.handle(stored([7, 8], None, 50)) == [Stored("engine", [(None, tuple(range(50, 58)))])]
+    assert (blocks.key_of(2), blocks.key_of(4)) == (None, None)
+    assert blocks.handle(stored([5], 4, 16)) == []  # what is before it was forgotten
+    assert blocks.unknown == 1
+    assert blocks.handle(stored([9], 1, 4)) == [Stored("engine", [ONE])]
+    assert blocks.handle(BlocksRemoved([1])) == [Removed("engine", [ONE])]
+
+
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 8)), max_size=60))
 def test_what_is_told_adds_up_to_what_is_held(steps: list[tuple[bool, int]]) -> None:
     """A chain of eight blocks of the engine's, four of the policy's: stored from the beginning on, or removed singly."""
