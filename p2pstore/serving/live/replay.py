@@ -26,8 +26,8 @@ from p2pstore.serving.simulation.trace import Request
 MOST_STREAMS = 2000
 """Requests under way at once. More wait, and are counted: the load is then less than the trace's."""
 
-CONNECT_SECONDS = 10.0
-"""For a connection to be taken, and for the list of models."""
+MODELS_SECONDS = 10.0
+"""For the list of models."""
 
 MOST_ERRORS = 20
 """Kinds of errors that are told apart."""
@@ -130,8 +130,7 @@ async def replay(
     """
     result = Result(plan)
     connector = aiohttp.TCPConnector(limit=0)
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
-    async with aiohttp.ClientSession(connector=connector, headers=target.headers, timeout=timeout) as session:
+    async with aiohttp.ClientSession(connector=connector, headers=target.headers) as session:
         model = target.model or await first_model(session, target)
         url = str(target.place("completions"))
         room = asyncio.Semaphore(streams)
@@ -171,7 +170,7 @@ async def first_model(session: aiohttp.ClientSession, target: Target) -> str:
     """The name of the first model that a server has. Raises ``UsageError`` where it does not say."""
     place = target.place("models")
     try:
-        async with session.get(place, timeout=aiohttp.ClientTimeout(total=CONNECT_SECONDS)) as response:
+        async with session.get(place, timeout=aiohttp.ClientTimeout(total=MODELS_SECONDS)) as response:
             if response.status != 200:
                 raise UsageError(
                     detail=f"{place} answers with status {response.status}: name the model with --live-model"
@@ -179,7 +178,7 @@ async def first_model(session: aiohttp.ClientSession, target: Target) -> str:
             document = await response.json(content_type=None)
         return str(document["data"][0]["id"])
     except asyncio.TimeoutError:
-        raise UsageError(detail=f"{place} does not answer within {CONNECT_SECONDS:g} s") from None
+        raise UsageError(detail=f"{place} does not answer within {MODELS_SECONDS:g} s") from None
     except (aiohttp.ClientError, OSError) as error:
         raise UsageError(detail=f"no server answers at {place}: {getattr(error, 'strerror', '') or error}") from None
     except (ValueError, KeyError, IndexError, TypeError):

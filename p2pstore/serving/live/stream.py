@@ -10,6 +10,9 @@ from typing import Any
 
 import aiohttp
 
+CONNECT_SECONDS = 10.0
+"""For a connection to be taken."""
+
 IDLE_SECONDS = 120.0
 """Between two pieces of an answer, and before the first: an engine that says nothing for so long is given up."""
 
@@ -68,14 +71,18 @@ async def ask(
     """Send one completion request and read its answer to the end. What goes wrong is in the answer."""
     answer = Answer(clock())
     body = {**body, "stream": True, "stream_options": {"include_usage": True}}
+    limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=idle)
+    connected = False
     try:
-        async with session.post(url, json=body, timeout=aiohttp.ClientTimeout(total=None, sock_read=idle)) as response:
+        async with session.post(url, json=body, timeout=limits) as response:
+            connected = True
             if response.status != 200:
                 await _not_served(answer, response)
             else:
                 await _read(answer, response, clock)
-    except asyncio.TimeoutError:
-        answer.error = f"nothing came for {idle:g} s"
+    except asyncio.TimeoutError as error:
+        refused = not connected and "connection timeout" in str(error).lower()
+        answer.error = f"no connection within {CONNECT_SECONDS:g} s" if refused else f"nothing came for {idle:g} s"
     except aiohttp.ClientConnectorError as error:
         answer.error = f"no connection: {error.strerror or error}"
     except (aiohttp.ClientError, ConnectionError, _NoAnswer) as error:
@@ -88,10 +95,15 @@ class _NoAnswer(Exception):
 
 
 async def _not_served(answer: Answer, response: aiohttp.ClientResponse) -> None:
-    said = (await response.content.read(MOST_LINE_BYTES)).decode("utf-8", "replace")
     if response.status == REFUSED:
         answer.refused = True
         return
+    data = b""
+    async for chunk in response.content.iter_any():
+        data += chunk
+        if len(data) > MOST_LINE_BYTES:
+            break
+    said = data.decode("utf-8", "replace")
     try:
         said = str(json.loads(said)["error"]["message"])
     except (ValueError, KeyError, TypeError):

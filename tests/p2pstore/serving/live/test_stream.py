@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import time
 from typing import Any
 
 import aiohttp
 import pytest
 
+from p2pstore.serving.live import stream
 from p2pstore.serving.live.stream import Answer, ask
 from tests.p2pstore.serving.live.fake_engine import FakeEngine
 from tests.ports import closed_port
@@ -71,6 +74,20 @@ async def test_what_is_refused_is_no_error() -> None:
     engine.fault = 429
     answer = await asked(engine)
     assert (answer.refused, answer.error) == (True, "")
+
+
+async def test_a_server_that_takes_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "CONNECT_SECONDS", 0.3)
+    with contextlib.ExitStack() as owned:
+        listener = owned.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(3):  # as many as the kernel takes for it
+            filler = owned.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1/completions"
+        async with aiohttp.ClientSession() as session:
+            answer = await ask(session, url, dict(BODY), time.monotonic)
+    assert answer.error == "no connection within 0.3 s"
 
 
 async def test_a_server_that_is_not_there() -> None:
