@@ -24,8 +24,8 @@ STEP_S = 0.0025
 AMPLE = 64
 """Where so many times as much is free as is to be put, nobody looks beforehand whether it is in one piece."""
 
-TENANT_ENTRIES = 512
-"""Values of a tenant that are looked at for one that its quota has no room for."""
+TENANT_ENTRIES = 2048
+"""Values of a tenant that are looked at for one that its quota has no room for: a millisecond where all are in use."""
 
 BUSY_S = 1.0
 """What cannot go now, because a task reads it, is looked at again after so long."""
@@ -105,7 +105,8 @@ class Eviction:
         """
         if rounded(size) > tenant.quota:
             return
-        for soft_too in (False, True)[: 1 + self._index.settings.evict_soft_pinned]:
+        soft = self._index.settings.evict_soft_pinned and self._index.stats.soft_pin_key_count > 0
+        for soft_too in (False, True) if soft else (False,):
             for entry in list(islice(tenant.keys.values(), TENANT_ENTRIES)):
                 if self._index.room_in(tenant, size):
                     return
