@@ -44,6 +44,7 @@ from p2pstore.kv.pool.stats import Stats
 from p2pstore.kv.pool.story import Story
 from p2pstore.kv.pool.tasks import Tasks
 from p2pstore.kv.pool.walks import Steps, whole
+from p2pstore.kv.pool.write_ends import WriteEnds
 from p2pstore.kv.pool.writes import Writes
 
 RELEASES = 1000
@@ -65,7 +66,8 @@ class Pool:
         self._reads = Reads(self._index)
         self._tasks = Tasks(self._index)
         self._index.cancel_tasks = self._cancel
-        self._writes = Writes(self._index, self._eviction, self._tasks, self._disks)
+        self._ends = WriteEnds(self._index, self._disks)
+        self._writes = Writes(self._index, self._eviction, self._tasks, self._disks, self._ends)
         self._drains = Drains(self._index, self._tasks)
         self._removal = Removal(self._index, self._tasks)
 
@@ -166,13 +168,13 @@ class Pool:
         self, client: bytes, metas: Sequence[ObjectMeta], kind: int = Kind.ALL, tenant: str = DEFAULT_TENANT
     ) -> list[Code]:
         """The values were written."""
-        return self._writes.end(client, metas, kind, tenant)
+        return self._ends.end(client, metas, kind, tenant)
 
     def put_revoke(
         self, client: bytes, keys: Sequence[str], kind: int = Kind.ALL, tenant: str = DEFAULT_TENANT
     ) -> list[Code]:
         """The values will not be written."""
-        return self._writes.revoke(client, keys, kind, tenant)
+        return self._ends.revoke(client, keys, kind, tenant)
 
     def upsert_start(
         self, client: bytes, keys: Sequence[str], sizes: Sequence[int], config: ReplicateConfig,
@@ -331,7 +333,7 @@ class Pool:
         index = self._index
         now = index.clock()
         index.unpin(now, RELEASES)
-        self._writes.tick(now, RELEASES)
+        self._ends.tick(now, RELEASES)
         self._tasks.tick(now)
         self._disks.tick(now)
         index.release_discarded(now, RELEASES)
@@ -345,7 +347,7 @@ class Pool:
         index = self._index
         times = [
             self._members.due(),
-            self._writes.due(),
+            self._ends.due(),
             self._tasks.due(),
             self._disks.due(),
             self._drains.due(),

@@ -1,4 +1,4 @@
-"""Putting values: where each is to be written, when it can be read, and what becomes of a write that does not end.
+"""Putting values: where each is to be written.
 
 Between its start and its end a value cannot be read, and nobody else can have its key, unless the writer is gone or
 takes too long. Then the next one has the key, and new memory: the old writer may still be writing to the old.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engine.rpc.codes import Code
-from engine.rpc.messages import Kind, ObjectMeta, Replica, ReplicateConfig, SoftPin
+from engine.rpc.messages import Replica, ReplicateConfig, SoftPin
 from p2pstore.kv.pool.ages import Work
 from p2pstore.kv.pool.disks import Disks
 from p2pstore.kv.pool.entries import Copies, Entry, Held, More, Place, Tenant, placed
@@ -17,6 +17,7 @@ from p2pstore.kv.pool.eviction import STEP_ENTRIES, Eviction
 from p2pstore.kv.pool.index import Index, keep_for_readers
 from p2pstore.kv.pool.story import Event
 from p2pstore.kv.pool.tasks import Tasks
+from p2pstore.kv.pool.write_ends import WriteEnds
 
 MAX_KEY_BYTES = 16 << 20
 """Of one key: whoever needs more has made a mistake."""
@@ -27,14 +28,13 @@ MAX_REPLICAS = 1024
 SAID_TO_BE_THERE_S = 0.001
 """A value that a put is told is there stays so long: it must not make room for the rest of the same call."""
 
-MEMORY_KINDS = frozenset({Kind.ALL, Kind.MEMORY})
-
 
 class Writes:
-    """The calls that put values."""
+    """The calls that begin to put values."""
 
-    def __init__(self, index: Index, eviction: Eviction, tasks: Tasks, disks: Disks) -> None:
+    def __init__(self, index: Index, eviction: Eviction, tasks: Tasks, disks: Disks, ends: WriteEnds) -> None:
         self._index = index
+        self._ends = ends
         self._eviction = eviction
         self._tasks = tasks
         self._disks = disks
@@ -63,37 +63,6 @@ class Writes:
             self._fresh(batch, key, sizes[number]) or self._start(batch, number, key, upsert=False)
             for number, key in enumerate(keys)
         ]
-
-    def end(self, client: bytes, metas: Sequence[ObjectMeta], kind: int, tenant: str) -> list[Code]:
-        """The values were written: they can be read from now on."""
-        space = self._index.tenant(tenant)
-        now = self._index.clock()
-        self._index.lost_writers.discard(client)
-        return [self._end(client, meta, kind, space, now) for meta in metas]
-
-    def revoke(self, client: bytes, keys: Sequence[str], kind: int, tenant: str) -> list[Code]:
-        """The values were not written, and will not be."""
-        space = self._index.tenant(tenant)
-        return [self._revoke(client, key, kind, space) for key in keys]
-
-    def tick(self, now: float, limit: int) -> None:
-        """Give up on writes whose memory is due for release, up to ``limit``: nobody asked for their keys meanwhile."""
-        index = self._index
-        if not index.writing:
-            index.lost_writers.clear()
-        while index.writing and limit > 0:
-            entry, started = next(iter(index.writing.items()))
-            if started + index.settings.put_release > now:
-                return
-            limit -= 1
-            self._discard(entry, now)
-
-    def due(self) -> float | None:
-        """When the next write is given up."""
-        started = next(iter(self._index.writing.values()), None)
-        return None if started is None else started + self._index.settings.put_release
-
-    # -- start
 
     def _refused(self, config: ReplicateConfig, keys: int, sizes: int) -> Code | None:
         settings = self._index.settings
@@ -198,7 +167,7 @@ class Writes:
                 return Code.NOT_READY
             if same and found.size == batch.sizes[number] and all(held.segment.alive for held in found.memory):
                 return self._again(found, batch)
-            self._discard(found, batch.now)
+            self._ends.discard(found, batch.now)
             return None
         if not upsert:
             if not found.readable:
@@ -290,57 +259,6 @@ class Writes:
             return ""
         client = index.clients.get(batch.client)
         return config.host_id or (client.host_id if client else "")
-
-    # -- end
-
-    def _end(self, client: bytes, meta: ObjectMeta, kind: int, space: Tenant | None, now: float) -> Code:
-        index = self._index
-        key, checksum = meta
-        entry = space.keys.get(key) if space else None
-        if entry is None:
-            return Code.NOT_FOUND
-        if entry.writer != client:
-            return Code.ILLEGAL_CLIENT
-        if kind not in MEMORY_KINDS:
-            return Code.BAD_WRITE
-        if entry not in index.writing:
-            return Code.OK if entry.readable else Code.BAD_WRITE  # the same end again
-        place = entry.place
-        memory = [place] if isinstance(place, Held) else entry.memory
-        if not any(held.segment.alive for held in memory):
-            index.tell(entry, "lost", "its memory went while it was written", client)
-            index.drop(entry)
-            return Code.REPLICA_GONE
-        for held in memory:
-            held.ready = True
-        entry.checksum = checksum
-        index.complete(entry, now)
-        if index.settings.offload and not index.settings.offload_on_evict:
-            self._disks.offer(entry)
-        return Code.OK
-
-    def _revoke(self, client: bytes, key: str, kind: int, space: Tenant | None) -> Code:
-        index = self._index
-        entry = space.keys.get(key) if space else None
-        if entry is None:
-            return Code.NOT_FOUND
-        if entry.writer != client:
-            return Code.ILLEGAL_CLIENT
-        if entry not in index.writing or kind not in MEMORY_KINDS:
-            return Code.BAD_WRITE
-        index.tell(entry, "revoked", "its writer gave it up", client)
-        index.drop(entry)
-        return Code.OK
-
-    def _discard(self, entry: Entry, now: float) -> None:
-        """Give a write up. Its memory stays reserved for as long as its writer may still write there."""
-        index = self._index
-        keep = index.writing[entry] + index.settings.put_release
-        index.stats.put_start_discard_cnt += 1
-        index.tell(entry, "discarded", "its writer did not end the put", entry.writer)
-        if keep > now:
-            index.stats.put_start_discarded_staging_size += entry.size * len(entry.memory)
-        index.drop(entry, keep_until=keep if keep > now else 0.0)
 
 
 class _Batch:
