@@ -19,6 +19,9 @@ from p2pstore.kv.pool.story import Event
 from p2pstore.kv.pool.tasks import Tasks
 from p2pstore.kv.pool.write_ends import WriteEnds
 
+ENABLE = int(SoftPin.ENABLE)
+"""To look a member of an enumeration up takes longer than to compare two numbers."""
+
 MAX_KEY_BYTES = 16 << 20
 """Of one key: whoever needs more has made a mistake."""
 
@@ -74,7 +77,7 @@ class Writes:
             return Code.DFS_UNAVAILABLE if config.dfs_replica_num == 1 else Code.BAD_PARAMS
         if not config.soft_pin_action and config.soft_pin_ttl_ms is None:
             return None
-        if config.soft_pin_action == SoftPin.ENABLE:
+        if config.soft_pin_action == ENABLE:
             too_long = (
                 config.soft_pin_ttl_ms is not None and not 0 <= config.soft_pin_ttl_ms <= settings.max_soft_pin_ms
             )
@@ -217,7 +220,7 @@ class Writes:
         config, settings = batch.config, self._index.settings
         had = old.more if old is not None else None
         pin_ms = 0
-        if config.soft_pin_action == SoftPin.ENABLE:
+        if config.soft_pin_action == ENABLE:
             pin_ms = settings.soft_pin_ms if config.soft_pin_ttl_ms is None else config.soft_pin_ttl_ms
         hard = config.with_hard_pin or (had is not None and had.hard)
         pinned = had.pinned_until if had is not None and config.soft_pin_action == SoftPin.PRESERVE else 0.0
@@ -275,7 +278,7 @@ class _Batch:
         self.preferred = [config.preferred_segment] if config.preferred_segment else config.preferred_segments
         self.host = ""
         self.plain = (
-            config.soft_pin_action != SoftPin.ENABLE
+            config.soft_pin_action != ENABLE
             and not config.with_hard_pin
             and not config.data_type
             and config.group_ids is None
