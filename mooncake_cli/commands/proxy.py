@@ -27,7 +27,7 @@ EXAMPLES = {
     )
 }
 
-SEVERAL = {"proxy": ("--prefill", "-p", "--decode", "-d")}
+SEVERAL = {"proxy": ("--prefill", "-p", "--decode", "-d", "--kv-events")}
 
 ADMIN_KEY = "ADMIN_API_KEY"
 ENGINE_KEY = "OPENAI_API_KEY"
@@ -77,6 +77,18 @@ def proxy(
     slo_tbt: Annotated[
         float, typer.Option("--slo-tbt", metavar="SECONDS", help="The longest gap between tokens [default: 0.2].")
     ] = 0.2,
+    kv_events: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--kv-events",
+            metavar="INSTANCE=ENDPOINT[,REPLAY]",
+            help="Where a prefill instance publishes which blocks it holds, as vLLM's --kv-events-config has it.",
+        ),
+    ] = None,
+    pool: Annotated[
+        str | None,
+        typer.Option("--pool", metavar="HOST:PORT", help="The metrics port of the store's master, to know its keys."),
+    ] = None,
     p2p: Annotated[
         bool,
         typer.Option(
@@ -124,15 +136,17 @@ def proxy(
     """
     invocation: Invocation = ctx.obj
     given = {
+        "pool": pool,
         "running": max_requests,
         "waiting": max_waiting,
         "connect_seconds": _time("--connect-timeout", connect_timeout),
         "idle_seconds": _time("--idle-timeout", idle_timeout),
         "drain_seconds": _time("--drain-timeout", drain_timeout),
     }
-    options = _options(
-        model, prefill or [], decode or [], (scheduling, admission), (slo_ttft, slo_tbt), p2p=p2p, given=given
-    )
+    for option, seconds in (("--slo-ttft", slo_ttft), ("--slo-tbt", slo_tbt)):
+        _time(option, seconds)
+    instances = prefill or [], decode or [], kv_events or []
+    options = _options(model, instances, (scheduling, admission), (slo_ttft, slo_tbt), p2p=p2p, given=given)
     if not (options.prefill and options.decode) and options.admin_key is None:
         said = f"name instances with --prefill and --decode, or set {ADMIN_KEY} so that they can be added"
         raise UsageError(detail=said)
@@ -153,25 +167,28 @@ def proxy(
 
 def _options(
     model: str,
-    prefill: list[str],
-    decode: list[str],
+    instances: tuple[list[str], list[str], list[str]],
     how: tuple[str, str],
     objectives: tuple[float, float],
     *,
     p2p: bool,
     given: dict[str, Any],
 ) -> Options:
-    """What the flags and the environment say. Raises ``UsageError``."""
+    """What the flags and the environment say, ``instances`` for prefill, for decode, and their events.
+
+    Raises ``UsageError``.
+    """
     from p2pstore.serving.admission import Admission, Objectives  # noqa: PLC0415 - other commands do without
     from p2pstore.serving.placement import Placement  # noqa: PLC0415 - as above
     from p2pstore.serving.policy import PolicySettings  # noqa: PLC0415 - as above
-    from p2pstore.serving.proxy.fleet import BadInstance, parse_instances  # noqa: PLC0415 - as above
+    from p2pstore.serving.proxy.fleet import BadInstance, parse_instances, with_events  # noqa: PLC0415 - as above
     from p2pstore.serving.proxy.options import BLOCK_TOKENS, Options  # noqa: PLC0415 - as above
 
+    prefill, decode, events = instances
     placement = _one("--scheduling", how[0].replace("_", "-"), Placement)
     admission = _one("--admission", how[1], Admission)
     try:
-        places = {"prefill": parse_instances(prefill), "decode": parse_instances(decode)}
+        places = {"prefill": with_events(parse_instances(prefill), events), "decode": parse_instances(decode)}
         if any(place.bootstrap is not None for place in places["decode"]):
             raise UsageError(detail="a bootstrap server is a prefill instance's, not a decode instance's")
         policy = PolicySettings(placement, admission, Objectives(*objectives), block_tokens=BLOCK_TOKENS)
@@ -191,9 +208,9 @@ def _options(
 
 
 def _time(option: str, seconds: float | None) -> float | None:
-    """One that is over 0, and ends."""
+    """One that is over 0, and ends. Raises ``UsageError``."""
     if seconds is not None and not 0 < seconds < math.inf:
-        raise UsageError(detail=f"{option}: {seconds:g} is no time to wait")
+        raise UsageError(detail=f"{option}: {seconds:g} is no number of seconds above 0")
     return seconds
 
 

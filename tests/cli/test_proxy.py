@@ -221,12 +221,16 @@ def test_what_people_read(environment: dict[str, str], tmp_path: Path) -> None:
         (("--host", "0.0.0.0"), 7, "refusing to serve on 0.0.0.0:8000"),
         (("--scheduling", "best"), 2, "--scheduling: 'best' is none of random, round-robin"),
         (("--admission", "x"), 2, "--admission: 'x' is none of none, late"),
-        (("--slo-ttft", "0"), 2, "an objective is a time over 0"),
-        (("--slo-tbt", "nan"), 2, "an objective is a time over 0"),
+        (("--slo-ttft", "0"), 2, "--slo-ttft: 0 is no number of seconds above 0"),
+        (("--slo-tbt", "nan"), 2, "--slo-tbt: nan is"),
         (("-p", "nowhere"), 2, "'nowhere' is no HOST:PORT"),
         (("-p", "h:1", "h:1"), 2, "named twice"),
         (("-p", "h:1", "99999999"), 2, "no port of a bootstrap server"),
         (("-d", "h:1", "8998"), 2, "decode"),
+        (("-p", "h:1", "--kv-events", "h:2=tcp://h:5557"), 2, "named with --prefill"),
+        (("-p", "h:1", "--kv-events", "h:1=h:5557"), 2, "no endpoint"),
+        (("-p", "h:1", "--kv-events", "h:1=tcp://h"), 2, "no HOST:PORT"),
+        (("-p", "h:1", "--pool", "x:y:z"), 2, "x:y:z"),
         (("--max-requests", "0"), 2, "--max-requests"),
         (("--idle-timeout", "0"), 2, "--idle-timeout"),
         (("--connect-timeout", "inf"), 2, "--connect-timeout"),
@@ -271,17 +275,11 @@ def test_words_behind_an_option() -> None:
 
 
 def test_options() -> None:
-    options = _options(
-        "m",
-        ["a:1", "8998", "b:2"],
-        ["c:3"],
-        ("kvcache_centric", "early"),
-        (1.0, 0.1),
-        p2p=False,
-        given={"waiting": None},
-    )
-    assert options.prefill == (Place("a", 1, bootstrap=8998), Place("b", 2))
+    named = ["a:1", "8998", "b:2"], ["c:3"], ["a:1=tcp://a:5557,tcp://a:5558"]
+    options = _options("m", named, ("kvcache_centric", "early"), (1.0, 0.1), p2p=False, given={"waiting": None})
+    first = Place("a", 1, bootstrap=8998, events="tcp://a:5557", replay="tcp://a:5558")
+    assert options.prefill == (first, Place("b", 2))
     assert (options.decode, options.p2p) == ((Place("c", 3),), True)
     assert (options.policy.placement, options.policy.admission) == (Placement.KVCACHE_CENTRIC, Admission.EARLY)
     with pytest.raises(UsageError):
-        _options("m", ["a"], [], ("random", "none"), (1.0, 0.1), p2p=False, given={})
+        _options("m", (["a"], [], []), ("random", "none"), (1.0, 0.1), p2p=False, given={})

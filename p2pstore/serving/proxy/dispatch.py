@@ -62,11 +62,14 @@ class Dispatcher:
         self._riders: dict[int, Rider] = {}
         self._blocks: dict[int, Sequence[Block]] = {}
         self._last = 0
-        self._assumed: Assumed | None = Assumed()
+        self._assumed = Assumed()
+        self._known: set[str] = set()
+        """Instances of which others tell what they hold."""
 
-    def others_tell(self) -> None:
-        """Somebody knows what prefill instances hold: no longer assume that they hold what they computed."""
-        self._assumed = None
+    def others_tell(self, instance: str) -> None:
+        """Somebody knows what an instance holds: no longer assume that it holds what it computed."""
+        self._known.add(instance)
+        self._assumed.forget(instance)
 
     def told(self, event: Stored | Removed) -> None:
         """Blocks came to an instance, or went from it."""
@@ -88,7 +91,7 @@ class Dispatcher:
         """Its prompt is computed there; None where it was moved at that very moment."""
         blocks = self._blocks.get(number, ())
         fate = self._handle(PrefillDone(number), number)
-        if blocks and self._assumed is not None:
+        if blocks and instance not in self._known:
             for event in self._assumed.computed(instance, blocks):
                 self._handle(event)
         if self._p2p and isinstance(fate, Decode):
@@ -120,7 +123,7 @@ class Dispatcher:
 
     def instance(self, event: InstanceUp | InstanceDraining | InstanceDown) -> None:
         """An instance came, is to take nothing more, or is gone."""
-        if isinstance(event, InstanceDown) and self._assumed is not None:
+        if isinstance(event, InstanceDown):
             self._assumed.forget(event.name)
         self._handle(event)
         if isinstance(event, InstanceDown):

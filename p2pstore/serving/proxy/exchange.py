@@ -91,7 +91,11 @@ class Exchange:
         """Serve it to its end. Raises what aiohttp raises where the client is gone."""
         parts, asked = self._parts, self._asked
         self._task = asyncio.current_task()
-        prompt = measured(asked.body, parts.options.policy.block_tokens, keys=self._keys)
+        prompt = await parts.knowing.prompt(asked, self._headers, parts.keeper.fleet) if self._keys else None
+        if prompt is None:
+            # Its text has other keys than its tokens: where engines are listened to, those would be of no use.
+            keys = self._keys and not parts.knowing.listens
+            prompt = measured(asked.body, parts.options.policy.block_tokens, keys=keys)
         user = asked.body.get("user")
         tenant = user[:MAX_REQUEST_ID] if isinstance(user, str) else ""
         self._number, fate = parts.dispatcher.arrive(self, prompt, asked.limit, tenant)
@@ -424,9 +428,11 @@ class Exchange:
         if failure is not None and failure.answer is not None:
             return await self._over(failure.answer)
         # Which instance it was is the operator's business, and in the log.
-        what = "is gone" if failure is None else f"({failure.member.kind.value}) failed: {failure.detail}"
+        kind, detail = ("", "is gone") if failure is None else (failure.member.kind.value, f"failed: {failure.detail}")
         return await self._over(
-            failures.error(502, f"the instance {what}", kind=failures.SERVER, code="instance_failed")
+            failures.error(
+                502, f"the {kind} instance {detail}".replace("  ", " "), kind=failures.SERVER, code="instance_failed"
+            )
         )
 
     async def _over(self, answer: Answer) -> web.StreamResponse:

@@ -6,7 +6,7 @@ An instance has a name for the policy, ``prefill/10.0.0.1:8100``, since one engi
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from engine.net import addresses
@@ -34,6 +34,9 @@ class Place:
     port: int
     scheme: str = "http"
     bootstrap: int | None = None
+    events: str | None = None
+    replay: str | None = None
+    """The endpoints of its KV events, as ZeroMQ has them: where it says them, and where it says them again."""
 
     @property
     def address(self) -> str:
@@ -141,13 +144,40 @@ def parse_bootstrap(word: str) -> int | None:
     return int(word)
 
 
+def with_events(places: Sequence[Place], words: Sequence[str]) -> list[Place]:
+    """Instances, some with endpoints of KV events: ``INSTANCE=ENDPOINT[,REPLAY]``. Raises ``BadInstance``."""
+    found = {place.address: place for place in places}
+    for word in words:
+        instance, equals, endpoints = word.partition("=")
+        address = parse_instance(instance).address
+        if not equals or address not in found:
+            raise BadInstance(f"{word!r} is no INSTANCE=ENDPOINT[,REPLAY] of an instance named with --prefill")
+        events, comma, again = endpoints.partition(",")
+        replay = parse_endpoint(again) if comma else None
+        found[address] = replace(found[address], events=parse_endpoint(events), replay=replay)
+    return list(found.values())
+
+
+def parse_endpoint(text: str) -> str:
+    """``tcp://HOST:PORT`` or ``ipc://PATH``, of ZeroMQ's. Raises ``BadInstance``."""
+    scheme, _, rest = text.partition("://")
+    try:
+        if scheme == "tcp":
+            addresses.parse(rest)
+            return text
+    except addresses.BadAddress as error:
+        raise BadInstance(f"{text!r}: {error}") from None
+    if scheme == "ipc" and rest:
+        return text
+    raise BadInstance(f"{text!r} is no endpoint such as tcp://10.0.0.1:5557")
+
+
 def parse_instances(words: Sequence[str]) -> list[Place]:
     """Instances; the port of its bootstrap server may stand behind each. Raises ``BadInstance``."""
     found: list[Place] = []
     for word in words:
         if found and (word.isdecimal() or word.lower() == "none"):
-            last = found[-1]
-            found[-1] = Place(last.host, last.port, last.scheme, parse_bootstrap(word))
+            found[-1] = replace(found[-1], bootstrap=parse_bootstrap(word))
         else:
             found.append(parse_instance(word))
     seen: set[str] = set()

@@ -14,6 +14,7 @@ from p2pstore.serving.events import InstanceDown, InstanceDraining, InstanceUp, 
 from p2pstore.serving.proxy.dispatch import Dispatcher
 from p2pstore.serving.proxy.fleet import MAX_INSTANCES, BadInstance, Fleet, Member, Place
 from p2pstore.serving.proxy.health import Health, State
+from p2pstore.serving.proxy.knowing import Knowing
 from p2pstore.serving.proxy.options import Options
 from p2pstore.serving.proxy.upstream import InstanceFailed, Problem, Upstream
 from p2pstore.supervisor import Supervisor
@@ -34,6 +35,7 @@ class Keeper:
         options: Options,
         dispatcher: Dispatcher,
         upstream: Upstream,
+        knowing: Knowing,
         supervisor: Supervisor,
         clock: Callable[[], float],
     ) -> None:
@@ -41,6 +43,7 @@ class Keeper:
         self._options = options
         self._dispatcher = dispatcher
         self._upstream = upstream
+        self._knowing = knowing
         self._supervisor = supervisor
         self._clock = clock
         self._wakes: dict[str, asyncio.Event] = {}
@@ -90,6 +93,7 @@ class Keeper:
 
     def _added(self, member: Member) -> Member:
         self._see_that_it_is_new(member)
+        self._knowing.listen(member)
         self.fleet.members[member.name] = member
         self._wakes[member.name] = asyncio.Event()
         self._supervisor.start("health checks", OWNER, lambda: self._watch(member))
@@ -129,6 +133,7 @@ class Keeper:
             log.info("%s is up", member.name)
             if not member.draining:
                 self._dispatcher.instance(InstanceUp(member.name, member.kind))
+                self._knowing.up(member)
         elif changed:
             self._down(member)
         elif problem is not None and member.health.why != before:

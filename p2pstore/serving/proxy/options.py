@@ -52,6 +52,8 @@ class Options:
     policy: PolicySettings = field(default_factory=lambda: PolicySettings(block_tokens=BLOCK_TOKENS))
     p2p: bool = False
     """Whether decode instances fetch KV cache from prefill instances, and not from a store."""
+    pool: str | None = None
+    """The metrics port of the master whose keys are listed, for what the pool holds."""
     running: int = turns.MAX_RUNNING
     waiting: int = turns.MAX_WAITING
     wait_seconds: float = turns.WAIT_SECONDS

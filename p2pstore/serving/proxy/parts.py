@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from p2pstore.serving.proxy.dispatch import Dispatcher
 from p2pstore.serving.proxy.keeper import Keeper
+from p2pstore.serving.proxy.knowing import Knowing
 from p2pstore.serving.proxy.options import Options
 from p2pstore.serving.proxy.stats import Stats
 from p2pstore.serving.proxy.upstream import Upstream
@@ -20,5 +21,6 @@ class Parts:
     dispatcher: Dispatcher
     keeper: Keeper
     upstream: Upstream
+    knowing: Knowing
     stats: Stats
     clock: Callable[[], float]

@@ -9,16 +9,33 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import xxhash
+
+from p2pstore.serving.proxy.requests import Asked
 
 BYTES_PER_TOKEN = 4
 """Of text in UTF-8, on average: English has some 4, and Chinese, at 3 a character, somewhat less."""
 
 MAX_BLOCKS = 4096
 """Of one prompt that get keys; what follows them is placed with them."""
+
+
+_MAX_ID = 2**63
+
+FOR_TOKENIZER = (
+    "model",
+    "messages",
+    "tools",
+    "add_special_tokens",
+    "add_generation_prompt",
+    "continue_final_message",
+    "chat_template",
+    "chat_template_kwargs",
+)
+"""What of a request makes its prompt what it is, by vLLM's ``/tokenize``."""
 
 
 class Prompt(NamedTuple):
@@ -40,6 +57,40 @@ def measured(body: Mapping[str, Any], block_tokens: int, *, keys: bool) -> Promp
     if not keys:
         return Prompt(max(1, length), ())
     return Prompt(max(1, length), _keys(_salt(body), data, size))
+
+
+def of_tokens(tokens: Sequence[int], block_tokens: int, body: Mapping[str, Any]) -> Prompt:
+    """A prompt that was taken apart; what a request's ``cache_salt`` sets apart has keys that no engine tells of."""
+    salt = body.get("cache_salt")
+    key: int | None = None if salt is None else xxhash.xxh3_64_intdigest(json.dumps(salt).encode())
+    keys = []
+    for at in range(0, min(len(tokens) // block_tokens, MAX_BLOCKS) * block_tokens, block_tokens):
+        key = token_key(key, tokens[at : at + block_tokens])
+        keys.append(key)
+    return Prompt(max(1, len(tokens)), tuple(keys))
+
+
+def token_key(before: Hashable, tokens: Sequence[int]) -> int:
+    """The key of a block of tokens, from that of the one before it (None: it is the first)."""
+    seed = before if isinstance(before, int) else 0
+    return xxhash.xxh3_64_intdigest(_ids(tokens), seed)
+
+
+def tokenize_body(asked: Asked) -> bytes | list[int] | None:
+    """What ``POST /tokenize`` is asked; the tokens where they are there already; None where it cannot be asked."""
+    body = asked.body
+    prompt = body.get("prompt")
+    if "messages" not in body and isinstance(prompt, list):
+        first = prompt[0] if prompt and isinstance(prompt[0], (list, str)) else prompt
+        if isinstance(first, list):
+            return first if all(type(token) is int and 0 <= token < _MAX_ID for token in first) else None
+        prompt = first
+    if "messages" not in body and not isinstance(prompt, str):
+        return None
+    chosen = {key: body[key] for key in FOR_TOKENIZER if key in body}
+    if "messages" not in body:
+        chosen["prompt"] = prompt
+    return json.dumps(chosen).encode()
 
 
 def _of(prompt: Any, block_tokens: int) -> tuple[int, bytes, int]:

@@ -7,7 +7,8 @@
     GET  /health  /healthcheck                      200 where requests can be served, else 503
     GET  /status                                    the instances, and what becomes of them
     GET  /metrics                                   for Prometheus
-    POST /instances/add     {"type": "prefill"|"decode", "instance": "host:port", "bootstrap": port}
+    POST /instances/add     {"type": "prefill"|"decode", "instance": "host:port", "bootstrap": port,
+                             "kv_events": endpoint, "kv_replay": endpoint}
     POST /instances/remove  {"type": ..., "instance": "host:port"}    once what it has is done
 
 The last two take the header ``X-API-Key``. Errors are OpenAI's. Source of the surface: upstream's ``proxy_demo.py`` and
@@ -22,13 +23,14 @@ import hmac
 import logging
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from aiohttp import hdrs, web
 
 from engine.net.http_server import HttpServer, let_in
-from p2pstore.errors import NodeEnded
+from p2pstore.errors import NodeEnded, UsageError
 from p2pstore.serving.events import Kind
 from p2pstore.serving.placement import Placement
 from p2pstore.serving.policy import Policy
@@ -36,8 +38,17 @@ from p2pstore.serving.proxy import failures
 from p2pstore.serving.proxy.dispatch import Dispatcher
 from p2pstore.serving.proxy.exchange import Exchange
 from p2pstore.serving.proxy.failures import Answer
-from p2pstore.serving.proxy.fleet import KINDS, BadInstance, Fleet, Place, parse_bootstrap, parse_instance
+from p2pstore.serving.proxy.fleet import (
+    KINDS,
+    BadInstance,
+    Fleet,
+    Place,
+    parse_bootstrap,
+    parse_endpoint,
+    parse_instance,
+)
 from p2pstore.serving.proxy.keeper import OWNER, Keeper
+from p2pstore.serving.proxy.knowing import Knowing
 from p2pstore.serving.proxy.options import MAX_BODIES_BYTES, SWEEP_SECONDS, Options
 from p2pstore.serving.proxy.parts import Parts
 from p2pstore.serving.proxy.requests import CHAT, COMPLETIONS, MAX_BODY_BYTES, Asked, BadRequest, parse
@@ -112,8 +123,11 @@ class ProxyServer:
         options = self.options
         dispatcher = Dispatcher(Policy(options.policy), self._clock, p2p=options.p2p)
         upstream = Upstream(options)
-        keeper = Keeper(options, dispatcher, upstream, self.supervisor, self._clock)
-        self._parts = Parts(options, dispatcher, keeper, upstream, self.stats, self._clock)
+        knowing = Knowing(dispatcher, upstream, self.supervisor, options.policy.block_tokens)
+        keeper = Keeper(options, dispatcher, upstream, knowing, self.supervisor, self._clock)
+        self._parts = Parts(options, dispatcher, keeper, upstream, knowing, self.stats, self._clock)
+        if options.pool is not None:
+            knowing.listen_to_pool(options.pool)
         for kind, places in ((Kind.PREFILL, options.prefill), (Kind.DECODE, options.decode)):
             for place in places:
                 keeper.add(place, kind)
@@ -318,11 +332,8 @@ class ProxyServer:
         kind, place, document = await self._named(request)
         assert kind is not None  # noqa: S101 - see ``_named``
         try:
-            bootstrap = document.get("bootstrap")
-            if bootstrap is not None:
-                place = Place(place.host, place.port, place.scheme, parse_bootstrap(str(bootstrap)))
-            await self.parts.keeper.add_verified(place, kind)
-        except (BadInstance, Problem) as error:
+            await self.parts.keeper.add_verified(_with(place, document), kind)
+        except (BadInstance, Problem, UsageError) as error:
             said = f"{place.address} is not added: {error}"
             raise Refused(failures.error(400, said, code="bad_instance", param="instance")) from None
         return web.json_response({"message": f"Added {document['instance']} to {kind.value}_instances."})
@@ -412,6 +423,17 @@ class ProxyServer:
             for who in self.turns.late(now):
                 self._waiting[who].set_result(False)
             self.parts.dispatcher.tick()
+
+
+def _with(place: Place, document: Mapping[str, Any]) -> Place:
+    """What is said of an instance besides where it is. Raises ``BadInstance``."""
+    bootstrap, events, replay = (document.get(key) for key in ("bootstrap", "kv_events", "kv_replay"))
+    return replace(
+        place,
+        bootstrap=None if bootstrap is None else parse_bootstrap(str(bootstrap)),
+        events=None if events is None else parse_endpoint(str(events)),
+        replay=None if replay is None else parse_endpoint(str(replay)),
+    )
 
 
 def _response(answer: Answer) -> web.Response:

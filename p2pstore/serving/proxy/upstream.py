@@ -15,7 +15,7 @@ from yarl import URL
 from p2pstore.serving.proxy.failures import Answer
 from p2pstore.serving.proxy.fleet import Member
 from p2pstore.serving.proxy.health import PROBE_TIMEOUT_SECONDS
-from p2pstore.serving.proxy.options import Options
+from p2pstore.serving.proxy.options import MAX_ANSWER_BYTES, Options
 
 KEEPALIVE_SECONDS = 3.0
 """An idle connection is kept for so long: engines close theirs after 5 seconds (vLLM, uvicorn)."""
@@ -28,6 +28,9 @@ MAX_PROBE_BYTES = 1 << 20
 
 END_SECONDS = 1.0
 """For the end of an answer all of whose events have come."""
+
+TOKENIZE_SECONDS = 2.0
+"""For an instance to take a prompt apart; then it is placed without its prefixes."""
 
 MAX_URLS = 4096
 """That are remembered: some for each instance."""
@@ -147,6 +150,19 @@ class Upstream:
             raise broken(member, error) from None
         return Answer(status, body, found)
 
+    async def tokens(self, member: Member, body: bytes, headers: Mapping[str, str]) -> list[int] | None:
+        """A prompt in tokens, by an instance's tokenizer; None where it does not say in time."""
+        timeout = aiohttp.ClientTimeout(total=TOKENIZE_SECONDS)
+        url = self._url(member, "/tokenize")
+        try:
+            async with self._session.post(
+                url, data=body, headers=headers, timeout=timeout, allow_redirects=False
+            ) as answer:
+                whole = await read(answer, MAX_ANSWER_BYTES)
+        except (aiohttp.ClientError, asyncio.TimeoutError, OSError):
+            return None
+        return token_ids(whole or b"") if answer.status == 200 else None
+
     async def check(self, member: Member, *, thorough: bool) -> None:
         """Probe an instance; ``thorough``: whether it serves our model, too. Raises ``Problem``."""
         try:
@@ -232,6 +248,17 @@ def ranks(body: bytes) -> tuple[tuple[str, str], ...]:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return ()
     return tuple(pairs[:MAX_RANKS]) if all(isinstance(engine, str) for _, engine in pairs) else ()
+
+
+def token_ids(body: bytes) -> list[int] | None:
+    """Those in the answer of ``/tokenize``."""
+    try:
+        found = json.loads(body)["tokens"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    if not isinstance(found, list) or not all(type(each) is int and 0 <= each < 2**31 for each in found):
+        return None
+    return found
 
 
 def broken(member: Member, error: BaseException) -> InstanceFailed:

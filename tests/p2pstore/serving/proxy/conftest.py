@@ -94,10 +94,15 @@ async def proxies() -> AsyncIterator[Start]:
     """Starts proxies before engines, and ends them."""
     running: list[tuple[ProxyServer, aiohttp.ClientSession]] = []
 
-    async def start(prefill: list[Engine], decode: list[Engine], *, wait: bool = True, **more: Any) -> Running:
+    async def start(
+        prefill: list[Engine], decode: list[Engine], *, wait: bool = True, events: Any = None, **more: Any
+    ) -> Running:
+        """``events``: by an engine's port, what a ``Place`` has besides."""
+
         def places(engines: list[Engine]) -> tuple[Place, ...]:
             bootstrap = more.get("p2p", False)
             found = tuple(parse_instance(engine.address) for engine in engines)
+            found = tuple(replace(one, **(events or {}).get(one.port, {})) for one in found)
             return tuple(replace(one, bootstrap=one.port) for one in found) if bootstrap else found
 
         options = Options(

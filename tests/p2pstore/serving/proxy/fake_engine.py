@@ -42,6 +42,8 @@ class Engine:
     """Requests whose client left."""
     busy: int = 0
     port: int = 0
+    tokenizer: int = 200
+    tokenized: int = 0
     hangs: bool = False
     """Whether it accepts connections, and says nothing."""
 
@@ -53,6 +55,7 @@ class Engine:
         app.router.add_get("/health", self._health)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/query", self._query)
+        app.router.add_post("/tokenize", self._tokenize)
         self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
@@ -93,6 +96,15 @@ class Engine:
 
     async def _query(self, _: web.Request) -> web.Response:
         return web.json_response({"0": {"engine_id": f"engine-{self.port}", "worker_addr": {}}})
+
+    async def _tokenize(self, request: web.Request) -> web.Response:
+        """A token a character."""
+        self.tokenized += 1
+        if self.tokenizer != 200:
+            return web.Response(status=self.tokenizer)
+        body = await request.json()
+        text = body.get("prompt") or "".join(message["content"] for message in body["messages"])
+        return web.json_response({"count": len(text), "tokens": [ord(each) for each in text]})
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()

@@ -99,7 +99,8 @@ def test_what_was_computed_is_taken_to_be_held() -> None:
 
 def test_those_who_know_are_believed_instead() -> None:
     dispatcher = made(Placement.PREFIX_LOCAL)
-    dispatcher.others_tell()
+    for name in ("p0", "p1"):
+        dispatcher.others_tell(name)
     number, first = dispatcher.arrive(Noting(), PROMPT, 5, "")
     assert isinstance(first, Place)
     dispatcher.prefilled(number, first.prefill)

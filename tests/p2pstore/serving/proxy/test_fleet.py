@@ -13,6 +13,7 @@ from p2pstore.serving.proxy.fleet import (
     parse_bootstrap,
     parse_instance,
     parse_instances,
+    with_events,
 )
 from p2pstore.serving.proxy.health import Health
 
@@ -46,6 +47,21 @@ def test_a_bootstrap_port_may_stand_behind_each() -> None:
     assert parse_instances(["a:1", "b:2"]) == [Place("a", 1), Place("b", 2)]
     first, second, third = parse_instances(["http://a:1", "8998", "b:2", "none", "[::1]:3", "7"])
     assert (first.bootstrap_url, second.bootstrap_url, third.bootstrap_url) == ("http://a:8998", None, "http://[::1]:7")
+
+
+def test_events_of_instances() -> None:
+    places = parse_instances(["a:1", "7", "b:2", "c:3"])
+    first, second, third = with_events(places, ["a:1=tcp://a:5557,tcp://a:5558", "http://b:2=ipc:///run/x"])
+    assert (first.bootstrap, first.events, first.replay) == (7, "tcp://a:5557", "tcp://a:5558")
+    assert (second.events, second.replay, third.events) == ("ipc:///run/x", None, None)
+
+
+@pytest.mark.parametrize(
+    "word", ["a:1", "a:1=", "b:1=tcp://a:1", "a:1=a:1", "a:1=tcp://a", "a:1=tcp://a:1,", "a:1=ipc://"]
+)
+def test_what_are_no_events_of_an_instance(word: str) -> None:
+    with pytest.raises(BadInstance):
+        with_events(parse_instances(["a:1"]), [word])
 
 
 @pytest.mark.parametrize("words", [["8998"], ["a:1", "0"], ["a:1", "70000"], ["a:1", "a:1"], ["none", "a:1"]])

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pstore.serving.proxy.prompts import MAX_BLOCKS, Prompt, measured
+from p2pstore.serving.knowledge.engine_blocks import EngineBlocks
+from p2pstore.serving.knowledge.vllm_events import BlocksStored
+from p2pstore.serving.proxy.prompts import MAX_BLOCKS, Prompt, measured, of_tokens, token_key, tokenize_body
+from p2pstore.serving.proxy.requests import CHAT, COMPLETIONS, parse
 
 BLOCK = 4
 """Tokens; 16 bytes of text."""
@@ -82,6 +86,53 @@ def test_a_long_prompt_has_so_many_keys() -> None:
 )
 def test_what_is_malformed_has_some_length(body: dict[str, Any]) -> None:
     assert prompt(**body).length >= 1
+
+
+def test_tokens_have_the_keys_that_engines_blocks_have() -> None:
+    blocks = EngineBlocks("p", BLOCK, token_key)
+    (said,) = blocks.handle(BlocksStored([b"1", b"2", b"3"], None, list(range(6)), 2))
+    prompt = of_tokens(list(range(9)), BLOCK, {})
+    assert prompt.length == 9
+    assert tuple(said.blocks) == prompt.blocks[:1]
+    (more,) = blocks.handle(BlocksStored([b"4"], b"3", [6, 7], 2))
+    assert (*said.blocks, *more.blocks) == prompt.blocks
+    salted = of_tokens(list(range(9)), BLOCK, {"cache_salt": "s"})
+    assert not set(salted.blocks) & set(prompt.blocks)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "asked"),
+    [
+        (COMPLETIONS, {"prompt": "x", "model": "m", "max_tokens": 5}, {"prompt": "x", "model": "m"}),
+        (
+            COMPLETIONS,
+            {"prompt": ["x", "y"], "add_special_tokens": False},
+            {"prompt": "x", "add_special_tokens": False},
+        ),
+        (CHAT, {"messages": [1], "tools": [2], "stream": True}, {"messages": [1], "tools": [2]}),
+    ],
+)
+def test_what_a_tokenizer_is_asked(path: str, body: dict[str, Any], asked: dict[str, Any]) -> None:
+    made = tokenize_body(parse(path, json.dumps(body).encode()))
+    assert isinstance(made, bytes)
+    assert json.loads(made) == asked
+
+
+@pytest.mark.parametrize(
+    ("prompt", "found"),
+    [
+        ([1, 2], [1, 2]),
+        ([[1], [2]], [1]),
+        ([], []),
+        ([1, "a"], None),
+        ([2**70], None),
+        ([-1], None),
+        (None, None),
+        (7, None),
+    ],
+)
+def test_what_needs_no_tokenizer(prompt: Any, found: list[int] | None) -> None:
+    assert tokenize_body(parse(COMPLETIONS, json.dumps({"prompt": prompt}).encode())) == found
 
 
 @given(st.text(max_size=200), st.text(max_size=200))

@@ -16,7 +16,7 @@ from p2pstore.serving.events import Kind
 from p2pstore.serving.proxy.fleet import Member, Place, parse_instance
 from p2pstore.serving.proxy.health import Health
 from p2pstore.serving.proxy.options import Options
-from p2pstore.serving.proxy.upstream import InstanceFailed, Problem, Upstream, models, ranks
+from p2pstore.serving.proxy.upstream import InstanceFailed, Problem, Upstream, models, ranks, token_ids
 from tests.p2pstore.serving.proxy.fake_engine import MODEL, Engine
 
 
@@ -199,6 +199,12 @@ async def test_redirects_are_not_followed(engines: Any) -> None:
 def test_answers_that_name_no_model_and_no_rank(body: bytes) -> None:
     assert models(body) == []
     assert ranks(body) == ()
+
+
+def test_token_ids() -> None:
+    assert token_ids(b'{"tokens": [1, 2]}') == [1, 2]
+    for body in (b"", b"[]", b'{"tokens": 7}', b'{"tokens": ["a"]}', b'{"tokens": [-1]}', b'{"tokens": [true]}'):
+        assert token_ids(body) is None
 
 
 def test_ranks() -> None:
