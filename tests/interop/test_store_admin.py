@@ -114,6 +114,8 @@ def ask(address: str, path: str, method: str = "GET", body: bytes | None = None)
         ("/query_segment?segment=x", "GET"),
         ("/api/v1/segments/status?segment=x", "GET"),
         ("/api/v1/segments/status", "GET"),
+        ("/api/v1/tenant_quotas", "GET"),
+        ("/api/v1/tenant_quotas?tenant_id=a", "GET"),
         ("/api/v1/drain_jobs", "POST"),
         ("/api/v1/drain_jobs/query", "GET"),
         ("/api/v1/drain_jobs/query?job_id=x", "GET"),

@@ -10,6 +10,7 @@ from engine.rpc.messages import Disk, LocalDisk, Memory, Nof, Replica, SegmentSt
 from p2pstore.kv.master.dispatch import SEGMENT_STATUS
 from p2pstore.kv.master.facts import CallerFacts
 from p2pstore.kv.pool.drain import JobInfo
+from p2pstore.kv.pool.entries import TenantUse
 from p2pstore.kv.pool.segments import SegmentInfo
 
 NAMES = {
@@ -25,6 +26,7 @@ NAMES = {
     Code.BAD_MODE: "UNAVAILABLE_IN_CURRENT_MODE",
     Code.BAD_STATUS: "UNAVAILABLE_IN_CURRENT_STATUS",
     Code.NO_JOB: "JOB_NOT_FOUND",
+    Code.NO_TENANT: "TENANT_NOT_REGISTERED",
 }
 """Upstream's names of the codes that are answered here."""
 
@@ -90,6 +92,20 @@ def replica(it: Replica) -> dict[str, Any]:
     if isinstance(place, LocalDisk):
         fields["client"] = id_text(place.client)
     return {"id": it.id, "kind": type(place).__name__.lower(), "status": int(it.status), **fields}
+
+
+def tenant_quota(it: TenantUse, capacity: int) -> dict[str, Any]:
+    """What a tenant takes and may take, as upstream tells it; who has no quota may take all there is."""
+    allowed = capacity if it.quota is None else min(it.quota, capacity)
+    return {
+        "tenant_id": it.name,
+        "requested_quota_bytes": it.quota or 0,
+        "effective_quota_bytes": allowed,
+        "charged_bytes": it.used,
+        "admission_closed": False,
+        "over_quota": it.quota is not None and it.used > allowed,
+        "has_explicit_policy": it.quota is not None,
+    }
 
 
 def drain_job(it: JobInfo) -> dict[str, Any]:

@@ -10,6 +10,7 @@
     GET  /kv_events/status                          there are none here
     GET  /api/v1/segments/status?segment=S
     POST /api/v1/remove_all?force=1&tenant_id=T
+    GET  /api/v1/tenant_quotas?tenant_id=T
     POST /api/v1/drain_jobs  {"segments": [S], "target_segments": [S], "max_concurrency": N}
     GET  /api/v1/drain_jobs/query?job_id=J
     POST /api/v1/drain_jobs/cancel?job_id=J
@@ -88,6 +89,7 @@ class AdminServer:
             ("/query_segment", self._served(self._query_segment)),
             ("/get_segments_detail", self._served(self._get_segments_detail)),
             ("/api/v1/segments/status", self._served(self._segment_status)),
+            ("/api/v1/tenant_quotas", self._served(self._tenant_quotas)),
             ("/api/v1/status", self._status),
         ):
             app.router.add_get(path, handler)
@@ -226,6 +228,18 @@ class AdminServer:
         status = forms.segment_status(found)
         answer = {"success": True, "segment": name, "status": int(status), "status_name": status.name}
         return as_json({**answer, "error_code": 0, "error_message": ""})
+
+    async def _tenant_quotas(self, request: web.Request) -> web.Response:
+        known = self._shown.tenant_uses()
+        if known is None:
+            return refused(Code.BAD_MODE, status=409)
+        uses, capacity = known
+        found = [forms.tenant_quota(each, capacity) for each in uses]
+        wanted = request.query.get("tenant_id", "")
+        if not wanted:
+            return as_json({"success": True, "data": found})
+        one = next((each for each in found if each["tenant_id"] == wanted), None)
+        return refused(Code.NO_TENANT, status=404) if one is None else as_json({"success": True, "data": one})
 
     async def _remove_all(self, request: web.Request) -> web.Response:
         steps = self._shown.remove_all(request.query.get("tenant_id", ""), force=forced(request))

@@ -11,6 +11,7 @@ from p2pstore.kv.master.facts import CallerFacts, KeyFacts, PoolFacts
 from p2pstore.kv.master.forms import KeyShown
 from p2pstore.kv.master.metrics import Readings
 from p2pstore.kv.pool.drain import JobInfo
+from p2pstore.kv.pool.entries import TenantUse
 from p2pstore.kv.pool.segments import SegmentInfo
 from p2pstore.kv.pool.walks import Steps
 
@@ -44,6 +45,9 @@ class Shown(Protocol):
 
     def remove_all(self, tenant: str, *, force: bool) -> Steps[int]:
         """Remove a tenant's keys, or everybody's where it is empty; how many."""
+
+    def tenant_uses(self) -> tuple[Sequence[TenantUse], int] | None:
+        """What tenants take of the memory, and how much there is; None where tenants are one."""
 
     def drain(self, segments: Sequence[str], targets: Sequence[str], concurrency: int) -> bytes | Code:
         """Have segments emptied; the job's id."""

@@ -17,6 +17,7 @@ from p2pstore.kv.master.forms import KeyShown, id_text
 from p2pstore.kv.master.metrics import Readings, Segment
 from p2pstore.kv.master.server import Master
 from p2pstore.kv.pool.drain import JobInfo
+from p2pstore.kv.pool.entries import TenantUse
 from p2pstore.kv.pool.pool import Pool
 from p2pstore.kv.pool.segments import SegmentInfo
 from p2pstore.kv.pool.walks import Steps
@@ -96,6 +97,11 @@ class View:
     def remove_all(self, tenant: str, *, force: bool) -> Steps[int]:
         """Remove a tenant's keys, or everybody's; how many."""
         return self._master.kept_steps(self._pool.remove_all(force, tenant or None))
+
+    def tenant_uses(self) -> tuple[Sequence[TenantUse], int] | None:
+        """What tenants take of the memory, and how much there is; None where tenants are one."""
+        pool = self._pool
+        return (pool.tenant_uses(), pool.stats.total_capacity_bytes) if pool.settings.tenants else None
 
     def drain(self, segments: Sequence[str], targets: Sequence[str], concurrency: int) -> bytes | Code:
         """Have segments emptied; the job's id."""

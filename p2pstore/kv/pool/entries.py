@@ -6,6 +6,8 @@ and not in a list, and what few values have is in an object of its own.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from engine.rpc.messages import LocalDisk, Memory, Replica, Status
 from p2pstore.kv.pool.clients import Client, Disk
 from p2pstore.kv.pool.segments import NOWHERE, Mounted
@@ -110,6 +112,14 @@ class More:
         self.hard = False
         self.pin_s = 0.0
         self.pinned_until = 0.0
+
+
+class TenantUse(NamedTuple):
+    """What a tenant takes of the pool's memory, and may take; without a quota that is None. Bytes."""
+
+    name: str
+    quota: int | None
+    used: int
 
 
 class Tenant:

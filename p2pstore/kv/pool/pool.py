@@ -31,7 +31,7 @@ from engine.rpc.messages import (
 )
 from p2pstore.kv.pool.disks import Disks
 from p2pstore.kv.pool.drain import CONCURRENCY, Drains, JobInfo
-from p2pstore.kv.pool.entries import Entry
+from p2pstore.kv.pool.entries import Entry, TenantUse
 from p2pstore.kv.pool.eviction import Eviction
 from p2pstore.kv.pool.index import Index
 from p2pstore.kv.pool.members import Members
@@ -384,6 +384,12 @@ class Pool:
     def tenants(self) -> list[str]:
         """The tenants that have keys."""
         return [name for name, space in self._index.tenants.items() if space.keys]
+
+    def tenant_uses(self) -> list[TenantUse]:
+        """What each tenant takes, and those that have a quota may take."""
+        quotas, known = self.settings.tenant_quotas, self._index.tenants
+        names = dict.fromkeys([*quotas, *known])
+        return [TenantUse(name, quotas.get(name), known[name].used if name in known else 0) for name in names]
 
     def names(self, tenant: str) -> list[str]:
         """All keys of a tenant, whether they can be read or not: it looks at none of them, so it takes no time."""

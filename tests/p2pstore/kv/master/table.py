@@ -15,6 +15,7 @@ from p2pstore.kv.master.forms import KeyShown
 from p2pstore.kv.master.http import AdminServer
 from p2pstore.kv.master.metrics import Readings
 from p2pstore.kv.pool.drain import JobInfo, JobStatus
+from p2pstore.kv.pool.entries import TenantUse
 from p2pstore.kv.pool.segments import SegmentInfo
 from p2pstore.kv.pool.walks import Steps
 
@@ -40,6 +41,7 @@ class Table:
             ],
             ("red", "only-red"): [Replica(6, PLACE, Status.PROCESSING)],
         }
+        self.uses: tuple[Sequence[TenantUse], int] | None = None
         self.drained: list[tuple[list[str], list[str], int]] = []
         self.segment_name = "host:1"
         self.removed: list[tuple[str, bool]] = []
@@ -83,6 +85,9 @@ class Table:
         self.removed.append((f"all of {tenant or 'everybody'}", force))
         yield
         return 3
+
+    def tenant_uses(self) -> tuple[Sequence[TenantUse], int] | None:
+        return self.uses
 
     def drain(self, segments: Sequence[str], targets: Sequence[str], concurrency: int) -> bytes | Code:
         self.drained.append((list(segments), list(targets), concurrency))

@@ -17,6 +17,7 @@ from p2pstore.kv.master import http
 from p2pstore.kv.master.forms import KeyShown
 from p2pstore.kv.master.http import AdminServer
 from p2pstore.kv.master.metrics import OPENMETRICS, TEXT
+from p2pstore.kv.pool.entries import TenantUse
 from p2pstore.settings.master_keys import networks
 from tests.p2pstore.kv.master.table import KEY, STRANGE, Table
 
@@ -323,3 +324,24 @@ async def test_segments_are_drained_as_upstream_is_asked_to(ask: Asker, table: T
     for wrong_id in ("", "7", "7-", "7-9-1", "-7-9", "7-99999999999999999999", "x-y", "\u0667-9"):
         status, answer = await post(f"/api/v1/drain_jobs/cancel?job_id={quote(wrong_id)}")
         assert (status, answer["error_message"]) == (400, "Missing or invalid job_id"), wrong_id
+
+
+async def test_what_tenants_take_and_may_take(ask: Asker, table: Table) -> None:
+    status, answer = await ask.json("/api/v1/tenant_quotas")
+    assert (status, answer["error_message"]) == (409, "UNAVAILABLE_IN_CURRENT_MODE"), "tenants are one"
+    table.uses = [TenantUse("a", 100, 60), TenantUse("b", None, 7), TenantUse("huge", 5000, 0)], 1000
+    status, answer = await ask.json("/api/v1/tenant_quotas")
+    assert status == 200
+    assert [each["effective_quota_bytes"] for each in answer["data"]] == [100, 1000, 1000]
+    status, answer = await ask.json("/api/v1/tenant_quotas?tenant_id=a")
+    assert answer["data"] == {
+        "tenant_id": "a",
+        "requested_quota_bytes": 100,
+        "effective_quota_bytes": 100,
+        "charged_bytes": 60,
+        "admission_closed": False,
+        "over_quota": False,
+        "has_explicit_policy": True,
+    }
+    status, answer = await ask.json("/api/v1/tenant_quotas?tenant_id=c")
+    assert (status, answer["error_code"]) == (404, -1701)

@@ -437,6 +437,15 @@ def test_used_values_at_the_head_do_not_keep_others_from_making_room(monkeypatch
     assert len(house.there(keys, "small")) == 9
 
 
+def test_what_tenants_take_is_told() -> None:
+    house = House(tenants=True, tenant_quotas={"small": 3 * MIB})
+    client = house.join("a")
+    assert house.pool.tenant_uses() == [("small", 3 * MIB, 0)]
+    house.put(client, ["1", "2"], tenant="small")
+    house.put(client, ["1"], tenant="other")
+    assert house.pool.tenant_uses() == [("small", 3 * MIB, 2 * MIB), ("other", None, MIB)]
+
+
 def test_a_group_goes_as_a_whole_for_a_quota() -> None:
     house = House(tenants=True, tenant_quotas={"small": 3 * MIB})
     client = house.join("a")
