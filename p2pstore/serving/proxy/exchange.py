@@ -399,41 +399,25 @@ class Exchange:
     async def _rejected(self, fate: Reject) -> web.StreamResponse:
         self._parts.stats.refused[fate.reason.value] += 1
         if fate.reason is not Reason.NO_INSTANCE:
-            what = "the first token would come" if fate.reason is Reason.TTFT else "tokens would come"
-            how = f"{what} after {fate.predicted:.2f} s, which is later than what is promised here"
-            return await self._over(
-                failures.error(429, how, kind=failures.LIMITED, code=fate.reason.value, retry_after=fate.retry_after)
-            )
+            what = "the first token" if fate.reason is Reason.TTFT else "each token"
+            return await self._over(failures.too_late(fate.reason.value, what, fate.predicted, fate.retry_after))
         if self._failure is not None:
             return await self._lost()
         lacking = [name for name, kind in KINDS.items() if not self._parts.keeper.fleet.of(kind)]
         retry = min(MOST_RETRY_SECONDS, self._parts.keeper.next_probe())
-        return await self._over(
-            failures.error(
-                503,
-                f"no {' and no '.join(lacking) or 'other'} instance takes requests at the moment",
-                kind=failures.SERVER,
-                code="no_instance",
-                retry_after=retry,
-            )
-        )
+        return await self._over(failures.no_instance(lacking, retry))
 
     async def _lost(self) -> web.StreamResponse:
         """Instances failed it for good."""
         self._parts.stats.lost += 1
         failure = self._failure
         if self._ending:
-            return await self._over(failures.error(503, "the proxy is ending", kind=failures.SERVER, code="ending"))
+            return await self._over(failures.ending())
         log.warning("request %s is lost: %s", self.id, failure or "its instance is gone")
-        if failure is not None and failure.answer is not None:
-            return await self._over(failure.answer)
-        # Which instance it was is the operator's business, and in the log.
-        kind, detail = ("", "is gone") if failure is None else (failure.member.kind.value, f"failed: {failure.detail}")
-        return await self._over(
-            failures.error(
-                502, f"the {kind} instance {detail}".replace("  ", " "), kind=failures.SERVER, code="instance_failed"
-            )
-        )
+        if failure is None:
+            return await self._over(failures.instance_failed())
+        said = failure.answer or failures.instance_failed(failure.member.kind.value, failure.detail)
+        return await self._over(said)
 
     async def _over(self, answer: Answer) -> web.StreamResponse:
         """An error: as the answer, or as the last event of a stream that has begun."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 INVALID = "invalid_request_error"
@@ -43,6 +43,34 @@ def error(
 def error_body(message: str, *, kind: str, code: str | None = None, param: str | None = None) -> bytes:
     """The JSON of an error."""
     return json.dumps({"error": {"message": message, "type": kind, "param": param, "code": code}}).encode()
+
+
+def busy(why: str, retry_after: float) -> Answer:
+    """There is too much to do."""
+    return error(429, f"{why}; come again later", kind=LIMITED, code="busy", retry_after=retry_after)
+
+
+def ending() -> Answer:
+    """The proxy ends."""
+    return error(503, "the proxy is ending", kind=SERVER, code="ending")
+
+
+def too_late(reason: str, what: str, seconds: float, retry_after: float) -> Answer:
+    """What is predicted is over an objective."""
+    how = f"{what} would come after {seconds:.2f} s, which is later than what is promised here"
+    return error(429, how, kind=LIMITED, code=reason, retry_after=retry_after)
+
+
+def no_instance(lacking: Sequence[str], retry_after: float) -> Answer:
+    """Nobody is there: ``lacking`` are the kinds of instances that are missed."""
+    said = f"no {' and no '.join(lacking) or 'other'} instance takes requests at the moment"
+    return error(503, said, kind=SERVER, code="no_instance", retry_after=retry_after)
+
+
+def instance_failed(kind: str = "", detail: str = "") -> Answer:
+    """An instance did not do what it was asked. Which one is the operator's business, and in the log."""
+    said = f"the {kind} instance failed: {detail}" if kind else "the instance is gone"
+    return error(502, said, kind=SERVER, code="instance_failed")
 
 
 def last_event(answer: Answer) -> bytes:

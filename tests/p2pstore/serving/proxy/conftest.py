@@ -128,7 +128,7 @@ async def proxies() -> AsyncIterator[Start]:
         assert server.turns.running == 0
         assert server.turns.waiting == 0
         assert not server._exchanges
-        assert server._bodies == 0
+        assert server.bodies.held == 0
         assert not server.parts.dispatcher._riders
         assert not server.parts.dispatcher.policy._requests
         assert [task for task in server.supervisor.report() if task["failures"]] == []

@@ -16,7 +16,7 @@ from engine.files.open_limit import allow_many_files
 from p2pstore.serving.admission import Admission, Objectives
 from p2pstore.serving.placement import Placement
 from p2pstore.serving.policy import PolicySettings
-from p2pstore.serving.proxy import server as module
+from p2pstore.serving.proxy import bodies as module
 from tests.p2pstore.serving.proxy.conftest import SECONDS, Running, Start, happens
 from tests.p2pstore.serving.proxy.fake_engine import MODEL, Engine, say_nothing
 
