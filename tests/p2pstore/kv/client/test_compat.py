@@ -570,13 +570,22 @@ def test_memory_that_is_taken_back_with_grace_can_be_read_until_then(own_master:
     given = store.allocate_and_mount_segment(4 << 20)
     assert (given["ret"], given["allocated_size"]) == (0, 4 << 20)
     assert store.put(key, b"x") == 0
-    assert store.unmount_segment(given["segment_ids"], 2) == 0
+    assert store.unmount_segment(given["segment_ids"], 3600) == 0
     assert store.get(key) == b"x"
     assert store.put(key + "2", b"x") != 0, "nothing new comes there"
     assert store.unmount_segment(given["segment_ids"]) == -600, "it is on its way out already"
-    deadline = time.monotonic() + 60
+    store.close()
+
+
+def test_when_the_grace_is_over_the_memory_is_given_back(own_master: AMaster, key: str) -> None:
+    store = MooncakeDistributedStore()
+    assert store.setup("127.0.0.1", "P2PHANDSHAKE", 0, 4 << 20, "tcp", "", own_master.address) == 0
+    given = store.allocate_and_mount_segment(4 << 20)
+    assert store.put(key, b"x") == 0
+    assert store.unmount_segment(given["segment_ids"], 1) == 0
     client = store._client
     assert client is not None
+    deadline = time.monotonic() + 60
     while client.plane.offers or store.is_exist(key):
         assert time.monotonic() < deadline
         time.sleep(0.05)
