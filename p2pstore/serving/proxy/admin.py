@@ -117,7 +117,9 @@ class Admin:
     async def _named(self, request: web.Request) -> tuple[Kind | None, Place, dict[str, Any]]:
         """The instance that somebody with the key names. Raises ``Refused``."""
         self._see_the_key(request)
-        document = failures.parsed(await self._bodies.read(request))
+        body = await self._bodies.read(request)
+        self._bodies.release(body)
+        document = failures.parsed(body)
         if document is None:
             raise Refused(failures.error(400, "the body is no JSON object"))
         kind = document.get("type")

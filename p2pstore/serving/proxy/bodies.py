@@ -21,7 +21,7 @@ class Refused(Exception):
 
 
 class Bodies:
-    """Reads bodies; how many bytes of them are ``held`` its owner counts."""
+    """Reads bodies, and counts the bytes of those that are held, or come."""
 
     def __init__(self, seconds: float) -> None:
         """``seconds`` are for the whole of one, once its headers are there."""
@@ -29,7 +29,7 @@ class Bodies:
         self.held = 0
 
     async def read(self, request: web.Request) -> bytes:
-        """The body, which is JSON as its headers say. Raises ``Refused``."""
+        """The body, which is JSON as its headers say, and is held until ``release``. Raises ``Refused``."""
         if request.content_type != "application/json":
             said = "only 'Content-Type: application/json' is served"
             raise Refused(failures.error(415, said, code="unsupported_media_type"))
@@ -39,7 +39,7 @@ class Bodies:
         if size > MAX_BODY_BYTES:
             raise Refused(_too_large())
         if self.held + size > MAX_BODIES_BYTES:
-            raise Refused(failures.busy("too many bytes of requests are being served", 1.0))
+            raise Refused(_too_much())
         if request.content.is_eof():
             return await self._read(request)
         try:
@@ -49,21 +49,37 @@ class Bodies:
             raise Refused(failures.error(408, said, code="timeout")) from None
 
     async def _read(self, request: web.Request) -> bytes:
-        parts, size = [], 0
+        parts: list[bytes] = []
+        size, whole = 0, False
         try:
             while part := await request.content.readany():
                 parts.append(part)
                 size += len(part)
+                self.held += len(part)
                 if size > MAX_BODY_BYTES:
                     raise Refused(_too_large())
+                if self.held > MAX_BODIES_BYTES:
+                    raise Refused(_too_much())
+            whole = True
         except web.RequestPayloadError:
             raise Refused(failures.error(400, "the body broke off", code="broken_body")) from None
+        finally:
+            if not whole:
+                self.held -= size
         return b"".join(parts)
+
+    def release(self, body: bytes) -> None:
+        """A body is not needed any more."""
+        self.held -= len(body)
 
 
 def response(answer: Answer) -> web.Response:
     """An answer as aiohttp sends it."""
     return web.Response(status=answer.status, body=answer.body, headers=dict(answer.headers))
+
+
+def _too_much() -> Answer:
+    return failures.busy("too many bytes of requests are being served", 1.0)
 
 
 def _too_large() -> Answer:

@@ -164,7 +164,6 @@ class ProxyServer:
         if self._ending:
             raise Refused(failures.ending())
         body = await self.bodies.read(request)
-        self.bodies.held += len(body)
         try:
             try:
                 asked = parse(request.path, body)
@@ -176,7 +175,7 @@ class ProxyServer:
             finally:
                 self._end_turn()
         finally:
-            self.bodies.held -= len(body)
+            self.bodies.release(body)
 
     async def _serve(self, request: web.Request, asked: Asked) -> web.StreamResponse:
         exchange = Exchange(self.parts, request, asked, keys=self._keys)

@@ -125,6 +125,24 @@ async def test_large_bodies(engines: Any, proxies: Start, monkeypatch: pytest.Mo
     assert b" 413 " in await raw(proxy, request(chunk, JSON, "Transfer-Encoding: chunked"))
 
 
+async def test_bodies_that_are_too_much_together(engines: Any, proxies: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that come count as well as those that are there."""
+    monkeypatch.setattr(module, "MAX_BODIES_BYTES", 1000)
+    slow = await engines(behaviour=say_nothing)
+    proxy: Running = await proxies([slow], [await engines()])
+    first = asyncio.create_task(proxy.post(prompt="x" * 800))
+    await happens(lambda: slow.busy == 1)
+    status, said, headers = await proxy.post(prompt="x" * 800)
+    assert (status, said["error"]["code"]) == (429, "busy")
+    assert int(headers["Retry-After"]) >= 1
+    chunk = b"%x\r\n" % 500 + b" " * 500 + b"\r\n"
+    assert b" 429 " in await raw(proxy, request(chunk, JSON, "Transfer-Encoding: chunked"))
+    first.cancel()
+    await happens(lambda: proxy.server.bodies.held == 0)
+    slow.behaviour = None
+    assert (await proxy.post(prompt="x" * 800))[0] == 200
+
+
 @pytest.mark.parametrize(
     ("data", "status"),
     [
