@@ -50,7 +50,7 @@ print("gives memory", flush=True)
 time.sleep(3600)
 P
 MC_FORCE_TCP=1 MC_TCP_BIND_ADDRESS=127.0.0.1 "$place/venv/bin/python" - <<'P'
-import contextlib, glob, json, os, pathlib, socket, subprocess, sys, time
+import contextlib, glob, json, os, pathlib, signal, socket, subprocess, sys, time
 import numpy as np
 
 with contextlib.ExitStack() as open_until_known:
@@ -90,7 +90,14 @@ def checkpoint(seed):
 
 def answer(model, store):
     with open("log", "ab") as log:
-        subprocess.run([sys.executable, "engine.py", model, store], check=True, timeout=900, stdout=log, stderr=log, env=env)
+        command = [sys.executable, "engine.py", model, store]
+        engine = subprocess.Popen(command, stdout=log, stderr=log, env=env, start_new_session=True)
+    try:
+        if engine.wait(900):
+            raise SystemExit(pathlib.Path("log").read_text(errors="replace")[-3000:])
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(engine.pid, signal.SIGKILL)  # its processes go on by themselves
     return json.loads(pathlib.Path("answer.json").read_text())
 
 
@@ -120,9 +127,6 @@ try:
     answer(zero, "store")
     taken, after = answer(one, "store")
     print(f"weights 1 after weights 0: {taken} of 1500 tokens cached, the same answer: {after == alone}")
-except subprocess.CalledProcessError:
-    print(pathlib.Path("log").read_text(errors="replace")[-3000:], file=sys.stderr)
-    raise
 finally:
     for each in (giver, master):
         if each is not None:
