@@ -70,8 +70,8 @@ def of_digest(digest: str) -> str:
 def sampled(root: Path) -> str:
     """How a checkpoint is called that was looked at in many places, and not hashed: ``ws`` and digits.
 
-    It takes a second for 100 GB. Training changes nearly all weights; a change that leaves all these places alone is
-    not seen. Raises ``PathNotFound``, ``BadSource``, ``StorageError``.
+    A five-hundredth of a large file is read. Training changes nearly all weights; a change that leaves all these places
+    alone is not seen. Raises ``PathNotFound``, ``BadSource``, ``StorageError``.
     """
     found = xxhash.xxh3_128()
     files = list(_files(root))
