@@ -9,6 +9,7 @@ import gc
 import os
 import pickle
 import random
+import select
 import socket
 import subprocess
 import sys
@@ -308,15 +309,17 @@ def test_a_lock_that_is_held_is_not_held_by_a_child(tmp_path: Path) -> None:
     ours = open(tmp_path / "lock", "wb")  # noqa: SIM115 - closed below, while the child lives
     fcntl.flock(forks.hold(ours), fcntl.LOCK_EX)
     read_end, write_end = os.pipe()
+    hear_end, tell_end = os.pipe()
 
     def work() -> bool:
         os.close(write_end)
+        os.write(tell_end, b".")
         return os.read(read_end, 1) == b""
 
     found: list[bool] = []
     waiting = threading.Thread(target=lambda: found.append(in_child(work)))
     waiting.start()
-    time.sleep(0.3)
+    assert select.select([hear_end], [], [], WAIT)[0], "the child does not begin"
     ours.close()
     try:
         with open(tmp_path / "lock", "wb") as other:
@@ -324,7 +327,8 @@ def test_a_lock_that_is_held_is_not_held_by_a_child(tmp_path: Path) -> None:
     finally:
         os.close(write_end)
         waiting.join(WAIT)
-        os.close(read_end)
+        for each in (read_end, hear_end, tell_end):
+            os.close(each)
     assert found == [True]
 
 

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from engine.net import http_server as module
 from engine.net import sockets
-from engine.net.http_server import HttpServer, let_in
+from engine.net.http_server import MAX_STRANGERS, HttpServer, let_in
 
 WAIT = 60.0
 WELCOME = b"GET /welcome HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -30,10 +30,10 @@ async def _answer(request: web.Request) -> web.Response:
 
 
 @asynccontextmanager
-async def serving() -> AsyncIterator[int]:
+async def serving(strangers: int = MAX_STRANGERS) -> AsyncIterator[int]:
     app = web.Application()
     app.router.add_get("/{path}", _answer)
-    server = HttpServer(app, logger=logging.getLogger(__name__), shutdown_seconds=1.0)
+    server = HttpServer(app, logger=logging.getLogger(__name__), shutdown_seconds=1.0, strangers=strangers)
     listener = sockets.listen("127.0.0.1", 0)
     await server.start(listener)
     try:
@@ -127,9 +127,8 @@ async def test_who_says_nothing_has_to_go(monkeypatch: pytest.MonkeyPatch) -> No
         known.close()
 
 
-async def test_strangers_push_out_strangers_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_STRANGERS", 3)
-    async with serving() as port:
+async def test_strangers_push_out_strangers_only() -> None:
+    async with serving(strangers=3) as port:
         known = await Client.connect(port)
         assert b"200" in await known.say(WELCOME)
         strangers = [await Client.connect(port) for _ in range(8)]

@@ -73,8 +73,8 @@ def version_1(replies: int, *, refuses: int | None = None) -> tuple[Channel, lis
                 request = wire.unpack_request(came, peer="a channel")
                 if request.address == refuses:
                     return
-                sock.sendall(DATA[request.address : request.address + request.length])
                 given[-1] = number + 1
+                sock.sendall(DATA[request.address : request.address + request.length])
 
     def run() -> None:
         with listener, contextlib.suppress(OSError):

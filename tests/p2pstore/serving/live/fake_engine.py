@@ -27,6 +27,9 @@ class FakeEngine:
         self.most = 0
         self.third = asyncio.Event()
         """Set when three are under way at once."""
+        self.waits_for = 0
+        """So many must be under way at once before any is answered."""
+        self._enough = asyncio.Event()
         self.url = ""
 
     async def _list(self, _: web.Request) -> web.Response:
@@ -40,6 +43,9 @@ class FakeEngine:
         self.most = max(self.most, self.under_way)
         if self.under_way == 3:
             self.third.set()
+        if self.under_way >= self.waits_for:
+            self._enough.set()
+        await asyncio.wait_for(self._enough.wait(), 60)
         try:
             return await self._answer(request, body)
         finally:

@@ -36,7 +36,7 @@ async def test_a_trace_is_played_and_counted() -> None:
 
 async def test_requests_are_sent_at_their_times_though_none_is_answered() -> None:
     engine = FakeEngine()
-    engine.gap = 0.3
+    engine.waits_for = 6
     async with engine.serving():
         result = await replay(Target(engine.url), TRACE, Plan(speed=100.0, scale=8.0))
     assert engine.most == 6
