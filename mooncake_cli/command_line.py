@@ -118,6 +118,8 @@ def _usage(error: Exception, invocation: Invocation, arguments: list[str]) -> in
         shown = io.StringIO()
         error.show(file=shown)  # type: ignore[attr-defined]
         text = shown.getvalue().removesuffix("\n")
+        if getattr(error, "ctx", None) is None:  # an option without its value: Typer does not say whose it is
+            text += f"\nhint: see '{' '.join(['mooncake', *_command_of(arguments).split()])} --help'"
     invocation.output.plain_error("UsageError", text, status)
     return status
 

@@ -137,7 +137,8 @@ def _metrics(address: str) -> str:
             return str(answer.read(MAX_METRICS_BYTES).decode(errors="replace"))
     except (OSError, ValueError, HTTPException) as error:
         reason = getattr(error, "reason", None) or error
-        raise EngineUnavailable(address=address, detail=str(reason)) from None
+        detail = words(reason) if isinstance(reason, OSError) else str(reason)
+        raise EngineUnavailable(address=address, detail=detail) from None
 
 
 def _address(client: str | None) -> str:

@@ -138,6 +138,16 @@ def test_an_error_ends_with_its_status(agent: FakeAgent, mooncake: Mooncake, err
     assert mooncake("list", "-q").stderr.startswith("error: ")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "help_of"),
+    [(["get", "x", "y", "--transport"], "get"), (["store", "why", "--engines", "a"], "store why"), (["--home"], "")],
+)
+def test_an_option_without_its_value_leads_to_the_help(mooncake: Mooncake, arguments: list[str], help_of: str) -> None:
+    done = mooncake(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[-1] == f"hint: see '{' '.join(['mooncake', *help_of.split()])} --help'"
+
+
 def test_a_defect_is_a_sentence_and_a_traceback_only_when_asked(agent: FakeAgent, mooncake: Mooncake) -> None:
     agent.answers["GET /v1/objects"] = {"objects": [{"nonsense": 1}]}
     done = mooncake("list")

@@ -87,6 +87,7 @@ def test_an_engine_by_its_address(mooncake: Mooncake, store: Served) -> None:
     assert "it is no vLLM" in done.stderr
     nobody = f"http://127.0.0.1:{closed_port()}"
     done = mooncake("store", "why", "--engines", nobody, nobody)
+    assert "does not show its metrics: connection refused" in done.stderr
     assert done.returncode == 6
     assert f"the engine at {nobody} does not show its metrics" in done.stderr
 
