@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
 
+from p2pstore.kv.client.compat import MooncakeDistributedStore
 from p2pstore.kv.client.store import Store
 from tests.p2pstore.kv.client.masters import AMaster, OurMaster, RealMaster
 from tests.p2pstore.kv.client.peers import Peer
@@ -15,6 +19,25 @@ SEGMENT = 32 << 20
 
 MakeStore = Callable[..., Store]
 MakePeer = Callable[..., Peer]
+
+_numbers = count()
+
+
+class Room:
+    """Memory with an address."""
+
+    def __init__(self, size: int) -> None:
+        self.data = (ctypes.c_ubyte * size)()
+        self.ptr = ctypes.addressof(self.data)
+
+    def __bytes__(self) -> bytes:
+        return bytes(self.data)
+
+
+@pytest.fixture
+def key() -> str:
+    """One that no other test has: a master is shared."""
+    return f"test-{os.getpid()}-{next(_numbers)}"
 
 
 @pytest.fixture(scope="session", params=["our master", "the real master"])
@@ -62,6 +85,14 @@ def make_store() -> Iterator[MakeStore]:
 @pytest.fixture
 def store(make_store: MakeStore, master: str) -> Store:
     return make_store(master)
+
+
+@pytest.fixture
+def compat_store(master: str) -> Iterator[MooncakeDistributedStore]:
+    made = MooncakeDistributedStore()
+    assert made.setup("127.0.0.1", "P2PHANDSHAKE", SEGMENT, SEGMENT, "tcp", "", master) == 0, made.last_error
+    yield made
+    assert made.close() == 0
 
 
 @pytest.fixture

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
-from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +11,6 @@ import pytest
 
 from p2pstore.kv.client.compat import MooncakeDistributedStore, ReplicateConfig
 from p2pstore.kv.client.tensors import HEADER_BYTES, TensorHeader, as_numpy, described
-from tests.p2pstore.kv.client.conftest import SEGMENT
-
-_numbers = count()
-
-
-@pytest.fixture
-def key() -> str:
-    return f"tensor-{os.getpid()}-{next(_numbers)}"
 
 
 @pytest.fixture(scope="module")
@@ -30,11 +19,8 @@ def torch() -> Any:
 
 
 @pytest.fixture
-def store(master: str) -> Iterator[MooncakeDistributedStore]:
-    made = MooncakeDistributedStore()
-    assert made.setup("127.0.0.1", "P2PHANDSHAKE", SEGMENT, SEGMENT, "tcp", "", master) == 0, made.last_error
-    yield made
-    made.close()
+def store(compat_store: MooncakeDistributedStore) -> MooncakeDistributedStore:
+    return compat_store
 
 
 class Laid:

@@ -51,11 +51,8 @@ def drawer(monkeypatch: pytest.MonkeyPatch) -> Drawer:
 
 
 @pytest.fixture
-def store(master: str, drawer: Drawer) -> Iterator[MooncakeDistributedStore]:
-    made = MooncakeDistributedStore()
-    assert made.setup("127.0.0.1", "P2PHANDSHAKE", SEGMENT, SEGMENT, "tcp", "", master) == 0, made.last_error
-    yield made
-    made.close()
+def store(drawer: Drawer, compat_store: MooncakeDistributedStore) -> MooncakeDistributedStore:
+    return compat_store
 
 
 def test_without_the_drivers_library_in_this_process_there_is_no_driver() -> None:

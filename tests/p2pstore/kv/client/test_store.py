@@ -10,7 +10,6 @@ import threading
 import time
 from array import array
 from collections.abc import Callable, Iterator
-from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -26,14 +25,6 @@ from tests.p2pstore.kv.client.peers import value_of
 from tests.ports import closed_port
 
 SIZES = [1, 2, 3, 255, 256, 4095, 4096, 4097, 65535, 65536, 65537, (1 << 20) - 1, (1 << 20) + 1, 3_000_001]
-
-_numbers = count()
-
-
-@pytest.fixture
-def key() -> str:
-    """A key that no other test has."""
-    return f"test-{os.getpid()}-{next(_numbers)}"
 
 
 @pytest.fixture(params=["own memory", "a neighbour", "over TCP"])
