@@ -101,7 +101,8 @@ class Log:
             for place in gone:
                 self._erase(place)
             if newest is not None and not self._is_whole(newest):
-                self._erase(newest)
+                with contextlib.suppress(OSError):  # else its checksum tells
+                    self._erase(newest)
                 with self._guard:
                     self._ring.take_back(newest)
             if self._length > self._ring.capacity:
@@ -266,13 +267,16 @@ class Log:
                 self._idle.append(memory)
 
     def _behind(self, gone: Place | Plan) -> list[int]:
-        """Where records begin that lie within what another one takes. Raises ``OSError``."""
+        """Where records begin that lie within what another one takes."""
         found: list[int] = []
         memory = self._memory()
         try:
             for start in range(gone.offset + BLOCK, gone.offset + gone.span, CHUNK):
                 wanted = min(CHUNK, gone.offset + gone.span - start)
-                count = system.preadv(self._descriptor, [memoryview(memory)[:wanted]], start)
+                try:
+                    count = system.preadv(self._descriptor, [memoryview(memory)[:wanted]], start)
+                except OSError:  # where nothing can be read, no record is found
+                    continue
                 blocks = range(0, count - BLOCK + 1, BLOCK)
                 found += [start + at for at in blocks if read(memory[at : at + BLOCK], self._salt, start + at)]
         finally:

@@ -250,6 +250,29 @@ def test_what_a_torn_record_displaced_does_not_come_back(tmp_path: Path) -> None
         machine.it_is_the_dict()
 
 
+def test_a_torn_record_on_a_bad_block_costs_nothing_else(tmp_path: Path) -> None:
+    with played(tmp_path) as machine:
+        machine.put("a", 1)
+        machine.die_while_it_is_written("b", 40 * BLOCK, 0.3)
+        bad = 2 * BLOCK  # all behind the torn record's header
+
+        def preadv(real: Callable[..., int], fd: int, buffers: list[memoryview], at: int) -> int:
+            if at + sum(map(len, buffers)) > bad + BLOCK:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return real(fd, buffers, at)
+
+        machine.put("c", 40 * BLOCK)  # it is behind that header, too
+        machine.log.close()
+        with (machine.directory / VALUES).open("r+b") as file:
+            file.seek(3 * BLOCK)
+            file.write(b"torn")
+        machine.fs.answers("preadv", preadv)
+        machine.open_again()
+        assert all_of(machine.log).keys() == {"a"}
+        machine.fs.behaves()
+        del machine.values["c"]
+
+
 def test_what_a_smaller_limit_cut_in_two_does_not_come_back_with_a_larger_one(tmp_path: Path) -> None:
     with played(tmp_path) as machine:
         machine.open_with_another_limit(LIMIT + 64 * BLOCK)
