@@ -48,6 +48,9 @@ PATHS_TIMEOUT = 150.0
 CALL_TIMEOUT = 30.0
 """Seconds for a call that is answered at once, each read."""
 
+STATUS_TIMEOUT = 10.0
+"""Seconds for an agent to answer at all, before it counts as hanging."""
+
 EVENT_TIMEOUT = 120.0
 """Seconds without an event in a call that takes long; the agent reports at least every few seconds."""
 
@@ -112,7 +115,7 @@ class AgentClient:
     def answers(self) -> bool:
         """Whether an agent answers; false where none runs, or one is starting. Raises as ``status`` does otherwise."""
         try:
-            self.status()
+            self._call("GET", "/v1/status", timeout=STATUS_TIMEOUT)
         except (AgentNotRunning, AgentStarting):
             return False
         return True

@@ -24,7 +24,7 @@ from engine.files.locks import FileLock
 from engine.files.system import system
 from engine.files.writing import write_note
 from engine.processes import ProcessHandle
-from p2pstore.agent.client import AgentClient
+from p2pstore.agent.client import STATUS_TIMEOUT, AgentClient
 from p2pstore.agent.home import Home
 from p2pstore.agent.home_lock import OWN_FILE, holder, waits_for
 from p2pstore.errors import (
@@ -48,9 +48,6 @@ One that dies is noticed at once, so this is for the slowest of machines: an emu
 
 SLOW_SECONDS = 10.0
 """After so long the user is told that it has not answered yet."""
-
-STATUS_TIMEOUT = 10.0
-"""Seconds for an agent to answer at all, before it counts as hanging."""
 
 POLL = 0.05
 """Seconds between two looks at whether it answers."""

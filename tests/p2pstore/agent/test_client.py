@@ -207,6 +207,16 @@ def test_silence_has_an_end(agent: FakeAgent, home: Home) -> None:
     agent.cancelled.set()
 
 
+def test_one_that_hangs_is_found_out_early_though_other_calls_have_longer(
+    agent: FakeAgent, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(p2pstore.agent.client, "STATUS_TIMEOUT", 0.2)
+    agent.answers["GET /v1/status"] = lambda _: threading_wait(agent)
+    with pytest.raises(AgentUnreachable, match=r"nothing for 0\.2 s"):
+        AgentClient(home).answers()
+    agent.cancelled.set()
+
+
 def threading_wait(agent: FakeAgent) -> dict[str, object]:
     agent.cancelled.wait(30)
     return {}
