@@ -20,7 +20,7 @@ from p2pstore.objects.source import renumbered
 log = logging.getLogger(__name__)
 
 WATCH_SECONDS = 2.0
-"""How often every registered file is looked at."""
+"""How often every registered file is looked at; less often where a look takes more than a twentieth of that."""
 
 PAUSES = 20
 """Times as long as a look took there, a file system is left alone."""
@@ -35,7 +35,8 @@ LOOKED_AT_ONCE = 256
 class _Look(NamedTuple):
     """A look that is under way at all that lies on one device."""
 
-    task: asyncio.Task[None]
+    task: asyncio.Task[float]
+    """Ends with the time at which it has."""
     began: float
     place: str
 
@@ -74,11 +75,13 @@ class SourceWatcher:
         again at each look until they do. An error of ``on_changed`` goes up to whoever runs this, who may call it
         again.
         """
+        pause = WATCH_SECONDS
         try:
             while True:
-                at_once = await self._holdings.suspects.wait(WATCH_SECONDS)
+                at_once = await self._holdings.suspects.wait(pause)
                 await self._holdings.forget_again()
                 await self.look(everywhere=at_once)
+                pause = min([WATCH_SECONDS, *(at - time.monotonic() for at in self._due.values())])
         finally:
             tasks = [each.task for each in self._looks.values()]
             self._looks.clear()
@@ -119,8 +122,10 @@ class SourceWatcher:
         for device, look in list(self._looks.items()):
             if look.task.done():
                 del self._looks[device]
-                self._due[device] = now + PAUSES * (now - look.began)
-                failed = look.task.exception() or failed
+                error = look.task.exception()
+                failed = error or failed
+                ended = look.task.result() if error is None else now
+                self._due[device] = ended + max(WATCH_SECONDS, PAUSES * (ended - look.began))
                 if self._slow.pop(device, ""):
                     log.info("the look at the files of %s has ended", look.place)
             elif device not in self._slow:
@@ -131,8 +136,8 @@ class SourceWatcher:
                 log.warning("%s", self._slow[device])
         return failed
 
-    async def _look_at(self, there: Sequence[Holding], unread: Mapping[str, int]) -> None:
-        """One look at the files of holdings on one device."""
+    async def _look_at(self, there: Sequence[Holding], unread: Mapping[str, int]) -> float:
+        """One look at the files of holdings on one device. Returns when it ended: others may take longer."""
         for first in range(0, len(there), LOOKED_AT_ONCE):
             batch = there[first : first + LOOKED_AT_ONCE]
             faults, touched = await asyncio.to_thread(look_at_each, batch, unread)
@@ -144,6 +149,7 @@ class SourceWatcher:
                     log.warning("%s is withdrawn: %s: %s", holding.name, holding.place, fault)
                     self._to_tell.append((holding, fault))
                     await self._holdings.give_up(holding, fault)
+        return time.monotonic()
 
     async def _is_the_same(self, holding: Holding) -> bool:
         """Whether files whose numbers alone are others hold what they held; their numbers then count no more."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -232,3 +233,74 @@ async def test_a_file_system_that_hangs_keeps_nobody_from_seeing_what_changes_on
         answers.set()
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
+
+
+class Clock:
+    """Time that passes only where a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+async def test_a_file_system_rests_for_its_own_look_and_not_for_the_slowest(
+    held: Held, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tree(tmp_path / "far", {"": b"far away"})
+    await held.holdings.add(*scanned(root))
+    await held.holdings.add(*scanned(tmp_path / "far", "f"))
+    monkeypatch.setattr(module, "_device", lambda holding: int(holding.name == "f"))
+    clock, looked = Clock(), list[str]()
+    monkeypatch.setattr(module, "time", clock)
+    look_at_each = module.look_at_each
+
+    def look(there: Sequence[Holding], unread: Mapping[str, int]) -> tuple[dict[int, str], list[int]]:
+        looked.append(there[0].name)
+        if there[0].name == "f":
+            until_then = time.monotonic() + 60
+            while not held.watcher._looks[0].task.done():
+                assert time.monotonic() < until_then
+                time.sleep(0.01)
+            clock.now += 25.0
+        return look_at_each(there, unread)
+
+    monkeypatch.setattr(module, "look_at_each", look)
+    await held.watcher.look()
+    assert sorted(looked) == ["f", "n"]
+    await held.watcher.look(everywhere=False)
+    assert sorted(looked) == ["f", "n", "n"], "it was due while the other was still looked at"
+    clock.now += module.WATCH_SECONDS
+    await held.watcher.look(everywhere=False)
+    assert sorted(looked) == ["f", "n", "n", "n"]
+    clock.now += 25.0 * module.PAUSES
+    monkeypatch.setattr(module, "look_at_each", look_at_each)
+    (tmp_path / "far").unlink()
+    await held.watcher.look(everywhere=False)
+    assert [holding.name for holding, _ in held.changed] == ["f"]
+
+
+async def test_a_look_begins_when_it_is_due_and_not_at_the_next_turn(
+    held: Held, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await held.holdings.add(*scanned(root))
+    clock, looked = Clock(), list[float]()
+    monkeypatch.setattr(module, "time", clock)
+
+    def look(there: Sequence[Holding], unread: Mapping[str, int]) -> tuple[dict[int, str], list[int]]:
+        looked.append(clock.now - 1000.0)
+        clock.now += 0.15
+        return {}, []
+
+    async def wait(seconds: float) -> bool:
+        if len(looked) == 3:
+            raise RuntimeError("that is enough")
+        clock.now += seconds
+        return False
+
+    monkeypatch.setattr(module, "look_at_each", look)
+    monkeypatch.setattr(held.holdings.suspects, "wait", wait)
+    with pytest.raises(RuntimeError, match="enough"):
+        await asyncio.wait_for(held.watcher.watch(), 60)
+    assert looked == pytest.approx([2.0, 5.15, 8.3])
