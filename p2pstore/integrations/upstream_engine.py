@@ -114,12 +114,18 @@ class TransferEngine:
         return self.batch_unregister_memory([buffer_addr])
 
     def batch_unregister_memory(self, buffer_addresses: Sequence[int]) -> int:
-        """The same for several."""
+        """The same for several; all of them or none. Where this fails the memory must stay."""
         try:
-            unknown = [each for each in buffer_addresses if each not in self._registered]
-            if unknown:
-                raise UsageError(detail=f"nothing is registered at {unknown[0]:#x}")
-            self._open().unregister_memory_batch([self._registered.pop(each) for each in buffer_addresses])
+            engine = self._open()
+            with self._lock:
+                unknown = [each for each in buffer_addresses if each not in self._registered]
+                if unknown:
+                    raise UsageError(detail=f"nothing is registered at {unknown[0]:#x}")
+                if len(set(buffer_addresses)) < len(buffer_addresses):
+                    raise UsageError(detail="one address is named twice")
+                memories = [self._registered.pop(each) for each in buffer_addresses]
+            if not engine.unregister_memory_batch(memories):
+                return self._say("a transfer still uses memory that peers are offered no more: do not free it")
         except MooncakeError as error:
             return self._say(error)
         return 0
@@ -137,7 +143,8 @@ class TransferEngine:
     def free_managed_buffer(self, buffer_addr: int, length: int) -> int:  # noqa: ARG002 - upstream's
         """Take such memory back."""
         code = self.unregister_memory(buffer_addr)
-        self._own.pop(buffer_addr, None)
+        if not code:
+            self._own.pop(buffer_addr, None)
         return code
 
     def write_bytes_to_buffer(self, dest_address: int, data: bytes | str, length: int) -> int:
@@ -266,7 +273,8 @@ class TransferEngine:
                     raise UsageError(detail=f"there is no batch {number}")
                 if not batch.wait(WAIT_SECONDS):
                     batch.cancel()
-                    raise UsageError(detail=f"batch {number} has not ended in {WAIT_SECONDS:g} s")
+                    code = self._say(f"batch {number} has not ended in {WAIT_SECONDS:g} s")
+                    continue
                 batch.raise_failed()
             except MooncakeError as error:
                 code = self._say(error)
@@ -285,7 +293,7 @@ class TransferEngine:
             return self._say(UsageError(detail=f"there is no batch {batch_id}"))
         if not batch.done:
             return RUNNING
-        del self._batches[batch_id]
+        self._batches.pop(batch_id, None)  # another thread may have asked, too
         done = all(each.state is TransferState.COMPLETED for each in batch.statuses())
         return OVER if done else FAILED
 
@@ -314,7 +322,7 @@ class TransferEngine:
             raise UsageError(detail="the engine is not initialized")
         return self._engine
 
-    def _say(self, error: MooncakeError) -> int:
+    def _say(self, error: MooncakeError | str) -> int:
         self.last_error = str(error)
         log.warning("%s", error)
         return FAILED

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from engine import engine as ours
 from p2pstore.integrations.upstream_engine import FAILED, TransferEngine, TransferNotify, TransferOpcode
 from p2pstore.kv.client import device_memory
 from tests.interop.test_transfer import Upstream
@@ -93,6 +94,16 @@ def test_own_buffers(sides: tuple[Side, Side]) -> None:
     assert other.engine.transfer_sync_read(one.name, other.at, at, 5) == FAILED
 
 
+def test_memory_that_a_transfer_still_uses_stays(sides: tuple[Side, Side], monkeypatch: pytest.MonkeyPatch) -> None:
+    one, _ = sides
+    at = one.engine.allocate_managed_buffer(100)
+    with monkeypatch.context() as patched:
+        patched.setattr(ours.TransferEngine, "unregister_memory_batch", lambda *_: False)
+        assert one.engine.free_managed_buffer(at, 100) == FAILED
+    assert "do not free it" in one.engine.last_error
+    assert at in one.engine._own
+
+
 def test_what_goes_wrong_is_a_number_and_said(sides: tuple[Side, Side]) -> None:
     one, other = sides
     assert one.engine.transfer_sync_write(other.name, one.at, other.at + SIZE, 1) == FAILED
@@ -105,6 +116,7 @@ def test_what_goes_wrong_is_a_number_and_said(sides: tuple[Side, Side]) -> None:
     assert one.engine.batch_register_memory([1, 2], [3]) == FAILED
     assert one.engine.unregister_memory(12345) == FAILED
     assert one.engine.batch_transfer_sync_write(other.name, [one.at], [], [1]) == FAILED
+    assert one.engine.batch_unregister_memory([one.at, one.at]) == FAILED
     assert one.engine.unregister_memory(one.at) == 0
     assert one.engine.register_memory(one.at, SIZE) == 0
     fresh = TransferEngine()
