@@ -72,8 +72,8 @@ def _prefix(vllm_config: Any, given: str) -> str:
     said = fingerprint.parse(given)
     facts = _facts(vllm_config, said.weights if said is not None else "" if given else _weights(vllm_config))
     where = _where(vllm_config)
-    if said is not None and said != facts:
-        log.warning("%s=%s is not what this engine is: %s is taken", PREFIX, given, facts.text)
+    if said is not None and given != facts.text:
+        log.warning("%s=%s is not, or not only, what this engine is: %s is taken", PREFIX, given, facts.text)
     if facts.weights:
         return f"{facts.text}@{where}"
     return f"{given}@{facts._replace(weights='w0').text}@{where}"
@@ -104,13 +104,16 @@ def _weights(vllm_config: Any) -> str:
     model = vllm_config.model_config
     try:
         return fingerprint.sampled(_directory(model.model, model.revision))
-    except (MooncakeError, OSError) as error:
+    except (MooncakeError, OSError, ValueError) as error:  # the last is the hub's, for a name that is none of its own
         log.warning("the weights of %s cannot be told from others of that name: %s", model.model, error)
         return f"w0{model.revision or ''}"
 
 
 def _directory(model: str, revision: str | None) -> Path:
-    """Where the weights are: a path, or the snapshot of a hub's model that was loaded. Raises ``OSError``."""
+    """Where the weights are: a path, or the snapshot of a hub's model that was loaded.
+
+    Raises ``OSError``, and ``ValueError`` for what is neither, such as one file or an address in an object store.
+    """
     if Path(model).is_dir():
         return Path(model)
     from huggingface_hub import snapshot_download  # noqa: PLC0415 - vLLM has it
