@@ -49,6 +49,11 @@ class Events:
         return whole
 
 
+def count(events: bytes) -> int:
+    """How many there are in whole events."""
+    return events.count(_END) + events.count(_OTHER_END)
+
+
 class Says(Enum):
     """What the first events of a stream say."""
 

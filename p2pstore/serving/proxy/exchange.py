@@ -22,7 +22,7 @@ from p2pstore.serving.admission import MOST_RETRY_SECONDS
 from p2pstore.serving.events import Decode, Lost, Place, Reason, Reject
 from p2pstore.serving.proxy import failures
 from p2pstore.serving.proxy.dispatch import Fate
-from p2pstore.serving.proxy.events import BadStream, Events, Says, look
+from p2pstore.serving.proxy.events import BadStream, Events, Says, count, look
 from p2pstore.serving.proxy.failures import Answer
 from p2pstore.serving.proxy.fleet import KINDS, Member
 from p2pstore.serving.proxy.options import MAX_ANSWER_BYTES, MAX_FIRST_BYTES
@@ -315,11 +315,7 @@ class Exchange:
         if answer.content_type != EVENT_STREAM:
             raise InstanceFailed(member, f"it answers a stream with {answer.content_type}")
         parts, events, held = self._parts, Events(), b""
-        while data := await self._more(member, answer):
-            try:
-                whole = events.feed(data)
-            except BadStream as error:
-                raise InstanceFailed(member, str(error)) from None
+        while (whole := await self._more(member, answer, events)) is not None:
             if not whole:
                 continue
             if self._response is None:
@@ -332,11 +328,12 @@ class Exchange:
                 if says is not Says.TOKEN:
                     raise InstanceFailed(member, "what it streams are no events of the API")
                 self._first(member, alone=alone)
-                await self._begin(answer)
                 whole = held
-            count = whole.count(b"\n\n")
-            self._output += count
-            parts.dispatcher.tokens(self._number, count)
+            came = count(whole)
+            self._output += came
+            parts.dispatcher.tokens(self._number, came)  # from here on the policy does not begin it anew
+            if self._response is None:
+                await self._begin(answer)
             if events.done:
                 self._done(member)
                 parts.upstream.read_end(answer)
@@ -344,14 +341,18 @@ class Exchange:
             await self._send(whole)
         raise InstanceFailed(member, "its stream ended before it was done")
 
-    async def _more(self, member: Member, answer: aiohttp.ClientResponse) -> bytes:
+    async def _more(self, member: Member, answer: aiohttp.ClientResponse, events: Events) -> bytes | None:
+        """The events that are whole by now; None at the end."""
         self._wait_on(member)
         try:
             data = await answer.content.readany()
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
             raise broken(member, error) from None
         self._waits_on = None
-        return data
+        try:
+            return events.feed(data) if data else None
+        except BadStream as error:
+            raise InstanceFailed(member, str(error)) from None
 
     def _said_error(self, member: Member, problem: dict[str, Any]) -> Answer:
         """A stream begins with an error: what status it would have had."""

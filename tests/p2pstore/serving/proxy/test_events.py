@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pstore.serving.proxy import events as module
-from p2pstore.serving.proxy.events import BadStream, Events, Says, look
+from p2pstore.serving.proxy.events import BadStream, Events, Says, count, look
 
 
 @given(
@@ -24,6 +24,7 @@ def test_cut_anywhere_they_are_whole(parts: list[bytes], data: st.DataObject) ->
         assert whole == b"" or whole.endswith((b"\n\n", b"\r\n\r\n"))
         found += whole
     assert found == text.removesuffix(b"data: half")
+    assert count(found) == len(parts)
     assert events.unfinished
     assert events.done == (bool(parts) and b"[DONE]" in parts[-1]) or events.done
 

@@ -207,6 +207,26 @@ async def test_a_stream_that_breaks_off_says_so(engines: Any, proxies: Start, pa
     assert "decode" in events[-1]["error"]["message"]
 
 
+async def test_a_stream_of_other_line_ends_is_not_begun_twice(engines: Any, proxies: Start) -> None:
+    """Events may end with CRLF: they are tokens all the same, after which nothing begins anew."""
+
+    async def dying_with_crlf(engine: Engine, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+        if not body.get("stream"):
+            return await engine.answer(request, body)
+        response = await engine.begin(request)
+        await response.write(engine.event(request, "one ").replace(b"\n", b"\r\n"))
+        await asyncio.sleep(0.05)
+        return await cut_off(engine, request, body)
+
+    decodes = [await engines(behaviour=dying_with_crlf) for _ in range(2)]
+    proxy = await proxies([await engines()], decodes)
+    async with proxy.session.post(proxy.url + PATHS[0], json={"prompt": "x", "stream": True}) as answer:
+        text = await answer.text()
+    assert text.count("one ") == 1
+    assert "instance_failed" in text
+    assert sum(len(engine.seen) for engine in decodes) == 1
+
+
 async def test_an_instance_that_dies_before_a_token_is_replaced_unseen(engines: Any, proxies: Start) -> None:
     """All its requests go elsewhere, and it gets no more of them."""
     dead, alive = await engines(behaviour=say_nothing), await engines()
