@@ -152,11 +152,17 @@ class CompatTensors(CompatSessions):
         return self._put_at(base_keys, buffer_ptrs, sizes, parts=tp_size, split=split_dim)
 
     def get_tensor_into(self, key: str, buffer_ptr: int, size: int) -> Any:
-        """Bring a tensor, its header first, to an address: a tensor of PyTorch in that memory, or None."""
+        """Bring a tensor, its header first, to an address: a tensor of PyTorch in that memory, or None.
+
+        The memory is the host's: the header is read there.
+        """
         return self.batch_get_tensor_into([key], [buffer_ptr], [size])[0]
 
     def batch_get_tensor_into(self, keys: Sequence[str], buffer_ptrs: Sequence[int], sizes: Sequence[int]) -> list[Any]:
         """The same of many."""
+        if any(map(device_memory.Arriving(self._at, self._on_host).is_devices, buffer_ptrs)):
+            self._bad("get_tensor_into fills the host's memory; get_tensor_into_cuda fills tensors on a GPU")
+            return [None] * len(keys)
         found: list[Any] = []
         counts = self.batch_get_into(keys, buffer_ptrs, sizes)
         if not len(keys) == len(buffer_ptrs) == len(sizes):

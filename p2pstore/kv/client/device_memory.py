@@ -137,6 +137,10 @@ class _Memory:
         self._driver: Driver | None = None
         self._looked = False
 
+    def is_devices(self, pointer: int) -> bool:
+        """Whether memory at an address is a device's, so that this process cannot read it by itself."""
+        return self._driver_of(pointer, 1) is not None
+
     def _driver_of(self, pointer: int, size: int) -> Driver | None:
         """The driver, if memory is a device's."""
         if pointer in self._host or size <= 0:

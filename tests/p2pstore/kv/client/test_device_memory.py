@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from engine.errors import UsageError
@@ -16,6 +17,7 @@ from engine.memory.copying import address_of, view_of
 from p2pstore.kv.client import device_memory
 from p2pstore.kv.client.compat import MooncakeDistributedStore
 from p2pstore.kv.client.device_memory import Arriving, Cuda, Departing
+from p2pstore.kv.client.tensors import TensorHeader
 from tests.p2pstore.kv.client.conftest import SEGMENT
 from tests.p2pstore.kv.client.peers import value_of
 
@@ -100,6 +102,21 @@ def test_values_go_out_of_a_device_and_into_it(store: MooncakeDistributedStore, 
     assert store.batch_put_from_multi_buffer_ranges(["device-3"], [[FIRST]], [[10]], [[0]]) == [0]
     assert store.batch_put_session_end(["device-3"]) == [0]
     assert store.get("device-3") == value[:10]
+
+
+def test_tensors_are_read_out_of_a_device_and_not_made_in_it(store: MooncakeDistributedStore, drawer: Drawer) -> None:
+    """The header of one that came there is not looked at: this process would end."""
+    tensor = np.arange(6, dtype=np.int32)
+    laid = TensorHeader.of(tensor).pack() + tensor.tobytes()
+    drawer.memory[: len(laid)] = laid
+    store.remove("device-tensor", True)
+    assert store.put_tensor_from("device-tensor", FIRST, len(laid)) == 0
+    assert store.get("device-tensor") == laid
+    for known in (False, True):
+        assert not known or store.register_buffer(FIRST, len(drawer.memory)) == 0
+        assert store.get_tensor_into("device-tensor", FIRST + 5000, 1000) is None
+        assert "get_tensor_into_cuda" in store.last_error
+    assert store.batch_get_tensor_with_tp_into(["device-tensor"] * 2, [1, FIRST], [1000] * 2) == [None, None]
 
 
 def test_what_the_driver_refuses_is_told(store: MooncakeDistributedStore, drawer: Drawer) -> None:
