@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator
 from typing import Any, Protocol
 
 from engine.memory.copying import address_of, unfilled
@@ -166,7 +166,7 @@ class Departing(_Memory):
 class Arriving(_Memory):
     """To which values come: the memory itself, or a place from which they go on to a device."""
 
-    _held: Sequence[tuple[Driver, int, bytes, memoryview]] = ()
+    _held: list[tuple[Driver, int, bytes, memoryview]] | None = None
 
     def at(self, pointer: int, size: int) -> memoryview:
         """``size`` bytes at an address. Raises ``UsageError``."""
@@ -174,10 +174,11 @@ class Arriving(_Memory):
         if owner is None:
             return self._at(pointer, size)
         made, view = unfilled(size)
-        self._held = [*self._held, (owner, pointer, made, view)]
+        self._held = self._held or []
+        self._held.append((owner, pointer, made, view))
         return view
 
     def land(self) -> None:
         """All has come: take it to the devices. Raises ``UsageError``."""
-        for owner, pointer, _, view in self._held:
+        for owner, pointer, _, view in self._held or ():
             owner.to_device(pointer, address_of(view), len(view))
