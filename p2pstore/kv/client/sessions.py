@@ -140,12 +140,13 @@ class GetSessions:
 class _Begun:
     """A value that is being written."""
 
-    def __init__(self, replicas: list[Replica], size: int) -> None:
+    def __init__(self, replicas: list[Replica], size: int, *, summed: bool) -> None:
+        """``summed`` says whether it is put with a checksum."""
         self.replicas = replicas
         self.size = size
         self.failed: set[str] = set()
         self._lock = threading.Lock()
-        self._sum: xxhash.xxh3_64 | None = xxhash.xxh3_64()
+        self._sum: xxhash.xxh3_64 | None = xxhash.xxh3_64() if summed else None
         self._summed = 0
 
     def note(self, parts: Sequence[Part]) -> None:
@@ -160,7 +161,7 @@ class _Begun:
 
     @property
     def checksum(self) -> int | None:
-        """Of all of it; None where it was not written in order."""
+        """Of all of it; None where it has none, or was not written in order."""
         return self._sum.intdigest() if self._sum is not None and self._summed == self.size else None
 
 
@@ -194,7 +195,7 @@ class PutSessions:
                 codes[place] = int(answer)
             else:
                 with self._lock:
-                    self._begun[keys[place]] = _Begun(answer, sizes[place])
+                    self._begun[keys[place]] = _Begun(answer, sizes[place], summed=self._client.writer.sums_by_xxh3)
         return codes
 
     def write(self, keys: Sequence[str], parts: Sequence[list[Part] | None]) -> list[int]:
@@ -235,7 +236,7 @@ class PutSessions:
                 begun = self._begun.get(key)
                 if begun is not None and not begun.failed:
                     del self._begun[key]
-                    good[place] = ObjectMeta(key, begun.checksum if self._client.writer.sums_by_xxh3 else None)
+                    good[place] = ObjectMeta(key, begun.checksum)
             if begun is not None and begun.failed:
                 codes[place] = int(Code.TRANSFER_FAILED)
         if good:

@@ -8,7 +8,7 @@ from engine.rpc.codes import Code
 from engine.rpc.messages import Replicas
 from p2pstore.kv.client import checksums, sessions
 from p2pstore.kv.client.compat import MooncakeDistributedStore, ReplicateConfig
-from tests.p2pstore.kv.client.conftest import MakePeer, Room
+from tests.p2pstore.kv.client.conftest import SEGMENT, MakePeer, Room
 from tests.p2pstore.kv.client.masters import AMaster
 from tests.p2pstore.kv.client.peers import value_of
 
@@ -140,3 +140,23 @@ def test_sessions_are_bounded_and_want_a_group_for_each_key(
     assert store.batch_put_session_revoke(names) == [0, -600]
     assert store.batch_put_session_start(names[1:], [10]) == [0]
     assert store.batch_put_session_revoke(names[1:]) == [0]
+
+
+def test_a_session_makes_no_checksum_where_values_are_put_with_another(
+    master: str, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CRC-64 cannot be made piece by piece."""
+    monkeypatch.setenv(checksums.UPSTREAMS_SWITCH, "1")
+    store = MooncakeDistributedStore()
+    assert store.setup("127.0.0.1", "P2PHANDSHAKE", SEGMENT, SEGMENT, "tcp", "", master) == 0, store.last_error
+    client = store._client
+    assert client is not None
+    room = Room(100)
+    assert store.batch_put_session_start([key], [100]) == [0]
+    assert store.batch_put_from_multi_buffer_ranges([key], [[room.ptr]], [[100]], [[0]]) == [0]
+    assert store.batch_put_session_end([key]) == [0]
+    (found,) = client.master.replicas([key])
+    assert isinstance(found, Replicas)
+    assert found.checksum is None
+    assert store.get(key) == bytes(100)
+    store.close()
