@@ -100,8 +100,11 @@ class GetSessions:
             endpoint = found.places[0].endpoint
             if place in failed:
                 self._client.reports.failed(endpoint, failed[place])
-            elif self._client.reader.is_right(keys[place], endpoint, found.size, found.checksum, wanted):
-                continue
+            else:
+                if wanted:
+                    self._client.reports.succeeded(endpoint)
+                if self._client.reader.is_right(keys[place], endpoint, found.size, found.checksum, wanted):
+                    continue
             if len(found.places) == 1:
                 codes[place] = int(Code.TRANSFER_FAILED if place in failed else Code.CHECKSUM)
                 continue
@@ -218,13 +221,15 @@ class PutSessions:
                         pieces.append(Piece(replica.place.endpoint, replica.place.address + part.offset, part.view))
                         owners.append(place)
         for place, piece, fault in zip(owners, pieces, self._client.plane.write(pieces), strict=True):
-            if fault is not None:
-                codes[place] = int(Code.TRANSFER_FAILED)
-                self._client.reports.failed(piece.endpoint, fault)
-                with self._lock:
-                    begun = self._begun.get(keys[place])
-                    if begun is not None:
-                        begun.failed.add(piece.endpoint)
+            if fault is None:
+                self._client.reports.succeeded(piece.endpoint)
+                continue
+            codes[place] = int(Code.TRANSFER_FAILED)
+            self._client.reports.failed(piece.endpoint, fault)
+            with self._lock:
+                begun = self._begun.get(keys[place])
+                if begun is not None:
+                    begun.failed.add(piece.endpoint)
         return codes
 
     def end(self, keys: Sequence[str]) -> list[int]:

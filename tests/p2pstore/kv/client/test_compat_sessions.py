@@ -160,3 +160,18 @@ def test_a_session_makes_no_checksum_where_values_are_put_with_another(
     assert found.checksum is None
     assert store.get(key) == bytes(100)
     store.close()
+
+
+def test_what_a_session_reaches_does_not_count_as_dead_any_more(store: MooncakeDistributedStore, key: str) -> None:
+    client = store._client
+    assert client is not None
+    room = Room(100)
+    client.dead.failed(store.get_hostname(), "it stood still")
+    assert store.batch_put_session_start([key], [100]) == [0]
+    assert store.batch_put_from_multi_buffer_ranges([key], [[room.ptr]], [[100]], [[0]]) == [0]
+    assert client.dead.report() == {}
+    assert store.batch_put_session_end([key]) == [0]
+    client.dead.failed(store.get_hostname(), "it stood still")
+    assert store.batch_get_session_start([key]) == [0]
+    assert store.batch_get_into_multi_buffer_ranges([key], [[room.ptr]], [[50]], [[50]]) == [50]
+    assert client.dead.report() == {}
