@@ -18,6 +18,7 @@ from engine.rpc.disk_calls import Done, Ready, Wanted, tenant_and_key
 from engine.rpc.framing import Splitter
 from engine.rpc.messages import DEFAULT_TENANT
 from p2pstore.kv.client.plane import DataPlane, Piece
+from p2pstore.objects.file_system import words
 
 CONNECT_SECONDS = 3.0
 """For the owner of a disk to take a connection."""
@@ -105,7 +106,7 @@ class DiskReader:
                 line.let_go(ready.batch)
                 self.fetched += len(group)
         except (OSError, RemoteProtocolError) as error:
-            why = str(error) if isinstance(error, MooncakeError) else (error.strerror or str(error)).lower()
+            why = str(error) if isinstance(error, MooncakeError) else words(error)
             for place in group:
                 outcome[place] = f"the disk of {endpoint}: {why}"
 

@@ -23,6 +23,7 @@ from engine.rpc.messages import Kind, ObjectMeta, Ping, Replica, Replicas, Repli
 from engine.rpc.methods import EXTENSIONS_ASKED, Extension
 from p2pstore.kv.client.line import CALL_SECONDS, GENERATION, INTRODUCTION, CallRefused, Line
 from p2pstore.kv.errors import MasterUnavailable
+from p2pstore.objects.file_system import words
 
 DEFAULT_PORT = 50051
 """Of the master, where the address names none."""
@@ -287,7 +288,7 @@ class Master:
         elif isinstance(error, RemoteProtocolError):
             detail = str(error.fields["detail"])
         elif isinstance(error, OSError):
-            detail = (error.strerror or str(error)).lower()
+            detail = words(error)
         else:
             detail = str(error)
         with self._lock:
