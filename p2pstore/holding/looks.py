@@ -45,6 +45,12 @@ class Suspects:
         self._there.clear()
         return there
 
+    def put_back(self, unread: Mapping[str, int]) -> None:
+        """These paths have not been looked at after all: there is to be a look at once. The event loop's thread."""
+        for path, offset in unread.items():
+            self._unread.setdefault(path, offset)
+        self._there.set()
+
     def take_unread(self) -> dict[str, int]:
         """The paths that could not be read since the last call, and where."""
         unread, self._unread = self._unread, {}

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from engine.errors import StorageError
 from engine.files.stamps import NO_NUMBER
@@ -32,13 +32,16 @@ LOOKED_AT_ONCE = 256
 """Holdings that a thread looks at before what it found is acted on."""
 
 
-class _Look(NamedTuple):
+@dataclass
+class _Look:
     """A look that is under way at all that lies on one device."""
 
     task: asyncio.Task[float]
     """Ends with the time at which it has."""
     began: float
     place: str
+    missed: dict[str, int] | None = None
+    """Where all was to be looked at once more meanwhile: what could not be read since."""
 
 
 class SourceWatcher:
@@ -95,14 +98,17 @@ class SourceWatcher:
         A file system that hangs keeps its own holdings from being looked at, and a thread busy, until it answers.
         Between looks nothing may hold on to a holding, so that what it held can be freed.
         """
-        unread = self._holdings.suspects.take_unread()
+        unread = self._holdings.suspects.take_unread() if everywhere else {}
         now = time.monotonic()
         on_device: dict[int, list[Holding]] = {}
         for holding in self._holdings:
             if holding.spans:
                 on_device.setdefault(_device(holding), []).append(holding)
         for device, there in on_device.items():
-            if device not in self._looks and (everywhere or now >= self._due.get(device, now)):
+            under_way = self._looks.get(device)
+            if under_way is not None and everywhere:
+                under_way.missed = {**(under_way.missed or {}), **_among(there, unread)}
+            elif under_way is None and (everywhere or now >= self._due.get(device, now)):
                 place = str(there[0].place)
                 self._looks[device] = _Look(asyncio.ensure_future(self._look_at(there, unread)), now, place)
         on_device.clear()
@@ -126,6 +132,8 @@ class SourceWatcher:
                 failed = error or failed
                 ended = look.task.result() if error is None else now
                 self._due[device] = ended + max(WATCH_SECONDS, PAUSES * (ended - look.began))
+                if look.missed is not None:
+                    self._holdings.suspects.put_back(look.missed)
                 if self._slow.pop(device, ""):
                     log.info("the look at the files of %s has ended", look.place)
             elif device not in self._slow:
@@ -180,6 +188,14 @@ class SourceWatcher:
                 self._to_tell.remove(pair)
         if failed is not None:
             raise failed
+
+
+def _among(holdings: Sequence[Holding], unread: Mapping[str, int]) -> dict[str, int]:
+    """The paths of ``unread`` that are of these holdings."""
+    if not unread:
+        return {}
+    paths = {span.path for holding in holdings for span in holding.spans}
+    return {path: offset for path, offset in unread.items() if path in paths}
 
 
 def _device(holding: Holding) -> int:

@@ -304,3 +304,46 @@ async def test_a_look_begins_when_it_is_due_and_not_at_the_next_turn(
     with pytest.raises(RuntimeError, match="enough"):
         await asyncio.wait_for(held.watcher.watch(), 60)
     assert looked == pytest.approx([2.0, 5.15, 8.3])
+
+
+async def test_what_could_not_be_read_during_a_look_that_hangs_is_tried_when_it_has_ended(
+    held: Held, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.2)
+    holding, manifest = scanned(root)
+    await held.holdings.add(holding, manifest)
+    path = holding.spans[0].path
+    monkeypatch.setattr(looks, "reading_fault", lambda *_: "it cannot be read: input/output error")
+    answers = threading.Event()
+    look_at_each = module.look_at_each
+
+    def look(there: Sequence[Holding], unread: Mapping[str, int]) -> tuple[dict[int, str], list[int]]:
+        if not unread:
+            answers.wait(60)
+        return look_at_each(there, unread)
+
+    monkeypatch.setattr(module, "look_at_each", look)
+    held.holdings.suspects.changed(path, "the first look is to be at once")
+    watching = asyncio.create_task(held.watcher.watch())
+    try:
+        await until(lambda: bool(held.watcher.slow), watching)
+        held.holdings.suspects.unreadable("of another file system", 7, "Input/output error")
+        held.holdings.suspects.unreadable(path, 3, "Input/output error")
+        await until(lambda: not held.holdings.suspects._unread, watching)
+        monkeypatch.setattr(module, "PAUSES", 1_000_000)
+        answers.set()
+        await until(lambda: bool(held.changed), watching)
+    finally:
+        answers.set()
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+    assert held.changed[0][1] == f"{path}: it cannot be read: input/output error"
+
+
+async def test_what_could_not_be_read_waits_for_the_look_that_it_asks_for(held: Held, root: Path) -> None:
+    holding, manifest = scanned(root)
+    await held.holdings.add(holding, manifest)
+    await held.watcher.look()
+    held.holdings.suspects.unreadable(holding.spans[0].path, 3, "Input/output error")
+    await held.watcher.look(everywhere=False)
+    assert held.holdings.suspects.take_unread() == {holding.spans[0].path: 3}
