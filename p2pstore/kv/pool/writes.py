@@ -31,6 +31,9 @@ MAX_REPLICAS = 1024
 SAID_TO_BE_THERE_S = 0.001
 """A value that a put is told is there stays so long: it must not make room for the rest of the same call."""
 
+QUOTA_LOOKS = 4
+"""Keys of one call for which room in a quota is looked for in vain, some milliseconds each, while all others wait."""
+
 
 class Writes:
     """The calls that begin to put values."""
@@ -144,10 +147,15 @@ class Writes:
 
     def _quota_allows(self, batch: _Batch, size: int) -> bool:
         """Whether the tenant may have such a value; its own oldest make room for it."""
-        index = self._index
-        if not index.room_in(batch.space, size):
-            self._eviction.make_room_in(batch.space, size, batch.now)
-        return index.room_in(batch.space, size)
+        index, space = self._index, batch.space
+        if index.room_in(space, size):
+            return True
+        if not batch.looks or size > space.quota:
+            return False
+        self._eviction.make_room_in(space, size, batch.now)
+        fits = index.room_in(space, size)
+        batch.looks -= not fits
+        return fits
 
     def _begin(self, entry: Entry, batch: _Batch) -> list[Replica]:
         self._index.begin(entry, batch.now)
@@ -267,7 +275,7 @@ class Writes:
 class _Batch:
     """What the keys of one call share."""
 
-    __slots__ = ("begun", "client", "config", "host", "now", "plain", "preferred", "sizes", "space", "work")
+    __slots__ = ("begun", "client", "config", "host", "looks", "now", "plain", "preferred", "sizes", "space", "work")
 
     def __init__(self, client: bytes, config: ReplicateConfig, space: Tenant, sizes: Sequence[int], now: float) -> None:
         self.client = client
@@ -287,3 +295,4 @@ class _Batch:
         self.begun: set[Entry] = set()
         self.work = Work(STEP_ENTRIES)
         """Entries that may still be looked at to make room."""
+        self.looks = QUOTA_LOOKS

@@ -6,7 +6,7 @@ import pytest
 
 from engine.rpc.codes import Code
 from engine.rpc.messages import Kind, ObjectMeta, SoftPin, Status
-from p2pstore.kv.pool import eviction
+from p2pstore.kv.pool import eviction, writes
 from tests.p2pstore.kv.pool.pools import MIB, House, address, ident
 
 
@@ -435,6 +435,19 @@ def test_used_values_at_the_head_do_not_keep_others_from_making_room(monkeypatch
     assert house.start(client, ["new"], tenant="small") == [Code.QUOTA], "only so many are looked at in one call"
     assert house.put(client, ["new"], tenant="small") == ["new"]
     assert len(house.there(keys, "small")) == 9
+
+
+def test_a_call_of_many_keys_looks_for_room_in_a_quota_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(eviction, "TENANT_ENTRIES", 3)
+    used = 3 * writes.QUOTA_LOOKS
+    house = House(tenants=True, tenant_quotas={"small": (used + 3) * MIB}, evict_soft_pinned=False)
+    client = house.join("a")
+    keys = [str(number) for number in range(used + 3)]
+    house.put(client, keys, tenant="small")
+    house.pool.exist(keys[:used], "small")
+    new = [f"new-{number}" for number in range(writes.QUOTA_LOOKS + 3)]
+    assert house.start(client, new, tenant="small") == [Code.QUOTA] * len(new)
+    assert house.put(client, new, tenant="small")[:3] == new[:3], "the next call goes on where that one ended"
 
 
 def test_what_tenants_take_is_told() -> None:
