@@ -86,6 +86,7 @@ class _Job:
         self.message = "Drain job created"
         self.succeeded = self.failed = self.blocked = self.moved = 0
         self.active: dict[bytes, tuple[_Unit, int]] = {}
+        self.moving: set[_Unit] = set()  # those of them
         self.retries: Counter[_Unit] = Counter()
         self.walk: Everything | None = None
         self.next = now
@@ -173,6 +174,7 @@ class Drains:
             if not isinstance(task, Code) and task.status not in FINISHED:
                 continue
             del job.active[name]
+            job.moving.discard(unit)
             job.updated = self._index.clock()
             if not isinstance(task, Code) and task.status == TaskStatus.SUCCESS:
                 job.succeeded += 1
@@ -211,7 +213,7 @@ class Drains:
             if job.retries[unit] >= MAX_RETRIES:
                 continue
             job.hopeful = True
-            if any(unit == active for active, _ in job.active.values()) or len(job.active) >= job.limit:
+            if unit in job.moving or len(job.active) >= job.limit:
                 continue
             if entry.hard or entry.leased_until > now or self._tasks.busy(entry) or not held.ready:
                 job.stuck += 1
@@ -220,6 +222,7 @@ class Drains:
             code = Code.BUSY if target is None else self._tasks.move(entry.key, name, target, entry.tenant.name)
             if not isinstance(code, Code):
                 job.active[code] = unit, entry.size
+                job.moving.add(unit)
                 job.updated = now
             elif code in {Code.BUSY, Code.BAD_STATUS, Code.HAS_TASK, Code.TOO_MANY_TASKS}:
                 job.stuck += 1
