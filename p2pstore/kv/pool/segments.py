@@ -178,9 +178,7 @@ class Segments:
     def open(self) -> list[Mounted]:
         """Those that take values."""
         if not self._known:
-            self._open = [
-                each for each in self.by_id.values() if each.alive and each.closing is None and each.drain is Drain.NO
-            ]
+            self._open = [each for each in self.by_id.values() if each.takes_values]
             self._largest = max((each.extents.capacity for each in self._open), default=0)
             self._known = True
         return self._open
