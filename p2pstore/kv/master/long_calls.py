@@ -37,6 +37,7 @@ class LongCalls:
         self._soon = soon
         self._failed = failed
         self._calls: deque[LongCall] = deque()
+        self._closed = False
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -48,12 +49,20 @@ class LongCalls:
 
     def begin(self, call: LongCall) -> None:
         """Carry one out, the first step of it at once."""
-        if self._goes_on(call):
+        if not self._closed and self._goes_on(call):
             self._calls.append(call)
             if len(self._calls) == 1:
                 self._soon(self._step)
 
+    def close(self) -> None:
+        """Leave all where they are: who asked is not answered, and what they changed so far stays."""
+        self._closed = True
+        while self._calls:
+            self._calls.popleft().steps.close()
+
     def _step(self) -> None:
+        if not self._calls:  # closed meanwhile
+            return
         call = self._calls.popleft()
         if self._goes_on(call):
             self._calls.append(call)

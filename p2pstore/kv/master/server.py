@@ -122,6 +122,7 @@ class Master:
         await self.supervisor.close()
         if self._timer is not None:
             self._timer.cancel()
+        self.long.close()  # else they go on after the journal was closed, which then cannot keep what they change
         for connection in list(self.connections):
             connection.close()
         deadline = self.now() + STOP_S

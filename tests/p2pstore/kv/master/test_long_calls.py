@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from p2pstore.kv.master import long_calls as l
 from p2pstore.kv.master.long_calls import LongCall, LongCalls, answer_in_steps
 from p2pstore.kv.pool import walks
 from p2pstore.kv.pool.walks import Steps, whole
-from tests.p2pstore.kv.master.wire import MIB, Client, running
+from tests.p2pstore.kv.master.wire import MIB, SECONDS, Client, running
 
 A = b"a" * 16
 BY_REGEX = METHODS["GetReplicaListByRegex"].answers[NEWEST]
@@ -70,6 +72,17 @@ def test_a_defect_costs_one_call() -> None:
     assert loop.told[2:] == [error, [b"refused"], b"b"]
 
 
+def test_none_goes_on_once_they_are_closed() -> None:
+    loop = Loop()
+    loop.begins(b"a", 3)
+    loop.begins(b"b", 3)
+    loop.calls.close()
+    loop.begins(b"c", 3)
+    loop.turns()
+    assert loop.told == [(b"a", 0), (b"b", 0)]
+    assert len(loop.calls) == 0
+
+
 @pytest.mark.parametrize("count", [0, 3, l.PIECE, 2 * l.PIECE, 70_000])
 def test_an_answer_in_pieces_is_the_same(count: int) -> None:
     found = {f"k{number}": [Replica(number, Memory(1, 2, "tcp", "h:1"), 3)] for number in range(count)}
@@ -97,6 +110,28 @@ async def test_others_are_answered_between_the_steps(monkeypatch: pytest.MonkeyP
             left.append(sum(await other("BatchExistKey", keys, "default")))
         assert await one.answer(removing, "RemoveAll") == 1000
         assert any(0 < count < 1000 for count in left)
+
+
+async def test_a_master_that_stops_goes_on_with_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(walks, "STEP_ENTRIES", 1)
+    async with running() as master:
+        client = await Client.to(master)
+        await client.mount(A, 64 * MIB)
+        for number in range(1000):
+            await client.put(A, f"k{number}")
+        asked = client.ask("RemoveAll", True, "default")
+        deadline = time.monotonic() + SECONDS
+        while not len(master.long):
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0)
+        await master.stop()
+        left = len(master.pool.names("default"))
+        assert 0 < left < 1000
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert len(master.pool.names("default")) == left
+        with pytest.raises(ConnectionError):
+            await client.answer(asked, "RemoveAll")
 
 
 async def test_a_pattern_finds_and_removes_over_the_wire() -> None:
