@@ -116,20 +116,23 @@ class SourceWatcher:
         if waits_for:
             await asyncio.wait(waits_for, timeout=LOOK_SECONDS)
         failed = self._ended()
-        await self._tell()
-        if failed is not None:
-            raise failed
+        try:
+            await self._tell()
+        except Exception as error:  # noqa: BLE001 - raised below, unless a look failed as well
+            failed.append(error)
+        _raise_first(failed)
 
-    def _ended(self) -> BaseException | None:
-        """Note which looks have ended, and which have not; an error of a look."""
-        failed: BaseException | None = None
+    def _ended(self) -> list[BaseException]:
+        """Note which looks have ended, and which have not; the errors of looks."""
+        failed: list[BaseException] = []
         now = time.monotonic()
         self._due = {device: at for device, at in self._due.items() if at > now}
         for device, look in list(self._looks.items()):
             if look.task.done():
                 del self._looks[device]
                 error = look.task.exception()
-                failed = error or failed
+                if error is not None:
+                    failed.append(error)
                 ended = look.task.result() if error is None else now
                 self._due[device] = ended + max(WATCH_SECONDS, PAUSES * (ended - look.began))
                 if look.missed is not None:
@@ -142,6 +145,8 @@ class SourceWatcher:
                     "slow, or hangs; until it answers, nobody sees whether what is served from there changed"
                 )
                 log.warning("%s", self._slow[device])
+        # Some may be from before this was called again, and of file systems from which nothing is served any more.
+        self._slow = {device: told for device, told in self._slow.items() if device in self._looks}
         return failed
 
     async def _look_at(self, there: Sequence[Holding], unread: Mapping[str, int]) -> float:
@@ -178,16 +183,23 @@ class SourceWatcher:
 
     async def _tell(self) -> None:
         """Call ``on_changed`` for all that was given up. One that fails keeps no other from being told."""
-        failed: Exception | None = None
+        failed: list[BaseException] = []
         for pair in list(self._to_tell):
             try:
                 await self._on_changed(*pair)
             except Exception as error:  # noqa: BLE001 - raised below, when the others have been told
-                failed = error
+                failed.append(error)
             else:
                 self._to_tell.remove(pair)
-        if failed is not None:
-            raise failed
+        _raise_first(failed)
+
+
+def _raise_first(errors: Sequence[BaseException]) -> None:
+    """Only one can be raised: the log has the others."""
+    for error in errors[1:]:
+        log.error("the source watcher failed at something else, too", exc_info=error)
+    if errors:
+        raise errors[0]
 
 
 def _among(holdings: Sequence[Holding], unread: Mapping[str, int]) -> dict[str, int]:

@@ -347,3 +347,45 @@ async def test_what_could_not_be_read_waits_for_the_look_that_it_asks_for(held: 
     held.holdings.suspects.unreadable(holding.spans[0].path, 3, "Input/output error")
     await held.watcher.look(everywhere=False)
     assert held.holdings.suspects.take_unread() == {holding.spans[0].path: 3}
+
+
+async def test_of_two_looks_that_fail_one_is_raised_and_the_other_is_in_the_log(
+    held: Held, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_tree(tmp_path / "far", {"": b"far away"})
+    await held.holdings.add(*scanned(root))
+    await held.holdings.add(*scanned(tmp_path / "far", "f"))
+    monkeypatch.setattr(module, "_device", lambda holding: int(holding.name == "f"))
+
+    def look(there: Sequence[Holding], unread: Mapping[str, int]) -> tuple[dict[int, str], list[int]]:
+        raise RuntimeError(f"a bug at {there[0].name}")
+
+    monkeypatch.setattr(module, "look_at_each", look)
+    with pytest.raises(RuntimeError, match="a bug at n"):
+        await held.watcher.look()
+    assert "a bug at f" in caplog.text
+    assert held.watcher._looks == {}
+
+
+async def test_nothing_is_said_of_a_file_system_from_which_nothing_is_served_any_more(
+    held: Held, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever runs ``watch`` again after an error of it begins no look there."""
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.2)
+    holding, manifest = scanned(root)
+    await held.holdings.add(holding, manifest)
+    answers = threading.Event()
+    monkeypatch.setattr(module, "look_at_each", lambda *_: (answers.wait(60), ({}, []))[1])
+    held.holdings.suspects.changed("any", "the first look is to be at once")
+    watching = asyncio.create_task(held.watcher.watch())
+    try:
+        await until(lambda: bool(held.watcher.slow), watching)
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        await held.holdings.remove(holding)
+        await held.watcher.look()
+        assert held.watcher.slow == []
+    finally:
+        answers.set()
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
