@@ -142,7 +142,8 @@ class SourceWatcher:
             elif device not in self._slow:
                 self._slow[device] = (
                     f"a look at the files of {look.place} has not ended in {LOOK_SECONDS:g} s: the file system is "
-                    "slow, or hangs; until it answers, nobody sees whether what is served from there changed"
+                    "slow or hangs, or files there are read again because their inode numbers changed; until it ends, "
+                    "nobody sees whether what is served from there changed"
                 )
                 log.warning("%s", self._slow[device])
         # Some may be from before this was called again, and of file systems from which nothing is served any more.
