@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+from engine.files.writing import replace_file
 from engine.memory.lent import byte_view
 from engine.rpc.codes import Code
 from p2pstore.errors import UsageError
@@ -199,12 +202,16 @@ class CompatTensors(CompatSessions):
     # Files
 
     def save_tensor_to_safetensor(self, key: str, file_name: str | None = None) -> int:
-        """Write a tensor to a file of safetensors, which is called like the key unless it is named."""
+        """Write a tensor to a file of safetensors, which is called like the key unless it is named.
+
+        A file that is there stays as it was until all of the new one is written.
+        """
         tensor = self.get_tensor(key)
         if tensor is None:
             return int(Code.NOT_FOUND)
         with self._called() as failed, _told(f"{file_name or key} cannot be written"):
-            library("safetensors.torch").save_file({key: tensor}, file_name or key)
+            path = Path(os.path.realpath(file_name or key))  # a link is followed
+            replace_file(path, library("safetensors.torch").save({key: tensor}), mode=0o666)
         return failed.code
 
     def load_tensor_from_safetensor(self, key: str | None = None, file_name: str = "") -> Any:
