@@ -27,7 +27,7 @@ ALIGNMENT = 8 << 20
 POINTER_BYTES = ctypes.sizeof(ctypes.c_void_p)
 
 LOOK_SECONDS = 1.0
-"""Between two looks of who waits without a limit of his own, at which Ctrl-C is heard, too."""
+"""Between two looks of who waits for memory without a limit of his own."""
 
 
 class _Piece:
