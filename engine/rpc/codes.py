@@ -165,7 +165,7 @@ _SENTENCES: dict[Code, str] = {
     Code.DFS_DENIED: "the distributed file system forbids it",
     Code.DFS_STALE: "the file on the distributed file system was replaced",
     Code.DFS_PARTIAL: "only a part was written to the distributed file system",
-    Code.QUOTA: "the tenant's quota is used up",
+    Code.QUOTA: "the tenant's quota is used up, or the master takes no more keys, tenants or clients",
     Code.NO_TENANT: "no quota is set for the tenant, and it needs one",
     Code.TENANT_NOT_EMPTY: "the tenant still has values",
 }

@@ -217,7 +217,7 @@ class AdminClient:
     @contextlib.contextmanager
     def _answer(self, method: str, path: str, body: bytes | None = None) -> Iterator[http.client.HTTPResponse]:
         if len(path) > MAX_PATH:
-            raise UsageError(detail="the key is too long to be asked about upstream's master; clients can use it")
+            raise UsageError(detail="the key, prefix or tenant is too long for the metrics port; clients can use it")
         connection = http.client.HTTPConnection(self._host, self._port, timeout=CONNECT_SECONDS)
         try:
             connection.connect()

@@ -245,9 +245,9 @@ class Master:
             result = self._kept_result(route, result)
             connection.count(route, args, result)
             if route.name.endswith("Regex") and result is Code.BAD_PARAMS:
-                text = (
-                    f"{route.name} of {connection.address} is refused: {args[0][:SHOWN]!r} is no pattern, or a slow one"
-                )
+                why = f"{args[0][:SHOWN]!r} is no pattern, or a slow one"
+                why += "" if route.name.startswith("Remove") else ", or finds more than one answer holds"
+                text = f"{route.name} of {connection.address} is refused: {why}"
                 self.told(connection.host, route.name, logging.WARNING, text)
             return (yield from answer_in_steps(sequence, connection.codec(route), result))
 

@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeVar
 
 from engine.rpc.codes import Code
 from p2pstore.kv.master.facts import CallerFacts, EventFact, KeyFacts, PoolFacts, ReplicaFact, by_host, host_of
+from p2pstore.kv.pool.eviction import FOR_KEYS, FOR_QUOTA
 from p2pstore.objects.units import format_seconds, format_size
 
 LATE = 3.0
@@ -39,16 +40,24 @@ _CAUSES = {
     Code.CLIENT_UNKNOWN: "it was taken for dead, and comes back by itself; --client-ttl of the master says when",
     Code.BAD_VERSION: "use one version of Mooncake on both sides, or report the call as a bug",
     Code.BAD_KEY: "see what the keys look like; they must not be empty",
-    Code.BAD_PARAMS: "empty keys and values, batches of unequal lengths and a replica_num of 0 are refused so",
+    Code.BAD_PARAMS: "empty keys and values, batches of unequal lengths, a replica_num of 0, and patterns that are "
+    "none, are slow or find too much are refused so",
     Code.ILLEGAL_CLIENT: "one client began a put and another ended it: give each process a store of its own",
     Code.NOT_READY: "another client writes the same key; what is being written cannot be read yet",
     Code.LEASED: "wait until the lease is over, or remove with --force",
     Code.HAS_TASK: "try again once the replica has been copied or moved",
     Code.TRANSFER_FAILED: "see whether this client reaches the data port of the client that holds the value",
     Code.PERSIST_FAILED: _NOT_KEPT,
-    Code.QUOTA: "remove something of the tenant's, or raise its quota",
+    Code.QUOTA: "remove something of the tenant's, or raise its quota (--tenant-quotas of the master); where it has "
+    "as many keys as it takes, which 'mooncake store status' shows, raise --max-keys",
 }
 """What to do about the codes that clients get most."""
+
+_EVICTED = {
+    FOR_QUOTA: "raise the tenant's quota (--tenant-quotas of the master), or pin what must stay",
+    FOR_KEYS: "raise --max-keys of the master, or pin what must stay",
+}
+"""The same about values that went for another reason than want of memory."""
 
 
 class Finding(NamedTuple):
@@ -164,11 +173,9 @@ def _of_event(event: EventFact, pool: PoolFacts) -> Finding:
     match event.what:
         case "evicted":
             reason = f" ({event.detail})" if event.detail else ""
-            return Finding(
-                "evicted",
-                f"it was evicted {ago}{reason}; {_use(pool)}",
-                "give the pool more memory (global_segment_size of its clients), or pin what must stay",
-            )
+            more = "give the pool more memory (global_segment_size of its clients), or pin what must stay"
+            advice = _EVICTED.get(event.detail, more)
+            return Finding("evicted", f"it was evicted {ago}{reason}; {_use(pool)}", advice)
         case "removed":
             return Finding("removed", f"it was removed {ago}{by}", "put it again, or see what there removes keys")
         case "revoked":

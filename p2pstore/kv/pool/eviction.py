@@ -27,6 +27,10 @@ AMPLE = 64
 TENANT_ENTRIES = 2048
 """Values of a tenant that are looked at for one that its quota has no room for: a millisecond where all are in use."""
 
+FOR_QUOTA = "the tenant's quota is used up"
+FOR_KEYS = "too many keys"
+"""Why values go, besides want of memory."""
+
 BUSY_S = 1.0
 """What cannot go now, because a task reads it, is looked at again after so long."""
 
@@ -115,7 +119,7 @@ class Eviction:
                 members = [entry] if entry.more is None or entry.more.group is None else list(entry.more.group.members)
                 if not any(self._stays(each, now, soft_too=soft_too) for each in members):
                     for each in members:
-                        self._one(each, "the tenant's quota is used up")
+                        self._one(each, FOR_QUOTA)
                 if entry.place is not GONE:
                     tenant.keys[entry.key] = tenant.keys.pop(entry.key)
 

@@ -13,7 +13,7 @@ from engine.rpc.messages import Replica, ReplicateConfig, SoftPin
 from p2pstore.kv.pool.ages import Work
 from p2pstore.kv.pool.disks import Disks
 from p2pstore.kv.pool.entries import Copies, Entry, Held, More, Place, Tenant, placed
-from p2pstore.kv.pool.eviction import STEP_ENTRIES, Eviction
+from p2pstore.kv.pool.eviction import FOR_KEYS, STEP_ENTRIES, Eviction
 from p2pstore.kv.pool.index import Index, keep_for_readers
 from p2pstore.kv.pool.story import Event
 from p2pstore.kv.pool.tasks import Tasks
@@ -142,7 +142,7 @@ class Writes:
     def _room_for_key(self, batch: _Batch, key: str) -> bool:
         """Have the oldest make room for one more in the index; tells whether there is."""
         index = self._index
-        self._eviction.step(batch.now, lambda: index.full(key), "too many keys", batch.work)
+        self._eviction.step(batch.now, lambda: index.full(key), FOR_KEYS, batch.work)
         return not index.full(key)
 
     def _quota_allows(self, batch: _Batch, size: int) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from p2pstore.errors import UsageError
 from p2pstore.kv.errors import KeyNotFound, MasterIsUpstreams, MasterRefused, MasterUnavailable
 from p2pstore.kv.master import admin_client
 from p2pstore.kv.master.admin_client import AdminClient
@@ -61,6 +62,11 @@ def test_a_key_that_is_too_long_for_a_line_of_http(client: AdminClient, table: T
     assert table.removed == [(key, True)]
     with pytest.raises(KeyNotFound):
         client.key(key, "red")
+
+
+def test_a_prefix_that_is_too_long_is_not_called_a_fault_of_the_master(client: AdminClient) -> None:
+    with pytest.raises(UsageError, match="prefix or tenant is too long for the metrics port"):
+        next(client.keys(prefix="x" * 10_000))
 
 
 def test_removing(client: AdminClient, table: Table) -> None:

@@ -15,7 +15,7 @@ from engine.rpc.messages import Memory, ObjectMeta, Replica, ReplicateConfig
 from engine.rpc.methods import METHODS, NEWEST
 from p2pstore.kv.master import long_calls as l
 from p2pstore.kv.master.long_calls import LongCall, LongCalls, answer_in_steps
-from p2pstore.kv.pool import walks
+from p2pstore.kv.pool import reads, walks
 from p2pstore.kv.pool.walks import Steps, whole
 from tests.p2pstore.kv.master.wire import MIB, SECONDS, Client, running
 
@@ -169,6 +169,18 @@ async def test_a_slow_pattern_is_refused_and_said_once(caplog: pytest.LogCapture
     said = [each for each in caplog.messages if "RemoveByRegex" in each]
     assert len(said) == 1
     assert "'(a+)+$' is no pattern, or a slow one" in said[0]
+
+
+async def test_a_pattern_that_finds_too_much_is_not_only_called_slow(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(reads, "MAX_FOUND_BYTES", 0)
+    async with running() as master:
+        client = await Client.to(master)
+        await client.mount(A, 64 * MIB)
+        await client.put(A, "k")
+        assert await client("GetReplicaListByRegex", "^k", "default") is Code.BAD_PARAMS
+    assert "'^k' is no pattern, or a slow one, or finds more than one answer holds" in caplog.text
 
 
 async def test_so_many_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:

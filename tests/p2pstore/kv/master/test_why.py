@@ -17,6 +17,7 @@ from p2pstore.kv.master.facts import (
     by_host,
 )
 from p2pstore.kv.master.why import Finding, why_callers, why_key
+from p2pstore.kv.pool import eviction
 
 MIB = 1 << 20
 SEGMENT = SegmentFact("10.0.0.2:12001", "10.0.0.2:12001", "", 64 * MIB, 8 * MIB, 0.4)
@@ -77,6 +78,11 @@ KEYS = {
         "1 min 30 s ago (above the watermark); 8.0 MiB of",
     ),
     "its owner is absent": (replace(KEY, aside=True), ["owner-absent"], "the client that holds it was taken for dead;"),
+    "evicted for its tenant's quota": (
+        event("evicted", eviction.FOR_QUOTA),
+        ["evicted"],
+        "1 min 30 s ago (the tenant's quota is used up)",
+    ),
     "removed": (event("removed"), ["removed"], "removed 1 min 30 s ago by 10.0.0.3:40000"),
     "given up": (event("revoked"), ["revoked"], "its bytes could not be written"),
     "discarded": (event("discarded"), ["discarded"], "begun by 10.0.0.3:40000 and never ended"),
@@ -106,6 +112,19 @@ KEYS = {
     ),
     "nothing alike": (replace(KEY, known=["llama2@tp_rank:1@" + "cd" * 16, "x", "a@b"]), ["never-put"], "nobody"),
 }
+
+
+@pytest.mark.parametrize(
+    ("detail", "advice"),
+    [
+        ("above the watermark", "give the pool more memory"),
+        (eviction.FOR_QUOTA, "raise the tenant's quota"),
+        (eviction.FOR_KEYS, "raise --max-keys"),
+    ],
+)
+def test_the_advice_fits_why_a_value_went(detail: str, advice: str) -> None:
+    (finding,) = why_key(event("evicted", detail), POOL)
+    assert finding.advice.startswith(advice)
 
 
 @pytest.mark.parametrize("case", KEYS)
