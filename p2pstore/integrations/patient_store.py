@@ -58,6 +58,7 @@ class PatientStore(MooncakeDistributedStore):
         self._windows = Windows()
         self._threads = Threads()
         self._ended = threading.Event()
+        self._joining = threading.Lock()
         self._joiner: threading.Thread | None = None
 
     # Life
@@ -74,18 +75,21 @@ class PatientStore(MooncakeDistributedStore):
 
     def close(self) -> int:
         """Leave the pool."""
-        if threading.current_thread() is not self._joiner:
+        with self._joining:
             self._ended.set()
         return super().close()
 
     def _join(self, ended: threading.Event, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Try once, with a store of its own: by then this one may be closed, or set up otherwise."""
         if ended.wait(JOIN_EVERY):
             return False
-        code = super().setup(*args, **kwargs)
-        if ended.is_set():
-            super().close()
-            return False
-        if code == 0:
+        made = MooncakeDistributedStore()
+        code = made.setup(*args, **kwargs)
+        with self._joining:
+            if not ended.is_set():
+                self._take_over(made)
+        made.close()
+        if code == 0 and not ended.is_set():
             log.warning("the store is there now")
         return code == int(Code.RPC_FAILED)
 

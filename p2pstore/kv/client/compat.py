@@ -272,6 +272,12 @@ class MooncakeDistributedStore(CompatTensors):
 
     # Inside
 
+    def _take_over(self, other: MooncakeDistributedStore) -> None:
+        """Have what ``other`` has joined, which nobody has used yet, and its words; it is left as after ``close``."""
+        self._client, other._client = other._client, None
+        self._gets, self._puts, other._gets, other._puts = other._gets, other._puts, None, None
+        self._local_buffer, self.last_error = other._local_buffer, other.last_error
+
     def _task(self, method: str, key: str, *more: object) -> tuple[tuple[int, int], int]:
         answer: Any = Code.RPC_FAILED
         with self._called() as failed:

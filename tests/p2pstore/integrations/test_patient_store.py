@@ -15,6 +15,7 @@ import pytest
 from p2pstore.integrations import patient_store, staging
 from p2pstore.integrations.patient_store import LATE, LOOKUP_SECONDS, PatientStore
 from p2pstore.kv.client import device_memory
+from p2pstore.kv.client.compat import MooncakeDistributedStore
 from p2pstore.kv.client.compat_types import ReplicateConfig
 from tests.p2pstore.kv.client.masters import OurMaster
 from tests.p2pstore.kv.client.test_device_memory import FIRST, Drawer
@@ -238,6 +239,34 @@ def test_who_leaves_before_the_master_comes_does_not_come_back(
     joiner.join(LONG)
     assert not joiner.is_alive()
     assert store.health_check() == 1
+
+
+def test_who_is_set_up_again_keeps_what_was_joined_then(
+    shared: OurMaster, stores: list[PatientStore], keys: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though an attempt to join the first pool ends later."""
+    monkeypatch.setattr("p2pstore.kv.client.compat.SETUP_SECONDS", 0.1)
+    monkeypatch.setattr(patient_store, "JOIN_EVERY", 0.01)
+    attempted, go_on = threading.Event(), threading.Event()
+
+    class Slow(MooncakeDistributedStore):
+        def setup(self, *args: object, **kwargs: object) -> int:
+            attempted.set()
+            assert go_on.wait(LONG)
+            return super().setup(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(patient_store, "MooncakeDistributedStore", Slow)
+    store = patient(joined(stores, f"127.0.0.1:{reserved_port()}"))
+    joiner = store._joiner
+    assert joiner is not None
+    assert attempted.wait(LONG)
+    monkeypatch.setattr("p2pstore.kv.client.compat.SETUP_SECONDS", LONG)
+    assert store.setup("127.0.0.1", "P2PHANDSHAKE", SEGMENT, SEGMENT, "tcp", "", shared.address) == 0
+    monkeypatch.setattr("p2pstore.kv.client.compat.SETUP_SECONDS", 0.1)
+    go_on.set()
+    joiner.join(LONG)
+    assert not joiner.is_alive()
+    assert store.batch_is_exist(keys) == [0] * 7
 
 
 def test_what_is_wrong_with_the_settings_is_said_at_once() -> None:
