@@ -44,7 +44,7 @@ class Events:
             whole, self._rest = data[:cut], data[cut:]
             if len(self._rest) > MAX_EVENT_BYTES:
                 raise BadStream(f"an event of more than {MAX_EVENT_BYTES} bytes")
-        if DONE in whole[-32:]:
+        if DONE in whole and any(_data(line) == DONE for line in whole.splitlines()):  # and not in what a model says
             self.done = True
         return whole
 
@@ -84,6 +84,12 @@ def look(events: bytes) -> tuple[Says, dict[str, Any] | None]:
         if said is not Says.NOTHING:
             return said, problem
     return Says.NOTHING, None
+
+
+def _data(line: bytes) -> bytes | None:
+    """What a line of an event says, where it is one of data."""
+    name, _, value = line.partition(b":")
+    return value.strip() if name == b"data" else None
 
 
 def _look_at(value: bytes) -> tuple[Says, dict[str, Any] | None]:

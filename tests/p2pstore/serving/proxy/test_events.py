@@ -26,7 +26,7 @@ def test_cut_anywhere_they_are_whole(parts: list[bytes], data: st.DataObject) ->
     assert found == text.removesuffix(b"data: half")
     assert count(found) == len(parts)
     assert events.unfinished
-    assert events.done == (bool(parts) and b"[DONE]" in parts[-1]) or events.done
+    assert events.done == (b"data: [DONE]" in parts)
 
 
 def test_it_is_done_when_it_says_so() -> None:
@@ -36,6 +36,13 @@ def test_it_is_done_when_it_says_so() -> None:
     events.feed(b"data: [DONE]\n\n")
     assert events.done
     assert not events.unfinished
+
+
+def test_a_model_that_says_the_word_is_not_done() -> None:
+    events = Events()
+    events.feed(b'data: {"choices":[{"text":"[DONE]"}]}\n\n')
+    events.feed(b'data: {"choices":[{"text":"data: [DONE]"}]}\n\n')
+    assert not events.done
 
 
 def test_an_event_without_an_end_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
