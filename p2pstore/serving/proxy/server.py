@@ -37,9 +37,7 @@ from p2pstore.serving.proxy.bodies import Bodies, Refused, response
 from p2pstore.serving.proxy.dispatch import Dispatcher
 from p2pstore.serving.proxy.exchange import Exchange
 from p2pstore.serving.proxy.failures import Answer
-from p2pstore.serving.proxy.fleet import (
-    Fleet,
-)
+from p2pstore.serving.proxy.fleet import Fleet
 from p2pstore.serving.proxy.keeper import OWNER, Keeper
 from p2pstore.serving.proxy.knowing import Knowing
 from p2pstore.serving.proxy.options import SWEEP_SECONDS, Options
@@ -209,13 +207,21 @@ class ProxyServer:
             del self._waiting[who]
 
     def _end_turn(self) -> None:
-        who = self.turns.end(self._clock())
-        if who is not None:
-            future = self._waiting[who]
-            if future.done():
-                self._end_turn()  # its client left a moment ago, and has not been told yet
-            else:
-                future.set_result(True)
+        while (who := self.turns.end(self._clock())) is not None and not self._told(who, runs=True):
+            pass  # who left gives its turn to the next at once
+
+    def _told(self, who: object, *, runs: bool) -> bool:
+        """Tell one that waits; False where its client left a moment ago, of which it has not heard yet."""
+        future = self._waiting[who]
+        if future.done():
+            return False
+        future.set_result(runs)
+        return True
+
+    def _end_waits(self, now: float) -> None:
+        """Tell those who have waited for too long."""
+        for who in self.turns.late(now):
+            self._told(who, runs=False)
 
     def _busy(self, why: str) -> Answer:
         self.stats.refused["queue"] += 1
@@ -276,6 +282,5 @@ class ProxyServer:
             now = self._clock()
             for exchange in list(self._exchanges):
                 exchange.look(now, options.idle_seconds, options.client_seconds)
-            for who in self.turns.late(now):
-                self._waiting[who].set_result(False)
+            self._end_waits(now)
             self.parts.dispatcher.tick()

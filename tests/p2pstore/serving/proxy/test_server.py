@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import math
 import sys
 from typing import Any
 
@@ -228,6 +229,24 @@ async def test_a_client_that_waits_and_leaves_takes_no_turn(engines: Any, proxie
     await happens(lambda: proxy.server.turns.waiting == 0)
     first.cancel()
     await happens(lambda: proxy.server.turns.running == 0)
+
+
+async def test_a_crowd_that_waits_and_leaves_at_once(engines: Any, proxies: Start) -> None:
+    """A turn ends, and those who wait are looked at, before they have heard that their clients left."""
+    crowd = 2 * sys.getrecursionlimit()
+    proxy: Running = await proxies([await engines()], [await engines()], running=1, waiting=crowd)
+    server = proxy.server
+    await server._turn()
+    for end in (lambda: server._end_waits(math.inf), server._end_turn):
+        waits = [asyncio.create_task(server._turn()) for _ in range(crowd)]
+        await happens(lambda: server.turns.waiting == crowd)
+        for wait in waits:
+            wait.cancel()
+        end()
+        ends = await asyncio.gather(*waits, return_exceptions=True)
+        assert all(isinstance(each, asyncio.CancelledError) for each in ends)
+    assert server.turns.running == server.turns.waiting == 0
+    assert (await proxy.post())[0] == 200
 
 
 async def test_what_would_be_too_late_is_refused(engines: Any, proxies: Start) -> None:
