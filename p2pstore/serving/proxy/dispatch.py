@@ -71,6 +71,10 @@ class Dispatcher:
         self._known.add(instance)
         self._assumed.forget(instance)
 
+    def nobody_tells(self, instance: str) -> None:
+        """Nobody knows any more: assume again."""
+        self._known.discard(instance)
+
     def told(self, event: Stored | Removed) -> None:
         """Blocks came to an instance, or went from it."""
         self._handle(event)

@@ -101,7 +101,9 @@ class Knowing:
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        self._engines.pop(member.name, None)
+        if self._engines.get(member.name) is blocks:  # and not another's, that was added in its place
+            del self._engines[member.name]
+            self._dispatcher.nobody_tells(member.name)
 
     def _tell(self, events: list[Stored | Removed]) -> None:
         for event in events:

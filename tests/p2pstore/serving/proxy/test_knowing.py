@@ -11,6 +11,7 @@ import pytest
 from engine.rpc.messages import Replica, Status
 from p2pstore.serving.placement import Placement
 from p2pstore.serving.policy import PolicySettings
+from p2pstore.serving.proxy.knowing import LOOK_SECONDS
 from p2pstore.serving.proxy.prompts import of_tokens
 from p2pstore.serving.proxy.upstream import Problem
 from tests.p2pstore.kv.master.table import PLACE, Served, Table
@@ -106,6 +107,28 @@ async def test_instances_that_are_added_can_tell_too(engines: Any, proxies: Star
     assert (await proxy.admin("/instances/remove", **added))[0] == 200
     await happens(lambda: not proxy.server.parts.knowing.listens)
     assert held(proxy) == 0
+    # Added again without events, it is taken to hold what it computes.
+    assert (await proxy.admin("/instances/add", **added))[0] == 200
+    for letter in "abcd":
+        assert (await proxy.post(prompt=letter * 64))[0] == 200
+    assert len(telling.seen) > 1
+    assert f"prefill/{telling.address}" in proxy.server.parts.dispatcher._assumed._held
+
+
+async def test_an_instance_that_is_added_again_at_once_still_tells(
+    engines: Any, proxies: Start, publisher: Publisher
+) -> None:
+    """Before anybody has seen that it was removed."""
+    proxy, _, telling = await with_events(engines, proxies, publisher)
+    named = {"type": "prefill", "instance": telling.address}
+    keeper, knowing = proxy.server.parts.keeper, proxy.server.parts.knowing
+    (member,) = [one for one in proxy.server.fleet if one.place.port == telling.port]
+    assert (await proxy.admin("/instances/remove", **named))[0] == 200
+    await happens(lambda: member.removed)
+    await keeper.add_verified(member.place, member.kind)
+    await asyncio.sleep(3 * LOOK_SECONDS)
+    assert knowing.listens
+    await told(proxy, publisher, stored(HASHES, TOKENS), until=4)
 
 
 async def test_the_pool_has_what_its_master_lists(engines: Any, proxies: Start, publisher: Publisher) -> None:
