@@ -73,6 +73,8 @@ class Keeper:
         """A request failed there."""
         member = failure.member
         member.failed += 1
+        if member.removed:
+            return  # its name may be another's by now
         now = self._clock()
         if failure.refused:
             if member.health.refused(failure.detail, now):

@@ -10,6 +10,7 @@ import pytest
 from p2pstore.serving.events import Kind
 from p2pstore.serving.proxy import health, upstream
 from p2pstore.serving.proxy.fleet import parse_instance
+from p2pstore.serving.proxy.upstream import InstanceFailed
 from tests.p2pstore.serving.proxy.conftest import Running, Start, happens
 from tests.p2pstore.serving.proxy.fake_engine import Engine, cut_off, say_nothing
 from tests.ports import reserved_port
@@ -86,6 +87,18 @@ async def test_another_engine_in_its_place_gets_nothing(engines: Any, proxies: S
     (member,) = proxy.server.parts.keeper.find(Kind.DECODE, place)
     await happens(lambda: "it serves other" in member.health.why)
     assert not member.up
+
+
+async def test_a_failure_at_an_instance_that_was_removed_is_not_the_next_ones(engines: Any, proxies: Start) -> None:
+    decode = await engines()
+    proxy: Running = await proxies([await engines()], [decode])
+    keeper = proxy.server.parts.keeper
+    (old,) = keeper.fleet.of(Kind.DECODE)
+    keeper.remove(old)
+    await happens(lambda: old.removed)
+    await keeper.add_verified(old.place, old.kind)
+    keeper.failed(InstanceFailed(old, "cannot connect: Connection refused", refused=True))
+    assert (await proxy.post())[0] == 200
 
 
 async def test_one_bad_request_excludes_nobody(engines: Any, proxies: Start) -> None:
