@@ -14,7 +14,10 @@ from engine.net import addresses
 
 
 class SegmentFact(NamedTuple):
-    """Memory in the pool; ``silent``: since its client's last ping; ``suspected``: since then it failed somebody."""
+    """Memory in the pool; ``silent``: since its client's last ping; ``suspected``: since then it failed somebody.
+
+    ``drained``: a job empties it, or did, so nothing new is put there.
+    """
 
     name: str
     endpoint: str
@@ -23,6 +26,7 @@ class SegmentFact(NamedTuple):
     used: int
     silent: float
     suspected: bool = False
+    drained: bool = False
 
 
 class ReplicaFact(NamedTuple):

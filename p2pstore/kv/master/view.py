@@ -19,11 +19,14 @@ from p2pstore.kv.master.server import Master
 from p2pstore.kv.pool.drain import JobInfo
 from p2pstore.kv.pool.entries import TenantUse
 from p2pstore.kv.pool.pool import Pool
-from p2pstore.kv.pool.segments import SegmentInfo
+from p2pstore.kv.pool.segments import Drain, SegmentInfo
 from p2pstore.kv.pool.walks import Steps
 
 SAMPLE = 20_000
 """Keys among which one is looked for that is nearly the one that somebody asked about."""
+
+DRAINED = frozenset({Drain.DRAINING.value, Drain.DRAINED.value})
+"""What the pool says of a segment that is being emptied, or was."""
 
 
 class View:
@@ -161,12 +164,7 @@ class View:
         return PoolFacts(
             listens=self._master.address,
             up=self._clock() - self._master.started,
-            segments=[
-                SegmentFact(
-                    each.name, each.endpoint, id_text(each.client), each.size, each.used, each.silent, _suspected(each)
-                )
-                for each in pool.segments()
-            ],
+            segments=[_segment(each) for each in pool.segments()],
             keys=stats.key_count,
             puts=sum(stats.value_sizes),
             refused=stats.put_start_alloc_failures,
@@ -181,6 +179,12 @@ class View:
 
     def _address(self, client: bytes) -> str:
         return next((each.address for each in self._callers() if client in each.clients), "")
+
+
+def _segment(it: SegmentInfo) -> SegmentFact:
+    return SegmentFact(
+        it.name, it.endpoint, id_text(it.client), it.size, it.used, it.silent, _suspected(it), it.status in DRAINED
+    )
 
 
 def _suspected(segment: SegmentInfo) -> bool:

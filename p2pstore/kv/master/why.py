@@ -275,6 +275,14 @@ def _of_memory(pool: PoolFacts) -> Iterator[Finding]:
             "no client gives memory to the pool, so every put fails",
             "start a client with a global_segment_size above 0",
         )
+    drained = [segment for segment in pool.segments if segment.drained]
+    if drained:
+        yield Finding(
+            "drained",
+            f"nothing new is put into the {format_size(sum(each.size for each in drained))} of "
+            f"{_listed(each.endpoint for each in drained)}, which a drain job empties or has emptied",
+            "once they are empty end those clients; they are filled again when they are started anew",
+        )
     for segment in pool.segments:
         if segment.silent > LATE:
             yield Finding(

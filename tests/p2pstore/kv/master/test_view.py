@@ -118,6 +118,19 @@ def test_an_owner_that_is_silent_then_absent_then_gone(view: View, house: House)
     assert causes(view, "x") == ["unmounted"]
 
 
+def test_a_put_that_was_refused_since_all_memory_is_being_emptied(view: View, house: House) -> None:
+    client = house.join("a")
+    house.put(client, ["x"])
+    job = house.pool.drain(["a"])
+    assert isinstance(job, bytes)
+    assert house.put(client, ["y"]) == []
+    assert causes(view, "y") == ["drained", "refused"]
+    house.pool.remove(["x"], force=True)
+    house.ticked()
+    assert house.pool.segments()[0].status == "DRAINED"
+    assert causes(view, "y") == ["drained", "refused"]
+
+
 @pytest.mark.parametrize("hint", ["its connection is gone", "somebody could not read from it"])
 def test_an_owner_that_is_in_doubt_is_not_said_to_have_it(view: View, house: House, hint: str) -> None:
     client = house.join("a")

@@ -208,6 +208,12 @@ CALLERS = {
         ["not-kept"],
         "cannot keep its state (no space left on device), so every put fails with -1503",
     ),
+    "memory that is being emptied": (
+        CALLER,
+        replace(POOL, segments=(SEGMENT._replace(drained=True), SEGMENT)),
+        ["drained"],
+        "nothing new is put into the 64.0 MiB of 10.0.0.2:12001, which a drain job empties or has emptied",
+    ),
     "a silent owner": (
         CALLER,
         replace(POOL, segments=(SEGMENT._replace(silent=6.0),)),
