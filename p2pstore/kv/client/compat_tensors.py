@@ -211,6 +211,7 @@ class CompatTensors(CompatSessions):
             return int(Code.NOT_FOUND)
         with self._called() as failed, _told(f"{file_name or key} cannot be written"):
             path = Path(os.path.realpath(file_name or key))  # a link is followed
+            # Not by save_file: before 0.8 it cuts a file that is there, and leaves half of one where the disk is full.
             replace_file(path, library("safetensors.torch").save({key: tensor}), mode=0o666)
         return failed.code
 
