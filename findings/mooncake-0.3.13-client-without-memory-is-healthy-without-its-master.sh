@@ -15,7 +15,7 @@ python3 -m venv "$place/venv"
 "$place/venv/bin/pip" install -q --disable-pip-version-check --no-deps mooncake-transfer-engine-non-cuda==0.3.13.post1
 cd "$place"
 MC_FORCE_TCP=1 MC_TCP_BIND_ADDRESS=127.0.0.1 "$place/venv/bin/python" - <<'P'
-import contextlib, glob, os, socket, subprocess, sys, time
+import contextlib, glob, os, socket, subprocess, sys, time, traceback
 
 with contextlib.ExitStack() as open_until_known:
     ports = [open_until_known.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1] for _ in range(2)]
@@ -56,6 +56,8 @@ try:
     print(f"with memory: health_check {health}", file=output)
     print(f"without: health_check {before}, is_exist {code}, health_check {after}", file=output)
     same = (health, before, code, after) == (2, 0, -900, 0)
+except Exception:
+    traceback.print_exc(file=output)
 finally:
     master.kill()
     output.flush()

@@ -17,7 +17,7 @@ python3 -m venv "$place/venv"
 "$place/venv/bin/pip" install -q --disable-pip-version-check --no-deps mooncake-transfer-engine-non-cuda==0.3.13.post1
 cd "$place"
 MC_FORCE_TCP=1 MC_TCP_BIND_ADDRESS=127.0.0.1 "$place/venv/bin/python" - <<'P'
-import contextlib, glob, os, socket, subprocess, sys, time
+import contextlib, glob, os, socket, subprocess, sys, time, traceback
 
 with contextlib.ExitStack() as open_until_known:
     ports = [open_until_known.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1] for _ in range(2)]
@@ -61,6 +61,8 @@ try:
     print("a and a:", *[value[:4].decode() for value in found], file=output)
     print(f"wrong in {wrong} of 20 tries", file=output)
     same = wrong > 0
+except Exception:
+    traceback.print_exc(file=output)
 finally:
     master.kill()
     output.flush()
