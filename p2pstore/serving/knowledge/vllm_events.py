@@ -68,7 +68,7 @@ def decode(payload: bytes) -> list[EngineEvent]:
         raise BadEvents(f"a message of {len(payload)} bytes")
     try:
         batch = msgpack.unpackb(payload, strict_map_key=False)
-    except (ValueError, msgpack.UnpackException) as error:
+    except (ValueError, TypeError, msgpack.UnpackException) as error:  # a TypeError: a list is the key of a map
         raise BadEvents(f"no msgpack: {error}") from None
     events = batch.get("events") if isinstance(batch, Mapping) else batch[1] if _is_list(batch, 2) else None
     if not isinstance(events, list):
@@ -86,20 +86,25 @@ def _event(document: Any) -> EngineEvent | None:
         raise BadEvents("an event is neither a list nor a map")
     if name == "AllBlocksCleared":
         return Cleared()
-    if name not in {"BlockStored", "BlockRemoved"}:
+    if name not in ("BlockStored", "BlockRemoved"):  # not a set: what is no name may have no hash
         return None
     hashes = fields.get("block_hashes")
     if not isinstance(hashes, list) or not all(isinstance(each, (int, bytes)) for each in hashes):
         raise BadEvents(f"{name} has no hashes")
     medium, group = str(fields.get("medium") or GPU), fields.get("group_idx") or 0
+    if type(group) is not int:
+        raise BadEvents(f"{name} has a group that is no number")
     if name == "BlockRemoved":
-        return BlocksRemoved(hashes, medium, int(group))
+        return BlocksRemoved(hashes, medium, group)
     tokens, size = fields.get("token_ids"), fields.get("block_size")
     if not _are_tokens(tokens) or type(size) is not int or size < 1 or len(tokens) != size * len(hashes):
         raise BadEvents("BlockStored has no tokens for its blocks")
+    parent, extra = fields.get("parent_block_hash"), fields.get("extra_keys") or []
+    if not isinstance(parent, (int, bytes, type(None))) or not isinstance(extra, list):
+        raise BadEvents("BlockStored has a parent that is no hash, or extra keys that are no list")
     adapter = fields.get("lora_name") is not None or fields.get("lora_id") is not None
-    plain = not adapter and not any(fields.get("extra_keys") or ())
-    return BlocksStored(hashes, fields.get("parent_block_hash"), tokens, size, medium, plain, int(group))
+    plain = not adapter and not any(extra)
+    return BlocksStored(hashes, parent, tokens, size, medium, plain, group)
 
 
 def _is_list(document: Any, least: int) -> bool:

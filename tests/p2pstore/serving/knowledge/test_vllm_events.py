@@ -20,7 +20,7 @@ def test_both_forms_say_the_same(form: Any) -> None:
 
 
 def test_a_batch_may_be_a_map_and_events_may_be_new_ones() -> None:
-    payload = msgpack.packb({"ts": 1.0, "events": [{"type": "BlockMoved"}, CLEARED | {"later": 1}]})
+    payload = msgpack.packb({"ts": 1.0, "events": [{"type": "BlockMoved"}, [[1]], CLEARED | {"later": 1}]})
     assert decode(payload) == [Cleared()]
 
 
@@ -48,6 +48,11 @@ def test_blocks_that_are_not_what_their_tokens_say_are_marked() -> None:
         batch(stored([1], ["a"] * 4)),
         batch(stored([1], range(4)) | {"block_size": 0}),
         batch(stored([1], range(4))) + b"more",
+        b"\x81\x90\x01",  # a map whose key is a list
+        batch(stored([1], range(4)) | {"group_idx": "first"}),
+        batch(stored([1], range(4)) | {"group_idx": float("inf")}),
+        batch(stored([1], range(4)) | {"parent_block_hash": [1]}),
+        batch(stored([1], range(4)) | {"extra_keys": 5}),
     ],
 )
 def test_what_is_no_batch_is_an_error(payload: bytes) -> None:
