@@ -40,22 +40,22 @@ class PoolFeed:
         """
         self._client = AdminClient(admin)
         self._blocks, self._told, self._prefix, self._every = blocks, told, prefix, every
-        self._pool = DaemonPool("pool-keys", 1)
         self.why_not = ""
         """Why the master does not answer; empty while it does."""
 
     async def run(self) -> None:
-        """Until it is cancelled."""
+        """Until it is cancelled. After an error it may be called again."""
         loop = asyncio.get_running_loop()
+        pool = DaemonPool("pool-keys", 1)
         try:
             while True:
-                keys = await loop.run_in_executor(self._pool, self._listed)
+                keys = await loop.run_in_executor(pool, self._listed)
                 events = self._blocks.listed(keys)
                 if events:
                     self._told(events)
                 await asyncio.sleep(self._every)
         finally:
-            self._pool.shutdown()
+            pool.shutdown()
 
     def _listed(self) -> list[str]:
         try:
@@ -70,5 +70,5 @@ class PoolFeed:
         return keys
 
 
-def _key(document: dict[str, object]) -> str:
-    return str(document.get("key", ""))
+def _key(document: object) -> str:
+    return str(document.get("key", "")) if isinstance(document, dict) else ""

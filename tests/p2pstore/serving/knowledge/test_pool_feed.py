@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from p2pstore.kv.client.store import Store
 from p2pstore.serving.events import Removed, Stored
@@ -56,3 +60,22 @@ async def test_what_comes_and_goes_is_told_and_a_master_that_is_gone_has_nothing
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+
+
+async def test_it_runs_again_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[Stored | Removed] = []
+    answers: list[list[object]] = [[7, {"key": key(1)}], [{"key": key(1)}], []]
+
+    def keys(*_: object) -> Iterator[Any]:
+        return iter(answers.pop(0))
+
+    def told(events: list[Stored | Removed]) -> None:
+        heard.extend(events)
+        raise RuntimeError("a bug")
+
+    feed = PoolFeed("127.0.0.1:1", PoolBlocks("store", {b"\x01" * 32: "one"}.get), told, every=0.01)
+    monkeypatch.setattr(feed._client, "keys", keys)
+    for said in (Stored("store", ["one"]), Removed("store", ["one"])):
+        with pytest.raises(RuntimeError, match="a bug"):
+            await asyncio.wait_for(feed.run(), FOREVER)
+        assert heard.pop() == said
