@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from p2pstore.errors import UsageError
@@ -98,16 +98,17 @@ class Feed:
         if self._replay is None:
             return False
         self._next = first
-        async for number, payload in self._replayed(context, first):
-            if number >= last:
-                break
-            if number != self._next:
-                return False
-            self._hand_on(payload)
-            self._next = number + 1
+        async with contextlib.aclosing(self._replayed(context, first)) as replayed:
+            async for number, payload in replayed:
+                if number >= last:
+                    break
+                if number != self._next:
+                    return False
+                self._hand_on(payload)
+                self._next = number + 1
         return self._next == last
 
-    async def _replayed(self, context: Any, first: int) -> AsyncIterator[tuple[int, bytes]]:
+    async def _replayed(self, context: Any, first: int) -> AsyncGenerator[tuple[int, bytes], None]:
         zmq = self._zmq
         # A DEALER that writes a REQ's empty frame: a REQ takes one answer, and there are many.
         with contextlib.closing(context.socket(zmq.DEALER)) as socket:
