@@ -15,22 +15,12 @@ import pytest
 
 from p2pstore.kv.client.store import Store
 from tests.p2pstore.integrations import fake_lmcache as fake
+from tests.p2pstore.integrations.conftest import AS_EVER, FOREVER, SLOW
 from tests.p2pstore.integrations.fake_lmcache import Chunk, Config, Context, Key, LocalBackend, Metadata
 from tests.p2pstore.kv.client.masters import OurMaster
 from tests.ports import closed_port
 
-FOREVER = 60
-SLOW = 5.0
-"""Far over what a miss may take, far below what a client waits for a master that stands still."""
-
 Make = Callable[..., Any]
-
-
-@pytest.fixture
-def master(tmp_path: Path) -> Iterator[OurMaster]:
-    made = OurMaster(tmp_path / "master.log", lease_ms=500)
-    yield made
-    made.kill()
 
 
 @pytest.fixture
@@ -40,7 +30,7 @@ def plugin() -> Iterator[Any]:
 
 
 @pytest.fixture
-def make(plugin: Any, master: OurMaster) -> Iterator[Make]:
+def make(plugin: Any, waits: None, master: OurMaster) -> Iterator[Make]:
     made: list[Any] = []
 
     def make_(metadata: Metadata | None = None, room: int = 1000, **said: Any) -> Any:
@@ -125,6 +115,7 @@ def test_there_and_not_there_are_truth_values(make: Make) -> None:
     assert asyncio.run(connector.batched_get([])) == []
 
 
+@AS_EVER
 def test_a_master_that_is_gone_has_nothing_and_raises_nothing(make: Make, master: OurMaster) -> None:
     connector = make()
     put(connector, 1)
@@ -146,6 +137,7 @@ def test_a_master_that_is_gone_has_nothing_and_raises_nothing(make: Make, master
         time.sleep(0.1)
 
 
+@AS_EVER
 def test_a_master_that_stands_still_is_a_miss_in_time(make: Make, master: OurMaster) -> None:
     connector = make()
     put(connector, 1)

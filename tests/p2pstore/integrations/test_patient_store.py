@@ -51,12 +51,10 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OurMaster]:
     made.kill()
 
 
-@pytest.fixture
-def master(tmp_path: Path) -> Iterator[OurMaster]:
-    """One that the test may stop."""
-    made = OurMaster(tmp_path / "master.log")
-    yield made
-    made.kill()
+@pytest.fixture(autouse=True)
+def saves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have the time that a slow day takes."""
+    monkeypatch.setattr(patient_store, "SAVE_SECONDS", LONG)
 
 
 @pytest.fixture

@@ -6,13 +6,13 @@ import importlib
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from p2pstore.kv.client.store import Store
 from tests.p2pstore.integrations import fake_sglang as fake
+from tests.p2pstore.integrations.conftest import AS_EVER, FOREVER, SLOW
 from tests.p2pstore.integrations.fake_sglang import (
     HostPool,
     MLATokenToKVPoolHost,
@@ -25,18 +25,7 @@ from tests.p2pstore.integrations.fake_sglang import (
 from tests.p2pstore.kv.client.masters import OurMaster
 from tests.ports import closed_port
 
-FOREVER = 60
-SLOW = 5.0
-"""Far over what a miss may take, far below what a client waits for a master that stands still."""
-
 Make = Callable[..., Any]
-
-
-@pytest.fixture
-def master(tmp_path: Path) -> Iterator[OurMaster]:
-    made = OurMaster(tmp_path / "master.log", lease_ms=500)
-    yield made
-    made.kill()
 
 
 @pytest.fixture
@@ -46,7 +35,7 @@ def backend() -> Iterator[Any]:
 
 
 @pytest.fixture
-def make(backend: Any, master: OurMaster) -> Iterator[Make]:
+def make(backend: Any, waits: None, master: OurMaster) -> Iterator[Make]:
     made: list[Any] = []
 
     def make_(pool: HostPool | None = None, *, extra: dict[str, Any] | None = None, **said: Any) -> Any:
@@ -230,6 +219,7 @@ def test_what_was_moved_is_told_once(make: Make) -> None:
     assert storage.get_stats() == fake.StorageMetrics()
 
 
+@AS_EVER
 def test_a_master_that_is_gone_has_nothing_and_raises_nothing(make: Make, master: OurMaster) -> None:
     storage = make()
     storage.batch_set_v1(["a"], indices(1))
@@ -248,9 +238,11 @@ def test_a_master_that_is_gone_has_nothing_and_raises_nothing(make: Make, master
     while not all(storage.batch_set_v1(["c"], indices(1))):
         assert time.monotonic() < deadline
         time.sleep(0.1)
+    storage._store.seconds = FOREVER
     assert storage.batch_get_v1(["c"], indices(2)) == [True]
 
 
+@AS_EVER
 def test_a_master_that_stands_still_is_a_miss_in_time(make: Make, master: OurMaster) -> None:
     storage = make()
     storage.batch_set_v1(["a"], indices(1))

@@ -16,23 +16,15 @@ import pytest
 from p2pstore.integrations.fingerprint import Fingerprint
 from p2pstore.integrations.plans import Wishes, plan
 from p2pstore.kv.client.store import Store
+from tests.p2pstore.integrations.conftest import AS_EVER, FOREVER, SLOW
 from tests.p2pstore.kv.client.masters import OurMaster
 
 pytest.importorskip("lmcache", reason="needs LMCache: make test-serving installs it")
 torch = pytest.importorskip("torch", reason="needs PyTorch: make test-serving installs it")
 
-FOREVER = 60
-SLOW = 5.0
 TOKENS = 16
 
 Make = Callable[..., Any]
-
-
-@pytest.fixture
-def master(tmp_path: Path) -> Iterator[OurMaster]:
-    made = OurMaster(tmp_path / "master.log", lease_ms=500)
-    yield made
-    made.kill()
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +39,7 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 
 @pytest.fixture
-def make(master: OurMaster, loop: asyncio.AbstractEventLoop) -> Iterator[Make]:
+def make(waits: None, master: OurMaster, loop: asyncio.AbstractEventLoop) -> Iterator[Make]:
     """Makes LMCache's own ``RemoteBackend``, with nothing but configuration."""
     from lmcache.v1.config import LMCacheEngineConfig
     from lmcache.v1.metadata import LMCacheMetadata
@@ -172,6 +164,7 @@ def test_memory_is_given_back(make: Make) -> None:
     assert backend.local_cpu_backend.memory_allocator.memcheck()
 
 
+@AS_EVER
 def test_a_master_that_is_gone_or_stands_still_has_nothing(make: Make, master: OurMaster) -> None:
     backend = make()
     put(backend, 1)

@@ -16,23 +16,15 @@ import pytest
 
 from p2pstore.integrations.fingerprint import Fingerprint
 from p2pstore.integrations.plans import Wishes, plan
+from tests.p2pstore.integrations.conftest import AS_EVER, FOREVER, SLOW
 from tests.p2pstore.kv.client.masters import OurMaster
 
 pytest.importorskip("sglang", reason="needs SGLang: make test-serving installs it")
 torch = pytest.importorskip("torch", reason="needs PyTorch: make test-serving installs it")
 
-FOREVER = 60
-SLOW = 5.0
 PAGE = 4
 
 Make = Callable[..., Any]
-
-
-@pytest.fixture
-def master(tmp_path: Path) -> Iterator[OurMaster]:
-    made = OurMaster(tmp_path / "master.log", lease_ms=500)
-    yield made
-    made.kill()
 
 
 class HostPool:
@@ -63,7 +55,7 @@ def indices(*pages: int) -> Any:
 
 
 @pytest.fixture
-def make(master: OurMaster) -> Iterator[Make]:
+def make(waits: None, master: OurMaster) -> Iterator[Make]:
     """Has SGLang's factory make the backend, with nothing but configuration."""
     from sglang.srt.mem_cache.hicache_storage import HiCacheStorageConfig
     from sglang.srt.mem_cache.storage import StorageBackendFactory
@@ -167,6 +159,7 @@ def test_what_serve_init_writes_works(make: Make, tmp_path: Path) -> None:
     assert make().batch_exists(["a"], None) == 0
 
 
+@AS_EVER
 def test_a_master_that_is_gone_or_stands_still_has_nothing(make: Make, master: OurMaster) -> None:
     storage = make()
     storage.batch_set_v1(["a"], indices(1), None)
