@@ -198,13 +198,23 @@ def _options(
             decode=tuple(places["decode"]),
             policy=policy,
             p2p=p2p or any(place.bootstrap is not None for place in places["prefill"]),
-            admin_key=os.environ.get(ADMIN_KEY) or None,
-            engine_key=os.environ.get(ENGINE_KEY) or None,
+            admin_key=_key(ADMIN_KEY),
+            engine_key=_key(ENGINE_KEY),
             **{name: value for name, value in given.items() if value is not None},
         )
     except (BadInstance, ValueError) as error:
         raise UsageError(detail=str(error)) from None
     return options
+
+
+def _key(variable: str) -> str | None:
+    """A key from the environment, without the end of the line that one read from a file has. Raises ``UsageError``."""
+    key = os.environ.get(variable, "").strip()
+    if not key.isprintable():
+        raise UsageError(
+            detail=f"{variable} has a line break or another control character in it: no header can carry it"
+        )
+    return key or None
 
 
 def _time(option: str, seconds: float | None) -> float | None:

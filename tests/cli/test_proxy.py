@@ -197,6 +197,22 @@ def test_the_key_of_those_who_add(engine: Start, proxy: Start) -> None:
     assert KEY not in started.end()[1]
 
 
+def test_keys_that_were_read_from_a_file(engine: Start, proxy: Start) -> None:
+    """With the end of its line, no header could carry them."""
+    started = proxy([engine()], [engine()], ADMIN_API_KEY=KEY + "\n", OPENAI_API_KEY=KEY + "\n")
+    body = {"type": "decode", "instance": engine().line}
+    assert started.ask("/instances/add", body, **{"X-API-Key": KEY})[0] == 200
+    assert "Traceback" not in started.end()[1]
+
+
+@pytest.mark.parametrize("variable", ["ADMIN_API_KEY", "OPENAI_API_KEY"])
+def test_keys_that_no_header_carries(mooncake: Mooncake, variable: str) -> None:
+    done = mooncake("proxy", "--model", MODEL, "-p", "h:1", "-d", "h:2", **{variable: f"{KEY}\nand more"})
+    assert done.returncode == 2
+    assert f"{variable} has a line break" in done.stderr
+    assert KEY not in done.stderr
+
+
 def test_what_people_read(environment: dict[str, str], tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "mooncake_cli", "proxy", "-m", MODEL, "--port", "0", "-p", "127.0.0.1:1", "-d", "127.0.0.1:1"],
