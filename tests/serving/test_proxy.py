@@ -19,7 +19,8 @@ import pytest
 from tests.ports import reserved_port
 from tests.serving.conftest import ROOT, Start, words
 from tests.serving.engines import ANSWER_SECONDS, Engine, ask
-from tests.serving.test_vllm import MOST, once_stored, ours
+from tests.serving.pairs import MOST, once_stored
+from tests.serving.test_vllm import ours
 
 pytestmark = [pytest.mark.timeout(1700), pytest.mark.slow]
 

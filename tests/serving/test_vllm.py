@@ -11,7 +11,6 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,10 @@ import pytest
 
 from tests.serving import tiny_model
 from tests.serving.conftest import ROOT, CommandMaster, Start, words
-from tests.serving.engines import BLOCK, Answer, Engine
+from tests.serving.engines import BLOCK, Engine
+from tests.serving.pairs import MOST, through_the_store
 
 pytestmark = [pytest.mark.timeout(1500), pytest.mark.slow]
-
-LONG = 60.0
-
-MOST = 1350
-"""Of 1,500 tokens: more than nine tenths."""
 
 
 def ours(role: str, **extra: Any) -> dict[str, Any]:
@@ -76,36 +71,11 @@ def engines(
     return producer, consumer
 
 
-def once_stored(take: Callable[[], Answer]) -> Answer:
-    """The first answer that had most of its prompt from elsewhere: blocks are put while the first answer is given.
-
-    What an engine has computed it keeps, so that each attempt is with another prompt.
-    """
-    end = time.monotonic() + LONG
-    while True:
-        found = take()
-        if found.cached >= MOST or time.monotonic() > end:
-            return found
-
-
 def test_most_of_a_prompt_comes_from_the_store_and_the_answer_is_the_same(
     engines: tuple[Engine, Engine], prompt: list[int]
 ) -> None:
-    producer, consumer = engines
-    turn = iter(range(1000))
-    pairs: list[tuple[Answer, Answer]] = []
-
-    def take() -> Answer:
-        text = [*words(f"turn {next(turn)}", 10), *prompt[10:]]
-        computed = producer.ask(text)
-        time.sleep(0.5)
-        pairs.append((computed, consumer.ask(text)))
-        return pairs[-1][1]
-
-    assert once_stored(take).cached >= MOST, consumer.last_words()
-    for computed, taken in pairs:
-        assert computed.cached == 0
-        assert (taken.text, taken.finish) == (computed.text, "length")
+    pairs = through_the_store(*engines, prompt)
+    assert all(computed.cached == 0 for computed, _ in pairs)
 
 
 def test_other_weights_under_the_same_name_are_not_found(
@@ -135,19 +105,7 @@ def test_a_dead_master_is_a_miss_and_one_that_is_back_is_used(
     taken = consumer.ask(prompt)
     assert (taken.text, taken.finish, taken.cached) == (computed.text, "length", 0)
     master.start()
-    turn = iter(range(1000))
-    pairs: list[tuple[Answer, Answer]] = []
-
-    def take() -> Answer:
-        text = [*words(f"turn {next(turn)}", 10), *prompt[10:]]
-        computed = producer.ask(text)
-        time.sleep(0.5)
-        pairs.append((computed, consumer.ask(text)))
-        return pairs[-1][1]
-
-    assert once_stored(take).cached >= MOST, consumer.last_words()
-    for computed, taken in pairs:
-        assert (taken.text, taken.finish) == (computed.text, "length")
+    through_the_store(producer, consumer, prompt)
 
 
 def test_blocks_whose_owner_is_dead_are_computed(engines: tuple[Engine, Engine], prompt: list[int]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,8 @@ import pytest
 from tests.interop.wheels import fetched
 from tests.ports import reserved_port
 from tests.serving.conftest import Start, words
-from tests.serving.engines import Answer, Engine, get
-from tests.serving.test_vllm import MOST, once_stored
+from tests.serving.engines import Engine, get
+from tests.serving.pairs import MOST, through_the_store
 
 pytestmark = [pytest.mark.timeout(1500), pytest.mark.slow]
 
@@ -33,23 +32,6 @@ def both(start: Start, variables: dict[str, str], before: list[Path]) -> tuple[E
     producer = start("producer", transfer=store("kv_producer", "p"), variables=variables, before=before)
     consumer = start("consumer", transfer=store("kv_consumer", "c"), variables=variables, before=before)
     return producer.wait(), consumer.wait()
-
-
-def through_the_store(producer: Engine, consumer: Engine, prompt: list[int]) -> None:
-    """What the one computed the other takes, and answers the same."""
-    turn = iter(range(1000))
-    pairs: list[tuple[Answer, Answer]] = []
-
-    def take() -> Answer:
-        text = [*words(f"turn {next(turn)}", 10), *prompt[10:]]
-        computed = producer.ask(text)
-        time.sleep(0.5)
-        pairs.append((computed, consumer.ask(text)))
-        return pairs[-1][1]
-
-    assert once_stored(take).cached >= MOST, consumer.last_words()
-    for computed, taken in pairs:
-        assert (taken.text, taken.finish) == (computed.text, "length")
 
 
 def test_the_store_connector_on_our_store(start: Start, mooncake_json: dict[str, str], prompt: list[int]) -> None:
