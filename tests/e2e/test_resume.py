@@ -174,7 +174,8 @@ def test_what_a_get_killed_in_its_last_moment_left_is_tidied_up(story: Story) ->
     work, kept = story.dest.with_name(work_name("copy")), story.cluster.path("kept")
     running.send(signal.SIGINT)
     running.wait()
-    shutil.copytree(work, kept, ignore=shutil.ignore_patterns("owner.*"))  # the agent's get is about to leave it
+    eventually(lambda: list(work.glob("ended.*")), "the agent's get lets go of it")
+    shutil.copytree(work, kept)
     story.resume()
     story.getter.ok("get", "big", story.dest, "--transport", "tcp")
     shutil.copytree(kept, work)

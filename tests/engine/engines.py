@@ -15,6 +15,7 @@ from engine.engine import (
     Segment,
     TransferEngine,
 )
+from engine.errors import RemoteProtocolError
 from engine.protocol import wire
 from engine.protocol.segment import BufferDescriptor, SegmentDescriptor
 from engine.serving.handshake_server import HandshakeServer
@@ -65,7 +66,7 @@ class Scripted:
 
     @staticmethod
     def _do(step: Callable[[socket.socket], None], sock: socket.socket) -> None:
-        with sock, contextlib.suppress(OSError):
+        with sock, contextlib.suppress(OSError, RemoteProtocolError):  # anybody may knock at a port
             step(sock)
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 
 from engine.rpc.codes import Code
 from engine.rpc.messages import Replica, Replicas
@@ -182,17 +183,18 @@ def matching(index: Index, text: str, tenant: str) -> Steps[list[Entry] | Code]:
     clock, search, longest = index.clock, pattern.search, pattern.longest
     began = clock()
     last = began + MATCH_S
-    for some in entries_of(index, space):
-        for entry in some:
-            if len(entry.key) > longest:
+    with closing(entries_of(index, space)) as walk:
+        for some in walk:
+            for entry in some:
+                if len(entry.key) > longest:
+                    return Code.BAD_PARAMS
+                if search(entry.key):
+                    found.append(entry)
+                if clock() - began > STEP_S:
+                    yield
+                    began = clock()
+            if began > last:
                 return Code.BAD_PARAMS
-            if search(entry.key):
-                found.append(entry)
-            if clock() - began > STEP_S:
-                yield
-                began = clock()
-        if began > last:
-            return Code.BAD_PARAMS
-        yield
-        began = clock()
+            yield
+            began = clock()
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 
 from engine.rpc.codes import Code
 from p2pstore.kv.pool.clients import Client
@@ -45,10 +46,11 @@ class Removal:
         removed = 0
         told: set[Client] = set()
         if tenant is None or space is not None:
-            for entries in entries_of(index, space):
-                told.update(disk.client for entry in entries for disk in entry.disks)
-                removed += self._each(entries, force=force)
-                yield
+            with closing(entries_of(index, space)) as walk:
+                for entries in walk:
+                    told.update(disk.client for entry in entries for disk in entry.disks)
+                    removed += self._each(entries, force=force)
+                    yield
         for client in index.clients.values() if tenant is None else told:
             if client.disk is not None:
                 client.disk.remove_all = True

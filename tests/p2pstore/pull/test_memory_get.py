@@ -21,9 +21,11 @@ from p2pstore import store as store_module
 from p2pstore.errors import ChunkMismatch, MooncakeError, NoLivePeer, ObjectNotFound, UsageError
 from p2pstore.node_options import NodeOptions
 from p2pstore.pull import hope, memory_destination
+from p2pstore.swarm.peer import WINDOW_BYTES
 from tests.p2pstore.samples import MIB, content, write_tree
 
-DATA = content(8 * MIB, 6)
+DATA = content(3 * WINDOW_BYTES, 6)
+"""More than can be under way at once."""
 FILES = {"a": content(3 * MIB, 7), "b/c": content(MIB + 5, 8)}
 WAIT = 60.0
 MOMENT = 0.5

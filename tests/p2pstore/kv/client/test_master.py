@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from engine.errors import UsageError
+from engine.errors import RemoteProtocolError, UsageError
 from engine.rpc import framing
 from engine.rpc.calls import Call, read_call, write_answer, write_refusal
 from engine.rpc.framing import Splitter
@@ -45,7 +45,8 @@ class Server:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self.connections: list[socket.socket] = []
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
@@ -56,7 +57,8 @@ class Server:
 
     def _serve(self, sock: socket.socket) -> None:
         splitter = Splitter(peer="a client")
-        with contextlib.suppress(OSError):
+        # Anybody may knock at a port: one who lost his server may take this for it.
+        with contextlib.suppress(OSError, RemoteProtocolError):
             while data := sock.recv(1 << 16):
                 for request in splitter.requests(data):
                     answer = self.answer(request) if request.sequence else self.introduced(request)
@@ -66,7 +68,9 @@ class Server:
                     sock.sendall(answer)
 
     def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)  # closing alone does not wake who waits in accept
         self._listener.close()
+        self._thread.join(WAIT)
         for sock in self.connections:
             sock.close()
 
