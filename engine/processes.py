@@ -44,6 +44,16 @@ def state(pid: int) -> str:
         return ""
 
 
+def processor_seconds(pid: int) -> float:
+    """Seconds of processor that a process has had, the kernel's for it included; 0.0 where there is no such process."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        fields = text.rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return 0.0
+
+
 class ProcessHandle:
     """One process, which another that is given its number later is not taken for. Close it, or use ``with``."""
 

@@ -13,25 +13,24 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from p2pstore.agent.client import result_of
-from p2pstore.bench.bound import bound
+from p2pstore.bench.broadcast_outcome import Broadcast, BroadcastPlan, Received
 from p2pstore.bench.memory import Reserve, directory_in_memory
 from p2pstore.bench.places import Limited, Loopback, Places
 from p2pstore.bench.processes import BenchAgent, Etcd, Process, end
-from p2pstore.errors import AgentNotRunning, AgentUnreachable, MooncakeError, UsageError
+from p2pstore.bench.processors import ProcessorTime, busy_share
+from p2pstore.errors import AgentNotRunning, AgentUnreachable, MooncakeError
 
 NAME = "broadcast"
 """The object's name."""
 
-MAX_RECEIVERS = 256
-"""Each is a process of some 60 MB."""
-
 AGENT = "p2pstore.agent"
+
+STARTING = 8
+"""Agents that are started at once: each takes a second of a processor, and more would wait for one another too long."""
 
 WATCH_SECONDS = 0.05
 """How often the seed is asked what it has sent, when it is to be killed."""
@@ -41,118 +40,6 @@ BLOCK = 1 << 20
 MIN_PATIENCE = 120.0
 PATIENCE = 20.0
 """A broadcast that takes longer than ``MIN_PATIENCE`` and so many times S/B is broken off."""
-
-
-@dataclass(frozen=True)
-class BroadcastPlan:
-    """What to do. ``rate`` in bytes a second, 0 for loopback without a limit; ``slow`` gives receivers another one.
-
-    The seed is killed when it has sent ``kill_seed_after`` times the object; receiver ``restarted`` each ``restart``
-    seconds until it has everything or all others have. ``directory`` is where copies lie; with a ``rate`` it is in
-    memory unless another is given, because what is measured then is the network. ``modules`` replaces the agent's
-    module, by node number (0 is the seed); it is there for tests.
-    """
-
-    receivers: int
-    size: int = 256 << 20
-    rate: float = 0.0
-    chunk_size: int | None = None
-    slow: Mapping[int, float] = field(default_factory=dict)
-    kill_seed_after: float = 0.0
-    restart: float = 0.0
-    restarted: int = 1
-    transport: str = "tcp"
-    directory: Path | None = None
-    modules: Mapping[int, str] = field(default_factory=dict)
-
-    def check(self) -> None:
-        """Raises ``UsageError`` for a plan that cannot be carried out."""
-        if not 1 <= self.receivers <= MAX_RECEIVERS:
-            raise UsageError(detail=f"between 1 and {MAX_RECEIVERS} receivers, not {self.receivers}")
-        if self.size < 1:
-            raise UsageError(detail="an object has at least one byte")
-        if self.slow and not self.rate:
-            raise UsageError(detail="a slow receiver needs --rate: without it there are no limited network cards")
-        for number in (*self.slow, *((self.restarted,) if self.restart else ())):
-            if not 1 <= number <= self.receivers:
-                raise UsageError(detail=f"there is no receiver {number}; they are numbered 1 to {self.receivers}")
-        if self.kill_seed_after and self.transport != "tcp":
-            raise UsageError(detail="what the seed sent is counted over TCP only")
-
-
-@dataclass
-class Received:
-    """How one receiver fared: ``seconds`` from the beginning, ``peers`` maps nodes to the bytes that each sent it.
-
-    ``progress`` are pairs of seconds and bytes. ``error`` is empty when it got everything.
-    """
-
-    node: str
-    seconds: float = 0.0
-    peers: dict[str, int] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    progress: list[tuple[float, int]] = field(default_factory=list)
-    restarts: int = 0
-    equal: bool = False
-    error: str = ""
-
-
-@dataclass
-class Broadcast:
-    """What came out. Sizes in bytes, times in seconds."""
-
-    plan: BroadcastPlan
-    chunks: int = 0
-    seed_bytes: int = 0
-    seed_killed: bool = False
-    receivers: list[Received] = field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        """Whether everybody has it, and it is the same."""
-        return all(r.equal and not r.error for r in self.receivers)
-
-    @property
-    def last(self) -> float:
-        """When the last receiver had it."""
-        return max(r.seconds for r in self.receivers)
-
-    @property
-    def bound(self) -> float | None:
-        """The least time that it could have taken; None without limited network cards."""
-        plan = self.plan
-        return bound(plan.size, plan.rate, plan.receivers, self.chunks) if plan.rate else None
-
-    def to_json(self) -> dict[str, Any]:
-        """As a document."""
-        plan, least = self.plan, self.bound
-        return {
-            "receivers": plan.receivers,
-            "size": plan.size,
-            "chunks": self.chunks,
-            "rate": plan.rate or None,
-            "ok": self.ok,
-            "last": round(self.last, 6),
-            "bound": None if least is None else round(least, 6),
-            "percent_of_bound": None if least is None else round(100 * least / self.last, 2),
-            "over_copy": round(self.last * plan.rate / plan.size, 4) if plan.rate else None,
-            "seed_bytes": self.seed_bytes,
-            "seed_ratio": round(self.seed_bytes / plan.size, 4),
-            "seed_killed": self.seed_killed,
-            "nodes": [
-                {
-                    "node": r.node,
-                    "seconds": round(r.seconds, 6),
-                    "peers": r.peers,
-                    "restarts": r.restarts,
-                    "equal": r.equal,
-                    "error": r.error,
-                    "notes": r.notes,
-                    "progress": [[round(at, 3), done] for at, done in r.progress],
-                }
-                for r in self.receivers
-            ],
-        }
 
 
 def broadcast(plan: BroadcastPlan, say: Callable[[str], None]) -> Broadcast:
@@ -210,19 +97,23 @@ class _Run:
         try:
             etcd = Etcd(self._places, self._directory)
             etcd.wait()
-            for number in range(plan.receivers + 1):
-                module = plan.modules.get(number, AGENT)
-                agent = BenchAgent(number, self._places, self._directory, etcd.url, module)
-                self._agents.append(agent)
-                agent.start()
-            for agent in self._agents:
-                agent.wait()
+            for first in range(0, plan.receivers + 1, STARTING):
+                numbers = range(first, min(first + STARTING, plan.receivers + 1))
+                self._agents += [self._agent(number, etcd.url) for number in numbers]
+                for number in numbers:
+                    self._agents[number].start()
+                for number in numbers:
+                    self._agents[number].wait()
             self._say(f"{len(self._agents)} agents are up")
             yield
         finally:
             self._over.set()
             found: list[Process | None] = [agent.process for agent in self._agents]
             end([process for process in (*found, etcd) if process is not None])
+
+    def _agent(self, number: int, metadata: str) -> BenchAgent:
+        module = self._plan.modules.get(number, AGENT)
+        return BenchAgent(number, self._places, self._directory, metadata, module)
 
     def _distribute(self) -> None:
         """Let all receivers get it at the same moment, and wait for them."""
@@ -236,6 +127,7 @@ class _Run:
             threads.append(thread)
             thread.start()
         reserve.close()
+        spent, before = self._processor_seconds(), ProcessorTime.now()
         ready.wait()
         self._began = time.monotonic()
         helpers = []
@@ -253,9 +145,14 @@ class _Run:
             if thread.is_alive() and not received.error:
                 received.error = f"not through after {patience:.0f} s"
                 received.seconds = patience
+        self._result.busy = busy_share(before, ProcessorTime.now())
+        self._result.processor_seconds = self._processor_seconds() - spent
         self._over.set()
         for helper in helpers:
             helper.join()
+
+    def _processor_seconds(self) -> float:
+        return sum(agent.processor_seconds for agent in self._agents)
 
     def _receive(self, agent: BenchAgent, received: Received, ready: threading.Barrier) -> None:
         ready.wait()

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from engine.processes import processor_seconds
 from p2pstore.agent.client import AgentClient
 from p2pstore.agent.embedded_etcd import find_etcd
 from p2pstore.agent.home import Home
@@ -58,6 +59,11 @@ class Process:
     def alive(self) -> bool:
         """Whether it runs."""
         return self._child.poll() is None
+
+    @property
+    def processor_seconds(self) -> float:
+        """Seconds of processor that it has had; 0.0 once it was waited for."""
+        return processor_seconds(self._child.pid) if self.alive else 0.0
 
     def kill(self) -> None:
         """SIGKILL, and wait."""
@@ -130,6 +136,7 @@ class BenchAgent:
         self._metadata = metadata
         self._module = module
         self._process: Process | None = None
+        self._spent = 0.0  # by those that were killed
 
     def start(self) -> None:
         """Start it; ``wait`` says when it answers."""
@@ -159,7 +166,13 @@ class BenchAgent:
     def kill(self) -> None:
         """SIGKILL."""
         if self._process is not None:
+            self._spent += self._process.processor_seconds
             self._process.kill()
+
+    @property
+    def processor_seconds(self) -> float:
+        """Seconds of processor that it has had, under whatever number it was started again."""
+        return self._spent + (self._process.processor_seconds if self._process is not None else 0.0)
 
     def bytes_sent(self) -> int:
         """What it has sent over TCP since it was started; 0 when it does not answer."""

@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.serving.upload_slots import SLOTS
-from p2pstore.bench.bound import bound, percentile
+from p2pstore.bench.bound import Nearness, bound_of_links, nearness, percentile
+from p2pstore.objects.manifest import choose_chunk_size
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """One seed, which has the object, and receivers that get it.
+    """One seed, which has the object, and receivers that get it. ``chunk_size`` 0 is what a register takes.
 
     ``rate`` is every node's link, each way; ``slow_rate`` that of ``slow`` of the receivers. ``latency`` is one way,
     within a zone; between zones ``zone_latency`` comes on top. Nodes are dealt to ``zones`` in turn; ``zone_rate`` is
@@ -27,7 +28,7 @@ class Scenario:
 
     receivers: int
     size: int = 140_000_000_000
-    chunk_size: int = 64 << 20
+    chunk_size: int = 0
     rate: float = 1.25e9
     latency: float = 0.0002
     zones: int = 1
@@ -44,6 +45,8 @@ class Scenario:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if not self.chunk_size:
+            object.__setattr__(self, "chunk_size", choose_chunk_size(self.size))
         whole = (self.receivers, self.size, self.chunk_size, self.zones, self.sources, self.slots)
         if min(whole) < 1 or not self.rate > 0 or not 0 <= self.slow <= self.receivers:
             raise ValueError("a scenario has at least one receiver, byte, zone, source and slot, and a rate")
@@ -58,9 +61,21 @@ class Scenario:
         return -(-self.size // self.chunk_size)
 
     @property
-    def bound(self) -> float:
-        """The least time in which the last receiver can have it, were all links equal and nobody late."""
-        return bound(self.size, self.rate, self.receivers, self.chunks)
+    def bound_of_links(self) -> float:
+        """The least time (seconds) for links that are not equal, whatever the size of chunks; 0.0 where all are equal.
+
+        Nobody is late, and nobody dies. What a zone's link brings in, it brings once at least.
+        """
+        zones = min(self.zones, self.receivers)
+        if not self.slow and not (self.zone_rate and zones > 1):
+            return 0.0
+        rates = [self.slow_rate] * self.slow + [self.rate] * (self.receivers - self.slow)
+        crossing = self.size / self.zone_rate if self.zone_rate and zones > 1 else 0.0
+        return max(crossing, bound_of_links(self.size, self.rate, rates, rates))
+
+    def nearness(self, seconds: float) -> Nearness:
+        """How near a run whose last receiver was through after so many seconds came to what is possible."""
+        return nearness(seconds, self.size, self.rate, self.receivers, self.chunks, self.bound_of_links)
 
 
 @dataclass(frozen=True)
@@ -93,9 +108,9 @@ class Outcome:
     events: int = 0
 
     @property
-    def percent_of_bound(self) -> float:
-        """100 when it took no longer than it must."""
-        return 100 * self.scenario.bound / self.last if self.last else 0.0
+    def nearness(self) -> Nearness:
+        """How near it came to what is possible."""
+        return self.scenario.nearness(self.last)
 
     @property
     def seed_ratio(self) -> float:
@@ -117,8 +132,7 @@ class Outcome:
             "p50": round(percentile(seconds, 0.5), 6),
             "p99": round(percentile(seconds, 0.99), 6),
             "last": round(self.last, 6),
-            "bound": round(self.scenario.bound, 6),
-            "percent_of_bound": round(self.percent_of_bound, 2),
+            **self.nearness.to_json(),
             "seed_ratio": round(self.seed_ratio, 4),
             "sent_bytes": round(self.sent_bytes),
             "connections": {"mean": round(sum(connections) / len(connections), 2), "most": max(connections)},

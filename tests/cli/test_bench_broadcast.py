@@ -32,6 +32,7 @@ def test_people_see_times_and_who_sent_what(mooncake: Mooncake, tmp_path: Path) 
     assert "FROM seed" in done.stdout
     assert "last receiver after" in done.stdout
     assert "the seed sent 1.00 times the object" in done.stdout
+    assert "s of processors for each GB received" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -53,16 +54,35 @@ def test_what_makes_no_sense_is_refused(mooncake: Mooncake, options: list[str], 
     assert words in done.stderr
 
 
-def test_the_summary_says_how_near_the_bound_it_was() -> None:
-    document = {
-        "last": 12.0,
-        "bound": 10.8,
-        "over_copy": 1.1234,
-        "percent_of_bound": 90.04,
-        "seed_ratio": 1.2,
-        "seed_killed": True,
-    }
-    assert summary(document) == (
-        "last receiver after 12 s, 1.12 times S/B; 90.0% of the bound, 11 s\n"
-        "the seed sent 1.20 times the object; then it was killed"
+DOCUMENT = {
+    "last": 12.0,
+    "bound": 10.8,
+    "over_copy": 1.1234,
+    "c": 3.14,
+    "percent_of_bound": 90.04,
+    "seed_ratio": 1.2,
+    "seed_killed": True,
+    "busy": 0.62,
+    "processor_seconds_per_gb": 5.25,
+}
+
+
+def test_the_summary_says_how_near_the_bound_it_was_and_what_the_processors_did() -> None:
+    assert summary(DOCUMENT) == (
+        "last receiver after 12 s, 1.12 times S/B, c = 3.1; 90.0% of the bound, 11 s\n"
+        "the seed sent 1.20 times the object; then it was killed\n"
+        "the agents took 5.2 s of processors for each GB received; all processors were busy 62% of the time"
     )
+
+
+def test_the_summary_says_so_when_the_processors_decided() -> None:
+    assert "processors decided" not in summary(DOCUMENT)
+    assert summary({**DOCUMENT, "busy": 0.97}).endswith(
+        "all processors were busy 97% of the time\nSo the processors decided how long it took, not the network."
+    )
+
+
+def test_the_summary_leaves_out_what_is_not_known() -> None:
+    assert "busy" not in summary({**DOCUMENT, "busy": None})
+    assert "c =" not in summary({**DOCUMENT, "c": None})
+    assert summary({**DOCUMENT, "bound": None}).startswith("last receiver after 12 s\n")

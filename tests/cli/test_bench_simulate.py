@@ -15,7 +15,18 @@ NEEDS_MATPLOTLIB = pytest.mark.skipif(importlib.util.find_spec("matplotlib") is 
 def test_people_see_completion_bound_and_seed(mooncake: Mooncake) -> None:
     done = mooncake("bench", "simulate", *SMALL)
     assert (done.returncode, done.stderr) == (0, "")
-    for words in ("5 of 5 receivers", "p50", "p99", "last", "bound", "times the object", "a node"):
+    assert done.stdout.splitlines()[0].startswith("last receiver"), "the time over S/B comes first"
+    for words in (
+        "times S/B; c =",
+        "64 chunks",
+        "5 of 5 receivers",
+        "p50",
+        "p99",
+        "last",
+        "bound",
+        "times the object",
+        "a node",
+    ):
         assert words in done.stdout
 
 
@@ -33,10 +44,17 @@ def test_the_document_and_the_plot(mooncake: Mooncake, tmp_path: Path) -> None:
 
 
 def test_the_same_options_give_the_same_run(mooncake: Mooncake) -> None:
-    def percent(number: int) -> str:
+    def over_copy(number: int) -> str:
         return mooncake("bench", "simulate", *SMALL, "--random-seed", str(number), "--quiet").stdout
 
-    assert percent(1) == percent(1)
+    assert 1 < float(over_copy(1)) < 2
+    assert over_copy(1) == over_copy(1)
+
+
+def test_links_that_are_not_equal_have_no_hop_cost(mooncake: Mooncake) -> None:
+    done = mooncake("bench", "simulate", *SMALL, "--slow", "1:20mbit")
+    assert done.returncode == 0
+    assert "c =" not in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,12 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from engine.processes import ProcessHandle, start_time
+from engine.processes import ProcessHandle, processor_seconds, start_time
 
 WAIT = 60.0
 
@@ -98,3 +99,11 @@ def test_numbers_that_stand_for_many_are_refused(way: str) -> None:
 def test_a_start_time_is_the_kernels() -> None:
     assert start_time(os.getpid()) > 0
     assert start_time(0) == 0
+
+
+def test_the_processor_seconds_of_a_process_are_what_it_says_itself() -> None:
+    before, own = processor_seconds(os.getpid()), time.process_time()
+    while time.process_time() - own < 0.2:
+        pass
+    assert processor_seconds(os.getpid()) - before == pytest.approx(0.2, abs=0.15)
+    assert processor_seconds(0) == 0.0, "there is no such process"

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from p2pstore.bench.broadcast import Broadcast, BroadcastPlan, broadcast
+from p2pstore.bench.broadcast import broadcast
+from p2pstore.bench.broadcast_outcome import Broadcast, BroadcastPlan
 from p2pstore.errors import UsageError
 
 MIB = 1 << 20
@@ -50,7 +51,7 @@ def test_three_receivers_on_loopback(tmp_path: Path) -> None:
     check(result)
     assert result.chunks == 7
     assert result.seed_bytes == sum(r.peers.get("seed", 0) for r in result.receivers)
-    assert result.bound is None
+    assert result.nearness is None
     document = result.to_json()
     assert [node["node"] for node in document["nodes"]] == ["node1", "node2", "node3"]
     assert all(node["progress"][-1][1] == 6 * MIB + 5 for node in document["nodes"])
@@ -77,7 +78,12 @@ def test_namespaces_limit_rates_and_are_removed(tmp_path: Path) -> None:
     fast, slow = result.receivers
     assert fast.seconds > 4 * MIB / 10e6 * 0.9
     assert slow.seconds > 4 * MIB / 4e6 * 0.9
-    assert result.bound is not None
+    assert result.nearness is not None
+    assert result.nearness.bound == pytest.approx(4 * MIB / 4e6), "the slow one's card"
+    assert 0 < result.nearness.percent < 115, "what a bucket holds passes at once"
+    assert result.busy is not None
+    assert 0 < result.busy <= 1
+    assert result.processor_seconds > 0
     listed = subprocess.run(["ip", "netns", "list"], check=True, capture_output=True, text=True).stdout
     assert f"mooncake-{os.getpid()}-" not in listed
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from dataclasses import replace
 
 import pytest
@@ -53,7 +54,7 @@ def test_everybody_alive_finishes(scenario: Scenario) -> None:
     fastest = max(scenario.rate, scenario.slow_rate if scenario.slow else 0)
     assert all(seconds >= scenario.size / fastest * (1 - 1e-6) for seconds in outcome.seconds)
     senders = (1 + scenario.receivers) * fastest
-    assert outcome.sent_bytes <= senders * (outcome.last + scenario.bound) * (1 + 1e-6) or not outcome.seconds
+    assert outcome.sent_bytes <= senders * (outcome.last + outcome.nearness.bound) * (1 + 1e-6) or not outcome.seconds
 
 
 @given(scenarios())
@@ -75,7 +76,7 @@ def test_one_receiver_takes_as_long_as_its_link() -> None:
 
 def test_many_take_little_longer_than_one() -> None:
     outcome = simulate(SMALL)
-    assert outcome.percent_of_bound > 75
+    assert outcome.nearness.percent > 75
     assert outcome.seed_ratio < 1.2, "twelve receivers, and a seed that sends to each would send twelve times"
 
 
@@ -117,6 +118,24 @@ def test_nobody_finishes_when_the_seed_dies_too_early() -> None:
     outcome = simulate(replace(SMALL, seed_dies_after=0.5, notice=0.3))
     assert outcome.seconds == []
     assert outcome.unfinished == SMALL.receivers
+
+
+def test_chunks_are_as_a_register_makes_them() -> None:
+    assert Scenario(receivers=1, size=140_000_000_000).chunk_size == 64 * MIB
+    assert Scenario(receivers=1, size=20_000_000_000).chunk_size == 16 * MIB
+    assert Scenario(receivers=1, size=20_000_000_000, chunk_size=MIB).chunk_size == MIB
+
+
+def test_equal_links_have_a_hop_cost_and_others_a_bound_of_their_own() -> None:
+    equal = SMALL.nearness(3.0)
+    assert equal.hop_cost is not None
+    assert equal.bound == pytest.approx(SMALL.size / SMALL.rate * (1 + math.log2(12) / 64))
+    slow = replace(SMALL, slow=1, slow_rate=SMALL.rate / 10).nearness(30.0)
+    assert slow.hop_cost is None
+    assert slow.bound == pytest.approx(10 * SMALL.size / SMALL.rate)
+    thin = replace(SMALL, zones=2, zone_rate=SMALL.rate / 4)
+    assert thin.nearness(30.0).bound == pytest.approx(4 * SMALL.size / SMALL.rate)
+    assert replace(thin, receivers=1).nearness(3.0).bound == pytest.approx(SMALL.size / SMALL.rate)
 
 
 def test_a_slow_receiver_is_late_alone() -> None:
