@@ -11,6 +11,8 @@
     GET  /api/v1/segments/status?segment=S
     POST /api/v1/remove_all?force=1&tenant_id=T
     GET  /api/v1/tenant_quotas?tenant_id=T
+    PUT  /api/v1/tenant_quotas?tenant_id=T  {"requested_quota_bytes": N}
+    DELETE /api/v1/tenant_quotas?tenant_id=T
     POST /api/v1/drain_jobs  {"segments": [S], "target_segments": [S], "max_concurrency": N}
     GET  /api/v1/drain_jobs/query?job_id=J
     POST /api/v1/drain_jobs/cancel?job_id=J
@@ -46,6 +48,7 @@ from p2pstore.kv.master.facts import by_host
 from p2pstore.kv.master.http_answers import as_json, as_text, forced, refused, tenant_of
 from p2pstore.kv.master.http_drain import DrainRoutes
 from p2pstore.kv.master.http_keys import KeyRoutes
+from p2pstore.kv.master.http_tenants import TenantRoutes
 from p2pstore.kv.master.metrics import OPENMETRICS, TEXT, families, render, summary
 from p2pstore.kv.master.shown import Shown
 from p2pstore.kv.pool.walks import to_the_end
@@ -89,12 +92,12 @@ class AdminServer:
             ("/query_segment", self._served(self._query_segment)),
             ("/get_segments_detail", self._served(self._get_segments_detail)),
             ("/api/v1/segments/status", self._served(self._segment_status)),
-            ("/api/v1/tenant_quotas", self._served(self._tenant_quotas)),
             ("/api/v1/status", self._status),
         ):
             app.router.add_get(path, handler)
         app.router.add_post("/api/v1/remove_all", self._served(self._remove_all))
-        for method, path, handler in (*KeyRoutes(shown, self._sliced).routes(), *DrainRoutes(shown).routes()):
+        several = (KeyRoutes(shown, self._sliced), DrainRoutes(shown), TenantRoutes(shown))
+        for method, path, handler in (route for each in several for route in each.routes()):
             app.router.add_route(method, path, self._served(handler))
         self._server = HttpServer(app, logger=log, shutdown_seconds=SHUTDOWN_SECONDS, cancels=True)
 
@@ -228,18 +231,6 @@ class AdminServer:
         status = forms.segment_status(found)
         answer = {"success": True, "segment": name, "status": int(status), "status_name": status.name}
         return as_json({**answer, "error_code": 0, "error_message": ""})
-
-    async def _tenant_quotas(self, request: web.Request) -> web.Response:
-        known = self._shown.tenant_uses()
-        if known is None:
-            return refused(Code.BAD_MODE, status=409)
-        uses, capacity = known
-        found = [forms.tenant_quota(each, capacity) for each in uses]
-        wanted = request.query.get("tenant_id", "")
-        if not wanted:
-            return as_json({"success": True, "data": found})
-        one = next((each for each in found if each["tenant_id"] == wanted), None)
-        return refused(Code.NO_TENANT, status=404) if one is None else as_json({"success": True, "data": one})
 
     async def _remove_all(self, request: web.Request) -> web.Response:
         steps = self._shown.remove_all(request.query.get("tenant_id", ""), force=forced(request))

@@ -49,6 +49,9 @@ class Shown(Protocol):
     def tenant_uses(self) -> tuple[Sequence[TenantUse], int] | None:
         """What tenants take of the memory, and how much there is; None where tenants are one."""
 
+    def set_quota(self, tenant: str, size: int) -> Code:
+        """Bound what a tenant takes of the memory; 0 ends that."""
+
     def drain(self, segments: Sequence[str], targets: Sequence[str], concurrency: int) -> bytes | Code:
         """Have segments emptied; the job's id."""
 

@@ -106,6 +106,11 @@ class View:
         pool = self._pool
         return (pool.tenant_uses(), pool.stats.total_capacity_bytes) if pool.settings.tenants else None
 
+    def set_quota(self, tenant: str, size: int) -> Code:
+        """Bound what a tenant takes of the memory; done once it is kept."""
+        code = self._pool.set_quota(tenant, size)
+        return code if self._master.keep_log() else Code.PERSIST_FAILED
+
     def drain(self, segments: Sequence[str], targets: Sequence[str], concurrency: int) -> bytes | Code:
         """Have segments emptied; the job's id."""
         return self._pool.drain(segments, targets, concurrency)

@@ -48,13 +48,15 @@ _CAUSES = {
     Code.HAS_TASK: "try again once the replica has been copied or moved",
     Code.TRANSFER_FAILED: "see whether this client reaches the data port of the client that holds the value",
     Code.PERSIST_FAILED: _NOT_KEPT,
-    Code.QUOTA: "remove something of the tenant's, or raise its quota (--tenant-quotas of the master); where it has "
-    "as many keys as it takes, which 'mooncake store status' shows, raise --max-keys",
+    Code.QUOTA: "remove something of the tenant's, or raise its quota (--tenant-quotas of the master, or PUT "
+    "/api/v1/tenant_quotas on its metrics port while it runs); where the master has as many keys as it takes, which "
+    "'mooncake store status' shows, raise --max-keys",
 }
 """What to do about the codes that clients get most."""
 
 _EVICTED = {
-    FOR_QUOTA: "raise the tenant's quota (--tenant-quotas of the master), or pin what must stay",
+    FOR_QUOTA: "raise the tenant's quota (--tenant-quotas of the master, or PUT /api/v1/tenant_quotas on its metrics "
+    "port while it runs), or pin what must stay",
     FOR_KEYS: "raise --max-keys of the master, or pin what must stay",
 }
 """The same about values that went for another reason than want of memory."""

@@ -53,6 +53,8 @@ class Index:
         self.segments = Segments(settings.allocation, chance)
         self.clients: dict[bytes, Client] = {}
         self.tenants: dict[str, Tenant] = {}
+        self.quotas_set: dict[str, int] = {}
+        """Quotas that were set while a pool ran; they hold before those of the settings. 0 where one was taken away."""
         self.writing: dict[Entry, float] = {}
         """Values that are being written, with the time when that began; the oldest first."""
         self.lost_writers: set[bytes] = set()
@@ -114,8 +116,26 @@ class Index:
         name = name if self.settings.tenants else DEFAULT_TENANT
         found = self.tenants.get(name)
         if found is None and len(self.tenants) < MAX_TENANTS:
-            found = self.tenants[name] = Tenant(name, self.settings.tenant_quotas.get(name, 0))
+            found = self.tenants[name] = Tenant(name, self._quota_of(name))
         return found
+
+    def _quota_of(self, name: str) -> int:
+        settings = self.settings
+        return self.quotas_set.get(name, settings.tenant_quotas.get(name, 0)) if settings.tenants else 0
+
+    @property
+    def quotas(self) -> dict[str, int]:
+        """Bytes that tenants may have, of those that have a quota."""
+        both = {**self.settings.tenant_quotas, **self.quotas_set}
+        return {name: size for name, size in both.items() if size}
+
+    def set_quota(self, name: str, size: int) -> None:
+        """Give a tenant a quota of its own; 0 takes it away."""
+        self.quotas_set[name] = size
+        tenant = self.tenants.get(name)
+        if tenant is not None:
+            tenant.quota = size
+        self.note(records.quota(name, size))
 
     def client(self, name: bytes) -> Client:
         """The one with that id, made where it is new."""

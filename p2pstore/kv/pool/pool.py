@@ -47,6 +47,12 @@ from p2pstore.kv.pool.walks import Steps, whole
 from p2pstore.kv.pool.write_ends import WriteEnds
 from p2pstore.kv.pool.writes import Writes
 
+MAX_QUOTA = (1 << 63) - 1
+"""Bytes of a tenant's quota, as upstream bounds it."""
+
+MAX_QUOTAS = 10_000
+"""Tenants whose quota is set while the pool runs."""
+
 RELEASES = 1000
 """Places and pins that one tick frees at most."""
 
@@ -387,9 +393,26 @@ class Pool:
 
     def tenant_uses(self) -> list[TenantUse]:
         """What each tenant takes, and those that have a quota may take."""
-        quotas, known = self.settings.tenant_quotas, self._index.tenants
+        quotas, known = self._index.quotas, self._index.tenants
         names = dict.fromkeys([*quotas, *known])
         return [TenantUse(name, quotas.get(name), known[name].used if name in known else 0) for name in names]
+
+    def set_quota(self, tenant: str, size: int) -> Code:
+        """Bound what a tenant takes of the memory, in bytes; 0 ends that.
+
+        What it has beyond its quota goes as it puts more.
+        """
+        index = self._index
+        if not self.settings.tenants:
+            return Code.BAD_MODE
+        if not tenant or not 0 <= size <= MAX_QUOTA:
+            return Code.BAD_PARAMS
+        if not size and tenant not in index.quotas:
+            return Code.NOT_FOUND
+        if tenant not in index.quotas_set and len(index.quotas_set) >= MAX_QUOTAS:
+            return Code.QUOTA
+        index.set_quota(tenant, size)
+        return Code.OK
 
     def names(self, tenant: str) -> list[str]:
         """All keys of a tenant, whether they can be read or not: it looks at none of them, so it takes no time."""

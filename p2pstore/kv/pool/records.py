@@ -13,7 +13,7 @@ from typing import NamedTuple
 from engine.rpc.messages import Segment
 from p2pstore.kv.pool.entries import Entry, Held
 
-MOUNTED, UNMOUNTED, VALUE, DROPPED, RESERVED, RELEASED = range(1, 7)
+MOUNTED, UNMOUNTED, VALUE, DROPPED, RESERVED, RELEASED, QUOTA = range(1, 8)
 
 _KIND = struct.Struct("<B")
 _SHORT = struct.Struct("<H")
@@ -29,6 +29,7 @@ _PLACE = struct.Struct("<BIQQ")
 _RELEASED = struct.Struct("<BIQ")
 _MOUNTED = struct.Struct("<BI16s16sQQ")
 _UNMOUNTED = struct.Struct("<BI")
+_QUOTA = struct.Struct("<BQ")
 
 _CHECKSUM, _HARD, _SOFT, _GROUP, _TYPE = 1, 2, 4, 8, 16
 
@@ -103,7 +104,14 @@ class Released(NamedTuple):
     offset: int
 
 
-Record = Value | Mount | Unmount | Dropped | Reserved | Released
+class Quota(NamedTuple):
+    """What a tenant may have, as somebody set it while the pool ran; 0 if all there is."""
+
+    tenant: str
+    size: int
+
+
+Record = Value | Mount | Unmount | Dropped | Reserved | Released | Quota
 
 
 def _bytes(text: str) -> bytes:
@@ -195,6 +203,11 @@ def unmounted(number: int) -> bytes:
     return _UNMOUNTED.pack(UNMOUNTED, number)
 
 
+def quota(tenant: str, size: int) -> bytes:
+    """A tenant's quota that was set or taken away."""
+    return _QUOTA.pack(QUOTA, size) + _bytes(tenant)
+
+
 class _Reader:
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -238,6 +251,9 @@ def _read(reader: _Reader) -> Record:
         return Released(*reader.numbers(_RELEASED)[1:])
     if kind == UNMOUNTED:
         return Unmount(reader.numbers(_UNMOUNTED)[1])
+    if kind == QUOTA:
+        size = reader.numbers(_QUOTA)[1]
+        return Quota(reader.text(len(reader.data) - reader.at), size)
     if kind == MOUNTED:
         _, number, name, client, base, size = _MOUNTED.unpack_from(reader.data, 0)
         reader.at = _MOUNTED.size

@@ -56,6 +56,7 @@ class Restoring:
         self._memories: dict[int, _Memory] = {}
         self._values: dict[tuple[str, str], _Value] = {}
         self._reserved: dict[tuple[_Memory, int], int] = {}
+        self._quotas: dict[str, int] = {}
 
     def apply(self, data: bytes) -> None:
         """One more record. Raises ``records.BadRecord``."""
@@ -66,6 +67,8 @@ class Restoring:
             self._values.pop((record.tenant, record.key), None)
         elif isinstance(record, records.Mount):
             self._memories[record.number] = _Memory(record)
+        elif isinstance(record, records.Quota):
+            self._quotas[record.tenant] = record.size
         elif isinstance(record, records.Unmount):
             memory = self._memories.pop(record.number, None)
             if memory is not None:
@@ -93,6 +96,7 @@ class Restoring:
         """Have the index, which is empty, be as the records say."""
         yield from self._place()
         now = index.clock()
+        index.quotas_set.update(self._quotas)
         for memory in self._memories.values():
             self._mount(memory, index, now)
             yield
@@ -206,6 +210,7 @@ class Snapshot:
     def __init__(self, index: Index) -> None:
         self._index = index
         self._head = [records.mounted(each.number, each.client, each.described_to_clients) for each in index.segments]
+        self._head += [records.quota(*each) for each in index.quotas_set.items()]
         self._head += [records.reserved(*place) for place in index.reserved()]  # few, so they are taken at once
         self._walk = Everything(index)
 

@@ -89,6 +89,17 @@ class Table:
     def tenant_uses(self) -> tuple[Sequence[TenantUse], int] | None:
         return self.uses
 
+    def set_quota(self, tenant: str, size: int) -> Code:
+        if self.uses is None:
+            return Code.BAD_MODE
+        uses, capacity = self.uses
+        known = {each.name: each for each in uses}
+        if tenant not in known:
+            return Code.NOT_FOUND
+        known[tenant] = known[tenant]._replace(quota=size or None)
+        self.uses = list(known.values()), capacity
+        return Code.OK
+
     def drain(self, segments: Sequence[str], targets: Sequence[str], concurrency: int) -> bytes | Code:
         self.drained.append((list(segments), list(targets), concurrency))
         return JOB if "host:1" in segments else Code.NO_SEGMENT

@@ -345,3 +345,30 @@ async def test_what_tenants_take_and_may_take(ask: Asker, table: Table) -> None:
     }
     status, answer = await ask.json("/api/v1/tenant_quotas?tenant_id=c")
     assert (status, answer["error_code"]) == (404, -1701)
+
+
+async def test_a_tenants_quota_is_changed_while_it_runs(ask: Asker, table: Table) -> None:
+    path = "/api/v1/tenant_quotas?tenant_id="
+    status, answer = await ask.json(f"{path}a", "PUT", data=b'{"requested_quota_bytes": 200}')
+    assert (status, answer["error_message"]) == (409, "UNAVAILABLE_IN_CURRENT_MODE"), "tenants are one"
+    table.uses = [TenantUse("a", 100, 150)], 1000
+    assert (await ask.json(f"{path}a"))[1]["data"]["over_quota"] is True
+    status, answer = await ask.json(f"{path}a", "PUT", data=b'{"requested_quota_bytes": 200}')
+    assert (status, answer["success"], answer["data"]["requested_quota_bytes"]) == (200, True, 200)
+    assert answer["data"]["over_quota"] is False
+    status, answer = await ask.json(f"{path}a", "DELETE")
+    assert (status, answer["data"]["has_explicit_policy"]) == (200, False)
+    assert (await ask.json(f"{path}b", "DELETE"))[0] == 404
+    for wrong in (b"", b"[]", b"{", b'{"requested_quota_bytes": "1"}', b'{"requested_quota_bytes": true}', b"[" * 9999):
+        status, answer = await ask.json(f"{path}a", "PUT", data=wrong)
+        assert (status, answer["error_code"]) == (400, -600), wrong
+        assert answer["error_message"].startswith("Invalid JSON body: ")
+    for size in (0, -1, 1 << 63):
+        status, answer = await ask.json(f"{path}a", "PUT", json={"requested_quota_bytes": size})
+        assert (status, answer["error_message"]) == (400, "Tenant quota must be in [1, 2^63 - 1] bytes")
+    for name in ("", "_a", "a%0Ab", "%7F"):
+        for method in ("PUT", "DELETE"):
+            status, answer = await ask.json(path + name, method, json={"requested_quota_bytes": 1})
+            assert (status, answer["error_message"]) == (400, "Missing or invalid tenant_id")
+    status, _, _ = await ask(f"{path}a", "PUT", json={"requested_quota_bytes": 1}, headers={"Origin": "http://x"})
+    assert status == 403, "no page of the web changes anything"

@@ -106,6 +106,17 @@ def test_pins_groups_and_checksums_are_kept() -> None:
     assert again.pool.stats.soft_pin_key_count == 0
 
 
+def test_quotas_that_were_set_hold_before_those_of_the_settings() -> None:
+    house = Logged(tenants=True, tenant_quotas={"a": MIB, "b": MIB, "c": MIB})
+    house.pool.set_quota("a", 5 * MIB)
+    house.pool.set_quota("b", 0)
+    house.put(house.join("client"), ["k"], tenant="b")
+    for kept in (house.log(), snapshot(house.pool)):
+        again = house.again(kept)
+        assert {use.name: use.quota for use in again.pool.tenant_uses()} == {"a": 5 * MIB, "b": None, "c": MIB}
+        assert again.pool.tenant_uses() == house.again(snapshot(again.pool)).pool.tenant_uses()
+
+
 def test_what_lay_in_an_unmounted_segment_is_not_there() -> None:
     house = Logged()
     client, other = house.join("a"), house.join("b")

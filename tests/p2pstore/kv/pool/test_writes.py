@@ -6,7 +6,7 @@ import pytest
 
 from engine.rpc.codes import Code
 from engine.rpc.messages import Kind, ObjectMeta, SoftPin, Status
-from p2pstore.kv.pool import eviction, writes
+from p2pstore.kv.pool import eviction, pool, writes
 from tests.p2pstore.kv.pool.pools import MIB, House, address, ident
 
 
@@ -457,6 +457,31 @@ def test_what_tenants_take_is_told() -> None:
     house.put(client, ["1", "2"], tenant="small")
     house.put(client, ["1"], tenant="other")
     assert house.pool.tenant_uses() == [("small", 3 * MIB, 2 * MIB), ("other", None, MIB)]
+
+
+def test_a_quota_is_changed_while_the_pool_runs() -> None:
+    house = House(tenants=True, tenant_quotas={"small": 4 * MIB}, lease_ms=1)
+    client, keys = house.join("a"), ["1", "2", "3", "4"]
+    house.put(client, keys, tenant="small")
+    house.later(1, client)
+    assert house.pool.set_quota("small", 2 * MIB) is Code.OK
+    assert house.pool.tenant_uses() == [("small", 2 * MIB, 4 * MIB)]
+    assert house.there(keys, "small") == keys, "nothing goes at once"
+    house.put(client, ["5"], tenant="small")
+    assert house.there([*keys, "5"], "small") == ["4", "5"]
+    assert house.pool.set_quota("small", 0) is Code.OK
+    assert house.put(client, keys, tenant="small") == ["1", "2", "3"]
+    assert house.pool.set_quota("new", MIB) is Code.OK
+    assert house.put(client, ["1"], size=2 * MIB, tenant="new") == []
+    assert house.pool.set_quota("nobody", 0) is Code.NOT_FOUND
+    assert {house.pool.set_quota(*each) for each in (("", 1), ("x", -1), ("x", 1 << 63))} == {Code.BAD_PARAMS}
+    assert House().pool.set_quota("small", 1) is Code.BAD_MODE
+
+
+def test_quotas_that_are_set_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "MAX_QUOTAS", 2)
+    house = House(tenants=True)
+    assert [house.pool.set_quota(name, 1) for name in "abca"] == [Code.OK, Code.OK, Code.QUOTA, Code.OK]
 
 
 def test_a_group_goes_as_a_whole_for_a_quota() -> None:
