@@ -76,21 +76,24 @@ class DecodeStart:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """The client got so many more tokens."""
+    """The client got so many more tokens. ``held``: it took those before so slowly that these had to wait."""
 
     request: RequestId
     count: int = 1
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """An instance failed a request, and may be well otherwise.
+    """An instance failed a request, and may be well otherwise. ``busy``: it said that it has too much to do.
 
-    Answered with ``Place`` (elsewhere, where there is another), ``Reject`` or ``Lost``.
+    Answered with ``Place`` (elsewhere, where there is another), ``Reject`` or ``Lost``, and by ``Ejected`` where it was
+    one too many.
     """
 
     request: RequestId
     instance: str
+    busy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,4 +207,13 @@ class Replicate:
     target: str
 
 
-Decision = Place | Decode | Reject | Lost | Replicate
+@dataclass(frozen=True, slots=True)
+class Ejected:
+    """An instance failed ``failures`` requests in a row: while there are others, it gets none for so many seconds."""
+
+    instance: str
+    seconds: float
+    failures: int
+
+
+Decision = Place | Decode | Reject | Lost | Replicate | Ejected

@@ -1,10 +1,10 @@
-"""What a prefill costs, fitted to what was observed: least squares on n - p and n² - p², the past fading."""
+"""What a prefill and a step of decode cost, fitted to what was observed: least squares, the past fading."""
 
 from __future__ import annotations
 
 import itertools
 
-from p2pstore.serving.costs import PrefillCost
+from p2pstore.serving.costs import DecodeCost, PrefillCost
 
 FADE = 0.998
 """What a prefill counts beside the next one: some 500 of them decide."""
@@ -29,9 +29,12 @@ _PRIOR = ((1000, 0), (10_000, 0), (40_000, 0), (20_000, 10_000))
 
 
 class PrefillFit:
-    """Seconds of a prefill; begins with a guess. Errors count in proportion, not in seconds."""
+    """Seconds of a prefill, by n - p and n² - p²; begins with a guess. Errors count in proportion, not in seconds."""
 
     def __init__(self, guess: PrefillCost) -> None:
+        self._begin(guess)
+
+    def _begin(self, guess: PrefillCost) -> None:
         self.cost = guess
         self._sums = [0.0] * 9
         """Of the products of 1, n - p, n² - p² and the seconds, each prefill's divided by the square of its seconds."""
@@ -46,6 +49,10 @@ class PrefillFit:
         if self._since >= SOLVE_EVERY:
             self._since = 0
             self.cost = self._solved()
+
+    def halve(self) -> None:
+        """Begin anew, and guess that it takes half as long."""
+        self._begin(PrefillCost(*(value / 2 for value in self.cost)))
 
     def _add(self, length: int, reused: int, seconds: float, weight: float, fade: float) -> None:
         seconds = max(seconds, LEAST_SECONDS)
@@ -81,6 +88,46 @@ class PrefillFit:
             return self.cost
         return PrefillCost(best.get(0, 0.0), best.get(1, 0.0) / _TOKENS, best.get(2, 0.0) / _TOKENS**2)
 
+
+class DecodeFit:
+    """Seconds of a decode step, by the tokens of context in the batch; begins with a guess. How many fit is not fitted.
+
+    Errors count in seconds, so that what was measured soon outweighs the guess, even if steps take many times as long.
+    Where all was measured at like loads, how much more another load costs is taken from the guess.
+    """
+
+    def __init__(self, guess: DecodeCost) -> None:
+        self._begin(guess)
+
+    def _begin(self, guess: DecodeCost) -> None:
+        self.cost = guess
+        self._slope = guess.each * _TOKENS
+        square = (guess.room * _GUESSED_TO / _TOKENS) ** 2
+        self._sums = [PRIOR_WEIGHT, 0.0, PRIOR_WEIGHT * square, PRIOR_WEIGHT * guess.fixed, 0.0]
+        """Of 1, the tokens, their squares, and what the guess of ``each`` leaves of the seconds, once and by tokens."""
+
+    def observe(self, tokens: float, seconds: float) -> None:
+        """A step took so long."""
+        x = tokens / _TOKENS
+        rest = seconds - self._slope * x
+        new = (1.0, x, x * x, rest, x * rest)
+        one, x, xx, s, xs = self._sums = [before * FADE + value for before, value in zip(self._sums, new, strict=True)]
+        both = _solve([[one, x, s], [x, xx, xs]])
+        fixed, each = both if both is not None else (s / one, 0.0)
+        each += self._slope
+        if each < 0:  # a step that gets quicker as the batch grows is noise
+            fixed, each = (s + self._slope * x) / one, 0.0
+        elif fixed < 0:
+            fixed, each = 0.0, xs / xx + self._slope
+        self.cost = DecodeCost(max(0.0, fixed), max(0.0, each) / _TOKENS, self.cost.room)
+
+    def halve(self) -> None:
+        """Begin anew, and guess that it takes half as long."""
+        self._begin(DecodeCost(self.cost.fixed / 2, self.cost.each / 2, self.cost.room))
+
+
+_GUESSED_TO = 0.1
+"""The part of the room up to which the guess counts as observed."""
 
 _CHOICES = tuple(chosen for count in (1, 2, 3) for chosen in itertools.combinations(range(3), count))
 

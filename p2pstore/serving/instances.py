@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from p2pstore.serving.costs import DecodeCost
+from p2pstore.serving.ejection import Ejection
 from p2pstore.serving.events import Block, Kind, RequestId
+
+PACE_TOKENS = 16
+"""Of a request, over which the pace of its tokens is measured: several may come at once, and then none for a while."""
+
+PACE_SECONDS = 0.5
+"""Between two measures of an instance's pace: all that it decodes have the same."""
 
 
 @dataclass(slots=True, eq=False)
@@ -20,6 +28,8 @@ class Tracked:
     limit: int | None = None
     tenant: str = ""
     placements: int = 0
+    placed: float = 0.0
+    """When it was placed last."""
     avoid: frozenset[str] = frozenset()
     """Instances that failed it: taken again where there is no other."""
     prefill: Instance | None = None
@@ -40,11 +50,32 @@ class Tracked:
     """Output tokens that came."""
     joined: float | None = None
     """When a decode instance took it into its batch."""
+    paced_since: float | None = None
+    """Since when its pace is measured; None before its first token."""
+    paced_output: int = 0
+    paced_tokens: int = 0
+    """Its output then, and the context of its batch."""
 
     @property
     def context(self) -> int:
         """Tokens that its KV cache has."""
         return self.length + self.output
+
+    def paced(self, now: float, decode: Instance, *, held: bool) -> tuple[float, float] | None:
+        """A token came: the context of its batch and the seconds of a step, now and then, when there is enough of both.
+
+        ``held``: when it came says nothing, so that the measure begins anew.
+        """
+        since, count = self.paced_since, self.output - self.paced_output
+        if since is not None and not held:
+            if count < PACE_TOKENS or now - decode.paced < PACE_SECONDS:
+                return None
+            found = (self.paced_tokens + decode.tokens) / 2, (now - since) / count
+            decode.paced = now
+        else:
+            found = None
+        self.paced_since, self.paced_output, self.paced_tokens = now, self.output, decode.tokens
+        return found
 
 
 @dataclass(slots=True, eq=False)
@@ -77,6 +108,10 @@ class Instance:
     """Decode: prompts of what is coming."""
     expected: float = 0.0
     """Decode: output that is expected of those that are computed."""
+    paced: float = -math.inf
+    """Decode: when the pace of its tokens was measured last."""
+    ejection: Ejection = field(default_factory=Ejection)
+    """Whether it is passed over for what it failed."""
 
     def wait(self, now: float) -> float:
         """Seconds until its queue is empty: those of all in it, less what the first has had."""

@@ -6,25 +6,28 @@ come back: a proxy with real engines, or a simulator. Equal events make equal de
 A request *arrives* and is placed on a prefill and a decode instance, or refused. Prefill instances compute one prompt
 after the other; what each still has to do is the sum of what its prompts were expected to take, and what they did take
 corrects the expectation (``p2pstore.serving.fit``). When a prompt is *computed* the decode instance is looked at again.
-When an instance dies, what had no token yet is placed anew, and the rest is lost.
+When an instance dies, what had no token yet is placed anew, and the rest is lost. One that fails a request is well
+otherwise, unless it fails several in a row: then it is passed over for a while (``p2pstore.serving.ejection``).
 
 Each prefill instance keeps the blocks that it computes or fetches. So what is fetched by many is soon on many; and a
-prefix that many ask for while few hold it is copied to one more (``Replicate``).
+prefix that many ask for while few hold it is copied to one more (``Replicate``; ``p2pstore.serving.hot``). What a step
+of decode costs is fitted to the pace at which tokens come (``p2pstore.serving.learning``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from p2pstore.serving.admission import MOST_RETRY_SECONDS, Admission, Gate, Objectives
 from p2pstore.serving.costs import Costs
+from p2pstore.serving.ejection import EJECT_FAILURES
 from p2pstore.serving.events import (
     Arrive,
-    Block,
     Decision,
     Decode,
     DecodeStart,
+    Ejected,
     Event,
     Failed,
     Finish,
@@ -38,30 +41,24 @@ from p2pstore.serving.events import (
     Reason,
     Reject,
     Removed,
-    Replicate,
     RequestId,
     Stored,
     Tick,
     Token,
 )
-from p2pstore.serving.fit import PrefillFit
+from p2pstore.serving.hot import HotPrefixes
 from p2pstore.serving.instances import Instance, Tracked
+from p2pstore.serving.learning import LearntCosts
 from p2pstore.serving.lengths import OutputLengths
 from p2pstore.serving.placement import Option, Placement, Placer, Prompt
-from p2pstore.serving.prefixes import Match, Prefixes, members
+from p2pstore.serving.prefixes import Prefixes
+from p2pstore.serving.roster import Roster, least_used, lightest
 
 BLOCK_TOKENS = 512
 """Tokens of a block, unless the settings say otherwise: those of the open traces."""
 
 MOST_PLACEMENTS = 3
 """A request that was on so many instances that died is begun no more: it may be what kills them."""
-
-HOT_SECONDS = 60.0
-HOT_HITS = 8
-"""A prefix is hot when it was asked for so often, for each instance that holds it, within the first."""
-
-MAX_COUNTED = 100_000
-"""Prefixes whose hits are counted; others are not until the count begins again."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +82,7 @@ class Policy:
 
     def __init__(self, settings: PolicySettings) -> None:
         self.settings = settings
-        self.fit = PrefillFit(settings.costs.prefill)
+        self.costs = LearntCosts(settings.costs)
         self.lengths = OutputLengths()
         self.prefixes = Prefixes()
         self._gate = Gate(settings.admission, settings.objectives, settings.costs.decode)
@@ -94,16 +91,10 @@ class Policy:
         self._copies = settings.placement is Placement.KVCACHE_CENTRIC
         """Whether what is hot is copied: where prefixes are fetched at all."""
         self._token = settings.costs.transfer
-        self._instances: dict[str, Instance] = {}
-        self._open: dict[Kind, list[Instance]] = {kind: [] for kind in Kind}
-        """Those of each kind that take requests."""
-        self._every: list[Instance] = []
-        self._members = 0
-        """All that are there, and their mask."""
+        self._roster = Roster()
+        self._hot = HotPrefixes()
         self._requests: dict[RequestId, Tracked] = {}
         self._placed = 0
-        self._hits: dict[Block, tuple[int, Sequence[Block]]] = {}
-        self._hits_since = 0.0
         self._handlers = {
             Arrive: self._arrive,
             PrefillDone: self._prefill_done,
@@ -129,7 +120,12 @@ class Policy:
 
     def instances(self) -> list[Instance]:
         """Those that are there, to be looked at."""
-        return list(self._instances.values())
+        return list(self._roster.every)
+
+    def ejected(self, name: str, now: float) -> bool:
+        """Whether an instance is passed over for the requests that it failed."""
+        instance = self._roster.find(name)
+        return instance is not None and now < instance.ejection.until
 
     # Requests
 
@@ -140,25 +136,26 @@ class Policy:
         return [self._place(tracked, now)]
 
     def _place(self, tracked: Tracked, now: float) -> Decision:
-        prefills, decodes = self._open[Kind.PREFILL], self._open[Kind.DECODE]
-        if tracked.avoid:
-            prefills, decodes = _others(prefills, tracked.avoid), _others(decodes, tracked.avoid)
+        roster = self._roster
+        prefills = roster.open(Kind.PREFILL, tracked.avoid, now)
+        decodes = roster.open(Kind.DECODE, tracked.avoid, now)
         if not prefills or not decodes:
-            return self._refused(tracked, Reject(tracked.request, Reason.NO_INSTANCE, MOST_RETRY_SECONDS))
-        match = self.prefixes.match(tracked.blocks, self._members)
-        self._count(tracked.blocks, match)
-        seconds, block = self.fit.cost.seconds, self.settings.block_tokens
+            return self._refused(tracked, Reject(tracked.request, Reason.NO_INSTANCE, MOST_RETRY_SECONDS), now)
+        match = self.prefixes.match(tracked.blocks, roster.members)
+        if self._copies:
+            self._hot.count(tracked.blocks, match)
+        seconds, block = self.costs.prefill.cost.seconds, self.settings.block_tokens
         prompt = Prompt(tracked.length, block, match, now, seconds, self._token)
-        option = self._placer.choose(prompt, prefills, self._every)
+        option = self._placer.choose(prompt, prefills, roster.every)
         tracked.shared = match.longest
         tracked.expected = self.lengths.expected(_keys(tracked), tracked.limit)
         tracked.first = now + option.ttft
-        decode = min(decodes, key=_least_used) if self._in_turn else _lightest(decodes)
+        decode = least_used(decodes) if self._in_turn else lightest(decodes)
         tbt = self._gate.arriving(tracked, decode, now)
         ttft = tracked.first - tracked.arrived
         refused = self._gate.at_arrival(tracked.request, ttft, tbt)
         if refused is not None:
-            return self._refused(tracked, refused)
+            return self._refused(tracked, refused, now)
         self._commit(tracked, option, decode, now)
         self.prefixes.expect(option.instance.number, tracked.blocks[match.lengths.get(option.instance.number, 0) :])
         source = option.source.name if option.source is not None else None
@@ -173,13 +170,15 @@ class Policy:
             option.source.sending = now + option.fetch
             option.source.used = self._placed
         tracked.placements += 1
+        tracked.placed = now
         tracked.prefill, tracked.reused, tracked.work = prefill, option.reused, option.work
         tracked.begins = now + option.fetch
         prefill.enqueue(tracked, now)
         decode.assign(tracked)
 
-    def _refused(self, tracked: Tracked, refused: Reject) -> Reject:
+    def _refused(self, tracked: Tracked, refused: Reject, now: float) -> Reject:
         self._requests.pop(tracked.request, None)
+        self.costs.refused(refused.reason, now)
         return refused
 
     def _prefill_done(self, event: PrefillDone, now: float) -> list[Decision]:
@@ -187,28 +186,28 @@ class Policy:
         if tracked is None or tracked.prefill is None:
             return []
         took = tracked.prefill.dequeue(tracked, now)
+        self._served(tracked.prefill, tracked, now)
         tracked.prefill = None
         tracked.first = now
-        if took is not None and took > 0:
-            self.fit.observe(tracked.length, tracked.reused, took)
-        return [self._decode(tracked)]
+        self.costs.computed(tracked, took)
+        return [self._decode(tracked, now)]
 
-    def _decode(self, tracked: Tracked) -> Decision:
+    def _decode(self, tracked: Tracked, now: float) -> Decision:
         decode = tracked.decode
-        if decode is None or decode.draining:
-            decodes = _others(self._open[Kind.DECODE], tracked.avoid)
+        if decode is None or decode.draining or decode.ejection.until > now:
+            decodes = self._roster.open(Kind.DECODE, tracked.avoid, now)
             self._leave(tracked)
             if not decodes:
-                return self._refused(tracked, Reject(tracked.request, Reason.NO_INSTANCE, MOST_RETRY_SECONDS))
-            decode = min(decodes, key=_least_used) if self._in_turn else _lightest(decodes)
+                return self._refused(tracked, Reject(tracked.request, Reason.NO_INSTANCE, MOST_RETRY_SECONDS), now)
+            decode = least_used(decodes) if self._in_turn else lightest(decodes)
             self._placed += 1
-            decode.used = self._placed
+            decode.used, tracked.placed = self._placed, now
             decode.assign(tracked)
         tbt = self._gate.now(tracked, decode)
         refused = self._gate.at_decode(tracked.request, tbt)
         if refused is not None:
             self._leave(tracked)
-            return self._refused(tracked, refused)
+            return self._refused(tracked, refused, now)
         decode.take(tracked)
         return Decode(tracked.request, decode.name, tbt)
 
@@ -218,18 +217,23 @@ class Policy:
             tracked.joined = now
         return []
 
-    def _token_came(self, event: Token, _: float) -> list[Decision]:
+    def _token_came(self, event: Token, now: float) -> list[Decision]:
         tracked = self._requests.get(event.request)
         if tracked is not None:
             tracked.output += event.count
-            if tracked.decode is not None and tracked.request in tracked.decode.running:
-                tracked.decode.tokens += event.count
+            decode = tracked.decode
+            if decode is not None and tracked.request in decode.running:
+                decode.tokens += event.count
+                self.costs.decoded(tracked, decode, now, held=event.held)
+                self._gate.cost = self.costs.decode.cost
         return []
 
     def _finish(self, event: Finish, now: float) -> list[Decision]:
         tracked = self._requests.pop(event.request, None)
         if tracked is None:
             return []
+        if event.complete and tracked.decode is not None:
+            self._served(tracked.decode, tracked, now)
         self._give_up(tracked, now)
         if event.complete:
             self.lengths.seen(_known_as(tracked), event.output)
@@ -239,9 +243,23 @@ class Policy:
         tracked = self._requests.get(event.request)
         if tracked is None:
             return []
+        ejected = self._eject(event, now) if event.instance not in tracked.avoid and not event.busy else []
         tracked.avoid |= {event.instance}
         self._give_up(tracked, now)
-        return [self._anew(tracked, now)]
+        return [self._anew(tracked, now), *ejected]
+
+    def _eject(self, event: Failed, now: float) -> list[Decision]:
+        instance = self._roster.find(event.instance)
+        pause = None if instance is None else instance.ejection.failed(now)
+        if instance is None or pause is None:
+            return []
+        self._roster.look(now)
+        return [Ejected(instance.name, pause, EJECT_FAILURES)]
+
+    def _served(self, instance: Instance, tracked: Tracked, now: float) -> None:
+        """An instance did well what it was asked."""
+        if instance.ejection.failures and instance.ejection.served(tracked.placed):
+            self._roster.look(now)
 
     def _anew(self, tracked: Tracked, now: float) -> Decision:
         """Begin again, where no token has come and it was not begun too often."""
@@ -267,77 +285,44 @@ class Policy:
     # Blocks
 
     def _stored(self, event: Stored, _: float) -> list[Decision]:
-        instance = self._instances.get(event.instance)
+        instance = self._roster.find(event.instance)
         if instance is not None:
             self.prefixes.stored(instance.number, event.blocks)
         return []
 
     def _removed(self, event: Removed, _: float) -> list[Decision]:
-        instance = self._instances.get(event.instance)
+        instance = self._roster.find(event.instance)
         if instance is not None:
             self.prefixes.removed(instance.number, event.blocks)
         return []
 
-    def _count(self, blocks: Sequence[Block], match: Match) -> None:
-        if match.best and self._copies:
-            last = blocks[match.best - 1]
-            count, prefix = self._hits.get(last, (0, ()))
-            if count or len(self._hits) < MAX_COUNTED:
-                self._hits[last] = (count + 1, prefix or blocks[: match.best])
-
     def _tick(self, _: Tick, now: float) -> list[Decision]:
-        """Copy what is hot, and count anew from time to time."""
-        if now - self._hits_since < HOT_SECONDS:
-            return []
-        hits, self._hits, self._hits_since = self._hits, {}, now
-        made = (self._copied(blocks, count, now) for count, blocks in hits.values() if count >= HOT_HITS)
-        return [decision for decision in made if decision is not None]
-
-    def _copied(self, blocks: Sequence[Block], count: int, now: float) -> Replicate | None:
-        match = self.prefixes.match(blocks, self._members)
-        holders = [one for one in self._every if match.holds(one.number)]
-        if match.best < len(blocks) or count < HOT_HITS * len(holders):
-            return None
-        lacking = [one for one in self._open[Kind.PREFILL] if match.lengths.get(one.number, 0) < len(blocks)]
-        if not lacking:
-            return None
-        source = min(holders, key=lambda one: (one.sending, one.used))
-        target = min(lacking, key=lambda one: (one.wait(now), one.used))
-        return Replicate(blocks, source.name, target.name)
+        """Copy what is hot, and doubt what is believed for want of other news."""
+        self.costs.tick(now)
+        self._gate.cost = self.costs.decode.cost
+        return list(self._hot.copies(self.prefixes, self._roster, now)) if self._copies else []
 
     # Instances
 
-    def _look(self) -> None:
-        self._every = list(self._instances.values())
-        self._members = members(one.number for one in self._every)
-        for kind in Kind:
-            self._open[kind] = [one for one in self._every if one.kind is kind and not one.draining]
-
     def _up(self, event: InstanceUp, now: float) -> list[Decision]:
-        known = self._instances.get(event.name)
+        known = self._roster.find(event.name)
         if known is not None and known.kind is event.kind:
-            known.draining = False
-            self._look()
+            self._roster.drain(known, now, draining=False)
             return []
         decisions = [] if known is None else self._down(InstanceDown(event.name), now)
-        taken = {one.number for one in self._instances.values()}
-        number = next(number for number in range(len(taken) + 1) if number not in taken)
-        self._instances[event.name] = Instance(event.name, event.kind, number)
-        self._look()
+        self._roster.add(event.name, event.kind, now)
         return decisions
 
-    def _draining(self, event: InstanceDraining, _: float) -> list[Decision]:
-        instance = self._instances.get(event.name)
+    def _draining(self, event: InstanceDraining, now: float) -> list[Decision]:
+        instance = self._roster.find(event.name)
         if instance is not None:
-            instance.draining = True
-            self._look()
+            self._roster.drain(instance, now, draining=True)
         return []
 
     def _down(self, event: InstanceDown, now: float) -> list[Decision]:
-        instance = self._instances.pop(event.name, None)
+        instance = self._roster.remove(event.name, now)
         if instance is None:
             return []
-        self._look()
         self.prefixes.forget(instance.number)
         decisions: list[Decision] = []
         for tracked in [*instance.queue.values(), *instance.running.values(), *instance.coming.values()]:
@@ -352,29 +337,9 @@ class Policy:
         return decisions
 
 
-def _others(instances: list[Instance], avoid: frozenset[str]) -> list[Instance]:
-    """Those that did not fail the request, or all where each did."""
-    return [one for one in instances if one.name not in avoid] or instances
-
-
-def _least_used(instance: Instance) -> int:
-    return instance.used
-
-
-def _lightest(instances: Sequence[Instance]) -> Instance:
-    """The one with the fewest tokens of context; of equals, the one that waited longest."""
-    found = instances[0]
-    least = found.tokens + found.coming_tokens
-    for instance in instances:
-        tokens = instance.tokens + instance.coming_tokens
-        if tokens < least or (tokens == least and instance.used < found.used):
-            found, least = instance, tokens
-    return found
-
-
-def _keys(tracked: Tracked) -> list[tuple[str, Block]]:
+def _keys(tracked: Tracked) -> list[tuple[str, Hashable]]:
     """What a request's output is expected by: where its prompt parts from others', then its tenant."""
-    keys: list[tuple[str, Block]] = []
+    keys: list[tuple[str, Hashable]] = []
     if tracked.shared:
         keys.append(("block", tracked.blocks[tracked.shared - 1]))
     if tracked.tenant:
@@ -382,7 +347,7 @@ def _keys(tracked: Tracked) -> list[tuple[str, Block]]:
     return keys
 
 
-def _known_as(tracked: Tracked) -> list[tuple[str, Block]]:
+def _known_as(tracked: Tracked) -> list[tuple[str, Hashable]]:
     """What its output says something about: prompts that part where it did, or that go on where it ends."""
     keys = _keys(tracked)
     keys += [("block", block) for block in tracked.blocks[-2:]]

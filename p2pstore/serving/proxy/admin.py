@@ -59,7 +59,7 @@ class Admin:
         """What it has and does."""
         now = self._parts.clock()
         nodes = {name: [one.place.address for one in self._fleet.of(kind)] for name, kind in KINDS.items()}
-        policy = self._parts.options.policy
+        policy, dispatcher = self._parts.options.policy, self._parts.dispatcher
         return {
             "prefill_node_count": len(nodes["prefill"]),
             "decode_node_count": len(nodes["decode"]),
@@ -72,7 +72,11 @@ class Admin:
             "seconds": round(now - self._began, 1),
             "running": self._turns.running,
             "waiting": self._turns.waiting,
-            "instances": [member.to_json(now) for member in self._fleet],
+            "instances": [member.to_json(now, ejected=dispatcher.ejected(member.name)) for member in self._fleet],
+            "expected": {
+                "prefill_seconds": dispatcher.policy.costs.prefill.cost._asdict(),
+                "decode_step_seconds": dispatcher.policy.costs.decode.cost._asdict(),
+            },
             "tasks": [task for task in self._supervisor.report() if task["failures"]],
         }
 

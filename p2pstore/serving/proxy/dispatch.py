@@ -14,9 +14,9 @@ from typing import Protocol
 from p2pstore.serving.events import (
     Arrive,
     Block,
-    Decision,
     Decode,
     DecodeStart,
+    Ejected,
     Event,
     Failed,
     Finish,
@@ -65,6 +65,8 @@ class Dispatcher:
         self._assumed = Assumed()
         self._known: set[str] = set()
         """Instances of which others tell what they hold."""
+        self.on_ejected: Callable[[Ejected], None] = _unheard
+        """Is told of instances that are passed over for a while."""
 
     def others_tell(self, instance: str) -> None:
         """Somebody knows what an instance holds: no longer assume that it holds what it computed."""
@@ -102,19 +104,19 @@ class Dispatcher:
             self._sources[number] = instance
         return fate
 
-    def failed(self, number: int, instance: str) -> Fate:
-        """An instance failed it before a token came: where it goes now."""
+    def failed(self, number: int, instance: str, *, busy: bool = False) -> Fate:
+        """An instance failed it: where it goes now. ``busy``: it said that it has too much to do."""
         self._sources.pop(number, None)
-        return self._handle(Failed(number, instance), number) or Lost(number)
+        return self._handle(Failed(number, instance, busy), number) or Lost(number)
 
     def begun(self, number: int) -> None:
         """Its first token came."""
         self._sources.pop(number, None)
         self._handle(DecodeStart(number), number)
 
-    def tokens(self, number: int, count: int) -> None:
-        """More of them came."""
-        self._handle(Token(number, count), number)
+    def tokens(self, number: int, count: int, *, held: bool = False) -> None:
+        """More of them came; ``held``: they had to wait for the client to take those before."""
+        self._handle(Token(number, count, held), number)
 
     def finish(self, number: int, output: int, *, complete: bool) -> None:
         """It is over."""
@@ -135,6 +137,10 @@ class Dispatcher:
                 fate = self.failed(number, event.name)
                 self._riders[number].moved(fate)
 
+    def ejected(self, instance: str) -> bool:
+        """Whether an instance is passed over now for what it failed."""
+        return self.policy.ejected(instance, self._clock())
+
     def tick(self) -> None:
         """Time went on."""
         self._handle(Tick())
@@ -145,17 +151,22 @@ class Dispatcher:
         for decision in self.policy.handle(event, self._clock()):
             if isinstance(decision, Replicate):
                 continue  # engines copy nothing at another's word: what is hot is fetched by whoever needs it
-            if decision.request == asks:
+            if isinstance(decision, Ejected):
+                self.on_ejected(decision)
+            elif decision.request == asks:
                 mine = decision
             else:
                 self._hand_on(decision)
         return mine
 
-    def _hand_on(self, decision: Decision) -> None:
-        assert not isinstance(decision, Replicate)  # noqa: S101 - see above
+    def _hand_on(self, decision: Fate) -> None:
         rider = self._riders.get(decision.request)  # type: ignore[call-overload]
         if rider is None:
             log.debug("a decision about a request that is over: %s", decision)
         else:
             self._sources.pop(decision.request, None)  # type: ignore[call-overload]
             rider.moved(decision)
+
+
+def _unheard(_: Ejected) -> None:
+    """Nobody is told."""

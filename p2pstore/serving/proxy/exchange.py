@@ -48,6 +48,9 @@ ELSEWHERE = frozenset({429, *range(500, 600)})
 
 EVENT_STREAM = "text/event-stream"
 
+HELD_SECONDS = 0.005
+"""A client that takes what it is sent is waited for no longer: it is copied to the kernel's buffer."""
+
 
 class _Moved(Exception):
     """The request goes on as ``fate`` says."""
@@ -81,6 +84,8 @@ class Exchange:
         """Who has its KV cache, until the decode instance has it."""
         self._since = 0.0
         self._sends_since: float | None = None
+        self._held = False
+        """Whether its client took the last tokens so slowly that those behind them had to wait."""
         given = request.headers.get(REQUEST_ID, "")
         self.id = given if 0 < len(given) <= MAX_REQUEST_ID else uuid.uuid4().hex
         self._headers = {name: request.headers[name] for name in PASSED_TO_INSTANCES if name in request.headers} | {
@@ -193,7 +198,7 @@ class Exchange:
         """An instance failed: where it goes on."""
         self._failure = failure
         self._parts.keeper.failed(failure)
-        fate = self._fate or self._parts.dispatcher.failed(self._number, failure.member.name)
+        fate = self._fate or self._parts.dispatcher.failed(self._number, failure.member.name, busy=failure.busy)
         if isinstance(fate, Place):
             log.warning("request %s is begun anew: %s", self.id, failure)
             self._parts.stats.retries[failure.member.kind.value] += 1
@@ -331,7 +336,7 @@ class Exchange:
                 whole = held
             came = count(whole)
             self._output += came
-            parts.dispatcher.tokens(self._number, came)  # from here on the policy does not begin it anew
+            parts.dispatcher.tokens(self._number, came, held=self._held)  # from here on it is not begun anew
             if self._response is None:
                 await self._begin(answer)
             if events.done:
@@ -388,9 +393,10 @@ class Exchange:
 
     async def _send(self, data: bytes, *, last: bool = False) -> web.StreamResponse:
         assert self._response is not None  # noqa: S101 - it has begun
-        self._sends_since = self._parts.clock()
+        began = self._sends_since = self._parts.clock()
         await (self._response.write_eof(data) if last else self._response.write(data))
         self._sends_since = None
+        self._held = self._parts.clock() - began > HELD_SECONDS
         return self._response
 
     def _answer(self, answer: Answer) -> web.Response:

@@ -67,6 +67,10 @@ class Member:
     """Requests that are there now."""
     served: int = 0
     failed: int = 0
+    last_failure: str = ""
+    """What was wrong with the last request that it failed."""
+    ejections: int = 0
+    """How often it was passed over for a while, for it failed several in a row."""
     ranks: tuple[tuple[str, str], ...] = ()
     """Of a prefill instance with a bootstrap server: each data-parallel rank, and its engine's id."""
     turn: int = 0
@@ -88,14 +92,15 @@ class Member:
         self.turn += 1
         return self.ranks[self.turn % len(self.ranks)]
 
-    def to_json(self, now: float) -> dict[str, Any]:
-        """For the status."""
+    def to_json(self, now: float, *, ejected: bool = False) -> dict[str, Any]:
+        """For the status; ``ejected``: the policy passes it over."""
+        ejected = ejected and self.up
         return {
             "type": self.kind.value,
             "instance": self.place.address,
-            "state": "draining" if self.draining else self.health.state.value,
+            "state": "draining" if self.draining else "ejected" if ejected else self.health.state.value,
             "seconds": round(now - self.health.since, 1),
-            "why": self.health.why,
+            "why": f"it failed several requests in a row: {self.last_failure}" if ejected else self.health.why,
             "running": self.running,
             "served": self.served,
             "failed": self.failed,

@@ -10,7 +10,7 @@ import contextlib
 import logging
 from collections.abc import Callable
 
-from p2pstore.serving.events import InstanceDown, InstanceDraining, InstanceUp, Kind
+from p2pstore.serving.events import Ejected, InstanceDown, InstanceDraining, InstanceUp, Kind
 from p2pstore.serving.proxy.dispatch import Dispatcher
 from p2pstore.serving.proxy.fleet import MAX_INSTANCES, BadInstance, Fleet, Member, Place
 from p2pstore.serving.proxy.health import Health, State
@@ -47,6 +47,7 @@ class Keeper:
         self._supervisor = supervisor
         self._clock = clock
         self._wakes: dict[str, asyncio.Event] = {}
+        dispatcher.on_ejected = self._ejected
 
     def add(self, place: Place, kind: Kind) -> Member:
         """One more instance, which takes requests once a probe was good. Raises ``BadInstance``."""
@@ -76,6 +77,7 @@ class Keeper:
         if member.removed:
             return  # its name may be another's by now
         now = self._clock()
+        member.last_failure = failure.detail
         if failure.refused:
             if member.health.refused(failure.detail, now):
                 self._down(member)
@@ -144,6 +146,16 @@ class Keeper:
     def _down(self, member: Member) -> None:
         log.warning("%s takes no requests: %s", member.name, member.health.why)
         self._dispatcher.instance(InstanceDown(member.name))
+
+    def _ejected(self, said: Ejected) -> None:
+        member = self.fleet.members.get(said.instance)
+        if member is None:
+            return
+        member.ejections += 1
+        log.warning(
+            "%s is passed over for %g s: it is well by its own word, and failed %d requests in a row, the last so: %s",
+            *(member.name, said.seconds, said.failures, member.last_failure),
+        )
 
     def _wake(self, member: Member) -> None:
         wake = self._wakes.get(member.name)

@@ -54,13 +54,16 @@ class _Now(Collector):
         running = GaugeMetricFamily(PREFIX + "instance_requests_running", "Requests that are there", labels=labels)
         served = CounterMetricFamily(PREFIX + "instance_served", "Requests that it did", labels=labels)
         failed = CounterMetricFamily(PREFIX + "instance_failed", "Requests that it failed", labels=labels)
+        told = "How often it was passed over for a while, since it failed several requests in a row"
+        ejections = CounterMetricFamily(PREFIX + "instance_ejections", told, labels=labels)
         for member in self._fleet:
             whose = (member.kind.value, member.place.address)
             up.add_metric(whose, float(member.health.state is State.UP and not member.draining))
             running.add_metric(whose, member.running)
             served.add_metric(whose, member.served)
             failed.add_metric(whose, member.failed)
-        return up, running, served, failed
+            ejections.add_metric(whose, member.ejections)
+        return up, running, served, failed, ejections
 
 
 def _keyed(counts: Mapping[str, int]) -> dict[tuple[str, ...], int]:

@@ -38,6 +38,9 @@ MAX_URLS = 4096
 MAX_RANKS = 1024
 """Of one prefill instance."""
 
+BUSY = 429
+"""The status of an instance that has too much to do."""
+
 HOP_BY_HOP = frozenset(
     {
         "connection",
@@ -69,6 +72,11 @@ class InstanceFailed(Exception):
         self.detail = detail
         self.refused = refused
         self.answer = answer
+
+    @property
+    def busy(self) -> bool:
+        """Whether all that is wrong is that it has too much to do."""
+        return self.answer is not None and self.answer.status == BUSY
 
 
 class Problem(Exception):

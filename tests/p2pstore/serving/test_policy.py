@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 
 from p2pstore.serving.admission import Admission, Gate, Objectives
 from p2pstore.serving.costs import Costs
+from p2pstore.serving.ejection import EJECT_FAILURES, EJECTIONS
 from p2pstore.serving.events import (
     Arrive,
     Decision,
     Decode,
     DecodeStart,
+    Ejected,
     Event,
     Failed,
     Finish,
@@ -37,8 +39,11 @@ from p2pstore.serving.events import (
     Tick,
     Token,
 )
+from p2pstore.serving.hot import HOT_HITS, HOT_SECONDS
+from p2pstore.serving.instances import PACE_TOKENS
+from p2pstore.serving.learning import HALVE_SECONDS
 from p2pstore.serving.placement import Placement
-from p2pstore.serving.policy import HOT_HITS, HOT_SECONDS, MOST_PLACEMENTS, Policy, PolicySettings
+from p2pstore.serving.policy import MOST_PLACEMENTS, Policy, PolicySettings
 
 PREFILLS, DECODES = ("p0", "p1", "p2"), ("d0", "d1", "d2")
 KINDS = {**dict.fromkeys(PREFILLS, Kind.PREFILL), **dict.fromkeys(DECODES, Kind.DECODE)}
@@ -169,7 +174,6 @@ def test_refused_is_exactly_what_is_predicted_to_be_over_an_objective(made: Poli
     """A twin in the same state, which has no objectives, says what was predicted."""
     story = Story(made)
     list(story.run([]))
-    generous = Gate(made.admission, Objectives(math.inf, math.inf), made.costs.decode)
     for event, passed in steps:
         if not isinstance(event, Arrive | PrefillDone) or event.request in story.under_way - {
             event.request if isinstance(event, PrefillDone) else None
@@ -177,7 +181,7 @@ def test_refused_is_exactly_what_is_predicted_to_be_over_an_objective(made: Poli
             story.tell(event, passed)
             continue
         twin = copy.deepcopy(story.policy)
-        twin._gate = generous
+        twin._gate = Gate(made.admission, Objectives(math.inf, math.inf), twin._gate.cost)
         (predicted,) = twin.handle(event, story.now + passed) or [None]
         decided = story.tell(event, passed)
         if isinstance(predicted, Place | Decode):
@@ -385,3 +389,217 @@ def test_outputs_like_those_of_its_conversation_are_expected() -> None:
     story.tell(Arrive("y", 2000, (1, 2, 3, 4)))
     story.tell(Arrive("z", 2000, (1, 2, 5), limit=10))
     assert [story.policy._requests[name].expected for name in ("y", "z")] == [77, 10]
+
+
+# Those that fail what they are asked
+
+
+def served_by(story: Story, number: int, broken: set[str]) -> list[str]:
+    """Take a request to its end, where the broken fail all: on whom it was, in order."""
+    asked: list[str] = []
+    decisions = story.tell(Arrive(number, 1000))
+    while (place := next((one for one in decisions if isinstance(one, Place)), None)) is not None:
+        asked.append(place.prefill)
+        if place.prefill in broken:
+            decisions = story.tell(Failed(number, place.prefill))
+            continue
+        (decode,) = story.tell(PrefillDone(number))
+        assert isinstance(decode, Decode)
+        asked.append(decode.decode)
+        if decode.decode in broken:
+            decisions = story.tell(Failed(number, decode.decode))
+            continue
+        story.tell(Finish(number, 10))
+        break
+    return asked
+
+
+class Watched(Story):
+    """Sees that who is ejected gets something only where all of its kind are."""
+
+    def tell(self, event: Event, passed: float = 0.0) -> list[Decision]:
+        decisions = super().tell(event, passed)
+        for decision in decisions:
+            names = {Place: ("prefill", "decode"), Decode: ("decode",)}.get(type(decision), ())
+            for name in (getattr(decision, name) for name in names):
+                others = [one for one in self.open if KINDS[one] is KINDS[name]]
+                ejected = [one for one in others if self.policy.ejected(one, self.now)]
+                assert name not in ejected or ejected == others
+        return decisions
+
+
+@given(
+    st.sampled_from(Placement),
+    st.lists(
+        st.tuples(st.sets(st.sampled_from(sorted(KINDS))), st.integers(1, 12), st.sampled_from([0.0, 0.1, 5.0, 400.0])),
+        max_size=8,
+    ),
+)
+@settings(max_examples=60)
+def test_who_is_ejected_gets_nothing_while_another_is_there_and_is_asked_again(
+    placement: Placement, phases: list[tuple[set[str], int, float]]
+) -> None:
+    story = Watched(PolicySettings(placement))
+    list(story.run([]))
+    number = 0
+    for broken, count, passed in phases:
+        for _ in range(count):
+            number += 1
+            story.now += passed
+            served_by(story, number, broken)
+    story.now += EJECTIONS.last
+    assert not any(story.policy.ejected(name, story.now) for name in KINDS)
+
+
+@pytest.mark.parametrize("broken", ["p1", "d1"])
+def test_who_fails_several_in_a_row_is_passed_over_for_a_while(broken: str) -> None:
+    story = started(placement=Placement.ROUND_ROBIN)
+    numbers = iter(range(10_000))
+
+    def asked(count: int) -> int:
+        return sum(served_by(story, next(numbers), {broken}).count(broken) for _ in range(count))
+
+    while not story.policy.ejected(broken, story.now):
+        asked(1)
+    assert sum(served_by(story, next(numbers), {broken}).count(broken) for _ in range(30)) == 0
+    for times in (1, 2, 3):
+        pause = EJECTIONS.after(times)
+        story.now += 0.999 * pause
+        assert asked(9) == 0
+        story.now += 0.002 * pause
+        assert asked(30) == 1, "the first one that it fails again decides"
+    story.now += EJECTIONS.last
+    assert sum(served_by(story, next(numbers), set()).count(broken) for _ in range(30)) >= 9
+    assert asked(30) >= EJECT_FAILURES, "what it did well makes all forgotten"
+
+
+def test_it_is_said_which_is_passed_over_and_for_how_long() -> None:
+    story = started(placement=Placement.ROUND_ROBIN)
+    said: list[Decision] = []
+    for number in range(40):
+        (placed,) = story.tell(Arrive(number, 100))
+        if placed.prefill == "p0":
+            said += [one for one in story.tell(Failed(number, "p0")) if isinstance(one, Ejected)]
+    assert said == [Ejected("p0", EJECTIONS.after(1), EJECT_FAILURES)]
+
+
+def test_one_request_ejects_nobody_and_neither_does_being_busy() -> None:
+    story = Story(PolicySettings(Placement.ROUND_ROBIN))
+    for name in ("p0", "d0"):
+        story.tell(InstanceUp(name, KINDS[name]))
+    for number in range(EJECT_FAILURES - 1):
+        story.tell(Arrive(number, 100))
+        while not isinstance(story.tell(Failed(number, "p0"))[0], Lost):
+            pass
+    assert not story.policy.ejected("p0", story.now)
+    for number in range(100, 100 + 2 * EJECT_FAILURES):
+        story.tell(Arrive(number, 100))
+        story.tell(Failed(number, "p0", busy=True))
+    assert not story.policy.ejected("p0", story.now)
+    story.tell(Arrive("last", 100))
+    assert Ejected("p0", EJECTIONS.after(1), EJECT_FAILURES) in story.tell(Failed("last", "p0"))
+
+
+def test_where_all_are_ejected_all_are_asked() -> None:
+    story = started(placement=Placement.ROUND_ROBIN)
+    for number in range(30):
+        served_by(story, number, set(KINDS))
+    assert all(story.policy.ejected(name, story.now) for name in PREFILLS)
+    placed = [story.tell(Arrive(number, 100))[0] for number in range(100, 103)]
+    assert {one.prefill for one in placed} == set(PREFILLS)
+    story.tell(PrefillDone(100))
+    assert [name for name in PREFILLS if not story.policy.ejected(name, story.now)] == [placed[0].prefill]
+    assert {story.tell(Arrive(number, 100))[0].prefill for number in range(200, 210)} == {placed[0].prefill}
+
+
+def test_what_ends_well_that_was_begun_before_says_nothing() -> None:
+    story = started(placement=Placement.ROUND_ROBIN)
+    before = []
+    for number in range(9):
+        (placed,) = story.tell(Arrive(number, 100))
+        story.tell(PrefillDone(number))
+        if placed.decode == "d0":
+            before.append(number)
+    story.now += 1.0
+    number = 100
+    while not story.policy.ejected("d0", story.now):
+        number += 1
+        served_by(story, number, {"d0"})
+        if before:
+            story.tell(Finish(before.pop(), 10))
+    assert story.policy.ejected("d0", story.now)
+
+
+# The pace of tokens
+
+
+def decoded(story: Story, number: int, length: int, tokens: int, step: float) -> Decode:
+    """A stream whose tokens come a step apart."""
+    story.tell(Arrive(number, length))
+    (decode,) = story.tell(PrefillDone(number))
+    story.tell(DecodeStart(number))
+    for _ in range(tokens):
+        story.tell(Token(number), step)
+    story.tell(Finish(number, tokens))
+    assert isinstance(decode, Decode)
+    return decode
+
+
+def test_the_time_between_tokens_is_what_was_observed() -> None:
+    """The guess is 15 ms: engines that take ten times as long are known for it, and refuse what would be too slow."""
+    story = started(admission=Admission.EARLY)
+    assert decoded(story, 0, 1000, 1, 0.15).tbt < 0.02
+    for number in range(1, 20):
+        decoded(story, number, 1000, 4 * PACE_TOKENS, 0.15)
+    assert decoded(story, 100, 1000, 1, 0.15).tbt == pytest.approx(0.15, rel=0.1)
+    refused = refused_when_slow(story)
+    assert refused.reason is Reason.TBT
+    assert refused.predicted == pytest.approx(0.21, rel=0.05)
+
+
+def refused_when_slow(story: Story) -> Reject:
+    """Streams get slower until one is refused."""
+    for number in range(1000, 2000):
+        (decision,) = story.tell(Arrive(number, 1000))
+        if isinstance(decision, Reject):
+            return decision
+        story.tell(Finish(number, 0, complete=False))
+        decoded(story, -number, 1000, PACE_TOKENS + 1, 0.21)
+    raise AssertionError("none is")
+
+
+def test_what_is_refused_for_what_was_observed_once_is_tried_again() -> None:
+    """Nothing that is refused shows that it would be quick enough by now."""
+    story = started(admission=Admission.EARLY)
+    refused_when_slow(story)
+    for _ in range(10):
+        assert isinstance(story.tell(Arrive("x", 1000), HALVE_SECONDS / 10)[0], Reject)
+        story.tell(Tick())
+    story.tell(Tick(), HALVE_SECONDS / 10)
+    for number in range(40):
+        decoded(story, number, 1000, 2 * PACE_TOKENS, 0.02)
+    (placed,) = story.tell(Arrive("y", 1000))
+    assert placed.tbt == pytest.approx(0.02, rel=0.2)
+
+
+def test_a_guess_that_refuses_all_is_not_believed_for_ever() -> None:
+    """The guess is 20 ms for any prefill: an engine that takes 1 ms is never asked otherwise."""
+    story = started(admission=Admission.EARLY, objectives=Objectives(ttft=0.005))
+    placed: list[Decision] = []
+    for _ in range(4):
+        placed += story.tell(Arrive("x", 10))
+        story.tell(Tick(), HALVE_SECONDS)
+    assert isinstance(placed[0], Reject)
+    assert isinstance(placed[-1], Place)
+    assert isinstance(story.tell(PrefillDone("x"), 0.001)[0], Decode)
+
+
+def test_what_a_client_takes_slowly_says_nothing_of_the_engine() -> None:
+    story = started()
+    before = story.policy.costs.decode.cost
+    story.tell(Arrive("x", 1000))
+    story.tell(PrefillDone("x"))
+    story.tell(DecodeStart("x"))
+    for _ in range(20 * PACE_TOKENS):
+        story.tell(Token("x", held=True), 10.0)
+    assert story.policy.costs.decode.cost == before
