@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mooncake_cli.commands import store_why as why_module
 from p2pstore.kv.master import why
+from p2pstore.kv.master.advice import ADVICE, ENDED
 from tests.cli.conftest import Mooncake
 from tests.cli.printed_commands import parse, printed_commands
 from tests.cli.store_processes import Pool
@@ -107,7 +108,7 @@ def test_what_is_no_engine(mooncake: Mooncake, tmp_path: Path) -> None:
 def test_each_command_that_an_advice_names_is_one() -> None:
     found = [finding for key, _, _ in KEYS.values() for finding in why.why_key(key, POOL)]
     found += [finding for caller, pool, _, _ in CALLERS.values() for finding in why.why_callers([caller], pool)]
-    advice = [finding.advice for finding in found] + list(why._CAUSES.values())
+    advice = [finding.advice for finding in found] + [*ADVICE.values(), *(each.advice for each in ENDED.values())]
     commands = [command for text in advice for command in printed_commands(text)]
     assert commands
     for command in commands:

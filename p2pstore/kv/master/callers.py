@@ -18,7 +18,7 @@ class Caller:
 
     __slots__ = (
         "address", "calls", "clients", "connected", "failures", "first", "found", "generation", "last", "lookups",
-        "malformed", "tenants", "unknown",
+        "malformed", "tenants", "turned_away", "unknown",
     )  # fmt: skip
 
     def __init__(self, address: str, now: float) -> None:
@@ -33,6 +33,8 @@ class Caller:
         self.failures: Counter[Code] = Counter()
         self.malformed = 0
         self.unknown: Counter[str] = Counter()
+        self.turned_away: Counter[str] = Counter()
+        """How often it was refused or cut off, by the words of ``advice.ENDED``."""
         self.lookups = 0
         """Keys that it asked about."""
         self.found = 0

@@ -197,6 +197,7 @@ class Connection(asyncio.Protocol):
             body = self.codec(route).write(result)
         except Exception as error:  # noqa: BLE001 - a defect of ours is one call's, and not the connection's end
             counts[1] += 1
+            caller.turned_away["defect"] += 1
             self._master.failed(route.name, error)
             return write_refusal(sequence, framing.FAILED, "the master failed; its log says how")
         return framing.answer(sequence, body)

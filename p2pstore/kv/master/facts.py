@@ -71,7 +71,8 @@ class KeyFacts:
 class CallerFacts:
     """What was called over one connection, or over several of one host and version: ``connected`` of them are open.
 
-    ``address`` is HOST:PORT, or the host alone where there are several. ``malformed`` counts what was no call at all.
+    ``address`` is HOST:PORT, or the host alone where there are several. ``malformed`` counts what was no call at all,
+    ``turned_away`` for which of the reasons of ``advice.ENDED`` it was refused or cut off.
     """
 
     address: str
@@ -83,6 +84,7 @@ class CallerFacts:
     failures: Mapping[int, int] = field(default_factory=dict)
     unknown: Mapping[str, int] = field(default_factory=dict)
     malformed: int = 0
+    turned_away: Mapping[str, int] = field(default_factory=dict)
     lookups: int = 0
     found: int = 0
     tenants: Sequence[str] = ()
@@ -90,7 +92,7 @@ class CallerFacts:
     @property
     def spoke(self) -> bool:
         """Whether anything came; a probe connects and says nothing."""
-        return bool(self.calls or self.malformed or self.unknown)
+        return bool(self.calls or self.malformed or self.unknown or self.turned_away)
 
 
 @dataclass(frozen=True)
@@ -142,9 +144,11 @@ def host_of(address: str) -> str:
 def _together(host: str, found: Sequence[CallerFacts]) -> CallerFacts:
     failures: Counter[int] = Counter()
     unknown: Counter[str] = Counter()
+    turned_away: Counter[str] = Counter()
     for each in found:
         failures.update(each.failures)
         unknown.update(each.unknown)
+        turned_away.update(each.turned_away)
     return CallerFacts(
         address=host,
         version=found[0].version,
@@ -155,6 +159,7 @@ def _together(host: str, found: Sequence[CallerFacts]) -> CallerFacts:
         failures=failures,
         unknown=unknown,
         malformed=sum(each.malformed for each in found),
+        turned_away=turned_away,
         lookups=sum(each.lookups for each in found),
         found=sum(each.found for each in found),
         tenants=sorted({tenant for each in found for tenant in each.tenants}),

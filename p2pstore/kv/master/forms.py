@@ -166,6 +166,7 @@ def caller(it: CallerFacts) -> dict[str, Any]:
         "failures": {str(int(code)): count for code, count in it.failures.items()},
         "unknown_calls": dict(it.unknown),
         "malformed": it.malformed,
+        "turned_away": dict(it.turned_away),
         "lookups": it.lookups,
         "found": it.found,
         "tenants": list(it.tenants),

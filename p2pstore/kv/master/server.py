@@ -144,6 +144,7 @@ class Master:
         if self.settings.allow and not self._allowed(connection.host):
             text = f"{connection.host} is not among the networks that may call this master; its connections are closed"
             self.told(connection.host, "allow", logging.WARNING, text)
+            connection.caller.turned_away["not-allowed"] += 1
             connection.close(now=True)
         elif len(self.connections) > MAX_CONNECTIONS:
             still = heapq.nsmallest(
@@ -153,6 +154,7 @@ class Master:
                 "", "full", logging.ERROR, f"{MAX_CONNECTIONS} connections are open; those that are still are closed"
             )
             for each in still:
+                each.caller.turned_away["too-many"] += 1
                 each.close(now=True)
 
     def closed(self, connection: Connection) -> None:
@@ -192,6 +194,7 @@ class Master:
                 logging.ERROR,
                 f"frames that are not whole take {self._kept} bytes; {largest.address} is closed",
             )
+            largest.caller.turned_away["large-calls"] += 1
             largest.close(now=True)
             self.keeps(largest, 0)
 
@@ -235,6 +238,7 @@ class Master:
 
     def _carry_out_long(self, connection: Connection, sequence: int, route: Route, args: tuple[Any, ...]) -> None:
         if self.long.full:
+            connection.caller.turned_away["crowded"] += 1
             text = f"{MAX_LONG} calls that go through all keys are under way; ask again later"
             connection.answer(write_refusal(sequence, framing.FAILED, text))
             return
@@ -313,12 +317,13 @@ class Master:
             now = self.now()
             for connection in list(self._partial):
                 if connection.partial_since is not None and now - connection.partial_since > FRAME_S:
-                    self._end(connection, "partial", f"a frame has not come whole in {FRAME_S:g} s")
+                    self._end(connection, "slow-call", f"a frame has not come whole in {FRAME_S:g} s")
             for connection in list(self.stuck):
                 if connection.stuck_since is not None and now - connection.stuck_since > UNSENT_S:
-                    self._end(connection, "stuck", f"it has not read its answers for {UNSENT_S:g} s")
+                    self._end(connection, "unread", f"it has not read its answers for {UNSENT_S:g} s")
 
     def _end(self, connection: Connection, what: str, why: str) -> None:
+        connection.caller.turned_away[what] += 1
         self.told(connection.host, what, logging.WARNING, f"{connection.address}: {why}; the connection is closed")
         connection.close(now=True)
 

@@ -156,6 +156,7 @@ class View:
                 failures={int(code): count for code, count in each.failures.items()},
                 unknown=dict(each.unknown),
                 malformed=each.malformed,
+                turned_away=dict(each.turned_away),
                 lookups=each.lookups,
                 found=each.found,
                 tenants=sorted(each.tenants),

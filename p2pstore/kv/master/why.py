@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 from engine.rpc.codes import Code
+from p2pstore.kv.master.advice import ADVICE, ENDED, NOT_KEPT
 from p2pstore.kv.master.facts import CallerFacts, EventFact, KeyFacts, PoolFacts, ReplicaFact, by_host, host_of
 from p2pstore.kv.pool.eviction import FOR_KEYS, FOR_QUOTA
 from p2pstore.objects.units import format_seconds, format_size
@@ -31,28 +32,6 @@ _Name = TypeVar("_Name", str, int)
 
 _HASH = re.compile(r"(?:[0-9a-f]{2}){8,}")
 """The part of a key that stands for tokens."""
-
-_NOT_KEPT = "make room in the directory of the master's --state, or mend the disk; it goes on by itself then"
-
-_CAUSES = {
-    Code.NO_SPACE: "'mooncake store status' shows who gives memory, and how full it is",
-    Code.NO_SEGMENT: "start a client with a global_segment_size above 0, or take the name out of preferred_segment",
-    Code.CLIENT_UNKNOWN: "it was taken for dead, and comes back by itself; --client-ttl of the master says when",
-    Code.BAD_VERSION: "use one version of Mooncake on both sides, or report the call as a bug",
-    Code.BAD_KEY: "see what the keys look like; they must not be empty",
-    Code.BAD_PARAMS: "empty keys and values, batches of unequal lengths, a replica_num of 0, and patterns that are "
-    "none, are slow or find too much are refused so",
-    Code.ILLEGAL_CLIENT: "one client began a put and another ended it: give each process a store of its own",
-    Code.NOT_READY: "another client writes the same key; what is being written cannot be read yet",
-    Code.LEASED: "wait until the lease is over, or remove with --force",
-    Code.HAS_TASK: "try again once the replica has been copied or moved",
-    Code.TRANSFER_FAILED: "see whether this client reaches the data port of the client that holds the value",
-    Code.PERSIST_FAILED: _NOT_KEPT,
-    Code.QUOTA: "remove something of the tenant's, or raise its quota (--tenant-quotas of the master, or PUT "
-    "/api/v1/tenant_quotas on its metrics port while it runs); where the master has as many keys as it takes, which "
-    "'mooncake store status' shows, raise --max-keys",
-}
-"""What to do about the codes that clients get most."""
 
 _EVICTED = {
     FOR_QUOTA: "raise the tenant's quota (--tenant-quotas of the master, or PUT /api/v1/tenant_quotas on its metrics "
@@ -86,16 +65,17 @@ def why_key(key: KeyFacts, pool: PoolFacts) -> list[Finding]:
                 "give writer and reader the same tenant_id",
             )
         ]
+    not_kept = list(_not_kept(pool))
     if key.event is not None:
         unheard = list(_of_memory(pool)) if _wanted_room(key.event) else []
-        return [*unheard, _of_event(key.event, pool)]
+        return [*not_kept, *unheard, _of_event(key.event, pool)]
     never = Finding(
         "never-put",
         f"nobody has put it, as far back as this master remembers; it has been up for {format_seconds(pool.up)}",
         "run 'mooncake store why' to see whose puts fail",
     )
     near = _alike(key)
-    return [never] if near is None else [never, near]
+    return [*not_kept, never] if near is None else [*not_kept, never, near]
 
 
 def why_callers(callers: Sequence[CallerFacts], pool: PoolFacts, asked: str = "") -> list[Finding]:
@@ -217,7 +197,7 @@ def _wanted_room(event: EventFact) -> bool:
 def _refused(event: EventFact, ago: str, by: str, pool: PoolFacts) -> Finding:
     code = next((each for each in Code if event.detail in {each.name, str(int(each))}), None)
     said = f"{int(code)}: {code.sentence}" if code else event.detail
-    advice = _CAUSES.get(code, "") if code else ""
+    advice = ADVICE.get(code, "") if code else ""
     return Finding("refused", f"a put of it{by} was refused {ago} with {said}; {_use(pool)}", advice)
 
 
@@ -248,12 +228,7 @@ def _alike(key: KeyFacts) -> Finding | None:
 
 
 def _of_pool(pool: PoolFacts) -> Iterator[Finding]:
-    if pool.not_kept:
-        yield Finding(
-            "not-kept",
-            f"the master cannot keep its state ({pool.not_kept}), so every put fails with {int(Code.PERSIST_FAILED)}",
-            _NOT_KEPT,
-        )
+    yield from _not_kept(pool)
     yield from _of_memory(pool)
     if pool.refused and pool.size and pool.used >= FULL * pool.size:
         yield Finding(
@@ -266,6 +241,15 @@ def _of_pool(pool: PoolFacts) -> Iterator[Finding]:
             "churn",
             f"of {_count(pool.puts, 'value')} put, {pool.evicted:,} were evicted again; {_use(pool)}",
             "the pool is too small for what is put into it: give it more memory, or put less",
+        )
+
+
+def _not_kept(pool: PoolFacts) -> Iterator[Finding]:
+    if pool.not_kept:
+        yield Finding(
+            "not-kept",
+            f"the master cannot keep its state ({pool.not_kept}), so every put fails with {int(Code.PERSIST_FAILED)}",
+            NOT_KEPT,
         )
 
 
@@ -327,6 +311,10 @@ def _of_caller(caller: CallerFacts, pool: PoolFacts) -> Iterator[Finding]:
             f"{caller.address} sent what is no call of the store, {_count(caller.malformed, 'time')}",
             "what connects there is no client of the store: a browser, a monitor or a scanner, say",
         )
+    for word, count in _most(caller.turned_away.items()):
+        ended = ENDED[word]
+        often = "" if count == 1 else f", {_count(count, 'time')}"
+        yield Finding(word, f"{who} {ended.text}{often}", ended.advice)
     for number, count in _most(caller.failures.items()):
         code = Code.of(number)
         if code in {Code.NOT_FOUND, Code.EXISTS}:
@@ -334,7 +322,7 @@ def _of_caller(caller: CallerFacts, pool: PoolFacts) -> Iterator[Finding]:
         yield Finding(
             f"failed{number}",
             f"{_count(count, 'call')} of {who} failed with {number}: {code.sentence}",
-            _CAUSES.get(code, ""),
+            ADVICE.get(code, ""),
         )
     if caller.lookups and caller.found <= FEW_HITS * caller.lookups:
         yield _no_hits(caller, pool, who)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engine.rpc.codes import Code
-from engine.rpc.messages import Replica, ReplicateConfig, SoftPin
+from engine.rpc.messages import DEFAULT_TENANT, Replica, ReplicateConfig, SoftPin
 from p2pstore.kv.pool.ages import Work
 from p2pstore.kv.pool.disks import Disks
 from p2pstore.kv.pool.entries import Copies, Entry, Held, More, Place, Tenant, placed
@@ -30,6 +30,9 @@ MAX_REPLICAS = 1024
 
 SAID_TO_BE_THERE_S = 0.001
 """A value that a put is told is there stays so long: it must not make room for the rest of the same call."""
+
+MAX_TOLD = 1000
+"""Keys of a call that was refused as a whole of which that can be told."""
 
 QUOTA_LOOKS = 4
 """Keys of one call for which room in a quota is looked for in vain, some milliseconds each, while all others wait."""
@@ -53,10 +56,10 @@ class Writes:
         index = self._index
         bad = self._refused(config, len(keys), len(sizes))
         if bad is not None:
-            return [bad] * len(keys)
+            return self._all_refused(client, keys, tenant, bad)
         space = index.tenant_for_put(tenant)
         if space is None:
-            return [Code.QUOTA] * len(keys)
+            return self._all_refused(client, keys, tenant, Code.QUOTA)
         index.lost_writers.discard(client)
         batch = _Batch(index.shared.id(client), config, space, sizes, index.clock())
         if config.host_id and client in index.clients:
@@ -105,7 +108,7 @@ class Writes:
     def _start(self, batch: _Batch, number: int, key: str, *, upsert: bool) -> list[Replica] | Code:
         size = batch.sizes[number]
         if not key or len(key) > MAX_KEY_BYTES or size <= 0:
-            return Code.BAD_PARAMS
+            return self._refuse(batch, key, Code.BAD_PARAMS)
         index, space = self._index, batch.space
         old = space.keys.get(key)
         if old is not None:
@@ -133,6 +136,14 @@ class Writes:
         self._configure(entry, batch, number, old if upsert else None)
         if old is not None:
             self._index.drop(old, keep_until=keep_for_readers(self._index, old) if upsert else 0.0)
+
+    def _all_refused(self, client: bytes, keys: Sequence[str], tenant: str, code: Code) -> list[list[Replica] | Code]:
+        """Refuse a call as a whole, and remember that of its first keys."""
+        index = self._index
+        event = Event("refused", index.clock(), client, code.name)
+        for key in keys[:MAX_TOLD]:
+            index.story.tell(key, tenant if index.settings.tenants else DEFAULT_TENANT, event)
+        return [code] * len(keys)
 
     def _refuse(self, batch: _Batch, key: str, code: Code) -> Code:
         event = Event("refused", batch.now, batch.client, code.name)
