@@ -47,6 +47,12 @@ def call_key(function: int, body: bytes) -> int:
     return function << 32 | int.from_bytes(body[:4], "little") | 1 if body else function << 32
 
 
+def only_call(data: bytes) -> tuple[int, int] | None:
+    """The sequence number and that key of a call that is all that came; its arguments begin at ``framing.HEAD``."""
+    found = framing.only(data)
+    return found and (found[0], found[1] << 32 | found[2] | 1)
+
+
 def read_call(request: Request, peer: str) -> Call | UnknownCall:
     """What a client asks. Raises ``RemoteProtocolError`` where the form is known, and the bytes are not of it."""
     sequence, function, body = request

@@ -37,13 +37,13 @@ class Codec:
         self._known: dict[Any, bytes] = {}
         self._is_small = isinstance(kind, Expected) and (isinstance(kind.item, Void) or kind.item is BOOL)
 
-    def read(self, body: bytes) -> Any:
-        """The value of a message. Raises one of ``MALFORMED``."""
-        meta = body[4] if body[0] & 1 else -1
-        prefix, start, reader = self._readers.get(meta) or self._reader(meta)
-        if not body.startswith(prefix):
+    def read(self, data: bytes, at: int = 0) -> Any:
+        """The value of the message that ends with ``data``, and begins there or ``at``. Raises one of ``MALFORMED``."""
+        meta = data[at + 4] if data[at] & 1 else -1
+        prefix, length, reader = self._readers.get(meta) or self._reader(meta)
+        if not data.startswith(prefix, at):
             raise ValueError(f"another type than its hash {self.hash:#010x} says")
-        return reader(body, start)
+        return reader(data, at + length)
 
     def _reader(self, meta: int) -> tuple[bytes, int, Callable[[bytes, int], Any]]:
         """Without a byte of meta data there is no literal, and all lengths have one byte."""

@@ -197,6 +197,27 @@ class Replicas(NamedTuple):
     checksum: int | None = None
 
 
+class Lone(NamedTuple):
+    """A value in one place in memory, as nearly all are, without the nesting that takes most of the time of an answer.
+
+    Where an answer has ``Replicas``, or a list of ``Replica``, this is written in the same bytes.
+    """
+
+    id: int
+    size: int
+    address: int
+    owner: tuple[str, str]
+    """Protocol and endpoint; best one object for all that lies in a segment."""
+    status: int
+    lease_ms: int = 0
+    checksum: int | None = None
+
+    @property
+    def replicas(self) -> list[Replica]:
+        """The same, nested."""
+        return [Replica(self.id, Memory(self.size, self.address, *self.owner), self.status)]
+
+
 class StorageConfig(NamedTuple):
     """Where clients keep files that every client can open; an empty path means that they keep none."""
 

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from engine.rpc.codes import Code
 from engine.rpc.lines import INDENT, Lines
+from engine.rpc.messages import Lone, Memory, Replica, Replicas
 from engine.rpc.types import (
     BOOL,
     STRING,
@@ -100,7 +101,12 @@ def _write_choice(kind: Type, value: str, lines: Lines) -> None:
         _branch(lines, "else:", before, "1", kind.item, value)
     elif isinstance(kind, Expected):
         refused = f"type({value}) is Code" + (f" and {value}" if isinstance(kind.item, Void) else "")
-        lines.open(f"if {refused}:")
+        alone = [] if before else _lone(kind.item, lines.code)
+        if alone:
+            lines.open(f"if type({value}) is {lines.name(Lone, 'c')}:")
+            _write_lone([("B", "1"), *alone], value, lines)
+            lines.close()
+        lines.open(f"{'el' if alone else ''}if {refused}:")
         lines.wait_again(before)
         lines.wait("B", "0")
         lines.wait("i", value)
@@ -124,6 +130,63 @@ def _branch(
         _write(kind, value, lines)
     _flush_write(lines)
     lines.close()
+
+
+_TEXT, _MAYBE = "text", "maybe"
+"""What is no plain field of a ``Lone``: the texts of its owner, and the checksum, which is the last."""
+
+
+def _lone(kind: Type, code: str) -> list[tuple[str, str]]:
+    """How a ``Lone`` is written as a list of replicas or as what a reader is told: codes and expressions, if at all."""
+    if isinstance(kind, Vector):
+        item = _lone(kind.item, code)
+        return item and [(code, "1"), *item]
+    if not isinstance(kind, Struct) or kind.make not in {Replicas, Replica, Memory}:
+        return []
+    found: list[tuple[str, str]] = []
+    for name, field in kind.fields:
+        if isinstance(field, Variant):
+            number = next(at for at, item in enumerate(field.items) if item.make is Memory)
+            found += [("B", str(number)), *_lone(field.items[number], code)]
+        elif isinstance(field, Vector):
+            found += _lone(field, code)
+        elif isinstance(field, Scalar):
+            found.append((field.code, name))
+        elif name == "protocol":  # the endpoint follows at once
+            found.append((_TEXT, "text"))
+        elif name == "checksum":
+            found.append((_MAYBE, name))
+    return found
+
+
+def _write_lone(fields: list[tuple[str, str]], value: str, lines: Lines) -> None:
+    """All of it in one call: its texts are known from others in the same segment."""
+    known = lines.name(_Owners(lines.code, [code for code, _ in fields]), "o")
+    lines.add(f"{', '.join(Lone._fields)} = {value}", f"text, pack, summed = {known}[owner]")
+    plain = ", ".join(name for code, name in fields if code != _MAYBE)
+    if fields[-1][0] != _MAYBE:
+        lines.add(f"w(pack({plain}))")
+    else:
+        lines.add(f"w(pack({plain}, 0) if checksum is None else summed({plain}, 1, checksum))")
+
+
+class _Owners(dict[tuple[str, str], tuple[bytes, Callable[..., bytes], Callable[..., bytes]]]):
+    """Of a segment its texts as bytes, and how a value in it is packed, without a checksum and with one."""
+
+    def __init__(self, code: str, codes: list[str]) -> None:
+        super().__init__()
+        self._texts = _Texts(code)
+        self._codes = codes
+
+    def __missing__(self, owner: tuple[str, str]) -> tuple[bytes, Callable[..., bytes], Callable[..., bytes]]:
+        text = self._texts[owner]
+        form = "<" + "".join({_TEXT: f"{len(text)}s", _MAYBE: "B"}.get(code, code) for code in self._codes)
+        made = text, struct.Struct(form).pack, struct.Struct(form + "Q").pack
+        if len(text) <= MAX_TEXT:
+            if len(self) >= MAX_TEXTS:
+                self.clear()
+            self[owner] = made
+        return made
 
 
 def _write_struct(kind: Struct, value: str, lines: Lines) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 from engine.errors import RemoteProtocolError
 from engine.net import addresses
 from engine.rpc import framing
-from engine.rpc.calls import Call, call_key, read_call, write_refusal
+from engine.rpc.calls import Call, call_key, only_call, read_call, write_refusal
 from engine.rpc.codes import Code
 from engine.rpc.compiled import MALFORMED, Codec
 from engine.rpc.framing import Request, Splitter
@@ -104,6 +104,16 @@ class Connection(asyncio.Protocol):
         speaker.active = master.now()
         if speaker.tried:
             master.generations.again(speaker)
+        if not self.kept and not self._queue and self.stuck_since is None:
+            call = only_call(data)
+            if call is not None:
+                sequence, key = call
+                route = self._routes.get(key)
+                if route is not None:
+                    frame = self._served(sequence, route, data, framing.HEAD)
+                    if frame:
+                        self.answer(frame)
+                    return
         try:
             requests = self._splitter.requests(data)
         except RemoteProtocolError as error:
@@ -148,11 +158,6 @@ class Connection(asyncio.Protocol):
             self._transport.writelines(parts)
 
     def _serve(self, requests: list[Request]) -> None:
-        if len(requests) == 1:
-            frame = self._one(requests[0])
-            if frame:
-                self.answer(frame)
-            return
         parts: list[bytes] = []
         size = 0
         for place, request in enumerate(requests):
@@ -171,16 +176,21 @@ class Connection(asyncio.Protocol):
 
     def _one(self, request: Request) -> bytes:
         """The frame that answers a call; empty if it is answered later."""
-        caller = self.caller
-        caller.calls += 1
         sequence, function, body = request
         route = self._routes.get(call_key(function, body))
-        if route is None:
-            return self._strange(request)
+        if route is not None:
+            return self._served(sequence, route, body, 0)
+        self.caller.calls += 1
+        return self._strange(request)
+
+    def _served(self, sequence: int, route: Route, data: bytes, at: int) -> bytes:
+        """The same, where it is known what is asked; the arguments begin ``at`` in ``data``."""
+        caller = self.caller
+        caller.calls += 1
         try:
-            args = route.read(body)
+            args = route.read(data, at)
         except MALFORMED:
-            return self._strange(request)
+            return self._strange(Request(sequence, route.form.method.function, data[at:]))
         form = route.form
         if form not in self.speaker.seen:
             self._master.generations.heard(self.speaker, form, args)

@@ -55,7 +55,7 @@ class Route:
         method = form.method
         self.form = form
         self.name = method.name
-        self.read: Callable[[bytes], Args] = form.codec.read if form.codec else _nothing
+        self.read: Callable[[bytes, int], Args] = form.codec.read if form.codec else _nothing
         self.handler = handler
         self.counts = counts
         self.answers = {generation: method.answers[generation] for generation in form.generations}
@@ -82,7 +82,7 @@ SEGMENT_STATUS = {
 """Upstream's word for what the pool says of a segment."""
 
 
-def _nothing(_: bytes) -> Args:
+def _nothing(_: bytes, __: int) -> Args:
     return ()
 
 
@@ -158,12 +158,12 @@ def _clients(pool: Any) -> dict[str, Handler]:
 
 
 def _reads(pool: Any) -> dict[str, Handler]:
-    exists, exist, replicas = pool.exists, pool.exist, pool.replicas
+    exists, exist, found = pool.exists, pool.exist, pool.found
     return {
         "ExistKey": lambda args: exists(args[0], args[1]),
         "BatchExistKey": lambda args: exist(args[0], args[1]),
-        "GetReplicaList": lambda args: replicas((args[0],), args[1])[0],
-        "BatchGetReplicaList": lambda args: replicas(args[0], args[1]),
+        "GetReplicaList": lambda args: found((args[0],), args[1])[0],
+        "BatchGetReplicaList": lambda args: found(args[0], args[1]),
         "GetReplicaListByRegex": lambda args: pool.replicas_by_regex(args[0], args[1]),
     }
 
@@ -179,9 +179,9 @@ def _writes(pool: Any) -> dict[str, Handler]:
     upsert_end, upsert_revoke = pool.upsert_end, pool.upsert_revoke
     every = int(m.Kind.ALL)
     return {
-        "PutStart": one(pool.put_start),
-        "BatchPutStart": many(pool.put_start),
-        "PutEnd": lambda args: put_end(args[0], (args[1],), args[2], args[3])[0],
+        "PutStart": lambda args: [pool.put_begin_one(*args)],
+        "BatchPutStart": many(pool.put_begin),
+        "PutEnd": lambda args: pool.put_end_one(*args),
         "BatchPutEnd": lambda args: put_end(*args),
         "PutRevoke": lambda args: put_revoke(args[0], (args[1],), args[2], args[3])[0],
         "BatchPutRevoke": lambda args: put_revoke(*args),

@@ -77,6 +77,16 @@ class Ages:
         self.held += 1
         self._put(entry, entry.until if entry.more is None else entry.leased_until)
 
+    def add_all(self, entries: list[Entry], until: float) -> None:
+        """Have some more that belong to one time, and have nothing special about them."""
+        self.held += len(entries)
+        at = 0
+        while at < len(entries):
+            chunk = self._chunk(until)
+            more = max(1, CHUNK - len(chunk))
+            chunk += entries[at : at + more]
+            at += more
+
     def again(self, entry: Entry, at: float) -> None:
         """Have one again that ``oldest`` gave and that cannot go now; it is looked at again not before ``at``."""
         for walk in self.walks:
@@ -162,20 +172,24 @@ class Ages:
         self._put(entry, until)
 
     def _put(self, entry: Entry, until: float) -> None:
+        self._chunk(until).append(entry)
+
+    def _chunk(self, until: float) -> list[Entry]:
+        """Where something of that time belongs."""
         starts, chunks = self._starts, self._chunks
         last = bool(starts) and starts[-1] <= until
         at = len(starts) - 1 if last else bisect_right(starts, until) - 1
         if at < 0:
             starts.insert(0, until)
-            chunks.insert(0, [entry])
-            return
+            chunks.insert(0, [])
+            return chunks[0]
         chunk = chunks[at]
         full = len(chunk) >= CHUNK or (last and until - starts[at] >= SPAN_S and len(chunk) >= MIN_CHUNK)
         if full:
             starts.insert(at + 1, until)
-            chunks.insert(at + 1, [entry])
-            return
-        chunk.append(entry)
+            chunks.insert(at + 1, [])
+            return chunks[at + 1]
+        return chunk
 
     def _prepare(self, now: float, work: Work) -> bool:
         """Put the oldest chunk in order; tells whether there was one to look at."""

@@ -6,23 +6,22 @@ and not in a list, and what few values have is in an object of its own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from engine.rpc.messages import LocalDisk, Memory, Replica, Status
+from engine.rpc.messages import LocalDisk, Lone, Memory, Replica, Status
 from p2pstore.kv.pool.clients import Client, Disk
 from p2pstore.kv.pool.segments import NOWHERE, Mounted
 
 DISK_IDS = 1 << 63
 """Ids of replicas on disks begin here; those in memory are made of the segment's number and the offset."""
 
-OFFSET_BITS = 44
-"""Of such an id: segments of up to 16 TiB."""
-
-
 COMPLETE, PROCESSING = Status.COMPLETE, Status.PROCESSING
 
 made = tuple.__new__
 """Makes a named tuple in half the time that its own ``__new__`` takes; answers consist of them."""
+
+new = object.__new__
 
 
 class Held:
@@ -47,7 +46,13 @@ class Held:
         segment, offset = self.segment, self.offset
         place = made(Memory, (size, segment.base + offset, segment.protocol, segment.endpoint))
         status = COMPLETE if self.ready else PROCESSING
-        return made(Replica, (segment.number << OFFSET_BITS | offset, place, status))
+        return made(Replica, (segment.first_id | offset, place, status))
+
+    def begun(self, size: int) -> Lone:
+        """The same, where it is to be written: what a put is answered with."""
+        segment, offset = self.segment, self.offset
+        fields = (segment.first_id | offset, size, segment.base + offset, segment.owner, PROCESSING, 0, None)
+        return made(Lone, fields)
 
 
 class OnDisk:
@@ -194,6 +199,33 @@ class Entry:
         """The replicas that can be read, memory first, as the wire has them."""
         found = [held.described(self.size) for held in self.memory if held.readable]
         return found + [disk.described() for disk in self.disks if disk.readable]
+
+
+def fresh(
+    places: Sequence[tuple[Mounted, int]], keys: Sequence[str], tenant: Tenant, size: int, writer: bytes
+) -> list[Entry]:
+    """New entries of one size, with nothing special about them, a place and a key each.
+
+    A batch has many: without their ``__init__`` they take half the time.
+    """
+    found = []
+    for (segment, offset), key in zip(places, keys, strict=False):
+        held = new(Held)
+        held.segment = segment
+        held.offset = offset
+        held.ready = False
+        held.holds = 0
+        entry = new(Entry)
+        entry.key = key
+        entry.tenant = tenant
+        entry.size = size
+        entry.writer = writer
+        entry.place = held
+        entry.until = 0.0
+        entry.checksum = None
+        entry.more = None
+        found.append(entry)
+    return found
 
 
 def placed(replicas: list[Held | OnDisk]) -> Place:

@@ -95,6 +95,27 @@ class Extents:
         self.used += size
         return offset
 
+    def allocate_some(self, size: int, count: int) -> range:
+        """The offsets of up to ``count`` times as many bytes, at least one; of none where nothing that long is free.
+
+        They are pieces of the extent that ``allocate`` would take from, beside one another.
+        """
+        size, number, sure = _sought(size)
+        filled = self._filled >> sure
+        if filled:
+            number = sure + (filled & -filled).bit_length() - 1
+            offset = next(reversed(self._bins[number]))
+        else:
+            offset = next((at for at in self._bins.get(number, ()) if self._size[at] >= size), -1)
+            if offset < 0:
+                return range(0)
+        length = self._size[offset]
+        taken = min(count, length // size) * size
+        self._take(offset, length)
+        self._add(offset, length - taken)
+        self.used += taken
+        return range(offset + length - taken, offset + length, size)
+
     def free(self, offset: int, size: int) -> int:
         """Give back what was allocated; tells how much that was."""
         size = rounded(size)

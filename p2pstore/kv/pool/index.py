@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -147,9 +147,13 @@ class Index:
 
     def full(self, key: str) -> bool:
         """Whether there is no room in the index for one more key."""
+        return not self.has_room(1, len(key))
+
+    def has_room(self, keys: int, characters: int) -> bool:
+        """Whether there is room in the index for so many more keys, of so many characters together."""
         limits, count = self.settings, self.stats.key_count
-        takes = self.key_bytes + count * ENTRY_BYTES + len(key)
-        return count >= limits.max_keys or takes > limits.max_index_bytes
+        takes = self.key_bytes + characters + (count + keys - 1) * ENTRY_BYTES
+        return count + keys <= limits.max_keys and takes <= limits.max_index_bytes
 
     @property
     def index_bytes(self) -> int:
@@ -165,6 +169,17 @@ class Index:
         if self._log is not None:
             for held in entry.memory:
                 self._log.append(records.reserved(held.segment.number, held.offset, entry.size))
+
+    def begin_all(self, entries: Sequence[Entry], keys: Sequence[str], characters: int, started: float) -> None:
+        """Have new values that are being written, of one tenant and one size, each in one place."""
+        self.writing.update(dict.fromkeys(entries, started))
+        tenant, size = entries[0].tenant, entries[0].size
+        tenant.keys.update(zip(keys, entries, strict=True))
+        tenant.used += size * len(entries)
+        self.stats.key_count += len(entries)
+        self.key_bytes += characters
+        if self._log is not None:
+            self._log += [records.reserved(held.segment.number, held.offset, size) for held in _places(entries)]
 
     def have(self, entry: Entry, now: float) -> None:
         """Have a value that was written before this pool was made."""
@@ -186,6 +201,16 @@ class Index:
         self.file(entry, now)
         self.stats.stored(entry.size)
         self.changed(entry)
+
+    def complete_all(self, entries: list[Entry], now: float) -> None:
+        """The same of values with nothing special about them, each in one place; who wrote them has ended each."""
+        self.settled += len(entries)
+        self.plain.add_all(entries, now)
+        for size, count in Counter([entry.size for entry in entries]).items():
+            self.stats.stored(size, count)
+        if self._log is not None:
+            clock = self.clock()
+            self._log += [records.value(entry, clock) for entry in entries]
 
     def file(self, entry: Entry, now: float) -> None:
         """Put it where values like it wait for their eviction. A soft pin begins now, unless it was begun before."""
@@ -403,6 +428,11 @@ def keep_for_readers(index: Index, entry: Entry) -> float:
     """Until when memory of a value stays as it is for who was told of it; 0 where nobody was lately."""
     until = entry.leased_until
     return until if until > index.clock() else 0.0
+
+
+def _places(entries: Sequence[Entry]) -> Iterator[Held]:
+    for entry in entries:
+        yield from entry.memory
 
 
 def _no_tasks(entry: Entry) -> None:

@@ -14,6 +14,7 @@ from engine.rpc.messages import (
     DEFAULT_TENANT,
     CopyPlan,
     Kind,
+    Lone,
     MovePlan,
     ObjectMeta,
     OffloadItem,
@@ -45,7 +46,7 @@ from p2pstore.kv.pool.story import Story
 from p2pstore.kv.pool.tasks import Tasks
 from p2pstore.kv.pool.walks import Steps, whole
 from p2pstore.kv.pool.write_ends import WriteEnds
-from p2pstore.kv.pool.writes import Writes
+from p2pstore.kv.pool.writes import Started, Writes
 
 MAX_QUOTA = (1 << 63) - 1
 """Bytes of a tenant's quota, as upstream bounds it."""
@@ -138,6 +139,13 @@ class Pool:
 
     def replicas(self, keys: Sequence[str], tenant: str = DEFAULT_TENANT) -> list[Replicas | Code]:
         """For each key where its value can be read. Found values are leased."""
+        found = self.found(keys, tenant)
+        return [
+            Replicas(each.replicas, each.lease_ms, each.checksum) if isinstance(each, Lone) else each for each in found
+        ]
+
+    def found(self, keys: Sequence[str], tenant: str = DEFAULT_TENANT) -> list[Lone | Replicas | Code]:
+        """The same, with ``Lone`` for what lies in one place in memory: for the codec, which writes that quickly."""
         found = self._reads.replicas(keys, tenant)
         if self._reads.read_from_disk:
             if self.settings.promotion_on_hit:
@@ -168,13 +176,31 @@ class Pool:
         tenant: str = DEFAULT_TENANT,
     ) -> list[list[Replica] | Code]:  # fmt: skip
         """Where each value is to be written."""
+        begun = self._writes.start(client, keys, sizes, config, tenant)
+        return [each.replicas if isinstance(each, Lone) else each for each in begun]
+
+    def put_begin(
+        self, client: bytes, keys: Sequence[str], sizes: Sequence[int], config: ReplicateConfig,
+        tenant: str = DEFAULT_TENANT,
+    ) -> list[Started]:  # fmt: skip
+        """The same, with ``Lone`` for what is to lie in one place: for the codec, which writes that quickly."""
         return self._writes.start(client, keys, sizes, config, tenant)
+
+    def put_begin_one(
+        self, client: bytes, key: str, size: int, config: ReplicateConfig, tenant: str = DEFAULT_TENANT
+    ) -> Started:
+        """The same of one key."""
+        return self._writes.start_one(client, key, size, config, tenant)
 
     def put_end(
         self, client: bytes, metas: Sequence[ObjectMeta], kind: int = Kind.ALL, tenant: str = DEFAULT_TENANT
     ) -> list[Code]:
         """The values were written."""
         return self._ends.end(client, metas, kind, tenant)
+
+    def put_end_one(self, client: bytes, meta: ObjectMeta, kind: int = Kind.ALL, tenant: str = DEFAULT_TENANT) -> Code:
+        """The same of one value."""
+        return self._ends.end_one(client, meta, kind, tenant)
 
     def put_revoke(
         self, client: bytes, keys: Sequence[str], kind: int = Kind.ALL, tenant: str = DEFAULT_TENANT
@@ -187,7 +213,8 @@ class Pool:
         tenant: str = DEFAULT_TENANT,
     ) -> list[list[Replica] | Code]:  # fmt: skip
         """Where each value is to be written, in place of what there is."""
-        return self._writes.start(client, keys, sizes, config, tenant, upsert=True)
+        begun = self._writes.start(client, keys, sizes, config, tenant, upsert=True)
+        return [each.replicas if isinstance(each, Lone) else each for each in begun]
 
     upsert_end = put_end
     upsert_revoke = put_revoke

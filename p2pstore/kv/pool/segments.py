@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import random
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -13,8 +14,11 @@ from p2pstore.kv.pool.extents import Extents
 MAX_ADDRESS = 1 << 64
 """Addresses end here."""
 
-MAX_SIZE = 1 << 44
-"""Bytes of the largest segment: ids of replicas have so much room for the offset."""
+OFFSET_BITS = 44
+"""Of the id of a replica in memory; the others are the number of its segment."""
+
+MAX_SIZE = 1 << OFFSET_BITS
+"""Bytes of the largest segment."""
 
 MAX_SEGMENTS = 1 << 19
 """Segments at a time: ids of replicas have so much room for their number."""
@@ -46,8 +50,8 @@ class SegmentInfo(NamedTuple):
 class Mounted:
     """A segment. ``alive`` while its owner is there; ``gone`` once it was unmounted, and nothing in it counts."""
 
-    __slots__ = ("alive", "base", "client", "closing", "drain", "endpoint", "extents", "gone", "host_id", "id", "name",
-                 "number", "protocol", "size", "suspected")  # fmt: skip
+    __slots__ = ("alive", "base", "client", "closing", "drain", "endpoint", "extents", "first_id", "gone", "host_id",
+                 "id", "name", "number", "owner", "protocol", "size", "suspected")  # fmt: skip
 
     def __init__(self, segment: Segment, client: bytes, number: int, taken: Iterable[tuple[int, int]] = ()) -> None:
         self.id = segment.id
@@ -60,6 +64,9 @@ class Mounted:
         self.client = client
         self.number = number
         self.extents = Extents(segment.size, taken)
+        self.first_id = number << OFFSET_BITS
+        """Ids of replicas in it are this and their offset."""
+        self.owner = segment.protocol, segment.endpoint
         self.alive = True
         self.gone = False
         self.closing: float | None = None
@@ -239,6 +246,34 @@ class Segments:
             return None
         offset = self.take(segment, size)
         return None if offset is None else (segment, offset)
+
+    def places(self, size: int, count: int) -> list[tuple[Mounted, int]]:
+        """The same for so many values of one size; fewer of them, where the others need a closer look."""
+        opened = self._open if self._known else self.open
+        if len(opened) == 1:
+            segment = opened[0]
+            return [(segment, offset) for offset in self._take_many(segment, size, count)]
+        if not opened or self._allocation != "random":
+            return []
+        chance, number = self._chance.random, len(opened)
+        chosen = [opened[int(chance() * number)] for _ in range(count)]
+        offsets = {
+            segment: iter([] if segment.suspected else self._take_many(segment, size, wanted))
+            for segment, wanted in Counter(chosen).items()
+        }
+        return [(segment, offset) for segment in chosen if (offset := next(offsets[segment], None)) is not None]
+
+    def _take_many(self, segment: Mounted, size: int, count: int) -> list[int]:
+        extents = segment.extents
+        before = extents.used
+        offsets: list[int] = []
+        while len(offsets) < count:
+            some = extents.allocate_some(size, count - len(offsets))
+            if not some:
+                break
+            offsets += some
+        self.used += extents.used - before
+        return offsets
 
     def take(self, segment: Mounted, size: int) -> int | None:
         """An offset in one segment."""

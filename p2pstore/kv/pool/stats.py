@@ -48,7 +48,7 @@ class Stats:
         self.value_bytes = 0
         self.value_sizes = [0] * (len(SIZE_BOUNDS) + 1)
 
-    def stored(self, size: int) -> None:
-        """A value became readable."""
-        self.value_bytes += size
-        self.value_sizes[bisect_left(SIZE_BOUNDS, size)] += 1
+    def stored(self, size: int, count: int = 1) -> None:
+        """Values of one size became readable."""
+        self.value_bytes += size * count
+        self.value_sizes[bisect_left(SIZE_BOUNDS, size)] += count

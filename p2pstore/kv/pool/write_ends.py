@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from engine.rpc.codes import Code
 from engine.rpc.messages import Kind, ObjectMeta
 from p2pstore.kv.pool.disks import Disks
-from p2pstore.kv.pool.entries import Entry, Held, Tenant
+from p2pstore.kv.pool.entries import Entry, Tenant
 from p2pstore.kv.pool.index import Index
 
 OK = Code.OK
@@ -25,10 +25,40 @@ class WriteEnds:
 
     def end(self, client: bytes, metas: Sequence[ObjectMeta], kind: int, tenant: str) -> list[Code]:
         """The values were written: they can be read from now on."""
-        space = self._index.tenant(tenant)
-        now = self._index.clock()
-        self._index.lost_writers.discard(client)
-        return [self._end(client, meta, kind, space, now) for meta in metas]
+        index = self._index
+        space = index.tenant(tenant)
+        now = index.clock()
+        index.lost_writers.discard(client)
+        if space is None or kind not in MEMORY_KINDS or index.settings.offload:
+            return [self._end(client, meta, kind, space, now) for meta in metas]
+        get, writing = space.keys.get, index.writing
+        results: list[Code] = []
+        ended: list[Entry] = []
+        for meta in metas:  # as nearly all are; nothing is called but in the odd case
+            key, checksum = meta
+            entry = get(key)
+            if entry is None or entry.writer != client or entry.more is not None or entry not in writing:
+                results.append(self._end(client, meta, kind, space, now))
+                continue
+            place = entry.place
+            if not place.segment.alive:  # or several
+                results.append(self._end(client, meta, kind, space, now))
+                continue
+            place.ready = True
+            del writing[entry]
+            entry.checksum = checksum
+            entry.until = now
+            ended.append(entry)
+            results.append(OK)
+        if ended:
+            index.complete_all(ended, now)
+        return results
+
+    def end_one(self, client: bytes, meta: ObjectMeta, kind: int, tenant: str) -> Code:
+        """The same of one value."""
+        index = self._index
+        index.lost_writers.discard(client)
+        return self._end(client, meta, kind, index.tenant(tenant), index.clock())
 
     def revoke(self, client: bytes, keys: Sequence[str], kind: int, tenant: str) -> list[Code]:
         """The values were not written, and will not be."""
@@ -75,13 +105,16 @@ class WriteEnds:
         if entry not in index.writing:
             return OK if entry.readable else Code.BAD_WRITE  # the same end again
         place = entry.place
-        memory = [place] if isinstance(place, Held) else entry.memory
-        if not any(held.segment.alive for held in memory):
-            index.tell(entry, "lost", "its memory went while it was written", client)
-            index.drop(entry)
-            return Code.REPLICA_GONE
-        for held in memory:
-            held.ready = True
+        if place.segment.alive:  # as nearly always: one place
+            place.ready = True
+        else:
+            memory = entry.memory
+            if not any(held.segment.alive for held in memory):
+                index.tell(entry, "lost", "its memory went while it was written", client)
+                index.drop(entry)
+                return Code.REPLICA_GONE
+            for held in memory:
+                held.ready = True
         entry.checksum = checksum
         index.complete(entry, now)
         if index.settings.offload and not index.settings.offload_on_evict:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engine.rpc.codes import Code
-from engine.rpc.messages import DEFAULT_TENANT, Replica, ReplicateConfig, SoftPin
+from engine.rpc.messages import DEFAULT_TENANT, Lone, Replica, ReplicateConfig, SoftPin
 from p2pstore.kv.pool.ages import Work
 from p2pstore.kv.pool.disks import Disks
-from p2pstore.kv.pool.entries import Copies, Entry, Held, More, Place, Tenant, placed
+from p2pstore.kv.pool.entries import PROCESSING, Copies, Entry, Held, More, Place, Tenant, fresh, made, placed
 from p2pstore.kv.pool.eviction import FOR_KEYS, STEP_ENTRIES, Eviction
 from p2pstore.kv.pool.index import Index, keep_for_readers
 from p2pstore.kv.pool.story import Event
@@ -38,6 +38,10 @@ QUOTA_LOOKS = 4
 """Keys of one call for which room in a quota is looked for in vain, some milliseconds each, while all others wait."""
 
 
+Started = Lone | list[Replica] | Code
+"""What becomes of a key: where its value is to be written, or why it is not."""
+
+
 class Writes:
     """The calls that begin to put values."""
 
@@ -47,11 +51,24 @@ class Writes:
         self._eviction = eviction
         self._tasks = tasks
         self._disks = disks
+        self._plain: ReplicateConfig | None = None
+        """One that was looked at and has nothing special about it: callers repeat theirs, and it is one object."""
+
+    def start_one(self, client: bytes, key: str, size: int, config: ReplicateConfig, tenant: str) -> Started:
+        """``start`` of one key."""
+        index = self._index
+        space = index.tenant_for_put(tenant)
+        if space is not None and not space.quota and (config is self._plain or self._is_plain(config)):
+            lone = self._quick(space, index.shared.id(client), key, size, index.clock(), None)
+            if lone is not None:
+                self._heard(client, config)
+                return lone
+        return self.start(client, (key,), (size,), config, tenant)[0]
 
     def start(
         self, client: bytes, keys: Sequence[str], sizes: Sequence[int], config: ReplicateConfig, tenant: str,
         *, upsert: bool = False,
-    ) -> list[list[Replica] | Code]:  # fmt: skip
+    ) -> list[Started]:  # fmt: skip
         """Where the value of each key is to be written. Room is made for all of them together, one step at most."""
         index = self._index
         bad = self._refused(config, len(keys), len(sizes))
@@ -60,18 +77,38 @@ class Writes:
         space = index.tenant_for_put(tenant)
         if space is None:
             return self._all_refused(client, keys, tenant, Code.QUOTA)
-        index.lost_writers.discard(client)
+        self._heard(client, config)
         batch = _Batch(index.shared.id(client), config, space, sizes, index.clock())
-        if config.host_id and client in index.clients:
-            index.clients[client].host_id = config.host_id
         if config.prefer_alloc_in_same_node or index.settings.allocation == "local_first":
             batch.host = self._host(batch)
-        if upsert or not batch.plain or batch.host or batch.preferred or config.replica_num != 1 or space.quota:
-            return [self._start(batch, number, key, upsert=upsert) for number, key in enumerate(keys)]
-        return [
-            self._fresh(batch, key, sizes[number]) or self._start(batch, number, key, upsert=False)
-            for number, key in enumerate(keys)
-        ]
+        plain = not upsert and not space.quota and self._is_plain(config)
+        begun: list[Started] = [*self._fresh(batch, keys)] if plain else []
+        for number in range(len(begun), len(keys)):
+            key, size = keys[number], sizes[number]
+            lone = self._quick(space, batch.client, key, size, batch.now, batch.begun) if plain else None
+            begun.append(lone or self._start(batch, number, key, upsert=upsert))
+        return begun
+
+    def _heard(self, client: bytes, config: ReplicateConfig) -> None:
+        index = self._index
+        index.lost_writers.discard(client)
+        if config.host_id and client in index.clients:
+            index.clients[client].host_id = config.host_id
+
+    def _is_plain(self, config: ReplicateConfig) -> bool:
+        """Whether new values are to have nothing special about them, and may lie anywhere."""
+        if config is self._plain:
+            return True
+        if (
+            _nothing_special(config)
+            and config.replica_num == 1
+            and self._refused(config, 0, 0) is None
+            and not (config.preferred_segment or config.preferred_segments or config.prefer_alloc_in_same_node)
+            and self._index.settings.allocation != "local_first"
+        ):
+            self._plain = config
+            return True
+        return False
 
     def _refused(self, config: ReplicateConfig, keys: int, sizes: int) -> Code | None:
         settings = self._index.settings
@@ -91,19 +128,50 @@ class Writes:
         known = config.soft_pin_action in {SoftPin.PRESERVE, SoftPin.DISABLE}
         return None if known and config.soft_pin_ttl_ms is None else Code.BAD_PARAMS
 
-    def _fresh(self, batch: _Batch, key: str, size: int) -> list[Replica] | None:
-        """Begin a value as nearly all are: new, nothing special about it, room for it at once. None: look closer."""
+    def _quick(
+        self, space: Tenant, client: bytes, key: str, size: int, now: float, begun: set[Entry] | None
+    ) -> Lone | None:
+        """Begin a value as nearly all are: new, with room for it at once. None: look closer."""
         index = self._index
-        if key in batch.space.keys or not 0 < len(key) <= MAX_KEY_BYTES or size <= 0 or index.full(key):
+        if key in space.keys or not 0 < len(key) <= MAX_KEY_BYTES or size <= 0 or index.full(key):
             return None
         place = index.segments.somewhere(size)
         if place is None:
             return None
         held = Held(*place)
-        entry = Entry(key, batch.space, index.shared.size(size), batch.client, held)
-        index.begin(entry, batch.now)
-        batch.begun.add(entry)
-        return [held.described(size)]
+        entry = Entry(key, space, index.shared.size(size), client, held)
+        index.begin(entry, now)
+        if begun is not None:
+            begun.add(entry)
+        return held.begun(size)
+
+    def _fresh(self, batch: _Batch, keys: Sequence[str]) -> list[Lone]:
+        """Begin values that are as nearly all are, new and of one size, with room at once: the first of the keys.
+
+        Those behind them, or all where some are not so, need a closer look.
+        """
+        index, space, sizes = self._index, batch.space, batch.sizes
+        count = len(keys)
+        if count < 2 or not space.keys.keys().isdisjoint(keys) or len(set(keys)) < count:
+            return []
+        size, lengths = sizes[0], list(map(len, keys))
+        if size <= 0 or sizes.count(size) < count or not min(lengths) or max(lengths) > MAX_KEY_BYTES:
+            return []
+        characters = sum(lengths)
+        if not index.has_room(count, characters):
+            return []
+        places = index.segments.places(size, count)
+        if len(places) < count:
+            if not places:
+                return []
+            characters = sum(lengths[: len(places)])
+        entries = fresh(places, keys, space, index.shared.size(size), batch.client)
+        index.begin_all(entries, keys[: len(entries)], characters, batch.now)
+        batch.begun.update(entries)
+        return [
+            made(Lone, (held.first_id | offset, size, held.base + offset, held.owner, PROCESSING, 0, None))
+            for held, offset in places
+        ]
 
     def _start(self, batch: _Batch, number: int, key: str, *, upsert: bool) -> list[Replica] | Code:
         size = batch.sizes[number]
@@ -137,7 +205,7 @@ class Writes:
         if old is not None:
             self._index.drop(old, keep_until=keep_for_readers(self._index, old) if upsert else 0.0)
 
-    def _all_refused(self, client: bytes, keys: Sequence[str], tenant: str, code: Code) -> list[list[Replica] | Code]:
+    def _all_refused(self, client: bytes, keys: Sequence[str], tenant: str, code: Code) -> list[Started]:
         """Refuse a call as a whole, and remember that of its first keys."""
         index = self._index
         event = Event("refused", index.clock(), client, code.name)
@@ -283,6 +351,15 @@ class Writes:
         return config.host_id or (client.host_id if client else "")
 
 
+def _nothing_special(config: ReplicateConfig) -> bool:
+    return (
+        config.soft_pin_action != ENABLE
+        and not config.with_hard_pin
+        and not config.data_type
+        and config.group_ids is None
+    )
+
+
 class _Batch:
     """What the keys of one call share."""
 
@@ -296,12 +373,7 @@ class _Batch:
         self.now = now
         self.preferred = [config.preferred_segment] if config.preferred_segment else config.preferred_segments
         self.host = ""
-        self.plain = (
-            config.soft_pin_action != ENABLE
-            and not config.with_hard_pin
-            and not config.data_type
-            and config.group_ids is None
-        )
+        self.plain = _nothing_special(config)
         """Whether new values have nothing special about them."""
         self.begun: set[Entry] = set()
         self.work = Work(STEP_ENTRIES)

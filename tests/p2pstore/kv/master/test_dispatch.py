@@ -24,7 +24,7 @@ DONE = m.TaskDone(OTHER, 3, "")
 SEGMENT = m.Segment(OTHER, "n", 1, 2, "h:1")
 
 
-BATCHES = {"exist", "replicas", "replica_clear", "remove", "evict_disk"} | {
+BATCHES = {"exist", "found", "put_begin", "replica_clear", "remove", "evict_disk"} | {
     f"{kind}_{step}" for kind in ("put", "upsert") for step in ("start", "end", "revoke")
 }
 """Methods of the pool that answer with a list."""
@@ -51,14 +51,14 @@ class Recorder:
         ("GracefulUnmountSegment", (OTHER, CLIENT, 1500), ("unmount", CLIENT, OTHER, 1.5)),
         ("ExistKey", ("k", "t"), ("exists", "k", "t")),
         ("BatchExistKey", (["k"], "t"), [("exist", ["k"], "t")]),
-        ("GetReplicaList", ("k", "t"), ("replicas", ("k",), "t")),
-        ("BatchGetReplicaList", (["k"], "t"), [("replicas", ["k"], "t")]),
+        ("GetReplicaList", ("k", "t"), ("found", ("k",), "t")),
+        ("BatchGetReplicaList", (["k"], "t"), [("found", ["k"], "t")]),
         ("GetReplicaListByRegex", ("k.*", "t"), ("replicas_by_regex", "k.*", "t")),
         ("BatchReplicaClear", (["k"], CLIENT, "s"), [("replica_clear", ["k"], CLIENT, "s")]),
-        ("PutStart", (CLIENT, "k", 5, CONFIG, "t"), [("put_start", CLIENT, ("k",), (5,), CONFIG, "t")]),
-        ("PutEnd", (CLIENT, META, 4, "t"), ("put_end", CLIENT, (META,), 4, "t")),
+        ("PutStart", (CLIENT, "k", 5, CONFIG, "t"), [("put_begin_one", CLIENT, "k", 5, CONFIG, "t")]),
+        ("PutEnd", (CLIENT, META, 4, "t"), ("put_end_one", CLIENT, META, 4, "t")),
         ("PutRevoke", (CLIENT, "k", 4, "t"), ("put_revoke", CLIENT, ("k",), 4, "t")),
-        ("BatchPutStart", (CLIENT, ["k"], [5], CONFIG, "t"), [("put_start", CLIENT, ["k"], [5], CONFIG, "t")]),
+        ("BatchPutStart", (CLIENT, ["k"], [5], CONFIG, "t"), [("put_begin", CLIENT, ["k"], [5], CONFIG, "t")]),
         ("BatchPutEnd", (CLIENT, [META], 4, "t"), [("put_end", CLIENT, [META], 4, "t")]),
         ("BatchPutRevoke", (CLIENT, ["k"], 4, "t"), [("put_revoke", CLIENT, ["k"], 4, "t")]),
         ("UpsertStart", (CLIENT, "k", 5, CONFIG, "t"), [("upsert_start", CLIENT, ("k",), (5,), CONFIG, "t")]),

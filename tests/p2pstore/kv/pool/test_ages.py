@@ -36,6 +36,18 @@ def test_the_oldest_comes_first_however_they_came() -> None:
     assert ages.held == 0
 
 
+def test_those_that_come_together_go_in_their_order() -> None:
+    ages = Ages()
+    keys = []
+    for number in range(40):
+        some = [entry(1000 * number + each, number / 2) for each in range(number * 20 + 1)]
+        keys += [each.key for each in some]
+        ages.add_all(some, number / 2)
+    assert ages.held == len(keys)
+    assert max(len(chunk) for chunk in ages.walk()._chunks) == CHUNK
+    assert order(ages, 1000.0) == keys
+
+
 def test_what_was_used_since_comes_later() -> None:
     ages = Ages()
     entries = [entry(number, float(number)) for number in range(2000)]

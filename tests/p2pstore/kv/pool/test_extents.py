@@ -75,3 +75,38 @@ def test_nothing_is_given_twice_and_no_room_is_lost(data: st.DataObject) -> None
                 assert found + size <= extents.capacity
                 held[found] = size
         assert extents.used == sum(map(rounded, held.values()))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_many_of_one_size_lie_beside_one_another_and_nowhere_twice(data: st.DataObject) -> None:
+    extents, likewise = Extents(512 * ALIGN), Extents(512 * ALIGN)
+    held: dict[int, int] = {}
+    for _ in range(data.draw(st.integers(1, 30))):
+        if held and data.draw(st.booleans()):
+            offset = data.draw(st.sampled_from(sorted(held)))
+            size = held.pop(offset)
+            extents.free(offset, size)
+            likewise.free(offset, size)
+            continue
+        size, count = data.draw(st.integers(1, 20 * ALIGN)), data.draw(st.integers(1, 40))
+        before = extents.used
+        found = extents.allocate_some(size, count)
+        assert bool(found) == (likewise.allocate(size) is not None)
+        assert len(found) <= count
+        assert extents.used == before + len(found) * rounded(size)
+        for offset in found:
+            assert offset + size <= extents.capacity
+            assert all(offset + rounded(size) <= at or offset >= at + rounded(held[at]) for at in held)
+            held[offset] = size
+        likewise = Extents(512 * ALIGN, list(held.items()))
+        extents = Extents(512 * ALIGN, list(held.items())) if data.draw(st.booleans()) else extents
+        assert extents.largest == likewise.largest
+        assert extents.used == likewise.used
+
+
+def test_as_many_as_there_is_room_for_are_given() -> None:
+    extents = Extents(10 * ALIGN)
+    assert list(extents.allocate_some(3 * ALIGN, 9)) == [ALIGN, 4 * ALIGN, 7 * ALIGN]
+    assert list(extents.allocate_some(3 * ALIGN, 9)) == []
+    assert list(extents.allocate_some(ALIGN, 9)) == [0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.rpc.codes import Code
-from engine.rpc.messages import Kind, ObjectMeta, SoftPin, Status
+from engine.rpc.messages import Kind, Lone, ObjectMeta, ReplicateConfig, SoftPin, Status
 from p2pstore.kv.pool import eviction, pool, writes
 from tests.p2pstore.kv.pool.pools import MIB, House, address, ident
 
@@ -99,6 +99,73 @@ def test_room_is_made_within_the_put_for_the_batch_as_a_whole() -> None:
     for batch in range(8):
         keys = [f"{batch}-{number}" for number in range(32)]
         assert house.put(client, keys) == keys, "no rest between the batches, and every value is stored"
+
+
+def places(answers: list[object]) -> set[tuple[str, int]]:
+    assert all(isinstance(answer, list) for answer in answers)
+    return {(answer[0].place.endpoint, answer[0].place.address) for answer in answers}  # type: ignore[index]
+
+
+def test_a_batch_is_spread_over_all_segments_and_each_value_has_a_place_of_its_own() -> None:
+    house = House()
+    clients = [house.join(name, base=(1 + number) << 32) for number, name in enumerate("abc")]
+    keys = [str(number) for number in range(90)]
+    started = house.start(clients[0], keys)
+    found = places(started)
+    assert len(found) == 90
+    counts = [sum(endpoint == name for endpoint, _ in found) for name in "abc"]
+    assert min(counts) > 10, "each client has some of them"
+    assert [answer[0].place.size for answer in started] == [MIB] * 90
+    assert (
+        house.pool.put_end(clients[0], [ObjectMeta(key, number) for number, key in enumerate(keys)]) == [Code.OK] * 90
+    )
+    read = house.pool.replicas(keys)
+    assert [each.checksum for each in read if not isinstance(each, Code)] == list(range(90))
+    assert places([each.replicas for each in read if not isinstance(each, Code)]) == found
+    assert sum(segment.used for segment in house.pool.segments()) == 90 * MIB
+
+
+def test_a_batch_leaves_doubted_memory_alone() -> None:
+    house = House()
+    clients = [house.join(name, base=(1 + number) << 32) for number, name in enumerate("abc")]
+    house.pool.suspect("b")
+    started = house.start(clients[0], [str(number) for number in range(60)])
+    assert {endpoint for endpoint, _ in places(started)} == {"a", "c"}
+    assert len(places(started)) == 60
+
+
+def test_a_batch_of_new_and_old_keys_and_of_several_sizes_is_put_as_far_as_it_is_new() -> None:
+    house = House()
+    client = house.join("a")
+    house.put(client, ["old"])
+    started = house.pool.put_start(
+        client, ["1", "old", "2", "1", "", "3"], [1, 1, 2, 1, 1, 3], ReplicateConfig(), "default"
+    )
+    assert [answer if isinstance(answer, Code) else answer[0].place.size for answer in started] == [
+        1, Code.EXISTS, 2, Code.EXISTS, Code.BAD_PARAMS, 3,
+    ]  # fmt: skip
+    ends = house.pool.put_end(client, [ObjectMeta(key) for key in ("1", "old", "2", "no such", "2", "3")])
+    assert ends == [Code.OK, Code.OK, Code.OK, Code.NOT_FOUND, Code.OK, Code.OK]
+    assert house.there(["1", "2", "3", "old"]) == ["1", "2", "3", "old"]
+    assert house.pool.stats.key_count == 4
+
+
+def test_one_key_and_a_batch_are_answered_alike() -> None:
+    house = House()
+    client = house.join("a")
+    one = house.pool.put_begin_one(client, "1", MIB, ReplicateConfig())
+    (many,) = house.pool.put_begin(client, ["2"], [MIB], ReplicateConfig())
+    assert isinstance(one, Lone)
+    assert isinstance(many, Lone)
+    assert one._replace(id=0, address=0) == many._replace(id=0, address=0)
+    assert house.pool.put_end_one(client, ObjectMeta("1", 5)) is Code.OK
+    assert house.pool.put_begin_one(client, "1", MIB, ReplicateConfig()) is Code.EXISTS
+    assert house.pool.put_begin_one(client, "", MIB, ReplicateConfig()) is Code.BAD_PARAMS
+    assert house.pool.put_begin_one(client, "3", 65 * MIB, ReplicateConfig()) is Code.NO_SPACE
+    (found,) = house.pool.found(["1"])
+    assert isinstance(found, Lone)
+    assert found.checksum == 5
+    assert house.pool.replicas(["1"]) == [(found.replicas, found.lease_ms, 5)]
 
 
 def test_what_is_said_to_be_there_does_not_make_room_for_the_rest_of_the_call() -> None:
