@@ -132,6 +132,12 @@ class Running:
         return Done(self.arguments, self.process.returncode, out, err)
 
 
+def ports_of_its_own() -> dict[str, str]:
+    """What has an agent listen where nobody else will when it is dead: another test's agent would answer in its place."""
+    first = reserved_port(adjacent=3)
+    return {"MOONCAKE_LISTEN": f"127.0.0.1:{first}-{first + 2}"}
+
+
 class Agent:
     """One home, with or without an agent alive in it."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from p2pstore.pull.workplace import work_name
-from tests.e2e.cluster import Agent, Cluster, eventually, make_file, tree
+from tests.e2e.cluster import Agent, Cluster, eventually, make_file, ports_of_its_own, tree
 
 MIB = 1 << 20
 
@@ -121,7 +121,7 @@ def test_names_like_those_that_others_give_to_partial_files_are_spared(
 
 def test_nothing_to_get_from(cluster: Cluster) -> None:
     """The holder is dead, and its lease has not run out yet."""
-    source, getter = cluster.agent("source", MOONCAKE_LEASE_TTL="600"), cluster.agent("getter")
+    source, getter = cluster.agent("source", MOONCAKE_LEASE_TTL="600", **ports_of_its_own()), cluster.agent("getter")
     path = make_file(cluster.path("gone"), MIB)
     source.ok("register", path, "--name", "gone")
     source.kill()

@@ -25,6 +25,7 @@ from tests.e2e.cluster import (
     journalled,
     leftovers,
     make_file,
+    ports_of_its_own,
     resume,
     tree,
 )
@@ -79,7 +80,7 @@ def place(request: pytest.FixtureRequest, cluster: Cluster) -> Path:
 
 @pytest.fixture
 def story(cluster: Cluster, content: Path, place: Path) -> Story:
-    source, getter = cluster.agents("source", "getter")
+    source, getter = cluster.agent("source", **ports_of_its_own()), cluster.agent("getter")
     path = place / "big"
     shutil.copyfile(content, path)
     source.ok("register", path, "--name", "big", "--chunk-size", "1MiB")

@@ -134,9 +134,8 @@ def test_a_gpus_memory_is_refused(sides: tuple[Side, Side], monkeypatch: pytest.
 
 @pytest.mark.parametrize(("writer", "reader"), [("ours", "newest"), ("newest", "ours"), ("ours", "ours")])
 def test_beside_the_real_one(writer: str, reader: str) -> None:
-    one, other = (
-        Upstream(OURS if name == "ours" else wheel(name), "P2PHANDSHAKE", 2 << 20) for name in (writer, reader)
-    )
+    wheels = [OURS if name == "ours" else wheel(name) for name in (writer, reader)]  # both, before one of them runs
+    one, other = (Upstream(each, "P2PHANDSHAKE", 2 << 20) for each in wheels)
     try:
         one("fill", seed=1, at=0, length=SIZE)
         pieces = [(other.address + 1000 * n, 7000 * n, 900) for n in range(50)]
