@@ -19,7 +19,7 @@ from p2pstore.kv.client.buffer_pool import BufferLease, BufferPool, MooncakeHost
 from p2pstore.kv.client.client import Client
 from p2pstore.kv.client.compat_base import log
 from p2pstore.kv.client.compat_left_out import LEFT_OUT
-from p2pstore.kv.client.compat_tensors import CompatTensors
+from p2pstore.kv.client.compat_parallel import CompatParallel
 from p2pstore.kv.client.compat_types import (
     BufferHandle,
     Descriptor,
@@ -36,6 +36,7 @@ from p2pstore.kv.client.compat_types import (
     identity,
     pair,
 )
+from p2pstore.kv.client.layouts import ParallelAxis, ReadTarget, TensorParallelism
 from p2pstore.kv.client.options import SETUP_SECONDS, StoreOptions
 from p2pstore.kv.client.sessions import GetSessions, PutSessions
 from p2pstore.kv.client.setup_keys import Setup, understood
@@ -50,13 +51,16 @@ __all__ = [
     "MooncakeDistributedStore",
     "MooncakeHostMemAllocator",
     "ObjectDataType",
+    "ParallelAxis",
     "QueryTaskResponse",
+    "ReadTarget",
     "ReplicaDescriptor",
     "ReplicaStatus",
     "ReplicateConfig",
     "SoftPinAction",
     "TaskStatus",
     "TaskType",
+    "TensorParallelism",
 ]
 
 RegisteredBufferPool, RegisteredBufferLease = BufferPool, BufferLease
@@ -72,7 +76,7 @@ CLIENT_PORTS = range(12300, 14301)
 """From which a client's port is taken where none is given, as upstream's is."""
 
 
-class MooncakeDistributedStore(CompatTensors):
+class MooncakeDistributedStore(CompatParallel):
     """A client as upstream's class of this name is one. It is of no use before ``setup``, and may be set up again."""
 
     # Life

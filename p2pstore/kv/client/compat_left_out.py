@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-_SHARDS = (
-    "layouts by several axes (ParallelAxis, ReadTarget) are not built; put_tensor_with_tp and get_tensor_with_tp have "
-    "the equal parts of tensor parallelism"
-)
 _DUMMY = (
     "there is no second process that holds the memory: call setup with global_segment_size=0; processes of one host "
     "and user hand one another their memory anyway"
@@ -15,20 +11,8 @@ _ALLOCATOR = "it is the address of a function in C; give memory of your own and 
 
 LEFT_OUT = {
     "alloc_from_mem_pool": _DUMMY,
-    "batch_get_tensor_with_parallelism": _SHARDS,
-    "batch_get_tensor_with_parallelism_into": _SHARDS,
-    "batch_put_tensor_with_parallelism": _SHARDS,
-    "batch_put_tensor_with_parallelism_from": _SHARDS,
-    "batch_upsert_tensor_with_parallelism": _SHARDS,
-    "batch_upsert_tensor_with_parallelism_from": _SHARDS,
-    "get_tensor_with_parallelism": _SHARDS,
-    "get_tensor_with_parallelism_into": _SHARDS,
     "init_all": "it joins a pool at addresses that are written into it, by way of an etcd; call setup",
-    "put_tensor_with_parallelism": _SHARDS,
-    "put_tensor_with_parallelism_from": _SHARDS,
     "setup_dummy": _DUMMY,
-    "upsert_tensor_with_parallelism": _SHARDS,
-    "upsert_tensor_with_parallelism_from": _SHARDS,
 }
 """Of ``MooncakeDistributedStore``."""
 
@@ -37,10 +21,7 @@ LEFT_OUT_OF_THE_MODULE = {
     "EngramStore": _ENGRAM,
     "EngramStoreConfig": _ENGRAM,
     "MooncakeDistributedNoFRegister": "NVMe over Fabrics is not built",
-    "ParallelAxis": _SHARDS,
-    "ReadTarget": _SHARDS,
     "RegisteredBufferLeaseView": "BufferLease.buffer is a memoryview, which needs no class",
-    "TensorParallelism": _SHARDS,
     "bind_to_numa_node": "numactl binds a program, and os.sched_setaffinity a thread",
     "get_alloc_func_addr": _ALLOCATOR,
     "get_free_func_addr": _ALLOCATOR,

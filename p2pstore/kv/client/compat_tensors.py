@@ -298,7 +298,7 @@ class CompatTensors(CompatSessions):
                 owners += [place] * len(made)
             codes[place] = failed.code
         if items:
-            several = _for_items(config, len(keys), owners)
+            several = for_items(config, len(keys), owners)
             for place, code in zip(owners, self._write(items, several, replace=replace), strict=True):
                 codes[place] = codes[place] or code
         return codes
@@ -341,8 +341,8 @@ def _names(keys: Sequence[str], rank: int, parts: int, *, every: bool = False) -
     return [f"{key}_tp_{place if every else rank}" for place, key in enumerate(keys)]
 
 
-def _for_items(config: ReplicateConfig | None, keys: int, owners: Sequence[int]) -> ReplicateConfig | None:
-    """A configuration that names a group for each key, for their parts."""
+def for_items(config: ReplicateConfig | None, keys: int, owners: Sequence[int]) -> ReplicateConfig | None:
+    """A configuration that names a group for each key, for what is put of those keys."""
     if config is None or config.group_ids is None or len(config.group_ids) != keys:
         return config
     made = config.copy()

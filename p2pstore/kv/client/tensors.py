@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import math
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from p2pstore.errors import UsageError
@@ -28,11 +28,14 @@ MAX_DIMENSIONS = 8
 _MAGIC = 0x4D4F4F4E
 _VERSION = 1
 _FULL, _SHARD = 0, 1
-_TENSOR_PARALLEL = 1
+DATA, TENSOR, EXPERT, PIPELINE = range(4)
+"""Along which axes a tensor is spread: upstream's numbers for data, tensor, expert and pipeline parallelism."""
+
+MAX_AXES = 4
 _HEADER = struct.Struct("<IHHiiIIQQ")
 _SHAPES = struct.Struct(f"<{2 * MAX_DIMENSIONS}qII")
 _AXIS = struct.Struct("<iiiiiiq")
-_AXES = 4 * _AXIS.size
+_AXES = MAX_AXES * _AXIS.size
 HEADER_BYTES = _HEADER.size + _SHAPES.size + _AXES
 """Of the whole header, in front of the elements."""
 
@@ -40,14 +43,30 @@ MAX_ROWS = 1024
 """Pieces of a shard that are put as they lie; of more a copy in one piece is made."""
 
 
+class Axis(NamedTuple):
+    """A place along an axis: the ``rank``-th of ``parts``, along ``TENSOR`` of equal ones of the dimension ``split``.
+
+    ``split`` is -1 where nothing is split; ``number`` is that of an expert or of a stage.
+    """
+
+    kind: int
+    rank: int
+    parts: int
+    split: int = -1
+    number: int = 0
+
+
 class Shard(NamedTuple):
-    """Which part of a tensor this is: the ``rank``-th of ``parts`` equal ones along the dimension ``split``."""
+    """Which part of a tensor this is."""
 
     whole: tuple[int, ...]
     """The shape of the tensor."""
-    rank: int
-    parts: int
-    split: int
+    axes: tuple[Axis, ...]
+
+    @property
+    def cut(self) -> Axis | None:
+        """Where it is cut out of the tensor, if it is."""
+        return next((axis for axis in self.axes if axis.kind == TENSOR), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,32 +109,53 @@ class TensorHeader:
         )
         axes = b""
         if shard is not None:
-            extent = self.shape[shard.split]
-            axes = _AXIS.pack(_TENSOR_PARALLEL, 0, shard.rank, shard.parts, shard.split, 0, extent)
+            axes = b"".join(self._axis(*each) for each in enumerate(shard.axes))
         whole = self.shape if shard is None else shard.whole
-        return head + _SHAPES.pack(*_dims(whole), *_dims(self.shape), bool(shard), 0) + axes.ljust(_AXES, b"\0")
+        count = len(shard.axes) if shard else 0
+        return head + _SHAPES.pack(*_dims(whole), *_dims(self.shape), count, 0) + axes.ljust(_AXES, b"\0")
+
+    def _axis(self, index: int, axis: Axis) -> bytes:
+        extent = self.shape[axis.split] if axis.split >= 0 else 0
+        return _AXIS.pack(axis.kind, index, axis.rank, axis.parts, axis.split, axis.number, extent)
 
     def shards(self, parts: int, split: int) -> list[TensorHeader]:
         """The headers of ``parts`` equal parts along a dimension. Raises ``UsageError`` where there can be none."""
+        return [self.cut_out((Axis(TENSOR, rank, parts, split),)) for rank in range(parts)]
+
+    def cut_out(self, axes: tuple[Axis, ...]) -> TensorHeader:
+        """The header of that part of this tensor. Raises ``UsageError`` where there can be none."""
+        cut = Shard(self.shape, axes).cut
+        if cut is None:
+            return replace(self, shard=Shard(self.shape, axes))
+        parts, split = cut.parts, cut.split
         if not 0 <= split < len(self.shape):
             raise UsageError(detail=f"a tensor of {len(self.shape)} dimensions cannot be split along number {split}")
         extent, rest = divmod(self.shape[split], parts)
         if rest:
             raise UsageError(detail=f"{self.shape[split]} cannot be split into {parts} equal parts")
         local = (*self.shape[:split], extent, *self.shape[split + 1 :])
-        return [TensorHeader(self.kind, local, Shard(self.shape, rank, parts, split)) for rank in range(parts)]
+        return TensorHeader(self.kind, local, Shard(self.shape, axes))
 
     def part_of(self, data: memoryview) -> list[memoryview]:
         """Where this shard's elements lie in those of the whole tensor, piece by piece."""
         shard = self.shard
-        assert shard is not None  # noqa: S101 - for the type checker
-        rows = math.prod(shard.whole[: shard.split])
+        cut = shard.cut if shard else None
+        if shard is None or cut is None:
+            return [data] if self.size else []
+        rows = math.prod(shard.whole[: cut.split])
         each = self.size // rows if rows else 0
         if not each:
             return []
-        step, start = each * shard.parts, each * shard.rank
+        step, start = each * cut.parts, each * cut.rank
         pieces = [data[row * step + start : row * step + start + each] for row in range(rows)]
         return pieces if rows <= MAX_ROWS else [memoryview(b"".join(pieces))]
+
+
+def _shard(value: bytes | memoryview, shapes: tuple[int, ...], count: int) -> Shard:
+    at = _HEADER.size + _SHAPES.size
+    fields = [_AXIS.unpack_from(value, at + place * _AXIS.size) for place in range(min(shapes[-2], MAX_AXES))]
+    axes = [Axis(kind, rank, parts, split, number) for kind, _, rank, parts, split, number, _ in fields]
+    return Shard(tuple(shapes[:count]), tuple(axes))
 
 
 def _dims(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -135,8 +175,11 @@ def described(key: str, value: bytes | memoryview) -> tuple[TensorHeader, memory
         raise is_none("it does not begin like one")
     if not 0 <= kind < len(TYPES) or not 0 <= count <= MAX_DIMENSIONS or layout not in {_FULL, _SHARD}:
         raise is_none(f"type {kind}, {count} dimensions, layout {layout}")
-    local = _SHAPES.unpack_from(value, _HEADER.size)[MAX_DIMENSIONS : MAX_DIMENSIONS + count]
-    header = TensorHeader(TYPES[kind], tuple(local))
+    shapes = _SHAPES.unpack_from(value, _HEADER.size)
+    local = shapes[MAX_DIMENSIONS : MAX_DIMENSIONS + count]
+    header = TensorHeader(TYPES[kind], tuple(local), _shard(value, shapes, count) if layout == _SHARD else None)
+    if layout == _SHARD and shapes[-2] > MAX_AXES:
+        raise is_none(f"it is spread along {shapes[-2]} axes")
     if min(local, default=0) < 0 or header.size != size or offset < HEADER_BYTES or offset + size > len(value):
         raise is_none(f"its shape {list(local)} does not fit its {size} bytes")
     return header, memoryview(value)[offset : offset + size]
