@@ -6,13 +6,16 @@
     python benchmarks/proxy.py --demo PYTHON proxy_demo.py
 
 The engines are a process that answers at once, as vLLM does, with tokens of a given pace; each token says when it was
-made, so that a client knows how long it took. ``latency`` compares that through the proxy with what it is without one,
-for one token and for a request's first token (for which two engines are asked). ``many`` counts the tokens of many
-streams.
+made, so that a client knows how long it took. ``latency`` compares that through the proxy with what it is without one:
+for one token, and for a request's first token (for which two engines are asked), where all streams are begun within 50
+ms, and where one begins as another ends. ``many`` counts the tokens of many streams.
 ``rate`` has 64 clients ask for four tokens again and again; with ``--demo`` upstream's ``proxy_demo.py`` (from
 Mooncake's ``benchmarks/xypd_benchmarks``, run by a PYTHON that has fastapi, uvicorn, uvloop, aiohttp and requests) does
-the same in turns, round by round. A proxy has one core, engines and clients the others. What counts beside others on
-a machine is the processor time of a request.
+the same in turns, round by round.
+
+In both, ``bare`` is what aiohttp takes on this machine: a forwarder of two requests that looks at nothing, decides
+nothing and survives nothing. A proxy has one core, engines and clients the others. What counts beside others on a
+machine is the processor time of a request.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import statistics
@@ -31,7 +35,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import aiohttp
+from aiohttp import web
 from checkouts import print_table, ratios
+
+from p2pstore.kv.master import loops
+from p2pstore.serving.proxy.upstream import KEEPALIVE_SECONDS
 
 MODEL = "tiny"
 CLIENTS = 64
@@ -106,6 +115,42 @@ async def engines() -> None:
     loop = asyncio.get_running_loop()
     servers = [await loop.create_server(Engine, "127.0.0.1", 0, backlog=4096) for _ in range(4)]
     print(*(server.sockets[0].getsockname()[1] for server in servers), flush=True)
+    await asyncio.sleep(86400)
+
+
+# What forwards, and does nothing else
+
+
+async def bare(port: int, prefill: Sequence[str], decode: Sequence[str]) -> None:
+    turn = itertools.count()
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS)
+    session = aiohttp.ClientSession(
+        connector=connector, cookie_jar=aiohttp.DummyCookieJar(), timeout=aiohttp.ClientTimeout(total=None)
+    )
+    headers = {"Content-Type": "application/json"}
+
+    async def forward(request: web.Request) -> web.StreamResponse:
+        body, number = await request.read(), next(turn)
+        copy = body.replace(b'"stream": true', b'"stream": false')
+        async with session.post(f"http://{prefill[number % 2]}{request.path}", data=copy, headers=headers) as answer:
+            await answer.read()
+        async with session.post(f"http://{decode[number % 2]}{request.path}", data=body, headers=headers) as answer:
+            response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+            await response.prepare(request)
+            while data := await answer.content.readany():
+                await response.write(data)
+            await response.write_eof()
+            return response
+
+    async def status(_: web.Request) -> web.Response:
+        return web.json_response({"prefill_node_count": len(prefill), "decode_node_count": len(decode)})
+
+    app = web.Application()
+    app.router.add_post("/v1/completions", forward)
+    app.router.add_get("/status", status)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
     await asyncio.sleep(86400)
 
 
@@ -188,15 +233,22 @@ async def clients(port: int, count: int) -> list[Client]:
     return made
 
 
-async def streams(port: int, count: int, tokens: int, pace: float) -> list[Answer]:
-    """So many streams at a time, begun within one pace."""
+async def streams(port: int, count: int, tokens: int, pace: float, *, steady: bool = False) -> list[Answer]:
+    """So many streams at a time, begun within one pace; ``steady``: of each client the second, as its first ends."""
     made = await clients(port, count)
+    pause = pace * (tokens if steady else 1) / count
+
+    async def ask(client: Client) -> Answer:
+        for _ in range(int(steady)):
+            await client.ask(tokens, pace, "x" * 200)
+        return await client.ask(tokens, pace, "x" * 200)
+
     ended = []
     for client in made:
-        ended.append(client.ask(tokens, pace, "x" * 200))
-        await asyncio.sleep(pace / count)
+        ended.append(asyncio.ensure_future(ask(client)))
+        await asyncio.sleep(pause)
     try:
-        return await asyncio.wait_for(asyncio.gather(*ended), WAIT_SECONDS + tokens * pace)
+        return await asyncio.wait_for(asyncio.gather(*ended), WAIT_SECONDS + 2 * tokens * pace)
     finally:
         for client in made:
             client.close()
@@ -278,7 +330,11 @@ class Bench:
         port = free_port()
         here = [f"127.0.0.1:{one}" for one in self.ports]
         instances = ["--prefill", *here[:2], "--decode", *here[2:]]
-        start = [sys.executable, "-m", "mooncake_cli", "proxy"] if whose == "ours" else list(self.demo)
+        start = {
+            "ours": [sys.executable, "-m", "mooncake_cli", "proxy"],
+            "bare": [sys.executable, __file__, "--bare"],
+            "demo": list(self.demo),
+        }[whose]
         process = Process([*start, "--model", MODEL, "--port", str(port), *instances], self._own)
         deadline = time.monotonic() + START_SECONDS
         while True:
@@ -302,35 +358,41 @@ def milliseconds(values: Sequence[int]) -> tuple[float, float]:
 
 
 def latency(bench: Bench, count: int, rounds: int) -> dict[str, Any]:
-    """What the proxy adds to a token and to the first token, with ``count`` streams of 20 tokens a second."""
-    found: dict[str, list[tuple[float, float]]] = {"token": [], "first token": []}
-    process, port = bench.proxy("ours")
+    """What each adds to a token and to the first token, with ``count`` streams of 20 tokens a second."""
+    running = {name: bench.proxy(name) for name in ("ours", "bare")}
+    found: dict[str, dict[str, list[tuple[float, float]]]] = {name: {} for name in running}
     try:
-        for _ in range(rounds):
-            taken = []
-            for where in (bench.ports[2], port):
-                answers = asyncio.run(streams(where, count, 60, 0.05))
-                check(answers, 60)
-                taken.append(
-                    (
-                        milliseconds([delay for answer in answers for delay in answer.delays]),
-                        milliseconds([answer.first - answer.sent for answer in answers]),
-                    )
-                )
-            for place, name in enumerate(found):
-                direct, through = taken[0][place], taken[1][place]
-                found[name].append((through[0] - direct[0], through[1] - direct[1]))
+        for steady in (False, True):
+            for _ in range(rounds):
+                direct = delays(bench.ports[2], count, steady=steady)
+                for name, (_, port) in running.items():
+                    for what, through in delays(port, count, steady=steady).items():
+                        added = through[0] - direct[what][0], through[1] - direct[what][1]
+                        found[name].setdefault(what, []).append(added)
     finally:
-        process.close()
+        for process, _ in running.values():
+            process.close()
     return {
-        name: {
+        f"{what}, {name}": {
             "p50_ms": round(statistics.median(pair[0] for pair in pairs), 2),
             "p99_ms": round(statistics.median(pair[1] for pair in pairs), 2),
             "best_p50_ms": round(min(pair[0] for pair in pairs), 2),
             "best_p99_ms": round(min(pair[1] for pair in pairs), 2),
         }
-        for name, pairs in found.items()
+        for name, each in found.items()
+        for what, pairs in each.items()
     }
+
+
+def delays(port: int, count: int, *, steady: bool) -> dict[str, tuple[float, float]]:
+    """Median and 99th percentile of the milliseconds that a token, and the first one, took."""
+    answers = asyncio.run(streams(port, count, 60, 0.05, steady=steady))
+    check(answers, 60)
+    first = milliseconds([answer.first - answer.sent for answer in answers])
+    if steady:
+        return {"first token, one after the other": first}
+    every = milliseconds([delay for answer in answers for delay in answer.delays])
+    return {"token": every, "first token, all at once": first}
 
 
 def check(answers: Sequence[Answer], tokens: int) -> None:
@@ -363,8 +425,8 @@ def many(bench: Bench, count: int) -> dict[str, Any]:
 
 
 def rates(bench: Bench, rounds: int, seconds: float) -> dict[str, Any]:
-    """Seconds of a request, wall and processor, ours and the demo's in turns."""
-    names = ["ours", "demo"] if bench.demo else ["ours"]
+    """Milliseconds of a request, wall and processor: ours beside each other's, in turns."""
+    names = ["ours", "bare", *(["demo"] if bench.demo else [])]
     running = {name: bench.proxy(name) for name in names}
     wall: dict[str, list[float]] = {name: [] for name in names}
     processor: dict[str, list[float]] = {name: [] for name in names}
@@ -381,12 +443,12 @@ def rates(bench: Bench, rounds: int, seconds: float) -> dict[str, Any]:
     finally:
         for process, _ in running.values():
             process.close()
-    if not bench.demo:
-        return {"ms a request": statistics.median(wall["ours"]), "processor ms": statistics.median(processor["ours"])}
+    figures = {"ms a request": wall, "processor ms a request": processor}
     return ratios(
         {
-            "ms a request": list(zip(wall["ours"], wall["demo"], strict=True)),
-            "processor ms a request": list(zip(processor["ours"], processor["demo"], strict=True)),
+            f"{what}, {name}": list(zip(figure["ours"], figure[name], strict=True))
+            for name in names[1:]
+            for what, figure in figures.items()
         }
     )
 
@@ -410,7 +472,13 @@ def main() -> None:
     parser.add_argument("--demo", nargs=2, default=[], metavar=("PYTHON", "SCRIPT"))
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--engines", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
+    for option, count in (("--model", None), ("--port", None), ("--prefill", 2), ("--decode", 2)):
+        parser.add_argument(option, nargs=count, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.bare:
+        loops.run(bare(int(given.port), given.prefill, given.decode))
+        return
     if given.engines:
         asyncio.run(engines())
         return
@@ -425,13 +493,12 @@ def main() -> None:
     if given.json:
         print(json.dumps(found, indent=2))
         return
-    for name in ("latency", "many"):
-        if name in found:
-            print(name, json.dumps(found[name]))
-    if "rate" in found and given.demo:
+    for what, row in found.get("latency", {}).items():
+        print(f"added to a {what:<40}{json.dumps(row)}")
+    if "many" in found:
+        print("many", json.dumps(found["many"]))
+    if "rate" in found:
         print_table(found["rate"])
-    elif "rate" in found:
-        print("rate", json.dumps(found["rate"]))
 
 
 if __name__ == "__main__":

@@ -3,8 +3,7 @@
 Until the first token nothing is sent to the client, so that it can begin anew elsewhere unseen. From then on a failure
 ends the stream with an event that says so. Of a stream only whole events are passed on.
 
-What others may do to it (the policy moves it; nothing has come for too long; the proxy ends) cancels its task, but only
-while it waits for an instance; all else it notices before it does so again.
+What others may do to it is in ``waits``, and what its client gets in ``reply``.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from aiohttp import hdrs, web
 
 from p2pstore.serving.admission import MOST_RETRY_SECONDS
 from p2pstore.serving.events import Decode, Lost, Place, Reason, Reject
-from p2pstore.serving.proxy import failures
+from p2pstore.serving.proxy import failures, refusals
 from p2pstore.serving.proxy.dispatch import Fate
 from p2pstore.serving.proxy.events import BadStream, Events, Says, count, look
 from p2pstore.serving.proxy.failures import Answer
@@ -28,28 +27,23 @@ from p2pstore.serving.proxy.fleet import KINDS, Member
 from p2pstore.serving.proxy.options import MAX_ANSWER_BYTES, MAX_FIRST_BYTES
 from p2pstore.serving.proxy.parts import Parts
 from p2pstore.serving.proxy.prompts import measured
+from p2pstore.serving.proxy.reply import REQUEST_ID, Reply
 from p2pstore.serving.proxy.requests import Asked, decode_body, decode_transfer, prefill_body, prefill_transfer
 from p2pstore.serving.proxy.upstream import InstanceFailed, broken, passed_on, read
+from p2pstore.serving.proxy.waits import Waits
 
 log = logging.getLogger(__name__)
 
 PASSED_TO_INSTANCES = (hdrs.AUTHORIZATION, "traceparent", "tracestate")
 """Headers of a request that go to both instances as they are."""
 
-REQUEST_ID = "X-Request-Id"
-MAX_REQUEST_ID = 128
-"""Characters; a longer one is not believed."""
+MAX_TENANT = 128
+"""Characters of a user's name by which requests are told from others'."""
 
 RANK = "X-data-parallel-rank"
 """Which engine of a prefill instance is meant."""
 
-ELSEWHERE = frozenset({429, *range(500, 600)})
-"""Statuses of an instance after which another is asked. Other errors are the client's."""
-
 EVENT_STREAM = "text/event-stream"
-
-HELD_SECONDS = 0.005
-"""A client that takes what it is sent is waited for no longer: it is copied to the kernel's buffer."""
 
 
 class _Moved(Exception):
@@ -65,44 +59,31 @@ class Exchange:
 
     def __init__(self, parts: Parts, request: web.Request, asked: Asked, *, keys: bool) -> None:
         self._parts = parts
-        self._request = request
         self._asked = asked
         self._keys = keys
         self._began = parts.clock()
+        self._reply = Reply(request, parts.clock)
+        self._waits = Waits(parts.clock)
         self._number = 0
         self._attempts = 0
         self._output = 0
         self._complete = False
-        self._response: web.StreamResponse | None = None
         self._failure: InstanceFailed | None = None
-        self._task: asyncio.Task[Any] | None = None
-        self._fate: Fate | None = None
-        self._ending = False
-        self._cut = False
-        self._waits_on: Member | None = None
         self._source: Member | None = None
         """Who has its KV cache, until the decode instance has it."""
-        self._since = 0.0
-        self._sends_since: float | None = None
-        self._held = False
-        """Whether its client took the last tokens so slowly that those behind them had to wait."""
-        given = request.headers.get(REQUEST_ID, "")
-        self.id = given if 0 < len(given) <= MAX_REQUEST_ID else uuid.uuid4().hex
-        self._headers = {name: request.headers[name] for name in PASSED_TO_INSTANCES if name in request.headers} | {
-            "Content-Type": "application/json"
-        }
+        self._headers = {name: request.headers[name] for name in PASSED_TO_INSTANCES if name in request.headers}
+        self._headers["Content-Type"] = "application/json"
 
     async def run(self) -> web.StreamResponse:
-        """Serve it to its end. Raises what aiohttp raises where the client is gone."""
+        """Serve it to its end, in the task that it was made in. Raises what aiohttp raises where the client is gone."""
         parts, asked = self._parts, self._asked
-        self._task = asyncio.current_task()
         prompt = await parts.knowing.prompt(asked, self._headers, parts.keeper.fleet) if self._keys else None
         if prompt is None:
             # Its text has other keys than its tokens: where engines are listened to, those would be of no use.
             keys = self._keys and not parts.knowing.listens
             prompt = measured(asked.body, parts.options.policy.block_tokens, keys=keys)
         user = asked.body.get("user")
-        tenant = user[:MAX_REQUEST_ID] if isinstance(user, str) else ""
+        tenant = user[:MAX_TENANT] if isinstance(user, str) else ""
         self._number, fate = parts.dispatcher.arrive(self, prompt, asked.limit, tenant)
         try:
             return await self._ride(fate)
@@ -116,34 +97,17 @@ class Exchange:
 
     def moved(self, fate: Fate) -> None:
         """See ``Rider``."""
-        self._fate = fate
-        self._cancel()
+        self._waits.moved(fate)
 
     def end(self) -> None:
         """The proxy ends."""
-        self._ending = True
-        self._cancel()
+        self._waits.end()
 
     def look(self, now: float, idle: float, client: float) -> None:
         """See whether the instance or the client has been silent for too long."""
-        if self._waits_on is not None and now - self._since >= idle:
-            self._cancel()
-        elif self._sends_since is not None and now - self._sends_since >= client:
-            log.info("request %s: its client took nothing for %g s, and is cut off", self.id, client)
-            if self._request.transport is not None:
-                self._request.transport.abort()
-
-    def _cancel(self) -> None:
-        if self._waits_on is not None and not self._cut and self._task is not None:
-            self._cut = True
-            self._task.cancel()
-
-    def _wait_on(self, member: Member) -> None:
-        """From here on others may cancel it."""
-        if self._ending or self._fate is not None:
-            raise asyncio.CancelledError
-        self._waits_on = member
-        self._since = self._parts.clock()
+        if not self._waits.look(now, idle) and self._reply.stuck(now, client):
+            log.info("request %s: its client took nothing for %g s, and is cut off", self._reply.id, client)
+            self._reply.cut()
 
     # Its way
 
@@ -153,7 +117,7 @@ class Exchange:
                 return await self._rejected(fate)
             if isinstance(fate, Lost):
                 return await self._lost()
-            self._fate = None
+            self._waits.fate = None
             try:
                 assert isinstance(fate, Place)  # noqa: S101 - a decode alone is asked for and answered in an attempt
                 return await self._attempt(fate)
@@ -164,7 +128,7 @@ class Exchange:
             except InstanceFailed as failure:
                 fate = self._after(failure)
             finally:
-                self._waits_on = None
+                self._waits.over()
                 self._needs(None)
 
     def _needs(self, source: Member | None) -> None:
@@ -177,19 +141,13 @@ class Exchange:
 
     async def _why_cancelled(self) -> Fate:
         """Where we did it, how it goes on. Else the client has left."""
-        ours = self._cut or self._ending or self._fate is not None
-        member, self._waits_on = self._waits_on, None
-        if self._cut:
-            self._cut = False
-            uncancel = getattr(self._task, "uncancel", None)  # of Python 3.11 on
-            if uncancel is not None:
-                uncancel()
-        if not ours or self._request.transport is None:
+        ours, member = self._waits.ended()
+        if not ours or not self._reply.connected:
             raise asyncio.CancelledError
-        if self._ending:
+        if self._waits.ending:
             return Lost(self._number)
-        if self._fate is not None:
-            return self._fate
+        if self._waits.fate is not None:
+            return self._waits.fate
         assert member is not None  # noqa: S101 - only who waits is cut
         idle = self._parts.options.idle_seconds
         return self._after(InstanceFailed(member, f"nothing came for {idle:g} s"))
@@ -198,9 +156,9 @@ class Exchange:
         """An instance failed: where it goes on."""
         self._failure = failure
         self._parts.keeper.failed(failure)
-        fate = self._fate or self._parts.dispatcher.failed(self._number, failure.member.name, busy=failure.busy)
+        fate = self._waits.fate or self._parts.dispatcher.failed(self._number, failure.member.name, busy=failure.busy)
         if isinstance(fate, Place):
-            log.warning("request %s is begun anew: %s", self.id, failure)
+            log.warning("request %s is begun anew: %s", self._reply.id, failure)
             self._parts.stats.retries[failure.member.kind.value] += 1
         return fate
 
@@ -208,20 +166,21 @@ class Exchange:
         parts, asked, options = self._parts, self._asked, self._parts.options
         prefill = parts.keeper.fleet.members[place.prefill]
         self._attempts += 1
-        headers = {**self._headers, REQUEST_ID: self.id if self._attempts == 1 else f"{self.id}-{self._attempts}"}
+        name = self._reply.id if self._attempts == 1 else f"{self._reply.id}-{self._attempts}"
+        headers = {**self._headers, REQUEST_ID: name}
         if asked.alone:
             return await self._relay(prefill, asked.raw, headers, alone=True)
         if not options.p2p:
             said = await self._prefill(prefill, prefill_body(asked, None), headers)
             if isinstance(said, Answer):
-                return self._answer(said)
+                return self._reply.whole(said)
             return await self._relay(self._decoder(prefill), asked.raw, headers)
         rank = prefill.next_rank()
         transfer = f"xfer-{uuid.uuid4().hex}"
         its = headers if rank is None or len(prefill.ranks) == 1 else {**headers, RANK: rank[0]}
         said = await self._prefill(prefill, prefill_body(asked, prefill_transfer(transfer)), its)
         if isinstance(said, Answer):
-            return self._answer(said)
+            return self._reply.whole(said)
         answered = said.get("kv_transfer_params")
         kv = decode_transfer(
             answered if isinstance(answered, dict) else None,
@@ -237,7 +196,7 @@ class Exchange:
         fate = self._parts.dispatcher.prefilled(self._number, prefill.name)
         if isinstance(fate, Decode):
             return self._parts.keeper.fleet.members[fate.decode]
-        raise _Moved(self._fate or fate or Lost(self._number))
+        raise _Moved(self._waits.fate or fate or Lost(self._number))
 
     async def _prefill(self, member: Member, body: bytes, headers: Mapping[str, str]) -> Answer | dict[str, Any]:
         """Have the prompt computed: what the instance says, or what the client must be told."""
@@ -248,7 +207,7 @@ class Exchange:
             try:
                 whole = await self._read(member, answer)
                 if answer.status != 200:
-                    return self._refusal(member, answer, whole)
+                    return _error(member, answer, whole)
             finally:
                 answer.close()
         finally:
@@ -269,7 +228,7 @@ class Exchange:
             answer = await self._post(member, body, headers)
             try:
                 if answer.status != 200:
-                    return self._answer(self._refusal(member, answer, await self._read(member, answer)))
+                    return self._reply.whole(_error(member, answer, await self._read(member, answer)))
                 pass_on = self._stream if self._asked.stream else self._whole
                 return await pass_on(member, answer, alone)
             finally:
@@ -279,30 +238,21 @@ class Exchange:
             member.running -= 1
 
     async def _post(self, member: Member, body: bytes, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
-        self._wait_on(member)
+        self._waits.on(member)
         answer = await self._parts.upstream.post(member, self._asked.path, body, headers)
-        self._waits_on = None
+        self._waits.over()
         return answer
 
     async def _read(self, member: Member, answer: aiohttp.ClientResponse) -> bytes:
-        self._wait_on(member)
+        self._waits.on(member)
         try:
             whole = await read(answer, MAX_ANSWER_BYTES)
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
             raise broken(member, error) from None
-        self._waits_on = None
+        self._waits.over()
         if whole is None:
             raise InstanceFailed(member, f"its answer is longer than {MAX_ANSWER_BYTES} bytes")
         return whole
-
-    def _refusal(self, member: Member, answer: aiohttp.ClientResponse, body: bytes) -> Answer:
-        """An answer that is an error: the client's to have. Raises ``InstanceFailed`` where another may do better."""
-        said = failures.as_error(answer.status, body, passed_on(answer))
-        if answer.status in ELSEWHERE:
-            raise InstanceFailed(member, f"it answers with status {answer.status}", answer=said)
-        if answer.status < 400:
-            raise InstanceFailed(member, f"it answers with status {answer.status}")
-        return said
 
     async def _whole(self, member: Member, answer: aiohttp.ClientResponse, alone: bool) -> web.StreamResponse:  # noqa: FBT001
         whole = await self._read(member, answer)
@@ -314,61 +264,50 @@ class Exchange:
         count = usage.get("completion_tokens") if isinstance(usage, dict) else None
         self._output = count if isinstance(count, int) else 1
         self._done(member)
-        return self._answer(Answer(200, whole, passed_on(answer)))
+        return self._reply.whole(Answer(200, whole, passed_on(answer)))
 
     async def _stream(self, member: Member, answer: aiohttp.ClientResponse, alone: bool) -> web.StreamResponse:  # noqa: FBT001
         if answer.content_type != EVENT_STREAM:
             raise InstanceFailed(member, f"it answers a stream with {answer.content_type}")
-        parts, events, held = self._parts, Events(), b""
+        parts, reply, events, held = self._parts, self._reply, Events(), b""
         while (whole := await self._more(member, answer, events)) is not None:
             if not whole:
                 continue
-            if self._response is None:
+            if not reply.begun:
                 held += whole
                 says, problem = look(held)
                 if says is Says.NOTHING and len(held) <= MAX_FIRST_BYTES:
                     continue
                 if says is Says.ERROR and problem is not None:
-                    return self._answer(self._said_error(member, problem))
+                    return reply.whole(refusals.of_stream(member, problem))
                 if says is not Says.TOKEN:
                     raise InstanceFailed(member, "what it streams are no events of the API")
                 self._first(member, alone=alone)
                 whole = held
             came = count(whole)
             self._output += came
-            parts.dispatcher.tokens(self._number, came, held=self._held)  # from here on it is not begun anew
-            if self._response is None:
-                await self._begin(answer)
+            parts.dispatcher.tokens(self._number, came, held=reply.held)  # from here on it is not begun anew
+            if not reply.begun:
+                await reply.begin(passed_on(answer))
             if events.done:
                 self._done(member)
                 parts.upstream.read_end(answer)
-                return await self._send(whole, last=True)
-            await self._send(whole)
+                return await reply.send(whole, last=True)
+            await reply.send(whole)
         raise InstanceFailed(member, "its stream ended before it was done")
 
     async def _more(self, member: Member, answer: aiohttp.ClientResponse, events: Events) -> bytes | None:
         """The events that are whole by now; None at the end."""
-        self._wait_on(member)
+        self._waits.on(member)
         try:
             data = await answer.content.readany()
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
             raise broken(member, error) from None
-        self._waits_on = None
+        self._waits.over()
         try:
             return events.feed(data) if data else None
         except BadStream as error:
             raise InstanceFailed(member, str(error)) from None
-
-    def _said_error(self, member: Member, problem: dict[str, Any]) -> Answer:
-        """A stream begins with an error: what status it would have had."""
-        error = problem["error"]
-        code = error.get("code") if isinstance(error, dict) else None
-        status = code if isinstance(code, int) and 400 <= code < 600 else 500
-        text = error.get("message") if isinstance(error, dict) else error
-        said = Answer(status, failures.dumped(problem), {"Content-Type": "application/json"})
-        if status in ELSEWHERE:
-            raise InstanceFailed(member, f"its stream is an error: {str(text)[: failures.MAX_DETAIL]}", answer=said)
-        return said
 
     # What the client gets
 
@@ -385,49 +324,29 @@ class Exchange:
         member.served += 1
         self._complete = True
 
-    async def _begin(self, answer: aiohttp.ClientResponse) -> None:
-        headers = passed_on(answer)
-        headers.setdefault(REQUEST_ID, self.id)
-        self._response = web.StreamResponse(headers=headers)
-        await self._response.prepare(self._request)
-
-    async def _send(self, data: bytes, *, last: bool = False) -> web.StreamResponse:
-        assert self._response is not None  # noqa: S101 - it has begun
-        began = self._sends_since = self._parts.clock()
-        await (self._response.write_eof(data) if last else self._response.write(data))
-        self._sends_since = None
-        self._held = self._parts.clock() - began > HELD_SECONDS
-        return self._response
-
-    def _answer(self, answer: Answer) -> web.Response:
-        headers = {REQUEST_ID: self.id, **answer.headers}
-        return web.Response(status=answer.status, body=answer.body, headers=headers)
-
     async def _rejected(self, fate: Reject) -> web.StreamResponse:
         self._parts.stats.refused[fate.reason.value] += 1
         if fate.reason is not Reason.NO_INSTANCE:
             what = "the first token" if fate.reason is Reason.TTFT else "each token"
-            return await self._over(failures.too_late(fate.reason.value, what, fate.predicted, fate.retry_after))
+            return await self._reply.error(failures.too_late(fate.reason.value, what, fate.predicted, fate.retry_after))
         if self._failure is not None:
             return await self._lost()
         lacking = [name for name, kind in KINDS.items() if not self._parts.keeper.fleet.of(kind)]
         retry = min(MOST_RETRY_SECONDS, self._parts.keeper.next_probe())
-        return await self._over(failures.no_instance(lacking, retry))
+        return await self._reply.error(failures.no_instance(lacking, retry))
 
     async def _lost(self) -> web.StreamResponse:
         """Instances failed it for good."""
         self._parts.stats.lost += 1
         failure = self._failure
-        if self._ending:
-            return await self._over(failures.ending())
-        log.warning("request %s is lost: %s", self.id, failure or "its instance is gone")
+        if self._waits.ending:
+            return await self._reply.error(failures.ending())
+        log.warning("request %s is lost: %s", self._reply.id, failure or "its instance is gone")
         if failure is None:
-            return await self._over(failures.instance_failed())
+            return await self._reply.error(failures.instance_failed())
         said = failure.answer or failures.instance_failed(failure.member.kind.value, failure.detail)
-        return await self._over(said)
+        return await self._reply.error(said)
 
-    async def _over(self, answer: Answer) -> web.StreamResponse:
-        """An error: as the answer, or as the last event of a stream that has begun."""
-        if self._response is None:
-            return self._answer(answer)
-        return await self._send(failures.last_event(answer), last=True)
+
+def _error(member: Member, answer: aiohttp.ClientResponse, body: bytes) -> Answer:
+    return refusals.of_answer(member, answer.status, body, passed_on(answer))

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from yarl import URL
+
 from engine.net import addresses
 from p2pstore.serving.events import Kind
 from p2pstore.serving.proxy.health import Health, State
@@ -74,11 +76,13 @@ class Member:
     ranks: tuple[tuple[str, str], ...] = ()
     """Of a prefill instance with a bootstrap server: each data-parallel rank, and its engine's id."""
     turn: int = 0
+    name: str = field(init=False)
+    """For the policy."""
+    urls: dict[str, URL] = field(default_factory=dict)
+    """Addresses of paths there: taking one apart costs more than to remember it."""
 
-    @property
-    def name(self) -> str:
-        """For the policy."""
-        return f"{self.kind.value}/{self.place.address}"
+    def __post_init__(self) -> None:
+        self.name = f"{self.kind.value}/{self.place.address}"
 
     @property
     def up(self) -> bool:

@@ -32,14 +32,14 @@ END_SECONDS = 1.0
 TOKENIZE_SECONDS = 2.0
 """For an instance to take a prompt apart; then it is placed without its prefixes."""
 
-MAX_URLS = 4096
-"""That are remembered: some for each instance."""
-
 MAX_RANKS = 1024
 """Of one prefill instance."""
 
 BUSY = 429
 """The status of an instance that has too much to do."""
+
+OWN_HEADERS = {"User-Agent": "mooncake-proxy", "Accept-Encoding": "identity"}
+"""Of each request, in place of aiohttp's, which name its version, and ask for what is compressed."""
 
 HOP_BY_HOP = frozenset(
     {
@@ -94,7 +94,6 @@ class Upstream:
         self._model = options.model
         self._key = options.engine_key
         self._ends: set[asyncio.Task[None]] = set()
-        self._urls: dict[tuple[str, str], URL] = {}
         connector = aiohttp.TCPConnector(
             limit=0, keepalive_timeout=KEEPALIVE_SECONDS, ttl_dns_cache=NAMES_SECONDS, happy_eyeballs_delay=0.1
         )
@@ -102,7 +101,7 @@ class Upstream:
             connector=connector,
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
-            skip_auto_headers=("User-Agent", "Accept-Encoding"),
+            headers=OWN_HEADERS,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=options.connect_seconds),
         )
 
@@ -124,19 +123,9 @@ class Upstream:
         self._ends.add(task)
         task.add_done_callback(self._ends.discard)
 
-    def _url(self, member: Member, path: str) -> URL:
-        """The address of a path at an instance; taking one apart costs more than to remember it."""
-        key = (member.place.url, path)
-        found = self._urls.get(key)
-        if found is None:
-            if len(self._urls) >= MAX_URLS:
-                self._urls.clear()
-            found = self._urls[key] = URL(member.place.url + path)
-        return found
-
     async def post(self, member: Member, path: str, body: bytes, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
         """Ask, and return the answer once its headers are there. Raises ``InstanceFailed``."""
-        url = self._url(member, path)
+        url = _url(member, path)
         try:
             return await self._session.post(url, data=body, headers=headers, allow_redirects=False)
         except aiohttp.ClientConnectorError as error:
@@ -161,7 +150,7 @@ class Upstream:
     async def tokens(self, member: Member, body: bytes, headers: Mapping[str, str]) -> list[int] | None:
         """A prompt in tokens, by an instance's tokenizer; None where it does not say in time."""
         timeout = aiohttp.ClientTimeout(total=TOKENIZE_SECONDS)
-        url = self._url(member, "/tokenize")
+        url = _url(member, "/tokenize")
         try:
             async with self._session.post(
                 url, data=body, headers=headers, timeout=timeout, allow_redirects=False
@@ -212,6 +201,13 @@ class Upstream:
             if body is None:
                 raise Problem("it answers without an end")
             return answer.status, body, passed_on(answer)
+
+
+def _url(member: Member, path: str) -> URL:
+    found = member.urls.get(path)
+    if found is None:
+        found = member.urls[path] = URL(member.place.url + path)
+    return found
 
 
 async def _read_end(answer: aiohttp.ClientResponse) -> None:
