@@ -156,11 +156,18 @@ CONFIG = {
     ),
 }
 
-META = {
-    "0.3.9": Struct(m.ObjectMeta, [("key", STRING)], braces=0),
-    "0.3.13": Struct(m.ObjectMeta, [("key", STRING), ("checksum", Optional(U64))]),
-}
-"""A key whose value was written: the bare key, until the client could say a checksum."""
+
+def _meta(*checksum: tuple[str, Optional]) -> Struct:
+    fields, defaults = m.ObjectMeta._fields, m.ObjectMeta._field_defaults
+    braces = 1 if checksum else 0
+    return Struct(tuple, [("key", STRING), *checksum], names=fields, defaults=defaults, braces=braces)
+
+
+META = {"0.3.9": _meta(), "0.3.13": _meta(("checksum", Optional(U64)))}
+"""A key whose value was written: the bare key, until the client could say a checksum.
+
+They are read as plain tuples, of which a call may have many: a named one takes twice the time.
+"""
 
 STORAGE_CONFIG = Struct(m.StorageConfig, [("root", STRING), ("eviction", BOOL), ("quota", U64)])
 PING = Struct(m.Ping, [("view", I64), ("status", I32)])

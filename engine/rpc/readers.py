@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from itertools import repeat
 from typing import Any, cast
 
 from engine.rpc.lines import INDENT, Lines
@@ -25,6 +26,9 @@ from engine.rpc.types import (
     Vector,
     Void,
 )
+
+META_LITERAL = b"\xfd\x80\x0c\x85\x04\xff"
+"""Of a key with its checksum, of which a call may have many."""
 
 MAX_TAIL = 512
 """Bytes of the end of a call that are remembered with what they say; a usual one has 60."""
@@ -173,11 +177,42 @@ def _read_vector(kind: Vector, lines: Lines, count: str, value: str) -> None:
     if isinstance(item, String) and not item.read and lines.width <= 2:
         _read_texts(lines, count, value, add)
         return
+    metas = item.literal == META_LITERAL and lines.width == 1
+    if metas:
+        lines.add(f"like = {lines.name(_metas_alike, 'm')}(b, p, {count})")
+        lines.open("if like is None:")
     lines.open(f"for _ in range({count}):")
     each = _read(item, lines)
     _flush_read(lines)
     lines.add(f"{add}({each})")
     lines.close()
+    if metas:
+        lines.close()
+        lines.add("else:", f"{INDENT}{value}, p = like")
+
+
+def _metas_alike(data: bytes, at: int, count: int) -> tuple[list[tuple[str, int | None]], int] | None:
+    """Keys of one length and in ASCII, as those of one call nearly always are, all with a checksum or all without one.
+
+    Those are read as they lie, at one distance; None where they are not so.
+    """
+    length = data[at] if at < len(data) else 0
+    start = at + 1 + length
+    flag = data[start] if start < len(data) else 2
+    step = 2 + length + 8 * flag
+    end = at + step * count
+    if flag > 1 or count < 2 or end > len(data):
+        return None
+    if data[at:end:step] != data[at : at + 1] * count or data[start:end:step] != data[start : start + 1] * count:
+        return None
+    text = data[at:end].decode("latin-1")
+    keys = [text[first : first + length] for first in range(1, len(text), step)]
+    if not "".join(keys).isascii():
+        return None
+    if not flag:
+        return list(zip(keys, repeat(None))), end
+    sums = struct.unpack("<" + f"{step - 8}xQ" * count, data[at:end])
+    return list(zip(keys, sums, strict=True)), end
 
 
 def _read_texts(lines: Lines, count: str, value: str, add: str) -> None:

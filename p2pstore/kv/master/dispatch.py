@@ -162,7 +162,7 @@ def _reads(pool: Any) -> dict[str, Handler]:
     return {
         "ExistKey": lambda args: exists(args[0], args[1]),
         "BatchExistKey": lambda args: exist(args[0], args[1]),
-        "GetReplicaList": lambda args: found((args[0],), args[1])[0],
+        "GetReplicaList": lambda args: pool.found_one(*args),
         "BatchGetReplicaList": lambda args: found(args[0], args[1]),
         "GetReplicaListByRegex": lambda args: pool.replicas_by_regex(args[0], args[1]),
     }

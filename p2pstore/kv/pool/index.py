@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -206,8 +206,9 @@ class Index:
         """The same of values with nothing special about them, each in one place; who wrote them has ended each."""
         self.settled += len(entries)
         self.plain.add_all(entries, now)
-        for size, count in Counter([entry.size for entry in entries]).items():
-            self.stats.stored(size, count)
+        sizes = [entry.size for entry in entries]
+        for size in set(sizes):
+            self.stats.stored(size, sizes.count(size))
         if self._log is not None:
             clock = self.clock()
             self._log += [records.value(entry, clock) for entry in entries]

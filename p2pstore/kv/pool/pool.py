@@ -148,10 +148,20 @@ class Pool:
         """The same, with ``Lone`` for what lies in one place in memory: for the codec, which writes that quickly."""
         found = self._reads.replicas(keys, tenant)
         if self._reads.read_from_disk:
-            if self.settings.promotion_on_hit:
-                self._disks.hit(self._reads.read_from_disk)
-            self._reads.read_from_disk.clear()
+            self._read_from_disk()
         return found
+
+    def found_one(self, key: str, tenant: str = DEFAULT_TENANT) -> Lone | Replicas | Code:
+        """The same of one key."""
+        found = self._reads.one(key, tenant)
+        if self._reads.read_from_disk:
+            self._read_from_disk()
+        return found
+
+    def _read_from_disk(self) -> None:
+        if self.settings.promotion_on_hit:
+            self._disks.hit(self._reads.read_from_disk)
+        self._reads.read_from_disk.clear()
 
     def replicas_by_regex(self, pattern: str, tenant: str = DEFAULT_TENANT) -> Steps[dict[str, list[Replica]] | Code]:
         """The same of all keys that a pattern is found in."""

@@ -79,6 +79,27 @@ class Reads:
         index.stats.exist_found += found.count(True)
         return found
 
+    def one(self, key: str, tenant: str) -> Lone | Replicas | Code:
+        """The same as ``replicas`` of one key."""
+        index = self._index
+        space = index.tenant(tenant)
+        entry = space.keys.get(key) if space else None
+        if entry is not None:
+            place, size = entry.place, entry.size
+            segment = place.segment
+            if place.ready and segment.alive:  # never of several
+                stats = index.stats
+                stats.total_get_nums += 1
+                stats.valid_get_nums += 1
+                stats.mem_cache_hit_nums += 1
+                stats.mem_cache_hit_bytes += size
+                lease(entry, index.clock() + self._lease_s)
+                offset = place.offset  # type: ignore[union-attr]
+                lone = (segment.first_id | offset, size, segment.base + offset, segment.owner, COMPLETE,
+                        self._lease_ms, entry.checksum)  # fmt: skip
+                return made(Lone, lone)
+        return self.replicas((key,), tenant)[0]
+
     def replicas(self, keys: Sequence[str], tenant: str) -> list[Lone | Replicas | Code]:
         """For each key where its value can be read."""
         index = self._index

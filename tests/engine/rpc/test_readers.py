@@ -63,3 +63,32 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert max(map(len, known)) <= 100
     with pytest.raises(MALFORMED):
         codec.read(codec.write(_start(1)) + b"\0")
+
+
+@pytest.mark.parametrize(
+    "metas",
+    [
+        [("key-1", None), ("key-2", None), ("key-3", None)],
+        [("key-1", 1), ("key-2", (1 << 64) - 1), ("key-3", 0)],
+        [("key-1", 1), ("key-2", None), ("key-3", 0)],
+        [("key-1", None), ("key-2", 7)],
+        [("key-1", None), ("longer", None)],
+        [("k\u00e9y", None), ("key1", None)],
+        [("\udcff", 5), ("a", 5), ("b", 5)],
+        [("", None), ("", None)],
+        [("", 1), ("", 2)],
+        [("x" * 255, None)] * 3,
+        [("x" * 300, 9), ("y" * 300, 9)],
+        [("only", None)],
+        [],
+    ],
+    ids=lambda metas: "-".join(f"{len(key)}{'s' * (checksum is not None)}" for key, checksum in metas) or "none",
+)
+def test_keys_with_their_checksums_are_read_however_alike_they_are(metas: list[tuple[str, int | None]]) -> None:
+    codec = METHODS["BatchPutEnd"].requests[NEWEST].codec
+    assert codec is not None
+    wire = codec.write((bytes(16), metas, 4, "default"))
+    assert codec.read(wire)[1] == metas
+    for end in range(wire.index(b"\0", 5) + 18, len(wire)):
+        with pytest.raises(MALFORMED):
+            codec.read(wire[:end])

@@ -51,7 +51,7 @@ class Recorder:
         ("GracefulUnmountSegment", (OTHER, CLIENT, 1500), ("unmount", CLIENT, OTHER, 1.5)),
         ("ExistKey", ("k", "t"), ("exists", "k", "t")),
         ("BatchExistKey", (["k"], "t"), [("exist", ["k"], "t")]),
-        ("GetReplicaList", ("k", "t"), ("found", ("k",), "t")),
+        ("GetReplicaList", ("k", "t"), ("found_one", "k", "t")),
         ("BatchGetReplicaList", (["k"], "t"), [("found", ["k"], "t")]),
         ("GetReplicaListByRegex", ("k.*", "t"), ("replicas_by_regex", "k.*", "t")),
         ("BatchReplicaClear", (["k"], CLIENT, "s"), [("replica_clear", ["k"], CLIENT, "s")]),

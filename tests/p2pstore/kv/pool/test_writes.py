@@ -164,6 +164,11 @@ def test_one_key_and_a_batch_are_answered_alike() -> None:
     assert house.pool.put_begin_one(client, "3", 65 * MIB, ReplicateConfig()) is Code.NO_SPACE
     (found,) = house.pool.found(["1"])
     assert isinstance(found, Lone)
+    assert house.pool.found_one("1") == found
+    assert house.pool.stats.valid_get_nums == house.pool.stats.mem_cache_hit_nums == 2
+    assert house.pool.found_one("2") is Code.NOT_READY
+    assert house.pool.found_one("no such key") is Code.NOT_FOUND
+    assert house.pool.found_one("1", "nobody") == found, "tenants are all the same here"
     assert found.checksum == 5
     assert house.pool.replicas(["1"]) == [(found.replicas, found.lease_ms, 5)]
 
