@@ -80,7 +80,7 @@ def init(
     other's blocks, and no wrong ones. Run it for each engine, on the checkpoint that it loads. All of it is read.
     """
     from p2pstore.integrations import plans  # noqa: PLC0415 - --help must not wait for it
-    from p2pstore.integrations.fingerprint import Fingerprint  # noqa: PLC0415 - as above
+    from p2pstore.integrations.fingerprint import Fingerprint, doubts  # noqa: PLC0415 - as above
 
     invocation: Invocation = ctx.obj
     output = invocation.output
@@ -105,6 +105,8 @@ def init(
         "", dtype or _own_dtype(model), block_size or plans.BLOCK_SIZES[engine], hash_name, str(int(hash_seed))
     )
     fingerprint = _checked(said._replace(weights=_weights(invocation, model)))
+    for doubt in doubts(model):
+        output.warning(printable(doubt))
     wishes = plans.Wishes(
         model.resolve(),
         fingerprint,

@@ -7,10 +7,11 @@ keys' own are, that say what differs where two engines do not find each other's 
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,11 +21,17 @@ from engine.files.system import system
 from p2pstore.errors import BadSource, PathNotFound, StorageError
 from p2pstore.objects.file_system import words
 
+WEIGHTS = ("/*.safetensors", "/*.bin", "/*.pt", "/*.pth", "/*.gguf")
+INDEXES = ("/*.safetensors.index.json", "/*.bin.index.json")
+"""Of the second, each says which of the first belong to the checkpoint."""
+
 DECIDES = (
-    "/*.safetensors", "/*.safetensors.index.json", "/*.bin", "/*.bin.index.json", "/*.pt", "/*.pth", "/*.gguf",
-    "/config.json", "/hf_quant_config.json", "/quantize_config.json", "/quant_config.json",
+    *WEIGHTS, *INDEXES, "/config.json", "/hf_quant_config.json", "/quantize_config.json", "/quant_config.json",
 )  # fmt: skip
 """Files of a checkpoint on which its KV cache depends. Others, such as a README, may differ."""
+
+MAX_INDEX_BYTES = 64 << 20
+"""Of an index that is read; the largest known ones have some megabytes."""
 
 DIGEST_DIGITS = 16
 """Hexadecimal digits of a checkpoint's digest that stand in a fingerprint."""
@@ -89,6 +96,36 @@ def sampled(root: Path) -> str:
     return f"ws{found.hexdigest()[:DIGEST_DIGITS]}"
 
 
+def doubts(root: Path) -> list[str]:
+    """Why a checkpoint's fingerprint may not tell its weights apart: each a sentence. Raises as ``sampled``."""
+    there = [path.name for path in _files(root)]
+    if not any(_fits(name, WEIGHTS) for name in there):
+        kinds = ", ".join(each.removeprefix("/") for each in WEIGHTS)
+        return [f"{root} has no weights at its top ({kinds}): engines with other weights would have the same prefix"]
+    found = []
+    for index in (name for name in there if _fits(name, INDEXES)):
+        missing = sorted(_indexed(root / index) - set(there))
+        if missing:
+            count = "1 file that is" if len(missing) == 1 else f"{len(missing):,} files that are"
+            first = missing[0] if len(missing) == 1 else f"{missing[0]} and others"
+            found.append(f"{root / index} names {count} not there ({first}): the prefix is not the whole checkpoint's")
+    return found
+
+
+def _indexed(path: Path) -> set[str]:
+    """The files that an index names, as far as it can be read."""
+    try:
+        with path.open("rb") as stream:
+            said = json.loads(stream.read(MAX_INDEX_BYTES))["weight_map"].values()
+        return {name for name in said if isinstance(name, str) and "/" not in name}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return set()
+
+
+def _fits(name: str, patterns: Iterable[str]) -> bool:
+    return any(Path(name).match(each.removeprefix("/")) for each in patterns)
+
+
 def _files(root: Path) -> Iterator[Path]:
     try:
         names = sorted(os.listdir(root))
@@ -96,10 +133,9 @@ def _files(root: Path) -> Iterator[Path]:
         raise PathNotFound(path=root) from None
     except OSError as error:
         raise StorageError(path=root, detail=words(error)) from None
-    patterns = [each.removeprefix("/") for each in DECIDES]
     for name in names:
         path = root / name
-        if any(Path(name).match(each) for each in patterns) and stat.S_ISREG(path.stat().st_mode):
+        if _fits(name, DECIDES) and stat.S_ISREG(path.stat().st_mode):
             yield path
 
 

@@ -103,7 +103,10 @@ def _where(vllm_config: Any) -> str:
 def _weights(vllm_config: Any) -> str:
     model = vllm_config.model_config
     try:
-        return fingerprint.sampled(_directory(model.model, model.revision))
+        directory = _directory(model.model, model.revision)
+        for doubt in fingerprint.doubts(directory):
+            log.warning("%s", doubt)
+        return fingerprint.sampled(directory)
     except (MooncakeError, OSError, ValueError) as error:  # the last is the hub's, for a name that is none of its own
         log.warning("the weights of %s cannot be told from others of that name: %s", model.model, error)
         return f"w0{model.revision or ''}"

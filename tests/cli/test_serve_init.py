@@ -127,6 +127,23 @@ def test_a_directory_without_weights(mooncake: Mooncake, tmp_path: Path) -> None
     assert "no file in it fits" in done.stderr
 
 
+def test_weights_that_are_not_there_are_told_of(mooncake: Mooncake, model: Path) -> None:
+    """The files are written: who loads dummy weights knows why."""
+    whole = mooncake("serve", "init", "vllm", str(model), "--quiet")
+    assert "warning" not in whole.stderr
+    index = {"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors", "c": "model-2.safetensors"}}
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    done = mooncake("serve", "init", "vllm", str(model), "--force")
+    assert done.returncode == 0
+    assert "model.safetensors.index.json names 1 file that is not there (model-2.safetensors): " in done.stderr
+    for each in model.glob("model*"):
+        each.unlink()
+    done = mooncake("serve", "init", "vllm", str(model), "--force")
+    assert done.returncode == 0
+    assert f"warning: {model} has no weights at its top (*.safetensors, " in done.stderr
+    assert "engines with other weights would have the same prefix" in done.stderr
+
+
 def test_the_commands_in_the_documents_are_ones() -> None:
     text = (ROOT / "docs/serving.md").read_text(encoding="utf-8").partition("## vLLM on the pooled store")[2]
     commands = re.findall(r"^(mooncake [^#\n]*)", text.partition("\n## ")[0], re.MULTILINE)

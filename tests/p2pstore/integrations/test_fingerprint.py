@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pstore.errors import BadSource, PathNotFound
-from p2pstore.integrations.fingerprint import SAMPLE_BYTES, Fingerprint, _places, of_digest, parse, sampled
+from p2pstore.integrations.fingerprint import SAMPLE_BYTES, Fingerprint, _places, doubts, of_digest, parse, sampled
 
 
 def test_it_is_read_as_it_was_written() -> None:
@@ -49,6 +49,32 @@ def test_weights_and_configuration_count_and_nothing_else(tmp_path: Path) -> Non
     assert sampled(checkpoint(tmp_path / "e", b"weights" * 1001)) != first
     (again / "model-2.safetensors").write_bytes(b"")
     assert sampled(again) != first
+
+
+def test_weights_that_are_not_there_are_doubted(tmp_path: Path) -> None:
+    made = checkpoint(tmp_path / "a")
+    index = made / "model.safetensors.index.json"
+    assert doubts(made) == []
+    index.write_text('{"weight_map": {"a": "model.safetensors"}}')
+    assert doubts(made) == []
+    for broken in (
+        "",
+        "[]",
+        "{}",
+        '{"weight_map": []}',
+        '{"weight_map": {"a": 1, "b": "../model-2.bin"}}',
+        "[" * 100_000,
+    ):
+        index.write_text(broken)
+        assert doubts(made) == []
+    index.write_text('{"weight_map": {"a": "b.safetensors", "c": "d.safetensors", "e": "model.safetensors"}}')
+    (doubt,) = doubts(made)
+    assert "names 2 files that are not there (b.safetensors and others)" in doubt
+    (made / "model.safetensors").unlink()
+    (doubt,) = doubts(made)
+    assert "has no weights at its top" in doubt
+    with pytest.raises(PathNotFound):
+        doubts(tmp_path / "none")
 
 
 def test_links_are_followed(tmp_path: Path) -> None:
