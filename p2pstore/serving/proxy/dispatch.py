@@ -14,6 +14,7 @@ from typing import Protocol
 from p2pstore.serving.events import (
     Arrive,
     Block,
+    Decision,
     Decode,
     DecodeStart,
     Ejected,
@@ -36,6 +37,7 @@ from p2pstore.serving.events import (
 from p2pstore.serving.policy import Policy
 from p2pstore.serving.proxy.assumed import Assumed
 from p2pstore.serving.proxy.prompts import Prompt
+from p2pstore.serving.proxy.requests import Asked
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +46,10 @@ Fate = Place | Decode | Reject | Lost
 
 class Rider(Protocol):
     """A request under way."""
+
+    @property
+    def asked(self) -> Asked:
+        """What its client asks."""
 
     def moved(self, fate: Fate) -> None:
         """It goes on elsewhere, or not at all. Called in the middle of other calls: it only notes that."""
@@ -67,6 +73,8 @@ class Dispatcher:
         """Instances of which others tell what they hold."""
         self.on_ejected: Callable[[Ejected], None] = _unheard
         """Is told of instances that are passed over for a while."""
+        self.on_replicate: Callable[[Replicate], None] = _unheard
+        """Is told what is to be copied."""
 
     def others_tell(self, instance: str) -> None:
         """Somebody knows what an instance holds: no longer assume that it holds what it computed."""
@@ -80,6 +88,18 @@ class Dispatcher:
     def told(self, event: Stored | Removed) -> None:
         """Blocks came to an instance, or went from it."""
         self._handle(event)
+
+    def computed(self, instance: str, blocks: Sequence[Block]) -> None:
+        """An instance computed blocks, or took them from the store: unless others tell, it holds them from now on."""
+        if instance not in self._known:
+            for event in self._assumed.computed(instance, blocks):
+                self._handle(event)
+
+    def beginning_with(self, blocks: Sequence[Block]) -> Rider | None:
+        """A request under way whose prompt begins with these blocks."""
+        count, wanted = len(blocks), tuple(blocks)
+        found = (number for number, each in self._blocks.items() if tuple(each[:count]) == wanted)
+        return self._riders.get(next(found, 0))
 
     # Requests
 
@@ -97,9 +117,8 @@ class Dispatcher:
         """Its prompt is computed there; None where it was moved at that very moment."""
         blocks = self._blocks.get(number, ())
         fate = self._handle(PrefillDone(number), number)
-        if blocks and instance not in self._known:
-            for event in self._assumed.computed(instance, blocks):
-                self._handle(event)
+        if blocks:
+            self.computed(instance, blocks)
         if self._p2p and isinstance(fate, Decode):
             self._sources[number] = instance
         return fate
@@ -150,8 +169,8 @@ class Dispatcher:
         mine: Fate | None = None
         for decision in self.policy.handle(event, self._clock()):
             if isinstance(decision, Replicate):
-                continue  # engines copy nothing at another's word: what is hot is fetched by whoever needs it
-            if isinstance(decision, Ejected):
+                self.on_replicate(decision)
+            elif isinstance(decision, Ejected):
                 self.on_ejected(decision)
             elif decision.request == asks:
                 mine = decision
@@ -168,5 +187,5 @@ class Dispatcher:
             rider.moved(decision)
 
 
-def _unheard(_: Ejected) -> None:
+def _unheard(_: Decision) -> None:
     """Nobody is told."""

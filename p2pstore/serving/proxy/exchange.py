@@ -59,7 +59,7 @@ class Exchange:
 
     def __init__(self, parts: Parts, request: web.Request, asked: Asked, *, keys: bool) -> None:
         self._parts = parts
-        self._asked = asked
+        self.asked = asked
         self._keys = keys
         self._began = parts.clock()
         self._reply = Reply(request, parts.clock)
@@ -76,7 +76,7 @@ class Exchange:
 
     async def run(self) -> web.StreamResponse:
         """Serve it to its end, in the task that it was made in. Raises what aiohttp raises where the client is gone."""
-        parts, asked = self._parts, self._asked
+        parts, asked = self._parts, self.asked
         prompt = await parts.knowing.prompt(asked, self._headers, parts.keeper.fleet) if self._keys else None
         if prompt is None:
             # Its text has other keys than its tokens: where engines are listened to, those would be of no use.
@@ -163,7 +163,7 @@ class Exchange:
         return fate
 
     async def _attempt(self, place: Place) -> web.StreamResponse:
-        parts, asked, options = self._parts, self._asked, self._parts.options
+        parts, asked, options = self._parts, self.asked, self._parts.options
         prefill = parts.keeper.fleet.members[place.prefill]
         self._attempts += 1
         name = self._reply.id if self._attempts == 1 else f"{self._reply.id}-{self._attempts}"
@@ -229,7 +229,7 @@ class Exchange:
             try:
                 if answer.status != 200:
                     return self._reply.whole(_error(member, answer, await self._read(member, answer)))
-                pass_on = self._stream if self._asked.stream else self._whole
+                pass_on = self._stream if self.asked.stream else self._whole
                 return await pass_on(member, answer, alone)
             finally:
                 if not self._complete:
@@ -239,7 +239,7 @@ class Exchange:
 
     async def _post(self, member: Member, body: bytes, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
         self._waits.on(member)
-        answer = await self._parts.upstream.post(member, self._asked.path, body, headers)
+        answer = await self._parts.upstream.post(member, self.asked.path, body, headers)
         self._waits.over()
         return answer
 

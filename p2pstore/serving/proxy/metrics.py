@@ -39,6 +39,7 @@ class _Now(Collector):
         )
         yield _counter("refused", "Requests that were refused", ("reason",), _keyed(stats.refused))
         yield CounterMetricFamily(PREFIX + "lost", "Requests that instances failed for good", stats.lost)
+        yield CounterMetricFamily(PREFIX + "copies", "Hot prefixes copied to one more instance", stats.copies)
         yield CounterMetricFamily(PREFIX + "clients_left", "Clients that left before the end", stats.left)
         yield CounterMetricFamily(PREFIX + "tokens", "Events and tokens that were passed on", stats.tokens)
         yield GaugeMetricFamily(PREFIX + "requests_running", "Requests under way", turns.running)

@@ -34,6 +34,7 @@ from p2pstore.serving.policy import Policy
 from p2pstore.serving.proxy import failures
 from p2pstore.serving.proxy.admin import Admin
 from p2pstore.serving.proxy.bodies import Bodies, Refused, response
+from p2pstore.serving.proxy.copies import Copies
 from p2pstore.serving.proxy.dispatch import Dispatcher
 from p2pstore.serving.proxy.exchange import Exchange
 from p2pstore.serving.proxy.failures import Answer
@@ -108,6 +109,7 @@ class ProxyServer:
         knowing = Knowing(dispatcher, upstream, self.supervisor, options.policy.block_tokens)
         keeper = Keeper(options, dispatcher, upstream, knowing, self.supervisor, self._clock)
         self._parts = Parts(options, dispatcher, keeper, upstream, knowing, self.stats, self._clock)
+        Copies(options, dispatcher, upstream, keeper, self.stats, self.supervisor)
         if options.pool is not None:
             knowing.listen_to_pool(options.pool)
         for kind, places in ((Kind.PREFILL, options.prefill), (Kind.DECODE, options.decode)):

@@ -43,6 +43,8 @@ class Stats:
     """Requests that ended with an error because instances failed them."""
     refused: Counter[str] = field(default_factory=Counter)
     """Requests that were refused, by reason."""
+    copies: int = 0
+    """Hot prefixes that were copied to one more instance."""
     left: int = 0
     """Clients that left before their answer's end."""
     tokens: int = 0

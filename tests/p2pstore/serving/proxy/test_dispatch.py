@@ -17,6 +17,7 @@ from p2pstore.serving.placement import Placement
 from p2pstore.serving.policy import Policy, PolicySettings
 from p2pstore.serving.proxy.dispatch import Dispatcher, Fate
 from p2pstore.serving.proxy.prompts import Prompt
+from p2pstore.serving.proxy.requests import parse
 
 PROMPT = Prompt(1000, (1, 2, 3))
 
@@ -24,6 +25,7 @@ PROMPT = Prompt(1000, (1, 2, 3))
 class Noting:
     def __init__(self) -> None:
         self.fates: list[Fate] = []
+        self.asked = parse("/v1/completions", b"{}")
 
     def moved(self, fate: Fate) -> None:
         self.fates.append(fate)
@@ -75,6 +77,18 @@ def test_an_instance_that_failed_a_request_is_not_taken_again() -> None:
     assert isinstance(last, Place)  # each has failed it: one of them may do better now
     assert dispatcher.failed(number, last.prefill) == Lost(number)
     assert dispatcher.failed(number, last.prefill) == Lost(number)
+
+
+def test_a_request_is_found_by_what_its_prompt_begins_with() -> None:
+    dispatcher, riders = made(), [Noting(), Noting()]
+    number, _ = dispatcher.arrive(riders[0], PROMPT, 5, "")
+    dispatcher.arrive(riders[1], Prompt(1000, (1, 9)), 5, "")
+    assert dispatcher.beginning_with((1, 2)) is riders[0]
+    assert dispatcher.beginning_with([1, 9]) is riders[1]
+    for other in ((2,), (1, 2, 3, 4), (1, 2, 9)):
+        assert dispatcher.beginning_with(other) is None
+    dispatcher.finish(number, 0, complete=True)
+    assert dispatcher.beginning_with((1, 2)) is None
 
 
 def test_without_instances_it_is_refused() -> None:
