@@ -5,11 +5,11 @@
     git worktree add ../other c18a291 && (cd ../other && scripts/environment)
     python benchmarks/beside.py ../other [--rounds 7] [--mib 1024] [--only copies,transfer] [--json]
 
-Each round takes every figure once in each checkout, in a new random order, with that checkout's own ``.venv``. Compared
-are the start of the command, copies between two agents (as whole commands, and by the seconds that the agent reports),
-the transfer engine, and the simulator. A ratio above 1 means that this checkout is faster; it is the median over the
-rounds of other's time over ours in that round, so that a machine that slows down halfway slows both. Files lie in
-/dev/shm.
+Each round takes every figure once in each checkout, in a new random order, with that checkout's own ``.venv``.
+Compared are the start of the command, copies between two agents (as whole commands, and by the seconds that the agent
+reports), the transfer engine (by the clock, and by processor time), and the simulator. A ratio above 1 means that
+this checkout is faster; it is the median over the rounds of other's time over ours in that round, so that a machine
+that slows down halfway slows both. Files lie in /dev/shm.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ from checkouts import OURS, Checkout, print_table, ratios
 
 STARTS = 5
 """Starts of the command for one figure: each takes a tenth of a second."""
+
+ENGINE_PROCESSOR = Path(__file__).with_name("engine_processor.py")
+ENGINE_MIB = 512
 
 Figures = dict[str, float]
 """Seconds for the same work; the smaller the better."""
@@ -114,6 +117,12 @@ def transfer(checkout: Contender, _: Path) -> Figures:
     return {f"{r['operation']} {r['block_size'] >> 10} KiB, {r['threads']} threads": 1 / r["gbps"] for r in rows}
 
 
+def processor(checkout: Contender, _: Path) -> Figures:
+    """The transfer engine again: processor seconds for a GB, which other programs on the machine change little."""
+    done = checkout.python_of(ENGINE_PROCESSOR, str(ENGINE_MIB))
+    return {f"{case}, processor": seconds for case, seconds in done.items()}
+
+
 def simulate(checkout: Contender, _: Path) -> Figures:
     """The simulator's own run time, and what it says that a broadcast takes."""
     began = time.perf_counter()
@@ -125,6 +134,7 @@ BENCHES: dict[str, Callable[[Contender, Path], Figures]] = {
     "start": start,
     "copies": copies,
     "transfer": transfer,
+    "processor": processor,
     "simulate": simulate,
 }
 

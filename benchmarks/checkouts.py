@@ -30,13 +30,27 @@ class Checkout:
 
     def run(self, *words: str) -> Any:
         """One mooncake command; its JSON where that is asked for, else what it printed."""
-        command = [str(self.python), "-m", "mooncake_cli", *words]
+        printed = self._printed([str(self.python), "-m", "mooncake_cli", *words])
+        return json.loads(printed) if "--json" in words else printed
+
+    def python_of(self, script: Path, *words: str) -> Any:
+        """The JSON that a script prints which this checkout's interpreter runs, with its packages."""
+        environment = {**os.environ, "PYTHONPATH": str(self.root)}
+        return json.loads(self._printed([str(self.python), str(script), *words], environment))
+
+    def _printed(self, command: list[str], environment: Mapping[str, str] | None = None) -> str:
         done = subprocess.run(
-            command, cwd=self.root, text=True, capture_output=True, timeout=COMMAND_TIMEOUT, check=False
+            command,
+            cwd=self.root,
+            env=environment,
+            text=True,
+            capture_output=True,
+            timeout=COMMAND_TIMEOUT,
+            check=False,
         )
         if done.returncode:
             raise SystemExit(f"{' '.join(command)} ended with status {done.returncode}:\n{done.stderr}")
-        return json.loads(done.stdout) if "--json" in words else done.stdout
+        return done.stdout
 
 
 def ratios(found: Mapping[str, Pairs]) -> dict[str, dict[str, float]]:
