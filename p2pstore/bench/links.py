@@ -66,7 +66,7 @@ class Links:
 
     def start(self, flow: Flow, now: float) -> None:
         """Let a flow begin."""
-        rate = min([link.offer() for link in flow.links])
+        rate = min([link.offer() if link.flows else link.capacity for link in flow.links])
         freed: list[SimulatedLink] = []
         for link in flow.links:
             if link.spare < rate:
@@ -118,19 +118,26 @@ class Links:
         """Let the flows on these links take what is free, in equal parts as far as their other links allow."""
         for link in links:
             worthwhile = link.capacity * WORTHWHILE
-            if link.spare < worthwhile or not link.flows:
+            flows = link.flows
+            if link.spare < worthwhile or not flows:
                 continue
-            count = len(link.flows)
-            for flow in sorted(link.flows, key=_by_rate) if count > 1 else link.flows:
-                more = min([other.spare for other in flow.links])
-                part = link.spare / count
-                more = min(more, part)
+            count = len(flows)
+            for flow in sorted(flows, key=_by_rate) if count > 1 else flows:
+                if link.spare < worthwhile:
+                    break
+                more = link.spare / count
                 count -= 1
                 if more < worthwhile:
                     continue
                 for other in flow.links:
-                    other.spare -= more
-                self._set(flow, flow.rate + more, now)
+                    if other.spare < more:
+                        more = other.spare
+                        if more < worthwhile:
+                            break
+                else:
+                    for other in flow.links:
+                        other.spare -= more
+                    self._set(flow, flow.rate + more, now)
 
     def _set(self, flow: Flow, rate: float, now: float) -> None:
         flow.left -= flow.rate * (now - flow.since)

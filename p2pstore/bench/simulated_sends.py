@@ -19,12 +19,15 @@ class Sends:
         """``on_sent`` is called when the last byte of a request has left its uploader."""
         self._clock = clock
         self._on_sent = on_sent
-        self._links = Links(lambda due, flow: clock.at(due, self._check, flow, due))
+        self._links = Links(self._expect_flow)
         self._zones: list[tuple[SimulatedLink, SimulatedLink]] = []
         if scenario.zone_rate:
             self._zones = [
                 (SimulatedLink(scenario.zone_rate), SimulatedLink(scenario.zone_rate)) for _ in range(scenario.zones)
             ]
+
+    def _expect_flow(self, due: float, flow: Flow) -> None:
+        self._clock.at(due, self._check, flow, due)
 
     def ask(self, request: SimulatedRequest) -> None:
         """A request reaches its uploader."""
@@ -78,6 +81,7 @@ class Sends:
             uploader.uploads.give_up(request.getter.name, request)
             return
         self._links.stop(request.flow, self._clock.now)
+        request.flow.item = None  # so that both are freed without the garbage collector
         if request.size >= LARGE_BYTES:
             following = uploader.uploads.done(request, self._clock.now)
             if uploader.alive:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from p2pstore.objects.bitmap import Bitmap
 
@@ -20,6 +21,18 @@ MOST_EACH = 4
 What is asked of one peer is not asked of another that might be idle sooner, so the fewer the better; but each of two
 connections wants one on the wire, and the only peer there is one to follow.
 """
+
+
+class Window(NamedTuple):
+    """One peer's share of what may be in flight."""
+
+    requests: int
+    bytes: int
+
+    @classmethod
+    def shared(cls, peers: int) -> Window:
+        """With so many peers, one at least."""
+        return cls(min(MOST_EACH, max(1, WINDOW_REQUESTS // peers)), WINDOW_BYTES // peers)
 
 
 @dataclass
@@ -46,11 +59,9 @@ class Peer:
     faults: int = 0
     not_before: float = 0.0
 
-    def room(self, peers: int) -> bool:
-        """Whether one request more may be in flight here, with so many peers to share the window."""
+    def room(self, window: Window) -> bool:
+        """Whether one request more may be in flight here."""
         requests = len(self.in_flight)
         if self.slow:
             return not requests
-        if requests < min(MOST_EACH, max(1, WINDOW_REQUESTS // peers)):
-            return True
-        return requests < MAX_REQUESTS and self.bytes_in_flight < WINDOW_BYTES // peers
+        return requests < window.requests or (requests < MAX_REQUESTS and self.bytes_in_flight < window.bytes)

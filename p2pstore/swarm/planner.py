@@ -50,7 +50,7 @@ from p2pstore.swarm.events import (
     Tick,
 )
 from p2pstore.swarm.leaving import Leaving
-from p2pstore.swarm.peer import Peer
+from p2pstore.swarm.peer import Peer, Window
 from p2pstore.swarm.rarity import RUN_BYTES, Missing
 
 LONG_RUN_BYTES = 16 << 20
@@ -107,6 +107,7 @@ class Planner:
         self._random = random.Random(seed)  # noqa: S311 - spreads load, guards nothing
         self._peers: dict[str, Peer] = {}
         self._leaving = Leaving()
+        self._window = Window.shared(1)
         self._getters = 0
         self._requests = 0
         self._extra = 0  # of these, asked of a shared origin unoffered
@@ -148,6 +149,12 @@ class Planner:
 
     def handle(self, event: Event) -> list[Action]:
         """Take an event; return what to do now."""
+        if isinstance(event, PeerHas):  # most events are
+            peer = self._peers.get(event.peer)
+            if peer is None:
+                return []
+            self._has(peer, event.chunks)
+            return self._fill_one(peer)
         if isinstance(event, PeerAdded):
             return self._add(event)
         if isinstance(event, (Tick, Fetched, Failed)):
@@ -196,10 +203,8 @@ class Planner:
         for run in runs:
             self._return(run)
 
-    def _news(self, peer: Peer, event: PeerHas | PeerShared | Offered) -> list[Action]:
-        if isinstance(event, PeerHas):
-            self._has(peer, event.chunks)
-        elif isinstance(event, PeerShared):
+    def _news(self, peer: Peer, event: PeerShared | Offered) -> list[Action]:
+        if isinstance(event, PeerShared):
             peer.shared = event.shared
         else:
             peer.asking = False
@@ -207,7 +212,7 @@ class Planner:
             peer.offered.extend(event.runs)
             if not event.runs:
                 peer.ask_after = self._now + BACKOFF_SECONDS
-        return self._fill([peer])
+        return self._fill_one(peer)
 
     def _add(self, event: PeerAdded) -> list[Action]:
         if event.peer in self.banned:
@@ -217,20 +222,22 @@ class Planner:
             origin = event.have.full
             peer = self._peers[event.peer] = Peer(event.peer, Bitmap(len(event.have)), event.distance, origin)
             self._getters += not origin
+            self._window = Window.shared(len(self._peers))
         peer.shared = event.shared
         self._has(peer, event.have)
-        return self._fill([peer])
+        return self._fill_one(peer)
 
     def _has(self, peer: Peer, chunks: Iterable[int]) -> None:
-        fresh = [c for c in chunks if peer.have.add(c)]
-        if not peer.origin:
-            peer.candidates += (c for c in fresh if c not in self.had)
-            self._missing.spread(fresh, 1)
+        if peer.origin:
+            peer.have.update(chunks)
+        else:
+            peer.candidates += self._missing.gain(chunks, peer.have, self.had)
 
     def _remove(self, peer: Peer) -> list[range]:
         """A peer takes part no more; the runs that are in flight at it."""
         del self._peers[peer.name]
         self._getters -= not peer.origin
+        self._window = Window.shared(max(1, len(self._peers)))
         if not peer.origin:
             self._missing.spread(peer.have, -1)
         self._requests -= len(peer.in_flight)
@@ -253,7 +260,7 @@ class Planner:
         peer.slow = False
         if self._requests < HUNGRY:
             return self._fill(self._peers.values())
-        return self._fill([peer])
+        return self._fill_one(peer)
 
     def _took(self, seconds: float) -> None:
         """A run arrived so long after it was asked for."""
@@ -346,19 +353,34 @@ class Planner:
         actions: list[Action] = []
         if not self._missing:
             return actions
-        ready = [p for p in peers if p.not_before <= self._now and p.room(len(self._peers))]
+        now, window = self._now, self._window
+        ready = [p for p in peers if p.not_before <= now and p.room(window)]
         if len(ready) > 1:
             ready.sort(key=lambda p: (p.slow, p.distance, p.bytes_in_flight))
         while ready:
-            ready = [p for p in ready if self._fetch(p, actions) and p.room(len(self._peers))]
+            ready = [p for p in ready if self._fetch(p, actions) and p.room(window)]
         if self._missing:
             for peer in peers:
+                if peer.origin:
+                    self._ask(peer, actions)
+        return actions
+
+    def _fill_one(self, peer: Peer) -> list[Action]:
+        """As ``_fill``, for one."""
+        actions: list[Action] = []
+        if self._missing:
+            if peer.not_before <= self._now:
+                while peer.room(self._window) and self._fetch(peer, actions):
+                    pass
+            if peer.origin and self._missing:
                 self._ask(peer, actions)
         return actions
 
     def _fetch(self, peer: Peer, actions: list[Action]) -> bool:
         """Hand one run to a peer; False where it has nothing that may be asked of it."""
         if not peer.origin:
+            if not peer.candidates:
+                return False
             run = self._take(peer, self._missing.draw(peer.candidates, DRAWN))
         elif peer.shared:
             run = self._take_shared(peer)
@@ -405,7 +427,7 @@ class Planner:
     def _ask(self, peer: Peer, actions: list[Action]) -> None:
         """Ask a shared origin for more offers, where there are few left."""
         wanted = OFFERS - len(peer.offered) - len(peer.accepted)
-        if not peer.origin or not peer.shared or peer.over or peer.asking or wanted <= 0 or self._now < peer.ask_after:
+        if not peer.shared or peer.over or peer.asking or wanted <= 0 or self._now < peer.ask_after:
             return
         peer.asking = True
         actions.append(Ask(peer.name, wanted, tuple(peer.done[:MAX_DONE])))

@@ -23,7 +23,7 @@ class Missing:
     def __init__(self, missing: Iterable[int], lengths: Sequence[int], rng: random.Random) -> None:
         self._lengths = lengths
         self._random = rng
-        self._spread: dict[int, int] = {}
+        self._spread = [0] * len(lengths)
         self._place: dict[int, int] = {}
         self._lists: list[list[int]] = [[]]
         for chunk in missing:
@@ -35,15 +35,43 @@ class Missing:
     def __contains__(self, chunk: int) -> bool:
         return chunk in self._place
 
+    def gain(self, chunks: Iterable[int], have: Bitmap, had: Bitmap) -> list[int]:
+        """A getter, which had ``have``, has these now: those of them that this node lacks, missing or in flight.
+
+        One walk over them, since of all that a swarm says most is this.
+        """
+        place, spread, lists = self._place, self._spread, self._lists
+        lacking = []
+        for chunk in chunks:
+            if not have.add(chunk):
+                continue
+            old = spread[chunk]
+            spread[chunk] = new = old + 1
+            at = place.get(chunk)
+            if at is None:
+                if chunk not in had:
+                    lacking.append(chunk)
+                continue
+            lacking.append(chunk)
+            last = lists[old].pop()
+            if last != chunk:
+                lists[old][at] = last
+                place[last] = at
+            if len(lists) == new:
+                lists.append([])
+            place[chunk] = len(lists[new])
+            lists[new].append(chunk)
+        return lacking
+
     def spread(self, chunks: Iterable[int], by: int) -> None:
         """So many getters more (or, below 0, fewer) have these."""
         for chunk in chunks:
-            there = chunk in self._place
-            if there:
+            if chunk in self._place:
                 self._extract(chunk)
-            self._spread[chunk] = self._spread.get(chunk, 0) + by
-            if there:
+                self._spread[chunk] += by
                 self._insert(chunk)
+            else:
+                self._spread[chunk] += by
 
     def put_back(self, chunk: int) -> None:
         """A chunk that was taken is missing again."""
@@ -70,16 +98,22 @@ class Missing:
 
     def draw(self, candidates: list[int], count: int) -> int | None:
         """The least spread of ``count`` random candidates that are missing; others that come up are forgotten."""
+        place, spread, bits = self._place, self._spread, self._random.getrandbits
         best: int | None = None
         while count and candidates:
-            place = self._random.randrange(len(candidates))
-            chunk = candidates[place]
-            if chunk not in self._place:
-                candidates[place] = candidates[-1]
+            # As randrange draws, without what it costs beside: this is most of what choosing a chunk takes.
+            length = len(candidates)
+            width = length.bit_length()
+            at = bits(width)
+            while at >= length:
+                at = bits(width)
+            chunk = candidates[at]
+            if chunk not in place:
+                candidates[at] = candidates[-1]
                 candidates.pop()
                 continue
             count -= 1
-            if best is None or self._spread.get(chunk, 0) < self._spread.get(best, 0):
+            if best is None or spread[chunk] < spread[best]:
                 best = chunk
         return best
 
@@ -104,7 +138,7 @@ class Missing:
 
     def take_new(self, run: range) -> range:
         """Take the first of the run's chunks that is missing and no getter has, and those like it that follow."""
-        new = [chunk in self._place and not self._spread.get(chunk, 0) for chunk in run]
+        new = [chunk in self._place and not self._spread[chunk] for chunk in run]
         if True not in new:
             return range(0)
         first = new.index(True)
@@ -115,17 +149,17 @@ class Missing:
 
     def _joins(self, chunk: int, have: Bitmap, least: int) -> bool:
         """Whether a neighbour may come along."""
-        return chunk in self._place and chunk in have and self._spread.get(chunk, 0) >= least
+        return chunk in self._place and chunk in have and self._spread[chunk] >= least
 
     def _insert(self, chunk: int) -> None:
-        spread = self._spread.get(chunk, 0)
+        spread = self._spread[chunk]
         while len(self._lists) <= spread:
             self._lists.append([])
         self._place[chunk] = len(self._lists[spread])
         self._lists[spread].append(chunk)
 
     def _extract(self, chunk: int) -> None:
-        chunks = self._lists[self._spread.get(chunk, 0)]
+        chunks = self._lists[self._spread[chunk]]
         place = self._place.pop(chunk)
         last = chunks.pop()
         if last != chunk:

@@ -59,9 +59,9 @@ def draw_first(seed: int) -> list[int]:
 def test_chunks_of_peers_that_left_are_rare_again() -> None:
     made = planner(3)
     made.handle(PeerAdded("leaves", bits(3, [0, 1])))
-    assert made._missing._spread == {0: 1, 1: 1}
+    assert made._missing._spread == [1, 1, 0]
     made.handle(PeerGone("leaves"))
-    assert made._missing._spread == {0: 0, 1: 0}
+    assert made._missing._spread == [0, 0, 0]
 
 
 def test_ties_are_random() -> None:

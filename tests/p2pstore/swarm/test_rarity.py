@@ -39,6 +39,18 @@ class AgainstADictionary(RuleBasedStateMachine):
         for chunk in chunks:
             self.spread[chunk] += by
 
+    @rule(data=st.data())
+    def gains(self, data: st.DataObject) -> None:
+        have, had = Bitmap(len(self.lengths)), Bitmap(len(self.lengths))
+        have.update(data.draw(self.some()))
+        had.update(set(data.draw(self.some())) & self.gone)
+        chunks = data.draw(self.some())
+        fresh = [c for c in chunks if c not in have]
+        assert self.missing.gain(chunks, have, had) == [c for c in fresh if c not in had]
+        assert all(c in have for c in chunks)
+        for chunk in fresh:
+            self.spread[chunk] += 1
+
     @rule(data=st.data(), back=st.booleans())
     def put_back_or_discard(self, data: st.DataObject, back: bool) -> None:
         for chunk in data.draw(self.some()):
