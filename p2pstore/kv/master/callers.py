@@ -28,7 +28,7 @@ class Caller:
         self.connected = True
         self.first = now
         self.last = now
-        """When it was last heard, seconds since the epoch."""
+        """When it was last heard, if it is gone."""
         self.calls = 0
         self.failures: Counter[Code] = Counter()
         self.malformed = 0
@@ -57,7 +57,7 @@ class Caller:
 class Callers:
     """All connections by address, those that are gone for a while."""
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self.known: dict[str, Caller] = {}
         self._gone: OrderedDict[str, Caller] = OrderedDict()
@@ -68,9 +68,10 @@ class Callers:
         caller = self.known[address] = Caller(address, self._clock())
         return caller
 
-    def went(self, caller: Caller) -> None:
-        """A connection is gone."""
+    def went(self, caller: Caller, heard: float) -> None:
+        """A connection is gone, over which something was heard last at that time."""
         caller.connected = False
+        caller.last = heard
         if self.known.get(caller.address) is not caller:
             return
         self._gone[caller.address] = caller

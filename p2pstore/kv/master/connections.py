@@ -89,7 +89,7 @@ class Connection(asyncio.Protocol):
         self._transport = None
         self._queue.clear()
         self._master.generations.closed(self.speaker, self._master.now())
-        self._master.callers.went(self.caller)
+        self._master.callers.went(self.caller, self.speaker.active)
         self._master.closed(self)
 
     def close(self, *, now: bool = False) -> None:

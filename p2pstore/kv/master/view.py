@@ -145,13 +145,15 @@ class View:
 
     def caller_facts(self) -> Sequence[CallerFacts]:
         """What is known of those who called, the last first."""
-        now = time.time()
+        now = self._clock()
+        heard = {connection.caller: connection.speaker.active for connection in self._master.connections}
+        callers = [(heard.get(each, each.last), each) for each in self._callers()]
         return [
             CallerFacts(
                 address=each.address,
                 version=each.generation,
                 connected=int(each.connected),
-                last_ago=max(now - each.last, 0.0),
+                last_ago=max(now - last, 0.0),
                 calls=each.calls,
                 failures={int(code): count for code, count in each.failures.items()},
                 unknown=dict(each.unknown),
@@ -161,7 +163,7 @@ class View:
                 found=each.found,
                 tenants=sorted(each.tenants),
             )
-            for each in sorted(self._callers(), key=lambda caller: -caller.last)
+            for last, each in sorted(callers, key=lambda pair: -pair[0])
         ]
 
     def pool_facts(self) -> PoolFacts:

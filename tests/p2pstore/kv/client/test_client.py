@@ -415,6 +415,26 @@ def test_a_client_that_the_master_forgot_mounts_again(
     assert [place.endpoint for place in places(other, "k2")] == [peer.name]
 
 
+def test_a_master_that_stood_still_for_longer_than_pings_may_be_absent_takes_nobody_for_dead(
+    tmp_path: Path, make_peer: MakePeer, make_store: MakeStore
+) -> None:
+    """As on a machine that slept. What clients had sent is heard before anybody is judged, or they come back at once."""
+    master = OurMaster(tmp_path / "log", client_ttl=3.0, lease_ms=100)
+    try:
+        peer, other = make_peer(master.address), make_store(master.address, segment_size=0)
+        assert peer("put", "k", 100) is True
+        for _ in range(2):
+            master.halt()
+            time.sleep(4.0)
+            master.go_on()
+            until(lambda: not other.why_not and other.exists("k"))
+            time.sleep(1.5)  # a pulse and a ping later
+            assert other.exists("k")
+            assert other.get("k") == value_of("k", 100)
+    finally:
+        master.kill()
+
+
 def test_nothing_of_a_mount_that_is_refused_is_left(own_master: AMaster, make_store: MakeStore) -> None:
     store = make_store(own_master.address)
     before = len(store._client.plane.engine._server.descriptor().buffers)

@@ -14,17 +14,17 @@ def test_a_caller_is_remembered_after_its_end_for_a_while(monkeypatch: pytest.Mo
     came = [callers.came(f"h:{number}") for number in range(4)]
     assert all(each.connected and each.first == 5.0 for each in came)
     for each in came[:3]:
-        callers.went(each)
+        callers.went(each, 7.0)
     assert list(callers.known) == ["h:1", "h:2", "h:3"]
-    assert [each.connected for each in callers.known.values()] == [False, False, True]
+    assert [(each.connected, each.last) for each in callers.known.values()] == [(False, 7.0), (False, 7.0), (True, 5.0)]
 
 
 def test_an_address_that_is_used_again_is_another_caller() -> None:
     callers = Callers()
     old = callers.came("h:1")
-    callers.went(old)
+    callers.went(old, 1.0)
     new = callers.came("h:1")
-    callers.went(old)
+    callers.went(old, 1.0)
     assert callers.known["h:1"] is new
     assert new.connected
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import time
 from typing import Any
 
 import pytest
@@ -11,11 +12,12 @@ import pytest
 from engine.errors import PortTaken, RemoteProtocolError
 from engine.net import addresses
 from engine.rpc.codes import Code
-from engine.rpc.messages import Memory, ObjectMeta, Replicas, ReplicateConfig
+from engine.rpc.messages import ClientStatus, Memory, ObjectMeta, Replicas, ReplicateConfig
 from engine.rpc.methods import GENERATIONS, NEWEST
 from p2pstore.errors import StorageError
 from p2pstore.kv.master import server as s
 from p2pstore.kv.master.server import Master, MasterSettings
+from p2pstore.kv.master.view import View
 from tests.p2pstore.kv.master.wire import MIB, Client, running, until
 
 A, B = b"a" * 16, b"b" * 16
@@ -222,6 +224,38 @@ async def test_only_those_who_are_allowed_get_in(caplog: pytest.LogCaptureFixtur
         ]
     async with running(allow=(ipaddress.ip_network("127.0.0.0/8"),)) as master:
         assert await (await Client.to(master))("ServiceReady") == "2.0.0"
+
+
+async def test_the_wall_clock_may_jump(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leases, pings and what is told of callers go by a clock that never does."""
+    async with running(client_ttl=60.0) as master:
+        client = await Client.to(master)
+        await client.mount(A)
+        await client("Ping", A)
+        await client.put(A, "k")
+        real = time.time
+        for jump in (86_400.0, -86_400.0):
+            monkeypatch.setattr(time, "time", lambda jump=jump: real() + jump)
+            await asyncio.sleep(2 * s.PULSE_S)
+            assert await client("ExistKey", "k", "default") is True
+            assert await client("Remove", "k", False, "default") == Code.LEASED
+            assert (await client("Ping", A)).status == ClientStatus.OK
+            (facts,) = View(master).caller_facts()
+            assert facts.last_ago < 3600
+            found = await client("GetReplicaList", "k", "default")
+            assert 0 < found.lease_ms <= 10_000
+
+
+async def test_when_a_caller_was_heard_last_is_told_while_it_is_there_and_after_its_end() -> None:
+    async with running() as master:
+        client = await Client.to(master)
+        await client("ServiceReady")
+        (connection,) = master.connections
+        connection.caller.last -= 1000.0  # when it came
+        assert View(master).caller_facts()[0].last_ago < 900
+        await client.close()
+        await until(lambda: not master.connections)
+        assert View(master).caller_facts()[0].last_ago < 900
 
 
 async def test_at_the_limit_of_connections_the_stillest_goes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from typing import Any
 
@@ -15,11 +14,12 @@ from p2pstore.kv.master.server import Master, MasterSettings
 from p2pstore.kv.master.view import View
 from p2pstore.kv.master.why import why_callers, why_key
 from p2pstore.kv.pool.walks import whole
+from tests.clocks import Clock
 from tests.p2pstore.kv.pool.pools import MIB, House, ident
 
 
 def caller(address: str = "10.0.0.3:40000", **known: Any) -> Caller:
-    made = Caller(address, time.time())
+    made = Caller(address, Clock().now)
     made.generation = "0.3.13"
     made.calls = 5
     made.clients = {ident("a")}
@@ -168,12 +168,12 @@ def test_the_readings(view: View, house: House, running: Master) -> None:
     assert readings.callers == {"0.3.13": 1, "unknown": 1}
 
 
-def test_callers_the_last_first(view: View, running: Master) -> None:
-    running.callers.known["old"] = caller("old", last=time.time() - 100, connected=False)
+def test_callers_the_last_first(view: View, running: Master, house: House) -> None:
+    running.callers.known["old"] = caller("old", last=house.clock() - 100, connected=False)
     running.callers.known["10.0.0.3:40000"].failures[Code.NO_SPACE] = 3
     facts = view.caller_facts()
     assert [each.address for each in facts] == ["10.0.0.3:40000", "old"]
-    assert facts[1].last_ago >= 100
+    assert [each.last_ago for each in facts] == [0.0, 100.0]
     assert facts[0].failures == {-200: 3}
     found = why_callers(facts, view.pool_facts())
     assert [finding.cause for finding in found] == ["no-memory", "failed-200", "gone"]
