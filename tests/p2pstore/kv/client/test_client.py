@@ -494,3 +494,22 @@ def test_an_engines_own_memory_is_read_like_a_stores(own_master: AMaster, make_s
         assert store._client.master.mount(segment) is Code.OK
         assert store.put("k", value_of("k", 99_999))
         assert store.get("k") == value_of("k", 99_999)
+
+
+@pytest.mark.parametrize("near", [True, False], ids=["its memory handed over", "over TCP"])
+def test_a_segment_that_claims_more_memory_than_it_has_harms_nobody(
+    own_master: AMaster, make_store: MakeStore, near: bool
+) -> None:
+    """It has 64 KiB and claims a TiB: what is put beyond them is refused by its owner, and goes elsewhere."""
+    store = make_store(own_master.address, segment_size=8 << 20, neighbours=near)
+    with TransferEngine(hand_over=near) as engine:
+        memory = engine.register_memory(SharedBuffer("s", SharedMemory(64 << 10)), writable=True)
+        lie = Segment(os.urandom(16), engine.segment_name, memory.address, 1 << 40, engine.segment_name, "tcp")
+        assert store._client.master.mount(lie) is Code.OK
+        names = [f"k{number}" for number in range(20)]
+        for name in names:
+            assert store.put(name, value_of(name, 50_000))
+        for name in names:
+            assert store.get(name) == value_of(name, 50_000)
+        assert store._client.name in {place.endpoint for name in names for place in places(store, name)}
+    assert not store.failures
