@@ -24,6 +24,7 @@ from tests.cli.store_processes import Process
 from tests.interop.store_client import digest, value_of
 from tests.interop.test_store import Client
 from tests.interop.wheels import wheel
+from tests.p2pstore.kv.client.masters import RealMaster as LoggedMaster
 from tests.p2pstore.kv.master.table import Served, Table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -215,6 +216,45 @@ def test_our_commands_understand_the_real_master(real: str) -> None:
     with pytest.raises(MasterIsUpstreams):
         client.why()
     assert client.remove_all(None, force=False) == 0
+
+
+def test_quotas_are_changed_as_the_real_master_changes_them(tmp_path: Path) -> None:
+    policies = tmp_path / "quotas.yaml"
+    policies.write_text("version: 1\ntenants:\n  - name: a\n    quota: 1000\n")
+    theirs = LoggedMaster(
+        tmp_path / "log", "--enable_multi_tenants=true", f"--tenant_quota_connector_uri={policies}",
+        "--metrics_host=127.0.0.1",
+    )  # fmt: skip
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    with contextlib.ExitStack() as stack:
+        stack.callback(theirs.kill)
+        places = ("--listen", ":0", "--metrics", ":0")
+        ours = Process(environment, tmp_path, "master", *places, "--tenant-quotas", "a=1000")
+        stack.callback(ours.end)
+        for query, method, body in [
+            ("", "GET", None),
+            ("?tenant_id=b", "GET", None),
+            ("?tenant_id=b", "PUT", {"requested_quota_bytes": 5}),
+            ("?tenant_id=a", "PUT", {"requested_quota_bytes": (1 << 63) - 1}),
+            ("", "GET", None),
+            ("?tenant_id=b", "PUT", {}),
+            ("?tenant_id=b", "PUT", {"requested_quota_bytes": 1 << 63}),
+            ("?tenant_id=b", "PUT", []),
+            ("?tenant_id=b", "PUT", {"requested_quota_bytes": "x"}),
+            ("", "PUT", {"requested_quota_bytes": 5}),
+            ("?tenant_id=b", "DELETE", None),
+            ("?tenant_id=b", "DELETE", None),
+            ("?tenant_id=b", "GET", None),
+        ]:
+            told = []
+            for address in (ours.told["metrics"], f"127.0.0.1:{theirs._metrics}"):
+                data = None if body is None else json.dumps(body).encode()
+                status, _, text = ask(address, f"/api/v1/tenant_quotas{query}", method, data)
+                answer = json.loads(text)
+                if str(answer.get("error_message", "")).startswith("Invalid JSON body"):
+                    answer["error_message"] = "the words are their own"
+                told.append((status, answer))
+            assert told[0] == told[1], (query, method, body)
 
 
 @pytest.mark.parametrize("side", ["ours", "real"])

@@ -41,7 +41,7 @@ class TenantRoutes:
         if not wanted:
             return as_json({"success": True, "data": list(found.values())})
         one = found.get(wanted)
-        return refused(Code.NO_TENANT, status=404) if one is None else as_json({"success": True, "data": one})
+        return refused(Code.NOT_FOUND) if one is None else as_json({"success": True, "data": one})
 
     async def _set(self, request: web.Request) -> web.Response:
         tenant = _tenant(request)

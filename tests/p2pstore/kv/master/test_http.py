@@ -344,7 +344,7 @@ async def test_what_tenants_take_and_may_take(ask: Asker, table: Table) -> None:
         "has_explicit_policy": True,
     }
     status, answer = await ask.json("/api/v1/tenant_quotas?tenant_id=c")
-    assert (status, answer["error_code"]) == (404, -1701)
+    assert (status, answer["error_code"]) == (404, -704)
 
 
 async def test_a_tenants_quota_is_changed_while_it_runs(ask: Asker, table: Table) -> None:
