@@ -11,7 +11,7 @@ from p2pstore.kv.master.server import Master
 from tests.interop.store_client import digest, value_of
 from tests.interop.store_master import our_master
 from tests.interop.test_store import Client
-from tests.interop.wheels import OLD, OLDEST, wheel
+from tests.interop.wheels import BETWEEN, OLD, OLDEST, wheel
 
 GENERATIONS = {"0.3.9": OLDEST, "0.3.11": OLD, "0.3.13": "newest"}
 """And a release of each."""
@@ -89,6 +89,29 @@ def test_readers_of_one_host_at_the_same_moment_in_threads_never_get_wrong_bytes
             reader.close()
     assert all(what.endswith(": 0 bytes") for each in wrong for what in each)
     assert sum(sum(each.values()) for each in wrong) <= len(set(master.callers.known) - before)
+
+
+def test_a_client_of_0_3_12_puts_and_gets_beside_the_others(master: Master, clients: dict[str, Client]) -> None:
+    """Its look-ups are like those of 0.3.13, and their answers are not: what it puts tells."""
+    names = [f"of 0.3.12, {number}" for number in range(20)]
+    lengths = [1 + 4999 * number for number in range(20)]
+    between = Client(wheel(BETWEEN), P2PHANDSHAKE, master.address, offers=True)
+    try:
+        segment = between("name")["name"]
+        assert between("put_at", keys=names, lengths=lengths, threads=4, segment=segment) == {"code": [0] * 20}
+        expected = [digest(value_of(*each)) for each in zip(names, lengths, strict=True)]
+        assert between("get_batch", keys=names) == {"sha256": expected}
+        assert clients["0.3.13"]("get_batch", keys=names) == {"sha256": expected}
+        assert clients["0.3.13"]("put", key="for 0.3.12", length=70_000) == {"code": 0}
+        assert between("get", key="for 0.3.12") == {"sha256": digest(value_of("for 0.3.12", 70_000))}
+        assert between("exist", keys=["for 0.3.12", "none"]) == {"found": [1, 0]}
+        before = set(master.callers.known)
+        wrong = between("read", keys=names, lengths=lengths, threads=4, times=50)["wrong"]
+        assert all(what.endswith(": 0 bytes") for what in wrong)
+        assert sum(wrong.values()) <= len(set(master.callers.known) - before), wrong
+        assert "0.3.12" in {caller.generation for caller in master.callers.known.values()}
+    finally:
+        between.close()
 
 
 def test_the_master_knows_of_which_generation_each_was(master: Master, clients: dict[str, Client]) -> None:

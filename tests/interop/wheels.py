@@ -22,6 +22,11 @@ OLD = "0.3.11.post1"
 OLDEST = "0.3.9"
 """The oldest release whose store is served."""
 
+BETWEEN = "0.3.12.post1"
+"""A release whose wheel without CUDA is linked to CUDA's runtime all the same."""
+
+CUDA_RUNTIME = ("nvidia-cuda-runtime-cu12", "12.9.79")
+
 INSTALL_SECONDS = 300
 
 
@@ -53,6 +58,8 @@ def wheel(name: str) -> Wheel:
         environment["MC_TCP_PROTO"] = "1"
     if name[0].isdigit():
         environment["PYTHONPATH"] = str(fetched(name))
+    if name == BETWEEN:
+        environment["LD_LIBRARY_PATH"] = str(fetched(CUDA_RUNTIME[1], CUDA_RUNTIME[0]) / "nvidia/cuda_runtime/lib")
     code = "import mooncake.engine, mooncake.store; print('at', mooncake.engine.__file__)"
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -65,11 +72,11 @@ def wheel(name: str) -> Wheel:
     return Wheel(name, environment, Path(line.removeprefix("at ")).parent)
 
 
-def fetched(version: str) -> Path:
-    """A directory with this release, which is installed into the user's cache once."""
+def fetched(version: str, package: str = PACKAGE) -> Path:
+    """A directory with this release of a package, which is installed into the user's cache once."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     python = f"{sys.implementation.cache_tag}"
-    directory = cache / "mooncake-tests" / f"{PACKAGE}-{version}-{python}"
+    directory = cache / "mooncake-tests" / f"{package}-{version}-{python}"
     with _locked(directory.with_suffix(".lock")):
         if directory.is_dir():
             return directory
@@ -78,12 +85,12 @@ def fetched(version: str) -> Path:
         # Not into this environment: it holds the newest one. What the package asks for is not needed here.
         install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
         done = subprocess.run(
-            [*install, "--no-deps", "--target", str(unfinished), f"{PACKAGE}=={version}"],
+            [*install, "--no-deps", "--target", str(unfinished), f"{package}=={version}"],
             capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False,
         )  # fmt: skip
         if done.returncode:
             why = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
-            pytest.skip(f"NO INTEROP TEST WITH {version}: it cannot be fetched: {why}")
+            pytest.skip(f"NO INTEROP TEST WITH {package} {version}: it cannot be fetched: {why}")
         unfinished.rename(directory)
     return directory
 
