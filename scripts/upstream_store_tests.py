@@ -113,7 +113,7 @@ def main() -> int:
     parser.add_argument("files", nargs="*", help="some of the files, in place of all")
     parser.add_argument("--real", action="store_true", help="against upstream's own master")
     parser.add_argument("--python", default=sys.executable, help="the interpreter that runs the tests")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     ours = [sys.executable, "-m", "mooncake_cli"]
     lease = ["--default_kv_lease_ttl", str(LEASE_MS)]
     if options.real:

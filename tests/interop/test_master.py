@@ -92,7 +92,7 @@ def test_readers_of_one_host_at_the_same_moment_in_threads_never_get_wrong_bytes
 
 
 def test_a_client_of_0_3_12_puts_and_gets_beside_the_others(master: Master, clients: dict[str, Client]) -> None:
-    """Its look-ups are like those of 0.3.13, and their answers are not: what it puts tells."""
+    """Its look-ups are like those of 0.3.13, and their answers are not: what either puts tells."""
     names = [f"of 0.3.12, {number}" for number in range(20)]
     lengths = [1 + 4999 * number for number in range(20)]
     between = Client(wheel(BETWEEN), P2PHANDSHAKE, master.address, offers=True)
@@ -101,8 +101,8 @@ def test_a_client_of_0_3_12_puts_and_gets_beside_the_others(master: Master, clie
         assert between("put_at", keys=names, lengths=lengths, threads=4, segment=segment) == {"code": [0] * 20}
         expected = [digest(value_of(*each)) for each in zip(names, lengths, strict=True)]
         assert between("get_batch", keys=names) == {"sha256": expected}
-        assert clients["0.3.13"]("get_batch", keys=names) == {"sha256": expected}
         assert clients["0.3.13"]("put", key="for 0.3.12", length=70_000) == {"code": 0}
+        assert clients["0.3.13"]("get_batch", keys=names) == {"sha256": expected}
         assert between("get", key="for 0.3.12") == {"sha256": digest(value_of("for 0.3.12", 70_000))}
         assert between("exist", keys=["for 0.3.12", "none"]) == {"found": [1, 0]}
         before = set(master.callers.known)
