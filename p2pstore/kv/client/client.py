@@ -18,6 +18,7 @@ from p2pstore.kv.client.disk import Disk
 from p2pstore.kv.client.heart import RECONNECT, Heart
 from p2pstore.kv.client.master import Master
 from p2pstore.kv.client.options import MIN_SEGMENT, StoreOptions
+from p2pstore.kv.client.own_name import OwnName
 from p2pstore.kv.client.plane import DataPlane
 from p2pstore.kv.client.reading import Reader, refused
 from p2pstore.kv.client.replicas import DeadEndpoints
@@ -56,15 +57,20 @@ class Client:
         self.reports = Reports(self.dead, self.master)
         self._mounted: dict[bytes, tuple[Segment, RegisteredMemory]] = {}
         self._leaving: list[tuple[float, RegisteredMemory]] = []
-        self.plane = DataPlane(
-            options.hostname,
-            options.metadata,
-            protocol=options.protocol,
-            devices=options.devices,
-            bind=options.bind,
-            neighbours=options.neighbours,
-            ports=options.ports,
-        )
+        self._own_name = OwnName(options.hostname, options.metadata)
+        try:
+            self.plane = DataPlane(
+                self._own_name.text,
+                options.metadata,
+                protocol=options.protocol,
+                devices=options.devices,
+                bind=options.bind,
+                neighbours=options.neighbours,
+                ports=options.ports,
+            )
+        except BaseException:
+            self._own_name.close()
+            raise
         self.tasks = Tasks(self.master, self.plane)
         self.heart = Heart(self.master, self.segments, self._every_beat, self.tasks.work)
         self.disk: Disk | None = None
@@ -171,6 +177,7 @@ class Client:
         if self.disk is not None:
             self.disk.stop()
         self.plane.close()
+        self._own_name.close()
         self.heart.join()
 
     def _find_master(self) -> None:

@@ -38,6 +38,7 @@ from p2pstore.kv.client.compat_types import (
 )
 from p2pstore.kv.client.layouts import ParallelAxis, ReadTarget, TensorParallelism
 from p2pstore.kv.client.options import SETUP_SECONDS, StoreOptions
+from p2pstore.kv.client.own_name import PORTS
 from p2pstore.kv.client.sessions import GetSessions, PutSessions
 from p2pstore.kv.client.setup_keys import Setup, understood
 
@@ -71,9 +72,6 @@ for _kind in (ObjectDataType, ReplicaStatus, TaskType, TaskStatus):
 
 OK, CLOSED, UNREACHABLE = 0, 1, 2
 """What ``health_check`` says."""
-
-CLIENT_PORTS = range(12300, 14301)
-"""From which a client's port is taken where none is given, as upstream's is."""
 
 
 class MooncakeDistributedStore(CompatParallel):
@@ -313,7 +311,7 @@ def _client(said: Setup) -> Client:
         disk=said.disk,
         disk_limit=said.disk_limit,
         setup_timeout=SETUP_SECONDS,
-        ports=CLIENT_PORTS,
+        ports=PORTS,
     )
     return Client(options, what="this MooncakeDistributedStore")
 

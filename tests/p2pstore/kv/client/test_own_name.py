@@ -1,0 +1,86 @@
+"""Names of clients in a metadata server, which all clients of a host have in one."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from engine.errors import PortTaken
+from engine.metadata.handshake import URL as P2PHANDSHAKE
+from p2pstore.kv.client import own_name
+from p2pstore.kv.client.compat import MooncakeDistributedStore
+from p2pstore.kv.client.own_name import PORTS, OwnName
+from tests.interop.conftest import HttpMetadata
+from tests.p2pstore.kv.client.conftest import MakeStore
+from tests.p2pstore.kv.client.masters import AMaster
+
+URL = "http://127.0.0.1:8080/metadata"
+
+
+def test_it_has_a_port_that_nobody_else_has() -> None:
+    names = [OwnName("localhost", URL) for _ in range(50)]
+    assert len({name.text for name in names}) == 50
+    for name in names:
+        host, _, port = name.text.rpartition(":")
+        assert (host, int(port) in PORTS) == ("localhost", True)
+    for name in names:
+        name.close()
+        name.close()
+
+
+def test_nobody_can_connect_to_it() -> None:
+    name = OwnName("127.0.0.1", URL)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", int(name.text.rpartition(":")[2])), timeout=60)
+    name.close()
+
+
+@pytest.mark.parametrize(
+    ("given", "metadata"), [("host:5", URL), ("host", P2PHANDSHAKE), ("host", f" {P2PHANDSHAKE} "), ("[::1]:5", URL)]
+)
+def test_what_needs_none_stays_as_it_is(given: str, metadata: str) -> None:
+    name = OwnName(given, metadata)
+    assert name.text == given
+    name.close()
+
+
+def test_an_ipv6_address_keeps_its_brackets() -> None:
+    name = OwnName("[::1]", URL)
+    assert name.text.startswith("[::1]:")
+    name.close()
+
+
+def test_where_no_port_is_free_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(own_name, "PORTS", range(port, port + 1))
+        with pytest.raises(PortTaken, match=f"none of the ports up to {port} is free"):
+            OwnName("127.0.0.1", URL)
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    """Of a metadata server, which outlives the clients of the test."""
+    server = HttpMetadata()
+    yield server.url
+    server.close()
+
+
+def test_clients_of_one_host_have_names_of_their_own_in_a_metadata_server(
+    own_master: AMaster, url: str, make_store: MakeStore
+) -> None:
+    """Each puts into the other's memory, and gets it; the compatible class is asked for its name as upstream's is."""
+    address = own_master.address
+    one, other = (make_store(address, hostname="localhost", metadata=url, neighbours=False) for _ in range(2))
+    third = MooncakeDistributedStore()
+    assert third.setup("localhost", url, 16 << 20, 16 << 20, "tcp", "", address) == 0, third.last_error
+    names = [one._client.name, other._client.name, third.get_hostname()]
+    assert len(set(names)) == 3
+    assert all(name.startswith("localhost:") and int(name.split(":")[1]) in PORTS for name in names)
+    for owner in names:
+        assert one.put(f"in {owner}", owner.encode(), prefer=[owner])
+        assert other.get(f"in {owner}") == third.get(f"in {owner}") == owner.encode()
+        assert [each.place.endpoint for each in other.replicas(f"in {owner}").replicas] == [owner]
+    third.close()
