@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from p2pstore.integrations.patient_store import PatientStore
 from p2pstore.kv.client import compat
+from p2pstore.kv.client.compat_codec import CODEC
 
 
 def exported() -> dict[str, object]:
@@ -15,4 +16,4 @@ def exported() -> dict[str, object]:
     for kind in (compat.ObjectDataType, compat.ReplicaStatus, compat.TaskType, compat.TaskStatus):
         found.update(kind.__members__)
     found.update(RegisteredBufferPool=compat.BufferPool, RegisteredBufferLease=compat.BufferLease)
-    return found | {"MooncakeDistributedStore": PatientStore}
+    return found | CODEC | {"MooncakeDistributedStore": PatientStore}
