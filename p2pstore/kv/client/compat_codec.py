@@ -1,4 +1,4 @@
-"""What upstream's own Python modules (``mooncake.structured_object_store``) call of ``mooncake.store`` beside its class.
+"""What upstream's own Python modules (``mooncake.structured_object_store``) call of ``mooncake.store`` itself.
 
 Their names begin with an underscore there; a program has no need of them.
 """
