@@ -19,6 +19,7 @@ EXAMPLES = {
         "mooncake bench simulate --receivers 100 --size 20GB",
         "mooncake bench simulate --receivers 1000 --plot swarm.png       # takes some minutes",
         "mooncake bench simulate --receivers 60 --zones 3 --zone-rate 5gbit --deaths 5 --size 20GB",
+        "mooncake bench simulate --receivers 16 --size 256MiB --rate 200mbit --calibrate       # as root",
     )
 }
 
@@ -64,6 +65,18 @@ def simulate(
         float,
         typer.Option("--kill-seed-after", metavar="TIMES", help="Kill the seed when it sent so many times the object."),
     ] = 0.0,
+    processors: Annotated[
+        int,
+        typer.Option(
+            "--processors",
+            metavar="NUMBER",
+            help="Let all nodes share so many, as 'bench broadcast' does [default: nothing takes them time].",
+        ),
+    ] = 0,
+    calibrate: Annotated[
+        bool,
+        typer.Option("--calibrate", help="Measure first what bytes and messages cost this machine's; needs root."),
+    ] = False,
     random_seed: Annotated[
         int, typer.Option("--random-seed", metavar="NUMBER", help="Another number, another run; the same, the same.")
     ] = 0,
@@ -77,14 +90,26 @@ def simulate(
     options give the same run. Told first is the time of the last receiver over S/B, that of a copy to one: for S bytes
     in k chunks at B bytes a second to N receivers it is 1 + c·log2(N)/k, and c at best 1. Where links are not equal,
     the bound is max(S/u_seed, S/d_min, N·S/(u_seed + sum of u)). A thousand nodes and 140 GB take some minutes.
+
+    Processors take no time unless --processors says how many all nodes share: then bytes and messages cost what was
+    measured on a machine of two cores, or with --calibrate on this one, and what is said is heard when they get to it.
     """
     from p2pstore.bench.scenario import Scenario  # noqa: PLC0415 - --help must not wait for it
+    from p2pstore.bench.simulated_processors import COSTS  # noqa: PLC0415 - as above
     from p2pstore.bench.simulator import simulate as run  # noqa: PLC0415 - as above
 
     invocation: Invocation = ctx.obj
     output = invocation.output
     slow_count, slow_rate = _slow(slow)
+    costs = COSTS
     given = {"sources": sources, "slots": slots}
+    if processors < 0:
+        raise UsageError(detail=f"--processors: {processors} is fewer than none")
+    if calibrate:
+        from p2pstore.bench import calibrate as measuring  # noqa: PLC0415 - as above
+
+        processors = processors or measuring.processors_here()
+        costs = measuring.calibrate(output.message)
     try:
         scenario = Scenario(
             receivers=receivers,
@@ -101,6 +126,8 @@ def simulate(
             deaths=deaths,
             seed_dies_after=kill_seed_after,
             seed=random_seed,
+            processors=processors,
+            costs=costs,
             **{name: value for name, value in given.items() if value is not None},
         )
     except ValueError as error:
@@ -127,6 +154,11 @@ def _report(document: dict[str, Any]) -> list[tuple[str, str]]:
     last = f"{document['over_copy']:.3f} times S/B"
     if document["c"] is not None:
         last += f"; c = {document['c']:.1f}, with {counted(document['chunks'], 'chunk')}"
+    costs = document["costs"]
+    busy = []
+    if costs is not None:
+        said = f"{1e9 * costs['byte_seconds']:.2f} s a GB, {1e3 * costs['message_seconds']:.2f} ms a message"
+        busy = [("processors", f"{100 * document['busy']:.0f}% busy; {said}")]
     return [
         ("last receiver", last),
         ("finished", finished),
@@ -134,6 +166,7 @@ def _report(document: dict[str, Any]) -> list[tuple[str, str]]:
         ("bound", f"{document['bound']:.2f} s; {document['percent_of_bound']:.1f}% of it was reached"),
         ("seed sent", f"{document['seed_ratio']:.3f} times the object"),
         ("connections", f"{connections['mean']:.1f} a node, {connections['most']} at most"),
+        *busy,
         ("simulated in", f"{format_seconds(document['wall_seconds'])}, {document['events']:,} events"),
     ]
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from engine.serving.upload_slots import SLOTS
 from p2pstore.bench.bound import Nearness, bound_of_links, nearness, percentile
+from p2pstore.bench.simulated_processors import FREE, Costs
 from p2pstore.objects.manifest import choose_chunk_size
 
 
@@ -24,6 +25,9 @@ class Scenario:
     Receivers come evenly spread over ``arrivals``. ``deaths`` of them die, at random times before S/B is over; the seed
     dies when it has sent ``seed_dies_after`` times the object. A death is noticed after ``notice``. ``seed`` makes the
     run repeatable.
+
+    With ``processors`` all nodes are on one machine that has so many, bytes and messages take them what ``costs``
+    says, and packets have headers, as in ``bench broadcast``. With 0 nothing takes any time, and there are no headers.
     """
 
     receivers: int
@@ -43,6 +47,8 @@ class Scenario:
     notice: float = 1.0
     seed_dies_after: float = 0.0
     seed: int = 0
+    processors: int = 0
+    costs: Costs = FREE
 
     def __post_init__(self) -> None:
         if not self.chunk_size:
@@ -50,6 +56,8 @@ class Scenario:
         whole = (self.receivers, self.size, self.chunk_size, self.zones, self.sources, self.slots)
         if min(whole) < 1 or not self.rate > 0 or not 0 <= self.slow <= self.receivers:
             raise ValueError("a scenario has at least one receiver, byte, zone, source and slot, and a rate")
+        if self.processors < 0:
+            raise ValueError("no machine has fewer processors than none")
         if self.slow and not self.slow_rate > 0:
             raise ValueError("slow receivers have a rate")
         if not 0 <= self.deaths <= self.receivers:
@@ -94,6 +102,7 @@ class Outcome:
 
     ``seconds`` are from each receiver's arrival until it had everything, ``last`` is from the beginning until the last
     living one had; ``connections`` counts, for each receiver, the peers that it got from or that followed it.
+    ``messages`` were said by one node to another; requests for bytes, and answers to them, are not counted.
     """
 
     scenario: Scenario
@@ -106,6 +115,15 @@ class Outcome:
     connections: list[int] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     events: int = 0
+    messages: int = 0
+    processor_seconds: float = 0.0
+
+    @property
+    def busy(self) -> float | None:
+        """The part of the processors' time (0 to 1) that was used; None where nothing takes any."""
+        if not self.scenario.processors or not self.last:
+            return None
+        return min(1.0, self.processor_seconds / (self.scenario.processors * self.last))
 
     @property
     def nearness(self) -> Nearness:
@@ -137,5 +155,8 @@ class Outcome:
             "sent_bytes": round(self.sent_bytes),
             "connections": {"mean": round(sum(connections) / len(connections), 2), "most": max(connections)},
             "events": self.events,
+            "messages": self.messages,
+            "busy": None if self.busy is None else round(self.busy, 3),
+            "costs": asdict(self.scenario.costs) if self.scenario.processors else None,
             "progress": [[round(v, 6) for v in (s.time, s.least, s.mean, s.most)] for s in self.samples],
         }

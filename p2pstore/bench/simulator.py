@@ -2,8 +2,8 @@
 
 What is simulated is what decides: each receiver has the ``Planner`` that a pull has, each node the ``UploadQueue`` that
 its data server has and the ``Audience`` that its replica has, and what one has is told to those who follow it, gathered
-for as long and as late as the control plane does. Bytes are flows on links (``p2pstore.bench.links``). Hashing, disks
-and processors take no time, and no byte is wrong.
+for as long and as late as the control plane does. Bytes are flows on links (``p2pstore.bench.links``). Disks take no
+time, processors take what the scenario says (``p2pstore.bench.simulated_processors``), and no byte is wrong.
 
 A death takes a node off the network; what was on its way to or from it is lost. Its peers learn of it after the
 scenario's ``notice``, and take another in its place.
@@ -14,10 +14,12 @@ from __future__ import annotations
 import contextlib
 import gc
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from p2pstore.bench.scenario import Outcome, Sample, Scenario
 from p2pstore.bench.simulated_node import SimulatedNode, SimulatedRequest
+from p2pstore.bench.simulated_processors import PAYLOAD, Processors
 from p2pstore.bench.simulated_sends import Sends
 from p2pstore.bench.virtual_clock import VirtualClock
 from p2pstore.holding.replica import GATHER_SECONDS
@@ -74,6 +76,7 @@ class Simulation:
         self._clock = VirtualClock()
         self._lengths = [scenario.chunk_size] * scenario.chunks
         self._lengths[-1] = scenario.size - scenario.chunk_size * (scenario.chunks - 1)
+        self._processors = Processors(scenario.processors) if scenario.processors else None
         self._sends = Sends(self._clock, scenario, self._sent)
         self._seed = self._made(SEED, 0, scenario.rate, Bitmap(scenario.chunks, full=True))
         self._seed.here = True
@@ -90,6 +93,8 @@ class Simulation:
         self.outcome.unfinished = self._unfinished
         self.outcome.events = self._clock.events
         self.outcome.seed_bytes = self._seed.sent
+        if self._processors is not None:
+            self.outcome.processor_seconds = self._processors.spent
         return self.outcome
 
     def _populate(self) -> None:
@@ -111,6 +116,7 @@ class Simulation:
 
     def _made(self, name: str, zone: int, rate: float, had: Bitmap) -> SimulatedNode:
         audience = Audience(lambda: self._lengths, self._random.randrange)
+        rate *= PAYLOAD if self.scenario.processors else 1.0
         return SimulatedNode(name, zone, rate, self.scenario.slots, had, audience)
 
     # Time
@@ -118,6 +124,22 @@ class Simulation:
     def _delay(self, one: SimulatedNode, other: SimulatedNode) -> float:
         scenario = self.scenario
         return scenario.latency if one.zone == other.zone else scenario.latency + scenario.zone_latency
+
+    def _say(self, one: SimulatedNode, other: SimulatedNode, act: Callable[..., None], *arguments: Any) -> None:
+        """Call ``act`` when what one node says to another was heard."""
+        self.outcome.messages += 1
+        self._reach(self._delay(one, other), self.scenario.costs.message_seconds, act, *arguments)
+
+    def _reach(self, delay: float, seconds: float, act: Callable[..., None], *arguments: Any) -> None:
+        """Call ``act`` after ``delay``, once the processors have had so many seconds for it."""
+        if self._processors is None:
+            self._clock.at(self._clock.now + delay, act, *arguments)
+        else:
+            self._clock.at(self._clock.now + delay, self._work, seconds, act, arguments)
+
+    def _work(self, seconds: float, act: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+        assert self._processors is not None  # noqa: S101 - see _reach
+        self._clock.at(self._processors.take(self._clock.now, seconds), act, *arguments)
 
     def _sample(self, interval: float) -> None:
         counts = [node.had.count for node in self._present if node.alive]
@@ -190,7 +212,7 @@ class Simulation:
         for name in names:
             event = PeerShared(source.name, source.audience.shared(name))
             node = source.listeners[name]
-            self._clock.at(self._clock.now + self._delay(node, source), self._deliver, source, [node], [event])
+            self._say(source, node, self._deliver, source, [node], [event])
 
     def _die(self, node: SimulatedNode) -> None:
         """Take a node off the network."""
@@ -257,7 +279,7 @@ class Simulation:
         for action in actions:
             if isinstance(action, Ask):
                 source = node.sources[action.peer]
-                self._clock.at(self._clock.now + self._delay(node, source), self._offer, source, node, action)
+                self._say(node, source, self._offer, source, node, action)
             if isinstance(action, Cancel):
                 self._break_off(node, node.wanted[action.peer, action.run])
             if not isinstance(action, Fetch):
@@ -274,7 +296,7 @@ class Simulation:
             return
         runs, over = source.audience.offers(node.name, ask.count, ask.done, self._clock.now)
         event = Offered(source.name, runs, over=over)
-        self._clock.at(self._clock.now + self._delay(node, source), self._tell, node, event)
+        self._say(source, node, self._tell, node, event)
 
     def _gather(self, node: SimulatedNode) -> None:
         if not node.gathering and node.listeners:
@@ -288,6 +310,11 @@ class Simulation:
         events: list[Event] = []
         if have:
             events.append(PeerHas(node.name, have))
+        if self._processors is not None:
+            for listener in node.listeners.values():
+                self._say(node, listener, self._deliver, node, [listener], events)
+            return
+        self.outcome.messages += len(node.listeners)
         there: dict[float, list[SimulatedNode]] = {}
         for listener in node.listeners.values():
             there.setdefault(self._delay(node, listener), []).append(listener)
@@ -309,7 +336,8 @@ class Simulation:
         """The last byte of a run has left its uploader."""
         uploader = request.uploader
         self.outcome.sent_bytes += request.size
-        self._clock.at(self._clock.now + self._delay(uploader, request.getter), self._land, request)
+        seconds = request.size * self.scenario.costs.byte_seconds
+        self._reach(self._delay(uploader, request.getter), seconds, self._land, request)
         limit = self.scenario.seed_dies_after
         if uploader is self._seed and limit and uploader.sent >= limit * self.scenario.size:
             self._die(uploader)

@@ -57,6 +57,13 @@ def test_links_that_are_not_equal_have_no_hop_cost(mooncake: Mooncake) -> None:
     assert "c =" not in done.stdout
 
 
+def test_processors_that_all_share_are_told_of(mooncake: Mooncake) -> None:
+    assert "processors" not in mooncake("bench", "simulate", *SMALL).stdout
+    done = mooncake("bench", "simulate", *SMALL, "--processors", "2")
+    assert done.returncode == 0, done.stderr
+    assert "% busy; 2.30 s a GB, 0.29 ms a message" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -65,6 +72,7 @@ def test_links_that_are_not_equal_have_no_hop_cost(mooncake: Mooncake) -> None:
         (["--slow", "many"], "--slow"),
         (["--chunk-size", "3MiB"], "--chunk-size"),
         (["--deaths", "101"], "die"),
+        (["--processors", "-1"], "--processors"),
     ],
 )
 def test_what_makes_no_sense_is_refused(mooncake: Mooncake, options: list[str], words: str) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pstore.bench.scenario import Scenario
+from p2pstore.bench.simulated_processors import PAYLOAD, Costs
 from p2pstore.bench.simulator import SEED, Simulation, simulate
 from p2pstore.swarm.audience import MAX_LISTENERS
 from p2pstore.swarm.events import Action, Event, PeerShared
@@ -39,6 +40,8 @@ def scenarios(draw: st.DrawFn) -> Scenario:
         arrivals=draw(st.sampled_from([0.0, 0.01, 5.0])),
         deaths=draw(st.integers(0, receivers)),
         seed=draw(st.integers(0, 3)),
+        processors=draw(st.integers(0, 3)),
+        costs=Costs(1e-8, 1e-4),
     )
 
 
@@ -170,6 +173,29 @@ def test_receivers_hear_of_the_others_as_a_replica_tells_them(monkeypatch: pytes
     assert heard == [True, False]
 
 
+def test_processors_that_all_share_make_a_swarm_late_when_they_are_few() -> None:
+    costs = Costs(byte_seconds=1e-8, message_seconds=2e-4)
+    free = simulate(SMALL)
+    many, few = (simulate(replace(SMALL, processors=count, costs=costs)) for count in (64, 1))
+    assert free.busy is None
+    assert many.busy is not None
+    assert few.busy is not None
+    assert free.last / PAYLOAD < many.last * 1.05, "headers take their part of the cards"
+    assert many.last < few.last
+    assert many.busy < 0.1
+    assert few.busy > 0.9
+    total = SMALL.size * SMALL.receivers * costs.byte_seconds + few.messages * costs.message_seconds
+    assert few.last > total * 0.9, "all of it is done by one"
+    assert few.unfinished == 0
+
+
+def test_messages_are_counted_whether_they_cost_anything_or_not() -> None:
+    free, counted = simulate(SMALL), simulate(replace(SMALL, processors=64, costs=Costs(0.0, 0.0)))
+    each = SMALL.receivers * SMALL.chunks
+    assert each < free.messages < SMALL.receivers * each
+    assert counted.messages == pytest.approx(free.messages, rel=0.2)
+
+
 def test_progress_only_grows() -> None:
     samples = simulate(SMALL).samples
     assert len(samples) > 50
@@ -177,7 +203,9 @@ def test_progress_only_grows() -> None:
     assert [s.mean for s in samples] == sorted(s.mean for s in samples)
 
 
-@pytest.mark.parametrize("wrong", [{"receivers": 0}, {"rate": 0.0}, {"slow": 2, "receivers": 1}, {"deaths": 99}])
+@pytest.mark.parametrize(
+    "wrong", [{"receivers": 0}, {"rate": 0.0}, {"slow": 2, "receivers": 1}, {"deaths": 99}, {"processors": -1}]
+)
 def test_nonsense_is_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=r".+"):
         replace(SMALL, **wrong)

@@ -1,0 +1,54 @@
+"""Processor time in a simulation: what a machine that all nodes share takes for bytes and for what they say.
+
+``bench broadcast`` runs all its nodes on one machine, whose processors come to be what there is least of; what is said
+is heard late then. The model is the plainest that has this: so many processors, and one queue before them.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+
+PAYLOAD = 1448 / 1514
+"""The part of a card's bytes that is the object's: packets of 1,500 bytes, with headers of Ethernet, IP and TCP with
+timestamps (RFC 7323)."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds of processor, of both ends together and with the kernel's part.
+
+    ``byte_seconds``: to send, receive, hash and write one byte. ``message_seconds``: to say something and to hear it,
+    the wake-ups included.
+    """
+
+    byte_seconds: float
+    message_seconds: float
+
+    def __post_init__(self) -> None:
+        if self.byte_seconds < 0 or self.message_seconds < 0:
+            raise ValueError("processors take time, and do not give it back")
+
+
+FREE = Costs(0.0, 0.0)
+
+COSTS = Costs(byte_seconds=2.3e-9, message_seconds=2.9e-4)
+"""Of a virtual machine of two cores (AMD EPYC, Linux 6.18, Python 3.11), by ``bench simulate --calibrate``."""
+
+
+class Processors:
+    """So many that take one piece of work after another, in the order in which it comes."""
+
+    def __init__(self, count: int) -> None:
+        if count < 1:
+            raise ValueError("there is one processor at least")
+        self.spent = 0.0
+        """Seconds that they were at work, all together."""
+        self._free = [0.0] * count  # when each has done what it was given, a heap
+
+    def take(self, now: float, seconds: float) -> float:
+        """Give them work that takes so many seconds: when it is done."""
+        done = max(now, self._free[0]) + seconds
+        heapq.heapreplace(self._free, done)
+        self.spent += seconds
+        return done
