@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ class MooncakeStoreConnector(theirs.MooncakeStoreConnector):  # type: ignore[mis
             super().__init__(vllm_config, role, kv_cache_config)
         worker = self.connector_worker
         if worker is not None:
-            worker.lookup = _never_raising(worker.lookup)
+            worker.lookup = _watched(worker.lookup)
 
 
 def _prepare(vllm_config: Any, role: Any) -> None:
@@ -124,14 +125,20 @@ def _directory(model: str, revision: str | None) -> Path:
     return Path(snapshot_download(model, revision=revision, local_files_only=True))
 
 
-def _never_raising(lookup: Any) -> Any:
-    """A lookup whose error is a miss: it would end the thread that answers, and the scheduler would wait for ever."""
+def _watched(lookup: Any) -> Any:
+    """A lookup that says how long it took, to who wants to know (``VLLM_LOGGING_LEVEL=DEBUG``).
 
-    def safe(num_tokens: int, block_hashes: Any) -> Any:
+    An error of it is a miss: it would end the thread that answers, and the scheduler would wait for ever.
+    """
+
+    def watched(num_tokens: int, block_hashes: Any) -> Any:
+        began = time.monotonic()
         try:
             return lookup(num_tokens, block_hashes)
         except Exception:
             log.exception("a lookup failed; it is a miss")
             return MooncakeLookupResult(0)
+        finally:
+            log.debug("a lookup of %d tokens took %.1f ms", num_tokens, 1e3 * (time.monotonic() - began))
 
-    return safe
+    return watched
