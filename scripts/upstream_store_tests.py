@@ -3,10 +3,10 @@
     git clone https://github.com/kvcache-ai/Mooncake
     .venv/bin/python scripts/upstream_store_tests.py Mooncake/mooncake-wheel/tests
 
-The client is the wheel that is installed. Those of tensors want torch, safetensors, numpy and msgpack besides. With
-``--real`` they run against upstream's own master, to compare, and with ``--python`` another interpreter runs them. The
-servers listen at upstream's ports, 50051 and 8080, since some of the tests know no others; the machine needs an address
-besides loopback, which upstream's client looks for.
+The client is the wheel that is installed; with ``--compatible`` our class stands in the place of the wheel's. Tests of
+tensors want torch, safetensors, numpy and msgpack besides. With ``--real`` the master is upstream's, to compare, and
+with ``--python`` another interpreter runs the tests. The servers listen at upstream's ports, 50051 and 8080, since some
+tests know no others; the machine needs an address besides loopback, which upstream's client looks for.
 """
 
 from __future__ import annotations
@@ -84,7 +84,13 @@ def wheel(program: str) -> str:
     return str(path)
 
 
-def run(python: str, directory: Path, name: str) -> bool:
+COMPATIBLE = (
+    "from p2pstore.integrations import shim; shim.install(); import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"
+)
+"""Has ``mooncake.store`` be ours, and runs the tests."""
+
+
+def run(python: str, directory: Path, name: str, *, compatible: bool) -> bool:
     """Run one file, and say how it went."""
     variables = {
         "MC_METADATA_SERVER": f"http://127.0.0.1:{METADATA}/metadata",
@@ -93,7 +99,11 @@ def run(python: str, directory: Path, name: str) -> bool:
         "MC_FORCE_TCP": "1",
         "GLOG_minloglevel": "3",
     }
-    command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rfE", name]
+    if compatible:
+        paths = filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))
+        variables |= {"MOONCAKE_COMPAT": "1", "PYTHONPATH": os.pathsep.join(paths)}
+    start = ["-c", COMPATIBLE] if compatible else ["-m", "pytest"]
+    command = [python, *start, "-q", "-p", "no:cacheprovider", "-rfE", name]
     environment = {**os.environ, **variables}
     done = subprocess.run(
         command, cwd=directory, env=environment, capture_output=True, text=True, timeout=FILE_SECONDS, check=False
@@ -112,6 +122,7 @@ def main() -> int:
     parser.add_argument("directory", type=Path, help="mooncake-wheel/tests of a checkout")
     parser.add_argument("files", nargs="*", help="some of the files, in place of all")
     parser.add_argument("--real", action="store_true", help="against upstream's own master")
+    parser.add_argument("--compatible", action="store_true", help="with our class in place of the wheel's")
     parser.add_argument("--python", default=sys.executable, help="the interpreter that runs the tests")
     options = parser.parse_intermixed_args()
     ours = [sys.executable, "-m", "mooncake_cli"]
@@ -129,7 +140,7 @@ def main() -> int:
                 sys.exit(f"{options.directory} has no {name}")
             helper = name == "test_dummy_client.py"
             with server([wheel("mooncake_client")], HELPER) if helper else contextlib.nullcontext():
-                good = run(options.python, options.directory.resolve(), name) and good
+                good = run(options.python, options.directory.resolve(), name, compatible=options.compatible) and good
     return 0 if good else 1
 
 

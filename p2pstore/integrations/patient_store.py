@@ -116,6 +116,17 @@ class PatientStore(MooncakeDistributedStore):
             codes += self._load(keys[some], all_buffer_ptrs[some], all_sizes[some])
         return codes
 
+    def batch_get_into(self, keys: Sequence[str], buffer_ptrs: Sequence[int], sizes: Sequence[int]) -> list[int]:
+        """Bring values to memory of at least their size: LMCache asks so for chunks that may not be full."""
+        pointers, lengths = [[each] for each in buffer_ptrs], [[each] for each in sizes]
+        if bad := self._uneven(keys, pointers, lengths):
+            return bad
+        codes: list[int] = []
+        for places in runs(sizes):
+            some = slice(places.start, places.stop)
+            codes += self._load(keys[some], pointers[some], lengths[some], exactly=False)
+        return codes
+
     def batch_put_from_multi_buffers(
         self,
         keys: Sequence[str],
@@ -144,8 +155,14 @@ class PatientStore(MooncakeDistributedStore):
         return []
 
     def _load(
-        self, keys: Sequence[str], pointers: Sequence[Sequence[int]], sizes: Sequence[Sequence[int]]
+        self,
+        keys: Sequence[str],
+        pointers: Sequence[Sequence[int]],
+        sizes: Sequence[Sequence[int]],
+        *,
+        exactly: bool = True,
     ) -> list[int]:
+        """Values of less than their memory's size are wrong, or, not ``exactly``, in one piece at its beginning."""
         lengths = [sum(each) for each in sizes]
         starts = _starts(lengths)
         window = None if self._loads.waiting else self._windows.get(sum(lengths))
@@ -153,7 +170,7 @@ class PatientStore(MooncakeDistributedStore):
             return [LATE] * len(keys)
 
         def room(place: int, size: int) -> list[Part] | MooncakeError:
-            if size != lengths[place]:
+            if size > lengths[place] or (exactly and size != lengths[place]):
                 detail = f"the value of {keys[place]!r} has {size} bytes, and its memory {lengths[place]}"
                 return UsageError(detail=detail)
             return whole(window.view[starts[place] : starts[place] + size])
@@ -165,7 +182,7 @@ class PatientStore(MooncakeDistributedStore):
         with self._called() as failed:
             for place, code in enumerate(codes):
                 if code >= 0:
-                    window.give(starts[place], pointers[place], sizes[place])
+                    window.give(starts[place], pointers[place], sizes[place] if exactly else [code])
         self._windows.put(window)
         return codes if not failed.code else [failed.code] * len(keys)
 

@@ -119,6 +119,26 @@ def test_a_value_of_another_size_is_wrong_and_touches_nothing(
     assert "5000 bytes, and its memory 10000" in store.last_error
 
 
+def test_memory_of_one_piece_may_be_larger_than_its_value(
+    shared: OurMaster, stores: list[PatientStore], keys: list[str]
+) -> None:
+    """As with upstream's class: LMCache reads chunks so that may not be full."""
+    store = patient(joined(stores, shared.address))
+    values = [bytes([n + 1]) * (1000 + n) for n in range(3)]
+    for key, value in zip(keys, values, strict=False):
+        assert store.put(key, value) == 0
+    room = Blocks(2)
+    pointers = [room.pointers[0][0], room.pointers[1][0], room.pointers[0][1], room.pointers[1][1]]
+    found = store.batch_get_into([*keys[:3], "no"], pointers, [5000, 1001, 1001, 5000])
+    assert found[:2] == [1000, 1001]
+    assert (found[2], found[3]) == (-600, -704)
+    assert bytes(room.data[:1001]) == values[0] + b"\0"
+    assert bytes(room.data[5000:6002]) == values[1] + b"\0"
+    assert not any(room.data[10_000:])
+    assert store.batch_get_into(keys[:2], pointers[:1], [5000]) == [-600, -600]
+    assert store.batch_get_into([], [], []) == []
+
+
 def test_wrong_bytes_are_a_miss_and_touch_nothing(
     shared: OurMaster, stores: list[PatientStore], keys: list[str]
 ) -> None:
