@@ -84,3 +84,19 @@ def test_clients_of_one_host_have_names_of_their_own_in_a_metadata_server(
         assert other.get(f"in {owner}") == third.get(f"in {owner}") == owner.encode()
         assert [each.place.endpoint for each in other.replicas(f"in {owner}").replicas] == [owner]
     third.close()
+
+
+def test_two_clients_that_were_given_one_name_get_no_wrong_bytes(
+    own_master: AMaster, url: str, make_store: MakeStore
+) -> None:
+    """The metadata server leads to the later one, which refuses what lies with the other: that is put elsewhere."""
+    one, other = (
+        make_store(own_master.address, hostname="127.0.0.1:17000", metadata=url, neighbours=False) for _ in range(2)
+    )
+    third = make_store(own_master.address, hostname="127.0.0.1:17001", metadata=url, neighbours=False)
+    assert one._client.name == other._client.name
+    for number in range(20):
+        key, value = f"k{number}", bytes([number]) * 1000
+        assert third.put(key, value)
+        assert third.get(key) == value
+    assert not third.failures
