@@ -69,7 +69,7 @@ def ratios(found: Mapping[str, Pairs]) -> dict[str, dict[str, float]]:
 
 def print_table(rows: Mapping[str, Mapping[str, float]]) -> None:
     """A line a figure."""
-    print(f"{'':<26}{'ours':>10}{'other':>10}{'ratio':>8}   lowest to highest")
+    print(f"{'':<40}{'ours':>10}{'other':>10}{'ratio':>8}   lowest to highest")
     for figure, row in rows.items():
         spread = f"{row['lowest']:.2f} to {row['highest']:.2f}"
-        print(f"{figure:<26}{row['ours']:>10.3f}{row['other']:>10.3f}{row['ratio']:>8.2f}   {spread}")
+        print(f"{figure:<40}{row['ours']:>10.3f}{row['other']:>10.3f}{row['ratio']:>8.2f}   {spread}")

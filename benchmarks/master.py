@@ -2,14 +2,15 @@
 
 ::
 
-    python benchmarks/master.py [--rounds 16] [--seconds 0.1] [--only exist,put] [--state] [--json]
+    python benchmarks/master.py [--runs 1] [--rounds 16] [--seconds 0.1] [--only exist,put] [--state] [--json]
 
 Both masters live all the while, and so does a client of each, which gives the memory that it puts into: no byte leaves
 the client's process, so what is measured is the master and the way to it. Each figure is taken for both right after one
 another, in random order, round by round. "wall" is what one client waits for a call, "processor" what the master's
 process works for it, both in microseconds, and both the lower quartile of the rounds: whatever else the machine does
-makes them longer, never shorter. A ratio above 1 means that ours takes less. ``--state`` has ours keep its index on a
-disk, which upstream's does not. Needs the wheel.
+makes them longer, never shorter. A ratio above 1 means that ours takes less. Of several runs, each with new processes,
+the medians are shown: which core a process was given matters, and stays so for long. ``--state`` has ours keep its
+index on a disk, which upstream's does not. Needs the wheel.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import ctypes
 import json
 import os
 import random
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -184,6 +186,7 @@ def our_master(state: str) -> Iterator[tuple[str, int]]:
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=0.1)
     parser.add_argument("--only", default="")
@@ -195,6 +198,21 @@ def main() -> None:
         work(options.worker)
         return
     chosen = [name for name in FIGURES if any(each in name for each in options.only.split(","))]
+    runs = [measured(options, chosen) for _ in range(options.runs)]
+    rows = {
+        name: {each: statistics.median(run[name][each] for run in runs) for each in row}
+        for name, row in runs[0].items()
+    }
+    if options.json:
+        print(json.dumps(rows))
+        return
+    print(f"{'microseconds a call':<34}{'ours':>10}{'upstream':>10}{'ratio':>8}")
+    for name, row in rows.items():
+        print(f"{name:<34}{row['ours']:>10.1f}{row['upstream']:>10.1f}{row['ratio']:>8.2f}")
+
+
+def measured(options: argparse.Namespace, chosen: list[str]) -> dict[str, dict[str, float]]:
+    """One run: of each figure ours, upstream's, and how they compare."""
     found: dict[str, list[tuple[float, float]]] = {}
     with tempfile.TemporaryDirectory() as state, contextlib.ExitStack() as ends:
         address, pid = ends.enter_context(our_master(state if options.state else ""))
@@ -211,13 +229,7 @@ def main() -> None:
                     pair = (taken["ours"][which] * 1e6, taken["other"][which] * 1e6)
                     found.setdefault(f"{name}, {kind}", []).append(pair)
             print(f"round {number + 1} of {options.rounds}", file=sys.stderr)
-    rows = {f"{name}, {kind}": quartiles(found[f"{name}, {kind}"]) for kind in ("wall", "processor") for name in chosen}
-    if options.json:
-        print(json.dumps(rows))
-        return
-    print(f"{'microseconds a call':<34}{'ours':>10}{'upstream':>10}{'ratio':>8}")
-    for name, row in rows.items():
-        print(f"{name:<34}{row['ours']:>10.1f}{row['upstream']:>10.1f}{row['ratio']:>8.2f}")
+    return {f"{name}, {kind}": quartiles(found[f"{name}, {kind}"]) for kind in ("wall", "processor") for name in chosen}
 
 
 def quartiles(pairs: list[tuple[float, float]]) -> dict[str, float]:

@@ -69,7 +69,7 @@ def main() -> None:
         keys = fresh(at)
         metas = [ObjectMeta(each) for each in keys]
         puts.append(
-            timed(lambda keys=keys: pool.put_start(CLIENT, keys, [VALUE] * BATCH, config))
+            timed(lambda keys=keys: pool.put_begin(CLIENT, keys, [VALUE] * BATCH, config))
             + timed(lambda metas=metas: pool.put_end(CLIENT, metas))
         )
         pool.take_log()
@@ -79,7 +79,7 @@ def main() -> None:
     print(f"put, batches of {BATCH}: {statistics.median(puts) / BATCH * 1e6:.1f} us a key")
     looks = [timed(partial(pool.exist, fresh(at))) for at in range(0, count, BATCH)]
     print(f"exist, batches of {BATCH}: {statistics.median(looks) * 1e6:.0f} us a batch")
-    gets = [timed(partial(pool.replicas, fresh(at))) for at in range(0, count, BATCH)]
+    gets = [timed(partial(pool.found, fresh(at))) for at in range(0, count, BATCH)]
     print(f"replicas, batches of {BATCH}: {statistics.median(gets) * 1e6:.0f} us a batch")
     clock.later = 3600.0  # when no lease holds any more
     pool.ping(CLIENT)

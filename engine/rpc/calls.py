@@ -12,6 +12,7 @@ from engine.rpc.methods import CALLS, FORMS, FUNCTIONS, Form
 from engine.rpc.types import MAX_LITERAL, STRING, describe
 
 _TEXT = Codec(STRING)
+_unpack = framing.WITH_HASH.unpack_from
 
 
 class Call(NamedTuple):
@@ -47,10 +48,16 @@ def call_key(function: int, body: bytes) -> int:
     return function << 32 | int.from_bytes(body[:4], "little") | 1 if body else function << 32
 
 
-def only_call(data: bytes) -> tuple[int, int] | None:
-    """The sequence number and that key of a call that is all that came; its arguments begin at ``framing.HEAD``."""
-    found = framing.only(data)
-    return found and (found[0], found[1] << 32 | found[2] | 1)
+def only_call(data: bytes) -> tuple[int, int]:
+    """The sequence number and that key of a call, where that is all that came, as nearly always; else the key is 0.
+
+    Its arguments begin at ``framing.HEAD``.
+    """
+    if len(data) >= framing.WITH_HASH.size:
+        magic, sequence, function, length, attached, code = _unpack(data)
+        if magic == framing.MAGIC and length + framing.HEAD == len(data) and not attached:
+            return sequence, function << 32 | code | 1
+    return 0, 0
 
 
 def read_call(request: Request, peer: str) -> Call | UnknownCall:

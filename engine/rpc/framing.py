@@ -23,8 +23,8 @@ _MAGIC_MASK = 0x00FFFFFF
 REQUEST = Struct("<IIIII")
 ANSWER = Struct("<IIII")
 HEAD = REQUEST.size
-_WITH_HASH = Struct("<IIIIII")
-"""The same, and how its body begins: with the hash of its type."""
+WITH_HASH = Struct("<IIIIII")
+"""A request's header, and how its body begins: with the hash of its type."""
 
 _ERROR_SHIFT = 16
 
@@ -131,16 +131,6 @@ class Splitter:
         head = data[at : at + 4]
         hint = ": that is HTTP, as a metrics port speaks it" if head == b"HTTP" else ""
         return RemoteProtocolError(peer=self.peer, detail=f"no frame begins with {head.hex(' ')}{hint}")
-
-
-def only(data: bytes) -> tuple[int, int, int] | None:
-    """Sequence, function and hash of a call with arguments, if that is all that came: nearly always it is."""
-    if len(data) < 24:
-        return None
-    magic, sequence, function, length, attached, code = _WITH_HASH.unpack_from(data)
-    if HEAD + length != len(data) or attached or magic & _MAGIC_MASK != MAGIC:
-        return None
-    return sequence, function, code
 
 
 def request(sequence: int, function: int, body: bytes) -> bytes:

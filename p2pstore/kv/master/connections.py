@@ -105,15 +105,13 @@ class Connection(asyncio.Protocol):
         if speaker.tried:
             master.generations.again(speaker)
         if not self.kept and not self._queue and self.stuck_since is None:
-            call = only_call(data)
-            if call is not None:
-                sequence, key = call
-                route = self._routes.get(key)
-                if route is not None:
-                    frame = self._served(sequence, route, data, framing.HEAD)
-                    if frame:
-                        self.answer(frame)
-                    return
+            sequence, key = only_call(data)
+            route = self._routes.get(key)
+            if route is not None:
+                frame = self._served(sequence, route, data, framing.HEAD)
+                if frame:
+                    self.answer(frame)
+                return
         try:
             requests = self._splitter.requests(data)
         except RemoteProtocolError as error:
