@@ -53,14 +53,15 @@ class EventFact(NamedTuple):
 class KeyFacts:
     """One key of one tenant.
 
-    ``aside``: whoever holds it is absent, and may come back. ``others`` are tenants that have it, ``known`` some keys
-    that are there.
+    ``busy``: it is being copied or moved. ``aside``: whoever holds it is absent, and may come back. ``others`` are
+    tenants that have it, ``known`` some keys that are there.
     """
 
     key: str
     tenant: str
     replicas: Sequence[ReplicaFact] = ()
     leased_for: float = 0.0
+    busy: bool = False
     event: EventFact | None = None
     aside: bool = False
     others: Sequence[str] = ()

@@ -141,7 +141,8 @@ class View:
             return KeyFacts(key, tenant, being, event=event, aside=aside, others=others, known=near)
         by_endpoint = {segment.endpoint: segment for segment in pool.segments()}
         replicas = [_replica(replica, by_endpoint) for replica in found.replicas]
-        return KeyFacts(key, tenant, replicas, leased_for=found.lease_ms / 1000, event=event)
+        busy = pool.busy(key, tenant)
+        return KeyFacts(key, tenant, replicas, leased_for=found.lease_ms / 1000, busy=busy, event=event)
 
     def caller_facts(self) -> Sequence[CallerFacts]:
         """What is known of those who called, the last first."""

@@ -137,6 +137,13 @@ def _readable(whole: Sequence[ReplicaFact], key: KeyFacts, pool: PoolFacts) -> I
             f"until then it is not evicted, and remove is refused with {int(Code.LEASED)}",
             good=True,
         )
+    if key.busy:
+        yield Finding(
+            "busy",
+            "it is being copied or moved to other memory",
+            f"until that has ended, remove and upsert are refused with {int(Code.HAS_TASK)}",
+            good=True,
+        )
 
 
 def _aside(pool: PoolFacts) -> Finding:

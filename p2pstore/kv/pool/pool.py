@@ -171,6 +171,12 @@ class Pool:
         """The same of one key, without a lease."""
         return self._reads.peek(key, tenant)
 
+    def busy(self, key: str, tenant: str = DEFAULT_TENANT) -> bool:
+        """Whether a value is being copied or moved, so that it is neither removed nor replaced."""
+        space = self._index.tenant(tenant)
+        entry = space.keys.get(key) if space else None
+        return entry is not None and self._tasks.busy(entry)
+
     def keys(self, tenant: str | None = None) -> list[str]:
         """The keys of a tenant, or of all, that can be read."""
         return self._reads.keys(tenant)

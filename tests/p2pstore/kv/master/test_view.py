@@ -81,6 +81,16 @@ def test_looking_grants_no_lease(view: View, house: House) -> None:
     assert whole(view.remove_all("", force=True)) == 1
 
 
+def test_a_key_that_is_being_copied(view: View, house: House) -> None:
+    client, _ = house.join("a"), house.join("b")
+    house.put(client, ["x"], prefer_alloc_in_same_node=False, preferred_segments=["a"])
+    assert not isinstance(house.pool.copy_start(client, "x", "a", ["b"]), Code)
+    assert causes(view, "x") == ["readable", "busy"]
+    assert view.remove("x", "default", force=True) is Code.HAS_TASK
+    assert house.pool.copy_end(client, "x") is Code.OK
+    assert causes(view, "x") == ["readable"]
+
+
 def test_what_became_of_a_key(view: View, house: House) -> None:
     client = house.join("a", 4 * MIB)
     assert causes(view, "x") == ["never-put"]

@@ -42,6 +42,7 @@ KEYS = {
         ["readable", "leased"],
         "leased for another 8.0 s",
     ),
+    "being moved": (replace(KEY, replicas=[REPLICA], busy=True), ["readable", "busy"], "it is being copied or moved"),
     "its owner is silent": (
         replace(KEY, replicas=[REPLICA._replace(silent=7.0)]),
         ["owner-silent"],
