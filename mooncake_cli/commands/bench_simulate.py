@@ -158,6 +158,7 @@ def _report(document: dict[str, Any]) -> list[tuple[str, str]]:
     busy = []
     if costs is not None:
         said = f"{1e9 * costs['byte_seconds']:.2f} s a GB, {1e3 * costs['message_seconds']:.2f} ms a message"
+        said += f", {1e3 * costs['wake_seconds']:.2f} ms a wake-up"
         busy = [("processors", f"{100 * document['busy']:.0f}% busy; {said}")]
     return [
         ("last receiver", last),

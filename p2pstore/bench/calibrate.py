@@ -1,7 +1,8 @@
 """What bytes and messages cost this machine's processors, measured by two real broadcasts.
 
 With one receiver nothing is said while the object is on its way, so what the agents take is for its bytes. With
-several, what they take beside that is for what they say: as many messages as a simulation of the same broadcast counts.
+several, what they take beside that is for what they say: as many messages and wake-ups as a simulation of the same
+broadcast counts.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from p2pstore.bench.broadcast import broadcast
 from p2pstore.bench.broadcast_outcome import Broadcast, BroadcastPlan
 from p2pstore.bench.scenario import Scenario
-from p2pstore.bench.simulated_processors import Costs
+from p2pstore.bench.simulated_processors import WAKE_TO_MESSAGE, Costs
 from p2pstore.bench.simulator import simulate
 from p2pstore.errors import PartialResult
 
@@ -47,8 +48,9 @@ def costs(alone: float, several: float) -> Costs:
     found = Costs(alone / SIZE, 0.0)
     left = max(0.0, several - alone * SEVERAL)
     for _ in range(2):  # what messages cost bears on how many are said
-        said = simulate(scenario(SEVERAL, found)).messages
-        found = Costs(found.byte_seconds, left / max(1, said))
+        outcome = simulate(scenario(SEVERAL, found))
+        each = left / (outcome.messages + WAKE_TO_MESSAGE * outcome.wakes)
+        found = Costs(found.byte_seconds, each, WAKE_TO_MESSAGE * each)
     return found
 
 

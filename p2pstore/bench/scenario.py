@@ -103,6 +103,7 @@ class Outcome:
     ``seconds`` are from each receiver's arrival until it had everything, ``last`` is from the beginning until the last
     living one had; ``connections`` counts, for each receiver, the peers that it got from or that followed it.
     ``messages`` were said by one node to another; requests for bytes, and answers to them, are not counted.
+    ``wakes`` is how often a node that had nothing to do heard something; counted where processors take time.
     """
 
     scenario: Scenario
@@ -116,6 +117,7 @@ class Outcome:
     samples: list[Sample] = field(default_factory=list)
     events: int = 0
     messages: int = 0
+    wakes: int = 0
     processor_seconds: float = 0.0
 
     @property
@@ -156,6 +158,7 @@ class Outcome:
             "connections": {"mean": round(sum(connections) / len(connections), 2), "most": max(connections)},
             "events": self.events,
             "messages": self.messages,
+            "wakes": self.wakes,
             "busy": None if self.busy is None else round(self.busy, 3),
             "costs": asdict(self.scenario.costs) if self.scenario.processors else None,
             "progress": [[round(v, 6) for v in (s.time, s.least, s.mean, s.most)] for s in self.samples],

@@ -44,6 +44,7 @@ class SimulatedNode:
         self.serving: dict[SimulatedRequest, None] = {}  # in the order of asking, so that equal seeds make equal runs
         self.news: list[int] = []
         self.gathering = False
+        self.busy_until = 0.0
         self.here = False
         self.alive = True
         self.came = 0.0

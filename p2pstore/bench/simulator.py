@@ -128,18 +128,25 @@ class Simulation:
     def _say(self, one: SimulatedNode, other: SimulatedNode, act: Callable[..., None], *arguments: Any) -> None:
         """Call ``act`` when what one node says to another was heard."""
         self.outcome.messages += 1
-        self._reach(self._delay(one, other), self.scenario.costs.message_seconds, act, *arguments)
+        self._reach(other, self._delay(one, other), self.scenario.costs.message_seconds, act, *arguments)
 
-    def _reach(self, delay: float, seconds: float, act: Callable[..., None], *arguments: Any) -> None:
-        """Call ``act`` after ``delay``, once the processors have had so many seconds for it."""
+    def _reach(
+        self, node: SimulatedNode, delay: float, seconds: float, act: Callable[..., None], *arguments: Any
+    ) -> None:
+        """Call ``act`` after ``delay``, once the processors have had so many seconds for it, which a node hears of."""
         if self._processors is None:
             self._clock.at(self._clock.now + delay, act, *arguments)
         else:
-            self._clock.at(self._clock.now + delay, self._work, seconds, act, arguments)
+            self._clock.at(self._clock.now + delay, self._work, node, seconds, act, arguments)
 
-    def _work(self, seconds: float, act: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    def _work(self, node: SimulatedNode, seconds: float, act: Callable[..., None], arguments: tuple[Any, ...]) -> None:
         assert self._processors is not None  # noqa: S101 - see _reach
-        self._clock.at(self._processors.take(self._clock.now, seconds), act, *arguments)
+        now = self._clock.now
+        if node.busy_until <= now:
+            self.outcome.wakes += 1
+            seconds += self.scenario.costs.wake_seconds
+        node.busy_until = self._processors.take(now, seconds)
+        self._clock.at(node.busy_until, act, *arguments)
 
     def _sample(self, interval: float) -> None:
         counts = [node.had.count for node in self._present if node.alive]
@@ -337,7 +344,7 @@ class Simulation:
         uploader = request.uploader
         self.outcome.sent_bytes += request.size
         seconds = request.size * self.scenario.costs.byte_seconds
-        self._reach(self._delay(uploader, request.getter), seconds, self._land, request)
+        self._reach(request.getter, self._delay(uploader, request.getter), seconds, self._land, request)
         limit = self.scenario.seed_dies_after
         if uploader is self._seed and limit and uploader.sent >= limit * self.scenario.size:
             self._die(uploader)

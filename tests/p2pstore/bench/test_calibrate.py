@@ -23,10 +23,11 @@ def test_the_costs_explain_what_was_measured() -> None:
     assert found.byte_seconds == pytest.approx(0.5 / calibrate.SIZE)
     outcome = simulate(calibrate.scenario(calibrate.SEVERAL, found))
     assert outcome.processor_seconds == pytest.approx(4.2, rel=0.1)
+    assert outcome.wakes > 0
 
 
 def test_messages_cost_nothing_where_no_time_is_left_for_them() -> None:
-    assert calibrate.costs(1.0, 3.0) == Costs(1.0 / calibrate.SIZE, 0.0)
+    assert calibrate.costs(1.0, 3.0) == Costs(1.0 / calibrate.SIZE, 0.0, 0.0)
 
 
 def test_a_broadcast_that_failed_is_no_measurement() -> None:

@@ -186,6 +186,7 @@ def test_processors_that_all_share_make_a_swarm_late_when_they_are_few() -> None
     assert few.busy > 0.9
     total = SMALL.size * SMALL.receivers * costs.byte_seconds + few.messages * costs.message_seconds
     assert few.last > total * 0.9, "all of it is done by one"
+    assert few.wakes < many.wakes, "who has much to do hears several things at once"
     assert few.unfinished == 0
 
 
