@@ -28,13 +28,15 @@ class LearntCosts:
 
     def computed(self, tracked: Tracked, took: float | None) -> None:
         """A prompt was computed, in so many seconds where that is known."""
-        self._since.pop(Reason.TTFT, None)
+        if self._since:
+            self._since.pop(Reason.TTFT, None)
         if took is not None and took > 0:
             self.prefill.observe(tracked.length, tracked.reused, took)
 
     def decoded(self, tracked: Tracked, instance: Instance, now: float, *, held: bool) -> None:
         """A token came; ``held`` as in the event."""
-        self._since.pop(Reason.TBT, None)
+        if self._since:
+            self._since.pop(Reason.TBT, None)
         paced = tracked.paced(now, instance, held=held)
         if paced is not None:
             self.decode.observe(*paced)

@@ -186,7 +186,8 @@ class Policy:
         if tracked is None or tracked.prefill is None:
             return []
         took = tracked.prefill.dequeue(tracked, now)
-        self._served(tracked.prefill, tracked, now)
+        if tracked.prefill.ejection.failures:
+            self._served(tracked.prefill, tracked, now)
         tracked.prefill = None
         tracked.first = now
         self.costs.computed(tracked, took)
@@ -232,7 +233,7 @@ class Policy:
         tracked = self._requests.pop(event.request, None)
         if tracked is None:
             return []
-        if event.complete and tracked.decode is not None:
+        if event.complete and tracked.decode is not None and tracked.decode.ejection.failures:
             self._served(tracked.decode, tracked, now)
         self._give_up(tracked, now)
         if event.complete:
@@ -257,8 +258,8 @@ class Policy:
         return [Ejected(instance.name, pause, EJECT_FAILURES)]
 
     def _served(self, instance: Instance, tracked: Tracked, now: float) -> None:
-        """An instance did well what it was asked."""
-        if instance.ejection.failures and instance.ejection.served(tracked.placed):
+        """An instance that had failed others did well what it was asked."""
+        if instance.ejection.served(tracked.placed):
             self._roster.look(now)
 
     def _anew(self, tracked: Tracked, now: float) -> Decision:

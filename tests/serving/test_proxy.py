@@ -1,4 +1,4 @@
-"""Two prefill and two decode servers behind ``mooncake proxy``: one of each is killed in the middle of streams."""
+"""Two prefill and two decode servers behind ``mooncake proxy``: one of each is killed in mid-stream, and then the store."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.ports import reserved_port
-from tests.serving.conftest import ROOT, Start, words
+from tests.serving.conftest import ROOT, CommandMaster, Start, words
 from tests.serving.engines import ANSWER_SECONDS, Engine, ask
 from tests.serving.pairs import MOST, once_stored
 from tests.serving.test_vllm import ours
@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.timeout(1700), pytest.mark.slow]
 START_SECONDS = 60
 STREAMS = 6
 TOKENS = 200
-AFTER = 8
+AFTER = 4
 LONG = 120.0
 
 
@@ -116,7 +116,9 @@ def cluster(start: Start, mooncake_json: dict[str, str], tmp_path_factory: pytes
         process.wait(60)
 
 
-def test_requests_go_on_when_one_of_each_is_killed_in_mid_stream(cluster: Cluster) -> None:
+def test_requests_go_on_when_one_of_each_is_killed_in_mid_stream_and_then_the_store(
+    cluster: Cluster, master: CommandMaster
+) -> None:
     whole = ask(cluster.address, words("first"))
     assert (whole.text, whole.finish) == (cluster.prefill[0].ask(words("first")).text, "length")
     turn = iter(range(1000))
@@ -141,7 +143,21 @@ def test_requests_go_on_when_one_of_each_is_killed_in_mid_stream(cluster: Cluste
         if each.whole:
             assert each.text == cluster.decode[1].ask(each.prompt, TOKENS).text
     assert any(each.whole for each in streams), "those of the other decode server are none of its business"
+    those_that_follow_are_right(cluster, "after")
+    during = [Stream(cluster.address, words(f"during {n}", 700)) for n in range(2)]
+    master.kill()
+    those_that_follow_are_right(cluster, "without a store")
+    for each in during:
+        each.join(ANSWER_SECONDS)
+        assert (each.whole, each.errors, each.failed) == (True, [], None)
+    master.start()
+    taken = once_stored(lambda: ask(cluster.address, words(f"turn {next(turn)}")))
+    assert taken.cached >= MOST, "the store is back, and so is what it is for"
+    those_that_follow_are_right(cluster, "with a store again")
+
+
+def those_that_follow_are_right(cluster: Cluster, name: str) -> None:
     for number in range(AFTER):
-        prompt = words(f"after {number}", 300)
+        prompt = words(f"{name} {number}", 300)
         found = ask(cluster.address, prompt)
         assert (found.text, found.finish) == (cluster.decode[1].ask(prompt).text, "length")

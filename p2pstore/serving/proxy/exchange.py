@@ -154,6 +154,7 @@ class Exchange:
 
     def _after(self, failure: InstanceFailed) -> Fate:
         """An instance failed: where it goes on."""
+        self._waits.over()  # what follows may move this very request, which is at work and must not be cancelled
         self._failure = failure
         self._parts.keeper.failed(failure)
         fate = self._waits.fate or self._parts.dispatcher.failed(self._number, failure.member.name, busy=failure.busy)

@@ -23,6 +23,8 @@ class Seen:
     path: str
     body: dict[str, Any]
     headers: Mapping[str, str]
+    client: object = None
+    """Where it came from: the other end of its connection."""
 
 
 @dataclass
@@ -108,7 +110,8 @@ class Engine:
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
-        self.seen.append(Seen(request.path, body, request.headers))
+        client = request.transport.get_extra_info("peername") if request.transport is not None else None
+        self.seen.append(Seen(request.path, body, request.headers, client))
         self.busy += 1
         try:
             if self.behaviour is not None:

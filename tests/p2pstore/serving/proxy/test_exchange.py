@@ -246,6 +246,29 @@ async def test_an_instance_that_dies_before_a_token_is_replaced_unseen(engines: 
     assert (await proxy.stream())[1]
 
 
+@pytest.mark.parametrize("kind", [Kind.PREFILL, Kind.DECODE])
+async def test_who_finds_that_an_instance_is_dead_blames_no_other(
+    engines: Any, proxies: Start, monkeypatch: pytest.MonkeyPatch, kind: Kind
+) -> None:
+    """Its death moves all requests that were there, and so the one that found it: which is at work, and waits for none."""
+    monkeypatch.setattr(health, "PROBE_SECONDS", 3600.0)
+    dead, alive, other = await engines(), await engines(), await engines()
+    sides = ([dead, alive], [other]) if kind is Kind.PREFILL else ([other], [dead, alive])
+    proxy: Running = await proxies(*sides)
+    await dead.die()
+    for stream in (False, True) * 2:
+        if stream:
+            assert (await proxy.stream())[1]
+        else:
+            assert (await proxy.post())[0] == 200
+    assert {member.place.port: member.failed for member in proxy.server.fleet} == {
+        dead.port: 1,
+        alive.port: 0,
+        other.port: 0,
+    }
+    assert proxy.server.stats.retries[kind.value] == 1
+
+
 @pytest.mark.parametrize("failing", ["prefill", "decode"])
 async def test_an_instance_that_hangs_is_given_up(engines: Any, proxies: Start, failing: str) -> None:
     hanging, good, other = await engines(behaviour=say_nothing), await engines(), await engines()

@@ -23,19 +23,25 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "RETURNS", health.Backoff(0.02, 0.1))
 
 
-async def test_who_dies_goes_and_who_returns_is_back(engines: Any, proxies: Start) -> None:
-    first, second = await engines(), await engines(port=reserved_port())
-    proxy: Running = await proxies([await engines()], [first, second])
+@pytest.mark.parametrize("kind", [Kind.PREFILL, Kind.DECODE])
+async def test_who_dies_goes_and_who_returns_is_back(engines: Any, proxies: Start, kind: Kind) -> None:
+    """And takes none of the other kind along: a demo looks for a dead prefill instance among those for decode."""
+    first, second, other = await engines(), await engines(port=reserved_port()), await engines()
+    proxy: Running = await proxies(
+        *([[first, second], [other]] if kind is Kind.PREFILL else [[other], [first, second]])
+    )
     await second.die()
-    await happens(lambda: len(proxy.server.fleet.of(Kind.DECODE)) == 1)
-    instances = (await proxy.get("/status"))[1]["instances"]
+    await happens(lambda: len(proxy.server.fleet.of(kind)) == 1)
+    status = (await proxy.get("/status"))[1]
+    assert sorted([*status["prefill_nodes"], *status["decode_nodes"]]) == sorted([first.address, other.address])
+    instances = status["instances"]
     (down,) = (one for one in instances if one["instance"] == second.address)
     assert down["state"] == "down"
     assert "cannot connect" in down["why"]
     for _ in range(4):
         assert (await proxy.post())[0] == 200
     await second.start()
-    await happens(lambda: len(proxy.server.fleet.of(Kind.DECODE)) == 2)
+    await happens(lambda: len(proxy.server.fleet.of(kind)) == 2)
     before = len(second.seen)
     for _ in range(4):
         assert (await proxy.post())[0] == 200

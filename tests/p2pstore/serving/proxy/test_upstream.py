@@ -17,6 +17,7 @@ from p2pstore.serving.proxy.fleet import Member, Place, parse_instance
 from p2pstore.serving.proxy.health import Health
 from p2pstore.serving.proxy.options import Options
 from p2pstore.serving.proxy.upstream import InstanceFailed, Problem, Upstream, models, ranks, token_ids
+from tests.p2pstore.serving.proxy.conftest import Start
 from tests.p2pstore.serving.proxy.fake_engine import MODEL, Engine
 
 
@@ -177,6 +178,18 @@ async def test_what_is_no_answer(said: bytes, reason: str) -> None:
         await upstream.close()
         server.close()
         await server.wait_closed()
+
+
+async def test_connections_are_used_again(engines: Any, proxies: Start) -> None:
+    """A demo makes a session, and so a connection, for each request."""
+    prefill, decode = await engines(), await engines()
+    proxy = await proxies([prefill], [decode])
+    for _ in range(10):
+        assert (await proxy.post())[0] == 200
+        assert (await proxy.stream())[1]
+    for engine in (prefill, decode):
+        assert len(engine.seen) == 20
+        assert len({one.client for one in engine.seen}) <= 10  # a slow day closes some meanwhile
 
 
 async def test_redirects_are_not_followed(engines: Any) -> None:
