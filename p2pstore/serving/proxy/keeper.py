@@ -153,7 +153,8 @@ class Keeper:
             return
         member.ejections += 1
         log.warning(
-            "%s is passed over for %g s: it is well by its own word, and failed %d requests in a row, the last so: %s",
+            "%s is passed over for %g s where there is another: it says that it is well, and failed %d requests "
+            "in a row, the last so: %s",
             *(member.name, said.seconds, said.failures, member.last_failure),
         )
 
