@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 from p2pstore.serving.costs import DecodeCost
@@ -60,6 +60,21 @@ class Tracked:
     def context(self) -> int:
         """Tokens that its KV cache has."""
         return self.length + self.output
+
+    @property
+    def like(self) -> list[tuple[str, Hashable]]:
+        """What its output is expected by: where its prompt parts from others', then its tenant."""
+        keys: list[tuple[str, Hashable]] = []
+        if self.shared:
+            keys.append(("block", self.blocks[self.shared - 1]))
+        if self.tenant:
+            keys.append(("tenant", self.tenant))
+        return keys
+
+    @property
+    def known_as(self) -> list[tuple[str, Hashable]]:
+        """What its output says something about: prompts that part where it did, or that go on where it ends."""
+        return [*self.like, *(("block", block) for block in self.blocks[-2:])]
 
     def paced(self, now: float, decode: Instance, *, held: bool) -> tuple[float, float] | None:
         """A token came: the context of its batch and the seconds of a step, now and then, when there is enough of both.

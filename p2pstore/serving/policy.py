@@ -16,7 +16,6 @@ of decode costs is fitted to the pace at which tokens come (``p2pstore.serving.l
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from p2pstore.serving.admission import MOST_RETRY_SECONDS, Admission, Gate, Objectives
@@ -148,7 +147,7 @@ class Policy:
         prompt = Prompt(tracked.length, block, match, now, seconds, self._token)
         option = self._placer.choose(prompt, prefills, roster.every)
         tracked.shared = match.longest
-        tracked.expected = self.lengths.expected(_keys(tracked), tracked.limit)
+        tracked.expected = self.lengths.expected(tracked.like, tracked.limit)
         tracked.first = now + option.ttft
         decode = least_used(decodes) if self._in_turn else lightest(decodes)
         tbt = self._gate.arriving(tracked, decode, now)
@@ -237,7 +236,7 @@ class Policy:
             self._served(tracked.decode, tracked, now)
         self._give_up(tracked, now)
         if event.complete:
-            self.lengths.seen(_known_as(tracked), event.output)
+            self.lengths.seen(tracked.known_as, event.output)
         return []
 
     def _failed(self, event: Failed, now: float) -> list[Decision]:
@@ -336,20 +335,3 @@ class Policy:
             self._leave(tracked)
             decisions.append(self._anew(tracked, now))
         return decisions
-
-
-def _keys(tracked: Tracked) -> list[tuple[str, Hashable]]:
-    """What a request's output is expected by: where its prompt parts from others', then its tenant."""
-    keys: list[tuple[str, Hashable]] = []
-    if tracked.shared:
-        keys.append(("block", tracked.blocks[tracked.shared - 1]))
-    if tracked.tenant:
-        keys.append(("tenant", tracked.tenant))
-    return keys
-
-
-def _known_as(tracked: Tracked) -> list[tuple[str, Hashable]]:
-    """What its output says something about: prompts that part where it did, or that go on where it ends."""
-    keys = _keys(tracked)
-    keys += [("block", block) for block in tracked.blocks[-2:]]
-    return keys

@@ -20,16 +20,17 @@ from aiohttp import hdrs, web
 from p2pstore.serving.admission import MOST_RETRY_SECONDS
 from p2pstore.serving.events import Decode, Lost, Place, Reason, Reject
 from p2pstore.serving.proxy import failures, refusals
+from p2pstore.serving.proxy.asking import Asking
 from p2pstore.serving.proxy.dispatch import Fate
-from p2pstore.serving.proxy.events import BadStream, Events, Says, count, look
+from p2pstore.serving.proxy.events import Events, Says, count, look
 from p2pstore.serving.proxy.failures import Answer
 from p2pstore.serving.proxy.fleet import KINDS, Member
-from p2pstore.serving.proxy.options import MAX_ANSWER_BYTES, MAX_FIRST_BYTES
+from p2pstore.serving.proxy.options import MAX_FIRST_BYTES
 from p2pstore.serving.proxy.parts import Parts
 from p2pstore.serving.proxy.prompts import measured
 from p2pstore.serving.proxy.reply import REQUEST_ID, Reply
 from p2pstore.serving.proxy.requests import Asked, decode_body, decode_transfer, prefill_body, prefill_transfer
-from p2pstore.serving.proxy.upstream import InstanceFailed, broken, passed_on, read
+from p2pstore.serving.proxy.upstream import InstanceFailed, passed_on
 from p2pstore.serving.proxy.waits import Waits
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ class Exchange:
         self._began = parts.clock()
         self._reply = Reply(request, parts.clock)
         self._waits = Waits(parts.clock)
+        self._asking = Asking(parts.upstream, self._waits, asked.path)
         self._number = 0
         self._attempts = 0
         self._output = 0
@@ -204,9 +206,9 @@ class Exchange:
         began = self._parts.clock()
         member.running += 1
         try:
-            answer = await self._post(member, body, headers)
+            answer = await self._asking.post(member, body, headers)
             try:
-                whole = await self._read(member, answer)
+                whole = await self._asking.whole(member, answer)
                 if answer.status != 200:
                     return _error(member, answer, whole)
             finally:
@@ -226,10 +228,10 @@ class Exchange:
         """Have it answered by an instance, and pass that on."""
         member.running += 1
         try:
-            answer = await self._post(member, body, headers)
+            answer = await self._asking.post(member, body, headers)
             try:
                 if answer.status != 200:
-                    return self._reply.whole(_error(member, answer, await self._read(member, answer)))
+                    return self._reply.whole(_error(member, answer, await self._asking.whole(member, answer)))
                 pass_on = self._stream if self.asked.stream else self._whole
                 return await pass_on(member, answer, alone)
             finally:
@@ -238,25 +240,8 @@ class Exchange:
         finally:
             member.running -= 1
 
-    async def _post(self, member: Member, body: bytes, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
-        self._waits.on(member)
-        answer = await self._parts.upstream.post(member, self.asked.path, body, headers)
-        self._waits.over()
-        return answer
-
-    async def _read(self, member: Member, answer: aiohttp.ClientResponse) -> bytes:
-        self._waits.on(member)
-        try:
-            whole = await read(answer, MAX_ANSWER_BYTES)
-        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
-            raise broken(member, error) from None
-        self._waits.over()
-        if whole is None:
-            raise InstanceFailed(member, f"its answer is longer than {MAX_ANSWER_BYTES} bytes")
-        return whole
-
     async def _whole(self, member: Member, answer: aiohttp.ClientResponse, alone: bool) -> web.StreamResponse:  # noqa: FBT001
-        whole = await self._read(member, answer)
+        whole = await self._asking.whole(member, answer)
         said = failures.parsed(whole)
         if said is None:
             raise InstanceFailed(member, "its answer is no JSON")
@@ -271,7 +256,7 @@ class Exchange:
         if answer.content_type != EVENT_STREAM:
             raise InstanceFailed(member, f"it answers a stream with {answer.content_type}")
         parts, reply, events, held = self._parts, self._reply, Events(), b""
-        while (whole := await self._more(member, answer, events)) is not None:
+        while (whole := await self._asking.more(member, answer, events)) is not None:
             if not whole:
                 continue
             if not reply.begun:
@@ -296,19 +281,6 @@ class Exchange:
                 return await reply.send(whole, last=True)
             await reply.send(whole)
         raise InstanceFailed(member, "its stream ended before it was done")
-
-    async def _more(self, member: Member, answer: aiohttp.ClientResponse, events: Events) -> bytes | None:
-        """The events that are whole by now; None at the end."""
-        self._waits.on(member)
-        try:
-            data = await answer.content.readany()
-        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
-            raise broken(member, error) from None
-        self._waits.over()
-        try:
-            return events.feed(data) if data else None
-        except BadStream as error:
-            raise InstanceFailed(member, str(error)) from None
 
     # What the client gets
 
