@@ -6,6 +6,7 @@ once than is taken soon: what waits then waits here, as requests that are not se
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -26,11 +27,24 @@ MIN_ASKED = 128 * 1024
 class LimitedSink:
     """A sink that fills another no faster than a limit allows; the sender feels it as a slow receiver."""
 
-    def __init__(self, sink: Sink, limit: RateLimit, over: Callable[[], bool] = never) -> None:
-        """``over`` says whether the bytes are not wanted any more, so that nobody waits for the limit's sake."""
+    def __init__(
+        self,
+        sink: Sink,
+        limit: RateLimit,
+        over: Callable[[], bool] = never,
+        *,
+        mark: float = math.inf,
+        on_mark: Callable[[], None] | None = None,
+    ) -> None:
+        """``over`` says whether the bytes are not wanted any more, so that nobody waits for the limit's sake.
+
+        ``on_mark`` is called once, when ``mark`` bytes have come.
+        """
         self._sink = sink
         self._limit = limit
         self._over = over
+        self._mark = mark
+        self._on_mark = on_mark
         self.came = 0
         """Bytes that came so far."""
         self.filling = False
@@ -42,7 +56,7 @@ class LimitedSink:
 
     def filled(self, count: int) -> None:
         """See ``Sink.filled``."""
-        self.came += count
+        self._count(count)
         self.filling = True
         self._sink.filled(count)
         self.filling = False
@@ -50,7 +64,7 @@ class LimitedSink:
 
     def take(self, data: memoryview) -> None:
         """See ``TakingSink.take``."""
-        self.came += len(data)
+        self._count(len(data))
         self.filling = True
         pour(self._sink, data)
         self.filling = False
@@ -59,8 +73,14 @@ class LimitedSink:
     def clone(self, descriptor: int, offset: int, remaining: int) -> int:
         """See ``CloningSink.clone``; no byte is moved, so the limit has no say."""
         count = self._sink.clone(descriptor, offset, remaining) if isinstance(self._sink, CloningSink) else 0
-        self.came += count
+        self._count(count)
         return count
+
+    def _count(self, count: int) -> None:
+        self.came += count
+        if self.came >= self._mark and self._on_mark is not None:
+            self._mark = math.inf
+            self._on_mark()
 
 
 class LimitedChannel(Channel):

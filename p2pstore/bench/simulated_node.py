@@ -14,14 +14,16 @@ from p2pstore.swarm.planner import Planner
 class SimulatedRequest:
     """A run that one node wants from another."""
 
-    __slots__ = ("flow", "getter", "over", "run", "size", "uploader")
+    __slots__ = ("ending", "flow", "getter", "lead", "over", "run", "size", "uploader")
 
-    def __init__(self, uploader: SimulatedNode, getter: SimulatedNode, run: range, size: int) -> None:
+    def __init__(self, uploader: SimulatedNode, getter: SimulatedNode, run: range, size: int, lead: float) -> None:
         self.uploader = uploader
         self.getter = getter
         self.run = run
         self.size = size
         self.flow: Flow | None = None
+        self.lead = lead
+        self.ending = not lead
         self.over = False
 
 
@@ -35,6 +37,7 @@ class SimulatedNode:
         self.up, self.down = SimulatedLink(rate), SimulatedLink(rate)
         self.uploads: UploadQueue[SimulatedRequest] = UploadQueue(slots)
         self.uploads_due = math.inf
+        self.grants_due = math.inf
         self.audience = audience
         self.planner: Planner | None = None
         self.sources: dict[str, SimulatedNode] = {}

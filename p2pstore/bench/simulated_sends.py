@@ -15,9 +15,16 @@ from p2pstore.bench.virtual_clock import VirtualClock
 class Sends:
     """All that is on its way between the nodes of one simulation."""
 
-    def __init__(self, clock: VirtualClock, scenario: Scenario, on_sent: Callable[[SimulatedRequest], None]) -> None:
-        """``on_sent`` is called when the last byte of a request has left its uploader."""
+    def __init__(
+        self,
+        clock: VirtualClock,
+        scenario: Scenario,
+        on_ending: Callable[[SimulatedRequest], None],
+        on_sent: Callable[[SimulatedRequest], None],
+    ) -> None:
+        """``on_ending`` is called when all of a request but its lead has left its uploader, ``on_sent`` at its end."""
         self._clock = clock
+        self._on_ending = on_ending
         self._on_sent = on_sent
         self._links = Links(self._expect_flow)
         self._zones: list[tuple[SimulatedLink, SimulatedLink]] = []
@@ -60,7 +67,7 @@ class Sends:
             links: tuple[SimulatedLink, ...] = (uploader.up, getter.down)
             if self._zones and uploader.zone != getter.zone:
                 links += (self._zones[uploader.zone][0], self._zones[getter.zone][1])
-            request.flow = Flow(request.size, links, request)
+            request.flow = Flow(request.size * (1 - request.lead), links, request)
             self._links.start(request.flow, self._clock.now)
 
     def _check(self, flow: Flow, due: float) -> None:
@@ -68,6 +75,13 @@ class Sends:
             return
         request = flow.item
         assert isinstance(request, SimulatedRequest)  # noqa: S101 - we made it
+        if not request.ending:
+            request.ending = True
+            flow.left = request.size * request.lead
+            flow.due = self._clock.now + flow.left / flow.rate
+            self._clock.at(flow.due, self._check, flow, flow.due)
+            self._on_ending(request)
+            return
         request.uploader.sent += request.size
         self.halt(request)
         self._on_sent(request)

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from p2pstore.bench.scenario import Outcome, Sample, Scenario
@@ -27,21 +29,27 @@ from p2pstore.objects.bitmap import Bitmap
 from p2pstore.swarm.audience import Audience
 from p2pstore.swarm.events import (
     Action,
-    Ask,
     Cancel,
+    Declined,
+    Done,
+    Ending,
     Event,
     Failed,
     Fetch,
     Fetched,
     FetchFault,
-    Offered,
+    Granted,
+    Opened,
     PeerAdded,
     PeerGone,
     PeerHas,
     PeerShared,
     Tick,
+    Word,
 )
+from p2pstore.swarm.granter import Grant
 from p2pstore.swarm.planner import Planner
+from p2pstore.swarm.words import say
 
 TICK_SECONDS = 0.2
 """How often a planner is told the time, or ``TICKS`` times in S/B, whichever is rarer."""
@@ -77,7 +85,7 @@ class Simulation:
         self._lengths = [scenario.chunk_size] * scenario.chunks
         self._lengths[-1] = scenario.size - scenario.chunk_size * (scenario.chunks - 1)
         self._processors = Processors(scenario.processors) if scenario.processors else None
-        self._sends = Sends(self._clock, scenario, self._sent)
+        self._sends = Sends(self._clock, scenario, self._ending, self._sent)
         self._seed = self._made(SEED, 0, scenario.rate, Bitmap(scenario.chunks, full=True))
         self._seed.here = True
         self._present: list[SimulatedNode] = []
@@ -115,7 +123,7 @@ class Simulation:
         self._clock.at(0.0, self._sample, max(once / SAMPLES, MIN_SAMPLE_SECONDS))
 
     def _made(self, name: str, zone: int, rate: float, had: Bitmap) -> SimulatedNode:
-        audience = Audience(lambda: self._lengths, self._random.randrange)
+        audience = Audience(lambda: self._lengths, self._random)
         rate *= PAYLOAD if self.scenario.processors else 1.0
         return SimulatedNode(name, zone, rate, self.scenario.slots, had, audience)
 
@@ -209,9 +217,11 @@ class Simulation:
             self._find_sources(node)
             return
         source.listeners[node.name] = node
-        others = source.audience.join(node.name, seeds=True, whole=source.had.full)
+        others = source.audience.join(node.name, seeds=True, whole=source.had.full, grants=True)
+        source.audience.speaks(node.name, empty=not source.had.count)
         distance = NEAR if node.zone == source.zone else FAR
-        self._tell(node, PeerAdded(source.name, source.had, distance, source.audience.shared(node.name)))
+        shared = source.audience.shared(node.name)
+        self._tell(node, PeerAdded(source.name, source.had, distance, shared, grants=True))
         self._share(source, others)
 
     def _share(self, source: SimulatedNode, names: Sequence[str]) -> None:
@@ -220,6 +230,35 @@ class Simulation:
             event = PeerShared(source.name, source.audience.shared(name))
             node = source.listeners[name]
             self._say(source, node, self._deliver, source, [node], [event])
+        self._grant(source)
+
+    def _grant(self, source: SimulatedNode) -> None:
+        """Say what is granted now, and see to it that the granter hears of the time when that is due."""
+        if not source.alive:
+            return
+        granter, now = source.audience.granter, self._clock.now
+        for grant in granter.grants(now):
+            node = source.listeners[grant.key]
+            self._say(source, node, self._hear_grant, node, source.name, grant)
+        due = granter.due
+        if due < source.grants_due:
+            source.grants_due = due
+            self._clock.at(due, self._pass_time, source)
+
+    def _pass_time(self, source: SimulatedNode) -> None:
+        if source.alive and source.grants_due == self._clock.now:
+            source.grants_due = math.inf
+            self._grant(source)
+
+    def _hear_grant(self, node: SimulatedNode, name: str, grant: Grant) -> None:
+        if name in node.sources:
+            self._tell(node, Granted(replace(grant, key=name), self._clock.now))
+
+    def _hear_word(self, source: SimulatedNode, key: str, word: Word) -> None:
+        """What a node says to a source reaches it."""
+        if source.alive and key in source.listeners:
+            say(source.audience.granter, key, word, self._clock.now)
+            self._grant(source)
 
     def _die(self, node: SimulatedNode) -> None:
         """Take a node off the network."""
@@ -260,7 +299,7 @@ class Simulation:
         self.outcome.last = self._clock.now
         self._through(node)
         for source in node.sources.values():
-            self._leave(source, node)
+            self._clock.at(self._clock.now + self._delay(node, source), self._leave, source, node)
 
     def _through(self, node: SimulatedNode) -> None:
         """Nothing more is to come to a receiver."""
@@ -284,31 +323,24 @@ class Simulation:
 
     def _act(self, node: SimulatedNode, actions: Sequence[Action]) -> None:
         for action in actions:
-            if isinstance(action, Ask):
+            if isinstance(action, (Opened, Declined, Done)):
                 source = node.sources[action.peer]
-                self._say(node, source, self._offer, source, node, action)
+                self._say(node, source, self._hear_word, source, node.name, action)
             if isinstance(action, Cancel):
                 self._break_off(node, node.wanted[action.peer, action.run])
             if not isinstance(action, Fetch):
                 continue
             source = node.sources[action.peer]
             size = sum(self._lengths[action.run.start : action.run.stop])
-            request = SimulatedRequest(source, node, action.run, size)
+            request = SimulatedRequest(source, node, action.run, size, action.lead)
             node.wanted[action.peer, action.run] = request
             self._clock.at(self._clock.now + self._delay(node, source), self._sends.ask, request)
-
-    def _offer(self, source: SimulatedNode, node: SimulatedNode, ask: Ask) -> None:
-        """A request for offers reaches an origin, which answers."""
-        if not source.alive or node.name not in source.listeners:
-            return
-        runs, over = source.audience.offers(node.name, ask.count, ask.done, self._clock.now)
-        event = Offered(source.name, runs, over=over)
-        self._say(source, node, self._tell, node, event)
 
     def _gather(self, node: SimulatedNode) -> None:
         if not node.gathering and node.listeners:
             node.gathering = True
-            self._clock.at(self._clock.now + GATHER_SECONDS, self._publish, node)
+            pause = 0.0 if node.audience.granter.eager else GATHER_SECONDS
+            self._clock.at(self._clock.now + pause, self._publish, node)
 
     def _publish(self, node: SimulatedNode) -> None:
         """Send what came together to those who follow this node."""
@@ -320,13 +352,15 @@ class Simulation:
         if self._processors is not None:
             for listener in node.listeners.values():
                 self._say(node, listener, self._deliver, node, [listener], events)
-            return
-        self.outcome.messages += len(node.listeners)
-        there: dict[float, list[SimulatedNode]] = {}
-        for listener in node.listeners.values():
-            there.setdefault(self._delay(node, listener), []).append(listener)
-        for delay, listeners in there.items():
-            self._clock.at(self._clock.now + delay, self._deliver, node, listeners, events)
+        else:
+            self.outcome.messages += len(node.listeners)
+            there: dict[float, list[SimulatedNode]] = {}
+            for listener in node.listeners.values():
+                there.setdefault(self._delay(node, listener), []).append(listener)
+            for delay, listeners in there.items():
+                self._clock.at(self._clock.now + delay, self._deliver, node, listeners, events)
+        node.audience.granter.told()
+        self._grant(node)
 
     def _deliver(self, source: SimulatedNode, listeners: Sequence[SimulatedNode], events: Sequence[Event]) -> None:
         name = source.name
@@ -338,6 +372,15 @@ class Simulation:
                         self._act(node, actions)
 
     # Bytes
+
+    def _ending(self, request: SimulatedRequest) -> None:
+        """Most of a run has left its uploader."""
+        delay = self._delay(request.uploader, request.getter)
+        self._clock.at(self._clock.now + delay, self._nearly_land, request)
+
+    def _nearly_land(self, request: SimulatedRequest) -> None:
+        if not request.over:
+            self._tell(request.getter, Ending(request.uploader.name, request.run, self._clock.now))
 
     def _sent(self, request: SimulatedRequest) -> None:
         """The last byte of a run has left its uploader."""

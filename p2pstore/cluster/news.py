@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from p2pstore.swarm.granter import Grant
+
 
 @dataclass(frozen=True)
 class Shared:
@@ -12,8 +14,8 @@ class Shared:
     shared: bool
 
 
-News = tuple[range, ...] | Shared
-"""Chunks that are verified now, or whether the replica is shared."""
+News = tuple[range, ...] | Shared | Grant
+"""Chunks that are verified now, whether the replica is shared, or leave to fetch something of it."""
 
 
 NOTHING: News = ()

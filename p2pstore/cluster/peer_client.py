@@ -7,7 +7,7 @@ import json
 import os
 import re
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +21,7 @@ from p2pstore.cluster.auth import CLOCK, HEADER, MAX_SKEW, REALM_HEADER, REFUSAL
 from p2pstore.cluster.news import Queued, Shared
 from p2pstore.cluster.records import MAX_RECORD_BYTES, NodeRecord, ObjectRecord, decode
 from p2pstore.cluster.secret import ClusterSecret, cluster_secret
+from p2pstore.cluster.words import MAX_NUMBER
 from p2pstore.errors import (
     ClocksDiffer,
     PeerBusy,
@@ -36,6 +37,8 @@ from p2pstore.errors import (
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.objects.file_system import words
 from p2pstore.objects.manifest import MAX_MANIFEST_BYTES, Manifest, parse
+from p2pstore.swarm.granter import Grant
+from p2pstore.swarm.pace import MAX_LEAD, MAX_PLACES
 from p2pstore.swarm.rarity import RUN_CHUNKS
 
 CONNECT_SECONDS = 5.0
@@ -75,6 +78,9 @@ MAX_REPEATS = 4
 """How often one line may tell of each chunk: twice happens, when a second copy of the object becomes whole."""
 
 
+_TALK = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=None)
+"""Of what we say: the answer comes when we have nothing more to say. Whether the peer is there its own news tell."""
+
 _FAILURES = (aiohttp.ClientError, OSError, asyncio.TimeoutError, ValueError)
 """What aiohttp raises; ``ValueError`` is for an invalid control address."""
 
@@ -84,7 +90,7 @@ class Availability:
     """The first news of a replica: its address in the peer's segment, and what the peer has.
 
     ``key`` is what the peer's data plane wants to be shown, empty where it serves everybody. ``listener`` is what the
-    peer knows us by when it is asked for offers; ``shared`` is as in ``Shared``.
+    peer knows us by; ``shared`` is as in ``Shared``. ``grants``: it grants, to who speaks to it (``say``).
     """
 
     address: int
@@ -92,6 +98,7 @@ class Availability:
     key: str = field(default="", repr=False)
     listener: str = ""
     shared: bool = False
+    grants: bool = False
 
 
 class PeerClient:
@@ -190,37 +197,29 @@ class PeerClient:
             wrong = None
         return wrong if isinstance(wrong, bool) else None
 
-    async def offers(
-        self, control: str, manifest: Manifest, listener: str, count: int, done: Sequence[range]
-    ) -> tuple[list[range], bool]:
-        """Up to ``count`` runs that the peer wants us to fetch from it, and whether it has offered everything.
+    async def say(self, control: str, digest: str, listener: str, words: Callable[[], AsyncIterator[bytes]]) -> None:
+        """Say the lines of ``words()`` to a peer that grants, each at once, until they end.
 
-        ``done`` were fetched, or are being. Raises as ``availability`` does.
+        ``listener`` is what it knows us by. Raises as ``availability``.
         """
-        told = ",".join(f"{run.start}-{len(run)}" for run in done)
-        path = f"/v1/replicas/{manifest.digest}/offers?listener={quote(listener, safe='')}&count={count}&done={told}"
+        path = f"/v1/replicas/{digest}/words?listener={quote(listener, safe='')}"
         try:
-            value = json.loads(await self._body(control, path, MAX_LINE_BYTES, what="the object"))
-        except (ValueError, RecursionError):
-            value = None
-        if not isinstance(value, dict):
-            raise RemoteProtocolError(peer=control, detail="offers that are no JSON object")
-        runs = _runs(control, value.get("offers"), manifest.chunks)
-        if len(runs) > count or any(len(run) > RUN_CHUNKS for run in runs):
-            raise RemoteProtocolError(peer=control, detail="offers of more than it was asked for")
-        return runs, value.get("over") is True
+            async with self._request(control, path, "POST", words) as answer:
+                await self._check(control, answer, "the object")
+        except _FAILURES as error:
+            raise _unreachable(control, error) from None
 
     async def availability(
         self, control: str, manifest: Manifest, *, seeds: bool = True
-    ) -> AsyncIterator[Availability | Shared | Queued | list[int]]:
-        """What the peer has of an object, then the chunks that it gets, and whether others get from it, too.
+    ) -> AsyncIterator[Availability | Shared | Queued | Grant | list[int]]:
+        """What the peer has of an object, then the chunks that it gets, whether others get from it, too, and grants.
 
         ``seeds``: what we get we pass on. Ends when the peer withdraws the object.
 
         Raises ``PeerHasNot``, ``PeerBusy``, ``PeerUnreachable``, ``PeerStalled`` or ``RemoteProtocolError``, and
         ``PeerWithdrew`` at the end where the peer says why.
         """
-        path = f"/v1/replicas/{manifest.digest}?seeds={int(seeds)}"
+        path = f"/v1/replicas/{manifest.digest}?seeds={int(seeds)}&grants=1"
         try:
             async with self._request(control, path) as answer:
                 await self._check(control, answer, f"manifest {manifest.digest[:12]}")
@@ -234,6 +233,8 @@ class PeerClient:
                         if isinstance(why, str) and why:
                             raise PeerWithdrew(peer=control, detail=why[:MAX_WHY])
                         return
+                    elif "grant" in line:
+                        yield _grant(control, line, manifest.chunks)
                     elif "have" in line:
                         yield _chunks(control, line["have"], manifest.chunks)
                     elif "shared" in line:
@@ -249,10 +250,15 @@ class PeerClient:
         await self._session.close()
 
     @asynccontextmanager
-    async def _request(self, control: str, path: str, method: str = "GET") -> AsyncIterator[aiohttp.ClientResponse]:
-        """One answer; where there is a secret, to a request that was signed with one that the peer takes."""
+    async def _request(
+        self, control: str, path: str, method: str = "GET", body: Callable[[], AsyncIterator[bytes]] | None = None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """One answer; where there is a secret, to a request that was signed with one that the peer takes.
+
+        A ``body`` may take as long as it takes; it is begun again for each secret that is tried.
+        """
         if self._secret is None:
-            async with self._ask(method, control, path, {}) as answer:
+            async with self._ask(method, control, path, {}, body) as answer:
                 yield answer
             return
         realm = self._realms.get(control, "")
@@ -263,7 +269,7 @@ class PeerClient:
         while True:
             secret = tries.pop(0)
             signature = self._signer.sign(secret, method, path, realm)
-            async with self._ask(method, control, path, {HEADER: signature}) as answer:
+            async with self._ask(method, control, path, {HEADER: signature}, body) as answer:
                 if answer.status != FORBIDDEN or answer.headers.get(REFUSAL_HEADER) == CLOCK:
                     yield answer
                     return
@@ -274,9 +280,18 @@ class PeerClient:
                         return
                     realm, tries = now, list(await self._secret.good())  # it was started again
 
-    def _ask(self, method: str, control: str, path: str, headers: dict[str, str]) -> Any:
+    def _ask(
+        self,
+        method: str,
+        control: str,
+        path: str,
+        headers: dict[str, str],
+        body: Callable[[], AsyncIterator[bytes]] | None = None,
+    ) -> Any:
         url = URL(f"http://{control}{path}", encoded=True)
-        return self._session.request(method, url, headers=headers, allow_redirects=False)
+        if body is None:
+            return self._session.request(method, url, headers=headers, allow_redirects=False)
+        return self._session.request(method, url, headers=headers, data=body(), allow_redirects=False, timeout=_TALK)
 
     def _heard(self, control: str, answer: aiohttp.ClientResponse) -> str:
         """The realm of a node, of which it tells; empty where it has none, since it has no secret."""
@@ -357,7 +372,21 @@ def _availability(control: str, line: dict[str, Any], chunks: int) -> Availabili
     listener = line.get("listener", "")
     if not isinstance(listener, str) or len(listener) > MAX_KEY:
         raise RemoteProtocolError(peer=control, detail="an invalid listener key")
-    return Availability(address, have, _key(control, line), listener, line.get("shared") is True)
+    shared, grants = line.get("shared") is True, line.get("grants") is True
+    return Availability(address, have, _key(control, line), listener, shared, grants)
+
+
+def _grant(control: str, line: dict[str, Any], chunks: int) -> Grant:
+    number = line["grant"]
+    if type(number) is not int or not 0 <= number < MAX_NUMBER:
+        raise RemoteProtocolError(peer=control, detail="a grant without a number")
+    runs = _runs(control, line.get("run", []), chunks)
+    if len(runs) > 1 or any(len(run) > RUN_CHUNKS for run in runs):
+        raise RemoteProtocolError(peer=control, detail="a grant of more than one run")
+    window, lead = line.get("window"), line.get("lead")
+    if type(window) is not int or not 0 < window <= MAX_PLACES or not isinstance(lead, (int, float)):
+        raise RemoteProtocolError(peer=control, detail="a grant without a window and a lead")
+    return Grant("", number, runs[0] if runs else None, window, min(max(0.0, float(lead)), MAX_LEAD))
 
 
 def _key(control: str, answer: dict[str, Any]) -> str:

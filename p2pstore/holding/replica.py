@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,6 +14,8 @@ from p2pstore.cluster.news import NOTHING, News, Shared
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.objects.manifest import Manifest
 from p2pstore.swarm.audience import Audience
+from p2pstore.swarm.events import Word
+from p2pstore.swarm.words import say
 
 MAX_PENDING = 65536
 """News that wait for one slow listener; one that falls behind further is cut off, and may come again."""
@@ -70,7 +73,8 @@ class Replica:
         """Why it was withdrawn, for people elsewhere."""
         self._loop = loop
         self._listeners: dict[str, Listener] = {}
-        self._audience = Audience(self._lengths, random.randrange)
+        self._audience = Audience(self._lengths, random.Random())  # noqa: S311 - spreads load, guards nothing
+        self._granting: asyncio.TimerHandle | None = None
         self._gathered: list[range] = []
 
     @property
@@ -98,25 +102,31 @@ class Replica:
         self._flush()
         self._tell(None)
 
-    def offers(self, key: str, count: int, done: Iterable[range]) -> tuple[list[range], bool]:
-        """Up to ``count`` runs for a listener to fetch, which has fetched those in ``done``.
+    def speaks(self, key: str) -> bool:
+        """A listener is heard from now on, and granted something when its turn comes; False for one that may not be."""
+        heard = self._audience.speaks(key, empty=not self.have.count)
+        self._grant()
+        return heard
 
-        The second is whether everything was offered. A listener that passes nothing on is offered nothing. See
-        ``p2pstore.swarm.audience``.
-        """
-        if not self.have.full:
-            return [], False
-        return self._audience.offers(key, count, done, self._loop.time())
+    def said(self, key: str, word: Word) -> None:
+        """A listener says something. See ``p2pstore.swarm.granter``."""
+        say(self._audience.granter, key, word, self._loop.time())
+        self._grant()
+
+    def hushed(self, key: str) -> None:
+        """A listener is not heard any more."""
+        self._audience.hushed(key)
+        self._grant()
 
     @contextmanager
-    def listen(self, *, seeds: bool = True) -> Iterator[Listener]:
+    def listen(self, *, seeds: bool = True, grants: bool = True) -> Iterator[Listener]:
         """News from now on. Take ``have`` after entering: a chunk may then come twice, but none is missed.
 
-        ``seeds``: who listens passes on what it gets.
+        ``seeds``: who listens passes on what it gets. ``grants``: it takes grants, once it ``speaks``.
         """
         listener = Listener()
         self._listeners[listener.key] = listener
-        self._share(self._audience.join(listener.key, seeds=seeds, whole=self.have.full))
+        self._share(self._audience.join(listener.key, seeds=seeds, whole=self.have.full, grants=grants))
         listener.shared = self._audience.shared(listener.key)
         try:
             yield listener
@@ -133,16 +143,32 @@ class Replica:
             listener = self._listeners[key]
             listener.shared = self._audience.shared(key)
             listener.put(Shared(listener.shared))
+        self._grant()
+
+    def _grant(self) -> None:
+        """Say what is granted now, and look again when time alone may have changed that."""
+        if self._granting is not None:
+            self._granting.cancel()
+            self._granting = None
+        granter = self._audience.granter
+        for grant in granter.grants(self._loop.time()):
+            self._listeners[grant.key].put(grant)
+        if granter.due < math.inf:
+            self._granting = self._loop.call_at(granter.due, self._grant)
 
     def _gather(self, run: range) -> None:
-        if not self._gathered:
-            self._loop.call_later(GATHER_SECONDS, self._flush)
         self._gathered.append(run)
+        if self._audience.granter.eager:
+            self._flush()
+        elif len(self._gathered) == 1:
+            self._loop.call_later(GATHER_SECONDS, self._flush)
 
     def _flush(self) -> None:
         if self._gathered:
             self._tell(tuple(self._gathered))
             self._gathered.clear()
+            self._audience.granter.told()
+            self._grant()
 
     def _tell(self, item: News | None) -> None:
         for listener in self._listeners.values():

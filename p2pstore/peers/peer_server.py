@@ -12,14 +12,19 @@ Peers read, and complain; a complaint makes a node read again what it serves, wh
     GET /v1/paths?control=HOST:PORT    {"checks":[..]}: each way from this node to the asker, which is there
     GET /v1/names?name=N               the object record of a name that this node holds
     GET /v1/manifests/DIGEST           the manifest's canonical bytes
-    GET /v1/replicas/DIGEST?seeds=1    a stream of lines: {"address","bitmap","key","listener","shared"}, then
+    GET /v1/replicas/DIGEST?seeds=1&grants=1
+                                       a stream of lines: {"address","bitmap","key","listener","shared","grants"}, then
                                        {"have":[[first,count],..]}, {"shared":bool} when that changes,
+                                       {"grant":number,"window":n,"lead":part,"run":[[first,count]]} for leave to
+                                       fetch that run, or any, where none is named (to who takes grants),
                                        {} when there is no news, or {"queued":n} while so many requests of the
                                        asker's wait until others are served, {"gone":true,"why":text} at the end;
                                        503 when too many listen
     GET /v1/replicas/DIGEST/count      {"chunks": n}
-    GET /v1/replicas/DIGEST/offers?listener=KEY&count=N&done=FIRST-COUNT,..
-                                       {"offers":[[first,count],..],"over":bool}: what to fetch here
+    POST /v1/replicas/DIGEST/words?listener=KEY
+                                       a body of lines without an end: {"under_way":n} when there is room for a
+                                       fetch, {"declined":number,"under_way":n,"full":bool} and
+                                       {"done":number,"under_way":n,"full":bool} of grants
     POST /v1/replicas/DIGEST/complaints?chunk=N
                                        {"wrong": bool or null}: whether the chunk, of which the asker got wrong
                                        bytes, is wrong here, too; null when that was not looked at
@@ -39,10 +44,11 @@ from aiohttp import web
 from engine.net import addresses
 from engine.net.http_server import HttpServer, let_in
 from p2pstore.cluster.auth import CLOCK, HEADER, MAX_SKEW, REALM_HEADER, REFUSAL_HEADER, REPLAY, SECRET, Gate
-from p2pstore.cluster.news import NOTHING, News, Shared
+from p2pstore.cluster.news import NOTHING, Shared
 from p2pstore.cluster.peer_client import HEARTBEAT_SECONDS
 from p2pstore.cluster.records import encode
 from p2pstore.cluster.secret import ClusterSecret, cluster_secret
+from p2pstore.cluster.words import MAX_WORD_BYTES, from_line
 from p2pstore.holding.parts import Parts
 from p2pstore.holding.replica import Replica
 from p2pstore.peers.checks import warning
@@ -50,6 +56,7 @@ from p2pstore.peers.encoded import EncodedManifests
 from p2pstore.peers.http_log import http_log
 from p2pstore.peers.sample import SAMPLE_BYTES, Sample
 from p2pstore.peers.ways import there, to_json
+from p2pstore.swarm.granter import Grant
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +96,7 @@ class PeerServer:
         app.router.add_get("/v1/manifests/{digest}", self._manifest)
         app.router.add_get("/v1/replicas/{digest}", self._replica)
         app.router.add_get("/v1/replicas/{digest}/count", self._count)
-        app.router.add_get("/v1/replicas/{digest}/offers", self._offers)
+        app.router.add_post("/v1/replicas/{digest}/words", self._words)
         app.router.add_post("/v1/replicas/{digest}/complaints", self._complaint)
         self._server = HttpServer(app, logger=http_log, shutdown_seconds=SHUTDOWN_SECONDS, cancels=True)
 
@@ -171,16 +178,25 @@ class PeerServer:
     async def _count(self, request: web.Request) -> web.StreamResponse:
         return web.json_response({"chunks": self._find(request).have.count})
 
-    async def _offers(self, request: web.Request) -> web.StreamResponse:
+    async def _words(self, request: web.Request) -> web.StreamResponse:
+        """Hear what a listener says, for as long as it does."""
         replica = self._find(request)
-        chunks = replica.manifest.chunks
+        key = request.query.get("listener", "")
+        if not replica.speaks(key):
+            raise web.HTTPNotFound(text="nobody who listens to this and takes grants")
         try:
-            count = int(request.query.get("count", ""))
-            done = [_run(text, chunks) for text in request.query.get("done", "").split(",") if text]
-        except ValueError:
-            raise web.HTTPBadRequest(text="count is a number, done a list of FIRST-COUNT") from None
-        offers, over = replica.offers(request.query.get("listener", ""), count, done)
-        return web.json_response({"offers": [[run.start, len(run)] for run in offers], "over": over})
+            rest = b""
+            async for part in request.content.iter_any():
+                *lines, rest = (rest + part).split(b"\n")
+                for line in filter(None, lines):
+                    replica.said(key, from_line(line))
+                if len(rest) > MAX_WORD_BYTES:
+                    raise web.HTTPBadRequest(text="a word that is too long")
+        except ValueError as error:
+            raise web.HTTPBadRequest(text=str(error)) from None
+        finally:
+            replica.hushed(key)
+        return web.Response()
 
     async def _complaint(self, request: web.Request) -> web.StreamResponse:
         replica = self._find(request)
@@ -197,10 +213,11 @@ class PeerServer:
         if replica.crowded:
             raise web.HTTPServiceUnavailable(text="this node is serving as many receivers as it can")
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-        with replica.listen(seeds=request.query.get("seeds") == "1") as listener:  # nobody else comes in between
+        seeds, grants = (request.query.get(name) == "1" for name in ("seeds", "grants"))
+        with replica.listen(seeds=seeds, grants=grants) as listener:  # nobody else comes in between
             await response.prepare(request)
             first = {"address": replica.address, "bitmap": replica.have.to_text(), "key": self._parts.engine.key}
-            await _line(response, first | {"listener": listener.key, "shared": listener.shared})
+            await _line(response, first | {"listener": listener.key, "shared": listener.shared, "grants": grants})
             while True:
                 news = await listener.hear(HEARTBEAT_SECONDS)
                 if news is None:
@@ -208,29 +225,30 @@ class PeerServer:
                     return response
                 if news is NOTHING and (queued := self._parts.engine.waiting(request.remote or "")):
                     await _line(response, {"queued": queued})
+                elif isinstance(news, Grant):
+                    run = {"run": [_told_run(news.run)]} if news.run else {}
+                    await _line(
+                        response, {"grant": news.number, "window": news.window, "lead": round(news.lead, 4)} | run
+                    )
                 else:
                     await response.write(_told(news))
 
 
-def _run(text: str, chunks: int) -> range:
-    """Chunks from ``FIRST-COUNT``. Raises ``ValueError``."""
-    first, count = (int(number) for number in text.split("-"))
-    if not 0 <= first < first + count <= chunks:
-        raise ValueError("chunks that the object does not have")
-    return range(first, first + count)
-
-
 @lru_cache(maxsize=64)
-def _told(news: News) -> bytes:
+def _told(news: tuple[range, ...] | Shared) -> bytes:
     """The line that tells of it: made once for all listeners."""
     value: dict[str, Any]
     if isinstance(news, Shared):
         value = {"shared": news.shared}
     elif news:
-        value = {"have": [[run.start, len(run)] for run in news]}
+        value = {"have": [_told_run(run) for run in news]}
     else:
         value = {}
     return json.dumps(value, separators=(",", ":")).encode() + b"\n"
+
+
+def _told_run(run: range) -> list[int]:
+    return [run.start, len(run)]
 
 
 async def _line(response: web.StreamResponse, value: dict[str, Any]) -> None:

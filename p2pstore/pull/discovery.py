@@ -15,7 +15,7 @@ import contextlib
 import logging
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
@@ -27,12 +27,15 @@ from p2pstore.cluster.news import Queued, Shared
 from p2pstore.cluster.peer_client import HEARTBEAT_SECONDS, Availability, PeerClient
 from p2pstore.cluster.records import ELSEWHERE, NodeRecord, ReplicaRecord, distance, peer_address
 from p2pstore.cluster.registry import Registry
+from p2pstore.cluster.words import to_line
 from p2pstore.errors import PeerBusy, PeerUnreachable, PeerWithdrew
 from p2pstore.metadata.store import Changed, Removed, Snapshot
 from p2pstore.objects.manifest import Manifest
 from p2pstore.pull.faults import Faults
 from p2pstore.pull.owner import Pull
 from p2pstore.pull.workers import Source
+from p2pstore.swarm.events import Word
+from p2pstore.swarm.granter import Grant
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +122,7 @@ class Discovery:
         self._transports = transports
         self._seeds = seeds
         self._listening: dict[str, tuple[str, str]] = {}  # node: its control address, and what it knows us by
-        self._asking: set[asyncio.Task[None]] = set()
+        self._words: dict[str, asyncio.Queue[bytes]] = {}  # what is to be said, by node
         self._complaining: set[asyncio.Task[None]] = set()
         self._note = note
         self._feeds: dict[str, asyncio.Task[None]] = {}
@@ -168,27 +171,34 @@ class Discovery:
             self._dropped.add(self._followed[node].key)
             self._followed[node].kicked.set()
 
-    def ask(self, node: str, count: int, done: Sequence[range]) -> None:
-        """Ask a source for offers, and hand what it answers to the pull. Any thread."""
-        self._loop.call_soon_threadsafe(self._on_ask, node, count, done)
+    def say(self, word: Word) -> None:
+        """Say something to a source that grants, at once. Any thread."""
+        self._loop.call_soon_threadsafe(self._on_word, word)
 
-    def _on_ask(self, node: str, count: int, done: Sequence[range]) -> None:
-        asking = asyncio.create_task(self._ask(node, count, done), name=f"offers of {node}")
-        self._asking.add(asking)
-        asking.add_done_callback(self._asking.discard)
+    def _on_word(self, word: Word) -> None:
+        words = self._words.get(word.peer)
+        if words is not None:  # else it has gone, and its grants with it
+            words.put_nowait(to_line(word))
 
-    async def _ask(self, node: str, count: int, done: Sequence[range]) -> None:
-        runs: list[range] = []
-        over = False
-        control, listener = self._listening.get(node, ("", ""))
+    async def _speak(self, node: str, control: str, listener: str) -> None:
+        """Say to a source what there is to say to it, until its feed ends."""
+        words = self._words[node]
+
+        async def lines() -> AsyncIterator[bytes]:
+            yield b"\n"  # the request is not sent before the first of its body
+            while True:
+                said = [await words.get()]
+                while not words.empty():
+                    said.append(words.get_nowait())
+                yield b"".join(said)
+
         try:
-            if control:
-                runs, over = await self._client.offers(control, self._manifest, listener, count, done)
+            await self._client.say(control, self._manifest.digest, listener, lines)
         except MooncakeError as error:
-            log.info("%s", error)  # its feed finds out what is the matter
+            log.info("%s", error)
         except Exception:
-            log.exception("asking %s for offers failed", node)
-        self._pull.offered(node, runs, over)
+            log.exception("speaking to %s failed", node)
+        self._followed[node].kicked.set()  # it does not hear us any more: begin anew
 
     def complain(self, node: str, chunk: int) -> None:
         """Tell a source that its bytes of a chunk were wrong, and the user what it says to that. Any thread."""
@@ -231,7 +241,7 @@ class Discovery:
             else:
                 await asyncio.Event().wait()
         finally:
-            feeds = [*self._feeds.values(), *self._asking, *self._complaining]
+            feeds = [*self._feeds.values(), *self._complaining]
             self._feeds.clear()
             for feed in feeds:
                 feed.cancel()
@@ -359,26 +369,40 @@ class Discovery:
         return None
 
     async def _read(self, key: str, record: NodeRecord, names: tuple[str, ...]) -> None:
-        """Hand what a holder says to the pull, no faster than that takes it."""
+        """Hand what a holder says to the pull, no faster than that takes it, and speak to it where it grants."""
         peer = peer_address(record)
         stream = self._client.availability(record.control, self._manifest, seeds=self._seeds)
-        async with aclosing(stream) as news:  # type: ignore[type-var]
-            async for item in news:
-                while self._pull.behind:  # noqa: ASYNC110 - its thread has better things to do than to tell of it
-                    await asyncio.sleep(BEHIND_SECONDS)
-                if isinstance(item, Availability):
-                    source = Source(record.node, replace(peer, key=item.key), item.address, names)
-                    self._listening[record.node] = record.control, item.listener
-                    self._busy.clear()
-                    self._faults.clear(key)
-                    self.withdrew.pop(key, None)
-                    self._pull.add(source, item.have, distance(self._me, record), item.shared)
-                elif isinstance(item, Shared):
-                    self._pull.shared(record.node, item.shared)
-                elif isinstance(item, Queued):
-                    self._queued_at = self._loop.time()
-                else:
-                    self._pull.has(record.node, item)
+        speaking: asyncio.Task[None] | None = None
+        try:
+            async with aclosing(stream) as news:  # type: ignore[type-var]
+                async for item in news:
+                    while self._pull.behind:  # noqa: ASYNC110 - its thread has better things to do than to tell of it
+                        await asyncio.sleep(BEHIND_SECONDS)
+                    if isinstance(item, Availability):
+                        source = Source(record.node, replace(peer, key=item.key), item.address, names)
+                        self._listening[record.node] = record.control, item.listener
+                        self._busy.clear()
+                        self._faults.clear(key)
+                        self.withdrew.pop(key, None)
+                        if item.grants:
+                            self._words[record.node] = asyncio.Queue()
+                            speaking = asyncio.create_task(self._speak(record.node, record.control, item.listener))
+                        self._pull.add(
+                            source, item.have, distance(self._me, record), shared=item.shared, grants=item.grants
+                        )
+                    elif isinstance(item, Grant):
+                        self._pull.granted(replace(item, key=record.node))
+                    elif isinstance(item, Shared):
+                        self._pull.shared(record.node, item.shared)
+                    elif isinstance(item, Queued):
+                        self._queued_at = self._loop.time()
+                    else:
+                        self._pull.has(record.node, item)
+        finally:
+            self._words.pop(record.node, None)
+            if speaking is not None:
+                speaking.cancel()
+                await asyncio.gather(speaking, return_exceptions=True)
 
     async def _record(self, key: str, control: str) -> NodeRecord:
         if control:

@@ -26,24 +26,27 @@ from p2pstore.objects.repeats import Repeats
 from p2pstore.pull.crew import Crew, start
 from p2pstore.pull.destination import Destination
 from p2pstore.pull.fault_sorter import FaultSorter
-from p2pstore.pull.workers import Arrived, Broke, Left, Source, Worker, WorkerContext
+from p2pstore.pull.workers import Arrived, Broke, Left, Nearing, Source, Task, Worker, WorkerContext
 from p2pstore.swarm.events import (
     Action,
-    Ask,
     Cancel,
     Closed,
+    Drop,
+    Ending,
     Event,
     Failed,
     Fetch,
     Fetched,
     FetchFault,
-    Offered,
+    Granted,
     PeerAdded,
     PeerHas,
     PeerShared,
     Released,
     Tick,
+    Word,
 )
+from p2pstore.swarm.granter import Grant
 from p2pstore.swarm.planner import Planner
 
 if TYPE_CHECKING:
@@ -75,6 +78,7 @@ class _Add:
     have: Bitmap
     distance: int
     shared: bool
+    grants: bool
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ class _End:
     """The pull is over."""
 
 
-_Message = _Add | _Remove | _End | PeerHas | PeerShared | Offered | Arrived | Broke | Left
+_Message = _Add | _Remove | _End | PeerHas | PeerShared | Granted | Arrived | Nearing | Broke | Left
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,7 @@ class Pull:
         limit: RateLimit,
         on_progress: Callable[[], None],
         on_chunks: Callable[[range], None],
-        on_ask: Callable[[str, int, Sequence[range]], None],
+        on_word: Callable[[Word], None],
         on_drop: Callable[[str, bool], None],
         on_wrong: Callable[[str, int], None],
         note: Callable[[str], None],
@@ -124,9 +128,9 @@ class Pull:
         """``had`` is what the destination has, and is kept up to date. What ``repeats`` another chunk is not asked for.
 
         ``on_progress`` is called when the pull may have ended, ``on_chunks`` with verified runs that ``had`` holds by
-        then, ``on_ask`` when a source is to be asked for so many offers (``offered`` is the answer) and told what is
-        done, ``on_drop`` when a source is given up, ``on_wrong`` when one sent wrong bytes for a chunk, ``note`` with a
-        line for the user: each from the pull's thread. Raises ``UsageError`` where the system refuses that thread.
+        then, ``on_word`` with what is to be said to a source that grants, ``on_drop`` when a source is given up,
+        ``on_wrong`` when one sent wrong bytes for a chunk, ``note`` with a line for the user: each from the pull's
+        thread. Raises ``UsageError`` where the system refuses that thread.
         """
         self.manifest = destination.manifest
         self.error: MooncakeError | None = None
@@ -135,7 +139,7 @@ class Pull:
         self.quiet.set_running_or_notify_cancel()
         self._on_progress = on_progress
         self._on_chunks = on_chunks
-        self._on_ask = on_ask
+        self._on_word = on_word
         self._on_drop = on_drop
         self._had = had
         self._planner = Planner(self.manifest.lengths, repeats.planned(had) if repeats else had)
@@ -210,9 +214,17 @@ class Pull:
         """Verified bytes by the transport that they came over."""
         return self._bytes_by_transport.copy()
 
-    def add(self, source: Source, have: Bitmap, distance: int, shared: bool = False) -> None:  # noqa: FBT001
-        """A source was found, or found again (perhaps at another address). ``shared``: others get from it, too."""
-        self._mail.put(_Add(source, have, distance, shared))
+    def add(
+        self,
+        source: Source,
+        have: Bitmap,
+        distance: int,
+        *,
+        shared: bool = False,
+        grants: bool = False,
+    ) -> None:
+        """A source was found, or found again (perhaps at another address). The rest is as in ``PeerAdded``."""
+        self._mail.put(_Add(source, have, distance, shared, grants))
 
     def has(self, node: str, chunks: Sequence[int]) -> None:
         """A source has more chunks."""
@@ -222,9 +234,9 @@ class Pull:
         """Others get from a source, too, or no longer do."""
         self._mail.put(PeerShared(node, shared))
 
-    def offered(self, node: str, runs: Sequence[range], over: bool) -> None:  # noqa: FBT001 - as the planner's event
-        """A source was asked for offers, and answered."""
-        self._mail.put(Offered(node, runs, over))
+    def granted(self, grant: Grant) -> None:
+        """A source, whose node is the ``key``, grants a fetch; what is said to that goes to ``on_word``."""
+        self._mail.put(Granted(grant, time.monotonic()))
 
     def remove(self, node: str) -> None:
         """A source is gone."""
@@ -291,6 +303,9 @@ class Pull:
     def _take(self, message: _Message) -> None:
         if isinstance(message, Arrived):
             self._arrived(message)
+        elif isinstance(message, Nearing):
+            if not message.worker.member.closed:
+                self._tell(Ending(message.worker.member.source.node, message.run, message.now))
         elif isinstance(message, Broke):
             self._broke(message)
         elif isinstance(message, Left):
@@ -314,16 +329,16 @@ class Pull:
 
     def _act(self, action: Action) -> None:
         if isinstance(action, Fetch):
-            self._crew.members[action.peer].tasks.put(action.run)
-        elif isinstance(action, Ask):
-            self._on_ask(action.peer, action.count, action.done)
+            self._crew.members[action.peer].tasks.put(Task(action.run, action.lead))
         elif isinstance(action, Cancel):
             for worker in self._crew.members[action.peer].workers:
                 if action.run in worker.pending:
                     worker.cancel()
-        else:
+        elif isinstance(action, Drop):
             self._close(action.peer)
             self._on_drop(action.peer, action.banned)
+        else:
+            self._on_word(action)
 
     def _tick(self, now: float) -> None:
         self._tell(Tick(now))
@@ -380,7 +395,7 @@ class Pull:
                 self._crew.begin(source)
             except UsageError as error:
                 self._fail(error)
-        self._tell(PeerAdded(source.node, message.have, message.distance, message.shared))
+        self._tell(PeerAdded(source.node, message.have, message.distance, message.shared, message.grants))
 
     def _close(self, node: str) -> None:
         """Tell a source's workers to stop, whatever they wait for, and the planner what they may still write."""

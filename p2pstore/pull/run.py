@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from engine.errors import MooncakeError, StorageError, TransportUnavailable
@@ -20,6 +20,7 @@ from p2pstore.pull.hope import LEAST_BYTES, MOST_CHUNKS, NO_BYTE_SECONDS, Hope, 
 from p2pstore.pull.owner import Pull
 from p2pstore.pull.resolve import ResolvedName
 from p2pstore.settings.keys import TRANSPORTS
+from p2pstore.swarm.events import Word
 
 EVENT_SECONDS = 0.2
 """Between progress events."""
@@ -80,8 +81,8 @@ class PullWork:
         def ended() -> None:
             loop.call_soon_threadsafe(over.set)
 
-        def ask(source: str, count: int, done: Sequence[range]) -> None:
-            discovery.ask(source, count, done)
+        def say(word: Word) -> None:
+            discovery.say(word)
 
         def dropped(source: str, banned: bool) -> None:  # noqa: FBT001 - the pull's callback
             discovery.dropped(source, banned)
@@ -100,7 +101,7 @@ class PullWork:
                 limit=parts.download_limit,
                 on_progress=ended,
                 on_chunks=on_chunks,
-                on_ask=ask,
+                on_word=say,
                 on_drop=dropped,
                 on_wrong=wrong,
                 note=note,

@@ -12,6 +12,7 @@ then reads ``closed``, so that one of them sees the other.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -57,12 +58,29 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Task:
+    """A run to bring. When ``lead`` of it is left, a part of 0 to 1, the worker says so (``Nearing``)."""
+
+    run: range
+    lead: float = 0.0
+
+
+@dataclass(frozen=True)
 class Arrived:
     """A run is verified and written, and the destination remembers it."""
 
     worker: Worker
     run: range
     length: int
+    now: float
+
+
+@dataclass(frozen=True)
+class Nearing:
+    """All of a run but its lead has come."""
+
+    worker: Worker
+    run: range
     now: float
 
 
@@ -91,7 +109,7 @@ class Left:
     error: BaseException | None
 
 
-Report = Arrived | Broke | Left
+Report = Arrived | Nearing | Broke | Left
 
 
 @dataclass(frozen=True)
@@ -109,7 +127,7 @@ class Member:
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self.tasks: SimpleQueue[range | None] = SimpleQueue()  # None: look at ``closed``
+        self.tasks: SimpleQueue[Task | None] = SimpleQueue()  # None: look at ``closed``
         self.workers: list[Worker] = []
         self.closed = False
         self.told = source.transports[0] if source.transports else ""  # the transport that the user knows of
@@ -162,6 +180,7 @@ class Worker:
         self._manifest = job.destination.manifest
         self._channel: Channel | None = None
         self._lengths: list[int] = []  # of ``pending``, in bytes
+        self._leads: dict[range, float] = {}  # of those of them that have one
         self._kept = 0
         self._cancelled = False
 
@@ -218,13 +237,15 @@ class Worker:
         tasks = self.member.tasks
         while self._room():
             try:
-                run = tasks.get(block=not self.pending, timeout=IDLE_SECONDS)
+                task = tasks.get(block=not self.pending, timeout=IDLE_SECONDS)
             except Empty:
                 break
-            if run is None or self.member.closed:
+            if task is None or self.member.closed:
                 tasks.put(None)  # for the other workers of this source
                 return
-            self._submit(run)
+            if task.lead:
+                self._leads[task.run] = task.lead
+            self._submit(task.run)
         if self.pending:
             self._receive(scratch)
 
@@ -255,7 +276,10 @@ class Worker:
         self._storing = True
         sink = destination.sink(run, scratch)
         self._storing = False
-        limited = self._sink = LimitedSink(sink, self._job.limit, over=self._unwanted)
+        mark = self._lengths[0] * (1 - self._leads.pop(run)) if run in self._leads else math.inf
+        limited = self._sink = LimitedSink(
+            sink, self._job.limit, over=self._unwanted, mark=mark, on_mark=lambda: self._nearing(run)
+        )
         try:
             if run not in self.writing:
                 self._begin_to_write(run)
@@ -272,6 +296,9 @@ class Worker:
         self._storing = False
         del self.pending[0]
         self._job.post(Arrived(self, run, self._lengths.pop(0), time.monotonic()))
+
+    def _nearing(self, run: range) -> None:
+        self._job.post(Nearing(self, run, time.monotonic()))
 
     def _unwanted(self) -> bool:
         """Whether nobody waits any more for what it brings."""
@@ -319,6 +346,7 @@ class Worker:
         broke = Broke(self, error, runs, len(arrived), self._cancelled, transport, time.monotonic())
         self.pending.clear()
         self._lengths.clear()
+        self._leads.clear()
         self._kept = 0
         self._cancelled = False
         self._job.post(broke)

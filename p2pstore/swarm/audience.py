@@ -1,16 +1,19 @@
-"""Who follows one replica: whether there is room, who shares it with whom, what each is offered. Pure.
+"""Who follows one replica: whether there is room, who shares it with whom, and what each is granted. Pure.
 
 A node tells those who follow a replica what it has. One that had everything when they came is an *origin* to them; it
-is *shared* by a follower and another who passes on what it gets, and then deals (see ``p2pstore.swarm.dealing``). Keys
-tell followers apart; times are the caller's, in seconds.
+is *shared* by a follower and another who passes on what it gets. Followers that take grants are granted fetches (see
+``p2pstore.swarm.granter``); those to whom it is an origin are while they share it, since one that is alone asks for
+what it likes. Keys tell followers apart; times are the caller's, in seconds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from p2pstore.swarm.dealing import Dealing
+from p2pstore.swarm.granter import Granter
+from p2pstore.swarm.unsent import Unsent
 
 MAX_LISTENERS = 64
 """Getters that follow one replica at once. Each follows several others, so that more than these are reached."""
@@ -20,22 +23,22 @@ MAX_LISTENERS = 64
 class _Follower:
     seeds: bool
     whole: bool
+    grants: bool
     shared: bool = False
+    speaks: bool = False
 
 
 class Audience:
     """Those who follow one replica."""
 
-    def __init__(self, lengths: Callable[[], Sequence[int]], start: Callable[[int], int]) -> None:
-        """``lengths()`` are the sizes of the chunks in bytes. A round of dealing begins at chunk ``start(count)``.
-
-        Several origins should begin in different places, so that together they send each chunk about once.
-        """
+    def __init__(self, lengths: Callable[[], Sequence[int]], rng: random.Random) -> None:
+        """``lengths()`` are the sizes of the chunks in bytes."""
         self._lengths = lengths
-        self._start = start
+        self._random = rng
         self._followers: dict[str, _Follower] = {}
         self._seeding = 0
-        self._offers: Dealing | None = None
+        self.granter = Granter(rng, self._unsent)
+        """To be told what followers say, and asked for grants after each call of either."""
 
     def __len__(self) -> int:
         return len(self._followers)
@@ -54,14 +57,34 @@ class Audience:
         """Whether a follower has heard that it shares an origin."""
         return self._followers[key].shared
 
-    def join(self, key: str, *, seeds: bool, whole: bool) -> list[str]:
+    def join(self, key: str, *, seeds: bool, whole: bool, grants: bool) -> list[str]:
         """Somebody follows from now on: who of the others are to be told that it is now otherwise with sharing.
 
-        ``seeds``: it passes on what it gets. ``whole``: the replica is, so that it takes it for an origin.
+        ``seeds``: it passes on what it gets. ``whole``: the replica is, so that it takes it for an origin. ``grants``:
+        it will take grants, once it ``speaks``; one of an earlier version does not, and is never told that it shares.
         """
-        self._followers[key] = _Follower(seeds, whole)
+        self._followers[key] = _Follower(seeds, whole, grants)
         self._seeding += seeds
         return [each for each in self._changed() if each != key]
+
+    def speaks(self, key: str, *, empty: bool = False) -> bool:
+        """What a follower says is heard from now on, so that it may be granted something; False for one that may not.
+
+        ``empty``: there is nothing to fetch yet.
+        """
+        follower = self._followers.get(key)
+        if follower is None or not follower.grants or follower.speaks:
+            return False
+        follower.speaks = True
+        if follower.shared or not follower.whole:
+            self.granter.join(key, seeds=follower.seeds, origin=follower.whole, empty=empty)
+        return True
+
+    def hushed(self, key: str) -> None:
+        """A follower is not heard any more: it is granted nothing, and what was granted is void."""
+        if key in self._followers:
+            self._followers[key].speaks = False
+        self.granter.leave(key)
 
     def leave(self, key: str) -> list[str]:
         """Somebody is gone: who are to be told that it is now otherwise with sharing."""
@@ -69,31 +92,23 @@ class Audience:
         if follower is None:
             return []
         self._seeding -= follower.seeds
-        if self._offers is not None:
-            self._offers.leave(key)
-            if not self._followers:
-                self._offers = None  # whoever comes next begins a round of its own
+        self.granter.leave(key)
         return self._changed()
-
-    def offers(self, key: str, count: int, done: Iterable[range], now: float) -> tuple[list[range], bool]:
-        """Up to ``count`` runs for a follower to fetch, which has fetched those in ``done``; the replica is whole.
-
-        The second is whether everything was offered. Who does not follow, or passes nothing on, is offered nothing.
-        """
-        follower = self._followers.get(key)
-        if follower is None or not follower.seeds:
-            return [], False
-        if self._offers is None:
-            lengths = self._lengths()
-            self._offers = Dealing(lengths, self._start(max(1, len(lengths))))
-        return self._offers.ask(key, count, done, now=now), self._offers.over(key)
 
     def _changed(self) -> list[str]:
         """Those who take the replica for an origin, and share it now and did not before, or the other way round."""
         changed = []
         for key, follower in self._followers.items():
             shared = self._seeding > follower.seeds
-            if follower.whole and shared != follower.shared:
+            if follower.whole and follower.grants and shared != follower.shared:
                 follower.shared = shared
                 changed.append(key)
+                if shared and follower.speaks:
+                    self.granter.join(key, seeds=follower.seeds, origin=True)
+                else:
+                    self.granter.leave(key)
         return changed
+
+    def _unsent(self) -> Unsent:
+        lengths = self._lengths()
+        return Unsent(lengths, self._random.randrange(max(1, len(lengths))))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from p2pstore.objects.bitmap import Bitmap
+from p2pstore.swarm.granter import Grant
 
 
 class FetchFault(Enum):
@@ -32,13 +33,15 @@ class FetchFault(Enum):
 class PeerAdded:
     """A peer is there. ``distance``: 0 this host, 1 this zone, 2 elsewhere; nearer ones are asked first.
 
-    ``shared``: others get from it, too.
+    ``grants``: it says when something may be fetched from it (see ``p2pstore.swarm.granter``). Of one that had
+    everything when it came, that holds while it is ``shared``: while others get from it, too.
     """
 
     peer: str
     have: Bitmap
     distance: int = 2
     shared: bool = False
+    grants: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,12 +61,16 @@ class PeerShared:
 
 
 @dataclass(frozen=True)
-class Offered:
-    """What a peer answers to ``Ask``: runs to fetch from it. ``over``: there is nothing that it did not offer."""
+class Granted:
+    """A peer gives a grant, which has that peer for its key."""
 
-    peer: str
-    runs: Sequence[range]
-    over: bool
+    grant: Grant
+    now: float = 0.0
+
+    @property
+    def peer(self) -> str:
+        """Whose it is."""
+        return self.grant.key
 
 
 @dataclass(frozen=True)
@@ -104,6 +111,15 @@ class Fetched:
 
 
 @dataclass(frozen=True)
+class Ending:
+    """All of a run but its ``lead`` has arrived."""
+
+    peer: str
+    run: range
+    now: float = 0.0
+
+
+@dataclass(frozen=True)
 class Failed:
     """A run did not arrive; the first ``kept`` chunks of it did, and matched."""
 
@@ -121,24 +137,48 @@ class Tick:
     now: float
 
 
-Event = PeerAdded | PeerHas | PeerShared | Offered | PeerGone | Closed | Released | Fetched | Failed | Tick
+Event = PeerAdded | PeerHas | PeerShared | Granted | PeerGone | Closed | Released | Fetched | Ending | Failed | Tick
 
 
 @dataclass(frozen=True)
 class Fetch:
-    """Ask a peer for a run of adjacent chunks."""
+    """Ask a peer for a run of adjacent chunks, and say ``Ending`` when ``lead`` of it is left, a part of 0 to 1."""
 
     peer: str
     run: range
+    lead: float = 0.0
 
 
 @dataclass(frozen=True)
-class Ask:
-    """Ask a peer for so many offers, and answer with ``Offered``. ``done``: what was fetched from it, or is being."""
+class Opened:
+    """Tell a peer that there is room for a fetch beside the ``under_way`` that there are."""
 
     peer: str
-    count: int
-    done: Sequence[range]
+    under_way: int
+
+
+@dataclass(frozen=True)
+class Declined:
+    """Tell a peer that its grant is not taken: there is no room (``full``), or it has nothing that is missing."""
+
+    peer: str
+    number: int
+    under_way: int
+    full: bool
+
+
+@dataclass(frozen=True)
+class Done:
+    """Tell a peer that what it granted has come, or nearly, or will not come. ``full``: there is no room for more."""
+
+    peer: str
+    number: int
+    under_way: int
+    full: bool
+
+
+Word = Opened | Declined | Done
+"""What is said to a peer that grants."""
 
 
 @dataclass(frozen=True)
@@ -157,4 +197,4 @@ class Drop:
     banned: bool
 
 
-Action = Fetch | Ask | Cancel | Drop
+Action = Fetch | Opened | Declined | Done | Cancel | Drop

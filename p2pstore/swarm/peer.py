@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -23,14 +22,14 @@ connections wants one on the wire, and the only peer there is one to follow.
 """
 
 
-class Window(NamedTuple):
+class Share(NamedTuple):
     """One peer's share of what may be in flight."""
 
     requests: int
     bytes: int
 
     @classmethod
-    def shared(cls, peers: int) -> Window:
+    def among(cls, peers: int) -> Share:
         """With so many peers, one at least."""
         return cls(min(MOST_EACH, max(1, WINDOW_REQUESTS // peers)), WINDOW_BYTES // peers)
 
@@ -45,13 +44,10 @@ class Peer:
     origin: bool
     candidates: list[int] = field(default_factory=list)  # of a getter: what it has that may be missing here
     shared: bool = False
-    over: bool = False  # of an origin: it has offered everything
-    asking: bool = False
-    ask_after: float = 0.0
-    offered: deque[range] = field(default_factory=deque)  # not yet asked for
-    accepted: dict[range, range] = field(default_factory=dict)  # runs in flight: the offers that they come from
-    extra: set[range] = field(default_factory=set)  # runs in flight that a shared origin did not offer
-    done: list[range] = field(default_factory=list)  # to be told with the next Ask
+    grants: bool = False
+    granted: dict[range, int] = field(default_factory=dict)  # runs in flight on grants, until it hears that one is done
+    sated: bool = False  # it was told that it has nothing that is missing
+    delivered: bool = False  # something of it has arrived
     in_flight: dict[int, range] = field(default_factory=dict)
     since: dict[int, float] = field(default_factory=dict)  # when each run was asked for; infinite once cancelled
     slow: bool = False
@@ -59,9 +55,18 @@ class Peer:
     faults: int = 0
     not_before: float = 0.0
 
-    def room(self, window: Window) -> bool:
+    @property
+    def granting(self) -> bool:
+        """Whether it says itself when something may be fetched from it."""
+        return self.grants and (self.shared or not self.origin)
+
+    def rests(self, now: float) -> bool:
+        """Whether nothing is to be asked of it now: after a fault, or while it is slow and has something in flight."""
+        return self.not_before > now or (self.slow and bool(self.in_flight))
+
+    def room(self, share: Share) -> bool:
         """Whether one request more may be in flight here."""
         requests = len(self.in_flight)
-        if self.slow:
+        if self.slow or (self.grants and not self.delivered):  # others may come and share it before long
             return not requests
-        return requests < window.requests or (requests < MAX_REQUESTS and self.bytes_in_flight < window.bytes)
+        return requests < share.requests or (requests < MAX_REQUESTS and self.bytes_in_flight < share.bytes)

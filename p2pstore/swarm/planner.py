@@ -8,10 +8,14 @@ correct and never back. Two never write one place: what a peer has in flight whe
 until its owner says that nothing of it is written any more (``Closed``, ``Released``, ``PeerGone``).
 
 **Spreading.** Peers are *origins*, which had everything when they came, and *getters*, which have a part and get more.
-What an origin sends twice it could have sent once, for the getters to pass on. So an origin that several get from
-(which is *shared*) deals: it is asked for *offers*, and only for the runs that it offers, until it has nothing more to
-offer. A node that stays hungry asks an origin for anything. From getters the rarest of a few chunks drawn at random is
-taken, so that what few have is spread before what all have.
+Most are not asked: they *grant* (see ``p2pstore.swarm.granter``), and the chunk is chosen when a grant comes, so that
+it is on its way at once. A few fetches run at a time (``p2pstore.swarm.window``); further grants are declined, and
+those who gave them hear when there is room. From getters the rarest of a few chunks drawn at random is taken, so that
+what few have is spread before what all have; an origin that several get from (which is *shared*) names what it never
+sent.
+
+A peer of an earlier version, and an origin that nobody else gets from, are asked as their windows allow. So is anybody,
+for one run, by a node that stays hungry.
 
 Chunks that are small and adjacent are fetched in one run, so that a thousand tiny files cost tens of requests. With no
 getters about, runs grow until one takes long enough for what each costs beside its bytes not to matter. A peer has a
@@ -32,16 +36,19 @@ from engine.patience import Patience
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.swarm.events import (
     Action,
-    Ask,
     Cancel,
     Closed,
+    Declined,
+    Done,
     Drop,
+    Ending,
     Event,
     Failed,
     Fetch,
     Fetched,
     FetchFault,
-    Offered,
+    Granted,
+    Opened,
     PeerAdded,
     PeerGone,
     PeerHas,
@@ -50,8 +57,9 @@ from p2pstore.swarm.events import (
     Tick,
 )
 from p2pstore.swarm.leaving import Leaving
-from p2pstore.swarm.peer import Peer, Window
+from p2pstore.swarm.peer import Peer, Share
 from p2pstore.swarm.rarity import RUN_BYTES, Missing
+from p2pstore.swarm.window import Window
 
 LONG_RUN_BYTES = 16 << 20
 QUICK_RUN_SECONDS = 0.05
@@ -61,17 +69,10 @@ SLOW_RUN_SECONDS = 0.2
 A run's time counts from its request, so those before it in its peer's window count, too.
 """
 
-OFFERS = 2
-"""Runs that a shared origin has offered and that have not arrived: with fewer, it is asked for more."""
+HUNGRY_SECONDS = 10.0
+"""A node that lacks something, and to which nothing is on its way for so long, asks somebody without a grant."""
 
-MAX_DONE = 256
-"""Runs that one ``Ask`` tells of."""
-
-HUNGRY = 2
-HUNGRY_SECONDS = 2.0
-"""With fewer requests in flight than the first for longer than the second, a node asks a shared origin for anything."""
-
-DRAWN = 8
+DRAWN = 16
 """Chunks that a getter has which are drawn at random, to take the rarest of."""
 
 FAULTS_ALLOWED = 4
@@ -107,10 +108,10 @@ class Planner:
         self._random = random.Random(seed)  # noqa: S311 - spreads load, guards nothing
         self._peers: dict[str, Peer] = {}
         self._leaving = Leaving()
-        self._window = Window.shared(1)
         self._getters = 0
         self._requests = 0
-        self._extra = 0  # of these, asked of a shared origin unoffered
+        self._window = Window()
+        self._share = Share.among(1)
         self._fed = 0.0
         self._missing = Missing(had.missing(), lengths, self._random)
         self._now = 0.0
@@ -157,10 +158,10 @@ class Planner:
             return self._fill_one(peer)
         if isinstance(event, PeerAdded):
             return self._add(event)
-        if isinstance(event, (Tick, Fetched, Failed)):
-            self._time(event.now)
+        if isinstance(event, (Tick, Fetched, Ending, Failed, Granted)):
+            self._now = max(self._now, event.now)
         if isinstance(event, Tick):
-            return self._cancel_slow() + self._fill(self._peers.values())
+            return self._tick()
         peer = self._peers.get(event.peer)
         if isinstance(event, Fetched):
             return self._fetched(peer, event)
@@ -170,10 +171,24 @@ class Planner:
             return self._leave(peer, event)
         return [] if peer is None else self._news(peer, event)
 
-    def _time(self, now: float) -> None:
-        self._now = max(self._now, now)
-        if self._requests - self._extra >= HUNGRY or not self._fed:
+    def _tick(self) -> list[Action]:
+        actions = self._cancel_slow()
+        self._window.pass_slow(self._now)
+        if self._requests or not self._missing or not self._fed:
             self._fed = self._now
+        actions += self._fill(self._peers.values())
+        if self._now - self._fed >= HUNGRY_SECONDS:
+            actions += self._feed()
+        return actions
+
+    def _feed(self) -> list[Action]:
+        """Ask one peer for one run, without a grant."""
+        actions: list[Action] = []
+        ready = [p for p in self._peers.values() if not p.rests(self._now)]
+        for peer in sorted(ready, key=lambda p: (p.slow, p.distance)):
+            if self._fetch(peer, self._pick(peer), actions):
+                break
+        return actions
 
     def _leave(self, peer: Peer | None, event: Closed | Released | PeerGone) -> list[Action]:
         """A peer takes part no more, or has let go of what it wrote."""
@@ -203,15 +218,15 @@ class Planner:
         for run in runs:
             self._return(run)
 
-    def _news(self, peer: Peer, event: PeerShared | Offered) -> list[Action]:
+    def _news(self, peer: Peer, event: PeerShared | Granted | Ending) -> list[Action]:
         if isinstance(event, PeerShared):
             peer.shared = event.shared
+        elif isinstance(event, Granted):
+            return self._granted(peer, event)
         else:
-            peer.asking = False
-            peer.over = event.over
-            peer.offered.extend(event.runs)
-            if not event.runs:
-                peer.ask_after = self._now + BACKOFF_SECONDS
+            actions: list[Action] = []
+            self._over(peer, event.run, actions)
+            return actions + self._open()
         return self._fill_one(peer)
 
     def _add(self, event: PeerAdded) -> list[Action]:
@@ -222,8 +237,9 @@ class Planner:
             origin = event.have.full
             peer = self._peers[event.peer] = Peer(event.peer, Bitmap(len(event.have)), event.distance, origin)
             self._getters += not origin
-            self._window = Window.shared(len(self._peers))
+            self._share = Share.among(len(self._peers))
         peer.shared = event.shared
+        peer.grants = event.grants
         self._has(peer, event.have)
         return self._fill_one(peer)
 
@@ -237,34 +253,34 @@ class Planner:
         """A peer takes part no more; the runs that are in flight at it."""
         del self._peers[peer.name]
         self._getters -= not peer.origin
-        self._window = Window.shared(max(1, len(self._peers)))
+        self._share = Share.among(max(1, len(self._peers)))
         if not peer.origin:
             self._missing.spread(peer.have, -1)
         self._requests -= len(peer.in_flight)
-        self._extra -= len(peer.extra)
+        for run in peer.in_flight.values():
+            self._window.release(peer.name, run)
+        self._window.forget(peer.name)
         return list(peer.in_flight.values())
 
     def _fetched(self, peer: Peer | None, event: Fetched) -> list[Action]:
         run = event.run
         began = peer.since.get(run.start, math.inf) if peer else math.inf
-        offer = peer.accepted.get(run) if peer else None
-        landed = peer is not None and self._land(peer, run)
+        actions: list[Action] = []
+        landed = peer is not None and self._land(peer, run, actions)
         self._have(run, landed or self._leaving.let_go(event.peer, run))
         if peer is None:  # it was closed meanwhile
             return []
         if landed and began < math.inf:
             self._took(self._now - began)
-        if offer is not None:
-            peer.done.append(offer)
         peer.faults = 0
         peer.slow = False
-        if self._requests < HUNGRY:
-            return self._fill(self._peers.values())
-        return self._fill_one(peer)
+        peer.delivered = True
+        return actions + self._fill_one(peer)
 
     def _took(self, seconds: float) -> None:
         """A run arrived so long after it was asked for."""
         self._patience.took(seconds)
+        self._window.took(seconds)
         if seconds < QUICK_RUN_SECONDS:
             self._run_bytes = min(2 * self._run_bytes, LONG_RUN_BYTES)
         elif seconds > SLOW_RUN_SECONDS:
@@ -278,16 +294,13 @@ class Planner:
                 self._missing.discard(chunk)
 
     def _failed(self, peer: Peer | None, event: Failed) -> list[Action]:
-        offer = peer.accepted.get(event.run) if peer is not None else None
-        landed = peer is not None and self._land(peer, event.run)
+        actions: list[Action] = []
+        landed = peer is not None and self._land(peer, event.run, actions)
         self._have(event.run[: event.kept], landed)
         if peer is None:
             return []
         if landed:
             self._return(event.run[event.kept :])
-            if offer is not None:
-                peer.offered.appendleft(offer)
-        actions: list[Action] = []
         if event.fault is FetchFault.SLOW:
             peer.slow = True
             peer.not_before = self._now + BACKOFF_SECONDS
@@ -302,19 +315,26 @@ class Planner:
                 peer.not_before = self._now + BACKOFF.after(peer.faults)
         return actions + self._fill(self._peers.values())
 
-    def _land(self, peer: Peer, run: range) -> bool:
+    def _land(self, peer: Peer, run: range, actions: list[Action]) -> bool:
         """Whether the run was in flight at this peer; it is no longer. Another may begin where one of before began."""
         if peer.in_flight.get(run.start) != run:
             return False
         del peer.in_flight[run.start]
         peer.since.pop(run.start, None)
         peer.bytes_in_flight -= self._bytes(run)
-        peer.accepted.pop(run, None)
         self._requests -= 1
-        if run in peer.extra:
-            peer.extra.remove(run)
-            self._extra -= 1
+        self._over(peer, run, actions)
         return True
+
+    def _over(self, peer: Peer, run: range, actions: list[Action]) -> None:
+        """A run that was granted has ended, or nearly so: the peer hears of it once."""
+        self._window.release(peer.name, run)
+        number = peer.granted.pop(run, None)
+        if number is not None:
+            full = self._window.full or self._waits(peer)
+            if full:
+                self._window.owe(peer.name)
+            actions.append(Done(peer.name, number, self._window.under_way, full))
 
     def _return(self, run: Iterable[int]) -> None:
         for chunk in run:
@@ -323,6 +343,9 @@ class Planner:
                 for peer in self._peers.values():
                     if not peer.origin and chunk in peer.have:
                         peer.candidates.append(chunk)
+                    if peer.sated and chunk in peer.have:
+                        peer.sated = False
+                        self._window.owe(peer.name)
 
     def _cancel_slow(self) -> list[Action]:
         """Take runs that take too long away from peers, where another could bring them."""
@@ -349,86 +372,87 @@ class Planner:
         return self._missing.any_of(peer.candidates)
 
     def _fill(self, peers: Iterable[Peer]) -> list[Action]:
-        """Hand missing chunks to these peers until their windows are full: in turn, the slow last, the near first."""
+        """Hand missing chunks to these peers until their windows are full: in turn, the slow last, the near first.
+
+        Those that grant hear where there is room.
+        """
         actions: list[Action] = []
         if not self._missing:
             return actions
-        now, window = self._now, self._window
-        ready = [p for p in peers if p.not_before <= now and p.room(window)]
+        share = self._share
+        ready = [p for p in peers if not p.granting and p.room(share) and not self._waits(p)]
         if len(ready) > 1:
             ready.sort(key=lambda p: (p.slow, p.distance, p.bytes_in_flight))
         while ready:
-            ready = [p for p in ready if self._fetch(p, actions) and p.room(window)]
-        if self._missing:
-            for peer in peers:
-                if peer.origin:
-                    self._ask(peer, actions)
-        return actions
+            ready = [p for p in ready if self._fetch(p, self._pick(p), actions) and p.room(share)]
+        return actions + self._open()
 
     def _fill_one(self, peer: Peer) -> list[Action]:
         """As ``_fill``, for one."""
         actions: list[Action] = []
         if self._missing:
-            if peer.not_before <= self._now:
-                while peer.room(self._window) and self._fetch(peer, actions):
+            if not peer.granting and not self._waits(peer):
+                while peer.room(self._share) and self._fetch(peer, self._pick(peer), actions):
                     pass
-            if peer.origin and self._missing:
-                self._ask(peer, actions)
+            actions += self._open()
         return actions
 
-    def _fetch(self, peer: Peer, actions: list[Action]) -> bool:
-        """Hand one run to a peer; False where it has nothing that may be asked of it."""
-        if not peer.origin:
-            if not peer.candidates:
-                return False
-            run = self._take(peer, self._missing.draw(peer.candidates, DRAWN))
-        elif peer.shared:
-            run = self._take_shared(peer)
+    def _open(self) -> list[Action]:
+        """Tell those that were declined that there is room."""
+        actions: list[Action] = []
+        for name in self._window.owed:
+            peer = self._peers[name]
+            if not peer.grants:  # it came again, as an earlier version
+                self._window.forget(name)
+            elif not self._waits(peer):
+                self._window.forget(name)
+                actions.append(Opened(name, self._window.under_way))
+        return actions
+
+    def _waits(self, peer: Peer) -> bool:
+        """Whether nothing is to be fetched from a peer now: it rests, or is slow, and another is idle that is not.
+
+        Else two that are slow would be given a run in turn, and it would be taken away from each, for ever.
+        """
+        if not peer.slow:
+            return peer.rests(self._now)
+        others = (p for p in self._peers.values() if not (p.slow or p.in_flight or p.rests(self._now)))
+        return peer.rests(self._now) or any(self._useful(other) for other in others)
+
+    def _granted(self, peer: Peer, event: Granted) -> list[Action]:
+        """Take a grant, or say why not."""
+        actions: list[Action] = []
+        grant = event.grant
+        self._window.size = grant.window
+        full = self._window.full or self._waits(peer)
+        if not full:
+            run = self._missing.take_new(grant.run) if grant.run is not None else range(0)
+            run = run or self._pick(peer)
+            if self._fetch(peer, run, actions, grant.lead):
+                peer.granted[run] = grant.number
+                self._window.take(peer.name, run, self._now)
+                return actions
+            peer.sated = True
         else:
-            run = self._take(peer, self._missing.rarest())
-            peer.done += [run] if run else []
+            self._window.owe(peer.name)
+        actions.append(Declined(peer.name, grant.number, self._window.under_way, full))
+        return actions if full else actions + self._open()
+
+    def _pick(self, peer: Peer) -> range:
+        """Take what is to be asked of a peer next: the rarest of what it has, and what lies around it."""
+        first = self._missing.rarest() if peer.origin else self._missing.draw(peer.candidates, DRAWN)
+        if first is None:
+            return range(0)
+        most = RUN_BYTES if self._getters or peer.shared else self._run_bytes
+        return self._missing.take_run(first, peer.have, most=most)
+
+    def _fetch(self, peer: Peer, run: range, actions: list[Action], lead: float = 0.0) -> bool:
+        """Ask a peer for a run that was taken; False where there is none."""
         if not run:
             return False
         peer.in_flight[run.start] = run
         peer.since[run.start] = self._now
         peer.bytes_in_flight += self._bytes(run)
         self._requests += 1
-        actions.append(Fetch(peer.name, run))
+        actions.append(Fetch(peer.name, run, lead))
         return True
-
-    def _take(self, peer: Peer, first: int | None, *, least: int = 0) -> range:
-        if first is None:
-            return range(0)
-        most = RUN_BYTES if self._getters or peer.shared else self._run_bytes
-        return self._missing.take_run(first, peer.have, least=least, most=most)
-
-    def _take_shared(self, peer: Peer) -> range:
-        """What may be asked of a shared origin: its offers, after them what others have, and anything when hungry."""
-        while peer.offered:
-            offer = peer.offered.popleft()
-            run = self._missing.take_new(offer)
-            if run:
-                peer.accepted[run] = offer
-                return run
-            peer.done.append(offer)
-        if peer.over:
-            run = self._take(peer, self._missing.rarest(least=1), least=1)
-            if run:
-                return run
-        if self._now - self._fed < HUNGRY_SECONDS:
-            return range(0)
-        run = self._take(peer, self._missing.rarest())
-        if run:
-            peer.extra.add(run)
-            peer.done.append(run)
-            self._extra += 1
-        return run
-
-    def _ask(self, peer: Peer, actions: list[Action]) -> None:
-        """Ask a shared origin for more offers, where there are few left."""
-        wanted = OFFERS - len(peer.offered) - len(peer.accepted)
-        if not peer.shared or peer.over or peer.asking or wanted <= 0 or self._now < peer.ask_after:
-            return
-        peer.asking = True
-        actions.append(Ask(peer.name, wanted, tuple(peer.done[:MAX_DONE])))
-        del peer.done[:MAX_DONE]

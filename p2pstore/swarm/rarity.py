@@ -89,9 +89,9 @@ class Missing:
             candidates.pop()
         return bool(candidates)
 
-    def rarest(self, *, least: int = 0) -> int | None:
-        """A random one of the least spread chunks that ``least`` getters or more have."""
-        for chunks in self._lists[least:]:
+    def rarest(self) -> int | None:
+        """A random one of the least spread chunks."""
+        for chunks in self._lists:
             if chunks:
                 return chunks[self._random.randrange(len(chunks))]
         return None
@@ -117,19 +117,16 @@ class Missing:
                 best = chunk
         return best
 
-    def take_run(self, first: int, have: Bitmap, *, least: int = 0, most: int = RUN_BYTES) -> range:
-        """Take ``first``, and the missing chunks around it that are in ``have``, while the run has ``most`` bytes.
-
-        Neighbours that fewer than ``least`` getters have stay.
-        """
+    def take_run(self, first: int, have: Bitmap, *, most: int = RUN_BYTES) -> range:
+        """Take ``first``, and the missing chunks around it that are in ``have``, while the run has ``most`` bytes."""
         start = first
         total = self._lengths[first]
-        while self._joins(start - 1, have, least) and total + self._lengths[start - 1] <= most // 2:
+        while self._joins(start - 1, have) and total + self._lengths[start - 1] <= most // 2:
             start -= 1
             total += self._lengths[start]
         stop = start + 1
         total = self._lengths[start]
-        while self._joins(stop, have, least) and stop - start < RUN_CHUNKS and total + self._lengths[stop] <= most:
+        while self._joins(stop, have) and stop - start < RUN_CHUNKS and total + self._lengths[stop] <= most:
             total += self._lengths[stop]
             stop += 1
         for chunk in range(start, stop):
@@ -147,9 +144,9 @@ class Missing:
             self._extract(chunk)
         return run[first:stop]
 
-    def _joins(self, chunk: int, have: Bitmap, least: int) -> bool:
+    def _joins(self, chunk: int, have: Bitmap) -> bool:
         """Whether a neighbour may come along."""
-        return chunk in self._place and chunk in have and self._spread[chunk] >= least
+        return chunk in self._place and chunk in have
 
     def _insert(self, chunk: int) -> None:
         spread = self._spread[chunk]

@@ -26,6 +26,8 @@ from p2pstore.errors import (
     SecretRefused,
 )
 from p2pstore.objects.bitmap import Bitmap
+from p2pstore.swarm.granter import Grant
+from p2pstore.swarm.pace import MAX_LEAD
 from tests.p2pstore.samples import MIB, content, manifest_of
 
 MANIFEST = manifest_of({"": content(9 * MIB)}, MIB)
@@ -93,7 +95,6 @@ async def ask_all(client: PeerClient, control: str) -> list[BaseException]:
         client.name(control, "n"),
         client.manifest(control, MANIFEST.digest),
         client.count(control, MANIFEST.digest),
-        client.offers(control, MANIFEST, "key", 2, [range(3)]),
         all_news(client, control),
         return_exceptions=True,
     )
@@ -263,6 +264,13 @@ LATER_LINES = [
     b'{"have":[[0,-1]]}',
     b'{"have":[[9,1]]}',
     b'{"have":[[0,10]]}',
+    b'{"grant":7}',
+    b'{"grant":-1,"window":3,"lead":0}',
+    b'{"grant":7,"window":0,"lead":0}',
+    b'{"grant":7,"window":1000,"lead":0}',
+    b'{"grant":7,"window":3,"lead":"0"}',
+    b'{"grant":7,"window":3,"lead":0,"run":[[0,1],[2,1]]}',
+    b'{"grant":7,"window":3,"lead":0,"run":[[9,1]]}',
     b'{"have":[[0,1' + b"0" * 1000 + b"]]}",
     b'{"have":[' + b",".join([b"[0,9]"] * 1000) + b"]}",
     b"null",
@@ -294,6 +302,8 @@ async def test_news(client: PeerClient) -> None:
         b'{"have":[[0,2],[8,1]]}',
         b'{"have":[]}',
         b'{"shared":true}',
+        b'{"grant":7,"window":3,"lead":0.1}',
+        b'{"grant":8,"window":5,"lead":7,"run":[[2,3]]}',
         b'{"since version 2":1}',
         b'{"gone":true}',
         b"garbage",
@@ -302,33 +312,8 @@ async def test_news(client: PeerClient) -> None:
         first, *rest = await all_news(client, control)
         assert isinstance(first, Availability)
         assert (first.address, first.have.full) == (4096, True)
-        assert rest == [[0, 1, 8], [], Shared(shared=True)]
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"[]",
-        b"null",
-        b'{"offers":7}',
-        b'{"offers":[[0,1],[1,1],[2,1]]}',
-        b'{"offers":[[0,10]]}',
-        b'{"offers":[[-1,1]]}',
-        b'{"offers":[["0",1]]}',
-    ],
-)
-async def test_offers_that_are_none(client: PeerClient, body: bytes) -> None:
-    async with hostile(answer(body)) as control:
-        with pytest.raises(RemoteProtocolError):
-            await client.offers(control, MANIFEST, "key", 2, [])
-
-
-async def test_offers(client: PeerClient) -> None:
-    async with hostile(answer(b'{"offers":[[0,2],[8,1]],"over":false}')) as control:
-        assert await client.offers(control, MANIFEST, "key", 2, []) == ([range(2), range(8, 9)], False)
-    async with hostile(answer(b'{"offers":[],"over":true}')) as control:
-        assert await client.offers(control, MANIFEST, "key", 2, []) == ([], True)
+        grants = [Grant("", 7, None, 3, 0.1), Grant("", 8, range(2, 5), 5, MAX_LEAD)]
+        assert rest == [[0, 1, 8], [], Shared(shared=True), *grants]
 
 
 async def test_a_crowded_peer(client: PeerClient) -> None:

@@ -6,11 +6,17 @@ import asyncio
 import threading
 from contextlib import ExitStack
 
+import pytest
+
 from p2pstore.cluster.news import Shared
 from p2pstore.holding import replica as module
 from p2pstore.holding.replica import Listener, Replica
 from p2pstore.objects.bitmap import Bitmap
+from p2pstore.swarm import granter as granter_module
 from p2pstore.swarm.audience import MAX_LISTENERS
+from p2pstore.swarm.events import Done
+from p2pstore.swarm.granter import Grant
+from p2pstore.swarm.pace import MIN_PLACES
 from tests.p2pstore.samples import content, manifest_of
 
 MANIFEST = manifest_of({"a": content(10), "b": b"", "c": content(6)}, 4)
@@ -118,45 +124,58 @@ async def test_listeners_hear_whether_they_share_with_one_that_passes_on() -> No
             assert news_of(keeps) == []
 
 
-async def test_each_chunk_is_offered_once() -> None:
+def grants_of(listener: Listener) -> list[Grant]:
+    return [item for item in news_of(listener) if isinstance(item, Grant)]
+
+
+async def test_each_chunk_is_named_once() -> None:
     replica = await whole()
     with replica.listen() as one, replica.listen() as two:
-        offered: list[int] = []
-        for listener in (one, two, one, two):
-            runs, over = replica.offers(listener.key, 2, [])
-            offered += [chunk for run in runs for chunk in run]
-            assert not over
-        assert sorted(offered) == list(range(MANIFEST.chunks))
+        assert grants_of(one) == grants_of(two) == [], "not before they are heard"
+        assert replica.speaks(one.key)
+        assert replica.speaks(two.key)
+        named: list[int] = []
+        for listener in (one, two) * 4:
+            for grant in grants_of(listener):
+                named += grant.run or ()
+                replica.said(listener.key, Done("", grant.number, 0, full=False))
+        assert sorted(named) == list(range(MANIFEST.chunks))
 
 
-async def test_what_a_listener_that_left_was_offered_is_offered_again() -> None:
+async def test_what_a_listener_that_left_was_named_is_named_again() -> None:
     replica = await whole()
+    with replica.listen() as one, replica.listen() as two, replica.listen():
+        replica.speaks(two.key)
+        (lost,) = grants_of(two)
+        replica.speaks(one.key)
+        (grant,) = grants_of(one)
+        replica.hushed(two.key)
+        replica.said(one.key, Done("", grant.number, 0, full=False))
+        assert [again.run for again in grants_of(one)] == [lost.run]
+
+
+async def test_news_are_told_at_once_where_a_place_waits_for_them() -> None:
+    replica = await made()
     with replica.listen() as one:
-        with replica.listen() as two:
-            runs, _ = replica.offers(two.key, 16, [])
-            assert runs
-            assert replica.offers(one.key, 16, []) == ([], False)
-        assert replica.offers(one.key, 16, []) == (runs, False)
-        assert replica.offers(one.key, 16, runs) == ([], True)
+        assert replica.speaks(one.key)
+        assert news_of(one) == []
+        replica._gather(range(1))
+        told, grant = news_of(one)
+        assert told == (range(1),)
+        assert isinstance(grant, Grant), "the news come first, so that it knows what there is"
 
 
-async def test_whoever_comes_after_all_have_left_is_offered_everything_again() -> None:
-    replica = await whole()
-    for _ in range(2):
-        with replica.listen() as one:
-            runs, _ = replica.offers(one.key, 16, [])
-            assert sum(len(run) for run in runs) == MANIFEST.chunks
-            assert replica.offers(one.key, 16, runs) == ([], True)
-
-
-async def test_who_passes_nothing_on_and_who_does_not_listen_are_offered_nothing() -> None:
-    replica = await whole()
-    with replica.listen(seeds=False) as keeps:
-        assert replica.offers(keeps.key, 2, []) == ([], False)
-    assert replica.offers(keeps.key, 2, []) == ([], False)
-    partial = await made()
-    with partial.listen() as one:
-        assert partial.offers(one.key, 2, []) == ([], False)
+async def test_one_that_hangs_keeps_the_others_waiting_for_a_while_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(granter_module, "FIRST_PATIENCE_SECONDS", 0.05)
+    replica = await made(Bitmap(MANIFEST.chunks))
+    replica.have.add(0)
+    with ExitStack() as stack:
+        listeners = [stack.enter_context(replica.listen()) for _ in range(MIN_PLACES + 1)]
+        for listener in listeners:
+            replica.speaks(listener.key)
+        assert [len(grants_of(listener)) for listener in listeners] == [1] * MIN_PLACES + [0]
+        assert isinstance(await asyncio.wait_for(listeners[-1].hear(30), 30), Grant)
+    assert replica._audience.granter.under_way == 0
 
 
 async def test_a_crowd_is_bounded() -> None:

@@ -16,11 +16,14 @@ from p2pstore.cluster.auth import HEADER, MAX_SKEW, REALM_HEADER, REFUSAL_HEADER
 from p2pstore.cluster.news import Queued, Shared
 from p2pstore.cluster.peer_client import Availability, PeerClient
 from p2pstore.cluster.secret import ROTATION_SECONDS, ClusterSecret
+from p2pstore.cluster.words import to_line
 from p2pstore.errors import ClocksDiffer, PeerBusy, PeerHasNot, PeerWithdrew, RemoteProtocolError, SecretRefused
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.peers import peer_server as module
 from p2pstore.pull.file_destination import FileDestination
 from p2pstore.swarm import audience as audience_module
+from p2pstore.swarm.events import Done, Word
+from p2pstore.swarm.granter import Grant
 from tests.clocks import Clock
 from tests.p2pstore.peers.owner import Owner, serving
 from tests.p2pstore.samples import MIB, content, manifest_of, record_of
@@ -172,31 +175,79 @@ async def test_a_partial_replica_tells_of_its_chunks(
     destination.abort()
 
 
-async def test_getters_are_offered_different_chunks(served: tuple[Owner, str], client: PeerClient) -> None:
+async def spoken(words: asyncio.Queue[Word]) -> AsyncIterator[bytes]:
+    """The lines of what is put into a queue."""
+    yield b"\n"
+    while True:
+        yield to_line(await words.get())
+
+
+async def test_getters_are_granted_different_chunks(served: tuple[Owner, str], client: PeerClient) -> None:
     owner, control = served
     await owner.hold("n", MANIFEST, DATA)
     readers = [client.availability(control, MANIFEST) for _ in range(2)]
     first, second = [await asyncio.wait_for(news.__anext__(), WAIT) for news in readers]
     assert isinstance(first, Availability)
     assert isinstance(second, Availability)
+    assert first.grants
     assert (first.shared, second.shared) == (False, True)
     assert await asyncio.wait_for(readers[0].__anext__(), WAIT) == Shared(shared=True)
-    runs, over = await client.offers(control, MANIFEST, first.listener, 16, [])
-    assert (sorted(c for run in runs for c in run), over) == (list(range(MANIFEST.chunks)), False)
-    assert await client.offers(control, MANIFEST, second.listener, 16, []) == ([], False)
-    assert await client.offers(control, MANIFEST, first.listener, 1, runs) == ([], True)
-    assert await client.offers(control, MANIFEST, "nobody", 2, []) == ([], False)
+    words: list[asyncio.Queue[Word]] = [asyncio.Queue(), asyncio.Queue()]
+    speaking = [
+        asyncio.create_task(client.say(control, MANIFEST.digest, each.listener, lambda said=said: spoken(said)))
+        for each, said in zip((first, second), words, strict=True)
+    ]
+    named: list[int] = []
+    for reader, said in zip(readers * 2, words * 2, strict=True):
+        grant = await asyncio.wait_for(reader.__anext__(), WAIT)
+        assert isinstance(grant, Grant)
+        assert grant.run
+        named += grant.run
+        said.put_nowait(Done("", grant.number, 0, full=False))
+    assert sorted(named) == list(range(MANIFEST.chunks))
+    for task in speaking:
+        task.cancel()
+    await asyncio.gather(*speaking, return_exceptions=True)
+    replica = owner.holdings.replicas[MANIFEST.digest]
+    deadline = time.monotonic() + WAIT
+    while replica._audience.granter.under_way:
+        assert time.monotonic() < deadline, "the grants of who is heard no more are void"
+        await asyncio.sleep(0.01)
 
 
-@pytest.mark.parametrize(
-    "query", ["", "count=x", "count=1&done=1", "count=1&done=0-0", "count=1&done=0-9999", "count=1&done=-1-2"]
-)
-async def test_questions_for_offers_that_are_none(served: tuple[Owner, str], query: str) -> None:
+async def test_who_does_not_listen_is_not_heard(served: tuple[Owner, str], client: PeerClient) -> None:
     owner, control = served
     await owner.hold("n", MANIFEST, DATA)
-    url = f"http://{control}/v1/replicas/{MANIFEST.digest}/offers?listener=x&{query}"
-    async with aiohttp.ClientSession() as session, session.get(url) as answer:
-        assert answer.status == 400
+    with pytest.raises(PeerHasNot):
+        await asyncio.wait_for(client.say(control, MANIFEST.digest, "nobody", lambda: spoken(asyncio.Queue())), WAIT)
+
+
+@pytest.mark.parametrize("line", [b"no JSON\n", b"[]\n", b'{"done":-1,"under_way":0}\n', b"{" * 5000, b'{"done":1}\n'])
+async def test_words_that_are_none_end_it(served: tuple[Owner, str], client: PeerClient, line: bytes) -> None:
+    owner, control = served
+    await owner.hold("n", MANIFEST, DATA)
+    news = client.availability(control, MANIFEST)
+    first = await asyncio.wait_for(news.__anext__(), WAIT)
+    assert isinstance(first, Availability)
+
+    async def nonsense() -> AsyncIterator[bytes]:
+        yield line
+        await asyncio.sleep(WAIT)
+
+    with pytest.raises(RemoteProtocolError):
+        await asyncio.wait_for(client.say(control, MANIFEST.digest, first.listener, nonsense), WAIT)
+    await news.aclose()  # type: ignore[attr-defined]
+
+
+async def test_a_getter_of_an_earlier_version_is_granted_nothing(served: tuple[Owner, str]) -> None:
+    """It says nothing of grants, and asks for what it likes: nobody tells it that it shares."""
+    owner, control = served
+    await owner.hold("n", MANIFEST, DATA)
+    url = f"http://{control}/v1/replicas/{MANIFEST.digest}?seeds=1"
+    async with aiohttp.ClientSession() as session, session.get(url) as one, session.get(url) as two:
+        for answer in (one, two):
+            first = json.loads(await asyncio.wait_for(answer.content.readline(), WAIT))
+            assert (first["shared"], first["grants"]) == (False, False)
 
 
 async def test_a_crowd_is_sent_away(

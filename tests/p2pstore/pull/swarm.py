@@ -17,6 +17,7 @@ from p2pstore.objects.bitmap import Bitmap
 from p2pstore.pull.file_destination import FileDestination
 from p2pstore.pull.owner import Pull
 from p2pstore.pull.workers import Source
+from p2pstore.swarm.events import Word
 from tests.p2pstore.samples import KIB, MIB, content, manifest_of, read_tree
 
 ADDRESS = 1 << 20
@@ -36,7 +37,7 @@ class Swarm:
         self.notes: list[str] = []
         self.wrong: list[tuple[str, int]] = []
         self.told: set[int] = set()
-        self.asked: list[tuple[str, int, tuple[range, ...]]] = []
+        self.said: list[Word] = []
         self.early: list[range] = []
         self.had: Bitmap = destination.verified
         self.pull = Pull(
@@ -47,7 +48,7 @@ class Swarm:
             limit=RateLimit(),
             on_progress=lambda: None,
             on_chunks=self.on_chunks,
-            on_ask=lambda node, count, done: self.asked.append((node, count, tuple(done))),
+            on_word=self.said.append,
             on_drop=lambda node, banned: self.dropped.append((node, banned)),
             on_wrong=lambda node, chunk: self.wrong.append((node, chunk)),
             note=self.notes.append,
@@ -70,6 +71,7 @@ class Swarm:
         have: Sequence[int] | None = None,
         transports: tuple[str, ...] = ("mock",),
         segment: str = "",
+        grants: bool = False,
     ) -> MockTransport:
         made = mock or MockTransport({ADDRESS: WHOLE}, script, stall_seconds=0.05)
         segment = segment or node
@@ -77,7 +79,7 @@ class Swarm:
             self.mocks.setdefault((segment, name), made)
         bits = Bitmap(MANIFEST.chunks, full=have is None)
         bits.update(have or ())
-        self.pull.add(Source(node, PeerAddress(segment, "127.0.0.1", 1), ADDRESS, transports), bits, 2)
+        self.pull.add(Source(node, PeerAddress(segment, "127.0.0.1", 1), ADDRESS, transports), bits, 2, grants=grants)
         return made
 
     def wait(self, until: Callable[[], bool] | None = None) -> None:

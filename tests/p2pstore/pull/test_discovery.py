@@ -24,6 +24,8 @@ from p2pstore.pull import discovery as module
 from p2pstore.pull.discovery import PUT_OFF, RETRIES, Discovery, _Tries
 from p2pstore.pull.workers import Source
 from p2pstore.swarm import audience as audience_module
+from p2pstore.swarm.events import Declined, Opened
+from p2pstore.swarm.granter import Grant
 from tests.p2pstore.cluster.test_peer_client import answer, hostile
 from tests.p2pstore.peers.owner import Owner, serving
 from tests.p2pstore.samples import MIB, content, manifest_of
@@ -77,14 +79,15 @@ class Log:
         self.bytes_by_node: dict[str, int] = {}
         self.faults: dict[str, MooncakeError] = {}
         self.shares: dict[str, bool] = {}
-        self.offers: list[tuple[str, list[range], bool]] = []
+        self.grants: list[Grant] = []
         self.times_added: dict[str, int] = {}
         self.changed = asyncio.Event()
 
     def fault_of(self, node: str) -> MooncakeError | None:
         return self.faults.get(node)
 
-    def add(self, source: Source, have: Bitmap, _: int, shared: bool) -> None:
+    def add(self, source: Source, have: Bitmap, _: int, *, shared: bool, grants: bool) -> None:
+        assert grants
         self.shares[source.node] = shared
         self.sources[source.node] = set(have)
         self.times_added[source.node] = self.times_added.get(source.node, 0) + 1
@@ -98,8 +101,8 @@ class Log:
         self.shares[node] = shared
         self.changed.set()
 
-    def offered(self, node: str, runs: Sequence[range], over: bool) -> None:
-        self.offers.append((node, list(runs), over))
+    def granted(self, grant: Grant) -> None:
+        self.grants.append(grant)
         self.changed.set()
 
     def remove(self, node: str) -> None:
@@ -209,7 +212,7 @@ async def test_peers_that_the_user_named(world: World) -> None:
     await world.log.until(lambda: world.log.sources == {"a": ALL})
 
 
-async def test_offers_of_a_source(world: World) -> None:
+async def test_grants_of_a_source_and_what_is_said_to_them(world: World) -> None:
     owner = await world.holder("a")
     found = await world.discover()
     await world.log.until(lambda: "a" in world.log.sources)
@@ -217,15 +220,24 @@ async def test_offers_of_a_source(world: World) -> None:
     other = world.client.availability(owner.record.control, MANIFEST)
     await other.__anext__()
     await world.log.until(lambda: world.log.shares == {"a": True})
-    found.ask("a", 16, [range(1)])
-    await world.log.until(lambda: len(world.log.offers) == 1)
-    node, runs, over = world.log.offers[0]
-    assert (node, sorted(c for run in runs for c in run), over) == ("a", [1, 2], False)
-    found.ask("a", 16, runs)
-    found.ask("nobody", 16, [])
-    await world.log.until(lambda: len(world.log.offers) == 3)
-    assert sorted(world.log.offers[1:]) == [("a", [], True), ("nobody", [], False)]
+    await world.log.until(lambda: len(world.log.grants) == 1)
+    assert world.log.grants[0].key == "a"
+    found.say(Declined("a", world.log.grants[0].number, 3, full=True))
+    found.say(Opened("nobody", 0))
+    found.say(Opened("a", 2))
+    await world.log.until(lambda: len(world.log.grants) == 2)
+    assert world.log.grants[1].number != world.log.grants[0].number
     await other.aclose()  # type: ignore[attr-defined]
+
+
+async def test_a_source_that_does_not_hear_us_is_begun_anew(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def unheard(*_: object) -> None:
+        raise PeerUnreachable(peer="a", detail="it hung up")
+
+    monkeypatch.setattr(world.client, "say", unheard)
+    await world.holder("a")
+    await world.discover()
+    await world.log.until(lambda: world.log.times_added.get("a", 0) == 2)
 
 
 async def test_a_crowded_holder_is_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,8 @@ from p2pstore.objects.bitmap import Bitmap
 from p2pstore.pull.file_destination import FileDestination
 from p2pstore.pull.memory_destination import MemoryDestination
 from p2pstore.pull.workers import Source
+from p2pstore.swarm.events import Declined, Done
+from p2pstore.swarm.granter import Grant
 from tests.p2pstore.pull.swarm import (
     ADDRESS,
     DEADLINE,
@@ -185,3 +187,25 @@ def test_a_pull_outlives_the_loop_that_it_told(swarm: Swarm) -> None:
     swarm.wait()
     swarm.pull.stop()
     swarm.pull.quiet.result(DEADLINE)
+
+
+def test_a_source_that_grants_is_asked_when_it_does_and_hears_of_the_end(
+    swarm: Swarm, destination: FileDestination
+) -> None:
+    mock = swarm.add("grants", grants=True)
+    swarm.add("too", mock=mock, have=[], grants=True)  # a getter, so that runs stay short
+    swarm.pull.shared("grants", shared=True)
+    swarm.wait(lambda: bool(mock.requests))  # of before it was shared
+    number = 0
+    while not swarm.pull.finished:
+        number += 1
+        swarm.pull.granted(Grant("grants", number, None, window=3, lead=0.25))
+        swarm.wait(lambda: swarm.pull.finished or len(answered(swarm)) == number)  # noqa: B023 - it waits here
+    assert_whole(swarm, destination)
+    numbers = [word.number for word in answered(swarm)]
+    assert len(set(numbers)) == len(numbers), "each grant is answered once"
+    assert any(isinstance(word, Done) for word in answered(swarm))
+
+
+def answered(swarm: Swarm) -> list[Done | Declined]:
+    return [word for word in swarm.said.copy() if isinstance(word, (Done, Declined))]

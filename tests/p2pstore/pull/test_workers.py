@@ -13,7 +13,7 @@ from engine.net.rate import RateLimit
 from engine.transports.base import Channel, PeerAddress
 from engine.transports.mock import MockChannel, MockTransport
 from p2pstore.pull.memory_destination import MemoryDestination
-from p2pstore.pull.workers import Arrived, Broke, Left, Member, Report, Source, ToldToStop, Worker, WorkerContext
+from p2pstore.pull.workers import Arrived, Broke, Left, Member, Report, Source, Task, ToldToStop, Worker, WorkerContext
 from tests.p2pstore.samples import KIB, content, manifest_of
 
 DATA = content(256 * KIB, 1)
@@ -49,7 +49,7 @@ class Bench:
 
     def ask(self, *runs: range) -> None:
         for run in runs:
-            self.member.tasks.put(run)
+            self.member.tasks.put(Task(run))
 
 
 def test_it_reports_what_arrived_and_that_it_left() -> None:

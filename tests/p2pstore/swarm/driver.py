@@ -6,16 +6,19 @@ from collections.abc import Sequence
 
 from p2pstore.swarm.events import (
     Action,
-    Ask,
     Cancel,
     Closed,
+    Declined,
+    Done,
     Drop,
+    Ending,
     Event,
     Failed,
     Fetch,
     Fetched,
     FetchFault,
-    Offered,
+    Granted,
+    Opened,
     PeerAdded,
     PeerGone,
     PeerHas,
@@ -23,14 +26,13 @@ from p2pstore.swarm.events import (
     Released,
     Tick,
 )
+from p2pstore.swarm.granter import Grant
 from p2pstore.swarm.peer import MAX_REQUESTS, MOST_EACH, WINDOW_BYTES, WINDOW_REQUESTS
 from p2pstore.swarm.planner import (
     BACKOFF_SECONDS,
     FAULTS_ALLOWED,
     HUNGRY_SECONDS,
     LONG_RUN_BYTES,
-    MAX_DONE,
-    OFFERS,
     Planner,
 )
 from p2pstore.swarm.rarity import RUN_CHUNKS
@@ -52,9 +54,11 @@ class Driver:
         self.slow: set[str] = set()
         self.cancelled: set[tuple[str, range]] = set()
         self.shared: set[str] = set()
-        self.over: set[str] = set()
-        self.offers: dict[str, list[range]] = {}
-        self.asked: set[str] = set()
+        self.grants: set[str] = set()
+        self.number = 0
+        self.given: dict[tuple[str, int], range | None] = {}  # grants that were neither declined nor done: their runs
+        self.asking: tuple[str, int] | None = None  # the grant that is being answered
+        self.unheard: set[str] = set()  # declined as having no room, and not told since that there is
         self.resting: dict[str, float] = {}
         self.faults: dict[str, int] = {}
         self.banned: set[str] = set()
@@ -66,8 +70,11 @@ class Driver:
             if isinstance(action, Fetch):
                 self.check_fetch(action)
                 self.in_flight[action.peer].append(action.run)
-            elif isinstance(action, Ask):
-                self.check_ask(action)
+            elif isinstance(action, Opened):
+                assert action.peer in self.grants
+                self.unheard.discard(action.peer)
+            elif isinstance(action, (Declined, Done)):
+                self.check_word(action)
             elif isinstance(action, Cancel):
                 self.check_cancel(action)
             else:
@@ -88,23 +95,30 @@ class Driver:
         assert len(run) == 1 or sum(sizes) <= LONG_RUN_BYTES, "a run of several chunks is bounded"
         assert len(run) <= RUN_CHUNKS
         flying = self.in_flight[peer]
-        there = sum(self.lengths[c] for r in flying for c in r)
-        share = WINDOW_BYTES // len(self.have)
         if peer in self.slow:
             assert not flying, "a slow peer has one request at a time"
-        assert len(flying) < self.window or (len(flying) < MAX_REQUESTS and there < share), "its window"
-        if peer in self.spared:
-            spread = {c for p in self.getters for c in self.have[p]}
-            offered = spread.isdisjoint(run) and any(set(run) <= set(o) for o in self.offers.get(peer, []))
-            spreads = peer in self.over and spread.issuperset(run)
-            assert offered or spreads, "a shared origin is asked for what it offered, or when done for what others have"
+        if self.asking is not None:
+            assert self.asking[0] == peer, "a grant is for who gave it"
+            self.given[self.asking] = run
+            self.asking = None
+        elif peer not in self.granting:
+            there = sum(self.lengths[c] for r in flying for c in r)
+            share = WINDOW_BYTES // len(self.have)
+            assert len(flying) < self.window or (len(flying) < MAX_REQUESTS and there < share), "its window"
+        else:
+            assert self.now - self.planner._fed >= HUNGRY_SECONDS, "what grants is asked without only by who is hungry"
 
-    def check_ask(self, action: Ask) -> None:
-        assert action.peer in self.origins & self.shared - self.over, "a shared origin is asked for offers"
-        assert action.peer not in self.asked, "and again when it has answered"
-        assert 0 < action.count <= OFFERS
-        assert len(action.done) <= MAX_DONE
-        self.asked.add(action.peer)
+    def check_word(self, word: Declined | Done) -> None:
+        grant = (word.peer, word.number)
+        assert grant in self.given, "a grant is answered once"
+        run = self.given.pop(grant)
+        if isinstance(word, Done):
+            assert run is not None, "only what was taken is done"
+        else:
+            assert grant == self.asking, "it is declined at once, or taken"
+            self.asking = None
+        if word.full:
+            self.unheard.add(word.peer)
 
     def check_cancel(self, action: Cancel) -> None:
         assert action.run in self.in_flight[action.peer], "only what is in flight is cancelled"
@@ -130,34 +144,33 @@ class Driver:
         return dropped | {c for _, run in self.writing for c in run}
 
     def forget(self, peer: str) -> None:
-        for each in (self.have, self.in_flight, self.resting, self.faults, self.offers):
+        for each in (self.have, self.in_flight, self.resting, self.faults):
             each.pop(peer, None)
-        for peers in (self.origins, self.slow, self.shared, self.over, self.asked):
+        for peers in (self.origins, self.slow, self.shared, self.grants, self.unheard):
             peers.discard(peer)
         self.cancelled = {(p, r) for p, r in self.cancelled if p != peer}
+        self.given = {(p, n): run for (p, n), run in self.given.items() if p != peer}
 
     @property
     def window(self) -> int:
         return min(MOST_EACH, max(1, WINDOW_REQUESTS // len(self.have)))
 
     @property
-    def spared(self) -> set[str]:
-        """Shared origins, unless the node is hungry."""
-        hungry = self.now - self.planner._fed >= HUNGRY_SECONDS
-        return set() if hungry else self.origins & self.shared
+    def granting(self) -> set[str]:
+        """Those that say themselves when something is to be fetched from them."""
+        return {p for p in self.grants if p in self.shared or p not in self.origins}
 
-    @property
-    def getters(self) -> set[str]:
-        return set(self.have) - self.origins
-
-    def add(self, peer: str, chunks: Sequence[int], distance: int = 2, *, shared: bool = False) -> None:
+    def add(
+        self, peer: str, chunks: Sequence[int], distance: int = 2, *, shared: bool = False, grants: bool = False
+    ) -> None:
         if peer not in self.banned:
             if peer not in self.have and len(chunks) == len(self.lengths):
                 self.origins.add(peer)
             self.have.setdefault(peer, set()).update(chunks)
             self.in_flight.setdefault(peer, [])
             self.note_shared(peer, shared)
-        self.send(PeerAdded(peer, bits(len(self.lengths), chunks), distance, shared))
+            (self.grants.add if grants else self.grants.discard)(peer)
+        self.send(PeerAdded(peer, bits(len(self.lengths), chunks), distance, shared, grants))
 
     def note_shared(self, peer: str, shared: bool) -> None:
         if shared and peer in self.have:
@@ -174,12 +187,19 @@ class Driver:
         self.note_shared(peer, shared)
         self.send(PeerShared(peer, shared))
 
-    def offer(self, peer: str, runs: Sequence[range], over: bool) -> None:
-        if peer in self.have:
-            self.offers.setdefault(peer, []).extend(runs)
-            self.asked.discard(peer)
-            (self.over.add if over else self.over.discard)(peer)
-        self.send(Offered(peer, runs, over))
+    def grant(self, peer: str, run: range | None = None) -> None:
+        """A peer grants a fetch: it is taken or declined at once, never both and never neither."""
+        if peer not in self.grants:
+            return
+        self.number += 1
+        self.asking = (peer, self.number)
+        self.given[self.asking] = None
+        self.send(Granted(Grant(peer, self.number, run), self.now))
+        assert self.asking is None, "a grant is answered"
+
+    def ends(self, peer: str, run: range) -> None:
+        """All of a run but its lead has come."""
+        self.send(Ending(peer, run, self.now))
 
     def leave(self, peer: str) -> None:
         self.forget(peer)
@@ -248,13 +268,20 @@ class Driver:
         missing = every - self.had - self.flying
         wanted = {p for p, have in self.have.items() if have & missing}
         assert planner.stuck == (not planner.done and not self.flying and not wanted), "stuck only without hope"
-        for peer in wanted:
+        taken = {(p, run) for (p, _), run in self.given.items()}
+        assert taken <= {(p, run) for p, runs in self.in_flight.items() for run in runs}, "no grant is kept for nothing"
+        for peer in wanted - self.granting:
             if self.resting.get(peer, 0.0) <= self.now:
                 runs = self.in_flight[peer]
                 share = WINDOW_BYTES // len(self.have)
                 full = sum(self.lengths[c] for run in runs for c in run) >= share or len(runs) >= MAX_REQUESTS
                 busy = (len(runs) >= self.window and full) or (peer in self.slow and runs)
-                assert busy or peer in self.spared, "a peer with something missing is kept busy"
+                begins = peer in self.origins and runs and not planner._peers[peer].delivered
+                others = {
+                    p for p in wanted - self.slow if not self.in_flight[p] and self.resting.get(p, 0.0) <= self.now
+                }
+                leaves = peer in self.slow and others
+                assert busy or begins or leaves, "a peer with something missing is kept busy"
 
     def finish(self) -> None:
         """With one honest peer that has everything, the pull ends: no chunk is ever lost."""
@@ -264,6 +291,13 @@ class Driver:
             self.release(peer, run, 0)
         self.add("honest", range(len(self.lengths)))
         for _ in range(4 * len(self.lengths) + 8):
+            if not any(self.in_flight.values()) and not self.planner.done:
+                self.tick(100.0)
+            for _ in range(len(self.have)):  # it is told to one after the other
+                self.tick(0.0)
+            if not self.planner._window.full:
+                ready = {p for p in self.unheard if self.resting.get(p, 0.0) <= self.now}
+                assert not ready - self.slow or not self.planner._missing, "who was declined hears that there is room"
             for peer, runs in list(self.in_flight.items()):
                 for run in list(runs):
                     self.deliver(peer, run)

@@ -1,6 +1,8 @@
-"""Who follows a replica hears once of each change in who shares it, and a round of dealing ends with its last follower."""
+"""Who follows a replica hears once of each change in who shares it, and is granted what its part in that allows."""
 
 from __future__ import annotations
+
+import random
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,8 +13,16 @@ LENGTHS = [1 << 20] * 6
 STEPS = st.lists(st.tuples(st.sampled_from("abcdef"), st.booleans(), st.booleans()), max_size=40)
 
 
-def audience(start: int = 0) -> Audience:
-    return Audience(lambda: LENGTHS, lambda _: start)
+def audience() -> Audience:
+    return Audience(lambda: LENGTHS, random.Random(1))
+
+
+def granted(crowd: Audience) -> dict[str, list[range | None]]:
+    """What is granted now, by follower."""
+    found: dict[str, list[range | None]] = {}
+    for grant in crowd.granter.grants(0.0):
+        found.setdefault(grant.key, []).append(grant.run)
+    return found
 
 
 @given(STEPS)
@@ -27,7 +37,7 @@ def test_who_shares_an_origin_knows_it(story: list[tuple[str, bool, bool]]) -> N
             told = crowd.leave(key)
         else:
             there[key] = seeds, whole
-            told = crowd.join(key, seeds=seeds, whole=whole)
+            told = crowd.join(key, seeds=seeds, whole=whole, grants=True)
             assert key not in told
             knows[key] = crowd.shared(key)
         assert len(set(told)) == len(told)
@@ -45,7 +55,7 @@ def test_a_crowd_is_full() -> None:
     crowd = audience()
     for number in range(MAX_LISTENERS):
         assert not crowd.full
-        crowd.join(str(number), seeds=False, whole=False)
+        crowd.join(str(number), seeds=False, whole=False, grants=True)
     assert crowd.full
     crowd.leave("0")
     assert not crowd.full
@@ -53,40 +63,76 @@ def test_a_crowd_is_full() -> None:
 
 def test_who_leaves_twice_or_never_came_changes_nothing() -> None:
     crowd = audience()
-    crowd.join("a", seeds=True, whole=True)
-    crowd.join("b", seeds=True, whole=True)
+    crowd.join("a", seeds=True, whole=True, grants=True)
+    crowd.join("b", seeds=True, whole=True, grants=True)
     assert crowd.leave("b") == ["a"]
     assert crowd.leave("b") == crowd.leave("nobody") == []
     assert (len(crowd), crowd.seeding) == (1, 1)
 
 
-def test_only_followers_that_pass_on_are_offered_something() -> None:
+def test_one_of_an_earlier_version_never_hears_that_it_shares_and_is_granted_nothing() -> None:
     crowd = audience()
-    crowd.join("keeps", seeds=False, whole=True)
-    assert crowd.offers("keeps", 2, [], 0.0) == ([], False)
-    assert crowd.offers("nobody", 2, [], 0.0) == ([], False)
+    crowd.join("old", seeds=True, whole=True, grants=False)
+    assert crowd.join("new", seeds=True, whole=True, grants=True) == []
+    assert not crowd.shared("old"), "it asks for what it likes"
+    assert crowd.shared("new")
+    assert not crowd.speaks("old")
+    assert not crowd.speaks("nobody")
+    assert crowd.speaks("new")
+    assert granted(crowd).keys() == {"new"}
 
 
-def test_a_round_begins_where_it_is_told_and_ends_with_the_last_follower() -> None:
-    starts = iter([3, 0])
-    crowd = Audience(lambda: LENGTHS, lambda count: next(starts) % count)
-    crowd.join("a", seeds=True, whole=True)
-    first, over = crowd.offers("a", 16, [], 0.0)
-    assert first[0].start == 3
-    assert sorted(chunk for run in first for chunk in run) == list(range(len(LENGTHS)))
-    assert not over
-    assert crowd.offers("a", 16, first, 0.0) == ([], True)
-    crowd.leave("a")
-    crowd.join("b", seeds=True, whole=True)
-    again, _ = crowd.offers("b", 16, [], 0.0)
-    assert again[0].start == 0
-
-
-def test_what_one_that_left_was_offered_goes_to_another() -> None:
+def test_who_is_alone_with_an_origin_is_granted_nothing_and_who_shares_it_is() -> None:
     crowd = audience()
-    for key in "ab":
-        crowd.join(key, seeds=True, whole=True)
-    runs, _ = crowd.offers("a", 16, [], 0.0)
-    assert crowd.offers("b", 16, [], 0.0) == ([], False)
-    crowd.leave("a")
-    assert crowd.offers("b", 16, [], 0.0)[0] == runs
+    crowd.join("a", seeds=True, whole=True, grants=True)
+    assert crowd.speaks("a")
+    assert granted(crowd) == {}
+    crowd.join("b", seeds=True, whole=True, grants=True)
+    (run,) = granted(crowd)["a"]
+    assert run, "it names what it never sent"
+    assert crowd.speaks("b")
+    assert granted(crowd).keys() == {"b"}
+    crowd.leave("b")
+    assert "a" not in crowd.granter, "it asks for what it likes again"
+
+
+def test_of_a_part_there_are_grants_for_one_alone_and_no_names() -> None:
+    crowd = audience()
+    crowd.join("a", seeds=True, whole=False, grants=True)
+    assert granted(crowd) == {}, "not before it is heard"
+    assert crowd.speaks("a")
+    assert granted(crowd) == {"a": [None]}
+
+
+def test_of_nothing_nothing_is_granted_before_there_is_news() -> None:
+    crowd = audience()
+    crowd.join("a", seeds=True, whole=False, grants=True)
+    crowd.speaks("a", empty=True)
+    assert granted(crowd) == {}
+    assert crowd.granter.eager
+    crowd.granter.told()
+    assert granted(crowd) == {"a": [None]}
+
+
+def test_who_is_heard_no_more_holds_no_grant() -> None:
+    crowd = audience()
+    crowd.join("a", seeds=True, whole=False, grants=True)
+    crowd.speaks("a")
+    granted(crowd)
+    crowd.hushed("a")
+    crowd.hushed("nobody")
+    assert crowd.granter.under_way == 0
+    assert len(crowd) == 1
+    assert crowd.speaks("a"), "it may speak again"
+    assert granted(crowd) == {"a": [None]}
+
+
+def test_several_origins_begin_in_different_places() -> None:
+    firsts = set()
+    for seed in range(20):
+        crowd = Audience(lambda: LENGTHS, random.Random(seed))
+        for key in "ab":
+            crowd.join(key, seeds=True, whole=True, grants=True)
+            crowd.speaks(key)
+        firsts.add(granted(crowd)["a"][0])
+    assert len(firsts) > 3

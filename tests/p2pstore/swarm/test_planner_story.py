@@ -32,9 +32,15 @@ class AnyStory(RuleBasedStateMachine):
     def chunks(self) -> st.SearchStrategy[list[int]]:
         return st.just(list(range(self.size))) | st.lists(st.integers(0, self.size - 1), max_size=8, unique=True)
 
-    @rule(peer=st.sampled_from(PEERS), distance=st.integers(0, 2), shared=st.booleans(), data=st.data())
-    def comes(self, peer: str, distance: int, shared: bool, data: st.DataObject) -> None:
-        self.driver.add(peer, data.draw(self.chunks()), distance, shared=shared)
+    @rule(
+        peer=st.sampled_from(PEERS),
+        distance=st.integers(0, 2),
+        shared=st.booleans(),
+        grants=st.booleans(),
+        data=st.data(),
+    )
+    def comes(self, peer: str, distance: int, shared: bool, grants: bool, data: st.DataObject) -> None:
+        self.driver.add(peer, data.draw(self.chunks()), distance, shared=shared, grants=grants)
 
     @rule(peer=st.sampled_from(PEERS), data=st.data())
     def gets_more(self, peer: str, data: st.DataObject) -> None:
@@ -44,11 +50,17 @@ class AnyStory(RuleBasedStateMachine):
     def is_shared(self, peer: str, shared: bool) -> None:
         self.driver.share(peer, shared)
 
-    @rule(peer=st.sampled_from(PEERS), over=st.booleans(), data=st.data())
-    def offers(self, peer: str, over: bool, data: st.DataObject) -> None:
+    @rule(peer=st.sampled_from(PEERS), data=st.data())
+    def grants(self, peer: str, data: st.DataObject) -> None:
         first = st.integers(0, self.size - 1)
-        run = first.flatmap(lambda f: st.integers(f + 1, self.size).map(lambda stop: range(f, stop)))
-        self.driver.offer(peer, data.draw(st.lists(run, max_size=3)), over)
+        run = first.flatmap(lambda f: st.integers(f + 1, min(f + 2, self.size)).map(lambda stop: range(f, stop)))
+        names = peer in self.driver.origins  # only an origin has what it names
+        self.driver.grant(peer, data.draw(st.none() | run) if names else None)
+
+    @precondition(lambda self: any(self.driver.in_flight.values()))
+    @rule(data=st.data())
+    def is_nearly_there(self, data: st.DataObject) -> None:
+        self.driver.ends(*self.one_in_flight(data))
 
     @rule(peer=st.sampled_from(PEERS))
     def goes(self, peer: str) -> None:

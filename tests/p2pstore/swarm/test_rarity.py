@@ -61,10 +61,10 @@ class AgainstADictionary(RuleBasedStateMachine):
                 self.missing.discard(chunk)
                 self.gone.add(chunk)
 
-    @rule(least=st.integers(0, 2))
-    def rarest(self, least: int) -> None:
-        chunk = self.missing.rarest(least=least)
-        rarest = min((self.spread[c] for c in self.there if self.spread[c] >= least), default=None)
+    @rule()
+    def rarest(self) -> None:
+        chunk = self.missing.rarest()
+        rarest = min((self.spread[c] for c in self.there), default=None)
         if rarest is None:
             assert chunk is None
         else:
@@ -81,21 +81,18 @@ class AgainstADictionary(RuleBasedStateMachine):
         assert self.missing.any_of(candidates) == bool(live)
         assert live <= set(candidates)
 
-    @rule(data=st.data(), least=st.integers(0, 2))
-    def take(self, data: st.DataObject, least: int) -> None:
+    @rule(data=st.data())
+    def take(self, data: st.DataObject) -> None:
         have = set(data.draw(self.some()))
         if not have & self.there:
             return
         first = data.draw(st.sampled_from(sorted(have & self.there)))
-        if self.spread[first] < least:
-            return
         bitmap = Bitmap(len(self.lengths))
         bitmap.update(have)
-        run = self.missing.take_run(first, bitmap, least=least)
+        run = self.missing.take_run(first, bitmap)
         assert first in run
         assert have & self.there >= set(run)
         assert len(run) == 1 or sum(self.lengths[c] for c in run) <= RUN_BYTES
-        assert all(self.spread[c] >= least for c in run)
         self.gone.update(run)
 
     @rule(data=st.data())
@@ -123,4 +120,4 @@ TestAgainstADictionary.settings = settings(max_examples=80, stateful_step_count=
 def test_a_run_has_a_bounded_number_of_chunks() -> None:
     count = 3 * RUN_CHUNKS
     missing = Missing(range(count), [1] * count, random.Random(1))
-    assert len(missing.take_run(0, Bitmap(count, full=True), least=0)) == RUN_CHUNKS
+    assert len(missing.take_run(0, Bitmap(count, full=True))) == RUN_CHUNKS

@@ -1,0 +1,227 @@
+"""Grants: who may fetch from a replica now. The uploader's side of late binding. Pure; the time is the caller's.
+
+A chunk that is chosen when it is asked for waits in one uploader's queue while another is idle, and each hop of a chunk
+through the swarm takes as many chunk times as an uploader has sends under way. So nothing is asked for in advance: an
+uploader with a free *place* grants it to a follower that has room, and that chooses the chunk then. A place is free
+again when the follower says that its fetch is done, or nearly so, or declines; also when it leaves.
+
+A follower that declined is not granted anything before it has said that it has room, or, where it lacked nothing that
+this node has, before it was told of more. A fetch that takes much longer than fetches take goes on without its place,
+and its follower is granted nothing more meanwhile: so none that hangs, or never answers, keeps a place from the others.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from engine.patience import Patience
+from p2pstore.swarm.pace import FIRST_LEAD, MIN_PLACES, Pace
+from p2pstore.swarm.unsent import Unsent
+
+PATIENCE = 3.0
+"""A fetch is slow when it takes so many times longer than fetches take on average."""
+
+MIN_PATIENCE = 0.25
+FIRST_PATIENCE_SECONDS = 10.0
+"""Seconds before which no fetch is called slow; the second while none has ended yet."""
+
+
+@dataclass(frozen=True)
+class Grant:
+    """Leave for a follower to fetch one run: the one that is named, or, with none, which it likes.
+
+    ``window`` is how many fetches it should have under way at a time, ``lead`` the part of one, 0 to 1, that is left
+    when it should call that done. See ``p2pstore.swarm.pace``.
+    """
+
+    key: str
+    number: int
+    run: range | None
+    window: int = MIN_PLACES
+    lead: float = FIRST_LEAD
+
+
+@dataclass
+class _Grant:
+    since: float
+    run: range | None
+    slow: bool = False
+
+
+@dataclass
+class _Follower:
+    seeds: bool
+    origin: bool  # this node is, to it
+    under_way: int = 0  # of its fetches, from anybody, as it last said
+    grants: dict[int, _Grant] = field(default_factory=dict)
+    slow: int = 0  # of these, so many go on without a place
+
+
+class Granter:
+    """The places of one replica. ``unsent()`` is what an origin names of."""
+
+    def __init__(self, rng: random.Random, unsent: Callable[[], Unsent]) -> None:
+        self._random = rng
+        self._make_unsent = unsent
+        self._unsent: Unsent | None = None
+        self._followers: dict[str, _Follower] = {}
+        self._open: dict[str, None] = {}  # have room, as far as is known
+        self._sated: dict[str, None] = {}  # lacked nothing that this node had told them of
+        self._running: dict[int, str] = {}  # grants that have a place, the oldest first, and whose they are
+        self._number = 0
+        self._patience = Patience(MIN_PATIENCE, first=FIRST_PATIENCE_SECONDS)
+        self._pace = Pace()
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._followers
+
+    @property
+    def under_way(self) -> int:
+        """Grants that are neither done nor declined."""
+        return sum(len(follower.grants) for follower in self._followers.values())
+
+    @property
+    def eager(self) -> bool:
+        """Whether a place is free and a follower waits for news of more chunks."""
+        return bool(self._sated) and len(self._running) < self._places
+
+    @property
+    def _places(self) -> int:
+        return self._pace.places_of_origin if self._unsent else self._pace.places
+
+    def join(self, key: str, *, seeds: bool, origin: bool, empty: bool = False) -> None:
+        """Somebody takes grants from now on.
+
+        ``seeds``: it passes on what it gets, and comes before who does not. ``origin``: it takes this node for one, and
+        is named what that never sent. ``empty``: this node has nothing yet.
+        """
+        if key not in self._followers:
+            if origin and self._unsent is None:
+                self._unsent = self._make_unsent()
+            self._followers[key] = _Follower(seeds, origin)
+            (self._sated if empty else self._open)[key] = None
+
+    def leave(self, key: str) -> None:
+        """It takes none any more; its grants are void."""
+        follower = self._followers.pop(key, None)
+        if follower is None:
+            return
+        self._open.pop(key, None)
+        self._sated.pop(key, None)
+        for number, grant in follower.grants.items():
+            self._end(follower, number, grant)
+            self._take_back(grant)
+        if not self._followers:
+            self._unsent = None  # whoever comes next has it all from the beginning
+
+    def opened(self, key: str, under_way: int) -> None:
+        """It has room for one more fetch than the ``under_way`` that it has."""
+        follower = self._followers.get(key)
+        if follower is not None:
+            follower.under_way = under_way
+            self._sated.pop(key, None)
+            self._open[key] = None
+
+    def declined(self, key: str, number: int, under_way: int, now: float, *, full: bool) -> None:
+        """It does not take a grant: it has no room (``full``), or lacks nothing that this node has."""
+        follower = self._followers.get(key)
+        grant = follower.grants.pop(number, None) if follower is not None else None
+        if follower is None or grant is None:
+            return
+        follower.under_way = under_way
+        self._pace.answered(now - grant.since)
+        self._end(follower, number, grant)
+        self._take_back(grant)
+        if not full and key not in self._open:
+            self._sated[key] = None
+
+    def done(self, key: str, number: int, under_way: int, now: float, *, full: bool) -> None:
+        """What it fetched on a grant is there, or nearly, or will not come. ``full``: it has no room for more."""
+        follower = self._followers.get(key)
+        grant = follower.grants.pop(number, None) if follower is not None else None
+        if follower is None or grant is None:
+            return
+        follower.under_way = under_way
+        if not grant.slow:
+            self._pace.took(now - grant.since, len(self._running))
+        self._end(follower, number, grant)
+        self._patience.took(now - grant.since, most=PATIENCE)
+        if not full:
+            self._sated.pop(key, None)
+            self._open[key] = None
+
+    def told(self) -> None:
+        """The followers have been told of more chunks that this node has."""
+        self._open.update(self._sated)
+        self._sated.clear()
+
+    def grants(self, now: float) -> list[Grant]:
+        """What is granted now. To be called after each of the above, and when ``due`` is over."""
+        self._part_with_slow(now)
+        given: list[Grant] = []
+        while len(self._running) < self._places and (key := self._next()):
+            given.append(self._grant(key, now))
+        return given
+
+    @property
+    def due(self) -> float:
+        """The first time at which ``grants`` may say something if nothing else happens; infinite if never."""
+        if not self._open or not self._running:
+            return math.inf
+        return math.nextafter(self._patient_until(), math.inf)
+
+    def _next(self) -> str:
+        """Who is granted something: one that passes on before one that does not, the least busy first; "" for nobody.
+
+        One that is slow with an earlier grant is granted no other.
+        """
+        least, among = (True, 0), [""]
+        for key in self._open:
+            follower = self._followers[key]
+            rank = (not follower.seeds, follower.under_way)
+            if follower.slow:
+                continue
+            if not among[0] or rank < least:
+                least, among = rank, [key]
+            elif rank == least:
+                among.append(key)
+        return among[self._random.randrange(len(among))] if len(among) > 1 else among[0]
+
+    def _grant(self, key: str, now: float) -> Grant:
+        follower = self._followers[key]
+        del self._open[key]
+        self._number += 1
+        run = self._unsent.name() if self._unsent and follower.origin and follower.seeds else None
+        follower.grants[self._number] = _Grant(now, run)
+        self._running[self._number] = key
+        return Grant(key, self._number, run, self._pace.places, self._pace.lead)
+
+    def _end(self, follower: _Follower, number: int, grant: _Grant) -> None:
+        if grant.slow:
+            follower.slow -= 1
+        else:
+            del self._running[number]
+
+    def _take_back(self, grant: _Grant) -> None:
+        if grant.run is not None and self._unsent is not None:
+            self._unsent.put_back(grant.run)
+
+    def _part_with_slow(self, now: float) -> None:
+        """Take their places from fetches that take too long; what they were to bring others get, too."""
+        while self._running and now > self._patient_until():
+            number, key = next(iter(self._running.items()))
+            follower = self._followers[key]
+            grant = follower.grants[number]
+            self._end(follower, number, grant)
+            grant.slow = True
+            follower.slow += 1
+            self._take_back(grant)
+            grant.run = None
+
+    def _patient_until(self) -> float:
+        """Until when the oldest fetch may keep its place."""
+        number, key = next(iter(self._running.items()))
+        return self._followers[key].grants[number].since + self._patience.limit(PATIENCE)
