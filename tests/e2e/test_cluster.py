@@ -16,9 +16,10 @@ def test_close_ends_agents_their_etcds_and_running_commands(tmp_path: Path) -> N
     member = cluster.agent("member")
     following = member.begin("node", "logs", "-f")
     with member.frozen():
-        living = cluster.processes()
         expected = {keeper.pid, keeper.etcd_pid, member.pid, cluster.etcds[0].pid, following.process.pid}
-        assert expected <= set(living)
+        # One that has only just been started shows no environment yet.
+        eventually(lambda: expected <= set(cluster.processes()), "all of them are seen")
+        living = cluster.processes()
         cluster.close()
     assert cluster.processes() == []
     assert not any(is_alive(pid) for pid in living)

@@ -6,7 +6,6 @@ import random
 from collections.abc import Callable, Mapping
 
 from aiohttp import web
-from multidict import CIMultiDict
 
 from p2pstore.serving.proxy import failures
 from p2pstore.serving.proxy.failures import Answer
@@ -53,7 +52,8 @@ class Reply:
 
     async def begin(self, headers: Mapping[str, str]) -> None:
         """Begin a stream: what is sent next goes with the headers."""
-        self._response = _Stream(headers=self._with_id(headers))
+        self._response = _Stream(headers=headers)
+        self._sign(self._response)
         await self._response.prepare(self._request)
 
     async def send(self, data: bytes, *, last: bool = False) -> web.StreamResponse:
@@ -67,7 +67,9 @@ class Reply:
 
     def whole(self, answer: Answer) -> web.Response:
         """All at once."""
-        return web.Response(status=answer.status, body=answer.body, headers=self._with_id(answer.headers))
+        response = web.Response(status=answer.status, body=answer.body, headers=answer.headers)
+        self._sign(response)
+        return response
 
     async def error(self, answer: Answer) -> web.StreamResponse:
         """An error: as the answer, or as the last event of a stream that has begun."""
@@ -75,10 +77,8 @@ class Reply:
             return self.whole(answer)
         return await self.send(failures.last_event(answer), last=True)
 
-    def _with_id(self, headers: Mapping[str, str]) -> CIMultiDict[str]:
-        found = CIMultiDict(headers)
-        found[REQUEST_ID] = self.id  # and not what an instance made of it
-        return found
+    def _sign(self, response: web.StreamResponse) -> None:
+        response.headers[REQUEST_ID] = self.id  # and not what an instance made of it
 
 
 class _Stream(web.StreamResponse):
