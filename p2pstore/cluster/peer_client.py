@@ -210,16 +210,17 @@ class PeerClient:
             raise _unreachable(control, error) from None
 
     async def availability(
-        self, control: str, manifest: Manifest, *, seeds: bool = True
+        self, control: str, manifest: Manifest, *, seeds: bool = True, grants: bool = True
     ) -> AsyncIterator[Availability | Shared | Queued | Grant | list[int]]:
         """What the peer has of an object, then the chunks that it gets, whether others get from it, too, and grants.
 
-        ``seeds``: what we get we pass on. Ends when the peer withdraws the object.
+        ``seeds``: what we get we pass on; ``grants``: we take them, and ``say`` so. Ends when the
+        peer withdraws the object.
 
         Raises ``PeerHasNot``, ``PeerBusy``, ``PeerUnreachable``, ``PeerStalled`` or ``RemoteProtocolError``, and
         ``PeerWithdrew`` at the end where the peer says why.
         """
-        path = f"/v1/replicas/{manifest.digest}?seeds={int(seeds)}&grants=1"
+        path = f"/v1/replicas/{manifest.digest}?seeds={int(seeds)}&grants={int(grants)}"
         try:
             async with self._request(control, path) as answer:
                 await self._check(control, answer, f"manifest {manifest.digest[:12]}")

@@ -126,6 +126,7 @@ class Discovery:
         self._complaining: set[asyncio.Task[None]] = set()
         self._note = note
         self._feeds: dict[str, asyncio.Task[None]] = {}
+        self._unheard: set[str] = set()  # nodes that never sent anything, and did not hear what was said to them
         self._followed: dict[str, _Following] = {}  # by node name, whatever the key of the feed that reads
         self._node_of: dict[str, str] = {}  # by the key of the feed that read it last
         self._dropped: set[str] = set()  # keys of feeds whose holder the pull gave up
@@ -198,6 +199,8 @@ class Discovery:
             log.info("%s", error)
         except Exception:
             log.exception("speaking to %s failed", node)
+        if not self._pull.bytes_by_node.get(node):
+            self._unheard.add(node)
         self._followed[node].kicked.set()  # it does not hear us any more: begin anew
 
     def complain(self, node: str, chunk: int) -> None:
@@ -371,7 +374,8 @@ class Discovery:
     async def _read(self, key: str, record: NodeRecord, names: tuple[str, ...]) -> None:
         """Hand what a holder says to the pull, no faster than that takes it, and speak to it where it grants."""
         peer = peer_address(record)
-        stream = self._client.availability(record.control, self._manifest, seeds=self._seeds)
+        grants = record.node not in self._unheard  # it may be what lies between that takes no body without an end
+        stream = self._client.availability(record.control, self._manifest, seeds=self._seeds, grants=grants)
         speaking: asyncio.Task[None] | None = None
         try:
             async with aclosing(stream) as news:  # type: ignore[type-var]

@@ -113,9 +113,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         counted["ranges"] += 1
         submit(self, address, length, place)
 
-    def counting_request(self: PeerClient, control: str, path: str, method: str = "GET") -> Any:
+    def counting_request(self: PeerClient, control: str, path: str, *how: Any) -> Any:
         counted["calls"] += 1
-        return request(self, control, path, method)
+        return request(self, control, path, *how)
 
     monkeypatch.setattr(SocketChannel, "submit", counting_submit)
     monkeypatch.setattr(PeerClient, "_request", counting_request)

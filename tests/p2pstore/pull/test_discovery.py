@@ -81,13 +81,14 @@ class Log:
         self.shares: dict[str, bool] = {}
         self.grants: list[Grant] = []
         self.times_added: dict[str, int] = {}
+        self.granting: list[bool] = []
         self.changed = asyncio.Event()
 
     def fault_of(self, node: str) -> MooncakeError | None:
         return self.faults.get(node)
 
     def add(self, source: Source, have: Bitmap, _: int, *, shared: bool, grants: bool) -> None:
-        assert grants
+        self.granting.append(grants)
         self.shares[source.node] = shared
         self.sources[source.node] = set(have)
         self.times_added[source.node] = self.times_added.get(source.node, 0) + 1
@@ -230,14 +231,25 @@ async def test_grants_of_a_source_and_what_is_said_to_them(world: World) -> None
     await other.aclose()  # type: ignore[attr-defined]
 
 
-async def test_a_source_that_does_not_hear_us_is_begun_anew(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_source_that_does_not_hear_us_is_begun_anew_without_grants(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+    availability = world.client.availability
+
+    def noted(*args: Any, grants: bool, **options: Any) -> Any:
+        asked.append(grants)
+        return availability(*args, grants=grants, **options)
+
     async def unheard(*_: object) -> None:
         raise PeerUnreachable(peer="a", detail="it hung up")
 
     monkeypatch.setattr(world.client, "say", unheard)
+    monkeypatch.setattr(world.client, "availability", noted)
     await world.holder("a")
     await world.discover()
     await world.log.until(lambda: world.log.times_added.get("a", 0) == 2)
+    assert asked == world.log.granting == [True, False]
 
 
 async def test_a_crowded_holder_is_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
