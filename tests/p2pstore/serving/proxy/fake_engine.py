@@ -13,6 +13,10 @@ from aiohttp import web
 
 MODEL = "models/tiny"
 
+PATHS = ["/v1/completions", "/v1/chat/completions"]
+
+REFUSAL = {"error": {"message": "too long", "type": "BadRequestError", "param": None, "code": 400}}
+
 Behaviour = Callable[["Engine", web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]
 
 
@@ -173,3 +177,27 @@ async def say_nothing(engine: Engine, request: web.Request, body: dict[str, Any]
     """Take the request, and never answer."""
     await asyncio.sleep(3600)
     raise AssertionError
+
+
+def answering(status: int, body: Any, **headers: str) -> Behaviour:
+    """A behaviour: the same answer to all."""
+
+    async def answer(engine: Engine, request: web.Request, asked: dict[str, Any]) -> web.StreamResponse:
+        if isinstance(body, bytes):
+            return web.Response(status=status, body=body, headers=headers)
+        return web.json_response(body, status=status, headers=headers)
+
+    return answer
+
+
+async def dying(engine: Engine, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    """Two tokens, half of a third, and the end of the connection."""
+    if not body.get("stream"):
+        return await cut_off(engine, request, body)
+    response = await engine.begin(request)
+    await response.write(ROLE)
+    await response.write(engine.event(request, "one "))
+    await response.write(engine.event(request, "two "))
+    await response.write(engine.event(request, "three")[:20])
+    await asyncio.sleep(0.05)
+    return await cut_off(engine, request, body)
