@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -101,15 +102,9 @@ def simulate(
     invocation: Invocation = ctx.obj
     output = invocation.output
     slow_count, slow_rate = _slow(slow)
-    costs = COSTS
     given = {"sources": sources, "slots": slots}
     if processors < 0:
         raise UsageError(detail=f"--processors: {processors} is fewer than none")
-    if calibrate:
-        from p2pstore.bench import calibrate as measuring  # noqa: PLC0415 - as above
-
-        processors = processors or measuring.processors_here()
-        costs = measuring.calibrate(output.message)
     try:
         scenario = Scenario(
             receivers=receivers,
@@ -127,7 +122,7 @@ def simulate(
             seed_dies_after=kill_seed_after,
             seed=random_seed,
             processors=processors,
-            costs=costs,
+            costs=COSTS,
             **{name: value for name, value in given.items() if value is not None},
         )
     except ValueError as error:
@@ -136,6 +131,11 @@ def simulate(
         from mooncake_cli.plot import check  # noqa: PLC0415 - as above
 
         check(plot)
+    if calibrate:  # it takes a minute: after all that may be wrong
+        from p2pstore.bench import calibrate as measuring  # noqa: PLC0415 - as above
+
+        costs = measuring.calibrate(output.message)
+        scenario = replace(scenario, processors=processors or measuring.processors_here(), costs=costs)
     began = time.monotonic()
     document = run(scenario).to_json()
     document["wall_seconds"] = round(time.monotonic() - began, 3)

@@ -15,7 +15,7 @@ from p2pstore.bench.broadcast_outcome import Broadcast, BroadcastPlan
 from p2pstore.bench.scenario import Scenario
 from p2pstore.bench.simulated_processors import WAKE_TO_MESSAGE, Costs
 from p2pstore.bench.simulator import simulate
-from p2pstore.errors import PartialResult
+from p2pstore.errors import PartialResult, UsageError
 
 SIZE = 256 << 20
 RATE = 25e6
@@ -32,6 +32,11 @@ def calibrate(say: Callable[[str], None], run: Callable[[BroadcastPlan], Broadca
 
     Raises as ``broadcast``, and ``PartialResult`` when somebody did not get everything.
     """
+    if run is None and os.geteuid() != 0:
+        raise UsageError(
+            detail="--calibrate measures broadcasts in network namespaces, which needs root; "
+            "--processors N alone simulates with costs that were measured elsewhere"
+        )
     spent = []
     for receivers in (1, SEVERAL):
         say(f"measuring a broadcast to {receivers}")

@@ -8,7 +8,7 @@ from p2pstore.bench import calibrate
 from p2pstore.bench.broadcast_outcome import Broadcast, BroadcastPlan, Received
 from p2pstore.bench.simulated_processors import Costs
 from p2pstore.bench.simulator import simulate
-from p2pstore.errors import PartialResult
+from p2pstore.errors import PartialResult, UsageError
 
 
 def result(plan: BroadcastPlan, *, equal: bool = True) -> Broadcast:
@@ -28,6 +28,14 @@ def test_the_costs_explain_what_was_measured() -> None:
 
 def test_messages_cost_nothing_where_no_time_is_left_for_them() -> None:
     assert calibrate.costs(1.0, 3.0) == Costs(1.0 / calibrate.SIZE, 0.0, 0.0)
+
+
+def test_who_may_not_measure_is_told_before_anything_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibrate.os, "geteuid", lambda: 1000)
+    said: list[str] = []
+    with pytest.raises(UsageError, match=r"--calibrate .* needs root; --processors N alone"):
+        calibrate.calibrate(said.append)
+    assert said == []
 
 
 def test_a_broadcast_that_failed_is_no_measurement() -> None:
