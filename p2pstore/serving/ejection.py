@@ -25,13 +25,18 @@ class Ejection:
     """Of one instance. Times in seconds."""
 
     failures: int = 0
-    """In a row."""
+    """In a row, and as if one were lacking once it was ejected: the next decides."""
     since: float = 0.0
     """When the first of them was."""
     times: int = 0
     """Ejections in a row."""
     until: float = 0.0
     """When it is asked again."""
+
+    @property
+    def counted(self) -> int:
+        """Failures in a row, with the one that each further ejection took; those while it was ejected do not count."""
+        return self.failures + self.times
 
     def failed(self, now: float) -> float | None:
         """A request failed there: for how long it is ejected now, None where it is not, or is already."""

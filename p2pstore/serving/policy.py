@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 
 from p2pstore.serving.admission import MOST_RETRY_SECONDS, Admission, Gate, Objectives
 from p2pstore.serving.costs import Costs
-from p2pstore.serving.ejection import EJECT_FAILURES
 from p2pstore.serving.events import (
     Arrive,
     Decision,
@@ -254,7 +253,7 @@ class Policy:
         if instance is None or pause is None:
             return []
         self._roster.look(now)
-        return [Ejected(instance.name, pause, EJECT_FAILURES)]
+        return [Ejected(instance.name, pause, instance.ejection.counted)]
 
     def _served(self, instance: Instance, tracked: Tracked, now: float) -> None:
         """An instance that had failed others did well what it was asked."""

@@ -70,7 +70,7 @@ class Member:
     served: int = 0
     failed: int = 0
     last_failure: str = ""
-    """What was wrong with the last request that it failed."""
+    """What was wrong with the last request that it failed, unless it only had too much to do."""
     ejections: int = 0
     """How often it was passed over for a while, for it failed several in a row."""
     ranks: tuple[tuple[str, str], ...] = ()

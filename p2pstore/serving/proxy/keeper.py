@@ -77,7 +77,8 @@ class Keeper:
         if member.removed:
             return  # its name may be another's by now
         now = self._clock()
-        member.last_failure = failure.detail
+        if not failure.busy:  # which does not count when it is ejected, and must not stand there as the reason
+            member.last_failure = failure.detail
         if failure.refused:
             if member.health.refused(failure.detail, now):
                 self._down(member)
@@ -154,7 +155,7 @@ class Keeper:
         member.ejections += 1
         log.warning(
             "%s is passed over for %g s where there is another: it says that it is well, and failed %d requests "
-            "in a row, the last so: %s",
+            "in a row (the last: %s)",
             *(member.name, said.seconds, said.failures, member.last_failure),
         )
 

@@ -508,6 +508,12 @@ def test_it_is_said_which_is_passed_over_and_for_how_long() -> None:
         if placed.prefill == "p0":
             said += [one for one in story.tell(Failed(number, "p0")) if isinstance(one, Ejected)]
     assert said == [Ejected("p0", EJECTIONS.after(1), EJECT_FAILURES)]
+    story.now += EJECTIONS.after(1)
+    for number in range(40, 50):
+        (placed,) = story.tell(Arrive(number, 100))
+        if placed.prefill == "p0":
+            break
+    assert Ejected("p0", EJECTIONS.after(2), EJECT_FAILURES + 1) in story.tell(Failed(number, "p0"))
 
 
 def test_one_request_ejects_nobody_and_neither_does_being_busy() -> None:

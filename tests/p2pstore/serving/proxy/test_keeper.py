@@ -9,10 +9,11 @@ import pytest
 
 from p2pstore.serving.events import Kind
 from p2pstore.serving.proxy import health, upstream
+from p2pstore.serving.proxy.failures import Answer
 from p2pstore.serving.proxy.fleet import parse_instance
 from p2pstore.serving.proxy.upstream import InstanceFailed
 from tests.p2pstore.serving.proxy.conftest import Running, Start, happens
-from tests.p2pstore.serving.proxy.fake_engine import Engine, cut_off, say_nothing
+from tests.p2pstore.serving.proxy.fake_engine import REFUSAL, Engine, answering, cut_off, say_nothing
 from tests.ports import reserved_port
 
 
@@ -116,3 +117,16 @@ async def test_one_bad_request_excludes_nobody(engines: Any, proxies: Start) -> 
     assert all(engine.seen for engine in decodes)
     await asyncio.sleep(0.2)
     assert len(proxy.server.fleet.of(Kind.DECODE)) == 3
+
+
+async def test_that_it_has_too_much_to_do_is_not_why_an_instance_is_passed_over(engines: Any, proxies: Start) -> None:
+    bad, good = await engines(behaviour=answering(500, REFUSAL)), await engines()
+    proxy: Running = await proxies([await engines()], [bad, good])
+    name = f"decode/{bad.address}"
+    while not proxy.server.parts.dispatcher.ejected(name):
+        assert (await proxy.post())[0] == 200
+    member = proxy.server.fleet.members[name]
+    busy = Answer(429, b"", {})
+    proxy.server.parts.keeper.failed(InstanceFailed(member, "it answers with status 429", answer=busy))
+    (said,) = (one for one in (await proxy.get("/status"))[1]["instances"] if one["instance"] == bad.address)
+    assert said["why"] == "it failed several requests in a row: it answers with status 500"
