@@ -109,8 +109,14 @@ class PeerClient:
         self._signer = Signer()
         self._realms: dict[str, str] = {}
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS)
+        # Each get follows up to 16 sources over two connections each that stay; aiohttp's own limit of 100 in all would
+        # have further requests wait for their end. How many gets run at once is bounded elsewhere.
         self._session = aiohttp.ClientSession(
-            timeout=timeout, read_bufsize=1 << 16, auto_decompress=False, trust_env=False
+            connector=aiohttp.TCPConnector(limit=0),
+            timeout=timeout,
+            read_bufsize=1 << 16,
+            auto_decompress=False,
+            trust_env=False,
         )
 
     async def node(self, control: str) -> NodeRecord:

@@ -316,6 +316,20 @@ async def test_news(client: PeerClient) -> None:
         assert rest == [[0, 1, 8], [], Shared(shared=True), *grants]
 
 
+async def test_many_streams_keep_no_question_waiting(client: PeerClient) -> None:
+    """Several gets of many sources each have some hundred of them, and each stays open."""
+    async with (
+        hostile(lines(FULL), then=b"{}\n", pause=1.0) as streaming,
+        hostile(answer(b'{"chunks":7}')) as control,
+        contextlib.AsyncExitStack() as streams,
+    ):
+        for _ in range(120):
+            news = client.availability(streaming, MANIFEST)
+            await streams.enter_async_context(contextlib.aclosing(news))  # type: ignore[type-var]
+            assert isinstance(await asyncio.wait_for(news.__anext__(), WAIT), Availability)
+        assert await client.count(control, MANIFEST.digest) == 7
+
+
 async def test_a_crowded_peer(client: PeerClient) -> None:
     async with hostile(answer(b"", "503 Service Unavailable")) as control:
         with pytest.raises(PeerBusy):
