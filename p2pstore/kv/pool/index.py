@@ -54,7 +54,7 @@ class Index:
         self.clients: dict[bytes, Client] = {}
         self.tenants: dict[str, Tenant] = {}
         self.quotas_set: dict[str, int] = {}
-        """Quotas that were set while a pool ran; they hold before those of the settings. 0 where one was taken away."""
+        """Quotas that were set while a pool ran; they hold before those of the settings. 0: one of those taken away."""
         self.writing: dict[Entry, float] = {}
         """Values that are being written, with the time when that began; the oldest first."""
         self.lost_writers: set[bytes] = set()
@@ -131,11 +131,18 @@ class Index:
 
     def set_quota(self, name: str, size: int) -> None:
         """Give a tenant a quota of its own; 0 takes it away."""
-        self.quotas_set[name] = size
+        self.keep_quota(name, size)
         tenant = self.tenants.get(name)
         if tenant is not None:
             tenant.quota = size
         self.note(records.quota(name, size))
+
+    def keep_quota(self, name: str, size: int) -> None:
+        """Have a quota that was set; one that was taken away only where the settings have another."""
+        if size or name in self.settings.tenant_quotas:
+            self.quotas_set[name] = size
+        else:
+            self.quotas_set.pop(name, None)
 
     def client(self, name: bytes) -> Client:
         """The one with that id, made where it is new."""

@@ -96,7 +96,8 @@ class Restoring:
         """Have the index, which is empty, be as the records say."""
         yield from self._place()
         now = index.clock()
-        index.quotas_set.update(self._quotas)
+        for quota in self._quotas.items():
+            index.keep_quota(*quota)
         for memory in self._memories.values():
             self._mount(memory, index, now)
             yield

@@ -110,6 +110,8 @@ def test_quotas_that_were_set_hold_before_those_of_the_settings() -> None:
     house = Logged(tenants=True, tenant_quotas={"a": MIB, "b": MIB, "c": MIB})
     house.pool.set_quota("a", 5 * MIB)
     house.pool.set_quota("b", 0)
+    house.pool.set_quota("went", MIB)
+    house.pool.set_quota("went", 0)
     house.put(house.join("client"), ["k"], tenant="b")
     for kept in (house.log(), snapshot(house.pool)):
         again = house.again(kept)

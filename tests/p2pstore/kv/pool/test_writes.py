@@ -556,6 +556,8 @@ def test_quotas_that_are_set_are_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(pool, "MAX_QUOTAS", 2)
     house = House(tenants=True)
     assert [house.pool.set_quota(name, 1) for name in "abca"] == [Code.OK, Code.OK, Code.QUOTA, Code.OK]
+    assert [house.pool.set_quota(name, 0) for name in "ab"] == [Code.OK, Code.OK]
+    assert [house.pool.set_quota(name, 1) for name in "cd"] == [Code.OK, Code.OK], "those that went take no room"
 
 
 def test_a_group_goes_as_a_whole_for_a_quota() -> None:
