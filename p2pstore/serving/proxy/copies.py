@@ -3,7 +3,8 @@
 No engine copies KV cache at another's word. But one that is to compute a prompt takes of it what the pooled store has,
 computes the rest, and keeps all of it. So a request under way that begins with the prefix is sent there as well, as the
 copy that ends after one token. That is done for the operator and not for the client: with the proxy's own key, and what
-becomes of it nobody waits for.
+becomes of it nobody waits for. So it is one that an instance has computed, with its client's key: who has none gets
+nothing computed with ours.
 """
 
 from __future__ import annotations

@@ -67,6 +67,8 @@ class Dispatcher:
         self._clock = clock
         self._riders: dict[int, Rider] = {}
         self._blocks: dict[int, Sequence[Block]] = {}
+        self._computed: set[int] = set()
+        """Requests whose prompt an instance has computed: it took the key that their client showed."""
         self._last = 0
         self._assumed = Assumed()
         self._known: set[str] = set()
@@ -96,9 +98,9 @@ class Dispatcher:
                 self._handle(event)
 
     def beginning_with(self, blocks: Sequence[Block]) -> Rider | None:
-        """A request under way whose prompt begins with these blocks."""
+        """A request under way whose prompt begins with these blocks and was computed: an instance let its client in."""
         count, wanted = len(blocks), tuple(blocks)
-        found = (number for number, each in self._blocks.items() if tuple(each[:count]) == wanted)
+        found = (number for number in self._computed if tuple(self._blocks[number][:count]) == wanted)
         return self._riders.get(next(found, 0))
 
     # Requests
@@ -117,6 +119,7 @@ class Dispatcher:
         """Its prompt is computed there; None where it was moved at that very moment."""
         blocks = self._blocks.get(number, ())
         fate = self._handle(PrefillDone(number), number)
+        self._computed.add(number)
         if blocks:
             self.computed(instance, blocks)
         if self._p2p and isinstance(fate, Decode):
@@ -143,6 +146,7 @@ class Dispatcher:
         self._sources.pop(number, None)
         self._riders.pop(number, None)
         self._blocks.pop(number, None)
+        self._computed.discard(number)
 
     # Instances
 

@@ -128,3 +128,19 @@ async def test_few_are_made_at_once(started: Any, monkeypatch: pytest.MonkeyPatc
         await found.ask()
         await asyncio.sleep(0.05)
     assert found.other.busy == 1
+
+
+async def test_who_shows_no_key_gets_nothing_computed_with_the_proxys(started: Any) -> None:
+    async def asks_for_a_key(engine: Engine, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+        if "Authorization" in request.headers:
+            return await engine.answer(request, body)
+        await asyncio.sleep(0.1)  # while it is under way, what is hot is looked for
+        return await refuses(engine, request, body)
+
+    found: Hot = await started(engine_key="the proxy's")
+    prefills = [found.holder, found.other]
+    for engine in prefills:
+        engine.behaviour = asks_for_a_key
+    for number in range(20):
+        assert (await found.proxy.post(prompt=f"{SHARED}{number}"))[0] == 401
+    assert not any("Authorization" in seen.headers for engine in prefills for seen in engine.seen)

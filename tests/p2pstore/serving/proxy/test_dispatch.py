@@ -81,13 +81,18 @@ def test_an_instance_that_failed_a_request_is_not_taken_again() -> None:
 
 def test_a_request_is_found_by_what_its_prompt_begins_with() -> None:
     dispatcher, riders = made(), [Noting(), Noting()]
-    number, _ = dispatcher.arrive(riders[0], PROMPT, 5, "")
-    dispatcher.arrive(riders[1], Prompt(1000, (1, 9)), 5, "")
+    numbers = [
+        dispatcher.arrive(rider, prompt, 5, "")[0]
+        for rider, prompt in zip(riders, (PROMPT, Prompt(1000, (1, 9))), strict=True)
+    ]
+    assert dispatcher.beginning_with((1, 2)) is None, "no instance has let its client in"
+    for number in numbers:
+        dispatcher.prefilled(number, "p0")
     assert dispatcher.beginning_with((1, 2)) is riders[0]
     assert dispatcher.beginning_with([1, 9]) is riders[1]
     for other in ((2,), (1, 2, 3, 4), (1, 2, 9)):
         assert dispatcher.beginning_with(other) is None
-    dispatcher.finish(number, 0, complete=True)
+    dispatcher.finish(numbers[0], 0, complete=True)
     assert dispatcher.beginning_with((1, 2)) is None
 
 
