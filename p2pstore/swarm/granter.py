@@ -48,6 +48,7 @@ class Grant:
 class _Grant:
     since: float
     run: range | None
+    tellings: int  # before it
     slow: bool = False
 
 
@@ -72,6 +73,7 @@ class Granter:
         self._sated: dict[str, None] = {}  # lacked nothing that this node had told them of
         self._running: dict[int, str] = {}  # grants that have a place, the oldest first, and whose they are
         self._number = 0
+        self._tellings = 0
         self._patience = Patience(MIN_PATIENCE, first=FIRST_PATIENCE_SECONDS)
         self._pace = Pace()
 
@@ -136,7 +138,9 @@ class Granter:
         self._end(follower, number, grant)
         self._take_back(grant)
         if not full and key not in self._open:
-            self._sated[key] = None
+            # It may have declined before it heard of more that it has been told of since.
+            waiting = self._sated if grant.tellings == self._tellings else self._open
+            waiting[key] = None
 
     def done(self, key: str, number: int, under_way: int, now: float, *, full: bool) -> None:
         """What it fetched on a grant is there, or nearly, or will not come. ``full``: it has no room for more."""
@@ -155,6 +159,7 @@ class Granter:
 
     def told(self) -> None:
         """The followers have been told of more chunks that this node has."""
+        self._tellings += 1
         self._open.update(self._sated)
         self._sated.clear()
 
@@ -195,7 +200,7 @@ class Granter:
         del self._open[key]
         self._number += 1
         run = self._unsent.name() if self._unsent and follower.origin and follower.seeds else None
-        follower.grants[self._number] = _Grant(now, run)
+        follower.grants[self._number] = _Grant(now, run, self._tellings)
         self._running[self._number] = key
         return Grant(key, self._number, run, self._pace.places, self._pace.lead)
 

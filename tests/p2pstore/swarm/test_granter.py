@@ -33,6 +33,7 @@ class AnyFollowers(RuleBasedStateMachine):
         self.granter = granter()
         self.now = 0.0
         self.given: dict[int, Grant] = {}
+        self.untold: set[int] = set()  # of these, since which nobody was told of more
         self.there: set[str] = set()
         self.full: set[str] = set()  # may be granted nothing before they have said that they have room
         self.sated: set[str] = set()  # nor these, before they were told of more
@@ -44,6 +45,7 @@ class AnyFollowers(RuleBasedStateMachine):
             assert grant.key not in self.full | self.sated, "and not who declined"
             assert grant.number not in self.given
             self.given[grant.number] = grant
+            self.untold.add(grant.number)
             if grant.run is not None:
                 assert grant.run not in self.named, "what was named is not named again unless it came back"
                 self.named.append(grant.run)
@@ -91,7 +93,8 @@ class AnyFollowers(RuleBasedStateMachine):
                 self.over(grant, sent=False)
                 if not full and key in self.full:
                     self.full.remove(key)
-                    self.sated.add(key)
+                    if grant.number in self.untold:
+                        self.sated.add(key)
             self.look()
 
     @rule(data=st.data(), full=st.booleans())
@@ -110,6 +113,7 @@ class AnyFollowers(RuleBasedStateMachine):
     def news(self) -> None:
         self.granter.told()
         self.sated.clear()
+        self.untold.clear()
         self.look()
 
     @rule(seconds=st.sampled_from([0.0, 0.01, 0.3, 5.0, 60.0]))
@@ -178,6 +182,17 @@ def test_an_origin_names_each_chunk_once_and_then_leaves_the_choice() -> None:
         grant.run.start for key in "ab" for grant in made.grants(9.0) if grant.key == key and grant.run
     } or len({run for run in named if run}) >= CHUNKS - 1
     assert named[-1] is None
+
+
+def test_one_that_declines_while_it_is_told_of_more_is_granted_again() -> None:
+    """It had not heard of that yet; it may be the last that there is to tell."""
+    made = granter(followers="a")
+    (grant,) = made.grants(0.0)
+    made.told()
+    made.declined("a", grant.number, 0, 0.1, full=False)
+    (again,) = made.grants(0.1)
+    made.declined("a", again.number, 0, 0.2, full=False)
+    assert made.grants(0.2) == [], "until there is more"
 
 
 def test_what_one_that_left_was_named_is_named_to_another() -> None:
