@@ -7,8 +7,16 @@ from typing import NamedTuple
 from engine.rpc.codes import Code
 from p2pstore.kv.master.limits import FRAME_S, MAX_CONNECTIONS, UNSENT_S
 from p2pstore.kv.master.long_calls import MAX_LONG
+from p2pstore.kv.pool.settings import MAX_INDEX_BYTES
+from p2pstore.objects.units import format_size
 
 NOT_KEPT = "make room in the directory of the master's --state, or mend the disk; it goes on by itself then"
+
+MORE_KEYS = (
+    "raise --max-keys of the master; where it has fewer keys than that, its index takes all the "
+    f"{format_size(MAX_INDEX_BYTES)} that it may, and shorter keys make room"
+)
+"""What to do where the index is full: of the keys' number, or of their characters."""
 
 ADVICE = {
     Code.INTERNAL: "the master's log says what failed; report it as a bug",
@@ -43,8 +51,8 @@ ADVICE = {
     Code.NO_JOB: "drain jobs are forgotten some time after their end, and when the master restarts: begin it anew",
     Code.PERSIST_FAILED: NOT_KEPT,
     Code.QUOTA: "remove something of the tenant's, or raise its quota (--tenant-quotas of the master, or PUT "
-    "/api/v1/tenant_quotas on its metrics port while it runs); where the master has as many keys as it takes, which "
-    "'mooncake store status' shows, raise --max-keys",
+    "/api/v1/tenant_quotas on its metrics port while it runs); where that is not used up, the master has as many keys "
+    f"as it takes: {MORE_KEYS}",
 }
 """What to do about the codes that clients get. A miss (-704) and a put of what is there (-705) are no failures."""
 
@@ -62,7 +70,8 @@ ENDED = {
         "add its network to --allow of the master",
     ),
     "too-many": Ended(
-        f"was cut off to make room: {MAX_CONNECTIONS:,} connections were open, and its had been still for longest",
+        f"was cut off to make room: {MAX_CONNECTIONS:,} connections were open, and this was one of those over "
+        "which nothing had come for longest",
         "look for a program that opens connections without end: 'mooncake store status' shows who calls",
     ),
     "slow-call": Ended(
@@ -78,7 +87,7 @@ ENDED = {
         "let fewer clients use patterns and remove_all at the same time",
     ),
     "large-calls": Ended(
-        "was cut off: calls that had not come whole took all the memory that there is for them, and its the most",
+        "was cut off: calls that had not come whole took all the memory that there is for them, and its own the most",
         "let it ask for fewer keys in one call",
     ),
     "defect": Ended("made a call at which the master failed", "the master's log says what failed; report it as a bug"),

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 from engine.rpc.codes import Code
-from p2pstore.kv.master.advice import ADVICE, ENDED, NOT_KEPT
+from p2pstore.kv.master.advice import ADVICE, ENDED, MORE_KEYS, NOT_KEPT
 from p2pstore.kv.master.facts import CallerFacts, EventFact, KeyFacts, PoolFacts, ReplicaFact, by_host, host_of
 from p2pstore.kv.pool.eviction import FOR_KEYS, FOR_QUOTA
 from p2pstore.objects.units import format_seconds, format_size
@@ -36,7 +36,7 @@ _HASH = re.compile(r"(?:[0-9a-f]{2}){8,}")
 _EVICTED = {
     FOR_QUOTA: "raise the tenant's quota (--tenant-quotas of the master, or PUT /api/v1/tenant_quotas on its metrics "
     "port while it runs), or pin what must stay",
-    FOR_KEYS: "raise --max-keys of the master, or pin what must stay",
+    FOR_KEYS: MORE_KEYS,
 }
 """The same about values that went for another reason than want of memory."""
 

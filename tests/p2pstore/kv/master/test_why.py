@@ -120,7 +120,7 @@ KEYS = {
     [
         ("above the watermark", "give the pool more memory"),
         (eviction.FOR_QUOTA, "raise the tenant's quota"),
-        (eviction.FOR_KEYS, "raise --max-keys"),
+        (eviction.FOR_KEYS, "raise --max-keys of the master; where it has fewer keys than that, its index takes all"),
     ],
 )
 def test_the_advice_fits_why_a_value_went(detail: str, advice: str) -> None:
