@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -54,10 +55,15 @@ class Scenario:
         if not self.chunk_size:
             object.__setattr__(self, "chunk_size", choose_chunk_size(self.size))
         whole = (self.receivers, self.size, self.chunk_size, self.zones, self.sources, self.slots)
-        if min(whole) < 1 or not self.rate > 0 or not 0 <= self.slow <= self.receivers:
+        if min(whole) < 1 or not self.rate > 0:
             raise ValueError("a scenario has at least one receiver, byte, zone, source and slot, and a rate")
+        times = (self.latency, self.zone_latency, self.arrivals, self.notice, self.seed_dies_after)
+        if not all(0 <= each < math.inf for each in times):
+            raise ValueError("times, and what the seed sends before it dies, are numbers from 0 up")
         if self.processors < 0:
             raise ValueError("no machine has fewer processors than none")
+        if not 0 <= self.slow <= self.receivers:
+            raise ValueError(f"no more than all {self.receivers} receivers can be slow, not {self.slow}")
         if self.slow and not self.slow_rate > 0:
             raise ValueError("slow receivers have a rate")
         if not 0 <= self.deaths <= self.receivers:

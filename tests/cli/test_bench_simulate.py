@@ -72,6 +72,10 @@ def test_processors_that_all_share_are_told_of(mooncake: Mooncake) -> None:
         (["--slow", "many"], "--slow"),
         (["--chunk-size", "3MiB"], "--chunk-size"),
         (["--deaths", "101"], "die"),
+        (["--deaths", "101", "--calibrate"], "die"),
+        (["--slow", "101:1mbit"], "slow"),
+        (["--latency", "-1"], "times"),
+        (["--arrivals", "nan"], "times"),
         (["--processors", "-1"], "--processors"),
     ],
 )
@@ -79,3 +83,4 @@ def test_what_makes_no_sense_is_refused(mooncake: Mooncake, options: list[str], 
     done = mooncake("bench", "simulate", *options)
     assert done.returncode == 2
     assert words in done.stderr
+    assert "measuring" not in done.stderr, "that takes a minute"
