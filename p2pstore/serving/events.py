@@ -62,9 +62,13 @@ class Arrive:
 
 @dataclass(frozen=True, slots=True)
 class PrefillDone:
-    """The prompt is computed, and the first token is known. Answered with ``Decode`` or ``Reject``."""
+    """The prompt is computed, and the first token is known. Answered with ``Decode`` or ``Reject``.
+
+    ``alone``: who computed it decodes it as well. Then there is no answer, and no decode instance has to do with it.
+    """
 
     request: RequestId
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)

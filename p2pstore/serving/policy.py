@@ -189,6 +189,9 @@ class Policy:
         tracked.prefill = None
         tracked.first = now
         self.costs.computed(tracked, took)
+        if event.alone:
+            self._leave(tracked)
+            return []
         return [self._decode(tracked, now)]
 
     def _decode(self, tracked: Tracked, now: float) -> Decision:

@@ -115,10 +115,10 @@ class Dispatcher:
         assert fate is not None  # noqa: S101 - an arrival is always answered
         return number, fate
 
-    def prefilled(self, number: int, instance: str) -> Fate | None:
-        """Its prompt is computed there; None where it was moved at that very moment."""
+    def prefilled(self, number: int, instance: str, *, alone: bool = False) -> Fate | None:
+        """Its prompt is computed there; None where it was moved at that moment, or is decoded there (``alone``)."""
         blocks = self._blocks.get(number, ())
-        fate = self._handle(PrefillDone(number), number)
+        fate = self._handle(PrefillDone(number, alone), number)
         self._computed.add(number)
         if blocks:
             self.computed(instance, blocks)

@@ -287,7 +287,7 @@ class Exchange:
     def _first(self, member: Member, *, alone: bool) -> None:
         """The first token is there."""
         if alone:
-            self._parts.dispatcher.prefilled(self._number, member.name)
+            self._parts.dispatcher.prefilled(self._number, member.name, alone=True)
         self._needs(None)
         self._parts.dispatcher.begun(self._number)
         self._parts.stats.first.observe(self._parts.clock() - self._began)

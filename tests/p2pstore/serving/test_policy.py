@@ -637,3 +637,16 @@ def test_what_a_client_takes_slowly_says_nothing_of_the_engine() -> None:
     for _ in range(20 * PACE_TOKENS):
         story.tell(Token("x", held=True), 10.0)
     assert story.policy.costs.decode.cost == before
+
+
+def test_what_is_decoded_where_it_was_computed_is_nobody_elses() -> None:
+    story = started()
+    story.tell(Arrive("x", 1000))
+    assert story.tell(PrefillDone("x", alone=True)) == []
+    before = story.policy.costs.decode.cost
+    for _ in range(100):
+        story.tell(Token("x"), 0.1)
+    assert story.policy.costs.decode.cost == before
+    assert not any(one.running or one.coming or one.tokens for one in story.policy.instances())
+    assert story.tell(Finish("x", 100)) == []
+    assert story.policy._requests == {}

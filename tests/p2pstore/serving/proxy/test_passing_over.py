@@ -71,6 +71,23 @@ async def test_an_instance_with_too_much_to_do_is_not_passed_over(engines: Any, 
     assert not proxy.server.parts.dispatcher.ejected(f"decode/{busy.address}")
 
 
+async def test_what_a_prefill_instance_does_alone_is_no_merit_of_a_decode_instance(
+    engines: Any, proxies: Start
+) -> None:
+    """Else one that fails all that it is asked would never have failed several in a row."""
+    prefill, bad, good = await engines(), await engines(behaviour=answering(500, REFUSAL)), await engines()
+    proxy: Running = await proxies([prefill], [bad, good])
+    for _ in range(4 * EJECT_FAILURES):
+        assert (await proxy.post())[0] == 200
+        for alone in ({"prompt_logprobs": 1}, {"prompt_logprobs": 1, "stream": True}):
+            asked = {"prompt": "x", **alone}
+            async with proxy.session.post(proxy.url + PATHS[0], json=asked) as answer:
+                assert answer.status == 200, await answer.text()
+                await answer.read()
+    assert proxy.server.parts.dispatcher.ejected(f"decode/{bad.address}")
+    assert len(bad.seen) == EJECT_FAILURES
+
+
 async def test_tokens_that_come_slowly_are_known_to_the_policy(engines: Any, proxies: Start) -> None:
     """Its guess is 15 ms a token. Once it has seen that these engines take 40, it refuses what promises less."""
     policy = PolicySettings(Placement.LEAST_LOAD, Admission.EARLY, Objectives(tbt=0.03))
