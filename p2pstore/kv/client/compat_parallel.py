@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from engine.memory.lent import byte_view
 from p2pstore.errors import UsageError
-from p2pstore.kv.client import device_memory, layouts
+from p2pstore.kv.client import layouts
 from p2pstore.kv.client.compat_shards import CompatShards
-from p2pstore.kv.client.compat_tensors import Tensor, for_items
+from p2pstore.kv.client.compat_tensors import Elements, elements_of, for_items
 from p2pstore.kv.client.compat_types import ReplicateConfig
 from p2pstore.kv.client.layouts import Manifest
 from p2pstore.kv.client.tensors import (
     TENSOR,
     Shard,
     TensorHeader,
-    described,
 )
 from p2pstore.kv.client.writing import Item
 
@@ -137,14 +135,7 @@ class CompatParallel(CompatShards):
         replace: bool = False,
     ) -> list[int]:
         with contextlib.ExitStack() as held:
-
-            def elements(place: int) -> Tensor:
-                tensor = tensors[place]
-                if getattr(tensor, "is_cuda", False):
-                    tensor = tensor.cpu()
-                header = TensorHeader.of(tensor)
-                return header, held.enter_context(byte_view(tensor, f"the tensor for {keys[place]!r}"))
-
+            elements = elements_of(keys, tensors, held)
             return self._lay_all(
                 keys, len(tensors), elements, parallelisms, config, writers, replace=replace, shards=True
             )
@@ -160,11 +151,7 @@ class CompatParallel(CompatShards):
         *,
         replace: bool = False,
     ) -> list[int]:
-        memory = device_memory.Departing(self._at, self._on_host)
-
-        def elements(place: int) -> Tensor:
-            return described(keys[place], memory.at(pointers[place], sizes[place]))
-
+        elements = self._elements_at(keys, pointers, sizes)
         count = len(pointers) if len(pointers) == len(sizes) else -1
         return self._lay_all(keys, count, elements, parallelisms, config, writers, replace=replace, shards=False)
 
@@ -172,7 +159,7 @@ class CompatParallel(CompatShards):
         self,
         keys: Sequence[str],
         count: int,
-        elements: Callable[[int], Tensor],
+        elements: Elements,
         parallelisms: Sequence[Any] | None,
         config: ReplicateConfig | None,
         writers: Sequence[Any] | None,

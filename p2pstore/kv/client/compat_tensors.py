@@ -21,6 +21,9 @@ from p2pstore.kv.client.writing import Item
 Tensor = tuple[TensorHeader, memoryview]
 """What it is, and its elements."""
 
+Elements = Callable[[int], Tensor]
+"""The tensor at a place of those that a call names. Raises ``UsageError`` for what is none."""
+
 
 class CompatTensors(CompatSessions):
     """Tensors, under upstream's names."""
@@ -246,15 +249,8 @@ class CompatTensors(CompatSessions):
     ) -> list[int]:
         if len(keys) != len(tensors):
             return [self._bad("keys and tensors differ in number")] * len(keys)
-
-        def elements(place: int) -> Tensor:
-            tensor = tensors[place]
-            if getattr(tensor, "is_cuda", False):
-                tensor = tensor.cpu()
-            header = TensorHeader.of(tensor)
-            return header, held.enter_context(byte_view(tensor, f"the tensor for {keys[place]!r}"))
-
         with contextlib.ExitStack() as held:
+            elements = elements_of(keys, tensors, held)
             return self._put_all(keys, elements, config, replace=replace, parts=parts, split=split)
 
     def _put_at(
@@ -269,17 +265,18 @@ class CompatTensors(CompatSessions):
     ) -> list[int]:
         if not len(keys) == len(pointers) == len(sizes):
             return [self._bad("keys, addresses and sizes differ in number")] * len(keys)
-        memory = device_memory.Departing(self._at, self._on_host)
-
-        def elements(place: int) -> Tensor:
-            return described(keys[place], memory.at(pointers[place], sizes[place]))
-
+        elements = self._elements_at(keys, pointers, sizes)
         return self._put_all(keys, elements, None, replace=replace, parts=parts, split=split)
+
+    def _elements_at(self, keys: Sequence[str], pointers: Sequence[int], sizes: Sequence[int]) -> Elements:
+        """Of what lies at addresses: a header, and the elements behind it."""
+        memory = device_memory.Departing(self._at, self._on_host)
+        return lambda place: described(keys[place], memory.at(pointers[place], sizes[place]))
 
     def _put_all(
         self,
         keys: Sequence[str],
-        elements: Callable[[int], Tensor],
+        elements: Elements,
         config: ReplicateConfig | None,
         *,
         replace: bool,
@@ -339,6 +336,19 @@ def _names(keys: Sequence[str], rank: int, parts: int, *, every: bool = False) -
     if parts <= 1:
         return keys
     return [f"{key}_tp_{place if every else rank}" for place, key in enumerate(keys)]
+
+
+def elements_of(keys: Sequence[str], tensors: Sequence[Any], held: contextlib.ExitStack) -> Elements:
+    """Of objects, whose memory is lent until ``held`` ends; what lies on a GPU is copied to the host first."""
+
+    def elements(place: int) -> Tensor:
+        tensor = tensors[place]
+        if getattr(tensor, "is_cuda", False):
+            tensor = tensor.cpu()
+        header = TensorHeader.of(tensor)
+        return header, held.enter_context(byte_view(tensor, f"the tensor for {keys[place]!r}"))
+
+    return elements
 
 
 def for_items(config: ReplicateConfig | None, keys: int, owners: Sequence[int]) -> ReplicateConfig | None:
