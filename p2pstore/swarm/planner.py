@@ -400,12 +400,9 @@ class Planner:
     def _open(self) -> list[Action]:
         """Tell those that were declined that there is room."""
         actions: list[Action] = []
-        for name in self._window.owed:
-            peer = self._peers[name]
-            if not peer.grants:  # it came again, as an earlier version
-                self._window.forget(name)
-            elif not self._waits(peer):
-                self._window.forget(name)
+        for name in self._window.owed(lambda name: self._waits(self._peers[name])):
+            self._window.forget(name)
+            if self._peers[name].grants:  # else it came again, as an earlier version
                 actions.append(Opened(name, self._window.under_way))
         return actions
 

@@ -7,6 +7,8 @@ fetches take, or a slow uploader would keep the others' chunks away.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from engine.patience import Patience
 from p2pstore.swarm.pace import MIN_PLACES
 
@@ -65,13 +67,16 @@ class Window:
         """A peer is gone, or has heard."""
         self._owed.pop(peer, None)
 
-    @property
-    def owed(self) -> tuple[str, ...]:
-        """Who is to hear that there is room: nobody while there is none, and not all at once.
+    def owed(self, waits: Callable[[str], bool]) -> list[str]:
+        """Who is to hear that there is room: nobody while there is none, and not all at once, nor who ``waits``.
 
         Who was declined last comes first: it most likely still has a free place.
         """
-        room = self.size - len(self._counted)
-        if room <= 0 or not self._owed:
-            return ()
-        return tuple(self._owed)[: -1 - TOLD * room : -1]
+        room = TOLD * (self.size - len(self._counted))
+        told: list[str] = []
+        for peer in reversed(self._owed):
+            if len(told) >= room:
+                break
+            if not waits(peer):
+                told.append(peer)
+        return told

@@ -5,16 +5,22 @@ from __future__ import annotations
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.swarm.events import (
     Cancel,
+    Declined,
     Drop,
+    Ending,
     Failed,
     Fetch,
     Fetched,
     FetchFault,
+    Granted,
+    Opened,
     PeerAdded,
     PeerGone,
     PeerHas,
     Tick,
 )
+from p2pstore.swarm.granter import Grant
+from p2pstore.swarm.pace import MIN_PLACES
 from p2pstore.swarm.peer import MOST_EACH
 from p2pstore.swarm.planner import (
     BACKOFF_SECONDS,
@@ -193,3 +199,20 @@ def test_what_was_taken_from_slow_peers_goes_to_one_that_is_not_however_far() ->
         assert [a.peer for a in actions if isinstance(a, Fetch)] == (["near"] if peer == "near" else [])
     assert made.handle(Failed("near", range(1), FetchFault.SLOW, 10.0)) == [Fetch("other", range(1))]
     assert made.handle(Failed("other", range(1), FetchFault.SLOW, 20.0)) == [Fetch("far", range(1))]
+
+
+def test_a_peer_that_rests_keeps_nobody_else_from_hearing_of_room() -> None:
+    made = planner(12)
+    for peer in ("quick", "other", "rests"):
+        made.handle(PeerAdded(peer, bits(12, range(11)), grants=True))
+    (first,) = made.handle(Granted(Grant("rests", 1, None)))
+    assert isinstance(first, Fetch)
+    made.handle(Failed("rests", first.run, FetchFault.LOST, 0.0))
+    (taken, *_) = (made.handle(Granted(Grant("quick", n, None))) for n in range(MIN_PLACES))
+    for peer in ("other", "rests"):
+        (declined,) = made.handle(Granted(Grant(peer, 2, None)))
+        assert isinstance(declined, Declined)
+        assert declined.full
+    (fetch,) = taken
+    assert isinstance(fetch, Fetch)
+    assert Opened("other", MIN_PLACES - 1) in made.handle(Ending("quick", fetch.run))

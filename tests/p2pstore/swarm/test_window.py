@@ -17,6 +17,10 @@ def filled(now: float = 0.0) -> Window:
     return made
 
 
+def nobody(_: str) -> bool:
+    return False
+
+
 def test_one_that_ends_makes_room() -> None:
     window = filled()
     window.release("p", RUNS[0])
@@ -30,12 +34,21 @@ def test_nobody_hears_while_it_is_full_and_who_was_declined_last_hears_first() -
     window = filled()
     for peer in "abca":
         window.owe(peer)
-    assert window.owed == ()
+    assert window.owed(nobody) == []
     window.release("p", RUNS[0])
-    assert window.owed == ("a",)
+    assert window.owed(nobody) == ["a"]
     window.forget("a")
     window.release("p", RUNS[1])
-    assert window.owed == ("c", "b"), "as many as there is room for"
+    assert window.owed(nobody) == ["c", "b"], "as many as there is room for"
+
+
+def test_who_waits_keeps_nobody_else_from_hearing() -> None:
+    window = filled()
+    for peer in "abc":
+        window.owe(peer)
+    window.release("p", RUNS[0])
+    assert window.owed(lambda peer: peer in "cb") == ["a"]
+    assert window.owed(lambda _: True) == []
 
 
 def test_one_that_hangs_counts_no_more() -> None:
