@@ -135,9 +135,12 @@ class Child:
         assert self.process.stdout is not None
         return self.process.stdout
 
-    def hear(self) -> str:
-        """Its next line."""
+    def hear(self, patience: float = ANSWER_SECONDS) -> str:
+        """Its next line. One that says nothing for so many seconds is killed."""
+        impatient = threading.Timer(patience, self.process.kill)
+        impatient.start()
         line = self._said.readline()
+        impatient.cancel()
         if not line:
             raise SystemExit(f"{self.process.args} ended with status {self.process.wait(ANSWER_SECONDS)}")
         return line.strip()
@@ -165,7 +168,8 @@ def ours(task: Task) -> Figures:
     """Agents of this checkout, as ``mooncake bench broadcast`` runs them."""
     done = broadcast(BroadcastPlan(receivers=task.receivers, size=task.size, rate=task.rate), lambda _: None)
     if not done.ok:
-        raise SystemExit("; ".join(f"{each.node}: {each.error or 'differs'}" for each in done.receivers if each.error))
+        wrong = [each for each in done.receivers if each.error or not each.equal]
+        raise SystemExit("; ".join(f"{each.node}: {each.error or 'differs'}" for each in wrong))
     return Figures(done.last, done.seed_bytes / task.size, done.processor_seconds_per_gb, done.busy)
 
 
@@ -187,7 +191,7 @@ def libtorrent(task: Task) -> Figures:
 
         def receive(number: int) -> None:
             peers[number].tell(everybody)
-            if peers[number].hear() != "done":
+            if peers[number].hear(task.patience) != "done":
                 raise SystemExit(f"receiver {number} did not finish")
 
         figures = timed(task, receive, lambda: sum(processor_seconds(peer.process.pid) for peer in peers))

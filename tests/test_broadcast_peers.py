@@ -11,6 +11,8 @@ from types import ModuleType
 
 import pytest
 
+from p2pstore.bench.broadcast_outcome import Broadcast, Received
+
 SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "broadcast_peers.py"
 
 
@@ -60,6 +62,25 @@ def test_a_receiver_that_fails_is_no_result(peers: ModuleType) -> None:
     task = peers.Task(receivers=2, size=1000, rate=0.0)
     with pytest.raises(SystemExit, match="1 of 2 receivers have it\nthis one fails"):
         peers.timed(task, receive, lambda: 0.0)
+
+
+def test_a_copy_of_ours_that_differs_is_named(peers: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = peers.Task(receivers=2, size=1000, rate=0.0)
+    receivers = [Received("node1", equal=True), Received("node2")]
+    monkeypatch.setattr(peers, "broadcast", lambda plan, _: Broadcast(plan, receivers=receivers))
+    with pytest.raises(SystemExit, match=r"^node2: differs$"):
+        peers.ours(task)
+
+
+def test_one_that_says_nothing_is_not_waited_for(peers: ModuleType, tmp_path: Path) -> None:
+    field = peers.Field(peers.Task(receivers=1, size=100, rate=0.0), peers.Loopback(), tmp_path)
+    child = peers.Child(field, 0, "server", "127.0.0.1", str(tmp_path))
+    try:
+        assert int(child.hear()) > 0
+        with pytest.raises(SystemExit, match="status -9"):
+            child.hear(patience=0.1)
+    finally:
+        child.end()
 
 
 def test_times_are_over_those_of_a_copy_to_one(peers: ModuleType) -> None:
