@@ -2,7 +2,7 @@
 
 What is refused teaches nothing: were it refused because of costs that are wrong, or are not so any more, it would be
 for ever. So while requests are refused and none comes through, the belief is halved from time to time, until one is let
-in and shows how it is.
+in and shows how it is. A time in which nobody asks says nothing: each halving takes another refusal.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class LearntCosts:
 
     def tick(self, now: float) -> None:
         """Time went on."""
-        for reason, since in self._since.items():
+        for reason, since in list(self._since.items()):
             if now - since >= HALVE_SECONDS:
                 self._fits[reason].halve()
-                self._since[reason] = now
+                del self._since[reason]  # until the next refusal: else one would make all costs 0 in a quiet night

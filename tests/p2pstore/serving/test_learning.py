@@ -63,6 +63,17 @@ def test_what_only_refusals_speak_for_is_halved(reason: Reason) -> None:
     assert len({*before, learnt.prefill.cost.fixed, learnt.decode.cost.fixed}) == 3, "the other one is not doubted"
 
 
+@pytest.mark.parametrize("reason", [Reason.TTFT, Reason.TBT])
+def test_one_refusal_is_not_doubted_for_as_long_as_nobody_asks(reason: Reason) -> None:
+    learnt = LearntCosts(Costs())
+    fit = {Reason.TTFT: learnt.prefill, Reason.TBT: learnt.decode}[reason]
+    first = fit.cost.fixed
+    learnt.refused(reason, 0.0)
+    for number in range(1, 2000):
+        learnt.tick(number * HALVE_SECONDS)
+    assert fit.cost.fixed == first / 2
+
+
 def test_while_some_come_through_nothing_is_doubted() -> None:
     learnt, instance = LearntCosts(Costs()), Instance("d", Kind.DECODE, 0)
     before = learnt.prefill.cost, learnt.decode.cost
