@@ -105,9 +105,13 @@ def run(python: str, directory: Path, name: str, *, compatible: bool) -> bool:
     start = ["-c", COMPATIBLE] if compatible else ["-m", "pytest"]
     command = [python, *start, "-q", "-p", "no:cacheprovider", "-rfE", name]
     environment = {**os.environ, **variables}
-    done = subprocess.run(
-        command, cwd=directory, env=environment, capture_output=True, text=True, timeout=FILE_SECONDS, check=False
-    )
+    try:
+        done = subprocess.run(
+            command, cwd=directory, env=environment, capture_output=True, text=True, timeout=FILE_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        print(f"{name}: not over after {FILE_SECONDS} s, and killed", flush=True)
+        return False
     lines = done.stdout.splitlines()
     counts = [line for line in lines if re.search(r"\d+ (passed|failed|error|skipped)", line)]
     print(f"{name}: {counts[-1].strip('= ') if counts else f'status {done.returncode}'}", flush=True)
