@@ -64,6 +64,10 @@ BEHIND_SECONDS = 0.05
 """How long a feed waits for a pull that is behind with its messages, before it looks again."""
 
 
+MAX_UNSAID = 1024
+"""Words that wait to be said to one source. It gives no grant before the last was answered, unless it means ill."""
+
+
 class _Following:
     """One feed that reads a holder's stream: ``kicked`` makes it end, and ``over`` says that it has."""
 
@@ -178,7 +182,11 @@ class Discovery:
 
     def _on_word(self, word: Word) -> None:
         words = self._words.get(word.peer)
-        if words is not None:  # else it has gone, and its grants with it
+        if words is None:  # it has gone, and its grants with it
+            return
+        if words.full():
+            self._followed[word.peer].kicked.set()
+        else:
             words.put_nowait(to_line(word))
 
     async def _speak(self, node: str, control: str, listener: str) -> None:
@@ -389,7 +397,7 @@ class Discovery:
                         self._faults.clear(key)
                         self.withdrew.pop(key, None)
                         if item.grants:
-                            self._words[record.node] = asyncio.Queue()
+                            self._words[record.node] = asyncio.Queue(MAX_UNSAID)
                             speaking = asyncio.create_task(self._speak(record.node, record.control, item.listener))
                         self._pull.add(
                             source, item.have, distance(self._me, record), shared=item.shared, grants=item.grants

@@ -252,6 +252,24 @@ async def test_a_source_that_does_not_hear_us_is_begun_anew_without_grants(
     assert asked == world.log.granting == [True, False]
 
 
+async def test_a_source_that_grants_and_never_hears_is_begun_anew(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is to be said to it does not pile up."""
+
+    async def deaf(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(world.client, "say", deaf)
+    monkeypatch.setattr(module, "MAX_UNSAID", 2)
+    await world.holder("a")
+    found = await world.discover()
+    await world.log.until(lambda: world.log.times_added.get("a", 0) == 1)
+    for number in range(3):
+        found.say(Opened("a", number))
+    await world.log.until(lambda: world.log.times_added.get("a", 0) == 2)
+
+
 async def test_a_crowded_holder_is_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audience_module, "MAX_LISTENERS", 1)
     owner = await world.holder("a")
