@@ -393,7 +393,7 @@ def _grant(control: str, line: dict[str, Any], chunks: int) -> Grant:
     window, lead = line.get("window"), line.get("lead")
     if type(window) is not int or not 0 < window <= MAX_PLACES or not isinstance(lead, (int, float)):
         raise RemoteProtocolError(peer=control, detail="a grant without a window and a lead")
-    return Grant("", number, runs[0] if runs else None, window, min(max(0.0, float(lead)), MAX_LEAD))
+    return Grant("", number, runs[0] if runs else None, window, float(min(max(0.0, lead), MAX_LEAD)))
 
 
 def _key(control: str, answer: dict[str, Any]) -> str:

@@ -304,6 +304,7 @@ async def test_news(client: PeerClient) -> None:
         b'{"shared":true}',
         b'{"grant":7,"window":3,"lead":0.1}',
         b'{"grant":8,"window":5,"lead":7,"run":[[2,3]]}',
+        b'{"grant":9,"window":3,"lead":1' + b"0" * 400 + b"}",
         b'{"since version 2":1}',
         b'{"gone":true}',
         b"garbage",
@@ -312,7 +313,7 @@ async def test_news(client: PeerClient) -> None:
         first, *rest = await all_news(client, control)
         assert isinstance(first, Availability)
         assert (first.address, first.have.full) == (4096, True)
-        grants = [Grant("", 7, None, 3, 0.1), Grant("", 8, range(2, 5), 5, MAX_LEAD)]
+        grants = [Grant("", 7, None, 3, 0.1), Grant("", 8, range(2, 5), 5, MAX_LEAD), Grant("", 9, None, 3, MAX_LEAD)]
         assert rest == [[0, 1, 8], [], Shared(shared=True), *grants]
 
 
