@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -134,6 +136,8 @@ def simulate(
     if calibrate:  # it takes a minute: after all that may be wrong
         from p2pstore.bench import calibrate as measuring  # noqa: PLC0415 - as above
 
+        # As in 'bench broadcast': so that a service manager's SIGTERM removes agents and namespaces as Ctrl-C does.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         costs = measuring.calibrate(output.message)
         scenario = replace(scenario, processors=processors or measuring.processors_here(), costs=costs)
     began = time.monotonic()

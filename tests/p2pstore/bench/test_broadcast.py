@@ -99,15 +99,21 @@ def test_the_seed_may_die_and_a_receiver_come_back(tmp_path: Path) -> None:
 
 
 @NEEDS_ROOT
-def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("broadcast --receivers 2 --size 64MiB --rate 8mbit --directory", "registered"),
+        ("simulate --receivers 2 --size 64MiB --calibrate --home", "measuring"),
+    ],
+)
+def test_an_interrupted_run_leaves_nothing(tmp_path: Path, words: str, said: str) -> None:
     if why_not := can_limit():
         pytest.skip(why_not)
-    command = [sys.executable, "-m", "mooncake_cli", "bench", "broadcast", "--receivers", "2", "--size", "64MiB"]
-    command += ["--rate", "8mbit", "--directory", str(tmp_path)]
+    command = [sys.executable, "-m", "mooncake_cli", "bench", *words.split(), str(tmp_path)]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert child.stderr is not None
     for line in child.stderr:
-        if "registered" in line:
+        if said in line:
             break
     time.sleep(0.5)
     child.terminate()
