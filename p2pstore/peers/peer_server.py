@@ -32,10 +32,12 @@ Peers read, and complain; a complaint makes a node read again what it serves, wh
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -63,6 +65,9 @@ log = logging.getLogger(__name__)
 MAX_CONNECTIONS = 4096
 """Streams and requests at once; more are told to come later."""
 
+WORDS_SECONDS = 10.0
+"""For a listener that has left to end its words, before its connection is closed: it may be dead without a sign."""
+
 SHUTDOWN_SECONDS = 1.0
 """For requests under way when the node closes."""
 
@@ -84,6 +89,7 @@ class PeerServer:
         self._gate = Gate()
         self._realm = {REALM_HEADER: self._gate.realm}
         self._open = 0
+        self._hearing: dict[str, asyncio.Task[Any] | None] = {}  # requests with words, by their listeners' keys
         self._manifests = EncodedManifests()
         self._sample = Sample(parts.engine)
         app = web.Application(middlewares=[self._guard], client_max_size=1)
@@ -184,6 +190,7 @@ class PeerServer:
         key = request.query.get("listener", "")
         if not replica.speaks(key):
             raise web.HTTPNotFound(text="nobody who listens to this and takes grants")
+        self._hearing[key] = asyncio.current_task()
         try:
             rest = b""
             async for part in request.content.iter_any():
@@ -195,6 +202,7 @@ class PeerServer:
         except ValueError as error:
             raise web.HTTPBadRequest(text=str(error)) from None
         finally:
+            del self._hearing[key]
             replica.hushed(key)
         return web.Response()
 
@@ -214,7 +222,8 @@ class PeerServer:
             raise web.HTTPServiceUnavailable(text="this node is serving as many receivers as it can")
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         seeds, grants = (request.query.get(name) == "1" for name in ("seeds", "grants"))
-        with replica.listen(seeds=seeds, grants=grants) as listener:  # nobody else comes in between
+        # Nobody else comes in between.
+        with replica.listen(seeds=seeds, grants=grants) as listener, self._follows(listener.key):
             await response.prepare(request)
             first = {"address": replica.address, "bitmap": replica.have.to_text(), "key": self._parts.engine.key}
             await _line(response, first | {"listener": listener.key, "shared": listener.shared, "grants": grants})
@@ -232,6 +241,15 @@ class PeerServer:
                     )
                 else:
                     await response.write(_told(news))
+
+    @contextmanager
+    def _follows(self, key: str) -> Iterator[None]:
+        """A listener is there; what it says is not waited for when it has left."""
+        try:
+            yield
+        finally:
+            if (hearing := self._hearing.get(key)) is not None:
+                asyncio.get_running_loop().call_later(WORDS_SECONDS, hearing.cancel)
 
 
 @lru_cache(maxsize=64)

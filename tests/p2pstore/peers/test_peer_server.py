@@ -17,7 +17,15 @@ from p2pstore.cluster.news import Queued, Shared
 from p2pstore.cluster.peer_client import Availability, PeerClient
 from p2pstore.cluster.secret import ROTATION_SECONDS, ClusterSecret
 from p2pstore.cluster.words import to_line
-from p2pstore.errors import ClocksDiffer, PeerBusy, PeerHasNot, PeerWithdrew, RemoteProtocolError, SecretRefused
+from p2pstore.errors import (
+    ClocksDiffer,
+    PeerBusy,
+    PeerHasNot,
+    PeerUnreachable,
+    PeerWithdrew,
+    RemoteProtocolError,
+    SecretRefused,
+)
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.peers import peer_server as module
 from p2pstore.pull.file_destination import FileDestination
@@ -220,6 +228,28 @@ async def test_who_does_not_listen_is_not_heard(served: tuple[Owner, str], clien
     await owner.hold("n", MANIFEST, DATA)
     with pytest.raises(PeerHasNot):
         await asyncio.wait_for(client.say(control, MANIFEST.digest, "nobody", lambda: spoken(asyncio.Queue())), WAIT)
+
+
+async def test_the_words_of_one_that_left_end(
+    served: tuple[Owner, str], client: PeerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody may ever say so: where a machine lost its power, its connections stay for hours."""
+    monkeypatch.setattr(module, "WORDS_SECONDS", 0.1)
+    owner, control = served
+    await owner.hold("n", MANIFEST, DATA)
+    news = client.availability(control, MANIFEST)
+    first = await asyncio.wait_for(news.__anext__(), WAIT)
+    assert isinstance(first, Availability)
+    said: asyncio.Queue[Word] = asyncio.Queue()
+    speaking = asyncio.create_task(client.say(control, MANIFEST.digest, first.listener, lambda: spoken(said)))
+    audience = owner.holdings.replicas[MANIFEST.digest]._audience
+    deadline = time.monotonic() + WAIT
+    while not audience._followers[first.listener].speaks:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+    await news.aclose()  # type: ignore[attr-defined]
+    with pytest.raises(PeerUnreachable):
+        await asyncio.wait_for(speaking, WAIT)
 
 
 @pytest.mark.parametrize("line", [b"no JSON\n", b"[]\n", b'{"done":-1,"under_way":0}\n', b"{" * 5000, b'{"done":1}\n'])
