@@ -11,7 +11,7 @@ import typer
 
 from mooncake_cli.invocation import Invocation
 from mooncake_cli.output import Column, Output
-from mooncake_cli.text import printable
+from mooncake_cli.text import counted, printable
 from p2pstore.errors import PartialResult, UsageError
 from p2pstore.objects.units import format_seconds, format_size, parse_link_rate, parse_size
 from p2pstore.settings.keys import parse_chunk_size
@@ -113,7 +113,10 @@ def broadcast(
 def summary(document: dict[str, Any]) -> str:
     """What a broadcast came to, in a few lines."""
     lines = [f"last receiver after {format_seconds(document['last'])}"]
-    if document["bound"] is not None:
+    if not document["ok"]:  # a time, or what the processors took, would be of something else
+        whole = [node for node in document["nodes"] if node["equal"] and not node["error"]]
+        lines = [f"{len(whole)} of {counted(document['receivers'], 'receiver')} got everything"]
+    elif document["bound"] is not None:
         cost = "" if document["c"] is None else f", c = {document['c']:.1f}"
         lines[0] += (
             f", {document['over_copy']:.2f} times S/B{cost}; "
@@ -121,6 +124,8 @@ def summary(document: dict[str, Any]) -> str:
         )
     killed = "; then it was killed" if document["seed_killed"] else ""
     lines.append(f"the seed sent {document['seed_ratio']:.2f} times the object{killed}")
+    if not document["ok"]:
+        return "\n".join(lines)
     spent = f"the agents took {document['processor_seconds_per_gb']:.1f} s of processors for each GB received"
     if document["busy"] is not None:
         spent += f"; all processors were busy {100 * document['busy']:.0f}% of the time"

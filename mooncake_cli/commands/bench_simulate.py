@@ -155,7 +155,7 @@ def _report(document: dict[str, Any]) -> list[tuple[str, str]]:
     finished = f"{document['finished']:,} of {counted(document['receivers'], 'receiver')}"
     if document["died"]:
         finished += f"; {document['died']:,} died"
-    last = f"{document['over_copy']:.3f} times S/B"
+    last = f"{document['over_copy']:.3f} times S/B" if document["finished"] else "none: nobody has everything"
     if document["c"] is not None:
         last += f"; c = {document['c']:.1f}, with {counted(document['chunks'], 'chunk')}"
     costs = document["costs"]

@@ -55,6 +55,9 @@ def test_what_makes_no_sense_is_refused(mooncake: Mooncake, options: list[str], 
 
 
 DOCUMENT = {
+    "ok": True,
+    "receivers": 2,
+    "nodes": [{"equal": True, "error": ""}, {"equal": True, "error": ""}],
     "last": 12.0,
     "bound": 10.8,
     "over_copy": 1.1234,
@@ -86,3 +89,10 @@ def test_the_summary_leaves_out_what_is_not_known() -> None:
     assert "busy" not in summary({**DOCUMENT, "busy": None})
     assert "c =" not in summary({**DOCUMENT, "c": None})
     assert summary({**DOCUMENT, "bound": None}).startswith("last receiver after 12 s\n")
+
+
+def test_the_summary_of_a_broadcast_that_failed_tells_no_time() -> None:
+    nodes = [{"equal": True, "error": ""}, {"equal": False, "error": "no live peer"}]
+    assert summary({**DOCUMENT, "ok": False, "nodes": nodes, "busy": 0.97}) == (
+        "1 of 2 receivers got everything\nthe seed sent 1.20 times the object; then it was killed"
+    )

@@ -51,6 +51,12 @@ def test_the_same_options_give_the_same_run(mooncake: Mooncake) -> None:
     assert over_copy(1) == over_copy(1)
 
 
+def test_no_time_is_told_where_nobody_got_everything(mooncake: Mooncake) -> None:
+    done = mooncake("bench", "simulate", *SMALL, "--kill-seed-after", "0.5")
+    assert done.returncode == 0
+    assert "nobody has everything" in done.stdout.splitlines()[0]
+
+
 def test_links_that_are_not_equal_have_no_hop_cost(mooncake: Mooncake) -> None:
     done = mooncake("bench", "simulate", *SMALL, "--slow", "1:20mbit")
     assert done.returncode == 0
