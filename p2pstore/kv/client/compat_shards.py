@@ -151,9 +151,11 @@ class CompatShards(CompatTensors):
         first = tuple(cut._replace(rank=0) if axis.kind == TENSOR else axis for axis in axes)
         name = layouts.key_of(key, first)
         found = self._stored(name)
-        manifest = Manifest.of(found[0]) if found is not None else None
-        if manifest is None:
+        if found is None:
             raise KeyNotFound(key=name)
+        manifest = Manifest.of(found[0])
+        if manifest is None:
+            raise UsageError(detail=f"{name!r} is no part of a tensor that is cut along tp")
         if manifest.split != cut.split:
             detail = f"the tensor is split along number {manifest.split}, and not along number {cut.split}"
             raise UsageError(detail=detail)

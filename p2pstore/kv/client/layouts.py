@@ -98,17 +98,22 @@ class Manifest(NamedTuple):
             return None
         magic, version, length, number, count, split, parts, _, *dims = _MANIFEST.unpack_from(data)
         known = (magic, version, length) == (_MAGIC, _VERSION, _MANIFEST.size) and 0 <= number < len(TYPES)
-        if not known or not 0 <= split < count <= MAX_DIMENSIONS or parts < 1 or min(dims[:count]) < 0:
+        if not known or not 0 < count <= MAX_DIMENSIONS:
             return None
-        return cls(TYPES[number], tuple(dims[:count]), split, parts)
+        return _sound(cls(TYPES[number], tuple(dims[:count]), split, parts))
 
     @classmethod
     def of(cls, shard: TensorHeader) -> Manifest | None:
-        """That of a shard's tensor, where it is cut out of one."""
+        """That of a shard's tensor, where it is cut out of one; None, too, where the shard says what cannot be."""
         cut = shard.shard.cut if shard.shard else None
         if shard.shard is None or cut is None:
             return None
-        return cls(shard.kind, shard.shard.whole, cut.split, cut.parts)
+        return _sound(cls(shard.kind, shard.shard.whole, cut.split, cut.parts))
+
+
+def _sound(it: Manifest) -> Manifest | None:
+    """None of what cannot be: others wrote it, and nobody shall count with 0 parts, or with a missing dimension."""
+    return it if 0 <= it.split < len(it.shape) and it.parts > 0 and min(it.shape) >= 0 else None
 
 
 def axes_of(parallelism: Any) -> tuple[Axis, ...]:

@@ -11,7 +11,7 @@ import pytest
 from p2pstore.kv.client import compat_shards
 from p2pstore.kv.client.compat import MooncakeDistributedStore, ReadTarget
 from p2pstore.kv.client.layouts import Manifest, ParallelAxis
-from p2pstore.kv.client.tensors import HEADER_BYTES, TensorHeader, as_numpy, described
+from p2pstore.kv.client.tensors import HEADER_BYTES, TENSOR, Axis, Shard, TensorHeader, as_numpy, described
 from tests.p2pstore.kv.client.test_compat_parallel import WHOLE, writer
 from tests.p2pstore.kv.client.test_layouts import axis, spread
 
@@ -72,6 +72,23 @@ def test_a_shard_that_belongs_to_another_tensor_is_refused(store: MooncakeDistri
     assert store.upsert(f"{key}__parallelism_manifest", manifest) == 0
     assert store.get_tensor_with_parallelism(key, target("full", tp(0, 3))) is None
     assert "is no part of that tensor" in store.last_error
+
+
+@pytest.mark.parametrize(
+    "shard",
+    [
+        None,
+        Shard((4, 6, 2), (Axis(TENSOR, 0, 0, 1),)),
+        Shard((4, -6, 2), (Axis(TENSOR, 0, 3, 1),)),
+    ],
+)
+def test_a_first_shard_that_is_none_or_makes_no_sense_is_refused(
+    store: MooncakeDistributedStore, key: str, shard: Shard | None
+) -> None:
+    value = TensorHeader("int8", (1, 1, 1), shard).pack()[:HEADER_BYTES] + b"\1"
+    assert store.put(f"{key}_tp_0", value) == 0
+    assert store.get_tensor_with_parallelism(key, target("full", tp(0, 3))) is None
+    assert f"'{key}_tp_0' is no part of a tensor" in store.last_error
 
 
 def test_several_axes(store: MooncakeDistributedStore, key: str) -> None:

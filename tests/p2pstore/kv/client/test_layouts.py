@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from p2pstore.errors import UsageError
 from p2pstore.kv.client import layouts
 from p2pstore.kv.client.layouts import Manifest, ParallelAxis, ReadTarget, TensorParallelism, axes_of, key_of
-from p2pstore.kv.client.tensors import HEADER_BYTES, TENSOR, Axis, TensorHeader, described
+from p2pstore.kv.client.tensors import HEADER_BYTES, TENSOR, Axis, Shard, TensorHeader, described
 
 
 def axis(kind: str, rank: int = 0, size: int = 2, **more: Any) -> ParallelAxis:
@@ -83,6 +83,9 @@ def test_a_manifest_comes_back_and_other_bytes_are_none() -> None:
     assert Manifest.read(data) == manifest
     assert Manifest.of(TensorHeader("bfloat16", (4, 6)).cut_out((Axis(TENSOR, 0, 3, 1),))) == manifest
     assert Manifest.of(TensorHeader("int8", (4,))) is None
+    for whole, parts, split in (((4, 6), 0, 1), ((4, 6), 3, 2), ((4, -6), 3, 1), ((), 1, 0)):
+        shard = Shard(whole, (Axis(TENSOR, 0, parts, split),))
+        assert Manifest.of(TensorHeader("int8", (1,) * len(whole), shard)) is None
     for place in (0, 4, 6, 11, 15, 19, 23):  # magic, version, length, type, dimensions, split, parts
         assert Manifest.read(data[:place] + b"\xff" + data[place + 1 :]) is None, place
     assert Manifest.read(data[:-1]) is None
