@@ -29,7 +29,9 @@ EXAMPLES = {
 
 def simulate(
     ctx: typer.Context,
-    receivers: Annotated[int, typer.Option("--receivers", metavar="NUMBER", help="Nodes that get the object.")] = 100,
+    receivers: Annotated[
+        int, typer.Option("--receivers", metavar="NUMBER", min=1, help="Nodes that get the object.")
+    ] = 100,
     size: Annotated[str, typer.Option("--size", metavar="SIZE", help="Size of the object.")] = "140GB",
     chunk_size: Annotated[
         str | None,
@@ -37,9 +39,11 @@ def simulate(
     ] = None,
     rate: Annotated[str, typer.Option("--rate", metavar="RATE", help="Each node's link, both ways.")] = "10gbit",
     latency: Annotated[
-        float, typer.Option("--latency", metavar="SECONDS", help="From node to node in a zone, one way.")
+        float, typer.Option("--latency", metavar="SECONDS", min=0, help="From node to node in a zone, one way.")
     ] = 0.0002,
-    zones: Annotated[int, typer.Option("--zones", metavar="NUMBER", help="Zones that the nodes are dealt to.")] = 1,
+    zones: Annotated[
+        int, typer.Option("--zones", metavar="NUMBER", min=1, help="Zones that the nodes are dealt to.")
+    ] = 1,
     zone_rate: Annotated[
         str | None,
         typer.Option(
@@ -47,32 +51,39 @@ def simulate(
         ),
     ] = None,
     zone_latency: Annotated[
-        float, typer.Option("--zone-latency", metavar="SECONDS", help="What comes on top between zones.")
+        float, typer.Option("--zone-latency", metavar="SECONDS", min=0, help="What comes on top between zones.")
     ] = 0.002,
     sources: Annotated[
-        int | None, typer.Option("--sources", metavar="NUMBER", help="Peers that a node gets from, besides the seed.")
+        int | None,
+        typer.Option("--sources", metavar="NUMBER", min=1, help="Peers that a node gets from, besides the seed."),
     ] = None,
     slots: Annotated[
-        int | None, typer.Option("--slots", metavar="NUMBER", help="Sends that a node has under way at once.")
+        int | None, typer.Option("--slots", metavar="NUMBER", min=1, help="Sends that a node has under way at once.")
     ] = None,
     slow: Annotated[
         str | None, typer.Option("--slow", metavar="NUMBER:RATE", help="Give so many receivers another rate.")
     ] = None,
     arrivals: Annotated[
-        float, typer.Option("--arrivals", metavar="SECONDS", help="Time over which the receivers come.")
+        float, typer.Option("--arrivals", metavar="SECONDS", min=0, help="Time over which the receivers come.")
     ] = 0.0,
     deaths: Annotated[
-        int, typer.Option("--deaths", metavar="NUMBER", help="Receivers that die, at random times before S/B is over.")
+        int,
+        typer.Option(
+            "--deaths", metavar="NUMBER", min=0, help="Receivers that die, at random times before S/B is over."
+        ),
     ] = 0,
     kill_seed_after: Annotated[
         float,
-        typer.Option("--kill-seed-after", metavar="TIMES", help="Kill the seed when it sent so many times the object."),
+        typer.Option(
+            "--kill-seed-after", metavar="TIMES", min=0, help="Kill the seed when it sent so many times the object."
+        ),
     ] = 0.0,
     processors: Annotated[
         int,
         typer.Option(
             "--processors",
             metavar="NUMBER",
+            min=0,
             help="Let all nodes share so many, as 'bench broadcast' does [default: nothing takes them time].",
         ),
     ] = 0,
@@ -105,8 +116,6 @@ def simulate(
     output = invocation.output
     slow_count, slow_rate = _slow(slow)
     given = {"sources": sources, "slots": slots}
-    if processors < 0:
-        raise UsageError(detail=f"--processors: {processors} is fewer than none")
     try:
         scenario = Scenario(
             receivers=receivers,

@@ -54,9 +54,11 @@ class Scenario:
     def __post_init__(self) -> None:
         if not self.chunk_size:
             object.__setattr__(self, "chunk_size", choose_chunk_size(self.size))
-        whole = (self.receivers, self.size, self.chunk_size, self.zones, self.sources, self.slots)
+        if self.size < 1:
+            raise ValueError("nothing is to be sent: the object's size is 0")
+        whole = (self.receivers, self.chunk_size, self.zones, self.sources, self.slots)
         if min(whole) < 1 or not self.rate > 0:
-            raise ValueError("a scenario has at least one receiver, byte, zone, source and slot, and a rate")
+            raise ValueError("a scenario has at least one receiver, zone, source and slot, and a rate")
         times = (self.latency, self.zone_latency, self.arrivals, self.notice, self.seed_dies_after)
         if not all(0 <= each < math.inf for each in times):
             raise ValueError("times, and what the seed sends before it dies, are numbers from 0 up")

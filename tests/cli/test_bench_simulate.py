@@ -73,15 +73,20 @@ def test_processors_that_all_share_are_told_of(mooncake: Mooncake) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--receivers", "0"], "receiver"),
+        (["--receivers", "0"], "--receivers"),
+        (["--zones", "0"], "--zones"),
+        (["--sources", "0"], "--sources"),
+        (["--slots", "0"], "--slots"),
+        (["--size", "0"], "size is 0"),
         (["--rate", "0mbit"], "--rate"),
         (["--slow", "many"], "--slow"),
         (["--chunk-size", "3MiB"], "--chunk-size"),
         (["--deaths", "101"], "die"),
         (["--deaths", "101", "--calibrate"], "die"),
         (["--slow", "101:1mbit"], "slow"),
-        (["--latency", "-1"], "times"),
+        (["--latency", "-1"], "--latency"),
         (["--arrivals", "nan"], "times"),
+        (["--deaths", "-1"], "--deaths"),
         (["--processors", "-1"], "--processors"),
     ],
 )
