@@ -5,7 +5,7 @@ One rule, in this order. Nothing of NumPy or of a tensor library is imported:
 1. Python's buffer protocol: ``bytes``, ``bytearray``, ``memoryview``, ``array``, ``mmap``, ``ctypes``, NumPy.
 2. ``__array_interface__``: NumPy with types for which the buffer protocol has no letter, as those of ``ml_dtypes``.
 3. DLPack, on the host: JAX, TensorFlow, PyTorch.
-4. ``data_ptr``, on the host: what PyTorch has and DLPack cannot say, such as parameters and float8.
+4. ``data_ptr``, on the host: what PyTorch has and DLPack cannot say, such as parameters and float8; and its storages.
 
 The bytes are those of the memory, in the order in which they lie there. They must lie together: Fortran's order will
 do, and any other order of the dimensions; a slice with gaps will not.
@@ -43,6 +43,10 @@ _READ_ONLY = 1
 """DLPack's flag, from version 1 on."""
 _CHARACTER_BYTES = 4
 """Of NumPy's text, whose types count characters."""
+_STRIDED = "torch.strided"
+"""PyTorch's name for tensors that lie in memory in the order of their strides."""
+_SPARSE = {f"sparse_{kind}": f"sparse ({kind.upper()})" for kind in ("coo", "csr", "csc", "bsr", "bsc")}
+"""PyTorch's names of other layouts, in words."""
 
 
 class PyBuffer(ctypes.Structure):
@@ -126,13 +130,45 @@ def _other(source: Any, what: str) -> memoryview:
     except (ValueError, BufferError) as error:
         why = str(error)
     _refuse_device(source, what)
-    for take in (_array_interface, _dlpack, _data_ptr):
+    if _is_tensor(source):
+        _refuse_tensor(source, what)
+    for take in (_array_interface, _dlpack, _data_ptr, _storage):
         view = take(source, what)
         if view is not None:
             return view
     kind = type(source).__name__
     detail = f"{what}, of type {kind}, cannot be used as memory ({why}); give bytes, a bytearray, an array or a tensor"
     raise UsageError(detail=detail)
+
+
+def _refuse_tensor(source: Any, what: str) -> None:
+    """Raise ``UsageError`` for a tensor whose values are not what lies in its memory, with what to do about it."""
+    layout = str(_attribute(source, "layout") or _STRIDED)
+    if _says(source, "is_nested"):
+        detail = f"{what} is a nested tensor, in several pieces; give its parts by name (.unbind())"
+    elif layout != _STRIDED:
+        kind = layout.rpartition(".")[2].strip("_")
+        detail = f"{what} is {_SPARSE.get(kind, f'laid out as {kind}')}, not one piece; give a dense copy (.to_dense())"
+    elif _says(source, "is_conj"):
+        detail = f"{what} is conjugated when it is read, and not in memory; give a copy that is (.resolve_conj())"
+    elif _says(source, "is_neg"):
+        detail = f"{what} is negated when it is read, and not in memory; give a copy that is (.resolve_neg())"
+    else:
+        return
+    raise UsageError(detail=detail)
+
+
+def _says(source: Any, name: str) -> bool:
+    """What a tensor says of itself; false where it cannot be asked."""
+    said = _attribute(source, name)
+    with contextlib.suppress(Exception):  # a tensor that was not initialised
+        return bool(said() if callable(said) else said)
+    return False
+
+
+def refuse_missing(what: str) -> NoReturn:
+    """Raise ``UsageError`` for a tensor that has a shape and no memory."""
+    raise UsageError(detail=f"{what} has a shape and no memory; make room for it first (.to_empty(device='cpu'))")
 
 
 def _exported(whole: memoryview, source: Any, what: str) -> memoryview:
@@ -142,7 +178,7 @@ def _exported(whole: memoryview, source: Any, what: str) -> memoryview:
         return _nothing()
     if whole.contiguous:
         return PickleBuffer(source).raw()
-    _check_dense(whole.shape or (), whole.strides or (), whole.itemsize, what)
+    check_dense(whole.shape or (), whole.strides or (), whole.itemsize, what)
     owner = memoryview(source)
     buffer = PyBuffer()
     get_buffer(owner, ctypes.byref(buffer), _FULL_READ_ONLY)
@@ -168,7 +204,7 @@ def _array_interface(source: Any, what: str) -> memoryview | None:
     if not length:
         return _nothing()
     if strides is not None:
-        _check_dense(shape, strides, size, what)
+        check_dense(shape, strides, size, what)
     if not isinstance(data, tuple):
         if data is None:
             return None
@@ -176,6 +212,8 @@ def _array_interface(source: Any, what: str) -> memoryview | None:
         with byte_view(data, what) as flat:
             return flat[offset : offset + length]
     address, readonly = data
+    if not address:
+        refuse_missing(what)
     return _at(address, length, source, readonly=bool(readonly))
 
 
@@ -205,7 +243,9 @@ def _dlpack(source: Any, what: str) -> memoryview | None:
     if not length:
         return _nothing()
     if tensor.strides and tensor.ndim:
-        _check_dense(shape, [each * size for each in tensor.strides[: tensor.ndim]], size, what)
+        check_dense(shape, [each * size for each in tensor.strides[: tensor.ndim]], size, what)
+    if not tensor.data:
+        refuse_missing(what)
     # The capsule is not consumed: its own end gives the tensor back.
     return _at((tensor.data or 0) + tensor.byte_offset, length, capsule, readonly=readonly)
 
@@ -220,21 +260,54 @@ def _in(capsule: Any) -> tuple[_DLTensor, bool] | None:
     return (managed.tensor, bool(managed.flags & _READ_ONLY)) if managed.major == 1 else None
 
 
+def _is_tensor(source: Any) -> bool:
+    """Whether it tells where it lies as a tensor of PyTorch does."""
+    return all(callable(_attribute(source, name)) for name in ("data_ptr", "element_size", "stride"))
+
+
 def _data_ptr(source: Any, what: str) -> memoryview | None:
-    if not all(callable(_attribute(source, name)) for name in ("data_ptr", "element_size", "stride")):
+    if not _is_tensor(source):
         return None
-    if any(callable(lazy := _attribute(source, name)) and lazy() for name in ("is_conj", "is_neg")):
-        return None  # its values are not what lies in memory
+    found = tensor_place(source, what)
+    if found is None:
+        return None
+    address, length = found
+    return _at(address, length, source, readonly=False) if length else _nothing()
+
+
+def _storage(source: Any, what: str) -> memoryview | None:
+    """What lies under tensors of PyTorch, as bytes."""
+    place, size = _attribute(source, "data_ptr"), _attribute(source, "nbytes")
+    if not callable(place) or not callable(size) or _attribute(source, "dtype") is not None:
+        return None
+    length = size()
+    if length and not place():
+        refuse_missing(what)
+    return _at(place(), length, source, readonly=False) if length else _nothing()
+
+
+def tensor_place(source: Any, what: str) -> tuple[int, int] | None:
+    """Address and length in bytes of a tensor of PyTorch, wherever it lies; None where it does not say.
+
+    Raises ``UsageError`` where it is not in one piece, or where its memory holds less than its shape says.
+    """
     try:
         size, shape, address = source.element_size(), tuple(source.shape), source.data_ptr()
         strides = [each * size for each in source.stride()]
-    except Exception:  # noqa: BLE001 - sparse, or without memory
+    except Exception:  # noqa: BLE001 - without memory
         return None
     length = math.prod(shape) * size
     if not length:
-        return _nothing()
-    _check_dense(shape, strides, size, what)
-    return _at(address, length, source, readonly=False)
+        return 0, 0
+    check_dense(shape, strides, size, what)
+    if not address:
+        refuse_missing(what)
+    with contextlib.suppress(AttributeError, TypeError):  # stand-ins, and releases that have none
+        behind = source.untyped_storage().nbytes() - source.storage_offset() * size
+        if length > behind:  # several values in a byte, or a storage that was cut short
+            detail = f"{what} has {behind} bytes of memory and a shape of {length}; give that (.untyped_storage())"
+            raise UsageError(detail=detail)
+    return address, length
 
 
 def _at(address: int, length: int, owner: object, *, readonly: bool) -> memoryview:
@@ -252,7 +325,7 @@ def _nothing() -> memoryview:
     return memoryview(bytearray())
 
 
-def _check_dense(shape: Sequence[int], strides: Sequence[int], size: int, what: str) -> None:
+def check_dense(shape: Sequence[int], strides: Sequence[int], size: int, what: str) -> None:
     """Raise ``UsageError`` unless the items lie together, in whatever order of the dimensions."""
     expected = size
     for stride, count in sorted((stride, count) for stride, count in zip(strides, shape, strict=True) if count != 1):
@@ -276,6 +349,8 @@ def _refuse_device(source: Any, what: str) -> None:
     if not name and _attribute(source, "data_ptr") is not None:
         kind = _attribute(_attribute(source, "device"), "type")
         name = "" if kind in {"cpu", None} else str(kind)
+    if name == "meta":
+        refuse_missing(what)
     if name:
         detail = f"{what} lies on a device ({name}); memory of GPUs is not supported here: copy it to the host (.cpu())"
         raise UsageError(detail=detail)

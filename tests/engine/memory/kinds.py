@@ -78,6 +78,53 @@ class WithPointer:
         return self.conjugated
 
 
+class Uncommon(WithPointer):
+    """As a tensor of PyTorch whose values do not lie in memory as its shape says; ``changed`` are what it says."""
+
+    def __init__(self, array: Any, **changed: Any) -> None:
+        super().__init__(array)
+        for name, value in changed.items():
+            setattr(self, name, value)
+
+
+class Uninitialized(WithPointer):
+    """As a parameter of a lazy module: whatever it is asked, it refuses."""
+
+    def is_conj(self) -> bool:
+        raise ValueError("Attempted to use an uninitialized parameter")
+
+    data_ptr = element_size = is_conj
+
+
+class Storage:
+    """As a storage of PyTorch."""
+
+    def __init__(self, array: Any, length: int | None = None) -> None:
+        self.array = array
+        self.length = array.nbytes if length is None else length
+
+    def data_ptr(self) -> int:
+        return int(self.array.ctypes.data)
+
+    def nbytes(self) -> int:
+        return self.length
+
+
+def small_storage() -> Uncommon:
+    """Four values in a byte, as of quantised tensors, of which each has a byte by its own word."""
+    made = numbers("u1")
+    return Uncommon(made, untyped_storage=lambda: Storage(made, 6), storage_offset=lambda: 0)
+
+
+class Sparse(WithPointer):
+    """As a sparse tensor of PyTorch."""
+
+    layout = "torch.sparse_coo"
+
+    def stride(self) -> tuple[int, ...]:
+        raise RuntimeError("Sparse tensors do not have strides")
+
+
 class OverArrayInterface:
     """What offers ``__array_interface__`` and nothing else, as images do."""
 
@@ -139,6 +186,7 @@ WRITABLE: dict[str, Callable[[], Any]] = {
     "DLPack, no dimension": lambda: OverDLPack(np.array(5.0)),
     "DLPack, pinned": lambda: OverDLPack(numbers(), device=3),
     "data_ptr": lambda: WithPointer(numbers()),
+    "storage": lambda: Storage(numbers()),
     "data_ptr, channels last": lambda: WithPointer(numbers(shape=(2, 3, 4, 5)).transpose(0, 3, 1, 2)),
 }
 """Each is made anew for each test, and holds some bytes."""
@@ -167,8 +215,16 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "CUDA over DLPack": (lambda: OverDLPack(numbers(), device=2), r"lies on a device \(CUDA\); .*not supported"),
     "ROCm over DLPack": (lambda: OverDLPack(numbers(), device=10), "lies on a device .*10"),
     "CUDA's array interface": (type("Gpu", (), {"__cuda_array_interface__": {}}), "CUDA.*not supported"),
-    "a tensor elsewhere": (lambda: WithPointer(numbers(), device="meta"), r"lies on a device \(meta\)"),
-    "a conjugated tensor": (lambda: WithPointer(numbers(), conjugated=True), "cannot be used as memory"),
+    "a tensor elsewhere": (lambda: WithPointer(numbers(), device="xpu"), r"lies on a device \(xpu\)"),
+    "a tensor without memory": (lambda: WithPointer(numbers(), device="meta"), r"no memory; .*\.to_empty\("),
+    "a tensor at address 0": (lambda: Uncommon(numbers(), data_ptr=lambda: 0), "has a shape and no memory"),
+    "a conjugated tensor": (lambda: WithPointer(numbers(), conjugated=True), r"\.resolve_conj\(\)"),
+    "a negated tensor": (lambda: Uncommon(numbers(), is_neg=lambda: True), r"\.resolve_neg\(\)"),
+    "a sparse tensor": (lambda: Sparse(numbers()), r"is sparse \(COO\), .*\.to_dense\(\)"),
+    "a tensor in blocks": (lambda: Uncommon(numbers(), layout="torch._mkldnn"), r"laid out as mkldnn.*\.to_dense\(\)"),
+    "a nested tensor": (lambda: Uncommon(numbers(), is_nested=True), r"nested tensor.*\.unbind\(\)"),
+    "several values in a byte": (small_storage, r"6 bytes of memory and a shape of 24; .*untyped_storage"),
+    "an uninitialised parameter": (lambda: Uninitialized(numbers()), "cannot be used as memory"),
     "objects": (lambda: np.array([None, 1]), "holds Python objects"),
     "records with objects": (lambda: np.zeros(2, [("a", "O"), ("b", "f4")]), "holds Python objects"),
     "records with bfloat16 and objects": (
