@@ -44,6 +44,7 @@ ROOMS: Mapping[str, Sequence[str]] = {
         "errors",
         "supervisor",
         "objects",
+        "tensors",
         "metadata",
         "swarm",
         "settings",
