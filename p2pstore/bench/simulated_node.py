@@ -9,6 +9,7 @@ from p2pstore.bench.links import Flow, SimulatedLink
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.swarm.audience import Audience
 from p2pstore.swarm.planner import Planner
+from p2pstore.swarm.untold import Untold
 
 
 class SimulatedRequest:
@@ -45,7 +46,7 @@ class SimulatedNode:
         self.met: set[str] = set()
         self.wanted: dict[tuple[str, range], SimulatedRequest] = {}
         self.serving: dict[SimulatedRequest, None] = {}  # in the order of asking, so that equal seeds make equal runs
-        self.news: list[int] = []
+        self.untold = Untold()
         self.gathering = False
         self.busy_until = 0.0
         self.here = False

@@ -217,6 +217,7 @@ class Simulation:
             self._find_sources(node)
             return
         source.listeners[node.name] = node
+        source.untold.join(node.name)
         others = source.audience.join(node.name, seeds=True, whole=source.had.full, grants=True)
         source.audience.speaks(node.name, empty=not source.had.count)
         distance = NEAR if node.zone == source.zone else FAR
@@ -239,7 +240,7 @@ class Simulation:
         granter, now = source.audience.granter, self._clock.now
         for grant in granter.grants(now):
             node = source.listeners[grant.key]
-            self._say(source, node, self._hear_grant, node, source.name, grant)
+            self._say(source, node, self._hear_grant, node, source.name, grant, source.untold.take(grant.key))
         due = granter.due
         if due < source.grants_due:
             source.grants_due = due
@@ -250,8 +251,10 @@ class Simulation:
             source.grants_due = math.inf
             self._grant(source)
 
-    def _hear_grant(self, node: SimulatedNode, name: str, grant: Grant) -> None:
+    def _hear_grant(self, node: SimulatedNode, name: str, grant: Grant, news: Sequence[range]) -> None:
         if name in node.sources:
+            if news:
+                self._tell(node, PeerHas(name, [chunk for run in news for chunk in run]))
             self._tell(node, Granted(replace(grant, key=name), self._clock.now))
 
     def _hear_word(self, source: SimulatedNode, key: str, word: Word) -> None:
@@ -291,6 +294,7 @@ class Simulation:
     def _leave(self, source: SimulatedNode, node: SimulatedNode) -> None:
         """A node closes a source's stream."""
         if source.listeners.pop(node.name, None) is not None:
+            source.untold.leave(node.name)
             self._share(source, source.audience.leave(node.name))
 
     def _finish(self, node: SimulatedNode) -> None:
@@ -336,31 +340,32 @@ class Simulation:
             node.wanted[action.peer, action.run] = request
             self._clock.at(self._clock.now + self._delay(node, source), self._sends.ask, request)
 
-    def _gather(self, node: SimulatedNode) -> None:
-        if not node.gathering and node.listeners:
-            node.gathering = True
-            pause = 0.0 if node.audience.granter.eager else GATHER_SECONDS
-            self._clock.at(self._clock.now + pause, self._publish, node)
-
-    def _publish(self, node: SimulatedNode) -> None:
-        """Send what came together to those who follow this node."""
-        node.gathering = False
-        have, node.news = node.news, []
-        events: list[Event] = []
-        if have:
-            events.append(PeerHas(node.name, have))
-        if self._processors is not None:
-            for listener in node.listeners.values():
-                self._say(node, listener, self._deliver, node, [listener], events)
-        else:
-            self.outcome.messages += len(node.listeners)
-            there: dict[float, list[SimulatedNode]] = {}
-            for listener in node.listeners.values():
-                there.setdefault(self._delay(node, listener), []).append(listener)
-            for delay, listeners in there.items():
-                self._clock.at(self._clock.now + delay, self._deliver, node, listeners, events)
+    def _gather(self, node: SimulatedNode, run: range) -> None:
+        """A node has these chunks now: with grants it tells of them at once, all others a little later."""
+        if not node.listeners:
+            return
+        node.untold.add(run)
         node.audience.granter.told()
         self._grant(node)
+        if not node.gathering:
+            node.gathering = True
+            self._clock.at(self._clock.now + node.audience.granter.late, self._publish, node)
+
+    def _publish(self, node: SimulatedNode) -> None:
+        """Tell those who follow this node what they were not told of yet."""
+        node.gathering = False
+        there: dict[tuple[float, tuple[range, ...]], list[SimulatedNode]] = {}
+        for name, listener in node.listeners.items():
+            if news := node.untold.take(name):
+                there.setdefault((self._delay(node, listener), news), []).append(listener)
+        for (delay, news), listeners in there.items():
+            events = [PeerHas(node.name, [chunk for run in news for chunk in run])]
+            if self._processors is not None:
+                for listener in listeners:
+                    self._say(node, listener, self._deliver, node, [listener], events)
+            else:
+                self.outcome.messages += len(listeners)
+                self._clock.at(self._clock.now + delay, self._deliver, node, listeners, events)
 
     def _deliver(self, source: SimulatedNode, listeners: Sequence[SimulatedNode], events: Sequence[Event]) -> None:
         name = source.name
@@ -413,8 +418,7 @@ class Simulation:
         if request.over or node.planner is None:
             return
         node.wanted.pop((request.uploader.name, request.run), None)
-        node.news += request.run
-        self._gather(node)
+        self._gather(node, request.run)
         self._tell(node, Fetched(request.uploader.name, request.run, self._clock.now))
         if node.planner.done:
             self._finish(node)

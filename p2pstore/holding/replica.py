@@ -15,13 +15,14 @@ from p2pstore.objects.bitmap import Bitmap
 from p2pstore.objects.manifest import Manifest
 from p2pstore.swarm.audience import Audience
 from p2pstore.swarm.events import Word
+from p2pstore.swarm.untold import Untold
 from p2pstore.swarm.words import say
 
 MAX_PENDING = 65536
 """News that wait for one slow listener; one that falls behind further is cut off, and may come again."""
 
 GATHER_SECONDS = 0.005
-"""Chunks that are verified within this are told of together."""
+"""Chunks that are verified within this are told of together to those who choose for themselves what they ask for."""
 
 
 @dataclass(eq=False)
@@ -34,18 +35,45 @@ class Listener:
     shared: bool = False
     key: str = field(default_factory=lambda: secrets.token_hex(8))
     news: asyncio.Queue[News | None] = field(default_factory=lambda: asyncio.Queue(MAX_PENDING))
+    _timer: asyncio.TimerHandle | None = None
+    _silent_at: float = math.inf
 
-    async def hear(self, patience: float) -> News | None:
-        """The next news, None at the end, or ``NOTHING`` after ``patience`` seconds without."""
-        # Cheaper than a timeout of asyncio's, which takes a task; there are as many of these as chunks and listeners.
-        timer = asyncio.get_running_loop().call_later(patience, self._nothing)
-        try:
-            return await self.news.get()
-        finally:
-            timer.cancel()
-
-    def _nothing(self) -> None:
+    async def hear(self, patience: float) -> list[News | None]:
+        """All news since, one at least; None is the end, ``NOTHING`` comes after ``patience`` seconds without any."""
         if self.news.empty():
+            self._expect(patience)
+            first = await self.news.get()
+            self._silent_at = math.inf
+        else:
+            first = self.news.get_nowait()
+        heard = [first]
+        while not self.news.empty():
+            heard.append(self.news.get_nowait())
+        return heard
+
+    def close(self) -> None:
+        """Nobody hears any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _expect(self, patience: float) -> None:
+        """See to it that silence is heard. The timer of before goes on where it ends early enough.
+
+        There are as many of these as chunks and listeners, so that making a timer for each would be felt.
+        """
+        loop = asyncio.get_running_loop()
+        self._silent_at = loop.time() + patience
+        if self._timer is None or self._timer.when() > self._silent_at:
+            self.close()
+            self._timer = loop.call_at(self._silent_at, self._look, loop)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Time has passed: it was silent, or not for long enough yet, or nobody waits."""
+        self._timer = None
+        if self._silent_at > loop.time():
+            if self._silent_at < math.inf:
+                self._timer = loop.call_at(self._silent_at, self._look, loop)
+        elif self.news.empty():
             self.news.put_nowait(NOTHING)
 
     def put(self, item: News | None) -> None:
@@ -75,7 +103,9 @@ class Replica:
         self._listeners: dict[str, Listener] = {}
         self._audience = Audience(self._lengths, random.Random())  # noqa: S311 - spreads load, guards nothing
         self._granting: asyncio.TimerHandle | None = None
-        self._gathered: list[range] = []
+        self._untold = Untold()
+        self._prompt: asyncio.TimerHandle | None = None
+        self._late: asyncio.TimerHandle | None = None
 
     @property
     def state(self) -> str:
@@ -99,8 +129,9 @@ class Replica:
     def withdrawn(self, reason: str = "") -> None:
         """The replica is served no more: tell the listeners, and why."""
         self.reason = reason
-        self._flush()
-        self._tell(None)
+        self._tell_all()
+        for listener in self._listeners.values():
+            listener.put(None)
 
     def speaks(self, key: str) -> bool:
         """A listener is heard from now on, and granted something when its turn comes; False for one that may not be."""
@@ -126,12 +157,15 @@ class Replica:
         """
         listener = Listener()
         self._listeners[listener.key] = listener
+        self._untold.join(listener.key)
         self._share(self._audience.join(listener.key, seeds=seeds, whole=self.have.full, grants=grants))
         listener.shared = self._audience.shared(listener.key)
         try:
             yield listener
         finally:
+            listener.close()
             del self._listeners[listener.key]
+            self._untold.leave(listener.key)
             self._share(self._audience.leave(listener.key))
 
     def _lengths(self) -> Sequence[int]:
@@ -152,24 +186,36 @@ class Replica:
             self._granting = None
         granter = self._audience.granter
         for grant in granter.grants(self._loop.time()):
+            self._tell(grant.key)  # first, so that it knows what there is
             self._listeners[grant.key].put(grant)
         if granter.due < math.inf:
             self._granting = self._loop.call_at(granter.due, self._grant)
 
     def _gather(self, run: range) -> None:
-        self._gathered.append(run)
-        if self._audience.granter.eager:
-            self._flush()
-        elif len(self._gathered) == 1:
-            self._loop.call_later(GATHER_SECONDS, self._flush)
+        """These chunks are verified: who is granted something is told with that, the others later."""
+        granter = self._audience.granter
+        self._untold.add(run)
+        granter.told()
+        self._grant()
+        if self._prompt is None and any(key not in granter for key in self._listeners):
+            self._prompt = self._loop.call_later(GATHER_SECONDS, self._tell_prompt)
+        if self._late is None:
+            self._late = self._loop.call_later(granter.late, self._tell_all)
 
-    def _flush(self) -> None:
-        if self._gathered:
-            self._tell(tuple(self._gathered))
-            self._gathered.clear()
-            self._audience.granter.told()
-            self._grant()
+    def _tell_prompt(self) -> None:
+        """Tell those to whom nothing is granted."""
+        self._prompt = None
+        for key in self._listeners:
+            if key not in self._audience.granter:
+                self._tell(key)
 
-    def _tell(self, item: News | None) -> None:
-        for listener in self._listeners.values():
-            listener.put(item)
+    def _tell_all(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+        for key in self._listeners:
+            self._tell(key)
+
+    def _tell(self, key: str) -> None:
+        if news := self._untold.take(key):
+            self._listeners[key].put(news)

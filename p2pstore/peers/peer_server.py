@@ -46,7 +46,7 @@ from aiohttp import web
 from engine.net import addresses
 from engine.net.http_server import HttpServer, let_in
 from p2pstore.cluster.auth import CLOCK, HEADER, MAX_SKEW, REALM_HEADER, REFUSAL_HEADER, REPLAY, SECRET, Gate
-from p2pstore.cluster.news import NOTHING, Shared
+from p2pstore.cluster.news import NOTHING, News, Shared
 from p2pstore.cluster.peer_client import HEARTBEAT_SECONDS
 from p2pstore.cluster.records import encode
 from p2pstore.cluster.secret import ClusterSecret, cluster_secret
@@ -226,21 +226,25 @@ class PeerServer:
         with replica.listen(seeds=seeds, grants=grants) as listener, self._follows(listener.key):
             await response.prepare(request)
             first = {"address": replica.address, "bitmap": replica.have.to_text(), "key": self._parts.engine.key}
-            await _line(response, first | {"listener": listener.key, "shared": listener.shared, "grants": grants})
-            while True:
+            first |= {"listener": listener.key, "shared": listener.shared, "grants": grants}
+            await response.write(_line(first))
+            over = False
+            while not over:
                 news = await listener.hear(HEARTBEAT_SECONDS)
-                if news is None:
-                    await _line(response, {"gone": True, "why": replica.reason})
-                    return response
-                if news is NOTHING and (queued := self._parts.engine.waiting(request.remote or "")):
-                    await _line(response, {"queued": queued})
-                elif isinstance(news, Grant):
-                    run = {"run": [_told_run(news.run)]} if news.run else {}
-                    await _line(
-                        response, {"grant": news.number, "window": news.window, "lead": round(news.lead, 4)} | run
-                    )
-                else:
-                    await response.write(_told(news))
+                over = None in news
+                await response.write(b"".join(self._told(each, replica, request.remote or "") for each in news))
+            return response
+
+    def _told(self, news: News | None, replica: Replica, remote: str) -> bytes:
+        """The line that tells a listener of it."""
+        if news is None:
+            return _line({"gone": True, "why": replica.reason})
+        if isinstance(news, Grant):
+            run = {"run": [_told_run(news.run)]} if news.run else {}
+            return _line({"grant": news.number, "window": news.window, "lead": round(news.lead, 4)} | run)
+        if news is NOTHING and (queued := self._parts.engine.waiting(remote)):
+            return _line({"queued": queued})
+        return _told(news)
 
     @contextmanager
     def _follows(self, key: str) -> Iterator[None]:
@@ -262,12 +266,12 @@ def _told(news: tuple[range, ...] | Shared) -> bytes:
         value = {"have": [_told_run(run) for run in news]}
     else:
         value = {}
-    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
+    return _line(value)
 
 
 def _told_run(run: range) -> list[int]:
     return [run.start, len(run)]
 
 
-async def _line(response: web.StreamResponse, value: dict[str, Any]) -> None:
-    await response.write(json.dumps(value, separators=(",", ":")).encode() + b"\n")
+def _line(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode() + b"\n"

@@ -86,9 +86,9 @@ class Granter:
         return sum(len(follower.grants) for follower in self._followers.values())
 
     @property
-    def eager(self) -> bool:
-        """Whether a place is free and a follower waits for news of more chunks."""
-        return bool(self._sated) and len(self._running) < self._places
+    def late(self) -> float:
+        """Seconds after which a follower is to be told of chunks with which nothing was granted to it."""
+        return self._pace.late
 
     @property
     def _places(self) -> int:
@@ -158,7 +158,7 @@ class Granter:
             self._open[key] = None
 
     def told(self) -> None:
-        """The followers have been told of more chunks that this node has."""
+        """There are more chunks that this node has: followers hear of them before a grant, or with it."""
         self._tellings += 1
         self._open.update(self._sated)
         self._sated.clear()

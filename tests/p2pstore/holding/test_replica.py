@@ -26,6 +26,15 @@ async def made(have: Bitmap | None = None) -> Replica:
     return Replica(MANIFEST, have or Bitmap(MANIFEST.chunks), "replica", asyncio.get_running_loop())
 
 
+async def told_next(listener: Listener) -> list[range]:
+    """The chunks that a listener is told of next."""
+    runs: list[range] = []
+    for news in await listener.hear(30):
+        assert isinstance(news, tuple)
+        runs += news
+    return runs
+
+
 async def test_servable_is_all_or_nothing() -> None:
     have = Bitmap(MANIFEST.chunks)
     replica = await made(have)
@@ -48,16 +57,13 @@ async def test_news_from_any_thread_reach_every_listener() -> None:
         for listener in (one, two):
             told: list[range] = []
             while len(told) < 5:
-                news = await listener.hear(30)
-                assert isinstance(news, tuple)
-                told += news
+                told += await told_next(listener)
             assert told == [range(n, n + 1) for n in range(5)]
         thread.join()
         replica.landed(range(1, 2))
         await asyncio.sleep(0)
         replica.withdrawn()
-        assert await one.hear(30) == (range(1, 2),)
-        assert await one.hear(30) is None
+        assert await one.hear(30) == [(range(1, 2),), None]
     replica.landed(range(1))
     await asyncio.sleep(2 * module.GATHER_SECONDS)
     assert two.news.qsize() == 2
@@ -66,9 +72,32 @@ async def test_news_from_any_thread_reach_every_listener() -> None:
 async def test_silence_is_heard_too() -> None:
     replica = await made()
     with replica.listen() as listener:
-        assert await listener.hear(0.01) == module.NOTHING
-        assert await listener.hear(0.01) == module.NOTHING
+        assert await listener.hear(0.01) == [module.NOTHING]
+        assert await listener.hear(0.01) == [module.NOTHING]
         assert listener.news.empty()
+
+
+async def test_news_break_a_silence_and_another_begins_with_them() -> None:
+    listener = Listener()
+    loop = asyncio.get_running_loop()
+    try:
+        hearing = asyncio.create_task(listener.hear(60))
+        await asyncio.sleep(0)
+        listener.put((range(1),))
+        listener.put((range(2),))
+        assert await asyncio.wait_for(hearing, 30) == [(range(1),), (range(2),)], "all that came, at once"
+        began = loop.time()
+        assert await asyncio.wait_for(listener.hear(0.05), 30) == [module.NOTHING], "sooner than the first would have"
+        assert loop.time() - began >= 0.05 - 0.01
+        began = loop.time()
+        hearing = asyncio.create_task(listener.hear(0.2))
+        await asyncio.sleep(0.1)
+        listener.put((range(3),))
+        assert await asyncio.wait_for(hearing, 30) == [(range(3),)]
+        assert await asyncio.wait_for(listener.hear(0.2), 30) == [module.NOTHING]
+        assert loop.time() - began >= 0.3 - 0.01, "counted from the news, not from the silence before them"
+    finally:
+        listener.close()
 
 
 async def test_a_listener_and_the_bitmap_together_miss_no_chunk() -> None:
@@ -85,9 +114,7 @@ async def test_a_listener_and_the_bitmap_together_miss_no_chunk() -> None:
     with replica.listen() as listener:
         known = set(have)
         while len(known) < MANIFEST.chunks:
-            news = await listener.hear(30)
-            assert isinstance(news, tuple)
-            known.update(chunk for run in news for chunk in run)
+            known.update(chunk for run in await told_next(listener) for chunk in run)
     thread.join()
 
 
@@ -165,6 +192,36 @@ async def test_news_are_told_at_once_where_a_place_waits_for_them() -> None:
         assert isinstance(grant, Grant), "the news come first, so that it knows what there is"
 
 
+async def test_news_wait_for_a_grant_and_go_along_with_it() -> None:
+    replica = await made()
+    with replica.listen() as one, replica.listen(grants=False) as earlier:
+        assert replica.speaks(one.key)
+        replica._gather(range(1))
+        _, grant = news_of(one)
+        assert isinstance(grant, Grant)
+        replica._gather(range(1, 2))
+        replica._gather(range(2, 3))
+        assert news_of(one) == [], "it fetches, and has no use for them yet"
+        replica.said(one.key, Done("", grant.number, 0, full=False))
+        told, another = news_of(one)
+        assert told == (range(1, 2), range(2, 3))
+        assert isinstance(another, Grant)
+        replica._gather(range(3, 4))
+        assert await asyncio.wait_for(one.hear(30), 30) == [(range(3, 4),)], "some time later without a grant"
+        assert [run for news in news_of(earlier) for run in news] == [range(n, n + 1) for n in range(4)]  # type: ignore[attr-defined]
+
+
+async def test_what_is_withdrawn_tells_of_all_first() -> None:
+    replica = await made()
+    with replica.listen() as one:
+        assert replica.speaks(one.key)
+        replica._gather(range(1))
+        news_of(one)
+        replica._gather(range(1, 2))
+        replica.withdrawn("gone")
+        assert news_of(one) == [(range(1, 2),), None]
+
+
 async def test_one_that_hangs_keeps_the_others_waiting_for_a_while_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(granter_module, "FIRST_PATIENCE_SECONDS", 0.05)
     replica = await made(Bitmap(MANIFEST.chunks))
@@ -174,7 +231,8 @@ async def test_one_that_hangs_keeps_the_others_waiting_for_a_while_only(monkeypa
         for listener in listeners:
             replica.speaks(listener.key)
         assert [len(grants_of(listener)) for listener in listeners] == [1] * MIN_PLACES + [0]
-        assert isinstance(await asyncio.wait_for(listeners[-1].hear(30), 30), Grant)
+        (grant,) = await asyncio.wait_for(listeners[-1].hear(30), 30)
+        assert isinstance(grant, Grant)
     assert replica._audience.granter.under_way == 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from p2pstore.swarm.pace import FIRST_LEAD, MAX_LEAD, MAX_PLACES, MIN_PLACES, Pace
+from p2pstore.swarm.pace import FIRST_LEAD, LATE_CHUNKS, MAX_LATE, MAX_LEAD, MAX_PLACES, MIN_LATE, MIN_PLACES, Pace
 
 
 def measured(turn: float, chunk: float) -> Pace:
@@ -43,3 +43,10 @@ def test_it_follows_what_changes_slowly() -> None:
     for _ in range(100):
         pace.answered(0.1)
     assert pace.places > MIN_PLACES
+
+
+def test_news_may_be_some_chunks_late() -> None:
+    assert Pace().late == MIN_LATE
+    assert measured(0.001, 0.02).late == pytest.approx(LATE_CHUNKS * 0.02)
+    assert measured(0.001, 1e-6).late == MIN_LATE
+    assert measured(0.001, 10.0).late == MAX_LATE
