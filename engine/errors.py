@@ -27,9 +27,11 @@ The engine's part of the tree; ``p2pstore.errors`` draws the whole::
     ├── Refused                     7   somebody said no (base class)
     │   └── MetadataRefused         7   the metadata server refused user, password or certificate
     ├── StorageError                8   the disk is full, or may not be written or read
-    └── TransportUnavailable        9   the transport cannot be used here
-        ├── VerbsFailed             9   an RDMA device refused or failed a call
-        └── LockedMemoryLimit       9   memory may not be pinned for an RDMA device
+    ├── TransportUnavailable        9   the transport cannot be used here
+    │   ├── VerbsFailed             9   an RDMA device refused or failed a call
+    │   └── LockedMemoryLimit       9   memory may not be pinned for an RDMA device
+    ├── GpuUnavailable             11   memory of GPUs cannot be used in this process
+    └── GpuFailed                  11   CUDA refused or failed a call
 
 A class owns its exit status, its sentence and its advice; both texts are templates over the keyword fields with which
 the error is raised, so that an error can cross a socket as its class name and fields and be the same on the other side.
@@ -332,3 +334,19 @@ class LockedMemoryLimit(TransportUnavailable):
     advice = (
         "raise the limit ('ulimit -l unlimited', LimitMEMLOCK=infinity in a unit of systemd), or use '--transport tcp'"
     )
+
+
+class GpuUnavailable(MooncakeError):
+    """Something lies on a GPU, and CUDA cannot be used in this process; ``todo`` is what to do about it."""
+
+    exit_code = 11
+    sentence = "memory of GPUs cannot be used here: {detail}"
+    advice = "{todo}"
+
+
+class GpuFailed(MooncakeError):
+    """A call of CUDA's driver failed, or something that an earlier one began; ``detail`` are CUDA's words, or empty."""
+
+    exit_code = 11
+    sentence = "GPU {device}: {call} failed with {code}{detail}"
+    advice = "{todo}"

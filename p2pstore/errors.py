@@ -73,6 +73,8 @@
     ├── TransportUnavailable          9   (engine)
     │   ├── VerbsFailed               9   (engine) a call to an RDMA device failed
     │   └── LockedMemoryLimit         9   (engine) memory could not be pinned
+    ├── GpuUnavailable               11   (engine) memory of GPUs cannot be used in this process
+    ├── GpuFailed                    11   (engine) CUDA refused or failed a call
     ├── PartialResult                10   some of it was done
     ├── PartChanged                  10   another program wrote to what a get was writing
     └── Interrupted                 130   Ctrl-C, or the client went away
@@ -92,6 +94,8 @@ from engine.errors import (
     Closed,
     ForkedFromEtcd,
     ForkedProcess,
+    GpuFailed,
+    GpuUnavailable,
     LockedMemoryLimit,
     MetadataFull,
     MetadataRefused,
@@ -141,6 +145,8 @@ __all__ = [
     "ForeignFile",
     "ForkedFromEtcd",
     "ForkedProcess",
+    "GpuFailed",
+    "GpuUnavailable",
     "HolderGone",
     "HomeElsewhere",
     "HomeLost",

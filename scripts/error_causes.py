@@ -121,6 +121,21 @@ CAUSES = (
     ),
     _of("MetadataUnhealthy", "etcd has no leader, is overloaded or damaged", url=URL, detail="no leader"),
     _of("MetadataFull", "etcd has reached its quota", url=URL, detail="mvcc: database space exceeded"),
+    _of(
+        "GpuUnavailable",
+        "a tensor on a GPU, and cuda-bindings or NVIDIA's driver is missing",
+        detail="the package cuda-bindings is not installed",
+        todo="install it with pip install 'mooncake-cli[cuda]', or copy the tensor to the host first (.cpu())",
+    ),
+    _of(
+        "GpuFailed",
+        "a kernel of the program went wrong, the GPU did, or memory was freed",
+        device=0,
+        call="cuMemcpyHtoDAsync",
+        code="CUDA_ERROR_INVALID_VALUE",
+        detail=" (invalid argument)",
+        todo="keep the tensor, and what its memory belongs to, until the call has returned or it is unregistered",
+    ),
     _of("Refused", "somebody says no, in words of their own", detail="not here"),
     _of("MetadataRefused", "a wrong user, password or certificate", url=URL, detail="invalid user ID or password"),
     _of(

@@ -36,6 +36,7 @@ STATUSES = {
     8: "no space, or no permission",
     9: "the transport is not available",
     10: "some of it was done; run it again",
+    11: "a GPU, or CUDA, fails or cannot be used",
     130: "interrupted",
 }
 

@@ -33,6 +33,7 @@ ROOMS: Mapping[str, Sequence[str]] = {
         "net",
         "etcd",
         "memory",
+        "cuda",
         "transports",
         "serving",
         "metadata",

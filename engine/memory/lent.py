@@ -35,9 +35,9 @@ IMMUTABLE = frozenset({"jax", "jaxlib", "tensorflow"})
 _FIELD_NAMES = re.compile(":[^:]*:")
 _TYPE = re.compile(r"[<>|=]([A-Za-z])([0-9]+)(\[.*\])?")
 _OBJECT = re.compile(r"'[<>|=]?O[0-9]*'")
-_CUDA = 2
+CUDA = 2
 """DLPack's number of CUDA's devices."""
-_OPAQUE = 3
+OPAQUE = 3
 """DLPack's code of a pointer."""
 _READ_ONLY = 1
 """DLPack's flag, from version 1 on."""
@@ -130,8 +130,8 @@ def _other(source: Any, what: str) -> memoryview:
     except (ValueError, BufferError) as error:
         why = str(error)
     _refuse_device(source, what)
-    if _is_tensor(source):
-        _refuse_tensor(source, what)
+    if is_tensor(source):
+        refuse_tensor(source, what)
     for take in (_array_interface, _dlpack, _data_ptr, _storage):
         view = take(source, what)
         if view is not None:
@@ -141,9 +141,9 @@ def _other(source: Any, what: str) -> memoryview:
     raise UsageError(detail=detail)
 
 
-def _refuse_tensor(source: Any, what: str) -> None:
+def refuse_tensor(source: Any, what: str) -> None:
     """Raise ``UsageError`` for a tensor whose values are not what lies in its memory, with what to do about it."""
-    layout = str(_attribute(source, "layout") or _STRIDED)
+    layout = str(attribute(source, "layout") or _STRIDED)
     if _says(source, "is_nested"):
         detail = f"{what} is a nested tensor, in several pieces; give its parts by name (.unbind())"
     elif layout != _STRIDED:
@@ -160,7 +160,7 @@ def _refuse_tensor(source: Any, what: str) -> None:
 
 def _says(source: Any, name: str) -> bool:
     """What a tensor says of itself; false where it cannot be asked."""
-    said = _attribute(source, name)
+    said = attribute(source, name)
     with contextlib.suppress(Exception):  # a tensor that was not initialised
         return bool(said() if callable(said) else said)
     return False
@@ -173,7 +173,7 @@ def refuse_missing(what: str) -> NoReturn:
 
 def _exported(whole: memoryview, source: Any, what: str) -> memoryview:
     if "O" in _FIELD_NAMES.sub("", whole.format):
-        _refuse_objects(what)
+        refuse_objects(what)
     if not whole.nbytes:
         return _nothing()
     if whole.contiguous:
@@ -189,14 +189,14 @@ def _exported(whole: memoryview, source: Any, what: str) -> memoryview:
 
 
 def _array_interface(source: Any, what: str) -> memoryview | None:
-    found = _attribute(source, "__array_interface__")
+    found = attribute(source, "__array_interface__")
     if not isinstance(found, dict):
         return None
     kind = _TYPE.fullmatch(str(found.get("typestr")))
     if kind is None or kind[1] == "t":
         return None
     if kind[1] == "O" or _OBJECT.search(repr(found.get("descr"))):
-        _refuse_objects(what)
+        refuse_objects(what)
     size = int(kind[2]) * (_CHARACTER_BYTES if kind[1] == "U" else 1)
     shape: tuple[int, ...] = found.get("shape", ())
     strides, data = found.get("strides"), found.get("data")
@@ -218,7 +218,7 @@ def _array_interface(source: Any, what: str) -> memoryview | None:
 
 
 def _dlpack(source: Any, what: str) -> memoryview | None:
-    export = _attribute(source, "__dlpack__")
+    export = attribute(source, "__dlpack__")
     if export is None:
         return None
     try:
@@ -228,7 +228,7 @@ def _dlpack(source: Any, what: str) -> memoryview | None:
             capsule = export()
     except Exception:  # noqa: BLE001 - whatever a library says that it cannot
         return None
-    found = _in(capsule)
+    found = dlpack_tensor(capsule)
     if found is None:
         return None
     tensor, readonly = found
@@ -236,8 +236,8 @@ def _dlpack(source: Any, what: str) -> memoryview | None:
     size, rest = divmod(tensor.bits * tensor.lanes, 8)
     if tensor.device_type not in HOST_DEVICES or rest:
         return None
-    if tensor.code == _OPAQUE:
-        _refuse_objects(what)
+    if tensor.code == OPAQUE:
+        refuse_objects(what)
     shape = tensor.shape[: tensor.ndim] if tensor.ndim else []
     length = math.prod(shape) * size
     if not length:
@@ -250,7 +250,7 @@ def _dlpack(source: Any, what: str) -> memoryview | None:
     return _at((tensor.data or 0) + tensor.byte_offset, length, capsule, readonly=readonly)
 
 
-def _in(capsule: Any) -> tuple[_DLTensor, bool] | None:
+def dlpack_tensor(capsule: Any) -> tuple[_DLTensor, bool] | None:
     """The tensor in DLPack's capsule, and whether it is read-only; None for a version that is not known."""
     if _is_capsule(capsule, b"dltensor"):
         return _DLTensor.from_address(_in_capsule(capsule, b"dltensor")), False
@@ -260,13 +260,13 @@ def _in(capsule: Any) -> tuple[_DLTensor, bool] | None:
     return (managed.tensor, bool(managed.flags & _READ_ONLY)) if managed.major == 1 else None
 
 
-def _is_tensor(source: Any) -> bool:
+def is_tensor(source: Any) -> bool:
     """Whether it tells where it lies as a tensor of PyTorch does."""
-    return all(callable(_attribute(source, name)) for name in ("data_ptr", "element_size", "stride"))
+    return all(callable(attribute(source, name)) for name in ("data_ptr", "element_size", "stride"))
 
 
 def _data_ptr(source: Any, what: str) -> memoryview | None:
-    if not _is_tensor(source):
+    if not is_tensor(source):
         return None
     found = tensor_place(source, what)
     if found is None:
@@ -277,8 +277,8 @@ def _data_ptr(source: Any, what: str) -> memoryview | None:
 
 def _storage(source: Any, what: str) -> memoryview | None:
     """What lies under tensors of PyTorch, as bytes."""
-    place, size = _attribute(source, "data_ptr"), _attribute(source, "nbytes")
-    if not callable(place) or not callable(size) or _attribute(source, "dtype") is not None:
+    place, size = attribute(source, "data_ptr"), attribute(source, "nbytes")
+    if not callable(place) or not callable(size) or attribute(source, "dtype") is not None:
         return None
     length = size()
     if length and not place():
@@ -337,17 +337,17 @@ def check_dense(shape: Sequence[int], strides: Sequence[int], size: int, what: s
 
 def _refuse_device(source: Any, what: str) -> None:
     name = ""
-    if _attribute(source, "__cuda_array_interface__") is not None:
+    if attribute(source, "__cuda_array_interface__") is not None:
         name = "CUDA"
-    device = _attribute(source, "__dlpack_device__")
+    device = attribute(source, "__dlpack_device__")
     if not name and callable(device):
         number = 1
         with contextlib.suppress(Exception):  # it has none to tell
             number = int(device()[0])
         if number not in HOST_DEVICES:
-            name = "CUDA" if number == _CUDA else f"DLPack's {number}"
-    if not name and _attribute(source, "data_ptr") is not None:
-        kind = _attribute(_attribute(source, "device"), "type")
+            name = "CUDA" if number == CUDA else f"DLPack's {number}"
+    if not name and attribute(source, "data_ptr") is not None:
+        kind = attribute(attribute(source, "device"), "type")
         name = "" if kind in {"cpu", None} else str(kind)
     if name == "meta":
         refuse_missing(what)
@@ -356,12 +356,13 @@ def _refuse_device(source: Any, what: str) -> None:
         raise UsageError(detail=detail)
 
 
-def _refuse_objects(what: str) -> NoReturn:
+def refuse_objects(what: str) -> NoReturn:
+    """Raise ``UsageError`` for memory that holds addresses of Python's objects."""
     detail = f"{what} holds Python objects, whose addresses mean nothing elsewhere; give memory of numbers or bytes"
     raise UsageError(detail=detail)
 
 
-def _attribute(source: Any, name: str) -> Any:
+def attribute(source: Any, name: str) -> Any:
     """An attribute, or None where there is none or it says why not, as a tensor's do."""
     try:
         return getattr(source, name, None)

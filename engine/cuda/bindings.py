@@ -1,0 +1,171 @@
+"""CUDA's driver by way of NVIDIA's cuda-bindings, of version 12 or 13: nothing is compiled here."""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from engine.cuda.driver import INVALID_CONTEXT, failed
+from engine.errors import GpuUnavailable, MooncakeError
+
+MODULES = ("cuda.bindings.driver", "cuda.cuda")
+"""Where the calls are: from 12.6.1 on, and before that."""
+
+_PORTABLE = 1
+"""Memory that is pinned for all GPUs."""
+_NO_TIMING = 2
+"""An event that does not note when it was done is quicker."""
+_NON_BLOCKING = 1
+"""A stream that the default stream neither waits for nor is waited for by: who must wait for whom is said by events."""
+_ORDINAL = "CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL"
+
+_INSTALL = "install it with pip install 'mooncake-cli[cuda]', or copy the tensor to the host first (.cpu())"
+_DRIVER = "see what 'nvidia-smi' says here, or copy the tensor to the host first (.cpu())"
+_NO_DEVICE = "see CUDA_VISIBLE_DEVICES, and what the container or job was given; 'nvidia-smi' lists what there is"
+_FORKED = "start the process with multiprocessing's 'spawn' or 'forkserver' instead of 'fork'"
+
+
+class Bindings:
+    """The driver of this machine; see ``Driver``."""
+
+    def __init__(self, module: Any = None) -> None:
+        """``module`` is cuda-bindings', by default the installed one. Raises ``GpuUnavailable``."""
+        self._cuda = module if module is not None else _found()
+        self._contexts: dict[int, Any] = {}
+        self._here = threading.local()
+        self._lock = threading.Lock()
+        self._begin()
+
+    def device_of(self, address: int) -> int:
+        """See ``Driver.device_of``."""
+        which = getattr(self._cuda.CUpointer_attribute, _ORDINAL)
+        code, found = self._cuda.cuPointerGetAttribute(which, address)
+        if getattr(code, "name", "") == INVALID_CONTEXT:  # of a thread that CUDA does not know yet
+            with self.on(0):
+                code, found = self._cuda.cuPointerGetAttribute(which, address)
+        self._check("cuPointerGetAttribute", code)
+        return int(found)
+
+    @contextmanager
+    def on(self, device: int) -> Iterator[None]:
+        """See ``Driver.on``."""
+        context = self._contexts.get(device)
+        if context is None:
+            context = self._retained(device)
+        self._call("cuCtxPushCurrent", context)
+        before, self._here.device = self._device, device
+        try:
+            yield
+        finally:
+            self._here.device = before
+            self._cuda.cuCtxPopCurrent()
+
+    def pin(self, length: int) -> int:
+        """See ``Driver.pin``."""
+        return int(self._call("cuMemHostAlloc", length, _PORTABLE))
+
+    def unpin(self, address: int) -> None:
+        """See ``Driver.unpin``."""
+        self._call("cuMemFreeHost", address)
+
+    def stream(self) -> int:
+        """See ``Driver.stream``."""
+        return int(self._call("cuStreamCreate", _NON_BLOCKING))
+
+    def end_stream(self, stream: int) -> None:
+        """See ``Driver.end_stream``."""
+        self._call("cuStreamDestroy", stream)
+
+    def to_device(self, address: int, source: int, length: int, stream: int) -> None:
+        """See ``Driver.to_device``."""
+        self._call("cuMemcpyHtoDAsync", address, source, length, stream)
+
+    def to_host(self, target: int, address: int, length: int, stream: int) -> None:
+        """See ``Driver.to_host``."""
+        self._call("cuMemcpyDtoHAsync", target, address, length, stream)
+
+    def event(self) -> int:
+        """See ``Driver.event``."""
+        return int(self._call("cuEventCreate", _NO_TIMING))
+
+    def end_event(self, event: int) -> None:
+        """See ``Driver.end_event``."""
+        self._call("cuEventDestroy", event)
+
+    def record(self, event: int, stream: int) -> None:
+        """See ``Driver.record``."""
+        self._call("cuEventRecord", event, stream)
+
+    def done(self, event: int) -> bool:
+        """See ``Driver.done``."""
+        (code,) = self._cuda.cuEventQuery(event)
+        if getattr(code, "name", "") == "CUDA_ERROR_NOT_READY":
+            return False
+        self._check("cuEventQuery", code)
+        return True
+
+    def wait(self, stream: int, event: int) -> None:
+        """See ``Driver.wait``."""
+        self._call("cuStreamWaitEvent", stream, event, 0)
+
+    @property
+    def _device(self) -> int:
+        return int(getattr(self._here, "device", 0))
+
+    def _begin(self) -> None:
+        """Initialise CUDA, and see that there is a GPU. Raises ``GpuUnavailable``."""
+        try:
+            self._call("cuInit", 0)
+            count = int(self._call("cuDeviceGetCount"))
+        except MooncakeError as error:
+            code = error.fields["code"]
+            if code == "CUDA_ERROR_NO_DEVICE":
+                raise _no_device() from None
+            if code == "CUDA_ERROR_NOT_INITIALIZED":
+                detail = "this process was forked from one that uses CUDA, which does not survive a fork"
+                raise GpuUnavailable(detail=detail, todo=_FORKED) from None
+            detail = f"CUDA cannot be initialised: {code}{error.fields['detail']}"
+            raise GpuUnavailable(detail=detail, todo=_DRIVER) from None
+        except RuntimeError as error:  # what cuda-bindings says of a library that is not there
+            detail = f"NVIDIA's driver is not installed here ({error})"
+            raise GpuUnavailable(detail=detail, todo=_DRIVER) from None
+        if not count:
+            raise _no_device()
+
+    def _retained(self, device: int) -> Any:
+        """The context that all libraries of the process share, which stays for as long as the process."""
+        with self._lock:
+            if device not in self._contexts:
+                self._contexts[device] = self._call("cuDevicePrimaryCtxRetain", self._call("cuDeviceGet", device))
+            return self._contexts[device]
+
+    def _call(self, name: str, *args: Any) -> Any:
+        code, *found = getattr(self._cuda, name)(*args)
+        self._check(name, code)
+        return found[0] if found else None
+
+    def _check(self, name: str, code: Any) -> None:
+        if not int(code):
+            return
+        _, text = self._cuda.cuGetErrorString(code)
+        detail = text.decode() if isinstance(text, bytes) else str(text or "")
+        raise failed(name, self._device, getattr(code, "name", str(code)), detail)
+
+
+def _no_device() -> GpuUnavailable:
+    return GpuUnavailable(detail="no GPU is visible to this process", todo=_NO_DEVICE)
+
+
+def _found() -> Any:
+    """The installed module. Raises ``GpuUnavailable``."""
+    for name in MODULES:
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError:
+            continue
+        except (ImportError, OSError, RuntimeError) as error:
+            raise GpuUnavailable(detail=f"the package cuda-bindings does not load: {error}", todo=_INSTALL) from None
+    raise GpuUnavailable(detail="the package cuda-bindings is not installed", todo=_INSTALL)

@@ -1,0 +1,191 @@
+"""Copies between pinned memory and GPUs: those of one get, or of one registered object, each GPU's in its own stream.
+
+What comes to a GPU is whole in a pinned buffer first, so that it can be hashed; the copy from there is put into a
+stream, and the buffer comes back by itself. What goes out is copied piece by piece, the next while one is used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from engine.cuda.device_memory import DeviceMemory
+from engine.cuda.load import Cuda
+from engine.cuda.pinned import PinnedBuffer, until_done
+from engine.errors import GpuFailed
+
+PIECE_BYTES = 1 << 20
+"""What goes out of a GPU at once: a copy of less takes longer by the byte, and what is used stays in a core's cache."""
+
+TELL_SECONDS = 10.0
+"""So often it is logged that the end of copies is still waited for."""
+
+log = logging.getLogger(__name__)
+
+
+def wanted() -> None:
+    """A check that never objects."""
+
+
+class Copies:
+    """The streams of one get or of one registered object. Thread-safe."""
+
+    def __init__(self, cuda: Cuda) -> None:
+        self._cuda = cuda
+        self._driver = cuda.driver
+        self._lock = threading.Lock()
+        self._streams: dict[int, int] = {}
+        self._waited: set[tuple[int, int]] = set()  # streams, and events that they wait for
+
+    def take(self, length: int, device: int, check: Callable[[], None]) -> PinnedBuffer:
+        """A pinned buffer for what comes; see ``PinnedPool.take``."""
+        return self._cuda.arriving.take(length, device, check)
+
+    def give(self, buffer: PinnedBuffer) -> None:
+        """Give one back that is not to be copied."""
+        self._cuda.arriving.give(buffer)
+
+    def put(self, buffer: PinnedBuffer, memory: DeviceMemory, offset: int, length: int) -> None:
+        """Copy the first bytes of ``buffer`` to ``offset`` of ``memory``, and let the ring have it when that is done.
+
+        The buffer is no longer the caller's, even where this raises ``GpuFailed``.
+        """
+        driver, device = self._driver, memory.device
+        try:
+            with driver.on(device):
+                stream = self._stream(memory)
+                event = driver.event()
+        except BaseException:
+            self.give(buffer)
+            raise
+        with driver.on(device):
+            try:
+                driver.to_device(memory.address + offset, buffer.address, length, stream)
+            except BaseException:
+                self.give(buffer)
+                driver.end_event(event)
+                raise
+            driver.record(
+                event, stream
+            )  # where that fails, nobody can tell when the buffer is free: it is not used again
+        self._cuda.arriving.give_after(buffer, device, stream, event)
+
+    def fetch(self, memory: DeviceMemory, offset: int, address: int, length: int, check: Callable[[], None]) -> None:
+        """Copy from ``memory`` to an address of the host, behind what was put; waits for it. Raises ``GpuFailed``."""
+        device = memory.device
+        with self._driver.on(device):
+            event = self._begin(memory, offset, length, address)
+        self._see_done(device, event, check)
+
+    def pieces(
+        self, memory: DeviceMemory, offset: int, length: int, check: Callable[[], None] = wanted
+    ) -> Iterator[memoryview]:
+        """Bytes of ``memory`` as they lie in pinned memory, piece after piece, each until the next is asked for.
+
+        The iterator is to be closed. Raises ``GpuFailed``, and what ``check`` raises during a wait.
+        """
+        pool = self._cuda.leaving
+        flying: list[tuple[PinnedBuffer, int, int]] = []  # with the piece's length, and its event
+        ends = offset + length
+        try:
+            while flying or offset < ends:
+                while offset < ends and len(flying) < 2:
+                    count = min(PIECE_BYTES, ends - offset)
+                    buffer = pool.take_if_free(count) if flying else pool.take(count, memory.device, check)
+                    if buffer is None:
+                        break
+                    flying.append((buffer, count, 0))
+                    with self._driver.on(memory.device):
+                        flying[-1] = (buffer, count, self._begin(memory, offset, count, buffer.address))
+                    offset += count
+                buffer, count, event = flying[0]
+                flying[0] = (buffer, count, 0)
+                self._see_done(memory.device, event, check)
+                with buffer.view[:count] as view:
+                    yield view
+                del flying[0]
+                pool.give(buffer)
+        finally:
+            for buffer, _, event in flying:
+                if event:
+                    with contextlib.suppress(GpuFailed):
+                        self._see_done(memory.device, event, wanted)
+                pool.give(buffer)
+
+    def settle(self, seconds: float) -> bool:
+        """Wait until all that was put is done; false where it is not within ``seconds``. Raises ``GpuFailed``."""
+        until = time.monotonic() + seconds
+        for device, stream in self._all():
+            with self._driver.on(device):
+                event = self._driver.event()
+                self._driver.record(event, stream)
+            if not until_done(self._driver, device, event, until, wanted):
+                with self._driver.on(device):
+                    self._driver.end_event(event)
+                return False
+        return True
+
+    def close(self) -> None:
+        """Wait until nothing is copied any more, however that ends, and end the streams. Twice is harmless."""
+        for device, stream in self._all():
+            with contextlib.suppress(GpuFailed):  # copies of a GPU that is lost have ended
+                with self._driver.on(device):
+                    event = self._driver.event()
+                    self._driver.record(event, stream)
+                self._see_done(device, event, wanted)
+        with self._lock:
+            streams, self._streams = self._streams, {}
+        for device, stream in streams.items():
+            with contextlib.suppress(GpuFailed), self._driver.on(device):
+                self._driver.end_stream(stream)
+
+    def _begin(self, memory: DeviceMemory, offset: int, length: int, address: int) -> int:
+        """Put a copy to the host into the stream; the event that tells its end. Inside ``on`` of the memory's GPU."""
+        stream = self._stream(memory)
+        event = self._driver.event()
+        try:
+            self._driver.to_host(address, memory.address + offset, length, stream)
+            self._driver.record(event, stream)
+        except BaseException:
+            self._driver.end_event(event)
+            raise
+        return event
+
+    def _see_done(self, device: int, event: int, check: Callable[[], None]) -> None:
+        """Wait for an event, however long it takes. Raises ``GpuFailed``, and what ``check`` raises, which then waits.
+
+        A copy that nobody waits for would write into what others have been given.
+        """
+        said: BaseException | None = None
+
+        def ask() -> None:
+            nonlocal said
+            if said is None:
+                try:
+                    check()
+                except BaseException as error:  # noqa: BLE001 - it is raised when the copy has ended
+                    said = error
+
+        while not until_done(self._driver, device, event, time.monotonic() + TELL_SECONDS, ask):
+            log.warning("a copy of GPU %d has not ended for %g s; waiting for it", device, TELL_SECONDS)
+        if said is not None:
+            raise said
+
+    def _stream(self, memory: DeviceMemory) -> int:
+        """The stream of the memory's GPU, which waits until the memory is ready. Inside ``on`` of that GPU."""
+        device, ready = memory.device, memory.ready
+        with self._lock:
+            stream = self._streams.get(device)
+            if stream is None:
+                stream = self._streams[device] = self._driver.stream()
+            if ready and (stream, ready) not in self._waited:
+                self._driver.wait(stream, ready)
+                self._waited.add((stream, ready))
+            return stream
+
+    def _all(self) -> list[tuple[int, int]]:
+        with self._lock:
+            return list(self._streams.items())

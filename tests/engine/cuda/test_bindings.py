@@ -1,0 +1,212 @@
+"""The calls of cuda-bindings, on a stand-in for its module: codes, handles and what is said of a driver that is not there.
+
+``tests/gpu`` makes the same calls on a real GPU.
+"""
+
+from __future__ import annotations
+
+import builtins
+import enum
+import importlib
+import threading
+from typing import Any
+
+import pytest
+
+from engine.cuda import bindings
+from engine.cuda.bindings import Bindings
+from engine.errors import GpuFailed, GpuUnavailable
+
+
+class Code(enum.IntEnum):
+    CUDA_SUCCESS = 0
+    CUDA_ERROR_INVALID_VALUE = 1
+    CUDA_ERROR_NOT_INITIALIZED = 3
+    CUDA_ERROR_NO_DEVICE = 100
+    CUDA_ERROR_INVALID_CONTEXT = 201
+    CUDA_ERROR_NOT_READY = 600
+    CUDA_ERROR_SYSTEM_DRIVER_MISMATCH = 803
+
+
+class Attribute(enum.IntEnum):
+    CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL = 9
+
+
+class Handle:
+    """As cuda-bindings' own: an object that knows its number."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __int__(self) -> int:
+        return self.number
+
+
+class Module:
+    """As ``cuda.bindings.driver``: every call returns a tuple whose first part is a code."""
+
+    CUpointer_attribute = Attribute
+
+    def __init__(self, **answers: Any) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+        self.stack = threading.local()
+        self.answers = {
+            "cuInit": (Code(0),), "cuDeviceGetCount": (Code(0), 2), "cuMemHostAlloc": (Code(0), 0x7000),
+            "cuStreamCreate": (Code(0), Handle(11)), "cuEventCreate": (Code(0), Handle(12)),
+            "cuPointerGetAttribute": (Code(0), 1), "cuEventQuery": (Code(0),),
+            **answers,
+        }  # fmt: skip
+
+    def cuGetErrorString(self, code: Code) -> tuple[Code, bytes]:
+        return Code(0), code.name.removeprefix("CUDA_ERROR_").lower().encode()
+
+    def cuDeviceGet(self, device: int) -> tuple[Code, Handle]:
+        return Code(0), Handle(100 + device)
+
+    def cuDevicePrimaryCtxRetain(self, device: Handle) -> tuple[Code, Handle]:
+        self.calls.append(("retain", int(device)))
+        return Code(0), Handle(1000 + int(device))
+
+    def cuCtxPushCurrent(self, context: Handle) -> tuple[Code]:
+        self.calls.append(("push", int(context)))
+        return (Code(0),)
+
+    def cuCtxPopCurrent(self) -> tuple[Code, Handle]:
+        self.calls.append(("pop",))
+        return Code(0), Handle(0)
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("cu"):
+            raise AttributeError(name)
+
+        def call(*args: Any) -> tuple[Any, ...]:
+            self.calls.append((name, *args))
+            answer = self.answers.get(name, (Code(0),))
+            if isinstance(answer, list):
+                answer = answer.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        return call
+
+
+def test_calls_concern_the_gpu_that_was_named() -> None:
+    module = Module()
+    driver = Bindings(module)
+    module.calls.clear()
+    with driver.on(1):
+        stream, event, pinned = driver.stream(), driver.event(), driver.pin(4096)
+        driver.to_device(0x10, pinned, 8, stream)
+        driver.to_host(pinned, 0x20, 8, stream)
+        driver.record(event, stream)
+        driver.wait(stream, event)
+        assert driver.done(event)
+        driver.end_event(event)
+        driver.end_stream(stream)
+        driver.unpin(pinned)
+    assert (stream, event, pinned) == (11, 12, 0x7000)
+    assert module.calls == [
+        ("retain", 101), ("push", 1101),
+        ("cuStreamCreate", 1), ("cuEventCreate", 2), ("cuMemHostAlloc", 4096, 1),
+        ("cuMemcpyHtoDAsync", 0x10, 0x7000, 8, 11), ("cuMemcpyDtoHAsync", 0x7000, 0x20, 8, 11),
+        ("cuEventRecord", 12, 11), ("cuStreamWaitEvent", 11, 12, 0), ("cuEventQuery", 12),
+        ("cuEventDestroy", 12), ("cuStreamDestroy", 11), ("cuMemFreeHost", 0x7000),
+        ("pop",),
+    ]  # fmt: skip
+    with driver.on(1):
+        pass
+    assert module.calls.count(("retain", 101)) == 1
+
+
+def test_what_was_set_comes_back_after_an_error() -> None:
+    module = Module(cuMemcpyHtoDAsync=(Code(1),))
+    driver = Bindings(module)
+    with (
+        pytest.raises(
+            GpuFailed, match=r"GPU 1: cuMemcpyHtoDAsync failed with CUDA_ERROR_INVALID_VALUE \(invalid_value\)"
+        ),
+        driver.on(1),
+    ):
+        driver.to_device(1, 2, 3, 4)
+    assert module.calls[-1] == ("pop",)
+
+
+def test_an_event_that_is_not_done() -> None:
+    driver = Bindings(Module(cuEventQuery=[(Code(600),), (Code(0),), (Code(1),)]))
+    with driver.on(0):
+        assert not driver.done(1)
+        assert driver.done(1)
+        with pytest.raises(GpuFailed, match="cuEventQuery"):
+            driver.done(1)
+
+
+def test_where_memory_lies_is_asked_of_a_thread_that_cuda_does_not_know() -> None:
+    module = Module(cuPointerGetAttribute=[(Code(201), None), (Code(0), 1)])
+    assert Bindings(module).device_of(0x99) == 1
+    assert ("push", 1100) in module.calls
+
+
+@pytest.mark.parametrize(
+    ("answers", "words", "hint"),
+    [
+        ({"cuInit": (Code(100),)}, "no GPU is visible to this process", "CUDA_VISIBLE_DEVICES"),
+        ({"cuDeviceGetCount": (Code(0), 0)}, "no GPU is visible to this process", "nvidia-smi"),
+        ({"cuInit": (Code(3),)}, "forked from one that uses CUDA", "spawn"),
+        ({"cuInit": (Code(803),)}, "initialised: CUDA_ERROR_SYSTEM_DRIVER_MISMATCH", "nvidia-smi"),
+        (
+            {"cuInit": RuntimeError("Failed to dlopen libcuda.so.1")},
+            "driver is not installed here.*dlopen",
+            "nvidia-smi",
+        ),
+    ],
+)
+def test_a_driver_that_cannot_be_used_is_described(answers: dict[str, Any], words: str, hint: str) -> None:
+    with pytest.raises(GpuUnavailable, match=words) as caught:
+        Bindings(Module(**answers))
+    assert hint in caught.value.hint
+
+
+def test_the_package_of_either_generation(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = Module()
+
+    def only(wanted: str) -> Any:
+        def find(name: str) -> Any:
+            if name == wanted:
+                return module
+            raise ModuleNotFoundError(name)
+
+        return find
+
+    for name in bindings.MODULES:
+        monkeypatch.setattr(importlib, "import_module", only(name))
+        assert Bindings()._cuda is module
+    monkeypatch.setattr(importlib, "import_module", only(""))
+    with pytest.raises(GpuUnavailable, match="cuda-bindings is not installed") as caught:
+        Bindings()
+    assert "mooncake-cli[cuda]" in caught.value.hint
+
+    def broken(name: str) -> Any:
+        raise builtins.ImportError("GLIBC_2.38 not found")
+
+    monkeypatch.setattr(importlib, "import_module", broken)
+    with pytest.raises(GpuUnavailable, match="does not load: GLIBC"):
+        Bindings()
+
+
+def test_the_installed_package_has_every_call() -> None:
+    driver = pytest.importorskip("cuda.bindings.driver", reason="pip install cuda-bindings")
+    for name in (
+        "cuInit", "cuDeviceGetCount", "cuDeviceGet", "cuDevicePrimaryCtxRetain", "cuCtxPushCurrent", "cuCtxPopCurrent",
+        "cuPointerGetAttribute", "cuMemHostAlloc", "cuMemFreeHost", "cuStreamCreate", "cuStreamDestroy", "cuEventCreate",
+        "cuEventDestroy", "cuEventRecord", "cuEventQuery", "cuStreamWaitEvent", "cuMemcpyHtoDAsync", "cuMemcpyDtoHAsync",
+        "cuGetErrorString",
+    ):  # fmt: skip
+        assert callable(getattr(driver, name)), name
+    assert driver.CUresult.CUDA_ERROR_NOT_READY.name == "CUDA_ERROR_NOT_READY"
+    assert int(driver.CUresult.CUDA_SUCCESS) == 0
+    assert driver.CU_MEMHOSTALLOC_PORTABLE == bindings._PORTABLE
+    assert int(driver.CUevent_flags.CU_EVENT_DISABLE_TIMING) == bindings._NO_TIMING
+    assert int(driver.CUstream_flags.CU_STREAM_NON_BLOCKING) == bindings._NON_BLOCKING
+    assert int(driver.CUstream(5)) == 5
+    assert hasattr(driver.CUpointer_attribute, bindings._ORDINAL)
