@@ -37,7 +37,11 @@ _SHOWN = 80
 
 
 class HeaderFault(Exception):
-    """What is wrong with a header, in a few words."""
+    """What is wrong with a header, or with an index of several, in a few words; ``path`` is the file's, where known."""
+
+    def __init__(self, detail: str, *, path: str = "") -> None:
+        super().__init__(detail)
+        self.path = path
 
 
 class Tensor(NamedTuple):
