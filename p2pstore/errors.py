@@ -21,10 +21,12 @@
     ├── NotHeld                       3   the object exists, and this node holds nothing of it
     ├── NodeNotFound                  3   no live node has this name
     ├── PathNotFound                  3   no such file
+    ├── TensorNotFound                3   the object has no tensor of such a name
     ├── SegmentNotFound               3   (engine) the metadata server knows no such segment
     ├── AgentNotRunning               3   no agent serves this home
     │   └── AgentEnded                3   and the last one ended itself
     ├── IntegrityError                4   bytes differ from what was registered
+    ├── BadTensors                    4   a file that is to hold tensors, and says of them what cannot be
     ├── SourceChanged                 4   (engine) a registered file changed
     ├── BytesDiffer                   4   (engine) the bench moved bytes and found others
     ├── RemoteError                   5   a peer's fault: the only branch that may ban a peer
@@ -133,6 +135,7 @@ __all__ = [
     "BadManifest",
     "BadName",
     "BadSource",
+    "BadTensors",
     "BenchFailed",
     "BytesDiffer",
     "ChunkMismatch",
@@ -192,6 +195,7 @@ __all__ = [
     "SourceChanged",
     "SourceSilent",
     "StorageError",
+    "TensorNotFound",
     "TransferFailed",
     "TransportUnavailable",
     "UsageError",
@@ -283,6 +287,14 @@ class PathNotFound(MooncakeError):
     advice = "check the path"
 
 
+class TensorNotFound(MooncakeError):
+    """An object has tensors, and none that is wanted."""
+
+    exit_code = 3
+    sentence = "{name} has no tensor that fits {patterns}; it has {found}"
+    advice = "check the pattern: '*' stands for any text, and quotes keep the shell from it"
+
+
 class AgentNotRunning(MooncakeError):
     """No agent serves this home."""
 
@@ -307,6 +319,14 @@ class IntegrityError(MooncakeError):
         "run 'mooncake get --force {name!w} {path!q}' where another node has it: what is right is kept; or publish "
         "what is there now with 'mooncake register --force --name={name!q} {path!q}'"
     )
+
+
+class BadTensors(MooncakeError):
+    """A file of an object, verified to be what was registered, is no safetensors file, or no index of such."""
+
+    exit_code = 4
+    sentence = "{what} cannot be read for tensors: {detail}"
+    advice = "it was registered so: bring all of it with 'mooncake get {name!w} DEST', and look at what wrote that file"
 
 
 class ChunkMismatch(RemoteError):

@@ -37,6 +37,7 @@ from p2pstore.objects.steps import Steps
 from p2pstore.pull.get import GetRequest, GetResult, get_files
 from p2pstore.pull.memory_get import get_into
 from p2pstore.pull.run import Emit
+from p2pstore.pull.tensor_get import TensorRequest, load_tensors
 from p2pstore.pull.turn import GetQueue
 from p2pstore.supervisor import Supervisor, thread_report
 
@@ -179,6 +180,13 @@ class Node:
         controls = await self._controls(peers)
         async with self.gets.turn(_queued(name, emit)):
             return await get_into(self.parts, name, buffers, transport=transport, peers=controls, emit=emit)
+
+    async def load_tensors(self, request: TensorRequest, emit: Emit = lambda _: None) -> dict[str, Any]:
+        """See ``p2pstore.pull.tensor_get``."""
+        self._origin.check()
+        request = replace(request, peers=await self._controls(request.peers))
+        async with self.gets.turn(_queued(request.name, emit)):
+            return await load_tensors(self.parts, request, emit)
 
     async def _controls(self, peers: Sequence[str]) -> tuple[str, ...]:
         """The addresses of peers that a user named, by their addresses or their names. Raises ``NodeNotFound``."""

@@ -7,6 +7,7 @@
         store.register("weights/step-1000", {"w": array, "b": bias})  # memory, served in place
         store.get("models/other", "/data/other")
         store.get_into("weights/step-999", {"w": array, "b": bias})
+        tensors = store.load_tensors("models/llama", include=["model.layers.0.*"])  # by name, of safetensors files
 
 The node runs on an event loop in a thread of its own; every method blocks until it is done and may be called from any
 thread but that one. Registered memory must not change while it is registered: peers check hashes, and would refuse it.
@@ -37,8 +38,12 @@ from p2pstore.objects.memory_objects import Buffers
 from p2pstore.objects.selection import Selection
 from p2pstore.pull.get import GetRequest
 from p2pstore.pull.run import Emit
+from p2pstore.pull.tensor_get import TensorRequest
 from p2pstore.settings.keys import TRANSPORTS
 from p2pstore.supervisor import Supervisor
+from p2pstore.tensors.frameworks import framework_of
+from p2pstore.tensors.patterns import NamePatterns
+from p2pstore.tensors.ranks import Ranks, Rule
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -247,6 +252,46 @@ class P2PStore:
         transport, peers = _way(transport, peers)
         return self._call(self._open().get_into(name, buffers, transport=transport, peers=peers, emit=emit))
 
+    def load_tensors(
+        self,
+        name: str,
+        *,
+        device: str = "cpu",
+        include: Sequence[str] = (),
+        rank: tuple[int, int] | None = None,
+        cut: Rule | None = None,
+        framework: str = "torch",
+        path: str = "",
+        transport: str = "auto",
+        peers: Sequence[str] = (),
+        progress: Callable[[int, int], None] | None = None,
+    ) -> dict[str, Any]:
+        """Bring the tensors of an object's safetensors files into memory, verified; of the rest only their headers.
+
+        ``framework`` is ``torch`` or ``numpy``. Of many files and names, ``include`` has patterns of the names that are
+        wanted (``model.layers.0.*``), and ``path`` names a directory or a file in the object. With ``rank``, (rank,
+        ranks) of tensor parallelism, each tensor is the rank's slice: as the conventions of Megatron, vLLM and
+        transformers have it by the names of layers, heads being kept whole by the ``config.json`` beside them. ``cut``
+        says it where names do not: a table from patterns, or a function of name and shape, to the dimension that is
+        cut, to (dimension, part, parts), or to None for all of the tensor; what a table does not have, and where a
+        function returns ``NotImplemented``, the conventions tell.
+
+        Chunks are brought whole: slices along a later dimension than the first save memory, and little of the network.
+        Returns tensors by name. Those of one file share one piece of memory, which lives as long as any of them.
+        ``transport``, ``peers`` and ``progress`` are as in ``get``. Raises ``UsageError`` for what does not fit
+        together, ``TensorNotFound``, ``BadTensors`` for files that say of themselves what cannot be, ``StorageError``
+        where there is too little memory, and as ``get_into``.
+        """
+        made = framework_of(framework, device)
+        ranks = Ranks(*_rank(rank), rule=cut) if rank is not None else None
+        if cut is not None and (ranks is None or not (callable(cut) or isinstance(cut, Mapping))):
+            raise arguments.refuse(cut, "cut", "a table or a function, with a rank")
+        wanted = NamePatterns(arguments.texts(include, "the patterns of tensors"))
+        transport, peers = _way(transport, peers)
+        within = arguments.text(path, "the path in the object")
+        request = TensorRequest(name, made, wanted, ranks, within, transport, peers)
+        return self._call(self._open().load_tensors(request, _progress_only(progress)))
+
     def list(self, prefix: str = "") -> Iterator[dict[str, Any]]:
         """Every object whose name begins with ``prefix``, with how many nodes hold it."""
         self._open()
@@ -353,6 +398,12 @@ def _way(transport: str, peers: Sequence[str]) -> tuple[str, tuple[str, ...]]:
     if not isinstance(transport, str) or transport not in TRANSPORTS:
         raise arguments.refuse(transport, "the transport", f"one of {', '.join(TRANSPORTS)}")
     return transport, arguments.texts(peers, "the peers")
+
+
+def _rank(rank: tuple[int, int]) -> tuple[int, int]:
+    if not isinstance(rank, tuple) or len(rank) != 2:
+        raise arguments.refuse(rank, "the rank", "(rank, number of ranks)")
+    return arguments.whole(rank[0], "the rank"), arguments.whole(rank[1], "the number of ranks")
 
 
 def _progress_only(progress: Callable[[int, int], None] | None) -> Emit:

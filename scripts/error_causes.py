@@ -247,8 +247,22 @@ CAUSES = (
     _of("NotHeld", "a name that looks like an option", name="-x"),
     _of("NotHeld", "a path that was not registered", name="/data/my models"),
     _of("PathNotFound", "a wrong path", path="/data/nothing"),
+    _of(
+        "TensorNotFound",
+        "a pattern that fits no tensor's name",
+        name=NAME,
+        patterns="'model.layer.0.*'",
+        found="291 tensors, such as 'model.layers.0.mlp.up_proj.weight'",
+    ),
     _of("AgentNotRunning", "none was started, or it was stopped", home=HOME),
     _of("AgentEnded", "the last one ended itself", home=HOME, time="10:15", detail="its lease keeper does not work"),
+    _of(
+        "BadTensors",
+        "a safetensors file, or an index of several, that was cut short, damaged, or made to deceive",
+        what=f"model.safetensors of {NAME}",
+        name=NAME,
+        detail="tensor 'lm_head.weight' overlaps the one before it",
+    ),
     _of("IntegrityError", "verify finds other bytes", path="/data/my models/w", name=NAME, detail="1 bad chunk of 3"),
     _of(
         "IntegrityError", "the same, of an object named like an option", path="/data/w", name="-x", detail="1 bad chunk"

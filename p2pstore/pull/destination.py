@@ -55,6 +55,10 @@ class Destination(Protocol):
     def verified(self) -> Bitmap:
         """The chunks that are there and right; whoever brings one adds it."""
 
+    @property
+    def left_out(self) -> int:
+        """Bytes of chunks that are not to come at all: they stand in ``verified`` from the start."""
+
     def sink(self, run: range, scratch: memoryview) -> RunSink:
         """A sink for the adjacent chunks of ``run``, which the caller closes; ``scratch`` is its thread's own buffer.
 

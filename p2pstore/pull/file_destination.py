@@ -51,6 +51,9 @@ log = logging.getLogger(__name__)
 class FileDestination:
     """A destination in the file system, for one manifest. Chunks may be written by several threads at once."""
 
+    left_out = 0
+    """See ``Destination.left_out``."""
+
     def __init__(
         self,
         path: Path,

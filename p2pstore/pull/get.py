@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from engine.files.refusals import said
 from engine.memory.file_spans import FileSpan
@@ -76,7 +77,7 @@ class FileEnd(End[FileDestination]):
         self._replica: Replica | None = None
         self._destination: FileDestination | None = None
 
-    async def is_over(self, get: Pipeline[FileDestination]) -> bool:
+    async def is_over(self, get: Pipeline[Any]) -> bool:
         """See ``End.is_over``: what cannot go there is found out here, before the first byte.
 
         Raises ``UsageError`` or ``Refused`` for what a get does not replace, ``StorageError`` or ``PathNotFound``.
@@ -110,7 +111,7 @@ class FileEnd(End[FileDestination]):
         if self.dest in home.parents and self._force:
             raise UsageError(detail=f"the agent's home, {home}, is in {self.dest}")
 
-    async def _check_served(self, get: Pipeline[FileDestination]) -> None:
+    async def _check_served(self, get: Pipeline[Any]) -> None:
         """Refuse to replace what this node serves under another name; say where something is put among it.
 
         Raises ``DestinationServed``.
@@ -131,7 +132,7 @@ class FileEnd(End[FileDestination]):
             if root is not None and dest in root.parents:
                 raise DestinationServed(path=dest, root=root, name=holding.name)
 
-    def _note_replaced(self, get: Pipeline[FileDestination]) -> None:
+    def _note_replaced(self, get: Pipeline[Any]) -> None:
         here, dest = self._parts.holdings.at(self.dest), self.dest
         if here is not None and here.name != self._request.name:
             get.note(f"{dest} is replaced, which this node serves as {here.name}: it will do so no more")
@@ -144,7 +145,7 @@ class FileEnd(End[FileDestination]):
         before = self._parts.holdings.manifest(held.digest) if held is not None else None
         check_contents(self.dest, [manifest, *([before] if before is not None else [])])
 
-    async def _is_there(self, get: Pipeline[FileDestination]) -> bool:
+    async def _is_there(self, get: Pipeline[Any]) -> bool:
         """Whether the destination already is the object; this node then holds it."""
         request, holdings = self._request, self._parts.holdings
         holding = holdings.at(self.dest)
@@ -161,7 +162,7 @@ class FileEnd(End[FileDestination]):
             await self.hold(get, spans)
         return True
 
-    async def _estimate(self, get: Pipeline[FileDestination]) -> None:
+    async def _estimate(self, get: Pipeline[Any]) -> None:
         """What a get would do now: nothing is written."""
         old = await self.old_chunks(get)
 
@@ -192,7 +193,7 @@ class FileEnd(End[FileDestination]):
         """See ``End.check``: what an interrupted get left."""
         destination.recheck(cancelled)
 
-    async def old_chunks(self, get: Pipeline[FileDestination]) -> Places:
+    async def old_chunks(self, get: Pipeline[Any]) -> Places:
         """See ``End.old_chunks``: in what is replaced, and in what gets that may still be at work left beside it."""
         found: Places = {}
         for root in [*(self._destination.others if self._destination else ()), self.dest]:
@@ -204,7 +205,7 @@ class FileEnd(End[FileDestination]):
 
     async def begin(
         self,
-        get: Pipeline[FileDestination],
+        get: Pipeline[Any],
         destination: FileDestination,
     ) -> Callable[[range], None] | None:
         """See ``End.begin``: what is verified is served from now on."""
@@ -213,12 +214,12 @@ class FileEnd(End[FileDestination]):
         self._replica = await self._parts.publisher.serve_partial(destination, get.resolved.record)
         return self._replica.landed
 
-    def give_up(self, get: Pipeline[FileDestination]) -> None:
+    def give_up(self, get: Pipeline[Any]) -> None:
         """See ``End.give_up``."""
         if self._replica is not None:
             self._parts.publisher.drop_partial(self._replica, get.resolved.record)
 
-    async def hold(self, get: Pipeline[FileDestination], spans: Sequence[FileSpan]) -> None:
+    async def hold(self, get: Pipeline[Any], spans: Sequence[FileSpan]) -> None:
         """See ``End.hold``."""
         request = self._request
         for text in said.of(str(self.dest)):

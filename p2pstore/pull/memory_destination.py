@@ -31,6 +31,9 @@ COPY_BYTES = 256 * 1024
 class MemoryDestination:
     """Buffers of the caller's, one a file of the object. A single-file object takes one, under the name ``""``."""
 
+    left_out = 0
+    """See ``Destination.left_out``."""
+
     def __init__(self, manifest: Manifest, buffers: Mapping[str, Buffer]) -> None:
         """Raises ``UsageError`` unless every file has a writable buffer of just its size."""
         self.manifest = manifest

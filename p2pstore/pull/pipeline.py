@@ -54,6 +54,7 @@ MAX_NAMED = 4
 
 T = TypeVar("T")
 D = TypeVar("D", bound=Destination)
+E = TypeVar("E", bound=Destination)
 
 
 @dataclass
@@ -72,7 +73,7 @@ class End(ABC, Generic[D]):
     lent: ClassVar[bool] = False
     """Whether the destination is the caller's: a get then returns only when nothing can write to it any more."""
 
-    async def is_over(self, get: Pipeline[D]) -> bool:  # noqa: ARG002 - most ends look at nothing
+    async def is_over(self, get: Pipeline[Any]) -> bool:  # noqa: ARG002 - most ends look at nothing
         """Look at what is there, with the name resolved and the manifest known; whether nothing is to be brought."""
         return False
 
@@ -86,18 +87,22 @@ class End(ABC, Generic[D]):
     def check(self, destination: D, cancelled: threading.Event) -> None:
         """Find out what of the object the new destination has already. Runs in a thread; raises ``Interrupted``."""
 
-    async def old_chunks(self, get: Pipeline[D]) -> Places:  # noqa: ARG002 - most replace nothing
+    def repeats(self, manifest: Manifest) -> Repeats:
+        """What of the object need not be moved. Runs in a thread."""
+        return repeats_of(manifest)
+
+    async def old_chunks(self, get: Pipeline[Any]) -> Places:  # noqa: ARG002 - most replace nothing
         """Chunks of the object in what is to be replaced."""
         return {}
 
-    async def begin(self, get: Pipeline[D], destination: D) -> Callable[[range], None] | None:  # noqa: ARG002
+    async def begin(self, get: Pipeline[Any], destination: D) -> Callable[[range], None] | None:  # noqa: ARG002
         """All that is here has been used. Returns who is told of chunks that are pulled, to pass them on."""
         return None
 
-    def give_up(self, get: Pipeline[D]) -> None:
+    def give_up(self, get: Pipeline[Any]) -> None:
         """The get has failed or was cancelled, after ``make``; the destination was aborted, if it was not finished."""
 
-    async def hold(self, get: Pipeline[D], spans: Sequence[FileSpan]) -> None:
+    async def hold(self, get: Pipeline[Any], spans: Sequence[FileSpan]) -> None:
         """The object is whole, in these files."""
 
 
@@ -155,26 +160,29 @@ class Pipeline(Generic[D]):
         self.steps.begin("asking")
         self.resolved = await self._resolve()
         self.manifest = await self._fetch_manifest()
-        if await self._end.is_over(self):
-            return
+        if not await self._end.is_over(self):
+            await self.bring(self._end)
+
+    async def bring(self, end: End[E]) -> None:
+        """Bring the object to an end, or what of it that wants; once its manifest is known, and as often as need be."""
         if self._transport != "auto":
             why_not = await self.in_thread(self.parts.engine.transport(self._transport).missing)
             if why_not:  # no peer is at fault, and nothing is begun
                 raise TransportUnavailable(transport=self._transport, detail=f"on this host: {why_not}")
-        destination = await self._make()
+        destination = await self._make(end)
         try:
-            await self._fill(destination)
+            await self._fill(destination, end)
             self.steps.begin("finishing")
             finishing = self.in_thread(destination.finish)
             spans = await telling(finishing, self._tell_finishing, first=QUIET_SECONDS, again=TELL_SECONDS)
             self.steps.begin("publishing")
-            await self._end.hold(self, spans)
+            await end.hold(self, spans)
         except BaseException:
             self.cancelled.set()
             try:
-                await to_its_end(self._abort(destination))
+                await to_its_end(self._abort(destination, end))
             finally:
-                self._end.give_up(self)
+                end.give_up(self)
             raise
 
     async def in_thread(self, work: Callable[..., T], *args: object) -> T:
@@ -232,32 +240,32 @@ class Pipeline(Generic[D]):
     def _tell_finishing(self, seconds: float) -> None:
         self.note(f"all of {self._name!r} has come; {self.steps.name} since {seconds:.0f} s")
 
-    async def _make(self) -> D:
-        made: list[D] = []
+    async def _make(self, end: End[E]) -> E:
+        made: list[E] = []
         try:
-            await self.in_thread(lambda: made.append(self._end.make(self.manifest, self.cancelled, self.steps)))
+            await self.in_thread(lambda: made.append(end.make(self.manifest, self.cancelled, self.steps)))
         except asyncio.CancelledError:
             for destination in made:
                 destination.abort(0)  # nobody has begun to write
             raise
         return made[0]
 
-    async def _fill(self, destination: D) -> None:
+    async def _fill(self, destination: E, end: End[E]) -> None:
         """Bring every chunk: those that are there, those that this node has elsewhere, and those that others have."""
         manifest, verified = self.manifest, destination.verified
-        await self.in_thread(self._end.check, destination, self.cancelled)
-        repeats = await self.in_thread(repeats_of, manifest)
+        await self.in_thread(end.check, destination, self.cancelled)
+        repeats = await self.in_thread(end.repeats, manifest)
         if repeats.zeros:
             self.steps.begin("filling with zeros", sum(manifest.lengths[n] for n in repeats.zeros), "B")
             await self.in_thread(fill_zeros, destination, repeats, self.cancelled, self.steps.add)
-        old = await self._end.old_chunks(self)
-        self.steps.begin("copying what is here", manifest.size, "B")
+        old = await end.old_chunks(self)
+        self.steps.begin("copying what is here", manifest.size - destination.left_out, "B")
         await self.in_thread(copy_local, self.parts.holdings, destination, self.cancelled, self.steps.add, old)
         await self.in_thread(copy_repeats, destination, repeats, self.cancelled, self.steps.add)
         self._check()
         self.steps.begin("planning")
-        self.brought.reused = await self.in_thread(manifest.bytes_of, verified)
-        on_chunks = await self._end.begin(self, destination)
+        self.brought.reused += await self.in_thread(manifest.bytes_of, verified) - destination.left_out
+        on_chunks = await end.begin(self, destination)
         if verified.full:
             return
         listen = on_chunks or _nobody_listens
@@ -271,7 +279,7 @@ class Pipeline(Generic[D]):
             await self._pull(destination, listen, None, seeds=on_chunks is not None)
 
     async def _pull(
-        self, destination: D, on_chunks: Callable[[range], None], repeats: Repeats | None, *, seeds: bool
+        self, destination: Destination, on_chunks: Callable[[range], None], repeats: Repeats | None, *, seeds: bool
     ) -> None:
         """Bring what is missing from others, but for what ``repeats``."""
         work = PullWork(self.parts, self.resolved, self._name, self._transport, self._tell, clock=self._clock)
@@ -282,11 +290,11 @@ class Pipeline(Generic[D]):
             brought.peers[node] = brought.peers.get(node, 0) + count
         brought.transport = ",".join(sorted({*filter(None, brought.transport.split(",")), *pull.bytes_by_transport}))
 
-    async def _abort(self, destination: D) -> None:
+    async def _abort(self, destination: E, end: End[E]) -> None:
         """End the destination. One that was lent is waited for until the last write has ended."""
         while not await asyncio.to_thread(destination.abort):
             log.warning("a write of %s has not ended for %g s", self._name, ABORT_SECONDS)
-            if not self._end.lent:
+            if not end.lent:
                 return  # whoever still writes keeps it locked
 
     def _tell(self, event: dict[str, Any]) -> None:

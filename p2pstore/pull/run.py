@@ -121,7 +121,7 @@ class PullWork:
         )
         finding = asyncio.create_task(discovery.run(), name=f"discovery for {self._name}")
         try:
-            await self._wait(destination.manifest.size, at_first, discovery, over, finding)
+            await self._wait(destination.manifest.size - destination.left_out, at_first, discovery, over, finding)
         finally:
             self.pull.stop()  # before anything that a second cancel could cut short
             try:
@@ -146,7 +146,7 @@ class PullWork:
 
         def begin() -> int:
             made.append(make())
-            return destination.manifest.bytes_of(destination.verified)
+            return destination.manifest.bytes_of(destination.verified) - destination.left_out
 
         try:
             at_first = await to_its_end(asyncio.to_thread(begin))

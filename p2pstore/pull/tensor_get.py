@@ -1,0 +1,115 @@
+"""A get of an object's tensors into memory: headers first, then the chunks that have something of what is wanted."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from p2pstore.holding.parts import Parts
+from p2pstore.objects.manifest import Manifest
+from p2pstore.objects.steps import Steps
+from p2pstore.pull.pipeline import Pipeline
+from p2pstore.pull.run import Emit
+from p2pstore.pull.tensor_destination import TensorDestination
+from p2pstore.pull.tensor_survey import Survey, WantedEnd, survey
+from p2pstore.pull.workers import SCRATCH_BYTES
+from p2pstore.tensors.checkpoint import without_doubles
+from p2pstore.tensors.frameworks import Framework
+from p2pstore.tensors.patterns import NamePatterns
+from p2pstore.tensors.plan import Plan, make_plan
+from p2pstore.tensors.ranks import Ranks
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TensorRequest:
+    """Which tensors of an object are wanted, and made of what.
+
+    ``ranks`` tells whose slices; ``within`` is a directory or a file of the object. The rest is as in ``GetRequest``.
+    """
+
+    name: str
+    framework: Framework
+    wanted: NamePatterns
+    ranks: Ranks | None = None
+    within: str = ""
+    transport: str = "auto"
+    peers: tuple[str, ...] = ()
+
+
+class TensorEnd(WantedEnd):
+    """Memory of a framework's, with the tensors in it."""
+
+    def __init__(self, request: TensorRequest) -> None:
+        self._request = request
+        self._plan = Plan((), (), ())
+        self._areas: list[Any] = []
+        self._survey: Survey | None = None
+        self._had = 0
+
+    async def is_over(self, get: Pipeline[Any]) -> bool:
+        """See ``End.is_over``: finds out what is to be brought.
+
+        Raises ``UsageError``, ``TensorNotFound``, ``BadTensors``, and as ``Pipeline.bring``.
+        """
+        request = self._request
+        found = await survey(get, request.name, request.wanted, request.within, models=request.ranks is not None)
+        self._survey = found
+        get.steps.begin("planning")
+        self._plan = await get.in_thread(self._planned, found)
+        log.info("%d tensors of %s are wanted: %d bytes", len(self._plan.places), request.name, sum(self._plan.sizes))
+        return False
+
+    def _planned(self, found: Survey) -> Plan:
+        request = self._request
+        taken = without_doubles(found.wanted(request.wanted), found.indexes, found.manifest.columns.paths)
+        request.framework.check(tensor for _, tensor in taken)
+        ranks = request.ranks
+        heads = {number: found.heads(number) for number in {number for number, _ in taken}} if ranks else {}
+        cuts = [(n, tensor, ranks.cut(tensor, heads[n]) if ranks else None) for n, tensor in taken]
+        return make_plan(cuts, found.manifest.file_offsets)
+
+    def make(
+        self,
+        manifest: Manifest,
+        cancelled: threading.Event,  # noqa: ARG002 - it is quick
+        steps: Steps,  # noqa: ARG002 - likewise
+    ) -> TensorDestination:
+        """See ``End.make``. Raises ``StorageError`` where there is no room."""
+        framework = self._request.framework
+        self._areas = [framework.area(size) for size in self._plan.sizes]
+        return TensorDestination(manifest, self._plan.pieces, [framework.view(area) for area in self._areas])
+
+    def check(self, destination: TensorDestination, cancelled: threading.Event) -> None:  # noqa: ARG002 - it is quick
+        """See ``End.check``: takes what came along with the headers."""
+        assert self._survey is not None  # noqa: S101 - it was looked at
+        self._had = destination.take(self._survey.chunks, memoryview(bytearray(SCRATCH_BYTES)))
+        self._survey = None
+
+    async def begin(
+        self,
+        get: Pipeline[Any],
+        destination: TensorDestination,  # noqa: ARG002 - as the base has it
+    ) -> Callable[[range], None] | None:
+        """See ``End.begin``: nothing is passed on. What came with the headers was counted when it came."""
+        get.brought.reused -= self._had
+        return None
+
+    def tensors(self) -> dict[str, Any]:
+        """What was brought, by name."""
+        make = self._request.framework.tensor
+        return {place.name: make(self._areas[place.area], place) for place in self._plan.places}
+
+
+async def load_tensors(parts: Parts, request: TensorRequest, emit: Emit) -> dict[str, Any]:
+    """Bring tensors into memory; by name. Raises as ``TensorEnd`` and a get."""
+    end = TensorEnd(request)
+    get = Pipeline(parts, end, request.name, transport=request.transport, peers=request.peers, emit=emit)
+    await get.run()
+    brought = get.brought
+    log.info("%s: %d bytes came, %d were here, in %.3f s", request.name, brought.pulled, brought.reused, get.seconds)
+    return end.tensors()

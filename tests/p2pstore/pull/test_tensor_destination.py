@@ -1,0 +1,95 @@
+"""Pieces of an object in memory: whole chunks are hashed, and what is wanted of them stays."""
+
+from __future__ import annotations
+
+import pytest
+
+from p2pstore.errors import Interrupted, SourceChanged
+from p2pstore.pull.destination import Mismatch
+from p2pstore.pull.tensor_destination import TensorDestination, whole_chunks
+from p2pstore.tensors.plan import Piece
+from tests.p2pstore.samples import content, manifest_of
+
+DATA = content(100)
+MANIFEST = manifest_of({"": DATA}, 32)
+ONE = Piece(source=40, row=30, stride=30, rows=1, area=0, to=3)
+ROWS = Piece(source=75, row=2, stride=7, rows=4, area=1, to=1)
+
+
+def made(*pieces: Piece) -> tuple[TensorDestination, list[bytearray]]:
+    areas = [bytearray(40), bytearray(12)]
+    return TensorDestination(MANIFEST, pieces, [memoryview(area) for area in areas]), areas
+
+
+def receive(destination: TensorDestination, run: range, data: bytes, step: int = 7, scratch: int = 5) -> int:
+    sink = destination.sink(run, memoryview(bytearray(scratch)))
+    done = 0
+    try:
+        while done < len(data):
+            view = sink.buffer(len(data) - done)
+            count = min(len(view), step)
+            view[:count] = data[done : done + count]
+            sink.filled(count)
+            done += count
+    finally:
+        sink.close()
+        sink.close()
+    return sink.kept
+
+
+@pytest.mark.parametrize("step", [1, 7, 1000])
+@pytest.mark.parametrize("scratch", [1, 5, 1000])
+def test_what_is_wanted_is_kept(step: int, scratch: int) -> None:
+    destination, areas = made(ONE, ROWS)
+    assert list(destination.verified) == [0]
+    assert destination.left_out == 32
+    assert receive(destination, range(1, 4), DATA[32:], step, scratch) == 3
+    destination.keep(range(1, 4))
+    assert areas[0] == bytes(3) + DATA[40:70] + bytes(7)
+    assert areas[1] == bytes(1) + b"".join(DATA[at : at + 2] for at in (75, 82, 89, 96)) + bytes(3)
+
+
+def test_wrong_bytes_outside_of_what_is_wanted() -> None:
+    destination, _ = made(ONE)
+    with pytest.raises(Mismatch) as wrong:
+        receive(destination, range(1, 3), b"!" + DATA[33:96])
+    assert wrong.value.chunk == 1
+
+
+def test_what_came_before_is_taken() -> None:
+    destination, areas = made(ONE)
+    chunks = {number: memoryview(DATA[32 * number : 32 * number + 32]) for number in range(3)}
+    assert destination.take(chunks, memoryview(bytearray(3))) == 64
+    assert destination.verified.full
+    assert areas[0][3:33] == DATA[40:70]
+    with pytest.raises(Mismatch):
+        made(ONE)[0].take({1: memoryview(bytes(32))}, memoryview(bytearray(3)))
+
+
+def test_whole_chunks() -> None:
+    areas = [bytearray(32), bytearray(4)]
+    destination = TensorDestination(MANIFEST, whole_chunks(MANIFEST, [1, 3]), [memoryview(a) for a in areas])
+    assert list(destination.verified) == [0, 2]
+    receive(destination, range(1, 2), DATA[32:64])
+    receive(destination, range(3, 4), DATA[96:])
+    assert areas == [DATA[32:64], DATA[96:]]
+
+
+@pytest.mark.parametrize("end", ["finish", "abort"])
+def test_the_memory_is_let_go(end: str) -> None:
+    destination, areas = made(ONE)
+    sink = destination.sink(range(1, 2), memoryview(bytearray(5)))
+    sink.buffer(32)
+    sink.filled(5)
+    sink.close()
+    getattr(destination, end)()
+    areas[0].clear()
+    with pytest.raises(Interrupted):
+        destination.sink(range(1, 2), memoryview(bytearray(5)))
+
+
+def test_nothing_is_copied_out_of_it() -> None:
+    destination, _ = made(ONE)
+    assert destination.place(range(1, 2)) is None
+    with pytest.raises(SourceChanged):
+        destination.copy(MANIFEST.chunk(1), destination.sink(range(2, 3), memoryview(bytearray(5))))
