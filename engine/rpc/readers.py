@@ -37,9 +37,18 @@ MAX_TAILS = 256
 """Such ends of one form of a call, and one width of its lengths, at a time."""
 
 
-def reader(kind: Type, width: int) -> Callable[[bytes, int], Any]:
-    """A function of a message and of where its value begins. It raises one of ``MALFORMED``."""
+def reader(
+    kind: Type, width: int, prefix: bytes = b"", other: Callable[[bytes, int], Any] | None = None
+) -> Callable[[bytes, int], Any]:
+    """A function of a message and of where its value begins. It raises one of ``MALFORMED``.
+
+    With a ``prefix`` it is one of where that begins; what begins in another way is for the ``other`` function.
+    """
     lines = Lines(width)
+    if prefix:
+        begins = lines.name(prefix, "x")
+        lines.add(f"if not b.startswith({begins}, p):", f"{INDENT}return {lines.name(other, 'r')}(b, p)")
+        lines.add(f"p += {len(prefix)}")
     if isinstance(kind, Struct) and any(isinstance(item, Struct) and item.few for _, item in kind.fields):
         value = _read_call(kind, lines)
     else:
@@ -47,7 +56,7 @@ def reader(kind: Type, width: int) -> Callable[[bytes, int], Any]:
         _flush_read(lines)
         _must_end(lines)
     lines.add(f"return {value}")
-    return lines.function("def made(b, p):")
+    return lines.function("def made(b, p=0):")
 
 
 def _must_end(lines: Lines) -> None:

@@ -8,6 +8,7 @@ from itertools import takewhile
 from typing import Any, cast
 
 from engine.rpc.codes import Code
+from engine.rpc.framing import ANSWER, MAGIC
 from engine.rpc.lines import INDENT, Lines
 from engine.rpc.messages import Lone, Memory, Replica, Replicas
 from engine.rpc.types import (
@@ -29,6 +30,9 @@ from engine.rpc.types import (
 MAX_TEXTS = 4096
 """Places whose texts are remembered, for each width of lengths: as many as a pool may well have segments."""
 
+CHECKSUM_BYTES = 8
+"""What a value's checksum takes in an answer."""
+
 MAX_TEXT = 512
 """Bytes of the longest texts that are."""
 
@@ -45,6 +49,35 @@ def writer(kind: Type, width: int) -> Callable[[Any], bytes]:
     _flush_write(lines)
     lines.add("return b''.join(parts)")
     return lines.function("def made(value):")
+
+
+def lone_answer(kind: Type, prefix: bytes, other: Callable[[int, Any], bytes]) -> Callable[[int, Any], bytes] | None:
+    """A function of a sequence number and of what may be a ``Lone``, which makes the frame of an answer in one step.
+
+    None where no such answer is a ``Lone``. ``prefix`` is how messages with lengths of one byte begin. What cannot be
+    made so is for the ``other`` function.
+    """
+    lines = Lines(1)
+    alone = _lone(kind.item, lines.code) if isinstance(kind, Expected) else []
+    if not alone:
+        return None
+    fields = [("B", "1"), *alone]
+    owners = lines.name(_Owners(lines.code, [code for code, _ in fields], head=len(prefix)), "o")
+    plain = ", ".join(name for code, name in fields if code != _MAYBE)
+    start = f"{MAGIC}, sequence, length, 0, {lines.name(prefix, 'x')}, {plain}"
+    otherwise = f"return {lines.name(other, 'r')}(sequence, value)"
+    lines.add(f"if type(value) is not {lines.name(Lone, 'c')}:", INDENT + otherwise)
+    lines.open("try:")
+    lines.add(f"{', '.join(Lone._fields)} = value", f"text, pack, summed, length = {owners}[owner]")
+    if fields[-1][0] != _MAYBE:
+        lines.add(f"return pack({start})")
+    else:
+        lines.add("if checksum is None:", f"{INDENT}return pack({start}, 0)")
+        lines.add(f"length += {CHECKSUM_BYTES}", f"return summed({start}, 1, checksum)")
+    lines.close()
+    lines.names["too_narrow"] = (struct.error, IndexError)
+    lines.add("except too_narrow:", INDENT + otherwise)
+    return lines.function("def made(sequence, value):")
 
 
 def _flush_write(lines: Lines) -> None:
@@ -162,7 +195,7 @@ def _lone(kind: Type, code: str) -> list[tuple[str, str]]:
 def _write_lone(fields: list[tuple[str, str]], value: str, lines: Lines) -> None:
     """All of it in one call: its texts are known from others in the same segment."""
     known = lines.name(_Owners(lines.code, [code for code, _ in fields]), "o")
-    lines.add(f"{', '.join(Lone._fields)} = {value}", f"text, pack, summed = {known}[owner]")
+    lines.add(f"{', '.join(Lone._fields)} = {value}", f"text, pack, summed, _ = {known}[owner]")
     plain = ", ".join(name for code, name in fields if code != _MAYBE)
     if fields[-1][0] != _MAYBE:
         lines.add(f"w(pack({plain}))")
@@ -170,18 +203,26 @@ def _write_lone(fields: list[tuple[str, str]], value: str, lines: Lines) -> None
         lines.add(f"w(pack({plain}, 0) if checksum is None else summed({plain}, 1, checksum))")
 
 
-class _Owners(dict[tuple[str, str], tuple[bytes, Callable[..., bytes], Callable[..., bytes]]]):
-    """Of a segment its texts as bytes, and how a value in it is packed, without a checksum and with one."""
+_Owner = tuple[bytes, Callable[..., bytes], Callable[..., bytes], int]
 
-    def __init__(self, code: str, codes: list[str]) -> None:
+
+class _Owners(dict[tuple[str, str], _Owner]):
+    """Of a segment its texts as bytes, and how a value in it is packed, without a checksum and with one.
+
+    With a ``head`` of so many bytes that is behind that of an answer's frame, and the length is that of the body.
+    """
+
+    def __init__(self, code: str, codes: list[str], head: int = 0) -> None:
         super().__init__()
+        self._start = f"{ANSWER.format}{head}s" if head else "<"
         self._texts = _Texts(code)
         self._codes = codes
 
-    def __missing__(self, owner: tuple[str, str]) -> tuple[bytes, Callable[..., bytes], Callable[..., bytes]]:
+    def __missing__(self, owner: tuple[str, str]) -> _Owner:
         text = self._texts[owner]
-        form = "<" + "".join({_TEXT: f"{len(text)}s", _MAYBE: "B"}.get(code, code) for code in self._codes)
-        made = text, struct.Struct(form).pack, struct.Struct(form + "Q").pack
+        form = self._start + "".join({_TEXT: f"{len(text)}s", _MAYBE: "B"}.get(code, code) for code in self._codes)
+        plain = struct.Struct(form)
+        made = text, plain.pack, struct.Struct(f"{form}Q").pack, plain.size - ANSWER.size
         if len(text) <= MAX_TEXT:
             if len(self) >= MAX_TEXTS:
                 self.clear()

@@ -14,8 +14,8 @@ from p2pstore.kv.master.long_calls import LONG
 SERVICE_VERSION = "2.0.0"
 """What every master of 0.3.9 to 0.3.13 says of itself; clients refuse another."""
 
-Args = tuple[Any, ...]
-Handler = Callable[[Args], Any]
+Handler = Callable[..., Any]
+"""Takes the arguments of a call, in the order of ``engine.rpc.methods``."""
 
 STARTS = ("PutStart", "BatchPutStart", "UpsertStart", "BatchUpsertStart")
 """Calls that may have to wait: for somebody else's write of the key, or for room."""
@@ -38,6 +38,7 @@ class Route:
         "answer",
         "answers",
         "client",
+        "codec",
         "counts",
         "form",
         "handler",
@@ -45,7 +46,7 @@ class Route:
         "looks_up",
         "many",
         "name",
-        "read",
+        "plain",
         "says_whether",
         "starts",
         "tenant",
@@ -55,7 +56,7 @@ class Route:
         method = form.method
         self.form = form
         self.name = method.name
-        self.read: Callable[[bytes, int], Args] = form.codec.read if form.codec else _nothing
+        self.codec = form.codec
         self.handler = handler
         self.counts = counts
         self.answers = {generation: method.answers[generation] for generation in form.generations}
@@ -64,6 +65,8 @@ class Route:
         """The codec of the answer, where all generations that send this form share one."""
         self.starts = self.name in STARTS
         self.long = self.name in LONG
+        self.plain = not self.starts and not self.long
+        """Whether it is answered at once, come what may."""
         self.looks_up = self.name in LOOKUPS
         self.says_whether = self.name.endswith("ExistKey")
         self.many = self.name.startswith("Batch") and self.name not in ("BatchQueryIp", "BatchReplicaClear")
@@ -82,10 +85,6 @@ SEGMENT_STATUS = {
 """Upstream's word for what the pool says of a segment."""
 
 
-def _nothing(_: bytes, __: int) -> Args:
-    return ()
-
-
 def routes(pool: Any) -> tuple[dict[int, Route], dict[str, Counts]]:
     """A route for each form of each call, by its key in ``FORMS``, and the counts by call."""
     known = handlers(pool)
@@ -100,21 +99,21 @@ def routes(pool: Any) -> tuple[dict[int, Route], dict[str, Counts]]:
 
 _ABSENT: dict[str, Handler] = {
     # Upstream's wheels are built without NVMe over Fabrics, and answer so.
-    "MountNoFSegment": lambda _: Code.BAD_MODE,
-    "ReMountNoFSegment": lambda _: Code.BAD_MODE,
-    "UnmountNoFSegment": lambda _: Code.BAD_MODE,
-    "GetAllNoFSegments": lambda _: [],
-    "GetNoFSegmentsByName": lambda _: Code.NO_SEGMENT,
+    "MountNoFSegment": lambda *_: Code.BAD_MODE,
+    "ReMountNoFSegment": lambda *_: Code.BAD_MODE,
+    "UnmountNoFSegment": lambda *_: Code.BAD_MODE,
+    "GetAllNoFSegments": lambda *_: [],
+    "GetNoFSegmentsByName": lambda *_: Code.NO_SEGMENT,
     # Clients make these for tasks of a kind that this master gives to nobody; so they know a lease of another one.
-    "DynamicReplicaCopyStart": lambda _: Code.BAD_STATUS,
-    "DynamicReplicaCopyEnd": lambda _: Code.NO_TASK_FOR_KEY,
-    "DynamicReplicaCopyRevoke": lambda _: Code.NO_TASK_FOR_KEY,
+    "DynamicReplicaCopyStart": lambda *_: Code.BAD_STATUS,
+    "DynamicReplicaCopyEnd": lambda *_: Code.NO_TASK_FOR_KEY,
+    "DynamicReplicaCopyRevoke": lambda *_: Code.NO_TASK_FOR_KEY,
 }
 """Calls for what is not there, with upstream's codes where it is switched off."""
 
 
 def handlers(pool: Any) -> dict[str, Handler]:
-    """What each call does, by its name; arguments are those of ``engine.rpc.methods``."""
+    """What each call does, by its name."""
     return {
         **_ABSENT,
         **_clients(pool),
@@ -127,87 +126,84 @@ def handlers(pool: Any) -> dict[str, Handler]:
 
 
 def _clients(pool: Any) -> dict[str, Handler]:
-    def query_ip(args: Args) -> dict[bytes, list[str]]:
-        found = ((client, pool.query_ip(client)) for client in args[0])
+    def query_ip(clients: Sequence[bytes]) -> dict[bytes, list[str]]:
+        found = ((client, pool.query_ip(client)) for client in clients)
         return {client: hosts for client, hosts in found if type(hosts) is not Code}
 
-    def status(args: Args) -> int | Code:
-        if args[0] == EXTENSIONS_ASKED:
+    def status(name: str) -> int | Code:
+        if name == EXTENSIONS_ASKED:
             return int(Extension.REPORT_UNREACHABLE)
-        segment = pool.segment(args[0])
+        segment = pool.segment(name)
         return segment if type(segment) is Code else SEGMENT_STATUS[segment.status]
 
-    def status_by_id(args: Args) -> int | Code:
-        found = (each for each in pool.segments() if each.id == args[0])
+    def status_by_id(segment_id: bytes) -> int | Code:
+        found = (each for each in pool.segments() if each.id == segment_id)
         return next((SEGMENT_STATUS[each.status] for each in found), Code.NO_SEGMENT)
 
     return {
-        "ServiceReady": lambda _: SERVICE_VERSION,
-        "GetStorageConfig": lambda _: pool.storage_config(),
-        "GetFsdir": lambda _: pool.storage_config().root,
-        "Ping": lambda args: pool.ping(args[0]),
-        "MountSegment": lambda args: pool.mount(args[1], args[0]),
-        "ReMountSegment": lambda args: pool.remount(args[1], args[0]),
-        "UnmountSegment": lambda args: pool.unmount(args[1], args[0]),
-        "GracefulUnmountSegment": lambda args: pool.unmount(args[1], args[0], args[2] / 1000),
+        "ServiceReady": lambda: SERVICE_VERSION,
+        "GetStorageConfig": pool.storage_config,
+        "GetFsdir": lambda: pool.storage_config().root,
+        "Ping": pool.ping,
+        "MountSegment": lambda segment, client: pool.mount(client, segment),
+        "ReMountSegment": lambda segments, client: pool.remount(client, segments),
+        "UnmountSegment": lambda segment_id, client: pool.unmount(client, segment_id),
+        "GracefulUnmountSegment": lambda segment_id, client, grace_ms: pool.unmount(
+            client, segment_id, grace_ms / 1000
+        ),
         "QuerySegmentStatus": status,
         "QuerySegmentStatusById": status_by_id,
         "BatchQueryIp": query_ip,
-        "ReportUnreachable": lambda args: pool.suspect(args[1], refused=args[2]),
+        "ReportUnreachable": lambda _, endpoint, refused: pool.suspect(endpoint, refused=refused),
     }
 
 
 def _reads(pool: Any) -> dict[str, Handler]:
-    exists, exist, found = pool.exists, pool.exist, pool.found
     return {
-        "ExistKey": lambda args: exists(args[0], args[1]),
-        "BatchExistKey": lambda args: exist(args[0], args[1]),
-        "GetReplicaList": lambda args: pool.found_one(*args),
-        "BatchGetReplicaList": lambda args: found(args[0], args[1]),
-        "GetReplicaListByRegex": lambda args: pool.replicas_by_regex(args[0], args[1]),
+        "ExistKey": pool.exists,
+        "BatchExistKey": pool.exist,
+        "GetReplicaList": pool.found_one,
+        "BatchGetReplicaList": pool.found,
+        "GetReplicaListByRegex": pool.replicas_by_regex,
     }
 
 
 def _writes(pool: Any) -> dict[str, Handler]:
-    def one(start: Callable[..., Any]) -> Handler:
-        return lambda args: start(args[0], (args[1],), (args[2],), args[3], args[4])
-
-    def many(start: Callable[..., Any]) -> Handler:
-        return lambda args: start(*args)
-
     put_end, put_revoke = pool.put_end, pool.put_revoke
-    upsert_end, upsert_revoke = pool.upsert_end, pool.upsert_revoke
+    upsert_start, upsert_end, upsert_revoke = pool.upsert_start, pool.upsert_end, pool.upsert_revoke
     every = int(m.Kind.ALL)
     return {
-        "PutStart": lambda args: [pool.put_begin_one(*args)],
-        "BatchPutStart": many(pool.put_begin),
-        "PutEnd": lambda args: pool.put_end_one(*args),
-        "BatchPutEnd": lambda args: put_end(*args),
-        "PutRevoke": lambda args: put_revoke(args[0], (args[1],), args[2], args[3])[0],
-        "BatchPutRevoke": lambda args: put_revoke(*args),
-        "UpsertStart": one(pool.upsert_start),
-        "BatchUpsertStart": many(pool.upsert_start),
-        "UpsertEnd": lambda args: upsert_end(args[0], (args[1],), args[2], args[3])[0],
-        "BatchUpsertEnd": lambda args: upsert_end(args[0], args[1], every, args[2]),
-        "UpsertRevoke": lambda args: upsert_revoke(args[0], (args[1],), args[2], args[3])[0],
-        "BatchUpsertRevoke": lambda args: upsert_revoke(args[0], args[1], every, args[2]),
+        "PutStart": pool.put_begin_one,
+        "BatchPutStart": pool.put_begin,
+        "PutEnd": pool.put_end_one,
+        "BatchPutEnd": put_end,
+        "PutRevoke": lambda client, key, kind, tenant: put_revoke(client, (key,), kind, tenant)[0],
+        "BatchPutRevoke": put_revoke,
+        "UpsertStart": lambda client, key, size, config, tenant: upsert_start(client, (key,), (size,), config, tenant)[
+            0
+        ],
+        "BatchUpsertStart": upsert_start,
+        "UpsertEnd": lambda client, meta, kind, tenant: upsert_end(client, (meta,), kind, tenant)[0],
+        "BatchUpsertEnd": lambda client, metas, tenant: upsert_end(client, metas, every, tenant),
+        "UpsertRevoke": lambda client, key, kind, tenant: upsert_revoke(client, (key,), kind, tenant)[0],
+        "BatchUpsertRevoke": lambda client, keys, tenant: upsert_revoke(client, keys, every, tenant),
     }
 
 
 def _removals(pool: Any) -> dict[str, Handler]:
     return {
-        "Remove": lambda args: pool.remove((args[0],), args[1], args[2])[0],
-        "BatchRemove": lambda args: pool.remove(args[0], args[1], args[2]),
-        "RemoveByRegex": lambda args: pool.remove_by_regex(args[0], args[1], args[2]),
-        "RemoveAll": lambda args: pool.remove_all(args[0], args[1]),
-        "BatchReplicaClear": lambda args: pool.replica_clear(args[0], args[1], args[2]),
+        "Remove": lambda key, force, tenant: pool.remove((key,), force, tenant)[0],
+        "BatchRemove": pool.remove,
+        "RemoveByRegex": pool.remove_by_regex,
+        "RemoveAll": pool.remove_all,
+        "BatchReplicaClear": pool.replica_clear,
     }
 
 
 def _tasks(pool: Any) -> dict[str, Handler]:
     def call(name: str, *order: int) -> Handler:
         """A method of the pool, its arguments in another order than the call's: the tenant is the last there."""
-        return lambda args: getattr(pool, name)(*[args[place] for place in order])
+        return lambda *args: getattr(pool, name)(*[args[place] for place in order])
 
     return {
         "CreateCopyTask": call("create_copy", 0, 2, 1),
@@ -226,18 +222,20 @@ def _tasks(pool: Any) -> dict[str, Handler]:
 
 def _disks(pool: Any) -> dict[str, Handler]:
     return {
-        "MountLocalDiskSegment": lambda args: pool.mount_disk(args[0], args[1]),
-        "UnmountLocalDiskSegment": lambda args: pool.unmount_disk(args[0]),
-        "ReportSsdCapacity": lambda args: pool.report_disk(args[0], args[1]),
-        "PollRemoveAll": lambda args: pool.poll_remove_all(args[0]),
-        "OffloadObjectHeartbeat": lambda args: pool.offload_heartbeat(args[0], args[1]),
-        "NotifyOffloadSuccess": lambda args: pool.offloaded(args[0], args[1], args[2]),
-        "PromotionObjectHeartbeat": lambda args: pool.promotion_heartbeat(args[0]),
-        "PromotionAllocStart": lambda args: pool.promotion_start(args[0], args[1], args[3], args[4], args[2]),
-        "NotifyPromotionSuccess": lambda args: pool.promotion_done(args[0], args[1], args[2]),
-        "NotifyPromotionFailure": lambda args: pool.promotion_failed(args[0], args[1], args[2]),
-        "EvictDiskReplica": lambda args: pool.evict_disk(args[0], (args[1],), args[3], args[2])[0],
-        "BatchEvictDiskReplica": lambda args: pool.evict_disk(args[0], args[1], args[3], args[2]),
+        "MountLocalDiskSegment": pool.mount_disk,
+        "UnmountLocalDiskSegment": pool.unmount_disk,
+        "ReportSsdCapacity": pool.report_disk,
+        "PollRemoveAll": pool.poll_remove_all,
+        "OffloadObjectHeartbeat": pool.offload_heartbeat,
+        "NotifyOffloadSuccess": pool.offloaded,
+        "PromotionObjectHeartbeat": pool.promotion_heartbeat,
+        "PromotionAllocStart": lambda client, key, tenant, size, segments: pool.promotion_start(
+            client, key, size, segments, tenant
+        ),
+        "NotifyPromotionSuccess": pool.promotion_done,
+        "NotifyPromotionFailure": pool.promotion_failed,
+        "EvictDiskReplica": lambda client, key, tenant, kind: pool.evict_disk(client, (key,), kind, tenant)[0],
+        "BatchEvictDiskReplica": lambda client, keys, tenant, kind: pool.evict_disk(client, keys, kind, tenant),
     }
 
 

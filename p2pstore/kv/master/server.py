@@ -52,6 +52,9 @@ SHOWN = 80
 MAX_TOLD = 4096
 """Things that were said of hosts, which are not said again."""
 
+NO_SPACE, NOT_READY = Code.NO_SPACE, Code.NOT_READY
+"""To look a member of an enumeration up takes as long as to compare with it."""
+
 T = TypeVar("T")
 
 Network = IPv4Network | IPv6Network
@@ -219,22 +222,27 @@ class Master:
 
     def carry_out(self, connection: Connection, sequence: int, route: Route, args: tuple[Any, ...]) -> Any:
         """The result of a call; None if it comes later."""
-        if not route.starts:
-            if route.long:
-                return self._carry_out_long(connection, sequence, route, args)
-            result = route.handler(args)
+        if route.plain:
+            result = route.handler(*args)
             return result if self.journal is None else self._kept_result(route, result)
+        if route.long:
+            return self._carry_out_long(connection, sequence, route, args)
         if self.journal is not None and self.journal.refusing:
             return _refused(route, args[1])
-        sizes = args[2] if route.many else (args[2],)
-        more = self.pool.make_room(sizes, args[3])
-        results = [Code.NO_SPACE] * len(sizes) if more else route.handler(args)
-        if Code in set(map(type, results)) and (Code.NOT_READY in results or Code.NO_SPACE in results):
-            call = Waiting(connection, sequence, route, args, results)
+        if route.many:
+            sizes = args[2]
+            result = [NO_SPACE] * len(sizes) if self.pool.make_room(sizes) else route.handler(*args)
+            waits = Code in set(map(type, result)) and (NOT_READY in result or NO_SPACE in result)
+        else:
+            result = NO_SPACE if self.pool.make_room((args[2],)) else route.handler(*args)
+            waits = result is NO_SPACE or result is NOT_READY
+        if waits:
+            call = Waiting(connection, sequence, route, args, result if route.many else [result])
             if self.waiting.takes(call):
                 self._come_again(0.0)
                 return None
-        return self._kept_result(route, results if route.many else results[0])
+            result = call.result
+        return result if self.journal is None else self._kept_result(route, result)
 
     def _carry_out_long(self, connection: Connection, sequence: int, route: Route, args: tuple[Any, ...]) -> None:
         if self.long.full:
@@ -245,7 +253,7 @@ class Master:
         refusal = write_refusal(sequence, framing.FAILED, "the master failed; its log says how")
 
         def steps() -> Steps[list[bytes]]:
-            result = yield from self.kept_steps(route.handler(args))
+            result = yield from self.kept_steps(route.handler(*args))
             result = self._kept_result(route, result)
             connection.count(route, args, result)
             if route.name.endswith("Regex") and result is Code.BAD_PARAMS:
@@ -300,7 +308,7 @@ class Master:
         connection: Connection = call.to
         result = self._kept_result(call.route, call.result)
         connection.count(call.route, call.args, result)
-        connection.answer(framing.answer(call.sequence, connection.codec(call.route).write(result)))
+        connection.answer(connection.codec(call.route).answer(call.sequence, result))
 
     # -- time
 

@@ -23,7 +23,7 @@ PATIENT_S = 0.5
 """How often a call is tried again though no write has ended: its writer may be taken for gone by then."""
 
 
-MakeRoom = Callable[[Sequence[int], ReplicateConfig], bool]
+MakeRoom = Callable[[Sequence[int]], bool]
 """Makes room, a step of it; tells whether another may find more."""
 
 
@@ -70,11 +70,11 @@ class Waiting:
             sizes = [sizes[place] for place in self.missing]
             config = _of(config, self.missing)
         if self.hurries:
-            if make_room(sizes if self.route.many else (sizes,), config):
+            if make_room(sizes if self.route.many else (sizes,)):
                 return False
             self._stepped = False
-        found = self.route.handler((client, keys, sizes, config, tenant))
-        for place, result in zip(self.missing, found, strict=True):
+        found = self.route.handler(client, keys, sizes, config, tenant)
+        for place, result in zip(self.missing, found if self.route.many else [found], strict=True):
             self.results[place] = result
         self.missing = _missing(self.results)
         return not any(self.results[place] is Code.NOT_READY for place in self.missing)

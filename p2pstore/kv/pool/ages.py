@@ -75,7 +75,7 @@ class Ages:
     def add(self, entry: Entry) -> None:
         """Have one more; ``until`` says where it belongs."""
         self.held += 1
-        self._put(entry, entry.until if entry.more is None else entry.leased_until)
+        self._chunk(entry.until if entry.more is None else entry.leased_until).append(entry)
 
     def add_all(self, entries: list[Entry], until: float) -> None:
         """Have some more that belong to one time, and have nothing special about them."""

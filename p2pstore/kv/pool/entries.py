@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from engine.rpc.messages import LocalDisk, Lone, Memory, Replica, Status
+from engine.rpc.messages import LocalDisk, Memory, Replica, Status
 from p2pstore.kv.pool.clients import Client, Disk
 from p2pstore.kv.pool.segments import NOWHERE, Mounted
 
@@ -47,12 +47,6 @@ class Held:
         place = made(Memory, (size, segment.base + offset, segment.protocol, segment.endpoint))
         status = COMPLETE if self.ready else PROCESSING
         return made(Replica, (segment.first_id | offset, place, status))
-
-    def begun(self, size: int) -> Lone:
-        """The same, where it is to be written: what a put is answered with."""
-        segment, offset = self.segment, self.offset
-        fields = (segment.first_id | offset, size, segment.base + offset, segment.owner, PROCESSING, 0, None)
-        return made(Lone, fields)
 
 
 class OnDisk:

@@ -84,11 +84,12 @@ class Eviction:
         segments = self._index.segments
         self.step(now, lambda: segments.used > goal, "no room for a put", work)
 
-    def make_room(self, sizes: Sequence[int], now: float) -> bool:
-        """Evict for what is to be put, one step; tells whether another may find more."""
+    def make_room(self, sizes: Sequence[int]) -> bool:
+        """Evict one step for what is to be put; tells whether another step, before the put, may find more room."""
         segments = self._index.segments
         if segments.capacity - segments.used > AMPLE * sum(sizes):
             return False
+        now = self._index.clock()
         if len(sizes) == 1:
             needed = longest = sizes[0] if sizes[0] <= segments.max_value else 0
         else:

@@ -154,7 +154,9 @@ class Index:
 
     def full(self, key: str) -> bool:
         """Whether there is no room in the index for one more key."""
-        return not self.has_room(1, len(key))
+        limits, count = self.settings, self.stats.key_count
+        takes = self.key_bytes + len(key) + count * ENTRY_BYTES
+        return count >= limits.max_keys or takes > limits.max_index_bytes
 
     def has_room(self, keys: int, characters: int) -> bool:
         """Whether there is room in the index for so many more keys, of so many characters together."""
@@ -207,7 +209,8 @@ class Index:
         entry.until = now
         self.file(entry, now)
         self.stats.stored(entry.size)
-        self.changed(entry)
+        if self._log is not None:
+            self.changed(entry)
 
     def complete_all(self, entries: list[Entry], now: float) -> None:
         """The same of values with nothing special about them, each in one place; who wrote them has ended each."""

@@ -16,7 +16,6 @@ from engine.rpc.messages import (
     Kind,
     Lone,
     MovePlan,
-    ObjectMeta,
     OffloadItem,
     Ping,
     Replica,
@@ -46,7 +45,7 @@ from p2pstore.kv.pool.story import Story
 from p2pstore.kv.pool.tasks import Tasks
 from p2pstore.kv.pool.walks import Steps, whole
 from p2pstore.kv.pool.write_ends import WriteEnds
-from p2pstore.kv.pool.writes import Started, Writes
+from p2pstore.kv.pool.writes import Writes
 
 MAX_QUOTA = (1 << 63) - 1
 """Bytes of a tenant's quota, as upstream bounds it."""
@@ -70,13 +69,25 @@ class Pool:
         self._members = Members(self._index)
         self._disks = Disks(self._index)
         self._eviction = Eviction(self._index, self._disks)
-        self._reads = Reads(self._index)
+        self._reads = Reads(self._index, self._disks.hit if settings.promotion_on_hit else None)
         self._tasks = Tasks(self._index)
         self._index.cancel_tasks = self._cancel
         self._ends = WriteEnds(self._index, self._disks)
         self._writes = Writes(self._index, self._eviction, self._tasks, self._disks, self._ends)
         self._drains = Drains(self._index, self._tasks)
         self._removal = Removal(self._index, self._tasks)
+        # Some tens of thousands of calls a second go straight to the part that carries them out. Each of these gives a
+        # ``Lone`` for what lies, or is to lie, in one place in memory: for the codec, which writes that quickly.
+        self.exists = self._reads.exists
+        self.exist = self._reads.exist
+        self.found_one = self._reads.one
+        self.found = self._reads.replicas
+        self.make_room = self._eviction.make_room
+        self.put_begin_one = self._writes.start_one
+        self.put_begin = self._writes.start
+        self.put_end_one = self._ends.end_one
+        self.put_end = self.upsert_end = self._ends.end
+        self.put_revoke = self.upsert_revoke = self._ends.revoke
 
     # -- clients and segments
 
@@ -129,39 +140,12 @@ class Pool:
 
     # -- reads
 
-    def exist(self, keys: Sequence[str], tenant: str = DEFAULT_TENANT) -> list[bool]:
-        """For each key whether its value can be read. Found values are leased."""
-        return self._reads.exist(keys, tenant)
-
-    def exists(self, key: str, tenant: str = DEFAULT_TENANT) -> bool:
-        """The same of one key."""
-        return self._reads.exists(key, tenant)
-
     def replicas(self, keys: Sequence[str], tenant: str = DEFAULT_TENANT) -> list[Replicas | Code]:
         """For each key where its value can be read. Found values are leased."""
         found = self.found(keys, tenant)
         return [
             Replicas(each.replicas, each.lease_ms, each.checksum) if isinstance(each, Lone) else each for each in found
         ]
-
-    def found(self, keys: Sequence[str], tenant: str = DEFAULT_TENANT) -> list[Lone | Replicas | Code]:
-        """The same, with ``Lone`` for what lies in one place in memory: for the codec, which writes that quickly."""
-        found = self._reads.replicas(keys, tenant)
-        if self._reads.read_from_disk:
-            self._read_from_disk()
-        return found
-
-    def found_one(self, key: str, tenant: str = DEFAULT_TENANT) -> Lone | Replicas | Code:
-        """The same of one key."""
-        found = self._reads.one(key, tenant)
-        if self._reads.read_from_disk:
-            self._read_from_disk()
-        return found
-
-    def _read_from_disk(self) -> None:
-        if self.settings.promotion_on_hit:
-            self._disks.hit(self._reads.read_from_disk)
-        self._reads.read_from_disk.clear()
 
     def replicas_by_regex(self, pattern: str, tenant: str = DEFAULT_TENANT) -> Steps[dict[str, list[Replica]] | Code]:
         """The same of all keys that a pattern is found in."""
@@ -183,10 +167,6 @@ class Pool:
 
     # -- writes
 
-    def make_room(self, sizes: Sequence[int], config: ReplicateConfig | None = None) -> bool:  # noqa: ARG002
-        """Evict one step for what is to be put; tells whether another step, before the put, may find more room."""
-        return self._eviction.make_room(sizes, self._index.clock())
-
     def put_start(
         self, client: bytes, keys: Sequence[str], sizes: Sequence[int], config: ReplicateConfig,
         tenant: str = DEFAULT_TENANT,
@@ -195,35 +175,6 @@ class Pool:
         begun = self._writes.start(client, keys, sizes, config, tenant)
         return [each.replicas if isinstance(each, Lone) else each for each in begun]
 
-    def put_begin(
-        self, client: bytes, keys: Sequence[str], sizes: Sequence[int], config: ReplicateConfig,
-        tenant: str = DEFAULT_TENANT,
-    ) -> list[Started]:  # fmt: skip
-        """The same, with ``Lone`` for what is to lie in one place: for the codec, which writes that quickly."""
-        return self._writes.start(client, keys, sizes, config, tenant)
-
-    def put_begin_one(
-        self, client: bytes, key: str, size: int, config: ReplicateConfig, tenant: str = DEFAULT_TENANT
-    ) -> Started:
-        """The same of one key."""
-        return self._writes.start_one(client, key, size, config, tenant)
-
-    def put_end(
-        self, client: bytes, metas: Sequence[ObjectMeta], kind: int = Kind.ALL, tenant: str = DEFAULT_TENANT
-    ) -> list[Code]:
-        """The values were written."""
-        return self._ends.end(client, metas, kind, tenant)
-
-    def put_end_one(self, client: bytes, meta: ObjectMeta, kind: int = Kind.ALL, tenant: str = DEFAULT_TENANT) -> Code:
-        """The same of one value."""
-        return self._ends.end_one(client, meta, kind, tenant)
-
-    def put_revoke(
-        self, client: bytes, keys: Sequence[str], kind: int = Kind.ALL, tenant: str = DEFAULT_TENANT
-    ) -> list[Code]:
-        """The values will not be written."""
-        return self._ends.revoke(client, keys, kind, tenant)
-
     def upsert_start(
         self, client: bytes, keys: Sequence[str], sizes: Sequence[int], config: ReplicateConfig,
         tenant: str = DEFAULT_TENANT,
@@ -231,9 +182,6 @@ class Pool:
         """Where each value is to be written, in place of what there is."""
         begun = self._writes.start(client, keys, sizes, config, tenant, upsert=True)
         return [each.replicas if isinstance(each, Lone) else each for each in begun]
-
-    upsert_end = put_end
-    upsert_revoke = put_revoke
 
     # -- removal
 

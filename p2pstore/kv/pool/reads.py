@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 
 from engine.rpc.codes import Code
-from engine.rpc.messages import Lone, Replica, Replicas
+from engine.rpc.messages import DEFAULT_TENANT, Lone, Replica, Replicas
 from p2pstore.kv.pool.entries import COMPLETE, Entry, made
 from p2pstore.kv.pool.index import Index
 from p2pstore.kv.pool.patterns import bounded
@@ -28,30 +28,36 @@ REPLICA_BYTES = 100
 class Reads:
     """The calls that change nothing but leases."""
 
-    def __init__(self, index: Index) -> None:
+    def __init__(self, index: Index, promote: Callable[[list[Entry]], None] | None = None) -> None:
+        """``promote`` is told of values that were just read from a disk."""
         self._index = index
+        self._promote = promote
+        self._by_tenant = index.settings.tenants
         self._lease_s = index.settings.lease_ms / 1000
         self._lease_ms = index.settings.lease_ms
-        self.read_from_disk: list[Entry] = []
-        """Values that were just read from a disk, for who brings them back to memory."""
 
-    def exists(self, key: str, tenant: str) -> bool:
-        """The same as ``exist`` of one key."""
+    def exists(self, key: str, tenant: str = DEFAULT_TENANT) -> bool:
+        """The same as ``exist`` of one key. Here, too, nothing is called but in the odd case."""
         index = self._index
         stats = index.stats
         stats.exist_keys += 1
-        space = index.tenant(tenant)
+        space = index.tenants.get(tenant if self._by_tenant else DEFAULT_TENANT)
         entry = space.keys.get(key) if space else None
         if entry is None:
             return False
         place = entry.place
         if not ((place.ready and place.segment.alive) or (place.many and entry.readable)):
             return False
-        lease(entry, index.clock() + self._lease_s)
+        until = index.clock() + self._lease_s
+        if entry.more is None:
+            if entry.until < until:  # noqa: PLR1730 - max() is a call
+                entry.until = until
+        else:
+            lease(entry, until)
         stats.exist_found += 1
         return True
 
-    def exist(self, keys: Sequence[str], tenant: str) -> list[bool]:
+    def exist(self, keys: Sequence[str], tenant: str = DEFAULT_TENANT) -> list[bool]:
         """For each key whether its value can be read."""
         index = self._index
         index.stats.exist_keys += len(keys)
@@ -79,10 +85,10 @@ class Reads:
         index.stats.exist_found += found.count(True)
         return found
 
-    def one(self, key: str, tenant: str) -> Lone | Replicas | Code:
+    def one(self, key: str, tenant: str = DEFAULT_TENANT) -> Lone | Replicas | Code:
         """The same as ``replicas`` of one key."""
         index = self._index
-        space = index.tenant(tenant)
+        space = index.tenants.get(tenant if self._by_tenant else DEFAULT_TENANT)
         entry = space.keys.get(key) if space else None
         if entry is not None:
             place, size = entry.place, entry.size
@@ -93,14 +99,19 @@ class Reads:
                 stats.valid_get_nums += 1
                 stats.mem_cache_hit_nums += 1
                 stats.mem_cache_hit_bytes += size
-                lease(entry, index.clock() + self._lease_s)
+                until = index.clock() + self._lease_s
+                if entry.more is None:
+                    if entry.until < until:  # noqa: PLR1730 - max() is a call
+                        entry.until = until
+                else:
+                    lease(entry, until)
                 offset = place.offset  # type: ignore[union-attr]
                 lone = (segment.first_id | offset, size, segment.base + offset, segment.owner, COMPLETE,
                         self._lease_ms, entry.checksum)  # fmt: skip
                 return made(Lone, lone)
         return self.replicas((key,), tenant)[0]
 
-    def replicas(self, keys: Sequence[str], tenant: str) -> list[Lone | Replicas | Code]:
+    def replicas(self, keys: Sequence[str], tenant: str = DEFAULT_TENANT) -> list[Lone | Replicas | Code]:
         """For each key where its value can be read."""
         index = self._index
         stats = index.stats
@@ -110,7 +121,8 @@ class Reads:
             return [Code.NOT_FOUND] * len(keys)
         until = index.clock() + self._lease_s
         found: list[Lone | Replicas | Code] = []
-        number = total = on_disk = disk_bytes = 0
+        from_disk: list[Entry] = []
+        number = total = disk_bytes = 0
         get, lease_ms, add = space.keys.get, self._lease_ms, found.append
         for key in keys:  # some 0.5 us a key, as in exist
             entry = get(key)
@@ -130,9 +142,8 @@ class Reads:
                     add(Code.NOT_READY if entry in index.writing else Code.NOT_FOUND)
                     continue
                 if not any(held.readable for held in entry.memory):
-                    on_disk += 1
                     disk_bytes += size
-                    self.read_from_disk.append(entry)
+                    from_disk.append(entry)
                 add(made(Replicas, (replicas, lease_ms, entry.checksum)))
             if entry.more is None:
                 if entry.until < until:  # noqa: PLR1730 - max() is a call
@@ -142,10 +153,12 @@ class Reads:
             number += 1
             total += size
         stats.valid_get_nums += number
-        stats.mem_cache_hit_nums += number - on_disk
+        stats.mem_cache_hit_nums += number - len(from_disk)
         stats.mem_cache_hit_bytes += total - disk_bytes
-        stats.file_cache_hit_nums += on_disk
+        stats.file_cache_hit_nums += len(from_disk)
         stats.file_cache_hit_bytes += disk_bytes
+        if from_disk and self._promote is not None:
+            self._promote(from_disk)
         return found
 
     def by_regex(self, pattern: str, tenant: str) -> Steps[dict[str, list[Replica]] | Code]:

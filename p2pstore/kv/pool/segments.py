@@ -244,8 +244,13 @@ class Segments:
                 return None
         else:
             return None
-        offset = self.take(segment, size)
-        return None if offset is None else (segment, offset)
+        extents = segment.extents
+        before = extents.used
+        offset = extents.allocate(size)
+        if offset is None:
+            return None
+        self.used += extents.used - before
+        return segment, offset
 
     def places(self, size: int, count: int) -> list[tuple[Mounted, int]]:
         """The same for so many values of one size; fewer of them, where the others need a closer look."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engine.rpc.codes import Code
-from engine.rpc.messages import Kind, ObjectMeta
+from engine.rpc.messages import DEFAULT_TENANT, Kind, ObjectMeta
 from p2pstore.kv.pool.disks import Disks
 from p2pstore.kv.pool.entries import Entry, Tenant
 from p2pstore.kv.pool.index import Index
 
 OK = Code.OK
+ALL = Kind.ALL
 """To look a member of an enumeration up takes as long as half a step of a put."""
 
 MEMORY_KINDS = frozenset({Kind.ALL, Kind.MEMORY})
@@ -23,7 +24,9 @@ class WriteEnds:
         self._index = index
         self._disks = disks
 
-    def end(self, client: bytes, metas: Sequence[ObjectMeta], kind: int, tenant: str) -> list[Code]:
+    def end(
+        self, client: bytes, metas: Sequence[ObjectMeta], kind: int = ALL, tenant: str = DEFAULT_TENANT
+    ) -> list[Code]:
         """The values were written: they can be read from now on."""
         index = self._index
         space = index.tenant(tenant)
@@ -54,13 +57,13 @@ class WriteEnds:
             index.complete_all(ended, now)
         return results
 
-    def end_one(self, client: bytes, meta: ObjectMeta, kind: int, tenant: str) -> Code:
+    def end_one(self, client: bytes, meta: ObjectMeta, kind: int = ALL, tenant: str = DEFAULT_TENANT) -> Code:
         """The same of one value."""
         index = self._index
         index.lost_writers.discard(client)
         return self._end(client, meta, kind, index.tenant(tenant), index.clock())
 
-    def revoke(self, client: bytes, keys: Sequence[str], kind: int, tenant: str) -> list[Code]:
+    def revoke(self, client: bytes, keys: Sequence[str], kind: int = ALL, tenant: str = DEFAULT_TENANT) -> list[Code]:
         """The values were not written, and will not be."""
         space = self._index.tenant(tenant)
         return [self._revoke(client, key, kind, space) for key in keys]

@@ -54,20 +54,23 @@ class Writes:
         self._plain: ReplicateConfig | None = None
         """One that was looked at and has nothing special about it: callers repeat theirs, and it is one object."""
 
-    def start_one(self, client: bytes, key: str, size: int, config: ReplicateConfig, tenant: str) -> Started:
+    def start_one(
+        self, client: bytes, key: str, size: int, config: ReplicateConfig, tenant: str = DEFAULT_TENANT
+    ) -> Started:
         """``start`` of one key."""
         index = self._index
         space = index.tenant_for_put(tenant)
         if space is not None and not space.quota and (config is self._plain or self._is_plain(config)):
             lone = self._quick(space, index.shared.id(client), key, size, index.clock(), None)
             if lone is not None:
-                self._heard(client, config)
+                if config.host_id or index.lost_writers:
+                    self._heard(client, config)
                 return lone
         return self.start(client, (key,), (size,), config, tenant)[0]
 
     def start(
-        self, client: bytes, keys: Sequence[str], sizes: Sequence[int], config: ReplicateConfig, tenant: str,
-        *, upsert: bool = False,
+        self, client: bytes, keys: Sequence[str], sizes: Sequence[int], config: ReplicateConfig,
+        tenant: str = DEFAULT_TENANT, *, upsert: bool = False,
     ) -> list[Started]:  # fmt: skip
         """Where the value of each key is to be written. Room is made for all of them together, one step at most."""
         index = self._index
@@ -143,7 +146,9 @@ class Writes:
         index.begin(entry, now)
         if begun is not None:
             begun.add(entry)
-        return held.begun(size)
+        segment, offset = place
+        fields = (segment.first_id | offset, size, segment.base + offset, segment.owner, PROCESSING, 0, None)
+        return made(Lone, fields)
 
     def _fresh(self, batch: _Batch, keys: Sequence[str]) -> list[Lone]:
         """Begin values that are as nearly all are, new and of one size, with room at once: the first of the keys.

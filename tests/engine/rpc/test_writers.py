@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.rpc import writers
+from engine.rpc import framing, writers
 from engine.rpc.codes import Code
 from engine.rpc.compiled import Codec
 from engine.rpc.messages import Lone, Memory, Replica, Replicas
@@ -34,6 +34,8 @@ def test_a_value_in_one_place_is_written_as_if_it_were_nested(
     for call, nested in (("GetReplicaList", told), ("PutStart", lone.replicas)):
         codec = METHODS[call].answers[generation]
         assert codec.write(lone) == codec.write(nested)
+        for _ in range(2):
+            assert codec.answer(9, lone) == framing.answer(9, codec.write(nested))
         batch = METHODS[f"Batch{call}"].answers[generation]
         for count in (1, 300):
             mixed = [lone, Code.NOT_FOUND, lone] * count

@@ -166,7 +166,8 @@ async def test_a_defect_is_told_too(monkeypatch: pytest.MonkeyPatch) -> None:
         def broken(*_: object) -> bool:
             raise RuntimeError("a bug")
 
-        monkeypatch.setattr(master, "carry_out", broken)
+        for route in master.routes.values():
+            monkeypatch.setattr(route, "handler", broken)
         assert (await client.frame(client.ask("ServiceReady"))).error
         assert why(master) >= {"defect"}
 

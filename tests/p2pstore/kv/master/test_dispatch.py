@@ -55,13 +55,13 @@ class Recorder:
         ("BatchGetReplicaList", (["k"], "t"), [("found", ["k"], "t")]),
         ("GetReplicaListByRegex", ("k.*", "t"), ("replicas_by_regex", "k.*", "t")),
         ("BatchReplicaClear", (["k"], CLIENT, "s"), [("replica_clear", ["k"], CLIENT, "s")]),
-        ("PutStart", (CLIENT, "k", 5, CONFIG, "t"), [("put_begin_one", CLIENT, "k", 5, CONFIG, "t")]),
+        ("PutStart", (CLIENT, "k", 5, CONFIG, "t"), ("put_begin_one", CLIENT, "k", 5, CONFIG, "t")),
         ("PutEnd", (CLIENT, META, 4, "t"), ("put_end_one", CLIENT, META, 4, "t")),
         ("PutRevoke", (CLIENT, "k", 4, "t"), ("put_revoke", CLIENT, ("k",), 4, "t")),
         ("BatchPutStart", (CLIENT, ["k"], [5], CONFIG, "t"), [("put_begin", CLIENT, ["k"], [5], CONFIG, "t")]),
         ("BatchPutEnd", (CLIENT, [META], 4, "t"), [("put_end", CLIENT, [META], 4, "t")]),
         ("BatchPutRevoke", (CLIENT, ["k"], 4, "t"), [("put_revoke", CLIENT, ["k"], 4, "t")]),
-        ("UpsertStart", (CLIENT, "k", 5, CONFIG, "t"), [("upsert_start", CLIENT, ("k",), (5,), CONFIG, "t")]),
+        ("UpsertStart", (CLIENT, "k", 5, CONFIG, "t"), ("upsert_start", CLIENT, ("k",), (5,), CONFIG, "t")),
         ("UpsertEnd", (CLIENT, META, 4, "t"), ("upsert_end", CLIENT, (META,), 4, "t")),
         ("UpsertRevoke", (CLIENT, "k", 4, "t"), ("upsert_revoke", CLIENT, ("k",), 4, "t")),
         ("BatchUpsertStart", (CLIENT, ["k"], [5], CONFIG, "t"), [("upsert_start", CLIENT, ["k"], [5], CONFIG, "t")]),
@@ -100,7 +100,7 @@ class Recorder:
 )  # fmt: skip
 def test_a_call_reaches_the_pool(call: str, args: tuple[Any, ...], told: Any) -> None:
     assert len(args) == len(CALLS[call].names)
-    assert handlers(Recorder())[call](args) == told
+    assert handlers(Recorder())[call](*args) == told
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_a_call_reaches_the_pool(call: str, args: tuple[Any, ...], told: Any) ->
     ],
 )
 def test_what_is_not_there_is_answered_as_upstream_does_where_it_is_switched_off(call: str, answer: object) -> None:
-    assert handlers(Recorder())[call](()) == answer
+    assert handlers(Recorder())[call](*[None] * len(METHODS[call].names)) == answer
     for codec in METHODS[call].answers.values():
         assert codec.read(codec.write(answer)) == answer
 
@@ -129,21 +129,21 @@ def test_every_call_of_the_table_is_carried_out() -> None:
 
 
 def test_who_asks_hears_which_calls_of_ours_are_served() -> None:
-    assert handlers(Recorder())["QuerySegmentStatus"]((EXTENSIONS_ASKED,)) == Extension.REPORT_UNREACHABLE
+    assert handlers(Recorder())["QuerySegmentStatus"](EXTENSIONS_ASKED) == Extension.REPORT_UNREACHABLE
 
 
 def test_what_asks_for_facts_is_answered_from_the_pool() -> None:
     pool = Pool(PoolSettings(), time.monotonic)
     known = handlers(pool)
     pool.mount(CLIENT, m.Segment(OTHER, "n", 1 << 32, 1 << 24, "10.0.0.1:7"))
-    assert known["ServiceReady"](()) == "2.0.0"
-    assert known["GetStorageConfig"](()) == m.StorageConfig()
-    assert known["GetFsdir"](()) == ""
-    assert known["BatchQueryIp"](([CLIENT, OTHER],)) == {CLIENT: ["10.0.0.1"]}
-    assert known["QuerySegmentStatus"](("n",)) == m.SegmentStatus.OK
-    assert known["QuerySegmentStatus"](("m",)) is Code.NO_SEGMENT
-    assert known["QuerySegmentStatusById"]((OTHER,)) == m.SegmentStatus.OK
-    assert known["QuerySegmentStatusById"]((CLIENT,)) is Code.NO_SEGMENT
+    assert known["ServiceReady"]() == "2.0.0"
+    assert known["GetStorageConfig"]() == m.StorageConfig()
+    assert known["GetFsdir"]() == ""
+    assert known["BatchQueryIp"]([CLIENT, OTHER]) == {CLIENT: ["10.0.0.1"]}
+    assert known["QuerySegmentStatus"]("n") == m.SegmentStatus.OK
+    assert known["QuerySegmentStatus"]("m") is Code.NO_SEGMENT
+    assert known["QuerySegmentStatusById"](OTHER) == m.SegmentStatus.OK
+    assert known["QuerySegmentStatusById"](CLIENT) is Code.NO_SEGMENT
 
 
 def test_a_route_knows_whether_the_generation_matters() -> None:
@@ -186,7 +186,7 @@ def test_each_state_of_a_segment_has_upstreams_word(happened: str, status: m.Seg
     clock = Clock()
     pool = Pool(PoolSettings(), clock)
     calls = handlers(pool)
-    calls["MountSegment"]((m.Segment(OTHER, "n", 1 << 20, 1 << 20, "h:1"), CLIENT))
+    calls["MountSegment"](m.Segment(OTHER, "n", 1 << 20, 1 << 20, "h:1"), CLIENT)
     if happened == "suspected":
         pool.suspect("h:1")
     elif happened == "absent":
@@ -194,6 +194,6 @@ def test_each_state_of_a_segment_has_upstreams_word(happened: str, status: m.Seg
         pool.tick()
     elif happened == "closing":
         pool.unmount(CLIENT, OTHER, 10.0)
-    assert calls["QuerySegmentStatus"](("n",)) == status
-    assert calls["QuerySegmentStatusById"]((OTHER,)) == status
-    assert calls["QuerySegmentStatus"](("none",)) is calls["QuerySegmentStatusById"]((CLIENT,)) is Code.NO_SEGMENT
+    assert calls["QuerySegmentStatus"]("n") == status
+    assert calls["QuerySegmentStatusById"](OTHER) == status
+    assert calls["QuerySegmentStatus"]("none") is calls["QuerySegmentStatusById"](CLIENT) is Code.NO_SEGMENT

@@ -191,7 +191,9 @@ async def test_a_defect_costs_the_call_and_not_the_connection(monkeypatch: pytes
         def broken(*_: Any) -> Any:
             raise RuntimeError("a bug")
 
-        monkeypatch.setattr(master.pool, "ping", broken)
+        for route in master.routes.values():
+            if route.name == "Ping":
+                monkeypatch.setattr(route, "handler", broken)
         with pytest.raises(RemoteProtocolError, match=r"it refuses to Ping .* its log says how"):
             await client("Ping", A)
         assert await client("ExistKey", "k", "default") is False

@@ -31,20 +31,22 @@ class World:
         self.done: list[Waiting] = []
         self.waiting = WaitingRoom(lambda: self.now, self.make_room, lambda: self.settled, self.done.append)
 
-    def make_room(self, sizes: Sequence[int], config: ReplicateConfig) -> bool:
+    def make_room(self, sizes: Sequence[int]) -> bool:
         return self.room.pop(0) if self.room else False
 
-    def start(self, args: tuple[Any, ...]) -> list[Any]:
-        _, keys, sizes, config, _ = args
-        keys = [keys] if isinstance(keys, str) else list(keys)
+    def start(self, _: bytes, keys: Any, sizes: Any, config: ReplicateConfig, __: str) -> Any:
+        alone = isinstance(keys, str)
+        keys = [keys] if alone else list(keys)
         self.asked.append((keys, sizes, config.group_ids))
-        return [self.answers[key].pop(0) if len(self.answers[key]) > 1 else self.answers[key][0] for key in keys]
+        found = [self.answers[key].pop(0) if len(self.answers[key]) > 1 else self.answers[key][0] for key in keys]
+        return found[0] if alone else found
 
     def call(self, keys: Any, sizes: Any, to: str = "c", groups: list[str] | None = None) -> Waiting:
         name = "PutStart" if isinstance(keys, str) else "BatchPutStart"
         route = Route(METHODS[name].requests["0.3.13"], self.start, Counts())
         args = (b"", keys, sizes, ReplicateConfig(group_ids=groups), "default")
-        return Waiting(to, 1, route, args, self.start(args))
+        found = self.start(*args)
+        return Waiting(to, 1, route, args, found if route.many else [found])
 
 
 def test_a_put_waits_for_another_write_of_its_key() -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from engine.rpc.messages import ReplicateConfig
 from p2pstore.kv.pool import walks
 from p2pstore.kv.pool.walks import Everything, entries_of, whole
 from tests.p2pstore.kv.pool.pools import House
@@ -60,7 +59,7 @@ def test_what_stays_is_met_whatever_is_used_put_and_removed_between(seed: int) -
             house.pool.remove([key], force=True)
             gone.add(key)
         house.put(client, [f"new {house.clock.now}"], size=100)
-        house.pool.make_room([1 << 30], ReplicateConfig())  # which evicts some, and puts others in order
+        house.pool.make_room([1 << 30])  # which evicts some, and puts others in order
     left = set(house.there(keys))
     assert left - gone <= found
 
