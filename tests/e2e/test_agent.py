@@ -259,7 +259,9 @@ def test_logs_shows_the_background_agents_log(shared: Cluster, source: Agent) ->
     done = source.run("node", "logs", "-n", 1000)
     assert done.status == 0
     assert f"node {source.name} serves in" in done.out
-    following = source.begin("node", "logs", "-n", 0, "-f")
+    following = source.begin("node", "logs", "-n", 1, "-f")
+    assert following.process.stdout is not None
+    assert following.process.stdout.readline(), "what is there; from here on it follows"
     _, name = registered(source, "logged")
     shared.path("logged").unlink()
     line = _line_of(following, name)

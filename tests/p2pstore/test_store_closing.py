@@ -216,8 +216,10 @@ def get():
     except Closed:
         print("Closed", flush=True)
 def under_way(**options):
-    threading.Thread(target=get, **options).start()
+    thread = threading.Thread(target=get, **options)
+    thread.start()
     begun.wait()
+    return thread
 """
 
 HASHING = """
@@ -244,7 +246,7 @@ PROGRAMS = {
     "it exits with a status": ("under_way(daemon=True)\nsys.exit(3)", 3, ["Closed"]),
     "it fails": ("under_way(daemon=True)\nraise SystemExit(4)", 4, ["Closed"]),
     "it closes at the exit": (
-        "atexit.register(lambda: (store.close(), print('exit')))\nunder_way(daemon=True)",
+        "atexit.register(lambda: (store.close(), thread.join(), print('exit')))\nthread = under_way(daemon=True)",
         0,
         ["Closed", "exit"],
     ),
