@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from engine import arguments, forks
+from engine.cuda.load import in_use
 from engine.etcd.credentials import EtcdCredentials
 from engine.net import addresses
 from engine.net.closing import Closing
@@ -34,7 +35,7 @@ from p2pstore.metadata.urls import open_store
 from p2pstore.node import Node
 from p2pstore.node_options import NodeOptions
 from p2pstore.objects.choices import DEFAULT_HASH
-from p2pstore.objects.memory_objects import Buffers
+from p2pstore.objects.memory_objects import Buffers, lent_by_gpus
 from p2pstore.objects.selection import Selection
 from p2pstore.pull.get import GetRequest
 from p2pstore.pull.run import Emit
@@ -168,9 +169,9 @@ class P2PStore:
 
         Of a directory, ``include`` and ``exclude`` are patterns of what to take and what to leave out; ``everything``
         takes what is left out by default, too. ``p2pstore.objects.selection`` says how and what.
-        Buffers are memory as ``engine.memory.lent`` takes it: bytes, arrays, mappings, tensors of the host. Returns
-        name, manifest, size, chunk_size, chunks, files and seconds. Raises as ``p2pstore.holding.register``, and
-        ``UsageError`` for a bad buffer.
+        Buffers are memory as docs/memory.md describes it: bytes, arrays, mappings, tensors of the host or of a GPU,
+        whose current stream is waited for. Returns name, manifest, size, chunk_size, chunks, files and seconds. Raises
+        as ``p2pstore.holding.register``, ``UsageError`` for a bad buffer, ``GpuUnavailable`` and ``GpuFailed``.
         """
         node = self._open()
         chunk_size = arguments.whole(chunk_size, "the chunk size")
@@ -179,7 +180,8 @@ class P2PStore:
             path = _path(source, "what is registered")
             work = node.register(path, name, hash_name=hash, chunk_size=chunk_size, force=force, selection=taken)
             return self._call(work)
-        return self._call(node.register_memory(name, source, hash_name=hash, chunk_size=chunk_size, force=force))
+        with lent_by_gpus(source) as lent:
+            return self._call(node.register_memory(name, lent, hash_name=hash, chunk_size=chunk_size, force=force))
 
     def register_many(
         self,
@@ -243,14 +245,20 @@ class P2PStore:
     ) -> dict[str, Any]:
         """Bring an object into memory, received in place: one writable buffer, or one for each file by its path.
 
-        Each must have exactly its file's size. Raises ``UsageError`` where they do not fit. When it raises, what the
-        buffers hold is undefined; but whether it returns or raises, KeyboardInterrupt included, nothing writes to them
-        afterwards, and nothing holds them: a mapping can be closed. ``progress`` is as in ``get``. Returns name,
-        manifest, size, bytes_pulled, bytes_reused, seconds, transport and peers.
+        A tensor or array on a GPU is filled by way of a ring of pinned memory, behind what its current stream has to
+        do; when this returns, all of it is there, for every stream. docs/memory.md says what is taken.
+
+        Each must have exactly its file's size. Raises ``UsageError`` where they do not fit, ``GpuUnavailable`` and
+        ``GpuFailed``. When it raises, what the buffers hold is undefined; but whether it returns or raises,
+        KeyboardInterrupt included, nothing writes to them afterwards, and nothing holds them: a mapping can be closed.
+        ``progress`` is as in ``get``. Returns name, manifest, size, bytes_pulled, bytes_reused, seconds, transport and
+        peers.
         """
         emit = _progress_only(progress)
         transport, peers = _way(transport, peers)
-        return self._call(self._open().get_into(name, buffers, transport=transport, peers=peers, emit=emit))
+        node = self._open()
+        with lent_by_gpus(buffers, writable=True) as lent:
+            return self._call(node.get_into(name, lent, transport=transport, peers=peers, emit=emit))
 
     def load_tensors(
         self,
@@ -337,6 +345,8 @@ class P2PStore:
             except Exception:
                 log.exception("node %s did not end as it should; its lease runs out", node.name)
         self._loop.stop(CLOSE_SECONDS)
+        if (cuda := in_use()) is not None:
+            cuda.trim()
 
     def _open(self) -> Node:
         self._closing.check()

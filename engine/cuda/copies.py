@@ -10,7 +10,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 
 from engine.cuda.device_memory import DeviceMemory
 from engine.cuda.load import Cuda
@@ -82,7 +82,7 @@ class Copies:
 
     def pieces(
         self, memory: DeviceMemory, offset: int, length: int, check: Callable[[], None] = wanted
-    ) -> Iterator[memoryview]:
+    ) -> Generator[memoryview, None, None]:
         """Bytes of ``memory`` as they lie in pinned memory, piece after piece, each until the next is asked for.
 
         The iterator is to be closed. Raises ``GpuFailed``, and what ``check`` raises during a wait.

@@ -27,6 +27,7 @@ from p2pstore.cluster.records import ObjectRecord, decode, encode
 from p2pstore.errors import MooncakeError, StorageError
 from p2pstore.objects.json_slices import json_list
 from p2pstore.objects.manifest import Manifest, parse
+from p2pstore.objects.memory_objects import Lent
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ class Holding:
     role: str
     root: Path | None
     spans: Sequence[FileSpan]
-    views: tuple[memoryview, ...] = ()
+    views: tuple[Lent, ...] = ()
 
     @property
     def name(self) -> str:

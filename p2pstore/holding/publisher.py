@@ -26,6 +26,7 @@ from p2pstore.holding.replica import Replica
 from p2pstore.holding.turns import Turns
 from p2pstore.metadata.store import LeaseLost
 from p2pstore.objects.manifest import Manifest
+from p2pstore.objects.memory_objects import Lent
 from p2pstore.objects.waiting import to_its_end
 from p2pstore.supervisor import Policy, Supervisor
 
@@ -48,7 +49,7 @@ class NewObject:
     manifest: Manifest
     root: Path | None
     spans: Sequence[FileSpan] = ()
-    views: tuple[memoryview, ...] = ()
+    views: tuple[Lent, ...] = ()
 
     def holding(self, record: ObjectRecord) -> Holding:
         """How it is held, under the record that stands for its name."""

@@ -24,7 +24,7 @@ from p2pstore.holding.parts import Parts
 from p2pstore.holding.publisher import NewObject
 from p2pstore.objects.difference import difference, same_bytes
 from p2pstore.objects.manifest import Manifest
-from p2pstore.objects.memory_objects import Buffers, hash_views, named, release, views_of
+from p2pstore.objects.memory_objects import Buffers, Lent, hash_views, named, release, views_of
 from p2pstore.objects.names import check_object_name
 from p2pstore.objects.selection import Selection
 from p2pstore.objects.source import SourceTree, scan
@@ -118,7 +118,7 @@ class _Files:
 class _Memory:
     """Views of memory by path."""
 
-    def __init__(self, views: Mapping[str, memoryview]) -> None:
+    def __init__(self, views: Mapping[str, Lent]) -> None:
         self.size = sum(len(view) for view in views.values())
         self._views = views
 
@@ -206,7 +206,7 @@ async def register_memory(
 ) -> dict[str, Any]:
     """Hash and serve buffers in place under ``name``. Raises ``BadName``, ``UsageError``, ``ObjectExists``.
 
-    When it raises, or was cancelled, nothing holds the buffers any more.
+    Raises ``GpuFailed``, too. When it raises, or was cancelled, nothing holds the buffers any more.
     """
     check_object_name(name)
     views = views_of(named(buffers))

@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from engine.cuda.device_buffer import DeviceBuffer
 from engine.errors import AddressError, SourceChanged
 from engine.memory.buffers import Buffer, FileRun, FilesBuffer
 from engine.memory.joined_buffer import JoinedBuffer
@@ -71,7 +72,11 @@ class Serving:
         if not manifest.size:
             return None
         if holding.root is None:
-            return JoinedBuffer(manifest.digest, [view[:] for view in holding.views])
+            views = [view[:] for view in holding.views]
+            host = [view for view in views if isinstance(view, memoryview)]
+            if len(host) < len(views):
+                return DeviceBuffer(manifest.digest, views)
+            return JoinedBuffer(manifest.digest, host)
         suspects = self._suspects
         return FilesBuffer(
             manifest.digest, holding.spans, on_changed=suspects.changed, on_unreadable=suspects.unreadable

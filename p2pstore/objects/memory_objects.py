@@ -1,10 +1,15 @@
-"""Objects in memory: one buffer (a file object) or several by name (a directory object), hashed and served in place."""
+"""Objects in memory: one buffer (a file object) or several by name (a directory object), hashed and served in place.
+
+Memory of a GPU is one kind of it: what is hashed or sent of it is copied out, piece by piece.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from engine.cuda.copies import Copies
+from engine.cuda.device_memory import DeviceMemory, device_memory, on_device
 from engine.memory.lent import byte_view
 from p2pstore.errors import UsageError
 from p2pstore.objects.hashing import hasher
@@ -15,6 +20,7 @@ if TYPE_CHECKING:
 
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -28,14 +34,41 @@ from p2pstore.objects.tree_hash import RUN_BYTES
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-Buffers: TypeAlias = "Buffer | Mapping[str, Buffer]"
+Buffers: TypeAlias = "Buffer | DeviceMemory | Mapping[str, Buffer | DeviceMemory]"
 """One buffer, or several by the path that each has in the object."""
+
+Lent: TypeAlias = "memoryview | DeviceMemory"
+"""The bytes of a buffer: of the host as a flat view, or of a GPU."""
 
 MODE = 0o644
 """The permission bits of a file that was memory."""
 
 
-def named(buffers: Buffers) -> dict[str, Buffer]:
+@contextmanager
+def lent_by_gpus(buffers: Buffers, *, writable: bool = False) -> Iterator[Buffers]:
+    """The same, with the memory of what lies on a GPU in its place, until the end of the block.
+
+    To be called in the caller's own thread, whose current streams count. Raises as ``device_memory``.
+    """
+    found: list[Lent] = []
+
+    def taken(buffer: Buffer | DeviceMemory, path: object) -> Buffer | DeviceMemory:
+        if isinstance(buffer, DeviceMemory) or not on_device(buffer):
+            return buffer
+        memory = device_memory(buffer, f"buffer {path!r}", writable=writable)
+        found.append(memory)
+        return memory
+
+    try:
+        if isinstance(buffers, Mapping):
+            yield {path: taken(buffer, path) for path, buffer in buffers.items()}
+        else:
+            yield taken(buffers, "")
+    finally:
+        release(found)
+
+
+def named(buffers: Buffers) -> dict[str, Buffer | DeviceMemory]:
     """``buffers`` by path, sorted; a single one under the empty path. Raises ``UsageError`` for an unsafe path."""
     if not isinstance(buffers, Mapping):
         return {"": buffers}
@@ -49,7 +82,7 @@ def named(buffers: Buffers) -> dict[str, Buffer]:
 
 
 def hash_views(
-    views: Mapping[str, memoryview],
+    views: Mapping[str, Lent],
     *,
     kind: str,
     hash_name: str,
@@ -57,22 +90,41 @@ def hash_views(
     threads: int,
     cancelled: threading.Event,
 ) -> Manifest:
-    """The manifest of byte views by path; chunks are hashed in parallel. ``chunk_size`` 0 chooses one."""
+    """The manifest of byte views by path; chunks are hashed in parallel. ``chunk_size`` 0 chooses one.
+
+    Raises ``UsageError``, ``Interrupted`` and, of memory of GPUs, ``GpuFailed``.
+    """
     size = sum(len(v) for v in views.values())
     chunk_size = check_chunk_size(chunk_size) if chunk_size else choose_chunk_size(size)
     make = hasher(hash_name)
     flat = list(views.values())
     digests = [[b""] * chunk_count(len(v), chunk_size) for v in flat]
+    gpu = next((view for view in flat if isinstance(view, DeviceMemory)), None)
+    copies = Copies(gpu.cuda) if gpu is not None else None
+
+    def check() -> None:
+        if cancelled.is_set():
+            raise Interrupted(detail="hashing was cancelled")
 
     def run(file: int, first: int, last: int) -> None:
+        view = flat[file]
         for chunk in range(first, last):
-            if cancelled.is_set():
-                raise Interrupted(detail="hashing was cancelled")
+            check()
             hashed = make()
-            hashed.update(flat[file][chunk * chunk_size : (chunk + 1) * chunk_size])
+            start = chunk * chunk_size
+            if isinstance(view, memoryview):
+                hashed.update(view[start : start + chunk_size])
+            elif copies is not None:
+                with closing(copies.pieces(view, start, min(chunk_size, len(view) - start), check)) as pieces:
+                    for piece in pieces:
+                        hashed.update(piece)
             digests[file][chunk] = hashed.digest()
 
-    run_tasks(_tasks(flat, chunk_size), run, threads, cancelled)
+    try:
+        run_tasks(_tasks(flat, chunk_size), run, threads, cancelled)
+    finally:
+        if copies is not None:
+            copies.close()
     entries = tuple(
         FileEntry(path, len(view), MODE, tuple(chunks))
         for (path, view), chunks in zip(views.items(), digests, strict=True)
@@ -80,7 +132,7 @@ def hash_views(
     return Manifest(kind, hash_name, chunk_size, entries)
 
 
-def _tasks(views: list[memoryview], chunk_size: int) -> Iterator[tuple[int, int, int]]:
+def _tasks(views: list[Lent], chunk_size: int) -> Iterator[tuple[int, int, int]]:
     step = max(1, RUN_BYTES // chunk_size)
     for number, view in enumerate(views):
         count = chunk_count(len(view), chunk_size)
@@ -88,19 +140,19 @@ def _tasks(views: list[memoryview], chunk_size: int) -> Iterator[tuple[int, int,
             yield number, first, min(count, first + step)
 
 
-def views_of(buffers: Mapping[str, Buffer]) -> dict[str, memoryview]:
+def views_of(buffers: Mapping[str, Buffer | DeviceMemory]) -> dict[str, Lent]:
     """Flat views of the buffers' bytes. Raises ``UsageError`` as ``byte_view``; then none is held."""
-    views: dict[str, memoryview] = {}
+    views: dict[str, Lent] = {}
     try:
         for path, buffer in buffers.items():
-            views[path] = byte_view(buffer, f"buffer {path!r}")
+            views[path] = buffer[:] if isinstance(buffer, DeviceMemory) else byte_view(buffer, f"buffer {path!r}")
     except BaseException:
         release(views.values())
         raise
     return views
 
 
-def release(views: Iterable[memoryview]) -> None:
+def release(views: Iterable[Lent]) -> None:
     """Give the memory back to whoever lent it. Twice is harmless."""
     for view in views:
         view.release()

@@ -1,7 +1,10 @@
-"""A get into memory: received in place, hashed where it lies.
+"""A get into memory: of the host, received in place and hashed where it lies; of GPUs, by way of pinned memory.
+
+A chunk for a GPU is received into a pinned buffer, and hashed there; only when it is right is it copied to the GPU,
+while the next one is received. No more of it is ever on the host than lies in those buffers.
 
 The memory is the caller's, who may unmap it as soon as the get has returned. So every view of it that is handed out is
-taken back: the destination is through when the last of them is.
+taken back, and every copy waited for: the destination is through when the last of them is.
 """
 
 from __future__ import annotations
@@ -9,6 +12,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from engine.cuda.copies import Copies
+from engine.cuda.device_memory import DeviceMemory
+from engine.cuda.pinned import PinnedBuffer
+from engine.memory.copying import address_of
 from engine.memory.file_spans import FileSpan
 from engine.memory.lent import byte_view
 from engine.memory.region import Region
@@ -17,6 +24,7 @@ from p2pstore.objects.bitmap import Bitmap
 from p2pstore.objects.file_list import FileEntry
 from p2pstore.objects.hashing import hasher
 from p2pstore.objects.manifest import Chunk, Manifest
+from p2pstore.objects.memory_objects import Lent, release
 from p2pstore.pull.destination import ABORT_SECONDS, Mismatch, RunSink
 from p2pstore.pull.writers import Writers
 
@@ -27,6 +35,12 @@ if TYPE_CHECKING:
 COPY_BYTES = 256 * 1024
 """Copied and hashed at once: what stays in a core's cache."""
 
+STAGED_BYTES = 1024 * 1024
+"""Received into pinned memory and hashed at once, likewise; less would cost more system calls."""
+
+COPY_SECONDS = 60.0
+"""For copies to GPUs to end when all has come. They come after what the caller's streams had to do before."""
+
 
 class MemoryDestination:
     """Buffers of the caller's, one a file of the object. A single-file object takes one, under the name ``""``."""
@@ -34,7 +48,7 @@ class MemoryDestination:
     left_out = 0
     """See ``Destination.left_out``."""
 
-    def __init__(self, manifest: Manifest, buffers: Mapping[str, Buffer]) -> None:
+    def __init__(self, manifest: Manifest, buffers: Mapping[str, Buffer | DeviceMemory]) -> None:
         """Raises ``UsageError`` unless every file has a writable buffer of just its size."""
         self.manifest = manifest
         self.verified = Bitmap(manifest.chunks)
@@ -43,8 +57,10 @@ class MemoryDestination:
         if set(wanted) != set(buffers):
             different = ", ".join(repr(path) for path in sorted(set(wanted) ^ set(buffers)))
             raise UsageError(detail=f"the buffers do not match the object's files: {different}")
-        self.views: list[memoryview] = []
-        self._regions: list[Region] = []
+        self.rooms: list[Lent] = []
+        """The memory of each file."""
+        self._regions: list[Region | None] = []  # of those of the host
+        self._copies: Copies | None = None
         self.writers = Writers(self._let_go)
         try:
             for file in manifest.files:
@@ -53,29 +69,46 @@ class MemoryDestination:
             self._let_go()
             raise
 
-    def _borrow(self, file: FileEntry, buffer: Buffer) -> None:
-        view = byte_view(buffer, f"buffer {file.path!r}", writable=True)
-        self.views.append(view)
-        if len(view) != file.size:
-            raise UsageError(detail=f"buffer {file.path!r} has {len(view)} bytes, the object has {file.size}")
-        self._regions.append(Region.of(view))
+    def _borrow(self, file: FileEntry, buffer: Buffer | DeviceMemory) -> None:
+        what = f"buffer {file.path!r}"
+        room = buffer[:] if isinstance(buffer, DeviceMemory) else byte_view(buffer, what, writable=True)
+        self.rooms.append(room)
+        if len(room) != file.size:
+            raise UsageError(detail=f"{what} has {len(room)} bytes, the object has {file.size}")
+        if isinstance(room, memoryview):
+            self._regions.append(Region.of(room))
+            return
+        self._regions.append(None)
+        if self._copies is None:
+            self._copies = Copies(room.cuda)
+
+    @property
+    def copies(self) -> Copies:
+        """Those to GPUs: there is memory of one."""
+        assert self._copies is not None  # noqa: S101 - made with the first such memory
+        return self._copies
 
     def sink(self, run: range, scratch: memoryview) -> MemorySink:  # noqa: ARG002 - nothing is received elsewhere
         """See ``Destination.sink``."""
         return MemorySink(self, run)
 
     def place(self, run: range) -> Region | None:
-        """See ``Destination.place``: where the run lies in one file."""
+        """See ``Destination.place``: where the run lies in one file, in the host's memory."""
         first, last = self.manifest.chunk(run[0]), self.manifest.chunk(run[-1])
-        if first.file != last.file:
+        region = self._regions[first.file]
+        if first.file != last.file or region is None:
             return None
         self.writers.enter()
         length = last.file_offset + last.length - first.file_offset
-        return self._regions[first.file].part(first.file_offset, length, self.writers.leave)
+        return region.part(first.file_offset, length, self.writers.leave)
 
     def copy(self, chunk: Chunk, sink: RunSink) -> None:
         """See ``Destination.copy``."""
-        with self.views[chunk.file][chunk.file_offset : chunk.file_offset + chunk.length] as source:
+        room = self.rooms[chunk.file]
+        if isinstance(room, DeviceMemory):
+            self._copy_back(room, chunk, sink)
+            return
+        with room[chunk.file_offset : chunk.file_offset + chunk.length] as source:
             done = 0
             while done < chunk.length:
                 room = sink.buffer(min(COPY_BYTES, chunk.length - done))
@@ -84,13 +117,27 @@ class MemoryDestination:
                 done += len(room)
                 sink.filled(len(room))
 
+    def _copy_back(self, memory: DeviceMemory, chunk: Chunk, sink: RunSink) -> None:
+        """As ``copy``, from a GPU."""
+        done = 0
+        while done < chunk.length:
+            room = sink.buffer(min(STAGED_BYTES, chunk.length - done))
+            self.copies.fetch(memory, chunk.file_offset + done, address_of(room), len(room), self.writers.check)
+            done += len(room)
+            sink.filled(len(room))
+
     def keep(self, run: range) -> None:
         """Nothing to remember: memory does not outlive the process."""
 
     def finish(self) -> Sequence[FileSpan]:
-        """See ``Destination.finish``. Raises ``StorageError`` where something is still being written."""
+        """See ``Destination.finish``. Raises ``StorageError`` where something is still being written, ``GpuFailed``."""
         if not self.writers.stop(ABORT_SECONDS):
             raise StorageError(path="memory", detail=f"a write has not ended for {ABORT_SECONDS:g} s")
+        if self._copies is not None and not self._copies.settle(COPY_SECONDS):
+            detail = (
+                f"copies have not ended for {COPY_SECONDS:g} s; the stream that the tensors belong to is still busy"
+            )
+            raise StorageError(path="memory of a GPU", detail=detail)
         self.writers.end(0)
         return ()
 
@@ -100,10 +147,12 @@ class MemoryDestination:
 
     def _let_go(self) -> None:
         """Nobody writes any more: the memory is the caller's alone."""
+        if self._copies is not None:
+            self._copies.close()
         for region in self._regions:
-            region.close()
-        for view in self.views:
-            view.release()
+            if region is not None:
+                region.close()
+        release(self.rooms)
 
 
 class MemorySink:
@@ -115,15 +164,24 @@ class MemorySink:
         self._writers = destination.writers
         self._run = run
         self._room: memoryview | None = None
-        self._begin()
+        self._staged: PinnedBuffer | None = None
         self._writers.enter()
         self._open = True
+        try:
+            self._begin()
+        except BaseException:
+            self.close()
+            raise
 
     def _begin(self) -> None:
         chunk = self._chunk = self._destination.manifest.chunk(self._run[self.kept])
-        self._view = self._destination.views[chunk.file]
-        self._at = chunk.file_offset
-        self._end = chunk.file_offset + chunk.length
+        room = self._destination.rooms[chunk.file]
+        if isinstance(room, DeviceMemory):
+            self._staged = self._destination.copies.take(chunk.length, room.device, self._writers.check)
+            self._view, self._at, self._most = self._staged.view, 0, STAGED_BYTES
+        else:
+            self._view, self._at, self._most = room, chunk.file_offset, chunk.length
+        self._end = self._at + chunk.length
         self._hashed = self._destination.new_hasher()
 
     def buffer(self, remaining: int) -> memoryview:
@@ -131,20 +189,29 @@ class MemorySink:
         self._writers.check()
         if self._room is not None:
             self._room.release()
-        self._room = room = self._view[self._at : min(self._end, self._at + remaining)]
+        self._room = room = self._view[self._at : min(self._end, self._at + min(remaining, self._most))]
         return room
 
     def filled(self, count: int) -> None:
-        """Hash what arrived. Raises ``Mismatch``."""
+        """Hash what arrived, and let it go on to a GPU once a chunk is right. Raises ``Mismatch``, ``GpuFailed``."""
         assert self._room is not None  # noqa: S101 - there was a buffer to fill
         self._hashed.update(self._room if count == len(self._room) else self._room[:count])
         self._at += count
         if self._at == self._end:
             if self._hashed.digest() != self._chunk.digest:
                 raise Mismatch(self._chunk.number)
+            self._land()
             self.kept += 1
             if self.kept < len(self._run):
                 self._begin()
+
+    def _land(self) -> None:
+        """A chunk is right: copy it to its GPU, if that is where it belongs."""
+        staged, self._staged = self._staged, None
+        if staged is not None:
+            memory = self._destination.rooms[self._chunk.file]
+            assert isinstance(memory, DeviceMemory)  # noqa: S101 - what is staged goes to one
+            self._destination.copies.put(staged, memory, self._chunk.file_offset, self._chunk.length)
 
     def close(self) -> None:
         """Let go of the memory. Twice is harmless."""
@@ -152,4 +219,7 @@ class MemorySink:
             self._open = False
             if self._room is not None:
                 self._room.release()
+            staged, self._staged = self._staged, None
+            if staged is not None:
+                self._destination.copies.give(staged)
             self._writers.leave()

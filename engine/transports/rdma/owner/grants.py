@@ -227,8 +227,9 @@ class Owner:
         self, buffer: Buffer, base: int, offset: int, length: int, nics: Sequence[RdmaNic]
     ) -> tuple[_Piece, int, int]:
         run = buffer.file_run(offset, length)
-        if run is None:
-            raise AddressError(address=base + offset, length=length)
+        if run is None:  # memory of a GPU
+            copied = _copied(buffer, offset, min(length, WINDOW))
+            return self._piece(None, base, buffer, copied, nics), 0, copied.length
         try:
             if not buffer.settled:
                 exact = MappedFile(run.fd, run.offset, min(run.length, WINDOW))

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from engine.cuda.device_buffer import DeviceBuffer
+from engine.cuda.device_memory import device_memory
 from engine.errors import AddressError, LockedMemoryLimit
 from engine.memory.address_space import AddressSpace
 from engine.memory.buffers import FilesBuffer, MemoryBuffer
@@ -15,6 +17,7 @@ from engine.memory.file_spans import FileSpan
 from engine.transports.rdma.nics import Nics
 from engine.transports.rdma.owner.grants import AT_ONCE, MAX_GRANT, WINDOW, Owner
 from engine.transports.rdma.verbs.fake_verbs import Fabric
+from tests.engine.cuda.gpus import Array, fake, nothing_left
 
 MIB = 1 << 20
 
@@ -161,3 +164,24 @@ def test_many_windows_are_let_go_behind_the_callers_back(
     space.unregister(base, withdraw=lambda: owner.withdraw(base))
     owner.close()  # waits for them
     assert not fabric.regions
+
+
+def test_memory_of_a_gpu_is_copied_for_each_who_asks(
+    space: AddressSpace, owner: Owner, nics: Nics, fabric: Fabric
+) -> None:
+    """Its network card cannot read that by itself; and what was copied before may have changed."""
+    data = bytes(range(256)) * 40
+    with fake() as gpu:
+        views = [memoryview(data), device_memory(Array(gpu, data), "it")]
+        buffer = DeviceBuffer("it", views)
+        base = space.register(buffer)
+        grant, extents = owner.grant(base + len(data) - 10, 1000, list(nics))
+        assert [each.length for each in extents] == [1000]
+        (region,) = fabric.regions.values()
+        assert region.length == 1000
+        owner.release(grant)
+        assert owner.pinned_bytes == 0
+        assert not fabric.regions
+        owner.close()
+        space.unregister(base)
+        nothing_left(gpu)
