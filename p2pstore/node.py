@@ -37,6 +37,7 @@ from p2pstore.objects.steps import Steps
 from p2pstore.pull.get import GetRequest, GetResult, get_files
 from p2pstore.pull.memory_get import get_into
 from p2pstore.pull.run import Emit
+from p2pstore.pull.tensor_files_get import get_tensor_files
 from p2pstore.pull.tensor_get import TensorRequest, load_tensors
 from p2pstore.pull.turn import GetQueue
 from p2pstore.supervisor import Supervisor, thread_report
@@ -161,10 +162,11 @@ class Node:
         """See ``p2pstore.pull.get``."""
         self._origin.check()
         request = replace(request, peers=await self._controls(request.peers))
+        bring = get_tensor_files if request.tensors else get_files
         if request.dry_run:
-            return await get_files(self.parts, request, emit)
+            return await bring(self.parts, request, emit)
         async with self.gets.turn(_queued(request.name, emit)):
-            return await get_files(self.parts, request, emit)
+            return await bring(self.parts, request, emit)
 
     async def get_into(
         self,

@@ -218,19 +218,29 @@ class P2PStore:
         seed: bool = True,
         force: bool = False,
         wipe: bool = False,
+        tensors: Sequence[str] = (),
         progress: Callable[[int, int], None] | None = None,
     ) -> dict[str, Any]:
         """Bring an object to ``dest``, verified; an interrupted get goes on where it was.
 
         ``force`` replaces a file there, or a directory that is an earlier version of an object; ``wipe`` deletes
         whatever is in the directory. An empty directory is filled, and a link is followed.
+        ``tensors`` are patterns as ``include`` of ``load_tensors``: ``dest`` then gets safetensors files with just
+        those tensors, which are not served.
         ``progress(done, total)`` is called in bytes, from the node's thread. Returns name, manifest, dest, size,
-        bytes_pulled, bytes_reused, seconds, transport, peers and seeding.
+        bytes_pulled, bytes_reused, seconds, transport, peers, seeding, and with ``tensors`` how many there are.
         """
         dest = _path(dest, "the destination")
         transport, peers = _way(transport, peers)
         request = GetRequest(
-            name, dest, transport=transport, peers=peers, seed=bool(seed), force=bool(force), wipe=bool(wipe)
+            name,
+            dest,
+            transport=transport,
+            peers=peers,
+            seed=bool(seed),
+            force=bool(force),
+            wipe=bool(wipe),
+            tensors=arguments.texts(tensors, "the patterns of tensors"),
         )
         return asdict(self._call(self._open().get(request, _progress_only(progress))))
 

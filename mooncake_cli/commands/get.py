@@ -23,6 +23,7 @@ EXAMPLES = {
         "mooncake get models/llama-3 /data/                      # to /data/llama-3",
         "mooncake get models/llama-3 /data/ --dry-run",
         "mooncake get data.tar . --peer 10.0.0.5:7300",
+        "mooncake get models/llama-3 /data/first --tensors 'model.layers.0.*' --tensors 'model.layers.1.*'",
     )
 }
 
@@ -40,6 +41,10 @@ def get(
         list[str] | None,
         typer.Option("--peer", metavar="PEER", help="Ask this node (HOST:PORT, or a name) too, or alone without etcd."),
     ] = None,
+    tensors: Annotated[
+        list[str] | None,
+        typer.Option("--tensors", metavar="GLOB", help="Only tensors of safetensors files whose names fit this."),
+    ] = None,
     no_seed: Annotated[bool, typer.Option("--no-seed", help="Do not serve the object afterwards.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be pulled, and write nothing.")] = False,
     force: Annotated[
@@ -53,6 +58,9 @@ def get(
 
     Every chunk is checked before it counts. What is interrupted resumes with the same command. This node serves the
     object meanwhile and afterwards. Starts an agent when none runs.
+
+    With --tensors, DEST is a safetensors file, or a directory of them, with just those tensors, under the names that
+    the files have in the object. Chunks without any of them are not brought. Such a part is no object, and not served.
     """
     invocation: Invocation = ctx.obj
     settings = invocation.settings(transport=transport)
@@ -69,6 +77,7 @@ def get(
         dry_run=dry_run,
         force=force,
         wipe=wipe,
+        tensors=tensors or [],
     )
     try:
         result = follow(invocation.output, events, "pulling")
@@ -108,14 +117,18 @@ def _peer(text: str) -> str:
 
 
 def _report(result: dict[str, Any]) -> str:
+    what = printable(result["name"])
+    if result.get("tensors") is not None:
+        what = f"{counted(result['tensors'], 'tensor')} of {what}"
     if not result["bytes_pulled"]:
-        head = f"{printable(result['name'])} is complete at {printable(result['dest'])}: nothing had to be pulled"
+        several = result.get("tensors") not in {None, 1}
+        head = f"{what} {'are' if several else 'is'} complete at {printable(result['dest'])}: nothing had to be pulled"
     else:
         seconds = result["seconds"]
         rate = f", {format_size(result['bytes_pulled'] / seconds)}/s" if seconds else ""
         reused = f", {format_size(result['bytes_reused'])} reused" if result["bytes_reused"] else ""
         head = (
-            f"got {printable(result['name'])}: {format_size(result['bytes_pulled'])} by {result['transport']} from "
+            f"got {what}: {format_size(result['bytes_pulled'])} by {result['transport']} from "
             f"{counted(len(result['peers']), 'peer')} in {format_seconds(seconds)}{rate}{reused}\n"
             f"verified at {printable(result['dest'])}"
         )
@@ -124,6 +137,12 @@ def _report(result: dict[str, Any]) -> str:
 
 def _dry(result: dict[str, Any]) -> str:
     reused = result["bytes_reused"]
+    if result.get("tensors") is not None:
+        return (
+            f"would pull {format_size(result['bytes_pulled'])} for {counted(result['tensors'], 'tensor')} from "
+            f"{counted(len(result['peers']), 'peer')}, and write {format_size(result['size'])} "
+            f"to {printable(result['dest'])}"
+        )
     return (
         f"would pull {format_size(result['size'] - reused)} of {format_size(result['size'])} "
         f"({format_size(reused)} is here already) from {counted(len(result['peers']), 'peer')} "

@@ -12,6 +12,7 @@ its connection cancels its call.
     POST /v1/register    {"path","name","chunk_size","hash","force","include","exclude","all"}    lines
     POST /v1/register-many {"items":[[path,name],..]}, and the same but path and name             lines
     POST /v1/get         {"name","dest","transport","peers","seed","dry_run","force","wipe"}      lines
+    POST /v1/get-tensors the same, and {"tensors"}: patterns                                      lines
     POST /v1/verify      {"target"}                                                               lines
     POST /v1/unregister  {"name"}
     GET  /v1/objects     ?prefix=&limit=&after=
@@ -87,6 +88,7 @@ class AgentServer:
         app.router.add_post("/v1/register", self._register)
         app.router.add_post("/v1/register-many", self._register_many)
         app.router.add_post("/v1/get", self._get)
+        app.router.add_post("/v1/get-tensors", self._get)
         app.router.add_post("/v1/verify", self._verify)
         app.router.add_post("/v1/unregister", self._unregister)
         app.router.add_get("/v1/objects", self._objects)
@@ -185,6 +187,9 @@ class AgentServer:
         peers = body.get("peers") or []
         if not isinstance(peers, list) or not all(isinstance(p, str) for p in peers):
             raise UsageError(detail="peers is not a list of addresses")
+        tensors = body.get("tensors") or []
+        if not isinstance(tensors, list) or not all(isinstance(p, str) for p in tensors):
+            raise UsageError(detail="tensors is not a list of patterns")
         wanted = GetRequest(
             name=_text(body, "name"),
             dest=_path(body, "dest"),
@@ -194,6 +199,7 @@ class AgentServer:
             dry_run=bool(body.get("dry_run")),
             force=bool(body.get("force")),
             wipe=bool(body.get("wipe")),
+            tensors=tuple(tensors),
         )
 
         async def work(emit: Emit) -> dict[str, Any]:

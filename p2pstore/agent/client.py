@@ -201,8 +201,9 @@ class AgentClient:
         dry_run: bool = False,
         force: bool = False,
         wipe: bool = False,
+        tensors: Sequence[str] = (),
     ) -> Iterator[Event]:
-        """``POST /v1/get``: bring ``name`` to the absolute path ``dest``."""
+        """``POST /v1/get``: bring ``name`` to the absolute path ``dest``, or files with some tensors of it."""
         body: dict[str, object] = {
             "name": name,
             "dest": dest,
@@ -214,7 +215,11 @@ class AgentClient:
             "wipe": wipe,
             "sight": sight_of_destination(dest),
         }
-        with contextlib.closing(self._events("/v1/get", body)) as events:  # not when its last reference goes
+        call = "/v1/get"
+        if tensors:
+            body["tensors"] = list(tensors)
+            call = "/v1/get-tensors"  # an agent of an earlier version would bring the whole object
+        with contextlib.closing(self._events(call, body)) as events:  # not when its last reference goes
             for event in events:
                 if event.get("event") == "result":
                     check_result(str(event.get("dest", dest)), event.pop("view", None), event.pop("seen", None))

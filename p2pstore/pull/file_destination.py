@@ -10,7 +10,7 @@ import logging
 import os
 import stat
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import overload
 
@@ -64,15 +64,20 @@ class FileDestination:
         cancelled: threading.Event | None = None,
         check: Callable[[], None] | None = None,
         steps: Steps | None = None,
+        shape: Manifest | None = None,
+        note_bytes: int = 0,
     ) -> None:
         """Find out what ``path`` is, and prepare a partial form; nothing is verified yet: see ``recheck``.
 
+        ``shape`` tells of the files that are made where these are not the object's: its paths, sizes and modes count,
+        and its digest, by which the next get knows it. ``note_bytes`` is as of ``Journal``.
         ``check`` is called before something is replaced, and raises where that is not to be. Raises as
         ``examine``, ``DestinationBusy``, ``ForeignFile``, ``StorageError``, or ``Interrupted`` once ``cancelled`` is
         set; the next get goes on from what is there then. ``steps`` hears what is being done, also later.
         """
         self.path = path
         self.manifest = manifest
+        self.shape = shape or manifest
         self.name = name
         self.force = force
         self.steps = steps or Steps()
@@ -81,11 +86,11 @@ class FileDestination:
         self.verified = Bitmap(manifest.chunks)
         self.new_hasher = hasher(manifest.hash)
         self.clones = True  # until the file system says that it cannot
-        self._target = examine(path, manifest, force=force)
-        self._work = Workplace(self._target.work_in, path, manifest.digest, name)
+        self._target = examine(path, self.shape, force=force)
+        self._work = Workplace(self._target.work_in, path, self.shape.digest, name, note_bytes=note_bytes)
         self.journal = self._work.journal
         self.part = self._work.part
-        self.files = PartFiles(self.part, manifest)
+        self.files = PartFiles(self.part, self.shape)
         self.writers = Writers(self._let_go)
         try:
             self._lay_out()
@@ -106,16 +111,16 @@ class FileDestination:
     def _lay_out(self) -> None:
         """Make every directory and every file, at its full size; what is there already keeps its content."""
         fresh = not self.journal.resumed
-        if self.manifest.kind == "directory":
+        if self.shape.kind == "directory":
             _directory(self.part, fresh=fresh)
             if not fresh:
                 self._refuse_foreign()
-            for directory in sorted(self.manifest.all_directories()):
+            for directory in sorted(self.shape.all_directories()):
                 _directory(self.part / directory, fresh=fresh)
         self._check_room()
         self.files.open_root()
-        self.steps.begin("making files", len(self.manifest.files), "files")
-        for number in range(len(self.manifest.files)):
+        self.steps.begin("making files", len(self.shape.files), "files")
+        for number in range(len(self.shape.files)):
             self.steps.add()
             if self._cancelled.is_set():
                 raise Interrupted(detail="making files was cancelled")
@@ -129,7 +134,7 @@ class FileDestination:
 
     def _refuse_foreign(self) -> None:
         """Raise ``ForeignFile`` for something in the partial directory that is not the object's, links included."""
-        known = self.manifest.all_directories().union(self.manifest.columns.paths)
+        known = self.shape.all_directories().union(self.shape.columns.paths)
         top = len(str(self.part)) + 1
         for directory, directories, names in os.walk(self.part):
             inside = f"{directory[top:]}/" if directory[top:] else ""
@@ -145,17 +150,21 @@ class FileDestination:
         free, memory = free_bytes(self._work.path), memory_for(self._work.path)
         if free is None and memory is None:
             return
-        count = len(self.manifest.files) if self.journal.resumed else 0
+        count = len(self.shape.files) if self.journal.resumed else 0
         there = sum(_allocated(self.file_path(n)) for n in range(count))
         lengths = self.manifest.lengths
-        zeros = set(repeats_of(self.manifest).zeros)
+        zeros = self.hollow()
         listed = sum(lengths[c] for c in set(self.journal.chunks or ()) - zeros if c < self.manifest.chunks)
-        needed = self.manifest.size - sum(lengths[c] for c in zeros) - max(there, listed)
+        needed = self.shape.size - sum(lengths[c] for c in zeros) - max(there, listed)
         if free is not None and needed > free:
             raise StorageError(path=self.path, detail=f"no space left: {needed} bytes are needed, {free} are free")
         if memory is not None and needed > memory:
             detail = f"too little memory is left: files there are memory, {needed} bytes are needed, {memory} are left"
             raise StorageError(path=self.path, detail=detail)
+
+    def hollow(self) -> set[int]:
+        """Chunks that need no room."""
+        return set(repeats_of(self.manifest).zeros)
 
     def file_path(self, number: int) -> Path:
         """Where the file of that number is while the destination is partial."""
@@ -163,7 +172,7 @@ class FileDestination:
 
     def recheck(self, cancelled: threading.Event) -> None:
         """Hash the chunks that the journal lists, in parallel; those that match are verified, the others forgotten."""
-        listed = sorted({c for c in self.journal.chunks or () if c < self.manifest.chunks})
+        listed = sorted({c for c in self.journal.chunks or () if c < self.manifest.chunks and c not in self.verified})
         if not listed:
             return
         self.steps.begin("resuming", sum(self.manifest.lengths[chunk] for chunk in listed), "B")
@@ -177,7 +186,7 @@ class FileDestination:
                 if cancelled.is_set():
                     raise Interrupted(detail="checking what is there was cancelled")
                 chunk = self.manifest.chunk(listed[index])
-                if self.matches(chunk, local.buffer):
+                if self.matches(self.stored(chunk.number), local.buffer):
                     good.append(chunk.number)
                 self.steps.add(chunk.length)
 
@@ -185,8 +194,20 @@ class FileDestination:
         tasks = ((first, min(first + step, len(listed)), 0) for first in range(0, len(listed), step))
         run_tasks(tasks, check, os.cpu_count() or 1, cancelled)
         if len(good) != len(listed):
-            self.journal.restart(good, self.manifest.digest, self.name)
+            self.journal.restart(good, self.shape.digest, self.name)
         self.verified.update(good)
+
+    def stored(self, number: int) -> Chunk:
+        """What is kept of a chunk: in which file of the partial form, where, and what its digest must be."""
+        return self.manifest.chunk(number)
+
+    def chunks_in(self, file: int) -> Iterable[int]:
+        """The chunks of which anything is in that file of the partial form."""
+        return range(*self.manifest.first_chunks[file : file + 2])
+
+    def head_is_right(self, file: int, descriptor: int) -> bool:  # noqa: ARG002 - an object's files are all chunks
+        """Whether what a file begins with is right, where that is of no chunk. Raises ``OSError``."""
+        return True
 
     def matches(self, chunk: Chunk, buffer: memoryview) -> bool:
         """Whether the chunk's bytes in the partial form are right."""
@@ -268,23 +289,23 @@ class FileDestination:
             raise StorageError(path=error.filename or self.path, detail=words(error)) from None
         self._work.remove()  # before it is let go of: then it might be another get's
         self.writers.end(0)
-        files = self.manifest.columns
+        files = self.shape.columns
         if moved:
             stamps = renamed(self.path, files.paths, stamps)
         return FileSpans(str(self.path), files.paths, files.sizes, stamps)
 
     def _make_durable(self) -> None:
-        count = len(self.manifest.files)
+        count = len(self.shape.files)
         if self.files.unset_modes:
             self.steps.begin("setting modes", len(self.files.unset_modes), "files")
         for number in self.files.unset_modes:
-            _set_mode(self.file_path(number), self.manifest.columns.modes[number])
+            _set_mode(self.file_path(number), self.shape.columns.modes[number])
             self.steps.add()
         self.steps.begin(f"syncing {count:,} file{'' if count == 1 else 's'}")
         sync_files(_Paths(self.files, count), self._work.path)
-        if self.manifest.kind == "directory":
+        if self.shape.kind == "directory":
             self._refuse_foreign()
-            inside = sorted(self.manifest.all_directories())
+            inside = sorted(self.shape.all_directories())
             self.steps.begin("syncing", len(inside) + 1, "directories")
             for directory in inside:
                 sync_directory(self.part / directory)
@@ -299,12 +320,12 @@ class FileDestination:
         if self._target.fill:
             if not (self.force or filling) and any(entries(self.path)):
                 raise DestinationExists(path=self.path)
-            fill(self._work, self.path, self.manifest, force=self.force)
+            fill(self._work, self.path, self.shape, force=self.force)
             sync_directory(self.path)
             return True
-        filled = place(self._work, self.path, self.manifest, force=self.force)
+        filled = place(self._work, self.path, self.shape, force=self.force)
         sync_directory(self.path.parent)
-        return filled or self.manifest.kind == "file"
+        return filled or self.shape.kind == "file"
 
     def _clear(self, doubted: list[int]) -> None:
         """Hash these files again.
@@ -318,19 +339,19 @@ class FileDestination:
             descriptor = self.files.open_to_read(number)
             try:
                 self.files.before_clearing(number, descriptor)
-                for index in range(*self.manifest.first_chunks[number : number + 2]):
+                for index in self.chunks_in(number):
                     if self._cancelled.is_set():
                         raise Interrupted(detail="checking what was brought was cancelled")
-                    if not self._is_right(self.manifest.chunk(index), descriptor, buffer):
+                    if not self._is_right(self.stored(index), descriptor, buffer):
                         wrong.add(index)
-                if not self.files.cleared(number, descriptor):
+                if not (self.head_is_right(number, descriptor) and self.files.cleared(number, descriptor)):
                     raise PartChanged(path=self.file_path(number))
             finally:
                 system.close(descriptor)
         if wrong:
             good = [chunk for chunk in self.verified if chunk not in wrong]
-            self.journal.restart(good, self.manifest.digest, self.name)
-            raise PartChanged(path=self.file_path(self.manifest.chunk(min(wrong)).file))
+            self.journal.restart(good, self.shape.digest, self.name)
+            raise PartChanged(path=self.file_path(self.stored(min(wrong)).file))
 
     def abort(self, timeout: float = ABORT_SECONDS) -> bool:
         """See ``Destination.abort``: unlock; what is there stays, for the next get to go on from."""

@@ -35,6 +35,7 @@ class GetRequest:
 
     For these ``Node.get`` takes names of nodes, too.
     ``force`` replaces a file, or a directory that is an earlier version of an object; ``wipe`` any directory.
+    ``tensors`` are patterns: then only such tensors of its safetensors files are wanted, and nothing is passed on.
     """
 
     name: str
@@ -45,11 +46,15 @@ class GetRequest:
     dry_run: bool = False
     force: bool = False
     wipe: bool = False
+    tensors: tuple[str, ...] = ()
 
 
 @dataclass
 class GetResult:
-    """What a get did; sizes in bytes. ``peers`` maps nodes to the verified bytes that each sent."""
+    """What a get did; sizes in bytes. ``peers`` maps nodes to the verified bytes that each sent.
+
+    ``tensors`` is their number, where some were asked for: ``size`` is then that of the files with them.
+    """
 
     name: str
     manifest: str
@@ -62,6 +67,7 @@ class GetResult:
     peers: dict[str, int] = field(default_factory=dict)
     seeding: bool = False
     dry_run: bool = False
+    tensors: int | None = None
 
 
 class FileEnd(End[FileDestination]):
@@ -90,13 +96,17 @@ class FileEnd(End[FileDestination]):
             if not request.dry_run:
                 await asyncio.to_thread(tidy, self.dest, get.manifest.digest)
             return True
-        await asyncio.to_thread(examine, self.dest, get.manifest, force=self._force)
-        await self._check_served(get)
-        await asyncio.to_thread(self._check_contents, get.manifest)
-        self._note_replaced(get)
+        await self._check_target(get, get.manifest)
         if request.dry_run:
             await self._estimate(get)
         return request.dry_run
+
+    async def _check_target(self, get: Pipeline[Any], shape: Manifest) -> None:
+        """Whether files of that shape may go there."""
+        await asyncio.to_thread(examine, self.dest, shape, force=self._force)
+        await self._check_served(get)
+        await asyncio.to_thread(self._check_contents, shape, get.manifest)
+        self._note_replaced(get)
 
     def _check_home(self) -> None:
         """Raise ``UsageError`` for the agent's home, what is in it, and what it is in."""
@@ -137,13 +147,16 @@ class FileEnd(End[FileDestination]):
         if here is not None and here.name != self._request.name:
             get.note(f"{dest} is replaced, which this node serves as {here.name}: it will do so no more")
 
-    def _check_contents(self, manifest: Manifest) -> None:
-        """Raise ``ForeignContent`` for a directory that is no earlier version, unless all in it is to go."""
+    def _check_contents(self, *versions: Manifest) -> None:
+        """Raise ``ForeignContent`` for a directory that is none of these, as far as names tell, and none before.
+
+        Unless all in it is to go.
+        """
         if self._request.wipe:
             return
         held = self._parts.holdings.at(self.dest)
         before = self._parts.holdings.manifest(held.digest) if held is not None else None
-        check_contents(self.dest, [manifest, *([before] if before is not None else [])])
+        check_contents(self.dest, [*versions, *([before] if before is not None else [])])
 
     async def _is_there(self, get: Pipeline[Any]) -> bool:
         """Whether the destination already is the object; this node then holds it."""

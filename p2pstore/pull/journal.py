@@ -1,6 +1,7 @@
 """The journal beside a partial destination: which chunks of it are verified, so that a get can be resumed.
 
-One line of JSON that says for which manifest, then four bytes (little-endian) a verified chunk, appended as they come.
+One line of JSON that says for which manifest, then four bytes (little-endian) a verified chunk, appended as they come;
+behind each, where only some of a chunk's bytes are kept, a note of fixed length: their digest.
 A torn tail is ignored. The file is locked (flock) while a get writes the destination, so that two never do. What the
 journal says is a hint where to look, not a proof: on resume each of its chunks is hashed again.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +25,6 @@ from p2pstore.objects.file_system import words
 
 FORMAT = "mooncake.journal.v1"
 MAX_HEADER_BYTES = 4096
-_CHUNK = struct.Struct("<I")
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,15 @@ def lock_journal(path: Path, destination: Path, *, create: bool) -> LockedFile:
 class Journal:
     """An open, locked journal for one destination and one manifest."""
 
-    def __init__(self, path: Path, locked: LockedFile, manifest: str, name: str) -> None:
+    def __init__(self, path: Path, locked: LockedFile, manifest: str, name: str, *, note_bytes: int = 0) -> None:
         """Read what is in it, or begin it anew where that is for another manifest. Raises ``StorageError``.
 
         It owns ``locked`` from now on, also when this raises.
         """
         self.path = path
+        self.notes: dict[int, bytes] = {}
+        """What is noted of chunks, ``note_bytes`` each; to be there before a chunk is added."""
+        self._entry = struct.Struct(f"<I{note_bytes}s")
         self._locked = locked
         self._file = locked.descriptor
         try:
@@ -100,20 +104,23 @@ class Journal:
             if data.get("format") != FORMAT or data.get("manifest") != manifest:
                 return None
             body = stream.read()
-        whole = len(body) - len(body) % _CHUNK.size
+        size = self._entry.size
+        whole = len(body) - len(body) % size
         if whole != len(body) and not self._cut(len(header) + whole):
-            whole += _CHUNK.size
+            whole += size
             body = body.ljust(whole, b"\0")
-            write_at(self._file, body[-_CHUNK.size :], len(header) + whole - _CHUNK.size)
+            write_at(self._file, body[-size:], len(header) + whole - size)
         os.lseek(self._file, 0, os.SEEK_END)
-        return [number for (number,) in _CHUNK.iter_unpack(body[:whole])]
+        entries = list(self._entry.iter_unpack(body[:whole]))
+        self.notes = {number: note for number, note in entries if note}
+        return [number for number, _ in entries]
 
     def _begin(self, manifest: str, name: str) -> None:
         header = json.dumps({"format": FORMAT, "manifest": manifest, "name": name}).encode() + b"\n"
         left = system.fstat(self._file).st_size
         os.lseek(self._file, 0, os.SEEK_SET)
         if left and not self._cut(0):
-            header += bytes(-(-max(0, left - len(header)) // _CHUNK.size) * _CHUNK.size)
+            header += bytes(-(-max(0, left - len(header)) // self._entry.size) * self._entry.size)
         self._write(header)
 
     def _cut(self, size: int) -> bool:
@@ -133,12 +140,15 @@ class Journal:
 
     def add(self, chunks: range) -> None:
         """Note verified chunks; one write, whichever thread calls."""
-        self._write(b"".join(map(_CHUNK.pack, chunks)))
+        self._write(self._entries(chunks))
 
     def restart(self, chunks: list[int], manifest: str, name: str) -> None:
         """Begin again with only these chunks: those that were still right."""
         self._begin(manifest, name)
-        self._write(b"".join(map(_CHUNK.pack, chunks)))
+        self._write(self._entries(chunks))
+
+    def _entries(self, chunks: Iterable[int]) -> bytes:
+        return b"".join([self._entry.pack(number, self.notes.get(number, b"")) for number in chunks])
 
     def _write(self, data: bytes) -> None:
         try:

@@ -13,7 +13,7 @@ from engine.memory.region import Region
 from p2pstore.errors import SourceChanged, StorageError
 from p2pstore.objects.hashing import hasher
 from p2pstore.objects.manifest import Chunk, Manifest
-from p2pstore.pull.destination import ABORT_SECONDS, Mismatch, RunSink
+from p2pstore.pull.destination import ABORT_SECONDS, Destination, Mismatch, RunSink
 from p2pstore.pull.writers import Writers
 from p2pstore.tensors.plan import Map, Piece, left_out, rows_of
 
@@ -43,24 +43,8 @@ class TensorDestination:
         raise SourceChanged(path="memory", detail=f"chunk {chunk.number} is not kept as a whole")
 
     def take(self, chunks: Mapping[int, memoryview], scratch: memoryview) -> int:
-        """Take what is wanted of chunks that were brought before; how many bytes of them."""
-        count = 0
-        for number, data in chunks.items():
-            if number in self.verified:
-                continue
-            sink = self.sink(range(number, number + 1), scratch)
-            try:
-                done = 0
-                while done < len(data):
-                    room = sink.buffer(len(data) - done)
-                    room[:] = data[done : done + len(room)]
-                    done += len(room)
-                    sink.filled(len(room))
-            finally:
-                sink.close()
-            self.verified.add(number)
-            count += len(data)
-        return count
+        """See ``take``."""
+        return take(self, chunks, scratch)
 
     def keep(self, run: range) -> None:
         """Nothing to remember: memory does not outlive the process."""
@@ -149,3 +133,26 @@ def whole_chunks(manifest: Manifest, numbers: Sequence[int]) -> list[Piece]:
         chunk = manifest.chunk(number)
         found.append(Piece(chunk.offset, chunk.length, chunk.length, 1, area, 0))
     return found
+
+
+def take(destination: Destination, chunks: Mapping[int, memoryview], scratch: memoryview) -> int:
+    """Give a destination those chunks that it lacks, which were brought before; how many bytes of them."""
+    count = 0
+    for number, data in chunks.items():
+        if number in destination.verified:
+            continue
+        run = range(number, number + 1)
+        sink = destination.sink(run, scratch)
+        try:
+            done = 0
+            while done < len(data):
+                room = sink.buffer(len(data) - done)
+                room[:] = data[done : done + len(room)]
+                done += len(room)
+                sink.filled(len(room))
+        finally:
+            sink.close()
+        destination.keep(run)
+        destination.verified.add(number)
+        count += len(data)
+    return count

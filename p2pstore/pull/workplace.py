@@ -61,9 +61,10 @@ class _Found:
 class Workplace:
     """A directory that is this get's alone, until ``let_go`` or ``remove``."""
 
-    def __init__(self, directory: Path, destination: Path, manifest: str, name: str) -> None:
+    def __init__(self, directory: Path, destination: Path, manifest: str, name: str, *, note_bytes: int = 0) -> None:
         """Make or take one in ``directory``, for a get of ``manifest`` to ``destination``.
 
+        ``note_bytes`` are those that its journal notes of each chunk.
         Raises ``DestinationBusy`` where a get of this user's is at work on that destination, or ``StorageError``.
         """
         self.journal: Journal
@@ -72,6 +73,7 @@ class Workplace:
         self._destination = destination
         self._me = this_process(manifest)
         self._number = 0
+        self._note_bytes = note_bytes
         self._live = ""
         for number in range(MAX_WORKPLACES):
             self.path = directory / work_name(destination.name, number)
@@ -120,7 +122,7 @@ class Workplace:
                 return False
             self._live = os.path.realpath(self.path)
             _live.add(self._live)
-            self.journal = Journal(self.path / _JOURNAL, locked, self._me.manifest, name)
+            self.journal = Journal(self.path / _JOURNAL, locked, self._me.manifest, name, note_bytes=self._note_bytes)
             if not made and not self.journal.resumed:
                 remove(self.part)
                 (self.path / _FILLING).unlink(missing_ok=True)

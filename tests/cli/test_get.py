@@ -81,6 +81,31 @@ def test_the_agent_is_asked_for_what_was_said(agent: FakeAgent, mooncake: Moonca
     assert agent.body_of("POST /v1/get")["wipe"] is True
 
 
+def test_some_tensors_are_asked_for_in_a_call_of_their_own(agent: FakeAgent, mooncake: Mooncake) -> None:
+    agent.answers["POST /v1/get-tensors"] = [get_result(tensors=12, seeding=False)]
+    done = mooncake("get", "models/llama", "/data/llama", "--tensors", "model.layers.0.*", "--tensors", "lm_head.*")
+    assert agent.body_of("POST /v1/get-tensors")["tensors"] == ["model.layers.0.*", "lm_head.*"]
+    assert done.stderr == (
+        "got 12 tensors of models/llama: 8.0 MiB by tcp from 2 peers in 2.0 s, 4.0 MiB/s, 2.0 MiB reused\n"
+        "verified at /data/llama\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("tensors", "words"), [(1, "1 tensor of models/llama is"), (2, "2 tensors of models/llama are")]
+)
+def test_tensors_that_were_here(agent: FakeAgent, mooncake: Mooncake, tensors: int, words: str) -> None:
+    agent.answers["POST /v1/get-tensors"] = [get_result(tensors=tensors, bytes_pulled=0, peers={}, seeding=False)]
+    done = mooncake("get", "models/llama", "/data/llama", "--tensors", "*")
+    assert done.stderr == f"{words} complete at /data/llama: nothing had to be pulled\n"
+
+
+def test_a_dry_run_of_tensors(agent: FakeAgent, mooncake: Mooncake) -> None:
+    agent.answers["POST /v1/get-tensors"] = [get_result(tensors=12, dry_run=True, seeding=False)]
+    done = mooncake("get", "models/llama", "/data/llama", "--tensors", "*", "--dry-run")
+    assert done.stderr == "would pull 8.0 MiB for 12 tensors from 2 peers, and write 10.0 MiB to /data/llama\n"
+
+
 @pytest.mark.parametrize(
     ("dest", "meant"),
     [("x", "/w/x"), ("x/", "/w/x/name"), (".", "/w/name"), ("..", "/name"), ("/a/./", "/a/name"), ("/a/b", "/a/b")],

@@ -60,6 +60,28 @@ def test_what_was_added_is_there_again(path: Path) -> None:
     assert listed(path) == [3, 4, 0, 10]
 
 
+def test_notes_of_chunks_are_there_again(path: Path) -> None:
+    def noting() -> Journal:
+        return Journal(path, lock_journal(path, path.with_name("x"), create=True), MANIFEST, "name", note_bytes=16)
+
+    journal = noting()
+    journal.notes = {number: bytes([number]) * 16 for number in (3, 4, 7)}
+    journal.add(range(3, 6))
+    journal.add(range(7, 8))
+    journal.close()
+    with open(path, "ab") as stream:
+        stream.write(b"torn")
+    journal = noting()
+    assert journal.chunks == [3, 4, 5, 7]
+    assert [journal.notes[number] for number in (3, 4, 5, 7)] == [b"\3" * 16, b"\4" * 16, bytes(16), b"\7" * 16]
+    journal.restart([4, 7], MANIFEST, "name")
+    journal.close()
+    journal = noting()
+    assert journal.chunks == [4, 7]
+    assert journal.notes == {4: b"\4" * 16, 7: b"\7" * 16}
+    journal.close()
+
+
 def test_chunks_that_look_like_line_ends(path: Path) -> None:
     newlines = int.from_bytes(b"\n\n\n\n", "little")
     journal = opened(path)
