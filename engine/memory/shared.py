@@ -49,23 +49,24 @@ class Mapping:
 class SharedMemory:
     """Zeroed memory of ``length`` bytes that others can be handed. ``view`` is how it is used here."""
 
-    def __init__(self, length: int) -> None:
-        """Raises ``UsageError`` where the system has none to give."""
+    def __init__(self, length: int, *, start: int = 0) -> None:
+        """It begins ``start`` bytes behind a page's boundary. Raises ``UsageError`` where there is none to be had."""
         if length < 1:
             raise UsageError(detail=f"shared memory of {length} bytes cannot be had")
         self.length = length
+        self.start = start
         self.fd = -1
         try:
             self.fd = os.memfd_create("mooncake", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             forks.hold_descriptor(self.fd)
-            system.ftruncate(self.fd, length)
+            system.ftruncate(self.fd, start + length)
             fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, SEALS)
-            self._mapping: Mapping | None = Mapping(self.fd, length)
+            self._mapping: Mapping | None = Mapping(self.fd, start + length)
         except OSError as error:
             self.close()
             detail = f"{length} bytes of shared memory cannot be had: {error.strerror or error}"
             raise UsageError(detail=detail) from None
-        self.view = self._mapping.view()
+        self.view = self._mapping.view()[start:]
 
     def close(self) -> None:
         """Let go of it here; twice is harmless. It is gone when views and other processes have let go of it, too."""
@@ -86,7 +87,7 @@ class SharedBuffer(MemoryBuffer):
 
     def file_run(self, offset: int, length: int) -> FileRun | None:
         """See ``Buffer.file_run``: the receiver can read and write all of the memory."""
-        return FileRun(os.dup(self._memory.fd), offset, length)
+        return FileRun(os.dup(self._memory.fd), self._memory.start + offset, length)
 
     def close(self) -> None:
         """See ``Buffer.close``."""

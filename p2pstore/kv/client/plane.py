@@ -30,6 +30,15 @@ RETRIES = 1
 """Of a transfer, with a new connection: the one that was kept may have been closed. More is the caller's business."""
 
 
+SEGMENT_START = 2048
+"""Where in a page our segments begin.
+
+Programs' memory nearly always begins at a page's boundary, or 16 to 48 bytes behind one, as ``malloc`` gives it, and so
+would most values: they are whole pages long. But what is copied from one such place to the other takes up to 2.5 times
+as long, for values of 64 KiB up to 1 MiB on AMD's Zen 4 (``rep movsb`` with glibc 2.36): nearly the same place in the
+page is what the processor takes for the same place.
+"""
+
 RUN_BYTES = 64 << 20
 """Of pieces that are moved by one request: what fails is asked for again from its beginning."""
 
@@ -97,7 +106,7 @@ class DataPlane:
 
     def offer(self, length: int) -> RegisteredMemory:
         """New memory that others may read and write. Raises as ``register_memory``."""
-        memory = SharedMemory(length)
+        memory = SharedMemory(length, start=SEGMENT_START)
         try:
             offered = self.engine.register_memory(SharedBuffer("segment", memory), writable=True)
         except BaseException:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import UsageError
+from engine.memory.copying import address_of
 from engine.memory.shared import MappedFileBuffer, SharedBuffer, SharedMemory, map_handed_over
 from tests.forking import in_child
 
@@ -28,6 +29,21 @@ def test_what_one_side_writes_the_other_reads() -> None:
     other[LENGTH - 1 :] = b"!"
     assert memory.view[LENGTH - 1 :] == b"!"
     memory.close()
+
+
+@pytest.mark.parametrize("start", [0, 1, 2048])
+def test_it_begins_where_in_a_page_it_is_told(start: int) -> None:
+    memory = SharedMemory(LENGTH, start=start)
+    buffer = SharedBuffer("s", memory)
+    assert len(memory.view) == LENGTH
+    assert address_of(memory.view) % 4096 == start
+    memory.view[7:12] = b"hello"
+    run = buffer.file_run(7, 5)
+    assert run is not None
+    other = map_handed_over(run.fd).view()
+    assert other[run.offset : run.offset + 5] == b"hello"
+    os.close(run.fd)
+    buffer.close()
 
 
 def test_its_size_stays() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import random
 from collections.abc import Iterator
 
@@ -58,11 +59,14 @@ def test_either_checksum_is_right_and_no_other() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 1000, 1 << 20, (1 << 20) + 1, (1 << 20) + (1 << 18), 3_000_001])
-def test_what_is_hashed_while_it_is_copied_is_what_was_copied(size: int) -> None:
+@pytest.mark.parametrize("further", [0, 1, 63, 64, 2048, 4095])
+def test_what_is_hashed_while_it_is_copied_is_what_was_copied(size: int, further: int) -> None:
+    """Wherever in their pages both lie."""
     data = random.Random(size).randbytes(size)
-    room = bytearray(b"\xaa" * (size + 2))
-    found = checksums.copied(memoryview(room)[1:-1], memoryview(data))
-    assert room == b"\xaa" + data + b"\xaa"
+    source, room = mmap.mmap(-1, size), mmap.mmap(-1, further + size + 1)
+    source[:] = data
+    found = checksums.copied(memoryview(room)[further : further + size], memoryview(source))
+    assert room[:] == bytes(further) + data + b"\0"
     assert found == xxhash.xxh3_64_intdigest(data)
 
 

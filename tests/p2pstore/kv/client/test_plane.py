@@ -15,7 +15,7 @@ from engine.memory.joined_buffer import JoinedBuffer
 from engine.transports.rdma.nics import Nics
 from engine.transports.rdma.verbs.fake_verbs import Fabric
 from p2pstore.kv.client import plane as module
-from p2pstore.kv.client.plane import DataPlane, Piece
+from p2pstore.kv.client.plane import SEGMENT_START, DataPlane, Piece
 from tests.engine.transports.rdma.conftest import fabric, open_nics
 from tests.ports import closed_port
 
@@ -110,6 +110,7 @@ def test_over_rdma_each_piece_is_a_request_and_comes_over_the_device(
         for name in ("a0", "b0")
     )
     memory = theirs.offer(LENGTH)
+    assert memory.address % 4096 == SEGMENT_START, "what programs have begins elsewhere in its pages"
     there = theirs.in_place(theirs.endpoint, memory.address, LENGTH)
     assert there is not None
     there[:] = random.Random(2).randbytes(LENGTH)
