@@ -30,6 +30,8 @@ class Ejection:
     """When the first of them was."""
     times: int = 0
     """Ejections in a row."""
+    begun: float = 0.0
+    """When the ejection began."""
     until: float = 0.0
     """When it is asked again."""
 
@@ -49,7 +51,7 @@ class Ejection:
             return None
         self.times += 1
         pause = EJECTIONS.after(self.times)
-        self.until = now + pause
+        self.begun, self.until = now, now + pause
         self.failures = EJECT_FAILURES - 1  # the next one decides
         return pause
 
@@ -62,5 +64,5 @@ class Ejection:
             return False
         ended = self.until > came
         self.failures = self.times = 0
-        self.until = 0.0
+        self.begun = self.until = 0.0
         return ended

@@ -122,8 +122,12 @@ class Policy:
 
     def ejected(self, name: str, now: float) -> bool:
         """Whether an instance is passed over for the requests that it failed."""
+        return self.ejected_since(name, now) is not None
+
+    def ejected_since(self, name: str, now: float) -> float | None:
+        """Since when, in seconds of the events' clock; None where it is not."""
         instance = self._roster.find(name)
-        return instance is not None and now < instance.ejection.until
+        return instance.ejection.begun if instance is not None and now < instance.ejection.until else None
 
     # Requests
 

@@ -19,6 +19,9 @@ IDLE_SECONDS = 120.0
 MOST_LINE_BYTES = 1 << 20
 """A line of a stream; a longer one is no answer of an engine's."""
 
+MOST_TOKENS = 1 << 31
+"""Of one request that an engine is believed to have had or made."""
+
 MOST_ERROR_CHARACTERS = 200
 """Of what a server says of an error that is kept."""
 
@@ -134,11 +137,18 @@ async def _read(answer: Answer, response: aiohttp.ClientResponse, clock: Callabl
 
 def _count(answer: Answer, usage: Any) -> None:
     if usage:
-        answer.output = int(usage.get("completion_tokens") or 0)
-        answer.prompt = int(usage.get("prompt_tokens") or 0)
+        answer.output = _tokens(usage.get("completion_tokens") or 0)
+        answer.prompt = _tokens(usage.get("prompt_tokens") or 0)
         details = usage.get("prompt_tokens_details")
         if details and details.get("cached_tokens") is not None:
-            answer.cached = int(details["cached_tokens"])
+            answer.cached = _tokens(details["cached_tokens"])
+
+
+def _tokens(said: Any) -> int:
+    """A count of tokens as an engine says it; ValueError or TypeError where it can be none."""
+    if not 0 <= said <= MOST_TOKENS:
+        raise ValueError(said)
+    return int(said)
 
 
 async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[str]:

@@ -72,7 +72,7 @@ class Admin:
             "seconds": round(now - self._began, 1),
             "running": self._turns.running,
             "waiting": self._turns.waiting,
-            "instances": [member.to_json(now, ejected=dispatcher.ejected(member.name)) for member in self._fleet],
+            "instances": [member.to_json(now, dispatcher.ejected_since(member.name)) for member in self._fleet],
             "expected": {
                 "prefill_seconds": dispatcher.policy.costs.prefill.cost._asdict(),
                 "decode_step_seconds": dispatcher.policy.costs.decode.cost._asdict(),

@@ -162,7 +162,11 @@ class Dispatcher:
 
     def ejected(self, instance: str) -> bool:
         """Whether an instance is passed over now for what it failed."""
-        return self.policy.ejected(instance, self._clock())
+        return self.ejected_since(instance) is not None
+
+    def ejected_since(self, instance: str) -> float | None:
+        """Since when it is passed over, by the proxy's clock; None where it is not."""
+        return self.policy.ejected_since(instance, self._clock())
 
     def tick(self) -> None:
         """Time went on."""

@@ -246,9 +246,7 @@ class Exchange:
         if said is None:
             raise InstanceFailed(member, "its answer is no JSON")
         self._first(member, alone=alone)
-        usage = said.get("usage")
-        count = usage.get("completion_tokens") if isinstance(usage, dict) else None
-        self._output = count if isinstance(count, int) else 1
+        self._output = _tokens(said.get("usage"), most=len(whole))
         self._done(member)
         return self._reply.whole(Answer(200, whole, passed_on(answer)))
 
@@ -319,6 +317,12 @@ class Exchange:
             return await self._reply.error(failures.instance_failed())
         said = failure.answer or failures.instance_failed(failure.member.kind.value, failure.detail)
         return await self._reply.error(said)
+
+
+def _tokens(usage: Any, *, most: int) -> int:
+    """How many a whole answer says that it has. An engine may say anything; none has more than its ``most`` bytes."""
+    said = usage.get("completion_tokens") if isinstance(usage, dict) else None
+    return min(max(said, 1), most) if isinstance(said, int) else 1
 
 
 def _error(member: Member, answer: aiohttp.ClientResponse, body: bytes) -> Answer:

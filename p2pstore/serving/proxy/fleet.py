@@ -96,14 +96,15 @@ class Member:
         self.turn += 1
         return self.ranks[self.turn % len(self.ranks)]
 
-    def to_json(self, now: float, *, ejected: bool = False) -> dict[str, Any]:
-        """For the status; ``ejected``: the policy passes it over."""
-        ejected = ejected and self.up
+    def to_json(self, now: float, ejected_since: float | None = None) -> dict[str, Any]:
+        """For the status; ``ejected_since``: the policy has passed it over since then."""
+        ejected = ejected_since is not None and self.up
+        since = ejected_since if ejected and ejected_since is not None else self.health.since
         return {
             "type": self.kind.value,
             "instance": self.place.address,
             "state": "draining" if self.draining else "ejected" if ejected else self.health.state.value,
-            "seconds": round(now - self.health.since, 1),
+            "seconds": round(now - since, 1),
             "why": f"it failed several requests in a row: {self.last_failure}" if ejected else self.health.why,
             "running": self.running,
             "served": self.served,

@@ -14,7 +14,8 @@ from aiohttp import web
 class FakeEngine:
     """Serves ``/v1/models`` and ``/v1/completions``: ``pieces`` for each request, with ``gap`` seconds between them.
 
-    ``fault`` is what goes wrong: a status, or ``cut``, ``garbage``, ``error``, ``silent``, ``empty``, ``endless``, ``drop``.
+    ``fault`` is what goes wrong: a status, or ``cut``, ``garbage``, ``count``, ``error``, ``silent``, ``empty``,
+    ``endless``, ``drop``.
     """
 
     def __init__(self) -> None:
@@ -74,7 +75,9 @@ class FakeEngine:
             if self.fault == "garbage":
                 await response.write(b"data: {nonsense\n\n")
         prompt = len(body["prompt"].split())
-        usage = {"prompt_tokens": prompt, "completion_tokens": body["max_tokens"]}
+        usage: dict[str, Any] = {"prompt_tokens": prompt, "completion_tokens": body["max_tokens"]}
+        if self.fault == "count":
+            usage["completion_tokens"] = 10**400
         await self._say(
             response, {"choices": [], "usage": {**usage, "prompt_tokens_details": {"cached_tokens": prompt // 2}}}
         )

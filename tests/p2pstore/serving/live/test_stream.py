@@ -49,6 +49,7 @@ def test_the_longest_tenth_of_the_gaps_counts() -> None:
         (404, "status 404: no room here"),
         ("cut", "the stream ended before the answer did"),
         ("garbage", "a piece is no JSON of the interface"),
+        ("count", "a piece is no JSON of the interface"),
         ("error", "the server ended it: {'message': 'the engine is dead'}"),
         ("empty", "the answer has no text"),
         ("endless", "a line is longer than"),

@@ -54,6 +54,21 @@ async def test_authorization_and_request_id_are_passed_on(engines: Any, proxies:
     assert "Authorization" not in decode.seen[1].headers
 
 
+@pytest.mark.parametrize(
+    ("said", "counted"),
+    [("3", 3), ("-1", 1), ("1" + 400 * "0", 458), ('"many"', 1), ("null", 1), ("1e400", 1), ("[1]", 1)],
+    ids=range(7),
+)
+async def test_a_count_of_tokens_that_cannot_be_is_not_believed(
+    engines: Any, proxies: Start, said: str, counted: int
+) -> None:
+    body = f'{{"choices":[{{"text":"x"}}],"usage":{{"completion_tokens":{said}}}}}'.encode()
+    proxy: Running = await proxies([await engines()], [await engines(behaviour=answering(200, body))])
+    assert (await proxy.post())[0] == 200
+    await happens(lambda: proxy.server.parts.stats.tokens == counted)
+    assert (await proxy.get("/status"))[0] == 200
+
+
 async def test_log_probabilities_of_the_prompt_are_the_prefill_instances(engines: Any, proxies: Start) -> None:
     """A decode instance that is asked for them dies (vllm-ascend#13363)."""
     prefill, decode = await engines(), await engines()

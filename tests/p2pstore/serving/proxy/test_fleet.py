@@ -88,10 +88,11 @@ def test_only_who_is_up_and_stays_takes_requests() -> None:
     members[1].draining = True
     assert not fleet.ready
     assert members[1].to_json(5.0)["state"] == "draining"
-    assert members[1].to_json(5.0, ejected=True)["state"] == "draining"
+    assert members[1].to_json(5.0, 3.0)["state"] == "draining"
     members[0].last_failure = "it answers with status 500"
-    ejected = members[0].to_json(5.0, ejected=True)
+    ejected = members[0].to_json(5.0, 3.0)
     assert (ejected["state"], ejected["why"].rpartition(": ")[2]) == ("ejected", members[0].last_failure)
+    assert (ejected["seconds"], members[0].to_json(5.0)["seconds"]) == (2.0, 4.0), "since it is so, not since it is up"
 
 
 def test_ranks_in_turn() -> None:
