@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from p2pstore.errors import UsageError
 from p2pstore.integrations import fingerprint
 from p2pstore.integrations.fingerprint import Fingerprint
-from p2pstore.kv.master.why import Finding
+from p2pstore.kv.master.findings import Finding
 
 MIN_PARTS = 4
 """Of a key of an engine, at least: the model, shards, and the hash of tokens."""

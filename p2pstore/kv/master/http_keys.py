@@ -16,7 +16,8 @@ from engine.rpc.codes import Code
 from p2pstore.kv.master import forms
 from p2pstore.kv.master.http_answers import as_json, forced, refused, tenant_of
 from p2pstore.kv.master.shown import Shown
-from p2pstore.kv.master.why import why_callers, why_key
+from p2pstore.kv.master.why_clients import why_callers
+from p2pstore.kv.master.why_key import why_key
 
 LINES = "application/x-ndjson"
 

@@ -14,9 +14,11 @@ from engine.rpc.messages import ObjectMeta, ReplicateConfig, Segment
 from p2pstore.kv.master import dispatch, server
 from p2pstore.kv.master.advice import ADVICE, ENDED
 from p2pstore.kv.master.facts import CallerFacts, KeyFacts, PoolFacts
+from p2pstore.kv.master.findings import Finding
 from p2pstore.kv.master.server import Master
 from p2pstore.kv.master.view import View
-from p2pstore.kv.master.why import Finding, why_callers, why_key
+from p2pstore.kv.master.why_clients import why_callers
+from p2pstore.kv.master.why_key import why_key
 from tests.p2pstore.kv.master.wire import BASE, MIB, Client, running, until
 
 NO_FAILURE = {Code.OK, Code.NOT_FOUND, Code.EXISTS}

@@ -12,7 +12,8 @@ from p2pstore.kv.master.callers import Caller
 from p2pstore.kv.master.metrics import families, render
 from p2pstore.kv.master.server import Master, MasterSettings
 from p2pstore.kv.master.view import View
-from p2pstore.kv.master.why import why_callers, why_key
+from p2pstore.kv.master.why_clients import why_callers
+from p2pstore.kv.master.why_key import why_key
 from p2pstore.kv.pool.walks import whole
 from tests.clocks import Clock
 from tests.p2pstore.kv.pool.pools import MIB, House, ident
