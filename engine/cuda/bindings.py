@@ -1,14 +1,19 @@
-"""CUDA's driver by way of NVIDIA's cuda-bindings, of version 12 or 13: nothing is compiled here."""
+"""CUDA's driver by way of NVIDIA's cuda-bindings, of version 12 or 13: nothing is compiled here.
+
+One call is made past it. Up to 13.3.1 at least, cuda-bindings answers 0 for the GPU of any memory
+(github.com/NVIDIA/cuda-python/issues/2928), so the library that it has loaded is asked for that.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from engine.cuda.driver import INVALID_CONTEXT, failed
+from engine.cuda.driver import INVALID_CONTEXT, INVALID_VALUE, failed
 from engine.errors import GpuUnavailable, MooncakeError
 
 MODULES = ("cuda.bindings.driver", "cuda.cuda")
@@ -20,7 +25,9 @@ _NO_TIMING = 2
 """An event that does not note when it was done is quicker."""
 _NON_BLOCKING = 1
 """A stream that the default stream neither waits for nor is waited for by: who must wait for whom is said by events."""
-_ORDINAL = "CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL"
+_ORDINAL = 9
+"""``CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL``."""
+_LIBRARY = "libcuda.so.1"
 
 _INSTALL = "install it with pip install 'mooncake-cli[cuda]', or copy the tensor to the host first (.cpu())"
 _DRIVER = "see what 'nvidia-smi' says here, or copy the tensor to the host first (.cpu())"
@@ -31,9 +38,14 @@ _FORKED = "start the process with multiprocessing's 'spawn' or 'forkserver' inst
 class Bindings:
     """The driver of this machine; see ``Driver``."""
 
-    def __init__(self, module: Any = None) -> None:
-        """``module`` is cuda-bindings', by default the installed one. Raises ``GpuUnavailable``."""
+    def __init__(self, module: Any = None, library: Any = None) -> None:
+        """``module`` is cuda-bindings', and ``library`` NVIDIA's; by default those that are installed.
+
+        Raises ``GpuUnavailable``.
+        """
         self._cuda = module if module is not None else _found()
+        self._library = library
+        self._count = 0
         self._contexts: dict[int, Any] = {}
         self._here = threading.local()
         self._lock = threading.Lock()
@@ -41,13 +53,17 @@ class Bindings:
 
     def device_of(self, address: int) -> int:
         """See ``Driver.device_of``."""
-        which = getattr(self._cuda.CUpointer_attribute, _ORDINAL)
-        code, found = self._cuda.cuPointerGetAttribute(which, address)
-        if getattr(code, "name", "") == INVALID_CONTEXT:  # of a thread that CUDA does not know yet
-            with self.on(0):
-                code, found = self._cuda.cuPointerGetAttribute(which, address)
+        code, found = self._asked(address)
+        if getattr(code, "name", "") in {INVALID_CONTEXT, INVALID_VALUE}:
+            # Of a thread that CUDA does not know yet; or the driver wants the memory's own context.
+            for device in range(self._count):
+                if self._active(device):
+                    with self.on(device):
+                        again, found = self._asked(address)
+                    if not int(again):
+                        return found
         self._check("cuPointerGetAttribute", code)
-        return int(found)
+        return found
 
     @contextmanager
     def on(self, device: int) -> Iterator[None]:
@@ -134,6 +150,26 @@ class Bindings:
             raise GpuUnavailable(detail=detail, todo=_DRIVER) from None
         if not count:
             raise _no_device()
+        self._count = count
+        if self._library is None:
+            try:
+                self._library = ctypes.CDLL(_LIBRARY)  # which is loaded by now
+            except OSError as error:
+                raise GpuUnavailable(detail=f"NVIDIA's driver does not load ({error})", todo=_DRIVER) from None
+
+    def _asked(self, address: int) -> tuple[Any, int]:
+        """The driver's code, and on which GPU the memory lies."""
+        found = ctypes.c_int(0)
+        code = self._library.cuPointerGetAttribute(
+            ctypes.byref(found), ctypes.c_int(_ORDINAL), ctypes.c_uint64(address)
+        )
+        return self._cuda.CUresult(code), found.value
+
+    def _active(self, device: int) -> bool:
+        """Whether this process uses a GPU already."""
+        code, _, active = self._cuda.cuDevicePrimaryCtxGetState(self._call("cuDeviceGet", device))
+        self._check("cuDevicePrimaryCtxGetState", code)
+        return bool(active)
 
     def _retained(self, device: int) -> Any:
         """The context that all libraries of the process share, which stays for as long as the process."""

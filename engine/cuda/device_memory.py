@@ -12,6 +12,7 @@ The bytes must lie together, as in the host's memory (``engine.memory.lent``).
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 import sys
@@ -171,7 +172,7 @@ def _tensor(source: Any, what: str) -> DeviceMemory | None:
     stream = LEGACY_STREAM
     if torch is not None:
         stream = int(torch.cuda.current_stream(source.device).cuda_stream) or LEGACY_STREAM
-    return _lent(loaded, *place, source, stream, what, readonly=False)
+    return _lent(loaded, *place, source, stream, what, readonly=False, device=attribute(source.device, "index"))
 
 
 def _array_interface(source: Any, what: str, *, least: int = WITH_STREAM) -> DeviceMemory | None:
@@ -223,7 +224,7 @@ def _dlpack(source: Any, what: str) -> DeviceMemory | None:
             if tensor.strides and tensor.ndim and length:
                 check_dense(shape, [each * size for each in tensor.strides[: tensor.ndim]], size, what)
             address = (tensor.data or 0) + tensor.byte_offset
-            return _lent(loaded, address, length, capsule, stream, what, readonly=readonly)
+            return _lent(loaded, address, length, capsule, stream, what, readonly=readonly, device=device)
         finally:
             driver.end_stream(stream)
 
@@ -240,15 +241,27 @@ def _exported(source: Any, stream: int) -> Any:
 
 
 def _lent(
-    loaded: Cuda, address: int, length: int, owner: object, stream: int, what: str, *, readonly: bool
+    loaded: Cuda,
+    address: int,
+    length: int,
+    owner: object,
+    stream: int,
+    what: str,
+    *,
+    readonly: bool,
+    device: int | None = None,
 ) -> DeviceMemory:
-    """Memory at an address that is ready once all is done that is in ``stream``; 0 means that it is ready now."""
+    """Memory at an address that is ready once all is done that is in ``stream``; 0 means that it is ready now.
+
+    ``device`` is the GPU that its library says. The driver is asked all the same: memory that was freed lies on none.
+    """
     if not length:
         return DeviceMemory(_Loan(loaded, 0, None, 0), 0, 0, readonly=readonly)
     if not address:
         refuse_missing(what)
     driver, ready = loaded.driver, 0
-    device = driver.device_of(address)
+    with driver.on(device) if device is not None else contextlib.nullcontext():
+        device = driver.device_of(address)
     if stream:
         with driver.on(device):
             ready = driver.event()

@@ -28,8 +28,21 @@ class Code(enum.IntEnum):
     CUDA_ERROR_SYSTEM_DRIVER_MISMATCH = 803
 
 
-class Attribute(enum.IntEnum):
-    CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL = 9
+class Library:
+    """As ``libcuda.so.1``, which is asked where memory lies: codes in turn, and what it says."""
+
+    def __init__(self, *codes: int, device: int = 1) -> None:
+        self.codes = list(codes)
+        self.device = device
+        self.asked: list[int] = []
+
+    def cuPointerGetAttribute(self, found: Any, which: Any, address: Any) -> int:
+        assert which.value == 9
+        self.asked.append(address.value)
+        code = self.codes.pop(0) if self.codes else 0
+        if not code:
+            found._obj.value = self.device
+        return code
 
 
 class Handle:
@@ -45,7 +58,7 @@ class Handle:
 class Module:
     """As ``cuda.bindings.driver``: every call returns a tuple whose first part is a code."""
 
-    CUpointer_attribute = Attribute
+    CUresult = Code
 
     def __init__(self, **answers: Any) -> None:
         self.calls: list[tuple[Any, ...]] = []
@@ -53,7 +66,7 @@ class Module:
         self.answers = {
             "cuInit": (Code(0),), "cuDeviceGetCount": (Code(0), 2), "cuMemHostAlloc": (Code(0), 0x7000),
             "cuStreamCreate": (Code(0), Handle(11)), "cuEventCreate": (Code(0), Handle(12)),
-            "cuPointerGetAttribute": (Code(0), 1), "cuEventQuery": (Code(0),),
+            "cuEventQuery": (Code(0),), "cuDevicePrimaryCtxGetState": (Code(0), 0, 1),
             **answers,
         }  # fmt: skip
 
@@ -93,7 +106,7 @@ class Module:
 
 def test_calls_concern_the_gpu_that_was_named() -> None:
     module = Module()
-    driver = Bindings(module)
+    driver = Bindings(module, Library())
     module.calls.clear()
     with driver.on(1):
         stream, event, pinned = driver.stream(), driver.event(), driver.pin(4096)
@@ -121,7 +134,7 @@ def test_calls_concern_the_gpu_that_was_named() -> None:
 
 def test_what_was_set_comes_back_after_an_error() -> None:
     module = Module(cuMemcpyHtoDAsync=(Code(1),))
-    driver = Bindings(module)
+    driver = Bindings(module, Library())
     with (
         pytest.raises(
             GpuFailed, match=r"GPU 1: cuMemcpyHtoDAsync failed with CUDA_ERROR_INVALID_VALUE \(invalid_value\)"
@@ -133,7 +146,7 @@ def test_what_was_set_comes_back_after_an_error() -> None:
 
 
 def test_an_event_that_is_not_done() -> None:
-    driver = Bindings(Module(cuEventQuery=[(Code(600),), (Code(0),), (Code(1),)]))
+    driver = Bindings(Module(cuEventQuery=[(Code(600),), (Code(0),), (Code(1),)]), Library())
     with driver.on(0):
         assert not driver.done(1)
         assert driver.done(1)
@@ -142,9 +155,18 @@ def test_an_event_that_is_not_done() -> None:
 
 
 def test_where_memory_lies_is_asked_of_a_thread_that_cuda_does_not_know() -> None:
-    module = Module(cuPointerGetAttribute=[(Code(201), None), (Code(0), 1)])
-    assert Bindings(module).device_of(0x99) == 1
+    module, library = Module(), Library(201, 0)
+    assert Bindings(module, library).device_of(0x99) == 1
     assert ("push", 1100) in module.calls
+    assert library.asked == [0x99, 0x99]
+
+
+def test_where_memory_lies_is_asked_beside_each_gpu_that_is_in_use() -> None:
+    module = Module(cuDevicePrimaryCtxGetState=[(Code(0), 0, 0), (Code(0), 0, 1)])
+    assert Bindings(module, Library(1, 0)).device_of(0x99) == 1
+    assert [call for call in module.calls if call[0] == "push"] == [("push", 1101)]
+    with pytest.raises(GpuFailed, match="cuPointerGetAttribute failed with CUDA_ERROR_INVALID_VALUE"):
+        Bindings(Module(), Library(1, 1, 1)).device_of(0x99)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +202,7 @@ def test_the_package_of_either_generation(monkeypatch: pytest.MonkeyPatch) -> No
 
     for name in bindings.MODULES:
         monkeypatch.setattr(importlib, "import_module", only(name))
-        assert Bindings()._cuda is module
+        assert Bindings(library=Library())._cuda is module
     monkeypatch.setattr(importlib, "import_module", only(""))
     with pytest.raises(GpuUnavailable, match="cuda-bindings is not installed") as caught:
         Bindings()
@@ -198,7 +220,7 @@ def test_the_installed_package_has_every_call() -> None:
     driver = pytest.importorskip("cuda.bindings.driver", reason="pip install cuda-bindings")
     for name in (
         "cuInit", "cuDeviceGetCount", "cuDeviceGet", "cuDevicePrimaryCtxRetain", "cuCtxPushCurrent", "cuCtxPopCurrent",
-        "cuPointerGetAttribute", "cuMemHostAlloc", "cuMemFreeHost", "cuStreamCreate", "cuStreamDestroy", "cuEventCreate",
+        "cuDevicePrimaryCtxGetState", "cuMemHostAlloc", "cuMemFreeHost", "cuStreamCreate", "cuStreamDestroy", "cuEventCreate",
         "cuEventDestroy", "cuEventRecord", "cuEventQuery", "cuStreamWaitEvent", "cuMemcpyHtoDAsync", "cuMemcpyDtoHAsync",
         "cuGetErrorString",
     ):  # fmt: skip
@@ -209,4 +231,5 @@ def test_the_installed_package_has_every_call() -> None:
     assert int(driver.CUevent_flags.CU_EVENT_DISABLE_TIMING) == bindings._NO_TIMING
     assert int(driver.CUstream_flags.CU_STREAM_NON_BLOCKING) == bindings._NON_BLOCKING
     assert int(driver.CUstream(5)) == 5
-    assert hasattr(driver.CUpointer_attribute, bindings._ORDINAL)
+    assert int(driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL) == bindings._ORDINAL
+    assert driver.CUresult(1).name == "CUDA_ERROR_INVALID_VALUE"
