@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from engine.errors import PeerUnreachable, RangeRefused, RemoteError
 from engine.net import addresses, sockets
+from engine.net.arrival import Arrival
 from engine.net.connect import Sources, connect
 from engine.protocol import wire
 from engine.protocol.exchange import ReplyReader, ReplyState
@@ -98,6 +99,7 @@ class TcpChannel(SocketChannel):
         ``opening`` goes before the first request of each.
         """
         super().__init__(connected(), peer, stall_timeout=stall_timeout)
+        self._arrival = Arrival(self._sock, stall_timeout)
         self._connected = connected
         self._opening = self._unsaid = opening
         self._version = min(version, wire.LATEST_VERSION)
@@ -158,6 +160,7 @@ class TcpChannel(SocketChannel):
         sock = self._connected()
         with self._lock:
             ended, self._sock = self._sock, sock
+            self._arrival = Arrival(sock, self._stall_timeout)
             closed = self._closed
         ended.close()
         self._replies = 0
@@ -183,9 +186,9 @@ class TcpChannel(SocketChannel):
         return self._gone(reply.closed_how)
 
     def _fill(self, views: list[memoryview]) -> int:
-        """Bytes received into ``views``: all of them, unless the peer closed or the timeout cut the wait."""
+        """Bytes received into ``views``, 0 when the peer closed."""
         try:
-            return self._sock.recvmsg_into(views, 0, socket.MSG_WAITALL)[0]
+            return self._arrival.receive(views)
         except OSError as error:
             raise self._failed(error) from None
 

@@ -1,0 +1,95 @@
+"""Many bytes are waited for at once; whatever has come is received when no more will."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from engine.net.arrival import AT_ONCE, LEAST, Arrival
+
+WAIT = 60.0
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Two ends of a TCP connection over loopback, both blocking."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        one = socket.create_connection(listener.getsockname())
+        other, _ = listener.accept()
+    with one, other:
+        other.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        yield one, other
+
+
+def received(arrival: Arrival, room: int) -> bytes:
+    buffer = bytearray(room)
+    return bytes(buffer[: arrival.receive([memoryview(buffer)])])
+
+
+def test_what_comes_in_pieces_is_received_at_once(pair: tuple[socket.socket, socket.socket]) -> None:
+    one, other = pair
+    data = bytes(range(256)) * (AT_ONCE // 256)
+
+    def send() -> None:
+        for start in range(0, len(data), LEAST // 2):
+            other.sendall(data[start : start + LEAST // 2])
+            time.sleep(0.005)
+
+    sending = threading.Thread(target=send)
+    sending.start()
+    got = received(Arrival(one, WAIT), AT_ONCE)
+    sending.join()
+    assert got == data, "one call for eight pieces"
+
+
+def test_every_byte_comes_whatever_is_asked_for(pair: tuple[socket.socket, socket.socket]) -> None:
+    one, other = pair
+    data = bytes(range(251)) * 9000
+    sending = threading.Thread(target=other.sendall, args=(data,))
+    sending.start()
+    arrival = Arrival(one, WAIT)
+    got = b""
+    rooms = [1, LEAST - 1, LEAST, 3 * AT_ONCE, AT_ONCE + 4, 7, 2 * LEAST]
+    while len(got) < len(data):
+        got += received(arrival, min(rooms[0], len(data) - len(got)))
+        rooms = rooms[1:] + rooms[:1]
+    sending.join()
+    assert got == data
+
+
+def test_the_last_bytes_of_one_that_closes_are_received(pair: tuple[socket.socket, socket.socket]) -> None:
+    one, other = pair
+    arrival = Arrival(one, WAIT)
+    other.sendall(b"some")
+    other.shutdown(socket.SHUT_WR)
+    began = time.monotonic()
+    assert received(arrival, AT_ONCE) == b"some"
+    assert received(arrival, AT_ONCE) == b""
+    assert time.monotonic() - began < WAIT / 2
+
+
+def test_a_connection_that_is_shut_down_from_another_thread_ends_the_wait(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    one, other = pair
+    other.sendall(b"some")
+    threading.Timer(0.1, one.shutdown, [socket.SHUT_RDWR]).start()
+    began = time.monotonic()
+    assert received(Arrival(one, WAIT), AT_ONCE) in {b"some", b""}
+    assert time.monotonic() - began < WAIT / 2
+
+
+def test_one_that_is_slow_is_heard_when_the_time_is_over(pair: tuple[socket.socket, socket.socket]) -> None:
+    one, other = pair
+    arrival = Arrival(one, 0.2)
+    other.sendall(b"a little")
+    assert received(arrival, AT_ONCE) == b"a little"
+    with pytest.raises(BlockingIOError):
+        received(arrival, AT_ONCE)
+    other.sendall(b"more")
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, b"\0" * 16)
+    assert received(arrival, 4) == b"more", "few bytes are not waited for with the mark of many"
