@@ -22,7 +22,7 @@ from p2pstore.errors import MooncakeError, ObjectExists, UsageError, to_wire
 from p2pstore.holding.catalog import Holding
 from p2pstore.holding.parts import Parts
 from p2pstore.holding.publisher import NewObject
-from p2pstore.objects.difference import difference, same_bytes
+from p2pstore.objects.difference import cut_otherwise, difference, same_bytes
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.memory_objects import Buffers, Lent, hash_views, named, release, views_of
 from p2pstore.objects.names import check_object_name
@@ -71,8 +71,8 @@ class _Source(Protocol):
     def scan(self, how: _How) -> None:
         """Find out ``size``, in bytes."""
 
-    def hash(self, how: _How, threads: int) -> Manifest:
-        """Hash it on so many threads."""
+    def hash(self, how: _How, threads: int, like: Manifest | None = None) -> Manifest:
+        """Hash it on so many threads, cut as another manifest of the same files is, where one is given."""
 
     def made(self, name: str, manifest: Manifest) -> NewObject:
         """How it is held under ``name``."""
@@ -95,7 +95,7 @@ class _Files:
             for text in _notes(self._tree):
                 how.note(text)
 
-    def hash(self, how: _How, threads: int) -> Manifest:
+    def hash(self, how: _How, threads: int, like: Manifest | None = None) -> Manifest:
         """See ``_Source.hash``."""
         assert self._tree is not None  # noqa: S101 - it was scanned
         how.steps.begin("hashing", self.size, "B")
@@ -107,6 +107,7 @@ class _Files:
             progress=how.steps.add,
             cancelled=how.cancelled,
             steps=how.steps,
+            origins=like.columns.origins if like is not None else None,
         )
 
     def made(self, name: str, manifest: Manifest) -> NewObject:
@@ -125,7 +126,7 @@ class _Memory:
     def scan(self, how: _How) -> None:
         """Nothing to find out."""
 
-    def hash(self, how: _How, threads: int) -> Manifest:
+    def hash(self, how: _How, threads: int, like: Manifest | None = None) -> Manifest:
         """See ``_Source.hash``."""
         return hash_views(
             self._views,
@@ -134,6 +135,7 @@ class _Memory:
             chunk_size=how.chunk_size,
             threads=threads,
             cancelled=how.cancelled,
+            origins=like.columns.origins if like is not None else None,
         )
 
     def made(self, name: str, manifest: Manifest) -> NewObject:
@@ -280,13 +282,27 @@ async def _register(parts: Parts, batch: Sequence[_Wanted], how: _How) -> None:
         theirs = await _manifest_of(parts, wanted.name)
         if theirs is None:
             continue
-        if await asyncio.to_thread(same_bytes, made.manifest, theirs):  # permissions are no other content
+        ours = await _cut_alike(wanted, made.manifest, theirs, how)
+        if await asyncio.to_thread(same_bytes, ours, theirs):  # permissions are no other content
             wanted.manifest, wanted.fault = theirs, None
             again.append((wanted, replace(made, manifest=theirs)))
         else:
             found = await asyncio.to_thread(difference, made.manifest, theirs)
             wanted.fault = ObjectExists(name=wanted.name, difference=f": {found}")
     await _publish(parts, again, how)
+
+
+async def _cut_alike(wanted: _Wanted, ours: Manifest, theirs: Manifest, how: _How) -> Manifest:
+    """Our manifest, hashed again where the other's chunks of the same files lie in other places.
+
+    An earlier version of this program cut safetensors files otherwise. What cannot be hashed now stays as it was.
+    """
+    if not await asyncio.to_thread(cut_otherwise, ours, theirs):
+        return ours
+    try:
+        return await in_thread(how.cancelled, wanted.source.hash, how, os.cpu_count() or 1, theirs)
+    except MooncakeError:
+        return ours
 
 
 async def _publish(

@@ -35,7 +35,12 @@ def same_content(
         if tree.files.sizes != there.sizes or tuple(tree.paths) != tuple(there.paths):
             return None
         found = hash_tree(
-            tree, hash_name=manifest.hash, chunk_size=manifest.chunk_size, progress=progress, cancelled=cancelled
+            tree,
+            hash_name=manifest.hash,
+            chunk_size=manifest.chunk_size,
+            progress=progress,
+            cancelled=cancelled,
+            origins=there.origins,
         )
     except Interrupted:
         raise
@@ -51,7 +56,8 @@ def same_files(root: Path, manifest: Manifest) -> Sequence[FileSpan] | None:
     """
     try:
         tree = named_files(root, manifest)
-        found = hash_tree(tree, hash_name=manifest.hash, chunk_size=manifest.chunk_size)
+        origins = manifest.columns.origins
+        found = hash_tree(tree, hash_name=manifest.hash, chunk_size=manifest.chunk_size, origins=origins)
     except MooncakeError:
         return None
     return tree.files if _same_chunks(found, manifest) else None

@@ -13,13 +13,29 @@ def same_bytes(one: Manifest, other: Manifest) -> bool:
         == (other.kind, other.hash, other.chunk_size, other.directories)
         and tuple(ours.paths) == tuple(theirs.paths)
         and ours.sizes == theirs.sizes
+        and ours.origins == theirs.origins
         and ours.digests == theirs.digests
+    )
+
+
+def cut_otherwise(one: Manifest, other: Manifest) -> bool:
+    """Whether they have files of the same names and sizes, which are cut into chunks at other places.
+
+    So it is with safetensors files that an earlier version registered: it cut each from its beginning.
+    """
+    ours, theirs = one.columns, other.columns
+    return (
+        ours.origins != theirs.origins
+        and (one.kind, one.hash, one.chunk_size, one.directories)
+        == (other.kind, other.hash, other.chunk_size, other.directories)
+        and tuple(ours.paths) == tuple(theirs.paths)
+        and ours.sizes == theirs.sizes
     )
 
 
 def difference(new: Manifest, old: Manifest) -> str:
     """How a new object differs from an old one, in a few words; empty where nothing can be said."""
-    if (new.hash, new.chunk_size) != (old.hash, old.chunk_size):
+    if (new.hash, new.chunk_size, new.format) != (old.hash, old.chunk_size, old.format):
         return "they are hashed in another way, so that their chunks cannot be compared"
     known = {path: number for number, path in enumerate(old.columns.paths)}
     files = chunks = 0

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import overload
 
 SLICE = 500
@@ -20,21 +21,26 @@ json_text = json.JSONEncoder(ensure_ascii=False).encode
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
-    """One file: its path in the object, its size in bytes, its permission bits and its chunks' digests."""
+    """One file: its path in the object, its size in bytes, its permission bits, its chunks' digests, and its origin.
+
+    ``p2pstore.objects.cutting`` says what that is.
+    """
 
     path: str
     size: int
     mode: int
     chunks: tuple[bytes, ...]
+    origin: int = 0
 
 
 class FileList(Sequence[FileEntry]):
     """Files in manifest order. ``first_chunks`` has one entry more, the number of all chunks.
 
-    ``digests`` are those of all chunks, end to end, each of ``digest_bytes``.
+    ``digests`` are those of all chunks, end to end, each of ``digest_bytes``. ``origins`` has those that are not 0, by
+    the numbers of their files.
     """
 
-    __slots__ = ("digest_bytes", "digests", "first_chunks", "modes", "paths", "sizes")
+    __slots__ = ("digest_bytes", "digests", "first_chunks", "modes", "origins", "paths", "sizes")
 
     def __init__(
         self,
@@ -44,6 +50,7 @@ class FileList(Sequence[FileEntry]):
         first_chunks: array[int],
         digests: bytes,
         digest_bytes: int,
+        origins: Mapping[int, int] = MappingProxyType({}),
     ) -> None:
         self.paths = paths
         self.sizes = sizes
@@ -51,6 +58,7 @@ class FileList(Sequence[FileEntry]):
         self.first_chunks = first_chunks
         self.digests = digests
         self.digest_bytes = digest_bytes
+        self.origins = origins
 
     @classmethod
     def of(cls, entries: Iterable[FileEntry]) -> FileList:
@@ -59,7 +67,10 @@ class FileList(Sequence[FileEntry]):
         sizes, modes, first_chunks = array("Q"), array("H"), array("Q", [0])
         digests = bytearray()
         digest_bytes = 0
-        for entry in entries:
+        origins: dict[int, int] = {}
+        for number, entry in enumerate(entries):
+            if entry.origin:
+                origins[number] = entry.origin
             paths.append(entry.path)
             sizes.append(entry.size)
             modes.append(entry.mode)
@@ -69,7 +80,7 @@ class FileList(Sequence[FileEntry]):
                 if len(digest) != digest_bytes:
                     raise ValueError("digests of several lengths")
                 digests += digest
-        return cls(tuple(paths), sizes, modes, first_chunks, bytes(digests), digest_bytes)
+        return cls(tuple(paths), sizes, modes, first_chunks, bytes(digests), digest_bytes, origins)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -116,18 +127,21 @@ class FileList(Sequence[FileEntry]):
     def _json(self, index: int) -> str:
         first, last = self.first_chunks[index], self.first_chunks[index + 1]
         chunks = chunks_json(self.digests[first * self.digest_bytes : last * self.digest_bytes], self.digest_bytes)
-        return entry_json(chunks, self.modes[index], json_text(self.paths[index]), self.sizes[index])
+        origin = self.origins.get(index, 0) if self.origins else 0
+        return entry_json(chunks, self.modes[index], json_text(self.paths[index]), self.sizes[index], origin)
 
     def _entry(self, index: int) -> FileEntry:
         chunks = tuple(map(self.digest, range(self.first_chunks[index], self.first_chunks[index + 1])))
-        return FileEntry(self.paths[index], self.sizes[index], self.modes[index], chunks)
+        return FileEntry(self.paths[index], self.sizes[index], self.modes[index], chunks, self.origins.get(index, 0))
 
     def _columns(self) -> tuple[object, ...]:
-        return tuple(self.paths), self.sizes, self.modes, self.first_chunks, self.digests
+        return tuple(self.paths), self.sizes, self.modes, self.first_chunks, self.digests, dict(self.origins)
 
 
-def entry_json(chunks: str, mode: int, path: str, size: int) -> str:
+def entry_json(chunks: str, mode: int, path: str, size: int, origin: int = 0) -> str:
     """The canonical JSON of one file; ``chunks`` and ``path`` are JSON already."""
+    if origin:
+        return f'{{"chunks":[{chunks}],"mode":{mode},"origin":{origin},"path":{path},"size":{size}}}'
     return f'{{"chunks":[{chunks}],"mode":{mode},"path":{path},"size":{size}}}'
 
 

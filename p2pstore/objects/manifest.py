@@ -7,6 +7,9 @@ Canonical JSON (sorted keys, no spaces, UTF-8), whose SHA-256 names the object's
      "format":"mooncake.manifest.v1","hash":"xxh3_128","kind":"directory"}
 
 Chunks never span files, so equal files share chunks; the last chunk of a file is short, an empty file has none.
+A file whose chunks are not counted from its beginning (``p2pstore.objects.cutting``) has ``"origin"`` before its path,
+and a manifest with any has the format ``mooncake.manifest.v2``: earlier versions of this program read v1 alone, and
+refuse the other by its name.
 ``kind`` is ``file`` (one entry, with the empty path) or ``directory`` (entries sorted by path; ``directories`` lists
 the ones that hold no file). Over the data plane an object is the concatenation of its files in this order: a chunk's
 place in it is its *offset*.
@@ -29,11 +32,14 @@ from typing import NamedTuple
 from p2pstore.errors import BadManifest, UsageError
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.objects.choices import DIGEST_BYTES, MAX_CHUNK_SIZE, MIN_CHUNK_SIZE
+from p2pstore.objects.cutting import chunk_at, chunk_count, chunk_end, chunk_start
 from p2pstore.objects.file_list import FileEntry, FileList, chunks_json, entry_json, json_text
 from p2pstore.objects.json_slices import json_list, to_json
 from p2pstore.objects.names import tree_fault
 
 FORMAT = "mooncake.manifest.v1"
+FORMAT_ORIGINS = "mooncake.manifest.v2"
+"""That of a manifest in which a file has an origin."""
 
 MIB = 1 << 20
 
@@ -73,11 +79,6 @@ class Chunk(NamedTuple):
     digest: bytes
 
 
-def chunk_count(size: int, chunk_size: int) -> int:
-    """How many chunks a file of ``size`` bytes has."""
-    return -(-size // chunk_size)
-
-
 @dataclass(frozen=True)
 class Manifest:
     """A parsed manifest. Chunks are numbered from 0 through all files."""
@@ -88,6 +89,11 @@ class Manifest:
     files: Sequence[FileEntry]
     """Whatever it is given as, it is a ``FileList`` then."""
     directories: tuple[str, ...] = ()
+
+    @property
+    def format(self) -> str:
+        """The format in which it is written."""
+        return FORMAT_ORIGINS if self.columns.origins else FORMAT
 
     def __post_init__(self) -> None:
         if not isinstance(self.files, FileList):
@@ -119,7 +125,11 @@ class Manifest:
         """Bytes of each chunk. For many files this takes a while the first time, so ask in a thread first."""
         found = array("I")
         chunk_size = self.chunk_size
-        for size in self.columns.sizes:
+        origins = self.columns.origins
+        for number, size in enumerate(self.columns.sizes):
+            if origins and number in origins:
+                found.append(origins[number])
+                size -= origins[number]  # noqa: PLW2901 - what is left
             if 0 < size <= chunk_size:
                 found.append(size)
             elif size:
@@ -159,8 +169,9 @@ class Manifest:
         # Empty files share their first chunk's number with the next file; the rightmost of equals has it.
         files = self.columns
         file = bisect_right(files.first_chunks, index, hi=len(files)) - 1
-        within = (index - files.first_chunks[file]) * self.chunk_size
-        length = min(self.chunk_size, files.sizes[file] - within)
+        number, origin = index - files.first_chunks[file], files.origins.get(file, 0)
+        within = chunk_start(number, self.chunk_size, origin)
+        length = chunk_end(number, files.sizes[file], self.chunk_size, origin) - within
         return Chunk(index, file, within, self.file_offsets[file] + within, length, files.digest(index))
 
     def all_chunks(self) -> Iterator[Chunk]:
@@ -173,7 +184,8 @@ class Manifest:
 
     def _chunk_at(self, offset: int) -> int:
         file = bisect_right(self.file_offsets, offset, hi=len(self.files)) - 1
-        return self.first_chunks[file] + (offset - self.file_offsets[file]) // self.chunk_size
+        origin = self.columns.origins.get(file, 0)
+        return self.first_chunks[file] + chunk_at(offset - self.file_offsets[file], self.chunk_size, origin)
 
     def to_bytes(self) -> bytes:
         """The canonical JSON. Of many files it takes a second, in which other threads run."""
@@ -185,7 +197,7 @@ class Manifest:
         yield from json_list(self.directories)
         yield b',"files":'
         yield from self.columns.json()
-        yield b',"format":%b,"hash":%b,"kind":%b}' % (*map(to_json, (FORMAT, self.hash, self.kind)),)
+        yield b',"format":%b,"hash":%b,"kind":%b}' % (*map(to_json, (self.format, self.hash, self.kind)),)
 
     def prepare(self) -> Manifest:
         """Find out, in the thread that calls this, what others would have to wait for. Returns itself."""
@@ -232,7 +244,7 @@ def _need(condition: bool, detail: str) -> None:  # noqa: FBT001 - reads as an a
 _HEAD = re.compile(rb'\{"chunk_size":(\d{1,10}),"directories":\[')
 _TEXT = rb'"[^"\\]*(?:\\.[^"\\]*)*"'
 _DIRECTORY = re.compile(_TEXT)
-_REST_OF_FILE = re.compile(rb'\],"mode":(\d{1,6}),"path":(%b),"size":(\d{1,20})\}' % _TEXT)
+_REST_OF_FILE = re.compile(rb'\],"mode":(\d{1,6})(?:,"origin":(\d{1,10}))?,"path":(%b),"size":(\d{1,20})\}' % _TEXT)
 _TAIL = re.compile(rb'\],"format":"([^"\\]*)","hash":"([^"\\]*)","kind":"([^"\\]*)"\}')
 _BEFORE_CHUNKS = b'{"chunks":['
 _SMALL_FILE = (
@@ -257,10 +269,11 @@ class _Reader:
         self._paths: list[str] = []
         self._sizes, self._modes, self._first_chunks = array("Q"), array("H"), array("Q", [0])
         self._digests = bytearray()
+        self._origins: dict[int, int] = {}
 
     def read(self) -> Manifest:
         """All of it. Raises ``_Fault``."""
-        hash_name, kind, end = self._tail()
+        form, hash_name, kind, end = self._tail()
         digest_bytes = DIGEST_BYTES[hash_name]
         head = _HEAD.match(self._data)
         if head is None:
@@ -281,26 +294,28 @@ class _Reader:
                 self._file(chunk_size, digest_bytes)
         _need(self._at == end, _NOT_CANONICAL)
         _need(sum(self._sizes) <= MAX_OBJECT_BYTES, f"it is larger than {MAX_OBJECT_BYTES} bytes")
+        _need((form == FORMAT_ORIGINS) == bool(self._origins), _NOT_CANONICAL)
         paths = tuple(self._paths)
         if kind == "file":
             _need(paths == ("",) and not directories, "a file object has one file, with no path")
         else:
             fault = tree_fault(paths, directories)
             _need(not fault, fault)
-        files = FileList(paths, self._sizes, self._modes, self._first_chunks, bytes(self._digests), digest_bytes)
+        digests = bytes(self._digests)
+        files = FileList(paths, self._sizes, self._modes, self._first_chunks, digests, digest_bytes, self._origins)
         return Manifest(kind, hash_name, chunk_size, files, directories)
 
-    def _tail(self) -> tuple[str, str, int]:
-        """The hash, the kind, and where the files end. No text in JSON has these bytes: its quotes are escaped."""
+    def _tail(self) -> tuple[str, str, str, int]:
+        """Format, hash and kind, and where the files end. No text in JSON has these bytes: its quotes are escaped."""
         end = self._data.rfind(b'],"format":', max(0, len(self._data) - _MAX_TAIL))
         found = _TAIL.fullmatch(self._data, end) if end >= 0 else None
         if found is None:
             raise _Fault(_NOT_CANONICAL)
         form, hash_name, kind = (part.decode(errors="replace") for part in found.groups())
-        _need(form == FORMAT, f"its format is not {FORMAT}")
+        _need(form in {FORMAT, FORMAT_ORIGINS}, f"its format is neither {FORMAT} nor {FORMAT_ORIGINS}")
         _need(hash_name in DIGEST_BYTES, "its hash is unknown")
         _need(kind in {"file", "directory"}, "its kind is unknown")
-        return hash_name, kind, end
+        return form, hash_name, kind, end
 
     def _directories(self) -> Iterator[str]:
         count = 0
@@ -341,13 +356,16 @@ class _Reader:
         found = _REST_OF_FILE.match(self._data, end, end + _MAX_TEXT) if end >= 0 else None
         if found is None:
             raise _Fault(_NOT_CANONICAL)
-        mode, size = int(found[1]), int(found[3])
+        mode, origin, size = int(found[1]), int(found[2] or 0), int(found[4])
         _need(mode <= MAX_MODE, f"a mode is not a number between 0 and {MAX_MODE}")
         _need(size <= MAX_OBJECT_BYTES, f"a size is not a number between 0 and {MAX_OBJECT_BYTES}")
-        path, canonical = _text(found[2])
-        count = chunk_count(size, chunk_size)
+        if found[2] is not None:
+            _need(0 < origin < min(size, chunk_size), "an origin is not inside its file's first chunk")
+            self._origins[len(self._paths)] = origin
+        path, canonical = _text(found[3])
+        count = chunk_count(size, chunk_size, origin)
         chunks = self._chunks(self._data[self._at : end], count, digest_bytes)
-        written = entry_json(chunks, mode, canonical, size)
+        written = entry_json(chunks, mode, canonical, size, origin)
         self._at = found.end()
         _need(written.encode() == self._data[begin : self._at], _NOT_CANONICAL)
         self._paths.append(path)

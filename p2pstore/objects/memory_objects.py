@@ -12,21 +12,23 @@ from engine.cuda.copies import Copies
 from engine.cuda.device_memory import DeviceMemory, device_memory, on_device
 from engine.memory.lent import byte_view
 from p2pstore.errors import UsageError
-from p2pstore.objects.hashing import hasher
+from p2pstore.objects.hashing import Hasher, hasher
 from p2pstore.objects.manifest import Manifest
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, TypeAlias
 
 from p2pstore.errors import Interrupted
+from p2pstore.objects.cutting import chunk_count, chunk_end, chunk_start, origin_of
 from p2pstore.objects.file_list import FileEntry
-from p2pstore.objects.manifest import check_chunk_size, choose_chunk_size, chunk_count
+from p2pstore.objects.manifest import check_chunk_size, choose_chunk_size
 from p2pstore.objects.names import path_fault
 from p2pstore.objects.tasks import run_tasks
 from p2pstore.objects.tree_hash import RUN_BYTES
@@ -89,8 +91,11 @@ def hash_views(
     chunk_size: int,
     threads: int,
     cancelled: threading.Event,
+    origins: Mapping[int, int] | None = None,
 ) -> Manifest:
     """The manifest of byte views by path; chunks are hashed in parallel. ``chunk_size`` 0 chooses one.
+
+    ``origins`` are as of ``hash_tree``.
 
     Raises ``UsageError``, ``Interrupted`` and, of memory of GPUs, ``GpuFailed``.
     """
@@ -98,7 +103,6 @@ def hash_views(
     chunk_size = check_chunk_size(chunk_size) if chunk_size else choose_chunk_size(size)
     make = hasher(hash_name)
     flat = list(views.values())
-    digests = [[b""] * chunk_count(len(v), chunk_size) for v in flat]
     gpu = next((view for view in flat if isinstance(view, DeviceMemory)), None)
     copies = Copies(gpu.cuda) if gpu is not None else None
 
@@ -106,36 +110,54 @@ def hash_views(
         if cancelled.is_set():
             raise Interrupted(detail="hashing was cancelled")
 
+    def read(view: Lent, start: int, length: int) -> bytes:
+        return b"".join(map(bytes, _pieces(view, start, length, copies, check)))
+
     def run(file: int, first: int, last: int) -> None:
-        view = flat[file]
         for chunk in range(first, last):
             check()
-            hashed = make()
-            start = chunk * chunk_size
-            if isinstance(view, memoryview):
-                hashed.update(view[start : start + chunk_size])
-            elif copies is not None:
-                with closing(copies.pieces(view, start, min(chunk_size, len(view) - start), check)) as pieces:
-                    for piece in pieces:
-                        hashed.update(piece)
-            digests[file][chunk] = hashed.digest()
+            start = chunk_start(chunk, chunk_size, starts[file])
+            end = chunk_end(chunk, len(flat[file]), chunk_size, starts[file])
+            digests[file][chunk] = _digest(make(), _pieces(flat[file], start, end - start, copies, check))
 
     try:
-        run_tasks(_tasks(flat, chunk_size), run, threads, cancelled)
+        starts = [
+            origin_of(partial(read, view), len(view), chunk_size) if origins is None else origins.get(number, 0)
+            for number, view in enumerate(flat)
+        ]
+        counts = [chunk_count(len(view), chunk_size, start) for view, start in zip(flat, starts, strict=True)]
+        digests = [[b""] * count for count in counts]
+        run_tasks(_tasks(counts, chunk_size), run, threads, cancelled)
     finally:
         if copies is not None:
             copies.close()
     entries = tuple(
-        FileEntry(path, len(view), MODE, tuple(chunks))
-        for (path, view), chunks in zip(views.items(), digests, strict=True)
+        FileEntry(path, len(view), MODE, tuple(chunks), origin)
+        for (path, view), chunks, origin in zip(views.items(), digests, starts, strict=True)
     )
     return Manifest(kind, hash_name, chunk_size, entries)
 
 
-def _tasks(views: list[Lent], chunk_size: int) -> Iterator[tuple[int, int, int]]:
+def _digest(hashed: Hasher, pieces: Iterable[memoryview]) -> bytes:
+    for piece in pieces:
+        hashed.update(piece)
+    return hashed.digest()
+
+
+def _pieces(
+    view: Lent, start: int, length: int, copies: Copies | None, check: Callable[[], None]
+) -> Iterator[memoryview]:
+    """A range of a buffer, in pieces; those of a GPU are valid until the next one."""
+    if isinstance(view, memoryview):
+        yield view[start : start + length]
+    elif copies is not None:
+        with closing(copies.pieces(view, start, length, check)) as pieces:
+            yield from pieces
+
+
+def _tasks(counts: list[int], chunk_size: int) -> Iterator[tuple[int, int, int]]:
     step = max(1, RUN_BYTES // chunk_size)
-    for number, view in enumerate(views):
-        count = chunk_count(len(view), chunk_size)
+    for number, count in enumerate(counts):
         for first in range(0, count, step):
             yield number, first, min(count, first + step)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
 
 from engine.files.stamps import FileStamp, pack_stamp
@@ -13,9 +13,10 @@ from engine.files.system import system
 from engine.memory.file_spans import FileSpans
 from p2pstore.errors import Interrupted, SourceChanged
 from p2pstore.objects.choices import DIGEST_BYTES
+from p2pstore.objects.cutting import chunk_count, chunk_end, chunk_start, origin_of
 from p2pstore.objects.file_list import FileList
 from p2pstore.objects.hashing import Hasher, hasher
-from p2pstore.objects.manifest import Manifest, check_chunk_size, choose_chunk_size, chunk_count
+from p2pstore.objects.manifest import Manifest, check_chunk_size, choose_chunk_size
 from p2pstore.objects.source import OPEN_FLAGS, SourceTree, changed, stamp_fault, unreadable
 from p2pstore.objects.steps import Steps
 from p2pstore.objects.tasks import READ_BYTES, hash_range, run_tasks
@@ -42,17 +43,22 @@ def hash_tree(
     progress: Progress | None = None,
     cancelled: threading.Event | None = None,
     steps: Steps | None = None,
+    origins: Mapping[int, int] | None = None,
 ) -> Manifest:
     """Hash every chunk of ``tree``, in parallel, and return its manifest.
 
-    ``chunk_size`` 0 chooses one by size; ``threads`` 0 means one a core. Raises ``SourceChanged`` when a file is not
-    after the hashing what it was at the scan, ``StorageError`` when one cannot be read, ``Interrupted`` when
+    ``chunk_size`` 0 chooses one by size; ``origins`` are those of a manifest that it is compared with, by the numbers
+    of files, and otherwise what the files tell. ``threads`` 0 means one a core. Raises ``SourceChanged`` when a file is
+    not after the hashing what it was at the scan, ``StorageError`` when one cannot be read, ``Interrupted`` when
     ``cancelled`` is set. ``steps`` hears when all is hashed, and the files are looked at once more.
     """
     chunk_size = check_chunk_size(chunk_size) if chunk_size else choose_chunk_size(tree.size)
     threads = threads or os.cpu_count() or 1
-    work = _Hashing(tree, hash_name, chunk_size, progress, cancelled or threading.Event())
-    run_tasks(_parts(tree.files.sizes, chunk_size, min(SMALL_BYTES, chunk_size)), work.part, threads, work.stop)
+    if origins is None:
+        origins = find_origins(tree.files, chunk_size)
+    work = _Hashing(tree, hash_name, chunk_size, origins, progress, cancelled or threading.Event())
+    parts = _parts(tree.files.sizes, chunk_size, min(SMALL_BYTES, chunk_size), origins)
+    run_tasks(parts, work.part, threads, work.stop)
     run_tasks(_batches(tree.files.sizes), work.small, threads, work.stop, alone=True)
     if steps is not None:
         steps.begin("comparing", len(tree.files), "files")
@@ -63,21 +69,57 @@ def hash_tree(
     return Manifest(tree.kind, hash_name, chunk_size, work.files(), tree.directories)
 
 
+def find_origins(spans: FileSpans, chunk_size: int) -> dict[int, int]:
+    """The origins of the files that have one. What cannot be read has none: hashing it tells why."""
+    found: dict[int, int] = {}
+    if max(spans.sizes, default=0) <= chunk_size:
+        return found  # as it is with many files
+    for number in [number for number, size in enumerate(spans.sizes) if size > chunk_size]:
+        origin = file_origin(spans.path(number), spans.sizes[number], chunk_size)
+        if origin:
+            found[number] = origin
+    return found
+
+
+def file_origin(path: str, size: int, chunk_size: int) -> int:
+    """The origin of a file on disk; 0 where it cannot be read."""
+    if size <= chunk_size:
+        return 0
+    try:
+        descriptor = system.open(path, OPEN_FLAGS)
+        try:
+            return origin_of(lambda offset, length: system.pread(descriptor, length, offset), size, chunk_size)
+        finally:
+            system.close(descriptor)
+    except OSError:
+        return 0
+
+
 class _Hashing:
     """The digests of a tree, as several threads find them."""
 
     def __init__(
-        self, tree: SourceTree, hash_name: str, chunk_size: int, progress: Progress | None, stop: threading.Event
+        self,
+        tree: SourceTree,
+        hash_name: str,
+        chunk_size: int,
+        origins: Mapping[int, int],
+        progress: Progress | None,
+        stop: threading.Event,
     ) -> None:
         self.stop = stop
         self._tree = tree
         self._spans = tree.files
         self._chunk_size = chunk_size
+        self._origins = origins
         self._small = min(SMALL_BYTES, chunk_size)
         self._progress = progress
         self._make = hasher(hash_name)
         self._width = DIGEST_BYTES[hash_name]
-        counts = (chunk_count(size, chunk_size) for size in tree.files.sizes)
+        if origins:
+            counts = (chunk_count(size, chunk_size, origins.get(n, 0)) for n, size in enumerate(tree.files.sizes))
+        else:
+            counts = (-(-size // chunk_size) for size in tree.files.sizes)
         self._first_chunks = array("Q", accumulate(counts, initial=0))
         self._digests = bytearray(self._first_chunks[-1] * self._width)
         self._local = threading.local()
@@ -86,20 +128,21 @@ class _Hashing:
         """The files with their digests."""
         tree = self._tree
         digests = bytes(self._digests)
-        return FileList(tree.paths, tree.files.sizes, tree.modes, self._first_chunks, digests, self._width)
+        sizes, first_chunks = tree.files.sizes, self._first_chunks
+        return FileList(tree.paths, sizes, tree.modes, first_chunks, digests, self._width, self._origins)
 
     def part(self, file: int, first: int, last: int) -> None:
         """Hash these chunks of a file."""
         if not hasattr(self._local, "buffer"):
             self._local.buffer = memoryview(bytearray(READ_BYTES))
-        path, size = self._spans.path(file), self._spans.sizes[file]
+        path, size, origin = self._spans.path(file), self._spans.sizes[file], self._origins.get(file, 0)
         descriptor = _open(path, self._spans.paths[file])
         try:
             _check_open(descriptor, self._spans, file)
             for chunk in range(first, last):
                 self._check_stop()
-                start = chunk * self._chunk_size
-                length = min(self._chunk_size, size - start)
+                start = chunk_start(chunk, self._chunk_size, origin)
+                length = chunk_end(chunk, size, self._chunk_size, origin) - start
                 hashed = self._make()
                 hash_range(descriptor, start, length, hashed.update, self._local.buffer, path)
                 self._note(self._first_chunks[file] + chunk, hashed, length)
@@ -158,12 +201,14 @@ def _check_open(descriptor: int, spans: FileSpans, file: int) -> None:
         raise SourceChanged(path=spans.path(file), detail="it changed while it was read")
 
 
-def _parts(sizes: Sequence[int], chunk_size: int, small: int) -> Iterator[tuple[int, int, int]]:
+def _parts(
+    sizes: Sequence[int], chunk_size: int, small: int, origins: Mapping[int, int]
+) -> Iterator[tuple[int, int, int]]:
     """(file, first chunk, chunk after the last): work for one thread, a large file in several pieces."""
     step = max(1, RUN_BYTES // chunk_size)
     for number, size in enumerate(sizes):
         if size > small:
-            count = chunk_count(size, chunk_size)
+            count = chunk_count(size, chunk_size, origins.get(number, 0))
             for first in range(0, count, step):
                 yield number, first, min(count, first + step)
 

@@ -13,6 +13,7 @@ from p2pstore.errors import SourceChanged, StorageError
 from p2pstore.objects.file_system import clone_range, words
 from p2pstore.objects.hashing import Hasher
 from p2pstore.objects.manifest import Manifest
+from p2pstore.objects.repeats import BLOCK
 from p2pstore.objects.tasks import hash_range
 from p2pstore.pull.destination import Mismatch
 from p2pstore.pull.part_files import PartFiles
@@ -99,15 +100,25 @@ class FileSink:
         self._advance(count)
 
     def clone(self, descriptor: int, offset: int, remaining: int) -> int:
-        """See ``CloningSink.clone``: up to the end of the chunk. What is hashed is what now lies in our own file."""
+        """See ``CloningSink.clone``: up to the end of the chunk. What is hashed is what now lies in our own file.
+
+        Blocks are shared as a whole: what of a chunk is less than one, at its ends, is copied.
+        """
         self._writers.check()
         destination = self._destination
         count = min(self._chunk.length - self._done, remaining)
-        if not destination.clones:
+        if not destination.clones or (offset - self._at) % BLOCK:
             return 0
         self._open_to_write()
-        if not clone_range(descriptor, offset, count, self._descriptor, self._at):
+        end = self._at + count
+        head, tail = -self._at % BLOCK, end % BLOCK if end < self._sizes[self._file] else 0
+        if head + tail >= count:
+            head, tail = count, 0
+        shared = count - head - tail
+        if shared and not clone_range(descriptor, offset + head, shared, self._descriptor, self._at + head):
             destination.clones = False
+            return 0
+        if not (self._copied(descriptor, offset, 0, head) and self._copied(descriptor, offset, head + shared, tail)):
             return 0
         path = str(destination.files.path(self._file))
         try:
@@ -116,6 +127,17 @@ class FileSink:
             raise StorageError(path=path, detail=error.fields["detail"]) from None
         self._advance(count)
         return count
+
+    def _copied(self, descriptor: int, offset: int, skip: int, count: int) -> bool:
+        """Copy some bytes of the source, ``skip`` after ``offset``, to where they belong; false at its end."""
+        if not count:
+            return True
+        try:
+            data = system.pread(descriptor, count, offset + skip)
+            write_at(self._descriptor, memoryview(data), self._at + skip)
+        except OSError as error:
+            raise StorageError(path=self._destination.part, detail=words(error)) from None
+        return len(data) == count
 
     def hole(self, remaining: int) -> int:
         """See ``HollowSink.hole``: old bytes go, and what is there is read back."""

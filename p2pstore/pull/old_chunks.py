@@ -14,10 +14,12 @@ from engine.files.system import system
 from engine.memory.reading import TooShort, Unreadable, read_range
 from engine.transports.base import CloningSink, Sink
 from p2pstore.errors import Interrupted
+from p2pstore.objects.cutting import chunk_count, chunk_end, chunk_start
 from p2pstore.objects.file_system import words
 from p2pstore.objects.hashing import hasher
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.tasks import hash_range, run_tasks
+from p2pstore.objects.tree_hash import file_origin
 
 log = logging.getLogger(__name__)
 
@@ -48,21 +50,26 @@ class _Search:
         self._wanted = set(manifest.columns.all_digests())
         self._size = manifest.chunk_size
         self._hasher = hasher(manifest.hash)
-        self._files = files
+        self._origins = bool(manifest.columns.origins)
+        self._files = [(path, length, self._origin(path, length)) for path, length in files]
         self._cancelled = cancelled
         self._local = threading.local()
+
+    def _origin(self, path: str, length: int) -> int:
+        """Where a file is cut: as the object's are, which tell it where any has an origin."""
+        return file_origin(path, length, self._size) if self._origins else 0
 
     def tasks(self) -> Iterator[tuple[int, int, int]]:
         """Pieces of files: the file's number, its first chunk, and the chunk after the last."""
         step = max(1, RUN_BYTES // self._size)
-        for number, (_, length) in enumerate(self._files):
-            count = -(-length // self._size)
+        for number, (_, length, origin) in enumerate(self._files):
+            count = chunk_count(length, self._size, origin)
             for first in range(0, count, step):
                 yield number, first, min(first + step, count)
 
     def look(self, number: int, first: int, last: int) -> None:
         """Hash a piece. Raises ``Interrupted``."""
-        path, length = self._files[number]
+        path, length, origin = self._files[number]
         try:
             descriptor = open_regular(path)
         except OSError as error:
@@ -70,7 +77,8 @@ class _Search:
             return
         try:
             for chunk in range(first, last):
-                self._hash(descriptor, path, chunk * self._size, min(self._size, length - chunk * self._size))
+                start = chunk_start(chunk, self._size, origin)
+                self._hash(descriptor, path, start, chunk_end(chunk, length, self._size, origin) - start)
         except (SourceChanged, StorageError) as error:
             log.info("%s is not reused: %s", path, error)
         finally:

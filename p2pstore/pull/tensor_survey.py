@@ -150,7 +150,7 @@ def _batches(manifest: Manifest, files: Iterable[int]) -> Iterator[list[int]]:
     batch: list[int] = []
     size = 0
     for number in files:
-        first = min(manifest.columns.sizes[number], manifest.chunk_size)
+        first = manifest.lengths[manifest.first_chunks[number]] if manifest.columns.sizes[number] else 0
         if batch and size + first > BATCH_BYTES:
             yield batch
             batch, size = [], 0

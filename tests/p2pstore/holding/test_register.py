@@ -19,16 +19,18 @@ from engine.memory.region import Region
 from engine.transports.socket_channel import SocketChannel
 from p2pstore.cluster import records
 from p2pstore.cluster.peer_client import PeerClient
-from p2pstore.errors import MetadataUnavailable, UsageError
+from p2pstore.errors import MetadataUnavailable, ObjectExists, UsageError
 from p2pstore.holding import source_watcher
 from p2pstore.metadata.etcd import EtcdStore
 from p2pstore.metadata.store import MAX_OPERATIONS
 from p2pstore.node import Node
 from p2pstore.node_options import NodeOptions
+from p2pstore.objects import tree_hash
 from p2pstore.objects.selection import Selection
 from p2pstore.pull.get import GetRequest, GetResult
 from tests.p2pstore.metadata.servers import EtcdServer, any_binary
 from tests.p2pstore.samples import MIB, content
+from tests.p2pstore.tensors.checkpoints import Shapes, file_of
 
 WAIT = 100.0
 FILES = 10_000
@@ -282,6 +284,26 @@ async def test_a_get_writes_etcd_twice_whatever_its_size(start: Start, place: Pa
         await asyncio.gather(*(get(node, name, place / f"{name} {node.name}") for node in getters[1:]))
         costs[name] = (after_register - before, after_get - after_register, await revision(a) - after_get)
     assert costs == dict.fromkeys(sizes, (1, 2, 4))  # a register, a get, a broadcast to two
+
+
+async def test_what_an_earlier_version_registered_is_registered_again(start: Start, place: Path) -> None:
+    """It cut safetensors files otherwise: the same files are the same object all the same."""
+    shapes: Shapes = {f"layers.{n}": ("F32", (MIB // 4,)) for n in range(3)}
+    a, b = await start("a"), await start("b")
+    for name in "ab":
+        (place / name).write_bytes(file_of(shapes))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tree_hash, "find_origins", lambda *_: {})
+        before = await a.register(place / "a", "n", hash_name="xxh3_128")
+    for node, path in ((a, "a"), (b, "b")):
+        again = await node.register(place / path, "n", hash_name="xxh3_128")
+        assert again["manifest"] == before["manifest"]
+    in_memory = await b.register_memory("m", (place / "b").read_bytes(), hash_name="xxh3_128")
+    assert in_memory["manifest"] == (await a.register(place / "a", "m", hash_name="xxh3_128"))["manifest"]
+    assert in_memory["manifest"] != before["manifest"]
+    (place / "b").write_bytes(file_of(shapes, seed=1))
+    with pytest.raises(ObjectExists):
+        await b.register(place / "b", "n", hash_name="xxh3_128")
 
 
 async def test_a_path_that_gets_another_name_says_which_it_loses(start: Start, place: Path) -> None:

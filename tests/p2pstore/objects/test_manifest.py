@@ -56,8 +56,9 @@ def manifests(draw: st.DrawFn) -> Manifest:
     files = []
     for path in sorted(paths):
         size = draw(SIZES)
-        chunks = [draw(DIGESTS) for _ in range(chunk_count(size, chunk_size))]
-        files.append(FileEntry(path, size, draw(st.integers(0, 0o777)), tuple(chunks)))
+        origin = draw(st.integers(0, min(size, chunk_size) - 1)) if size and draw(st.booleans()) else 0
+        chunks = [draw(DIGESTS) for _ in range(chunk_count(size, chunk_size, origin))]
+        files.append(FileEntry(path, size, draw(st.integers(0, 0o777)), tuple(chunks), origin))
     kind = "file" if paths == [""] else "directory"
     return Manifest(kind, "xxh3_128", chunk_size, tuple(files), tuple(sorted(directories)))
 
@@ -145,7 +146,7 @@ def test_any_value_in_any_place_parses_safely_or_raises_bad_manifest(data: bytes
         found = parse(data, peer="p")
         assert found.to_bytes() == data
         assert_safe(found)
-        assert all(len(f.chunks) == chunk_count(f.size, found.chunk_size) for f in found.files)
+        assert all(len(f.chunks) == chunk_count(f.size, found.chunk_size, f.origin) for f in found.files)
 
 
 def dumped(**changes: Any) -> bytes:
@@ -252,11 +253,47 @@ def test_trees_that_cannot_be(files: list[str], directories: list[str]) -> None:
         {"files": [entry("a", 1, chunks=[0])]},
         {"files": [entry(1)]},  # type: ignore[arg-type]
         {"files": [entry("a", more=1)]},
+        {"files": [entry("a", 2 * MIB, origin=5, chunks=["0" * 32] * 3)]},
+        {"format": "mooncake.manifest.v2", "files": [entry("a", 2 * MIB)]},
+        {"format": "mooncake.manifest.v3"},
+        *(
+            {"format": "mooncake.manifest.v2", "files": [entry("a", size, origin=origin, chunks=["0" * 32] * count)]}
+            for size, origin, count in [
+                (2 * MIB, 5, 2),
+                (2 * MIB, 5, 4),
+                (2 * MIB, 0, 2),
+                (2 * MIB, -1, 3),
+                (2 * MIB, True, 3),
+                (2 * MIB, "5", 3),
+                (2 * MIB, MIB, 2),
+                (2 * MIB, MIB + 1, 3),
+                (5, 5, 1),
+                (0, 1, 0),
+                (2 * MIB, 1 << 70, 3),
+            ]
+        ),
     ],
 )
 def test_what_is_no_manifest(changes: dict[str, Any]) -> None:
     with pytest.raises(BadManifest):
         parse(dumped(**changes), peer="p")
+
+
+def test_a_file_with_an_origin() -> None:
+    files = [entry("a", 2 * MIB, origin=5, chunks=["0" * 32] * 3), entry("b", MIB + 1), entry("c", 7)]
+    found = parse(dumped(format="mooncake.manifest.v2", files=files), peer="p")
+    places = [(c.file, c.file_offset, c.length) for c in found.all_chunks()]
+    assert places == [(0, 0, 5), (0, 5, MIB), (0, MIB + 5, MIB - 5), (1, 0, MIB), (1, MIB, 1), (2, 0, 7)]
+    assert list(found.lengths) == [length for _, _, length in places]
+    assert [found.chunks_of(at, 1) for at in (4, 5, MIB + 4, MIB + 5, 2 * MIB - 1, 2 * MIB)] == [
+        range(n, n + 1) for n in (0, 1, 1, 2, 2, 3)
+    ]
+    assert found.format == "mooncake.manifest.v2"
+
+
+def test_a_format_of_later_versions_is_named() -> None:
+    with pytest.raises(BadManifest, match=r"its format is neither mooncake.manifest.v1 nor mooncake.manifest.v2"):
+        parse(dumped(format="mooncake.manifest.v3"), peer="p")
 
 
 @pytest.mark.parametrize(

@@ -27,11 +27,13 @@ from p2pstore.holding.catalog import Catalog, Holding
 from p2pstore.holding.holdings import Holdings
 from p2pstore.objects.file_system import clone_range
 from p2pstore.objects.source import scan
+from p2pstore.objects.tree_hash import hash_tree
 from p2pstore.pull.destination import Mismatch
 from p2pstore.pull.file_destination import FileDestination
 from p2pstore.pull.file_sink import FileSink
 from p2pstore.pull.reuse import copy_local
 from tests.p2pstore.samples import MIB, content, manifest_of, record_of
+from tests.p2pstore.tensors.checkpoints import Shapes, file_of
 
 SIZE = 24 * MIB + 12345
 DATA = content(SIZE)
@@ -146,6 +148,42 @@ def test_chunks_that_are_here_are_shared(xfs: Path) -> None:
     assert before - free(xfs) < 5 * MIB
     destination.abort()
     assert destination.part.read_bytes()[: 20 * MIB] == DATA[: 20 * MIB]
+
+
+def test_chunks_that_begin_inside_a_block_are_shared_but_for_their_ends(xfs: Path) -> None:
+    shapes: Shapes = {f"layers.{n}": ("F32", (MIB // 4,)) for n in range(16)}
+    data = file_of(shapes, {"step": "1"})
+    source, copy = written(xfs / "tensors", data), xfs / "copy of tensors"
+    tree = scan(source)
+    manifest = hash_tree(tree, hash_name="xxh3_128", chunk_size=MIB)
+    assert manifest.columns.origins[0] % 4096
+    with SegmentServer(local_socket=xfs / "t" / "t") as server:
+        channel, address = open_to(server, source)
+        before = free(xfs)
+        destination = FileDestination(copy, manifest, "n")
+        sink = sink_into(destination, range(manifest.chunks))
+        channel.submit(address, len(data))
+        channel.receive(LimitedSink(sink, RateLimit(1 << 30)))
+        assert sink.kept == manifest.chunks
+        assert destination.clones
+        sink.close()
+        destination.verified.update(range(manifest.chunks))
+        channel.close()
+        destination.finish()
+        destination.abort()
+    assert copy.read_bytes() == data
+    assert before - free(xfs) < 4 * MIB
+
+
+def test_what_does_not_fall_on_blocks_is_copied(xfs: Path) -> None:
+    source = written(xfs / "shifted", b"12345678" + DATA)
+    destination = FileDestination(xfs / "not shared", MANIFEST, "n")
+    sink = sink_into(destination, range(MANIFEST.chunks))
+    with source.open("rb") as file:
+        assert sink.clone(file.fileno(), 8, SIZE) == 0
+    assert destination.clones
+    sink.close()
+    destination.abort()
 
 
 async def hold_and_copy(server: SegmentServer, catalog: Catalog, holding: Holding, target: FileDestination) -> None:

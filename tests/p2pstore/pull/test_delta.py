@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 from p2pstore.errors import DestinationExists, Interrupted
+from p2pstore.objects import tree_hash
 from p2pstore.pull.old_chunks import find_places
 from tests.p2pstore.nodes import Start, get, register, start
 from tests.p2pstore.samples import MIB, content, manifest_of, read_tree, write_tree
+from tests.p2pstore.tensors.checkpoints import Shapes, file_of
 
 __all__ = ["start"]
 
@@ -95,6 +97,51 @@ async def test_what_a_get_replaces_is_reused(start: Start, versions: tuple[Path,
     assert LEAST < result.bytes_pulled <= MOST
     assert result.bytes_pulled + result.bytes_reused == SIZE
     assert estimate.bytes_pulled == result.bytes_pulled
+
+
+SHAPES: Shapes = {f"layers.{number}.weight": ("F32", (MIB // 8,)) for number in range(16)}
+BEFORE = {"model.safetensors": file_of(SHAPES, {"step": "1000"})}
+LONGER = {"model.safetensors": file_of(SHAPES, {"step": "1000", "x": "y"})}
+"""The same tensors, after a header of eight bytes more."""
+HEADER = 8 + int.from_bytes(LONGER["model.safetensors"][:8], "little")
+
+
+@pytest.mark.parametrize("where", ["held", "replaced"])
+async def test_of_a_checkpoint_with_a_longer_header_the_header_is_pulled(
+    start: Start, tmp_path: Path, where: str
+) -> None:
+    a, b = [await start(name) for name in "ab"]
+    assert len(LONGER["model.safetensors"]) == len(BEFORE["model.safetensors"]) + 8
+    write_tree(tmp_path / "old", BEFORE)
+    write_tree(tmp_path / "new", LONGER)
+    await register(a, tmp_path / "old", "step-0")
+    await register(a, tmp_path / "new", "step-1")
+    dest = tmp_path / "b"
+    if where == "held":
+        await get(b, tmp_path / "b0", "step-0")
+    else:
+        write_tree(dest, BEFORE)
+    result = await get(b, dest, "step-1", force=True)
+    assert read_tree(dest) == LONGER
+    assert (result.bytes_pulled, result.bytes_reused) == (HEADER, 8 * MIB)
+
+
+async def test_an_object_as_earlier_versions_cut_it_is_got_and_reused(start: Start, tmp_path: Path) -> None:
+    a, b = [await start(name) for name in "ab"]
+    write_tree(tmp_path / "old", BEFORE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tree_hash, "find_origins", lambda *_: {})
+        made = await register(a, tmp_path / "old", "step-0")
+    assert made["manifest"] == manifest_of(BEFORE).digest
+    await get(b, tmp_path / "b0", "step-0")
+    assert read_tree(tmp_path / "b0") == BEFORE
+    write_tree(tmp_path / "b1", BEFORE)
+    result = await get(b, tmp_path / "b1", "step-0")  # compared, and found to be the object
+    assert (result.bytes_pulled, result.seeding) == (0, True)
+    (tmp_path / "b1" / "model.safetensors").write_bytes(LONGER["model.safetensors"][:-1] + b"?")
+    await b.unregister("step-0")
+    result = await get(b, tmp_path / "b1", "step-0", force=True)
+    assert read_tree(tmp_path / "b1") == BEFORE
 
 
 async def test_chunks_that_moved_to_other_files_and_places_are_reused(start: Start, tmp_path: Path) -> None:

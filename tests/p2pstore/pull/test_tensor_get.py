@@ -129,10 +129,12 @@ def test_headers_that_came_along_are_not_brought_again(
     data = file_of(LARGE)
     assert_same(load({"": data}), expected(data))
     assert stores[0]._node.engine.bytes_sent == len(data)
-    monkeypatch.setattr(tensor_survey, "KEPT_BYTES", 0)
-    before = stores[0]._node.engine.bytes_sent
-    assert_same(load({"": data}), expected(data))
-    assert before + len(data) < stores[0]._node.engine.bytes_sent <= before + len(data) + MIB
+    small = file_of(layer(0))
+    for kept, times in ((1 << 20, 1), (0, 2)):
+        monkeypatch.setattr(tensor_survey, "KEPT_BYTES", kept)
+        before = stores[0]._node.engine.bytes_sent
+        assert_same(load({"": small}), expected(small))
+        assert stores[0]._node.engine.bytes_sent == before + times * len(small)
 
 
 def test_many_headers_come_in_batches(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
