@@ -12,7 +12,7 @@ from engine.rpc.codes import Code
 from p2pstore.kv.master import forms
 from p2pstore.kv.master.http_answers import as_json, refused
 from p2pstore.kv.master.shown import Shown
-from p2pstore.kv.pool.pool import MAX_QUOTA
+from p2pstore.kv.pool.tenants import MAX_QUOTA
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

@@ -11,11 +11,12 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from engine.rpc.codes import Code
-from engine.rpc.messages import Kind, OffloadItem, Replica, StoredObject
+from engine.rpc.messages import DEFAULT_TENANT, Kind, OffloadItem, Replica, StoredObject
 from p2pstore.kv.pool.clients import Disk
 from p2pstore.kv.pool.entries import Copies, Entry, Held, OnDisk
 from p2pstore.kv.pool.index import Index
 from p2pstore.kv.pool.settings import PROMOTIONS_A_HEARTBEAT
+from p2pstore.kv.pool.tenants import room_in
 
 MAX_HITS = 100_000
 """Values on disks whose reads are counted; then counting begins anew."""
@@ -159,7 +160,9 @@ class Disks:
                 self._written(client, item, place, entry, asked=asked)
         return Code.NO_SEGMENT if disk is None else Code.OK
 
-    def evict(self, client: bytes, keys: Sequence[str], kind: int, tenant: str) -> list[Code]:
+    def evict(
+        self, client: bytes, keys: Sequence[str], kind: int = Kind.LOCAL_DISK, tenant: str = DEFAULT_TENANT
+    ) -> list[Code]:
         """A client does not have these on its disk any more."""
         if kind not in {Kind.DISK, Kind.LOCAL_DISK}:
             return [Code.BAD_PARAMS] * len(keys)
@@ -201,7 +204,7 @@ class Disks:
         return [disk.promotions.pop(name) for name in names]
 
     def promotion_start(
-        self, client: bytes, key: str, size: int, preferred: Sequence[str], tenant: str
+        self, client: bytes, key: str, size: int, preferred: Sequence[str] = (), tenant: str = DEFAULT_TENANT
     ) -> Replica | Code:
         """Where in memory a value is to be written."""
         found = self._promoted(client, key, tenant)
@@ -213,7 +216,7 @@ class Disks:
         if promotion.staged is not None or entry.memory:
             return Code.NOT_READY
         index = self._index
-        if entry.tenant.quota and not index.room_in(entry.tenant, size):
+        if entry.tenant.quota and not room_in(entry.tenant, size):
             return Code.QUOTA
         places = index.segments.allocate(size, 1, preferred, "")
         if not places:
@@ -223,7 +226,7 @@ class Disks:
         index.extend(entry, promotion.staged)
         return promotion.staged.described(size)
 
-    def promotion_done(self, client: bytes, key: str, tenant: str) -> Code:
+    def promotion_done(self, client: bytes, key: str, tenant: str = DEFAULT_TENANT) -> Code:
         """It was written there."""
         found = self._promoted(client, key, tenant)
         if isinstance(found, Code):
@@ -243,7 +246,7 @@ class Disks:
         stats.promotion_completed_bytes += entry.size
         return Code.OK
 
-    def promotion_failed(self, client: bytes, key: str, tenant: str) -> Code:
+    def promotion_failed(self, client: bytes, key: str, tenant: str = DEFAULT_TENANT) -> Code:
         """It was not, and will not be."""
         found = self._promoted(client, key, tenant)
         if isinstance(found, Code):
@@ -304,7 +307,7 @@ class Disks:
         return owner.disk if owner is not None else None
 
     def _entry(self, tenant: str, key: str) -> Entry | None:
-        space = self._index.tenant(tenant)
+        space = self._index.tenants.named(tenant)
         return space.keys.get(key) if space else None
 
     def _end_offload(self, entry: Entry) -> None:
@@ -325,7 +328,7 @@ class Disks:
                 known.endpoint = place.endpoint
                 index.changed(entry)
         elif entry is None:
-            space = index.tenant_for_put(item.tenant)
+            space = index.tenants.for_put(item.tenant)
             if space is not None and place.size > 0 and item.key and not index.full(item.key):
                 entry = Entry(item.key, space, index.shared.size(place.size), owner.id, Copies([replica]))
                 disk.used += place.size

@@ -109,7 +109,9 @@ class Drains:
         self._new_id = new_id
         self._jobs: dict[bytes, _Job] = {}
 
-    def create(self, segments: Sequence[str], targets: Sequence[str], concurrency: int) -> bytes | Code:
+    def create(
+        self, segments: Sequence[str], targets: Sequence[str] = (), concurrency: int = CONCURRENCY
+    ) -> bytes | Code:
         """Begin to drain segments, by name, into ``targets``, or into any; the job's id."""
         if not 0 < concurrency <= MAX_CONCURRENCY or not 0 < len(segments) <= MAX_SEGMENTS:
             return Code.BAD_PARAMS

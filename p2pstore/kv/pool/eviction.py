@@ -14,6 +14,7 @@ from p2pstore.kv.pool.disks import Disks
 from p2pstore.kv.pool.entries import GONE, Entry, Held, Tenant
 from p2pstore.kv.pool.extents import rounded
 from p2pstore.kv.pool.index import Index
+from p2pstore.kv.pool.tenants import room_in
 
 STEP_ENTRIES = 256
 """Values that one step looks at: evicting one takes some 8 us, with its record for the journal."""
@@ -113,7 +114,7 @@ class Eviction:
         soft = self._index.settings.evict_soft_pinned and self._index.stats.soft_pin_key_count > 0
         for soft_too in (False, True) if soft else (False,):
             for entry in list(islice(tenant.keys.values(), TENANT_ENTRIES)):
-                if self._index.room_in(tenant, size):
+                if room_in(tenant, size):
                     return
                 if entry.place is GONE:
                     continue
@@ -137,34 +138,34 @@ class Eviction:
 
     def _next(self, now: float, work: Work) -> tuple[Ages, Entry] | None:
         index = self._index
-        entry = index.plain.oldest(now, work)
+        entry = index.order.plain.oldest(now, work)
         if entry is not None:
-            return index.plain, entry
+            return index.order.plain, entry
         if work.left > 0 and index.settings.evict_soft_pinned:
-            entry = index.soft.oldest(now, work)
-        return None if entry is None else (index.soft, entry)
+            entry = index.order.soft.oldest(now, work)
+        return None if entry is None else (index.order.soft, entry)
 
     def _evict(self, ages: Ages, entry: Entry, now: float, why: str) -> int:
         """Let a value go that was taken out of its queue, with its group if it has one; tells how many went."""
         index = self._index
         group = entry.more.group if entry.more else None
-        index.taken = entry
+        index.order.taken = entry
         if group is None:
             evicted = self._one(entry, why)
         else:
-            soft_too = ages is index.soft
+            soft_too = ages is index.order.soft
             members = [each for each in group.members if each not in index.writing and not each.hard]
             leased = any(each.until > now for each in members)
             members = [each for each in members if not leased and (soft_too or not each.soft(now))]
             evicted = sum(self._one(each, why) for each in members)
-        index.taken = None
+        index.order.taken = None
         if entry.place is not GONE:
             memory = entry.memory
             if memory:
                 present = any(held.segment.alive for held in memory)
                 ages.again(entry, now + (BUSY_S if present else ABSENT_S))
             else:
-                index.queue(entry)
+                index.order.queue(entry)
         return evicted
 
     def _one(self, entry: Entry, why: str) -> int:

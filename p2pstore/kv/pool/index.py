@@ -1,36 +1,29 @@
-"""The index: which values there are, in which order they may go, and what changes when one comes or goes.
+"""The index: which values there are, and what changes when one comes or goes.
 
 All parts of the pool work on one of these. It decides nothing: who may do what is theirs.
 """
 
 from __future__ import annotations
 
-import heapq
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from engine.rpc.messages import DEFAULT_TENANT
+from engine.rpc.codes import Code
 from p2pstore.kv.pool import records
-from p2pstore.kv.pool.ages import Ages, PinnedAges
 from p2pstore.kv.pool.clients import Client
-from p2pstore.kv.pool.entries import GONE, Entry, Group, Held, More, OnDisk, Tenant, placed
-from p2pstore.kv.pool.extents import rounded
+from p2pstore.kv.pool.entries import GONE, Entry, Group, Held, More, OnDisk, placed
+from p2pstore.kv.pool.order import Order
 from p2pstore.kv.pool.segments import Mounted, Segments
 from p2pstore.kv.pool.settings import PoolSettings
 from p2pstore.kv.pool.shared import Shared
 from p2pstore.kv.pool.stats import Stats
 from p2pstore.kv.pool.story import Event, Story
+from p2pstore.kv.pool.tenants import Tenants
 
 ENTRY_BYTES = 330
 """What a value takes in the index beside the characters of its key."""
-
-MIN_PINS = 1024
-"""Soft pins of values that went are forgotten once they are as many as this, and as those that are left."""
-
-MAX_TENANTS = 100_000
-"""Tenants that have keys; a caller could name a new one in each call."""
 
 
 class Discarded(NamedTuple):
@@ -52,23 +45,15 @@ class Index:
         self.story = Story()
         self.segments = Segments(settings.allocation, chance)
         self.clients: dict[bytes, Client] = {}
-        self.tenants: dict[str, Tenant] = {}
-        self.quotas_set: dict[str, int] = {}
-        """Quotas that were set while a pool ran; they hold before those of the settings. 0: one of those taken away."""
+        self.tenants = Tenants(settings)
         self.writing: dict[Entry, float] = {}
         """Values that are being written, with the time when that began; the oldest first."""
         self.lost_writers: set[bytes] = set()
         """Clients that gave no memory, and whose connections went while they were writing."""
         self.staged: dict[Held, Entry] = {}
         """Replicas that are being copied to, of values that can be read elsewhere."""
-        self.plain = Ages()
-        self.soft = PinnedAges()
-        self.hard: dict[Entry, None] = {}
-        self.cold: dict[Entry, None] = {}
-        """Values that are only on disks: to evict them makes no room."""
+        self.order = Order(self.stats)
         self.discarded: deque[Discarded] = deque()
-        self.taken: Entry | None = None
-        """The value that the eviction has taken out of its queue just now."""
         self.key_bytes = 0
         self.settled = 0
         """Grows with each write that ended, however it did."""
@@ -82,8 +67,6 @@ class Index:
         """Told of each value that goes, so that no task goes on for it."""
         self._log: list[bytes] | None = [] if settings.log else None
         self._disk_number = 0
-        self._pins: list[tuple[float, int, Entry]] = []  # soft pins by their end; those of values that went, too
-        self._pinned = 0
         self.shared = Shared()
 
     def note(self, record: bytes) -> None:
@@ -107,42 +90,13 @@ class Index:
         """Remember what happened to a value."""
         self.story.tell(entry.key, entry.tenant.name, Event(what, self.clock(), client, detail))
 
-    def tenant(self, name: str) -> Tenant | None:
-        """The one with that name, if it ever put anything."""
-        return self.tenants.get(name if self.settings.tenants else DEFAULT_TENANT)
-
-    def tenant_for_put(self, name: str) -> Tenant | None:
-        """The same, made where it is new; None where there are too many."""
-        name = name if self.settings.tenants else DEFAULT_TENANT
-        found = self.tenants.get(name)
-        if found is None and len(self.tenants) < MAX_TENANTS:
-            found = self.tenants[name] = Tenant(name, self._quota_of(name))
-        return found
-
-    def _quota_of(self, name: str) -> int:
-        settings = self.settings
-        return self.quotas_set.get(name, settings.tenant_quotas.get(name, 0)) if settings.tenants else 0
-
-    @property
-    def quotas(self) -> dict[str, int]:
-        """Bytes that tenants may have, of those that have a quota."""
-        both = {**self.settings.tenant_quotas, **self.quotas_set}
-        return {name: size for name, size in both.items() if size}
-
-    def set_quota(self, name: str, size: int) -> None:
-        """Give a tenant a quota of its own; 0 takes it away."""
-        self.keep_quota(name, size)
-        tenant = self.tenants.get(name)
-        if tenant is not None:
-            tenant.quota = size
-        self.note(records.quota(name, size))
-
-    def keep_quota(self, name: str, size: int) -> None:
-        """Have a quota that was set; one that was taken away only where the settings have another."""
-        if size or name in self.settings.tenant_quotas:
-            self.quotas_set[name] = size
-        else:
-            self.quotas_set.pop(name, None)
+    def set_quota(self, name: str, size: int) -> Code:
+        """Bound what a tenant takes of the memory, in bytes; 0 ends that."""
+        code = self.tenants.may_have(name, size)
+        if code is Code.OK:
+            self.tenants.set_quota(name, size)
+            self.note(records.quota(name, size))
+        return code
 
     def client(self, name: bytes) -> Client:
         """The one with that id, made where it is new."""
@@ -193,7 +147,7 @@ class Index:
     def have(self, entry: Entry, now: float) -> None:
         """Have a value that was written before this pool was made."""
         self._have(entry)
-        self.file(entry, now)
+        self.order.file(entry, now)
 
     def _have(self, entry: Entry) -> None:
         tenant, key = entry.tenant, entry.key
@@ -207,7 +161,7 @@ class Index:
         del self.writing[entry]
         self.settled += 1
         entry.until = now
-        self.file(entry, now)
+        self.order.file(entry, now)
         self.stats.stored(entry.size)
         if self._log is not None:
             self.changed(entry)
@@ -215,7 +169,7 @@ class Index:
     def complete_all(self, entries: list[Entry], now: float) -> None:
         """The same of values with nothing special about them, each in one place; who wrote them has ended each."""
         self.settled += len(entries)
-        self.plain.add_all(entries, now)
+        self.order.plain.add_all(entries, now)
         sizes = [entry.size for entry in entries]
         if sizes.count(sizes[0]) == len(sizes):  # as nearly always, and in a third of the time
             self.stats.stored(sizes[0], len(sizes))
@@ -225,57 +179,6 @@ class Index:
         if self._log is not None:
             clock = self.clock()
             self._log += [records.value(entry, clock) for entry in entries]
-
-    def file(self, entry: Entry, now: float) -> None:
-        """Put it where values like it wait for their eviction. A soft pin begins now, unless it was begun before."""
-        more = entry.more
-        if more is None and isinstance(entry.place, Held):
-            self.plain.add(entry)  # as nearly all are
-            return
-        if more is not None and (more.pin_s > 0 or more.pinned_until > 0):
-            more.pinned_until = max(more.pinned_until, now + more.pin_s)
-            more.pin_s = 0.0
-            if more.pinned_until <= now:
-                more.pinned_until = 0.0
-        if more is not None and more.pinned_until > 0 and not more.hard:
-            self.stats.soft_pin_key_count += 1
-            self._pinned += 1
-            heapq.heappush(self._pins, (more.pinned_until, self._pinned, entry))
-        self.queue(entry)
-
-    def queue(self, entry: Entry) -> None:
-        """Have it wait for its eviction, if it can be evicted."""
-        if entry.hard:
-            self.hard[entry] = None
-        elif not entry.memory:
-            self.cold[entry] = None
-        else:
-            self._ages(entry).add(entry)
-
-    def _ages(self, entry: Entry) -> Ages:
-        return self.soft if entry.more is not None and entry.more.pinned_until > 0 else self.plain
-
-    def unpin(self, now: float, limit: int) -> None:
-        """End the soft pins whose time is over, up to ``limit``."""
-        pins = self._pins
-        while pins and pins[0][0] <= now and limit > 0:
-            limit -= 1
-            entry = heapq.heappop(pins)[2]
-            more = entry.more
-            if entry.place is not GONE and more is not None and 0 < more.pinned_until <= now:
-                more.pinned_until = 0.0
-                self.stats.soft_pin_key_count -= not more.hard
-                if entry not in self.cold and entry not in self.hard:
-                    self.soft.forget()
-                    self.plain.add(entry)
-        if len(pins) > 2 * self.stats.soft_pin_key_count + MIN_PINS:
-            self._pins = [each for each in pins if each[2].place is not GONE]
-            heapq.heapify(self._pins)
-
-    @property
-    def next_unpin(self) -> float | None:
-        """When a soft pin ends next."""
-        return self._pins[0][0] if self._pins else None
 
     def changed(self, entry: Entry) -> None:
         """Put down how it is now."""
@@ -337,9 +240,7 @@ class Index:
         for held in replicas:
             held.ready = True
             self.staged.pop(held, None)
-        if entry in self.cold:
-            del self.cold[entry]
-            self.queue(entry)
+        self.order.warm(entry)
         self.changed(entry)
 
     def without(self, entry: Entry, leaving: Sequence[Held | OnDisk], *, keep_until: float = 0.0) -> None:
@@ -364,18 +265,8 @@ class Index:
             more.group.members.pop(entry, None)
             if not more.group.members:
                 entry.tenant.groups.pop(more.group.name, None)
-        if not written:
-            return
-        if entry in self.hard:
-            del self.hard[entry]
-            return
-        self.stats.soft_pin_key_count -= more is not None and more.pinned_until > 0
-        if entry in self.cold:
-            del self.cold[entry]
-        elif entry is self.taken:
-            self.taken = None
-        else:
-            self._ages(entry).forget()
+        if written:
+            self.order.leave(entry)
 
     def _let_go(self, entry: Entry, replica: Held | OnDisk, keep_until: float, *, written: bool) -> None:
         """``written``: the journal has the place in the value's own record, which is written anew; else as reserved."""
@@ -432,10 +323,6 @@ class Index:
         """For the id of a replica on a disk."""
         self._disk_number += 1
         return self._disk_number
-
-    def room_in(self, tenant: Tenant, size: int) -> bool:
-        """Whether the tenant's quota allows so many more bytes."""
-        return not tenant.quota or tenant.used + rounded(size) <= tenant.quota
 
 
 def keep_for_readers(index: Index, entry: Entry) -> float:

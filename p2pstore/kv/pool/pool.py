@@ -12,26 +12,17 @@ from collections.abc import Callable, Iterable, Sequence
 from engine.rpc.codes import Code
 from engine.rpc.messages import (
     DEFAULT_TENANT,
-    CopyPlan,
-    Kind,
     Lone,
-    MovePlan,
     OffloadItem,
-    Ping,
     Replica,
     Replicas,
     ReplicateConfig,
-    Segment,
     StorageConfig,
-    StoredObject,
-    Task,
-    TaskAssignment,
-    TaskDone,
     TaskType,
 )
 from p2pstore.kv.pool.disks import Disks
-from p2pstore.kv.pool.drain import CONCURRENCY, Drains, JobInfo
-from p2pstore.kv.pool.entries import Entry, TenantUse
+from p2pstore.kv.pool.drain import Drains
+from p2pstore.kv.pool.entries import Entry
 from p2pstore.kv.pool.eviction import Eviction
 from p2pstore.kv.pool.index import Index
 from p2pstore.kv.pool.members import Members
@@ -46,12 +37,6 @@ from p2pstore.kv.pool.tasks import Tasks
 from p2pstore.kv.pool.walks import Steps, whole
 from p2pstore.kv.pool.write_ends import WriteEnds
 from p2pstore.kv.pool.writes import Writes
-
-MAX_QUOTA = (1 << 63) - 1
-"""Bytes of a tenant's quota, as upstream bounds it."""
-
-MAX_QUOTAS = 10_000
-"""Tenants whose quota is set while the pool runs."""
 
 RELEASES = 1000
 """Places and pins that one tick frees at most."""
@@ -76,40 +61,45 @@ class Pool:
         self._writes = Writes(self._index, self._eviction, self._tasks, self._disks, self._ends)
         self._drains = Drains(self._index, self._tasks)
         self._removal = Removal(self._index, self._tasks)
-        # Some tens of thousands of calls a second go straight to the part that carries them out. Each of these gives a
-        # ``Lone`` for what lies, or is to lie, in one place in memory: for the codec, which writes that quickly.
-        self.exists = self._reads.exists
-        self.exist = self._reads.exist
-        self.found_one = self._reads.one
-        self.found = self._reads.replicas
+        # Calls that a part answers as it is asked are that part's own methods: some tens of thousands of them come in a
+        # second, and a step in between would take its time. Of reads and puts they answer with a ``Lone`` for what lies
+        # in one place in memory, which the codec writes quickly.
+        self.exists, self.exist = self._reads.exists, self._reads.exist
+        self.found_one, self.found = self._reads.one, self._reads.replicas
+        self.replicas_by_regex, self.peek = self._reads.by_regex, self._reads.peek
         self.make_room = self._eviction.make_room
-        self.put_begin_one = self._writes.start_one
-        self.put_begin = self._writes.start
+        self.put_begin_one, self.put_begin = self._writes.start_one, self._writes.start
         self.put_end_one = self._ends.end_one
         self.put_end = self.upsert_end = self._ends.end
         self.put_revoke = self.upsert_revoke = self._ends.revoke
+        self.mount = self._members.mount
+        self.remount = self._members.remount
+        self.unmount = self._members.unmount
+        self.ping = self._members.ping
+        self.lost = self._members.lost
+        self.create_copy = self._tasks.copy
+        self.create_move = self._tasks.move
+        self.fetch_tasks = self._tasks.fetch
+        self.query_task = self._tasks.query
+        self.task_done = self._tasks.done
+        self.copy_start = self._tasks.copy_start
+        self.move_start = self._tasks.move_start
+        self.drain = self._drains.create
+        self.drain_job = self._drains.query
+        self.cancel_drain = self._drains.cancel
+        self.unmount_disk = self._disks.unmount
+        self.report_disk = self._disks.report
+        self.poll_remove_all = self._disks.poll_remove_all
+        self.offloaded = self._disks.offloaded
+        self.evict_disk = self._disks.evict
+        self.promotion_heartbeat = self._disks.promotions
+        self.promotion_start = self._disks.promotion_start
+        self.promotion_done = self._disks.promotion_done
+        self.promotion_failed = self._disks.promotion_failed
+        self.set_quota, self.tenant_uses = self._index.set_quota, self._index.tenants.uses
+        self.take_log = self._index.take_log
 
     # -- clients and segments
-
-    def mount(self, client: bytes, segment: Segment) -> Code:
-        """A client gives memory."""
-        return self._members.mount(client, segment)
-
-    def remount(self, client: bytes, segments: Sequence[Segment]) -> Code:
-        """A client that was asked to gives all that it has, again."""
-        return self._members.remount(client, segments)
-
-    def unmount(self, client: bytes, segment_id: bytes, grace: float = 0.0) -> Code:
-        """A client takes memory back, after ``grace`` seconds."""
-        return self._members.unmount(client, segment_id, grace)
-
-    def ping(self, client: bytes) -> Ping:
-        """A client is there."""
-        return self._members.ping(client)
-
-    def lost(self, client: bytes) -> None:
-        """The last connection of a client is gone."""
-        self._members.lost(client)
 
     def suspect(self, endpoint: str, *, refused: bool = False) -> Code:
         """Somebody could not read from this endpoint, or write to it; ``refused`` where nothing listens there."""
@@ -147,17 +137,9 @@ class Pool:
             Replicas(each.replicas, each.lease_ms, each.checksum) if isinstance(each, Lone) else each for each in found
         ]
 
-    def replicas_by_regex(self, pattern: str, tenant: str = DEFAULT_TENANT) -> Steps[dict[str, list[Replica]] | Code]:
-        """The same of all keys that a pattern is found in."""
-        return self._reads.by_regex(pattern, tenant)
-
-    def peek(self, key: str, tenant: str = DEFAULT_TENANT) -> Replicas | Code:
-        """The same of one key, without a lease."""
-        return self._reads.peek(key, tenant)
-
     def busy(self, key: str, tenant: str = DEFAULT_TENANT) -> bool:
         """Whether a value is being copied or moved, so that it is neither removed nor replaced."""
-        space = self._index.tenant(tenant)
+        space = self._index.tenants.named(tenant)
         entry = space.keys.get(key) if space else None
         return entry is not None and self._tasks.busy(entry)
 
@@ -205,32 +187,6 @@ class Pool:
 
     # -- copies and moves
 
-    def create_copy(self, key: str, targets: Sequence[str], tenant: str = DEFAULT_TENANT) -> bytes | Code:
-        """Ask for copies of a value in these segments; the task's id."""
-        return self._tasks.copy(key, targets, tenant)
-
-    def create_move(self, key: str, source: str, target: str, tenant: str = DEFAULT_TENANT) -> bytes | Code:
-        """Ask for a value to be moved; the task's id."""
-        return self._tasks.move(key, source, target, tenant)
-
-    def fetch_tasks(self, client: bytes, count: int) -> list[TaskAssignment]:
-        """What a client is to do."""
-        return self._tasks.fetch(client, count)
-
-    def query_task(self, task_id: bytes) -> Task | Code:
-        """How far a task is."""
-        return self._tasks.query(task_id)
-
-    def task_done(self, client: bytes, done: TaskDone) -> Code:
-        """A client says what became of a task."""
-        return self._tasks.done(client, done)
-
-    def copy_start(
-        self, client: bytes, key: str, source: str, targets: Sequence[str], tenant: str = DEFAULT_TENANT
-    ) -> CopyPlan | Code:
-        """A client begins to copy a value."""
-        return self._tasks.copy_start(client, key, source, targets, tenant)
-
     def copy_end(self, client: bytes, key: str, tenant: str = DEFAULT_TENANT) -> Code:
         """It has."""
         return self._tasks.end(client, key, tenant, TaskType.COPY)
@@ -238,12 +194,6 @@ class Pool:
     def copy_revoke(self, client: bytes, key: str, tenant: str = DEFAULT_TENANT) -> Code:
         """It has not."""
         return self._tasks.revoke(client, key, tenant, TaskType.COPY)
-
-    def move_start(
-        self, client: bytes, key: str, source: str, target: str, tenant: str = DEFAULT_TENANT
-    ) -> MovePlan | Code:
-        """A client begins to move a value."""
-        return self._tasks.move_start(client, key, source, target, tenant)
 
     def move_end(self, client: bytes, key: str, tenant: str = DEFAULT_TENANT) -> Code:
         """It has."""
@@ -255,69 +205,15 @@ class Pool:
 
     # -- draining
 
-    def drain(
-        self, segments: Sequence[str], targets: Sequence[str] = (), concurrency: int = CONCURRENCY
-    ) -> bytes | Code:
-        """Have segments emptied into others; the job's id."""
-        return self._drains.create(segments, targets, concurrency)
-
-    def drain_job(self, job: bytes) -> JobInfo | Code:
-        """How far a job is."""
-        return self._drains.query(job)
-
-    def cancel_drain(self, job: bytes) -> Code:
-        """End a job."""
-        return self._drains.cancel(job)
-
     # -- disks of clients
 
     def mount_disk(self, client: bytes, offloading: bool) -> Code:  # noqa: FBT001
         """A client offers its disk."""
         return self._disks.mount(client, offloading=offloading)
 
-    def unmount_disk(self, client: bytes) -> Code:
-        """It takes it back."""
-        return self._disks.unmount(client)
-
-    def report_disk(self, client: bytes, capacity: int) -> Code:
-        """How many bytes its disk takes."""
-        return self._disks.report(client, capacity)
-
-    def poll_remove_all(self, client: bytes) -> bool:
-        """Whether its disk is to be cleared; true once."""
-        return self._disks.poll_remove_all(client)
-
     def offload_heartbeat(self, client: bytes, offloading: bool) -> list[OffloadItem] | Code:  # noqa: FBT001
         """What it is to write to its disk."""
         return self._disks.heartbeat(client, offloading=offloading)
-
-    def offloaded(self, client: bytes, items: Sequence[OffloadItem], stored: Sequence[StoredObject]) -> Code:
-        """What it wrote there, or has there."""
-        return self._disks.offloaded(client, items, stored)
-
-    def evict_disk(
-        self, client: bytes, keys: Sequence[str], kind: int = Kind.LOCAL_DISK, tenant: str = DEFAULT_TENANT
-    ) -> list[Code]:
-        """What it has there no more."""
-        return self._disks.evict(client, keys, kind, tenant)
-
-    def promotion_heartbeat(self, client: bytes) -> list[OffloadItem] | Code:
-        """What it is to bring back to memory."""
-        return self._disks.promotions(client)
-
-    def promotion_start(
-        self, client: bytes, key: str, size: int, preferred: Sequence[str] = (), tenant: str = DEFAULT_TENANT
-    ) -> Replica | Code:
-        """Where in memory it is to write a value."""
-        return self._disks.promotion_start(client, key, size, preferred, tenant)
-
-    def promotion_done(self, client: bytes, key: str, tenant: str = DEFAULT_TENANT) -> Code:
-        """It has."""
-        return self._disks.promotion_done(client, key, tenant)
-
-    def promotion_failed(self, client: bytes, key: str, tenant: str = DEFAULT_TENANT) -> Code:
-        """It has not."""
-        return self._disks.promotion_failed(client, key, tenant)
 
     def _cancel(self, entry: Entry) -> None:
         self._tasks.cancel(entry)
@@ -329,7 +225,7 @@ class Pool:
         """Do what is due, a few milliseconds of it at most; tells whether there is more to do at once."""
         index = self._index
         now = index.clock()
-        index.unpin(now, RELEASES)
+        index.order.unpin(now, RELEASES)
         self._ends.tick(now, RELEASES)
         self._tasks.tick(now)
         self._disks.tick(now)
@@ -337,7 +233,7 @@ class Pool:
         more = self._members.tick(now)
         more = self._eviction.tick(now) or more
         more = self._drains.tick(now) or more
-        return index.plain.compact() or index.soft.compact() or more
+        return index.order.compact() or more
 
     def due(self) -> float | None:
         """When ``tick`` has something to do next, by the clock; None if nothing will happen by itself."""
@@ -348,7 +244,7 @@ class Pool:
             self._tasks.due(),
             self._disks.due(),
             self._drains.due(),
-            index.next_unpin,
+            index.order.next_unpin,
         ]
         if index.discarded:
             times.append(index.discarded[0].until)
@@ -382,32 +278,9 @@ class Pool:
         """The tenants that have keys."""
         return [name for name, space in self._index.tenants.items() if space.keys]
 
-    def tenant_uses(self) -> list[TenantUse]:
-        """What each tenant takes, and those that have a quota may take."""
-        quotas, known = self._index.quotas, self._index.tenants
-        names = dict.fromkeys([*quotas, *known])
-        return [TenantUse(name, quotas.get(name), known[name].used if name in known else 0) for name in names]
-
-    def set_quota(self, tenant: str, size: int) -> Code:
-        """Bound what a tenant takes of the memory, in bytes; 0 ends that.
-
-        What it has beyond its quota goes as it puts more.
-        """
-        index = self._index
-        if not self.settings.tenants:
-            return Code.BAD_MODE
-        if not tenant or not 0 <= size <= MAX_QUOTA:
-            return Code.BAD_PARAMS
-        if not size and tenant not in index.quotas:
-            return Code.NOT_FOUND
-        if tenant not in index.quotas_set and len(index.quotas_set) >= MAX_QUOTAS:
-            return Code.QUOTA
-        index.set_quota(tenant, size)
-        return Code.OK
-
     def names(self, tenant: str) -> list[str]:
         """All keys of a tenant, whether they can be read or not: it looks at none of them, so it takes no time."""
-        space = self._index.tenant(tenant)
+        space = self._index.tenants.named(tenant)
         return list(space.keys) if space else []
 
     def tenants_of(self, key: str) -> list[str]:
@@ -415,10 +288,6 @@ class Pool:
         return [name for name, space in self._index.tenants.items() if key in space.keys]
 
     # -- persistence
-
-    def take_log(self) -> list[bytes]:
-        """The changes since the last time, for a journal."""
-        return self._index.take_log()
 
     def snapshot(self) -> Snapshot:
         """The records that make this pool again, in slices."""

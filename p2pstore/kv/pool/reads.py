@@ -61,7 +61,7 @@ class Reads:
         """For each key whether its value can be read."""
         index = self._index
         index.stats.exist_keys += len(keys)
-        space = index.tenant(tenant)
+        space = index.tenants.named(tenant)
         if space is None:
             return [False] * len(keys)
         get = space.keys.get
@@ -116,7 +116,7 @@ class Reads:
         index = self._index
         stats = index.stats
         stats.total_get_nums += len(keys)
-        space = index.tenant(tenant)
+        space = index.tenants.named(tenant)
         if space is None:
             return [Code.NOT_FOUND] * len(keys)
         until = index.clock() + self._lease_s
@@ -161,7 +161,7 @@ class Reads:
             self._promote(from_disk)
         return found
 
-    def by_regex(self, pattern: str, tenant: str) -> Steps[dict[str, list[Replica]] | Code]:
+    def by_regex(self, pattern: str, tenant: str = DEFAULT_TENANT) -> Steps[dict[str, list[Replica]] | Code]:
         """The values whose key a pattern is found in."""
         matched = yield from matching(self._index, pattern, tenant)
         if isinstance(matched, Code):
@@ -185,12 +185,12 @@ class Reads:
         index = self._index
         if tenant is None:
             return [entry.key for entry in index.entries() if entry.readable]
-        space = index.tenant(tenant)
+        space = index.tenants.named(tenant)
         return [key for key, entry in space.keys.items() if entry.readable] if space else []
 
-    def peek(self, key: str, tenant: str) -> Replicas | Code:
+    def peek(self, key: str, tenant: str = DEFAULT_TENANT) -> Replicas | Code:
         """Where a value can be read, and for how long its lease still is, without a new one: for people who look."""
-        space = self._index.tenant(tenant)
+        space = self._index.tenants.named(tenant)
         entry = space.keys.get(key) if space else None
         if entry is None:
             return Code.NOT_FOUND
@@ -212,7 +212,7 @@ def lease(entry: Entry, until: float) -> None:
 
 def matching(index: Index, text: str, tenant: str) -> Steps[list[Entry] | Code]:
     """The values of a tenant whose key a pattern is found in; ``BAD_PARAMS`` where that could take too long."""
-    pattern, space = bounded(text), index.tenant(tenant)
+    pattern, space = bounded(text), index.tenants.named(tenant)
     if pattern is None:
         return Code.BAD_PARAMS
     if space is None:

@@ -23,7 +23,7 @@ class Removal:
 
     def remove(self, keys: Sequence[str], tenant: str, *, force: bool) -> list[Code]:
         """For each key what became of it. ``force`` ends leases, and nothing else."""
-        space = self._index.tenant(tenant)
+        space = self._index.tenants.named(tenant)
         now = self._index.clock()
         found = [space.keys.get(key) if space else None for key in keys]
         return [Code.NOT_FOUND if entry is None else self._remove(entry, now, force=force) for entry in found]
@@ -42,7 +42,7 @@ class Removal:
     def all(self, tenant: str | None, *, force: bool) -> Steps[int]:
         """Remove all of a tenant's, or of all; tells how many. The disks that have some are told to clear them."""
         index = self._index
-        space = None if tenant is None else index.tenant(tenant)
+        space = None if tenant is None else index.tenants.named(tenant)
         removed = 0
         told: set[Client] = set()
         if tenant is None or space is not None:
@@ -58,7 +58,7 @@ class Removal:
 
     def clear(self, keys: Sequence[str], client: bytes, segment: str, tenant: str) -> list[str]:
         """Remove a client's own values, or their replicas in one segment; tells which went."""
-        space = self._index.tenant(tenant)
+        space = self._index.tenants.named(tenant)
         if space is None:
             return []
         now = self._index.clock()

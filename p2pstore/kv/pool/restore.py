@@ -97,7 +97,7 @@ class Restoring:
         yield from self._place()
         now = index.clock()
         for quota in self._quotas.items():
-            index.keep_quota(*quota)
+            index.tenants.keep_quota(*quota)
         for memory in self._memories.values():
             self._mount(memory, index, now)
             yield
@@ -161,7 +161,7 @@ class Restoring:
 
     def _store(self, value: _Value, index: Index, now: float, until: float) -> None:
         record = value.record
-        tenant = index.tenant_for_put(record.tenant)
+        tenant = index.tenants.for_put(record.tenant)
         replicas: list[Held | OnDisk] = []
         for memory, offset in value.memory:
             if memory.mounted is not None:
@@ -211,7 +211,7 @@ class Snapshot:
     def __init__(self, index: Index) -> None:
         self._index = index
         self._head = [records.mounted(each.number, each.client, each.described_to_clients) for each in index.segments]
-        self._head += [records.quota(*each) for each in index.quotas_set.items()]
+        self._head += [records.quota(*each) for each in index.tenants.quotas_set.items()]
         self._head += [records.reserved(*place) for place in index.reserved()]  # few, so they are taken at once
         self._walk = Everything(index)
 

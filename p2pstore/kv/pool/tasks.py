@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from engine.rpc.codes import Code
 from engine.rpc.messages import (
+    DEFAULT_TENANT,
     CopyPlan,
     MovePlan,
     Task,
@@ -27,6 +28,7 @@ from engine.rpc.messages import (
 from p2pstore.kv.pool.entries import Entry, Held
 from p2pstore.kv.pool.index import Index, keep_for_readers
 from p2pstore.kv.pool.settings import MAX_TASKS, TASK_RETRIES, TASK_TIMEOUT_S
+from p2pstore.kv.pool.tenants import room_in
 
 _T = TypeVar("_T")
 
@@ -86,7 +88,7 @@ class Tasks:
 
     # -- tasks, as they are asked for
 
-    def copy(self, key: str, targets: Sequence[str], tenant: str) -> bytes | Code:
+    def copy(self, key: str, targets: Sequence[str], tenant: str = DEFAULT_TENANT) -> bytes | Code:
         """Ask for copies in these segments; the task's id."""
         entry = self._entry(key, tenant)
         if not 0 < len(targets) <= MAX_TARGETS:
@@ -102,7 +104,7 @@ class Tasks:
         said = {"tenant_id": entry.tenant.name, "key": key, "source": source.segment.name, "targets": list(targets)}
         return self._ask(TaskType.COPY, source, said)
 
-    def move(self, key: str, source: str, target: str, tenant: str) -> bytes | Code:
+    def move(self, key: str, source: str, target: str, tenant: str = DEFAULT_TENANT) -> bytes | Code:
         """Ask for a move from one segment to another; the task's id."""
         entry = self._entry(key, tenant)
         if entry is None:
@@ -156,7 +158,9 @@ class Tasks:
 
     # -- copies and moves, step by step
 
-    def copy_start(self, client: bytes, key: str, source: str, targets: Sequence[str], tenant: str) -> CopyPlan | Code:
+    def copy_start(
+        self, client: bytes, key: str, source: str, targets: Sequence[str], tenant: str = DEFAULT_TENANT
+    ) -> CopyPlan | Code:
         """Where to copy a value from and to; segments that have it already are left out."""
         found = self._startable(key, source, targets, tenant)
         if isinstance(found, Code):
@@ -170,7 +174,9 @@ class Tasks:
         self._run(TaskType.COPY, client, entry, held, made)
         return CopyPlan(held.described(entry.size), [each.described(entry.size) for each in made])
 
-    def move_start(self, client: bytes, key: str, source: str, target: str, tenant: str) -> MovePlan | Code:
+    def move_start(
+        self, client: bytes, key: str, source: str, target: str, tenant: str = DEFAULT_TENANT
+    ) -> MovePlan | Code:
         """Where to move a value from and to; without a target it is there already."""
         if source == target:
             return Code.BAD_PARAMS
@@ -247,7 +253,7 @@ class Tasks:
             self._stop(entry)
 
     def _entry(self, key: str, tenant: str) -> Entry | None:
-        space = self._index.tenant(tenant)
+        space = self._index.tenants.named(tenant)
         entry = space.keys.get(key) if space else None
         return entry if entry is not None and entry.readable else None
 
@@ -299,7 +305,7 @@ class Tasks:
     def _places(self, entry: Entry, names: Sequence[str]) -> list[Held] | Code:
         """Room in each of these segments, or in none."""
         index = self._index
-        if entry.tenant.quota and not index.room_in(entry.tenant, entry.size * len(names)):
+        if entry.tenant.quota and not room_in(entry.tenant, entry.size * len(names)):
             return Code.QUOTA
         made: list[Held] = []
         for name in names[:MAX_TARGETS]:
@@ -321,7 +327,7 @@ class Tasks:
         self._running[entry] = _Running(kind, client, source, targets, self._index.clock())
 
     def _started(self, client: bytes, key: str, tenant: str, kind: int) -> tuple[Entry, _Running] | Code:
-        space = self._index.tenant(tenant)
+        space = self._index.tenants.named(tenant)
         entry = space.keys.get(key) if space else None
         if entry is None:
             return Code.NOT_FOUND

@@ -35,8 +35,8 @@ class Everything:
     """All values that were there when it began and still are, but those that are being written."""
 
     def __init__(self, index: Index) -> None:
-        self._set_aside = [*index.hard, *index.cold]
-        self._walks: list[tuple[Ages, Walk]] = [(ages, ages.walk()) for ages in (index.plain, index.soft)]
+        self._set_aside = [*index.order.hard, *index.order.cold]
+        self._walks: list[tuple[Ages, Walk]] = [(ages, ages.walk()) for ages in (index.order.plain, index.order.soft)]
         self.ended = False
 
     def step(self, count: int) -> list[Entry]:

@@ -29,7 +29,7 @@ class WriteEnds:
     ) -> list[Code]:
         """The values were written: they can be read from now on."""
         index = self._index
-        space = index.tenant(tenant)
+        space = index.tenants.named(tenant)
         now = index.clock()
         index.lost_writers.discard(client)
         if space is None or kind not in MEMORY_KINDS or index.settings.offload:
@@ -61,11 +61,11 @@ class WriteEnds:
         """The same of one value."""
         index = self._index
         index.lost_writers.discard(client)
-        return self._end(client, meta, kind, index.tenant(tenant), index.clock())
+        return self._end(client, meta, kind, index.tenants.named(tenant), index.clock())
 
     def revoke(self, client: bytes, keys: Sequence[str], kind: int = ALL, tenant: str = DEFAULT_TENANT) -> list[Code]:
         """The values were not written, and will not be."""
-        space = self._index.tenant(tenant)
+        space = self._index.tenants.named(tenant)
         return [self._revoke(client, key, kind, space) for key in keys]
 
     def tick(self, now: float, limit: int) -> None:

@@ -9,24 +9,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engine.rpc.codes import Code
-from engine.rpc.messages import DEFAULT_TENANT, Lone, Replica, ReplicateConfig, SoftPin
+from engine.rpc.messages import DEFAULT_TENANT, Lone, Replica, ReplicateConfig
 from p2pstore.kv.pool.ages import Work
 from p2pstore.kv.pool.disks import Disks
-from p2pstore.kv.pool.entries import PROCESSING, Copies, Entry, Held, More, Place, Tenant, fresh, made, placed
+from p2pstore.kv.pool.entries import PROCESSING, Copies, Entry, Held, Place, Tenant, fresh, made, placed
 from p2pstore.kv.pool.eviction import FOR_KEYS, STEP_ENTRIES, Eviction
 from p2pstore.kv.pool.index import Index, keep_for_readers
+from p2pstore.kv.pool.keeping import anywhere, configure, nothing_special, preferred_host, refused
 from p2pstore.kv.pool.story import Event
 from p2pstore.kv.pool.tasks import Tasks
+from p2pstore.kv.pool.tenants import room_in
 from p2pstore.kv.pool.write_ends import WriteEnds
-
-ENABLE = int(SoftPin.ENABLE)
-"""To look a member of an enumeration up takes longer than to compare two numbers."""
 
 MAX_KEY_BYTES = 16 << 20
 """Of one key: whoever needs more has made a mistake."""
-
-MAX_REPLICAS = 1024
-"""Of one value; as many as there are segments is what it gets at most."""
 
 SAID_TO_BE_THERE_S = 0.001
 """A value that a put is told is there stays so long: it must not make room for the rest of the same call."""
@@ -59,7 +55,7 @@ class Writes:
     ) -> Started:
         """``start`` of one key."""
         index = self._index
-        space = index.tenant_for_put(tenant)
+        space = index.tenants.for_put(tenant)
         if space is not None and not space.quota and (config is self._plain or self._is_plain(config)):
             lone = self._quick(space, index.shared.id(client), key, size, index.clock(), None)
             if lone is not None:
@@ -74,16 +70,18 @@ class Writes:
     ) -> list[Started]:  # fmt: skip
         """Where the value of each key is to be written. Room is made for all of them together, one step at most."""
         index = self._index
-        bad = self._refused(config, len(keys), len(sizes))
+        bad = refused(config, index.settings, len(keys))
+        if len(sizes) != len(keys):
+            bad = Code.BAD_PARAMS
         if bad is not None:
             return self._all_refused(client, keys, tenant, bad)
-        space = index.tenant_for_put(tenant)
+        space = index.tenants.for_put(tenant)
         if space is None:
             return self._all_refused(client, keys, tenant, Code.QUOTA)
         self._heard(client, config)
         batch = _Batch(index.shared.id(client), config, space, sizes, index.clock())
         if config.prefer_alloc_in_same_node or index.settings.allocation == "local_first":
-            batch.host = self._host(batch)
+            batch.host = preferred_host(index, client, config)
         plain = not upsert and not space.quota and self._is_plain(config)
         begun: list[Started] = [*self._fresh(batch, keys)] if plain else []
         for number in range(len(begun), len(keys)):
@@ -103,33 +101,14 @@ class Writes:
         if config is self._plain:
             return True
         if (
-            _nothing_special(config)
-            and config.replica_num == 1
-            and self._refused(config, 0, 0) is None
-            and not (config.preferred_segment or config.preferred_segments or config.prefer_alloc_in_same_node)
+            nothing_special(config)
+            and anywhere(config)
+            and refused(config, self._index.settings) is None
             and self._index.settings.allocation != "local_first"
         ):
             self._plain = config
             return True
         return False
-
-    def _refused(self, config: ReplicateConfig, keys: int, sizes: int) -> Code | None:
-        settings = self._index.settings
-        if keys != sizes or (config.group_ids is not None and len(config.group_ids) != keys):
-            return Code.BAD_PARAMS
-        if not 0 < config.replica_num <= MAX_REPLICAS or config.nof_replica_num:
-            return Code.BAD_PARAMS
-        if config.dfs_replica_num:
-            return Code.DFS_UNAVAILABLE if config.dfs_replica_num == 1 else Code.BAD_PARAMS
-        if not config.soft_pin_action and config.soft_pin_ttl_ms is None:
-            return None
-        if config.soft_pin_action == ENABLE:
-            too_long = (
-                config.soft_pin_ttl_ms is not None and not 0 <= config.soft_pin_ttl_ms <= settings.max_soft_pin_ms
-            )
-            return Code.BAD_PARAMS if too_long else None
-        known = config.soft_pin_action in {SoftPin.PRESERVE, SoftPin.DISABLE}
-        return None if known and config.soft_pin_ttl_ms is None else Code.BAD_PARAMS
 
     def _quick(
         self, space: Tenant, client: bytes, key: str, size: int, now: float, begun: set[Entry] | None
@@ -206,7 +185,7 @@ class Writes:
     def _prepare(self, entry: Entry, batch: _Batch, number: int, *, upsert: bool) -> None:
         """See to what is special about a value, and to that whose place it takes."""
         old = batch.space.keys.get(entry.key)  # which may have gone to make room
-        self._configure(entry, batch, number, old if upsert else None)
+        configure(self._index, entry, batch.config, number, old if upsert else None)
         if old is not None:
             self._index.drop(old, keep_until=keep_for_readers(self._index, old) if upsert else 0.0)
 
@@ -231,21 +210,20 @@ class Writes:
 
     def _quota_allows(self, batch: _Batch, size: int) -> bool:
         """Whether the tenant may have such a value; its own oldest make room for it."""
-        index, space = self._index, batch.space
-        if index.room_in(space, size):
+        space = batch.space
+        if room_in(space, size):
             return True
         if not batch.looks or size > space.quota:
             return False
         self._eviction.make_room_in(space, size, batch.now)
-        fits = index.room_in(space, size)
+        fits = room_in(space, size)
         batch.looks -= not fits
         return fits
 
     def _begin(self, entry: Entry, batch: _Batch) -> list[Replica]:
         self._index.begin(entry, batch.now)
         batch.begun.add(entry)
-        place, size = entry.place, entry.size
-        return [place.described(size)] if isinstance(place, Held) else [each.described(size) for each in entry.memory]
+        return [held.described(entry.size) for held in entry.memory]
 
     def _standing(self, found: Entry, batch: _Batch, number: int, *, upsert: bool) -> list[Replica] | Code | None:
         """What is to be answered because of what the key has now; None where a new write may begin."""
@@ -303,30 +281,9 @@ class Writes:
             batch.client,
             placed([Held(held.segment, held.offset) for held in memory]),
         )
-        self._configure(entry, batch, number, found)
+        configure(index, entry, batch.config, number, found)
         index.drop(found, hand_over=True)
         return self._begin(entry, batch)
-
-    def _configure(self, entry: Entry, batch: _Batch, number: int, old: Entry | None) -> None:
-        """Pins, group and type, as the call says; an upsert keeps what the call does not change."""
-        config, settings = batch.config, self._index.settings
-        had = old.more if old is not None else None
-        pin_ms = 0
-        if config.soft_pin_action == ENABLE:
-            pin_ms = settings.soft_pin_ms if config.soft_pin_ttl_ms is None else config.soft_pin_ttl_ms
-        hard = config.with_hard_pin or (had is not None and had.hard)
-        pinned = had.pinned_until if had is not None and config.soft_pin_action == SoftPin.PRESERVE else 0.0
-        if pin_ms or hard or pinned or config.data_type:
-            more = entry.more = More()
-            more.hard = hard
-            more.pin_s = pin_ms / 1000
-            more.pinned_until = pinned
-            more.data_type = config.data_type
-        group = config.group_ids[number] if config.group_ids is not None else ""
-        if had is not None and had.group is not None:
-            group = had.group.name
-        if group:
-            self._index.in_group(entry, group)
 
     def _allocate(self, batch: _Batch, number: int) -> Place | None:
         """Memory for one value, in as many segments as it is to lie in, if there are so many with room."""
@@ -348,22 +305,6 @@ class Writes:
             if self._eviction.exhausted:
                 batch.work.left = 0
 
-    def _host(self, batch: _Batch) -> str:
-        config, index = batch.config, self._index
-        if config.replica_num != 1:
-            return ""
-        client = index.clients.get(batch.client)
-        return config.host_id or (client.host_id if client else "")
-
-
-def _nothing_special(config: ReplicateConfig) -> bool:
-    return (
-        config.soft_pin_action != ENABLE
-        and not config.with_hard_pin
-        and not config.data_type
-        and config.group_ids is None
-    )
-
 
 class _Batch:
     """What the keys of one call share."""
@@ -378,7 +319,7 @@ class _Batch:
         self.now = now
         self.preferred = [config.preferred_segment] if config.preferred_segment else config.preferred_segments
         self.host = ""
-        self.plain = _nothing_special(config)
+        self.plain = nothing_special(config)
         """Whether new values have nothing special about them."""
         self.begun: set[Entry] = set()
         self.work = Work(STEP_ENTRIES)

@@ -73,3 +73,13 @@ def address(answer: Any) -> int:
     """Where the first replica of an answer lies."""
     replica: Replica = answer[0]
     return replica.place.address  # type: ignore[union-attr]
+
+
+def names(prefix: str, count: int) -> list[str]:
+    """So many keys."""
+    return [f"{prefix}{number}" for number in range(count)]
+
+
+def upsert(house: House, client: bytes, key: str, size: int = MIB, **config: object) -> list[object]:
+    """Begin to put one key in place of what it has."""
+    return house.pool.upsert_start(client, [key], [size], ReplicateConfig(**config))  # type: ignore[arg-type, return-value]

@@ -161,7 +161,7 @@ def test_a_job_is_ended_while_none_of_its_moves_is_under_way() -> None:
     assert yard.info(job).status is JobStatus.CANCELED
     assert yard.status() == "OK"
     assert yard.pool.cancel_drain(job) is Code.BAD_STATUS
-    assert not yard.pool._index.plain.walks, "it looks at no more values"
+    assert not yard.pool._index.order.plain.walks, "it looks at no more values"
     assert yard.there(yard.keys) == yard.keys
 
 

@@ -270,9 +270,9 @@ class PoolMachine(RuleBasedStateMachine):
         for tenant in index.tenants.values():
             assert tenant.used == sum(entry.size * len(entry.memory) for entry in tenant.keys.values())
         written = {entry for entry in entries if entry not in index.writing}
-        assert {*index.plain, *index.soft, *index.hard, *index.cold} == written
-        assert index.plain.held - index.plain.gone == len(list(index.plain))
-        assert index.soft.held - index.soft.gone == len(list(index.soft))
+        assert {*index.order.plain, *index.order.soft, *index.order.hard, *index.order.cold} == written
+        assert index.order.plain.held - index.order.plain.gone == len(list(index.order.plain))
+        assert index.order.soft.held - index.order.soft.gone == len(list(index.order.soft))
         assert index.stats.soft_pin_key_count == sum(
             entry.more is not None and entry.more.pinned_until > 0 and not entry.more.hard for entry in written
         )

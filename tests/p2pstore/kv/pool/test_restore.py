@@ -281,7 +281,7 @@ def test_a_snapshot_taken_in_slices_while_the_pool_goes_on_is_made_right_by_the_
         found += taken.step(1)
         for _ in range(chance.randrange(4)):
             step(house, chance)
-    assert house.pool._index.plain.walks == house.pool._index.soft.walks == []
+    assert house.pool._index.order.plain.walks == house.pool._index.order.soft.walks == []
     assert seen(house.again(found + house.pool.take_log()).pool) == seen(house.pool)
 
 

@@ -32,14 +32,14 @@ def test_all_values_of_a_tenant_are_met(at_once: int, monkeypatch: pytest.Monkey
     index = house.pool._index
     sizes = []
     found = set()
-    for some in entries_of(index, index.tenant("default")):
+    for some in entries_of(index, index.tenants.named("default")):
         sizes.append(len(some))
         found |= {entry.key for entry in some}
     assert found - {"being written"} == {*keys, "hard", "soft"}
     assert max(sizes) <= 2 * walks.STEP_ENTRIES
     assert "other" in {entry.key for some in entries_of(index, None) for entry in some}
-    assert not index.plain.walks
-    assert not index.soft.walks
+    assert not index.order.plain.walks
+    assert not index.order.soft.walks
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -69,9 +69,9 @@ def test_a_walk_that_is_given_up_leaves_nothing_behind(monkeypatch: pytest.Monke
     house, _, _ = filled(2000)
     steps = house.pool.remove_all()
     next(steps)
-    assert house.pool._index.plain.walks
+    assert house.pool._index.order.plain.walks
     steps.close()
-    assert not house.pool._index.plain.walks
+    assert not house.pool._index.order.plain.walks
 
 
 def test_all_steps_at_once() -> None:

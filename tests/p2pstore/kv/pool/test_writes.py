@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from engine.rpc.codes import Code
-from engine.rpc.messages import Kind, Lone, ObjectMeta, ReplicateConfig, SoftPin, Status
-from p2pstore.kv.pool import eviction, pool, writes
-from tests.p2pstore.kv.pool.pools import MIB, House, address, ident
+from engine.rpc.messages import Kind, Lone, ObjectMeta, ReplicateConfig, Status
+from tests.p2pstore.kv.pool.pools import MIB, House, address, ident, upsert
 
 
 def test_a_value_can_be_read_once_its_put_ended_and_not_before() -> None:
@@ -39,40 +38,6 @@ def test_twice_in_one_call_the_first_wins() -> None:
     first, second = house.start(client, ["k", "k"])
     assert isinstance(first, list)
     assert second is Code.EXISTS
-
-
-def test_a_copy_in_a_file_system_that_all_share_is_refused_as_upstream_does_without_one() -> None:
-    house = House()
-    client = house.join("a")
-    assert house.start(client, ["k"], dfs_replica_num=1) == [Code.DFS_UNAVAILABLE]
-    assert house.pool.storage_config().root == "", "so no client writes to files of its own accord"
-
-
-@pytest.mark.parametrize(
-    ("keys", "sizes", "config"),
-    [
-        ([""], [1], {}),
-        (["k"], [0], {}),
-        (["k"], [1], {"replica_num": 0}),
-        (["k"], [1], {"nof_replica_num": 1}),
-        (["k"], [1], {"dfs_replica_num": 2}),
-        (["k"], [1], {"dfs_replica_num": 1, "replica_num": 0}),
-        (["k"], [1, 2], {}),
-        (["k"], [1], {"group_ids": ["a", "b"]}),
-        (["k"], [1], {"soft_pin_ttl_ms": 5}),
-        (["k"], [1], {"soft_pin_action": SoftPin.ENABLE, "soft_pin_ttl_ms": 24 * 3600 * 1000 + 1}),
-        (["k"], [1], {"soft_pin_action": 9}),
-    ],
-    ids=str,
-)
-def test_arguments_that_are_not_allowed_are_600(keys: list[str], sizes: list[int], config: dict[str, object]) -> None:
-    from engine.rpc.messages import ReplicateConfig
-
-    house = House()
-    client = house.join("a")
-    answers = house.pool.put_start(client, keys, sizes, ReplicateConfig(**config))  # type: ignore[arg-type]
-    assert answers == [Code.BAD_PARAMS] * len(keys)
-    assert house.pool.stats.allocated_bytes == 0
 
 
 @pytest.mark.parametrize("key", ["x" * 10_000, "y" * MIB, "line\nline", "\N{SNOWMAN}\U0001f600", "a@b/c d%"])
@@ -210,29 +175,6 @@ def test_a_large_put_finds_room_by_steps() -> None:
     assert house.put(client, ["large"], 8 * MIB) == ["large"]
 
 
-def test_more_replicas_than_segments_are_as_many_as_there_are() -> None:
-    house = House()
-    client = house.join("a")
-    (one,) = house.start(client, ["k"], replica_num=3)
-    assert len(one) == 1
-    house.join("b", base=1 << 40)
-    (two,) = house.start(client, ["l"], replica_num=3)
-    assert {replica.place.endpoint for replica in two} == {"a", "b"}
-    assert house.pool.stats.put_start_partial_allocations == 2
-
-
-def test_replicas_go_where_they_are_preferred() -> None:
-    house = House()
-    client = house.join("a")
-    house.join("b")
-    house.join("c", host="host-c")
-    for number in range(8):
-        assert house.start(client, [f"s{number}"], preferred_segment="b")[0][0].place.endpoint == "b"
-        assert house.start(client, [f"l{number}"], preferred_segments=["c"])[0][0].place.endpoint == "c"
-        config = {"prefer_alloc_in_same_node": True, "host_id": "host-c"}
-        assert house.start(client, [f"h{number}"], **config)[0][0].place.endpoint == "c"
-
-
 def test_only_the_writer_ends_its_put() -> None:
     house = House()
     client = house.join("a")
@@ -358,12 +300,6 @@ def test_a_put_into_memory_that_went_meanwhile_is_said_to_have_failed() -> None:
 # -- upsert
 
 
-def upsert(house: House, client: bytes, key: str, size: int = MIB, **config: object) -> list[object]:
-    from engine.rpc.messages import ReplicateConfig
-
-    return house.pool.upsert_start(client, [key], [size], ReplicateConfig(**config))  # type: ignore[arg-type, return-value]
-
-
 def test_an_upsert_of_a_new_key_is_a_put() -> None:
     house = House()
     client = house.join("a")
@@ -400,17 +336,6 @@ def test_an_upsert_does_not_write_where_somebody_reads() -> None:
     assert house.pool.stats.allocated_bytes == MIB
 
 
-def test_an_upsert_of_another_size_keeps_the_pins() -> None:
-    house = House()
-    client = house.join("a")
-    house.put(client, ["k"], with_hard_pin=True)
-    assert isinstance(upsert(house, client, "k", 2 * MIB)[0], list)
-    house.pool.upsert_end(client, [ObjectMeta("k")])
-    house.later(11, client)
-    house.put(client, [str(number) for number in range(200)])
-    assert house.there(["k"]) == ["k"]
-
-
 def test_an_upsert_takes_a_write_of_another_over_at_once_and_waits_for_its_own() -> None:
     house = House()
     client, other = house.join("a"), house.join("b")
@@ -428,13 +353,6 @@ def test_an_upsert_that_finds_no_room_leaves_what_was_there() -> None:
     house.pool.exist(["k"])
     assert upsert(house, client, "k") == [Code.NO_SPACE]
     assert house.there(["k"]) == ["k"]
-
-
-def test_a_value_does_not_change_its_group() -> None:
-    house = House()
-    client = house.join("a")
-    house.put(client, ["k"], group_ids=["g"])
-    assert upsert(house, client, "k", group_ids=["h"]) == [Code.BAD_PARAMS]
 
 
 # -- limits
@@ -456,114 +374,3 @@ def test_long_keys_count_for_the_memory_of_the_index() -> None:
     house.put(client, ["x" * 90_000], 1)
     house.pool.exist(["x" * 90_000])
     assert house.start(client, ["y" * 90_000], 1) == [Code.QUOTA]
-
-
-def test_a_tenant_has_no_more_than_its_quota() -> None:
-    house = House(tenants=True, tenant_quotas={"small": 2 * MIB})
-    client = house.join("a")
-    assert house.put(client, ["1", "2", "3"], tenant="small") == ["1", "2"]
-    assert house.put(client, ["1", "2", "3"], tenant="other") == ["1", "2", "3"]
-    house.pool.remove(["1"], tenant="small")
-    assert house.put(client, ["3"], tenant="small") == ["3"]
-
-
-def test_a_tenants_oldest_values_make_room_within_its_quota_and_nobody_elses() -> None:
-    house = House(tenants=True, tenant_quotas={"small": 4 * MIB}, lease_ms=1000)
-    client = house.join("a")
-    house.put(client, ["other"], tenant="other")
-    for number in range(4):
-        house.put(client, [str(number)], tenant="small")
-        house.clock.now += 1
-    house.pool.exist(["0"], "small")
-    house.put(client, ["4"], tenant="small")
-    assert house.there(["0", "1", "2", "3", "4"], "small") == ["0", "2", "3", "4"], "0 was looked up"
-    house.put(client, ["5", "6"], tenant="small")
-    assert house.there(["0", "2", "3", "4", "5", "6"], "small") == ["0", "4", "5", "6"]
-    assert house.there(["other"], "other") == ["other"]
-    assert house.pool.story.of("1", "small").detail == "the tenant's quota is used up"  # type: ignore[union-attr]
-
-
-def test_pinned_leased_and_unfinished_values_make_no_room_within_a_quota() -> None:
-    house = House(tenants=True, tenant_quotas={"small": 4 * MIB})
-    client = house.join("a")
-    house.put(client, ["hard"], tenant="small", with_hard_pin=True)
-    house.put(client, ["leased"], tenant="small")
-    house.pool.exist(["leased"], "small")
-    house.put(client, ["soft"], tenant="small", soft_pin_action=SoftPin.ENABLE)
-    house.start(client, ["unfinished"], tenant="small")
-    assert house.start(client, ["huge"], 5 * MIB, "small") == [Code.QUOTA]
-    assert house.there(["soft"], "small") == ["soft"], "what can never fit makes nobody go"
-    assert house.put(client, ["new"], tenant="small") == ["new"], "the soft pin goes last, but it goes"
-    assert house.there(["hard", "leased", "soft"], "small") == ["hard", "leased"]
-    house.pool.exist(["new"], "small")
-    assert house.start(client, ["one more"], tenant="small") == [Code.QUOTA]
-
-
-def test_used_values_at_the_head_do_not_keep_others_from_making_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(eviction, "TENANT_ENTRIES", 3)
-    house = House(tenants=True, tenant_quotas={"small": 10 * MIB}, evict_soft_pinned=False)
-    client = house.join("a")
-    keys = [str(number) for number in range(10)]
-    house.put(client, keys, tenant="small")
-    house.pool.exist(keys[:5], "small")
-    assert house.start(client, ["new"], tenant="small") == [Code.QUOTA], "only so many are looked at in one call"
-    assert house.put(client, ["new"], tenant="small") == ["new"]
-    assert len(house.there(keys, "small")) == 9
-
-
-def test_a_call_of_many_keys_looks_for_room_in_a_quota_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(eviction, "TENANT_ENTRIES", 3)
-    used = 3 * writes.QUOTA_LOOKS
-    house = House(tenants=True, tenant_quotas={"small": (used + 3) * MIB}, evict_soft_pinned=False)
-    client = house.join("a")
-    keys = [str(number) for number in range(used + 3)]
-    house.put(client, keys, tenant="small")
-    house.pool.exist(keys[:used], "small")
-    new = [f"new-{number}" for number in range(writes.QUOTA_LOOKS + 3)]
-    assert house.start(client, new, tenant="small") == [Code.QUOTA] * len(new)
-    assert house.put(client, new, tenant="small")[:3] == new[:3], "the next call goes on where that one ended"
-
-
-def test_what_tenants_take_is_told() -> None:
-    house = House(tenants=True, tenant_quotas={"small": 3 * MIB})
-    client = house.join("a")
-    assert house.pool.tenant_uses() == [("small", 3 * MIB, 0)]
-    house.put(client, ["1", "2"], tenant="small")
-    house.put(client, ["1"], tenant="other")
-    assert house.pool.tenant_uses() == [("small", 3 * MIB, 2 * MIB), ("other", None, MIB)]
-
-
-def test_a_quota_is_changed_while_the_pool_runs() -> None:
-    house = House(tenants=True, tenant_quotas={"small": 4 * MIB}, lease_ms=1)
-    client, keys = house.join("a"), ["1", "2", "3", "4"]
-    house.put(client, keys, tenant="small")
-    house.later(1, client)
-    assert house.pool.set_quota("small", 2 * MIB) is Code.OK
-    assert house.pool.tenant_uses() == [("small", 2 * MIB, 4 * MIB)]
-    assert house.there(keys, "small") == keys, "nothing goes at once"
-    house.put(client, ["5"], tenant="small")
-    assert house.there([*keys, "5"], "small") == ["4", "5"]
-    assert house.pool.set_quota("small", 0) is Code.OK
-    assert house.put(client, keys, tenant="small") == ["1", "2", "3"]
-    assert house.pool.set_quota("new", MIB) is Code.OK
-    assert house.put(client, ["1"], size=2 * MIB, tenant="new") == []
-    assert house.pool.set_quota("nobody", 0) is Code.NOT_FOUND
-    assert {house.pool.set_quota(*each) for each in (("", 1), ("x", -1), ("x", 1 << 63))} == {Code.BAD_PARAMS}
-    assert House().pool.set_quota("small", 1) is Code.BAD_MODE
-
-
-def test_quotas_that_are_set_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "MAX_QUOTAS", 2)
-    house = House(tenants=True)
-    assert [house.pool.set_quota(name, 1) for name in "abca"] == [Code.OK, Code.OK, Code.QUOTA, Code.OK]
-    assert [house.pool.set_quota(name, 0) for name in "ab"] == [Code.OK, Code.OK]
-    assert [house.pool.set_quota(name, 1) for name in "cd"] == [Code.OK, Code.OK], "those that went take no room"
-
-
-def test_a_group_goes_as_a_whole_for_a_quota() -> None:
-    house = House(tenants=True, tenant_quotas={"small": 3 * MIB})
-    client = house.join("a")
-    house.put(client, ["a", "b"], tenant="small", group_ids=["g", "g"])
-    house.put(client, ["c"], tenant="small")
-    house.put(client, ["d"], tenant="small")
-    assert house.there(["a", "b", "c", "d"], "small") == ["c", "d"]
