@@ -5,11 +5,12 @@ Upstream's clients choose the port likewise where none was given, and hold it, t
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import random
 import socket
 
-from engine.errors import PortTaken
+from engine import forks
+from engine.errors import PortTaken, UsageError
 from engine.metadata.handshake import URL as P2PHANDSHAKE
 from engine.net import addresses
 from engine.net.addresses import given_place
@@ -19,7 +20,7 @@ PORTS = range(12300, 14301)
 
 
 class OwnName:
-    """``text`` is the name, until ``close``. Raises ``UsageError``, and ``PortTaken`` where no port is free."""
+    """``text`` is the name, until ``close``. Raises ``UsageError``; ``PortTaken`` where no port is free."""
 
     def __init__(self, hostname: str, metadata: str) -> None:
         self.text = hostname
@@ -40,12 +41,25 @@ class OwnName:
 def _free(host: str) -> socket.socket:
     ports = random.sample(PORTS, len(PORTS))
     for port in ports:
-        held = socket.socket()
         try:
-            held.bind(("", port))  # it does not listen: nobody can connect to it
-        except OSError:
-            with contextlib.suppress(OSError):
-                held.close()
-        else:
-            return held
+            return _bound(port)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:  # the next port would be refused, too
+                raise UsageError(detail=f"no port can be held for the name {host!r}: {error.strerror}") from None
     raise PortTaken(address=addresses.join(host, PORTS.start), detail=f"none of the ports up to {PORTS[-1]} is free")
+
+
+def _bound(port: int) -> socket.socket:
+    """A socket that has this port, and does not listen: nobody can connect to it."""
+    try:
+        held = socket.socket(socket.AF_INET)
+    except OSError as error:
+        if error.errno != errno.EAFNOSUPPORT:
+            raise
+        held = socket.socket(socket.AF_INET6)  # this host has nothing else
+    try:
+        held.bind(("", port))
+        return forks.hold(held)
+    except BaseException:
+        held.close()
+        raise

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from itertools import islice
 from typing import Any
 
 from aiohttp import hdrs, web
@@ -17,6 +19,9 @@ from p2pstore.kv.pool.tenants import MAX_QUOTA
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 PATH = "/api/v1/tenant_quotas"
+
+SLICE = 500
+"""Tenants that are told of before others of the loop have their turn: some milliseconds."""
 
 
 class TenantRoutes:
@@ -33,15 +38,26 @@ class TenantRoutes:
             (hdrs.METH_DELETE, PATH, self._take_away),
         ]
 
-    async def _tell(self, request: web.Request) -> web.Response:
-        found = self._quotas()
-        if found is None:
+    async def _tell(self, request: web.Request) -> web.StreamResponse:
+        uses = self._shown.tenant_uses()
+        if uses is None:
             return refused(Code.BAD_MODE, status=409)
         wanted = request.query.get("tenant_id", "")
-        if not wanted:
-            return as_json({"success": True, "data": list(found.values())})
-        one = found.get(wanted)
-        return refused(Code.NOT_FOUND) if one is None else as_json({"success": True, "data": one})
+        if wanted:
+            one = self._quota(wanted)
+            return refused(Code.NOT_FOUND) if one is None else as_json({"success": True, "data": one})
+        answer = web.StreamResponse(headers={hdrs.CONTENT_TYPE: "application/json; charset=utf-8"})
+        await answer.prepare(request)
+        before = b'{"success": true, "data": ['
+        while some := list(islice(uses, SLICE)):
+            capacity = self._shown.capacity()
+            told = ", ".join(json.dumps(forms.tenant_quota(each, capacity)) for each in some)
+            await answer.write(before + told.encode())
+            before = b", "
+            await asyncio.sleep(0)
+        await answer.write(b"]}" if before == b", " else before + b"]}")
+        await answer.write_eof()
+        return answer
 
     async def _set(self, request: web.Request) -> web.Response:
         tenant = _tenant(request)
@@ -66,15 +82,12 @@ class TenantRoutes:
             return refused(code, status=409)
         if code is not Code.OK:
             return refused(code)
-        return as_json({"success": True, "data": (self._quotas() or {}).get(tenant)})
+        return as_json({"success": True, "data": self._quota(tenant)})
 
-    def _quotas(self) -> dict[str, dict[str, Any]] | None:
-        """What each tenant takes and may take; None where tenants are one."""
-        known = self._shown.tenant_uses()
-        if known is None:
-            return None
-        uses, capacity = known
-        return {each.name: forms.tenant_quota(each, capacity) for each in uses}
+    def _quota(self, tenant: str) -> dict[str, Any] | None:
+        """What a tenant takes and may take."""
+        use = self._shown.tenant_use(tenant)
+        return None if use is None else forms.tenant_quota(use, self._shown.capacity())
 
 
 def _tenant(request: web.Request) -> str:

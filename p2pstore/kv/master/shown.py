@@ -46,8 +46,14 @@ class Shown(Protocol):
     def remove_all(self, tenant: str, *, force: bool) -> Steps[int]:
         """Remove a tenant's keys, or everybody's where it is empty; how many."""
 
-    def tenant_uses(self) -> tuple[Sequence[TenantUse], int] | None:
-        """What tenants take of the memory, and how much there is; None where tenants are one."""
+    def tenant_uses(self) -> Iterator[TenantUse] | None:
+        """What each tenant takes of the memory; None where tenants are one."""
+
+    def tenant_use(self, tenant: str) -> TenantUse | None:
+        """What one takes, and may take, if anything."""
+
+    def capacity(self) -> int:
+        """Bytes of all memory in the pool."""
 
     def set_quota(self, tenant: str, size: int) -> Code:
         """Bound what a tenant takes of the memory; 0 ends that."""

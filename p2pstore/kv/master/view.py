@@ -101,10 +101,17 @@ class View:
         """Remove a tenant's keys, or everybody's; how many."""
         return self._master.kept_steps(self._pool.remove_all(force, tenant or None))
 
-    def tenant_uses(self) -> tuple[Sequence[TenantUse], int] | None:
-        """What tenants take of the memory, and how much there is; None where tenants are one."""
-        pool = self._pool
-        return (pool.tenant_uses(), pool.stats.total_capacity_bytes) if pool.settings.tenants else None
+    def tenant_uses(self) -> Iterator[TenantUse] | None:
+        """What each tenant takes of the memory; None where tenants are one."""
+        return self._pool.tenant_uses() if self._pool.settings.tenants else None
+
+    def tenant_use(self, tenant: str) -> TenantUse | None:
+        """What one takes, and may take, if anything."""
+        return self._pool.tenant_use(tenant)
+
+    def capacity(self) -> int:
+        """Bytes of all memory in the pool."""
+        return self._pool.stats.total_capacity_bytes
 
     def set_quota(self, tenant: str, size: int) -> Code:
         """Bound what a tenant takes of the memory; done once it is kept."""

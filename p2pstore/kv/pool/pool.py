@@ -96,7 +96,8 @@ class Pool:
         self.promotion_start = self._disks.promotion_start
         self.promotion_done = self._disks.promotion_done
         self.promotion_failed = self._disks.promotion_failed
-        self.set_quota, self.tenant_uses = self._index.set_quota, self._index.tenants.uses
+        self.set_quota = self._index.set_quota
+        self.tenant_use, self.tenant_uses = self._index.tenants.use, self._index.tenants.uses
         self.take_log = self._index.take_log
 
     # -- clients and segments

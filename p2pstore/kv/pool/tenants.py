@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from engine.rpc.codes import Code
 from engine.rpc.messages import DEFAULT_TENANT
 from p2pstore.kv.pool.entries import Tenant, TenantUse
@@ -57,7 +59,7 @@ class Tenants(dict[str, Tenant]):
             return Code.BAD_PARAMS
         if not size and name not in self.quotas:
             return Code.NOT_FOUND
-        if name not in self.quotas_set and len(self.quotas_set) >= MAX_QUOTAS:
+        if size and name not in self.quotas_set and len(self.quotas_set) >= MAX_QUOTAS:
             return Code.QUOTA
         return Code.OK
 
@@ -75,11 +77,19 @@ class Tenants(dict[str, Tenant]):
         else:
             self.quotas_set.pop(name, None)
 
-    def uses(self) -> list[TenantUse]:
-        """What each takes, and those that have a quota may take."""
-        quotas = self.quotas
-        names = dict.fromkeys([*quotas, *self])
-        return [TenantUse(name, quotas.get(name), self[name].used if name in self else 0) for name in names]
+    def use(self, name: str) -> TenantUse | None:
+        """What one takes, and may take; None where it has no quota and never put anything."""
+        quota, tenant = self._quota_of(name), self.get(name)
+        if not quota and tenant is None:
+            return None
+        return TenantUse(name, quota or None, tenant.used if tenant is not None else 0)
+
+    def uses(self) -> Iterator[TenantUse]:
+        """The same of each, as each is when it is asked for: they may be many."""
+        for name in dict.fromkeys([*self.quotas, *self]):
+            found = self.use(name)
+            if found is not None:
+                yield found
 
 
 def room_in(tenant: Tenant, size: int) -> bool:

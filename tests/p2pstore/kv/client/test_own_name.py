@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
+import stat
 from collections.abc import Iterator
 
 import pytest
 
-from engine.errors import PortTaken
+from engine.errors import PortTaken, UsageError
 from engine.metadata.handshake import URL as P2PHANDSHAKE
 from p2pstore.kv.client import own_name
 from p2pstore.kv.client.compat import MooncakeDistributedStore
 from p2pstore.kv.client.own_name import PORTS, OwnName
+from tests.forking import in_child
 from tests.interop.conftest import HttpMetadata
 from tests.p2pstore.kv.client.conftest import MakeStore
 from tests.p2pstore.kv.client.masters import AMaster
@@ -58,6 +62,50 @@ def test_where_no_port_is_free_that_is_said(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(own_name, "PORTS", range(port, port + 1))
         with pytest.raises(PortTaken, match=f"none of the ports up to {port} is free"):
             OwnName("127.0.0.1", URL)
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.EACCES])
+def test_what_else_keeps_it_from_a_port_is_said_at_once(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """To try 2,000 ports, and say that none is free, would name the wrong cause."""
+    tried: list[int] = []
+
+    def refused(port: int) -> socket.socket:
+        tried.append(port)
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(own_name, "_bound", refused)
+    with pytest.raises(UsageError, match=f"no port can be held for the name 'h': {os.strerror(code)}") as caught:
+        OwnName("h", URL)
+    assert not isinstance(caught.value, PortTaken)
+    assert len(tried) == 1
+
+
+def test_a_host_without_ipv4_holds_one_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = socket.socket
+
+    def only_ipv6(family: int) -> socket.socket:
+        if family == socket.AF_INET:
+            raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+        return made(family)
+
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("NO TEST OF IPV6: it is not here")
+    monkeypatch.setattr(own_name.socket, "socket", only_ipv6)
+    name = OwnName("h", URL)
+    assert name.text.startswith("h:")
+    name.close()
+
+
+def test_a_forked_child_does_not_keep_it() -> None:
+    name = OwnName("127.0.0.1", URL)
+    held = name._held
+    assert held is not None
+    descriptor = held.fileno()
+
+    assert stat.S_ISSOCK(os.fstat(descriptor).st_mode)
+    assert not in_child(lambda: stat.S_ISSOCK(os.fstat(descriptor).st_mode))
+    assert held.getsockname()
+    name.close()
 
 
 @pytest.fixture

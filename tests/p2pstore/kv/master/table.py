@@ -86,8 +86,14 @@ class Table:
         yield
         return 3
 
-    def tenant_uses(self) -> tuple[Sequence[TenantUse], int] | None:
-        return self.uses
+    def tenant_uses(self) -> Iterator[TenantUse] | None:
+        return None if self.uses is None else iter(self.uses[0])
+
+    def tenant_use(self, tenant: str) -> TenantUse | None:
+        return None if self.uses is None else next((each for each in self.uses[0] if each.name == tenant), None)
+
+    def capacity(self) -> int:
+        return 0 if self.uses is None else self.uses[1]
 
     def set_quota(self, tenant: str, size: int) -> Code:
         if self.uses is None:

@@ -16,6 +16,7 @@ from engine.net import addresses, sockets
 from p2pstore.kv.master import http
 from p2pstore.kv.master.forms import KeyShown
 from p2pstore.kv.master.http import AdminServer
+from p2pstore.kv.master.http_tenants import SLICE
 from p2pstore.kv.master.metrics import OPENMETRICS, TEXT
 from p2pstore.kv.pool.entries import TenantUse
 from p2pstore.settings.master_keys import networks
@@ -345,6 +346,14 @@ async def test_what_tenants_take_and_may_take(ask: Asker, table: Table) -> None:
     }
     status, answer = await ask.json("/api/v1/tenant_quotas?tenant_id=c")
     assert (status, answer["error_code"]) == (404, -704)
+
+
+@pytest.mark.parametrize("count", [0, 1, SLICE, SLICE + 1, 3 * SLICE])
+async def test_many_tenants_are_told_of_piece_by_piece(ask: Asker, table: Table, count: int) -> None:
+    table.uses = [TenantUse(f"t\udcff{number}", None, number) for number in range(count)], 1000
+    status, answer = await ask.json("/api/v1/tenant_quotas")
+    assert (status, answer["success"]) == (200, True)
+    assert [each["charged_bytes"] for each in answer["data"]] == list(range(count))
 
 
 async def test_a_tenants_quota_is_changed_while_it_runs(ask: Asker, table: Table) -> None:

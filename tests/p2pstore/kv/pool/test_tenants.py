@@ -79,10 +79,10 @@ def test_a_call_of_many_keys_looks_for_room_in_a_quota_a_few_times(monkeypatch: 
 def test_what_tenants_take_is_told() -> None:
     house = House(tenants=True, tenant_quotas={"small": 3 * MIB})
     client = house.join("a")
-    assert house.pool.tenant_uses() == [("small", 3 * MIB, 0)]
+    assert list(house.pool.tenant_uses()) == [("small", 3 * MIB, 0)]
     house.put(client, ["1", "2"], tenant="small")
     house.put(client, ["1"], tenant="other")
-    assert house.pool.tenant_uses() == [("small", 3 * MIB, 2 * MIB), ("other", None, MIB)]
+    assert list(house.pool.tenant_uses()) == [("small", 3 * MIB, 2 * MIB), ("other", None, MIB)]
 
 
 def test_a_quota_is_changed_while_the_pool_runs() -> None:
@@ -91,7 +91,7 @@ def test_a_quota_is_changed_while_the_pool_runs() -> None:
     house.put(client, keys, tenant="small")
     house.later(1, client)
     assert house.pool.set_quota("small", 2 * MIB) is Code.OK
-    assert house.pool.tenant_uses() == [("small", 2 * MIB, 4 * MIB)]
+    assert list(house.pool.tenant_uses()) == [("small", 2 * MIB, 4 * MIB)]
     assert house.there(keys, "small") == keys, "nothing goes at once"
     house.put(client, ["5"], tenant="small")
     assert house.there([*keys, "5"], "small") == ["4", "5"]
@@ -110,6 +110,18 @@ def test_quotas_that_are_set_are_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
     assert [house.pool.set_quota(name, 1) for name in "abca"] == [Code.OK, Code.OK, Code.QUOTA, Code.OK]
     assert [house.pool.set_quota(name, 0) for name in "ab"] == [Code.OK, Code.OK]
     assert [house.pool.set_quota(name, 1) for name in "cd"] == [Code.OK, Code.OK], "those that went take no room"
+
+
+def test_a_quota_of_the_settings_can_be_taken_away_though_as_many_as_may_be_are_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tenants, "MAX_QUOTAS", 1)
+    house = House(tenants=True, tenant_quotas={"small": MIB})
+    assert house.pool.set_quota("other", 1) is Code.OK
+    assert house.pool.set_quota("small", 2 * MIB) is Code.QUOTA
+    assert house.pool.set_quota("small", 0) is Code.OK
+    assert house.pool.tenant_use("small") is None
+    assert house.pool.tenant_use("other") == ("other", 1, 0)
 
 
 def test_a_group_goes_as_a_whole_for_a_quota() -> None:
