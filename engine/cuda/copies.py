@@ -94,7 +94,8 @@ class Copies:
             while flying or offset < ends:
                 while offset < ends and len(flying) < 2:
                     count = min(PIECE_BYTES, ends - offset)
-                    buffer = pool.take_if_free(count) if flying else pool.take(count, memory.device, check)
+                    device = memory.device
+                    buffer = pool.take_at_once(count, device) if flying else pool.take(count, device, check)
                     if buffer is None:
                         break
                     flying.append((buffer, count, 0))

@@ -29,10 +29,12 @@ from engine.memory.lent import (
     attribute,
     check_dense,
     dlpack_tensor,
+    is_storage,
     is_tensor,
     refuse_missing,
     refuse_objects,
     refuse_tensor,
+    storage_place,
     tensor_place,
 )
 
@@ -121,7 +123,7 @@ def on_device(source: Any) -> bool:
     """Whether an object says that it lies on one of CUDA's devices. Loads nothing."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         return False
-    if is_tensor(source):
+    if is_tensor(source) or is_storage(source):
         return bool(attribute(attribute(source, "device"), "type") == "cuda")
     if attribute(source, "__cuda_array_interface__") is not None:
         return True
@@ -161,10 +163,11 @@ def device_memory(source: Any, what: str, *, writable: bool = False) -> DeviceMe
 
 
 def _tensor(source: Any, what: str) -> DeviceMemory | None:
-    if not is_tensor(source):
-        return None
-    refuse_tensor(source, what)
-    place = tensor_place(source, what)
+    if is_tensor(source):
+        refuse_tensor(source, what)
+        place = tensor_place(source, what)
+    else:
+        place = storage_place(source, what)
     if place is None:
         return None
     loaded = cuda()

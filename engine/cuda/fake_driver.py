@@ -66,6 +66,7 @@ class FakeDriver:
         self._pinnable = pinnable
         self._changed = threading.Condition(threading.RLock())
         self._paused = False
+        self._steps = 0  # tasks that are done all the same
         self._closed = False
         self._numbers = itertools.count(0x1000)
         self._starts: list[int] = []  # of memory, in order
@@ -126,6 +127,12 @@ class FakeDriver:
         """Let them go on."""
         with self._changed:
             self._paused = False
+            self._changed.notify_all()
+
+    def step(self, tasks: int) -> None:
+        """Let so many tasks be done while streams are paused: a copy is one, and a record."""
+        with self._changed:
+            self._steps += tasks
             self._changed.notify_all()
 
     def refuse(self, call: str, code: str = OUT_OF_MEMORY) -> None:
@@ -362,10 +369,12 @@ class FakeDriver:
     def _serve(self, stream: _Stream) -> None:
         while True:
             with self._changed:
-                while self._paused or not stream.tasks:
+                while (self._paused and not self._steps) or not stream.tasks:
                     if self._closed or (stream.ended and not stream.tasks):
                         return
                     self._changed.wait(WAIT_SECONDS)
+                if self._paused:
+                    self._steps -= 1
                 task = stream.tasks.popleft()
             if self._delay:
                 time.sleep(self._delay)

@@ -61,7 +61,7 @@ class PinnedPool:
         ``check`` is called meanwhile, and raises where the wait is not wanted any more. Raises ``GpuFailed``, and
         ``ValueError`` for more than the limit.
         """
-        size = max(LEAST_BYTES, 1 << (length - 1).bit_length())
+        size = _size(length)
         if size > self._limit:
             raise ValueError(f"a buffer of {length} bytes is more than may be pinned")
         shortly = time.monotonic() + SHORTLY_SECONDS
@@ -81,10 +81,13 @@ class PinnedPool:
                 self._changed.wait(pause if flying else WAIT_SECONDS)
             pause = min(2 * pause, LAST_PAUSE_SECONDS)
 
-    def take_if_free(self, length: int) -> PinnedBuffer | None:
-        """A buffer that is there already; None where that takes a wait, or more memory."""
+    def take_at_once(self, length: int, device: int) -> PinnedBuffer | None:
+        """As ``take``; None where that takes a wait for others. Raises ``GpuFailed``."""
         self._land()
-        return self._found(length)
+        found = self._found(length)
+        if found is None and self._reserved(size := _size(length)):
+            found = self._pinned(size, device)
+        return found
 
     def give(self, buffer: PinnedBuffer) -> None:
         """Nothing uses it any more."""
@@ -172,6 +175,11 @@ class PinnedPool:
                     self._flying.setdefault(key, deque()).appendleft((event, buffer))
                 return
             self.give(buffer)
+
+
+def _size(length: int) -> int:
+    """Of the buffer for so many bytes."""
+    return max(LEAST_BYTES, 1 << (length - 1).bit_length())
 
 
 def over(driver: Driver, device: int, event: int) -> bool:

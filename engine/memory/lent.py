@@ -276,14 +276,27 @@ def _data_ptr(source: Any, what: str) -> memoryview | None:
 
 
 def _storage(source: Any, what: str) -> memoryview | None:
-    """What lies under tensors of PyTorch, as bytes."""
-    place, size = attribute(source, "data_ptr"), attribute(source, "nbytes")
-    if not callable(place) or not callable(size) or attribute(source, "dtype") is not None:
+    found = storage_place(source, what)
+    if found is None:
         return None
-    length = size()
-    if length and not place():
+    address, length = found
+    return _at(address, length, source, readonly=False) if length else _nothing()
+
+
+def is_storage(source: Any) -> bool:
+    """Whether it is what lies under tensors of PyTorch, as bytes."""
+    asked = callable(attribute(source, "data_ptr")) and callable(attribute(source, "nbytes"))
+    return asked and attribute(source, "dtype") is None
+
+
+def storage_place(source: Any, what: str) -> tuple[int, int] | None:
+    """As ``tensor_place``, of a storage; None for all else."""
+    if not is_storage(source):
+        return None
+    address, length = source.data_ptr(), source.nbytes()
+    if length and not address:
         refuse_missing(what)
-    return _at(place(), length, source, readonly=False) if length else _nothing()
+    return address, length
 
 
 def tensor_place(source: Any, what: str) -> tuple[int, int] | None:

@@ -89,6 +89,21 @@ class Tensor:
         return self.driver.read(self.address)
 
 
+class Storage:
+    """As a storage of PyTorch on a GPU."""
+
+    def __init__(self, driver: FakeDriver, data: bytes, *, device: int = 0) -> None:
+        self.address = driver.allocate(data, device)
+        self.length = len(data)
+        self.device = SimpleNamespace(type="cuda", index=device)
+
+    def data_ptr(self) -> int:
+        return self.address
+
+    def nbytes(self) -> int:
+        return self.length
+
+
 def torch(stream: int) -> Any:
     """As PyTorch, whose current stream is this one."""
     return SimpleNamespace(cuda=SimpleNamespace(current_stream=lambda device: SimpleNamespace(cuda_stream=stream)))

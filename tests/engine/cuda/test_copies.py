@@ -117,6 +117,31 @@ def test_pieces_are_the_memory(gpu: FakeDriver, length: int) -> None:
     nothing_left(gpu)
 
 
+def test_the_next_piece_is_copied_while_one_is_used_and_waited_for_in_the_end(gpu: FakeDriver) -> None:
+    """A buffer of which the copy goes on would be filled under whoever has it next."""
+    memory, copies = lent(Array(gpu, content(3 * PIECE_BYTES), stream=None)), Copies(load.cuda())
+    gpu.pause()
+    gpu.step(2)  # the first copy, and its event
+    pieces = copies.pieces(memory, 0, 3 * PIECE_BYTES)
+    assert bytes(next(pieces)) == content(3 * PIECE_BYTES)[:PIECE_BYTES]
+    assert gpu.open["events"] == 1, "the second is under way"
+    ended = threading.Event()
+
+    def end() -> None:
+        pieces.close()
+        ended.set()
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    assert not ended.wait(0.05)
+    gpu.resume()
+    assert ended.wait(WAIT)
+    thread.join(WAIT)
+    copies.close()
+    memory.release()
+    nothing_left(gpu)
+
+
 def test_many_threads_read_at_once() -> None:
     with fake(2, delay=0.0005) as gpu:
         data = [content(6 * MIB, number) for number in range(2)]

@@ -14,7 +14,7 @@ from engine.cuda import load
 from engine.cuda.device_memory import DeviceMemory, device_memory, on_device
 from engine.cuda.fake_driver import FakeDriver
 from engine.errors import GpuUnavailable, UsageError
-from tests.engine.cuda.gpus import Array, Immutable, OverDLPack, Tensor, fake, nothing_left, torch
+from tests.engine.cuda.gpus import Array, Immutable, OverDLPack, Storage, Tensor, fake, nothing_left, torch
 
 DATA = bytes(range(96))
 
@@ -29,6 +29,7 @@ MAKE = {
     "PyTorch": lambda gpu: Tensor(gpu, DATA),
     "PyTorch, bfloat16": lambda gpu: Tensor(gpu, DATA, size=2, shape=(6, 8)),
     "PyTorch, other order": lambda gpu: Tensor(gpu, DATA, size=2, shape=(6, 8), strides=(1, 6)),
+    "PyTorch's storage": lambda gpu: Storage(gpu, DATA),
     "CuPy": lambda gpu: Array(gpu, DATA),
     "CuPy, bfloat16": lambda gpu: Array(gpu, DATA, shape=(48,), typestr="<V2", strides=(2,)),
     "Numba of old": lambda gpu: Array(gpu, DATA, version=2),

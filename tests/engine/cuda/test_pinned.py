@@ -51,7 +51,7 @@ def test_one_that_is_copied_from_comes_back_when_that_is_over(gpu: FakeDriver) -
     buffer = pool.take(MIB, 0, no)
     gpu.pause()
     fly(gpu, pool, buffer)
-    assert pool.take_if_free(1) is None
+    assert pool.take_at_once(1, 0) is None
     timer = threading.Timer(0.05, gpu.resume)
     timer.start()
     assert pool.take(MIB, 0, no) is buffer
@@ -68,8 +68,12 @@ def test_it_is_waited_for_shortly_before_more_is_pinned(gpu: FakeDriver) -> None
     assert other is not buffer
     gpu.resume()
     until = time.monotonic() + WAIT
-    while pool.take_if_free(1) is None:
+    while gpu.open["events"]:
+        pool.trim()
         assert time.monotonic() < until
+    assert pool.pinned_bytes == MIB
+    assert pool.take_at_once(MIB, 0) is not None
+    assert gpu.most_pinned_bytes == 2 * MIB
 
 
 def test_small_ones_make_room_for_a_large_one(gpu: FakeDriver) -> None:
