@@ -181,15 +181,20 @@ class Replica:
 
     def _grant(self) -> None:
         """Say what is granted now, and look again when time alone may have changed that."""
-        if self._granting is not None:
-            self._granting.cancel()
-            self._granting = None
         granter = self._audience.granter
         for grant in granter.grants(self._loop.time()):
             self._tell(grant.key)  # first, so that it knows what there is
             self._listeners[grant.key].put(grant)
-        if granter.due < math.inf:
-            self._granting = self._loop.call_at(granter.due, self._grant)
+        due = granter.due
+        # A timer that ends too early looks again; most grants end long before, and would each have made another.
+        if due < math.inf and (self._granting is None or due < self._granting.when()):
+            if self._granting is not None:
+                self._granting.cancel()
+            self._granting = self._loop.call_at(due, self._look_again)
+
+    def _look_again(self) -> None:
+        self._granting = None
+        self._grant()
 
     def _gather(self, run: range) -> None:
         """These chunks are verified: who is granted something is told with that, the others later."""

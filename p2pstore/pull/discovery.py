@@ -15,6 +15,7 @@ import contextlib
 import logging
 import math
 import random
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -127,6 +128,8 @@ class Discovery:
         self._seeds = seeds
         self._listening: dict[str, tuple[str, str]] = {}  # node: its control address, and what it knows us by
         self._words: dict[str, asyncio.Queue[bytes]] = {}  # what is to be said, by node
+        self._unsaid: deque[Word] = deque()
+        self._saying = False  # the loop is about to say them
         self._complaining: set[asyncio.Task[None]] = set()
         self._note = note
         self._feeds: dict[str, asyncio.Task[None]] = {}
@@ -178,7 +181,15 @@ class Discovery:
 
     def say(self, word: Word) -> None:
         """Say something to a source that grants, at once. Any thread."""
-        self._loop.call_soon_threadsafe(self._on_word, word)
+        self._unsaid.append(word)
+        if not self._saying:
+            self._saying = True
+            self._loop.call_soon_threadsafe(self._say)
+
+    def _say(self) -> None:
+        self._saying = False  # first: what is added from now on may come too late for this
+        while self._unsaid:
+            self._on_word(self._unsaid.popleft())
 
     def _on_word(self, word: Word) -> None:
         words = self._words.get(word.peer)
@@ -409,7 +420,7 @@ class Discovery:
                     elif isinstance(item, Queued):
                         self._queued_at = self._loop.time()
                     else:
-                        self._pull.has(record.node, item)
+                        self._pull.has(record.node, item, grants=speaking is not None)
         finally:
             self._words.pop(record.node, None)
             if speaking is not None:

@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from engine.errors import MooncakeError, StorageError, UsageError
@@ -26,6 +25,7 @@ from p2pstore.objects.repeats import Repeats
 from p2pstore.pull.crew import Crew, start
 from p2pstore.pull.destination import Destination
 from p2pstore.pull.fault_sorter import FaultSorter
+from p2pstore.pull.mailbox import Mailbox
 from p2pstore.pull.workers import Arrived, Broke, Left, Nearing, Source, Task, Worker, WorkerContext
 from p2pstore.swarm.events import (
     Action,
@@ -143,7 +143,7 @@ class Pull:
         self._on_drop = on_drop
         self._had = had
         self._planner = Planner(self.manifest.lengths, repeats.planned(had) if repeats else had)
-        self._mail: SimpleQueue[_Message] = SimpleQueue()
+        self._mail: Mailbox[_Message] = Mailbox()
         self._crew = Crew(WorkerContext(destination, open_channel, limit, self._mail.put), connections)
         self._only_writes_since: float | None = None
         self._sorter = FaultSorter(on_wrong, note, self._fail)
@@ -182,7 +182,7 @@ class Pull:
     @property
     def behind(self) -> bool:
         """Whether there are more messages than the pull's thread keeps up with."""
-        return self._mail.qsize() > MAX_BACKLOG
+        return len(self._mail) > MAX_BACKLOG
 
     @property
     def bytes_pulled(self) -> int:
@@ -226,9 +226,9 @@ class Pull:
         """A source was found, or found again (perhaps at another address). The rest is as in ``PeerAdded``."""
         self._mail.put(_Add(source, have, distance, shared, grants))
 
-    def has(self, node: str, chunks: Sequence[int]) -> None:
-        """A source has more chunks."""
-        self._mail.put(PeerHas(node, chunks))
+    def has(self, node: str, chunks: Sequence[int], *, grants: bool = False) -> None:
+        """A source has more chunks. Of one that ``grants`` nothing is fetched for that, so the pull need not wake."""
+        (self._mail.leave if grants else self._mail.put)(PeerHas(node, chunks))
 
     def shared(self, node: str, shared: bool) -> None:  # noqa: FBT001 - what it is about
         """Others get from a source, too, or no longer do."""
@@ -274,13 +274,13 @@ class Pull:
                 self._end(MooncakeError(detail=f"the pull failed: {error!r}"))
 
     def _take_batch(self, until: float) -> None:
-        """Wait for a message, and take those that follow it."""
-        try:
-            self._take(self._mail.get(timeout=max(0.0, until - time.monotonic())))
-            for _ in range(MAX_BATCH - 1):
-                self._take(self._mail.get_nowait())
-        except Empty:
-            pass
+        """Wait for messages, and take them."""
+        self._mail.wait(until - time.monotonic())
+        for _ in range(MAX_BATCH):
+            message = self._mail.take()
+            if message is None:
+                break
+            self._take(message)
 
     def _publish(self) -> None:
         """Say how the pull stands, and at its end that nobody writes any more."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 
 import pytest
@@ -14,7 +15,7 @@ from p2pstore.holding.replica import Listener, Replica
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.swarm import granter as granter_module
 from p2pstore.swarm.audience import MAX_LISTENERS
-from p2pstore.swarm.events import Done
+from p2pstore.swarm.events import Done, Opened
 from p2pstore.swarm.granter import Grant
 from p2pstore.swarm.pace import MIN_PLACES
 from tests.p2pstore.samples import content, manifest_of
@@ -234,6 +235,48 @@ async def test_one_that_hangs_keeps_the_others_waiting_for_a_while_only(monkeypa
         (grant,) = await asyncio.wait_for(listeners[-1].hear(30), 30)
         assert isinstance(grant, Grant)
     assert replica._audience.granter.under_way == 0
+
+
+async def test_one_timer_serves_many_grants(monkeypatch: pytest.MonkeyPatch) -> None:
+    replica = await made(Bitmap(MANIFEST.chunks))
+    replica.have.add(0)
+    timers: list[float] = []
+    call_at = replica._loop.call_at
+
+    def counted(when: float, callback: Callable[[], None], *rest: object, **named: object) -> asyncio.TimerHandle:
+        if callback == replica._look_again:
+            timers.append(when)
+        return call_at(when, callback, *rest, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(replica._loop, "call_at", counted)
+    with ExitStack() as stack:
+        listeners = [stack.enter_context(replica.listen()) for _ in range(MIN_PLACES + 1)]
+        for listener in listeners:
+            replica.speaks(listener.key)
+        for _ in range(20):
+            for listener in listeners:
+                for grant in grants_of(listener):
+                    replica.said(listener.key, Done("", grant.number, 0, full=False))
+        # Its time may come nearer once it is known how long fetches take; of each grant it goes further away.
+        assert 1 <= len(timers) <= 3
+    monkeypatch.undo()
+
+
+async def test_a_timer_that_ends_too_early_looks_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(granter_module, "FIRST_PATIENCE_SECONDS", 0.05)
+    replica = await made(Bitmap(MANIFEST.chunks))
+    replica.have.add(0)
+    with ExitStack() as stack:
+        listeners = [stack.enter_context(replica.listen()) for _ in range(MIN_PLACES + 1)]
+        for listener in listeners:
+            replica.speaks(listener.key)
+        (first,) = grants_of(listeners[0])
+        replica.said(listeners[0].key, Done("", first.number, 0, full=True))
+        # That made room for the last one; the three that have a place now hang, and the first is open again.
+        assert len(grants_of(listeners[-1])) == 1
+        replica.said(listeners[0].key, Opened("", 0))
+        (grant,) = await asyncio.wait_for(listeners[0].hear(30), 30)
+        assert isinstance(grant, Grant)
 
 
 async def test_a_crowd_is_bounded() -> None:
