@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.printed_commands import parse
+from tests.p2pstore.tensors.checkpoints import file_of
 from tests.p2pstore.users import NOBODY
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -127,8 +128,22 @@ def test_one_machine(shell: Shell) -> None:
 @pytest.mark.timeout(600)
 def test_python(shell: Shell) -> None:
     pytest.importorskip("numpy", reason="NO PYTHON EXAMPLE: numpy is not installed")
-    (example,) = blocks("Python", "python")
-    (shell.home / "example.py").write_text(example + '\nassert (copy["w"] == weights["w"]).all()\n')
+    example, tensors = blocks("Python", "python")
+    names = [f"model.layers.{layer}.self_attn.q_proj.weight" for layer in range(2)]
+    checkpoint = shell.home / "llama-3"
+    checkpoint.mkdir(mode=0o755)
+    (checkpoint / "model.safetensors").write_bytes(file_of(dict.fromkeys(names, ("F32", (64, 64)))))
+    lines = [
+        example,
+        'assert (copy["w"] == weights["w"]).all()',
+        "keeper = P2PStore(METADATA)",
+        'keeper.register("models/llama-3", "llama-3")',
+        tensors,
+        f"assert list(layer) == {names[:1]}, layer",
+        f"assert {{name: tensor.shape for name, tensor in mine.items()}} == dict.fromkeys({names}, (8, 64)), mine",
+        "keeper.close()",
+    ]
+    (shell.home / "example.py").write_text("\n".join(lines))
     (commands,) = blocks("Python")
     done = shell.run(commands)
     assert done.returncode == 0, done
