@@ -20,6 +20,25 @@ from mooncake_cli.invocation import Invocation
 
 HELP_NAMES = {"help_option_names": ["--help", "-h"]}
 
+_GET, _REGISTER, _REMOVE, _INFO = ("get",), ("register", "put"), ("unregister", "remove"), ("info",)
+OTHER_WORDS: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("download", "pull", "fetch", "clone", "cat", "copy", "cp"), _GET),
+    **dict.fromkeys(("upload", "push", "publish", "add", "share", "seed", "put", "set"), _REGISTER),
+    **dict.fromkeys(("rm", "remove", "delete", "del", "unpublish", "evict"), _REMOVE),
+    **dict.fromkeys(("stat", "show", "describe", "inspect", "du", "head"), _INFO),
+    **dict.fromkeys(("ls", "find", "objects", "keys"), ("list", "show")),
+    **dict.fromkeys(("check", "fsck", "scrub"), ("verify",)),
+    **dict.fromkeys(("start", "run", "up", "daemon", "agent"), ("node start", "start")),
+    **dict.fromkeys(("stop", "down", "kill"), ("node stop",)),
+    **dict.fromkeys(("status", "ps", "peers"), ("node status", "status")),
+    **dict.fromkeys(("log", "logs"), ("node logs",)),
+    **dict.fromkeys(("limit", "bwlimit", "throttle"), ("node limit",)),
+    **dict.fromkeys(("settings", "env"), ("config show", "show")),
+    **dict.fromkeys(("etcdctl",), ("etcd inspect",)),
+    **dict.fromkeys(("benchmark", "perf"), ("bench",)),
+}
+"""Commands of comparable tools, by what is meant here: the first that a group has."""
+
 
 def _remember(ctx: typer.Context, param: typer.CallbackParam, value: Any) -> Any:
     """Keep a global option where every command finds it; the option nearest to the command's end wins."""
@@ -156,10 +175,24 @@ class LazyGroup(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """As Typer does; for an unknown name, the nearest ones are named without importing them."""
         if args and args[0] not in self.lazy and not args[0].startswith("-") and not ctx.resilient_parsing:
-            near = get_close_matches(args[0], self.lazy, n=1)
-            meant = f" Did you mean '{near[0]}'?" if near else ""
-            ctx.fail(f"No such command '{args[0]}'.{meant}")
+            meant = self._meant(ctx.command_path, args)
+            ctx.fail(f"No such command '{args[0]}'.{f' Did you mean {meant!r}?' if meant else ''}")
         return super().resolve_command(ctx, args)
+
+    def _meant(self, path: str, args: list[str]) -> str:
+        """What is probably meant by a command that there is not; empty for what is like nothing."""
+        word = args[0].lower()
+        if word == "help":
+            inner = [name for name in args[1:2] if name in self.lazy]
+            return " ".join([path, *inner, "--help"])
+        if word == "version":
+            return "mooncake --version"
+        for meant in OTHER_WORDS.get(word, ()):
+            first, _, rest = meant.partition(" ")
+            if first in self.lazy and (not rest or rest in self.lazy[first].commands):
+                return meant
+        near = get_close_matches(word, self.lazy, n=1)
+        return near[0] if near else ""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write examples, the commands from the table, and the options."""

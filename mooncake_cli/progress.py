@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import Any, TextIO
+
+from p2pstore.objects.units import format_size
 
 UNKNOWN_WIDTH, UNKNOWN_HEIGHT = 80, 24
 """Columns and lines of a terminal that does not say how large it is."""
 
 UNCOUNTED = "{desc} [{elapsed}]"
 """What is shown of a step that has nothing to count."""
+
+SIZED = "{l_bar}{bar}| {done_size}/{total_size} [{elapsed}<{remaining}, {speed}{postfix}]"
+UNSIZED = "{desc}: {done_size} [{elapsed}, {speed}{postfix}]"
+"""What is shown of a step that counts bytes, whose total is known or not: in the units of all other output."""
 
 
 class Progress:
@@ -55,6 +62,8 @@ class BarProgress(Progress):
         if peers:
             self._bar.set_postfix_str(f"{peers} peer{'' if peers == 1 else 's'}", refresh=False)
         self._bar.total = total or None
+        if self._unit == "B":
+            self._bar.bar_format = SIZED if total else UNSIZED
         if done == self._bar.n:
             self._bar.refresh()  # the clock and the number of peers go on where the bytes do not
         else:
@@ -62,17 +71,13 @@ class BarProgress(Progress):
 
     def _made(self, done: int, total: int) -> Any:
         sized = os.get_terminal_size(self._stream.fileno()).columns > 0
-        from tqdm import tqdm  # noqa: PLC0415 - only a terminal needs it, and it costs a quarter of a start
-
-        return tqdm(
+        return _bar_class()(
             total=total or None,
             initial=done,
             desc=self._verb,
             file=self._stream,
-            unit=self._unit if self._unit == "B" else f" {self._unit}",
-            unit_scale=self._unit == "B",
-            unit_divisor=1024,
-            bar_format=None if self._unit else UNCOUNTED,
+            unit=f" {self._unit}",
+            bar_format={"": UNCOUNTED, "B": SIZED if total else UNSIZED}.get(self._unit),
             # A terminal that does not tell its size (a container's, often) would get an empty bar, or none.
             ncols=None if sized else UNKNOWN_WIDTH,
             nrows=None if sized else UNKNOWN_HEIGHT,
@@ -93,3 +98,22 @@ class BarProgress(Progress):
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+@functools.lru_cache(maxsize=1)
+def _bar_class() -> Any:
+    """A tqdm bar that can say sizes as ``format_size`` does: its own are ``1.50G``, and of either family."""
+    from tqdm import tqdm  # noqa: PLC0415 - only a terminal needs it, and it costs a quarter of a start
+
+    class Bar(tqdm):  # type: ignore[type-arg] # it iterates over nothing
+        @property
+        def format_dict(self) -> dict[str, Any]:
+            """What a format may name."""
+            found = super().format_dict
+            moved, seconds = found["n"] - found["initial"], found["elapsed"]
+            rate = found["rate"] or (moved / seconds if moved and seconds else None)
+            speed = "?" if rate is None else f"{format_size(rate)}/s"
+            sizes = {"done_size": format_size(found["n"]), "total_size": format_size(found["total"] or 0)}
+            return {**found, **sizes, "speed": speed}
+
+    return Bar

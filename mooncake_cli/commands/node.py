@@ -12,7 +12,7 @@ from mooncake_cli.invocation import Invocation
 from mooncake_cli.logfile import follow_log, last_lines
 from mooncake_cli.text import counted, printable
 from p2pstore.agent.client import AgentClient
-from p2pstore.agent.launch import ensure_agent, left_behind, stop_agent
+from p2pstore.agent.launch import Stopped, ensure_agent, left_behind, stop_agent
 from p2pstore.agent.surroundings import differences, surroundings
 from p2pstore.doctor.tasks import what_failed
 from p2pstore.errors import AgentNotRunning, AgentRunning, PathNotFound, UsageError
@@ -28,7 +28,7 @@ EXAMPLES = {
     "run": (
         "mooncake node run",
         "mooncake node run --listen 10.0.0.5 --metadata etcd://10.0.0.1:2379",
-        "mooncake node run --upload-limit 500MB/s",
+        "mooncake node run --upload-limit 5Gbit",
     ),
     "start": (
         "mooncake node start",
@@ -57,10 +57,11 @@ Insecure = Annotated[bool, typer.Option("--insecure", help="Listen beyond loopba
 
 
 Upload = Annotated[
-    str | None, typer.Option("--upload-limit", metavar="RATE", help="Send no more a second, like 500MB/s.")
+    str | None, typer.Option("--upload-limit", metavar="RATE", help="Send no more a second, like 500MB/s or 5Gbit.")
 ]
 Download = Annotated[
-    str | None, typer.Option("--download-limit", metavar="RATE", help="Receive no more a second, like 500MB/s.")
+    str | None,
+    typer.Option("--download-limit", metavar="RATE", help="Receive no more a second, like 500MB/s or 5Gbit."),
 ]
 
 
@@ -126,13 +127,17 @@ def stop(ctx: typer.Context) -> None:
     """End the agent.
 
     It withdraws from the metadata server and keeps what it knows: started again, it serves again. An embedded etcd
-    that a killed agent left behind is ended too.
+    that a killed agent left behind is ended too. Ends with 0 where there is nothing to end.
     """
     invocation: Invocation = ctx.obj
     began = time.monotonic()
-    stopped = stop_agent(invocation.find_home())
-    seconds = round(time.monotonic() - began, 3)
     lines = []
+    try:
+        stopped = stop_agent(invocation.find_home())
+    except AgentNotRunning as error:
+        stopped = Stopped(pid=None)
+        lines.append(printable(f"nothing to end: {error}"))
+    seconds = round(time.monotonic() - began, 3)
     if stopped.pid is not None:
         how = " with SIGTERM, since it did not answer" if stopped.terminated else ""
         lines.append(f"ended the agent (pid {stopped.pid}) in {format_seconds(seconds)}{how}")
@@ -156,7 +161,7 @@ def limit(
 ) -> None:
     """Limit what the running agent sends and receives.
 
-    RATE is like 500MB/s, 0 for none. It holds until the agent ends; without options, what holds now is shown.
+    RATE is like 500MB/s or 5Gbit, 0 for none. It holds until the agent ends; without options, what holds now is shown.
     """
     invocation: Invocation = ctx.obj
     rates = [_rate(option, text) for option, text in (("--upload", upload), ("--download", download))]

@@ -1,11 +1,12 @@
-"""Sizes in bytes: how people write them, and how they are shown."""
+"""Sizes in bytes and rates: how people write them, and how they are shown."""
 
 from __future__ import annotations
 
 import re
 
 _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*")
-_BITS = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)bit(?:/s)?\s*", re.IGNORECASE)
+_BITS = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(?:bit(?:/s)?|bps)\s*", re.IGNORECASE)
+BYTE_BITS = 8
 _PREFIXES = "kmgtp"
 _SHOWN = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
@@ -34,21 +35,36 @@ def parse_size(text: str) -> int:
 
 
 def parse_rate(text: str) -> int:
-    """Bytes a second from ``500MB/s`` or ``500MB``; 0 is no limit. Raises ``ValueError``."""
-    return parse_size(text.strip().removesuffix("/s"))
+    """Bytes a second from ``500MB/s`` or ``500MB``, or from bits as ``5Gbit`` (decimal); 0 is no limit.
+
+    Raises:
+        ValueError: not a rate, or one of less than a byte a second; the message says which.
+    """
+    bits = _bits(text)
+    if bits is None:
+        return parse_size(text.strip().removesuffix("/s"))
+    if 0 < bits < BYTE_BITS:
+        raise ValueError(f"{text!r} is less than a byte a second; 0 is no limit")
+    return int(bits / BYTE_BITS)
 
 
 def parse_link_rate(text: str) -> float:
-    """Bytes a second from a network card's rate, in bits as ``200mbit`` or ``10gbit`` (decimal), or as ``25MB/s``.
+    """Bytes a second from a network card's rate, in bits as ``200mbit`` or ``10Gbps`` (decimal), or as ``25MB/s``.
 
     Raises:
         ValueError: not a rate, or none that anything could pass; the message says which.
     """
-    match = _BITS.fullmatch(text)
-    rate = float(match[1]) * 1000 ** " kmgt".index(match[2].lower() or " ") / 8 if match else float(parse_rate(text))
+    bits = _bits(text)
+    rate = float(parse_rate(text)) if bits is None else bits / BYTE_BITS
     if rate <= 0:
         raise ValueError(f"{text!r} lets nothing pass")
     return rate
+
+
+def _bits(text: str) -> float | None:
+    """Bits a second; None for what is no number of bits."""
+    match = _BITS.fullmatch(text)
+    return float(match[1]) * 1000 ** " kmgt".index(match[2].lower() or " ") if match else None
 
 
 def _factor(unit: str) -> int | None:

@@ -99,7 +99,8 @@ def test_an_agent_that_could_not_go_on_has_left_its_reason(
     ended = NodeEnded(task="lease keeper", failures=10, detail="RuntimeError: a bug")
     home.end_error.write_text(json.dumps({"error": to_wire(ended), "time": "2026-08-22T10:00:00Z"}))
     why = f"no agent runs in {home.root} since 2026-08-22T10:00:00Z: {ended}"
-    for command in (("node", "status"), ("list",), ("node", "stop")):
+    assert mooncake("node", "stop").stderr == f"nothing to end: {why}\n"
+    for command in (("node", "status"), ("list",)):
         done = mooncake(*command)
         assert (done.returncode, done.stdout) == (3, "")
         assert f"error: {why}\n" in done.stderr
@@ -135,7 +136,12 @@ def test_start_status_and_stop(mooncake: Mooncake, home: Home, clean_end: None) 
     assert stopped.returncode == 0
     document = json.loads(stopped.stdout)
     assert (document["pid"], document["terminated"], document["etcd_pid"]) == (status["pid"], False, None)
-    assert mooncake("node", "stop").returncode == 3
+    again = mooncake("node", "stop", "--json")
+    assert (again.returncode, json.loads(again.stdout)["pid"]) == (0, None)
+    assert again.stderr == ""
+    again = mooncake("node", "stop")
+    assert (again.returncode, again.stdout) == (0, "")
+    assert again.stderr == f"nothing to end: no agent runs in {home.root}\n"
 
 
 def test_register_starts_an_agent_and_says_so(mooncake: Mooncake, home: Home, tmp_path: Path, clean_end: None) -> None:

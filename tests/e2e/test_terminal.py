@@ -75,7 +75,7 @@ def test_ctrl_c_in_the_middle_and_once_more(shared: Cluster, source: Agent, gett
     source.ok("node", "limit", "--upload", "4MB/s")
     shown = Terminal(getter, "get", "data", dest, "--transport", "tcp")
     try:
-        bar = re.compile(r"pulling: +[0-9]+%.*[0-9.]+M/96.0M.*, 1 peer")
+        bar = re.compile(r"pulling: +[0-9]+%.*[0-9.]+ MiB/96.0 MiB.*B/s, 1 peer")
         shown.read(lambda: bool(bar.search(shown.seen)) and journalled(dest) >= 4)
         assert shown.status is None, f"the get was too quick to be interrupted: {shown.seen!r}"
         had = journalled(dest)

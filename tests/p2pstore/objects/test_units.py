@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pstore.objects.units import format_seconds, format_size, parse_link_rate, parse_size
+from p2pstore.objects.units import format_seconds, format_size, parse_link_rate, parse_rate, parse_size
 
 
 @pytest.mark.parametrize(
@@ -62,6 +62,29 @@ def test_durations_are_shown() -> None:
 )
 def test_link_rates(text: str, rate: float) -> None:
     assert parse_link_rate(text) == rate
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [
+        ("0", 0),
+        ("0bit", 0),
+        ("500MB/s", 500_000_000),
+        ("4m", 4 << 20),
+        ("5Gbit", 625_000_000),
+        ("5 gbit/s", 625_000_000),
+        ("100Mbps", 12_500_000),
+        ("12bit", 1),
+    ],
+)
+def test_rates(text: str, rate: int) -> None:
+    assert parse_rate(text) == rate
+
+
+@pytest.mark.parametrize("text", ["", "5Gb it", "7bit", "1 pigeon/s"])
+def test_what_is_no_rate(text: str) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        parse_rate(text)
 
 
 @pytest.mark.parametrize("text", ["", "bit", "0mbit", "0", "-1mbit", "5 pigeons", "1xbit"])
