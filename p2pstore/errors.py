@@ -21,6 +21,7 @@
     ├── NotHeld                       3   the object exists, and this node holds nothing of it
     ├── NodeNotFound                  3   no live node has this name
     ├── PathNotFound                  3   no such file
+    ├── NotInObject                   3   the object has no such file
     ├── TensorNotFound                3   the object has no tensor of such a name
     ├── SegmentNotFound               3   (engine) the metadata server knows no such segment
     ├── AgentNotRunning               3   no agent serves this home
@@ -170,6 +171,7 @@ __all__ = [
     "NodeNameTaken",
     "NodeNotFound",
     "NotHeld",
+    "NotInObject",
     "NotReplaceable",
     "NothingGuards",
     "ObjectExists",
@@ -285,6 +287,14 @@ class PathNotFound(MooncakeError):
     exit_code = 3
     sentence = "{path} does not exist"
     advice = "check the path"
+
+
+class NotInObject(MooncakeError):
+    """An object has no such file."""
+
+    exit_code = 3
+    sentence = "nothing in {name} {wanted}"
+    advice = "run 'mooncake info -v {name!w}' to see its files"
 
 
 class TensorNotFound(MooncakeError):

@@ -23,7 +23,7 @@ from engine.forks import Origin
 from engine.net import addresses
 from p2pstore.assembly import assemble, claim_name
 from p2pstore.cluster.membership import Membership
-from p2pstore.errors import MetadataFull, NotHeld, ObjectNotFound, PathNotFound, to_wire
+from p2pstore.errors import MetadataFull, NotHeld, ObjectNotFound, PathNotFound, UsageError, to_wire
 from p2pstore.holding.parts import Parts
 from p2pstore.holding.register import Note, register, register_many, register_memory
 from p2pstore.holding.verify import verify_holding
@@ -34,6 +34,7 @@ from p2pstore.objects.memory_objects import Buffers
 from p2pstore.objects.names import check_object_name
 from p2pstore.objects.selection import Selection
 from p2pstore.objects.steps import Steps
+from p2pstore.pull.chosen_get import get_chosen, located
 from p2pstore.pull.get import GetRequest, GetResult, get_files
 from p2pstore.pull.memory_get import get_into
 from p2pstore.pull.run import Emit
@@ -161,8 +162,10 @@ class Node:
     async def get(self, request: GetRequest, emit: Emit) -> GetResult:
         """See ``p2pstore.pull.get``."""
         self._origin.check()
-        request = replace(request, peers=await self._controls(request.peers))
-        bring = get_tensor_files if request.tensors else get_files
+        request = await located(self.parts, replace(request, peers=await self._controls(request.peers)))
+        if request.tensors and request.choice:
+            raise UsageError(detail="some tensors, and some files or bytes: one of them can be asked for")
+        bring = get_tensor_files if request.tensors else get_chosen if request.choice else get_files
         if request.dry_run:
             return await bring(self.parts, request, emit)
         async with self.gets.turn(_queued(request.name, emit)):

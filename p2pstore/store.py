@@ -35,6 +35,7 @@ from p2pstore.metadata.urls import open_store
 from p2pstore.node import Node
 from p2pstore.node_options import NodeOptions
 from p2pstore.objects.choices import DEFAULT_HASH
+from p2pstore.objects.chosen import Choice, parse_range
 from p2pstore.objects.memory_objects import Buffers, lent_by_gpus
 from p2pstore.objects.selection import Selection
 from p2pstore.pull.get import GetRequest
@@ -219,16 +220,24 @@ class P2PStore:
         force: bool = False,
         wipe: bool = False,
         tensors: Sequence[str] = (),
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        byte_range: str = "",
         progress: Callable[[int, int], None] | None = None,
     ) -> dict[str, Any]:
         """Bring an object to ``dest``, verified; an interrupted get goes on where it was.
+
+        ``name`` may go on with the path of a file or a directory in the object. ``include`` and ``exclude`` choose
+        among its files, as in ``register``; ``byte_range`` is of one file, as ``0-99``, ``100-`` or ``-100``. Such a
+        part is no object, and not served.
 
         ``force`` replaces a file there, or a directory that is an earlier version of an object; ``wipe`` deletes
         whatever is in the directory. An empty directory is filled, and a link is followed.
         ``tensors`` are patterns as ``include`` of ``load_tensors``: ``dest`` then gets safetensors files with just
         those tensors, which are not served.
         ``progress(done, total)`` is called in bytes, from the node's thread. Returns name, manifest, dest, size,
-        bytes_pulled, bytes_reused, seconds, transport, peers, seeding, and with ``tensors`` how many there are.
+        bytes_pulled, bytes_reused, seconds, transport, peers, seeding, and of a part how many tensors or files
+        there are.
         """
         dest = _path(dest, "the destination")
         transport, peers = _way(transport, peers)
@@ -241,6 +250,7 @@ class P2PStore:
             force=bool(force),
             wipe=bool(wipe),
             tensors=arguments.texts(tensors, "the patterns of tensors"),
+            choice=_choice(include, exclude, byte_range),
         )
         return asdict(self._call(self._open().get(request, _progress_only(progress))))
 
@@ -412,6 +422,15 @@ def _selection(include: Sequence[str], exclude: Sequence[str], everything: bool)
         arguments.texts(exclude, "the patterns to exclude"),
         bool(everything),
     )
+
+
+def _choice(include: Sequence[str], exclude: Sequence[str], byte_range: str) -> Choice:
+    taken, left = (arguments.texts(given, "the patterns of files") for given in (include, exclude))
+    try:
+        wanted = parse_range(arguments.text(byte_range, "the range")) if byte_range else None
+    except ValueError as error:
+        raise UsageError(detail=f"the range: {error}") from None
+    return Choice("", taken, left, wanted)
 
 
 def _way(transport: str, peers: Sequence[str]) -> tuple[str, tuple[str, ...]]:

@@ -13,7 +13,8 @@ from mooncake_cli.calls import follow
 from mooncake_cli.invocation import Invocation
 from mooncake_cli.text import counted, printable
 from p2pstore.errors import UsageError
-from p2pstore.objects.names import check_node_name, check_object_name
+from p2pstore.objects.chosen import parse_range
+from p2pstore.objects.names import check_node_name, check_object_name, path_fault
 from p2pstore.objects.units import format_seconds, format_size
 from p2pstore.settings.keys import parse_address
 
@@ -23,6 +24,9 @@ EXAMPLES = {
         "mooncake get models/llama-3 /data/                      # to /data/llama-3",
         "mooncake get models/llama-3 /data/ --dry-run",
         "mooncake get data.tar . --peer 10.0.0.5:7300",
+        "mooncake get models/llama-3/config.json .              # one file, or directory, of the object",
+        "mooncake get models/llama-3 /data/first --include '*.json' --include 'model-00001-of-*'",
+        "mooncake get models/llama-3/model-00001-of-00008.safetensors /tmp/head --range 0-4095",
         "mooncake get models/llama-3 /data/first --tensors 'model.layers.0.*' --tensors 'model.layers.1.*'",
     )
 }
@@ -30,7 +34,9 @@ EXAMPLES = {
 
 def get(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the object.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name of the object; or NAME/PATH, of a file or directory in it.")
+    ],
     dest: Annotated[
         str, typer.Argument(metavar="DEST", help="Where it goes; inside DEST if that ends in '/', or is '.'.")
     ],
@@ -44,6 +50,20 @@ def get(
     tensors: Annotated[
         list[str] | None,
         typer.Option("--tensors", metavar="GLOB", help="Only tensors of safetensors files whose names fit this."),
+    ] = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--include", metavar="PATTERN", help="Only files that fit this, as in a .gitignore. May be repeated."
+        ),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option("--exclude", metavar="PATTERN", help="Not what fits this. May be repeated; it wins."),
+    ] = None,
+    byte_range: Annotated[
+        str | None,
+        typer.Option("--range", metavar="RANGE", help="Only these bytes of a file: FIRST-LAST, FIRST- or -COUNT."),
     ] = None,
     no_seed: Annotated[bool, typer.Option("--no-seed", help="Do not serve the object afterwards.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be pulled, and write nothing.")] = False,
@@ -59,13 +79,17 @@ def get(
     Every chunk is checked before it counts. What is interrupted resumes with the same command. This node serves the
     object meanwhile and afterwards. Starts an agent when none runs.
 
-    With --tensors, DEST is a safetensors file, or a directory of them, with just those tensors, under the names that
-    the files have in the object. Chunks without any of them are not brought. Such a part is no object, and not served.
+    NAME may go on with the path of a file or a directory in the object, which then is what DEST is. With --include and
+    --exclude DEST is a directory with those files of it, and with --range a file with those bytes. Only chunks that
+    have any of it are brought. With --tensors, DEST is a safetensors file, or a directory of them, with just those
+    tensors, under the names that the files have in the object. Such a part is no object, and not served.
     """
     invocation: Invocation = ctx.obj
     settings = invocation.settings(transport=transport)
-    check_object_name(name)
-    path = destination(name, dest)
+    _check_name(name)
+    if byte_range is not None:
+        _check_range(byte_range)
+    path = destination(name.rstrip("/"), dest)
     peers = [_peer(text) for text in peer or []]
     client = invocation.client_of_started(settings)
     events = client.get(
@@ -78,6 +102,9 @@ def get(
         force=force,
         wipe=wipe,
         tensors=tensors or [],
+        include=include or [],
+        exclude=exclude or [],
+        byte_range=byte_range or "",
     )
     try:
         result = follow(invocation.output, events, "pulling")
@@ -103,6 +130,22 @@ def destination(name: str, dest: str) -> str:
     return os.path.abspath(dest)
 
 
+def _check_name(text: str) -> None:
+    """Raise ``BadName`` or ``UsageError`` for what is no name, and no name with a path in the object."""
+    name, _, path = text.partition("/")
+    check_object_name(name)
+    fault = path_fault(path.rstrip("/")) if path.rstrip("/") else ""
+    if fault:
+        raise UsageError(detail=f"the path in {printable(text)} {fault}")
+
+
+def _check_range(text: str) -> None:
+    try:
+        parse_range(text)
+    except ValueError as error:
+        raise UsageError(detail=f"--range: {error}") from None
+
+
 def _peer(text: str) -> str:
     """What the agent is asked for: an address with its port, or a node's name."""
     try:
@@ -120,8 +163,11 @@ def _report(result: dict[str, Any]) -> str:
     what = printable(result["name"])
     if result.get("tensors") is not None:
         what = f"{counted(result['tensors'], 'tensor')} of {what}"
+    elif result.get("files") is not None:
+        what = f"{counted(result['files'], 'file')} of {what}"
     if not result["bytes_pulled"]:
-        several = result.get("tensors") not in {None, 1}
+        number = result.get("files") if result.get("tensors") is None else result["tensors"]
+        several = number not in {None, 1}
         head = f"{what} {'are' if several else 'is'} complete at {printable(result['dest'])}: nothing had to be pulled"
     else:
         seconds = result["seconds"]
@@ -137,9 +183,11 @@ def _report(result: dict[str, Any]) -> str:
 
 def _dry(result: dict[str, Any]) -> str:
     reused = result["bytes_reused"]
-    if result.get("tensors") is not None:
+    of_tensors = result.get("tensors") is not None
+    if of_tensors or result.get("files") is not None:
+        number = counted(result["tensors"], "tensor") if of_tensors else counted(result["files"], "file")
         return (
-            f"would pull {format_size(result['bytes_pulled'])} for {counted(result['tensors'], 'tensor')} from "
+            f"would pull {format_size(result['bytes_pulled'])} for {number} from "
             f"{counted(len(result['peers']), 'peer')}, and write {format_size(result['size'])} "
             f"to {printable(result['dest'])}"
         )

@@ -13,6 +13,7 @@ its connection cancels its call.
     POST /v1/register-many {"items":[[path,name],..]}, and the same but path and name             lines
     POST /v1/get         {"name","dest","transport","peers","seed","dry_run","force","wipe"}      lines
     POST /v1/get-tensors the same, and {"tensors"}: patterns                                      lines
+    POST /v1/get-chosen  the same, and {"include","exclude","range"}                              lines
     POST /v1/verify      {"target"}                                                               lines
     POST /v1/unregister  {"name"}
     GET  /v1/objects     ?prefix=&limit=&after=
@@ -40,6 +41,7 @@ from p2pstore.agent.sight import check as check_sight
 from p2pstore.agent.sight import look
 from p2pstore.errors import Interrupted, MooncakeError, UsageError, to_wire
 from p2pstore.objects.choices import DIGEST_BYTES
+from p2pstore.objects.chosen import Choice, parse_range
 from p2pstore.objects.manifest import check_chunk_size
 from p2pstore.objects.selection import Selection
 from p2pstore.objects.steps import Steps, reported
@@ -89,6 +91,7 @@ class AgentServer:
         app.router.add_post("/v1/register-many", self._register_many)
         app.router.add_post("/v1/get", self._get)
         app.router.add_post("/v1/get-tensors", self._get)
+        app.router.add_post("/v1/get-chosen", self._get)
         app.router.add_post("/v1/verify", self._verify)
         app.router.add_post("/v1/unregister", self._unregister)
         app.router.add_get("/v1/objects", self._objects)
@@ -200,6 +203,7 @@ class AgentServer:
             force=bool(body.get("force")),
             wipe=bool(body.get("wipe")),
             tensors=tuple(tensors),
+            choice=_chosen(body),
         )
 
         async def work(emit: Emit) -> dict[str, Any]:
@@ -373,11 +377,31 @@ def _how_to_hash(body: dict[str, Any]) -> tuple[str, int, bool]:
 
 def _selection(body: dict[str, Any]) -> Selection:
     """What is taken of directories."""
+    include, exclude = _patterns(body)
+    return Selection(include, exclude, everything=bool(body.get("all")))
+
+
+def _chosen(body: dict[str, Any]) -> Choice:
+    """What of an object is wanted."""
+    include, exclude = _patterns(body)
+    wanted = body.get("range")
+    if wanted is None:
+        return Choice("", tuple(include), tuple(exclude))
+    if not isinstance(wanted, str):
+        raise UsageError(detail="range is not text")
+    try:
+        return Choice("", tuple(include), tuple(exclude), parse_range(wanted))
+    except ValueError as error:
+        raise UsageError(detail=f"range: {error}") from None
+
+
+def _patterns(body: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """Of what is taken, and of what is left out."""
     include, exclude = (body.get(key) or [] for key in ("include", "exclude"))
     for given in (include, exclude):
         if not isinstance(given, list) or not all(isinstance(pattern, str) for pattern in given):
             raise UsageError(detail="include or exclude is not a list of patterns")
-    return Selection(include, exclude, everything=bool(body.get("all")))
+    return include, exclude
 
 
 def _choice(body: dict[str, Any], key: str, default: str, allowed: Any) -> str:

@@ -202,8 +202,14 @@ class AgentClient:
         force: bool = False,
         wipe: bool = False,
         tensors: Sequence[str] = (),
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        byte_range: str = "",
     ) -> Iterator[Event]:
-        """``POST /v1/get``: bring ``name`` to the absolute path ``dest``, or files with some tensors of it."""
+        """``POST /v1/get``: bring ``name`` to the absolute path ``dest``, or files with some tensors of it.
+
+        Or some of its files, or a range of one; ``name`` may go on with a path in the object.
+        """
         body: dict[str, object] = {
             "name": name,
             "dest": dest,
@@ -219,6 +225,9 @@ class AgentClient:
         if tensors:
             body["tensors"] = list(tensors)
             call = "/v1/get-tensors"  # an agent of an earlier version would bring the whole object
+        if include or exclude or byte_range:
+            body.update(include=list(include), exclude=list(exclude), range=byte_range or None)
+            call = "/v1/get-chosen"  # likewise
         with contextlib.closing(self._events(call, body)) as events:  # not when its last reference goes
             for event in events:
                 if event.get("event") == "result":

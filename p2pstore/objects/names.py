@@ -37,6 +37,15 @@ def check_object_name(name: str) -> str:
     return name
 
 
+def is_object_name(text: str) -> bool:
+    """Whether an object may be called so."""
+    try:
+        check_object_name(text)
+    except BadName:
+        return False
+    return True
+
+
 def check_node_name(name: str) -> str:
     """Return ``name`` if a node may be called so, else raise ``BadName``."""
     if not isinstance(name, str):

@@ -17,6 +17,7 @@ from p2pstore.holding.catalog import Holding
 from p2pstore.holding.parts import Parts
 from p2pstore.holding.replica import Replica
 from p2pstore.holding.same_content import same_content
+from p2pstore.objects.chosen import Choice
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.repeats import repeats_of
 from p2pstore.objects.steps import Steps
@@ -36,6 +37,7 @@ class GetRequest:
     For these ``Node.get`` takes names of nodes, too.
     ``force`` replaces a file, or a directory that is an earlier version of an object; ``wipe`` any directory.
     ``tensors`` are patterns: then only such tensors of its safetensors files are wanted, and nothing is passed on.
+    ``choice`` says which of its files are wanted.
     """
 
     name: str
@@ -47,13 +49,15 @@ class GetRequest:
     force: bool = False
     wipe: bool = False
     tensors: tuple[str, ...] = ()
+    choice: Choice = field(default_factory=Choice)
 
 
 @dataclass
 class GetResult:
     """What a get did; sizes in bytes. ``peers`` maps nodes to the verified bytes that each sent.
 
-    ``tensors`` is their number, where some were asked for: ``size`` is then that of the files with them.
+    ``tensors`` is their number, where some were asked for, and ``files`` that of the files that were made, where not
+    all of the object was: ``size`` is then theirs.
     """
 
     name: str
@@ -68,6 +72,7 @@ class GetResult:
     seeding: bool = False
     dry_run: bool = False
     tensors: int | None = None
+    files: int | None = None
 
 
 class FileEnd(End[FileDestination]):

@@ -15,7 +15,9 @@ from p2pstore.tensors.plan import Piece
 
 
 class TensorFiles(NamedTuple):
-    """``shape`` tells of paths, sizes and modes, and its digest of all that makes the files what they are.
+    """Files that are made of pieces of an object: with some tensors, or as they are in it, whole or in part.
+
+    ``shape`` tells of paths, sizes and modes, and its digest of all that makes the files what they are.
 
     ``heads`` are what each begins with, the index of several files being all head; ``pieces`` are what follows, their
     areas being the files' numbers. ``tensors`` is how many there are.
@@ -59,14 +61,21 @@ def tensor_files(
                 size = place.end
         entries.append(FileEntry(columns.paths[number], size, columns.modes[number], ()))
     shape = Manifest(manifest.kind, manifest.hash, manifest.chunk_size, entries)
+    begins = tuple(heads[number] for number in numbers)
+    return TensorFiles(identify(manifest, shape, begins, pieces), begins, tuple(pieces), len(wanted))
+
+
+def identify(manifest: Manifest, shape: Manifest, heads: Sequence[bytes], pieces: Sequence[Piece]) -> Manifest:
+    """``shape``, its digest that of all that makes such files of the object what they are. Returns it."""
     identity = hashlib.sha256(f"tensors of {manifest.digest}\n".encode())
-    for entry, number in zip(entries, numbers, strict=True):
-        identity.update(f"{entry.path!r} {entry.mode} {len(heads[number])}\n".encode("utf-8", "surrogatepass"))
-        identity.update(heads[number])
+    columns = shape.columns
+    for path, mode, head in zip(columns.paths, columns.modes, heads, strict=True):
+        identity.update(f"{path!r} {mode} {len(head)}\n".encode("utf-8", "surrogatepass"))
+        identity.update(head)
     for piece in pieces:
         identity.update(repr(tuple(piece)).encode())
     vars(shape)["digest"] = identity.hexdigest()
-    return TensorFiles(shape, tuple(heads[number] for number in numbers), tuple(pieces), len(wanted))
+    return shape
 
 
 def _add(pieces: list[Piece], source: int, length: int, area: int, to: int) -> None:

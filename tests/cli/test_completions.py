@@ -116,7 +116,7 @@ def test_commands(complete: Bash | Fish) -> None:
 
 
 def test_options(complete: Bash | Fish) -> None:
-    own = "--dry-run --force --no-seed --peer --tensors --transport --wipe"
+    own = "--dry-run --exclude --force --include --no-seed --peer --range --tensors --transport --wipe"
     assert complete("get", "--") == sorted(f"{own} --config --help --home --json --metadata --quiet --verbose".split())
     assert complete("register", "x", "--chu") == ["--chunk-size"]
     assert complete("node", "start", "--ins") == ["--insecure"]

@@ -39,6 +39,54 @@ def test_json_has_the_promised_keys(agent: FakeAgent, mooncake: Mooncake) -> Non
     assert document["peers"] == {"alpha": 5 << 20, "beta": 3 << 20}
 
 
+def test_some_files_or_some_bytes(agent: FakeAgent, mooncake: Mooncake) -> None:
+    agent.answers["POST /v1/get-chosen"] = [get_result(files=2, seeding=False)]
+    patterns = ("--include", "*.json", "--include", "a/", "--exclude", "b*")
+    done = mooncake("get", "models/llama", "/data/llama", *patterns)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == (
+        "got 2 files of models/llama: 8.0 MiB by tcp from 2 peers in 2.0 s, 4.0 MiB/s, 2.0 MiB reused\n"
+        "verified at /data/llama\n"
+    )
+    body = agent.body_of("POST /v1/get-chosen")
+    assert (body["include"], body["exclude"], body["range"]) == (["*.json", "a/"], ["b*"], None)
+    mooncake("get", "models/llama/a b.bin", "/data/", "--range", "0-99")
+    body = agent.body_of("POST /v1/get-chosen")
+    assert (body["name"], body["dest"], body["range"]) == ("models/llama/a b.bin", "/data/a b.bin", "0-99")
+
+
+def test_a_path_in_the_object_needs_no_other_call(agent: FakeAgent, mooncake: Mooncake) -> None:
+    agent.answers["POST /v1/get"] = [get_result(files=1, bytes_pulled=0, dest="/data/config.json")]
+    done = mooncake("get", "models/llama/config.json", "/data/")
+    assert done.stderr.startswith("1 file of models/llama is complete at /data/config.json: nothing had to be pulled")
+    assert agent.body_of("POST /v1/get")["dest"] == "/data/config.json"
+
+
+def test_a_dry_run_of_some_files(agent: FakeAgent, mooncake: Mooncake) -> None:
+    agent.answers["POST /v1/get-chosen"] = [get_result(files=1, dry_run=True)]
+    done = mooncake("get", "models/llama", "/d", "--include", "x", "--dry-run")
+    assert done.stderr.startswith("would pull 8.0 MiB for 1 file from 2 peers, and write ")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["models/../etc/passwd", "/data/"], "has the part '..'"),
+        (["models/llama/..", "/data/"], "has the part '..'"),
+        (["models//x", "/data/"], "is absolute"),
+        (["models/a//x", "/data/"], "has an empty part"),
+        (["/models", "/data/"], "empty"),
+        (["models", "/data/", "--range", "5"], "--range: '5' is no range"),
+        (["models", "/data/", "--range", "5-3"], "ends before it begins"),
+    ],
+)
+def test_what_cannot_be_meant(agent: FakeAgent, mooncake: Mooncake, words: list[str], message: str) -> None:
+    done = mooncake("get", *words)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert not agent.requests
+
+
 def test_quiet_prints_the_destination(agent: FakeAgent, mooncake: Mooncake) -> None:
     agent.answers["POST /v1/get"] = [{"event": "note", "text": "n"}, get_result()]
     done = mooncake("get", "models/llama", "/data/llama", "-q")
@@ -118,7 +166,7 @@ def test_destinations(monkeypatch: pytest.MonkeyPatch, dest: str, meant: str) ->
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["a/../b", "x"], "'.' and '..' are not allowed"),
+        (["a/../b", "x"], "the path in a/../b has the part '..'"),
         (["a", ""], "DEST is empty"),
         (["", "x"], "bad name ''"),
         (["a", "x", "--peer", "10.0.0.1"], "--peer: '10.0.0.1' has no port"),

@@ -117,3 +117,41 @@ def test_everything_that_is_in_the_way_is_named_with_what_to_do(source: Agent, s
         source.ok("register", root, "--name", "mixed", "--force", option, pattern)
         (root / name).unlink()
     shutil.rmtree(root)
+
+
+def test_one_shard_of_eight_is_an_eighth(source: Agent, getter: Agent, shared: Cluster) -> None:
+    root = shared.path("shards")
+    root.mkdir()
+    for number in range(8):
+        make_file(root / f"model-{number}.safetensors", 2 * MIB, seed=40 + number)
+    (root / "config.json").write_bytes(b"{}")
+    source.ok("register", root, "--name", "models/shards", "--chunk-size", "1MiB")
+    dest = shared.path("one-shard")
+    done = getter.ok("get", "models/shards", dest, "--include", "model-3*", "--transport", "tcp")
+    assert (done["bytes_pulled"], done["files"], done["seeding"]) == (2 * MIB, 1, False)
+    assert files(dest) == {"model-3.safetensors"}
+    assert same(root / "model-3.safetensors", dest / "model-3.safetensors")
+
+    one = shared.path("one.safetensors")
+    done = getter.ok("get", "models/shards/model-5.safetensors", one, "--transport", "tcp")
+    assert done["bytes_pulled"] == 2 * MIB
+    assert same(root / "model-5.safetensors", one)
+    assert getter.ok("get", "models/shards/model-5.safetensors", one)["bytes_pulled"] == 0
+
+    start = shared.path("start")
+    done = getter.ok("get", "models/shards/model-6.safetensors", start, "--range", "0-99", "--transport", "tcp")
+    assert done["bytes_pulled"] == MIB
+    assert start.read_bytes() == (root / "model-6.safetensors").read_bytes()[:100]
+    assert getter.fails(3, "get", "models/shards/nothing", shared.path("nothing"))["type"] == "NotInObject"
+
+
+def test_a_path_never_leads_out_of_the_destination(source: Agent, getter: Agent, shared: Cluster) -> None:
+    root = shared.path("inside")
+    root.mkdir()
+    make_file(root / "w", MIB, seed=50)
+    source.ok("register", root, "--name", "inside")
+    victim = shared.path("victims")
+    victim.mkdir()
+    for name in ("inside/../w", "inside/..", "inside/./w"):
+        assert getter.fails(2, "get", name, f"{victim}/")["type"] == "UsageError"
+    assert not files(victim)
