@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,17 @@ from tests.p2pstore.samples import write_tree
 __all__ = ["held", "root"]
 
 
+@contextlib.asynccontextmanager
+async def watched(watcher: SourceWatcher) -> AsyncIterator[asyncio.Task[None]]:
+    """It watches until the end of the block."""
+    watching = asyncio.create_task(watcher.watch())
+    try:
+        yield watching
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+
 async def test_watch_gives_up_what_changed(
     held: Held, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -29,13 +41,9 @@ async def test_watch_gives_up_what_changed(
     holding, manifest = scanned(root)
     await held.holdings.add(holding, manifest)
     await held.holdings.add(*scanned(tmp_path / "stays", "s"))
-    watching = asyncio.create_task(held.watcher.watch())
-    try:
+    async with watched(held.watcher):
         (root / "b" / "c").write_bytes(b"changed")
         await asyncio.wait_for(held.news.wait(), 30)
-    finally:
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
     ((given_up, reason),) = held.changed
     assert given_up == holding
     assert "b/c" in reason
@@ -61,17 +69,13 @@ async def test_changed_sources_are_withdrawn_though_the_catalog_was_full(
     await held.holdings.add(*scanned(root))
     await held.holdings.add(*scanned(tmp_path / "second", "s"))
     full = Full(held.catalog, monkeypatch)
-    watching = asyncio.create_task(held.watcher.watch())
-    try:
+    async with watched(held.watcher) as watching:
         (root / "a").unlink()
         await asyncio.wait_for(full.refused.wait(), 60)
         (tmp_path / "second").unlink()
         full.make_room()
         await until(lambda: {holding.name for holding, _ in held.changed} == {"n", "s"}, watching)
         await until(lambda: list(held.catalog.load()) == [], watching)
-    finally:
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
     assert len(held.holdings) == 0
 
 
@@ -93,15 +97,11 @@ async def test_a_source_whose_disk_fails_is_withdrawn_and_one_that_can_be_read_a
     path = holding.spans[0].path
     broken = False
     held.holdings.suspects.unreadable(path, 3, "Input/output error")
-    watching = asyncio.create_task(held.watcher.watch())
-    try:
+    async with watched(held.watcher) as watching:
         await until(lambda: asked == [(path, 3)], watching)
         broken = True
         held.holdings.suspects.unreadable(path, 4, "Input/output error")
         await until(lambda: bool(held.changed), watching)
-    finally:
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
     assert held.changed[0][1] == f"{path}: it cannot be read: input/output error"
     assert asked == [(path, 3), (path, 4)]
     assert len(held.holdings) == 0
@@ -114,8 +114,7 @@ async def test_a_changed_source_is_served_no_more_though_the_catalog_is_full(
     holding, manifest = scanned(root)
     await held.holdings.add(holding, manifest)
     Full(held.catalog, monkeypatch)
-    watching = asyncio.create_task(held.watcher.watch())
-    try:
+    async with watched(held.watcher) as watching:
         (root / "a").write_bytes(b"changed")
         await until(lambda: bool(held.changed), watching)
         assert held.holdings.replicas == {}
@@ -123,9 +122,6 @@ async def test_a_changed_source_is_served_no_more_though_the_catalog_is_full(
         await held.holdings.add(*scanned(root))
         monkeypatch.undo()
         await until(lambda: not held.holdings._to_forget, watching)
-    finally:
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
     assert [h.name for h, _ in held.catalog.load()] == ["n"], "what lies there again must not be forgotten"
 
 
@@ -157,15 +153,11 @@ async def test_a_refused_read_makes_it_look_at_once(held: Held, root: Path, monk
     monkeypatch.setattr(module, "WATCH_SECONDS", 600.0)
     holding, manifest = scanned(root)
     await held.holdings.add(holding, manifest)
-    watching = asyncio.create_task(held.watcher.watch())
-    try:
+    async with watched(held.watcher):
         await asyncio.sleep(0)
         (root / "a").write_bytes(b"changed")
         assert held.read(manifest) is None
         await asyncio.wait_for(held.news.wait(), 30)
-    finally:
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
     assert len(held.holdings) == 0
 
 
@@ -184,8 +176,7 @@ async def test_between_looks_nothing_holds_on_to_a_holding(
     monkeypatch.setattr(held.watcher, "look", look_once)
     holding, manifest = scanned(root)
     await held.holdings.add(holding, manifest)
-    watching = asyncio.create_task(held.watcher.watch())
-    try:
+    async with watched(held.watcher):
         await asyncio.wait_for(looked.wait(), 60)
         kept = weakref.ref(holding)
         await held.holdings.remove(holding)
@@ -196,9 +187,6 @@ async def test_between_looks_nothing_holds_on_to_a_holding(
                 await asyncio.sleep(0.01)
 
         await asyncio.wait_for(forgotten(), 60)
-    finally:
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
 
 
 async def test_a_file_system_that_hangs_keeps_nobody_from_seeing_what_changes_on_others(

@@ -90,22 +90,27 @@ def master(server: Server) -> Iterator[Master]:
     made.close()
 
 
-def test_a_connection_is_used_again_and_threads_have_their_own(server: Server, master: Master) -> None:
-    for _ in range(10):
-        assert master.exist(["k"]) == [True]
-    assert len(server.connections) == 1
-    gate = threading.Barrier(4)
+def at_once(server: Server, master: Master, count: int) -> None:
+    """So many calls, none of which is answered before all are there."""
+    gate = threading.Barrier(count)
 
     def together(request: framing.Request) -> bytes:
         gate.wait(WAIT)
         return as_it_should(request)
 
     server.answer = together
-    threads = [threading.Thread(target=master.exist, args=(["k"],)) for _ in range(4)]
+    threads = [threading.Thread(target=master.exist, args=(["k"],)) for _ in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(WAIT)
+
+
+def test_a_connection_is_used_again_and_threads_have_their_own(server: Server, master: Master) -> None:
+    for _ in range(10):
+        assert master.exist(["k"]) == [True]
+    assert len(server.connections) == 1
+    at_once(server, master, 4)
     assert len(server.connections) == 4
 
 
@@ -234,18 +239,7 @@ def test_answers_in_pieces_are_put_together(server: Server, master: Master) -> N
 
 def test_few_connections_are_kept(server: Server, master: Master, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_IDLE", 2)
-    gate = threading.Barrier(5)
-
-    def together(request: framing.Request) -> bytes:
-        gate.wait(WAIT)
-        return as_it_should(request)
-
-    server.answer = together
-    threads = [threading.Thread(target=master.exist, args=(["k"],)) for _ in range(5)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(WAIT)
+    at_once(server, master, 5)
     assert len(master._idle) <= 2
 
 
