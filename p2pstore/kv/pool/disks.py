@@ -1,4 +1,4 @@
-"""Values on the disks of clients: what is to be written there, what was, and what comes back to memory.
+"""Values on the disks of clients: what is to be written there, and what was.
 
 The master asks in the answers to heartbeats, and the client says later what became of it. Meanwhile the replica that it
 reads stays. A value that is removed while it is being written to a disk is not to be found there afterwards, whatever
@@ -7,19 +7,15 @@ the client says: its memory may have been another value's before it was read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from engine.rpc.codes import Code
-from engine.rpc.messages import DEFAULT_TENANT, Kind, OffloadItem, Replica, StoredObject
+from engine.rpc.messages import DEFAULT_TENANT, Kind, OffloadItem, StoredObject
 from p2pstore.kv.pool.clients import Disk
 from p2pstore.kv.pool.entries import Copies, Entry, Held, OnDisk
 from p2pstore.kv.pool.index import Index
-from p2pstore.kv.pool.settings import PROMOTIONS_A_HEARTBEAT
-from p2pstore.kv.pool.tenants import room_in
-
-MAX_HITS = 100_000
-"""Values on disks whose reads are counted; then counting begins anew."""
+from p2pstore.kv.pool.promotions import Promotions
 
 MAX_CANCELLED = 100_000
 """Writes to disks that are to count for nothing; each ends by itself, or with its time."""
@@ -38,18 +34,6 @@ class _Offload:
         self.fetched = False
 
 
-class _Promotion:
-    """A value that a client is to bring from its disk to memory; ``staged`` once it has begun."""
-
-    __slots__ = ("client", "disk", "staged", "started")
-
-    def __init__(self, client: bytes, disk: Disk, started: float) -> None:
-        self.client = client
-        self.disk = disk
-        self.staged: Held | None = None
-        self.started = started
-
-
 class _Name(NamedTuple):
     client: bytes
     tenant: str
@@ -59,12 +43,11 @@ class _Name(NamedTuple):
 class Disks:
     """The disks of all clients of one index."""
 
-    def __init__(self, index: Index) -> None:
+    def __init__(self, index: Index, promotions: Promotions) -> None:
         self._index = index
+        self._promotions = promotions
         self._offloads: dict[Entry, _Offload] = {}
         self._cancelled: dict[_Name, float] = {}
-        self._promotions: dict[Entry, _Promotion] = {}
-        self._hits: dict[Entry, int] = {}
 
     # -- disks
 
@@ -177,84 +160,6 @@ class Disks:
                     self._index.without(entry, leaving)
         return codes
 
-    # -- back to memory
-
-    def hit(self, entries: Iterable[Entry]) -> None:
-        """These were just read from a disk. Who is read often is brought back."""
-        index, stats = self._index, self._index.stats
-        for entry in entries:
-            hits = self._hits[entry] = self._hits.get(entry, 0) + 1
-            if hits < index.settings.promotion_hits:
-                stats.promotion_rejected_frequency += 1
-            elif index.segments.used >= index.settings.high_watermark * index.segments.capacity:
-                stats.promotion_rejected_watermark += 1
-            elif len(self._promotions) >= index.settings.promotion_queue:
-                stats.promotion_rejected_cap += 1
-            elif entry not in self._promotions:
-                self._promote(entry)
-        if len(self._hits) > MAX_HITS:
-            self._hits.clear()
-
-    def promotions(self, client: bytes) -> list[OffloadItem] | Code:
-        """What a client is to bring back now."""
-        disk = self._disk(client)
-        if disk is None:
-            return Code.NO_SEGMENT
-        names = list(disk.promotions)[:PROMOTIONS_A_HEARTBEAT]
-        return [disk.promotions.pop(name) for name in names]
-
-    def promotion_start(
-        self, client: bytes, key: str, size: int, preferred: Sequence[str] = (), tenant: str = DEFAULT_TENANT
-    ) -> Replica | Code:
-        """Where in memory a value is to be written."""
-        found = self._promoted(client, key, tenant)
-        if isinstance(found, Code):
-            return found
-        entry, promotion = found
-        if size != entry.size:
-            return Code.BAD_PARAMS
-        if promotion.staged is not None or entry.memory:
-            return Code.NOT_READY
-        index = self._index
-        if entry.tenant.quota and not room_in(entry.tenant, size):
-            return Code.QUOTA
-        places = index.segments.allocate(size, 1, preferred, "")
-        if not places:
-            return Code.NO_SPACE
-        promotion.staged = Held(*places[0])
-        promotion.started = index.clock()
-        index.extend(entry, promotion.staged)
-        return promotion.staged.described(size)
-
-    def promotion_done(self, client: bytes, key: str, tenant: str = DEFAULT_TENANT) -> Code:
-        """It was written there."""
-        found = self._promoted(client, key, tenant)
-        if isinstance(found, Code):
-            return found
-        entry, promotion = found
-        staged = promotion.staged
-        if staged is None:
-            return Code.NOT_READY
-        self._end_promotion(entry)
-        stats = self._index.stats
-        if not staged.segment.alive:
-            stats.promotion_failed += 1
-            self._index.without(entry, [staged])
-            return Code.NOT_READY
-        self._index.whole(entry, [staged])
-        stats.promotion_completed += 1
-        stats.promotion_completed_bytes += entry.size
-        return Code.OK
-
-    def promotion_failed(self, client: bytes, key: str, tenant: str = DEFAULT_TENANT) -> Code:
-        """It was not, and will not be."""
-        found = self._promoted(client, key, tenant)
-        if isinstance(found, Code):
-            return Code.OK if found is Code.NOT_READY else found
-        self._give_up(*found)
-        self._index.stats.promotion_failed += 1
-        return Code.OK
-
     # -- others, and time
 
     def refuses(self, entry: Entry) -> bool:
@@ -263,20 +168,18 @@ class Disks:
         if offload is not None and not offload.fetched:
             offload.disk.offloads.pop((entry.tenant.name, entry.key), None)
             self._end_offload(entry)
-        return entry in self._offloads or entry in self._promotions
+        return entry in self._offloads or self._promotions.has(entry)
 
     def cancel(self, entry: Entry) -> None:
         """A value goes: what a client is doing with it counts for nothing."""
         name = (entry.tenant.name, entry.key)
-        self._hits.pop(entry, None)
         offload = self._offloads.get(entry)
         if offload is not None:
             offload.disk.offloads.pop(name, None)
             self._end_offload(entry)
             if offload.fetched and len(self._cancelled) < MAX_CANCELLED:
                 self._cancelled[_Name(offload.client, *name)] = self._index.clock() + self._index.settings.put_release
-        if entry in self._promotions:
-            self._end_promotion(entry)
+        self._promotions.cancel(entry)
 
     def tick(self, now: float) -> None:
         """Give up what clients did not end."""
@@ -285,10 +188,7 @@ class Disks:
             if offload.started > limit:
                 break
             self.cancel(entry)
-        for entry, promotion in list(self._promotions.items()):
-            if promotion.started <= limit:
-                self._give_up(entry, promotion)
-                self._index.stats.promotion_expired += 1
+        self._promotions.give_up_late(limit)
         for name, until in list(self._cancelled.items()):
             if until > now:
                 break
@@ -296,7 +196,7 @@ class Disks:
 
     def due(self) -> float | None:
         """When to look again."""
-        if self._offloads or self._promotions or self._cancelled:
+        if self._offloads or len(self._promotions) or self._cancelled:
             return self._index.clock() + self._index.settings.put_release / 10
         return None
 
@@ -338,44 +238,12 @@ class Disks:
             index.extend(entry, replica)
             index.stats.offload_done += asked
 
-    def _promote(self, entry: Entry) -> None:
-        source = next((each for each in entry.disks if each.readable), None)
-        if source is None or entry.memory:
-            return
-        name = (entry.tenant.name, entry.key)
-        source.disk.promotions[name] = OffloadItem(*name, entry.size)
-        self._promotions[entry] = _Promotion(source.client.id, source.disk, self._index.clock())
-        self._index.stats.promotion_admitted += 1
-        self._index.stats.promotion_in_flight = len(self._promotions)
-
-    def _promoted(self, client: bytes, key: str, tenant: str) -> tuple[Entry, _Promotion] | Code:
-        entry = self._entry(tenant, key)
-        if entry is None:
-            return Code.NOT_FOUND
-        promotion = self._promotions.get(entry)
-        if promotion is None:
-            return Code.NOT_READY
-        return (entry, promotion) if promotion.client == client else Code.BAD_PARAMS
-
-    def _end_promotion(self, entry: Entry) -> None:
-        promotion = self._promotions.pop(entry)
-        promotion.disk.promotions.pop((entry.tenant.name, entry.key), None)
-        self._hits.pop(entry, None)
-        self._index.stats.promotion_in_flight = len(self._promotions)
-
-    def _give_up(self, entry: Entry, promotion: _Promotion) -> None:
-        self._end_promotion(entry)
-        if promotion.staged is not None:
-            self._index.without(entry, [promotion.staged])
-
     def _forget_of(self, client: bytes) -> None:
         """A disk went: nothing is asked of it any more."""
         for entry, offload in list(self._offloads.items()):
             if offload.client == client:
                 self._end_offload(entry)
-        for entry, promotion in list(self._promotions.items()):
-            if promotion.client == client:
-                self._give_up(entry, promotion)
+        self._promotions.forget_of(client)
 
 
 def _left_alone(entry: Entry) -> bool:

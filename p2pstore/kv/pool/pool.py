@@ -26,6 +26,7 @@ from p2pstore.kv.pool.entries import Entry
 from p2pstore.kv.pool.eviction import Eviction
 from p2pstore.kv.pool.index import Index
 from p2pstore.kv.pool.members import Members
+from p2pstore.kv.pool.promotions import Promotions
 from p2pstore.kv.pool.reads import Reads
 from p2pstore.kv.pool.removal import Removal
 from p2pstore.kv.pool.restore import Restoring, Snapshot
@@ -52,9 +53,10 @@ class Pool:
         self.settings = settings
         self._index = Index(settings, clock, chance or random.Random())  # noqa: S311 - no secret depends on it
         self._members = Members(self._index)
-        self._disks = Disks(self._index)
+        self._promotions = Promotions(self._index)
+        self._disks = Disks(self._index, self._promotions)
         self._eviction = Eviction(self._index, self._disks)
-        self._reads = Reads(self._index, self._disks.hit if settings.promotion_on_hit else None)
+        self._reads = Reads(self._index, self._promotions.hit if settings.promotion_on_hit else None)
         self._tasks = Tasks(self._index)
         self._index.cancel_tasks = self._cancel
         self._ends = WriteEnds(self._index, self._disks)
@@ -92,10 +94,10 @@ class Pool:
         self.poll_remove_all = self._disks.poll_remove_all
         self.offloaded = self._disks.offloaded
         self.evict_disk = self._disks.evict
-        self.promotion_heartbeat = self._disks.promotions
-        self.promotion_start = self._disks.promotion_start
-        self.promotion_done = self._disks.promotion_done
-        self.promotion_failed = self._disks.promotion_failed
+        self.promotion_heartbeat = self._promotions.asked
+        self.promotion_start = self._promotions.start
+        self.promotion_done = self._promotions.done
+        self.promotion_failed = self._promotions.failed
         self.set_quota = self._index.set_quota
         self.tenant_use, self.tenant_uses = self._index.tenants.use, self._index.tenants.uses
         self.take_log = self._index.take_log

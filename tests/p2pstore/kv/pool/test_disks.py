@@ -2,43 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from engine.rpc.codes import Code
-from engine.rpc.messages import Kind, LocalDisk, Memory, ObjectMeta, OffloadItem, ReplicateConfig, Status, StoredObject
+from engine.rpc.messages import Kind, LocalDisk, Memory, ObjectMeta, ReplicateConfig, Status
 from p2pstore.kv.pool.pool import Pool
 from p2pstore.kv.pool.walks import whole
-from tests.p2pstore.kv.pool.pools import MIB, House, ident, segment
-
-A, B = ident("a"), ident("b")
-
-
-def house_with_disk(**settings: Any) -> House:
-    house = House(offload=True, **settings)
-    house.join("a")
-    assert house.pool.mount_disk(A, True) is Code.OK
-    return house
-
-
-def item(key: str, size: int = MIB) -> OffloadItem:
-    return OffloadItem("default", key, size)
-
-
-def stored(size: int = MIB, endpoint: str = "a:9") -> StoredObject:
-    return StoredObject(1, 0, 1, size, endpoint)
-
-
-def kinds(house: House, key: str) -> list[str]:
-    looked = house.pool.peek(key)
-    return [] if isinstance(looked, Code) else [type(replica.place).__name__ for replica in looked.replicas]
-
-
-def put_to_disk(house: House, *keys: str) -> None:
-    house.put(A, list(keys))
-    assert house.pool.offload_heartbeat(A, True) == [item(key) for key in keys]
-    assert house.pool.offloaded(A, [item(key) for key in keys], [stored() for _ in keys]) is Code.OK
+from tests.p2pstore.kv.pool.disk_house import A, B, house_with_disk, item, kinds, put_to_disk, stored
+from tests.p2pstore.kv.pool.pools import MIB, House, segment
 
 
 def test_without_the_setting_disks_are_refused() -> None:
@@ -229,89 +200,6 @@ def test_disks_are_told_once_to_clear_what_was_removed() -> None:
 
 
 # -- back to memory
-
-
-def on_disk_alone(**settings: Any) -> House:
-    house = house_with_disk(promotion_on_hit=True, **settings)
-    put_to_disk(house, "k")
-    house.put(A, [f"n{number}" for number in range(64)])
-    house.pool.offload_heartbeat(A, False)  # so that these can be evicted
-    house.later(1, A)
-    assert kinds(house, "k") == ["LocalDisk"]
-    return house
-
-
-def test_what_is_read_twice_from_a_disk_is_brought_back() -> None:
-    house = on_disk_alone()
-    house.pool.replicas(["k"])
-    assert house.pool.promotion_heartbeat(A) == []
-    house.pool.replicas(["k"])
-    house.pool.replicas(["k"])
-    assert house.pool.promotion_heartbeat(A) == [item("k")]
-    assert house.pool.promotion_heartbeat(A) == []
-    staged = house.pool.promotion_start(A, "k", MIB, ["a"])
-    assert not isinstance(staged, Code)
-    assert kinds(house, "k") == ["LocalDisk"]
-    assert house.pool.promotion_start(A, "k", MIB) is Code.NOT_READY
-    assert house.pool.promotion_done(B, "k") is Code.BAD_PARAMS
-    assert house.pool.promotion_done(A, "k") is Code.OK
-    assert kinds(house, "k") == ["Memory", "LocalDisk"]
-    assert house.pool.promotion_done(A, "k") is Code.NOT_READY
-    stats = house.pool.stats
-    assert (stats.promotion_admitted, stats.promotion_completed, stats.promotion_in_flight) == (1, 1, 0)
-    house.later(11, A)
-    house.put(A, [f"m{number}" for number in range(64)])
-    assert kinds(house, "k") == ["LocalDisk"], "and it can go again"
-
-
-def test_a_value_that_could_not_be_brought_back_takes_no_memory() -> None:
-    house = on_disk_alone()
-    house.pool.replicas(["k"])
-    house.pool.replicas(["k"])
-    used = house.pool.stats.allocated_bytes
-    assert house.pool.promotion_start(A, "k", MIB + 1) is Code.BAD_PARAMS
-    assert house.pool.promotion_done(A, "k") is Code.NOT_READY
-    house.pool.promotion_start(A, "k", MIB)
-    assert house.pool.promotion_failed(A, "k") is Code.OK
-    assert house.pool.promotion_failed(A, "k") is Code.OK
-    assert house.pool.stats.allocated_bytes == used
-    assert kinds(house, "k") == ["LocalDisk"]
-
-
-def test_nothing_is_brought_back_where_memory_is_short() -> None:
-    house = on_disk_alone()
-    while house.pool.stats.allocated_bytes < 60 * MIB:
-        house.put(A, [f"x{house.pool.stats.key_count}"])
-    house.pool.replicas(["k"])
-    house.pool.replicas(["k"])
-    assert house.pool.promotion_heartbeat(A) == []
-    assert house.pool.stats.promotion_rejected_watermark == 1
-
-
-def test_what_no_client_ends_is_given_up() -> None:
-    house = on_disk_alone()
-    house.pool.replicas(["k"])
-    house.pool.replicas(["k"])
-    used = house.pool.stats.allocated_bytes
-    house.pool.promotion_start(A, "k", MIB)
-    house.put(A, ["o"])
-    house.pool.offload_heartbeat(A, True)
-    house.later(670, A)
-    assert house.pool.stats.promotion_expired == 1
-    assert house.pool.stats.allocated_bytes == used + MIB
-    assert house.pool._disks._offloads == house.pool._disks._promotions == {}
-
-
-def test_removed_values_leave_no_work_behind() -> None:
-    house = on_disk_alone()
-    house.pool.replicas(["k"])
-    house.pool.replicas(["k"])
-    house.pool.promotion_start(A, "k", MIB)
-    assert house.pool.remove(["k"], force=True) == [Code.OK]
-    assert house.pool.promotion_done(A, "k") is Code.NOT_FOUND
-    assert house.pool._disks._promotions == {}
-    house.later(601, A)
-    assert house.pool.stats.allocated_bytes == MIB * house.pool.stats.key_count
 
 
 def test_a_restored_pool_knows_what_is_on_disks() -> None:
