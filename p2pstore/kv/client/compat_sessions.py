@@ -7,12 +7,13 @@ from typing import Any
 
 from p2pstore.errors import UsageError
 from p2pstore.kv.client import device_memory
+from p2pstore.kv.client.compat_ranges import CompatRanges
 from p2pstore.kv.client.compat_types import ReplicateConfig
-from p2pstore.kv.client.compat_values import CompatValues, neutral_for
+from p2pstore.kv.client.compat_values import neutral_for
 from p2pstore.kv.client.reading import Part
 
 
-class CompatSessions(CompatValues):
+class CompatSessions(CompatRanges):
     """Sessions, under upstream's names."""
 
     def batch_get_session_start(self, keys: Sequence[str]) -> list[int]:

@@ -7,7 +7,8 @@ from typing import Any
 
 from p2pstore.errors import UsageError
 from p2pstore.kv.client import device_memory, layouts
-from p2pstore.kv.client.compat_tensors import CompatTensors, Tensor
+from p2pstore.kv.client.compat_files import CompatFiles
+from p2pstore.kv.client.compat_tensors import Tensor
 from p2pstore.kv.client.layouts import Manifest, ReadTarget
 from p2pstore.kv.client.tensors import (
     HEADER_BYTES,
@@ -26,7 +27,7 @@ Room = Callable[[int], memoryview]
 """Memory for so many bytes."""
 
 
-class CompatShards(CompatTensors):
+class CompatShards(CompatFiles):
     """Reads of shards, under upstream's names."""
 
     def get_tensor_with_parallelism(self, key: str, target: ReadTarget | None = None) -> Any:

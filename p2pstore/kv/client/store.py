@@ -33,7 +33,7 @@ from p2pstore.kv.client.options import DEFAULT_SEGMENT, DISK_LIMIT, SETUP_SECOND
 from p2pstore.kv.client.reading import Part, no_value, refused, whole
 from p2pstore.kv.client.replicas import Failed
 from p2pstore.kv.client.replication import replication
-from p2pstore.kv.client.tensors import TensorHeader, as_numpy, as_torch, described
+from p2pstore.kv.client.tensor_calls import TensorCalls
 from p2pstore.kv.client.writing import Item, Outcome
 from p2pstore.kv.errors import KeyBusy, KeyNotFound
 
@@ -47,12 +47,12 @@ WHAT = "this Store"
 T = TypeVar("T")
 
 
-class Store:
+class Store(TensorCalls):
     """A client of the pool. Thread-safe; it serves the memory that it gave until ``close``.
 
     Raises ``MasterUnavailable`` where no master answers at ``master`` within ``setup_timeout`` seconds, and
     ``MasterRefused`` where it does not take the memory. While the master is gone calls raise ``MasterUnavailable`` at
-    once; they work again, and the memory is mounted again, as soon as it is back.
+    once; they work again, with the memory mounted again, once it is back.
     """
 
     def __init__(
@@ -182,8 +182,7 @@ class Store:
     def get_range(self, key: str, offset: int, length: int, *, checked: bool = False) -> bytes:
         """A part of a value. Raises as ``get``, ``UsageError`` for what is outside.
 
-        The checksum is that of the whole value: so a part is compared only if it is ``checked``, for which all of it is
-        fetched.
+        The checksum is that of the whole value: a part is compared only if it is ``checked``; then all is fetched.
         """
         offset, length = arguments.whole(offset, "the offset"), arguments.whole(length, "the length")
         if checked:
@@ -201,24 +200,6 @@ class Store:
         with self._called():
             _or_raise(self._client.reader.read([_key(key)], room)[0])
         return bytes(data)
-
-    def put_tensor(self, key: str, tensor: Any, **how: Any) -> bool:
-        """Put an array or tensor with its type and shape, in upstream's form. Contiguous ones alone; as ``put``."""
-        header = TensorHeader.of(tensor)
-        return self.put_parts(key, [header.pack(), tensor], **how)
-
-    def get_array(self, key: str) -> Any:
-        """What ``put_tensor`` put, as a NumPy array; types that NumPy lacks are those of ``ml_dtypes``.
-
-        Raises as ``get``, and ``UsageError`` for a value that is no tensor.
-        """
-        header, data = described(key, self.get(key))
-        return as_numpy(header, data)
-
-    def get_tensor(self, key: str) -> Any:
-        """What ``put_tensor`` put, as a tensor of PyTorch. Raises as ``get_array``."""
-        header, data = described(key, self.get(key))
-        return as_torch(header, data)
 
     # Keys
 

@@ -23,14 +23,13 @@ from typing import NamedTuple
 
 import xxhash
 
-from engine import forks
-from engine.files.locks import FileLock
 from engine.files.refusals import refused
 from engine.files.system import system
 from engine.files.writing import write_at
 from engine.memory.copying import copy
 from p2pstore.errors import UsageError
-from p2pstore.kv.errors import TierTaken, TierUnusable
+from p2pstore.kv.errors import TierUnusable
+from p2pstore.kv.tiers.opening import locked, opened
 from p2pstore.kv.tiers.records import BLOCK, HEADER_BYTES, SALT_BYTES, Header, first_block, packed, read, salt_of
 from p2pstore.kv.tiers.ring import Place, Plan, Ring
 from p2pstore.objects.file_system import words
@@ -47,7 +46,6 @@ MAX_IDLE = 8
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 VALUES = "values.log"
-LOCK = "lock"
 
 log = logging.getLogger(__name__)
 
@@ -78,9 +76,9 @@ class Log:
         self._writing = threading.Lock()
         self._idle: deque[mmap.mmap] = deque(maxlen=MAX_IDLE)
         self._descriptor = -1
-        self._lock_descriptor, self._lock = _locked(directory)
+        self._lock_descriptor, self._lock = locked(directory)
         try:
-            self._descriptor, self.direct = _opened(self._path, direct=direct)
+            self._descriptor, self.direct = opened(self._path, direct=direct)
             self._salt = self._begun()
             self._length = system.fstat(self._descriptor).st_size
         except BaseException as error:
@@ -354,40 +352,3 @@ def _compare(written: int, expected: int) -> None:
     """Raises ``OSError``."""
     if written != expected:
         raise OSError(errno.ESTALE, "the value changed while it was written")
-
-
-def _opened(path: Path, *, direct: bool) -> tuple[int, bool]:
-    """The file, and whether it is read and written past the kernel's cache. Raises ``OSError``."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    descriptor = -1
-    if direct:
-        try:
-            descriptor = system.open(path, flags | os.O_DIRECT, 0o600)
-            with mmap.mmap(-1, BLOCK) as block:
-                system.preadv(descriptor, [block], 0)
-        except OSError as error:
-            if descriptor >= 0:
-                system.close(descriptor)
-            if not refused("direct I/O", error, path):
-                raise
-            direct = False
-    if not direct:
-        descriptor = system.open(path, flags, 0o600)
-    forks.hold_descriptor(descriptor)
-    return descriptor, direct
-
-
-def _locked(directory: Path) -> tuple[int, FileLock]:
-    """The directory, made where it is not there, for this process alone."""
-    path = directory / LOCK
-    descriptor = -1
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = system.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        return descriptor, FileLock(descriptor, path)
-    except OSError as error:
-        if descriptor >= 0:
-            system.close(descriptor)
-        if isinstance(error, BlockingIOError):
-            raise TierTaken(path=str(directory)) from None
-        raise TierUnusable(path=str(directory), detail=words(error)) from None

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -108,3 +109,8 @@ def make_peer() -> Iterator[MakePeer]:
     yield make
     for peer in reversed(made):
         peer.close()
+
+
+@pytest.fixture(scope="module")
+def torch() -> Any:
+    return pytest.importorskip("torch", reason="NO TEST WITH PYTORCH: it is not installed")

@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-import errno
-import os
-from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
-from engine.files.system import system
 from p2pstore.kv.client.compat import MooncakeDistributedStore, ReplicateConfig
 from p2pstore.kv.client.tensors import HEADER_BYTES, TensorHeader, as_numpy, described
-
-
-@pytest.fixture(scope="module")
-def torch() -> Any:
-    return pytest.importorskip("torch", reason="NO TEST WITH PYTORCH: it is not installed")
 
 
 @pytest.fixture
@@ -121,30 +111,6 @@ def test_parts_come_back_as_tensors(store: MooncakeDistributedStore, key: str, t
     assert store.batch_get_tensor_with_tp_into([key, key], [room.ptr, 0], [1000, 0], 0, 3)[1] is None
     assert store.get_tensor_into(key, room.ptr, room.size) is None
     assert store.batch_get_tensor_into([key], [], []) == [None]
-
-
-def test_files_of_safetensors(
-    store: MooncakeDistributedStore, key: str, torch: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("safetensors", reason="NO TEST WITH SAFETENSORS: it is not installed")
-    tensor = torch.arange(6).reshape(2, 3)
-    assert store.put_tensor(key, tensor) == 0
-    file = str(tmp_path / "one.safetensors")
-    assert store.save_tensor_to_safetensor(key, file) == 0
-    assert store.save_tensor_to_safetensor("no " + key, file) == -704
-    whole = Path(file).read_bytes()
-    monkeypatch.setattr(system, "replace", Mock(side_effect=OSError(errno.EIO, "Input/output error")))
-    assert store.save_tensor_to_safetensor(key, file) == -600
-    assert "Input/output error" in store.last_error
-    monkeypatch.undo()
-    assert (os.listdir(tmp_path), Path(file).read_bytes()) == (["one.safetensors"], whole)
-    assert store.save_tensor_to_safetensor(key, str(tmp_path / "none" / "x")) == -600
-    assert "cannot be written" in store.last_error
-    for name in (key + "other", None):
-        assert torch.equal(store.load_tensor_from_safetensor(name, file), tensor)
-        assert torch.equal(store.get_tensor(name or file), tensor)
-    assert store.load_tensor_from_safetensor(key, str(tmp_path / "none")) is None
-    assert "cannot be read" in store.last_error
 
 
 def test_without_the_library_files_are_refused_with_its_name(
