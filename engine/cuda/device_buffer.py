@@ -9,20 +9,32 @@ from __future__ import annotations
 import itertools
 import socket
 from bisect import bisect_right
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 
 from engine.cuda.copies import Copies
 from engine.cuda.device_memory import DeviceMemory
+from engine.cuda.driver import lasting
+from engine.errors import GpuFailed
 from engine.memory.buffers import Buffer
 
 
 class DeviceBuffer(Buffer):
     """The concatenation of memory of GPUs and of the host, read-only to peers; kept alive until it is closed."""
 
-    def __init__(self, name: str, views: Sequence[memoryview | DeviceMemory]) -> None:
-        """``views`` are the buffer's own, at least one of them of a GPU; empty ones may be among them."""
+    def __init__(
+        self,
+        name: str,
+        views: Sequence[memoryview | DeviceMemory],
+        *,
+        on_lost: Callable[[str, str], None] | None = None,
+    ) -> None:
+        """``views`` are the buffer's own, at least one of them of a GPU; empty ones may be among them.
+
+        ``on_lost(name, detail)`` is called, from the thread that noticed, where memory cannot be read any more.
+        """
         self.name = name
+        self._on_lost = on_lost
         self._views = tuple(views)
         self._starts = list(itertools.accumulate((len(view) for view in self._views), initial=0))
         self.length = self._starts.pop()
@@ -60,7 +72,12 @@ class DeviceBuffer(Buffer):
             within = offset - self._starts[index]
             count = min(length, len(view) - within)
             if isinstance(view, DeviceMemory):
-                yield from self._copies.pieces(view, within, count)
+                try:
+                    yield from self._copies.pieces(view, within, count)
+                except GpuFailed as error:
+                    if self._on_lost is not None and lasting(error):
+                        self._on_lost(self.name, str(error))
+                    raise
             elif count:
                 yield view[within : within + count]
             offset += count

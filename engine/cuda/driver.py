@@ -76,6 +76,11 @@ class Driver(Protocol):
         """Let what is put into the stream from now on wait for the event, as it was recorded last."""
 
 
+def lasting(error: GpuFailed) -> bool:
+    """Whether what failed will fail again: the GPU is lost to this process, or the memory was freed."""
+    return error.fields["code"] in _FATAL | {INVALID_VALUE}
+
+
 def failed(call: str, device: int, code: str, detail: str = "") -> GpuFailed:
     """What a call of the driver answered, as an error that says what to do about it."""
     if code == OUT_OF_MEMORY and call == "cuMemHostAlloc":

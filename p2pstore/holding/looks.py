@@ -25,6 +25,7 @@ class Suspects:
         self._loop = asyncio.get_running_loop()
         self._there = asyncio.Event()
         self._unread: dict[str, int] = {}  # paths that could not be read, and at which offset
+        self._lost: dict[str, str] = {}  # contents in memory that cannot be read any more, and why
 
     def changed(self, path: str, detail: str) -> None:
         """The engine refused to send a changed file. Any thread."""
@@ -36,6 +37,11 @@ class Suspects:
         if len(self._unread) < MAX_UNREAD:
             self._unread[path] = offset
         self.changed(path, detail)
+
+    def lost(self, digest: str, detail: str) -> None:
+        """Memory of a GPU that has this content cannot be read any more. Any thread."""
+        self._lost[digest] = detail
+        self.changed("memory", detail)
 
     async def wait(self, seconds: float) -> bool:
         """Wait until there are any, for so long at most; whether there are."""
@@ -50,6 +56,11 @@ class Suspects:
         for path, offset in unread.items():
             self._unread.setdefault(path, offset)
         self._there.set()
+
+    def take_lost(self) -> dict[str, str]:
+        """The contents whose memory was lost since the last call, and why."""
+        lost, self._lost = self._lost, {}
+        return lost
 
     def take_unread(self) -> dict[str, int]:
         """The paths that could not be read since the last call, and where."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from engine.cuda.device_buffer import DeviceBuffer
-from engine.errors import AddressError, SourceChanged
+from engine.errors import AddressError, GpuFailed, SourceChanged
 from engine.memory.buffers import Buffer, FileRun, FilesBuffer
 from engine.memory.joined_buffer import JoinedBuffer
 from engine.serving.segment_server import SegmentServer
@@ -52,7 +52,7 @@ class Serving:
         try:
             with self._engine.lease(replica.address + offset, len(view)) as lease:
                 lease.buffer.read_into(lease.offset, view)
-        except (AddressError, SourceChanged):
+        except (AddressError, SourceChanged, GpuFailed):
             return False
         return True
 
@@ -75,7 +75,7 @@ class Serving:
             views = [view[:] for view in holding.views]
             host = [view for view in views if isinstance(view, memoryview)]
             if len(host) < len(views):
-                return DeviceBuffer(manifest.digest, views)
+                return DeviceBuffer(manifest.digest, views, on_lost=self._suspects.lost)
             return JoinedBuffer(manifest.digest, host)
         suspects = self._suspects
         return FilesBuffer(

@@ -98,6 +98,7 @@ class SourceWatcher:
         A file system that hangs keeps its own holdings from being looked at, and a thread busy, until it answers.
         Between looks nothing may hold on to a holding, so that what it held can be freed.
         """
+        await self._give_up_lost()
         unread = self._holdings.suspects.take_unread() if everywhere else {}
         now = time.monotonic()
         on_device: dict[int, list[Holding]] = {}
@@ -121,6 +122,15 @@ class SourceWatcher:
         except Exception as error:  # noqa: BLE001 - raised below, unless a look failed as well
             failed.append(error)
         _raise_first(failed)
+
+    async def _give_up_lost(self) -> None:
+        """Serve no more what lies in memory that cannot be read: no look could find it well again."""
+        for digest, fault in self._holdings.suspects.take_lost().items():
+            for holding in self._holdings.of(digest):
+                if holding.root is None:
+                    log.warning("%s is withdrawn: %s", holding.name, fault)
+                    self._to_tell.append((holding, fault))
+                    await self._holdings.give_up(holding, fault)
 
     def _ended(self) -> list[BaseException]:
         """Note which looks have ended, and which have not; the errors of looks."""

@@ -6,6 +6,7 @@ import secrets
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 from engine.cuda import load
 from engine.cuda.fake_driver import FakeDriver
 from p2pstore import P2PStore
-from p2pstore.errors import ChunkMismatch, GpuFailed, GpuUnavailable, ObjectNotFound, UsageError
+from p2pstore.errors import ChunkMismatch, GpuFailed, GpuUnavailable, MooncakeError, ObjectNotFound, UsageError
 from tests.engine.cuda.gpus import WAIT, Array, Immutable, OverDLPack, Tensor, fake, nothing_left, torch
 from tests.p2pstore.samples import MIB, content
 
@@ -240,6 +241,24 @@ def test_a_source_whose_gpu_breaks_is_no_fault_of_the_receiver() -> None:
             other.get_into("n", room)
             assert room == DATA
             third.close()
+
+
+def test_what_a_broken_gpu_held_is_withdrawn() -> None:
+    """So that nobody asks for it any more."""
+    with fake() as gpu:
+        url = f"memory://{secrets.token_hex(8)}"
+        with P2PStore(url, node="a") as one, P2PStore(url, node="b") as other:
+            one.register("n", Tensor(gpu, DATA), chunk_size=MIB)
+            one.register("m", {"gpu": Tensor(gpu, DATA), "host": b"x"}, chunk_size=MIB)
+            one.register("host", b"stays")
+            gpu.break_down()
+            with pytest.raises(MooncakeError):
+                other.get_into("n", bytearray(len(DATA)))
+            until = time.monotonic() + WAIT
+            while "n" in (names := {entry["name"] for entry in other.list()}):
+                assert time.monotonic() < until
+                time.sleep(0.05)
+            assert names == {"m", "host"}, "of the others nobody has asked"
 
 
 def test_ctrl_c_ends_a_get_when_its_copies_have_ended(gpu: FakeDriver, pair: Pair) -> None:

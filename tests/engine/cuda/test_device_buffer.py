@@ -99,13 +99,20 @@ def test_a_peer_that_takes_no_more_is_told_how_much_was_sent(gpu: FakeDriver) ->
 
 def test_a_gpu_that_breaks_is_told() -> None:
     with fake() as driver:
-        buffer = made(driver)
+        lost: list[tuple[str, str]] = []
+        buffer = DeviceBuffer("it", [lent(Array(driver, FIRST))], on_lost=lambda *said: lost.append(said))
+        driver.refuse("event")
+        with pytest.raises(GpuFailed, match="OUT_OF_MEMORY"):
+            buffer.read_into(0, memoryview(bytearray(10)))
+        assert lost == [], "it may go well again"
         driver.break_down()
         with pytest.raises(GpuFailed, match="ILLEGAL_ADDRESS"):
             buffer.read_into(0, memoryview(bytearray(10)))
         here, there = socket.socketpair()
         with here, there, pytest.raises(GpuFailed):
             buffer.send(here, 0, 10)
+        assert {name for name, _ in lost} == {"it"}
+        assert "ILLEGAL_ADDRESS" in lost[0][1]
         buffer.close()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.cuda.driver import failed
+from engine.cuda.driver import failed, lasting
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,4 @@ def test_what_to_do(call: str, code: str, words: str) -> None:
     assert str(error) == f"GPU 3: {call} failed with {code} (so it is)"
     assert words in error.hint
     assert error.exit_code == 11
+    assert lasting(error) == ("keep" in words or "process" in words or "dmesg" in words)
