@@ -40,6 +40,8 @@ from p2pstore.pull.memory_get import get_into
 from p2pstore.pull.run import Emit
 from p2pstore.pull.tensor_files_get import get_tensor_files
 from p2pstore.pull.tensor_get import TensorRequest, load_tensors
+from p2pstore.pull.tensor_outlet import Outlet
+from p2pstore.pull.tensor_stream import stream_tensors
 from p2pstore.pull.turn import GetQueue
 from p2pstore.supervisor import Supervisor, thread_report
 
@@ -192,6 +194,14 @@ class Node:
         request = replace(request, peers=await self._controls(request.peers))
         async with self.gets.turn(_queued(request.name, emit)):
             return await load_tensors(self.parts, request, emit)
+
+    async def stream_tensors(self, request: TensorRequest, outlet: Outlet, emit: Emit = lambda _: None) -> None:
+        """See ``p2pstore.pull.tensor_stream``."""
+        self._origin.check()
+        outlet.attach()
+        request = replace(request, peers=await self._controls(request.peers))
+        async with self.gets.turn(_queued(request.name, emit)):
+            await stream_tensors(self.parts, request, outlet, emit)
 
     async def _controls(self, peers: Sequence[str]) -> tuple[str, ...]:
         """The addresses of peers that a user named, by their addresses or their names. Raises ``NodeNotFound``."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -38,9 +39,12 @@ from p2pstore.objects.choices import DEFAULT_HASH
 from p2pstore.objects.chosen import Choice, parse_range
 from p2pstore.objects.memory_objects import Buffers, lent_by_gpus
 from p2pstore.objects.selection import Selection
+from p2pstore.pull.crew import start
 from p2pstore.pull.get import GetRequest
 from p2pstore.pull.run import Emit
 from p2pstore.pull.tensor_get import TensorRequest
+from p2pstore.pull.tensor_outlet import Outlet
+from p2pstore.pull.tensor_stream import MEMORY, MIN_MEMORY
 from p2pstore.settings.keys import TRANSPORTS
 from p2pstore.supervisor import Supervisor
 from p2pstore.tensors.frameworks import framework_of
@@ -310,15 +314,65 @@ class P2PStore:
         together, ``TensorNotFound``, ``BadTensors`` for files that say of themselves what cannot be, ``StorageError``
         where there is too little memory, and as ``get_into``.
         """
-        made = framework_of(framework, device)
-        ranks = Ranks(*_rank(rank), rule=cut) if rank is not None else None
-        if cut is not None and (ranks is None or not (callable(cut) or isinstance(cut, Mapping))):
-            raise arguments.refuse(cut, "cut", "a table or a function, with a rank")
-        wanted = NamePatterns(arguments.texts(include, "the patterns of tensors"))
-        transport, peers = _way(transport, peers)
-        within = arguments.text(path, "the path in the object")
-        request = TensorRequest(name, made, wanted, ranks, within, transport, peers)
+        request = _tensor_request(name, device, include, rank, cut, framework, path, transport, peers)
         return self._call(self._open().load_tensors(request, _progress_only(progress)))
+
+    def iter_tensors(
+        self,
+        name: str,
+        *,
+        device: str = "cpu",
+        include: Sequence[str] = (),
+        rank: tuple[int, int] | None = None,
+        cut: Rule | None = None,
+        framework: str = "torch",
+        path: str = "",
+        transport: str = "auto",
+        peers: Sequence[str] = (),
+        memory: int = MEMORY,
+        note: Callable[[str], None] | None = None,
+    ) -> Iterator[tuple[str, Any]]:
+        """As ``load_tensors``, but names and tensors one after the other, in the order in which they lie, as they come.
+
+        Each has memory of its own. At most ``memory`` bytes are used for those that are on their way or wait to be
+        taken, the last one that was taken among them; a single tensor may be larger. What comes first is the files'
+        headers, with their chunks. Whoever takes tensors may be slow. Closing the iterator, or letting go of it, ends
+        the get. ``note`` is told, from the node's thread, of what takes long.
+
+        Raises as ``load_tensors``: what is wrong with the arguments at once, and the rest when the first tensor, or
+        the next, is asked for.
+        """
+        request = _tensor_request(name, device, include, rank, cut, framework, path, transport, peers)
+        outlet = Outlet(arguments.whole(memory, "the memory for tensors", MIN_MEMORY))
+        if note is not None and not callable(note):
+            raise arguments.refuse(note, "what is told of notes", "something that can be called")
+        self._open()
+        return self._streamed(request, outlet, note)
+
+    def _streamed(
+        self, request: TensorRequest, outlet: Outlet, note: Callable[[str], None] | None
+    ) -> Iterator[tuple[str, Any]]:
+        def emit(event: dict[str, Any]) -> None:
+            if note is not None and event["event"] == "note":
+                note(event["text"])
+
+        def bring() -> None:
+            fault: BaseException | None = None
+            try:
+                self._call(self._open().stream_tensors(request, outlet, emit))
+            except BaseException as error:  # noqa: BLE001 - whoever takes them hears of it
+                fault = error
+            outlet.end(fault)
+
+        thread = threading.Thread(target=bring, name=f"tensors-{request.name}", daemon=True)
+        start(thread)
+        try:
+            yield from outlet.items(thread.is_alive)
+        finally:
+            outlet.close()
+            thread.join(CLOSE_SECONDS)
+            if thread.is_alive():
+                log.warning("the get of tensors of %s has not ended within %g s", request.name, CLOSE_SECONDS)
 
     def list(self, prefix: str = "") -> Iterator[dict[str, Any]]:
         """Every object whose name begins with ``prefix``, with how many nodes hold it."""
@@ -437,6 +491,27 @@ def _way(transport: str, peers: Sequence[str]) -> tuple[str, tuple[str, ...]]:
     if not isinstance(transport, str) or transport not in TRANSPORTS:
         raise arguments.refuse(transport, "the transport", f"one of {', '.join(TRANSPORTS)}")
     return transport, arguments.texts(peers, "the peers")
+
+
+def _tensor_request(
+    name: str,
+    device: str,
+    include: Sequence[str],
+    rank: tuple[int, int] | None,
+    cut: Rule | None,
+    framework: str,
+    path: str,
+    transport: str,
+    peers: Sequence[str],
+) -> TensorRequest:
+    made = framework_of(framework, device)
+    ranks = Ranks(*_rank(rank), rule=cut) if rank is not None else None
+    if cut is not None and (ranks is None or not (callable(cut) or isinstance(cut, Mapping))):
+        raise arguments.refuse(cut, "cut", "a table or a function, with a rank")
+    wanted = NamePatterns(arguments.texts(include, "the patterns of tensors"))
+    transport, peers = _way(transport, peers)
+    within = arguments.text(path, "the path in the object")
+    return TensorRequest(name, made, wanted, ranks, within, transport, peers)
 
 
 def _rank(rank: tuple[int, int]) -> tuple[int, int]:

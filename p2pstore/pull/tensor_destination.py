@@ -6,7 +6,7 @@ forgotten; rows of a tensor of which each rank has a part are copied out of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from engine.memory.file_spans import FileSpan
 from engine.memory.region import Region
@@ -15,15 +15,22 @@ from p2pstore.objects.hashing import hasher
 from p2pstore.objects.manifest import Chunk, Manifest
 from p2pstore.pull.destination import ABORT_SECONDS, Destination, Mismatch, RunSink
 from p2pstore.pull.writers import Writers
-from p2pstore.tensors.plan import Map, Piece, left_out, rows_of
+from p2pstore.tensors.plan import Map, Piece, all_but, left_out, rows_of
 
 
 class TensorDestination:
     """Areas of memory, flat and writable, and the pieces of an object that go there. In the end it lets go of them."""
 
-    def __init__(self, manifest: Manifest, pieces: Sequence[Piece], areas: Sequence[memoryview]) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        pieces: Sequence[Piece],
+        areas: Sequence[memoryview],
+        chunks: Iterable[int] | None = None,
+    ) -> None:
+        """``chunks`` are those that are to come: by default all that have something of the pieces."""
         self.manifest = manifest
-        self.verified = left_out(manifest, pieces)
+        self.verified = left_out(manifest, pieces) if chunks is None else all_but(manifest, chunks)
         self.left_out = manifest.bytes_of(self.verified)
         self.new_hasher = hasher(manifest.hash)
         self.areas = areas

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from p2pstore.holding.parts import Parts
 from p2pstore.objects.manifest import Manifest
@@ -44,9 +44,12 @@ class TensorRequest:
 class TensorEnd(WantedEnd):
     """Memory of a framework's, with the tensors in it."""
 
+    apart: ClassVar[bool] = False
+    """Whether each tensor has memory of its own; else those of one file share it."""
+
     def __init__(self, request: TensorRequest) -> None:
-        self._request = request
-        self._plan = Plan((), (), ())
+        self.request = request
+        self.plan = Plan((), (), ())
         self._areas: list[Any] = []
         self._survey: Survey | None = None
         self._had = 0
@@ -56,22 +59,22 @@ class TensorEnd(WantedEnd):
 
         Raises ``UsageError``, ``TensorNotFound``, ``BadTensors``, and as ``Pipeline.bring``.
         """
-        request = self._request
+        request = self.request
         found = await survey(get, request.name, request.wanted, request.within, models=request.ranks is not None)
         self._survey = found
         get.steps.begin("planning")
-        self._plan = await get.in_thread(self._planned, found)
-        log.info("%d tensors of %s are wanted: %d bytes", len(self._plan.places), request.name, sum(self._plan.sizes))
+        self.plan = await get.in_thread(self._planned, found)
+        log.info("%d tensors of %s are wanted: %d bytes", len(self.plan.places), request.name, sum(self.plan.sizes))
         return False
 
     def _planned(self, found: Survey) -> Plan:
-        request = self._request
+        request = self.request
         taken = without_doubles(found.wanted(request.wanted), found.indexes, found.manifest.columns.paths)
         request.framework.check(tensor for _, tensor in taken)
         ranks = request.ranks
         heads = {number: found.heads(number) for number in {number for number, _ in taken}} if ranks else {}
         cuts = [(n, tensor, ranks.cut(tensor, heads[n]) if ranks else None) for n, tensor in taken]
-        return make_plan(cuts, found.manifest.file_offsets)
+        return make_plan(cuts, found.manifest.file_offsets, apart=self.apart)
 
     def make(
         self,
@@ -80,15 +83,13 @@ class TensorEnd(WantedEnd):
         steps: Steps,  # noqa: ARG002 - likewise
     ) -> TensorDestination:
         """See ``End.make``. Raises ``StorageError`` where there is no room."""
-        framework = self._request.framework
-        self._areas = [framework.area(size) for size in self._plan.sizes]
-        return TensorDestination(manifest, self._plan.pieces, [framework.view(area) for area in self._areas])
+        framework = self.request.framework
+        self._areas = [framework.area(size) for size in self.plan.sizes]
+        return TensorDestination(manifest, self.plan.pieces, [framework.view(area) for area in self._areas])
 
     def check(self, destination: TensorDestination, cancelled: threading.Event) -> None:  # noqa: ARG002 - it is quick
         """See ``End.check``: takes what came along with the headers."""
-        assert self._survey is not None  # noqa: S101 - it was looked at
-        self._had = destination.take(self._survey.chunks, memoryview(bytearray(SCRATCH_BYTES)))
-        self._survey = None
+        self._had = destination.take(self.take_survey().chunks, memoryview(bytearray(SCRATCH_BYTES)))
 
     async def begin(
         self,
@@ -99,10 +100,16 @@ class TensorEnd(WantedEnd):
         get.brought.reused -= self._had
         return None
 
+    def take_survey(self) -> Survey:
+        """What was found out; it has chunks, and is forgotten here."""
+        survey, self._survey = self._survey, None
+        assert survey is not None  # noqa: S101 - it was looked at
+        return survey
+
     def tensors(self) -> dict[str, Any]:
         """What was brought, by name."""
-        make = self._request.framework.tensor
-        return {place.name: make(self._areas[place.area], place) for place in self._plan.places}
+        make = self.request.framework.tensor
+        return {place.name: make(self._areas[place.area], place) for place in self.plan.places}
 
 
 async def load_tensors(parts: Parts, request: TensorRequest, emit: Emit) -> dict[str, Any]:

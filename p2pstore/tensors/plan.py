@@ -64,18 +64,21 @@ class Plan(NamedTuple):
     pieces: tuple[Piece, ...]
 
 
-def make_plan(wanted: Iterable[tuple[int, Tensor, Cut | None]], file_offsets: Sequence[int]) -> Plan:
+def make_plan(
+    wanted: Iterable[tuple[int, Tensor, Cut | None]], file_offsets: Sequence[int], *, apart: bool = False
+) -> Plan:
     """A place for each of the tensors, which come with their files' numbers, as these lie in the object.
 
-    Each file has an area. What follows one another in the file does so in memory, unless a tensor would not be aligned
-    to the size of its numbers. Raises ``UsageError`` for a cut that cannot be.
+    Each file has an area, or each tensor where they are to be ``apart``. What follows one another in a file does so in
+    its area, unless a tensor would not be aligned to the size of its numbers. Raises ``UsageError`` for a cut that
+    cannot be.
     """
     sizes: list[int] = []
     places: list[Place] = []
     pieces: list[Piece] = []
     file = -1
     for number, tensor, cut in wanted:
-        if number != file:
+        if number != file or apart:
             file = number
             sizes.append(0)
         area, at = len(sizes) - 1, sizes[-1]
@@ -139,8 +142,14 @@ def left_out(manifest: Manifest, pieces: Iterable[Piece]) -> Bitmap:
         else:
             for row in range(piece.rows):
                 wanted.update(manifest.chunks_of(piece.source + row * piece.stride, piece.row))
-    others = Bitmap(manifest.chunks)
-    others.update(wanted.missing())
+    return all_but(manifest, wanted)
+
+
+def all_but(manifest: Manifest, chunks: Iterable[int]) -> Bitmap:
+    """The chunks that are not among these."""
+    these, others = Bitmap(manifest.chunks), Bitmap(manifest.chunks)
+    these.update(chunks)
+    others.update(these.missing())
     return others
 
 
