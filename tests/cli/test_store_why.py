@@ -5,13 +5,16 @@ import socket
 from pathlib import Path
 
 from mooncake_cli.commands import store_why as why_module
-from p2pstore.kv.master import why
 from p2pstore.kv.master.advice import ADVICE, ENDED
+from p2pstore.kv.master.why_clients import why_callers
+from p2pstore.kv.master.why_key import why_key
 from tests.cli.conftest import Mooncake
 from tests.cli.printed_commands import parse, printed_commands
 from tests.cli.store_processes import Pool
 from tests.p2pstore.kv.master.table import KEY, Served
-from tests.p2pstore.kv.master.test_why import CALLERS, KEYS, POOL
+from tests.p2pstore.kv.master.test_why_clients import CALLERS
+from tests.p2pstore.kv.master.test_why_key import KEYS
+from tests.p2pstore.kv.master.why_facts import POOL
 from tests.ports import closed_port
 
 
@@ -106,8 +109,8 @@ def test_what_is_no_engine(mooncake: Mooncake, tmp_path: Path) -> None:
 
 
 def test_each_command_that_an_advice_names_is_one() -> None:
-    found = [finding for key, _, _ in KEYS.values() for finding in why.why_key(key, POOL)]
-    found += [finding for caller, pool, _, _ in CALLERS.values() for finding in why.why_callers([caller], pool)]
+    found = [finding for key, _, _ in KEYS.values() for finding in why_key(key, POOL)]
+    found += [finding for caller, pool, _, _ in CALLERS.values() for finding in why_callers([caller], pool)]
     advice = [finding.advice for finding in found] + [*ADVICE.values(), *(each.advice for each in ENDED.values())]
     commands = [command for text in advice for command in printed_commands(text)]
     assert commands

@@ -108,8 +108,11 @@ def test_readmes_tour(environment: dict[str, str], tmp_path: Path) -> None:
 def test_each_cause_of_the_table_is_one() -> None:
     """Those that ``why`` knows by now, in its tests, and in the page."""
     from p2pstore.kv.master.advice import ENDED
-    from p2pstore.kv.master.why import why_callers, why_key
-    from tests.p2pstore.kv.master.test_why import CALLERS, KEYS, POOL
+    from p2pstore.kv.master.why_clients import why_callers
+    from p2pstore.kv.master.why_key import why_key
+    from tests.p2pstore.kv.master.test_why_clients import CALLERS
+    from tests.p2pstore.kv.master.test_why_key import KEYS
+    from tests.p2pstore.kv.master.why_facts import POOL
 
     known = {finding.cause for key, _, _ in KEYS.values() for finding in why_key(key, POOL)}
     known |= {finding.cause for caller, pool, _, _ in CALLERS.values() for finding in why_callers([caller], pool)}
