@@ -237,7 +237,7 @@ class Connection(asyncio.Protocol):
                 caller.found += result is not False
                 if args[route.tenant] not in caller.tenants:
                     caller.of_tenant(args[route.tenant])
-            return (route.answer or self.codec(route)).answer(sequence, result)
+            return self.codec(route).answer(sequence, result)
         except Exception as error:  # noqa: BLE001 - a defect of ours is one call's, and not the connection's end
             counts[1] += 1
             caller.turned_away["defect"] += 1
@@ -246,7 +246,11 @@ class Connection(asyncio.Protocol):
 
     def codec(self, route: Route) -> Codec:
         """Of the answer to a call, in the form of this client's generation."""
-        return route.answer or route.answers[self._master.generations.guess(self.speaker, route.form)]
+        if route.answer is not None:
+            return route.answer
+        possible = self.speaker.possible
+        known = route.answers.get(possible[0]) if len(possible) == 1 else None  # as after a client's first put
+        return known or route.answers[self._master.generations.guess(self.speaker, route.form)]
 
     def count(self, route: Route, args: tuple[Any, ...], result: Any) -> None:
         """What a result says of this caller, and of this call."""

@@ -276,6 +276,16 @@ async def test_a_client_that_vanishes_between_start_and_end_leaves_no_value() ->
         assert await other("ExistKey", "k", "default") is True
 
 
+async def test_of_whom_it_is_known_nobody_asks_again_of_which_generation_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running() as master:
+        client = await Client.to(master)
+        await client.mount(A)
+        await client.put(A, "k")
+        monkeypatch.setattr(master.generations, "guess", None)
+        assert len((await client("GetReplicaList", "k", "default")).replicas) == 1
+        assert len(await client("BatchGetReplicaList", ["k", "none"], "default")) == 2
+
+
 async def test_two_clients_of_one_id_are_both_served() -> None:
     async with running() as master:
         first, second = await Client.to(master), await Client.to(master, "0.3.11")
