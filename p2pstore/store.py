@@ -289,7 +289,7 @@ class P2PStore:
         name: str,
         *,
         device: str = "cpu",
-        include: Sequence[str] = (),
+        include: Sequence[str] | Callable[[str], bool] = (),
         rank: tuple[int, int] | None = None,
         cut: Rule | None = None,
         framework: str = "torch",
@@ -301,12 +301,12 @@ class P2PStore:
         """Bring the tensors of an object's safetensors files into memory, verified; of the rest only their headers.
 
         ``framework`` is ``torch`` or ``numpy``. Of many files and names, ``include`` has patterns of the names that are
-        wanted (``model.layers.0.*``), and ``path`` names a directory or a file in the object. With ``rank``, (rank,
-        ranks) of tensor parallelism, each tensor is the rank's slice: as the conventions of Megatron, vLLM and
-        transformers have it by the names of layers, heads being kept whole by the ``config.json`` beside them. ``cut``
-        says it where names do not: a table from patterns, or a function of name and shape, to the dimension that is
-        cut, to (dimension, part, parts), or to None for all of the tensor; what a table does not have, and where a
-        function returns ``NotImplemented``, the conventions tell.
+        wanted (``model.layers.0.*``), or is a function that says of a name whether it is, and ``path`` names a
+        directory or a file in the object. With ``rank``, (rank, ranks) of tensor parallelism, each tensor is the rank's
+        slice: as the conventions of Megatron, vLLM and transformers have it by the names of layers, heads being kept
+        whole by the ``config.json`` beside them. ``cut`` says it where names do not: a table from patterns, or a
+        function of name and shape, to the dimension that is cut, to (dimension, part, parts), or to None for all of the
+        tensor; what a table does not have, and where a function returns ``NotImplemented``, the conventions tell.
 
         Chunks are brought whole: slices along a later dimension than the first save memory, and little of the network.
         Returns tensors by name. Those of one file share one piece of memory, which lives as long as any of them.
@@ -322,7 +322,7 @@ class P2PStore:
         name: str,
         *,
         device: str = "cpu",
-        include: Sequence[str] = (),
+        include: Sequence[str] | Callable[[str], bool] = (),
         rank: tuple[int, int] | None = None,
         cut: Rule | None = None,
         framework: str = "torch",
@@ -496,7 +496,7 @@ def _way(transport: str, peers: Sequence[str]) -> tuple[str, tuple[str, ...]]:
 def _tensor_request(
     name: str,
     device: str,
-    include: Sequence[str],
+    include: Sequence[str] | Callable[[str], bool],
     rank: tuple[int, int] | None,
     cut: Rule | None,
     framework: str,
@@ -508,7 +508,10 @@ def _tensor_request(
     ranks = Ranks(*_rank(rank), rule=cut) if rank is not None else None
     if cut is not None and (ranks is None or not (callable(cut) or isinstance(cut, Mapping))):
         raise arguments.refuse(cut, "cut", "a table or a function, with a rank")
-    wanted = NamePatterns(arguments.texts(include, "the patterns of tensors"))
+    if callable(include):
+        wanted = NamePatterns(test=include)
+    else:
+        wanted = NamePatterns(arguments.texts(include, "the patterns of tensors"))
     transport, peers = _way(transport, peers)
     within = arguments.text(path, "the path in the object")
     return TensorRequest(name, made, wanted, ranks, within, transport, peers)

@@ -41,11 +41,14 @@ def make(directory: Path, seed: int = 0) -> Path:
     (directory / "tokenizer_config.json").write_text(
         json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": LENGTH, "unk_token": "w0"})
     )
-    _save(directory / "model.safetensors", _weights(np.random.default_rng(seed)))
+    save(directory / "model.safetensors", weights(seed))
     return directory
 
 
-def _weights(random: np.random.Generator) -> dict[str, np.ndarray]:
+def weights(seed: int) -> dict[str, np.ndarray]:
+    """Random ones, by their names."""
+    random = np.random.default_rng(seed)
+
     def some(*shape: int) -> np.ndarray:
         return random.normal(0.0, 0.08, shape).astype(np.float32)
 
@@ -64,7 +67,7 @@ def _weights(random: np.random.Generator) -> dict[str, np.ndarray]:
     return found
 
 
-def _save(path: Path, tensors: dict[str, np.ndarray]) -> None:
+def save(path: Path, tensors: dict[str, np.ndarray]) -> None:
     """Safetensors: the length of a header of JSON, the header, and the bytes."""
     header: dict[str, object] = {}
     at = 0
