@@ -10,6 +10,7 @@ out as ever. What MODEL is (its configuration, its tokenizer) vLLM reads from MO
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import time
 from collections.abc import Callable, Iterator
@@ -59,22 +60,20 @@ class MooncakeModelLoader(DefaultModelLoader):  # type: ignore[misc] # vLLM has 
     def load_weights(self, model: Any, model_config: Any) -> None:
         """See ``BaseModelLoader.load_weights``."""
         made = self._source(model_config)
-        try:
-            with made as self._weights:
+        with contextlib.ExitStack() as until_loaded:
+            try:
+                until_loaded.enter_context(made)
+            except MooncakeError as error:
+                raise _not_loaded(model_config, error) from error
+            self._weights = made
+            try:
                 super().load_weights(model, model_config)
-        except MooncakeError as error:
-            raise _not_loaded(model_config, error) from error
-        except _Lacking as error:
-            detail = f"object {made.name!r} has nothing for {error} of the model {model_config.model}"
-            raise RuntimeError(f"{detail}; see with 'mooncake info {made.name}' whether all files are there") from None
-        except Exception as error:
-            what = f"tensor {made.last!r} of object {made.name!r} does"
-            if not made.last:
-                what = f"the tensors of object {made.name!r} do"
-            detail = f"{what} not fit the model {model_config.model}: {type(error).__name__}: {error}"
-            raise RuntimeError(f"{detail}; see with 'mooncake info {made.name}' whether it is that model") from error
-        finally:
-            self._weights = None
+            except MooncakeError as error:
+                raise _not_loaded(model_config, error) from error
+            except Exception as error:
+                raise _does_not_fit(model_config, made, error) from error
+            finally:
+                self._weights = None
 
     def get_all_weights(self, model_config: Any, model: Any) -> Iterator[tuple[str, Any]]:
         """Names and tensors, as they come; also for vLLM's ``reload_weights``, which asks for nothing else."""
@@ -129,6 +128,15 @@ def _plain(quant_method: Any) -> bool:
 
 def _not_loaded(model_config: Any, error: MooncakeError) -> RuntimeError:
     return RuntimeError(f"the weights of {model_config.model} cannot be loaded: {_told(error)}")
+
+
+def _does_not_fit(model_config: Any, made: ObjectWeights, error: Exception) -> RuntimeError:
+    if isinstance(error, _Lacking):
+        detail = f"object {made.name!r} has nothing for {error} of the model {model_config.model}"
+        return RuntimeError(f"{detail}; see with 'mooncake info {made.name}' whether all files are there")
+    what = f"tensor {made.last!r} of object {made.name!r} does" if made.last else f"the tensors of {made.name!r} do"
+    detail = f"{what} not fit the model {model_config.model}: {type(error).__name__}: {error}"
+    return RuntimeError(f"{detail}; see with 'mooncake info {made.name}' whether it is that model")
 
 
 def _told(error: MooncakeError) -> str:

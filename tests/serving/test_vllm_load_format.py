@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import pytest
 
 from tests.serving import tiny_model
 from tests.serving.conftest import ROOT, Start, words
-from tests.serving.engines import Engine
+from tests.serving.engines import ANSWER_SECONDS, Engine
 
 pytestmark = [pytest.mark.timeout(1500), pytest.mark.slow]
 
@@ -62,9 +63,21 @@ def bare(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def from_peers(start: Start, home: Path) -> Callable[..., Engine]:
     def begin(name: str, weights: Path, *more: str, **extra: Any) -> Engine:
         told = ["--load-format", "mooncake", "--model-loader-extra-config", json.dumps(extra)]
-        return start(name, weights=weights, variables={"MOONCAKE_HOME": str(home), **SECRET}, arguments=[*told, *more])
+        return start(
+            name,
+            weights=weights,
+            variables={"MOONCAKE_HOME": str(home), "VLLM_SERVER_DEV_MODE": "1", **SECRET},
+            arguments=[*told, *more],
+        )
 
     return begin
+
+
+def tell(engine: Engine, path: str, **body: Any) -> None:
+    request = urllib.request.Request(
+        f"http://{engine.address}{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    urllib.request.urlopen(request, timeout=ANSWER_SECONDS).close()
 
 
 def last_words(engine: Engine) -> str:
@@ -87,14 +100,29 @@ def answers(start: Start, model: Path) -> dict[str, str]:
 
 
 def test_the_answers_are_those_of_the_files(
-    answers: dict[str, str], mooncake: Mooncake, from_peers: Callable[..., Engine], model: Path, bare: Path
+    answers: dict[str, str],
+    mooncake: Mooncake,
+    from_peers: Callable[..., Engine],
+    model: Path,
+    bare: Path,
+    tmp_path: Path,
 ) -> None:
-    mooncake("register", str(model), "--name", "tiny")
-    engine = from_peers("peers", bare).wait()
+    """And those of new weights under the same name, when it is told to load them again."""
+    others = tiny_model.make(tmp_path / "others", seed=1)
+    engine = None
     try:
-        assert {seed: engine.ask(words(seed, 300)).text for seed in answers} == answers
+        for weights, same in ((model, True), (others, False), (model, True)):
+            mooncake("register", str(weights), "--name", "tiny", "--force")
+            if engine is None:
+                engine = from_peers("peers", bare).wait()
+            else:
+                tell(engine, "/collective_rpc", method="reload_weights")
+                tell(engine, "/reset_prefix_cache")
+            found = {seed: engine.ask(words(seed, 300)).text for seed in answers}
+            assert (found == answers) is same
     finally:
-        engine.end()
+        if engine is not None:
+            engine.end()
     assert "39 tensors of tiny, 11.0 MiB, came and were loaded in" in engine.log.read_text()
     assert not [*bare.rglob("*.safetensors"), *engine.log.parent.rglob("*.safetensors")]
 
