@@ -240,9 +240,9 @@ class Bench:
             return lambda: (check(), shutil.rmtree(dest))[0]
 
         def fastsafetensors() -> Callable[[], bool]:
-            from fastsafetensors import SafeTensorsFileLoader, SingleGroup  # noqa: PLC0415 - where it is installed
+            from fastsafetensors import SafeTensorsFileLoader  # noqa: PLC0415 - where it is installed
 
-            loader = SafeTensorsFileLoader(SingleGroup(), torch.device("cuda:0"), nogds=True)
+            loader = SafeTensorsFileLoader(None, "cuda:0", nogds=True)
             loader.add_filenames({0: paths})
             files = loader.copy_files_to_device()
             tensors = {name: files.get_tensor(name) for name in loader.get_keys()}

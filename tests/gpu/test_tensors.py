@@ -32,6 +32,10 @@ def noise(count: int, device: str = "cuda:0", seed: int = 1) -> Any:
     return torch.randint(0, 256, (count,), dtype=torch.uint8, device=device, generator=generator)
 
 
+def over(storage: Any) -> Any:
+    return torch.empty(0, dtype=torch.uint8, device="cuda").set_(storage)
+
+
 @pytest.mark.parametrize("name", TYPES)
 def test_every_type(pair: Pair, name: str) -> None:
     one, other = pair
@@ -69,7 +73,7 @@ def test_parameters_and_orders_of_dimensions(pair: Pair) -> None:
     other.get_into("n", room)
     for path, each in made.items():
         if path == "storage":
-            assert list(room[path]) == list(each)
+            assert torch.equal(over(room[path]), over(each))
         else:
             assert torch.equal(room[path], each), path
     for bad, words in ((made["part"][:, ::2], "contiguous"), (torch.eye(3, device="cuda").to_sparse(), "sparse")):
@@ -81,6 +85,7 @@ def test_cupy(pair: Pair) -> None:
     cupy = pytest.importorskip("cupy")
     one, other = pair
     source = cupy.arange(1_000_000, dtype=cupy.float64).reshape(1000, 1000)
+    cupy.cuda.Device().synchronize()  # the stream that made it is not the one below, and CuPy names just the current one
     with cupy.cuda.Stream(non_blocking=True):
         room = cupy.zeros_like(source)
         one.register("n", source)
@@ -151,9 +156,8 @@ def test_what_is_changed_while_it_is_served_is_refused(pair: Pair) -> None:
         other.get_into("n", torch.zeros_like(source), peers=[one.control])
 
 
-@pytest.mark.parametrize("transport", ["tcp", "local"])
 def test_neither_much_is_pinned_nor_all_of_it_staged(
-    cuda: Cuda, pair: Pair, transport: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    cuda: Cuda, pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one, other = pair
     size = 2048 * MIB
@@ -166,7 +170,7 @@ def test_neither_much_is_pinned_nor_all_of_it_staged(
     torch.cuda.synchronize()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.monotonic()
-    other.get_into("n", room, transport=transport)
+    other.get_into("n", room, transport="tcp")
     seconds = time.monotonic() - began
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
     assert torch.equal(room, expected)
@@ -174,7 +178,7 @@ def test_neither_much_is_pinned_nor_all_of_it_staged(
     assert grown < 1.2 * (1 << 30)
     with capsys.disabled():
         rate, pinned = size / seconds / 1e9, cuda.most_pinned_bytes / MIB
-        print(f"\n  {transport}: {rate:.1f} GB/s, {pinned:.0f} MiB pinned at most, {grown / MIB:.0f} MiB more resident")
+        print(f"\n  tcp: {rate:.1f} GB/s, {pinned:.0f} MiB pinned at most, {grown / MIB:.0f} MiB more resident")
 
 
 def test_from_gpu_to_gpu_over_tcp(pair: Pair) -> None:
@@ -225,9 +229,9 @@ from p2pstore.errors import MooncakeError
 def attempt(work):
     try:
         work()
-        print("nothing was raised")
+        print("nothing was raised", flush=True)
     except MooncakeError as error:
-        print(type(error).__name__, error, "|", error.hint, "|", error.exit_code)
+        print(type(error).__name__, error, "|", error.hint, "|", error.exit_code, flush=True)
 """
 
 
@@ -267,12 +271,9 @@ room = torch.zeros(8, dtype=torch.uint8, device="cuda")
 if {ours}:
     with P2PStore("memory://x", node="a") as store:
         store.register("n", room)
-import sys
-sys.stdout.flush()
 if not os.fork():
     with P2PStore("memory://x", node="b") as store:
         attempt(lambda: store.register("m", room))
-    sys.stdout.flush()
     os._exit(0)
 os.wait()
 """
