@@ -23,6 +23,7 @@ _LIBC.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 _LIBC.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 _PROT_READ, _PROT_WRITE, _MAP_SHARED, _FAILED = 1, 2, 1, ctypes.c_void_p(-1).value
 _MADV_DONTFORK = 10
+_MADV_HUGEPAGE = 14
 _AT_FDCWD = -100
 _FICLONERANGE = 0x4020940D  # linux/fs.h
 _CLONE_RANGE = struct.Struct("qQQQ")  # struct file_clone_range
@@ -111,6 +112,11 @@ class System:
     def keep_from_children(address: int, length: int) -> None:
         """Leave a mapping out of what a forked child has: MADV_DONTFORK of madvise(2)."""
         _checked(_LIBC.madvise, address, length, _MADV_DONTFORK)
+
+    @staticmethod
+    def prefer_huge_pages(address: int, length: int) -> None:
+        """Have memory that is touched from now on come in huge pages, if it may: MADV_HUGEPAGE of madvise(2)."""
+        _checked(_LIBC.madvise, address, length, _MADV_HUGEPAGE)
 
     @staticmethod
     def unmap(address: int, length: int) -> None:

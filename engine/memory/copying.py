@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 from typing import TYPE_CHECKING
 
+from engine.files.system import system
 from engine.memory.lent import PyBuffer, get_buffer, release_buffer
 
 if TYPE_CHECKING:
@@ -12,6 +14,15 @@ if TYPE_CHECKING:
 
 LARGE = 1 << 16
 """Bytes from which a copy lets go of the interpreter's lock: below, letting go takes as long as copying."""
+
+HUGE_PAGE = 2 << 20
+"""Bytes of a page where there are large ones."""
+
+MAPPED = 32 << 20
+"""Bytes from which the C library has a new piece of memory mapped each time, as none is kept for it.
+
+To fill it page by page takes four times as long as in huge pages: most of it is the kernel's time for each page.
+"""
 
 _new_bytes = ctypes.pythonapi.PyBytes_FromStringAndSize
 _new_bytes.argtypes = (ctypes.c_void_p, ctypes.c_ssize_t)
@@ -61,7 +72,12 @@ def unfilled(length: int) -> tuple[bytes, memoryview]:
     twice. ``length`` is at least 1: no bytes are one object for the whole interpreter.
     """
     made: bytes = _new_bytes(None, length)
-    return made, view_of(_at(made), length)
+    address: int = _at(made)
+    if length >= MAPPED:
+        first, end = -(-address // HUGE_PAGE) * HUGE_PAGE, (address + length) // HUGE_PAGE * HUGE_PAGE
+        with contextlib.suppress(OSError):  # this kernel has none
+            system.prefer_huge_pages(first, end - first)
+    return made, view_of(address, length)
 
 
 def view_of(address: int, length: int, *, readonly: bool = False) -> memoryview:
