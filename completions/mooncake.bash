@@ -24,7 +24,7 @@ _mooncake() {
     for ((i = 1; i < COMP_CWORD; i++)); do
         word=${COMP_WORDS[i]}
         case $word in
-            --home | --metadata | --config | --name | --chunk-size | --hash | --exclude | --include | --transport | --peer | --tensors | --range | --listen | --node | --upload-limit | --download-limit | --upload | --download | -n | --lines | --nic-priority-matrix | --store | --expire | --target | --operation | --block-size | --batch-size | --threads | --duration | --warm-up | --rounds | --engine | --device | --target-device | --csv | --plot | --metadata-server | --mode | --local-hostname | --buffer-size | --size | --batch | --where | --receivers | --rate | --slow | --kill-seed-after | --restart-one | --directory | --latency | --zones | --zone-rate | --zone-latency | --sources | --slots | --arrivals | --deaths | --processors | --random-seed | --trace | --generate | --requests | --save | --speed | --prefill | --decode | --policy | --admission | --ttft | --tbt | --model | --gpu | --gpus | --live | --live-model | --scale | --metrics | --allow | --state | --lease | --soft-pin | --max-soft-pin | --watermark | --eviction_high_watermark_ratio | --eviction-ratio | --eviction_ratio | --client-ttl | --client_ttl | --put-discard | --put_start_discard_timeout_sec | --put-release | --put_start_release_timeout_sec | --allocation | --allocation_strategy | --max-keys | --tenant-quotas | --rpc_address | --rpc_port | --port | --metrics_host | --metrics_port | --default_kv_lease_ttl | --default_kv_soft_pin_ttl | --max_kv_soft_pin_ttl | --host | --disk | --disk-limit | --master | --replicas | --tenant-id | --admin | --limit | --client | --engines | --interval | --count | -m | --model | -p | --prefill | -d | --decode | --port | --scheduling | --slo-ttft | --slo-tbt | --kv-events | --pool | --max-requests | --max-waiting | --connect-timeout | --idle-timeout | --drain-timeout | --dir | --dtype | --hash-seed | --hash-algo | --role | --segment-size | --protocol | --devices | --prefix)
+            --home | --metadata | --config | --name | --chunk-size | --hash | --exclude | --include | --transport | --peer | --tensors | --range | --retries | --timeout | --listen | --node | --upload-limit | --download-limit | --upload | --download | -n | --lines | --nic-priority-matrix | --store | --expire | --target | --operation | --block-size | --batch-size | --threads | --duration | --warm-up | --rounds | --engine | --device | --target-device | --csv | --plot | --metadata-server | --mode | --local-hostname | --buffer-size | --size | --batch | --where | --receivers | --rate | --slow | --kill-seed-after | --restart-one | --directory | --latency | --zones | --zone-rate | --zone-latency | --sources | --slots | --arrivals | --deaths | --processors | --random-seed | --trace | --generate | --requests | --save | --speed | --prefill | --decode | --policy | --admission | --ttft | --tbt | --model | --gpu | --gpus | --live | --live-model | --scale | --metrics | --allow | --state | --lease | --soft-pin | --max-soft-pin | --watermark | --eviction_high_watermark_ratio | --eviction-ratio | --eviction_ratio | --client-ttl | --client_ttl | --put-discard | --put_start_discard_timeout_sec | --put-release | --put_start_release_timeout_sec | --allocation | --allocation_strategy | --max-keys | --tenant-quotas | --rpc_address | --rpc_port | --port | --metrics_host | --metrics_port | --default_kv_lease_ttl | --default_kv_soft_pin_ttl | --max_kv_soft_pin_ttl | --host | --disk | --disk-limit | --master | --replicas | --tenant-id | --admin | --limit | --client | --engines | --interval | --count | -m | --model | -p | --prefill | -d | --decode | --port | --scheduling | --slo-ttft | --slo-tbt | --kv-events | --pool | --max-requests | --max-waiting | --connect-timeout | --idle-timeout | --drain-timeout | --dir | --dtype | --hash-seed | --hash-algo | --role | --segment-size | --protocol | --devices | --prefix)
                 ((i + 1 == COMP_CWORD)) && value=$word
                 ((i++))
                 [[ $word == --home && $i -lt $COMP_CWORD ]] && home=${COMP_WORDS[i]/#\~\//$HOME/}
@@ -53,6 +53,8 @@ _mooncake() {
         --peer) :; return 0 ;;
         --tensors) :; return 0 ;;
         --range) :; return 0 ;;
+        --retries) :; return 0 ;;
+        --timeout) :; return 0 ;;
         --listen) :; return 0 ;;
         --node) _mooncake_names; return 0 ;;
         --upload-limit) :; return 0 ;;
@@ -177,7 +179,7 @@ _mooncake() {
         case $path in
             '') _mooncake_reply -W "--version --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'register') _mooncake_reply -W "--name --each --chunk-size --hash --exclude --include --all --force --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
-            'get') _mooncake_reply -W "--transport --peer --tensors --include --exclude --range --no-seed --dry-run --force --wipe --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'get') _mooncake_reply -W "--transport --peer --tensors --include --exclude --range --wait --retries --timeout --no-seed --dry-run --force --wipe --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'list') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'info') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'verify') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
@@ -225,11 +227,11 @@ _mooncake() {
         ':0') _mooncake_reply -W "register get list info verify unregister node config doctor topology metadata bench store proxy serve etcd" ;;
         'register:'*) _mooncake_reply -f ;;
         'get:0') _mooncake_names ;;
-        'get:1') _mooncake_reply -f ;;
+        'get:'*) _mooncake_names; _mooncake_reply -f ;;
         'list:0') _mooncake_names ;;
-        'info:0') _mooncake_names ;;
-        'verify:0') _mooncake_names; _mooncake_reply -f ;;
-        'unregister:0') _mooncake_names ;;
+        'info:'*) _mooncake_names ;;
+        'verify:'*) _mooncake_names; _mooncake_reply -f ;;
+        'unregister:'*) _mooncake_names ;;
         'node:0') _mooncake_reply -W "run start stop limit status logs" ;;
         'config:0') _mooncake_reply -W "show" ;;
         'doctor:0') : ;;

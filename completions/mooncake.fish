@@ -12,7 +12,7 @@ function __mooncake_where
             continue
         end
         switch $word
-            case --home --metadata --config --name --chunk-size --hash --exclude --include --transport --peer --tensors --range --listen --node --upload-limit --download-limit --upload --download -n --lines --nic-priority-matrix --store --expire --target --operation --block-size --batch-size --threads --duration --warm-up --rounds --engine --device --target-device --csv --plot --metadata-server --mode --local-hostname --buffer-size --size --batch --where --receivers --rate --slow --kill-seed-after --restart-one --directory --latency --zones --zone-rate --zone-latency --sources --slots --arrivals --deaths --processors --random-seed --trace --generate --requests --save --speed --prefill --decode --policy --admission --ttft --tbt --model --gpu --gpus --live --live-model --scale --metrics --allow --state --lease --soft-pin --max-soft-pin --watermark --eviction_high_watermark_ratio --eviction-ratio --eviction_ratio --client-ttl --client_ttl --put-discard --put_start_discard_timeout_sec --put-release --put_start_release_timeout_sec --allocation --allocation_strategy --max-keys --tenant-quotas --rpc_address --rpc_port --port --metrics_host --metrics_port --default_kv_lease_ttl --default_kv_soft_pin_ttl --max_kv_soft_pin_ttl --host --disk --disk-limit --master --replicas --tenant-id --admin --limit --client --engines --interval --count -m --model -p --prefill -d --decode --port --scheduling --slo-ttft --slo-tbt --kv-events --pool --max-requests --max-waiting --connect-timeout --idle-timeout --drain-timeout --dir --dtype --hash-seed --hash-algo --role --segment-size --protocol --devices --prefix
+            case --home --metadata --config --name --chunk-size --hash --exclude --include --transport --peer --tensors --range --retries --timeout --listen --node --upload-limit --download-limit --upload --download -n --lines --nic-priority-matrix --store --expire --target --operation --block-size --batch-size --threads --duration --warm-up --rounds --engine --device --target-device --csv --plot --metadata-server --mode --local-hostname --buffer-size --size --batch --where --receivers --rate --slow --kill-seed-after --restart-one --directory --latency --zones --zone-rate --zone-latency --sources --slots --arrivals --deaths --processors --random-seed --trace --generate --requests --save --speed --prefill --decode --policy --admission --ttft --tbt --model --gpu --gpus --live --live-model --scale --metrics --allow --state --lease --soft-pin --max-soft-pin --watermark --eviction_high_watermark_ratio --eviction-ratio --eviction_ratio --client-ttl --client_ttl --put-discard --put_start_discard_timeout_sec --put-release --put_start_release_timeout_sec --allocation --allocation_strategy --max-keys --tenant-quotas --rpc_address --rpc_port --port --metrics_host --metrics_port --default_kv_lease_ttl --default_kv_soft_pin_ttl --max_kv_soft_pin_ttl --host --disk --disk-limit --master --replicas --tenant-id --admin --limit --client --engines --interval --count -m --model -p --prefill -d --decode --port --scheduling --slo-ttft --slo-tbt --kv-events --pool --max-requests --max-waiting --connect-timeout --idle-timeout --drain-timeout --dir --dtype --hash-seed --hash-algo --role --segment-size --protocol --devices --prefix
                 set skip 1
             case '-*'
             case '*'
@@ -84,17 +84,21 @@ complete -c mooncake -n '__mooncake_in "get"' -l 'tensors' -x -d 'Only tensors o
 complete -c mooncake -n '__mooncake_in "get"' -l 'include' -x -d 'Only files that fit this, as in a .gitignore. May be repeated.'
 complete -c mooncake -n '__mooncake_in "get"' -l 'exclude' -x -d 'Not what fits this. May be repeated; it wins.'
 complete -c mooncake -n '__mooncake_in "get"' -l 'range' -x -d 'Only these bytes of a file: FIRST-LAST, FIRST- or -COUNT.'
+complete -c mooncake -n '__mooncake_in "get"' -l 'wait' -d 'Wait, so long or for ever, for an object that is not there yet, and for sources to come back.'
+complete -c mooncake -n '__mooncake_in "get"' -l 'retries' -x -d 'Try again so often when a peer or etcd fails.'
+complete -c mooncake -n '__mooncake_in "get"' -l 'timeout' -x -d 'Take no longer than this, like 90s, 10m or 2h.'
 complete -c mooncake -n '__mooncake_in "get"' -l 'no-seed' -d 'Do not serve the object afterwards.'
 complete -c mooncake -n '__mooncake_in "get"' -l 'dry-run' -d 'Say what would be pulled, and write nothing.'
 complete -c mooncake -n '__mooncake_in "get"' -l 'force' -d 'Replace a file at DEST, or a directory that is an earlier version.'
 complete -c mooncake -n '__mooncake_in "get"' -l 'wipe' -d 'Delete whatever is in the directory DEST, and replace it.'
 complete -c mooncake -n '__mooncake_at "get:0"' -a '(__mooncake_names)'
-complete -c mooncake -n '__mooncake_at "get:1"' -F
+complete -c mooncake -n '__mooncake_in "get"' -a '(__mooncake_names)'
+complete -c mooncake -n '__mooncake_in "get"' -F
 complete -c mooncake -n '__mooncake_at "list:0"' -a '(__mooncake_names)'
-complete -c mooncake -n '__mooncake_at "info:0"' -a '(__mooncake_names)'
-complete -c mooncake -n '__mooncake_at "verify:0"' -a '(__mooncake_names)'
-complete -c mooncake -n '__mooncake_at "verify:0"' -F
-complete -c mooncake -n '__mooncake_at "unregister:0"' -a '(__mooncake_names)'
+complete -c mooncake -n '__mooncake_in "info"' -a '(__mooncake_names)'
+complete -c mooncake -n '__mooncake_in "verify"' -a '(__mooncake_names)'
+complete -c mooncake -n '__mooncake_in "verify"' -F
+complete -c mooncake -n '__mooncake_in "unregister"' -a '(__mooncake_names)'
 complete -c mooncake -n '__mooncake_at "node:0"' -a run -d 'Run the agent in the foreground.'
 complete -c mooncake -n '__mooncake_at "node:0"' -a start -d 'Start the agent in the background.'
 complete -c mooncake -n '__mooncake_at "node:0"' -a stop -d 'End the agent.'

@@ -90,6 +90,8 @@ class Command(TyperCommand):
     examples: tuple[str, ...] = ()
     several: tuple[str, ...] = ()
     """Options that take all the words up to the next option, as ``nargs="+"`` of ``argparse`` has it."""
+    optional: Mapping[str, str] = {}
+    """Options that may stand alone, and what they mean then; a value stands behind a ``=``."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -105,6 +107,7 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """As Typer does, with each word of an option that takes several behind that option's name."""
+        args = [f"{word}={self.optional[word]}" if word in self.optional else word for word in args]
         return list(super().parse_args(ctx, _spread(args, self.several)))
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
@@ -144,6 +147,7 @@ class Lazy:
         if isinstance(command, Command):
             command.examples = examples[function_name]
             command.several = getattr(module, "SEVERAL", {}).get(function_name, ())
+            command.optional = getattr(module, "OPTIONAL", {}).get(function_name, {})
         return command
 
 
@@ -251,8 +255,9 @@ def records(params: Iterable[Any]) -> list[tuple[str, str]]:
         if param.param_type_name == "argument":
             rows.append((str(param.metavar), param.help or ""))
         else:
-            spelling = ", ".join(param.opts)
-            rows.append((spelling if param.is_flag else f"{spelling} {param.metavar}", param.help or ""))
+            spelling, value = ", ".join(param.opts), str(param.metavar)
+            between = "" if param.is_flag or value.startswith("[=") else " "
+            rows.append((spelling if param.is_flag else f"{spelling}{between}{value}", param.help or ""))
     return rows
 
 

@@ -1,7 +1,7 @@
 """The only place that prints.
 
 Standard output carries data, standard error messages and progress. Three modes: ``human``, ``json`` (one JSON document
-on standard output, messages still for people on standard error, no progress bar) and ``quiet`` (the datum alone: a
+on standard output, messages still for people on standard error, no bar) and ``quiet`` (the datum alone: a
 name, a path; no messages but errors).
 """
 
@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TextIO
 
 from engine.errors import shell_word
-from mooncake_cli.progress import BarProgress, Progress
+from mooncake_cli.progress import BarProgress, LineProgress, Progress
 from mooncake_cli.reader import ReaderGone, forget, lost
 from mooncake_cli.text import printable
 from p2pstore.errors import MooncakeError, UsageError, to_wire
@@ -133,9 +133,11 @@ class Output:
 
     @contextlib.contextmanager
     def progress(self, verb: str, unit: str = "B") -> Iterator[Progress]:
-        """A progress bar where standard error is a terminal and people read it; else one that shows nothing."""
+        """A progress bar where standard error is a terminal and people read it; else a line now and then."""
         if self.mode == "human" and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
             self._progress = BarProgress(verb, sys.stderr, unit)
+        elif self.mode != "quiet":
+            self._progress = LineProgress(verb, self.message, unit)
         try:
             yield self._progress
         finally:

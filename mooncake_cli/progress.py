@@ -1,12 +1,17 @@
-"""Progress of a long call: a tqdm bar with rate, time left and number of peers for each of its steps, or nothing."""
+"""Progress of a long call, for each of its steps: a tqdm bar with rate, time left and number of peers, or lines."""
 
 from __future__ import annotations
 
 import functools
 import os
+import time
+from collections.abc import Callable
 from typing import Any, TextIO
 
-from p2pstore.objects.units import format_size
+from p2pstore.objects.units import format_seconds, format_size
+
+LINE_SECONDS = 10.0
+"""Between lines where there is no terminal."""
 
 UNKNOWN_WIDTH, UNKNOWN_HEIGHT = 80, 24
 """Columns and lines of a terminal that does not say how large it is."""
@@ -20,7 +25,7 @@ UNSIZED = "{desc}: {done_size} [{elapsed}, {speed}{postfix}]"
 
 
 class Progress:
-    """Shows nothing: what scripts, pipes and ``--quiet`` get."""
+    """Shows nothing: what ``--quiet`` gets."""
 
     def begin(self, verb: str, unit: str) -> None:
         """What follows is another step, or still the same one.
@@ -38,6 +43,55 @@ class Progress:
 
     def close(self) -> None:
         """Take the bar away."""
+
+
+class LineProgress(Progress):
+    """A line each ``LINE_SECONDS``, for logs: what is being done, how far it is, how fast, and how long it takes."""
+
+    def __init__(
+        self, verb: str, write: Callable[[str], object], unit: str = "B", clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._verb = verb
+        self._unit = unit
+        self._write = write
+        self._clock = clock
+        self._next = clock() + LINE_SECONDS
+        self._began = clock()
+        self._before: tuple[float, int] | None = None
+
+    def begin(self, verb: str, unit: str) -> None:
+        """See ``Progress.begin``."""
+        if (verb, unit) != (self._verb, self._unit):
+            self._verb, self._unit = verb, unit
+            self._began = self._clock()
+            self._before = None
+
+    def update(self, done: int, total: int, peers: int | None = None) -> None:
+        """Write a line where it is time for one. The rate is that since the line before, or since the step began."""
+        now = self._clock()
+        if self._before is None:
+            self._before = (now, done)
+        if now < self._next:
+            return
+        self._next = now + LINE_SECONDS
+        self._write(self._line(done, total, peers, now))
+        self._before = (now, done)
+
+    def _line(self, done: int, total: int, peers: int | None, now: float) -> str:
+        parts = []
+        then, before = self._before or (now, done)
+        rate = (done - before) / (now - then) if now > then and done > before else 0.0
+        if self._unit:
+            parts.append(self._shown(done) + (f" of {self._shown(total)} ({100 * done // total} %)" if total else ""))
+            parts += [f"{self._shown(rate)}/s"] if self._unit == "B" else []
+            parts += [f"{format_seconds((total - done) / rate)} left"] if rate and total > done else []
+        else:
+            parts.append(f"for {format_seconds(now - self._began)}")
+        parts += [f"{peers} peer{'' if peers == 1 else 's'}"] if peers else []
+        return f"{self._verb}: {', '.join(parts)}"
+
+    def _shown(self, amount: float) -> str:
+        return format_size(amount) if self._unit == "B" else f"{amount:,.0f} {self._unit}"
 
 
 class BarProgress(Progress):

@@ -5,21 +5,21 @@
     MooncakeError                     1   a defect of ours
     ├── AgentStartFailed              1   an agent started in the background ended, or never answered
     ├── NodeEnded                     1   a node ended itself, for it could not go on
-    ├── BenchFailed                   1   (engine) a process of the bench ended or failed
+    ├── BenchFailed                   1   (engine) a process of the bench failed
     ├── UsageError                    2   the caller's fault
-    │   ├── AddressError              2   (engine) a range outside every registered buffer
-    │   ├── PortTaken                 2   (engine) somebody else listens on a port that is to be listened on
-    │   ├── NoSuchAddress             2   (engine) this host has no such address to listen on, or not yet
+    │   ├── AddressError              2   (engine) a range outside every buffer
+    │   ├── PortTaken                 2   (engine) somebody else listens on a port of ours
+    │   ├── NoSuchAddress             2   (engine) this host has no such address, or not yet
     │   ├── BadName                   2   an object or node name that is not allowed
-    │   ├── BadConfig                 2   (engine) a configuration value or key that is not understood
+    │   ├── BadConfig                 2   (engine) a setting that is not understood
     │   ├── NoHome                    2   there is no directory for the agent's home
     │   ├── BadSource                 2   a path that cannot be registered
     │   ├── Closed                    2   (engine) a call on something that was closed
-    │   └── ForkedProcess             2   (engine) a call on something of the process that we were forked from
-    │       └── ForkedFromEtcd        2   (engine) etcd, where that process was connected to it
+    │   └── ForkedProcess             2   (engine) a call on something of our parent process
+    │       └── ForkedFromEtcd        2   (engine) etcd, where that was connected to it
     ├── ObjectNotFound                3   no such object
-    ├── NotHeld                       3   the object exists, and this node holds nothing of it
-    ├── NodeNotFound                  3   no live node has this name
+    ├── NotHeld                       3   this node holds nothing of it
+    ├── NodeNotFound                  3   no such node
     ├── PathNotFound                  3   no such file
     ├── NotInObject                   3   the object has no such file
     ├── TensorNotFound                3   the object has no tensor of such a name
@@ -27,7 +27,7 @@
     ├── AgentNotRunning               3   no agent serves this home
     │   └── AgentEnded                3   and the last one ended itself
     ├── IntegrityError                4   bytes differ from what was registered
-    ├── BadTensors                    4   a file that is to hold tensors, and says of them what cannot be
+    ├── BadTensors                    4   a file whose word about its tensors cannot be
     ├── SourceChanged                 4   (engine) a registered file changed
     ├── BytesDiffer                   4   (engine) the bench moved bytes and found others
     ├── RemoteError                   5   a peer's fault: the only branch that may ban a peer
@@ -38,13 +38,14 @@
     │   ├── ChunkMismatch             4   a chunk whose hash is wrong
     │   ├── BadManifest               4   a manifest that is not what its digest says, or unsafe
     │   ├── TransferFailed            5   (engine)
-    │   ├── PeerHasNot                5   a peer that no longer holds the object
-    │   ├── PeerBusy                  5   a peer that serves as many receivers as it can
-    │   ├── PeerWithdrew              5   a peer that held the object, and says why it does no more
+    │   ├── PeerHasNot                5   a peer that holds it no more
+    │   ├── PeerBusy                  5   a peer that is busy
+    │   ├── PeerWithdrew              5   a peer that holds it no more, and says why
     │   └── RangeRefused              7   (engine)
     ├── NoLivePeer                    5   nobody who holds the object answers
-    │   ├── SourceSilent              5   who holds the object is there, and no byte of it comes
+    │   ├── SourceSilent              5   who holds the object is there, and silent
     │   └── HolderGone                5   the object was there, and all who held it died
+    ├── GetTimedOut                   5   a get was to take no longer
     ├── AgentUnreachable              5   the agent is there and does not answer
     │   ├── AgentStarting             5   it does not listen yet
     │   └── AgentGone                 5   it ended while it was at work for a command
@@ -56,14 +57,14 @@
     │   ├── MetadataRefused           7   (engine) the metadata server refused us
     │   ├── ObjectExists              7   the name is taken by other content
     │   ├── DestinationExists         7   something else is at the destination
-    │   ├── ForeignContent            7   a directory there is no earlier version of the object
-    │   ├── NotReplaceable            7   what is there cannot be replaced by us
+    │   ├── ForeignContent            7   what is there is no earlier version
+    │   ├── NotReplaceable            7   we cannot replace what is there
     │   ├── DestinationServed         7   what is there is served by this node
     │   ├── DestinationBusy           7   another get writes there
-    │   ├── ForeignFile               7   something that is not the object's lies in what a get writes
-    │   ├── NodeNameTaken             7   another live node has this node's name
-    │   ├── OtherMetadata             7   the agent that runs uses another metadata server than the one asked for
-    │   ├── OtherView                 7   the agent sees something else at a path than the command
+    │   ├── ForeignFile               7   something foreign lies in what a get writes
+    │   ├── NodeNameTaken             7   another node has this node's name
+    │   ├── OtherMetadata             7   the agent uses another metadata server than was asked for
+    │   ├── OtherView                 7   the agent sees something else at a path
     │   ├── AgentRunning              7   one agent a home
     │   ├── HomeElsewhere             7   the agent of this home runs on another host
     │   ├── SecretRefused             7   the cluster secret does not match
@@ -72,11 +73,11 @@
     │       └── NothingGuards         7   the same for a server that knows no secret
     ├── StorageError                  8   (engine) no space, or no permission
     │   ├── HomeUnusable              8   the agent's home cannot be made or used
-    │   └── HomeLost                  8   the home of a living agent was removed or replaced
+    │   └── HomeLost                  8   an agent's home was removed or replaced
     ├── TransportUnavailable          9   (engine)
     │   ├── VerbsFailed               9   (engine) a call to an RDMA device failed
     │   └── LockedMemoryLimit         9   (engine) memory could not be pinned
-    ├── GpuUnavailable               11   (engine) memory of GPUs cannot be used in this process
+    ├── GpuUnavailable               11   (engine) memory of GPUs cannot be used here
     ├── GpuFailed                    11   (engine) CUDA refused or failed a call
     ├── PartialResult                10   some of it was done
     ├── PartChanged                  10   another program wrote to what a get was writing
@@ -149,6 +150,7 @@ __all__ = [
     "ForeignFile",
     "ForkedFromEtcd",
     "ForkedProcess",
+    "GetTimedOut",
     "GpuFailed",
     "GpuUnavailable",
     "HolderGone",
@@ -400,6 +402,14 @@ class HolderGone(NoLivePeer):
 
     sentence = "nobody holds {name!r} now: {creator}, which registered it, was found to be gone on {noticed}"
     advice = "start the agent of {creator} again, and run the same command; or register the object elsewhere"
+
+
+class GetTimedOut(MooncakeError):
+    """A get was to take no longer."""
+
+    exit_code = 5
+    sentence = "not all of {name!r} came within {time}"
+    advice = "the same command goes on from what has come"
 
 
 class AgentStartFailed(MooncakeError):

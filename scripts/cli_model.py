@@ -83,4 +83,5 @@ def _command(path: tuple[str, ...], command: Any, summary: str, table: dict[str,
 
 
 def _option(param: Any) -> Option:
-    return Option(tuple(param.opts), "" if param.is_flag else str(param.metavar), param.help or "")
+    alone = param.is_flag or str(param.metavar).startswith("[=")
+    return Option(tuple(param.opts), "" if alone else str(param.metavar), param.help or "")

@@ -247,6 +247,7 @@ CAUSES = (
     _of("NotHeld", "a name that looks like an option", name="-x"),
     _of("NotHeld", "a path that was not registered", name="/data/my models"),
     _of("PathNotFound", "a wrong path", path="/data/nothing"),
+    _of("GetTimedOut", "the time that --timeout gave is over", name=NAME, time="10 min 0 s"),
     _of("NotInObject", "a path that is not in the object", name=NAME, wanted="is called 'conf.json'"),
     _of("NotInObject", "patterns that no file fits", name=NAME, wanted="is taken by --include '*.bin'"),
     _of(

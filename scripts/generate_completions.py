@@ -39,6 +39,15 @@ def _repeated(metavar: str) -> tuple[str, bool]:
     return metavar.removesuffix("..."), metavar.endswith("...")
 
 
+def _arguments(command: Command) -> list[tuple[str, str]]:
+    """A command's arguments. What follows after one that may be repeated may stand at any place but the first."""
+    found = list(command.arguments)
+    if len(found) == 2 and _repeated(found[0][0])[1]:
+        first, last = _repeated(found[0][0])[0], found[1][0]
+        return [(first, found[0][1]), (f"{first}|{last}...", found[1][1])]
+    return found
+
+
 def bash(commands: list[Command]) -> str:
     """A function for ``complete -F``. It looks for the command among the words, and counts its arguments."""
 
@@ -113,7 +122,7 @@ def bash(commands: list[Command]) -> str:
         if command.commands:
             words = " ".join(name for name, _ in command.commands)
             lines.append(f"        '{path}:0') _mooncake_reply -W \"{words}\" ;;")
-        for number, (metavar, _) in enumerate(command.arguments):
+        for number, (metavar, _) in enumerate(_arguments(command)):
             one, more = _repeated(metavar)
             place = f"'{path}:'*" if more else f"'{path}:{number}'"
             lines.append(f"        {place}) {kind(one)} ;;")
@@ -163,7 +172,7 @@ def zsh(commands: list[Command]) -> str:
         name = "_".join(["_mooncake_command", *command.path])
         lines = [f"{name}() {{"]
         arguments = []
-        for i, (metavar, _) in enumerate(command.arguments):
+        for i, (metavar, _) in enumerate(_arguments(command)):
             one, more = _repeated(metavar)
             arguments.append(quoted(f"{'*' if more else i + 1}:{escaped(one)}:{action(one)}"))
         if command.commands:
@@ -306,7 +315,7 @@ def fish(commands: list[Command]) -> str:
             condition = quoted(f"__mooncake_at {_fish_quote(path + ':0')}")
             lines.append(f"complete -c mooncake -n {condition} -a {name} -d {quoted(text)}")
         lines += [option(command, given) for given in command.options]
-        for number, (metavar, _) in enumerate(command.arguments):
+        for number, (metavar, _) in enumerate(_arguments(command)):
             one, more = _repeated(metavar)
             at = f"__mooncake_in {_fish_quote(path)}" if more else f"__mooncake_at {_fish_quote(f'{path}:{number}')}"
             condition = quoted(at)

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
 
 from engine.net.addresses import is_ip
-from mooncake_cli.calls import follow
+from mooncake_cli.attempts import Attempts
 from mooncake_cli.invocation import Invocation
+from mooncake_cli.output import Output
+from mooncake_cli.patience import Patience
 from mooncake_cli.text import counted, printable
-from p2pstore.errors import UsageError
+from mooncake_cli.wanted import Outcomes, is_pattern
+from mooncake_cli.wanted import meant as names_meant
+from p2pstore.agent.client import AgentClient
+from p2pstore.errors import MooncakeError, UsageError
 from p2pstore.objects.chosen import parse_range
 from p2pstore.objects.names import check_node_name, check_object_name, path_fault
 from p2pstore.objects.units import format_seconds, format_size
 from p2pstore.settings.keys import parse_address
+from p2pstore.settings.master_keys import parse_duration
+
+FOR_EVER = "for-ever"
+OPTIONAL = {"get": {"--wait": FOR_EVER}}
 
 EXAMPLES = {
     "get": (
@@ -24,6 +35,8 @@ EXAMPLES = {
         "mooncake get models/llama-3 /data/                      # to /data/llama-3",
         "mooncake get models/llama-3 /data/ --dry-run",
         "mooncake get data.tar . --peer 10.0.0.5:7300",
+        "mooncake get models/llama-3 /data/ --wait=30m --retries 3",
+        "mooncake get 'datasets/*' /data/                       # several, each inside",
         "mooncake get models/llama-3/config.json .              # one file, or directory, of the object",
         "mooncake get models/llama-3 /data/first --include '*.json' --include 'model-00001-of-*'",
         "mooncake get models/llama-3/model-00001-of-00008.safetensors /tmp/head --range 0-4095",
@@ -34,12 +47,16 @@ EXAMPLES = {
 
 def get(
     ctx: typer.Context,
-    name: Annotated[
-        str, typer.Argument(metavar="NAME", help="Name of the object; or NAME/PATH, of a file or directory in it.")
-    ],
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME...",
+            help="Name of an object; NAME/PATH, of a file or directory in it; or a pattern, or prefix/, of names.",
+        ),
+    ] = None,
     dest: Annotated[
         str, typer.Argument(metavar="DEST", help="Where it goes; inside DEST if that ends in '/', or is '.'.")
-    ],
+    ] = "",
     transport: Annotated[
         str | None, typer.Option("--transport", metavar="WAY", help="auto, rdma, tcp or local [default: auto].")
     ] = None,
@@ -65,6 +82,20 @@ def get(
         str | None,
         typer.Option("--range", metavar="RANGE", help="Only these bytes of a file: FIRST-LAST, FIRST- or -COUNT."),
     ] = None,
+    wait: Annotated[
+        str | None,
+        typer.Option(
+            "--wait",
+            metavar="[=TIME]",
+            help="Wait, so long or for ever, for an object that is not there yet, and for sources to come back.",
+        ),
+    ] = None,
+    retries: Annotated[
+        int, typer.Option("--retries", metavar="N", min=0, help="Try again so often when a peer or etcd fails.")
+    ] = 0,
+    timeout: Annotated[
+        str | None, typer.Option("--timeout", metavar="TIME", help="Take no longer than this, like 90s, 10m or 2h.")
+    ] = None,
     no_seed: Annotated[bool, typer.Option("--no-seed", help="Do not serve the object afterwards.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be pulled, and write nothing.")] = False,
     force: Annotated[
@@ -83,39 +114,90 @@ def get(
     --exclude DEST is a directory with those files of it, and with --range a file with those bytes. Only chunks that
     have any of it are brought. With --tensors, DEST is a safetensors file, or a directory of them, with just those
     tensors, under the names that the files have in the object. Such a part is no object, and not served.
+
+    Several objects go into DEST/, one after the other: 'models/' are all whose names begin so, and in a pattern '*'
+    stops at a '/'. With --wait the get begins when the object is there; TIME, like --wait=10m, counts without a byte.
     """
     invocation: Invocation = ctx.obj
     settings = invocation.settings(transport=transport)
-    _check_name(name)
+    if not names:
+        raise UsageError(detail="NAME or DEST is missing, as in 'mooncake get NAME DEST'")
+    for name in names:
+        if not is_pattern(name):
+            _check_name(name)
     if byte_range is not None:
         _check_range(byte_range)
-    path = destination(name.rstrip("/"), dest)
-    peers = [_peer(text) for text in peer or []]
+    limit = math.inf if timeout is None else _time("--timeout", timeout)
+    waiting = 0.0 if wait is None else math.inf if wait == FOR_EVER else _time("--wait", wait)
+    destination(names[0].rstrip("/"), dest)
+    how = {
+        "transport": settings.transport,
+        "peers": [_peer(text) for text in peer or []],
+        "seed": not no_seed,
+        "dry_run": dry_run,
+        "force": force,
+        "wipe": wipe,
+        "tensors": tensors or [],
+        "include": include or [],
+        "exclude": exclude or [],
+        "byte_range": byte_range or "",
+    }
     client = invocation.client_of_started(settings)
-    events = client.get(
-        name,
-        path,
-        transport=settings.transport,
-        peers=peers,
-        seed=not no_seed,
-        dry_run=dry_run,
-        force=force,
-        wipe=wipe,
-        tensors=tensors or [],
-        include=include or [],
-        exclude=exclude or [],
-        byte_range=byte_range or "",
-    )
+    attempts = Attempts(invocation.output, lambda: Patience(waiting, retries), limit)
     try:
-        result = follow(invocation.output, events, "pulling")
+        if len(names) == 1 and not is_pattern(names[0]):
+            _tell(invocation.output, _one(attempts, client, names[0], dest, how))
+        else:
+            _several(attempts, client, names, dest, how)
     except KeyboardInterrupt:
         again = shlex.join(["mooncake", *invocation.arguments])
         text = f"interrupted; run the same command again to resume: {printable(again)}"
         invocation.output.plain_error("Interrupted", text, 130)
         raise typer.Exit(130) from None
+
+
+def _one(attempts: Attempts, client: AgentClient, name: str, dest: str, how: Mapping[str, Any]) -> dict[str, Any]:
+    """Bring one object; the result."""
+    path = destination(name.rstrip("/"), dest)
+    return attempts.follow(lambda: client.get(name, path, **how), name, "pulling")
+
+
+def _several(attempts: Attempts, client: AgentClient, names: list[str], dest: str, how: Mapping[str, Any]) -> None:
+    """Bring several objects, one after the other; what became of them is the result."""
+    found = attempts.call(lambda: names_meant(client, names), names[0])
+    places: dict[str, str] = {}
+    for name in found:
+        place = destination(name, dest)
+        if place in places:
+            if os.path.basename(dest) not in {"", ".", ".."}:
+                raise UsageError(detail=f"several objects cannot all be {dest}; '{dest}/' puts each inside")
+            raise UsageError(detail=f"{places[place]} and {name} would both be {place}")
+        places[place] = name
+    outcomes = Outcomes()
+    for name in found:
+        try:
+            result = _one(attempts, client, name, dest, how)
+        except MooncakeError as error:
+            outcomes.fails(name, error)
+            continue
+        outcomes.done.append(result)
+        if attempts.output.mode == "human":
+            _tell(attempts.output, result)
+    outcomes.end(attempts.output, [result["dest"] for result in outcomes.done])
+
+
+def _tell(output: Output, result: dict[str, Any]) -> None:
     for node, size in sorted(result["peers"].items(), key=lambda item: -item[1]):
-        invocation.output.detail(f"{format_size(size):>10} from {printable(node)}")
-    invocation.output.done(result, human=_dry(result) if dry_run else _report(result), quiet=[result["dest"]])
+        output.detail(f"{format_size(size):>10} from {printable(node)}")
+    human = _dry(result) if result.get("dry_run") else _report(result)
+    output.done(result, human=human, quiet=[result["dest"]])
+
+
+def _time(option: str, text: str) -> float:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise UsageError(detail=f"{option}: {error}") from None
 
 
 def destination(name: str, dest: str) -> str:

@@ -10,10 +10,18 @@ import typer
 from mooncake_cli.invocation import Invocation
 from mooncake_cli.output import Column, Output
 from mooncake_cli.text import age, counted, printable
+from mooncake_cli.wanted import Outcomes, is_pattern, meant
+from p2pstore.errors import MooncakeError
 from p2pstore.objects.names import check_object_name
 from p2pstore.objects.units import format_size
 
-EXAMPLES = {"info": ("mooncake info models/llama-3", "mooncake info models/llama-3 --json | jq .replicas")}
+EXAMPLES = {
+    "info": (
+        "mooncake info models/llama-3",
+        "mooncake info models/llama-3 --json | jq .replicas",
+        "mooncake info models/ --json | jq '.objects[].name'",
+    )
+}
 
 SHOWN_FILES = 20
 """Files that are listed without ``--verbose``."""
@@ -32,7 +40,9 @@ REPLICAS = (
 
 def info(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the object.")],
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME...", help="Name of an object; or a pattern, or prefix/, of names.")
+    ],
 ) -> None:
     """Show an object's files, and who holds how much.
 
@@ -40,9 +50,23 @@ def info(
     """
     invocation: Invocation = ctx.obj
     output = invocation.output
-    answer = invocation.client().info(check_object_name(name))
-    human = _report(output, answer) if output.mode == "human" else ""
-    output.data(answer, human=human, quiet=[answer["manifest"]])
+    for name in names:
+        if not is_pattern(name):
+            check_object_name(name)
+    client = invocation.client()
+    if len(names) == 1 and not is_pattern(names[0]):
+        answer = client.info(names[0])
+        human = _report(output, answer) if output.mode == "human" else ""
+        output.data(answer, human=human, quiet=[answer["manifest"]])
+        return
+    outcomes = Outcomes()
+    for name in meant(client, names):
+        try:
+            outcomes.done.append(client.info(name))
+        except MooncakeError as error:
+            outcomes.fails(name, error)
+    human = "\n".join(_report(output, answer) for answer in outcomes.done) if output.mode == "human" else ""
+    outcomes.end(output, [answer["manifest"] for answer in outcomes.done], human)
 
 
 def _report(output: Output, answer: Mapping[str, Any]) -> str:

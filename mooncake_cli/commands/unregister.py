@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
 from mooncake_cli.invocation import Invocation
+from mooncake_cli.output import Output
 from mooncake_cli.text import printable
+from mooncake_cli.wanted import Outcomes, is_pattern, meant
+from p2pstore.agent.client import AgentClient
+from p2pstore.errors import MooncakeError, NotHeld
 from p2pstore.objects.names import check_object_name
 
-EXAMPLES = {"unregister": ("mooncake unregister models/llama-3",)}
+EXAMPLES = {
+    "unregister": (
+        "mooncake unregister models/llama-3",
+        "mooncake unregister 'models/llama-3-step-*' datasets/    # of a prefix or pattern, what this node holds",
+    )
+}
 
 _OTHERS = {
     True: "nobody else holds it: the name is free",
@@ -22,14 +32,45 @@ _OTHERS = {
 
 def unregister(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the object.")],
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME...", help="Name of an object; or a pattern, or prefix/, of names.")
+    ],
 ) -> None:
     """Withdraw what this node holds of an object.
 
     The files stay. Other nodes that hold the object go on serving it; the last one to withdraw removes its name.
     """
     invocation: Invocation = ctx.obj
-    result = invocation.client().unregister(check_object_name(name))
+    for name in names:
+        if not is_pattern(name):
+            check_object_name(name)
+    client = invocation.client()
+    if len(names) == 1 and not is_pattern(names[0]):
+        result = client.unregister(names[0])
+        invocation.output.done(result, human=_report(result), quiet=[result["name"]])
+    else:
+        _several(invocation.output, client, names)
+
+
+def _several(output: Output, client: AgentClient, names: list[str]) -> None:
+    outcomes = Outcomes()
+    for name in meant(client, names):
+        try:
+            outcomes.done.append(client.unregister(name))
+        except NotHeld as error:
+            if name in names:  # of a pattern that is meant which is here
+                outcomes.fails(name, error)
+        except MooncakeError as error:
+            outcomes.fails(name, error)
+    if not outcomes.done and not outcomes.failed:
+        raise NotHeld(name=names[0])
+    if output.mode == "human":
+        for result in outcomes.done:
+            output.message(_report(result))
+    outcomes.end(output, [result["name"] for result in outcomes.done])
+
+
+def _report(result: Mapping[str, Any]) -> str:
     lines = [
         f"withdrew the {printable(item['role'])} of {printable(result['name'])} at {printable(item['path'])}"
         for item in result["withdrawn"]
@@ -40,4 +81,4 @@ def unregister(
         lines.append(f"the name stands for other content, which {printable(other)} registered, and stays")
     else:
         lines.append(_OTHERS[result["removed"]])
-    invocation.output.done(result, human="\n".join(lines), quiet=[result["name"]])
+    return "\n".join(lines)

@@ -9,12 +9,16 @@ import typer
 
 from mooncake_cli.calls import follow
 from mooncake_cli.invocation import Invocation
-from mooncake_cli.output import Column
+from mooncake_cli.output import Column, Output
 from mooncake_cli.text import counted, printable
-from p2pstore.errors import IntegrityError, UsageError
+from mooncake_cli.wanted import is_pattern, meant
+from p2pstore.agent.client import AgentClient
+from p2pstore.errors import IntegrityError, MooncakeError, NotHeld, UsageError, to_wire
 from p2pstore.objects.units import format_seconds, format_size
 
-EXAMPLES = {"verify": ("mooncake verify models/llama-3", "mooncake verify /data/llama-3")}
+EXAMPLES = {
+    "verify": ("mooncake verify models/llama-3", "mooncake verify /data/llama-3", "mooncake verify models/ 'data/*'")
+}
 
 BAD = (
     Column("FILE"),
@@ -27,18 +31,74 @@ BAD = (
 
 def verify(
     ctx: typer.Context,
-    target: Annotated[
-        str, typer.Argument(metavar="NAME|PATH", help="An object's name, or the path where it lies here.")
+    targets: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME|PATH...",
+            help="An object's name, or the path where it lies here; or a pattern, or prefix/, of names.",
+        ),
     ],
 ) -> None:
     """Hash again what this node holds.
 
     Reads every byte and compares it with the manifest. Ends with status 4 when something differs. What begins with
-    '/' or '.' is a path.
+    '/' or '.' is a path. Of a prefix or pattern, what this node holds is read.
     """
     invocation: Invocation = ctx.obj
     output = invocation.output
-    result = follow(output, invocation.client().verify(target_of(target)), "verifying")
+    asked = [target_of(target) for target in targets]
+    client = invocation.client()
+    if len(asked) == 1 and not _is_pattern(asked[0]):
+        _tell(output, follow(output, client.verify(asked[0]), "verifying"))
+    else:
+        _several(output, client, asked)
+
+
+def _several(output: Output, client: AgentClient, asked: list[str]) -> None:
+    names = [each for target in asked for each in (meant(client, [target]) if _is_pattern(target) else [target])]
+    results: list[dict[str, Any]] = []
+    faults: list[MooncakeError] = []
+    for name in dict.fromkeys(names):
+        try:
+            result = follow(output, client.verify(name), "verifying")
+        except MooncakeError as error:
+            if name in asked or not isinstance(error, NotHeld):  # of a pattern that is meant which is here
+                faults.append(error)
+            continue
+        results.append(result)
+        _show(output, result)
+        if not result["ok"]:
+            faults.append(_fault(result))
+    if not results and not faults:
+        raise NotHeld(name=asked[0])
+    bad = [result["name"] for result in results if not result["ok"]]
+    output.data({"objects": results, "failed": [to_wire(error) for error in faults]}, quiet=map(printable, bad))
+    for fault in faults[:-1]:
+        output.message(printable(str(fault)))
+    if faults:
+        raise faults[-1]
+
+
+def _is_pattern(target: str) -> bool:
+    return not target.startswith("/") and is_pattern(target)
+
+
+def _tell(output: Output, result: dict[str, Any]) -> None:
+    """Say what came of one. Raises ``IntegrityError``."""
+    if output.mode == "human":
+        _show(output, result)
+    elif result["ok"]:
+        output.data(result)
+    else:
+        output.data(result, quiet=_names(result["bad"]))
+    if not result["ok"]:
+        raise _fault(result)
+
+
+def _show(output: Output, result: dict[str, Any]) -> None:
+    """For people."""
+    if output.mode != "human":
+        return
     if result["ok"]:
         human = (
             f"{printable(result['path'])} is {printable(result['name'])}, every byte: {format_size(result['size'])}, "
@@ -48,7 +108,7 @@ def verify(
             human += (
                 f"\nthe name now stands for other content, which {printable(other)} registered: who gets it, gets that"
             )
-        output.done(result, human=human)
+        output.message(human)
         return
     bad: list[dict[str, Any]] = result["bad"]
     rows = [
@@ -61,10 +121,14 @@ def verify(
         )
         for b in bad
     ]
-    output.data(result, human=output.table(BAD, rows) if output.mode == "human" else "", quiet=_names(bad))
+    output.data(result, human=output.table(BAD, rows))
+
+
+def _fault(result: dict[str, Any]) -> IntegrityError:
+    bad = result["bad"]
     chunks = sum(b["chunk"] is not None for b in bad)
     detail = f"{counted(chunks, 'bad chunk')} of {result['chunks']:,}" if chunks else printable(bad[0]["reason"])
-    raise IntegrityError(path=result["path"], name=result["name"], detail=detail)
+    return IntegrityError(path=result["path"], name=result["name"], detail=detail)
 
 
 def target_of(text: str) -> str:

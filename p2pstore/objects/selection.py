@@ -98,6 +98,16 @@ def _expression(pattern: str) -> str:
     return f"{'' if anchored else '(?:.*/)?'}(?:{body})(?:/{'' if pattern.endswith('/') else '|$'})"
 
 
+def glob(pattern: str) -> re.Pattern[str]:
+    """A pattern for whole names, in which ``*`` stops at a ``/``, and ``**`` does not. Raises ``UsageError``."""
+    if len(pattern.encode("utf-8", "surrogatepass")) > MAX_PATTERN_BYTES:
+        raise UsageError(detail=f"a pattern is longer than {MAX_PATTERN_BYTES} bytes")
+    try:
+        return re.compile(_glob(pattern), re.DOTALL)
+    except re.error:
+        raise UsageError(detail=f"bad pattern {pattern!r}: its brackets make no sense") from None
+
+
 _TOKEN = re.compile(r"\*\*/|/\*\*$|\*\*|\*|\?|\[(?P<not>[!^]?)(?P<set>\]?[^]/]*)\]|\\(?P<plain>.)|.", re.DOTALL)
 
 

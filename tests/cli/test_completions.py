@@ -116,7 +116,8 @@ def test_commands(complete: Bash | Fish) -> None:
 
 
 def test_options(complete: Bash | Fish) -> None:
-    own = "--dry-run --exclude --force --include --no-seed --peer --range --tensors --transport --wipe"
+    own = "--dry-run --exclude --force --include --no-seed --peer --range --retries --tensors --timeout"
+    own += " --transport --wait --wipe"
     assert complete("get", "--") == sorted(f"{own} --config --help --home --json --metadata --quiet --verbose".split())
     assert complete("register", "x", "--chu") == ["--chunk-size"]
     assert complete("node", "start", "--ins") == ["--insecure"]
@@ -154,7 +155,8 @@ def test_files(complete: Bash | Fish, agent: FakeAgent, tmp_path: Path) -> None:
 
     assert plain(complete("register", "mod")) == {"models here", "models.tar"}
     assert plain(complete("register", "x", "y", "mod")) == {"models here", "models.tar"}
-    assert plain(complete("get", "models/llama", "mod")) == {"models here", "models.tar"}
+    more = {"models/llama", "models/qwen"}
+    assert plain(complete("get", "models/llama", "mod")) == {"models here", "models.tar"} | more
     assert plain(complete("verify", "mod")) == {"models here", "models.tar", "models/llama", "models/qwen"}
 
 

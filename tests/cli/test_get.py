@@ -87,6 +87,70 @@ def test_what_cannot_be_meant(agent: FakeAgent, mooncake: Mooncake, words: list[
     assert not agent.requests
 
 
+def test_several_go_into_a_directory(agent: FakeAgent, mooncake: Mooncake) -> None:
+    agent.answers["GET /v1/objects"] = {"objects": [{"name": "data/a"}, {"name": "data/b/c"}], "next": None}
+    agent.answers["POST /v1/get"] = [get_result()]
+    done = mooncake("get", "data/*", "models/llama", "/d/", "--json")
+    assert done.returncode == 0, done.stderr
+    assert [(body["name"], body["dest"]) for _, path, body in agent.requests if path == "/v1/get"] == [
+        ("data/a", "/d/a"),
+        ("models/llama", "/d/llama"),
+    ]
+    document = json.loads(done.stdout)
+    assert (len(document["objects"]), document["failed"]) == (2, [])
+    assert mooncake("get", "data/", "models/llama", "/d/", "-q").stdout == "/data/llama\n" * 3
+    done = mooncake("get", "data/", "/d/")
+    assert done.stderr.count("verified at /data/llama") == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["data/", "/d"], "several objects cannot all be /d; '/d/' puts each inside"),
+        (["data/a", "x/a", "/d/"], "data/a and x/a would both be /d/a"),
+        (["[z-a]", "/d/"], "its brackets make no sense"),
+    ],
+)
+def test_several_that_cannot_be(agent: FakeAgent, mooncake: Mooncake, words: list[str], message: str) -> None:
+    agent.answers["GET /v1/objects"] = {"objects": [{"name": "data/a"}, {"name": "data/b"}], "next": None}
+    done = mooncake("get", *words)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert not [path for _, path, _ in agent.requests if path == "/v1/get"]
+
+
+def test_of_several_each_is_tried(agent: FakeAgent, mooncake: Mooncake) -> None:
+    agent.answers["POST /v1/get"] = [NoLivePeer(name="n", detail="nobody")]
+    done = mooncake("get", "a", "b", "/d/", "--json")
+    assert done.returncode == 5
+    assert [one["name"] for one in json.loads(done.stdout)["failed"]] == ["a", "b"]
+    assert mooncake("get", "a", "b", "/d/").stderr.startswith("a: no live peer has")
+
+
+def test_a_get_tries_again(agent: FakeAgent, mooncake: Mooncake) -> None:
+    agent.answers["POST /v1/get"] = [NoLivePeer(name="n", detail="nobody")]
+    done = mooncake("get", "n", "/d", "--retries", "1")
+    assert done.returncode == 5
+    assert sum(path == "/v1/get" for _, path, _ in agent.requests) == 2
+    assert done.stderr.startswith("no live peer has what is missing of 'n': nobody; trying again\nerror: no live peer")
+    before = len(agent.requests)
+    done = mooncake("get", "n", "/d", "--wait=1s")
+    assert done.returncode == 5
+    assert len(agent.requests) - before >= 3
+
+
+def test_a_get_takes_no_longer_than_it_may(agent: FakeAgent, mooncake: Mooncake) -> None:
+    agent.answers["POST /v1/get"] = [progress(1, 2), HangUntilCancelled()]
+    done = mooncake("get", "n", "/d", "--timeout", "1s", "--json")
+    assert (done.returncode, done.stdout) == (5, "")
+    assert json.loads(done.stderr)["error"]["message"] == "not all of 'n' came within 1.0 s"
+    assert agent.cancelled.wait(60)
+    agent.answers["POST /v1/get"] = [NoLivePeer(name="n", detail="nobody")]
+    done = mooncake("get", "n", "/d", "--wait", "--timeout", "1s")
+    assert done.returncode == 5
+    assert "hint: the same command goes on from what has come" in done.stderr
+
+
 def test_quiet_prints_the_destination(agent: FakeAgent, mooncake: Mooncake) -> None:
     agent.answers["POST /v1/get"] = [{"event": "note", "text": "n"}, get_result()]
     done = mooncake("get", "models/llama", "/data/llama", "-q")
@@ -172,7 +236,11 @@ def test_destinations(monkeypatch: pytest.MonkeyPatch, dest: str, meant: str) ->
         (["a", "x", "--peer", "10.0.0.1"], "--peer: '10.0.0.1' has no port"),
         (["a", "x", "--peer", "host:99999"], "is not a port"),
         (["a", "x", "--transport", "rdma2"], "--transport: 'rdma2' is none of"),
-        (["a"], "Missing argument 'DEST'"),
+        (["a"], "NAME or DEST is missing"),
+        ([], "NAME or DEST is missing"),
+        (["a", "x", "--wait=soon"], "--wait: 'soon' is no time"),
+        (["a", "x", "--timeout", "-1s"], "--timeout: '-1s' is no time"),
+        (["a", "x", "--retries", "-1"], "Invalid value for '--retries'"),
     ],
 )
 def test_bad_input_never_reaches_the_agent(

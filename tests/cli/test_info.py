@@ -64,3 +64,15 @@ def test_an_unknown_name_ends_with_3(agent: FakeAgent, mooncake: Mooncake) -> No
     done = mooncake("info", "x")
     assert done.returncode == 3
     assert done.stderr == "error: no object is named 'x'\nhint: run 'mooncake list' to see what there is\n"
+
+
+def test_several(agent: FakeAgent, mooncake: Mooncake) -> None:
+    agent.answers["GET /v1/info"] = info_answer()
+    agent.answers["GET /v1/objects"] = {"objects": [{"name": "a/1"}, {"name": "a/2"}], "next": None}
+    done = mooncake("info", "a/", "b", "--json")
+    assert json.loads(done.stdout) == {"objects": [info_answer()] * 3, "failed": []}
+    assert mooncake("info", "a/?", "-q").stdout == f"{DIGEST}\n" * 2
+    assert mooncake("info", "a/", "b").stdout.count("\nname ") == 2
+    agent.answers["GET /v1/info"] = ObjectNotFound(name="b")
+    assert mooncake("info", "b", "c").returncode == 3
+    assert mooncake("info", "x*").stderr.startswith("error: no object is named 'x*'\n")

@@ -49,3 +49,25 @@ def test_json_and_quiet(agent: FakeAgent, mooncake: Mooncake) -> None:
 def test_what_is_not_held_ends_with_3(agent: FakeAgent, mooncake: Mooncake) -> None:
     agent.answers["POST /v1/unregister"] = NotHeld(name="m")
     assert mooncake("unregister", "m").returncode == 3
+
+
+def test_several(agent: FakeAgent, mooncake: Mooncake) -> None:
+    agent.answers["POST /v1/unregister"] = ANSWER
+    agent.answers["GET /v1/objects"] = {"objects": [{"name": "a/1"}, {"name": "a/2"}], "next": None}
+    done = mooncake("unregister", "a/", "b", "--json")
+    assert done.returncode == 0, done.stderr
+    asked = [body["name"] for _, path, body in agent.requests if path == "/v1/unregister"]
+    assert asked == ["a/1", "a/2", "b"]
+    assert json.loads(done.stdout) == {"objects": [ANSWER] * 3, "failed": []}
+    assert mooncake("unregister", "a/*", "-q").stdout == "m\nm\n"
+
+
+def test_of_a_pattern_what_is_here_is_meant(agent: FakeAgent, mooncake: Mooncake) -> None:
+    agent.answers["POST /v1/unregister"] = NotHeld(name="a/1")
+    agent.answers["GET /v1/objects"] = {"objects": [{"name": "a/1"}, {"name": "a/2"}], "next": None}
+    done = mooncake("unregister", "a/*")
+    assert done.returncode == 3
+    assert "this node holds nothing named 'a/*'" in done.stderr
+    done = mooncake("unregister", "a/1", "b")
+    assert done.returncode == 3
+    assert done.stderr.startswith("a/1: this node holds nothing named 'a/1'\n")

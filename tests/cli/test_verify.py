@@ -84,3 +84,26 @@ def test_names_and_paths(agent: FakeAgent, mooncake: Mooncake, tmp_path: Path, t
     agent.answers["POST /v1/verify"] = [GOOD]
     mooncake("verify", text)
     assert agent.body_of("POST /v1/verify") == {"target": sent.format(cwd=tmp_path / "cwd")}
+
+
+def test_several(agent: FakeAgent, mooncake: Mooncake) -> None:
+    agent.answers["POST /v1/verify"] = [GOOD]
+    agent.answers["GET /v1/objects"] = {"objects": [{"name": "a/1"}, {"name": "a/2"}], "next": None}
+    done = mooncake("verify", "a/", "/data/x", "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert [one["ok"] for one in document["objects"]] == [True] * 3
+    assert document["failed"] == []
+    asked = [body["target"] for _, path, body in agent.requests if path == "/v1/verify"]
+    assert asked == ["a/1", "a/2", "/data/x"]
+    assert mooncake("verify", "a/*").stderr.count("/data/m is m, every byte") == 2
+
+
+def test_a_bad_one_among_several(agent: FakeAgent, mooncake: Mooncake) -> None:
+    agent.answers["POST /v1/verify"] = [BAD]
+    done = mooncake("verify", "a", "b")
+    assert done.returncode == 4
+    assert done.stdout.count("hash differs") == 4
+    assert done.stderr.count("differs from what was registered") == 2
+    done = mooncake("verify", "a", "b", "--json")
+    assert (done.returncode, len(json.loads(done.stdout)["failed"])) == (4, 2)
