@@ -34,11 +34,12 @@ class Attempts:
         self._patience = patience
         self._limit = limit
         self._until = time.monotonic() + limit
+        self._written = False  # what has been written once cannot be written again
 
     def follow(self, begin: Callable[[], Iterator[dict[str, Any]]], name: str, verb: str) -> dict[str, Any]:
         """The result of a long call. Raises ``GetTimedOut``, or what its last attempt raised."""
         patience = self._patience()
-        return self._again(lambda: follow(self.output, _watched(begin(), patience), verb), patience, name)
+        return self._again(lambda: follow(self.output, self._watched(begin(), patience), verb), patience, name)
 
     def call(self, work: Callable[[], T], name: str) -> T:
         """What comes of a short call; likewise."""
@@ -54,7 +55,7 @@ class Attempts:
                 except GetTimedOut:
                     raise
                 except MooncakeError as error:
-                    pause = patience.after(error)
+                    pause = None if self._written else patience.after(error)
                     if pause is None:
                         raise
                     text, now = str(error), time.monotonic()
@@ -94,14 +95,15 @@ class Attempts:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
 
-
-def _watched(events: Iterator[dict[str, Any]], patience: Patience) -> Iterator[dict[str, Any]]:
-    """The same events; patience hears of bytes that came."""
-    before: int | None = None
-    with contextlib.closing(events):  # type: ignore[type-var] # a generator, which cancels the call when it is closed
-        for event in events:
-            if event.get("event") == "progress" and "step" not in event:
-                if before is not None and event["done"] > before:
-                    patience.moved()
-                before = event["done"]
-            yield event
+    def _watched(self, events: Iterator[dict[str, Any]], patience: Patience) -> Iterator[dict[str, Any]]:
+        """The same events; patience hears of bytes that came."""
+        before: int | None = None
+        with contextlib.closing(events):  # type: ignore[type-var] # a generator, whose call is cancelled when it closes
+            for event in events:
+                if event.get("event") == "data":
+                    self._written = True
+                if event.get("event") == "progress" and "step" not in event:
+                    if before is not None and event["done"] > before:
+                        patience.moved()
+                    before = event["done"]
+                yield event

@@ -15,6 +15,7 @@ def follow(output: Output, events: Iterator[dict[str, Any]], verb: str, unit: st
     """The result of a long call without its ``event`` key. Leaving early, by Ctrl-C too, cancels the call.
 
     ``unit`` is what its progress counts: bytes, or a word. An event may name a step of its own, and what that counts.
+    Data among the events go to standard output.
     """
     with contextlib.ExitStack() as stack:
         if isinstance(events, Generator):
@@ -26,6 +27,8 @@ def follow(output: Output, events: Iterator[dict[str, Any]], verb: str, unit: st
                 if event["total"] > 0 or "step" in event:
                     bar.begin(printable(event.get("step", verb)), printable(event.get("unit", unit)))
                     bar.update(event["done"], event["total"], event.get("peers"))
+            elif kind == "data":
+                output.raw(event["data"])
             elif kind == "note":
                 output.message(printable(event["text"]))
             elif kind == "result":

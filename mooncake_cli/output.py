@@ -89,6 +89,25 @@ class Output:
         """One line on standard output, now: for output that does not end by itself."""
         self._write(sys.stdout, text + "\n")
 
+    def raw(self, data: memoryview) -> None:
+        """Bytes on standard output. Raises ``ReaderGone``, or ``StorageError`` where they cannot be written."""
+        try:
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:
+            forget(sys.stdout)
+            raise ReaderGone from None
+        except OSError as error:
+            forget(sys.stdout)
+            raise lost(error) from None
+
+    def beside(self, document: object, *, human: str) -> None:
+        """The result of a command whose standard output is somebody's data: on standard error."""
+        if self.mode == "json":
+            self._write(sys.stderr, json.dumps(document, ensure_ascii=True) + "\n")
+        else:
+            self.message(human)
+
     def message(self, text: str) -> None:
         """Something that people may want to know; nothing with ``--quiet``."""
         if self.mode != "quiet":

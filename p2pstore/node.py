@@ -38,6 +38,7 @@ from p2pstore.pull.chosen_get import get_chosen, located
 from p2pstore.pull.get import GetRequest, GetResult, get_files
 from p2pstore.pull.memory_get import get_into
 from p2pstore.pull.run import Emit
+from p2pstore.pull.stream_get import Take, stream
 from p2pstore.pull.tensor_files_get import get_tensor_files
 from p2pstore.pull.tensor_get import TensorRequest, load_tensors
 from p2pstore.pull.tensor_outlet import Outlet
@@ -172,6 +173,13 @@ class Node:
             return await bring(self.parts, request, emit)
         async with self.gets.turn(_queued(request.name, emit)):
             return await bring(self.parts, request, emit)
+
+    async def stream(self, request: GetRequest, emit: Emit, take: Take) -> GetResult:
+        """See ``p2pstore.pull.stream_get``."""
+        self._origin.check()
+        request = await located(self.parts, replace(request, peers=await self._controls(request.peers)))
+        async with self.gets.turn(_queued(request.name, emit)):
+            return await stream(self.parts, request, emit, take)
 
     async def get_into(
         self,

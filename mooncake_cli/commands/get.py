@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shlex
+import sys
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -26,6 +27,7 @@ from p2pstore.objects.units import format_seconds, format_size
 from p2pstore.settings.keys import parse_address
 from p2pstore.settings.master_keys import parse_duration
 
+STANDARD_OUTPUT = "-"
 FOR_EVER = "for-ever"
 OPTIONAL = {"get": {"--wait": FOR_EVER}}
 
@@ -37,6 +39,7 @@ EXAMPLES = {
         "mooncake get data.tar . --peer 10.0.0.5:7300",
         "mooncake get models/llama-3 /data/ --wait=30m --retries 3",
         "mooncake get 'datasets/*' /data/                       # several, each inside",
+        "mooncake get data.tar - | tar x",
         "mooncake get models/llama-3/config.json .              # one file, or directory, of the object",
         "mooncake get models/llama-3 /data/first --include '*.json' --include 'model-00001-of-*'",
         "mooncake get models/llama-3/model-00001-of-00008.safetensors /tmp/head --range 0-4095",
@@ -55,7 +58,10 @@ def get(
         ),
     ] = None,
     dest: Annotated[
-        str, typer.Argument(metavar="DEST", help="Where it goes; inside DEST if that ends in '/', or is '.'.")
+        str,
+        typer.Argument(
+            metavar="DEST", help="Where it goes; inside DEST if that ends in '/', or is '.'; '-' is standard output."
+        ),
     ] = "",
     transport: Annotated[
         str | None, typer.Option("--transport", metavar="WAY", help="auto, rdma, tcp or local [default: auto].")
@@ -117,6 +123,8 @@ def get(
 
     Several objects go into DEST/, one after the other: 'models/' are all whose names begin so, and in a pattern '*'
     stops at a '/'. With --wait the get begins when the object is there; TIME, like --wait=10m, counts without a byte.
+
+    With '-' a file is written to standard output in order, each byte verified before, and the result to standard error.
     """
     invocation: Invocation = ctx.obj
     settings = invocation.settings(transport=transport)
@@ -142,10 +150,14 @@ def get(
         "exclude": exclude or [],
         "byte_range": byte_range or "",
     }
+    if dest == STANDARD_OUTPUT:
+        _check_stream(how)
     client = invocation.client_of_started(settings)
     attempts = Attempts(invocation.output, lambda: Patience(waiting, retries), limit)
     try:
-        if len(names) == 1 and not is_pattern(names[0]):
+        if dest == STANDARD_OUTPUT:
+            _stream(attempts, client, names, how)
+        elif len(names) == 1 and not is_pattern(names[0]):
             _tell(invocation.output, _one(attempts, client, names[0], dest, how))
         else:
             _several(attempts, client, names, dest, how)
@@ -154,6 +166,25 @@ def get(
         text = f"interrupted; run the same command again to resume: {printable(again)}"
         invocation.output.plain_error("Interrupted", text, 130)
         raise typer.Exit(130) from None
+
+
+def _check_stream(how: Mapping[str, Any]) -> None:
+    """Raise ``UsageError`` for what makes no sense of standard output."""
+    for option in ("dry_run", "force", "wipe", "tensors", "include", "exclude"):
+        if how[option]:
+            raise UsageError(detail=f"--{option.replace('_', '-')} is for files, and '-' is standard output")
+    if sys.stdout.isatty():
+        raise UsageError(
+            detail="standard output is a terminal: '-' is for a pipe or a file; './-' is a file of that name"
+        )
+
+
+def _stream(attempts: Attempts, client: AgentClient, names: list[str], how: Mapping[str, Any]) -> None:
+    """Write files to standard output, one after the other; what is told of them goes to standard error."""
+    options = {key: how[key] for key in ("transport", "peers", "byte_range")}
+    for name in attempts.call(lambda: names_meant(client, names), names[0]):
+        result = attempts.follow(lambda name=name: client.stream(name, **options), name, "pulling")  # type: ignore[misc]
+        attempts.output.beside(result, human=_report(result))
 
 
 def _one(attempts: Attempts, client: AgentClient, name: str, dest: str, how: Mapping[str, Any]) -> dict[str, Any]:
@@ -250,7 +281,7 @@ def _report(result: dict[str, Any]) -> str:
     if not result["bytes_pulled"]:
         number = result.get("files") if result.get("tensors") is None else result["tensors"]
         several = number not in {None, 1}
-        head = f"{what} {'are' if several else 'is'} complete at {printable(result['dest'])}: nothing had to be pulled"
+        head = f"{what} {'are' if several else 'is'} complete{_place(result)}: nothing had to be pulled"
     else:
         seconds = result["seconds"]
         rate = f", {format_size(result['bytes_pulled'] / seconds)}/s" if seconds else ""
@@ -258,9 +289,13 @@ def _report(result: dict[str, Any]) -> str:
         head = (
             f"got {what}: {format_size(result['bytes_pulled'])} by {result['transport']} from "
             f"{counted(len(result['peers']), 'peer')} in {format_seconds(seconds)}{rate}{reused}\n"
-            f"verified at {printable(result['dest'])}"
+            f"verified{_place(result)}"
         )
     return head + ("; this node serves it now" if result.get("seeding") else "")
+
+
+def _place(result: Mapping[str, Any]) -> str:
+    return " on standard output" if result["dest"] == STANDARD_OUTPUT else f" at {printable(result['dest'])}"
 
 
 def _dry(result: dict[str, Any]) -> str:

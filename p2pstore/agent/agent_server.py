@@ -14,6 +14,7 @@ its connection cancels its call.
     POST /v1/get         {"name","dest","transport","peers","seed","dry_run","force","wipe"}      lines
     POST /v1/get-tensors the same, and {"tensors"}: patterns                                      lines
     POST /v1/get-chosen  the same, and {"include","exclude","range"}                              lines
+    POST /v1/stream      {"name","transport","peers","range"}          lines, and after one "bytes" those
     POST /v1/verify      {"target"}                                                               lines
     POST /v1/unregister  {"name"}
     GET  /v1/objects     ?prefix=&limit=&after=
@@ -62,6 +63,9 @@ MAX_REQUEST_BYTES = 1 << 20
 EVENT_SECONDS = 0.2
 """Between progress lines."""
 
+SLICE_BYTES = 256 * 1024
+"""Of data that are handed to the socket at once: what it does not take is copied."""
+
 QUIET_SECONDS = 5.0
 """After so long without news an empty progress line says that the call is still at work."""
 
@@ -92,6 +96,7 @@ class AgentServer:
         app.router.add_post("/v1/get", self._get)
         app.router.add_post("/v1/get-tensors", self._get)
         app.router.add_post("/v1/get-chosen", self._get)
+        app.router.add_post("/v1/stream", self._stream_out)
         app.router.add_post("/v1/verify", self._verify)
         app.router.add_post("/v1/unregister", self._unregister)
         app.router.add_get("/v1/objects", self._objects)
@@ -187,22 +192,16 @@ class AgentServer:
 
     async def _get(self, request: web.Request) -> web.StreamResponse:
         body = await _body(request)
-        peers = body.get("peers") or []
-        if not isinstance(peers, list) or not all(isinstance(p, str) for p in peers):
-            raise UsageError(detail="peers is not a list of addresses")
-        tensors = body.get("tensors") or []
-        if not isinstance(tensors, list) or not all(isinstance(p, str) for p in tensors):
-            raise UsageError(detail="tensors is not a list of patterns")
         wanted = GetRequest(
             name=_text(body, "name"),
             dest=_path(body, "dest"),
             transport=_choice(body, "transport", "auto", TRANSPORTS),
-            peers=tuple(peers),
+            peers=_texts(body, "peers"),
             seed=bool(body.get("seed", True)),
             dry_run=bool(body.get("dry_run")),
             force=bool(body.get("force")),
             wipe=bool(body.get("wipe")),
-            tensors=tuple(tensors),
+            tensors=_texts(body, "tensors"),
             choice=_chosen(body),
         )
 
@@ -211,6 +210,26 @@ class AgentServer:
             result = asdict(await self._node.get(wanted, emit))
             seen = None if wanted.dry_run else await asyncio.to_thread(look, result["dest"], follow=False)
             return {**result, "view": view_id(), "seen": seen}
+
+        return await self._stream(request, work)
+
+    async def _stream_out(self, request: web.Request) -> web.StreamResponse:
+        body = await _body(request)
+        wanted = GetRequest(
+            name=_text(body, "name"),
+            dest=Path("-"),
+            transport=_choice(body, "transport", "auto", TRANSPORTS),
+            peers=_texts(body, "peers"),
+            choice=_chosen(body),
+        )
+
+        async def work(emit: Emit) -> dict[str, Any]:
+            async def take(data: memoryview) -> None:
+                sent = asyncio.Event()
+                emit({"event": "data", "data": data, "sent": sent})
+                await sent.wait()
+
+            return asdict(await self._node.stream(wanted, emit, take))
 
         return await self._stream(request, work)
 
@@ -308,6 +327,13 @@ def _outcome(task: asyncio.Future[dict[str, Any]]) -> dict[str, Any]:
 
 
 async def _line(response: web.StreamResponse, value: dict[str, Any]) -> None:
+    if value["event"] == "data":
+        data = value["data"]
+        await _line(response, {"event": "bytes", "length": len(data)})
+        for at in range(0, len(data), SLICE_BYTES):
+            await response.write(data[at : at + SLICE_BYTES])
+        value["sent"].set()
+        return
     await response.write(json.dumps(value, separators=(",", ":")).encode() + b"\n")
 
 
@@ -377,31 +403,29 @@ def _how_to_hash(body: dict[str, Any]) -> tuple[str, int, bool]:
 
 def _selection(body: dict[str, Any]) -> Selection:
     """What is taken of directories."""
-    include, exclude = _patterns(body)
+    include, exclude = _texts(body, "include"), _texts(body, "exclude")
     return Selection(include, exclude, everything=bool(body.get("all")))
 
 
 def _chosen(body: dict[str, Any]) -> Choice:
     """What of an object is wanted."""
-    include, exclude = _patterns(body)
+    include, exclude = _texts(body, "include"), _texts(body, "exclude")
     wanted = body.get("range")
     if wanted is None:
-        return Choice("", tuple(include), tuple(exclude))
+        return Choice("", include, exclude)
     if not isinstance(wanted, str):
         raise UsageError(detail="range is not text")
     try:
-        return Choice("", tuple(include), tuple(exclude), parse_range(wanted))
+        return Choice("", include, exclude, parse_range(wanted))
     except ValueError as error:
         raise UsageError(detail=f"range: {error}") from None
 
 
-def _patterns(body: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """Of what is taken, and of what is left out."""
-    include, exclude = (body.get(key) or [] for key in ("include", "exclude"))
-    for given in (include, exclude):
-        if not isinstance(given, list) or not all(isinstance(pattern, str) for pattern in given):
-            raise UsageError(detail="include or exclude is not a list of patterns")
-    return include, exclude
+def _texts(body: dict[str, Any], key: str) -> tuple[str, ...]:
+    value = body.get(key) or []
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise UsageError(detail=f"{key} is not a list of texts")
+    return tuple(value)
 
 
 def _choice(body: dict[str, Any], key: str, default: str, allowed: Any) -> str:

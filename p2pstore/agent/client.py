@@ -60,6 +60,9 @@ MAX_ANSWER = 64 << 20
 MAX_EVENT = 16 << 20
 """Bytes of one event's line."""
 
+DATA_BYTES = 1 << 20
+"""Of data that are read at once."""
+
 PAGE = 500
 """Objects asked for at once."""
 
@@ -234,6 +237,13 @@ class AgentClient:
                     check_result(str(event.get("dest", dest)), event.pop("view", None), event.pop("seen", None))
                 yield event
 
+    def stream(
+        self, name: str, *, transport: str = "auto", peers: Sequence[str] = (), byte_range: str = ""
+    ) -> Iterator[Event]:
+        """``POST /v1/stream``: a file of an object, in events with ``data``, a view that is good until the next."""
+        body = {"name": name, "transport": transport, "peers": list(peers), "range": byte_range or None}
+        return self._events("/v1/stream", body)
+
     def objects(self, prefix: str = "", *, limit: int = PAGE, after: str = "") -> dict[str, Any]:
         """``GET /v1/objects``: one page of the objects whose names begin with ``prefix`` and sort after ``after``."""
         return self._call("GET", "/v1/objects?" + urlencode({"prefix": prefix, "limit": limit, "after": after}))
@@ -288,9 +298,28 @@ class AgentClient:
                 event = self._parsed(line, MAX_EVENT)
                 if event.get("event") == "error":
                     raise from_wire(event.get("error"))
+                if event.get("event") == "bytes":
+                    yield from self._bytes(response, event, kills)
+                    continue
                 yield event
                 if event.get("event") == "result":
                     return
+
+    def _bytes(
+        self, response: http.client.HTTPResponse, event: Event, kills: dict[Path, int]
+    ) -> Generator[Event, None, None]:
+        """The bytes that an event announces, as many events as it takes."""
+        left = int(event["length"])
+        room = memoryview(bytearray(min(left, DATA_BYTES)))
+        while left:
+            try:
+                count = response.readinto(room[: min(left, DATA_BYTES)])
+            except (ConnectionError, http.client.IncompleteRead):
+                count = 0
+            if not count:
+                raise self._gone(kills)
+            left -= count
+            yield {"event": "data", "data": room[:count]}
 
     def _gone(self, kills: dict[Path, int]) -> AgentGone:
         """That the agent ended during a call; ``kills`` is what ``memory_kills`` counted before."""

@@ -166,7 +166,7 @@ async def _starts(get: Pipeline[Any], found: Survey, lengths: Sequence[tuple[int
     needed = {n: manifest.chunks_of(manifest.file_offsets[n], length) for n, length in lengths if length}
     missing = sorted({chunk for chunks in needed.values() for chunk in chunks} - found.chunks.keys())
     if missing:
-        await get.bring(_ChunksEnd(missing, found.chunks))
+        await get.bring(ChunksEnd(missing, found.chunks))
 
     def start(number: int, length: int) -> bytes:
         return b"".join(found.chunks[chunk] for chunk in needed.get(number, ()))[:length]
@@ -182,7 +182,7 @@ class WantedEnd(End[TensorDestination]):
         return Repeats()
 
 
-class _ChunksEnd(WantedEnd):
+class ChunksEnd(WantedEnd):
     """Whole chunks, to be put into a mapping."""
 
     def __init__(self, numbers: Sequence[int], chunks: dict[int, memoryview]) -> None:

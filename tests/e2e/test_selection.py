@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
-from tests.e2e.cluster import Agent, Cluster, eventually, make_file, same
+from tests.e2e.cluster import COMMAND_TIMEOUT, Agent, Cluster, eventually, make_file, same
 
 MIB = 1 << 20
 
@@ -155,3 +158,41 @@ def test_a_path_never_leads_out_of_the_destination(source: Agent, getter: Agent,
     for name in ("inside/../w", "inside/..", "inside/./w"):
         assert getter.fails(2, "get", name, f"{victim}/")["type"] == "UsageError"
     assert not files(victim)
+
+
+def piped(agent: Agent, *arguments: str, reader: str) -> tuple[int, bytes, str]:
+    """A command whose standard output goes to a shell's ``reader``: its status, what the reader says, its errors."""
+    words = [sys.executable, "-m", "mooncake_cli", "--home", str(agent.home), "--metadata", str(agent.metadata)]
+    script = f"set -o pipefail; {shlex.join([*words, *arguments])} | {reader}; echo ${{PIPESTATUS[0]}} >&2"
+    done = subprocess.run(
+        ["bash", "-c", script], env=agent.environment, capture_output=True, check=False, timeout=COMMAND_TIMEOUT
+    )
+    *errors, status = done.stderr.decode().splitlines()
+    return int(status), done.stdout, "\n".join(errors)
+
+
+def test_standard_output(source: Agent, getter: Agent, shared: Cluster) -> None:
+    path = make_file(shared.path("stream"), 150 * MIB + 5, seed=80)
+    source.ok("register", path, "--name", "stream")
+    status, out, errors = piped(getter, "get", "stream", "-", "--transport", "tcp", reader=f"cmp - {path} && echo same")
+    assert (status, out) == (0, b"same\n"), errors
+    assert errors.startswith("got 1 file of stream: 150.0 MiB by tcp from 1 peer")
+    assert errors.endswith("verified on standard output")
+    status, out, errors = piped(getter, "get", "stream", "-", "--range", "0-9", "--json", reader="cat")
+    assert (status, out) == (0, path.read_bytes()[:10])
+    assert json.loads(errors)["size"] == 10
+    assert piped(getter, "get", "stream", "-", "-q", "--range", "-3", reader="cat") == (0, path.read_bytes()[-3:], "")
+
+
+def test_a_reader_that_has_enough(source: Agent, getter: Agent, shared: Cluster) -> None:
+    path = make_file(shared.path("long"), 100 * MIB, seed=81)
+    source.ok("register", path, "--name", "long")
+    status, out, errors = piped(getter, "get", "long", "-", reader="head -c 5")
+    assert (status, out, errors) == (141, path.read_bytes()[:5], "")
+    eventually(lambda: getter.status()["gets"] == 0, "its get has ended")
+
+
+def test_what_is_not_for_standard_output(getter: Agent, shared: Cluster) -> None:
+    for option in ("--force", "--dry-run", "--wipe"):
+        assert f"{option} is for files" in getter.fails(2, "get", "stream", "-", option)["message"]
+    assert getter.fails(3, "get", "stream/none", "-")["type"] == "NotInObject"
