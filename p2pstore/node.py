@@ -240,20 +240,27 @@ class Node:
         """
         self._origin.check()
         mine = self.holdings.named(check_object_name(name))
-        if not mine:
+        part = None if mine else self.parts.publisher.part_named(name)
+        if part is not None:
+            digest = part[0].manifest
+            removed = await self.parts.publisher.withdraw_part(part[0])
+            withdrawn = [{"role": "part", "path": str(part[1])}]
+        elif not mine:
             if await self.registry.find(name) is None:
                 raise ObjectNotFound(name=name)
             raise NotHeld(name=name)
-        removed = await self.parts.publisher.withdraw(mine)
-        withdrawn = [{"role": h.role, "path": h.place} for h in mine]
+        else:
+            digest = mine[0].digest
+            removed = await self.parts.publisher.withdraw(mine)
+            withdrawn = [{"role": h.role, "path": h.place} for h in mine]
         pending = self.parts.publisher.pending if removed is None else ""
         return {
             "name": name,
-            "manifest": mine[0].digest,
+            "manifest": digest,
             "withdrawn": withdrawn,
             "removed": removed,
             "pending": pending,
-            "replaced_by": await self._replaced_by(name, mine[0].digest) if removed is False else "",
+            "replaced_by": await self._replaced_by(name, digest) if removed is False else "",
         }
 
     async def verify(self, target: str, progress: Callable[[int, int], None]) -> dict[str, Any]:

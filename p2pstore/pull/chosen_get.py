@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from engine.memory.file_spans import FileSpan
 from p2pstore.errors import MetadataRefused, MetadataUnavailable, MooncakeError
+from p2pstore.holding.part_copy import PartCopy
 from p2pstore.holding.parts import Parts
 from p2pstore.holding.same_content import same_content
+from p2pstore.objects.chosen import choose
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.names import is_object_name
 from p2pstore.objects.repeats import Repeats, repeats_of
@@ -43,7 +47,24 @@ class ChosenEnd(PartEnd):
         get.brought.reused = shape.size
         if not self._request.dry_run:
             await asyncio.to_thread(tidy, dest, shape.digest)
+            await self.hold(get, spans)
         return True
+
+    async def hold(self, get: Pipeline[Any], spans: Sequence[FileSpan]) -> None:
+        """See ``End.hold``: whole files are passed on, though they are not all of the object."""
+        await super().hold(get, spans)
+        request, publisher = self._request, self._parts.publisher
+        if not request.seed or request.choice.range is not None:
+            return
+        loop, digest = asyncio.get_running_loop(), get.manifest.digest
+
+        def lost(reason: str) -> None:
+            loop.call_soon_threadsafe(publisher.lose_part, digest, reason)
+
+        numbers = choose(get.manifest, request.choice, request.name).numbers
+        part = PartCopy(get.manifest, numbers, spans, lost)
+        if part.verified.count:
+            self.seeding = await publisher.serve_part(part, get.resolved.record, self.dest)
 
     def repeats(self, manifest: Manifest) -> Repeats:
         """See ``End.repeats``: zeros need not be moved; what else repeats may repeat what is not wanted."""

@@ -1,4 +1,4 @@
-"""The end of a get that brings a part of an object into files, which are no object of their own and not served."""
+"""The end of a get that brings a part of an object into files, which are no object of their own."""
 
 from __future__ import annotations
 
@@ -121,6 +121,7 @@ async def get_part(parts: Parts, end: PartEnd, request: GetRequest, emit: Emit) 
         seconds=get.seconds,
         transport=get.brought.transport,
         peers=get.brought.peers,
+        seeding=end.seeding,
         dry_run=request.dry_run,
         files=len(end.wanted.shape.files),
     )

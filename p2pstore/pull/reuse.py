@@ -40,8 +40,6 @@ class LocalChunks:
         self._old = old or {}
         self._serving = holdings.serving
         for digest, replica in list(holdings.replicas.items()):
-            if digest == manifest.digest and not replica.have.full:
-                continue  # the very get that asks
             theirs = replica.manifest
             if theirs.hash == manifest.hash:
                 wanted = wanted or set(manifest.columns.all_digests())

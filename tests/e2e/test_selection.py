@@ -131,7 +131,7 @@ def test_one_shard_of_eight_is_an_eighth(source: Agent, getter: Agent, shared: C
     source.ok("register", root, "--name", "models/shards", "--chunk-size", "1MiB")
     dest = shared.path("one-shard")
     done = getter.ok("get", "models/shards", dest, "--include", "model-3*", "--transport", "tcp")
-    assert (done["bytes_pulled"], done["files"], done["seeding"]) == (2 * MIB, 1, False)
+    assert (done["bytes_pulled"], done["files"], done["seeding"]) == (2 * MIB, 1, True)
     assert files(dest) == {"model-3.safetensors"}
     assert same(root / "model-3.safetensors", dest / "model-3.safetensors")
 
@@ -196,3 +196,23 @@ def test_what_is_not_for_standard_output(getter: Agent, shared: Cluster) -> None
     for option in ("--force", "--dry-run", "--wipe"):
         assert f"{option} is for files" in getter.fails(2, "get", "stream", "-", option)["message"]
     assert getter.fails(3, "get", "stream/none", "-")["type"] == "NotInObject"
+
+
+def test_a_partial_copy_serves_what_it_has(cluster: Cluster) -> None:
+    source, shard, getter = cluster.agents("source", "shard", "getter")
+    root = cluster.path("shards")
+    root.mkdir()
+    for number in range(4):
+        make_file(root / f"model-{number}.safetensors", 2 * MIB, seed=90 + number)
+    source.ok("register", root, "--name", "models/parts", "--chunk-size", "1MiB")
+    assert shard.ok("get", "models/parts", cluster.path("one"), "--include", "model-2*")["seeding"]
+    source.kill()
+    dest = cluster.path("copy")
+    done = getter.ok("get", "models/parts/model-2.safetensors", dest, "--wait", "--transport", "tcp")
+    assert done["peers"] == {"shard": 2 * MIB}
+    assert same(root / "model-2.safetensors", dest)
+    assert [one["role"] for one in getter.ok("unregister", "models/parts")["withdrawn"]] == ["part"]
+    source.start()
+    done = shard.ok("get", "models/parts", cluster.path("whole"), "--wait", "--transport", "tcp")
+    assert (done["bytes_pulled"], done["bytes_reused"]) == (6 * MIB, 2 * MIB)
+    assert files(cluster.path("whole")) == files(root)

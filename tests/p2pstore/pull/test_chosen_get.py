@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 
-from p2pstore.errors import DestinationExists, ForeignContent, Interrupted, NotInObject, ObjectNotFound, UsageError
+from p2pstore.errors import (
+    DestinationExists,
+    ForeignContent,
+    Interrupted,
+    NotHeld,
+    NotInObject,
+    ObjectNotFound,
+    UsageError,
+)
 from p2pstore.node import Node
 from p2pstore.objects.chosen import Choice, parse_range
 from p2pstore.pull.get import GetRequest, GetResult
@@ -47,7 +55,7 @@ async def test_patterns(start: Start, tmp_path: Path) -> None:
     result = await get(two, tmp_path / "d", include=("shards/1*", "*.json"))
     assert read_tree(tmp_path / "d") == {path: FILES[path] for path in ("config.json", "shards/1.bin")}
     assert (result.bytes_pulled, result.files, result.size) == (3 * MIB + 7, 2, 3 * MIB + 7)
-    assert not result.seeding
+    assert result.seeding
     assert not leftovers(tmp_path)
     result = await get(two, tmp_path / "e", exclude=("shards/",))
     assert set(read_tree(tmp_path / "e")) == {"config.json", "empty", "zeros"}
@@ -137,6 +145,71 @@ async def test_what_is_here_is_copied(start: Start, tmp_path: Path) -> None:
     result = await get(one, tmp_path / "d", "models/n/shards/2.bin", range=parse_range("5-"))
     assert result.bytes_pulled == 0
     assert (tmp_path / "d").read_bytes() == FILES["shards/2.bin"][5:]
+
+
+async def test_a_partial_copy_serves_what_it_has(start: Start, tmp_path: Path) -> None:
+    one, two = await nodes(start, tmp_path / "m")
+    three = await start("three")
+    await get(two, tmp_path / "d", include=("shards/2*", "config.json"))
+    await one.close()
+    result = await get(three, tmp_path / "e", "models/n/shards/2.bin")
+    assert (tmp_path / "e").read_bytes() == FILES["shards/2.bin"]
+    assert result.peers == {"two": 4 * MIB}
+    (replica,) = [each for each in (await two.info("models/n"))["replicas"] if each["node"] == "two"]
+    assert (replica["state"], replica["chunks"]) == ("partial", 5)
+
+
+async def test_a_range_and_what_is_not_to_be_passed_on_are_not_served(start: Start, tmp_path: Path) -> None:
+    _, two = await nodes(start, tmp_path / "m")
+    await get(two, tmp_path / "r", "models/n/shards/2.bin", range=parse_range("0-99"))
+    assert not (await get(two, tmp_path / "s", "models/n/shards/2.bin", seed=False)).seeding
+    with pytest.raises(NotHeld):
+        await two.unregister("models/n")
+    assert (await get(two, tmp_path / "s", "models/n/shards/2.bin")).seeding, "what is there is served when asked"
+
+
+async def test_a_part_is_withdrawn(start: Start, tmp_path: Path) -> None:
+    one, two = await nodes(start, tmp_path / "m")
+    await get(two, tmp_path / "d", include=("shards/2*",))
+    found = await two.unregister("models/n")
+    assert found["withdrawn"] == [{"role": "part", "path": str(tmp_path / "d")}]
+    assert found["removed"] is False
+    assert [each["node"] for each in (await one.info("models/n"))["replicas"]] == ["one"]
+    with pytest.raises(NotHeld):
+        await two.unregister("models/n")
+    await get(two, tmp_path / "d", include=("shards/2*",))
+    assert len((await one.info("models/n"))["replicas"]) == 2
+
+
+async def test_a_part_that_changes_is_served_no_more(start: Start, tmp_path: Path) -> None:
+    one, two = await nodes(start, tmp_path / "m")
+    three = await start("three")
+    await get(two, tmp_path / "d", include=("shards/2*",))
+    (tmp_path / "d" / "shards" / "2.bin").write_bytes(content(4 * MIB, 99))
+    result = await get(three, tmp_path / "e", "models/n/shards/2.bin", peers=(two.record.control,))
+    assert (tmp_path / "e").read_bytes() == FILES["shards/2.bin"]
+    assert result.peers == {"one": 4 * MIB}
+
+    async def withdrawn() -> bool:
+        return "two" not in {each["node"] for each in (await one.info("models/n"))["replicas"]}
+
+    until = asyncio.get_running_loop().time() + WAIT
+    while not await withdrawn():
+        assert asyncio.get_running_loop().time() < until
+        await asyncio.sleep(0.05)
+
+
+async def test_all_of_it_after_a_part(start: Start, tmp_path: Path) -> None:
+    one, two = await nodes(start, tmp_path / "m")
+    await get(two, tmp_path / "d", include=("shards/2*",))
+    result = await get(two, tmp_path / "whole")
+    assert read_tree(tmp_path / "whole") == FILES
+    assert (result.seeding, result.bytes_pulled) == (True, 3 * MIB + 7)
+    (mine,) = [each for each in (await one.info("models/n"))["replicas"] if each["node"] == "two"]
+    assert mine["state"] == "complete"
+    assert [each["role"] for each in (await two.unregister("models/n"))["withdrawn"]] == ["replica"]
+    with pytest.raises(NotHeld):
+        await two.unregister("models/n")
 
 
 async def test_tensors_and_files_at_once(start: Start, tmp_path: Path) -> None:

@@ -57,7 +57,8 @@ async def test_other_hashes_and_partial_replicas(held: Held, root: Path, tmp_pat
     destination = FileDestination(tmp_path / "dest", partial, "n")
     await held.holdings.serve_partial(destination)
     feed(destination, range(1, 2), data[MIB:])
-    assert not LocalChunks(held.holdings, partial), "a get does not copy from itself"
+    local = LocalChunks(held.holdings, partial)
+    assert [local.has(chunk) for chunk in partial.all_chunks()] == [False, True], "what another get has, or a part"
     newer = manifest_of({"x": data, "y": b"1"}, MIB)
     assert [LocalChunks(held.holdings, newer).has(c) for c in newer.all_chunks()] == [False, True, False]
     destination.abort()
