@@ -173,12 +173,15 @@ def _report(document: dict[str, Any]) -> list[tuple[str, str]]:
         said = f"{1e9 * costs['byte_seconds']:.2f} s a GB, {1e3 * costs['message_seconds']:.2f} ms a message"
         said += f", {1e3 * costs['wake_seconds']:.2f} ms a wake-up"
         busy = [("processors", f"{100 * document['busy']:.0f}% busy; {said}")]
+    into, out = document["crossed"]
+    crossed = [("between zones", f"at most {into:.3f} times the object into one, {out:.3f} out of one")] if into else []
     return [
         ("last receiver", last),
         ("finished", finished),
         ("completion", ", ".join(f"{name} {document[name]:.2f} s" for name in ("p50", "p99", "last"))),
         ("bound", f"{document['bound']:.2f} s; {document['percent_of_bound']:.1f}% of it was reached"),
         ("seed sent", f"{document['seed_ratio']:.3f} times the object"),
+        *crossed,
         ("connections", f"{connections['mean']:.1f} a node, {connections['most']} at most"),
         *busy,
         ("simulated in", f"{format_seconds(document['wall_seconds'])}, {document['events']:,} events"),

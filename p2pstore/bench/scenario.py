@@ -111,6 +111,7 @@ class Outcome:
     ``seconds`` are from each receiver's arrival until it had everything, ``last`` is from the beginning until the last
     living one had; ``connections`` counts, for each receiver, the peers that it got from or that followed it.
     ``messages`` were said by one node to another; requests for bytes, and answers to them, are not counted.
+    ``crossed_in`` and ``crossed_out`` are the bytes that came into each zone from others, and that left it for others.
     ``wakes`` is how often a node that had nothing to do heard something; counted where processors take time.
     """
 
@@ -121,6 +122,8 @@ class Outcome:
     died: int = 0
     seed_bytes: float = 0.0
     sent_bytes: float = 0.0
+    crossed_in: dict[int, float] = field(default_factory=dict)
+    crossed_out: dict[int, float] = field(default_factory=dict)
     connections: list[int] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     events: int = 0
@@ -145,8 +148,12 @@ class Outcome:
         """What the seed sent, over the object's size."""
         return self.seed_bytes / self.scenario.size
 
+    def crossed_ratio(self, crossed: dict[int, float]) -> float:
+        """The most that a zone's link carried, one way, over the object's size."""
+        return round(max(crossed.values(), default=0.0) / self.scenario.size, 4)
+
     def to_json(self) -> dict[str, Any]:
-        """As a document."""
+        """As a document. ``crossed`` is what the busiest link of a zone carried, in and out, times the object."""
         seconds = self.seconds or [0.0]
         connections = self.connections or [0]
         return {
@@ -163,6 +170,7 @@ class Outcome:
             **self.nearness.to_json(),
             "seed_ratio": round(self.seed_ratio, 4),
             "sent_bytes": round(self.sent_bytes),
+            "crossed": [self.crossed_ratio(self.crossed_in), self.crossed_ratio(self.crossed_out)],
             "connections": {"mean": round(sum(connections) / len(connections), 2), "most": max(connections)},
             "events": self.events,
             "messages": self.messages,

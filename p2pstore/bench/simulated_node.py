@@ -8,6 +8,7 @@ from engine.serving.upload_slots import UploadQueue
 from p2pstore.bench.links import Flow, SimulatedLink
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.swarm.audience import Audience
+from p2pstore.swarm.gateway import Claim
 from p2pstore.swarm.planner import Planner
 from p2pstore.swarm.untold import Untold
 
@@ -47,6 +48,7 @@ class SimulatedNode:
         self.wanted: dict[tuple[str, range], SimulatedRequest] = {}
         self.serving: dict[SimulatedRequest, None] = {}  # in the order of asking, so that equal seeds make equal runs
         self.untold = Untold()
+        self.claims: dict[int, Claim] = {}  # to be its zone's gateways, as its listeners were told
         self.gathering = False
         self.busy_until = 0.0
         self.here = False

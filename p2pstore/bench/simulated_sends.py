@@ -27,6 +27,9 @@ class Sends:
         self._on_ending = on_ending
         self._on_sent = on_sent
         self._links = Links(self._expect_flow)
+        self.crossed_in: dict[int, float] = {}
+        self.crossed_out: dict[int, float] = {}
+        """Bytes that came into each zone from others, and that left it for others."""
         self._zones: list[tuple[SimulatedLink, SimulatedLink]] = []
         if scenario.zone_rate:
             self._zones = [
@@ -82,7 +85,11 @@ class Sends:
             self._clock.at(flow.due, self._check, flow, flow.due)
             self._on_ending(request)
             return
-        request.uploader.sent += request.size
+        uploader, getter = request.uploader, request.getter
+        uploader.sent += request.size
+        if uploader.zone != getter.zone:
+            for crossed, zone in ((self.crossed_in, getter.zone), (self.crossed_out, uploader.zone)):
+                crossed[zone] = crossed.get(zone, 0.0) + request.size
         self.halt(request)
         self._on_sent(request)
 

@@ -30,6 +30,7 @@ from p2pstore.swarm.audience import Audience
 from p2pstore.swarm.events import (
     Action,
     Cancel,
+    Claims,
     Declined,
     Done,
     Ending,
@@ -41,12 +42,14 @@ from p2pstore.swarm.events import (
     Granted,
     Opened,
     PeerAdded,
+    PeerClaims,
     PeerGone,
     PeerHas,
     PeerShared,
     Tick,
     Word,
 )
+from p2pstore.swarm.gateway import ABROAD, SAME_ZONE, Claim, Gateways
 from p2pstore.swarm.granter import Grant
 from p2pstore.swarm.planner import Planner
 from p2pstore.swarm.words import say
@@ -70,8 +73,6 @@ GARBAGE = 100_000
 """New objects after which the garbage collector looks, while a simulation runs; it takes a tenth of the time else."""
 
 SEED = "seed"
-NEAR, FAR = 1, 2
-"""Distances of peers in the same zone and elsewhere, as the planner takes them."""
 
 
 class Simulation:
@@ -101,6 +102,7 @@ class Simulation:
         self.outcome.unfinished = self._unfinished
         self.outcome.events = self._clock.events
         self.outcome.seed_bytes = self._seed.sent
+        self.outcome.crossed_in, self.outcome.crossed_out = self._sends.crossed_in, self._sends.crossed_out
         if self._processors is not None:
             self.outcome.processor_seconds = self._processors.spent
         return self.outcome
@@ -171,7 +173,8 @@ class Simulation:
             return
         node.here = True
         node.came = self._clock.now
-        node.planner = Planner(self._lengths, node.had, seed=self._random.randrange(1 << 30))
+        gateways = Gateways(self._random) if self.scenario.zones > 1 else None
+        node.planner = Planner(self._lengths, node.had, seed=self._random.randrange(1 << 30), gateways=gateways)
         if node not in self._present[-1:] and self.scenario.arrivals:
             for other in self._present:  # who lacks sources hears of the newcomer
                 if other.alive and other.planner is not None and len(other.sources) <= self.scenario.sources:
@@ -218,11 +221,15 @@ class Simulation:
             return
         source.listeners[node.name] = node
         source.untold.join(node.name)
-        others = source.audience.join(node.name, seeds=True, whole=source.had.full, grants=True)
+        others = source.audience.join(
+            node.name, seeds=True, whole=source.had.full, grants=True, abroad=node.zone != source.zone
+        )
         source.audience.speaks(node.name, empty=not source.had.count)
-        distance = NEAR if node.zone == source.zone else FAR
+        distance = SAME_ZONE if node.zone == source.zone else ABROAD
         shared = source.audience.shared(node.name)
         self._tell(node, PeerAdded(source.name, source.had, distance, shared, grants=True))
+        for claim in source.claims.values():
+            self._tell(node, PeerClaims(source.name, claim))
         self._share(source, others)
 
     def _share(self, source: SimulatedNode, names: Sequence[str]) -> None:
@@ -330,6 +337,8 @@ class Simulation:
             if isinstance(action, (Opened, Declined, Done)):
                 source = node.sources[action.peer]
                 self._say(node, source, self._hear_word, source, node.name, action)
+            if isinstance(action, Claims):
+                self._claim(node, action.claim)
             if isinstance(action, Cancel):
                 self._break_off(node, node.wanted[action.peer, action.run])
             if not isinstance(action, Fetch):
@@ -339,6 +348,12 @@ class Simulation:
             request = SimulatedRequest(source, node, action.run, size, action.lead)
             node.wanted[action.peer, action.run] = request
             self._clock.at(self._clock.now + self._delay(node, source), self._sends.ask, request)
+
+    def _claim(self, node: SimulatedNode, claim: Claim) -> None:
+        """Tell those who follow a node who it takes for a gateway of its zone."""
+        node.claims[claim.share] = claim
+        for listener in node.listeners.values():
+            self._say(node, listener, self._deliver, node, [listener], [PeerClaims(node.name, claim)])
 
     def _gather(self, node: SimulatedNode, run: range) -> None:
         """A node has these chunks now: with grants it tells of them at once, all others a little later."""

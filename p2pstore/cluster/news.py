@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from p2pstore.swarm.gateway import Claim
 from p2pstore.swarm.granter import Grant
 
 
@@ -14,8 +15,9 @@ class Shared:
     shared: bool
 
 
-News = tuple[range, ...] | Shared | Grant
-"""Chunks that are verified now, whether the replica is shared, or leave to fetch something of it."""
+News = tuple[range, ...] | Shared | Grant | Claim
+"""Chunks that are verified now, whether the replica is shared, leave to fetch something of it, or who the gateway of
+the node's zone is."""
 
 
 NOTHING: News = ()

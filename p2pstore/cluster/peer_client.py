@@ -37,6 +37,7 @@ from p2pstore.errors import (
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.objects.file_system import words
 from p2pstore.objects.manifest import MAX_MANIFEST_BYTES, Manifest, parse
+from p2pstore.swarm.gateway import MAX_TERM, MAX_TOKEN, SHARES, Claim, Rank
 from p2pstore.swarm.granter import Grant
 from p2pstore.swarm.pace import MAX_LEAD, MAX_PLACES
 from p2pstore.swarm.rarity import RUN_CHUNKS
@@ -216,17 +217,19 @@ class PeerClient:
             raise _unreachable(control, error) from None
 
     async def availability(
-        self, control: str, manifest: Manifest, *, seeds: bool = True, grants: bool = True
-    ) -> AsyncIterator[Availability | Shared | Queued | Grant | list[int]]:
+        self, control: str, manifest: Manifest, *, seeds: bool = True, grants: bool = True, abroad: bool = False
+    ) -> AsyncIterator[Availability | Shared | Queued | Grant | Claim | list[int]]:
         """What the peer has of an object, then the chunks that it gets, whether others get from it, too, and grants.
 
-        ``seeds``: what we get we pass on; ``grants``: we take them, and ``say`` so. Ends when the
-        peer withdraws the object.
+        ``seeds``: what we get we pass on; ``grants``: we take them, and ``say`` so; ``abroad``: we are in another zone.
+        Ends when the peer withdraws the object.
 
         Raises ``PeerHasNot``, ``PeerBusy``, ``PeerUnreachable``, ``PeerStalled`` or ``RemoteProtocolError``, and
         ``PeerWithdrew`` at the end where the peer says why.
         """
         path = f"/v1/replicas/{manifest.digest}?seeds={int(seeds)}&grants={int(grants)}"
+        if abroad:
+            path += "&abroad=1"
         try:
             async with self._request(control, path) as answer:
                 await self._check(control, answer, f"manifest {manifest.digest[:12]}")
@@ -240,14 +243,8 @@ class PeerClient:
                         if isinstance(why, str) and why:
                             raise PeerWithdrew(peer=control, detail=why[:MAX_WHY])
                         return
-                    elif "grant" in line:
-                        yield _grant(control, line, manifest.chunks)
-                    elif "have" in line:
-                        yield _chunks(control, line["have"], manifest.chunks)
-                    elif "shared" in line:
-                        yield Shared(line["shared"] is True)
-                    elif type(queued := line.get("queued")) is int:
-                        yield Queued(queued)
+                    elif (news := _news(control, line, manifest.chunks)) is not None:
+                        yield news
                 raise PeerUnreachable(peer=control, detail="it ended its news of the object")
         except _FAILURES as error:
             raise _unreachable(control, error) from None
@@ -383,6 +380,19 @@ def _availability(control: str, line: dict[str, Any], chunks: int) -> Availabili
     return Availability(address, have, _key(control, line), listener, shared, grants)
 
 
+def _news(control: str, line: dict[str, Any], chunks: int) -> Shared | Queued | Grant | Claim | list[int] | None:
+    """What one line tells; None for nothing, or nothing that is known here."""
+    if "grant" in line:
+        return _grant(control, line, chunks)
+    if "have" in line:
+        return _chunks(control, line["have"], chunks)
+    if "shared" in line:
+        return Shared(line["shared"] is True)
+    if "gateway" in line:
+        return _claim(control, line)
+    return Queued(line["queued"]) if type(line.get("queued")) is int else None
+
+
 def _grant(control: str, line: dict[str, Any], chunks: int) -> Grant:
     number = line["grant"]
     if type(number) is not int or not 0 <= number < MAX_NUMBER:
@@ -394,6 +404,17 @@ def _grant(control: str, line: dict[str, Any], chunks: int) -> Grant:
     if type(window) is not int or not 0 < window <= MAX_PLACES or not isinstance(lead, (int, float)):
         raise RemoteProtocolError(peer=control, detail="a grant without a window and a lead")
     return Grant("", number, runs[0] if runs else None, window, float(min(max(0.0, lead), MAX_LEAD)))
+
+
+def _claim(control: str, line: dict[str, Any]) -> Claim:
+    value = line["gateway"]
+    limits = (SHARES, MAX_TERM, len(Rank), MAX_TOKEN)
+    if not (isinstance(value, list) and len(value) == len(limits) and all(type(n) is int for n in value)):
+        raise RemoteProtocolError(peer=control, detail="a claim to be the gateway that is none")
+    if not all(0 <= number < limit for number, limit in zip(value, limits, strict=True)):
+        raise RemoteProtocolError(peer=control, detail="a claim to be the gateway that is none")
+    share, term, rank, token = value
+    return Claim(share, term, Rank(rank), token, line.get("own") is True)
 
 
 def _key(control: str, answer: dict[str, Any]) -> str:

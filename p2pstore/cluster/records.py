@@ -19,6 +19,7 @@ from typing import Any, TypeVar, get_type_hints
 from engine.net.addresses import MAX_PORT, BadAddress, parse
 from engine.transports.base import PeerAddress
 from p2pstore.errors import RemoteProtocolError
+from p2pstore.swarm.gateway import ABROAD, ELSEWHERE, SAME_HOST, SAME_ZONE
 
 PREFIX = "mooncake/p2p/v1/"
 NODES = PREFIX + "nodes/"
@@ -175,12 +176,10 @@ def peer_address(record: NodeRecord) -> PeerAddress:
     )
 
 
-SAME_HOST, SAME_ZONE, ELSEWHERE = 0, 1, 2
-"""Distances, as the planner takes them."""
-
-
 def distance(mine: NodeRecord, other: NodeRecord) -> int:
     """How far another node is."""
     if mine.host_id and mine.host_id == other.host_id:
         return SAME_HOST
-    return SAME_ZONE if mine.zone and mine.zone == other.zone else ELSEWHERE
+    if not (mine.zone and other.zone):
+        return ELSEWHERE
+    return SAME_ZONE if mine.zone == other.zone else ABROAD

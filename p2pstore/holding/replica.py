@@ -15,6 +15,7 @@ from p2pstore.objects.bitmap import Bitmap
 from p2pstore.objects.manifest import Manifest
 from p2pstore.swarm.audience import Audience
 from p2pstore.swarm.events import Word
+from p2pstore.swarm.gateway import Claim
 from p2pstore.swarm.untold import Untold
 from p2pstore.swarm.words import say
 
@@ -99,6 +100,7 @@ class Replica:
         self.address = 0
         self.reason = ""
         """Why it was withdrawn, for people elsewhere."""
+        self._claims: dict[int, Claim] = {}
         self._loop = loop
         self._listeners: dict[str, Listener] = {}
         self._audience = Audience(self._lengths, random.Random())  # noqa: S311 - spreads load, guards nothing
@@ -117,6 +119,11 @@ class Replica:
         """Whether nobody more should listen."""
         return self._audience.full
 
+    @property
+    def claimed(self) -> list[Claim]:
+        """Who the gateways of this node's zone are, as far as the get that fills it knows."""
+        return list(self._claims.values())
+
     def servable(self, offset: int, length: int) -> bool:
         """Whether every chunk that a range of the object touches is verified. Any thread."""
         return self.have.has_all(self.manifest.chunks_of(offset, length))
@@ -125,6 +132,15 @@ class Replica:
         """These chunks are verified now: tell the listeners. Any thread."""
         if self._listeners:
             self._loop.call_soon_threadsafe(self._gather, run)
+
+    def claims(self, claim: Claim) -> None:
+        """The get that fills it knows otherwise of a gateway: tell the listeners. Any thread."""
+        self._loop.call_soon_threadsafe(self._on_claim, claim)
+
+    def _on_claim(self, claim: Claim) -> None:
+        self._claims[claim.share] = claim
+        for listener in self._listeners.values():
+            listener.put(claim)
 
     def withdrawn(self, reason: str = "") -> None:
         """The replica is served no more: tell the listeners, and why."""
@@ -150,15 +166,17 @@ class Replica:
         self._grant()
 
     @contextmanager
-    def listen(self, *, seeds: bool = True, grants: bool = True) -> Iterator[Listener]:
+    def listen(self, *, seeds: bool = True, grants: bool = True, abroad: bool = False) -> Iterator[Listener]:
         """News from now on. Take ``have`` after entering: a chunk may then come twice, but none is missed.
 
-        ``seeds``: who listens passes on what it gets. ``grants``: it takes grants, once it ``speaks``.
+        ``seeds``: who listens passes on what it gets. ``grants``: it takes grants, once it ``speaks``. ``abroad``: it
+        is in another zone.
         """
         listener = Listener()
         self._listeners[listener.key] = listener
         self._untold.join(listener.key)
-        self._share(self._audience.join(listener.key, seeds=seeds, whole=self.have.full, grants=grants))
+        whole = self.have.full
+        self._share(self._audience.join(listener.key, seeds=seeds, whole=whole, grants=grants, abroad=abroad))
         listener.shared = self._audience.shared(listener.key)
         try:
             yield listener

@@ -12,9 +12,11 @@ Peers read, and complain; a complaint makes a node read again what it serves, wh
     GET /v1/paths?control=HOST:PORT    {"checks":[..]}: each way from this node to the asker, which is there
     GET /v1/names?name=N               the object record of a name that this node holds
     GET /v1/manifests/DIGEST           the manifest's canonical bytes
-    GET /v1/replicas/DIGEST?seeds=1&grants=1
+    GET /v1/replicas/DIGEST?seeds=1&grants=1&abroad=1
                                        a stream of lines: {"address","bitmap","key","listener","shared","grants"}, then
                                        {"have":[[first,count],..]}, {"shared":bool} when that changes,
+                                       {"gateway":[share,term,rank,token],"own":bool}: who fetches a share of the chunks
+                                       from other zones, for this node's, as far as it knows,
                                        {"grant":number,"window":n,"lead":part,"run":[[first,count]]} for leave to
                                        fetch that run, or any, where none is named (to who takes grants),
                                        {} when there is no news, or {"queued":n} while so many requests of the
@@ -58,6 +60,7 @@ from p2pstore.peers.encoded import EncodedManifests
 from p2pstore.peers.http_log import http_log
 from p2pstore.peers.sample import SAMPLE_BYTES, Sample
 from p2pstore.peers.ways import there, to_json
+from p2pstore.swarm.gateway import Claim
 from p2pstore.swarm.granter import Grant
 
 log = logging.getLogger(__name__)
@@ -221,13 +224,15 @@ class PeerServer:
         if replica.crowded:
             raise web.HTTPServiceUnavailable(text="this node is serving as many receivers as it can")
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-        seeds, grants = (request.query.get(name) == "1" for name in ("seeds", "grants"))
+        seeds, grants, abroad = (request.query.get(name) == "1" for name in ("seeds", "grants", "abroad"))
         # Nobody else comes in between.
-        with replica.listen(seeds=seeds, grants=grants) as listener, self._follows(listener.key):
+        with replica.listen(seeds=seeds, grants=grants, abroad=abroad) as listener, self._follows(listener.key):
             await response.prepare(request)
             first = {"address": replica.address, "bitmap": replica.have.to_text(), "key": self._parts.engine.key}
             first |= {"listener": listener.key, "shared": listener.shared, "grants": grants}
             await response.write(_line(first))
+            for claim in replica.claimed:
+                await response.write(_told(claim))
             over = False
             while not over:
                 news = await listener.hear(HEARTBEAT_SECONDS)
@@ -257,11 +262,13 @@ class PeerServer:
 
 
 @lru_cache(maxsize=64)
-def _told(news: tuple[range, ...] | Shared) -> bytes:
+def _told(news: tuple[range, ...] | Shared | Claim) -> bytes:
     """The line that tells of it: made once for all listeners."""
     value: dict[str, Any]
     if isinstance(news, Shared):
         value = {"shared": news.shared}
+    elif isinstance(news, Claim):
+        value = {"gateway": [news.share, news.term, news.rank, news.token], "own": news.own}
     elif news:
         value = {"have": [_told_run(run) for run in news]}
     else:

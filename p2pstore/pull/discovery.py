@@ -26,7 +26,7 @@ from engine.transports.base import PeerAddress
 from p2pstore.cluster import records
 from p2pstore.cluster.news import Queued, Shared
 from p2pstore.cluster.peer_client import HEARTBEAT_SECONDS, Availability, PeerClient
-from p2pstore.cluster.records import ELSEWHERE, NodeRecord, ReplicaRecord, distance, peer_address
+from p2pstore.cluster.records import NodeRecord, ReplicaRecord, distance, peer_address
 from p2pstore.cluster.registry import Registry
 from p2pstore.cluster.words import to_line
 from p2pstore.errors import PeerBusy, PeerUnreachable, PeerWithdrew
@@ -36,6 +36,7 @@ from p2pstore.pull.faults import Faults
 from p2pstore.pull.owner import Pull
 from p2pstore.pull.workers import Source
 from p2pstore.swarm.events import Word
+from p2pstore.swarm.gateway import ABROAD, SAME_ZONE, Claim
 from p2pstore.swarm.granter import Grant
 
 log = logging.getLogger(__name__)
@@ -296,7 +297,7 @@ class Discovery:
         with contextlib.suppress(MooncakeError):  # then the order is by chance alone
             found = await registry.nodes(shuffled[:NEAR_SAMPLE])
         near = sorted(found, key=lambda node: distance(self._me, found[node]))
-        first += [node for node in near if distance(self._me, found[node]) < ELSEWHERE][: MAX_SOURCES // 2]
+        first += [node for node in near if distance(self._me, found[node]) <= SAME_ZONE][: MAX_SOURCES // 2]
         return list(dict.fromkeys(first + shuffled))
 
     def _begin(self, node: str, control: str) -> None:
@@ -393,8 +394,11 @@ class Discovery:
     async def _read(self, key: str, record: NodeRecord, names: tuple[str, ...]) -> None:
         """Hand what a holder says to the pull, no faster than that takes it, and speak to it where it grants."""
         peer = peer_address(record)
+        away = distance(self._me, record)
         grants = record.node not in self._unheard  # it may be what lies between that takes no body without an end
-        stream = self._client.availability(record.control, self._manifest, seeds=self._seeds, grants=grants)
+        stream = self._client.availability(
+            record.control, self._manifest, seeds=self._seeds, grants=grants, abroad=away == ABROAD
+        )
         speaking: asyncio.Task[None] | None = None
         try:
             async with aclosing(stream) as news:  # type: ignore[type-var]
@@ -410,11 +414,11 @@ class Discovery:
                         if item.grants:
                             self._words[record.node] = asyncio.Queue(MAX_UNSAID)
                             speaking = asyncio.create_task(self._speak(record.node, record.control, item.listener))
-                        self._pull.add(
-                            source, item.have, distance(self._me, record), shared=item.shared, grants=item.grants
-                        )
+                        self._pull.add(source, item.have, away, shared=item.shared, grants=item.grants)
                     elif isinstance(item, Grant):
                         self._pull.granted(replace(item, key=record.node))
+                    elif isinstance(item, Claim):
+                        self._pull.claims(record.node, item)
                     elif isinstance(item, Shared):
                         self._pull.shared(record.node, item.shared)
                     elif isinstance(item, Queued):

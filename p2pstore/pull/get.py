@@ -28,6 +28,7 @@ from p2pstore.pull.reuse import LocalChunks
 from p2pstore.pull.run import Emit
 from p2pstore.pull.target import check_contents, examine, resolved
 from p2pstore.pull.workplace import tidy
+from p2pstore.swarm.gateway import Claim
 
 
 @dataclass(frozen=True)
@@ -231,6 +232,11 @@ class FileEnd(End[FileDestination]):
             return None
         self._replica = await self._parts.publisher.serve_partial(destination, get.resolved.record)
         return self._replica.landed
+
+    def claims(self, claim: Claim) -> None:
+        """See ``End.claims``."""
+        if self._replica is not None:
+            self._replica.claims(claim)
 
     def give_up(self, get: Pipeline[Any]) -> None:
         """See ``End.give_up``."""

@@ -30,6 +30,7 @@ from p2pstore.pull.workers import Arrived, Broke, Left, Nearing, Source, Task, W
 from p2pstore.swarm.events import (
     Action,
     Cancel,
+    Claims,
     Closed,
     Drop,
     Ending,
@@ -40,12 +41,14 @@ from p2pstore.swarm.events import (
     FetchFault,
     Granted,
     PeerAdded,
+    PeerClaims,
     PeerHas,
     PeerShared,
     Released,
     Tick,
     Word,
 )
+from p2pstore.swarm.gateway import Claim, Gateways
 from p2pstore.swarm.granter import Grant
 from p2pstore.swarm.planner import Planner
 
@@ -90,7 +93,7 @@ class _End:
     """The pull is over."""
 
 
-_Message = _Add | _Remove | _End | PeerHas | PeerShared | Granted | Arrived | Nearing | Broke | Left
+_Message = _Add | _Remove | _End | PeerHas | PeerShared | PeerClaims | Granted | Arrived | Nearing | Broke | Left
 
 
 @dataclass(frozen=True)
@@ -124,8 +127,13 @@ class Pull:
         on_wrong: Callable[[str, int], None],
         note: Callable[[str], None],
         repeats: Repeats | None = None,
+        gateways: Gateways | None = None,
+        on_claim: Callable[[Claim], None] = lambda _: None,
     ) -> None:
         """``had`` is what the destination has, and is kept up to date. What ``repeats`` another chunk is not asked for.
+
+        ``gateways`` are those of this node's zone, if it is in one; ``on_claim`` is called with what those who get from
+        this node are to be told of them.
 
         ``on_progress`` is called when the pull may have ended, ``on_chunks`` with verified runs that ``had`` holds by
         then, ``on_word`` with what is to be said to a source that grants, ``on_drop`` when a source is given up,
@@ -140,9 +148,10 @@ class Pull:
         self._on_progress = on_progress
         self._on_chunks = on_chunks
         self._on_word = on_word
+        self._on_claim = on_claim
         self._on_drop = on_drop
         self._had = had
-        self._planner = Planner(self.manifest.lengths, repeats.planned(had) if repeats else had)
+        self._planner = Planner(self.manifest.lengths, repeats.planned(had) if repeats else had, gateways=gateways)
         self._mail: Mailbox[_Message] = Mailbox()
         self._crew = Crew(WorkerContext(destination, open_channel, limit, self._mail.put), connections)
         self._only_writes_since: float | None = None
@@ -233,6 +242,10 @@ class Pull:
     def shared(self, node: str, shared: bool) -> None:  # noqa: FBT001 - what it is about
         """Others get from a source, too, or no longer do."""
         self._mail.put(PeerShared(node, shared))
+
+    def claims(self, node: str, claim: Claim) -> None:
+        """A source says who it takes for a gateway of its zone."""
+        self._mail.put(PeerClaims(node, claim))
 
     def granted(self, grant: Grant) -> None:
         """A source, whose node is the ``key``, grants a fetch; what is said to that goes to ``on_word``."""
@@ -337,6 +350,8 @@ class Pull:
         elif isinstance(action, Drop):
             self._close(action.peer)
             self._on_drop(action.peer, action.banned)
+        elif isinstance(action, Claims):
+            self._on_claim(action.claim)
         else:
             self._on_word(action)
 

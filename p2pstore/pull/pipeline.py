@@ -46,6 +46,7 @@ from p2pstore.pull.own_chunks import copy_repeats, fill_zeros
 from p2pstore.pull.resolve import ResolvedName, resolve
 from p2pstore.pull.reuse import copy_local
 from p2pstore.pull.run import Emit, PullWork
+from p2pstore.swarm.gateway import Claim
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +99,9 @@ class End(ABC, Generic[D]):
     async def begin(self, get: Pipeline[Any], destination: D) -> Callable[[range], None] | None:  # noqa: ARG002
         """All that is here has been used. Returns who is told of chunks that are pulled, to pass them on."""
         return None
+
+    def claims(self, claim: Claim) -> None:
+        """Tell those who get what is passed on who is a gateway of this node's zone. Any thread."""
 
     def give_up(self, get: Pipeline[Any]) -> None:
         """The get has failed or was cancelled, after ``make``; the destination was aborted, if it was not finished."""
@@ -269,21 +273,27 @@ class Pipeline(Generic[D]):
         if verified.full:
             return
         listen = on_chunks or _nobody_listens
-        await self._pull(destination, listen, repeats, seeds=on_chunks is not None)
+        await self._pull(destination, listen, repeats, seeds=on_chunks is not None, on_claim=end.claims)
         if repeats.firsts:
             self.steps.begin("copying what repeats", sum(manifest.lengths[n] for n in verified.missing()), "B")
             self.brought.reused += await self.in_thread(
                 copy_repeats, destination, repeats, self.cancelled, self.steps.add, listen
             )
         if verified.count < manifest.chunks:  # what was to be copied is no longer what it was
-            await self._pull(destination, listen, None, seeds=on_chunks is not None)
+            await self._pull(destination, listen, None, seeds=on_chunks is not None, on_claim=end.claims)
 
     async def _pull(
-        self, destination: Destination, on_chunks: Callable[[range], None], repeats: Repeats | None, *, seeds: bool
+        self,
+        destination: Destination,
+        on_chunks: Callable[[range], None],
+        repeats: Repeats | None,
+        *,
+        seeds: bool,
+        on_claim: Callable[[Claim], None],
     ) -> None:
         """Bring what is missing from others, but for what ``repeats``."""
         work = PullWork(self.parts, self.resolved, self._name, self._transport, self._tell, clock=self._clock)
-        await work.run(destination, on_chunks, seeds=seeds, repeats=repeats)
+        await work.run(destination, on_chunks, seeds=seeds, repeats=repeats, on_claim=on_claim)
         brought, pull = self.brought, work.pull
         brought.pulled += pull.bytes_pulled
         for node, count in pull.bytes_by_node.items():

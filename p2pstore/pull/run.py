@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import time
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +22,7 @@ from p2pstore.pull.owner import Pull
 from p2pstore.pull.resolve import ResolvedName
 from p2pstore.settings.keys import TRANSPORTS
 from p2pstore.swarm.events import Word
+from p2pstore.swarm.gateway import Claim, Gateways
 
 EVENT_SECONDS = 0.2
 """Between progress events."""
@@ -63,8 +65,9 @@ class PullWork:
         *,
         seeds: bool,
         repeats: Repeats | None = None,
+        on_claim: Callable[[Claim], None] = lambda _: None,
     ) -> None:
-        """``seeds``: what arrives is passed on, which ``on_chunks`` tells others. ``repeats`` as of ``Pull``.
+        """``seeds``: what arrives is passed on, which ``on_chunks`` tells others. The rest is as in ``Pull``.
 
         When it raises, workers may still be leaving what they write, and ``Destination.abort`` says when they have.
         Raises ``NoLivePeer``, ``SourceSilent``, ``ChunkMismatch``, ``TransportUnavailable``, or what went wrong at the
@@ -106,6 +109,8 @@ class PullWork:
                 on_wrong=wrong,
                 note=note,
                 repeats=repeats,
+                gateways=Gateways(random.Random(), seeds=seeds) if parts.record.zone else None,  # noqa: S311 - no secret
+                on_claim=on_claim,
             ),
         )
         discovery = Discovery(

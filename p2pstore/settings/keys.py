@@ -118,7 +118,7 @@ KEYS: Mapping[str, Key] = {
         Key("insecure", as_boolean, "listen on an open address without a cluster secret", False, plain=True),
         Key("secret_file", as_path, "file that holds the cluster secret"),
         Key("group", as_text, "group of this host that may use the agent, as its user; it needs a home of its own"),
-        Key("zone", as_text, "where this node is; peers of the same zone are asked first"),
+        Key("zone", as_text, "where this node is; what is pulled crosses between zones once"),
         Key("lease_ttl", whole(MIN_LEASE_TTL, MAX_LEASE_TTL), "seconds until a dead node disappears", 10, plain=True),
         Key("transport", one_of(*TRANSPORTS), "how get moves bytes: auto, rdma, tcp or local", "auto"),
         Key("rdma_devices", as_text, "RDMA devices to use, joined by commas; all, or none", "all"),

@@ -24,6 +24,7 @@ class _Follower:
     seeds: bool
     whole: bool
     grants: bool
+    abroad: bool
     shared: bool = False
     speaks: bool = False
 
@@ -57,13 +58,14 @@ class Audience:
         """Whether a follower has heard that it shares an origin."""
         return self._followers[key].shared
 
-    def join(self, key: str, *, seeds: bool, whole: bool, grants: bool) -> list[str]:
+    def join(self, key: str, *, seeds: bool, whole: bool, grants: bool, abroad: bool = False) -> list[str]:
         """Somebody follows from now on: who of the others are to be told that it is now otherwise with sharing.
 
         ``seeds``: it passes on what it gets. ``whole``: the replica is, so that it takes it for an origin. ``grants``:
         it will take grants, once it ``speaks``; one of an earlier version does not, and is never told that it shares.
+        ``abroad``: it is in another zone, where it is settled who fetches what: it is named nothing.
         """
-        self._followers[key] = _Follower(seeds, whole, grants)
+        self._followers[key] = _Follower(seeds, whole, grants, abroad)
         self._seeding += seeds
         return [each for each in self._changed() if each != key]
 
@@ -77,7 +79,7 @@ class Audience:
             return False
         follower.speaks = True
         if follower.shared or not follower.whole:
-            self.granter.join(key, seeds=follower.seeds, origin=follower.whole, empty=empty)
+            self._grant(key, follower, empty=empty)
         return True
 
     def hushed(self, key: str) -> None:
@@ -104,10 +106,15 @@ class Audience:
                 follower.shared = shared
                 changed.append(key)
                 if shared and follower.speaks:
-                    self.granter.join(key, seeds=follower.seeds, origin=True)
+                    self._grant(key, follower)
                 else:
                     self.granter.leave(key)
         return changed
+
+    def _grant(self, key: str, follower: _Follower, *, empty: bool = False) -> None:
+        """From now on it is granted something. What an origin sends to another zone its own could have got instead."""
+        origin, abroad = follower.whole, follower.abroad
+        self.granter.join(key, seeds=follower.seeds, origin=origin and not abroad, last=origin and abroad, empty=empty)
 
     def _unsent(self) -> Unsent:
         lengths = self._lengths()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from p2pstore.objects.bitmap import Bitmap
+from p2pstore.swarm.gateway import ELSEWHERE, Claim
 from p2pstore.swarm.granter import Grant
 
 
@@ -31,7 +32,7 @@ class FetchFault(Enum):
 
 @dataclass(frozen=True)
 class PeerAdded:
-    """A peer is there. ``distance``: 0 this host, 1 this zone, 2 elsewhere; nearer ones are asked first.
+    """A peer is there. ``distance``: see ``p2pstore.swarm.gateway``; nearer ones are asked first.
 
     ``grants``: it says when something may be fetched from it (see ``p2pstore.swarm.granter``). Of one that had
     everything when it came, that holds while it is ``shared``: while others get from it, too.
@@ -39,7 +40,7 @@ class PeerAdded:
 
     peer: str
     have: Bitmap
-    distance: int = 2
+    distance: int = ELSEWHERE
     shared: bool = False
     grants: bool = False
 
@@ -58,6 +59,14 @@ class PeerShared:
 
     peer: str
     shared: bool
+
+
+@dataclass(frozen=True)
+class PeerClaims:
+    """A peer says who it takes for a gateway of its zone."""
+
+    peer: str
+    claim: Claim
 
 
 @dataclass(frozen=True)
@@ -137,7 +146,20 @@ class Tick:
     now: float
 
 
-Event = PeerAdded | PeerHas | PeerShared | Granted | PeerGone | Closed | Released | Fetched | Ending | Failed | Tick
+Event = (
+    PeerAdded
+    | PeerHas
+    | PeerShared
+    | PeerClaims
+    | Granted
+    | PeerGone
+    | Closed
+    | Released
+    | Fetched
+    | Ending
+    | Failed
+    | Tick
+)
 
 
 @dataclass(frozen=True)
@@ -197,4 +219,11 @@ class Drop:
     banned: bool
 
 
-Action = Fetch | Opened | Declined | Done | Cancel | Drop
+@dataclass(frozen=True)
+class Claims:
+    """Tell those who get from this node who is a gateway of its zone."""
+
+    claim: Claim
+
+
+Action = Fetch | Opened | Declined | Done | Cancel | Drop | Claims

@@ -56,6 +56,7 @@ class _Grant:
 class _Follower:
     seeds: bool
     origin: bool  # this node is, to it
+    last: bool = False
     under_way: int = 0  # of its fetches, from anybody, as it last said
     grants: dict[int, _Grant] = field(default_factory=dict)
     slow: int = 0  # of these, so many go on without a place
@@ -94,16 +95,16 @@ class Granter:
     def _places(self) -> int:
         return self._pace.places_of_origin if self._unsent else self._pace.places
 
-    def join(self, key: str, *, seeds: bool, origin: bool, empty: bool = False) -> None:
+    def join(self, key: str, *, seeds: bool, origin: bool, last: bool = False, empty: bool = False) -> None:
         """Somebody takes grants from now on.
 
         ``seeds``: it passes on what it gets, and comes before who does not. ``origin``: it takes this node for one, and
-        is named what that never sent. ``empty``: this node has nothing yet.
+        is named what that never sent. ``last``: it comes after those who are. ``empty``: this node has nothing yet.
         """
         if key not in self._followers:
             if origin and self._unsent is None:
                 self._unsent = self._make_unsent()
-            self._followers[key] = _Follower(seeds, origin)
+            self._followers[key] = _Follower(seeds, origin, last)
             (self._sated if empty else self._open)[key] = None
 
     def leave(self, key: str) -> None:
@@ -137,7 +138,7 @@ class Granter:
         self._pace.answered(now - grant.since)
         self._end(follower, number, grant)
         self._take_back(grant)
-        if not full and key not in self._open:
+        if not full and key not in self._open and key not in self._sated:
             # It may have declined before it heard of more that it has been told of since.
             waiting = self._sated if grant.tellings == self._tellings else self._open
             waiting[key] = None
@@ -183,10 +184,10 @@ class Granter:
 
         One that is slow with an earlier grant is granted no other.
         """
-        least, among = (True, 0), [""]
+        least, among = (True, True, 0), [""]
         for key in self._open:
             follower = self._followers[key]
-            rank = (not follower.seeds, follower.under_way)
+            rank = (not follower.seeds, follower.last, follower.under_way)
             if follower.slow:
                 continue
             if not among[0] or rank < least:

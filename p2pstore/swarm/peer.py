@@ -42,6 +42,7 @@ class Peer:
     have: Bitmap
     distance: int
     origin: bool
+    abroad: bool = False  # in another zone, from which one at a time fetches
     candidates: list[int] = field(default_factory=list)  # of a getter: what it has that may be missing here
     shared: bool = False
     grants: bool = False

@@ -14,6 +14,9 @@ those who gave them hear when there is room. From getters the rarest of a few ch
 what few have is spread before what all have; an origin that several get from (which is *shared*) names what it never
 sent.
 
+**Zones.** From another zone only gateways fetch (see ``p2pstore.swarm.gateway``), each its share, and of that what no
+getter of its own zone has. What getters abroad have does not count as spread.
+
 A peer of an earlier version, and an origin that nobody else gets from, are asked as their windows allow. So is anybody,
 for one run, by a node that stays hungry.
 
@@ -37,6 +40,7 @@ from p2pstore.objects.bitmap import Bitmap
 from p2pstore.swarm.events import (
     Action,
     Cancel,
+    Claims,
     Closed,
     Declined,
     Done,
@@ -50,12 +54,14 @@ from p2pstore.swarm.events import (
     Granted,
     Opened,
     PeerAdded,
+    PeerClaims,
     PeerGone,
     PeerHas,
     PeerShared,
     Released,
     Tick,
 )
+from p2pstore.swarm.gateway import ABROAD, SAME_ZONE, Claim, Gateways, share_of_each
 from p2pstore.swarm.leaving import Leaving
 from p2pstore.swarm.peer import Peer, Share
 from p2pstore.swarm.rarity import RUN_BYTES, Missing
@@ -98,10 +104,13 @@ class Planner:
     """Plans one pull.
 
     ``lengths[i]`` is the size of chunk i in bytes, ``had`` what is there already; from now on only the planner writes
-    to it. Chunks with adjacent numbers are adjacent at every source.
+    to it. Chunks with adjacent numbers are adjacent at every source. ``gateways`` are those of this node's zone, where
+    it is in one.
     """
 
-    def __init__(self, lengths: Sequence[int], had: Bitmap, *, seed: int | None = None) -> None:
+    def __init__(
+        self, lengths: Sequence[int], had: Bitmap, *, seed: int | None = None, gateways: Gateways | None = None
+    ) -> None:
         self.had = had
         self.banned: set[str] = set()
         self._lengths = lengths
@@ -110,13 +119,18 @@ class Planner:
         self._leaving = Leaving()
         self._getters = 0
         self._requests = 0
-        self._window = Window()
+        self._windows = (Window(), Window())  # of fetches from peers of this zone or none, and from abroad
         self._share = Share.among(1)
         self._fed = 0.0
         self._missing = Missing(had.missing(), lengths, self._random)
         self._now = 0.0
-        self._patience = Patience(MIN_PATIENCE)
+        self._patiences = (Patience(MIN_PATIENCE), Patience(MIN_PATIENCE))  # likewise
         self._run_bytes = RUN_BYTES
+        self._gateways = gateways
+        self._shares = share_of_each(lengths) if gateways else []
+        self._claimed: tuple[Claim, ...] = ()  # as those who get from this node know
+        self._open_shares: frozenset[int] = frozenset()
+        self._mine: frozenset[int] = frozenset()  # chunks of these
 
     @property
     def done(self) -> bool:
@@ -150,6 +164,12 @@ class Planner:
 
     def handle(self, event: Event) -> list[Action]:
         """Take an event; return what to do now."""
+        actions = self._handle(event)
+        if self._gateways is not None and not isinstance(event, PeerHas):
+            actions += self._follow(self._gateways)
+        return actions
+
+    def _handle(self, event: Event) -> list[Action]:
         if isinstance(event, PeerHas):  # most events are
             peer = self._peers.get(event.peer)
             if peer is None:
@@ -171,20 +191,43 @@ class Planner:
             return self._leave(peer, event)
         return [] if peer is None else self._news(peer, event)
 
+    def _follow(self, gateways: Gateways) -> list[Action]:
+        """Do what the gateways of this zone's change, and tell who get from this node."""
+        actions: list[Action] = []
+        before, self._claimed = self._claimed, gateways.claims
+        if self._claimed != before:
+            actions += [Claims(claim) for claim in self._claimed if claim not in before]
+            if before and any(new.term != old.term for new, old in zip(self._claimed, before, strict=True)):
+                self._fed = self._now  # an election is given time before the next
+        if gateways.open != self._open_shares:
+            self._open_shares = gateways.open
+            self._mine = frozenset([n for n, share in enumerate(self._shares) if share in self._open_shares])
+            for peer in self._peers.values():
+                if peer.abroad:
+                    peer.candidates = [n for n in peer.have if n in self._mine and n not in self.had]
+            self._wake_abroad()
+            actions += self._fill(self._peers.values())
+        return actions
+
     def _tick(self) -> list[Action]:
+        if self._gateways is not None:
+            self._gateways.pass_time(self._now)
         actions = self._cancel_slow()
-        self._window.pass_slow(self._now)
+        for window in self._windows:
+            window.pass_slow(self._now)
         if self._requests or not self._missing or not self._fed:
             self._fed = self._now
         actions += self._fill(self._peers.values())
         if self._now - self._fed >= HUNGRY_SECONDS:
+            if self._gateways is not None:
+                self._gateways.hungry()
             actions += self._feed()
         return actions
 
     def _feed(self) -> list[Action]:
         """Ask one peer for one run, without a grant."""
         actions: list[Action] = []
-        ready = [p for p in self._peers.values() if not p.rests(self._now)]
+        ready = [p for p in self._peers.values() if not (p.rests(self._now) or self._closed_off(p))]
         for peer in sorted(ready, key=lambda p: (p.slow, p.distance)):
             if self._fetch(peer, self._pick(peer), actions):
                 break
@@ -218,9 +261,12 @@ class Planner:
         for run in runs:
             self._return(run)
 
-    def _news(self, peer: Peer, event: PeerShared | Granted | Ending) -> list[Action]:
+    def _news(self, peer: Peer, event: PeerShared | PeerClaims | Granted | Ending) -> list[Action]:
         if isinstance(event, PeerShared):
             peer.shared = event.shared
+        elif isinstance(event, PeerClaims):
+            if self._gateways is not None:
+                self._gateways.heard(peer.name, event.claim)
         elif isinstance(event, Granted):
             return self._granted(peer, event)
         else:
@@ -235,32 +281,62 @@ class Planner:
         peer = self._peers.get(event.peer)
         if peer is None:
             origin = event.have.full
-            peer = self._peers[event.peer] = Peer(event.peer, Bitmap(len(event.have)), event.distance, origin)
+            abroad = self._gateways is not None and event.distance == ABROAD
+            peer = self._peers[event.peer] = Peer(event.peer, Bitmap(len(event.have)), event.distance, origin, abroad)
             self._getters += not origin
             self._share = Share.among(len(self._peers))
+            if self._gateways is not None and event.distance <= SAME_ZONE:
+                self._gateways.near(event.peer, whole=False)
         peer.shared = event.shared
         peer.grants = event.grants
         self._has(peer, event.have)
         return self._fill_one(peer)
 
     def _has(self, peer: Peer, chunks: Iterable[int]) -> None:
-        if peer.origin:
+        if peer.abroad:
+            more = [chunk for chunk in chunks if peer.have.add(chunk)]
+            peer.candidates += [chunk for chunk in more if chunk in self._mine and chunk not in self.had]
+        elif peer.origin:
             peer.have.update(chunks)
         else:
             peer.candidates += self._missing.gain(chunks, peer.have, self.had)
+        if self._gateways is not None and peer.distance <= SAME_ZONE and peer.have.full:
+            self._gateways.near(peer.name, whole=True)
 
     def _remove(self, peer: Peer) -> list[range]:
         """A peer takes part no more; the runs that are in flight at it."""
         del self._peers[peer.name]
         self._getters -= not peer.origin
         self._share = Share.among(max(1, len(self._peers)))
-        if not peer.origin:
+        if not (peer.origin or peer.abroad):
             self._missing.spread(peer.have, -1)
+            self._wake_abroad()
+        if self._gateways is not None:
+            self._gateways.gone(peer.name)
         self._requests -= len(peer.in_flight)
         for run in peer.in_flight.values():
-            self._window.release(peer.name, run)
-        self._window.forget(peer.name)
+            self._window(peer).release(peer.name, run)
+        self._window(peer).forget(peer.name)
         return list(peer.in_flight.values())
+
+    def _wake_abroad(self) -> None:
+        """Some chunks may be new again, so that they are to be had from abroad."""
+        for peer in self._peers.values():
+            if peer.abroad and peer.sated:
+                peer.sated = False
+                self._window(peer).owe(peer.name)
+
+    def _window(self, peer: Peer) -> Window:
+        """What is under way from a peer, and others as far away: the link between zones may make all of it slow."""
+        return self._windows[peer.abroad]
+
+    def _closed_off(self, peer: Peer) -> bool:
+        """Whether only others of this zone fetch from there."""
+        return peer.abroad and not self._mine
+
+    def _may_bring(self, peer: Peer, run: range) -> bool:
+        """Whether a run could be asked of a peer."""
+        return peer.have.has_all(run) and not (peer.abroad and not self._mine.issuperset(run))
 
     def _fetched(self, peer: Peer | None, event: Fetched) -> list[Action]:
         run = event.run
@@ -271,16 +347,17 @@ class Planner:
         if peer is None:  # it was closed meanwhile
             return []
         if landed and began < math.inf:
-            self._took(self._now - began)
+            self._took(peer, self._now - began)
+        self._fed = self._now
         peer.faults = 0
         peer.slow = False
         peer.delivered = True
         return actions + self._fill_one(peer)
 
-    def _took(self, seconds: float) -> None:
+    def _took(self, peer: Peer, seconds: float) -> None:
         """A run arrived so long after it was asked for."""
-        self._patience.took(seconds)
-        self._window.took(seconds)
+        self._patiences[peer.abroad].took(seconds)
+        self._window(peer).took(seconds)
         if seconds < QUICK_RUN_SECONDS:
             self._run_bytes = min(2 * self._run_bytes, LONG_RUN_BYTES)
         elif seconds > SLOW_RUN_SECONDS:
@@ -328,30 +405,34 @@ class Planner:
 
     def _over(self, peer: Peer, run: range, actions: list[Action]) -> None:
         """A run that was granted has ended, or nearly so: the peer hears of it once."""
-        self._window.release(peer.name, run)
+        window = self._window(peer)
+        window.release(peer.name, run)
         number = peer.granted.pop(run, None)
         if number is not None:
-            full = self._window.full or self._waits(peer)
+            full = window.full or self._waits(peer)
             if full:
-                self._window.owe(peer.name)
-            actions.append(Done(peer.name, number, self._window.under_way, full))
+                window.owe(peer.name)
+            actions.append(Done(peer.name, number, window.under_way, full))
 
     def _return(self, run: Iterable[int]) -> None:
         for chunk in run:
             if chunk not in self.had:
                 self._missing.put_back(chunk)
                 for peer in self._peers.values():
-                    if not peer.origin and chunk in peer.have:
+                    takes = chunk in self._mine if peer.abroad else not peer.origin
+                    if takes and chunk in peer.have:
                         peer.candidates.append(chunk)
                     if peer.sated and chunk in peer.have:
                         peer.sated = False
-                        self._window.owe(peer.name)
+                        self._window(peer).owe(peer.name)
 
     def _cancel_slow(self) -> list[Action]:
         """Take runs that take too long away from peers, where another could bring them."""
-        patience = self._patience.limit(PATIENCE if self._missing else LAST_PATIENCE)
+        factor = PATIENCE if self._missing else LAST_PATIENCE
+        limits = [patience.limit(factor) for patience in self._patiences]
         actions: list[Action] = []
         for peer in self._peers.values():
+            patience = limits[peer.abroad]
             for start, began in peer.since.items():
                 if self._now - began > patience and self._another(peer, peer.in_flight[start]):
                     peer.since[start] = math.inf
@@ -361,7 +442,7 @@ class Planner:
     def _another(self, peer: Peer, run: range) -> bool:
         """Whether a peer that is not known to be slow has a run as well."""
         others = (p for p in self._peers.values() if p is not peer and not p.slow and p.not_before <= self._now)
-        return any(other.have.has_all(run) for other in others)
+        return any(self._may_bring(other, run) for other in others)
 
     def _bytes(self, run: range) -> int:
         return sum(self._lengths[run.start : run.stop])
@@ -369,7 +450,13 @@ class Planner:
     def _useful(self, peer: Peer) -> bool:
         if peer.origin:
             return bool(self._missing)
+        if peer.abroad:
+            return any(chunk in self._missing for chunk in peer.have)
         return self._missing.any_of(peer.candidates)
+
+    def _may_use(self, peer: Peer) -> bool:
+        """Whether this node is to fetch from a useful peer."""
+        return self._missing.any_of(peer.candidates) if peer.abroad else self._useful(peer)
 
     def _fill(self, peers: Iterable[Peer]) -> list[Action]:
         """Hand missing chunks to these peers until their windows are full: in turn, the slow last, the near first.
@@ -400,10 +487,11 @@ class Planner:
     def _open(self) -> list[Action]:
         """Tell those that were declined that there is room."""
         actions: list[Action] = []
-        for name in self._window.owed(lambda name: self._waits(self._peers[name])):
-            self._window.forget(name)
-            if self._peers[name].grants:  # else it came again, as an earlier version
-                actions.append(Opened(name, self._window.under_way))
+        for window in self._windows:
+            for name in window.owed(lambda name: self._waits(self._peers[name])):
+                window.forget(name)
+                if self._peers[name].grants:  # else it came again, as an earlier version
+                    actions.append(Opened(name, window.under_way))
         return actions
 
     def _waits(self, peer: Peer) -> bool:
@@ -411,37 +499,43 @@ class Planner:
 
         Else two that are slow would be given a run in turn, and it would be taken away from each, for ever.
         """
+        if self._closed_off(peer):
+            return True
         if not peer.slow:
             return peer.rests(self._now)
         others = (p for p in self._peers.values() if not (p.slow or p.in_flight or p.rests(self._now)))
-        return peer.rests(self._now) or any(self._useful(other) for other in others)
+        return peer.rests(self._now) or any(self._may_use(other) for other in others)
 
     def _granted(self, peer: Peer, event: Granted) -> list[Action]:
         """Take a grant, or say why not."""
         actions: list[Action] = []
         grant = event.grant
-        self._window.size = grant.window
-        full = self._window.full or self._waits(peer)
+        window = self._window(peer)
+        window.size = grant.window
+        full = window.full or self._waits(peer)
         if not full:
-            run = self._missing.take_new(grant.run) if grant.run is not None else range(0)
+            run = self._missing.take_new(grant.run) if grant.run is not None and not peer.abroad else range(0)
             run = run or self._pick(peer)
             if self._fetch(peer, run, actions, grant.lead):
                 peer.granted[run] = grant.number
-                self._window.take(peer.name, run, self._now)
+                window.take(peer.name, run, self._now)
                 return actions
             peer.sated = True
         else:
-            self._window.owe(peer.name)
-        actions.append(Declined(peer.name, grant.number, self._window.under_way, full))
+            window.owe(peer.name)
+        actions.append(Declined(peer.name, grant.number, window.under_way, full))
         return actions if full else actions + self._open()
 
     def _pick(self, peer: Peer) -> range:
         """Take what is to be asked of a peer next: the rarest of what it has, and what lies around it."""
-        first = self._missing.rarest() if peer.origin else self._missing.draw(peer.candidates, DRAWN)
+        if peer.abroad:
+            first = self._missing.draw_new(peer.candidates, DRAWN)
+        else:
+            first = self._missing.rarest() if peer.origin else self._missing.draw(peer.candidates, DRAWN)
         if first is None:
             return range(0)
         most = RUN_BYTES if self._getters or peer.shared else self._run_bytes
-        return self._missing.take_run(first, peer.have, most=most)
+        return self._missing.take_run(first, peer.have, most=most, among=self._mine if peer.abroad else None)
 
     def _fetch(self, peer: Peer, run: range, actions: list[Action], lead: float = 0.0) -> bool:
         """Ask a peer for a run that was taken; False where there is none."""

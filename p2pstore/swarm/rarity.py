@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 from p2pstore.objects.bitmap import Bitmap
 
@@ -63,6 +63,13 @@ class Missing:
             lists[new].append(chunk)
         return lacking
 
+    def draw_new(self, candidates: list[int], count: int) -> int | None:
+        """As ``draw``, of those that no getter has that counts."""
+        best = self.draw(candidates, count)
+        if best is None or not self._spread[best]:
+            return best
+        return next((chunk for chunk in candidates if chunk in self._place and not self._spread[chunk]), None)
+
     def spread(self, chunks: Iterable[int], by: int) -> None:
         """So many getters more (or, below 0, fewer) have these."""
         for chunk in chunks:
@@ -117,16 +124,21 @@ class Missing:
                 best = chunk
         return best
 
-    def take_run(self, first: int, have: Bitmap, *, most: int = RUN_BYTES) -> range:
-        """Take ``first``, and the missing chunks around it that are in ``have``, while the run has ``most`` bytes."""
+    def take_run(
+        self, first: int, have: Bitmap, *, most: int = RUN_BYTES, among: Container[int] | None = None
+    ) -> range:
+        """Take ``first``, and the missing chunks around it that are in ``have``, while the run has ``most`` bytes.
+
+        With ``among``, of these only what is in that and no getter has.
+        """
         start = first
         total = self._lengths[first]
-        while self._joins(start - 1, have) and total + self._lengths[start - 1] <= most // 2:
+        while self._joins(start - 1, have, among) and total + self._lengths[start - 1] <= most // 2:
             start -= 1
             total += self._lengths[start]
         stop = start + 1
         total = self._lengths[start]
-        while self._joins(stop, have) and stop - start < RUN_CHUNKS and total + self._lengths[stop] <= most:
+        while self._joins(stop, have, among) and stop - start < RUN_CHUNKS and total + self._lengths[stop] <= most:
             total += self._lengths[stop]
             stop += 1
         for chunk in range(start, stop):
@@ -144,8 +156,10 @@ class Missing:
             self._extract(chunk)
         return run[first:stop]
 
-    def _joins(self, chunk: int, have: Bitmap) -> bool:
+    def _joins(self, chunk: int, have: Bitmap, among: Container[int] | None) -> bool:
         """Whether a neighbour may come along."""
+        if among is not None and (chunk not in among or self._spread[chunk]):
+            return False
         return chunk in self._place and chunk in have
 
     def _insert(self, chunk: int) -> None:

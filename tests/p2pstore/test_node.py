@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from p2pstore.metadata.memory import MemoryStore
 from p2pstore.metadata.store import Put
 from p2pstore.node import Node
 from p2pstore.node_options import NodeOptions
+from p2pstore.pull import discovery
 from p2pstore.pull.file_destination import FileDestination
 from p2pstore.pull.workplace import Workplace
 from tests.p2pstore.nodes import FILES, WAIT, Start, get, leftovers, register, root, start
@@ -85,6 +87,29 @@ async def test_two_get_at_once_and_the_origin_dies(start: Start, root: Path, tmp
     await a.close()
     await get(d, tmp_path / "d")
     assert read_tree(tmp_path / "d") == read_tree(tmp_path / "c") == FILES
+
+
+async def test_what_crosses_between_zones(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them are on one host, which would be near whatever its zone: they are taken for others here."""
+    monkeypatch.setattr(
+        discovery,
+        "distance",
+        lambda mine, other: records.distance(replace(mine, host_id=""), replace(other, host_id="")),
+    )
+    write_tree(tmp_path / "tree", {"model": content(16 * MIB)}, ())
+    seed = await start("seed", zone="a", upload_limit=4 * MIB)
+    await register(seed, tmp_path / "tree", chunk_size=MIB)
+    first, *others = [await start(name, zone="b") for name in ("b1", "b2", "b3")]
+    getting = asyncio.create_task(get(first, tmp_path / "b1", transport="tcp"))
+    deadline = time.monotonic() + WAIT
+    while not first.parts.holdings.replicas:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+    results = await asyncio.gather(*(get(n, tmp_path / n.name, transport="tcp") for n in others))
+    crossed = [result.peers.get("seed", 0) for result in [await getting, *results]]
+    assert 16 * MIB <= sum(crossed) <= 24 * MIB, "once, and what each asked for before it knew of the others"
+    assert {c.share for n in (first, *others) for r in n.parts.holdings.replicas.values() for c in r.claimed}
+    assert all(read_tree(tmp_path / n.name) == read_tree(tmp_path / "tree") for n in (first, *others))
 
 
 async def test_an_empty_object(start: Start, tmp_path: Path) -> None:

@@ -171,6 +171,42 @@ def test_a_thin_link_between_zones_carries_no_more_than_it_can() -> None:
     assert outcome.last >= thin.size / thin.zone_rate  # all of it must cross once
 
 
+ZONES = replace(SMALL, receivers=16, zones=2, zone_rate=SMALL.rate / 10, zone_latency=0.002)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_thin_link_between_zones_carries_each_chunk_once(seed: int) -> None:
+    outcome = simulate(replace(ZONES, seed=seed))
+    assert outcome.unfinished == 0
+    assert outcome.crossed_in.keys() == {1}, "who has the seed in its zone fetches nothing from abroad"
+    assert outcome.crossed_in[1] == outcome.crossed_out[0] <= 1.05 * ZONES.size
+    assert outcome.nearness.percent > 90
+
+
+def test_a_zone_whose_gateway_dies_gets_the_rest() -> None:
+    simulation = Simulation(replace(ZONES, notice=0.5))
+    died: list[str] = []
+
+    def kill() -> None:
+        gateways = [node for node in simulation._present if node.planner is not None and node.planner._mine]
+        for node in gateways[:1]:
+            simulation._die(node)
+            died.append(node.name)
+
+    for seconds in (3.0, 6.0, 9.0):
+        simulation._clock.at(seconds, kill)
+    outcome = simulation.run()
+    assert len(died) == outcome.died == 3
+    assert outcome.unfinished == 0
+    assert outcome.last < 1.3 * ZONES.size / ZONES.zone_rate
+    assert outcome.crossed_in[1] < 1.3 * ZONES.size, "what each of them had on its way, or had passed to few"
+
+
+def test_zones_whose_links_are_not_thin_lose_little() -> None:
+    wide = replace(SMALL, receivers=24, size=256 * MIB, zones=3, zone_latency=0.0)
+    assert simulate(wide).last < 1.2 * simulate(replace(wide, zones=1)).last
+
+
 def test_receivers_hear_of_the_others_as_a_replica_tells_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """A replica says when one is alone with it again; the simulator did not, and so simulated another rule."""
     heard: list[bool] = []

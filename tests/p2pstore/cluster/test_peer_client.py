@@ -26,6 +26,7 @@ from p2pstore.errors import (
     SecretRefused,
 )
 from p2pstore.objects.bitmap import Bitmap
+from p2pstore.swarm.gateway import Claim, Rank
 from p2pstore.swarm.granter import Grant
 from p2pstore.swarm.pace import MAX_LEAD
 from tests.p2pstore.samples import MIB, content, manifest_of
@@ -271,6 +272,12 @@ LATER_LINES = [
     b'{"grant":7,"window":3,"lead":"0"}',
     b'{"grant":7,"window":3,"lead":0,"run":[[0,1],[2,1]]}',
     b'{"grant":7,"window":3,"lead":0,"run":[[9,1]]}',
+    b'{"gateway":7}',
+    b'{"gateway":[1,2,3]}',
+    b'{"gateway":[0,1,4,2]}',
+    b'{"gateway":[0,-1,0,2]}',
+    b'{"gateway":[9,1,0,2]}',
+    b'{"gateway":[0,1,0,1e3]}',
     b'{"have":[[0,1' + b"0" * 1000 + b"]]}",
     b'{"have":[' + b",".join([b"[0,9]"] * 1000) + b"]}",
     b"null",
@@ -302,6 +309,7 @@ async def test_news(client: PeerClient) -> None:
         b'{"have":[[0,2],[8,1]]}',
         b'{"have":[]}',
         b'{"shared":true}',
+        b'{"gateway":[2,3,1,77],"own":true}',
         b'{"grant":7,"window":3,"lead":0.1}',
         b'{"grant":8,"window":5,"lead":7,"run":[[2,3]]}',
         b'{"grant":9,"window":3,"lead":1' + b"0" * 400 + b"}",
@@ -314,7 +322,7 @@ async def test_news(client: PeerClient) -> None:
         assert isinstance(first, Availability)
         assert (first.address, first.have.full) == (4096, True)
         grants = [Grant("", 7, None, 3, 0.1), Grant("", 8, range(2, 5), 5, MAX_LEAD), Grant("", 9, None, 3, MAX_LEAD)]
-        assert rest == [[0, 1, 8], [], Shared(shared=True), *grants]
+        assert rest == [[0, 1, 8], [], Shared(shared=True), Claim(2, 3, Rank.ACTING, 77, own=True), *grants]
 
 
 async def test_many_streams_keep_no_question_waiting(client: PeerClient) -> None:

@@ -31,6 +31,7 @@ from p2pstore.peers import peer_server as module
 from p2pstore.pull.file_destination import FileDestination
 from p2pstore.swarm import audience as audience_module
 from p2pstore.swarm.events import Done, Word
+from p2pstore.swarm.gateway import Claim, Rank
 from p2pstore.swarm.granter import Grant
 from tests.clocks import Clock
 from tests.p2pstore.peers.owner import Owner, serving
@@ -180,6 +181,26 @@ async def test_a_partial_replica_tells_of_its_chunks(
     for news in readers:
         with pytest.raises(StopAsyncIteration):
             await asyncio.wait_for(news.__anext__(), WAIT)
+    destination.abort()
+
+
+async def test_who_gets_from_a_node_hears_who_its_gateway_is(
+    served: tuple[Owner, str], client: PeerClient, tmp_path: Path
+) -> None:
+    owner, control = served
+    destination = FileDestination(tmp_path / "dest", MANIFEST, "n")
+    replica = await owner.holdings.serve_partial(destination)
+    early = client.availability(control, MANIFEST, abroad=True)
+    await asyncio.wait_for(early.__anext__(), WAIT)
+    claim = Claim(2, 3, Rank.ACTING, 77, own=True)
+    await asyncio.to_thread(replica.claims, claim)
+    assert await asyncio.wait_for(early.__anext__(), WAIT) == claim
+    late = client.availability(control, MANIFEST)
+    await asyncio.wait_for(late.__anext__(), WAIT)
+    assert await asyncio.wait_for(late.__anext__(), WAIT) == claim
+    assert [each.abroad for each in replica._audience._followers.values()] == [True, False]
+    for news in (early, late):
+        await news.aclose()  # type: ignore[attr-defined]
     destination.abort()
 
 

@@ -15,7 +15,7 @@ from engine.net.backoff import Backoff
 from p2pstore.cluster import manifests
 from p2pstore.cluster.manifests import first_that_answers
 from p2pstore.cluster.peer_client import PeerClient
-from p2pstore.cluster.records import ELSEWHERE, SAME_HOST, SAME_ZONE, NodeRecord, ReplicaRecord, distance, peer_address
+from p2pstore.cluster.records import NodeRecord, ReplicaRecord, distance, peer_address
 from p2pstore.cluster.registry import Registry
 from p2pstore.errors import BadManifest, PeerHasNot, PeerUnreachable, RemoteProtocolError, SecretRefused
 from p2pstore.metadata.memory import MemoryServer, MemoryStore
@@ -25,6 +25,7 @@ from p2pstore.pull.discovery import PUT_OFF, RETRIES, Discovery, _Tries
 from p2pstore.pull.workers import Source
 from p2pstore.swarm import audience as audience_module
 from p2pstore.swarm.events import Declined, Opened
+from p2pstore.swarm.gateway import ABROAD, ELSEWHERE, SAME_HOST, SAME_ZONE, Claim, Rank
 from p2pstore.swarm.granter import Grant
 from tests.p2pstore.cluster.test_peer_client import answer, hostile
 from tests.p2pstore.peers.owner import Owner, serving
@@ -59,7 +60,8 @@ def test_records_without_a_usable_address(segment: str, port: int) -> None:
     [
         (("h", "z"), ("h", "z"), SAME_HOST),
         (("h", "z"), ("i", "z"), SAME_ZONE),
-        (("h", "z"), ("i", "y"), ELSEWHERE),
+        (("h", "z"), ("i", "y"), ABROAD),
+        (("h", "z"), ("i", ""), ELSEWHERE),
         (("", ""), ("", ""), ELSEWHERE),
         (("", "z"), ("", "z"), SAME_ZONE),
     ],
@@ -80,6 +82,7 @@ class Log:
         self.faults: dict[str, MooncakeError] = {}
         self.shares: dict[str, bool] = {}
         self.grants: list[Grant] = []
+        self.claimed: list[tuple[str, Claim]] = []
         self.times_added: dict[str, int] = {}
         self.granting: list[bool] = []
         self.changed = asyncio.Event()
@@ -104,6 +107,10 @@ class Log:
 
     def granted(self, grant: Grant) -> None:
         self.grants.append(grant)
+        self.changed.set()
+
+    def claims(self, node: str, claim: Claim) -> None:
+        self.claimed.append((node, claim))
         self.changed.set()
 
     def remove(self, node: str) -> None:
@@ -229,6 +236,15 @@ async def test_grants_of_a_source_and_what_is_said_to_them(world: World) -> None
     await world.log.until(lambda: len(world.log.grants) == 2)
     assert world.log.grants[1].number != world.log.grants[0].number
     await other.aclose()  # type: ignore[attr-defined]
+
+
+async def test_who_a_source_takes_for_the_gateway(world: World) -> None:
+    owner = await world.holder("a")
+    await world.discover()
+    await world.log.until(lambda: "a" in world.log.sources)
+    claim = Claim(0, 1, Rank.CANDIDATE, 5)
+    owner.holdings.replicas[MANIFEST.digest].claims(claim)
+    await world.log.until(lambda: world.log.claimed == [("a", claim)])
 
 
 async def test_a_source_that_does_not_hear_us_is_begun_anew_without_grants(

@@ -295,7 +295,7 @@ class Driver:
                 self.tick(100.0)
             for _ in range(len(self.have)):  # it is told to one after the other
                 self.tick(0.0)
-            if not self.planner._window.full:
+            if not self.planner._windows[0].full:
                 ready = {p for p in self.unheard if self.resting.get(p, 0.0) <= self.now}
                 assert not ready - self.slow or not self.planner._missing, "who was declined hears that there is room"
             for peer, runs in list(self.in_flight.items()):

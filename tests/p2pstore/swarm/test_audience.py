@@ -135,3 +135,20 @@ def test_several_origins_begin_in_different_places() -> None:
             crowd.speaks(key)
         firsts.add(granted(crowd)["a"][0])
     assert len(firsts) > 3
+
+
+def test_who_is_abroad_comes_after_those_who_are_named_something() -> None:
+    crowd = audience()
+    crowd.join("abroad", seeds=True, whole=True, grants=True, abroad=True)
+    for key in "abcdef":
+        crowd.join(key, seeds=True, whole=True, grants=True)
+    for key in ("abroad", *"abcdef"):
+        crowd.speaks(key)
+    first = granted(crowd)
+    assert "abroad" not in first
+    assert all(runs != [None] for runs in first.values())
+    for key in "abcdef":
+        crowd.leave(key)
+    crowd.join("other", seeds=True, whole=True, grants=True, abroad=True)
+    crowd.speaks("other")
+    assert granted(crowd) == {"abroad": [None], "other": [None]}, "which chunks cross is settled there"

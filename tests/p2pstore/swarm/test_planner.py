@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import random
+
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.swarm.events import (
+    Action,
     Cancel,
+    Claims,
     Declined,
     Drop,
     Ending,
@@ -15,10 +19,13 @@ from p2pstore.swarm.events import (
     Granted,
     Opened,
     PeerAdded,
+    PeerClaims,
     PeerGone,
     PeerHas,
+    PeerShared,
     Tick,
 )
+from p2pstore.swarm.gateway import ABROAD, SAME_ZONE, SETTLE_SECONDS, SHARES, Claim, Gateways, Rank
 from p2pstore.swarm.granter import Grant
 from p2pstore.swarm.pace import MIN_PLACES
 from p2pstore.swarm.peer import MOST_EACH
@@ -199,6 +206,82 @@ def test_what_was_taken_from_slow_peers_goes_to_one_that_is_not_however_far() ->
         assert [a.peer for a in actions if isinstance(a, Fetch)] == (["near"] if peer == "near" else [])
     assert made.handle(Failed("near", range(1), FetchFault.SLOW, 10.0)) == [Fetch("other", range(1))]
     assert made.handle(Failed("other", range(1), FetchFault.SLOW, 20.0)) == [Fetch("far", range(1))]
+
+
+def zoned(count: int, *near: str) -> Planner:
+    """One in a zone, with these near it and a seed abroad, which is shared."""
+    made = Planner([MIB] * count, Bitmap(count), seed=1, gateways=Gateways(random.Random(1)))
+    for name in near:
+        made.handle(PeerAdded(name, Bitmap(count), SAME_ZONE, grants=True))
+    made.handle(PeerAdded("abroad", Bitmap(count, full=True), ABROAD, shared=True, grants=True))
+    made.handle(Tick(0.0))
+    return made
+
+
+def abroad(number: int) -> Granted:
+    return Granted(Grant("abroad", number, None), 0.0)
+
+
+def others_claim(made: Planner, *shares: int) -> list[Action]:
+    """One near is the gateway of these shares."""
+    return [a for share in shares for a in made.handle(PeerClaims("near", Claim(share, 7, Rank.ACTING, 1, own=True)))]
+
+
+def test_only_a_gateway_fetches_from_abroad_and_its_share_alone() -> None:
+    made = zoned(2 * SHARES, "near")
+    assert made.handle(abroad(1)) == [Declined("abroad", 1, 0, full=True)], "another may be it"
+    actions = made.handle(Tick(SETTLE_SECONDS))
+    assert Opened("abroad", 0) in actions
+    assert [a.claim.rank for a in actions if isinstance(a, Claims)] == [Rank.ACTING] * SHARES
+    told = others_claim(made, *range(1, SHARES))
+    assert [(a.claim.share, a.claim.own) for a in told if isinstance(a, Claims)] == [(1, False), (2, False), (3, False)]
+    assert {*fetched(made.handle(abroad(2))), *fetched(made.handle(abroad(3)))} == {0, SHARES}
+    assert made.handle(abroad(4)) == [Declined("abroad", 4, 2, full=False)]
+    others_claim(made, 0)
+    assert made.handle(abroad(5)) == [Declined("abroad", 5, 2, full=True)]
+    made.handle(PeerGone("near"))
+    assert fetched(made.handle(abroad(6))) != [], "it is alone now"
+
+
+def test_a_gateway_fetches_nothing_from_abroad_that_one_near_has() -> None:
+    made = zoned(3, "near")
+    made.handle(PeerHas("near", [0, 1]))
+    made.handle(Tick(SETTLE_SECONDS))
+    assert fetched(made.handle(abroad(1))) == [2]
+    assert made.handle(abroad(2)) == [Declined("abroad", 2, 1, full=False)]
+    assert fetched(made.handle(Granted(Grant("near", 1, None), 0.0))) in ([0], [1])
+    actions = made.handle(PeerGone("near"))
+    assert Opened("abroad", 1) in actions
+    assert fetched(made.handle(abroad(3))) in ([0], [1])
+
+
+def test_the_hungry_have_gateways_elected_anew_and_wait_for_that() -> None:
+    made = zoned(2, "near")
+    others_claim(made, *range(SHARES))
+    terms = [
+        action.claim.term
+        for tenth in range(1, 250)
+        for action in made.handle(Tick(tenth / 10))
+        if isinstance(action, Claims) and action.claim.rank == Rank.CANDIDATE
+    ]
+    assert terms == [8] * SHARES, "then it is the gateway itself"
+
+
+def test_what_a_slow_one_near_has_on_its_way_is_not_left_to_one_abroad() -> None:
+    made = zoned(1, "near")
+    others_claim(made, *range(SHARES))
+    made.handle(PeerHas("near", [0]))
+    assert fetched(made.handle(Granted(Grant("near", 1, None), 0.0))) == [0]
+    for now in range(1, 100):
+        assert made.handle(Tick(float(now))) == []
+
+
+def test_a_zone_without_anybody_else_is_no_obstacle() -> None:
+    made = zoned(2)
+    assert not made.stuck
+    assert fetched(made.handle(abroad(1))) != []
+    made.handle(PeerShared("abroad", shared=False))
+    assert made.active == 1
 
 
 def test_a_peer_that_rests_keeps_nobody_else_from_hearing_of_room() -> None:

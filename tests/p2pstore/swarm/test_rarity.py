@@ -117,6 +117,17 @@ TestAgainstADictionary = AgainstADictionary.TestCase
 TestAgainstADictionary.settings = settings(max_examples=80, stateful_step_count=25, deadline=None)
 
 
+def test_what_no_getter_has_is_drawn_and_taken_alone_where_that_is_asked() -> None:
+    made = Missing(range(6), [1] * 6, random.Random(1))
+    made.gain([2, 3], Bitmap(6), Bitmap(6))
+    assert made.draw_new([2, 3, 4], 1) == 4, "however few are drawn"
+    assert made.draw_new([2, 3], 16) is None
+    whole = Bitmap(6, full=True)
+    assert made.take_run(0, whole, among={0, 1, 2, 3, 5}) == range(2)
+    assert made.take_run(5, whole, among={5}) == range(5, 6)
+    assert made.take_run(3, whole) == range(2, 5)
+
+
 def test_a_run_has_a_bounded_number_of_chunks() -> None:
     count = 3 * RUN_CHUNKS
     missing = Missing(range(count), [1] * count, random.Random(1))
