@@ -7,7 +7,8 @@
 
 Each round takes every figure once in each checkout, in a new random order, with that checkout's own ``.venv``.
 Compared are the start of the command, copies between two agents (as whole commands, and by the seconds that the agent
-reports), the transfer engine (by the clock, and by processor time), and the simulator. A ratio above 1 means that
+reports), the transfer engine (by the clock, and by processor time), the simulator, and, with ``--only broadcast`` and
+as root, what the agents of a broadcast take of the processors. A ratio above 1 means that
 this checkout is faster; it is the median over the rounds of other's time over ours in that round, so that a machine
 that slows down halfway slows both. Files lie in /dev/shm.
 """
@@ -34,6 +35,7 @@ STARTS = 5
 
 ENGINE_PROCESSOR = Path(__file__).with_name("engine_processor.py")
 ENGINE_MIB = 512
+BROADCAST_PROCESSOR = Path(__file__).with_name("broadcast_processor.py")
 
 Figures = dict[str, float]
 """Seconds for the same work; the smaller the better."""
@@ -130,13 +132,22 @@ def simulate(checkout: Contender, _: Path) -> Figures:
     return {"bench simulate": time.perf_counter() - began, "simulated broadcast": made["last"]}
 
 
+def broadcast(checkout: Contender, _: Path) -> Figures:
+    """A real broadcast to eight: processor seconds of the agents for a GB."""
+    done = checkout.python_of(BROADCAST_PROCESSOR)
+    return {f"broadcast, {kind}": seconds for kind, seconds in done.items()}
+
+
 BENCHES: dict[str, Callable[[Contender, Path], Figures]] = {
     "start": start,
     "copies": copies,
     "transfer": transfer,
     "processor": processor,
     "simulate": simulate,
+    "broadcast": broadcast,
 }
+ALONE = "broadcast"
+"""What is measured only when it is asked for: it needs root."""
 
 
 @contextlib.contextmanager
@@ -183,7 +194,11 @@ def main() -> int:
     parser.add_argument("other", type=Path, help="the other checkout, with a .venv of its own")
     parser.add_argument("--rounds", type=int, default=7, help="rounds counted, after one that is not (default 7)")
     parser.add_argument("--mib", type=int, default=1024, help="size of the file that is copied (default 1024)")
-    parser.add_argument("--only", default=",".join(BENCHES), help="some of: %(default)s")
+    parser.add_argument(
+        "--only",
+        default=",".join(name for name in BENCHES if name != ALONE),
+        help=f"some of: {', '.join(BENCHES)} (default: all but {ALONE})",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
     names = options.only.split(",")
