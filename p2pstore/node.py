@@ -24,8 +24,9 @@ from engine.net import addresses
 from p2pstore.assembly import assemble, claim_name
 from p2pstore.cluster.membership import Membership
 from p2pstore.errors import MetadataFull, NotHeld, ObjectNotFound, PathNotFound, UsageError, to_wire
+from p2pstore.holding.incoming import Incoming
 from p2pstore.holding.parts import Parts
-from p2pstore.holding.register import Note, register, register_many, register_memory
+from p2pstore.holding.register import Note, register, register_incoming, register_many, register_memory
 from p2pstore.holding.verify import verify_holding
 from p2pstore.info import describe
 from p2pstore.metadata.store import MetadataStore
@@ -130,6 +131,19 @@ class Node:
             steps=steps,
             note=note,
         )
+
+    def incoming(self, name: str, hash_name: str, chunk_size: int = 0) -> Incoming:
+        """Begin to keep a stream; ``register_incoming`` ends that. Blocks a little. Raises as ``Incoming``."""
+        options = self.parts.options
+        directory = options.keep or (options.state / "kept" if options.state is not None else None)
+        if directory is None:
+            raise UsageError(detail="this node has no directory to keep what comes as a stream")
+        return Incoming(directory, check_object_name(name), hash_name, chunk_size)
+
+    async def register_incoming(self, incoming: Incoming, name: str, *, force: bool, steps: Steps) -> dict[str, Any]:
+        """See ``p2pstore.holding.register.register_incoming``."""
+        self._origin.check()
+        return await register_incoming(self.parts, incoming, name, force=force, steps=steps)
 
     async def register_many(
         self,

@@ -19,13 +19,15 @@ class NodeOptions:
     ``state`` is the directory of its catalog, or None to remember nothing. ``host`` and ``port`` are listened on; on
     loopback port 0 is any, elsewhere ``DEFAULT_PORT``. Up to ``last_port``, if there is one, the next three ports are
     tried where these are taken. ``secret`` may be a file, which is read again when it changes.
-    ``ttl`` is its lease's length in seconds. The limits are bytes a second, 0 for none; they may be changed while it
-    runs. ``rdma_devices`` are the RDMA devices to use, joined by commas, or ``all`` or ``none``.
+    ``keep`` is where streams that are registered are kept; None: with the state. ``ttl`` is its lease's length in
+    seconds. The limits are bytes a second, 0 for none; they may be changed while it runs. ``rdma_devices`` are the
+    RDMA devices to use, joined by commas, or ``all`` or ``none``.
     """
 
     name: str
     state: Path | None = None
     local_socket: Path | None = None
+    keep: Path | None = None
     host: str = "127.0.0.1"
     port: int = 0
     last_port: int = 0

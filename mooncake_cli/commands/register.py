@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,12 +15,16 @@ import typer
 from engine.errors import argument
 from mooncake_cli.calls import follow
 from mooncake_cli.invocation import Invocation
+from mooncake_cli.progress import Progress
 from mooncake_cli.text import counted, printable, short_digest
 from p2pstore.errors import BadName, PartialResult, PathNotFound, StorageError, UsageError, from_wire
 from p2pstore.objects.names import check_object_name
 from p2pstore.objects.selection import Selection
 from p2pstore.objects.units import format_seconds, format_size
 from p2pstore.settings.settings import Settings
+
+STANDARD_INPUT = "-"
+BLOCK_BYTES = 1 << 20
 
 SHOWN_FAILURES = 10
 """Of what could not be registered, so many are shown to people; ``--json`` lists all."""
@@ -26,6 +33,7 @@ EXAMPLES = {
     "register": (
         "mooncake register ./llama-3 --name models/llama-3",
         "mooncake register data.tar",
+        "mooncake register - --name archives/llama-3                  # what comes from a pipe",
         "mooncake register ./llama-3 --name models/llama-3 --force    # after it changed",
         "mooncake register *.bin --name shards/                       # shards/a.bin, shards/b.bin, ...",
         "mooncake register --each ./datasets --name data/             # every entry of the directory",
@@ -38,7 +46,10 @@ EXAMPLES = {
 def register(
     ctx: typer.Context,
     paths: Annotated[
-        list[str], typer.Argument(metavar="PATH...", help="Files or directories; they stay where they are.")
+        list[str],
+        typer.Argument(
+            metavar="PATH...", help="Files or directories; they stay where they are. '-' is standard input."
+        ),
     ],
     name: Annotated[
         str | None,
@@ -88,12 +99,18 @@ def register(
     Hashes PATH and serves it from where it lies, until it changes or 'mooncake unregister'. Starts an agent when none
     runs. Links to files are followed, and their content is published under the link's name; a link to a directory, or
     to nothing, is refused, unless it is PATH itself.
+
+    Standard input is kept in a file of the agent's, where the setting 'keep' says, and hashed as it comes.
     """
     invocation: Invocation = ctx.obj
     selection = Selection(include or (), exclude or (), everything)
     settings = invocation.settings(chunk_size=chunk_size, hash=hash_name)
     how = _How(settings, selection, force)
-    if each or len(paths) > 1:
+    if STANDARD_INPUT in paths:
+        if each or len(paths) > 1 or include or exclude:
+            raise UsageError(detail="'-' is standard input, one object by itself; './-' is a file of that name")
+        _register_stream(invocation, how, name)
+    elif each or len(paths) > 1:
         _register_many(invocation, how, _named(_entries(paths, selection) if each else paths, name))
     else:
         _register_one(invocation, how, paths[0], name)
@@ -122,13 +139,46 @@ def _register_one(invocation: Invocation, how: _How, path: str, name: str | None
     name = _default_name(absolute) if name is None else check_object_name(name)
     client = invocation.client_of_started(how.settings)
     events = client.register(absolute, name, **how.options)
-    result = follow(invocation.output, events, "hashing")
+    _tell(invocation, follow(invocation.output, events, "hashing"))
+
+
+def _register_stream(invocation: Invocation, how: _How, name: str | None) -> None:
+    if name is None:
+        raise UsageError(detail="standard input has no name; give it one with --name")
+    check_object_name(name)
+    if sys.stdin.isatty():
+        raise UsageError(detail="standard input is a terminal: '-' is for a pipe or a file")
+    client = invocation.client_of_started(how.settings)
+    with invocation.output.progress("reading", "B") as bar:
+        events = client.register_stream(
+            _blocks(bar),
+            name,
+            chunk_size=how.settings.chunk_size,
+            hash_name=how.settings.hash,
+            force=how.force,
+        )
+        first = next(events)  # when all has been read
+    result = follow(invocation.output, itertools.chain([first], events), "publishing", "")
+    _tell(invocation, result, f"kept at {printable(result['path'])}\n")
+
+
+def _blocks(bar: Progress) -> Iterator[bytes]:
+    """Standard input, in the pieces in which it comes."""
+    done = 0
+    descriptor = sys.stdin.fileno()
+    while block := os.read(descriptor, BLOCK_BYTES):
+        done += len(block)
+        bar.update(done, 0)
+        yield block
+
+
+def _tell(invocation: Invocation, result: dict[str, Any], kept: str = "") -> None:
     chunks = f"{counted(result['chunks'], 'chunk')} of {format_size(result['chunk_size'])}"
     parts = f"{counted(result['files'], 'file')}, {chunks}"
     rate = f", {format_size(result['size'] / result['seconds'])}/s" if result["seconds"] else ""
     human = (
         f"registered {printable(result['name'])}: {format_size(result['size'])}, {parts}, "
-        f"in {format_seconds(result['seconds'])}{rate}\n"
+        f"in {format_seconds(result['seconds'])}{rate}\n{kept}"
         f"manifest {short_digest(result['manifest'])}; elsewhere: mooncake get {argument(result['name'])} DEST"
     )
     invocation.output.done(result, human=human, quiet=[result["name"]])

@@ -10,6 +10,7 @@ its connection cancels its call.
     POST /v1/stop
     POST /v1/limits      {"upload","download"}: bytes a second, 0 for none; a missing one stays as it is
     POST /v1/register    {"path","name","chunk_size","hash","force","include","exclude","all"}    lines
+    POST /v1/register-stream ?name=&hash=&chunk_size=&force=1, with the bytes as its body         lines
     POST /v1/register-many {"items":[[path,name],..]}, and the same but path and name             lines
     POST /v1/get         {"name","dest","transport","peers","seed","dry_run","force","wipe"}      lines
     POST /v1/get-tensors the same, and {"tensors"}: patterns                                      lines
@@ -46,6 +47,7 @@ from p2pstore.objects.chosen import Choice, parse_range
 from p2pstore.objects.manifest import check_chunk_size
 from p2pstore.objects.selection import Selection
 from p2pstore.objects.steps import Steps, reported
+from p2pstore.objects.waiting import to_its_end
 from p2pstore.peers.http_log import http_log
 from p2pstore.peers.ways import both_ways, to_json
 from p2pstore.pull.get import GetRequest
@@ -62,6 +64,9 @@ MAX_REQUEST_BYTES = 1 << 20
 
 EVENT_SECONDS = 0.2
 """Between progress lines."""
+
+BLOCK_BYTES = 1 << 20
+"""Of a stream that are hashed and written at once."""
 
 SLICE_BYTES = 256 * 1024
 """Of data that are handed to the socket at once: what it does not take is copied."""
@@ -92,6 +97,7 @@ class AgentServer:
         app.router.add_post("/v1/stop", self._stop_agent)
         app.router.add_post("/v1/limits", self._limits)
         app.router.add_post("/v1/register", self._register)
+        app.router.add_post("/v1/register-stream", self._register_stream)
         app.router.add_post("/v1/register-many", self._register_many)
         app.router.add_post("/v1/get", self._get)
         app.router.add_post("/v1/get-tensors", self._get)
@@ -162,6 +168,28 @@ class AgentServer:
                     steps=steps,
                     note=_Progress(emit).note,
                 )
+            self._warn(emit)
+            return result
+
+        return await self._stream(request, work)
+
+    async def _register_stream(self, request: web.Request) -> web.StreamResponse:
+        query: dict[str, Any] = dict(request.query)
+        name = _text(query, "name")
+        query["chunk_size"] = int(query["chunk_size"]) if query.get("chunk_size", "").isdecimal() else None
+        hash_name, chunk_size, force = _how_to_hash(query)
+        incoming = await asyncio.to_thread(self._node.incoming, name, hash_name, chunk_size)
+        try:
+            async for block in request.content.iter_chunked(BLOCK_BYTES):
+                await to_its_end(asyncio.to_thread(incoming.write, block))
+        except BaseException:
+            await to_its_end(asyncio.to_thread(incoming.abort))
+            raise
+
+        async def work(emit: Emit) -> dict[str, Any]:
+            steps = Steps()
+            async with reported(steps, emit):
+                result = await self._node.register_incoming(incoming, name, force=force, steps=steps)
             self._warn(emit)
             return result
 

@@ -161,6 +161,13 @@ class AgentClient:
         body = {"path": path, "name": name, **how, "sight": sight_of_source(path)}
         return self._events("/v1/register", body)
 
+    def register_stream(
+        self, blocks: Iterator[bytes], name: str, *, chunk_size: int | None, hash_name: str, force: bool
+    ) -> Iterator[Event]:
+        """``POST /v1/register-stream``: have the agent keep what ``blocks`` brings, and serve it as ``name``."""
+        how = {"name": name, "hash": hash_name, "chunk_size": chunk_size or "", "force": "1" if force else ""}
+        return self._events("/v1/register-stream?" + urlencode(how), blocks)
+
     def register_many(
         self,
         items: Sequence[tuple[str, str]],
@@ -282,7 +289,7 @@ class AgentClient:
         with self._opened(method, target, body, self._timeout if timeout is None else timeout) as response:
             return self._answer(response)
 
-    def _events(self, target: str, body: Mapping[str, object]) -> Generator[Event, None, None]:
+    def _events(self, target: str, body: Mapping[str, object] | Iterator[bytes]) -> Generator[Event, None, None]:
         """The events of a long call; the last one is its result. An error event is raised."""
         origin = forks.Origin("this call to the agent")
         kills = memory_kills(_pid_of(self.home))
@@ -345,7 +352,7 @@ class AgentClient:
 
     @contextlib.contextmanager
     def _opened(
-        self, method: str, target: str, body: Mapping[str, object] | None, timeout: float
+        self, method: str, target: str, body: Mapping[str, object] | Iterator[bytes] | None, timeout: float
     ) -> Iterator[http.client.HTTPResponse]:
         """One call, answered and not yet read. What goes wrong on the socket becomes an error of the tree."""
         connection = _UnixConnection(_socket_of(self.home))
@@ -362,8 +369,7 @@ class AgentClient:
             except OSError as error:
                 raise StorageError(path=self.home.socket, detail=error.strerror or error) from error
             connection.sock.settimeout(timeout)
-            encoded = None if body is None else json.dumps(body).encode()
-            connection.request(method, target, encoded, {"Content-Type": "application/json"} if encoded else {})
+            _send(connection, method, target, body)
             # One without a length has the socket to itself: closing the connection would leave it open.
             with connection.getresponse() as response:
                 if response.status >= http.client.BAD_REQUEST:
@@ -380,6 +386,21 @@ class AgentClient:
             raise AgentGone(home=self.home.root) from error
         finally:
             connection.close()
+
+
+def _send(
+    connection: http.client.HTTPConnection,
+    method: str,
+    target: str,
+    body: Mapping[str, object] | Iterator[bytes] | None,
+) -> None:
+    """Send a call, whose body is JSON, or a stream."""
+    if body is None or isinstance(body, Mapping):
+        encoded = None if body is None else json.dumps(body).encode()
+        connection.request(method, target, encoded, {"Content-Type": "application/json"} if encoded else {})
+        return
+    with contextlib.suppress(ConnectionError):  # it has refused, and says why
+        connection.request(method, target, body, {"Transfer-Encoding": "chunked"}, encode_chunked=True)
 
 
 def _pid_of(home: Home) -> int:

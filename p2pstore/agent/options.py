@@ -57,6 +57,7 @@ def node_options(home: Home, settings: Settings) -> NodeOptions:
         name=settings.node or remembered_name(home),
         state=home.state,
         local_socket=home.local_socket,
+        keep=settings.keep,
         host=host,
         port=ports.start,
         last_port=ports.stop - 1,

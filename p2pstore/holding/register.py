@@ -15,11 +15,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from engine.memory.file_spans import FileSpan
 from p2pstore.cluster.manifests import first_that_answers
 from p2pstore.cluster.records import ObjectRecord
 from p2pstore.cluster.registry import PUBLISHED_AT_ONCE, registered
 from p2pstore.errors import MooncakeError, ObjectExists, UsageError, to_wire
 from p2pstore.holding.catalog import Holding
+from p2pstore.holding.incoming import Incoming
 from p2pstore.holding.parts import Parts
 from p2pstore.holding.publisher import NewObject
 from p2pstore.objects.difference import cut_otherwise, difference, same_bytes
@@ -31,7 +33,7 @@ from p2pstore.objects.source import SourceTree, scan
 from p2pstore.objects.steps import Steps
 from p2pstore.objects.tasks import run_tasks
 from p2pstore.objects.tree_hash import RUN_BYTES, hash_tree
-from p2pstore.objects.waiting import in_thread
+from p2pstore.objects.waiting import in_thread, to_its_end
 
 Note = Callable[[str], None]
 """Told, from any thread, in a sentence what a user may want to know of a path that is registered."""
@@ -114,6 +116,27 @@ class _Files:
         """See ``_Source.made``."""
         assert self._tree is not None  # noqa: S101 - as above
         return NewObject(name, manifest, self._tree.root, self._tree.files)
+
+
+class _Came:
+    """A file that was hashed as it came."""
+
+    def __init__(self, root: Path, span: FileSpan, manifest: Manifest) -> None:
+        self.size = manifest.size
+        self._root = root
+        self._span = span
+        self._manifest = manifest
+
+    def scan(self, how: _How) -> None:
+        """Nothing to find out."""
+
+    def hash(self, how: _How, threads: int, like: Manifest | None = None) -> Manifest:  # noqa: ARG002 - it was hashed
+        """See ``_Source.hash``."""
+        return self._manifest
+
+    def made(self, name: str, manifest: Manifest) -> NewObject:
+        """See ``_Source.made``."""
+        return NewObject(name, manifest, self._root, (self._span,))
 
 
 class _Memory:
@@ -201,6 +224,26 @@ async def register(
     """
     how = _How(hash_name, chunk_size, force, steps or Steps(), selection or Selection(), note)
     return await _register_one(parts, name, _Files(path), how)
+
+
+async def register_incoming(
+    parts: Parts, incoming: Incoming, name: str, *, force: bool, steps: Steps
+) -> dict[str, Any]:
+    """Serve a stream that has come to its end under ``name``; of one that cannot be nothing is left.
+
+    Raises as ``register``.
+    """
+    check_object_name(name)
+    steps.begin("finishing")
+    finishing = asyncio.to_thread(incoming.finish)
+    try:
+        root, span, manifest = await to_its_end(finishing)
+        how = _How(manifest.hash, manifest.chunk_size, force, steps)
+        answer = await _register_one(parts, name, _Came(root, span, manifest), how)
+    except BaseException:
+        await to_its_end(asyncio.to_thread(incoming.abort))
+        raise
+    return {**answer, "path": str(root)}
 
 
 async def register_memory(

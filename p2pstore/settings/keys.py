@@ -124,6 +124,7 @@ KEYS: Mapping[str, Key] = {
         Key("rdma_devices", as_text, "RDMA devices to use, joined by commas; all, or none", "all"),
         Key("hash", one_of(*HASHES), "chunk hash of register: xxh3_128, or blake3 for peers not trusted", DEFAULT_HASH),
         Key("chunk_size", _chunk_size, "chunk size of register; unset: by the object's size", plain=True),
+        Key("keep", as_path, "directory in which 'register -' keeps what it reads; unset: with the agent's state"),
         Key("connections", whole(1, MAX_CONNECTIONS), "connections to each peer", 2, plain=True),
         Key(
             "upload_limit",

@@ -68,6 +68,7 @@ class Settings:
     rdma_devices: str
     hash: str
     chunk_size: int | None
+    keep: Path | None
     connections: int
     upload_limit: int
     download_limit: int
