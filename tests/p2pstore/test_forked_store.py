@@ -41,6 +41,7 @@ CALLS: dict[str, Callable[[P2PStore, Path], object]] = {
     "get": lambda s, p: s.get("w", p / "w"),
     "get_into": lambda s, p: s.get_into("w", bytearray(1000)),
     "load_tensors": lambda s, p: s.load_tensors("w", framework="numpy"),
+    "iter_tensors": lambda s, p: next(s.iter_tensors("w", framework="numpy")),
     "list": lambda s, p: list(s.list()),
     "info": lambda s, p: s.info("w"),
     "unregister": lambda s, p: s.unregister("w"),
