@@ -300,19 +300,21 @@ class P2PStore:
     ) -> dict[str, Any]:
         """Bring the tensors of an object's safetensors files into memory, verified; of the rest only their headers.
 
-        ``framework`` is ``torch`` or ``numpy``. Of many files and names, ``include`` has patterns of the names that are
-        wanted (``model.layers.0.*``), or is a function that says of a name whether it is, and ``path`` names a
-        directory or a file in the object. With ``rank``, (rank, ranks) of tensor parallelism, each tensor is the rank's
-        slice: as the conventions of Megatron, vLLM and transformers have it by the names of layers, heads being kept
-        whole by the ``config.json`` beside them. ``cut`` says it where names do not: a table from patterns, or a
-        function of name and shape, to the dimension that is cut, to (dimension, part, parts), or to None for all of the
-        tensor; what a table does not have, and where a function returns ``NotImplemented``, the conventions tell.
+        ``framework`` is ``torch`` or ``numpy``. For a GPU ``device`` is ``cuda:0`` or the like; what comes there waits
+        for what this thread's current stream has to do, and is there when this returns. Of many files and names,
+        ``include`` has patterns of the names that are wanted (``model.layers.0.*``), or is a function that says of a
+        name whether it is, and ``path`` names a directory or a file in the object. With ``rank``, (rank, ranks) of
+        tensor parallelism, each tensor is the rank's slice: as the conventions of Megatron, vLLM and transformers have
+        it by the names of layers, heads being kept whole by the ``config.json`` beside them. ``cut`` says it where
+        names do not: a table from patterns, or a function of name and shape, to the dimension that is cut, to
+        (dimension, part, parts), or to None for all of the tensor; what a table does not have, and where a function
+        returns ``NotImplemented``, the conventions tell.
 
         Chunks are brought whole: slices along a later dimension than the first save memory, and little of the network.
         Returns tensors by name. Those of one file share one piece of memory, which lives as long as any of them.
         ``transport``, ``peers`` and ``progress`` are as in ``get``. Raises ``UsageError`` for what does not fit
         together, ``TensorNotFound``, ``BadTensors`` for files that say of themselves what cannot be, ``StorageError``
-        where there is too little memory, and as ``get_into``.
+        where there is too little memory, ``GpuUnavailable``, and as ``get_into``.
         """
         request = _tensor_request(name, device, include, rank, cut, framework, path, transport, peers)
         return self._call(self._open().load_tensors(request, _progress_only(progress)))

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 
 from engine.cuda.device_memory import DeviceMemory
 from engine.cuda.load import Cuda
@@ -53,21 +53,31 @@ class Copies:
 
         The buffer is no longer the caller's, even where this raises ``GpuFailed``.
         """
-        driver, device = self._driver, memory.device
+        self.put_parts(buffer, [(0, memory, offset, length)])
+
+    def put_parts(self, buffer: PinnedBuffer, parts: Sequence[tuple[int, DeviceMemory, int, int]]) -> None:
+        """As ``put``, of several ranges: where each begins in ``buffer``, the memory, all of one GPU, offset, length.
+
+        Where one cannot be begun, the buffer is not used again: a copy of another may be under way.
+        """
+        driver, device = self._driver, parts[0][1].device
         try:
             with driver.on(device):
-                stream = self._stream(memory)
+                streams = [self._stream(memory) for _, memory, _, _ in parts]
                 event = driver.event()
         except BaseException:
             self.give(buffer)
             raise
+        stream = streams[0]
         with driver.on(device):
-            try:
-                driver.to_device(memory.address + offset, buffer.address, length, stream)
-            except BaseException:
-                self.give(buffer)
-                driver.end_event(event)
-                raise
+            for number, (start, memory, offset, length) in enumerate(parts):
+                try:
+                    driver.to_device(memory.address + offset, buffer.address + start, length, stream)
+                except BaseException:
+                    if not number:
+                        self.give(buffer)
+                    driver.end_event(event)
+                    raise
             driver.record(
                 event, stream
             )  # where that fails, nobody can tell when the buffer is free: it is not used again

@@ -1,19 +1,25 @@
 """A get of pieces of an object into areas of memory: chunks are hashed whole, and what is wanted of them is kept.
 
 What goes to one place is received there. What lies between is received into the thread's own buffer, hashed and
-forgotten; rows of a tensor of which each rank has a part are copied out of it.
+forgotten; rows of a tensor of which each rank has a part are copied out of it. For memory of a GPU a pinned buffer is
+filled in this way, with what the chunk has for it, and copied once the chunk is right.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from engine.cuda.copies import Copies
+from engine.cuda.device_memory import DeviceMemory
+from engine.cuda.pinned import PinnedBuffer
 from engine.memory.file_spans import FileSpan
 from engine.memory.region import Region
 from p2pstore.errors import SourceChanged, StorageError
 from p2pstore.objects.hashing import hasher
 from p2pstore.objects.manifest import Chunk, Manifest
+from p2pstore.objects.memory_objects import Lent, release
 from p2pstore.pull.destination import ABORT_SECONDS, Destination, Mismatch, RunSink
+from p2pstore.pull.memory_destination import COPY_SECONDS, STAGED_BYTES
 from p2pstore.pull.writers import Writers
 from p2pstore.tensors.plan import Map, Piece, all_but, left_out, rows_of
 
@@ -25,7 +31,7 @@ class TensorDestination:
         self,
         manifest: Manifest,
         pieces: Sequence[Piece],
-        areas: Sequence[memoryview],
+        areas: Sequence[Lent],
         chunks: Iterable[int] | None = None,
     ) -> None:
         """``chunks`` are those that are to come: by default all that have something of the pieces."""
@@ -36,6 +42,19 @@ class TensorDestination:
         self.areas = areas
         self.map = Map(pieces)
         self.writers = Writers(self._let_go)
+        gpu = next((area for area in areas if isinstance(area, DeviceMemory)), None)
+        self._copies = Copies(gpu.cuda) if gpu is not None else None
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether what is wanted goes to a GPU."""
+        return self._copies is not None
+
+    @property
+    def copies(self) -> Copies:
+        """Those to GPUs: an area is memory of one."""
+        assert self._copies is not None  # noqa: S101 - made with the first such area
+        return self._copies
 
     def sink(self, run: range, scratch: memoryview) -> TensorSink:
         """See ``Destination.sink``."""
@@ -57,9 +76,12 @@ class TensorDestination:
         """Nothing to remember: memory does not outlive the process."""
 
     def finish(self) -> Sequence[FileSpan]:
-        """See ``Destination.finish``. Raises ``StorageError`` where something is still being written."""
+        """See ``Destination.finish``. Raises ``StorageError`` where something is still being written, ``GpuFailed``."""
         if not self.writers.stop(ABORT_SECONDS):
             raise StorageError(path="memory", detail=f"a write has not ended for {ABORT_SECONDS:g} s")
+        if self._copies is not None and not self._copies.settle(COPY_SECONDS):
+            detail = f"copies have not ended for {COPY_SECONDS:g} s; the stream of this thread is still busy"
+            raise StorageError(path="memory of a GPU", detail=detail)
         self.writers.end(0)
         return ()
 
@@ -68,8 +90,9 @@ class TensorDestination:
         return self.writers.end(timeout)
 
     def _let_go(self) -> None:
-        for area in self.areas:
-            area.release()
+        if self._copies is not None:
+            self._copies.close()
+        release(self.areas)
 
 
 class TensorSink:
@@ -82,9 +105,16 @@ class TensorSink:
         self._run = run
         self._scratch = scratch
         self._room = scratch[:0]
-        self._begin()
+        self._staged: PinnedBuffer | None = None
+        self._parts: list[tuple[int, DeviceMemory, int, int]] = []
+        self._shifts: dict[int, int] = {}
         self._writers.enter()
         self._open = True
+        try:
+            self._begin()
+        except BaseException:
+            self.close()
+            raise
 
     def _begin(self) -> None:
         chunk = self._chunk = self._destination.manifest.chunk(self._run[self.kept])
@@ -93,6 +123,29 @@ class TensorSink:
         self._segments = self._destination.map.segments(self._at, self._end)
         self._segment = next(self._segments)
         self._hashed = self._destination.new_hasher()
+        if self._destination.on_gpu:
+            self._stage()
+
+    def _stage(self) -> None:
+        """Have pinned memory for what the chunk has for a GPU, area by area."""
+        self._parts, self._shifts, at = [], {}, 0
+        for number, low, high in self._destination.map.reaches(self._at, self._end):
+            area = self._destination.areas[number]
+            assert isinstance(area, DeviceMemory)  # noqa: S101 - of one framework, which has all of it on one GPU
+            self._parts.append((at, area, low, high - low))
+            self._shifts[number] = at - low
+            at += high - low
+        if self._parts:
+            device = self._parts[0][1].device
+            self._staged = self._destination.copies.take(at, device, self._writers.check)
+
+    def _target(self, piece: Piece) -> tuple[memoryview, int]:
+        """The memory into which a piece is received, and what is added to a place for its place there."""
+        if self._staged is not None:
+            return self._staged.view, self._shifts[piece.area]
+        area = self._destination.areas[piece.area]
+        assert isinstance(area, memoryview)  # noqa: S101 - what goes to a GPU is staged
+        return area, 0
 
     def buffer(self, remaining: int) -> memoryview:
         """Room for the next bytes: their place, or the thread's own buffer. It is taken back with the next one."""
@@ -103,8 +156,9 @@ class TensorSink:
         count = min(remaining, self._segment.end - self._at)
         piece = self._segment.piece
         if piece is not None and piece.rows == 1:
-            begin = piece.to + self._at - piece.source
-            self._room = self._destination.areas[piece.area][begin : begin + count]
+            target, shift = self._target(piece)
+            begin = piece.to + self._at - piece.source + shift
+            self._room = target[begin : begin + (min(count, STAGED_BYTES) if self._staged is not None else count)]
         else:
             self._room = self._scratch[: min(count, len(self._scratch))]
         return self._room
@@ -114,22 +168,32 @@ class TensorSink:
         self._hashed.update(self._room if count == len(self._room) else self._room[:count])
         piece = self._segment.piece
         if piece is not None and piece.rows > 1:
-            area = self._destination.areas[piece.area]
             for low, high, to in rows_of(piece, self._at, self._at + count):
-                area[to : to + high - low] = self._room[low:high]
+                target, shift = self._target(piece)
+                target[to + shift : to + shift + high - low] = self._room[low:high]
         self._at += count
         if self._at == self._end:
             if self._hashed.digest() != self._chunk.digest:
                 raise Mismatch(self._chunk.number)
+            self._land()
             self.kept += 1
             if self.kept < len(self._run):
                 self._begin()
+
+    def _land(self) -> None:
+        """A chunk is right: copy what is wanted of it to its GPU, if that is where it goes."""
+        staged, self._staged = self._staged, None
+        if staged is not None:
+            self._destination.copies.put_parts(staged, self._parts)
 
     def close(self) -> None:
         """Let go of the memory. Twice is harmless."""
         if self._open:
             self._open = False
             self._room.release()
+            staged, self._staged = self._staged, None
+            if staged is not None:
+                self._destination.copies.give(staged)
             self._writers.leave()
 
 

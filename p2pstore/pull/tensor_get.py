@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from p2pstore.holding.parts import Parts
 from p2pstore.objects.manifest import Manifest
+from p2pstore.objects.memory_objects import Lent, release
 from p2pstore.objects.steps import Steps
 from p2pstore.pull.pipeline import Pipeline
 from p2pstore.pull.run import Emit
@@ -19,7 +20,7 @@ from p2pstore.pull.workers import SCRATCH_BYTES
 from p2pstore.tensors.checkpoint import without_doubles
 from p2pstore.tensors.frameworks import Framework
 from p2pstore.tensors.patterns import NamePatterns
-from p2pstore.tensors.plan import Plan, make_plan
+from p2pstore.tensors.plan import Piece, Plan, make_plan
 from p2pstore.tensors.ranks import Ranks
 
 log = logging.getLogger(__name__)
@@ -82,10 +83,10 @@ class TensorEnd(WantedEnd):
         cancelled: threading.Event,  # noqa: ARG002 - it is quick
         steps: Steps,  # noqa: ARG002 - likewise
     ) -> TensorDestination:
-        """See ``End.make``. Raises ``StorageError`` where there is no room."""
+        """See ``End.make``. Raises ``StorageError`` where there is no room, and ``GpuFailed``."""
         framework = self.request.framework
         self._areas = [framework.area(size) for size in self.plan.sizes]
-        return TensorDestination(manifest, self.plan.pieces, [framework.view(area) for area in self._areas])
+        return destination_of(manifest, self.plan.pieces, self._areas, framework)
 
     def check(self, destination: TensorDestination, cancelled: threading.Event) -> None:  # noqa: ARG002 - it is quick
         """See ``End.check``: takes what came along with the headers."""
@@ -110,6 +111,23 @@ class TensorEnd(WantedEnd):
         """What was brought, by name."""
         make = self.request.framework.tensor
         return {place.name: make(self._areas[place.area], place) for place in self.plan.places}
+
+
+def destination_of(
+    manifest: Manifest,
+    pieces: Sequence[Piece],
+    areas: Sequence[Any],
+    framework: Framework,
+    chunks: Iterable[int] | None = None,
+) -> TensorDestination:
+    """The destination of pieces in a framework's memory. Raises ``GpuFailed``; nothing is then held."""
+    views: list[Lent] = []
+    try:
+        views += map(framework.view, areas)
+        return TensorDestination(manifest, pieces, views, chunks)
+    except BaseException:
+        release(views)
+        raise
 
 
 async def load_tensors(parts: Parts, request: TensorRequest, emit: Emit) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from p2pstore.objects.steps import Steps
 from p2pstore.pull.pipeline import Pipeline
 from p2pstore.pull.run import Emit
 from p2pstore.pull.tensor_destination import TensorDestination
-from p2pstore.pull.tensor_get import TensorEnd, TensorRequest
+from p2pstore.pull.tensor_get import TensorEnd, TensorRequest, destination_of
 from p2pstore.pull.tensor_outlet import Item, Outlet
 from p2pstore.pull.tensor_survey import Survey, WantedEnd
 from p2pstore.pull.workers import SCRATCH_BYTES
@@ -92,8 +92,9 @@ class _WindowEnd(WantedEnd):
         """See ``End.make``."""
         numbers = sorted(self._areas)
         pieces = [self._pieces[number]._replace(area=area) for area, number in enumerate(numbers)]
-        views = [self._framework.view(self._areas[number]) for number in numbers]
-        return TensorDestination(manifest, pieces, views, self._window.chunks)
+        return destination_of(
+            manifest, pieces, [self._areas[number] for number in numbers], self._framework, self._window.chunks
+        )
 
     def check(self, destination: TensorDestination, cancelled: threading.Event) -> None:  # noqa: ARG002 - it is quick
         """See ``End.check``: takes what came along with the headers, and forgets it."""

@@ -8,9 +8,12 @@ from __future__ import annotations
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 from engine import arguments
+from engine.cuda.device_memory import DeviceMemory, device_memory
+from engine.cuda.load import cuda
 from engine.memory.lent import byte_view
 from p2pstore.errors import StorageError, UsageError
 from p2pstore.tensors.dtypes import DTYPES
@@ -18,6 +21,8 @@ from p2pstore.tensors.header import Tensor
 from p2pstore.tensors.plan import Place
 
 CPU = "cpu"
+CUDA = "cuda"
+_MEMORY = "the memory of tensors"
 
 
 class Framework(ABC):
@@ -37,9 +42,9 @@ class Framework(ABC):
     def tensor(self, area: Any, place: Place) -> Any:
         """The tensor at a place in memory: a view of it."""
 
-    def view(self, area: Any) -> memoryview:
+    def view(self, area: Any) -> memoryview | DeviceMemory:
         """The bytes of an area, writable."""
-        return byte_view(area, "the memory of tensors", writable=True)
+        return byte_view(area, _MEMORY, writable=True)
 
 
 class NumPy(Framework):
@@ -87,20 +92,33 @@ class NumPy(Framework):
 
 
 class Torch(Framework):
-    """PyTorch's tensors, in the host's memory."""
+    """PyTorch's tensors, in the host's memory or in a GPU's."""
 
     name = "torch"
 
     def __init__(self, device: str = CPU) -> None:
-        """Raises ``UsageError`` where PyTorch is missing, or knows no such device."""
+        """To be called in the caller's thread, whose current stream is the one that what is made belongs to.
+
+        Raises ``UsageError`` where PyTorch is missing, or has no such device, and ``GpuUnavailable``.
+        """
         self._torch = _package("torch", "torch")
+        self._stream: Any = None
         try:
-            found = self._torch.device(device)
+            self._device = self._torch.device(device)
         except (RuntimeError, TypeError, ValueError):
-            raise arguments.refuse(device, "the device", "one that PyTorch knows, such as 'cpu'") from None
-        if found.type != CPU:
-            detail = f"tensors are loaded to the host's memory: use device='cpu', and then .to({device!r})"
+            wanted = "one that PyTorch knows, such as 'cpu' or 'cuda:0'"
+            raise arguments.refuse(device, "the device", wanted) from None
+        if self._device.type == CPU:
+            return
+        if self._device.type != CUDA:
+            detail = f"tensors are loaded to the host or to CUDA's GPUs: use device='cpu', and then .to({device!r})"
             raise UsageError(detail=detail)
+        cuda()
+        try:
+            self._stream = self._torch.cuda.current_stream(self._device)
+        except (AssertionError, RuntimeError, ValueError) as error:
+            first = (str(error) or "it has no GPU").splitlines()[0]
+            raise UsageError(detail=f"PyTorch cannot use {device!r}: {first}; use device='cpu'") from None
 
     def check(self, tensors: Iterable[Tensor]) -> None:
         """See ``Framework.check``."""
@@ -117,16 +135,31 @@ class Torch(Framework):
     def area(self, length: int) -> Any:
         """See ``Framework.area``."""
         try:
-            return self._torch.empty(length, dtype=self._torch.uint8)
+            with self._on_stream():
+                return self._torch.empty(length, dtype=self._torch.uint8, device=self._device)
         except RuntimeError:
-            raise _no_room(length) from None
+            raise _no_room(length, "memory" if self._stream is None else f"memory of {self._device}") from None
+
+    def view(self, area: Any) -> memoryview | DeviceMemory:
+        """See ``Framework.view``. What comes to a GPU waits for what the caller's stream has to do."""
+        if self._stream is None:
+            return super().view(area)
+        with self._on_stream():
+            return device_memory(area, _MEMORY, writable=True)
+
+    def _on_stream(self) -> AbstractContextManager[Any]:
+        """The caller's stream is the current one, in whatever thread."""
+        if self._stream is None:
+            return nullcontext()
+        found: AbstractContextManager[Any] = self._torch.cuda.stream(self._stream)
+        return found
 
     def tensor(self, area: Any, place: Place) -> Any:
         """See ``Framework.tensor``."""
         kind = DTYPES[place.dtype]
         shape = place.shape if kind.bits >= 8 else (*place.shape[:-1], place.shape[-1] // 2)
         if not place.length:
-            return self._torch.empty(shape, dtype=getattr(self._torch, kind.torch))
+            return self._torch.empty(shape, dtype=getattr(self._torch, kind.torch), device=self._device)
         flat = area[place.offset : place.offset + place.length]
         return flat.view(getattr(self._torch, kind.torch)).reshape(shape)
 
@@ -161,5 +194,5 @@ def _no_type(tensor: Tensor, why: str) -> UsageError:
     return UsageError(detail=detail)
 
 
-def _no_room(length: int) -> StorageError:
-    return StorageError(path="memory", detail=f"cannot allocate memory: tensors take {length} bytes")
+def _no_room(length: int, where: str = "memory") -> StorageError:
+    return StorageError(path=where, detail=f"cannot allocate memory: tensors take {length} bytes")

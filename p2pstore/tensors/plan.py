@@ -13,8 +13,9 @@ from p2pstore.objects.manifest import Manifest
 from p2pstore.tensors.dtypes import DTYPES
 from p2pstore.tensors.header import Tensor
 
-ALIGNMENT = 64
-"""Bytes: tensors that do not follow one another in the file begin at a multiple of it, as devices like it."""
+ALIGNMENT = 16
+"""Bytes: tensors that do not follow one another in the file begin at a multiple of it, as the kernels of GPUs like it.
+Shorter ones begin at a multiple of their numbers' size, so that what lies between never takes more than they do."""
 
 
 class Cut(NamedTuple):
@@ -86,8 +87,9 @@ def make_plan(
         length = piece.row * piece.rows
         before = pieces[-1] if pieces else None
         follows = before is not None and _follows(before, piece, area, at)
-        if not (follows and at % max(1, DTYPES[tensor.dtype].bits // 8) == 0):
-            at += -at % ALIGNMENT
+        numbers = max(1, DTYPES[tensor.dtype].bits // 8)
+        if not (follows and at % numbers == 0):
+            at += -at % (ALIGNMENT if length >= ALIGNMENT else numbers)
             follows = False
         places.append(Place(tensor.name, tensor.dtype, shape, area, at, length))
         sizes[-1] = at + length
@@ -185,6 +187,24 @@ class Map:
             stop = min(end, piece.end)
             yield Segment(at, stop, piece)
             at = stop
+
+    def reaches(self, begin: int, end: int) -> list[tuple[int, int, int]]:
+        """Where a range of the object goes: areas, and from and to in each; between lies nothing of another range."""
+        found: list[tuple[int, int, int]] = []
+        for segment in self.segments(begin, end):
+            if segment.piece is None:
+                continue
+            area, low, high = segment.piece.area, _place_of(segment.piece, begin), _place_of(segment.piece, end)
+            if found and found[-1][0] == area:
+                _, low, _ = found.pop()
+            found.append((area, low, high))
+        return [each for each in found if each[1] < each[2]]
+
+
+def _place_of(piece: Piece, offset: int) -> int:
+    """Where the first byte of a piece goes that is not before ``offset`` in the object; its end where there is none."""
+    row, rest = divmod(max(0, offset - piece.source), piece.stride)
+    return piece.to + min(row * piece.row + min(rest, piece.row), piece.rows * piece.row)
 
 
 def rows_of(piece: Piece, begin: int, end: int) -> Iterator[tuple[int, int, int]]:

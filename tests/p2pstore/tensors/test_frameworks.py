@@ -51,7 +51,7 @@ class FakeTorch(SimpleNamespace):
             raise RuntimeError
         return SimpleNamespace(type=name.partition(":")[0])
 
-    def empty(self, length: int, dtype: str) -> Any:
+    def empty(self, length: int, dtype: str, device: Any) -> Any:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
 
@@ -71,9 +71,7 @@ def test_what_pytorch_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
         made.area(1 << 60)
 
 
-@pytest.mark.parametrize(
-    ("device", "sentence"), [("nowhere", "one that PyTorch knows"), ("cuda:0", r"\.to\('cuda:0'\)")]
-)
+@pytest.mark.parametrize(("device", "sentence"), [("nowhere", "one that PyTorch knows"), ("xpu:0", r"\.to\('xpu:0'\)")])
 def test_devices(monkeypatch: pytest.MonkeyPatch, device: str, sentence: str) -> None:
     monkeypatch.setitem(sys.modules, "torch", FakeTorch())
     with pytest.raises(UsageError, match=sentence):

@@ -87,7 +87,7 @@ def test_ranks_slices(stores: tuple[P2PStore, P2PStore], tmp_path: Path, layer: 
     assert all(part.is_contiguous() for part in parts)
 
 
-@pytest.mark.parametrize("device", ["cuda:0", "meta", "nowhere", "cpu:x"])
+@pytest.mark.parametrize("device", ["xpu:0", "meta", "nowhere", "cpu:x"])
 def test_other_devices(stores: tuple[P2PStore, P2PStore], device: str) -> None:
     with pytest.raises(UsageError):
         stores[1].load_tensors("n", device=device)
