@@ -27,6 +27,7 @@ class Patience:
         else:
             self._average += AVERAGE_WEIGHT * (min(seconds, most * self._average) - self._average)
 
-    def limit(self, factor: float) -> float:
-        """The seconds after which one is too slow: so many times the average."""
-        return self._first if self._average is None else max(self._floor, factor * self._average)
+    def limit(self, factor: float, *, floor: float | None = None) -> float:
+        """The seconds after which one is too slow: so many times the average. ``floor`` stands in for the usual one."""
+        least = self._floor if floor is None else floor
+        return self._first if self._average is None else max(least, factor * self._average)

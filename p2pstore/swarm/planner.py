@@ -93,6 +93,9 @@ LAST_PATIENCE = 3.0
 MIN_PATIENCE = 2.0
 """Seconds before which no run is called slow."""
 
+MIN_LAST_PATIENCE = 0.5
+"""The same, when all that is missing is in flight: what slow receivers still send then is all that is waited for."""
+
 BACKOFF_SECONDS = 0.5
 MAX_BACKOFF_SECONDS = 4.0
 """A peer rests for the first after a fault; each further one in a row doubles it, up to the second."""
@@ -428,8 +431,8 @@ class Planner:
 
     def _cancel_slow(self) -> list[Action]:
         """Take runs that take too long away from peers, where another could bring them."""
-        factor = PATIENCE if self._missing else LAST_PATIENCE
-        limits = [patience.limit(factor) for patience in self._patiences]
+        factor, floor = (PATIENCE, MIN_PATIENCE) if self._missing else (LAST_PATIENCE, MIN_LAST_PATIENCE)
+        limits = [patience.limit(factor, floor=floor) for patience in self._patiences]
         actions: list[Action] = []
         for peer in self._peers.values():
             patience = limits[peer.abroad]

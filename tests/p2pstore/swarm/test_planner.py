@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.swarm.events import (
     Action,
@@ -33,6 +35,7 @@ from p2pstore.swarm.planner import (
     BACKOFF_SECONDS,
     FAULTS_ALLOWED,
     LONG_RUN_BYTES,
+    MIN_LAST_PATIENCE,
     MIN_PATIENCE,
     QUICK_RUN_SECONDS,
     SLOW_RUN_SECONDS,
@@ -189,6 +192,20 @@ def test_a_slow_run_is_taken_away_when_another_has_it() -> None:
     assert made.handle(Tick(now + 1)) == [], "it is cancelled once"
     made.handle(Failed("slow", stuck, FetchFault.SLOW, now))
     assert fetched(made.handle(Tick(now + 100))) == [], "the slow peer has others in flight, and gets no more"
+
+
+@pytest.mark.parametrize("had", [[2], []], ids=["nothing else is missing", "something is"])
+def test_the_last_run_is_taken_away_sooner(had: list[int]) -> None:
+    made = Planner([64 * MIB] * 3, bits(3, had), seed=1)
+    made.handle(PeerAdded("slow", bits(3, [1]), grants=True))
+    made.handle(PeerAdded("quick", bits(3, [0]), grants=True))
+    assert fetched(made.handle(Granted(Grant("slow", 1, None), 0.0))) == [1]
+    assert fetched(made.handle(Granted(Grant("quick", 1, None), 0.0))) == [0]
+    made.handle(Fetched("quick", range(1), 0.1))
+    made.handle(PeerHas("quick", [1]))
+    assert not [a for a in made.handle(Tick(MIN_LAST_PATIENCE)) if isinstance(a, Cancel)]
+    cancelled = [a for a in made.handle(Tick(MIN_LAST_PATIENCE + 0.1)) if isinstance(a, Cancel)]
+    assert cancelled == ([Cancel("slow", range(1, 2))] if had else [])
 
 
 def test_the_only_one_who_has_it_may_take_as_long_as_it_takes() -> None:
