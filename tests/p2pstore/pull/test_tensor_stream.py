@@ -99,7 +99,9 @@ def test_memory_is_bounded(tensors: Any, monkeypatch: pytest.MonkeyPatch) -> Non
         taken += tensor.nbytes
     monkeypatch.setattr(np, "empty", real)
     assert taken == sum(tensor.nbytes for tensor in ALL.values())
-    assert 4 * MIB <= most <= 6 * MIB + 2 * MIB < taken  # and the one that the loop has in its hands
+    largest = max(tensor.nbytes for tensor in ALL.values())
+    assert 4 * MIB <= most <= 6 * MIB + largest  # and the one that the loop has in its hands
+    assert most < taken
 
 
 def test_the_next_ones_come_while_some_are_taken(tensors: Any, stores: tuple[P2PStore, P2PStore]) -> None:
