@@ -246,7 +246,7 @@ class P2PStore:
         dest = _path(dest, "the destination")
         transport, peers = _way(transport, peers)
         request = GetRequest(
-            name,
+            arguments.text(name, "the name"),
             dest,
             transport=transport,
             peers=peers,
