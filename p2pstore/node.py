@@ -25,6 +25,7 @@ from p2pstore.assembly import assemble, claim_name
 from p2pstore.cluster.membership import Membership
 from p2pstore.errors import MetadataFull, NotHeld, ObjectNotFound, PathNotFound, UsageError, to_wire
 from p2pstore.holding.incoming import Incoming
+from p2pstore.holding.part_watcher import PartWatcher
 from p2pstore.holding.parts import Parts
 from p2pstore.holding.register import Note, register, register_incoming, register_many, register_memory
 from p2pstore.holding.verify import verify_holding
@@ -95,6 +96,7 @@ class Node:
             node = cls(parts, membership, supervisor, closing.pop_all())
         supervisor.start("lease keeper", "node", membership.keep)
         supervisor.start("source watcher", "node", parts.watcher.watch)
+        supervisor.start("part watcher", "node", PartWatcher(parts.publisher).watch)
         supervisor.start("source checker", "node", parts.checker.run)
         return node
 

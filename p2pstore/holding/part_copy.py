@@ -8,6 +8,7 @@ from engine.memory.buffers import FilesBuffer
 from engine.memory.file_spans import FileSpan
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.objects.manifest import Manifest
+from p2pstore.objects.source import stamp_fault
 
 
 class PartCopy:
@@ -26,6 +27,13 @@ class PartCopy:
             self.verified.update(range(*manifest.first_chunks[number : number + 2]))
         self._files = dict(zip(numbers, spans, strict=True))
         self._lost = lost
+
+    def fault(self) -> str:
+        """What is wrong with the first of its files that is not what it was, as people read it; empty where all are."""
+        for span in self._files.values():
+            if span.stamp is not None and (fault := stamp_fault(span)):
+                return f"{span.path}: {fault}"
+        return ""
 
     def partial_buffer(self, servable: Callable[[int, int], bool]) -> FilesBuffer:
         """The buffer by which peers may read the ranges that ``servable(offset, length)`` allows."""

@@ -80,7 +80,7 @@ class Publisher:
         self._owed: dict[tuple[str, str], _Owed] = {}
         self._settling = False
         self._owed_fault = ""
-        self._parts: dict[str, tuple[Replica, ObjectRecord, Path]] = {}
+        self._parts: dict[str, tuple[Replica, ObjectRecord, Path, PartCopy]] = {}
 
     @property
     def pending(self) -> str:
@@ -183,21 +183,25 @@ class Publisher:
         replica = await self.serve_partial(part, record)
         if self._holdings.replicas.get(record.manifest) is not replica:
             return False
-        self._parts[record.manifest] = (replica, record, place)
+        self._parts[record.manifest] = (replica, record, place, part)
         return True
 
     def part_named(self, name: str) -> tuple[ObjectRecord, Path] | None:
         """What of an object this node serves in part, and where that lies."""
-        for digest, (replica, record, place) in list(self._parts.items()):
+        for digest, (replica, record, place, _) in list(self._parts.items()):
             if self._holdings.replicas.get(digest) is not replica or self._holdings.of(digest):
                 del self._parts[digest]  # all of it came since
             elif record.name == name:
                 return record, place
         return None
 
+    def parts(self) -> list[tuple[str, PartCopy]]:
+        """What this node serves in part now, by the digests of the objects."""
+        return [(digest, part) for digest, (_, _, _, part) in self._parts.items()]
+
     def lose_part(self, digest: str, reason: str) -> None:
         """A file of a part is not what it was: serve none of it any more, and say so in the background."""
-        replica, record, _ = self._parts.pop(digest, (None, None, None))
+        replica, record, _, _ = self._parts.pop(digest, (None, None, None, None))
         if replica is not None:
             log.warning("what is here of %s is no longer served: %s", record.name if record else digest, reason)
             self.drop_partial(replica, record)
@@ -206,7 +210,7 @@ class Publisher:
         """Serve a part no more. As ``withdraw`` otherwise."""
 
         async def work() -> bool | None:
-            replica, _, _ = self._parts.pop(record.manifest, (None, None, None))
+            replica, _, _, _ = self._parts.pop(record.manifest, (None, None, None, None))
             if replica is None or not self._holdings.drop_partial(replica):
                 return False
             await self._holdings.catch_up()

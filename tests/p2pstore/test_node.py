@@ -424,6 +424,7 @@ async def test_the_status_tells_what_failed_and_goes_on(start: Start, monkeypatc
     assert {task["name"]: task["state"] for task in a.status()["tasks"]} == {
         "lease keeper": "running",
         "source watcher": "running",
+        "part watcher": "running",
         "source checker": "running",
     }
     looked = asyncio.Event()

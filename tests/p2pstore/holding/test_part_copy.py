@@ -34,7 +34,9 @@ def test_it_has_the_chunks_of_its_files_and_reads_them(tmp_path: Path) -> None:
     found = bytearray(25)
     buffer.read_into(30, memoryview(found))
     assert found == FILES["b"]
+    assert part.fault() == ""
     path.write_bytes(content(24, 3))
+    assert part.fault() == f"{path}: its size went from 25 to 24 bytes"
     with pytest.raises(SourceChanged):
         buffer.read_into(30, memoryview(found))
     assert len(lost) == 1

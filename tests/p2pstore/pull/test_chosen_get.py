@@ -182,6 +182,7 @@ async def test_a_part_is_withdrawn(start: Start, tmp_path: Path) -> None:
 
 
 async def test_a_part_that_changes_is_served_no_more(start: Start, tmp_path: Path) -> None:
+    """Whether somebody reads of it or not: the second get may take all from the first node."""
     one, two = await nodes(start, tmp_path / "m")
     three = await start("three")
     await get(two, tmp_path / "d", include=("shards/2*",))
