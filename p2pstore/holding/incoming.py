@@ -17,6 +17,7 @@ from engine.files.system import system
 from engine.files.writing import write_all
 from engine.memory.file_spans import FileSpan
 from p2pstore.errors import StorageError
+from p2pstore.holding.same_content import same_content
 from p2pstore.objects.file_list import FileEntry
 from p2pstore.objects.file_system import words
 from p2pstore.objects.hashing import hasher
@@ -88,6 +89,10 @@ class Incoming:
             manifest = Manifest("file", self._hash_name, self._chunk_size, (entry,)).prepare()
             shown = quote(self._name, safe="")[:MAX_SHOWN_NAME]
             path = self._directory / f"{shown}-{manifest.digest[:SHORT_DIGEST]}"
+            there = same_content(path, manifest)
+            if there is not None:  # an earlier one, which may be served: it stays, whatever becomes of this one
+                self.abort()
+                return path, there[0], manifest
             system.replace(self._path, path)
             self._path = path
             sync_directory(self._directory)
@@ -96,7 +101,7 @@ class Incoming:
             raise StorageError(path=error.filename or self._directory, detail=words(error)) from None
 
     def abort(self) -> None:
-        """It does not come to anything: remove what is there."""
+        """It does not come to anything: remove what it wrote."""
         self._close()
         with contextlib.suppress(OSError):
             system.unlink(self._path)

@@ -43,6 +43,23 @@ def test_what_does_not_come_to_its_end_leaves_nothing(tmp_path: Path) -> None:
     assert not list((tmp_path / "kept").iterdir())
 
 
+def test_the_same_again_leaves_the_first_as_it_is(tmp_path: Path) -> None:
+    def came() -> tuple[Incoming, Path, FileStamp | None]:
+        incoming = Incoming(tmp_path, "n", "xxh3_128")
+        incoming.write(b"x")
+        path, span, _ = incoming.finish()
+        return incoming, path, span.stamp
+
+    _, path, stamp = came()
+    again, *found = came()
+    assert found == [path, stamp]
+    again.abort()
+    assert list(tmp_path.iterdir()) == [path]
+    path.write_bytes(b"y")
+    came()
+    assert path.read_bytes() == b"x"
+
+
 def test_a_place_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StorageError):
