@@ -54,8 +54,8 @@ def layout_of(paths: Sequence[str], within: str = "") -> Layout:
                 found.append(number)
             elif path.endswith(INDEX_SUFFIX):
                 indexes.append(number)
-            elif path.rpartition("/")[2] == CONFIG:
-                configs.append(number)
+        if path.rpartition("/")[2] == CONFIG:  # which tells of a file that was named, too
+            configs.append(number)
     if not found:
         raise UsageError(detail=f"no file {'in ' + repr(below) if below else 'of the object'} ends in {SUFFIX!r}")
     top = [number for number in found if _directory(paths[number]) == below]

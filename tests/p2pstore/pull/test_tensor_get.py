@@ -167,6 +167,12 @@ def test_each_rank_gets_its_slices(load: Any, world: int) -> None:
             assert np.concatenate(parts, dimension).tobytes() == whole.tobytes()
 
 
+def test_heads_stay_whole_where_one_file_is_named(load: Any) -> None:
+    path, name = next(iter(SHARDS)), "model.layers.0.self_attn.k_proj.weight"
+    found = load(CHECKPOINT, rank=(1, 4), path=path, include=[name])
+    assert found[name].tobytes() == np.split(ALL[name], 2)[0].tobytes()
+
+
 def test_a_slice_of_rows_is_all_that_comes(load: Any, stores: tuple[P2PStore, P2PStore]) -> None:
     data = file_of({"lm_head.weight": ("F32", (4096, 1024))})
     found = load({"": data}, rank=(1, 4))["lm_head.weight"]

@@ -49,6 +49,8 @@ def headers(files: Mapping[int, Shapes]) -> dict[int, Header]:
         (["unet/config.json", "unet/d.safetensors", "vae/d.safetensors"], "unet/", ([1], [], [0])),
         (["unet/config.json", "unet/d.safetensors", "unetx/d.safetensors"], "unet", ([1], [], [0])),
         (["unet/a.safetensors", "unet/b.safetensors"], "unet/b.safetensors", ([1], [], [])),
+        (["config.json", "unet/b.safetensors", "unet/config.json"], "unet/b.safetensors", ([1], [], [2])),
+        (["config.json", "m.safetensors", "m.safetensors.index.json"], "m.safetensors", ([1], [], [0])),
     ],
 )
 def test_where_to_look(paths: list[str], within: str, layout: tuple[list[int], ...]) -> None:
