@@ -90,13 +90,31 @@ async def test_news_break_a_silence_and_another_begins_with_them() -> None:
         began = loop.time()
         assert await asyncio.wait_for(listener.hear(0.05), 30) == [module.NOTHING], "sooner than the first would have"
         assert loop.time() - began >= 0.05 - 0.01
-        began = loop.time()
-        hearing = asyncio.create_task(listener.hear(0.2))
-        await asyncio.sleep(0.1)
+    finally:
+        listener.close()
+
+
+async def test_silence_counts_from_the_news_and_not_from_the_silence_before_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    listener = Listener()
+    loop = asyncio.get_running_loop()
+    now, later = loop.time, [0.0]
+    monkeypatch.setattr(loop, "time", lambda: now() + later[0])
+    try:
+        hearing = asyncio.create_task(listener.hear(600))
+        await asyncio.sleep(0)
+        later[0] += 400
         listener.put((range(3),))
         assert await asyncio.wait_for(hearing, 30) == [(range(3),)]
-        assert await asyncio.wait_for(listener.hear(0.2), 30) == [module.NOTHING]
-        assert loop.time() - began >= 0.3 - 0.01, "counted from the news, not from the silence before them"
+        hearing = asyncio.create_task(listener.hear(600))
+        await asyncio.sleep(0)
+        later[0] += 300  # the timer of before has ended
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not hearing.done()
+        later[0] += 400
+        assert await asyncio.wait_for(hearing, 30) == [module.NOTHING]
     finally:
         listener.close()
 

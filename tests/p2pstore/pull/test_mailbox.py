@@ -4,10 +4,25 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
+from queue import SimpleQueue
+
+import pytest
 
 from p2pstore.pull.mailbox import Mailbox
 
 WAIT = 60.0
+
+
+def when_waited_for(mailbox: Mailbox[int], monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) -> None:
+    """Call this as soon as a thread is about to sleep."""
+
+    class Bell(SimpleQueue[None]):
+        def get(self, block: bool = True, timeout: float | None = None) -> None:
+            act()
+            super().get(block, timeout)
+
+    monkeypatch.setattr(mailbox, "_bell", Bell())
 
 
 def all_of(mailbox: Mailbox[int]) -> list[int]:
@@ -28,9 +43,10 @@ def test_messages_come_in_order_whichever_way_they_were_added() -> None:
     assert len(mailbox) == 0
 
 
-def test_who_waits_is_woken_by_one_and_not_by_the_other() -> None:
+def test_who_waits_is_woken_by_one_and_not_by_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     mailbox: Mailbox[int] = Mailbox()
-    woke = threading.Event()
+    waits, woke = threading.Event(), threading.Event()
+    when_waited_for(mailbox, monkeypatch, waits.set)
 
     def run() -> None:
         mailbox.wait(WAIT)
@@ -38,7 +54,7 @@ def test_who_waits_is_woken_by_one_and_not_by_the_other() -> None:
 
     thread = threading.Thread(target=run)
     thread.start()
-    time.sleep(0.05)
+    assert waits.wait(WAIT)
     mailbox.leave(1)
     assert not woke.wait(0.1)
     began = time.monotonic()
@@ -49,12 +65,12 @@ def test_who_waits_is_woken_by_one_and_not_by_the_other() -> None:
     assert all_of(mailbox) == [1, 2]
 
 
-def test_what_was_left_is_there_when_the_time_is_over() -> None:
+def test_what_was_left_is_there_when_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     mailbox: Mailbox[int] = Mailbox()
     mailbox.wait(0.01)
     assert mailbox.take() is None
-    threading.Timer(0.05, mailbox.leave, [1]).start()
-    mailbox.wait(0.2)
+    when_waited_for(mailbox, monkeypatch, lambda: mailbox.leave(1))
+    mailbox.wait(0.1)
     assert mailbox.take() == 1
 
 
