@@ -68,16 +68,16 @@ class Bindings:
     @contextmanager
     def on(self, device: int) -> Iterator[None]:
         """See ``Driver.on``."""
-        context = self._contexts.get(device)
-        if context is None:
-            context = self._retained(device)
-        self._call("cuCtxPushCurrent", context)
         before, self._here.device = self._device, device
         try:
-            yield
+            context = self._contexts.get(device)
+            self._call("cuCtxPushCurrent", context if context is not None else self._retained(device))
+            try:
+                yield
+            finally:
+                self._cuda.cuCtxPopCurrent()
         finally:
             self._here.device = before
-            self._cuda.cuCtxPopCurrent()
 
     def pin(self, length: int) -> int:
         """See ``Driver.pin``."""

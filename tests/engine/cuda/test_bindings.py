@@ -21,6 +21,7 @@ from engine.errors import GpuFailed, GpuUnavailable
 class Code(enum.IntEnum):
     CUDA_SUCCESS = 0
     CUDA_ERROR_INVALID_VALUE = 1
+    CUDA_ERROR_OUT_OF_MEMORY = 2
     CUDA_ERROR_NOT_INITIALIZED = 3
     CUDA_ERROR_NO_DEVICE = 100
     CUDA_ERROR_INVALID_CONTEXT = 201
@@ -143,6 +144,21 @@ def test_what_was_set_comes_back_after_an_error() -> None:
     ):
         driver.to_device(1, 2, 3, 4)
     assert module.calls[-1] == ("pop",)
+
+
+@pytest.mark.parametrize("call", ["cuDeviceGet", "cuDevicePrimaryCtxRetain", "cuCtxPushCurrent"])
+def test_a_gpu_that_cannot_be_turned_to_is_the_one_that_is_named(monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    """Else one would look for who has the memory of another."""
+    module = Module()
+    driver = Bindings(module, Library())
+    with monkeypatch.context() as patch:
+        patch.setattr(module, call, lambda _: (Code(2), None))
+        with pytest.raises(GpuFailed, match=f"GPU 1: {call} failed with CUDA_ERROR_OUT_OF_MEMORY"), driver.on(1):
+            pass
+    assert ("pop",) not in module.calls, "nothing was pushed"
+    module.answers["cuEventQuery"] = (Code(1),)
+    with driver.on(0), pytest.raises(GpuFailed, match="GPU 0: cuEventQuery"):
+        driver.done(1)
 
 
 def test_an_event_that_is_not_done() -> None:
