@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from engine.cuda.driver import Driver
+from engine.cuda.driver import OUT_OF_MEMORY, Driver
 from engine.errors import GpuFailed
 
 LEAST_BYTES = 1 << 20
@@ -139,7 +139,7 @@ class PinnedPool:
                 self.pinned_bytes -= size
                 others = self.pinned_bytes
             self.trim()
-            if isinstance(error, GpuFailed) and others:
+            if isinstance(error, GpuFailed) and error.fields["code"] == OUT_OF_MEMORY and others:
                 return None
             raise
         with self._changed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -18,6 +19,16 @@ MIB = 1 << 20
 
 def no() -> None:
     pass
+
+
+def given_up_after(seconds: float) -> Callable[[], None]:
+    """A check that objects when a test has waited so long."""
+    until = time.monotonic() + seconds
+
+    def check() -> None:
+        assert time.monotonic() < until
+
+    return check
 
 
 def fly(driver: FakeDriver, pool: PinnedPool, buffer) -> None:
@@ -127,6 +138,17 @@ def test_buffers_of_a_gpu_that_broke_come_back(gpu: FakeDriver) -> None:
     assert pool.take(MIB, 0, no) is buffer
     with gpu.on(0), pytest.raises(GpuFailed):
         gpu.event()
+
+
+def test_a_gpu_that_is_lost_is_told_at_once_though_others_hold_buffers(gpu: FakeDriver) -> None:
+    """Only what the system lacks is there again when they come back."""
+    pool = PinnedPool(gpu, 8 * MIB)
+    held = pool.take(MIB, 0, no)
+    gpu.break_down()
+    for _ in range(2):
+        with pytest.raises(GpuFailed, match="cuMemHostAlloc failed with CUDA_ERROR_ILLEGAL_ADDRESS"):
+            pool.take(2 * MIB, 0, given_up_after(WAIT))
+    assert pool.pinned_bytes == len(held.view)
 
 
 def test_many_threads_keep_to_the_limit(gpu: FakeDriver) -> None:
