@@ -19,6 +19,7 @@ from p2pstore import P2PStore
 from p2pstore.errors import ChunkMismatch, GpuFailed, GpuUnavailable, MooncakeError, ObjectNotFound, UsageError
 from tests.engine.cuda.gpus import WAIT, Array, Immutable, OverDLPack, Tensor, fake, nothing_left, torch
 from tests.p2pstore.samples import MIB, content
+from tests.p2pstore.stores import Pair, two_stores
 
 DATA = content(5 * MIB + 1234)
 
@@ -30,15 +31,13 @@ def gpu() -> Iterator[FakeDriver]:
 
 
 @pytest.fixture
-def pair(gpu: FakeDriver) -> Iterator[tuple[P2PStore, P2PStore]]:
-    """Who has, and who gets; in the end nothing is left on the GPU."""
-    url = f"memory://{secrets.token_hex(8)}"
-    with P2PStore(url, node="a") as one, P2PStore(url, node="b") as other:
-        yield one, other
+def pair(gpu: FakeDriver) -> Iterator[Pair]:
+    """In the end nothing is left on the GPU."""
+    with two_stores() as stores:
+        yield stores
     nothing_left(gpu)
 
 
-Pair = tuple[P2PStore, P2PStore]
 KINDS = {"PyTorch": Tensor, "CuPy": Array, "DLPack": OverDLPack}
 
 
@@ -215,18 +214,16 @@ def test_a_call_that_fails_ends_the_get_with_cudas_own_words(gpu: FakeDriver, pa
 
 
 def test_a_kernel_that_went_wrong_is_told_by_the_get() -> None:
-    with fake() as gpu:
-        url = f"memory://{secrets.token_hex(8)}"
-        with P2PStore(url, node="a") as one, P2PStore(url, node="b") as other:
-            one.register("n", DATA, chunk_size=MIB)
-            room = Tensor(gpu, bytes(len(DATA)))
-            gpu.pause()
-            timer = threading.Timer(0.3, lambda: (gpu.break_down(), gpu.resume()))
-            timer.start()
-            with pytest.raises(GpuFailed, match="ILLEGAL_ADDRESS") as caught:
-                other.get_into("n", room)
-            timer.join(WAIT)
-            assert "end this process" in caught.value.hint
+    with fake() as gpu, two_stores() as (one, other):
+        one.register("n", DATA, chunk_size=MIB)
+        room = Tensor(gpu, bytes(len(DATA)))
+        gpu.pause()
+        timer = threading.Timer(0.3, lambda: (gpu.break_down(), gpu.resume()))
+        timer.start()
+        with pytest.raises(GpuFailed, match="ILLEGAL_ADDRESS") as caught:
+            other.get_into("n", room)
+        timer.join(WAIT)
+        assert "end this process" in caught.value.hint
 
 
 def test_a_source_whose_gpu_breaks_is_no_fault_of_the_receiver() -> None:
@@ -245,20 +242,18 @@ def test_a_source_whose_gpu_breaks_is_no_fault_of_the_receiver() -> None:
 
 def test_what_a_broken_gpu_held_is_withdrawn() -> None:
     """So that nobody asks for it any more."""
-    with fake() as gpu:
-        url = f"memory://{secrets.token_hex(8)}"
-        with P2PStore(url, node="a") as one, P2PStore(url, node="b") as other:
-            one.register("n", Tensor(gpu, DATA), chunk_size=MIB)
-            one.register("m", {"gpu": Tensor(gpu, DATA), "host": b"x"}, chunk_size=MIB)
-            one.register("host", b"stays")
-            gpu.break_down()
-            with pytest.raises(MooncakeError):
-                other.get_into("n", bytearray(len(DATA)))
-            until = time.monotonic() + WAIT
-            while "n" in (names := {entry["name"] for entry in other.list()}):
-                assert time.monotonic() < until
-                time.sleep(0.05)
-            assert names == {"m", "host"}, "of the others nobody has asked"
+    with fake() as gpu, two_stores() as (one, other):
+        one.register("n", Tensor(gpu, DATA), chunk_size=MIB)
+        one.register("m", {"gpu": Tensor(gpu, DATA), "host": b"x"}, chunk_size=MIB)
+        one.register("host", b"stays")
+        gpu.break_down()
+        with pytest.raises(MooncakeError):
+            other.get_into("n", bytearray(len(DATA)))
+        until = time.monotonic() + WAIT
+        while "n" in (names := {entry["name"] for entry in other.list()}):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        assert names == {"m", "host"}, "of the others nobody has asked"
 
 
 def test_ctrl_c_ends_a_get_when_its_copies_have_ended(gpu: FakeDriver, pair: Pair) -> None:

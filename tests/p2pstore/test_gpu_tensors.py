@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,6 @@ import safetensors
 
 from engine.cuda.device_memory import DeviceMemory, device_memory
 from engine.cuda.fake_driver import FakeDriver
-from p2pstore import P2PStore
 from p2pstore.errors import ChunkMismatch, GpuFailed, GpuUnavailable, UsageError
 from p2pstore.pull.tensor_get import TensorRequest
 from p2pstore.tensors.frameworks import Framework, framework_of
@@ -25,6 +23,7 @@ from p2pstore.tensors.plan import Place
 from p2pstore.tensors.ranks import Ranks
 from tests.engine.cuda.gpus import Tensor, fake, nothing_left
 from tests.p2pstore.samples import MIB, write_tree
+from tests.p2pstore.stores import Pair, two_stores
 from tests.p2pstore.tensors.checkpoints import Shapes, file_of
 
 WAIT = 60.0
@@ -46,14 +45,11 @@ def gpu() -> Iterator[FakeDriver]:
 
 
 @pytest.fixture
-def pair(gpu: FakeDriver) -> Iterator[tuple[P2PStore, P2PStore]]:
-    url = f"memory://{secrets.token_hex(8)}"
-    with P2PStore(url, node="a") as one, P2PStore(url, node="b") as other:
-        yield one, other
+def pair(gpu: FakeDriver) -> Iterator[Pair]:
+    """In the end nothing is left on the GPU."""
+    with two_stores() as stores:
+        yield stores
     nothing_left(gpu)
-
-
-Pair = tuple[P2PStore, P2PStore]
 
 
 class OnGpu(Framework):
