@@ -129,11 +129,14 @@ class FileSink:
         return count
 
     def _copied(self, descriptor: int, offset: int, skip: int, count: int) -> bool:
-        """Copy some bytes of the source, ``skip`` after ``offset``, to where they belong; false at its end."""
+        """Copy some bytes of the source, ``skip`` after ``offset``, to where they belong; false where it lacks them."""
         if not count:
             return True
         try:
             data = system.pread(descriptor, count, offset + skip)
+        except OSError:  # as with ``clone_range``: whoever then reads the source tells what is wrong with it
+            return False
+        try:
             write_at(self._descriptor, memoryview(data), self._at + skip)
         except OSError as error:
             raise StorageError(path=self._destination.part, detail=words(error)) from None

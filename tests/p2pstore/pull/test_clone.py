@@ -186,6 +186,22 @@ def test_what_does_not_fall_on_blocks_is_copied(xfs: Path) -> None:
     destination.abort()
 
 
+def test_a_source_that_cannot_be_read_is_no_fault_of_the_destinations(tmp_path: Path) -> None:
+    shapes: Shapes = {f"layers.{n}": ("F32", (MIB // 4,)) for n in range(2)}
+    source = written(tmp_path / "tensors", file_of(shapes))
+    manifest = hash_tree(scan(source), hash_name="xxh3_128", chunk_size=MIB)
+    assert manifest.chunk(0).length < 4096  # so that all of it is copied, not shared
+    destination = FileDestination(tmp_path / "copy", manifest, "n")
+    sink = sink_into(destination, range(manifest.chunks))
+    with source.open("ab") as file:  # which cannot be read
+        assert sink.clone(file.fileno(), 0, SIZE) == 0
+    with source.open("rb") as file:
+        assert sink.clone(file.fileno(), 0, SIZE) == manifest.chunk(0).length
+    assert sink.kept == 1
+    sink.close()
+    destination.abort()
+
+
 async def hold_and_copy(server: SegmentServer, catalog: Catalog, holding: Holding, target: FileDestination) -> None:
     holdings = Holdings(server, catalog)
     await holdings.add(holding, MANIFEST)
