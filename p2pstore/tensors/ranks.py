@@ -102,7 +102,7 @@ def heads_of(config: bytes) -> tuple[int, int]:
 
 
 class Ranks:
-    """What one rank of ``world`` gets of each tensor. Raises ``UsageError`` for a rank that cannot be."""
+    """What one rank of ``world`` gets of each tensor. Raises ``UsageError`` for a rank or a pattern that cannot be."""
 
     def __init__(self, rank: int, world: int, rule: Rule | None = None) -> None:
         if not 0 <= rank < world <= MAX_RANKS:
@@ -110,7 +110,8 @@ class Ranks:
         self.rank = rank
         self.world = world
         self._rule = rule
-        self._by_pattern = [(NamePatterns((p,)), how) for p, how in rule.items()] if isinstance(rule, Mapping) else []
+        table = rule.items() if isinstance(rule, Mapping) else ()
+        self._by_pattern = [(NamePatterns((arguments.text(p, "a pattern of cut"),)), how) for p, how in table]
 
     def cut(self, tensor: Tensor, heads: tuple[int, int] = (0, 0)) -> Cut | None:
         """The rank's part of a tensor; None for all of it. ``heads`` are as of ``heads_of``.

@@ -87,6 +87,12 @@ def test_what_is_no_cut(how: Any) -> None:
         Ranks(0, 2, {"x": how}).cut(tensor("x"))
 
 
+@pytest.mark.parametrize("pattern", [0, b"x", None, ""])
+def test_what_is_no_pattern(pattern: Any) -> None:
+    with pytest.raises(UsageError, match="pattern"):
+        Ranks(0, 2, {pattern: 0})
+
+
 @pytest.mark.parametrize(("rank", "world"), [(-1, 2), (2, 2), (0, 0), (0, 1 << 20)])
 def test_a_rank_that_cannot_be(rank: int, world: int) -> None:
     with pytest.raises(UsageError):
