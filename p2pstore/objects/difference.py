@@ -35,7 +35,7 @@ def cut_otherwise(one: Manifest, other: Manifest) -> bool:
 
 def difference(new: Manifest, old: Manifest) -> str:
     """How a new object differs from an old one, in a few words; empty where nothing can be said."""
-    if (new.hash, new.chunk_size, new.format) != (old.hash, old.chunk_size, old.format):
+    if (new.hash, new.chunk_size) != (old.hash, old.chunk_size) or _cut_apart(new, old):
         return "they are hashed in another way, so that their chunks cannot be compared"
     known = {path: number for number, path in enumerate(old.columns.paths)}
     files = chunks = 0
@@ -47,6 +47,20 @@ def difference(new: Manifest, old: Manifest) -> str:
     parts = [f"{files} of {len(new.columns)} files", f"{chunks} of {new.chunks} chunks"]
     text = " and ".join(parts) + " differ"
     return text + (f", and {len(known)} files of before are not there" if known else "")
+
+
+def _cut_apart(new: Manifest, old: Manifest) -> bool:
+    """Whether chunks of a file that both have begin at other places, though it is as long as it was."""
+    ours, theirs = new.columns, old.columns
+    if not (ours.origins or theirs.origins):
+        return False
+    known = {path: number for number, path in enumerate(theirs.paths)}
+    return any(
+        before is not None
+        and ours.sizes[number] == theirs.sizes[before]
+        and ours.origins.get(number, 0) != theirs.origins.get(before, 0)
+        for number, before in enumerate(map(known.get, ours.paths))
+    )
 
 
 def _chunks(new: Manifest, number: int, old: Manifest, before: int | None) -> int:

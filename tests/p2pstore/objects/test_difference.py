@@ -18,6 +18,18 @@ def with_modes(manifest: Manifest, mode: int) -> Manifest:
     return replace(manifest, files=tuple(replace(entry, mode=mode) for entry in manifest.files))
 
 
+def with_origin(manifest: Manifest, path: str) -> Manifest:
+    """The same files, one of which is cut from its byte 8 on."""
+    digest = b"d" * manifest.columns.digest_bytes
+    return replace(
+        manifest,
+        files=tuple(
+            replace(entry, origin=8, chunks=(digest, *entry.chunks)) if entry.path == path else entry
+            for entry in manifest.files
+        ),
+    )
+
+
 def test_permissions_are_no_bytes() -> None:
     assert same_bytes(with_modes(OLD, 0o600), OLD)
     assert with_modes(OLD, 0o600).digest != OLD.digest
@@ -55,3 +67,12 @@ def test_what_differs_is_counted(new: dict[str, bytes], text: str) -> None:
 
 def test_what_is_hashed_in_another_way_cannot_be_compared() -> None:
     assert "cannot be compared" in difference(manifest_of(FILES, 2 * KIB), OLD)
+    assert "cannot be compared" in difference(with_origin(OLD, "a"), OLD)
+    assert "cannot be compared" in difference(OLD, with_origin(OLD, "a"))
+
+
+def test_a_file_that_is_cut_otherwise_is_compared_by_its_chunks_where_it_is_new() -> None:
+    new = with_origin(manifest_of({**FILES, "c": FILES["a"]}, KIB), "c")
+    assert new.format != OLD.format
+    assert difference(new, OLD) == "1 of 4 files and 5 of 12 chunks differ"
+    assert difference(OLD, new) == "0 of 3 files and 0 of 7 chunks differ, and 1 files of before are not there"
