@@ -3,26 +3,44 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
+from collections import deque
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from p2pstore.kv.master import loops
+from p2pstore.kv.master.server import Master
 from tests.p2pstore.kv.master.wire import Client, running
 
 
 async def serve(done: list[str]) -> None:
-    """A put, a value that is found, and a connection that brings garbage."""
+    """A put, a value that is found, answers of more than the sockets hold, and a connection that brings garbage."""
     async with running() as master:
         client, other = await Client.to(master), await Client.to(master)
         await client.mount(b"a" * 16)
         await client.put(b"a" * 16, "k")
         assert await client("BatchExistKey", ["k", "none"], "default") == [True, False]
+        await reads_late(client, master)
         other.writer.write(b"\0" * 20)
         await other.ended()
     done.append(type(asyncio.get_running_loop()).__module__)
+
+
+async def reads_late(client: Client, master: Master) -> None:
+    """Answers that do not fit into the socket: each goes out in pieces, and the next ones must come behind those."""
+    for each in master.connections:
+        assert each._transport is not None
+        each._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 13)
+    asked: deque[int] = deque()
+    for number in range(400):
+        asked.append(client.ask("BatchGetReplicaList", ["k"] * 200, "default"))
+        if number >= 100:
+            assert len(await client.answer(asked.popleft(), "BatchGetReplicaList")) == 200
+    for sequence in asked:
+        assert len(await client.answer(sequence, "BatchGetReplicaList")) == 200
 
 
 def test_without_uvloop_it_is_pythons_own(monkeypatch: pytest.MonkeyPatch) -> None:
