@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import sys
@@ -18,6 +19,7 @@ from mooncake_cli.invocation import Invocation
 from mooncake_cli.progress import Progress
 from mooncake_cli.text import counted, printable, short_digest
 from p2pstore.errors import BadName, PartialResult, PathNotFound, StorageError, UsageError, from_wire
+from p2pstore.objects.file_system import words
 from p2pstore.objects.names import check_object_name
 from p2pstore.objects.selection import Selection
 from p2pstore.objects.units import format_seconds, format_size
@@ -146,6 +148,8 @@ def _register_stream(invocation: Invocation, how: _How, name: str | None) -> Non
     if name is None:
         raise UsageError(detail="standard input has no name; give it one with --name")
     check_object_name(name)
+    if sys.stdin is None:  # what Python makes of one that is closed
+        raise StorageError(path="standard input", detail="it is not open for reading")
     if sys.stdin.isatty():
         raise UsageError(detail="standard input is a terminal: '-' is for a pipe or a file")
     client = invocation.client_of_started(how.settings)
@@ -163,13 +167,21 @@ def _register_stream(invocation: Invocation, how: _How, name: str | None) -> Non
 
 
 def _blocks(bar: Progress) -> Iterator[bytes]:
-    """Standard input, in the pieces in which it comes."""
+    """Standard input, in the pieces in which it comes. Raises ``StorageError``."""
     done = 0
     descriptor = sys.stdin.fileno()
-    while block := os.read(descriptor, BLOCK_BYTES):
+    while block := _read(descriptor):
         done += len(block)
         bar.update(done, 0)
         yield block
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, BLOCK_BYTES)
+    except OSError as error:  # never the agent's, which a ConnectionError would be taken for
+        detail = "it is not open for reading" if error.errno == errno.EBADF else words(error)
+        raise StorageError(path="standard input", detail=detail) from None
 
 
 def _tell(invocation: Invocation, result: dict[str, Any], kept: str = "") -> None:

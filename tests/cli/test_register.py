@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -218,3 +220,13 @@ def test_entries_are_chosen_in_the_same_way(
     agent.answers["POST /v1/register-many"] = [many_result(names)]
     mooncake("register", "--each", "llama", *options)
     assert [name for _, name in agent.body_of("POST /v1/register-many")["items"]] == names
+
+
+@pytest.mark.parametrize("opening", ["<&-", "0>/dev/null"])
+def test_standard_input_that_cannot_be_read(agent: FakeAgent, environment: dict[str, str], opening: str) -> None:
+    command = f"'{sys.executable}' -m mooncake_cli register - --name n {opening}"
+    done = subprocess.run(
+        ["/bin/sh", "-c", command], env=environment, capture_output=True, timeout=60, check=False, text=True
+    )
+    assert done.returncode == 8
+    assert done.stderr.startswith("error: standard input: it is not open for reading\n")
