@@ -73,6 +73,7 @@ def _several(output: Output, client: AgentClient, asked: list[str]) -> None:
         raise NotHeld(name=asked[0])
     bad = [result["name"] for result in results if not result["ok"]]
     output.data({"objects": results, "failed": [to_wire(error) for error in faults]}, quiet=map(printable, bad))
+    faults.sort(key=lambda fault: isinstance(fault, IntegrityError))  # the last gives the status: bytes that differ
     for fault in faults[:-1]:
         output.message(printable(str(fault)))
     if faults:

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from p2pstore.errors import NotHeld
 from tests.cli.conftest import Mooncake
 from tests.cli.fake_agent import DIGEST, FakeAgent, progress
 
@@ -107,3 +109,11 @@ def test_a_bad_one_among_several(agent: FakeAgent, mooncake: Mooncake) -> None:
     assert done.stderr.count("differs from what was registered") == 2
     done = mooncake("verify", "a", "b", "--json")
     assert (done.returncode, len(json.loads(done.stdout)["failed"])) == (4, 2)
+
+
+def test_bytes_that_differ_give_the_status_whatever_else_fails(agent: FakeAgent, mooncake: Mooncake) -> None:
+    answers: list[Any] = [[BAD], NotHeld(name="b")]
+    agent.answers["POST /v1/verify"] = lambda _: answers.pop(0)
+    done = mooncake("verify", "a", "b")
+    assert done.returncode == 4
+    assert str(NotHeld(name="b")) in done.stderr
