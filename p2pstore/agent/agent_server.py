@@ -178,22 +178,26 @@ class AgentServer:
         name = _text(query, "name")
         query["chunk_size"] = int(query["chunk_size"]) if query.get("chunk_size", "").isdecimal() else None
         hash_name, chunk_size, force = _how_to_hash(query)
-        incoming = await asyncio.to_thread(self._node.incoming, name, hash_name, chunk_size)
-        try:
-            async for block in request.content.iter_chunked(BLOCK_BYTES):
-                await to_its_end(asyncio.to_thread(incoming.write, block))
-        except BaseException:
-            await to_its_end(asyncio.to_thread(incoming.abort))
-            raise
+        making = asyncio.ensure_future(asyncio.to_thread(self._node.incoming, name, hash_name, chunk_size))
+        handed_over = False
 
         async def work(emit: Emit) -> dict[str, Any]:
+            nonlocal handed_over
             steps = Steps()
             async with reported(steps, emit):
-                result = await self._node.register_incoming(incoming, name, force=force, steps=steps)
+                handed_over = True  # who registers it also removes it where that fails
+                result = await self._node.register_incoming(making.result(), name, force=force, steps=steps)
             self._warn(emit)
             return result
 
-        return await self._stream(request, work)
+        try:
+            incoming = await to_its_end(making)
+            async for block in request.content.iter_chunked(BLOCK_BYTES):
+                await to_its_end(asyncio.to_thread(incoming.write, block))
+            return await self._stream(request, work)
+        finally:  # the client may go away at each step
+            if not handed_over and making.exception() is None:
+                await to_its_end(asyncio.to_thread(making.result().abort))
 
     async def _register_many(self, request: web.Request) -> web.StreamResponse:
         body = await _body(request)

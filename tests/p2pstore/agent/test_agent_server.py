@@ -10,6 +10,8 @@ import os
 import shutil
 import socket
 import tempfile
+import threading
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ import pytest
 
 from p2pstore.agent.agent_server import AgentServer
 from p2pstore.errors import MooncakeError, all_errors
+from p2pstore.holding.incoming import Incoming
 from p2pstore.metadata.memory import MemoryStore
 from p2pstore.node import Node
 from p2pstore.node_options import NodeOptions
@@ -285,6 +288,32 @@ async def test_whoever_registers_hears_that_others_cannot_come(api: Api, tmp_pat
     note = {"event": "note", "text": "warning: nobody comes here"}
     assert note in await api.stream("/v1/register", {"path": str(tmp_path / "x"), "name": "x"})
     assert note in await api.stream("/v1/register-many", {"items": [[str(tmp_path / "x" / "a"), "y"]]})
+
+
+async def test_a_stream_whose_client_leaves_as_it_begins_leaves_nothing(
+    api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, may_be, made = threading.Event(), threading.Event(), threading.Event()
+
+    def incoming(*_: object) -> Incoming:
+        begun.set()
+        assert may_be.wait(WAIT)
+        coming = Incoming(tmp_path / "kept", "n", "xxh3_128")
+        made.set()
+        return coming
+
+    monkeypatch.setattr(api.node, "incoming", incoming)
+    call = asyncio.ensure_future(api.session.post("http://agent/v1/register-stream?name=n", data=b"x"))
+    assert await asyncio.to_thread(begun.wait, WAIT)
+    call.cancel()
+    await asyncio.gather(call, return_exceptions=True)
+    await asyncio.sleep(0.1)  # the agent hears of it first
+    may_be.set()
+    assert await asyncio.to_thread(made.wait, WAIT)
+    deadline = time.monotonic() + WAIT
+    while list((tmp_path / "kept").iterdir()):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("call", ["register", "register-many", "verify", "get"])
