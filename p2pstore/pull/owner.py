@@ -1,6 +1,6 @@
 """The pull, and the one thread that owns its planner.
 
-Whatever happens (a source found, chunks arrived, a channel broke) is put into one queue, by methods that return at
+Whatever happens (a source found, chunks arrived, a channel broke) is put into one mailbox, by methods that return at
 once. The pull's thread takes it from there, tells the planner, and hands out what the planner says: runs to the queues
 of the workers (``p2pstore.pull.crew``), questions and news to whoever made the pull. Nobody else touches the
 planner, so it has no lock; what others may want to know of it is published after each batch of events.
@@ -66,7 +66,7 @@ MAX_BATCH = 64
 """Messages that are taken before what they came to is published."""
 
 MAX_BACKLOG = 4096
-"""Messages in the queue above which the pull is ``behind``: nobody should add news of sources."""
+"""Messages in the mailbox above which the pull is ``behind``: nobody should add news of sources."""
 
 RELEASE_SECONDS = 30.0
 """How long the last write of a source that was given up may take, once there is nothing to do but wait for it."""
