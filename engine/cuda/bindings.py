@@ -45,6 +45,7 @@ class Bindings:
         """
         self._cuda = module if module is not None else _found()
         self._library = library
+        self._relaxed = self._cuda.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
         self._count = 0
         self._contexts: dict[int, Any] = {}
         self._here = threading.local()
@@ -70,12 +71,17 @@ class Bindings:
         """See ``Driver.on``."""
         before, self._here.device = self._device, device
         try:
-            context = self._contexts.get(device)
-            self._call("cuCtxPushCurrent", context if context is not None else self._retained(device))
+            # Else pinning memory or asking an event would spoil a CUDA graph that another thread captures meanwhile.
+            mode = self._call("cuThreadExchangeStreamCaptureMode", self._relaxed)
             try:
-                yield
+                context = self._contexts.get(device)
+                self._call("cuCtxPushCurrent", context if context is not None else self._retained(device))
+                try:
+                    yield
+                finally:
+                    self._cuda.cuCtxPopCurrent()
             finally:
-                self._cuda.cuCtxPopCurrent()
+                self._cuda.cuThreadExchangeStreamCaptureMode(mode)
         finally:
             self._here.device = before
 

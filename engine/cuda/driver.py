@@ -40,7 +40,10 @@ class Driver(Protocol):
         """The GPU on which memory lies. May be called anywhere."""
 
     def on(self, device: int) -> AbstractContextManager[None]:
-        """Make this thread's calls concern a GPU, by the context that all libraries share; what was set comes back."""
+        """Make this thread's calls concern a GPU, by the context that all libraries share; what was set comes back.
+
+        They are allowed while another thread captures a CUDA graph, and do not spoil it.
+        """
 
     def pin(self, length: int) -> int:
         """The address of new memory of the host that every GPU copies from and to by itself."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 import time
 from collections.abc import Callable
 
@@ -96,6 +97,36 @@ def test_our_stream_does_not_wait_for_the_default_one(cuda: Cuda) -> None:
         for event in (ours, default):
             driver.end_event(event)
         driver.end_stream(stream)
+
+
+def test_a_graph_that_another_thread_captures_is_not_spoilt(cuda: Cuda) -> None:
+    torch = pytest.importorskip("torch")
+    driver, counted, source = cuda.driver, torch.zeros(8, device="cuda:0"), torch.ones(8, device="cuda:0")
+    torch.cuda.synchronize()
+    failed: list[BaseException] = []
+
+    def serve() -> None:
+        try:
+            with driver.on(0):
+                pinned, stream, event = driver.pin(4096), driver.stream(), driver.event()
+                driver.to_host(pinned, source.data_ptr(), 32, stream)
+                driver.record(event, stream)
+                until(lambda: driver.done(event))
+                driver.end_event(event)
+                driver.end_stream(stream)
+                driver.unpin(pinned)
+        except BaseException as error:
+            failed.append(error)
+
+    graph, thread = torch.cuda.CUDAGraph(), threading.Thread(target=serve)
+    with torch.cuda.graph(graph, capture_error_mode="global"):
+        counted += 1
+        thread.start()
+        thread.join(WAIT)
+    assert failed == []
+    graph.replay()
+    graph.replay()
+    assert counted.tolist() == [2.0] * 8
 
 
 def test_where_memory_lies(cuda: Cuda) -> None:

@@ -29,6 +29,11 @@ class Code(enum.IntEnum):
     CUDA_ERROR_SYSTEM_DRIVER_MISMATCH = 803
 
 
+class Mode(enum.IntEnum):
+    CU_STREAM_CAPTURE_MODE_GLOBAL = 0
+    CU_STREAM_CAPTURE_MODE_RELAXED = 2
+
+
 class Library:
     """As ``libcuda.so.1``, which is asked where memory lies: codes in turn, and what it says."""
 
@@ -60,9 +65,13 @@ class Module:
     """As ``cuda.bindings.driver``: every call returns a tuple whose first part is a code."""
 
     CUresult = Code
+    CUstreamCaptureMode = Mode
 
     def __init__(self, **answers: Any) -> None:
         self.calls: list[tuple[Any, ...]] = []
+        self.mode = Mode.CU_STREAM_CAPTURE_MODE_GLOBAL
+        self.modes: list[Mode] = []
+        """Those in which calls were made that may spoil somebody's graph."""
         self.stack = threading.local()
         self.answers = {
             "cuInit": (Code(0),), "cuDeviceGetCount": (Code(0), 2), "cuMemHostAlloc": (Code(0), 0x7000),
@@ -73,6 +82,10 @@ class Module:
 
     def cuGetErrorString(self, code: Code) -> tuple[Code, bytes]:
         return Code(0), code.name.removeprefix("CUDA_ERROR_").lower().encode()
+
+    def cuThreadExchangeStreamCaptureMode(self, mode: Mode) -> tuple[Code, Mode]:
+        before, self.mode = self.mode, mode
+        return Code(0), before
 
     def cuDeviceGet(self, device: int) -> tuple[Code, Handle]:
         return Code(0), Handle(100 + device)
@@ -95,6 +108,7 @@ class Module:
 
         def call(*args: Any) -> tuple[Any, ...]:
             self.calls.append((name, *args))
+            self.modes.append(self.mode)
             answer = self.answers.get(name, (Code(0),))
             if isinstance(answer, list):
                 answer = answer.pop(0)
@@ -144,6 +158,22 @@ def test_what_was_set_comes_back_after_an_error() -> None:
     ):
         driver.to_device(1, 2, 3, 4)
     assert module.calls[-1] == ("pop",)
+
+
+def test_a_graph_that_another_thread_captures_is_not_spoilt() -> None:
+    """As CUDA has it, of calls that are made in the mode that each thread begins with."""
+    module = Module(cuEventQuery=(Code(1),))
+    driver = Bindings(module, Library())
+    module.modes.clear()
+    with driver.on(1):
+        driver.pin(4096)
+        with driver.on(0):
+            driver.event()
+        with pytest.raises(GpuFailed, match="cuEventQuery"), driver.on(0):
+            driver.done(12)
+        driver.pin(4096)
+    assert module.modes == [Mode.CU_STREAM_CAPTURE_MODE_RELAXED] * 4
+    assert module.mode is Mode.CU_STREAM_CAPTURE_MODE_GLOBAL
 
 
 @pytest.mark.parametrize("call", ["cuDeviceGet", "cuDevicePrimaryCtxRetain", "cuCtxPushCurrent"])
@@ -238,7 +268,7 @@ def test_the_installed_package_has_every_call() -> None:
         "cuInit", "cuDeviceGetCount", "cuDeviceGet", "cuDevicePrimaryCtxRetain", "cuCtxPushCurrent", "cuCtxPopCurrent",
         "cuDevicePrimaryCtxGetState", "cuMemHostAlloc", "cuMemFreeHost", "cuStreamCreate", "cuStreamDestroy", "cuEventCreate",
         "cuEventDestroy", "cuEventRecord", "cuEventQuery", "cuStreamWaitEvent", "cuMemcpyHtoDAsync", "cuMemcpyDtoHAsync",
-        "cuGetErrorString",
+        "cuGetErrorString", "cuThreadExchangeStreamCaptureMode",
     ):  # fmt: skip
         assert callable(getattr(driver, name)), name
     assert driver.CUresult.CUDA_ERROR_NOT_READY.name == "CUDA_ERROR_NOT_READY"
@@ -247,5 +277,6 @@ def test_the_installed_package_has_every_call() -> None:
     assert int(driver.CUevent_flags.CU_EVENT_DISABLE_TIMING) == bindings._NO_TIMING
     assert int(driver.CUstream_flags.CU_STREAM_NON_BLOCKING) == bindings._NON_BLOCKING
     assert int(driver.CUstream(5)) == 5
+    assert int(driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED) == Mode.CU_STREAM_CAPTURE_MODE_RELAXED
     assert int(driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL) == bindings._ORDINAL
     assert driver.CUresult(1).name == "CUDA_ERROR_INVALID_VALUE"
