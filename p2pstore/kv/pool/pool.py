@@ -206,8 +206,6 @@ class Pool:
         """It has not."""
         return self._tasks.revoke(client, key, tenant, TaskType.MOVE)
 
-    # -- draining
-
     # -- disks of clients
 
     def mount_disk(self, client: bytes, offloading: bool) -> Code:  # noqa: FBT001

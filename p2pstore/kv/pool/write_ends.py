@@ -11,7 +11,6 @@ from p2pstore.kv.pool.entries import Entry, Tenant
 from p2pstore.kv.pool.index import Index
 
 OK = Code.OK
-ALL = Kind.ALL
 """To look a member of an enumeration up takes as long as half a step of a put."""
 
 MEMORY_KINDS = frozenset({Kind.ALL, Kind.MEMORY})
@@ -25,7 +24,7 @@ class WriteEnds:
         self._disks = disks
 
     def end(
-        self, client: bytes, metas: Sequence[ObjectMeta], kind: int = ALL, tenant: str = DEFAULT_TENANT
+        self, client: bytes, metas: Sequence[ObjectMeta], kind: int = Kind.ALL, tenant: str = DEFAULT_TENANT
     ) -> list[Code]:
         """The values were written: they can be read from now on."""
         index = self._index
@@ -57,13 +56,15 @@ class WriteEnds:
             index.complete_all(ended, now)
         return results
 
-    def end_one(self, client: bytes, meta: ObjectMeta, kind: int = ALL, tenant: str = DEFAULT_TENANT) -> Code:
+    def end_one(self, client: bytes, meta: ObjectMeta, kind: int = Kind.ALL, tenant: str = DEFAULT_TENANT) -> Code:
         """The same of one value."""
         index = self._index
         index.lost_writers.discard(client)
         return self._end(client, meta, kind, index.tenants.named(tenant), index.clock())
 
-    def revoke(self, client: bytes, keys: Sequence[str], kind: int = ALL, tenant: str = DEFAULT_TENANT) -> list[Code]:
+    def revoke(
+        self, client: bytes, keys: Sequence[str], kind: int = Kind.ALL, tenant: str = DEFAULT_TENANT
+    ) -> list[Code]:
         """The values were not written, and will not be."""
         space = self._index.tenants.named(tenant)
         return [self._revoke(client, key, kind, space) for key in keys]
