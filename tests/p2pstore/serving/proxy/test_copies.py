@@ -82,7 +82,7 @@ async def started(engines: Any, proxies: Start) -> AsyncIterator[Any]:
 async def test_what_is_hot_is_computed_by_one_more(started: Any) -> None:
     found: Hot = await started(engine_key="the proxy's")
     await found.ask_until(lambda: found.proxy.server.stats.copies > 0)
-    (seen,) = found.other.seen
+    seen = found.other.seen[0]  # the client who asked meanwhile may have been sent there already
     assert seen.body["prompt"].startswith(SHARED)
     assert (seen.body["max_tokens"], seen.body["stream"]) == (1, False)
     assert seen.headers["Authorization"] == "Bearer the proxy's"
