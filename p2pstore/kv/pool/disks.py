@@ -120,7 +120,7 @@ class Disks:
         items = list(disk.offloads.values())
         disk.offloads.clear()
         for item in items:
-            entry = self._entry(item.tenant, item.key)
+            entry = self._index.tenants.entry(item.tenant, item.key)
             offload = self._offloads.get(entry) if entry is not None else None
             if offload is not None and offload.client == client:
                 offload.fetched = True
@@ -135,7 +135,7 @@ class Disks:
         disk = self._disk(client)
         for item, place in zip(items, stored, strict=True):
             cancelled = self._cancelled.pop(_Name(client, item.tenant, item.key), None)
-            entry = self._entry(item.tenant, item.key)
+            entry = self._index.tenants.entry(item.tenant, item.key)
             asked = entry is not None and entry in self._offloads and self._offloads[entry].client == client
             if asked and entry is not None:
                 self._end_offload(entry)
@@ -151,7 +151,7 @@ class Disks:
             return [Code.BAD_PARAMS] * len(keys)
         codes = []
         for key in keys:
-            entry = self._entry(tenant, key)
+            entry = self._index.tenants.entry(tenant, key)
             codes.append(Code.NOT_FOUND if entry is None else Code.OK)
             if entry is not None and kind == Kind.LOCAL_DISK:
                 leaving = [disk for disk in entry.disks if disk.client.id == client]
@@ -205,10 +205,6 @@ class Disks:
     def _disk(self, client: bytes) -> Disk | None:
         owner = self._index.clients.get(client)
         return owner.disk if owner is not None else None
-
-    def _entry(self, tenant: str, key: str) -> Entry | None:
-        space = self._index.tenants.named(tenant)
-        return space.keys.get(key) if space else None
 
     def _end_offload(self, entry: Entry) -> None:
         self._offloads.pop(entry).source.holds -= 1

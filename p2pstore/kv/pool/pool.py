@@ -142,8 +142,7 @@ class Pool:
 
     def busy(self, key: str, tenant: str = DEFAULT_TENANT) -> bool:
         """Whether a value is being copied or moved, so that it is neither removed nor replaced."""
-        space = self._index.tenants.named(tenant)
-        entry = space.keys.get(key) if space else None
+        entry = self._index.tenants.entry(tenant, key)
         return entry is not None and self._tasks.busy(entry)
 
     def keys(self, tenant: str | None = None) -> list[str]:

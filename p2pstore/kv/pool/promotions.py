@@ -156,8 +156,7 @@ class Promotions:
         self._index.stats.promotion_in_flight = len(self._promotions)
 
     def _promoted(self, client: bytes, key: str, tenant: str) -> tuple[Entry, _Promotion] | Code:
-        space = self._index.tenants.named(tenant)
-        entry = space.keys.get(key) if space else None
+        entry = self._index.tenants.entry(tenant, key)
         if entry is None:
             return Code.NOT_FOUND
         promotion = self._promotions.get(entry)

@@ -190,8 +190,7 @@ class Reads:
 
     def peek(self, key: str, tenant: str = DEFAULT_TENANT) -> Replicas | Code:
         """Where a value can be read, and for how long its lease still is, without a new one: for people who look."""
-        space = self._index.tenants.named(tenant)
-        entry = space.keys.get(key) if space else None
+        entry = self._index.tenants.entry(tenant, key)
         if entry is None:
             return Code.NOT_FOUND
         replicas = entry.described()

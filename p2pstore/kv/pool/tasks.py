@@ -253,8 +253,7 @@ class Tasks:
             self._stop(entry)
 
     def _entry(self, key: str, tenant: str) -> Entry | None:
-        space = self._index.tenants.named(tenant)
-        entry = space.keys.get(key) if space else None
+        entry = self._index.tenants.entry(tenant, key)
         return entry if entry is not None and entry.readable else None
 
     def _target(self, name: str) -> Code:
@@ -327,8 +326,7 @@ class Tasks:
         self._running[entry] = _Running(kind, client, source, targets, self._index.clock())
 
     def _started(self, client: bytes, key: str, tenant: str, kind: int) -> tuple[Entry, _Running] | Code:
-        space = self._index.tenants.named(tenant)
-        entry = space.keys.get(key) if space else None
+        entry = self._index.tenants.entry(tenant, key)
         if entry is None:
             return Code.NOT_FOUND
         running = self._running.get(entry)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from engine.rpc.codes import Code
 from engine.rpc.messages import DEFAULT_TENANT
-from p2pstore.kv.pool.entries import Tenant, TenantUse
+from p2pstore.kv.pool.entries import Entry, Tenant, TenantUse
 from p2pstore.kv.pool.extents import rounded
 from p2pstore.kv.pool.settings import PoolSettings
 
@@ -32,6 +32,11 @@ class Tenants(dict[str, Tenant]):
     def named(self, name: str) -> Tenant | None:
         """The one with that name, if it ever put anything."""
         return self.get(name if self._settings.tenants else DEFAULT_TENANT)
+
+    def entry(self, name: str, key: str) -> Entry | None:
+        """What a tenant has under a key, whether it can be read or not."""
+        space = self.named(name)
+        return space.keys.get(key) if space else None
 
     def for_put(self, name: str) -> Tenant | None:
         """The same, made where it is new; None where there are too many."""
