@@ -14,8 +14,8 @@ those who gave them hear when there is room. From getters the rarest of a few ch
 what few have is spread before what all have; an origin that several get from (which is *shared*) names what it never
 sent.
 
-**Zones.** From another zone only gateways fetch (see ``p2pstore.swarm.gateway``), each its share, and of that what no
-getter of its own zone has. What getters abroad have does not count as spread.
+**Zones.** From another zone only gateways fetch (see ``p2pstore.swarm.gateway`` and ``zone``), each its share, and of
+that what no getter of its own zone has. What getters abroad have does not count as spread.
 
 A peer of an earlier version, and an origin that nobody else gets from, are asked as their windows allow. So is anybody,
 for one run, by a node that stays hungry.
@@ -61,11 +61,12 @@ from p2pstore.swarm.events import (
     Released,
     Tick,
 )
-from p2pstore.swarm.gateway import ABROAD, SAME_ZONE, Claim, Gateways, share_of_each
+from p2pstore.swarm.gateway import Gateways
 from p2pstore.swarm.leaving import Leaving
 from p2pstore.swarm.peer import Peer, Share
 from p2pstore.swarm.rarity import RUN_BYTES, Missing
 from p2pstore.swarm.window import Window
+from p2pstore.swarm.zone import Zone
 
 LONG_RUN_BYTES = 16 << 20
 QUICK_RUN_SECONDS = 0.05
@@ -129,11 +130,7 @@ class Planner:
         self._now = 0.0
         self._patiences = (Patience(MIN_PATIENCE), Patience(MIN_PATIENCE))  # likewise
         self._run_bytes = RUN_BYTES
-        self._gateways = gateways
-        self._shares = share_of_each(lengths) if gateways else []
-        self._claimed: tuple[Claim, ...] = ()  # as those who get from this node know
-        self._open_shares: frozenset[int] = frozenset()
-        self._mine: frozenset[int] = frozenset()  # chunks of these
+        self._zone = Zone(lengths, gateways)
 
     @property
     def done(self) -> bool:
@@ -168,8 +165,8 @@ class Planner:
     def handle(self, event: Event) -> list[Action]:
         """Take an event; return what to do now."""
         actions = self._handle(event)
-        if self._gateways is not None and not isinstance(event, PeerHas):
-            actions += self._follow(self._gateways)
+        if not isinstance(event, PeerHas):
+            self._follow_zone(actions)
         return actions
 
     def _handle(self, event: Event) -> list[Action]:
@@ -194,27 +191,22 @@ class Planner:
             return self._leave(peer, event)
         return [] if peer is None else self._news(peer, event)
 
-    def _follow(self, gateways: Gateways) -> list[Action]:
-        """Do what the gateways of this zone's change, and tell who get from this node."""
-        actions: list[Action] = []
-        before, self._claimed = self._claimed, gateways.claims
-        if self._claimed != before:
-            actions += [Claims(claim) for claim in self._claimed if claim not in before]
-            if before and any(new.term != old.term for new, old in zip(self._claimed, before, strict=True)):
-                self._fed = self._now  # an election is given time before the next
-        if gateways.open != self._open_shares:
-            self._open_shares = gateways.open
-            self._mine = frozenset([n for n, share in enumerate(self._shares) if share in self._open_shares])
+    def _follow_zone(self, actions: list[Action]) -> None:
+        """Do what changes in this node's zone make necessary, and tell who get from this node."""
+        claims, election = self._zone.news()
+        actions += map(Claims, claims)
+        if election:
+            self._fed = self._now  # it is given time before the next
+        if self._zone.reopens():
+            mine = self._zone.mine
             for peer in self._peers.values():
                 if peer.abroad:
-                    peer.candidates = [n for n in peer.have if n in self._mine and n not in self.had]
+                    peer.candidates = [n for n in peer.have if n in mine and n not in self.had]
             self._wake_abroad()
             actions += self._fill(self._peers.values())
-        return actions
 
     def _tick(self) -> list[Action]:
-        if self._gateways is not None:
-            self._gateways.pass_time(self._now)
+        self._zone.pass_time(self._now)
         actions = self._cancel_slow()
         for window in self._windows:
             window.pass_slow(self._now)
@@ -222,8 +214,7 @@ class Planner:
             self._fed = self._now
         actions += self._fill(self._peers.values())
         if self._now - self._fed >= HUNGRY_SECONDS:
-            if self._gateways is not None:
-                self._gateways.hungry()
+            self._zone.hungry()
             actions += self._feed()
         return actions
 
@@ -268,8 +259,7 @@ class Planner:
         if isinstance(event, PeerShared):
             peer.shared = event.shared
         elif isinstance(event, PeerClaims):
-            if self._gateways is not None:
-                self._gateways.heard(peer.name, event.claim)
+            self._zone.heard(peer.name, event.claim)
         elif isinstance(event, Granted):
             return self._granted(peer, event)
         else:
@@ -284,12 +274,11 @@ class Planner:
         peer = self._peers.get(event.peer)
         if peer is None:
             origin = event.have.full
-            abroad = self._gateways is not None and event.distance == ABROAD
+            abroad = self._zone.abroad(event.distance)
             peer = self._peers[event.peer] = Peer(event.peer, Bitmap(len(event.have)), event.distance, origin, abroad)
             self._getters += not origin
             self._share = Share.among(len(self._peers))
-            if self._gateways is not None and event.distance <= SAME_ZONE:
-                self._gateways.near(event.peer, whole=False)
+            self._zone.near(event.peer, event.distance, whole=False)
         peer.shared = event.shared
         peer.grants = event.grants
         self._has(peer, event.have)
@@ -298,13 +287,13 @@ class Planner:
     def _has(self, peer: Peer, chunks: Iterable[int]) -> None:
         if peer.abroad:
             more = [chunk for chunk in chunks if peer.have.add(chunk)]
-            peer.candidates += [chunk for chunk in more if chunk in self._mine and chunk not in self.had]
+            peer.candidates += [chunk for chunk in more if chunk in self._zone.mine and chunk not in self.had]
         elif peer.origin:
             peer.have.update(chunks)
         else:
             peer.candidates += self._missing.gain(chunks, peer.have, self.had)
-        if self._gateways is not None and peer.distance <= SAME_ZONE and peer.have.full:
-            self._gateways.near(peer.name, whole=True)
+        if peer.have.full:
+            self._zone.near(peer.name, peer.distance, whole=True)
 
     def _remove(self, peer: Peer) -> list[range]:
         """A peer takes part no more; the runs that are in flight at it."""
@@ -314,8 +303,7 @@ class Planner:
         if not (peer.origin or peer.abroad):
             self._missing.spread(peer.have, -1)
             self._wake_abroad()
-        if self._gateways is not None:
-            self._gateways.gone(peer.name)
+        self._zone.gone(peer.name)
         self._requests -= len(peer.in_flight)
         for run in peer.in_flight.values():
             self._window(peer).release(peer.name, run)
@@ -335,11 +323,11 @@ class Planner:
 
     def _closed_off(self, peer: Peer) -> bool:
         """Whether only others of this zone fetch from there."""
-        return peer.abroad and not self._mine
+        return peer.abroad and not self._zone.mine
 
     def _may_bring(self, peer: Peer, run: range) -> bool:
         """Whether a run could be asked of a peer."""
-        return peer.have.has_all(run) and not (peer.abroad and not self._mine.issuperset(run))
+        return peer.have.has_all(run) and not (peer.abroad and not self._zone.mine.issuperset(run))
 
     def _fetched(self, peer: Peer | None, event: Fetched) -> list[Action]:
         run = event.run
@@ -422,7 +410,7 @@ class Planner:
             if chunk not in self.had:
                 self._missing.put_back(chunk)
                 for peer in self._peers.values():
-                    takes = chunk in self._mine if peer.abroad else not peer.origin
+                    takes = chunk in self._zone.mine if peer.abroad else not peer.origin
                     if takes and chunk in peer.have:
                         peer.candidates.append(chunk)
                     if peer.sated and chunk in peer.have:
@@ -538,7 +526,7 @@ class Planner:
         if first is None:
             return range(0)
         most = RUN_BYTES if self._getters or peer.shared else self._run_bytes
-        return self._missing.take_run(first, peer.have, most=most, among=self._mine if peer.abroad else None)
+        return self._missing.take_run(first, peer.have, most=most, among=self._zone.mine if peer.abroad else None)
 
     def _fetch(self, peer: Peer, run: range, actions: list[Action], lead: float = 0.0) -> bool:
         """Ask a peer for a run that was taken; False where there is none."""

@@ -188,7 +188,7 @@ def test_a_zone_whose_gateway_dies_gets_the_rest() -> None:
     died: list[str] = []
 
     def kill() -> None:
-        gateways = [node for node in simulation._present if node.planner is not None and node.planner._mine]
+        gateways = [node for node in simulation._present if node.planner is not None and node.planner._zone.mine]
         for node in gateways[:1]:
             simulation._die(node)
             died.append(node.name)
