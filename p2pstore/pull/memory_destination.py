@@ -9,6 +9,7 @@ taken back, and every copy waited for: the destination is through when the last 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ from engine.memory.region import Region
 from p2pstore.errors import StorageError, UsageError
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.objects.file_list import FileEntry
-from p2pstore.objects.hashing import hasher
+from p2pstore.objects.hashing import Hasher, hasher
 from p2pstore.objects.manifest import Chunk, Manifest
 from p2pstore.objects.memory_objects import Lent, release
 from p2pstore.pull.destination import ABORT_SECONDS, Mismatch, RunSink
@@ -42,7 +43,43 @@ COPY_SECONDS = 60.0
 """For copies to GPUs to end when all has come. They come after what the caller's streams had to do before."""
 
 
-class MemoryDestination:
+class MemoryWrites:
+    """What destinations in memory share: how the writes to it end, and the copies of those that are of GPUs."""
+
+    def __init__(self) -> None:
+        self.writers = Writers(self._let_go)
+        self._copies: Copies | None = None
+
+    @property
+    def copies(self) -> Copies:
+        """Those to GPUs: there is memory of one."""
+        assert self._copies is not None  # noqa: S101 - made with the first such memory
+        return self._copies
+
+    def keep(self, run: range) -> None:
+        """Nothing to remember: memory does not outlive the process."""
+
+    def finish(self) -> Sequence[FileSpan]:
+        """See ``Destination.finish``. Raises ``StorageError`` where something is still being written, ``GpuFailed``."""
+        if not self.writers.stop(ABORT_SECONDS):
+            raise StorageError(path="memory", detail=f"a write has not ended for {ABORT_SECONDS:g} s")
+        if self._copies is not None and not self._copies.settle(COPY_SECONDS):
+            detail = f"copies have not ended for {COPY_SECONDS:g} s; the stream that they wait for is still busy"
+            raise StorageError(path="memory of a GPU", detail=detail)
+        self.writers.end(0)
+        return ()
+
+    def abort(self, timeout: float = ABORT_SECONDS) -> bool:
+        """See ``Destination.abort``."""
+        return self.writers.end(timeout)
+
+    def _let_go(self) -> None:
+        """Nobody writes any more: the memory is the caller's alone."""
+        if self._copies is not None:
+            self._copies.close()
+
+
+class MemoryDestination(MemoryWrites):
     """Buffers of the caller's, one a file of the object. A single-file object takes one, under the name ``""``."""
 
     left_out = 0
@@ -50,6 +87,7 @@ class MemoryDestination:
 
     def __init__(self, manifest: Manifest, buffers: Mapping[str, Buffer | DeviceMemory]) -> None:
         """Raises ``UsageError`` unless every file has a writable buffer of just its size."""
+        super().__init__()
         self.manifest = manifest
         self.verified = Bitmap(manifest.chunks)
         self.new_hasher = hasher(manifest.hash)
@@ -60,8 +98,6 @@ class MemoryDestination:
         self.rooms: list[Lent] = []
         """The memory of each file."""
         self._regions: list[Region | None] = []  # of those of the host
-        self._copies: Copies | None = None
-        self.writers = Writers(self._let_go)
         try:
             for file in manifest.files:
                 self._borrow(file, buffers[file.path])
@@ -81,12 +117,6 @@ class MemoryDestination:
         self._regions.append(None)
         if self._copies is None:
             self._copies = Copies(room.cuda)
-
-    @property
-    def copies(self) -> Copies:
-        """Those to GPUs: there is memory of one."""
-        assert self._copies is not None  # noqa: S101 - made with the first such memory
-        return self._copies
 
     def sink(self, run: range, scratch: memoryview) -> MemorySink:  # noqa: ARG002 - nothing is received elsewhere
         """See ``Destination.sink``."""
@@ -126,45 +156,35 @@ class MemoryDestination:
             done += len(room)
             sink.filled(len(room))
 
-    def keep(self, run: range) -> None:
-        """Nothing to remember: memory does not outlive the process."""
-
-    def finish(self) -> Sequence[FileSpan]:
-        """See ``Destination.finish``. Raises ``StorageError`` where something is still being written, ``GpuFailed``."""
-        if not self.writers.stop(ABORT_SECONDS):
-            raise StorageError(path="memory", detail=f"a write has not ended for {ABORT_SECONDS:g} s")
-        if self._copies is not None and not self._copies.settle(COPY_SECONDS):
-            detail = (
-                f"copies have not ended for {COPY_SECONDS:g} s; the stream that the tensors belong to is still busy"
-            )
-            raise StorageError(path="memory of a GPU", detail=detail)
-        self.writers.end(0)
-        return ()
-
-    def abort(self, timeout: float = ABORT_SECONDS) -> bool:
-        """See ``Destination.abort``."""
-        return self.writers.end(timeout)
-
     def _let_go(self) -> None:
-        """Nobody writes any more: the memory is the caller's alone."""
-        if self._copies is not None:
-            self._copies.close()
+        super()._let_go()
         for region in self._regions:
             if region is not None:
                 region.close()
         release(self.rooms)
 
 
-class MemorySink:
-    """Takes the bytes of adjacent chunks into place; see ``RunSink``."""
+class ChunksSink(ABC):
+    """What sinks into memory share: chunks are hashed as they come, and those for a GPU go on to it once right.
 
-    def __init__(self, destination: MemoryDestination, run: range) -> None:
+    A subclass calls ``_start`` when it is made, and hands out ``_room``.
+    """
+
+    _chunk: Chunk
+    _at: int
+    _end: int
+    _hashed: Hasher
+
+    def __init__(self, writes: MemoryWrites, run: range) -> None:
         self.kept = 0
-        self._destination = destination
-        self._writers = destination.writers
+        self._writes = writes
+        self._writers = writes.writers
         self._run = run
         self._room: memoryview | None = None
         self._staged: PinnedBuffer | None = None
+        self._open = False
+
+    def _start(self) -> None:
         self._writers.enter()
         self._open = True
         try:
@@ -172,6 +192,56 @@ class MemorySink:
         except BaseException:
             self.close()
             raise
+
+    @abstractmethod
+    def _begin(self) -> None:
+        """Set out for the next chunk: ``_chunk``, ``_hashed``, from ``_at`` to ``_end``; ``_staged`` for a GPU."""
+
+    @abstractmethod
+    def _land(self, staged: PinnedBuffer) -> None:
+        """Copy to its GPU what is in pinned memory of a chunk that is right."""
+
+    def _hash(self, count: int) -> memoryview:
+        """Hash what arrived, and return the room that it is in."""
+        assert self._room is not None  # noqa: S101 - there was a buffer to fill
+        self._hashed.update(self._room if count == len(self._room) else self._room[:count])
+        return self._room
+
+    def _advance(self, count: int) -> None:
+        self._at += count
+        if self._at == self._end:
+            if self._hashed.digest() != self._chunk.digest:
+                raise Mismatch(self._chunk.number)
+            staged, self._staged = self._staged, None
+            if staged is not None:
+                self._land(staged)
+            self.kept += 1
+            if self.kept < len(self._run):
+                self._begin()
+
+    def _take_back(self) -> None:
+        """Nobody is to write to the room any more that was handed out."""
+        if self._room is not None:
+            self._room.release()
+
+    def close(self) -> None:
+        """Let go of the memory. Twice is harmless."""
+        if self._open:
+            self._open = False
+            self._take_back()
+            staged, self._staged = self._staged, None
+            if staged is not None:
+                self._writes.copies.give(staged)
+            self._writers.leave()
+
+
+class MemorySink(ChunksSink):
+    """Takes the bytes of adjacent chunks into place; see ``RunSink``."""
+
+    def __init__(self, destination: MemoryDestination, run: range) -> None:
+        super().__init__(destination, run)
+        self._destination = destination
+        self._start()
 
     def _begin(self) -> None:
         chunk = self._chunk = self._destination.manifest.chunk(self._run[self.kept])
@@ -187,39 +257,16 @@ class MemorySink:
     def buffer(self, remaining: int) -> memoryview:
         """Room for the rest of the chunk; it is taken back with the next one, or when the sink is closed."""
         self._writers.check()
-        if self._room is not None:
-            self._room.release()
+        self._take_back()
         self._room = room = self._view[self._at : min(self._end, self._at + min(remaining, self._most))]
         return room
 
     def filled(self, count: int) -> None:
         """Hash what arrived, and let it go on to a GPU once a chunk is right. Raises ``Mismatch``, ``GpuFailed``."""
-        assert self._room is not None  # noqa: S101 - there was a buffer to fill
-        self._hashed.update(self._room if count == len(self._room) else self._room[:count])
-        self._at += count
-        if self._at == self._end:
-            if self._hashed.digest() != self._chunk.digest:
-                raise Mismatch(self._chunk.number)
-            self._land()
-            self.kept += 1
-            if self.kept < len(self._run):
-                self._begin()
+        self._hash(count)
+        self._advance(count)
 
-    def _land(self) -> None:
-        """A chunk is right: copy it to its GPU, if that is where it belongs."""
-        staged, self._staged = self._staged, None
-        if staged is not None:
-            memory = self._destination.rooms[self._chunk.file]
-            assert isinstance(memory, DeviceMemory)  # noqa: S101 - what is staged goes to one
-            self._destination.copies.put(staged, memory, self._chunk.file_offset, self._chunk.length)
-
-    def close(self) -> None:
-        """Let go of the memory. Twice is harmless."""
-        if self._open:
-            self._open = False
-            if self._room is not None:
-                self._room.release()
-            staged, self._staged = self._staged, None
-            if staged is not None:
-                self._destination.copies.give(staged)
-            self._writers.leave()
+    def _land(self, staged: PinnedBuffer) -> None:
+        memory = self._destination.rooms[self._chunk.file]
+        assert isinstance(memory, DeviceMemory)  # noqa: S101 - what is staged goes to one
+        self._destination.copies.put(staged, memory, self._chunk.file_offset, self._chunk.length)

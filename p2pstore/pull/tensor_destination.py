@@ -12,19 +12,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from engine.cuda.copies import Copies
 from engine.cuda.device_memory import DeviceMemory
 from engine.cuda.pinned import PinnedBuffer
-from engine.memory.file_spans import FileSpan
 from engine.memory.region import Region
-from p2pstore.errors import SourceChanged, StorageError
+from p2pstore.errors import SourceChanged
 from p2pstore.objects.hashing import hasher
 from p2pstore.objects.manifest import Chunk, Manifest
 from p2pstore.objects.memory_objects import Lent, release
-from p2pstore.pull.destination import ABORT_SECONDS, Destination, Mismatch, RunSink
-from p2pstore.pull.memory_destination import COPY_SECONDS, STAGED_BYTES
-from p2pstore.pull.writers import Writers
+from p2pstore.pull.destination import Destination, RunSink
+from p2pstore.pull.memory_destination import STAGED_BYTES, ChunksSink, MemoryWrites
 from p2pstore.tensors.plan import Map, Piece, all_but, left_out, rows_of
 
 
-class TensorDestination:
+class TensorDestination(MemoryWrites):
     """Areas of memory, flat and writable, and the pieces of an object that go there. In the end it lets go of them."""
 
     def __init__(
@@ -35,13 +33,13 @@ class TensorDestination:
         chunks: Iterable[int] | None = None,
     ) -> None:
         """``chunks`` are those that are to come: by default all that have something of the pieces."""
+        super().__init__()
         self.manifest = manifest
         self.verified = left_out(manifest, pieces) if chunks is None else all_but(manifest, chunks)
         self.left_out = manifest.bytes_of(self.verified)
         self.new_hasher = hasher(manifest.hash)
         self.areas = areas
         self.map = Map(pieces)
-        self.writers = Writers(self._let_go)
         gpu = next((area for area in areas if isinstance(area, DeviceMemory)), None)
         self._copies = Copies(gpu.cuda) if gpu is not None else None
 
@@ -49,12 +47,6 @@ class TensorDestination:
     def on_gpu(self) -> bool:
         """Whether what is wanted goes to a GPU."""
         return self._copies is not None
-
-    @property
-    def copies(self) -> Copies:
-        """Those to GPUs: an area is memory of one."""
-        assert self._copies is not None  # noqa: S101 - made with the first such area
-        return self._copies
 
     def sink(self, run: range, scratch: memoryview) -> TensorSink:
         """See ``Destination.sink``."""
@@ -72,49 +64,21 @@ class TensorDestination:
         """See ``take``."""
         return take(self, chunks, scratch)
 
-    def keep(self, run: range) -> None:
-        """Nothing to remember: memory does not outlive the process."""
-
-    def finish(self) -> Sequence[FileSpan]:
-        """See ``Destination.finish``. Raises ``StorageError`` where something is still being written, ``GpuFailed``."""
-        if not self.writers.stop(ABORT_SECONDS):
-            raise StorageError(path="memory", detail=f"a write has not ended for {ABORT_SECONDS:g} s")
-        if self._copies is not None and not self._copies.settle(COPY_SECONDS):
-            detail = f"copies have not ended for {COPY_SECONDS:g} s; the stream of this thread is still busy"
-            raise StorageError(path="memory of a GPU", detail=detail)
-        self.writers.end(0)
-        return ()
-
-    def abort(self, timeout: float = ABORT_SECONDS) -> bool:
-        """See ``Destination.abort``."""
-        return self.writers.end(timeout)
-
     def _let_go(self) -> None:
-        if self._copies is not None:
-            self._copies.close()
+        super()._let_go()
         release(self.areas)
 
 
-class TensorSink:
+class TensorSink(ChunksSink):
     """Takes the bytes of adjacent chunks to where they are wanted; see ``RunSink``."""
 
     def __init__(self, destination: TensorDestination, run: range, scratch: memoryview) -> None:
-        self.kept = 0
+        super().__init__(destination, run)
         self._destination = destination
-        self._writers = destination.writers
-        self._run = run
         self._scratch = scratch
-        self._room = scratch[:0]
-        self._staged: PinnedBuffer | None = None
         self._parts: list[tuple[int, DeviceMemory, int, int]] = []
         self._shifts: dict[int, int] = {}
-        self._writers.enter()
-        self._open = True
-        try:
-            self._begin()
-        except BaseException:
-            self.close()
-            raise
+        self._start()
 
     def _begin(self) -> None:
         chunk = self._chunk = self._destination.manifest.chunk(self._run[self.kept])
@@ -150,7 +114,7 @@ class TensorSink:
     def buffer(self, remaining: int) -> memoryview:
         """Room for the next bytes: their place, or the thread's own buffer. It is taken back with the next one."""
         self._writers.check()
-        self._room.release()
+        self._take_back()
         if self._at == self._segment.end:
             self._segment = next(self._segments)
         count = min(remaining, self._segment.end - self._at)
@@ -158,43 +122,24 @@ class TensorSink:
         if piece is not None and piece.rows == 1:
             target, shift = self._target(piece)
             begin = piece.to + self._at - piece.source + shift
-            self._room = target[begin : begin + (min(count, STAGED_BYTES) if self._staged is not None else count)]
+            room = target[begin : begin + (min(count, STAGED_BYTES) if self._staged is not None else count)]
         else:
-            self._room = self._scratch[: min(count, len(self._scratch))]
-        return self._room
+            room = self._scratch[: min(count, len(self._scratch))]
+        self._room = room
+        return room
 
     def filled(self, count: int) -> None:
         """Hash what arrived, and copy what is wanted of rows. Raises ``Mismatch``."""
-        self._hashed.update(self._room if count == len(self._room) else self._room[:count])
+        room = self._hash(count)
         piece = self._segment.piece
         if piece is not None and piece.rows > 1:
             for low, high, to in rows_of(piece, self._at, self._at + count):
                 target, shift = self._target(piece)
-                target[to + shift : to + shift + high - low] = self._room[low:high]
-        self._at += count
-        if self._at == self._end:
-            if self._hashed.digest() != self._chunk.digest:
-                raise Mismatch(self._chunk.number)
-            self._land()
-            self.kept += 1
-            if self.kept < len(self._run):
-                self._begin()
+                target[to + shift : to + shift + high - low] = room[low:high]
+        self._advance(count)
 
-    def _land(self) -> None:
-        """A chunk is right: copy what is wanted of it to its GPU, if that is where it goes."""
-        staged, self._staged = self._staged, None
-        if staged is not None:
-            self._destination.copies.put_parts(staged, self._parts)
-
-    def close(self) -> None:
-        """Let go of the memory. Twice is harmless."""
-        if self._open:
-            self._open = False
-            self._room.release()
-            staged, self._staged = self._staged, None
-            if staged is not None:
-                self._destination.copies.give(staged)
-            self._writers.leave()
+    def _land(self, staged: PinnedBuffer) -> None:
+        self._destination.copies.put_parts(staged, self._parts)
 
 
 def whole_chunks(manifest: Manifest, numbers: Sequence[int]) -> list[Piece]:
