@@ -31,37 +31,67 @@ class PartialForm(Protocol):
     files: PartFiles
 
 
-class FileSink:
+class PartialFormSink:
+    """What sinks into such files share: one of the files open at a time, until the sink is closed."""
+
+    def __init__(self, destination: PartialForm, run: range, scratch: memoryview) -> None:
+        self.kept = 0
+        self._part = destination.part
+        self._files = destination.files
+        self._run = run
+        self._scratch = scratch
+        self._file = -1
+        self._descriptor = -1
+        self._writers = destination.writers
+        self._writers.enter()
+        self._open = True
+
+    def _open_to_write(self, file: int) -> None:
+        """Have the descriptor of a file, which is written next."""
+        if file != self._file:
+            self._close_file()
+            self._descriptor = self._files.borrow(file)
+            self._file = file
+        self._files.before_write(file, self._descriptor)
+
+    def _write(self, data: memoryview, file: int, at: int) -> None:
+        self._open_to_write(file)
+        try:
+            write_at(self._descriptor, data, at)
+        except OSError as error:
+            raise StorageError(path=self._part, detail=words(error)) from None
+
+    def close(self) -> None:
+        """See ``RunSink.close``."""
+        if self._open:
+            self._open = False
+            try:
+                self._close_file()
+            finally:
+                self._writers.leave()
+
+    def _close_file(self) -> None:
+        if self._descriptor >= 0:
+            number, self._file, self._descriptor = self._file, -1, -1
+            self._files.give_back(number)
+
+
+class FileSink(PartialFormSink):
     """Takes the bytes of adjacent chunks: hashes while they are hot, writes them, and compares each digest.
 
     See ``RunSink``.
     """
 
     def __init__(self, destination: PartialForm, run: range, scratch: memoryview) -> None:
-        self.kept = 0
+        super().__init__(destination, run, scratch)
         self._destination = destination
-        self._run = run
-        self._scratch = scratch
-        self._file = -1
-        self._descriptor = -1
         self._sizes = destination.manifest.columns.sizes
-        self._writers = destination.writers
-        self._writers.enter()
-        self._open = True
         self._begin()
 
     def _begin(self) -> None:
         self._chunk = self._destination.manifest.chunk(self._run[self.kept])
         self._done = 0
         self._hashed = self._destination.new_hasher()
-
-    def _open_to_write(self) -> None:
-        """Have the descriptor of the chunk's file, which is written next."""
-        if self._chunk.file != self._file:
-            self._close_file()
-            self._descriptor = self._destination.files.borrow(self._chunk.file)
-            self._file = self._chunk.file
-        self._destination.files.before_write(self._file, self._descriptor)
 
     def buffer(self, remaining: int) -> memoryview:
         """Room for what comes next, of this chunk and of those behind it, as far as the scratch buffer goes."""
@@ -89,14 +119,8 @@ class FileSink:
         count = len(data)
         self._hashed.update(data)
         number = self._chunk.file
-        if count == self._sizes[number] and self._destination.files.write_whole(number, data):
-            self._advance(count)
-            return
-        self._open_to_write()
-        try:
-            write_at(self._descriptor, data, self._at)
-        except OSError as error:
-            raise StorageError(path=self._destination.part, detail=words(error)) from None
+        if not (count == self._sizes[number] and self._files.write_whole(number, data)):
+            self._write(data, number, self._at)
         self._advance(count)
 
     def clone(self, descriptor: int, offset: int, remaining: int) -> int:
@@ -109,7 +133,7 @@ class FileSink:
         count = min(self._chunk.length - self._done, remaining)
         if not destination.clones or (offset - self._at) % BLOCK:
             return 0
-        self._open_to_write()
+        self._open_to_write(self._chunk.file)
         end = self._at + count
         head, tail = -self._at % BLOCK, end % BLOCK if end < self._sizes[self._file] else 0
         if head + tail >= count:
@@ -120,7 +144,7 @@ class FileSink:
             return 0
         if not (self._copied(descriptor, offset, 0, head) and self._copied(descriptor, offset, head + shared, tail)):
             return 0
-        path = str(destination.files.path(self._file))
+        path = str(self._files.path(self._file))
         try:
             hash_range(self._descriptor, self._at, count, self._hashed.update, self._scratch, path)
         except SourceChanged as error:  # our own file was cut short by somebody
@@ -139,7 +163,7 @@ class FileSink:
         try:
             write_at(self._descriptor, memoryview(data), self._at + skip)
         except OSError as error:
-            raise StorageError(path=self._destination.part, detail=words(error)) from None
+            raise StorageError(path=self._part, detail=words(error)) from None
         return len(data) == count
 
     def hole(self, remaining: int) -> int:
@@ -148,8 +172,8 @@ class FileSink:
         count = self._chunk.length - self._done
         if self._done or count > remaining:
             return 0
-        self._open_to_write()
-        path = str(self._destination.files.path(self._file))
+        self._open_to_write(self._chunk.file)
+        path = str(self._files.path(self._file))
         try:
             system.punch(self._descriptor, self._at, count)
         except OSError as error:
@@ -179,17 +203,3 @@ class FileSink:
             self.kept += 1
             if self.kept < len(self._run):
                 self._begin()
-
-    def close(self) -> None:
-        """See ``RunSink.close``."""
-        if self._open:
-            self._open = False
-            try:
-                self._close_file()
-            finally:
-                self._writers.leave()
-
-    def _close_file(self) -> None:
-        if self._descriptor >= 0:
-            number, self._file, self._descriptor = self._file, -1, -1
-            self._destination.files.give_back(number)

@@ -14,15 +14,15 @@ from pathlib import Path
 
 from engine.files.system import system
 from engine.files.writing import write_at
-from p2pstore.errors import SourceChanged, StorageError
+from p2pstore.errors import SourceChanged
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.objects.choices import DIGEST_BYTES
-from p2pstore.objects.file_system import words
 from p2pstore.objects.hashing import Hasher
 from p2pstore.objects.manifest import Chunk, Manifest
 from p2pstore.objects.steps import Steps
 from p2pstore.pull.destination import Mismatch, RunSink
 from p2pstore.pull.file_destination import FileDestination
+from p2pstore.pull.file_sink import PartialFormSink
 from p2pstore.pull.tensor_destination import take
 from p2pstore.tensors.files import TensorFiles
 from p2pstore.tensors.plan import Map, left_out
@@ -119,19 +119,12 @@ class TensorFileDestination(FileDestination):
         return take(self, chunks, scratch)
 
 
-class TensorFileSink:
+class TensorFileSink(PartialFormSink):
     """Takes the bytes of adjacent chunks: hashes all, writes what is wanted, compares each digest. See ``RunSink``."""
 
     def __init__(self, destination: TensorFileDestination, run: range, scratch: memoryview) -> None:
-        self.kept = 0
+        super().__init__(destination, run, scratch)
         self._destination = destination
-        self._run = run
-        self._scratch = scratch
-        self._file = -1
-        self._descriptor = -1
-        self._writers = destination.writers
-        self._writers.enter()
-        self._open = True
         self._begin()
 
     def _begin(self) -> None:
@@ -164,28 +157,3 @@ class TensorFileSink:
             self.kept += 1
             if self.kept < len(self._run):
                 self._begin()
-
-    def _write(self, data: memoryview, file: int, at: int) -> None:
-        if file != self._file:
-            self._close_file()
-            self._descriptor = self._destination.files.borrow(file)
-            self._file = file
-        self._destination.files.before_write(file, self._descriptor)
-        try:
-            write_at(self._descriptor, data, at)
-        except OSError as error:
-            raise StorageError(path=self._destination.part, detail=words(error)) from None
-
-    def close(self) -> None:
-        """See ``RunSink.close``."""
-        if self._open:
-            self._open = False
-            try:
-                self._close_file()
-            finally:
-                self._writers.leave()
-
-    def _close_file(self) -> None:
-        if self._descriptor >= 0:
-            number, self._file, self._descriptor = self._file, -1, -1
-            self._destination.files.give_back(number)
