@@ -11,6 +11,7 @@ import pytest
 
 from p2pstore.objects import manifest as manifest_module
 from p2pstore.objects.manifest import Manifest
+from p2pstore.pull.destination import Destination
 from p2pstore.pull.file_destination import FileDestination
 from tests.p2pstore.samples import KIB, content, manifest_of
 
@@ -48,6 +49,23 @@ def feed(destination: FileDestination, run: range, data: bytes | None = None, sc
         kept = run[: sink.kept]
         destination.verified.update(kept)
         destination.keep(kept)
+
+
+def receive(destination: Destination, run: range, data: bytes, step: int = 7, scratch: int = 5) -> int:
+    """Let a run come ``step`` bytes at a time; how many chunks were right."""
+    sink = destination.sink(run, memoryview(bytearray(scratch)))
+    done = 0
+    try:
+        while done < len(data):
+            view = sink.buffer(len(data) - done)
+            count = min(len(view), step)
+            view[:count] = data[done : done + count]
+            sink.filled(count)
+            done += count
+    finally:
+        sink.close()
+        sink.close()
+    return sink.kept
 
 
 @contextlib.contextmanager

@@ -11,25 +11,11 @@ from engine.memory.lent import byte_view
 from p2pstore.errors import UsageError
 from p2pstore.pull.destination import Mismatch
 from p2pstore.pull.memory_destination import MemoryDestination
+from tests.p2pstore.pull.destinations import receive
 from tests.p2pstore.samples import content, manifest_of
 
 FILES = {"a": content(100), "empty": b"", "w": content(48, 2)}
 MANIFEST = manifest_of(FILES, 32)
-
-
-def receive(destination: MemoryDestination, run: range, data: bytes, step: int = 7) -> int:
-    sink = destination.sink(run, memoryview(bytearray(1)))
-    done = 0
-    try:
-        while done < len(data):
-            view = sink.buffer(len(data) - done)
-            count = min(len(view), step)
-            view[:count] = data[done : done + count]
-            sink.filled(count)
-            done += count
-    finally:
-        sink.close()
-    return sink.kept
 
 
 @pytest.mark.parametrize("step", [1, 7, 1000])

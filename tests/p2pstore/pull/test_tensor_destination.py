@@ -8,6 +8,7 @@ from p2pstore.errors import Interrupted, SourceChanged
 from p2pstore.pull.destination import Mismatch
 from p2pstore.pull.tensor_destination import TensorDestination, whole_chunks
 from p2pstore.tensors.plan import Piece
+from tests.p2pstore.pull.destinations import receive
 from tests.p2pstore.samples import content, manifest_of
 
 DATA = content(100)
@@ -19,22 +20,6 @@ ROWS = Piece(source=75, row=2, stride=7, rows=4, area=0, to=34)
 def made(*pieces: Piece) -> tuple[TensorDestination, list[bytearray]]:
     areas = [bytearray(50)]
     return TensorDestination(MANIFEST, pieces, [memoryview(area) for area in areas]), areas
-
-
-def receive(destination: TensorDestination, run: range, data: bytes, step: int = 7, scratch: int = 5) -> int:
-    sink = destination.sink(run, memoryview(bytearray(scratch)))
-    done = 0
-    try:
-        while done < len(data):
-            view = sink.buffer(len(data) - done)
-            count = min(len(view), step)
-            view[:count] = data[done : done + count]
-            sink.filled(count)
-            done += count
-    finally:
-        sink.close()
-        sink.close()
-    return sink.kept
 
 
 @pytest.mark.parametrize("step", [1, 7, 1000])
