@@ -89,7 +89,7 @@ class Output:
         """One line on standard output, now: for output that does not end by itself."""
         self._write(sys.stdout, text + "\n")
 
-    def raw(self, data: memoryview) -> None:
+    def raw(self, data: bytes | memoryview) -> None:
         """Bytes on standard output. Raises ``ReaderGone``, or ``StorageError`` where they cannot be written."""
         try:
             sys.stdout.buffer.write(data)

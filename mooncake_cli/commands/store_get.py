@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,6 @@ import typer
 
 from mooncake_cli.commands.store import Master, Tenant, store_client
 from mooncake_cli.invocation import Invocation
-from mooncake_cli.reader import ReaderGone, forget, lost
 from mooncake_cli.text import printable
 from p2pstore.errors import Refused, StorageError, UsageError
 from p2pstore.objects.file_system import words
@@ -48,7 +46,7 @@ def get(
     with store_client(invocation, master, tenant) as store:
         value = store.get(key)
     if file == STDOUT:
-        _print(value)
+        invocation.output.raw(value)
         return
     _write(path, value)
     document = {"key": key, "size": len(value), "file": file}
@@ -74,15 +72,3 @@ def _write(path: Path, value: bytes) -> None:
         replace_file(path, value, mode=0o666)
     except OSError as error:
         raise StorageError(path=path, detail=words(error)) from None
-
-
-def _print(value: bytes) -> None:
-    try:
-        sys.stdout.buffer.write(value)
-        sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        forget(sys.stdout)
-        raise ReaderGone from None
-    except OSError as error:
-        forget(sys.stdout)
-        raise lost(error) from None
