@@ -409,7 +409,7 @@ class GetTimedOut(MooncakeError):
 
     exit_code = 5
     sentence = "not all of {name!r} came within {time}"
-    advice = "the same command goes on from what has come"
+    advice = "the same command resumes; to '-' it begins anew"
 
 
 class AgentStartFailed(MooncakeError):

@@ -164,7 +164,8 @@ def get(
             _several(attempts, client, names, dest, how)
     except KeyboardInterrupt:
         again = shlex.join(["mooncake", *invocation.arguments])
-        text = f"interrupted; run the same command again to resume: {printable(again)}"
+        resume = "begin anew" if dest == STANDARD_OUTPUT else "resume"
+        text = f"interrupted; run the same command again to {resume}: {printable(again)}"
         invocation.output.plain_error("Interrupted", text, 130)
         raise typer.Exit(130) from None
 

@@ -148,7 +148,7 @@ def test_a_get_takes_no_longer_than_it_may(agent: FakeAgent, mooncake: Mooncake)
     agent.answers["POST /v1/get"] = [NoLivePeer(name="n", detail="nobody")]
     done = mooncake("get", "n", "/d", "--wait", "--timeout", "1s")
     assert done.returncode == 5
-    assert "hint: the same command goes on from what has come" in done.stderr
+    assert "hint: the same command resumes; to '-' it begins anew" in done.stderr
 
 
 def test_quiet_prints_the_destination(agent: FakeAgent, mooncake: Mooncake) -> None:
@@ -268,9 +268,18 @@ def test_escapes_from_peers_do_not_reach_the_terminal(agent: FakeAgent, mooncake
     assert "peer \\x1b[2Jevil\\u202e\n" in mooncake("get", "a", "/d").stderr
 
 
-def test_ctrl_c_cancels_and_says_how_to_resume(agent: FakeAgent, environment: dict[str, str], tmp_path: Path) -> None:
-    agent.answers["POST /v1/get"] = [{"event": "note", "text": "pulling now"}, HangUntilCancelled()]
-    command = [sys.executable, "-m", "mooncake_cli", "get", "models/llama", "/data/my llama"]
+@pytest.mark.parametrize(
+    ("call", "dest", "how"),
+    [
+        ("get", "/data/my llama", "resume: mooncake get models/llama '/data/my llama'"),
+        ("stream", "-", "begin anew: mooncake get models/llama -"),
+    ],
+)
+def test_ctrl_c_cancels_and_says_how_to_resume(
+    agent: FakeAgent, environment: dict[str, str], tmp_path: Path, call: str, dest: str, how: str
+) -> None:
+    agent.answers[f"POST /v1/{call}"] = [{"event": "note", "text": "pulling now"}, HangUntilCancelled()]
+    command = [sys.executable, "-m", "mooncake_cli", "get", "models/llama", dest]
     with subprocess.Popen(
         command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -280,5 +289,5 @@ def test_ctrl_c_cancels_and_says_how_to_resume(agent: FakeAgent, environment: di
         out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert out == ""
-    assert err == ("interrupted; run the same command again to resume: mooncake get models/llama '/data/my llama'\n")
+    assert err == f"interrupted; run the same command again to {how}\n"
     assert agent.cancelled.wait(60)
