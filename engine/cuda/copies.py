@@ -58,7 +58,7 @@ class Copies:
     def put_parts(self, buffer: PinnedBuffer, parts: Sequence[tuple[int, DeviceMemory, int, int]]) -> None:
         """As ``put``, of several ranges: where each begins in ``buffer``, the memory, all of one GPU, offset, length.
 
-        Where one cannot be begun, the buffer is not used again: a copy of another may be under way.
+        Where one has begun and another cannot, the buffer is not used again: the copy may still be under way.
         """
         driver, device = self._driver, parts[0][1].device
         try:
@@ -68,19 +68,19 @@ class Copies:
         except BaseException:
             self.give(buffer)
             raise
-        stream = streams[0]
+        stream, begun = streams[0], 0
         with driver.on(device):
-            for number, (start, memory, offset, length) in enumerate(parts):
-                try:
+            try:
+                for start, memory, offset, length in parts:
                     driver.to_device(memory.address + offset, buffer.address + start, length, stream)
-                except BaseException:
-                    if not number:
-                        self.give(buffer)
+                    begun += 1
+                driver.record(event, stream)
+            except BaseException:
+                if not begun:  # else nobody can tell when the buffer is free: it is not used again
+                    self.give(buffer)
+                with contextlib.suppress(GpuFailed):
                     driver.end_event(event)
-                    raise
-            driver.record(
-                event, stream
-            )  # where that fails, nobody can tell when the buffer is free: it is not used again
+                raise
         self._cuda.arriving.give_after(buffer, device, stream, event)
 
     def fetch(self, memory: DeviceMemory, offset: int, address: int, length: int, check: Callable[[], None]) -> None:

@@ -218,6 +218,22 @@ def test_what_cannot_be_begun_leaves_nothing(gpu: FakeDriver, call: str) -> None
     nothing_left(gpu)
 
 
+def test_a_buffer_that_may_still_be_copied_from_is_not_used_again(gpu: FakeDriver) -> None:
+    """And of the event that would have told when it is free nothing is left."""
+    memory, copies = lent(Array(gpu, bytes(2 * MIB), stream=None)), Copies(load.cuda())
+    gpu.refuse("record")
+    with pytest.raises(GpuFailed, match="cuEventRecord failed with CUDA_ERROR_OUT_OF_MEMORY"):
+        put(copies, memory, content(MIB))
+    assert gpu.open["events"] == 0
+    put(copies, memory, content(MIB, 2), MIB)
+    assert gpu.most_pinned_bytes == 2 * MIB
+    assert copies.settle(WAIT)
+    copies.close()
+    memory.release()
+    load.cuda().trim()
+    assert gpu.open == {"streams": 0, "events": 0, "pinned": MIB}
+
+
 @pytest.mark.parametrize("call", ["event", "to_host", "record"])
 def test_what_cannot_be_read_leaves_nothing(gpu: FakeDriver, call: str) -> None:
     memory, copies = lent(Array(gpu, content(3 * PIECE_BYTES), stream=None)), Copies(load.cuda())
