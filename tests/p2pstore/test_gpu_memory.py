@@ -229,15 +229,17 @@ def test_a_kernel_that_went_wrong_is_told_by_the_get() -> None:
 def test_a_source_whose_gpu_breaks_is_no_fault_of_the_receiver() -> None:
     with fake() as gpu:
         url = f"memory://{secrets.token_hex(8)}"
-        with P2PStore(url, node="a") as one, P2PStore(url, node="b") as other:
+        with (
+            P2PStore(url, node="a") as one,
+            P2PStore(url, node="b") as other,
+            P2PStore(url, node="c") as third,
+        ):
             one.register("n", Tensor(gpu, DATA), chunk_size=MIB)
-            third = P2PStore(url, node="c")
             third.register("n", DATA, chunk_size=MIB)
             gpu.break_down()
             room = bytearray(len(DATA))
             other.get_into("n", room)
             assert room == DATA
-            third.close()
 
 
 def test_what_a_broken_gpu_held_is_withdrawn() -> None:
@@ -263,15 +265,18 @@ def test_ctrl_c_ends_a_get_when_its_copies_have_ended(gpu: FakeDriver, pair: Pai
     main = threading.main_thread().ident
     assert main is not None
     gpu.pause()
-    interrupt = threading.Timer(0.5, signal.pthread_kill, (main, signal.SIGINT))
-    go_on = threading.Timer(1.0, gpu.resume)
-    interrupt.start()
-    go_on.start()
+
+    def interrupt() -> None:
+        signal.pthread_kill(main, signal.SIGINT)
+        time.sleep(0.5)
+        gpu.resume()
+
+    timer = threading.Timer(0.5, interrupt)
+    timer.start()
     with pytest.raises(KeyboardInterrupt):
         other.get_into("n", room)
     after = room.content
-    go_on.join(WAIT)
-    interrupt.join(WAIT)
+    timer.join(WAIT)
     one.unregister("n")
     assert room.content == after, "nothing writes to it any more"
 

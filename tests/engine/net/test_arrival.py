@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -91,5 +92,5 @@ def test_one_that_is_slow_is_heard_when_the_time_is_over(pair: tuple[socket.sock
     with pytest.raises(BlockingIOError):
         received(arrival, AT_ONCE)
     other.sendall(b"more")
-    one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, b"\0" * 16)
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", int(WAIT), 0))
     assert received(arrival, 4) == b"more", "few bytes are not waited for with the mark of many"
