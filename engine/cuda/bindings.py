@@ -147,8 +147,7 @@ class Bindings:
             if code == "CUDA_ERROR_NO_DEVICE":
                 raise _no_device() from None
             if code == "CUDA_ERROR_NOT_INITIALIZED":
-                detail = "this process was forked from one that uses CUDA, which does not survive a fork"
-                raise GpuUnavailable(detail=detail, todo=_FORKED) from None
+                raise forked() from None
             detail = f"CUDA cannot be initialised: {code}{error.fields['detail']}"
             raise GpuUnavailable(detail=detail, todo=_DRIVER) from None
         except RuntimeError as error:  # what cuda-bindings says of a library that is not there
@@ -195,6 +194,12 @@ class Bindings:
         _, text = self._cuda.cuGetErrorString(code)
         detail = text.decode() if isinstance(text, bytes) else str(text or "")
         raise failed(name, self._device, getattr(code, "name", str(code)), detail)
+
+
+def forked() -> GpuUnavailable:
+    """What a child is told whose parent has used CUDA."""
+    detail = "this process was forked from one that uses CUDA, which does not survive a fork"
+    return GpuUnavailable(detail=detail, todo=_FORKED)
 
 
 def _no_device() -> GpuUnavailable:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import threading
 
 from engine import forks
-from engine.cuda.bindings import Bindings
+from engine.cuda.bindings import Bindings, forked
 from engine.cuda.driver import Driver
 from engine.cuda.pinned import PinnedPool
-from engine.errors import GpuUnavailable
 
 ARRIVING_BYTES = 960 << 20
 """Pinned memory for what comes to GPUs, in a process."""
@@ -52,9 +51,7 @@ def cuda() -> Cuda:
     global _loaded  # noqa: PLW0603 - a library of the whole process
     with _lock:
         if _lost:
-            detail = "this process was forked from one that uses CUDA, which does not survive a fork"
-            todo = "start the process with multiprocessing's 'spawn' or 'forkserver' instead of 'fork'"
-            raise GpuUnavailable(detail=detail, todo=todo)
+            raise forked()
         if _loaded is None:
             _loaded = Cuda(Bindings())
         return _loaded
