@@ -1,0 +1,265 @@
+"""The whole error tree, from the engine's root down to the store's leaves.
+
+::
+
+    MooncakeError                     1   a defect of ours
+    ├── AgentStartFailed              1   an agent started in the background ended, or never answered
+    ├── NodeEnded                     1   a node ended itself, for it could not go on
+    ├── BenchFailed                   1   (engine) a process of the bench failed
+    ├── UsageError                    2   the caller's fault
+    │   ├── AddressError              2   (engine) a range outside every buffer
+    │   ├── PortTaken                 2   (engine) somebody else listens on a port of ours
+    │   ├── NoSuchAddress             2   (engine) this host has no such address, or not yet
+    │   ├── BadName                   2   an object or node name that is not allowed
+    │   ├── BadConfig                 2   (engine) a setting that is not understood
+    │   ├── NoHome                    2   there is no directory for the agent's home
+    │   ├── BadSource                 2   a path that cannot be registered
+    │   ├── Closed                    2   (engine) a call on something that was closed
+    │   └── ForkedProcess             2   (engine) a call on something of our parent process
+    │       └── ForkedFromEtcd        2   (engine) etcd, where that was connected to it
+    ├── ObjectNotFound                3   no such object
+    ├── NotHeld                       3   this node holds nothing of it
+    ├── NodeNotFound                  3   no such node
+    ├── PathNotFound                  3   no such file
+    ├── NotInObject                   3   the object has no such file
+    ├── TensorNotFound                3   the object has no tensor of such a name
+    ├── SegmentNotFound               3   (engine) the metadata server knows no such segment
+    ├── AgentNotRunning               3   no agent serves this home
+    │   └── AgentEnded                3   and the last one ended itself
+    ├── IntegrityError                4   bytes differ from what was registered
+    ├── BadTensors                    4   a file whose word about its tensors cannot be
+    ├── SourceChanged                 4   (engine) a registered file changed
+    ├── BytesDiffer                   4   (engine) the bench moved bytes and found others
+    ├── RemoteError                   5   a peer's fault: the only branch that may ban a peer
+    │   ├── RemoteProtocolError       5   (engine)
+    │   ├── PeerUnreachable           5   (engine)
+    │   │   └── PeerNameUnknown       5   its host's name leads to no address
+    │   ├── PeerStalled               5   (engine)
+    │   ├── ChunkMismatch             4   a chunk whose hash is wrong
+    │   ├── BadManifest               4   a manifest that is not what its digest says, or unsafe
+    │   ├── TransferFailed            5   (engine)
+    │   ├── PeerHasNot                5   a peer that holds it no more
+    │   ├── PeerBusy                  5   a peer that is busy
+    │   ├── PeerWithdrew              5   a peer that holds it no more, and says why
+    │   └── RangeRefused              7   (engine)
+    ├── NoLivePeer                    5   nobody who holds the object answers
+    │   ├── SourceSilent              5   who holds the object is there, and silent
+    │   └── HolderGone                5   the object was there, and all who held it died
+    ├── GetTimedOut                   5   a get was to take no longer
+    ├── AgentUnreachable              5   the agent is there and does not answer
+    │   ├── AgentStarting             5   it does not listen yet
+    │   └── AgentGone                 5   it ended while it was at work for a command
+    │       └── AgentKilled           5   for want of memory
+    ├── MetadataUnavailable           6   (engine) the metadata server does not answer
+    │   ├── MetadataUnhealthy         6   (engine) it answers that it cannot do it now
+    │   └── MetadataFull              8   (engine) it has no space left, and takes no writes
+    ├── Refused                       7   (engine) somebody said no (base class)
+    │   ├── MetadataRefused           7   (engine) the metadata server refused us
+    │   ├── ObjectExists              7   the name is taken by other content
+    │   ├── DestinationExists         7   something else is at the destination
+    │   ├── ForeignContent            7   what is there is no earlier version
+    │   ├── NotReplaceable            7   we cannot replace what is there
+    │   ├── DestinationServed         7   what is there is served by this node
+    │   ├── DestinationBusy           7   another get writes there
+    │   ├── ForeignFile               7   something foreign lies in what a get writes
+    │   ├── NodeNameTaken             7   another node has this node's name
+    │   ├── OtherMetadata             7   the agent uses another metadata server than was asked for
+    │   ├── OtherView                 7   the agent sees something else at a path
+    │   ├── AgentRunning              7   one agent a home
+    │   ├── HomeElsewhere             7   the agent of this home runs on another host
+    │   ├── SecretRefused             7   the cluster secret does not match
+    │   │   └── ClocksDiffer          7   it does, and the clocks do not
+    │   └── ListenRefused             7   an open address without a secret
+    │       └── NothingGuards         7   the same for a server that knows no secret
+    ├── StorageError                  8   (engine) no space, or no permission
+    │   ├── HomeUnusable              8   the agent's home cannot be made or used
+    │   └── HomeLost                  8   an agent's home was removed or replaced
+    ├── TransportUnavailable          9   (engine)
+    │   ├── VerbsFailed               9   (engine) a call to an RDMA device failed
+    │   └── LockedMemoryLimit         9   (engine) memory could not be pinned
+    ├── GpuUnavailable               11   (engine) memory of GPUs cannot be used here
+    ├── GpuFailed                    11   (engine) CUDA refused or failed a call
+    ├── PartialResult                10   some of it was done
+    ├── PartChanged                  10   another program wrote to what a get was writing
+    └── Interrupted                 130   Ctrl-C, or the client went away
+
+``to_wire`` and ``from_wire`` carry an error over the control plane. Import all of it from here.
+"""
+
+from __future__ import annotations
+
+from engine.errors import (
+    AddressError,
+    BadConfig,
+    BenchFailed,
+    BytesDiffer,
+    Closed,
+    ForkedFromEtcd,
+    ForkedProcess,
+    GpuFailed,
+    GpuUnavailable,
+    LockedMemoryLimit,
+    MetadataFull,
+    MetadataRefused,
+    MetadataUnavailable,
+    MetadataUnhealthy,
+    MooncakeError,
+    NoSuchAddress,
+    PeerStalled,
+    PeerUnreachable,
+    PortTaken,
+    RangeRefused,
+    Refused,
+    RemoteError,
+    RemoteProtocolError,
+    SegmentNotFound,
+    SourceChanged,
+    StorageError,
+    TransferFailed,
+    TransportUnavailable,
+    UsageError,
+    VerbsFailed,
+)
+from p2pstore.errors.nodes import (
+    AgentEnded,
+    AgentGone,
+    AgentKilled,
+    AgentNotRunning,
+    AgentRunning,
+    AgentStartFailed,
+    AgentStarting,
+    AgentUnreachable,
+    ClocksDiffer,
+    HomeElsewhere,
+    HomeLost,
+    HomeUnusable,
+    ListenRefused,
+    NodeEnded,
+    NodeNameTaken,
+    NoHome,
+    NothingGuards,
+    OtherMetadata,
+    OtherView,
+    SecretRefused,
+)
+from p2pstore.errors.objects import (
+    BadName,
+    BadSource,
+    BadTensors,
+    IntegrityError,
+    NodeNotFound,
+    NotHeld,
+    NotInObject,
+    ObjectExists,
+    ObjectNotFound,
+    PartialResult,
+    PathNotFound,
+    TensorNotFound,
+)
+from p2pstore.errors.pulls import (
+    BadManifest,
+    ChunkMismatch,
+    DestinationBusy,
+    DestinationExists,
+    DestinationServed,
+    ForeignContent,
+    ForeignFile,
+    GetTimedOut,
+    HolderGone,
+    Interrupted,
+    NoLivePeer,
+    NotReplaceable,
+    PartChanged,
+    PeerBusy,
+    PeerHasNot,
+    PeerNameUnknown,
+    PeerWithdrew,
+    SourceSilent,
+)
+from p2pstore.errors.wire import all_errors, from_wire, to_wire
+
+__all__ = [
+    "AddressError",
+    "AgentEnded",
+    "AgentGone",
+    "AgentKilled",
+    "AgentNotRunning",
+    "AgentRunning",
+    "AgentStartFailed",
+    "AgentStarting",
+    "AgentUnreachable",
+    "BadConfig",
+    "BadManifest",
+    "BadName",
+    "BadSource",
+    "BadTensors",
+    "BenchFailed",
+    "BytesDiffer",
+    "ChunkMismatch",
+    "ClocksDiffer",
+    "Closed",
+    "DestinationBusy",
+    "DestinationExists",
+    "DestinationServed",
+    "ForeignContent",
+    "ForeignFile",
+    "ForkedFromEtcd",
+    "ForkedProcess",
+    "GetTimedOut",
+    "GpuFailed",
+    "GpuUnavailable",
+    "HolderGone",
+    "HomeElsewhere",
+    "HomeLost",
+    "HomeUnusable",
+    "IntegrityError",
+    "Interrupted",
+    "ListenRefused",
+    "LockedMemoryLimit",
+    "MetadataFull",
+    "MetadataRefused",
+    "MetadataUnavailable",
+    "MetadataUnhealthy",
+    "MooncakeError",
+    "NoHome",
+    "NoLivePeer",
+    "NoSuchAddress",
+    "NodeEnded",
+    "NodeNameTaken",
+    "NodeNotFound",
+    "NotHeld",
+    "NotInObject",
+    "NotReplaceable",
+    "NothingGuards",
+    "ObjectExists",
+    "ObjectNotFound",
+    "OtherMetadata",
+    "OtherView",
+    "PartChanged",
+    "PartialResult",
+    "PathNotFound",
+    "PeerBusy",
+    "PeerHasNot",
+    "PeerNameUnknown",
+    "PeerStalled",
+    "PeerUnreachable",
+    "PeerWithdrew",
+    "PortTaken",
+    "RangeRefused",
+    "Refused",
+    "RemoteError",
+    "RemoteProtocolError",
+    "SecretRefused",
+    "SegmentNotFound",
+    "SourceChanged",
+    "SourceSilent",
+    "StorageError",
+    "TensorNotFound",
+    "TransferFailed",
+    "TransportUnavailable",
+    "UsageError",
+    "VerbsFailed",
+    "all_errors",
+    "from_wire",
+    "to_wire",
+]

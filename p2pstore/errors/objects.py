@@ -1,0 +1,121 @@
+"""Objects, their names and sources, and what of them is not there or not right.
+
+``p2pstore.errors`` draws the whole tree.
+"""
+
+from __future__ import annotations
+
+from engine.errors import MooncakeError, Refused, UsageError
+
+
+class BadName(UsageError):
+    """An object or node name outside the alphabet."""
+
+    sentence = "bad name {name!r}: {detail}"
+    advice = "names are made of letters, digits and . _ - /, with no empty part and no '..', at most 255 bytes"
+
+
+class BadSource(UsageError):
+    """A path that cannot be registered as it is."""
+
+    sentence = "{path} cannot be registered: {detail}"
+    advice = ""
+    advice_inside = "leave it out with --exclude {pattern!q}"
+    """Where it is something in a directory: ``pattern`` is given, too."""
+
+    @property
+    def hint(self) -> str:
+        """See ``MooncakeError.hint``."""
+        return self.filled(self.advice_inside) if "pattern" in self.fields else super().hint
+
+
+class ObjectNotFound(MooncakeError):
+    """No object has this name."""
+
+    exit_code = 3
+    sentence = "no object is named {name!r}"
+    advice = "run 'mooncake list' to see what there is"
+
+
+class NotHeld(MooncakeError):
+    """This node holds nothing of the object."""
+
+    exit_code = 3
+    sentence = "this node holds nothing named {name!r}"
+    advice = "run 'mooncake info {name!w}' to see who holds it"
+    advice_path = "run 'mooncake register {name!w}' to publish what lies there, or name what was registered"
+    """Where ``name`` is a path."""
+
+    @property
+    def hint(self) -> str:
+        """See ``MooncakeError.hint``."""
+        return self.filled(self.advice_path) if str(self.fields["name"]).startswith("/") else super().hint
+
+
+class NodeNotFound(MooncakeError):
+    """No live node is called so, or several may be meant."""
+
+    exit_code = 3
+    sentence = "no live node is named {node!r}{detail}"
+    advice = "run 'mooncake etcd inspect' to see the nodes that there are, or name one by its address, HOST:PORT"
+
+
+class PathNotFound(MooncakeError):
+    """A path of the user's does not exist."""
+
+    exit_code = 3
+    sentence = "{path} does not exist"
+    advice = "check the path"
+
+
+class NotInObject(MooncakeError):
+    """An object has no such file."""
+
+    exit_code = 3
+    sentence = "nothing in {name} {wanted}"
+    advice = "run 'mooncake info -v {name!w}' to see its files"
+
+
+class TensorNotFound(MooncakeError):
+    """An object has tensors, and none that is wanted."""
+
+    exit_code = 3
+    sentence = "{name} has no tensor that fits {patterns}; it has {found}"
+    advice = "check the pattern: '*' stands for any text, and quotes keep the shell from it"
+
+
+class IntegrityError(MooncakeError):
+    """Bytes on this node differ from what was registered."""
+
+    exit_code = 4
+    sentence = "{path} differs from what was registered: {detail}"
+    advice = (
+        "run 'mooncake get --force {name!w} {path!q}' where another node has it: what is right is kept; or publish "
+        "what is there now with 'mooncake register --force --name={name!q} {path!q}'"
+    )
+
+
+class BadTensors(MooncakeError):
+    """A file of an object, verified to be what was registered, is no safetensors file, or no index of such."""
+
+    exit_code = 4
+    sentence = "{what} cannot be read for tensors: {detail}"
+    advice = "it was registered so: bring all of it with 'mooncake get {name!w} DEST', and look at what wrote that file"
+
+
+class ObjectExists(Refused):
+    """The name is taken by other content. ``difference``, where it is known, begins with a colon."""
+
+    sentence = "an object named {name!r} with other content exists{difference}"
+    advice = "choose another --name, or replace it with --force"
+
+    def __init__(self, **fields: object) -> None:
+        super().__init__(**{"difference": "", **fields})
+
+
+class PartialResult(MooncakeError):
+    """Some of it was done, and some was not."""
+
+    exit_code = 10
+    sentence = "{detail}"
+    advice = "run the same command again"
