@@ -31,25 +31,20 @@ from engine.net import addresses
 from engine.net.closing import Closing
 from engine.net.loop_thread import LoopThread
 from p2pstore.agent.options import node_name, secret_for
+from p2pstore.calls.given import given_choice, given_path, given_selection, progress_only, tensor_request, way
 from p2pstore.errors import Closed, NodeEnded, UsageError
 from p2pstore.metadata.urls import open_store
 from p2pstore.node import Node
 from p2pstore.node_options import NodeOptions
 from p2pstore.objects.choices import DEFAULT_HASH
-from p2pstore.objects.chosen import Choice, parse_range
 from p2pstore.objects.memory_objects import Buffers, lent_by_gpus
-from p2pstore.objects.selection import Selection
 from p2pstore.pull.crew import start
 from p2pstore.pull.get import GetRequest
-from p2pstore.pull.run import Emit
 from p2pstore.pull.tensor_get import TensorRequest
 from p2pstore.pull.tensor_outlet import Outlet
 from p2pstore.pull.tensor_stream import MEMORY, MIN_MEMORY
-from p2pstore.settings.keys import TRANSPORTS
 from p2pstore.supervisor import Supervisor
-from p2pstore.tensors.frameworks import framework_of
-from p2pstore.tensors.patterns import NamePatterns
-from p2pstore.tensors.ranks import Ranks, Rule
+from p2pstore.tensors.ranks import Rule
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -180,9 +175,9 @@ class P2PStore:
         """
         node = self._open()
         chunk_size = arguments.whole(chunk_size, "the chunk size")
-        taken = _selection(include, exclude, everything)
+        taken = given_selection(include, exclude, everything)
         if isinstance(source, (str, os.PathLike)):
-            path = _path(source, "what is registered")
+            path = given_path(source, "what is registered")
             work = node.register(path, name, hash_name=hash, chunk_size=chunk_size, force=force, selection=taken)
             return self._call(work)
         with lent_by_gpus(source) as lent:
@@ -205,9 +200,9 @@ class P2PStore:
         ``p2pstore.holding.register``. Raises ``MetadataUnavailable``.
         """
         arguments.instance(sources, Mapping, "what is registered")  # type: ignore[type-abstract]
-        items = [(_path(source, f"what is registered as {name!r}"), name) for name, source in sources.items()]
+        items = [(given_path(source, f"what is registered as {name!r}"), name) for name, source in sources.items()]
         chunk_size = arguments.whole(chunk_size, "the chunk size")
-        taken = _selection(include, exclude, everything)
+        taken = given_selection(include, exclude, everything)
         node = self._open()
         return self._call(
             node.register_many(items, hash_name=hash, chunk_size=chunk_size, force=force, selection=taken)
@@ -243,8 +238,8 @@ class P2PStore:
         bytes_pulled, bytes_reused, seconds, transport, peers, seeding, and of a part how many tensors or files
         there are.
         """
-        dest = _path(dest, "the destination")
-        transport, peers = _way(transport, peers)
+        dest = given_path(dest, "the destination")
+        transport, peers = way(transport, peers)
         request = GetRequest(
             arguments.text(name, "the name"),
             dest,
@@ -254,9 +249,9 @@ class P2PStore:
             force=bool(force),
             wipe=bool(wipe),
             tensors=arguments.texts(tensors, "the patterns of tensors"),
-            choice=_choice(include, exclude, byte_range),
+            choice=given_choice(include, exclude, byte_range),
         )
-        return asdict(self._call(self._open().get(request, _progress_only(progress))))
+        return asdict(self._call(self._open().get(request, progress_only(progress))))
 
     def get_into(
         self,
@@ -278,8 +273,8 @@ class P2PStore:
         ``progress`` is as in ``get``. Returns name, manifest, size, bytes_pulled, bytes_reused, seconds, transport and
         peers.
         """
-        emit = _progress_only(progress)
-        transport, peers = _way(transport, peers)
+        emit = progress_only(progress)
+        transport, peers = way(transport, peers)
         node = self._open()
         with lent_by_gpus(buffers, writable=True) as lent:
             return self._call(node.get_into(name, lent, transport=transport, peers=peers, emit=emit))
@@ -316,8 +311,8 @@ class P2PStore:
         together, ``TensorNotFound``, ``BadTensors`` for files that say of themselves what cannot be, ``StorageError``
         where there is too little memory, ``GpuUnavailable``, and as ``get_into``.
         """
-        request = _tensor_request(name, device, include, rank, cut, framework, path, transport, peers)
-        return self._call(self._open().load_tensors(request, _progress_only(progress)))
+        request = tensor_request(name, device, include, rank, cut, framework, path, transport, peers)
+        return self._call(self._open().load_tensors(request, progress_only(progress)))
 
     def iter_tensors(
         self,
@@ -344,7 +339,7 @@ class P2PStore:
         Raises as ``load_tensors``: what is wrong with the arguments at once, and the rest when the first tensor, or
         the next, is asked for.
         """
-        request = _tensor_request(name, device, include, rank, cut, framework, path, transport, peers)
+        request = tensor_request(name, device, include, rank, cut, framework, path, transport, peers)
         outlet = Outlet(arguments.whole(memory, "the memory for tensors", MIN_MEMORY))
         if note is not None and not callable(note):
             raise arguments.refuse(note, "what is told of notes", "something that can be called")
@@ -466,72 +461,3 @@ class P2PStore:
             return fault
         fatal.__cause__ = fault if fault is not fatal else None
         return fatal
-
-
-def _path(value: str | os.PathLike[str], what: str) -> Path:
-    return Path(os.path.abspath(arguments.path(value, what)))
-
-
-def _selection(include: Sequence[str], exclude: Sequence[str], everything: bool) -> Selection:  # noqa: FBT001 - as given
-    return Selection(
-        arguments.texts(include, "the patterns to include"),
-        arguments.texts(exclude, "the patterns to exclude"),
-        bool(everything),
-    )
-
-
-def _choice(include: Sequence[str], exclude: Sequence[str], byte_range: str) -> Choice:
-    taken, left = (arguments.texts(given, "the patterns of files") for given in (include, exclude))
-    try:
-        wanted = parse_range(arguments.text(byte_range, "the range")) if byte_range else None
-    except ValueError as error:
-        raise UsageError(detail=f"the range: {error}") from None
-    return Choice("", taken, left, wanted)
-
-
-def _way(transport: str, peers: Sequence[str]) -> tuple[str, tuple[str, ...]]:
-    if not isinstance(transport, str) or transport not in TRANSPORTS:
-        raise arguments.refuse(transport, "the transport", f"one of {', '.join(TRANSPORTS)}")
-    return transport, arguments.texts(peers, "the peers")
-
-
-def _tensor_request(
-    name: str,
-    device: str,
-    include: Sequence[str] | Callable[[str], bool],
-    rank: tuple[int, int] | None,
-    cut: Rule | None,
-    framework: str,
-    path: str,
-    transport: str,
-    peers: Sequence[str],
-) -> TensorRequest:
-    made = framework_of(framework, device)
-    ranks = Ranks(*_rank(rank), rule=cut) if rank is not None else None
-    if cut is not None and (ranks is None or not (callable(cut) or isinstance(cut, Mapping))):
-        raise arguments.refuse(cut, "cut", "a table or a function, with a rank")
-    if callable(include):
-        wanted = NamePatterns(test=include)
-    else:
-        wanted = NamePatterns(arguments.texts(include, "the patterns of tensors"))
-    transport, peers = _way(transport, peers)
-    within = arguments.text(path, "the path in the object")
-    return TensorRequest(name, made, wanted, ranks, within, transport, peers)
-
-
-def _rank(rank: tuple[int, int]) -> tuple[int, int]:
-    if not isinstance(rank, tuple) or len(rank) != 2:
-        raise arguments.refuse(rank, "the rank", "(rank, number of ranks)")
-    return arguments.whole(rank[0], "the rank"), arguments.whole(rank[1], "the number of ranks")
-
-
-def _progress_only(progress: Callable[[int, int], None] | None) -> Emit:
-    """What takes a get's events, and tells ``progress`` of those that it is for."""
-    if progress is not None and not callable(progress):
-        raise arguments.refuse(progress, "what is told of progress", "something that can be called")
-
-    def emit(event: dict[str, Any]) -> None:
-        if progress is not None and event["event"] == "progress" and event.get("unit", "B") == "B":
-            progress(event["done"], event["total"])
-
-    return emit

@@ -58,6 +58,7 @@ ROOMS: Mapping[str, Sequence[str]] = {
         "assembly",
         "node",
         "agent",
+        "calls",
         "store",
         "kv",
         "inspect",

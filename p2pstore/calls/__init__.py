@@ -1,0 +1,1 @@
+"""What the Python API takes, read before anything begins."""

@@ -1,0 +1,96 @@
+"""What the arguments of the Python API's methods mean: each is looked at before anything begins.
+
+All raise ``UsageError`` for what does not fit.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from engine import arguments
+from p2pstore.errors import UsageError
+from p2pstore.objects.chosen import Choice, parse_range
+from p2pstore.objects.selection import Selection
+from p2pstore.pull.run import Emit
+from p2pstore.pull.tensor_get import TensorRequest
+from p2pstore.settings.keys import TRANSPORTS
+from p2pstore.tensors.frameworks import framework_of
+from p2pstore.tensors.patterns import NamePatterns
+from p2pstore.tensors.ranks import Ranks, Rule
+
+
+def given_path(value: str | os.PathLike[str], what: str) -> Path:
+    """The absolute form of a path; ``what`` is what the error calls it."""
+    return Path(os.path.abspath(arguments.path(value, what)))
+
+
+def given_selection(include: Sequence[str], exclude: Sequence[str], everything: bool) -> Selection:  # noqa: FBT001 - as given
+    """Which files of a directory are registered."""
+    return Selection(
+        arguments.texts(include, "the patterns to include"),
+        arguments.texts(exclude, "the patterns to exclude"),
+        bool(everything),
+    )
+
+
+def given_choice(include: Sequence[str], exclude: Sequence[str], byte_range: str) -> Choice:
+    """What of an object is wanted."""
+    taken, left = (arguments.texts(given, "the patterns of files") for given in (include, exclude))
+    try:
+        wanted = parse_range(arguments.text(byte_range, "the range")) if byte_range else None
+    except ValueError as error:
+        raise UsageError(detail=f"the range: {error}") from None
+    return Choice("", taken, left, wanted)
+
+
+def way(transport: str, peers: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """By what, and from whom alone, it is to come."""
+    if not isinstance(transport, str) or transport not in TRANSPORTS:
+        raise arguments.refuse(transport, "the transport", f"one of {', '.join(TRANSPORTS)}")
+    return transport, arguments.texts(peers, "the peers")
+
+
+def tensor_request(
+    name: str,
+    device: str,
+    include: Sequence[str] | Callable[[str], bool],
+    rank: tuple[int, int] | None,
+    cut: Rule | None,
+    framework: str,
+    path: str,
+    transport: str,
+    peers: Sequence[str],
+) -> TensorRequest:
+    """Which tensors are wanted, as what and where: see ``P2PStore.load_tensors``."""
+    made = framework_of(framework, device)
+    ranks = Ranks(*_rank(rank), rule=cut) if rank is not None else None
+    if cut is not None and (ranks is None or not (callable(cut) or isinstance(cut, Mapping))):
+        raise arguments.refuse(cut, "cut", "a table or a function, with a rank")
+    if callable(include):
+        wanted = NamePatterns(test=include)
+    else:
+        wanted = NamePatterns(arguments.texts(include, "the patterns of tensors"))
+    transport, peers = way(transport, peers)
+    within = arguments.text(path, "the path in the object")
+    return TensorRequest(name, made, wanted, ranks, within, transport, peers)
+
+
+def _rank(rank: tuple[int, int]) -> tuple[int, int]:
+    if not isinstance(rank, tuple) or len(rank) != 2:
+        raise arguments.refuse(rank, "the rank", "(rank, number of ranks)")
+    return arguments.whole(rank[0], "the rank"), arguments.whole(rank[1], "the number of ranks")
+
+
+def progress_only(progress: Callable[[int, int], None] | None) -> Emit:
+    """What takes a get's events, and tells ``progress`` of those that it is for."""
+    if progress is not None and not callable(progress):
+        raise arguments.refuse(progress, "what is told of progress", "something that can be called")
+
+    def emit(event: dict[str, Any]) -> None:
+        if progress is not None and event["event"] == "progress" and event.get("unit", "B") == "B":
+            progress(event["done"], event["total"])
+
+    return emit
