@@ -14,7 +14,7 @@ from mooncake_cli.output import Output
 from mooncake_cli.patience import Patience
 from mooncake_cli.progress import LINE_SECONDS
 from mooncake_cli.text import printable
-from p2pstore.errors import GetTimedOut, MooncakeError
+from p2pstore.errors import AgentEnded, AgentGone, AgentNotRunning, GetTimedOut, MooncakeError
 from p2pstore.objects.units import format_seconds
 
 MAX_TIMER = 7 * 86400.0
@@ -27,7 +27,10 @@ T = TypeVar("T")
 
 
 class Attempts:
-    """Makes calls for one command, which takes ``limit`` seconds in all; each call has a patience of its own."""
+    """Makes calls for one command, which takes ``limit`` seconds in all; each call has a patience of its own.
+
+    The calls are to an agent that has answered this command before: one that is not there any more has gone meanwhile.
+    """
 
     def __init__(self, output: Output, patience: Callable[[], Patience], limit: float) -> None:
         self.output = output
@@ -54,6 +57,10 @@ class Attempts:
                     return work()
                 except GetTimedOut:
                     raise
+                except AgentNotRunning as error:
+                    if isinstance(error, AgentEnded):  # it says why
+                        raise
+                    raise AgentGone(**error.fields) from None
                 except MooncakeError as error:
                     pause = None if self._written else patience.after(error)
                     if pause is None:

@@ -125,6 +125,11 @@ class Output:
         word = shell_word(self.home)
         return _COMMAND.sub(lambda found: f"'mooncake --home {word} {found[1]}'", text)
 
+    def wire(self, error: MooncakeError) -> dict[str, Any]:
+        """An error for ``--json``, with the advice that people get."""
+        wire = to_wire(error)
+        return {**wire, "advice": self.commands(wire["advice"])}
+
     def detail(self, text: str) -> None:
         """A message for ``--verbose`` alone."""
         if self.verbose:
@@ -133,7 +138,7 @@ class Output:
     def error(self, error: MooncakeError, *, command: str = "") -> None:
         """What went wrong, and what to do or to run next. ``command`` is the one that was run, whose help may help."""
         if self.mode == "json":
-            self._last_word(json.dumps({"error": to_wire(error)}))
+            self._last_word(json.dumps({"error": self.wire(error)}))
             return
         label = self._styled("error:", "1;31", sys.stderr)
         advice = self.commands(error.hint)

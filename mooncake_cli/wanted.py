@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from mooncake_cli.output import Output
 from mooncake_cli.text import counted, printable
-from p2pstore.errors import MooncakeError, ObjectNotFound, PartialResult, from_wire, to_wire
+from p2pstore.errors import MooncakeError, ObjectNotFound, PartialResult
 from p2pstore.objects.selection import glob
 
 SHOWN_FAILURES = 10
@@ -62,26 +62,36 @@ class Outcomes:
 
     def __init__(self) -> None:
         self.done: list[dict[str, Any]] = []
-        self.failed: list[dict[str, Any]] = []
+        self.failed: list[tuple[str, MooncakeError]] = []
 
     def fails(self, name: str, error: MooncakeError) -> None:
         """One could not be done."""
-        self.failed.append({"name": name, "error": to_wire(error)})
+        self.failed.append((name, error))
 
-    def document(self) -> Mapping[str, Any]:
+    def document(self, output: Output) -> Mapping[str, Any]:
         """For ``--json``."""
-        return {"objects": self.done, "failed": self.failed}
+        failed = [{"name": name, "error": output.wire(error)} for name, error in self.failed]
+        return {"objects": self.done, "failed": failed}
 
     def end(self, output: Output, quiet: Iterable[str], human: str = "") -> None:
         """Say it. Raises the fault where all failed, or ``PartialResult`` where some did."""
-        output.data(self.document(), human=human, quiet=quiet)
-        errors = [from_wire(one["error"]) for one in self.failed]
+        output.data(self.document(output), human=human, quiet=quiet)
+        errors = [error for _, error in self.failed]
         if errors and not self.done and len(errors) == 1:
             raise errors[0]
-        for one, error in list(zip(self.failed, errors, strict=True))[:SHOWN_FAILURES]:
-            output.message(printable(f"{one['name']}: {error}"))
-        if errors and not self.done:
-            raise errors[0]
-        if errors:
-            total = len(self.done) + len(errors)
-            raise PartialResult(detail=f"{len(errors)} of {counted(total, 'object')} could not be done")
+        total = counted(len(self.done) + len(errors), "object")
+        end_partly(output, self.failed, done=bool(self.done), detail=f"{len(errors)} of {total} could not be done")
+
+
+def end_partly(output: Output, failed: Sequence[tuple[str, MooncakeError]], *, done: bool, detail: str) -> None:
+    """Say of each that failed why it did. Raises the first error where nothing was ``done``, else ``PartialResult``."""
+    if not failed:
+        return
+    errors = [error for _, error in failed]
+    partial = PartialResult.of(errors, detail)
+    for name, error in failed[:SHOWN_FAILURES]:
+        advice = f" ({error.hint})" if error.hint and partial.fields["todo"] == PartialResult.EACH else ""
+        output.message(printable(f"{name}: {error}{advice}"))
+    if len(failed) > SHOWN_FAILURES:
+        output.message(f"and {len(failed) - SHOWN_FAILURES:,} more; --json has all")
+    raise partial if done else errors[0]

@@ -308,7 +308,10 @@ CAUSES = (
     _of("AgentGone", "it was killed, or crashed, during a command", home=HOME),
     _of("AgentKilled", "it took more memory than its job or container may", home=HOME, group="/sys/fs/cgroup/job_1"),
     _of(
-        "PartialResult", "some of several paths could not be registered", detail="1 of 3 paths could not be registered"
+        "PartialResult",
+        "some of several paths could not be registered",
+        detail="2 of 3 paths could not be registered",
+        todo="what stopped each is said with it, and what to do about it",
     ),
     _of("Interrupted", "Ctrl-C, or the agent ends", detail="the agent is ending"),
 )

@@ -35,7 +35,7 @@ STATUSES = {
     7: "refused: somebody said no",
     8: "no space, or no permission",
     9: "the transport is not available",
-    10: "some of it was done; run it again",
+    10: "some of it was done",
     11: "a GPU, or CUDA, fails or cannot be used",
     130: "interrupted",
 }

@@ -148,12 +148,15 @@ def _table(output: Output, document: dict[str, Any]) -> str:
     return output.table(columns, rows)
 
 
+AGAIN = "run it again; if that fails, too, 'mooncake doctor' looks for what is wrong with this machine"
+
+
 def _complain(result: Broadcast) -> None:
     """Raise when a receiver did not get everything."""
     for received in result.receivers:
         if received.error or not received.equal:
             what = received.error or "its copy differs from the source"
-            raise PartialResult(detail=f"{received.node}: {printable(what)}")
+            raise PartialResult(detail=f"{received.node}: {printable(what)}", todo=AGAIN)
 
 
 def _slow(text: str) -> tuple[int, float]:

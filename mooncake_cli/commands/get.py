@@ -136,7 +136,7 @@ def get(
             _check_name(name)
     if byte_range is not None:
         _check_range(byte_range)
-    limit = math.inf if timeout is None else _time("--timeout", timeout)
+    limit = math.inf if timeout is None else _limit(timeout)
     waiting = 0.0 if wait is None else math.inf if wait == FOR_EVER else _time("--wait", wait)
     destination(names[0].rstrip("/"), dest)
     how = {
@@ -231,6 +231,13 @@ def _time(option: str, text: str) -> float:
         return parse_duration(text)
     except ValueError as error:
         raise UsageError(detail=f"{option}: {error}") from None
+
+
+def _limit(text: str) -> float:
+    seconds = _time("--timeout", text)
+    if not seconds:
+        raise UsageError(detail=f"--timeout: nothing comes in {text.strip()}; leave it out to set no limit")
+    return seconds
 
 
 def destination(name: str, dest: str) -> str:

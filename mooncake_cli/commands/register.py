@@ -18,7 +18,8 @@ from mooncake_cli.calls import follow
 from mooncake_cli.invocation import Invocation
 from mooncake_cli.progress import Progress
 from mooncake_cli.text import counted, printable, short_digest
-from p2pstore.errors import BadName, PartialResult, PathNotFound, StorageError, UsageError, from_wire
+from mooncake_cli.wanted import end_partly
+from p2pstore.errors import BadName, PathNotFound, StorageError, UsageError, from_wire
 from p2pstore.objects.file_system import words
 from p2pstore.objects.names import check_object_name
 from p2pstore.objects.selection import Selection
@@ -27,9 +28,6 @@ from p2pstore.settings.settings import Settings
 
 STANDARD_INPUT = "-"
 BLOCK_BYTES = 1 << 20
-
-SHOWN_FAILURES = 10
-"""Of what could not be registered, so many are shown to people; ``--json`` lists all."""
 
 EXAMPLES = {
     "register": (
@@ -206,13 +204,11 @@ def _register_many(invocation: Invocation, how: _How, items: list[tuple[str, str
     human = f"registered {counted(len(made), 'object')}: {amount}"
     if made:
         human += f"\nelsewhere: mooncake get {argument(made[0]['name'])} DEST"
+    errors = [(one["path"], from_wire(one["error"])) for one in failed]
+    result["failed"] = [{**one, "error": output.wire(error)} for one, (_, error) in zip(failed, errors, strict=True)]
     output.done(result, human=human, quiet=[one["name"] for one in made])
-    for one in failed[:SHOWN_FAILURES]:
-        output.message(printable(f"{one['path']}: {from_wire(one['error'])}"))
-    if failed and not made:
-        raise from_wire(failed[0]["error"])
-    if failed:
-        raise PartialResult(detail=f"{len(failed)} of {counted(len(items), 'path')} could not be registered")
+    total = counted(len(items), "path")
+    end_partly(output, errors, done=bool(made), detail=f"{len(errors)} of {total} could not be registered")
 
 
 def _named(paths: list[str], prefix: str | None) -> list[tuple[str, str]]:

@@ -52,13 +52,12 @@ def remove(
         except MooncakeError as error:
             if len(keys or ()) == 1:
                 raise
-            invocation.output.warning(printable(error))
+            invocation.output.warning(printable(f"{error} ({error.hint})" if error.hint else error))
             failed.append(error)
     human = f"removed {counted(len(removed), 'key')}"
     invocation.output.done({"removed": removed}, human=human, quiet=(printable(key) for key in removed))
     if failed and removed:
-        raise PartialResult(
-            detail=f"{counted(len(failed), 'key')} of {len(removed) + len(failed)} could not be removed"
-        )
+        total = len(removed) + len(failed)
+        raise PartialResult.of(failed, f"{counted(len(failed), 'key')} of {total} could not be removed")
     if failed:
         raise failed[0]

@@ -13,7 +13,7 @@ from mooncake_cli.output import Column, Output
 from mooncake_cli.text import counted, printable
 from mooncake_cli.wanted import is_pattern, meant
 from p2pstore.agent.client import AgentClient
-from p2pstore.errors import IntegrityError, MooncakeError, NotHeld, UsageError, to_wire
+from p2pstore.errors import IntegrityError, MooncakeError, NotHeld, UsageError
 from p2pstore.objects.units import format_seconds, format_size
 
 EXAMPLES = {
@@ -72,7 +72,7 @@ def _several(output: Output, client: AgentClient, asked: list[str]) -> None:
     if not results and not faults:
         raise NotHeld(name=asked[0])
     bad = [result["name"] for result in results if not result["ok"]]
-    output.data({"objects": results, "failed": [to_wire(error) for error in faults]}, quiet=map(printable, bad))
+    output.data({"objects": results, "failed": [output.wire(error) for error in faults]}, quiet=map(printable, bad))
     faults.sort(key=lambda fault: isinstance(fault, IntegrityError))  # the last gives the status: bytes that differ
     for fault in faults[:-1]:
         output.message(printable(str(fault)))

@@ -43,7 +43,10 @@ def calibrate(say: Callable[[str], None], run: Callable[[BroadcastPlan], Broadca
         plan = BroadcastPlan(receivers=receivers, size=SIZE, rate=RATE)
         done = run(plan) if run is not None else broadcast(plan, lambda _: None)
         if not done.ok:
-            raise PartialResult(detail="a broadcast that was to be measured did not bring everything to everybody")
+            raise PartialResult(
+                detail="a broadcast that was to be measured did not bring everything to everybody",
+                todo="run 'mooncake bench broadcast' to see who got what",
+            )
         spent.append(done.processor_seconds)
     return costs(spent[0], spent[1])
 

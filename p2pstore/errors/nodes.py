@@ -69,7 +69,7 @@ class AgentUnreachable(MooncakeError):
 class AgentGone(AgentUnreachable):
     """The agent ended while it was at work for a command."""
 
-    sentence = "the agent in {home} went away in the middle of the call"
+    sentence = "the agent in {home} ended while it was at work for this command"
     advice = "the same command resumes, with a new agent; 'mooncake node logs' shows what the last one wrote"
 
 
@@ -77,8 +77,8 @@ class AgentKilled(AgentGone):
     """It did, when the kernel ended a process for want of memory."""
 
     sentence = (
-        "the agent in {home} went away in the middle of the call, when the kernel killed a process of {group} for want "
-        "of memory"
+        "the agent in {home} ended while it was at work for this command, when the kernel killed a process of {group} "
+        "for want of memory"
     )
     advice = "give the job or container more memory, or the agent less to do; the same command resumes"
 

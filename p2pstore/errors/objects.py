@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from engine.errors import MooncakeError, Refused, UsageError
 
 
@@ -114,8 +116,16 @@ class ObjectExists(Refused):
 
 
 class PartialResult(MooncakeError):
-    """Some of it was done, and some was not."""
+    """Some of it was done, and some was not. ``todo`` is what helps against what stopped the rest."""
 
     exit_code = 10
     sentence = "{detail}"
-    advice = "run the same command again"
+    advice = "{todo}"
+
+    EACH = "what stopped each is said with it, and what to do about it"
+
+    @classmethod
+    def of(cls, errors: Sequence[MooncakeError], detail: str) -> PartialResult:
+        """What to say of several things of which ``errors`` stopped some; advice that fits them all is said once."""
+        hints = {error.hint for error in errors}
+        return cls(detail=detail, todo=hints.pop() if len(hints) == 1 else cls.EACH)

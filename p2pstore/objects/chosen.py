@@ -30,7 +30,8 @@ class ByteRange(NamedTuple):
         else:
             begin, end = self.first, size if self.last is None else min(size, self.last + 1)
         if begin >= end:
-            raise UsageError(detail=f"the range {self} has no byte of a file of {size}")
+            counted = "1 byte" if size == 1 else f"{size} bytes"
+            raise UsageError(detail=f"the range {self} has no byte of a file of {counted}")
         return begin, end
 
     def __str__(self) -> str:

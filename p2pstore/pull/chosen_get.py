@@ -6,7 +6,6 @@ import asyncio
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from engine.memory.file_spans import FileSpan
 from p2pstore.errors import MetadataRefused, MetadataUnavailable, MooncakeError
@@ -30,11 +29,11 @@ from p2pstore.tensors.plan import left_out
 class ChosenEnd(PartEnd):
     """Files of the object at a path."""
 
-    async def choose(self, get: Pipeline[Any]) -> TensorFiles:
+    async def choose(self, get: Pipeline) -> TensorFiles:
         """See ``PartEnd.choose``. Raises ``NotInObject`` and ``UsageError``."""
         return await get.in_thread(chosen_files, get.manifest, self._request.choice, self._request.name)
 
-    async def is_done(self, get: Pipeline[Any]) -> bool:
+    async def is_done(self, get: Pipeline) -> bool:
         """See ``PartEnd.is_done``: of a range nobody has told the hash."""
         shape, dest = self.wanted.shape, self.dest
         if self._request.choice.range is not None or not await asyncio.to_thread(os.path.lexists, dest):
@@ -50,7 +49,7 @@ class ChosenEnd(PartEnd):
             await self.hold(get, spans)
         return True
 
-    async def hold(self, get: Pipeline[Any], spans: Sequence[FileSpan]) -> None:
+    async def hold(self, get: Pipeline, spans: Sequence[FileSpan]) -> None:
         """See ``End.hold``: whole files are passed on, though they are not all of the object."""
         await super().hold(get, spans)
         request, publisher = self._request, self._parts.publisher

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from engine.files.refusals import said
 from engine.memory.file_spans import FileSpan
@@ -89,7 +88,7 @@ class FileEnd(End[FileDestination]):
         self._replica: Replica | None = None
         self._destination: FileDestination | None = None
 
-    async def is_over(self, get: Pipeline[Any]) -> bool:
+    async def is_over(self, get: Pipeline) -> bool:
         """See ``End.is_over``: what cannot go there is found out here, before the first byte.
 
         Raises ``UsageError`` or ``Refused`` for what a get does not replace, ``StorageError`` or ``PathNotFound``.
@@ -107,7 +106,7 @@ class FileEnd(End[FileDestination]):
             await self._estimate(get)
         return request.dry_run
 
-    async def _check_target(self, get: Pipeline[Any], shape: Manifest) -> None:
+    async def _check_target(self, get: Pipeline, shape: Manifest) -> None:
         """Whether files of that shape may go there."""
         await asyncio.to_thread(examine, self.dest, shape, force=self._force)
         await self._check_served(get)
@@ -127,7 +126,7 @@ class FileEnd(End[FileDestination]):
         if self.dest in home.parents and self._force:
             raise UsageError(detail=f"the agent's home, {home}, is in {self.dest}")
 
-    async def _check_served(self, get: Pipeline[Any]) -> None:
+    async def _check_served(self, get: Pipeline) -> None:
         """Refuse to replace what this node serves under another name; say where something is put among it.
 
         Raises ``DestinationServed``.
@@ -148,7 +147,7 @@ class FileEnd(End[FileDestination]):
             if root is not None and dest in root.parents:
                 raise DestinationServed(path=dest, root=root, name=holding.name)
 
-    def _note_replaced(self, get: Pipeline[Any]) -> None:
+    def _note_replaced(self, get: Pipeline) -> None:
         here, dest = self._parts.holdings.at(self.dest), self.dest
         if here is not None and here.name != self._request.name:
             get.note(f"{dest} is replaced, which this node serves as {here.name}: it will do so no more")
@@ -164,7 +163,7 @@ class FileEnd(End[FileDestination]):
         before = self._parts.holdings.manifest(held.digest) if held is not None else None
         check_contents(self.dest, [*versions, *([before] if before is not None else [])])
 
-    async def _is_there(self, get: Pipeline[Any]) -> bool:
+    async def _is_there(self, get: Pipeline) -> bool:
         """Whether the destination already is the object; this node then holds it."""
         request, holdings = self._request, self._parts.holdings
         holding = holdings.at(self.dest)
@@ -181,7 +180,7 @@ class FileEnd(End[FileDestination]):
             await self.hold(get, spans)
         return True
 
-    async def _estimate(self, get: Pipeline[Any]) -> None:
+    async def _estimate(self, get: Pipeline) -> None:
         """What a get would do now: nothing is written."""
         old = await self.old_chunks(get)
 
@@ -212,7 +211,7 @@ class FileEnd(End[FileDestination]):
         """See ``End.check``: what an interrupted get left."""
         destination.recheck(cancelled)
 
-    async def old_chunks(self, get: Pipeline[Any]) -> Places:
+    async def old_chunks(self, get: Pipeline) -> Places:
         """See ``End.old_chunks``: in what is replaced, and in what gets that may still be at work left beside it."""
         found: Places = {}
         for root in [*(self._destination.others if self._destination else ()), self.dest]:
@@ -224,7 +223,7 @@ class FileEnd(End[FileDestination]):
 
     async def begin(
         self,
-        get: Pipeline[Any],
+        get: Pipeline,
         destination: FileDestination,
     ) -> Callable[[range], None] | None:
         """See ``End.begin``: what is verified is served from now on."""
@@ -238,12 +237,12 @@ class FileEnd(End[FileDestination]):
         if self._replica is not None:
             self._replica.claims(claim)
 
-    def give_up(self, get: Pipeline[Any]) -> None:
+    def give_up(self, get: Pipeline) -> None:
         """See ``End.give_up``."""
         if self._replica is not None:
             self._parts.publisher.drop_partial(self._replica, get.resolved.record)
 
-    async def hold(self, get: Pipeline[Any], spans: Sequence[FileSpan]) -> None:
+    async def hold(self, get: Pipeline, spans: Sequence[FileSpan]) -> None:
         """See ``End.hold``."""
         request = self._request
         for text in said.of(str(self.dest)):

@@ -6,7 +6,6 @@ import asyncio
 import threading
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from engine.files.refusals import said
 from engine.memory.file_spans import FileSpan
@@ -40,10 +39,10 @@ class PartEnd(FileEnd):
         return self._wanted
 
     @abstractmethod
-    async def choose(self, get: Pipeline[Any]) -> TensorFiles:
+    async def choose(self, get: Pipeline) -> TensorFiles:
         """Find out what is wanted of the object."""
 
-    async def is_over(self, get: Pipeline[Any]) -> bool:
+    async def is_over(self, get: Pipeline) -> bool:
         """See ``End.is_over``. Raises as ``FileEnd.is_over`` and ``choose``."""
         request = self._request
         self.dest = await asyncio.to_thread(resolved, request.dest)
@@ -56,11 +55,11 @@ class PartEnd(FileEnd):
             await self._estimate(get)
         return request.dry_run
 
-    async def is_done(self, get: Pipeline[Any]) -> bool:  # noqa: ARG002 - most cannot know without bringing it
+    async def is_done(self, get: Pipeline) -> bool:  # noqa: ARG002 - most cannot know without bringing it
         """Whether just what is wanted lies at the destination."""
         return False
 
-    async def _estimate(self, get: Pipeline[Any]) -> None:
+    async def _estimate(self, get: Pipeline) -> None:
         """See ``FileEnd``."""
 
         def missing() -> int:
@@ -89,19 +88,19 @@ class PartEnd(FileEnd):
         """See ``End.repeats``: none, since the chunk that another one equals is mostly not wanted."""
         return Repeats()
 
-    async def old_chunks(self, get: Pipeline[Any]) -> Places:  # noqa: ARG002 - as the base has it
+    async def old_chunks(self, get: Pipeline) -> Places:  # noqa: ARG002 - as the base has it
         """See ``End.old_chunks``: what is replaced has its chunks in other places."""
         return {}
 
     async def begin(
         self,
-        get: Pipeline[Any],  # noqa: ARG002 - as the base has it
+        get: Pipeline,  # noqa: ARG002 - as the base has it
         destination: FileDestination,  # noqa: ARG002 - as the base has it
     ) -> Callable[[range], None] | None:
         """See ``End.begin``: nothing is passed on."""
         return None
 
-    async def hold(self, get: Pipeline[Any], spans: Sequence[FileSpan]) -> None:  # noqa: ARG002 - it is no object
+    async def hold(self, get: Pipeline, spans: Sequence[FileSpan]) -> None:  # noqa: ARG002 - it is no object
         """See ``End.hold``."""
         for text in said.of(str(self.dest)):
             get.note(text)

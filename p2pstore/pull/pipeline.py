@@ -68,13 +68,26 @@ class Brought:
     peers: dict[str, int] = field(default_factory=dict)
 
 
-class End(ABC, Generic[D]):
+class Goal(ABC):
+    """What a get is for."""
+
+    @abstractmethod
+    async def reach(self, get: Pipeline) -> None:
+        """Bring what is wanted, by ``Pipeline.bring``: the name is resolved, and the manifest known."""
+
+
+class End(Goal, Generic[D]):
     """What is particular to where a get ends. Its methods run on the event loop but for ``make`` and ``check``."""
 
     lent: ClassVar[bool] = False
     """Whether the destination is the caller's: a get then returns only when nothing can write to it any more."""
 
-    async def is_over(self, get: Pipeline[Any]) -> bool:  # noqa: ARG002 - most ends look at nothing
+    async def reach(self, get: Pipeline) -> None:
+        """See ``Goal.reach``. Raises as ``is_over`` and ``Pipeline.bring``."""
+        if not await self.is_over(get):
+            await get.bring(self)
+
+    async def is_over(self, get: Pipeline) -> bool:  # noqa: ARG002 - most ends look at nothing
         """Look at what is there, with the name resolved and the manifest known; whether nothing is to be brought."""
         return False
 
@@ -92,25 +105,25 @@ class End(ABC, Generic[D]):
         """What of the object need not be moved. Runs in a thread."""
         return repeats_of(manifest)
 
-    async def old_chunks(self, get: Pipeline[Any]) -> Places:  # noqa: ARG002 - most replace nothing
+    async def old_chunks(self, get: Pipeline) -> Places:  # noqa: ARG002 - most replace nothing
         """Chunks of the object in what is to be replaced."""
         return {}
 
-    async def begin(self, get: Pipeline[Any], destination: D) -> Callable[[range], None] | None:  # noqa: ARG002
+    async def begin(self, get: Pipeline, destination: D) -> Callable[[range], None] | None:  # noqa: ARG002
         """All that is here has been used. Returns who is told of chunks that are pulled, to pass them on."""
         return None
 
     def claims(self, claim: Claim) -> None:
         """Tell those who get what is passed on who is a gateway of this node's zone. Any thread."""
 
-    def give_up(self, get: Pipeline[Any]) -> None:
+    def give_up(self, get: Pipeline) -> None:
         """The get has failed or was cancelled, after ``make``; the destination was aborted, if it was not finished."""
 
-    async def hold(self, get: Pipeline[Any], spans: Sequence[FileSpan]) -> None:
+    async def hold(self, get: Pipeline, spans: Sequence[FileSpan]) -> None:
         """The object is whole, in these files."""
 
 
-class Pipeline(Generic[D]):
+class Pipeline:
     """One get, to be run once."""
 
     resolved: ResolvedName
@@ -119,7 +132,7 @@ class Pipeline(Generic[D]):
     def __init__(
         self,
         parts: Parts,
-        end: End[D],
+        goal: Goal,
         name: str,
         *,
         transport: str,
@@ -131,7 +144,7 @@ class Pipeline(Generic[D]):
         self.parts = parts
         self.brought = Brought()
         self.cancelled = threading.Event()
-        self._end = end
+        self._goal = goal
         self._name = name
         self._transport = transport
         self._peers = peers
@@ -164,8 +177,7 @@ class Pipeline(Generic[D]):
         self.steps.begin("asking")
         self.resolved = await self._resolve()
         self.manifest = await self._fetch_manifest()
-        if not await self._end.is_over(self):
-            await self.bring(self._end)
+        await self._goal.reach(self)
 
     async def bring(self, end: End[E]) -> None:
         """Bring the object to an end, or what of it that wants; once its manifest is known, and as often as need be."""

@@ -7,20 +7,17 @@ after a fault it does within a window.
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 from p2pstore.errors import UsageError
 from p2pstore.holding.parts import Parts
 from p2pstore.objects.manifest import Manifest
-from p2pstore.objects.steps import Steps
 from p2pstore.pull.chosen_files import chosen_files
 from p2pstore.pull.get import GetRequest, GetResult
-from p2pstore.pull.pipeline import Pipeline
+from p2pstore.pull.pipeline import Goal, Pipeline
 from p2pstore.pull.run import Emit
-from p2pstore.pull.tensor_destination import TensorDestination
-from p2pstore.pull.tensor_survey import ChunksEnd, WantedEnd
+from p2pstore.pull.tensor_survey import ChunksEnd
 from p2pstore.tensors.plan import Piece
 
 WINDOW_BYTES = 64 << 20
@@ -29,7 +26,7 @@ WINDOW_BYTES = 64 << 20
 Take = Callable[[memoryview], Awaitable[None]]
 
 
-class StreamEnd(WantedEnd):
+class StreamGoal(Goal):
     """Whoever takes a file, or a range of it, from front to back."""
 
     def __init__(self, request: GetRequest, take: Take) -> None:
@@ -40,15 +37,15 @@ class StreamEnd(WantedEnd):
         self._request = request
         self._take = take
 
-    async def is_over(self, get: Pipeline[Any]) -> bool:
-        """See ``End.is_over``: all is brought here, window by window.
+    async def reach(self, get: Pipeline) -> None:
+        """See ``Goal.reach``: window by window.
 
         Raises ``UsageError`` where it is no single file, ``NotInObject``, what ``take`` raises, and as
         ``Pipeline.bring``.
         """
         piece = await get.in_thread(self._wanted, get.manifest)
         if piece is None:
-            return True
+            return
         self.size = piece.row
         taking: asyncio.Task[None] | None = None
         before = 0
@@ -66,7 +63,6 @@ class StreamEnd(WantedEnd):
         finally:
             if taking is not None:
                 taking.cancel()
-        return True
 
     def _wanted(self, manifest: Manifest) -> Piece | None:
         """What is to be taken; None where that is empty."""
@@ -83,10 +79,6 @@ class StreamEnd(WantedEnd):
             high = min(piece.end, chunk.offset + chunk.length) - chunk.offset
             await self._take(chunks.pop(number)[low:high])
             self.taken += high - low
-
-    def make(self, manifest: Manifest, cancelled: threading.Event, steps: Steps) -> TensorDestination:
-        """See ``End.make``: it never comes to that."""
-        raise NotImplementedError
 
 
 def windows(manifest: Manifest, piece: Piece) -> Iterator[Sequence[int]]:
@@ -105,22 +97,22 @@ def windows(manifest: Manifest, piece: Piece) -> Iterator[Sequence[int]]:
 
 
 async def stream(parts: Parts, request: GetRequest, emit: Emit, take: Take) -> GetResult:
-    """Have a file of an object taken as it comes. Raises as ``StreamEnd``."""
-    end = StreamEnd(request, take)
+    """Have a file of an object taken as it comes. Raises as ``StreamGoal``."""
+    goal = StreamGoal(request, take)
 
     def tell(event: dict[str, Any]) -> None:
-        if event["event"] == "progress" and end.size:  # of a window: of all of it is told
-            done = min(end.size, end.begun if "step" in event else end.begun + event["done"])
-            event = {"event": "progress", "done": done, "total": end.size, "peers": event.get("peers", 0)}
+        if event["event"] == "progress" and goal.size:  # of a window: of all of it is told
+            done = min(goal.size, goal.begun if "step" in event else goal.begun + event["done"])
+            event = {"event": "progress", "done": done, "total": goal.size, "peers": event.get("peers", 0)}
         emit(event)
 
-    get = Pipeline(parts, end, request.name, transport=request.transport, peers=request.peers, emit=tell)
+    get = Pipeline(parts, goal, request.name, transport=request.transport, peers=request.peers, emit=tell)
     await get.run()
     return GetResult(
         request.name,
         get.manifest.digest,
         "-",
-        end.taken,
+        goal.taken,
         bytes_pulled=get.brought.pulled,
         bytes_reused=get.brought.reused,
         seconds=get.seconds,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 from p2pstore.errors import TensorNotFound
 from p2pstore.holding.parts import Parts
@@ -32,7 +31,7 @@ class TensorFilesEnd(PartEnd):
         self._survey: Survey | None = None
         self._had = 0
 
-    async def choose(self, get: Pipeline[Any]) -> TensorFiles:
+    async def choose(self, get: Pipeline) -> TensorFiles:
         """See ``PartEnd.choose``: headers are read, even where nothing is to be written.
 
         Raises ``TensorNotFound`` or ``BadTensors``.
@@ -60,7 +59,7 @@ class TensorFilesEnd(PartEnd):
         self._had = destination.take(self._survey.chunks, memoryview(bytearray(SCRATCH_BYTES)))
         self._survey = None
 
-    async def begin(self, get: Pipeline[Any], destination: FileDestination) -> Callable[[range], None] | None:
+    async def begin(self, get: Pipeline, destination: FileDestination) -> Callable[[range], None] | None:
         """See ``End.begin``: what came with the headers was counted when it came."""
         get.brought.reused -= self._had
         return await super().begin(get, destination)

@@ -55,7 +55,7 @@ class TensorEnd(WantedEnd):
         self._survey: Survey | None = None
         self._had = 0
 
-    async def is_over(self, get: Pipeline[Any]) -> bool:
+    async def is_over(self, get: Pipeline) -> bool:
         """See ``End.is_over``: finds out what is to be brought.
 
         Raises ``UsageError``, ``TensorNotFound``, ``BadTensors``, and as ``Pipeline.bring``.
@@ -94,7 +94,7 @@ class TensorEnd(WantedEnd):
 
     async def begin(
         self,
-        get: Pipeline[Any],
+        get: Pipeline,
         destination: TensorDestination,  # noqa: ARG002 - as the base has it
     ) -> Callable[[range], None] | None:
         """See ``End.begin``: nothing is passed on. What came with the headers was counted when it came."""

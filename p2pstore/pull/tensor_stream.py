@@ -46,7 +46,7 @@ class StreamEnd(TensorEnd):
         super().__init__(request)
         self._outlet = outlet
 
-    async def is_over(self, get: Pipeline[Any]) -> bool:
+    async def is_over(self, get: Pipeline) -> bool:
         """See ``End.is_over``. Raises as ``TensorEnd.is_over``, and as ``Pipeline.bring``."""
         await super().is_over(get)
         survey, plan = self.take_survey(), self.plan
@@ -104,7 +104,7 @@ class _WindowEnd(WantedEnd):
 
     async def begin(
         self,
-        get: Pipeline[Any],
+        get: Pipeline,
         destination: TensorDestination,  # noqa: ARG002 - as the base has it
     ) -> Callable[[range], None] | None:
         """See ``End.begin``: as of ``TensorEnd``."""

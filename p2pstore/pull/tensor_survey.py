@@ -85,7 +85,7 @@ class Survey:
         return BadTensors(what=what, name=self.name, detail=str(fault))
 
 
-async def survey(get: Pipeline[Any], name: str, wanted: NamePatterns, within: str, *, models: bool) -> Survey:
+async def survey(get: Pipeline, name: str, wanted: NamePatterns, within: str, *, models: bool) -> Survey:
     """Read the headers of an object that may have something wanted, and with ``models`` their descriptions.
 
     Raises ``UsageError`` where it has no safetensors files, ``BadTensors`` for what lies, and as ``Pipeline.bring``.
@@ -110,7 +110,7 @@ async def survey(get: Pipeline[Any], name: str, wanted: NamePatterns, within: st
     return found
 
 
-async def _read_headers(get: Pipeline[Any], found: Survey, files: Sequence[int]) -> None:
+async def _read_headers(get: Pipeline, found: Survey, files: Sequence[int]) -> None:
     """Read the headers of some files, of which the chunks in them stay if there is room."""
     sizes = found.manifest.columns.sizes
     before = set(found.chunks)
@@ -160,7 +160,7 @@ def _batches(manifest: Manifest, files: Iterable[int]) -> Iterator[list[int]]:
         yield batch
 
 
-async def _starts(get: Pipeline[Any], found: Survey, lengths: Sequence[tuple[int, int]]) -> dict[int, bytes]:
+async def _starts(get: Pipeline, found: Survey, lengths: Sequence[tuple[int, int]]) -> dict[int, bytes]:
     """The first bytes of files, so many of each."""
     manifest = found.manifest
     needed = {n: manifest.chunks_of(manifest.file_offsets[n], length) for n, length in lengths if length}
@@ -202,6 +202,6 @@ class ChunksEnd(WantedEnd):
         self._made = dict(zip(self._numbers, made, strict=True))
         return TensorDestination(manifest, pieces, [memoryview(each) for each in made])
 
-    async def hold(self, get: Pipeline[Any], spans: Sequence[Any]) -> None:  # noqa: ARG002 - as the base has it
+    async def hold(self, get: Pipeline, spans: Sequence[Any]) -> None:  # noqa: ARG002 - as the base has it
         """See ``End.hold``."""
         self._chunks.update((number, memoryview(data).toreadonly()) for number, data in self._made.items())

@@ -13,7 +13,15 @@ import pytest
 from mooncake_cli.attempts import Attempts
 from mooncake_cli.output import Output
 from mooncake_cli.patience import Patience
-from p2pstore.errors import GetTimedOut, MooncakeError, NoLivePeer, ObjectNotFound
+from p2pstore.errors import (
+    AgentEnded,
+    AgentGone,
+    AgentNotRunning,
+    GetTimedOut,
+    MooncakeError,
+    NoLivePeer,
+    ObjectNotFound,
+)
 
 RESULT = {"event": "result", "name": "n"}
 NOBODY = NoLivePeer(name="n", detail="nobody")
@@ -49,6 +57,15 @@ def test_what_comes_in_the_end() -> None:
 def test_a_fault_that_stays_is_raised() -> None:
     with pytest.raises(NoLivePeer):
         attempts(retries=1).follow(Calls([NOBODY], [NOBODY], [RESULT]), "n", "pulling")
+
+
+def test_an_agent_that_is_not_there_any_more() -> None:
+    missing = ObjectNotFound(name="n")
+    with pytest.raises(AgentGone, match="the agent in /h ended while it was at work"):
+        attempts(wait=math.inf).follow(Calls([missing], [AgentNotRunning(home="/h")]), "n", "pulling")
+    ended = AgentEnded(home="/h", time="now", detail="it says why")
+    with pytest.raises(AgentEnded):
+        attempts(wait=math.inf).follow(Calls([missing], [ended]), "n", "pulling")
 
 
 def test_bytes_that_come_renew_the_patience() -> None:

@@ -78,6 +78,7 @@ def test_a_dry_run_of_some_files(agent: FakeAgent, mooncake: Mooncake) -> None:
         (["/models", "/data/"], "empty"),
         (["models", "/data/", "--range", "5"], "--range: '5' is no range"),
         (["models", "/data/", "--range", "5-3"], "ends before it begins"),
+        (["models", "/data/", "--timeout", "0"], "--timeout: nothing comes in 0; leave it out to set no limit"),
     ],
 )
 def test_what_cannot_be_meant(agent: FakeAgent, mooncake: Mooncake, words: list[str], message: str) -> None:

@@ -133,7 +133,7 @@ def test_the_home_nearest_to_the_end_wins(agent: FakeAgent, mooncake: Mooncake) 
         (AgentRunning(home="h", pid=1), 7),
         (StorageError(path="p", detail="d"), 8),
         (TransportUnavailable(transport="rdma", detail="d"), 9),
-        (PartialResult(detail="d"), 10),
+        (PartialResult(detail="d", todo="t"), 10),
     ],
 )
 def test_an_error_ends_with_its_status(agent: FakeAgent, mooncake: Mooncake, error: MooncakeError, status: int) -> None:

@@ -41,6 +41,17 @@ def test_ctrl_c_while_it_waits(getter: Agent, shared: Cluster) -> None:
     assert "run the same command again" in done.err
 
 
+def test_an_agent_killed_while_a_get_waits(cluster: Cluster) -> None:
+    agent = cluster.agent("getter")
+    waiting = agent.begin("get", "never", cluster.path("never"), "--wait", "--json")
+    assert waiting.process.stderr is not None
+    assert "trying again" in waiting.process.stderr.readline()
+    agent.kill()
+    done = waiting.wait()
+    assert done.status == 5, done
+    assert done.error["type"] == "AgentGone"
+
+
 def test_a_timeout_keeps_what_came(source: Agent, getter: Agent, shared: Cluster) -> None:
     path = make_file(shared.path("slow"), 48 * MIB, seed=60)
     source.ok("register", path, "--name", "slow", "--chunk-size", "1MiB")

@@ -93,7 +93,7 @@ def test_what_is_no_range(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["10-", "10-12", "-0"])
 def test_a_range_without_a_byte(text: str) -> None:
-    with pytest.raises(UsageError, match="has no byte of a file of 10"):
+    with pytest.raises(UsageError, match="has no byte of a file of 10 bytes"):
         parse_range(text).within(10)
 
 
