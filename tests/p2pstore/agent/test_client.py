@@ -155,7 +155,7 @@ def test_closing_the_generator_cancels_the_call(agent: FakeAgent, home: Home) ->
 
 def test_an_end_without_a_result_is_an_agent_that_went_away(agent: FakeAgent, home: Home) -> None:
     agent.answers["POST /v1/get"] = [progress(0, 10)]
-    with pytest.raises(AgentUnreachable, match="went away in the middle"):
+    with pytest.raises(AgentUnreachable, match="ended while it was at work"):
         result_of(AgentClient(home).get("n", "/d"))
 
 
@@ -166,7 +166,7 @@ def test_one_that_went_away_when_the_kernel_killed_for_memory(
     events.write_text("oom_kill 3\n")
     monkeypatch.setattr(p2pstore.agent.client, "memory_kills", lambda _: {events: 3})
     agent.answers["POST /v1/get"] = [progress(0, 10)]
-    with pytest.raises(AgentGone, match="went away") as caught:
+    with pytest.raises(AgentGone, match="ended while it was at work") as caught:
         result_of(AgentClient(home).get("n", "/d"))
     assert "the same command resumes" in caught.value.hint
     events.write_text("oom_kill 4\n")
