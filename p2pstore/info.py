@@ -9,9 +9,11 @@ from typing import Any
 from engine.errors import MooncakeError
 from p2pstore.cluster.manifests import first_that_answers
 from p2pstore.cluster.records import NodeRecord, ReplicaRecord
+from p2pstore.cluster.versions import look_up, unknown
 from p2pstore.errors import MetadataFull, MetadataRefused
 from p2pstore.holding.parts import Parts
 from p2pstore.objects.manifest import Manifest
+from p2pstore.objects.reference import Reference
 
 ASK_SECONDS = 3.0
 """For each holder to say how much it has; the others do not wait for it longer."""
@@ -23,15 +25,16 @@ MAX_ASKED = 64
 """Holders that are asked at once."""
 
 
-async def describe(parts: Parts, name: str) -> dict[str, Any]:
+async def describe(parts: Parts, wanted: Reference) -> dict[str, Any]:
     """The object's record, its files, and each holder with how many chunks it has.
 
     The files are missing (None) when no holder answers. ``banned`` are peers that sent this node wrong bytes of it.
-    Raises ``ObjectNotFound`` or ``HolderGone``.
+    Raises ``ObjectNotFound``, ``AmbiguousDigest``, ``DigestOfAnother`` or ``HolderGone``.
     """
-    record = await parts.registry.find(name)
+    record = await look_up(parts.registry, wanted)
     if record is None:
-        raise await parts.registry.missing(name)
+        raise await unknown(parts.registry, wanted)
+    name = record.name
     replicas = await parts.registry.replicas(record.manifest)
     if not replicas:
         with contextlib.suppress(MetadataFull, MetadataRefused):  # somebody else may be able to

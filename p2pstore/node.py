@@ -23,7 +23,9 @@ from engine.forks import Origin
 from engine.net import addresses
 from p2pstore.assembly import assemble, claim_name
 from p2pstore.cluster.membership import Membership
-from p2pstore.errors import MetadataFull, NotHeld, ObjectNotFound, PathNotFound, UsageError, to_wire
+from p2pstore.cluster.versions import look_up, the_one, unknown
+from p2pstore.errors import MetadataFull, NotHeld, PathNotFound, UsageError, to_wire
+from p2pstore.holding.catalog import Holding
 from p2pstore.holding.incoming import Incoming
 from p2pstore.holding.part_watcher import PartWatcher
 from p2pstore.holding.parts import Parts
@@ -34,6 +36,7 @@ from p2pstore.metadata.store import MetadataStore
 from p2pstore.node_options import NodeOptions
 from p2pstore.objects.memory_objects import Buffers
 from p2pstore.objects.names import check_object_name
+from p2pstore.objects.reference import Reference, parse_reference
 from p2pstore.objects.selection import Selection
 from p2pstore.objects.steps import Steps
 from p2pstore.pull.chosen_get import get_chosen, located
@@ -244,40 +247,53 @@ class Node:
         return {"objects": objects, "next": following or None}
 
     async def info(self, name: str) -> dict[str, Any]:
-        """Everything about one object. Raises ``ObjectNotFound``."""
+        """Everything about one object, or a version of it. Raises as ``describe``, and ``BadName``."""
         self._origin.check()
-        return await describe(self.parts, check_object_name(name))
+        return await describe(self.parts, parse_reference(name))
 
     async def unregister(self, name: str) -> dict[str, Any]:
-        """Withdraw what this node has under ``name``. Raises ``NotHeld`` or ``ObjectNotFound``; deletes no file.
+        """Withdraw what this node has under ``name``, or of one version of it; deletes no file.
 
+        Raises ``NotHeld``, ``AmbiguousDigest`` or as ``describe``.
         ``removed`` says whether the name went with it: True, False, or None while the metadata server cannot be told;
         ``pending`` says why then. ``replaced_by`` is who gave the name to other content, which stays.
         """
         self._origin.check()
-        mine = self.holdings.named(check_object_name(name))
-        part = None if mine else self.parts.publisher.part_named(name)
-        if part is not None:
+        wanted = parse_reference(name)
+        mine = self._held(wanted)
+        part = None if mine else self.parts.publisher.part_named(wanted.name)
+        if part is not None and wanted.fits(wanted.name, part[0].manifest):
             digest = part[0].manifest
             removed = await self.parts.publisher.withdraw_part(part[0])
             withdrawn = [{"role": "part", "path": str(part[1])}]
         elif not mine:
-            if await self.registry.find(name) is None:
-                raise ObjectNotFound(name=name)
-            raise NotHeld(name=name)
+            raise await self._why_not_held(wanted)
         else:
             digest = mine[0].digest
             removed = await self.parts.publisher.withdraw(mine)
             withdrawn = [{"role": h.role, "path": h.place} for h in mine]
         pending = self.parts.publisher.pending if removed is None else ""
         return {
-            "name": name,
+            "name": wanted.name,
             "manifest": digest,
             "withdrawn": withdrawn,
             "removed": removed,
             "pending": pending,
-            "replaced_by": await self._replaced_by(name, digest) if removed is False else "",
+            "replaced_by": await self._replaced_by(wanted.name, digest) if removed is False else "",
         }
+
+    def _held(self, wanted: Reference) -> list[Holding]:
+        """What this node has of what is meant. Raises ``AmbiguousDigest``."""
+        mine = [holding for holding in self.holdings.named(wanted.name) if wanted.fits(holding.name, holding.digest)]
+        if not wanted.plain:
+            the_one(wanted, [holding.record for holding in mine])
+        return mine
+
+    async def _why_not_held(self, wanted: Reference) -> MooncakeError:
+        """Why this node has nothing of what is meant."""
+        if await look_up(self.registry, wanted) is None:
+            return await unknown(self.registry, wanted)
+        return NotHeld(name=str(wanted))
 
     async def verify(self, target: str, progress: Callable[[int, int], None]) -> dict[str, Any]:
         """Hash again what this node holds under a name or at an absolute path. What is wrong is withdrawn."""
@@ -288,10 +304,10 @@ class Node:
                 there = await asyncio.to_thread(os.path.lexists, target)
                 raise NotHeld(name=target) if there else PathNotFound(path=target)
         else:
-            mine = self.holdings.named(check_object_name(target))
+            wanted = parse_reference(target)
+            mine = self._held(wanted)
             if not mine:
-                known = await self.registry.find(target)
-                raise NotHeld(name=target) if known else ObjectNotFound(name=target)
+                raise await self._why_not_held(wanted)
             holding = mine[0]
         manifest = self.holdings.manifest(holding.digest)
         assert manifest is not None  # noqa: S101 - a holding has its manifest

@@ -53,6 +53,19 @@ CAUSES = (
         "BadName", "an object's name outside the alphabet", name="a b", detail="it has a character that is not allowed"
     ),
     _of(
+        "BadReference",
+        "what follows '@' is no digest",
+        name=NAME,
+        reference=f"{NAME}@sha256:xyz",
+        detail="its digest is not hexadecimal",
+    ),
+    _of(
+        "AmbiguousDigest",
+        "too little of a digest",
+        name=NAME,
+        found="sha256:3f786850e387550f, sha256:3f9ac1d02b6e4c77",
+    ),
+    _of(
         "BadSource", "PATH is a device, a pipe, or a link that leads nowhere", path="/dev/null", detail="it is a device"
     ),
     _of(
@@ -242,6 +255,15 @@ CAUSES = (
     ),
     _of("LockedMemoryLimit", "'ulimit -l' is too low", transport="rdma", length=1 << 20, device="mlx5_0", limit=65536),
     _of("ObjectNotFound", "nobody has published it, or its last holder left", name=NAME),
+    _of("VersionNotFound", "a wrong digest, or one of a version that is forgotten", name=NAME, digest="sha256:3f78"),
+    _of(
+        "DigestOfAnother",
+        "the digest of another object",
+        wanted=NAME,
+        digest="sha256:3f786850e387",
+        name="models/llama-2",
+    ),
+    _of("NotHeld", "a version of which this node has nothing", name=f"{NAME}@sha256:3f786850e387"),
     _of("NodeNotFound", "a wrong name, a node that ended, or a host with several", node="host2", detail=""),
     _of("NotHeld", "an object that others hold", name=NAME),
     _of("NotHeld", "a name that looks like an option", name="-x"),

@@ -45,9 +45,9 @@ def inspect(
 ) -> None:
     """Show what is in etcd, decoded.
 
-    Nodes, objects and replicas with the time their leases have left, and the keys of a Mooncake deployment; every
-    field with --verbose. Marks what is stale: records of a process that does not answer, and objects that no node
-    holds. Asks the server of --metadata or of the configuration, else that of the running agent.
+    Nodes, objects, their earlier versions and replicas with the time their leases have left, and the keys of a Mooncake
+    deployment; every field with --verbose. Marks what is stale: records of a process that does not answer, and objects
+    that no node holds. Asks the server of --metadata or of the configuration, else that of the running agent.
     """
     from p2pstore.inspect import inspect_url  # noqa: PLC0415 - it brings grpc along
 
@@ -208,6 +208,7 @@ _OUTER = {"key", "family", "lease_left", "malformed", "replicas", "state", "why"
 _BRANCHES: tuple[tuple[str, str, Callable[[Entry], str]], ...] = (
     ("nodes", "nodes", _node),
     ("objects", "objects", _object),
+    ("earlier versions", "versions", _object),
     ("replicas of no object", "orphans", _orphan),
     ("of Mooncake itself", "upstream", _upstream),
     ("unknown keys", "unknown", _unknown),

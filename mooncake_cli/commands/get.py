@@ -22,7 +22,8 @@ from mooncake_cli.wanted import meant as names_meant
 from p2pstore.agent.client import AgentClient
 from p2pstore.errors import MooncakeError, UsageError
 from p2pstore.objects.chosen import parse_range
-from p2pstore.objects.names import check_node_name, check_object_name, path_fault
+from p2pstore.objects.names import check_node_name, path_fault
+from p2pstore.objects.reference import is_reference, parse_reference
 from p2pstore.objects.units import format_seconds, format_size
 from p2pstore.settings.keys import parse_address
 from p2pstore.settings.master_keys import parse_duration
@@ -36,6 +37,7 @@ EXAMPLES = {
         "mooncake get models/llama-3 /data/llama-3",
         "mooncake get models/llama-3 /data/                      # to /data/llama-3",
         "mooncake get models/llama-3 /data/ --dry-run",
+        "mooncake get models/llama-3@sha256:3f786850e387 /data/  # that version, by the beginning of its digest",
         "mooncake get data.tar . --peer 10.0.0.5:7300",
         "mooncake get models/llama-3 /data/ --wait=30m --retries 3",
         "mooncake get 'datasets/*' /data/                       # several, each inside",
@@ -54,7 +56,7 @@ def get(
         list[str] | None,
         typer.Argument(
             metavar="NAME...",
-            help="Name of an object; NAME/PATH, of a file or directory in it; or a pattern, or prefix/, of names.",
+            help="Name of an object; NAME@DIGEST, of a version; NAME/PATH, of a file in it; or a pattern of names.",
         ),
     ] = None,
     dest: Annotated[
@@ -116,7 +118,8 @@ def get(
     Every chunk is checked before it counts. What is interrupted resumes with the same command. This node serves the
     object meanwhile and afterwards. Starts an agent when none runs.
 
-    NAME may go on with the path of a file or a directory in the object, which then is what DEST is. With --include and
+    NAME@DIGEST is one version of the object, also where the name stands for another by now. NAME may go on with the
+    path of a file or a directory in the object, which then is what DEST is. With --include and
     --exclude DEST is a directory with those files of it, and with --range a file with those bytes. Only chunks that
     have any of it are brought. With --tensors, DEST is a safetensors file, or a directory of them, with just those
     tensors, under the names that the files have in the object. Whole files are served until the agent ends or
@@ -243,19 +246,22 @@ def _limit(text: str) -> float:
 def destination(name: str, dest: str) -> str:
     """The absolute path that DEST means: inside it, under the last part of ``name``, if it ends in "/" or is ".".
 
-    Raises ``UsageError`` for an empty one.
+    A digest is no part of it. Raises ``UsageError`` for an empty one.
     """
     if not dest:
         raise UsageError(detail="DEST is empty; '.' is the current directory")
     if os.path.basename(dest) in {"", ".", ".."}:
-        dest = os.path.join(dest, name.rpartition("/")[2])
+        last = parse_reference(name).name if is_reference(name) else name
+        dest = os.path.join(dest, last.rpartition("/")[2])
     return os.path.abspath(dest)
 
 
 def _check_name(text: str) -> None:
     """Raise ``BadName`` or ``UsageError`` for what is no name, and no name with a path in the object."""
+    if is_reference(text.rstrip("/")):
+        return
     name, _, path = text.partition("/")
-    check_object_name(name)
+    parse_reference(name)
     fault = path_fault(path.rstrip("/")) if path.rstrip("/") else ""
     if fault:
         raise UsageError(detail=f"the path in {printable(text)} {fault}")

@@ -12,12 +12,13 @@ from mooncake_cli.output import Column, Output
 from mooncake_cli.text import age, counted, printable
 from mooncake_cli.wanted import Outcomes, is_pattern, meant
 from p2pstore.errors import MooncakeError
-from p2pstore.objects.names import check_object_name
+from p2pstore.objects.reference import ALGORITHM, parse_reference
 from p2pstore.objects.units import format_size
 
 EXAMPLES = {
     "info": (
         "mooncake info models/llama-3",
+        "mooncake info models/llama-3@sha256:3f786850e387",
         "mooncake info models/llama-3 --json | jq .replicas",
         "mooncake info models/ --json | jq '.objects[].name'",
     )
@@ -41,7 +42,10 @@ REPLICAS = (
 def info(
     ctx: typer.Context,
     names: Annotated[
-        list[str], typer.Argument(metavar="NAME...", help="Name of an object; or a pattern, or prefix/, of names.")
+        list[str],
+        typer.Argument(
+            metavar="NAME...", help="Name of an object, or NAME@DIGEST; or a pattern, or prefix/, of names."
+        ),
     ],
 ) -> None:
     """Show an object's files, and who holds how much.
@@ -52,7 +56,7 @@ def info(
     output = invocation.output
     for name in names:
         if not is_pattern(name):
-            check_object_name(name)
+            parse_reference(name)
     client = invocation.client()
     if len(names) == 1 and not is_pattern(names[0]):
         answer = client.info(names[0])
@@ -73,7 +77,7 @@ def _report(output: Output, answer: Mapping[str, Any]) -> str:
     head = output.fields(
         [
             ("name", printable(answer["name"])),
-            ("manifest", printable(answer["manifest"])),
+            ("manifest", f"{ALGORITHM}:{printable(answer['manifest'])}"),
             ("size", f"{format_size(answer['size'])} ({counted(answer['size'], 'byte')})"),
             ("chunks", f"{answer['chunks']:,} of {format_size(answer['chunk_size'])}, {printable(answer['hash'])}"),
             ("created", f"{age(answer['created'])} by {printable(answer['creator'])}"),

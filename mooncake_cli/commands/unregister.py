@@ -13,11 +13,12 @@ from mooncake_cli.text import printable
 from mooncake_cli.wanted import Outcomes, is_pattern, meant
 from p2pstore.agent.client import AgentClient
 from p2pstore.errors import MooncakeError, NotHeld
-from p2pstore.objects.names import check_object_name
+from p2pstore.objects.reference import parse_reference
 
 EXAMPLES = {
     "unregister": (
         "mooncake unregister models/llama-3",
+        "mooncake unregister models/llama-3@sha256:3f786850e387    # one version of it",
         "mooncake unregister 'models/llama-3-step-*' datasets/    # of a prefix or pattern, what this node holds",
     )
 }
@@ -33,7 +34,10 @@ _OTHERS = {
 def unregister(
     ctx: typer.Context,
     names: Annotated[
-        list[str], typer.Argument(metavar="NAME...", help="Name of an object; or a pattern, or prefix/, of names.")
+        list[str],
+        typer.Argument(
+            metavar="NAME...", help="Name of an object, or NAME@DIGEST; or a pattern, or prefix/, of names."
+        ),
     ],
 ) -> None:
     """Withdraw what this node holds of an object.
@@ -43,7 +47,7 @@ def unregister(
     invocation: Invocation = ctx.obj
     for name in names:
         if not is_pattern(name):
-            check_object_name(name)
+            parse_reference(name)
     client = invocation.client()
     if len(names) == 1 and not is_pattern(names[0]):
         result = client.unregister(names[0])

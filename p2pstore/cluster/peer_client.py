@@ -66,6 +66,9 @@ MAX_REALMS = 4096
 
 _REALM = re.compile(r"[0-9a-f]{1,64}")
 
+MAX_VERSIONS_BYTES = 1 << 20
+"""Of the records of all versions of a name that one node holds."""
+
 MAX_WHY = 300
 """Characters of a peer's reason."""
 
@@ -160,6 +163,16 @@ class PeerClient:
         if record is None:
             raise RemoteProtocolError(peer=control, detail="its object record does not parse")
         return record
+
+    async def versions(self, control: str, name: str) -> list[ObjectRecord]:
+        """All that a node holds of a name. Raises ``PeerHasNot``, of one of an earlier version of this program, too."""
+        body = await self._body(
+            control, f"/v1/versions?name={quote(name, safe='')}", MAX_VERSIONS_BYTES, what=repr(name)
+        )
+        found = [decode(ObjectRecord, line) for line in body.splitlines()]
+        if not all(found):
+            raise RemoteProtocolError(peer=control, detail="its object records do not parse")
+        return [record for record in found if record is not None]
 
     async def manifest(self, control: str, digest: str) -> Manifest:
         """The manifest with that digest, checked. Raises ``PeerHasNot`` or ``BadManifest``."""

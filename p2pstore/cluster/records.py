@@ -1,9 +1,10 @@
-"""What stands in the metadata store: four kinds of small JSON records. Pure.
+"""What stands in the metadata store: small JSON records, of five kinds. Pure.
 
 ::
 
     mooncake/p2p/v1/nodes/<node>                      NodeRecord     leased
     mooncake/p2p/v1/objects/<name>                    ObjectRecord   created by compare-and-swap
+    mooncake/p2p/v1/versions/<name>@<manifest digest> ObjectRecord   what the name stood for before
     mooncake/p2p/v1/replicas/<manifest digest>/<node> ReplicaRecord  leased
     mooncake/p2p/v1/gone/<name>                       GoneRecord     with a lease of its own, which nobody renews
 
@@ -24,11 +25,15 @@ from p2pstore.swarm.gateway import ABROAD, ELSEWHERE, SAME_HOST, SAME_ZONE
 PREFIX = "mooncake/p2p/v1/"
 NODES = PREFIX + "nodes/"
 OBJECTS = PREFIX + "objects/"
+VERSIONS = PREFIX + "versions/"
 REPLICAS = PREFIX + "replicas/"
 GONE = PREFIX + "gone/"
 
 MAX_RECORD_BYTES = 16 * 1024
 """No record comes near; a longer value is not ours."""
+
+MAX_VERSIONS = 1000
+"""Versions of one object that are looked at, and told of."""
 
 MAX_NUMBER = 1 << 53
 """Every number of a record is between 0 and this, beyond which JSON's readers do not agree."""
@@ -42,6 +47,14 @@ def node_key(node: str) -> str:
 def object_key(name: str) -> str:
     """Where an object's record stands."""
     return OBJECTS + name
+
+
+def version_key(name: str, manifest: str) -> str:
+    """Where an earlier version of an object stands; with the beginning of a digest, where all stand that begin so.
+
+    No name has an ``@``: so nothing of another object stands there.
+    """
+    return f"{VERSIONS}{name}@{manifest}"
 
 
 def gone_key(name: str) -> str:
@@ -81,7 +94,10 @@ class NodeRecord:
 
 @dataclass(frozen=True)
 class ObjectRecord:
-    """What a name stands for: the manifest's digest, and what a listing shows. ``created``: seconds since the epoch."""
+    """What a name stands for: the manifest's digest, and what a listing shows. ``created``: seconds since the epoch.
+
+    ``supersedes`` is the digest of what it stood for before, where that was replaced.
+    """
 
     name: str
     manifest: str
@@ -93,6 +109,7 @@ class ObjectRecord:
     hash: str
     creator: str
     created: float
+    supersedes: str = ""
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,13 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from p2pstore.cluster import records
 from p2pstore.cluster.lookup import COUNTED_AT_ONCE, Listed, Lookup
 from p2pstore.cluster.records import GoneRecord, NodeRecord, ObjectRecord, ReplicaRecord
+from p2pstore.cluster.versions import KEPT_VERSIONS, forget_versions, remember_version, superseding
 from p2pstore.errors import (
     MetadataFull,
     MetadataRefused,
@@ -69,32 +71,29 @@ class Registry(Lookup):
         """Create the object's record and this node's gold replica in one transaction.
 
         A record of the same content is kept as it is, one whose holders all died is replaced, other content only with
-        ``force``. Returns the record that now stands. Raises ``ObjectExists``.
+        ``force``. What is replaced goes on as an earlier version. Returns the record that now stands. Raises
+        ``ObjectExists``.
         """
         key = records.object_key(record.name)
         replica = self._replica(record.manifest, ReplicaRecord(self.node, "complete", "gold"))
         for attempt in range(CAS_ATTEMPTS):
             held = await self.store.get(key)
             known = records.decode(ObjectRecord, held.value) if held else None
-            operations: list[Operation] = [replica]
-            conditions: list[Condition]
-            if held is None:
-                operations.append(Put(key, records.encode(record)))
-                conditions = [Absent(key)]
+            if known and known.manifest == record.manifest:
+                stands, operations = known, [replica]
             else:
-                conditions = [Unchanged(key, held.mod_revision)]
-                if known and known.manifest == record.manifest:
-                    record = known
-                elif force:
-                    operations.append(Put(key, records.encode(record)))
-                else:
-                    if known and not await self.dead(known):
-                        raise ObjectExists(name=record.name)
-                    operations.append(Put(key, records.encode(record)))
-                    if known:  # a holder may come back before this is committed
-                        conditions.append(AbsentPrefix(records.replicas_prefix(known.manifest)))
+                stands = replace(record, supersedes=known.manifest) if known else record
+                operations = [replica, Put(key, records.encode(stands)), *(superseding(known, stands) if known else ())]
+            conditions: list[Condition] = [Unchanged(key, held.mod_revision) if held else Absent(key)]
+            if known and stands is not known and not force:
+                if not await self.dead(known):
+                    raise ObjectExists(name=record.name)
+                # A holder may come back before this is committed.
+                conditions.append(AbsentPrefix(records.replicas_prefix(known.manifest)))
             if await self.store.commit(operations, conditions) is not None:
-                return record
+                if known and stands is not known:
+                    await forget_versions(self, record.name, keep=KEPT_VERSIONS)
+                return stands
             await asyncio.sleep(0.01 * attempt)
         raise self._lost(key)
 
@@ -153,6 +152,8 @@ class Registry(Lookup):
         for first in range(0, len(named), MAX_OPERATIONS):
             batch = list(named.values())[first : first + MAX_OPERATIONS]
             taken += await self.name_again(batch)
+        for name in taken:
+            await remember_version(self, named[name])
         return taken
 
     async def name_again(self, batch: Sequence[ObjectRecord]) -> list[str]:
@@ -187,6 +188,8 @@ class Registry(Lookup):
         removed = []
         for name in names:
             record = await self.find(name)
+            if record is None:
+                await forget_versions(self, name)
             if record is None or record.manifest != manifest:
                 continue
             may_return = died and not await self.nodes([record.creator])
@@ -238,7 +241,10 @@ class Registry(Lookup):
             AbsentPrefix(records.replicas_prefix(record.manifest)),
         ]
         if not died:
-            return await self.store.commit([Delete(key), Delete(gone)], guards) is not None
+            removed = await self.store.commit([Delete(key), Delete(gone)], guards) is not None
+            if removed:
+                await forget_versions(self, record.name)
+            return removed
         told = GoneRecord(record.name, record.manifest, record.creator, time.time())
         try:
             remember: Operation = Put(gone, records.encode(told), await self._lease_of_gone())

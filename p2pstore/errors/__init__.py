@@ -11,6 +11,8 @@
     │   ├── PortTaken                 2   (engine) somebody else listens on a port of ours
     │   ├── NoSuchAddress             2   (engine) this host has no such address, or not yet
     │   ├── BadName                   2   an object or node name that is not allowed
+    │   │   └── BadReference          2   what follows an object's name is no digest
+    │   ├── AmbiguousDigest           2   several versions' digests begin so
     │   ├── BadConfig                 2   (engine) a setting that is not understood
     │   ├── NoHome                    2   there is no directory for the agent's home
     │   ├── BadSource                 2   a path that cannot be registered
@@ -18,6 +20,8 @@
     │   └── ForkedProcess             2   (engine) a call on something of our parent process
     │       └── ForkedFromEtcd        2   (engine) etcd, where that was connected to it
     ├── ObjectNotFound                3   no such object
+    │   └── VersionNotFound           3   no such version of it
+    ├── DigestOfAnother               3   it is another object's
     ├── NotHeld                       3   this node holds nothing of it
     ├── NodeNotFound                  3   no such node
     ├── PathNotFound                  3   no such file
@@ -143,9 +147,12 @@ from p2pstore.errors.nodes import (
     SecretRefused,
 )
 from p2pstore.errors.objects import (
+    AmbiguousDigest,
     BadName,
+    BadReference,
     BadSource,
     BadTensors,
+    DigestOfAnother,
     IntegrityError,
     NodeNotFound,
     NotHeld,
@@ -155,6 +162,7 @@ from p2pstore.errors.objects import (
     PartialResult,
     PathNotFound,
     TensorNotFound,
+    VersionNotFound,
 )
 from p2pstore.errors.pulls import (
     BadManifest,
@@ -188,9 +196,11 @@ __all__ = [
     "AgentStartFailed",
     "AgentStarting",
     "AgentUnreachable",
+    "AmbiguousDigest",
     "BadConfig",
     "BadManifest",
     "BadName",
+    "BadReference",
     "BadSource",
     "BadTensors",
     "BenchFailed",
@@ -201,6 +211,7 @@ __all__ = [
     "DestinationBusy",
     "DestinationExists",
     "DestinationServed",
+    "DigestOfAnother",
     "ForeignContent",
     "ForeignFile",
     "ForkedFromEtcd",
@@ -259,6 +270,7 @@ __all__ = [
     "TransportUnavailable",
     "UsageError",
     "VerbsFailed",
+    "VersionNotFound",
     "all_errors",
     "from_wire",
     "to_wire",

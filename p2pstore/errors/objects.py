@@ -17,6 +17,20 @@ class BadName(UsageError):
     advice = "names are made of letters, digits and . _ - /, with no empty part and no '..', at most 255 bytes"
 
 
+class BadReference(BadName):
+    """What follows an object's name is no digest."""
+
+    sentence = "{reference!r} names no content: {detail}"
+    advice = "write {name}@sha256: and the digest, or enough of its beginning; 'mooncake info {name!w}' shows it"
+
+
+class AmbiguousDigest(UsageError):
+    """The digests of several versions begin so. ``found`` are these versions, joined by commas."""
+
+    sentence = "several versions of {name!r} begin so: {found}"
+    advice = "give more digits of the one that is meant"
+
+
 class BadSource(UsageError):
     """A path that cannot be registered as it is."""
 
@@ -37,6 +51,21 @@ class ObjectNotFound(MooncakeError):
     exit_code = 3
     sentence = "no object is named {name!r}"
     advice = "run 'mooncake list' to see what there is"
+
+
+class VersionNotFound(ObjectNotFound):
+    """An object of this name is known, and no version of it has such a digest."""
+
+    sentence = "no version of {name!r} has the digest {digest}"
+    advice = "run 'mooncake info {name!w}' to see the digest of the one that there is"
+
+
+class DigestOfAnother(MooncakeError):
+    """A digest was given with the name ``wanted``, and is of an object that is called ``name``."""
+
+    exit_code = 3
+    sentence = "{digest} is no version of {wanted!r}: it is the content of {name!r}"
+    advice = "run 'mooncake info {name!w}' to see it"
 
 
 class NotHeld(MooncakeError):

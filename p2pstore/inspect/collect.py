@@ -23,7 +23,7 @@ from p2pstore.metadata.urls import open_store
 ATTEMPTS = 2
 """How often an endpoint that does not answer is asked before its records are called stale."""
 
-_ORDER = ("checkpoint", "segment", "rpc_meta", "master_view", "object")
+_ORDER = ("checkpoint", "segment", "rpc_meta", "master_view", "version", "object")
 """Families in the order of removal: what rests on a record goes before it, or the evidence would be gone."""
 
 

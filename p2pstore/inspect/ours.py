@@ -7,14 +7,14 @@ from typing import Any
 from p2pstore.cluster.records import PREFIX
 from p2pstore.inspect.values import Malformed, count, parse_object, printable, scalars, text
 
-FAMILIES = {"nodes": "node", "objects": "object", "replicas": "replica"}
+FAMILIES = {"nodes": "node", "objects": "object", "versions": "version", "replicas": "replica"}
 
 STATES = ("complete", "partial")
 ROLES = ("gold", "replica")
 
 
 def family_of(key: str) -> str:
-    """``node``, ``object`` or ``replica``; empty for every other key."""
+    """``node``, ``object``, ``version`` or ``replica``; empty for every other key."""
     head, found, name = key.removeprefix(PREFIX).partition("/")
     return FAMILIES.get(head, "") if key.startswith(PREFIX) and found and name else ""
 
@@ -26,6 +26,9 @@ def identity(key: str) -> dict[str, Any]:
         return {"node": printable(name)}
     if head == "objects":
         return {"name": printable(name)}
+    if head == "versions":
+        name, _, manifest = name.partition("@")
+        return {"name": printable(name), "manifest": printable(manifest)}
     manifest, _, node = name.partition("/")
     return {"manifest": printable(manifest), "node": printable(node)}
 
@@ -36,7 +39,7 @@ def decode(family: str, key: str, value: bytes) -> dict[str, Any]:
     fields = scalars(data)
     if family == "node":
         text(data, "control")
-    elif family == "object":
+    elif family in {"object", "version"}:
         text(data, "manifest")
         for name in ("size", "chunk_size"):
             count(data, name)

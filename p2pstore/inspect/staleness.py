@@ -6,7 +6,8 @@ Upstream's records have no lease: those of a process that was killed stay for ev
 - ``segment``: with its ``rpc_meta`` record, or without one, since then nobody can open it;
 - ``checkpoint``: where every location of every shard is in a stale segment, or there is no location;
 - ``master_view``: where its address takes no connection;
-- an object of ours: where no node holds any of it.
+- an object of ours: where no node holds any of it;
+- an earlier version of one: likewise, where its name stands for nothing any more.
 
 What is malformed, and what nobody can be asked about (TENT segments, op-logs), is not judged. Names are compared as
 they are in the store, never in the form in which they are shown.
@@ -109,7 +110,7 @@ class Deployment:
         self._objects: dict[str, tuple[KeyValue, ObjectRecord]] = {}
         for item in found:
             family = ours.family_of(item.key)
-            if family == "object":
+            if family in {"object", "version"}:
                 record = records.decode(ObjectRecord, item.value)
                 if record is not None and record.manifest and "/" not in record.manifest:
                     self._objects[item.key] = (item, record)
@@ -180,7 +181,13 @@ class Deployment:
             if held.get(record.manifest, True):
                 return Verdict(RecordState.ALIVE, "a node holds it")
             evidence = (_unchanged(item), AbsentPrefix(records.replicas_prefix(record.manifest)))
-            return Verdict(RecordState.STALE, "no node holds any of it", evidence)
+            if ours.family_of(key) == "object":
+                return Verdict(RecordState.STALE, "no node holds any of it", evidence)
+            named = records.object_key(record.name)
+            if self._complete and named not in self._objects:
+                why = "no node holds any of it, and its name stands for nothing any more"
+                return Verdict(RecordState.STALE, why, (*evidence, Absent(named)))
+            return Verdict(RecordState.ALIVE, "it is in its object's history")
         return None
 
     def together(self, key: str) -> list[str]:

@@ -41,7 +41,8 @@ class Entry:
 class Tree:
     """Everything found: our nodes, objects (each with its replicas), upstream's records, and the rest.
 
-    ``orphans`` are replicas of a manifest that no object names. ``truncated``: there were more keys than are read.
+    ``versions`` are earlier ones of objects, each with its replicas, too.
+    ``orphans`` are replicas of a manifest that none of these names. ``truncated``: there were more keys than are read.
     ``unprobed``: endpoints that were not asked whether they live, since there are too many.
     """
 
@@ -49,6 +50,7 @@ class Tree:
     version: str = ""
     nodes: list[Entry] = field(default_factory=list)
     objects: list[Entry] = field(default_factory=list)
+    versions: list[Entry] = field(default_factory=list)
     replicas: list[Entry] = field(default_factory=list)
     upstream: list[Entry] = field(default_factory=list)
     unknown: list[Entry] = field(default_factory=list)
@@ -57,23 +59,28 @@ class Tree:
 
     @property
     def orphans(self) -> list[Entry]:
-        """Replicas of a manifest that no object names."""
-        named = {entry.fields.get("manifest") for entry in self.objects}
+        """Replicas of a manifest that no object names, and no earlier version of one."""
+        named = {entry.fields.get("manifest") for entry in (*self.objects, *self.versions)}
         return [entry for entry in self.replicas if entry.fields["manifest"] not in named]
 
     def to_json(self) -> dict[str, Any]:
-        """The tree as JSON types: url, version, nodes, objects, orphans, upstream, unknown, truncated, unprobed."""
+        """The tree as JSON types.
+
+        Keys are url, version, nodes, objects, versions, orphans, upstream, unknown, truncated and unprobed.
+        """
         by_manifest: dict[str, list[dict[str, Any]]] = {}
         for entry in self.replicas:
             by_manifest.setdefault(entry.fields["manifest"], []).append(entry.to_json())
+
+        def held(entries: list[Entry]) -> list[dict[str, Any]]:
+            return [{**e.to_json(), "replicas": by_manifest.get(e.fields.get("manifest", ""), [])} for e in entries]
+
         return {
             "url": self.url,
             "version": self.version,
             "nodes": [entry.to_json() for entry in self.nodes],
-            "objects": [
-                {**entry.to_json(), "replicas": by_manifest.get(entry.fields.get("manifest", ""), [])}
-                for entry in self.objects
-            ],
+            "objects": held(self.objects),
+            "versions": held(self.versions),
             "orphans": [entry.to_json() for entry in self.orphans],
             "upstream": [{"family": entry.family, **entry.to_json()} for entry in self.upstream],
             "unknown": [{**entry.to_json(), "size": entry.size} for entry in self.unknown],

@@ -50,7 +50,7 @@ from engine.net.http_server import HttpServer, let_in
 from p2pstore.cluster.auth import CLOCK, HEADER, MAX_SKEW, REALM_HEADER, REFUSAL_HEADER, REPLAY, SECRET, Gate
 from p2pstore.cluster.news import NOTHING, News, Shared
 from p2pstore.cluster.peer_client import HEARTBEAT_SECONDS
-from p2pstore.cluster.records import encode
+from p2pstore.cluster.records import MAX_VERSIONS, encode
 from p2pstore.cluster.secret import ClusterSecret, cluster_secret
 from p2pstore.cluster.words import MAX_WORD_BYTES, from_line
 from p2pstore.holding.parts import Parts
@@ -100,6 +100,7 @@ class PeerServer:
         app.router.add_get("/v1/peer", self._peer)
         app.router.add_get("/v1/key", self._key)
         app.router.add_get("/v1/names", self._name)
+        app.router.add_get("/v1/versions", self._versions)
         app.router.add_get("/v1/paths", self._paths)
         app.router.add_get("/v1/sample", self._sample_address)
         app.router.add_get("/v1/manifests/{digest}", self._manifest)
@@ -170,6 +171,13 @@ class PeerServer:
         if not held:
             raise web.HTTPNotFound(text="this node holds nothing of that name")
         return web.Response(body=encode(held[0].record), content_type="application/json")
+
+    async def _versions(self, request: web.Request) -> web.StreamResponse:
+        held = self._parts.holdings.named(request.query.get("name", ""))
+        if not held:
+            raise web.HTTPNotFound(text="this node holds nothing of that name")
+        records = {holding.digest: encode(holding.record) for holding in held[:MAX_VERSIONS]}
+        return web.Response(body=b"\n".join(records.values()), content_type="application/x-ndjson")
 
     async def _manifest(self, request: web.Request) -> web.StreamResponse:
         manifest = self._parts.holdings.manifest(request.match_info["digest"])

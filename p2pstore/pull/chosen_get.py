@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from engine.memory.file_spans import FileSpan
+from p2pstore.cluster.versions import look_up
 from p2pstore.errors import MetadataRefused, MetadataUnavailable, MooncakeError
 from p2pstore.holding.part_copy import PartCopy
 from p2pstore.holding.parts import Parts
 from p2pstore.holding.same_content import same_content
 from p2pstore.objects.chosen import choose
 from p2pstore.objects.manifest import Manifest
-from p2pstore.objects.names import is_object_name
+from p2pstore.objects.reference import is_reference, parse_reference
 from p2pstore.objects.repeats import Repeats, repeats_of
 from p2pstore.pull.chosen_files import chosen_files
 from p2pstore.pull.get import GetRequest, GetResult
@@ -85,7 +86,7 @@ async def located(parts: Parts, request: GetRequest) -> GetRequest:
     text = request.name.rstrip("/") if "/" in request.name else request.name
     words = text.split("/")
     candidates = ["/".join(words[:count]) for count in range(len(words), 0, -1)]
-    names = [name for name in candidates if is_object_name(name)]
+    names = [name for name in candidates if is_reference(name)]
     for name in await _known(parts, names, request.peers):
         inside = text[len(name) + 1 :]
         if not inside:
@@ -98,9 +99,13 @@ async def _known(parts: Parts, names: list[str], peers: tuple[str, ...]) -> list
     """Those of the names that the metadata store or the peers know, in this order."""
     if len(names) < 2:
         return names
+    meant = {name: parse_reference(name) for name in names}
     found: set[str] = set()
     try:
-        found.update(await parts.registry.find_all(names))
+        found.update(await parts.registry.find_all([name for name in names if meant[name].plain]))
+        for name in names:
+            if not meant[name].plain and await look_up(parts.registry, meant[name]) is not None:
+                found.add(name)
     except (MetadataUnavailable, MetadataRefused):
         if not peers:
             return []
@@ -109,7 +114,7 @@ async def _known(parts: Parts, names: list[str], peers: tuple[str, ...]) -> list
             return [name]
         for peer in peers:
             try:
-                await parts.client.name(peer, name)
+                await parts.client.name(peer, meant[name].name)
             except MooncakeError:
                 continue
             return [name]

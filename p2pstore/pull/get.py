@@ -149,7 +149,7 @@ class FileEnd(End[FileDestination]):
 
     def _note_replaced(self, get: Pipeline) -> None:
         here, dest = self._parts.holdings.at(self.dest), self.dest
-        if here is not None and here.name != self._request.name:
+        if here is not None and here.name != get.resolved.record.name:
             get.note(f"{dest} is replaced, which this node serves as {here.name}: it will do so no more")
 
     def _check_contents(self, *versions: Manifest) -> None:

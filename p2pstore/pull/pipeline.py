@@ -34,7 +34,7 @@ from p2pstore.errors import (
 )
 from p2pstore.holding.parts import Parts
 from p2pstore.objects.manifest import Manifest
-from p2pstore.objects.names import check_object_name
+from p2pstore.objects.reference import parse_reference
 from p2pstore.objects.repeats import Repeats, repeats_of
 from p2pstore.objects.steps import Steps, reported
 from p2pstore.objects.waiting import in_thread, telling, to_its_end
@@ -162,10 +162,10 @@ class Pipeline:
     async def run(self) -> None:
         """Do it, and say what is being done. Cancelling the task stops it cleanly.
 
-        Raises ``BadName``, as ``resolve``, ``NoLivePeer``, ``ChunkMismatch``, ``TransportUnavailable``, and what the
-        end raises.
+        Raises ``BadName``, ``BadReference``, as ``resolve``, ``NoLivePeer``, ``ChunkMismatch``,
+        ``TransportUnavailable``, and what the end raises.
         """
-        check_object_name(self._name)
+        parse_reference(self._name)
         try:
             async with reported(self.steps, self._emit) as self._check:
                 await self._run()
@@ -213,7 +213,9 @@ class Pipeline:
         """What the name stands for. Raises as ``resolve``."""
         parts = self.parts
         asked = ", ".join((*self._peers, parts.registry.store.url))
-        return await self._telling(resolve(parts.registry, parts.client, self._name, self._peers), asked)
+        return await self._telling(
+            resolve(parts.registry, parts.client, parse_reference(self._name), self._peers), asked
+        )
 
     async def _telling(self, work: Awaitable[T], who: str) -> T:
         """What comes of ``work``; the user hears whose answer it waits for."""

@@ -9,7 +9,15 @@ from engine.errors import MooncakeError, RemoteError
 from p2pstore.cluster.peer_client import PeerClient
 from p2pstore.cluster.records import ObjectRecord
 from p2pstore.cluster.registry import Registry
-from p2pstore.errors import MetadataRefused, MetadataUnavailable, ObjectNotFound, PeerHasNot, SecretRefused
+from p2pstore.cluster.versions import look_up, the_one, unknown
+from p2pstore.errors import (
+    MetadataRefused,
+    MetadataUnavailable,
+    ObjectNotFound,
+    PeerHasNot,
+    SecretRefused,
+)
+from p2pstore.objects.reference import Reference
 
 
 @dataclass(frozen=True)
@@ -21,16 +29,17 @@ class ResolvedName:
     watched: bool
 
 
-async def resolve(registry: Registry, client: PeerClient, name: str, peers: Sequence[str]) -> ResolvedName:
-    """Find a name in the metadata store, or at the given peers.
+async def resolve(registry: Registry, client: PeerClient, wanted: Reference, peers: Sequence[str]) -> ResolvedName:
+    """Find what is meant in the metadata store, or at the given peers.
 
-    Raises ``ObjectNotFound``, ``HolderGone``, ``MetadataUnavailable`` (and no peer given), or the last peer's fault.
+    Raises ``ObjectNotFound``, ``HolderGone``, ``AmbiguousDigest``, ``DigestOfAnother``, ``MetadataUnavailable`` (and no
+    peer given), or the last peer's fault.
     """
     unavailable: MooncakeError | None = None
     record: ObjectRecord | None = None
     controls: list[tuple[str, str]] = []
     try:
-        record = await registry.find(name)
+        record = await look_up(registry, wanted)
         if record is not None:
             holders = await registry.replicas(record.manifest)
             complete_first = sorted(holders, key=lambda n: (holders[n].state != "complete", n))
@@ -41,28 +50,45 @@ async def resolve(registry: Registry, client: PeerClient, name: str, peers: Sequ
             raise
         unavailable = error
     watched = record is not None
-    fault: MooncakeError | None = None
-    for peer in peers:
-        try:
-            theirs = await client.name(peer, name)
-        except (RemoteError, SecretRefused) as error:
-            fault = error
-            continue
-        if record is None:
-            record = theirs
-        if record.manifest == theirs.manifest:
-            controls.insert(0, (peer, peer))
+    answers, fault = await _ask_peers(client, wanted, peers)
+    if record is None and wanted.plain and answers:
+        record = answers[0][1]
     if record is None:
-        why = _unresolved(name, peers, fault, unavailable)
+        record = the_one(wanted, [theirs for _, theirs in answers])
+    controls[:0] = [(peer, peer) for peer, theirs in reversed(answers) if record and theirs.manifest == record.manifest]
+    if record is None:
+        why = _unresolved(wanted, peers, fault, unavailable)
         if isinstance(why, ObjectNotFound) and unavailable is None:
-            why = await registry.missing(name)
+            why = await unknown(registry, wanted)
         raise why
     return ResolvedName(record, tuple(controls), watched)
 
 
+async def _ask_peers(
+    client: PeerClient, wanted: Reference, peers: Sequence[str]
+) -> tuple[list[tuple[str, ObjectRecord]], MooncakeError | None]:
+    """What each peer that has any has of what is meant, and the last one's fault."""
+    fault: MooncakeError | None = None
+    answers: list[tuple[str, ObjectRecord]] = []
+    for peer in peers:
+        try:
+            if wanted.plain:
+                theirs = [await client.name(peer, wanted.name)]
+            else:
+                versions = await client.versions(peer, wanted.name)
+                theirs = [each for each in versions if wanted.fits(each.name, each.manifest)]
+        except (RemoteError, SecretRefused) as error:
+            fault = error
+            continue
+        if not theirs:
+            fault = PeerHasNot(peer=peer, what=repr(str(wanted)))
+        answers += [(peer, each) for each in theirs]
+    return answers, fault
+
+
 def _unresolved(
-    name: str, peers: Sequence[str], fault: MooncakeError | None, unavailable: MooncakeError | None
+    wanted: Reference, peers: Sequence[str], fault: MooncakeError | None, unavailable: MooncakeError | None
 ) -> MooncakeError:
-    if not peers or isinstance(fault, PeerHasNot):
-        return ObjectNotFound(name=name)
-    return fault or unavailable or ObjectNotFound(name=name)
+    if not peers or (isinstance(fault, PeerHasNot) and (wanted.plain or unavailable is None)):
+        return ObjectNotFound(name=wanted.name)
+    return fault or unavailable or ObjectNotFound(name=wanted.name)

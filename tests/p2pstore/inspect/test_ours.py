@@ -42,6 +42,7 @@ def test_families() -> None:
     assert ours.family_of("mooncake/p2p/v1/nodes/n1") == "node"
     assert ours.family_of("mooncake/p2p/v1/objects/a/b/c") == "object"
     assert ours.family_of(f"mooncake/p2p/v1/replicas/{DIGEST}/n1") == "replica"
+    assert ours.family_of(f"mooncake/p2p/v1/versions/a/b@{DIGEST}") == "version"
     for key in ("mooncake/p2p/v1/nodes", "mooncake/p2p/v1/nodes/", "mooncake/p2p/v1/other/x", "mooncake/ram/x", ""):
         assert ours.family_of(key) == ""
 
@@ -52,6 +53,13 @@ def test_a_node() -> None:
 
 def test_an_object_whose_name_has_slashes() -> None:
     assert ours.decode("object", "mooncake/p2p/v1/objects/llama/70b", json.dumps(OBJECT).encode()) == OBJECT
+
+
+def test_an_earlier_version_is_an_object_under_another_key() -> None:
+    key = f"mooncake/p2p/v1/versions/llama/70b@{DIGEST}"
+    assert ours.decode("version", key, json.dumps(OBJECT).encode()) == OBJECT
+    with pytest.raises(Malformed):
+        ours.decode("version", key.replace("a" * 64, "b" * 64), json.dumps(OBJECT).encode())
 
 
 def test_a_replica_takes_its_manifest_from_the_key() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -145,6 +146,23 @@ def test_a_checkpoint_in_more_segments_than_a_transaction_holds_is_left_alone() 
 def test_a_master_is_asked_for_a_connection() -> None:
     found = [item("mooncake-store/c/master_view", b"10.0.0.1:50051")]
     assert judge(found, {ProbeTarget("10.0.0.1", 50051, plain=True): ProbeAnswer.REFUSED}).state is RecordState.STALE
+
+
+def test_an_earlier_version_is_stale_without_a_replica_and_without_its_name() -> None:
+    key = f"mooncake/p2p/v1/versions/m@{DIGEST}"
+    version = replace(obj("m"), key=key)
+    verdict = judge([version], {}, held={DIGEST: False})
+    assert (verdict.state, verdict.evidence) == (
+        RecordState.STALE,
+        (
+            Unchanged(key, 5),
+            AbsentPrefix(f"mooncake/p2p/v1/replicas/{DIGEST}/"),
+            Absent("mooncake/p2p/v1/objects/m"),
+        ),
+    )
+    assert judge([version, obj("m")], {}, key, held={DIGEST: False}).state is RecordState.ALIVE
+    assert judge([version], {}, held={DIGEST: False}, complete=False).state is RecordState.ALIVE
+    assert judge([version], {}, held={DIGEST: True}).state is RecordState.ALIVE
 
 
 def test_an_object_of_ours_is_stale_without_a_replica() -> None:

@@ -65,6 +65,18 @@ async def test_what_it_holds(served: tuple[Owner, str], client: PeerClient) -> N
     assert await client.count(control, MANIFEST.digest) == MANIFEST.chunks
 
 
+async def test_all_versions_that_it_holds(served: tuple[Owner, str], client: PeerClient) -> None:
+    owner, control = served
+    other = manifest_of({"": DATA[1:]}, MIB)
+    await owner.hold("n", MANIFEST, DATA)
+    await owner.hold("m", MANIFEST, DATA)
+    assert await client.versions(control, "n") == [record_of("n", MANIFEST)]
+    await owner.hold("n", other, DATA[1:])
+    assert await client.versions(control, "n") == [record_of("n", other)], "memory has one content a name"
+    with pytest.raises(PeerHasNot):
+        await client.versions(control, "none")
+
+
 async def test_a_complaint_is_looked_into(served: tuple[Owner, str], client: PeerClient) -> None:
     owner, control = served
     data = bytearray(DATA)

@@ -1,0 +1,124 @@
+"""The versions of an object: what its name stands for, what it stood for before, and which of them a reference means.
+
+An earlier version's record is the object's of before, under a key of its own. It is written in the transaction that
+replaces it, so an object that was never replaced costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from p2pstore.cluster import records
+from p2pstore.cluster.lookup import COUNTED_AT_ONCE, Lookup
+from p2pstore.cluster.records import ObjectRecord
+from p2pstore.errors import AmbiguousDigest, DigestOfAnother, MooncakeError, VersionNotFound
+from p2pstore.metadata.store import Absent, AbsentPrefix, Delete, KeyValue, Operation, Put, Unchanged
+from p2pstore.objects.reference import ALGORITHM, Reference
+
+KEPT_VERSIONS = 32
+"""Earlier versions of an object that are remembered though nobody holds them: of more, the oldest are forgotten."""
+
+SHOWN_DIGITS = 16
+"""Digits of each digest that an error names: more than anybody gives by chance."""
+
+TELLING_DIGITS = 8
+"""Of a digest that is taken for another object's: fewer may be anybody's by chance."""
+
+SEARCHED_NAMES = 10_000
+"""Objects among which the one is looked for whose content a digest is."""
+
+PAGE = 1000
+"""Objects of one read of that search."""
+
+
+def superseding(known: ObjectRecord, record: ObjectRecord) -> list[Operation]:
+    """What is written beside ``record`` when that takes the place of ``known``."""
+    return [
+        Put(records.version_key(known.name, known.manifest), records.encode(known)),
+        Delete(records.version_key(record.name, record.manifest)),  # it is the newest again
+    ]
+
+
+async def remember_version(lookup: Lookup, record: ObjectRecord) -> None:
+    """Say of content that is held under a name that stands for other content: it is a version of that, too."""
+    key = records.version_key(record.name, record.manifest)
+    await lookup.store.commit([Put(key, records.encode(record))], [Absent(key)])
+
+
+async def earlier_versions(lookup: Lookup, name: str, begins: str = "") -> list[ObjectRecord]:
+    """The earlier versions of an object whose digests begin so, the latest first."""
+    return [record for _, record in await _found(lookup, name, begins)]
+
+
+async def _found(lookup: Lookup, name: str, begins: str = "") -> list[tuple[KeyValue, ObjectRecord]]:
+    page = await lookup.store.scan(records.version_key(name, begins), limit=records.MAX_VERSIONS)
+    decoded = ((item, records.decode(ObjectRecord, item.value)) for item in page.items)
+    found = [
+        (item, record)
+        for item, record in decoded
+        if record is not None and records.version_key(record.name, record.manifest) == item.key
+    ]
+    return sorted(found, key=lambda pair: pair[1].created, reverse=True)
+
+
+async def forget_versions(lookup: Lookup, name: str, *, keep: int = 0) -> None:
+    """Forget the earlier versions that nobody holds, but for the latest ``keep`` of them."""
+    found = await _found(lookup, name)
+    if len(found) <= keep:
+        return
+    unheld: list[KeyValue] = []
+    for first in range(0, len(found), COUNTED_AT_ONCE):
+        some = found[first : first + COUNTED_AT_ONCE]
+        counted = await lookup.counted([record for _, record in some])
+        unheld += [item for (item, _), entry in zip(some, counted, strict=True) if not entry.complete + entry.partial]
+    for item in unheld[keep:]:
+        replicas = AbsentPrefix(records.replicas_prefix(item.key.rpartition("@")[2]))
+        await lookup.store.commit([Delete(item.key)], [Unchanged(item.key, item.mod_revision), replicas])
+
+
+async def look_up(lookup: Lookup, wanted: Reference) -> ObjectRecord | None:
+    """The record of the version that is meant, or None. Raises ``AmbiguousDigest``."""
+    current = await lookup.find(wanted.name)
+    if wanted.plain:
+        return current
+    found = {record.manifest: record for record in await earlier_versions(lookup, wanted.name, wanted.digest)}
+    if current is not None and wanted.fits(current.name, current.manifest):
+        found[current.manifest] = current
+    return the_one(wanted, list(found.values()))
+
+
+def the_one(wanted: Reference, found: Sequence[ObjectRecord]) -> ObjectRecord | None:
+    """Which of some versions that fit is meant. Raises ``AmbiguousDigest`` where it may be several; pure."""
+    digests = sorted({record.manifest for record in found})
+    if len(digests) > 1:
+        raise ambiguous(wanted.name, digests)
+    return found[0] if found else None
+
+
+def ambiguous(name: str, digests: Sequence[str]) -> AmbiguousDigest:
+    """That several versions may be meant. Each is named by as much of its digest as tells them apart."""
+    digits = SHOWN_DIGITS
+    while digits < len(digests[0]) and len({digest[:digits] for digest in digests}) < len(digests):
+        digits += SHOWN_DIGITS
+    return AmbiguousDigest(name=name, found=", ".join(f"{ALGORITHM}:{digest[:digits]}" for digest in digests))
+
+
+async def unknown(lookup: Lookup, wanted: Reference) -> MooncakeError:
+    """Why there is no such version: no such object, its holders died lately, or no such digest among its versions."""
+    current = await lookup.find(wanted.name)
+    if wanted.plain or (current is None and not await earlier_versions(lookup, wanted.name)):
+        return await lookup.missing(wanted.name)
+    digest = f"{ALGORITHM}:{wanted.digest}"
+    if len(wanted.digest) < TELLING_DIGITS:
+        return VersionNotFound(name=wanted.name, digest=digest)
+    after = ""
+    for _ in range(SEARCHED_NAMES // PAGE):
+        page = await lookup.store.scan(records.OBJECTS, limit=PAGE, after=after)
+        for item in page.items:
+            record = records.decode(ObjectRecord, item.value)
+            if record is not None and record.manifest.startswith(wanted.digest) and record.name != wanted.name:
+                return DigestOfAnother(wanted=wanted.name, digest=digest, name=record.name)
+        if not page.more:
+            break
+        after = page.items[-1].key
+    return VersionNotFound(name=wanted.name, digest=digest)
