@@ -24,7 +24,7 @@ _mooncake() {
     for ((i = 1; i < COMP_CWORD; i++)); do
         word=${COMP_WORDS[i]}
         case $word in
-            --home | --metadata | --config | --name | --chunk-size | --hash | --exclude | --include | --transport | --peer | --tensors | --range | --retries | --timeout | --listen | --node | --upload-limit | --download-limit | --upload | --download | -n | --lines | --nic-priority-matrix | --store | --expire | --target | --operation | --block-size | --batch-size | --threads | --duration | --warm-up | --rounds | --engine | --device | --target-device | --csv | --plot | --metadata-server | --mode | --local-hostname | --buffer-size | --size | --batch | --where | --receivers | --rate | --slow | --kill-seed-after | --restart-one | --directory | --latency | --zones | --zone-rate | --zone-latency | --sources | --slots | --arrivals | --deaths | --processors | --random-seed | --trace | --generate | --requests | --save | --speed | --prefill | --decode | --policy | --admission | --ttft | --tbt | --model | --gpu | --gpus | --live | --live-model | --scale | --metrics | --allow | --state | --lease | --soft-pin | --max-soft-pin | --watermark | --eviction_high_watermark_ratio | --eviction-ratio | --eviction_ratio | --client-ttl | --client_ttl | --put-discard | --put_start_discard_timeout_sec | --put-release | --put_start_release_timeout_sec | --allocation | --allocation_strategy | --max-keys | --tenant-quotas | --rpc_address | --rpc_port | --port | --metrics_host | --metrics_port | --default_kv_lease_ttl | --default_kv_soft_pin_ttl | --max_kv_soft_pin_ttl | --host | --disk | --disk-limit | --master | --replicas | --tenant-id | --admin | --limit | --client | --engines | --interval | --count | -m | --model | -p | --prefill | -d | --decode | --port | --scheduling | --slo-ttft | --slo-tbt | --kv-events | --pool | --max-requests | --max-waiting | --connect-timeout | --idle-timeout | --drain-timeout | --dir | --dtype | --hash-seed | --hash-algo | --role | --segment-size | --protocol | --devices | --prefix)
+            --home | --metadata | --config | --name | --chunk-size | --hash | --exclude | --include | --transport | --peer | --tensors | --range | --retries | --timeout | --listen | --node | --upload-limit | --download-limit | --metrics | --upload | --download | -n | --lines | --nic-priority-matrix | --store | --expire | --target | --operation | --block-size | --batch-size | --threads | --duration | --warm-up | --rounds | --engine | --device | --target-device | --csv | --plot | --metadata-server | --mode | --local-hostname | --buffer-size | --size | --batch | --where | --receivers | --rate | --slow | --kill-seed-after | --restart-one | --directory | --latency | --zones | --zone-rate | --zone-latency | --sources | --slots | --arrivals | --deaths | --processors | --random-seed | --trace | --generate | --requests | --save | --speed | --prefill | --decode | --policy | --admission | --ttft | --tbt | --model | --gpu | --gpus | --live | --live-model | --scale | --allow | --state | --lease | --soft-pin | --max-soft-pin | --watermark | --eviction_high_watermark_ratio | --eviction-ratio | --eviction_ratio | --client-ttl | --client_ttl | --put-discard | --put_start_discard_timeout_sec | --put-release | --put_start_release_timeout_sec | --allocation | --allocation_strategy | --max-keys | --tenant-quotas | --rpc_address | --rpc_port | --port | --metrics_host | --metrics_port | --default_kv_lease_ttl | --default_kv_soft_pin_ttl | --max_kv_soft_pin_ttl | --host | --disk | --disk-limit | --master | --replicas | --tenant-id | --admin | --limit | --client | --engines | --interval | --count | -m | --model | -p | --prefill | -d | --decode | --port | --scheduling | --slo-ttft | --slo-tbt | --kv-events | --pool | --max-requests | --max-waiting | --connect-timeout | --idle-timeout | --drain-timeout | --dir | --dtype | --hash-seed | --hash-algo | --role | --segment-size | --protocol | --devices | --prefix)
                 ((i + 1 == COMP_CWORD)) && value=$word
                 ((i++))
                 [[ $word == --home && $i -lt $COMP_CWORD ]] && home=${COMP_WORDS[i]/#\~\//$HOME/}
@@ -59,6 +59,7 @@ _mooncake() {
         --node) _mooncake_names; return 0 ;;
         --upload-limit) :; return 0 ;;
         --download-limit) :; return 0 ;;
+        --metrics) :; return 0 ;;
         --upload) :; return 0 ;;
         --download) :; return 0 ;;
         -n | --lines) :; return 0 ;;
@@ -118,7 +119,6 @@ _mooncake() {
         --live) :; return 0 ;;
         --live-model) _mooncake_names; return 0 ;;
         --scale) :; return 0 ;;
-        --metrics) :; return 0 ;;
         --allow) :; return 0 ;;
         --state) _mooncake_reply -d; return 0 ;;
         --lease) :; return 0 ;;
@@ -185,8 +185,8 @@ _mooncake() {
             'verify') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'unregister') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'node') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
-            'node run') _mooncake_reply -W "--listen --node --insecure --upload-limit --download-limit --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
-            'node start') _mooncake_reply -W "--listen --node --insecure --upload-limit --download-limit --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'node run') _mooncake_reply -W "--listen --node --insecure --upload-limit --download-limit --metrics --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'node start') _mooncake_reply -W "--listen --node --insecure --upload-limit --download-limit --metrics --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'node stop') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'node limit') _mooncake_reply -W "--upload --download --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'node status') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -43,12 +43,12 @@ from p2pstore.pull.chosen_get import get_chosen, located
 from p2pstore.pull.get import GetRequest, GetResult, get_files
 from p2pstore.pull.memory_get import get_into
 from p2pstore.pull.run import Emit
+from p2pstore.pull.running import Gets
 from p2pstore.pull.stream_get import Take, stream
 from p2pstore.pull.tensor_files_get import get_tensor_files
 from p2pstore.pull.tensor_get import TensorRequest, load_tensors
 from p2pstore.pull.tensor_outlet import Outlet
 from p2pstore.pull.tensor_stream import stream_tensors
-from p2pstore.pull.turn import GetQueue
 from p2pstore.supervisor import Supervisor, thread_report
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class Node:
         self.holdings = parts.holdings
         self.upload_limit = parts.upload_limit
         self.download_limit = parts.download_limit
-        self.gets = GetQueue()
+        self.gets = Gets(parts.counts.gets)
         self._closing = closing
 
     @classmethod
@@ -125,16 +125,18 @@ class Node:
     ) -> dict[str, Any]:
         """See ``p2pstore.holding.register.register``."""
         self._origin.check()
-        return await register(
-            self.parts,
-            path,
-            name,
-            hash_name=hash_name,
-            chunk_size=chunk_size,
-            force=force,
-            selection=selection,
-            steps=steps,
-            note=note,
+        return await self._counted(
+            register(
+                self.parts,
+                path,
+                name,
+                hash_name=hash_name,
+                chunk_size=chunk_size,
+                force=force,
+                selection=selection,
+                steps=steps,
+                note=note,
+            )
         )
 
     def incoming(self, name: str, hash_name: str, chunk_size: int = 0) -> Incoming:
@@ -148,7 +150,7 @@ class Node:
     async def register_incoming(self, incoming: Incoming, name: str, *, force: bool, steps: Steps) -> dict[str, Any]:
         """See ``p2pstore.holding.register.register_incoming``."""
         self._origin.check()
-        return await register_incoming(self.parts, incoming, name, force=force, steps=steps)
+        return await self._counted(register_incoming(self.parts, incoming, name, force=force, steps=steps))
 
     async def register_many(
         self,
@@ -163,15 +165,17 @@ class Node:
     ) -> dict[str, Any]:
         """See ``p2pstore.holding.register.register_many``."""
         self._origin.check()
-        return await register_many(
-            self.parts,
-            items,
-            hash_name=hash_name,
-            chunk_size=chunk_size,
-            force=force,
-            selection=selection,
-            progress=progress,
-            note=note,
+        return await self._counted(
+            register_many(
+                self.parts,
+                items,
+                hash_name=hash_name,
+                chunk_size=chunk_size,
+                force=force,
+                selection=selection,
+                progress=progress,
+                note=note,
+            )
         )
 
     async def register_memory(
@@ -179,7 +183,16 @@ class Node:
     ) -> dict[str, Any]:
         """See ``p2pstore.holding.register.register_memory``."""
         self._origin.check()
-        return await register_memory(self.parts, name, buffers, hash_name=hash_name, chunk_size=chunk_size, force=force)
+        making = register_memory(self.parts, name, buffers, hash_name=hash_name, chunk_size=chunk_size, force=force)
+        return await self._counted(making)
+
+    async def _counted(self, work: Awaitable[dict[str, Any]]) -> dict[str, Any]:
+        """What a register answers; it is counted, and what it made."""
+        counts = self.parts.counts
+        with counts.registers.one():
+            answer = await work
+        counts.registered += len(answer["objects"]) if "objects" in answer else 1
+        return answer
 
     async def get(self, request: GetRequest, emit: Emit) -> GetResult:
         """See ``p2pstore.pull.get``."""
@@ -190,15 +203,15 @@ class Node:
         bring = get_tensor_files if request.tensors else get_chosen if request.choice else get_files
         if request.dry_run:
             return await bring(self.parts, request, emit)
-        async with self.gets.turn(_queued(request.name, emit)):
-            return await bring(self.parts, request, emit)
+        async with self.gets.one(request.name, str(request.dest), emit) as tell:
+            return await bring(self.parts, request, tell)
 
     async def stream(self, request: GetRequest, emit: Emit, take: Take) -> GetResult:
         """See ``p2pstore.pull.stream_get``."""
         self._origin.check()
         request = await located(self.parts, replace(request, peers=await self._controls(request.peers)))
-        async with self.gets.turn(_queued(request.name, emit)):
-            return await stream(self.parts, request, emit, take)
+        async with self.gets.one(request.name, "-", emit) as tell:
+            return await stream(self.parts, request, tell, take)
 
     async def get_into(
         self,
@@ -212,23 +225,23 @@ class Node:
         """See ``p2pstore.pull.memory_get``."""
         self._origin.check()
         controls = await self._controls(peers)
-        async with self.gets.turn(_queued(name, emit)):
-            return await get_into(self.parts, name, buffers, transport=transport, peers=controls, emit=emit)
+        async with self.gets.one(name, "memory", emit) as tell:
+            return await get_into(self.parts, name, buffers, transport=transport, peers=controls, emit=tell)
 
     async def load_tensors(self, request: TensorRequest, emit: Emit = lambda _: None) -> dict[str, Any]:
         """See ``p2pstore.pull.tensor_get``."""
         self._origin.check()
         request = replace(request, peers=await self._controls(request.peers))
-        async with self.gets.turn(_queued(request.name, emit)):
-            return await load_tensors(self.parts, request, emit)
+        async with self.gets.one(request.name, "memory", emit) as tell:
+            return await load_tensors(self.parts, request, tell)
 
     async def stream_tensors(self, request: TensorRequest, outlet: Outlet, emit: Emit = lambda _: None) -> None:
         """See ``p2pstore.pull.tensor_stream``."""
         self._origin.check()
         outlet.attach()
         request = replace(request, peers=await self._controls(request.peers))
-        async with self.gets.turn(_queued(request.name, emit)):
-            await stream_tensors(self.parts, request, outlet, emit)
+        async with self.gets.one(request.name, "memory", emit) as tell:
+            await stream_tensors(self.parts, request, outlet, tell)
 
     async def _controls(self, peers: Sequence[str]) -> tuple[str, ...]:
         """The addresses of peers that a user named, by their addresses or their names. Raises ``NodeNotFound``."""
@@ -311,7 +324,8 @@ class Node:
             holding = mine[0]
         manifest = self.holdings.manifest(holding.digest)
         assert manifest is not None  # noqa: S101 - a holding has its manifest
-        result = await verify_holding(holding, manifest, progress)
+        with self.parts.counts.verifies.one():
+            result = await verify_holding(holding, manifest, progress)
         if not result["ok"]:
             log.warning("%s is withdrawn: %s has wrong bytes", holding.name, holding.place)
             await self.parts.publisher.give_up(holding, "it was verified, and has wrong bytes")
@@ -329,7 +343,6 @@ class Node:
     def status(self) -> dict[str, Any]:
         """What this node is and does."""
         self._origin.check()
-        replicas = self.holdings.replicas.values()
         return {
             "node": self.name,
             "version": __version__,
@@ -342,7 +355,7 @@ class Node:
             "listen": self.parts.options.host,
             "uptime": round(time.time() - self.record.started, 3),
             "objects": self.holdings.names,
-            "serving_bytes": sum(r.manifest.size for r in replicas if r.have.full),
+            "serving_bytes": self.holdings.serving.whole_bytes,
             "bytes_sent": self.engine.bytes_sent,
             "rdma": self.record.rdma,
             "rdma_reason": self.engine.rdma_reason,
@@ -350,21 +363,12 @@ class Node:
             "rdma_sessions": self.engine.rdma_sessions,
             "gets": self.gets.running,
             "gets_waiting": self.gets.waiting,
+            "running_gets": self.gets.to_json(),
             "upload_limit": self.upload_limit.rate,
             "download_limit": self.download_limit.rate,
             "warnings": [*self.parts.doubts, *self.parts.watcher.slow],
             "tasks": [*self.supervisor.report(), *map(thread_report, self.engine.failures)],
         }
-
-
-def _queued(name: str, emit: Emit) -> Callable[[int], None]:
-    """Tells the user of a get's place among those that wait."""
-
-    def tell(before: int) -> None:
-        ahead = f"{before} before it" if before else "it is the next"
-        emit({"event": "note", "text": f"the get of {name!r} waits for its turn, as this node has many: {ahead}"})
-
-    return tell
 
 
 def _led_to(path: str) -> Path:

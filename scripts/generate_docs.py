@@ -16,6 +16,7 @@ import p2pstore.serving.errors
 from engine.config import mooncake_json
 from engine.config.variables import PROGRAM_VARIABLES, VARIABLES
 from engine.errnos import PATHS
+from p2pstore.agent.metrics import METRICS
 from p2pstore.errors import MooncakeError, all_errors
 from p2pstore.settings.keys import KEYS, SECRETS
 from scripts.cli_model import Command, walk
@@ -43,7 +44,7 @@ STATUSES = {
 
 def documents() -> dict[str, str]:
     """File name to content."""
-    return {"cli.md": cli(walk()), "environment.md": environment(), "errors.md": errors()}
+    return {"cli.md": cli(walk()), "environment.md": environment(), "errors.md": errors(), "metrics.md": metrics()}
 
 
 def cli(commands: list[Command]) -> str:
@@ -91,6 +92,46 @@ def _settings() -> list[str]:
     for variable, file_key in SECRETS.values():
         lines.append(f"| | `{variable}` | | the secret itself, instead of the file that `{file_key}` names |")
     return [*lines, ""]
+
+
+METRICS_TEXT = """\
+# Metrics of the agent
+
+`mooncake node start --metrics 127.0.0.1:9401` (or `metrics = "127.0.0.1:9401"` in a configuration file, or
+`MOONCAKE_METRICS`) has the agent serve metrics for Prometheus at `http://127.0.0.1:9401/metrics`. They are off unless
+that is set, and need `pip install 'mooncake-cli[metrics]'`. Without a port it is 9401; port 0 is any free one, and
+`mooncake node status` tells which. They come as OpenMetrics to who asks for that, and in the text format otherwise.
+
+Prometheus on another host needs an address that it reaches, like `10.0.0.5:9401` or `ib0:9401`. Whoever reaches it can
+read the numbers below, without a password; names of objects, paths and peers are not among them.
+
+```yaml
+scrape_configs:
+  - job_name: mooncake
+    static_configs: [{targets: ["127.0.0.1:9401"]}]
+```
+
+None has a label for each object or peer, and a scrape looks at none of them: `python -m benchmarks.metrics` measures
+how long an agent with ten thousand objects takes to answer ([performance](performance.md#metrics)).
+
+What was started and has not finished is under way. [A dashboard for Grafana](grafana-dashboard.json) shows most of it:
+import the file there, and choose the data source.
+"""
+
+
+def metrics() -> str:
+    """The metrics of the agent."""
+    lines = [HEADER, "", *METRICS_TEXT.splitlines(), "", "| metric | type | labels | meaning |", "|---|---|---|---|"]
+    for metric in METRICS:
+        name = metric.name if len(metric.samples) > 1 else metric.samples[0]
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        lines.append(f"| `{name}` | {metric.kind.value} | {labels} | {_cell(metric.help)} |")
+    lines += [
+        "",
+        "Beside them stand `process_*`, of this process as Linux tells them: processor time, memory, descriptors.",
+        "",
+    ]
+    return "\n".join(lines)
 
 
 GROUPS = {

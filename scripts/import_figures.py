@@ -44,6 +44,7 @@ ROOMS: Mapping[str, Sequence[str]] = {
     "p2pstore": [
         "errors",
         "supervisor",
+        "metrics",
         "objects",
         "tensors",
         "metadata",

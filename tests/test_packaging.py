@@ -124,6 +124,7 @@ def test_metadata(metadata: Message) -> None:
         "cuda",
         "uvloop",
         "proxy",
+        "metrics",
         "events",
         "dev",
     }
@@ -160,7 +161,7 @@ def third_parties() -> set[str]:
 def test_every_import_is_declared_and_every_declared_package_imported() -> None:
     extras = {
         distribution(line)
-        for name in ("rdma", "blake3", "redis", "plot", "cuda", "uvloop", "proxy", "events")
+        for name in ("rdma", "blake3", "redis", "plot", "cuda", "uvloop", "proxy", "metrics", "events")
         for line in project()["optional-dependencies"][name]
     }
     wanted = {PROVIDERS.get(name, name) for name in third_parties()}
@@ -191,7 +192,7 @@ def test_constraints_pin_all_that_is_asked_for() -> None:
     extras = project()["optional-dependencies"]
     asked = {
         distribution(line)
-        for name in ("blake3", "redis", "plot", "cuda", "uvloop", "proxy", "events", "dev")
+        for name in ("blake3", "redis", "plot", "cuda", "uvloop", "proxy", "metrics", "events", "dev")
         for line in extras[name]
     }
     assert dependencies() | asked <= pinned

@@ -28,7 +28,7 @@ EXAMPLES = {
     "run": (
         "mooncake node run",
         "mooncake node run --listen 10.0.0.5 --metadata etcd://10.0.0.1:2379",
-        "mooncake node run --upload-limit 5Gbit",
+        "mooncake node run --upload-limit 5Gbit --metrics 127.0.0.1:9401",
     ),
     "start": (
         "mooncake node start",
@@ -64,6 +64,13 @@ Download = Annotated[
     typer.Option("--download-limit", metavar="RATE", help="Receive no more a second, like 500MB/s or 5Gbit."),
 ]
 
+Metrics = Annotated[
+    str | None,
+    typer.Option(
+        "--metrics", metavar="ADDRESS[:PORT]", help="Serve Prometheus metrics there [default: nowhere; port 9401]."
+    ),
+]
+
 
 def run(
     ctx: typer.Context,
@@ -72,6 +79,7 @@ def run(
     insecure: Insecure = False,
     upload_limit: Upload = None,
     download_limit: Download = None,
+    metrics: Metrics = None,
 ) -> None:
     """Run the agent in the foreground.
 
@@ -84,6 +92,7 @@ def run(
         insecure=insecure or None,
         upload_limit=upload_limit,
         download_limit=download_limit,
+        metrics=metrics,
     )
     from p2pstore.agent.agent import run as run_agent  # noqa: PLC0415 - it brings the whole agent along
 
@@ -97,6 +106,7 @@ def start(
     insecure: Insecure = False,
     upload_limit: Upload = None,
     download_limit: Download = None,
+    metrics: Metrics = None,
 ) -> None:
     """Start the agent in the background.
 
@@ -109,6 +119,7 @@ def start(
         insecure=insecure or None,
         upload_limit=upload_limit,
         download_limit=download_limit,
+        metrics=metrics,
     )
     home = invocation.find_home(settings)
     tell = invocation.output.message
@@ -235,7 +246,22 @@ def _report(output: Output, status: Mapping[str, Any]) -> str:
         ("control", printable(status["control"])),
         ("data", printable(status["data"])),
         ("serving", serving + busy),
+        *(("getting", _getting(get)) for get in status.get("running_gets", [])),
+        *(
+            (way, f"at most {format_size(rate)}/s")
+            for way in ("upload", "download")
+            if (rate := status.get(f"{way}_limit"))
+        ),
+        *([("metrics", printable(status["metrics"]))] if status.get("metrics") else []),
         *(("warning", printable(text)) for text in status.get("warnings", [])),
         *(("failed", printable(what_failed(task))) for task in status.get("tasks", []) if task["failures"]),
     ]
     return output.fields(rows)
+
+
+def _getting(get: Mapping[str, Any]) -> str:
+    """One get, as people read it: what, how far, from how many, and where it goes."""
+    done = f" {get['percent']:g} %" if get["percent"] is not None else ""
+    peers = f" from {counted(get['peers'], 'peer')}" if get["peers"] else ""
+    since = format_seconds(get["seconds"])
+    return printable(f"{get['name']} to {get['dest']}: {get['step']}{done}{peers}, for {since}")

@@ -36,6 +36,7 @@ from p2pstore.agent.garbage import Freezer
 from p2pstore.agent.home import Home, socket_address
 from p2pstore.agent.home_keeper import HomeKeeper
 from p2pstore.agent.home_lock import HomeLock, locked
+from p2pstore.agent.metrics_server import MetricsServer
 from p2pstore.agent.options import credentials, node_options
 from p2pstore.agent.private import let_connect
 from p2pstore.agent.readiness import until_ready
@@ -81,6 +82,7 @@ class Agent:
         self._supervisor = Supervisor(self._cannot_go_on)
         self._lost: HomeLost | None = None
         self._etcd: EmbeddedEtcd | None = None
+        self._metrics_url: str | None = None
         self._closing = contextlib.AsyncExitStack()
 
     async def run(self) -> None:
@@ -138,12 +140,19 @@ class Agent:
         self.stop()
 
     async def _start(self) -> Node:
+        metrics = self._settings.metrics and MetricsServer(self._settings.metrics)
+        if metrics:
+            self._closing.push_async_callback(metrics.close)
+            self._metrics_url = metrics.url
         options = node_options(self._home, self._settings)
         store = await self._store()
         if self._settings.metadata is not None:
             await until_ready(self._home, options, store, self._patience)
         node = await Node.start(options, store, self._supervisor)
         self._closing.push_async_callback(node.close)
+        if metrics:
+            self._closing.push_async_callback(metrics.close)  # before the node, which it reads
+            await metrics.start(node)
         server = AgentServer(node, self._status, self.stop)
         self._closing.push_async_callback(server.close)
         group = self._settings.group
@@ -179,6 +188,7 @@ class Agent:
             "home": str(self._home.root),
             "process": surroundings(),
             "embedded_etcd": own,
+            "metrics": self._metrics_url,
             "etcd_pid": self._etcd.pid if self._etcd is not None else None,
         }
 

@@ -21,10 +21,13 @@ class WrongBytes:
     def __init__(self) -> None:
         self._chunks: OrderedDict[str, dict[str, int]] = OrderedDict()
         self._lock = threading.Lock()
+        self.count = 0
+        """Chunks that were wrong, of all objects and peers."""
 
     def add(self, digest: str, peer: str, chunk: int) -> None:
         """A peer sent wrong bytes for a chunk of the object with that manifest."""
         with self._lock:
+            self.count += 1
             found = self._chunks.setdefault(digest, {})
             self._chunks.move_to_end(digest)
             if peer in found or len(found) < MAX_EACH:

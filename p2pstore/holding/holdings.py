@@ -52,6 +52,8 @@ class Holdings:
         self._held = Index()
         self._manifests: dict[str, Manifest] = {}
         self._changing = asyncio.Lock()
+        self.given_up = 0
+        """Holdings that had to be given up, since their files changed or their bytes were wrong."""
         self._to_forget: list[Holding] = []  # given up, and still in the catalog: it had no room
 
     def __iter__(self) -> Iterator[Holding]:
@@ -218,6 +220,7 @@ class Holdings:
         async with self._changing:
             if holding not in self._held:
                 return  # it went a moment ago, or something took its place
+            self.given_up += 1
             await self._let_go([holding], _for_others(holding, reason))
             await self.serving.catch_up()
             await self._forget(holding)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from engine.net.rate import RateLimit
 from engine.serving.segment_server import SegmentServer
@@ -14,6 +14,7 @@ from p2pstore.holding.checker import Checker
 from p2pstore.holding.holdings import Holdings
 from p2pstore.holding.publisher import Publisher
 from p2pstore.holding.source_watcher import SourceWatcher
+from p2pstore.metrics.counts import Counts
 from p2pstore.node_options import NodeOptions
 
 
@@ -38,6 +39,7 @@ class Parts:
     upload_limit: RateLimit
     download_limit: RateLimit
     doubts: tuple[str, ...] = ()
+    counts: Counts = field(default_factory=Counts)
 
     @property
     def name(self) -> str:

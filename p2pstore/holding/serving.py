@@ -32,6 +32,8 @@ class Serving:
         self._suspects = suspects
         self._loop = asyncio.get_running_loop()
         self._served: dict[str, Holding] = {}
+        self.whole_bytes = 0
+        """Of all contents that are served whole, each once."""
         self._to_do: list[Callable[[], object]] = []  # by the engine, in a thread
 
     def close(self) -> None:
@@ -39,6 +41,16 @@ class Serving:
         for replica in self.replicas.values():
             replica.withdrawn()
         self.replicas.clear()
+
+    @property
+    def whole(self) -> int:
+        """How many contents are served whole."""
+        return len(self._served)
+
+    @property
+    def partial(self) -> int:
+        """How many contents are served in part."""
+        return max(0, len(self.replicas) - len(self._served))
 
     def served(self, digest: str) -> Holding | None:
         """The holding from which that content is served."""
@@ -102,13 +114,14 @@ class Serving:
             replica.have = Bitmap(manifest.chunks, full=True)
             replica.landed(range(manifest.chunks))
         if takes_over:
+            self.whole_bytes += 0 if serving else holding.record.size
             self._served[digest] = holding
         if holding.role == "gold":
             replica.role = "gold"
 
     def vacate(self, digest: str) -> None:
         """The place from which that content is served is gone: the next that is to be served takes over."""
-        del self._served[digest]
+        self._leave(digest)
 
     def serve_partial(self, replica: Replica, buffer: Buffer) -> None:
         """Serve what a get has verified of something that is not served yet."""
@@ -125,13 +138,17 @@ class Serving:
 
     def unserve(self, digest: str, reason: str = "") -> None:
         """Serve that content no more; ``reason`` is told to those who get it just now."""
-        self._served.pop(digest, None)
+        self._leave(digest)
         replica = self.replicas.pop(digest, None)
         if replica is None:
             return  # the node ends
         if replica.address:
             self._to_do.append(partial(self._engine.unregister, replica.address))
         replica.withdrawn(reason)
+
+    def _leave(self, digest: str) -> None:
+        left = self._served.pop(digest, None)
+        self.whole_bytes -= left.record.size if left is not None else 0
 
     async def catch_up(self) -> None:
         """Have the engine do what it still has to, and wait for that."""

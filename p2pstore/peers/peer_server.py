@@ -133,7 +133,8 @@ class PeerServer:
             raise web.HTTPServiceUnavailable(text="too many connections")
         self._open += 1
         try:
-            return await handler(request)
+            with self._parts.counts.peer_requests.one():
+                return await handler(request)
         finally:
             self._open -= 1
 

@@ -186,6 +186,7 @@ class Pipeline:
             if why_not:  # no peer is at fault, and nothing is begun
                 raise TransportUnavailable(transport=self._transport, detail=f"on this host: {why_not}")
         destination = await self._make(end)
+        before = self.brought.reused
         try:
             await self._fill(destination, end)
             self.steps.begin("finishing")
@@ -193,6 +194,7 @@ class Pipeline:
             spans = await telling(finishing, self._tell_finishing, first=QUIET_SECONDS, again=TELL_SECONDS)
             self.steps.begin("publishing")
             await end.hold(self, spans)
+            self.parts.counts.reused += self.brought.reused - before
         except BaseException:
             self.cancelled.set()
             try:

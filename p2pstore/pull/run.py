@@ -57,6 +57,7 @@ class PullWork:
         self._unusable = ""
         self._clock = clock
         self._told_place = False
+        self._counted: dict[str, int] = {}
 
     async def run(
         self,
@@ -128,6 +129,7 @@ class PullWork:
         try:
             await self._wait(destination.manifest.size - destination.left_out, at_first, discovery, over, finding)
         finally:
+            self._count()
             self.pull.stop()  # before anything that a second cancel could cut short
             try:
                 await discovery.heard(CLOSE_SECONDS)
@@ -177,6 +179,7 @@ class PullWork:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(over.wait(), EVENT_SECONDS)
             over.clear()
+            self._count()
             now = self._clock()
             if finding.done():
                 finding.result()
@@ -191,6 +194,13 @@ class PullWork:
                 told = now
                 done = at_first + self.pull.bytes_pulled
                 self._emit({"event": "progress", "done": done, "total": total, "peers": self.pull.active})
+
+    def _count(self) -> None:
+        """Have the bytes counted that came since the last time, by transport."""
+        came = self.pull.bytes_by_transport
+        for transport, count in came.items():
+            self._parts.counts.pulled[transport] += count - self._counted.get(transport, 0)
+        self._counted = came
 
     def _sight(self, discovery: Discovery) -> Sight:
         pull = self.pull

@@ -17,6 +17,10 @@ MIN_PORTS = 3
 """In a choice of ports: an agent takes three, one after the other."""
 
 
+AGENT_METRICS_PORT = 9401
+"""Where an agent's metrics are, if the setting names no port."""
+
+
 NO_PORT = -1
 """In place of a port that was not given."""
 
@@ -84,6 +88,11 @@ def _listen(text: str, base: Path) -> str:
     return text
 
 
+def _metrics(text: str, base: Path) -> str:
+    addresses.parse_place(as_text(text, base))
+    return text
+
+
 def _advertise(text: str, base: Path) -> str:
     host, port = addresses.parse_place(as_text(text, base), NO_PORT)
     if port != NO_PORT:
@@ -134,6 +143,11 @@ KEYS: Mapping[str, Key] = {
             plain=True,
         ),
         Key("download_limit", _rate, "bytes a second that gets of this node receive; 0: no limit", 0, plain=True),
+        Key(
+            "metrics",
+            _metrics,
+            f"where the agent serves metrics, [HOST]:PORT (PORT {AGENT_METRICS_PORT}); unset: nowhere",
+        ),
         Key("etcd_user", as_text, "etcd user"),
         Key("etcd_password_file", as_path, "file that holds the etcd user's password"),
         Key("etcd_ca", as_path, "CA certificate that etcd's is checked against"),

@@ -72,6 +72,7 @@ class Settings:
     connections: int
     upload_limit: int
     download_limit: int
+    metrics: str | None
     etcd_user: str | None
     etcd_password_file: Path | None
     etcd_ca: Path | None

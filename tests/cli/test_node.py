@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,6 +40,38 @@ def test_status_for_people(agent: FakeAgent, mooncake: Mooncake) -> None:
         "data": "127.0.0.1:7302",
         "serving": "2 objects, 3.0 MiB",
     }
+
+
+def test_status_tells_of_running_gets_limits_and_metrics(agent: FakeAgent, mooncake: Mooncake) -> None:
+    running = {"name": "m\n/x", "dest": "/d", "unit": "B", "done": 1, "total": 4, "peers": 2, "seconds": 75.0}
+    agent.answers["GET /v1/status"] |= {
+        "gets": 1,
+        "gets_waiting": 1,
+        "running_gets": [
+            {**running, "step": "pulling", "percent": 25.0},
+            {**running, "name": "n", "step": "waiting for its turn", "percent": None, "peers": 0},
+        ],
+        "upload_limit": 500 << 20,
+        "download_limit": 0,
+        "metrics": "http://127.0.0.1:9401/metrics",
+    }
+    shown = mooncake("node", "status").stdout
+    assert "serving   2 objects, 3.0 MiB; 1 get running, 1 waiting\n" in shown
+    assert "getting   m\\n/x to /d: pulling 25 % from 2 peers, for 1 min 15 s\n" in shown
+    assert "getting   n to /d: waiting for its turn, for 1 min 15 s\n" in shown
+    assert "upload    at most 500.0 MiB/s\n" in shown
+    assert "download" not in shown
+    assert "metrics   http://127.0.0.1:9401/metrics\n" in shown
+
+
+def test_metrics_by_option_and_a_slip(mooncake: Mooncake, clean_end: None) -> None:
+    done = mooncake("node", "start", *IN_MEMORY, "--metrics", "127.0.0.1:x")
+    assert done.returncode == 2
+    assert "--metrics: 'x' in '127.0.0.1:x' is not a port" in done.stderr
+    done = mooncake("node", "start", *IN_MEMORY, "--metrics", "127.0.0.1:0")
+    assert done.returncode == 0, done.stderr
+    (url,) = (line.split()[1] for line in done.stdout.splitlines() if line.startswith("metrics"))
+    assert b"mooncake_agent_build_info" in urllib.request.urlopen(url, timeout=60).read()
 
 
 def test_status_for_scripts(agent: FakeAgent, mooncake: Mooncake) -> None:

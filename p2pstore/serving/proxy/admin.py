@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from p2pstore.errors import UsageError
 from p2pstore.serving.events import Kind
@@ -80,15 +80,16 @@ class Admin:
             "tasks": [task for task in self._supervisor.report() if task["failures"]],
         }
 
-    async def metrics(self, _: web.Request) -> web.StreamResponse:
+    async def metrics(self, request: web.Request) -> web.StreamResponse:
         """For Prometheus."""
         try:
             from p2pstore.serving.proxy import metrics  # noqa: PLC0415 - an extra
         except ImportError:
             said = "metrics need prometheus-client: pip install 'mooncake-cli[proxy]'"
             raise Refused(failures.error(501, said, kind=failures.SERVER, code="no_metrics")) from None
-        body = metrics.render(self._parts.stats, self._fleet, self._turns)
-        return web.Response(body=body, headers={"Content-Type": metrics.CONTENT_TYPE})
+        accept = request.headers.get(hdrs.ACCEPT, "")
+        body, content_type = metrics.render(self._parts.stats, self._fleet, self._turns, accept)
+        return web.Response(body=body, headers={hdrs.CONTENT_TYPE: content_type})
 
     async def add(self, request: web.Request) -> web.StreamResponse:
         """One more instance."""

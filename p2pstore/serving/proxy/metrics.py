@@ -3,82 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
 
+from p2pstore.metrics.exposition import counter, expose, gauge, histogram
 from p2pstore.serving.proxy.fleet import Fleet
 from p2pstore.serving.proxy.health import State
-from p2pstore.serving.proxy.stats import Histogram, Stats
+from p2pstore.serving.proxy.stats import Stats
 from p2pstore.serving.proxy.turns import Turns
-
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 PREFIX = "mooncake_proxy_"
 
 
-def render(stats: Stats, fleet: Fleet, turns: Turns) -> bytes:
-    """The metrics as text."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Now(stats, fleet, turns))
-    return generate_latest(registry)
+def render(stats: Stats, fleet: Fleet, turns: Turns, accept: str = "") -> tuple[bytes, str]:
+    """The metrics as text, and its content type: OpenMetrics where the header ``accept`` asks for it."""
+    return expose([*_of_requests(stats, turns), *_of_instances(fleet)], accept)
 
 
-class _Now(Collector):
-    def __init__(self, stats: Stats, fleet: Fleet, turns: Turns) -> None:
-        self._stats, self._fleet, self._turns = stats, fleet, turns
+def _of_requests(stats: Stats, turns: Turns) -> Iterable[Metric]:
+    yield counter(PREFIX + "requests", "Requests that were answered", ("path", "status"), stats.requests)
+    again = "Requests begun anew, by the type of the instance that failed"
+    yield counter(PREFIX + "retries", again, ("type",), _keyed(stats.retries))
+    yield counter(PREFIX + "refused", "Requests that were refused", ("reason",), _keyed(stats.refused))
+    for name, what, count in (
+        ("lost", "Requests that instances failed for good", stats.lost),
+        ("copies", "Hot prefixes copied to one more instance", stats.copies),
+        ("clients_left", "Clients that left before the end", stats.left),
+        ("tokens", "Events and tokens that were passed on", stats.tokens),
+    ):
+        yield counter(PREFIX + name, what, (), {(): count})
+    yield gauge(PREFIX + "requests_running", "Requests under way", (), {(): turns.running})
+    yield gauge(PREFIX + "requests_waiting", "Requests that wait for a turn", (), {(): turns.waiting})
+    first = "From a request's turn to its first token"
+    yield histogram(PREFIX + "time_to_first_token_seconds", first, stats.first)
+    yield histogram(PREFIX + "request_seconds", "From a request's turn to its end", stats.whole)
+    yield histogram(PREFIX + "prefill_seconds", "Of the prefill instance's answer", stats.prefill)
 
-    def collect(self) -> Iterable[Metric]:
-        stats, turns = self._stats, self._turns
-        yield _counter("requests", "Requests that were answered", ("path", "status"), stats.requests)
-        yield _counter(
-            "retries", "Requests begun anew, by the type of the instance that failed", ("type",), _keyed(stats.retries)
-        )
-        yield _counter("refused", "Requests that were refused", ("reason",), _keyed(stats.refused))
-        yield CounterMetricFamily(PREFIX + "lost", "Requests that instances failed for good", stats.lost)
-        yield CounterMetricFamily(PREFIX + "copies", "Hot prefixes copied to one more instance", stats.copies)
-        yield CounterMetricFamily(PREFIX + "clients_left", "Clients that left before the end", stats.left)
-        yield CounterMetricFamily(PREFIX + "tokens", "Events and tokens that were passed on", stats.tokens)
-        yield GaugeMetricFamily(PREFIX + "requests_running", "Requests under way", turns.running)
-        yield GaugeMetricFamily(PREFIX + "requests_waiting", "Requests that wait for a turn", turns.waiting)
-        yield _histogram("time_to_first_token_seconds", "From a request's turn to its first token", stats.first)
-        yield _histogram("request_seconds", "From a request's turn to its end", stats.whole)
-        yield _histogram("prefill_seconds", "Of the prefill instance's answer", stats.prefill)
-        yield from self._instances()
 
-    def _instances(self) -> Iterable[Metric]:
-        labels = ("type", "instance")
-        up = GaugeMetricFamily(PREFIX + "instance_up", "Whether an instance takes requests", labels=labels)
-        running = GaugeMetricFamily(PREFIX + "instance_requests_running", "Requests that are there", labels=labels)
-        served = CounterMetricFamily(PREFIX + "instance_served", "Requests that it did", labels=labels)
-        failed = CounterMetricFamily(PREFIX + "instance_failed", "Requests that it failed", labels=labels)
-        told = "How often it was passed over for a while, since it failed several requests in a row"
-        ejections = CounterMetricFamily(PREFIX + "instance_ejections", told, labels=labels)
-        for member in self._fleet:
-            whose = (member.kind.value, member.place.address)
-            up.add_metric(whose, float(member.health.state is State.UP and not member.draining))
-            running.add_metric(whose, member.running)
-            served.add_metric(whose, member.served)
-            failed.add_metric(whose, member.failed)
-            ejections.add_metric(whose, member.ejections)
-        return up, running, served, failed, ejections
+def _of_instances(fleet: Fleet) -> Iterable[Metric]:
+    labels = ("type", "instance")
+    members = {(member.kind.value, member.place.address): member for member in fleet}
+
+    up = {whose: float(each.health.state is State.UP and not each.draining) for whose, each in members.items()}
+    yield gauge(PREFIX + "instance_up", "Whether an instance takes requests", labels, up)
+    running = {whose: each.running for whose, each in members.items()}
+    yield gauge(PREFIX + "instance_requests_running", "Requests that are there", labels, running)
+    served = {whose: each.served for whose, each in members.items()}
+    yield counter(PREFIX + "instance_served", "Requests that it did", labels, served)
+    failed = {whose: each.failed for whose, each in members.items()}
+    yield counter(PREFIX + "instance_failed", "Requests that it failed", labels, failed)
+    told = "How often it was passed over for a while, since it failed several requests in a row"
+    ejections = {whose: each.ejections for whose, each in members.items()}
+    yield counter(PREFIX + "instance_ejections", told, labels, ejections)
 
 
 def _keyed(counts: Mapping[str, int]) -> dict[tuple[str, ...], int]:
     return {(key,): count for key, count in counts.items()}
-
-
-def _counter(name: str, what: str, labels: tuple[str, ...], counts: Mapping[Any, int]) -> Metric:
-    family = CounterMetricFamily(PREFIX + name, what, labels=labels)
-    for key, count in counts.items():
-        family.add_metric([str(part) for part in key], count)
-    return family
-
-
-def _histogram(name: str, what: str, histogram: Histogram) -> Metric:
-    family = HistogramMetricFamily(PREFIX + name, what)
-    family.add_metric([], buckets=histogram.buckets(), sum_value=histogram.total)
-    return family

@@ -2,33 +2,10 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
 
-SECONDS_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
-"""Of the histograms, in seconds."""
-
-
-@dataclass
-class Histogram:
-    """Seconds, by bounds."""
-
-    counts: list[int] = field(default_factory=lambda: [0] * (len(SECONDS_BOUNDS) + 1))
-    total: float = 0.0
-
-    def observe(self, seconds: float) -> None:
-        """One more."""
-        self.counts[bisect_left(SECONDS_BOUNDS, seconds)] += 1
-        self.total += seconds
-
-    def buckets(self) -> list[tuple[str, float]]:
-        """As Prometheus has them: each bound, and how many are not over it."""
-        found, below = [], 0
-        for bound, count in zip((*map(str, SECONDS_BOUNDS), "+Inf"), self.counts, strict=True):
-            below += count
-            found.append((bound, float(below)))
-        return found
+from p2pstore.metrics.histogram import Histogram
 
 
 @dataclass

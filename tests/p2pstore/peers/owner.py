@@ -14,6 +14,7 @@ from p2pstore.cluster.secret import ClusterSecret
 from p2pstore.holding.catalog import Catalog, Holding
 from p2pstore.holding.checker import Checker
 from p2pstore.holding.holdings import Holdings
+from p2pstore.metrics.counts import Counts
 from p2pstore.objects.manifest import Manifest
 from p2pstore.peers.peer_server import PeerServer
 from tests.p2pstore.samples import record_of
@@ -26,6 +27,7 @@ class Owner:
         self.engine = engine
         self.catalog = Catalog(Path(":memory:"))
         self.holdings = Holdings(engine, self.catalog)
+        self.counts = Counts()
         self.checker = Checker(self.holdings, self.holdings.give_up, lambda _: None)
         self.record = NodeRecord("owner", "", engine.segment_name, engine.data_port)
 

@@ -72,7 +72,9 @@ async def test_metrics(engines: Any, proxies: Start) -> None:
 
 async def test_without_the_library_for_metrics(engines: Any, proxies: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     proxy = await proxies([await engines()], [await engines()])
-    monkeypatch.delitem(sys.modules, "p2pstore.serving.proxy.metrics", raising=False)
+    for module in ("p2pstore.serving.proxy.metrics", "p2pstore.metrics.exposition"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.delattr("p2pstore.metrics.exposition", raising=False)
     monkeypatch.delattr("p2pstore.serving.proxy.metrics", raising=False)
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     status, said = await proxy.get("/metrics")
