@@ -16,7 +16,6 @@ import gc
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 from p2pstore.bench.scenario import Outcome, Sample, Scenario
@@ -82,7 +81,8 @@ class Simulation:
         self.scenario = scenario
         self.outcome = Outcome(scenario)
         self._random = random.Random(scenario.seed)  # noqa: S311 - repeatable is what it must be
-        self._clock = VirtualClock()
+        self._near, self._far = scenario.latency, scenario.latency + scenario.zone_latency
+        self._clock = VirtualClock([self._near, self._far])
         self._lengths = [scenario.chunk_size] * scenario.chunks
         self._lengths[-1] = scenario.size - scenario.chunk_size * (scenario.chunks - 1)
         self._processors = Processors(scenario.processors) if scenario.processors else None
@@ -132,25 +132,20 @@ class Simulation:
     # Time
 
     def _delay(self, one: SimulatedNode, other: SimulatedNode) -> float:
-        scenario = self.scenario
-        return scenario.latency if one.zone == other.zone else scenario.latency + scenario.zone_latency
+        return self._near if one.zone == other.zone else self._far
 
     def _say(self, one: SimulatedNode, other: SimulatedNode, act: Callable[..., None], *arguments: Any) -> None:
         """Call ``act`` when what one node says to another was heard."""
         self.outcome.messages += 1
-        self._reach(other, self._delay(one, other), self.scenario.costs.message_seconds, act, *arguments)
-
-    def _reach(
-        self, node: SimulatedNode, delay: float, seconds: float, act: Callable[..., None], *arguments: Any
-    ) -> None:
-        """Call ``act`` after ``delay``, once the processors have had so many seconds for it, which a node hears of."""
+        delay = self._delay(one, other)
         if self._processors is None:
-            self._clock.at(self._clock.now + delay, act, *arguments)
+            self._clock.after(delay, act, *arguments)
         else:
-            self._clock.at(self._clock.now + delay, self._work, node, seconds, act, arguments)
+            self._clock.after(delay, self._work, other, self.scenario.costs.message_seconds, act, arguments)
 
     def _work(self, node: SimulatedNode, seconds: float, act: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-        assert self._processors is not None  # noqa: S101 - see _reach
+        """Call ``act`` once the processors have had so many seconds for what a node has heard."""
+        assert self._processors is not None  # noqa: S101 - else there is nothing to wait for
         now = self._clock.now
         if node.busy_until <= now:
             self.outcome.wakes += 1
@@ -262,7 +257,8 @@ class Simulation:
         if name in node.sources:
             if news:
                 self._tell(node, PeerHas(name, [chunk for run in news for chunk in run]))
-            self._tell(node, Granted(replace(grant, key=name), self._clock.now))
+            granted = Grant(name, grant.number, grant.run, grant.window, grant.lead)
+            self._tell(node, Granted(granted, self._clock.now))
 
     def _hear_word(self, source: SimulatedNode, key: str, word: Word) -> None:
         """What a node says to a source reaches it."""
@@ -337,17 +333,16 @@ class Simulation:
             if isinstance(action, (Opened, Declined, Done)):
                 source = node.sources[action.peer]
                 self._say(node, source, self._hear_word, source, node.name, action)
-            if isinstance(action, Claims):
+            elif isinstance(action, Fetch):
+                source = node.sources[action.peer]
+                size = sum(self._lengths[action.run.start : action.run.stop])
+                request = SimulatedRequest(source, node, action.run, size, action.lead)
+                node.wanted[action.peer, action.run] = request
+                self._clock.after(self._delay(node, source), self._sends.ask, request)
+            elif isinstance(action, Claims):
                 self._claim(node, action.claim)
-            if isinstance(action, Cancel):
+            elif isinstance(action, Cancel):
                 self._break_off(node, node.wanted[action.peer, action.run])
-            if not isinstance(action, Fetch):
-                continue
-            source = node.sources[action.peer]
-            size = sum(self._lengths[action.run.start : action.run.stop])
-            request = SimulatedRequest(source, node, action.run, size, action.lead)
-            node.wanted[action.peer, action.run] = request
-            self._clock.at(self._clock.now + self._delay(node, source), self._sends.ask, request)
 
     def _claim(self, node: SimulatedNode, claim: Claim) -> None:
         """Tell those who follow a node who it takes for a gateway of its zone."""
@@ -380,7 +375,7 @@ class Simulation:
                     self._say(node, listener, self._deliver, node, [listener], events)
             else:
                 self.outcome.messages += len(listeners)
-                self._clock.at(self._clock.now + delay, self._deliver, node, listeners, events)
+                self._clock.after(delay, self._deliver, node, listeners, events)
 
     def _deliver(self, source: SimulatedNode, listeners: Sequence[SimulatedNode], events: Sequence[Event]) -> None:
         name = source.name
@@ -396,7 +391,7 @@ class Simulation:
     def _ending(self, request: SimulatedRequest) -> None:
         """Most of a run has left its uploader."""
         delay = self._delay(request.uploader, request.getter)
-        self._clock.at(self._clock.now + delay, self._nearly_land, request)
+        self._clock.after(delay, self._nearly_land, request)
 
     def _nearly_land(self, request: SimulatedRequest) -> None:
         if not request.over:
@@ -406,8 +401,12 @@ class Simulation:
         """The last byte of a run has left its uploader."""
         uploader = request.uploader
         self.outcome.sent_bytes += request.size
-        seconds = request.size * self.scenario.costs.byte_seconds
-        self._reach(request.getter, self._delay(uploader, request.getter), seconds, self._land, request)
+        delay = self._delay(uploader, request.getter)
+        if self._processors is None:
+            self._clock.after(delay, self._land, request)
+        else:
+            seconds = request.size * self.scenario.costs.byte_seconds
+            self._clock.after(delay, self._work, request.getter, seconds, self._land, (request,))
         limit = self.scenario.seed_dies_after
         if uploader is self._seed and limit and uploader.sent >= limit * self.scenario.size:
             self._die(uploader)

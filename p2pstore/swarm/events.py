@@ -1,4 +1,8 @@
-"""What a planner is told and what it says: the events and actions of ``p2pstore.swarm.planner``, as plain values."""
+"""What a planner is told and what it says: the events and actions of ``p2pstore.swarm.planner``, as plain values.
+
+Nobody changes one. Those of which each chunk takes several are not frozen, because a frozen one takes twice as long to
+make.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +49,7 @@ class PeerAdded:
     grants: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class PeerHas:
     """A peer has more chunks."""
 
@@ -69,7 +73,7 @@ class PeerClaims:
     claim: Claim
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Granted:
     """A peer gives a grant, which has that peer for its key."""
 
@@ -110,7 +114,7 @@ class Released:
     kept: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Fetched:
     """A run arrived, and every hash matched."""
 
@@ -119,7 +123,7 @@ class Fetched:
     now: float = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Ending:
     """All of a run but its ``lead`` has arrived."""
 
@@ -162,7 +166,7 @@ Event = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Fetch:
     """Ask a peer for a run of adjacent chunks, and say ``Ending`` when ``lead`` of it is left, a part of 0 to 1."""
 
@@ -171,7 +175,7 @@ class Fetch:
     lead: float = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Opened:
     """Tell a peer that there is room for a fetch beside the ``under_way`` that there are."""
 
@@ -179,7 +183,7 @@ class Opened:
     under_way: int
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Declined:
     """Tell a peer that its grant is not taken: there is no room (``full``), or it has nothing that is missing."""
 
@@ -189,7 +193,7 @@ class Declined:
     full: bool
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Done:
     """Tell a peer that what it granted has come, or nearly, or will not come. ``full``: there is no room for more."""
 

@@ -28,11 +28,15 @@ MIN_PATIENCE = 0.25
 FIRST_PATIENCE_SECONDS = 10.0
 """Seconds before which no fetch is called slow; the second while none has ended yet."""
 
+UNDER_WAY = 1 << 53
+"""More fetches than anybody can say that it has under way."""
 
-@dataclass(frozen=True)
+
+@dataclass(slots=True)
 class Grant:
     """Leave for a follower to fetch one run: the one that is named, or, with none, which it likes.
 
+    Nobody changes one. It is not frozen because they are made by the million, and a frozen one takes twice as long.
     ``window`` is how many fetches it should have under way at a time, ``lead`` the part of one, 0 to 1, that is left
     when it should call that done. See ``p2pstore.swarm.pace``.
     """
@@ -44,19 +48,21 @@ class Grant:
     lead: float = FIRST_LEAD
 
 
-@dataclass
+@dataclass(slots=True, eq=False)
 class _Grant:
+    follower: _Follower
     since: float
     run: range | None
     tellings: int  # before it
     slow: bool = False
 
 
-@dataclass
+@dataclass(slots=True, eq=False)
 class _Follower:
+    key: str
     seeds: bool
     origin: bool  # this node is, to it
-    last: bool = False
+    rank: int  # who is granted something first, before how busy it is
     under_way: int = 0  # of its fetches, from anybody, as it last said
     grants: dict[int, _Grant] = field(default_factory=dict)
     slow: int = 0  # of these, so many go on without a place
@@ -70,12 +76,13 @@ class Granter:
         self._make_unsent = unsent
         self._unsent: Unsent | None = None
         self._followers: dict[str, _Follower] = {}
-        self._open: dict[str, None] = {}  # have room, as far as is known
-        self._sated: dict[str, None] = {}  # lacked nothing that this node had told them of
-        self._running: dict[int, str] = {}  # grants that have a place, the oldest first, and whose they are
+        self._open: dict[str, _Follower] = {}  # have room, as far as is known
+        self._sated: dict[str, _Follower] = {}  # lacked nothing that this node had told them of
+        self._running: dict[int, _Grant] = {}  # grants that have a place, the oldest first
         self._number = 0
         self._tellings = 0
         self._patience = Patience(MIN_PATIENCE, first=FIRST_PATIENCE_SECONDS)
+        self._limit = self._patience.limit(PATIENCE)  # seconds
         self._pace = Pace()
 
     def __contains__(self, key: str) -> bool:
@@ -104,8 +111,9 @@ class Granter:
         if key not in self._followers:
             if origin and self._unsent is None:
                 self._unsent = self._make_unsent()
-            self._followers[key] = _Follower(seeds, origin, last)
-            (self._sated if empty else self._open)[key] = None
+            rank = UNDER_WAY * (2 * (not seeds) + last)
+            follower = self._followers[key] = _Follower(key, seeds, origin, rank)
+            (self._sated if empty else self._open)[key] = follower
 
     def leave(self, key: str) -> None:
         """It takes none any more; its grants are void."""
@@ -115,8 +123,9 @@ class Granter:
         self._open.pop(key, None)
         self._sated.pop(key, None)
         for number, grant in follower.grants.items():
-            self._end(follower, number, grant)
+            self._end(number, grant)
             self._take_back(grant)
+        follower.grants.clear()  # they refer to it
         if not self._followers:
             self._unsent = None  # whoever comes next has it all from the beginning
 
@@ -126,7 +135,7 @@ class Granter:
         if follower is not None:
             follower.under_way = under_way
             self._sated.pop(key, None)
-            self._open[key] = None
+            self._open[key] = follower
 
     def declined(self, key: str, number: int, under_way: int, now: float, *, full: bool) -> None:
         """It does not take a grant: it has no room (``full``), or lacks nothing that this node has."""
@@ -136,12 +145,12 @@ class Granter:
             return
         follower.under_way = under_way
         self._pace.answered(now - grant.since)
-        self._end(follower, number, grant)
+        self._end(number, grant)
         self._take_back(grant)
         if not full and key not in self._open and key not in self._sated:
             # It may have declined before it heard of more that it has been told of since.
             waiting = self._sated if grant.tellings == self._tellings else self._open
-            waiting[key] = None
+            waiting[key] = follower
 
     def done(self, key: str, number: int, under_way: int, now: float, *, full: bool) -> None:
         """What it fetched on a grant is there, or nearly, or will not come. ``full``: it has no room for more."""
@@ -152,11 +161,12 @@ class Granter:
         follower.under_way = under_way
         if not grant.slow:
             self._pace.took(now - grant.since, len(self._running))
-        self._end(follower, number, grant)
+        self._end(number, grant)
         self._patience.took(now - grant.since, most=PATIENCE)
+        self._limit = self._patience.limit(PATIENCE)
         if not full:
             self._sated.pop(key, None)
-            self._open[key] = None
+            self._open[key] = follower
 
     def told(self) -> None:
         """There are more chunks that this node has: followers hear of them before a grant, or with it."""
@@ -168,8 +178,8 @@ class Granter:
         """What is granted now. To be called after each of the above, and when ``due`` is over."""
         self._part_with_slow(now)
         given: list[Grant] = []
-        while len(self._running) < self._places and (key := self._next()):
-            given.append(self._grant(key, now))
+        while self._open and len(self._running) < self._places and (follower := self._next()):
+            given.append(self._grant(follower, now))
         return given
 
     @property
@@ -179,35 +189,37 @@ class Granter:
             return math.inf
         return math.nextafter(self._patient_until(), math.inf)
 
-    def _next(self) -> str:
-        """Who is granted something: one that passes on before one that does not, the least busy first; "" for nobody.
+    def _next(self) -> _Follower | None:
+        """Who is granted something: one that passes on before one that does not, the least busy first.
 
         One that is slow with an earlier grant is granted no other.
         """
-        least, among = (True, True, 0), [""]
-        for key in self._open:
-            follower = self._followers[key]
-            rank = (not follower.seeds, follower.last, follower.under_way)
+        least = math.inf
+        among: list[_Follower] = []
+        for follower in self._open.values():
             if follower.slow:
                 continue
-            if not among[0] or rank < least:
-                least, among = rank, [key]
-            elif rank == least:
-                among.append(key)
-        return among[self._random.randrange(len(among))] if len(among) > 1 else among[0]
+            busy = follower.rank + follower.under_way
+            if busy < least:
+                least = busy
+                among = [follower]
+            elif busy == least:
+                among.append(follower)
+        if len(among) > 1:
+            return among[self._random.randrange(len(among))]
+        return among[0] if among else None
 
-    def _grant(self, key: str, now: float) -> Grant:
-        follower = self._followers[key]
-        del self._open[key]
+    def _grant(self, follower: _Follower, now: float) -> Grant:
+        del self._open[follower.key]
         self._number += 1
         run = self._unsent.name() if self._unsent and follower.origin and follower.seeds else None
-        follower.grants[self._number] = _Grant(now, run, self._tellings)
-        self._running[self._number] = key
-        return Grant(key, self._number, run, self._pace.places, self._pace.lead)
+        grant = _Grant(follower, now, run, self._tellings)
+        follower.grants[self._number] = self._running[self._number] = grant
+        return Grant(follower.key, self._number, run, self._pace.places, self._pace.lead)
 
-    def _end(self, follower: _Follower, number: int, grant: _Grant) -> None:
+    def _end(self, number: int, grant: _Grant) -> None:
         if grant.slow:
-            follower.slow -= 1
+            grant.follower.slow -= 1
         else:
             del self._running[number]
 
@@ -218,16 +230,13 @@ class Granter:
     def _part_with_slow(self, now: float) -> None:
         """Take their places from fetches that take too long; what they were to bring others get, too."""
         while self._running and now > self._patient_until():
-            number, key = next(iter(self._running.items()))
-            follower = self._followers[key]
-            grant = follower.grants[number]
-            self._end(follower, number, grant)
+            number, grant = next(iter(self._running.items()))
+            self._end(number, grant)
             grant.slow = True
-            follower.slow += 1
+            grant.follower.slow += 1
             self._take_back(grant)
             grant.run = None
 
     def _patient_until(self) -> float:
         """Until when the oldest fetch may keep its place."""
-        number, key = next(iter(self._running.items()))
-        return self._followers[key].grants[number].since + self._patience.limit(PATIENCE)
+        return next(iter(self._running.values())).since + self._limit

@@ -45,21 +45,21 @@ class Pace:
     def __init__(self) -> None:
         self._turn = 0.0  # what a question and its answer take
         self._chunk = 0.0  # what a fetch takes, that has the link for itself
+        # What follows from these is asked for more often than it changes.
+        self.places = MIN_PLACES
+        """Fetches at a time."""
+        self.lead = FIRST_LEAD
+        """The part of a fetch, 0 to 1, that is left when the next is to be granted."""
 
     def answered(self, seconds: float) -> None:
         """A grant was declined so long after it was given: there and back, nothing else."""
         self._turn = _average(self._turn, seconds)
+        self._measured()
 
     def took(self, seconds: float, at_once: int) -> None:
         """A fetch took so long, of so many that ran."""
         self._chunk = _average(self._chunk, seconds / at_once)
-
-    @property
-    def places(self) -> int:
-        """Fetches at a time."""
-        if not self._turn or not self._chunk:
-            return MIN_PLACES
-        return min(MAX_PLACES, max(MIN_PLACES, 2 + round(4 * math.sqrt(self._turn / self._chunk))))
+        self._measured()
 
     @property
     def places_of_origin(self) -> int:
@@ -74,12 +74,11 @@ class Pace:
         """How long a follower may go without news of chunks."""
         return min(MAX_LATE, max(MIN_LATE, LATE_CHUNKS * self._chunk))
 
-    @property
-    def lead(self) -> float:
-        """The part of a fetch, 0 to 1, that is left when the next is to be granted."""
-        if not self._turn or not self._chunk:
-            return FIRST_LEAD
-        return min(MAX_LEAD, TURNS * self._turn / (self._chunk * self.places))
+    def _measured(self) -> None:
+        turn, chunk = self._turn, self._chunk
+        if turn and chunk:
+            self.places = min(MAX_PLACES, max(MIN_PLACES, 2 + round(4 * math.sqrt(turn / chunk))))
+            self.lead = min(MAX_LEAD, TURNS * turn / (chunk * self.places))
 
 
 def _average(before: float, seconds: float) -> float:

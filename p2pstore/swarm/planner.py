@@ -62,6 +62,7 @@ from p2pstore.swarm.events import (
     Tick,
 )
 from p2pstore.swarm.gateway import Gateways
+from p2pstore.swarm.granter import Grant
 from p2pstore.swarm.leaving import Leaving
 from p2pstore.swarm.peer import Peer, Share
 from p2pstore.swarm.rarity import RUN_BYTES, Missing
@@ -164,32 +165,37 @@ class Planner:
 
     def handle(self, event: Event) -> list[Action]:
         """Take an event; return what to do now."""
-        actions = self._handle(event)
-        if not isinstance(event, PeerHas):
-            self._follow_zone(actions)
-        return actions
-
-    def _handle(self, event: Event) -> list[Action]:
-        if isinstance(event, PeerHas):  # most events are
+        # The commonest first: of one chunk a node is told some twenty times.
+        if isinstance(event, PeerHas):
             peer = self._peers.get(event.peer)
             if peer is None:
                 return []
             self._has(peer, event.chunks)
             return self._fill_one(peer)
-        if isinstance(event, PeerAdded):
-            return self._add(event)
-        if isinstance(event, (Tick, Fetched, Ending, Failed, Granted)):
+        if isinstance(event, Granted):
+            peer = self._peers.get(event.grant.key)
             self._now = max(self._now, event.now)
-        if isinstance(event, Tick):
-            return self._tick()
+            actions = [] if peer is None else self._granted(peer, event.grant)
+        elif isinstance(event, (Tick, Fetched, Ending, Failed)):
+            self._now = max(self._now, event.now)
+            actions = self._tick() if isinstance(event, Tick) else self._moved(event)
+        else:
+            actions = self._add(event) if isinstance(event, PeerAdded) else self._news(event)
+        if self._zone.known:
+            self._follow_zone(actions)
+        return actions
+
+    def _moved(self, event: Fetched | Ending | Failed) -> list[Action]:
         peer = self._peers.get(event.peer)
         if isinstance(event, Fetched):
             return self._fetched(peer, event)
         if isinstance(event, Failed):
             return self._failed(peer, event)
-        if isinstance(event, (Closed, Released, PeerGone)):
-            return self._leave(peer, event)
-        return [] if peer is None else self._news(peer, event)
+        actions: list[Action] = []
+        if peer is not None:
+            self._over(peer, event.run, actions)
+            actions += self._open()
+        return actions
 
     def _follow_zone(self, actions: list[Action]) -> None:
         """Do what changes in this node's zone make necessary, and tell who get from this node."""
@@ -255,17 +261,16 @@ class Planner:
         for run in runs:
             self._return(run)
 
-    def _news(self, peer: Peer, event: PeerShared | PeerClaims | Granted | Ending) -> list[Action]:
+    def _news(self, event: PeerShared | PeerClaims | Closed | Released | PeerGone) -> list[Action]:
+        peer = self._peers.get(event.peer)
+        if isinstance(event, (Closed, Released, PeerGone)):
+            return self._leave(peer, event)
+        if peer is None:
+            return []
         if isinstance(event, PeerShared):
             peer.shared = event.shared
-        elif isinstance(event, PeerClaims):
-            self._zone.heard(peer.name, event.claim)
-        elif isinstance(event, Granted):
-            return self._granted(peer, event)
         else:
-            actions: list[Action] = []
-            self._over(peer, event.run, actions)
-            return actions + self._open()
+            self._zone.heard(peer.name, event.claim)
         return self._fill_one(peer)
 
     def _add(self, event: PeerAdded) -> list[Action]:
@@ -468,17 +473,19 @@ class Planner:
     def _fill_one(self, peer: Peer) -> list[Action]:
         """As ``_fill``, for one."""
         actions: list[Action] = []
-        if self._missing:
-            if not peer.granting and not self._waits(peer):
-                while peer.room(self._share) and self._fetch(peer, self._pick(peer), actions):
-                    pass
-            actions += self._open()
-        return actions
+        if not self._missing:
+            return actions
+        if not peer.granting and not self._waits(peer):
+            while peer.room(self._share) and self._fetch(peer, self._pick(peer), actions):
+                pass
+        return actions + self._open()
 
     def _open(self) -> list[Action]:
         """Tell those that were declined that there is room."""
         actions: list[Action] = []
         for window in self._windows:
+            if not window.owes:
+                continue
             for name in window.owed(lambda name: self._waits(self._peers[name])):
                 window.forget(name)
                 if self._peers[name].grants:  # else it came again, as an earlier version
@@ -497,10 +504,9 @@ class Planner:
         others = (p for p in self._peers.values() if not (p.slow or p.in_flight or p.rests(self._now)))
         return peer.rests(self._now) or any(self._may_use(other) for other in others)
 
-    def _granted(self, peer: Peer, event: Granted) -> list[Action]:
+    def _granted(self, peer: Peer, grant: Grant) -> list[Action]:
         """Take a grant, or say why not."""
         actions: list[Action] = []
-        grant = event.grant
         window = self._window(peer)
         window.size = grant.window
         full = window.full or self._waits(peer)

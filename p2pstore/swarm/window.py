@@ -40,6 +40,11 @@ class Window:
         """Whether no further grant is to be taken."""
         return len(self._counted) >= self.size
 
+    @property
+    def owes(self) -> bool:
+        """Whether there is room, and somebody who is to hear of it."""
+        return bool(self._owed) and len(self._counted) < self.size
+
     def take(self, peer: str, run: range, now: float) -> None:
         """A grant is taken."""
         self._counted[peer, run] = now

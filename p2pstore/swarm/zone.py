@@ -22,6 +22,11 @@ class Zone:
         self.mine: frozenset[int] = frozenset()
         """The chunks that this node is to fetch from abroad, as of the last ``reopens``."""
 
+    @property
+    def known(self) -> bool:
+        """Whether this node is in a zone."""
+        return self._gateways is not None
+
     def abroad(self, distance: int) -> bool:
         """Whether a peer so far away is in another zone."""
         return self._gateways is not None and distance == ABROAD

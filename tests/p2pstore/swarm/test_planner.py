@@ -82,7 +82,7 @@ def test_chunks_of_peers_that_left_are_rare_again() -> None:
 
 def test_ties_are_random() -> None:
     firsts = {
-        Planner([MIB] * 50, Bitmap(50), seed=n).handle(PeerAdded("p", Bitmap(50, full=True)))[0] for n in range(20)
+        str(Planner([MIB] * 50, Bitmap(50), seed=n).handle(PeerAdded("p", Bitmap(50, full=True)))[0]) for n in range(20)
     }
     assert len(firsts) > 5
 
