@@ -8,7 +8,9 @@ Files lie in /dev/shm, so that no disk is measured. Each round runs every conten
 not installed is left out and said so. Compared: ``get --transport tcp`` with curl from nginx (file to file over
 loopback), iperf3 (no file) and the real Mooncake Transfer Engine (from one file's mapping into another's); ``get
 --transport local`` with cp; ``register`` with xxhsum -H2. ``get`` and ``register`` are timed as whole commands, the
-start of Python included, and a second time by the ``seconds`` that they report: what the agent needed.
+start of Python included, and a second time by the ``seconds`` that they report: what the agent needed. Beside the time
+stands what a GB took of the processors: the command and whatever serves it, agents, nginx or engine, together. No two
+chunks of the file are equal: ``get`` would move one of them, and not the others.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import contextlib
 import json
 import os
 import random
+import resource
 import shutil
 import socket
 import statistics
@@ -34,17 +37,22 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 COMMAND_TIMEOUT = 300.0
+TICKS = os.sysconf("SC_CLK_TCK")
+BLOCK = 16 << 20
 PAIRS = [
     ("get tcp", "curl", 1.6),
     ("get tcp, agent", "curl", None),
-    ("get tcp", "mooncake engine", 2.5),
+    ("get tcp", "mooncake engine", 3.0),
     ("get tcp", "iperf3", None),
-    ("get local", "cp", 1.2),
+    ("get local", "cp", 1.3),
     ("get local, agent", "cp", None),
     ("register", "xxhsum -H2", 0.9),
     ("register, agent", "xxhsum -H2", None),
 ]
 """(ours, theirs, what we aim for: theirs' seconds over ours, whole command against whole command)"""
+
+PROCESSOR_AIM = 1.0
+"""Seconds that all processors together may take for a GB of a ``get``."""
 
 
 def run(*command: str, **more: Any) -> subprocess.CompletedProcess[str]:
@@ -61,6 +69,22 @@ def mooncake(home: Path, *arguments: str) -> dict[str, Any]:
     return json.loads(run(*command).stdout)
 
 
+def processor_seconds(servers: list[int]) -> float:
+    """What the commands that have ended took of the processors, and so far these processes with their children."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return ended.ru_utime + ended.ru_stime + sum(_of_process(pid) for pid in servers)
+
+
+def _of_process(pid: int) -> float:
+    process = Path(f"/proc/{pid}")
+    try:
+        fields = (process / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        children = [each for task in process.glob("task/*/children") for each in task.read_text("ascii").split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / TICKS + sum(_of_process(int(child)) for child in children)
+
+
 class Bench:
     """Two agents, nginx, an iperf3 server and a file, in one scratch directory of /dev/shm."""
 
@@ -71,14 +95,15 @@ class Bench:
         self.dest = self.dir / "dest.bin"
         self.skipped: dict[str, str] = {}
         self.agent_seconds: dict[str, list[float]] = {}
+        self.processor: dict[str, list[float]] = {}
+        self._servers: list[int] = []
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         self._stack.callback(shutil.rmtree, self.dir, ignore_errors=True)
-        block = os.urandom(16 << 20)
         with self.source.open("wb") as file:
-            for number in range(0, self.size, len(block)):
-                file.write(number.to_bytes(8, "little") + block[8 : min(len(block), self.size - number)])
+            for done in range(0, self.size, BLOCK):
+                file.write(os.urandom(min(BLOCK, self.size - done)))
         self.contenders = dict(self._contenders())
         return self
 
@@ -94,29 +119,30 @@ class Bench:
                 capture_output=True,
                 check=False,
             )
-        metadata = mooncake(homes[0], "node", "start")["metadata"]
-        mooncake(homes[1], "--metadata", metadata, "node", "start")
+        first = mooncake(homes[0], "node", "start")
+        second = mooncake(homes[1], "--metadata", first["metadata"], "node", "start")
+        self._servers += first["pid"], second["pid"]
         mooncake(homes[0], "register", str(self.source), "--name", "bench")
 
         def get(transport: str) -> Callable[[], float | None]:
             arguments = ["get", "bench", str(self.dest), "--transport", transport, "--no-seed"]
             return self._ours(f"get {transport}", homes[1], *arguments)
 
-        yield "get tcp", self._to_dest(get("tcp"))
-        yield "get local", self._to_dest(get("local"))
+        yield "get tcp", self._to_dest("get tcp", get("tcp"))
+        yield "get local", self._to_dest("get local", get("local"))
         register = self._ours("register", homes[0], "register", str(self.source), "--name", "bench")
-        yield "register", self._timed(register)
+        yield "register", self._timed("register", register)
         yield from self._tools()
         yield from self._upstream()
 
     def _tools(self) -> Iterator[tuple[str, Callable[[], float | None]]]:
-        yield "cp", self._to_dest(lambda: run("cp", str(self.source), str(self.dest)) and None)
+        yield "cp", self._to_dest("cp", lambda: run("cp", str(self.source), str(self.dest)) and None)
         if self._has("xxhsum", "xxhash"):
-            yield "xxhsum -H2", self._timed(lambda: run("xxhsum", "-H2", str(self.source)) and None)
+            yield "xxhsum -H2", self._timed("xxhsum -H2", lambda: run("xxhsum", "-H2", str(self.source)) and None)
         if self._has("nginx", "nginx-light") and self._has("curl", "curl"):
             port = self._nginx()
             url = f"http://127.0.0.1:{port}/{self.source.name}"
-            yield "curl", self._to_dest(lambda: run("curl", "-sfo", str(self.dest), url) and None)
+            yield "curl", self._to_dest("curl", lambda: run("curl", "-sfo", str(self.dest), url) and None)
         if self._has("iperf3", "iperf3"):
             port = free_port()
             self._serve(["iperf3", "-s", "-B", "127.0.0.1", "-p", str(port)], port)
@@ -142,6 +168,7 @@ class Bench:
             text=True,
             env=environment,
         )
+        self._servers.append(target.pid)
         self._stack.callback(target.wait, 20)
         self._stack.callback(target.terminate)
         where = next(line for line in target.stdout or () if line.startswith("serving "))
@@ -151,7 +178,7 @@ class Bench:
             copied = run(*script, "copy", segment, address, str(self.size), str(self.dest), env=environment)
             return float(next(x for x in copied.stdout.splitlines() if x.startswith("seconds ")).split()[1])
 
-        yield "mooncake engine", self._to_dest(copy)
+        yield "mooncake engine", self._to_dest("mooncake engine", copy)
 
     def _ours(self, name: str, home: Path, *arguments: str) -> Callable[[], float | None]:
         """One of our commands; what the agent says that it needed is noted beside."""
@@ -167,21 +194,26 @@ class Bench:
             return False
         return True
 
-    def _timed(self, work: Callable[[], float | None]) -> Callable[[], float]:
+    def _timed(self, name: str, work: Callable[[], float | None]) -> Callable[[], float]:
+        """Time ``work``, or take the seconds that it says; note what the processors did meanwhile."""
+
         def measure() -> float:
+            spent = processor_seconds(self._servers)
             began = time.perf_counter()
             own = work()
-            return own if own is not None else time.perf_counter() - began
+            seconds = own if own is not None else time.perf_counter() - began
+            self.processor.setdefault(name, []).append(processor_seconds(self._servers) - spent)
+            return seconds
 
         return measure
 
-    def _to_dest(self, work: Callable[[], float | None]) -> Callable[[], float]:
+    def _to_dest(self, name: str, work: Callable[[], float | None]) -> Callable[[], float]:
         """Time a copy to ``dest``, which is new each time and compared afterwards.
 
         A virtual machine gives free memory back to its host within seconds, and getting it again costs more than the
         copy does. So as much as the copy needs is taken and freed just before: every contender finds it at hand.
         """
-        measure = self._timed(work)
+        measure = self._timed(name, work)
         zeros = bytes(1 << 20)
 
         def copy() -> float:
@@ -210,6 +242,7 @@ class Bench:
 
     def _serve(self, command: list[str], port: int) -> None:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self._servers.append(process.pid)
         self._stack.callback(process.wait, 20)
         self._stack.callback(process.terminate)
         wait_for_port(port)
@@ -260,6 +293,7 @@ def main() -> int:
             if a in medians and b in medians
         ]
         rates = {name: bench.size / 1e9 / seconds for name, seconds in medians.items()}
+        spent = {name: statistics.median(found[1:]) * 1e9 / bench.size for name, found in bench.processor.items()}
         if args.json:
             print(
                 json.dumps(
@@ -267,6 +301,7 @@ def main() -> int:
                         "bytes": bench.size,
                         "seconds": times,
                         "gb_per_s": rates,
+                        "processor_seconds_per_gb": spent,
                         "ratios": ratios,
                         "skipped": bench.skipped,
                     }
@@ -275,10 +310,13 @@ def main() -> int:
             return 0
         for name, rate in sorted(rates.items(), key=lambda pair: -pair[1]):
             low, high = min(times[name]), max(times[name])
-            print(f"{name:16} {rate:6.2f} GB/s   seconds min {low:.2f} median {medians[name]:.2f} max {high:.2f}")
+            took = f"   processor {spent[name]:.2f} s/GB" if name in spent else ""
+            print(f"{name:16} {rate:6.2f} GB/s   seconds min {low:.2f} median {medians[name]:.2f} max {high:.2f}{took}")
         for row in ratios:
             aim = f"   (aim {row['aim']})" if row["aim"] else ""
             print(f"{row['ours']:10} is {row['ratio']:.2f} times as fast as {row['theirs']}{aim}")
+        for name in ("get tcp", "get local"):
+            print(f"{name:10} takes {spent[name]:.2f} s of all processors for a GB   (aim {PROCESSOR_AIM})")
         for name, advice in bench.skipped.items():
             print(f"left out: {name} ({advice})")
     return 0
