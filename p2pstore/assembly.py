@@ -27,6 +27,7 @@ from p2pstore.errors import ListenRefused, NodeNameTaken
 from p2pstore.holding.catalog import Catalog
 from p2pstore.holding.checker import Checker
 from p2pstore.holding.holdings import Holdings
+from p2pstore.holding.oids import Oids
 from p2pstore.holding.parts import Parts
 from p2pstore.holding.publisher import Publisher
 from p2pstore.holding.source_watcher import SourceWatcher
@@ -79,6 +80,8 @@ async def assemble(
     publisher = Publisher(registry, holdings, membership, supervisor)
     membership.on_rejoin.append(publisher.republish)
     checker = Checker(holdings, publisher.give_up, publisher.drop_partial)
+    oids = Oids(holdings.serving.read, options.state / "oids" if options.state else None)
+    closing.push_async_callback(oids.close)
     parts = Parts(
         options=options,
         record=record,
@@ -90,6 +93,7 @@ async def assemble(
         checker=checker,
         watcher=SourceWatcher(holdings, publisher.source_changed, checker.touched),
         wrong_bytes=WrongBytes(),
+        oids=oids,
         upload_limit=upload_limit,
         download_limit=RateLimit(options.download_limit),
         doubts=doubtful,

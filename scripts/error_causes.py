@@ -227,6 +227,7 @@ CAUSES = (
     _of("AgentRunning", "'node run' where an agent runs already", home=HOME, pid=42),
     _of("SecretRefused", "another secret than the peer's, or none", peer=PEER),
     _of("ClocksDiffer", "a clock that is off by more than five minutes", peer=PEER, seconds=300),
+    _of("HubListenRefused", "an address that others reach, without a token", address="10.0.0.1:7400"),
     _of("ListenRefused", "an address that others reach, without a secret", address="10.0.0.1"),
     _of("NothingGuards", "'metadata serve' on an address that others reach", address="10.0.0.1"),
     _of("ProxyUnguarded", "'proxy' on an address that others reach", address="10.0.0.1:8000"),

@@ -54,6 +54,7 @@ ROOMS: Mapping[str, Sequence[str]] = {
         "node_options",
         "holding",
         "pull",
+        "hub",
         "info",
         "peers",
         "assembly",

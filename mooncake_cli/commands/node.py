@@ -55,6 +55,11 @@ Node = Annotated[
 ]
 Insecure = Annotated[bool, typer.Option("--insecure", help="Listen beyond loopback without a cluster secret.")]
 
+HfEndpoint = Annotated[
+    str | None,
+    typer.Option("--hf-endpoint", metavar="HOST:PORT", help="Serve objects to programs that read the hub here."),
+]
+
 
 Upload = Annotated[
     str | None, typer.Option("--upload-limit", metavar="RATE", help="Send no more a second, like 500MB/s or 5Gbit.")
@@ -80,6 +85,7 @@ def run(
     upload_limit: Upload = None,
     download_limit: Download = None,
     metrics: Metrics = None,
+    hf_endpoint: HfEndpoint = None,
 ) -> None:
     """Run the agent in the foreground.
 
@@ -93,6 +99,7 @@ def run(
         upload_limit=upload_limit,
         download_limit=download_limit,
         metrics=metrics,
+        hf_endpoint=hf_endpoint,
     )
     from p2pstore.agent.agent import run as run_agent  # noqa: PLC0415 - it brings the whole agent along
 
@@ -107,6 +114,7 @@ def start(
     upload_limit: Upload = None,
     download_limit: Download = None,
     metrics: Metrics = None,
+    hf_endpoint: HfEndpoint = None,
 ) -> None:
     """Start the agent in the background.
 
@@ -120,6 +128,7 @@ def start(
         upload_limit=upload_limit,
         download_limit=download_limit,
         metrics=metrics,
+        hf_endpoint=hf_endpoint,
     )
     home = invocation.find_home(settings)
     tell = invocation.output.message
@@ -253,6 +262,7 @@ def _report(output: Output, status: Mapping[str, Any]) -> str:
             if (rate := status.get(f"{way}_limit"))
         ),
         *([("metrics", printable(status["metrics"]))] if status.get("metrics") else []),
+        *((("hf endpoint", f"http://{status['hf_endpoint']}"),) if status.get("hf_endpoint") else ()),
         *(("warning", printable(text)) for text in status.get("warnings", [])),
         *(("failed", printable(what_failed(task))) for task in status.get("tasks", []) if task["failures"]),
     ]

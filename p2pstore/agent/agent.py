@@ -28,7 +28,7 @@ from engine.files.open_limit import allow_many_files
 from engine.files.refusals import cannot
 from engine.files.system import system
 from engine.files.writing import replace_file
-from engine.net import sockets
+from engine.net import addresses, sockets
 from engine.net.daemon_pool import DaemonPool
 from p2pstore.agent.agent_server import AgentServer
 from p2pstore.agent.embedded_etcd import EmbeddedEtcd
@@ -45,12 +45,14 @@ from p2pstore.errors import (
     AgentRunning,
     HomeLost,
     HomeUnusable,
+    HubListenRefused,
     MooncakeError,
     NodeEnded,
     StorageError,
     UsageError,
     to_wire,
 )
+from p2pstore.hub.server import HubServer
 from p2pstore.metadata.store import MetadataStore
 from p2pstore.metadata.urls import open_store
 from p2pstore.node import Node
@@ -83,6 +85,7 @@ class Agent:
         self._lost: HomeLost | None = None
         self._etcd: EmbeddedEtcd | None = None
         self._metrics_url: str | None = None
+        self._hub: HubServer | None = None
         self._closing = contextlib.AsyncExitStack()
 
     async def run(self) -> None:
@@ -155,6 +158,7 @@ class Agent:
             await metrics.start(node)
         server = AgentServer(node, self._status, self.stop)
         self._closing.push_async_callback(server.close)
+        await self._serve_hub(node)
         group = self._settings.group
         gid = self._home.share(group) if group else None
 
@@ -166,6 +170,23 @@ class Agent:
         keeper = HomeKeeper(self._home, self._lock, listen, self._home_is_lost)
         self._supervisor.start("home keeper", "agent", keeper.keep)
         return node
+
+    async def _serve_hub(self, node: Node) -> None:
+        """Listen where programs read objects as from the hub, if anywhere.
+
+        Raises ``HubListenRefused``, ``UsageError`` or ``StorageError``.
+        """
+        settings = self._settings
+        if settings.hf_endpoint is None:
+            return
+        host, port = addresses.parse(settings.hf_endpoint, lowest_port=0)
+        if settings.hf_token_file is None and sockets.is_exposed(host):
+            raise HubListenRefused(address=settings.hf_endpoint)
+        hub = HubServer(node.parts, self._supervisor, settings.hf_token_file, settings.transport)
+        self._closing.push_async_callback(hub.close)
+        await hub.start(sockets.listen(host, port))
+        self._hub = hub
+        log.info("HF_ENDPOINT=http://%s is this agent", hub.address)
 
     async def _store(self) -> MetadataStore:
         settings = self._settings
@@ -186,6 +207,7 @@ class Agent:
         return {
             "pid": os.getpid(),
             "home": str(self._home.root),
+            "hf_endpoint": self._hub.address if self._hub is not None else None,
             "process": surroundings(),
             "embedded_etcd": own,
             "metrics": self._metrics_url,

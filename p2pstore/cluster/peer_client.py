@@ -37,6 +37,7 @@ from p2pstore.errors import (
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.objects.file_system import words
 from p2pstore.objects.manifest import MAX_MANIFEST_BYTES, Manifest, parse
+from p2pstore.objects.oid import is_oid
 from p2pstore.swarm.gateway import MAX_TERM, MAX_TOKEN, SHARES, Claim, Rank
 from p2pstore.swarm.granter import Grant
 from p2pstore.swarm.pace import MAX_LEAD, MAX_PLACES
@@ -45,6 +46,9 @@ from p2pstore.swarm.rarity import RUN_CHUNKS
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
 """For a whole short answer."""
+
+OID_SECONDS = 15.0
+"""For what a file is called by its content: a peer says sooner that it is still reading."""
 
 CHECK_SECONDS = 60.0
 """For a peer to try every way to us."""
@@ -202,6 +206,21 @@ class PeerClient:
         if type(count) is not int or count < 0:
             raise RemoteProtocolError(peer=control, detail="its count does not parse")
         return count
+
+    async def oid(self, control: str, digest: str, file: int, way: str) -> str:
+        """What git, or Git LFS, calls the content of a file of an object; see ``p2pstore.objects.oid``.
+
+        Raises ``PeerHasNot`` where it does not have all of the file, and ``PeerBusy`` while it is finding out.
+        """
+        path = f"/v1/oids/{digest}?file={file}&way={way}"
+        body = await self._body(control, path, MAX_RECORD_BYTES, what="the file", seconds=OID_SECONDS)
+        try:
+            oid = json.loads(body)["oid"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            oid = None
+        if not is_oid(oid, way):
+            raise RemoteProtocolError(peer=control, detail="its name of a file does not parse")
+        return str(oid)
 
     async def complain(self, control: str, digest: str, chunk: int) -> bool | None:
         """Tell the peer that its bytes of a chunk were wrong: whether they are wrong there, too; None if not looked at.

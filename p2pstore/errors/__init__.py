@@ -74,6 +74,7 @@
     │   ├── SecretRefused             7   the cluster secret does not match
     │   │   └── ClocksDiffer          7   it does, and the clocks do not
     │   └── ListenRefused             7   an open address without a secret
+    │       ├── HubListenRefused      7   the same for the hub's interface, without a token
     │       └── NothingGuards         7   the same for a server that knows no secret
     ├── StorageError                  8   (engine) no space, or no permission
     │   ├── HomeUnusable              8   the agent's home cannot be made or used
@@ -137,6 +138,7 @@ from p2pstore.errors.nodes import (
     HomeElsewhere,
     HomeLost,
     HomeUnusable,
+    HubListenRefused,
     ListenRefused,
     NodeEnded,
     NodeNameTaken,
@@ -223,6 +225,7 @@ __all__ = [
     "HomeElsewhere",
     "HomeLost",
     "HomeUnusable",
+    "HubListenRefused",
     "IntegrityError",
     "Interrupted",
     "ListenRefused",

@@ -149,6 +149,13 @@ class ListenRefused(Refused):
     advice = "set MOONCAKE_SECRET_FILE on all nodes, or say --insecure on a network that you trust"
 
 
+class HubListenRefused(ListenRefused):
+    """An address that others can reach, for the hub's interface without a token."""
+
+    sentence = "refusing to serve objects to programs on {address} without a token"
+    advice = "set hf_endpoint to an address of loopback, or hf_token_file to a file with a token"
+
+
 class NothingGuards(ListenRefused):
     """An address that others can reach, for a server that has no secret to ask for."""
 

@@ -12,6 +12,7 @@ from p2pstore.cluster.registry import Registry
 from p2pstore.cluster.wrong_bytes import WrongBytes
 from p2pstore.holding.checker import Checker
 from p2pstore.holding.holdings import Holdings
+from p2pstore.holding.oids import Oids
 from p2pstore.holding.publisher import Publisher
 from p2pstore.holding.source_watcher import SourceWatcher
 from p2pstore.metrics.counts import Counts
@@ -36,6 +37,7 @@ class Parts:
     checker: Checker
     watcher: SourceWatcher
     wrong_bytes: WrongBytes
+    oids: Oids
     upload_limit: RateLimit
     download_limit: RateLimit
     doubts: tuple[str, ...] = ()

@@ -23,6 +23,8 @@ Peers read, and complain; a complaint makes a node read again what it serves, wh
                                        asker's wait until others are served, {"gone":true,"why":text} at the end;
                                        503 when too many listen
     GET /v1/replicas/DIGEST/count      {"chunks": n}
+    GET /v1/oids/DIGEST?file=N&way=W   {"oid"}: what git, or Git LFS, calls the content of the file of that number;
+                                       503 while it is read for that
     POST /v1/replicas/DIGEST/words?listener=KEY
                                        a body of lines without an end: {"under_way":n} when there is room for a
                                        fetch, {"declined":number,"under_way":n,"full":bool} and
@@ -55,6 +57,7 @@ from p2pstore.cluster.secret import ClusterSecret, cluster_secret
 from p2pstore.cluster.words import MAX_WORD_BYTES, from_line
 from p2pstore.holding.parts import Parts
 from p2pstore.holding.replica import Replica
+from p2pstore.objects.oid import DIGITS
 from p2pstore.peers.checks import warning
 from p2pstore.peers.encoded import EncodedManifests
 from p2pstore.peers.http_log import http_log
@@ -70,6 +73,9 @@ MAX_CONNECTIONS = 4096
 
 WORDS_SECONDS = 10.0
 """For a listener that has left to end its words, before its connection is closed: it may be dead without a sign."""
+
+OID_SECONDS = 5.0
+"""For a file to be read whose name by content is asked for; who asks comes again."""
 
 SHUTDOWN_SECONDS = 1.0
 """For requests under way when the node closes."""
@@ -106,6 +112,7 @@ class PeerServer:
         app.router.add_get("/v1/manifests/{digest}", self._manifest)
         app.router.add_get("/v1/replicas/{digest}", self._replica)
         app.router.add_get("/v1/replicas/{digest}/count", self._count)
+        app.router.add_get("/v1/oids/{digest}", self._oid)
         app.router.add_post("/v1/replicas/{digest}/words", self._words)
         app.router.add_post("/v1/replicas/{digest}/complaints", self._complaint)
         self._server = HttpServer(app, logger=http_log, shutdown_seconds=SHUTDOWN_SECONDS, cancels=True)
@@ -195,6 +202,21 @@ class PeerServer:
 
     async def _count(self, request: web.Request) -> web.StreamResponse:
         return web.json_response({"chunks": self._find(request).have.count})
+
+    async def _oid(self, request: web.Request) -> web.StreamResponse:
+        """What a file is called by its content, if all of it is here. To find out goes on when the asker is gone."""
+        manifest = self._find(request).manifest
+        way, number = request.query.get("way", ""), request.query.get("file", "")
+        if way not in DIGITS or not number.isdecimal() or int(number) >= len(manifest.files):
+            raise web.HTTPBadRequest(text="file is the number of one, and way is how it is called")
+        finding = self._parts.oids.of(manifest, int(number), way)
+        try:
+            oid = await asyncio.wait_for(finding, OID_SECONDS)
+        except asyncio.TimeoutError:
+            raise web.HTTPServiceUnavailable(text="the file is being read") from None
+        if not oid:
+            raise web.HTTPNotFound(text="this node does not have all of that file")
+        return web.json_response({"oid": oid})
 
     async def _words(self, request: web.Request) -> web.StreamResponse:
         """Hear what a listener says, for as long as it does."""

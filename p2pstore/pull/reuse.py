@@ -99,13 +99,15 @@ def copy_local(
     destination: Destination,
     cancelled: threading.Event,
     progress: Callable[[int], None],
-    old: Places | None = None,
+    old: Places | LocalChunks | None = None,
 ) -> None:
     """Copy, and verify, what this node has of the object in other places, on all cores.
 
+    ``old`` is as of ``LocalChunks``, or the whole index where it was made before.
+
     Raises ``Interrupted`` or ``StorageError``.
     """
-    chunks = LocalChunks(holdings, destination.manifest, old)
+    chunks = old if isinstance(old, LocalChunks) else LocalChunks(holdings, destination.manifest, old)
     if not chunks:
         return
     numbers = [n for n in destination.verified.missing() if chunks.has(destination.manifest.chunk(n))]

@@ -93,6 +93,10 @@ def _metrics(text: str, base: Path) -> str:
     return text
 
 
+def _hf_endpoint(text: str, base: Path) -> str:
+    return addresses.join(*addresses.parse(as_text(text, base), lowest_port=0))
+
+
 def _advertise(text: str, base: Path) -> str:
     host, port = addresses.parse_place(as_text(text, base), NO_PORT)
     if port != NO_PORT:
@@ -133,7 +137,21 @@ KEYS: Mapping[str, Key] = {
         Key("rdma_devices", as_text, "RDMA devices to use, joined by commas; all, or none", "all"),
         Key("hash", one_of(*HASHES), "chunk hash of register: xxh3_128, or blake3 for peers not trusted", DEFAULT_HASH),
         Key("chunk_size", _chunk_size, "chunk size of register; unset: by the object's size", plain=True),
-        Key("keep", as_path, "directory in which 'register -' keeps what it reads; unset: with the agent's state"),
+        Key(
+            "keep",
+            as_path,
+            "directory in which 'register -' and hf_endpoint keep what comes; unset: with the agent's state",
+        ),
+        Key(
+            "hf_endpoint",
+            _hf_endpoint,
+            "HOST:PORT where HF_ENDPOINT finds objects; unset: nowhere",
+        ),
+        Key(
+            "hf_token_file",
+            as_path,
+            "file with the HF_TOKEN that must be shown there; unset: this user's programs alone",
+        ),
         Key("connections", whole(1, MAX_CONNECTIONS), "connections to each peer", 2, plain=True),
         Key(
             "upload_limit",

@@ -69,6 +69,8 @@ class Settings:
     hash: str
     chunk_size: int | None
     keep: Path | None
+    hf_endpoint: str | None
+    hf_token_file: Path | None
     connections: int
     upload_limit: int
     download_limit: int
