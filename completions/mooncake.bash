@@ -32,7 +32,7 @@ _mooncake() {
             -*) ;;
             *)
                 case "${path:+$path }$word" in
-                    register | get | list | info | verify | unregister | node | 'node run' | 'node start' | 'node stop' | 'node limit' | 'node status' | 'node logs' | config | 'config show' | doctor | topology | metadata | 'metadata serve' | bench | 'bench transfer' | 'bench store' | 'bench broadcast' | 'bench simulate' | 'bench serve' | store | 'store master' | 'store give' | 'store put' | 'store get' | 'store status' | 'store list' | 'store info' | 'store remove' | 'store why' | 'store top' | proxy | serve | 'serve init' | etcd | 'etcd inspect' | 'etcd gc')
+                    register | get | jobs | 'jobs list' | 'jobs show' | 'jobs wait' | 'jobs cancel' | list | info | verify | unregister | node | 'node run' | 'node start' | 'node stop' | 'node limit' | 'node status' | 'node logs' | config | 'config show' | doctor | topology | metadata | 'metadata serve' | bench | 'bench transfer' | 'bench store' | 'bench broadcast' | 'bench simulate' | 'bench serve' | store | 'store master' | 'store give' | 'store put' | 'store get' | 'store status' | 'store list' | 'store info' | 'store remove' | 'store why' | 'store top' | proxy | serve | 'serve init' | etcd | 'etcd inspect' | 'etcd gc')
                         path=${path:+$path }$word ;;
                     *) ((count++)) ;;
                 esac
@@ -180,7 +180,12 @@ _mooncake() {
         case $path in
             '') _mooncake_reply -W "--version --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'register') _mooncake_reply -W "--name --each --chunk-size --hash --exclude --include --all --force --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
-            'get') _mooncake_reply -W "--transport --peer --tensors --include --exclude --range --wait --retries --timeout --no-seed --dry-run --force --wipe --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'get') _mooncake_reply -W "--transport --peer --tensors --include --exclude --range --wait --retries --timeout --background --no-seed --dry-run --force --wipe --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'jobs') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'jobs list') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'jobs show') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'jobs wait') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'jobs cancel') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'list') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'info') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'verify') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
@@ -225,10 +230,14 @@ _mooncake() {
         return 0
     fi
     case "$path:$count" in
-        ':0') _mooncake_reply -W "register get list info verify unregister node config doctor topology metadata bench store proxy serve etcd" ;;
+        ':0') _mooncake_reply -W "register get jobs list info verify unregister node config doctor topology metadata bench store proxy serve etcd" ;;
         'register:'*) _mooncake_reply -f ;;
         'get:0') _mooncake_names ;;
         'get:'*) _mooncake_names; _mooncake_reply -f ;;
+        'jobs:0') _mooncake_reply -W "list show wait cancel" ;;
+        'jobs show:0') : ;;
+        'jobs wait:0') : ;;
+        'jobs cancel:0') : ;;
         'list:0') _mooncake_names ;;
         'info:'*) _mooncake_names ;;
         'verify:'*) _mooncake_names; _mooncake_reply -f ;;

@@ -17,7 +17,7 @@ function __mooncake_where
             case '-*'
             case '*'
                 switch (string join ' ' $path $word)
-                    case 'register' 'get' 'list' 'info' 'verify' 'unregister' 'node' 'node run' 'node start' 'node stop' 'node limit' 'node status' 'node logs' 'config' 'config show' 'doctor' 'topology' 'metadata' 'metadata serve' 'bench' 'bench transfer' 'bench store' 'bench broadcast' 'bench simulate' 'bench serve' 'store' 'store master' 'store give' 'store put' 'store get' 'store status' 'store list' 'store info' 'store remove' 'store why' 'store top' 'proxy' 'serve' 'serve init' 'etcd' 'etcd inspect' 'etcd gc'
+                    case 'register' 'get' 'jobs' 'jobs list' 'jobs show' 'jobs wait' 'jobs cancel' 'list' 'info' 'verify' 'unregister' 'node' 'node run' 'node start' 'node stop' 'node limit' 'node status' 'node logs' 'config' 'config show' 'doctor' 'topology' 'metadata' 'metadata serve' 'bench' 'bench transfer' 'bench store' 'bench broadcast' 'bench simulate' 'bench serve' 'store' 'store master' 'store give' 'store put' 'store get' 'store status' 'store list' 'store info' 'store remove' 'store why' 'store top' 'proxy' 'serve' 'serve init' 'etcd' 'etcd inspect' 'etcd gc'
                         set path $path $word
                     case '*'
                         set count (math $count + 1)
@@ -54,6 +54,7 @@ complete -c mooncake -s 'v' -l 'verbose' -d 'Print more, tracebacks of defects t
 complete -c mooncake -s 'h' -l 'help' -d 'Show this text and end.'
 complete -c mooncake -n '__mooncake_at ":0"' -a register -d 'Publish a file or directory under a name, or several.'
 complete -c mooncake -n '__mooncake_at ":0"' -a get -d 'Bring an object to this machine, verified.'
+complete -c mooncake -n '__mooncake_at ":0"' -a jobs -d 'List, show, wait for and cancel gets in the background.'
 complete -c mooncake -n '__mooncake_at ":0"' -a list -d 'List the objects that there are.'
 complete -c mooncake -n '__mooncake_at ":0"' -a info -d 'Show an object\'s files, and who holds how much.'
 complete -c mooncake -n '__mooncake_at ":0"' -a verify -d 'Hash again what this node holds.'
@@ -87,6 +88,7 @@ complete -c mooncake -n '__mooncake_in "get"' -l 'range' -x -d 'Only these bytes
 complete -c mooncake -n '__mooncake_in "get"' -l 'wait' -d 'Wait, so long or for ever, for an object that is not there yet, and for sources to come back.'
 complete -c mooncake -n '__mooncake_in "get"' -l 'retries' -x -d 'Try again so often when a peer or etcd fails.'
 complete -c mooncake -n '__mooncake_in "get"' -l 'timeout' -x -d 'Take no longer than this, like 90s, 10m or 2h.'
+complete -c mooncake -n '__mooncake_in "get"' -l 'background' -d 'Have the agent do it, and end at once: see \'mooncake jobs\'.'
 complete -c mooncake -n '__mooncake_in "get"' -l 'no-seed' -d 'Do not serve the object afterwards.'
 complete -c mooncake -n '__mooncake_in "get"' -l 'dry-run' -d 'Say what would be pulled, and write nothing.'
 complete -c mooncake -n '__mooncake_in "get"' -l 'force' -d 'Replace a file at DEST, or a directory that is an earlier version.'
@@ -94,6 +96,10 @@ complete -c mooncake -n '__mooncake_in "get"' -l 'wipe' -d 'Delete whatever is i
 complete -c mooncake -n '__mooncake_at "get:0"' -a '(__mooncake_names)'
 complete -c mooncake -n '__mooncake_in "get"' -a '(__mooncake_names)'
 complete -c mooncake -n '__mooncake_in "get"' -F
+complete -c mooncake -n '__mooncake_at "jobs:0"' -a list -d 'List the gets in the background.'
+complete -c mooncake -n '__mooncake_at "jobs:0"' -a show -d 'Show one job: how far it is, or how it ended.'
+complete -c mooncake -n '__mooncake_at "jobs:0"' -a wait -d 'Wait for a job\'s end, and end as its get does.'
+complete -c mooncake -n '__mooncake_at "jobs:0"' -a cancel -d 'End a job.'
 complete -c mooncake -n '__mooncake_at "list:0"' -a '(__mooncake_names)'
 complete -c mooncake -n '__mooncake_in "info"' -a '(__mooncake_names)'
 complete -c mooncake -n '__mooncake_in "verify"' -a '(__mooncake_names)'

@@ -24,6 +24,16 @@ COMMANDS = {
         "Publish a file or directory under a name, or several.", "mooncake_cli.commands.register:register"
     ),
     "get": Lazy("Bring an object to this machine, verified.", "mooncake_cli.commands.get:get"),
+    "jobs": Lazy(
+        "List, show, wait for and cancel gets in the background.",
+        commands={
+            "list": Lazy("List the gets in the background.", "mooncake_cli.commands.jobs:list_jobs"),
+            "show": Lazy("Show one job: how far it is, or how it ended.", "mooncake_cli.commands.jobs:show"),
+            "wait": Lazy("Wait for a job's end, and end as its get does.", "mooncake_cli.commands.jobs:wait"),
+            "cancel": Lazy("End a job.", "mooncake_cli.commands.jobs:cancel"),
+        },
+        default="list",
+    ),
     "list": Lazy("List the objects that there are.", "mooncake_cli.commands.list:list_objects"),
     "info": Lazy("Show an object's files, and who holds how much.", "mooncake_cli.commands.info:info"),
     "verify": Lazy("Hash again what this node holds.", "mooncake_cli.commands.verify:verify"),

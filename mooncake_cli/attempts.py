@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 
 from mooncake_cli.calls import follow
 from mooncake_cli.output import Output
-from mooncake_cli.patience import Patience
 from mooncake_cli.progress import LINE_SECONDS
 from mooncake_cli.text import printable
+from p2pstore.agent.patience import Patience
 from p2pstore.errors import AgentEnded, AgentGone, AgentNotRunning, GetTimedOut, MooncakeError
 from p2pstore.objects.units import format_seconds
 
@@ -104,13 +104,9 @@ class Attempts:
 
     def _watched(self, events: Iterator[dict[str, Any]], patience: Patience) -> Iterator[dict[str, Any]]:
         """The same events; patience hears of bytes that came."""
-        before: int | None = None
         with contextlib.closing(events):  # type: ignore[type-var] # a generator, whose call is cancelled when it closes
             for event in events:
                 if event.get("event") == "data":
                     self._written = True
-                if event.get("event") == "progress" and "step" not in event:
-                    if before is not None and event["done"] > before:
-                        patience.moved()
-                    before = event["done"]
+                patience.hear(event)
                 yield event

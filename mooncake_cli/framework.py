@@ -20,7 +20,7 @@ from mooncake_cli.invocation import Invocation
 
 HELP_NAMES = {"help_option_names": ["--help", "-h"]}
 
-_GET, _REGISTER, _REMOVE, _INFO = ("get",), ("register", "put"), ("unregister", "remove"), ("info",)
+_GET, _REGISTER, _REMOVE, _INFO = ("get",), ("register", "put"), ("unregister", "remove", "cancel"), ("info", "show")
 OTHER_WORDS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("download", "pull", "fetch", "clone", "cat", "copy", "cp"), _GET),
     **dict.fromkeys(("upload", "push", "publish", "add", "share", "seed", "put", "set"), _REGISTER),
@@ -29,8 +29,8 @@ OTHER_WORDS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("ls", "find", "objects", "keys"), ("list", "show")),
     **dict.fromkeys(("check", "fsck", "scrub"), ("verify",)),
     **dict.fromkeys(("start", "run", "up", "daemon", "agent"), ("node start", "start")),
-    **dict.fromkeys(("stop", "down", "kill"), ("node stop",)),
-    **dict.fromkeys(("status", "ps", "peers"), ("node status", "status")),
+    **dict.fromkeys(("stop", "down", "kill"), ("node stop", "cancel")),
+    **dict.fromkeys(("status", "ps", "peers"), ("node status", "status", "show")),
     **dict.fromkeys(("log", "logs"), ("node logs",)),
     **dict.fromkeys(("limit", "bwlimit", "throttle"), ("node limit",)),
     **dict.fromkeys(("settings", "env"), ("config show", "show")),
@@ -133,11 +133,13 @@ class Lazy:
     help: str
     target: str | None = None
     commands: Mapping[str, Lazy] = field(default_factory=dict)
+    default: str = ""
+    """Of a group, the command that is run where none is named; without one that is the help."""
 
     def load(self, name: str) -> Any:
         """The command itself. Its examples are its module's ``EXAMPLES``, by function name where it holds several."""
         if self.target is None:
-            return group(self.commands, name=name, help_text=self.help)
+            return group(self.commands, name=name, help_text=self.help, default=self.default)
         module_name, _, function_name = self.target.partition(":")
         module = importlib.import_module(module_name)
         app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -156,6 +158,13 @@ class LazyGroup(TyperGroup):
 
     lazy: Mapping[str, Lazy] = {}
     examples: tuple[str, ...] = ()
+    default = ""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As Typer does; where no command is named, it is the default."""
+        if self.default and not _names_something(args):
+            args = [self.default, *args]
+        return list(super().parse_args(ctx, args))
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command. Raises ``typer.Abort`` at Ctrl-C: Typer makes a status of it, and says nothing."""
@@ -214,6 +223,7 @@ def group(
     help_text: str,
     examples: tuple[str, ...] = (),
     callback: Callable[..., None] | None = None,
+    default: str = "",
 ) -> Any:
     """A group of commands that are imported when needed."""
     app = typer.Typer(cls=LazyGroup, add_completion=False, rich_markup_mode=None, no_args_is_help=True)
@@ -224,7 +234,20 @@ def group(
     if isinstance(made, LazyGroup):
         made.lazy = commands
         made.examples = examples
+        made.default = default
     return made
+
+
+def _names_something(args: list[str]) -> bool:
+    """Whether the words behind a group's name have a command among them, or ask for help."""
+    valued = {spelling for param in global_params() if not param.is_flag for spelling in param.opts}
+    words = iter(args)
+    for word in words:
+        if word in HELP_NAMES["help_option_names"] or not word.startswith("-"):
+            return True
+        if word in valued:
+            next(words, "")
+    return False
 
 
 def _spread(args: list[str], several: tuple[str, ...]) -> list[str]:

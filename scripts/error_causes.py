@@ -336,5 +336,9 @@ CAUSES = (
         detail="2 of 3 paths could not be registered",
         todo="what stopped each is said with it, and what to do about it",
     ),
+    _of("JobNotFound", "a number that no 'get --background' told, or of a job that is forgotten by now", id=3),
+    _of("JobCut", "the agent was stopped, or killed, while the job ran", id=3, home=HOME),
+    _of("JobCancelled", "'mooncake jobs cancel', or the call behind it", id=3),
+    _of("TooManyJobs", "'get --background' for each of a great many objects", count=1000),
     _of("Interrupted", "Ctrl-C, or the agent ends", detail="the agent is ending"),
 )

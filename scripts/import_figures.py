@@ -81,7 +81,6 @@ ROOMS: Mapping[str, Sequence[str]] = {
         "bench_options",
         "framework",
         "logfile",
-        "patience",
         "calls",
         "attempts",
         "wanted",

@@ -15,11 +15,11 @@ from engine.net.addresses import is_ip
 from mooncake_cli.attempts import Attempts
 from mooncake_cli.invocation import Invocation
 from mooncake_cli.output import Output
-from mooncake_cli.patience import Patience
 from mooncake_cli.text import counted, printable
 from mooncake_cli.wanted import Outcomes, is_pattern
 from mooncake_cli.wanted import meant as names_meant
 from p2pstore.agent.client import AgentClient
+from p2pstore.agent.patience import Patience
 from p2pstore.errors import MooncakeError, UsageError
 from p2pstore.objects.chosen import parse_range
 from p2pstore.objects.names import check_node_name, path_fault
@@ -41,6 +41,7 @@ EXAMPLES = {
         "mooncake get data.tar . --peer 10.0.0.5:7300",
         "mooncake get models/llama-3 /data/ --wait=30m --retries 3",
         "mooncake get 'datasets/*' /data/                       # several, each inside",
+        "mooncake get models/llama-3 /data/ --background --wait  # as a job of the agent: see 'mooncake jobs'",
         "mooncake get data.tar - | tar x",
         "mooncake get models/llama-3/config.json .              # one file, or directory, of the object",
         "mooncake get models/llama-3 /data/first --include '*.json' --include 'model-00001-of-*'",
@@ -104,6 +105,9 @@ def get(
     timeout: Annotated[
         str | None, typer.Option("--timeout", metavar="TIME", help="Take no longer than this, like 90s, 10m or 2h.")
     ] = None,
+    background: Annotated[
+        bool, typer.Option("--background", help="Have the agent do it, and end at once: see 'mooncake jobs'.")
+    ] = False,
     no_seed: Annotated[bool, typer.Option("--no-seed", help="Do not serve the object afterwards.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be pulled, and write nothing.")] = False,
     force: Annotated[
@@ -127,6 +131,9 @@ def get(
 
     Several objects go into DEST/, one after the other: 'models/' are all whose names begin so, and in a pattern '*'
     stops at a '/'. With --wait the get begins when the object is there; TIME, like --wait=10m, counts without a byte.
+
+    With --background each object is a job of the agent's, which goes on when this command has ended: 'mooncake jobs'
+    lists them, 'mooncake jobs wait ID' ends as the get does. A job ends with the agent; the same get then resumes.
 
     With '-' a file is written to standard output in order, each byte verified before, and the result to standard error.
     """
@@ -154,17 +161,14 @@ def get(
         "exclude": exclude or [],
         "byte_range": byte_range or "",
     }
-    if dest == STANDARD_OUTPUT:
-        _check_stream(how)
+    _check_fit(how, dest, background=background)
     client = invocation.client_of_started(settings)
     attempts = Attempts(invocation.output, lambda: Patience(waiting, retries), limit)
+    if background:
+        _in_background(attempts, client, names, dest, {**how, "wait": waiting, "retries": retries, "timeout": limit})
+        return
     try:
-        if dest == STANDARD_OUTPUT:
-            _stream(attempts, client, names, how)
-        elif len(names) == 1 and not is_pattern(names[0]):
-            _tell(invocation.output, _one(attempts, client, names[0], dest, how))
-        else:
-            _several(attempts, client, names, dest, how)
+        _bring(attempts, client, names, dest, how)
     except KeyboardInterrupt:
         again = shlex.join(["mooncake", *invocation.arguments])
         resume = "begin anew" if dest == STANDARD_OUTPUT else "resume"
@@ -173,8 +177,24 @@ def get(
         raise typer.Exit(130) from None
 
 
-def _check_stream(how: Mapping[str, Any]) -> None:
-    """Raise ``UsageError`` for what makes no sense of standard output."""
+def _bring(attempts: Attempts, client: AgentClient, names: list[str], dest: str, how: dict[str, Any]) -> None:
+    """Bring what is asked for, and say what came of it."""
+    if dest == STANDARD_OUTPUT:
+        _stream(attempts, client, names, how)
+    elif len(names) == 1 and not is_pattern(names[0]):
+        tell(attempts.output, _one(attempts, client, names[0], dest, how))
+    else:
+        _several(attempts, client, names, dest, how)
+
+
+def _check_fit(how: Mapping[str, Any], dest: str, *, background: bool) -> None:
+    """Raise ``UsageError`` for options that make no sense of one another, or of standard output."""
+    if background and how["dry_run"]:
+        raise UsageError(detail="a dry run is over at once: --background makes no sense of it")
+    if dest != STANDARD_OUTPUT:
+        return
+    if background:
+        raise UsageError(detail="--background is for files, and '-' is the standard output of this command")
     for option in ("dry_run", "force", "wipe", "tensors", "include", "exclude"):
         if how[option]:
             raise UsageError(detail=f"--{option.replace('_', '-')} is for files, and '-' is standard output")
@@ -200,17 +220,8 @@ def _one(attempts: Attempts, client: AgentClient, name: str, dest: str, how: Map
 
 def _several(attempts: Attempts, client: AgentClient, names: list[str], dest: str, how: Mapping[str, Any]) -> None:
     """Bring several objects, one after the other; what became of them is the result."""
-    found = attempts.call(lambda: names_meant(client, names), names[0])
-    places: dict[str, str] = {}
-    for name in found:
-        place = destination(name, dest)
-        if place in places:
-            if os.path.basename(dest) not in {"", ".", ".."}:
-                raise UsageError(detail=f"several objects cannot all be {dest}; '{dest}/' puts each inside")
-            raise UsageError(detail=f"{places[place]} and {name} would both be {place}")
-        places[place] = name
     outcomes = Outcomes()
-    for name in found:
+    for name in _places(attempts.call(lambda: names_meant(client, names), names[0]), dest).values():
         try:
             result = _one(attempts, client, name, dest, how)
         except MooncakeError as error:
@@ -218,11 +229,53 @@ def _several(attempts: Attempts, client: AgentClient, names: list[str], dest: st
             continue
         outcomes.done.append(result)
         if attempts.output.mode == "human":
-            _tell(attempts.output, result)
+            tell(attempts.output, result)
     outcomes.end(attempts.output, [result["dest"] for result in outcomes.done])
 
 
-def _tell(output: Output, result: dict[str, Any]) -> None:
+def _in_background(attempts: Attempts, client: AgentClient, names: list[str], dest: str, how: dict[str, Any]) -> None:
+    """Have the agent bring them; the jobs are the result."""
+    output = attempts.output
+    several = len(names) > 1 or is_pattern(names[0])
+    found = attempts.call(lambda: names_meant(client, names), names[0]) if several else [names[0]]
+    outcomes = Outcomes()
+    for place, name in _places(found, dest).items():
+        try:
+            job = client.begin_job(name, place, **how)
+        except MooncakeError as error:
+            if not several:
+                raise
+            outcomes.fails(name, error)
+            continue
+        outcomes.done.append(job)
+        number = job["id"]
+        human = (
+            f"job {number} gets {printable(name)} to {printable(place)}\n"
+            f"'mooncake jobs wait {number}' waits for it, 'mooncake jobs' lists all"
+        )
+        if not several:
+            output.done(job, human=human, quiet=[str(number)])
+            return
+        if output.mode == "human":
+            output.message(human.partition("\n")[0])
+    outcomes.end(output, [str(job["id"]) for job in outcomes.done])
+
+
+def _places(names: list[str], dest: str) -> dict[str, str]:
+    """The names by the paths where they are to be. Raises ``UsageError`` where two would be at one."""
+    places: dict[str, str] = {}
+    for name in names:
+        place = destination(name.rstrip("/"), dest)
+        if place in places:
+            if os.path.basename(dest) not in {"", ".", ".."}:
+                raise UsageError(detail=f"several objects cannot all be {dest}; '{dest}/' puts each inside")
+            raise UsageError(detail=f"{places[place]} and {name} would both be {place}")
+        places[place] = name
+    return places
+
+
+def tell(output: Output, result: dict[str, Any]) -> None:
+    """Say what came of one get."""
     for node, size in sorted(result["peers"].items(), key=lambda item: -item[1]):
         output.detail(f"{format_size(size):>10} from {printable(node)}")
     human = _dry(result) if result.get("dry_run") else _report(result)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mooncake_cli.commands.jobs import how_far
 from mooncake_cli.invocation import Invocation
 from mooncake_cli.logfile import follow_log, last_lines
 from mooncake_cli.text import counted, printable
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 START_PATIENCE = 10.0
 """Seconds for which 'node start' waits for a metadata server that does not answer: jobs start both at once."""
+
+SHOWN_JOBS = 10
+"""Of those that are running, so many are shown to people by 'status'."""
 
 EXAMPLES = {
     "run": (
@@ -242,11 +246,17 @@ def _show(output: Output, status: Mapping[str, Any]) -> None:
     output.data(status, human=_report(output, status) if output.mode == "human" else "", quiet=[str(status["pid"])])
 
 
+def _job(job: Mapping[str, Any]) -> str:
+    return f"{job['id']}: {printable(job['name'])} to {printable(job['dest'])}: {how_far(job)}"
+
+
 def _report(output: Output, status: Mapping[str, Any]) -> str:
     trouble = "" if status.get("metadata_ok", True) else "  (does not answer now; it is tried again)"
     serving = f"{counted(status['objects'], 'object')}, {format_size(status.get('serving_bytes', 0))}"
     gets, waiting = status.get("gets", 0), status.get("gets_waiting", 0)
     busy = f"; {counted(gets, 'get')} running" + (f", {waiting} waiting" if waiting else "") if gets else ""
+    jobs = status.get("jobs", [])
+    more = f"and {len(jobs) - SHOWN_JOBS} more: 'mooncake jobs' lists them" if len(jobs) > SHOWN_JOBS else ""
     rows = [
         ("node", printable(status["node"])),
         ("pid", f"{status['pid']}, up {format_seconds(status.get('uptime', 0))}"),
@@ -263,6 +273,8 @@ def _report(output: Output, status: Mapping[str, Any]) -> str:
         ),
         *([("metrics", printable(status["metrics"]))] if status.get("metrics") else []),
         *((("hf endpoint", f"http://{status['hf_endpoint']}"),) if status.get("hf_endpoint") else ()),
+        *(("job", _job(job)) for job in jobs[:SHOWN_JOBS]),
+        *([("jobs", output.commands(more))] if more else []),
         *(("warning", printable(text)) for text in status.get("warnings", [])),
         *(("failed", printable(what_failed(task))) for task in status.get("tasks", []) if task["failures"]),
     ]

@@ -1,7 +1,7 @@
 """The agent: one process a home, which holds a node and serves the command line on a Unix socket.
 
 ``python -m p2pstore.agent`` is what ``mooncake node start`` runs in the background; ``mooncake node run`` runs the same
-in the foreground. SIGTERM and SIGINT end it cleanly: calls are cancelled (partial gets keep their journals), the lease
+in the foreground. SIGTERM and SIGINT end it cleanly: calls and jobs end (partial gets keep their journals), the lease
 is revoked, and an etcd of its own is stopped. After a SIGKILL the next start adopts that etcd, and serves the catalog.
 An agent that cannot go on, since one of its tasks does nothing but fail, ends in the same way, but with a status of 1;
 its log says why, and so do commands until another is started.
@@ -20,6 +20,7 @@ import signal
 import socket
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from p2pstore.agent.garbage import Freezer
 from p2pstore.agent.home import Home, socket_address
 from p2pstore.agent.home_keeper import HomeKeeper
 from p2pstore.agent.home_lock import HomeLock, locked
+from p2pstore.agent.jobs import Jobs
 from p2pstore.agent.metrics_server import MetricsServer
 from p2pstore.agent.options import credentials, node_options
 from p2pstore.agent.private import let_connect
@@ -56,6 +58,8 @@ from p2pstore.hub.server import HubServer
 from p2pstore.metadata.store import MetadataStore
 from p2pstore.metadata.urls import open_store
 from p2pstore.node import Node
+from p2pstore.pull.get import GetRequest
+from p2pstore.pull.run import Emit
 from p2pstore.settings.settings import Settings
 from p2pstore.supervisor import Supervisor, as_text
 
@@ -86,6 +90,7 @@ class Agent:
         self._etcd: EmbeddedEtcd | None = None
         self._metrics_url: str | None = None
         self._hub: HubServer | None = None
+        self._jobs: Jobs | None = None
         self._closing = contextlib.AsyncExitStack()
 
     async def run(self) -> None:
@@ -156,8 +161,15 @@ class Agent:
         if metrics:
             self._closing.push_async_callback(metrics.close)  # before the node, which it reads
             await metrics.start(node)
-        server = AgentServer(node, self._status, self.stop)
+
+        async def get(wanted: GetRequest, emit: Emit) -> dict[str, Any]:
+            return asdict(await node.get(wanted, emit))
+
+        jobs = self._jobs = Jobs(self._home.jobs, self._home.root, get)
+        await jobs.restore()
+        server = AgentServer(node, self._status, self.stop, jobs)
         self._closing.push_async_callback(server.close)
+        self._closing.push_async_callback(jobs.close)  # before the server: whoever waits for one hears of its end
         await self._serve_hub(node)
         group = self._settings.group
         gid = self._home.share(group) if group else None
@@ -209,6 +221,7 @@ class Agent:
             "home": str(self._home.root),
             "hf_endpoint": self._hub.address if self._hub is not None else None,
             "process": surroundings(),
+            "jobs": [job.document() for job in self._jobs.running] if self._jobs is not None else [],
             "embedded_etcd": own,
             "metrics": self._metrics_url,
             "etcd_pid": self._etcd.pid if self._etcd is not None else None,

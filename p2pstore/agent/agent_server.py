@@ -20,6 +20,8 @@ its connection cancels its call.
     POST /v1/unregister  {"name"}
     GET  /v1/objects     ?prefix=&limit=&after=
     GET  /v1/info        ?name=
+
+``p2pstore.agent.job_calls`` has those about gets in the background.
 """
 
 from __future__ import annotations
@@ -31,7 +33,6 @@ import os
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -39,20 +40,26 @@ from aiohttp import web
 from engine.net import sockets
 from engine.net.host_id import view_id
 from engine.net.http_server import say_no_version
+from p2pstore.agent.bodies import (
+    body_of,
+    get_request,
+    hashing_of,
+    items_of,
+    path_of,
+    selection_of,
+    stream_request,
+    text_of,
+)
+from p2pstore.agent.job_calls import JobCalls
+from p2pstore.agent.jobs import Jobs
 from p2pstore.agent.sight import check as check_sight
 from p2pstore.agent.sight import look
 from p2pstore.errors import Interrupted, MooncakeError, UsageError, to_wire
-from p2pstore.objects.choices import DIGEST_BYTES
-from p2pstore.objects.chosen import Choice, parse_range
-from p2pstore.objects.manifest import check_chunk_size
-from p2pstore.objects.selection import Selection
 from p2pstore.objects.steps import Steps, reported
 from p2pstore.objects.waiting import to_its_end
 from p2pstore.peers.http_log import http_log
 from p2pstore.peers.ways import both_ways, to_json
-from p2pstore.pull.get import GetRequest
 from p2pstore.pull.run import Emit
-from p2pstore.settings.keys import TRANSPORTS
 
 if TYPE_CHECKING:
     from p2pstore.node import Node
@@ -79,15 +86,13 @@ FIRST_NOTE_SECONDS = 20.0
 
 Work = Callable[[Emit], Awaitable[dict[str, Any]]]
 
-_ITEM = ("path", "name")
-
 _STATUS = {2: 400, 3: 404, 7: 409}
 
 
 class AgentServer:
     """The API of one agent. ``extra`` adds to the status what only the process knows; ``stop`` begins its end."""
 
-    def __init__(self, node: Node, extra: Callable[[], dict[str, Any]], stop: Callable[[], None]) -> None:
+    def __init__(self, node: Node, extra: Callable[[], dict[str, Any]], stop: Callable[[], None], jobs: Jobs) -> None:
         self._node = node
         self._extra = extra
         self._stop = stop
@@ -108,6 +113,7 @@ class AgentServer:
         app.router.add_get("/v1/objects", self._objects)
         app.router.add_get("/v1/info", self._info)
         app.router.add_get("/v1/paths", self._paths)
+        JobCalls(jobs, self._stream).add_to(app.router)
         app.on_response_prepare.append(say_no_version)
         self._runner = web.AppRunner(
             app, access_log=None, logger=http_log, handler_cancellation=True, shutdown_timeout=1.0
@@ -137,7 +143,7 @@ class AgentServer:
         return web.json_response({"pid": os.getpid()})
 
     async def _limits(self, request: web.Request) -> web.StreamResponse:
-        body = await _body(request)
+        body = await body_of(request)
         for key, limit in (("upload", self._node.upload_limit), ("download", self._node.download_limit)):
             rate = body.get(key)
             if rate is None:
@@ -149,10 +155,10 @@ class AgentServer:
         return web.json_response({"upload": self._node.upload_limit.rate, "download": self._node.download_limit.rate})
 
     async def _register(self, request: web.Request) -> web.StreamResponse:
-        body = await _body(request)
-        path, name = _path(body, "path"), _text(body, "name")
-        hash_name, chunk_size, force = _how_to_hash(body)
-        selection = _selection(body)
+        body = await body_of(request)
+        path, name = path_of(body, "path"), text_of(body, "name")
+        hash_name, chunk_size, force = hashing_of(body)
+        selection = selection_of(body)
 
         async def work(emit: Emit) -> dict[str, Any]:
             await asyncio.to_thread(check_sight, body.get("sight"))
@@ -175,9 +181,9 @@ class AgentServer:
 
     async def _register_stream(self, request: web.Request) -> web.StreamResponse:
         query: dict[str, Any] = dict(request.query)
-        name = _text(query, "name")
+        name = text_of(query, "name")
         query["chunk_size"] = int(query["chunk_size"]) if query.get("chunk_size", "").isdecimal() else None
-        hash_name, chunk_size, force = _how_to_hash(query)
+        hash_name, chunk_size, force = hashing_of(query)
         making = asyncio.ensure_future(asyncio.to_thread(self._node.incoming, name, hash_name, chunk_size))
         handed_over = False
 
@@ -200,10 +206,10 @@ class AgentServer:
                 await to_its_end(asyncio.to_thread(making.result().abort))
 
     async def _register_many(self, request: web.Request) -> web.StreamResponse:
-        body = await _body(request)
-        items = _items(body.get("items"))
-        hash_name, chunk_size, force = _how_to_hash(body)
-        selection = _selection(body)
+        body = await body_of(request)
+        items = items_of(body.get("items"))
+        hash_name, chunk_size, force = hashing_of(body)
+        selection = selection_of(body)
 
         async def work(emit: Emit) -> dict[str, Any]:
             await asyncio.to_thread(check_sight, body.get("sight"))
@@ -223,19 +229,8 @@ class AgentServer:
         return await self._stream(request, work)
 
     async def _get(self, request: web.Request) -> web.StreamResponse:
-        body = await _body(request)
-        wanted = GetRequest(
-            name=_text(body, "name"),
-            dest=_path(body, "dest"),
-            transport=_choice(body, "transport", "auto", TRANSPORTS),
-            peers=_texts(body, "peers"),
-            seed=bool(body.get("seed", True)),
-            dry_run=bool(body.get("dry_run")),
-            force=bool(body.get("force")),
-            wipe=bool(body.get("wipe")),
-            tensors=_texts(body, "tensors"),
-            choice=_chosen(body),
-        )
+        body = await body_of(request)
+        wanted = get_request(body)
 
         async def work(emit: Emit) -> dict[str, Any]:
             await asyncio.to_thread(check_sight, body.get("sight"))
@@ -246,14 +241,8 @@ class AgentServer:
         return await self._stream(request, work)
 
     async def _stream_out(self, request: web.Request) -> web.StreamResponse:
-        body = await _body(request)
-        wanted = GetRequest(
-            name=_text(body, "name"),
-            dest=Path("-"),
-            transport=_choice(body, "transport", "auto", TRANSPORTS),
-            peers=_texts(body, "peers"),
-            choice=_chosen(body),
-        )
+        body = await body_of(request)
+        wanted = stream_request(body)
 
         async def work(emit: Emit) -> dict[str, Any]:
             async def take(data: memoryview) -> None:
@@ -271,8 +260,8 @@ class AgentServer:
             emit({"event": "note", "text": f"warning: {doubt}"})
 
     async def _verify(self, request: web.Request) -> web.StreamResponse:
-        body = await _body(request)
-        target = _text(body, "target")
+        body = await body_of(request)
+        target = text_of(body, "target")
 
         async def work(emit: Emit) -> dict[str, Any]:
             await asyncio.to_thread(check_sight, body.get("sight"))
@@ -281,7 +270,7 @@ class AgentServer:
         return await self._stream(request, work)
 
     async def _unregister(self, request: web.Request) -> web.StreamResponse:
-        return web.json_response(await self._node.unregister(_text(await _body(request), "name")))
+        return web.json_response(await self._node.unregister(text_of(await body_of(request), "name")))
 
     async def _objects(self, request: web.Request) -> web.StreamResponse:
         try:
@@ -294,8 +283,11 @@ class AgentServer:
     async def _info(self, request: web.Request) -> web.StreamResponse:
         return web.json_response(await self._node.info(request.query.get("name", "")))
 
-    async def _stream(self, request: web.Request, work: Work) -> web.StreamResponse:
-        """Run ``work``, and send its events, a line each, as they come; its result or its error last."""
+    async def _stream(self, request: web.Request, work: Work, *, waits: bool = False) -> web.StreamResponse:
+        """Run ``work``, and send its events, a line each, as they come; its result or its error last.
+
+        Nobody is told that nothing moves where it just ``waits``.
+        """
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         await response.prepare(request)
         events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -319,7 +311,7 @@ class AgentServer:
                 if came or not task.done():
                     await _line(response, event)
                 still = loop.time() - moved
-                if still >= tell_after and not task.done():
+                if still >= tell_after and not task.done() and not waits:
                     tell_after = 2 * still
                     text = f"nothing has moved for {still:.0f} s: a disk or a server may hang; Ctrl-C ends the command"
                     await _line(response, {"event": "note", "text": text})
@@ -388,80 +380,3 @@ class _Progress:
     def note(self, text: str) -> None:
         """A sentence for people."""
         self._loop.call_soon_threadsafe(self._emit, {"event": "note", "text": text})
-
-
-async def _body(request: web.Request) -> dict[str, Any]:
-    try:
-        value = await request.json()
-    except (ValueError, LookupError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        raise UsageError(detail="the call's body is not a JSON object")
-    return value
-
-
-def _text(body: dict[str, Any], key: str) -> str:
-    value = body.get(key)
-    if not isinstance(value, str) or not value:
-        raise UsageError(detail=f"{key} is missing")
-    return value
-
-
-def _path(body: dict[str, Any], key: str) -> Path:
-    text = _text(body, key)
-    if not os.path.isabs(text) or "\0" in text:
-        raise UsageError(detail=f"{key} is not an absolute path")
-    return Path(text)
-
-
-def _items(value: Any) -> list[tuple[Path, str]]:
-    """What a register of many is to publish: pairs of an absolute path and a name."""
-    if not isinstance(value, list) or not all(isinstance(pair, list) and len(pair) == len(_ITEM) for pair in value):
-        raise UsageError(detail="items is not a list of pairs of a path and a name")
-    bodies = [dict(zip(_ITEM, pair, strict=True)) for pair in value]
-    return [(_path(body, "path"), _text(body, "name")) for body in bodies]
-
-
-def _how_to_hash(body: dict[str, Any]) -> tuple[str, int, bool]:
-    """The hash, the chunk size (0: by the size), and whether other content of the name is replaced."""
-    hash_name = _choice(body, "hash", "xxh3_128", DIGEST_BYTES)
-    chunk_size = body.get("chunk_size")
-    if chunk_size is not None:
-        if type(chunk_size) is not int:
-            raise UsageError(detail="chunk_size is not a number")
-        check_chunk_size(chunk_size)
-    return hash_name, chunk_size or 0, bool(body.get("force"))
-
-
-def _selection(body: dict[str, Any]) -> Selection:
-    """What is taken of directories."""
-    include, exclude = _texts(body, "include"), _texts(body, "exclude")
-    return Selection(include, exclude, everything=bool(body.get("all")))
-
-
-def _chosen(body: dict[str, Any]) -> Choice:
-    """What of an object is wanted."""
-    include, exclude = _texts(body, "include"), _texts(body, "exclude")
-    wanted = body.get("range")
-    if wanted is None:
-        return Choice("", include, exclude)
-    if not isinstance(wanted, str):
-        raise UsageError(detail="range is not text")
-    try:
-        return Choice("", include, exclude, parse_range(wanted))
-    except ValueError as error:
-        raise UsageError(detail=f"range: {error}") from None
-
-
-def _texts(body: dict[str, Any], key: str) -> tuple[str, ...]:
-    value = body.get(key) or []
-    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-        raise UsageError(detail=f"{key} is not a list of texts")
-    return tuple(value)
-
-
-def _choice(body: dict[str, Any], key: str, default: str, allowed: Any) -> str:
-    value = body.get(key) or default
-    if not isinstance(value, str) or value not in allowed:
-        raise UsageError(detail=f"{key} {value!r} is none of {', '.join(allowed)}")
-    return value

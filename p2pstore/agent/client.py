@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import math
 import os
 import socket
 import struct
@@ -30,6 +31,7 @@ from p2pstore.errors import (
     AgentStarting,
     AgentUnreachable,
     HomeElsewhere,
+    JobCut,
     MooncakeError,
     PathNotFound,
     StorageError,
@@ -243,6 +245,55 @@ class AgentClient:
                 if event.get("event") == "result":
                     check_result(str(event.get("dest", dest)), event.pop("view", None), event.pop("seen", None))
                 yield event
+
+    def begin_job(
+        self,
+        name: str,
+        dest: str,
+        *,
+        wait: float = 0.0,
+        retries: int = 0,
+        timeout: float = math.inf,
+        byte_range: str = "",
+        **how: object,
+    ) -> dict[str, Any]:
+        """``POST /v1/jobs``: have the agent make a get by itself; the job, as ``job`` has it.
+
+        ``how`` is as in ``get``. It waits and tries again as is said, and takes ``timeout`` seconds at most.
+        """
+        body = {
+            **how,
+            "name": name,
+            "dest": dest,
+            "range": byte_range or None,
+            "wait": "for-ever" if math.isinf(wait) else wait,
+            "retries": retries,
+            "timeout": None if math.isinf(timeout) else timeout,
+            "sight": sight_of_destination(dest),
+        }
+        return self._call("POST", "/v1/jobs", body)
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """``GET /v1/jobs``: the gets in the background that are running, or not forgotten yet."""
+        jobs = self._call("GET", "/v1/jobs")["jobs"]
+        return list(jobs) if isinstance(jobs, list) else []
+
+    def job(self, number: int) -> dict[str, Any]:
+        """``GET /v1/jobs/ID``: what was asked for, how far it is, its result or its error."""
+        return self._call("GET", f"/v1/jobs/{number}")
+
+    def wait_for_job(self, number: int) -> Iterator[Event]:
+        """``POST /v1/jobs/ID/wait``: its events until its end, the result last. Raises its error."""
+        try:
+            yield from self._events(f"/v1/jobs/{number}/wait", {})
+        except AgentGone as error:
+            if type(error) is not AgentGone:  # it says why
+                raise
+            raise JobCut(id=number, home=self.home.root) from None
+
+    def cancel_job(self, number: int) -> dict[str, Any]:
+        """``POST /v1/jobs/ID/cancel``: end it, and wait until nothing of it writes any more."""
+        return self._call("POST", f"/v1/jobs/{number}/cancel", {})
 
     def stream(
         self, name: str, *, transport: str = "auto", peers: Sequence[str] = (), byte_range: str = ""

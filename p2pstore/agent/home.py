@@ -87,6 +87,11 @@ class Home:
         return self.root / "log" / "agent.log"
 
     @property
+    def jobs(self) -> Path:
+        """What is remembered of gets in the background."""
+        return self.state / "jobs.json"
+
+    @property
     def etcd(self) -> Path:
         """The embedded etcd: its data, its log, its recorded pid."""
         return self.root / "etcd"

@@ -28,6 +28,7 @@
     ├── NotInObject                   3   the object has no such file
     ├── TensorNotFound                3   the object has no tensor of such a name
     ├── SegmentNotFound               3   (engine) the metadata server knows no such segment
+    ├── JobNotFound                   3   no such job
     ├── AgentNotRunning               3   no agent serves this home
     │   └── AgentEnded                3   and the last one ended itself
     ├── IntegrityError                4   bytes differ from what was registered
@@ -53,7 +54,8 @@
     ├── AgentUnreachable              5   the agent is there and does not answer
     │   ├── AgentStarting             5   it does not listen yet
     │   └── AgentGone                 5   it ended while it was at work for a command
-    │       └── AgentKilled           5   for want of memory
+    │       ├── AgentKilled           5   for want of memory
+    │       └── JobCut                5   while a get in the background ran
     ├── MetadataUnavailable           6   (engine) the metadata server does not answer
     │   ├── MetadataUnhealthy         6   (engine) it answers that it cannot do it now
     │   └── MetadataFull              8   (engine) it has no space left, and takes no writes
@@ -70,6 +72,7 @@
     │   ├── OtherMetadata             7   the agent uses another metadata server than was asked for
     │   ├── OtherView                 7   the agent sees something else at a path
     │   ├── AgentRunning              7   one agent a home
+    │   ├── TooManyJobs               7   the agent has as many jobs as it takes
     │   ├── HomeElsewhere             7   the agent of this home runs on another host
     │   ├── SecretRefused             7   the cluster secret does not match
     │   │   └── ClocksDiffer          7   it does, and the clocks do not
@@ -87,6 +90,7 @@
     ├── PartialResult                10   some of it was done
     ├── PartChanged                  10   another program wrote to what a get was writing
     └── Interrupted                 130   Ctrl-C, or the client went away
+        └── JobCancelled            130   a get in the background was cancelled
 
 ``to_wire`` and ``from_wire`` carry an error over the control plane. Import all of it from here.
 """
@@ -139,6 +143,8 @@ from p2pstore.errors.nodes import (
     HomeLost,
     HomeUnusable,
     HubListenRefused,
+    JobCut,
+    JobNotFound,
     ListenRefused,
     NodeEnded,
     NodeNameTaken,
@@ -147,6 +153,7 @@ from p2pstore.errors.nodes import (
     OtherMetadata,
     OtherView,
     SecretRefused,
+    TooManyJobs,
 )
 from p2pstore.errors.objects import (
     AmbiguousDigest,
@@ -177,6 +184,7 @@ from p2pstore.errors.pulls import (
     GetTimedOut,
     HolderGone,
     Interrupted,
+    JobCancelled,
     NoLivePeer,
     NotReplaceable,
     PartChanged,
@@ -228,6 +236,9 @@ __all__ = [
     "HubListenRefused",
     "IntegrityError",
     "Interrupted",
+    "JobCancelled",
+    "JobCut",
+    "JobNotFound",
     "ListenRefused",
     "LockedMemoryLimit",
     "MetadataFull",
@@ -269,6 +280,7 @@ __all__ = [
     "SourceSilent",
     "StorageError",
     "TensorNotFound",
+    "TooManyJobs",
     "TransferFailed",
     "TransportUnavailable",
     "UsageError",

@@ -83,6 +83,28 @@ class AgentKilled(AgentGone):
     advice = "give the job or container more memory, or the agent less to do; the same command resumes"
 
 
+class JobNotFound(MooncakeError):
+    """The agent knows no such job, or not any more."""
+
+    exit_code = 3
+    sentence = "there is no job {id}"
+    advice = "run 'mooncake jobs' to see those that are running, or have ended within a week"
+
+
+class JobCut(AgentGone):
+    """The agent ended while a job of it ran."""
+
+    sentence = "job {id} was cut short, since the agent in {home} ended"
+    advice = "get the object again, and it resumes where it was: 'mooncake jobs show {id}' has the command"
+
+
+class TooManyJobs(Refused):
+    """The agent has as many jobs as it takes."""
+
+    sentence = "the agent has {count} jobs that have not ended"
+    advice = "run 'mooncake jobs' to see them; wait for some, or end them with 'mooncake jobs cancel ID'"
+
+
 class AgentStarting(AgentUnreachable):
     """An agent holds the home, and does not listen yet."""
 

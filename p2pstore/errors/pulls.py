@@ -135,3 +135,10 @@ class Interrupted(MooncakeError):
     exit_code = 130
     sentence = "interrupted: {detail}"
     advice = "run the same command again to resume"
+
+
+class JobCancelled(Interrupted):
+    """A get in the background was cancelled."""
+
+    sentence = "job {id} was cancelled"
+    advice = "get the object again, and it resumes where it was: 'mooncake jobs show {id}' has the command"

@@ -12,7 +12,7 @@ import pytest
 
 from mooncake_cli.attempts import Attempts
 from mooncake_cli.output import Output
-from mooncake_cli.patience import Patience
+from p2pstore.agent.patience import Patience
 from p2pstore.errors import (
     AgentEnded,
     AgentGone,

@@ -23,6 +23,7 @@ EVERY_COMMAND = [
     "etcd",
     "get",
     "info",
+    "jobs",
     "list",
     "metadata",
     "node",
@@ -116,7 +117,7 @@ def test_commands(complete: Bash | Fish) -> None:
 
 
 def test_options(complete: Bash | Fish) -> None:
-    own = "--dry-run --exclude --force --include --no-seed --peer --range --retries --tensors --timeout"
+    own = "--background --dry-run --exclude --force --include --no-seed --peer --range --retries --tensors --timeout"
     own += " --transport --wait --wipe"
     assert complete("get", "--") == sorted(f"{own} --config --help --home --json --metadata --quiet --verbose".split())
     assert complete("register", "x", "--chu") == ["--chunk-size"]

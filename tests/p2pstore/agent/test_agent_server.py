@@ -7,65 +7,21 @@ import dataclasses
 import io
 import json
 import os
-import shutil
-import socket
-import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 
-from p2pstore.agent.agent_server import AgentServer
 from p2pstore.errors import MooncakeError, all_errors
 from p2pstore.holding.incoming import Incoming
-from p2pstore.metadata.memory import MemoryStore
 from p2pstore.node import Node
-from p2pstore.node_options import NodeOptions
+from tests.p2pstore.agent.api import Api
 from tests.p2pstore.samples import MIB, content, read_tree, write_tree
 
 FILES = {"a": content(MIB + 1), "b": b""}
 WAIT = 60.0
-
-
-class Api:
-    """A node behind its API, and a client of it."""
-
-    def __init__(self, node: Node, path: Path) -> None:
-        self.node = node
-        self.path = path
-        self.stopped = asyncio.Event()
-        self.server = AgentServer(node, lambda: {"pid": os.getpid(), "home": "/h"}, self.stopped.set)
-        self.session = aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path)))
-
-    async def call(self, method: str, path: str, **options: Any) -> tuple[int, dict[str, Any]]:
-        async with self.session.request(method, f"http://agent{path}", **options) as answer:
-            return answer.status, json.loads(await answer.read())
-
-    async def stream(self, path: str, body: dict[str, Any]) -> list[dict[str, Any]]:
-        async with self.session.post(f"http://agent{path}", json=body) as answer:
-            assert answer.status == 200
-            assert "Server" not in answer.headers
-            assert answer.headers["Content-Type"] == "application/x-ndjson"
-            return [json.loads(line) async for line in answer.content]
-
-
-@pytest.fixture
-async def api() -> AsyncIterator[Api]:
-    directory = Path(tempfile.mkdtemp(prefix="api"))  # a socket's path may not be long
-    node = await Node.start(NodeOptions("n"), MemoryStore())
-    made = Api(node, directory / "s")
-    sock = socket.socket(socket.AF_UNIX)
-    sock.bind(str(made.path))
-    await made.server.start(sock)
-    yield made
-    await made.session.close()
-    await made.server.close()
-    await node.close()
-    shutil.rmtree(directory)
 
 
 @pytest.fixture

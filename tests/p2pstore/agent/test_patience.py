@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from mooncake_cli.patience import PAUSES, Patience
+from p2pstore.agent.patience import PAUSES, Patience
 from p2pstore.errors import (
     DestinationExists,
     HolderGone,
@@ -63,7 +63,7 @@ def test_time_counts_from_the_last_byte() -> None:
     patience = Patience(10, 0, clock)
     assert patience.after(NOBODY) is not None
     clock.now += 9
-    patience.moved()
+    moved(patience)
     assert patience.after(NOBODY) is not None
     clock.now += 9
     assert patience.after(NOBODY) is not None
@@ -74,7 +74,7 @@ def test_time_counts_from_the_last_byte() -> None:
 def test_retries_are_counted() -> None:
     patience = Patience(0, 2)
     assert patience.after(NOBODY) is not None
-    patience.moved()
+    moved(patience)
     assert patience.after(PeerUnreachable(peer="p", detail="d")) is not None
     assert patience.after(NOBODY) is None
 
@@ -82,6 +82,12 @@ def test_retries_are_counted() -> None:
 def test_a_name_that_is_not_there_is_waited_for_and_not_tried_again() -> None:
     assert Patience(0, 5).after(NOT_THERE) is None
     assert Patience(1, 0).after(NOT_THERE) is not None
+
+
+def moved(patience: Patience) -> None:
+    """Bytes come."""
+    for done in (1, 2):
+        patience.hear({"event": "progress", "done": done, "total": 9})
 
 
 @pytest.mark.parametrize(
@@ -95,3 +101,14 @@ def test_a_name_that_is_not_there_is_waited_for_and_not_tried_again() -> None:
 )
 def test_what_another_attempt_may_change(error: MooncakeError, again: bool) -> None:
     assert (Patience(10, 10).after(error) is not None) == again
+
+
+def test_what_was_here_and_what_a_step_counts_is_no_byte_that_came() -> None:
+    clock = Clock()
+    patience = Patience(10, 0, clock)
+    assert patience.after(NOBODY) is not None
+    clock.now += 11
+    patience.hear({"event": "progress", "done": 5, "total": 9})
+    patience.hear({"event": "progress", "step": "copying", "done": 7, "total": 9})
+    patience.hear({"event": "note", "text": "done"})
+    assert patience.after(NOBODY) is None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from engine.net.backoff import SOONER, Backoff
 from p2pstore.errors import (
@@ -39,16 +40,21 @@ class Patience:
         self._clock = clock
         self._failures = 0
         self._since = math.nan
+        self._done: int | None = None
 
-    def moved(self) -> None:
-        """Something came: the next failure is the first again."""
-        self._failures = 0
+    def hear(self, event: Mapping[str, Any]) -> None:
+        """An event of the get: where bytes came, the next failure is the first again."""
+        if event.get("event") == "progress" and "step" not in event:
+            if self._done is not None and event["done"] > self._done:
+                self._failures = 0
+            self._done = event["done"]
 
     def after(self, error: MooncakeError) -> float | None:
         """Seconds until the next attempt; None where there is to be none."""
         if not isinstance(error, NOT_YET) or isinstance(error, NEVER):
             return None
         now = self._clock()
+        self._done = None
         if not self._failures:
             self._since = now
         self._failures += 1
