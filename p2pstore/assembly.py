@@ -28,6 +28,8 @@ from p2pstore.holding.catalog import Catalog
 from p2pstore.holding.checker import Checker
 from p2pstore.holding.holdings import Holdings
 from p2pstore.holding.oids import Oids
+from p2pstore.holding.part_copies import PartCopies
+from p2pstore.holding.part_table import PartTable
 from p2pstore.holding.parts import Parts
 from p2pstore.holding.publisher import Publisher
 from p2pstore.holding.source_watcher import SourceWatcher
@@ -90,6 +92,7 @@ async def assemble(
         registry=registry,
         holdings=holdings,
         publisher=publisher,
+        part_copies=PartCopies(publisher, holdings, PartTable(catalog), supervisor),
         checker=checker,
         watcher=SourceWatcher(holdings, publisher.source_changed, checker.touched),
         wrong_bytes=WrongBytes(),

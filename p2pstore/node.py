@@ -94,12 +94,13 @@ class Node:
             parts, membership = await assemble(options, store, supervisor, closing)
             await claim_name(parts)
             await parts.holdings.restore()
+            await parts.part_copies.restore()
             with contextlib.suppress(MetadataFull):  # it can get, and will be known when there is room
                 await membership.join()
             node = cls(parts, membership, supervisor, closing.pop_all())
         supervisor.start("lease keeper", "node", membership.keep)
         supervisor.start("source watcher", "node", parts.watcher.watch)
-        supervisor.start("part watcher", "node", PartWatcher(parts.publisher).watch)
+        supervisor.start("part watcher", "node", PartWatcher(parts.part_copies).watch)
         supervisor.start("source checker", "node", parts.checker.run)
         return node
 
@@ -274,10 +275,11 @@ class Node:
         self._origin.check()
         wanted = parse_reference(name)
         mine = self._held(wanted)
-        part = None if mine else self.parts.publisher.part_named(wanted.name)
+        await self.parts.part_copies.forget_whole()
+        part = None if mine else self.parts.part_copies.named(wanted.name)
         if part is not None and wanted.fits(wanted.name, part[0].manifest):
             digest = part[0].manifest
-            removed = await self.parts.publisher.withdraw_part(part[0])
+            removed = await self.parts.part_copies.withdraw(part[0])
             withdrawn = [{"role": "part", "path": str(part[1])}]
         elif not mine:
             raise await self._why_not_held(wanted)

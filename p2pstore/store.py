@@ -228,7 +228,7 @@ class P2PStore:
 
         ``name`` may go on with the path of a file or a directory in the object. ``include`` and ``exclude`` choose
         among its files, as in ``register``; ``byte_range`` is of one file, as ``0-99``, ``100-`` or ``-100``. Of such
-        a part whole files are served until the node ends.
+        a part whole files are served, by the next node of the same state, too.
 
         ``force`` replaces a file there, or a directory that is an earlier version of an object; ``wipe`` deletes
         whatever is in the directory. An empty directory is filled, and a link is followed.

@@ -126,8 +126,8 @@ def get(
     path of a file or a directory in the object, which then is what DEST is. With --include and
     --exclude DEST is a directory with those files of it, and with --range a file with those bytes. Only chunks that
     have any of it are brought. With --tensors, DEST is a safetensors file, or a directory of them, with just those
-    tensors, under the names that the files have in the object. Whole files are served until the agent ends or
-    'mooncake unregister NAME'; ranges and tensors are not.
+    tensors, under the names that the files have in the object. Whole files are served, by later
+    agents too, until 'mooncake unregister NAME'; ranges and tensors are not.
 
     Several objects go into DEST/, one after the other: 'models/' are all whose names begin so, and in a pattern '*'
     stops at a '/'. With --wait the get begins when the object is there; TIME, like --wait=10m, counts without a byte.

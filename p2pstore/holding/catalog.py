@@ -2,7 +2,8 @@
 
 A *holding* is one place on this node where the whole object lies: its name, its manifest, its role (gold where it was
 registered, replica where a get brought it), its root path, and the stamps of its files. Partial gets are not holdings:
-their journal lies beside their destination.
+their journal lies beside their destination. Files that were got without the others of their object are in a table of
+their own (``p2pstore.holding.part_table``).
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ BUSY_SECONDS = 10.0
 MEMORY = ":memory:"
 """The path of a catalog that is kept nowhere."""
 
-_UNREADABLE = (MooncakeError, zlib.error, struct.error, ValueError, TypeError, RecursionError)
+UNREADABLE = (MooncakeError, zlib.error, struct.error, ValueError, TypeError, RecursionError)
 """What reading a damaged row raises."""
 
 _SCHEMA = """
@@ -46,10 +47,14 @@ CREATE TABLE IF NOT EXISTS holdings (
     role TEXT NOT NULL, record BLOB NOT NULL, stamps BLOB NOT NULL, PRIMARY KEY (name, root)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS by_digest ON holdings(digest);
+CREATE TABLE IF NOT EXISTS parts (
+    digest TEXT PRIMARY KEY REFERENCES manifests(digest), record BLOB NOT NULL, place BLOB NOT NULL, files BLOB NOT NULL
+) WITHOUT ROWID;
 """
 
 _DROP_UNUSED = (
     "DELETE FROM manifests WHERE NOT EXISTS (SELECT 1 FROM holdings WHERE holdings.digest = manifests.digest)"
+    " AND NOT EXISTS (SELECT 1 FROM parts WHERE parts.digest = manifests.digest)"
 )
 
 
@@ -123,37 +128,53 @@ class Catalog:
 
     def change(self, holdings: Sequence[tuple[Holding, Manifest]], gone: Sequence[Holding]) -> None:
         """Forget those that are ``gone``, then remember ``holdings``: all of it, or nothing where this raises."""
+        places = [(holding.name, os.fsencode(holding.place)) for holding in gone]
+        self.run(
+            [
+                ("DELETE FROM holdings WHERE name = ? AND root = ?", places),
+                ("INSERT OR IGNORE INTO manifests VALUES (?, ?)", (manifest_row(m) for _, m in holdings)),
+                ("INSERT OR REPLACE INTO holdings VALUES (?, ?, ?, ?, ?, ?)", map(_row, holdings)),
+            ],
+            unused=[holding.digest for holding in gone],
+        )
+
+    def run(self, statements: Sequence[tuple[str, Iterable[tuple[object, ...]]]], unused: Sequence[str] = ()) -> None:
+        """Carry out statements, each for many rows, and drop those of the ``unused`` manifests that nothing needs.
+
+        All of it, or nothing where this raises ``StorageError``.
+        """
         with self._lock, self._transaction():
-            places = [(holding.name, os.fsencode(holding.place)) for holding in gone]
-            self._db.executemany("DELETE FROM holdings WHERE name = ? AND root = ?", places)
-            self._db.executemany(
-                "INSERT OR IGNORE INTO manifests VALUES (?, ?)",
-                ((m.digest, _compressed(m.pieces())) for _, m in holdings),
-            )
-            self._db.executemany("INSERT OR REPLACE INTO holdings VALUES (?, ?, ?, ?, ?, ?)", map(_row, holdings))
-            self._db.executemany(_DROP_UNUSED + " AND digest = ?", [(holding.digest,) for holding in gone])
+            for statement, rows in statements:
+                self._db.executemany(statement, rows)
+            self._db.executemany(_DROP_UNUSED + " AND digest = ?", [(digest,) for digest in unused])
 
     def load(self) -> Iterator[tuple[Holding, Manifest]]:
         """Everything in it, by name. What no longer parses is skipped."""
-        manifests: dict[str, Manifest] = {}
-        for digest, data in self._rows("SELECT digest, data FROM manifests"):
-            try:
-                manifests[digest] = parse(zlib.decompress(data), peer="catalog", digest=digest)
-            except _UNREADABLE:
-                log.warning("manifest %s in the catalog is damaged", digest)
+        manifests = self.manifests("SELECT digest FROM holdings")
         query = "SELECT root, digest, role, record, stamps FROM holdings ORDER BY name, role, root"
-        for root, digest, role, record, stamps in self._rows(query):
+        for root, digest, role, record, stamps in self.rows(query):
             manifest = manifests.get(digest)
             if manifest is None:
                 continue
             try:
                 holding = _holding(root, role, record, stamps, manifest)
-            except _UNREADABLE:
+            except UNREADABLE:
                 log.warning("the entry of %r in the catalog is damaged", root)
                 continue
             yield holding, manifest
 
-    def _rows(self, query: str) -> list[tuple[Any, ...]]:
+    def manifests(self, digests: str) -> dict[str, Manifest]:
+        """Those of the digests that a query selects. What no longer parses is skipped, with a line in the log."""
+        found: dict[str, Manifest] = {}
+        for digest, data in self.rows(f"SELECT digest, data FROM manifests WHERE digest IN ({digests})"):  # noqa: S608 - ours
+            try:
+                found[digest] = parse(zlib.decompress(data), peer="catalog", digest=digest)
+            except UNREADABLE:
+                log.warning("manifest %s in the catalog is damaged", digest)
+        return found
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """What a query selects. Raises ``StorageError``."""
         try:
             with self._lock:
                 return self._db.execute(query).fetchall()
@@ -213,6 +234,11 @@ class _Transaction:
             raise StorageError(path=self._path, detail=str(error)) from None
 
 
+def manifest_row(manifest: Manifest) -> tuple[object, ...]:
+    """A manifest as the table has it."""
+    return manifest.digest, _compressed(manifest.pieces())
+
+
 def _row(pair: tuple[Holding, Manifest]) -> tuple[object, ...]:
     """A holding as the table has it."""
     holding, _ = pair
@@ -234,7 +260,7 @@ def _compressed(pieces: Iterable[bytes]) -> bytes:
 
 
 def _holding(root: bytes, role: str, record_bytes: bytes, stamps: bytes, manifest: Manifest) -> Holding:
-    """One row. Raises one of ``_UNREADABLE``."""
+    """One row. Raises one of ``UNREADABLE``."""
     record = decode(ObjectRecord, record_bytes)
     if record is None or record.manifest != manifest.digest or role not in {"gold", "replica"}:
         raise ValueError("no entry of ours")

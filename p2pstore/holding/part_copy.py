@@ -12,7 +12,7 @@ from p2pstore.objects.source import stamp_fault
 
 
 class PartCopy:
-    """See ``p2pstore.holding.holdings.PartialCopy``. It is in no catalog: it is served while the node runs."""
+    """See ``p2pstore.holding.holdings.PartialCopy``."""
 
     def __init__(
         self, manifest: Manifest, numbers: Sequence[int], spans: Sequence[FileSpan], lost: Callable[[str], None]

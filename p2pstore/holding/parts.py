@@ -13,6 +13,7 @@ from p2pstore.cluster.wrong_bytes import WrongBytes
 from p2pstore.holding.checker import Checker
 from p2pstore.holding.holdings import Holdings
 from p2pstore.holding.oids import Oids
+from p2pstore.holding.part_copies import PartCopies
 from p2pstore.holding.publisher import Publisher
 from p2pstore.holding.source_watcher import SourceWatcher
 from p2pstore.metrics.counts import Counts
@@ -34,6 +35,7 @@ class Parts:
     registry: Registry
     holdings: Holdings
     publisher: Publisher
+    part_copies: PartCopies
     checker: Checker
     watcher: SourceWatcher
     wrong_bytes: WrongBytes

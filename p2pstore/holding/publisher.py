@@ -22,7 +22,6 @@ from p2pstore.cluster.registry import Registry, new_object
 from p2pstore.errors import MetadataUnavailable, MooncakeError, ObjectExists
 from p2pstore.holding.catalog import Holding
 from p2pstore.holding.holdings import Holdings, PartialCopy
-from p2pstore.holding.part_copy import PartCopy
 from p2pstore.holding.replica import Replica
 from p2pstore.holding.turns import Turns
 from p2pstore.metadata.store import LeaseLost
@@ -80,7 +79,6 @@ class Publisher:
         self._owed: dict[tuple[str, str], _Owed] = {}
         self._settling = False
         self._owed_fault = ""
-        self._parts: dict[str, tuple[Replica, ObjectRecord, Path, PartCopy]] = {}
 
     @property
     def pending(self) -> str:
@@ -175,43 +173,11 @@ class Publisher:
         if self._holdings.drop_partial(replica):
             self._supervisor.start("withdrawal of what was got in part", "get", end, Policy.ONCE)
 
-    async def serve_part(self, part: PartCopy, record: ObjectRecord, place: Path) -> bool:
-        """Serve files of an object that lie at ``place`` without the others, until the node ends or loses one.
-
-        Returns whether it does: not where it serves the object already, or another part of it.
-        """
-        replica = await self.serve_partial(part, record)
-        if self._holdings.replicas.get(record.manifest) is not replica:
-            return False
-        self._parts[record.manifest] = (replica, record, place, part)
-        return True
-
-    def part_named(self, name: str) -> tuple[ObjectRecord, Path] | None:
-        """What of an object this node serves in part, and where that lies."""
-        for digest, (replica, record, place, _) in list(self._parts.items()):
-            if self._holdings.replicas.get(digest) is not replica or self._holdings.of(digest):
-                del self._parts[digest]  # all of it came since
-            elif record.name == name:
-                return record, place
-        return None
-
-    def parts(self) -> list[tuple[str, PartCopy]]:
-        """What this node serves in part now, by the digests of the objects."""
-        return [(digest, part) for digest, (_, _, _, part) in self._parts.items()]
-
-    def lose_part(self, digest: str, reason: str) -> None:
-        """A file of a part is not what it was: serve none of it any more, and say so in the background."""
-        replica, record, _, _ = self._parts.pop(digest, (None, None, None, None))
-        if replica is not None:
-            log.warning("what is here of %s is no longer served: %s", record.name if record else digest, reason)
-            self.drop_partial(replica, record)
-
-    async def withdraw_part(self, record: ObjectRecord) -> bool | None:
-        """Serve a part no more. As ``withdraw`` otherwise."""
+    async def withdraw_partial(self, replica: Replica, record: ObjectRecord) -> bool | None:
+        """Serve no more what this node has of an object in part. As ``withdraw`` otherwise."""
 
         async def work() -> bool | None:
-            replica, _, _, _ = self._parts.pop(record.manifest, (None, None, None, None))
-            if replica is None or not self._holdings.drop_partial(replica):
+            if not self._holdings.drop_partial(replica):
                 return False
             await self._holdings.catch_up()
             async with self._turns.of(_keys([record])):

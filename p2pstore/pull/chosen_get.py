@@ -10,7 +10,7 @@ from dataclasses import replace
 from engine.memory.file_spans import FileSpan
 from p2pstore.cluster.versions import look_up
 from p2pstore.errors import MetadataRefused, MetadataUnavailable, MooncakeError
-from p2pstore.holding.part_copy import PartCopy
+from p2pstore.holding.part_table import KeptPart
 from p2pstore.holding.parts import Parts
 from p2pstore.holding.same_content import same_content
 from p2pstore.objects.chosen import choose
@@ -53,18 +53,12 @@ class ChosenEnd(PartEnd):
     async def hold(self, get: Pipeline, spans: Sequence[FileSpan]) -> None:
         """See ``End.hold``: whole files are passed on, though they are not all of the object."""
         await super().hold(get, spans)
-        request, publisher = self._request, self._parts.publisher
+        request = self._request
         if not request.seed or request.choice.range is not None:
             return
-        loop, digest = asyncio.get_running_loop(), get.manifest.digest
-
-        def lost(reason: str) -> None:
-            loop.call_soon_threadsafe(publisher.lose_part, digest, reason)
-
         numbers = choose(get.manifest, request.choice, request.name).numbers
-        part = PartCopy(get.manifest, numbers, spans, lost)
-        if part.verified.count:
-            self.seeding = await publisher.serve_part(part, get.resolved.record, self.dest)
+        kept = KeptPart(get.resolved.record, get.manifest, self.dest, numbers, spans)
+        self.seeding = await self._parts.part_copies.serve(kept, get.note)
 
     def repeats(self, manifest: Manifest) -> Repeats:
         """See ``End.repeats``: zeros need not be moved; what else repeats may repeat what is not wanted."""

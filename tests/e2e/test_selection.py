@@ -206,6 +206,10 @@ def test_a_partial_copy_serves_what_it_has(cluster: Cluster) -> None:
         make_file(root / f"model-{number}.safetensors", 2 * MIB, seed=90 + number)
     source.ok("register", root, "--name", "models/parts", "--chunk-size", "1MiB")
     assert shard.ok("get", "models/parts", cluster.path("one"), "--include", "model-2*")["seeding"]
+    for end in (shard.kill, shard.stop):
+        end()
+        shard.start()
+        assert shard.holders("models/parts")["shard"]["chunks"] == 2
     source.kill()
     dest = cluster.path("copy")
     done = getter.ok("get", "models/parts/model-2.safetensors", dest, "--wait", "--transport", "tcp")

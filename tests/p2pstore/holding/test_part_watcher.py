@@ -14,17 +14,20 @@ from tests.p2pstore.samples import content, manifest_of
 MANIFEST = manifest_of({"a": content(30), "b": content(25, 1)}, 10)
 
 
-class Published:
-    """What a publisher serves in part."""
+class Copies:
+    """What a node serves in part."""
 
     def __init__(self, *parts: tuple[str, PartCopy]) -> None:
         self.served = list(parts)
         self.lost: list[tuple[str, str]] = []
 
-    def parts(self) -> list[tuple[str, PartCopy]]:
+    async def forget_whole(self) -> None:
+        """All are parts."""
+
+    def all(self) -> list[tuple[str, PartCopy]]:
         return list(self.served)
 
-    def lose_part(self, digest: str, reason: str) -> None:
+    def lose(self, digest: str, reason: str) -> None:
         self.lost.append((digest, reason))
 
 
@@ -35,12 +38,12 @@ async def test_what_changed_is_served_no_more_and_the_rest_is(tmp_path: Path) ->
         path.write_bytes(content(25, 1))
         span = FileSpan(str(path), 25, FileStamp.of(path.stat()))
         parts.append((name, PartCopy(MANIFEST, [1], [span], lambda reason: None)))
-    published: Any = Published(*parts)
-    watcher = PartWatcher(published)
+    copies: Any = Copies(*parts)
+    watcher = PartWatcher(copies)
     await watcher.look()
-    assert published.lost == []
+    assert copies.lost == []
     (tmp_path / "changed").write_bytes(b"x")
     (tmp_path / "gone").unlink()
     await watcher.look()
-    assert [digest for digest, _ in published.lost] == ["changed", "gone"]
-    assert published.lost[0][1] == f"{tmp_path / 'changed'}: its size went from 25 to 1 bytes"
+    assert [digest for digest, _ in copies.lost] == ["changed", "gone"]
+    assert copies.lost[0][1] == f"{tmp_path / 'changed'}: its size went from 25 to 1 bytes"
