@@ -203,6 +203,6 @@ def test_one_by_one(gpu: FakeDriver, pair: Pair, tmp_path: Path, monkeypatch: py
     one, other = pair
     write_tree(tmp_path / "m", FILES)
     one.register("n", tmp_path / "m", chunk_size=MIB)
-    monkeypatch.setattr("p2pstore.store.framework_of", lambda *_: OnGpu(gpu))
+    monkeypatch.setattr("p2pstore.calls.given.framework_of", lambda *_: OnGpu(gpu))
     found = dict(other.iter_tensors("n", device="cuda:0"))
     assert found == ALL
