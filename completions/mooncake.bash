@@ -24,7 +24,7 @@ _mooncake() {
     for ((i = 1; i < COMP_CWORD; i++)); do
         word=${COMP_WORDS[i]}
         case $word in
-            --home | --metadata | --config | --name | --chunk-size | --hash | --exclude | --include | --transport | --peer | --tensors | --range | --retries | --timeout | --listen | --node | --upload-limit | --download-limit | --metrics | --hf-endpoint | --upload | --download | -n | --lines | --nic-priority-matrix | --store | --expire | --target | --operation | --block-size | --batch-size | --threads | --duration | --warm-up | --rounds | --engine | --device | --target-device | --csv | --plot | --metadata-server | --mode | --local-hostname | --buffer-size | --size | --batch | --where | --receivers | --rate | --slow | --kill-seed-after | --restart-one | --directory | --latency | --zones | --zone-rate | --zone-latency | --sources | --slots | --arrivals | --deaths | --processors | --random-seed | --trace | --generate | --requests | --save | --speed | --prefill | --decode | --policy | --admission | --ttft | --tbt | --model | --gpu | --gpus | --live | --live-model | --scale | --allow | --state | --lease | --soft-pin | --max-soft-pin | --watermark | --eviction_high_watermark_ratio | --eviction-ratio | --eviction_ratio | --client-ttl | --client_ttl | --put-discard | --put_start_discard_timeout_sec | --put-release | --put_start_release_timeout_sec | --allocation | --allocation_strategy | --max-keys | --tenant-quotas | --rpc_address | --rpc_port | --port | --metrics_host | --metrics_port | --default_kv_lease_ttl | --default_kv_soft_pin_ttl | --max_kv_soft_pin_ttl | --host | --disk | --disk-limit | --master | --replicas | --tenant-id | --admin | --limit | --client | --engines | --interval | --count | -m | --model | -p | --prefill | -d | --decode | --port | --scheduling | --slo-ttft | --slo-tbt | --kv-events | --pool | --max-requests | --max-waiting | --connect-timeout | --idle-timeout | --drain-timeout | --dir | --dtype | --hash-seed | --hash-algo | --role | --segment-size | --protocol | --devices | --prefix)
+            --home | --metadata | --config | --name | --chunk-size | --hash | --exclude | --include | --tag | --transport | --peer | --tensors | --range | --retries | --timeout | --listen | --node | --upload-limit | --download-limit | --metrics | --hf-endpoint | --upload | --download | -n | --lines | --nic-priority-matrix | --store | --expire | --target | --operation | --block-size | --batch-size | --threads | --duration | --warm-up | --rounds | --engine | --device | --target-device | --csv | --plot | --metadata-server | --mode | --local-hostname | --buffer-size | --size | --batch | --where | --receivers | --rate | --slow | --kill-seed-after | --restart-one | --directory | --latency | --zones | --zone-rate | --zone-latency | --sources | --slots | --arrivals | --deaths | --processors | --random-seed | --trace | --generate | --requests | --save | --speed | --prefill | --decode | --policy | --admission | --ttft | --tbt | --model | --gpu | --gpus | --live | --live-model | --scale | --allow | --state | --lease | --soft-pin | --max-soft-pin | --watermark | --eviction_high_watermark_ratio | --eviction-ratio | --eviction_ratio | --client-ttl | --client_ttl | --put-discard | --put_start_discard_timeout_sec | --put-release | --put_start_release_timeout_sec | --allocation | --allocation_strategy | --max-keys | --tenant-quotas | --rpc_address | --rpc_port | --port | --metrics_host | --metrics_port | --default_kv_lease_ttl | --default_kv_soft_pin_ttl | --max_kv_soft_pin_ttl | --host | --disk | --disk-limit | --master | --replicas | --tenant-id | --admin | --limit | --client | --engines | --interval | --count | -m | --model | -p | --prefill | -d | --decode | --port | --scheduling | --slo-ttft | --slo-tbt | --kv-events | --pool | --max-requests | --max-waiting | --connect-timeout | --idle-timeout | --drain-timeout | --dir | --dtype | --hash-seed | --hash-algo | --role | --segment-size | --protocol | --devices | --prefix)
                 ((i + 1 == COMP_CWORD)) && value=$word
                 ((i++))
                 [[ $word == --home && $i -lt $COMP_CWORD ]] && home=${COMP_WORDS[i]/#\~\//$HOME/}
@@ -32,7 +32,7 @@ _mooncake() {
             -*) ;;
             *)
                 case "${path:+$path }$word" in
-                    register | get | jobs | 'jobs list' | 'jobs show' | 'jobs wait' | 'jobs cancel' | list | info | verify | unregister | node | 'node run' | 'node start' | 'node stop' | 'node limit' | 'node status' | 'node logs' | config | 'config show' | doctor | topology | metadata | 'metadata serve' | bench | 'bench transfer' | 'bench store' | 'bench broadcast' | 'bench simulate' | 'bench serve' | store | 'store master' | 'store give' | 'store put' | 'store get' | 'store status' | 'store list' | 'store info' | 'store remove' | 'store why' | 'store top' | proxy | serve | 'serve init' | etcd | 'etcd inspect' | 'etcd gc')
+                    register | get | jobs | 'jobs list' | 'jobs show' | 'jobs wait' | 'jobs cancel' | list | info | verify | unregister | history | tag | node | 'node run' | 'node start' | 'node stop' | 'node limit' | 'node status' | 'node logs' | config | 'config show' | doctor | topology | metadata | 'metadata serve' | bench | 'bench transfer' | 'bench store' | 'bench broadcast' | 'bench simulate' | 'bench serve' | store | 'store master' | 'store give' | 'store put' | 'store get' | 'store status' | 'store list' | 'store info' | 'store remove' | 'store why' | 'store top' | proxy | serve | 'serve init' | etcd | 'etcd inspect' | 'etcd gc')
                         path=${path:+$path }$word ;;
                     *) ((count++)) ;;
                 esac
@@ -49,6 +49,7 @@ _mooncake() {
         --hash) _mooncake_reply -W "xxh3_128 blake3"; return 0 ;;
         --exclude) :; return 0 ;;
         --include) :; return 0 ;;
+        --tag) :; return 0 ;;
         --transport) _mooncake_reply -W "auto rdma tcp local"; return 0 ;;
         --peer) :; return 0 ;;
         --tensors) :; return 0 ;;
@@ -179,7 +180,7 @@ _mooncake() {
     if [[ $cur == -* ]]; then
         case $path in
             '') _mooncake_reply -W "--version --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
-            'register') _mooncake_reply -W "--name --each --chunk-size --hash --exclude --include --all --force --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'register') _mooncake_reply -W "--name --each --chunk-size --hash --exclude --include --all --force --tag --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'get') _mooncake_reply -W "--transport --peer --tensors --include --exclude --range --wait --retries --timeout --background --no-seed --dry-run --force --wipe --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'jobs') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'jobs list') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
@@ -190,6 +191,8 @@ _mooncake() {
             'info') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'verify') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'unregister') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'history') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'tag') _mooncake_reply -W "--remove --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'node') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'node run') _mooncake_reply -W "--listen --node --insecure --upload-limit --download-limit --metrics --hf-endpoint --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'node start') _mooncake_reply -W "--listen --node --insecure --upload-limit --download-limit --metrics --hf-endpoint --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
@@ -230,7 +233,7 @@ _mooncake() {
         return 0
     fi
     case "$path:$count" in
-        ':0') _mooncake_reply -W "register get jobs list info verify unregister node config doctor topology metadata bench store proxy serve etcd" ;;
+        ':0') _mooncake_reply -W "register get jobs list info verify unregister history tag node config doctor topology metadata bench store proxy serve etcd" ;;
         'register:'*) _mooncake_reply -f ;;
         'get:0') _mooncake_names ;;
         'get:'*) _mooncake_names; _mooncake_reply -f ;;
@@ -242,6 +245,9 @@ _mooncake() {
         'info:'*) _mooncake_names ;;
         'verify:'*) _mooncake_names; _mooncake_reply -f ;;
         'unregister:'*) _mooncake_names ;;
+        'history:0') _mooncake_names ;;
+        'tag:0') _mooncake_names ;;
+        'tag:'*) : ;;
         'node:0') _mooncake_reply -W "run start stop limit status logs" ;;
         'config:0') _mooncake_reply -W "show" ;;
         'doctor:0') : ;;

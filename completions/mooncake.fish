@@ -12,12 +12,12 @@ function __mooncake_where
             continue
         end
         switch $word
-            case --home --metadata --config --name --chunk-size --hash --exclude --include --transport --peer --tensors --range --retries --timeout --listen --node --upload-limit --download-limit --metrics --hf-endpoint --upload --download -n --lines --nic-priority-matrix --store --expire --target --operation --block-size --batch-size --threads --duration --warm-up --rounds --engine --device --target-device --csv --plot --metadata-server --mode --local-hostname --buffer-size --size --batch --where --receivers --rate --slow --kill-seed-after --restart-one --directory --latency --zones --zone-rate --zone-latency --sources --slots --arrivals --deaths --processors --random-seed --trace --generate --requests --save --speed --prefill --decode --policy --admission --ttft --tbt --model --gpu --gpus --live --live-model --scale --allow --state --lease --soft-pin --max-soft-pin --watermark --eviction_high_watermark_ratio --eviction-ratio --eviction_ratio --client-ttl --client_ttl --put-discard --put_start_discard_timeout_sec --put-release --put_start_release_timeout_sec --allocation --allocation_strategy --max-keys --tenant-quotas --rpc_address --rpc_port --port --metrics_host --metrics_port --default_kv_lease_ttl --default_kv_soft_pin_ttl --max_kv_soft_pin_ttl --host --disk --disk-limit --master --replicas --tenant-id --admin --limit --client --engines --interval --count -m --model -p --prefill -d --decode --port --scheduling --slo-ttft --slo-tbt --kv-events --pool --max-requests --max-waiting --connect-timeout --idle-timeout --drain-timeout --dir --dtype --hash-seed --hash-algo --role --segment-size --protocol --devices --prefix
+            case --home --metadata --config --name --chunk-size --hash --exclude --include --tag --transport --peer --tensors --range --retries --timeout --listen --node --upload-limit --download-limit --metrics --hf-endpoint --upload --download -n --lines --nic-priority-matrix --store --expire --target --operation --block-size --batch-size --threads --duration --warm-up --rounds --engine --device --target-device --csv --plot --metadata-server --mode --local-hostname --buffer-size --size --batch --where --receivers --rate --slow --kill-seed-after --restart-one --directory --latency --zones --zone-rate --zone-latency --sources --slots --arrivals --deaths --processors --random-seed --trace --generate --requests --save --speed --prefill --decode --policy --admission --ttft --tbt --model --gpu --gpus --live --live-model --scale --allow --state --lease --soft-pin --max-soft-pin --watermark --eviction_high_watermark_ratio --eviction-ratio --eviction_ratio --client-ttl --client_ttl --put-discard --put_start_discard_timeout_sec --put-release --put_start_release_timeout_sec --allocation --allocation_strategy --max-keys --tenant-quotas --rpc_address --rpc_port --port --metrics_host --metrics_port --default_kv_lease_ttl --default_kv_soft_pin_ttl --max_kv_soft_pin_ttl --host --disk --disk-limit --master --replicas --tenant-id --admin --limit --client --engines --interval --count -m --model -p --prefill -d --decode --port --scheduling --slo-ttft --slo-tbt --kv-events --pool --max-requests --max-waiting --connect-timeout --idle-timeout --drain-timeout --dir --dtype --hash-seed --hash-algo --role --segment-size --protocol --devices --prefix
                 set skip 1
             case '-*'
             case '*'
                 switch (string join ' ' $path $word)
-                    case 'register' 'get' 'jobs' 'jobs list' 'jobs show' 'jobs wait' 'jobs cancel' 'list' 'info' 'verify' 'unregister' 'node' 'node run' 'node start' 'node stop' 'node limit' 'node status' 'node logs' 'config' 'config show' 'doctor' 'topology' 'metadata' 'metadata serve' 'bench' 'bench transfer' 'bench store' 'bench broadcast' 'bench simulate' 'bench serve' 'store' 'store master' 'store give' 'store put' 'store get' 'store status' 'store list' 'store info' 'store remove' 'store why' 'store top' 'proxy' 'serve' 'serve init' 'etcd' 'etcd inspect' 'etcd gc'
+                    case 'register' 'get' 'jobs' 'jobs list' 'jobs show' 'jobs wait' 'jobs cancel' 'list' 'info' 'verify' 'unregister' 'history' 'tag' 'node' 'node run' 'node start' 'node stop' 'node limit' 'node status' 'node logs' 'config' 'config show' 'doctor' 'topology' 'metadata' 'metadata serve' 'bench' 'bench transfer' 'bench store' 'bench broadcast' 'bench simulate' 'bench serve' 'store' 'store master' 'store give' 'store put' 'store get' 'store status' 'store list' 'store info' 'store remove' 'store why' 'store top' 'proxy' 'serve' 'serve init' 'etcd' 'etcd inspect' 'etcd gc'
                         set path $path $word
                     case '*'
                         set count (math $count + 1)
@@ -59,6 +59,8 @@ complete -c mooncake -n '__mooncake_at ":0"' -a list -d 'List the objects that t
 complete -c mooncake -n '__mooncake_at ":0"' -a info -d 'Show an object\'s files, and who holds how much.'
 complete -c mooncake -n '__mooncake_at ":0"' -a verify -d 'Hash again what this node holds.'
 complete -c mooncake -n '__mooncake_at ":0"' -a unregister -d 'Withdraw what this node holds of an object.'
+complete -c mooncake -n '__mooncake_at ":0"' -a history -d 'Show the versions of an object, and who holds each.'
+complete -c mooncake -n '__mooncake_at ":0"' -a tag -d 'Give versions of an object names of their own, or list these.'
 complete -c mooncake -n '__mooncake_at ":0"' -a node -d 'Run, start and stop this node\'s agent.'
 complete -c mooncake -n '__mooncake_at ":0"' -a config -d 'Look at the settings.'
 complete -c mooncake -n '__mooncake_at ":0"' -a doctor -d 'Look for what is wrong with this node, and say what to do.'
@@ -78,6 +80,7 @@ complete -c mooncake -n '__mooncake_in "register"' -l 'exclude' -x -d 'Leave out
 complete -c mooncake -n '__mooncake_in "register"' -l 'include' -x -d 'Take only files that fit PATTERN. May be repeated; --exclude wins.'
 complete -c mooncake -n '__mooncake_in "register"' -l 'all' -d 'Take what is left out by default, too: lost+found, .git, .cache/huggingface, unfinished gets.'
 complete -c mooncake -n '__mooncake_in "register"' -l 'force' -d 'Replace what has this name with other content.'
+complete -c mooncake -n '__mooncake_in "register"' -l 'tag' -x -d 'Have NAME:TAG lead to it, now and later. May be repeated.'
 complete -c mooncake -n '__mooncake_in "register"' -F
 complete -c mooncake -n '__mooncake_in "get"' -l 'transport' -x -a 'auto rdma tcp local' -d 'auto, rdma, tcp or local [default: auto].'
 complete -c mooncake -n '__mooncake_in "get"' -l 'peer' -x -d 'Ask this node (HOST:PORT, or a name) too, or alone without etcd.'
@@ -105,6 +108,9 @@ complete -c mooncake -n '__mooncake_in "info"' -a '(__mooncake_names)'
 complete -c mooncake -n '__mooncake_in "verify"' -a '(__mooncake_names)'
 complete -c mooncake -n '__mooncake_in "verify"' -F
 complete -c mooncake -n '__mooncake_in "unregister"' -a '(__mooncake_names)'
+complete -c mooncake -n '__mooncake_at "history:0"' -a '(__mooncake_names)'
+complete -c mooncake -n '__mooncake_in "tag"' -l 'remove' -d 'Remove the tag NAME:TAG; what it led to stays.'
+complete -c mooncake -n '__mooncake_at "tag:0"' -a '(__mooncake_names)'
 complete -c mooncake -n '__mooncake_at "node:0"' -a run -d 'Run the agent in the foreground.'
 complete -c mooncake -n '__mooncake_at "node:0"' -a start -d 'Start the agent in the background.'
 complete -c mooncake -n '__mooncake_at "node:0"' -a stop -d 'End the agent.'

@@ -38,6 +38,8 @@ COMMANDS = {
     "info": Lazy("Show an object's files, and who holds how much.", "mooncake_cli.commands.info:info"),
     "verify": Lazy("Hash again what this node holds.", "mooncake_cli.commands.verify:verify"),
     "unregister": Lazy("Withdraw what this node holds of an object.", "mooncake_cli.commands.unregister:unregister"),
+    "history": Lazy("Show the versions of an object, and who holds each.", "mooncake_cli.commands.history:history"),
+    "tag": Lazy("Give versions of an object names of their own, or list these.", "mooncake_cli.commands.tag:tag"),
     "node": Lazy(
         "Run, start and stop this node's agent.",
         commands={

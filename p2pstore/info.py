@@ -9,7 +9,7 @@ from typing import Any
 from engine.errors import MooncakeError
 from p2pstore.cluster.manifests import first_that_answers
 from p2pstore.cluster.records import NodeRecord, ReplicaRecord
-from p2pstore.cluster.versions import look_up, unknown
+from p2pstore.cluster.versions import history, look_up, unknown
 from p2pstore.errors import MetadataFull, MetadataRefused
 from p2pstore.holding.parts import Parts
 from p2pstore.objects.manifest import Manifest
@@ -21,6 +21,8 @@ ASK_SECONDS = 3.0
 MANIFEST_SECONDS = 10.0
 """For a holder to send the manifest: less than the command waits for the whole answer."""
 
+_OLDER = ("manifest", "created", "tags", "holders")
+
 MAX_ASKED = 64
 """Holders that are asked at once."""
 
@@ -28,6 +30,8 @@ MAX_ASKED = 64
 async def describe(parts: Parts, wanted: Reference) -> dict[str, Any]:
     """The object's record, its files, and each holder with how many chunks it has.
 
+    ``superseded`` says whether its name stands for another version by now, whose digest is ``current``; ``older`` are
+    versions before the newest that somebody still holds, with their digests, tags and holders.
     The files are missing (None) when no holder answers. ``banned`` are peers that sent this node wrong bytes of it.
     Raises ``ObjectNotFound``, ``AmbiguousDigest``, ``DigestOfAnother`` or ``HolderGone``.
     """
@@ -63,6 +67,7 @@ async def describe(parts: Parts, wanted: Reference) -> dict[str, Any]:
     files = None
     if manifest is not None:
         files = [{"path": f.path, "size": f.size, "mode": f.mode, "chunks": len(f.chunks)} for f in manifest.files]
+    versions = await history(parts.registry, name)
     wrong = sorted(parts.wrong_bytes.of(record.manifest).items())
     return {
         "name": record.name,
@@ -74,6 +79,10 @@ async def describe(parts: Parts, wanted: Reference) -> dict[str, Any]:
         "kind": record.kind,
         "creator": record.creator,
         "created": record.created,
+        "tags": next((each["tags"] for each in versions if each["manifest"] == record.manifest), []),
+        "current": next((each["manifest"] for each in versions if each["current"]), ""),
+        "superseded": any(each["superseded"] for each in versions if each["manifest"] == record.manifest),
+        "older": [{key: each[key] for key in _OLDER} for each in versions if each["superseded"]],
         "files": files,
         "replicas": list(holders),
         "banned": [{"node": peer, "chunk": chunk} for peer, chunk in wrong],

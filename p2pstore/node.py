@@ -23,8 +23,9 @@ from engine.forks import Origin
 from engine.net import addresses
 from p2pstore.assembly import assemble, claim_name
 from p2pstore.cluster.membership import Membership
-from p2pstore.cluster.versions import look_up, the_one, unknown
-from p2pstore.errors import MetadataFull, NotHeld, PathNotFound, UsageError, to_wire
+from p2pstore.cluster.tags import describe_tags, remove_tag, stale_tags, tag_version, tags_of
+from p2pstore.cluster.versions import history, look_up, the_one, unknown
+from p2pstore.errors import MetadataFull, NotHeld, PathNotFound, TagNotFound, UsageError, to_wire
 from p2pstore.holding.catalog import Holding
 from p2pstore.holding.incoming import Incoming
 from p2pstore.holding.part_watcher import PartWatcher
@@ -36,7 +37,7 @@ from p2pstore.metadata.store import MetadataStore
 from p2pstore.node_options import NodeOptions
 from p2pstore.objects.memory_objects import Buffers
 from p2pstore.objects.names import check_object_name
-from p2pstore.objects.reference import Reference, parse_reference
+from p2pstore.objects.reference import Reference, check_tag, parse_reference
 from p2pstore.objects.selection import Selection
 from p2pstore.objects.steps import Steps
 from p2pstore.pull.chosen_get import get_chosen, located
@@ -55,6 +56,10 @@ log = logging.getLogger(__name__)
 
 MAX_LISTING = 1000
 """Objects in one page of a listing."""
+
+MAX_LOOKED_UP = 2048
+LOOK_UP_SECONDS = 3.0
+"""Names that are looked up in order to say which holdings are superseded, and for how long."""
 
 
 class Node:
@@ -120,6 +125,7 @@ class Node:
         hash_name: str,
         chunk_size: int = 0,
         force: bool = False,
+        tags: Sequence[str] = (),
         selection: Selection | None = None,
         steps: Steps | None = None,
         note: Note | None = None,
@@ -134,6 +140,7 @@ class Node:
                 hash_name=hash_name,
                 chunk_size=chunk_size,
                 force=force,
+                tags=tags,
                 selection=selection,
                 steps=steps,
                 note=note,
@@ -148,10 +155,12 @@ class Node:
             raise UsageError(detail="this node has no directory to keep what comes as a stream")
         return Incoming(directory, check_object_name(name), hash_name, chunk_size)
 
-    async def register_incoming(self, incoming: Incoming, name: str, *, force: bool, steps: Steps) -> dict[str, Any]:
+    async def register_incoming(
+        self, incoming: Incoming, name: str, *, force: bool, steps: Steps, tags: Sequence[str] = ()
+    ) -> dict[str, Any]:
         """See ``p2pstore.holding.register.register_incoming``."""
         self._origin.check()
-        return await self._counted(register_incoming(self.parts, incoming, name, force=force, steps=steps))
+        return await self._counted(register_incoming(self.parts, incoming, name, force=force, steps=steps, tags=tags))
 
     async def register_many(
         self,
@@ -160,6 +169,7 @@ class Node:
         hash_name: str,
         chunk_size: int = 0,
         force: bool = False,
+        tags: Sequence[str] = (),
         selection: Selection | None = None,
         progress: Callable[[int, int], None] | None = None,
         note: Note | None = None,
@@ -173,6 +183,7 @@ class Node:
                 hash_name=hash_name,
                 chunk_size=chunk_size,
                 force=force,
+                tags=tags,
                 selection=selection,
                 progress=progress,
                 note=note,
@@ -180,11 +191,20 @@ class Node:
         )
 
     async def register_memory(
-        self, name: str, buffers: Buffers, *, hash_name: str, chunk_size: int = 0, force: bool = False
+        self,
+        name: str,
+        buffers: Buffers,
+        *,
+        hash_name: str,
+        chunk_size: int = 0,
+        force: bool = False,
+        tags: Sequence[str] = (),
     ) -> dict[str, Any]:
         """See ``p2pstore.holding.register.register_memory``."""
         self._origin.check()
-        making = register_memory(self.parts, name, buffers, hash_name=hash_name, chunk_size=chunk_size, force=force)
+        making = register_memory(
+            self.parts, name, buffers, hash_name=hash_name, chunk_size=chunk_size, force=force, tags=tags
+        )
         return await self._counted(making)
 
     async def _counted(self, work: Awaitable[dict[str, Any]]) -> dict[str, Any]:
@@ -257,7 +277,8 @@ class Node:
         objects = []
         for entry in found:
             shown = asdict(entry.record)
-            objects.append({**shown, "complete": entry.complete, "partial": entry.partial})
+            counts = {"complete": entry.complete, "partial": entry.partial, "superseded": entry.superseded}
+            objects.append({**shown, **counts})
         return {"objects": objects, "next": following or None}
 
     async def info(self, name: str) -> dict[str, Any]:
@@ -265,15 +286,41 @@ class Node:
         self._origin.check()
         return await describe(self.parts, parse_reference(name))
 
+    async def history(self, name: str) -> dict[str, Any]:
+        """The versions of an object, the newest first, with tags and holders. Raises ``ObjectNotFound``."""
+        self._origin.check()
+        wanted = parse_reference(name)
+        if not wanted.plain:
+            raise UsageError(detail=f"{name!r} is one version; the history is that of {wanted.name!r}")
+        found = await history(self.registry, wanted.name)
+        if not found:
+            raise await self.registry.missing(wanted.name)
+        return {"name": wanted.name, "versions": found}
+
+    async def superseded(self) -> dict[str, Any]:
+        """What of this node's holdings are earlier versions, as far as the metadata store answers soon.
+
+        ``superseded`` is None where it does not. Of many names some are looked up.
+        """
+        self._origin.check()
+        names = list(dict.fromkeys(holding.name for holding in self.holdings))[:MAX_LOOKED_UP]
+        try:
+            current = await asyncio.wait_for(self.registry.find_all(names), LOOK_UP_SECONDS)
+        except (MooncakeError, asyncio.TimeoutError):
+            return {"superseded": None}
+        older = [h for h in self.holdings if h.name in current and current[h.name].manifest != h.digest]
+        return {"superseded": [{"name": h.name, "manifest": h.digest, "path": h.place} for h in older]}
+
     async def unregister(self, name: str) -> dict[str, Any]:
         """Withdraw what this node has under ``name``, or of one version of it; deletes no file.
 
         Raises ``NotHeld``, ``AmbiguousDigest`` or as ``describe``.
         ``removed`` says whether the name went with it: True, False, or None while the metadata server cannot be told;
-        ``pending`` says why then. ``replaced_by`` is who gave the name to other content, which stays.
+        ``pending`` says why then. ``replaced_by`` is who gave the name to other content, which stays. ``tags`` lead to
+        it, and nobody holds it any more.
         """
         self._origin.check()
-        wanted = parse_reference(name)
+        wanted = await self._pinned(parse_reference(name))
         mine = self._held(wanted)
         await self.parts.part_copies.forget_whole()
         part = None if mine else self.parts.part_copies.named(wanted.name)
@@ -295,7 +342,57 @@ class Node:
             "removed": removed,
             "pending": pending,
             "replaced_by": await self._replaced_by(wanted.name, digest) if removed is False else "",
+            "tags": await stale_tags(self.registry, wanted.name, digest),
         }
+
+    async def tag(self, name: str, tags: Sequence[str]) -> dict[str, Any]:
+        """Have tags lead to what a reference means, from now on and for all nodes.
+
+        Returns name, manifest, and for each tag where it led ``before``: a digest, or an empty text. Raises ``BadTag``
+        and as ``describe``.
+        """
+        self._origin.check()
+        wanted = parse_reference(name)
+        new = [check_tag(tag) for tag in dict.fromkeys(tags)]
+        record = await look_up(self.registry, wanted)
+        if record is None:
+            raise await unknown(self.registry, wanted)
+        moved = await tag_version(self.registry, record, new, self.name)
+        return {"name": record.name, "manifest": record.manifest, "tags": moved}
+
+    async def tags(self, name: str) -> dict[str, Any]:
+        """The tags of an object, or the one that is asked for, each with its version and how many hold that.
+
+        Raises ``TagNotFound``, or ``ObjectNotFound`` where neither the object nor a tag of it is known.
+        """
+        self._origin.check()
+        wanted = parse_reference(name)
+        found = await tags_of(self.registry, wanted.name)
+        shown = [each for each in found if wanted.tag in {"", each.tag} and wanted.fits(each.name, each.manifest)]
+        if not shown and (wanted.tag or await look_up(self.registry, wanted) is None):
+            raise await unknown(self.registry, wanted)
+        return {"tags": await describe_tags(self.registry, shown)}
+
+    async def untag(self, name: str) -> dict[str, Any]:
+        """Remove a tag, ``NAME:TAG``; what it led to stays. Raises ``TagNotFound``, or ``UsageError`` without one."""
+        self._origin.check()
+        wanted = parse_reference(name)
+        if not wanted.tag or wanted.digest:
+            raise UsageError(detail=f"{name!r} names no tag; write NAME:TAG")
+        try:
+            removed = await remove_tag(self.registry, wanted.name, wanted.tag)
+        except TagNotFound:
+            raise await unknown(self.registry, wanted) from None
+        return {"name": removed.name, "tag": removed.tag, "manifest": removed.manifest}
+
+    async def _pinned(self, wanted: Reference) -> Reference:
+        """The same by its digest, where it is by a tag. Raises as ``unknown``."""
+        if wanted.plain or wanted.digest:
+            return wanted
+        record = await look_up(self.registry, wanted)
+        if record is None:
+            raise await unknown(self.registry, wanted)
+        return Reference(wanted.name, record.manifest, wanted.tag)
 
     def _held(self, wanted: Reference) -> list[Holding]:
         """What this node has of what is meant. Raises ``AmbiguousDigest``."""
@@ -319,7 +416,7 @@ class Node:
                 there = await asyncio.to_thread(os.path.lexists, target)
                 raise NotHeld(name=target) if there else PathNotFound(path=target)
         else:
-            wanted = parse_reference(target)
+            wanted = await self._pinned(parse_reference(target))
             mine = self._held(wanted)
             if not mine:
                 raise await self._why_not_held(wanted)
@@ -332,6 +429,7 @@ class Node:
             log.warning("%s is withdrawn: %s has wrong bytes", holding.name, holding.place)
             await self.parts.publisher.give_up(holding, "it was verified, and has wrong bytes")
         result["replaced_by"] = await self._replaced_by(holding.name, holding.digest)
+        result["superseded"] = bool(result["replaced_by"])
         return result
 
     async def _replaced_by(self, name: str, digest: str) -> str:

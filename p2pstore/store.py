@@ -161,14 +161,16 @@ class P2PStore:
         hash: str = DEFAULT_HASH,  # noqa: A002 - the name that the command line and the manifest use
         chunk_size: int = 0,
         force: bool = False,
+        tags: Sequence[str] = (),
         include: Sequence[str] = (),
         exclude: Sequence[str] = (),
         everything: bool = False,
     ) -> dict[str, Any]:
         """Serve a file, a directory, a buffer or several named buffers under ``name``; nothing is copied.
 
-        Of a directory, ``include`` and ``exclude`` are patterns of what to take and what to leave out; ``everything``
-        takes what is left out by default, too. ``p2pstore.objects.selection`` says how and what.
+        ``tags`` lead to it from then on, as ``name:tag``. Of a directory, ``include`` and ``exclude`` are patterns of
+        what to take and what to leave out; ``everything`` takes what is left out by default, too.
+        ``p2pstore.objects.selection`` says how and what.
         Buffers are memory as docs/memory.md describes it: bytes, arrays, mappings, tensors of the host or of a GPU,
         whose current stream is waited for. Returns name, manifest, size, chunk_size, chunks, files and seconds. Raises
         as ``p2pstore.holding.register``, ``UsageError`` for a bad buffer, ``GpuUnavailable`` and ``GpuFailed``.
@@ -176,12 +178,13 @@ class P2PStore:
         node = self._open()
         chunk_size = arguments.whole(chunk_size, "the chunk size")
         taken = given_selection(include, exclude, everything)
+        how: dict[str, Any] = {"hash_name": hash, "chunk_size": chunk_size, "force": force}
+        how["tags"] = arguments.texts(tags, "the tags")
         if isinstance(source, (str, os.PathLike)):
             path = given_path(source, "what is registered")
-            work = node.register(path, name, hash_name=hash, chunk_size=chunk_size, force=force, selection=taken)
-            return self._call(work)
+            return self._call(node.register(path, name, **how, selection=taken))
         with lent_by_gpus(source) as lent:
-            return self._call(node.register_memory(name, lent, hash_name=hash, chunk_size=chunk_size, force=force))
+            return self._call(node.register_memory(name, lent, **how))
 
     def register_many(
         self,
@@ -388,6 +391,27 @@ class P2PStore:
     def info(self, name: str) -> dict[str, Any]:
         """One object: its files, and who holds how much of it. Raises ``ObjectNotFound``."""
         return self._call(self._open().info(name))
+
+    def history(self, name: str) -> Sequence[dict[str, Any]]:
+        """The versions of an object, the newest first, each with its tags and holders. Raises ``ObjectNotFound``."""
+        found: Sequence[dict[str, Any]] = self._call(self._open().history(arguments.text(name, "the name")))["versions"]
+        return found
+
+    def tag(self, name: str, *tags: str) -> dict[str, Any]:
+        """Have tags lead to what ``name`` stands for (or ``name:tag``, ``name@sha256:digest``), for all nodes.
+
+        Returns name, manifest, and for each tag where it led ``before``. Raises ``BadTag`` and ``ObjectNotFound``.
+        """
+        return self._call(self._open().tag(arguments.text(name, "the name"), arguments.texts(tags, "the tags")))
+
+    def tags(self, name: str) -> Sequence[dict[str, Any]]:
+        """The tags of an object, each with its version and how many nodes hold that. Raises ``ObjectNotFound``."""
+        found: Sequence[dict[str, Any]] = self._call(self._open().tags(arguments.text(name, "the name")))["tags"]
+        return found
+
+    def untag(self, name: str) -> dict[str, Any]:
+        """Remove the tag ``name:tag``; what it led to stays. Raises ``TagNotFound``."""
+        return self._call(self._open().untag(arguments.text(name, "the name")))
 
     def unregister(self, name: str) -> dict[str, Any]:
         """Withdraw what this node has under ``name``; registered memory may change again afterwards."""

@@ -59,6 +59,7 @@ CAUSES = (
         reference=f"{NAME}@sha256:xyz",
         detail="its digest is not hexadecimal",
     ),
+    _of("BadTag", "a tag outside the alphabet", tag="step 7", detail="it has a character that is not allowed"),
     _of(
         "AmbiguousDigest",
         "too little of a digest",
@@ -257,6 +258,7 @@ CAUSES = (
     _of("LockedMemoryLimit", "'ulimit -l' is too low", transport="rdma", length=1 << 20, device="mlx5_0", limit=65536),
     _of("ObjectNotFound", "nobody has published it, or its last holder left", name=NAME),
     _of("VersionNotFound", "a wrong digest, or one of a version that is forgotten", name=NAME, digest="sha256:3f78"),
+    _of("TagNotFound", "a wrong tag, or one that was removed", name=NAME, tag="step-1000"),
     _of(
         "DigestOfAnother",
         "the digest of another object",

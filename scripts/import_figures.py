@@ -84,6 +84,7 @@ ROOMS: Mapping[str, Sequence[str]] = {
         "calls",
         "attempts",
         "wanted",
+        "tags",
         "names",
         "commands",
         "app",

@@ -45,7 +45,7 @@ def inspect(
 ) -> None:
     """Show what is in etcd, decoded.
 
-    Nodes, objects, their earlier versions and replicas with the time their leases have left, and the keys of a Mooncake
+    Nodes, objects with their versions, tags and replicas, the time that leases have left, and the keys of a Mooncake
     deployment; every field with --verbose. Marks what is stale: records of a process that does not answer, and objects
     that no node holds. Asks the server of --metadata or of the configuration, else that of the running agent.
     """
@@ -186,6 +186,10 @@ def _object(entry: Entry) -> str:
     return f"{entry['name']}  {size} in chunks of {format_size(entry['chunk_size'])}  {short_digest(entry['manifest'])}"
 
 
+def _tag(entry: Entry) -> str:
+    return f"{entry['name']}:{entry['tag']}  {short_digest(entry['manifest'])}"
+
+
 def _replica(entry: Entry) -> str:
     return f"{entry['node']}  {entry['state']}  {entry['role']}"
 
@@ -209,6 +213,7 @@ _BRANCHES: tuple[tuple[str, str, Callable[[Entry], str]], ...] = (
     ("nodes", "nodes", _node),
     ("objects", "objects", _object),
     ("earlier versions", "versions", _object),
+    ("tags", "tags", _tag),
     ("replicas of no object", "orphans", _orphan),
     ("of Mooncake itself", "upstream", _upstream),
     ("unknown keys", "unknown", _unknown),

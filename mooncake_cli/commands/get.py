@@ -38,6 +38,7 @@ EXAMPLES = {
         "mooncake get models/llama-3 /data/                      # to /data/llama-3",
         "mooncake get models/llama-3 /data/ --dry-run",
         "mooncake get models/llama-3@sha256:3f786850e387 /data/  # that version, by the beginning of its digest",
+        "mooncake get models/llama-3:step-1000 /data/            # the one that has this tag",
         "mooncake get data.tar . --peer 10.0.0.5:7300",
         "mooncake get models/llama-3 /data/ --wait=30m --retries 3",
         "mooncake get 'datasets/*' /data/                       # several, each inside",
@@ -57,7 +58,7 @@ def get(
         list[str] | None,
         typer.Argument(
             metavar="NAME...",
-            help="Name of an object; NAME@DIGEST, of a version; NAME/PATH, of a file in it; or a pattern of names.",
+            help="An object; NAME:TAG or NAME@DIGEST, a version; NAME/PATH, a file in it; or a pattern of names.",
         ),
     ] = None,
     dest: Annotated[
@@ -122,9 +123,9 @@ def get(
     Every chunk is checked before it counts. What is interrupted resumes with the same command. This node serves the
     object meanwhile and afterwards. Starts an agent when none runs.
 
-    NAME@DIGEST is one version of the object, also where the name stands for another by now. NAME may go on with the
-    path of a file or a directory in the object, which then is what DEST is. With --include and
-    --exclude DEST is a directory with those files of it, and with --range a file with those bytes. Only chunks that
+    NAME:TAG and NAME@DIGEST are versions of the object, also where the name stands for another by now. NAME may go on
+    with the path of a file or a directory in the object, which then is what DEST is. With --include and --exclude DEST
+    is a directory with those files of it, and with --range a file with those bytes. Only chunks that
     have any of it are brought. With --tensors, DEST is a safetensors file, or a directory of them, with just those
     tensors, under the names that the files have in the object. Whole files are served, by later
     agents too, until 'mooncake unregister NAME'; ranges and tensors are not.
@@ -299,7 +300,7 @@ def _limit(text: str) -> float:
 def destination(name: str, dest: str) -> str:
     """The absolute path that DEST means: inside it, under the last part of ``name``, if it ends in "/" or is ".".
 
-    A digest is no part of it. Raises ``UsageError`` for an empty one.
+    A tag and a digest are no part of it. Raises ``UsageError`` for an empty one.
     """
     if not dest:
         raise UsageError(detail="DEST is empty; '.' is the current directory")

@@ -9,7 +9,7 @@ import typer
 
 from mooncake_cli.invocation import Invocation
 from mooncake_cli.output import Column, Output
-from mooncake_cli.text import age, counted, printable
+from mooncake_cli.text import age, counted, printable, short_digest
 from mooncake_cli.wanted import Outcomes, is_pattern, meant
 from p2pstore.errors import MooncakeError
 from p2pstore.objects.reference import ALGORITHM, parse_reference
@@ -44,7 +44,7 @@ def info(
     names: Annotated[
         list[str],
         typer.Argument(
-            metavar="NAME...", help="Name of an object, or NAME@DIGEST; or a pattern, or prefix/, of names."
+            metavar="NAME...", help="An object; NAME:TAG or NAME@DIGEST, a version; or a pattern, or prefix/, of names."
         ),
     ],
 ) -> None:
@@ -78,16 +78,32 @@ def _report(output: Output, answer: Mapping[str, Any]) -> str:
         [
             ("name", printable(answer["name"])),
             ("manifest", f"{ALGORITHM}:{printable(answer['manifest'])}"),
+            *([("tags", printable(", ".join(answer["tags"])))] if answer.get("tags") else []),
             ("size", f"{format_size(answer['size'])} ({counted(answer['size'], 'byte')})"),
             ("chunks", f"{answer['chunks']:,} of {format_size(answer['chunk_size'])}, {printable(answer['hash'])}"),
             ("created", f"{age(answer['created'])} by {printable(answer['creator'])}"),
         ]
     )
+    head += _versions(answer)
     report = f"{head}\n{_files(output, answer['files'])}\n{_replicas(output, answer['replicas'])}"
     for banned in answer["banned"]:
         who, chunk = printable(banned["node"]), banned["chunk"]
         report += f"\n{who} sent wrong bytes for chunk {chunk} to this node, and is banned"
     return report
+
+
+def _versions(answer: Mapping[str, Any]) -> str:
+    """What is to be known of other versions; each line ends with a line break."""
+    name = printable(answer["name"])
+    lines = []
+    if answer.get("superseded"):
+        lines.append(f"superseded: {name} is {ALGORITHM}:{short_digest(answer['current'])} now")
+    for older in answer.get("older", ()):
+        if older["manifest"] != answer["manifest"]:
+            holders = counted(len(older["holders"]), "node")
+            tags = f" ({', '.join(map(printable, older['tags']))})" if older["tags"] else ""
+            lines.append(f"superseded: {ALGORITHM}:{short_digest(older['manifest'])}{tags}, still held by {holders}")
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _files(output: Output, files: list[dict[str, Any]] | None) -> str:

@@ -29,6 +29,8 @@ COLUMNS = (
     Column("BY"),
 )
 
+OLDER = Column("OLDER", right=True)
+
 
 def list_objects(
     ctx: typer.Context,
@@ -36,7 +38,8 @@ def list_objects(
 ) -> None:
     """List the objects that there are.
 
-    COMPLETE and PARTIAL count the live nodes that hold all or a part.
+    COMPLETE and PARTIAL count the live nodes that hold all or a part. OLDER, where it is, counts the versions of before
+    that somebody still holds; 'mooncake history NAME' shows them.
     """
     invocation: Invocation = ctx.obj
     output = invocation.output
@@ -44,6 +47,7 @@ def list_objects(
     human = ""
     if output.mode == "human":
         if objects:
+            older = any(item.get("superseded") for item in objects)
             rows = [
                 (
                     printable(item["name"]),
@@ -51,12 +55,13 @@ def list_objects(
                     str(item["files"]),
                     str(item["complete"]),
                     str(item["partial"]),
+                    *([str(item["superseded"] or "")] if older else []),
                     age(item["created"]),
                     printable(item["creator"]),
                 )
                 for item in objects
             ]
-            human = output.table(COLUMNS, rows)
+            human = output.table((*COLUMNS[:5], *([OLDER] if older else []), *COLUMNS[5:]), rows)
         else:
             where = f"no object's name begins with '{printable(prefix)}'" if prefix else "no objects yet"
             output.message(f"{where}; publish one with 'mooncake register PATH'")

@@ -16,7 +16,7 @@ from p2pstore.agent.client import AgentClient
 from p2pstore.agent.launch import Stopped, ensure_agent, left_behind, stop_agent
 from p2pstore.agent.surroundings import differences, surroundings
 from p2pstore.doctor.tasks import what_failed
-from p2pstore.errors import AgentNotRunning, AgentRunning, PathNotFound, UsageError
+from p2pstore.errors import AgentNotRunning, AgentRunning, MooncakeError, PathNotFound, UsageError
 from p2pstore.objects.units import format_seconds, format_size, parse_rate
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ START_PATIENCE = 10.0
 
 SHOWN_JOBS = 10
 """Of those that are running, so many are shown to people by 'status'."""
+
+SHOWN_SUPERSEDED = 8
+"""Holdings of earlier versions that are shown to people; ``--json`` has all."""
 
 EXAMPLES = {
     "run": (
@@ -220,7 +223,16 @@ def status(ctx: typer.Context) -> None:
             )
             invocation.output.message(text)
         raise
-    _show(invocation.output, answer)
+    older = _superseded(AgentClient(home))
+    _show(invocation.output, {**answer, **({} if older is None else {"superseded": older})})
+
+
+def _superseded(client: AgentClient) -> list[dict[str, Any]] | None:
+    """What the node holds of earlier versions; None where that cannot be said now, or the agent is an earlier one."""
+    try:
+        return client.superseded()
+    except MooncakeError:
+        return None
 
 
 def logs(
@@ -275,6 +287,10 @@ def _report(output: Output, status: Mapping[str, Any]) -> str:
         *((("hf endpoint", f"http://{status['hf_endpoint']}"),) if status.get("hf_endpoint") else ()),
         *(("job", _job(job)) for job in jobs[:SHOWN_JOBS]),
         *([("jobs", output.commands(more))] if more else []),
+        *(
+            ("superseded", f"{printable(old['path'])}: {printable(old['name'])} stands for other content by now")
+            for old in status.get("superseded", [])[:SHOWN_SUPERSEDED]
+        ),
         *(("warning", printable(text)) for text in status.get("warnings", [])),
         *(("failed", printable(what_failed(task))) for task in status.get("tasks", []) if task["failures"]),
     ]

@@ -17,11 +17,13 @@ from engine.errors import argument
 from mooncake_cli.calls import follow
 from mooncake_cli.invocation import Invocation
 from mooncake_cli.progress import Progress
+from mooncake_cli.tags import moved
 from mooncake_cli.text import counted, printable, short_digest
 from mooncake_cli.wanted import end_partly
 from p2pstore.errors import BadName, PathNotFound, StorageError, UsageError, from_wire
 from p2pstore.objects.file_system import words
 from p2pstore.objects.names import check_object_name
+from p2pstore.objects.reference import check_tag
 from p2pstore.objects.selection import Selection
 from p2pstore.objects.units import format_seconds, format_size
 from p2pstore.settings.settings import Settings
@@ -35,6 +37,7 @@ EXAMPLES = {
         "mooncake register data.tar",
         "mooncake register - --name archives/llama-3                  # what comes from a pipe",
         "mooncake register ./llama-3 --name models/llama-3 --force    # after it changed",
+        "mooncake register ./step-2000 --name models/llama-3 --force --tag step-2000",
         "mooncake register *.bin --name shards/                       # shards/a.bin, shards/b.bin, ...",
         "mooncake register --each ./datasets --name data/             # every entry of the directory",
         "mooncake register ./llama-3 --exclude '*.bin' --exclude 'original/'",
@@ -93,6 +96,10 @@ def register(
         ),
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace what has this name with other content.")] = False,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option("--tag", metavar="TAG", help="Have NAME:TAG lead to it, now and later. May be repeated."),
+    ] = None,
 ) -> None:
     """Publish a file or directory under a name, or several.
 
@@ -100,12 +107,15 @@ def register(
     runs. Links to files are followed, and their content is published under the link's name; a link to a directory, or
     to nothing, is refused, unless it is PATH itself.
 
+    With --force the name stands for this from now on, and this node gives up what it had under it, unless a tag leads
+    to that: then it goes on to serve both.
+
     Standard input is kept in a file of the agent's, where the setting 'keep' says, and hashed as it comes.
     """
     invocation: Invocation = ctx.obj
     selection = Selection(include or (), exclude or (), everything)
     settings = invocation.settings(chunk_size=chunk_size, hash=hash_name)
-    how = _How(settings, selection, force)
+    how = _How(settings, selection, force, tuple(map(check_tag, tag or [])))
     if STANDARD_INPUT in paths:
         if each or len(paths) > 1 or include or exclude:
             raise UsageError(detail="'-' is standard input, one object by itself; './-' is a file of that name")
@@ -121,6 +131,7 @@ class _How:
     settings: Settings
     selection: Selection
     force: bool
+    tags: tuple[str, ...]
 
     @property
     def options(self) -> dict[str, Any]:
@@ -130,6 +141,7 @@ class _How:
             "chunk_size": self.settings.chunk_size,
             "hash_name": self.settings.hash,
             "force": self.force,
+            "tags": self.tags,
             "selection": {key: value for key, value in given.items() if value},
         }
 
@@ -158,6 +170,7 @@ def _register_stream(invocation: Invocation, how: _How, name: str | None) -> Non
             chunk_size=how.settings.chunk_size,
             hash_name=how.settings.hash,
             force=how.force,
+            tags=how.tags,
         )
         first = next(events)  # when all has been read
     result = follow(invocation.output, itertools.chain([first], events), "publishing", "")
@@ -189,9 +202,14 @@ def _tell(invocation: Invocation, result: dict[str, Any], kept: str = "") -> Non
     human = (
         f"registered {printable(result['name'])}: {format_size(result['size'])}, {parts}, "
         f"in {format_seconds(result['seconds'])}{rate}\n{kept}"
+        f"{_moved(result)}"
         f"manifest {short_digest(result['manifest'])}; elsewhere: mooncake get {argument(result['name'])} DEST"
     )
     invocation.output.done(result, human=human, quiet=[result["name"]])
+
+
+def _moved(result: dict[str, Any]) -> str:
+    return "".join(f"{line}\n" for line in moved(result["name"], result["manifest"], result.get("tags", [])))
 
 
 def _register_many(invocation: Invocation, how: _How, items: list[tuple[str, str]]) -> None:

@@ -36,7 +36,7 @@ def unregister(
     names: Annotated[
         list[str],
         typer.Argument(
-            metavar="NAME...", help="Name of an object, or NAME@DIGEST; or a pattern, or prefix/, of names."
+            metavar="NAME...", help="An object; NAME:TAG or NAME@DIGEST, a version; or a pattern, or prefix/, of names."
         ),
     ],
 ) -> None:
@@ -85,4 +85,7 @@ def _report(result: Mapping[str, Any]) -> str:
         lines.append(f"the name stands for other content, which {printable(other)} registered, and stays")
     else:
         lines.append(_OTHERS[result["removed"]])
+    for tag in result.get("tags", ()):
+        tagged = printable(f"{result['name']}:{tag}")
+        lines.append(f"the tag {tagged} stays, and nobody holds it now; 'mooncake tag {tagged} --remove' removes it")
     return "\n".join(lines)

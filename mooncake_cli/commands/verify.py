@@ -35,7 +35,7 @@ def verify(
         list[str],
         typer.Argument(
             metavar="NAME|PATH...",
-            help="An object's name, NAME@DIGEST, or the path where it lies here; or a pattern, or prefix/, of names.",
+            help="An object, NAME:TAG, NAME@DIGEST, or the path where it lies here; or a pattern or prefix/ of names.",
         ),
     ],
 ) -> None:

@@ -12,6 +12,7 @@ its connection cancels its call.
     POST /v1/register    {"path","name","chunk_size","hash","force","include","exclude","all"}    lines
     POST /v1/register-stream ?name=&hash=&chunk_size=&force=1, with the bytes as its body         lines
     POST /v1/register-many {"items":[[path,name],..]}, and the same but path and name             lines
+    POST /v1/register-tagged, -stream-tagged, -many-tagged: the same, and "tags", of a stream ?tag=&tag=
     POST /v1/get         {"name","dest","transport","peers","seed","dry_run","force","wipe"}      lines
     POST /v1/get-tensors the same, and {"tensors"}: patterns                                      lines
     POST /v1/get-chosen  the same, and {"include","exclude","range"}                              lines
@@ -21,7 +22,7 @@ its connection cancels its call.
     GET  /v1/objects     ?prefix=&limit=&after=
     GET  /v1/info        ?name=
 
-``p2pstore.agent.job_calls`` has those about gets in the background.
+``p2pstore.agent.job_calls`` has those about gets in the background, ``version_calls`` those about versions and tags.
 """
 
 from __future__ import annotations
@@ -49,11 +50,13 @@ from p2pstore.agent.bodies import (
     selection_of,
     stream_request,
     text_of,
+    texts_of,
 )
 from p2pstore.agent.job_calls import JobCalls
 from p2pstore.agent.jobs import Jobs
 from p2pstore.agent.sight import check as check_sight
 from p2pstore.agent.sight import look
+from p2pstore.agent.version_calls import VersionCalls
 from p2pstore.errors import Interrupted, MooncakeError, UsageError, to_wire
 from p2pstore.objects.steps import Steps, reported
 from p2pstore.objects.waiting import to_its_end
@@ -101,9 +104,10 @@ class AgentServer:
         app.router.add_get("/v1/status", self._status)
         app.router.add_post("/v1/stop", self._stop_agent)
         app.router.add_post("/v1/limits", self._limits)
-        app.router.add_post("/v1/register", self._register)
-        app.router.add_post("/v1/register-stream", self._register_stream)
-        app.router.add_post("/v1/register-many", self._register_many)
+        for tagged in ("", "-tagged"):
+            app.router.add_post(f"/v1/register{tagged}", self._register)
+            app.router.add_post(f"/v1/register-stream{tagged}", self._register_stream)
+            app.router.add_post(f"/v1/register-many{tagged}", self._register_many)
         app.router.add_post("/v1/get", self._get)
         app.router.add_post("/v1/get-tensors", self._get)
         app.router.add_post("/v1/get-chosen", self._get)
@@ -114,6 +118,7 @@ class AgentServer:
         app.router.add_get("/v1/info", self._info)
         app.router.add_get("/v1/paths", self._paths)
         JobCalls(jobs, self._stream).add_to(app.router)
+        VersionCalls(node).add_to(app.router)
         app.on_response_prepare.append(say_no_version)
         self._runner = web.AppRunner(
             app, access_log=None, logger=http_log, handler_cancellation=True, shutdown_timeout=1.0
@@ -170,6 +175,7 @@ class AgentServer:
                     hash_name=hash_name,
                     chunk_size=chunk_size,
                     force=force,
+                    tags=texts_of(body, "tags"),
                     selection=selection,
                     steps=steps,
                     note=_Progress(emit).note,
@@ -192,7 +198,9 @@ class AgentServer:
             steps = Steps()
             async with reported(steps, emit):
                 handed_over = True  # who registers it also removes it where that fails
-                result = await self._node.register_incoming(making.result(), name, force=force, steps=steps)
+                result = await self._node.register_incoming(
+                    making.result(), name, force=force, steps=steps, tags=request.query.getall("tag", [])
+                )
             self._warn(emit)
             return result
 
@@ -219,6 +227,7 @@ class AgentServer:
                 hash_name=hash_name,
                 chunk_size=chunk_size,
                 force=force,
+                tags=texts_of(body, "tags"),
                 selection=selection,
                 progress=progress.set,
                 note=progress.note,

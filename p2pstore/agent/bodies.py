@@ -67,13 +67,13 @@ def hashing_of(body: dict[str, Any]) -> tuple[str, int, bool]:
 
 def selection_of(body: dict[str, Any]) -> Selection:
     """What is taken of directories."""
-    include, exclude = _texts(body, "include"), _texts(body, "exclude")
+    include, exclude = texts_of(body, "include"), texts_of(body, "exclude")
     return Selection(include, exclude, everything=bool(body.get("all")))
 
 
 def choice_of(body: dict[str, Any]) -> Choice:
     """What of an object is wanted."""
-    include, exclude = _texts(body, "include"), _texts(body, "exclude")
+    include, exclude = texts_of(body, "include"), texts_of(body, "exclude")
     wanted = body.get("range")
     if wanted is None:
         return Choice("", include, exclude)
@@ -91,12 +91,12 @@ def get_request(body: dict[str, Any]) -> GetRequest:
         name=text_of(body, "name"),
         dest=path_of(body, "dest"),
         transport=_choice(body, "transport", "auto", TRANSPORTS),
-        peers=_texts(body, "peers"),
+        peers=texts_of(body, "peers"),
         seed=bool(body.get("seed", True)),
         dry_run=bool(body.get("dry_run")),
         force=bool(body.get("force")),
         wipe=bool(body.get("wipe")),
-        tensors=_texts(body, "tensors"),
+        tensors=texts_of(body, "tensors"),
         choice=choice_of(body),
     )
 
@@ -107,12 +107,13 @@ def stream_request(body: dict[str, Any]) -> GetRequest:
         name=text_of(body, "name"),
         dest=Path("-"),
         transport=_choice(body, "transport", "auto", TRANSPORTS),
-        peers=_texts(body, "peers"),
+        peers=texts_of(body, "peers"),
         choice=choice_of(body),
     )
 
 
-def _texts(body: dict[str, Any], key: str) -> tuple[str, ...]:
+def texts_of(body: dict[str, Any], key: str) -> tuple[str, ...]:
+    """A list of texts; one that is missing is empty."""
     value = body.get(key) or []
     if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
         raise UsageError(detail=f"{key} is not a list of texts")

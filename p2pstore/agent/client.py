@@ -153,22 +153,31 @@ class AgentClient:
         chunk_size: int | None,
         hash_name: str,
         force: bool,
+        tags: Sequence[str] = (),
         selection: Mapping[str, object] = MappingProxyType({}),
     ) -> Iterator[Event]:
-        """``POST /v1/register``: hash what is at the absolute ``path`` and serve it as ``name``.
+        """``POST /v1/register``: hash what is at the absolute ``path`` and serve it as ``name``, and by ``tags``.
 
         ``selection`` says what is taken of a directory: lists of patterns, ``include`` and ``exclude``, and ``all``.
         """
         how = {"chunk_size": chunk_size, "hash": hash_name, "force": force, **selection}
         body = {"path": path, "name": name, **how, "sight": sight_of_source(path)}
-        return self._events("/v1/register", body)
+        return self._events(*_tagged("/v1/register", body, tags))
 
     def register_stream(
-        self, blocks: Iterator[bytes], name: str, *, chunk_size: int | None, hash_name: str, force: bool
+        self,
+        blocks: Iterator[bytes],
+        name: str,
+        *,
+        chunk_size: int | None,
+        hash_name: str,
+        force: bool,
+        tags: Sequence[str] = (),
     ) -> Iterator[Event]:
         """``POST /v1/register-stream``: have the agent keep what ``blocks`` brings, and serve it as ``name``."""
         how = {"name": name, "hash": hash_name, "chunk_size": chunk_size or "", "force": "1" if force else ""}
-        return self._events("/v1/register-stream?" + urlencode(how), blocks)
+        call, _ = _tagged("/v1/register-stream", {}, tags)
+        return self._events(f"{call}?{urlencode([*how.items(), *(('tag', tag) for tag in tags)])}", blocks)
 
     def register_many(
         self,
@@ -177,6 +186,7 @@ class AgentClient:
         chunk_size: int | None,
         hash_name: str,
         force: bool,
+        tags: Sequence[str] = (),
         selection: Mapping[str, object] = MappingProxyType({}),
     ) -> Iterator[Event]:
         """``POST /v1/register-many``: as ``register``, for pairs of an absolute path and a name.
@@ -190,7 +200,7 @@ class AgentClient:
         for batch in _bounded(items):
             how = {"chunk_size": chunk_size, "hash": hash_name, "force": force, **selection}
             body = {"items": batch, **how, "sight": sight(*(os.path.dirname(path) for path, _ in batch))}
-            with contextlib.closing(self._events("/v1/register-many", body)) as events:
+            with contextlib.closing(self._events(*_tagged("/v1/register-many", body, tags))) as events:
                 for event in events:
                     if event.get("event") == "progress":
                         yield {**event, "done": done + event["done"], "total": len(items)}
@@ -329,6 +339,27 @@ class AgentClient:
         """``POST /v1/unregister``: withdraw what this node has of ``name``."""
         return self._call("POST", "/v1/unregister", {"name": name})
 
+    def history(self, name: str) -> dict[str, Any]:
+        """``GET /v1/history``: the versions of an object, with their tags and holders."""
+        return self._call("GET", "/v1/history?" + urlencode({"name": name}))
+
+    def superseded(self) -> list[dict[str, Any]] | None:
+        """``GET /v1/superseded``: what the node holds of earlier versions; None where nobody can say so now."""
+        found = self._call("GET", "/v1/superseded").get("superseded")
+        return found if isinstance(found, list) else None
+
+    def tags(self, name: str) -> dict[str, Any]:
+        """``GET /v1/tags``: the tags of an object, or one of them."""
+        return self._call("GET", "/v1/tags?" + urlencode({"name": name}))
+
+    def tag(self, name: str, tags: Sequence[str]) -> dict[str, Any]:
+        """``POST /v1/tag``: have tags lead to what ``name`` means."""
+        return self._call("POST", "/v1/tag", {"name": name, "tags": list(tags)})
+
+    def untag(self, name: str) -> dict[str, Any]:
+        """``POST /v1/untag``: remove a tag, ``NAME:TAG``."""
+        return self._call("POST", "/v1/untag", {"name": name})
+
     def verify(self, target: str) -> Iterator[Event]:
         """``POST /v1/verify``: hash again what is held under a name or at an absolute path."""
         seen = {"sight": sight(target)} if os.path.isabs(target) else {}
@@ -437,6 +468,11 @@ class AgentClient:
             raise AgentGone(home=self.home.root) from error
         finally:
             connection.close()
+
+
+def _tagged(call: str, body: Mapping[str, object], tags: Sequence[str]) -> tuple[str, Mapping[str, object]]:
+    """A register with tags: an agent of an earlier version, which knows none, is to refuse it."""
+    return (f"{call}-tagged", {**body, "tags": list(tags)}) if tags else (call, body)
 
 
 def _send(

@@ -27,11 +27,15 @@ that has more takes a call of its own."""
 
 @dataclass(frozen=True)
 class Listed:
-    """One object of a listing, with how many nodes hold all of it and how many a part."""
+    """One object of a listing, with how many nodes hold all of it and how many a part.
+
+    ``superseded`` is how many of its earlier versions somebody holds.
+    """
 
     record: ObjectRecord
     complete: int
     partial: int
+    superseded: int = 0
 
 
 class Lookup:
@@ -101,14 +105,20 @@ class Lookup:
 
     async def counted(self, found: Sequence[ObjectRecord]) -> list[Listed]:
         """How many hold each of at most ``COUNTED_AT_ONCE`` objects."""
-        prefixes = [records.replicas_prefix(record.manifest) for record in found]
         listed = []
-        pages = await self.store.scan_each(prefixes, limit=COUNTED_REPLICAS)
-        for record, prefix, page in zip(found, prefixes, pages, strict=True):
-            replicas = await self.replicas(record.manifest) if page.more else parse_replicas(prefix, page.items)
+        for record, replicas in zip(found, await self.holders(found), strict=True):
             states = [replica.state for replica in replicas.values()]
             listed.append(Listed(record, states.count("complete"), states.count("partial")))
         return listed
+
+    async def holders(self, found: Sequence[ObjectRecord]) -> list[dict[str, ReplicaRecord]]:
+        """Who holds each of at most ``COUNTED_AT_ONCE`` objects, by node."""
+        prefixes = [records.replicas_prefix(record.manifest) for record in found]
+        pages = await self.store.scan_each(prefixes, limit=COUNTED_REPLICAS)
+        return [
+            await self.replicas(record.manifest) if page.more else parse_replicas(prefix, page.items)
+            for record, prefix, page in zip(found, prefixes, pages, strict=True)
+        ]
 
     async def dead(self, record: ObjectRecord) -> bool:
         """Whether nobody holds the object."""

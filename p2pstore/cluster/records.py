@@ -1,10 +1,11 @@
-"""What stands in the metadata store: small JSON records, of five kinds. Pure.
+"""What stands in the metadata store: small JSON records, of six kinds. Pure.
 
 ::
 
     mooncake/p2p/v1/nodes/<node>                      NodeRecord     leased
     mooncake/p2p/v1/objects/<name>                    ObjectRecord   created by compare-and-swap
     mooncake/p2p/v1/versions/<name>@<manifest digest> ObjectRecord   what the name stood for before
+    mooncake/p2p/v1/tags/<name>:<tag>                 TagRecord      moved by compare-and-swap
     mooncake/p2p/v1/replicas/<manifest digest>/<node> ReplicaRecord  leased
     mooncake/p2p/v1/gone/<name>                       GoneRecord     with a lease of its own, which nobody renews
 
@@ -26,6 +27,7 @@ PREFIX = "mooncake/p2p/v1/"
 NODES = PREFIX + "nodes/"
 OBJECTS = PREFIX + "objects/"
 VERSIONS = PREFIX + "versions/"
+TAGS = PREFIX + "tags/"
 REPLICAS = PREFIX + "replicas/"
 GONE = PREFIX + "gone/"
 
@@ -55,6 +57,11 @@ def version_key(name: str, manifest: str) -> str:
     No name has an ``@``: so nothing of another object stands there.
     """
     return f"{VERSIONS}{name}@{manifest}"
+
+
+def tag_key(name: str, tag: str) -> str:
+    """Where a tag of an object stands; with an empty tag, where all of them stand. No name has a ``:``."""
+    return f"{TAGS}{name}:{tag}"
 
 
 def gone_key(name: str) -> str:
@@ -122,6 +129,35 @@ class ReplicaRecord:
 
 
 @dataclass(frozen=True)
+class TagRecord:
+    """A version that was given a name of its own, by the node ``by`` at ``moved`` (seconds since the epoch).
+
+    It has all that is known of the version, so that it leads there whatever becomes of the object's record.
+    """
+
+    tag: str
+    by: str
+    moved: float
+    name: str
+    manifest: str
+    size: int
+    chunk_size: int
+    chunks: int
+    files: int
+    kind: str
+    hash: str
+    creator: str
+    created: float
+
+    @property
+    def version(self) -> ObjectRecord:
+        """The version that it leads to."""
+        return ObjectRecord(
+            **{field.name: getattr(self, field.name) for field in fields(ObjectRecord) if hasattr(self, field.name)}
+        )
+
+
+@dataclass(frozen=True)
 class GoneRecord:
     """An object whose holders all died. ``creator`` registered it; ``noticed``: seconds since the epoch."""
 
@@ -137,14 +173,14 @@ def _types(cls: Any) -> tuple[tuple[str, Any], ...]:
 
 
 _TYPES: dict[Any, tuple[tuple[str, Any], ...]] = {
-    cls: _types(cls) for cls in (NodeRecord, ObjectRecord, ReplicaRecord, GoneRecord)
+    cls: _types(cls) for cls in (NodeRecord, ObjectRecord, ReplicaRecord, TagRecord, GoneRecord)
 }
 """The fields of each record with their types: found once, for a listing decodes thousands."""
 
-Record = TypeVar("Record", NodeRecord, ObjectRecord, ReplicaRecord, GoneRecord)
+Record = TypeVar("Record", NodeRecord, ObjectRecord, ReplicaRecord, TagRecord, GoneRecord)
 
 
-def encode(record: NodeRecord | ObjectRecord | ReplicaRecord | GoneRecord) -> bytes:
+def encode(record: NodeRecord | ObjectRecord | ReplicaRecord | TagRecord | GoneRecord) -> bytes:
     """The record's JSON."""
     return json.dumps(asdict(record), sort_keys=True, separators=(",", ":")).encode()
 

@@ -16,7 +16,7 @@ from typing import Any
 from p2pstore.cluster import records
 from p2pstore.cluster.lookup import COUNTED_AT_ONCE, Listed, Lookup
 from p2pstore.cluster.records import GoneRecord, NodeRecord, ObjectRecord, ReplicaRecord
-from p2pstore.cluster.versions import KEPT_VERSIONS, forget_versions, remember_version, superseding
+from p2pstore.cluster.versions import KEPT_VERSIONS, forget_versions, remember_version, superseded, superseding
 from p2pstore.errors import (
     MetadataFull,
     MetadataRefused,
@@ -152,8 +152,9 @@ class Registry(Lookup):
         for first in range(0, len(named), MAX_OPERATIONS):
             batch = list(named.values())[first : first + MAX_OPERATIONS]
             taken += await self.name_again(batch)
-        for name in taken:
-            await remember_version(self, named[name])
+        earlier = [o for o, _ in objects if o.manifest != named[o.name].manifest or o.name in taken]
+        for record in earlier:
+            await remember_version(self, record)
         return taken
 
     async def name_again(self, batch: Sequence[ObjectRecord]) -> list[str]:
@@ -224,6 +225,9 @@ class Registry(Lookup):
             if not entry.complete + entry.partial:
                 with contextlib.suppress(MetadataFull, MetadataRefused):  # whoever may, and lists next, does it
                     await self.reap(entry.record)
+        for number, entry in enumerate(listed):
+            if entry.record.supersedes:
+                listed[number] = replace(entry, superseded=await superseded(self, entry.record))
         last = page.items[-1].key[len(records.OBJECTS) :] if page.more else ""
         return [e for e in listed if e.complete + e.partial], last
 

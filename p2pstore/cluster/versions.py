@@ -7,11 +7,14 @@ replaces it, so an object that was never replaced costs nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
 
 from p2pstore.cluster import records
 from p2pstore.cluster.lookup import COUNTED_AT_ONCE, Lookup
 from p2pstore.cluster.records import ObjectRecord
-from p2pstore.errors import AmbiguousDigest, DigestOfAnother, MooncakeError, VersionNotFound
+from p2pstore.cluster.tags import find_tag, tagged, tags_of
+from p2pstore.errors import AmbiguousDigest, DigestOfAnother, MooncakeError, TagNotFound, VersionNotFound
 from p2pstore.metadata.store import Absent, AbsentPrefix, Delete, KeyValue, Operation, Put, Unchanged
 from p2pstore.objects.reference import ALGORITHM, Reference
 
@@ -62,10 +65,12 @@ async def _found(lookup: Lookup, name: str, begins: str = "") -> list[tuple[KeyV
 
 
 async def forget_versions(lookup: Lookup, name: str, *, keep: int = 0) -> None:
-    """Forget the earlier versions that nobody holds, but for the latest ``keep`` of them."""
+    """Forget the earlier versions that nobody holds and that have no tag, but for the latest ``keep`` of them."""
     found = await _found(lookup, name)
     if len(found) <= keep:
         return
+    known = await tagged(lookup, name)
+    found = [pair for pair in found if pair[1].manifest not in known]
     unheld: list[KeyValue] = []
     for first in range(0, len(found), COUNTED_AT_ONCE):
         some = found[first : first + COUNTED_AT_ONCE]
@@ -81,7 +86,14 @@ async def look_up(lookup: Lookup, wanted: Reference) -> ObjectRecord | None:
     current = await lookup.find(wanted.name)
     if wanted.plain:
         return current
+    if not wanted.digest:
+        tag = await find_tag(lookup, wanted.name, wanted.tag)
+        same = tag is not None and current is not None and tag.manifest == current.manifest
+        return None if tag is None else current if same else tag.version
     found = {record.manifest: record for record in await earlier_versions(lookup, wanted.name, wanted.digest)}
+    for tag in await tags_of(lookup, wanted.name):  # what it led to may stand nowhere else by now
+        if wanted.fits(tag.name, tag.manifest):
+            found.setdefault(tag.manifest, tag.version)
     if current is not None and wanted.fits(current.name, current.manifest):
         found[current.manifest] = current
     return the_one(wanted, list(found.values()))
@@ -104,10 +116,14 @@ def ambiguous(name: str, digests: Sequence[str]) -> AmbiguousDigest:
 
 
 async def unknown(lookup: Lookup, wanted: Reference) -> MooncakeError:
-    """Why there is no such version: no such object, its holders died lately, or no such digest among its versions."""
+    """Why there is no such version: no such object, its holders died lately, or no such tag or digest of it."""
     current = await lookup.find(wanted.name)
-    if wanted.plain or (current is None and not await earlier_versions(lookup, wanted.name)):
+    if wanted.plain or not (
+        current or await earlier_versions(lookup, wanted.name) or await tags_of(lookup, wanted.name)
+    ):
         return await lookup.missing(wanted.name)
+    if not wanted.digest:
+        return TagNotFound(name=wanted.name, tag=wanted.tag)
     digest = f"{ALGORITHM}:{wanted.digest}"
     if len(wanted.digest) < TELLING_DIGITS:
         return VersionNotFound(name=wanted.name, digest=digest)
@@ -122,3 +138,42 @@ async def unknown(lookup: Lookup, wanted: Reference) -> MooncakeError:
             break
         after = page.items[-1].key
     return VersionNotFound(name=wanted.name, digest=digest)
+
+
+async def superseded(lookup: Lookup, current: ObjectRecord) -> int:
+    """How many versions before the newest somebody holds."""
+    found = [r for r in await earlier_versions(lookup, current.name) if r.manifest != current.manifest]
+    held = 0
+    for first in range(0, len(found), COUNTED_AT_ONCE):
+        counted = await lookup.counted(found[first : first + COUNTED_AT_ONCE])
+        held += sum(entry.complete + entry.partial > 0 for entry in counted)
+    return held
+
+
+async def history(lookup: Lookup, name: str) -> list[dict[str, Any]]:
+    """All that is known of the versions of an object, what its name stands for first, then the latest first.
+
+    Each has what a listing shows, its ``tags``, and its ``holders`` (node and state). ``current`` is what the name
+    stands for, ``superseded`` what it does not, and somebody still holds.
+    """
+    current = await lookup.find(name)
+    tags = await tags_of(lookup, name)
+    found = {tag.manifest: tag.version for tag in tags}
+    found.update((record.manifest, record) for record in await earlier_versions(lookup, name))
+    if current is not None:
+        found[current.manifest] = current
+    order = sorted(found.values(), key=lambda record: (record is not current, -record.created))
+    shown: list[dict[str, Any]] = []
+    for first in range(0, len(order), COUNTED_AT_ONCE):
+        some = order[first : first + COUNTED_AT_ONCE]
+        for record, replicas in zip(some, await lookup.holders(some), strict=True):
+            shown.append(
+                {
+                    **{key: value for key, value in asdict(record).items() if key not in {"name", "supersedes"}},
+                    "tags": [tag.tag for tag in tags if tag.manifest == record.manifest],
+                    "current": record is current,
+                    "superseded": record is not current and current is not None and bool(replicas),
+                    "holders": [{"node": node, "state": replicas[node].state} for node in sorted(replicas)],
+                }
+            )
+    return shown

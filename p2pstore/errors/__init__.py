@@ -11,7 +11,8 @@
     │   ├── PortTaken                 2   (engine) somebody else listens on a port of ours
     │   ├── NoSuchAddress             2   (engine) this host has no such address, or not yet
     │   ├── BadName                   2   an object or node name that is not allowed
-    │   │   └── BadReference          2   what follows an object's name is no digest
+    │   │   ├── BadReference          2   what follows an object's name is no digest
+    │   │   └── BadTag                2   a tag that is not allowed
     │   ├── AmbiguousDigest           2   several versions' digests begin so
     │   ├── BadConfig                 2   (engine) a setting that is not understood
     │   ├── NoHome                    2   there is no directory for the agent's home
@@ -20,7 +21,8 @@
     │   └── ForkedProcess             2   (engine) a call on something of our parent process
     │       └── ForkedFromEtcd        2   (engine) etcd, where that was connected to it
     ├── ObjectNotFound                3   no such object
-    │   └── VersionNotFound           3   no such version of it
+    │   ├── VersionNotFound           3   no such version of it
+    │   └── TagNotFound               3   no such tag of it
     ├── DigestOfAnother               3   it is another object's
     ├── NotHeld                       3   this node holds nothing of it
     ├── NodeNotFound                  3   no such node
@@ -160,6 +162,7 @@ from p2pstore.errors.objects import (
     BadName,
     BadReference,
     BadSource,
+    BadTag,
     BadTensors,
     DigestOfAnother,
     IntegrityError,
@@ -170,6 +173,7 @@ from p2pstore.errors.objects import (
     ObjectNotFound,
     PartialResult,
     PathNotFound,
+    TagNotFound,
     TensorNotFound,
     VersionNotFound,
 )
@@ -212,6 +216,7 @@ __all__ = [
     "BadName",
     "BadReference",
     "BadSource",
+    "BadTag",
     "BadTensors",
     "BenchFailed",
     "BytesDiffer",
@@ -279,6 +284,7 @@ __all__ = [
     "SourceChanged",
     "SourceSilent",
     "StorageError",
+    "TagNotFound",
     "TensorNotFound",
     "TooManyJobs",
     "TransferFailed",

@@ -24,6 +24,15 @@ class BadReference(BadName):
     advice = "write {name}@sha256: and the digest, or enough of its beginning; 'mooncake info {name!w}' shows it"
 
 
+class BadTag(BadName):
+    """A tag outside the alphabet."""
+
+    sentence = "bad tag {tag!r}: {detail}"
+    advice = (
+        "tags are made of letters, digits and _ . -, begin with neither '.' nor '-', and have at most 128 characters"
+    )
+
+
 class AmbiguousDigest(UsageError):
     """The digests of several versions begin so. ``found`` are these versions, joined by commas."""
 
@@ -58,6 +67,13 @@ class VersionNotFound(ObjectNotFound):
 
     sentence = "no version of {name!r} has the digest {digest}"
     advice = "run 'mooncake info {name!w}' to see the digest of the one that there is"
+
+
+class TagNotFound(ObjectNotFound):
+    """An object of this name is known, and has no such tag."""
+
+    sentence = "{name!r} has no tag {tag!r}"
+    advice = "run 'mooncake tag {name!w}' to see its tags"
 
 
 class DigestOfAnother(MooncakeError):

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 from engine.errors import StorageError
@@ -139,21 +140,31 @@ class Holdings:
         await self.put([(holding, manifest)])
         return self.replicas[manifest.digest]
 
-    async def put(self, new: Sequence[tuple[Holding, Manifest]], *, whole_name: bool = False) -> list[Holding]:
+    async def put(
+        self,
+        new: Sequence[tuple[Holding, Manifest]],
+        *,
+        whole_name: bool = False,
+        but: Mapping[str, Collection[str]] = MappingProxyType({}),
+    ) -> list[Holding]:
         """Hold, serve and remember these. Returns what is held no more instead.
 
         That is what lay at their places, and with ``whole_name`` also what other content is under their names, wherever
-        it lies. Raises ``StorageError`` when the catalog cannot be written: all is then as it was.
+        it lies, ``but`` for some digests of a name. Raises ``StorageError`` when the catalog cannot be written: all is
+        then as it was.
         """
-        return await to_its_end(self._put(new, whole_name=whole_name))
+        return await to_its_end(self._put(new, whole_name=whole_name, but=but))
 
-    async def _put(self, new: Sequence[tuple[Holding, Manifest]], *, whole_name: bool) -> list[Holding]:
+    async def _put(
+        self, new: Sequence[tuple[Holding, Manifest]], *, whole_name: bool, but: Mapping[str, Collection[str]]
+    ) -> list[Holding]:
         async with self._changing:
             displaced: dict[int, Holding] = {}
             for holding, manifest in new:
                 others = self.displaced_by(holding)
                 if whole_name:
-                    others += [other for other in self.named(holding.name) if other.digest != manifest.digest]
+                    kept = {manifest.digest, *but.get(holding.name, ())}
+                    others += [other for other in self.named(holding.name) if other.digest not in kept]
                 displaced.update((id(other), other) for other in others)
             gone = list(displaced.values())
             await self._remember(new, gone)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -19,6 +19,7 @@ from engine.net.backoff import Backoff
 from p2pstore.cluster.membership import Membership
 from p2pstore.cluster.records import ObjectRecord, ReplicaRecord
 from p2pstore.cluster.registry import Registry, new_object
+from p2pstore.cluster.tags import tagged
 from p2pstore.errors import MetadataUnavailable, MooncakeError, ObjectExists
 from p2pstore.holding.catalog import Holding
 from p2pstore.holding.holdings import Holdings, PartialCopy
@@ -87,28 +88,37 @@ class Publisher:
 
     # What is registered
 
-    async def publish(self, new: Sequence[NewObject], *, force: bool) -> list[ObjectRecord | ObjectExists]:
+    async def publish(
+        self, new: Sequence[NewObject], *, force: bool, retagged: Collection[str] = ()
+    ) -> list[ObjectRecord | ObjectExists]:
         """Give each its name in the metadata store, with this node as a gold replica, and hold it.
 
-        What lay at its place, and other content under its name, is given up. Returns for each, in order, the record
-        that now stands, or why it was refused; no name may come twice. When this raises, none of them is held; when it
-        is cancelled, files may be, and memory is not. Raises ``MetadataUnavailable``, ``MetadataRefused`` or
-        ``StorageError``.
+        What lay at its place is given up, and other content under its name, unless a tag leads to that other than those
+        that are ``retagged``: about to lead to the new. Returns for each, in order, the record that now stands, or why
+        it was refused; no name may come twice. When this raises, none of them is held; when it is cancelled, files may
+        be, and memory is not. Raises ``MetadataUnavailable``, ``MetadataRefused`` or ``StorageError``.
         """
         given_up = asyncio.Event()
         held: list[Holding] = []
         try:
-            return await to_its_end(self._publish(new, held, given_up, force=force), given_up.set)
+            return await to_its_end(self._publish(new, held, given_up, force=force, retagged=retagged), given_up.set)
         except asyncio.CancelledError:
             await self.withdraw([holding for holding in held if holding.root is None])
             raise
 
     async def _publish(
-        self, new: Sequence[NewObject], held: list[Holding], given_up: asyncio.Event, *, force: bool
+        self,
+        new: Sequence[NewObject],
+        held: list[Holding],
+        given_up: asyncio.Event,
+        *,
+        force: bool,
+        retagged: Collection[str],
     ) -> list[ObjectRecord | ObjectExists]:
         wanted = [new_object(each.name, self._name, each.manifest) for each in new]
         async with self._turns.of(_keys(wanted)):
             before = await self._registry.find_all([w.name for w in wanted]) if force else {}
+            kept = {w.name: await tagged(self._registry, w.name, retagged) for w in wanted if self._has_others(w)}
             lease = self._registry.lease
             try:
                 _still_wanted(given_up)
@@ -119,7 +129,7 @@ class Publisher:
                     for each, record in zip(new, records, strict=True)
                     if isinstance(record, ObjectRecord)
                 ]
-                gone = await self._holdings.put(published, whole_name=True)
+                gone = await self._holdings.put(published, whole_name=True, but=kept)
             except BaseException:
                 await self._take_back_published(wanted, before)
                 raise
@@ -305,12 +315,11 @@ class Publisher:
         return removed
 
     def _older(self, record: ObjectRecord, before: ObjectRecord | None) -> Iterator[ObjectRecord]:
-        """What a name may stand for again, when it does not stand for this any more."""
-        for holding in self._holdings.named(record.name):
-            if holding.digest != record.manifest:
-                yield holding.record
+        """What a name may stand for again, when it does not stand for this any more: the latest first."""
         if before is not None and before.manifest != record.manifest:
             yield before
+        others = [h.record for h in self._holdings.named(record.name) if h.digest != record.manifest]
+        yield from sorted(others, key=lambda other: other.created, reverse=True)
 
     def _owe(self, owed: _Owed) -> None:
         name = owed.record.name if owed.record is not None else ""
@@ -368,6 +377,10 @@ class Publisher:
                 self._owe(_Owed(replica.manifest.digest))
 
     # How it is done
+
+    def _has_others(self, record: ObjectRecord) -> bool:
+        """Whether this node holds other content under that name."""
+        return any(holding.digest != record.manifest for holding in self._holdings.named(record.name))
 
     def _holds(self, record: ObjectRecord) -> bool:
         """Whether this node holds that content under that name."""

@@ -19,6 +19,7 @@ from engine.memory.file_spans import FileSpan
 from p2pstore.cluster.manifests import first_that_answers
 from p2pstore.cluster.records import ObjectRecord
 from p2pstore.cluster.registry import PUBLISHED_AT_ONCE, registered
+from p2pstore.cluster.tags import tag_version
 from p2pstore.errors import MooncakeError, ObjectExists, UsageError, to_wire
 from p2pstore.holding.catalog import Holding
 from p2pstore.holding.incoming import Incoming
@@ -28,6 +29,7 @@ from p2pstore.objects.difference import cut_otherwise, difference, same_bytes
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.memory_objects import Buffers, Lent, hash_views, named, release, views_of
 from p2pstore.objects.names import check_object_name
+from p2pstore.objects.reference import check_tag
 from p2pstore.objects.selection import Selection
 from p2pstore.objects.source import SourceTree, scan
 from p2pstore.objects.steps import Steps
@@ -59,6 +61,7 @@ class _How:
     hash_name: str
     chunk_size: int
     force: bool
+    tags: tuple[str, ...] = ()
     steps: Steps = field(default_factory=Steps)
     selection: Selection = field(default_factory=Selection)
     note: Note | None = None
@@ -176,6 +179,7 @@ class _Wanted:
     manifest: Manifest | None = None
     record: ObjectRecord | None = None
     fault: MooncakeError | None = None
+    tags: list[dict[str, str]] = field(default_factory=list)
 
     def attempt(self, step: Callable[[], None], how: _How) -> None:
         """Go a step further, unless there is a fault, or a cancel."""
@@ -202,7 +206,7 @@ class _Wanted:
         if self.fault is not None:
             raise self.fault
         assert self.record is not None and self.manifest is not None  # noqa: S101, PT018 - it is registered
-        return registered(self.record, self.manifest)
+        return {**registered(self.record, self.manifest), "tags": self.tags}
 
 
 async def register(
@@ -213,21 +217,22 @@ async def register(
     hash_name: str,
     chunk_size: int = 0,
     force: bool = False,
+    tags: Sequence[str] = (),
     selection: Selection | None = None,
     steps: Steps | None = None,
     note: Note | None = None,
 ) -> dict[str, Any]:
     """Hash the file or directory at ``path``, or what ``selection`` takes of it, and serve it under ``name``.
 
-    ``steps`` hears what is being done. Raises ``BadName``, ``PathNotFound``, ``BadSource``,
-    ``SourceChanged``, ``StorageError``, ``ObjectExists`` or ``MetadataUnavailable``.
+    ``tags`` lead to it then. ``steps`` hears what is being done. Raises ``BadName``, ``BadTag``, ``PathNotFound``,
+    ``BadSource``, ``SourceChanged``, ``StorageError``, ``ObjectExists`` or ``MetadataUnavailable``.
     """
-    how = _How(hash_name, chunk_size, force, steps or Steps(), selection or Selection(), note)
+    how = _How(hash_name, chunk_size, force, _tags(tags), steps or Steps(), selection or Selection(), note)
     return await _register_one(parts, name, _Files(path), how)
 
 
 async def register_incoming(
-    parts: Parts, incoming: Incoming, name: str, *, force: bool, steps: Steps
+    parts: Parts, incoming: Incoming, name: str, *, force: bool, steps: Steps, tags: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Serve a stream that has come to its end under ``name``; of one that cannot be nothing is left.
 
@@ -238,7 +243,7 @@ async def register_incoming(
     finishing = asyncio.to_thread(incoming.finish)
     try:
         root, span, manifest = await to_its_end(finishing)
-        how = _How(manifest.hash, manifest.chunk_size, force, steps)
+        how = _How(manifest.hash, manifest.chunk_size, force, _tags(tags), steps)
         answer = await _register_one(parts, name, _Came(root, span, manifest), how)
     except BaseException:
         await to_its_end(asyncio.to_thread(incoming.abort))
@@ -247,7 +252,14 @@ async def register_incoming(
 
 
 async def register_memory(
-    parts: Parts, name: str, buffers: Buffers, *, hash_name: str, chunk_size: int, force: bool
+    parts: Parts,
+    name: str,
+    buffers: Buffers,
+    *,
+    hash_name: str,
+    chunk_size: int,
+    force: bool,
+    tags: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Hash and serve buffers in place under ``name``. Raises ``BadName``, ``UsageError``, ``ObjectExists``.
 
@@ -256,7 +268,7 @@ async def register_memory(
     check_object_name(name)
     views = views_of(named(buffers))
     try:
-        return await _register_one(parts, name, _Memory(views), _How(hash_name, chunk_size, force))
+        return await _register_one(parts, name, _Memory(views), _How(hash_name, chunk_size, force, _tags(tags)))
     except BaseException:
         release(views.values())
         raise
@@ -269,6 +281,7 @@ async def register_many(
     hash_name: str,
     chunk_size: int = 0,
     force: bool = False,
+    tags: Sequence[str] = (),
     selection: Selection | None = None,
     progress: Callable[[int, int], None] | None = None,
     note: Note | None = None,
@@ -285,7 +298,7 @@ async def register_many(
         raise UsageError(detail="a name is given to two paths")
     objects: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
-    how = _How(hash_name, chunk_size, force, selection=selection or Selection(), note=note)
+    how = _How(hash_name, chunk_size, force, _tags(tags), selection=selection or Selection(), note=note)
     for first in range(0, len(items), HASHED_AT_ONCE):
         paths = items[first : first + HASHED_AT_ONCE]
         batch = [_Wanted(name, _Files(path)) for path, name in paths]
@@ -353,7 +366,8 @@ async def _publish(
 ) -> list[tuple[_Wanted, NewObject]]:
     """Publish and hold these; those whose names are taken by other content."""
     before = [parts.holdings.lying_at(made.root) if made.root is not None else [] for _, made in ready]
-    outcomes = await parts.publisher.publish([made for _, made in ready], force=how.force) if ready else []
+    new = [made for _, made in ready]
+    outcomes = await parts.publisher.publish(new, force=how.force, retagged=how.tags) if ready else []
     refused = []
     for pair, outcome, lay_there in zip(ready, outcomes, before, strict=True):
         if isinstance(outcome, ObjectExists):
@@ -361,6 +375,7 @@ async def _publish(
             refused.append(pair)
         else:
             pair[0].record = outcome
+            pair[0].tags = await tag_version(parts.registry, outcome, how.tags, parts.name)
             _note_displaced(pair[1], lay_there, how)
     return refused
 
@@ -412,6 +427,11 @@ async def _refuse_early(parts: Parts, batch: Sequence[_Wanted]) -> None:
         if record is not None and record.size != wanted.source.size and not await parts.registry.dead(record):
             sizes = f": it has {record.size} bytes, and this {wanted.source.size}"
             wanted.fault = ObjectExists(name=wanted.name, difference=sizes)
+
+
+def _tags(tags: Sequence[str]) -> tuple[str, ...]:
+    """Each once. Raises ``BadTag``."""
+    return tuple(dict.fromkeys(map(check_tag, tags)))
 
 
 def _scan_all(batch: Sequence[_Wanted], how: _How) -> None:

@@ -7,14 +7,14 @@ from typing import Any
 from p2pstore.cluster.records import PREFIX
 from p2pstore.inspect.values import Malformed, count, parse_object, printable, scalars, text
 
-FAMILIES = {"nodes": "node", "objects": "object", "versions": "version", "replicas": "replica"}
+FAMILIES = {"nodes": "node", "objects": "object", "versions": "version", "tags": "tag", "replicas": "replica"}
 
 STATES = ("complete", "partial")
 ROLES = ("gold", "replica")
 
 
 def family_of(key: str) -> str:
-    """``node``, ``object``, ``version`` or ``replica``; empty for every other key."""
+    """``node``, ``object``, ``version``, ``tag`` or ``replica``; empty for every other key."""
     head, found, name = key.removeprefix(PREFIX).partition("/")
     return FAMILIES.get(head, "") if key.startswith(PREFIX) and found and name else ""
 
@@ -29,6 +29,9 @@ def identity(key: str) -> dict[str, Any]:
     if head == "versions":
         name, _, manifest = name.partition("@")
         return {"name": printable(name), "manifest": printable(manifest)}
+    if head == "tags":
+        name, _, tag = name.partition(":")
+        return {"name": printable(name), "tag": printable(tag)}
     manifest, _, node = name.partition("/")
     return {"manifest": printable(manifest), "node": printable(node)}
 
@@ -39,7 +42,7 @@ def decode(family: str, key: str, value: bytes) -> dict[str, Any]:
     fields = scalars(data)
     if family == "node":
         text(data, "control")
-    elif family in {"object", "version"}:
+    elif family in {"object", "version", "tag"}:
         text(data, "manifest")
         for name in ("size", "chunk_size"):
             count(data, name)

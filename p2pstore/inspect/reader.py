@@ -52,7 +52,13 @@ def arrange(
     """The tree of some keys; pure, and total: a value that cannot be decoded is marked, never raised."""
     tree = Tree()
     verdicts = verdicts or {}
-    places = {"node": tree.nodes, "object": tree.objects, "version": tree.versions, "replica": tree.replicas}
+    places = {
+        "node": tree.nodes,
+        "object": tree.objects,
+        "version": tree.versions,
+        "tag": tree.tags,
+        "replica": tree.replicas,
+    }
     for item in items:
         left = lease_left.get(item.lease) if item.lease else None
         family = ours.family_of(item.key)

@@ -41,7 +41,7 @@ class Entry:
 class Tree:
     """Everything found: our nodes, objects (each with its replicas), upstream's records, and the rest.
 
-    ``versions`` are earlier ones of objects, each with its replicas, too.
+    ``versions`` are earlier ones of objects, each with its replicas, too; ``tags`` lead to these or those.
     ``orphans`` are replicas of a manifest that none of these names. ``truncated``: there were more keys than are read.
     ``unprobed``: endpoints that were not asked whether they live, since there are too many.
     """
@@ -51,6 +51,7 @@ class Tree:
     nodes: list[Entry] = field(default_factory=list)
     objects: list[Entry] = field(default_factory=list)
     versions: list[Entry] = field(default_factory=list)
+    tags: list[Entry] = field(default_factory=list)
     replicas: list[Entry] = field(default_factory=list)
     upstream: list[Entry] = field(default_factory=list)
     unknown: list[Entry] = field(default_factory=list)
@@ -59,14 +60,14 @@ class Tree:
 
     @property
     def orphans(self) -> list[Entry]:
-        """Replicas of a manifest that no object names, and no earlier version of one."""
-        named = {entry.fields.get("manifest") for entry in (*self.objects, *self.versions)}
+        """Replicas of a manifest that no object names, no earlier version of one, and no tag."""
+        named = {entry.fields.get("manifest") for entry in (*self.objects, *self.versions, *self.tags)}
         return [entry for entry in self.replicas if entry.fields["manifest"] not in named]
 
     def to_json(self) -> dict[str, Any]:
         """The tree as JSON types.
 
-        Keys are url, version, nodes, objects, versions, orphans, upstream, unknown, truncated and unprobed.
+        Keys are url, version, nodes, objects, versions, tags, orphans, upstream, unknown, truncated and unprobed.
         """
         by_manifest: dict[str, list[dict[str, Any]]] = {}
         for entry in self.replicas:
@@ -81,6 +82,7 @@ class Tree:
             "nodes": [entry.to_json() for entry in self.nodes],
             "objects": held(self.objects),
             "versions": held(self.versions),
+            "tags": [entry.to_json() for entry in self.tags],
             "orphans": [entry.to_json() for entry in self.orphans],
             "upstream": [{"family": entry.family, **entry.to_json()} for entry in self.upstream],
             "unknown": [{**entry.to_json(), "size": entry.size} for entry in self.unknown],

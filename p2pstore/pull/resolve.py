@@ -50,7 +50,8 @@ async def resolve(registry: Registry, client: PeerClient, wanted: Reference, pee
             raise
         unavailable = error
     watched = record is not None
-    answers, fault = await _ask_peers(client, wanted, peers)
+    asked = wanted if record is None or wanted.plain else Reference(wanted.name, record.manifest)
+    answers, fault = await _ask_peers(client, asked, peers)
     if record is None and wanted.plain and answers:
         record = answers[0][1]
     if record is None:
@@ -67,10 +68,10 @@ async def resolve(registry: Registry, client: PeerClient, wanted: Reference, pee
 async def _ask_peers(
     client: PeerClient, wanted: Reference, peers: Sequence[str]
 ) -> tuple[list[tuple[str, ObjectRecord]], MooncakeError | None]:
-    """What each peer that has any has of what is meant, and the last one's fault."""
+    """What each peer that has any has of what is meant, and the last one's fault. Tags they do not know."""
     fault: MooncakeError | None = None
     answers: list[tuple[str, ObjectRecord]] = []
-    for peer in peers:
+    for peer in peers if wanted.plain or wanted.digest else ():
         try:
             if wanted.plain:
                 theirs = [await client.name(peer, wanted.name)]

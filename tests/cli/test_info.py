@@ -76,3 +76,11 @@ def test_several(agent: FakeAgent, mooncake: Mooncake) -> None:
     agent.answers["GET /v1/info"] = ObjectNotFound(name="b")
     assert mooncake("info", "b", "c").returncode == 3
     assert mooncake("info", "x*").stderr.startswith("error: no object is named 'x*'\n")
+
+
+def test_what_is_superseded(agent: FakeAgent, mooncake: Mooncake) -> None:
+    older = {"manifest": "9" * 64, "created": 1.0, "tags": ["v1"], "holders": [{"node": "beta", "state": "complete"}]}
+    agent.answers["GET /v1/info"] = info_answer(older=[older], superseded=False, current=DIGEST)
+    assert f"\nsuperseded: sha256:{'9' * 12} (v1), still held by 1 node\n" in mooncake("info", "models/llama").stdout
+    agent.answers["GET /v1/info"] = info_answer(older=[older], superseded=True, current="8" * 64)
+    assert f"\nsuperseded: models/llama is sha256:{'8' * 12} now\n" in mooncake("info", "models/llama@3f").stdout

@@ -70,3 +70,15 @@ def test_without_an_agent_it_ends_with_3(mooncake: Mooncake) -> None:
     done = mooncake("list")
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.splitlines()[1] == "hint: run 'mooncake node start'"
+
+
+def test_versions_of_before_that_are_still_held_are_counted(agent: FakeAgent, mooncake: Mooncake) -> None:
+    agent.answers["GET /v1/objects"] = {
+        "objects": [{**OBJECT, "superseded": 2}, {**OBJECT, "name": "x", "superseded": 0}],
+        "next": None,
+    }
+    header, first, second = mooncake("list").stdout.splitlines()
+    assert header.split() == ["NAME", "SIZE", "FILES", "COMPLETE", "PARTIAL", "OLDER", "CREATED", "BY"]
+    at = header.index("OLDER")
+    assert first[at : at + 5].strip() == "2"
+    assert second[at : at + 5].strip() == ""

@@ -57,6 +57,12 @@ CALLS: dict[str, Callable[[Any, P2PStore, Path], object]] = {
     "list's prefix": lambda x, s, p: s.list(x),
     "info's name": lambda x, s, p: s.info(x),
     "unregister's name": lambda x, s, p: s.unregister(x),
+    "a history's name": lambda x, s, p: s.history(x),
+    "a tag's name": lambda x, s, p: s.tag(x, "v1"),
+    "a tag": lambda x, s, p: s.tag("n", x),
+    "the name of tags": lambda x, s, p: s.tags(x),
+    "the tag that is removed": lambda x, s, p: s.untag(x),
+    "a register's tags": lambda x, s, p: s.register("n", b"x", tags=x),
 }
 
 

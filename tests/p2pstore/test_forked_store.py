@@ -44,6 +44,10 @@ CALLS: dict[str, Callable[[P2PStore, Path], object]] = {
     "iter_tensors": lambda s, p: next(s.iter_tensors("w", framework="numpy")),
     "list": lambda s, p: list(s.list()),
     "info": lambda s, p: s.info("w"),
+    "history": lambda s, p: s.history("w"),
+    "tag": lambda s, p: s.tag("w", "v1"),
+    "tags": lambda s, p: s.tags("w"),
+    "untag": lambda s, p: s.untag("w:v1"),
     "unregister": lambda s, p: s.unregister("w"),
 }
 

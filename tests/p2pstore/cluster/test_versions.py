@@ -9,7 +9,8 @@ import pytest
 from p2pstore.cluster import records, versions
 from p2pstore.cluster.records import ObjectRecord
 from p2pstore.cluster.registry import Registry
-from p2pstore.cluster.versions import earlier_versions, forget_versions, look_up, the_one, unknown
+from p2pstore.cluster.tags import move_tag
+from p2pstore.cluster.versions import earlier_versions, forget_versions, history, look_up, the_one, unknown
 from p2pstore.errors import AmbiguousDigest, DigestOfAnother, ObjectNotFound, VersionNotFound
 from p2pstore.metadata.memory import MemoryServer
 from p2pstore.metadata.store import Delete, Put
@@ -155,3 +156,34 @@ def test_a_record_of_before_has_superseded_nothing() -> None:
     assert b"supersedes" not in text
     assert records.decode(ObjectRecord, text) == known
     assert registry is not None
+
+
+async def test_the_history_has_every_version_with_its_tags_and_holders(three: Registry, b: Registry) -> None:
+    await move_tag(three, thing("x", ONE), "first", "a")
+    await move_tag(three, thing("x", "9" * 64, created=0.5), "lost", "a")
+    await three.withdraw(TWO, ["x"])
+    await b.announce(ONE, replace(PARTIAL, node="b"))
+    shown = await history(b, "x")
+    assert [(v["manifest"], v["tags"], v["current"], v["superseded"]) for v in shown] == [
+        (THREE, [], True, False),
+        (TWO, [], False, False),
+        ("9" * 64, ["lost"], False, False),
+        (ONE, ["first"], False, True),
+    ]
+    assert [v["holders"] for v in shown] == [
+        [{"node": "b", "state": "complete"}],
+        [],
+        [],
+        [{"node": "a", "state": "complete"}, {"node": "b", "state": "partial"}],
+    ]
+    assert await history(b, "none") == []
+    assert [(e.record.name, e.superseded) for e in (await b.listing("", limit=0, after=""))[0]] == [("x", 1)]
+
+
+async def test_of_a_name_that_is_gone_versions_are_no_longer_superseded(three: Registry, b: Registry) -> None:
+    await b.withdraw(THREE, ["x"])
+    shown = await history(b, "x")
+    assert [(v["manifest"], v["current"], v["superseded"], len(v["holders"])) for v in shown] == [
+        (TWO, False, False, 1),
+        (ONE, False, False, 1),
+    ]

@@ -43,6 +43,7 @@ def test_families() -> None:
     assert ours.family_of("mooncake/p2p/v1/objects/a/b/c") == "object"
     assert ours.family_of(f"mooncake/p2p/v1/replicas/{DIGEST}/n1") == "replica"
     assert ours.family_of(f"mooncake/p2p/v1/versions/a/b@{DIGEST}") == "version"
+    assert ours.family_of("mooncake/p2p/v1/tags/a/b:c") == "tag"
     for key in ("mooncake/p2p/v1/nodes", "mooncake/p2p/v1/nodes/", "mooncake/p2p/v1/other/x", "mooncake/ram/x", ""):
         assert ours.family_of(key) == ""
 
@@ -60,6 +61,13 @@ def test_an_earlier_version_is_an_object_under_another_key() -> None:
     assert ours.decode("version", key, json.dumps(OBJECT).encode()) == OBJECT
     with pytest.raises(Malformed):
         ours.decode("version", key.replace("a" * 64, "b" * 64), json.dumps(OBJECT).encode())
+
+
+def test_a_tag() -> None:
+    record = {**OBJECT, "tag": "v1", "by": "n1", "moved": 1700000001}
+    assert ours.decode("tag", "mooncake/p2p/v1/tags/llama/70b:v1", json.dumps(record).encode()) == record
+    with pytest.raises(Malformed):
+        ours.decode("tag", "mooncake/p2p/v1/tags/llama/70b:v2", json.dumps(record).encode())
 
 
 def test_a_replica_takes_its_manifest_from_the_key() -> None:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from p2pstore.errors import BadName, BadReference
-from p2pstore.objects.reference import Reference, is_reference, parse_reference
+from p2pstore.errors import BadName, BadReference, BadTag
+from p2pstore.objects.reference import Reference, check_tag, is_reference, parse_reference
 
 DIGEST = "3f786850e387550fdab836ed7e6dc881de23001b3f786850e387550fdab836ed"
 
@@ -16,11 +16,13 @@ DIGEST = "3f786850e387550fdab836ed7e6dc881de23001b3f786850e387550fdab836ed"
         ("a/b@sha256:3f7", Reference("a/b", "3f7"), "a/b@sha256:3f7"),
         ("m@3F78", Reference("m", "3f78"), "m@sha256:3f78"),
         ("m@SHA256:3F78", Reference("m", "3f78"), "m@sha256:3f78"),
+        ("a/b:step-1000", Reference("a/b", tag="step-1000"), "a/b:step-1000"),
+        ("m:v1@3f78", Reference("m", "3f78", "v1"), "m:v1@sha256:3f78"),
     ],
 )
 def test_what_is_meant(text: str, expected: Reference, shown: str) -> None:
     found = parse_reference(text)
-    assert (found, str(found), found.plain) == (expected, shown, "@" not in text)
+    assert (found, str(found), found.plain) == (expected, shown, not {*"@:"} & {*text})
     assert parse_reference(shown) == found
     assert is_reference(text)
 
@@ -44,7 +46,28 @@ def test_what_is_no_digest(text: str, detail: str) -> None:
     assert not is_reference(text)
 
 
-@pytest.mark.parametrize("text", ["", "@3f78", "a b@3f78", "../a@3f78", "a//b", 7])
+@pytest.mark.parametrize(
+    ("text", "detail"),
+    [
+        ("m:", "it is empty"),
+        ("m:a/b", "it has a character that is not allowed"),
+        ("m:a:b", "it has a character that is not allowed"),
+        ("m:-a", "it begins with '-'"),
+        ("m:.a@3f78", "it begins with '.'"),
+        ("m:é", "it has a character that is not allowed"),
+        ("m:" + "a" * 129, "it is longer than 128 characters"),
+    ],
+)
+def test_what_is_no_tag(text: str, detail: str) -> None:
+    with pytest.raises(BadTag, match=detail):
+        parse_reference(text)
+    assert not is_reference(text)
+    assert check_tag("a" * 128) == "a" * 128
+    with pytest.raises(BadTag, match="it is not text"):
+        check_tag(7)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("text", ["", ":v1", "@3f78", "a b@3f78", "../a@3f78", "a//b", 7])
 def test_what_is_no_name(text: str) -> None:
     with pytest.raises(BadName):
         parse_reference(text)
