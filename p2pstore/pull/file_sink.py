@@ -79,6 +79,9 @@ class PartialFormSink:
 class FileSink(PartialFormSink):
     """Takes the bytes of adjacent chunks: hashes while they are hot, writes them, and compares each digest.
 
+    What comes in little is held in the scratch buffer until that is full, or the chunk is whole: the shorter a write,
+    the more each of its bytes costs, and file systems like those best that begin and end at round places.
+
     See ``RunSink``.
     """
 
@@ -86,6 +89,7 @@ class FileSink(PartialFormSink):
         super().__init__(destination, run, scratch)
         self._destination = destination
         self._sizes = destination.manifest.columns.sizes
+        self._held = 0  # bytes in the scratch buffer that are neither hashed nor written yet
         self._begin()
 
     def _begin(self) -> None:
@@ -96,16 +100,28 @@ class FileSink(PartialFormSink):
     def buffer(self, remaining: int) -> memoryview:
         """Room for what comes next, of this chunk and of those behind it, as far as the scratch buffer goes."""
         self._writers.check()
-        return self._scratch[: min(len(self._scratch), remaining)]
+        return self._scratch[self._held : min(self._most(), self._held + remaining)]
 
     def filled(self, count: int) -> None:
-        """Hash and write what arrived. Raises ``Mismatch`` or ``StorageError``."""
-        self._take(self._scratch[:count])
+        """Hash and write what arrived, once it is enough. Raises ``Mismatch`` or ``StorageError``."""
+        self._held += count
+        if self._held >= min(self._most(), self._chunk.length - self._done):
+            self._take_held()
 
     def take(self, data: memoryview) -> None:
         """See ``TakingSink.take``. Raises as ``filled``, and ``Interrupted``."""
         self._writers.check()
+        self._take_held()
         self._take(data)
+
+    def _most(self) -> int:
+        """Bytes of the scratch buffer that are used: so many that the next write after it begins at a round place."""
+        size = len(self._scratch)
+        return size - self._at % size
+
+    def _take_held(self) -> None:
+        held, self._held = self._held, 0
+        self._take(self._scratch[:held])
 
     def _take(self, data: memoryview) -> None:
         at, end = 0, len(data)
@@ -131,7 +147,7 @@ class FileSink(PartialFormSink):
         self._writers.check()
         destination = self._destination
         count = min(self._chunk.length - self._done, remaining)
-        if not destination.clones or (offset - self._at) % BLOCK:
+        if not destination.clones or self._held or (offset - self._at) % BLOCK:
             return 0
         self._open_to_write(self._chunk.file)
         end = self._at + count
@@ -170,7 +186,7 @@ class FileSink(PartialFormSink):
         """See ``HollowSink.hole``: old bytes go, and what is there is read back."""
         self._writers.check()
         count = self._chunk.length - self._done
-        if self._done or count > remaining:
+        if self._done or self._held or count > remaining:
             return 0
         self._open_to_write(self._chunk.file)
         path = str(self._files.path(self._file))

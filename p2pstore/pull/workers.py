@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SCRATCH_BYTES = 1 << 18
+SCRATCH_BYTES = 1 << 20
 """What a thread receives into, hashes and writes from: larger costs cache, smaller costs calls."""
 
 PIPELINE_BYTES = 4 << 20
