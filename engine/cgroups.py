@@ -1,8 +1,10 @@
-"""Control groups: what a job or container leaves a process of memory, and whether the kernel killed one for it."""
+"""Control groups: what a job or container leaves a process of memory and processors, and whom the kernel killed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+import os
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
@@ -13,18 +15,36 @@ UNLIMITED = 1 << 60
 
 def memory_groups(pid: int | str = "self", *, proc: Path = Path("/proc"), root: Path = ROOT) -> Iterator[Path]:
     """The directories of the groups that bound a process's memory, its own first; of either version."""
+    return _groups("memory", (*_LIMITS, *_KILLS), pid, proc, root)
+
+
+def processors(pid: int | str = "self", *, proc: Path = Path("/proc"), root: Path = ROOT) -> int:
+    """How many processors a process may keep busy, at least 1: those that it may run on, as far as its groups let it.
+
+    What of a processor is over counts as one more. Those that it may run on are this process's.
+    """
+    most: float = len(os.sched_getaffinity(0))
+    for group in _groups("cpu", _SHARES, pid, proc, root):
+        words = _words(group / "cpu.max") or _words(group / "cpu.cfs_quota_us") + _words(group / "cpu.cfs_period_us")
+        if len(words) == 2 and all(word.isdigit() for word in words) and int(words[1]):  # else there is no limit
+            most = min(most, int(words[0]) / int(words[1]))
+    return max(1, math.ceil(most))
+
+
+def _groups(controller: str, names: Collection[str], pid: int | str, proc: Path, root: Path) -> Iterator[Path]:
+    """A process's groups that have a file of these names."""
     try:
         lines = (proc / str(pid) / "cgroup").read_text().splitlines()
     except OSError:
         return
     for line in lines:
         _, controllers, path = [*line.split(":", 2), "", ""][:3]
-        if controllers and "memory" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
-        top = root / "memory" if controllers else root
+        top = root / controller if controllers else root
         inside = top / path.lstrip("/")
         while True:
-            if inside.is_dir() and any((inside / name).exists() for name in (*_LIMITS, *_KILLS)):
+            if inside.is_dir() and any((inside / name).exists() for name in names):
                 yield inside
             if inside == top or top not in inside.parents:
                 break
@@ -33,6 +53,7 @@ def memory_groups(pid: int | str = "self", *, proc: Path = Path("/proc"), root: 
 
 _LIMITS = {"memory.max": "memory.current", "memory.limit_in_bytes": "memory.usage_in_bytes"}
 _KILLS = ("memory.events", "memory.oom_control")
+_SHARES = ("cpu.max", "cpu.cfs_quota_us")
 _CACHE = ("inactive_file", "active_file", "total_inactive_file", "total_active_file")
 
 
@@ -105,3 +126,10 @@ def _counts(path: Path) -> dict[str, int]:
         return {}
     pairs = (line.split() for line in lines)
     return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
+
+
+def _words(path: Path) -> list[str]:
+    try:
+        return path.read_text().split()
+    except OSError:
+        return []

@@ -21,7 +21,8 @@ class NodeOptions:
     tried where these are taken. ``secret`` may be a file, which is read again when it changes.
     ``keep`` is where streams that are registered are kept; None: with the state. ``ttl`` is its lease's length in
     seconds. The limits are bytes a second, 0 for none; they may be changed while it runs. ``rdma_devices`` are the
-    RDMA devices to use, joined by commas, or ``all`` or ``none``.
+    RDMA devices to use, joined by commas, or ``all`` or ``none``. Of ``connections`` to each
+    peer 0 are as many as suit the machine and what is got.
     """
 
     name: str
@@ -36,7 +37,7 @@ class NodeOptions:
     insecure: bool = False
     zone: str = ""
     ttl: int = 10
-    connections: int = 2
+    connections: int = 0
     upload_limit: int = 0
     download_limit: int = 0
     rdma_devices: str = "all"

@@ -86,7 +86,7 @@ class P2PStore:
         insecure: bool = False,
         zone: str = "",
         lease_ttl: int = 10,
-        connections: int = 2,
+        connections: int = 0,
         rdma_devices: str = "all",
         state: Path | None = None,
         credentials: EtcdCredentials | None = None,
@@ -95,9 +95,10 @@ class P2PStore:
 
         ``listen`` is an address, an interface or a network, and ``:PORT`` or ``:FIRST-LAST`` if not any will do;
         ``advertise`` is what others are told, if that is another address. ``rdma_devices`` are the RDMA devices to use,
-        joined by commas, or ``all`` or ``none``. ``state`` is a directory in which to remember registered files; by
-        default nothing outlives the object. ``secret`` is the cluster's, or its file, which is read again when it
-        changes; on loopback it is by default the one that this user's agents share, unless the node is ``insecure``.
+        joined by commas, or ``all`` or ``none``. ``connections`` are those to each peer, 0 as many as suit machine and
+        object. ``state`` is a directory in which to remember registered files; by default nothing outlives the object.
+        ``secret`` is the cluster's, or its file, which is read again when it changes; on loopback it is by default the
+        one that this user's agents share, unless the node is ``insecure``.
         """
         arguments.text(metadata, "the metadata URL")
         host, ports = addresses.given_ports(arguments.text(listen, "the address to listen on"))
@@ -115,7 +116,7 @@ class P2PStore:
             insecure=bool(insecure),
             zone=arguments.text(zone, "the zone"),
             ttl=arguments.whole(lease_ttl, "the lease's time to live", 1),
-            connections=arguments.whole(connections, "the number of connections", 1),
+            connections=arguments.whole(connections, "the number of connections"),
             rdma_devices=arguments.text(rdma_devices, "the list of RDMA devices"),
         )
         if credentials is not None:

@@ -149,7 +149,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable(
         "MC_TCP_LANES_PER_PEER",
         "TCP",
-        "connections to each peer, 4 by default; sets the store's `connections`, too, whose default is 2",
+        "connections to each peer, 4 by default; sets the store's `connections`, too, which else chooses",
         "lanes",
         integer(1, 16),
     ),

@@ -66,7 +66,7 @@ def node_options(home: Home, settings: Settings) -> NodeOptions:
         insecure=settings.insecure,
         zone=settings.zone or "",
         ttl=settings.lease_ttl,
-        connections=settings.connections,
+        connections=settings.connections or 0,
         upload_limit=settings.upload_limit,
         download_limit=settings.download_limit,
         rdma_devices=settings.rdma_devices,

@@ -11,6 +11,7 @@ from p2pstore.objects.bitmap import Bitmap
 from p2pstore.objects.manifest import Chunk, Manifest
 from p2pstore.pull.destination import RunSink
 from p2pstore.pull.file_destination import FileDestination
+from p2pstore.pull.tuning import Landing
 
 
 class _Noting(Bitmap):
@@ -59,6 +60,11 @@ class Window:
     def manifest(self) -> Manifest:
         """See ``Destination.manifest``."""
         return self._whole.manifest
+
+    @property
+    def landing(self) -> Landing:
+        """See ``Destination.landing``."""
+        return self._whole.landing
 
     def sink(self, run: range, scratch: memoryview) -> RunSink:
         """See ``Destination.sink``."""

@@ -147,7 +147,7 @@ def open_cluster(options: LoadOptions, environ: Mapping[str, str] | None = None)
         insecure=settings.insecure,
         zone=settings.zone or "",
         lease_ttl=settings.lease_ttl,
-        connections=settings.connections,
+        connections=settings.connections or 0,
         rdma_devices=settings.rdma_devices,
         credentials=credentials(settings),
     )

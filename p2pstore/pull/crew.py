@@ -9,6 +9,7 @@ import logging
 import threading
 
 from engine.errors import UsageError
+from p2pstore.pull.tuning import Tuning
 from p2pstore.pull.workers import Member, Source, Worker, WorkerContext
 
 log = logging.getLogger(__name__)
@@ -17,12 +18,12 @@ log = logging.getLogger(__name__)
 class Crew:
     """The sources that are fetched from, by node, and the threads that do it."""
 
-    def __init__(self, job: WorkerContext, connections: int) -> None:
-        """``connections`` is how many workers each source gets."""
+    def __init__(self, job: WorkerContext, tuning: Tuning) -> None:
+        """``tuning`` says how many workers each source gets."""
         self.members: dict[str, Member] = {}
         self.threads: list[threading.Thread] = []
         self._job = job
-        self._connections = connections
+        self._tuning = tuning
         self._workers: set[Worker] = set()  # whose threads have not ended
         self._leaving: dict[Worker, list[range]] = {}  # what those that were closed may still write
         self._received_before = 0  # by workers that have left
@@ -56,8 +57,9 @@ class Crew:
         """Start the workers of a source. Raises ``UsageError`` where the system refuses even the first."""
         self.threads = [thread for thread in self.threads if thread.is_alive()]
         member = self.members[source.node] = Member(source)
-        for number in range(self._connections):
-            worker = Worker(self._job, member)
+        others = len(self._workers)
+        for number in range(self._tuning.workers(others)):
+            worker = Worker(self._job, member, self._tuning.piece_bytes(others))
             thread = threading.Thread(target=worker.run, name=f"pull-{source.node}-{number}", daemon=True)
             try:
                 start(thread)

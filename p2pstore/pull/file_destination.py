@@ -42,6 +42,7 @@ from p2pstore.pull.old_chunks import read_chunk
 from p2pstore.pull.part_files import PartFiles
 from p2pstore.pull.placing import fill, place, renamed
 from p2pstore.pull.target import entries, examine
+from p2pstore.pull.tuning import Landing
 from p2pstore.pull.workplace import Workplace
 from p2pstore.pull.writers import Writers
 
@@ -83,6 +84,7 @@ class FileDestination:
         self.steps = steps or Steps()
         self._check = check or (lambda: None)
         self._cancelled = cancelled or threading.Event()
+        self.landing = Landing.of_files(self.shape.columns.sizes)
         self.verified = Bitmap(manifest.chunks)
         self.new_hasher = hasher(manifest.hash)
         self.clones = True  # until the file system says that it cannot

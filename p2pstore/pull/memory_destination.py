@@ -27,6 +27,7 @@ from p2pstore.objects.hashing import Hasher, hasher
 from p2pstore.objects.manifest import Chunk, Manifest
 from p2pstore.objects.memory_objects import Lent, release
 from p2pstore.pull.destination import ABORT_SECONDS, Mismatch, RunSink
+from p2pstore.pull.tuning import Landing, Place
 from p2pstore.pull.writers import Writers
 
 if TYPE_CHECKING:
@@ -55,6 +56,11 @@ class MemoryWrites:
         """Those to GPUs: there is memory of one."""
         assert self._copies is not None  # noqa: S101 - made with the first such memory
         return self._copies
+
+    @property
+    def landing(self) -> Landing:
+        """See ``Destination.landing``."""
+        return Landing(Place.HOST if self._copies is None else Place.GPU)
 
     def keep(self, run: range) -> None:
         """Nothing to remember: memory does not outlive the process."""

@@ -15,7 +15,7 @@ from p2pstore.objects.manifest import Chunk
 from p2pstore.objects.repeats import ZEROS, Repeats
 from p2pstore.objects.tasks import run_tasks
 from p2pstore.pull.destination import Destination, HollowSink, Mismatch, RunSink
-from p2pstore.pull.workers import SCRATCH_BYTES
+from p2pstore.pull.tuning import PIECE_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def _fill(
     def work(first: int, last: int, _: int) -> None:
         nonlocal total
         if not hasattr(local, "scratch"):
-            local.scratch = memoryview(bytearray(SCRATCH_BYTES))
+            local.scratch = memoryview(bytearray(PIECE_BYTES))
         for number in numbers[first:last]:
             if cancelled.is_set():
                 raise Interrupted(detail="filling what need not be moved was cancelled")

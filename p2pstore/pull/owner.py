@@ -26,6 +26,7 @@ from p2pstore.pull.crew import Crew, start
 from p2pstore.pull.destination import Destination
 from p2pstore.pull.fault_sorter import FaultSorter
 from p2pstore.pull.mailbox import Mailbox
+from p2pstore.pull.tuning import Tuning
 from p2pstore.pull.workers import Arrived, Broke, Left, Nearing, Source, Task, Worker, WorkerContext
 from p2pstore.swarm.events import (
     Action,
@@ -118,7 +119,7 @@ class Pull:
         had: Bitmap,
         *,
         open_channel: Callable[[PeerAddress, str], Channel],
-        connections: int,
+        tuning: Tuning,
         limit: RateLimit,
         on_progress: Callable[[], None],
         on_chunks: Callable[[range], None],
@@ -131,6 +132,8 @@ class Pull:
         on_claim: Callable[[Claim], None] = lambda _: None,
     ) -> None:
         """``had`` is what the destination has, and is kept up to date. What ``repeats`` another chunk is not asked for.
+
+        ``tuning`` says how many workers each source gets.
 
         ``gateways`` are those of this node's zone, if it is in one; ``on_claim`` is called with what those who get from
         this node are to be told of them.
@@ -153,7 +156,7 @@ class Pull:
         self._had = had
         self._planner = Planner(self.manifest.lengths, repeats.planned(had) if repeats else had, gateways=gateways)
         self._mail: Mailbox[_Message] = Mailbox()
-        self._crew = Crew(WorkerContext(destination, open_channel, limit, self._mail.put), connections)
+        self._crew = Crew(WorkerContext(destination, open_channel, limit, self._mail.put), tuning)
         self._only_writes_since: float | None = None
         self._sorter = FaultSorter(on_wrong, note, self._fail)
         self._bytes_by_node: dict[str, int] = {}

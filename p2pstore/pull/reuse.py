@@ -19,7 +19,7 @@ from p2pstore.objects.manifest import Chunk, Manifest
 from p2pstore.objects.tasks import run_tasks
 from p2pstore.pull.destination import Destination, Mismatch
 from p2pstore.pull.old_chunks import Places, open_regular, read_chunk
-from p2pstore.pull.workers import SCRATCH_BYTES
+from p2pstore.pull.tuning import PIECE_BYTES
 
 if TYPE_CHECKING:
     from p2pstore.holding.holdings import Holdings
@@ -117,7 +117,7 @@ def copy_local(
 
     def copy(first: int, last: int, _: int) -> None:
         if not hasattr(local, "scratch"):
-            local.scratch = memoryview(bytearray(SCRATCH_BYTES))
+            local.scratch = memoryview(bytearray(PIECE_BYTES))
         for number in numbers[first:last]:
             if cancelled.is_set():
                 raise Interrupted(detail="copying what is here was cancelled")

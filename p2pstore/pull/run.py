@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from engine.cgroups import processors
 from engine.errors import MooncakeError, StorageError, TransportUnavailable
 from engine.transports.base import PeerAddress
 from p2pstore.errors import ChunkMismatch, NoLivePeer, SecretRefused, SourceSilent
@@ -20,6 +21,7 @@ from p2pstore.pull.discovery import Discovery
 from p2pstore.pull.hope import LEAST_BYTES, MOST_CHUNKS, NO_BYTE_SECONDS, Hope, Sight, Wait
 from p2pstore.pull.owner import Pull
 from p2pstore.pull.resolve import ResolvedName
+from p2pstore.pull.tuning import Facts, tuned
 from p2pstore.settings.keys import TRANSPORTS
 from p2pstore.swarm.events import Word
 from p2pstore.swarm.gateway import Claim, Gateways
@@ -101,7 +103,7 @@ class PullWork:
                 destination,
                 destination.verified,
                 open_channel=parts.engine.open,
-                connections=parts.options.connections,
+                tuning=tuned(Facts(processors(), destination.landing), parts.options.connections),
                 limit=parts.download_limit,
                 on_progress=ended,
                 on_chunks=on_chunks,

@@ -15,7 +15,7 @@ from p2pstore.pull.pipeline import Pipeline
 from p2pstore.pull.run import Emit
 from p2pstore.pull.tensor_file_destination import TensorFileDestination
 from p2pstore.pull.tensor_survey import Survey, survey
-from p2pstore.pull.workers import SCRATCH_BYTES
+from p2pstore.pull.tuning import PIECE_BYTES
 from p2pstore.tensors.files import TensorFiles, tensor_files
 from p2pstore.tensors.header import HeaderFault
 from p2pstore.tensors.patterns import NamePatterns
@@ -56,7 +56,7 @@ class TensorFilesEnd(PartEnd):
         assert isinstance(destination, TensorFileDestination)  # noqa: S101 - the base made it
         assert self._survey is not None  # noqa: S101 - it was looked at
         destination.recheck(cancelled)
-        self._had = destination.take(self._survey.chunks, memoryview(bytearray(SCRATCH_BYTES)))
+        self._had = destination.take(self._survey.chunks, memoryview(bytearray(PIECE_BYTES)))
         self._survey = None
 
     async def begin(self, get: Pipeline, destination: FileDestination) -> Callable[[range], None] | None:

@@ -16,7 +16,7 @@ from p2pstore.pull.pipeline import Pipeline
 from p2pstore.pull.run import Emit
 from p2pstore.pull.tensor_destination import TensorDestination
 from p2pstore.pull.tensor_survey import Survey, WantedEnd, survey
-from p2pstore.pull.workers import SCRATCH_BYTES
+from p2pstore.pull.tuning import PIECE_BYTES
 from p2pstore.tensors.checkpoint import without_doubles
 from p2pstore.tensors.frameworks import Framework
 from p2pstore.tensors.patterns import NamePatterns
@@ -90,7 +90,7 @@ class TensorEnd(WantedEnd):
 
     def check(self, destination: TensorDestination, cancelled: threading.Event) -> None:  # noqa: ARG002 - it is quick
         """See ``End.check``: takes what came along with the headers."""
-        self._had = destination.take(self.take_survey().chunks, memoryview(bytearray(SCRATCH_BYTES)))
+        self._had = destination.take(self.take_survey().chunks, memoryview(bytearray(PIECE_BYTES)))
 
     async def begin(
         self,

@@ -20,7 +20,7 @@ from p2pstore.pull.tensor_destination import TensorDestination
 from p2pstore.pull.tensor_get import TensorEnd, TensorRequest, destination_of
 from p2pstore.pull.tensor_outlet import Item, Outlet
 from p2pstore.pull.tensor_survey import Survey, WantedEnd
-from p2pstore.pull.workers import SCRATCH_BYTES
+from p2pstore.pull.tuning import PIECE_BYTES
 from p2pstore.tensors.frameworks import Framework
 from p2pstore.tensors.plan import Piece
 from p2pstore.tensors.windows import Window, windows
@@ -100,7 +100,7 @@ class _WindowEnd(WantedEnd):
         """See ``End.check``: takes what came along with the headers, and forgets it."""
         came = self._survey.chunks
         mine = {number: came.pop(number) for number in self._window.chunks if number in came}
-        self._had = destination.take(mine, memoryview(bytearray(SCRATCH_BYTES)))
+        self._had = destination.take(mine, memoryview(bytearray(PIECE_BYTES)))
 
     async def begin(
         self,

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from engine.errors import MooncakeError, RemoteError, TransportUnavailable
 from engine.net import addresses
 from engine.transports.limited import LimitedChannel, LimitedSink
+from p2pstore.pull.tuning import PIECE_BYTES
 
 if TYPE_CHECKING:
     from engine.net.rate import RateLimit
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
     from p2pstore.pull.destination import Destination
 
 log = logging.getLogger(__name__)
-
-SCRATCH_BYTES = 1 << 20
-"""What a thread receives into, hashes and writes from: larger costs cache, smaller costs calls."""
 
 PIPELINE_BYTES = 4 << 20
 """A worker has a second request on its way, and more while together they are below this."""
@@ -166,14 +164,18 @@ class Member:
 
 
 class Worker:
-    """One thread and its channel to a source, and what is under way on it, the oldest first."""
+    """One thread and its channel to a source, and what is under way on it, the oldest first.
 
-    def __init__(self, job: WorkerContext, member: Member) -> None:
+    ``piece_bytes`` is the size of what it receives into, hashes and writes from.
+    """
+
+    def __init__(self, job: WorkerContext, member: Member, piece_bytes: int = PIECE_BYTES) -> None:
         self.member = member
         self.writing: list[range] = []
         self.pending: list[range] = []  # asked for; the oldest is being received
         self.transport = ""
         self._job = job
+        self._piece_bytes = piece_bytes
         self._sink: LimitedSink | None = None  # of what is being received
         self._came = 0  # in bytes, before that
         self._storing = False
@@ -218,7 +220,7 @@ class Worker:
         """Bring what the queue of its source asks for, until it is told to stop."""
         error: BaseException | None = None
         try:
-            scratch = memoryview(bytearray(SCRATCH_BYTES))
+            scratch = memoryview(bytearray(self._piece_bytes))
             while not self.member.closed:
                 try:
                     self._step(scratch)

@@ -152,7 +152,12 @@ KEYS: Mapping[str, Key] = {
             as_path,
             "file with the HF_TOKEN that must be shown there; unset: this user's programs alone",
         ),
-        Key("connections", whole(1, MAX_CONNECTIONS), "connections to each peer", 2, plain=True),
+        Key(
+            "connections",
+            whole(1, MAX_CONNECTIONS),
+            "connections to each peer; unset: by the machine and what is got",
+            plain=True,
+        ),
         Key(
             "upload_limit",
             _rate,

@@ -71,7 +71,7 @@ class Settings:
     keep: Path | None
     hf_endpoint: str | None
     hf_token_file: Path | None
-    connections: int
+    connections: int | None
     upload_limit: int
     download_limit: int
     metrics: str | None

@@ -1,12 +1,13 @@
-"""What a control group leaves of memory, and whom the kernel killed for it, in either version's files."""
+"""What a control group leaves of memory and processors, and whom the kernel killed, in either version's files."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from engine.cgroups import killed_since, memory_available, memory_groups, memory_kills, memory_left
+from engine.cgroups import killed_since, memory_available, memory_groups, memory_kills, memory_left, processors
 
 MIB = 1 << 20
 
@@ -86,3 +87,37 @@ def test_the_machine_may_have_less_than_a_job_may_take(proc: Path, root: Path) -
     assert memory_available(proc=proc, root=root) == 2 * MIB
     assert memory_available(proc=proc, root=root / "none") == 2 * MIB
     assert memory_available(proc=proc / "none", root=root) is None
+
+
+ALL = len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize(
+    ("step", "job", "found"),
+    [
+        ("max 100000\n", "max 100000\n", ALL),
+        ("max 100000\n", "50000 100000\n", 1),
+        ("100000 100000\n", "max 100000\n", 1),
+        ("150000 100000\n", "max 100000\n", min(2, ALL)),
+        ("900000000 100000\n", "max 100000\n", ALL),
+        ("", "5\n", ALL),
+        ("1 0\n", "what is this\n", ALL),
+    ],
+)
+def test_processors_of_version_2(proc: Path, root: Path, step: str, job: str, found: int) -> None:
+    written(proc / "7", cgroup="0::/job/step\n")
+    written(root / "job", cpu__max=job)
+    written(root / "job" / "step", cpu__max=step)
+    assert processors(7, proc=proc, root=root) == found
+
+
+@pytest.mark.parametrize(("quota", "found"), [("-1\n", ALL), ("100000\n", 1), ("25000\n", 1), ("", ALL)])
+def test_processors_of_version_1(proc: Path, root: Path, quota: str, found: int) -> None:
+    written(proc / "7", cgroup="5:devices:/x\n4:cpu,cpuacct:/job\n0::/\n")
+    written(root / "cpu" / "job", cpu__cfs_quota_us=quota, cpu__cfs_period_us="100000\n")
+    assert processors(7, proc=proc, root=root) == found
+
+
+def test_processors_without_groups(proc: Path, root: Path) -> None:
+    assert processors(7, proc=proc, root=root) == ALL
+    assert 1 <= processors() <= ALL

@@ -16,6 +16,7 @@ from engine.transports.mock import MockTransport
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.pull.file_destination import FileDestination
 from p2pstore.pull.owner import Pull
+from p2pstore.pull.tuning import Tuning
 from p2pstore.pull.workers import Source
 from p2pstore.swarm.events import Word
 from tests.p2pstore.samples import KIB, MIB, content, manifest_of, read_tree
@@ -44,7 +45,7 @@ class Swarm:
             destination,
             self.had,
             open_channel=self.open_channel,
-            connections=connections,
+            tuning=Tuning(connections, connections),
             limit=RateLimit(),
             on_progress=lambda: None,
             on_chunks=self.on_chunks,

@@ -39,13 +39,9 @@ def load(tmp_path: Path, places: dict[str, Path]):
 
 def test_without_anything_the_defaults_count(load) -> None:
     settings = load()
-    assert (settings.listen, settings.lease_ttl, settings.connections, settings.hash) == (
-        "127.0.0.1",
-        10,
-        2,
-        "xxh3_128",
-    )
-    assert settings.metadata is settings.chunk_size is settings.node is settings.secret is None
+    assert (settings.listen, settings.lease_ttl, settings.hash) == ("127.0.0.1", 10, "xxh3_128")
+    assert settings.metadata is settings.chunk_size is settings.connections is None
+    assert settings.node is settings.secret is None
     assert set(settings.origins.values()) == {"default"}
 
 
@@ -66,7 +62,7 @@ def test_a_file_that_is_named_replaces_the_users(load, places: dict[str, Path], 
     places["user"].write_text('zone = "user"\nconnections = 7\n')
     (tmp_path / "work" / "mine.toml").write_text('zone = "mine"\n')
     for settings in (load(config=Path("mine.toml")), load(MOONCAKE_CONFIG="mine.toml")):
-        assert (settings.zone, settings.connections) == ("mine", 2)
+        assert (settings.zone, settings.connections) == ("mine", None)
         assert settings.config == tmp_path / "work" / "mine.toml"
 
 
