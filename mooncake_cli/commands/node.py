@@ -284,7 +284,7 @@ def _report(output: Output, status: Mapping[str, Any]) -> str:
             if (rate := status.get(f"{way}_limit"))
         ),
         *([("metrics", printable(status["metrics"]))] if status.get("metrics") else []),
-        *((("hf endpoint", f"http://{status['hf_endpoint']}"),) if status.get("hf_endpoint") else ()),
+        *((("hf endpoint", status["hf_endpoint"]),) if status.get("hf_endpoint") else ()),
         *(("job", _job(job)) for job in jobs[:SHOWN_JOBS]),
         *([("jobs", output.commands(more))] if more else []),
         *(

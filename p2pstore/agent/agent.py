@@ -219,7 +219,7 @@ class Agent:
         return {
             "pid": os.getpid(),
             "home": str(self._home.root),
-            "hf_endpoint": self._hub.address if self._hub is not None else None,
+            "hf_endpoint": f"http://{self._hub.address}" if self._hub is not None else None,
             "process": surroundings(),
             "jobs": [job.document() for job in self._jobs.running] if self._jobs is not None else [],
             "embedded_etcd": own,

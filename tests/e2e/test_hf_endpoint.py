@@ -44,7 +44,7 @@ def agents(cluster: Cluster, model: Path) -> tuple[Agent, Agent]:
 
 
 def endpoint_of(agent: Agent) -> str:
-    return f"http://{agent.status()['hf_endpoint']}"
+    return str(agent.status()["hf_endpoint"])
 
 
 class Client:
@@ -185,7 +185,7 @@ def test_where_it_may_listen(cluster: Cluster, tmp_path: Path) -> None:
     token.write_text("hf_a_token_of_ours")
     agent.environment["MOONCAKE_HF_TOKEN_FILE"] = str(token)
     agent.start("--hf-endpoint", "0.0.0.0:0")
-    assert agent.status()["hf_endpoint"].startswith("0.0.0.0:")
+    assert agent.status()["hf_endpoint"].startswith("http://0.0.0.0:")
     agent.stop()
     agent.start()
     assert agent.status()["hf_endpoint"] is None
