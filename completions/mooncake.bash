@@ -181,7 +181,7 @@ _mooncake() {
         case $path in
             '') _mooncake_reply -W "--version --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'register') _mooncake_reply -W "--name --each --chunk-size --hash --exclude --include --all --force --tag --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
-            'get') _mooncake_reply -W "--transport --peer --tensors --include --exclude --range --wait --retries --timeout --background --no-seed --dry-run --force --wipe --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'get') _mooncake_reply -W "--transport --peer --tensors --include --exclude --range --wait --retries --timeout --background --no-seed --dry-run --force --update --wipe --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'jobs') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'jobs list') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'jobs show') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;

@@ -95,6 +95,7 @@ complete -c mooncake -n '__mooncake_in "get"' -l 'background' -d 'Have the agent
 complete -c mooncake -n '__mooncake_in "get"' -l 'no-seed' -d 'Do not serve the object afterwards.'
 complete -c mooncake -n '__mooncake_in "get"' -l 'dry-run' -d 'Say what would be pulled, and write nothing.'
 complete -c mooncake -n '__mooncake_in "get"' -l 'force' -d 'Replace a file at DEST, or a directory that is an earlier version.'
+complete -c mooncake -n '__mooncake_in "get"' -l 'update' -d 'Replace another version of the object at DEST, and nothing else.'
 complete -c mooncake -n '__mooncake_in "get"' -l 'wipe' -d 'Delete whatever is in the directory DEST, and replace it.'
 complete -c mooncake -n '__mooncake_at "get:0"' -a '(__mooncake_names)'
 complete -c mooncake -n '__mooncake_in "get"' -a '(__mooncake_names)'

@@ -221,6 +221,8 @@ class Node:
         request = await located(self.parts, replace(request, peers=await self._controls(request.peers)))
         if request.tensors and request.choice:
             raise UsageError(detail="some tensors, and some files or bytes: one of them can be asked for")
+        if request.update and (request.tensors or request.choice or request.force or request.wipe):
+            raise UsageError(detail="an update replaces a version by another, as a whole, and nothing that is neither")
         bring = get_tensor_files if request.tensors else get_chosen if request.choice else get_files
         if request.dry_run:
             return await bring(self.parts, request, emit)

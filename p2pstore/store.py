@@ -222,6 +222,7 @@ class P2PStore:
         seed: bool = True,
         force: bool = False,
         wipe: bool = False,
+        update: bool = False,
         tensors: Sequence[str] = (),
         include: Sequence[str] = (),
         exclude: Sequence[str] = (),
@@ -235,7 +236,8 @@ class P2PStore:
         a part whole files are served, by the next node of the same state, too.
 
         ``force`` replaces a file there, or a directory that is an earlier version of an object; ``wipe`` deletes
-        whatever is in the directory. An empty directory is filled, and a link is followed.
+        whatever is in the directory; ``update`` replaces another version of this object, whose digest is ``replaced``
+        in what is returned, and nothing else. An empty directory is filled, and a link is followed.
         ``tensors`` are patterns as ``include`` of ``load_tensors``: ``dest`` then gets safetensors files with just
         those tensors, which are not served.
         ``progress(done, total)`` is called in bytes, from the node's thread. Returns name, manifest, dest, size,
@@ -252,6 +254,7 @@ class P2PStore:
             seed=bool(seed),
             force=bool(force),
             wipe=bool(wipe),
+            update=bool(update),
             tensors=arguments.texts(tensors, "the patterns of tensors"),
             choice=given_choice(include, exclude, byte_range),
         )

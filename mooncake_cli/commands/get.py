@@ -15,7 +15,7 @@ from engine.net.addresses import is_ip
 from mooncake_cli.attempts import Attempts
 from mooncake_cli.invocation import Invocation
 from mooncake_cli.output import Output
-from mooncake_cli.text import counted, printable
+from mooncake_cli.text import counted, printable, short_digest
 from mooncake_cli.wanted import Outcomes, is_pattern
 from mooncake_cli.wanted import meant as names_meant
 from p2pstore.agent.client import AgentClient
@@ -37,6 +37,7 @@ EXAMPLES = {
         "mooncake get models/llama-3 /data/llama-3",
         "mooncake get models/llama-3 /data/                      # to /data/llama-3",
         "mooncake get models/llama-3 /data/ --dry-run",
+        "mooncake get models/llama-3 /data/llama-3 --update      # what lies there is an earlier version of it",
         "mooncake get models/llama-3@sha256:3f786850e387 /data/  # that version, by the beginning of its digest",
         "mooncake get models/llama-3:step-1000 /data/            # the one that has this tag",
         "mooncake get data.tar . --peer 10.0.0.5:7300",
@@ -114,6 +115,9 @@ def get(
     force: Annotated[
         bool, typer.Option("--force", help="Replace a file at DEST, or a directory that is an earlier version.")
     ] = False,
+    update: Annotated[
+        bool, typer.Option("--update", help="Replace another version of the object at DEST, and nothing else.")
+    ] = False,
     wipe: Annotated[
         bool, typer.Option("--wipe", help="Delete whatever is in the directory DEST, and replace it.")
     ] = False,
@@ -129,6 +133,9 @@ def get(
     have any of it are brought. With --tensors, DEST is a safetensors file, or a directory of them, with just those
     tensors, under the names that the files have in the object. Whole files are served, by later
     agents too, until 'mooncake unregister NAME'; ranges and tensors are not.
+
+    With --update, another version of the object at DEST is replaced when the new one is whole, and only what changed is
+    brought. It is one if this node serves it from there and no file changed, or if all of it hashes to a known version.
 
     Several objects go into DEST/, one after the other: 'models/' are all whose names begin so, and in a pattern '*'
     stops at a '/'. With --wait the get begins when the object is there; TIME, like --wait=10m, counts without a byte.
@@ -157,6 +164,7 @@ def get(
         "dry_run": dry_run,
         "force": force,
         "wipe": wipe,
+        "update": update,
         "tensors": tensors or [],
         "include": include or [],
         "exclude": exclude or [],
@@ -190,13 +198,17 @@ def _bring(attempts: Attempts, client: AgentClient, names: list[str], dest: str,
 
 def _check_fit(how: Mapping[str, Any], dest: str, *, background: bool) -> None:
     """Raise ``UsageError`` for options that make no sense of one another, or of standard output."""
+    for option in ("force", "wipe", "tensors", "include", "exclude", "byte_range"):
+        if how["update"] and how[option]:
+            given = "range" if option == "byte_range" else option
+            raise UsageError(detail=f"--update replaces one version by another, as a whole: it takes no --{given}")
     if background and how["dry_run"]:
         raise UsageError(detail="a dry run is over at once: --background makes no sense of it")
     if dest != STANDARD_OUTPUT:
         return
     if background:
         raise UsageError(detail="--background is for files, and '-' is the standard output of this command")
-    for option in ("dry_run", "force", "wipe", "tensors", "include", "exclude"):
+    for option in ("dry_run", "force", "wipe", "update", "tensors", "include", "exclude"):
         if how[option]:
             raise UsageError(detail=f"--{option.replace('_', '-')} is for files, and '-' is standard output")
     if sys.stdout.isatty():
@@ -360,6 +372,8 @@ def _report(result: dict[str, Any]) -> str:
             f"{counted(len(result['peers']), 'peer')} in {format_seconds(seconds)}{rate}{reused}\n"
             f"verified{_place(result)}"
         )
+    if result.get("replaced"):
+        head += f", in place of {short_digest(result['replaced'])}"
     return head + ("; this node serves it now" if result.get("seeding") else "")
 
 

@@ -16,6 +16,7 @@ its connection cancels its call.
     POST /v1/get         {"name","dest","transport","peers","seed","dry_run","force","wipe"}      lines
     POST /v1/get-tensors the same, and {"tensors"}: patterns                                      lines
     POST /v1/get-chosen  the same, and {"include","exclude","range"}                              lines
+    POST /v1/get-update  as a get, and {"update"}                                                 lines
     POST /v1/stream      {"name","transport","peers","range"}          lines, and after one "bytes" those
     POST /v1/verify      {"target"}                                                               lines
     POST /v1/unregister  {"name"}
@@ -111,6 +112,7 @@ class AgentServer:
         app.router.add_post("/v1/get", self._get)
         app.router.add_post("/v1/get-tensors", self._get)
         app.router.add_post("/v1/get-chosen", self._get)
+        app.router.add_post("/v1/get-update", self._get)
         app.router.add_post("/v1/stream", self._stream_out)
         app.router.add_post("/v1/verify", self._verify)
         app.router.add_post("/v1/unregister", self._unregister)

@@ -96,6 +96,7 @@ def get_request(body: dict[str, Any]) -> GetRequest:
         dry_run=bool(body.get("dry_run")),
         force=bool(body.get("force")),
         wipe=bool(body.get("wipe")),
+        update=bool(body.get("update")),
         tensors=texts_of(body, "tensors"),
         choice=choice_of(body),
     )

@@ -223,6 +223,7 @@ class AgentClient:
         dry_run: bool = False,
         force: bool = False,
         wipe: bool = False,
+        update: bool = False,
         tensors: Sequence[str] = (),
         include: Sequence[str] = (),
         exclude: Sequence[str] = (),
@@ -250,6 +251,9 @@ class AgentClient:
         if include or exclude or byte_range:
             body.update(include=list(include), exclude=list(exclude), range=byte_range or None)
             call = "/v1/get-chosen"  # likewise
+        if update:
+            body["update"] = True
+            call = "/v1/get-update"  # likewise: it would refuse what is there
         with contextlib.closing(self._events(call, body)) as events:  # not when its last reference goes
             for event in events:
                 if event.get("event") == "result":

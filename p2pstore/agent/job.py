@@ -21,6 +21,7 @@ ASKED = (
     "seed",
     "force",
     "wipe",
+    "update",
     "tensors",
     "include",
     "exclude",

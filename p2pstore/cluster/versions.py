@@ -150,19 +150,24 @@ async def superseded(lookup: Lookup, current: ObjectRecord) -> int:
     return held
 
 
+async def versions_of(lookup: Lookup, name: str) -> list[ObjectRecord]:
+    """All versions of an object that are known, what its name stands for first, then the latest first."""
+    current = await lookup.find(name)
+    found = {tag.manifest: tag.version for tag in await tags_of(lookup, name)}
+    found.update((record.manifest, record) for record in await earlier_versions(lookup, name))
+    if current is not None:
+        found[current.manifest] = current
+    return sorted(found.values(), key=lambda record: (record is not current, -record.created))
+
+
 async def history(lookup: Lookup, name: str) -> list[dict[str, Any]]:
     """All that is known of the versions of an object, what its name stands for first, then the latest first.
 
     Each has what a listing shows, its ``tags``, and its ``holders`` (node and state). ``current`` is what the name
     stands for, ``superseded`` what it does not, and somebody still holds.
     """
-    current = await lookup.find(name)
-    tags = await tags_of(lookup, name)
-    found = {tag.manifest: tag.version for tag in tags}
-    found.update((record.manifest, record) for record in await earlier_versions(lookup, name))
-    if current is not None:
-        found[current.manifest] = current
-    order = sorted(found.values(), key=lambda record: (record is not current, -record.created))
+    order, tags, current = await versions_of(lookup, name), await tags_of(lookup, name), await lookup.find(name)
+    newest = current.manifest if current is not None else ""
     shown: list[dict[str, Any]] = []
     for first in range(0, len(order), COUNTED_AT_ONCE):
         some = order[first : first + COUNTED_AT_ONCE]
@@ -171,8 +176,8 @@ async def history(lookup: Lookup, name: str) -> list[dict[str, Any]]:
                 {
                     **{key: value for key, value in asdict(record).items() if key not in {"name", "supersedes"}},
                     "tags": [tag.tag for tag in tags if tag.manifest == record.manifest],
-                    "current": record is current,
-                    "superseded": record is not current and current is not None and bool(replicas),
+                    "current": record.manifest == newest,
+                    "superseded": bool(newest and record.manifest != newest and replicas),
                     "holders": [{"node": node, "state": replicas[node].state} for node in sorted(replicas)],
                 }
             )

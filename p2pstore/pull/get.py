@@ -11,7 +11,7 @@ from pathlib import Path
 
 from engine.files.refusals import said
 from engine.memory.file_spans import FileSpan
-from p2pstore.errors import DestinationServed, StorageError, UsageError
+from p2pstore.errors import DestinationExists, DestinationServed, StorageError, UsageError
 from p2pstore.holding.catalog import Holding
 from p2pstore.holding.parts import Parts
 from p2pstore.holding.replica import Replica
@@ -20,6 +20,7 @@ from p2pstore.objects.chosen import Choice
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.repeats import repeats_of
 from p2pstore.objects.steps import Steps
+from p2pstore.pull.earlier import cut_alike, differ, version_at
 from p2pstore.pull.file_destination import FileDestination
 from p2pstore.pull.old_chunks import Places, find_places
 from p2pstore.pull.pipeline import End, Pipeline
@@ -35,7 +36,8 @@ class GetRequest:
     """What is wanted. ``peers`` are control addresses (``host:port``) to ask beside, or instead of, the metadata.
 
     For these ``Node.get`` takes names of nodes, too.
-    ``force`` replaces a file, or a directory that is an earlier version of an object; ``wipe`` any directory.
+    ``force`` replaces a file, or a directory that is an earlier version of an object; ``wipe`` any directory;
+    ``update`` another version of this object, and nothing else.
     ``tensors`` are patterns: then only such tensors of its safetensors files are wanted, and nothing is passed on.
     ``choice`` says which of its files are wanted.
     """
@@ -48,6 +50,7 @@ class GetRequest:
     dry_run: bool = False
     force: bool = False
     wipe: bool = False
+    update: bool = False
     tensors: tuple[str, ...] = ()
     choice: Choice = field(default_factory=Choice)
 
@@ -73,6 +76,7 @@ class GetResult:
     dry_run: bool = False
     tensors: int | None = None
     files: int | None = None
+    replaced: str = ""
 
 
 class FileEnd(End[FileDestination]):
@@ -84,7 +88,9 @@ class FileEnd(End[FileDestination]):
         """Where it goes: the request's, or where that leads if it is a link."""
         self._parts = parts
         self._request = request
+        self.replaced = ""
         self._force = request.force or request.wipe
+        self._version: tuple[Holding, Manifest] | None = None  # that an update replaces
         self._replica: Replica | None = None
         self._destination: FileDestination | None = None
 
@@ -108,6 +114,11 @@ class FileEnd(End[FileDestination]):
 
     async def _check_target(self, get: Pipeline, shape: Manifest) -> None:
         """Whether files of that shape may go there."""
+        if self._request.update and await asyncio.to_thread(_could_be_it, self.dest):
+            self._version = await version_at(self._parts, self.dest, get)
+            if self._version is not None:
+                self._force = True
+                self.replaced = self._version[0].digest
         await asyncio.to_thread(examine, self.dest, shape, force=self._force)
         await self._check_served(get)
         await asyncio.to_thread(self._check_contents, shape, get.manifest)
@@ -155,22 +166,31 @@ class FileEnd(End[FileDestination]):
     def _check_contents(self, *versions: Manifest) -> None:
         """Raise ``ForeignContent`` for a directory that is none of these, as far as names tell, and none before.
 
-        Unless all in it is to go.
+        Unless all in it is to go. Raises ``DestinationExists`` where what an update replaces is no longer what it was.
         """
         if self._request.wipe:
             return
-        held = self._parts.holdings.at(self.dest)
-        before = self._parts.holdings.manifest(held.digest) if held is not None else None
+        before: Manifest | None
+        if self._version is not None:
+            holding, before = self._version
+            if self._parts.holdings.fault(holding):
+                raise DestinationExists(path=self.dest)
+        else:
+            held = self._parts.holdings.at(self.dest)
+            before = self._parts.holdings.manifest(held.digest) if held is not None else None
         check_contents(self.dest, [*versions, *([before] if before is not None else [])])
 
     async def _is_there(self, get: Pipeline) -> bool:
         """Whether the destination already is the object; this node then holds it."""
         request, holdings = self._request, self._parts.holdings
         holding = holdings.at(self.dest)
-        same = holding is not None and holding.digest == get.manifest.digest
-        if same and not await get.in_thread(holdings.fault, holding):
-            self.seeding = True
-            return True
+        if holding is not None and not await get.in_thread(holdings.fault, holding):
+            if holding.digest == get.manifest.digest:
+                self.seeding = True
+                return True
+            theirs = holdings.manifest(holding.digest)
+            if theirs is not None and differ(theirs, get.manifest):
+                return False
         get.note(f"{self.dest} exists; comparing it with the object")
         get.steps.begin("comparing", get.manifest.size, "B")
         spans = await get.in_thread(same_content, self.dest, get.manifest, get.cancelled, get.steps.add)
@@ -215,6 +235,8 @@ class FileEnd(End[FileDestination]):
         """See ``End.old_chunks``: in what is replaced, and in what gets that may still be at work left beside it."""
         found: Places = {}
         for root in [*(self._destination.others if self._destination else ()), self.dest]:
+            if root == self.dest and await cut_alike(self._parts.holdings, root, get.manifest):
+                continue  # it is found among what this node serves
             if await asyncio.to_thread(_could_be_it, root):
                 get.steps.begin("looking for what can be reused")
                 get.note(f"looking for what of {root} can be reused")
@@ -278,6 +300,7 @@ async def get_files(parts: Parts, request: GetRequest, emit: Emit) -> GetResult:
         peers=get.brought.peers,
         seeding=end.seeding,
         dry_run=request.dry_run,
+        replaced=end.replaced,
     )
 
 

@@ -120,7 +120,7 @@ def test_commands(complete: Bash | Fish) -> None:
 
 def test_options(complete: Bash | Fish) -> None:
     own = "--background --dry-run --exclude --force --include --no-seed --peer --range --retries --tensors --timeout"
-    own += " --transport --wait --wipe"
+    own += " --transport --update --wait --wipe"
     assert complete("get", "--") == sorted(f"{own} --config --help --home --json --metadata --quiet --verbose".split())
     assert complete("register", "x", "--chu") == ["--chunk-size"]
     assert complete("node", "start", "--ins") == ["--insecure"]

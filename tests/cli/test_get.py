@@ -292,3 +292,15 @@ def test_ctrl_c_cancels_and_says_how_to_resume(
     assert out == ""
     assert err == f"interrupted; run the same command again to {how}\n"
     assert agent.cancelled.wait(60)
+
+
+def test_an_update(agent: FakeAgent, mooncake: Mooncake, tmp_path: Path) -> None:
+    agent.answers["POST /v1/get-update"] = [get_result(replaced="9" * 64)]
+    done = mooncake("get", "m", tmp_path / "x", "--update")
+    assert done.returncode == 0, done.stderr
+    assert f"verified at /data/llama, in place of {'9' * 12}; this node serves it now" in done.stderr
+    assert agent.body_of("POST /v1/get-update")["update"] is True
+    for other in (["--force"], ["--wipe"], ["--range", "0-9"], ["--include", "x"], ["--tensors", "x"]):
+        done = mooncake("get", "m", tmp_path / "x", "--update", *other)
+        assert done.returncode == 2
+        assert f"it takes no {other[0]}" in done.stderr

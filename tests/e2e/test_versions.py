@@ -83,3 +83,24 @@ def test_the_history_is_told(source: Agent, getter: Agent, shared: Cluster) -> N
     assert [o["manifest"] for o in getter.status()["superseded"] if o["name"] == "told"] == [digests[0]]
     assert f"superseded  {shared.path('told-copy')}" in getter.run("node", "status").out
     assert source.fails(3, "history", "none at all".replace(" ", "-"))["type"] == "ObjectNotFound"
+
+
+def test_an_update_brings_what_changed_and_replaces_nothing_else(
+    source: Agent, getter: Agent, shared: Cluster, steps: list[Path]
+) -> None:
+    first = source.ok("register", steps[0], "--name", "up", "--tag", "t1")["manifest"]
+    got = shared.path("up-copy")
+    getter.ok("get", "up", got, "--transport", "tcp")
+    source.ok("register", steps[1], "--name", "up", "--force", "--tag", "t2")
+    assert getter.fails(7, "get", "up", got)["type"] == "DestinationExists"
+    done = getter.run("get", "up", got, "--update", "--transport", "tcp")
+    assert done.status == 0, done
+    assert f"in place of {first[:12]}" in done.err
+    assert same(got, steps[1])
+    assert getter.ok("get", "up:t1", got, "--update", "--dry-run")["replaced"]
+    assert getter.fails(2, "get", "up", got, "--update", "--force")["type"] == "UsageError"
+    assert getter.fails(2, "get", "up", got, "--update", "--range", "0-9")["type"] == "UsageError"
+    with got.open("r+b") as stream:
+        stream.write(b"mine")
+    assert getter.fails(7, "get", "up:t1", got, "--update")["type"] == "DestinationExists"
+    assert got.read_bytes()[:4] == b"mine"
