@@ -37,6 +37,9 @@ COMPLETIONS = {
 }
 
 
+MAN_PAGES = {f"share/man/man1/{path.name}" for path in (ROOT / "man").iterdir()}
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built from this checkout by the build backend that is installed."""
@@ -97,10 +100,10 @@ def test_the_wheel_owns_no_name_but_the_three(names: list[str]) -> None:
     assert tops == set(PACKAGES)
 
 
-def test_the_wheel_holds_licence_and_completions(names: list[str]) -> None:
+def test_the_wheel_holds_licence_completions_and_man_pages(names: list[str]) -> None:
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
     shared = {name.split(".data/data/")[1] for name in names if ".data/data/" in name}
-    assert shared == COMPLETIONS
+    assert shared == COMPLETIONS | MAN_PAGES
 
 
 def test_the_wheel_has_the_console_script(wheel: Path, names: list[str]) -> None:
