@@ -111,6 +111,7 @@ def test_the_wheel_has_the_console_script(wheel: Path, names: list[str]) -> None
     with zipfile.ZipFile(wheel) as archive:
         assert archive.read(name).decode().split() == [
             "[console_scripts]", "mooncake", "=", "mooncake_cli.main:main",
+            "[fsspec.specs]", "mooncake", "=", "p2pstore.integrations.fsspec_filesystem:MooncakeFileSystem",
             "[vllm.general_plugins]", "mooncake", "=", "p2pstore.integrations.vllm_plugin:register",
         ]  # fmt: skip
 
@@ -129,6 +130,7 @@ def test_metadata(metadata: Message) -> None:
         "proxy",
         "metrics",
         "events",
+        "fsspec",
         "dev",
     }
 
@@ -164,7 +166,7 @@ def third_parties() -> set[str]:
 def test_every_import_is_declared_and_every_declared_package_imported() -> None:
     extras = {
         distribution(line)
-        for name in ("rdma", "blake3", "redis", "plot", "cuda", "uvloop", "proxy", "metrics", "events")
+        for name in ("rdma", "blake3", "redis", "plot", "cuda", "uvloop", "proxy", "metrics", "events", "fsspec")
         for line in project()["optional-dependencies"][name]
     }
     wanted = {PROVIDERS.get(name, name) for name in third_parties()}

@@ -54,6 +54,8 @@ from p2pstore.errors import (
     UsageError,
     to_wire,
 )
+from p2pstore.hub.copies import Copies
+from p2pstore.hub.ranges import Readers
 from p2pstore.hub.server import HubServer
 from p2pstore.metadata.store import MetadataStore
 from p2pstore.metadata.urls import open_store
@@ -167,10 +169,12 @@ class Agent:
 
         jobs = self._jobs = Jobs(self._home.jobs, self._home.root, get)
         await jobs.restore()
-        server = AgentServer(node, self._status, self.stop, jobs)
+        copies = Copies(node.parts, self._supervisor, self._settings.transport)
+        self._closing.push_async_callback(copies.close)
+        server = AgentServer(node, self._status, self.stop, jobs, Readers(node.parts, copies))
         self._closing.push_async_callback(server.close)
         self._closing.push_async_callback(jobs.close)  # before the server: whoever waits for one hears of its end
-        await self._serve_hub(node)
+        await self._serve_hub(node, copies)
         group = self._settings.group
         gid = self._home.share(group) if group else None
 
@@ -183,7 +187,7 @@ class Agent:
         self._supervisor.start("home keeper", "agent", keeper.keep)
         return node
 
-    async def _serve_hub(self, node: Node) -> None:
+    async def _serve_hub(self, node: Node, copies: Copies) -> None:
         """Listen where programs read objects as from the hub, if anywhere.
 
         Raises ``HubListenRefused``, ``UsageError`` or ``StorageError``.
@@ -194,7 +198,7 @@ class Agent:
         host, port = addresses.parse(settings.hf_endpoint, lowest_port=0)
         if settings.hf_token_file is None and sockets.is_exposed(host):
             raise HubListenRefused(address=settings.hf_endpoint)
-        hub = HubServer(node.parts, self._supervisor, settings.hf_token_file, settings.transport)
+        hub = HubServer(node.parts, self._supervisor, settings.hf_token_file, settings.transport, copies)
         self._closing.push_async_callback(hub.close)
         await hub.start(sockets.listen(host, port))
         self._hub = hub

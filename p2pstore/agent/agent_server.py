@@ -23,7 +23,8 @@ its connection cancels its call.
     GET  /v1/objects     ?prefix=&limit=&after=
     GET  /v1/info        ?name=
 
-``p2pstore.agent.job_calls`` has those about gets in the background, ``version_calls`` those about versions and tags.
+``p2pstore.agent.job_calls`` has those about gets in the background, ``version_calls`` those about versions and tags,
+``read_calls`` those of programs that read in place.
 """
 
 from __future__ import annotations
@@ -55,10 +56,12 @@ from p2pstore.agent.bodies import (
 )
 from p2pstore.agent.job_calls import JobCalls
 from p2pstore.agent.jobs import Jobs
+from p2pstore.agent.read_calls import ReadCalls
 from p2pstore.agent.sight import check as check_sight
 from p2pstore.agent.sight import look
 from p2pstore.agent.version_calls import VersionCalls
 from p2pstore.errors import Interrupted, MooncakeError, UsageError, to_wire
+from p2pstore.hub.ranges import Readers
 from p2pstore.objects.steps import Steps, reported
 from p2pstore.objects.waiting import to_its_end
 from p2pstore.peers.http_log import http_log
@@ -96,7 +99,9 @@ _STATUS = {2: 400, 3: 404, 7: 409}
 class AgentServer:
     """The API of one agent. ``extra`` adds to the status what only the process knows; ``stop`` begins its end."""
 
-    def __init__(self, node: Node, extra: Callable[[], dict[str, Any]], stop: Callable[[], None], jobs: Jobs) -> None:
+    def __init__(
+        self, node: Node, extra: Callable[[], dict[str, Any]], stop: Callable[[], None], jobs: Jobs, readers: Readers
+    ) -> None:
         self._node = node
         self._extra = extra
         self._stop = stop
@@ -121,6 +126,7 @@ class AgentServer:
         app.router.add_get("/v1/paths", self._paths)
         JobCalls(jobs, self._stream).add_to(app.router)
         VersionCalls(node).add_to(app.router)
+        ReadCalls(node.parts, readers, self._stream).add_to(app.router)
         app.on_response_prepare.append(say_no_version)
         self._runner = web.AppRunner(
             app, access_log=None, logger=http_log, handler_cancellation=True, shutdown_timeout=1.0

@@ -316,6 +316,18 @@ class AgentClient:
         body = {"name": name, "transport": transport, "peers": list(peers), "range": byte_range or None}
         return self._events("/v1/stream", body)
 
+    def tree(self, path: str, *, listed: bool = False, recursive: bool = False) -> dict[str, Any]:
+        """``GET /v1/tree``: what is at a path, of an object's name and a path in it; and what is in there, or below."""
+        query = {"path": path, "list": "1" if listed else "", "recursive": "1" if recursive else ""}
+        return self._call("GET", "/v1/tree?" + urlencode(query))
+
+    def read(self, name: str, manifest: str, ranges: Sequence[tuple[int, int, int]]) -> Iterator[Event]:
+        """``POST /v1/read``: bytes of an object's files, in events with ``data``, a view that is good until the next.
+
+        ``ranges`` are the numbers of files, with where to begin and to end.
+        """
+        return self._events("/v1/read", {"name": name, "manifest": manifest, "ranges": [list(each) for each in ranges]})
+
     def objects(self, prefix: str = "", *, limit: int = PAGE, after: str = "") -> dict[str, Any]:
         """``GET /v1/objects``: one page of the objects whose names begin with ``prefix`` and sort after ``after``."""
         return self._call("GET", "/v1/objects?" + urlencode({"prefix": prefix, "limit": limit, "after": after}))

@@ -1,4 +1,4 @@
-"""What this node has of an object that a client of the hub's interface reads: brought from peers as it is asked for.
+"""What this node has of an object that a program reads, by the hub's interface or fsspec's: brought as it is asked for.
 
 A copy is the partial form of a get that nobody ended: what of it is verified is served to peers at once, and a journal
 remembers it for the next time. Chunks come in windows, each a pull of its own; a chunk is in one window at a time.
@@ -226,7 +226,7 @@ class Copy:
                 work = PullWork(self._parts, resolved, self.record.name, self._transport, _note)
                 await work.run(window, _nobody, seeds=True)
         except MooncakeError as error:
-            log.info("%s, for a client of the hub's interface: %s", self.record.name, error)
+            log.info("%s, for a program that reads it: %s", self.record.name, error)
             fault = error
         except Exception as error:
             log.exception("a window of %s", self.record.name)

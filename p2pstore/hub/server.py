@@ -59,12 +59,21 @@ class HubServer:
     """The interface of one node. ``address`` is where it listens once it does."""
 
     def __init__(
-        self, parts: Parts, supervisor: Supervisor, token_file: Path | None = None, transport: str = "auto"
+        self,
+        parts: Parts,
+        supervisor: Supervisor,
+        token_file: Path | None = None,
+        transport: str = "auto",
+        copies: Copies | None = None,
     ) -> None:
-        """``token_file`` holds what clients must show; ``transport`` is as of ``Copies``. Raises as ``read_token``."""
+        """``token_file`` holds what clients must show; ``transport`` is as of ``Copies``. Raises as ``read_token``.
+
+        ``copies`` are the node's, where others use them, too; whoever made them closes them.
+        """
         self.address = ""
         self._token = read_token(token_file) if token_file is not None else ""
-        self._copies = Copies(parts, supervisor, transport)
+        self._copies = copies or Copies(parts, supervisor, transport)
+        self._own_copies = copies is None
         self._repos = Repos(parts, self._copies)
         self._owners: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
         self._readers = 0
@@ -82,7 +91,8 @@ class HubServer:
         """Stop listening, and end what is under way; what came so far stays."""
         await self._server.close()
         await self._repos.close()
-        await self._copies.close()
+        if self._own_copies:
+            await self._copies.close()
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -13,6 +13,8 @@ import aiohttp
 
 from p2pstore.agent.agent_server import AgentServer
 from p2pstore.agent.jobs import Jobs
+from p2pstore.hub.copies import Copies
+from p2pstore.hub.ranges import Readers
 from p2pstore.node import Node
 from p2pstore.pull.get import GetRequest
 from p2pstore.pull.run import Emit
@@ -26,7 +28,14 @@ class Api:
         self.path = path
         self.stopped = asyncio.Event()
         self.jobs = Jobs(path.with_name("jobs.json"), Path("/h"), self._get)
-        self.server = AgentServer(node, lambda: {"pid": os.getpid(), "home": "/h"}, self.stopped.set, self.jobs)
+        self.copies = Copies(node.parts, node.supervisor)
+        self.server = AgentServer(
+            node,
+            lambda: {"pid": os.getpid(), "home": "/h"},
+            self.stopped.set,
+            self.jobs,
+            Readers(node.parts, self.copies),
+        )
         self.session = aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path)))
 
     async def _get(self, wanted: GetRequest, emit: Emit) -> dict[str, Any]:

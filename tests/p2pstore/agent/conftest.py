@@ -25,6 +25,7 @@ async def api() -> AsyncIterator[Api]:
     yield made
     await made.session.close()
     await made.jobs.close()
+    await made.copies.close()
     await made.server.close()
     await node.close()
     shutil.rmtree(directory)
