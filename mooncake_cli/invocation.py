@@ -80,7 +80,8 @@ class Invocation:
 
     def client_of_started(self, settings: Settings) -> AgentClient:
         """A client of the agent, which is started in the background when none runs; a message then says so."""
-        from p2pstore.agent.client import AgentClient, last_end  # noqa: PLC0415 - see the class
+        from p2pstore.agent.client import AgentClient  # noqa: PLC0415 - see the class
+        from p2pstore.agent.connection import last_end  # noqa: PLC0415 - see the class
 
         home = self.find_home(settings)
         client = AgentClient(home)

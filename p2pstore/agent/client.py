@@ -12,7 +12,6 @@ import json
 import math
 import os
 import socket
-import struct
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -21,28 +20,29 @@ from urllib.parse import urlencode
 
 from engine import forks
 from engine.cgroups import killed_since, memory_kills
-from p2pstore.agent.home import Home, socket_address
+from p2pstore.agent.connection import (
+    CONNECT_TIMEOUT,
+    CREDENTIALS,
+    UnixConnection,
+    nobody_listens,
+    send,
+    socket_of,
+    why_silent,
+)
+from p2pstore.agent.home import Home
 from p2pstore.agent.sight import check_result, check_shared, sight, sight_of_destination, sight_of_source
 from p2pstore.errors import (
-    AgentEnded,
     AgentGone,
     AgentKilled,
     AgentNotRunning,
     AgentStarting,
     AgentUnreachable,
-    HomeElsewhere,
     JobCut,
     MooncakeError,
     PathNotFound,
     StorageError,
     from_wire,
 )
-
-_CREDENTIALS = struct.Struct("3i")
-"""struct ucred of unix(7): pid, uid, gid."""
-
-CONNECT_TIMEOUT = 30
-"""Whole seconds for the agent's socket to have room for one more: hundreds of commands may have begun at once."""
 
 PATHS_TIMEOUT = 150.0
 """For the agent to try every way to a peer, and back."""
@@ -77,29 +77,6 @@ Their directories' names go along, so there is room for as much again."""
 Event = dict[str, Any]
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over the socket of one home."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=CONNECT_TIMEOUT)
-        self._path = path
-
-    def connect(self) -> None:
-        connection = forks.hold(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-        try:
-            # Python's own timeout would not wait: a Unix socket without room says "try again" to who does not block.
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", CONNECT_TIMEOUT, 0))
-            with socket_address(self._path) as address:
-                connection.connect(address)
-        except BlockingIOError:
-            connection.close()
-            raise TimeoutError from None
-        except BaseException:
-            connection.close()
-            raise
-        self.sock = connection
-
-
 class AgentClient:
     """Calls to the agent of one home.
 
@@ -127,11 +104,11 @@ class AgentClient:
 
     def process(self) -> int:
         """The agent's pid as this process would name it; 0 where the agent lives in another PID namespace."""
-        connection = _UnixConnection(_socket_of(self.home))
+        connection = UnixConnection(socket_of(self.home))
         try:
             connection.connect()
-            packed = connection.sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-            return int(_CREDENTIALS.unpack(packed)[0])
+            packed = connection.sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+            return int(CREDENTIALS.unpack(packed)[0])
         except (OSError, MooncakeError):
             return 0
         finally:
@@ -453,28 +430,28 @@ class AgentClient:
         self, method: str, target: str, body: Mapping[str, object] | Iterator[bytes] | None, timeout: float
     ) -> Iterator[http.client.HTTPResponse]:
         """One call, answered and not yet read. What goes wrong on the socket becomes an error of the tree."""
-        connection = _UnixConnection(_socket_of(self.home))
+        connection = UnixConnection(socket_of(self.home))
         try:
             try:
                 connection.connect()
             except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError, PathNotFound):
-                raise _nobody_listens(self.home) from None
+                raise nobody_listens(self.home) from None
             except TimeoutError as error:
-                detail = f"no room for one more call in {CONNECT_TIMEOUT} s{_why_silent(self.home)}"
+                detail = f"no room for one more call in {CONNECT_TIMEOUT} s{why_silent(self.home)}"
                 raise AgentUnreachable(home=self.home.root, detail=detail) from error
             except ConnectionError:
                 raise
             except OSError as error:
                 raise StorageError(path=self.home.socket, detail=error.strerror or error) from error
             connection.sock.settimeout(timeout)
-            _send(connection, method, target, body)
+            send(connection, method, target, body)
             # One without a length has the socket to itself: closing the connection would leave it open.
             with connection.getresponse() as response:
                 if response.status >= http.client.BAD_REQUEST:
                     self._answer(response)
                 yield response
         except TimeoutError as error:
-            detail = f"nothing for {timeout:g} s{_why_silent(self.home)}"
+            detail = f"nothing for {timeout:g} s{why_silent(self.home)}"
             raise AgentUnreachable(home=self.home.root, detail=detail) from error
         except http.client.HTTPException as error:
             if isinstance(error, ConnectionError):
@@ -491,75 +468,12 @@ def _tagged(call: str, body: Mapping[str, object], tags: Sequence[str]) -> tuple
     return (f"{call}-tagged", {**body, "tags": list(tags)}) if tags else (call, body)
 
 
-def _send(
-    connection: http.client.HTTPConnection,
-    method: str,
-    target: str,
-    body: Mapping[str, object] | Iterator[bytes] | None,
-) -> None:
-    """Send a call, whose body is JSON, or a stream."""
-    if body is None or isinstance(body, Mapping):
-        encoded = None if body is None else json.dumps(body).encode()
-        connection.request(method, target, encoded, {"Content-Type": "application/json"} if encoded else {})
-        return
-    with contextlib.suppress(ConnectionError):  # it has refused, and says why
-        connection.request(method, target, body, {"Transfer-Encoding": "chunked"}, encode_chunked=True)
-
-
 def _pid_of(home: Home) -> int:
     """The pid of the agent as its lock has it; 0 where it has none."""
     try:
         return int(home.lock.read_text().split()[0])
     except (OSError, ValueError, IndexError):
         return 0
-
-
-def _socket_of(home: Home) -> Path:
-    """Where the agent listens: where its home says, unless that was removed and could not be made again."""
-    if os.path.lexists(home.socket):
-        return home.socket
-    from p2pstore.agent.home_lock import holder  # noqa: PLC0415 - most homes have their socket
-
-    found = holder(home)
-    return Path(found.socket) if found is not None and found.socket else home.socket
-
-
-def _nobody_listens(home: Home) -> MooncakeError:
-    """Why nobody accepts at the socket of a home: most often no agent runs."""
-    from p2pstore.agent.home_lock import holder, waits_for  # noqa: PLC0415 - an answered call need not wait for it
-
-    found = holder(home)
-    if found is None:
-        return last_end(home) or AgentNotRunning(home=home.root)
-    if found.pid and not found.here:
-        return HomeElsewhere(home=home.root, host=found.whereabouts, pid=found.pid)
-    waits = waits_for(home)
-    detail = f"it waits: {waits}" if waits else "it does not listen yet"
-    return AgentStarting(home=home.root, pid=found.pid or "unknown", detail=detail)
-
-
-def _why_silent(home: Home) -> str:
-    """What the state of the agent's process says of its silence; empty where it says nothing."""
-    from engine.processes import state  # noqa: PLC0415 - as above
-    from p2pstore.agent.home_lock import holder  # noqa: PLC0415 - as above
-
-    found = holder(home)
-    if found is None or not found.here:
-        return ""
-    if state(found.pid) in {"T", "t"}:
-        return f": process {found.pid} is stopped, and 'kill -CONT {found.pid}' lets it go on"
-    return f": process {found.pid} waits for a disk or a file server" if state(found.pid) == "D" else ""
-
-
-def last_end(home: Home) -> AgentEnded | None:
-    """Why the last agent of ``home`` ended itself; None where it did not, or another was started since."""
-    try:
-        data = json.loads(home.end_error.read_bytes())
-    except (OSError, ValueError):
-        return None
-    if not isinstance(data, dict):
-        return None
-    return AgentEnded(home=home.root, time=data.get("time"), detail=from_wire(data.get("error")))
 
 
 def _bounded(items: Sequence[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:

@@ -6,6 +6,7 @@ that it comes once, whoever reads it.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -91,23 +92,33 @@ class Readers:
         """
         pieces = [_within(manifest, each) for each in ranges]
         copy = self._copies.of(record, manifest)
+        steps = _steps(manifest, pieces)
         windows = _windows(manifest, pieces)
         begun: set[int] = set()
         total = 0
-        for begin, end in pieces:
-            for number in manifest.chunks_of(begin, end - begin) if begin < end else ():
-                if number not in begun:  # the first of a window: it, and the one behind it
-                    for _ in range(2 if not begun else 1):
-                        window = next(windows, ())
-                        begun.update(window)
-                        await copy.want(window)
-                chunk = manifest.chunk(number)
-                data = await self._chunk(copy, number)
-                low = max(begin, chunk.offset) - chunk.offset
-                part = data[low : min(end, chunk.offset + chunk.length) - chunk.offset]
-                await take(part)
-                total += len(part)
+        step = next(steps, None)
+        coming = None if step is None else asyncio.create_task(self._coming(copy, step.chunk, windows, begun))
+        try:
+            while step is not None and coming is not None:
+                data, now = await coming, step
+                step = next(steps, None)  # comes while that is taken
+                coming = None if step is None else asyncio.create_task(self._coming(copy, step.chunk, windows, begun))
+                await take(data[now.low : now.high])
+                total += now.high - now.low
+        finally:
+            if coming is not None:
+                coming.cancel()
+                await asyncio.gather(coming, return_exceptions=True)
         return total
+
+    async def _coming(self, copy: Copy, number: int, windows: Iterator[list[int]], begun: set[int]) -> memoryview:
+        """A chunk. The first of a window has that brought, and the one behind it."""
+        if number not in begun:
+            for _ in range(1 if begun else 2):
+                window = next(windows, [])
+                begun.update(window)
+                await copy.want(window)
+        return await self._chunk(copy, number)
 
     async def _chunk(self, copy: Copy, number: int) -> memoryview:
         """A chunk, verified, as soon as it is there."""
@@ -126,6 +137,22 @@ class Readers:
             _, gone = self._recent.popitem(last=False)
             self._recent_bytes -= len(gone)
         return data
+
+
+class _Step(NamedTuple):
+    """What of a chunk is taken next."""
+
+    chunk: int
+    low: int
+    high: int
+
+
+def _steps(manifest: Manifest, pieces: Sequence[tuple[int, int]]) -> Iterator[_Step]:
+    for begin, end in pieces:
+        for number in manifest.chunks_of(begin, end - begin) if begin < end else ():
+            chunk = manifest.chunk(number)
+            high = min(end, chunk.offset + chunk.length) - chunk.offset
+            yield _Step(number, max(begin, chunk.offset) - chunk.offset, high)
 
 
 def _within(manifest: Manifest, wanted: FileRange) -> tuple[int, int]:

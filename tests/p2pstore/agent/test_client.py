@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import p2pstore.agent.client
+import p2pstore.agent.connection
 from engine.net.host_id import view_id
 from p2pstore.agent.client import AgentClient, result_of
 from p2pstore.agent.home import Home, socket_address
@@ -330,7 +331,8 @@ def test_a_socket_without_room_is_waited_for(home: Home) -> None:
 
 
 def test_a_socket_without_room_is_not_waited_for_for_ever(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(p2pstore.agent.client, "CONNECT_TIMEOUT", 1)
+    for module in (p2pstore.agent.client, p2pstore.agent.connection):
+        monkeypatch.setattr(module, "CONNECT_TIMEOUT", 1)
     home.create()
     with full_socket(home.socket), pytest.raises(AgentUnreachable, match="no room for one more call in 1 s"):
         AgentClient(home).status()
