@@ -54,7 +54,7 @@ complete -c mooncake -s 'v' -l 'verbose' -d 'Print more, tracebacks of defects t
 complete -c mooncake -s 'h' -l 'help' -d 'Show this text and end.'
 complete -c mooncake -n '__mooncake_at ":0"' -a register -d 'Publish a file or directory under a name, or several.'
 complete -c mooncake -n '__mooncake_at ":0"' -a get -d 'Bring an object to this machine, verified.'
-complete -c mooncake -n '__mooncake_at ":0"' -a jobs -d 'List, show, wait for and cancel gets in the background.'
+complete -c mooncake -n '__mooncake_at ":0"' -a jobs -d 'Gets in the background: without a command, list them.'
 complete -c mooncake -n '__mooncake_at ":0"' -a list -d 'List the objects that there are.'
 complete -c mooncake -n '__mooncake_at ":0"' -a info -d 'Show an object\'s files, and who holds how much.'
 complete -c mooncake -n '__mooncake_at ":0"' -a verify -d 'Hash again what this node holds.'

@@ -25,7 +25,7 @@ COMMANDS = {
     ),
     "get": Lazy("Bring an object to this machine, verified.", "mooncake_cli.commands.get:get"),
     "jobs": Lazy(
-        "List, show, wait for and cancel gets in the background.",
+        "Gets in the background: without a command, list them.",
         commands={
             "list": Lazy("List the gets in the background.", "mooncake_cli.commands.jobs:list_jobs"),
             "show": Lazy("Show one job: how far it is, or how it ended.", "mooncake_cli.commands.jobs:show"),

@@ -168,12 +168,18 @@ def stop(ctx: typer.Context) -> None:
     if stopped.pid is not None:
         how = " with SIGTERM, since it did not answer" if stopped.terminated else ""
         lines.append(f"ended the agent (pid {stopped.pid}) in {format_seconds(seconds)}{how}")
+    if stopped.jobs:
+        short = f"{counted(len(stopped.jobs), 'job')} cut short ({', '.join(map(str, stopped.jobs))})"
+        lines.append(
+            f"{short}: what came is kept, and 'mooncake jobs show', once an agent runs again, says how to resume"
+        )
     if stopped.etcd_pid is not None:
         lines.append(f"ended the etcd that a dead agent had left behind (pid {stopped.etcd_pid})")
     document = {
         "pid": stopped.pid,
         "terminated": stopped.terminated,
         "etcd_pid": stopped.etcd_pid,
+        "jobs": stopped.jobs,
         "seconds": seconds,
     }
     invocation.output.done(document, human="\n".join(lines))

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engine import forks
@@ -72,11 +72,15 @@ _children: list[subprocess.Popen[bytes]] = []
 
 @dataclass(frozen=True)
 class Stopped:
-    """What ``stop_agent`` ended: pids, None where there was none, and whether the agent had to be sent SIGTERM."""
+    """What ``stop_agent`` ended: pids, None where there was none, and whether the agent had to be sent SIGTERM.
+
+    ``jobs`` are the numbers of the gets in the background that ended with it.
+    """
 
     pid: int | None
     terminated: bool = False
     etcd_pid: int | None = None
+    jobs: tuple[int, ...] = ()
 
 
 def ensure_agent(
@@ -133,16 +137,17 @@ def stop_agent(home: Home) -> Stopped:
             _terminate(home, process)
         return Stopped(pid=found.pid, terminated=True, etcd_pid=stop_left_behind(home))
     pid = client.process()
+    jobs = tuple(int(job["id"]) for job in status.get("jobs", []))
     if not pid:
-        return _stop_elsewhere(home, client, int(status["pid"]))
+        return replace(_stop_elsewhere(home, client, int(status["pid"])), jobs=jobs)
     with ProcessHandle(pid) as process:
         # It may end before its answer is out.
         with contextlib.suppress(AgentUnreachable, AgentNotRunning):
             client.stop()
         if _ended(process, STOP_TIMEOUT):
-            return Stopped(pid=pid)
+            return Stopped(pid=pid, jobs=jobs)
         _terminate(home, process)
-    return Stopped(pid=pid, terminated=True)
+    return Stopped(pid=pid, terminated=True, jobs=jobs)
 
 
 def _stop_elsewhere(home: Home, client: AgentClient, pid: int) -> Stopped:

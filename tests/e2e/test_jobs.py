@@ -49,7 +49,8 @@ def test_what_an_agents_end_leaves(cluster: Cluster) -> None:
         waiting = getter.begin("jobs", "wait", job["id"], "--json")
         eventually(lambda copy=copy: journalled(copy) >= 2, "some of it has come", patience=90)  # type: ignore[misc]
         assert not waiting.ended
-        end()
+        ended = end()
+        assert ended is None or ended["jobs"] == [job["id"]]
         done = waiting.wait()
         assert (done.status, done.error["type"]) == (5, "JobCut")
         assert not copy.exists()
