@@ -45,6 +45,7 @@ from p2pstore.pull.get import GetRequest, GetResult, get_files
 from p2pstore.pull.memory_get import get_into
 from p2pstore.pull.run import Emit
 from p2pstore.pull.running import Gets
+from p2pstore.pull.spread_get import SpreadRequest, spread_tensors
 from p2pstore.pull.stream_get import Take, stream
 from p2pstore.pull.tensor_files_get import get_tensor_files
 from p2pstore.pull.tensor_get import TensorRequest, load_tensors
@@ -257,6 +258,13 @@ class Node:
         request = replace(request, peers=await self._controls(request.peers))
         async with self.gets.one(request.name, "memory", emit) as tell:
             return await load_tensors(self.parts, request, tell)
+
+    async def spread_tensors(self, request: SpreadRequest, emit: Emit = lambda _: None) -> list[dict[str, Any]]:
+        """See ``p2pstore.pull.spread_get``."""
+        self._origin.check()
+        request = replace(request, peers=await self._controls(request.peers))
+        async with self.gets.one(request.name, "memory", emit) as tell:
+            return await spread_tensors(self.parts, request, tell)
 
     async def stream_tensors(self, request: TensorRequest, outlet: Outlet, emit: Emit = lambda _: None) -> None:
         """See ``p2pstore.pull.tensor_stream``."""

@@ -16,13 +16,13 @@ thread but that one. Registered memory must not change while it is registered: p
 from __future__ import annotations
 
 import asyncio
+import builtins
 import logging
 import os
-import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 from engine import arguments, forks
 from engine.cuda.load import in_use
@@ -31,16 +31,25 @@ from engine.net import addresses
 from engine.net.closing import Closing
 from engine.net.loop_thread import LoopThread
 from p2pstore.agent.options import node_name, secret_for
-from p2pstore.calls.given import given_choice, given_path, given_selection, progress_only, tensor_request, way
+from p2pstore.calls.given import (
+    check_layout_alone,
+    given_choice,
+    given_path,
+    given_selection,
+    notes_only,
+    progress_only,
+    spread_request,
+    tensor_request,
+    way,
+)
+from p2pstore.calls.streamed import streamed
 from p2pstore.errors import Closed, NodeEnded, UsageError
 from p2pstore.metadata.urls import open_store
 from p2pstore.node import Node
 from p2pstore.node_options import NodeOptions
 from p2pstore.objects.choices import DEFAULT_HASH
 from p2pstore.objects.memory_objects import Buffers, lent_by_gpus
-from p2pstore.pull.crew import start
 from p2pstore.pull.get import GetRequest
-from p2pstore.pull.tensor_get import TensorRequest
 from p2pstore.pull.tensor_outlet import Outlet
 from p2pstore.pull.tensor_stream import MEMORY, MIN_MEMORY
 from p2pstore.supervisor import Supervisor
@@ -286,11 +295,14 @@ class P2PStore:
         with lent_by_gpus(buffers, writable=True) as lent:
             return self._call(node.get_into(name, lent, transport=transport, peers=peers, emit=emit))
 
+    @overload
     def load_tensors(
         self,
         name: str,
         *,
         device: str = "cpu",
+        devices: None = None,
+        layout: str = "replicate",
         include: Sequence[str] | Callable[[str], bool] = (),
         rank: tuple[int, int] | None = None,
         cut: Rule | None = None,
@@ -299,7 +311,42 @@ class P2PStore:
         transport: str = "auto",
         peers: Sequence[str] = (),
         progress: Callable[[int, int], None] | None = None,
-    ) -> dict[str, Any]:
+    ) -> dict[str, Any]: ...
+
+    @overload
+    def load_tensors(
+        self,
+        name: str,
+        *,
+        device: str = "cpu",
+        devices: Sequence[str],
+        layout: str = "replicate",
+        include: Sequence[str] | Callable[[str], bool] = (),
+        rank: tuple[int, int] | None = None,
+        cut: Rule | None = None,
+        framework: str = "torch",
+        path: str = "",
+        transport: str = "auto",
+        peers: Sequence[str] = (),
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[dict[str, Any]]: ...
+
+    def load_tensors(
+        self,
+        name: str,
+        *,
+        device: str = "cpu",
+        devices: Sequence[str] | None = None,
+        layout: str = "replicate",
+        include: Sequence[str] | Callable[[str], bool] = (),
+        rank: tuple[int, int] | None = None,
+        cut: Rule | None = None,
+        framework: str = "torch",
+        path: str = "",
+        transport: str = "auto",
+        peers: Sequence[str] = (),
+        progress: Callable[[int, int], None] | None = None,
+    ) -> dict[str, Any] | builtins.list[dict[str, Any]]:
         """Bring the tensors of an object's safetensors files into memory, verified; of the rest only their headers.
 
         ``framework`` is ``torch`` or ``numpy``. For a GPU ``device`` is ``cuda:0`` or the like; what comes there waits
@@ -312,14 +359,26 @@ class P2PStore:
         (dimension, part, parts), or to None for all of the tensor; what a table does not have, and where a function
         returns ``NotImplemented``, the conventions tell.
 
+        ``devices`` are several GPUs, of which one may be named twice. Each chunk then comes once for all of them:
+        with the ``layout`` ``replicate`` each gets the same, and with ``shard`` the first of N gets the slices of
+        rank (0, N), the next those of (1, N), and so on.
+
         Chunks are brought whole: slices along a later dimension than the first save memory, and little of the network.
-        Returns tensors by name. Those of one file share one piece of memory, which lives as long as any of them.
+        Returns tensors by name, and for ``devices`` a list of that, in their order. Those of one file share one piece
+        of a device's memory, which lives as long as any of them.
         ``transport``, ``peers`` and ``progress`` are as in ``get``. Raises ``UsageError`` for what does not fit
         together, ``TensorNotFound``, ``BadTensors`` for files that say of themselves what cannot be, ``StorageError``
         where there is too little memory, ``GpuUnavailable``, and as ``get_into``.
         """
+        emit = progress_only(progress)
+        if devices is not None:
+            spread = spread_request(
+                name, device, devices, layout, include, rank, cut, framework, path, transport, peers
+            )
+            return self._call(self._open().spread_tensors(spread, emit))
+        check_layout_alone(layout)
         request = tensor_request(name, device, include, rank, cut, framework, path, transport, peers)
-        return self._call(self._open().load_tensors(request, progress_only(progress)))
+        return self._call(self._open().load_tensors(request, emit))
 
     def iter_tensors(
         self,
@@ -348,35 +407,13 @@ class P2PStore:
         """
         request = tensor_request(name, device, include, rank, cut, framework, path, transport, peers)
         outlet = Outlet(arguments.whole(memory, "the memory for tensors", MIN_MEMORY))
-        if note is not None and not callable(note):
-            raise arguments.refuse(note, "what is told of notes", "something that can be called")
+        emit = notes_only(note)
         self._open()
-        return self._streamed(request, outlet, note)
-
-    def _streamed(
-        self, request: TensorRequest, outlet: Outlet, note: Callable[[str], None] | None
-    ) -> Iterator[tuple[str, Any]]:
-        def emit(event: dict[str, Any]) -> None:
-            if note is not None and event["event"] == "note":
-                note(event["text"])
 
         def bring() -> None:
-            fault: BaseException | None = None
-            try:
-                self._call(self._open().stream_tensors(request, outlet, emit))
-            except BaseException as error:  # noqa: BLE001 - whoever takes them hears of it
-                fault = error
-            outlet.end(fault)
+            self._call(self._open().stream_tensors(request, outlet, emit))
 
-        thread = threading.Thread(target=bring, name=f"tensors-{request.name}", daemon=True)
-        start(thread)
-        try:
-            yield from outlet.items(thread.is_alive)
-        finally:
-            outlet.close()
-            thread.join(CLOSE_SECONDS)
-            if thread.is_alive():
-                log.warning("the get of tensors of %s has not ended within %g s", request.name, CLOSE_SECONDS)
+        return streamed(f"tensors-{name}", outlet, bring)
 
     def list(self, prefix: str = "") -> Iterator[dict[str, Any]]:
         """Every object whose name begins with ``prefix``, with how many nodes hold it."""

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from engine.cuda.driver import INVALID_CONTEXT, INVALID_VALUE, failed
-from engine.errors import GpuUnavailable, MooncakeError
+from engine.cuda.driver import INVALID_CONTEXT, INVALID_VALUE, PEER_ENABLED, failed
+from engine.errors import GpuFailed, GpuUnavailable, MooncakeError
 
 MODULES = ("cuda.bindings.driver", "cuda.cuda")
 """Where the calls are: from 12.6.1 on, and before that."""
@@ -28,6 +28,8 @@ _NON_BLOCKING = 1
 _ORDINAL = 9
 """``CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL``."""
 _LIBRARY = "libcuda.so.1"
+_PCI_ADDRESS_BYTES = 32
+"""Of ``DOMAIN:BUS:DEVICE.FUNCTION`` and a NUL; 13 are used."""
 
 _INSTALL = "install it with pip install 'mooncake-cli[cuda]', or copy the tensor to the host first (.cpu())"
 _DRIVER = "see what 'nvidia-smi' says here, or copy the tensor to the host first (.cpu())"
@@ -52,6 +54,20 @@ class Bindings:
         self._lock = threading.Lock()
         self._begin()
 
+    def count(self) -> int:
+        """See ``Driver.count``."""
+        return self._count
+
+    def pci_address(self, device: int) -> str:
+        """See ``Driver.pci_address``."""
+        found = self._call("cuDeviceGetPCIBusId", _PCI_ADDRESS_BYTES, self._call("cuDeviceGet", device))
+        return str(bytes(found).partition(b"\0")[0].decode()).lower()
+
+    def reaches(self, device: int, other: int) -> bool:
+        """See ``Driver.reaches``."""
+        one, two = self._call("cuDeviceGet", device), self._call("cuDeviceGet", other)
+        return bool(self._call("cuDeviceCanAccessPeer", one, two))
+
     def device_of(self, address: int) -> int:
         """See ``Driver.device_of``."""
         code, found = self._asked(address)
@@ -74,8 +90,7 @@ class Bindings:
             # Else pinning memory or asking an event would spoil a CUDA graph that another thread captures meanwhile.
             mode = self._call("cuThreadExchangeStreamCaptureMode", self._relaxed)
             try:
-                context = self._contexts.get(device)
-                self._call("cuCtxPushCurrent", context if context is not None else self._retained(device))
+                self._call("cuCtxPushCurrent", self._context(device))
                 try:
                     yield
                 finally:
@@ -108,6 +123,32 @@ class Bindings:
     def to_host(self, target: int, address: int, length: int, stream: int) -> None:
         """See ``Driver.to_host``."""
         self._call("cuMemcpyDtoHAsync", target, address, length, stream)
+
+    def memory(self, length: int) -> int:
+        """See ``Driver.memory``."""
+        return int(self._call("cuMemAlloc", length))
+
+    def end_memory(self, address: int) -> None:
+        """See ``Driver.end_memory``."""
+        self._call("cuMemFree", address)
+
+    def open_peer(self, other: int) -> None:
+        """See ``Driver.open_peer``."""
+        try:
+            self._call("cuCtxEnablePeerAccess", self._context(other), 0)
+        except GpuFailed as error:
+            if error.fields["code"] != PEER_ENABLED:  # by PyTorch, say
+                raise
+
+    def to_peer(self, address: int, source: int, length: int, stream: int, device: int) -> None:
+        """See ``Driver.to_peer``."""
+        if device == self._device:
+            self._call("cuMemcpyDtoDAsync", address, source, length, stream)
+            return
+        # With contexts, and not as a copy within one space of addresses: only so may it be memory that PyTorch has
+        # mapped itself (expandable segments).
+        there, here = self._context(device), self._context(self._device)
+        self._call("cuMemcpyPeerAsync", address, there, source, here, length, stream)
 
     def event(self) -> int:
         """See ``Driver.event``."""
@@ -176,8 +217,11 @@ class Bindings:
         self._check("cuDevicePrimaryCtxGetState", code)
         return bool(active)
 
-    def _retained(self, device: int) -> Any:
+    def _context(self, device: int) -> Any:
         """The context that all libraries of the process share, which stays for as long as the process."""
+        found = self._contexts.get(device)
+        if found is not None:
+            return found
         with self._lock:
             if device not in self._contexts:
                 self._contexts[device] = self._call("cuDevicePrimaryCtxRetain", self._call("cuDeviceGet", device))

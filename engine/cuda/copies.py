@@ -10,9 +10,10 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 
 from engine.cuda.device_memory import DeviceMemory
+from engine.cuda.driver import lasting
 from engine.cuda.load import Cuda
 from engine.cuda.pinned import PinnedBuffer, until_done
 from engine.errors import GpuFailed
@@ -37,7 +38,8 @@ class Copies:
         self._cuda = cuda
         self._driver = cuda.driver
         self._lock = threading.Lock()
-        self._streams: dict[int, int] = {}
+        self._streams: dict[tuple[int, int, bool], int] = {}  # of a GPU, for copies to one, and whether from the first
+        self._stranded: list[PinnedBuffer] = []
         self._waited: set[tuple[int, int]] = set()  # streams, and events that they wait for
 
     def take(self, length: int, device: int, check: Callable[[], None]) -> PinnedBuffer:
@@ -58,17 +60,16 @@ class Copies:
     def put_parts(self, buffer: PinnedBuffer, parts: Sequence[tuple[int, DeviceMemory, int, int]]) -> None:
         """As ``put``, of several ranges: where each begins in ``buffer``, the memory, all of one GPU, offset, length.
 
-        Where one has begun and another cannot, the buffer is not used again: the copy may still be under way.
+        Where one has begun and another cannot, the buffer is used again when this is closed: the copy may be under way.
         """
         driver, device = self._driver, parts[0][1].device
         try:
             with driver.on(device):
-                streams = [self._stream(memory) for _, memory, _, _ in parts]
+                stream, begun = self._stream_to(device, device, [memory for _, memory, _, _ in parts]), 0
                 event = driver.event()
         except BaseException:
             self.give(buffer)
             raise
-        stream, begun = streams[0], 0
         with driver.on(device):
             try:
                 for start, memory, offset, length in parts:
@@ -76,7 +77,9 @@ class Copies:
                     begun += 1
                 driver.record(event, stream)
             except BaseException:
-                if not begun:  # else nobody can tell when the buffer is free: it is not used again
+                if begun:
+                    self._strand(buffer)
+                else:
                     self.give(buffer)
                 with contextlib.suppress(GpuFailed):
                     driver.end_event(event)
@@ -141,17 +144,33 @@ class Copies:
 
     def close(self) -> None:
         """Wait until nothing is copied any more, however that ends, and end the streams. Twice is harmless."""
+        ended = True
         for device, stream in self._all():
-            with contextlib.suppress(GpuFailed):  # copies of a GPU that is lost have ended
+            try:
                 with self._driver.on(device):
                     event = self._driver.event()
-                    self._driver.record(event, stream)
+                    try:
+                        self._driver.record(event, stream)
+                    except BaseException:
+                        self._driver.end_event(event)
+                        raise
                 self._see_done(device, event, wanted)
+            except GpuFailed as error:
+                ended = ended and lasting(error)  # copies of a GPU that is lost have ended
         with self._lock:
             streams, self._streams = self._streams, {}
-        for device, stream in streams.items():
+            stranded, self._stranded = self._stranded, []
+        for (device, _, _), stream in streams.items():
             with contextlib.suppress(GpuFailed), self._driver.on(device):
                 self._driver.end_stream(stream)
+        if ended:  # else nobody can tell when those buffers are free: they are not used again
+            for buffer in stranded:
+                self.give(buffer)
+
+    def _strand(self, buffer: PinnedBuffer) -> None:
+        """Keep a buffer of which nobody can tell when it is free, until all copies have ended."""
+        with self._lock:
+            self._stranded.append(buffer)
 
     def _begin(self, memory: DeviceMemory, offset: int, length: int, address: int) -> int:
         """Put a copy to the host into the stream; the event that tells its end. Inside ``on`` of the memory's GPU."""
@@ -187,16 +206,24 @@ class Copies:
 
     def _stream(self, memory: DeviceMemory) -> int:
         """The stream of the memory's GPU, which waits until the memory is ready. Inside ``on`` of that GPU."""
-        device, ready = memory.device, memory.ready
+        return self._stream_to(memory.device, memory.device, [memory])
+
+    def _stream_to(self, device: int, other: int, memories: Iterable[DeviceMemory], *, onward: bool = False) -> int:
+        """A stream of ``device``, inside ``on`` of it, which waits until memory is ready that lies on ``other``.
+
+        With ``onward`` it is one for copies from memory of ``device``, which may go to another place of it.
+        """
         with self._lock:
-            stream = self._streams.get(device)
+            stream = self._streams.get((device, other, onward))
             if stream is None:
-                stream = self._streams[device] = self._driver.stream()
-            if ready and (stream, ready) not in self._waited:
-                self._driver.wait(stream, ready)
-                self._waited.add((stream, ready))
+                stream = self._streams[device, other, onward] = self._driver.stream()
+            for memory in memories:
+                ready = memory.ready
+                if ready and (stream, ready) not in self._waited:
+                    self._driver.wait(stream, ready)
+                    self._waited.add((stream, ready))
             return stream
 
     def _all(self) -> list[tuple[int, int]]:
         with self._lock:
-            return list(self._streams.items())
+            return [(device, stream) for (device, _, _), stream in self._streams.items()]

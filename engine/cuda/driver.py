@@ -1,11 +1,12 @@
-"""What is asked of CUDA: a dozen calls of its driver, with two implementations.
+"""What is asked of CUDA: some twenty calls of its driver, with two implementations.
 
 ``bindings.py`` makes them by NVIDIA's cuda-bindings; ``fake_driver.py`` keeps CUDA's rules without a GPU. Addresses,
 streams and events are the driver's own numbers. A GPU is named by its number in this process, as PyTorch does.
 
-The rules, which callers keep: all calls but ``device_of`` are made inside ``with driver.on(device)``. A copy returns
-before it is done; its bytes are there, and its pinned memory may be used for others, once an event is ``done`` that was
-recorded in its stream behind it. What a copy or a kernel does wrong is told by some later call.
+The rules, which callers keep: calls are made inside ``with driver.on(device)``, but for those that say that they may be
+made anywhere. A copy returns before it is done; its bytes are there, and its pinned memory may be used for others, once
+an event is ``done`` that was recorded in its stream behind it. What a copy or a kernel does wrong is told by some later
+call.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ INVALID_VALUE = "CUDA_ERROR_INVALID_VALUE"
 INVALID_CONTEXT = "CUDA_ERROR_INVALID_CONTEXT"
 INVALID_HANDLE = "CUDA_ERROR_INVALID_HANDLE"
 ILLEGAL_ADDRESS = "CUDA_ERROR_ILLEGAL_ADDRESS"
+PEER_UNSUPPORTED = "CUDA_ERROR_PEER_ACCESS_UNSUPPORTED"
+PEER_ENABLED = "CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED"
 
 _FATAL = frozenset({
     ILLEGAL_ADDRESS, "CUDA_ERROR_LAUNCH_FAILED", "CUDA_ERROR_LAUNCH_TIMEOUT", "CUDA_ERROR_ASSERT",
@@ -35,6 +38,15 @@ _FATAL = frozenset({
 
 class Driver(Protocol):
     """CUDA's driver. Every call raises ``GpuFailed``; those that may take long let other threads run."""
+
+    def count(self) -> int:
+        """How many GPUs this process sees. May be called anywhere."""
+
+    def pci_address(self, device: int) -> str:
+        """Where a GPU is, as sysfs has it (``0000:18:00.0``). May be called anywhere."""
+
+    def reaches(self, device: int, other: int) -> bool:
+        """Whether CUDA says that a GPU can use another's memory by itself. May be called anywhere."""
 
     def device_of(self, address: int) -> int:
         """The GPU on which memory lies. May be called anywhere."""
@@ -62,6 +74,21 @@ class Driver(Protocol):
 
     def to_host(self, target: int, address: int, length: int, stream: int) -> None:
         """Put a copy from the GPU to the host into a stream."""
+
+    def memory(self, length: int) -> int:
+        """The address of new memory of the GPU."""
+
+    def end_memory(self, address: int) -> None:
+        """Give such memory back. No copy may be at work on it."""
+
+    def open_peer(self, other: int) -> None:
+        """Let this GPU use the memory of another by itself, for as long as the process lives. Twice is harmless."""
+
+    def to_peer(self, address: int, source: int, length: int, stream: int, device: int) -> None:
+        """Put a copy from this GPU to memory of ``device``, which may be the same, into a stream of this one.
+
+        It goes by way of the host, slowly, where ``open_peer`` was not called for the two.
+        """
 
     def event(self) -> int:
         """A new event."""

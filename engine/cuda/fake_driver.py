@@ -6,6 +6,7 @@
 - What goes wrong in a stream is told by every later call that concerns its GPU; what is wrong when it is asked for,
   at once: a context that is not this thread's, a handle that was ended, memory that was freed.
 - Addresses of a GPU's memory are nobody's in this process.
+- A GPU copies to another by itself only where the two are peers and that was opened; else by way of the host.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import threading
 import time
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -27,11 +28,14 @@ from engine.cuda.driver import (
     INVALID_VALUE,
     LEGACY_STREAM,
     OUT_OF_MEMORY,
+    PEER_UNSUPPORTED,
     failed,
 )
 
 WAIT_SECONDS = 60.0
 """For a stream to do what a test waits for."""
+
+INVALID_DEVICE = "CUDA_ERROR_INVALID_DEVICE"
 
 _BASE = 0x7_0000_0000_0000
 """Where the memory of GPUs begins: above all addresses of a process."""
@@ -53,14 +57,36 @@ class _Stream:
 class FakeDriver:
     """Some GPUs; see ``Driver``. ``delay`` in seconds passes before each task of a stream."""
 
-    def __init__(self, devices: int = 1, *, delay: float = 0.0, pinnable: int = 1 << 40) -> None:
-        """``pinnable`` bytes of the host may be pinned."""
+    def __init__(
+        self,
+        devices: int = 1,
+        *,
+        delay: float = 0.0,
+        pinnable: int = 1 << 40,
+        strangers: Collection[tuple[int, int]] = (),
+        garbling: Collection[tuple[int, int]] = (),
+    ) -> None:
+        """``pinnable`` bytes of the host may be pinned.
+
+        All GPUs are peers but those that are ``strangers``, either way; of those that are ``garbling`` the first can
+        copy to the second, and other bytes arrive, as with some settings of a machine's PCI bridges.
+        """
         self.pinned: dict[int, ctypes.Array[ctypes.c_ubyte]] = {}
         self.most_pinned_bytes = 0
         self.pageable_copies = 0
         """Copies of memory that is not pinned, which CUDA would do at once, slowly."""
         self.freed_in_use = 0
         """Pinned memory that was given back while a copy was to use it: a real GPU would overwrite another's."""
+        self.copied_within_host = 0
+        """Bytes from GPU to GPU that went by way of the host, slowly, since that was not opened."""
+        self.to_devices = 0
+        """Bytes from the host to GPUs."""
+        self.to_peers = 0
+        """Bytes from GPU to GPU, or from one place of a GPU to another."""
+        self._strangers = {frozenset(pair) for pair in strangers}
+        self._garbling = set(garbling)
+        self._opened: set[tuple[int, int]] = set()
+        self._own: set[int] = set()  # memory that was asked for by ``memory``
         self._devices = devices
         self._delay = delay
         self._pinnable = pinnable
@@ -152,6 +178,7 @@ class FakeDriver:
             return {
                 "streams": len(self._streams) - self._devices,
                 "events": len(self._events),
+                "memory": len(self._own),
                 "pinned": sum(len(each) for each in self.pinned.values()),
             }
 
@@ -165,6 +192,21 @@ class FakeDriver:
             thread.join(WAIT_SECONDS)
 
     # What CUDA does
+
+    def count(self) -> int:
+        """See ``Driver.count``."""
+        return self._devices
+
+    def pci_address(self, device: int) -> str:
+        """See ``Driver.pci_address``."""
+        return f"0000:{0x10 + device:02x}:00.0"
+
+    def reaches(self, device: int, other: int) -> bool:
+        """See ``Driver.reaches``. A GPU is no peer of its own."""
+        for each in (device, other):
+            if not 0 <= each < self._devices:
+                raise failed("cuDeviceGet", each, INVALID_DEVICE, "invalid device ordinal")
+        return device != other and frozenset((device, other)) not in self._strangers
 
     def device_of(self, address: int) -> int:
         """See ``Driver.device_of``."""
@@ -180,7 +222,7 @@ class FakeDriver:
     def on(self, device: int) -> Iterator[None]:
         """See ``Driver.on``."""
         if not 0 <= device < self._devices:
-            raise failed("cuDeviceGet", device, "CUDA_ERROR_INVALID_DEVICE", "invalid device ordinal")
+            raise failed("cuDeviceGet", device, INVALID_DEVICE, "invalid device ordinal")
         before = self._device
         self._here.device = device
         try:
@@ -231,6 +273,7 @@ class FakeDriver:
         def work() -> None:
             room, at = self._at(address, length)
             room[at : at + length] = ctypes.string_at(source, length)
+            self.to_devices += length
 
         self._copy("to_device", "cuMemcpyHtoDAsync", address, source, length, stream, work)
 
@@ -242,6 +285,53 @@ class FakeDriver:
             ctypes.memmove(target, bytes(room[at : at + length]), length)
 
         self._copy("to_host", "cuMemcpyDtoHAsync", address, target, length, stream, work)
+
+    def memory(self, length: int) -> int:
+        """See ``Driver.memory``."""
+        self._check("memory", "cuMemAlloc")
+        address = self.allocate(bytes(length), self._current())
+        self._own.add(address)
+        return address
+
+    def end_memory(self, address: int) -> None:
+        """See ``Driver.end_memory``."""
+        self._check("end_memory", "cuMemFree")
+        if address not in self._own:
+            raise failed("cuMemFree", self._current(), INVALID_VALUE, "invalid argument")
+        self._own.discard(address)
+        self.free(address)
+
+    def open_peer(self, other: int) -> None:
+        """See ``Driver.open_peer``."""
+        self._check("open_peer", "cuCtxEnablePeerAccess")
+        if not self.reaches(self._current(), other):
+            raise failed("cuCtxEnablePeerAccess", self._current(), PEER_UNSUPPORTED, "peer access is not supported")
+        self._opened.add((self._current(), other))
+
+    def to_peer(self, address: int, source: int, length: int, stream: int, device: int) -> None:
+        """See ``Driver.to_peer``."""
+        self._check("to_peer", "cuMemcpyPeerAsync")
+        here = self._current()
+
+        def work() -> None:
+            room, at = self._at(source, length)
+            data = bytes(room[at : at + length])
+            target, to = self._at(address, length)
+            target[to : to + length] = bytes(length) if (here, device) in self._garbling else data
+            self.to_peers += length
+
+        with self._changed:
+            try:
+                self._at(address, length)
+                self._at(source, length)
+                right = (self.device_of(source), self.device_of(address)) == (here, device)
+            except KeyError:
+                right = False
+            if not right:
+                raise failed("cuMemcpyPeerAsync", here, INVALID_VALUE, "invalid argument")
+            if device != here and (here, device) not in self._opened:
+                self.copied_within_host += length
+            self._put(stream, here, work)
 
     def event(self) -> int:
         """See ``Driver.event``."""

@@ -7,6 +7,7 @@ import threading
 from engine import forks
 from engine.cuda.bindings import Bindings, forked
 from engine.cuda.driver import Driver
+from engine.cuda.peers import Peers
 from engine.cuda.pinned import PinnedPool
 
 ARRIVING_BYTES = 960 << 20
@@ -21,6 +22,7 @@ class Cuda:
 
     def __init__(self, driver: Driver) -> None:
         self.driver = driver
+        self.peers = Peers(driver)
         self.arriving = PinnedPool(driver, ARRIVING_BYTES)
         self.leaving = PinnedPool(driver, LEAVING_BYTES)
 

@@ -11,7 +11,7 @@ import ctypes
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from engine.cuda.driver import OUT_OF_MEMORY, Driver
 from engine.errors import GpuFailed
@@ -33,12 +33,14 @@ WAIT_SECONDS = 0.05
 class PinnedBuffer:
     """Pinned memory at ``address``, and a ``view`` of its bytes."""
 
-    __slots__ = ("address", "device", "view")
+    __slots__ = ("address", "device", "flights", "view")
 
     def __init__(self, address: int, length: int, device: int) -> None:
         """``device`` is the GPU that was in use when it was pinned; all can copy from and to it."""
         self.address = address
         self.device = device
+        self.flights = 0
+        """Copies from it that are under way, each in another stream; the ring's own."""
         self.view = memoryview((ctypes.c_ubyte * length).from_address(address)).cast("B")
 
 
@@ -97,8 +99,14 @@ class PinnedPool:
 
     def give_after(self, buffer: PinnedBuffer, device: int, stream: int, event: int) -> None:
         """Nothing uses it any more once ``event`` is done, of a stream of ``device``; the event is the ring's now."""
+        self.give_after_all(buffer, [(device, stream, event)])
+
+    def give_after_all(self, buffer: PinnedBuffer, ends: Sequence[tuple[int, int, int]]) -> None:
+        """As ``give_after``, where several streams copy from it: devices, streams and events, at least one."""
         with self._changed:
-            self._flying.setdefault((device, stream), deque()).append((event, buffer))
+            buffer.flights = len(ends)
+            for device, stream, event in ends:
+                self._flying.setdefault((device, stream), deque()).append((event, buffer))
 
     def trim(self) -> None:
         """Give back what nothing uses."""
@@ -174,7 +182,10 @@ class PinnedPool:
                 with self._changed:
                     self._flying.setdefault(key, deque()).appendleft((event, buffer))
                 return
-            self.give(buffer)
+            with self._changed:
+                buffer.flights -= 1
+                if not buffer.flights:
+                    self.give(buffer)
 
 
 def _size(length: int) -> int:

@@ -15,9 +15,10 @@ from p2pstore.errors import UsageError
 from p2pstore.objects.chosen import Choice, parse_range
 from p2pstore.objects.selection import Selection
 from p2pstore.pull.run import Emit
+from p2pstore.pull.spread_get import SpreadRequest
 from p2pstore.pull.tensor_get import TensorRequest
 from p2pstore.settings.keys import TRANSPORTS
-from p2pstore.tensors.frameworks import framework_of
+from p2pstore.tensors.frameworks import CPU, framework_of
 from p2pstore.tensors.patterns import NamePatterns
 from p2pstore.tensors.ranks import Ranks, Rule
 
@@ -53,6 +54,10 @@ def way(transport: str, peers: Sequence[str]) -> tuple[str, tuple[str, ...]]:
     return transport, arguments.texts(peers, "the peers")
 
 
+LAYOUTS = ("replicate", "shard")
+"""How several GPUs share an object's tensors: each has all of them, or each its rank's slices."""
+
+
 def tensor_request(
     name: str,
     device: str,
@@ -67,15 +72,73 @@ def tensor_request(
     """Which tensors are wanted, as what and where: see ``P2PStore.load_tensors``."""
     made = framework_of(framework, device)
     ranks = Ranks(*_rank(rank), rule=cut) if rank is not None else None
-    if cut is not None and (ranks is None or not (callable(cut) or isinstance(cut, Mapping))):
-        raise arguments.refuse(cut, "cut", "a table or a function, with a rank")
-    if callable(include):
-        wanted = NamePatterns(test=include)
-    else:
-        wanted = NamePatterns(arguments.texts(include, "the patterns of tensors"))
+    if cut is not None:
+        _check_cut(cut, "with a rank", ranked=ranks is not None)
     transport, peers = way(transport, peers)
     within = arguments.text(path, "the path in the object")
-    return TensorRequest(name, made, wanted, ranks, within, transport, peers)
+    return TensorRequest(name, made, _patterns(include), ranks, within, transport, peers)
+
+
+def spread_request(
+    name: str,
+    device: str,
+    devices: Sequence[str],
+    layout: str,
+    include: Sequence[str] | Callable[[str], bool],
+    rank: tuple[int, int] | None,
+    cut: Rule | None,
+    framework: str,
+    path: str,
+    transport: str,
+    peers: Sequence[str],
+) -> SpreadRequest:
+    """The same for several GPUs: see ``P2PStore.load_tensors``."""
+    names = arguments.texts(devices, "the devices")
+    if not names:
+        raise UsageError(detail="devices= names no GPU; give at least one, such as ['cuda:0']")
+    if device != CPU:
+        raise UsageError(detail=f"give either device={device!r} or devices=, not both")
+    _check_layout(layout)
+    made = tuple(framework_of(framework, each) for each in names)
+    for each, one in zip(names, made, strict=True):
+        if not one.on_gpu:
+            raise UsageError(detail=f"devices= are GPUs, such as 'cuda:0', and {each!r} is none; for it use device=")
+    shard = layout == "shard"
+    if shard and rank is not None:
+        raise UsageError(detail="with layout='shard' the rank is the place in devices=: leave rank= out")
+    if cut is not None:
+        _check_cut(cut, "with a rank or layout='shard'", ranked=shard or rank is not None)
+    ranks: tuple[Ranks | None, ...]
+    if shard:
+        ranks = tuple(Ranks(number, len(made), rule=cut) for number in range(len(made)))
+    else:
+        ranks = (Ranks(*_rank(rank), rule=cut) if rank is not None else None,)
+    transport, peers = way(transport, peers)
+    within = arguments.text(path, "the path in the object")
+    return SpreadRequest(name, made, _patterns(include), ranks, within, transport, peers)
+
+
+def check_layout_alone(layout: str) -> None:
+    """See that no layout is given where no devices are."""
+    _check_layout(layout)
+    if layout != LAYOUTS[0]:
+        raise UsageError(detail="layout= says how several GPUs share the tensors: name them with devices=")
+
+
+def _check_layout(layout: str) -> None:
+    if not isinstance(layout, str) or layout not in LAYOUTS:
+        raise arguments.refuse(layout, "the layout", f"one of {', '.join(LAYOUTS)}")
+
+
+def _check_cut(cut: Rule, how: str, *, ranked: bool) -> None:
+    if not ranked or not (callable(cut) or isinstance(cut, Mapping)):
+        raise arguments.refuse(cut, "cut", f"a table or a function, {how}")
+
+
+def _patterns(include: Sequence[str] | Callable[[str], bool]) -> NamePatterns:
+    if callable(include):
+        return NamePatterns(test=include)
+    return NamePatterns(arguments.texts(include, "the patterns of tensors"))
 
 
 def _rank(rank: tuple[int, int]) -> tuple[int, int]:
@@ -92,5 +155,17 @@ def progress_only(progress: Callable[[int, int], None] | None) -> Emit:
     def emit(event: dict[str, Any]) -> None:
         if progress is not None and event["event"] == "progress" and event.get("unit", "B") == "B":
             progress(event["done"], event["total"])
+
+    return emit
+
+
+def notes_only(note: Callable[[str], None] | None) -> Emit:
+    """What takes a get's events, and tells ``note`` of what takes long."""
+    if note is not None and not callable(note):
+        raise arguments.refuse(note, "what is told of notes", "something that can be called")
+
+    def emit(event: dict[str, Any]) -> None:
+        if note is not None and event["event"] == "note":
+            note(event["text"])
 
     return emit

@@ -70,12 +70,8 @@ class TensorEnd(WantedEnd):
 
     def _planned(self, found: Survey) -> Plan:
         request = self.request
-        taken = without_doubles(found.wanted(request.wanted), found.indexes, found.manifest.columns.paths)
-        request.framework.check(tensor for _, tensor in taken)
-        ranks = request.ranks
-        heads = {number: found.heads(number) for number in {number for number, _ in taken}} if ranks else {}
-        cuts = [(n, tensor, ranks.cut(tensor, heads[n]) if ranks else None) for n, tensor in taken]
-        return make_plan(cuts, found.manifest.file_offsets, apart=self.apart)
+        (plan,) = plans_of(found, request.wanted, request.framework, (request.ranks,), apart=self.apart)
+        return plan
 
     def make(
         self,
@@ -111,6 +107,31 @@ class TensorEnd(WantedEnd):
         """What was brought, by name."""
         make = self.request.framework.tensor
         return {place.name: make(self._areas[place.area], place) for place in self.plan.places}
+
+
+def plans_of(
+    found: Survey,
+    wanted: NamePatterns,
+    framework: Framework,
+    ranks: Sequence[Ranks | None],
+    *,
+    apart: bool = False,
+) -> list[Plan]:
+    """A plan of the wanted tensors for each of these ranks, None being who gets all of each.
+
+    Raises ``UsageError``, ``TensorNotFound`` and ``BadTensors``.
+    """
+    taken = without_doubles(found.wanted(wanted), found.indexes, found.manifest.columns.paths)
+    framework.check(tensor for _, tensor in taken)
+    heads = {number: found.heads(number) for number in {number for number, _ in taken}} if any(ranks) else {}
+    return [
+        make_plan(
+            [(n, tensor, rank.cut(tensor, heads[n]) if rank else None) for n, tensor in taken],
+            found.manifest.file_offsets,
+            apart=apart,
+        )
+        for rank in ranks
+    ]
 
 
 def destination_of(

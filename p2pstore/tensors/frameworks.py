@@ -30,6 +30,9 @@ class Framework(ABC):
 
     name: ClassVar[str]
 
+    on_gpu = False
+    """Whether its memory is a GPU's."""
+
     @abstractmethod
     def check(self, tensors: Iterable[Tensor]) -> None:
         """Raise ``UsageError`` for a tensor whose type the framework does not have."""
@@ -119,6 +122,7 @@ class Torch(Framework):
         except (AssertionError, RuntimeError, ValueError) as error:
             first = (str(error) or "it has no GPU").splitlines()[0]
             raise UsageError(detail=f"PyTorch cannot use {device!r}: {first}; use device='cpu'") from None
+        self.on_gpu = True
 
     def check(self, tensors: Iterable[Tensor]) -> None:
         """See ``Framework.check``."""

@@ -194,14 +194,14 @@ class Map:
         for segment in self.segments(begin, end):
             if segment.piece is None:
                 continue
-            area, low, high = segment.piece.area, _place_of(segment.piece, begin), _place_of(segment.piece, end)
+            area, low, high = segment.piece.area, place_of(segment.piece, begin), place_of(segment.piece, end)
             if found and found[-1][0] == area:
                 _, low, _ = found.pop()
             found.append((area, low, high))
         return [each for each in found if each[1] < each[2]]
 
 
-def _place_of(piece: Piece, offset: int) -> int:
+def place_of(piece: Piece, offset: int) -> int:
     """Where the first byte of a piece goes that is not before ``offset`` in the object; its end where there is none."""
     row, rest = divmod(max(0, offset - piece.source), piece.stride)
     return piece.to + min(row * piece.row + min(rest, piece.row), piece.rows * piece.row)

@@ -42,6 +42,8 @@ CALLS: dict[str, Callable[[Any, P2PStore, Path], object]] = {
     "get's range": lambda x, s, p: s.get("w", p / "o", byte_range=x),
     "load_tensors' name": lambda x, s, p: s.load_tensors(x, framework="numpy"),
     "load_tensors' device": lambda x, s, p: s.load_tensors("w", device=x, framework="numpy"),
+    "load_tensors' devices": lambda x, s, p: s.load_tensors("w", devices=x),
+    "load_tensors' layout": lambda x, s, p: s.load_tensors("w", layout=x, framework="numpy"),
     "load_tensors' patterns": lambda x, s, p: s.load_tensors("w", include=x, framework="numpy"),
     "load_tensors' rank": lambda x, s, p: s.load_tensors("w", rank=x, framework="numpy"),
     "load_tensors' cut": lambda x, s, p: s.load_tensors("w", rank=(0, 2), cut=x, framework="numpy"),

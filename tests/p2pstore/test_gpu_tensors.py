@@ -13,18 +13,18 @@ from typing import Any
 import pytest
 import safetensors
 
-from engine.cuda.device_memory import DeviceMemory, device_memory
+from engine.cuda.device_memory import DeviceMemory
 from engine.cuda.fake_driver import FakeDriver
 from p2pstore.errors import ChunkMismatch, GpuFailed, GpuUnavailable, UsageError
 from p2pstore.pull.tensor_get import TensorRequest
-from p2pstore.tensors.frameworks import Framework, framework_of
+from p2pstore.tensors.frameworks import framework_of
 from p2pstore.tensors.patterns import NamePatterns
-from p2pstore.tensors.plan import Place
 from p2pstore.tensors.ranks import Ranks
 from tests.engine.cuda.gpus import Tensor, fake, nothing_left
 from tests.p2pstore.samples import MIB, write_tree
 from tests.p2pstore.stores import Pair, two_stores
 from tests.p2pstore.tensors.checkpoints import Shapes, file_of
+from tests.p2pstore.tensors.on_gpu import OnGpu
 
 WAIT = 60.0
 SHAPES: Shapes = {
@@ -50,27 +50,6 @@ def pair(gpu: FakeDriver) -> Iterator[Pair]:
     with two_stores() as stores:
         yield stores
     nothing_left(gpu)
-
-
-class OnGpu(Framework):
-    """Memory of the fake GPU, and tensors that are their bytes."""
-
-    name = "fake"
-
-    def __init__(self, driver: FakeDriver) -> None:
-        self.driver = driver
-
-    def check(self, tensors: Any) -> None:
-        """Any type will do."""
-
-    def area(self, length: int) -> Any:
-        return Tensor(self.driver, b"\xff" * length)
-
-    def view(self, area: Any) -> memoryview | DeviceMemory:
-        return device_memory(area, "the memory", writable=True)
-
-    def tensor(self, area: Any, place: Place) -> Any:
-        return area.content[place.offset : place.offset + place.length] if place.length else b""
 
 
 def loaded(pair: Pair, gpu: FakeDriver, root: Path, *patterns: str, ranks: Ranks | None = None) -> dict[str, bytes]:

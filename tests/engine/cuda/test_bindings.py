@@ -26,6 +26,8 @@ class Code(enum.IntEnum):
     CUDA_ERROR_NO_DEVICE = 100
     CUDA_ERROR_INVALID_CONTEXT = 201
     CUDA_ERROR_NOT_READY = 600
+    CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED = 704
+    CUDA_ERROR_TOO_MANY_PEERS = 711
     CUDA_ERROR_SYSTEM_DRIVER_MISMATCH = 803
 
 
@@ -73,6 +75,7 @@ class Module:
         self.modes: list[Mode] = []
         """Those in which calls were made that may spoil somebody's graph."""
         self.stack = threading.local()
+        self.contexts: dict[int, Handle] = {}
         self.answers = {
             "cuInit": (Code(0),), "cuDeviceGetCount": (Code(0), 2), "cuMemHostAlloc": (Code(0), 0x7000),
             "cuStreamCreate": (Code(0), Handle(11)), "cuEventCreate": (Code(0), Handle(12)),
@@ -92,7 +95,8 @@ class Module:
 
     def cuDevicePrimaryCtxRetain(self, device: Handle) -> tuple[Code, Handle]:
         self.calls.append(("retain", int(device)))
-        return Code(0), Handle(1000 + int(device))
+        made = self.contexts[int(device) - 100] = Handle(1000 + int(device))
+        return Code(0), made
 
     def cuCtxPushCurrent(self, context: Handle) -> tuple[Code]:
         self.calls.append(("push", int(context)))
@@ -145,6 +149,43 @@ def test_calls_concern_the_gpu_that_was_named() -> None:
     with driver.on(1):
         pass
     assert module.calls.count(("retain", 101)) == 1
+
+
+def test_copies_between_gpus_name_both_contexts() -> None:
+    """So that they are right for memory that PyTorch maps itself; within a GPU there is but one."""
+    module = Module(cuMemAlloc=(Code(0), Handle(0x9000)))
+    driver = Bindings(module, Library())
+    with driver.on(1):
+        room = driver.memory(64)
+        driver.to_peer(0x10, room, 8, 11, 0)
+        driver.to_peer(0x10, room, 8, 11, 1)
+        driver.end_memory(room)
+    assert [call for call in module.calls if call[0] in {"cuMemAlloc", "cuMemcpyPeerAsync", "cuMemcpyDtoDAsync", "cuMemFree"}] == [
+        ("cuMemAlloc", 64), ("cuMemcpyPeerAsync", 0x10, module.contexts[0], 0x9000, module.contexts[1], 8, 11),
+        ("cuMemcpyDtoDAsync", 0x10, 0x9000, 8, 11), ("cuMemFree", 0x9000),
+    ]  # fmt: skip
+    assert module.calls.count(("retain", 100)) == module.calls.count(("retain", 101)) == 1
+
+
+def test_access_that_the_program_has_opened_is_open() -> None:
+    module = Module(cuCtxEnablePeerAccess=[(Code(0),), (Code(704),), (Code(711),)])
+    driver = Bindings(module, Library())
+    with driver.on(0):
+        driver.open_peer(1)
+        driver.open_peer(1)
+        with pytest.raises(GpuFailed, match="cuCtxEnablePeerAccess failed with CUDA_ERROR_TOO_MANY_PEERS"):
+            driver.open_peer(1)
+    assert ("cuCtxEnablePeerAccess", module.contexts[1], 0) in module.calls
+
+
+def test_what_gpus_there_are() -> None:
+    module = Module(
+        cuDeviceCanAccessPeer=[(Code(0), 1), (Code(0), 0)], cuDeviceGetPCIBusId=(Code(0), b"0000:1B:00.0\0xx")
+    )
+    driver = Bindings(module, Library())
+    assert driver.count() == 2
+    assert driver.pci_address(1) == "0000:1b:00.0"
+    assert [driver.reaches(0, 1), driver.reaches(1, 0)] == [True, False]
 
 
 def test_what_was_set_comes_back_after_an_error() -> None:

@@ -149,3 +149,55 @@ def test_memory_that_is_not_pinned_is_copied_at_once(gpu: FakeDriver) -> None:
         gpu.to_host(ctypes.addressof((ctypes.c_char * 4).from_buffer(target)), room, 4, LEGACY_STREAM)
     assert target == b"abcd"
     assert gpu.pageable_copies == 1
+
+
+def test_copies_from_gpu_to_gpu_are_done_late_too(gpu: FakeDriver) -> None:
+    here, there = gpu.allocate(b"abcd"), gpu.allocate(bytes(4), 1)
+    with gpu.on(0):
+        gpu.open_peer(1)
+        stream, event = gpu.stream(), gpu.event()
+        gpu.pause()
+        gpu.to_peer(there, here, 4, stream, 1)
+        gpu.record(event, stream)
+        gpu.write(here, b"late")
+        assert gpu.read(there) == bytes(4)
+        gpu.resume()
+        see_done(gpu, event)
+    assert gpu.read(there) == b"late"
+    assert (gpu.to_peers, gpu.copied_within_host) == (4, 0)
+
+
+def test_what_was_not_opened_goes_by_way_of_the_host(gpu: FakeDriver) -> None:
+    here, there = gpu.allocate(b"abcd"), gpu.allocate(bytes(4), 1)
+    with gpu.on(1):
+        gpu.open_peer(0)  # which is the other way
+    with gpu.on(0):
+        gpu.to_peer(there, here, 4, LEGACY_STREAM, 1)
+        gpu.to_peer(here + 2, here, 2, LEGACY_STREAM, 0)
+        for address, device in ((here, 1), (there, 0), (there + 1, 1)):
+            with pytest.raises(GpuFailed, match="INVALID_VALUE"):
+                gpu.to_peer(address, here, 4, LEGACY_STREAM, device)
+    assert gpu.copied_within_host == 4
+
+
+def test_strangers_are_no_peers() -> None:
+    driver = FakeDriver(3, strangers=[(0, 2)])
+    assert [driver.reaches(0, other) for other in range(3)] == [False, True, False]
+    with pytest.raises(GpuFailed, match="INVALID_DEVICE"):
+        driver.reaches(0, 3)
+    with driver.on(2):
+        driver.open_peer(1)
+        with pytest.raises(GpuFailed, match="PEER_ACCESS_UNSUPPORTED"):
+            driver.open_peer(0)
+    driver.close()
+
+
+def test_memory_that_was_asked_for_ends_once(gpu: FakeDriver) -> None:
+    with gpu.on(1):
+        room = gpu.memory(100)
+        assert gpu.device_of(room) == 1
+        assert gpu.open["memory"] == 1
+        gpu.end_memory(room)
+        with pytest.raises(GpuFailed, match="cuMemFree failed with CUDA_ERROR_INVALID_VALUE"):
+            gpu.end_memory(room)
+    assert gpu.open["memory"] == 0

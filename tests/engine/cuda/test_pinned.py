@@ -57,6 +57,25 @@ def test_a_buffer_is_used_again(gpu: FakeDriver) -> None:
     assert not gpu.pinned
 
 
+def test_one_that_several_streams_copy_from_comes_back_with_the_last(gpu: FakeDriver) -> None:
+    pool = PinnedPool(gpu, MIB)
+    buffer = pool.take(100, 0, no)
+    ends = []
+    with gpu.on(0):
+        busy = gpu.stream()
+        gpu.pause()
+        for stream in (LEGACY_STREAM, busy):
+            event = gpu.event()
+            gpu.record(event, stream)
+            ends.append((0, stream, event))
+    pool.give_after_all(buffer, ends)
+    gpu.step(1)
+    assert pool.take_at_once(100, 0) is None
+    gpu.resume()
+    assert pool.take(100, 0, given_up_after(WAIT)) is buffer
+    assert gpu.open["events"] == 0
+
+
 def test_one_that_is_copied_from_comes_back_when_that_is_over(gpu: FakeDriver) -> None:
     pool = PinnedPool(gpu, MIB)
     buffer = pool.take(MIB, 0, no)

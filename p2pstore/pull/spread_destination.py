@@ -1,0 +1,145 @@
+"""A get of pieces of an object into memory of several GPUs: each chunk comes once, is hashed once, and is shared out.
+
+What anybody wants of a chunk is put together in one pinned buffer while it comes. Once the chunk is right, that is
+copied to who wants it; what several want goes to one of them, and on from there where GPUs reach one another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from engine.cuda.device_memory import DeviceMemory
+from engine.cuda.load import ARRIVING_BYTES
+from engine.cuda.pinned import PinnedBuffer
+from engine.cuda.spread import Part, SpreadCopies, Target
+from engine.memory.region import Region
+from p2pstore.errors import SourceChanged, UsageError
+from p2pstore.objects.hashing import hasher
+from p2pstore.objects.manifest import Chunk, Manifest
+from p2pstore.objects.memory_objects import Lent, release
+from p2pstore.pull.destination import RunSink
+from p2pstore.pull.memory_destination import STAGED_BYTES, ChunksSink, MemoryWrites
+from p2pstore.pull.tensor_destination import take
+from p2pstore.tensors.plan import Piece, left_out, rows_of
+from p2pstore.tensors.spread import SpreadMap, To
+
+
+class SpreadDestination(MemoryWrites):
+    """Areas of GPUs' memory, and the pieces of an object that go there. In the end it lets go of them."""
+
+    def __init__(
+        self, manifest: Manifest, sets: Sequence[Sequence[Piece]], places: Sequence[Sequence[Sequence[Lent]]]
+    ) -> None:
+        """``sets`` are of pieces; ``places`` has for each of them the memory, area by area, of all who want it.
+
+        Areas without bytes are of the host. Raises ``GpuFailed``.
+        """
+        super().__init__()
+        self.manifest = manifest
+        self.verified = left_out(manifest, (piece for pieces in sets for piece in pieces))
+        self.left_out = manifest.bytes_of(self.verified)
+        self.new_hasher = hasher(manifest.hash)
+        self.map = SpreadMap(sets)
+        self._places = places
+        memories = [area for areas in self._all() for area in areas if isinstance(area, DeviceMemory)]
+        self._spread: SpreadCopies | None = None
+        if memories:
+            self._copies = self._spread = SpreadCopies(memories[0].cuda, [memory.device for memory in memories])
+
+    def _all(self) -> list[Sequence[Lent]]:
+        return [areas for several in self._places for areas in several]
+
+    @property
+    def spread(self) -> SpreadCopies:
+        """The copies to the GPUs: there is memory of one."""
+        assert self._spread is not None  # noqa: S101 - made with the memory
+        return self._spread
+
+    def targets(self, places: Sequence[To]) -> list[Target]:
+        """The memory at places of the map."""
+        found: list[Target] = []
+        for place in places:
+            for areas in self._places[place.pieces]:
+                memory = areas[place.area]
+                assert isinstance(memory, DeviceMemory)  # noqa: S101 - areas with bytes are of GPUs
+                found.append((memory, place.offset))
+        return found
+
+    def sink(self, run: range, scratch: memoryview) -> SpreadSink:
+        """See ``Destination.sink``."""
+        return SpreadSink(self, run, scratch)
+
+    def place(self, run: range) -> Region | None:  # noqa: ARG002 - all of it is staged
+        """See ``Destination.place``."""
+        return None
+
+    def copy(self, chunk: Chunk, sink: RunSink) -> None:  # noqa: ARG002 - as the protocol has it
+        """See ``Destination.copy``: a chunk is not kept as a whole."""
+        raise SourceChanged(path="memory", detail=f"chunk {chunk.number} is not kept as a whole")
+
+    def take(self, chunks: Mapping[int, memoryview], scratch: memoryview) -> int:
+        """See ``p2pstore.pull.tensor_destination.take``."""
+        return take(self, chunks, scratch)
+
+    def _let_go(self) -> None:
+        super()._let_go()
+        for areas in self._all():
+            release(areas)
+
+
+class SpreadSink(ChunksSink):
+    """Takes the bytes of adjacent chunks, and shares out those that are right; see ``RunSink``."""
+
+    def __init__(self, destination: SpreadDestination, run: range, scratch: memoryview) -> None:
+        super().__init__(destination, run)
+        self._destination = destination
+        self._scratch = scratch
+        self._start()
+
+    def _begin(self) -> None:
+        chunk = self._chunk = self._destination.manifest.chunk(self._run[self.kept])
+        self._at = chunk.offset
+        self._end = chunk.offset + chunk.length
+        self._layout = self._destination.map.layout(self._at, self._end)
+        self._stretches = iter(self._layout.stretches)
+        self._stretch = next(self._stretches)
+        self._hashed = self._destination.new_hasher()
+        size = self._layout.size
+        if size > ARRIVING_BYTES:
+            detail = f"ranks want {size} bytes of one chunk, more than may be pinned: by cut= their slices overlap"
+            raise UsageError(detail=detail)
+        if size:
+            device = self._destination.spread.groups[0][0]
+            self._staged = self._destination.spread.take(size, device, self._writers.check)
+
+    def buffer(self, remaining: int) -> memoryview:
+        """Room for the next bytes: their place, or the thread's own buffer. It is taken back with the next one."""
+        self._writers.check()
+        self._take_back()
+        if self._at == self._stretch.end:
+            self._stretch = next(self._stretches)
+        count = min(remaining, self._stretch.end - self._at)
+        start = self._stretch.start
+        if start is not None:
+            assert self._staged is not None  # noqa: S101 - there is something to put together
+            begin = start + self._at - self._stretch.begin
+            room = self._staged.view[begin : begin + min(count, STAGED_BYTES)]
+        else:
+            room = self._scratch[: min(count, len(self._scratch))]
+        self._room = room
+        return room
+
+    def filled(self, count: int) -> None:
+        """Hash what arrived, and copy what is wanted of rows. Raises ``Mismatch`` and ``GpuFailed``."""
+        room = self._hash(count)
+        for piece, shift in self._stretch.rows:
+            assert self._staged is not None  # noqa: S101 - as above
+            target = self._staged.view
+            for low, high, to in rows_of(piece, self._at, self._at + count):
+                target[to + shift : to + shift + high - low] = room[low:high]
+        self._advance(count)
+
+    def _land(self, staged: PinnedBuffer) -> None:
+        destination = self._destination
+        parts = [Part(part.start, part.length, destination.targets(part.places)) for part in self._layout.parts]
+        destination.spread.spread(staged, parts, self._chunk.number)
