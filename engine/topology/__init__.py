@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engine.topology.gpus import nearest_nics, way
 from engine.topology.matrix import Matrix, matrix_json, parse_matrix, priority_matrix, read_matrix
 from engine.topology.model import Address, Gpu, Nic, NumaNode, RdmaDevice, RdmaPort, Route, Topology
 from engine.topology.sources import SourceChoice, source_addresses
@@ -20,8 +21,10 @@ __all__ = [
     "Topology",
     "discover",
     "matrix_json",
+    "nearest_nics",
     "parse_matrix",
     "priority_matrix",
     "read_matrix",
     "source_addresses",
+    "way",
 ]

@@ -46,12 +46,12 @@ def priority_matrix(topology: Topology) -> Matrix:
     devices = [device for device in topology.rdma if device.active]
     matrix: dict[str, Devices] = {}
     for node in topology.numa:
-        far = {device.name: (_distance(topology, node.number, device.numa), 0) for device in devices}
+        far = {device.name: (distance(topology, node.number, device.numa), 0) for device in devices}
         known = [device.name for device in devices if far[device.name][0] < UNKNOWN_DISTANCE]
         matrix[f"cpu:{node.number}"] = _split(far, known)
     for gpu in topology.gpus:
         far = {
-            device.name: (_distance(topology, gpu.numa, device.numa), hops(gpu.path, device.path)) for device in devices
+            device.name: (distance(topology, gpu.numa, device.numa), hops(gpu.path, device.path)) for device in devices
         }
         matrix[gpu.name] = _split(far, [device.name for device in devices if device.path])
     return matrix
@@ -64,7 +64,8 @@ def _split(far: Mapping[str, tuple[int, int]], candidates: Sequence[str]) -> Dev
     return Devices(tuple(sorted(preferred, key=natural)), tuple(others))
 
 
-def _distance(topology: Topology, here: int | None, there: int | None) -> int:
+def distance(topology: Topology, here: int | None, there: int | None) -> int:
+    """From one NUMA node to another, by the firmware's measure; farther than all where one is unknown."""
     if here is None or there is None:
         return UNKNOWN_DISTANCE
     for node in topology.numa:

@@ -23,7 +23,8 @@ class Nic:
     """One network interface.
 
     ``speed`` is in Mbit/s, None where the driver does not tell. ``numa`` is None where it is unknown or there is no
-    device behind it; ``pci`` is the device's address there, or empty. ``up`` says that it is on and has a link.
+    device behind it; ``pci`` is the device's address there, or empty, and ``path`` the bridges and the device that lead
+    to it. ``up`` says that it is on and has a link.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Nic:
     mac: str = ""
     mtu: int = 0
     addresses: tuple[Address, ...] = ()
+    path: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """JSON types; ``speed_mbps`` in Mbit/s."""

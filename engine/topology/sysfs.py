@@ -82,6 +82,7 @@ def _nic(entry: Path, addresses: dict[int, tuple[Address, ...]], only: int | Non
         mac=_text(entry / "address"),
         mtu=_number(entry / "mtu") or 0,
         addresses=addresses.get(index, ()),
+        path=path,
     )
 
 
