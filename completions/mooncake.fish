@@ -12,12 +12,12 @@ function __mooncake_where
             continue
         end
         switch $word
-            case --home --metadata --config --name --chunk-size --hash --exclude --include --tag --transport --peer --tensors --range --retries --timeout --listen --node --upload-limit --download-limit --metrics --hf-endpoint --upload --download -n --lines --nic-priority-matrix --store --expire --target --operation --block-size --batch-size --threads --duration --warm-up --rounds --engine --device --target-device --csv --plot --metadata-server --mode --local-hostname --buffer-size --size --batch --where --receivers --rate --slow --kill-seed-after --restart-one --directory --latency --zones --zone-rate --zone-latency --sources --slots --arrivals --deaths --processors --random-seed --trace --generate --requests --save --speed --prefill --decode --policy --admission --ttft --tbt --model --gpu --gpus --live --live-model --scale --allow --state --lease --soft-pin --max-soft-pin --watermark --eviction_high_watermark_ratio --eviction-ratio --eviction_ratio --client-ttl --client_ttl --put-discard --put_start_discard_timeout_sec --put-release --put_start_release_timeout_sec --allocation --allocation_strategy --max-keys --tenant-quotas --rpc_address --rpc_port --port --metrics_host --metrics_port --default_kv_lease_ttl --default_kv_soft_pin_ttl --max_kv_soft_pin_ttl --host --disk --disk-limit --master --replicas --tenant-id --admin --limit --client --engines --interval --count -m --model -p --prefill -d --decode --port --scheduling --slo-ttft --slo-tbt --kv-events --pool --max-requests --max-waiting --connect-timeout --idle-timeout --drain-timeout --dir --dtype --hash-seed --hash-algo --role --segment-size --protocol --devices --prefix
+            case --home --metadata --config --name --chunk-size --hash --exclude --include --tag --transport --peer --tensors --range --retries --timeout --listen --node --upload-limit --download-limit --metrics --hf-endpoint --upload --download -n --lines --nic-priority-matrix --store --expire --target --operation --block-size --batch-size --threads --duration --warm-up --rounds --engine --device --target-device --csv --plot --metadata-server --mode --local-hostname --buffer-size --size --batch --where --receivers --rate --slow --kill-seed-after --restart-one --directory --devices --layouts --agents --connections --latency --zones --zone-rate --zone-latency --sources --slots --arrivals --deaths --processors --random-seed --trace --generate --requests --save --speed --prefill --decode --policy --admission --ttft --tbt --model --gpu --gpus --live --live-model --scale --allow --state --lease --soft-pin --max-soft-pin --watermark --eviction_high_watermark_ratio --eviction-ratio --eviction_ratio --client-ttl --client_ttl --put-discard --put_start_discard_timeout_sec --put-release --put_start_release_timeout_sec --allocation --allocation_strategy --max-keys --tenant-quotas --rpc_address --rpc_port --port --metrics_host --metrics_port --default_kv_lease_ttl --default_kv_soft_pin_ttl --max_kv_soft_pin_ttl --host --disk --disk-limit --master --replicas --tenant-id --admin --limit --client --engines --interval --count -m --model -p --prefill -d --decode --port --scheduling --slo-ttft --slo-tbt --kv-events --pool --max-requests --max-waiting --connect-timeout --idle-timeout --drain-timeout --dir --dtype --hash-seed --hash-algo --role --segment-size --protocol --prefix
                 set skip 1
             case '-*'
             case '*'
                 switch (string join ' ' $path $word)
-                    case 'register' 'get' 'jobs' 'jobs list' 'jobs show' 'jobs wait' 'jobs cancel' 'list' 'info' 'verify' 'unregister' 'history' 'tag' 'node' 'node run' 'node start' 'node stop' 'node limit' 'node status' 'node logs' 'config' 'config show' 'doctor' 'topology' 'metadata' 'metadata serve' 'bench' 'bench transfer' 'bench store' 'bench broadcast' 'bench simulate' 'bench serve' 'store' 'store master' 'store give' 'store put' 'store get' 'store status' 'store list' 'store info' 'store remove' 'store why' 'store top' 'proxy' 'serve' 'serve init' 'etcd' 'etcd inspect' 'etcd gc'
+                    case 'register' 'get' 'jobs' 'jobs list' 'jobs show' 'jobs wait' 'jobs cancel' 'list' 'info' 'verify' 'unregister' 'history' 'tag' 'node' 'node run' 'node start' 'node stop' 'node limit' 'node status' 'node logs' 'config' 'config show' 'doctor' 'topology' 'metadata' 'metadata serve' 'bench' 'bench transfer' 'bench store' 'bench broadcast' 'bench gpu' 'bench simulate' 'bench serve' 'store' 'store master' 'store give' 'store put' 'store get' 'store status' 'store list' 'store info' 'store remove' 'store why' 'store top' 'proxy' 'serve' 'serve init' 'etcd' 'etcd inspect' 'etcd gc'
                         set path $path $word
                     case '*'
                         set count (math $count + 1)
@@ -149,6 +149,7 @@ complete -c mooncake -n '__mooncake_in "metadata serve"' -l 'insecure' -d 'Liste
 complete -c mooncake -n '__mooncake_at "bench:0"' -a transfer -d 'Measure the transfer engine.'
 complete -c mooncake -n '__mooncake_at "bench:0"' -a store -d 'Measure how fast a pooled store puts, gets and looks up.'
 complete -c mooncake -n '__mooncake_at "bench:0"' -a broadcast -d 'Measure a broadcast by real agents on this machine.'
+complete -c mooncake -n '__mooncake_at "bench:0"' -a gpu -d 'Measure how fast tensors come to one GPU and to several.'
 complete -c mooncake -n '__mooncake_at "bench:0"' -a simulate -d 'Simulate a broadcast to up to thousands of nodes.'
 complete -c mooncake -n '__mooncake_at "bench:0"' -a serve -d 'Simulate a serving cluster under a trace of requests.'
 complete -c mooncake -n '__mooncake_in "bench transfer"' -l 'target' -x -d 'Measure against this segment [default: start a target here].'
@@ -190,6 +191,15 @@ complete -c mooncake -n '__mooncake_in "bench broadcast"' -l 'kill-seed-after' -
 complete -c mooncake -n '__mooncake_in "bench broadcast"' -l 'restart-one' -x -d 'Kill receiver 1 and start it again, so often.'
 complete -c mooncake -n '__mooncake_in "bench broadcast"' -l 'directory' -x -a '(__fish_complete_directories)' -d 'Where the copies lie meanwhile; a disk can be the bottleneck.'
 complete -c mooncake -n '__mooncake_in "bench broadcast"' -l 'plot' -r -F -d 'Draw progress and who sent how much to whom (.png, .svg).'
+complete -c mooncake -n '__mooncake_in "bench gpu"' -l 'size' -x -d 'Size of the checkpoint.'
+complete -c mooncake -n '__mooncake_in "bench gpu"' -l 'devices' -x -d 'GPUs, one perhaps several times [default: all; one twice].'
+complete -c mooncake -n '__mooncake_in "bench gpu"' -l 'layouts' -x -d 'one (all to the first GPU), replicate and shard (to all).'
+complete -c mooncake -n '__mooncake_in "bench gpu"' -l 'rounds' -x -d 'Rounds that count.'
+complete -c mooncake -n '__mooncake_in "bench gpu"' -l 'agents' -x -d 'Agents that have it.'
+complete -c mooncake -n '__mooncake_in "bench gpu"' -l 'transport' -x -a 'auto rdma tcp local' -d 'By what it comes.'
+complete -c mooncake -n '__mooncake_in "bench gpu"' -l 'connections' -x -d 'To each agent [default: as many as suit].'
+complete -c mooncake -n '__mooncake_in "bench gpu"' -l 'directory' -x -a '(__fish_complete_directories)' -d 'Where the checkpoint lies [default: in memory, if it fits].'
+complete -c mooncake -n '__mooncake_in "bench gpu"' -l 'plot' -r -F -d 'Draw the times into FILE (.png, .svg).'
 complete -c mooncake -n '__mooncake_in "bench simulate"' -l 'receivers' -x -d 'Nodes that get the object.'
 complete -c mooncake -n '__mooncake_in "bench simulate"' -l 'size' -x -d 'Size of the object.'
 complete -c mooncake -n '__mooncake_in "bench simulate"' -l 'chunk-size' -x -d 'Size of its chunks [default: as \'register\' takes it].'

@@ -77,6 +77,9 @@ COMMANDS = {
                 "Measure a broadcast by real agents on this machine.",
                 "mooncake_cli.commands.bench_broadcast:broadcast",
             ),
+            "gpu": Lazy(
+                "Measure how fast tensors come to one GPU and to several.", "mooncake_cli.commands.bench_gpu:gpu"
+            ),
             "simulate": Lazy(
                 "Simulate a broadcast to up to thousands of nodes.", "mooncake_cli.commands.bench_simulate:simulate"
             ),

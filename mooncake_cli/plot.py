@@ -51,6 +51,30 @@ def draw(path: Path, rows: Sequence[dict[str, Any]], what: str = "block size") -
     save(figure, path)
 
 
+def draw_layouts(path: Path, document: dict[str, Any]) -> None:
+    """The time of each layout of ``bench gpu``, from the quickest round to the slowest, the median marked.
+
+    ``document`` is ``GpuResult.to_json``. Raises ``UsageError`` without matplotlib, and ``StorageError``.
+    """
+    check(path)
+    from matplotlib.figure import Figure  # noqa: PLC0415 - as above
+
+    rows = document["rows"]
+    figure = Figure(figsize=_SIZE, dpi=_DOTS, layout="constrained")
+    axes = figure.add_subplot()
+    medians = [row["seconds"] for row in rows]
+    reach = [
+        [row["seconds"] - row["least_seconds"] for row in rows],
+        [row["most_seconds"] - row["seconds"] for row in rows],
+    ]
+    axes.bar(
+        [f"{row['layout']}\n{row['devices']} GPU{'s'[: row['devices'] != 1]}" for row in rows], medians, yerr=reach
+    )
+    axes.set_ylabel(f"seconds for {document['bytes'] / 1e9:.2f} GB over {document['transport']}")
+    axes.grid(visible=True, axis="y", alpha=0.3)
+    save(figure, path)
+
+
 def save(figure: Any, path: Path) -> None:
     """Write a figure of matplotlib. Raises ``StorageError``."""
     try:

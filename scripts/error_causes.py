@@ -127,6 +127,7 @@ CAUSES = (
         path="/data/w",
         detail="it was written to",
     ),
+    _of("TensorsDiffer", "the bench finds a wrong tensor", tensor="a.weight", device="cuda:1", layout="replicate"),
     _of(
         "BytesDiffer", "the bench finds a wrong byte", engine="ours", operation="read", block_size=1, offset=2, length=3
     ),

@@ -37,6 +37,7 @@
     ├── BadTensors                    4   a file whose word about its tensors cannot be
     ├── SourceChanged                 4   (engine) a registered file changed
     ├── BytesDiffer                   4   (engine) the bench moved bytes and found others
+    ├── TensorsDiffer                 4   the bench compared tensors on GPUs and found other bytes
     ├── RemoteError                   5   a peer's fault: the only branch that may ban a peer
     │   ├── RemoteProtocolError       5   (engine)
     │   ├── PeerUnreachable           5   (engine)
@@ -197,6 +198,7 @@ from p2pstore.errors.pulls import (
     PeerNameUnknown,
     PeerWithdrew,
     SourceSilent,
+    TensorsDiffer,
 )
 from p2pstore.errors.wire import all_errors, from_wire, to_wire
 
@@ -286,6 +288,7 @@ __all__ = [
     "StorageError",
     "TagNotFound",
     "TensorNotFound",
+    "TensorsDiffer",
     "TooManyJobs",
     "TransferFailed",
     "TransportUnavailable",

@@ -15,6 +15,16 @@ class ChunkMismatch(RemoteError):
     sentence = "peer {peer} sent wrong bytes for chunk {chunk}"
 
 
+class TensorsDiffer(MooncakeError):
+    """The bench compared what came to GPUs, and found other bytes."""
+
+    exit_code = 4
+    sentence = "bench: tensor {tensor!r} is not on {device} as it was sent ({layout})"
+    advice = (
+        "'nvidia-smi -q' shows errors of a GPU's memory; with --devices, that GPU alone tells whether it is its peers"
+    )
+
+
 class BadManifest(RemoteError):
     """A manifest that does not parse, does not match its digest, or names paths outside the destination."""
 
