@@ -4,6 +4,8 @@
 
     python benchmarks/gpu.py [--gib 8] [--shards 8] [--rounds 5] [--connections 2 4 8 12] [--directory /dev/shm]
 
+Several GPUs, and one of them beside all, are what ``mooncake bench gpu`` measures.
+
 An object of safetensors shards lies in ``--directory`` and is served by a process of its own here. Each round takes
 every contender once, in a new random order; a round before them is not counted. Contenders:
 

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from engine.cuda.links import links
 from engine.cuda.load import Cuda
 from p2pstore import P2PStore
+from p2pstore.bench.gpu import TorchGpus
 from tests.gpu.test_load_tensors import MIB, Pair, checkpoint
 
 torch = pytest.importorskip("torch", reason="NOT TESTED ON A GPU: PyTorch is missing")
@@ -127,6 +129,28 @@ def test_cuda_and_pytorch_agree_on_who_reaches_whom(cuda: Cuda) -> None:
             if one != other:
                 assert cuda.driver.reaches(one, other) == torch.cuda.can_device_access_peer(one, other)
     assert sorted(device for group in cuda.peers.groups(range(count)) for device in group) == list(range(count))
+
+
+def test_gpus_are_where_sysfs_has_them(cuda: Cuda) -> None:
+    found = [cuda.driver.pci_address(number) for number in range(cuda.driver.count())]
+    assert len(set(found)) == len(found)
+    for address in found:
+        assert Path("/sys/bus/pci/devices", address, "vendor").read_text().strip() == "0x10de"
+    count = len(found)
+    told = links(cuda.driver)
+    assert len(told) == count * (count - 1)
+    assert all(link.peer for link in told if link.nvlink), "what NVLink joins are peers"
+
+
+def test_the_bench_tells_right_from_wrong() -> None:
+    gpus = TorchGpus()
+    made = torch.arange(64, dtype=torch.int16, device="cuda:0").view(torch.bfloat16).reshape(4, 16)
+    right = memoryview(bytearray(made.view(torch.int16).cpu().numpy().tobytes()))
+    assert gpus.same(made, "cuda:0", (4, 16), right)
+    assert not gpus.same(made, "cuda:0", (16, 4), right)
+    right[5] ^= 1
+    assert not gpus.same(made, "cuda:0", (4, 16), right)
+    gpus.settle()
 
 
 def test_memory_is_given_back(cuda: Cuda) -> None:
