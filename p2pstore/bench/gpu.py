@@ -25,7 +25,7 @@ from p2pstore.bench.gpu_checkpoint import ROWS, Checkpoint
 from p2pstore.bench.memory import directory_in_memory
 from p2pstore.bench.places import Loopback
 from p2pstore.bench.processes import BenchAgent, Etcd, Process, end, environment
-from p2pstore.errors import StorageError, TensorsDiffer, UsageError
+from p2pstore.errors import GpuUnavailable, StorageError, TensorsDiffer, UsageError
 from p2pstore.objects.choices import DEFAULT_HASH
 from p2pstore.store import P2PStore
 
@@ -55,7 +55,11 @@ class TorchGpus:
 
     def __init__(self) -> None:
         """Raises ``GpuUnavailable``, and ``UsageError`` without PyTorch or for one without CUDA."""
-        load.cuda()
+        try:
+            load.cuda()
+        except GpuUnavailable as error:  # whose advice is for who has a tensor
+            todo = "run it on a machine with NVIDIA's GPUs; 'mooncake topology' shows what this one has"
+            raise GpuUnavailable(detail=error.fields["detail"], todo=todo) from None
         try:
             self._torch = importlib.import_module("torch")
         except ImportError:

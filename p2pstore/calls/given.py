@@ -18,7 +18,7 @@ from p2pstore.pull.run import Emit
 from p2pstore.pull.spread_get import SpreadRequest
 from p2pstore.pull.tensor_get import TensorRequest
 from p2pstore.settings.keys import TRANSPORTS
-from p2pstore.tensors.frameworks import CPU, framework_of
+from p2pstore.tensors.frameworks import CPU, NumPy, framework_of
 from p2pstore.tensors.patterns import NamePatterns
 from p2pstore.tensors.ranks import Ranks, Rule
 
@@ -99,6 +99,8 @@ def spread_request(
     if device != CPU:
         raise UsageError(detail=f"give either device={device!r} or devices=, not both")
     _check_layout(layout)
+    if framework == NumPy.name:
+        raise UsageError(detail="NumPy's arrays lie in the host's memory, and devices= are GPUs: use framework='torch'")
     made = tuple(framework_of(framework, each) for each in names)
     for each, one in zip(names, made, strict=True):
         if not one.on_gpu:

@@ -40,6 +40,7 @@ def test_without_a_gpu_one_sentence_says_so(mooncake: Mooncake) -> None:
     assert len(done.stderr.splitlines()) == 2, "with what to do"
     document = json.loads(mooncake("bench", "gpu", "--json").stderr)
     assert document["error"]["type"] == "GpuUnavailable"
+    assert "'mooncake topology'" in document["error"]["advice"]
 
 
 @pytest.mark.parametrize(

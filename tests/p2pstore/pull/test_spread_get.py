@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -187,8 +188,11 @@ def test_slips_are_told(gpu: FakeDriver, pair: Pair, options: dict[str, Any], wo
         pair[1].load_tensors("n", **options)
 
 
-def test_devices_are_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_devices_are_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = SimpleNamespace(device=lambda name: SimpleNamespace(type=name.partition(":")[0]))
+    monkeypatch.setitem(sys.modules, "torch", torch)
     with two_stores() as (_, other):
-        monkeypatch.setitem(sys.modules, "torch", None)
         with pytest.raises(UsageError, match="devices= are GPUs, such as 'cuda:0', and 'cpu' is none"):
-            other.load_tensors("n", devices=["cpu"], framework="numpy")
+            other.load_tensors("n", devices=["cpu"])
+        with pytest.raises(UsageError, match="devices= are GPUs: use framework='torch'"):
+            other.load_tensors("n", devices=["cuda:0"], framework="numpy")
