@@ -28,7 +28,7 @@ def registered(agent: Agent, file: str, seed: int = 0, size: int = 3 * MIB) -> t
 def test_status_start_and_stop(cluster: Cluster) -> None:
     agent = cluster.agent("one", start=False)
     error = agent.fails(3, "node", "status")
-    assert (error["type"], error["advice"]) == ("AgentNotRunning", "run 'mooncake node start'")
+    assert (error["type"], error["advice"]) == ("AgentNotRunning", f"run 'mooncake --home {agent.home} node start'")
     assert agent.stop()["pid"] is None
     agent.start()
     status = agent.status()

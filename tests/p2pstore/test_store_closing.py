@@ -203,6 +203,8 @@ def test_a_coroutine_of_the_callers_own_loop_may_call_and_close(store: P2PStore)
 
 BEGIN = """
 import atexit, os, sys, threading, time
+threads = []
+atexit.register(lambda: [thread.join(60) for thread in threads])  # before the import, so after the stores' end: the last word of a daemon
 from p2pstore import P2PStore
 from p2pstore.errors import Closed
 source = P2PStore(sys.argv[1], node="source")
@@ -217,6 +219,7 @@ def get():
         print("Closed", flush=True)
 def under_way(**options):
     thread = threading.Thread(target=get, **options)
+    threads.append(thread)
     thread.start()
     begun.wait()
     return thread
@@ -229,7 +232,8 @@ def register():
         store.register('huge', sys.argv[2] + '/huge')
     except Closed:
         print('Closed', flush=True)
-threading.Thread(target=register, daemon=True).start()
+threads.append(threading.Thread(target=register, daemon=True))
+threads[0].start()
 time.sleep(0.5)
 print('end')
 """
