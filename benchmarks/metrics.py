@@ -16,7 +16,8 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from p2pstore.agent.client import ITEMS, AgentClient
+from p2pstore.agent.cache_calls import ITEMS
+from p2pstore.agent.client import AgentClient
 from p2pstore.agent.home import Home
 from p2pstore.agent.launch import ensure_agent, stop_agent
 from p2pstore.settings.settings import Settings

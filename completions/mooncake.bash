@@ -24,7 +24,7 @@ _mooncake() {
     for ((i = 1; i < COMP_CWORD; i++)); do
         word=${COMP_WORDS[i]}
         case $word in
-            --home | --metadata | --config | --name | --chunk-size | --hash | --exclude | --include | --tag | --transport | --peer | --tensors | --range | --retries | --timeout | --listen | --node | --upload-limit | --download-limit | --metrics | --hf-endpoint | --upload | --download | -n | --lines | --nic-priority-matrix | --store | --expire | --target | --operation | --block-size | --batch-size | --threads | --duration | --warm-up | --rounds | --engine | --device | --target-device | --csv | --plot | --metadata-server | --mode | --local-hostname | --buffer-size | --size | --batch | --where | --receivers | --rate | --slow | --kill-seed-after | --restart-one | --directory | --devices | --layouts | --agents | --connections | --latency | --zones | --zone-rate | --zone-latency | --sources | --slots | --arrivals | --deaths | --processors | --random-seed | --trace | --generate | --requests | --save | --speed | --prefill | --decode | --policy | --admission | --ttft | --tbt | --model | --gpu | --gpus | --live | --live-model | --scale | --allow | --state | --lease | --soft-pin | --max-soft-pin | --watermark | --eviction_high_watermark_ratio | --eviction-ratio | --eviction_ratio | --client-ttl | --client_ttl | --put-discard | --put_start_discard_timeout_sec | --put-release | --put_start_release_timeout_sec | --allocation | --allocation_strategy | --max-keys | --tenant-quotas | --rpc_address | --rpc_port | --port | --metrics_host | --metrics_port | --default_kv_lease_ttl | --default_kv_soft_pin_ttl | --max_kv_soft_pin_ttl | --host | --disk | --disk-limit | --master | --replicas | --tenant-id | --admin | --limit | --client | --engines | --interval | --count | -m | --model | -p | --prefill | -d | --decode | --port | --scheduling | --slo-ttft | --slo-tbt | --kv-events | --pool | --max-requests | --max-waiting | --connect-timeout | --idle-timeout | --drain-timeout | --dir | --dtype | --hash-seed | --hash-algo | --role | --segment-size | --protocol | --prefix)
+            --home | --metadata | --config | --name | --chunk-size | --hash | --exclude | --include | --tag | --transport | --peer | --tensors | --range | --retries | --timeout | --older-than | --larger-than | --keep | --listen | --node | --upload-limit | --download-limit | --metrics | --hf-endpoint | --upload | --download | -n | --lines | --interval | --count | --nic-priority-matrix | --store | --expire | --target | --operation | --block-size | --batch-size | --threads | --duration | --warm-up | --rounds | --engine | --device | --target-device | --csv | --plot | --metadata-server | --mode | --local-hostname | --buffer-size | --size | --batch | --where | --receivers | --rate | --slow | --kill-seed-after | --restart-one | --directory | --devices | --layouts | --agents | --connections | --latency | --zones | --zone-rate | --zone-latency | --sources | --slots | --arrivals | --deaths | --processors | --random-seed | --trace | --generate | --requests | --save | --speed | --prefill | --decode | --policy | --admission | --ttft | --tbt | --model | --gpu | --gpus | --live | --live-model | --scale | --allow | --state | --lease | --soft-pin | --max-soft-pin | --watermark | --eviction_high_watermark_ratio | --eviction-ratio | --eviction_ratio | --client-ttl | --client_ttl | --put-discard | --put_start_discard_timeout_sec | --put-release | --put_start_release_timeout_sec | --allocation | --allocation_strategy | --max-keys | --tenant-quotas | --rpc_address | --rpc_port | --port | --metrics_host | --metrics_port | --default_kv_lease_ttl | --default_kv_soft_pin_ttl | --max_kv_soft_pin_ttl | --host | --disk | --disk-limit | --master | --replicas | --tenant-id | --admin | --limit | --client | --engines | -m | --model | -p | --prefill | -d | --decode | --port | --scheduling | --slo-ttft | --slo-tbt | --kv-events | --pool | --max-requests | --max-waiting | --connect-timeout | --idle-timeout | --drain-timeout | --dir | --dtype | --hash-seed | --hash-algo | --role | --segment-size | --protocol | --prefix)
                 ((i + 1 == COMP_CWORD)) && value=$word
                 ((i++))
                 [[ $word == --home && $i -lt $COMP_CWORD ]] && home=${COMP_WORDS[i]/#\~\//$HOME/}
@@ -32,7 +32,7 @@ _mooncake() {
             -*) ;;
             *)
                 case "${path:+$path }$word" in
-                    register | get | jobs | 'jobs list' | 'jobs show' | 'jobs wait' | 'jobs cancel' | list | info | verify | unregister | history | tag | node | 'node run' | 'node start' | 'node stop' | 'node limit' | 'node status' | 'node logs' | config | 'config show' | doctor | topology | metadata | 'metadata serve' | bench | 'bench transfer' | 'bench store' | 'bench broadcast' | 'bench gpu' | 'bench simulate' | 'bench serve' | store | 'store master' | 'store give' | 'store put' | 'store get' | 'store status' | 'store list' | 'store info' | 'store remove' | 'store why' | 'store top' | proxy | serve | 'serve init' | etcd | 'etcd inspect' | 'etcd gc')
+                    register | get | jobs | 'jobs list' | 'jobs show' | 'jobs wait' | 'jobs cancel' | list | info | verify | unregister | history | tag | cache | 'cache list' | 'cache du' | 'cache pin' | 'cache unpin' | 'cache prune' | node | 'node run' | 'node start' | 'node stop' | 'node limit' | 'node status' | 'node logs' | top | config | 'config show' | doctor | topology | metadata | 'metadata serve' | bench | 'bench transfer' | 'bench store' | 'bench broadcast' | 'bench gpu' | 'bench simulate' | 'bench serve' | store | 'store master' | 'store give' | 'store put' | 'store get' | 'store status' | 'store list' | 'store info' | 'store remove' | 'store why' | 'store top' | proxy | serve | 'serve init' | etcd | 'etcd inspect' | 'etcd gc')
                         path=${path:+$path }$word ;;
                     *) ((count++)) ;;
                 esac
@@ -56,6 +56,9 @@ _mooncake() {
         --range) :; return 0 ;;
         --retries) :; return 0 ;;
         --timeout) :; return 0 ;;
+        --older-than) :; return 0 ;;
+        --larger-than) :; return 0 ;;
+        --keep) _mooncake_names; return 0 ;;
         --listen) :; return 0 ;;
         --node) _mooncake_names; return 0 ;;
         --upload-limit) :; return 0 ;;
@@ -65,6 +68,8 @@ _mooncake() {
         --upload) :; return 0 ;;
         --download) :; return 0 ;;
         -n | --lines) :; return 0 ;;
+        --interval) :; return 0 ;;
+        --count) :; return 0 ;;
         --nic-priority-matrix) _mooncake_reply -f; return 0 ;;
         --store) _mooncake_reply -f; return 0 ;;
         --expire) :; return 0 ;;
@@ -155,8 +160,6 @@ _mooncake() {
         --limit) :; return 0 ;;
         --client) :; return 0 ;;
         --engines) :; return 0 ;;
-        --interval) :; return 0 ;;
-        --count) :; return 0 ;;
         -m | --model) :; return 0 ;;
         -p | --prefill) :; return 0 ;;
         -d | --decode) :; return 0 ;;
@@ -193,9 +196,15 @@ _mooncake() {
             'list') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'info') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'verify') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
-            'unregister') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'unregister') _mooncake_reply -W "--delete --last-copies --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'history') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'tag') _mooncake_reply -W "--remove --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'cache') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'cache list') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'cache du') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'cache pin') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'cache unpin') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'cache prune') _mooncake_reply -W "--older-than --larger-than --keep --last-copies --dry-run --yes --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'node') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'node run') _mooncake_reply -W "--listen --node --insecure --upload-limit --download-limit --metrics --hf-endpoint --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'node start') _mooncake_reply -W "--listen --node --insecure --upload-limit --download-limit --metrics --hf-endpoint --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
@@ -203,6 +212,7 @@ _mooncake() {
             'node limit') _mooncake_reply -W "--upload --download --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'node status') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'node logs') _mooncake_reply -W "-n --lines -f --follow --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'top') _mooncake_reply -W "--interval --count --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'config') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'config show') _mooncake_reply -W "--origin --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'doctor') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
@@ -237,7 +247,7 @@ _mooncake() {
         return 0
     fi
     case "$path:$count" in
-        ':0') _mooncake_reply -W "register get jobs list info verify unregister history tag node config doctor topology metadata bench store proxy serve etcd" ;;
+        ':0') _mooncake_reply -W "register get jobs list info verify unregister history tag cache node top config doctor topology metadata bench store proxy serve etcd" ;;
         'register:'*) _mooncake_reply -f ;;
         'get:0') _mooncake_names ;;
         'get:'*) _mooncake_names; _mooncake_reply -f ;;
@@ -252,6 +262,12 @@ _mooncake() {
         'history:0') _mooncake_names ;;
         'tag:0') _mooncake_names ;;
         'tag:'*) : ;;
+        'cache:0') _mooncake_reply -W "list du pin unpin prune" ;;
+        'cache list:'*) _mooncake_names ;;
+        'cache du:'*) _mooncake_names ;;
+        'cache pin:'*) _mooncake_names ;;
+        'cache unpin:'*) _mooncake_names ;;
+        'cache prune:'*) _mooncake_names ;;
         'node:0') _mooncake_reply -W "run start stop limit status logs" ;;
         'config:0') _mooncake_reply -W "show" ;;
         'doctor:0') : ;;

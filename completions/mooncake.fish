@@ -12,12 +12,12 @@ function __mooncake_where
             continue
         end
         switch $word
-            case --home --metadata --config --name --chunk-size --hash --exclude --include --tag --transport --peer --tensors --range --retries --timeout --listen --node --upload-limit --download-limit --metrics --hf-endpoint --upload --download -n --lines --nic-priority-matrix --store --expire --target --operation --block-size --batch-size --threads --duration --warm-up --rounds --engine --device --target-device --csv --plot --metadata-server --mode --local-hostname --buffer-size --size --batch --where --receivers --rate --slow --kill-seed-after --restart-one --directory --devices --layouts --agents --connections --latency --zones --zone-rate --zone-latency --sources --slots --arrivals --deaths --processors --random-seed --trace --generate --requests --save --speed --prefill --decode --policy --admission --ttft --tbt --model --gpu --gpus --live --live-model --scale --allow --state --lease --soft-pin --max-soft-pin --watermark --eviction_high_watermark_ratio --eviction-ratio --eviction_ratio --client-ttl --client_ttl --put-discard --put_start_discard_timeout_sec --put-release --put_start_release_timeout_sec --allocation --allocation_strategy --max-keys --tenant-quotas --rpc_address --rpc_port --port --metrics_host --metrics_port --default_kv_lease_ttl --default_kv_soft_pin_ttl --max_kv_soft_pin_ttl --host --disk --disk-limit --master --replicas --tenant-id --admin --limit --client --engines --interval --count -m --model -p --prefill -d --decode --port --scheduling --slo-ttft --slo-tbt --kv-events --pool --max-requests --max-waiting --connect-timeout --idle-timeout --drain-timeout --dir --dtype --hash-seed --hash-algo --role --segment-size --protocol --prefix
+            case --home --metadata --config --name --chunk-size --hash --exclude --include --tag --transport --peer --tensors --range --retries --timeout --older-than --larger-than --keep --listen --node --upload-limit --download-limit --metrics --hf-endpoint --upload --download -n --lines --interval --count --nic-priority-matrix --store --expire --target --operation --block-size --batch-size --threads --duration --warm-up --rounds --engine --device --target-device --csv --plot --metadata-server --mode --local-hostname --buffer-size --size --batch --where --receivers --rate --slow --kill-seed-after --restart-one --directory --devices --layouts --agents --connections --latency --zones --zone-rate --zone-latency --sources --slots --arrivals --deaths --processors --random-seed --trace --generate --requests --save --speed --prefill --decode --policy --admission --ttft --tbt --model --gpu --gpus --live --live-model --scale --allow --state --lease --soft-pin --max-soft-pin --watermark --eviction_high_watermark_ratio --eviction-ratio --eviction_ratio --client-ttl --client_ttl --put-discard --put_start_discard_timeout_sec --put-release --put_start_release_timeout_sec --allocation --allocation_strategy --max-keys --tenant-quotas --rpc_address --rpc_port --port --metrics_host --metrics_port --default_kv_lease_ttl --default_kv_soft_pin_ttl --max_kv_soft_pin_ttl --host --disk --disk-limit --master --replicas --tenant-id --admin --limit --client --engines -m --model -p --prefill -d --decode --port --scheduling --slo-ttft --slo-tbt --kv-events --pool --max-requests --max-waiting --connect-timeout --idle-timeout --drain-timeout --dir --dtype --hash-seed --hash-algo --role --segment-size --protocol --prefix
                 set skip 1
             case '-*'
             case '*'
                 switch (string join ' ' $path $word)
-                    case 'register' 'get' 'jobs' 'jobs list' 'jobs show' 'jobs wait' 'jobs cancel' 'list' 'info' 'verify' 'unregister' 'history' 'tag' 'node' 'node run' 'node start' 'node stop' 'node limit' 'node status' 'node logs' 'config' 'config show' 'doctor' 'topology' 'metadata' 'metadata serve' 'bench' 'bench transfer' 'bench store' 'bench broadcast' 'bench gpu' 'bench simulate' 'bench serve' 'store' 'store master' 'store give' 'store put' 'store get' 'store status' 'store list' 'store info' 'store remove' 'store why' 'store top' 'proxy' 'serve' 'serve init' 'etcd' 'etcd inspect' 'etcd gc'
+                    case 'register' 'get' 'jobs' 'jobs list' 'jobs show' 'jobs wait' 'jobs cancel' 'list' 'info' 'verify' 'unregister' 'history' 'tag' 'cache' 'cache list' 'cache du' 'cache pin' 'cache unpin' 'cache prune' 'node' 'node run' 'node start' 'node stop' 'node limit' 'node status' 'node logs' 'top' 'config' 'config show' 'doctor' 'topology' 'metadata' 'metadata serve' 'bench' 'bench transfer' 'bench store' 'bench broadcast' 'bench gpu' 'bench simulate' 'bench serve' 'store' 'store master' 'store give' 'store put' 'store get' 'store status' 'store list' 'store info' 'store remove' 'store why' 'store top' 'proxy' 'serve' 'serve init' 'etcd' 'etcd inspect' 'etcd gc'
                         set path $path $word
                     case '*'
                         set count (math $count + 1)
@@ -61,7 +61,9 @@ complete -c mooncake -n '__mooncake_at ":0"' -a verify -d 'Hash again what this 
 complete -c mooncake -n '__mooncake_at ":0"' -a unregister -d 'Withdraw what this node holds of an object.'
 complete -c mooncake -n '__mooncake_at ":0"' -a history -d 'Show the versions of an object, and who holds each.'
 complete -c mooncake -n '__mooncake_at ":0"' -a tag -d 'Give versions of an object names of their own, or list these.'
+complete -c mooncake -n '__mooncake_at ":0"' -a cache -d 'See and clear what lies on this node.'
 complete -c mooncake -n '__mooncake_at ":0"' -a node -d 'Run, start and stop this node\'s agent.'
+complete -c mooncake -n '__mooncake_at ":0"' -a top -d 'Show what this node moves, until q or Ctrl-C.'
 complete -c mooncake -n '__mooncake_at ":0"' -a config -d 'Look at the settings.'
 complete -c mooncake -n '__mooncake_at ":0"' -a doctor -d 'Look for what is wrong with this node, and say what to do.'
 complete -c mooncake -n '__mooncake_at ":0"' -a topology -d 'Show network cards, RDMA devices and GPUs.'
@@ -108,10 +110,28 @@ complete -c mooncake -n '__mooncake_at "list:0"' -a '(__mooncake_names)'
 complete -c mooncake -n '__mooncake_in "info"' -a '(__mooncake_names)'
 complete -c mooncake -n '__mooncake_in "verify"' -a '(__mooncake_names)'
 complete -c mooncake -n '__mooncake_in "verify"' -F
+complete -c mooncake -n '__mooncake_in "unregister"' -l 'delete' -d 'Delete the files, too, if gets of this agent wrote them.'
+complete -c mooncake -n '__mooncake_in "unregister"' -l 'last-copies' -d 'With --delete: even what no other node has whole.'
 complete -c mooncake -n '__mooncake_in "unregister"' -a '(__mooncake_names)'
 complete -c mooncake -n '__mooncake_at "history:0"' -a '(__mooncake_names)'
 complete -c mooncake -n '__mooncake_in "tag"' -l 'remove' -d 'Remove the tag NAME:TAG; what it led to stays.'
 complete -c mooncake -n '__mooncake_at "tag:0"' -a '(__mooncake_names)'
+complete -c mooncake -n '__mooncake_at "cache:0"' -a list -d 'List the copies that lie on this node.'
+complete -c mooncake -n '__mooncake_at "cache:0"' -a du -d 'Show how much the copies take, and the quota.'
+complete -c mooncake -n '__mooncake_at "cache:0"' -a pin -d 'Let copies stay, whatever is cleared away.'
+complete -c mooncake -n '__mooncake_at "cache:0"' -a unpin -d 'Let copies go when room is wanted.'
+complete -c mooncake -n '__mooncake_at "cache:0"' -a prune -d 'Delete replicas that lie on this node.'
+complete -c mooncake -n '__mooncake_in "cache list"' -a '(__mooncake_names)'
+complete -c mooncake -n '__mooncake_in "cache du"' -a '(__mooncake_names)'
+complete -c mooncake -n '__mooncake_in "cache pin"' -a '(__mooncake_names)'
+complete -c mooncake -n '__mooncake_in "cache unpin"' -a '(__mooncake_names)'
+complete -c mooncake -n '__mooncake_in "cache prune"' -l 'older-than' -x -d 'Only what was not used for so long, like 30d.'
+complete -c mooncake -n '__mooncake_in "cache prune"' -l 'larger-than' -x -d 'Only what is as large, like 10GB.'
+complete -c mooncake -n '__mooncake_in "cache prune"' -l 'keep' -x -d 'Not these: names, patterns or prefixes/.'
+complete -c mooncake -n '__mooncake_in "cache prune"' -l 'last-copies' -d 'Also what no other node has whole: it is then gone for good.'
+complete -c mooncake -n '__mooncake_in "cache prune"' -l 'dry-run' -d 'Only show what would be deleted.'
+complete -c mooncake -n '__mooncake_in "cache prune"' -l 'yes' -d 'Delete without asking.'
+complete -c mooncake -n '__mooncake_in "cache prune"' -a '(__mooncake_names)'
 complete -c mooncake -n '__mooncake_at "node:0"' -a run -d 'Run the agent in the foreground.'
 complete -c mooncake -n '__mooncake_at "node:0"' -a start -d 'Start the agent in the background.'
 complete -c mooncake -n '__mooncake_at "node:0"' -a stop -d 'End the agent.'
@@ -136,6 +156,8 @@ complete -c mooncake -n '__mooncake_in "node limit"' -l 'upload' -x -d 'Send no 
 complete -c mooncake -n '__mooncake_in "node limit"' -l 'download' -x -d 'Receive no more a second.'
 complete -c mooncake -n '__mooncake_in "node logs"' -s 'n' -l 'lines' -x -d 'Lines to show [default: 50].'
 complete -c mooncake -n '__mooncake_in "node logs"' -s 'f' -l 'follow' -d 'Go on as the log grows; Ctrl-C ends.'
+complete -c mooncake -n '__mooncake_in "top"' -l 'interval' -x -d 'Time between two looks.'
+complete -c mooncake -n '__mooncake_in "top"' -l 'count' -x -d 'End after so many.'
 complete -c mooncake -n '__mooncake_at "config:0"' -a show -d 'Show every setting.'
 complete -c mooncake -n '__mooncake_in "config show"' -l 'origin' -d 'Say where each value comes from.'
 complete -c mooncake -n '__mooncake_in "topology"' -l 'nic-priority-matrix' -r -F -d 'Take the priority matrix from FILE.'
@@ -308,8 +330,8 @@ complete -c mooncake -n '__mooncake_in "store why"' -l 'engines' -x -d 'Why two 
 complete -c mooncake -n '__mooncake_in "store why"' -l 'tenant-id' -x -d 'Whose keys are meant, where the master keeps tenants apart.'
 complete -c mooncake -n '__mooncake_in "store why"' -l 'master' -x -d 'The store\'s master [default: 127.0.0.1:50051].'
 complete -c mooncake -n '__mooncake_in "store why"' -l 'admin' -x -d 'Its metrics port [default: the master\'s host:9003].'
-complete -c mooncake -n '__mooncake_in "store top"' -l 'interval' -x -d 'Time between two lines.'
-complete -c mooncake -n '__mooncake_in "store top"' -l 'count' -x -d 'End after so many lines.'
+complete -c mooncake -n '__mooncake_in "store top"' -l 'interval' -x -d 'Time between two looks.'
+complete -c mooncake -n '__mooncake_in "store top"' -l 'count' -x -d 'End after so many.'
 complete -c mooncake -n '__mooncake_in "store top"' -l 'master' -x -d 'The store\'s master [default: 127.0.0.1:50051].'
 complete -c mooncake -n '__mooncake_in "store top"' -l 'admin' -x -d 'Its metrics port [default: the master\'s host:9003].'
 complete -c mooncake -n '__mooncake_in "proxy"' -s 'm' -l 'model' -x -d 'The model that the instances serve, as they call it.'

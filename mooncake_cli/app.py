@@ -40,6 +40,16 @@ COMMANDS = {
     "unregister": Lazy("Withdraw what this node holds of an object.", "mooncake_cli.commands.unregister:unregister"),
     "history": Lazy("Show the versions of an object, and who holds each.", "mooncake_cli.commands.history:history"),
     "tag": Lazy("Give versions of an object names of their own, or list these.", "mooncake_cli.commands.tag:tag"),
+    "cache": Lazy(
+        "See and clear what lies on this node.",
+        commands={
+            "list": Lazy("List the copies that lie on this node.", "mooncake_cli.commands.cache:list_copies"),
+            "du": Lazy("Show how much the copies take, and the quota.", "mooncake_cli.commands.cache:du"),
+            "pin": Lazy("Let copies stay, whatever is cleared away.", "mooncake_cli.commands.cache:pin"),
+            "unpin": Lazy("Let copies go when room is wanted.", "mooncake_cli.commands.cache:unpin"),
+            "prune": Lazy("Delete replicas that lie on this node.", "mooncake_cli.commands.cache_prune:prune"),
+        },
+    ),
     "node": Lazy(
         "Run, start and stop this node's agent.",
         commands={
@@ -51,6 +61,7 @@ COMMANDS = {
             "logs": Lazy("Show the log of the background agent.", "mooncake_cli.commands.node:logs"),
         },
     ),
+    "top": Lazy("Show what this node moves, until q or Ctrl-C.", "mooncake_cli.commands.top:top"),
     "config": Lazy(
         "Look at the settings.",
         commands={"show": Lazy("Show every setting.", "mooncake_cli.commands.config:show")},

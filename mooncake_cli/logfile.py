@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from p2pstore.agent.home import old_log
+
 BLOCK = 64 << 10
 """Bytes that are read at once, from the end backwards."""
 
@@ -15,7 +17,16 @@ POLL = 0.25
 
 
 def last_lines(path: Path, count: int) -> tuple[list[str], int]:
-    """The last ``count`` lines, and the position after them."""
+    """The last ``count`` lines, and the position after them; the first of them may be from the log before."""
+    lines, end = _tail(path, count)
+    number = 1
+    while len(lines) < count and (before := old_log(path, number)).exists():
+        lines = _tail(before, count - len(lines))[0] + lines
+        number += 1
+    return lines, end
+
+
+def _tail(path: Path, count: int) -> tuple[list[str], int]:
     with path.open("rb") as stream:
         end = position = stream.seek(0, os.SEEK_END)
         data = b""
@@ -35,6 +46,7 @@ def follow_log(path: Path, position: int) -> Iterator[str]:
     try:
         stream.seek(position)
         pending = b""
+        replaced = False
         while True:
             data = stream.read(BLOCK)
             if data:
@@ -42,11 +54,14 @@ def follow_log(path: Path, position: int) -> Iterator[str]:
                 for line in lines:
                     yield line.decode("utf-8", "replace")
                 continue
-            time.sleep(POLL)
-            if _is_another(path, stream.fileno(), stream.tell()):
+            if replaced:  # and what was written to the old one before that has been read
                 stream.close()
                 stream = path.open("rb")
                 pending = b""
+                replaced = False
+                continue
+            time.sleep(POLL)
+            replaced = _is_another(path, stream.fileno(), stream.tell())
     finally:
         stream.close()
 

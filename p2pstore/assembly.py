@@ -24,8 +24,10 @@ from p2pstore.cluster.registry import Registry
 from p2pstore.cluster.secret import cluster_secret
 from p2pstore.cluster.wrong_bytes import WrongBytes
 from p2pstore.errors import ListenRefused, NodeNameTaken
+from p2pstore.holding.cache import Cache
 from p2pstore.holding.catalog import Catalog
 from p2pstore.holding.checker import Checker
+from p2pstore.holding.eviction import Quota
 from p2pstore.holding.holdings import Holdings
 from p2pstore.holding.oids import Oids
 from p2pstore.holding.part_copies import PartCopies
@@ -79,11 +81,15 @@ async def assemble(
 
     holdings = Holdings(engine, catalog)
     closing.callback(holdings.close)
+    closing.push_async_callback(holdings.save_notes)
     publisher = Publisher(registry, holdings, membership, supervisor)
     membership.on_rejoin.append(publisher.republish)
     checker = Checker(holdings, publisher.give_up, publisher.drop_partial)
     oids = Oids(holdings.serving.read, options.state / "oids" if options.state else None)
     closing.push_async_callback(oids.close)
+    part_copies = PartCopies(publisher, holdings, PartTable(catalog), supervisor)
+    quota = Quota(options.cache_quota, options.cache_high, options.cache_low) if options.cache_quota else None
+    cache = Cache(holdings, publisher, part_copies, registry, client, quota=quota)
     parts = Parts(
         options=options,
         record=record,
@@ -92,8 +98,9 @@ async def assemble(
         registry=registry,
         holdings=holdings,
         publisher=publisher,
-        part_copies=PartCopies(publisher, holdings, PartTable(catalog), supervisor),
+        part_copies=part_copies,
         checker=checker,
+        cache=cache,
         watcher=SourceWatcher(holdings, publisher.source_changed, checker.touched),
         wrong_bytes=WrongBytes(),
         oids=oids,

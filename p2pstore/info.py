@@ -69,8 +69,10 @@ async def describe(parts: Parts, wanted: Reference) -> dict[str, Any]:
         files = [{"path": f.path, "size": f.size, "mode": f.mode, "chunks": len(f.chunks)} for f in manifest.files]
     versions = await history(parts.registry, name)
     wrong = sorted(parts.wrong_bytes.of(record.manifest).items())
+    here = [{"role": h.role, "path": h.place} for h in parts.holdings.of(record.manifest) if h.name == name]
     return {
         "name": record.name,
+        "here": here,
         "manifest": record.manifest,
         "size": record.size,
         "chunk_size": record.chunk_size,

@@ -25,11 +25,12 @@ from p2pstore.assembly import assemble, claim_name
 from p2pstore.cluster.membership import Membership
 from p2pstore.cluster.tags import describe_tags, remove_tag, stale_tags, tag_version, tags_of
 from p2pstore.cluster.versions import history, look_up, the_one, unknown
-from p2pstore.errors import MetadataFull, NotHeld, PathNotFound, TagNotFound, UsageError, to_wire
+from p2pstore.errors import CopyStays, MetadataFull, NotHeld, PathNotFound, TagNotFound, UsageError, to_wire
 from p2pstore.holding.catalog import Holding
 from p2pstore.holding.incoming import Incoming
 from p2pstore.holding.part_watcher import PartWatcher
 from p2pstore.holding.parts import Parts
+from p2pstore.holding.prune import PruneRequest, delete_all, prune
 from p2pstore.holding.register import Note, register, register_incoming, register_many, register_memory
 from p2pstore.holding.verify import verify_holding
 from p2pstore.info import describe
@@ -107,6 +108,7 @@ class Node:
         supervisor.start("lease keeper", "node", membership.keep)
         supervisor.start("source watcher", "node", parts.watcher.watch)
         supervisor.start("part watcher", "node", PartWatcher(parts.part_copies).watch)
+        supervisor.start("cache keeper", "node", parts.cache.watch)
         supervisor.start("source checker", "node", parts.checker.run)
         return node
 
@@ -288,7 +290,8 @@ class Node:
         for entry in found:
             shown = asdict(entry.record)
             counts = {"complete": entry.complete, "partial": entry.partial, "superseded": entry.superseded}
-            objects.append({**shown, **counts})
+            here = [h.place for h in self.holdings.named(entry.record.name) if h.digest == entry.record.manifest]
+            objects.append({**shown, **counts, "here": here})
         return {"objects": objects, "next": following or None}
 
     async def info(self, name: str) -> dict[str, Any]:
@@ -321,10 +324,11 @@ class Node:
         older = [h for h in self.holdings if h.name in current and current[h.name].manifest != h.digest]
         return {"superseded": [{"name": h.name, "manifest": h.digest, "path": h.place} for h in older]}
 
-    async def unregister(self, name: str) -> dict[str, Any]:
-        """Withdraw what this node has under ``name``, or of one version of it; deletes no file.
+    async def unregister(self, name: str, *, delete: bool = False, last_copies: bool = False) -> dict[str, Any]:
+        """Withdraw what this node has under ``name``, or of one version of it.
 
-        Raises ``NotHeld``, ``AmbiguousDigest`` or as ``describe``.
+        Files stay, unless ``delete``: then those that this agent wrote go, and where it did not write all of them,
+        nothing is changed. Raises ``NotHeld``, ``AmbiguousDigest`` or as ``describe``, and as ``Cache.delete``.
         ``removed`` says whether the name went with it: True, False, or None while the metadata server cannot be told;
         ``pending`` says why then. ``replaced_by`` is who gave the name to other content, which stays. ``tags`` lead to
         it, and nobody holds it any more.
@@ -334,7 +338,10 @@ class Node:
         mine = self._held(wanted)
         await self.parts.part_copies.forget_whole()
         part = None if mine else self.parts.part_copies.named(wanted.name)
+        deleted: list[dict[str, Any]] = []
         if part is not None and wanted.fits(wanted.name, part[0].manifest):
+            if delete:
+                raise CopyStays(path=part[1], detail="it is a part of an object")
             digest = part[0].manifest
             removed = await self.parts.part_copies.withdraw(part[0])
             withdrawn = [{"role": "part", "path": str(part[1])}]
@@ -342,13 +349,17 @@ class Node:
             raise await self._why_not_held(wanted)
         else:
             digest = mine[0].digest
-            removed = await self.parts.publisher.withdraw(mine)
+            if delete:
+                removed, deleted = await delete_all(self.parts.cache, mine, last_copies=last_copies)
+            else:
+                removed = await self.parts.publisher.withdraw(mine)
             withdrawn = [{"role": h.role, "path": h.place} for h in mine]
         pending = self.parts.publisher.pending if removed is None else ""
         return {
             "name": wanted.name,
             "manifest": digest,
             "withdrawn": withdrawn,
+            "deleted": deleted,
             "removed": removed,
             "pending": pending,
             "replaced_by": await self._replaced_by(wanted.name, digest) if removed is False else "",
@@ -404,6 +415,21 @@ class Node:
             raise await unknown(self.registry, wanted)
         return Reference(wanted.name, record.manifest, wanted.tag)
 
+    async def cache(self) -> dict[str, Any]:
+        """Every copy that lies here, and the quota. See ``Cache.listing``."""
+        self._origin.check()
+        return await self.parts.cache.listing()
+
+    async def pin(self, names: Sequence[str], *, pinned: bool) -> dict[str, Any]:
+        """See ``Cache.pin``."""
+        self._origin.check()
+        return {"copies": await self.parts.cache.pin(names, pinned=pinned)}
+
+    async def prune(self, request: PruneRequest, progress: Callable[[int, int], None]) -> dict[str, Any]:
+        """See ``p2pstore.holding.prune``."""
+        self._origin.check()
+        return await prune(self.parts.cache, request, progress)
+
     def _held(self, wanted: Reference) -> list[Holding]:
         """What this node has of what is meant. Raises ``AmbiguousDigest``."""
         mine = [holding for holding in self.holdings.named(wanted.name) if wanted.fits(holding.name, holding.digest)]
@@ -453,6 +479,7 @@ class Node:
     def status(self) -> dict[str, Any]:
         """What this node is and does."""
         self._origin.check()
+        counts = self.parts.counts
         return {
             "node": self.name,
             "version": __version__,
@@ -465,8 +492,14 @@ class Node:
             "listen": self.parts.options.host,
             "uptime": round(time.time() - self.record.started, 3),
             "objects": self.holdings.names,
+            "cache_quota": self.parts.options.cache_quota,
             "serving_bytes": self.holdings.serving.whole_bytes,
             "bytes_sent": self.engine.bytes_sent,
+            "bytes_granted": self.engine.bytes_granted,
+            "bytes_pulled": sum(counts.pulled.values()),
+            "bytes_reused": counts.reused,
+            "receivers": counts.listens.started - counts.listens.ended,
+            "peers": [{"node": peer, "bytes": count} for peer, count in reversed(counts.by_peer.items())],
             "rdma": self.record.rdma,
             "rdma_reason": self.engine.rdma_reason,
             "rdma_bytes_granted": self.engine.bytes_granted_rdma,

@@ -19,6 +19,8 @@ class NodeOptions:
     ``state`` is the directory of its catalog, or None to remember nothing. ``host`` and ``port`` are listened on; on
     loopback port 0 is any, elsewhere ``DEFAULT_PORT``. Up to ``last_port``, if there is one, the next three ports are
     tried where these are taken. ``secret`` may be a file, which is read again when it changes.
+    ``cache_quota`` is for the bytes of replicas, 0 for none: above ``cache_high`` of it some are deleted, until they
+    take ``cache_low`` of it.
     ``keep`` is where streams that are registered are kept; None: with the state. ``ttl`` is its lease's length in
     seconds. The limits are bytes a second, 0 for none; they may be changed while it runs. ``rdma_devices`` are the
     RDMA devices to use, joined by commas, or ``all`` or ``none``. Of ``connections`` to each
@@ -41,3 +43,6 @@ class NodeOptions:
     upload_limit: int = 0
     download_limit: int = 0
     rdma_devices: str = "all"
+    cache_quota: int = 0
+    cache_high: float = 0.95
+    cache_low: float = 0.8

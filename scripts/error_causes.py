@@ -269,6 +269,30 @@ CAUSES = (
     ),
     _of("NotHeld", "a version of which this node has nothing", name=f"{NAME}@sha256:3f786850e387"),
     _of("NodeNotFound", "a wrong name, a node that ended, or a host with several", node="host2", detail=""),
+    _of(
+        "CopyStays", "a copy that was registered", path="/data/llama-3", detail="it was registered: its files are yours"
+    ),
+    _of(
+        "CopyStays",
+        "a copy whose files somebody touched, linked or replaced since a get wrote them",
+        path="/data/llama-3",
+        detail="/data/llama-3/a.bin was touched since this agent wrote it",
+    ),
+    _of("LastCopy", "a copy that no other node has whole", name=NAME, path="/data/llama-3", detail=""),
+    _of(
+        "LastCopy",
+        "a copy, while the metadata server cannot say who else has it",
+        name=NAME,
+        path="/data/llama-3",
+        detail=f" (metadata server {URL} does not answer: Connection refused)",
+    ),
+    _of(
+        "NotAllDeleted",
+        "a file of a copy that was replaced, or a disk that failed, while the copy was being deleted",
+        path="/data/llama-3",
+        files=3,
+        detail="/data/llama-3/a.bin is not the file that this agent wrote, or was changed since",
+    ),
     _of("NotHeld", "an object that others hold", name=NAME),
     _of("NotHeld", "a name that looks like an option", name="-x"),
     _of("NotHeld", "a path that was not registered", name="/data/my models"),

@@ -75,6 +75,8 @@ ROOMS: Mapping[str, Sequence[str]] = {
         "progress",
         "output",
         "invocation",
+        "intervals",
+        "screen",
         "plot",
         "plot_swarm",
         "plot_serving",

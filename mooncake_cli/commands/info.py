@@ -82,6 +82,7 @@ def _report(output: Output, answer: Mapping[str, Any]) -> str:
             ("size", f"{format_size(answer['size'])} ({counted(answer['size'], 'byte')})"),
             ("chunks", f"{answer['chunks']:,} of {format_size(answer['chunk_size'])}, {printable(answer['hash'])}"),
             ("created", f"{age(answer['created'])} by {printable(answer['creator'])}"),
+            *(("here", f"{printable(copy['path'])} ({printable(copy['role'])})") for copy in answer.get("here", [])),
         ]
     )
     head += _versions(answer)

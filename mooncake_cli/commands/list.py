@@ -27,6 +27,7 @@ COLUMNS = (
     Column("PARTIAL", right=True),
     Column("CREATED"),
     Column("BY"),
+    Column("HERE"),
 )
 
 OLDER = Column("OLDER", right=True)
@@ -38,8 +39,8 @@ def list_objects(
 ) -> None:
     """List the objects that there are.
 
-    COMPLETE and PARTIAL count the live nodes that hold all or a part. OLDER, where it is, counts the versions of before
-    that somebody still holds; 'mooncake history NAME' shows them.
+    COMPLETE and PARTIAL count the live nodes that hold all or a part; HERE is where this node's copy lies. OLDER, where
+    it is, counts the versions of before that somebody still holds; 'mooncake history NAME' shows them.
     """
     invocation: Invocation = ctx.obj
     output = invocation.output
@@ -58,6 +59,7 @@ def list_objects(
                     *([str(item["superseded"] or "")] if older else []),
                     age(item["created"]),
                     printable(item["creator"]),
+                    ", ".join(map(printable, item.get("here", []))),
                 )
                 for item in objects
             ]

@@ -283,6 +283,7 @@ def _report(output: Output, status: Mapping[str, Any]) -> str:
         ("control", printable(status["control"])),
         ("data", printable(status["data"])),
         ("serving", serving + busy),
+        *([("quota", f"{format_size(status['cache_quota'])} for replicas")] if status.get("cache_quota") else []),
         *(("getting", _getting(get)) for get in status.get("running_gets", [])),
         *(
             (way, f"at most {format_size(rate)}/s")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import typer
 
 from mooncake_cli.commands.store import Admin, Master, admin_client
+from mooncake_cli.intervals import Count, Interval, sleep, ticks
 from mooncake_cli.invocation import Invocation
 from p2pstore.objects.units import format_size
 
@@ -41,12 +42,8 @@ class Moment(NamedTuple):
 
 def top(
     ctx: typer.Context,
-    interval: Annotated[
-        float, typer.Option("--interval", metavar="SECONDS", min=0.1, max=3600, help="Time between two lines.")
-    ] = 2.0,
-    count: Annotated[
-        int | None, typer.Option("--count", metavar="COUNT", min=1, help="End after so many lines.")
-    ] = None,
+    interval: Interval = 2.0,
+    count: Count = None,
     master: Master = None,
     admin: Admin = None,
 ) -> None:
@@ -59,9 +56,7 @@ def top(
     output = invocation.output
     client = admin_client(invocation, master, admin)
     before = _moment(client.status())
-    lines = 0
-    while count is None or lines < count:
-        time.sleep(interval)
+    for lines in ticks(interval, count, sleep):
         answer = client.status()
         now = _moment(answer)
         row = _row(before, now, answer)
@@ -69,7 +64,6 @@ def top(
             output.line("".join(heading.rjust(WIDTH) for heading in HEADINGS))
         output.record(row, _line(row))
         before = now
-        lines += 1
 
 
 def _moment(answer: Mapping[str, Any]) -> Moment:

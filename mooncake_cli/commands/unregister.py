@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import typer
 
 from mooncake_cli.invocation import Invocation
 from mooncake_cli.output import Output
-from mooncake_cli.text import printable
+from mooncake_cli.text import counted, printable
 from mooncake_cli.wanted import Outcomes, is_pattern, meant
 from p2pstore.agent.client import AgentClient
-from p2pstore.errors import MooncakeError, NotHeld
+from p2pstore.errors import MooncakeError, NotHeld, UsageError
 from p2pstore.objects.reference import parse_reference
+from p2pstore.objects.units import format_size
 
 EXAMPLES = {
     "unregister": (
         "mooncake unregister models/llama-3",
         "mooncake unregister models/llama-3@sha256:3f786850e387    # one version of it",
+        "mooncake unregister models/llama-3 --delete          # what a get brought here, and its files",
         "mooncake unregister 'models/llama-3-step-*' datasets/    # of a prefix or pattern, what this node holds",
     )
 }
@@ -39,28 +41,44 @@ def unregister(
             metavar="NAME...", help="An object; NAME:TAG or NAME@DIGEST, a version; or a pattern, or prefix/, of names."
         ),
     ],
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Delete the files, too, if gets of this agent wrote them.")
+    ] = False,
+    last_copies: Annotated[
+        bool, typer.Option("--last-copies", help="With --delete: even what no other node has whole.")
+    ] = False,
 ) -> None:
     """Withdraw what this node holds of an object.
 
-    The files stay. Other nodes that hold the object go on serving it; the last one to withdraw removes its name.
+    The files stay, unless --delete: then what a get brought goes, or what was kept of a stream, as long as nobody has
+    touched it since; what was registered never does. Other nodes that hold the object go on serving it; the last one to
+    withdraw removes its name.
     """
+    if last_copies and not delete:
+        raise UsageError(detail="--last-copies is for --delete: without it no file goes")
     invocation: Invocation = ctx.obj
     for name in names:
         if not is_pattern(name):
             parse_reference(name)
     client = invocation.client()
+
+    def withdraw(name: str) -> dict[str, Any]:
+        if delete:
+            return client.unregister_and_delete(name, last_copies=last_copies)
+        return client.unregister(name)
+
     if len(names) == 1 and not is_pattern(names[0]):
-        result = client.unregister(names[0])
+        result = withdraw(names[0])
         invocation.output.done(result, human=_report(result), quiet=[result["name"]])
     else:
-        _several(invocation.output, client, names)
+        _several(invocation.output, client, names, withdraw)
 
 
-def _several(output: Output, client: AgentClient, names: list[str]) -> None:
+def _several(output: Output, client: AgentClient, names: list[str], withdraw: Callable[[str], dict[str, Any]]) -> None:
     outcomes = Outcomes()
     for name in meant(client, names):
         try:
-            outcomes.done.append(client.unregister(name))
+            outcomes.done.append(withdraw(name))
         except NotHeld as error:
             if name in names:  # of a pattern that is meant which is here
                 outcomes.fails(name, error)
@@ -78,6 +96,10 @@ def _report(result: Mapping[str, Any]) -> str:
     lines = [
         f"withdrew the {printable(item['role'])} of {printable(result['name'])} at {printable(item['path'])}"
         for item in result["withdrawn"]
+    ]
+    lines += [
+        f"deleted {counted(item['files'], 'file')}, {format_size(item['bytes'])}, at {printable(item['path'])}"
+        for item in result.get("deleted", [])
     ]
     if result.get("pending"):
         lines.append(printable(result["pending"]))

@@ -38,6 +38,7 @@ from p2pstore.agent.home import Home, socket_address
 from p2pstore.agent.home_keeper import HomeKeeper
 from p2pstore.agent.home_lock import HomeLock, locked
 from p2pstore.agent.jobs import Jobs
+from p2pstore.agent.log_file import LogFile
 from p2pstore.agent.metrics_server import MetricsServer
 from p2pstore.agent.options import credentials, node_options
 from p2pstore.agent.private import let_connect
@@ -184,6 +185,8 @@ class Agent:
 
         await listen(self._home.socket)
         keeper = HomeKeeper(self._home, self._lock, listen, self._home_is_lost)
+        log_file = LogFile(self._home.log, self._settings.log_size, self._note_log)
+        self._supervisor.start("log keeper", "agent", log_file.keep)
         self._supervisor.start("home keeper", "agent", keeper.keep)
         return node
 
@@ -217,6 +220,9 @@ class Agent:
 
     def _note_etcd(self, error: MooncakeError) -> None:
         self._supervisor.note("embedded etcd", "agent", error)
+
+    def _note_log(self, error: OSError) -> None:
+        self._supervisor.note("log keeper", "agent", StorageError(path=self._home.log, detail=error.strerror or error))
 
     def _status(self) -> dict[str, Any]:
         own = self._etcd is not None

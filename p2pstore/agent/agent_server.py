@@ -20,6 +20,10 @@ its connection cancels its call.
     POST /v1/stream      {"name","transport","peers","range"}          lines, and after one "bytes" those
     POST /v1/verify      {"target"}                                                               lines
     POST /v1/unregister  {"name"}
+    POST /v1/unregister-delete  {"name","last_copies"}: and delete the files that this agent wrote
+    GET  /v1/cache       every copy that lies here
+    POST /v1/cache-pin   {"names","pinned"}: names of objects, or absolute paths
+    POST /v1/cache-prune {"older_than","larger_than","keep","only","dry_run","last_copies"}      lines
     GET  /v1/objects     ?prefix=&limit=&after=
     GET  /v1/info        ?name=
 
@@ -54,6 +58,7 @@ from p2pstore.agent.bodies import (
     text_of,
     texts_of,
 )
+from p2pstore.agent.cache_routes import CacheRoutes
 from p2pstore.agent.job_calls import JobCalls
 from p2pstore.agent.jobs import Jobs
 from p2pstore.agent.read_calls import ReadCalls
@@ -121,6 +126,8 @@ class AgentServer:
         app.router.add_post("/v1/stream", self._stream_out)
         app.router.add_post("/v1/verify", self._verify)
         app.router.add_post("/v1/unregister", self._unregister)
+        app.router.add_post("/v1/unregister-delete", self._unregister_delete)
+        CacheRoutes(node, self._stream).add_to(app)
         app.router.add_get("/v1/objects", self._objects)
         app.router.add_get("/v1/info", self._info)
         app.router.add_get("/v1/paths", self._paths)
@@ -288,6 +295,11 @@ class AgentServer:
 
     async def _unregister(self, request: web.Request) -> web.StreamResponse:
         return web.json_response(await self._node.unregister(text_of(await body_of(request), "name")))
+
+    async def _unregister_delete(self, request: web.Request) -> web.StreamResponse:
+        body = await body_of(request)
+        gone = self._node.unregister(text_of(body, "name"), delete=True, last_copies=bool(body.get("last_copies")))
+        return web.json_response(await gone)
 
     async def _objects(self, request: web.Request) -> web.StreamResponse:
         try:

@@ -20,6 +20,7 @@ from urllib.parse import urlencode
 
 from engine import forks
 from engine.cgroups import killed_since, memory_kills
+from p2pstore.agent.cache_calls import CacheCalls, bounded
 from p2pstore.agent.connection import (
     CONNECT_TIMEOUT,
     CREDENTIALS,
@@ -68,16 +69,10 @@ DATA_BYTES = 1 << 20
 PAGE = 500
 """Objects asked for at once."""
 
-ITEMS = 1024
-ITEMS_BYTES = 400 * 1024
-"""Paths that one call registers, and bytes of their JSON: the agent bounds what it reads, and its answer names all.
-
-Their directories' names go along, so there is room for as much again."""
-
 Event = dict[str, Any]
 
 
-class AgentClient:
+class AgentClient(CacheCalls):
     """Calls to the agent of one home.
 
     Each raises what the agent raised, and besides ``AgentNotRunning`` where no agent listens (``AgentEnded`` where the
@@ -174,7 +169,7 @@ class AgentClient:
         done = 0
         for path, _ in items:
             check_shared(path)
-        for batch in _bounded(items):
+        for batch in bounded(items):
             how = {"chunk_size": chunk_size, "hash": hash_name, "force": force, **selection}
             body = {"items": batch, **how, "sight": sight(*(os.path.dirname(path) for path, _ in batch))}
             with contextlib.closing(self._events(*_tagged("/v1/register-many", body, tags))) as events:
@@ -474,21 +469,6 @@ def _pid_of(home: Home) -> int:
         return int(home.lock.read_text().split()[0])
     except (OSError, ValueError, IndexError):
         return 0
-
-
-def _bounded(items: Sequence[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
-    """The items in as few lists as keep within ``ITEMS`` and ``ITEMS_BYTES``."""
-    batch: list[tuple[str, str]] = []
-    size = 0
-    for item in items:
-        length = len(json.dumps(item))
-        if batch and (len(batch) == ITEMS or size + length > ITEMS_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append(item)
-        size += length
-    if batch:
-        yield batch
 
 
 def result_of(events: Iterator[Event]) -> dict[str, Any]:

@@ -149,6 +149,11 @@ class Home:
         return ["--home", str(self.root)] if self.single else []
 
 
+def old_log(path: Path, number: int) -> Path:
+    """Where the log before the one at ``path`` lies, or the ``number`` before it."""
+    return path.with_name(f"{path.name}.{number}")
+
+
 def host_name() -> str:
     """A directory's name for this host: its own name, with what tells hosts apart that are all called localhost."""
     name = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname()).strip(".")[:MAX_HOST_NAME]

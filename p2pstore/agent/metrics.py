@@ -63,6 +63,19 @@ METRICS: Sequence[Metric[Node]] = (
         "Holdings that are served no more, since their files changed or their bytes were wrong",
         lambda n: n.holdings.given_up,
     ),
+    Metric(PREFIX + "evicted_copies", Kind.COUNTER, "Copies that the quota took", lambda n: n.parts.cache.evicted),
+    Metric(
+        PREFIX + "deleted_bytes",
+        Kind.COUNTER,
+        "Bytes of copies that were deleted, by the quota or because somebody asked for it",
+        lambda n: n.parts.cache.deleted_bytes,
+    ),
+    Metric(
+        PREFIX + "cache_quota_bytes",
+        Kind.GAUGE,
+        "What replicas may take; 0 for no limit",
+        lambda n: n.parts.options.cache_quota,
+    ),
     Metric(PREFIX + "gets_started", Kind.COUNTER, "Gets that began", lambda n: n.parts.counts.gets.started),
     Metric(
         PREFIX + "gets_finished",
@@ -108,6 +121,12 @@ METRICS: Sequence[Metric[Node]] = (
     ),
     Metric(
         PREFIX + "data_connections", Kind.GAUGE, "TCP connections of peers that read", lambda n: n.engine.connections
+    ),
+    Metric(
+        PREFIX + "receivers",
+        Kind.GAUGE,
+        "Peers that get something from this node, or wait for it",
+        lambda n: n.parts.counts.listens.started - n.parts.counts.listens.ended,
     ),
     Metric(PREFIX + "rdma_sessions", Kind.GAUGE, "Peers that read over RDMA", lambda n: n.engine.rdma_sessions),
     Metric(

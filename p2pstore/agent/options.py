@@ -13,6 +13,7 @@ from engine.net.listening import address_of
 from engine.net.sockets import is_loopback
 from p2pstore.agent.home import Home
 from p2pstore.agent.own_secret import own_secret
+from p2pstore.errors import BadConfig
 from p2pstore.node_options import NodeOptions
 from p2pstore.settings.settings import Settings
 
@@ -51,7 +52,10 @@ def secret_for(
 
 
 def node_options(home: Home, settings: Settings) -> NodeOptions:
-    """The options of the node that lives in ``home``."""
+    """The options of the node that lives in ``home``. Raises ``BadConfig`` for settings that do not fit together."""
+    if settings.cache_low > settings.cache_high:
+        said = f"{settings.cache_low:g} is above cache_high, which is {settings.cache_high:g}"
+        raise BadConfig(origin=f"cache_low, {settings.origins['cache_low']}", detail=said)
     host, ports = addresses.given_ports(settings.listen)
     return NodeOptions(
         name=settings.node or remembered_name(home),
@@ -70,6 +74,9 @@ def node_options(home: Home, settings: Settings) -> NodeOptions:
         upload_limit=settings.upload_limit,
         download_limit=settings.download_limit,
         rdma_devices=settings.rdma_devices,
+        cache_quota=settings.cache_quota,
+        cache_high=settings.cache_high,
+        cache_low=settings.cache_low,
     )
 
 

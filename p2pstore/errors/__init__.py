@@ -65,6 +65,8 @@
     ├── Refused                       7   (engine) somebody said no (base class)
     │   ├── MetadataRefused           7   (engine) the metadata server refused us
     │   ├── ObjectExists              7   the name is taken by other content
+    │   ├── CopyStays                 7   a copy's files are not deleted
+    │   ├── LastCopy                  7   nor are those of the only whole copy
     │   ├── DestinationExists         7   something else is at the destination
     │   ├── ForeignContent            7   what is there is no earlier version
     │   ├── NotReplaceable            7   we cannot replace what is there
@@ -91,6 +93,7 @@
     ├── GpuUnavailable               11   (engine) memory of GPUs cannot be used here
     ├── GpuFailed                    11   (engine) CUDA refused or failed a call
     ├── PartialResult                10   some of it was done
+    ├── NotAllDeleted                10   some files of a copy were deleted, and the others not
     ├── PartChanged                  10   another program wrote to what a get was writing
     └── Interrupted                 130   Ctrl-C, or the client went away
         └── JobCancelled            130   a get in the background was cancelled
@@ -165,9 +168,12 @@ from p2pstore.errors.objects import (
     BadSource,
     BadTag,
     BadTensors,
+    CopyStays,
     DigestOfAnother,
     IntegrityError,
+    LastCopy,
     NodeNotFound,
+    NotAllDeleted,
     NotHeld,
     NotInObject,
     ObjectExists,
@@ -225,6 +231,7 @@ __all__ = [
     "ChunkMismatch",
     "ClocksDiffer",
     "Closed",
+    "CopyStays",
     "DestinationBusy",
     "DestinationExists",
     "DestinationServed",
@@ -246,6 +253,7 @@ __all__ = [
     "JobCancelled",
     "JobCut",
     "JobNotFound",
+    "LastCopy",
     "ListenRefused",
     "LockedMemoryLimit",
     "MetadataFull",
@@ -259,6 +267,7 @@ __all__ = [
     "NodeEnded",
     "NodeNameTaken",
     "NodeNotFound",
+    "NotAllDeleted",
     "NotHeld",
     "NotInObject",
     "NotReplaceable",

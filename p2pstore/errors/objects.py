@@ -99,6 +99,28 @@ class NotHeld(MooncakeError):
         return self.filled(self.advice_path) if str(self.fields["name"]).startswith("/") else super().hint
 
 
+class CopyStays(Refused):
+    """The files of a copy are not deleted."""
+
+    sentence = "the files at {path} are not deleted: {detail}"
+    advice = "run 'mooncake cache list' to see what is here; what nobody needs there you can delete yourself"
+
+
+class LastCopy(Refused):
+    """A copy is not deleted, since no other is known to be whole."""
+
+    sentence = "the files at {path} are not deleted: no other node that answers has all of {name!r}{detail}"
+    advice = "get it on another node first, or delete it for good with --last-copies"
+
+
+class NotAllDeleted(MooncakeError):
+    """Some files of a copy were deleted, and then one could not be. The copy is served no more."""
+
+    exit_code = 10
+    sentence = "of the files at {path} {files} were deleted, and the others were not: {detail}"
+    advice = "look at what is left there; nothing of it is used by mooncake any more"
+
+
 class NodeNotFound(MooncakeError):
     """No live node is called so, or several may be meant."""
 

@@ -15,7 +15,7 @@ import struct
 import threading
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -26,6 +26,7 @@ from engine.files.stamps import STAMP_BYTES, FileStamp
 from engine.memory.file_spans import FileSpan, FileSpans
 from p2pstore.cluster.records import ObjectRecord, decode, encode
 from p2pstore.errors import MooncakeError, StorageError
+from p2pstore.holding.copy_note import CopyNote
 from p2pstore.objects.json_slices import json_list
 from p2pstore.objects.manifest import Manifest, parse
 from p2pstore.objects.memory_objects import Lent
@@ -50,7 +51,18 @@ CREATE INDEX IF NOT EXISTS by_digest ON holdings(digest);
 CREATE TABLE IF NOT EXISTS parts (
     digest TEXT PRIMARY KEY REFERENCES manifests(digest), record BLOB NOT NULL, place BLOB NOT NULL, files BLOB NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS notes (
+    name TEXT NOT NULL, root BLOB NOT NULL, digest TEXT NOT NULL, note TEXT NOT NULL, PRIMARY KEY (name, root)
+) WITHOUT ROWID;
 """
+
+_DROP_NOTES = (
+    "DELETE FROM notes WHERE NOT EXISTS (SELECT 1 FROM holdings WHERE holdings.name = notes.name"
+    " AND holdings.root = notes.root AND holdings.digest = notes.digest)"
+)
+"""Of holdings that an earlier version, which knows no notes, has replaced or forgotten."""
+
+_PUT_NOTE = "INSERT OR REPLACE INTO notes VALUES (?, ?, ?, ?)"
 
 _DROP_UNUSED = (
     "DELETE FROM manifests WHERE NOT EXISTS (SELECT 1 FROM holdings WHERE holdings.digest = manifests.digest)"
@@ -63,7 +75,7 @@ class Holding:
     """One place where the whole object lies.
 
     ``spans`` are its files, in manifest order, with their stamps. Memory of this process has no root but ``views``, one
-    a file; it is never in the catalog.
+    a file; it is never in the catalog. ``note`` is kept up to date, and goes over to the same content with new stamps.
     """
 
     record: ObjectRecord
@@ -71,6 +83,7 @@ class Holding:
     root: Path | None
     spans: Sequence[FileSpan]
     views: tuple[Lent, ...] = ()
+    note: CopyNote = field(default_factory=CopyNote, compare=False)
 
     @property
     def name(self) -> str:
@@ -102,6 +115,7 @@ class Catalog:
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.executescript(_SCHEMA)
             self._db.execute(_DROP_UNUSED)  # of holdings that others have replaced
+            self._db.execute(_DROP_NOTES)
         except sqlite3.Error as error:
             self._db.close()
             raise StorageError(path=path, detail=str(error)) from None
@@ -132,8 +146,10 @@ class Catalog:
         self.run(
             [
                 ("DELETE FROM holdings WHERE name = ? AND root = ?", places),
+                ("DELETE FROM notes WHERE name = ? AND root = ?", places),
                 ("INSERT OR IGNORE INTO manifests VALUES (?, ?)", (manifest_row(m) for _, m in holdings)),
                 ("INSERT OR REPLACE INTO holdings VALUES (?, ?, ?, ?, ?, ?)", map(_row, holdings)),
+                (_PUT_NOTE, [_note_row(holding) for holding, _ in holdings]),
             ],
             unused=[holding.digest for holding in gone],
         )
@@ -148,16 +164,23 @@ class Catalog:
                 self._db.executemany(statement, rows)
             self._db.executemany(_DROP_UNUSED + " AND digest = ?", [(digest,) for digest in unused])
 
+    def note(self, holdings: Iterable[Holding]) -> None:
+        """Remember the notes of holdings that are in it."""
+        self.run([(_PUT_NOTE, map(_note_row, holdings))])
+
     def load(self) -> Iterator[tuple[Holding, Manifest]]:
         """Everything in it, by name. What no longer parses is skipped."""
         manifests = self.manifests("SELECT digest FROM holdings")
-        query = "SELECT root, digest, role, record, stamps FROM holdings ORDER BY name, role, root"
-        for root, digest, role, record, stamps in self.rows(query):
+        query = (
+            "SELECT h.root, h.digest, h.role, h.record, h.stamps, n.note FROM holdings h LEFT JOIN notes n"
+            " ON n.name = h.name AND n.root = h.root AND n.digest = h.digest ORDER BY h.name, h.role, h.root"
+        )
+        for root, digest, role, record, stamps, note in self.rows(query):
             manifest = manifests.get(digest)
             if manifest is None:
                 continue
             try:
-                holding = _holding(root, role, record, stamps, manifest)
+                holding = _holding(root, role, record, stamps, manifest, CopyNote.parse(note))
             except UNREADABLE:
                 log.warning("the entry of %r in the catalog is damaged", root)
                 continue
@@ -259,13 +282,17 @@ def _compressed(pieces: Iterable[bytes]) -> bytes:
     return b"".join([*map(making.compress, pieces), making.flush()])
 
 
-def _holding(root: bytes, role: str, record_bytes: bytes, stamps: bytes, manifest: Manifest) -> Holding:
+def _note_row(holding: Holding) -> tuple[object, ...]:
+    return holding.name, os.fsencode(holding.place), holding.digest, holding.note.to_text()
+
+
+def _holding(root: bytes, role: str, record_bytes: bytes, stamps: bytes, manifest: Manifest, note: CopyNote) -> Holding:
     """One row. Raises one of ``UNREADABLE``."""
     record = decode(ObjectRecord, record_bytes)
     if record is None or record.manifest != manifest.digest or role not in {"gold", "replica"}:
         raise ValueError("no entry of ours")
     path = Path(os.fsdecode(root))
-    return Holding(record, role, path, _spans(path, manifest, zlib.decompress(stamps)))
+    return Holding(record, role, path, _spans(path, manifest, zlib.decompress(stamps)), note=note)
 
 
 def _spans(root: Path, manifest: Manifest, stamps: bytes) -> FileSpans:

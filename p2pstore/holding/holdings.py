@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
@@ -53,6 +55,7 @@ class Holdings:
         self._held = Index()
         self._manifests: dict[str, Manifest] = {}
         self._changing = asyncio.Lock()
+        self._to_note: dict[tuple[str, str], Holding] = {}  # the catalog does not know when these were used last
         self.given_up = 0
         """Holdings that had to be given up, since their files changed or their bytes were wrong."""
         self._to_forget: list[Holding] = []  # given up, and still in the catalog: it had no room
@@ -127,7 +130,7 @@ class Holdings:
                     await self._forget(holding)
                     lost.append(holding)
                     continue
-                holding = Holding(holding.record, holding.role, holding.root, spans)  # noqa: PLW2901 - its new stamps
+                holding = replace(holding, spans=spans)  # noqa: PLW2901 - its new stamps
                 try:
                     await self._remember([(holding, manifest)], ())
                 except StorageError as error:
@@ -167,6 +170,8 @@ class Holdings:
                     others += [other for other in self.named(holding.name) if other.digest not in kept]
                 displaced.update((id(other), other) for other in others)
             gone = list(displaced.values())
+            for holding, _ in new:
+                self._begin_note(holding)
             await self._remember(new, gone)
             buffers = await asyncio.to_thread(lambda: [self.serving.buffer(*pair) for pair in new])
             await self._let_go(gone)
@@ -174,6 +179,52 @@ class Holdings:
                 self._hold(holding, manifest, buffer)
             await self.serving.catch_up()
             return gone
+
+    def _begin_note(self, holding: Holding) -> None:
+        """It is to be held: take over what is noted of the same at its place, or begin."""
+        old = self._held.at_place_of(holding)
+        if old is not None and old.digest == holding.digest and old.note is not holding.note:
+            holding.note.inherit(old.note)
+        holding.note.since = holding.note.since or time.time()
+
+    def use(self, digest: str) -> None:
+        """A peer, or a get of this node, uses that content now. Any thread."""
+        self._loop.call_soon_threadsafe(self._use, digest)
+
+    def _use(self, digest: str) -> None:
+        for holding in self.of(digest):
+            holding.note.used = time.time()
+            if holding.root is not None:
+                self._to_note[holding.name, holding.place] = holding
+
+    async def pin(self, holding: Holding, *, pinned: bool) -> None:
+        """Whether a copy is to stay, whatever is cleared away. Raises ``StorageError``; it is then as it was."""
+        await to_its_end(self._pin(holding, pinned=pinned))
+
+    async def _pin(self, holding: Holding, *, pinned: bool) -> None:
+        async with self._changing:
+            before, holding.note.pinned = holding.note.pinned, pinned
+            try:
+                await asyncio.to_thread(self._catalog.note, [holding] if holding.root is not None else [])
+            except BaseException:
+                holding.note.pinned = before
+                raise
+
+    async def save_notes(self) -> None:
+        """Have the catalog know when copies were used last. One that has no room for that is told later."""
+        await to_its_end(self._save_notes())
+
+    async def _save_notes(self) -> None:
+        async with self._changing:
+            used, self._to_note = self._to_note, {}
+            there = [holding for holding in used.values() if holding in self._held]
+            if not there:
+                return
+            try:
+                await asyncio.to_thread(self._catalog.note, there)
+            except StorageError as error:
+                log.debug("%s", error)
+                self._to_note = {**used, **self._to_note}
 
     async def _remember(self, new: Iterable[tuple[Holding, Manifest]], gone: Iterable[Holding]) -> None:
         """Write to the catalog what of these lies in files. Raises ``StorageError``."""

@@ -33,9 +33,9 @@ class Index:
         """Whether this very holding is held, not one that took its place."""
         return self._all.get(_key(holding)) is holding
 
-    def at_place_of(self, holding: Holding) -> bool:
-        """Whether this holding, or one that took its place, is held."""
-        return _key(holding) in self._all
+    def at_place_of(self, holding: Holding) -> Holding | None:
+        """This holding, or the one that took its place, if one is held."""
+        return self._all.get(_key(holding))
 
     @property
     def names(self) -> int:

@@ -108,6 +108,10 @@ class PartCopies:
         """What this node serves in part now, by the digests of the objects."""
         return [(digest, each.part) for digest, each in self._served.items() if self._is_served(each)]
 
+    def held(self) -> list[tuple[ObjectRecord, Path, PartCopy]]:
+        """What this node serves in part now: of what, where it lies, and which files."""
+        return [(each.record, each.place, each.part) for each in self._served.values() if self._is_served(each)]
+
     async def forget_whole(self) -> None:
         """Remember no more as parts what has come whole since."""
         for digest, each in list(self._served.items()):

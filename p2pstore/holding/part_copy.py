@@ -28,6 +28,16 @@ class PartCopy:
         self._files = dict(zip(numbers, spans, strict=True))
         self._lost = lost
 
+    @property
+    def spans(self) -> Sequence[FileSpan]:
+        """Its files, with their stamps."""
+        return tuple(self._files.values())
+
+    @property
+    def size(self) -> int:
+        """Bytes of its files."""
+        return sum(span.size for span in self._files.values())
+
     def fault(self) -> str:
         """What is wrong with the first of its files that is not what it was, as people read it; empty where all are."""
         for span in self._files.values():

@@ -10,6 +10,7 @@ from p2pstore.cluster.peer_client import PeerClient
 from p2pstore.cluster.records import NodeRecord
 from p2pstore.cluster.registry import Registry
 from p2pstore.cluster.wrong_bytes import WrongBytes
+from p2pstore.holding.cache import Cache
 from p2pstore.holding.checker import Checker
 from p2pstore.holding.holdings import Holdings
 from p2pstore.holding.oids import Oids
@@ -36,6 +37,7 @@ class Parts:
     holdings: Holdings
     publisher: Publisher
     part_copies: PartCopies
+    cache: Cache
     checker: Checker
     watcher: SourceWatcher
     wrong_bytes: WrongBytes

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,6 +22,7 @@ from p2pstore.cluster.registry import Registry, new_object
 from p2pstore.cluster.tags import tagged
 from p2pstore.errors import MetadataUnavailable, MooncakeError, ObjectExists
 from p2pstore.holding.catalog import Holding
+from p2pstore.holding.copy_note import CopyNote, seal
 from p2pstore.holding.holdings import Holdings, PartialCopy
 from p2pstore.holding.replica import Replica
 from p2pstore.holding.turns import Turns
@@ -51,10 +52,13 @@ class NewObject:
     root: Path | None
     spans: Sequence[FileSpan] = ()
     views: tuple[Lent, ...] = ()
+    kept: bool = False
+    """Whether this agent wrote the file, in a directory of its own."""
 
     def holding(self, record: ObjectRecord) -> Holding:
         """How it is held, under the record that stands for its name."""
-        return Holding(record, "gold", self.root, self.spans, self.views)
+        note = CopyNote(wrote=seal(self.spans), real=str(self.root)) if self.kept else CopyNote()
+        return Holding(record, "gold", self.root, self.spans, self.views, note)
 
 
 @dataclass(frozen=True)
@@ -212,6 +216,18 @@ class Publisher:
                 said = self._record_of(manifest.digest)
                 await self._say(lambda: self._registry.republish([(holding.record, said)]))
         await self._take_back(gone)
+
+    async def leave(self, digest: str) -> None:
+        """Say that this node has no more than a part of an object. Raises as the metadata store."""
+        async with self._turns.of([digest]):
+            said = replace(self._record_of(digest), state="partial")
+            await self._leased(lambda: self._registry.announce(digest, said))
+
+    async def stay(self, digest: str) -> None:
+        """Say again how much of an object this node has, now or when the metadata server is back."""
+        async with self._turns.of([digest]):
+            if digest in self._holdings.replicas:
+                await self._announce(digest)
 
     async def _announce(self, digest: str) -> None:
         """Say how much of an object this node has; now, or when the metadata server is back."""

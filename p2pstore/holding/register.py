@@ -139,7 +139,7 @@ class _Came:
 
     def made(self, name: str, manifest: Manifest) -> NewObject:
         """See ``_Source.made``."""
-        return NewObject(name, manifest, self._root, (self._span,))
+        return NewObject(name, manifest, self._root, (self._span,), kept=True)
 
 
 class _Memory:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from engine.errors import StorageError
 from engine.files.stamps import NO_NUMBER
@@ -186,7 +186,7 @@ class SourceWatcher:
         log.info("%s: the inode numbers changed, and the content did not", holding.place)
         spans = tuple(FileSpan(s.path, s.size, s.stamp.unnumbered() if s.stamp else None) for s in spans)
         try:
-            await self._holdings.put([(Holding(holding.record, holding.role, root, spans), manifest)])
+            await self._holdings.put([(replace(holding, spans=spans), manifest)])
         except StorageError as error:
             log.warning("%s is not served any more: %s", holding.place, error)
             return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -57,6 +57,10 @@ class Operation:
             self._finished[outcome] += 1
 
 
+MAX_PEERS = 256
+"""Peers of which it is remembered what they sent; those that were silent for longest are forgotten."""
+
+
 class Counts:
     """Since the node started; bytes are those of objects."""
 
@@ -65,9 +69,20 @@ class Counts:
         self.registers = Operation()
         self.verifies = Operation()
         self.peer_requests = Operation()
+        self.listens = Operation()
+        """Of peers that hear what of an object is here, for as long as they get it."""
+        self.by_peer: OrderedDict[str, int] = OrderedDict()
+        """Verified bytes that each peer sent, the one that sent something last at the end."""
         self.registered = 0
         """Objects."""
         self.pulled: Counter[str] = Counter()
         """Verified bytes that gets received, by transport."""
         self.reused = 0
         """Bytes that gets did not have to move."""
+
+    def came_from(self, peer: str, count: int) -> None:
+        """So many more verified bytes came from a peer."""
+        self.by_peer[peer] = self.by_peer.get(peer, 0) + count
+        self.by_peer.move_to_end(peer)
+        if len(self.by_peer) > MAX_PEERS:
+            self.by_peer.popitem(last=False)

@@ -256,8 +256,14 @@ class PeerServer:
             raise web.HTTPServiceUnavailable(text="this node is serving as many receivers as it can")
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         seeds, grants, abroad = (request.query.get(name) == "1" for name in ("seeds", "grants", "abroad"))
+        self._parts.holdings.use(request.match_info["digest"])
         # Nobody else comes in between.
-        with replica.listen(seeds=seeds, grants=grants, abroad=abroad) as listener, self._follows(listener.key):
+        counted = self._parts.counts.listens.one()
+        with (
+            counted,
+            replica.listen(seeds=seeds, grants=grants, abroad=abroad) as listener,
+            self._follows(listener.key),
+        ):
             await response.prepare(request)
             first = {"address": replica.address, "bitmap": replica.have.to_text(), "key": self._parts.engine.key}
             first |= {"listener": listener.key, "shared": listener.shared, "grants": grants}

@@ -87,6 +87,8 @@ class FileDestination:
         self.landing = Landing.of_files(self.shape.columns.sizes)
         self.verified = Bitmap(manifest.chunks)
         self.new_hasher = hasher(manifest.hash)
+        self.made_root = False
+        """Whether the destination itself was made: a directory that is filled was there before."""
         self.clones = True  # until the file system says that it cannot
         self._target = examine(path, self.shape, force=force)
         self._work = Workplace(self._target.work_in, path, self.shape.digest, name, note_bytes=note_bytes)
@@ -289,6 +291,7 @@ class FileDestination:
             raise DestinationExists(path=self.path) from None
         except OSError as error:
             raise StorageError(path=error.filename or self.path, detail=words(error)) from None
+        self.made_root = not (self._target.fill or (moved and self.shape.kind == "directory"))
         self._work.remove()  # before it is let go of: then it might be another get's
         self.writers.end(0)
         files = self.shape.columns

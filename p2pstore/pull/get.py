@@ -13,6 +13,7 @@ from engine.files.refusals import said
 from engine.memory.file_spans import FileSpan
 from p2pstore.errors import DestinationExists, DestinationServed, StorageError, UsageError
 from p2pstore.holding.catalog import Holding
+from p2pstore.holding.copy_note import CopyNote, seal
 from p2pstore.holding.parts import Parts
 from p2pstore.holding.replica import Replica
 from p2pstore.holding.same_content import same_content
@@ -186,6 +187,7 @@ class FileEnd(End[FileDestination]):
         holding = holdings.at(self.dest)
         if holding is not None and not await get.in_thread(holdings.fault, holding):
             if holding.digest == get.manifest.digest:
+                holdings.use(get.manifest.digest)
                 self.seeding = True
                 return True
             theirs = holdings.manifest(holding.digest)
@@ -271,7 +273,11 @@ class FileEnd(End[FileDestination]):
             get.note(text)
         if not request.seed:
             return
-        holding = Holding(get.resolved.record, "replica", self.dest, spans)
+        note = CopyNote()
+        if self._destination is not None:  # what was there already, somebody else wrote
+            note.wrote, note.real = seal(spans), await asyncio.to_thread(os.path.realpath, self.dest)
+            note.own_root = self._destination.made_root
+        holding = Holding(get.resolved.record, "replica", self.dest, spans, note=note)
         try:
             await self._parts.publisher.hold(holding, get.manifest, known=get.resolved.watched)
         except StorageError:

@@ -39,6 +39,8 @@ class LocalChunks:
         self._places: Places = {}
         self._old = old or {}
         self._serving = holdings.serving
+        self.used: set[str] = set()
+        """Contents of which something was read."""
         for digest, replica in list(holdings.replicas.items()):
             theirs = replica.manifest
             if theirs.hash == manifest.hash:
@@ -63,6 +65,7 @@ class LocalChunks:
             _read_file(path, offset, chunk.length, sink)
             return
         digest, offset = self._places[key]
+        self.used.add(digest)
         done = self._clone(digest, offset, chunk.length, sink) if isinstance(sink, CloningSink) else 0
         while done < chunk.length:
             view = sink.buffer(chunk.length - done)
@@ -133,6 +136,8 @@ def copy_local(
 
     tasks = ((first, min(first + COPY_RUN, len(numbers)), 0) for first in range(0, len(numbers), COPY_RUN))
     run_tasks(tasks, copy, os.cpu_count() or 1, cancelled)
+    for digest in chunks.used:
+        holdings.use(digest)
     if faults:
         log.info("%d chunks that were here are not reused: %s", len(faults), faults[0])
 

@@ -60,6 +60,7 @@ class PullWork:
         self._clock = clock
         self._told_place = False
         self._counted: dict[str, int] = {}
+        self._counted_peers: dict[str, int] = {}
 
     async def run(
         self,
@@ -198,11 +199,16 @@ class PullWork:
                 self._emit({"event": "progress", "done": done, "total": total, "peers": self.pull.active})
 
     def _count(self) -> None:
-        """Have the bytes counted that came since the last time, by transport."""
+        """Have the bytes counted that came since the last time, by transport and by peer."""
         came = self.pull.bytes_by_transport
         for transport, count in came.items():
             self._parts.counts.pulled[transport] += count - self._counted.get(transport, 0)
         self._counted = came
+        peers = self.pull.bytes_by_node
+        for peer, count in peers.items():
+            if count > (before := self._counted_peers.get(peer, 0)):
+                self._parts.counts.came_from(peer, count - before)
+        self._counted_peers = peers
 
     def _sight(self, discovery: Discovery) -> Sight:
         pull = self.pull

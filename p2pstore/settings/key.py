@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +90,17 @@ def whole(low: int, high: int) -> Callable[[str, Path], int]:
         return value
 
     return parse
+
+
+def as_share(text: str, _base: Path) -> float:
+    """A share of something: above 0, up to 1."""
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not 0 < share <= 1:
+        raise ValueError(f"{text!r} is no share; write one above 0, up to 1, like 0.9")
+    return share
 
 
 def one_of(*allowed: str) -> Callable[[str, Path], str]:

@@ -10,7 +10,7 @@ from p2pstore.errors import BadConfig, BadName
 from p2pstore.objects.choices import DEFAULT_HASH, HASHES, MAX_CHUNK_SIZE, MIN_CHUNK_SIZE
 from p2pstore.objects.names import check_node_name
 from p2pstore.objects.units import format_size, parse_rate, parse_size
-from p2pstore.settings.key import Key, as_boolean, as_path, as_text, one_of, whole
+from p2pstore.settings.key import Key, as_boolean, as_path, as_share, as_text, one_of, whole
 from p2pstore.settings.master_keys import MASTER_KEYS, MASTER_PORT, METRICS_PORT
 
 MIN_PORTS = 3
@@ -66,6 +66,10 @@ def parse_chunk_size(text: str) -> int:
 
 def _chunk_size(text: str, _base: Path) -> int:
     return parse_chunk_size(text)
+
+
+def _size(text: str, _base: Path) -> int:
+    return parse_size(text)
 
 
 def _rate(text: str, _base: Path) -> int:
@@ -152,6 +156,9 @@ KEYS: Mapping[str, Key] = {
             as_path,
             "file with the HF_TOKEN that must be shown there; unset: this user's programs alone",
         ),
+        Key("cache_quota", _size, "bytes that the replicas of gets may take, like 2TB; 0: no limit", 0, plain=True),
+        Key("cache_high", as_share, "share of cache_quota above which replicas are deleted", 0.95, decimal=True),
+        Key("cache_low", as_share, "share of cache_quota that they take then", 0.8, decimal=True),
         Key(
             "connections",
             whole(1, MAX_CONNECTIONS),
@@ -166,6 +173,13 @@ KEYS: Mapping[str, Key] = {
             plain=True,
         ),
         Key("download_limit", _rate, "bytes a second that gets of this node receive; 0: no limit", 0, plain=True),
+        Key(
+            "log_size",
+            _size,
+            "bytes after which the background agent's log begins anew; 0: never",
+            16 << 20,
+            plain=True,
+        ),
         Key(
             "metrics",
             _metrics,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
-import math
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 from engine.net import addresses
 from p2pstore.objects.units import parse_size
-from p2pstore.settings.key import Key, as_boolean, as_path, as_text, one_of, whole
+from p2pstore.settings.key import Key, as_boolean, as_path, as_share, as_text, one_of, whole
 
 MASTER_PORT, METRICS_PORT = 50051, 9003
 """Where a master of the pooled store serves clients, and where it serves people; upstream's."""
@@ -24,12 +23,12 @@ MAX_DURATION = 7 * 86400
 MAX_MASTER_KEYS = 1_000_000_000
 """In the index of a master: more would not fit into any memory."""
 
-_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)\s*(ms|s|m|h|)")
-_UNITS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)\s*(ms|s|m|h|d|w|)")
+_UNITS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 
 
 def parse_duration(text: str) -> float:
-    """Seconds from ``10``, ``10s``, ``500ms``, ``30m`` or ``24h``; else ``ValueError``."""
+    """Seconds from ``10``, ``10s``, ``500ms``, ``30m``, ``24h``, ``30d`` or ``2w``; else ``ValueError``."""
     match = _DURATION.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"{text!r} is no time; write it like 10s, 500ms, 30m or 24h")
@@ -44,16 +43,6 @@ def _duration(low: float, high: float = MAX_DURATION) -> Callable[[str, Path], f
         return seconds
 
     return parse
-
-
-def _share(text: str, _base: Path) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = math.nan
-    if not 0 < share <= 1:
-        raise ValueError(f"{text!r} is no share; write one above 0, up to 1, like 0.9")
-    return share
 
 
 def networks(text: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
@@ -126,8 +115,8 @@ MASTER_KEYS = (
     Key(
         "master_evict_soft_pinned", as_boolean, "evict soft-pinned values where nothing else is left", True, plain=True
     ),
-    Key("master_watermark", _share, "share of the memory in use above which values are evicted", 0.9, decimal=True),
-    Key("master_eviction_ratio", _share, "share of what is used that an eviction gives back", 0.05, decimal=True),
+    Key("master_watermark", as_share, "share of the memory in use above which values are evicted", 0.9, decimal=True),
+    Key("master_eviction_ratio", as_share, "share of what is used that an eviction gives back", 0.05, decimal=True),
     Key("master_client_ttl", _duration(1), "how long a client may be silent before it is dead", 10.0, decimal=True),
     Key("master_put_discard", _duration(1), "after how long a put that did not end is given up", 30.0, decimal=True),
     Key("master_put_release", _duration(1), "after how long its memory is used again", 600.0, decimal=True),

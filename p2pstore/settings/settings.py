@@ -71,9 +71,13 @@ class Settings:
     keep: Path | None
     hf_endpoint: str | None
     hf_token_file: Path | None
+    cache_quota: int
+    cache_high: float
+    cache_low: float
     connections: int | None
     upload_limit: int
     download_limit: int
+    log_size: int
     metrics: str | None
     etcd_user: str | None
     etcd_password_file: Path | None

@@ -18,6 +18,7 @@ from tests.cli.fake_agent import OBJECT, FakeAgent
 
 EVERY_COMMAND = [
     "bench",
+    "cache",
     "config",
     "doctor",
     "etcd",
@@ -33,6 +34,7 @@ EVERY_COMMAND = [
     "serve",
     "store",
     "tag",
+    "top",
     "topology",
     "unregister",
     "verify",

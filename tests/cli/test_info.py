@@ -19,6 +19,13 @@ def test_people_see_files_and_holders(agent: FakeAgent, mooncake: Mooncake) -> N
     assert ["beta", "replica", "4", "11", "36", "%", "127.0.0.1:8301", "no"] in text
 
 
+def test_where_this_nodes_copies_lie(agent: FakeAgent, mooncake: Mooncake) -> None:
+    here = [{"role": "gold", "path": "/a"}, {"role": "replica", "path": "/b"}]
+    agent.answers["GET /v1/info"] = info_answer(here=here)
+    shown = mooncake("info", "models/llama").stdout.splitlines()
+    assert [line.split(maxsplit=1)[1] for line in shown if line.startswith("here")] == ["/a (gold)", "/b (replica)"]
+
+
 def test_json_is_what_the_agent_says(agent: FakeAgent, mooncake: Mooncake) -> None:
     agent.answers["GET /v1/info"] = info_answer()
     assert json.loads(mooncake("info", "models/llama", "--json").stdout) == info_answer()

@@ -19,11 +19,16 @@ def test_people_get_an_aligned_table(agent: FakeAgent, mooncake: Mooncake) -> No
     done = mooncake("list")
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    assert lines[0].split() == ["NAME", "SIZE", "FILES", "COMPLETE", "PARTIAL", "CREATED", "BY"]
+    assert lines[0].split() == ["NAME", "SIZE", "FILES", "COMPLETE", "PARTIAL", "CREATED", "BY", "HERE"]
     assert lines[1].split()[:6] == ["models/llama", "10.0", "MiB", "2", "2", "1"]
     assert lines[2].split()[:6] == ["tiny", "5", "B", "1", "1", "0"]
     assert lines[1].index("MiB") + 3 == lines[2].index(" B ") + 2
     assert not any(line.endswith(" ") for line in lines)
+
+
+def test_where_this_nodes_copy_lies(agent: FakeAgent, mooncake: Mooncake) -> None:
+    agent.answers["GET /v1/objects"] = {"objects": [{**OBJECT, "here": ["/data/a", "/b\n"]}], "next": None}
+    assert mooncake("list").stdout.splitlines()[1].endswith("/data/a, /b\\n")
 
 
 def test_json_is_what_the_agent_says(agent: FakeAgent, mooncake: Mooncake) -> None:
@@ -78,7 +83,7 @@ def test_versions_of_before_that_are_still_held_are_counted(agent: FakeAgent, mo
         "next": None,
     }
     header, first, second = mooncake("list").stdout.splitlines()
-    assert header.split() == ["NAME", "SIZE", "FILES", "COMPLETE", "PARTIAL", "OLDER", "CREATED", "BY"]
+    assert header.split() == ["NAME", "SIZE", "FILES", "COMPLETE", "PARTIAL", "OLDER", "CREATED", "BY", "HERE"]
     at = header.index("OLDER")
     assert first[at : at + 5].strip() == "2"
     assert second[at : at + 5].strip() == ""

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,6 +52,7 @@ def test_status_tells_of_running_gets_limits_and_metrics(agent: FakeAgent, moonc
             {**running, "step": "pulling", "percent": 25.0},
             {**running, "name": "n", "step": "waiting for its turn", "percent": None, "peers": 0},
         ],
+        "cache_quota": 2 << 40,
         "upload_limit": 500 << 20,
         "download_limit": 0,
         "metrics": "http://127.0.0.1:9401/metrics",
@@ -59,6 +61,7 @@ def test_status_tells_of_running_gets_limits_and_metrics(agent: FakeAgent, moonc
     assert "serving   2 objects, 3.0 MiB; 1 get running, 1 waiting\n" in shown
     assert "getting   m\\n/x to /d: pulling 25 % from 2 peers, for 1 min 15 s\n" in shown
     assert "getting   n to /d: waiting for its turn, for 1 min 15 s\n" in shown
+    assert "quota     2.0 TiB for replicas\n" in shown
     assert "upload    at most 500.0 MiB/s\n" in shown
     assert "download" not in shown
     assert "metrics   http://127.0.0.1:9401/metrics\n" in shown
@@ -254,3 +257,49 @@ def test_logs_go_on_over_a_replaced_file(environment: dict[str, str], log: Path,
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
     assert process.returncode == 130
+
+
+def test_logs_go_on_in_the_log_before(home: Home, mooncake: Mooncake) -> None:
+    home.create()
+    home.log.write_text("five\nsix\n")
+    home.log.with_name("agent.log.1").write_text("three\nfour\n")
+    home.log.with_name("agent.log.2").write_text("one\ntwo\n")
+    assert mooncake("node", "logs", "-n", "1").stdout == "six\n"
+    assert mooncake("node", "logs", "-n", "3").stdout == "four\nfive\nsix\n"
+    assert mooncake("node", "logs", "-n", "99").stdout.split() == ["one", "two", "three", "four", "five", "six"]
+
+
+def test_who_follows_the_log_loses_no_line_when_it_begins_anew(home: Home, environment: dict[str, str]) -> None:
+    home.create()
+    home.log.write_text("there\n")
+    command = [sys.executable, "-m", "mooncake_cli", "node", "logs", "-f"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == "there\n"
+            with home.log.open("a") as log:
+                log.write("first\n")
+                log.flush()
+                assert process.stdout.readline() == "first\n"
+                home.log.rename(home.log.with_name("agent.log.1"))
+                log.write("written to the old one\n")
+                log.flush()
+                home.log.write_text("anew\n")
+            assert process.stdout.readline() == "written to the old one\n"
+            assert process.stdout.readline() == "anew\n"
+        finally:
+            process.kill()
+
+
+def test_the_log_of_an_agent_begins_anew(mooncake: Mooncake, home: Home, clean_end: None, tmp_path: Path) -> None:
+    home.create()
+    home.log.write_text("x" * 2000 + "\n")
+    done = mooncake("node", "start", *IN_MEMORY, MOONCAKE_LOG_SIZE="1000")
+    assert done.returncode == 0, done.stderr
+    until = time.monotonic() + 60
+    while not (rotated := home.log.with_name("agent.log.1")).exists():
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    assert rotated.read_text().startswith("x" * 2000)
+    assert mooncake("node", "stop").returncode == 0
+    assert "ended" in home.log.read_text()

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from p2pstore.errors import NotHeld
+from p2pstore.errors import CopyStays, NotHeld
 from tests.cli.conftest import Mooncake
 from tests.cli.fake_agent import DIGEST, FakeAgent
 
@@ -71,3 +71,24 @@ def test_of_a_pattern_what_is_here_is_meant(agent: FakeAgent, mooncake: Mooncake
     done = mooncake("unregister", "a/1", "b")
     assert done.returncode == 3
     assert done.stderr.startswith("a/1: this node holds nothing named 'a/1'\n")
+
+
+def test_delete(agent: FakeAgent, mooncake: Mooncake) -> None:
+    agent.answers["POST /v1/unregister-delete"] = {
+        **ANSWER,
+        "withdrawn": ANSWER["withdrawn"][1:],
+        "deleted": [{"path": "/copy/m", "files": 2, "bytes": 1 << 20}],
+    }
+    done = mooncake("unregister", "m", "--delete")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "withdrew the replica of m at /copy/m\ndeleted 2 files, 1.0 MiB, at /copy/m\n" in done.stderr
+    assert agent.body_of("POST /v1/unregister-delete") == {"name": "m", "last_copies": False}
+    mooncake("unregister", "m", "--delete", "--last-copies")
+    assert agent.body_of("POST /v1/unregister-delete") == {"name": "m", "last_copies": True}
+    agent.answers["POST /v1/unregister-delete"] = CopyStays(path="/data/m", detail="it was registered")
+    done = mooncake("unregister", "m", "--delete")
+    assert done.returncode == 7
+    assert "the files at /data/m are not deleted: it was registered" in done.stderr
+    done = mooncake("unregister", "m", "--last-copies")
+    assert done.returncode == 2
+    assert "--last-copies is for --delete" in done.stderr

@@ -425,6 +425,7 @@ async def test_the_status_tells_what_failed_and_goes_on(start: Start, monkeypatc
         "lease keeper": "running",
         "source watcher": "running",
         "part watcher": "running",
+        "cache keeper": "running",
         "source checker": "running",
     }
     looked = asyncio.Event()

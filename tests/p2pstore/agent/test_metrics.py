@@ -78,6 +78,9 @@ async def test_what_nodes_do_is_counted(start: Start, root: Path, tmp_path: Path
         assert node["held_bytes", ()] == registered["size"]
         assert node["contents", (("state", "complete"),)] == 1
         assert node["contents", (("state", "partial"),)] == 0
+    assert beta.status()["peers"] == [{"node": "alpha", "bytes": result.bytes_pulled}]
+    assert beta.status()["bytes_pulled"] == result.bytes_pulled
+    assert alpha.status()["receivers"] == 0
     await alpha.unregister("n")
     gone = of(alpha)
     assert (gone["objects", ()], gone["held_bytes", ()], gone["contents", (("state", "complete"),)]) == (0, 0, 0)

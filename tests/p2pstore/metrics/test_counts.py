@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from p2pstore.metrics.counts import Operation
+from p2pstore.metrics.counts import MAX_PEERS, Counts, Operation
 from tests.clocks import Clock
 
 
@@ -39,3 +39,15 @@ def test_how_long_it_took() -> None:
     assert operation.seconds.total == 4.0
     assert dict(operation.seconds.buckets())["5.0"] == 1
     assert dict(operation.seconds.buckets())["1.0"] == 0
+
+
+def test_peers_that_were_silent_for_longest_are_forgotten() -> None:
+    counts = Counts()
+    for number in range(MAX_PEERS):
+        counts.came_from(str(number), 1)
+    counts.came_from("0", 5)
+    counts.came_from("new", 7)
+    assert len(counts.by_peer) == MAX_PEERS
+    assert (counts.by_peer["0"], counts.by_peer["new"]) == (6, 7)
+    assert "1" not in counts.by_peer
+    assert list(counts.by_peer)[-2:] == ["0", "new"]

@@ -112,7 +112,18 @@ def test_what_means_nothing_is_refused_with_a_sentence(key: str, value: object, 
         KEYS[key].read(value, BASE)
 
 
-PLAIN = {"insecure", "lease_ttl", "chunk_size", "connections", "upload_limit", "download_limit"} | {
+PLAIN = {
+    "insecure",
+    "lease_ttl",
+    "chunk_size",
+    "connections",
+    "upload_limit",
+    "download_limit",
+    "cache_quota",
+    "cache_high",
+    "cache_low",
+    "log_size",
+} | {
     f"master_{name}"
     for name in (
         "insecure",

@@ -227,14 +227,14 @@ def test_any_environment_loads_or_is_bad_config(values: dict[str, str]) -> None:
 def test_a_file_of_the_current_directory_never_opens_us_to_others(load, places: dict[str, Path]) -> None:
     text = 'insecure = true\nlisten = "0.0.0.0"\nadvertise = "10.0.0.1"\nsecret_file = "s"\netcd_password_file = "p"\n'
     text += 'group = "users"\nmaster_insecure = true\nmaster_listen = "0.0.0.0:1"\nmaster_metrics = "0.0.0.0:2"\n'
-    text += 'metrics = "0.0.0.0:3"\n'
+    text += 'metrics = "0.0.0.0:3"\ncache_quota = 1\n'
     text += 'master_allow = "0.0.0.0/0"\nmaster_state = "/tmp/x"\nhf_endpoint = "0.0.0.0:1"\nhf_token_file = "t"\n'
     places["project"].write_text(text + "lease_ttl = 30\n")
     settings = load()
     assert (settings.insecure, settings.listen, settings.advertise) == (False, "127.0.0.1", None)
     assert (settings.secret_file, settings.etcd_password_file) == (None, None)
     assert (settings.master_insecure, settings.master_listen, settings.master_allow) == (False, "127.0.0.1:50051", None)
-    assert settings.metrics is None
+    assert (settings.metrics, settings.cache_quota) == (None, 0)
     assert (settings.hf_endpoint, settings.hf_token_file) == (None, None)
     assert settings.lease_ttl == 30
     reason = "a file of the current directory never sets it"
