@@ -143,7 +143,7 @@ def again(job: Mapping[str, Any], home: str | None) -> str:
     """The command that makes the same get, in the foreground."""
     asked = job["asked"]
     words = ["mooncake", *(["--home", home] if home else []), "get"]
-    for option in ("force", "wipe"):
+    for option in ("force", "wipe", "update"):
         words += [f"--{option}"] if asked.get(option) else []
     words += [] if asked.get("seed", True) else ["--no-seed"]
     for option, key in (("peer", "peers"), ("tensors", "tensors"), ("include", "include"), ("exclude", "exclude")):

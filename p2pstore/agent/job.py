@@ -22,6 +22,7 @@ ASKED = (
     "force",
     "wipe",
     "update",
+    "update",
     "tensors",
     "include",
     "exclude",

@@ -202,6 +202,7 @@ def test_how_far() -> None:
 
 
 def test_the_command_that_resumes() -> None:
+    assert again(job(asked={"update": True}), None) == "mooncake get --update -- models/llama /data/llama"
     asked = {"force": True, "transport": "tcp", "range": "0-5", "include": ["a b"], "tensors": None, "wait": math.inf}
     made = again(job(name="-odd", asked=asked), "/a home")
     assert made == (
