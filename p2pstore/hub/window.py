@@ -11,7 +11,7 @@ from p2pstore.objects.bitmap import Bitmap
 from p2pstore.objects.manifest import Chunk, Manifest
 from p2pstore.pull.destination import RunSink
 from p2pstore.pull.file_destination import FileDestination
-from p2pstore.pull.tuning import Landing
+from p2pstore.pull.tuning import Place
 
 
 class _Noting(Bitmap):
@@ -62,9 +62,9 @@ class Window:
         return self._whole.manifest
 
     @property
-    def landing(self) -> Landing:
-        """See ``Destination.landing``."""
-        return self._whole.landing
+    def lands_in(self) -> Place:
+        """See ``Destination.lands_in``."""
+        return self._whole.lands_in
 
     def sink(self, run: range, scratch: memoryview) -> RunSink:
         """See ``Destination.sink``."""

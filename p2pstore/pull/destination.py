@@ -14,7 +14,7 @@ from engine.memory.region import Region
 from engine.transports.base import Sink
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.objects.manifest import Chunk, Manifest
-from p2pstore.pull.tuning import Landing
+from p2pstore.pull.tuning import Place
 
 ABORT_SECONDS = 10.0
 """How long writes under way may take to end when a destination is finished or given up."""
@@ -61,8 +61,8 @@ class Destination(Protocol):
         """Bytes of chunks that are not to come at all: they stand in ``verified`` from the start."""
 
     @property
-    def landing(self) -> Landing:
-        """What kind of place it is, by which a pull chooses its ways."""
+    def lands_in(self) -> Place:
+        """Where most of the bytes go."""
 
     def sink(self, run: range, scratch: memoryview) -> RunSink:
         """A sink for the adjacent chunks of ``run``, which the caller closes; ``scratch`` is its thread's own buffer.

@@ -42,7 +42,7 @@ from p2pstore.pull.old_chunks import read_chunk
 from p2pstore.pull.part_files import PartFiles
 from p2pstore.pull.placing import fill, place, renamed
 from p2pstore.pull.target import entries, examine
-from p2pstore.pull.tuning import Landing
+from p2pstore.pull.tuning import Place
 from p2pstore.pull.workplace import Workplace
 from p2pstore.pull.writers import Writers
 
@@ -54,6 +54,9 @@ class FileDestination:
 
     left_out = 0
     """See ``Destination.left_out``."""
+
+    lands_in = Place.FILES
+    """See ``Destination.lands_in``."""
 
     def __init__(
         self,
@@ -84,7 +87,6 @@ class FileDestination:
         self.steps = steps or Steps()
         self._check = check or (lambda: None)
         self._cancelled = cancelled or threading.Event()
-        self.landing = Landing.of_files(self.shape.columns.sizes)
         self.verified = Bitmap(manifest.chunks)
         self.new_hasher = hasher(manifest.hash)
         self.made_root = False

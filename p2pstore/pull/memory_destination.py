@@ -27,7 +27,7 @@ from p2pstore.objects.hashing import Hasher, hasher
 from p2pstore.objects.manifest import Chunk, Manifest
 from p2pstore.objects.memory_objects import Lent, release
 from p2pstore.pull.destination import ABORT_SECONDS, Mismatch, RunSink
-from p2pstore.pull.tuning import Landing, Place
+from p2pstore.pull.tuning import Place
 from p2pstore.pull.writers import Writers
 
 if TYPE_CHECKING:
@@ -58,9 +58,9 @@ class MemoryWrites:
         return self._copies
 
     @property
-    def landing(self) -> Landing:
-        """See ``Destination.landing``."""
-        return Landing(Place.HOST if self._copies is None else Place.GPU)
+    def lands_in(self) -> Place:
+        """See ``Destination.lands_in``."""
+        return Place.HOST if self._copies is None else Place.GPU
 
     def keep(self, run: range) -> None:
         """Nothing to remember: memory does not outlive the process."""

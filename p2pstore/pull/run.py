@@ -104,7 +104,7 @@ class PullWork:
                 destination,
                 destination.verified,
                 open_channel=parts.engine.open,
-                tuning=tuned(Facts(processors(), destination.landing), parts.options.connections),
+                tuning=tuned(Facts(processors(), destination.lands_in), parts.options.connections),
                 limit=parts.download_limit,
                 on_progress=ended,
                 on_chunks=on_chunks,

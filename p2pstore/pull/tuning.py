@@ -7,7 +7,6 @@ what is chosen with other choices, on any machine.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 FEW_WORKERS = 2
@@ -28,9 +27,6 @@ PIECE_BYTES = 1 << 20
 SMALL_PIECE_BYTES = 1 << 18
 """The same in a crowd, whose buffers have to lie in one cache."""
 
-SIDE_BY_SIDE = 1.5
-"""Files as large as the largest, of which an object has the bytes: with fewer, one file is what is written."""
-
 
 class Place(enum.Enum):
     """Where the bytes of a get go."""
@@ -41,32 +37,11 @@ class Place(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Landing:
-    """A destination, as far as it matters here.
-
-    ``side_by_side`` is how many files there would be if each were as large as the largest. Most file systems let one
-    write at a time to a file, so that only different ones are written side by side.
-    """
-
-    place: Place
-    side_by_side: float = 1.0
-
-    @classmethod
-    def of_files(cls, sizes: Iterable[int]) -> Landing:
-        """Files of so many bytes each."""
-        total = most = 0
-        for size in sizes:
-            total += size
-            most = max(most, size)
-        return cls(Place.FILES, total / most if most else 1.0)
-
-
-@dataclass(frozen=True, slots=True)
 class Facts:
     """What a get finds. ``cores`` are those that this process may use."""
 
     cores: int
-    landing: Landing
+    place: Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,17 +63,13 @@ class Tuning:
 
 
 def tuned(facts: Facts, connections: int = 0) -> Tuning:
-    """The choice for a get. ``connections`` is what the user wants to each source; 0: whatever is best."""
+    """The choice for a get. ``connections`` is what the user wants to each source; 0: whatever is best.
+
+    Whether it is one file or many does not matter: what is won by writing to several at once, one wins by having one
+    worker receive and hash while another holds the file's lock.
+    """
     if connections:
         return Tuning(connections, connections)
-    return Tuning(_workers(facts), FEW_WORKERS)
-
-
-def _workers(facts: Facts) -> int:
-    """For the first source."""
-    landing = facts.landing
-    if landing.place is Place.GPU:
-        return max(FEW_WORKERS, min(facts.cores // 2, GPU_WORKERS))
-    if landing.place is Place.FILES and landing.side_by_side < SIDE_BY_SIDE:
-        return FEW_WORKERS
-    return max(FEW_WORKERS, min(facts.cores + 1, MANY_WORKERS))
+    if facts.place is Place.GPU:
+        return Tuning(max(FEW_WORKERS, min(facts.cores // 2, GPU_WORKERS)), FEW_WORKERS)
+    return Tuning(min(FEW_WORKERS * facts.cores, MANY_WORKERS), FEW_WORKERS)
