@@ -6,11 +6,11 @@
     python benchmarks/beside.py ../other [--rounds 7] [--mib 1024] [--only copies,transfer] [--json]
 
 Each round takes every figure once in each checkout, in a new random order, with that checkout's own ``.venv``.
-Compared are the start of the command, copies between two agents (as whole commands, and by the seconds that the agent
-reports), the transfer engine (by the clock, and by processor time), the simulator, and, with ``--only broadcast`` and
-as root, what the agents of a broadcast take of the processors. A ratio above 1 means that
-this checkout is faster; it is the median over the rounds of other's time over ours in that round, so that a machine
-that slows down halfway slows both. Files lie in /dev/shm.
+Compared are the start of the command, copies between two agents (as whole commands, by the seconds that the agent
+reports, and by what both agents took of the processors), the transfer engine (by the clock, and by processor time),
+the simulator, and, with ``--only broadcast`` and as root, what the agents of a broadcast take of the processors. A
+ratio above 1 means that this checkout is faster; it is the median over the rounds of other's time over ours in that
+round, so that a machine that slows down halfway slows both. Files lie in /dev/shm.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from typing import Any
 
 from checkouts import OURS, Checkout, print_table, ratios
 
+TICKS = os.sysconf("SC_CLK_TCK")
 STARTS = 5
 """Starts of the command for one figure: each takes a tenth of a second."""
 
@@ -48,6 +49,7 @@ class Contender(Checkout):
         super().__init__(root)
         self.homes = scratch / "a", scratch / "b"
         self.dest = scratch / "copy"
+        self.agents: list[int] = []
 
     def at(self, home: Path, *words: str) -> Any:
         """One command to one of its agents."""
@@ -55,9 +57,14 @@ class Contender(Checkout):
 
     def start_agents(self, source: Path) -> None:
         """Two agents, the first with ``source`` registered."""
-        metadata = self.at(self.homes[0], "node", "start")["metadata"]
-        self.at(self.homes[1], "--metadata", metadata, "node", "start")
+        first = self.at(self.homes[0], "node", "start")
+        second = self.at(self.homes[1], "--metadata", first["metadata"], "node", "start")
+        self.agents = [int(first["pid"]), int(second["pid"])]
         self.at(self.homes[0], "register", str(source), "--name", "bench")
+
+    def spent(self) -> float:
+        """Processor seconds of its agents so far."""
+        return sum(map(seconds_of, self.agents))
 
     def stop_agents(self) -> None:
         """End them, whether they run or not."""
@@ -79,10 +86,11 @@ def copies(checkout: Contender, source: Path) -> Figures:
     found: Figures = {}
 
     def timed(name: str, home: Path, *words: str) -> None:
-        began = time.perf_counter()
+        spent, began = checkout.spent(), time.perf_counter()
         agent = checkout.at(home, *words)["seconds"]
         found[name] = time.perf_counter() - began
         found[f"{name}, agent"] = agent
+        found[f"{name}, processor"] = checkout.spent() - spent
 
     for transport in ("tcp", "local"):
         take_memory(checkout.dest, source.stat().st_size)
@@ -91,6 +99,12 @@ def copies(checkout: Contender, source: Path) -> Figures:
         checkout.dest.unlink()
     timed("register", checkout.homes[0], "register", str(source), "--name", "bench")
     return found
+
+
+def seconds_of(pid: int) -> float:
+    """Processor seconds of a process."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 def take_memory(path: Path, size: int) -> None:
