@@ -21,7 +21,7 @@ from p2pstore.pull.discovery import Discovery
 from p2pstore.pull.hope import LEAST_BYTES, MOST_CHUNKS, NO_BYTE_SECONDS, Hope, Sight, Wait
 from p2pstore.pull.owner import Pull
 from p2pstore.pull.resolve import ResolvedName
-from p2pstore.pull.tuning import Facts, tuned
+from p2pstore.pull.tuning import Facts, Tuning, tuned
 from p2pstore.settings.keys import TRANSPORTS
 from p2pstore.swarm.events import Word
 from p2pstore.swarm.gateway import Claim, Gateways
@@ -104,7 +104,7 @@ class PullWork:
                 destination,
                 destination.verified,
                 open_channel=parts.engine.open,
-                tuning=tuned(Facts(processors(), destination.lands_in), parts.options.connections),
+                tuning=self._tuned(destination),
                 limit=parts.download_limit,
                 on_progress=ended,
                 on_chunks=on_chunks,
@@ -146,6 +146,11 @@ class PullWork:
         await asyncio.wait({asyncio.wrap_future(self.pull.quiet)}, timeout=CLOSE_SECONDS)
         if not self.pull.quiet.done():
             raise StorageError(path="the destination", detail=f"a write has not ended for {CLOSE_SECONDS:g} s")
+
+    def _tuned(self, destination: Destination) -> Tuning:
+        """How many workers each source gets, and what they receive into."""
+        size = destination.manifest.size - destination.left_out
+        return tuned(Facts(processors(), destination.lands_in, size), self._parts.options.connections)
 
     async def _begin(self, destination: Destination, make: Callable[[], Pull]) -> int:
         """Begin the pull in a thread: of some hundred thousand chunks it takes a tenth of a second.

@@ -18,6 +18,9 @@ MANY_WORKERS = 4
 GPU_WORKERS = 8
 """Where a GPU copies by itself, a worker gives that lock away for longer."""
 
+WORTH_A_WORKER = 8 << 20
+"""Bytes of the object for each worker beyond the few: with less, to begin and to end it costs more than it brings."""
+
 CROWD = 8
 """Workers of one get; those beyond come of a swarm, whose sources are slow enough each to have few."""
 
@@ -38,10 +41,11 @@ class Place(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a get finds. ``cores`` are those that this process may use."""
+    """What a get finds. ``cores`` are those that this process may use, ``size`` bytes that are to come."""
 
     cores: int
     place: Place
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,5 @@ def tuned(facts: Facts, connections: int = 0) -> Tuning:
     """
     if connections:
         return Tuning(connections, connections)
-    if facts.place is Place.GPU:
-        return Tuning(max(FEW_WORKERS, min(facts.cores // 2, GPU_WORKERS)), FEW_WORKERS)
-    return Tuning(min(FEW_WORKERS * facts.cores, MANY_WORKERS), FEW_WORKERS)
+    busy = min(facts.cores // 2, GPU_WORKERS) if facts.place is Place.GPU else min(2 * facts.cores, MANY_WORKERS)
+    return Tuning(max(FEW_WORKERS, min(busy, facts.size // WORTH_A_WORKER)), FEW_WORKERS)

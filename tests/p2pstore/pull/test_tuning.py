@@ -6,6 +6,9 @@ import pytest
 
 from p2pstore.pull.tuning import CROWD, PIECE_BYTES, SMALL_PIECE_BYTES, Facts, Place, Tuning, tuned
 
+GB = 10**9
+MIB = 1 << 20
+
 
 @pytest.mark.parametrize(
     ("cores", "place", "workers"),
@@ -24,17 +27,22 @@ from p2pstore.pull.tuning import CROWD, PIECE_BYTES, SMALL_PIECE_BYTES, Facts, P
     ],
 )
 def test_workers_of_the_only_source(cores: int, place: Place, workers: int) -> None:
-    assert tuned(Facts(cores, place)).workers(0) == workers
+    assert tuned(Facts(cores, place, GB)).workers(0) == workers
+
+
+@pytest.mark.parametrize(("size", "workers"), [(0, 2), (MIB, 2), (23 * MIB, 2), (24 * MIB, 3), (32 * MIB, 4), (GB, 4)])
+def test_little_is_worth_few_workers(size: int, workers: int) -> None:
+    assert tuned(Facts(16, Place.HOST, size)).workers(0) == workers
 
 
 @pytest.mark.parametrize("place", Place)
 def test_what_the_user_says_holds_for_each_source(place: Place) -> None:
-    tuning = tuned(Facts(16, place), 5)
+    tuning = tuned(Facts(16, place, 1), 5)
     assert [tuning.workers(others) for others in (0, 5, 100)] == [5, 5, 5]
 
 
 def test_in_a_swarm_each_source_has_few_workers_with_small_buffers() -> None:
-    tuning = tuned(Facts(16, Place.FILES))
+    tuning = tuned(Facts(16, Place.FILES, GB))
     others, found = 0, []
     for _ in range(16):
         found.append((tuning.workers(others), tuning.piece_bytes(others)))
