@@ -264,11 +264,12 @@ class PeerServer:
             replica.listen(seeds=seeds, grants=grants, abroad=abroad) as listener,
             self._follows(listener.key),
         ):
+            claims = replica.claimed  # later ones are news: one that is heard after a better one means another thing
             await response.prepare(request)
             first = {"address": replica.address, "bitmap": replica.have.to_text(), "key": self._parts.engine.key}
             first |= {"listener": listener.key, "shared": listener.shared, "grants": grants}
             await response.write(_line(first))
-            for claim in replica.claimed:
+            for claim in claims:
                 await response.write(_told(claim))
             over = False
             while not over:

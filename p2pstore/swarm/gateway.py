@@ -9,6 +9,9 @@ came first stays. Times are in seconds.
 
 Claims have a *term*. Those who get from the gateway itself see it leave, and begin the next; so does who is hungry.
 Where getters of one zone know nothing of each other there are gateways for each part, so that nobody goes without.
+
+A peer may claim what it never does, or say that it has everything, by mistake or to do harm. So whom an election does
+not feed believes nobody any more, and fetches from abroad for itself.
 """
 
 from __future__ import annotations
@@ -29,6 +32,9 @@ took a quarter longer: it must take in everything, and send it."""
 
 SETTLE_SECONDS = 0.25
 """For a candidate to hear of a better one; where others are near it fetches nothing abroad before."""
+
+LONELY_SECONDS = 10.0
+"""After an election because nothing came, for something to come: else a getter listens to no claims any more."""
 
 MAX_TERM = 1 << 31
 MAX_TOKEN = 1 << 32
@@ -82,13 +88,16 @@ class Gateway:
         self._holder = ""  # the peer that claims it for itself
         self._since: float | None = None
         self._settled = False
+        self._now = 0.0
+        self._hungry_since: float | None = None
+        self._lonely = False  # it believes nobody any more
         self.claim = self._own(0)
         """The best that is known."""
 
     @property
     def open(self) -> bool:
         """Whether this node is to fetch from abroad."""
-        return self.claim.own and (self._settled or not self._near)
+        return self._lonely or (self.claim.own and (self._settled or not self._near))
 
     def near(self, peer: str, *, whole: bool) -> None:
         """There is a peer in this zone, which perhaps has everything."""
@@ -112,6 +121,8 @@ class Gateway:
         if peer not in self._near:
             return
         same = (claim.term, claim.token) == (self.claim.term, self.claim.token)
+        if peer == self._holder and not (same and claim.own) and not claim.beats(self.claim):
+            self._begin()  # its pull was begun anew, and knows nothing of what it claimed
         holder = peer if claim.own else self._holder if same else ""
         self._take(replace(claim, own=False), holder)
         if same and not self.claim.own:
@@ -120,12 +131,25 @@ class Gateway:
             self._take(Claim(self._share, self.claim.term, Rank.WHOLE, 0))
 
     def hungry(self) -> None:
-        """Nothing has come for long: another may do better than the gateway."""
-        if self._seeds and not self.claim.own:
+        """Nothing has come for long: another may do better than the gateway, and where none does, this node itself."""
+        if self.claim.own:
+            return
+        if self._hungry_since is None:
+            self._hungry_since = self._now
+            if self._seeds:
+                self._begin()
+        elif self._now - self._hungry_since >= LONELY_SECONDS:
             self._begin()
+            self._lonely = True
+            self.claim = self._own(self.claim.term)
+
+    def fed(self) -> None:
+        """Something has come."""
+        self._hungry_since = None
 
     def pass_time(self, now: float) -> None:
         """A candidate that has heard of no better one is the gateway."""
+        self._now = now
         if self._since is None:
             self._since = now
         if not self._settled and self.claim.own and now - self._since >= SETTLE_SECONDS:
@@ -146,7 +170,7 @@ class Gateway:
         return Claim(self._share, term, rank, self._random.randrange(MAX_TOKEN), own=True)
 
     def _take(self, claim: Claim, holder: str = "") -> None:
-        if claim.beats(self.claim):
+        if not self._lonely and claim.beats(self.claim):
             self.claim = claim
             self._holder = holder
 
@@ -186,6 +210,11 @@ class Gateways:
         """See ``Gateway.hungry``."""
         for each in self._each:
             each.hungry()
+
+    def fed(self) -> None:
+        """See ``Gateway.fed``."""
+        for each in self._each:
+            each.fed()
 
     def pass_time(self, now: float) -> None:
         """See ``Gateway.pass_time``."""

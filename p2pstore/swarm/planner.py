@@ -345,6 +345,8 @@ class Planner:
         if landed and began < math.inf:
             self._took(peer, self._now - began)
         self._fed = self._now
+        if self._zone.known:
+            self._zone.fed()
         peer.faults = 0
         peer.slow = False
         peer.delivered = True

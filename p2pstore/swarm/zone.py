@@ -10,6 +10,10 @@ from collections.abc import Sequence
 
 from p2pstore.swarm.gateway import ABROAD, SAME_ZONE, Claim, Gateways, share_of_each
 
+MAX_NEWS = 16
+"""How often others are told of claims between two looks at the clock. An election takes some four; a peer that says
+ever better ones makes a zone say no more than this."""
+
 
 class Zone:
     """The zone of one pull. ``lengths`` are the sizes of the chunks in bytes; ``gateways`` None stands for no zone."""
@@ -19,6 +23,8 @@ class Zone:
         self._shares = share_of_each(lengths) if gateways is not None else []
         self._claimed: tuple[Claim, ...] = ()
         self._open: frozenset[int] = frozenset()
+        self._news_left = MAX_NEWS
+        self._given_time = False  # to an election, since something came
         self.mine: frozenset[int] = frozenset()
         """The chunks that this node is to fetch from abroad, as of the last ``reopens``."""
 
@@ -51,19 +57,31 @@ class Zone:
         if self._gateways is not None:
             self._gateways.hungry()
 
+    def fed(self) -> None:
+        """Something has come."""
+        self._given_time = False
+        if self._gateways is not None:
+            self._gateways.fed()
+
     def pass_time(self, now: float) -> None:
         """It is so late, in seconds."""
+        self._news_left = MAX_NEWS
         if self._gateways is not None:
             self._gateways.pass_time(now)
 
     def news(self) -> tuple[list[Claim], bool]:
-        """The claims that are others since the last call, and whether an election has begun."""
+        """The claims that are others since the last call, and whether an election has begun that is given time.
+
+        Only the first since something came is: a peer that began one after the other would let nobody get hungry.
+        """
         before = self._claimed
-        if self._gateways is None or (now := self._gateways.claims) == before:
+        if self._gateways is None or (now := self._gateways.claims) == before or self._news_left <= 0:
             return [], False
         self._claimed = now
+        self._news_left -= 1
         election = bool(before) and any(new.term != old.term for new, old in zip(now, before, strict=True))
-        return [claim for claim in now if claim not in before], election
+        given, self._given_time = self._given_time, self._given_time or election
+        return [claim for claim in now if claim not in before], election and not given
 
     def reopens(self) -> bool:
         """Look which chunks are ``mine`` now; whether these are others than before."""

@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pstore.swarm.gateway import MAX_TERM, SETTLE_SECONDS, SHARES, Claim, Gateway, Gateways, Rank, share_of_each
+from p2pstore.swarm.gateway import (
+    LONELY_SECONDS,
+    MAX_TERM,
+    SETTLE_SECONDS,
+    SHARES,
+    Claim,
+    Gateway,
+    Gateways,
+    Rank,
+    share_of_each,
+)
 from p2pstore.swarm.rarity import RUN_BYTES
 
 
@@ -163,6 +173,51 @@ def test_strangers_are_not_heard_and_terms_do_not_run_away() -> None:
     made.heard("peer", Claim(0, MAX_TERM - 1, Rank.ACTING, 1, own=True))
     made.gone("peer")
     assert made.claim.term == MAX_TERM - 1
+
+
+def test_claims_that_feed_nobody_starve_nobody() -> None:
+    """A peer that claims each next term, and brings nothing."""
+    made = Gateway(0, random.Random(1))
+    made.near("liar", whole=False)
+    for seconds in range(2 + int(LONELY_SECONDS)):
+        made.pass_time(float(seconds))
+        made.heard("liar", Claim(0, min(made.claim.term + 1, MAX_TERM - 1), Rank.WHOLE, 0, own=True))
+        if made.open:
+            break
+        assert not made.claim.own
+        made.hungry()
+    assert made.open
+    assert made.claim.own
+
+
+@pytest.mark.parametrize("seeds", [False, True])
+def test_one_that_has_everything_and_gives_nothing_starves_nobody(seeds: bool) -> None:
+    made = Gateway(0, random.Random(1), seeds=seeds)
+    made.pass_time(0.0)
+    made.near("miser", whole=True)
+    made.hungry()
+    made.pass_time(LONELY_SECONDS / 2)
+    made.hungry()
+    assert not made.open
+    made.fed()
+    made.pass_time(LONELY_SECONDS)
+    made.hungry()
+    assert not made.open, "something has come since"
+    made.pass_time(2 * LONELY_SECONDS)
+    made.hungry()
+    assert made.open
+
+
+def test_a_gateway_that_begins_anew_is_one_no_more() -> None:
+    made = Gateway(0, random.Random(1))
+    made.near("again", whole=False)
+    acting = Claim(0, 0, Rank.ACTING, 5, own=True)
+    made.heard("again", acting)
+    made.heard("again", acting)
+    assert made.claim == replace(acting, own=False), "said twice it is the same"
+    made.heard("again", Claim(0, 0, Rank.CANDIDATE, 9, own=True))
+    assert made.claim.term == 1
+    assert made.claim.own
 
 
 @pytest.mark.parametrize("better", [{"term": 4}, {"rank": Rank.WHOLE}, {"token": 6}])

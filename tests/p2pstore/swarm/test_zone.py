@@ -16,7 +16,7 @@ from p2pstore.swarm.gateway import (
     Rank,
 )
 from p2pstore.swarm.rarity import RUN_BYTES
-from p2pstore.swarm.zone import Zone
+from p2pstore.swarm.zone import MAX_NEWS, Zone
 
 LENGTHS = [RUN_BYTES] * (2 * SHARES)
 
@@ -76,3 +76,24 @@ def test_who_is_in_no_zone_is_neither_near_nor_abroad() -> None:
     made.near("peer", ELSEWHERE, whole=True)
     assert made.reopens(), "nobody else could fetch it"
     assert len(made.mine) == len(LENGTHS)
+
+
+def test_elections_without_end_are_told_of_now_and_then_and_keep_nobody_from_hunger() -> None:
+    made = zone()
+    made.near("liar", SAME_ZONE, whole=False)
+    made.news()
+    made.pass_time(0.0)
+    told = elections = 0
+    for term in range(1, 1000):
+        made.heard("liar", Claim(0, term, Rank.ACTING, 7, own=True))
+        claims, election = made.news()
+        told += len(claims)
+        elections += election
+    assert told <= MAX_NEWS
+    assert elections == 1
+    made.pass_time(1.0)
+    claims, _ = made.news()
+    assert claims[0] == Claim(0, 999, Rank.ACTING, 7), "the last, in the end"
+    made.fed()
+    made.heard("liar", Claim(0, 1000, Rank.ACTING, 7, own=True))
+    assert made.news() == ([Claim(0, 1000, Rank.ACTING, 7)], True)
