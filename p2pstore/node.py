@@ -152,8 +152,7 @@ class Node:
 
     def incoming(self, name: str, hash_name: str, chunk_size: int = 0) -> Incoming:
         """Begin to keep a stream; ``register_incoming`` ends that. Blocks a little. Raises as ``Incoming``."""
-        options = self.parts.options
-        directory = options.keep or (options.state / "kept" if options.state is not None else None)
+        directory = self.parts.options.kept
         if directory is None:
             raise UsageError(detail="this node has no directory to keep what comes as a stream")
         return Incoming(directory, check_object_name(name), hash_name, chunk_size)

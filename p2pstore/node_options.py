@@ -46,3 +46,8 @@ class NodeOptions:
     cache_quota: int = 0
     cache_high: float = 0.95
     cache_low: float = 0.8
+
+    @property
+    def kept(self) -> Path | None:
+        """The directory for what this node brings by itself, if it has any."""
+        return self.keep or (self.state / "kept" if self.state is not None else None)

@@ -27,7 +27,13 @@ PACKAGES = ("engine", "p2pstore", "mooncake_cli")
 UPSTREAM = "mooncake-transfer-engine-non-cuda"
 INSTALL_SECONDS = 300
 
-PROVIDERS = {"prometheus_client": "prometheus-client", "zmq": "pyzmq", "google": "protobuf", "grpc": "grpcio"}
+PROVIDERS = {
+    "prometheus_client": "prometheus-client",
+    "huggingface_hub": "huggingface-hub",
+    "zmq": "pyzmq",
+    "google": "protobuf",
+    "grpc": "grpcio",
+}
 """Distributions whose module has another name."""
 
 COMPLETIONS = {
@@ -135,7 +141,7 @@ def test_metadata(metadata: Message) -> None:
     }
 
 
-HOSTS = {"vllm", "huggingface_hub", "lmcache", "sglang"}
+HOSTS = {"vllm", "lmcache", "sglang"}
 """Programs that load a module of ``p2pstore/integrations``, and what comes with them: they are there when it is."""
 
 
@@ -166,7 +172,7 @@ def third_parties() -> set[str]:
 def test_every_import_is_declared_and_every_declared_package_imported() -> None:
     extras = {
         distribution(line)
-        for name in ("rdma", "blake3", "redis", "plot", "cuda", "uvloop", "proxy", "metrics", "events", "fsspec")
+        for name in ("rdma", "blake3", "redis", "plot", "cuda", "uvloop", "proxy", "metrics", "events", "fsspec", "hub")
         for line in project()["optional-dependencies"][name]
     }
     wanted = {PROVIDERS.get(name, name) for name in third_parties()}

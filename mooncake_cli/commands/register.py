@@ -21,6 +21,7 @@ from mooncake_cli.tags import moved
 from mooncake_cli.text import counted, printable, short_digest
 from mooncake_cli.wanted import end_partly
 from p2pstore.errors import BadName, PathNotFound, StorageError, UsageError, from_wire
+from p2pstore.hub.origin import is_origin, parse_origin
 from p2pstore.objects.file_system import words
 from p2pstore.objects.names import check_object_name
 from p2pstore.objects.reference import check_tag
@@ -35,6 +36,7 @@ EXAMPLES = {
     "register": (
         "mooncake register ./llama-3 --name models/llama-3",
         "mooncake register data.tar",
+        "mooncake register hf://org/llama@v1 --include '*.safetensors' --include '*.json'",
         "mooncake register - --name archives/llama-3                  # what comes from a pipe",
         "mooncake register ./llama-3 --name models/llama-3 --force    # after it changed",
         "mooncake register ./step-2000 --name models/llama-3 --force --tag step-2000",
@@ -51,7 +53,8 @@ def register(
     paths: Annotated[
         list[str],
         typer.Argument(
-            metavar="PATH...", help="Files or directories; they stay where they are. '-' is standard input."
+            metavar="PATH...",
+            help="Files or directories, which stay where they are; '-' is standard input; or hf://ORG/NAME.",
         ),
     ],
     name: Annotated[
@@ -111,6 +114,9 @@ def register(
     to that: then it goes on to serve both.
 
     Standard input is kept in a file of the agent's, where the setting 'keep' says, and hashed as it comes.
+
+    hf://ORG/NAME[@REVISION] is a repository of the Hugging Face hub, which the setting 'hf_upstream' names. It is kept
+    there, too, and its commit becomes a tag.
     """
     invocation: Invocation = ctx.obj
     selection = Selection(include or (), exclude or (), everything)
@@ -120,6 +126,10 @@ def register(
         if each or len(paths) > 1 or include or exclude:
             raise UsageError(detail="'-' is standard input, one object by itself; './-' is a file of that name")
         _register_stream(invocation, how, name)
+    elif any(map(is_origin, paths)):
+        if each or len(paths) > 1:
+            raise UsageError(detail="an origin is one object by itself; './hf:' is a path that begins so")
+        _register_origin(invocation, how, paths[0], name)
     elif each or len(paths) > 1:
         _register_many(invocation, how, _named(_entries(paths, selection) if each else paths, name))
     else:
@@ -152,6 +162,23 @@ def _register_one(invocation: Invocation, how: _How, path: str, name: str | None
     client = invocation.client_of_started(how.settings)
     events = client.register(absolute, name, **how.options)
     _tell(invocation, follow(invocation.output, events, "hashing"))
+
+
+def _register_origin(invocation: Invocation, how: _How, text: str, name: str | None) -> None:
+    origin = parse_origin(text)
+    name = check_object_name(origin.name if name is None else name)
+    client = invocation.client_of_started(how.settings)
+    given = how.options
+    body = {
+        "origin": str(origin),
+        "name": name,
+        "hash": given["hash_name"],
+        "tags": list(how.tags),
+        **given["selection"],
+    }
+    body |= {"chunk_size": given["chunk_size"], "force": how.force}
+    result = follow(invocation.output, client.events("/v1/register-origin", body), "bringing")
+    _tell(invocation, result, f"commit {printable(result['commit'])}, kept at {printable(result['path'])}\n")
 
 
 def _register_stream(invocation: Invocation, how: _How, name: str | None) -> None:

@@ -41,6 +41,7 @@ from p2pstore.agent.jobs import Jobs
 from p2pstore.agent.log_file import LogFile
 from p2pstore.agent.metrics_server import MetricsServer
 from p2pstore.agent.options import credentials, node_options
+from p2pstore.agent.origin_calls import OriginCalls
 from p2pstore.agent.private import let_connect
 from p2pstore.agent.readiness import until_ready
 from p2pstore.agent.surroundings import surroundings
@@ -55,7 +56,7 @@ from p2pstore.errors import (
     UsageError,
     to_wire,
 )
-from p2pstore.hub.copies import Copies
+from p2pstore.hub.hub import Hub
 from p2pstore.hub.ranges import Readers
 from p2pstore.hub.server import HubServer
 from p2pstore.metadata.store import MetadataStore
@@ -170,12 +171,13 @@ class Agent:
 
         jobs = self._jobs = Jobs(self._home.jobs, self._home.root, get)
         await jobs.restore()
-        copies = Copies(node.parts, self._supervisor, self._settings.transport)
-        self._closing.push_async_callback(copies.close)
-        server = AgentServer(node, self._status, self.stop, jobs, Readers(node.parts, copies))
+        hub = Hub(node.parts, self._supervisor, transport=self._settings.transport, upstream=self._settings.hf_upstream)
+        self._closing.push_async_callback(hub.close)
+        readers = Readers(node.parts, hub.copies)
+        server = AgentServer(node, self._status, self.stop, jobs, readers, OriginCalls(hub, node))
         self._closing.push_async_callback(server.close)
         self._closing.push_async_callback(jobs.close)  # before the server: whoever waits for one hears of its end
-        await self._serve_hub(node, copies)
+        await self._serve_hub(hub)
         group = self._settings.group
         gid = self._home.share(group) if group else None
 
@@ -190,7 +192,7 @@ class Agent:
         self._supervisor.start("home keeper", "agent", keeper.keep)
         return node
 
-    async def _serve_hub(self, node: Node, copies: Copies) -> None:
+    async def _serve_hub(self, hub: Hub) -> None:
         """Listen where programs read objects as from the hub, if anywhere.
 
         Raises ``HubListenRefused``, ``UsageError`` or ``StorageError``.
@@ -201,11 +203,11 @@ class Agent:
         host, port = addresses.parse(settings.hf_endpoint, lowest_port=0)
         if settings.hf_token_file is None and sockets.is_exposed(host):
             raise HubListenRefused(address=settings.hf_endpoint)
-        hub = HubServer(node.parts, self._supervisor, settings.hf_token_file, settings.transport, copies)
-        self._closing.push_async_callback(hub.close)
-        await hub.start(sockets.listen(host, port))
-        self._hub = hub
-        log.info("HF_ENDPOINT=http://%s is this agent", hub.address)
+        server = HubServer(hub, settings.hf_token_file)
+        self._closing.push_async_callback(server.close)
+        await server.start(sockets.listen(host, port))
+        self._hub = server
+        log.info("HF_ENDPOINT=http://%s is this agent", server.address)
 
     async def _store(self) -> MetadataStore:
         settings = self._settings

@@ -28,7 +28,7 @@ its connection cancels its call.
     GET  /v1/info        ?name=
 
 ``p2pstore.agent.job_calls`` has those about gets in the background, ``version_calls`` those about versions and tags,
-``read_calls`` those of programs that read in place.
+``read_calls`` those of programs that read in place, ``origin_calls`` the register of what an origin has.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ from p2pstore.agent.bodies import (
 from p2pstore.agent.cache_routes import CacheRoutes
 from p2pstore.agent.job_calls import JobCalls
 from p2pstore.agent.jobs import Jobs
+from p2pstore.agent.origin_calls import OriginCalls
 from p2pstore.agent.read_calls import ReadCalls
 from p2pstore.agent.sight import check as check_sight
 from p2pstore.agent.sight import look
@@ -105,7 +106,13 @@ class AgentServer:
     """The API of one agent. ``extra`` adds to the status what only the process knows; ``stop`` begins its end."""
 
     def __init__(
-        self, node: Node, extra: Callable[[], dict[str, Any]], stop: Callable[[], None], jobs: Jobs, readers: Readers
+        self,
+        node: Node,
+        extra: Callable[[], dict[str, Any]],
+        stop: Callable[[], None],
+        jobs: Jobs,
+        readers: Readers,
+        origins: OriginCalls,
     ) -> None:
         self._node = node
         self._extra = extra
@@ -134,6 +141,7 @@ class AgentServer:
         JobCalls(jobs, self._stream).add_to(app.router)
         VersionCalls(node).add_to(app.router)
         ReadCalls(node.parts, readers, self._stream).add_to(app.router)
+        origins.add_to(app.router, self._stream, self._warn)
         app.on_response_prepare.append(say_no_version)
         self._runner = web.AppRunner(
             app, access_log=None, logger=http_log, handler_cancellation=True, shutdown_timeout=1.0

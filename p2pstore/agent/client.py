@@ -151,6 +151,10 @@ class AgentClient(CacheCalls):
         call, _ = _tagged("/v1/register-stream", {}, tags)
         return self._events(f"{call}?{urlencode([*how.items(), *(('tag', tag) for tag in tags)])}", blocks)
 
+    def events(self, call: str, body: Mapping[str, object]) -> Iterator[Event]:
+        """What a call that takes long tells, its result last."""
+        return self._events(call, body)
+
     def register_many(
         self,
         items: Sequence[tuple[str, str]],

@@ -1,4 +1,4 @@
-"""What stands in the metadata store: small JSON records, of six kinds. Pure.
+"""What stands in the metadata store: small JSON records, of six kinds, and claims. Pure.
 
 ::
 
@@ -8,6 +8,7 @@
     mooncake/p2p/v1/tags/<name>:<tag>                 TagRecord      moved by compare-and-swap
     mooncake/p2p/v1/replicas/<manifest digest>/<node> ReplicaRecord  leased
     mooncake/p2p/v1/gone/<name>                       GoneRecord     with a lease of its own, which nobody renews
+    mooncake/p2p/v1/claims/<what>                     a node's name  leased: it does what is to be done once
 
 Hashes and bitmaps are never there: a record's size does not depend on the object's.
 """
@@ -30,6 +31,7 @@ VERSIONS = PREFIX + "versions/"
 TAGS = PREFIX + "tags/"
 REPLICAS = PREFIX + "replicas/"
 GONE = PREFIX + "gone/"
+CLAIMS = PREFIX + "claims/"
 
 MAX_RECORD_BYTES = 16 * 1024
 """No record comes near; a longer value is not ours."""
@@ -67,6 +69,11 @@ def tag_key(name: str, tag: str) -> str:
 def gone_key(name: str) -> str:
     """Where it stands that an object's holders are gone."""
     return GONE + name
+
+
+def claim_key(what: str) -> str:
+    """Where it stands who does something."""
+    return CLAIMS + what
 
 
 def replicas_prefix(manifest: str) -> str:

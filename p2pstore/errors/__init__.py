@@ -34,6 +34,7 @@
     ├── AgentNotRunning               3   no agent serves this home
     │   └── AgentEnded                3   and the last one ended itself
     ├── IntegrityError                4   bytes differ from what was registered
+    ├── OriginDiffers                 4   an origin sent something else than it says it has
     ├── BadTensors                    4   a file whose word about its tensors cannot be
     ├── SourceChanged                 4   (engine) a registered file changed
     ├── BytesDiffer                   4   (engine) the bench moved bytes and found others
@@ -53,6 +54,7 @@
     ├── NoLivePeer                    5   nobody who holds the object answers
     │   ├── SourceSilent              5   who holds the object is there, and silent
     │   └── HolderGone                5   the object was there, and all who held it died
+    ├── OriginUnavailable             5   an origin outside the cluster does not answer
     ├── GetTimedOut                   5   a get was to take no longer
     ├── AgentUnreachable              5   the agent is there and does not answer
     │   ├── AgentStarting             5   it does not listen yet
@@ -81,6 +83,7 @@
     │   ├── HomeElsewhere             7   the agent of this home runs on another host
     │   ├── SecretRefused             7   the cluster secret does not match
     │   │   └── ClocksDiffer          7   it does, and the clocks do not
+    │   ├── OriginRefused             7   an origin outside the cluster said no
     │   └── ListenRefused             7   an open address without a secret
     │       ├── HubListenRefused      7   the same for the hub's interface, without a token
     │       └── NothingGuards         7   the same for a server that knows no secret
@@ -184,6 +187,7 @@ from p2pstore.errors.objects import (
     TensorNotFound,
     VersionNotFound,
 )
+from p2pstore.errors.origins import OriginDiffers, OriginRefused, OriginUnavailable
 from p2pstore.errors.pulls import (
     BadManifest,
     ChunkMismatch,
@@ -274,6 +278,9 @@ __all__ = [
     "NothingGuards",
     "ObjectExists",
     "ObjectNotFound",
+    "OriginDiffers",
+    "OriginRefused",
+    "OriginUnavailable",
     "OtherMetadata",
     "OtherView",
     "PartChanged",

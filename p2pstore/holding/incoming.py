@@ -49,11 +49,12 @@ class Incoming:
         self._digests: list[bytes] = []
         self._size = 0
         self._directory = directory
-        self._path = directory / f".{os.urandom(8).hex()}.part"
+        self.path = directory / f".{os.urandom(8).hex()}.part"
+        """Where it lies: under a name that nobody knows, until it is whole."""
         self._descriptor = -1
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._descriptor = system.open(self._path, NEW_FILE, 0o666)
+            self._descriptor = system.open(self.path, NEW_FILE, 0o666)
         except OSError as error:
             raise StorageError(path=error.filename or directory, detail=words(error)) from None
 
@@ -83,7 +84,7 @@ class Incoming:
             self._end_chunk()
         try:
             mode = stat.S_IMODE(system.fstat(self._descriptor).st_mode) & MAX_MODE
-            sync_open(self._descriptor, self._path)
+            sync_open(self._descriptor, self.path)
             self._close()
             entry = FileEntry("", self._size, mode, tuple(self._digests))
             manifest = Manifest("file", self._hash_name, self._chunk_size, (entry,)).prepare()
@@ -93,8 +94,8 @@ class Incoming:
             if there is not None:  # an earlier one, which may be served: it stays, whatever becomes of this one
                 self.abort()
                 return path, there[0], manifest
-            system.replace(self._path, path)
-            self._path = path
+            system.replace(self.path, path)
+            self.path = path
             sync_directory(self._directory)
             return path, FileSpan(str(path), self._size, FileStamp.of(system.stat(path))), manifest
         except OSError as error:
@@ -104,7 +105,7 @@ class Incoming:
         """It does not come to anything: remove what it wrote."""
         self._close()
         with contextlib.suppress(OSError):
-            system.unlink(self._path)
+            system.unlink(self.path)
 
     def _close(self) -> None:
         if self._descriptor >= 0:

@@ -180,8 +180,7 @@ class Copy:
 
     def _place(self) -> tuple[Path, Sequence[FileSpan] | None]:
         """Where it is to lie, and its files where it lies there already."""
-        options = self._parts.options
-        directory = options.keep or (options.state / "kept" if options.state is not None else None)
+        directory = self._parts.options.kept
         if directory is None:
             raise StorageError(path="this node", detail="it has no directory to keep what it brings")
         stem = f"{quote(self.record.name, safe='')[:MAX_SHOWN_NAME]}-{self.manifest.digest[:SHORT_DIGEST]}"

@@ -68,16 +68,15 @@ ENTRY_NOT_FOUND = "EntryNotFound"
 
 @dataclass(frozen=True)
 class RepoFile:
-    """A file of a repository; ``oid`` is its name by content, as ``way_of`` has it, and empty where nobody knows it."""
+    """A file of a repository; ``oid`` is its name by content, and empty where nobody knows it.
+
+    ``lfs``: Git LFS has it, so that it is called by its SHA-256.
+    """
 
     path: str
     size: int
-    oid: str = ""
-
-    @property
-    def lfs(self) -> bool:
-        """Whether it counts as one of Git LFS."""
-        return way_of(self.path, self.size) == SHA256
+    oid: str
+    lfs: bool
 
 
 def way_of(path: str, size: int) -> str:
@@ -155,10 +154,17 @@ def _entry(file: RepoFile) -> dict[str, Any]:
     return {"type": "file", "oid": git_oid(pointer), "size": file.size, "lfs": lfs, "path": file.path}
 
 
-def refs(commit: str) -> dict[str, Any]:
-    """The branches and tags of a repository."""
-    main = {"name": DEFAULT_REVISION, "ref": f"refs/heads/{DEFAULT_REVISION}", "targetCommit": commit}
-    return {"branches": [main], "converts": [], "tags": []}
+def refs(commit: str, tags: Mapping[str, str]) -> dict[str, Any]:
+    """The branches and tags of a repository: the commits that these lead to."""
+    return {
+        "branches": [_ref("heads", DEFAULT_REVISION, commit)],
+        "converts": [],
+        "tags": [_ref("tags", tag, commit) for tag, commit in tags.items()],
+    }
+
+
+def _ref(kind: str, name: str, commit: str) -> dict[str, str]:
+    return {"name": name, "ref": f"refs/{kind}/{name}", "targetCommit": commit}
 
 
 def file_headers(file: RepoFile, commit: str) -> Mapping[str, str]:

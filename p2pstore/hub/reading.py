@@ -67,6 +67,9 @@ class Reading:
             if reading is not None:
                 reading.cancel()
 
+    def close(self) -> None:
+        """Read no more."""
+
     def _within(self, number: int, whole: memoryview) -> memoryview:
         chunk = self._copy.manifest.chunk(number)
         low = max(self._begin, chunk.offset) - chunk.offset

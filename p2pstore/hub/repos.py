@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from p2pstore.cluster.manifests import first_that_answers
 from p2pstore.cluster.records import ObjectRecord
+from p2pstore.cluster.tags import tags_of
+from p2pstore.cluster.versions import look_up
 from p2pstore.errors import (
+    AmbiguousDigest,
     MetadataRefused,
     MetadataUnavailable,
     NoLivePeer,
@@ -24,6 +28,8 @@ from p2pstore.hub.documents import RepoFile, commit_of, is_commit, way_of
 from p2pstore.hub.routes import DEFAULT_REVISION
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.names import is_object_name
+from p2pstore.objects.oid import SHA256
+from p2pstore.objects.reference import Reference
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +51,18 @@ class RepoNotFound(Exception):
 
 class RevisionNotFound(Exception):
     """There is one, and it is not, and was not as far as this node knows, what the revision says."""
+
+
+AGAIN_SECONDS = 5
+"""After which a client is to come again. It does so five times."""
+
+
+class NotYet(Exception):
+    """The client is to come again, in ``seconds``."""
+
+    def __init__(self, why: str, seconds: int = AGAIN_SECONDS) -> None:
+        super().__init__(why)
+        self.seconds = seconds
 
 
 @dataclass(frozen=True)
@@ -69,7 +87,13 @@ class Repo:
 
     def file(self, number: int, oid: str = "") -> RepoFile:
         """A file of it."""
-        return RepoFile(self.paths[number], self.manifest.columns.sizes[number], oid)
+        path, size = self.paths[number], self.manifest.columns.sizes[number]
+        return RepoFile(path, size, oid, lfs=way_of(path, size) == SHA256)
+
+    @property
+    def modified(self) -> float:
+        """When it was registered, in seconds since the epoch."""
+        return self.record.created
 
 
 class Repos:
@@ -114,11 +138,21 @@ class Repos:
             raise RepoNotFound(name)
         if revision in {DEFAULT_REVISION, "", "HEAD"}:
             return records[0]
-        if is_commit(revision):
-            for record in records:
-                if record.manifest.startswith(revision):
-                    return record
+        for record in records:
+            if is_commit(revision) and record.manifest.startswith(revision):
+                return record
+        wanted = Reference(name, digest=revision) if is_commit(revision) else Reference(name, tag=revision)
+        with contextlib.suppress(MetadataUnavailable, MetadataRefused, AmbiguousDigest):
+            meant = await look_up(self._parts.registry, wanted)
+            if meant is not None and await self._parts.registry.replicas(meant.manifest):
+                return meant
         raise RevisionNotFound(revision)
+
+    async def tags(self, name: str) -> dict[str, str]:
+        """The tags of an object, and the commit that each leads to; none where nobody can say so."""
+        with contextlib.suppress(MetadataUnavailable, MetadataRefused):
+            return {tag.tag: commit_of(tag.manifest) for tag in await tags_of(self._parts.registry, name)}
+        return {}
 
     async def _manifest(self, record: ObjectRecord) -> Manifest:
         known = self._parts.holdings.manifest(record.manifest) or self._manifests.get(record.manifest)

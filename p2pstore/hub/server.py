@@ -22,22 +22,20 @@ from aiohttp import web
 from engine.net import addresses, sockets
 from engine.net.http_server import HttpServer, let_in
 from p2pstore.errors import MooncakeError
-from p2pstore.holding.parts import Parts
 from p2pstore.hub import documents
 from p2pstore.hub.access import is_ours, plain, read_token, shows, uid_of
-from p2pstore.hub.copies import Copies
+from p2pstore.hub.fetch import Following
+from p2pstore.hub.hub import Hub
+from p2pstore.hub.mirror import MirroredRepo
 from p2pstore.hub.reading import Reading
-from p2pstore.hub.repos import Repo, RepoNotFound, Repos, RevisionNotFound
+from p2pstore.hub.repos import AGAIN_SECONDS, NotYet, Repo, RepoNotFound, RevisionNotFound
 from p2pstore.hub.routes import Route, parse
-from p2pstore.supervisor import Supervisor
+from p2pstore.hub.upstream import UpstreamRefused
 
 log = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 8.0
 """For an answer to begin; huggingface_hub waits for 10 s."""
-
-AGAIN_SECONDS = 5
-"""After which a client is to come again. It does so five times."""
 
 SLICE_BYTES = 256 * 1024
 """Handed to the socket at once: what it does not take is copied."""
@@ -58,23 +56,11 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class HubServer:
     """The interface of one node. ``address`` is where it listens once it does."""
 
-    def __init__(
-        self,
-        parts: Parts,
-        supervisor: Supervisor,
-        token_file: Path | None = None,
-        transport: str = "auto",
-        copies: Copies | None = None,
-    ) -> None:
-        """``token_file`` holds what clients must show; ``transport`` is as of ``Copies``. Raises as ``read_token``.
-
-        ``copies`` are the node's, where others use them, too; whoever made them closes them.
-        """
+    def __init__(self, hub: Hub, token_file: Path | None = None) -> None:
+        """``token_file`` holds what clients must show. Raises as ``read_token``."""
         self.address = ""
         self._token = read_token(token_file) if token_file is not None else ""
-        self._copies = copies or Copies(parts, supervisor, transport)
-        self._own_copies = copies is None
-        self._repos = Repos(parts, self._copies)
+        self._copies, self._repos, self._mirror = hub.copies, hub.repos, hub.mirror
         self._owners: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
         self._readers = 0
         app = web.Application(middlewares=[self._guard], client_max_size=MAX_BODY_BYTES)
@@ -88,11 +74,8 @@ class HubServer:
         await self._server.start(listener)
 
     async def close(self) -> None:
-        """Stop listening, and end what is under way; what came so far stays."""
+        """Stop listening, and end what is under way."""
         await self._server.close()
-        await self._repos.close()
-        if self._own_copies:
-            await self._copies.close()
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -106,9 +89,12 @@ class HubServer:
             code = documents.REPO_NOT_FOUND if isinstance(error, RepoNotFound) else documents.REVISION_NOT_FOUND
             what = "object is named" if isinstance(error, RepoNotFound) else "version of it is known here as"
             return _refused(404, code, f"no {what} {str(error)!r}")
-        except (MooncakeError, _NotYet) as error:
+        except UpstreamRefused as error:
+            return _refused(error.status, error.code, str(error))
+        except (MooncakeError, NotYet) as error:
             log.info("%s: %s", ascii(request.path), error)
-            return _refused(429, "", f"{error}; mooncake will try again", {"Retry-After": str(AGAIN_SECONDS)})
+            again = error.seconds if isinstance(error, NotYet) else AGAIN_SECONDS
+            return _refused(429, "", str(error), {"Retry-After": str(again)})
 
     async def _refusal(self, request: web.Request) -> str:
         """Why whoever asks may not read; empty where they may."""
@@ -131,33 +117,58 @@ class HubServer:
         reads = request.method in {"GET", "HEAD"}
         if not (reads or (request.method == "POST" and route.verb == "paths-info")):
             return _refused(405, "", "objects are read here, not written", {"Allow": "GET, HEAD"})
-        repo = await self._soon(self._repos.find(route.name, route.revision))
+        repo = await self._soon(self._find(route))
         if route.verb == "resolve":
             return await self._resolve(request, route, repo)
         return _json(await self._document(request, route, repo))
 
-    async def _document(self, request: web.Request, route: Route, repo: Repo) -> Any:
+    async def _find(self, route: Route) -> Repo | MirroredRepo:
+        """What there is of that name: an object, or what the hub has. Raises as ``Repos.find`` and ``Mirror.find``."""
+        try:
+            return await self._repos.find(route.name, route.revision)
+        except (RepoNotFound, RevisionNotFound) as error:
+            try:
+                return await self._mirror.find(route)
+            except RepoNotFound:
+                raise error from None
+
+    async def _oids(self, repo: Repo | MirroredRepo) -> list[str]:
+        if isinstance(repo, MirroredRepo):
+            return [file.oid for file in repo.listing.files]
+        return await self._repos.oids(repo)
+
+    async def _reader(
+        self, route: Route, repo: Repo | MirroredRepo, number: int, begin: int, end: int
+    ) -> Reading | Following:
+        if isinstance(repo, MirroredRepo):
+            return await self._mirror.reader(route, repo, number, begin, end)
+        return Reading(self._copies.of(repo.record, repo.manifest), number, begin, end)
+
+    async def _document(self, request: web.Request, route: Route, repo: Repo | MirroredRepo) -> Any:
         if route.verb == "refs":
-            return documents.refs(repo.commit)
+            tags = {} if isinstance(repo, MirroredRepo) else await self._repos.tags(route.name)
+            return documents.refs(repo.commit, tags)
         blobs = request.query.get("blobs", "").lower() in {"1", "true"}
         if route.verb == "info" and not blobs:
             files = map(repo.file, range(len(repo.paths)))
-            return documents.info(route.repo, repo.commit, files, repo.record.created)
-        oids = await self._soon(self._repos.oids(repo))
+            return documents.info(route.repo, repo.commit, files, repo.modified)
+        oids = await self._soon(self._oids(repo))
         named = [repo.file(number, oid) for number, oid in enumerate(oids)]
         if route.verb == "info":
-            return documents.info(route.repo, repo.commit, named, repo.record.created, blobs=True)
+            return documents.info(route.repo, repo.commit, named, repo.modified, blobs=True)
         if route.verb == "paths-info":
             return documents.paths_info(named, await _paths(request))
         recursive = request.query.get("recursive", "").lower() in {"1", "true"}
         return documents.tree(named, route.path, recursive=recursive)
 
-    async def _resolve(self, request: web.Request, route: Route, repo: Repo) -> web.StreamResponse:
+    async def _resolve(self, request: web.Request, route: Route, repo: Repo | MirroredRepo) -> web.StreamResponse:
         number = repo.number(route.path)
         if number < 0:
             text = f"{route.name} has no file {route.path!r}"
             return _refused(404, documents.ENTRY_NOT_FOUND, text, {"X-Repo-Commit": repo.commit})
-        file = repo.file(number, await self._soon(self._repos.oid(repo, number)))
+        file = repo.file(
+            number, "" if isinstance(repo, MirroredRepo) else await self._soon(self._repos.oid(repo, number))
+        )
         headers = dict(documents.file_headers(file, repo.commit))
         begin, end, status = _range(request, file.size)
         if status == 416:
@@ -171,18 +182,21 @@ class HubServer:
             await response.prepare(request)
             return response
         if self._readers >= MAX_READERS:
-            raise _NotYet(f"{MAX_READERS} files are being read")
+            raise NotYet(f"{MAX_READERS} files are being read")
         self._readers += 1
+        reading: Reading | Following | None = None
         try:
-            reading = Reading(self._copies.of(repo.record, repo.manifest), number, begin, end)
+            reading = await self._soon(self._reader(route, repo, number, begin, end))
             await self._soon(reading.first())
             await response.prepare(request)
             await self._send(request, reading, response)
         finally:
             self._readers -= 1
+            if reading is not None:
+                reading.close()
         return response
 
-    async def _send(self, request: web.Request, reading: Reading, response: web.StreamResponse) -> None:
+    async def _send(self, request: web.Request, reading: Reading | Following, response: web.StreamResponse) -> None:
         try:
             async with aclosing(reading.pieces()) as pieces:
                 async for piece in pieces:
@@ -196,15 +210,11 @@ class HubServer:
             log.debug("%s: the client went away", ascii(request.path))
 
     async def _soon(self, work: Awaitable[T]) -> T:
-        """What comes of it. Raises ``_NotYet`` where that takes long; what others wait for, too, goes on."""
+        """What comes of it. Raises ``NotYet`` where that takes long; what others wait for, too, goes on."""
         try:
             return await asyncio.wait_for(work, PATIENCE_SECONDS)
         except asyncio.TimeoutError:
-            raise _NotYet("it is not here yet") from None
-
-
-class _NotYet(Exception):
-    """The client is to come again."""
+            raise NotYet("it is not here yet") from None
 
 
 def _range(request: web.Request, size: int) -> tuple[int, int, int]:

@@ -104,7 +104,7 @@ def choose(manifest: Manifest, choice: Choice, name: str) -> Chosen:
         what = f"{inside!r} of {name}" if inside else name
         raise UsageError(detail=f"{what} is a directory; a range is of one file, as in {name}/PATH")
     found = [(n, paths[n][len(prefix) :]) for n in below]
-    found = [(n, path) for n, path in found if _takes(selection, path)]
+    found = [(n, path) for n, path in found if takes(selection, path)]
     kept = [d[len(prefix) :] for d in empty if d != inside and selection.keeps_empty]
     kept = [d for d in kept if not _excluded(selection, d)]
     if not found and (choice.include or choice.exclude):
@@ -113,7 +113,8 @@ def choose(manifest: Manifest, choice: Choice, name: str) -> Chosen:
     return Chosen("directory", [n for n, _ in found], [path for _, path in found], tuple(kept))
 
 
-def _takes(selection: Selection, path: str) -> bool:
+def takes(selection: Selection, path: str) -> bool:
+    """Whether a file is taken, and no directory that it is in is left out."""
     return selection.takes(path, directory=False) and not _excluded(selection, path.rpartition("/")[0])
 
 

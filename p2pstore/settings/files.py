@@ -25,7 +25,7 @@ PROJECT_FILE = "mooncake.toml"
 
 NEVER_BY_PROJECT = (
     frozenset({"insecure", "listen", "advertise", "secret_file", "group", "etcd_password_file"})
-    | {"metrics", "cache_quota", "hf_endpoint", "hf_token_file"}
+    | {"metrics", "cache_quota", "hf_endpoint", "hf_token_file", "hf_upstream"}
     | {f"master_{name}" for name in ("insecure", "listen", "metrics", "allow", "state")}
 )
 """Keys that a project's file does not set: whoever gave us the project would say who may read what is ours."""

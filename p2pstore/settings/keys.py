@@ -101,6 +101,12 @@ def _hf_endpoint(text: str, base: Path) -> str:
     return addresses.join(*addresses.parse(as_text(text, base), lowest_port=0))
 
 
+def _hf_upstream(text: str, base: Path) -> str:
+    if not as_text(text, base).startswith(("http://", "https://")):
+        raise ValueError(f"{text!r} is no URL; write it as https://huggingface.co")
+    return text.rstrip("/")
+
+
 def _advertise(text: str, base: Path) -> str:
     host, port = addresses.parse_place(as_text(text, base), NO_PORT)
     if port != NO_PORT:
@@ -151,6 +157,7 @@ KEYS: Mapping[str, Key] = {
             _hf_endpoint,
             "HOST:PORT where HF_ENDPOINT finds objects; unset: nowhere",
         ),
+        Key("hf_upstream", _hf_upstream, "URL of the hub that is read for what no node has; unset: none"),
         Key(
             "hf_token_file",
             as_path,

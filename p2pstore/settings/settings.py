@@ -74,6 +74,7 @@ class Settings:
     cache_quota: int
     cache_high: float
     cache_low: float
+    hf_upstream: str | None
     connections: int | None
     upload_limit: int
     download_limit: int

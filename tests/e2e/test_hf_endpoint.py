@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 from p2pstore.hub.documents import commit_of
 from tests.e2e.cluster import Agent, Cluster, eventually, make_file, same, tree
+from tests.p2pstore.hub.stand_in import StandIn
 
 MIB = 1 << 20
 HF = Path(sys.executable).with_name("hf")
@@ -174,6 +176,35 @@ def test_it_goes_on_after_the_agent_was_killed(agents: tuple[Agent, Agent], clie
     client.environment["HF_ENDPOINT"] = endpoint_of(other)
     got = client.download("--include", "model-0*", dest="again")
     assert same(got / "model-0.safetensors", model / "model-0.safetensors")
+
+
+def test_the_hub_is_read_once_and_a_node_without_it_is_served(cluster: Cluster, model: Path, tmp_path: Path) -> None:
+    hub = StandIn()
+    try:
+        hub.repos[NAME] = {p.relative_to(model).as_posix(): p.read_bytes() for p in model.rglob("*") if p.is_file()}
+        one = cluster.agent("one", **SERVED, MOONCAKE_HF_UPSTREAM=hub.url)
+        other = cluster.agent("other", **SERVED)
+        client = Client(one, tmp_path / "one")
+        hub.break_after["model-0.safetensors"] = [9 * MIB]
+        hub.hold.clear()
+        process = client.begin("download", NAME, "--local-dir", client.home / "got")
+        eventually(lambda: client.incomplete or process.poll() is not None, "it has begun")
+        hub.down = True  # what is under way goes on, what breaks off does not at first
+        hub.hold.set()
+        time.sleep(1)
+        hub.down = False
+        out, _ = process.communicate(timeout=WAIT)
+        assert process.returncode == 0, out
+        assert without_cache(client.home / "got") == tree(model)
+        assert without_cache(Client(other, tmp_path / "other").download()) == tree(model)
+        sizes = {path: len(data) for path, data in hub.repos[NAME].items() if data}
+        broke = "model-0.safetensors"
+        assert hub.sent[broke] < sizes.pop(broke) + 9 * MIB, "it went on, but for what was in the sockets"
+        assert {path: hub.sent[path] for path in sizes} == sizes
+        one.stop()
+        assert without_cache(Client(other, tmp_path / "again").download()) == tree(model)
+    finally:
+        hub.close()
 
 
 def test_where_it_may_listen(cluster: Cluster, tmp_path: Path) -> None:

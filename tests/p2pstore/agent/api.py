@@ -13,7 +13,8 @@ import aiohttp
 
 from p2pstore.agent.agent_server import AgentServer
 from p2pstore.agent.jobs import Jobs
-from p2pstore.hub.copies import Copies
+from p2pstore.agent.origin_calls import OriginCalls
+from p2pstore.hub.hub import Hub
 from p2pstore.hub.ranges import Readers
 from p2pstore.node import Node
 from p2pstore.pull.get import GetRequest
@@ -28,13 +29,15 @@ class Api:
         self.path = path
         self.stopped = asyncio.Event()
         self.jobs = Jobs(path.with_name("jobs.json"), Path("/h"), self._get)
-        self.copies = Copies(node.parts, node.supervisor)
+        self.hub = Hub(node.parts, node.supervisor)
+        self.copies = self.hub.copies
         self.server = AgentServer(
             node,
             lambda: {"pid": os.getpid(), "home": "/h"},
             self.stopped.set,
             self.jobs,
             Readers(node.parts, self.copies),
+            OriginCalls(self.hub, node),
         )
         self.session = aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path)))
 

@@ -12,9 +12,9 @@ from p2pstore.objects.oid import GIT, SHA256, git_oid
 
 COMMIT = "a" * 40
 FILES = [
-    RepoFile("config.json", 2, "b" * 40),
-    RepoFile("sub/deep/m.safetensors", 7, "c" * 64),
-    RepoFile("sub/x", 0, git_oid(b"")),
+    RepoFile("config.json", 2, "b" * 40, lfs=False),
+    RepoFile("sub/deep/m.safetensors", 7, "c" * 64, lfs=True),
+    RepoFile("sub/x", 0, git_oid(b""), lfs=False),
 ]
 
 
@@ -103,4 +103,6 @@ def test_revisions() -> None:
     assert documents.is_commit(digest)
     assert not documents.is_commit("main")
     assert not documents.is_commit("A" * 40)
-    assert documents.refs(COMMIT)["branches"][0]["targetCommit"] == COMMIT
+    told = documents.refs(COMMIT, {"v1": "b" * 40})
+    assert told["branches"][0]["targetCommit"] == COMMIT
+    assert told["tags"] == [{"name": "v1", "ref": "refs/tags/v1", "targetCommit": "b" * 40}]

@@ -57,7 +57,7 @@ async def test_revisions(start: Start, root: Path, place: Place) -> None:
             await repos.find(name, "main")
 
 
-async def test_an_earlier_version_is_there_as_long_as_this_node_has_it(
+async def test_an_earlier_version_is_there_as_long_as_anybody_has_it(
     start: Start, tmp_path: Path, place: Place
 ) -> None:
     one, other = await start("one"), await start("other")
@@ -67,8 +67,22 @@ async def test_an_earlier_version_is_there_as_long_as_this_node_has_it(
     second = (await register(other, tmp_path / "1", force=True))["manifest"]
     assert (await place.repos(one).find("n", "main")).manifest.digest == second
     assert (await place.repos(one).find("n", first[:40])).manifest.digest == first
+    assert (await place.repos(other).find("n", first[:40])).manifest.digest == first
+    await one.unregister(f"n@{first}")
     with pytest.raises(RevisionNotFound):
         await place.repos(other).find("n", first[:40])
+
+
+async def test_a_tag_is_a_revision(start: Start, tmp_path: Path, place: Place) -> None:
+    one, other = await start("one"), await start("other")
+    for number in range(2):
+        (tmp_path / str(number)).write_bytes(b"%d" % number)
+    first = (await register(one, tmp_path / "0", tags=("v1",)))["manifest"]
+    await register(one, tmp_path / "1", force=True)
+    repos = place.repos(other)
+    assert (await repos.find("n", "v1")).manifest.digest == first
+    assert await repos.tags("n") == {"v1": first[:40]}
+    assert await repos.tags("none") == {}
 
 
 async def test_a_single_file_is_called_like_the_object(start: Start, tmp_path: Path, place: Place) -> None:

@@ -16,6 +16,8 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, Repositor
 
 from engine.net import sockets
 from p2pstore.hub import server as module
+from p2pstore.hub.hub import Hub
+from p2pstore.hub.repos import Repos
 from p2pstore.hub.server import HubServer
 from p2pstore.node import Node
 from tests.p2pstore.nodes import FILES, Start, register, root, start
@@ -33,7 +35,9 @@ async def serve() -> AsyncIterator[Serve]:
     async with AsyncExitStack() as stack:
 
         async def server(node: Node, token_file: Path | None = None) -> str:
-            made = HubServer(node.parts, node.supervisor, token_file)
+            hub = Hub(node.parts, node.supervisor)
+            stack.push_async_callback(hub.close)
+            made = HubServer(hub, token_file)
             stack.push_async_callback(made.close)
             await made.start(sockets.listen("127.0.0.1", 0))
             return f"http://{made.address}"
@@ -192,7 +196,7 @@ async def test_what_does_not_come_soon_is_never_a_503(endpoint: str, monkeypatch
     monkeypatch.setattr(module.Reading, "first", never)
     status, headers, _ = await ask(f"{endpoint}/{NAME}/resolve/main/z")
     assert (status, headers["Retry-After"]) == (429, str(module.AGAIN_SECONDS))
-    monkeypatch.setattr(module.Repos, "find", never)
+    monkeypatch.setattr(Repos, "find", never)
     status, headers, _ = await ask(f"{endpoint}/api/models/{NAME}")
     assert (status, headers["Retry-After"]) == (429, str(module.AGAIN_SECONDS))
 

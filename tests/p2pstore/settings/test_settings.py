@@ -229,6 +229,7 @@ def test_a_file_of_the_current_directory_never_opens_us_to_others(load, places: 
     text += 'group = "users"\nmaster_insecure = true\nmaster_listen = "0.0.0.0:1"\nmaster_metrics = "0.0.0.0:2"\n'
     text += 'metrics = "0.0.0.0:3"\ncache_quota = 1\n'
     text += 'master_allow = "0.0.0.0/0"\nmaster_state = "/tmp/x"\nhf_endpoint = "0.0.0.0:1"\nhf_token_file = "t"\n'
+    text += 'hf_upstream = "https://hub.example"\n'
     places["project"].write_text(text + "lease_ttl = 30\n")
     settings = load()
     assert (settings.insecure, settings.listen, settings.advertise) == (False, "127.0.0.1", None)

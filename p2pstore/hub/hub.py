@@ -1,0 +1,29 @@
+"""What an agent needs for repositories, whoever asks: a program over HTTP, or a command that registers one."""
+
+from __future__ import annotations
+
+from p2pstore.holding.parts import Parts
+from p2pstore.hub.copies import Copies
+from p2pstore.hub.mirror import Mirror
+from p2pstore.hub.repos import Repos
+from p2pstore.hub.upstream import Upstream
+from p2pstore.supervisor import Supervisor
+
+
+class Hub:
+    """The parts, made once; close it in the end. Nothing is opened before it is used."""
+
+    def __init__(
+        self, parts: Parts, supervisor: Supervisor, *, transport: str = "auto", upstream: str | None = None
+    ) -> None:
+        """``upstream`` is the URL of the hub that is read, if any; ``transport`` is as of ``Copies``."""
+        self.parts = parts
+        self.copies = Copies(parts, supervisor, transport)
+        self.repos = Repos(parts, self.copies)
+        self.mirror = Mirror(parts, self.copies, self.repos, Upstream(upstream) if upstream else None)
+
+    async def close(self) -> None:
+        """End what is under way; what came so far stays."""
+        await self.mirror.close()
+        await self.repos.close()
+        await self.copies.close()

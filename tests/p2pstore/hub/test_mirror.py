@@ -1,0 +1,204 @@
+"""Repositories of a hub through several nodes: each file is read there once, and nodes without the hub are served, too."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import huggingface_hub
+import pytest
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+from engine.net import sockets
+from p2pstore.cluster.claims import claim, claimant
+from p2pstore.hub import fetch as fetching
+from p2pstore.hub import mirror as module
+from p2pstore.hub import server as serving
+from p2pstore.hub.hub import Hub
+from p2pstore.hub.listing import blob_name
+from p2pstore.hub.server import HubServer
+from p2pstore.node import Node
+from tests.p2pstore.hub.stand_in import StandIn
+from tests.p2pstore.nodes import Start, register, root, start
+from tests.p2pstore.samples import MIB, content
+
+__all__ = ["root", "start"]
+
+NAME = "org/n"
+BIG = "m.safetensors"
+FILES = {"config.json": b"{}", BIG: content(6 * MIB + 3), "sub/b é.txt": b"b", "empty": b""}
+WAIT = 60.0
+Serve = Callable[..., Awaitable[str]]
+
+
+@pytest.fixture
+def hub() -> Iterator[StandIn]:
+    made = StandIn()
+    made.repos[NAME] = dict(FILES)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+async def serve(hub: StandIn) -> AsyncIterator[Serve]:
+    """Serves the interface of a node, which knows the hub unless told otherwise."""
+    async with AsyncExitStack() as stack:
+
+        async def server(node: Node, *, upstream: bool = True) -> str:
+            parts = Hub(node.parts, node.supervisor, upstream=hub.url if upstream else None)
+            stack.push_async_callback(parts.close)
+            made = HubServer(parts)
+            stack.push_async_callback(made.close)
+            await made.start(sockets.listen("127.0.0.1", 0))
+            return f"http://{made.address}"
+
+        yield server
+
+
+async def snapshot(endpoint: str, place: Path, **options: Any) -> dict[str, bytes]:
+    work = functools.partial(
+        huggingface_hub.snapshot_download, NAME, endpoint=endpoint, cache_dir=place, token=False, **options
+    )
+    root = Path(await asyncio.wait_for(asyncio.to_thread(work), WAIT))
+    return await asyncio.to_thread(
+        lambda: {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+    )
+
+
+async def ask(url: str, **options: Any) -> tuple[int, Any, bytes]:
+    async with aiohttp.ClientSession() as session, session.get(url, **options) as answer:
+        return answer.status, answer.headers, await answer.read()
+
+
+async def test_a_node_reads_the_hub_and_others_read_that_node(
+    start: Start, serve: Serve, hub: StandIn, tmp_path: Path
+) -> None:
+    first = await serve(await start("one"))
+    assert await snapshot(first, tmp_path / "1") == FILES
+    hub.down = True
+    assert await snapshot(await serve(await start("two")), tmp_path / "2") == FILES
+    assert await snapshot(await serve(await start("three"), upstream=False), tmp_path / "3") == FILES
+    assert await snapshot(first, tmp_path / "4", revision=hub.commit(NAME)) == FILES
+    assert hub.sent == {path: len(data) for path, data in FILES.items() if data}
+
+
+async def test_nodes_that_come_together_read_it_once(
+    start: Start, serve: Serve, hub: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOKS_SECONDS", WAIT)
+    monkeypatch.setattr(serving, "PATIENCE_SECONDS", WAIT)
+    endpoints = [await serve(await start(f"node{number}")) for number in range(3)]
+    found = await asyncio.gather(*(snapshot(url, tmp_path / str(n)) for n, url in enumerate(endpoints)))
+    assert found == [FILES] * 3
+    assert hub.sent == {path: len(data) for path, data in FILES.items() if data}
+
+
+async def test_xet_is_taken_out(start: Start, serve: Serve) -> None:
+    endpoint = await serve(await start("one"))
+    status, headers, body = await ask(f"{endpoint}/{NAME}/resolve/main/{BIG}")
+    assert (status, body) == (200, FILES[BIG])
+    _, _, tree = await ask(f"{endpoint}/api/models/{NAME}/tree/main?recursive=true")
+    assert "xet" not in str(headers).lower()
+    assert b"xet" not in tree
+
+
+async def test_clients_read_while_it_comes(start: Start, serve: Serve, hub: StandIn) -> None:
+    endpoint = await serve(await start("one"))
+    hub.hold.clear()
+    url = f"{endpoint}/{NAME}/resolve/main/{BIG}"
+    async with aiohttp.ClientSession() as session, session.get(url) as answer:
+        first = await asyncio.wait_for(answer.content.readexactly(2 * MIB), WAIT)
+        status, _, middle = await ask(url, headers={"Range": "bytes=1000-1999"})
+        assert (status, middle) == (206, FILES[BIG][1000:2000])
+        hub.hold.set()
+        rest = await asyncio.wait_for(answer.content.read(), WAIT)
+    assert first + rest == FILES[BIG]
+    assert hub.sent[BIG] == len(FILES[BIG])
+
+
+async def test_it_goes_on_after_the_hub_broke_off(
+    start: Start, serve: Serve, hub: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetching, "RETRIES", fetching.Backoff(0.01, 0.01))
+    hub.break_after[BIG] = [2 * MIB, MIB]
+    endpoint = await serve(await start("one"))
+    status, _, body = await ask(f"{endpoint}/{NAME}/resolve/main/{BIG}")
+    assert (status, body) == (200, FILES[BIG])
+
+
+async def test_wrong_bytes_of_the_hub_reach_nobody_whole(start: Start, serve: Serve, hub: StandIn) -> None:
+    node = await start("one")
+    endpoint = await serve(node)
+    hub.wrong.add(BIG)
+    url = f"{endpoint}/{NAME}/resolve/main/{BIG}"
+    with pytest.raises(aiohttp.ClientError):
+        await ask(url)
+    hub.wrong.clear()
+
+    async def right() -> bytes:
+        while (answer := await ask(url))[0] != 200:  # noqa: ASYNC110 - the claim is just given back
+            await asyncio.sleep(0.02)
+        return answer[2]
+
+    assert await asyncio.wait_for(right(), WAIT) == FILES[BIG]
+
+
+async def test_what_another_node_reads_is_waited_for(
+    start: Start, serve: Serve, hub: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOKS_SECONDS", 0.1)
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.02)
+    one, other = await start("one"), await start("other")
+    endpoint = await serve(one)
+    oid = next(file.oid for file in hub.files(NAME) if file.path == BIG)
+    assert await claim(other.registry, blob_name(oid))
+    status, headers, _ = await ask(f"{endpoint}/{NAME}/resolve/main/{BIG}")
+    assert (status, headers["Retry-After"]) == (429, str(module.READ_ELSEWHERE_SECONDS))
+    assert "another node" in headers["X-Error-Message"]
+    await other.registry.store.revoke(other.registry.lease)
+    assert (await ask(f"{endpoint}/{NAME}/resolve/main/{BIG}"))[2] == FILES[BIG]
+
+    async def given_back() -> None:
+        while await claimant(one.registry, blob_name(oid)):  # noqa: ASYNC110 - in a store
+            await asyncio.sleep(0.02)
+
+    await asyncio.wait_for(given_back(), WAIT)
+
+
+async def test_an_object_goes_before_the_hub(start: Start, serve: Serve, hub: StandIn, root: Path) -> None:
+    one = await start("one")
+    made = await register(one, root, NAME)
+    endpoint = await serve(one)
+    found = huggingface_hub.HfApi(endpoint, token=False).model_info
+    assert (await asyncio.to_thread(found, NAME)).sha == made["manifest"][:40]
+    assert (await asyncio.to_thread(found, NAME, revision="v1")).sha == hub.commit(NAME)
+
+
+async def test_what_the_hub_refuses(start: Start, serve: Serve, hub: StandIn) -> None:
+    endpoint = await serve(await start("one"))
+    info = huggingface_hub.HfApi(endpoint, token=False).model_info
+    with pytest.raises(RepositoryNotFoundError):
+        await asyncio.to_thread(info, "org/none")
+    with pytest.raises(RevisionNotFoundError):
+        await asyncio.to_thread(info, NAME, revision="v9")
+    hub.token = "secret"
+    with pytest.raises(GatedRepoError):
+        await asyncio.to_thread(info, NAME)
+
+
+async def test_a_hub_that_is_away_is_no_503(start: Start, serve: Serve, hub: StandIn) -> None:
+    endpoint = await serve(await start("one"))
+    hub.down = True
+    assert (await ask(f"{endpoint}/api/models/{NAME}"))[0] == 429
+
+
+async def test_without_a_hub_there_is_what_the_cluster_has(start: Start, serve: Serve, hub: StandIn) -> None:
+    endpoint = await serve(await start("one"), upstream=False)
+    status, headers, _ = await ask(f"{endpoint}/api/models/{NAME}")
+    assert (status, headers["X-Error-Code"]) == (404, "RepoNotFound")
+    assert hub.asked == []
