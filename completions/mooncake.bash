@@ -24,7 +24,7 @@ _mooncake() {
     for ((i = 1; i < COMP_CWORD; i++)); do
         word=${COMP_WORDS[i]}
         case $word in
-            --home | --metadata | --config | --name | --chunk-size | --hash | --exclude | --include | --tag | --transport | --peer | --tensors | --range | --retries | --timeout | --older-than | --larger-than | --keep | --listen | --node | --upload-limit | --download-limit | --metrics | --hf-endpoint | --upload | --download | -n | --lines | --interval | --count | --nic-priority-matrix | --store | --expire | --target | --operation | --block-size | --batch-size | --threads | --duration | --warm-up | --rounds | --engine | --device | --target-device | --csv | --plot | --metadata-server | --mode | --local-hostname | --buffer-size | --size | --batch | --where | --receivers | --rate | --slow | --kill-seed-after | --restart-one | --directory | --devices | --layouts | --agents | --connections | --latency | --zones | --zone-rate | --zone-latency | --sources | --slots | --arrivals | --deaths | --processors | --random-seed | --trace | --generate | --requests | --save | --speed | --prefill | --decode | --policy | --admission | --ttft | --tbt | --model | --gpu | --gpus | --live | --live-model | --scale | --allow | --state | --lease | --soft-pin | --max-soft-pin | --watermark | --eviction_high_watermark_ratio | --eviction-ratio | --eviction_ratio | --client-ttl | --client_ttl | --put-discard | --put_start_discard_timeout_sec | --put-release | --put_start_release_timeout_sec | --allocation | --allocation_strategy | --max-keys | --tenant-quotas | --rpc_address | --rpc_port | --port | --metrics_host | --metrics_port | --default_kv_lease_ttl | --default_kv_soft_pin_ttl | --max_kv_soft_pin_ttl | --host | --disk | --disk-limit | --master | --replicas | --tenant-id | --admin | --limit | --client | --engines | -m | --model | -p | --prefill | -d | --decode | --port | --scheduling | --slo-ttft | --slo-tbt | --kv-events | --pool | --max-requests | --max-waiting | --connect-timeout | --idle-timeout | --drain-timeout | --dir | --dtype | --hash-seed | --hash-algo | --role | --segment-size | --protocol | --prefix)
+            --home | --metadata | --config | --name | --chunk-size | --hash | --exclude | --include | --tag | --transport | --peer | --tensors | --range | --retries | --timeout | --exec | --older-than | --larger-than | --keep | --listen | --node | --upload-limit | --download-limit | --metrics | --hf-endpoint | --upload | --download | -n | --lines | --interval | --count | --nic-priority-matrix | --store | --expire | --target | --operation | --block-size | --batch-size | --threads | --duration | --warm-up | --rounds | --engine | --device | --target-device | --csv | --plot | --metadata-server | --mode | --local-hostname | --buffer-size | --size | --batch | --where | --receivers | --rate | --slow | --kill-seed-after | --restart-one | --directory | --devices | --layouts | --agents | --connections | --latency | --zones | --zone-rate | --zone-latency | --sources | --slots | --arrivals | --deaths | --processors | --random-seed | --trace | --generate | --requests | --save | --speed | --prefill | --decode | --policy | --admission | --ttft | --tbt | --model | --gpu | --gpus | --live | --live-model | --scale | --allow | --state | --lease | --soft-pin | --max-soft-pin | --watermark | --eviction_high_watermark_ratio | --eviction-ratio | --eviction_ratio | --client-ttl | --client_ttl | --put-discard | --put_start_discard_timeout_sec | --put-release | --put_start_release_timeout_sec | --allocation | --allocation_strategy | --max-keys | --tenant-quotas | --rpc_address | --rpc_port | --port | --metrics_host | --metrics_port | --default_kv_lease_ttl | --default_kv_soft_pin_ttl | --max_kv_soft_pin_ttl | --host | --disk | --disk-limit | --master | --replicas | --tenant-id | --admin | --limit | --client | --engines | -m | --model | -p | --prefill | -d | --decode | --port | --scheduling | --slo-ttft | --slo-tbt | --kv-events | --pool | --max-requests | --max-waiting | --connect-timeout | --idle-timeout | --drain-timeout | --dir | --dtype | --hash-seed | --hash-algo | --role | --segment-size | --protocol | --prefix)
                 ((i + 1 == COMP_CWORD)) && value=$word
                 ((i++))
                 [[ $word == --home && $i -lt $COMP_CWORD ]] && home=${COMP_WORDS[i]/#\~\//$HOME/}
@@ -32,7 +32,7 @@ _mooncake() {
             -*) ;;
             *)
                 case "${path:+$path }$word" in
-                    register | get | jobs | 'jobs list' | 'jobs show' | 'jobs wait' | 'jobs cancel' | list | info | verify | unregister | history | tag | cache | 'cache list' | 'cache du' | 'cache pin' | 'cache unpin' | 'cache prune' | node | 'node run' | 'node start' | 'node stop' | 'node limit' | 'node status' | 'node logs' | top | config | 'config show' | doctor | topology | metadata | 'metadata serve' | bench | 'bench transfer' | 'bench store' | 'bench broadcast' | 'bench gpu' | 'bench simulate' | 'bench serve' | store | 'store master' | 'store give' | 'store put' | 'store get' | 'store status' | 'store list' | 'store info' | 'store remove' | 'store why' | 'store top' | proxy | serve | 'serve init' | etcd | 'etcd inspect' | 'etcd gc')
+                    register | get | jobs | 'jobs list' | 'jobs show' | 'jobs wait' | 'jobs cancel' | list | info | verify | unregister | history | watch | tag | cache | 'cache list' | 'cache du' | 'cache pin' | 'cache unpin' | 'cache prune' | node | 'node run' | 'node start' | 'node stop' | 'node limit' | 'node status' | 'node logs' | top | config | 'config show' | doctor | topology | metadata | 'metadata serve' | bench | 'bench transfer' | 'bench store' | 'bench broadcast' | 'bench gpu' | 'bench simulate' | 'bench serve' | store | 'store master' | 'store give' | 'store put' | 'store get' | 'store status' | 'store list' | 'store info' | 'store remove' | 'store why' | 'store top' | proxy | serve | 'serve init' | etcd | 'etcd inspect' | 'etcd gc')
                         path=${path:+$path }$word ;;
                     *) ((count++)) ;;
                 esac
@@ -56,6 +56,7 @@ _mooncake() {
         --range) :; return 0 ;;
         --retries) :; return 0 ;;
         --timeout) :; return 0 ;;
+        --exec) :; return 0 ;;
         --older-than) :; return 0 ;;
         --larger-than) :; return 0 ;;
         --keep) _mooncake_names; return 0 ;;
@@ -198,6 +199,7 @@ _mooncake() {
             'verify') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'unregister') _mooncake_reply -W "--delete --last-copies --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'history') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'watch') _mooncake_reply -W "--exec --initial --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'tag') _mooncake_reply -W "--remove --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'cache') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'cache list') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
@@ -247,7 +249,7 @@ _mooncake() {
         return 0
     fi
     case "$path:$count" in
-        ':0') _mooncake_reply -W "register get jobs list info verify unregister history tag cache node top config doctor topology metadata bench store proxy serve etcd" ;;
+        ':0') _mooncake_reply -W "register get jobs list info verify unregister history watch tag cache node top config doctor topology metadata bench store proxy serve etcd" ;;
         'register:'*) _mooncake_reply -f ;;
         'get:0') _mooncake_names ;;
         'get:'*) _mooncake_names; _mooncake_reply -f ;;
@@ -260,6 +262,7 @@ _mooncake() {
         'verify:'*) _mooncake_names; _mooncake_reply -f ;;
         'unregister:'*) _mooncake_names ;;
         'history:0') _mooncake_names ;;
+        'watch:0') _mooncake_names ;;
         'tag:0') _mooncake_names ;;
         'tag:'*) : ;;
         'cache:0') _mooncake_reply -W "list du pin unpin prune" ;;

@@ -39,6 +39,7 @@ COMMANDS = {
     "verify": Lazy("Hash again what this node holds.", "mooncake_cli.commands.verify:verify"),
     "unregister": Lazy("Withdraw what this node holds of an object.", "mooncake_cli.commands.unregister:unregister"),
     "history": Lazy("Show the versions of an object, and who holds each.", "mooncake_cli.commands.history:history"),
+    "watch": Lazy("Print a line for each new version of an object, until Ctrl-C.", "mooncake_cli.commands.watch:watch"),
     "tag": Lazy("Give versions of an object names of their own, or list these.", "mooncake_cli.commands.tag:tag"),
     "cache": Lazy(
         "See and clear what lies on this node.",

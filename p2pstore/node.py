@@ -25,6 +25,7 @@ from p2pstore.assembly import assemble, claim_name
 from p2pstore.cluster.membership import Membership
 from p2pstore.cluster.tags import describe_tags, remove_tag, stale_tags, tag_version, tags_of
 from p2pstore.cluster.versions import history, look_up, the_one, unknown
+from p2pstore.cluster.watching import watch
 from p2pstore.errors import CopyStays, MetadataFull, NotHeld, PathNotFound, TagNotFound, UsageError, to_wire
 from p2pstore.holding.catalog import Holding
 from p2pstore.holding.incoming import Incoming
@@ -33,7 +34,7 @@ from p2pstore.holding.parts import Parts
 from p2pstore.holding.prune import PruneRequest, delete_all, prune
 from p2pstore.holding.register import Note, register, register_incoming, register_many, register_memory
 from p2pstore.holding.verify import verify_holding
-from p2pstore.info import describe
+from p2pstore.info import describe, superseded
 from p2pstore.metadata.store import MetadataStore
 from p2pstore.node_options import NodeOptions
 from p2pstore.objects.memory_objects import Buffers
@@ -58,10 +59,6 @@ log = logging.getLogger(__name__)
 
 MAX_LISTING = 1000
 """Objects in one page of a listing."""
-
-MAX_LOOKED_UP = 2048
-LOOK_UP_SECONDS = 3.0
-"""Names that are looked up in order to say which holdings are superseded, and for how long."""
 
 
 class Node:
@@ -309,19 +306,15 @@ class Node:
             raise await self.registry.missing(wanted.name)
         return {"name": wanted.name, "versions": found}
 
-    async def superseded(self) -> dict[str, Any]:
-        """What of this node's holdings are earlier versions, as far as the metadata store answers soon.
-
-        ``superseded`` is None where it does not. Of many names some are looked up.
-        """
+    async def watch(self, name: str, emit: Emit, *, initial: bool = False) -> None:
+        """See ``p2pstore.cluster.watching``. Raises ``BadName``, too."""
         self._origin.check()
-        names = list(dict.fromkeys(holding.name for holding in self.holdings))[:MAX_LOOKED_UP]
-        try:
-            current = await asyncio.wait_for(self.registry.find_all(names), LOOK_UP_SECONDS)
-        except (MooncakeError, asyncio.TimeoutError):
-            return {"superseded": None}
-        older = [h for h in self.holdings if h.name in current and current[h.name].manifest != h.digest]
-        return {"superseded": [{"name": h.name, "manifest": h.digest, "path": h.place} for h in older]}
+        await watch(self.registry.store, self.membership, parse_reference(name), emit, initial=initial)
+
+    async def superseded(self) -> dict[str, Any]:
+        """See ``p2pstore.info``."""
+        self._origin.check()
+        return await superseded(self.parts)
 
     async def unregister(self, name: str, *, delete: bool = False, last_copies: bool = False) -> dict[str, Any]:
         """Withdraw what this node has under ``name``, or of one version of it.

@@ -139,7 +139,7 @@ class AgentServer:
         app.router.add_get("/v1/info", self._info)
         app.router.add_get("/v1/paths", self._paths)
         JobCalls(jobs, self._stream).add_to(app.router)
-        VersionCalls(node).add_to(app.router)
+        VersionCalls(node, self._stream).add_to(app.router)
         ReadCalls(node.parts, readers, self._stream).add_to(app.router)
         origins.add_to(app.router, self._stream, self._warn)
         app.on_response_prepare.append(say_no_version)

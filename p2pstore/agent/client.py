@@ -340,6 +340,10 @@ class AgentClient(CacheCalls):
         found = self._call("GET", "/v1/superseded").get("superseded")
         return found if isinstance(found, list) else None
 
+    def watch(self, name: str, *, initial: bool = False) -> Generator[Event, None, None]:
+        """``POST /v1/watch``: an event ``version`` for each new version; it ends when it is closed."""
+        return self._events("/v1/watch", {"name": name, "initial": initial})
+
     def tags(self, name: str) -> dict[str, Any]:
         """``GET /v1/tags``: the tags of an object, or one of them."""
         return self._call("GET", "/v1/tags?" + urlencode({"name": name}))

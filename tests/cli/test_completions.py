@@ -38,6 +38,7 @@ EVERY_COMMAND = [
     "topology",
     "unregister",
     "verify",
+    "watch",
 ]
 
 

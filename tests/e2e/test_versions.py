@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.cluster import Agent, Cluster, make_file, same
+from tests.e2e.cluster import Agent, Cluster, Etcd, eventually, make_file, same
 
 
 @pytest.fixture
@@ -104,3 +106,30 @@ def test_an_update_brings_what_changed_and_replaces_nothing_else(
         stream.write(b"mine")
     assert getter.fails(7, "get", "up:t1", got, "--update")["type"] == "DestinationExists"
     assert got.read_bytes()[:4] == b"mine"
+
+
+def test_a_watch_outlives_the_metadata_server(cluster: Cluster, etcd: Etcd) -> None:
+    source, getter = cluster.agents("source", "getter")
+    first, second, third = (make_file(cluster.path(f"w{n}"), 1 << 20, seed=80 + n) for n in (1, 2, 3))
+    source.ok("register", first, "--name", "w")
+    got = cluster.path("deployed")
+    deploy = f'{sys.executable} -m mooncake_cli get "$MOONCAKE_REFERENCE" {got} --update --transport tcp'
+    watching = getter.begin("watch", "w", "--initial", "--exec", deploy)
+    try:
+        eventually(lambda: got.exists() and same(got, first), "the version that there was is deployed")
+        source.ok("register", second, "--name", "w", "--force")
+        eventually(lambda: same(got, second), "the next is deployed")
+        etcd.kill()
+        eventually(lambda: not getter.status()["metadata_ok"], "the loss is noticed")
+        etcd.start()
+        eventually(lambda: source.status()["metadata_ok"] and getter.status()["metadata_ok"], "it is back")
+        source.ok("register", third, "--name", "w", "--force")
+        eventually(lambda: same(got, third), "the last is deployed")
+        watching.send(signal.SIGINT)
+        done = watching.wait()
+    finally:
+        watching.close()
+    assert done.status == 130
+    assert len([line for line in done.out.splitlines() if line.startswith("w@sha256:")]) == 3
+    assert "still watching, and trying again" in done.err
+    assert "the metadata server answers again" in done.err
