@@ -24,7 +24,7 @@ _mooncake() {
     for ((i = 1; i < COMP_CWORD; i++)); do
         word=${COMP_WORDS[i]}
         case $word in
-            --home | --metadata | --config | --name | --chunk-size | --hash | --exclude | --include | --tag | --transport | --peer | --tensors | --range | --retries | --timeout | --exec | --older-than | --larger-than | --keep | --listen | --node | --upload-limit | --download-limit | --metrics | --hf-endpoint | --upload | --download | -n | --lines | --interval | --count | --nic-priority-matrix | --store | --expire | --target | --operation | --block-size | --batch-size | --threads | --duration | --warm-up | --rounds | --engine | --device | --target-device | --csv | --plot | --metadata-server | --mode | --local-hostname | --buffer-size | --size | --batch | --where | --receivers | --rate | --slow | --kill-seed-after | --restart-one | --directory | --devices | --layouts | --agents | --connections | --latency | --zones | --zone-rate | --zone-latency | --sources | --slots | --arrivals | --deaths | --processors | --random-seed | --trace | --generate | --requests | --save | --speed | --prefill | --decode | --policy | --admission | --ttft | --tbt | --model | --gpu | --gpus | --live | --live-model | --scale | --allow | --state | --lease | --soft-pin | --max-soft-pin | --watermark | --eviction_high_watermark_ratio | --eviction-ratio | --eviction_ratio | --client-ttl | --client_ttl | --put-discard | --put_start_discard_timeout_sec | --put-release | --put_start_release_timeout_sec | --allocation | --allocation_strategy | --max-keys | --tenant-quotas | --rpc_address | --rpc_port | --port | --metrics_host | --metrics_port | --default_kv_lease_ttl | --default_kv_soft_pin_ttl | --max_kv_soft_pin_ttl | --host | --disk | --disk-limit | --master | --replicas | --tenant-id | --admin | --limit | --client | --engines | -m | --model | -p | --prefill | -d | --decode | --port | --scheduling | --slo-ttft | --slo-tbt | --kv-events | --pool | --max-requests | --max-waiting | --connect-timeout | --idle-timeout | --drain-timeout | --dir | --dtype | --hash-seed | --hash-algo | --role | --segment-size | --protocol | --prefix)
+            --home | --metadata | --config | --name | --chunk-size | --hash | --exclude | --include | --tag | --transport | --peer | --tensors | --range | --retries | --timeout | --exec | --older-than | --larger-than | --keep | --listen | --node | --upload-limit | --download-limit | --metrics | --hf-endpoint | --upload | --download | -n | --lines | --interval | --count | --nic-priority-matrix | --store | --expire | --target | --operation | --block-size | --batch-size | --threads | --duration | --warm-up | --rounds | --engine | --device | --target-device | --csv | --plot | --metadata-server | --mode | --local-hostname | --buffer-size | --size | --batch | --where | --receivers | --rate | --slow | --kill-seed-after | --restart-one | --directory | --devices | --layouts | --agents | --connections | --changed | --runs | --latency | --zones | --zone-rate | --zone-latency | --sources | --slots | --arrivals | --deaths | --processors | --random-seed | --trace | --generate | --requests | --save | --speed | --prefill | --decode | --policy | --admission | --ttft | --tbt | --model | --gpu | --gpus | --live | --live-model | --scale | --allow | --state | --lease | --soft-pin | --max-soft-pin | --watermark | --eviction_high_watermark_ratio | --eviction-ratio | --eviction_ratio | --client-ttl | --client_ttl | --put-discard | --put_start_discard_timeout_sec | --put-release | --put_start_release_timeout_sec | --allocation | --allocation_strategy | --max-keys | --tenant-quotas | --rpc_address | --rpc_port | --port | --metrics_host | --metrics_port | --default_kv_lease_ttl | --default_kv_soft_pin_ttl | --max_kv_soft_pin_ttl | --host | --disk | --disk-limit | --master | --replicas | --tenant-id | --admin | --limit | --client | --engines | -m | --model | -p | --prefill | -d | --decode | --port | --scheduling | --slo-ttft | --slo-tbt | --kv-events | --pool | --max-requests | --max-waiting | --connect-timeout | --idle-timeout | --drain-timeout | --dir | --dtype | --hash-seed | --hash-algo | --role | --segment-size | --protocol | --prefix)
                 ((i + 1 == COMP_CWORD)) && value=$word
                 ((i++))
                 [[ $word == --home && $i -lt $COMP_CWORD ]] && home=${COMP_WORDS[i]/#\~\//$HOME/}
@@ -32,7 +32,7 @@ _mooncake() {
             -*) ;;
             *)
                 case "${path:+$path }$word" in
-                    register | get | jobs | 'jobs list' | 'jobs show' | 'jobs wait' | 'jobs cancel' | list | info | verify | unregister | history | watch | tag | cache | 'cache list' | 'cache du' | 'cache pin' | 'cache unpin' | 'cache prune' | node | 'node run' | 'node start' | 'node stop' | 'node limit' | 'node status' | 'node logs' | top | config | 'config show' | doctor | topology | metadata | 'metadata serve' | bench | 'bench transfer' | 'bench store' | 'bench broadcast' | 'bench gpu' | 'bench simulate' | 'bench serve' | store | 'store master' | 'store give' | 'store put' | 'store get' | 'store status' | 'store list' | 'store info' | 'store remove' | 'store why' | 'store top' | proxy | serve | 'serve init' | etcd | 'etcd inspect' | 'etcd gc')
+                    register | get | jobs | 'jobs list' | 'jobs show' | 'jobs wait' | 'jobs cancel' | list | info | verify | unregister | history | watch | tag | cache | 'cache list' | 'cache du' | 'cache pin' | 'cache unpin' | 'cache prune' | node | 'node run' | 'node start' | 'node stop' | 'node limit' | 'node status' | 'node logs' | top | config | 'config show' | doctor | topology | metadata | 'metadata serve' | bench | 'bench transfer' | 'bench store' | 'bench broadcast' | 'bench gpu' | 'bench delta' | 'bench simulate' | 'bench serve' | store | 'store master' | 'store give' | 'store put' | 'store get' | 'store status' | 'store list' | 'store info' | 'store remove' | 'store why' | 'store top' | proxy | serve | 'serve init' | etcd | 'etcd inspect' | 'etcd gc')
                         path=${path:+$path }$word ;;
                     *) ((count++)) ;;
                 esac
@@ -104,6 +104,8 @@ _mooncake() {
         --layouts) :; return 0 ;;
         --agents) :; return 0 ;;
         --connections) :; return 0 ;;
+        --changed) :; return 0 ;;
+        --runs) :; return 0 ;;
         --latency) :; return 0 ;;
         --zones) :; return 0 ;;
         --zone-rate) :; return 0 ;;
@@ -226,6 +228,7 @@ _mooncake() {
             'bench store') _mooncake_reply -W "--operation --size --batch --threads --engine --where --duration --rounds --plot --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'bench broadcast') _mooncake_reply -W "--receivers --size --chunk-size --rate --slow --kill-seed-after --restart-one --directory --plot --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'bench gpu') _mooncake_reply -W "--size --devices --layouts --rounds --agents --transport --connections --directory --plot --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
+            'bench delta') _mooncake_reply -W "--receivers --size --changed --runs --chunk-size --rate --directory --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'bench simulate') _mooncake_reply -W "--receivers --size --chunk-size --rate --latency --zones --zone-rate --zone-latency --sources --slots --slow --arrivals --deaths --kill-seed-after --processors --calibrate --random-seed --plot --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'bench serve') _mooncake_reply -W "--trace --generate --requests --save --speed --prefill --decode --policy --admission --ttft --tbt --model --gpu --gpus --random-seed --plot --live --live-model --scale --home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
             'store') _mooncake_reply -W "--home --metadata --config --json -q --quiet -v --verbose -h --help" ;;
@@ -275,7 +278,7 @@ _mooncake() {
         'config:0') _mooncake_reply -W "show" ;;
         'doctor:0') : ;;
         'metadata:0') _mooncake_reply -W "serve" ;;
-        'bench:0') _mooncake_reply -W "transfer store broadcast gpu simulate serve" ;;
+        'bench:0') _mooncake_reply -W "transfer store broadcast gpu delta simulate serve" ;;
         'store:0') _mooncake_reply -W "master give put get status list info remove why top" ;;
         'store give:0') : ;;
         'store put:0') : ;;

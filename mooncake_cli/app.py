@@ -92,6 +92,10 @@ COMMANDS = {
             "gpu": Lazy(
                 "Measure how fast tensors come to one GPU and to several.", "mooncake_cli.commands.bench_gpu:gpu"
             ),
+            "delta": Lazy(
+                "Measure what a new version of a checkpoint costs, beside a full get.",
+                "mooncake_cli.commands.bench_delta:delta",
+            ),
             "simulate": Lazy(
                 "Simulate a broadcast to up to thousands of nodes.", "mooncake_cli.commands.bench_simulate:simulate"
             ),

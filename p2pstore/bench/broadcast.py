@@ -20,17 +20,12 @@ from p2pstore.agent.client import result_of
 from p2pstore.bench.broadcast_outcome import Broadcast, BroadcastPlan, Received
 from p2pstore.bench.memory import Reserve, directory_in_memory
 from p2pstore.bench.places import Limited, Loopback, Places
-from p2pstore.bench.processes import BenchAgent, Etcd, Process, end
+from p2pstore.bench.processes import BenchAgent, running
 from p2pstore.bench.processors import ProcessorTime, busy_share
 from p2pstore.errors import AgentNotRunning, AgentUnreachable, MooncakeError
 
 NAME = "broadcast"
 """The object's name."""
-
-AGENT = "p2pstore.agent"
-
-STARTING = 8
-"""Agents that are started at once: each takes a second of a processor, and more would wait for one another too long."""
 
 WATCH_SECONDS = 0.05
 """How often the seed is asked what it has sent, when it is to be killed."""
@@ -93,27 +88,12 @@ class _Run:
     def _processes(self) -> Iterator[None]:
         """Everybody up; and down, in any case."""
         plan = self._plan
-        etcd: Etcd | None = None
-        try:
-            etcd = Etcd(self._places, self._directory)
-            etcd.wait()
-            for first in range(0, plan.receivers + 1, STARTING):
-                numbers = range(first, min(first + STARTING, plan.receivers + 1))
-                self._agents += [self._agent(number, etcd.url) for number in numbers]
-                for number in numbers:
-                    self._agents[number].start()
-                for number in numbers:
-                    self._agents[number].wait()
+        with running(self._places, self._directory, plan.receivers + 1, plan.modules) as self._agents:
             self._say(f"{len(self._agents)} agents are up")
-            yield
-        finally:
-            self._over.set()
-            found: list[Process | None] = [agent.process for agent in self._agents]
-            end([process for process in (*found, etcd) if process is not None])
-
-    def _agent(self, number: int, metadata: str) -> BenchAgent:
-        module = self._plan.modules.get(number, AGENT)
-        return BenchAgent(number, self._places, self._directory, metadata, module)
+            try:
+                yield
+            finally:
+                self._over.set()
 
     def _distribute(self) -> None:
         """Let all receivers get it at the same moment, and wait for them."""

@@ -20,11 +20,10 @@ from typing import Any, Protocol
 from engine.cuda import load
 from p2pstore.agent.client import result_of
 from p2pstore.agent.own_secret import own_secret
-from p2pstore.bench.broadcast import AGENT
 from p2pstore.bench.gpu_checkpoint import ROWS, Checkpoint
 from p2pstore.bench.memory import directory_in_memory
 from p2pstore.bench.places import Loopback
-from p2pstore.bench.processes import BenchAgent, Etcd, Process, end, environment
+from p2pstore.bench.processes import AGENT, BenchAgent, Etcd, Process, end, environment
 from p2pstore.errors import GpuUnavailable, StorageError, TensorsDiffer, UsageError
 from p2pstore.objects.choices import DEFAULT_HASH
 from p2pstore.store import P2PStore

@@ -7,8 +7,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from engine.processes import processor_seconds
@@ -23,6 +24,11 @@ START_SECONDS = 30.0
 
 END_SECONDS = 6.0
 """Between SIGTERM and SIGKILL; an agent promises to end in less."""
+
+AGENT = "p2pstore.agent"
+
+STARTING = 8
+"""Agents that are started at once: each takes a second of a processor, and more would wait for one another too long."""
 
 POLL_SECONDS = 0.05
 LOG_TAIL = 2000
@@ -194,3 +200,33 @@ def end(processes: Sequence[Process]) -> None:
     deadline = time.monotonic() + END_SECONDS
     for process in processes:
         process.end(deadline)
+
+
+@contextlib.contextmanager
+def running(
+    places: Places, directory: Path, count: int, modules: Mapping[int, str] = MappingProxyType({})
+) -> Iterator[list[BenchAgent]]:
+    """So many agents up, the first of which is the seed, on an etcd; and down, in any case.
+
+    ``modules`` are what ``python -m`` runs for some of them in an agent's place. Raises ``MetadataUnavailable`` and
+    ``AgentStartFailed``.
+    """
+    agents: list[BenchAgent] = []
+    etcd: Etcd | None = None
+    try:
+        etcd = Etcd(places, directory)
+        etcd.wait()
+        for first in range(0, count, STARTING):
+            some = [
+                BenchAgent(number, places, directory, etcd.url, modules.get(number, AGENT))
+                for number in range(first, min(first + STARTING, count))
+            ]
+            agents += some
+            for agent in some:
+                agent.start()
+            for agent in some:
+                agent.wait()
+        yield agents
+    finally:
+        found: list[Process | None] = [agent.process for agent in agents]
+        end([process for process in (*found, etcd) if process is not None])
