@@ -81,7 +81,7 @@ async def located(parts: Parts, request: GetRequest) -> GetRequest:
     words = text.split("/")
     candidates = ["/".join(words[:count]) for count in range(len(words), 0, -1)]
     names = [name for name in candidates if is_reference(name)]
-    for name in await _known(parts, names, request.peers):
+    for name in [text] if names == [text] else await _known(parts, names, request.peers):
         inside = text[len(name) + 1 :]
         if not inside:
             return replace(request, name=name)
@@ -91,8 +91,6 @@ async def located(parts: Parts, request: GetRequest) -> GetRequest:
 
 async def _known(parts: Parts, names: list[str], peers: tuple[str, ...]) -> list[str]:
     """Those of the names that the metadata store or the peers know, in this order."""
-    if len(names) < 2:
-        return names
     meant = {name: parse_reference(name) for name in names}
     found: set[str] = set()
     try:

@@ -101,6 +101,14 @@ async def test_what_cannot_be_meant(two: tuple[Node, Node, str, str], tmp_path: 
     assert not (tmp_path / "nothing").exists()
 
 
+@pytest.mark.parametrize("name", ["none/n@sha256:what", "none/n@sha256:what/config.json"])
+async def test_a_bad_digest_after_a_name_with_parts_is_told_as_that(
+    two: tuple[Node, Node, str, str], tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(BadReference, match="its digest is not hexadecimal"):
+        await get(two[0], tmp_path / "got", name)
+
+
 async def test_a_beginning_that_several_have(start: Start, tmp_path: Path) -> None:
     """Seventeen versions: two begin with the same digit."""
     a = await start("a")
