@@ -160,6 +160,7 @@ CAUSES = (
         difference=": 1 of 5 files and 1 of 2048 chunks differ",
     ),
     _of("DestinationExists", "something else is at DEST", path="/data/llama-3"),
+    _of("DestinationExists", "an earlier version is at DEST", path="/data/llama-3", version="3f786850e387"),
     _of("DestinationBusy", "another get writes there", path="/data/llama-3"),
     _of("DestinationServed", "DEST is what this node has registered", path="/data/x", root="/data/x", name=NAME),
     _of("NotReplaceable", "a mount point, or a directory of an image", path="/data", detail="it is a mount point"),

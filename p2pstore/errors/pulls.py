@@ -94,6 +94,13 @@ class DestinationExists(Refused):
 
     sentence = "{path} exists and is not this object"
     advice = "say DEST/ to put the object inside a directory, move away what is there, or replace it with --force"
+    advice_version = "it is the version {version} of it: replace that with --update, or say another DEST"
+    """Where this node holds it as such: ``version`` is given, too."""
+
+    @property
+    def hint(self) -> str:
+        """See ``MooncakeError.hint``."""
+        return self.filled(self.advice_version) if "version" in self.fields else super().hint
 
 
 class ForeignContent(Refused):

@@ -120,7 +120,13 @@ class FileEnd(End[FileDestination]):
             if self._version is not None:
                 self._force = True
                 self.replaced = self._version[0].digest
-        await asyncio.to_thread(examine, self.dest, shape, force=self._force)
+        try:
+            await asyncio.to_thread(examine, self.dest, shape, force=self._force)
+        except DestinationExists:
+            held = self._parts.holdings.at(self.dest)
+            if self._request.update or held is None or held.name != get.resolved.record.name:
+                raise
+            raise DestinationExists(path=self.dest, version=held.digest[:12]) from None
         await self._check_served(get)
         await asyncio.to_thread(self._check_contents, shape, get.manifest)
         self._note_replaced(get)

@@ -94,7 +94,9 @@ def test_an_update_brings_what_changed_and_replaces_nothing_else(
     got = shared.path("up-copy")
     getter.ok("get", "up", got, "--transport", "tcp")
     source.ok("register", steps[1], "--name", "up", "--force", "--tag", "t2")
-    assert getter.fails(7, "get", "up", got)["type"] == "DestinationExists"
+    error = getter.fails(7, "get", "up", got)
+    assert (error["type"], first[:12] in error["advice"]) == ("DestinationExists", True)
+    assert "--update" in error["advice"]
     done = getter.run("get", "up", got, "--update", "--transport", "tcp")
     assert done.status == 0, done
     assert f"in place of {first[:12]}" in done.err
