@@ -117,11 +117,13 @@ def asked(environment: dict[str, str], directory: Path, reply: bytes) -> tuple[i
     until = time.monotonic() + WAIT
     try:
         while time.monotonic() < until:
-            if select.select([control], [], [], 0.2)[0]:
+            if select.select([control], [], [], 5.0)[0]:
                 try:
                     shown += os.read(control, 4096)
                 except OSError:  # the other end is closed
                     break
+            elif reply == b"\x03" and replied:
+                replied = False  # it came between the question and the wait for its answer: as a person, once more
             if b"[y/N]" in shown and not replied:
                 replied = True
                 if reply == b"\x03":

@@ -13,7 +13,7 @@ def test_people_see_values_and_their_origins(mooncake: Mooncake, tmp_path: Path)
     assert rows["lease_ttl"] == ["20", str(tmp_path / "cwd" / "mooncake.toml")]
     assert rows["zone"] == ["z", "environment MOONCAKE_ZONE"]
     assert rows["metadata"] == ["etcd://a:1,b:2", "option --metadata"]
-    assert rows["connections"] == ["2", "default"]
+    assert rows["connections"] == ["-", "default"]
     assert rows["node"] == ["-", "default"]
     assert (done.returncode, done.stderr) == (0, "")
 

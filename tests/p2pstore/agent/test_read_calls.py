@@ -71,7 +71,7 @@ async def test_what_is_not_there(api: Api, digest: str) -> None:
         ("x/y/none such", 404, "NotInObject"),
         ("x", 404, "ObjectNotFound"),
         ("", 400, "BadName"),
-        ("x//y", 404, "ObjectNotFound"),
+        ("x//y", 400, "BadName"),
     ):
         status, answer = await api.call("GET", f"/v1/tree?path={quote(path)}")
         assert (status, answer["error"]["type"]) == (code, kind)
