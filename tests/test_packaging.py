@@ -137,6 +137,7 @@ def test_metadata(metadata: Message) -> None:
         "metrics",
         "events",
         "fsspec",
+        "hub",
         "dev",
     }
 

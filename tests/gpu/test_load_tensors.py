@@ -3,36 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from p2pstore import P2PStore
+from tests.gpu.checkpoints import MIB, Pair, checkpoint
 from tests.p2pstore.tensors.checkpoints import Shapes, file_of
 
 torch = pytest.importorskip("torch", reason="NOT TESTED ON A GPU: PyTorch is missing")
 safetensors = pytest.importorskip("safetensors.torch", reason="NOT TESTED ON A GPU: safetensors is missing")
 
-MIB = 1 << 20
 KINDS = "BOOL U8 I8 F8_E5M2 F8_E4M3 F8_E8M0 I16 F16 BF16 I32 F32 C64 F64 I64"
-
-Pair = tuple[P2PStore, P2PStore]
-
-
-def checkpoint(root: Path) -> dict[str, Any]:
-    """Two shards of some hundred MiB; what is in them."""
-    root.mkdir()
-    found: dict[str, Any] = {}
-    for shard in range(2):
-        made = {}
-        for layer in range(4):
-            name = f"model.layers.{4 * shard + layer}"
-            made[f"{name}.mlp.up_proj.weight"] = torch.randn(4096, 2048).to(torch.bfloat16)
-            made[f"{name}.mlp.down_proj.weight"] = torch.randn(2048, 4096).to(torch.bfloat16)
-            made[f"{name}.input_layernorm.weight"] = torch.randn(2048)
-        safetensors.save_file(made, root / f"model-{shard}.safetensors", {"format": "pt"})
-        found.update(made)
-    return found
 
 
 @pytest.mark.parametrize("transport", ["tcp", "auto"])

@@ -12,7 +12,7 @@ from engine.cuda.links import links
 from engine.cuda.load import Cuda
 from p2pstore import P2PStore
 from p2pstore.bench.gpu import TorchGpus
-from tests.gpu.test_load_tensors import MIB, Pair, checkpoint
+from tests.gpu.checkpoints import MIB, Pair, checkpoint
 
 torch = pytest.importorskip("torch", reason="NOT TESTED ON A GPU: PyTorch is missing")
 pytest.importorskip("safetensors.torch", reason="NOT TESTED ON A GPU: safetensors is missing")
