@@ -11,6 +11,7 @@ from engine.errors import Closed, MooncakeError, RemoteError
 from engine.memory.copying import view_of
 from engine.rpc.codes import Code
 from p2pstore.errors import UsageError
+from p2pstore.kv.client import device_memory
 from p2pstore.kv.client.client import Client
 from p2pstore.kv.client.sessions import GetSessions, PutSessions
 from p2pstore.kv.errors import (
@@ -75,8 +76,8 @@ class CompatBase:
         self._client: Client | None = None
         self._local_buffer = 0
         self._registered: dict[int, memoryview] = {}
-        self._on_host: set[int] = set()
-        """Addresses of registered memory that is no device's."""
+        self._on_host = device_memory.HostMemory()
+        """Registered memory that is no device's."""
         self._gets: GetSessions | None = None
         self._puts: PutSessions | None = None
         self.last_error = ""

@@ -91,7 +91,7 @@ class CompatValues(CompatBase):
         self._registered[buffer_ptr] = view_of(buffer_ptr, size)
         driver = device_memory.driver()
         if driver is None or not driver.owns(buffer_ptr):
-            self._on_host.add(buffer_ptr)
+            self._on_host.add(buffer_ptr, size)
         return 0
 
     def unregister_buffer(self, buffer_ptr: int) -> int:

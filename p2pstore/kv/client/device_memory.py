@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-from collections.abc import Callable, Container, Iterator
-from typing import Any, Protocol
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from operator import itemgetter
+from typing import Protocol
 
 from engine.memory.copying import address_of, unfilled
 from p2pstore.errors import UsageError
@@ -82,56 +84,60 @@ class Cuda:
             raise UsageError(detail=f"the memory of the GPU cannot be copied: {name} fails with {code}")
 
 
-class _Loaded(ctypes.Structure):
-    """``dl_phdr_info``, as far as it is read: what a process has loaded, object by object."""
-
-    _fields_ = (
-        ("address", ctypes.c_void_p), ("name", ctypes.c_char_p), ("headers", ctypes.c_void_p),
-        ("count", ctypes.c_uint16), ("loads", ctypes.c_uint64),
-    )  # fmt: skip
-
-
-_LOOK = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.POINTER(_Loaded), ctypes.c_size_t, ctypes.POINTER(ctypes.c_uint64))
-_process = ctypes.PyDLL(None)  # its calls are short, and letting go of the interpreter's lock would take longer
-_process.dl_iterate_phdr.argtypes = (_LOOK, ctypes.POINTER(ctypes.c_uint64))
+_process = ctypes.CDLL(None)
 _process.dlopen.argtypes = (ctypes.c_char_p, ctypes.c_int)
 _process.dlopen.restype = ctypes.c_void_p
 
-
-def _note_loads(found: Any, _: int, count: Any) -> int:
-    count[0] = found[0].loads
-    return 1  # the first object says how many were loaded
-
-
-_first = _LOOK(_note_loads)
-
 _driver: Driver | None = None
-_looked_at = 0
-"""How many objects this process had loaded when it was last looked whether the driver is among them."""
-
-
-def loads() -> int:
-    """How many libraries this process has ever loaded."""
-    count = ctypes.c_uint64()
-    _process.dl_iterate_phdr(_first, ctypes.byref(count))
-    return count.value
 
 
 def driver() -> Driver | None:
-    """The driver, where this process has it. It is looked for once after each library that was loaded."""
-    global _driver, _looked_at  # noqa: PLW0603 - a library of the whole process
-    if _driver is None and (now := loads()) != _looked_at:
-        _looked_at = now
-        if _process.dlopen(LIBRARY, os.RTLD_NOLOAD | os.RTLD_LAZY):
-            _driver = Cuda(ctypes.CDLL(LIBRARY.decode()))
+    """The driver, where this process has it.
+
+    Until then each look takes some 20 us, and is not to be spared: a library may load the driver later.
+    Nor is there a quicker one: ``dl_iterate_phdr`` tells how many libraries were loaded, but holds the
+    loader's lock while it calls back; a callback in Python waits there for the interpreter's lock, which another thread
+    may have that waits for the loader's.
+    """
+    global _driver  # noqa: PLW0603 - a library of the whole process
+    if _driver is None and _process.dlopen(LIBRARY, os.RTLD_NOLOAD | os.RTLD_LAZY):
+        _driver = Cuda(ctypes.CDLL(LIBRARY.decode()))
     return _driver
+
+
+class HostMemory:
+    """Memory that is known to be no device's, so that nobody needs to look for a driver. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._ranges: list[tuple[int, int]] = []
+        """Where each begins and ends, in order; replaced and never changed."""
+
+    def add(self, pointer: int, size: int) -> None:
+        """``size`` bytes at an address are the host's, in place of what was said to be there."""
+        others = [each for each in self._ranges if each[0] != pointer]
+        self._ranges = sorted([*others, (pointer, pointer + size)])
+
+    def discard(self, pointer: int) -> None:
+        """Nothing is known of the range at an address any more."""
+        self._ranges = [each for each in self._ranges if each[0] != pointer]
+
+    def holds(self, pointer: int, size: int) -> bool:
+        """Whether ``size`` bytes at an address lie in one range: the last that begins there or before."""
+        ranges = self._ranges
+        place = bisect_right(ranges, pointer, key=_start) - 1
+        return place >= 0 and pointer + size <= ranges[place][1]
+
+
+_start = itemgetter(0)
+
+NOTHING_KNOWN = HostMemory()
 
 
 class _Memory:
     """Memory of one call, by address."""
 
-    def __init__(self, at: Callable[[int, int], memoryview], host: Container[int] = ()) -> None:
-        """``at`` gives the memory of this process at an address; ``host`` are addresses that are known to be its."""
+    def __init__(self, at: Callable[[int, int], memoryview], host: HostMemory = NOTHING_KNOWN) -> None:
+        """``at`` gives the memory of this process at an address; ``host`` is what is known to be its."""
         self._at = at
         self._host = host
         self._driver: Driver | None = None
@@ -143,7 +149,7 @@ class _Memory:
 
     def _driver_of(self, pointer: int, size: int) -> Driver | None:
         """The driver, if memory is a device's."""
-        if pointer in self._host or size <= 0:
+        if size <= 0 or self._host.holds(pointer, size):
             return None
         if not self._looked:
             self._driver, self._looked = driver(), True
