@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from p2pstore.hub.documents import RepoFile, is_commit
-from p2pstore.objects.names import is_object_name
+from p2pstore.objects.names import is_object_name, tree_fault
 from p2pstore.objects.oid import GIT, SHA256, is_oid
 
 ROOT = "hf"
@@ -58,8 +58,16 @@ def parse_listing(data: bytes) -> Listing:
     for _, size, way, oid in entries:
         if size < 0 or way not in {GIT, SHA256} or not is_oid(oid, way):
             raise ValueError("a file without a name")
+    fault = paths_fault([path for path, _, _, _ in entries])
+    if fault:
+        raise ValueError(fault)
     files = tuple(RepoFile(path, size, oid, lfs=way == SHA256) for path, size, way, oid in entries)
     return Listing(str(document["commit"]), modified, files, tuple(way for _, _, way, _ in entries))
+
+
+def paths_fault(paths: Sequence[str]) -> str:
+    """Why these cannot be the paths of a repository, in a few words; empty when they can. Clients write files so."""
+    return tree_fault(sorted(paths), ())
 
 
 def blob_name(oid: str) -> str:

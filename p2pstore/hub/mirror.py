@@ -36,6 +36,7 @@ from p2pstore.hub.routes import Route
 from p2pstore.hub.upstream import Upstream, UpstreamRefused
 from p2pstore.metadata.store import LeaseLost
 from p2pstore.objects.choices import DEFAULT_HASH
+from p2pstore.objects.names import is_object_name
 from p2pstore.objects.steps import Steps
 from p2pstore.objects.waiting import to_its_end
 
@@ -118,6 +119,10 @@ class Mirror:
 
         Raises ``RepoNotFound``, ``RevisionNotFound``, ``UpstreamRefused``, and what hinders the question.
         """
+        if not is_object_name(route.name):  # as '..', which would be another path of the hub's
+            raise RepoNotFound(route.name)
+        if route.revision in {".", ".."}:
+            raise RevisionNotFound(route.revision)
         key = route.kind, route.repo, route.revision
         now = asyncio.get_running_loop().time()
         if key in self._known and now - self._known[key][0] < FRESH_SECONDS:

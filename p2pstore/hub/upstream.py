@@ -21,7 +21,7 @@ from yarl import URL
 
 from p2pstore.errors import OriginRefused, OriginUnavailable
 from p2pstore.hub.documents import REPO_NOT_FOUND, RepoFile, is_commit
-from p2pstore.hub.listing import MAX_LISTING_BYTES, Listing
+from p2pstore.hub.listing import MAX_LISTING_BYTES, Listing, paths_fault
 from p2pstore.hub.routes import MODELS, Route
 from p2pstore.objects.oid import GIT, SHA256, is_oid
 
@@ -83,6 +83,9 @@ class Upstream:
         files = [each for each in found if each is not None]
         if len(files) != len(found):
             raise self._away(f"it tells no names by content of what is in {repo}")
+        fault = paths_fault([file.path for file in files])
+        if fault:
+            raise self._away(f"what it says of the files of {repo} cannot be: {fault}")
         ways = tuple(SHA256 if file.lfs else GIT for file in files)
         return Listing(commit, _when(told.get("lastModified")), tuple(files), ways)
 

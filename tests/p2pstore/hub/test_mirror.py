@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -13,6 +14,7 @@ import aiohttp
 import huggingface_hub
 import pytest
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+from yarl import URL
 
 from engine.net import sockets
 from p2pstore.cluster.claims import claim, claimant
@@ -70,7 +72,7 @@ async def snapshot(endpoint: str, place: Path, **options: Any) -> dict[str, byte
     )
 
 
-async def ask(url: str, **options: Any) -> tuple[int, Any, bytes]:
+async def ask(url: str | URL, **options: Any) -> tuple[int, Any, bytes]:
     async with aiohttp.ClientSession() as session, session.get(url, **options) as answer:
         return answer.status, answer.headers, await answer.read()
 
@@ -189,6 +191,36 @@ async def test_what_the_hub_refuses(start: Start, serve: Serve, hub: StandIn) ->
     hub.token = "secret"
     with pytest.raises(GatedRepoError):
         await asyncio.to_thread(info, NAME)
+
+
+async def test_no_name_leads_to_another_path_of_the_hub(start: Start, serve: Serve, hub: StandIn) -> None:
+    """With the token of this node's user."""
+    endpoint = await serve(await start("one"))
+    for path in ("..%2F..%2Fx", "%2e%2e/x", "org/%2e%2e", "org%2Fn%2F.."):
+        assert (await ask(URL(f"{endpoint}/api/models/{path}", encoded=True)))[0] == 404, path
+        assert (await ask(URL(f"{endpoint}/{path}/resolve/main/config.json", encoded=True)))[0] == 404, path
+    assert (await ask(URL(f"{endpoint}/api/models/{NAME}/revision/%2e%2e", encoded=True)))[0] == 404
+    assert hub.asked == []
+
+
+async def test_a_clients_token_goes_no_further(
+    start: Start, serve: Serve, hub: StandIn, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Clients show theirs to whatever HF_ENDPOINT is. Neither the hub nor a log is told of it."""
+    caplog.set_level(logging.DEBUG)
+    secret = "hf_of_the_client_alone"
+    endpoint = await serve(await start("one"))
+    work = functools.partial(
+        huggingface_hub.snapshot_download, NAME, endpoint=endpoint, cache_dir=tmp_path, token=secret
+    )
+    await asyncio.wait_for(asyncio.to_thread(work), WAIT)
+    headers = {"Authorization": f"Bearer {secret}"}
+    for path in ("/nonsense", f"/{NAME}/resolve/main/none", "/api/models/org/none", "/api/whoami-v2"):
+        assert (await ask(endpoint + path, headers=headers))[0] == 404
+    assert hub.asked
+    assert {token for _, _, token in hub.asked} == {""}
+    assert caplog.records
+    assert secret not in caplog.text
 
 
 async def test_a_hub_that_is_away_is_no_503(start: Start, serve: Serve, hub: StandIn) -> None:

@@ -61,6 +61,15 @@ async def test_what_it_refuses(hub: StandIn, upstream: Upstream) -> None:
         await upstream.listing("models", "org/n", "main")
 
 
+@pytest.mark.parametrize("path", ["../up", "/root", "a/../../up", "config.json/below"])
+async def test_paths_that_lead_out_of_a_repository_are_told_to_nobody(
+    hub: StandIn, upstream: Upstream, path: str
+) -> None:
+    hub.repos["org/n"][path] = b"x"
+    with pytest.raises(OriginUnavailable, match="cannot be"):
+        await upstream.listing("models", "org/n", "main")
+
+
 async def test_the_token_of_huggingface_hub_goes_to_the_hub_alone(
     hub: StandIn, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
