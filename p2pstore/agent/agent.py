@@ -203,7 +203,7 @@ class Agent:
         host, port = addresses.parse(settings.hf_endpoint, lowest_port=0)
         if settings.hf_token_file is None and sockets.is_exposed(host):
             raise HubListenRefused(address=settings.hf_endpoint)
-        server = HubServer(hub, settings.hf_token_file)
+        server = HubServer(hub, settings.hf_token_file, host)
         self._closing.push_async_callback(server.close)
         await server.start(sockets.listen(host, port))
         self._hub = server

@@ -23,7 +23,7 @@ from engine.net import addresses, sockets
 from engine.net.http_server import HttpServer, let_in
 from p2pstore.errors import MooncakeError
 from p2pstore.hub import documents
-from p2pstore.hub.access import is_ours, plain, read_token, shows, uid_of
+from p2pstore.hub.access import is_a_pages, is_called_ours, is_ours, plain, read_token, shows, uid_of
 from p2pstore.hub.fetch import Following
 from p2pstore.hub.hub import Hub
 from p2pstore.hub.mirror import MirroredRepo
@@ -56,9 +56,13 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class HubServer:
     """The interface of one node. ``address`` is where it listens once it does."""
 
-    def __init__(self, hub: Hub, token_file: Path | None = None) -> None:
-        """``token_file`` holds what clients must show. Raises as ``read_token``."""
+    def __init__(self, hub: Hub, token_file: Path | None = None, name: str = "localhost") -> None:
+        """``token_file`` holds what clients must show; ``name`` is what this host is called by who set it up.
+
+        Raises as ``read_token``.
+        """
         self.address = ""
+        self._name = name
         self._token = read_token(token_file) if token_file is not None else ""
         self._copies, self._repos, self._mirror = hub.copies, hub.repos, hub.mirror
         self._owners: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
@@ -101,6 +105,11 @@ class HubServer:
         if self._token:
             known = shows(request.headers.get("Authorization", ""), self._token)
             return "" if known else "the token of this mooncake agent is wanted; set HF_TOKEN"
+        host = request.headers.get("Host", "")
+        if host and not is_called_ours(host, self._name):
+            return f"this mooncake agent is not called {host!r}; ask http://{self.address}"
+        if is_a_pages(request.headers):
+            return "this mooncake agent is not for web pages"
         transport = request.transport
         if transport is None:
             return "the connection is gone"

@@ -10,7 +10,16 @@ from pathlib import Path
 import pytest
 
 from p2pstore.errors import StorageError, UsageError
-from p2pstore.hub.access import is_ours, read_token, shown, shows, uid_in, uid_of
+from p2pstore.hub.access import (
+    is_a_pages,
+    is_called_ours,
+    is_ours,
+    read_token,
+    shown,
+    shows,
+    uid_in,
+    uid_of,
+)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
@@ -42,16 +51,65 @@ def test_a_connection_that_is_not_there_is_nobodys() -> None:
     assert is_ours(0)
 
 
+def test_a_connection_that_its_user_closed_is_nobodys() -> None:
+    """The kernel shows it as root's then."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = socket.create_connection(server.getsockname())
+        made, _ = server.accept()
+        with made:
+            theirs, ours = made.getpeername(), made.getsockname()
+            client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            client.close()
+            assert uid_of(theirs, ours) is None
+
+
+@pytest.mark.parametrize(
+    ("host", "ours"),
+    [
+        ("127.0.0.1:7400", True),
+        ("127.0.0.1", True),
+        ("127.1.2.3:1", True),
+        ("localhost:7400", True),
+        ("LocalHost.", True),
+        ("hub.localhost:80", True),
+        ("[::1]:7400", True),
+        ("[::ffff:127.0.0.1]:7400", True),
+        ("node7.cluster:7400", True),
+        ("evil.example:7400", False),
+        ("127.0.0.1.evil.example:7400", False),
+        ("localhost.evil.example", False),
+        ("10.0.0.1:7400", False),
+        ("0.0.0.0:7400", False),
+        ("node7:7400", False),
+        ("a b", False),
+        ("127.0.0.1:7400:1", False),
+        ("user@127.0.0.1", False),
+    ],
+)
+def test_what_this_host_is_called(host: str, *, ours: bool) -> None:
+    assert is_called_ours(host, "node7.cluster") is ours
+
+
+def test_what_a_browser_asks_for_a_page() -> None:
+    assert not is_a_pages({})
+    assert not is_a_pages({"Sec-Fetch-Site": "none"})
+    assert is_a_pages({"Sec-Fetch-Site": "cross-site"})
+    assert is_a_pages({"Sec-Fetch-Site": "same-site"})
+    assert is_a_pages({"Origin": "null"})
+
+
 @pytest.mark.skipif(sys.byteorder != "little", reason="the text is of such a machine")
 def test_a_table() -> None:
     table = (
         "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
         "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     7        0 1 1\n"
         "   1: 0100007F:C350 0100007F:1F90 01 00000000:00000000 00:00000000 00000000  1000        0 2 1\n"
+        "   2: 0100007F:C351 0100007F:1F90 05 00000000:00000000 00:00000000 00000000     0        0 0 1\n"
         "garbage\n"
     )
     assert uid_in(table, shown("127.0.0.1", 50000), shown("127.0.0.1", 8080)) == 1000
-    assert uid_in(table, shown("127.0.0.1", 50001), shown("127.0.0.1", 8080)) is None
+    assert uid_in(table, shown("127.0.0.1", 50001), shown("127.0.0.1", 8080)) is None, "nobody has it open"
+    assert uid_in(table, shown("127.0.0.1", 50002), shown("127.0.0.1", 8080)) is None
     assert shown("::1", 80) == "00000000000000000000000001000000:0050"
 
 

@@ -264,6 +264,29 @@ async def test_another_user_reads_nothing(endpoint: str, monkeypatch: pytest.Mon
     assert (await ask(f"{endpoint}/api/models/{NAME}"))[0] == 403
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "evil.example:7400"},
+        {"Host": "169.254.169.254"},
+        {"Origin": "http://evil.example"},
+        {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"},
+    ],
+    ids=str,
+)
+async def test_a_page_of_the_web_reads_nothing(endpoint: str, headers: dict[str, str]) -> None:
+    """A browser of this very user's shows it, and its host's name may have come to mean loopback."""
+    for method in ("GET", "HEAD", "POST"):
+        status, told, body = await ask(f"{endpoint}/{NAME}/resolve/main/z", method, headers=headers)
+        assert status == 403
+        assert "this mooncake agent is not" in told["X-Error-Message"]
+        assert "Access-Control-Allow-Origin" not in told
+        assert FILES["z"][:10] not in body
+    port = endpoint.rpartition(":")[2]
+    for good in ({"Host": f"localhost:{port}"}, {"Sec-Fetch-Site": "none"}):
+        assert (await ask(f"{endpoint}/{NAME}/resolve/main/z", headers=good))[2] == FILES["z"]
+
+
 async def test_with_a_token_only_who_shows_it_reads(start: Start, root: Path, serve: Serve, tmp_path: Path) -> None:
     one = await start("one")
     await register(one, root, NAME)
@@ -272,6 +295,8 @@ async def test_with_a_token_only_who_shows_it_reads(start: Start, root: Path, se
     endpoint = await serve(one, file)
     info = huggingface_hub.HfApi(endpoint).model_info
     assert (await called(info, NAME, token="hf_a_token_of_ours")).id == NAME
+    others = {"Host": "node7.cluster:7400", "Authorization": "Bearer hf_a_token_of_ours"}
+    assert (await ask(f"{endpoint}/api/models/{NAME}", headers=others))[0] == 200, "whoever shows it, by any name"
     for wrong in ("hf_another_token_xx", False):
         with pytest.raises(HfHubHTTPError) as error:
             await called(info, NAME, token=wrong)
