@@ -6,25 +6,21 @@ copied to who wants it; what several want goes to one of them, and on from there
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from engine.cuda.device_memory import DeviceMemory
 from engine.cuda.load import ARRIVING_BYTES
 from engine.cuda.pinned import PinnedBuffer
 from engine.cuda.spread import Part, SpreadCopies, Target
-from engine.memory.region import Region
-from p2pstore.errors import SourceChanged, UsageError
-from p2pstore.objects.hashing import hasher
-from p2pstore.objects.manifest import Chunk, Manifest
+from p2pstore.errors import UsageError
+from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.memory_objects import Lent, release
-from p2pstore.pull.destination import RunSink
-from p2pstore.pull.memory_destination import STAGED_BYTES, ChunksSink, MemoryWrites
-from p2pstore.pull.tensor_destination import take
+from p2pstore.pull.pieces_destination import PiecesDestination, PiecesSink
 from p2pstore.tensors.plan import Piece, left_out, rows_of
 from p2pstore.tensors.spread import SpreadMap, To
 
 
-class SpreadDestination(MemoryWrites):
+class SpreadDestination(PiecesDestination):
     """Areas of GPUs' memory, and the pieces of an object that go there. In the end it lets go of them."""
 
     def __init__(
@@ -34,11 +30,7 @@ class SpreadDestination(MemoryWrites):
 
         Areas without bytes are of the host. Raises ``GpuFailed``.
         """
-        super().__init__()
-        self.manifest = manifest
-        self.verified = left_out(manifest, (piece for pieces in sets for piece in pieces))
-        self.left_out = manifest.bytes_of(self.verified)
-        self.new_hasher = hasher(manifest.hash)
+        super().__init__(manifest, left_out(manifest, (piece for pieces in sets for piece in pieces)))
         self.map = SpreadMap(sets)
         self._places = places
         memories = [area for areas in self._all() for area in areas if isinstance(area, DeviceMemory)]
@@ -69,41 +61,25 @@ class SpreadDestination(MemoryWrites):
         """See ``Destination.sink``."""
         return SpreadSink(self, run, scratch)
 
-    def place(self, run: range) -> Region | None:  # noqa: ARG002 - all of it is staged
-        """See ``Destination.place``."""
-        return None
-
-    def copy(self, chunk: Chunk, sink: RunSink) -> None:  # noqa: ARG002 - as the protocol has it
-        """See ``Destination.copy``: a chunk is not kept as a whole."""
-        raise SourceChanged(path="memory", detail=f"chunk {chunk.number} is not kept as a whole")
-
-    def take(self, chunks: Mapping[int, memoryview], scratch: memoryview) -> int:
-        """See ``p2pstore.pull.tensor_destination.take``."""
-        return take(self, chunks, scratch)
-
     def _let_go(self) -> None:
         super()._let_go()
         for areas in self._all():
             release(areas)
 
 
-class SpreadSink(ChunksSink):
+class SpreadSink(PiecesSink):
     """Takes the bytes of adjacent chunks, and shares out those that are right; see ``RunSink``."""
 
     def __init__(self, destination: SpreadDestination, run: range, scratch: memoryview) -> None:
-        super().__init__(destination, run)
+        super().__init__(destination, run, scratch)
         self._destination = destination
-        self._scratch = scratch
         self._start()
 
     def _begin(self) -> None:
-        chunk = self._chunk = self._destination.manifest.chunk(self._run[self.kept])
-        self._at = chunk.offset
-        self._end = chunk.offset + chunk.length
+        self._open_chunk()
         self._layout = self._destination.map.layout(self._at, self._end)
         self._stretches = iter(self._layout.stretches)
         self._stretch = next(self._stretches)
-        self._hashed = self._destination.new_hasher()
         size = self._layout.size
         if size > ARRIVING_BYTES:
             detail = f"ranks want {size} bytes of one chunk, more than may be pinned: by cut= their slices overlap"
@@ -122,12 +98,8 @@ class SpreadSink(ChunksSink):
         start = self._stretch.start
         if start is not None:
             assert self._staged is not None  # noqa: S101 - there is something to put together
-            begin = start + self._at - self._stretch.begin
-            room = self._staged.view[begin : begin + min(count, STAGED_BYTES)]
-        else:
-            room = self._scratch[: min(count, len(self._scratch))]
-        self._room = room
-        return room
+            return self._in_place(self._staged.view, start + self._at - self._stretch.begin, count)
+        return self._aside(count)
 
     def filled(self, count: int) -> None:
         """Hash what arrived, and copy what is wanted of rows. Raises ``Mismatch`` and ``GpuFailed``."""

@@ -13,6 +13,7 @@ from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.memory_objects import Lent, release
 from p2pstore.objects.repeats import Repeats
 from p2pstore.objects.steps import Steps
+from p2pstore.pull.pieces_destination import take
 from p2pstore.pull.pipeline import End, Pipeline
 from p2pstore.pull.run import Emit
 from p2pstore.pull.spread_destination import SpreadDestination
@@ -108,7 +109,7 @@ class SpreadEnd(End[SpreadDestination]):
         """See ``End.check``: takes what came along with the headers."""
         survey, self._survey = self._survey, None
         assert survey is not None  # noqa: S101 - it was looked at
-        self._had = destination.take(survey.chunks, memoryview(bytearray(PIECE_BYTES)))
+        self._had = take(destination, survey.chunks, memoryview(bytearray(PIECE_BYTES)))
 
     async def begin(
         self,

@@ -7,22 +7,18 @@ filled in this way, with what the chunk has for it, and copied once the chunk is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from engine.cuda.copies import Copies
 from engine.cuda.device_memory import DeviceMemory
 from engine.cuda.pinned import PinnedBuffer
-from engine.memory.region import Region
-from p2pstore.errors import SourceChanged
-from p2pstore.objects.hashing import hasher
-from p2pstore.objects.manifest import Chunk, Manifest
+from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.memory_objects import Lent, release
-from p2pstore.pull.destination import Destination, RunSink
-from p2pstore.pull.memory_destination import STAGED_BYTES, ChunksSink, MemoryWrites
+from p2pstore.pull.pieces_destination import PiecesDestination, PiecesSink
 from p2pstore.tensors.plan import Map, Piece, all_but, left_out, rows_of
 
 
-class TensorDestination(MemoryWrites):
+class TensorDestination(PiecesDestination):
     """Areas of memory, flat and writable, and the pieces of an object that go there. In the end it lets go of them."""
 
     def __init__(
@@ -33,11 +29,7 @@ class TensorDestination(MemoryWrites):
         chunks: Iterable[int] | None = None,
     ) -> None:
         """``chunks`` are those that are to come: by default all that have something of the pieces."""
-        super().__init__()
-        self.manifest = manifest
-        self.verified = left_out(manifest, pieces) if chunks is None else all_but(manifest, chunks)
-        self.left_out = manifest.bytes_of(self.verified)
-        self.new_hasher = hasher(manifest.hash)
+        super().__init__(manifest, left_out(manifest, pieces) if chunks is None else all_but(manifest, chunks))
         self.areas = areas
         self.map = Map(pieces)
         gpu = next((area for area in areas if isinstance(area, DeviceMemory)), None)
@@ -52,41 +44,25 @@ class TensorDestination(MemoryWrites):
         """See ``Destination.sink``."""
         return TensorSink(self, run, scratch)
 
-    def place(self, run: range) -> Region | None:  # noqa: ARG002 - few runs go to one place from end to end
-        """See ``Destination.place``."""
-        return None
-
-    def copy(self, chunk: Chunk, sink: RunSink) -> None:  # noqa: ARG002 - as the protocol has it
-        """See ``Destination.copy``: a chunk is not kept as a whole."""
-        raise SourceChanged(path="memory", detail=f"chunk {chunk.number} is not kept as a whole")
-
-    def take(self, chunks: Mapping[int, memoryview], scratch: memoryview) -> int:
-        """See ``take``."""
-        return take(self, chunks, scratch)
-
     def _let_go(self) -> None:
         super()._let_go()
         release(self.areas)
 
 
-class TensorSink(ChunksSink):
+class TensorSink(PiecesSink):
     """Takes the bytes of adjacent chunks to where they are wanted; see ``RunSink``."""
 
     def __init__(self, destination: TensorDestination, run: range, scratch: memoryview) -> None:
-        super().__init__(destination, run)
+        super().__init__(destination, run, scratch)
         self._destination = destination
-        self._scratch = scratch
         self._parts: list[tuple[int, DeviceMemory, int, int]] = []
         self._shifts: dict[int, int] = {}
         self._start()
 
     def _begin(self) -> None:
-        chunk = self._chunk = self._destination.manifest.chunk(self._run[self.kept])
-        self._at = chunk.offset
-        self._end = chunk.offset + chunk.length
+        self._open_chunk()
         self._segments = self._destination.map.segments(self._at, self._end)
         self._segment = next(self._segments)
-        self._hashed = self._destination.new_hasher()
         if self._destination.on_gpu:
             self._stage()
 
@@ -121,12 +97,8 @@ class TensorSink(ChunksSink):
         piece = self._segment.piece
         if piece is not None and piece.rows == 1:
             target, shift = self._target(piece)
-            begin = piece.to + self._at - piece.source + shift
-            room = target[begin : begin + (min(count, STAGED_BYTES) if self._staged is not None else count)]
-        else:
-            room = self._scratch[: min(count, len(self._scratch))]
-        self._room = room
-        return room
+            return self._in_place(target, piece.to + self._at - piece.source + shift, count)
+        return self._aside(count)
 
     def filled(self, count: int) -> None:
         """Hash what arrived, and copy what is wanted of rows. Raises ``Mismatch``."""
@@ -140,35 +112,3 @@ class TensorSink(ChunksSink):
 
     def _land(self, staged: PinnedBuffer) -> None:
         self._destination.copies.put_parts(staged, self._parts)
-
-
-def whole_chunks(manifest: Manifest, numbers: Sequence[int]) -> list[Piece]:
-    """Pieces that bring these chunks, in ascending order, each into an area of its own."""
-    found = []
-    for area, number in enumerate(numbers):
-        chunk = manifest.chunk(number)
-        found.append(Piece(chunk.offset, chunk.length, chunk.length, 1, area, 0))
-    return found
-
-
-def take(destination: Destination, chunks: Mapping[int, memoryview], scratch: memoryview) -> int:
-    """Give a destination those chunks that it lacks, which were brought before; how many bytes of them."""
-    count = 0
-    for number, data in chunks.items():
-        if number in destination.verified:
-            continue
-        run = range(number, number + 1)
-        sink = destination.sink(run, scratch)
-        try:
-            done = 0
-            while done < len(data):
-                room = sink.buffer(len(data) - done)
-                room[:] = data[done : done + len(room)]
-                done += len(room)
-                sink.filled(len(room))
-        finally:
-            sink.close()
-        destination.keep(run)
-        destination.verified.add(number)
-        count += len(data)
-    return count

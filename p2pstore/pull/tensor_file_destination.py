@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from engine.files.system import system
@@ -23,7 +23,6 @@ from p2pstore.objects.steps import Steps
 from p2pstore.pull.destination import Mismatch, RunSink
 from p2pstore.pull.file_destination import FileDestination
 from p2pstore.pull.file_sink import PartialFormSink
-from p2pstore.pull.tensor_destination import take
 from p2pstore.tensors.files import TensorFiles
 from p2pstore.tensors.plan import Map, left_out
 
@@ -113,10 +112,6 @@ class TensorFileDestination(FileDestination):
     def copy(self, chunk: Chunk, sink: RunSink) -> None:  # noqa: ARG002 - as the protocol has it
         """See ``Destination.copy``: a chunk is not kept as a whole."""
         raise SourceChanged(path=self.part, detail=f"chunk {chunk.number} is not kept as a whole")
-
-    def take(self, chunks: Mapping[int, memoryview], scratch: memoryview) -> int:
-        """See ``tensor_destination.take``."""
-        return take(self, chunks, scratch)
 
 
 class TensorFileSink(PartialFormSink):

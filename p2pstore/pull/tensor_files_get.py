@@ -11,6 +11,7 @@ from p2pstore.holding.parts import Parts
 from p2pstore.pull.file_destination import FileDestination
 from p2pstore.pull.get import GetRequest, GetResult
 from p2pstore.pull.part_end import PartEnd, get_part
+from p2pstore.pull.pieces_destination import take
 from p2pstore.pull.pipeline import Pipeline
 from p2pstore.pull.run import Emit
 from p2pstore.pull.tensor_file_destination import TensorFileDestination
@@ -56,7 +57,7 @@ class TensorFilesEnd(PartEnd):
         assert isinstance(destination, TensorFileDestination)  # noqa: S101 - the base made it
         assert self._survey is not None  # noqa: S101 - it was looked at
         destination.recheck(cancelled)
-        self._had = destination.take(self._survey.chunks, memoryview(bytearray(PIECE_BYTES)))
+        self._had = take(destination, self._survey.chunks, memoryview(bytearray(PIECE_BYTES)))
         self._survey = None
 
     async def begin(self, get: Pipeline, destination: FileDestination) -> Callable[[range], None] | None:

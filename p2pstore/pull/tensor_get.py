@@ -12,6 +12,7 @@ from p2pstore.holding.parts import Parts
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.memory_objects import Lent, release
 from p2pstore.objects.steps import Steps
+from p2pstore.pull.pieces_destination import take
 from p2pstore.pull.pipeline import Pipeline
 from p2pstore.pull.run import Emit
 from p2pstore.pull.tensor_destination import TensorDestination
@@ -86,7 +87,7 @@ class TensorEnd(WantedEnd):
 
     def check(self, destination: TensorDestination, cancelled: threading.Event) -> None:  # noqa: ARG002 - it is quick
         """See ``End.check``: takes what came along with the headers."""
-        self._had = destination.take(self.take_survey().chunks, memoryview(bytearray(PIECE_BYTES)))
+        self._had = take(destination, self.take_survey().chunks, memoryview(bytearray(PIECE_BYTES)))
 
     async def begin(
         self,

@@ -14,6 +14,7 @@ from typing import Any
 from p2pstore.holding.parts import Parts
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.steps import Steps
+from p2pstore.pull.pieces_destination import take
 from p2pstore.pull.pipeline import Pipeline
 from p2pstore.pull.run import Emit
 from p2pstore.pull.tensor_destination import TensorDestination
@@ -100,7 +101,7 @@ class _WindowEnd(WantedEnd):
         """See ``End.check``: takes what came along with the headers, and forgets it."""
         came = self._survey.chunks
         mine = {number: came.pop(number) for number in self._window.chunks if number in came}
-        self._had = destination.take(mine, memoryview(bytearray(PIECE_BYTES)))
+        self._had = take(destination, mine, memoryview(bytearray(PIECE_BYTES)))
 
     async def begin(
         self,

@@ -15,8 +15,9 @@ from p2pstore.errors import BadTensors, TensorNotFound
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.repeats import Repeats
 from p2pstore.objects.steps import Steps
+from p2pstore.pull.pieces_destination import whole_chunks
 from p2pstore.pull.pipeline import End, Pipeline
-from p2pstore.pull.tensor_destination import TensorDestination, whole_chunks
+from p2pstore.pull.tensor_destination import TensorDestination
 from p2pstore.tensors.checkpoint import (
     MAX_CONFIG_BYTES,
     MAX_INDEX_BYTES,

@@ -11,6 +11,7 @@ from engine.cuda.fake_driver import FakeDriver
 from p2pstore.errors import Interrupted, SourceChanged, UsageError
 from p2pstore.pull import spread_destination
 from p2pstore.pull.destination import Mismatch
+from p2pstore.pull.pieces_destination import take
 from p2pstore.pull.spread_destination import SpreadDestination
 from p2pstore.tensors.plan import Piece
 from tests.engine.cuda.gpus import Tensor, fake, nothing_left
@@ -72,7 +73,7 @@ def test_wrong_bytes_go_nowhere(gpu: FakeDriver) -> None:
 def test_what_came_before_is_taken(gpu: FakeDriver) -> None:
     made = Made(gpu, [[ONE]], [[2, 0]])
     chunks = {number: memoryview(DATA[32 * number : 32 * number + 32]) for number in range(3)}
-    assert made.destination.take(chunks, memoryview(bytearray(3))) == 64
+    assert take(made.destination, chunks, memoryview(bytearray(3))) == 64
     assert made.destination.verified.full
     assert made.contents() == [[bytes(3) + DATA[40:70] + bytes(17)] * 2]
 

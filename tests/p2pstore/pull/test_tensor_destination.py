@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from p2pstore.errors import Interrupted, SourceChanged
+from p2pstore.errors import Interrupted
 from p2pstore.pull.destination import Mismatch
-from p2pstore.pull.tensor_destination import TensorDestination, whole_chunks
+from p2pstore.pull.tensor_destination import TensorDestination
 from p2pstore.tensors.plan import Piece
 from tests.p2pstore.pull.destinations import receive
 from tests.p2pstore.samples import content, manifest_of
@@ -41,25 +41,6 @@ def test_wrong_bytes_outside_of_what_is_wanted() -> None:
     assert wrong.value.chunk == 1
 
 
-def test_what_came_before_is_taken() -> None:
-    destination, areas = made(ONE)
-    chunks = {number: memoryview(DATA[32 * number : 32 * number + 32]) for number in range(3)}
-    assert destination.take(chunks, memoryview(bytearray(3))) == 64
-    assert destination.verified.full
-    assert areas[0][3:33] == DATA[40:70]
-    with pytest.raises(Mismatch):
-        made(ONE)[0].take({1: memoryview(bytes(32))}, memoryview(bytearray(3)))
-
-
-def test_whole_chunks() -> None:
-    areas = [bytearray(32), bytearray(4)]
-    destination = TensorDestination(MANIFEST, whole_chunks(MANIFEST, [1, 3]), [memoryview(a) for a in areas])
-    assert list(destination.verified) == [0, 2]
-    receive(destination, range(1, 2), DATA[32:64])
-    receive(destination, range(3, 4), DATA[96:])
-    assert areas == [DATA[32:64], DATA[96:]]
-
-
 @pytest.mark.parametrize("end", ["finish", "abort"])
 def test_the_memory_is_let_go(end: str) -> None:
     destination, areas = made(ONE)
@@ -71,10 +52,3 @@ def test_the_memory_is_let_go(end: str) -> None:
     areas[0].clear()
     with pytest.raises(Interrupted):
         destination.sink(range(1, 2), memoryview(bytearray(5)))
-
-
-def test_nothing_is_copied_out_of_it() -> None:
-    destination, _ = made(ONE)
-    assert destination.place(range(1, 2)) is None
-    with pytest.raises(SourceChanged):
-        destination.copy(MANIFEST.chunk(1), destination.sink(range(2, 3), memoryview(bytearray(5))))
