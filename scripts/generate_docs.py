@@ -21,6 +21,7 @@ from p2pstore.errors import MooncakeError, all_errors
 from p2pstore.settings.keys import KEYS, SECRETS
 from scripts.cli_model import Command, walk
 from scripts.error_causes import CAUSES
+from scripts.json_keys.page import page
 from scripts.man_pages import pages
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,7 +48,13 @@ STATUSES = {
 
 def documents() -> dict[str, str]:
     """File name to content."""
-    return {"cli.md": cli(walk()), "environment.md": environment(), "errors.md": errors(), "metrics.md": metrics()}
+    return {
+        "cli.md": cli(walk()),
+        "environment.md": environment(),
+        "errors.md": errors(),
+        "json.md": f"{HEADER}\n\n{page()}",
+        "metrics.md": metrics(),
+    }
 
 
 def cli(commands: list[Command]) -> str:

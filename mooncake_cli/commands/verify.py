@@ -57,27 +57,28 @@ def verify(
 def _several(output: Output, client: AgentClient, asked: list[str]) -> None:
     names = [each for target in asked for each in (meant(client, [target]) if _is_pattern(target) else [target])]
     results: list[dict[str, Any]] = []
-    faults: list[MooncakeError] = []
+    faults: list[tuple[str, MooncakeError]] = []
     for name in dict.fromkeys(names):
         try:
             result = follow(output, client.verify(name), "verifying")
         except MooncakeError as error:
             if name in asked or not isinstance(error, NotHeld):  # of a pattern that is meant which is here
-                faults.append(error)
+                faults.append((name, error))
             continue
         results.append(result)
         _show(output, result)
         if not result["ok"]:
-            faults.append(_fault(result))
+            faults.append((name, _fault(result)))
     if not results and not faults:
         raise NotHeld(name=asked[0])
     bad = [result["name"] for result in results if not result["ok"]]
-    output.data({"objects": results, "failed": [output.wire(error) for error in faults]}, quiet=map(printable, bad))
-    faults.sort(key=lambda fault: isinstance(fault, IntegrityError))  # the last gives the status: bytes that differ
-    for fault in faults[:-1]:
+    failed = [{"name": name, "error": output.wire(fault)} for name, fault in faults]
+    output.data({"objects": results, "failed": failed}, quiet=map(printable, bad))
+    errors = sorted((fault for _, fault in faults), key=lambda fault: isinstance(fault, IntegrityError))
+    for fault in errors[:-1]:
         output.message(printable(str(fault)))
-    if faults:
-        raise faults[-1]
+    if errors:
+        raise errors[-1]  # the last gives the status: bytes that differ
 
 
 def _is_pattern(target: str) -> bool:

@@ -6,11 +6,21 @@ from engine.config.variables import PROGRAM_VARIABLES, VARIABLES
 from p2pstore.settings.keys import KEYS
 from scripts.cli_model import walk
 from scripts.generate_docs import DIRECTORY, STATUSES, documents, own_errors
+from scripts.json_keys.documents import DOCUMENTS, WITHOUT
+from scripts.json_keys.form import faults, shape
 
 
-@pytest.mark.parametrize("name", ["cli.md", "environment.md", "errors.md"])
+@pytest.mark.parametrize("name", ["cli.md", "environment.md", "errors.md", "json.md", "metrics.md"])
 def test_the_references_are_not_stale(name: str) -> None:
     assert (DIRECTORY / name).read_text() == documents()[name], "run 'python -m scripts.generate_docs'"
+
+
+def test_every_command_has_its_keys_told_or_none() -> None:
+    told = {command for document in DOCUMENTS for command in document.commands}
+    assert not told & set(WITHOUT)
+    assert told | set(WITHOUT) == {
+        " ".join(command.path) for command in walk() if command.path and not command.commands
+    }
 
 
 def test_every_exit_status_has_a_meaning() -> None:
@@ -65,3 +75,34 @@ def test_every_setting_is_explained() -> None:
 def test_every_variable_of_upstream_is_in_a_group_of_the_reference() -> None:
     text = documents()["environment.md"]
     assert all(f"| `{each.name}` |" in text for each in (*VARIABLES, *PROGRAM_VARIABLES))
+
+
+KEYS_OF_A_SAMPLE = shape("""
+a    text      it
+n    number?   it
+l    [object]  them
+  x  flag  it
+o?   object    it
+  *  integer  of that name
+""")
+
+
+@pytest.mark.parametrize(
+    ("document", "fault"),
+    [
+        ({"a": "", "n": None, "l": [], "o": {"any": 1}}, None),
+        ({"a": "", "n": 1.5, "l": [{"x": True}]}, None),
+        ({"a": 1, "n": 1, "l": []}, "a is 1, and no text"),
+        ({"a": "", "n": True, "l": []}, "n is True, and no number"),
+        ({"a": None, "n": 1, "l": []}, "a is None, and no text"),
+        ({"n": 1, "l": []}, "a is missing"),
+        ({"a": "", "n": 1, "l": [], "b": 1}, "b is not known"),
+        ({"a": "", "n": 1, "l": {}}, "l is {}, and no list"),
+        ({"a": "", "n": 1, "l": [{"x": True}, {"x": 1}]}, "l[].x is 1, and no flag"),
+        ({"a": "", "n": 1, "l": [{}]}, "l[].x is missing"),
+        ({"a": "", "n": 1, "l": [{"x": True, "y": 1}]}, "l[].y is not known"),
+        ({"a": "", "n": 1, "l": [], "o": {"any": "x"}}, "o.any is 'x', and no integer"),
+    ],
+)
+def test_a_document_that_is_not_as_told_is_found(document: object, fault: str | None) -> None:
+    assert list(faults(document, KEYS_OF_A_SAMPLE)) == ([fault] if fault else [])

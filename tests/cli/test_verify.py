@@ -108,7 +108,9 @@ def test_a_bad_one_among_several(agent: FakeAgent, mooncake: Mooncake) -> None:
     assert done.stdout.count("hash differs") == 4
     assert done.stderr.count("differs from what was registered") == 2
     done = mooncake("verify", "a", "b", "--json")
-    assert (done.returncode, len(json.loads(done.stdout)["failed"])) == (4, 2)
+    failed = json.loads(done.stdout)["failed"]
+    assert (done.returncode, [one["name"] for one in failed]) == (4, ["a", "b"])
+    assert {one["error"]["type"] for one in failed} == {"IntegrityError"}
 
 
 def test_bytes_that_differ_give_the_status_whatever_else_fails(agent: FakeAgent, mooncake: Mooncake) -> None:
