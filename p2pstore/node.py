@@ -26,7 +26,16 @@ from p2pstore.cluster.membership import Membership
 from p2pstore.cluster.tags import describe_tags, remove_tag, stale_tags, tag_version, tags_of
 from p2pstore.cluster.versions import history, look_up, the_one, unknown
 from p2pstore.cluster.watching import watch
-from p2pstore.errors import CopyStays, MetadataFull, NotHeld, PathNotFound, TagNotFound, UsageError, to_wire
+from p2pstore.errors import (
+    CopyStays,
+    MetadataFull,
+    NotHeld,
+    PathNotFound,
+    TagNotFound,
+    UsageError,
+    VersionNotHeld,
+    to_wire,
+)
 from p2pstore.holding.catalog import Holding
 from p2pstore.holding.incoming import Incoming
 from p2pstore.holding.part_watcher import PartWatcher
@@ -39,7 +48,7 @@ from p2pstore.metadata.store import MetadataStore
 from p2pstore.node_options import NodeOptions
 from p2pstore.objects.memory_objects import Buffers
 from p2pstore.objects.names import check_object_name
-from p2pstore.objects.reference import Reference, check_tag, parse_reference
+from p2pstore.objects.reference import ALGORITHM, SHOWN_DIGITS, Reference, check_tag, parse_reference
 from p2pstore.objects.selection import Selection
 from p2pstore.objects.steps import Steps
 from p2pstore.pull.chosen_get import get_chosen, located
@@ -326,7 +335,8 @@ class Node:
         it, and nobody holds it any more.
         """
         self._origin.check()
-        wanted = await self._pinned(parse_reference(name))
+        asked = parse_reference(name)
+        wanted = await self._pinned(asked)
         mine = self._held(wanted)
         await self.parts.part_copies.forget_whole()
         part = None if mine else self.parts.part_copies.named(wanted.name)
@@ -338,7 +348,7 @@ class Node:
             removed = await self.parts.part_copies.withdraw(part[0])
             withdrawn = [{"role": "part", "path": str(part[1])}]
         elif not mine:
-            raise await self._why_not_held(wanted)
+            raise await self._why_not_held(asked, wanted)
         else:
             digest = mine[0].digest
             if delete:
@@ -429,11 +439,13 @@ class Node:
             the_one(wanted, [holding.record for holding in mine])
         return mine
 
-    async def _why_not_held(self, wanted: Reference) -> MooncakeError:
-        """Why this node has nothing of what is meant."""
+    async def _why_not_held(self, asked: Reference, wanted: Reference) -> MooncakeError:
+        """Why this node has nothing of what was asked for, and is now ``wanted``."""
         if await look_up(self.registry, wanted) is None:
             return await unknown(self.registry, wanted)
-        return NotHeld(name=str(wanted))
+        if wanted == asked:
+            return NotHeld(name=str(asked))
+        return VersionNotHeld(name=str(asked), digest=f"{ALGORITHM}:{wanted.digest[:SHOWN_DIGITS]}")
 
     async def verify(self, target: str, progress: Callable[[int, int], None]) -> dict[str, Any]:
         """Hash again what this node holds under a name or at an absolute path. What is wrong is withdrawn."""
@@ -444,10 +456,11 @@ class Node:
                 there = await asyncio.to_thread(os.path.lexists, target)
                 raise NotHeld(name=target) if there else PathNotFound(path=target)
         else:
-            wanted = await self._pinned(parse_reference(target))
+            asked = parse_reference(target)
+            wanted = await self._pinned(asked)
             mine = self._held(wanted)
             if not mine:
-                raise await self._why_not_held(wanted)
+                raise await self._why_not_held(asked, wanted)
             holding = mine[0]
         manifest = self.holdings.manifest(holding.digest)
         assert manifest is not None  # noqa: S101 - a holding has its manifest

@@ -272,6 +272,12 @@ CAUSES = (
         name="models/llama-2",
     ),
     _of("NotHeld", "a version of which this node has nothing", name=f"{NAME}@sha256:3f786850e387"),
+    _of(
+        "VersionNotHeld",
+        "a tag whose version others hold, or nobody",
+        name=f"{NAME}:step-1000",
+        digest="sha256:3f786850e387",
+    ),
     _of("NodeNotFound", "a wrong name, a node that ended, or a host with several", node="host2", detail=""),
     _of(
         "CopyStays", "a copy that was registered", path="/data/llama-3", detail="it was registered: its files are yours"

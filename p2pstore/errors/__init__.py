@@ -25,6 +25,7 @@
     │   └── TagNotFound               3   no such tag of it
     ├── DigestOfAnother               3   it is another object's
     ├── NotHeld                       3   this node holds nothing of it
+    │   └── VersionNotHeld            3   of the version that a tag stands for
     ├── NodeNotFound                  3   no such node
     ├── PathNotFound                  3   no such file
     ├── NotInObject                   3   the object has no such file
@@ -186,6 +187,7 @@ from p2pstore.errors.objects import (
     TagNotFound,
     TensorNotFound,
     VersionNotFound,
+    VersionNotHeld,
 )
 from p2pstore.errors.origins import OriginDiffers, OriginRefused, OriginUnavailable
 from p2pstore.errors.pulls import (
@@ -311,6 +313,7 @@ __all__ = [
     "UsageError",
     "VerbsFailed",
     "VersionNotFound",
+    "VersionNotHeld",
     "all_errors",
     "from_wire",
     "to_wire",

@@ -99,6 +99,12 @@ class NotHeld(MooncakeError):
         return self.filled(self.advice_path) if str(self.fields["name"]).startswith("/") else super().hint
 
 
+class VersionNotHeld(NotHeld):
+    """This node holds nothing of the version that a tag stands for."""
+
+    sentence = "this node holds nothing of {name!r}, which stands for {digest}"
+
+
 class CopyStays(Refused):
     """The files of a copy are not deleted."""
 

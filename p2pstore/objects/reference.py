@@ -19,6 +19,9 @@ ALGORITHM = "sha256"
 DIGEST_DIGITS = 64
 """Of a whole digest, in hexadecimal."""
 
+SHOWN_DIGITS = 12
+"""Of a digest, for people."""
+
 MAX_TAG = 128
 """Characters of a tag, as OCI's."""
 

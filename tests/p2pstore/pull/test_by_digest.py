@@ -15,6 +15,7 @@ from p2pstore.errors import (
     PeerHasNot,
     UsageError,
     VersionNotFound,
+    VersionNotHeld,
 )
 from p2pstore.node import Node
 from tests.p2pstore.nodes import Start, get, register, start
@@ -81,6 +82,21 @@ async def test_info_verify_and_unregister_of_one_version(two: tuple[Node, Node, 
     assert (gone["name"], gone["manifest"], gone["replaced_by"]) == ("n", old, "a")
     assert [w["path"] for w in gone["withdrawn"]] == [str(tmp_path / "old")]
     assert [h.digest for h in b.holdings.named("n")] == [new]
+
+
+async def test_a_tag_whose_version_lies_elsewhere_is_called_as_it_was_typed(
+    two: tuple[Node, Node, str, str], tmp_path: Path
+) -> None:
+    a, _, old, _ = two
+    await a.tag(f"n@{old}", ["step-1"])
+    said = f"this node holds nothing of 'n:step-1', which stands for sha256:{old[:12]}"
+    for ask in (a.unregister, lambda text: a.verify(text, lambda *_: None)):
+        with pytest.raises(VersionNotHeld) as fault:
+            await ask("n:step-1")
+        assert str(fault.value) == said
+        assert "'mooncake info n:step-1'" in fault.value.hint
+        with pytest.raises(NotHeld, match="'n:step-1@sha256:"):
+            await ask(f"n:step-1@{old[:10]}")
 
 
 async def test_what_cannot_be_meant(two: tuple[Node, Node, str, str], tmp_path: Path) -> None:
