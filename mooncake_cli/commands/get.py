@@ -141,7 +141,8 @@ def get(
     stops at a '/'. With --wait the get begins when the object is there; TIME, like --wait=10m, counts without a byte.
 
     With --background each object is a job of the agent's, which goes on when this command has ended: 'mooncake jobs'
-    lists them, 'mooncake jobs wait ID' ends as the get does. A job ends with the agent; the same get then resumes.
+    lists them, 'mooncake jobs wait ID' ends as the get does. Without --wait or --retries
+    there is no job for a name that means nothing. A job ends with the agent; the same get then resumes.
 
     With '-' a file is written to standard output in order, each byte verified before, and the result to standard error.
     """

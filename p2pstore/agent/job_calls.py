@@ -8,7 +8,8 @@
     POST /v1/jobs/ID/wait      lines, as of the get
     POST /v1/jobs/ID/cancel
 
-``wait`` and ``timeout`` are seconds; the first may be ``"for-ever"``, the second null.
+``wait`` and ``timeout`` are seconds; the first may be ``"for-ever"``, the second null. What neither waits nor tries
+again is no job where its name means nothing: the answer is the get's error.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ class JobCalls:
             raise UsageError(detail="a dry run is over at once; it needs no job")
         await asyncio.to_thread(check_sight, body.get("sight"))
         job = await self._jobs.begin(wanted, {key: body.get(key) for key in ASKED}, limits)
+        if not limits.patient:  # else what is not there yet may come
+            await self._jobs.taken_up(job)
         return web.json_response(job.document())
 
     async def _all(self, _: web.Request) -> web.StreamResponse:

@@ -8,6 +8,7 @@ each what became of it, and no number is given twice.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import time
@@ -33,6 +34,7 @@ from p2pstore.objects.file_system import words
 from p2pstore.objects.units import format_seconds
 from p2pstore.objects.waiting import to_its_end
 from p2pstore.pull.get import GetRequest
+from p2pstore.pull.pipeline import ASKING
 from p2pstore.pull.run import Emit
 
 log = logging.getLogger(__name__)
@@ -49,6 +51,9 @@ KEPT_SECONDS = 7 * 86400.0
 MAX_FILE = 64 << 20
 """Bytes of the file that is read at the start; what it takes is bounded by the numbers above."""
 
+TAKEN_UP_SECONDS = 15.0
+"""For a get to find what it is to bring, before whoever asked for the job is told of it anyway."""
+
 Run = Callable[[GetRequest, Emit], Awaitable[dict[str, Any]]]
 
 
@@ -57,6 +62,7 @@ class Limits:
 
     def __init__(self, wait: float = 0.0, retries: int = 0, timeout: float | None = None) -> None:
         self.patience = Patience(wait, retries)
+        self.patient = bool(wait or retries)
         self.timeout = timeout
 
 
@@ -142,6 +148,32 @@ class Jobs:
         work = asyncio.create_task(self._attempts(job, request, limits.patience), name=f"job {job.id}")
         self._work[job.id] = work
         self._tasks[job.id] = asyncio.create_task(self._see_to(job, work, limits.timeout), name=f"end of job {job.id}")
+
+    async def taken_up(self, job: Job) -> None:
+        """Wait until a job's get has found what it is to bring, or for a while.
+
+        Where it fails before, there is no job, and its error is raised: mostly that nothing is called so.
+        """
+        task = self._tasks.get(job.id)
+        if task is not None:
+            found = asyncio.Event()
+
+            def hear(event: Mapping[str, Any]) -> None:
+                if event.get("event") == "progress" and event.get("step") != ASKING:
+                    found.set()
+
+            listeners = self._listeners.setdefault(job.id, set())
+            listeners.add(hear)
+            waiting = asyncio.create_task(found.wait())
+            try:
+                await asyncio.wait({task, waiting}, timeout=TAKEN_UP_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                waiting.cancel()
+                listeners.discard(hear)
+        if job.state == FAILED and job.error is not None and self._jobs.pop(job.id, None) is not None:
+            with contextlib.suppress(OSError):  # then the next agent knows of it, and that is all
+                await self._write()
+            raise from_wire(job.error)
 
     async def wait(self, number: int, emit: Emit) -> dict[str, Any]:
         """The result of one, once it has ended; ``emit`` hears its events until then. Raises its error."""

@@ -50,6 +50,9 @@ from p2pstore.swarm.gateway import Claim
 
 log = logging.getLogger(__name__)
 
+ASKING = "asking"
+"""The step in which a get finds what its name stands for, and of which chunks that is made."""
+
 MAX_NAMED = 4
 """Holders that a note names."""
 
@@ -174,7 +177,7 @@ class Pipeline:
             raise
 
     async def _run(self) -> None:
-        self.steps.begin("asking")
+        self.steps.begin(ASKING)
         self.resolved = await self._resolve()
         self.manifest = await self._fetch_manifest()
         await self._goal.reach(self)

@@ -18,7 +18,10 @@ def test_a_job_from_its_beginning_to_its_end(source: Agent, getter: Agent, share
     assert same(path, shared.path("job-copy"))
     shown = getter.ok("jobs", "show", job["id"])
     assert (shown["state"], shown["exit_code"], shown["result"]) == ("done", 0, result)
-    failing = getter.ok("get", "job/none", shared.path("job-none"), "--background")
+    before = getter.ok("jobs")["jobs"]
+    assert getter.fails(3, "get", "job/none", shared.path("job-none"), "--background")["type"] == "ObjectNotFound"
+    assert getter.ok("jobs")["jobs"] == before
+    failing = getter.ok("get", "job/none", shared.path("job-none"), "--background", "--retries", "1")
     assert getter.fails(3, "jobs", "wait", failing["id"])["type"] == "ObjectNotFound"
     assert getter.ok("jobs", "show", failing["id"])["state"] == "failed"
     assert {each["id"] for each in getter.ok("jobs")["jobs"]} >= {job["id"], failing["id"]}

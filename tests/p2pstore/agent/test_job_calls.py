@@ -30,6 +30,13 @@ async def test_a_life(api: Api, tmp_path: Path) -> None:
     assert await api.call("POST", "/v1/jobs/1/cancel") == (200, job)
 
 
+async def test_what_nothing_is_called_is_no_job(api: Api, tmp_path: Path) -> None:
+    body = {"name": "not/there", "dest": str(tmp_path / "dest")}
+    status, refused = await api.call("POST", "/v1/jobs", json=body)
+    assert (status, refused["error"]["type"]) == (404, "ObjectNotFound")
+    assert await api.call("GET", "/v1/jobs") == (200, {"jobs": []})
+
+
 async def test_one_that_waits_for_ever_is_cancelled(api: Api, tmp_path: Path) -> None:
     body = {"name": "not/yet", "dest": str(tmp_path / "dest"), "wait": "for-ever"}
     _, begun = await api.call("POST", "/v1/jobs", json=body)

@@ -29,6 +29,7 @@ from p2pstore.errors import (
     TooManyJobs,
 )
 from p2pstore.pull.get import GetRequest
+from p2pstore.pull.pipeline import ASKING
 from p2pstore.pull.run import Emit
 
 WAIT = 60.0
@@ -97,6 +98,42 @@ def wanted(dest: str = "/d") -> GetRequest:
 
 async def over(jobs: Jobs, number: int) -> dict[str, Any]:
     return await asyncio.wait_for(jobs.wait(number, lambda _: None), WAIT)
+
+
+async def test_one_of_which_there_is_nothing_is_none(jobs: Jobs, gets: Gets, tmp_path: Path) -> None:
+    gets.does.append(ending(ObjectNotFound(name="n")))
+    job = await jobs.begin(wanted(), {}, Limits())
+    with pytest.raises(ObjectNotFound, match="'n'"):
+        await jobs.taken_up(job)
+    assert jobs.all() == []
+    assert json.loads((tmp_path / "jobs.json").read_bytes()) == {"next": 2, "jobs": []}
+    with pytest.raises(JobNotFound):
+        jobs.find(job.id)
+
+
+async def test_one_that_has_found_it_is_told_of(
+    jobs: Jobs, gets: Gets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes of it then is the job's own affair; and one whose question takes long is told of anyway."""
+    fails = asyncio.Event()
+
+    async def asks(emit: Emit) -> dict[str, Any]:
+        emit({"event": "progress", "done": 0, "total": 0, "peers": 0, "step": ASKING, "unit": ""})
+        await fails.wait()
+        raise ObjectNotFound(name="n")
+
+    job = await jobs.begin(wanted(), {}, Limits())
+    await asyncio.wait_for(jobs.taken_up(job), WAIT)
+    assert job.running
+    gets.does.append(asks)
+    slow = await jobs.begin(wanted("/e"), {}, Limits())
+    monkeypatch.setattr(p2pstore.agent.jobs, "TAKEN_UP_SECONDS", 0.05)
+    await asyncio.wait_for(jobs.taken_up(slow), WAIT)
+    assert slow.running
+    fails.set()
+    with pytest.raises(ObjectNotFound):
+        await over(jobs, slow.id)
+    assert [each.id for each in jobs.all()] == [job.id, slow.id]
 
 
 async def test_one_that_brings_it(jobs: Jobs, gets: Gets) -> None:
