@@ -20,7 +20,7 @@ from mooncake_cli.wanted import Outcomes, is_pattern
 from mooncake_cli.wanted import meant as names_meant
 from p2pstore.agent.client import AgentClient
 from p2pstore.agent.patience import Patience
-from p2pstore.errors import MooncakeError, UsageError
+from p2pstore.errors import MooncakeError, ObjectNotFound, UsageError
 from p2pstore.objects.chosen import parse_range
 from p2pstore.objects.names import check_node_name, path_fault
 from p2pstore.objects.reference import is_reference, parse_reference
@@ -157,7 +157,7 @@ def get(
         _check_range(byte_range)
     limit = math.inf if timeout is None else _limit(timeout)
     waiting = 0.0 if wait is None else math.inf if wait == FOR_EVER else _time("--wait", wait)
-    destination(names[0].rstrip("/"), dest)
+    destination(names[0].rstrip("/"), dest)  # refuses an empty one
     how = {
         "transport": settings.transport,
         "peers": [_peer(text) for text in peer or []],
@@ -228,14 +228,14 @@ def _stream(attempts: Attempts, client: AgentClient, names: list[str], how: Mapp
 
 def _one(attempts: Attempts, client: AgentClient, name: str, dest: str, how: Mapping[str, Any]) -> dict[str, Any]:
     """Bring one object; the result."""
-    path = destination(name.rstrip("/"), dest)
+    path = destination(_last_part(client, name.rstrip("/"), dest), dest)
     return attempts.follow(lambda: client.get(name, path, **how), name, "pulling")
 
 
 def _several(attempts: Attempts, client: AgentClient, names: list[str], dest: str, how: Mapping[str, Any]) -> None:
     """Bring several objects, one after the other; what became of them is the result."""
     outcomes = Outcomes()
-    for name in _places(attempts.call(lambda: names_meant(client, names), names[0]), dest).values():
+    for name in _places(client, attempts.call(lambda: names_meant(client, names), names[0]), dest).values():
         try:
             result = _one(attempts, client, name, dest, how)
         except MooncakeError as error:
@@ -253,7 +253,7 @@ def _in_background(attempts: Attempts, client: AgentClient, names: list[str], de
     several = len(names) > 1 or is_pattern(names[0])
     found = attempts.call(lambda: names_meant(client, names), names[0]) if several else [names[0]]
     outcomes = Outcomes()
-    for place, name in _places(found, dest).items():
+    for place, name in _places(client, found, dest).items():
         try:
             job = client.begin_job(name, place, **how)
         except MooncakeError as error:
@@ -275,11 +275,11 @@ def _in_background(attempts: Attempts, client: AgentClient, names: list[str], de
     outcomes.end(output, [str(job["id"]) for job in outcomes.done])
 
 
-def _places(names: list[str], dest: str) -> dict[str, str]:
+def _places(client: AgentClient, names: list[str], dest: str) -> dict[str, str]:
     """The names by the paths where they are to be. Raises ``UsageError`` where two would be at one."""
     places: dict[str, str] = {}
     for name in names:
-        place = destination(name.rstrip("/"), dest)
+        place = destination(_last_part(client, name.rstrip("/"), dest), dest)
         if place in places:
             if os.path.basename(dest) not in {"", ".", ".."}:
                 raise UsageError(detail=f"several objects cannot all be {dest}; '{dest}/' puts each inside")
@@ -313,14 +313,39 @@ def _limit(text: str) -> float:
 def destination(name: str, dest: str) -> str:
     """The absolute path that DEST means: inside it, under the last part of ``name``, if it ends in "/" or is ".".
 
-    A tag and a digest are no part of it. Raises ``UsageError`` for an empty one.
+    Raises ``UsageError`` for an empty one.
     """
     if not dest:
         raise UsageError(detail="DEST is empty; '.' is the current directory")
-    if os.path.basename(dest) in {"", ".", ".."}:
-        last = parse_reference(name).name if is_reference(name) else name
-        dest = os.path.join(dest, last.rpartition("/")[2])
+    if _is_directory(dest):
+        dest = os.path.join(dest, name.rpartition("/")[2])
     return os.path.abspath(dest)
+
+
+def _is_directory(dest: str) -> bool:
+    """Whether what is got is to lie inside."""
+    return os.path.basename(dest) in {"", ".", ".."}
+
+
+def _last_part(client: AgentClient, name: str, dest: str) -> str:
+    """What a name ends with, where that matters: a tag and a digest are no part of it.
+
+    In ``NAME/a:b`` the agent knows whether ``b`` is a tag of the object ``NAME/a``, or ``a:b`` is a file in ``NAME``.
+    """
+    if not _is_directory(dest) or not is_reference(name) or parse_reference(name).plain:
+        return name
+    meant = parse_reference(name).name
+    parts = name.split("/")
+    shorter = ["/".join(parts[:count]) for count in range(len(parts) - 1, 0, -1)]
+    for each in [name, *filter(is_reference, shorter)]:
+        try:
+            client.tags(each)
+        except ObjectNotFound:
+            continue
+        except MooncakeError:  # nobody can say so now
+            return meant
+        return meant if each == name else name
+    return meant
 
 
 def _check_name(text: str) -> None:

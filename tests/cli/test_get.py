@@ -5,11 +5,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import parse_qs
 
 import pytest
 
 from mooncake_cli.commands.get import destination
-from p2pstore.errors import DestinationExists, NoLivePeer
+from p2pstore.errors import DestinationExists, NoLivePeer, TagNotFound
 from tests.cli.conftest import Mooncake
 from tests.cli.fake_agent import FakeAgent, HangUntilCancelled, get_result, progress
 
@@ -217,6 +218,30 @@ def test_a_dry_run_of_tensors(agent: FakeAgent, mooncake: Mooncake) -> None:
     agent.answers["POST /v1/get-tensors"] = [get_result(tensors=12, dry_run=True, seeding=False)]
     done = mooncake("get", "models/llama", "/data/llama", "--tensors", "*", "--dry-run")
     assert done.stderr == "would pull 8.0 MiB for 12 tensors from 2 peers, and write 10.0 MiB to /data/llama\n"
+
+
+@pytest.mark.parametrize(
+    ("known", "last"),
+    [({"m/a:b"}, "a"), ({"m"}, "a:b"), ({"m", "m/a:b"}, "a"), (set(), "a")],
+    ids=["a tag", "a file of an object", "both", "neither"],
+)
+def test_in_a_directory_a_tag_is_no_part_of_the_name(
+    agent: FakeAgent, mooncake: Mooncake, known: set[str], last: str
+) -> None:
+    """What is a tag the agent knows."""
+
+    def tags(query: str) -> object:
+        return {"tags": []} if parse_qs(query)["name"][0] in known else TagNotFound(name="m/a", tag="b")
+
+    agent.answers["GET /v1/tags"] = tags
+    agent.answers["POST /v1/get"] = [get_result()]
+    mooncake("get", "m/a:b", "/data/")
+    assert agent.body_of("POST /v1/get")["dest"] == f"/data/{last}"
+    agent.answers["POST /v1/jobs"] = {"id": 1}
+    mooncake("get", "m/a:b", "/data/", "--background")
+    assert agent.body_of("POST /v1/jobs")["dest"] == f"/data/{last}"
+    mooncake("get", "m/a:b", "/data/x")
+    assert agent.body_of("POST /v1/get")["dest"] == "/data/x"
 
 
 @pytest.mark.parametrize(

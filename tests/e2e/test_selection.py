@@ -44,6 +44,23 @@ def test_a_snapshot_of_links_arrives_as_files(source: Agent, getter: Agent, shar
     assert source.ok("verify", "hf")["ok"]
 
 
+def test_in_a_directory_a_file_with_a_colon_has_its_name_and_a_version_the_objects(
+    source: Agent, getter: Agent, shared: Cluster
+) -> None:
+    root, into = shared.path("colons"), shared.path("colons-copy")
+    root.mkdir()
+    into.mkdir()
+    file = make_file(root / "a:b", MIB, seed=21)
+    source.ok("register", root, "--name", "colons")
+    getter.ok("get", "colons/a:b", f"{into}/")
+    assert files(into) == {"a:b"}
+    assert same(into / "a:b", file)
+    tagged = make_file(shared.path("colons-tagged"), MIB, seed=22)
+    source.ok("register", tagged, "--name", "colons/a", "--tag", "b")
+    getter.ok("get", "colons/a:b", f"{into}/")
+    assert same(into / "a", tagged)
+
+
 def test_a_link_as_path_goes_on_to_be_served_when_it_leads_elsewhere(
     source: Agent, getter: Agent, shared: Cluster
 ) -> None:
