@@ -13,7 +13,10 @@ from typing import Any, NamedTuple
 from engine.cuda.driver import Driver
 
 NVML = "cuda.bindings.nvml"
-"""cuda-bindings' calls of NVIDIA's management library; it has them from 13.1 on."""
+"""cuda-bindings' calls of NVIDIA's management library; it has them from 12.9.6 on, and those for CUDA 13 from 13.2.0.
+
+Source: its release notes and its wheels; 12.9.5 and 13.1 had an experiment of another name.
+"""
 
 
 class Link(NamedTuple):

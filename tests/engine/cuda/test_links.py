@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import importlib.util
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -74,6 +77,13 @@ def test_a_library_that_does_not_tell(three: FakeDriver, call: str) -> None:
 def test_an_installation_without_it(three: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "NVML", "cuda.bindings.there_is_none")
     assert {link.nvlink for link in links(three)} == {None}
+
+
+def test_which_versions_have_these_calls() -> None:
+    pytest.importorskip("cuda.bindings")
+    numbers = tuple(int(each) for each in re.findall(r"\d+", importlib.metadata.version("cuda-bindings"))[:3])
+    has = numbers >= (13, 2, 0) or (12, 9, 6) <= numbers < (13,)
+    assert (importlib.util.find_spec(module.NVML) is not None) is has
 
 
 def test_the_installed_one_has_these_calls() -> None:
