@@ -34,7 +34,7 @@ class DefaultModelLoader:
         return vllm_config.model
 
     def get_all_weights(self, model_config: Any, model: Any) -> Iterator[tuple[str, Any]]:
-        raise NotImplementedError
+        raise AssertionError("the weights are to come from peers, and vLLM looks for files of them")
 
     def load_weights(self, model: Any, model_config: Any) -> None:
         loaded = model.load_weights(self.get_all_weights(model_config, model))
