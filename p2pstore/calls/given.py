@@ -101,10 +101,12 @@ def spread_request(
     _check_layout(layout)
     if framework == NumPy.name:
         raise UsageError(detail="NumPy's arrays lie in the host's memory, and devices= are GPUs: use framework='torch'")
+    if CPU in names:  # before a package is asked about, which for this one need not be there
+        raise _no_gpu(CPU)
     made = tuple(framework_of(framework, each) for each in names)
     for each, one in zip(names, made, strict=True):
         if not one.on_gpu:
-            raise UsageError(detail=f"devices= are GPUs, such as 'cuda:0', and {each!r} is none; for it use device=")
+            raise _no_gpu(each)
     shard = layout == "shard"
     if shard and rank is not None:
         raise UsageError(detail="with layout='shard' the rank is the place in devices=: leave rank= out")
@@ -118,6 +120,10 @@ def spread_request(
     transport, peers = way(transport, peers)
     within = arguments.text(path, "the path in the object")
     return SpreadRequest(name, made, _patterns(include), ranks, within, transport, peers)
+
+
+def _no_gpu(device: str) -> UsageError:
+    return UsageError(detail=f"devices= are GPUs, such as 'cuda:0', and {device!r} is none; for it use device=")
 
 
 def check_layout_alone(layout: str) -> None:

@@ -104,7 +104,7 @@ class Torch(Framework):
 
         Raises ``UsageError`` where PyTorch is missing, or has no such device, and ``GpuUnavailable``.
         """
-        self._torch = _package("torch", "torch")
+        self._torch = _package("torch", "torch", alone=device != CPU)
         self._stream: Any = None
         try:
             self._device = self._torch.device(device)
@@ -181,12 +181,14 @@ def framework_of(name: str, device: str) -> Framework:
     raise arguments.refuse(name, "the framework", "'torch' or 'numpy'")
 
 
-def _package(name: str, install: str) -> Any:
+def _package(name: str, install: str, *, alone: bool = False) -> Any:
+    """A framework's package. ``alone``: what is wanted the other framework cannot do. Raises ``UsageError``."""
     try:
         return importlib.import_module(name)
     except ImportError:
         other = Torch.name if name == NumPy.name else NumPy.name
-        detail = f"framework={name!r} needs that package: pip install {install}; or use framework={other!r}"
+        instead = "" if alone else f"; or use framework={other!r}"
+        detail = f"framework={name!r} needs that package: pip install {install}{instead}"
         raise UsageError(detail=detail) from None
 
 

@@ -196,3 +196,7 @@ def test_devices_are_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
             other.load_tensors("n", devices=["cpu"])
         with pytest.raises(UsageError, match="devices= are GPUs: use framework='torch'"):
             other.load_tensors("n", devices=["cuda:0"], framework="numpy")
+        monkeypatch.setitem(sys.modules, "torch", None)
+        for device, words in (("cuda:0", "needs that package: pip install torch$"), ("cpu", "'cpu' is none")):
+            with pytest.raises(UsageError, match=words):
+                other.load_tensors("n", devices=[device])

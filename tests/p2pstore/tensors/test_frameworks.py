@@ -24,6 +24,14 @@ def test_a_package_that_is_missing(monkeypatch: pytest.MonkeyPatch, name: str, o
         framework_of(name, "cpu")
 
 
+@pytest.mark.parametrize("device", ["cuda:0", "cuda", "cpu:0"])
+def test_numpy_is_not_advised_for_what_it_cannot_do(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(UsageError) as fault:
+        framework_of("torch", device)
+    assert str(fault.value) == "framework='torch' needs that package: pip install torch"
+
+
 def test_types_that_need_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ml_dtypes", None)
     made = framework_of("numpy", "cpu")
