@@ -380,6 +380,9 @@ class PeerClient:
             raise RemoteProtocolError(peer=control, detail=f"it answered {answer.status}")
 
 
+_decode = json.JSONDecoder().decode  # ``loads`` looks first what encoding it may be, which takes as long again
+
+
 async def _lines(control: str, stream: aiohttp.StreamReader) -> AsyncIterator[dict[str, Any]]:
     """The JSON objects of a stream, one a line."""
     rest = b""
@@ -387,7 +390,7 @@ async def _lines(control: str, stream: aiohttp.StreamReader) -> AsyncIterator[di
         *lines, rest = (rest + part).split(b"\n")
         for line in lines:
             try:
-                value = json.loads(line)
+                value = _decode(line.decode())
             except (ValueError, RecursionError):
                 value = None
             if not isinstance(value, dict):

@@ -13,18 +13,22 @@ MAX_NUMBER = 1 << 53
 """Above all numbers of grants, and below what JSON has no whole numbers for."""
 
 
+_decode = json.JSONDecoder().decode  # ``loads`` looks first what encoding it may be
+_encode = json.JSONEncoder(separators=(",", ":")).encode  # ``dumps`` makes one for each call
+
+
 def to_line(word: Word) -> bytes:
     """A word as a line."""
     value: dict[str, object] = {"under_way": word.under_way}
     if not isinstance(word, Opened):
         value |= {"done" if isinstance(word, Done) else "declined": word.number, "full": word.full}
-    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
+    return _encode(value).encode() + b"\n"
 
 
 def from_line(line: bytes) -> Word:
     """The word on a line; its peer is left empty. Raises ``ValueError``."""
     try:
-        value = json.loads(line)
+        value = _decode(line.decode())
     except RecursionError:
         value = None
     value = value if isinstance(value, dict) else {}

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from p2pstore.cluster.batch_queue import BatchQueue
 from p2pstore.cluster.news import NOTHING, News, Shared
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.objects.manifest import Manifest
@@ -35,21 +36,16 @@ class Listener:
 
     shared: bool = False
     key: str = field(default_factory=lambda: secrets.token_hex(8))
-    news: asyncio.Queue[News | None] = field(default_factory=lambda: asyncio.Queue(MAX_PENDING))
+    news: BatchQueue[News | None] = field(default_factory=lambda: BatchQueue(MAX_PENDING))
     _timer: asyncio.TimerHandle | None = None
     _silent_at: float = math.inf
 
     async def hear(self, patience: float) -> list[News | None]:
         """All news since, one at least; None is the end, ``NOTHING`` comes after ``patience`` seconds without any."""
-        if self.news.empty():
+        if not len(self.news):
             self._expect(patience)
-            first = await self.news.get()
-            self._silent_at = math.inf
-        else:
-            first = self.news.get_nowait()
-        heard = [first]
-        while not self.news.empty():
-            heard.append(self.news.get_nowait())
+        heard = await self.news.take()
+        self._silent_at = math.inf
         return heard
 
     def close(self) -> None:
@@ -74,16 +70,15 @@ class Listener:
         if self._silent_at > loop.time():
             if self._silent_at < math.inf:
                 self._timer = loop.call_at(self._silent_at, self._look, loop)
-        elif self.news.empty():
-            self.news.put_nowait(NOTHING)
+        elif not len(self.news):
+            self.news.put(NOTHING)
 
     def put(self, item: News | None) -> None:
         """Add news; a listener too slow to take it is told that the replica is gone."""
-        if self.news.full():
-            while not self.news.empty():
-                self.news.get_nowait()
+        if self.news.full:
+            self.news.drain()
             item = None
-        self.news.put_nowait(item)
+        self.news.put(item)
 
 
 class Replica:

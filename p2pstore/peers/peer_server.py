@@ -318,5 +318,8 @@ def _told_run(run: range) -> list[int]:
     return [run.start, len(run)]
 
 
+_encode = json.JSONEncoder(separators=(",", ":")).encode  # ``dumps`` makes one for each call
+
+
 def _line(value: dict[str, Any]) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
+    return _encode(value).encode() + b"\n"

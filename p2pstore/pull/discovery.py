@@ -24,6 +24,7 @@ from engine.errors import MooncakeError, RangeRefused
 from engine.net.backoff import SOONER, Backoff
 from engine.transports.base import PeerAddress
 from p2pstore.cluster import records
+from p2pstore.cluster.batch_queue import BatchQueue
 from p2pstore.cluster.news import Queued, Shared
 from p2pstore.cluster.peer_client import HEARTBEAT_SECONDS, Availability, PeerClient
 from p2pstore.cluster.records import NodeRecord, ReplicaRecord, distance, peer_address
@@ -128,7 +129,7 @@ class Discovery:
         self._transports = transports
         self._seeds = seeds
         self._listening: dict[str, tuple[str, str]] = {}  # node: its control address, and what it knows us by
-        self._words: dict[str, asyncio.Queue[bytes]] = {}  # what is to be said, by node
+        self._words: dict[str, BatchQueue[bytes]] = {}  # what is to be said, by node
         self._unsaid: deque[Word] = deque()
         self._saying = False  # the loop is about to say them
         self._complaining: set[asyncio.Task[None]] = set()
@@ -196,10 +197,10 @@ class Discovery:
         words = self._words.get(word.peer)
         if words is None:  # it has gone, and its grants with it
             return
-        if words.full():
+        if words.full:
             self._followed[word.peer].kicked.set()
         else:
-            words.put_nowait(to_line(word))
+            words.put(to_line(word))
 
     async def _speak(self, node: str, control: str, listener: str) -> None:
         """Say to a source what there is to say to it, until its feed ends."""
@@ -208,10 +209,7 @@ class Discovery:
         async def lines() -> AsyncIterator[bytes]:
             yield b"\n"  # the request is not sent before the first of its body
             while True:
-                said = [await words.get()]
-                while not words.empty():
-                    said.append(words.get_nowait())
-                yield b"".join(said)
+                yield b"".join(await words.take())
 
         try:
             await self._client.say(control, self._manifest.digest, listener, lines)
@@ -412,11 +410,11 @@ class Discovery:
                         self._faults.clear(key)
                         self.withdrew.pop(key, None)
                         if item.grants:
-                            self._words[record.node] = asyncio.Queue(MAX_UNSAID)
+                            self._words[record.node] = BatchQueue(MAX_UNSAID)
                             speaking = asyncio.create_task(self._speak(record.node, record.control, item.listener))
                         self._pull.add(source, item.have, away, shared=item.shared, grants=item.grants)
                     elif isinstance(item, Grant):
-                        self._pull.granted(replace(item, key=record.node))
+                        self._pull.granted(Grant(record.node, item.number, item.run, item.window, item.lead))
                     elif isinstance(item, Claim):
                         self._pull.claims(record.node, item)
                     elif isinstance(item, Shared):

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from engine.errors import MooncakeError, StorageError, UsageError
@@ -97,9 +97,9 @@ class _End:
 _Message = _Add | _Remove | _End | PeerHas | PeerShared | PeerClaims | Granted | Arrived | Nearing | Broke | Left
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class _Standing:
-    """How a pull stands, as its thread last said."""
+    """How a pull stands, as its thread last said, which alone writes it; each field is read by itself."""
 
     done: bool
     stuck: bool
@@ -300,20 +300,16 @@ class Pull:
 
     def _publish(self) -> None:
         """Say how the pull stands, and at its end that nobody writes any more."""
-        planner, before = self._planner, self._standing
+        planner, standing = self._planner, self._standing
+        standing.bytes_pulled = self._bytes_pulled  # before it counts as done
         if self._over:
-            self._standing = replace(before, bytes_pulled=self._bytes_pulled)
             if not self._crew.leaving and not self.quiet.done():
                 self.quiet.set_result(None)
             return
-        self._standing = replace(
-            before,
-            done=planner.done,
-            stuck=planner.stuck,
-            active=planner.active,
-            bytes_pulled=self._bytes_pulled,
-        )
-        if planner.done and not before.done:
+        standing.stuck = planner.stuck
+        standing.active = planner.active
+        if planner.done and not standing.done:
+            standing.done = True
             self._progress()
 
     def _take(self, message: _Message) -> None:
@@ -360,12 +356,8 @@ class Pull:
 
     def _tick(self, now: float) -> None:
         self._tell(Tick(now))
-        self._standing = replace(
-            self._standing,
-            received=self._crew.received,
-            storing=self._crew.storing,
-            asked=self._crew.asked,
-        )
+        standing = self._standing
+        standing.received, standing.storing, standing.asked = self._crew.received, self._crew.storing, self._crew.asked
         if self._over or not self._planner.only_writes:
             self._only_writes_since = None
         elif self._only_writes_since is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from pathlib import Path
 
@@ -91,7 +90,7 @@ async def test_a_partial_replica_is_dropped(held: Held, tmp_path: Path) -> None:
     replica = await held.holdings.serve_partial(destination)
     with replica.listen() as listener:
         assert held.holdings.drop_partial(replica)
-        assert listener.news.get_nowait() is None
+        assert await listener.hear(30) == [None]
     assert not held.holdings.drop_partial(replica)
     assert held.holdings.replicas == {}
     destination.abort()
@@ -109,8 +108,7 @@ async def test_a_second_get_of_the_same_object_finishes_first(held: Held, tmp_pa
         feed(quick, range(2), data)
         holding = Holding(record_of("n", manifest), "replica", quick.path, quick.finish())
         assert await held.holdings.add(holding, manifest) is served
-        news = await asyncio.wait_for(listener.news.get(), 30)
-        assert news == (range(2),)
+        assert await listener.hear(30) == [(range(2),)]
     assert held.read(manifest) == data
     assert not held.holdings.drop_partial(served)
     assert held.read(manifest) == data
