@@ -194,7 +194,7 @@ class Granter:
 
         One that is slow with an earlier grant is granted no other.
         """
-        least = math.inf
+        least = 4 * UNDER_WAY  # above every rank, and a whole number as they are
         among: list[_Follower] = []
         for follower in self._open.values():
             if follower.slow:
