@@ -63,6 +63,11 @@ class Agent:
         return (self._status("VmHWM") - self._idle) / 1000
 
     @property
+    def most_mib(self) -> float:
+        """MiB that it has had at most since it was started, all of it."""
+        return self._status("VmHWM") / 1024
+
+    @property
     def seconds(self) -> float:
         """Processor seconds that it has taken."""
         words = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()

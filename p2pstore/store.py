@@ -42,7 +42,9 @@ from p2pstore.calls.given import (
     tensor_request,
     way,
 )
+from p2pstore.calls.listed import listed
 from p2pstore.calls.streamed import streamed
+from p2pstore.calls.watched import watched
 from p2pstore.errors import Closed, NodeEnded, UsageError
 from p2pstore.metadata.urls import open_store
 from p2pstore.node import Node
@@ -417,17 +419,7 @@ class P2PStore:
 
     def list(self, prefix: str = "") -> Iterator[dict[str, Any]]:
         """Every object whose name begins with ``prefix``, with how many nodes hold it."""
-        self._open()
-        return self._pages(arguments.text(prefix, "the prefix"))
-
-    def _pages(self, prefix: str) -> Iterator[dict[str, Any]]:
-        after: str | None = ""
-        while after is not None:
-            page = self._call(self._open().listing(prefix, limit=0, after=after))
-            for entry in page["objects"]:
-                self._closing.check()
-                yield entry
-            after = page["next"]
+        return listed(self._call, self._open, prefix)
 
     def info(self, name: str) -> dict[str, Any]:
         """One object: its files, and who holds how much of it. Raises ``ObjectNotFound``."""
@@ -437,6 +429,22 @@ class P2PStore:
         """The versions of an object, the newest first, each with its tags and holders. Raises ``ObjectNotFound``."""
         found: Sequence[dict[str, Any]] = self._call(self._open().history(arguments.text(name, "the name")))["versions"]
         return found
+
+    def watch(
+        self,
+        name: str,
+        *,
+        initial: bool = False,
+        timeout: float | None = None,
+        note: Callable[[str], None] | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """Each new version of an object, or of ``name:tag``, from this call on: name, tag, reference, manifest, size...
+
+        The first is the ``initial`` one if that is wanted. Of versions that came while none was asked for, the last
+        counts. It ends when none has come for ``timeout`` seconds, and goes on while the metadata server does not
+        answer, of which ``note`` is told. Raises ``UsageError``, ``BadName`` and ``MetadataUnavailable`` at once.
+        """
+        return watched(self._call, self._open, name, initial=initial, timeout=timeout, note=note)
 
     def tag(self, name: str, *tags: str) -> dict[str, Any]:
         """Have tags lead to what ``name`` stands for (or ``name:tag``, ``name@sha256:digest``), for all nodes.

@@ -11,7 +11,7 @@ from typing import Any
 from p2pstore.cluster import records
 from p2pstore.cluster.membership import Membership
 from p2pstore.cluster.records import ObjectRecord, TagRecord
-from p2pstore.errors import UsageError
+from p2pstore.errors import Closed, UsageError
 from p2pstore.metadata.store import Changed, KeyValue, MetadataStore, Snapshot, WatchEvent
 from p2pstore.objects.reference import ALGORITHM, Reference
 
@@ -73,6 +73,24 @@ async def new_versions(
             first = False
 
 
+async def next_version(
+    store: MetadataStore, membership: Membership, versions: Versions, tell: Tell
+) -> tuple[ObjectRecord, str]:
+    """The next version after the last that was seen, and the digest of that; a loss of the metadata server is told."""
+    losses = asyncio.ensure_future(_losses(membership, tell))
+    try:
+        async with aclosing(store.watch(versions.key)) as events:  # type: ignore[type-var] # as below
+            async for event in events:
+                before = versions.seen
+                record = versions.new_in(event)
+                if record is not None:
+                    return record, before
+        raise Closed(what="the metadata store")
+    finally:
+        losses.cancel()
+        await asyncio.gather(losses, return_exceptions=True)
+
+
 async def watch(store: MetadataStore, membership: Membership, wanted: Reference, tell: Tell, *, initial: bool) -> None:
     """Tell of each new version, and of a metadata server that does not answer; for ever. Raises as ``new_versions``."""
 
@@ -80,7 +98,7 @@ async def watch(store: MetadataStore, membership: Membership, wanted: Reference,
         async with aclosing(new_versions(store, wanted, initial=initial)) as found:  # type: ignore[type-var]
             async for record, before in found:
                 if record is not None:
-                    tell(_event(wanted, record, before))
+                    tell({"event": "version", **described(wanted, record, before)})
                 else:
                     tell({"event": "note", "text": f"watching {wanted} for new versions"})
 
@@ -109,9 +127,9 @@ async def _losses(membership: Membership, tell: Tell) -> None:
         await asyncio.sleep(LOOK_SECONDS)
 
 
-def _event(wanted: Reference, record: ObjectRecord, before: str) -> dict[str, Any]:
+def described(wanted: Reference, record: ObjectRecord, before: str) -> dict[str, Any]:
+    """What is told of a version; ``previous`` is the digest of the one that was seen ``before``, or empty."""
     return {
-        "event": "version",
         "name": record.name,
         "tag": wanted.tag,
         "reference": f"{record.name}@{ALGORITHM}:{record.manifest}",

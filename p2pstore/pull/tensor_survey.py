@@ -6,6 +6,7 @@ get that follows; of others only so much as ``KEPT_BYTES``.
 
 from __future__ import annotations
 
+import mmap
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -189,7 +190,7 @@ class ChunksEnd(WantedEnd):
     def __init__(self, numbers: Sequence[int], chunks: dict[int, memoryview]) -> None:
         self._numbers = numbers
         self._chunks = chunks
-        self._made: Mapping[int, bytearray] = {}
+        self._made: Mapping[int, mmap.mmap] = {}
 
     def make(
         self,
@@ -199,10 +200,12 @@ class ChunksEnd(WantedEnd):
     ) -> TensorDestination:
         """See ``End.make``."""
         pieces = whole_chunks(manifest, self._numbers)
-        made = [bytearray(piece.row) for piece in pieces]
+        # Mapped, not allocated: what is let go of must be the system's again at once, and malloc keeps tens of MiB.
+        made = [mmap.mmap(-1, piece.row) for piece in pieces]
         self._made = dict(zip(self._numbers, made, strict=True))
         return TensorDestination(manifest, pieces, [memoryview(each) for each in made])
 
     async def hold(self, get: Pipeline, spans: Sequence[Any]) -> None:  # noqa: ARG002 - as the base has it
         """See ``End.hold``."""
         self._chunks.update((number, memoryview(data).toreadonly()) for number, data in self._made.items())
+        self._made = {}  # who takes a chunk out of the mapping lets go of its memory, however long the pull is known

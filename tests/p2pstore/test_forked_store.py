@@ -45,6 +45,7 @@ CALLS: dict[str, Callable[[P2PStore, Path], object]] = {
     "list": lambda s, p: list(s.list()),
     "info": lambda s, p: s.info("w"),
     "history": lambda s, p: s.history("w"),
+    "watch": lambda s, p: next(s.watch("w", initial=True, timeout=60)),
     "tag": lambda s, p: s.tag("w", "v1"),
     "tags": lambda s, p: s.tags("w"),
     "untag": lambda s, p: s.untag("w:v1"),

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import mmap
+import weakref
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 
 from p2pstore.errors import NotInObject, ObjectNotFound, UsageError
 from p2pstore.node import Node
 from p2pstore.objects.chosen import Choice, parse_range
-from p2pstore.pull import stream_get
+from p2pstore.pull import stream_get, tensor_survey
 from p2pstore.pull.get import GetRequest, GetResult
 from p2pstore.pull.stream_get import windows
 from p2pstore.tensors.plan import Piece
@@ -131,3 +135,33 @@ def test_windows_are_chunks_in_order() -> None:
     manifest = manifest_of({"a": b"x" * 10, "b": content(100)}, 10)
     found = list(windows(manifest, Piece(10, 100, 100, 1, 0, 0)))
     assert [n for window in found for n in window] == list(range(1, 11))
+
+
+class Counted(mmap.mmap):
+    """Memory whose life is known."""
+
+    alive: ClassVar[weakref.WeakSet[Counted]] = weakref.WeakSet()
+
+    def __init__(self, *_: object) -> None:
+        self.alive.add(self)
+
+
+async def test_what_was_taken_is_let_go_of(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """Of a window that is being taken, and of the one that comes meanwhile, there is memory, and of no other."""
+    _, two = await nodes(start, tmp_path)
+    monkeypatch.setattr(tensor_survey, "mmap", SimpleNamespace(mmap=Counted))
+    request.addfinalizer(gc.enable)
+    gc.disable()  # else it depends on when that comes
+    most: list[int] = []
+    taker = Taker()
+
+    async def take(data: memoryview) -> None:
+        await taker.take(data)
+        most.append(sum(map(len, Counted.alive)))
+
+    get = two.stream(GetRequest("file", Path("-"), choice=Choice()), taker.events.append, take)
+    await asyncio.wait_for(get, WAIT)
+    assert bytes(taker.data) == DATA
+    assert 0 < max(most) <= 2 * stream_get.WINDOW_BYTES
