@@ -69,6 +69,7 @@ class Copy:
         self._cancelled = threading.Event()
         self._coming: dict[int, asyncio.Future[None]] = {}
         self._windows: set[asyncio.Task[None]] = set()
+        self._seeding = False  # the pull of one of them counts as this node's
         self._finishing = False
         self._local: LocalChunks
         self._have: Have
@@ -214,7 +215,10 @@ class Copy:
         assert self._destination is not None  # noqa: S101 - it was opened
         fault: BaseException = Interrupted(detail="the node is ending")
         work: PullWork | None = None
+        first = not self._seeding
+        self._seeding = True
         try:
+            seeds = first or await self._others_get()
             window = await asyncio.to_thread(Window, self._destination, chunks, self._have, self._landed)
             if self._local:
                 await in_thread(
@@ -223,7 +227,7 @@ class Copy:
             if not window.verified.full:
                 resolved = ResolvedName(self.record, (), watched=True)
                 work = PullWork(self._parts, resolved, self.record.name, self._transport, _note)
-                await work.run(window, _nobody, seeds=True)
+                await work.run(window, _nobody, seeds=seeds)
         except MooncakeError as error:
             log.info("%s, for a program that reads it: %s", self.record.name, error)
             fault = error
@@ -231,10 +235,24 @@ class Copy:
             log.exception("a window of %s", self.record.name)
             fault = MooncakeError(detail=repr(error))
         finally:
+            if first:
+                self._seeding = False
             await self._end_window(chunks, work, fault)
         if self._destination.verified.full and not self._finishing:
             self._finishing = True
             self._supervisor.start("finishing of what was read", "hub", self._finish, Policy.ONCE)
+
+    async def _others_get(self) -> bool:
+        """Whether other nodes get it, too; so, too, where nobody can say.
+
+        To those each window counts as one that passes on what it gets. Among windows of this node alone that would
+        have sources deal each chunk out to them, as to several nodes: a word and an answer for nothing.
+        """
+        try:
+            holders = await self._parts.registry.replicas(self.manifest.digest)
+        except MooncakeError:
+            return True
+        return any(node != self._parts.record.node and held.state != "complete" for node, held in holders.items())
 
     async def _end_window(self, chunks: Sequence[int], work: PullWork | None, fault: BaseException) -> None:
         """Nobody writes these chunks any more: they may be wanted again, where they have not come."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from p2pstore.errors import MooncakeError
 from p2pstore.hub.copies import Copies, Copy
 from p2pstore.node import Node
 from p2pstore.objects.manifest import Manifest
+from p2pstore.pull.run import PullWork
 from tests.p2pstore.nodes import FILES, Start, get, register, root, start
 
 __all__ = ["root", "start"]
@@ -104,6 +106,37 @@ async def test_what_is_wanted_twice_comes_once(pair: tuple[Node, Node], monkeypa
     assert set(found) == {FILES["model 1/é"]}
     assert windows == list(wanted)
     await copy.close()
+
+
+@pytest.mark.parametrize("several", [False, True], ids=["this node alone", "another gets it, too"])
+async def test_sources_deal_to_nodes_and_not_to_windows(
+    pair: tuple[Node, Node], start: Start, monkeypatch: pytest.MonkeyPatch, *, several: bool
+) -> None:
+    """A source that has several who pass on what they get grants them chunk by chunk."""
+    _one, other = pair
+    another = await copy_at(await start("third")) if several else None
+    if another is not None:
+        await bring(another, range(1))
+    seeding: list[bool] = []
+    both = asyncio.Event()
+    run = PullWork.run
+
+    async def told(self: PullWork, *arguments: Any, **options: Any) -> None:
+        seeding.append(options["seeds"])
+        if len(seeding) == 2:
+            both.set()
+        await asyncio.wait_for(both.wait(), WAIT)
+        await run(self, *arguments, **options)
+
+    monkeypatch.setattr(PullWork, "run", told)
+    copy = await copy_at(other)
+    chunks = chunks_of(copy.manifest, "model 1/é")
+    await copy.want(chunks[:1])
+    assert await bring(copy, chunks) == FILES["model 1/é"]
+    assert sorted(seeding) == [several, True]
+    for each in (copy, another):
+        if each is not None:
+            await each.close()
 
 
 async def test_it_goes_on_from_what_an_earlier_one_left(pair: tuple[Node, Node]) -> None:
