@@ -48,8 +48,9 @@ def options_of(words: list[str]) -> tuple[tuple[str, ...], list[str]]:
         if skip:
             skip = False
         elif word.startswith("-") and word != "-":
-            options.append(word)
-            skip = bool(values.get(word))
+            option, value, _ = word.partition("=")
+            options.append(option)
+            skip = bool(values.get(option)) and not value
         else:
             rest.append(word)
     path = tuple(rest[:2]) if tuple(rest[:2]) in LEAVES else tuple(rest[:1])

@@ -114,12 +114,19 @@ def shell(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.mark.timeout(600)
 def test_one_machine(shell: Shell) -> None:
-    first, second, last = blocks("One machine")
+    first, second, third, last = blocks("One machine")
     done = shell.run(first)
     assert done.returncode == 0, done
     assert "registered models/weights: 200.0 MiB" in done.stderr
     done = shell.run(second)
     assert done.returncode == 0, done
+    done = shell.run(third)
+    assert done.returncode == 0, done
+    copies = {
+        name: (shell.home / name / "config.json").read_text() for name in ("some", "all/llama-3", "copy", "before")
+    }
+    assert copies == {name: f'{{"step": {2 if name == "copy" else 1}}}\n' for name in copies}
+    assert [path.name for path in (shell.home / "some").iterdir()] == ["config.json"]
     done = shell.run(last)
     assert done.returncode == 0, done
     assert "withdrew the gold of models/weights" in done.stderr
