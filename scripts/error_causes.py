@@ -233,6 +233,12 @@ CAUSES = (
     _of("OriginUnavailable", "an origin that does not answer", origin="https://hub.example", detail="it broke off"),
     _of("OriginRefused", "an origin that has no such thing", origin="https://hub.example", detail="404: not found"),
     _of("OriginDiffers", "an origin that sends wrong bytes", origin="https://hub.example", detail="config.json"),
+    _of(
+        "OriginChanged",
+        "a file that is replaced while 'register https://..' reads it",
+        origin="https://host.example/m.bin",
+        detail='its version was "a1", and is "b2"',
+    ),
     _of("HubListenRefused", "an address that others reach, without a token", address="10.0.0.1:7400"),
     _of("ListenRefused", "an address that others reach, without a secret", address="10.0.0.1"),
     _of("NothingGuards", "'metadata serve' on an address that others reach", address="10.0.0.1"),

@@ -55,6 +55,7 @@ ROOMS: Mapping[str, Sequence[str]] = {
         "holding",
         "pull",
         "hub",
+        "origins",
         "info",
         "peers",
         "assembly",

@@ -21,12 +21,13 @@ from mooncake_cli.tags import moved
 from mooncake_cli.text import counted, printable, short_digest
 from mooncake_cli.wanted import end_partly
 from p2pstore.errors import BadName, PathNotFound, StorageError, UsageError, from_wire
-from p2pstore.hub.origin import is_origin, parse_origin
+from p2pstore.hub.origin import HubOrigin, is_origin
 from p2pstore.objects.file_system import words
 from p2pstore.objects.names import check_object_name
 from p2pstore.objects.reference import check_tag
 from p2pstore.objects.selection import Selection
 from p2pstore.objects.units import format_seconds, format_size
+from p2pstore.origins.address import parse_origin
 from p2pstore.settings.settings import Settings
 
 STANDARD_INPUT = "-"
@@ -37,6 +38,7 @@ EXAMPLES = {
         "mooncake register ./llama-3 --name models/llama-3",
         "mooncake register data.tar",
         "mooncake register hf://org/llama@v1 --include '*.safetensors' --include '*.json'",
+        "mooncake register https://host.example/llama-3.tar --name archives/llama-3",
         "mooncake register - --name archives/llama-3                  # what comes from a pipe",
         "mooncake register ./llama-3 --name models/llama-3 --force    # after it changed",
         "mooncake register ./step-2000 --name models/llama-3 --force --tag step-2000",
@@ -54,7 +56,7 @@ def register(
         list[str],
         typer.Argument(
             metavar="PATH...",
-            help="Files or directories, which stay where they are; '-' is standard input; or hf://ORG/NAME.",
+            help="Files or directories, which stay where they are; '-' is standard input; or a URL, see below.",
         ),
     ],
     name: Annotated[
@@ -117,6 +119,11 @@ def register(
 
     hf://ORG/NAME[@REVISION] is a repository of the Hugging Face hub, which the setting 'hf_upstream' names. It is kept
     there, too, and its commit becomes a tag.
+
+    https://HOST/PATH is a file of a web server, and file:///PATH a file or directory of this machine, such as of a slow
+    network file system. Nodes that register the same together read it once in all, and get the rest from each other;
+    what came stays when it is interrupted. Its ETag, or what stands for the files' times, becomes a tag. A password for
+    a web server is taken from ~/.netrc of the agent's user.
     """
     invocation: Invocation = ctx.obj
     selection = Selection(include or (), exclude or (), everything)
@@ -170,7 +177,7 @@ def _register_origin(invocation: Invocation, how: _How, text: str, name: str | N
     client = invocation.client_of_started(how.settings)
     given = how.options
     body = {
-        "origin": str(origin),
+        "origin": text,
         "name": name,
         "hash": given["hash_name"],
         "tags": list(how.tags),
@@ -178,7 +185,8 @@ def _register_origin(invocation: Invocation, how: _How, text: str, name: str | N
     }
     body |= {"chunk_size": given["chunk_size"], "force": how.force}
     result = follow(invocation.output, client.events("/v1/register-origin", body), "bringing")
-    _tell(invocation, result, f"commit {printable(result['commit'])}, kept at {printable(result['path'])}\n")
+    word = "commit" if isinstance(origin, HubOrigin) else "revision"
+    _tell(invocation, result, f"{word} {printable(result[word])}, kept at {printable(result['path'])}\n")
 
 
 def _register_stream(invocation: Invocation, how: _How, name: str | None) -> None:

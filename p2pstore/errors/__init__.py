@@ -36,6 +36,7 @@
     │   └── AgentEnded                3   and the last one ended itself
     ├── IntegrityError                4   bytes differ from what was registered
     ├── OriginDiffers                 4   an origin sent something else than it says it has
+    ├── OriginChanged                 4   an origin's file became another while it was read
     ├── BadTensors                    4   a file whose word about its tensors cannot be
     ├── SourceChanged                 4   (engine) a registered file changed
     ├── BytesDiffer                   4   (engine) the bench moved bytes and found others
@@ -189,7 +190,7 @@ from p2pstore.errors.objects import (
     VersionNotFound,
     VersionNotHeld,
 )
-from p2pstore.errors.origins import OriginDiffers, OriginRefused, OriginUnavailable
+from p2pstore.errors.origins import OriginChanged, OriginDiffers, OriginRefused, OriginUnavailable
 from p2pstore.errors.pulls import (
     BadManifest,
     ChunkMismatch,
@@ -280,6 +281,7 @@ __all__ = [
     "NothingGuards",
     "ObjectExists",
     "ObjectNotFound",
+    "OriginChanged",
     "OriginDiffers",
     "OriginRefused",
     "OriginUnavailable",

@@ -29,3 +29,11 @@ class OriginDiffers(MooncakeError):
     exit_code = 4
     sentence = "what came from {origin} is not what it says it has: {detail}"
     advice = "try again; where it stays so, the origin itself is damaged, or something between changes what it sends"
+
+
+class OriginChanged(MooncakeError):
+    """An origin's file became another one while it was read: what came of it fits together no more."""
+
+    exit_code = 4
+    sentence = "{origin} changed while it was read: {detail}"
+    advice = "run it again, once nobody writes there any more: it then reads what is there now"

@@ -8,34 +8,24 @@ to the files that the mirror keeps, so that nothing lies there twice.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import errno
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import quote
 
-from engine.files.system import system
-from p2pstore.errors import OriginRefused, StorageError, UsageError
-from p2pstore.holding.incoming import MAX_SHOWN_NAME, SHORT_DIGEST
+from p2pstore.errors import OriginRefused, UsageError
 from p2pstore.hub.documents import RepoFile
 from p2pstore.hub.hub import Hub
+from p2pstore.hub.layout import lay_out
 from p2pstore.hub.mirror import MirroredRepo
 from p2pstore.hub.origin import HubOrigin
 from p2pstore.hub.repos import RepoNotFound, RevisionNotFound
 from p2pstore.hub.upstream import UpstreamRefused
 from p2pstore.objects.chosen import takes
-from p2pstore.objects.file_system import remove, words
 from p2pstore.objects.names import tree_fault
 from p2pstore.objects.selection import Selection
 from p2pstore.objects.steps import Steps
 
 AT_ONCE = 4
 """Files that are brought at a time."""
-
-MAX_PLACES = 100
-"""Directories of one commit: each register makes one."""
 
 
 async def bring(hub: Hub, origin: HubOrigin, name: str, selection: Selection, steps: Steps) -> tuple[Path, str]:
@@ -65,7 +55,8 @@ async def bring(hub: Hub, origin: HubOrigin, name: str, selection: Selection, st
     steps.begin("bringing", sum(file.size for file in files), "B")
     places = await _all(hub, origin, repo, files, steps)
     steps.begin("laying out", len(files), "files")
-    directory = await asyncio.to_thread(_lay_out, hub, name, repo.commit, files, places, steps)
+    tree = {file.path: places.get(file.oid) if file.size else None for file in files}
+    directory = await asyncio.to_thread(lay_out, hub.parts.options.kept, name, repo.commit, tree, steps)
     return directory, repo.commit
 
 
@@ -89,45 +80,3 @@ async def _all(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _lay_out(hub: Hub, name: str, commit: str, files: list[RepoFile], places: Mapping[str, Path], steps: Steps) -> Path:
-    directory = hub.parts.options.kept
-    if directory is None:
-        raise StorageError(path="this node", detail="it has no directory to keep what it brings")
-    part = directory / f".{os.urandom(8).hex()}.part"
-    try:
-        part.mkdir(0o700, parents=True)
-        for file in files:
-            path = part / file.path
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if file.size:
-                _link(places[file.oid], path)
-            else:
-                path.touch()
-            steps.add()
-        return _named(part, directory / f"{quote(name, safe='')[:MAX_SHOWN_NAME]}-{commit[:SHORT_DIGEST]}")
-    except OSError as error:
-        remove(part)
-        raise StorageError(path=error.filename or part, detail=words(error)) from None
-
-
-def _link(there: Path, path: Path) -> None:
-    """Have a file under another name, too; a copy where that cannot be."""
-    try:
-        system.link(there, path)
-    except OSError as error:
-        if error.errno not in {errno.EPERM, errno.EXDEV, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS}:
-            raise
-        shutil.copyfile(there, path)
-
-
-def _named(part: Path, stem: Path) -> Path:
-    """Give the directory a name that nothing else has."""
-    for number in range(MAX_PLACES):
-        path = stem.with_name(f"{stem.name}-{number}") if number else stem
-        if not os.path.lexists(path):
-            with contextlib.suppress(FileExistsError, NotADirectoryError):
-                part.rename(path)
-                return path
-    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(stem))

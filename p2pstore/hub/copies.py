@@ -12,7 +12,7 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -47,6 +47,9 @@ QUIET_SECONDS = 60.0
 READ_AGAIN_SECONDS = 10.0
 READ_PAUSE_SECONDS = 0.05
 """A chunk that is verified and cannot be read for so long is gone: meanwhile its file was perhaps just renamed."""
+
+HELD_SECONDS = 0.05
+"""Between two looks for an object that has come, and is being put in place."""
 
 MAX_PLACES = 8
 """Names that are tried for one object, where others have put something else under the first."""
@@ -113,6 +116,19 @@ class Copy:
         coming = self._coming.get(chunk)
         if coming is not None:
             await asyncio.shield(coming)
+
+    async def held(self, progress: Callable[[int], None]) -> Path:
+        """Bring all of it here: where its one file lies. ``progress`` hears of bytes that came. Raises as ``want``."""
+        while True:
+            for holding in self._parts.holdings.of(self.manifest.digest):
+                if holding.spans:
+                    return Path(holding.spans[0].path)
+            await self.want(range(self.manifest.chunks))
+            for number in range(self.manifest.chunks):
+                if not self.there(number):
+                    await self.arrival(number)
+                    progress(self.manifest.lengths[number])
+            await asyncio.sleep(HELD_SECONDS)  # it is put in place
 
     async def read(self, chunk: Chunk) -> memoryview:
         """A chunk that is there, compared with its hash again. Raises ``SourceChanged`` or ``StorageError``."""

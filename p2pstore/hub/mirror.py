@@ -26,7 +26,7 @@ from p2pstore.errors import (
 from p2pstore.holding.incoming import Incoming
 from p2pstore.holding.parts import Parts
 from p2pstore.holding.register import register_incoming
-from p2pstore.hub.copies import Copies
+from p2pstore.hub.copies import HELD_SECONDS, Copies
 from p2pstore.hub.documents import REPO_NOT_FOUND, REVISION_NOT_FOUND, RepoFile
 from p2pstore.hub.fetch import Fetch, Following
 from p2pstore.hub.listing import Listing, blob_name, listing_name, listing_names, parse_listing
@@ -51,9 +51,6 @@ MAX_KNOWN = 64
 LOOK_SECONDS = 0.5
 LOOKS_SECONDS = 6.0
 """Between two looks for a file that another node reads from the hub, and for all of them."""
-
-HELD_SECONDS = 0.05
-"""Between two looks for a file that has come, and is being put in place."""
 
 READ_ELSEWHERE_SECONDS = 20
 """After which a client is to come again that waits for such a file; it does so five times."""
@@ -200,7 +197,7 @@ class Mirror:
         while True:
             blob = await self._blob(file)
             if blob is not None:
-                return await self._held(blob, _nothing if told else progress)
+                return await self._copies.of(blob.record, blob.manifest).held(_nothing if told else progress)
             fetch = await self._under_way(file)
             if fetch is None and self._upstream is None:
                 detail = "nobody who is alive holds it, and no hub is known here"
@@ -233,20 +230,6 @@ class Mirror:
         fetch.give_up()
         if fetch.begun:  # a task that is cancelled before it began would clear nothing up
             task.cancel()
-
-    async def _held(self, blob: Repo, progress: Callable[[int], None]) -> Path:
-        """Bring an object of a single file here as a whole: where it lies."""
-        copy, manifest = self._copies.of(blob.record, blob.manifest), blob.manifest
-        while True:
-            for holding in self._parts.holdings.of(manifest.digest):
-                if holding.spans:
-                    return Path(holding.spans[0].path)
-            await copy.want(range(manifest.chunks))
-            for number in range(manifest.chunks):
-                if not copy.there(number):
-                    await copy.arrival(number)
-                    progress(manifest.lengths[number])
-            await asyncio.sleep(HELD_SECONDS)  # it is put in place
 
     async def _claim(self, route: Route, repo: MirroredRepo, file: RepoFile) -> Fetch | None:
         """Begin to read a file from the hub, if that is this node's to do. What is claimed is begun."""

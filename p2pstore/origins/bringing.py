@@ -1,0 +1,77 @@
+"""An origin's files, brought as a whole to be registered: each by ``Gathering``, then a directory of links to them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+from p2pstore.errors import BadTag, OriginRefused
+from p2pstore.hub.layout import lay_out
+from p2pstore.objects.names import tree_fault
+from p2pstore.objects.reference import check_tag
+from p2pstore.objects.selection import Selection
+from p2pstore.objects.steps import Steps
+from p2pstore.origins.address import FILE, Place
+from p2pstore.origins.gathering import Gathering
+from p2pstore.origins.local import LocalSource
+from p2pstore.origins.sections import revision
+from p2pstore.origins.source import OriginFile, Source
+from p2pstore.origins.web import WebSource
+
+AT_ONCE = 4
+"""Files that are brought at a time."""
+
+
+def source_of(place: Place) -> Source:
+    """What reads an origin."""
+    return LocalSource(place) if place.scheme == FILE else WebSource(place)
+
+
+async def bring(
+    gathering: Gathering, kept: Path | None, place: Place, name: str, selection: Selection, steps: Steps
+) -> tuple[Path, str]:
+    """Have what ``selection`` takes of an origin here: the file or directory where it lies, and its revision.
+
+    Raises as ``Source.files``, ``Gathering.have`` and ``lay_out``. Cancelling stops it; what came stays.
+    """
+    source = source_of(place)
+    try:
+        steps.begin("asking the origin")
+        files = await source.files(selection)
+        if not files:
+            raise OriginRefused(origin=place, detail="none of its files is taken")
+        fault = tree_fault(sorted(file.path for file in files), ()) if files[0].path else ""
+        if fault:
+            raise OriginRefused(origin=place, detail=f"what it says of its files cannot be: {fault}")
+        steps.begin("bringing", sum(file.size for file in files), "B")
+        room = asyncio.Semaphore(AT_ONCE)
+
+        async def one(file: OriginFile) -> tuple[str, Path | None]:
+            if not file.size:
+                return file.path, None
+            async with room:
+                return file.path, await gathering.have(source, str(place), file, steps)
+
+        tasks = [asyncio.create_task(one(file), name=f"bringing of {file.path}") for file in files]
+        try:
+            places = dict(await asyncio.gather(*tasks))
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+    finally:
+        await source.close()
+    steps.begin("laying out", len(files), "files")
+    made = _tag(files)
+    return await asyncio.to_thread(lay_out, kept, name, made, places, steps), made
+
+
+def _tag(files: Sequence[OriginFile]) -> str:
+    """The revision of an origin as a tag: a file's ETag where that can be one."""
+    if len(files) == 1 and not files[0].path and files[0].version.startswith('"'):
+        try:
+            return check_tag(files[0].version.strip('"'))
+        except BadTag:
+            pass
+    return revision(files)

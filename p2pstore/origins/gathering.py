@@ -1,0 +1,344 @@
+"""One file of an origin, brought here: its sections from whoever has them, and those that nobody has from the origin.
+
+A node *claims* a section that nobody has, reads it, and registers it: from then on the others get it from this node,
+and from each other. What has come is held like any object, so that a node that was killed goes on from there, and a
+claim ends with its node's lease, so that others read what a dead one was reading. Of all sections the whole file is
+made, which is compared with the hashes that the origin told; then the sections are deleted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections import deque
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
+
+from engine.errors import SourceChanged
+from engine.files.system import system
+from engine.net.backoff import Backoff
+from p2pstore.cluster.claims import claim, give_back
+from p2pstore.errors import (
+    MooncakeError,
+    NoLivePeer,
+    OriginChanged,
+    OriginDiffers,
+    OriginUnavailable,
+    RemoteError,
+    StorageError,
+)
+from p2pstore.holding.catalog import Holding
+from p2pstore.holding.copy_note import CopyNote, seal
+from p2pstore.holding.deletion import NotTheSame, delete
+from p2pstore.holding.incoming import Incoming
+from p2pstore.holding.parts import Parts
+from p2pstore.holding.register import register_incoming
+from p2pstore.hub.hub import Hub
+from p2pstore.hub.repos import Repo, RepoNotFound
+from p2pstore.metadata.store import LeaseLost
+from p2pstore.objects.choices import DEFAULT_HASH
+from p2pstore.objects.file_system import words
+from p2pstore.objects.hashing import hasher
+from p2pstore.objects.manifest import Manifest
+from p2pstore.objects.steps import Steps
+from p2pstore.objects.waiting import to_its_end
+from p2pstore.origins.sections import Plan, Section, order, plan
+from p2pstore.origins.source import OriginFile, Proof, Source
+
+log = logging.getLogger(__name__)
+
+READS_AT_ONCE = 4
+"""Sections that this node reads from origins at a time."""
+
+WORKERS = 6
+"""Of a file: sections that come at a time, from the origin or from peers."""
+
+LOOK_SECONDS = 0.5
+"""Before a section is looked at again that another node is reading."""
+
+RETRIES = Backoff(0.5, 15.0)
+"""Pauses before an origin that broke off is asked again."""
+
+PATIENCE_SECONDS = 120.0
+"""Without a byte from the origin, after which it is given up."""
+
+PEER_PATIENCE_SECONDS = 60.0
+"""Of faults of peers alone, after which the last is told: sections go away when who had them has the whole file."""
+
+
+class Gathering:
+    """What of origins this node brings. On the event loop."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._parts: Parts = hub.parts
+        self._copies = hub.copies
+        self._repos = hub.repos
+        self._reads = asyncio.Semaphore(READS_AT_ONCE)
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def have(self, source: Source, origin: str, file: OriginFile, steps: Steps) -> Path:
+        """Where a file that is not empty lies here, whole and right. ``steps`` counts its bytes.
+
+        Raises ``OriginUnavailable``, ``OriginRefused``, ``OriginChanged``, ``OriginDiffers``, ``StorageError``, and as
+        a get. What came until then stays for the next time, unless the origin changed.
+        """
+        way = plan(file)
+        turn = self._turns.setdefault(way.whole, asyncio.Lock())
+        async with turn:  # who brings the same meanwhile finds it
+            try:
+                return await self._have(_File(source, origin, file, way, _Told(steps, file.size)))
+            except OriginChanged:
+                await self._clear(way, older=True)
+                raise
+
+    async def _have(self, one: _File) -> Path:
+        while True:
+            try:
+                found = await self._found(one.plan.whole)
+                if found is not None:
+                    path = await self._copies.of(found.record, found.manifest).held(one.told.add)
+                    await self._clear(one.plan)
+                    return path
+            except (RemoteError, NoLivePeer) as error:
+                await one.again(error)
+                continue
+            if await self._gather(one) and one.plan.cut:
+                await self._join(one)
+
+    async def _found(self, name: str) -> Repo | None:
+        """An object that somebody has. Raises ``RemoteError`` where who had it does not answer well."""
+        try:
+            return await self._repos.find(name, "main")
+        except (RepoNotFound, NoLivePeer):
+            return None
+
+    # The sections
+
+    async def _gather(self, one: _File) -> bool:
+        """Have all sections here; False where somebody has the whole file before."""
+        waiting = deque(order(self._parts.registry.node, one.plan.sections))
+
+        async def work() -> None:
+            while waiting:
+                section = waiting.popleft()
+                try:
+                    had = await self._obtain(one, section)
+                except (RemoteError, NoLivePeer) as error:
+                    waiting.append(section)
+                    await one.again(error)
+                    continue
+                one.well()
+                if not had:
+                    waiting.append(section)
+                    await asyncio.sleep(LOOK_SECONDS)
+
+        async def appears() -> None:
+            """Who has the whole gives up its sections: whoever still gets those would wait in vain."""
+            found = False
+            while not found:
+                await asyncio.sleep(LOOK_SECONDS)
+                with contextlib.suppress(RemoteError):
+                    found = await self._found(one.plan.whole) is not None
+
+        looking = asyncio.create_task(appears(), name=f"whether others have {one.origin}")
+        workers = [asyncio.create_task(work(), name=f"bringing of {one.origin}") for _ in range(WORKERS)]
+        working = asyncio.gather(*workers)
+        try:
+            either: set[asyncio.Future[Any]] = {looking, working}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                looking.result()
+                return False
+            working.result()
+            return True
+        finally:
+            for task in (looking, *workers):
+                task.cancel()
+            await asyncio.gather(looking, working, *workers, return_exceptions=True)
+
+    async def _obtain(self, one: _File, section: Section) -> bool:
+        """Have a section here; False where that is not possible now, since another node reads it."""
+        found = await self._found(section.name)
+        if found is not None:
+            await self._copies.of(found.record, found.manifest).held(one.told.add)
+            return True
+        async with self._reads:
+            claiming = asyncio.ensure_future(self._claimed(section.name))
+            try:
+                if not await to_its_end(claiming):
+                    return False
+                if await self._found(section.name) is not None or await self._found(one.plan.whole) is not None:
+                    return False  # somebody was just through with it
+                await self._read(one, section)
+            finally:
+                with contextlib.suppress(LeaseLost, MooncakeError):  # it goes with the lease
+                    if claiming.result():
+                        await to_its_end(give_back(self._parts.registry, section.name))
+        return True
+
+    async def _claimed(self, name: str) -> bool:
+        try:
+            return await claim(self._parts.registry, name)
+        except LeaseLost:
+            return False  # this node joins again by itself
+
+    async def _read(self, one: _File, section: Section) -> None:
+        """Read a section from the origin, and have the cluster know it."""
+        incoming = await self._incoming(section.name, one.plan.chunk_size)
+        proof = Proof(one.file) if not one.plan.cut else None
+        try:
+            await self._stream(one, section, incoming, proof)
+            if proof is not None:
+                proof.check(one.origin)
+        except BaseException:
+            await to_its_end(asyncio.to_thread(incoming.abort))
+            raise
+        await register_incoming(self._parts, incoming, section.name, force=True, steps=Steps())
+
+    async def _stream(self, one: _File, section: Section, incoming: Incoming, proof: Proof | None) -> None:
+        def take(block: bytes) -> None:
+            incoming.write(block)
+            if proof is not None:
+                proof.update(block)
+
+        loop = asyncio.get_running_loop()
+        at, failures, last = section.begin, 0, loop.time()
+        while at < section.end:
+            before = at
+            fault = OriginUnavailable(origin=one.origin, detail="it ends too early")
+            try:
+                async with aclosing(one.source.stream(one.file, at, section.end)) as blocks:
+                    async for block in blocks:
+                        await to_its_end(asyncio.to_thread(take, block))
+                        at += len(block)
+                        one.told.add(len(block))
+            except OriginUnavailable as error:
+                fault = error
+            if at > before:
+                failures, last = 0, loop.time()
+            if at >= section.end:
+                return
+            failures += 1
+            pause = RETRIES.after(failures)
+            if loop.time() + pause - last > PATIENCE_SECONDS:
+                raise fault
+            log.info("%s; going on from byte %d in %.1f s", fault, at, pause)
+            await asyncio.sleep(pause)
+
+    # The whole
+
+    async def _join(self, one: _File) -> None:
+        """Make the whole file of sections that are here, and have the cluster know it."""
+        held = [self._holding(section.name) for section in one.plan.sections]
+        if any(each is None for each in held):
+            return  # one was withdrawn meanwhile: it is looked for again
+        incoming = await self._incoming(one.plan.whole, one.plan.chunk_size)
+        proof = Proof(one.file)
+        try:
+            for holding in held:
+                assert holding is not None  # noqa: S101 - it was looked at
+                manifest = self._parts.holdings.manifest(holding.digest)
+                assert manifest is not None  # noqa: S101 - a holding has its manifest
+                await to_its_end(asyncio.to_thread(_append, incoming, Path(holding.spans[0].path), manifest, proof))
+            proof.check(one.origin)
+        except BaseException as error:
+            await to_its_end(asyncio.to_thread(incoming.abort))
+            if isinstance(error, OriginDiffers):  # nobody knows which of them is wrong
+                await self._clear(one.plan)
+            raise
+        await register_incoming(self._parts, incoming, one.plan.whole, force=True, steps=Steps())
+
+    def _holding(self, name: str) -> Holding | None:
+        return next((holding for holding in self._parts.holdings.named(name) if holding.spans), None)
+
+    async def _clear(self, way: Plan, *, older: bool = False) -> None:
+        """Delete what sections of a file are here, and with ``older`` of all of its versions."""
+        names = {section.name for section in way.sections} if way.cut else set()
+        if older:
+            names |= {each.name for each in self._parts.holdings if each.name.startswith(way.above)}
+            names = {name for name in names if not name.endswith("/whole")}
+        for holding in [each for name in names for each in self._parts.holdings.named(name)]:
+            try:
+                await self._parts.publisher.withdraw([holding])
+                await to_its_end(asyncio.to_thread(_delete, holding))
+            except (MooncakeError, NotTheSame) as error:
+                log.info("%s stays: %s", holding.place, error)
+
+    async def _incoming(self, name: str, chunk_size: int) -> Incoming:
+        kept = self._parts.options.kept
+        if kept is None:
+            raise StorageError(path="this node", detail="it has no directory to keep what it brings")
+        return await to_its_end(asyncio.to_thread(Incoming, kept, name, DEFAULT_HASH, chunk_size))
+
+
+class _Told:
+    """Tells how much of a file has come: never more than it has."""
+
+    def __init__(self, steps: Steps, size: int) -> None:
+        self._steps = steps
+        self._left = size
+
+    def add(self, count: int) -> None:
+        """So many bytes more."""
+        count = min(count, self._left)
+        self._left -= count
+        self._steps.add(count)
+
+
+class _File:
+    """A file that comes, and what is needed for that."""
+
+    def __init__(self, source: Source, origin: str, file: OriginFile, way: Plan, told: _Told) -> None:
+        self.source = source
+        self.origin = origin
+        self.file = file
+        self.plan = way
+        self.told = told
+        self._trouble = 0.0  # since when there are only faults of peers
+
+    def well(self) -> None:
+        """Peers answer."""
+        self._trouble = 0.0
+
+    async def again(self, fault: MooncakeError) -> None:
+        """Pause, and look again; raise a peer's fault where there was nothing else for long."""
+        now = asyncio.get_running_loop().time()
+        self._trouble = self._trouble or now
+        if now - self._trouble > PEER_PATIENCE_SECONDS:
+            raise fault
+        log.info("%s; looking again", fault)
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+def _append(incoming: Incoming, path: Path, manifest: Manifest, proof: Proof) -> None:
+    """Add a section's file, each chunk compared with its hash again."""
+    try:
+        descriptor = system.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, 0)
+    except OSError as error:
+        raise StorageError(path=path, detail=words(error)) from None
+    try:
+        for number in range(manifest.chunks):
+            chunk = manifest.chunk(number)
+            try:
+                data = system.pread(descriptor, chunk.length, chunk.offset)
+            except OSError as error:
+                raise StorageError(path=path, detail=words(error)) from None
+            hashed = hasher(manifest.hash)()
+            hashed.update(memoryview(data))
+            if hashed.digest() != chunk.digest:
+                raise SourceChanged(path=path, detail="it is not what was read from the origin any more")
+            incoming.write(data)
+            proof.update(data)
+    finally:
+        os.close(descriptor)
+
+
+def _delete(holding: Holding) -> None:
+    """Delete a section's file, if it is as it was when it was held."""
+    root = holding.root
+    if root is not None:
+        delete(root, holding.spans, (), CopyNote(wrote=seal(holding.spans), real=os.path.realpath(root)))

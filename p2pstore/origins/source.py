@@ -1,0 +1,69 @@
+"""What an origin has: its files, and what it says of each; how they are read is each kind's own business."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from p2pstore.errors import OriginDiffers
+from p2pstore.objects.selection import Selection
+
+KINDS_OF_HASH = ("sha256", "md5")
+"""In which origins tell their files' hashes."""
+
+
+@dataclass(frozen=True)
+class OriginFile:
+    """A file of an origin: its path in the object, empty where it is all of it, and where it is read.
+
+    ``version`` is another one when its content is: an ETag, or times; all that a cluster reads of it is of one.
+    ``validator`` is what of it the origin is asked to compare, if it does. ``hashes`` are (kind, hexadecimal digits).
+    """
+
+    path: str
+    place: str
+    size: int
+    version: str
+    validator: str = ""
+    hashes: tuple[tuple[str, str], ...] = ()
+    ranges: bool = True
+    """Whether the origin gives out a part of it, too."""
+
+
+class Source(Protocol):
+    """One origin. Close it in the end."""
+
+    async def files(self, selection: Selection) -> Sequence[OriginFile]:
+        """Its files. Raises ``OriginRefused``, ``OriginUnavailable``, or as ``scan``."""
+
+    def stream(self, file: OriginFile, begin: int, end: int) -> AsyncGenerator[bytes, None]:
+        """The bytes of a file from ``begin`` to ``end``. Raises as ``files``, also in the middle.
+
+        Raises ``OriginChanged`` where the file is no longer of that version.
+        """
+
+    async def close(self) -> None:
+        """Read no more."""
+
+
+class Proof:
+    """Compares a file with the hashes that its origin tells, as it comes, in order."""
+
+    def __init__(self, file: OriginFile) -> None:
+        self._wanted = [(kind, digest) for kind, digest in file.hashes if kind in KINDS_OF_HASH]
+        self._hashed = [hashlib.new(kind, usedforsecurity=False) for kind, _ in self._wanted]
+        self._place = file
+
+    def update(self, data: bytes | memoryview) -> None:
+        """Take what comes next."""
+        for hashed in self._hashed:
+            hashed.update(data)
+
+    def check(self, origin: str) -> None:
+        """All of it has come. Raises ``OriginDiffers``."""
+        for (kind, digest), hashed in zip(self._wanted, self._hashed, strict=True):
+            if hashed.hexdigest() != digest:
+                what = self._place.path or "the file"
+                raise OriginDiffers(origin=origin, detail=f"{what} has another {kind} than {digest}")

@@ -1,0 +1,315 @@
+"""Origins that are brought as a whole, by one node or several together."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from p2pstore.errors import BadSource, OriginChanged, OriginDiffers, OriginRefused, OriginUnavailable
+from p2pstore.hub.hub import Hub
+from p2pstore.node import Node
+from p2pstore.objects.selection import Selection
+from p2pstore.objects.steps import Steps
+from p2pstore.origins import gathering as gathering_module
+from p2pstore.origins.address import Place, parse_origin
+from p2pstore.origins.bringing import bring
+from p2pstore.origins.gathering import Gathering
+from tests.p2pstore.nodes import Start, start
+from tests.p2pstore.origins.stand_in import WebStandIn
+from tests.p2pstore.samples import MIB, content, write_tree
+
+__all__ = ["start"]
+
+PATH = "/m/big.bin"
+BIG = content(50 * MIB + 5)
+"""Of four sections."""
+WAIT = 100.0
+Make = Callable[[Node], Gathering]
+
+
+@pytest.fixture
+def web() -> Iterator[WebStandIn]:
+    made = WebStandIn()
+    made.files[PATH] = BIG
+    yield made
+    made.close()
+
+
+@pytest.fixture
+async def make() -> AsyncIterator[Make]:
+    async with AsyncExitStack() as stack:
+
+        def maker(node: Node) -> Gathering:
+            hub = Hub(node.parts, node.supervisor)
+            stack.push_async_callback(hub.close)
+            return Gathering(hub)
+
+        yield maker
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gathering_module, "LOOK_SECONDS", 0.05)
+
+
+async def brought(
+    one: Gathering, url: str, selection: Selection | None = None, steps: Steps | None = None
+) -> tuple[Path, str]:
+    place = parse_origin(url)
+    assert isinstance(place, Place)
+    kept = one._parts.options.kept
+    return await asyncio.wait_for(bring(one, kept, place, "n", selection or Selection(), steps or Steps()), WAIT)
+
+
+async def until(what: Callable[[], bool]) -> None:
+    loop = asyncio.get_running_loop()
+    end = loop.time() + WAIT
+    while not what():
+        assert loop.time() < end
+        await asyncio.sleep(0.02)
+
+
+def ranges_asked(web: WebStandIn, since: int) -> list[str]:
+    return sorted(headers.get("Range", "") for method, _, headers in web.asked[since:] if method == "GET")
+
+
+REST = [f"bytes={32 * MIB}-{48 * MIB - 1}", f"bytes={48 * MIB}-{len(BIG) - 1}"]
+"""What is read of it when two sections have come."""
+
+
+def sections_of(node: Node) -> list[str]:
+    return [h.name for h in node.parts.holdings if h.name.startswith("origins/") and not h.name.endswith("/whole")]
+
+
+async def test_a_file_and_what_is_left_of_its_sections(start: Start, make: Make, web: WebStandIn) -> None:
+    node = await start("one")
+    steps = Steps()
+    place, revision = await brought(make(node), web.url + PATH, steps=steps)
+    assert place.read_bytes() == BIG
+    assert revision == web.etag(PATH).strip('"')
+    assert web.sent == {PATH: len(BIG)}
+    assert sections_of(node) == []
+    assert sum(file.stat().st_size for file in {f.stat().st_ino: f for f in place.parent.iterdir()}.values()) == len(
+        BIG
+    )
+    again, _ = await brought(make(node), web.url + PATH)
+    assert again.read_bytes() == BIG
+    assert web.sent == {PATH: len(BIG)}
+
+
+async def test_nodes_that_bring_it_together_read_it_once(start: Start, make: Make, web: WebStandIn) -> None:
+    nodes = [await start(f"node{number}") for number in range(4)]
+    found = await asyncio.gather(*(brought(make(node), web.url + PATH) for node in nodes))
+    assert [place.read_bytes() == BIG for place, _ in found] == [True] * 4
+    assert web.sent == {PATH: len(BIG)}
+
+
+async def test_what_has_come_is_passed_on_before_the_file_is_whole(start: Start, make: Make, web: WebStandIn) -> None:
+    one, other = await start("one"), await start("other")
+    web.hold.clear()
+    web.held_from = 40 * MIB
+    works = [asyncio.create_task(brought(make(node), web.url + PATH)) for node in (one, other)]
+    shared: set[str] = set()
+
+    def same() -> bool:
+        shared.update(set(sections_of(one)) & set(sections_of(other)))
+        return bool(shared)
+
+    await until(same)
+    assert web.sent[PATH] < len(BIG)
+    web.hold.set()
+    assert [place.read_bytes() == BIG for place, _ in await asyncio.gather(*works)] == [True, True]
+    assert web.sent == {PATH: len(BIG)}
+
+
+async def test_an_origin_that_goes_away_is_waited_for(start: Start, make: Make, web: WebStandIn) -> None:
+    node = await start("one")
+    web.hold.clear()
+    web.held_from = 20 * MIB
+    work = asyncio.create_task(brought(make(node), web.url + PATH))
+    await until(lambda: web.sent[PATH] == 20 * MIB)
+    web.down = True
+    web.hold.set()
+    asked = len(web.asked)
+    await until(lambda: len(web.asked) > asked + 4)
+    web.down = False
+    place, _ = await work
+    assert place.read_bytes() == BIG
+    assert web.sent[PATH] < len(BIG) + 8 * MIB  # what was on its way when connections broke comes again
+
+
+async def test_connections_that_break_again_and_again(start: Start, make: Make, web: WebStandIn) -> None:
+    web.break_each = 5 * MIB
+    place, _ = await brought(make(await start("one")), web.url + PATH)
+    assert place.read_bytes() == BIG
+
+
+async def test_an_origin_that_stays_away_is_told_of_and_what_came_stays(
+    start: Start, make: Make, web: WebStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gathering_module, "PATIENCE_SECONDS", 1.0)
+    node = await start("one")
+    one = make(node)
+    web.hold.clear()
+    web.held_from = 40 * MIB
+    work = asyncio.create_task(brought(one, web.url + PATH))
+    await until(lambda: len(sections_of(node)) == 2 and web.sent[PATH] == 40 * MIB)
+    web.down = True
+    web.hold.set()
+    with pytest.raises(OriginUnavailable):  # it answers 503, or broke off and was not asked again
+        await work
+    web.down = False
+    asked = len(web.asked)
+    place, _ = await brought(one, web.url + PATH)
+    assert place.read_bytes() == BIG
+    assert ranges_asked(web, asked) == REST
+
+
+async def test_a_file_that_changes_meanwhile_is_refused(start: Start, make: Make, web: WebStandIn) -> None:
+    node = await start("one")
+    web.hold.clear()
+    web.held_from = 40 * MIB
+    work = asyncio.create_task(brought(make(node), web.url + PATH))
+    await until(lambda: len(sections_of(node)) == 2)
+    web.down = True
+    web.hold.set()
+    web.files[PATH] = content(50 * MIB + 5, 2)
+    asked = len(web.asked)
+    await until(lambda: len(web.asked) > asked)
+    web.down = False
+    with pytest.raises(OriginChanged, match="version"):
+        await work
+    assert sections_of(node) == []
+    place, _ = await brought(make(node), web.url + PATH)
+    assert place.read_bytes() == web.files[PATH]
+
+
+@pytest.mark.parametrize("header", ["Repr-Digest", "Digest", "Content-MD5", "x-goog-hash"])
+@pytest.mark.parametrize("size", [MIB, 20 * MIB])
+async def test_wrong_bytes(start: Start, make: Make, web: WebStandIn, header: str, size: int) -> None:
+    web.files[PATH] = data = content(size, 7)
+    sha, md5 = (base64.b64encode(hashlib.new(kind, data).digest()).decode() for kind in ("sha256", "md5"))
+    told = {"Repr-Digest": f"sha-256=:{sha}:", "Digest": f"SHA-256={sha}", "Content-MD5": md5}
+    web.headers[header] = told.get(header, f"crc32c=AAAAAA==, md5={md5}")
+    web.wrong.add(PATH)
+    node = await start("one")
+    with pytest.raises(OriginDiffers):
+        await brought(make(node), web.url + PATH)
+    web.wrong.clear()
+    place, _ = await brought(make(node), web.url + PATH)
+    assert place.read_bytes() == data
+
+
+async def test_servers_without_ranges_or_etags(start: Start, make: Make, web: WebStandIn) -> None:
+    web.etags = False
+    place, revision = await brought(make(await start("one")), web.url + PATH)
+    assert place.read_bytes() == BIG
+    web.ranges, web.files["/other"] = False, content(20 * MIB, 9)
+    web.break_each = 15 * MIB
+    node = await start("two")
+    work = asyncio.create_task(brought(make(node), web.url + "/other"))
+    await until(lambda: web.sent["/other"] >= 15 * MIB)
+    web.break_each = 0
+    other, another = await work
+    assert other.read_bytes() == web.files["/other"]
+    assert revision != another
+
+
+async def test_what_a_server_refuses(start: Start, make: Make, web: WebStandIn) -> None:
+    one = make(await start("one"))
+    with pytest.raises(OriginRefused, match="404"):
+        await brought(one, web.url + "/none")
+    web.user = "Basic x"
+    with pytest.raises(OriginRefused, match="401"):
+        await brought(one, web.url + PATH)
+    web.down = True
+    with pytest.raises(OriginUnavailable, match="503"):
+        await brought(one, web.url + PATH)
+
+
+async def test_passwords_are_those_of_netrc_and_go_to_their_host_alone(
+    start: Start, make: Make, web: WebStandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login me password geheim\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    web.user = "Basic " + base64.b64encode(b"me:geheim").decode()
+    elsewhere = WebStandIn(host="localhost")
+    try:
+        elsewhere.files["/x"] = b"x" * 100
+        web.moved["/y"] = f"{elsewhere.url}/x?X-Amz-Signature=geheim"
+        one = make(await start("one"))
+        place, _ = await brought(one, web.url + PATH)
+        assert place.read_bytes() == BIG
+        place, _ = await brought(one, web.url + "/y")
+        assert place.read_bytes() == b"x" * 100
+        assert all("Authorization" not in headers for _, _, headers in elsewhere.asked)
+        elsewhere.down = True
+        with pytest.raises(OriginUnavailable) as away:
+            await brought(one, web.url + "/y")
+        assert "geheim" not in str(away.value)
+    finally:
+        elsewhere.close()
+
+
+TREE = {"a.json": b"{}", "sub/b.bin": content(20 * MIB, 11), "empty": b"", "c.gguf": content(MIB, 12)}
+
+
+async def test_a_directory_of_this_machine(start: Start, make: Make, tmp_path: Path) -> None:
+    write_tree(tmp_path / "o o", TREE)
+    url = f"file://{tmp_path}/o%20o"
+    nodes = [await start(f"node{number}") for number in range(2)]
+    selection = Selection(exclude=("*.gguf",))
+    found = await asyncio.gather(*(brought(make(node), url, selection) for node in nodes))
+    wanted = {path: data for path, data in TREE.items() if path != "c.gguf"}
+    for place, _ in found:
+        assert {str(p.relative_to(place)): p.read_bytes() for p in place.rglob("*") if p.is_file()} == wanted
+    assert len({revision for _, revision in found}) == 1
+    with pytest.raises(OriginRefused, match="no such file"):
+        await brought(make(nodes[0]), f"file://{tmp_path}/none")
+    with pytest.raises(BadSource, match="no file in it fits"):
+        await brought(make(nodes[0]), url, Selection(include=("*.x",)))
+
+
+async def test_a_file_of_this_machine_that_is_written_to(
+    start: Start, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(BIG)
+    one = make(await start("one"))
+    whole = one._read
+
+    async def written_to(*given: object) -> None:
+        os.utime(path)
+        await whole(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(one, "_read", written_to)
+    with pytest.raises(OriginChanged, match="written to"):
+        await brought(one, f"file://{path}")
+
+
+async def test_cancelled_it_goes_on_from_what_came(start: Start, make: Make, web: WebStandIn) -> None:
+    node = await start("one")
+    one = make(node)
+    web.hold.clear()
+    web.held_from = 40 * MIB
+    work = asyncio.create_task(brought(one, web.url + PATH))
+    await until(lambda: len(sections_of(node)) == 2 and web.sent[PATH] == 40 * MIB)
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    had = sum(holding.record.size for holding in node.parts.holdings if holding.name in sections_of(node))
+    assert had == 32 * MIB
+    asked = len(web.asked)
+    web.hold.set()
+    place, _ = await brought(one, web.url + PATH)
+    assert place.read_bytes() == BIG
+    assert ranges_asked(web, asked) == REST
