@@ -113,7 +113,7 @@ async def test_wrong_bytes(start: Start, make: Make, stand_in: StandIn) -> None:
 
 async def test_a_path_that_leads_elsewhere_is_not_written(start: Start, make: Make, stand_in: StandIn) -> None:
     stand_in.repos[NAME]["../../x"] = b"x"
-    with pytest.raises(OriginRefused, match="cannot be"):
+    with pytest.raises(OriginUnavailable, match="cannot be"):
         await brought(make(await start("one")))
 
 
