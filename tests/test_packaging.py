@@ -138,6 +138,7 @@ def test_metadata(metadata: Message) -> None:
         "events",
         "fsspec",
         "hub",
+        "origins",
         "dev",
     }
 
@@ -173,7 +174,20 @@ def third_parties() -> set[str]:
 def test_every_import_is_declared_and_every_declared_package_imported() -> None:
     extras = {
         distribution(line)
-        for name in ("rdma", "blake3", "redis", "plot", "cuda", "uvloop", "proxy", "metrics", "events", "fsspec", "hub")
+        for name in (
+            "rdma",
+            "blake3",
+            "redis",
+            "plot",
+            "cuda",
+            "uvloop",
+            "proxy",
+            "metrics",
+            "events",
+            "fsspec",
+            "hub",
+            "origins",
+        )
         for line in project()["optional-dependencies"][name]
     }
     wanted = {PROVIDERS.get(name, name) for name in third_parties()}

@@ -38,6 +38,7 @@ EXAMPLES = {
         "mooncake register ./llama-3 --name models/llama-3",
         "mooncake register data.tar",
         "mooncake register hf://org/llama@v1 --include '*.safetensors' --include '*.json'",
+        "mooncake register s3://bucket/llama-3 --exclude '*.bin'",
         "mooncake register https://host.example/llama-3.tar --name archives/llama-3",
         "mooncake register - --name archives/llama-3                  # what comes from a pipe",
         "mooncake register ./llama-3 --name models/llama-3 --force    # after it changed",
@@ -124,6 +125,10 @@ def register(
     network file system. Nodes that register the same together read it once in all, and get the rest from each other;
     what came stays when it is interrupted. Its ETag, or what stands for the files' times, becomes a tag. A password for
     a web server is taken from ~/.netrc of the agent's user.
+
+    s3://BUCKET/KEY is an object of an S3 store, or all that is below that prefix, in the same way; it needs s3fs
+    ('mooncake-cli[origins]'). The store and the credentials are those that boto finds as the agent's user: ~/.aws, or
+    its variables where the agent was started.
     """
     invocation: Invocation = ctx.obj
     selection = Selection(include or (), exclude or (), everything)

@@ -1,6 +1,6 @@
 """Where an object is read from that the cluster has not yet, as people write it. Pure.
 
-``hf://ORG/NAME[@REVISION]``, ``https://HOST/PATH``, ``file:///PATH``.
+``hf://ORG/NAME[@REVISION]``, ``https://HOST/PATH``, ``s3://BUCKET/KEY``, ``file:///PATH``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from p2pstore.hub.origin import parse_origin as parse_hub
 
 WEB = ("https", "http")
 FILE = "file"
-FORMS = "hf://ORG/NAME[@REVISION], https://HOST/PATH or file:///PATH"
+S3 = "s3"
+FORMS = "hf://ORG/NAME[@REVISION], https://HOST/PATH, s3://BUCKET/KEY or file:///PATH"
 
 SECRET_PARAMETERS = frozenset({"x-amz-signature", "x-goog-signature", "signature", "sig"})
 """Of a query: whoever has such a URL may read what it leads to."""
@@ -22,14 +23,16 @@ SECRET_PARAMETERS = frozenset({"x-amz-signature", "x-goog-signature", "signature
 
 @dataclass(frozen=True)
 class Place:
-    """A file outside the cluster, or a directory of them. ``url`` is as it was written."""
+    """A file outside the cluster, or several below one path. ``url`` is as it was written."""
 
     scheme: str
     url: str
 
     @property
     def path(self) -> str:
-        """The decoded path."""
+        """The decoded path; of S3 bucket and key, in which nothing is encoded."""
+        if self.scheme == S3:
+            return self.url.partition("://")[2]
         return unquote(urlsplit(self.url).path)
 
     @property
@@ -39,6 +42,8 @@ class Place:
 
     def __str__(self) -> str:
         """For people and logs: without a query, in which secrets may be."""
+        if self.scheme == S3:
+            return self.url
         return urlsplit(self.url)._replace(query="", fragment="").geturl()
 
 
@@ -53,9 +58,21 @@ def parse_origin(text: str) -> HubOrigin | Place:
         raise UsageError(detail="that is no URL that can be read: its host or port is none") from None
     place = Place(parts.scheme, text)
     if "@" in parts.netloc:
-        raise UsageError(detail="others see a user or password in a URL; write them to ~/.netrc of the agent's user")
-    if parts.scheme not in {*WEB, FILE}:
+        where = "~/.aws/credentials" if parts.scheme == S3 else "~/.netrc"
+        raise UsageError(detail=f"others see a user or password in a URL; write them to {where} of the agent's user")
+    _check(place)
+    return place
+
+
+def _check(place: Place) -> None:
+    """Raise ``UsageError`` for what names nothing, or tells what others should not see."""
+    parts = urlsplit(place.url)
+    if parts.scheme not in {*WEB, FILE, S3}:
         raise UsageError(detail=f"{str(place)!r} is no origin that is known here; {FORMS} is one")
+    if parts.scheme == S3:
+        if not parts.netloc or "\0" in place.url:
+            raise UsageError(detail=f"{place.url!r} names no bucket; write it as s3://BUCKET/KEY")
+        return
     if any(key.lower() in SECRET_PARAMETERS for key, _ in parse_qsl(parts.query)):
         raise UsageError(detail=f"{place} is signed: whoever sees it may read it; let the agent's user log in instead")
     if parts.scheme == FILE:
@@ -63,4 +80,3 @@ def parse_origin(text: str) -> HubOrigin | Place:
             raise UsageError(detail=f"{str(place)!r} names no file of this machine; write it as file:///PATH")
     elif not parts.hostname:
         raise UsageError(detail=f"{str(place)!r} names no host; write it as https://HOST/PATH")
-    return place

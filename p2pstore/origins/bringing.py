@@ -12,9 +12,10 @@ from p2pstore.objects.names import tree_fault
 from p2pstore.objects.reference import check_tag
 from p2pstore.objects.selection import Selection
 from p2pstore.objects.steps import Steps
-from p2pstore.origins.address import FILE, Place
+from p2pstore.origins.address import FILE, S3, Place
 from p2pstore.origins.gathering import Gathering
 from p2pstore.origins.local import LocalSource
+from p2pstore.origins.s3 import S3Source
 from p2pstore.origins.sections import revision
 from p2pstore.origins.source import OriginFile, Source
 from p2pstore.origins.web import WebSource
@@ -24,8 +25,10 @@ AT_ONCE = 4
 
 
 def source_of(place: Place) -> Source:
-    """What reads an origin."""
-    return LocalSource(place) if place.scheme == FILE else WebSource(place)
+    """What reads an origin. Raises ``UsageError`` where a package is missing for that."""
+    if place.scheme == FILE:
+        return LocalSource(place)
+    return S3Source(place) if place.scheme == S3 else WebSource(place)
 
 
 async def bring(
@@ -35,7 +38,7 @@ async def bring(
 
     Raises as ``Source.files``, ``Gathering.have`` and ``lay_out``. Cancelling stops it; what came stays.
     """
-    source = source_of(place)
+    source = await asyncio.to_thread(source_of, place)
     try:
         steps.begin("asking the origin")
         files = await source.files(selection)

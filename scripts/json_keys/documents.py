@@ -31,9 +31,10 @@ ENDLESS = "a line each"
 
 DOCUMENTS = (
     Document(("register",), objects.REGISTERED | shape("""
-seconds  seconds  that it took
-path?    text     where what came from standard input is kept
-commit?  text     of what came from the hub
+seconds    seconds  that it took
+path?      text     where what came from standard input, or from an origin, is kept
+commit?    text     of what came from the hub
+revision?  text     of what came from another origin
 """)),
     Document(("register",), objects.SEVERAL_REGISTERED, "several paths"),
     Document(("get", "jobs wait"), objects.GOT),

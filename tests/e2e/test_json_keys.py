@@ -150,6 +150,7 @@ def _objects(said: Said, cluster: Cluster, source: Agent, getter: Agent) -> None
     try:
         reader = cluster.agent("reader", MOONCAKE_HF_UPSTREAM=hub.url)
         said.ask(reader, "register", "hf://org/model")
+        said.ask(reader, "register", f"file://{file}", "--name", "from-origin")
         reader.stop()
     finally:
         hub.close()

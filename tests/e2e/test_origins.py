@@ -11,6 +11,7 @@ import trustme
 
 from tests.e2e.cluster import Cluster, eventually, tree
 from tests.p2pstore.hub.stand_in import StandIn
+from tests.p2pstore.origins.s3_stand_in import SECRET, Moto
 from tests.p2pstore.origins.stand_in import WebStandIn
 from tests.p2pstore.samples import MIB, content, write_tree
 
@@ -130,3 +131,23 @@ def test_slips_and_refusals_of_other_origins(cluster: Cluster, web: tuple[WebSta
     assert "md5" in agent.fails(4, "register", f"{server.url}/m/big.bin")["message"]
     alone = cluster.agent("alone")
     assert "ertificate" in alone.fails(5, "register", f"{server.url}/m/big.bin")["message"]
+
+
+def test_an_object_of_an_s3_store(cluster: Cluster, tmp_path: Path) -> None:
+    for package in ("s3fs", "moto", "flask"):
+        pytest.importorskip(package, reason=f"NO S3: {package} is not installed")
+    store, data = Moto(tmp_path), content(40 * MIB + 5, 6)
+    try:
+        store.put("bucket")
+        store.put("bucket/m/big.bin", data)
+        one, other = cluster.agents("one", "other", **store.environment)
+        begun = [agent.begin("register", "s3://bucket/m/big.bin", "--json") for agent in (one, other)]
+        done = [each.wait() for each in begun]
+        assert [each.status for each in done] == [0, 0], [*map(str, done), one.log(), other.log()]
+        assert store.sent("bucket/m/big.bin") == len(data)
+        other.ok("get", "big.bin", cluster.path("got"))
+        assert cluster.path("got").read_bytes() == data
+        assert "no such object" in one.fails(7, "register", "s3://bucket/none")["message"]
+        assert SECRET not in one.log() + other.log() + "".join(each.out + each.err for each in done)
+    finally:
+        store.kill()

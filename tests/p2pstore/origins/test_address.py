@@ -14,6 +14,8 @@ from p2pstore.origins.address import Place, parse_origin
     [
         ("https://h.example/a/m.tar", "m.tar", "/a/m.tar", "https://h.example/a/m.tar"),
         ("http://127.0.0.1:80/m%20m?x=1#y", "m m", "/m m", "http://127.0.0.1:80/m%20m"),
+        ("s3://bucket/a/m 1%20?x#y", "m 1%20?x#y", "bucket/a/m 1%20?x#y", "s3://bucket/a/m 1%20?x#y"),
+        ("s3://bucket", "bucket", "bucket", "s3://bucket"),
         ("file:///data/llama/", "llama", "/data/llama/", "file:///data/llama/"),
         ("file://localhost/data", "data", "/data", "file://localhost/data"),
     ],
@@ -37,6 +39,8 @@ def test_a_repository_of_the_hub() -> None:
         "https:///x",
         "https://h:x/",
         "file://host/x",
+        "s3://",
+        "s3:///x",
         "file:///",
         "file:///a%00",
         "x://[",
@@ -51,6 +55,7 @@ def test_what_is_none(text: str) -> None:
     "text",
     [
         "https://me:geheim@h.example/x",
+        "s3://AKIA:geheim@bucket/x",
         "ftp://me:geheim@h.example/x",
         "https://h.example/x?X-Amz-Signature=geheim",
         "https://h.example/x?sig=geheim&a=b",

@@ -1,0 +1,184 @@
+"""Objects of an S3 store, on moto's server."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from p2pstore.errors import OriginChanged, OriginDiffers, OriginRefused, OriginUnavailable, UsageError
+from p2pstore.hub.hub import Hub
+from p2pstore.node import Node
+from p2pstore.objects.selection import Selection
+from p2pstore.objects.steps import Steps
+from p2pstore.origins import gathering as gathering_module
+from p2pstore.origins import s3 as s3_module
+from p2pstore.origins.address import Place, parse_origin
+from p2pstore.origins.bringing import bring
+from p2pstore.origins.gathering import Gathering
+from p2pstore.origins.s3 import S3Source
+from tests.p2pstore.nodes import Start, start
+from tests.p2pstore.origins.s3_stand_in import ID, SECRET, Moto
+from tests.p2pstore.samples import MIB, content
+
+__all__ = ["start"]
+
+pytest.importorskip("s3fs", reason="NO S3: s3fs is not installed")
+pytest.importorskip("moto", reason="NO S3: moto is not installed")
+pytest.importorskip("flask", reason="NO S3: moto's server lacks flask")
+
+BIG = content(40 * MIB + 5)
+TREE = {"config.json": b"{}", "sub/m 1+é.bin": content(20 * MIB, 2), "no.gguf": b"x", "empty": b""}
+WAIT = 100.0
+Make = Callable[[Node], Gathering]
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Moto]:
+    made = Moto(tmp_path)
+    for name, value in made.environment.items():
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(gathering_module, "LOOK_SECONDS", 0.05)
+    try:
+        made.put("bucket")
+        made.put("bucket/big", BIG)
+        for path, data in TREE.items():
+            made.put(f"bucket/tree/{path}".replace(" ", "%20").replace("+", "%2B").replace("é", "%C3%A9"), data)
+        yield made
+    finally:
+        made.kill()
+
+
+@pytest.fixture
+async def make() -> AsyncIterator[Make]:
+    async with AsyncExitStack() as stack:
+
+        def maker(node: Node) -> Gathering:
+            hub = Hub(node.parts, node.supervisor)
+            stack.push_async_callback(hub.close)
+            return Gathering(hub)
+
+        yield maker
+
+
+async def brought(one: Gathering, url: str, selection: Selection | None = None) -> tuple[Path, str]:
+    place = parse_origin(url)
+    assert isinstance(place, Place)
+    kept = one._parts.options.kept
+    return await asyncio.wait_for(bring(one, kept, place, "n", selection or Selection(), Steps()), WAIT)
+
+
+async def test_nodes_that_bring_an_object_together_read_it_once(start: Start, make: Make, store: Moto) -> None:
+    nodes = [await start(f"node{number}") for number in range(3)]
+    found = await asyncio.gather(*(brought(make(node), "s3://bucket/big") for node in nodes))
+    assert [place.read_bytes() == BIG for place, _ in found] == [True] * 3
+    assert store.sent("bucket/big") == len(BIG)
+    gets = store.gets("bucket/big")
+    assert all(each["range"] and each["if_match"] for each in gets)
+    assert all(ID in each["authorization"] and SECRET not in each["authorization"] for each in gets)
+
+
+async def test_a_prefix(start: Start, make: Make, store: Moto) -> None:
+    one = make(await start("one"))
+    for url in ("s3://bucket/tree", "s3://bucket/tree/"):
+        place, _ = await brought(one, url, Selection(exclude=("*.gguf",)))
+        got = {str(p.relative_to(place)): p.read_bytes() for p in place.rglob("*") if p.is_file()}
+        assert got == {path: data for path, data in TREE.items() if path != "no.gguf"}
+    assert store.sent("bucket/tree/sub/m 1+é.bin") == len(TREE["sub/m 1+é.bin"])
+    assert not store.gets("bucket/tree/no.gguf")
+
+
+async def test_what_a_store_refuses(
+    start: Start, make: Make, store: Moto, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    one = make(await start("one"))
+    for url in ("s3://bucket/none", "s3://bucket/none/", "s3://none/x"):
+        with pytest.raises(OriginRefused):
+            await brought(one, url)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "no credentials"))
+    with pytest.raises(OriginRefused, match="credentials"):
+        await brought(one, "s3://bucket/big")
+
+
+async def test_an_object_that_changes_meanwhile_is_refused(store: Moto) -> None:
+    source = S3Source(Place("s3", "s3://bucket/big"))
+    (file,) = await source.files(Selection())
+    blocks = source.stream(file, 0, file.size)
+    assert await anext(blocks) == BIG[: s3_module.BLOCK_BYTES]
+    await asyncio.to_thread(store.put, "bucket/big", content(40 * MIB + 5, 3))
+    with pytest.raises(OriginChanged, match=file.version):
+        await anext(blocks)
+    await source.close()
+
+
+async def test_wrong_bytes(start: Start, make: Make, store: Moto, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = S3Source._read
+
+    def wrong(self: S3Source, file: object, begin: int, count: int) -> bytes:
+        data = bytearray(right(self, file, begin, count))  # type: ignore[arg-type]
+        data[0] ^= begin == 0
+        return bytes(data)
+
+    monkeypatch.setattr(S3Source, "_read", wrong)
+    with pytest.raises(OriginDiffers, match="md5"):
+        await brought(make(await start("one")), "s3://bucket/big")
+
+
+async def test_a_store_that_is_away_is_waited_for(start: Start, make: Make, store: Moto) -> None:
+    node = await start("one")
+    one = make(node)
+    place = parse_origin("s3://bucket/big")
+    assert isinstance(place, Place)
+    source = S3Source(place)
+    (file,) = await source.files(Selection())
+    store.away(now=True)
+    work = asyncio.create_task(one.have(source, "s3://bucket/big", file, Steps()))
+    await asyncio.sleep(2)
+    store.away(now=False)
+    assert (await asyncio.wait_for(work, WAIT)).read_bytes() == BIG
+
+
+async def test_a_store_that_stays_away(start: Start, make: Make, store: Moto, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    store.kill()
+    one = make(await start("one"))
+    try:
+        with pytest.raises(OriginUnavailable) as away:
+            await brought(one, "s3://bucket/big")
+        assert SECRET not in str(away.value)
+    finally:
+        store.start()
+
+
+async def test_without_s3fs_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *rest: object) -> object:
+        if name == "s3fs":
+            raise ImportError(name)
+        return real(name, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(UsageError, match="origins"):
+        S3Source(Place("s3", "s3://bucket/x"))
+
+
+@pytest.mark.parametrize(
+    ("told", "hashes"),
+    [
+        ({"ETag": '"0123456789abcdef0123456789abcdef"'}, (("md5", "0123456789abcdef0123456789abcdef"),)),
+        ({"ETag": '"0123456789abcdef0123456789abcdef-3"'}, ()),
+        ({"ETag": '"0123456789abcdef0123456789abcdef"', "ServerSideEncryption": "aws:kms"}, ()),
+        ({"ETag": '"0123456789abcdef0123456789abcdef"', "SSECustomerAlgorithm": "AES256"}, ()),
+        ({"ChecksumSHA256": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="}, (("sha256", "00" * 32),)),
+        ({"ChecksumSHA256": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=-2"}, ()),
+    ],
+)
+def test_which_hashes_are_of_all_of_it(told: dict[str, str], hashes: tuple[tuple[str, str], ...]) -> None:
+    assert s3_module._hashes(told) == hashes
