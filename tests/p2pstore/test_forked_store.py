@@ -203,8 +203,8 @@ def test_a_call_to_the_agent_that_was_begun_is_not_read_by_a_child(tmp_path: Pat
 
 # With etcd, whose client is gRPC. In programs of their own: the tests' own process must not have gRPC open at a fork.
 
-BEGIN = """
-import contextlib, gc, os, sys, threading, time
+BEGIN = f"""
+import contextlib, faulthandler, gc, os, sys, threading, time
 from p2pstore import P2PStore
 from p2pstore.errors import MooncakeError
 from engine.etcd.connections import connections_to
@@ -214,6 +214,7 @@ def child(work):
     sys.stdout.flush()
     pid = os.fork()
     if not pid:
+        faulthandler.dump_traceback_later({WAIT:g} - 10, exit=True)  # what hangs says where
         work()
         sys.stdout.flush()
         os._exit(0)
