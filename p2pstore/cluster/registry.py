@@ -234,7 +234,8 @@ class Registry(Lookup):
     async def reap(self, record: ObjectRecord, *, died: bool = True) -> bool:
         """Remove the record of an object that nobody holds, unless somebody came back meanwhile; True if removed.
 
-        ``died``: its holders did not withdraw it. That is remembered for ``GONE_SECONDS``.
+        ``died``: its holders did not withdraw it. That is remembered for ``GONE_SECONDS``, unless the node that
+        registered it is alive: that has withdrawn it, or is about to say again that it has it.
         """
         key, gone = records.object_key(record.name), records.gone_key(record.name)
         held = await self.store.get(key)
@@ -249,6 +250,8 @@ class Registry(Lookup):
             if removed:
                 await forget_versions(self, record.name)
             return removed
+        if await self.nodes([record.creator]):
+            return await self.store.commit([Delete(key)], guards) is not None
         told = GoneRecord(record.name, record.manifest, record.creator, time.time())
         try:
             remember: Operation = Put(gone, records.encode(told), await self._lease_of_gone())

@@ -13,7 +13,7 @@ from p2pstore.cluster.records import NodeRecord, ObjectRecord, ReplicaRecord
 from p2pstore.cluster.registry import CAS_ATTEMPTS, GONE_SECONDS, Registry, new_object
 from p2pstore.errors import HolderGone, MetadataFull, MetadataUnavailable, ObjectExists, ObjectNotFound
 from p2pstore.metadata.memory import MemoryServer, MemoryStore
-from p2pstore.metadata.store import Condition, KeyValue, LeaseLost, Operation, Put
+from p2pstore.metadata.store import Condition, Delete, KeyValue, LeaseLost, Operation, Put
 from tests.p2pstore.cluster.registries import GOLD, PARTIAL, a, b, registry, server, thing
 from tests.p2pstore.samples import manifest_of
 
@@ -231,6 +231,16 @@ async def test_a_getter_that_leaves_last_calls_gone_only_who_died(
         await a.store.revoke(a.lease)
     assert await b.withdraw("m1", ["x"], died=True) == ["x"]
     assert isinstance(await b.missing("x"), kind)
+
+
+async def test_who_looks_while_it_is_withdrawn_calls_nobody_gone(a: Registry, b: Registry) -> None:
+    """Between the end of the replica and that of the name, on another node's listing."""
+    await a.join(NodeRecord("a", "127.0.0.1:1", "127.0.0.1:2", 3))
+    await a.publish(thing("x", "m1"))
+    await a.store.commit([Delete(records.replica_key("m1", "a"))])
+    assert await b.listing("", limit=10, after="") == ([], "")
+    assert isinstance(await b.missing("x"), ObjectNotFound)
+    assert await a.withdraw("m1", ["x"]) == []
 
 
 async def test_many_that_are_gone_share_a_lease_that_ends(a: Registry, b: Registry) -> None:
