@@ -231,6 +231,19 @@ CAUSES = (
     _of("SecretRefused", "another secret than the peer's, or none", peer=PEER),
     _of("ClocksDiffer", "a clock that is off by more than five minutes", peer=PEER, seconds=300),
     _of("OriginUnavailable", "an origin that does not answer", origin="https://hub.example", detail="it broke off"),
+    _of("OriginUnavailable", "an S3 store that does not answer", origin="s3://bucket/key", detail="it broke off"),
+    _of("OriginUnavailable", "a file system that fails", origin="file:///mnt/m.bin", detail="Input/output error"),
+    _of("OriginRefused", "a bucket that may not be read", origin="s3://bucket/key", detail="Access Denied"),
+    _of("OriginRefused", "a path that leads nowhere", origin="file:///mnt/m.bin", detail="there is no such file"),
+    _of(
+        "OriginRefused", "a repository that the hub has not", origin="hf://org/m", detail="there is no such repository"
+    ),
+    _of(
+        "OriginUnsuited",
+        "a web server that makes its answer as it sends it",
+        origin="https://host.example/m.bin",
+        detail="it does not tell how long it is",
+    ),
     _of("OriginRefused", "an origin that has no such thing", origin="https://hub.example", detail="404: not found"),
     _of("OriginDiffers", "an origin that sends wrong bytes", origin="https://hub.example", detail="config.json"),
     _of(

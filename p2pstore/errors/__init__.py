@@ -86,6 +86,7 @@
     │   ├── SecretRefused             7   the cluster secret does not match
     │   │   └── ClocksDiffer          7   it does, and the clocks do not
     │   ├── OriginRefused             7   an origin outside the cluster said no
+    │   │   └── OriginUnsuited        7   and it cannot be read by ranges
     │   └── ListenRefused             7   an open address without a secret
     │       ├── HubListenRefused      7   the same for the hub's interface, without a token
     │       └── NothingGuards         7   the same for a server that knows no secret
@@ -190,7 +191,7 @@ from p2pstore.errors.objects import (
     VersionNotFound,
     VersionNotHeld,
 )
-from p2pstore.errors.origins import OriginChanged, OriginDiffers, OriginRefused, OriginUnavailable
+from p2pstore.errors.origins import OriginChanged, OriginDiffers, OriginRefused, OriginUnavailable, OriginUnsuited
 from p2pstore.errors.pulls import (
     BadManifest,
     ChunkMismatch,
@@ -285,6 +286,7 @@ __all__ = [
     "OriginDiffers",
     "OriginRefused",
     "OriginUnavailable",
+    "OriginUnsuited",
     "OtherMetadata",
     "OtherView",
     "PartChanged",

@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from engine.errors import MooncakeError, Refused
 
 
@@ -14,6 +17,16 @@ class OriginUnavailable(MooncakeError):
     exit_code = 5
     sentence = "{origin} cannot be read now: {detail}"
     advice = "try again; 'curl -sSI {origin!q}' shows whether this host reaches it"
+    advice_by_scheme: ClassVar[Mapping[str, str]] = {
+        "s3": "try again; 'aws s3 ls {origin!q}' shows whether this host reaches it",
+        "file": "try again, once the file system that it is on answers",
+    }
+    """In place of ``advice``, by what the origin's URL begins with."""
+
+    @property
+    def hint(self) -> str:
+        """See ``MooncakeError.hint``."""
+        return self.filled(self.advice_by_scheme.get(_scheme(self), self.advice))
 
 
 class OriginRefused(Refused):
@@ -21,6 +34,26 @@ class OriginRefused(Refused):
 
     sentence = "{origin} refused: {detail}"
     advice = "check the name and the revision; for what is private, log in with its own tools, as the agent's user"
+    advice_by_scheme: ClassVar[Mapping[str, str]] = {
+        "https": "check the address; what is private is read with the hub token, or ~/.netrc, of the agent's user",
+        "http": "check the address; what is private is read with the hub token, or ~/.netrc, of the agent's user",
+        "s3": "check bucket and key; it is read with what boto finds as the agent's user, such as ~/.aws/credentials",
+        "file": "check the path, and that the agent's user may read it",
+    }
+    """As of ``OriginUnavailable``."""
+
+    @property
+    def hint(self) -> str:
+        """See ``MooncakeError.hint``."""
+        return self.filled(self.advice_by_scheme.get(_scheme(self), self.advice))
+
+
+class OriginUnsuited(OriginRefused):
+    """An origin that may be read, but not so that many nodes could be sure to have the same."""
+
+    sentence = "{origin} cannot be read by ranges: {detail}"
+    advice = "download it with its own tools, and register the file"
+    advice_by_scheme: ClassVar[Mapping[str, str]] = {}
 
 
 class OriginDiffers(MooncakeError):
@@ -37,3 +70,7 @@ class OriginChanged(MooncakeError):
     exit_code = 4
     sentence = "{origin} changed while it was read: {detail}"
     advice = "run it again, once nobody writes there any more: it then reads what is there now"
+
+
+def _scheme(error: MooncakeError) -> str:
+    return str(error.fields["origin"]).partition("://")[0]

@@ -222,6 +222,8 @@ class Gathering:
                 failures, last = 0, loop.time()
             if at >= section.end:
                 return
+            if at > section.begin and not one.file.resumes:
+                raise fault
             failures += 1
             pause = RETRIES.after(failures)
             if loop.time() + pause - last > PATIENCE_SECONDS:

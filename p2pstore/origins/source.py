@@ -30,6 +30,8 @@ class OriginFile:
     hashes: tuple[tuple[str, str], ...] = ()
     ranges: bool = True
     """Whether the origin gives out a part of it, too."""
+    resumes: bool = True
+    """Whether what comes after it broke off is known to be of the same version."""
 
 
 class Source(Protocol):

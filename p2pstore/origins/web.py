@@ -10,13 +10,14 @@ import asyncio
 import base64
 import binascii
 import re
+import secrets
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import aiohttp
 from yarl import URL
 
-from p2pstore.errors import OriginChanged, OriginRefused, OriginUnavailable
+from p2pstore.errors import OriginChanged, OriginRefused, OriginUnavailable, OriginUnsuited
 from p2pstore.objects.selection import Selection
 from p2pstore.origins.address import Place
 from p2pstore.origins.source import OriginFile
@@ -56,14 +57,17 @@ class WebSource:
             self._check(answer)
             length = answer.headers.get("Content-Length", "")
             if not length.isdigit():
-                raise OriginRefused(origin=self._shown, detail="it does not tell how long it is")
+                raise OriginUnsuited(origin=self._shown, detail="it does not tell how long it is")
             etag, modified = answer.headers.get("ETag", ""), answer.headers.get("Last-Modified", "")
             ranges = answer.headers.get("Accept-Ranges", "").strip().lower() == "bytes"
             strong = "" if etag.startswith("W/") else etag
             validator = strong or ("" if etag else modified)
-            return [
-                OriginFile("", self._url, int(length), etag or modified, validator, _hashes(answer.headers), ranges)
-            ]
+            size, hashes = int(length), _hashes(answer.headers)
+            if etag or modified:
+                return [OriginFile("", self._url, size, etag or modified, validator, hashes, ranges)]
+            # Nobody could tell what is there from what was there, or will be: this reading stands alone.
+            once = f"untold {secrets.token_hex(8)}"
+            return [OriginFile("", self._url, size, once, "", hashes, ranges=False, resumes=False)]
 
     async def stream(self, file: OriginFile, begin: int, end: int) -> AsyncGenerator[bytes, None]:
         """See ``Source.stream``."""
@@ -98,7 +102,7 @@ class WebSource:
         if answer.status == 206:
             found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", ""))
             if found is None or int(found[1]) != begin:
-                raise OriginRefused(origin=self._shown, detail="it sends another range than it was asked for")
+                raise OriginUnsuited(origin=self._shown, detail="it sends another range than it was asked for")
             if found[2] not in {"*", str(file.size)}:
                 raise OriginChanged(origin=self._shown, detail=f"it had {file.size} bytes, and has {found[2]}")
             return 0

@@ -211,6 +211,7 @@ async def test_servers_without_ranges_or_etags(start: Start, make: Make, web: We
     web.etags = False
     place, revision = await brought(make(await start("one")), web.url + PATH)
     assert place.read_bytes() == BIG
+    web.etags = True
     web.ranges, web.files["/other"] = False, content(20 * MIB, 9)
     web.break_each = 15 * MIB
     node = await start("two")
@@ -220,6 +221,21 @@ async def test_servers_without_ranges_or_etags(start: Start, make: Make, web: We
     other, another = await work
     assert other.read_bytes() == web.files["/other"]
     assert revision != another
+
+
+async def test_what_has_no_version_is_never_taken_for_what_was_read_before(
+    start: Start, make: Make, web: WebStandIn
+) -> None:
+    """Nor is it put together of two readings."""
+    web.etags = False
+    one = make(await start("one"))
+    assert (await brought(one, web.url + PATH))[0].read_bytes() == BIG
+    web.files[PATH] = content(len(BIG), 77)
+    for node in (one, make(await start("two"))):
+        assert (await brought(node, web.url + PATH))[0].read_bytes() == web.files[PATH]
+    web.break_each = 5 * MIB
+    with pytest.raises(OriginUnavailable):
+        await brought(one, web.url + PATH)
 
 
 async def test_what_a_server_refuses(start: Start, make: Make, web: WebStandIn) -> None:
