@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import time
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -113,6 +114,25 @@ _forked_from: list[int] = []
 gRPC's own threads are missing here: a call would hang, or end this process.
 """
 
+_made: weakref.WeakSet[Any] = weakref.WeakSet()
+"""Channels that live. gRPC keeps its threads for those that were closed, too, as long as anything refers to them."""
+
+
+class _Channels:
+    """See ``forks.Inherited``: a child knows of every channel, also where the client that had it is gone."""
+
+    def inherited(self) -> list[int]:
+        living = list(_made)
+        if living:
+            _forked_from.append(forks.parent())
+            for channel in living:
+                forks.never_end(channel)
+        return []
+
+
+_channels = _Channels()
+forks.ask_at_fork(_channels)
+
 
 class EtcdClient:
     """Calls to one etcd cluster. Belongs to the event loop in which it is first used."""
@@ -138,12 +158,7 @@ class EtcdClient:
 
     def inherited(self) -> list[int]:
         """See ``forks.Inherited``. gRPC does not tell its sockets; they are those that lead to the servers."""
-        if not self._channels:
-            return []
-        _forked_from.append(forks.parent())
-        for channel in self._channels.values():
-            forks.never_end(channel)
-        return connections_to(self._endpoints)
+        return connections_to(self._endpoints) if self._channels else []
 
     @property
     def endpoint(self) -> str:
@@ -171,6 +186,7 @@ class EtcdClient:
                 self._shown[endpoint] = pem
                 channel = grpc.aio.secure_channel(endpoint, grpc.ssl_channel_credentials(*pem), options=_OPTIONS)
             self._channels[endpoint] = channel
+            _made.add(channel)
         return self._channels[endpoint]
 
     def _retire(self, channel: Any) -> None:

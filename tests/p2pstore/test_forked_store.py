@@ -261,6 +261,20 @@ def test_a_child_of_a_store_that_was_closed_makes_its_own(etcd: str) -> None:
     assert (status, out, err) == (0, "made 0\n0\n", "")
 
 
+def test_a_child_of_a_closed_store_whose_channel_lives_on_is_told_about_grpc(etcd: str) -> None:
+    """It died of signal 11: gRPC keeps what belongs to its threads as long as anything refers to a channel."""
+    program = (
+        "import engine.etcd.client as client\n"
+        "kept, make = [], client.grpc.aio.insecure_channel\n"
+        "client.grpc.aio.insecure_channel = lambda *a, **k: kept.append(make(*a, **k)) or kept[-1]\n"
+        "P2PStore(url, node='c').close()\nprint(child(own))\n"
+    )
+    status, out, err = run(program, etcd)
+    told, ended = out.splitlines()
+    assert (status, ended, err) == (0, "0", "")
+    assert told.startswith("ForkedFromEtcd ")
+
+
 def test_a_child_keeps_no_connection_to_etcd_open(etcd: str) -> None:
     status, out, err = run(
         "store = P2PStore(url, node='c')\nprint(len(connections_to([endpoint])) > 0)\n"
