@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from p2pstore.errors import OriginRefused, UsageError
@@ -23,6 +24,7 @@ from p2pstore.objects.chosen import takes
 from p2pstore.objects.names import tree_fault
 from p2pstore.objects.selection import Selection
 from p2pstore.objects.steps import Steps
+from p2pstore.objects.waiting import together
 
 AT_ONCE = 4
 """Files that are brought at a time."""
@@ -64,19 +66,10 @@ async def _all(
     hub: Hub, origin: HubOrigin, repo: MirroredRepo, files: list[RepoFile], steps: Steps
 ) -> Mapping[str, Path]:
     """Where each file lies here, by its name by content."""
-    room = asyncio.Semaphore(AT_ONCE)
     wanted = {file.oid: file for file in files if file.size}
-
-    async def one(file: RepoFile) -> tuple[str, Path]:
-        async with room:
-            return file.oid, await hub.mirror.have(origin.route, repo, file, steps.add)
-
-    tasks = [asyncio.create_task(one(file), name=f"bringing of {file.path}") for file in wanted.values()]
+    works = [partial(hub.mirror.have, origin.route, repo, file, steps.add) for file in wanted.values()]
     try:
-        return dict(await asyncio.gather(*tasks))
+        places = await together(works, at_once=AT_ONCE, name=f"bringing of {origin}")
     except UpstreamRefused as error:
         raise OriginRefused(**error.fields) from None
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    return dict(zip(wanted, places, strict=True))

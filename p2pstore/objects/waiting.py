@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -42,6 +42,26 @@ async def in_thread(cancelled: threading.Event, work: Callable[..., T], *args: o
         with contextlib.suppress(Exception):  # that of a cancelled step says nothing more
             await to_its_end(running)
         raise
+
+
+async def together(works: Iterable[Callable[[], Awaitable[T]]], *, at_once: int, name: str) -> list[T]:
+    """What comes of all ``works``, in their order, ``at_once`` of them at a time; ``name`` is that of their tasks.
+
+    When one fails, or this is cancelled, the others are cancelled and waited for. Raises the first error.
+    """
+    room = asyncio.Semaphore(at_once)
+
+    async def one(work: Callable[[], Awaitable[T]]) -> T:
+        async with room:
+            return await work()
+
+    tasks = [asyncio.create_task(one(work), name=name) for work in works]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def telling(work: Awaitable[T], tell: Callable[[float], None], *, first: float, again: float) -> T:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from p2pstore.errors import BadTag, OriginRefused
@@ -12,6 +13,7 @@ from p2pstore.objects.names import tree_fault
 from p2pstore.objects.reference import check_tag
 from p2pstore.objects.selection import Selection
 from p2pstore.objects.steps import Steps
+from p2pstore.objects.waiting import together
 from p2pstore.origins.address import FILE, S3, Place
 from p2pstore.origins.gathering import Gathering
 from p2pstore.origins.local import LocalSource
@@ -48,21 +50,11 @@ async def bring(
         if fault:
             raise OriginRefused(origin=place, detail=f"what it says of its files cannot be: {fault}")
         steps.begin("bringing", sum(file.size for file in files), "B")
-        room = asyncio.Semaphore(AT_ONCE)
-
-        async def one(file: OriginFile) -> tuple[str, Path | None]:
-            if not file.size:
-                return file.path, None
-            async with room:
-                return file.path, await gathering.have(source, str(place), file, steps)
-
-        tasks = [asyncio.create_task(one(file), name=f"bringing of {file.path}") for file in files]
-        try:
-            places = dict(await asyncio.gather(*tasks))
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        full = [file for file in files if file.size]
+        works = [partial(gathering.have, source, str(place), file, steps) for file in full]
+        found = await together(works, at_once=AT_ONCE, name=f"bringing of {place}")
+        places: dict[str, Path | None] = {file.path: None for file in files}
+        places |= {file.path: there for file, there in zip(full, found, strict=True)}
     finally:
         await source.close()
     steps.begin("laying out", len(files), "files")

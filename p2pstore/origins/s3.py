@@ -11,11 +11,13 @@ import base64
 import binascii
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from p2pstore.errors import OriginChanged, OriginRefused, OriginUnavailable, UsageError
 from p2pstore.objects.chosen import takes
 from p2pstore.objects.selection import Selection
+from p2pstore.objects.waiting import together
 from p2pstore.origins.address import Place
 from p2pstore.origins.source import OriginFile
 
@@ -69,13 +71,9 @@ class S3Source:
         if not found:
             raise OriginRefused(origin=self._shown, detail="there is nothing below it")
         above = len(self._path.rstrip("/")) + 1
-        room = asyncio.Semaphore(LOOKS_AT_ONCE)
-
-        async def one(path: str) -> OriginFile:
-            async with room:
-                return await asyncio.to_thread(self._look, path[above:], *path.split("/", 1))
-
-        return await asyncio.gather(*(one(path) for path in found if takes(selection, path[above:])))
+        taken = [path for path in found if takes(selection, path[above:])]
+        works = [partial(asyncio.to_thread, self._look, path[above:], *path.split("/", 1)) for path in taken]
+        return await together(works, at_once=LOOKS_AT_ONCE, name=f"look at {self._shown}")
 
     def _below(self) -> list[str]:
         """Bucket and key of all that is below the prefix, but for what stands for directories."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from functools import partial
 
 import pytest
 
-from p2pstore.objects.waiting import in_thread, telling, to_its_end
+from p2pstore.objects.waiting import in_thread, telling, to_its_end, together
 
 WAIT = 60.0
 
@@ -110,3 +111,40 @@ async def test_a_cancel_goes_to_what_is_waited_for() -> None:
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(waiting, WAIT)
     assert ended.is_set()
+
+
+async def test_several_together_few_at_a_time() -> None:
+    running: list[int] = []
+    most = 0
+
+    async def work(number: int) -> int:
+        nonlocal most
+        running.append(number)
+        most = max(most, len(running))
+        await asyncio.sleep(0)
+        running.remove(number)
+        return number
+
+    assert await together([partial(work, n) for n in range(7)], at_once=3, name="x") == list(range(7))
+    assert most == 3
+    assert await together([], at_once=1, name="x") == []
+
+
+async def test_when_one_of_them_fails_the_others_have_ended() -> None:
+    running = 0
+
+    async def waits() -> None:
+        nonlocal running
+        running += 1
+        try:
+            await asyncio.Event().wait()
+        finally:
+            running -= 1
+
+    async def fails() -> None:
+        await asyncio.sleep(0)
+        raise ValueError("it")
+
+    with pytest.raises(ValueError, match="it"):
+        await together([waits, fails, waits, waits], at_once=3, name="x")
+    assert not running
