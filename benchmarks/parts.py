@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +49,21 @@ def piped(command: list[str], file: Path) -> float:
     return time.perf_counter() - began
 
 
-def through_a_pipe(checkout: Checkout, scratch: Path, file: Path, transport: str) -> dict[str, Any]:
-    """Bring all of a file to standard output, and what both agents had in memory."""
+@contextlib.contextmanager
+def two_agents(checkout: Checkout, scratch: Path) -> Iterator[tuple[Path, Agent, Agent]]:
+    """One that has, and one that gets, with their homes ``a`` and ``b`` in one directory."""
     with contextlib.ExitStack() as stack:
         home = Path(tempfile.mkdtemp(dir=scratch))
         source = Agent(checkout, home / "a")
         stack.callback(source.stop)
         getter = Agent(checkout, home / "b", source.metadata)
         stack.callback(getter.stop)
+        yield home, source, getter
+
+
+def through_a_pipe(checkout: Checkout, scratch: Path, file: Path, transport: str) -> dict[str, Any]:
+    """Bring all of a file to standard output, and what both agents had in memory."""
+    with two_agents(checkout, scratch) as (home, source, getter):
         source.run("register", str(file), "--name", "pipe")
         idle = getter.most_mib
         get = [
@@ -81,12 +89,7 @@ def through_a_pipe(checkout: Checkout, scratch: Path, file: Path, transport: str
 
 def one_shard(checkout: Checkout, scratch: Path, shards: Path, transport: str) -> dict[str, Any]:
     """Bring one shard of several, and what was moved for it."""
-    with contextlib.ExitStack() as stack:
-        home = Path(tempfile.mkdtemp(dir=scratch))
-        source = Agent(checkout, home / "a")
-        stack.callback(source.stop)
-        getter = Agent(checkout, home / "b", source.metadata)
-        stack.callback(getter.stop)
+    with two_agents(checkout, scratch) as (home, source, getter):
         size = source.run("register", str(shards), "--name", "shards")["size"]
         dest = home / "got"
         name = f"model-{3:05d}.safetensors"

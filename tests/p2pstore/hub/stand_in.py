@@ -6,13 +6,13 @@ import hashlib
 import json
 import threading
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from p2pstore.hub.documents import RepoFile, info, tree, way_of
 from p2pstore.hub.routes import parse
 from p2pstore.objects.oid import SHA256, git_oid
+from tests.loopback_server import LoopbackServer, QuietHandler
 
 SLICE = 64 * 1024
 
@@ -42,17 +42,12 @@ class StandIn:
         class Handler(_Handler):
             stand_in = hub
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        self._thread.start()
+        self._server = LoopbackServer(Handler)
+        self.url = self._server.url
 
     def close(self) -> None:
         self.hold.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self._server.close()
 
     def commit(self, repo: str) -> str:
         text = json.dumps({path: hashlib.sha256(data).hexdigest() for path, data in self.repos[repo].items()})
@@ -67,18 +62,8 @@ class StandIn:
         return found
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler):
     stand_in: StandIn
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-    def handle_one_request(self) -> None:
-        try:
-            super().handle_one_request()
-        except (ConnectionError, TimeoutError):
-            self.close_connection = True
 
     def do_HEAD(self) -> None:
         self.do_GET()

@@ -8,9 +8,9 @@ import re
 import ssl
 import threading
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from tests.loopback_server import LoopbackServer, QuietHandler
 
 SLICE = 64 * 1024
 
@@ -47,38 +47,20 @@ class WebStandIn:
         class Handler(_Handler):
             stand_in = server
 
-        self._server = ThreadingHTTPServer((host, 0), Handler)
-        self._server.daemon_threads = True
-        self.port = self._server.server_address[1]
-        if tls is not None:
-            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
-        self.url = f"{'http' if tls is None else 'https'}://{host}:{self.port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        self._thread.start()
+        self._server = LoopbackServer(Handler, host, tls)
+        self.url = self._server.url
+        self.port = self._server.port
 
     def close(self) -> None:
         self.hold.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self._server.close()
 
     def etag(self, path: str) -> str:
         return f'"{hashlib.sha256(self.files[path]).hexdigest()[:20]}"'
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler):
     stand_in: WebStandIn
-    protocol_version = "HTTP/1.1"
-    timeout = 60
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-    def handle_one_request(self) -> None:
-        try:
-            super().handle_one_request()
-        except (ConnectionError, TimeoutError, ssl.SSLError):
-            self.close_connection = True
 
     def do_HEAD(self) -> None:
         self.do_GET()
