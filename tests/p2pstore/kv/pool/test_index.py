@@ -46,6 +46,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.leased: dict[str, tuple[float, tuple[int, ...]]] = {}
         self.hard: dict[str, int] = {}
         self.to_be_hard: set[int] = set()
+        self.leaving: list[float] = []  # when owners take their memory back
         self.number = 0
         self.records: list[bytes] = []
 
@@ -64,7 +65,14 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(client=clients, grace=st.sampled_from([0.0, 3.0]))
     def unmount(self, client: str, grace: float) -> None:
         self.pool.unmount(ident(client), ident(f"seg-{client}"), grace)
-        if not grace:
+        self.leaving.append(self.clock.now + grace)
+        self._see_who_has_left()
+
+    def _see_who_has_left(self) -> None:
+        """An owner takes its memory back when its grace has passed, whoever has a lease on what lies there."""
+        left = [at for at in self.leaving if at > self.clock.now]
+        if len(left) < len(self.leaving):
+            self.leaving = left
             self.leased.clear()
             self.hard.clear()
 
@@ -224,6 +232,7 @@ class PoolMachine(RuleBasedStateMachine):
                 break
         else:
             raise AssertionError("there is always more to do")
+        self._see_who_has_left()
         if seconds > 3:
             self.hard.clear()  # their owners may be gone
 
