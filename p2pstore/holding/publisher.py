@@ -126,14 +126,15 @@ class Publisher:
             lease = self._registry.lease
             try:
                 _still_wanted(given_up)
-                records = await self._leased(lambda: self._registry.publish_all(wanted, force=force))
-                _still_wanted(given_up)
-                published = [
-                    (each.holding(record), each.manifest)
-                    for each, record in zip(new, records, strict=True)
-                    if isinstance(record, ObjectRecord)
-                ]
-                gone = await self._holdings.put(published, whole_name=True, but=kept)
+                with self._holdings.coming.expected(each.manifest.digest for each in new):
+                    records = await self._leased(lambda: self._registry.publish_all(wanted, force=force))
+                    _still_wanted(given_up)
+                    published = [
+                        (each.holding(record), each.manifest)
+                        for each, record in zip(new, records, strict=True)
+                        if isinstance(record, ObjectRecord)
+                    ]
+                    gone = await self._holdings.put(published, whole_name=True, but=kept)
             except BaseException:
                 await self._take_back_published(wanted, before)
                 raise

@@ -186,7 +186,7 @@ class Fetch:
         self._let_go()
 
     async def pieces(self, begin: int, end: int) -> AsyncGenerator[memoryview, None]:
-        """The bytes of a range, in order, as they come. Raises as ``reach``."""
+        """The bytes of a range, in order, as they come, for who has joined. Raises as ``reach``."""
         while begin < end:
             await self.reach(begin)
             count = min(end, self._good) - begin

@@ -43,7 +43,7 @@ import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import web
 
@@ -67,6 +67,8 @@ from p2pstore.swarm.gateway import Claim
 from p2pstore.swarm.granter import Grant
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 MAX_CONNECTIONS = 4096
 """Streams and requests at once; more are told to come later."""
@@ -188,24 +190,30 @@ class PeerServer:
         return web.Response(body=b"\n".join(records.values()), content_type="application/x-ndjson")
 
     async def _manifest(self, request: web.Request) -> web.StreamResponse:
-        manifest = self._parts.holdings.manifest(request.match_info["digest"])
-        if manifest is None:
-            raise web.HTTPNotFound(text="this node does not hold it")
-        body = await self._manifests.of(request.match_info["digest"], manifest)
+        digest = request.match_info["digest"]
+        manifest = await self._held(digest, self._parts.holdings.manifest)
+        body = await self._manifests.of(digest, manifest)
         return web.Response(body=body, content_type="application/json")
 
-    def _find(self, request: web.Request) -> Replica:
-        replica = self._parts.holdings.replicas.get(request.match_info["digest"])
-        if replica is None:
+    async def _find(self, request: web.Request) -> Replica:
+        return await self._held(request.match_info["digest"], self._parts.holdings.replicas.get)
+
+    async def _held(self, digest: str, find: Callable[[str], T | None]) -> T:
+        """What is held of a content, as soon as it is: a name is known to others a moment before it can be served."""
+        found = find(digest)
+        if found is None:
+            await self._parts.holdings.coming.over(digest)
+            found = find(digest)
+        if found is None:
             raise web.HTTPNotFound(text="this node does not hold it")
-        return replica
+        return found
 
     async def _count(self, request: web.Request) -> web.StreamResponse:
-        return web.json_response({"chunks": self._find(request).have.count})
+        return web.json_response({"chunks": (await self._find(request)).have.count})
 
     async def _oid(self, request: web.Request) -> web.StreamResponse:
         """What a file is called by its content, if all of it is here. To find out goes on when the asker is gone."""
-        manifest = self._find(request).manifest
+        manifest = (await self._find(request)).manifest
         way, number = request.query.get("way", ""), request.query.get("file", "")
         if way not in DIGITS or not number.isdecimal() or int(number) >= len(manifest.files):
             raise web.HTTPBadRequest(text="file is the number of one, and way is how it is called")
@@ -220,7 +228,7 @@ class PeerServer:
 
     async def _words(self, request: web.Request) -> web.StreamResponse:
         """Hear what a listener says, for as long as it does."""
-        replica = self._find(request)
+        replica = await self._find(request)
         key = request.query.get("listener", "")
         if not replica.speaks(key):
             raise web.HTTPNotFound(text="nobody who listens to this and takes grants")
@@ -241,7 +249,7 @@ class PeerServer:
         return web.Response()
 
     async def _complaint(self, request: web.Request) -> web.StreamResponse:
-        replica = self._find(request)
+        replica = await self._find(request)
         try:
             chunk = int(request.query.get("chunk", ""))
         except ValueError:
@@ -251,7 +259,7 @@ class PeerServer:
         return web.json_response({"wrong": await self._parts.checker.complaint(replica.manifest.digest, chunk)})
 
     async def _replica(self, request: web.Request) -> web.StreamResponse:
-        replica = self._find(request)
+        replica = await self._find(request)
         if replica.crowded:
             raise web.HTTPServiceUnavailable(text="this node is serving as many receivers as it can")
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})

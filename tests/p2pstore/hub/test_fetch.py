@@ -103,8 +103,9 @@ async def test_nobody_gets_the_whole_of_what_is_not_right(tmp_path: Path, data: 
     got = bytearray()
 
     async def take() -> None:
-        async for piece in fetch.pieces(0, len(DATA)):
-            got.extend(piece)
+        with fetch.joined():
+            async for piece in fetch.pieces(0, len(DATA)):
+                got.extend(piece)
 
     with pytest.raises(OriginDiffers):
         await asyncio.wait_for(take(), WAIT)

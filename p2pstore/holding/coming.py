@@ -1,0 +1,40 @@
+"""What is about to be held: it stands in the metadata store already, so that others may ask before it can be served."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+COMING_SECONDS = 10.0
+"""For what is about to be held to be held; whoever asks is told then that it is not there."""
+
+
+class Coming:
+    """The contents that are about to be held, by manifest digest. Used by one event loop."""
+
+    def __init__(self) -> None:
+        self._expected: Counter[str] = Counter()
+        self._changed = asyncio.Event()
+
+    @contextlib.contextmanager
+    def expected(self, digests: Iterable[str]) -> Iterator[None]:
+        """They are about to be held until the end of the block; by then they are, or never will be."""
+        mine = Counter(digests)
+        self._expected += mine
+        try:
+            yield
+        finally:
+            self._expected -= mine
+            changed, self._changed = self._changed, asyncio.Event()
+            changed.set()
+
+    async def over(self, digest: str) -> None:
+        """Wait until a content is not about to be held any more, at most for ``COMING_SECONDS``."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._over(digest), COMING_SECONDS)
+
+    async def _over(self, digest: str) -> None:
+        while digest in self._expected:
+            await self._changed.wait()
