@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from engine.cuda.driver import INVALID_CONTEXT, INVALID_VALUE, PEER_ENABLED, failed
+from engine.cuda.driver import INVALID_CONTEXT, INVALID_VALUE, PEER_ENABLED, Exported, failed
 from engine.errors import GpuFailed, GpuUnavailable, MooncakeError
 
 MODULES = ("cuda.bindings.driver", "cuda.cuda")
@@ -21,6 +21,8 @@ MODULES = ("cuda.bindings.driver", "cuda.cuda")
 
 _PORTABLE = 1
 """Memory that is pinned for all GPUs."""
+_LAZY_PEER_ACCESS = 1
+"""Opened memory may lie on another GPU, which is then made a peer."""
 _NO_TIMING = 2
 """An event that does not note when it was done is quicker."""
 _NON_BLOCKING = 1
@@ -108,6 +110,14 @@ class Bindings:
         """See ``Driver.unpin``."""
         self._call("cuMemFreeHost", address)
 
+    def register(self, address: int, length: int) -> None:
+        """See ``Driver.register``."""
+        self._call("cuMemHostRegister", address, length, _PORTABLE)
+
+    def unregister(self, address: int) -> None:
+        """See ``Driver.unregister``."""
+        self._call("cuMemHostUnregister", address)
+
     def stream(self) -> int:
         """See ``Driver.stream``."""
         return int(self._call("cuStreamCreate", _NON_BLOCKING))
@@ -149,6 +159,22 @@ class Bindings:
         # mapped itself (expandable segments).
         there, here = self._context(device), self._context(self._device)
         self._call("cuMemcpyPeerAsync", address, there, source, here, length, stream)
+
+    def export(self, address: int) -> Exported:
+        """See ``Driver.export``."""
+        base, length = self._both("cuMemGetAddressRange", address)
+        handle = self._call("cuIpcGetMemHandle", base)
+        return Exported(bytes(handle.reserved), address - int(base), int(length))
+
+    def open_exported(self, handle: bytes) -> int:
+        """See ``Driver.open_exported``."""
+        made = self._cuda.CUipcMemHandle()
+        made.reserved = handle
+        return int(self._call("cuIpcOpenMemHandle", made, _LAZY_PEER_ACCESS))
+
+    def close_exported(self, address: int) -> None:
+        """See ``Driver.close_exported``."""
+        self._call("cuIpcCloseMemHandle", address)
 
     def event(self) -> int:
         """See ``Driver.event``."""
@@ -231,6 +257,11 @@ class Bindings:
         code, *found = getattr(self._cuda, name)(*args)
         self._check(name, code)
         return found[0] if found else None
+
+    def _both(self, name: str, *args: Any) -> tuple[Any, Any]:
+        code, one, two = getattr(self._cuda, name)(*args)
+        self._check(name, code)
+        return one, two
 
     def _check(self, name: str, code: Any) -> None:
         if not int(code):

@@ -1,4 +1,4 @@
-"""What is asked of CUDA: some twenty calls of its driver, with two implementations.
+"""What is asked of CUDA: some twenty-five calls of its driver, with two implementations.
 
 ``bindings.py`` makes them by NVIDIA's cuda-bindings; ``fake_driver.py`` keeps CUDA's rules without a GPU. Addresses,
 streams and events are the driver's own numbers. A GPU is named by its number in this process, as PyTorch does.
@@ -12,7 +12,7 @@ call.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from engine.errors import GpuFailed
 
@@ -34,6 +34,14 @@ _FATAL = frozenset({
     "CUDA_ERROR_NVLINK_UNCORRECTABLE", "CUDA_ERROR_CONTAINED", "CUDA_ERROR_MPS_CLIENT_TERMINATED",
 })  # fmt: skip
 """After these a process cannot use the GPU any more: whatever it asks, this is the answer."""
+
+
+class Exported(NamedTuple):
+    """``handle`` opens memory of ``length`` bytes in another process; what was asked about begins at ``offset``."""
+
+    handle: bytes
+    offset: int
+    length: int
 
 
 class Driver(Protocol):
@@ -63,6 +71,12 @@ class Driver(Protocol):
     def unpin(self, address: int) -> None:
         """Give such memory back. No copy may be at work on it."""
 
+    def register(self, address: int, length: int) -> None:
+        """Pin memory of this process that is there already, such as a mapping that others have, too."""
+
+    def unregister(self, address: int) -> None:
+        """Let it be as it was. No copy may be at work on it."""
+
     def stream(self) -> int:
         """A new stream: what is put into it is done in that order, beside all other streams."""
 
@@ -89,6 +103,21 @@ class Driver(Protocol):
 
         It goes by way of the host, slowly, where ``open_peer`` was not called for the two.
         """
+
+    def export(self, address: int) -> Exported:
+        """What another process of this host opens memory of this GPU with: all that was allocated together.
+
+        Memory that a library has mapped itself, as PyTorch's expandable segments, cannot be.
+        """
+
+    def open_exported(self, handle: bytes) -> int:
+        """The address, for copies of this GPU, of another process's memory, whose GPU this one must reach.
+
+        It is to be closed before its owner frees it. Nothing is said of what is read after the owner has ended.
+        """
+
+    def close_exported(self, address: int) -> None:
+        """Let go of it. No copy may be at work on it."""
 
     def event(self) -> int:
         """A new event."""

@@ -7,12 +7,16 @@
   at once: a context that is not this thread's, a handle that was ended, memory that was freed.
 - Addresses of a GPU's memory are nobody's in this process.
 - A GPU copies to another by itself only where the two are peers and that was opened; else by way of the host.
+- Several processes have the same GPUs where they name the same directory: memory then lies in files of it, and outlives
+  who has it open. What becomes of a real GPU's when its owner ends, no fake can show.
 """
 
 from __future__ import annotations
 
 import ctypes
 import itertools
+import mmap
+import os
 import threading
 import time
 from bisect import bisect_right
@@ -20,6 +24,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from engine.cuda.driver import (
     ILLEGAL_ADDRESS,
@@ -29,6 +34,7 @@ from engine.cuda.driver import (
     LEGACY_STREAM,
     OUT_OF_MEMORY,
     PEER_UNSUPPORTED,
+    Exported,
     failed,
 )
 
@@ -36,6 +42,10 @@ WAIT_SECONDS = 60.0
 """For a stream to do what a test waits for."""
 
 INVALID_DEVICE = "CUDA_ERROR_INVALID_DEVICE"
+ALREADY_REGISTERED = "CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED"
+NOT_REGISTERED = "CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED"
+HANDLE_BYTES = 64
+"""Of what memory is opened with in another process."""
 
 _BASE = 0x7_0000_0000_0000
 """Where the memory of GPUs begins: above all addresses of a process."""
@@ -65,11 +75,13 @@ class FakeDriver:
         pinnable: int = 1 << 40,
         strangers: Collection[tuple[int, int]] = (),
         garbling: Collection[tuple[int, int]] = (),
+        shared: Path | None = None,
     ) -> None:
         """``pinnable`` bytes of the host may be pinned.
 
         All GPUs are peers but those that are ``strangers``, either way; of those that are ``garbling`` the first can
-        copy to the second, and other bytes arrive, as with some settings of a machine's PCI bridges.
+        copy to the second, and other bytes arrive, as with some settings of a machine's PCI bridges. Of memory that is
+        exported they garble what is read. ``shared`` is the directory of processes that have the same GPUs.
         """
         self.pinned: dict[int, ctypes.Array[ctypes.c_ubyte]] = {}
         self.most_pinned_bytes = 0
@@ -87,6 +99,9 @@ class FakeDriver:
         self._garbling = set(garbling)
         self._opened: set[tuple[int, int]] = set()
         self._own: set[int] = set()  # memory that was asked for by ``memory``
+        self._shared = shared
+        self._files: dict[int, Path] = {}  # of memory, where processes share it
+        self._opened_here: dict[int, tuple[int, int]] = {}  # memory of others: whose GPU, and the GPU that reads it
         self._devices = devices
         self._delay = delay
         self._pinnable = pinnable
@@ -96,7 +111,7 @@ class FakeDriver:
         self._closed = False
         self._numbers = itertools.count(0x1000)
         self._starts: list[int] = []  # of memory, in order
-        self._memory: dict[int, tuple[int, bytearray]] = {}  # by its start: the GPU, and the bytes
+        self._memory: dict[int, tuple[int, bytearray | mmap.mmap]] = {}  # by its start: the GPU, and the bytes
         self._next = _BASE
         self._events: dict[int, _Event] = {}
         self._streams: dict[int, _Stream] = {}
@@ -113,21 +128,33 @@ class FakeDriver:
     def allocate(self, data: bytes, device: int = 0) -> int:
         """Memory of a GPU, which has these bytes; its address."""
         with self._changed:
-            address, self._next = self._next, self._next + len(data) + 4096
-            self._starts.append(address)
-            self._memory[address] = (device, bytearray(data))
+            if self._shared is None:
+                return self._placed(bytearray(data), device)
+            path = self._shared / f"{device}-{os.getpid()}-{next(self._numbers)}"
+            path.write_bytes(data)
+            address = self._placed(_mapped(path), device)
+            self._files[address] = path
             return address
+
+    def _placed(self, room: bytearray | mmap.mmap, device: int) -> int:
+        address, self._next = self._next, self._next + len(room) + 4096
+        self._starts.append(address)
+        self._memory[address] = (device, room)
+        return address
 
     def free(self, address: int) -> None:
         """Free it, whoever may still want to use it."""
         with self._changed:
             del self._memory[address]
             self._starts.remove(address)
+            path = self._files.pop(address, None)
+            if path is not None:
+                path.unlink()
 
     def read(self, address: int) -> bytes:
         """What lies there now, whatever is under way."""
         with self._changed:
-            return bytes(self._memory[address][1])
+            return bytes(self._memory[address][1][:])
 
     def write(self, address: int, data: bytes, stream: int = 0, device: int = 0) -> None:
         """A kernel that writes to a GPU's memory: in a stream, or at once."""
@@ -179,6 +206,7 @@ class FakeDriver:
                 "streams": len(self._streams) - self._devices,
                 "events": len(self._events),
                 "memory": len(self._own),
+                "opened": len(self._opened_here),
                 "pinned": sum(len(each) for each in self.pinned.values()),
             }
 
@@ -252,6 +280,24 @@ class FakeDriver:
             self.freed_in_use += bool(self._busy.get(address))
             del self.pinned[address]
 
+    def register(self, address: int, length: int) -> None:
+        """See ``Driver.register``."""
+        self._check("register", "cuMemHostRegister")
+        with self._changed:
+            if any(at < address + length and address < at + len(each) for at, each in self.pinned.items()):
+                raise failed(
+                    "cuMemHostRegister", self._current(), ALREADY_REGISTERED, "part or all of it is registered"
+                )
+            self.pinned[address] = (ctypes.c_ubyte * length).from_address(address)
+
+    def unregister(self, address: int) -> None:
+        """See ``Driver.unregister``."""
+        self._check("unregister", "cuMemHostUnregister")
+        with self._changed:
+            if self.pinned.pop(address, None) is None:
+                raise failed("cuMemHostUnregister", self._current(), NOT_REGISTERED, "not registered")
+            self.freed_in_use += bool(self._busy.get(address))
+
     def stream(self) -> int:
         """See ``Driver.stream``."""
         self._check("stream", "cuStreamCreate")
@@ -317,7 +363,7 @@ class FakeDriver:
             room, at = self._at(source, length)
             data = bytes(room[at : at + length])
             target, to = self._at(address, length)
-            target[to : to + length] = bytes(length) if (here, device) in self._garbling else data
+            target[to : to + length] = bytes(length) if pair in self._garbling else data
             self.to_peers += length
 
         with self._changed:
@@ -325,6 +371,7 @@ class FakeDriver:
                 self._at(address, length)
                 self._at(source, length)
                 right = (self.device_of(source), self.device_of(address)) == (here, device)
+                pair = self._opened_here.get(self._starts[bisect_right(self._starts, source) - 1], (here, device))
             except KeyError:
                 right = False
             if not right:
@@ -332,6 +379,42 @@ class FakeDriver:
             if device != here and (here, device) not in self._opened:
                 self.copied_within_host += length
             self._put(stream, here, work)
+
+    def export(self, address: int) -> Exported:
+        """See ``Driver.export``."""
+        self._check("export", "cuIpcGetMemHandle")
+        with self._changed:
+            index = bisect_right(self._starts, address) - 1
+            start = self._starts[index] if index >= 0 else 0
+            path = self._files.get(start)
+            if path is None:
+                raise failed("cuIpcGetMemHandle", self._current(), INVALID_VALUE, "invalid argument")
+            handle = path.name.encode().ljust(HANDLE_BYTES, b"\0")
+            return Exported(handle, address - start, len(self._memory[start][1]))
+
+    def open_exported(self, handle: bytes) -> int:
+        """See ``Driver.open_exported``."""
+        self._check("open_exported", "cuIpcOpenMemHandle")
+        here, name = self._current(), handle.rstrip(b"\0").decode()
+        theirs = int(name.partition("-")[0])
+        if theirs != here and not self.reaches(here, theirs):
+            raise failed("cuIpcOpenMemHandle", here, PEER_UNSUPPORTED, "peer access is not supported")
+        with self._changed:
+            try:
+                room = _mapped((self._shared or Path()) / name)
+            except OSError:
+                raise failed("cuIpcOpenMemHandle", here, INVALID_VALUE, "invalid argument") from None
+            address = self._placed(room, here)
+            self._opened_here[address] = (theirs, here)
+            return address
+
+    def close_exported(self, address: int) -> None:
+        """See ``Driver.close_exported``."""
+        self._check("close_exported", "cuIpcCloseMemHandle")
+        with self._changed:
+            if self._opened_here.pop(address, None) is None:
+                raise failed("cuIpcCloseMemHandle", self._current(), INVALID_VALUE, "invalid argument")
+            self.free(address)
 
     def event(self) -> int:
         """See ``Driver.event``."""
@@ -393,7 +476,7 @@ class FakeDriver:
         if code:
             raise failed(call, device, code, "as the test wants it")
 
-    def _at(self, address: int, length: int) -> tuple[bytearray, int]:
+    def _at(self, address: int, length: int) -> tuple[bytearray | mmap.mmap, int]:
         index = bisect_right(self._starts, address) - 1
         if index >= 0:
             start = self._starts[index]
@@ -472,6 +555,12 @@ class FakeDriver:
                 task()
             except KeyError:  # the memory was freed meanwhile
                 self.break_down(stream.device)
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    """A file's bytes, shared by all who map it. Raises ``OSError``."""
+    with path.open("r+b") as file:
+        return mmap.mmap(file.fileno(), 0)
 
 
 def _see(came: bool) -> None:  # noqa: FBT001 - what a wait said

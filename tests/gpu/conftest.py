@@ -1,6 +1,7 @@
 """Tests on a real GPU: ``pytest tests/gpu`` in a copy of the tree. Without one all are skipped, and say why.
 
-They need PyTorch and cuda-bindings, and CuPy and JAX for a test each; no plugin of pytest, no server, no network.
+They need cuda-bindings; most need PyTorch, too, and one each CuPy and JAX, and are skipped without. No plugin of
+pytest, no server, no network.
 """
 
 from __future__ import annotations

@@ -158,7 +158,7 @@ def test_pinned_memory_is_given_back_with_the_store(gpu: FakeDriver) -> None:
     with P2PStore(f"memory://{secrets.token_hex(8)}", node="a") as store:
         store.register("n", Tensor(gpu, DATA))
         assert gpu.open["pinned"]
-    assert gpu.open == {"pinned": 0, "events": 0, "memory": 0, "streams": 0}
+    assert gpu.open == {"pinned": 0, "opened": 0, "events": 0, "memory": 0, "streams": 0}
 
 
 def test_wrong_bytes_never_reach_the_gpu(gpu: FakeDriver, pair: Pair) -> None:

@@ -33,7 +33,7 @@ def nothing_left(driver: FakeDriver) -> None:
     cuda = load.in_use()
     assert cuda is not None
     cuda.trim()
-    assert driver.open == {"streams": 0, "events": 0, "memory": 0, "pinned": 0}
+    assert driver.open == {"streams": 0, "events": 0, "memory": 0, "opened": 0, "pinned": 0}
     assert driver.copied_within_host == 0
     assert driver.freed_in_use == 0
     assert driver.pageable_copies == 0

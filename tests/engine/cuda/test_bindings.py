@@ -63,11 +63,18 @@ class Handle:
         return self.number
 
 
+class Memory:
+    """As ``CUipcMemHandle``."""
+
+    reserved = b""
+
+
 class Module:
     """As ``cuda.bindings.driver``: every call returns a tuple whose first part is a code."""
 
     CUresult = Code
     CUstreamCaptureMode = Mode
+    CUipcMemHandle = Memory
 
     def __init__(self, **answers: Any) -> None:
         self.calls: list[tuple[Any, ...]] = []
@@ -309,15 +316,45 @@ def test_the_installed_package_has_every_call() -> None:
         "cuInit", "cuDeviceGetCount", "cuDeviceGet", "cuDevicePrimaryCtxRetain", "cuCtxPushCurrent", "cuCtxPopCurrent",
         "cuDevicePrimaryCtxGetState", "cuMemHostAlloc", "cuMemFreeHost", "cuStreamCreate", "cuStreamDestroy", "cuEventCreate",
         "cuEventDestroy", "cuEventRecord", "cuEventQuery", "cuStreamWaitEvent", "cuMemcpyHtoDAsync", "cuMemcpyDtoHAsync",
-        "cuGetErrorString", "cuThreadExchangeStreamCaptureMode",
+        "cuGetErrorString", "cuThreadExchangeStreamCaptureMode", "cuMemHostRegister", "cuMemHostUnregister",
+        "cuMemGetAddressRange", "cuIpcGetMemHandle", "cuIpcOpenMemHandle", "cuIpcCloseMemHandle",
     ):  # fmt: skip
         assert callable(getattr(driver, name)), name
     assert driver.CUresult.CUDA_ERROR_NOT_READY.name == "CUDA_ERROR_NOT_READY"
     assert int(driver.CUresult.CUDA_SUCCESS) == 0
     assert driver.CU_MEMHOSTALLOC_PORTABLE == bindings._PORTABLE
+    assert driver.CU_MEMHOSTREGISTER_PORTABLE == bindings._PORTABLE
+    assert int(driver.CUipcMem_flags.CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS) == bindings._LAZY_PEER_ACCESS
+    handle = driver.CUipcMemHandle()
+    handle.reserved = bytes(range(100, 164))
+    assert bytes(handle.reserved) == bytes(range(100, 164))
     assert int(driver.CUevent_flags.CU_EVENT_DISABLE_TIMING) == bindings._NO_TIMING
     assert int(driver.CUstream_flags.CU_STREAM_NON_BLOCKING) == bindings._NON_BLOCKING
     assert int(driver.CUstream(5)) == 5
     assert int(driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED) == Mode.CU_STREAM_CAPTURE_MODE_RELAXED
     assert int(driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL) == bindings._ORDINAL
     assert driver.CUresult(1).name == "CUDA_ERROR_INVALID_VALUE"
+
+
+def test_memory_of_others_is_exported_and_opened() -> None:
+    handle = Memory()
+    handle.reserved = bytes(range(64))
+    module = Module(
+        cuMemGetAddressRange=(Code(0), Handle(0x5000), 4096),
+        cuIpcGetMemHandle=(Code(0), handle),
+        cuIpcOpenMemHandle=(Code(0), Handle(0x9000)),
+    )
+    driver = Bindings(module, Library())
+    with driver.on(1):
+        assert driver.export(0x5010) == (bytes(range(64)), 0x10, 4096)
+        assert driver.open_exported(b"h" * 64) == 0x9000
+        driver.close_exported(0x9000)
+        driver.register(0x7000, 8192)
+        driver.unregister(0x7000)
+    asked = {call[0]: call[1:] for call in module.calls}
+    assert int(asked["cuIpcGetMemHandle"][0]) == 0x5000, "all that was allocated together"
+    made, flags = asked["cuIpcOpenMemHandle"]
+    assert (made.reserved, flags) == (b"h" * 64, 1)
+    assert asked["cuIpcCloseMemHandle"] == (0x9000,)
+    assert asked["cuMemHostRegister"] == (0x7000, 8192, 1)
+    assert asked["cuMemHostUnregister"] == (0x7000,)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -143,8 +146,6 @@ def test_pinned_memory_is_counted_and_bounded() -> None:
 def test_memory_that_is_not_pinned_is_copied_at_once(gpu: FakeDriver) -> None:
     room = gpu.allocate(b"abcd")
     target = bytearray(4)
-    import ctypes
-
     with gpu.on(0):
         gpu.to_host(ctypes.addressof((ctypes.c_char * 4).from_buffer(target)), room, 4, LEGACY_STREAM)
     assert target == b"abcd"
@@ -201,3 +202,64 @@ def test_memory_that_was_asked_for_ends_once(gpu: FakeDriver) -> None:
         with pytest.raises(GpuFailed, match="cuMemFree failed with CUDA_ERROR_INVALID_VALUE"):
             gpu.end_memory(room)
     assert gpu.open["memory"] == 0
+
+
+def test_another_process_opens_memory_and_reads_it_when_its_owner_has_gone(tmp_path: Path) -> None:
+    one, other = FakeDriver(2, shared=tmp_path), FakeDriver(2, shared=tmp_path)
+    theirs = one.allocate(b"abcdefgh", 1)
+    with one.on(1):
+        handle, offset, length = one.export(theirs + 2)
+    assert (len(handle), offset, length) == (64, 2, 8)
+    one.write(theirs, b"ABCD")
+    one.close()
+    mine = other.allocate(bytes(4), 0)
+    with other.on(0):
+        opened = other.open_exported(handle)
+        assert other.open["opened"] == 1
+        event = other.event()
+        other.to_peer(mine, opened + offset, 4, LEGACY_STREAM, 0)
+        other.record(event, LEGACY_STREAM)
+        see_done(other, event)
+        other.close_exported(opened)
+        with pytest.raises(GpuFailed, match="cuIpcCloseMemHandle"):
+            other.close_exported(opened)
+    assert other.read(mine) == b"CDef"
+    other.free(mine)
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"ABCDefgh"]
+    other.close()
+
+
+def test_what_cannot_be_exported_or_opened(gpu: FakeDriver, tmp_path: Path) -> None:
+    room = gpu.allocate(b"abcd")
+    with gpu.on(0), pytest.raises(GpuFailed, match="cuIpcGetMemHandle failed with CUDA_ERROR_INVALID_VALUE"):
+        gpu.export(room)
+    shared = FakeDriver(2, shared=tmp_path, strangers=[(0, 1)])
+    room = shared.allocate(b"abcd")
+    with shared.on(0):
+        handle = shared.export(room).handle
+    with shared.on(1), pytest.raises(GpuFailed, match="PEER_ACCESS_UNSUPPORTED"):
+        shared.open_exported(handle)
+    shared.free(room)
+    with shared.on(0), pytest.raises(GpuFailed, match="cuIpcOpenMemHandle failed with CUDA_ERROR_INVALID_VALUE"):
+        shared.open_exported(handle)
+    assert list(tmp_path.iterdir()) == []
+    shared.close()
+
+
+def test_memory_that_is_there_is_pinned_once(gpu: FakeDriver) -> None:
+    room, target = mmap.mmap(-1, 8192), gpu.allocate(bytes(4))
+    address = ctypes.addressof(ctypes.c_char.from_buffer(room))
+    room[4096:4100] = b"abcd"
+    with gpu.on(0):
+        gpu.register(address, 8192)
+        with pytest.raises(GpuFailed, match="ALREADY_REGISTERED"):
+            gpu.register(address + 4096, 4096)
+        event = gpu.event()
+        gpu.to_device(target, address + 4096, 4, LEGACY_STREAM)
+        gpu.record(event, LEGACY_STREAM)
+        see_done(gpu, event)
+        gpu.unregister(address)
+        with pytest.raises(GpuFailed, match="NOT_REGISTERED"):
+            gpu.unregister(address)
+    assert gpu.read(target) == b"abcd"
+    assert (gpu.pageable_copies, gpu.open["pinned"]) == (0, 0)
