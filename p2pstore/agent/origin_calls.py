@@ -9,23 +9,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from p2pstore.agent.bodies import body_of, hashing_of, selection_of, text_of, texts_of
-from p2pstore.hub.bringing import bring
 from p2pstore.hub.hub import Hub
 from p2pstore.hub.origin import HubOrigin
 from p2pstore.objects.file_system import remove
 from p2pstore.objects.names import check_object_name
 from p2pstore.objects.reference import check_tag
-from p2pstore.objects.selection import Selection
 from p2pstore.objects.steps import Steps, reported
 from p2pstore.objects.waiting import to_its_end
-from p2pstore.origins.address import Place, parse_origin
-from p2pstore.origins.bringing import bring as bring_place
+from p2pstore.origins.address import parse_origin
+from p2pstore.origins.bringing import bring
 from p2pstore.origins.gathering import Gathering
 from p2pstore.pull.run import Emit
 
@@ -39,7 +36,6 @@ class OriginCalls:
     """Answers that call."""
 
     def __init__(self, hub: Hub, node: Node) -> None:
-        self._hub = hub
         self._gathering = Gathering(hub)
         self._node = node
         self._stream: Callable[[web.Request, Work], Awaitable[web.StreamResponse]]
@@ -64,7 +60,7 @@ class OriginCalls:
         async def work(emit: Emit) -> dict[str, Any]:
             steps = Steps()
             async with reported(steps, emit):
-                place, revision = await self._bring(origin, name, selection, steps)
+                place, revision = await bring(self._gathering, origin, name, selection, steps)
                 try:
                     result = await self._node.register(
                         place,
@@ -83,10 +79,3 @@ class OriginCalls:
             return {**result, "path": str(place), word: revision}
 
         return await self._stream(request, work)
-
-    async def _bring(
-        self, origin: HubOrigin | Place, name: str, selection: Selection, steps: Steps
-    ) -> tuple[Path, str]:
-        if isinstance(origin, HubOrigin):
-            return await bring(self._hub, origin, name, selection, steps)
-        return await bring_place(self._gathering, self._hub.parts.options.kept, origin, name, selection, steps)

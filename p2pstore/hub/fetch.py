@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from pathlib import Path
 
 from engine.files.system import system
@@ -56,14 +56,9 @@ class Fetch:
         self._changed = asyncio.Event()
         self._readers = 0
         self._over = False
-        self.begun = False
-        """Whether ``run`` has begun."""
 
     async def run(self, directory: Path, name: str, hash_name: str) -> Incoming:
         """Bring it; what came, to be registered. Raises ``OriginDiffers``, ``StorageError``, or what ended it."""
-        self.begun = True
-        if self._fault is not None:
-            raise self._fault
         chunk_size = choose_chunk_size(self.file.size)
         incoming = await to_its_end(asyncio.to_thread(Incoming, directory, name, hash_name, chunk_size))
         try:
@@ -135,28 +130,10 @@ class Fetch:
         if self._fault is not None:
             raise self._fault
 
-    async def grown(self, before: int) -> int:
-        """Wait until more than so many bytes have come, or it is over; how many have. Raises what ended it."""
-        while self._fault is None and not self._over and self._written <= before:
-            await self._changed.wait()
-        if self._fault is not None:
-            raise self._fault
-        return self._written
-
-    @property
-    def over(self) -> bool:
-        """Whether nothing comes any more."""
-        return self._over
-
     @property
     def failed(self) -> bool:
         """Whether it has come to nothing."""
         return self._fault is not None
-
-    @property
-    def followed(self) -> bool:
-        """Whether somebody reads it."""
-        return self._readers > 0
 
     def join(self) -> None:
         """Somebody is going to read. Raises what ended the fetch, and ``NotYet`` where its file was put in place."""
@@ -165,20 +142,6 @@ class Fetch:
         if self._over and self._descriptor < 0:
             raise NotYet(f"{self.file.path} has just come")
         self._readers += 1
-
-    @contextmanager
-    def joined(self) -> Iterator[None]:
-        """Somebody waits for it meanwhile. Raises as ``join``."""
-        self.join()
-        try:
-            yield
-        finally:
-            self.leave()
-
-    def give_up(self) -> None:
-        """Nobody wants it any more; ``run`` is to be cancelled, if it has begun."""
-        self._fault = Interrupted(detail="nobody waits for it any more")
-        self._news()
 
     def leave(self) -> None:
         """Somebody reads no more."""

@@ -20,7 +20,8 @@ class Hub:
         self.parts = parts
         self.copies = Copies(parts, supervisor, transport)
         self.repos = Repos(parts, self.copies)
-        self.mirror = Mirror(parts, self.copies, self.repos, Upstream(upstream) if upstream else None)
+        self.upstream = Upstream(upstream) if upstream else None
+        self.mirror = Mirror(parts, self.copies, self.repos, self.upstream)
 
     async def close(self) -> None:
         """End what is under way; what came so far stays."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from p2pstore.errors import (
 from p2pstore.holding.incoming import Incoming
 from p2pstore.holding.parts import Parts
 from p2pstore.holding.register import register_incoming
-from p2pstore.hub.copies import HELD_SECONDS, Copies
+from p2pstore.hub.copies import Copies
 from p2pstore.hub.documents import REPO_NOT_FOUND, REVISION_NOT_FOUND, RepoFile
 from p2pstore.hub.fetch import Fetch, Following
 from p2pstore.hub.listing import Listing, blob_name, listing_name, listing_names, parse_listing
@@ -188,49 +188,6 @@ class Mirror:
             fetch = self._fetching.get(file.oid)
         return fetch
 
-    async def have(self, route: Route, repo: MirroredRepo, file: RepoFile, progress: Callable[[int], None]) -> Path:
-        """Have a file that is not empty on this node: where it lies, whole. ``progress`` is told of bytes that came.
-
-        Raises what hinders it. A cancel ends the reading from the hub, unless somebody else follows that.
-        """
-        told = 0
-        while True:
-            blob = await self._blob(file)
-            if blob is not None:
-                return await self._copies.of(blob.record, blob.manifest).held(_nothing if told else progress)
-            fetch = await self._under_way(file)
-            if fetch is None and self._upstream is None:
-                detail = "nobody who is alive holds it, and no hub is known here"
-                raise NoLivePeer(name=blob_name(file.oid), detail=detail)
-            if fetch is None:
-                fetch = await to_its_end(self._claim(route, repo, file))
-            if fetch is None:
-                await asyncio.sleep(LOOK_SECONDS)
-                continue
-            try:
-                with fetch.joined():
-                    while not fetch.over:
-                        came = await fetch.grown(told)
-                        progress(max(0, came - told))
-                        told = max(told, came)
-            except NotYet:
-                await asyncio.sleep(HELD_SECONDS)
-            except asyncio.CancelledError:
-                self._drop(fetch)
-                raise
-            task = self._tasks.get(file.oid)
-            if task is not None:
-                await asyncio.wait({task})  # it is made known
-
-    def _drop(self, fetch: Fetch) -> None:
-        """Somebody waits no more for a file from the hub: read no more of it, unless others do."""
-        task = self._tasks.get(fetch.file.oid)
-        if fetch.followed or fetch.over or task is None:
-            return
-        fetch.give_up()
-        if fetch.begun:  # a task that is cancelled before it began would clear nothing up
-            task.cancel()
-
     async def _claim(self, route: Route, repo: MirroredRepo, file: RepoFile) -> Fetch | None:
         """Begin to read a file from the hub, if that is this node's to do. What is claimed is begun."""
         if not await self._claimed(file):
@@ -261,7 +218,7 @@ class Mirror:
         upstream = self._upstream
         assert upstream is not None  # noqa: S101 - it was looked at
         where = Route("resolve", route.kind, route.repo, repo.commit, file.path)
-        fetch = Fetch(file, upstream.url, lambda at: upstream.stream(where, repo.commit, at))
+        fetch = Fetch(file, upstream.url, lambda at: upstream.stream(where, repo.commit, file.size, at, file.size))
         self._fetching[file.oid] = fetch
         task = asyncio.create_task(self._bring(fetch), name=f"reading of {file.path} from the hub")
         self._tasks[file.oid] = task
@@ -319,10 +276,6 @@ class Mirror:
         if directory is None:
             raise StorageError(path="this node", detail="it has no directory to keep what it brings")
         return directory
-
-
-def _nothing(_: int) -> None:
-    """Of what came from the hub was told already."""
 
 
 def _written(directory: Path, name: str, data: bytes) -> Incoming:

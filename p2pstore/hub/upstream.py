@@ -19,9 +19,10 @@ from urllib.parse import quote
 import aiohttp
 from yarl import URL
 
-from p2pstore.errors import OriginRefused, OriginUnavailable
+from p2pstore.errors import OriginDiffers, OriginRefused, OriginUnavailable
 from p2pstore.hub.documents import REPO_NOT_FOUND, RepoFile, is_commit
 from p2pstore.hub.listing import MAX_LISTING_BYTES, Listing, paths_fault
+from p2pstore.hub.ranged import BROKEN, answered, blocks_of, fault_words, range_of
 from p2pstore.hub.routes import MODELS, Route
 from p2pstore.objects.oid import GIT, SHA256, is_oid
 
@@ -32,9 +33,6 @@ CONNECT_SECONDS = 10.0
 
 SILENCE_SECONDS = 60.0
 """Without a byte, after which a connection counts as broken."""
-
-BLOCK_BYTES = 1 << 20
-"""Of a stream, at once."""
 
 MAX_PAGES = 1000
 """Of a listing."""
@@ -89,20 +87,29 @@ class Upstream:
         ways = tuple(SHA256 if file.lfs else GIT for file in files)
         return Listing(commit, _when(told.get("lastModified")), tuple(files), ways)
 
-    async def stream(self, route: Route, commit: str, begin: int) -> AsyncGenerator[bytes, None]:
-        """The bytes of a file of a commit from ``begin`` on. Raises as ``listing``, also in the middle."""
-        where = route.repo if route.kind == MODELS else f"{route.kind}/{route.repo}"
-        path = f"/{quote(where)}/resolve/{commit}/{quote(route.path)}"
-        async with self._get(path, {"Range": f"bytes={begin}-"} if begin else {}) as answer:
-            skipped = begin if answer.status == 200 else 0  # it knows no ranges
+    async def stream(self, route: Route, commit: str, size: int, begin: int, end: int) -> AsyncGenerator[bytes, None]:
+        """The bytes of a file of a commit from ``begin`` to ``end``; ``size`` is that of all of it.
+
+        Raises as ``listing``, also in the middle, and ``OriginDiffers`` where the file has another size.
+        """
+        async with self._get(_resolve(route, commit), range_of(begin, end, size)) as answer:
             try:
-                async for block in answer.content.iter_chunked(BLOCK_BYTES):
-                    rest = block[min(skipped, len(block)) :]
-                    skipped -= len(block) - len(rest)
-                    if rest:
-                        yield rest
-            except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
-                raise self._away(f"it broke off: {error or type(error).__name__}") from None
+                first, told = answered(answer)
+            except ValueError:
+                first, told = -1, None
+            if first not in {0, begin} or told not in {None, size}:
+                detail = f"{route.path} was to have {size} bytes, from {begin} on; it sends {told} from {first} on"
+                raise OriginDiffers(origin=self.url, detail=detail)
+            try:
+                async for block in blocks_of(answer, begin - first, end - begin):
+                    yield block
+            except BROKEN as error:
+                raise self._away(f"it broke off: {fault_words(error)}") from None
+
+    async def gives_ranges(self, route: Route, commit: str) -> bool:
+        """Whether a part of a file of a commit is given out, too. Raises as ``listing``."""
+        async with self._get(_resolve(route, commit), {"Range": "bytes=0-0"}) as answer:
+            return answer.status == 206
 
     async def _json(self, path: str) -> Any:
         async with self._get(path) as answer:
@@ -126,8 +133,8 @@ class Upstream:
             async with self._session.get(url, headers=given) as answer:
                 await self._check(answer)
                 yield answer
-        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
-            raise self._away(str(error) or type(error).__name__) from None
+        except BROKEN as error:
+            raise self._away(fault_words(error)) from None
 
     async def _body(self, answer: aiohttp.ClientResponse) -> Any:
         data = bytearray()
@@ -152,6 +159,11 @@ class Upstream:
         refused = UpstreamRefused(origin=self.url, detail=f"{answer.status}: {text[:MAX_WORDS]}")
         refused.status, refused.code = answer.status, code
         raise refused
+
+
+def _resolve(route: Route, commit: str) -> str:
+    where = route.repo if route.kind == MODELS else f"{route.kind}/{route.repo}"
+    return f"/{quote(where)}/resolve/{commit}/{quote(route.path)}"
 
 
 def known_token() -> str | None:

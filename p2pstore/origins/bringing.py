@@ -8,7 +8,9 @@ from functools import partial
 from pathlib import Path
 
 from p2pstore.errors import BadTag, OriginRefused
+from p2pstore.hub.hub import Hub
 from p2pstore.hub.layout import lay_out
+from p2pstore.hub.origin import HubOrigin
 from p2pstore.objects.names import tree_fault
 from p2pstore.objects.reference import check_tag
 from p2pstore.objects.selection import Selection
@@ -16,6 +18,7 @@ from p2pstore.objects.steps import Steps
 from p2pstore.objects.waiting import together
 from p2pstore.origins.address import FILE, S3, Place
 from p2pstore.origins.gathering import Gathering
+from p2pstore.origins.hub import HubSource
 from p2pstore.origins.local import LocalSource
 from p2pstore.origins.s3 import S3Source
 from p2pstore.origins.sections import revision
@@ -26,40 +29,42 @@ AT_ONCE = 4
 """Files that are brought at a time."""
 
 
-def source_of(place: Place) -> Source:
+def source_of(hub: Hub, origin: HubOrigin | Place) -> Source:
     """What reads an origin. Raises ``UsageError`` where a package is missing for that."""
-    if place.scheme == FILE:
-        return LocalSource(place)
-    return S3Source(place) if place.scheme == S3 else WebSource(place)
+    if isinstance(origin, HubOrigin):
+        return HubSource(hub, origin)
+    if origin.scheme == FILE:
+        return LocalSource(origin)
+    return S3Source(origin) if origin.scheme == S3 else WebSource(origin)
 
 
 async def bring(
-    gathering: Gathering, kept: Path | None, place: Place, name: str, selection: Selection, steps: Steps
+    gathering: Gathering, origin: HubOrigin | Place, name: str, selection: Selection, steps: Steps
 ) -> tuple[Path, str]:
     """Have what ``selection`` takes of an origin here: the file or directory where it lies, and its revision.
 
     Raises as ``Source.files``, ``Gathering.have`` and ``lay_out``. Cancelling stops it; what came stays.
     """
-    source = await asyncio.to_thread(source_of, place)
+    source = await asyncio.to_thread(source_of, gathering.hub, origin)
     try:
         steps.begin("asking the origin")
         files = await source.files(selection)
         if not files:
-            raise OriginRefused(origin=place, detail="none of its files is taken")
+            raise OriginRefused(origin=origin, detail="none of its files is taken")
         fault = tree_fault(sorted(file.path for file in files), ()) if files[0].path else ""
         if fault:
-            raise OriginRefused(origin=place, detail=f"what it says of its files cannot be: {fault}")
+            raise OriginRefused(origin=origin, detail=f"what it says of its files cannot be: {fault}")
         steps.begin("bringing", sum(file.size for file in files), "B")
         full = [file for file in files if file.size]
-        works = [partial(gathering.have, source, str(place), file, steps) for file in full]
-        found = await together(works, at_once=AT_ONCE, name=f"bringing of {place}")
+        works = [partial(gathering.have, source, str(origin), file, steps) for file in full]
+        found = await together(works, at_once=AT_ONCE, name=f"bringing of {origin}")
         places: dict[str, Path | None] = {file.path: None for file in files}
         places |= {file.path: there for file, there in zip(full, found, strict=True)}
     finally:
         await source.close()
     steps.begin("laying out", len(files), "files")
-    made = _tag(files)
-    return await asyncio.to_thread(lay_out, kept, name, made, places, steps), made
+    made = source.revision or _tag(files)
+    return await asyncio.to_thread(lay_out, gathering.hub.parts.options.kept, name, made, places, steps), made
 
 
 def _tag(files: Sequence[OriginFile]) -> str:

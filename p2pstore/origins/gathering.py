@@ -21,7 +21,7 @@ from weakref import WeakValueDictionary
 from engine.errors import SourceChanged
 from engine.files.system import system
 from engine.net.backoff import Backoff
-from p2pstore.cluster.claims import claim, give_back
+from p2pstore.cluster.claims import claim, claimant, give_back
 from p2pstore.errors import (
     MooncakeError,
     NoLivePeer,
@@ -74,6 +74,7 @@ class Gathering:
     """What of origins this node brings. On the event loop."""
 
     def __init__(self, hub: Hub) -> None:
+        self.hub = hub
         self._parts: Parts = hub.parts
         self._copies = hub.copies
         self._repos = hub.repos
@@ -101,6 +102,7 @@ class Gathering:
                 found = await self._found(one.plan.whole)
                 if found is not None:
                     path = await self._copies.of(found.record, found.manifest).held(one.told.add)
+                    one.told.all()
                     await self._clear(one.plan)
                     return path
             except (RemoteError, NoLivePeer) as error:
@@ -166,6 +168,8 @@ class Gathering:
         if found is not None:
             await self._copies.of(found.record, found.manifest).held(one.told.add)
             return True
+        if not one.source.reads:
+            return await self._read_elsewhere(one, section)
         async with self._reads:
             claiming = asyncio.ensure_future(self._claimed(section.name))
             try:
@@ -179,6 +183,13 @@ class Gathering:
                     if claiming.result():
                         await to_its_end(give_back(self._parts.registry, section.name))
         return True
+
+    async def _read_elsewhere(self, one: _File, section: Section) -> bool:
+        """False: another node reads a section that this one may not. Raises ``NoLivePeer`` where none does."""
+        if await claimant(self._parts.registry, section.name):
+            return False
+        detail = "nobody who is alive holds all of it, and this node may not read its origin"
+        raise NoLivePeer(name=one.plan.whole, detail=detail)
 
     async def _claimed(self, name: str) -> bool:
         try:
@@ -289,6 +300,10 @@ class _Told:
         count = min(count, self._left)
         self._left -= count
         self._steps.add(count)
+
+    def all(self) -> None:
+        """It is here, whoever brought it."""
+        self.add(self._left)
 
 
 class _File:

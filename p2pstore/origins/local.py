@@ -22,6 +22,9 @@ BLOCK_BYTES = 1 << 20
 class LocalSource:
     """See ``Source``."""
 
+    reads = True
+    revision = ""
+
     def __init__(self, place: Place) -> None:
         self._shown = str(place)
         self._root = Path(place.path)

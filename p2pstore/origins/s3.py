@@ -44,6 +44,9 @@ _MD5 = re.compile(r"[0-9a-f]{32}")
 class S3Source:
     """See ``Source``. Raises ``UsageError`` without s3fs."""
 
+    reads = True
+    revision = ""
+
     def __init__(self, place: Place) -> None:
         self._shown = str(place)
         self._path = place.path

@@ -54,9 +54,9 @@ class Plan(NamedTuple):
 
 def plan(file: OriginFile) -> Plan:
     """How a file that is not empty is read: the same for every node."""
-    above = f"{ROOT}/{short_hash(file.place)}/"
+    above = f"{ROOT}/{short_hash(file.name or file.place)}/"
     stem = f"{above}{short_hash([file.version, file.size])}"
-    whole = f"{stem}/whole"
+    whole = file.name or f"{stem}/whole"
     size = section_bytes(file.size)
     if not file.ranges or size >= file.size:
         return Plan(above, whole, [Section(whole, 0, file.size)], choose_chunk_size(file.size))

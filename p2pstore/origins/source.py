@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from p2pstore.errors import OriginDiffers
+from p2pstore.objects.oid import GIT, SHA256, OidHasher, oid_hasher
 from p2pstore.objects.selection import Selection
 
-KINDS_OF_HASH = ("sha256", "md5")
+KINDS_OF_HASH = (SHA256, "md5", GIT)
 """In which origins tell their files' hashes."""
 
 
@@ -32,10 +33,20 @@ class OriginFile:
     """Whether the origin gives out a part of it, too."""
     resumes: bool = True
     """Whether what comes after it broke off is known to be of the same version."""
+    name: str = ""
+    """What the whole is called in the cluster, where its origin names it by content; else that is made of the rest."""
 
 
 class Source(Protocol):
     """One origin. Close it in the end."""
+
+    @property
+    def reads(self) -> bool:
+        """Whether this node may read it itself; else what other nodes have of it is all there is."""
+
+    @property
+    def revision(self) -> str:
+        """What it calls its files as ``files`` told them; empty where it has no word for that."""
 
     async def files(self, selection: Selection) -> Sequence[OriginFile]:
         """Its files. Raises ``OriginRefused``, ``OriginUnavailable``, or as ``scan``."""
@@ -55,7 +66,7 @@ class Proof:
 
     def __init__(self, file: OriginFile) -> None:
         self._wanted = [(kind, digest) for kind, digest in file.hashes if kind in KINDS_OF_HASH]
-        self._hashed = [hashlib.new(kind, usedforsecurity=False) for kind, _ in self._wanted]
+        self._hashed = [_hasher(kind, file.size) for kind, _ in self._wanted]
         self._place = file
 
     def update(self, data: bytes | memoryview) -> None:
@@ -69,3 +80,7 @@ class Proof:
             if hashed.hexdigest() != digest:
                 what = self._place.path or "the file"
                 raise OriginDiffers(origin=origin, detail=f"{what} has another {kind} than {digest}")
+
+
+def _hasher(kind: str, size: int) -> OidHasher:
+    return oid_hasher(GIT, size) if kind == GIT else hashlib.new(kind, usedforsecurity=False)

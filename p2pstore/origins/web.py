@@ -6,7 +6,6 @@ that host alone, and never to where that redirects. A redirect's address may be 
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import re
@@ -18,6 +17,7 @@ import aiohttp
 from yarl import URL
 
 from p2pstore.errors import OriginChanged, OriginRefused, OriginUnavailable, OriginUnsuited
+from p2pstore.hub.ranged import BROKEN, answered, blocks_of, fault_words, range_of
 from p2pstore.objects.selection import Selection
 from p2pstore.origins.address import Place
 from p2pstore.origins.source import OriginFile
@@ -28,9 +28,6 @@ CONNECT_SECONDS = 10.0
 SILENCE_SECONDS = 60.0
 """Without a byte, after which a connection counts as broken."""
 
-BLOCK_BYTES = 1 << 20
-"""Of a stream, at once."""
-
 MAX_WORDS = 200
 """Characters of what a server says of a refusal."""
 
@@ -39,6 +36,9 @@ _DIGEST = re.compile(r"(sha-256|md5)=:?([A-Za-z0-9+/]+=*):?", re.IGNORECASE)
 
 class WebSource:
     """See ``Source``."""
+
+    reads = True
+    revision = ""
 
     def __init__(self, place: Place) -> None:
         self._shown = str(place)
@@ -71,25 +71,16 @@ class WebSource:
 
     async def stream(self, file: OriginFile, begin: int, end: int) -> AsyncGenerator[bytes, None]:
         """See ``Source.stream``."""
-        headers = {}
-        if begin or end < file.size:
-            headers["Range"] = f"bytes={begin}-{end - 1}"
-            if file.validator:
-                headers["If-Range"] = file.validator
+        headers = range_of(begin, end, file.size)
+        if headers and file.validator:
+            headers["If-Range"] = file.validator
         async with self._ask("GET", headers) as answer:
             skipped = self._compare(file, answer, begin)
-            left = end - begin
             try:
-                async for block in answer.content.iter_chunked(BLOCK_BYTES):
-                    rest = block[min(skipped, len(block)) :][:left]
-                    skipped -= min(skipped, len(block))
-                    left -= len(rest)
-                    if rest:
-                        yield rest
-                    if not left:
-                        return
-            except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
-                raise self._away(f"it broke off: {_words(error)}") from None
+                async for block in blocks_of(answer, skipped, end - begin):
+                    yield block
+            except BROKEN as error:
+                raise self._away(f"it broke off: {fault_words(error)}") from None
 
     def _compare(self, file: OriginFile, answer: aiohttp.ClientResponse, begin: int) -> int:
         """How many bytes of an answer come before those that were asked for. Raises what speaks against it."""
@@ -99,17 +90,15 @@ class WebSource:
         told = answer.headers.get("ETag" if file.version.endswith('"') else "Last-Modified", "")
         if told and told != file.version:
             raise OriginChanged(origin=self._shown, detail=f"its version was {file.version}, and is {told}")
-        if answer.status == 206:
-            found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", ""))
-            if found is None or int(found[1]) != begin:
-                raise OriginUnsuited(origin=self._shown, detail="it sends another range than it was asked for")
-            if found[2] not in {"*", str(file.size)}:
-                raise OriginChanged(origin=self._shown, detail=f"it had {file.size} bytes, and has {found[2]}")
-            return 0
-        length = answer.headers.get("Content-Length", "")
-        if length and length != str(file.size):
-            raise OriginChanged(origin=self._shown, detail=f"it had {file.size} bytes, and has {length}")
-        return begin
+        try:
+            first, size = answered(answer)
+        except ValueError:
+            first, size = -1, None  # of a part that is told in no way that is known
+        if answer.status == 206 and first != begin:
+            raise OriginUnsuited(origin=self._shown, detail="it sends another range than it was asked for")
+        if size not in {None, file.size}:
+            raise OriginChanged(origin=self._shown, detail=f"it had {file.size} bytes, and has {size}")
+        return begin - first
 
     @asynccontextmanager
     async def _ask(self, method: str, headers: Mapping[str, str]) -> AsyncGenerator[aiohttp.ClientResponse, None]:
@@ -119,8 +108,8 @@ class WebSource:
         try:
             async with self._session.request(method, URL(self._url), headers=given, allow_redirects=True) as answer:
                 yield answer
-        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
-            raise self._away(_words(error)) from None
+        except BROKEN as error:
+            raise self._away(fault_words(error)) from None
 
     def _check(self, answer: aiohttp.ClientResponse) -> None:
         if answer.status in {200, 206}:
@@ -132,12 +121,6 @@ class WebSource:
 
     def _away(self, detail: str) -> OriginUnavailable:
         return OriginUnavailable(origin=self._shown, detail=detail)
-
-
-def _words(error: BaseException) -> str:
-    """What happened, without the address, which may be a redirect's."""
-    told = isinstance(error, (aiohttp.ClientConnectionError, OSError)) and str(error)
-    return told or type(error).__name__
 
 
 def _hashes(headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

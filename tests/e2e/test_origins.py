@@ -43,6 +43,30 @@ def test_a_repository_becomes_an_object_and_its_commit_a_tag(cluster: Cluster, h
     assert one.ok("verify", NAME)["ok"]
 
 
+def test_a_killed_agent_goes_on_from_what_came_of_the_hub(cluster: Cluster, hub: StandIn) -> None:
+    big = content(50 * MIB + 5, 8)
+    hub.repos[NAME]["m.safetensors"] = big
+    agent = cluster.agent("one", MOONCAKE_HF_UPSTREAM=hub.url)
+    hub.hold.clear()
+    hub.held_from = 40 * MIB
+    running = agent.begin("register", f"hf://{NAME}")
+    eventually(lambda: len([name for name in agent.names() if name.startswith("origins/")]) == 2, "two sections")
+    agent.kill()
+    assert running.wait().status
+    hub.hold.set()
+    agent.start()
+    asked = len(hub.asked_ranges)
+    agent.ok("register", f"hf://{NAME}")
+    ranges = {wanted for path, wanted in hub.asked_ranges[asked:] if path == "m.safetensors"}
+    assert ranges == {"bytes=0-0", f"bytes={32 * MIB}-{48 * MIB - 1}", f"bytes={48 * MIB}-{len(big) - 1}"}
+    agent.ok("get", NAME, cluster.path("got"))
+    assert tree(cluster.path("got")) == hub.repos[NAME]
+    assert not [name for name in agent.names() if name.startswith("origins/")]
+    other = cluster.agent("other")
+    other.ok("get", f"{NAME}:{hub.commit(NAME)}", cluster.path("there"))
+    assert tree(cluster.path("there")) == hub.repos[NAME]
+
+
 def test_slips_and_refusals(cluster: Cluster, hub: StandIn) -> None:
     agent = cluster.agent("one", MOONCAKE_HF_UPSTREAM=hub.url)
     assert "origin" in agent.fails(2, "register", "ftp://host/key")["message"]

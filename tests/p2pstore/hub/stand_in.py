@@ -26,6 +26,8 @@ class StandIn:
         """Bytes of each file that were sent."""
         self.asked: list[tuple[str, str, str]] = []
         """Method, path and Authorization of each request."""
+        self.asked_ranges: list[tuple[str, str]] = []
+        """Path in the repository and Range of each request for a file's bytes."""
         self.token = ""
         self.break_after: dict[str, list[int]] = {}
         """Of a file's path: after how many bytes of an answer it breaks off, each time."""
@@ -35,8 +37,15 @@ class StandIn:
         self.hold.set()
         self.pages = 0
         """Entries of a page of a tree; 0 for all."""
+        self.held_from: int | None = None
+        """Where it is, if not there."""
+        self.ranges = True
+        self.elsewhere = ""
+        """Where the content of large files is, if not here."""
         self.wrong: set[str] = set()
         """Files of which another byte is sent than there is."""
+        self.gated: set[str] = set()
+        """Files that are refused, though their repository is shown."""
         hub = self
 
         class Handler(_Handler):
@@ -99,6 +108,9 @@ class _Handler(QuietHandler):
         elif route.verb == "tree":
             self._tree(tree(files, route.path, recursive=True))
         elif route.verb == "resolve" and route.path in hub.repos[route.name]:
+            if route.path in hub.gated:
+                self._answer(403, b"no", {"X-Error-Code": "GatedRepo", "X-Error-Message": "it is gated"})
+                return
             self._resolve(route.name, next(f for f in files if f.path == route.path), commit)
         else:
             self._answer(404, b"none", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit})
@@ -122,17 +134,21 @@ class _Handler(QuietHandler):
         headers |= {"X-Linked-Etag": f'"{file.oid}"', "X-Linked-Size": str(file.size), "X-Xet-Hash": "e" * 64}
         headers["Link"] = f'<{self.stand_in.url}/api/xet>; rel="xet-auth"'
         # Another host, as its content is elsewhere.
-        place = self.stand_in.url.replace("127.0.0.1", "localhost")
+        place = self.stand_in.elsewhere or self.stand_in.url.replace("127.0.0.1", "localhost")
         headers["Location"] = f"{place}/cdn/{quote(f'|x|{repo}|{file.path}')}"
         self._answer(302, b"", headers)
 
     def _file(self, repo: str, path: str, headers: dict[str, str] | None = None) -> None:
         hub = self.stand_in
         whole = hub.repos[repo][path]
-        begin = int((self.headers.get("Range") or "bytes=0-")[6:].partition("-")[0])
-        data = memoryview(whole)[begin:]
-        self.send_response(206 if begin else 200)
-        for name, value in {**(headers or {}), "Content-Length": str(len(data))}.items():
+        hub.asked_ranges.append((path, self.headers.get("Range", "")))
+        asked = self.headers.get("Range", "") if hub.ranges else ""
+        first, _, last = (asked or "bytes=0-")[6:].partition("-")
+        begin, stop = int(first), int(last or len(whole) - 1) + 1
+        data = memoryview(whole)[begin:stop]
+        more = {"Content-Range": f"bytes {begin}-{begin + len(data) - 1}/{len(whole)}"} if asked else {}
+        self.send_response(206 if asked else 200)
+        for name, value in {**(headers or {}), **more, "Content-Length": str(len(data))}.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command == "HEAD":
@@ -140,7 +156,7 @@ class _Handler(QuietHandler):
         left = hub.break_after.get(path)
         end = left.pop(0) if left else len(data)
         for at in range(0, min(end, len(data)), SLICE):
-            if begin + at >= len(whole) // 2:
+            if begin + at >= (len(whole) // 2 if hub.held_from is None else hub.held_from):
                 hub.hold.wait(60)
             piece = bytearray(data[at : min(at + SLICE, end)])
             if path in hub.wrong and begin + at == 0:

@@ -103,9 +103,12 @@ async def test_nobody_gets_the_whole_of_what_is_not_right(tmp_path: Path, data: 
     got = bytearray()
 
     async def take() -> None:
-        with fetch.joined():
+        fetch.join()
+        try:
             async for piece in fetch.pieces(0, len(DATA)):
                 got.extend(piece)
+        finally:
+            fetch.leave()
 
     with pytest.raises(OriginDiffers):
         await asyncio.wait_for(take(), WAIT)

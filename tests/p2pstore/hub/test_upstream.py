@@ -33,7 +33,8 @@ async def upstream(hub: StandIn) -> AsyncIterator[Upstream]:
 
 async def read(upstream: Upstream, path: str, commit: str, begin: int = 0) -> bytes:
     route = Route("resolve", "models", "org/n", commit, path)
-    return b"".join([block async for block in upstream.stream(route, commit, begin)])
+    size = len(FILES[path])
+    return b"".join([block async for block in upstream.stream(route, commit, size, begin, size)])
 
 
 @pytest.mark.parametrize("pages", [0, 1, 2])
@@ -79,6 +80,18 @@ async def test_the_token_of_huggingface_hub_goes_to_the_hub_alone(
     assert await read(upstream, "sub/m é.safetensors", hub.commit("org/n")) == FILES["sub/m é.safetensors"]
     shown = {path.startswith("/cdn/"): token for _, path, token in hub.asked}
     assert shown == {False: "Bearer hf_of_this_user", True: ""}
+
+
+async def test_a_redirects_address_is_told_to_nobody(hub: StandIn, upstream: Upstream) -> None:
+    """It may be signed: whoever sees it may read what it leads to."""
+    hub.elsewhere = "http://127.0.0.1:1/geheim"
+    with pytest.raises(OriginUnavailable) as away:
+        await read(upstream, "sub/m é.safetensors", hub.commit("org/n"))
+    assert "geheim" not in str(away.value)
+    hub.elsewhere = f"{hub.url}/none?geheim"
+    with pytest.raises(UpstreamRefused) as refused:
+        await read(upstream, "sub/m é.safetensors", hub.commit("org/n"))
+    assert "geheim" not in str(refused.value)
 
 
 async def test_what_breaks_off_or_is_not_well_may_be_another_time(hub: StandIn, upstream: Upstream) -> None:

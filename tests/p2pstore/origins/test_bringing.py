@@ -18,7 +18,7 @@ from p2pstore.node import Node
 from p2pstore.objects.selection import Selection
 from p2pstore.objects.steps import Steps
 from p2pstore.origins import gathering as gathering_module
-from p2pstore.origins.address import Place, parse_origin
+from p2pstore.origins.address import parse_origin
 from p2pstore.origins.bringing import bring
 from p2pstore.origins.gathering import Gathering
 from tests.p2pstore.nodes import Start, start
@@ -62,10 +62,8 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 async def brought(
     one: Gathering, url: str, selection: Selection | None = None, steps: Steps | None = None
 ) -> tuple[Path, str]:
-    place = parse_origin(url)
-    assert isinstance(place, Place)
-    kept = one._parts.options.kept
-    return await asyncio.wait_for(bring(one, kept, place, "n", selection or Selection(), steps or Steps()), WAIT)
+    work = bring(one, parse_origin(url), "n", selection or Selection(), steps or Steps())
+    return await asyncio.wait_for(work, WAIT)
 
 
 async def until(what: Callable[[], bool]) -> None:

@@ -68,10 +68,7 @@ async def make() -> AsyncIterator[Make]:
 
 
 async def brought(one: Gathering, url: str, selection: Selection | None = None) -> tuple[Path, str]:
-    place = parse_origin(url)
-    assert isinstance(place, Place)
-    kept = one._parts.options.kept
-    return await asyncio.wait_for(bring(one, kept, place, "n", selection or Selection(), Steps()), WAIT)
+    return await asyncio.wait_for(bring(one, parse_origin(url), "n", selection or Selection(), Steps()), WAIT)
 
 
 async def test_nodes_that_bring_an_object_together_read_it_once(start: Start, make: Make, store: Moto) -> None:

@@ -42,6 +42,13 @@ def test_names_are_those_of_the_place_and_the_version() -> None:
     assert plan(file(5, place="https://h/y")).above != one.above
 
 
+def test_what_has_a_name_by_content_is_called_so_wherever_it_is() -> None:
+    way = plan(file(100 * MIB, name="hf/blobs/0"))
+    assert way.whole == "hf/blobs/0"
+    assert way == plan(file(100 * MIB, name="hf/blobs/0", place="elsewhere"))
+    assert way.sections[0].name != plan(file(100 * MIB, name="hf/blobs/1")).sections[0].name
+
+
 def test_what_gives_out_no_ranges_is_read_at_once() -> None:
     way = plan(file(1 << 30, ranges=False))
     assert [tuple(section) for section in way.sections] == [(way.whole, 0, 1 << 30)]
