@@ -21,6 +21,7 @@ from p2pstore.errors import (
     MooncakeError,
     NoLivePeer,
     OriginUnavailable,
+    RemoteError,
     StorageError,
 )
 from p2pstore.holding.incoming import Incoming
@@ -30,6 +31,7 @@ from p2pstore.hub.copies import Copies
 from p2pstore.hub.documents import REPO_NOT_FOUND, REVISION_NOT_FOUND, RepoFile
 from p2pstore.hub.fetch import Fetch, Following
 from p2pstore.hub.listing import Listing, blob_name, listing_name, listing_names, parse_listing
+from p2pstore.hub.patience import PeerPatience
 from p2pstore.hub.reading import Reading
 from p2pstore.hub.repos import NotYet, Repo, RepoNotFound, Repos, RevisionNotFound
 from p2pstore.hub.routes import Route
@@ -165,7 +167,14 @@ class Mirror:
         loop = asyncio.get_running_loop()
         until = loop.time() + LOOKS_SECONDS
         while True:
-            blob = await self._blob(file)
+            try:
+                blob = await self._blob(file)
+            except RemoteError as error:  # who had it may just have died, or have given it up
+                if loop.time() > until:
+                    raise
+                log.info("%s; looking again", error)
+                await asyncio.sleep(LOOK_SECONDS)
+                continue
             if blob is not None:
                 return Reading(self._copies.of(blob.record, blob.manifest), 0, begin, end)
             fetch = await self._under_way(file)
@@ -255,21 +264,30 @@ class Mirror:
                 return
 
     async def _in_cluster(self, route: Route) -> Listing | None:
-        """What another node has read from the hub of that revision."""
+        """What another node has read from the hub of that revision, if somebody has that."""
+        name, patience = listing_name(route.kind, route.repo, route.revision), PeerPatience()
+        while True:
+            try:
+                repo = await self._repos.find(name, "main")
+                data = await self._content(repo)
+                break
+            except (RepoNotFound, NoLivePeer):
+                return None
+            except RemoteError as error:
+                await patience.again(error)
         try:
-            repo = await self._repos.find(listing_name(route.kind, route.repo, route.revision), "main")
-        except RepoNotFound:
-            return None
-        parts = []
-        if repo.manifest.size:
-            reading = Reading(self._copies.of(repo.record, repo.manifest), 0, 0, repo.manifest.size)
-            await reading.first()
-            parts = [bytes(piece) async for piece in reading.pieces()]
-        try:
-            return parse_listing(b"".join(parts))
+            return parse_listing(data)
         except ValueError as error:
-            log.warning("%s: %s", repo.record.name, error)
+            log.warning("%s: %s", name, error)
             return None
+
+    async def _content(self, repo: Repo) -> bytes:
+        """All of a small object. Raises what hinders it."""
+        if not repo.manifest.size:
+            return b""
+        reading = Reading(self._copies.of(repo.record, repo.manifest), 0, 0, repo.manifest.size)
+        await reading.first()
+        return b"".join([bytes(piece) async for piece in reading.pieces()])
 
     def _kept(self) -> Path:
         directory = self._parts.options.kept

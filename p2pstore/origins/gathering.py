@@ -38,6 +38,7 @@ from p2pstore.holding.incoming import Incoming
 from p2pstore.holding.parts import Parts
 from p2pstore.holding.register import register_incoming
 from p2pstore.hub.hub import Hub
+from p2pstore.hub.patience import PeerPatience
 from p2pstore.hub.repos import Repo, RepoNotFound
 from p2pstore.metadata.store import LeaseLost
 from p2pstore.objects.choices import DEFAULT_HASH
@@ -65,9 +66,6 @@ RETRIES = Backoff(0.5, 15.0)
 
 PATIENCE_SECONDS = 120.0
 """Without a byte from the origin, after which it is given up."""
-
-PEER_PATIENCE_SECONDS = 60.0
-"""Of faults of peers alone, after which the last is told: sections go away when who had them has the whole file."""
 
 
 class Gathering:
@@ -106,7 +104,7 @@ class Gathering:
                     await self._clear(one.plan)
                     return path
             except (RemoteError, NoLivePeer) as error:
-                await one.again(error)
+                await one.peers.again(error)
                 continue
             if await self._gather(one) and one.plan.cut:
                 await self._join(one)
@@ -131,9 +129,9 @@ class Gathering:
                     had = await self._obtain(one, section)
                 except (RemoteError, NoLivePeer) as error:
                     waiting.append(section)
-                    await one.again(error)
+                    await one.peers.again(error)
                     continue
-                one.well()
+                one.peers.well()
                 if not had:
                     waiting.append(section)
                     await asyncio.sleep(LOOK_SECONDS)
@@ -315,20 +313,7 @@ class _File:
         self.file = file
         self.plan = way
         self.told = told
-        self._trouble = 0.0  # since when there are only faults of peers
-
-    def well(self) -> None:
-        """Peers answer."""
-        self._trouble = 0.0
-
-    async def again(self, fault: MooncakeError) -> None:
-        """Pause, and look again; raise a peer's fault where there was nothing else for long."""
-        now = asyncio.get_running_loop().time()
-        self._trouble = self._trouble or now
-        if now - self._trouble > PEER_PATIENCE_SECONDS:
-            raise fault
-        log.info("%s; looking again", fault)
-        await asyncio.sleep(LOOK_SECONDS)
+        self.peers = PeerPatience()  # sections go away when who had them has the whole file
 
 
 def _append(incoming: Incoming, path: Path, manifest: Manifest, proof: Proof) -> None:

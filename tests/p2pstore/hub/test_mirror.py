@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -18,13 +19,16 @@ from yarl import URL
 
 from engine.net import sockets
 from p2pstore.cluster.claims import claim, claimant
+from p2pstore.errors import PeerHasNot, PeerUnreachable, RemoteError
 from p2pstore.hub import fetch as fetching
 from p2pstore.hub import mirror as module
+from p2pstore.hub import patience
 from p2pstore.hub import server as serving
 from p2pstore.hub.hub import Hub
 from p2pstore.hub.listing import blob_name
 from p2pstore.hub.server import HubServer
 from p2pstore.node import Node
+from p2pstore.objects.manifest import Manifest
 from tests.p2pstore.hub.stand_in import StandIn
 from tests.p2pstore.nodes import Start, register, root, start
 from tests.p2pstore.samples import MIB, content
@@ -170,6 +174,37 @@ async def test_what_another_node_reads_is_waited_for(
             await asyncio.sleep(0.02)
 
     await asyncio.wait_for(given_back(), WAIT)
+
+
+@pytest.mark.parametrize("fault", [PeerHasNot(peer="x", what="it"), PeerUnreachable(peer="x", detail="it ends")])
+async def test_who_had_a_file_a_moment_ago_is_looked_past(
+    start: Start, serve: Serve, hub: StandIn, monkeypatch: pytest.MonkeyPatch, fault: RemoteError
+) -> None:
+    """It may just have given that up, or have died: its record says otherwise for a while."""
+    assert (await ask(f"{await serve(await start('one'))}/{NAME}/resolve/main/{BIG}"))[0] == 200
+    other = await start("other")
+    endpoint = await serve(other, upstream=False)
+    asked = other.parts.client.manifest
+    faults: Counter[str] = Counter()
+
+    async def gone(control: str, digest: str) -> Manifest:
+        faults[digest] += 1
+        if faults[digest] < 3:
+            raise fault
+        return await asked(control, digest)
+
+    monkeypatch.setattr(other.parts.client, "manifest", gone)
+    monkeypatch.setattr(serving, "PATIENCE_SECONDS", WAIT)
+    monkeypatch.setattr(module, "LOOKS_SECONDS", WAIT)
+    status, _, body = await ask(f"{endpoint}/{NAME}/resolve/main/{BIG}")
+    assert (status, body) == (200, FILES[BIG])
+    assert sorted(faults.values()) == [3, 3]  # the listing and the file
+    monkeypatch.setattr(module, "LOOKS_SECONDS", 0.0)
+    monkeypatch.setattr(patience, "PEER_PATIENCE_SECONDS", 0.0)
+    faults.update(dict.fromkeys(faults, -99))
+    third = await start("third")
+    monkeypatch.setattr(third.parts.client, "manifest", gone)
+    assert (await ask(f"{await serve(third, upstream=False)}/{NAME}/resolve/main/{BIG}"))[0] == 429
 
 
 async def test_an_object_goes_before_the_hub(start: Start, serve: Serve, hub: StandIn, root: Path) -> None:

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
-from p2pstore.errors import NoLivePeer, OriginDiffers, OriginRefused, OriginUnavailable, UsageError
+from p2pstore.errors import (
+    NoLivePeer,
+    OriginDiffers,
+    OriginRefused,
+    OriginUnavailable,
+    PeerHasNot,
+    PeerUnreachable,
+    RemoteError,
+    UsageError,
+)
+from p2pstore.hub import patience
 from p2pstore.hub.hub import Hub
 from p2pstore.hub.listing import blob_name
 from p2pstore.hub.origin import parse_origin
 from p2pstore.node import Node
+from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.selection import Selection
 from p2pstore.objects.steps import Steps
 from p2pstore.origins import gathering as gathering_module
@@ -184,12 +196,34 @@ async def test_a_node_that_reads_no_hub_gets_what_others_read(start: Start, make
 async def test_a_node_that_reads_no_hub_is_told_where_nobody_has_it(
     start: Start, make: Make, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gathering_module, "PEER_PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(patience, "PEER_PATIENCE_SECONDS", 0.2)
     one = make(await start("one"))
     other = make(await start("other"), upstream=False)
     await brought(one, selection=Selection(include=("*.json",)))
     with pytest.raises(NoLivePeer, match="may not read"):
         await brought(other)
+
+
+@pytest.mark.parametrize("fault", [PeerHasNot(peer="x", what="it"), PeerUnreachable(peer="x", detail="it ends")])
+async def test_who_had_a_file_a_moment_ago_is_looked_past(
+    start: Start, make: Make, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, fault: RemoteError
+) -> None:
+    await brought(make(await start("one")))
+    stand_in.down = True
+    node = await start("other")
+    asked = node.parts.client.manifest
+    faults: Counter[str] = Counter()
+
+    async def gone(control: str, digest: str) -> Manifest:
+        faults[digest] += 1
+        if faults[digest] < 3:
+            raise fault
+        return await asked(control, digest)
+
+    monkeypatch.setattr(node.parts.client, "manifest", gone)
+    place, _ = await brought(make(node))
+    assert files_in(place) == FILES
+    assert set(faults.values()) == {3}
 
 
 async def test_what_the_hub_refuses(start: Start, make: Make) -> None:
