@@ -12,6 +12,8 @@ every way once, in a new random order; a round before them is not counted. Ways:
 
 - ``one``: all to the first GPU, by ``device=``
 - ``replicate``, ``shard``: to all GPUs, in one process, by ``devices=``
+- ``replicate by processes``, ``shard by processes``: a process a GPU, as torchrun starts them, by ``share="host"``
+- ``replicate apart``, ``shard apart``: the same processes, each with a get of its own
 
 After each, all bytes on all GPUs are compared with the files. Printed are medians of seconds, of GB/s of the object,
 of the time over that of ``one``; what the sources sent over TCP, in times the object; and processor seconds a GB of who
@@ -54,6 +56,8 @@ from p2pstore.objects.choices import DEFAULT_HASH
 NAME = "bench/gpus"
 ONE = "one"
 LAYOUTS = ("replicate", "shard")
+BY_PROCESSES = " by processes"
+APART = " apart"
 WAIT_SECONDS = 600.0
 
 
@@ -140,10 +144,19 @@ def receive(arguments: argparse.Namespace) -> None:
 def once(store: P2PStore, gpus: Any, checkpoint: Checkpoint, devices: Sequence[str], order: dict[str, Any]) -> bool:
     """One load, of which the seconds are told; whether all of it is right."""
     way, how = order["way"], {"transport": order["transport"], "peers": order["peers"]}
+    layout = way.partition(" ")[0]
     spent = time.process_time()
     mine: list[tuple[str, dict[str, Any], int, int]] = []  # GPU, tensors, rank and ranks
     if way == ONE:
         mine.append((devices[0], store.load_tensors(NAME, device=devices[0], **how), 0, 1))
+    elif way != layout:
+        me, ranks = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
+        if way.endswith(APART):
+            how["rank"] = (me, ranks) if layout == "shard" else None
+        else:
+            how |= {"share": "host", "layout": layout}
+        found = store.load_tensors(NAME, device=devices[me], **how)
+        mine.append((devices[me], found, *((me, ranks) if layout == "shard" else (0, 1))))
     else:
         loaded = store.load_tensors(NAME, devices=devices, layout=way, **how)
         ranks = len(devices) if way == "shard" else 1
@@ -179,8 +192,13 @@ class Bench:
         described = scratch / "checkpoint.pickle"
         described.write_bytes(pickle.dumps(self.checkpoint))
         whole = [self._child("--receive", str(described), *common)]
+        size = len(arguments.numbers)
+        run = {"LOCAL_WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(os.getpid())}
+        each = [self._child("--receive", str(described), *common, LOCAL_RANK=str(rank), **run) for rank in range(size)]
         self.ways = dict.fromkeys([ONE, *LAYOUTS], whole)
-        for child in whole:
+        self.ways |= {layout + how: each for how in (BY_PROCESSES, APART) for layout in LAYOUTS}
+        self.ways = {way: found for way, found in self.ways.items() if not arguments.ways or way in arguments.ways}
+        for child in [*whole, *each]:
             child.hear()
 
     def _child(self, *arguments: str, **variables: str) -> Child:
@@ -262,6 +280,7 @@ def main() -> None:
     parser.add_argument("--gib", type=float, default=8.0)
     parser.add_argument("--devices", default="0,1", help="numbers of GPUs, one perhaps twice")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--ways", default="", help="some of them alone, joined by commas; one is always among them")
     parser.add_argument("--sources", type=int, default=2)
     parser.add_argument("--connections", type=int, default=0, help="to each source; 0: as many as suit")
     parser.add_argument("--transport", default="tcp")
@@ -273,6 +292,7 @@ def main() -> None:
     parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--receive", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    arguments.ways = [ONE, *arguments.ways.split(",")] if arguments.ways else []
     arguments.numbers = [int(number) for number in arguments.devices.split(",")]
     if arguments.serve:
         asyncio.run(serve(Path(arguments.serve[0]), int(arguments.serve[1])))

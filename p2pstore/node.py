@@ -56,12 +56,14 @@ from p2pstore.pull.get import GetRequest, GetResult, get_files
 from p2pstore.pull.memory_get import get_into
 from p2pstore.pull.run import Emit
 from p2pstore.pull.running import Gets
+from p2pstore.pull.shared_get import share_tensors
 from p2pstore.pull.spread_get import SpreadRequest, spread_tensors
 from p2pstore.pull.stream_get import Take, stream
 from p2pstore.pull.tensor_files_get import get_tensor_files
 from p2pstore.pull.tensor_get import TensorRequest, load_tensors
 from p2pstore.pull.tensor_outlet import Outlet
 from p2pstore.pull.tensor_stream import stream_tensors
+from p2pstore.sharing.launch import Launch
 from p2pstore.supervisor import Supervisor, thread_report
 
 log = logging.getLogger(__name__)
@@ -259,11 +261,15 @@ class Node:
         async with self.gets.one(name, "memory", emit) as tell:
             return await get_into(self.parts, name, buffers, transport=transport, peers=controls, emit=tell)
 
-    async def load_tensors(self, request: TensorRequest, emit: Emit = lambda _: None) -> dict[str, Any]:
-        """See ``p2pstore.pull.tensor_get``."""
+    async def load_tensors(
+        self, request: TensorRequest, emit: Emit = lambda _: None, launch: Launch | None = None
+    ) -> dict[str, Any]:
+        """See ``p2pstore.pull.tensor_get``, and ``shared_get`` for who is one of a ``launch``."""
         self._origin.check()
         request = replace(request, peers=await self._controls(request.peers))
         async with self.gets.one(request.name, "memory", emit) as tell:
+            if launch is not None:
+                return await share_tensors(self.parts, request, launch, tell)
             return await load_tensors(self.parts, request, tell)
 
     async def spread_tensors(self, request: SpreadRequest, emit: Emit = lambda _: None) -> list[dict[str, Any]]:

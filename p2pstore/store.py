@@ -27,10 +27,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 from engine import arguments, forks
 from engine.cuda.load import in_use
 from engine.etcd.credentials import EtcdCredentials
-from engine.net import addresses
 from engine.net.closing import Closing
 from engine.net.loop_thread import LoopThread
-from p2pstore.agent.options import node_name, secret_for
 from p2pstore.calls.given import (
     check_layout_alone,
     given_choice,
@@ -43,12 +41,13 @@ from p2pstore.calls.given import (
     way,
 )
 from p2pstore.calls.listed import listed
+from p2pstore.calls.shared import check_no_share, shared_request
+from p2pstore.calls.store_options import store_options
 from p2pstore.calls.streamed import streamed
 from p2pstore.calls.watched import watched
-from p2pstore.errors import Closed, NodeEnded, UsageError
+from p2pstore.errors import Closed, NodeEnded
 from p2pstore.metadata.urls import open_store
 from p2pstore.node import Node
-from p2pstore.node_options import NodeOptions
 from p2pstore.objects.choices import DEFAULT_HASH
 from p2pstore.objects.memory_objects import Buffers, lent_by_gpus
 from p2pstore.pull.get import GetRequest
@@ -112,23 +111,8 @@ class P2PStore:
         one that this user's agents share, unless the node is ``insecure``.
         """
         arguments.text(metadata, "the metadata URL")
-        host, ports = addresses.given_ports(arguments.text(listen, "the address to listen on"))
-        if secret is not None and not isinstance(secret, (bytes, Path)):
-            raise UsageError(detail="the secret must be bytes, or the Path of its file")  # it is not shown
-        state = None if state is None else Path(arguments.path(state, "the state directory"))
-        options = NodeOptions(
-            name=node or node_name(),
-            state=state,
-            host=host,
-            port=ports.start,
-            last_port=ports.stop - 1,
-            advertise=arguments.text(advertise, "the address to advertise"),
-            secret=secret_for(host, secret, insecure=insecure, fallback=state),
-            insecure=bool(insecure),
-            zone=arguments.text(zone, "the zone"),
-            ttl=arguments.whole(lease_ttl, "the lease's time to live", 1),
-            connections=arguments.whole(connections, "the number of connections"),
-            rdma_devices=arguments.text(rdma_devices, "the list of RDMA devices"),
+        options = store_options(
+            node, listen, advertise, secret, insecure, zone, lease_ttl, connections, rdma_devices, state
         )
         if credentials is not None:
             arguments.instance(credentials, EtcdCredentials, "the credentials")
@@ -305,6 +289,7 @@ class P2PStore:
         device: str = "cpu",
         devices: None = None,
         layout: str = "replicate",
+        share: str = "",
         include: Sequence[str] | Callable[[str], bool] = (),
         rank: tuple[int, int] | None = None,
         cut: Rule | None = None,
@@ -323,6 +308,7 @@ class P2PStore:
         device: str = "cpu",
         devices: Sequence[str],
         layout: str = "replicate",
+        share: str = "",
         include: Sequence[str] | Callable[[str], bool] = (),
         rank: tuple[int, int] | None = None,
         cut: Rule | None = None,
@@ -340,6 +326,7 @@ class P2PStore:
         device: str = "cpu",
         devices: Sequence[str] | None = None,
         layout: str = "replicate",
+        share: str = "",
         include: Sequence[str] | Callable[[str], bool] = (),
         rank: tuple[int, int] | None = None,
         cut: Rule | None = None,
@@ -365,6 +352,11 @@ class P2PStore:
         with the ``layout`` ``replicate`` each gets the same, and with ``shard`` the first of N gets the slices of
         rank (0, N), the next those of (1, N), and so on.
 
+        ``share="host"`` is for one process a GPU, as torchrun starts them: those of a host that load the same object
+        at once get each chunk once for all. ``device`` is then ``cuda:LOCAL_RANK`` by default, and with ``shard`` the
+        rank is ``(LOCAL_RANK, LOCAL_WORLD_SIZE)``. All must load it: who does not come is waited for 30 s. See
+        docs/memory.md.
+
         Chunks are brought whole: slices along a later dimension than the first save memory, and little of the network.
         Returns tensors by name, and for ``devices`` a list of that, in their order. Those of one file share one piece
         of a device's memory, which lives as long as any of them.
@@ -373,7 +365,13 @@ class P2PStore:
         where there is too little memory, ``GpuUnavailable``, and as ``get_into``.
         """
         emit = progress_only(progress)
+        if share and devices is None:
+            mine, launch = shared_request(
+                share, os.environ, name, device, layout, include, rank, cut, framework, path, transport, peers
+            )
+            return self._call(self._open().load_tensors(mine, emit, launch))
         if devices is not None:
+            check_no_share(share)
             spread = spread_request(
                 name, device, devices, layout, include, rank, cut, framework, path, transport, peers
             )

@@ -53,6 +53,7 @@ ROOMS: Mapping[str, Sequence[str]] = {
         "cluster",
         "node_options",
         "holding",
+        "sharing",
         "pull",
         "hub",
         "origins",

@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-WAYS = ["one", "replicate", "shard"]
+WAYS = [
+    "one", "replicate", "shard", "replicate by processes", "shard by processes", "replicate apart", "shard apart",
+]  # fmt: skip
 
 
 def test_every_way_is_taken_and_verified(tmp_path: Path) -> None:
@@ -20,7 +22,8 @@ def test_every_way_is_taken_and_verified(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert list(result["ways"]) == WAYS
-    for found in result["ways"].values():
-        assert 0.9 < found["received_times"] < 1.5, "a chunk that is late may be asked for twice"
+    for way, found in result["ways"].items():
+        most = 2.5 if way.endswith("apart") else 1.5
+        assert 0.9 < found["received_times"] < most, "a chunk that is late may be asked for twice"
         assert found["seconds"] > 0
     assert list(tmp_path.iterdir()) == []

@@ -86,6 +86,30 @@ class Copies:
                 raise
         self._cuda.arriving.give_after(buffer, device, stream, event)
 
+    def begin(self, parts: Sequence[tuple[int, DeviceMemory, int, int]], *, across: bool = False) -> int:
+        """Begin to copy from addresses to memory of one GPU, and return the event that tells the end, the caller's now.
+
+        Of each part it is told from where, the memory, offset and length. With ``across`` it comes from memory of GPUs
+        that is mapped here, and otherwise from pinned memory; it must stay as it is until then, and where this raises
+        ``GpuFailed``, until the copies are closed.
+        """
+        driver, device = self._driver, parts[0][1].device
+        with driver.on(device):
+            memories = [memory for _, memory, _, _ in parts]
+            stream, event = self._stream_to(device, device, memories, onward=across), driver.event()
+            try:
+                for source, memory, offset, length in parts:
+                    if across:
+                        driver.to_peer(memory.address + offset, source, length, stream, device)
+                    else:
+                        driver.to_device(memory.address + offset, source, length, stream)
+                driver.record(event, stream)
+            except BaseException:
+                with contextlib.suppress(GpuFailed):
+                    driver.end_event(event)
+                raise
+        return event
+
     def fetch(self, memory: DeviceMemory, offset: int, address: int, length: int, check: Callable[[], None]) -> None:
         """Copy from ``memory`` to an address of the host, behind what was put; waits for it. Raises ``GpuFailed``."""
         device = memory.device

@@ -6,6 +6,7 @@ copied to who wants it; what several want goes to one of them, and on from there
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 from engine.cuda.device_memory import DeviceMemory
@@ -17,10 +18,28 @@ from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.memory_objects import Lent, release
 from p2pstore.pull.pieces_destination import PiecesDestination, PiecesSink
 from p2pstore.tensors.plan import Piece, left_out, rows_of
-from p2pstore.tensors.spread import SpreadMap, To
+from p2pstore.tensors.spread import Layout, SpreadMap, To
 
 
-class SpreadDestination(PiecesDestination):
+class PutTogether(PiecesDestination):
+    """Where what several want of a chunk is put together, and then goes on to them."""
+
+    map: SpreadMap
+
+    @abstractmethod
+    def stage(self, size: int) -> PinnedBuffer:
+        """Room for so many bytes; waits for it. Raises ``UsageError`` for too many, ``GpuFailed``, ``Interrupted``."""
+
+    @abstractmethod
+    def land(self, staged: PinnedBuffer, layout: Layout, chunk: int) -> None:
+        """A chunk is right: let it go on. The room is no longer the caller's. Raises ``GpuFailed``."""
+
+    def sink(self, run: range, scratch: memoryview) -> SpreadSink:
+        """See ``Destination.sink``."""
+        return SpreadSink(self, run, scratch)
+
+
+class SpreadDestination(PutTogether):
     """Areas of GPUs' memory, and the pieces of an object that go there. In the end it lets go of them."""
 
     def __init__(
@@ -57,9 +76,17 @@ class SpreadDestination(PiecesDestination):
                 found.append((memory, place.offset))
         return found
 
-    def sink(self, run: range, scratch: memoryview) -> SpreadSink:
-        """See ``Destination.sink``."""
-        return SpreadSink(self, run, scratch)
+    def stage(self, size: int) -> PinnedBuffer:
+        """See ``PutTogether.stage``."""
+        if size > ARRIVING_BYTES:
+            detail = f"ranks want {size} bytes of one chunk, more than may be pinned: by cut= their slices overlap"
+            raise UsageError(detail=detail)
+        return self.spread.take(size, self.spread.groups[0][0], self.writers.check)
+
+    def land(self, staged: PinnedBuffer, layout: Layout, chunk: int) -> None:
+        """See ``PutTogether.land``."""
+        parts = [Part(part.start, part.length, self.targets(part.places)) for part in layout.parts]
+        self.spread.spread(staged, parts, chunk)
 
     def _let_go(self) -> None:
         super()._let_go()
@@ -70,7 +97,7 @@ class SpreadDestination(PiecesDestination):
 class SpreadSink(PiecesSink):
     """Takes the bytes of adjacent chunks, and shares out those that are right; see ``RunSink``."""
 
-    def __init__(self, destination: SpreadDestination, run: range, scratch: memoryview) -> None:
+    def __init__(self, destination: PutTogether, run: range, scratch: memoryview) -> None:
         super().__init__(destination, run, scratch)
         self._destination = destination
         self._start()
@@ -80,13 +107,8 @@ class SpreadSink(PiecesSink):
         self._layout = self._destination.map.layout(self._at, self._end)
         self._stretches = iter(self._layout.stretches)
         self._stretch = next(self._stretches)
-        size = self._layout.size
-        if size > ARRIVING_BYTES:
-            detail = f"ranks want {size} bytes of one chunk, more than may be pinned: by cut= their slices overlap"
-            raise UsageError(detail=detail)
-        if size:
-            device = self._destination.spread.groups[0][0]
-            self._staged = self._destination.spread.take(size, device, self._writers.check)
+        if self._layout.size:
+            self._staged = self._destination.stage(self._layout.size)
 
     def buffer(self, remaining: int) -> memoryview:
         """Room for the next bytes: their place, or the thread's own buffer. It is taken back with the next one."""
@@ -112,6 +134,4 @@ class SpreadSink(PiecesSink):
         self._advance(count)
 
     def _land(self, staged: PinnedBuffer) -> None:
-        destination = self._destination
-        parts = [Part(part.start, part.length, destination.targets(part.places)) for part in self._layout.parts]
-        destination.spread.spread(staged, parts, self._chunk.number)
+        self._destination.land(staged, self._layout, self._chunk.number)

@@ -43,7 +43,7 @@ class TensorRequest:
     peers: tuple[str, ...] = ()
 
 
-class TensorEnd(WantedEnd):
+class TensorEnd(WantedEnd[TensorDestination]):
     """Memory of a framework's, with the tensors in it."""
 
     apart: ClassVar[bool] = False

@@ -66,7 +66,7 @@ class StreamEnd(TensorEnd):
         return True
 
 
-class _WindowEnd(WantedEnd):
+class _WindowEnd(WantedEnd[TensorDestination]):
     """The chunks of one window."""
 
     def __init__(

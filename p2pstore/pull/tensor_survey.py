@@ -10,12 +10,13 @@ import mmap
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from p2pstore.errors import BadTensors, TensorNotFound
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.repeats import Repeats
 from p2pstore.objects.steps import Steps
+from p2pstore.pull.destination import Destination
 from p2pstore.pull.pieces_destination import whole_chunks
 from p2pstore.pull.pipeline import End, Pipeline
 from p2pstore.pull.tensor_destination import TensorDestination
@@ -176,7 +177,10 @@ async def _starts(get: Pipeline, found: Survey, lengths: Sequence[tuple[int, int
     return {number: start(number, length) for number, length in lengths}
 
 
-class WantedEnd(End[TensorDestination]):
+D = TypeVar("D", bound=Destination)
+
+
+class WantedEnd(End[D]):
     """An end that wants some chunks alone."""
 
     def repeats(self, manifest: Manifest) -> Repeats:  # noqa: ARG002 - as the base has it
@@ -184,7 +188,7 @@ class WantedEnd(End[TensorDestination]):
         return Repeats()
 
 
-class ChunksEnd(WantedEnd):
+class ChunksEnd(WantedEnd[TensorDestination]):
     """Whole chunks, to be put into a mapping."""
 
     def __init__(self, numbers: Sequence[int], chunks: dict[int, memoryview]) -> None:

@@ -109,7 +109,7 @@ class Ranks:
             raise UsageError(detail=f"rank {rank} of {world} cannot be; ranks count from 0, up to {MAX_RANKS} of them")
         self.rank = rank
         self.world = world
-        self._rule = rule
+        self.rule = rule
         table = rule.items() if isinstance(rule, Mapping) else ()
         self._by_pattern = [(NamePatterns((arguments.text(p, "a pattern of cut"),)), how) for p, how in table]
 
@@ -127,8 +127,8 @@ class Ranks:
 
     def _said(self, tensor: Tensor) -> object:
         """What the caller's rule says."""
-        if callable(self._rule):
-            return self._rule(tensor.name, tensor.shape)
+        if callable(self.rule):
+            return self.rule(tensor.name, tensor.shape)
         return next((how for pattern, how in self._by_pattern if pattern.takes(tensor.name)), NotImplemented)
 
     def _checked(self, how: object, tensor: Tensor) -> Cut | None:

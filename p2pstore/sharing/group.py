@@ -1,0 +1,284 @@
+"""One of several processes of a host that share a get: tells the others what it has brought, and copies what they have.
+
+A thread for each other process hears what that says. One more waits until this process's own copy of a chunk is done,
+then offers the chunk to the others, and says now and then that this process is alive. No others wait for one that goes,
+or says nothing: they do without it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+from engine.cuda.load import Cuda
+from engine.cuda.pinned import PinnedBuffer, until_done
+from engine.errors import MooncakeError
+from engine.net.threads import Threads
+from p2pstore.errors import StorageError, UsageError
+from p2pstore.sharing.arrivals import COPY_SECONDS, Arrivals
+from p2pstore.sharing.ledger import BadNews, Ledger
+from p2pstore.sharing.meeting import Met
+from p2pstore.sharing.messages import MAX_PACKET, Kind, Message, unpack
+from p2pstore.sharing.ring import Ring
+
+PULSE_SECONDS = 1.0
+"""So often each says that it is alive."""
+
+SILENT_SECONDS = 20.0
+"""Who says nothing for so long is done without: it is stopped, or so busy that it would hold up the others."""
+
+SEND_SECONDS = 10.0
+"""For another to take a message."""
+
+WAIT_SECONDS = 0.1
+"""Between two looks whether the wait for the others is still wanted."""
+
+CLOSE_SECONDS = COPY_SECONDS + 10.0
+"""For the threads to end: each may wait for a copy."""
+
+log = logging.getLogger(__name__)
+
+Brought = tuple[int, PinnedBuffer, int]
+"""A chunk, its buffer, and the event at which this process has copied it."""
+
+
+class Group:
+    """This process's part. Thread-safe; what went wrong in a thread is raised by ``check``."""
+
+    def __init__(
+        self, met: Met, ledger: Ledger, view: bytes, ring: Ring, arrivals: Arrivals, cuda: Cuda, device: int
+    ) -> None:
+        """``view`` is a digest of what this process takes all to want: who has another one is not shared with."""
+        self._met = met
+        self._ledger = ledger
+        self._view = view
+        self._ring = ring
+        self._arrivals = arrivals
+        self._driver = cuda.driver
+        self._device = device
+        self._changed = threading.Condition()
+        self._locks = {process: threading.Lock() for process in met.links}
+        self._lent: dict[int, PinnedBuffer] = {}
+        self._told: set[int] = set()  # that nothing of them is read any more
+        self._queue: queue.SimpleQueue[Brought | None] = queue.SimpleQueue()
+        self._threads = Threads()
+        self._ending = False
+        self._fault: BaseException | None = None
+        self._last_pulse = time.monotonic()
+
+    def start(self) -> None:
+        """Begin. Raises ``UsageError`` where the system refuses a thread; it is to be closed all the same."""
+        for process, link in self._met.links.items():
+            link.settimeout(SEND_SECONDS)
+            self._send(process, Message(Kind.VIEW, view=self._view))
+            if not self._ledger.owed[process]:
+                self._tell_closed(process)
+        for work in (self._forward, *(lambda p=process: self._hear(p) for process in self._met.links)):
+            if self._threads.start("share", work) is None:
+                raise UsageError(detail="cannot start a thread: check the limit of processes (ulimit -u, pids.max)")
+
+    def check(self) -> None:
+        """Raise what went wrong in a thread."""
+        if self._fault is not None:
+            raise self._fault
+
+    def brought(self, chunk: int, buffer: PinnedBuffer, event: int) -> None:
+        """A chunk is right in a buffer of this process's, and will be copied once ``event`` is done; both are taken."""
+        self._queue.put((chunk, buffer, event))
+
+    def wait(self, check: Callable[[], None]) -> None:
+        """Wait until all has come that will, and the others have what they want of this process.
+
+        Raises what ``check`` does, and as ``check`` of this.
+        """
+        while True:
+            check()
+            self.check()
+            with self._changed:
+                if self._ledger.through and self._told.issuperset(self._ledger.here):
+                    return
+                self._changed.wait(WAIT_SECONDS)
+
+    @property
+    def lost(self) -> set[int]:
+        """The chunks that others were to bring who have gone."""
+        with self._changed:
+            return self._ledger.lost
+
+    def close(self) -> None:
+        """Go, and let go of everything; the others see it at once."""
+        self._ending = True
+        self._queue.put(None)
+        for link in self._met.links.values():
+            _shut(link)
+        self._threads.stop()
+        if not self._threads.join(CLOSE_SECONDS):
+            log.error(
+                "what processes of this host share is not given back: a copy has not ended for %g s", CLOSE_SECONDS
+            )
+            return
+        self._arrivals.close()
+        self._ring.close()
+        self._met.close()
+
+    # The thread that offers
+
+    def _forward(self) -> None:
+        try:
+            while True:
+                try:
+                    item = self._queue.get(timeout=PULSE_SECONDS)
+                except queue.Empty:
+                    self._pulse()
+                    continue
+                if item is None:
+                    return
+                self._offer(*item)
+        except BaseException as error:  # noqa: BLE001 - whoever waits hears of it
+            self._fail(error)
+
+    def _offer(self, chunk: int, buffer: PinnedBuffer, event: int) -> None:
+        if not until_done(self._driver, self._device, event, time.monotonic() + COPY_SECONDS, self._pulse):
+            detail = f"a copy has not ended for {COPY_SECONDS:g} s; the stream that it waits for is still busy"
+            raise StorageError(path=f"memory of GPU {self._device}", detail=detail)
+        with self._changed:
+            readers = [] if self._ending else self._ledger.hand(chunk)
+            if readers:
+                self._lent[chunk] = buffer
+        if not readers:
+            self._ring.give(buffer)
+        for process in readers:
+            self._send(process, Message(Kind.OFFERED, chunk, self._ring.number_of(buffer)))
+        self._pulse()
+
+    def _pulse(self) -> None:
+        """Say that this process is alive, if it is time to."""
+        now = time.monotonic()
+        if now - self._last_pulse >= PULSE_SECONDS:
+            self._last_pulse = now
+            for process in self._here():
+                self._send(process, Message(Kind.PULSE))
+
+    # The threads that hear
+
+    def _hear(self, process: int) -> None:
+        link = self._met.links[process]
+        last = time.monotonic()
+        try:
+            poll = select.poll()
+            poll.register(link, select.POLLIN)
+            while not self._ending and process in self._here():
+                if not poll.poll(PULSE_SECONDS * 1000):
+                    if time.monotonic() - last > SILENT_SECONDS:
+                        self._leave(process, f"has said nothing for {SILENT_SECONDS:g} s")
+                    continue
+                try:
+                    packet = link.recv(MAX_PACKET)
+                except ConnectionResetError:  # it ended without hearing all; what it said before is still to come
+                    continue
+                if not packet:
+                    self._leave(process, "has ended")
+                    return
+                self._take(process, unpack(packet))
+                last = time.monotonic()
+        except (BadNews, ValueError) as error:
+            self._leave(process, f"says what cannot be ({error})")
+        except OSError as error:
+            self._leave(process, f"cannot be heard any more ({error.strerror or error})")
+        except BaseException as error:  # noqa: BLE001 - whoever waits hears of it
+            self._fail(error)
+            self._leave(process, "")
+        finally:
+            self._arrivals.forget(process)
+
+    def _take(self, process: int, message: Message) -> None:
+        """Do what a message is for. Raises ``BadNews``, ``ValueError``, and as ``Arrivals.copy``."""
+        kind, chunk = message.kind, message.chunk
+        if kind is Kind.VIEW and message.view != self._view:
+            self._leave(process, "loads other tensors, or other slices of them")
+        elif kind is Kind.OFFERED:
+            with self._changed:
+                self._ledger.offered(process, chunk)
+            self._arrivals.copy(process, chunk, message.number, self._stop)
+            self._send(process, Message(Kind.COPIED, chunk))
+        elif kind is Kind.COPIED:
+            self._read_by(process, chunk)
+        elif kind is Kind.COUNTS:
+            with self._changed:
+                last = self._ledger.counts(process, chunk)
+            if last:
+                self._tell_closed(process)
+        elif kind is Kind.CLOSED:
+            with self._changed:
+                self._ledger.close(process)
+                self._changed.notify_all()
+
+    def _read_by(self, process: int, chunk: int) -> None:
+        with self._changed:
+            if process in self._ledger.gone:  # its buffer may have another chunk by now
+                return
+            free = self._lent.pop(chunk) if self._ledger.copied(process, chunk) else None
+        if free is not None:
+            self._ring.give(free)
+        self._send(process, Message(Kind.COUNTS, chunk))
+
+    def _tell_closed(self, process: int) -> None:
+        self._arrivals.forget(process)
+        self._send(process, Message(Kind.CLOSED))
+        with self._changed:
+            self._told.add(process)
+            self._changed.notify_all()
+
+    def _stop(self) -> None:
+        """A check for waits, which are for what is soon over: nothing ends them."""
+
+    # Both
+
+    def _here(self) -> list[int]:
+        with self._changed:
+            return self._ledger.here
+
+    def _send(self, process: int, message: Message) -> None:
+        link = self._met.links.get(process)
+        if link is None or process in self._ledger.gone:
+            return
+        try:
+            with self._locks[process]:
+                link.send(message.pack())
+        except ConnectionError:  # the thread that hears finds out, behind what is still to be heard
+            pass
+        except OSError as error:
+            self._leave(process, f"takes nothing any more ({error.strerror or error})")
+
+    def _leave(self, process: int, why: str) -> None:
+        """Do without another from now on; ``why`` is told where it still owed something."""
+        with self._changed:
+            if process in self._ledger.gone:
+                return
+            owed = len(self._ledger.owed[process])
+            free = [self._lent.pop(chunk) for chunk in self._ledger.leave(process)]
+            self._changed.notify_all()
+        for buffer in free:
+            self._ring.give(buffer)
+        _shut(self._met.links[process])
+        if why and owed and not self._ending:
+            rank = self._met.members[process]["rank"]
+            log.warning("rank %s of this host %s: this one brings what was to come from it, %d chunks", rank, why, owed)
+
+    def _fail(self, error: BaseException) -> None:
+        if not isinstance(error, MooncakeError):
+            self._threads.note("share", error)
+        with self._changed:
+            self._fault = self._fault or error
+            self._changed.notify_all()
+
+
+def _shut(link: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        link.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,84 @@
+"""Buffers in memory that processes share: each writes its own, and reads all."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from engine.cuda import load
+from engine.cuda.fake_driver import FakeDriver
+from engine.memory.shared import SharedMemory
+from p2pstore.errors import GpuFailed, UsageError
+from p2pstore.sharing.ring import LEAST_BUFFERS, MOST_BUFFERS, RING_BYTES, Ring, buffers_for
+from tests.engine.cuda.gpus import fake, nothing_left
+
+MIB = 1 << 20
+CHUNK = 64 * MIB
+WAIT = 60.0
+
+
+def wanted() -> None:
+    """A check that never objects."""
+
+
+@pytest.fixture
+def gpu() -> Iterator[FakeDriver]:
+    with fake(2) as driver:
+        yield driver
+        nothing_left(driver)
+
+
+def test_what_one_puts_into_its_buffer_the_others_read(gpu: FakeDriver) -> None:
+    memory = SharedMemory(2 * LEAST_BUFFERS * CHUNK)
+    one, other = (Ring(memory.fd, me, CHUNK, load.cuda(), me) for me in range(2))
+    memory.close()
+    mine, theirs = one.take(wanted), other.take(wanted)
+    mine.view[:4], theirs.view[:4] = b"mine", b"thei"
+    assert ctypes.string_at(other.address(0, one.number_of(mine)), 4) == b"mine"
+    assert ctypes.string_at(one.address(1, other.number_of(theirs)), 4) == b"thei"
+    assert one.buffer(one.number_of(mine)) is mine
+    for process, number in ((2, 0), (0, -1), (0, LEAST_BUFFERS), (1, 1 << 31)):
+        with pytest.raises(ValueError, match="no such buffer"):
+            one.address(process, number)
+    for ring in (one, other):
+        ring.close()
+        ring.close()
+
+
+def test_a_buffer_is_waited_for_and_the_wait_can_end(gpu: FakeDriver) -> None:
+    memory = SharedMemory(LEAST_BUFFERS * CHUNK)
+    ring = Ring(memory.fd, 0, CHUNK, load.cuda(), 0)
+    memory.close()
+    taken = [ring.take(wanted) for _ in range(LEAST_BUFFERS)]
+    assert len({buffer.address for buffer in taken}) == LEAST_BUFFERS
+    threading.Timer(0.1, ring.give, [taken[2]]).start()
+    assert ring.take(wanted) is taken[2]
+
+    def unwanted() -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        ring.take(unwanted)
+    ring.close()
+
+
+def test_how_many_buffers_there_are() -> None:
+    assert buffers_for(MIB) == MOST_BUFFERS
+    assert buffers_for(4 * MIB) == RING_BYTES // (4 * MIB)
+    assert buffers_for(64 * MIB) == LEAST_BUFFERS
+
+
+def test_memory_that_is_not_to_be_had_is_told(gpu: FakeDriver) -> None:
+    memory = SharedMemory(LEAST_BUFFERS * CHUNK)
+    gpu.refuse("register")
+    with pytest.raises(GpuFailed, match="cuMemHostRegister"):
+        Ring(memory.fd, 0, CHUNK, load.cuda(), 0)
+    memory.close()
+    number = os.memfd_create("x")
+    with pytest.raises(UsageError, match="no memory of a fixed size"):
+        Ring(number, 0, CHUNK, load.cuda(), 0)
+    os.close(number)
