@@ -23,6 +23,7 @@ ROOMS: Mapping[str, Sequence[str]] = {
         "cgroups",
         "patience",
         "processes",
+        "signals",
         "arguments",
         "forks",
         "files",

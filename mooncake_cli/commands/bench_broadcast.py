@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import signal
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from engine import signals
 from mooncake_cli.invocation import Invocation
 from mooncake_cli.output import Column, Output
 from mooncake_cli.text import counted, printable
@@ -97,9 +96,8 @@ def broadcast(
         from mooncake_cli.plot import check  # noqa: PLC0415 - as above
 
         check(plot)
-    # So that a service manager's SIGTERM removes agents and namespaces as Ctrl-C does.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    result = run(plan, output.message)
+    with signals.cleaned_up():  # agents and namespaces are gone then
+        result = run(plan, output.message)
     document = result.to_json()
     if plot is not None:
         from mooncake_cli.plot_swarm import draw_broadcast  # noqa: PLC0415 - as above

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import signal
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from engine import signals
 from mooncake_cli.invocation import Invocation
 from mooncake_cli.output import Column, Output
 from mooncake_cli.text import counted, printable
@@ -88,9 +87,8 @@ def delta(
     )
     if directory is not None and not directory.is_dir():
         raise UsageError(detail=f"--directory: {directory} is no directory")
-    # So that a service manager's SIGTERM removes agents and namespaces as Ctrl-C does.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    result = run(plan, output.message)
+    with signals.cleaned_up():  # agents and namespaces are gone then
+        result = run(plan, output.message)
     document = result.to_json()
     human = f"{_table(output, document)}\n{summary(document)}\n" if output.mode == "human" else ""
     output.data(document, human=human, quiet=[f"{document['share']:.6f}"])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import signal
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from engine import signals
 from mooncake_cli.bench_options import size_of
 from mooncake_cli.invocation import Invocation
 from mooncake_cli.output import Column
@@ -79,9 +78,8 @@ def gpu(
         from mooncake_cli.plot import check  # noqa: PLC0415 - as above
 
         check(plot)
-    # As in 'bench broadcast': so that a service manager's SIGTERM removes agents and files as Ctrl-C does.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    document = measure(plan, TorchGpus(), output.message).to_json()
+    with signals.cleaned_up():  # agents and files are gone then
+        document = measure(plan, TorchGpus(), output.message).to_json()
     if plot is not None:
         from mooncake_cli.plot import draw_layouts  # noqa: PLC0415 - as above
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from engine import signals
 from mooncake_cli.invocation import Invocation
 from mooncake_cli.text import counted
 from p2pstore.errors import UsageError
@@ -145,9 +144,8 @@ def simulate(
     if calibrate:  # it takes a minute: after all that may be wrong
         from p2pstore.bench import calibrate as measuring  # noqa: PLC0415 - as above
 
-        # As in 'bench broadcast': so that a service manager's SIGTERM removes agents and namespaces as Ctrl-C does.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-        costs = measuring.calibrate(output.message)
+        with signals.cleaned_up():  # agents and namespaces are gone then
+            costs = measuring.calibrate(output.message)
         scenario = replace(scenario, processors=processors or measuring.processors_here(), costs=costs)
     began = time.monotonic()
     document = run(scenario).to_json()

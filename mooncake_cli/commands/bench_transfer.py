@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from engine import signals
 from mooncake_cli.bench_options import Driven, Duration, Rounds, Threads, Whose, block, chosen, numbers, size_of
 from mooncake_cli.invocation import Invocation
 from mooncake_cli.output import Column, Output
@@ -253,7 +254,7 @@ def _serve(
     if not insecure and sockets.is_exposed(address_of(host)):
         raise ListenRefused(address=host)
     ended = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in signals.ending():
         signal.signal(number, lambda *_: ended.set())
     target = Target(length, local_hostname, metadata_server, protocol, device)
     try:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from engine import signals
 from engine.errors import NoSuchAddress
 from engine.net import addresses, sockets
 from engine.net.listening import address_of
@@ -83,7 +83,7 @@ async def _serve(output: Output, host: str, port: int, store: Path | None, expir
     from engine.metadata.server import MetadataServer  # noqa: PLC0415 - it brings aiohttp along
 
     ended = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in signals.ending():
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
     records = Records(store)
     server = MetadataServer(records, expire=expire)

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from engine import signals
 from engine.net import addresses, listening, sockets
 from mooncake_cli.commands.store import Master, master_of, store_client
 from mooncake_cli.invocation import Invocation
@@ -59,7 +60,7 @@ def give(
     if not insecure and sockets.is_exposed(address):
         raise GiverUnguarded(address=address)
     ended = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in signals.ending():
         signal.signal(number, lambda *_: ended.set())
     kept = {} if disk is None else {"disk": disk, "disk_limit": limit}
     with store_client(invocation, master, None, segment_size=count, hostname=address, **kept) as store:

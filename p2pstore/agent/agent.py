@@ -16,7 +16,6 @@ import gc
 import json
 import logging
 import os
-import signal
 import socket
 import sys
 import time
@@ -24,6 +23,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from engine import signals
 from engine.config.settings import EngineSettings
 from engine.files.open_limit import allow_many_files
 from engine.files.refusals import cannot
@@ -107,7 +107,7 @@ class Agent:
         freezer = Freezer()
         freezer.start()
         self._closing.callback(freezer.stop)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in signals.ending():
             loop.add_signal_handler(number, self.stop)
         try:
             starting = asyncio.ensure_future(self._start())

@@ -2,10 +2,15 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from engine import signals
+from engine.processes import start_time
 from mooncake_cli.commands.bench_broadcast import summary
 from tests.cli.conftest import Mooncake
 
@@ -24,6 +29,26 @@ def test_real_agents_on_loopback(mooncake: Mooncake, tmp_path: Path) -> None:
     assert [node["equal"] for node in document["nodes"]] == [True, True]
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert list(tmp_path.glob("mooncake-broadcast-*")) == []
+
+
+@pytest.mark.parametrize("number", signals.ending())
+def test_nothing_is_left_of_one_that_is_told_to_end(environment: dict[str, str], tmp_path: Path, number: int) -> None:
+    """Twice, as timeout(1) tells it: the second must not break off what cleans up at the first."""
+    options = ["--receivers", "1", "--size", "1GiB", "--directory", str(tmp_path)]
+    command = [sys.executable, "-m", "mooncake_cli", "bench", "broadcast", *options]
+    with subprocess.Popen(command, env=environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as bench:
+        assert bench.stderr is not None
+        assert bench.stderr.readline() == "2 agents are up\n"
+        (made,) = tmp_path.glob("mooncake-broadcast-*")
+        agents = [int(lock.read_text().split()[0]) for lock in made.glob("*/home/agent.lock")]
+        assert len(agents) == 2
+        for _ in range(2):
+            bench.send_signal(number)
+            time.sleep(0.05)
+        bench.communicate(timeout=60)
+    assert bench.returncode == 128 + number
+    assert list(tmp_path.glob("mooncake-broadcast-*")) == []
+    assert [pid for pid in agents if start_time(pid)] == []
 
 
 def test_people_see_times_and_who_sent_what(mooncake: Mooncake, tmp_path: Path) -> None:

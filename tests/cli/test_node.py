@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from engine import signals
 from p2pstore.agent.client import AgentClient
 from p2pstore.agent.home import Home
 from p2pstore.errors import AgentNotRunning, NodeEnded, to_wire
@@ -197,7 +198,10 @@ def test_a_start_that_fails_ends_with_its_status(mooncake: Mooncake, home: Home)
     assert mooncake("node", "status").returncode == 3
 
 
-def test_run_serves_until_it_is_told_to_end(environment: dict[str, str], home: Home, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", signals.ending())
+def test_run_serves_until_it_is_told_to_end(
+    environment: dict[str, str], home: Home, tmp_path: Path, number: int
+) -> None:
     command = [sys.executable, "-m", "mooncake_cli", "node", "run", "--node", "delta", *IN_MEMORY]
     with subprocess.Popen(command, env=environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
@@ -207,7 +211,7 @@ def test_run_serves_until_it_is_told_to_end(environment: dict[str, str], home: H
             assert line, f"it ended: {seen}"
             seen += line
         assert AgentClient(home).status()["pid"] == process.pid
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
         process.communicate(timeout=60)
     assert process.returncode == 0
     with pytest.raises(AgentNotRunning):

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from engine import signals
 from mooncake_cli.commands.proxy import _options
 from mooncake_cli.framework import _spread
 from p2pstore.errors import UsageError
@@ -130,7 +131,7 @@ def proxy(run: Start) -> Start:
     return start
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", signals.ending())
 def test_it_serves_until_it_is_told_to_end(engine: Start, proxy: Start, number: int) -> None:
     started = proxy([engine()], [engine()], "--scheduling", "round_robin")
     assert started.url.startswith("http://127.0.0.1:")

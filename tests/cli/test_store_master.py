@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from engine import signals
 from mooncake_cli.app import root_command
 from mooncake_cli.commands.store_master import _milliseconds, _one, _place
 from mooncake_cli.invocation import Invocation
@@ -82,7 +83,7 @@ def start(environment: dict[str, str], tmp_path: Path) -> Iterator[Start]:
             process.communicate(timeout=SECONDS)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", signals.ending())
 def test_it_serves_until_it_is_told_to_end(start: Start, mooncake: Mooncake, number: int) -> None:
     master = start()
     assert master.told["address"].startswith("127.0.0.1:")

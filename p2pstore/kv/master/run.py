@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import signal
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from engine import signals
 from engine.net import addresses, listening, sockets
 from p2pstore.kv.errors import MasterUnguarded
 from p2pstore.kv.master.http import AdminServer
@@ -51,14 +51,14 @@ class Running:
 
 
 async def serve(settings: Settings, tell: Callable[[Running], None]) -> None:
-    """Serve clients and people until SIGTERM or SIGINT. ``tell`` is called once both can connect.
+    """Serve clients and people until SIGTERM, SIGINT or SIGHUP. ``tell`` is called once both can connect.
 
     Raises ``UsageError`` (``PortTaken``, ``NoSuchAddress``) and ``MasterUnguarded`` where it cannot listen,
     ``StateTaken`` and ``StateUnusable`` where it cannot keep its state, and ``NodeEnded`` when a part of it that it
     cannot be without does not work.
     """
     ended = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in signals.ending():
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
     allow = settings.master_allow
     may_call = networks(f"{allow},{OWN_HOST}") if allow is not None else ()

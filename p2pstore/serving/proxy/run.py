@@ -7,6 +7,7 @@ import gc
 import signal
 from collections.abc import Callable
 
+from engine import signals
 from engine.net import addresses, sockets
 from p2pstore.errors import NodeEnded
 from p2pstore.serving.proxy.options import GRACE_SECONDS, Options
@@ -17,7 +18,7 @@ GC_THRESHOLDS = (20_000, 20, 100)
 
 
 async def serve(options: Options, host: str, port: int, tell: Callable[[str], None]) -> None:
-    """Serve until SIGTERM, which lets requests end first, or SIGINT. ``tell`` is called with the URL.
+    """Serve until SIGTERM or SIGHUP, which let requests end first, or SIGINT. ``tell`` is called with the URL.
 
     Raises ``UsageError`` (``PortTaken``, ``NoSuchAddress``) where it cannot listen, and ``NodeEnded`` when a part of it
     that it cannot be without does not work.
@@ -35,8 +36,8 @@ async def serve(options: Options, host: str, port: int, tell: Callable[[str], No
     def fatal(_: NodeEnded) -> None:
         interrupted()
 
-    loop.add_signal_handler(signal.SIGTERM, terminated)
-    loop.add_signal_handler(signal.SIGINT, interrupted)
+    for number in signals.ending():
+        loop.add_signal_handler(number, interrupted if number == signal.SIGINT else terminated)
     server = ProxyServer(options, fatal)
     listener = sockets.listen(host, port)
     gc.freeze()
