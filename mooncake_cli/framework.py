@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import gc
 import importlib
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -106,9 +107,17 @@ class Command(TyperCommand):
         return super().invoke(ctx)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """As Typer does, with each word of an option that takes several behind that option's name."""
+        """As Typer does, with each word of an option that takes several behind that option's name.
+
+        Raises ``typer.BadParameter`` for what is no number: a float option takes "nan", which no bound keeps out.
+        """
         args = [f"{word}={self.optional[word]}" if word in self.optional else word for word in args]
-        return list(super().parse_args(ctx, _spread(args, self.several)))
+        rest = list(super().parse_args(ctx, _spread(args, self.several)))
+        for param in self.params:
+            value = ctx.params.get(param.name)
+            if isinstance(value, float) and math.isnan(value):
+                raise typer.BadParameter("nan is no number.", ctx=ctx, param=param)
+        return rest
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """The usage line's words, spelled as in the list of arguments."""

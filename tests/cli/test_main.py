@@ -100,6 +100,8 @@ def test_version(mooncake: Mooncake) -> None:
         (["list", "--frobnicate"], "No such option"),
         (["node", "logs", "-n", "many"], "Invalid value for '-n'"),
         (["node", "logs", "-n", "-1"], "Invalid value for '-n'"),
+        (["top", "--interval", "nan"], "Invalid value for '--interval': nan is no number"),
+        (["metadata", "serve", "--expire", "NaN"], "Invalid value for '--expire': nan is no number"),
         (["list", "a", "b"], "unexpected extra argument"),
     ],
 )
