@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from p2pstore.agent.home import old_log
@@ -40,8 +40,11 @@ def _tail(path: Path, count: int) -> tuple[list[str], int]:
     return (lines[-count:] if count else []), end
 
 
-def follow_log(path: Path, position: int) -> Iterator[str]:
-    """Every whole line added after ``position``, for ever; a log that was replaced or cut is read from its start."""
+def follow_log(path: Path, position: int, idle: Callable[[], None]) -> Iterator[str]:
+    """Every whole line added after ``position``, for ever; a log that was replaced or cut is read from its start.
+
+    ``idle`` is called before each wait, and may raise to end it.
+    """
     stream = path.open("rb")
     try:
         stream.seek(position)
@@ -60,6 +63,7 @@ def follow_log(path: Path, position: int) -> Iterator[str]:
                 pending = b""
                 replaced = False
                 continue
+            idle()
             time.sleep(POLL)
             replaced = _is_another(path, stream.fileno(), stream.tell())
     finally:

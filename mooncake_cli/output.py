@@ -19,7 +19,7 @@ from typing import Any, Literal, TextIO
 
 from engine.errors import shell_word
 from mooncake_cli.progress import BarProgress, LineProgress, Progress
-from mooncake_cli.reader import ReaderGone, forget, lost
+from mooncake_cli.reader import ReaderGone, forget, is_there, lost
 from mooncake_cli.text import printable
 from p2pstore.errors import MooncakeError, UsageError, to_wire
 
@@ -88,6 +88,11 @@ class Output:
     def line(self, text: str) -> None:
         """One line on standard output, now: for output that does not end by itself."""
         self._write(sys.stdout, text + "\n")
+
+    def still_read(self) -> None:
+        """Raise ``ReaderGone`` if nobody reads standard output any more: what waits to print more can end then."""
+        if not is_there(sys.stdout):
+            raise ReaderGone
 
     def raw(self, data: bytes | memoryview) -> None:
         """Bytes on standard output. Raises ``ReaderGone``, or ``StorageError`` where they cannot be written."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 
 from engine.errors import StorageError
 
@@ -14,6 +15,13 @@ if TYPE_CHECKING:
 
 class ReaderGone(Exception):
     """Nobody reads our output any more. No ``OSError``, which Typer would take for its own to handle."""
+
+
+def is_there(stream: TextIO) -> bool:
+    """Whether somebody may still read what is written to a stream. A pipe tells it without being written to."""
+    poll = select.poll()
+    poll.register(stream.fileno(), 0)  # an error is told whatever is asked for
+    return not any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
 
 
 def forget(stream: TextIO) -> None:

@@ -256,7 +256,7 @@ def logs(
     shown = [printable(line) for line in tail]
     output.data({"path": str(path), "lines": shown}, human="".join(f"{line}\n" for line in shown), quiet=shown)
     if follow:
-        for line in follow_log(path, position):
+        for line in follow_log(path, position, output.still_read):
             output.record({"line": printable(line)}, printable(line))
 
 

@@ -67,6 +67,7 @@ def watch(
                     output.record(version, version["reference"] if output.mode == "quiet" else _line(version))
                     if command is not None:
                         _run(output, command, version, str(client.home.root))
+                output.still_read()  # some event comes every few seconds
     except KeyboardInterrupt:
         raise typer.Exit(EXIT_INTERRUPTED) from None
 

@@ -239,6 +239,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         for event in events:
+            if isinstance(event, threading.Event):
+                event.wait(60)
+                continue
             if isinstance(event, HangUntilCancelled):
                 try:
                     gone = self.connection.recv(1) == b""

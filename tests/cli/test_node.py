@@ -263,6 +263,21 @@ def test_logs_go_on_over_a_replaced_file(environment: dict[str, str], log: Path,
     assert process.returncode == 130
 
 
+def test_following_the_log_ends_when_the_reader_has(environment: dict[str, str], log: Path) -> None:
+    command = [sys.executable, "-m", "mooncake_cli", "node", "logs", "-n", "1", "-f"]
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            assert process.stdout.readline() == "line 99999\\x1b\n"
+            process.stdout.close()
+            assert (process.wait(60), process.stderr.read()) == (141, "")
+        finally:
+            process.kill()
+
+
 def test_logs_go_on_in_the_log_before(home: Home, mooncake: Mooncake) -> None:
     home.create()
     home.log.write_text("five\nsix\n")

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from p2pstore.errors import MetadataRefused
 from tests.cli.conftest import Mooncake
-from tests.cli.fake_agent import DIGEST, MIB, FakeAgent, HangUntilCancelled
+from tests.cli.fake_agent import DIGEST, MIB, FakeAgent, HangUntilCancelled, progress
 
 VERSION = {
     "event": "version",
@@ -96,6 +97,19 @@ def test_a_command_that_fails_is_told_and_the_watch_goes_on(
         for _ in range(2):
             assert process.stderr.readline() == f"the command for m@sha256:{DIGEST} {how}; still watching\n"
         ended_by_ctrl_c(process, agent)
+
+
+def test_it_ends_when_its_reader_has(agent: FakeAgent, environment: dict[str, str]) -> None:
+    """``| head -1`` has what it wants, and the next version may be hours away."""
+    gone = threading.Event()
+    agent.answers["POST /v1/watch"] = [VERSION, gone, progress(0, 0), HangUntilCancelled()]
+    with watching(environment, "m") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == LINE
+        process.stdout.close()
+        gone.set()
+        assert (process.wait(60), process.stderr.read()) == (141, "")
 
 
 def test_with_json_only_versions_are_on_standard_output(agent: FakeAgent, environment: dict[str, str]) -> None:
