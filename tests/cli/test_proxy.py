@@ -240,7 +240,7 @@ def test_what_people_read(environment: dict[str, str], tmp_path: Path) -> None:
         (("--scheduling", "best"), 2, "--scheduling: 'best' is none of random, round-robin"),
         (("--admission", "x"), 2, "--admission: 'x' is none of none, late"),
         (("--slo-ttft", "0"), 2, "--slo-ttft: 0 is no number of seconds above 0"),
-        (("--slo-tbt", "nan"), 2, "--slo-tbt: nan is"),
+        (("--slo-tbt", "nan"), 2, "'--slo-tbt': nan is"),
         (("-p", "nowhere"), 2, "'nowhere' is no HOST:PORT"),
         (("-p", "h:1", "h:1"), 2, "named twice"),
         (("-p", "h:1", "99999999"), 2, "no port of a bootstrap server"),
