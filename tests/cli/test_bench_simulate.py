@@ -85,7 +85,7 @@ def test_processors_that_all_share_are_told_of(mooncake: Mooncake) -> None:
         (["--deaths", "101", "--calibrate"], "die"),
         (["--slow", "101:1mbit"], "slow"),
         (["--latency", "-1"], "--latency"),
-        (["--arrivals", "nan"], "times"),
+        (["--arrivals", "nan"], "nan is no number"),
         (["--deaths", "-1"], "--deaths"),
         (["--processors", "-1"], "--processors"),
     ],
