@@ -135,6 +135,14 @@ CAUSES = (
         "MetadataUnavailable", "etcd does not run there, or a firewall is between", url=URL, detail="Connection refused"
     ),
     _of("MetadataUnhealthy", "etcd has no leader, is overloaded or damaged", url=URL, detail="no leader"),
+    _of("NoEtcd", "no etcd is installed", url="(embedded etcd)", detail="there is none on this machine"),
+    _of(
+        "EtcdNotStarted",
+        "a limit of the shell, or a disk that is full",
+        url="etcd+unix:///home/ann/.local/state/mooncake/run/etcd.sock:1",
+        detail="file descriptor limit of etcd process is too low; please set higher (limit 20, recommended-limit 150)",
+        ended=True,
+    ),
     _of("MetadataFull", "etcd has reached its quota", url=URL, detail="mvcc: database space exceeded"),
     _of(
         "GpuUnavailable",

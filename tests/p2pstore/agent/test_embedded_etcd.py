@@ -20,7 +20,7 @@ from engine.processes import start_time
 from p2pstore.agent import embedded_etcd as embedded
 from p2pstore.agent.embedded_etcd import CLIENT_SOCKET, PEER_SOCKET, EmbeddedEtcd, find_etcd, recorded
 from p2pstore.agent.etcd_record import RECORD, Recorded, write_record
-from p2pstore.errors import MetadataUnavailable, StorageError
+from p2pstore.errors import EtcdNotStarted, MetadataUnavailable, NoEtcd, StorageError
 from p2pstore.metadata.store import Put
 from p2pstore.metadata.urls import open_store
 from tests.p2pstore.metadata.servers import any_binary, need
@@ -238,6 +238,51 @@ async def test_a_spoilt_data_directory_is_moved_aside(etcd: EmbeddedEtcd) -> Non
     assert len(list(etcd.directory.glob("data.bad-*"))) == 1, "spoilt directories do not pile up"
 
 
+async def test_data_stay_where_they_are_not_what_keeps_it_from_starting(etcd: EmbeddedEtcd, tmp_path: Path) -> None:
+    """A shell's limit, say. Twice, since what was moved aside before is dropped."""
+    url = await etcd.start()
+    await put(url, "a")
+    await etcd.stop()
+    limited = tmp_path / "limited"
+    limited.write_text(f'#!/bin/sh\nulimit -n 20\nexec {need("3.5")} "$@"\n')
+    limited.chmod(0o755)
+    for _ in range(2):
+        with pytest.raises(EtcdNotStarted, match=r"file descriptor limit .* \(limit 20, ") as caught:
+            await EmbeddedEtcd(etcd.directory, binary=str(limited)).start()
+        assert "stacktrace" not in str(caught.value)
+    assert await has(await etcd.start(), "a")
+    assert [path.name for path in etcd.directory.glob("data*")] == ["data"]
+
+
+async def test_data_stay_where_it_is_only_slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    etcd = EmbeddedEtcd(tmp_path / "etcd", binary=any_binary())
+    await put(await etcd.start(), "a")
+    await etcd.stop()
+    slow = tmp_path / "slow"
+    slow.write_text("#!/bin/sh\n[ $1 = --version ] || exec sleep 600\n")
+    slow.chmod(0o755)
+    with monkeypatch.context() as patch:
+        patch.setattr(embedded, "START_TIMEOUT", 0.5)
+        with pytest.raises(EtcdNotStarted, match=r"has not answered for 0.5 s: see .*etcd.log"):
+            await EmbeddedEtcd(etcd.directory, binary=str(slow)).start()
+    assert await has(await etcd.start(), "a")
+    await etcd.stop()
+
+
+async def test_a_newer_release_goes_on_with_what_an_older_one_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which etcd is first on PATH changes when the environment that has the wheel's is activated."""
+    older, newer = need("3.4"), need("3.5")
+    etcd = EmbeddedEtcd(tmp_path)
+    monkeypatch.setattr(embedded, "find_etcds", lambda: [newer])
+    await put(await etcd.start(), "a")
+    await etcd.stop()
+    monkeypatch.setattr(embedded, "find_etcds", lambda: [older, newer])
+    assert await has(await etcd.start(), "a")
+    await etcd.stop()
+
+
 async def test_a_frozen_one_is_replaced(etcd: EmbeddedEtcd, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "ADOPT_TIMEOUT", 0.5)
     monkeypatch.setattr(embedded, "STOP_TIMEOUT", 0.5)
@@ -288,8 +333,9 @@ async def test_another_process_under_the_recorded_number_is_safe(
 async def test_no_etcd_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(embedded, "distro_binary", lambda: None)
-    with pytest.raises(MetadataUnavailable, match="--metadata"):
+    with pytest.raises(NoEtcd, match="there is none on this machine") as caught:
         await EmbeddedEtcd(tmp_path / "etcd").start()
+    assert "--metadata" in caught.value.hint
 
 
 async def test_a_directory_that_is_gone_is_no_matter_of_an_etcd_to_install(tmp_path: Path) -> None:
