@@ -63,7 +63,6 @@ def topology(
     from engine.topology import (  # noqa: PLC0415 - as above
         discover,
         matrix_json,
-        nearest_nics,
         priority_matrix,
         read_matrix,
         source_addresses,
@@ -81,9 +80,7 @@ def topology(
         output.line(json.dumps(matrix_json(matrix), indent=None if output.mode == "json" else 2))
         return
     ways = _ways(output, found)
-    document = {**found.to_json(), "gpu_links": [each.to_json() for each in ways], "matrix": matrix_json(matrix)}
-    for gpu, shown in zip(found.gpus, document["gpus"], strict=True):
-        shown["nearest_nics"] = nearest_nics(found, gpu)
+    document = _document(found, ways, matrix)
     if peer is not None:
         _check_address(peer)
         document["sources"] = source_addresses(found, peer)
@@ -117,6 +114,14 @@ class Way(NamedTuple):
         if not self.peer_access:
             return "host"
         return "NVLink" if self.nvlink else self.pci or "peer"
+
+
+def _document(found: Topology, ways: Sequence[Way], matrix: Matrix) -> dict[str, Any]:
+    from engine.topology import matrix_json, nearest_nics  # noqa: PLC0415 - most commands need none
+
+    gpus = [{**gpu.to_json(), "nearest_nics": nearest_nics(found, gpu)} for gpu in found.gpus]
+    links = [each.to_json() for each in ways]
+    return {**found.to_json(), "gpus": gpus, "gpu_links": links, "matrix": matrix_json(matrix)}
 
 
 def _ways(output: Output, found: Topology) -> list[Way]:

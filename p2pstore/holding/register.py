@@ -236,6 +236,8 @@ async def register_incoming(
 ) -> dict[str, Any]:
     """Serve a stream that has come to its end under ``name``; of one that cannot be nothing is left.
 
+    When this is cancelled, it may be held.
+
     Raises as ``register``.
     """
     check_object_name(name)
@@ -246,7 +248,8 @@ async def register_incoming(
         how = _How(manifest.hash, manifest.chunk_size, force, _tags(tags), steps)
         answer = await _register_one(parts, name, _Came(root, span, manifest), how)
     except BaseException:
-        await to_its_end(asyncio.to_thread(incoming.abort))
+        if not parts.holdings.lying_at(incoming.path):  # a cancel may come when it is held
+            await to_its_end(asyncio.to_thread(incoming.abort))
         raise
     return {**answer, "path": str(root)}
 

@@ -58,7 +58,7 @@ PUT_OFF = Backoff(0.5, 15.0, SOONER)
 """Pauses before a holder that the pull gave up is tried again, until it delivers."""
 
 WHY_SECONDS = 5.0
-"""How long a holder that refused a range is listened to for why: on a busy machine that comes after the refusal."""
+"""How long a holder that refused a range, or is listed no more, is listened to for why: that may come after it."""
 
 QUEUED_SECONDS = 2 * HEARTBEAT_SECONDS
 """A holder that has not said again for so long that our requests wait for their turn is not waited for."""
@@ -135,6 +135,7 @@ class Discovery:
         self._complaining: set[asyncio.Task[None]] = set()
         self._note = note
         self._feeds: dict[str, asyncio.Task[None]] = {}
+        self._unlisted: dict[str, asyncio.TimerHandle] = {}  # by key: who is still listened to, until then at most
         self._unheard: set[str] = set()  # nodes that never sent anything, and did not hear what was said to them
         self._followed: dict[str, _Following] = {}  # by node name, whatever the key of the feed that reads
         self._node_of: dict[str, str] = {}  # by the key of the feed that read it last
@@ -262,6 +263,8 @@ class Discovery:
             else:
                 await asyncio.Event().wait()
         finally:
+            for node in list(self._unlisted):
+                self._stays(node)
             feeds = [*self._feeds.values(), *self._complaining]
             self._feeds.clear()
             for feed in feeds:
@@ -299,14 +302,29 @@ class Discovery:
         return list(dict.fromkeys(first + shuffled))
 
     def _begin(self, node: str, control: str) -> None:
+        self._stays(node)
         if node != self._me.node and node not in self._feeds:
             self._feeds[node] = asyncio.create_task(self._feed(node, control), name=f"feed {node}")
 
     def _end(self, node: str) -> None:
+        """It is listed no more. If it is listened to, it may be about to say why, which comes by another way."""
+        following = self._followed.get(node)
+        if following is None or following.key != node:
+            self._forget(node)
+        elif node not in self._unlisted:
+            self._unlisted[node] = self._loop.call_later(WHY_SECONDS, self._forget, node)
+
+    def _stays(self, node: str) -> None:
+        leaving = self._unlisted.pop(node, None)
+        if leaving is not None:
+            leaving.cancel()
+
+    def _forget(self, node: str) -> None:
+        self._stays(node)
         feed = self._feeds.pop(node, None)
         self._busy.discard(node)
         self._out_of_reach.discard(node)
-        if feed is not None:
+        if feed is not None and feed is not asyncio.current_task():
             feed.cancel()
 
     async def _feed(self, key: str, control: str) -> None:
@@ -335,6 +353,9 @@ class Discovery:
             except Exception as error:
                 self._failed(key, MooncakeError(detail=f"the feed of {key} failed: {error!r}"))
                 log.exception("the feed of %s failed", key)
+            if key in self._unlisted:
+                self._forget(key)
+                return
             if other is not None:
                 await other.over.wait()
                 continue

@@ -170,7 +170,13 @@ gpus       [object]  GPUs
   vendor  text      who made it
   numa    integer?  its NUMA node
   pci     text      its address
-gpu_links  [any]     ways between each two GPUs
+  nearest_nics  [text]  the network cards that are nearest to it and up
+gpu_links  [object]  ways between each two GPUs
+  from         text   a GPU's name
+  to           text   another's
+  peer_access  flag?  whether the one copies to the other by itself, as CUDA says; null where that is not known
+  nvlink       flag?  whether by NVLink; null where that is not known
+  pci          text?  the way on the PCI bus, PIX to SYS; null where it is not known
 matrix     object    for each place in memory, the devices to use and those to fall back to
   *  [any]  two lists of names
 """)

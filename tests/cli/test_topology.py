@@ -11,8 +11,10 @@ import pytest
 from engine.cuda import load
 from engine.errors import GpuUnavailable
 from engine.topology import Address, Topology, discover, priority_matrix
-from mooncake_cli.commands.topology import Way, _tables, _ways, speed
+from mooncake_cli.commands.topology import Way, _document, _tables, _ways, speed
 from mooncake_cli.output import Output
+from scripts.json_keys.documents import DOCUMENTS
+from scripts.json_keys.form import faults
 from tests.cli.conftest import Mooncake
 from tests.engine.cuda.gpus import fake
 
@@ -114,6 +116,18 @@ def test_json_has_everything_and_peer_adds_the_sources(mooncake: Mooncake) -> No
     assert document["sources"] == []
     done = mooncake("topology", "--peer", "somewhere")
     assert (done.returncode, "'somewhere' is no IP address" in done.stderr) == (2, True)
+
+
+def test_json_of_a_machine_with_all_of_it_is_as_documented(tmp_path: Path) -> None:
+    """Cards, RDMA devices and GPUs, which most machines that run this lack."""
+    found = discover(made_up().server(tmp_path), addresses=lambda: {2: (Address("10.0.0.1", 24),)}, routes=tuple)
+    with fake(len(found.gpus)):
+        ways = _ways(Output(), found)
+    told = json.loads(json.dumps(_document(found, ways, priority_matrix(found))))
+    assert all(told[key] for key in ("numa", "nics", "rdma", "gpus", "gpu_links", "matrix"))
+    (document,) = (each for each in DOCUMENTS if each.commands == ("topology",))
+    assert list(faults(told, document.shape)) == []
+    assert told["gpus"][0]["nearest_nics"] == ["ib0"]
 
 
 def test_the_matrix_alone_is_upstreams_json(mooncake: Mooncake) -> None:

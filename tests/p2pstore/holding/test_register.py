@@ -27,6 +27,7 @@ from p2pstore.node import Node
 from p2pstore.node_options import NodeOptions
 from p2pstore.objects import tree_hash
 from p2pstore.objects.selection import Selection
+from p2pstore.objects.steps import Steps
 from p2pstore.pull.get import GetRequest, GetResult
 from tests.p2pstore.metadata.servers import EtcdServer, any_binary
 from tests.p2pstore.samples import MIB, content
@@ -324,3 +325,36 @@ async def test_a_path_that_gets_another_name_says_which_it_loses(start: Start, p
     assert [h.name for h in node.holdings] == ["three"]
     await register("three", "00001")
     assert notes == []
+
+
+async def test_a_stream_whose_register_is_cancelled_when_it_is_held_keeps_its_file(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await start("a")
+    publish = node.parts.publisher.publish
+
+    async def cancelled_then(*given: Any, **options: Any) -> Any:
+        await publish(*given, **options)
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(node.parts.publisher, "publish", cancelled_then)
+    incoming = await asyncio.to_thread(node.incoming, "s", "xxh3_128")
+    await asyncio.to_thread(incoming.write, b"stream")
+    with pytest.raises(asyncio.CancelledError):
+        await node.register_incoming(incoming, "s", force=False, steps=Steps())
+    (held,) = node.parts.holdings.named("s")
+    assert node.parts.holdings.fault(held) == ""
+    assert await asyncio.to_thread(Path(held.place).read_bytes) == b"stream"
+
+
+async def test_a_stream_that_is_not_held_leaves_nothing(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = await start("a")
+
+    async def cancelled(*_: Any, **__: Any) -> Any:
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(node.parts.publisher, "publish", cancelled)
+    incoming = await asyncio.to_thread(node.incoming, "s", "xxh3_128")
+    with pytest.raises(asyncio.CancelledError):
+        await node.register_incoming(incoming, "s", force=False, steps=Steps())
+    assert os.listdir(incoming.path.parent) == []

@@ -30,6 +30,12 @@ WEIGHTS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def no_shim(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would stay in this process, and others would take it for the wheel."""
+    monkeypatch.setattr(vllm_plugin, "install", lambda: None)
+
+
 @pytest.fixture
 def loader_class(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Ours, as vLLM's plug-in registers it, with NumPy's arrays."""

@@ -349,6 +349,39 @@ async def test_who_refused_a_range_is_still_heard_saying_why(world: World, monke
     await world.log.until(lambda: "it was cut short" in str(found.withdrew.get("a")))
 
 
+async def test_who_is_listed_no_more_is_still_heard_saying_why(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The metadata store told of it first, and then nobody listened any more."""
+    monkeypatch.setattr(module, "WHY_SECONDS", 10 * WAIT)
+    owner = await world.holder("a")
+    found = await world.discover()
+    await world.log.until(lambda: "a" in world.log.sources)
+    await world.leases["a"].withdraw(MANIFEST.digest, ())
+    await eventually(lambda: "a" in found._unlisted)
+    assert found.candidates == 1
+    await owner.holdings.give_up(owner.holdings.named("n")[0], "it was cut short")
+    await world.log.until(lambda: world.log.sources == {})
+    await eventually(lambda: not found.candidates)
+    assert "it was cut short" in str(found.withdrew["a"])
+
+
+async def test_who_is_listed_no_more_and_says_nothing_is_forgotten(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WHY_SECONDS", 10 * WAIT)
+    await world.holder("a")
+    found = await world.discover()
+    await world.log.until(lambda: "a" in world.log.sources)
+    await world.leases["a"].withdraw(MANIFEST.digest, ())
+    await eventually(lambda: "a" in found._unlisted)
+    await world.leases["a"].announce(MANIFEST.digest, ReplicaRecord("a", "complete", "gold"))
+    await eventually(lambda: "a" not in found._unlisted)
+    assert found.candidates == 1, "it is listed again"
+    monkeypatch.setattr(module, "WHY_SECONDS", 0.01)
+    await world.leases["a"].withdraw(MANIFEST.digest, ())
+    await eventually(lambda: not found.candidates)
+    await world.log.until(lambda: world.log.sources == {})
+
+
 async def test_what_one_refused_keeps_no_other_waiting(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "WHY_SECONDS", 10 * WAIT)
     for name in ("a", "b"):
