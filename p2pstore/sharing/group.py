@@ -7,11 +7,8 @@ or says nothing: they do without it.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import queue
-import select
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -23,8 +20,9 @@ from engine.net.threads import Threads
 from p2pstore.errors import StorageError, UsageError
 from p2pstore.sharing.arrivals import COPY_SECONDS, Arrivals
 from p2pstore.sharing.ledger import BadNews, Ledger
+from p2pstore.sharing.link import Link
 from p2pstore.sharing.meeting import Met
-from p2pstore.sharing.messages import MAX_PACKET, Kind, Message, unpack
+from p2pstore.sharing.messages import Kind, Message
 from p2pstore.sharing.ring import Ring
 
 PULSE_SECONDS = 1.0
@@ -32,9 +30,6 @@ PULSE_SECONDS = 1.0
 
 SILENT_SECONDS = 20.0
 """Who says nothing for so long is done without: it is stopped, or so busy that it would hold up the others."""
-
-SEND_SECONDS = 10.0
-"""For another to take a message."""
 
 WAIT_SECONDS = 0.1
 """Between two looks whether the wait for the others is still wanted."""
@@ -63,7 +58,7 @@ class Group:
         self._driver = cuda.driver
         self._device = device
         self._changed = threading.Condition()
-        self._locks = {process: threading.Lock() for process in met.links}
+        self._links = {process: Link(sock) for process, sock in met.links.items()}
         self._lent: dict[int, PinnedBuffer] = {}
         self._told: set[int] = set()  # that nothing of them is read any more
         self._queue: queue.SimpleQueue[Brought | None] = queue.SimpleQueue()
@@ -74,12 +69,11 @@ class Group:
 
     def start(self) -> None:
         """Begin. Raises ``UsageError`` where the system refuses a thread; it is to be closed all the same."""
-        for process, link in self._met.links.items():
-            link.settimeout(SEND_SECONDS)
+        for process in self._links:
             self._send(process, Message(Kind.VIEW, view=self._view))
             if not self._ledger.owed[process]:
                 self._tell_closed(process)
-        for work in (self._forward, *(lambda p=process: self._hear(p) for process in self._met.links)):
+        for work in (self._forward, *(lambda p=process: self._hear(p) for process in self._links)):
             if self._threads.start("share", work) is None:
                 raise UsageError(detail="cannot start a thread: check the limit of processes (ulimit -u, pids.max)")
 
@@ -115,8 +109,8 @@ class Group:
         """Go, and let go of everything; the others see it at once."""
         self._ending = True
         self._queue.put(None)
-        for link in self._met.links.values():
-            _shut(link)
+        for link in self._links.values():
+            link.close()
         self._threads.stop()
         if not self._threads.join(CLOSE_SECONDS):
             log.error(
@@ -168,29 +162,21 @@ class Group:
     # The threads that hear
 
     def _hear(self, process: int) -> None:
-        link = self._met.links[process]
         last = time.monotonic()
         try:
-            poll = select.poll()
-            poll.register(link, select.POLLIN)
             while not self._ending and process in self._here():
-                if not poll.poll(PULSE_SECONDS * 1000):
-                    if time.monotonic() - last > SILENT_SECONDS:
-                        self._leave(process, f"has said nothing for {SILENT_SECONDS:g} s")
-                    continue
-                try:
-                    packet = link.recv(MAX_PACKET)
-                except ConnectionResetError:  # it ended without hearing all; what it said before is still to come
-                    continue
-                if not packet:
+                said = self._links[process].hear(PULSE_SECONDS)
+                if said is None:
                     self._leave(process, "has ended")
                     return
-                self._take(process, unpack(packet))
-                last = time.monotonic()
+                for message in said:
+                    self._take(process, message)
+                if said:
+                    last = time.monotonic()
+                elif time.monotonic() - last > SILENT_SECONDS:
+                    self._leave(process, f"has said nothing for {SILENT_SECONDS:g} s")
         except (BadNews, ValueError) as error:
             self._leave(process, f"says what cannot be ({error})")
-        except OSError as error:
-            self._leave(process, f"cannot be heard any more ({error.strerror or error})")
         except BaseException as error:  # noqa: BLE001 - whoever waits hears of it
             self._fail(error)
             self._leave(process, "")
@@ -245,16 +231,8 @@ class Group:
             return self._ledger.here
 
     def _send(self, process: int, message: Message) -> None:
-        link = self._met.links.get(process)
-        if link is None or process in self._ledger.gone:
-            return
-        try:
-            with self._locks[process]:
-                link.send(message.pack())
-        except ConnectionError:  # the thread that hears finds out, behind what is still to be heard
-            pass
-        except OSError as error:
-            self._leave(process, f"takes nothing any more ({error.strerror or error})")
+        if process not in self._ledger.gone:
+            self._links[process].say(message)
 
     def _leave(self, process: int, why: str) -> None:
         """Do without another from now on; ``why`` is told where it still owed something."""
@@ -266,7 +244,7 @@ class Group:
             self._changed.notify_all()
         for buffer in free:
             self._ring.give(buffer)
-        _shut(self._met.links[process])
+        self._links[process].close()
         if why and owed and not self._ending:
             rank = self._met.members[process]["rank"]
             log.warning("rank %s of this host %s: this one brings what was to come from it, %d chunks", rank, why, owed)
@@ -277,8 +255,3 @@ class Group:
         with self._changed:
             self._fault = self._fault or error
             self._changed.notify_all()
-
-
-def _shut(link: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        link.shutdown(socket.SHUT_RDWR)

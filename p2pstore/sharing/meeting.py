@@ -257,7 +257,7 @@ class _Host:
         try:
             for one in range(len(members)):
                 for other in range(one):
-                    ends[one][other], ends[other][one] = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                    ends[one][other], ends[other][one] = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
             for guest in guests:
                 me = next(place for place, each in enumerate(members) if each is guest.hello)
                 handed = [memory.fd, *(end.fileno() for _, end in sorted(ends[me].items()))]

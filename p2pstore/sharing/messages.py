@@ -1,4 +1,4 @@
-"""What processes of a host say to one another, one packet a message. Pure."""
+"""What processes of a host say to one another: packets of one size. Pure."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from enum import IntEnum
 from typing import NamedTuple
 
 DIGEST_BYTES = 32
-_MESSAGE = struct.Struct("<BxxxIQ")
-MAX_PACKET = 64
-"""Bytes; each is smaller."""
+_MESSAGE = struct.Struct(f"<BxxxIQ{DIGEST_BYTES}s")
+PACKET_BYTES = _MESSAGE.size
+_NO_VIEW = bytes(DIGEST_BYTES)
 
 
 class Kind(IntEnum):
@@ -35,20 +35,26 @@ class Message(NamedTuple):
     kind: Kind
     chunk: int = 0
     number: int = 0
-    view: bytes = b""
+    view: bytes = _NO_VIEW
 
     def pack(self) -> bytes:
         """The packet."""
-        return _MESSAGE.pack(self.kind, self.number, self.chunk) + self.view
+        return _MESSAGE.pack(self.kind, self.number, self.chunk, self.view)
 
 
-def unpack(packet: bytes) -> Message:
-    """The inverse. Raises ``ValueError``."""
-    if len(packet) < _MESSAGE.size:
-        raise ValueError("a packet is too short")
-    kind, number, chunk = _MESSAGE.unpack_from(packet)
-    view = packet[_MESSAGE.size :]
-    found = Message(Kind(kind), chunk, number, view)
-    if len(view) != (DIGEST_BYTES if found.kind is Kind.VIEW else 0):
-        raise ValueError("a packet is of another length")
-    return found
+class Heard:
+    """Messages out of what comes, however it is cut."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+
+    def feed(self, data: bytes) -> list[Message]:
+        """Those that are whole by now. Raises ``ValueError`` for what is none."""
+        self._rest += data
+        count = len(self._rest) // PACKET_BYTES
+        whole, self._rest = self._rest[: count * PACKET_BYTES], self._rest[count * PACKET_BYTES :]
+        return [_unpacked(*fields) for fields in _MESSAGE.iter_unpack(whole)]
+
+
+def _unpacked(kind: int, number: int, chunk: int, view: bytes) -> Message:
+    return Message(Kind(kind), chunk, number, view)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -29,3 +30,8 @@ def checkpoint(root: Path) -> dict[str, Any]:
         safetensors.save_file(made, root / f"model-{shard}.safetensors", {"format": "pt"})
         found.update(made)
     return found
+
+
+def path_with(root: Path) -> str:
+    """``PYTHONPATH`` of a child: this tree, and what this process has, where packages may have been carried to."""
+    return os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))

@@ -17,6 +17,7 @@ import pytest
 from engine.cuda.load import Cuda
 from engine.cuda.pinned import until_done
 from engine.errors import GpuFailed
+from tests.gpu.checkpoints import path_with
 
 ROOT = Path(__file__).resolve().parents[2]
 MIB = 1 << 20
@@ -47,7 +48,7 @@ def owner(device: int) -> Iterator[tuple[subprocess.Popen[str], bytes]]:
     with subprocess.Popen(
         [sys.executable, "-c", OWNER, str(device)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": path_with(ROOT)},
     ) as process:  # fmt: skip
         assert process.stdout is not None
         assert process.stdin is not None
@@ -166,7 +167,7 @@ with driver.on(driver.count() - 1):
         subprocess.Popen(
             [sys.executable, "-c", program],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, pass_fds=[number],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": path_with(ROOT)},
         ) as process,
         mine(cuda, 0) as (room, pinned, stream),
     ):  # fmt: skip

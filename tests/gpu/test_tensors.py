@@ -15,6 +15,7 @@ import pytest
 from engine.cuda.load import ARRIVING_BYTES, LEAVING_BYTES, Cuda
 from p2pstore import P2PStore
 from p2pstore.errors import ChunkMismatch, GpuFailed, UsageError
+from tests.gpu.checkpoints import path_with
 
 torch = pytest.importorskip("torch", reason="NOT TESTED ON A GPU: PyTorch is not installed")
 
@@ -212,7 +213,7 @@ def said_by(program: str, **variables: str) -> str:
     done = subprocess.run(
         [sys.executable, "-c", program],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
+        env={**os.environ, "PYTHONPATH": path_with(ROOT), **variables},
         capture_output=True,
         text=True,
         timeout=300,

@@ -1,32 +1,33 @@
-"""What processes say to one another is understood, and what is none of it is refused."""
+"""What processes say to one another is understood, however it is cut, and what is none of it is refused."""
 
 from __future__ import annotations
 
-import pytest
+import contextlib
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pstore.sharing.messages import DIGEST_BYTES, MAX_PACKET, Kind, Message, unpack
+from p2pstore.sharing.messages import DIGEST_BYTES, PACKET_BYTES, Heard, Kind, Message
+
+MESSAGES = st.builds(
+    Message,
+    st.sampled_from(Kind),
+    st.integers(0, 2**64 - 1),
+    st.integers(0, 2**32 - 1),
+    st.binary(min_size=DIGEST_BYTES, max_size=DIGEST_BYTES),
+)
 
 
-@given(st.sampled_from(Kind), st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1))
-def test_what_was_packed_is_unpacked(kind: Kind, chunk: int, number: int) -> None:
-    message = Message(kind, chunk, number, b"d" * DIGEST_BYTES if kind is Kind.VIEW else b"")
-    packet = message.pack()
-    assert unpack(packet) == message
-    assert len(packet) <= MAX_PACKET
+@given(st.lists(MESSAGES, max_size=6), st.integers(1, 3 * PACKET_BYTES))
+def test_what_was_said_is_heard(messages: list[Message], cut: int) -> None:
+    data = b"".join(message.pack() for message in messages)
+    heard, found = Heard(), []
+    for at in range(0, len(data), cut):
+        found += heard.feed(data[at : at + cut])
+    assert found == messages
 
 
-@given(st.binary(max_size=MAX_PACKET))
-def test_anything_else_is_refused(packet: bytes) -> None:
-    try:
-        found = unpack(packet)
-    except ValueError:
-        return
-    assert found.kind in Kind
-
-
-@pytest.mark.parametrize("packet", [b"", b"\1" * 15, Message(Kind.VIEW).pack(), Message(Kind.PULSE, view=b"x").pack()])
-def test_lengths_are_looked_at(packet: bytes) -> None:
-    with pytest.raises(ValueError, match="packet is"):
-        unpack(packet)
+@given(st.binary(max_size=4 * PACKET_BYTES))
+def test_anything_else_is_refused(data: bytes) -> None:
+    with contextlib.suppress(ValueError):
+        assert all(message.kind in Kind for message in Heard().feed(data))
