@@ -33,9 +33,9 @@ def doctor(
 ) -> None:
     """Look for what is wrong with this node, and say what to do.
 
-    Checks the agent, every endpoint of the metadata server, clocks, limits, RDMA devices, and each transport by
-    moving some bytes within this machine; with PEER, also each way to that node and back. Ends with the status of the
-    first check that failed; a warning is no failure.
+    Checks the agent and its home, every endpoint of the metadata server, clocks, limits, RDMA devices, and each
+    transport by moving some bytes within this machine; with PEER, also each way to that node and back. Ends with the
+    status of the first check that failed; a warning is no failure.
     """
     from p2pstore.agent.options import credentials  # noqa: PLC0415 - --help must not wait for it
     from p2pstore.doctor.run import examine  # noqa: PLC0415 - as above

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 
 from engine.etcd.credentials import EtcdCredentials
 from p2pstore.agent.client import AgentClient
+from p2pstore.agent.embedded_etcd import find_etcd
 from p2pstore.agent.home import Home
 from p2pstore.agent.surroundings import differences, surroundings
+from p2pstore.doctor.homes import check_home
 from p2pstore.doctor.loopback import check_transports
 from p2pstore.doctor.machine import (
     check_clock,
@@ -57,13 +59,14 @@ def examine(home: Home, settings: Settings, credentials: EtcdCredentials, peer: 
         )
     except MooncakeError as error:
         yield failed("agent", str(error), error.hint, error.exit_code)
+    own = bool(status.get("embedded_etcd")) if status else not settings.metadata
+    yield from check_home(home, etcd=own, writes=status is None)
     url = settings.metadata or (str(status["metadata"]) if status else "")
     try:
         if url:
-            own = bool(status and status.get("embedded_etcd") and url == status["metadata"])
-            yield from check_metadata(url, credentials, own=own)
+            yield from check_metadata(url, credentials, own=bool(status and own and url == status["metadata"]))
         else:
-            yield ok("metadata server", "none is configured: an agent starts an etcd of its own")
+            yield ok("metadata server", f"none is configured: an agent starts an etcd of its own, {find_etcd()}")
     except MooncakeError as error:
         yield failed("metadata server", str(error), error.hint, error.exit_code)
     yield from _machine(status)
