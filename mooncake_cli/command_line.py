@@ -111,6 +111,7 @@ def _interrupted(invocation: Invocation) -> int:
 
 def _usage(error: Exception, invocation: Invocation, arguments: list[str]) -> int:
     status = int(getattr(error, "exit_code", 2))
+    advice = f"see '{' '.join(['mooncake', *_command_of(arguments).split()])} --help'"
     if invocation.json or "--json" in arguments:
         invocation.json = True
         text = error.format_message()  # type: ignore[attr-defined]
@@ -119,8 +120,8 @@ def _usage(error: Exception, invocation: Invocation, arguments: list[str]) -> in
         error.show(file=shown)  # type: ignore[attr-defined]
         text = shown.getvalue().removesuffix("\n")
         if getattr(error, "ctx", None) is None:  # an option without its value: Typer does not say whose it is
-            text += f"\nhint: see '{' '.join(['mooncake', *_command_of(arguments).split()])} --help'"
-    invocation.output.plain_error("UsageError", text, status)
+            text += f"\nhint: {advice}"
+    invocation.output.plain_error("UsageError", text, status, advice)
     return status
 
 

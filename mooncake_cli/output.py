@@ -142,20 +142,24 @@ class Output:
 
     def error(self, error: MooncakeError, *, command: str = "") -> None:
         """What went wrong, and what to do or to run next. ``command`` is the one that was run, whose help may help."""
+        wire = self.wire(error)
+        if command and type(error) is UsageError:
+            wire["advice"] = f"see 'mooncake {command} --help'"
         if self.mode == "json":
-            self._last_word(json.dumps({"error": self.wire(error)}))
+            self._last_word(json.dumps({"error": wire}))
             return
         label = self._styled("error:", "1;31", sys.stderr)
-        advice = self.commands(error.hint)
-        if command and type(error) is UsageError:
-            advice = f"see 'mooncake {command} --help'"
+        advice = str(wire["advice"])
         hint = f"\n{self._styled('hint:', '1;36', sys.stderr)} {printable(advice)}" if advice else ""
         self._last_word(f"{label} {printable(error)}{hint}")
 
-    def plain_error(self, kind: str, text: str, exit_code: int) -> None:
-        """An error outside the tree: a usage error of the parser, an interruption, a defect."""
+    def plain_error(self, kind: str, text: str, exit_code: int, advice: str = "") -> None:
+        """An error outside the tree: a usage error of the parser, an interruption, a defect.
+
+        ``advice`` is for ``--json`` alone: it stands in what people read.
+        """
         if self.mode == "json":
-            wire = {"type": kind, "fields": {}, "message": text, "advice": "", "exit_code": exit_code}
+            wire = {"type": kind, "fields": {}, "message": text, "advice": advice, "exit_code": exit_code}
             self._last_word(json.dumps({"error": wire}))
         else:
             self._last_word(text)

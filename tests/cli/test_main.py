@@ -115,6 +115,22 @@ def test_usage_errors_end_with_2(mooncake: Mooncake, arguments: list[str], words
     assert json.loads(done.stderr)["error"]["exit_code"] == 2
 
 
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        (["register", "a", "b", "--name", "x"], "register"),
+        (["list", "a", "b"], "list"),
+        (["node", "logs", "-n", "-1"], "node logs"),
+        (["store", "get", "a"], "store get"),
+        (["nosuch"], ""),
+    ],
+)
+def test_programs_get_the_advice_that_people_get(mooncake: Mooncake, arguments: list[str], command: str) -> None:
+    advice = " ".join(["mooncake", *command.split(), "--help"])
+    assert json.loads(mooncake(*arguments, "--json").stderr)["error"]["advice"] == f"see '{advice}'"
+    assert advice in mooncake(*arguments).stderr
+
+
 @pytest.mark.parametrize("arguments", [["--json", "list"], ["list", "--json"], ["list", "--json", "x"]])
 def test_global_options_stand_before_and_after(agent: FakeAgent, mooncake: Mooncake, arguments: list[str]) -> None:
     agent.answers["GET /v1/objects"] = {"objects": [], "next": None}
