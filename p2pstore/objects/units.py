@@ -5,7 +5,11 @@ from __future__ import annotations
 import re
 
 _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*")
-_BITS = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(?:bit(?:/s)?|bps)\s*", re.IGNORECASE)
+_BITS = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgtKMGT]?)(?:(?i:bit(?:/s)?)|bps|BPS|(?<![kmgt])b/s)\s*")
+"""Bits a second. A small b is a bit, as in ``100Mb/s``, and a capital one a byte, as in ``100MBps``."""
+_PER_SECOND = re.compile(r"(/s|(?<=B)ps)\s*")
+_EITHER = re.compile(r"[^a-z]*[kmgt]b/s\s*")
+"""What some write for bytes, and some for bits: ``100mb/s``."""
 BYTE_BITS = 8
 _PREFIXES = "kmgtp"
 _SHOWN = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
@@ -35,14 +39,21 @@ def parse_size(text: str) -> int:
 
 
 def parse_rate(text: str) -> int:
-    """Bytes a second from ``500MB/s`` or ``500MB``, or from bits as ``5Gbit`` (decimal); 0 is no limit.
+    """Bytes a second from ``500MB/s``, ``500MBps`` or ``500MB``, or from bits as ``5Gbit``, ``5Gb/s`` or ``5Gbps``.
+
+    Bits are counted in powers of ten. 0 is no limit.
 
     Raises:
         ValueError: not a rate, or one of less than a byte a second; the message says which.
     """
+    if _EITHER.fullmatch(text):
+        raise ValueError(f"{text!r} may be bits or bytes; write it like 500MB/s or 5Gbit")
     bits = _bits(text)
     if bits is None:
-        return parse_size(text.strip().removesuffix("/s"))
+        try:
+            return parse_size(_PER_SECOND.sub("", text))
+        except ValueError:
+            raise ValueError(f"{text!r} is no rate; write it like 500MB/s or 5Gbit, or 0 for no limit") from None
     if 0 < bits < BYTE_BITS:
         raise ValueError(f"{text!r} is less than a byte a second; 0 is no limit")
     return int(bits / BYTE_BITS)
@@ -55,7 +66,10 @@ def parse_link_rate(text: str) -> float:
         ValueError: not a rate, or none that anything could pass; the message says which.
     """
     bits = _bits(text)
-    rate = float(parse_rate(text)) if bits is None else bits / BYTE_BITS
+    try:
+        rate = float(parse_rate(text)) if bits is None else bits / BYTE_BITS
+    except ValueError:
+        raise ValueError(f"{text!r} is no rate of a network card; write it like 200mbit, 10gbit or 25MB/s") from None
     if rate <= 0:
         raise ValueError(f"{text!r} lets nothing pass")
     return rate

@@ -74,6 +74,14 @@ def test_link_rates(text: str, rate: float) -> None:
         ("5Gbit", 625_000_000),
         ("5 gbit/s", 625_000_000),
         ("100Mbps", 12_500_000),
+        ("100mbps", 12_500_000),
+        ("100Mb/s", 12_500_000),
+        ("400 Gb/s", 50_000_000_000),
+        ("8b/s", 1),
+        ("100MBps", 100_000_000),
+        ("100MB/s ", 100_000_000),
+        ("8B/s", 8),
+        ("1MiBps", 1 << 20),
         ("12bit", 1),
     ],
 )
@@ -81,9 +89,19 @@ def test_rates(text: str, rate: int) -> None:
     assert parse_rate(text) == rate
 
 
-@pytest.mark.parametrize("text", ["", "5Gb it", "7bit", "1 pigeon/s"])
-def test_what_is_no_rate(text: str) -> None:
-    with pytest.raises(ValueError, match=r".+"):
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "'' is no rate; write it like 500MB/s or 5Gbit, or 0 for no limit"),
+        ("5Gb it", "is no rate"),
+        ("7bit", "less than a byte"),
+        ("1 pigeon/s", "is no rate"),
+        ("1.5", "is no rate"),
+        ("500mb/s", "'500mb/s' may be bits or bytes; write it like 500MB/s or 5Gbit"),
+    ],
+)
+def test_what_is_no_rate(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
         parse_rate(text)
 
 
