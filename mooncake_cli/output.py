@@ -27,6 +27,10 @@ Mode = Literal["human", "json", "quiet"]
 
 UNBOUNDED_WIDTH = 100_000
 """Columns for a table that no terminal shows: nothing is folded, so that ``grep`` and ``awk`` see whole lines."""
+LEAST_WIDTH = 12
+"""Columns that a cell of text has at least where a table is folded to the terminal."""
+GAP = 2
+"""Columns between two of a table's."""
 
 
 _STYLES = {"": "", "bold": "1"}
@@ -180,35 +184,44 @@ class Output:
     def table(self, columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> str:
         """An aligned table, as wide as the terminal where it is one. Cells must be printable already.
 
-        One that is wider than the terminal is rich's work, which folds cells, and takes half a millisecond a row.
+        One that is wider than the terminal is rich's work, which folds cells, and takes half a millisecond a row. Where
+        even that would not do, since numbers are not folded nor words into letters, the terminal folds whole lines.
         """
-        aligned = self._aligned(columns, rows)
-        if aligned:
-            return aligned
-        from rich.table import Table  # noqa: PLC0415 - rich costs more than the whole start
-
-        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-        for column in columns:
-            table.add_column(
-                column.heading,
-                justify="right" if column.right else "left",
-                style=column.style,
-                no_wrap=column.right,
-                overflow="fold",
-            )
-        for row in rows:
-            table.add_row(*(_as_text(cell) for cell in row))
-        return self.render(table)
-
-    def _aligned(self, columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> str:
-        """The table if no cell of it must be folded and its styles are plain; empty otherwise."""
         from rich.cells import cell_len  # noqa: PLC0415 - a part of rich that loads in no time
 
         widths = [cell_len(column.heading) for column in columns]
         for row in rows:
             widths = [max(width, cell_len(cell)) for width, cell in zip(widths, row, strict=True)]
-        if sum(widths) + 2 * len(widths) > _width() or any(column.style not in _STYLES for column in columns):
-            return ""
+        least = [
+            width if column.right else min(width, max(LEAST_WIDTH, cell_len(column.heading)))
+            for column, width in zip(columns, widths, strict=True)
+        ]
+        bound = _width()
+        if sum(least) + GAP * len(least) > bound:
+            bound = UNBOUNDED_WIDTH
+        plain = all(column.style in _STYLES for column in columns)
+        fits = sum(widths) + GAP * len(widths) <= bound
+        if plain and fits and (aligned := self._aligned(columns, rows, widths)):
+            return aligned
+        from rich.table import Table  # noqa: PLC0415 - rich costs more than the whole start
+
+        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, GAP, 0, 0))
+        for column, width in zip(columns, least, strict=True):
+            table.add_column(
+                column.heading,
+                justify="right" if column.right else "left",
+                style=column.style,
+                min_width=width,
+                no_wrap=column.right,
+                overflow="fold",
+            )
+        for row in rows:
+            table.add_row(*(_as_text(cell) for cell in row))
+        return self.render(table, bound)
+
+    def _aligned(self, columns: Sequence[Column], rows: Sequence[Sequence[str]], widths: Sequence[int]) -> str:
+        """The table, each cell in one line."""
+        from rich.cells import cell_len  # noqa: PLC0415 - a part of rich that loads in no time
 
         def line(cells: Sequence[str], codes: Sequence[str]) -> str:
             parts = []
@@ -228,15 +241,15 @@ class Output:
         width = max((len(key) for key, _ in items), default=0)
         return "".join(f"{self._styled(key.ljust(width), '2', sys.stdout)}  {value}\n" for key, value in items)
 
-    def render(self, renderable: Any) -> str:
-        """A rich renderable as text for standard output, without trailing blanks."""
+    def render(self, renderable: Any, width: int | None = None) -> str:
+        """A rich renderable as text for standard output, without trailing blanks. ``width``: not the terminal's."""
         from rich.console import Console  # noqa: PLC0415 - rich costs more than the whole start
 
         color = use_color(sys.stdout)
         buffer = io.StringIO()
         console = Console(
             file=buffer,
-            width=_width(),
+            width=_width() if width is None else width,
             force_terminal=color,
             no_color=not color,
             color_system="standard" if color else None,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from mooncake_cli import output
 from mooncake_cli.output import Column, Mode, Output, use_color
 from mooncake_cli.text import age, counted, printable, short_digest
 from p2pstore.errors import ObjectNotFound
@@ -79,6 +80,22 @@ def test_a_table_that_fits_looks_as_rich_would_draw_it(
         with monkeypatch.context() as patched:
             patched.setattr(Output, "_aligned", lambda *_: "")
             assert mine == Output().table(columns, rows)
+
+
+@pytest.mark.parametrize("width", [1, 20, 40, 60, 80, 100, 300])
+def test_no_figure_is_cut_and_no_column_left_out_on_a_narrow_terminal(
+    width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns = [Column("NAME", style="bold"), *(Column(name, right=True) for name in ("SIZE", "FILES", "COMPLETE"))]
+    columns += [Column("BY"), Column("HERE")]
+    row = ["models/llama-3-70b", "300.0 MiB", "1", "2", "vm-f0bb", "/data/models/llama-3-70b"]
+    monkeypatch.setattr(output, "_width", lambda: width)
+    head, *lines = Output().table(columns, [row]).splitlines()
+    assert head.split() == ["NAME", "SIZE", "FILES", "COMPLETE", "BY", "HERE"]
+    assert max(map(len, [head, *lines])) <= width or len(lines) == 1
+    shown = " ".join(lines)
+    assert all(figure in shown for figure in row[1:5])
+    assert all(letter in shown for letter in "models/llama-3-70b")
 
 
 def test_tables_are_not_folded_where_no_terminal_shows_them(capsys: pytest.CaptureFixture[str]) -> None:
