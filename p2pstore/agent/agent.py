@@ -186,6 +186,8 @@ class Agent:
             self._closing.callback(_unlink, path, os.stat(path).st_ino)
 
         await listen(self._home.socket)
+        with contextlib.suppress(OSError):  # it is for those whose XDG_RUNTIME_DIR is another
+            self._lock.moved(self._home.socket)
         keeper = HomeKeeper(self._home, self._lock, listen, self._home_is_lost)
         log_file = LogFile(self._home.log, self._settings.log_size, self._note_log)
         self._supervisor.start("log keeper", "agent", log_file.keep)

@@ -62,7 +62,10 @@ def send(
 
 
 def socket_of(home: Home) -> Path:
-    """Where the agent listens: where its home says, unless that was removed and could not be made again."""
+    """Where the agent listens: where its home says, unless that was removed and could not be made again.
+
+    It was started, perhaps, with another ``XDG_RUNTIME_DIR``, or before a login made one.
+    """
     if os.path.lexists(home.socket):
         return home.socket
     from p2pstore.agent.home_lock import holder  # noqa: PLC0415 - most homes have their socket

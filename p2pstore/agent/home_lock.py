@@ -54,7 +54,7 @@ class Holder:
     """Who holds a home's lock, as far as its file says. ``pid`` is 0 where it does not.
 
     ``boot``, ``pids`` and ``started`` say on which boot of which host, in which PID namespace, and since when.
-    ``socket`` is where the agent listens, once that is another place than the home says. ``token`` is the holder's own.
+    ``socket`` is where the agent listens, which may be another place than the home says. ``token`` is the holder's own.
     """
 
     pid: int = 0

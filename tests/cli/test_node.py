@@ -218,6 +218,26 @@ def test_run_serves_until_it_is_told_to_end(
         AgentClient(home).status()
 
 
+@pytest.mark.parametrize(("began", "asks"), [("there", "other"), ("there", "missing"), ("missing", "there")])
+def test_an_agent_is_found_from_another_runtime_directory(
+    mooncake: Mooncake, environment: dict[str, str], tmp_path: Path, began: str, asks: str
+) -> None:
+    """One that a service or cron started, before the login that makes the directory, or with one of its own."""
+    del environment["MOONCAKE_HOME"]
+    for name in ("there", "other"):
+        (tmp_path / name).mkdir(0o700)
+    start = mooncake("node", "start", "-q", *IN_MEMORY, XDG_RUNTIME_DIR=str(tmp_path / began))
+    assert start.returncode == 0, start.stderr
+    here = {"XDG_RUNTIME_DIR": str(tmp_path / asks)}
+    try:
+        assert mooncake("node", "status", "-q", **here).stdout == start.stdout
+        assert mooncake("node", "start", *IN_MEMORY, **here).returncode == 7, "no second one"
+    finally:
+        stop = mooncake("node", "stop", **here)
+    assert stop.stderr.startswith(f"ended the agent (pid {start.stdout.strip()}) in ")
+    assert "SIGTERM" not in stop.stderr
+
+
 def test_run_refuses_where_one_runs(mooncake: Mooncake, home: Home, clean_end: None) -> None:
     pid = mooncake("node", "start", "-q", *IN_MEMORY).stdout.strip()
     done = mooncake("node", "run", *IN_MEMORY)
