@@ -149,7 +149,7 @@ class BadConfig(UsageError):
     """A setting that is not understood, with the place it came from."""
 
     sentence = "{origin}: {detail}"
-    advice = "run 'mooncake config show --origin' to see every setting and where it comes from"
+    advice = "correct it there, or take it out, then run the same command again; 'man mooncake' lists the settings"
 
 
 class Closed(UsageError):

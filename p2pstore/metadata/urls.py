@@ -57,7 +57,8 @@ def parse_url(url: str) -> MetadataUrl:
             "MOONCAKE_ETCD_PASSWORD or MOONCAKE_ETCD_PASSWORD_FILE",
         )
     if not found:
-        raise _bad(url, "say etcd://HOST:PORT,... or etcds://... for TLS")
+        empty = "" if url.strip() else "it is empty; "
+        raise _bad(url, f"{empty}say etcd://HOST:PORT,... or etcds://... for TLS")
     if scheme == "memory":
         if not _NAME.fullmatch(rest):
             raise _bad(url, "memory:// takes a name of letters, digits and . _ -")

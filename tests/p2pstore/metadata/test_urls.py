@@ -35,7 +35,7 @@ def test_urls_that_mean_something(text: str, meaning: str) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "say etcd://"),
+        ("", "it is empty; say etcd://"),
         ("a:2379", "say etcd://"),
         ("P2PHANDSHAKE", "say etcd://"),
         ("http://a:2379", "http:// is not understood"),
