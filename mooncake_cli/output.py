@@ -49,6 +49,14 @@ def use_color(stream: TextIO, environ: Mapping[str, str] = os.environ) -> bool:
 _COMMAND = re.compile(r"'mooncake (?!-)([^']+)'(?! there)")
 """A command in a sentence; of one that is to be run elsewhere it is said so."""
 
+_ASK = ("--master", "--admin")
+_STORE_OPTIONS = {
+    **dict.fromkeys(("why", "list", "info", "remove"), (*_ASK, "--tenant-id")),
+    **dict.fromkeys(("status", "top"), _ASK),
+    **dict.fromkeys(("give", "put", "get"), ("--master",)),
+}
+"""By command of ``mooncake store``, the options that say which store is meant."""
+
 
 class Column:
     """One column of a table: its heading, and whether its cells are numbers (aligned right)."""
@@ -67,6 +75,8 @@ class Output:
         self.mode: Mode = mode
         self.verbose = verbose
         self.home = home
+        self.store: dict[str, str | None] = {}
+        """Which store is meant, by the options that said so."""
         self._progress = Progress()
 
     def data(self, document: object, *, human: str = "", quiet: Iterable[str] = ()) -> None:
@@ -125,14 +135,23 @@ class Output:
 
     def warning(self, text: str) -> None:
         """Something that people must know, whatever they asked for."""
-        self._write(sys.stderr, f"warning: {text}\n")
+        self._write(sys.stderr, f"warning: {self.commands(text)}\n")
 
     def commands(self, text: str) -> str:
-        """A text, its commands for the agent of this home: pasted as they are they must not end another one."""
-        if not self.home:
-            return text
-        word = shell_word(self.home)
-        return _COMMAND.sub(lambda found: f"'mooncake --home {word} {found[1]}'", text)
+        """A text, its commands for the agent of this home, and the store's for this master.
+
+        Pasted as they are they must not end another one, nor ask another.
+        """
+        home = f" --home {shell_word(self.home)}" if self.home else ""
+
+        def meant(found: re.Match[str]) -> str:
+            words = found[1].split(" ")
+            takes = _STORE_OPTIONS.get(words[1], ()) if words[0] == "store" and len(words) > 1 else ()
+            told = ((option, self.store.get(option)) for option in takes)
+            more = "".join(f" {option} {shell_word(value)}" for option, value in told if value)
+            return f"'mooncake{home} {found[1]}{more}'"
+
+        return _COMMAND.sub(meant, text)
 
     def wire(self, error: MooncakeError) -> dict[str, Any]:
         """An error for ``--json``, with the advice that people get."""

@@ -46,8 +46,11 @@ def admin_of(settings: Settings) -> tuple[str, int]:
     return master_of(settings)[0], METRICS_PORT
 
 
-def admin_client(invocation: Invocation, master: str | None, admin: str | None) -> AdminClient:
-    """Asks the master that the options and settings mean."""
+def admin_client(
+    invocation: Invocation, master: str | None, admin: str | None, tenant: str | None = None
+) -> AdminClient:
+    """Asks the master that the options and settings mean. Commands that people are told to run ask it, too."""
+    invocation.output.store |= {"--master": master, "--admin": admin, "--tenant-id": tenant}
     return AdminClient(addresses.join(*admin_of(invocation.settings(master=master, master_admin=admin))))
 
 
@@ -56,6 +59,7 @@ def store_client(invocation: Invocation, master: str | None, tenant: str | None,
     """A client of the store; without a word in ``how`` it gives no memory."""
     from p2pstore.kv.client.store import Store  # noqa: PLC0415 - it brings the engine along
 
+    invocation.output.store |= {"--master": master, "--tenant-id": tenant}
     settings = invocation.settings(master=master, tenant_id=tenant)
     options = {"segment_size": 0, "tenant": settings.tenant_id, **how}
     with Store(addresses.join(*master_of(settings)), **options) as store:

@@ -37,7 +37,7 @@ def info(
     invocation: Invocation = ctx.obj
     output = invocation.output
     wanted = invocation.settings(tenant_id=tenant).tenant_id
-    answer = admin_client(invocation, master, admin).key(key, wanted)
+    answer = admin_client(invocation, master, admin, tenant).key(key, wanted)
     human = _report(output, answer) if output.mode == "human" else ""
     output.data(answer, human=human, quiet=(printable(_endpoint(each)) for each in answer["replicas"]))
 

@@ -40,7 +40,7 @@ def list_keys(
     """
     invocation: Invocation = ctx.obj
     output = invocation.output
-    keys = list(admin_client(invocation, master, admin).keys(prefix, tenant, limit))
+    keys = list(admin_client(invocation, master, admin, tenant).keys(prefix, tenant, limit))
     keys.sort(key=lambda each: (each["key"], each.get("tenant", "")))
     human = ""
     if output.mode == "human":

@@ -36,7 +36,7 @@ def remove(
     invocation: Invocation = ctx.obj
     if bool(keys) == everything:
         raise UsageError(detail="name the keys, or say --all")
-    client = admin_client(invocation, master, admin)
+    client = admin_client(invocation, master, admin, tenant)
     owner = invocation.settings(tenant_id=tenant).tenant_id
     if everything:
         count = client.remove_all(owner, force=force)

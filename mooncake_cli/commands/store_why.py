@@ -80,7 +80,7 @@ def why(
     if key is not None and client is not None:
         raise UsageError(detail="name a key or a client")
     settings = invocation.settings(master=master, master_admin=admin, tenant_id=tenant)
-    asked = admin_client(invocation, master, admin)
+    asked = admin_client(invocation, master, admin, tenant)
     try:
         found = asked.why(key=key, tenant=settings.tenant_id, client=_address(client))
     except MasterUnavailable as error:

@@ -82,6 +82,18 @@ def test_a_table_that_fits_looks_as_rich_would_draw_it(
             assert mine == Output().table(columns, rows)
 
 
+def test_commands_that_are_advised_ask_the_store_that_was_asked() -> None:
+    shown = Output(home="/h")
+    shown.store = {"--master": "10.0.0.1", "--admin": None, "--tenant-id": "a b"}
+    text = "run 'mooncake store why k', 'mooncake store give SIZE', 'mooncake store master' or 'mooncake list'"
+    assert shown.commands(text) == (
+        "run 'mooncake --home /h store why k --master 10.0.0.1 --tenant-id \"a b\"', "
+        "'mooncake --home /h store give SIZE --master 10.0.0.1', 'mooncake --home /h store master' or "
+        "'mooncake --home /h list'"
+    )
+    assert Output().commands(text) == text
+
+
 @pytest.mark.parametrize("width", [1, 20, 40, 60, 80, 100, 300])
 def test_no_figure_is_cut_and_no_column_left_out_on_a_narrow_terminal(
     width: int, monkeypatch: pytest.MonkeyPatch

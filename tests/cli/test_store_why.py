@@ -23,7 +23,7 @@ def test_one_key(mooncake: Mooncake, store: Served) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
         "nobody has put it, as far back as this master remembers; it has been up for 3.0 s",
-        "  run 'mooncake store why' to see whose puts fail",
+        f"  run 'mooncake store why --admin {store.address}' to see whose puts fail",
     ]
     assert mooncake("store", "why", KEY, "-q", "--admin", store.address).stdout == "readable\nleased\n"
 
