@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from engine import signals
+from engine.cgroups import memory_available
 from engine.net import addresses, listening, sockets
 from mooncake_cli.commands.store import Master, master_of, store_client
 from mooncake_cli.invocation import Invocation
@@ -59,6 +60,12 @@ def give(
     address = listening.address_of(addresses.given_place(host)[0])
     if not insecure and sockets.is_exposed(address):
         raise GiverUnguarded(address=address)
+    free = memory_available()
+    if free is not None and count > free:
+        invocation.output.warning(
+            f"{format_size(count)} are more than the {format_size(free)} of memory that are free here: the kernel may "
+            "end this, or another process, when values fill them"
+        )
     ended = threading.Event()
     for number in signals.ending():
         signal.signal(number, lambda *_: ended.set())

@@ -50,6 +50,14 @@ def test_what_cannot_be_given(mooncake: Mooncake, pool: Pool) -> None:
     assert "--allow" not in done.stderr  # which it does not have
 
 
+def test_more_than_there_is_is_warned_of(mooncake: Mooncake) -> None:
+    """The system takes it, and ends somebody when it is filled."""
+    nobody = ("--master", f"127.0.0.1:{closed_port()}")
+    done = mooncake("store", "give", "1000TiB", *nobody)
+    assert "warning: 1000.0 TiB are more than the " in done.stderr
+    assert "more than" not in mooncake("store", "give", "1MiB", *nobody).stderr
+
+
 def test_no_master(mooncake: Mooncake) -> None:
     done = mooncake("store", "give", "8MiB", "--master", f"127.0.0.1:{closed_port()}")
     assert done.returncode == 6
