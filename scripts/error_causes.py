@@ -334,6 +334,7 @@ CAUSES = (
     _of("NotHeld", "a name that looks like an option", name="-x"),
     _of("NotHeld", "a path that was not registered", name="/data/my models"),
     _of("PathNotFound", "a wrong path", path="/data/nothing"),
+    _of("DirectoryMissing", "a get to a place in a directory that is not made yet", path="/data/my models"),
     _of("GetTimedOut", "the time that --timeout gave is over", name=NAME, time="10 min 0 s"),
     _of("NotInObject", "a path that is not in the object", name=NAME, wanted="is called 'conf.json'"),
     _of("NotInObject", "patterns that no file fits", name=NAME, wanted="is taken by --include '*.bin'"),

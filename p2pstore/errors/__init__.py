@@ -28,6 +28,7 @@
     │   └── VersionNotHeld            3   of the version that a tag stands for
     ├── NodeNotFound                  3   no such node
     ├── PathNotFound                  3   no such file
+    │   └── DirectoryMissing          3   nor directory, in which something is to be put
     ├── NotInObject                   3   the object has no such file
     ├── TensorNotFound                3   the object has no tensor of such a name
     ├── SegmentNotFound               3   (engine) the metadata server knows no such segment
@@ -180,6 +181,7 @@ from p2pstore.errors.objects import (
     BadTensors,
     CopyStays,
     DigestOfAnother,
+    DirectoryMissing,
     IntegrityError,
     LastCopy,
     NodeNotFound,
@@ -248,6 +250,7 @@ __all__ = [
     "DestinationExists",
     "DestinationServed",
     "DigestOfAnother",
+    "DirectoryMissing",
     "EtcdNotStarted",
     "ForeignContent",
     "ForeignFile",

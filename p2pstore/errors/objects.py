@@ -143,6 +143,12 @@ class PathNotFound(MooncakeError):
     advice = "check the path"
 
 
+class DirectoryMissing(PathNotFound):
+    """The directory in which a get is to put something does not exist."""
+
+    advice = "make it with 'mkdir -p {path!w}', or check the path"
+
+
 class NotInObject(MooncakeError):
     """An object has no such file."""
 

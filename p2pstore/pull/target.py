@@ -18,9 +18,9 @@ from pathlib import Path
 
 from p2pstore.errors import (
     DestinationExists,
+    DirectoryMissing,
     ForeignContent,
     NotReplaceable,
-    PathNotFound,
     StorageError,
     UsageError,
 )
@@ -158,7 +158,7 @@ def _check_parent(path: Path) -> None:
     try:
         mode = path.parent.stat().st_mode
     except FileNotFoundError:
-        raise PathNotFound(path=path.parent) from None
+        raise DirectoryMissing(path=path.parent) from None
     except OSError as error:
         raise StorageError(path=path.parent, detail=words(error)) from None
     if not stat.S_ISDIR(mode):

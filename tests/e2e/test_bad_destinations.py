@@ -18,7 +18,7 @@ MIB = 1 << 20
 
 def test_a_destination_in_a_missing_directory(getter: Agent, data: Path, shared: Cluster) -> None:
     error = getter.fails(3, "get", "data", shared.path("no") / "such" / "place")
-    assert (error["type"], error["fields"]["path"]) == ("PathNotFound", str(shared.path("no") / "such"))
+    assert (error["type"], error["fields"]["path"]) == ("DirectoryMissing", str(shared.path("no") / "such"))
 
 
 def test_a_destination_below_a_file(getter: Agent, data: Path) -> None:

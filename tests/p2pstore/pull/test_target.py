@@ -14,10 +14,10 @@ import pytest
 
 from p2pstore.errors import (
     DestinationExists,
+    DirectoryMissing,
     ForeignContent,
     MooncakeError,
     NotReplaceable,
-    PathNotFound,
     StorageError,
     UsageError,
 )
@@ -43,7 +43,7 @@ def dest(tmp_path: Path) -> Path:
 def test_nothing_there(dest: Path, manifest: object, force: bool) -> None:
     made = TREE if manifest == TREE else FILE
     assert examine(dest, made, force=force) == Target(dest.parent)
-    for parent, fault in ((dest.parent / "none", PathNotFound), (dest, StorageError)):
+    for parent, fault in ((dest.parent / "none", DirectoryMissing), (dest, StorageError)):
         dest.touch()
         with pytest.raises(fault) as caught:
             examine(parent / "x", made, force=force)
