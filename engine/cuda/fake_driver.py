@@ -44,6 +44,9 @@ WAIT_SECONDS = 60.0
 INVALID_DEVICE = "CUDA_ERROR_INVALID_DEVICE"
 ALREADY_REGISTERED = "CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED"
 NOT_REGISTERED = "CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED"
+_files = itertools.count()
+"""For the names of files with memory, which several fakes of one process may make."""
+
 HANDLE_BYTES = 64
 """Of what memory is opened with in another process."""
 
@@ -130,7 +133,7 @@ class FakeDriver:
         with self._changed:
             if self._shared is None:
                 return self._placed(bytearray(data), device)
-            path = self._shared / f"{device}-{os.getpid()}-{next(self._numbers)}"
+            path = self._shared / f"{device}-{os.getpid()}-{next(_files)}"
             path.write_bytes(data)
             address = self._placed(_mapped(path), device)
             self._files[address] = path

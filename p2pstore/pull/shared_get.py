@@ -35,6 +35,7 @@ from p2pstore.pull.tensor_survey import Survey, WantedEnd, survey
 from p2pstore.pull.tuning import PIECE_BYTES
 from p2pstore.sharing import meeting
 from p2pstore.sharing.arrivals import Arrivals
+from p2pstore.sharing.direct import Direct, Exports
 from p2pstore.sharing.duties import Duties
 from p2pstore.sharing.group import Group
 from p2pstore.sharing.launch import Launch
@@ -115,7 +116,17 @@ class SharedGet(Goal):
         if memory is None or self.launch.size == 1:
             return wanted
         get.steps.begin("waiting for the other ranks of this host")
-        met = await get.in_thread(self._met, get)
+        exports = await get.in_thread(Exports, memory.cuda, memory.device, views)
+        try:
+            return await self._together(get, views, wanted, memory, exports)
+        finally:
+            exports.close()  # all who had it open have said that they have closed it, or have gone
+
+    async def _together(
+        self, get: Pipeline, views: Sequence[Lent], wanted: set[int], memory: DeviceMemory, exports: Exports
+    ) -> set[int]:
+        manifest = get.manifest
+        met = await get.in_thread(self._met, get, exports.said)
         if met is None:
             return wanted
         stages = _Stages(met)
@@ -155,11 +166,13 @@ class SharedGet(Goal):
             return group.lost | (share.duties.alone & wanted)
         finally:
             await to_its_end(asyncio.to_thread(stages.close))
+            stages.tell(self.request.name)
 
-    def _met(self, get: Pipeline) -> meeting.Met | None:
+    def _met(self, get: Pipeline, exported: dict[str, Any] | None) -> meeting.Met | None:
         """Who came; None where nobody else did. Raises ``Interrupted``, and ``UsageError``."""
         launch, ranks = self.launch, self.request.ranks
-        hello = {"rank": launch.rank, "slice": [ranks.rank, ranks.world] if ranks is not None else None}
+        cut = [ranks.rank, ranks.world] if ranks is not None else None
+        hello = {"rank": launch.rank, "slice": cut, "exported": exported}
         name = launch.meeting(get.resolved.record.manifest, self.request.within)
         share = buffers_for(get.manifest.chunk_size) * get.manifest.chunk_size
         try:
@@ -221,12 +234,21 @@ class _Stages:
         except OSError as error:
             detail = f"what ranks of this host share cannot be mapped: {error.strerror or error}"
             raise UsageError(detail=detail) from None
-        arrivals = Arrivals(cuda, device, manifest, share.spread, share.sets[met.me], views, ring)
-        self._arrivals = arrivals
         ledger = Ledger(share.duties, met.me)
-        self._group = group = Group(met, ledger, share.view, ring, arrivals, cuda, device)
+        direct = Direct(cuda, device)
+        self._arrivals = Arrivals(cuda, device, manifest, share.spread, share.sets, met.me, views, ring, direct)
+        for process, owed in ledger.owed.items():
+            if owed:
+                direct.open(process, met.members[process].get("exported"))
+        self._group = group = Group(met, ledger, share.view, ring, self._arrivals, cuda, device)
         group.start()
         return group, ring
+
+    def tell(self, name: str) -> None:
+        """Note which way it came."""
+        if self._arrivals is not None:
+            told = self._arrivals.by_gpus, self._arrivals.by_ring
+            log.info("%s: %d bytes came from other ranks' GPUs, %d by way of the host's memory", name, *told)
 
     def close(self) -> None:
         """Give all of it back."""

@@ -1,9 +1,13 @@
-"""Copies of what other processes of the host have brought, to this one's memory on its GPU."""
+"""Copies of what other processes of the host have brought, to this one's memory on its GPU.
+
+What the bringer has on its own GPU as well, this one reads from there if it can, and the rest out of shared memory.
+"""
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from engine.cuda.copies import Copies
 from engine.cuda.device_memory import DeviceMemory
@@ -12,8 +16,9 @@ from engine.cuda.pinned import until_done
 from p2pstore.errors import StorageError
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.memory_objects import Lent
+from p2pstore.sharing.direct import Direct
 from p2pstore.sharing.ring import Ring
-from p2pstore.tensors.spread import Layout, SpreadMap
+from p2pstore.tensors.spread import Layout, Part, SpreadMap
 
 COPY_SECONDS = 60.0
 """For a copy to end. It comes after what the caller's stream had to do before."""
@@ -23,14 +28,16 @@ Copied = tuple[int, DeviceMemory, int, int]
 
 def mine(layout: Layout, pieces: int, areas: Sequence[Lent]) -> list[Copied]:
     """What of a chunk that was put together goes to the areas of one set of pieces: from where, and where to."""
-    found: list[Copied] = []
-    for part in layout.parts:
-        for place in part.places:
-            if place.pieces == pieces:
-                memory = areas[place.area]
-                assert isinstance(memory, DeviceMemory)  # noqa: S101 - areas with bytes are of GPUs
-                found.append((part.start, memory, place.offset, part.length))
-    return found
+    return [each for part in layout.parts for each in mine_of(part, pieces, areas)]
+
+
+def mine_of(part: Part, pieces: int, areas: Sequence[Lent]) -> Iterator[Copied]:
+    """The same of one part."""
+    for place in part.places:
+        if place.pieces == pieces:
+            memory = areas[place.area]
+            assert isinstance(memory, DeviceMemory)  # noqa: S101 - areas with bytes are of GPUs
+            yield part.start, memory, place.offset, part.length
 
 
 class Arrivals:
@@ -42,33 +49,60 @@ class Arrivals:
         device: int,
         manifest: Manifest,
         spread: SpreadMap,
-        pieces: int,
+        sets: Sequence[int],
+        me: int,
         areas: Sequence[Lent],
         ring: Ring,
+        direct: Direct,
     ) -> None:
-        """``pieces`` is the number of this process's set in ``spread``, which go to ``areas``."""
+        """``sets`` is, by process, the number of its set of pieces in ``spread``; this one's go to ``areas``."""
         self._driver = cuda.driver
         self._device = device
         self._manifest = manifest
         self._spread = spread
-        self._pieces = pieces
+        self._sets = sets
+        self._pieces = sets[me]
         self._areas = areas
         self._ring = ring
+        self._direct = direct
         self._copies = Copies(cuda)
+        self._lock = threading.Lock()
+        self.by_ring = 0
+        """Bytes that came out of shared memory."""
+        self.by_gpus = 0
+        """Bytes that came from other processes' GPUs."""
 
     def copy(self, process: int, chunk: int, number: int, check: Callable[[], None]) -> None:
         """Copy what this process wants of a chunk, and wait for that. ``check`` is called meanwhile.
 
         Raises ``ValueError`` for a buffer that is none, ``GpuFailed``, and ``StorageError`` where it does not end.
         """
-        source = self._ring.address(process, number)
+        buffer = self._ring.address(process, number)
         where = self._manifest.chunk(chunk)
         layout = self._spread.layout(where.offset, where.offset + where.length)
-        parts = [
-            (source + start, memory, to, length)
-            for start, memory, to, length in mine(layout, self._pieces, self._areas)
-        ]
-        self._see_done(self._copies.begin(parts), check)
+        across: list[Copied] = []
+        inward: list[Copied] = []
+        for part in layout.parts:
+            source = self._source(process, part)
+            for start, memory, to, length in mine_of(part, self._pieces, self._areas):
+                if source:
+                    across.append((source, memory, to, length))
+                else:
+                    inward.append((buffer + start, memory, to, length))
+        events = [self._copies.begin(across, across=True)] if across else []
+        events += [self._copies.begin(inward)] if inward else []
+        for event in events:
+            self._see_done(event, check)
+        with self._lock:
+            self.by_gpus += sum(length for *_, length in across)
+            self.by_ring += sum(length for *_, length in inward)
+
+    def _source(self, process: int, part: Part) -> int:
+        """Where the bringer itself has a part, for this GPU to read; 0 where it has not, or cannot be read."""
+        for place in part.places:
+            if place.pieces == self._sets[process]:
+                return self._direct.source(process, place.area, place.offset)
+        return 0
 
     def _see_done(self, event: int, check: Callable[[], None]) -> None:
         if not until_done(self._driver, self._device, event, time.monotonic() + COPY_SECONDS, check):
@@ -77,7 +111,9 @@ class Arrivals:
 
     def forget(self, process: int) -> None:
         """Nothing more is copied that this one has brought."""
+        self._direct.forget(process)
 
     def close(self) -> None:
         """Wait until nothing is copied any more."""
         self._copies.close()
+        self._direct.close()

@@ -239,13 +239,13 @@ class Group:
         with self._changed:
             if process in self._ledger.gone:
                 return
-            owed = len(self._ledger.owed[process])
+            owed = 0 if self._ending else len(self._ledger.owed[process])  # whoever waits may end all of it at once
             free = [self._lent.pop(chunk) for chunk in self._ledger.leave(process)]
             self._changed.notify_all()
         for buffer in free:
             self._ring.give(buffer)
         self._links[process].close()
-        if why and owed and not self._ending:
+        if why and owed:
             rank = self._met.members[process]["rank"]
             log.warning("rank %s of this host %s: this one brings what was to come from it, %d chunks", rank, why, owed)
 

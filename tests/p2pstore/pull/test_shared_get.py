@@ -144,6 +144,49 @@ def test_one_that_is_killed_costs_itself_alone(
     assert is_empty(tmp_path)
 
 
+def from_gpus(said: dict[str, Any]) -> int:
+    """Bytes of tensors that a rank has read from others' GPUs."""
+    return int(said["from_gpus"])
+
+
+@pytest.mark.parametrize("kind", ["peers", "strangers", "garbling"])
+def test_what_a_rank_has_on_its_gpu_the_others_read_there_if_they_can(
+    source: P2PStore, tmp_path: Path, kind: str
+) -> None:
+    pairs = {} if kind == "peers" else {kind: [(0, 1), (1, 0)]}
+    with ranks(tmp_path, 2, options(source), **pairs) as made:
+        for each in made:
+            each.begin()
+        said = [each.heard() for each in made]
+        for each in made:
+            assert each.finish() == {"left": []}
+        assert [each["tensors"] for each in said] == [WHOLE, WHOLE]
+        tensors = sum(map(len, ALL.values()))
+        came = sum(map(from_gpus, said))
+        if kind == "peers":
+            assert came >= tensors, "each has from the other what that one has brought"
+        else:
+            assert came < tensors / 2, "a try, and no more"
+            assert ("reads other bytes" in made[0].said) == (kind == "garbling")
+
+
+def test_what_was_read_of_a_killed_ranks_gpu_is_not_believed(source: P2PStore, tmp_path: Path) -> None:
+    """Its memory may be anybody's by the time it is read: here it has other bytes."""
+    goes_on = tmp_path / "goes on"
+    stop = {0: "before a chunk is copied", 1: "after a chunk was offered"}
+    with ranks(tmp_path, 2, options(source), stop=stop, goes_on=str(goes_on)) as made:
+        begin(tmp_path, made)
+        for rank, each in enumerate(made):
+            assert each.heard() == {"stopped": stop[rank]}
+        made[1].kill()
+        for path in (tmp_path / "gpus").glob(f"*-{made[1].process.pid}-*"):
+            path.write_bytes(os.urandom(path.stat().st_size))
+        goes_on.touch()
+        assert made[0].heard()["tensors"] == WHOLE
+        assert made[0].finish() == {"left": []}
+        assert "rank 1 of this host has ended" in made[0].said
+
+
 def test_several_that_are_killed_at_different_places(source: P2PStore, tmp_path: Path) -> None:
     stop = {0: "after a chunk was offered", 1: "before a chunk is copied", 3: "at the end"}
     with ranks(tmp_path, 4, options(source), stop=stop) as made:

@@ -1,7 +1,8 @@
 """A rank of a host, as torchrun would start it, on fake GPUs that all ranks have. Tests run it, and kill it.
 
 Its argument is JSON: ``shared``, the directory of the GPUs' memory, ``devices``, how many there are; ``options``, those
-of ``load_tensors``; ``refuse``, a call of the driver that fails; ``stop``, the place at which it says so and stands still; ``meet_seconds`` and ``silent_seconds`` instead of the usual. It says one line of JSON a time, and goes
+of ``load_tensors``; ``refuse``, a call of the driver that fails; ``stop``, the place at which it says so and stands still; ``strangers`` and
+``garbling``, see ``FakeDriver``; ``meet_seconds`` and ``silent_seconds`` instead of the usual. It says one line of JSON a time, and goes
 on when it is told a line.
 """
 
@@ -46,7 +47,8 @@ def say(**said: Any) -> None:
     print(json.dumps(said), flush=True)
 
 
-def stand_still(name: str) -> None:
+def stand_still(name: str, goes_on: str) -> None:
+    """``goes_on`` is a file: once it is there, so it does."""
     owner, method, after = STOPS[name]
     work: Callable[..., Any] = getattr(owner, method)
 
@@ -54,26 +56,32 @@ def stand_still(name: str) -> None:
         if after:
             work(*args, **more)
         say(stopped=name)
-        time.sleep(3600)
+        while not goes_on or not Path(goes_on).exists():
+            time.sleep(0.01)
+        setattr(owner, method, work)
+        if not after:
+            work(*args, **more)
 
     setattr(owner, method, stopped)
 
 
 def let_fail(driver: FakeDriver, call: str) -> None:
-    """Let the GPU refuse a call once all have met."""
-    work: Callable[..., Any] = shared_get.SharedGet._agreed
+    """Let the GPU refuse a call once all have met; most of them once what they share is made."""
+    owner, method = (shared_get.SharedGet, "_agreed") if call == "register" else (Group, "start")
+    work: Callable[..., Any] = getattr(owner, method)
 
-    def agreed(*args: Any) -> Any:
+    def refusing(*args: Any) -> Any:
         driver.refuse(call)
         return work(*args)
 
-    shared_get.SharedGet._agreed = agreed  # type: ignore[method-assign]
+    setattr(owner, method, refusing)
 
 
 def main() -> None:
     told = json.loads(sys.argv[1])
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    driver = FakeDriver(told["devices"], shared=Path(told["shared"]), delay=told.get("delay", 0.0))
+    pairs = {kind: [(one, other) for one, other in told.get(kind, ())] for kind in ("strangers", "garbling")}
+    driver = FakeDriver(told["devices"], shared=Path(told["shared"]), **pairs)
     load.use(driver)
     given.framework_of = lambda _, device: OnGpu(driver, int(device.partition(":")[2]))  # type: ignore[assignment,return-value]
     group.SILENT_SECONDS = told.get("silent_seconds", group.SILENT_SECONDS)
@@ -81,7 +89,7 @@ def main() -> None:
     if told.get("refuse"):
         let_fail(driver, told["refuse"])
     if told.get("stop"):
-        stand_still(told["stop"])
+        stand_still(told["stop"], told.get("goes_on", ""))
     with P2PStore(f"memory://{told['name']}", node=told["name"], connections=2) as store:
         say(ready=True)
         for _ in sys.stdin:
