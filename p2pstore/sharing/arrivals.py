@@ -5,6 +5,7 @@ What the bringer has on its own GPU as well, this one reads from there if it can
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,7 @@ from engine.cuda.copies import Copies
 from engine.cuda.device_memory import DeviceMemory
 from engine.cuda.load import Cuda
 from engine.cuda.pinned import until_done
+from engine.errors import GpuFailed
 from p2pstore.errors import StorageError
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.memory_objects import Lent
@@ -72,10 +74,10 @@ class Arrivals:
         self.by_gpus = 0
         """Bytes that came from other processes' GPUs."""
 
-    def copy(self, process: int, chunk: int, number: int, check: Callable[[], None]) -> None:
-        """Copy what this process wants of a chunk, and wait for that. ``check`` is called meanwhile.
+    def begin(self, process: int, chunk: int, number: int) -> list[int]:
+        """Begin to copy what this process wants of a chunk; the events that ``finish`` waits for.
 
-        Raises ``ValueError`` for a buffer that is none, ``GpuFailed``, and ``StorageError`` where it does not end.
+        Raises ``ValueError`` for a buffer that is none, and ``GpuFailed``.
         """
         buffer = self._ring.address(process, number)
         where = self._manifest.chunk(chunk)
@@ -89,13 +91,37 @@ class Arrivals:
                     across.append((source, memory, to, length))
                 else:
                     inward.append((buffer + start, memory, to, length))
-        events = [self._copies.begin(across, across=True)] if across else []
-        events += [self._copies.begin(inward)] if inward else []
-        for event in events:
-            self._see_done(event, check)
+        events: list[int] = []
+        try:
+            if across:
+                events.append(self._copies.begin(across, across=True))
+            if inward:
+                events.append(self._copies.begin(inward))
+        except BaseException:
+            self.forsake(events)
+            raise
         with self._lock:
             self.by_gpus += sum(length for *_, length in across)
             self.by_ring += sum(length for *_, length in inward)
+        return events
+
+    def finish(self, events: Sequence[int], check: Callable[[], None]) -> None:
+        """Wait for what was begun; ``check`` is called meanwhile, and does not raise.
+
+        Raises ``GpuFailed``, and ``StorageError`` where it does not end.
+        """
+        for number, event in enumerate(events):
+            try:
+                self._see_done(event, check)
+            except BaseException:
+                self.forsake(events[number + 1 :])
+                raise
+
+    def forsake(self, events: Sequence[int]) -> None:
+        """Nobody waits for these; what they tell the end of goes on until ``close``."""
+        for event in events:
+            with contextlib.suppress(GpuFailed), self._driver.on(self._device):
+                self._driver.end_event(event)
 
     def _source(self, process: int, part: Part) -> int:
         """Where the bringer itself has a part, for this GPU to read; 0 where it has not, or cannot be read."""

@@ -11,7 +11,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from engine.cuda.load import Cuda
 from engine.cuda.pinned import PinnedBuffer, until_done
@@ -169,8 +169,11 @@ class Group:
                 if said is None:
                     self._leave(process, "has ended")
                     return
+                offered = [message for message in said if message.kind is Kind.OFFERED]
                 for message in said:
                     self._take(process, message)
+                if process in self._here():  # its view may have been another one
+                    self._copy(process, offered)
                 if said:
                     last = time.monotonic()
                 elif time.monotonic() - last > SILENT_SECONDS:
@@ -184,15 +187,10 @@ class Group:
             self._arrivals.forget(process)
 
     def _take(self, process: int, message: Message) -> None:
-        """Do what a message is for. Raises ``BadNews``, ``ValueError``, and as ``Arrivals.copy``."""
+        """Do what a message is for. Raises ``BadNews``."""
         kind, chunk = message.kind, message.chunk
         if kind is Kind.VIEW and message.view != self._view:
             self._leave(process, "loads other tensors, or other slices of them")
-        elif kind is Kind.OFFERED:
-            with self._changed:
-                self._ledger.offered(process, chunk)
-            self._arrivals.copy(process, chunk, message.number, self._stop)
-            self._send(process, Message(Kind.COPIED, chunk))
         elif kind is Kind.COPIED:
             self._read_by(process, chunk)
         elif kind is Kind.COUNTS:
@@ -204,6 +202,22 @@ class Group:
             with self._changed:
                 self._ledger.close(process)
                 self._changed.notify_all()
+
+    def _copy(self, process: int, offered: Sequence[Message]) -> None:
+        """Copy chunks that another has brought, several at a time where there are: the next while one is waited for."""
+        begun: list[tuple[int, list[int]]] = []
+        try:
+            for message in offered:
+                with self._changed:
+                    self._ledger.offered(process, message.chunk)
+                begun.append((message.chunk, self._arrivals.begin(process, message.chunk, message.number)))
+            while begun:
+                chunk, events = begun.pop(0)
+                self._arrivals.finish(events, self._stop)
+                self._send(process, Message(Kind.COPIED, chunk))
+        finally:
+            for _, events in begun:
+                self._arrivals.forsake(events)
 
     def _read_by(self, process: int, chunk: int) -> None:
         with self._changed:

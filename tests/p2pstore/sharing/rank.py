@@ -35,8 +35,8 @@ STOPS: dict[str, tuple[Any, str, bool]] = {
     "after the meeting": (shared_get.SharedGet, "_agreed", False),
     "before a chunk is offered": (Group, "_offer", False),
     "after a chunk was offered": (Group, "_offer", True),
-    "before a chunk is copied": (Arrivals, "copy", False),
-    "after a chunk was copied": (Arrivals, "copy", True),
+    "before a chunk is copied": (Arrivals, "begin", False),
+    "after a chunk was copied": (Arrivals, "finish", True),
     "at the end": (Group, "wait", False),
     "after the end": (Group, "wait", True),
 }
@@ -52,15 +52,13 @@ def stand_still(name: str, goes_on: str) -> None:
     owner, method, after = STOPS[name]
     work: Callable[..., Any] = getattr(owner, method)
 
-    def stopped(*args: Any, **more: Any) -> None:
-        if after:
-            work(*args, **more)
+    def stopped(*args: Any, **more: Any) -> Any:
+        found = work(*args, **more) if after else None
         say(stopped=name)
         while not goes_on or not Path(goes_on).exists():
             time.sleep(0.01)
         setattr(owner, method, work)
-        if not after:
-            work(*args, **more)
+        return found if after else work(*args, **more)
 
     setattr(owner, method, stopped)
 
