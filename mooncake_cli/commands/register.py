@@ -27,10 +27,12 @@ from p2pstore.objects.names import check_object_name
 from p2pstore.objects.reference import check_tag
 from p2pstore.objects.selection import Selection
 from p2pstore.objects.units import format_seconds, format_size
-from p2pstore.origins.address import parse_origin
+from p2pstore.origins.address import Place, parse_origin
 from p2pstore.settings.settings import Settings
 
 STANDARD_INPUT = "-"
+
+EXIT_INTERRUPTED = 130
 BLOCK_BYTES = 1 << 20
 
 EXAMPLES = {
@@ -189,9 +191,24 @@ def _register_origin(invocation: Invocation, how: _How, text: str, name: str | N
         **given["selection"],
     }
     body |= {"chunk_size": given["chunk_size"], "force": how.force}
-    result = follow(invocation.output, client.events("/v1/register-origin", body), "bringing")
+    try:
+        result = follow(invocation.output, client.events("/v1/register-origin", body), "bringing")
+    except KeyboardInterrupt:
+        invocation.output.plain_error("Interrupted", _stays(origin), EXIT_INTERRUPTED)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
     word = "commit" if isinstance(origin, HubOrigin) else "revision"
     _tell(invocation, result, f"{word} {printable(result[word])}, kept at {printable(result['path'])}\n")
+
+
+def _stays(origin: HubOrigin | Place) -> str:
+    """What is left of bringing that was interrupted, without the address, in which secrets may be."""
+    whole = ["hf/blobs/"] if isinstance(origin, HubOrigin) else []
+    where = " and ".join(["origins/", *whole])
+    given_up = f"mooncake unregister {' '.join(['origins/', *whole])} --delete --last-copies"
+    return (
+        f"interrupted; what has come stays on this node, below {where}: "
+        f"run the same command again to go on from there, or '{given_up}' to give it up"
+    )
 
 
 def _register_stream(invocation: Invocation, how: _How, name: str | None) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from p2pstore.errors import MooncakeError, ObjectExists, to_wire
 from tests.cli.conftest import Mooncake
-from tests.cli.fake_agent import DIGEST, FakeAgent, progress, register_result
+from tests.cli.fake_agent import DIGEST, FakeAgent, HangUntilCancelled, progress, register_result
 
 
 @pytest.fixture
@@ -55,6 +56,33 @@ def test_the_agent_is_asked_for_what_was_said(agent: FakeAgent, mooncake: Moonca
         "hash": "blake3",
         "force": True,
     }
+
+
+@pytest.mark.parametrize(
+    ("origin", "where", "given_up"),
+    [
+        ("https://h.example/m.bin?a=geheim", "origins/", "origins/"),
+        ("hf://org/m", "origins/ and hf/blobs/", "origins/ hf/blobs/"),
+    ],
+)
+def test_ctrl_c_says_what_stays_of_an_origin(
+    agent: FakeAgent, environment: dict[str, str], tmp_path: Path, origin: str, where: str, given_up: str
+) -> None:
+    agent.answers["POST /v1/register-origin"] = [{"event": "note", "text": "bringing now"}, HangUntilCancelled()]
+    command = [sys.executable, "-m", "mooncake_cli", "register", origin]
+    with subprocess.Popen(
+        command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "bringing now\n"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert err == (
+        f"interrupted; what has come stays on this node, below {where}: run the same command again to go on from there, "
+        f"or 'mooncake unregister {given_up} --delete --last-copies' to give it up\n"
+    )
+    assert agent.cancelled.wait(60)
 
 
 def test_the_configuration_counts(agent: FakeAgent, mooncake: Mooncake, source: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+import signal
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -132,6 +135,35 @@ def test_a_killed_agent_goes_on_from_what_came(cluster: Cluster, web: tuple[WebS
     assert ranges == {f"bytes={32 * MIB}-{48 * MIB - 1}", f"bytes={48 * MIB}-{len(data) - 1}"}
     agent.ok("get", "big", cluster.path("got"))
     assert cluster.path("got").read_bytes() == data
+
+
+def test_what_an_interrupt_leaves_is_gone_on_with_or_given_up_as_it_says(
+    cluster: Cluster, web: tuple[WebStandIn, str]
+) -> None:
+    server, trusted = web
+    agent = cluster.agent("one", SSL_CERT_FILE=trusted)
+    server.hold.clear()
+    server.held_from = 40 * MIB
+
+    def interrupted() -> str:
+        running = agent.begin("register", f"{server.url}/m/big.bin", "--name", "big")
+        eventually(lambda: len([n for n in agent.names() if n.startswith("origins/")]) == 2, "two sections")
+        running.send(signal.SIGINT)
+        done = running.wait()
+        assert done.status == 130, str(done)
+        return done.err
+
+    said = interrupted()
+    advised = re.search(r"or 'mooncake (unregister [^']*)'", said)
+    assert advised is not None, said
+    agent.ok(*shlex.split(advised[1]))
+    assert not [name for name in agent.names() if name.startswith("origins/")]
+    interrupted()
+    asked = len(server.asked)
+    server.hold.set()
+    agent.ok("register", f"{server.url}/m/big.bin", "--name", "big")
+    ranges = [headers.get("Range", "") for method, _, headers in server.asked[asked:] if method == "GET"]
+    assert set(ranges) == {f"bytes={32 * MIB}-{48 * MIB - 1}", f"bytes={48 * MIB}-{50 * MIB + 4}"}
 
 
 def test_a_directory_of_this_machine(cluster: Cluster) -> None:
