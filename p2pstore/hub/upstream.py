@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 CONNECT_SECONDS = 10.0
 """For a connection to the upstream."""
 
-SILENCE_SECONDS = 60.0
+SILENCE_SECONDS = 30.0
 """Without a byte, after which a connection counts as broken."""
 
 MAX_PAGES = 1000

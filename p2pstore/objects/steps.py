@@ -21,6 +21,7 @@ class Steps:
         self._unit = ""
         self._done = 0
         self._total = 0
+        self._notes: list[str] = []
         self._lock = threading.Lock()
 
     def begin(self, name: str, total: int = 0, unit: str = "") -> None:
@@ -39,6 +40,17 @@ class Steps:
         """So many more are done."""
         with self._lock:
             self._done += count
+
+    def note(self, text: str) -> None:
+        """Have whoever waits told of something, as of what holds a step up."""
+        with self._lock:
+            self._notes.append(text)
+
+    def notes(self) -> list[str]:
+        """What was noted since the last call."""
+        with self._lock:
+            taken, self._notes = self._notes, []
+        return taken
 
     def event(self) -> dict[str, Any] | None:
         """The step as a ``progress`` event; None between steps."""
@@ -62,9 +74,14 @@ async def reported(steps: Steps, emit: Callable[[dict[str, Any]], None]) -> Asyn
     What ``emit`` raises is raised in the end, or before by the function that this gives.
     """
 
+    def tell_notes() -> None:
+        for text in steps.notes():
+            emit({"event": "note", "text": text})
+
     async def report() -> None:
         while True:
             await asyncio.sleep(REPORT_SECONDS)
+            tell_notes()
             event = steps.event()
             if event is not None:
                 emit(event)
@@ -80,3 +97,4 @@ async def reported(steps: Steps, emit: Callable[[dict[str, Any]], None]) -> Asyn
     finally:
         task.cancel()
     check()
+    tell_notes()

@@ -15,11 +15,12 @@ from p2pstore.objects.names import tree_fault
 from p2pstore.objects.reference import check_tag
 from p2pstore.objects.selection import Selection
 from p2pstore.objects.steps import Steps
-from p2pstore.objects.waiting import together
+from p2pstore.objects.waiting import telling, together
 from p2pstore.origins.address import FILE, S3, Place
 from p2pstore.origins.gathering import Gathering
 from p2pstore.origins.hub import HubSource
 from p2pstore.origins.local import LocalSource
+from p2pstore.origins.quiet import AGAIN_SECONDS, QUIET_SECONDS
 from p2pstore.origins.s3 import S3Source
 from p2pstore.origins.sections import revision
 from p2pstore.origins.source import OriginFile, Source
@@ -45,10 +46,14 @@ async def bring(
 
     Raises as ``Source.files``, ``Gathering.have`` and ``lay_out``. Cancelling stops it; what came stays.
     """
+
+    def waits(seconds: float) -> None:
+        steps.note(f"{origin} has not told what it has for {seconds:.0f} s; still waiting")
+
     source = await asyncio.to_thread(source_of, gathering.hub, origin)
     try:
         steps.begin("asking the origin")
-        files = await source.files(selection)
+        files = await telling(source.files(selection), waits, first=QUIET_SECONDS, again=AGAIN_SECONDS)
         if not files:
             raise OriginRefused(origin=origin, detail="none of its files is taken")
         fault = tree_fault(sorted(file.path for file in files), ()) if files[0].path else ""

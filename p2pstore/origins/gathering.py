@@ -13,21 +13,19 @@ import contextlib
 import logging
 import os
 from collections import deque
-from contextlib import aclosing
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
 from engine.errors import SourceChanged
 from engine.files.system import system
-from engine.net.backoff import Backoff
 from p2pstore.cluster.claims import claim, claimant, give_back
 from p2pstore.errors import (
     MooncakeError,
     NoLivePeer,
     OriginChanged,
     OriginDiffers,
-    OriginUnavailable,
     RemoteError,
     StorageError,
 )
@@ -47,6 +45,9 @@ from p2pstore.objects.hashing import hasher
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.steps import Steps
 from p2pstore.objects.waiting import to_its_end
+from p2pstore.origins import patient
+from p2pstore.origins.patient import PatientReading, Stalled
+from p2pstore.origins.quiet import Quiet
 from p2pstore.origins.sections import Plan, Section, order, plan
 from p2pstore.origins.source import OriginFile, Proof, Source
 
@@ -61,11 +62,8 @@ WORKERS = 6
 LOOK_SECONDS = 0.5
 """Before a section is looked at again that another node is reading."""
 
-RETRIES = Backoff(0.5, 15.0)
-"""Pauses before an origin that broke off is asked again."""
-
-PATIENCE_SECONDS = 120.0
-"""Without a byte from the origin, after which it is given up."""
+WATCH_SECONDS = 1.0
+"""Between two looks whether something comes."""
 
 
 class Gathering:
@@ -99,7 +97,7 @@ class Gathering:
             try:
                 found = await self._found(one.plan.whole)
                 if found is not None:
-                    path = await self._copies.of(found.record, found.manifest).held(one.told.add)
+                    path = await self._copies.of(found.record, found.manifest).held(one.came)
                     one.told.all()
                     await self._clear(one.plan)
                     return path
@@ -121,50 +119,68 @@ class Gathering:
     async def _gather(self, one: _File) -> bool:
         """Have all sections here; False where somebody has the whole file before."""
         waiting = deque(order(self._parts.registry.node, one.plan.sections))
-
-        async def work() -> None:
-            while waiting:
-                section = waiting.popleft()
-                try:
-                    had = await self._obtain(one, section)
-                except (RemoteError, NoLivePeer) as error:
-                    waiting.append(section)
-                    await one.peers.again(error)
-                    continue
-                one.peers.well()
-                if not had:
-                    waiting.append(section)
-                    await asyncio.sleep(LOOK_SECONDS)
-
-        async def appears() -> None:
-            """Who has the whole gives up its sections: whoever still gets those would wait in vain."""
-            found = False
-            while not found:
-                await asyncio.sleep(LOOK_SECONDS)
-                with contextlib.suppress(RemoteError):
-                    found = await self._found(one.plan.whole) is not None
-
-        looking = asyncio.create_task(appears(), name=f"whether others have {one.origin}")
-        workers = [asyncio.create_task(work(), name=f"bringing of {one.origin}") for _ in range(WORKERS)]
+        looking = asyncio.create_task(self._appears(one), name=f"whether others have {one.origin}")
+        watching = asyncio.create_task(self._watch(one), name=f"whether {one.origin} sends")
+        name = f"bringing of {one.origin}"
+        workers = [asyncio.create_task(self._work(one, waiting), name=name) for _ in range(WORKERS)]
         working = asyncio.gather(*workers)
         try:
-            either: set[asyncio.Future[Any]] = {looking, working}
+            either: set[asyncio.Future[Any]] = {looking, watching, working}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if watching.done():
+                watching.result()
             if not working.done():
                 looking.result()
                 return False
             working.result()
             return True
         finally:
-            for task in (looking, *workers):
+            for task in (looking, watching, *workers):
                 task.cancel()
-            await asyncio.gather(looking, working, *workers, return_exceptions=True)
+            await asyncio.gather(looking, watching, working, *workers, return_exceptions=True)
+
+    async def _work(self, one: _File, waiting: deque[Section]) -> None:
+        """Have those that wait, one after the other."""
+        while waiting:
+            section = waiting.popleft()
+            try:
+                had = await self._obtain(one, section)
+            except (RemoteError, NoLivePeer) as error:
+                waiting.append(section)
+                await one.peers.again(error)
+                continue
+            except Stalled as stalled:
+                waiting.append(section)
+                if one.quiet.seconds > patient.PATIENCE_SECONDS:
+                    raise stalled.fault from None
+                continue
+            one.peers.well()
+            if not had:
+                one.quiet.others()
+                waiting.append(section)
+                await asyncio.sleep(LOOK_SECONDS)
+
+    async def _appears(self, one: _File) -> None:
+        """Who has the whole gives up its sections: whoever still gets those would wait in vain."""
+        found = False
+        while not found:
+            await asyncio.sleep(LOOK_SECONDS)
+            with contextlib.suppress(RemoteError):
+                found = await self._found(one.plan.whole) is not None
+
+    async def _watch(self, one: _File) -> None:
+        """Tell whoever waits where nothing comes."""
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            text = one.quiet.words()
+            if text:
+                one.told.note(text)
 
     async def _obtain(self, one: _File, section: Section) -> bool:
         """Have a section here; False where that is not possible now, since another node reads it."""
         found = await self._found(section.name)
         if found is not None:
-            await self._copies.of(found.record, found.manifest).held(one.told.add)
+            await self._copies.of(found.record, found.manifest).held(one.came)
             return True
         if not one.source.reads:
             return await self._read_elsewhere(one, section)
@@ -214,31 +230,16 @@ class Gathering:
             if proof is not None:
                 proof.update(block)
 
-        loop = asyncio.get_running_loop()
-        at, failures, last = section.begin, 0, loop.time()
-        while at < section.end:
-            before = at
-            fault = OriginUnavailable(origin=one.origin, detail="it ends too early")
-            try:
-                async with aclosing(one.source.stream(one.file, at, section.end)) as blocks:
-                    async for block in blocks:
-                        await to_its_end(asyncio.to_thread(take, block))
-                        at += len(block)
-                        one.told.add(len(block))
-            except OriginUnavailable as error:
-                fault = error
-            if at > before:
-                failures, last = 0, loop.time()
-            if at >= section.end:
-                return
-            if at > section.begin and not one.file.resumes:
-                raise fault
-            failures += 1
-            pause = RETRIES.after(failures)
-            if loop.time() + pause - last > PATIENCE_SECONDS:
-                raise fault
-            log.info("%s; going on from byte %d in %.1f s", fault, at, pause)
-            await asyncio.sleep(pause)
+        def blocks(begin: int) -> AsyncGenerator[bytes, None]:
+            return one.source.stream(one.file, begin, section.end)
+
+        async def taken(block: bytes) -> None:
+            await to_its_end(asyncio.to_thread(take, block))
+            one.came(len(block))
+
+        reading = PatientReading(one.origin, blocks, taken, one.quiet)
+        with one.quiet.reading():
+            await reading.run(section.begin, section.end, resumes=one.file.resumes, alone=not one.plan.cut)
 
     # The whole
 
@@ -303,6 +304,10 @@ class _Told:
         """It is here, whoever brought it."""
         self.add(self._left)
 
+    def note(self, text: str) -> None:
+        """Something that whoever waits is to hear."""
+        self._steps.note(text)
+
 
 class _File:
     """A file that comes, and what is needed for that."""
@@ -313,7 +318,13 @@ class _File:
         self.file = file
         self.plan = way
         self.told = told
+        self.quiet = Quiet(origin, file.path, asyncio.get_running_loop().time)
         self.peers = PeerPatience()  # sections go away when who had them has the whole file
+
+    def came(self, count: int) -> None:
+        """So many bytes more."""
+        self.told.add(count)
+        self.quiet.came()
 
 
 def _append(incoming: Incoming, path: Path, manifest: Manifest, proof: Proof) -> None:

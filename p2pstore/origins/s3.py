@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 8 << 20
 """Of one request."""
 
+SILENCE_SECONDS = 15.0
+"""Without a byte, after which a connection counts as broken; botocore tries again as its settings say."""
+
 LOOKS_AT_ONCE = 16
 """Objects that are asked at a time what they are."""
 
@@ -55,6 +58,8 @@ class S3Source:
         except ImportError:
             raise UsageError(detail="s3:// needs the package s3fs: pip install 'mooncake-cli[origins]'") from None
         self._system: s3fs.S3FileSystem = s3fs.S3FileSystem(skip_instance_cache=True, use_listings_cache=False)
+        self._system.retries = 1  # else it does five times what botocore does five times
+        self._system.read_timeout = SILENCE_SECONDS
 
     async def close(self) -> None:
         """See ``Source.close``. The connections are s3fs's, which ends them with its file system."""

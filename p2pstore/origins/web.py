@@ -25,7 +25,7 @@ from p2pstore.origins.source import OriginFile
 CONNECT_SECONDS = 10.0
 """For a connection."""
 
-SILENCE_SECONDS = 60.0
+SILENCE_SECONDS = 30.0
 """Without a byte, after which a connection counts as broken."""
 
 MAX_WORDS = 200

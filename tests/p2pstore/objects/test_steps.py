@@ -36,6 +36,15 @@ def test_a_step_counts_from_its_beginning_whoever_counts() -> None:
     assert (event["step"], event["unit"], event["done"], event["total"]) == ("hashing", "B", 40_000, 100_000)
 
 
+async def test_notes_are_told_once_and_in_order_also_at_the_end() -> None:
+    steps, told = Steps(), list[dict[str, Any]]()
+    async with reported(steps, told.append):
+        steps.note("a")
+        steps.note("b")
+    assert told == [{"event": "note", "text": "a"}, {"event": "note", "text": "b"}]
+    assert steps.notes() == []
+
+
 async def test_steps_are_reported_until_the_work_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "REPORT_SECONDS", 0)
     steps, told, heard = Steps(), [], asyncio.Event()

@@ -18,10 +18,13 @@ from p2pstore.node import Node
 from p2pstore.objects.selection import Selection
 from p2pstore.objects.steps import Steps
 from p2pstore.origins import gathering as gathering_module
+from p2pstore.origins import patient, quiet
+from p2pstore.origins import web as web_module
 from p2pstore.origins.address import parse_origin
 from p2pstore.origins.bringing import bring
 from p2pstore.origins.gathering import Gathering
 from tests.p2pstore.nodes import Start, start
+from tests.p2pstore.origins.silent import silent_server
 from tests.p2pstore.origins.stand_in import WebStandIn
 from tests.p2pstore.samples import MIB, content, write_tree
 
@@ -144,6 +147,45 @@ async def test_an_origin_that_goes_away_is_waited_for(start: Start, make: Make, 
     assert web.sent[PATH] < len(BIG) + 8 * MIB  # what was on its way when connections broke comes again
 
 
+async def test_a_section_that_stalls_at_one_node_is_read_by_another(
+    start: Start, make: Make, web: WebStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its server sends nothing to the one; whoever waits hears of that."""
+    monkeypatch.setattr(patient, "SECTION_PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(quiet, "QUIET_SECONDS", 0.2)
+    monkeypatch.setattr(gathering_module, "WATCH_SECONDS", 0.05)
+    one, other = await start("one"), await start("other")
+    steps = Steps()
+    stalled, well = make(one), make(other)
+    read = stalled._stream
+
+    async def stalls(*given: object) -> None:
+        section = given[1]
+        if section.begin == 32 * MIB:  # type: ignore[attr-defined]
+            monkeypatch.setattr(given[0].source, "stream", hangs)  # type: ignore[attr-defined]
+        await read(*given)  # type: ignore[arg-type]
+
+    async def hangs(*_: object) -> AsyncIterator[bytes]:
+        await asyncio.sleep(0.3)
+        raise OriginUnavailable(origin="x", detail="it sends nothing")
+        yield b""
+
+    monkeypatch.setattr(stalled, "_stream", stalls)
+    stuck = asyncio.create_task(brought(stalled, web.url + PATH, steps=steps))
+    said: list[str] = []
+
+    def told() -> bool:
+        said.extend(steps.notes())
+        return bool(said)
+
+    await until(told)
+    assert f"nothing has come from {web.url}{PATH} for" in said[0]
+    place, _ = await brought(well, web.url + PATH)
+    assert place.read_bytes() == BIG
+    place, _ = await stuck
+    assert place.read_bytes() == BIG
+
+
 async def test_connections_that_break_again_and_again(start: Start, make: Make, web: WebStandIn) -> None:
     web.break_each = 5 * MIB
     place, _ = await brought(make(await start("one")), web.url + PATH)
@@ -153,7 +195,8 @@ async def test_connections_that_break_again_and_again(start: Start, make: Make, 
 async def test_an_origin_that_stays_away_is_told_of_and_what_came_stays(
     start: Start, make: Make, web: WebStandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gathering_module, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(patient, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(patient, "SECTION_PATIENCE_SECONDS", 0.5)
     node = await start("one")
     one = make(node)
     web.hold.clear()
@@ -169,6 +212,20 @@ async def test_an_origin_that_stays_away_is_told_of_and_what_came_stays(
     place, _ = await brought(one, web.url + PATH)
     assert place.read_bytes() == BIG
     assert ranges_asked(web, asked) == REST
+
+
+async def test_a_server_that_says_nothing_or_stalls(
+    start: Start, make: Make, web: WebStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web_module, "SILENCE_SECONDS", 0.5)
+    for name in ("PATIENCE_SECONDS", "SECTION_PATIENCE_SECONDS"):
+        monkeypatch.setattr(patient, name, 1.0)
+    one = make(await start("one"))
+    with silent_server() as where, pytest.raises(OriginUnavailable):
+        await brought(one, f"http://{where}/x")
+    web.hold.clear()
+    with pytest.raises(OriginUnavailable):
+        await brought(one, web.url + PATH)
 
 
 async def test_a_file_that_changes_meanwhile_is_refused(start: Start, make: Make, web: WebStandIn) -> None:

@@ -20,7 +20,7 @@ from p2pstore.errors import (
     RemoteError,
     UsageError,
 )
-from p2pstore.hub import patience
+from p2pstore.hub import patience, upstream
 from p2pstore.hub.hub import Hub
 from p2pstore.hub.listing import blob_name
 from p2pstore.hub.origin import parse_origin
@@ -28,11 +28,14 @@ from p2pstore.node import Node
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.selection import Selection
 from p2pstore.objects.steps import Steps
+from p2pstore.origins import bringing as bringing_module
 from p2pstore.origins import gathering as gathering_module
+from p2pstore.origins import patient, quiet
 from p2pstore.origins.bringing import bring
 from p2pstore.origins.gathering import Gathering
 from tests.p2pstore.hub.stand_in import StandIn
 from tests.p2pstore.nodes import Start, start
+from tests.p2pstore.origins.silent import silent_server
 from tests.p2pstore.samples import MIB, content
 
 __all__ = ["start"]
@@ -249,6 +252,28 @@ async def test_what_is_gated(start: Start, make: Make, stand_in: StandIn) -> Non
         assert type(refused.value) is OriginRefused
 
 
+async def test_a_hub_that_stalls(start: Start, make: Make, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked what it has, and in the middle of a file."""
+    monkeypatch.setattr(upstream, "SILENCE_SECONDS", 2.0)
+    monkeypatch.setattr(bringing_module, "QUIET_SECONDS", 0.1)
+    monkeypatch.setattr(quiet, "QUIET_SECONDS", 0.2)
+    monkeypatch.setattr(gathering_module, "WATCH_SECONDS", 0.05)
+    for name in ("PATIENCE_SECONDS", "SECTION_PATIENCE_SECONDS"):
+        monkeypatch.setattr(patient, name, 1.0)
+    node, steps = await start("one"), Steps()
+    with silent_server() as where:
+        hub = Hub(node.parts, node.supervisor, upstream=f"http://{where}")
+        with pytest.raises(OriginUnavailable):
+            await brought(Gathering(hub), steps=steps)
+        await hub.close()
+    assert f"hf://{NAME} has not told what it has" in steps.notes()[0]
+    stand_in.repos[NAME] = {SMALL: FILES[SMALL]}
+    stand_in.hold.clear()
+    with pytest.raises(OriginUnavailable):
+        await brought(make(node), steps=steps)
+    assert any(f"nothing has come from '{SMALL}' of hf://{NAME} for" in text for text in steps.notes())
+
+
 @pytest.mark.parametrize("path", [SMALL, BIG, "config.json"])
 async def test_wrong_bytes(start: Start, make: Make, stand_in: StandIn, path: str) -> None:
     stand_in.repos[NAME] = {path: LARGE if path == BIG else FILES[path]}
@@ -273,7 +298,7 @@ async def test_a_path_that_leads_elsewhere_is_not_written(start: Start, make: Ma
 async def test_a_hub_that_gives_out_no_parts(
     start: Start, make: Make, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gathering_module, "RETRIES", gathering_module.Backoff(0.01, 0.01))
+    monkeypatch.setattr(patient, "RETRIES", patient.Backoff(0.01, 0.01))
     stand_in.repos[NAME] = {BIG: LARGE}
     stand_in.ranges = False
     stand_in.break_after[BIG] = [0, 20 * MIB]  # the first is what asks for a part

@@ -23,6 +23,7 @@ from p2pstore.origins.gathering import Gathering
 from p2pstore.origins.s3 import S3Source
 from tests.p2pstore.nodes import Start, start
 from tests.p2pstore.origins.s3_stand_in import ID, SECRET, Moto
+from tests.p2pstore.origins.silent import silent_server
 from tests.p2pstore.samples import MIB, content
 
 __all__ = ["start"]
@@ -151,6 +152,17 @@ async def test_a_store_that_stays_away(start: Start, make: Make, store: Moto, mo
         assert SECRET not in str(away.value)
     finally:
         store.start()
+
+
+async def test_a_store_that_says_nothing(
+    start: Start, make: Make, store: Moto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setattr(s3_module, "SILENCE_SECONDS", 0.5)
+    with silent_server() as where:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{where}")
+        with pytest.raises(OriginUnavailable, match="imeout"):
+            await brought(make(await start("one")), "s3://bucket/big")
 
 
 async def test_without_s3fs_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
