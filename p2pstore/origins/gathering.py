@@ -47,9 +47,10 @@ from p2pstore.objects.steps import Steps
 from p2pstore.objects.waiting import to_its_end
 from p2pstore.origins import patient
 from p2pstore.origins.patient import PatientReading, Stalled
+from p2pstore.origins.proof import Proof
 from p2pstore.origins.quiet import Quiet
 from p2pstore.origins.sections import Plan, Section, order, plan
-from p2pstore.origins.source import OriginFile, Proof, Source
+from p2pstore.origins.source import OriginFile, Source
 
 log = logging.getLogger(__name__)
 
@@ -218,7 +219,7 @@ class Gathering:
         try:
             await self._stream(one, section, incoming, proof)
             if proof is not None:
-                proof.check(one.origin)
+                await self._check(one, proof)
         except BaseException:
             await to_its_end(asyncio.to_thread(incoming.abort))
             raise
@@ -256,13 +257,22 @@ class Gathering:
                 manifest = self._parts.holdings.manifest(holding.digest)
                 assert manifest is not None  # noqa: S101 - a holding has its manifest
                 await to_its_end(asyncio.to_thread(_append, incoming, Path(holding.spans[0].path), manifest, proof))
-            proof.check(one.origin)
+            await self._check(one, proof)
         except BaseException as error:
             await to_its_end(asyncio.to_thread(incoming.abort))
             if isinstance(error, OriginDiffers):  # nobody knows which of them is wrong
                 await self._clear(one.plan)
             raise
         await register_incoming(self._parts, incoming, one.plan.whole, force=True, steps=Steps())
+
+    async def _check(self, one: _File, proof: Proof) -> None:
+        """All of a file has come. Raises ``OriginDiffers``, and as ``Source.sure``."""
+        try:
+            proof.check(one.origin)
+        except OriginDiffers as error:
+            if await one.source.sure(one.file):
+                raise
+            log.info("%s, which was uploaded in parts of several sizes: it is not compared", error)
 
     def _holding(self, name: str) -> Holding | None:
         return next((holding for holding in self._parts.holdings.named(name) if holding.spans), None)

@@ -36,6 +36,10 @@ class HubSource:
         """See ``Source``."""
         return self._upstream is not None
 
+    async def sure(self, file: OriginFile) -> bool:  # noqa: ARG002 - of any
+        """See ``Source.sure``."""
+        return True
+
     async def close(self) -> None:
         """See ``Source.close``. The connections are the hub's readers', which use them again."""
 

@@ -58,6 +58,10 @@ class LocalSource:
         finally:
             os.close(descriptor)
 
+    async def sure(self, file: OriginFile) -> bool:  # noqa: ARG002 - of any
+        """See ``Source.sure``."""
+        return True
+
     async def close(self) -> None:
         """See ``Source.close``."""
 

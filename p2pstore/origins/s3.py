@@ -7,9 +7,7 @@ An object is read by ranges with ``If-Match``, so that all of it is of the versi
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-import re
+import contextlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,6 +17,8 @@ from p2pstore.objects.chosen import takes
 from p2pstore.objects.selection import Selection
 from p2pstore.objects.waiting import together
 from p2pstore.origins.address import Place
+from p2pstore.origins.proof import is_of_parts
+from p2pstore.origins.s3_hashes import hashes_of, part_size, parts_of
 from p2pstore.origins.source import OriginFile
 
 if TYPE_CHECKING:
@@ -33,6 +33,9 @@ SILENCE_SECONDS = 15.0
 LOOKS_AT_ONCE = 16
 """Objects that are asked at a time what they are."""
 
+DIRECTORY_BUCKET = "--x-s3"
+"""What names of buckets end with whose ETags are no hashes."""
+
 MAX_WORDS = 300
 """Characters of what a store, or boto, says of a refusal."""
 
@@ -40,8 +43,6 @@ REFUSALS = frozenset(
     {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "NoRegionError", "ParamValidationError"}
 )
 """Errors of botocore's, by their names, that the same attempt would meet again."""
-
-_MD5 = re.compile(r"[0-9a-f]{32}")
 
 
 class S3Source:
@@ -96,8 +97,30 @@ class S3Source:
             told = self._system.call_s3("head_object", Bucket=bucket, Key=key, ChecksumMode="ENABLED")
         except Exception as error:  # noqa: BLE001 - as above
             raise self._fault(error) from None
-        etag = str(told.get("ETag", ""))
-        return OriginFile(path, f"s3://{bucket}/{key}", int(told["ContentLength"]), etag, etag, _hashes(told))
+        etag, place, size_of_parts = str(told.get("ETag", "")), f"s3://{bucket}/{key}", 0
+        if parts_of(told):
+            with contextlib.suppress(OriginRefused, OriginUnavailable):  # it is read all the same
+                size_of_parts = part_size(told, self._part(place, 1))
+        hashes = hashes_of({**told, "ETag": ""} if bucket.endswith(DIRECTORY_BUCKET) else told, size_of_parts)
+        return OriginFile(path, place, int(told["ContentLength"]), etag, etag, hashes)
+
+    def _part(self, place: str, number: int) -> Mapping[str, Any]:
+        """What the store says of one part of an object that was uploaded in parts. Raises as ``files``."""
+        bucket, _, key = place.removeprefix("s3://").partition("/")
+        try:
+            told: Mapping[str, Any] = self._system.call_s3("head_object", Bucket=bucket, Key=key, PartNumber=number)
+        except Exception as error:  # noqa: BLE001 - as above
+            raise self._fault(error) from None
+        return told
+
+    async def sure(self, file: OriginFile) -> bool:
+        """See ``Source.sure``. The hash of parts of which each is as long as the first says nothing of other parts."""
+        if not all(is_of_parts(kind) for kind, _ in file.hashes):
+            return True
+        count = max(int(digest.rpartition("-")[2]) for _, digest in file.hashes)
+        works = [partial(asyncio.to_thread, self._part, file.place, number) for number in range(1, count + 1)]
+        told = await together(works, at_once=LOOKS_AT_ONCE, name=f"look at the parts of {file.place}")
+        return len({int(part["ContentLength"]) for part in told[:-1]}) <= 1
 
     async def stream(self, file: OriginFile, begin: int, end: int) -> AsyncGenerator[bytes, None]:
         """See ``Source.stream``."""
@@ -139,20 +162,3 @@ class S3Source:
         if isinstance(error, PermissionError) or type(error).__name__ in REFUSALS:
             return OriginRefused(origin=self._shown, detail=said)
         return OriginUnavailable(origin=self._shown, detail=said)
-
-
-def _hashes(told: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    """What a store says of an object's hashes: of all of it, and not of its parts' hashes, or of what is encrypted."""
-    found = []
-    text = str(told.get("ChecksumSHA256") or "")
-    try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        data = b""  # a '-' and a number say that it is of parts
-    if len(data) == 32:
-        found.append(("sha256", data.hex()))
-    etag = str(told.get("ETag", "")).strip('"')
-    plain = told.get("ServerSideEncryption") in {None, "AES256"} and not told.get("SSECustomerAlgorithm")
-    if plain and _MD5.fullmatch(etag):
-        found.append(("md5", etag))
-    return tuple(found)

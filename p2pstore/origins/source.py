@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from p2pstore.errors import OriginDiffers
-from p2pstore.objects.oid import GIT, SHA256, OidHasher, oid_hasher
 from p2pstore.objects.selection import Selection
-
-KINDS_OF_HASH = (SHA256, "md5", GIT)
-"""In which origins tell their files' hashes."""
 
 
 @dataclass(frozen=True)
@@ -57,30 +51,8 @@ class Source(Protocol):
         Raises ``OriginChanged`` where the file is no longer of that version.
         """
 
+    async def sure(self, file: OriginFile) -> bool:
+        """Whether ``hashes`` are those of a file beyond doubt; it is asked where they differ. Raises as ``files``."""
+
     async def close(self) -> None:
         """Read no more."""
-
-
-class Proof:
-    """Compares a file with the hashes that its origin tells, as it comes, in order."""
-
-    def __init__(self, file: OriginFile) -> None:
-        self._wanted = [(kind, digest) for kind, digest in file.hashes if kind in KINDS_OF_HASH]
-        self._hashed = [_hasher(kind, file.size) for kind, _ in self._wanted]
-        self._place = file
-
-    def update(self, data: bytes | memoryview) -> None:
-        """Take what comes next."""
-        for hashed in self._hashed:
-            hashed.update(data)
-
-    def check(self, origin: str) -> None:
-        """All of it has come. Raises ``OriginDiffers``."""
-        for (kind, digest), hashed in zip(self._wanted, self._hashed, strict=True):
-            if hashed.hexdigest() != digest:
-                what = self._place.path or "the file"
-                raise OriginDiffers(origin=origin, detail=f"{what} has another {kind} than {digest}")
-
-
-def _hasher(kind: str, size: int) -> OidHasher:
-    return oid_hasher(GIT, size) if kind == GIT else hashlib.new(kind, usedforsecurity=False)

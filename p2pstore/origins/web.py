@@ -46,6 +46,10 @@ class WebSource:
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS)
         self._session: aiohttp.ClientSession | None = None
 
+    async def sure(self, file: OriginFile) -> bool:  # noqa: ARG002 - of any
+        """See ``Source.sure``."""
+        return True
+
     async def close(self) -> None:
         """See ``Source.close``."""
         if self._session is not None:
