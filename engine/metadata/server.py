@@ -60,7 +60,7 @@ class MetadataServer:
         app.router.add_put(PATH, self._put)
         app.router.add_delete(PATH, self._delete)
         app.router.add_get("/health", self._health)
-        self._server = HttpServer(app, logger=log, shutdown_seconds=CLOSE_TIMEOUT)
+        self._server = HttpServer(app, logger=log, shutdown_seconds=CLOSE_TIMEOUT, open_to_all=True)
         listener = sockets.listen(host, port)
         self.address = addresses.join(host, listener.getsockname()[1])
         await self._server.start(listener)

@@ -14,9 +14,11 @@ from typing import Any
 
 from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.typedefs import Handler, Middleware
 from aiohttp.web_protocol import RequestHandler
 
-from engine.net import sockets
+from engine.net import addresses, sockets
+from engine.net.web_pages import refusal
 
 MAX_STRANGERS = 256
 """Connections of which no request was let in."""
@@ -45,12 +47,19 @@ class HttpServer:
         shutdown_seconds: float,
         cancels: bool = False,
         strangers: int = MAX_STRANGERS,
+        open_to_all: bool = False,
+        for_pages: tuple[str, ...] = (),
     ) -> None:
         """``cancels``: what is done for a request is cancelled when its client goes away.
 
-        ``strangers``: how many there may be.
+        ``strangers``: how many there may be. ``open_to_all``: it asks for no password, so that web pages are refused as
+        ``web_pages`` says, but for paths that begin as those ``for_pages`` do.
         """
         app.on_response_prepare.append(say_no_version)
+        self._loopback = False
+        self._open_to_all = open_to_all
+        if open_to_all:
+            app.middlewares.insert(0, self._refuse_pages(for_pages))
         self._options: dict[str, Any] = {
             "access_log": None,
             "logger": logger,
@@ -67,6 +76,8 @@ class HttpServer:
 
     async def start(self, listener: socket.socket) -> None:
         """Serve on a listening socket, which is closed in the end."""
+        if self._open_to_all:
+            self._loopback = addresses.as_ip(listener.getsockname()[0]).is_loopback
         await self._runner.setup()
         loop = asyncio.get_running_loop()
 
@@ -80,6 +91,19 @@ class HttpServer:
         if self._server is not None:
             self._server.close()
         await self._runner.cleanup()
+
+    def _refuse_pages(self, but: tuple[str, ...]) -> Middleware:
+        names = (socket.gethostname(),)
+
+        @web.middleware
+        async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+            if not request.path.startswith(but):
+                said = refusal(request.method, request.headers, loopback=self._loopback, names=names)
+                if said:
+                    raise web.HTTPForbidden(text=said)
+            return await handler(request)
+
+        return guard
 
     def made(self, connection: _Connection) -> bool:
         """A stranger is there; False where there is no room for it."""

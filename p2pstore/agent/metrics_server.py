@@ -50,7 +50,7 @@ class MetricsServer:
         self._node: Node | None = None
         app = web.Application(client_max_size=1)
         app.router.add_get(PATH, self._metrics)
-        self._server = HttpServer(app, logger=http_log, shutdown_seconds=SHUTDOWN_SECONDS)
+        self._server = HttpServer(app, logger=http_log, shutdown_seconds=SHUTDOWN_SECONDS, open_to_all=True)
 
     @property
     def url(self) -> str:

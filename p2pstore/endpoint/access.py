@@ -1,9 +1,7 @@
 """Who may read through the hub's interface: who shows the token, or where there is none, this user's own programs.
 
 Loopback is open to every user of a host. So the kernel is asked whose the other end of a connection is; its tables of
-sockets tell it. That does not tell a user's browser from the pages that it shows, which are strangers': a page can ask
-for what is on loopback, and can read the answer when its own host's name comes to mean that address (DNS rebinding). So
-a request must call this host by a name of its own, and be none that a browser makes for a page.
+sockets tell it. That does not tell a user's browser from the pages that it shows: see ``engine.net.web_pages``.
 """
 
 from __future__ import annotations
@@ -12,10 +10,8 @@ import hmac
 import os
 import socket
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
-from engine.net import addresses
 from p2pstore.errors import StorageError, UsageError
 
 TABLES = {socket.AF_INET: "/proc/net/tcp", socket.AF_INET6: "/proc/net/tcp6"}
@@ -30,9 +26,6 @@ _LOCAL, _REMOTE, _UID, _INODE = 1, 2, 7, 9
 
 _NOBODYS = "0"
 """The inode of a socket that no process has open any more; its user is then shown as root."""
-
-_BY_THE_USER = frozenset({"none", "same-origin"})
-"""What a browser says in Sec-Fetch-Site of an address that was typed, and of what its page then loads."""
 
 
 def shown(address: str, port: int) -> str:
@@ -77,29 +70,6 @@ def plain(address: str) -> str:
 def is_ours(uid: int | None) -> bool:
     """Whether a user may read: the one that the node runs as, and root, who can do so anyway."""
     return uid is not None and uid in {os.geteuid(), 0}
-
-
-def is_called_ours(host: str, name: str) -> bool:
-    """Whether a Host header means loopback whoever resolves it: an address, ``localhost``, or ``name``, as set here.
-
-    The port does not matter: it may have been forwarded.
-    """
-    try:
-        called, _ = addresses.parse(host, 80)
-    except addresses.BadAddress:
-        return False
-    called = called.lower().rstrip(".")
-    if called in {"localhost", name.lower().rstrip(".")} or called.endswith(".localhost"):
-        return True
-    try:
-        return addresses.as_ip(called).is_loopback
-    except ValueError:
-        return False
-
-
-def is_a_pages(headers: Mapping[str, str]) -> bool:
-    """Whether a browser asks for a page of the web; headers' names are found whatever their case."""
-    return "Origin" in headers or headers.get("Sec-Fetch-Site", "none").lower() not in _BY_THE_USER
 
 
 def shows(header: str, token: str) -> bool:

@@ -21,9 +21,10 @@ from aiohttp import web
 
 from engine.net import addresses, sockets
 from engine.net.http_server import HttpServer, let_in
+from engine.net.web_pages import is_a_pages, is_called_ours
 from p2pstore.errors import MooncakeError
 from p2pstore.hub import documents
-from p2pstore.hub.access import is_a_pages, is_called_ours, is_ours, plain, read_token, shows, uid_of
+from p2pstore.hub.access import is_ours, plain, read_token, shows, uid_of
 from p2pstore.hub.fetch import Following
 from p2pstore.hub.hub import Hub
 from p2pstore.hub.mirror import MirroredRepo

@@ -24,8 +24,8 @@
     GET    /api/v1/why?key=K&tenant_id=T  or ?client=ADDRESS
     POST   /api/v1/keys/info  /keys/remove  /api/v1/why  the same of a key that is the body
 
-Looking at a key grants no lease here. There is no password, as upstream has none; what changes something is refused to
-web pages, which a browser on this host would let call us.
+Looking at a key grants no lease here. There is no password, as upstream has none; web pages, which a browser on this
+host would let call us, are refused as ``engine.net.web_pages`` says.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class AdminServer:
         several = (KeyRoutes(shown, self._sliced), DrainRoutes(shown), TenantRoutes(shown))
         for method, path, handler in (route for each in several for route in each.routes()):
             app.router.add_route(method, path, self._served(handler))
-        self._server = HttpServer(app, logger=log, shutdown_seconds=SHUTDOWN_SECONDS, cancels=True)
+        self._server = HttpServer(app, logger=log, shutdown_seconds=SHUTDOWN_SECONDS, cancels=True, open_to_all=True)
 
     async def start(self, listener: socket.socket) -> None:
         """Serve on a listening socket, which is closed in the end."""
@@ -111,12 +111,10 @@ class AdminServer:
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Whoever may ask is no stranger here: there is no password. But no page of the web changes anything."""
+        """Whoever may ask is no stranger here: there is no password."""
         if self._allow and not self._allowed(request.remote or ""):
             raise web.HTTPForbidden(text="not from there")
         let_in(request)
-        if request.method not in {hdrs.METH_GET, hdrs.METH_HEAD} and hdrs.ORIGIN in request.headers:
-            raise web.HTTPForbidden(text="not for web pages")
         return await handler(request)
 
     def _allowed(self, host: str) -> bool:

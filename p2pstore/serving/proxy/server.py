@@ -54,6 +54,11 @@ log = logging.getLogger(__name__)
 MAX_STRANGERS = 4096
 """Connections without a request: clients come in crowds."""
 
+MODELS = "/v1/models"
+
+FOR_PAGES = ("/v1/", "/health")
+"""What a reverse proxy before this one asks for by its own name, and pages may ask for, as of vLLM's own server."""
+
 SHUTDOWN_SECONDS = 2.0
 """For connections to end, once no request is under way."""
 
@@ -118,11 +123,17 @@ class ProxyServer:
         app = web.Application(middlewares=[self._guard], client_max_size=MAX_BODY_BYTES)
         app.router.add_post(COMPLETIONS, self._completions)
         app.router.add_post(CHAT, self._completions)
-        app.router.add_get("/v1/models", self._models)
+        app.router.add_get(MODELS, self._models)
         self._admin = Admin(self._parts, self.turns, self.bodies, self.supervisor)
         self._admin.add_to(app)
         self._server = HttpServer(
-            app, logger=log, shutdown_seconds=SHUTDOWN_SECONDS, cancels=True, strangers=MAX_STRANGERS
+            app,
+            logger=log,
+            shutdown_seconds=SHUTDOWN_SECONDS,
+            cancels=True,
+            strangers=MAX_STRANGERS,
+            open_to_all=True,
+            for_pages=FOR_PAGES,
         )
         await self._server.start(listener)
         self.supervisor.start("time-outs", OWNER, self._sweep)

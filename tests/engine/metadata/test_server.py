@@ -57,6 +57,21 @@ async def test_values_are_kept_verbatim(server: MetadataServer, http: aiohttp.Cl
     assert (await ask(http, server, "GET", RAM))[0] == 404
 
 
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+async def test_no_page_of_the_web_reads_or_changes_records(
+    server: MetadataServer, http: aiohttp.ClientSession, method: str
+) -> None:
+    """A browser on this host would ask loopback for any page, whose own host's name may have come to mean that."""
+    await ask(http, server, "PUT", RAM, b"{}")
+    pages = [{"Host": "example.com:8080"}]
+    if method != "GET":  # whose answer the browser keeps to itself
+        pages += [{"Origin": "https://example.com"}, {"Sec-Fetch-Site": "cross-site"}]
+    for headers in pages:
+        async with http.request(method, server.url, params={"key": RAM}, data=b"[]", headers=headers) as answer:
+            assert answer.status == 403
+    assert await ask(http, server, "GET", RAM) == (200, b"{}")
+
+
 async def test_a_key_may_be_encoded_as_curl_does(server: MetadataServer, http: aiohttp.ClientSession) -> None:
     url = yarl.URL(f"{server.url}?key=mooncake%2Fram%2Fa%20b%2B", encoded=True)
     async with http.put(url, json={}) as answer:

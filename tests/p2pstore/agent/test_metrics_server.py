@@ -40,11 +40,17 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentClient]:
     stop_agent(client.home)
 
 
-def ask(agent: AgentClient, *, accept: str = "", path: str = "", method: str = "GET") -> tuple[int, str, str]:
+def ask(
+    agent: AgentClient, *, accept: str = "", path: str = "", method: str = "GET", host: str = ""
+) -> tuple[int, str, str]:
     url = urlsplit(agent.status()["metrics"])
     connection = http.client.HTTPConnection(str(url.hostname), url.port, timeout=WAIT)
     try:
-        connection.request(method, path or url.path, headers={"Accept": accept} if accept else {})
+        connection.request(
+            method,
+            path or url.path,
+            headers={**({"Accept": accept} if accept else {}), **({"Host": host} if host else {})},
+        )
         answer = connection.getresponse()
         assert "Server" not in answer.headers
         return answer.status, answer.headers["Content-Type"], answer.read().decode()
@@ -91,6 +97,12 @@ def test_no_name_of_an_object_a_peer_or_a_path_is_told(agent: AgentClient, tmp_p
         events[-1]["manifest"],
     ):
         assert word not in told
+
+
+def test_no_page_of_the_web_reads_them_from_loopback(agent: AgentClient) -> None:
+    """Its own host's name may have come to mean loopback."""
+    assert ask(agent, host="example.com:9401")[0] == 403
+    assert ask(agent, host="localhost:9401")[0] == 200
 
 
 def test_nothing_else_is_served(agent: AgentClient) -> None:

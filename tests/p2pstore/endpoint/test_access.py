@@ -11,8 +11,6 @@ import pytest
 
 from p2pstore.errors import StorageError, UsageError
 from p2pstore.hub.access import (
-    is_a_pages,
-    is_called_ours,
     is_ours,
     read_token,
     shown,
@@ -61,41 +59,6 @@ def test_a_connection_that_its_user_closed_is_nobodys() -> None:
             client.sendall(b"GET / HTTP/1.1\r\n\r\n")
             client.close()
             assert uid_of(theirs, ours) is None
-
-
-@pytest.mark.parametrize(
-    ("host", "ours"),
-    [
-        ("127.0.0.1:7400", True),
-        ("127.0.0.1", True),
-        ("127.1.2.3:1", True),
-        ("localhost:7400", True),
-        ("LocalHost.", True),
-        ("hub.localhost:80", True),
-        ("[::1]:7400", True),
-        ("[::ffff:127.0.0.1]:7400", True),
-        ("node7.cluster:7400", True),
-        ("evil.example:7400", False),
-        ("127.0.0.1.evil.example:7400", False),
-        ("localhost.evil.example", False),
-        ("10.0.0.1:7400", False),
-        ("0.0.0.0:7400", False),
-        ("node7:7400", False),
-        ("a b", False),
-        ("127.0.0.1:7400:1", False),
-        ("user@127.0.0.1", False),
-    ],
-)
-def test_what_this_host_is_called(host: str, *, ours: bool) -> None:
-    assert is_called_ours(host, "node7.cluster") is ours
-
-
-def test_what_a_browser_asks_for_a_page() -> None:
-    assert not is_a_pages({})
-    assert not is_a_pages({"Sec-Fetch-Site": "none"})
-    assert is_a_pages({"Sec-Fetch-Site": "cross-site"})
-    assert is_a_pages({"Sec-Fetch-Site": "same-site"})
-    assert is_a_pages({"Origin": "null"})
 
 
 @pytest.mark.skipif(sys.byteorder != "little", reason="the text is of such a machine")

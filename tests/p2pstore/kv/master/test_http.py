@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import quote
@@ -209,9 +210,18 @@ async def test_removing(ask: Asker, table: Table) -> None:
 @pytest.mark.parametrize(("path", "method"), [("/api/v1/remove_all", "POST"), (f"/api/v1/keys?key={KEY}", "DELETE")])
 async def test_no_page_of_the_web_removes_anything(ask: Asker, table: Table, path: str, method: str) -> None:
     """A browser on this host would send a form's POST to loopback for any page that asks it to."""
-    status, _, _ = await ask(path, method, headers={"Origin": "https://example.com"})
-    assert status == 403
+    for headers in ({"Origin": "https://example.com"}, {"Sec-Fetch-Site": "cross-site"}, {"Host": "example.com:9003"}):
+        status, _, _ = await ask(path, method, headers=headers)
+        assert status == 403
     assert table.removed == []
+
+
+@pytest.mark.parametrize("path", ["/get_all_keys", "/get_all_segments", "/api/v1/status", "/metrics"])
+async def test_no_page_of_the_web_learns_names_from_loopback(ask: Asker, path: str) -> None:
+    """Its own host's name may have come to mean loopback."""
+    assert (await ask(path, headers={"Host": "example.com:9003"}))[0] == 403
+    for host in ("127.0.0.1:9003", "localhost:9003", socket.gethostname()):
+        assert (await ask(path, headers={"Host": host}))[0] == 200
 
 
 async def test_why(ask: Asker) -> None:

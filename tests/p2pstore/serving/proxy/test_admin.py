@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
-from tests.p2pstore.serving.proxy.conftest import SECONDS, Running, Start, happens
+from tests.p2pstore.serving.proxy.conftest import ADMIN, SECONDS, Running, Start, happens
 from tests.p2pstore.serving.proxy.fake_engine import MODEL, say_nothing
 
 
@@ -95,6 +95,27 @@ async def test_only_the_key_adds_and_removes(engines: Any, proxies: Start) -> No
     status, said = await without.admin("/instances/add", key="", **named)
     assert status == 500
     assert "ADMIN_API_KEY" in said["error"]["message"]
+
+
+async def test_no_page_of_the_web_learns_or_changes_the_instances(engines: Any, proxies: Start) -> None:
+    """Its own host's name may have come to mean loopback. What models are asked for is for pages, too, as vLLM's is."""
+    prefill, decode = await engines(), await engines()
+    proxy = await proxies([prefill], [decode])
+    rebound, page = {"Host": "example.com:8000"}, {"Origin": "https://example.com"}
+
+    async def ask(method: str, path: str, headers: dict[str, str], body: Any = None) -> int:
+        async with proxy.session.request(method, proxy.url + path, headers=headers, json=body) as answer:
+            return answer.status
+
+    for path in ("/status", "/metrics"):
+        assert await ask("GET", path, rebound) == 403
+        assert await ask("GET", path, {}) == 200
+    named = {"type": "decode", "instance": decode.address}
+    for headers in (rebound, page):
+        assert await ask("POST", "/instances/remove", {"X-API-Key": ADMIN, **headers}, named) == 403
+        assert await ask("GET", "/v1/models", headers) == 200
+        assert await ask("GET", "/health", headers) == 200
+    assert (await proxy.get("/status"))[1]["decode_node_count"] == 1
 
 
 async def test_an_instance_is_added_and_removed(engines: Any, proxies: Start) -> None:
