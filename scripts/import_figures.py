@@ -58,6 +58,7 @@ ROOMS: Mapping[str, Sequence[str]] = {
         "pull",
         "hub",
         "origins",
+        "endpoint",
         "info",
         "peers",
         "assembly",

@@ -45,6 +45,7 @@ from p2pstore.agent.origin_calls import OriginCalls
 from p2pstore.agent.private import let_connect
 from p2pstore.agent.readiness import until_ready
 from p2pstore.agent.surroundings import surroundings
+from p2pstore.endpoint.server import HubServer
 from p2pstore.errors import (
     AgentRunning,
     HomeLost,
@@ -58,10 +59,10 @@ from p2pstore.errors import (
 )
 from p2pstore.hub.hub import Hub
 from p2pstore.hub.ranges import Readers
-from p2pstore.hub.server import HubServer
 from p2pstore.metadata.store import MetadataStore
 from p2pstore.metadata.urls import open_store
 from p2pstore.node import Node
+from p2pstore.origins.gathering import Gathering
 from p2pstore.pull.get import GetRequest
 from p2pstore.pull.run import Emit
 from p2pstore.settings.settings import Settings
@@ -174,10 +175,11 @@ class Agent:
         hub = Hub(node.parts, self._supervisor, transport=self._settings.transport, upstream=self._settings.hf_upstream)
         self._closing.push_async_callback(hub.close)
         readers = Readers(node.parts, hub.copies)
-        server = AgentServer(node, self._status, self.stop, jobs, readers, OriginCalls(hub, node))
+        gathering = Gathering(hub)
+        server = AgentServer(node, self._status, self.stop, jobs, readers, OriginCalls(gathering, node))
         self._closing.push_async_callback(server.close)
         self._closing.push_async_callback(jobs.close)  # before the server: whoever waits for one hears of its end
-        await self._serve_hub(hub)
+        await self._serve_hub(gathering)
         group = self._settings.group
         gid = self._home.share(group) if group else None
 
@@ -194,7 +196,7 @@ class Agent:
         self._supervisor.start("home keeper", "agent", keeper.keep)
         return node
 
-    async def _serve_hub(self, hub: Hub) -> None:
+    async def _serve_hub(self, gathering: Gathering) -> None:
         """Listen where programs read objects as from the hub, if anywhere.
 
         Raises ``HubListenRefused``, ``UsageError`` or ``StorageError``.
@@ -205,7 +207,7 @@ class Agent:
         host, port = addresses.parse(settings.hf_endpoint, lowest_port=0)
         if settings.hf_token_file is None and sockets.is_exposed(host):
             raise HubListenRefused(address=settings.hf_endpoint)
-        server = HubServer(hub, settings.hf_token_file, host)
+        server = HubServer(gathering, settings.hf_token_file, host)
         self._closing.push_async_callback(server.close)
         await server.start(sockets.listen(host, port))
         self._hub = server

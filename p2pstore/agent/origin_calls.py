@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from p2pstore.agent.bodies import body_of, hashing_of, selection_of, text_of, texts_of
-from p2pstore.hub.hub import Hub
 from p2pstore.hub.origin import HubOrigin
 from p2pstore.objects.file_system import remove
 from p2pstore.objects.names import check_object_name
@@ -35,8 +34,8 @@ Work = Callable[[Emit], Awaitable[dict[str, Any]]]
 class OriginCalls:
     """Answers that call."""
 
-    def __init__(self, hub: Hub, node: Node) -> None:
-        self._gathering = Gathering(hub)
+    def __init__(self, gathering: Gathering, node: Node) -> None:
+        self._gathering = gathering
         self._node = node
         self._stream: Callable[[web.Request, Work], Awaitable[web.StreamResponse]]
         self._warn: Callable[[Emit], None]

@@ -22,16 +22,17 @@ from aiohttp import web
 from engine.net import addresses, sockets
 from engine.net.http_server import HttpServer, let_in
 from engine.net.web_pages import is_a_pages, is_called_ours
+from p2pstore.endpoint.access import is_ours, plain, read_token, shows, uid_of
+from p2pstore.endpoint.arriving import Arriving
+from p2pstore.endpoint.mirror import Mirror
 from p2pstore.errors import MooncakeError
 from p2pstore.hub import documents
-from p2pstore.hub.access import is_ours, plain, read_token, shows, uid_of
-from p2pstore.hub.fetch import Following
-from p2pstore.hub.hub import Hub
-from p2pstore.hub.mirror import MirroredRepo
+from p2pstore.hub.listings import MirroredRepo
 from p2pstore.hub.reading import Reading
 from p2pstore.hub.repos import AGAIN_SECONDS, NotYet, Repo, RepoNotFound, RevisionNotFound
 from p2pstore.hub.routes import Route, parse
 from p2pstore.hub.upstream import UpstreamRefused
+from p2pstore.origins.gathering import Gathering
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class HubServer:
     """The interface of one node. ``address`` is where it listens once it does."""
 
-    def __init__(self, hub: Hub, token_file: Path | None = None, name: str = "localhost") -> None:
+    def __init__(self, gathering: Gathering, token_file: Path | None = None, name: str = "localhost") -> None:
         """``token_file`` holds what clients must show; ``name`` is what this host is called by who set it up.
 
         Raises as ``read_token``.
@@ -65,7 +66,8 @@ class HubServer:
         self.address = ""
         self._name = name
         self._token = read_token(token_file) if token_file is not None else ""
-        self._copies, self._repos, self._mirror = hub.copies, hub.repos, hub.mirror
+        self._copies, self._repos = gathering.hub.copies, gathering.hub.repos
+        self._mirror = Mirror(gathering)
         self._owners: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
         self._readers = 0
         app = web.Application(middlewares=[self._guard], client_max_size=MAX_BODY_BYTES)
@@ -81,6 +83,7 @@ class HubServer:
     async def close(self) -> None:
         """Stop listening, and end what is under way."""
         await self._server.close()
+        await self._mirror.close()
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -149,7 +152,7 @@ class HubServer:
 
     async def _reader(
         self, route: Route, repo: Repo | MirroredRepo, number: int, begin: int, end: int
-    ) -> Reading | Following:
+    ) -> Reading | Arriving:
         if isinstance(repo, MirroredRepo):
             return await self._mirror.reader(route, repo, number, begin, end)
         return Reading(self._copies.of(repo.record, repo.manifest), number, begin, end)
@@ -194,7 +197,7 @@ class HubServer:
         if self._readers >= MAX_READERS:
             raise NotYet(f"{MAX_READERS} files are being read")
         self._readers += 1
-        reading: Reading | Following | None = None
+        reading: Reading | Arriving | None = None
         try:
             reading = await self._soon(self._reader(route, repo, number, begin, end))
             await self._soon(reading.first())
@@ -206,7 +209,7 @@ class HubServer:
                 reading.close()
         return response
 
-    async def _send(self, request: web.Request, reading: Reading | Following, response: web.StreamResponse) -> None:
+    async def _send(self, request: web.Request, reading: Reading | Arriving, response: web.StreamResponse) -> None:
         try:
             async with aclosing(reading.pieces()) as pieces:
                 async for piece in pieces:

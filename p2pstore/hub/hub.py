@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from p2pstore.holding.parts import Parts
 from p2pstore.hub.copies import Copies
-from p2pstore.hub.mirror import Mirror
+from p2pstore.hub.listings import Listings
 from p2pstore.hub.repos import Repos
 from p2pstore.hub.upstream import Upstream
 from p2pstore.supervisor import Supervisor
@@ -21,10 +21,11 @@ class Hub:
         self.copies = Copies(parts, supervisor, transport)
         self.repos = Repos(parts, self.copies)
         self.upstream = Upstream(upstream) if upstream else None
-        self.mirror = Mirror(parts, self.copies, self.repos, self.upstream)
+        self.listings = Listings(parts, self.copies, self.repos, self.upstream)
 
     async def close(self) -> None:
         """End what is under way; what came so far stays."""
-        await self.mirror.close()
         await self.repos.close()
         await self.copies.close()
+        if self.upstream is not None:
+            await self.upstream.close()

@@ -1,7 +1,7 @@
 """A range of a file, verified chunk by chunk, for somebody who reads it in order: what comes next is on its way.
 
 Nothing is given away before its chunk was compared with its hash. While the next chunk does not come, the last bytes
-of the one before are given out in drops, so that a client that hears nothing for ten seconds does not hang up.
+of the one before are given out in drops (``dripping``).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterator, Sequence
 
 from p2pstore.hub.copies import Copy
+from p2pstore.hub.dripping import dripping
 from p2pstore.objects.manifest import Manifest
 
 FIRST_WINDOW_BYTES = 64 << 20
@@ -18,13 +19,6 @@ MAX_WINDOW_BYTES = 512 << 20
 
 WINDOW_SECONDS = 1.0
 """What a window is to take, by what the last one took: a client that reads in order waits for up to so long."""
-
-DROP_BYTES = 4096
-DROPS = 64
-"""Of a chunk so many bytes are kept back, so many times, for when the next one does not come soon."""
-
-DROP_SECONDS = 3.0
-"""Between drops; huggingface_hub hangs up after 10 s without a byte."""
 
 
 class Reading:
@@ -42,30 +36,13 @@ class Reading:
         await self._look_ahead(self._chunks.start)
         await self._copy.arrival(self._chunks.start)
 
-    async def pieces(self) -> AsyncGenerator[memoryview, None]:
+    def pieces(self) -> AsyncGenerator[memoryview, None]:
         """The bytes, in order. Raises what hinders the rest."""
-        left: memoryview | None = None
-        reading: asyncio.Task[memoryview] | None = None
-        try:
-            for number in self._chunks:
-                reading = reading or asyncio.create_task(self._read(number))
-                while not (await asyncio.wait({reading}, timeout=DROP_SECONDS if left else None))[0]:
-                    assert left is not None  # noqa: S101 - else it is waited for
-                    yield left[:DROP_BYTES]
-                    left = left[DROP_BYTES:]
-                whole, reading = reading.result(), None
-                if left:
-                    yield left
-                if number + 1 in self._chunks:
-                    reading = asyncio.create_task(self._read(number + 1))
-                piece = self._within(number, whole)
-                kept = min(len(piece), DROP_BYTES * DROPS) if number + 1 in self._chunks else 0
-                if len(piece) > kept:
-                    yield piece[: len(piece) - kept]
-                left = piece[len(piece) - kept :]
-        finally:
-            if reading is not None:
-                reading.cancel()
+        return dripping(self._pieces())
+
+    async def _pieces(self) -> AsyncGenerator[memoryview, None]:
+        for number in self._chunks:
+            yield self._within(number, await self._read(number))
 
     def close(self) -> None:
         """Read no more."""

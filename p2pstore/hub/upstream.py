@@ -34,6 +34,9 @@ CONNECT_SECONDS = 10.0
 SILENCE_SECONDS = 30.0
 """Without a byte, after which a connection counts as broken."""
 
+MAX_KNOWN = 64
+"""Repositories of which is remembered whether parts of their files are given out."""
+
 MAX_PAGES = 1000
 """Of a listing."""
 
@@ -55,6 +58,7 @@ class Upstream:
         self.url = url.rstrip("/")
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS)
         self._session: aiohttp.ClientSession | None = None
+        self._ranges: dict[tuple[str, str, str], bool] = {}
 
     async def close(self) -> None:
         """Close every connection."""
@@ -107,9 +111,15 @@ class Upstream:
                 raise self._away(f"it broke off: {fault_words(error)}") from None
 
     async def gives_ranges(self, route: Route, commit: str) -> bool:
-        """Whether a part of a file of a commit is given out, too. Raises as ``listing``."""
-        async with self._get(_resolve(route, commit), {"Range": "bytes=0-0"}) as answer:
-            return answer.status == 206
+        """Whether a part of a file of a commit is given out, too. Raises as ``listing``. Asked once of a repository."""
+        key = route.kind, route.repo, commit
+        if key not in self._ranges:
+            async with self._get(_resolve(route, commit), {"Range": "bytes=0-0"}) as answer:
+                found = answer.status == 206
+            while len(self._ranges) >= MAX_KNOWN:
+                del self._ranges[next(iter(self._ranges))]
+            self._ranges[key] = found
+        return self._ranges[key]
 
     async def _json(self, path: str) -> Any:
         async with self._get(path) as answer:

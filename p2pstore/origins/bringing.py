@@ -11,6 +11,7 @@ from p2pstore.errors import BadTag, OriginRefused
 from p2pstore.hub.hub import Hub
 from p2pstore.hub.layout import lay_out
 from p2pstore.hub.origin import HubOrigin
+from p2pstore.hub.upstream import UpstreamRefused
 from p2pstore.objects.names import tree_fault
 from p2pstore.objects.reference import check_tag
 from p2pstore.objects.selection import Selection
@@ -46,6 +47,15 @@ async def bring(
 
     Raises as ``Source.files``, ``Gathering.have`` and ``lay_out``. Cancelling stops it; what came stays.
     """
+    try:
+        return await _bring(gathering, origin, name, selection, steps)
+    except UpstreamRefused as error:  # of which commands know nothing
+        raise OriginRefused(**error.fields) from None
+
+
+async def _bring(
+    gathering: Gathering, origin: HubOrigin | Place, name: str, selection: Selection, steps: Steps
+) -> tuple[Path, str]:
 
     def waits(seconds: float) -> None:
         steps.note(f"{origin} has not told what it has for {seconds:.0f} s; still waiting")

@@ -13,15 +13,14 @@ import contextlib
 import logging
 import os
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
-from engine.errors import SourceChanged
-from engine.files.system import system
 from p2pstore.cluster.claims import claim, claimant, give_back
 from p2pstore.errors import (
+    MetadataUnavailable,
     MooncakeError,
     NoLivePeer,
     OriginChanged,
@@ -36,19 +35,18 @@ from p2pstore.holding.incoming import Incoming
 from p2pstore.holding.parts import Parts
 from p2pstore.holding.register import register_incoming
 from p2pstore.hub.hub import Hub
-from p2pstore.hub.patience import PeerPatience
 from p2pstore.hub.repos import Repo, RepoNotFound
 from p2pstore.metadata.store import LeaseLost
 from p2pstore.objects.choices import DEFAULT_HASH
-from p2pstore.objects.file_system import words
-from p2pstore.objects.hashing import hasher
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.steps import Steps
 from p2pstore.objects.waiting import to_its_end
 from p2pstore.origins import patient
+from p2pstore.origins.coming import Coming, Room
+from p2pstore.origins.file_work import FileWork, Told
+from p2pstore.origins.joining import append, opened
 from p2pstore.origins.patient import PatientReading, Stalled
 from p2pstore.origins.proof import Proof
-from p2pstore.origins.quiet import Quiet
 from p2pstore.origins.sections import Plan, Section, order, plan
 from p2pstore.origins.source import OriginFile, Source
 
@@ -63,6 +61,9 @@ WORKERS = 6
 LOOK_SECONDS = 0.5
 """Before a section is looked at again that another node is reading."""
 
+PASSING = (RemoteError, NoLivePeer, MetadataUnavailable)
+"""Faults of others that may be over soon."""
+
 WATCH_SECONDS = 1.0
 """Between two looks whether something comes."""
 
@@ -75,8 +76,9 @@ class Gathering:
         self._parts: Parts = hub.parts
         self._copies = hub.copies
         self._repos = hub.repos
-        self._reads = asyncio.Semaphore(READS_AT_ONCE)
+        self._reads = Room(READS_AT_ONCE)
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._coming: dict[str, Coming] = {}
 
     async def have(self, source: Source, origin: str, file: OriginFile, steps: Steps) -> Path:
         """Where a file that is not empty lies here, whole and right. ``steps`` counts its bytes.
@@ -87,13 +89,28 @@ class Gathering:
         way = plan(file)
         turn = self._turns.setdefault(way.whole, asyncio.Lock())
         async with turn:  # who brings the same meanwhile finds it
+            one = FileWork(source, origin, file, way, Told(steps, file.size))
+            self._coming[way.whole] = one.coming
             try:
-                return await self._have(_File(source, origin, file, way, _Told(steps, file.size)))
+                return await self._have(one)
             except OriginChanged:
                 await self._clear(way, older=True)
                 raise
+            finally:
+                del self._coming[way.whole]
+                one.coming.news()
 
-    async def _have(self, one: _File) -> Path:
+    def coming(self, name: str) -> Coming | None:
+        """What is here of a file that is being brought, and that will be called so."""
+        return self._coming.get(name)
+
+    def held(self, name: str) -> tuple[Path, Manifest] | None:
+        """Where an object of one file lies that this node has, all of it, and its manifest."""
+        holding = self._holding(name)
+        manifest = self._parts.holdings.manifest(holding.digest) if holding is not None else None
+        return (Path(holding.spans[0].path), manifest) if holding is not None and manifest is not None else None
+
+    async def _have(self, one: FileWork) -> Path:
         while True:
             try:
                 found = await self._found(one.plan.whole)
@@ -102,7 +119,7 @@ class Gathering:
                     one.told.all()
                     await self._clear(one.plan)
                     return path
-            except (RemoteError, NoLivePeer) as error:
+            except PASSING as error:
                 await one.peers.again(error)
                 continue
             if await self._gather(one) and one.plan.cut:
@@ -117,7 +134,7 @@ class Gathering:
 
     # The sections
 
-    async def _gather(self, one: _File) -> bool:
+    async def _gather(self, one: FileWork) -> bool:
         """Have all sections here; False where somebody has the whole file before."""
         waiting = deque(order(self._parts.registry.node, one.plan.sections))
         looking = asyncio.create_task(self._appears(one), name=f"whether others have {one.origin}")
@@ -140,13 +157,13 @@ class Gathering:
                 task.cancel()
             await asyncio.gather(looking, watching, working, *workers, return_exceptions=True)
 
-    async def _work(self, one: _File, waiting: deque[Section]) -> None:
+    async def _work(self, one: FileWork, waiting: deque[Section]) -> None:
         """Have those that wait, one after the other."""
         while waiting:
-            section = waiting.popleft()
+            section = one.coming.next(waiting)
             try:
                 had = await self._obtain(one, section)
-            except (RemoteError, NoLivePeer) as error:
+            except PASSING as error:
                 waiting.append(section)
                 await one.peers.again(error)
                 continue
@@ -158,18 +175,19 @@ class Gathering:
             one.peers.well()
             if not had:
                 one.quiet.others()
-                waiting.append(section)
+                one.coming.elsewhere = asyncio.get_running_loop().time()
                 await asyncio.sleep(LOOK_SECONDS)
+                waiting.append(section)  # not before, or each of us would look at the same one
 
-    async def _appears(self, one: _File) -> None:
+    async def _appears(self, one: FileWork) -> None:
         """Who has the whole gives up its sections: whoever still gets those would wait in vain."""
         found = False
         while not found:
             await asyncio.sleep(LOOK_SECONDS)
-            with contextlib.suppress(RemoteError):
+            with contextlib.suppress(*PASSING):
                 found = await self._found(one.plan.whole) is not None
 
-    async def _watch(self, one: _File) -> None:
+    async def _watch(self, one: FileWork) -> None:
         """Tell whoever waits where nothing comes."""
         while True:
             await asyncio.sleep(WATCH_SECONDS)
@@ -177,7 +195,7 @@ class Gathering:
             if text:
                 one.told.note(text)
 
-    async def _obtain(self, one: _File, section: Section) -> bool:
+    async def _obtain(self, one: FileWork, section: Section) -> bool:
         """Have a section here; False where that is not possible now, since another node reads it."""
         found = await self._found(section.name)
         if found is not None:
@@ -185,12 +203,12 @@ class Gathering:
             return True
         if not one.source.reads:
             return await self._read_elsewhere(one, section)
-        async with self._reads:
+        async with self._reads.place(lambda: one.coming.is_urgent(section)):
             claiming = asyncio.ensure_future(self._claimed(section.name))
             try:
                 if not await to_its_end(claiming):
                     return False
-                if await self._found(section.name) is not None or await self._found(one.plan.whole) is not None:
+                if await self._found(section.name) or (one.plan.cut and await self._found(one.plan.whole)):
                     return False  # somebody was just through with it
                 await self._read(one, section)
             finally:
@@ -199,7 +217,7 @@ class Gathering:
                         await to_its_end(give_back(self._parts.registry, section.name))
         return True
 
-    async def _read_elsewhere(self, one: _File, section: Section) -> bool:
+    async def _read_elsewhere(self, one: FileWork, section: Section) -> bool:
         """False: another node reads a section that this one may not. Raises ``NoLivePeer`` where none does."""
         if await claimant(self._parts.registry, section.name):
             return False
@@ -212,20 +230,26 @@ class Gathering:
         except LeaseLost:
             return False  # this node joins again by itself
 
-    async def _read(self, one: _File, section: Section) -> None:
+    async def _read(self, one: FileWork, section: Section) -> None:
         """Read a section from the origin, and have the cluster know it."""
         incoming = await self._incoming(section.name, one.plan.chunk_size)
         proof = Proof(one.file) if not one.plan.cut else None
-        try:
-            await self._stream(one, section, incoming, proof)
-            if proof is not None:
-                await self._check(one, proof)
-        except BaseException:
-            await to_its_end(asyncio.to_thread(incoming.abort))
-            raise
-        await register_incoming(self._parts, incoming, section.name, force=True, steps=Steps())
+        with contextlib.ExitStack() as stack:
+            try:
+                descriptor = opened(incoming.path)
+                stack.callback(os.close, descriptor)
+                grew = stack.enter_context(one.coming.growing(section, descriptor))
+                await self._stream(one, section, incoming, proof, grew)
+                if proof is not None:
+                    await self._check(one, proof)
+            except BaseException:
+                await to_its_end(asyncio.to_thread(incoming.abort))
+                raise
+            await register_incoming(self._parts, incoming, section.name, force=True, steps=Steps())
 
-    async def _stream(self, one: _File, section: Section, incoming: Incoming, proof: Proof | None) -> None:
+    async def _stream(
+        self, one: FileWork, section: Section, incoming: Incoming, proof: Proof | None, grew: Callable[[int], None]
+    ) -> None:
         def take(block: bytes) -> None:
             incoming.write(block)
             if proof is not None:
@@ -237,6 +261,7 @@ class Gathering:
         async def taken(block: bytes) -> None:
             await to_its_end(asyncio.to_thread(take, block))
             one.came(len(block))
+            grew(len(block))
 
         reading = PatientReading(one.origin, blocks, taken, one.quiet)
         with one.quiet.reading():
@@ -244,19 +269,17 @@ class Gathering:
 
     # The whole
 
-    async def _join(self, one: _File) -> None:
+    async def _join(self, one: FileWork) -> None:
         """Make the whole file of sections that are here, and have the cluster know it."""
-        held = [self._holding(section.name) for section in one.plan.sections]
+        held = [self.held(section.name) for section in one.plan.sections]
         if any(each is None for each in held):
             return  # one was withdrawn meanwhile: it is looked for again
         incoming = await self._incoming(one.plan.whole, one.plan.chunk_size)
         proof = Proof(one.file)
         try:
-            for holding in held:
-                assert holding is not None  # noqa: S101 - it was looked at
-                manifest = self._parts.holdings.manifest(holding.digest)
-                assert manifest is not None  # noqa: S101 - a holding has its manifest
-                await to_its_end(asyncio.to_thread(_append, incoming, Path(holding.spans[0].path), manifest, proof))
+            for each in held:
+                assert each is not None  # noqa: S101 - it was looked at
+                await to_its_end(asyncio.to_thread(append, incoming, *each, proof))
             await self._check(one, proof)
         except BaseException as error:
             await to_its_end(asyncio.to_thread(incoming.abort))
@@ -265,7 +288,7 @@ class Gathering:
             raise
         await register_incoming(self._parts, incoming, one.plan.whole, force=True, steps=Steps())
 
-    async def _check(self, one: _File, proof: Proof) -> None:
+    async def _check(self, one: FileWork, proof: Proof) -> None:
         """All of a file has come. Raises ``OriginDiffers``, and as ``Source.sure``."""
         try:
             proof.check(one.origin)
@@ -295,69 +318,6 @@ class Gathering:
         if kept is None:
             raise StorageError(path="this node", detail="it has no directory to keep what it brings")
         return await to_its_end(asyncio.to_thread(Incoming, kept, name, DEFAULT_HASH, chunk_size))
-
-
-class _Told:
-    """Tells how much of a file has come: never more than it has."""
-
-    def __init__(self, steps: Steps, size: int) -> None:
-        self._steps = steps
-        self._left = size
-
-    def add(self, count: int) -> None:
-        """So many bytes more."""
-        count = min(count, self._left)
-        self._left -= count
-        self._steps.add(count)
-
-    def all(self) -> None:
-        """It is here, whoever brought it."""
-        self.add(self._left)
-
-    def note(self, text: str) -> None:
-        """Something that whoever waits is to hear."""
-        self._steps.note(text)
-
-
-class _File:
-    """A file that comes, and what is needed for that."""
-
-    def __init__(self, source: Source, origin: str, file: OriginFile, way: Plan, told: _Told) -> None:
-        self.source = source
-        self.origin = origin
-        self.file = file
-        self.plan = way
-        self.told = told
-        self.quiet = Quiet(origin, file.path, asyncio.get_running_loop().time)
-        self.peers = PeerPatience()  # sections go away when who had them has the whole file
-
-    def came(self, count: int) -> None:
-        """So many bytes more."""
-        self.told.add(count)
-        self.quiet.came()
-
-
-def _append(incoming: Incoming, path: Path, manifest: Manifest, proof: Proof) -> None:
-    """Add a section's file, each chunk compared with its hash again."""
-    try:
-        descriptor = system.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, 0)
-    except OSError as error:
-        raise StorageError(path=path, detail=words(error)) from None
-    try:
-        for number in range(manifest.chunks):
-            chunk = manifest.chunk(number)
-            try:
-                data = system.pread(descriptor, chunk.length, chunk.offset)
-            except OSError as error:
-                raise StorageError(path=path, detail=words(error)) from None
-            hashed = hasher(manifest.hash)()
-            hashed.update(memoryview(data))
-            if hashed.digest() != chunk.digest:
-                raise SourceChanged(path=path, detail="it is not what was read from the origin any more")
-            incoming.write(data)
-            proof.update(data)
-    finally:
-        os.close(descriptor)
 
 
 def _delete(holding: Holding) -> None:

@@ -7,15 +7,15 @@ itself can bring what others have of it.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 
 from p2pstore.errors import NoLivePeer, OriginRefused, OriginUnavailable, UsageError
-from p2pstore.hub.documents import RepoFile
+from p2pstore.hub.documents import RepoFile, is_commit
 from p2pstore.hub.hub import Hub
 from p2pstore.hub.listing import blob_name
 from p2pstore.hub.origin import HubOrigin
 from p2pstore.hub.repos import RepoNotFound, RevisionNotFound
 from p2pstore.hub.routes import Route
-from p2pstore.hub.upstream import UpstreamRefused
 from p2pstore.objects.chosen import takes
 from p2pstore.objects.oid import GIT, SHA256
 from p2pstore.objects.selection import Selection
@@ -27,8 +27,8 @@ class HubSource:
     """See ``Source``."""
 
     def __init__(self, hub: Hub, origin: HubOrigin) -> None:
-        self.revision = ""
-        self._mirror, self._upstream = hub.mirror, hub.upstream
+        self.revision = origin.revision if is_commit(origin.revision) else ""
+        self._listings, self._upstream = hub.listings, hub.upstream
         self._origin = origin
 
     @property
@@ -44,10 +44,13 @@ class HubSource:
         """See ``Source.close``. The connections are the hub's readers', which use them again."""
 
     async def files(self, selection: Selection) -> Sequence[OriginFile]:
-        """See ``Source.files``. Raises ``UsageError`` where no hub is known, and nobody has read that repository."""
+        """See ``Source.files``. Raises ``UsageError`` where no hub is known, and nobody has read that repository.
+
+        What the hub refuses is an ``UpstreamRefused``, also in the middle.
+        """
         origin = self._origin
         try:
-            repo = await self._mirror.find(origin.route)
+            repo = await self._listings.find(origin.route)
         except RepoNotFound:
             if not self.reads:
                 detail = "this agent reads no hub: set hf_upstream, as to https://huggingface.co, and start it again"
@@ -55,12 +58,13 @@ class HubSource:
             raise OriginRefused(origin=origin, detail="there is no such repository") from None
         except RevisionNotFound:
             raise OriginRefused(origin=origin, detail=f"it has no revision {origin.revision!r}") from None
-        except UpstreamRefused as error:
-            raise _refused(error) from None
         self.revision = repo.commit
-        taken = [file for file in repo.listing.files if takes(selection, file.path)]
-        ranges = await self._gives_ranges(taken)
-        return [_file(file, ranges=ranges) for file in taken]
+        return await self.described([file for file in repo.listing.files if takes(selection, file.path)])
+
+    async def described(self, files: Sequence[RepoFile]) -> Sequence[OriginFile]:
+        """Files of the commit that ``revision`` is, as they are read. Raises ``UpstreamRefused``."""
+        ranges = await self._gives_ranges(files)
+        return [_file(file, ranges=ranges) for file in files]
 
     async def _gives_ranges(self, files: Sequence[RepoFile]) -> bool:
         """Whether large files can be read by parts. What nobody can be asked now is taken to be as usual."""
@@ -71,8 +75,6 @@ class HubSource:
             return await self._upstream.gives_ranges(self._route(large.path), self.revision)
         except OriginUnavailable:
             return True
-        except UpstreamRefused as error:
-            raise _refused(error) from None
 
     def _route(self, path: str) -> Route:
         return Route("resolve", self._origin.kind, self._origin.repo, self.revision, path)
@@ -81,18 +83,13 @@ class HubSource:
         """See ``Source.stream``."""
         if self._upstream is None:
             raise NoLivePeer(name=file.name, detail="nobody who is alive holds it, and no hub is known here")
-        try:
-            async for block in self._upstream.stream(self._route(file.path), self.revision, file.size, begin, end):
+        async with aclosing(
+            self._upstream.stream(self._route(file.path), self.revision, file.size, begin, end)
+        ) as blocks:
+            async for block in blocks:
                 yield block
-        except UpstreamRefused as error:
-            raise _refused(error) from None
 
 
 def _file(file: RepoFile, *, ranges: bool) -> OriginFile:
     name, kind = blob_name(file.oid), SHA256 if file.lfs else GIT
     return OriginFile(file.path, name, file.size, file.oid, hashes=((kind, file.oid),), ranges=ranges, name=name)
-
-
-def _refused(error: UpstreamRefused) -> OriginRefused:
-    """The same in the words of those who know nothing of the hub's clients."""
-    return OriginRefused(**error.fields)

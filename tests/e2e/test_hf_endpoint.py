@@ -212,6 +212,32 @@ def test_the_hub_is_read_once_and_a_node_without_it_is_served(cluster: Cluster, 
         hub.close()
 
 
+def test_what_was_read_of_the_hub_is_not_read_again_after_a_kill(cluster: Cluster, model: Path, tmp_path: Path) -> None:
+    """In the middle of a file."""
+    hub = StandIn()
+    try:
+        large = make_file(tmp_path / "large", 100 * MIB).read_bytes()
+        hub.repos[NAME] = {"model.safetensors": large}
+        agent = cluster.agent("one", **SERVED, MOONCAKE_HF_UPSTREAM=hub.url)
+        client = Client(agent, tmp_path)
+        hub.hold.clear()
+        hub.held_from = 84 * MIB
+        with client.begin("download", NAME, "--local-dir", tmp_path / "got") as process:
+            eventually(lambda: len([n for n in agent.names() if n.startswith("origins/")]) == 5, "five sections")
+            process.kill()
+        agent.kill()
+        hub.hold.set()
+        agent.start()
+        client.environment["HF_ENDPOINT"] = endpoint_of(agent)
+        asked = len(hub.asked_ranges)
+        got = client.download(dest="again")
+        assert (got / "model.safetensors").read_bytes() == large
+        read = {wanted for _, wanted in hub.asked_ranges[asked:]} - {"bytes=0-0"}
+        assert read == {f"bytes={80 * MIB}-{96 * MIB - 1}", f"bytes={96 * MIB}-{100 * MIB - 1}"}
+    finally:
+        hub.close()
+
+
 def test_where_it_may_listen(cluster: Cluster, tmp_path: Path) -> None:
     agent = cluster.agent("alone", start=False)
     error = agent.fails(7, "node", "start", "--hf-endpoint", "0.0.0.0:0")

@@ -17,6 +17,7 @@ from p2pstore.agent.origin_calls import OriginCalls
 from p2pstore.hub.hub import Hub
 from p2pstore.hub.ranges import Readers
 from p2pstore.node import Node
+from p2pstore.origins.gathering import Gathering
 from p2pstore.pull.get import GetRequest
 from p2pstore.pull.run import Emit
 
@@ -37,7 +38,7 @@ class Api:
             self.stopped.set,
             self.jobs,
             Readers(node.parts, self.copies),
-            OriginCalls(self.hub, node),
+            OriginCalls(Gathering(self.hub), node),
         )
         self.session = aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path)))
 

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from p2pstore.errors import StorageError, UsageError
-from p2pstore.hub.access import (
+from p2pstore.endpoint.access import (
     is_ours,
     read_token,
     shown,
@@ -18,6 +17,7 @@ from p2pstore.hub.access import (
     uid_in,
     uid_of,
 )
+from p2pstore.errors import StorageError, UsageError
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])

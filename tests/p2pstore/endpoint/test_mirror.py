@@ -19,16 +19,19 @@ from yarl import URL
 
 from engine.net import sockets
 from p2pstore.cluster.claims import claim, claimant
+from p2pstore.endpoint import arriving
+from p2pstore.endpoint import mirror as module
+from p2pstore.endpoint import server as serving
+from p2pstore.endpoint.server import HubServer
 from p2pstore.errors import PeerHasNot, PeerUnreachable, RemoteError
-from p2pstore.hub import fetch as fetching
-from p2pstore.hub import mirror as module
 from p2pstore.hub import patience
-from p2pstore.hub import server as serving
 from p2pstore.hub.hub import Hub
 from p2pstore.hub.listing import blob_name
-from p2pstore.hub.server import HubServer
 from p2pstore.node import Node
 from p2pstore.objects.manifest import Manifest
+from p2pstore.origins import gathering as gathering_module
+from p2pstore.origins import patient
+from p2pstore.origins.gathering import Gathering
 from tests.p2pstore.hub.stand_in import StandIn
 from tests.p2pstore.nodes import Start, register, root, start
 from tests.p2pstore.samples import MIB, content
@@ -58,7 +61,7 @@ async def serve(hub: StandIn) -> AsyncIterator[Serve]:
         async def server(node: Node, *, upstream: bool = True) -> str:
             parts = Hub(node.parts, node.supervisor, upstream=hub.url if upstream else None)
             stack.push_async_callback(parts.close)
-            made = HubServer(parts)
+            made = HubServer(Gathering(parts))
             stack.push_async_callback(made.close)
             await made.start(sockets.listen("127.0.0.1", 0))
             return f"http://{made.address}"
@@ -96,7 +99,7 @@ async def test_a_node_reads_the_hub_and_others_read_that_node(
 async def test_nodes_that_come_together_read_it_once(
     start: Start, serve: Serve, hub: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "LOOKS_SECONDS", WAIT)
+    monkeypatch.setattr(arriving, "LOOKS_SECONDS", WAIT)
     monkeypatch.setattr(serving, "PATIENCE_SECONDS", WAIT)
     endpoints = [await serve(await start(f"node{number}")) for number in range(3)]
     found = await asyncio.gather(*(snapshot(url, tmp_path / str(n)) for n, url in enumerate(endpoints)))
@@ -130,7 +133,7 @@ async def test_clients_read_while_it_comes(start: Start, serve: Serve, hub: Stan
 async def test_it_goes_on_after_the_hub_broke_off(
     start: Start, serve: Serve, hub: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetching, "RETRIES", fetching.Backoff(0.01, 0.01))
+    monkeypatch.setattr(patient, "RETRIES", patient.Backoff(0.01, 0.01))
     hub.break_after[BIG] = [2 * MIB, MIB]
     endpoint = await serve(await start("one"))
     status, _, body = await ask(f"{endpoint}/{NAME}/resolve/main/{BIG}")
@@ -157,14 +160,14 @@ async def test_wrong_bytes_of_the_hub_reach_nobody_whole(start: Start, serve: Se
 async def test_what_another_node_reads_is_waited_for(
     start: Start, serve: Serve, hub: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "LOOKS_SECONDS", 0.1)
-    monkeypatch.setattr(module, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(arriving, "LOOKS_SECONDS", 0.5)
+    monkeypatch.setattr(gathering_module, "LOOK_SECONDS", 0.02)
     one, other = await start("one"), await start("other")
     endpoint = await serve(one)
     oid = next(file.oid for file in hub.files(NAME) if file.path == BIG)
     assert await claim(other.registry, blob_name(oid))
     status, headers, _ = await ask(f"{endpoint}/{NAME}/resolve/main/{BIG}")
-    assert (status, headers["Retry-After"]) == (429, str(module.READ_ELSEWHERE_SECONDS))
+    assert (status, headers["Retry-After"]) == (429, str(arriving.READ_ELSEWHERE_SECONDS))
     assert "another node" in headers["X-Error-Message"]
     await other.registry.store.revoke(other.registry.lease)
     assert (await ask(f"{endpoint}/{NAME}/resolve/main/{BIG}"))[2] == FILES[BIG]

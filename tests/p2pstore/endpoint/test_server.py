@@ -15,11 +15,12 @@ import pytest
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
 from engine.net import sockets
-from p2pstore.hub import server as module
+from p2pstore.endpoint import server as module
+from p2pstore.endpoint.server import HubServer
 from p2pstore.hub.hub import Hub
 from p2pstore.hub.repos import Repos
-from p2pstore.hub.server import HubServer
 from p2pstore.node import Node
+from p2pstore.origins.gathering import Gathering
 from tests.p2pstore.nodes import FILES, Start, register, root, start
 
 __all__ = ["root", "start"]
@@ -37,7 +38,7 @@ async def serve() -> AsyncIterator[Serve]:
         async def server(node: Node, token_file: Path | None = None) -> str:
             hub = Hub(node.parts, node.supervisor)
             stack.push_async_callback(hub.close)
-            made = HubServer(hub, token_file)
+            made = HubServer(Gathering(hub), token_file)
             stack.push_async_callback(made.close)
             await made.start(sockets.listen("127.0.0.1", 0))
             return f"http://{made.address}"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from engine.errors import SourceChanged
-from p2pstore.hub import reading as module
+from p2pstore.hub import dripping
 from p2pstore.hub.reading import FIRST_WINDOW_BYTES, MAX_WINDOW_BYTES, Reading, Windows
 from p2pstore.objects.file_list import FileEntry
 from p2pstore.objects.manifest import Chunk, Manifest
@@ -91,7 +91,7 @@ async def test_a_range(begin: int, end: int) -> None:
 
 
 async def test_while_a_chunk_does_not_come_drops_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "DROP_SECONDS", 0.01)
+    monkeypatch.setattr(dripping, "DROP_SECONDS", 0.01)
     data = content(2 * MIB)
     copy = slow(data)
     copy.came[0].set()
@@ -106,7 +106,7 @@ async def test_while_a_chunk_does_not_come_drops_do(monkeypatch: pytest.MonkeyPa
         if len(sizes) == 4:
             copy.came[1].set()
     assert bytes(got) == data
-    assert sizes[1:4] == [module.DROP_BYTES] * 3
+    assert sizes[1:4] == [dripping.DROP_BYTES] * 3
 
 
 async def test_what_hinders_it_is_raised() -> None:

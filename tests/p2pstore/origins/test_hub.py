@@ -158,7 +158,7 @@ async def test_nodes_that_bring_it_together_read_it_once(start: Start, make: Mak
     made = [make(await start(f"node{number}")) for number in range(3)]
     found = await asyncio.gather(*map(brought, made))
     assert [files_in(place) for place, _ in found] == [FILES | {BIG: LARGE}] * 3
-    assert stand_in.sent.pop(BIG) <= len(LARGE) + 3  # and a byte each to see whether it gives out parts
+    assert stand_in.sent.pop(BIG) == len(LARGE)
     assert once(stand_in)
 
 
@@ -323,8 +323,8 @@ async def test_cancelled_it_goes_on_from_what_came(start: Start, make: Make, sta
     stand_in.hold.set()
     place, _ = await brought(one)
     assert files_in(place) == {BIG: LARGE}
-    ranges = {wanted for _, wanted in stand_in.asked_ranges[asked:]}
-    assert ranges == {"bytes=0-0", f"bytes={32 * MIB}-{48 * MIB - 1}", f"bytes={48 * MIB}-{len(LARGE) - 1}"}
+    ranges = {wanted for _, wanted in stand_in.asked_ranges[asked:]} - {"bytes=0-0"}
+    assert ranges == {f"bytes={32 * MIB}-{48 * MIB - 1}", f"bytes={48 * MIB}-{len(LARGE) - 1}"}
 
 
 async def test_a_cancel_before_anything_came_leaves_nothing_claimed(

@@ -1,0 +1,188 @@
+"""Large files of the hub that clients read while they come, through one node or several."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+
+import aiohttp
+import pytest
+
+from engine.net import sockets
+from p2pstore.endpoint import arriving
+from p2pstore.endpoint import server as serving
+from p2pstore.endpoint.server import HubServer
+from p2pstore.hub.hub import Hub
+from p2pstore.hub.listing import blob_name
+from p2pstore.hub.origin import parse_origin
+from p2pstore.node import Node
+from p2pstore.objects.selection import Selection
+from p2pstore.objects.steps import Steps
+from p2pstore.origins import gathering as gathering_module
+from p2pstore.origins.bringing import bring
+from p2pstore.origins.gathering import Gathering
+from tests.p2pstore.hub.stand_in import StandIn
+from tests.p2pstore.nodes import Start, start
+from tests.p2pstore.samples import MIB, content
+
+__all__ = ["start"]
+
+NAME = "org/n"
+BIG = "m.safetensors"
+DATA = content(70 * MIB + 5)
+"""Of five sections."""
+WAIT = 100.0
+Serve = Callable[..., Awaitable[str]]
+
+
+@pytest.fixture
+def hub() -> Iterator[StandIn]:
+    made = StandIn()
+    made.repos[NAME] = {BIG: DATA}
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def gatherings() -> dict[str, Gathering]:
+    """By the URLs of those that are served."""
+    return {}
+
+
+@pytest.fixture
+async def serve(
+    hub: StandIn, gatherings: dict[str, Gathering], monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Serve]:
+    monkeypatch.setattr(serving, "PATIENCE_SECONDS", WAIT)
+    monkeypatch.setattr(arriving, "LOOKS_SECONDS", WAIT)
+    monkeypatch.setattr(gathering_module, "LOOK_SECONDS", 0.05)
+    async with AsyncExitStack() as stack:
+
+        async def server(node: Node, *, upstream: bool = True) -> str:
+            parts = Hub(node.parts, node.supervisor, upstream=hub.url if upstream else None)
+            stack.push_async_callback(parts.close)
+            gathering = Gathering(parts)
+            made = HubServer(gathering)
+            stack.push_async_callback(made.close)
+            await made.start(sockets.listen("127.0.0.1", 0))
+            url = f"http://{made.address}"
+            gatherings[url] = gathering
+            return f"{url}"
+
+        yield server
+
+
+async def read(url: str, wanted: str = "") -> bytes:
+    headers = {"Range": f"bytes={wanted}"} if wanted else {}
+    timeout = aiohttp.ClientTimeout(total=WAIT)
+    async with (
+        aiohttp.ClientSession(timeout=timeout) as session,
+        session.get(f"{url}/{NAME}/resolve/main/{BIG}", headers=headers) as answer,
+    ):
+        assert answer.status == (206 if wanted else 200), await answer.text()
+        return await answer.read()
+
+
+async def until(what: Callable[[], bool]) -> None:
+    loop = asyncio.get_running_loop()
+    end = loop.time() + WAIT
+    while not what():
+        assert loop.time() < end
+        await asyncio.sleep(0.02)
+
+
+def sections_of(gathering: Gathering) -> list[str]:
+    return [each.name for each in gathering.hub.parts.holdings if each.name.startswith("origins/")]
+
+
+async def test_clients_of_two_nodes_read_it_together_and_the_hub_is_read_once(
+    start: Start, serve: Serve, hub: StandIn
+) -> None:
+    urls = [await serve(await start(name)) for name in ("one", "other")]
+    assert [got == DATA for got in await asyncio.gather(*map(read, urls))] == [True, True]
+    assert hub.sent[BIG] == len(DATA)
+    assert await read(urls[0], "100-199") == DATA[100:200]
+
+
+async def test_it_is_read_as_it_comes_from_wherever_one_reads(
+    start: Start, serve: Serve, hub: StandIn, gatherings: dict[str, Gathering]
+) -> None:
+    url = await serve(await start("one"))
+    hub.hold.clear()
+    hub.held_from = 40 * MIB
+    middle = f"{33 * MIB}-{34 * MIB}"
+    assert await asyncio.wait_for(read(url, middle), WAIT) == DATA[33 * MIB : 34 * MIB + 1]
+    assert len(sections_of(gatherings[url])) < 5
+    whole = asyncio.create_task(read(url))
+    assert await asyncio.wait_for(read(url, "0-999"), WAIT) == DATA[:1000]
+    assert not whole.done()
+    hub.hold.set()
+    assert await whole == DATA
+    assert hub.sent[BIG] == len(DATA)
+
+
+async def test_a_node_without_the_hub_reads_what_another_one_reads(
+    start: Start, serve: Serve, hub: StandIn, gatherings: dict[str, Gathering]
+) -> None:
+    """Before the file is whole."""
+    one, other = await serve(await start("one")), await serve(await start("other"), upstream=False)
+    hub.hold.clear()
+    hub.held_from = 40 * MIB
+    reading = asyncio.create_task(read(one))
+    await until(lambda: len(sections_of(gatherings[one])) >= 2)
+    assert await read(other, f"0-{20 * MIB}") == DATA[: 20 * MIB + 1]
+    assert not reading.done()
+    hub.hold.set()
+    assert await reading == DATA
+
+
+async def test_nobody_gets_the_whole_of_a_wrong_file(start: Start, serve: Serve, hub: StandIn) -> None:
+    hub.wrong.add(BIG)
+    url = await serve(await start("one"))
+    got = bytearray()
+
+    async def take() -> None:
+        async with aiohttp.ClientSession() as session, session.get(f"{url}/{NAME}/resolve/main/{BIG}") as answer:
+            async for piece in answer.content.iter_any():
+                got.extend(piece)
+
+    with pytest.raises(aiohttp.ClientError):
+        await asyncio.wait_for(take(), WAIT)
+    assert len(got) < len(DATA)
+    hub.wrong.clear()
+
+    async def right() -> bytes:
+        while True:
+            try:
+                return await read(url)
+            except AssertionError:  # it is told to come again
+                await asyncio.sleep(0.1)
+
+    assert await asyncio.wait_for(right(), WAIT) == DATA
+
+
+async def test_a_client_and_a_register_bring_it_once(
+    start: Start, serve: Serve, hub: StandIn, gatherings: dict[str, Gathering]
+) -> None:
+    """Whichever comes first; and whoever ends the register does not end the client's reading."""
+    url = await serve(await start("one"))
+    hub.hold.clear()
+    hub.held_from = 40 * MIB
+    registering = asyncio.create_task(bring(gatherings[url], parse_origin(f"hf://{NAME}"), NAME, Selection(), Steps()))
+    await until(lambda: len(sections_of(gatherings[url])) >= 2)
+    assert await asyncio.wait_for(read(url, "0-99"), WAIT) == DATA[:100]
+    reading = asyncio.create_task(read(url))
+    await until(lambda: bool(hub.asked))
+    registering.cancel()
+    await asyncio.gather(registering, return_exceptions=True)
+    hub.hold.set()
+    assert await asyncio.wait_for(reading, WAIT) == DATA
+    assert gatherings[url].held(blob_name(hub.files(NAME)[0].oid)) is not None
+
+
+async def test_a_hub_that_gives_out_no_parts(start: Start, serve: Serve, hub: StandIn) -> None:
+    hub.ranges = False
+    urls = [await serve(await start(name)) for name in ("one", "other")]
+    found = await asyncio.gather(*map(read, urls))
+    assert [got == DATA for got in found] == [True, True]
