@@ -61,6 +61,9 @@ WORKERS = 6
 LOOK_SECONDS = 0.5
 """Before a section is looked at again that another node is reading."""
 
+LOOKS_OF_OTHERS = 4
+"""For so many looks a section that stalled is left alone by the node at which it did."""
+
 PASSING = (RemoteError, NoLivePeer, MetadataUnavailable)
 """Faults of others that may be over soon."""
 
@@ -168,9 +171,10 @@ class Gathering:
                 await one.peers.again(error)
                 continue
             except Stalled as stalled:
-                waiting.append(section)
                 if one.quiet.seconds > patient.PATIENCE_SECONDS:
                     raise stalled.fault from None
+                await asyncio.sleep(LOOKS_OF_OTHERS * LOOK_SECONDS)  # others may claim it first
+                waiting.append(section)
                 continue
             one.peers.well()
             if not had:
