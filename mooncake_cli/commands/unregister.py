@@ -69,7 +69,8 @@ def unregister(
 
     if len(names) == 1 and not is_pattern(names[0]):
         result = withdraw(names[0])
-        invocation.output.done(result, human=_report(result), quiet=[result["name"]])
+        human = _report(result, client) if invocation.output.mode == "human" else ""
+        invocation.output.done(result, human=human, quiet=[result["name"]])
     else:
         _several(invocation.output, client, names, withdraw)
 
@@ -88,11 +89,11 @@ def _several(output: Output, client: AgentClient, names: list[str], withdraw: Ca
         raise NotHeld(name=names[0])
     if output.mode == "human":
         for result in outcomes.done:
-            output.message(_report(result))
+            output.message(_report(result, client))
     outcomes.end(output, [result["name"] for result in outcomes.done])
 
 
-def _report(result: Mapping[str, Any]) -> str:
+def _report(result: Mapping[str, Any], client: AgentClient) -> str:
     lines = [
         f"withdrew the {printable(item['role'])} of {printable(result['name'])} at {printable(item['path'])}"
         for item in result["withdrawn"]
@@ -106,8 +107,21 @@ def _report(result: Mapping[str, Any]) -> str:
     if other := result.get("replaced_by"):
         lines.append(f"the name stands for other content, which {printable(other)} registered, and stays")
     else:
-        lines.append(_OTHERS[result["removed"]])
+        lines.append((_parts_alone(result, client) if result["removed"] is False else "") or _OTHERS[result["removed"]])
     for tag in result.get("tags", ()):
         tagged = printable(f"{result['name']}:{tag}")
         lines.append(f"the tag {tagged} stays, and nobody holds it now; 'mooncake tag {tagged} --remove' removes it")
     return "\n".join(lines)
+
+
+def _parts_alone(result: Mapping[str, Any], client: AgentClient) -> str:
+    """That those who hold it yet have only parts of it; empty where one has all, or nobody can say."""
+    try:
+        found = client.objects(result["name"], limit=1)["objects"]  # it sorts before all that begin so
+    except MooncakeError:
+        return ""
+    for each in found:
+        if (each["name"], each["manifest"]) == (result["name"], result["manifest"]) and not each["complete"]:
+            have = "has" if each["partial"] == 1 else "have"
+            return f"no other node has all of it; {counted(each['partial'], 'node')} {have} a part"
+    return ""

@@ -6,7 +6,7 @@ import pytest
 
 from p2pstore.errors import CopyStays, NotHeld
 from tests.cli.conftest import Mooncake
-from tests.cli.fake_agent import DIGEST, FakeAgent
+from tests.cli.fake_agent import DIGEST, OBJECT, FakeAgent
 
 ANSWER = {
     "name": "m",
@@ -36,6 +36,27 @@ def test_people_are_told_what_was_withdrawn(
         last,
     ]
     assert agent.body_of("POST /v1/unregister") == {"name": "m"}
+
+
+@pytest.mark.parametrize(
+    ("row", "last"),
+    [
+        ({"complete": 0, "partial": 1}, "no other node has all of it; 1 node has a part"),
+        ({"complete": 0, "partial": 2}, "no other node has all of it; 2 nodes have a part"),
+        ({"complete": 1, "partial": 2}, "other nodes still serve it"),
+        ({"complete": 0, "partial": 2, "manifest": "0" * 64}, "other nodes still serve it"),
+        ({"complete": 0, "partial": 2, "name": "m2"}, "other nodes still serve it"),
+    ],
+)
+def test_it_is_told_when_what_is_left_are_parts(
+    agent: FakeAgent, mooncake: Mooncake, row: dict[str, object], last: str
+) -> None:
+    """The file may be deleted next."""
+    agent.answers["POST /v1/unregister"] = {**ANSWER, "removed": False}
+    agent.answers["GET /v1/objects"] = {"objects": [{**OBJECT, "name": "m", "manifest": DIGEST, **row}], "next": None}
+    assert mooncake("unregister", "m").stderr.splitlines()[-1] == last
+    agent.answers["POST /v1/unregister"] = {**ANSWER, "removed": True}
+    assert mooncake("unregister", "m").stderr.splitlines()[-1] == "nobody else holds it: the name is free"
 
 
 def test_json_and_quiet(agent: FakeAgent, mooncake: Mooncake) -> None:
