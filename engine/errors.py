@@ -7,6 +7,7 @@ The engine's part of the tree; ``p2pstore.errors`` draws the whole::
     ├── UsageError                  2   the caller's fault: argument, address or state
     │   ├── AddressError            2   a range outside every registered buffer
     │   ├── PortTaken               2   somebody else listens on a port that is to be listened on
+    │   ├── PortForbidden           2   a port on which this user may not listen
     │   ├── NoSuchAddress           2   this host has no such address to listen on, or not yet
     │   ├── BadConfig               2   a configuration value or key that is not understood
     │   ├── Closed                  2   a call on something that was closed, or that was closed during it
@@ -136,6 +137,13 @@ class PortTaken(UsageError):
 
     sentence = "cannot listen on {address}: {detail}"
     advice = "see who has the port with 'ss -ltnp', and end that, or choose another port"
+
+
+class PortForbidden(UsageError):
+    """A port on which the system lets this user not listen."""
+
+    sentence = "cannot listen on {address}: {detail}"
+    advice = "choose a port from 1024 on: those below take root, or the capability CAP_NET_BIND_SERVICE"
 
 
 class NoSuchAddress(UsageError):

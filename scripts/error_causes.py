@@ -33,6 +33,7 @@ CAUSES = (
     _of("BenchFailed", "a process of the bench ended", role="target", detail="it ended with status 1"),
     _of("UsageError", "arguments that do not fit together", detail="several objects cannot all be named 'x'"),
     _of("AddressError", "a range that no buffer serves any more", length=4096, address=0x7F0000000000),
+    _of("PortForbidden", "a low port, as another user than root", address="10.0.0.2:80", detail="Permission denied"),
     _of("PortTaken", "another program listens on the port", address=PEER, detail="Address already in use"),
     _of(
         "NoSuchAddress",

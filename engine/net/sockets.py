@@ -9,7 +9,7 @@ import socket
 import struct
 
 from engine import forks
-from engine.errors import NoSuchAddress, PortTaken, UsageError
+from engine.errors import NoSuchAddress, PortForbidden, PortTaken, UsageError
 from engine.net import addresses
 
 BACKLOG = 1024
@@ -65,6 +65,8 @@ def _listen(host: str, port: int) -> socket.socket:
         place, detail = addresses.join(host, port), error.strerror or str(error)
         if error.errno == errno.EADDRINUSE:
             raise PortTaken(address=place, detail=detail) from None
+        if error.errno in {errno.EACCES, errno.EPERM}:
+            raise PortForbidden(address=place, detail=detail) from None
         raise UsageError(detail=f"cannot listen on {place}: {detail}") from None
     return listener
 

@@ -9,6 +9,7 @@
     ├── UsageError                    2   the caller's fault
     │   ├── AddressError              2   (engine) a range outside every buffer
     │   ├── PortTaken                 2   (engine) somebody else listens on a port of ours
+    │   ├── PortForbidden             2   (engine) a port on which this user may not listen
     │   ├── NoSuchAddress             2   (engine) this host has no such address, or not yet
     │   ├── BadName                   2   an object or node name that is not allowed
     │   │   ├── BadReference          2   what follows an object's name is no digest
@@ -131,6 +132,7 @@ from engine.errors import (
     NoSuchAddress,
     PeerStalled,
     PeerUnreachable,
+    PortForbidden,
     PortTaken,
     RangeRefused,
     Refused,
@@ -307,6 +309,7 @@ __all__ = [
     "PeerStalled",
     "PeerUnreachable",
     "PeerWithdrew",
+    "PortForbidden",
     "PortTaken",
     "RangeRefused",
     "Refused",

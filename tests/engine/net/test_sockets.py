@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 
 import pytest
 
-from engine.errors import NoSuchAddress, UsageError
+from engine.errors import NoSuchAddress, PortForbidden, UsageError
 from engine.net import sockets
 
 
@@ -36,6 +37,19 @@ def test_an_address_that_is_not_ours() -> None:
         sockets.listen("192.0.2.1", 0)
     with pytest.raises(NoSuchAddress, match="no interface of this host and no host has this name"):
         sockets.listen("no.such.host.invalid", 0)
+
+
+def test_a_port_that_is_not_for_this_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may listen on all of them, so the system's answer is made here."""
+
+    class Refusing(socket.socket):
+        def bind(self, address: object) -> None:
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(socket, "socket", Refusing)
+    with pytest.raises(PortForbidden, match=r"cannot listen on 127\.0\.0\.1:80: Permission denied") as caught:
+        sockets.listen("127.0.0.1", 80)
+    assert "1024" in caught.value.hint
 
 
 def test_what_others_reach() -> None:
