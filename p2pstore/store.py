@@ -15,20 +15,15 @@ thread but that one. Registered memory must not change while it is registered: p
 
 from __future__ import annotations
 
-import asyncio
 import builtins
-import logging
 import os
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 from engine import arguments, forks
-from engine.cuda.load import in_use
 from engine.etcd.credentials import EtcdCredentials
-from engine.net.closing import Closing
-from engine.net.loop_thread import LoopThread
 from p2pstore.calls.given import (
     check_layout_alone,
     given_choice,
@@ -41,39 +36,24 @@ from p2pstore.calls.given import (
     way,
 )
 from p2pstore.calls.listed import listed
+from p2pstore.calls.node_thread import NodeThread
 from p2pstore.calls.shared import check_no_share, shared_request
 from p2pstore.calls.store_options import store_options
 from p2pstore.calls.streamed import streamed
 from p2pstore.calls.watched import watched
-from p2pstore.errors import Closed, NodeEnded
-from p2pstore.metadata.urls import open_store
 from p2pstore.node import Node
 from p2pstore.objects.choices import DEFAULT_HASH
 from p2pstore.objects.memory_objects import Buffers, lent_by_gpus
 from p2pstore.pull.get import GetRequest
 from p2pstore.pull.tensor_outlet import Outlet
 from p2pstore.pull.tensor_stream import MEMORY, MIN_MEMORY
-from p2pstore.supervisor import Supervisor
 from p2pstore.tensors.ranks import Rule
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-START_SECONDS = 60.0
-"""For the node to start."""
-
-END_CALLS_SECONDS = 6.0
-"""For the calls under way to end when it is closed."""
-
-CLOSE_SECONDS = 10.0
-"""For it to end."""
-
 WHAT = "this P2PStore"
 """What errors call it."""
-
-log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 
 class P2PStore:
@@ -116,19 +96,7 @@ class P2PStore:
         )
         if credentials is not None:
             arguments.instance(credentials, EtcdCredentials, "the credentials")
-        self._supervisor = Supervisor(self._cannot_go_on)
-        self._loop = LoopThread(f"p2pstore-{options.name}", self._broken_off, what=WHAT)
-        self._closing = Closing(WHAT, self._end)
-        self._supervisor.hear_of_callbacks(self._loop.loop)
-        self._leaving: asyncio.Task[None] | None = None
-        self._node: Node | None = None
-        self._loop.start()
-        try:
-            store = open_store(metadata, credentials)
-            self._node = self._call(Node.start(options, store, self._supervisor), START_SECONDS)
-        except BaseException:
-            self.close()
-            raise
+        self._thread = NodeThread(WHAT, options, metadata, credentials)
 
     def __enter__(self) -> Self:
         return self
@@ -178,9 +146,9 @@ class P2PStore:
         how["tags"] = arguments.texts(tags, "the tags")
         if isinstance(source, (str, os.PathLike)):
             path = given_path(source, "what is registered")
-            return self._call(node.register(path, name, **how, selection=taken))
+            return self._thread.call(node.register(path, name, **how, selection=taken))
         with lent_by_gpus(source) as lent:
-            return self._call(node.register_memory(name, lent, **how))
+            return self._thread.call(node.register_memory(name, lent, **how))
 
     def register_many(
         self,
@@ -203,7 +171,7 @@ class P2PStore:
         chunk_size = arguments.whole(chunk_size, "the chunk size")
         taken = given_selection(include, exclude, everything)
         node = self._open()
-        return self._call(
+        return self._thread.call(
             node.register_many(items, hash_name=hash, chunk_size=chunk_size, force=force, selection=taken)
         )
 
@@ -253,7 +221,7 @@ class P2PStore:
             tensors=arguments.texts(tensors, "the patterns of tensors"),
             choice=given_choice(include, exclude, byte_range),
         )
-        return asdict(self._call(self._open().get(request, progress_only(progress))))
+        return asdict(self._thread.call(self._open().get(request, progress_only(progress))))
 
     def get_into(
         self,
@@ -279,7 +247,7 @@ class P2PStore:
         transport, peers = way(transport, peers)
         node = self._open()
         with lent_by_gpus(buffers, writable=True) as lent:
-            return self._call(node.get_into(name, lent, transport=transport, peers=peers, emit=emit))
+            return self._thread.call(node.get_into(name, lent, transport=transport, peers=peers, emit=emit))
 
     @overload
     def load_tensors(
@@ -369,16 +337,16 @@ class P2PStore:
             mine, launch = shared_request(
                 share, os.environ, name, device, layout, include, rank, cut, framework, path, transport, peers
             )
-            return self._call(self._open().load_tensors(mine, emit, launch))
+            return self._thread.call(self._open().load_tensors(mine, emit, launch))
         if devices is not None:
             check_no_share(share)
             spread = spread_request(
                 name, device, devices, layout, include, rank, cut, framework, path, transport, peers
             )
-            return self._call(self._open().spread_tensors(spread, emit))
+            return self._thread.call(self._open().spread_tensors(spread, emit))
         check_layout_alone(layout)
         request = tensor_request(name, device, include, rank, cut, framework, path, transport, peers)
-        return self._call(self._open().load_tensors(request, emit))
+        return self._thread.call(self._open().load_tensors(request, emit))
 
     def iter_tensors(
         self,
@@ -411,21 +379,22 @@ class P2PStore:
         self._open()
 
         def bring() -> None:
-            self._call(self._open().stream_tensors(request, outlet, emit))
+            self._thread.call(self._open().stream_tensors(request, outlet, emit))
 
         return streamed(f"tensors-{name}", outlet, bring)
 
     def list(self, prefix: str = "") -> Iterator[dict[str, Any]]:
         """Every object whose name begins with ``prefix``, with how many nodes hold it."""
-        return listed(self._call, self._open, prefix)
+        return listed(self._thread.call, self._open, prefix)
 
     def info(self, name: str) -> dict[str, Any]:
         """One object: its files, and who holds how much of it. Raises ``ObjectNotFound``."""
-        return self._call(self._open().info(name))
+        return self._thread.call(self._open().info(name))
 
     def history(self, name: str) -> Sequence[dict[str, Any]]:
         """The versions of an object, the newest first, each with its tags and holders. Raises ``ObjectNotFound``."""
-        found: Sequence[dict[str, Any]] = self._call(self._open().history(arguments.text(name, "the name")))["versions"]
+        answer = self._thread.call(self._open().history(arguments.text(name, "the name")))
+        found: Sequence[dict[str, Any]] = answer["versions"]
         return found
 
     def watch(
@@ -442,27 +411,28 @@ class P2PStore:
         counts. It ends when none has come for ``timeout`` seconds, and goes on while the metadata server does not
         answer, of which ``note`` is told. Raises ``UsageError``, ``BadName`` and ``MetadataUnavailable`` at once.
         """
-        return watched(self._call, self._open, name, initial=initial, timeout=timeout, note=note)
+        return watched(self._thread.call, self._open, name, initial=initial, timeout=timeout, note=note)
 
     def tag(self, name: str, *tags: str) -> dict[str, Any]:
         """Have tags lead to what ``name`` stands for (or ``name:tag``, ``name@sha256:digest``), for all nodes.
 
         Returns name, manifest, and for each tag where it led ``before``. Raises ``BadTag`` and ``ObjectNotFound``.
         """
-        return self._call(self._open().tag(arguments.text(name, "the name"), arguments.texts(tags, "the tags")))
+        return self._thread.call(self._open().tag(arguments.text(name, "the name"), arguments.texts(tags, "the tags")))
 
     def tags(self, name: str) -> Sequence[dict[str, Any]]:
         """The tags of an object, each with its version and how many nodes hold that. Raises ``ObjectNotFound``."""
-        found: Sequence[dict[str, Any]] = self._call(self._open().tags(arguments.text(name, "the name")))["tags"]
+        answer = self._thread.call(self._open().tags(arguments.text(name, "the name")))
+        found: Sequence[dict[str, Any]] = answer["tags"]
         return found
 
     def untag(self, name: str) -> dict[str, Any]:
         """Remove the tag ``name:tag``; what it led to stays. Raises ``TagNotFound``."""
-        return self._call(self._open().untag(arguments.text(name, "the name")))
+        return self._thread.call(self._open().untag(arguments.text(name, "the name")))
 
     def unregister(self, name: str) -> dict[str, Any]:
         """Withdraw what this node has under ``name``; registered memory may change again afterwards."""
-        return self._call(self._open().unregister(name))
+        return self._thread.call(self._open().unregister(name))
 
     def close(self) -> None:
         """Leave the cluster and end the thread; twice is harmless.
@@ -471,64 +441,8 @@ class P2PStore:
         a signal's handler, at the interpreter's exit, and from a callback, where it begins the end and does not wait
         for it. In a forked child it does nothing.
         """
-        timeout = END_CALLS_SECONDS + 2 * CLOSE_SECONDS
-        if not self._closing.close(timeout, wait=not self._loop.within) and not self._loop.within:
-            log.warning("a P2PStore has not ended within %g s", timeout)
-
-    def _end(self) -> None:
-        if not self._loop.end_calls(END_CALLS_SECONDS):
-            log.warning("calls under way have not ended within %g s; they are left alone", END_CALLS_SECONDS)
-        node, self._node = self._node, None
-        if node is not None:
-            try:
-                self._loop.call(self._leave(node), CLOSE_SECONDS)
-            except TimeoutError:
-                log.warning("node %s has not ended within %g s; its lease runs out", node.name, CLOSE_SECONDS)
-            except Exception:
-                log.exception("node %s did not end as it should; its lease runs out", node.name)
-        self._loop.stop(CLOSE_SECONDS)
-        if (cuda := in_use()) is not None:
-            cuda.trim()
+        self._thread.close()
 
     def _open(self) -> Node:
-        self._closing.check()
-        if self._node is None:
-            raise Closed(what=WHAT)
-        if self._supervisor.fatal is not None:
-            raise self._supervisor.fatal
-        return self._node
-
-    def _broken_off(self, error: BaseException) -> None:
-        self._supervisor.note("event loop", "store", error)
-
-    def _cannot_go_on(self, _: NodeEnded) -> None:
-        """The supervisor's word: leave the cluster, so that nobody is sent here. On the loop's thread."""
-        if self._node is not None:
-            self._leaving = self._loop.loop.create_task(self._leave(self._node))
-
-    async def _leave(self, node: Node) -> None:
-        """Close the node, or wait until it is closed."""
-        if self._leaving is not None and self._leaving is not asyncio.current_task():
-            await asyncio.wait({self._leaving})
-        else:
-            await node.close()
-
-    def _call(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
-        """Run ``work`` on the node's loop; see ``LoopThread.call``."""
-        try:
-            return self._loop.call(work, timeout)
-        except Exception as fault:
-            reason = self._reason(fault)
-            if reason is fault:
-                raise
-            raise reason from fault
-
-    def _reason(self, fault: BaseException) -> BaseException:
-        """Why a call failed: whatever it was, where the node was ended under it, that it was."""
-        if self._closing.begun and isinstance(fault, Exception) and not isinstance(fault, Closed):
-            return Closed(what=WHAT)
-        fatal = self._supervisor.fatal
-        if fatal is None or not isinstance(fault, Exception):
-            return fault
-        fatal.__cause__ = fault if fault is not fatal else None
-        return fatal
+        """The node. Raises ``Closed``, ``NodeEnded`` or ``ForkedProcess``."""
+        return self._thread.node()

@@ -20,8 +20,45 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = ("mooncake_cli", "p2pstore", "engine")
 """From the top down."""
 
-MAX_MODULE_BYTES = 25_000
+MAX_MODULE_BYTES = 15_000
 """What is larger nobody reads to the end."""
+
+LARGER = {
+    "p2pstore/node.py": 25_000,
+    "p2pstore/swarm/planner.py": 24_500,
+    "p2pstore/cluster/peer_client.py": 23_000,
+    "p2pstore/store.py": 21_500,
+    "p2pstore/agent/client.py": 21_500,
+    "p2pstore/bench/simulator.py": 21_000,
+    "engine/serving/tcp_server.py": 21_000,
+    "p2pstore/pull/discovery.py": 20_500,
+    "p2pstore/holding/publisher.py": 20_000,
+    "mooncake_cli/commands/get.py": 19_500,
+    "p2pstore/pull/file_destination.py": 19_500,
+    "engine/engine.py": 19_500,
+    "engine/cuda/fake_driver.py": 19_000,
+    "p2pstore/agent/agent_server.py": 19_000,
+    "p2pstore/pull/owner.py": 19_000,
+    "p2pstore/holding/register.py": 18_500,
+    "p2pstore/objects/manifest.py": 17_500,
+    "p2pstore/objects/source.py": 17_000,
+    "p2pstore/peers/peer_server.py": 16_500,
+    "engine/etcd/client.py": 16_500,
+    "p2pstore/pull/part_files.py": 16_500,
+    "engine/transfer/lanes.py": 16_000,
+    "engine/transports/rdma/owner/grants.py": 16_000,
+    "engine/transports/rdma/reader/link.py": 16_000,
+    "engine/memory/lent.py": 16_000,
+    "p2pstore/agent/embedded_etcd.py": 16_000,
+    "p2pstore/hub/copies.py": 16_000,
+    "p2pstore/holding/holdings.py": 16_000,
+    "p2pstore/kv/client/store.py": 15_500,
+    "p2pstore/kv/pool/writes.py": 15_500,
+    "p2pstore/integrations/upstream_engine.py": 15_500,
+    "p2pstore/cluster/registry.py": 15_500,
+    "p2pstore/serving/policy.py": 15_500,
+}
+"""Modules that are larger still, each with a limit of its own, which is only ever lowered."""
 
 SLOW = ("grpc", "aiohttp", "pyverbs", "xxhash", "google.protobuf", "numpy", "sqlite3", "asyncio")
 """What ``mooncake --help`` and completions do without: they must feel instant."""
@@ -57,7 +94,12 @@ def test_every_layer_has_modules() -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=str)
 def test_a_module_can_be_read_in_one_sitting(path: Path) -> None:
-    assert (ROOT / path).stat().st_size <= MAX_MODULE_BYTES
+    assert (ROOT / path).stat().st_size <= LARGER.get(str(path), MAX_MODULE_BYTES)
+
+
+@pytest.mark.parametrize("path", LARGER)
+def test_a_limit_of_its_own_is_needed(path: str) -> None:
+    assert (ROOT / path).stat().st_size > MAX_MODULE_BYTES
 
 
 def test_upstreams_name_is_left_to_upstream() -> None:

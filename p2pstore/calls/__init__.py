@@ -1,1 +1,1 @@
-"""What the Python API takes, read before anything begins."""
+"""What the Python API takes, read before anything begins; its node's thread, and what comes one by one."""

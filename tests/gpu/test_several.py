@@ -33,8 +33,7 @@ def devices_of(kind: str) -> list[str]:
 
 
 def sent(store: P2PStore) -> int:
-    assert store._node is not None
-    return store._node.engine.bytes_sent
+    return store._open().engine.bytes_sent
 
 
 @pytest.fixture(params=["one GPU", "all GPUs"])

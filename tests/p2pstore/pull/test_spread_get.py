@@ -55,8 +55,7 @@ def pair(gpu: FakeDriver, tmp_path: Path) -> Iterator[Pair]:
 
 
 def sent(store: P2PStore) -> int:
-    assert store._node is not None
-    return store._node.engine.bytes_sent
+    return store._open().engine.bytes_sent
 
 
 def load(pair: Pair, devices: list[int], **options: Any) -> list[dict[str, Any]]:
