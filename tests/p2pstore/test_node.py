@@ -12,15 +12,12 @@ from typing import Any
 
 import pytest
 
-from engine.net.threads import Failure
-from engine.serving.segment_server import SegmentServer
 from p2pstore.cluster import records
 from p2pstore.errors import (
     BadName,
     DestinationBusy,
     DestinationExists,
     NodeNotFound,
-    NotHeld,
     ObjectExists,
     ObjectNotFound,
     PathNotFound,
@@ -30,7 +27,6 @@ from p2pstore.errors import (
     UsageError,
 )
 from p2pstore.metadata.memory import MemoryStore
-from p2pstore.metadata.store import Put
 from p2pstore.node import Node
 from p2pstore.node_options import NodeOptions
 from p2pstore.pull import discovery
@@ -208,21 +204,6 @@ async def test_errors_of_a_register(start: Start, root: Path, tmp_path: Path) ->
     assert len(a.holdings) == 0
 
 
-async def test_unregister(start: Start, root: Path, tmp_path: Path) -> None:
-    a, b = await start("a"), await start("b")
-    await register(a, root)
-    await get(b, tmp_path / "b")
-    with pytest.raises(ObjectNotFound):
-        await a.unregister("none")
-    first = await a.unregister("n")
-    assert (first["withdrawn"], first["removed"]) == ([{"role": "gold", "path": str(root)}], False)
-    with pytest.raises(NotHeld):
-        await a.unregister("n")
-    assert (await b.unregister("n"))["removed"]
-    assert (await a.listing("", limit=0, after=""))["objects"] == []
-    assert read_tree(root) == read_tree(tmp_path / "b") == FILES
-
-
 async def test_after_a_restart_it_serves_again(start: Start, root: Path, tmp_path: Path) -> None:
     a, b = await start("a"), await start("b")
     await register(a, root)
@@ -360,25 +341,6 @@ async def test_a_get_that_is_cancelled_in_a_thread_lets_go_of_its_destination(
     assert read_tree(tmp_path / "dest") == FILES
 
 
-async def test_a_foreign_object_record_harms_nobody(start: Start, root: Path) -> None:
-    a = await start("a")
-    await a.registry.store.commit([Put(records.object_key("x"), b"\xff"), Put(records.NODES + "x", b"[]")])
-    await register(a, root)
-    assert [o["name"] for o in (await a.listing("", limit=0, after=""))["objects"]] == ["n"]
-    with pytest.raises(ObjectNotFound):
-        await a.info("x")
-
-
-async def test_status(start: Start, root: Path) -> None:
-    a = await start("a")
-    await register(a, root)
-    status = a.status()
-    assert (status["node"], status["objects"], status["metadata_ok"]) == ("a", 1, True)
-    assert status["serving_bytes"] == 4 * MIB + 3
-    await a.close()
-    await a.close()
-
-
 async def test_rdma_alone_is_told_why_it_cannot(start: Start, root: Path, tmp_path: Path) -> None:
     a, b = await start("a", rdma_devices="none"), await start("b", rdma_devices="no-such-device")
     await register(a, root)
@@ -417,49 +379,3 @@ async def test_an_unexpected_error_does_not_end_the_lease_keeper(start: Start, m
             await asyncio.sleep(0.05)
 
     await asyncio.wait_for(fine(), WAIT)
-
-
-async def test_the_status_tells_what_failed_and_goes_on(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    a = await start("a", ttl=2)
-    assert {task["name"]: task["state"] for task in a.status()["tasks"]} == {
-        "lease keeper": "running",
-        "source watcher": "running",
-        "part watcher": "running",
-        "cache keeper": "running",
-        "source checker": "running",
-    }
-    looked = asyncio.Event()
-
-    async def look(*, everywhere: bool) -> None:
-        del everywhere
-        if not looked.is_set():
-            looked.set()
-            raise RuntimeError("a bug")
-
-    def watcher() -> dict[str, Any]:
-        return next(task for task in a.status()["tasks"] if task["name"] == "source watcher")
-
-    async def restarted() -> None:
-        while not (watcher()["failures"] and watcher()["state"] == "running"):  # noqa: ASYNC110 - it says nothing
-            await asyncio.sleep(0.05)
-
-    monkeypatch.setattr(a.parts.watcher, "look", look)
-    await asyncio.wait_for(restarted(), WAIT)
-    assert (watcher()["failures"], watcher()["last_error"]) == (1, "RuntimeError: a bug")
-    assert watcher()["last_failure"] is not None
-
-
-async def test_the_status_tells_what_failed_in_the_engines_threads(
-    start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    a = await start("a")
-    monkeypatch.setattr(SegmentServer, "failures", (Failure("data watcher", 3, "OSError: x", 1_787_392_800.0),))
-    assert a.status()["tasks"][-1] == {
-        "name": "data watcher",
-        "owner": "engine",
-        "policy": "go on",
-        "state": "running",
-        "failures": 3,
-        "last_error": "OSError: x",
-        "last_failure": "2026-08-22T10:00:00Z",
-    }

@@ -1,4 +1,4 @@
-"""Info: everything about one object, asked of the metadata store and of the nodes that hold it."""
+"""Everything about one object, asked of the metadata store and of the nodes that hold it."""
 
 from __future__ import annotations
 
@@ -25,10 +25,6 @@ _OLDER = ("manifest", "created", "tags", "holders")
 
 MAX_ASKED = 64
 """Holders that are asked at once."""
-
-MAX_LOOKED_UP = 2048
-LOOK_UP_SECONDS = 3.0
-"""Names that are looked up in order to say which holdings are superseded, and for how long."""
 
 
 async def describe(parts: Parts, wanted: Reference) -> dict[str, Any]:
@@ -93,20 +89,6 @@ async def describe(parts: Parts, wanted: Reference) -> dict[str, Any]:
         "replicas": list(holders),
         "banned": [{"node": peer, "chunk": chunk} for peer, chunk in wrong],
     }
-
-
-async def superseded(parts: Parts) -> dict[str, Any]:
-    """What of this node's holdings are earlier versions, as far as the metadata store answers soon.
-
-    ``superseded`` is None where it does not. Of many names some are looked up.
-    """
-    names = list(dict.fromkeys(holding.name for holding in parts.holdings))[:MAX_LOOKED_UP]
-    try:
-        current = await asyncio.wait_for(parts.registry.find_all(names), LOOK_UP_SECONDS)
-    except (MooncakeError, asyncio.TimeoutError):
-        return {"superseded": None}
-    older = [h for h in parts.holdings if h.name in current and current[h.name].manifest != h.digest]
-    return {"superseded": [{"name": h.name, "manifest": h.digest, "path": h.place} for h in older]}
 
 
 async def _chunks(parts: Parts, digest: str, replica: ReplicaRecord, where: NodeRecord | None) -> int | None:
