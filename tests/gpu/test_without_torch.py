@@ -39,8 +39,7 @@ def devices(gpus: DriverGpus, request: pytest.FixtureRequest) -> list[str]:
 
 
 def sent(store: P2PStore) -> int:
-    assert store._node is not None
-    return store._node.engine.bytes_sent
+    return store._open().engine.bytes_sent
 
 
 @pytest.mark.parametrize("layout", ["replicate", "shard"])

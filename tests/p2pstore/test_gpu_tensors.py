@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from collections.abc import Iterator
@@ -57,10 +56,9 @@ def loaded(pair: Pair, gpu: FakeDriver, root: Path, *patterns: str, ranks: Ranks
     if not root.exists():
         write_tree(root, FILES)
         one.register("n", root, chunk_size=MIB)
-    node = other._node
-    assert node is not None
+    node = other._open()
     request = TensorRequest("n", OnGpu(gpu), NamePatterns(patterns), ranks)
-    return asyncio.run_coroutine_threadsafe(node.load_tensors(request), other._loop.loop).result(WAIT)
+    return other._thread.call(node.load_tensors(request), WAIT)
 
 
 ALL = {name: tensor["data"] for data in FILES.values() for name, tensor in safetensors.deserialize(data)}
@@ -93,8 +91,7 @@ def test_what_is_wrong_never_gets_there(
     one, _ = pair
     write_tree(tmp_path / "m", FILES)
     one.register("n", tmp_path / "m", chunk_size=MIB)
-    node = one._node
-    assert node is not None
+    node = one._open()
     monkeypatch.setattr(node.parts.watcher, "_on_touched", lambda _: None)
     path = tmp_path / "m" / "a.safetensors"
     data = bytearray(FILES["a.safetensors"])

@@ -201,8 +201,7 @@ def test_memory_can_be_unmapped_after_wrong_bytes(
     monkeypatch.setattr(hope, "NO_SOURCE_SECONDS", 1)  # nobody else comes
     giver, taker = stores
     register(giver, source)
-    assert giver._node is not None
-    giver._node.parts.watcher._on_touched = lambda _: None  # as on a failing disk: no time tells of it
+    giver._open().parts.watcher._on_touched = lambda _: None  # as on a failing disk: no time tells of it
     before = source.stat()
     with open(source, "r+b") as stream:
         stream.seek(3 * MIB)

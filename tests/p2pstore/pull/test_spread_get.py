@@ -126,8 +126,7 @@ def test_a_peer_that_garbles_is_not_relied_upon(pair: Pair, gpu: FakeDriver) -> 
 def test_what_is_wrong_never_gets_there(
     gpu: FakeDriver, pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    node = pair[0]._node
-    assert node is not None
+    node = pair[0]._open()
     monkeypatch.setattr(node.parts.watcher, "_on_touched", lambda _: None)
     path = tmp_path / "m" / "a.safetensors"
     data = bytearray(FILES["a.safetensors"])

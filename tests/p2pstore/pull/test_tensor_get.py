@@ -110,7 +110,7 @@ def test_only_what_is_wanted_is_brought(load: Any, stores: tuple[P2PStore, P2PSt
     told: list[tuple[int, int]] = []
     found = load(CHECKPOINT, include=["model.layers.0.*", "model.layers.1.mlp.*"], progress=lambda *t: told.append(t))
     assert_same(found, {n: t for n, t in ALL.items() if n.startswith(("model.layers.0.", "model.layers.1.mlp."))})
-    sent = stores[0]._node.engine.bytes_sent
+    sent = stores[0]._open().engine.bytes_sent
     small = sum(map(len, CHECKPOINT.values())) - len(CHECKPOINT["model-00002-of-00002.safetensors"])
     assert sent <= small + MIB
 
@@ -120,7 +120,7 @@ def test_chunks_between_are_not_brought(load: Any, stores: tuple[P2PStore, P2PSt
     data = file_of(shapes)
     found = load({"": data}, include=["t5", "t9"])
     assert_same(found, {name: t for name, t in expected(data).items() if name in {"t5", "t9"}})
-    assert stores[0]._node.engine.bytes_sent <= 5 * MIB
+    assert stores[0]._open().engine.bytes_sent <= 5 * MIB
 
 
 def test_headers_that_came_along_are_not_brought_again(
@@ -128,13 +128,13 @@ def test_headers_that_came_along_are_not_brought_again(
 ) -> None:
     data = file_of(LARGE)
     assert_same(load({"": data}), expected(data))
-    assert stores[0]._node.engine.bytes_sent == len(data)
+    assert stores[0]._open().engine.bytes_sent == len(data)
     small = file_of(layer(0))
     for kept, times in ((1 << 20, 1), (0, 2)):
         monkeypatch.setattr(tensor_survey, "KEPT_BYTES", kept)
-        before = stores[0]._node.engine.bytes_sent
+        before = stores[0]._open().engine.bytes_sent
         assert_same(load({"": small}), expected(small))
-        assert stores[0]._node.engine.bytes_sent == before + times * len(small)
+        assert stores[0]._open().engine.bytes_sent == before + times * len(small)
 
 
 def test_many_headers_come_in_batches(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,7 +177,7 @@ def test_a_slice_of_rows_is_all_that_comes(load: Any, stores: tuple[P2PStore, P2
     data = file_of({"lm_head.weight": ("F32", (4096, 1024))})
     found = load({"": data}, rank=(1, 4))["lm_head.weight"]
     assert found.tobytes() == expected(data)["lm_head.weight"][1024:2048].tobytes()
-    assert stores[0]._node.engine.bytes_sent <= 6 * MIB
+    assert stores[0]._open().engine.bytes_sent <= 6 * MIB
 
 
 def test_a_callers_cut(load: Any) -> None:
@@ -196,7 +196,7 @@ def test_a_node_loads_what_it_has_itself(stores: tuple[P2PStore, P2PStore], tmp_
     write_tree(tmp_path / "m", CHECKPOINT)
     giver.register("n", tmp_path / "m", chunk_size=MIB)
     assert_same(giver.load_tensors("n", framework="numpy"), ALL)
-    assert giver._node.engine.bytes_sent == 0
+    assert giver._open().engine.bytes_sent == 0
 
 
 def test_every_type_of_numpy(load: Any) -> None:

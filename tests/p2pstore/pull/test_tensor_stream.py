@@ -69,7 +69,7 @@ def assert_same(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
 @pytest.mark.parametrize("memory", [MIB, 2 * MIB, 5 * MIB, 1 << 30])
 def test_all_of_it_comes_once_and_in_order(tensors: Any, stores: tuple[P2PStore, P2PStore], memory: int) -> None:
     assert_same(dict(tensors(memory=memory)), ALL)
-    assert stores[0]._node.engine.bytes_sent == sum(map(len, CHECKPOINT.values()))
+    assert stores[0]._open().engine.bytes_sent == sum(map(len, CHECKPOINT.values()))
 
 
 def test_memory_is_bounded(tensors: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,10 +110,10 @@ def test_the_next_ones_come_while_some_are_taken(tensors: Any, stores: tuple[P2P
     next(items)
     waited = threading.Event()
     for _ in range(int(PATIENCE * 20)):
-        if stores[0]._node.engine.bytes_sent >= 6 * MIB:
+        if stores[0]._open().engine.bytes_sent >= 6 * MIB:
             break
         waited.wait(0.05)
-    assert stores[0]._node.engine.bytes_sent >= 6 * MIB
+    assert stores[0]._open().engine.bytes_sent >= 6 * MIB
     assert len(list(items)) == len(ALL) - 1
 
 
@@ -164,4 +164,4 @@ def test_what_is_wrong_is_told(tensors: Any, stores: tuple[P2PStore, P2PStore]) 
 def test_what_was_here_is_not_brought(stores: tuple[P2PStore, P2PStore]) -> None:
     giver, _ = stores
     assert_same(dict(giver.iter_tensors("n", framework="numpy", memory=MIB)), ALL)
-    assert giver._node.engine.bytes_sent == 0
+    assert giver._open().engine.bytes_sent == 0
