@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from engine.net.backoff import Backoff
 from p2pstore.objects.bitmap import Bitmap
+from p2pstore.swarm.events import FetchFault
 
 MAX_REQUESTS = 64
 """Requests in flight at one peer, however small."""
@@ -20,6 +22,15 @@ MOST_EACH = 4
 What is asked of one peer is not asked of another that might be idle sooner, so the fewer the better; but each of two
 connections wants one on the wire, and the only peer there is one to follow.
 """
+
+FAULTS_ALLOWED = 4
+"""Faults in a row after which a peer is dropped for good; a fetched chunk forgives them."""
+
+BACKOFF_SECONDS = 0.5
+MAX_BACKOFF_SECONDS = 4.0
+"""A peer rests for the first after a fault; each further one in a row doubles it, up to the second."""
+
+BACKOFF = Backoff(BACKOFF_SECONDS, MAX_BACKOFF_SECONDS)
 
 
 class Share(NamedTuple):
@@ -71,3 +82,23 @@ class Peer:
         if self.slow or (self.grants and not self.delivered):  # others may come and share it before long
             return not requests
         return requests < share.requests or (requests < MAX_REQUESTS and self.bytes_in_flight < share.bytes)
+
+    def brought(self) -> None:
+        """A run of it arrived: what it failed before is forgiven."""
+        self.faults = 0
+        self.slow = False
+        self.delivered = True
+
+    def failed(self, fault: FetchFault, now: float) -> bool:
+        """A run of it failed. Whether it is to take part no more; else it rests, where it is at fault."""
+        if fault is FetchFault.UNTRIED:
+            return False
+        if fault is FetchFault.SLOW:
+            self.slow = True
+            self.not_before = now + BACKOFF_SECONDS
+            return False
+        self.faults += 1
+        if fault is not FetchFault.LOST or self.faults > FAULTS_ALLOWED:
+            return True
+        self.not_before = now + BACKOFF.after(self.faults)
+        return False

@@ -34,8 +34,6 @@ import math
 import random
 from collections.abc import Iterable, Sequence
 
-from engine.net.backoff import Backoff
-from engine.patience import Patience
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.swarm.events import (
     Action,
@@ -65,44 +63,14 @@ from p2pstore.swarm.gateway import Gateways
 from p2pstore.swarm.granter import Grant
 from p2pstore.swarm.leaving import Leaving
 from p2pstore.swarm.peer import Peer, Share
-from p2pstore.swarm.rarity import RUN_BYTES, Missing
+from p2pstore.swarm.rarity import RUN_BYTES
+from p2pstore.swarm.run_times import RunTimes
+from p2pstore.swarm.supply import Supply
 from p2pstore.swarm.window import Window
 from p2pstore.swarm.zone import Zone
 
-LONG_RUN_BYTES = 16 << 20
-QUICK_RUN_SECONDS = 0.05
-SLOW_RUN_SECONDS = 0.2
-"""While there are no getters, runs double after one that was quick, up to the first, and halve after a slow one.
-
-A run's time counts from its request, so those before it in its peer's window count, too.
-"""
-
 HUNGRY_SECONDS = 10.0
 """A node that lacks something, and to which nothing is on its way for so long, asks somebody without a grant."""
-
-DRAWN = 16
-"""Chunks that a getter has which are drawn at random, to take the rarest of."""
-
-FAULTS_ALLOWED = 4
-"""Faults in a row after which a peer is dropped for good; a fetched chunk forgives them."""
-
-PATIENCE = 8.0
-"""A run is slow when it takes so many times longer than runs take on average."""
-
-LAST_PATIENCE = 3.0
-"""The same, when all that is missing is in flight."""
-
-MIN_PATIENCE = 2.0
-"""Seconds before which no run is called slow."""
-
-MIN_LAST_PATIENCE = 0.5
-"""The same, when all that is missing is in flight: what slow receivers still send then is all that is waited for."""
-
-BACKOFF_SECONDS = 0.5
-MAX_BACKOFF_SECONDS = 4.0
-"""A peer rests for the first after a fault; each further one in a row doubles it, up to the second."""
-
-BACKOFF = Backoff(BACKOFF_SECONDS, MAX_BACKOFF_SECONDS)
 
 
 class Planner:
@@ -119,7 +87,6 @@ class Planner:
         self.had = had
         self.banned: set[str] = set()
         self._lengths = lengths
-        self._random = random.Random(seed)  # noqa: S311 - spreads load, guards nothing
         self._peers: dict[str, Peer] = {}
         self._leaving = Leaving()
         self._getters = 0
@@ -127,11 +94,12 @@ class Planner:
         self._windows = (Window(), Window())  # of fetches from peers of this zone or none, and from abroad
         self._share = Share.among(1)
         self._fed = 0.0
-        self._missing = Missing(had.missing(), lengths, self._random)
         self._now = 0.0
-        self._patiences = (Patience(MIN_PATIENCE), Patience(MIN_PATIENCE))  # likewise
-        self._run_bytes = RUN_BYTES
+        self._times = RunTimes()
         self._zone = Zone(lengths, gateways)
+        # its choices spread load, and guard nothing
+        self._supply = Supply(lengths, had, self._zone, random.Random(seed))  # noqa: S311
+        self._missing = self._supply.missing
 
     @property
     def done(self) -> bool:
@@ -161,7 +129,7 @@ class Planner:
     @property
     def _hopeful(self) -> bool:
         """Whether a peer that takes part is sending, or could send, what is missing."""
-        return bool(self._requests) or any(self._useful(p) for p in self._peers.values())
+        return bool(self._requests) or any(self._supply.useful(p) for p in self._peers.values())
 
     def handle(self, event: Event) -> list[Action]:
         """Take an event; return what to do now."""
@@ -204,10 +172,9 @@ class Planner:
         if election:
             self._fed = self._now  # it is given time before the next
         if self._zone.reopens():
-            mine = self._zone.mine
             for peer in self._peers.values():
                 if peer.abroad:
-                    peer.candidates = [n for n in peer.have if n in mine and n not in self.had]
+                    self._supply.reopen(peer)
             self._wake_abroad()
             actions += self._fill(self._peers.values())
 
@@ -252,7 +219,7 @@ class Planner:
 
     def _released(self, event: Released) -> None:
         let_go = self._leaving.let_go(event.peer, event.run)
-        self._have(event.run[: event.kept], let_go)
+        self._supply.arrived(event.run[: event.kept], landed=let_go)
         if let_go:
             self._return(event.run[event.kept :])
 
@@ -290,13 +257,7 @@ class Planner:
         return self._fill_one(peer)
 
     def _has(self, peer: Peer, chunks: Iterable[int]) -> None:
-        if peer.abroad:
-            more = [chunk for chunk in chunks if peer.have.add(chunk)]
-            peer.candidates += [chunk for chunk in more if chunk in self._zone.mine and chunk not in self.had]
-        elif peer.origin:
-            peer.have.update(chunks)
-        else:
-            peer.candidates += self._missing.gain(chunks, peer.have, self.had)
+        self._supply.has(peer, chunks)
         if peer.have.full:
             self._zone.near(peer.name, peer.distance, whole=True)
 
@@ -305,8 +266,7 @@ class Planner:
         del self._peers[peer.name]
         self._getters -= not peer.origin
         self._share = Share.among(max(1, len(self._peers)))
-        if not (peer.origin or peer.abroad):
-            self._missing.spread(peer.have, -1)
+        if self._supply.gone(peer):
             self._wake_abroad()
         self._zone.gone(peer.name)
         self._requests -= len(peer.in_flight)
@@ -330,64 +290,36 @@ class Planner:
         """Whether only others of this zone fetch from there."""
         return peer.abroad and not self._zone.mine
 
-    def _may_bring(self, peer: Peer, run: range) -> bool:
-        """Whether a run could be asked of a peer."""
-        return peer.have.has_all(run) and not (peer.abroad and not self._zone.mine.issuperset(run))
-
     def _fetched(self, peer: Peer | None, event: Fetched) -> list[Action]:
         run = event.run
         began = peer.since.get(run.start, math.inf) if peer else math.inf
         actions: list[Action] = []
         landed = peer is not None and self._land(peer, run, actions)
-        self._have(run, landed or self._leaving.let_go(event.peer, run))
+        self._supply.arrived(run, landed=landed or self._leaving.let_go(event.peer, run))
         if peer is None:  # it was closed meanwhile
             return []
         if landed and began < math.inf:
-            self._took(peer, self._now - began)
+            self._times.took(self._now - began, abroad=peer.abroad)
+            self._window(peer).took(self._now - began)
         self._fed = self._now
         if self._zone.known:
             self._zone.fed()
-        peer.faults = 0
-        peer.slow = False
-        peer.delivered = True
+        peer.brought()
         return actions + self._fill_one(peer)
-
-    def _took(self, peer: Peer, seconds: float) -> None:
-        """A run arrived so long after it was asked for."""
-        self._patiences[peer.abroad].took(seconds)
-        self._window(peer).took(seconds)
-        if seconds < QUICK_RUN_SECONDS:
-            self._run_bytes = min(2 * self._run_bytes, LONG_RUN_BYTES)
-        elif seconds > SLOW_RUN_SECONDS:
-            self._run_bytes = max(self._run_bytes // 2, RUN_BYTES)
-
-    def _have(self, run: range, landed: bool) -> None:  # noqa: FBT001 - private
-        """These arrived. What comes late from a peer that left counts only if nobody writes the same place now."""
-        for chunk in run:
-            if landed or chunk in self._missing:
-                self.had.add(chunk)
-                self._missing.discard(chunk)
 
     def _failed(self, peer: Peer | None, event: Failed) -> list[Action]:
         actions: list[Action] = []
         landed = peer is not None and self._land(peer, event.run, actions)
-        self._have(event.run[: event.kept], landed)
+        self._supply.arrived(event.run[: event.kept], landed=landed)
         if peer is None:
             return []
         if landed:
             self._return(event.run[event.kept :])
-        if event.fault is FetchFault.SLOW:
-            peer.slow = True
-            peer.not_before = self._now + BACKOFF_SECONDS
-        elif event.fault is not FetchFault.UNTRIED:
-            peer.faults += 1
-            if event.fault is FetchFault.CORRUPT:
-                self.banned.add(peer.name)
-            if event.fault is not FetchFault.LOST or peer.faults > FAULTS_ALLOWED:
-                self._leaving.drop(peer.name, self._remove(peer))
-                actions.append(Drop(peer.name, event.fault is FetchFault.CORRUPT))
-            else:
-                peer.not_before = self._now + BACKOFF.after(peer.faults)
+        if event.fault is FetchFault.CORRUPT:
+            self.banned.add(peer.name)
+        if peer.failed(event.fault, self._now):
+            self._leaving.drop(peer.name, self._remove(peer))
+            actions.append(Drop(peer.name, event.fault is FetchFault.CORRUPT))
         return actions + self._fill(self._peers.values())
 
     def _land(self, peer: Peer, run: range, actions: list[Action]) -> bool:
@@ -413,21 +345,18 @@ class Planner:
             actions.append(Done(peer.name, number, window.under_way, full))
 
     def _return(self, run: Iterable[int]) -> None:
+        """These are missing again, unless somebody else brought them."""
         for chunk in run:
             if chunk not in self.had:
-                self._missing.put_back(chunk)
+                self._supply.put_back(chunk, self._peers.values())
                 for peer in self._peers.values():
-                    takes = chunk in self._zone.mine if peer.abroad else not peer.origin
-                    if takes and chunk in peer.have:
-                        peer.candidates.append(chunk)
                     if peer.sated and chunk in peer.have:
                         peer.sated = False
                         self._window(peer).owe(peer.name)
 
     def _cancel_slow(self) -> list[Action]:
         """Take runs that take too long away from peers, where another could bring them."""
-        factor, floor = (PATIENCE, MIN_PATIENCE) if self._missing else (LAST_PATIENCE, MIN_LAST_PATIENCE)
-        limits = [patience.limit(factor, floor=floor) for patience in self._patiences]
+        limits = self._times.limits(last=not self._missing)
         actions: list[Action] = []
         for peer in self._peers.values():
             patience = limits[peer.abroad]
@@ -440,21 +369,10 @@ class Planner:
     def _another(self, peer: Peer, run: range) -> bool:
         """Whether a peer that is not known to be slow has a run as well."""
         others = (p for p in self._peers.values() if p is not peer and not p.slow and p.not_before <= self._now)
-        return any(self._may_bring(other, run) for other in others)
+        return any(self._supply.may_bring(other, run) for other in others)
 
     def _bytes(self, run: range) -> int:
         return sum(self._lengths[run.start : run.stop])
-
-    def _useful(self, peer: Peer) -> bool:
-        if peer.origin:
-            return bool(self._missing)
-        if peer.abroad:
-            return any(chunk in self._missing for chunk in peer.have)
-        return self._missing.any_of(peer.candidates)
-
-    def _may_use(self, peer: Peer) -> bool:
-        """Whether this node is to fetch from a useful peer."""
-        return self._missing.any_of(peer.candidates) if peer.abroad else self._useful(peer)
 
     def _fill(self, peers: Iterable[Peer]) -> list[Action]:
         """Hand missing chunks to these peers until their windows are full: in turn, the slow last, the near first.
@@ -504,7 +422,7 @@ class Planner:
         if not peer.slow:
             return peer.rests(self._now)
         others = (p for p in self._peers.values() if not (p.slow or p.in_flight or p.rests(self._now)))
-        return peer.rests(self._now) or any(self._may_use(other) for other in others)
+        return peer.rests(self._now) or any(self._supply.may_use(other) for other in others)
 
     def _granted(self, peer: Peer, grant: Grant) -> list[Action]:
         """Take a grant, or say why not."""
@@ -526,15 +444,8 @@ class Planner:
         return actions if full else actions + self._open()
 
     def _pick(self, peer: Peer) -> range:
-        """Take what is to be asked of a peer next: the rarest of what it has, and what lies around it."""
-        if peer.abroad:
-            first = self._missing.draw_new(peer.candidates, DRAWN)
-        else:
-            first = self._missing.rarest() if peer.origin else self._missing.draw(peer.candidates, DRAWN)
-        if first is None:
-            return range(0)
-        most = RUN_BYTES if self._getters or peer.shared else self._run_bytes
-        return self._missing.take_run(first, peer.have, most=most, among=self._zone.mine if peer.abroad else None)
+        """Take what is to be asked of a peer next."""
+        return self._supply.pick(peer, RUN_BYTES if self._getters or peer.shared else self._times.run_bytes)
 
     def _fetch(self, peer: Peer, run: range, actions: list[Action], lead: float = 0.0) -> bool:
         """Ask a peer for a run that was taken; False where there is none."""

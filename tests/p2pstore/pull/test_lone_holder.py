@@ -200,7 +200,7 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     monkeypatch.setattr(pipeline, "QUIET_SECONDS", TIMEOUT / 2)
     monkeypatch.setattr(run, "EVENT_SECONDS", hope.MAX_STEP_SECONDS / SPEED / 2)
     for name in (
-        "p2pstore.swarm.planner.BACKOFF",
+        "p2pstore.swarm.peer.BACKOFF",
         "p2pstore.pull.discovery.RETRIES",
         "p2pstore.pull.discovery.PUT_OFF",
     ):

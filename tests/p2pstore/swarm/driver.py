@@ -27,15 +27,10 @@ from p2pstore.swarm.events import (
     Tick,
 )
 from p2pstore.swarm.granter import Grant
-from p2pstore.swarm.peer import MAX_REQUESTS, MOST_EACH, WINDOW_BYTES, WINDOW_REQUESTS
-from p2pstore.swarm.planner import (
-    BACKOFF_SECONDS,
-    FAULTS_ALLOWED,
-    HUNGRY_SECONDS,
-    LONG_RUN_BYTES,
-    Planner,
-)
+from p2pstore.swarm.peer import BACKOFF_SECONDS, FAULTS_ALLOWED, MAX_REQUESTS, MOST_EACH, WINDOW_BYTES, WINDOW_REQUESTS
+from p2pstore.swarm.planner import HUNGRY_SECONDS, Planner
 from p2pstore.swarm.rarity import RUN_CHUNKS
+from p2pstore.swarm.run_times import LONG_RUN_BYTES
 from tests.p2pstore.swarm.planners import bits
 
 

@@ -1,14 +1,12 @@
-"""A peer's window is full with so many requests or bytes, the sooner the more peers there are."""
+"""A peer's window is full with so many requests or bytes, the sooner the more peers there are; faults make it rest."""
 
 from __future__ import annotations
 
 import pytest
 
 from p2pstore.objects.bitmap import Bitmap
-from p2pstore.swarm.events import (
-    PeerAdded,
-)
-from p2pstore.swarm.peer import MAX_REQUESTS, MOST_EACH
+from p2pstore.swarm.events import FetchFault, PeerAdded
+from p2pstore.swarm.peer import BACKOFF_SECONDS, FAULTS_ALLOWED, MAX_BACKOFF_SECONDS, MAX_REQUESTS, MOST_EACH, Peer
 from tests.p2pstore.swarm.planners import KIB, MIB, bits, planner
 
 
@@ -22,3 +20,40 @@ def test_the_window_of_requests_is_bounded_however_small_they_are() -> None:
     # Every other chunk is missing at the peer, so that no two can be fetched in one run.
     actions = planner(1000, 1).handle(PeerAdded("p", bits(1000, range(0, 1000, 2))))
     assert len(actions) == MAX_REQUESTS
+
+
+def a_peer() -> Peer:
+    return Peer("p", Bitmap(4, full=True), 0, origin=True)
+
+
+def test_faults_in_a_row_make_it_rest_longer_and_then_end_it() -> None:
+    peer = a_peer()
+    pauses = []
+    for _ in range(FAULTS_ALLOWED):
+        assert not peer.failed(FetchFault.LOST, 10.0)
+        pauses.append(peer.not_before - 10.0)
+        assert peer.rests(10.0)
+        assert not peer.rests(peer.not_before)
+    assert pauses[:3] == [BACKOFF_SECONDS, 2 * BACKOFF_SECONDS, 4 * BACKOFF_SECONDS]
+    assert max(pauses) == MAX_BACKOFF_SECONDS
+    peer.brought()
+    assert not peer.failed(FetchFault.LOST, 20.0), "what it brought forgives"
+    assert [peer.failed(FetchFault.LOST, 20.0) for _ in range(FAULTS_ALLOWED)][-1]
+
+
+@pytest.mark.parametrize("fault", [FetchFault.CORRUPT, FetchFault.GONE])
+def test_some_faults_end_it_at_once(fault: FetchFault) -> None:
+    assert a_peer().failed(fault, 0.0)
+
+
+def test_who_is_slow_is_not_at_fault_and_rests_while_something_is_in_flight() -> None:
+    peer = a_peer()
+    assert not any(peer.failed(FetchFault.SLOW, 0.0) for _ in range(10 * FAULTS_ALLOWED))
+    assert peer.rests(0.0)
+    assert not peer.rests(BACKOFF_SECONDS)
+    peer.in_flight[0] = range(1)
+    assert peer.rests(BACKOFF_SECONDS)
+    peer.brought()
+    assert not peer.rests(BACKOFF_SECONDS)
+    assert not peer.failed(FetchFault.UNTRIED, 1.0)
+    assert (peer.faults, peer.rests(1.0)) == (0, False)

@@ -30,18 +30,16 @@ from p2pstore.swarm.events import (
 from p2pstore.swarm.gateway import ABROAD, SAME_ZONE, SETTLE_SECONDS, SHARES, Claim, Gateways, Rank
 from p2pstore.swarm.granter import Grant
 from p2pstore.swarm.pace import MIN_PLACES
-from p2pstore.swarm.peer import MOST_EACH
-from p2pstore.swarm.planner import (
-    BACKOFF_SECONDS,
-    FAULTS_ALLOWED,
+from p2pstore.swarm.peer import BACKOFF_SECONDS, FAULTS_ALLOWED, MOST_EACH
+from p2pstore.swarm.planner import Planner
+from p2pstore.swarm.rarity import RUN_BYTES
+from p2pstore.swarm.run_times import (
     LONG_RUN_BYTES,
     MIN_LAST_PATIENCE,
     MIN_PATIENCE,
     QUICK_RUN_SECONDS,
     SLOW_RUN_SECONDS,
-    Planner,
 )
-from p2pstore.swarm.rarity import RUN_BYTES
 from tests.p2pstore.swarm.planners import MIB, bits, fetched, planner
 
 
