@@ -25,7 +25,6 @@ MAX_MODULE_BYTES = 16_000
 
 LARGER = {
     "engine/cuda/fake_driver.py": 24_500,
-    "p2pstore/cluster/peer_client.py": 23_500,
     "p2pstore/store.py": 22_500,
     "p2pstore/agent/client.py": 22_000,
     "p2pstore/bench/simulator.py": 22_000,

@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from p2pstore.objects.bitmap import Bitmap
 from p2pstore.swarm.gateway import Claim
 from p2pstore.swarm.granter import Grant
+
+
+@dataclass(frozen=True)
+class Availability:
+    """The first news of a replica: its address in the peer's segment, and what the peer has.
+
+    ``key`` is what the peer's data plane wants to be shown, empty where it serves everybody. ``listener`` is what the
+    peer knows us by; ``shared`` is as in ``Shared``. ``grants``: it grants, to who speaks to it (``PeerClient.say``).
+    """
+
+    address: int
+    have: Bitmap
+    key: str = field(default="", repr=False)
+    listener: str = ""
+    shared: bool = False
+    grants: bool = False
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ from engine.net import addresses
 from engine.net.http_server import HttpServer, let_in
 from p2pstore.cluster.auth import CLOCK, HEADER, MAX_SKEW, REALM_HEADER, REFUSAL_HEADER, REPLAY, SECRET, Gate
 from p2pstore.cluster.news import NOTHING, News, Shared
-from p2pstore.cluster.peer_client import HEARTBEAT_SECONDS
+from p2pstore.cluster.news_lines import HEARTBEAT_SECONDS
 from p2pstore.cluster.records import MAX_VERSIONS, encode
 from p2pstore.cluster.secret import ClusterSecret, cluster_secret
 from p2pstore.cluster.words import MAX_WORD_BYTES, from_line

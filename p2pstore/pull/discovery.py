@@ -25,8 +25,9 @@ from engine.net.backoff import SOONER, Backoff
 from engine.transports.base import PeerAddress
 from p2pstore.cluster import records
 from p2pstore.cluster.batch_queue import BatchQueue
-from p2pstore.cluster.news import Queued, Shared
-from p2pstore.cluster.peer_client import HEARTBEAT_SECONDS, Availability, PeerClient
+from p2pstore.cluster.news import Availability, Queued, Shared
+from p2pstore.cluster.news_lines import HEARTBEAT_SECONDS
+from p2pstore.cluster.peer_client import PeerClient
 from p2pstore.cluster.records import NodeRecord, ReplicaRecord, distance, peer_address
 from p2pstore.cluster.registry import Registry
 from p2pstore.cluster.words import to_line

@@ -26,7 +26,8 @@ from engine.net.handshake_client import fetch_descriptor
 from engine.protocol.local_socket import short_path
 from engine.serving.segment_server import SegmentServer
 from engine.transports.base import PeerAddress
-from p2pstore.cluster.peer_client import Availability, PeerClient
+from p2pstore.cluster.news import Availability
+from p2pstore.cluster.peer_client import PeerClient
 from p2pstore.cluster.records import peer_address
 from p2pstore.metadata.urls import parse_url
 from tests.e2e.cluster import COMMAND_TIMEOUT, Agent, Cluster, Done, make_file

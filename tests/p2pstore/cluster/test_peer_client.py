@@ -6,15 +6,14 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from p2pstore.cluster import peer_client as module
-from p2pstore.cluster.news import Shared
-from p2pstore.cluster.peer_client import MAX_LINE_BYTES, Availability, PeerClient
+from p2pstore.cluster import peer_requests
+from p2pstore.cluster.news import Availability, Shared
+from p2pstore.cluster.news_lines import MAX_LINE_BYTES
+from p2pstore.cluster.peer_client import PeerClient
 from p2pstore.errors import (
     BadManifest,
     PeerBusy,
@@ -29,57 +28,12 @@ from p2pstore.objects.bitmap import Bitmap
 from p2pstore.swarm.gateway import Claim, Rank
 from p2pstore.swarm.granter import Grant
 from p2pstore.swarm.pace import MAX_LEAD
+from tests.p2pstore.cluster.hostile_peer import answer, hostile, lines
 from tests.p2pstore.samples import MIB, content, manifest_of
 
 MANIFEST = manifest_of({"": content(9 * MIB)}, MIB)
 FULL = json.dumps({"address": 4096, "bitmap": Bitmap(9, full=True).to_text()}).encode()
 WAIT = 30.0
-
-
-def answer(body: bytes, status: str = "200 OK", headers: str = "") -> bytes:
-    head = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n{headers}Connection: close\r\n\r\n"
-    return head.encode() + body
-
-
-def lines(*each: bytes) -> bytes:
-    return b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + b"".join(line + b"\n" for line in each)
-
-
-@asynccontextmanager
-async def hostile(reply: bytes, *, then: bytes = b"", pause: float = 0.0, stay: bool = False) -> AsyncIterator[str]:
-    """The control address of a server that answers any request with ``reply``, then repeats ``then`` for ever.
-
-    ``pause`` seconds lie between the repetitions. With ``stay`` it goes silent instead of closing the connection.
-    """
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        tasks.add(task)
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(reply)
-            await writer.drain()
-            while then:
-                await asyncio.sleep(pause)
-                writer.write(then)
-                await writer.drain()
-                # drain() itself lets nobody else run before the buffer is full, which takes ages byte by byte.
-                await asyncio.sleep(0)
-            if stay:
-                await reader.read()
-        writer.close()
-        tasks.discard(task)
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    finally:
-        server.close()
-        for task in list(tasks):
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @pytest.fixture
@@ -170,7 +124,7 @@ async def test_what_is_no_address(client: PeerClient, control: str) -> None:
 
 
 async def test_a_peer_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SILENCE_SECONDS", 0.2)
+    monkeypatch.setattr(peer_requests, "SILENCE_SECONDS", 0.2)
     client = PeerClient(None)
     try:
         async with hostile(b"", stay=True) as control:
@@ -185,7 +139,7 @@ async def test_a_peer_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 async def test_an_answer_that_drips_for_ever(client: PeerClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(peer_requests, "ANSWER_SECONDS", 0.3)
     head = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
     async with hostile(head, then=b" ", pause=0.01) as control:
         with pytest.raises(PeerStalled):
@@ -230,78 +184,6 @@ async def test_a_manifest_with_its_own_digest_and_unsafe_paths(client: PeerClien
             await client.manifest(control, unsafe.digest)
 
 
-FIRST_LINES = [
-    b"",
-    b"{}",
-    b"[]",
-    b"garbage",
-    b'{"gone":true}',
-    b'{"have":[[0,1]]}',
-    FULL.replace(b"4096", b"-1"),
-    FULL.replace(b"4096", b"18446744073709551616"),
-    FULL.replace(b"4096", b'"4096"'),
-    FULL.replace(b"4096", b"4096.0"),
-    FULL.replace(b"4096", b"true"),
-    json.dumps({"address": 1, "bitmap": Bitmap(8, full=True).to_text()}).encode(),
-    json.dumps({"address": 1, "bitmap": Bitmap(17).to_text()}).encode(),
-    json.dumps({"address": 1, "bitmap": Bitmap(10, full=True).to_text()}).encode(),
-    b'{"address":1,"bitmap":"????"}',
-    b'{"address":1,"bitmap":7}',
-    b'{"address":1,"bitmap":"\xc3\xa9"}',
-    b'{"address":1}',
-    FULL[:-1] + b',"listener":7}',
-    FULL[:-1] + b',"listener":"' + b"x" * 100 + b'"}',
-]
-LATER_LINES = [
-    b'{"have":7}',
-    b'{"have":{}}',
-    b'{"have":[7]}',
-    b'{"have":[[0]]}',
-    b'{"have":[[0,1,2]]}',
-    b'{"have":[["0",1]]}',
-    b'{"have":[[0,1.0]]}',
-    b'{"have":[[true,1]]}',
-    b'{"have":[[-1,1]]}',
-    b'{"have":[[0,-1]]}',
-    b'{"have":[[9,1]]}',
-    b'{"have":[[0,10]]}',
-    b'{"grant":7}',
-    b'{"grant":-1,"window":3,"lead":0}',
-    b'{"grant":7,"window":0,"lead":0}',
-    b'{"grant":7,"window":1000,"lead":0}',
-    b'{"grant":7,"window":3,"lead":"0"}',
-    b'{"grant":7,"window":3,"lead":0,"run":[[0,1],[2,1]]}',
-    b'{"grant":7,"window":3,"lead":0,"run":[[9,1]]}',
-    b'{"gateway":7}',
-    b'{"gateway":[1,2,3]}',
-    b'{"gateway":[0,1,4,2]}',
-    b'{"gateway":[0,-1,0,2]}',
-    b'{"gateway":[9,1,0,2]}',
-    b'{"gateway":[0,1,0,1e3]}',
-    b'{"have":[[0,1' + b"0" * 1000 + b"]]}",
-    b'{"have":[' + b",".join([b"[0,9]"] * 1000) + b"]}",
-    b"null",
-    b"",
-    b"\xff",
-]
-
-
-@pytest.mark.parametrize("line", FIRST_LINES, ids=range(len(FIRST_LINES)))
-async def test_a_stream_that_does_not_begin_with_a_replica(client: PeerClient, line: bytes) -> None:
-    async with hostile(lines(line)) as control:
-        with pytest.raises(RemoteProtocolError):
-            await all_news(client, control)
-
-
-@pytest.mark.parametrize("line", LATER_LINES, ids=range(len(LATER_LINES)))
-async def test_lines_that_are_no_news(client: PeerClient, line: bytes) -> None:
-    async with hostile(lines(FULL, line)) as control:
-        news = client.availability(control, MANIFEST)
-        assert isinstance(await news.__anext__(), Availability)
-        with pytest.raises(RemoteProtocolError):
-            await news.__anext__()
-
-
 async def test_news(client: PeerClient) -> None:
     said = lines(
         FULL,
@@ -323,6 +205,13 @@ async def test_news(client: PeerClient) -> None:
         assert (first.address, first.have.full) == (4096, True)
         grants = [Grant("", 7, None, 3, 0.1), Grant("", 8, range(2, 5), 5, MAX_LEAD), Grant("", 9, None, 3, MAX_LEAD)]
         assert rest == [[0, 1, 8], [], Shared(shared=True), Claim(2, 3, Rank.ACTING, 77, own=True), *grants]
+
+
+async def test_a_line_that_is_no_news_ends_the_stream_as_the_peers_fault(client: PeerClient) -> None:
+    for said in (lines(b"{}"), lines(FULL, b'{"have":[[9,1]]}')):
+        async with hostile(said) as control:
+            with pytest.raises(RemoteProtocolError):
+                await all_news(client, control)
 
 
 async def test_many_streams_keep_no_question_waiting(client: PeerClient) -> None:
@@ -362,18 +251,3 @@ async def test_a_peer_that_is_killed_in_the_middle_of_its_answer(client: PeerCli
         with pytest.raises(PeerUnreachable) as caught:
             await all_news(client, control)
     assert caught.value.fields["detail"] == "it closed the connection"
-
-
-@given(st.binary(max_size=300))
-@settings(max_examples=40, deadline=None)
-def test_any_bytes_after_the_first_line_are_news_or_the_peers_fault(data: bytes) -> None:
-    async def story() -> None:
-        client = PeerClient(None)
-        try:
-            async with hostile(lines(FULL) + data) as control:
-                with contextlib.suppress(RemoteError):
-                    await asyncio.wait_for(all_news(client, control), WAIT)
-        finally:
-            await client.close()
-
-    asyncio.run(story())

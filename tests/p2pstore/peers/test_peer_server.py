@@ -13,8 +13,8 @@ import aiohttp
 import pytest
 
 from p2pstore.cluster.auth import HEADER, MAX_SKEW, REALM_HEADER, REFUSAL_HEADER, Signer
-from p2pstore.cluster.news import Queued, Shared
-from p2pstore.cluster.peer_client import Availability, PeerClient
+from p2pstore.cluster.news import Availability, Queued, Shared
+from p2pstore.cluster.peer_client import PeerClient
 from p2pstore.cluster.secret import ROTATION_SECONDS, ClusterSecret
 from p2pstore.cluster.words import to_line
 from p2pstore.errors import (

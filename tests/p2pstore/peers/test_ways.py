@@ -14,7 +14,7 @@ from p2pstore.errors import RemoteProtocolError, SecretRefused
 from p2pstore.peers import ways as module
 from p2pstore.peers.checks import Check
 from p2pstore.peers.ways import both_ways, there
-from tests.p2pstore.cluster.test_peer_client import answer, hostile
+from tests.p2pstore.cluster.hostile_peer import answer, hostile
 from tests.p2pstore.nodes import Start, start
 from tests.p2pstore.pull.test_lone_holder import server
 

@@ -27,7 +27,7 @@ from p2pstore.swarm import audience as audience_module
 from p2pstore.swarm.events import Declined, Opened
 from p2pstore.swarm.gateway import ABROAD, ELSEWHERE, SAME_HOST, SAME_ZONE, Claim, Rank
 from p2pstore.swarm.granter import Grant
-from tests.p2pstore.cluster.test_peer_client import answer, hostile
+from tests.p2pstore.cluster.hostile_peer import answer, hostile
 from tests.p2pstore.peers.owner import Owner, serving
 from tests.p2pstore.samples import MIB, content, manifest_of
 

@@ -25,7 +25,7 @@ from engine.net import sockets
 from engine.net.backoff import Backoff
 from engine.protocol import wire
 from engine.transports.tcp import TcpTransport
-from p2pstore.cluster import peer_client
+from p2pstore.cluster import peer_requests
 from p2pstore.errors import (
     BadManifest,
     ChunkMismatch,
@@ -45,7 +45,7 @@ from p2pstore.objects.bitmap import Bitmap
 from p2pstore.pull import get as get_module
 from p2pstore.pull import hope, pipeline, run
 from p2pstore.pull.get import GetRequest
-from tests.p2pstore.cluster.test_peer_client import answer
+from tests.p2pstore.cluster.hostile_peer import answer
 from tests.p2pstore.samples import MIB, content
 from tests.ports import closed_port
 
@@ -206,8 +206,7 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     ):
         monkeypatch.setattr(name, Backoff(0.5 / SPEED, 4.0 / SPEED))
     for name in ("CONNECT_SECONDS", "SILENCE_SECONDS", "ANSWER_SECONDS"):
-        monkeypatch.setattr(peer_client, name, TIMEOUT)
-    monkeypatch.setattr(peer_client, "HEARTBEAT_SECONDS", TIMEOUT / 4)
+        monkeypatch.setattr(peer_requests, name, TIMEOUT)
     monkeypatch.setattr("p2pstore.peers.peer_server.HEARTBEAT_SECONDS", TIMEOUT / 4)
     (tmp_path / "source").write_bytes(DATA)
     metadata = MemoryServer()
