@@ -1,49 +1,26 @@
-"""The agent's API from the other side of its Unix socket, with the standard library alone.
+"""The agent's API from the other side of its Unix socket, with the standard library alone: what can be asked.
 
-One connection a call. A call that takes long is a generator of its events; closing the generator closes the connection,
-which cancels the call in the agent.
+``p2pstore.agent.socket_calls`` is how.
 """
 
 from __future__ import annotations
 
 import contextlib
-import http.client
-import json
 import math
 import os
 import socket
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlencode
 
-from engine import forks
-from engine.cgroups import killed_since, memory_kills
-from p2pstore.agent.cache_calls import CacheCalls, bounded
-from p2pstore.agent.connection import (
-    CONNECT_TIMEOUT,
-    CREDENTIALS,
-    UnixConnection,
-    nobody_listens,
-    send,
-    socket_of,
-    why_silent,
-)
+from p2pstore.agent.batches import joined
+from p2pstore.agent.cache_calls import CacheCalls
+from p2pstore.agent.connection import CREDENTIALS, UnixConnection, socket_of
 from p2pstore.agent.home import Home
 from p2pstore.agent.sight import check_result, check_shared, sight, sight_of_destination, sight_of_source
-from p2pstore.errors import (
-    AgentGone,
-    AgentKilled,
-    AgentNotRunning,
-    AgentStarting,
-    AgentUnreachable,
-    JobCut,
-    MooncakeError,
-    PathNotFound,
-    StorageError,
-    from_wire,
-)
+from p2pstore.agent.socket_calls import SocketCalls
+from p2pstore.errors import AgentGone, AgentNotRunning, AgentStarting, JobCut, MooncakeError
 
 PATHS_TIMEOUT = 150.0
 """For the agent to try every way to a peer, and back."""
@@ -53,18 +30,6 @@ CALL_TIMEOUT = 30.0
 
 STATUS_TIMEOUT = 10.0
 """Seconds for an agent to answer at all, before it counts as hanging."""
-
-EVENT_TIMEOUT = 120.0
-"""Seconds without an event in a call that takes long; the agent reports at least every few seconds."""
-
-MAX_ANSWER = 64 << 20
-"""Bytes of a plain answer: the file list of an object of several hundred thousand files."""
-
-MAX_EVENT = 16 << 20
-"""Bytes of one event's line."""
-
-DATA_BYTES = 1 << 20
-"""Of data that are read at once."""
 
 PAGE = 500
 """Objects asked for at once."""
@@ -82,17 +47,17 @@ class AgentClient(CacheCalls):
 
     def __init__(self, home: Home, *, timeout: float = CALL_TIMEOUT) -> None:
         """``timeout`` bounds each read of a call that is answered at once, in seconds."""
+        super().__init__(SocketCalls(home, timeout))
         self.home = home
-        self._timeout = timeout
 
     def status(self) -> dict[str, Any]:
         """``GET /v1/status``: who the agent is and what it does."""
-        return self._call("GET", "/v1/status")
+        return self._calls.answer("GET", "/v1/status")
 
     def answers(self) -> bool:
         """Whether an agent answers; false where none runs, or one is starting. Raises as ``status`` does otherwise."""
         try:
-            self._call("GET", "/v1/status", timeout=STATUS_TIMEOUT)
+            self._calls.answer("GET", "/v1/status", timeout=STATUS_TIMEOUT)
         except (AgentNotRunning, AgentStarting):
             return False
         return True
@@ -111,11 +76,11 @@ class AgentClient(CacheCalls):
 
     def stop(self) -> int:
         """``POST /v1/stop``: ask the agent to end; its pid."""
-        return int(self._call("POST", "/v1/stop", {})["pid"])
+        return int(self._calls.answer("POST", "/v1/stop", {})["pid"])
 
     def limits(self, upload: int | None, download: int | None) -> dict[str, Any]:
         """``POST /v1/limits``: change the limits that are given (bytes a second, 0 for none); those that now hold."""
-        return self._call("POST", "/v1/limits", {"upload": upload, "download": download})
+        return self._calls.answer("POST", "/v1/limits", {"upload": upload, "download": download})
 
     def register(
         self,
@@ -134,7 +99,7 @@ class AgentClient(CacheCalls):
         """
         how = {"chunk_size": chunk_size, "hash": hash_name, "force": force, **selection}
         body = {"path": path, "name": name, **how, "sight": sight_of_source(path)}
-        return self._events(*_tagged("/v1/register", body, tags))
+        return self._calls.events(*_tagged("/v1/register", body, tags))
 
     def register_stream(
         self,
@@ -149,11 +114,11 @@ class AgentClient(CacheCalls):
         """``POST /v1/register-stream``: have the agent keep what ``blocks`` brings, and serve it as ``name``."""
         how = {"name": name, "hash": hash_name, "chunk_size": chunk_size or "", "force": "1" if force else ""}
         call, _ = _tagged("/v1/register-stream", {}, tags)
-        return self._events(f"{call}?{urlencode([*how.items(), *(('tag', tag) for tag in tags)])}", blocks)
+        return self._calls.events(f"{call}?{urlencode([*how.items(), *(('tag', tag) for tag in tags)])}", blocks)
 
     def events(self, call: str, body: Mapping[str, object]) -> Iterator[Event]:
         """What a call that takes long tells, its result last."""
-        return self._events(call, body)
+        return self._calls.events(call, body)
 
     def register_many(
         self,
@@ -169,24 +134,16 @@ class AgentClient(CacheCalls):
 
         As many calls as it takes: each is bounded. One result in the end, and progress in objects.
         """
-        total: dict[str, Any] = {"event": "result", "objects": [], "failed": [], "size": 0, "seconds": 0.0}
-        done = 0
+        how = {"chunk_size": chunk_size, "hash": hash_name, "force": force, **selection}
         for path, _ in items:
             check_shared(path)
-        for batch in bounded(items):
-            how = {"chunk_size": chunk_size, "hash": hash_name, "force": force, **selection}
+
+        def call(batch: list[tuple[str, ...]]) -> Generator[Event, None, None]:
             body = {"items": batch, **how, "sight": sight(*(os.path.dirname(path) for path, _ in batch))}
-            with contextlib.closing(self._events(*_tagged("/v1/register-many", body, tags))) as events:
-                for event in events:
-                    if event.get("event") == "progress":
-                        yield {**event, "done": done + event["done"], "total": len(items)}
-                    elif event.get("event") == "result":
-                        for key in ("objects", "failed", "size", "seconds"):
-                            total[key] += event[key]
-                    else:
-                        yield event
-            done += len(batch)
-        yield total
+            return self._calls.events(*_tagged("/v1/register-many", body, tags))
+
+        nothing: Event = {"event": "result", "objects": [], "failed": [], "size": 0, "seconds": 0.0}
+        return joined(items, call, nothing)
 
     def get(
         self,
@@ -230,7 +187,7 @@ class AgentClient(CacheCalls):
         if update:
             body["update"] = True
             call = "/v1/get-update"  # likewise: it would refuse what is there
-        with contextlib.closing(self._events(call, body)) as events:  # not when its last reference goes
+        with contextlib.closing(self._calls.events(call, body)) as events:  # not when its last reference goes
             for event in events:
                 if event.get("event") == "result":
                     check_result(str(event.get("dest", dest)), event.pop("view", None), event.pop("seen", None))
@@ -261,21 +218,21 @@ class AgentClient(CacheCalls):
             "timeout": None if math.isinf(timeout) else timeout,
             "sight": sight_of_destination(dest),
         }
-        return self._call("POST", "/v1/jobs", body)
+        return self._calls.answer("POST", "/v1/jobs", body)
 
     def jobs(self) -> list[dict[str, Any]]:
         """``GET /v1/jobs``: the gets in the background that are running, or not forgotten yet."""
-        jobs = self._call("GET", "/v1/jobs")["jobs"]
+        jobs = self._calls.answer("GET", "/v1/jobs")["jobs"]
         return list(jobs) if isinstance(jobs, list) else []
 
     def job(self, number: int) -> dict[str, Any]:
         """``GET /v1/jobs/ID``: what was asked for, how far it is, its result or its error."""
-        return self._call("GET", f"/v1/jobs/{number}")
+        return self._calls.answer("GET", f"/v1/jobs/{number}")
 
     def wait_for_job(self, number: int) -> Iterator[Event]:
         """``POST /v1/jobs/ID/wait``: its events until its end, the result last. Raises its error."""
         try:
-            yield from self._events(f"/v1/jobs/{number}/wait", {})
+            yield from self._calls.events(f"/v1/jobs/{number}/wait", {})
         except AgentGone as error:
             if type(error) is not AgentGone:  # it says why
                 raise
@@ -283,30 +240,32 @@ class AgentClient(CacheCalls):
 
     def cancel_job(self, number: int) -> dict[str, Any]:
         """``POST /v1/jobs/ID/cancel``: end it, and wait until nothing of it writes any more."""
-        return self._call("POST", f"/v1/jobs/{number}/cancel", {})
+        return self._calls.answer("POST", f"/v1/jobs/{number}/cancel", {})
 
     def stream(
         self, name: str, *, transport: str = "auto", peers: Sequence[str] = (), byte_range: str = ""
     ) -> Iterator[Event]:
         """``POST /v1/stream``: a file of an object, in events with ``data``, a view that is good until the next."""
         body = {"name": name, "transport": transport, "peers": list(peers), "range": byte_range or None}
-        return self._events("/v1/stream", body)
+        return self._calls.events("/v1/stream", body)
 
     def tree(self, path: str, *, listed: bool = False, recursive: bool = False) -> dict[str, Any]:
         """``GET /v1/tree``: what is at a path, of an object's name and a path in it; and what is in there, or below."""
         query = {"path": path, "list": "1" if listed else "", "recursive": "1" if recursive else ""}
-        return self._call("GET", "/v1/tree?" + urlencode(query))
+        return self._calls.answer("GET", "/v1/tree?" + urlencode(query))
 
     def read(self, name: str, manifest: str, ranges: Sequence[tuple[int, int, int]]) -> Iterator[Event]:
         """``POST /v1/read``: bytes of an object's files, in events with ``data``, a view that is good until the next.
 
         ``ranges`` are the numbers of files, with where to begin and to end.
         """
-        return self._events("/v1/read", {"name": name, "manifest": manifest, "ranges": [list(each) for each in ranges]})
+        return self._calls.events(
+            "/v1/read", {"name": name, "manifest": manifest, "ranges": [list(each) for each in ranges]}
+        )
 
     def objects(self, prefix: str = "", *, limit: int = PAGE, after: str = "") -> dict[str, Any]:
         """``GET /v1/objects``: one page of the objects whose names begin with ``prefix`` and sort after ``after``."""
-        return self._call("GET", "/v1/objects?" + urlencode({"prefix": prefix, "limit": limit, "after": after}))
+        return self._calls.answer("GET", "/v1/objects?" + urlencode({"prefix": prefix, "limit": limit, "after": after}))
 
     def all_objects(self, prefix: str = "") -> Iterator[dict[str, Any]]:
         """Every object whose name begins with ``prefix``, page after page."""
@@ -320,163 +279,51 @@ class AgentClient(CacheCalls):
 
     def check_paths(self, peer: str) -> list[dict[str, Any]]:
         """``GET /v1/paths``: the agent tries each way to a peer, and has it try each way back; a check for each."""
-        checks = self._call("GET", "/v1/paths?" + urlencode({"peer": peer}), timeout=PATHS_TIMEOUT)["checks"]
+        checks = self._calls.answer("GET", "/v1/paths?" + urlencode({"peer": peer}), timeout=PATHS_TIMEOUT)["checks"]
         return list(checks) if isinstance(checks, list) else []
 
     def info(self, name: str) -> dict[str, Any]:
         """``GET /v1/info``: one object, its files, and who holds how much."""
-        return self._call("GET", "/v1/info?" + urlencode({"name": name}))
+        return self._calls.answer("GET", "/v1/info?" + urlencode({"name": name}))
 
     def unregister(self, name: str) -> dict[str, Any]:
         """``POST /v1/unregister``: withdraw what this node has of ``name``."""
-        return self._call("POST", "/v1/unregister", {"name": name})
+        return self._calls.answer("POST", "/v1/unregister", {"name": name})
 
     def history(self, name: str) -> dict[str, Any]:
         """``GET /v1/history``: the versions of an object, with their tags and holders."""
-        return self._call("GET", "/v1/history?" + urlencode({"name": name}))
+        return self._calls.answer("GET", "/v1/history?" + urlencode({"name": name}))
 
     def superseded(self) -> list[dict[str, Any]] | None:
         """``GET /v1/superseded``: what the node holds of earlier versions; None where nobody can say so now."""
-        found = self._call("GET", "/v1/superseded").get("superseded")
+        found = self._calls.answer("GET", "/v1/superseded").get("superseded")
         return found if isinstance(found, list) else None
 
     def watch(self, name: str, *, initial: bool = False) -> Generator[Event, None, None]:
         """``POST /v1/watch``: an event ``version`` for each new version; it ends when it is closed."""
-        return self._events("/v1/watch", {"name": name, "initial": initial})
+        return self._calls.events("/v1/watch", {"name": name, "initial": initial})
 
     def tags(self, name: str) -> dict[str, Any]:
         """``GET /v1/tags``: the tags of an object, or one of them."""
-        return self._call("GET", "/v1/tags?" + urlencode({"name": name}))
+        return self._calls.answer("GET", "/v1/tags?" + urlencode({"name": name}))
 
     def tag(self, name: str, tags: Sequence[str]) -> dict[str, Any]:
         """``POST /v1/tag``: have tags lead to what ``name`` means."""
-        return self._call("POST", "/v1/tag", {"name": name, "tags": list(tags)})
+        return self._calls.answer("POST", "/v1/tag", {"name": name, "tags": list(tags)})
 
     def untag(self, name: str) -> dict[str, Any]:
         """``POST /v1/untag``: remove a tag, ``NAME:TAG``."""
-        return self._call("POST", "/v1/untag", {"name": name})
+        return self._calls.answer("POST", "/v1/untag", {"name": name})
 
     def verify(self, target: str) -> Iterator[Event]:
         """``POST /v1/verify``: hash again what is held under a name or at an absolute path."""
         seen = {"sight": sight(target)} if os.path.isabs(target) else {}
-        return self._events("/v1/verify", {"target": target, **seen})
-
-    def _call(
-        self, method: str, target: str, body: Mapping[str, object] | None = None, *, timeout: float | None = None
-    ) -> dict[str, Any]:
-        with self._opened(method, target, body, self._timeout if timeout is None else timeout) as response:
-            return self._answer(response)
-
-    def _events(self, target: str, body: Mapping[str, object] | Iterator[bytes]) -> Generator[Event, None, None]:
-        """The events of a long call; the last one is its result. An error event is raised."""
-        origin = forks.Origin("this call to the agent")
-        kills = memory_kills(_pid_of(self.home))
-        with self._opened("POST", target, body, EVENT_TIMEOUT) as response:
-            while True:
-                origin.check()
-                try:
-                    line = response.readline(MAX_EVENT + 1)
-                except ConnectionError:
-                    line = b""
-                if not line:
-                    raise self._gone(kills)
-                event = self._parsed(line, MAX_EVENT)
-                if event.get("event") == "error":
-                    raise from_wire(event.get("error"))
-                if event.get("event") == "bytes":
-                    yield from self._bytes(response, event, kills)
-                    continue
-                yield event
-                if event.get("event") == "result":
-                    return
-
-    def _bytes(
-        self, response: http.client.HTTPResponse, event: Event, kills: dict[Path, int]
-    ) -> Generator[Event, None, None]:
-        """The bytes that an event announces, as many events as it takes."""
-        left = int(event["length"])
-        room = memoryview(bytearray(min(left, DATA_BYTES)))
-        while left:
-            try:
-                count = response.readinto(room[: min(left, DATA_BYTES)])
-            except (ConnectionError, http.client.IncompleteRead):
-                count = 0
-            if not count:
-                raise self._gone(kills)
-            left -= count
-            yield {"event": "data", "data": room[:count]}
-
-    def _gone(self, kills: dict[Path, int]) -> AgentGone:
-        """That the agent ended during a call; ``kills`` is what ``memory_kills`` counted before."""
-        group = killed_since(kills)
-        return AgentGone(home=self.home.root) if group is None else AgentKilled(home=self.home.root, group=group)
-
-    def _answer(self, response: http.client.HTTPResponse) -> dict[str, Any]:
-        answer = self._parsed(response.read(MAX_ANSWER + 1), MAX_ANSWER)
-        if response.status >= http.client.BAD_REQUEST:
-            raise from_wire(answer.get("error", answer))
-        return answer
-
-    def _parsed(self, data: bytes, limit: int) -> dict[str, Any]:
-        if len(data) > limit:
-            raise AgentUnreachable(home=self.home.root, detail=f"it answers with more than {limit} bytes")
-        try:
-            value = json.loads(data)
-        except ValueError:
-            value = None
-        if not isinstance(value, dict):
-            raise AgentUnreachable(home=self.home.root, detail="it answers with something that is not ours")
-        return value
-
-    @contextlib.contextmanager
-    def _opened(
-        self, method: str, target: str, body: Mapping[str, object] | Iterator[bytes] | None, timeout: float
-    ) -> Iterator[http.client.HTTPResponse]:
-        """One call, answered and not yet read. What goes wrong on the socket becomes an error of the tree."""
-        connection = UnixConnection(socket_of(self.home))
-        try:
-            try:
-                connection.connect()
-            except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError, PathNotFound):
-                raise nobody_listens(self.home) from None
-            except TimeoutError as error:
-                detail = f"no room for one more call in {CONNECT_TIMEOUT} s{why_silent(self.home)}"
-                raise AgentUnreachable(home=self.home.root, detail=detail) from error
-            except ConnectionError:
-                raise
-            except OSError as error:
-                raise StorageError(path=self.home.socket, detail=error.strerror or error) from error
-            connection.sock.settimeout(timeout)
-            send(connection, method, target, body)
-            # One without a length has the socket to itself: closing the connection would leave it open.
-            with connection.getresponse() as response:
-                if response.status >= http.client.BAD_REQUEST:
-                    self._answer(response)
-                yield response
-        except TimeoutError as error:
-            detail = f"nothing for {timeout:g} s{why_silent(self.home)}"
-            raise AgentUnreachable(home=self.home.root, detail=detail) from error
-        except http.client.HTTPException as error:
-            if isinstance(error, ConnectionError):
-                raise AgentGone(home=self.home.root) from error
-            raise AgentUnreachable(home=self.home.root, detail="it does not speak HTTP") from error
-        except ConnectionError as error:
-            raise AgentGone(home=self.home.root) from error
-        finally:
-            connection.close()
+        return self._calls.events("/v1/verify", {"target": target, **seen})
 
 
 def _tagged(call: str, body: Mapping[str, object], tags: Sequence[str]) -> tuple[str, Mapping[str, object]]:
     """A register with tags: an agent of an earlier version, which knows none, is to refuse it."""
     return (f"{call}-tagged", {**body, "tags": list(tags)}) if tags else (call, body)
-
-
-def _pid_of(home: Home) -> int:
-    """The pid of the agent as its lock has it; 0 where it has none."""
-    try:
-        return int(home.lock.read_text().split()[0])
-    except (OSError, ValueError, IndexError):
-        return 0
 
 
 def result_of(events: Iterator[Event]) -> dict[str, Any]:
