@@ -25,8 +25,7 @@ MAX_MODULE_BYTES = 16_000
 
 LARGER = {
     "engine/cuda/fake_driver.py": 24_500,
-    "p2pstore/store.py": 22_500,
-    "p2pstore/agent/client.py": 22_000,
+    "p2pstore/store.py": 22_000,
     "p2pstore/bench/simulator.py": 22_000,
     "engine/serving/tcp_server.py": 22_000,
     "p2pstore/pull/discovery.py": 21_000,

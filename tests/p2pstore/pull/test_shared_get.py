@@ -67,8 +67,7 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[P2PStore
 
 
 def sent(store: P2PStore) -> int:
-    assert store._node is not None
-    return store._node.engine.bytes_sent
+    return store._open().engine.bytes_sent
 
 
 def options(store: P2PStore, **more: Any) -> dict[str, Any]:
