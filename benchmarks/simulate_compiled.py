@@ -24,8 +24,10 @@ PACKAGES = ("engine", "p2pstore", "mooncake_cli")
 
 COMPILED = [
     *(f"p2pstore/swarm/{name}.py" for name in ("audience", "events", "gateway", "granter", "leaving", "pace", "peer")),
-    *(f"p2pstore/swarm/{name}.py" for name in ("planner", "rarity", "unsent", "untold", "window", "words", "zone")),
-    *(f"p2pstore/bench/{name}.py" for name in ("links", "simulated_node", "simulated_sends", "simulator")),
+    *(f"p2pstore/swarm/{name}.py" for name in ("planner", "rarity", "run_times", "supply", "unsent", "untold")),
+    *(f"p2pstore/swarm/{name}.py" for name in ("window", "words", "zone")),
+    *(f"p2pstore/bench/{name}.py" for name in ("links", "simulated_messages", "simulated_news", "simulated_node")),
+    *(f"p2pstore/bench/{name}.py" for name in ("simulated_sends", "simulator")),
     "p2pstore/bench/virtual_clock.py",
     "p2pstore/objects/bitmap.py",
     "engine/patience.py",

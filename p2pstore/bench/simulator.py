@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import math
 import random
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from p2pstore.bench.scenario import Outcome, Sample, Scenario
+from p2pstore.bench.simulated_messages import Messages
+from p2pstore.bench.simulated_news import News
 from p2pstore.bench.simulated_node import SimulatedNode, SimulatedRequest
-from p2pstore.bench.simulated_processors import PAYLOAD, Processors
+from p2pstore.bench.simulated_processors import PAYLOAD
 from p2pstore.bench.simulated_sends import Sends
 from p2pstore.bench.virtual_clock import VirtualClock
 from p2pstore.holding.replica import GATHER_SECONDS
@@ -44,11 +44,10 @@ from p2pstore.swarm.events import (
     PeerClaims,
     PeerGone,
     PeerHas,
-    PeerShared,
     Tick,
     Word,
 )
-from p2pstore.swarm.gateway import ABROAD, SAME_ZONE, Claim, Gateways
+from p2pstore.swarm.gateway import ABROAD, SAME_ZONE, Gateways
 from p2pstore.swarm.granter import Grant
 from p2pstore.swarm.planner import Planner
 from p2pstore.swarm.words import say
@@ -81,11 +80,11 @@ class Simulation:
         self.scenario = scenario
         self.outcome = Outcome(scenario)
         self._random = random.Random(scenario.seed)  # noqa: S311 - repeatable is what it must be
-        self._near, self._far = scenario.latency, scenario.latency + scenario.zone_latency
-        self._clock = VirtualClock([self._near, self._far])
+        self._clock = VirtualClock([scenario.latency, scenario.latency + scenario.zone_latency])
         self._lengths = [scenario.chunk_size] * scenario.chunks
         self._lengths[-1] = scenario.size - scenario.chunk_size * (scenario.chunks - 1)
-        self._processors = Processors(scenario.processors) if scenario.processors else None
+        self._messages = Messages(self._clock, scenario, self.outcome)
+        self._news = News(self._clock, self._messages, self._deliver, self._hear_grant)
         self._sends = Sends(self._clock, scenario, self._ending, self._sent)
         self._seed = self._made(SEED, 0, scenario.rate, Bitmap(scenario.chunks, full=True))
         self._seed.here = True
@@ -103,8 +102,8 @@ class Simulation:
         self.outcome.events = self._clock.events
         self.outcome.seed_bytes = self._seed.sent
         self.outcome.crossed_in, self.outcome.crossed_out = self._sends.crossed_in, self._sends.crossed_out
-        if self._processors is not None:
-            self.outcome.processor_seconds = self._processors.spent
+        if self._messages.processors is not None:
+            self.outcome.processor_seconds = self._messages.processors.spent
         return self.outcome
 
     def _populate(self) -> None:
@@ -128,30 +127,6 @@ class Simulation:
         audience = Audience(lambda: self._lengths, self._random)
         rate *= PAYLOAD if self.scenario.processors else 1.0
         return SimulatedNode(name, zone, rate, self.scenario.slots, had, audience)
-
-    # Time
-
-    def _delay(self, one: SimulatedNode, other: SimulatedNode) -> float:
-        return self._near if one.zone == other.zone else self._far
-
-    def _say(self, one: SimulatedNode, other: SimulatedNode, act: Callable[..., None], *arguments: Any) -> None:
-        """Call ``act`` when what one node says to another was heard."""
-        self.outcome.messages += 1
-        delay = self._delay(one, other)
-        if self._processors is None:
-            self._clock.after(delay, act, *arguments)
-        else:
-            self._clock.after(delay, self._work, other, self.scenario.costs.message_seconds, act, arguments)
-
-    def _work(self, node: SimulatedNode, seconds: float, act: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-        """Call ``act`` once the processors have had so many seconds for what a node has heard."""
-        assert self._processors is not None  # noqa: S101 - else there is nothing to wait for
-        now = self._clock.now
-        if node.busy_until <= now:
-            self.outcome.wakes += 1
-            seconds += self.scenario.costs.wake_seconds
-        node.busy_until = self._processors.take(now, seconds)
-        self._clock.at(node.busy_until, act, *arguments)
 
     def _sample(self, interval: float) -> None:
         counts = [node.had.count for node in self._present if node.alive]
@@ -201,14 +176,16 @@ class Simulation:
     def _follow(self, node: SimulatedNode, source: SimulatedNode) -> None:
         node.met.add(source.name)
         node.sources[source.name] = source
-        self._clock.at(self._clock.now + 2 * self._delay(node, source), self._hear, node, source)
+        self._clock.at(self._clock.now + 2 * self._messages.delay(node, source), self._hear, node, source)
 
     def _hear(self, node: SimulatedNode, source: SimulatedNode) -> None:
         """A node opens a source's stream: it learns what that has, and whether others get from it."""
         if not source.alive or node.planner is None or node.sources.get(source.name) is not source:
             return
         if not source.here:  # it comes a little later
-            self._clock.at(self._clock.now + self._delay(node, source) + GATHER_SECONDS, self._hear, node, source)
+            self._clock.at(
+                self._clock.now + self._messages.delay(node, source) + GATHER_SECONDS, self._hear, node, source
+            )
             return
         if source.audience.full:
             del node.sources[source.name]
@@ -225,33 +202,7 @@ class Simulation:
         self._tell(node, PeerAdded(source.name, source.had, distance, shared, grants=True))
         for claim in source.claims.values():
             self._tell(node, PeerClaims(source.name, claim))
-        self._share(source, others)
-
-    def _share(self, source: SimulatedNode, names: Sequence[str]) -> None:
-        """Those who follow a node learn whether they share it."""
-        for name in names:
-            event = PeerShared(source.name, source.audience.shared(name))
-            node = source.listeners[name]
-            self._say(source, node, self._deliver, source, [node], [event])
-        self._grant(source)
-
-    def _grant(self, source: SimulatedNode) -> None:
-        """Say what is granted now, and see to it that the granter hears of the time when that is due."""
-        if not source.alive:
-            return
-        granter, now = source.audience.granter, self._clock.now
-        for grant in granter.grants(now):
-            node = source.listeners[grant.key]
-            self._say(source, node, self._hear_grant, node, source.name, grant, source.untold.take(grant.key))
-        due = granter.due
-        if due < source.grants_due:
-            source.grants_due = due
-            self._clock.at(due, self._pass_time, source)
-
-    def _pass_time(self, source: SimulatedNode) -> None:
-        if source.alive and source.grants_due == self._clock.now:
-            source.grants_due = math.inf
-            self._grant(source)
+        self._news.share(source, others)
 
     def _hear_grant(self, node: SimulatedNode, name: str, grant: Grant, news: Sequence[range]) -> None:
         if name in node.sources:
@@ -264,7 +215,7 @@ class Simulation:
         """What a node says to a source reaches it."""
         if source.alive and key in source.listeners:
             say(source.audience.granter, key, word, self._clock.now)
-            self._grant(source)
+            self._news.grant(source)
 
     def _die(self, node: SimulatedNode) -> None:
         """Take a node off the network."""
@@ -298,7 +249,7 @@ class Simulation:
         """A node closes a source's stream."""
         if source.listeners.pop(node.name, None) is not None:
             source.untold.leave(node.name)
-            self._share(source, source.audience.leave(node.name))
+            self._news.share(source, source.audience.leave(node.name))
 
     def _finish(self, node: SimulatedNode) -> None:
         node.planner = None
@@ -306,7 +257,7 @@ class Simulation:
         self.outcome.last = self._clock.now
         self._through(node)
         for source in node.sources.values():
-            self._clock.at(self._clock.now + self._delay(node, source), self._leave, source, node)
+            self._clock.at(self._clock.now + self._messages.delay(node, source), self._leave, source, node)
 
     def _through(self, node: SimulatedNode) -> None:
         """Nothing more is to come to a receiver."""
@@ -332,50 +283,17 @@ class Simulation:
         for action in actions:
             if isinstance(action, (Opened, Declined, Done)):
                 source = node.sources[action.peer]
-                self._say(node, source, self._hear_word, source, node.name, action)
+                self._messages.say(node, source, self._hear_word, source, node.name, action)
             elif isinstance(action, Fetch):
                 source = node.sources[action.peer]
                 size = sum(self._lengths[action.run.start : action.run.stop])
                 request = SimulatedRequest(source, node, action.run, size, action.lead)
                 node.wanted[action.peer, action.run] = request
-                self._clock.after(self._delay(node, source), self._sends.ask, request)
+                self._clock.after(self._messages.delay(node, source), self._sends.ask, request)
             elif isinstance(action, Claims):
-                self._claim(node, action.claim)
+                self._news.claim(node, action.claim)
             elif isinstance(action, Cancel):
                 self._break_off(node, node.wanted[action.peer, action.run])
-
-    def _claim(self, node: SimulatedNode, claim: Claim) -> None:
-        """Tell those who follow a node who it takes for a gateway of its zone."""
-        node.claims[claim.share] = claim
-        for listener in node.listeners.values():
-            self._say(node, listener, self._deliver, node, [listener], [PeerClaims(node.name, claim)])
-
-    def _gather(self, node: SimulatedNode, run: range) -> None:
-        """A node has these chunks now: with grants it tells of them at once, all others a little later."""
-        if not node.listeners:
-            return
-        node.untold.add(run)
-        node.audience.granter.told()
-        self._grant(node)
-        if not node.gathering:
-            node.gathering = True
-            self._clock.at(self._clock.now + node.audience.granter.late, self._publish, node)
-
-    def _publish(self, node: SimulatedNode) -> None:
-        """Tell those who follow this node what they were not told of yet."""
-        node.gathering = False
-        there: dict[tuple[float, tuple[range, ...]], list[SimulatedNode]] = {}
-        for name, listener in node.listeners.items():
-            if news := node.untold.take(name):
-                there.setdefault((self._delay(node, listener), news), []).append(listener)
-        for (delay, news), listeners in there.items():
-            events = [PeerHas(node.name, [chunk for run in news for chunk in run])]
-            if self._processors is not None:
-                for listener in listeners:
-                    self._say(node, listener, self._deliver, node, [listener], events)
-            else:
-                self.outcome.messages += len(listeners)
-                self._clock.after(delay, self._deliver, node, listeners, events)
 
     def _deliver(self, source: SimulatedNode, listeners: Sequence[SimulatedNode], events: Sequence[Event]) -> None:
         name = source.name
@@ -390,7 +308,7 @@ class Simulation:
 
     def _ending(self, request: SimulatedRequest) -> None:
         """Most of a run has left its uploader."""
-        delay = self._delay(request.uploader, request.getter)
+        delay = self._messages.delay(request.uploader, request.getter)
         self._clock.after(delay, self._nearly_land, request)
 
     def _nearly_land(self, request: SimulatedRequest) -> None:
@@ -401,12 +319,12 @@ class Simulation:
         """The last byte of a run has left its uploader."""
         uploader = request.uploader
         self.outcome.sent_bytes += request.size
-        delay = self._delay(uploader, request.getter)
-        if self._processors is None:
+        delay = self._messages.delay(uploader, request.getter)
+        if self._messages.processors is None:
             self._clock.after(delay, self._land, request)
         else:
             seconds = request.size * self.scenario.costs.byte_seconds
-            self._clock.after(delay, self._work, request.getter, seconds, self._land, (request,))
+            self._clock.after(delay, self._messages.work, request.getter, seconds, self._land, (request,))
         limit = self.scenario.seed_dies_after
         if uploader is self._seed and limit and uploader.sent >= limit * self.scenario.size:
             self._die(uploader)
@@ -423,7 +341,7 @@ class Simulation:
             request.over = True
             del node.wanted[request.uploader.name, request.run]
             now = self._clock.now
-            self._clock.at(now + self._delay(node, request.uploader), self._sends.halt, request)
+            self._clock.at(now + self._messages.delay(node, request.uploader), self._sends.halt, request)
             self._clock.at(now, self._tell, node, Failed(request.uploader.name, request.run, FetchFault.SLOW, now))
 
     def _land(self, request: SimulatedRequest) -> None:
@@ -432,7 +350,7 @@ class Simulation:
         if request.over or node.planner is None:
             return
         node.wanted.pop((request.uploader.name, request.run), None)
-        self._gather(node, request.run)
+        self._news.gather(node, request.run)
         self._tell(node, Fetched(request.uploader.name, request.run, self._clock.now))
         if node.planner.done:
             self._finish(node)
