@@ -36,6 +36,7 @@ LARGER = {
     "p2pstore/agent/agent_server.py": 20_000,
     "p2pstore/pull/owner.py": 19_500,
     "p2pstore/holding/register.py": 19_500,
+    "p2pstore/agent/embedded_etcd.py": 18_500,
     "p2pstore/objects/manifest.py": 18_500,
     "p2pstore/bench/simulator.py": 18_000,
     "p2pstore/objects/source.py": 18_000,
