@@ -27,7 +27,6 @@ LARGER = {
     "engine/cuda/fake_driver.py": 24_500,
     "p2pstore/store.py": 22_000,
     "engine/serving/tcp_server.py": 22_000,
-    "p2pstore/pull/discovery.py": 21_000,
     "p2pstore/swarm/planner.py": 21_000,
     "p2pstore/holding/publisher.py": 21_000,
     "mooncake_cli/commands/get.py": 20_500,

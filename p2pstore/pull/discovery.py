@@ -15,48 +15,31 @@ import contextlib
 import logging
 import math
 import random
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from engine.errors import MooncakeError, RangeRefused
-from engine.net.backoff import SOONER, Backoff
 from engine.transports.base import PeerAddress
 from p2pstore.cluster import records
-from p2pstore.cluster.batch_queue import BatchQueue
 from p2pstore.cluster.news import Availability, Queued, Shared
 from p2pstore.cluster.news_lines import HEARTBEAT_SECONDS
 from p2pstore.cluster.peer_client import PeerClient
 from p2pstore.cluster.records import NodeRecord, ReplicaRecord, distance, peer_address
 from p2pstore.cluster.registry import Registry
-from p2pstore.cluster.words import to_line
 from p2pstore.errors import PeerBusy, PeerUnreachable, PeerWithdrew
 from p2pstore.metadata.store import Changed, Removed, Snapshot
 from p2pstore.objects.manifest import Manifest
+from p2pstore.pull.complaints import SentComplaints
 from p2pstore.pull.faults import Faults
+from p2pstore.pull.holders import MAX_SOURCES, NEAR_SAMPLE, Tries, in_order
 from p2pstore.pull.owner import Pull
+from p2pstore.pull.speaker import Speaker
 from p2pstore.pull.workers import Source
-from p2pstore.swarm.events import Word
-from p2pstore.swarm.gateway import ABROAD, SAME_ZONE, Claim
+from p2pstore.swarm.gateway import ABROAD, Claim
 from p2pstore.swarm.granter import Grant
 
 log = logging.getLogger(__name__)
-
-MAX_SOURCES = 16
-"""Peers that one pull is connected to at once; others wait until one leaves."""
-
-MAX_COMPLETE = 2
-"""Of these, so many that are listed as complete are tried first, so that somebody has what a newcomer lacks."""
-
-NEAR_SAMPLE = 64
-"""Of so many holders, drawn at random, those near by are tried next, for up to half of the places."""
-
-RETRIES = Backoff(0.5, 5.0, SOONER)
-"""Pauses between attempts to read a holder's feed."""
-
-PUT_OFF = Backoff(0.5, 15.0, SOONER)
-"""Pauses before a holder that the pull gave up is tried again, until it delivers."""
 
 WHY_SECONDS = 5.0
 """How long a holder that refused a range, or is listed no more, is listened to for why: that may come after it."""
@@ -68,10 +51,6 @@ BEHIND_SECONDS = 0.05
 """How long a feed waits for a pull that is behind with its messages, before it looks again."""
 
 
-MAX_UNSAID = 1024
-"""Words that wait to be said to one source. It gives no grant before the last was answered, unless it means ill."""
-
-
 class _Following:
     """One feed that reads a holder's stream: ``kicked`` makes it end, and ``over`` says that it has."""
 
@@ -79,24 +58,6 @@ class _Following:
         self.key = key
         self.kicked = asyncio.Event()
         self.over = asyncio.Event()
-
-
-@dataclass
-class _Tries:
-    """How often a holder failed in a row: its stream, and then what the pull asked of it."""
-
-    failures: int = 0
-    drops: int = 0
-
-    def pause(self, *, dropped: bool, delivered: bool, lasted: float) -> float:
-        """It ended again: how long to leave it alone. A stream that lasted is no proof that data come."""
-        if delivered:
-            self.drops = 0
-        if dropped:
-            self.drops += 1
-            return PUT_OFF.after(self.drops)
-        self.failures = 1 if lasted > RETRIES.last else self.failures + 1
-        return RETRIES.after(self.failures)
 
 
 class Discovery:
@@ -129,15 +90,16 @@ class Discovery:
         self._peers = peers
         self._transports = transports
         self._seeds = seeds
-        self._listening: dict[str, tuple[str, str]] = {}  # node: its control address, and what it knows us by
-        self._words: dict[str, BatchQueue[bytes]] = {}  # what is to be said, by node
-        self._unsaid: deque[Word] = deque()
-        self._saying = False  # the loop is about to say them
-        self._complaining: set[asyncio.Task[None]] = set()
+        self.complaints = SentComplaints(client, manifest.digest, note)
+        self.speaker = Speaker(
+            client,
+            manifest.digest,
+            delivered=lambda node: bool(pull.bytes_by_node.get(node)),
+            begin_anew=lambda node: self._followed[node].kicked.set(),
+        )
         self._note = note
         self._feeds: dict[str, asyncio.Task[None]] = {}
         self._unlisted: dict[str, asyncio.TimerHandle] = {}  # by key: who is still listened to, until then at most
-        self._unheard: set[str] = set()  # nodes that never sent anything, and did not hear what was said to them
         self._followed: dict[str, _Following] = {}  # by node name, whatever the key of the feed that reads
         self._node_of: dict[str, str] = {}  # by the key of the feed that read it last
         self._dropped: set[str] = set()  # keys of feeds whose holder the pull gave up
@@ -183,77 +145,6 @@ class Discovery:
             self._dropped.add(self._followed[node].key)
             self._followed[node].kicked.set()
 
-    def say(self, word: Word) -> None:
-        """Say something to a source that grants, at once. Any thread."""
-        self._unsaid.append(word)
-        if not self._saying:
-            self._saying = True
-            self._loop.call_soon_threadsafe(self._say)
-
-    def _say(self) -> None:
-        self._saying = False  # first: what is added from now on may come too late for this
-        while self._unsaid:
-            self._on_word(self._unsaid.popleft())
-
-    def _on_word(self, word: Word) -> None:
-        words = self._words.get(word.peer)
-        if words is None:  # it has gone, and its grants with it
-            return
-        if words.full:
-            self._followed[word.peer].kicked.set()
-        else:
-            words.put(to_line(word))
-
-    async def _speak(self, node: str, control: str, listener: str) -> None:
-        """Say to a source what there is to say to it, until its feed ends."""
-        words = self._words[node]
-
-        async def lines() -> AsyncIterator[bytes]:
-            yield b"\n"  # the request is not sent before the first of its body
-            while True:
-                yield b"".join(await words.take())
-
-        try:
-            await self._client.say(control, self._manifest.digest, listener, lines)
-        except MooncakeError as error:
-            log.info("%s", error)
-        except Exception:
-            log.exception("speaking to %s failed", node)
-        if not self._pull.bytes_by_node.get(node):
-            self._unheard.add(node)
-        self._followed[node].kicked.set()  # it does not hear us any more: begin anew
-
-    def complain(self, node: str, chunk: int) -> None:
-        """Tell a source that its bytes of a chunk were wrong, and the user what it says to that. Any thread."""
-        self._loop.call_soon_threadsafe(self._on_wrong, node, chunk)
-
-    def _on_wrong(self, node: str, chunk: int) -> None:
-        control, _ = self._listening.get(node, ("", ""))
-        if control:  # taken now: the source will have been given up a moment later
-            asking = asyncio.create_task(self._complain(node, control, chunk), name=f"complaint to {node}")
-            self._complaining.add(asking)
-            asking.add_done_callback(self._complaining.discard)
-
-    async def _complain(self, node: str, control: str, chunk: int) -> None:
-        try:
-            wrong = await self._client.complain(control, self._manifest.digest, chunk)
-        except MooncakeError as error:
-            log.info("%s", error)
-        except Exception:
-            log.exception("complaining to %s failed", node)
-        else:
-            if wrong:
-                self._note(f"{node} has read its chunk {chunk} again: it is wrong there, too, and is served no more")
-            elif wrong is False:
-                self._note(
-                    f"{node} has read its chunk {chunk} again: it is right there; something on the way changed it"
-                )
-
-    async def heard(self, seconds: float) -> None:
-        """Wait for the answers to complaints, so long at most."""
-        if self._complaining:
-            await asyncio.wait(self._complaining, timeout=seconds)
-
     async def run(self) -> None:
         """Find sources, for ever."""
         try:
@@ -266,11 +157,12 @@ class Discovery:
         finally:
             for node in list(self._unlisted):
                 self._stays(node)
-            feeds = [*self._feeds.values(), *self._complaining]
+            feeds = list(self._feeds.values())
             self._feeds.clear()
             for feed in feeds:
                 feed.cancel()
             await asyncio.gather(*feeds, return_exceptions=True)  # each has logged what went wrong
+            await self.complaints.end()
 
     async def _watch(self, registry: Registry) -> None:
         prefix = records.replicas_prefix(self._manifest.digest)
@@ -290,17 +182,13 @@ class Discovery:
                     self._end(event.key[len(prefix) :])
 
     async def _order(self, nodes: list[str], complete: list[str], registry: Registry) -> list[str]:
-        """Nodes in the order in which to try them: at random, but for a few that have everything, and those near by."""
+        """Nodes in the order in which to try them; see ``in_order``."""
         shuffled = random.sample(nodes, len(nodes))
-        if len(nodes) <= MAX_SOURCES:
-            return shuffled
-        first = random.sample(complete, min(MAX_COMPLETE, len(complete)))
         found: dict[str, NodeRecord] = {}
-        with contextlib.suppress(MooncakeError):  # then the order is by chance alone
-            found = await registry.nodes(shuffled[:NEAR_SAMPLE])
-        near = sorted(found, key=lambda node: distance(self._me, found[node]))
-        first += [node for node in near if distance(self._me, found[node]) <= SAME_ZONE][: MAX_SOURCES // 2]
-        return list(dict.fromkeys(first + shuffled))
+        if len(nodes) > MAX_SOURCES:
+            with contextlib.suppress(MooncakeError):  # then the order is by chance alone
+                found = await registry.nodes(shuffled[:NEAR_SAMPLE])
+        return in_order(shuffled, complete, {node: distance(self._me, record) for node, record in found.items()})
 
     def _begin(self, node: str, control: str) -> None:
         self._stays(node)
@@ -330,7 +218,7 @@ class Discovery:
 
     async def _feed(self, key: str, control: str) -> None:
         """Keep one holder in the pull, for as long as it is listed."""
-        tries = _Tries()
+        tries = Tries()
         # A cancel that comes together with an answer may get lost in ``wait_for``, before Python 3.12.
         while key not in self._banned and self._feeds.get(key) is asyncio.current_task():
             other: _Following | None = None
@@ -405,7 +293,7 @@ class Discovery:
             try:
                 await asyncio.gather(reading, kicked, return_exceptions=True)  # raised above if it ended by itself
             finally:
-                self._listening.pop(node, None)
+                self.complaints.leave(node)
                 self._pull.remove(node)
                 del self._followed[node]
                 following.over.set()
@@ -415,11 +303,10 @@ class Discovery:
         """Hand what a holder says to the pull, no faster than that takes it, and speak to it where it grants."""
         peer = peer_address(record)
         away = distance(self._me, record)
-        grants = record.node not in self._unheard  # it may be what lies between that takes no body without an end
+        grants, speaks = self.speaker.hears(record.node), False
         stream = self._client.availability(
             record.control, self._manifest, seeds=self._seeds, grants=grants, abroad=away == ABROAD
         )
-        speaking: asyncio.Task[None] | None = None
         try:
             async with aclosing(stream) as news:  # type: ignore[type-var]
                 async for item in news:
@@ -427,13 +314,13 @@ class Discovery:
                         await asyncio.sleep(BEHIND_SECONDS)
                     if isinstance(item, Availability):
                         source = Source(record.node, replace(peer, key=item.key), item.address, names)
-                        self._listening[record.node] = record.control, item.listener
+                        self.complaints.follow(record.node, record.control)
                         self._busy.clear()
                         self._faults.clear(key)
                         self.withdrew.pop(key, None)
                         if item.grants:
-                            self._words[record.node] = BatchQueue(MAX_UNSAID)
-                            speaking = asyncio.create_task(self._speak(record.node, record.control, item.listener))
+                            speaks = True
+                            self.speaker.begin(record.node, record.control, item.listener)
                         self._pull.add(source, item.have, away, shared=item.shared, grants=item.grants)
                     elif isinstance(item, Grant):
                         self._pull.granted(Grant(record.node, item.number, item.run, item.window, item.lead))
@@ -444,12 +331,9 @@ class Discovery:
                     elif isinstance(item, Queued):
                         self._queued_at = self._loop.time()
                     else:
-                        self._pull.has(record.node, item, grants=speaking is not None)
+                        self._pull.has(record.node, item, grants=speaks)
         finally:
-            self._words.pop(record.node, None)
-            if speaking is not None:
-                speaking.cancel()
-                await asyncio.gather(speaking, return_exceptions=True)
+            await self.speaker.end(record.node)
 
     async def _record(self, key: str, control: str) -> NodeRecord:
         if control:

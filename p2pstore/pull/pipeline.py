@@ -39,7 +39,7 @@ from p2pstore.objects.repeats import Repeats, repeats_of
 from p2pstore.objects.steps import Steps, reported
 from p2pstore.objects.waiting import in_thread, telling, to_its_end
 from p2pstore.pull.destination import ABORT_SECONDS, Destination
-from p2pstore.pull.discovery import RETRIES
+from p2pstore.pull.holders import RETRIES
 from p2pstore.pull.hope import NO_SOURCE_SECONDS, QUIET_SECONDS, TELL_SECONDS
 from p2pstore.pull.old_chunks import Places
 from p2pstore.pull.own_chunks import copy_repeats, fill_zeros

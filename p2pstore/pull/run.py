@@ -89,14 +89,14 @@ class PullWork:
             loop.call_soon_threadsafe(over.set)
 
         def say(word: Word) -> None:
-            discovery.say(word)
+            discovery.speaker.say(word)
 
         def dropped(source: str, banned: bool) -> None:  # noqa: FBT001 - the pull's callback
             discovery.dropped(source, banned)
 
         def wrong(source: str, chunk: int) -> None:
             parts.wrong_bytes.add(destination.manifest.digest, source, chunk)
-            discovery.complain(source, chunk)
+            discovery.complaints.complain(source, chunk)
 
         at_first = await self._begin(
             destination,
@@ -135,7 +135,7 @@ class PullWork:
             self._count()
             self.pull.stop()  # before anything that a second cancel could cut short
             try:
-                await discovery.heard(CLOSE_SECONDS)
+                await discovery.complaints.heard(CLOSE_SECONDS)
             finally:
                 finding.cancel()
             await asyncio.wait({finding}, timeout=CLOSE_SECONDS)

@@ -21,7 +21,8 @@ from p2pstore.errors import BadManifest, PeerHasNot, PeerUnreachable, RemoteProt
 from p2pstore.metadata.memory import MemoryServer, MemoryStore
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.pull import discovery as module
-from p2pstore.pull.discovery import PUT_OFF, RETRIES, Discovery, _Tries
+from p2pstore.pull import holders, speaker
+from p2pstore.pull.discovery import Discovery
 from p2pstore.pull.workers import Source
 from p2pstore.swarm import audience as audience_module
 from p2pstore.swarm.events import Declined, Opened
@@ -176,7 +177,7 @@ class World:
 
 @pytest.fixture
 async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    monkeypatch.setattr(module, "RETRIES", Backoff(0.01, 5.0))
+    monkeypatch.setattr(holders, "RETRIES", Backoff(0.01, 5.0))
     async with AsyncExitStack() as stack:
         made = World(stack)
         stack.push_async_callback(made.client.close)
@@ -230,9 +231,9 @@ async def test_grants_of_a_source_and_what_is_said_to_them(world: World) -> None
     await world.log.until(lambda: world.log.shares == {"a": True})
     await world.log.until(lambda: len(world.log.grants) == 1)
     assert world.log.grants[0].key == "a"
-    found.say(Declined("a", world.log.grants[0].number, 3, full=True))
-    found.say(Opened("nobody", 0))
-    found.say(Opened("a", 2))
+    found.speaker.say(Declined("a", world.log.grants[0].number, 3, full=True))
+    found.speaker.say(Opened("nobody", 0))
+    found.speaker.say(Opened("a", 2))
     await world.log.until(lambda: len(world.log.grants) == 2)
     assert world.log.grants[1].number != world.log.grants[0].number
     await other.aclose()  # type: ignore[attr-defined]
@@ -277,12 +278,12 @@ async def test_a_source_that_grants_and_never_hears_is_begun_anew(
         await asyncio.Event().wait()
 
     monkeypatch.setattr(world.client, "say", deaf)
-    monkeypatch.setattr(module, "MAX_UNSAID", 2)
+    monkeypatch.setattr(speaker, "MAX_UNSAID", 2)
     await world.holder("a")
     found = await world.discover()
     await world.log.until(lambda: world.log.times_added.get("a", 0) == 1)
     for number in range(3):
-        found.say(Opened("a", number))
+        found.speaker.say(Opened("a", number))
     await world.log.until(lambda: world.log.times_added.get("a", 0) == 2)
 
 
@@ -305,7 +306,8 @@ async def test_a_crowded_holder_is_waited_for(world: World, monkeypatch: pytest.
 
 
 async def test_of_many_holders_a_whole_and_a_near_one_come_first(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_SOURCES", 2)
+    for each in (module, holders):
+        monkeypatch.setattr(each, "MAX_SOURCES", 2)
     registry = Registry(MemoryStore(world.server), "me")
     registry.lease = await registry.store.grant(600)
     for n in range(20):
@@ -575,17 +577,6 @@ async def test_nobody_has_it(world: World) -> None:
     assert isinstance((await ask(world.client, owner.record.control))[0], PeerHasNot)
 
 
-def test_a_holder_that_is_given_up_again_and_again_is_put_off_until_it_delivers() -> None:
-    tries = _Tries()
-    first = [tries.pause(dropped=True, delivered=False, lasted=60.0) for _ in range(8)]
-    assert first[0] <= PUT_OFF.first
-    assert PUT_OFF.last / 2 <= first[-1] <= PUT_OFF.last
-    assert tries.pause(dropped=True, delivered=True, lasted=1.0) <= PUT_OFF.first
-    assert tries.pause(dropped=False, delivered=False, lasted=60.0) <= RETRIES.first
-    longer = [tries.pause(dropped=False, delivered=False, lasted=0.0) for _ in range(8)]
-    assert RETRIES.last / 2 <= longer[-1] <= RETRIES.last
-
-
 async def test_a_feed_whose_holder_was_given_up_waits_longer_each_time(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -596,7 +587,7 @@ async def test_a_feed_whose_holder_was_given_up_waits_longer_each_time(
             asked.append(failures)
             return 0.01
 
-    monkeypatch.setattr(module, "PUT_OFF", Noted(1.0, 2.0))
+    monkeypatch.setattr(holders, "PUT_OFF", Noted(1.0, 2.0))
     await world.holder("a")
     found = await world.discover()
     for times in (1, 2, 3):
@@ -613,11 +604,11 @@ async def test_what_a_source_says_to_a_complaint_is_told(world: World) -> None:
     owner = await world.holder("a")
     found = await world.discover(note=notes.append)
     await world.log.until(lambda: "a" in world.log.sources)
-    found.complain("a", 0)
+    found.complaints.complain("a", 0)
     found.dropped("a", banned=True)  # at once, as a pull does it
-    found.complain("nobody", 0)
+    found.complaints.complain("nobody", 0)
     await asyncio.sleep(0)
-    await found.heard(WAIT)
+    await found.complaints.heard(WAIT)
     assert len(notes) == 1
     assert "a has read its chunk 0 again: it is right there" in notes[0]
     assert owner.holdings.of(MANIFEST.digest)

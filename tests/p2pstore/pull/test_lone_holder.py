@@ -201,8 +201,8 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     monkeypatch.setattr(run, "EVENT_SECONDS", hope.MAX_STEP_SECONDS / SPEED / 2)
     for name in (
         "p2pstore.swarm.peer.BACKOFF",
-        "p2pstore.pull.discovery.RETRIES",
-        "p2pstore.pull.discovery.PUT_OFF",
+        "p2pstore.pull.holders.RETRIES",
+        "p2pstore.pull.holders.PUT_OFF",
     ):
         monkeypatch.setattr(name, Backoff(0.5 / SPEED, 4.0 / SPEED))
     for name in ("CONNECT_SECONDS", "SILENCE_SECONDS", "ANSWER_SECONDS"):
