@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
-import stat
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import overload
 
-from engine.files.durable import sync_directory, sync_files
-from engine.files.refusals import cannot, say
+from engine.files.durable import sync_directory
 from engine.files.room import allocated, free_bytes, memory_for
 from engine.files.system import system
 from engine.memory.buffers import FilesBuffer
@@ -23,7 +20,6 @@ from engine.memory.file_spans import FileSpan, FileSpans
 from engine.memory.region import Region
 from p2pstore.errors import (
     DestinationExists,
-    ForeignFile,
     Interrupted,
     PartChanged,
     SourceChanged,
@@ -36,6 +32,7 @@ from p2pstore.objects.manifest import Chunk, Manifest
 from p2pstore.objects.repeats import repeats_of
 from p2pstore.objects.steps import Steps
 from p2pstore.objects.tasks import READ_BYTES, hash_range, run_tasks
+from p2pstore.pull import part_tree
 from p2pstore.pull.destination import ABORT_SECONDS, RunSink
 from p2pstore.pull.file_sink import FileSink
 from p2pstore.pull.old_chunks import read_chunk
@@ -117,39 +114,11 @@ class FileDestination:
     def _lay_out(self) -> None:
         """Make every directory and every file, at its full size; what is there already keeps its content."""
         fresh = not self.journal.resumed
-        if self.shape.kind == "directory":
-            _directory(self.part, fresh=fresh)
-            if not fresh:
-                self._refuse_foreign()
-            for directory in sorted(self.shape.all_directories()):
-                _directory(self.part / directory, fresh=fresh)
+        part_tree.make_directories(self.part, self.shape, fresh=fresh)
         self._check_room()
         self.files.open_root()
-        self.steps.begin("making files", len(self.shape.files), "files")
-        for number in range(len(self.shape.files)):
-            self.steps.add()
-            if self._cancelled.is_set():
-                raise Interrupted(detail="making files was cancelled")
-            try:
-                self.files.make(number, fresh=fresh)
-            except FileExistsError:
-                raise _taken(self.file_path(number)) from None
-            except OSError as error:
-                raise StorageError(path=self.file_path(number), detail=words(error)) from None
+        part_tree.make_files(self.files, self.shape, self.steps, self._cancelled, fresh=fresh)
         self.files.begin()
-
-    def _refuse_foreign(self) -> None:
-        """Raise ``ForeignFile`` for something in the partial directory that is not the object's, links included."""
-        known = self.shape.all_directories().union(self.shape.columns.paths)
-        top = len(str(self.part)) + 1
-        for directory, directories, names in os.walk(self.part):
-            inside = f"{directory[top:]}/" if directory[top:] else ""
-            for name in (*directories, *names):
-                if inside + name not in known:
-                    raise ForeignFile(path=Path(directory, name))
-            for name in directories:
-                if os.path.islink(f"{directory}/{name}"):  # nobody has looked at what is behind it
-                    raise ForeignFile(path=Path(directory, name))
 
     def _check_room(self) -> None:
         """Refuse at once what cannot fit: better than a full disk at 90%, or an agent that the kernel kills."""
@@ -280,7 +249,7 @@ class FileDestination:
             self.steps.begin("finishing")
             self.files.settle()
             self._clear(self.files.in_doubt())
-            self._make_durable()
+            part_tree.make_durable(self.files, self.shape, self.part, self._work.path, self.steps)
             self.steps.begin("finishing")
             stamps, changed = self.files.stamps()
             if changed:
@@ -300,24 +269,6 @@ class FileDestination:
         if moved:
             stamps = renamed(self.path, files.paths, stamps)
         return FileSpans(str(self.path), files.paths, files.sizes, stamps)
-
-    def _make_durable(self) -> None:
-        count = len(self.shape.files)
-        if self.files.unset_modes:
-            self.steps.begin("setting modes", len(self.files.unset_modes), "files")
-        for number in self.files.unset_modes:
-            _set_mode(self.file_path(number), self.shape.columns.modes[number])
-            self.steps.add()
-        self.steps.begin(f"syncing {count:,} file{'' if count == 1 else 's'}")
-        sync_files(_Paths(self.files, count), self._work.path)
-        if self.shape.kind == "directory":
-            self._refuse_foreign()
-            inside = sorted(self.shape.all_directories())
-            self.steps.begin("syncing", len(inside) + 1, "directories")
-            for directory in inside:
-                sync_directory(self.part / directory)
-                self.steps.add()
-            sync_directory(self.part)
 
     def _put_in_place(self) -> bool:
         """Give the partial form its final name. Returns whether its files were renamed, not just their directory."""
@@ -369,56 +320,8 @@ class FileDestination:
         self._work.let_go()
 
 
-class _Paths(Sequence[Path]):
-    """The paths of all files, each made when it is asked for: most often none is."""
-
-    def __init__(self, files: PartFiles, count: int) -> None:
-        self._files = files
-        self._count = count
-
-    def __len__(self) -> int:
-        return self._count
-
-    @overload
-    def __getitem__(self, index: int) -> Path: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Path]: ...
-    def __getitem__(self, index: int | slice) -> Path | Sequence[Path]:
-        if isinstance(index, slice):
-            return [self._files.path(number) for number in range(self._count)[index]]
-        return self._files.path(range(self._count)[index])
-
-
-def _directory(path: Path, *, fresh: bool) -> None:
-    """Make a directory; one that is there must be a real one, not a link, and may not be there if all is ``fresh``."""
-    try:
-        path.mkdir()
-    except FileExistsError:
-        if fresh:
-            raise _taken(path) from None
-        if not stat.S_ISDIR(path.lstat().st_mode):
-            raise
-
-
 def _allocated(path: Path) -> int:
     try:
         return allocated(system.lstat(path)) or 0
     except OSError:
         return 0
-
-
-def _set_mode(path: Path, mode: int) -> None:
-    """Give a file its mode, where the file system lets us and it has another. Raises ``OSError``."""
-    try:
-        system.chmod(path, mode)
-    except OSError as error:
-        if not cannot("chmod", error):
-            raise
-        if stat.S_IMODE(system.lstat(path).st_mode) != mode:
-            say("chmod", error, path.parent)
-
-
-def _taken(path: Path) -> StorageError:
-    """A name of the object's is there already, though nothing of it was made: two of its names are one."""
-    detail = "the file system takes it for another name of the object: it does not tell upper from lower case, say"
-    return StorageError(path=path, detail=detail)
