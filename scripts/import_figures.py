@@ -91,6 +91,8 @@ ROOMS: Mapping[str, Sequence[str]] = {
         "attempts",
         "wanted",
         "tags",
+        "destinations",
+        "gets",
         "names",
         "commands",
         "app",

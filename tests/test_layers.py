@@ -29,8 +29,6 @@ LARGER = {
     "engine/serving/tcp_server.py": 22_000,
     "p2pstore/swarm/planner.py": 21_000,
     "p2pstore/holding/publisher.py": 21_000,
-    "mooncake_cli/commands/get.py": 20_500,
-    "p2pstore/pull/file_destination.py": 20_000,
     "engine/engine.py": 20_000,
     "p2pstore/agent/agent_server.py": 20_000,
     "p2pstore/pull/owner.py": 19_500,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shlex
 import sys
 from collections.abc import Mapping
@@ -13,22 +12,21 @@ import typer
 
 from engine.net.addresses import is_ip
 from mooncake_cli.attempts import Attempts
+from mooncake_cli.destinations import STANDARD_OUTPUT, destination, place_of, places_of
+from mooncake_cli.gets import report, tell
 from mooncake_cli.invocation import Invocation
-from mooncake_cli.output import Output
-from mooncake_cli.text import counted, printable, short_digest
+from mooncake_cli.text import printable
 from mooncake_cli.wanted import Outcomes, is_pattern
 from mooncake_cli.wanted import meant as names_meant
 from p2pstore.agent.client import AgentClient
 from p2pstore.agent.patience import Patience
-from p2pstore.errors import MooncakeError, ObjectNotFound, UsageError
+from p2pstore.errors import MooncakeError, UsageError
 from p2pstore.objects.chosen import parse_range
 from p2pstore.objects.names import check_node_name, path_fault
 from p2pstore.objects.reference import is_reference, parse_reference
-from p2pstore.objects.units import format_seconds, format_size
 from p2pstore.settings.keys import parse_address
 from p2pstore.settings.master_keys import parse_duration
 
-STANDARD_OUTPUT = "-"
 FOR_EVER = "for-ever"
 OPTIONAL = {"get": {"--wait": FOR_EVER}}
 
@@ -223,19 +221,19 @@ def _stream(attempts: Attempts, client: AgentClient, names: list[str], how: Mapp
     options = {key: how[key] for key in ("transport", "peers", "byte_range")}
     for name in attempts.call(lambda: names_meant(client, names), names[0]):
         result = attempts.follow(lambda name=name: client.stream(name, **options), name, "pulling")  # type: ignore[misc]
-        attempts.output.beside(result, human=_report(result))
+        attempts.output.beside(result, human=report(result))
 
 
 def _one(attempts: Attempts, client: AgentClient, name: str, dest: str, how: Mapping[str, Any]) -> dict[str, Any]:
     """Bring one object; the result."""
-    path = destination(_last_part(client, name.rstrip("/"), dest), dest)
+    path = place_of(client.tags, name, dest)
     return attempts.follow(lambda: client.get(name, path, **how), name, "pulling")
 
 
 def _several(attempts: Attempts, client: AgentClient, names: list[str], dest: str, how: Mapping[str, Any]) -> None:
     """Bring several objects, one after the other; what became of them is the result."""
     outcomes = Outcomes()
-    for name in _places(client, attempts.call(lambda: names_meant(client, names), names[0]), dest).values():
+    for name in places_of(client.tags, attempts.call(lambda: names_meant(client, names), names[0]), dest).values():
         try:
             result = _one(attempts, client, name, dest, how)
         except MooncakeError as error:
@@ -253,7 +251,7 @@ def _in_background(attempts: Attempts, client: AgentClient, names: list[str], de
     several = len(names) > 1 or is_pattern(names[0])
     found = attempts.call(lambda: names_meant(client, names), names[0]) if several else [names[0]]
     outcomes = Outcomes()
-    for place, name in _places(client, found, dest).items():
+    for place, name in places_of(client.tags, found, dest).items():
         try:
             job = client.begin_job(name, place, **how)
         except MooncakeError as error:
@@ -275,27 +273,6 @@ def _in_background(attempts: Attempts, client: AgentClient, names: list[str], de
     outcomes.end(output, [str(job["id"]) for job in outcomes.done])
 
 
-def _places(client: AgentClient, names: list[str], dest: str) -> dict[str, str]:
-    """The names by the paths where they are to be. Raises ``UsageError`` where two would be at one."""
-    places: dict[str, str] = {}
-    for name in names:
-        place = destination(_last_part(client, name.rstrip("/"), dest), dest)
-        if place in places:
-            if os.path.basename(dest) not in {"", ".", ".."}:
-                raise UsageError(detail=f"several objects cannot all be {dest}; '{dest}/' puts each inside")
-            raise UsageError(detail=f"{places[place]} and {name} would both be {place}")
-        places[place] = name
-    return places
-
-
-def tell(output: Output, result: dict[str, Any]) -> None:
-    """Say what came of one get."""
-    for node, size in sorted(result["peers"].items(), key=lambda item: -item[1]):
-        output.detail(f"{format_size(size):>10} from {printable(node)}")
-    human = _dry(result) if result.get("dry_run") else _report(result)
-    output.done(result, human=human, quiet=[result["dest"]])
-
-
 def _time(option: str, text: str) -> float:
     try:
         return parse_duration(text)
@@ -308,44 +285,6 @@ def _limit(text: str) -> float:
     if not seconds:
         raise UsageError(detail=f"--timeout: nothing comes in {text.strip()}; leave it out to set no limit")
     return seconds
-
-
-def destination(name: str, dest: str) -> str:
-    """The absolute path that DEST means: inside it, under the last part of ``name``, if it ends in "/" or is ".".
-
-    Raises ``UsageError`` for an empty one.
-    """
-    if not dest:
-        raise UsageError(detail="DEST is empty; '.' is the current directory")
-    if _is_directory(dest):
-        dest = os.path.join(dest, name.rpartition("/")[2])
-    return os.path.abspath(dest)
-
-
-def _is_directory(dest: str) -> bool:
-    """Whether what is got is to lie inside."""
-    return os.path.basename(dest) in {"", ".", ".."}
-
-
-def _last_part(client: AgentClient, name: str, dest: str) -> str:
-    """What a name ends with, where that matters: a tag and a digest are no part of it.
-
-    In ``NAME/a:b`` the agent knows whether ``b`` is a tag of the object ``NAME/a``, or ``a:b`` is a file in ``NAME``.
-    """
-    if not _is_directory(dest) or not is_reference(name) or parse_reference(name).plain:
-        return name
-    meant = parse_reference(name).name
-    parts = name.split("/")
-    shorter = ["/".join(parts[:count]) for count in range(len(parts) - 1, 0, -1)]
-    for each in [name, *filter(is_reference, shorter)]:
-        try:
-            client.tags(each)
-        except ObjectNotFound:
-            continue
-        except MooncakeError:  # nobody can say so now
-            return meant
-        return meant if each == name else name
-    return meant
 
 
 def _check_name(text: str) -> None:
@@ -377,48 +316,3 @@ def _peer(text: str) -> str:
     if not port:
         raise UsageError(detail=f"--peer: {text!r} has no port; write HOST:PORT, or a node's name")
     return text
-
-
-def _report(result: dict[str, Any]) -> str:
-    what = printable(result["name"])
-    if result.get("tensors") is not None:
-        what = f"{counted(result['tensors'], 'tensor')} of {what}"
-    elif result.get("files") is not None:
-        what = f"{counted(result['files'], 'file')} of {what}"
-    if not result["bytes_pulled"]:
-        number = result.get("files") if result.get("tensors") is None else result["tensors"]
-        several = number not in {None, 1}
-        head = f"{what} {'are' if several else 'is'} complete{_place(result)}: nothing had to be pulled"
-    else:
-        seconds = result["seconds"]
-        rate = f", {format_size(result['bytes_pulled'] / seconds)}/s" if seconds else ""
-        reused = f", {format_size(result['bytes_reused'])} reused" if result["bytes_reused"] else ""
-        head = (
-            f"got {what}: {format_size(result['bytes_pulled'])} by {result['transport']} from "
-            f"{counted(len(result['peers']), 'peer')} in {format_seconds(seconds)}{rate}{reused}\n"
-            f"verified{_place(result)}"
-        )
-    if result.get("replaced"):
-        head += f", in place of {short_digest(result['replaced'])}"
-    return head + ("; this node serves it now" if result.get("seeding") else "")
-
-
-def _place(result: Mapping[str, Any]) -> str:
-    return " on standard output" if result["dest"] == STANDARD_OUTPUT else f" at {printable(result['dest'])}"
-
-
-def _dry(result: dict[str, Any]) -> str:
-    reused = result["bytes_reused"]
-    of_tensors = result.get("tensors") is not None
-    if of_tensors or result.get("files") is not None:
-        number = counted(result["tensors"], "tensor") if of_tensors else counted(result["files"], "file")
-        return (
-            f"would pull {format_size(result['bytes_pulled'])} for {number} from "
-            f"{counted(len(result['peers']), 'peer')}, and write {format_size(result['size'])} "
-            f"to {printable(result['dest'])}"
-        )
-    return (
-        f"would pull {format_size(result['size'] - reused)} of {format_size(result['size'])} "
-        f"({format_size(reused)} is here already) from {counted(len(result['peers']), 'peer')} "
-        f"to {printable(result['dest'])}"
-    )

@@ -10,7 +10,7 @@ import typer
 
 from mooncake_cli import EXIT_INTERRUPTED
 from mooncake_cli.calls import follow
-from mooncake_cli.commands.get import tell
+from mooncake_cli.gets import tell
 from mooncake_cli.invocation import Invocation
 from mooncake_cli.output import Column
 from mooncake_cli.text import age, counted, printable

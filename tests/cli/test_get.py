@@ -9,7 +9,6 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from mooncake_cli.commands.get import destination
 from p2pstore.errors import DestinationExists, NoLivePeer, TagNotFound
 from tests.cli.conftest import Mooncake
 from tests.cli.fake_agent import FakeAgent, HangUntilCancelled, get_result, progress
@@ -242,15 +241,6 @@ def test_in_a_directory_a_tag_is_no_part_of_the_name(
     assert agent.body_of("POST /v1/jobs")["dest"] == f"/data/{last}"
     mooncake("get", "m/a:b", "/data/x")
     assert agent.body_of("POST /v1/get")["dest"] == "/data/x"
-
-
-@pytest.mark.parametrize(
-    ("dest", "meant"),
-    [("x", "/w/x"), ("x/", "/w/x/name"), (".", "/w/name"), ("..", "/name"), ("/a/./", "/a/name"), ("/a/b", "/a/b")],
-)
-def test_destinations(monkeypatch: pytest.MonkeyPatch, dest: str, meant: str) -> None:
-    monkeypatch.setattr("os.getcwd", lambda: "/w")
-    assert destination("models/name", dest) == meant
 
 
 @pytest.mark.parametrize(
