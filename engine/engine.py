@@ -12,10 +12,9 @@ import logging
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from engine import arguments, forks
 from engine.config.settings import EngineSettings
@@ -23,7 +22,6 @@ from engine.errors import (
     AddressError,
     Closed,
     MooncakeError,
-    RemoteProtocolError,
     TransportUnavailable,
     UsageError,
 )
@@ -33,13 +31,13 @@ from engine.metadata.base import RpcEndpoint
 from engine.metadata.handshake import URL as P2PHANDSHAKE
 from engine.metadata.urls import open_directory, whereabouts
 from engine.net.closing import Closing
-from engine.net.handshake_client import exchange
 from engine.net.threads import Failure
-from engine.protocol.handshake import Message, MessageType
 from engine.protocol.segment import RDMA, TCP
 from engine.protocol.wire import Opcode
 from engine.serving.segment_server import SegmentServer
 from engine.transfer.batch import Batch, TransferState, TransferStatus
+from engine.transfer.messages import Messages, Notification
+from engine.transfer.open_segments import OpenSegments
 from engine.transfer.rdma_connection import Carriers
 from engine.transfer.remote_segment import Segment
 from engine.transfer.requests import TransferRequest
@@ -66,9 +64,6 @@ __all__ = [
     "TransferStatus",
 ]
 
-MAX_NOTIFICATIONS = 1024
-"""Notifications that wait to be taken; one more makes the oldest go."""
-
 CLOSE_SECONDS = 15.0
 """For the engine to end: its servers, its lanes and its word to the metadata server each take a few seconds at most."""
 
@@ -79,13 +74,6 @@ UNREGISTER_TIMEOUT = 30.0
 """Seconds to wait for peers and transfers that still use a buffer."""
 
 log = logging.getLogger(__name__)
-
-
-class Notification(NamedTuple):
-    """What a peer sent with ``notify``."""
-
-    name: str
-    text: str
 
 
 class TransferEngine:
@@ -146,10 +134,7 @@ class TransferEngine:
         self.protocol = TCP if self.settings.force_tcp else protocol
         in_store = metadata_server.strip() != P2PHANDSHAKE
         name, host, told, port = whereabouts(local_hostname, metadata_server.strip() if in_store else "")
-        self._notifications: deque[Notification] = deque(maxlen=MAX_NOTIFICATIONS)
-        self._lock = threading.Lock()
         self._publishing = threading.Lock()
-        self._segments: dict[str, Segment] = {}
         self._anonymous = itertools.count(1)
         self._nics: Nics | None = None
         offers: WholeBuffers | None = None
@@ -159,6 +144,7 @@ class TransferEngine:
         self._offers = offers
         self._carriers = Carriers(offers, lambda: self.segment_name) if offers is not None else None
         self._directory = open_directory(metadata_server, self.settings)
+        self._messages = Messages(self._directory.endpoint, self.settings.connect_timeout)
         try:
             self._server = SegmentServer(
                 host if bind is None else bind,
@@ -168,7 +154,7 @@ class TransferEngine:
                 ports=self.settings.ports,
                 protocol_version=self.settings.protocol_version,
                 rdma=offers if offers is not None else False,
-                on_notify=lambda name, text: self._notifications.append(Notification(name, text)),
+                on_notify=self._messages.arrived,
                 hand_over=hand_over,
             )
         except BaseException:
@@ -183,6 +169,7 @@ class TransferEngine:
             self._close_nics()
             raise
         self._closing = Closing(WHAT, self._end)
+        self._segments = OpenSegments(self._segment, self._closing.check)
         self._submitter = Submitter(self._server, self.settings, self._closing)
 
     def __enter__(self) -> Self:
@@ -215,9 +202,7 @@ class TransferEngine:
     def failures(self) -> tuple[Failure, ...]:
         """What went wrong in this engine's threads that nobody foresaw."""
         self._closing.check()
-        with self._lock:
-            peers = [segment.peer for segment in self._segments.values()]
-        return (*self._server.failures, *(failure for peer in peers for failure in peer.failures))
+        return (*self._server.failures, *self._segments.failures)
 
     # Memory
 
@@ -308,24 +293,13 @@ class TransferEngine:
         """
         name = arguments.text(name, "a segment's name")
         with self._called():
-            with self._lock:
-                found = self._segments.get(name)
-            if found is not None:
-                found.refresh()
-                return found
-            made = Segment(name, lambda: self._directory.resolve(name), self.settings, self._carriers)
-            with self._lock:
-                self._closing.check()
-                return self._segments.setdefault(name, made)
+            return self._segments.open(name)
 
     def close_segment(self, segment: Segment) -> None:
         """Close its connections; transfers under way are cancelled."""
         self._closing.check()
         arguments.instance(segment, Segment, "what is closed")
-        with self._lock:
-            if self._segments.get(segment.name) is segment:
-                del self._segments[segment.name]
-        segment.peer.close()
+        self._segments.close(segment)
 
     def submit_transfer(self, requests: Iterable[TransferRequest]) -> Batch:
         """Begin all ``requests``; returns at once. Each fails or succeeds by itself.
@@ -379,29 +353,19 @@ class TransferEngine:
 
     def notify(self, segment: Segment | str, name: str, text: str) -> None:
         """Send a short message to a segment's process. Raises ``RemoteError`` or ``SegmentNotFound``."""
-        body = {"name": arguments.text(name, "the name"), "notify_msg": arguments.text(text, "the text")}
+        name, text = arguments.text(name, "the name"), arguments.text(text, "the text")
         with self._called():
-            answer = self._ask(segment, Message(MessageType.NOTIFY, body))
-        if answer.get("notify_msg") != "success":
-            raise RemoteProtocolError(peer=_name(segment), detail="it did not take the notification")
+            self._messages.notify(_name(segment), name, text)
 
     def notifications(self) -> list[Notification]:
         """What peers have sent since the last call, oldest first; at most the last ``MAX_NOTIFICATIONS``."""
         self._closing.check()
-        taken = []
-        with contextlib.suppress(IndexError):
-            while True:
-                taken.append(self._notifications.popleft())
-        return taken
+        return self._messages.take()
 
     def probe(self, segment: Segment | str) -> float:
         """Ask a segment's process whether it lives; the seconds that its answer took. Raises as ``notify``."""
-        began = time.monotonic()
         with self._called():
-            answer = self._ask(segment, Message(MessageType.PROBE))
-        if answer.get("status") != "success":
-            raise RemoteProtocolError(peer=_name(segment), detail="it does not answer a probe with success")
-        return time.monotonic() - began
+            return self._messages.probe(_name(segment))
 
     def close(self) -> None:
         """Withdraw the segment, stop serving, cancel what is under way. Ends within seconds; twice is harmless.
@@ -414,9 +378,7 @@ class TransferEngine:
     # Inside
 
     def _end(self) -> None:
-        with self._lock:
-            segments = list(self._segments.values())
-            self._segments.clear()
+        segments = self._segments.take_all()
         try:
             with self._publishing:
                 self._directory.withdraw(self.segment_name)
@@ -447,9 +409,8 @@ class TransferEngine:
         with self._publishing:
             self._directory.publish(self._server.descriptor(), RpcEndpoint(self._server.host, self._server.rpc_port))
 
-    def _ask(self, segment: Segment | str, message: Message) -> dict[str, object]:
-        at = self._directory.endpoint(_name(segment))
-        return exchange(at.host, at.port, message, timeout=self.settings.connect_timeout).body
+    def _segment(self, name: str) -> Segment:
+        return Segment(name, lambda: self._directory.resolve(name), self.settings, self._carriers)
 
 
 def _name(segment: Segment | str) -> str:
