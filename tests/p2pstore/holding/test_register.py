@@ -18,7 +18,7 @@ from engine.memory.open_files import MAX_OPEN_FILES
 from engine.memory.region import Region
 from engine.transports.socket_channel import SocketChannel
 from p2pstore.cluster import records
-from p2pstore.cluster.peer_client import PeerClient
+from p2pstore.cluster.peer_requests import PeerRequests
 from p2pstore.errors import MetadataUnavailable, ObjectExists, UsageError
 from p2pstore.holding import source_watcher
 from p2pstore.metadata.etcd import EtcdStore
@@ -110,18 +110,18 @@ async def whole_listing(node: Node, limit: int) -> tuple[list[str], int]:
 def asked(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Counts what peers are asked for: ranges over the data plane, and calls over the control plane."""
     counted: Counter[str] = Counter()
-    submit, request = SocketChannel.submit, PeerClient._request
+    submit, request = SocketChannel.submit, PeerRequests._signed
 
     def counting_submit(self: SocketChannel, address: int, length: int, place: Region | None = None) -> None:
         counted["ranges"] += 1
         submit(self, address, length, place)
 
-    def counting_request(self: PeerClient, control: str, path: str, *how: Any) -> Any:
+    def counting_request(self: PeerRequests, control: str, path: str, *how: Any) -> Any:
         counted["calls"] += 1
         return request(self, control, path, *how)
 
     monkeypatch.setattr(SocketChannel, "submit", counting_submit)
-    monkeypatch.setattr(PeerClient, "_request", counting_request)
+    monkeypatch.setattr(PeerRequests, "_signed", counting_request)
     return counted
 
 
