@@ -19,11 +19,12 @@ from p2pstore.cluster.membership import Membership
 from p2pstore.cluster.tagging import list_tags, tag, untag
 from p2pstore.cluster.watching import watch
 from p2pstore.errors import MetadataFull, UsageError
+from p2pstore.holding.content import Note
 from p2pstore.holding.incoming import Incoming
 from p2pstore.holding.part_watcher import PartWatcher
 from p2pstore.holding.parts import Parts
 from p2pstore.holding.prune import PruneRequest, prune
-from p2pstore.holding.register import Note, register, register_incoming, register_many, register_memory
+from p2pstore.holding.register import register, register_incoming, register_many, register_memory
 from p2pstore.holding.unregister import unregister
 from p2pstore.holding.verification import verify
 from p2pstore.info.describe import describe

@@ -34,7 +34,6 @@ its connection cancels its call.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import socket
@@ -61,12 +60,13 @@ from p2pstore.agent.bodies import (
 from p2pstore.agent.cache_routes import CacheRoutes
 from p2pstore.agent.job_calls import JobCalls
 from p2pstore.agent.jobs import Jobs
+from p2pstore.agent.long_calls import LongCalls, Progress
 from p2pstore.agent.origin_calls import OriginCalls
 from p2pstore.agent.read_calls import ReadCalls
 from p2pstore.agent.sight import check as check_sight
 from p2pstore.agent.sight import look
 from p2pstore.agent.version_calls import VersionCalls
-from p2pstore.errors import Interrupted, MooncakeError, UsageError, to_wire
+from p2pstore.errors import MooncakeError, UsageError, to_wire
 from p2pstore.hub.ranges import Readers
 from p2pstore.objects.steps import Steps, reported
 from p2pstore.objects.waiting import to_its_end
@@ -82,22 +82,8 @@ log = logging.getLogger(__name__)
 MAX_REQUEST_BYTES = 1 << 20
 """A call's JSON."""
 
-EVENT_SECONDS = 0.2
-"""Between progress lines."""
-
 BLOCK_BYTES = 1 << 20
 """Of a stream that are hashed and written at once."""
-
-SLICE_BYTES = 256 * 1024
-"""Of data that are handed to the socket at once: what it does not take is copied."""
-
-QUIET_SECONDS = 5.0
-"""After so long without news an empty progress line says that the call is still at work."""
-
-FIRST_NOTE_SECONDS = 20.0
-"""After so long without news people are told, and then each time that it has taken twice as long."""
-
-Work = Callable[[Emit], Awaitable[dict[str, Any]]]
 
 _STATUS = {2: 400, 3: 404, 7: 409}
 
@@ -117,7 +103,7 @@ class AgentServer:
         self._node = node
         self._extra = extra
         self._stop = stop
-        self._calls: set[asyncio.Future[dict[str, Any]]] = set()  # those that take long
+        self._calls = LongCalls()
         app = web.Application(middlewares=[_errors], client_max_size=MAX_REQUEST_BYTES)
         app.router.add_get("/v1/status", self._status)
         app.router.add_post("/v1/stop", self._stop_agent)
@@ -134,14 +120,14 @@ class AgentServer:
         app.router.add_post("/v1/verify", self._verify)
         app.router.add_post("/v1/unregister", self._unregister)
         app.router.add_post("/v1/unregister-delete", self._unregister_delete)
-        CacheRoutes(node, self._stream).add_to(app)
+        CacheRoutes(node, self._calls.answer).add_to(app)
         app.router.add_get("/v1/objects", self._objects)
         app.router.add_get("/v1/info", self._info)
         app.router.add_get("/v1/paths", self._paths)
-        JobCalls(jobs, self._stream).add_to(app.router)
-        VersionCalls(node, self._stream).add_to(app.router)
-        ReadCalls(node.parts, readers, self._stream).add_to(app.router)
-        origins.add_to(app.router, self._stream, self._warn)
+        JobCalls(jobs, self._calls.answer).add_to(app.router)
+        VersionCalls(node, self._calls.answer).add_to(app.router)
+        ReadCalls(node.parts, readers, self._calls.answer).add_to(app.router)
+        origins.add_to(app.router, self._calls.answer, self._warn)
         app.on_response_prepare.append(say_no_version)
         self._runner = web.AppRunner(
             app, access_log=None, logger=http_log, handler_cancellation=True, shutdown_timeout=1.0
@@ -155,8 +141,7 @@ class AgentServer:
 
     async def close(self) -> None:
         """Stop serving; calls under way are cancelled, and their clients told so."""
-        for call in self._calls:
-            call.cancel()
+        self._calls.cancel()
         await self._runner.cleanup()
 
     async def _status(self, _: web.Request) -> web.StreamResponse:
@@ -201,12 +186,12 @@ class AgentServer:
                     tags=texts_of(body, "tags"),
                     selection=selection,
                     steps=steps,
-                    note=_Progress(emit).note,
+                    note=Progress(emit).note,
                 )
             self._warn(emit)
             return result
 
-        return await self._stream(request, work)
+        return await self._calls.answer(request, work)
 
     async def _register_stream(self, request: web.Request) -> web.StreamResponse:
         query: dict[str, Any] = dict(request.query)
@@ -231,7 +216,7 @@ class AgentServer:
             incoming = await to_its_end(making)
             async for block in request.content.iter_chunked(BLOCK_BYTES):
                 await to_its_end(asyncio.to_thread(incoming.write, block))
-            return await self._stream(request, work)
+            return await self._calls.answer(request, work)
         finally:  # the client may go away at each step
             if not handed_over and making.exception() is None:
                 await to_its_end(asyncio.to_thread(making.result().abort))
@@ -244,7 +229,7 @@ class AgentServer:
 
         async def work(emit: Emit) -> dict[str, Any]:
             await asyncio.to_thread(check_sight, body.get("sight"))
-            progress = _Progress(emit)
+            progress = Progress(emit)
             result = await self._node.register_many(
                 items,
                 hash_name=hash_name,
@@ -258,7 +243,7 @@ class AgentServer:
             self._warn(emit)
             return result
 
-        return await self._stream(request, work)
+        return await self._calls.answer(request, work)
 
     async def _get(self, request: web.Request) -> web.StreamResponse:
         body = await body_of(request)
@@ -270,7 +255,7 @@ class AgentServer:
             seen = None if wanted.dry_run else await asyncio.to_thread(look, result["dest"], follow=False)
             return {**result, "view": view_id(), "seen": seen}
 
-        return await self._stream(request, work)
+        return await self._calls.answer(request, work)
 
     async def _stream_out(self, request: web.Request) -> web.StreamResponse:
         body = await body_of(request)
@@ -284,7 +269,7 @@ class AgentServer:
 
             return asdict(await self._node.stream(wanted, emit, take))
 
-        return await self._stream(request, work)
+        return await self._calls.answer(request, work)
 
     def _warn(self, emit: Emit) -> None:
         """Whoever publishes something hears why others may not come to it."""
@@ -297,9 +282,9 @@ class AgentServer:
 
         async def work(emit: Emit) -> dict[str, Any]:
             await asyncio.to_thread(check_sight, body.get("sight"))
-            return await self._node.verify(target, _Progress(emit).set)
+            return await self._node.verify(target, Progress(emit).set)
 
-        return await self._stream(request, work)
+        return await self._calls.answer(request, work)
 
     async def _unregister(self, request: web.Request) -> web.StreamResponse:
         return web.json_response(await self._node.unregister(text_of(await body_of(request), "name")))
@@ -320,49 +305,6 @@ class AgentServer:
     async def _info(self, request: web.Request) -> web.StreamResponse:
         return web.json_response(await self._node.info(request.query.get("name", "")))
 
-    async def _stream(self, request: web.Request, work: Work, *, waits: bool = False) -> web.StreamResponse:
-        """Run ``work``, and send its events, a line each, as they come; its result or its error last.
-
-        Nobody is told that nothing moves where it just ``waits``.
-        """
-        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-        await response.prepare(request)
-        events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        task = asyncio.ensure_future(work(events.put_nowait))
-        self._calls.add(task)
-        task.add_done_callback(self._calls.discard)
-        last: dict[str, Any] = {"event": "progress", "done": 0, "total": 0, "peers": 0}
-        loop = asyncio.get_running_loop()
-        moved, tell_after = loop.time(), FIRST_NOTE_SECONDS
-        try:
-            while not task.done() or not events.empty():
-                getter = asyncio.ensure_future(events.get())
-                try:
-                    await asyncio.wait({getter, task}, timeout=QUIET_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    came = getter.done() or not getter.cancel()
-                event = getter.result() if came else last
-                if event != last:
-                    moved, tell_after = loop.time(), FIRST_NOTE_SECONDS
-                    last = event if event["event"] == "progress" else last
-                if came or not task.done():
-                    await _line(response, event)
-                still = loop.time() - moved
-                if still >= tell_after and not task.done() and not waits:
-                    tell_after = 2 * still
-                    text = f"nothing has moved for {still:.0f} s: a disk or a server may hang; Ctrl-C ends the command"
-                    await _line(response, {"event": "note", "text": text})
-            await _line(response, _outcome(task))
-        except ConnectionResetError:
-            log.info("the client went away; its call is cancelled")
-        finally:
-            task.cancel()
-            (ending,) = await asyncio.gather(task, return_exceptions=True)
-            # An ending of ours was told to the client, unless that went away; a defect must be seen in any case.
-            if isinstance(ending, Exception) and not isinstance(ending, MooncakeError):
-                log.error("a call failed", exc_info=ending)
-        return response
-
 
 @web.middleware
 async def _errors(request: web.Request, handler: Callable[[web.Request], Awaitable[Any]]) -> web.StreamResponse:
@@ -376,44 +318,3 @@ async def _errors(request: web.Request, handler: Callable[[web.Request], Awaitab
         log.exception("a call failed")
         return web.json_response({"error": to_wire(MooncakeError(detail=repr(error)))}, status=500)
     return answer
-
-
-def _outcome(task: asyncio.Future[dict[str, Any]]) -> dict[str, Any]:
-    error = Interrupted(detail="the agent is ending") if task.cancelled() else task.exception()
-    if error is None:
-        return {"event": "result", **task.result()}
-    if not isinstance(error, MooncakeError):
-        error = MooncakeError(detail=repr(error))  # it is in the log
-    return {"event": "error", "error": to_wire(error)}
-
-
-async def _line(response: web.StreamResponse, value: dict[str, Any]) -> None:
-    if value["event"] == "data":
-        data = value["data"]
-        await _line(response, {"event": "bytes", "length": len(data)})
-        for at in range(0, len(data), SLICE_BYTES):
-            await response.write(data[at : at + SLICE_BYTES])
-        value["sent"].set()
-        return
-    await response.write(json.dumps(value, separators=(",", ":")).encode() + b"\n")
-
-
-class _Progress:
-    """Turns many small steps, from any thread, into a few progress events."""
-
-    def __init__(self, emit: Emit) -> None:
-        self._emit = emit
-        self._loop = asyncio.get_running_loop()
-        self._next = 0.0
-
-    def set(self, done: int, total: int) -> None:
-        """So many bytes of so many are done."""
-        now = self._loop.time()
-        if now >= self._next:
-            self._next = now + EVENT_SECONDS
-            event = {"event": "progress", "done": done, "total": total, "peers": 0}
-            self._loop.call_soon_threadsafe(self._emit, event)
-
-    def note(self, text: str) -> None:
-        """A sentence for people."""
-        self._loop.call_soon_threadsafe(self._emit, {"event": "note", "text": text})

@@ -14,7 +14,8 @@ from p2pstore.cluster.peer_requests import PeerRequests
 from p2pstore.cluster.records import MAX_RECORD_BYTES, NodeRecord, ObjectRecord, decode
 from p2pstore.cluster.secret import ClusterSecret
 from p2pstore.errors import PeerHasNot, PeerUnreachable, RemoteProtocolError
-from p2pstore.objects.manifest import MAX_MANIFEST_BYTES, Manifest, parse
+from p2pstore.objects.manifest import Manifest
+from p2pstore.objects.manifest_reader import MAX_MANIFEST_BYTES, parse
 from p2pstore.objects.oid import is_oid
 from p2pstore.swarm.gateway import Claim
 from p2pstore.swarm.granter import Grant

@@ -28,7 +28,8 @@ from p2pstore.cluster.records import ObjectRecord, decode, encode
 from p2pstore.errors import MooncakeError, StorageError
 from p2pstore.holding.copy_note import CopyNote
 from p2pstore.objects.json_slices import json_list
-from p2pstore.objects.manifest import Manifest, parse
+from p2pstore.objects.manifest import Manifest
+from p2pstore.objects.manifest_reader import parse
 from p2pstore.objects.memory_objects import Lent
 
 log = logging.getLogger(__name__)

@@ -21,7 +21,8 @@ from p2pstore.holding.same_content import same_content
 from p2pstore.objects.file_list import FileEntry
 from p2pstore.objects.file_system import words
 from p2pstore.objects.hashing import hasher
-from p2pstore.objects.manifest import MAX_MODE, Manifest
+from p2pstore.objects.manifest import Manifest
+from p2pstore.objects.manifest_reader import MAX_MODE
 
 CHUNK_BYTES = 16 << 20
 """Of a stream whose length nobody knows: a thousand of them are 16 GiB."""

@@ -10,38 +10,31 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from engine.memory.file_spans import FileSpan
 from p2pstore.cluster.manifests import first_that_answers
 from p2pstore.cluster.records import ObjectRecord
 from p2pstore.cluster.registry import PUBLISHED_AT_ONCE, registered
 from p2pstore.cluster.tags import tag_version
 from p2pstore.errors import MooncakeError, ObjectExists, UsageError, to_wire
 from p2pstore.holding.catalog import Holding
+from p2pstore.holding.content import Content, FileContent, How, IncomingContent, MemoryContent, Note, some
 from p2pstore.holding.incoming import Incoming
 from p2pstore.holding.parts import Parts
 from p2pstore.holding.publisher import NewObject
 from p2pstore.objects.difference import cut_otherwise, difference, same_bytes
 from p2pstore.objects.manifest import Manifest
-from p2pstore.objects.memory_objects import Buffers, Lent, hash_views, named, release, views_of
+from p2pstore.objects.memory_objects import Buffers, named, release, views_of
 from p2pstore.objects.names import check_object_name
 from p2pstore.objects.reference import check_tag
 from p2pstore.objects.selection import Selection
-from p2pstore.objects.source import SourceTree, scan
 from p2pstore.objects.steps import Steps
 from p2pstore.objects.tasks import run_tasks
-from p2pstore.objects.tree_hash import RUN_BYTES, hash_tree
+from p2pstore.objects.tree_hash import RUN_BYTES
 from p2pstore.objects.waiting import in_thread, to_its_end
-
-Note = Callable[[str], None]
-"""Told, from any thread, in a sentence what a user may want to know of a path that is registered."""
-
-SHOWN_PATHS = 3
-"""Of what was left out, so many paths are named."""
 
 HASHED_AT_ONCE = PUBLISHED_AT_ONCE
 """Objects that are hashed before they are published together."""
@@ -55,133 +48,18 @@ COMPARE_SECONDS = 10.0
 
 
 @dataclass
-class _How:
-    """How to hash and publish, and where it is told what is being done."""
-
-    hash_name: str
-    chunk_size: int
-    force: bool
-    tags: tuple[str, ...] = ()
-    steps: Steps = field(default_factory=Steps)
-    selection: Selection = field(default_factory=Selection)
-    note: Note | None = None
-    cancelled: threading.Event = field(default_factory=threading.Event)
-
-
-class _Source(Protocol):
-    """What is to be registered. Its methods run in threads, in this order, and raise ``MooncakeError``."""
-
-    size: int
-
-    def scan(self, how: _How) -> None:
-        """Find out ``size``, in bytes."""
-
-    def hash(self, how: _How, threads: int, like: Manifest | None = None) -> Manifest:
-        """Hash it on so many threads, cut as another manifest of the same files is, where one is given."""
-
-    def made(self, name: str, manifest: Manifest) -> NewObject:
-        """How it is held under ``name``."""
-
-
-class _Files:
-    """A file or directory."""
-
-    def __init__(self, path: Path) -> None:
-        self.size = 0
-        self._path = path
-        self._tree: SourceTree | None = None
-
-    def scan(self, how: _How) -> None:
-        """See ``_Source.scan``."""
-        how.steps.begin("listing", unit="files")
-        self._tree = scan(self._path, how.selection, how.steps.add)
-        self.size = self._tree.size
-        if how.note is not None:
-            for text in _notes(self._tree):
-                how.note(text)
-
-    def hash(self, how: _How, threads: int, like: Manifest | None = None) -> Manifest:
-        """See ``_Source.hash``."""
-        assert self._tree is not None  # noqa: S101 - it was scanned
-        how.steps.begin("hashing", self.size, "B")
-        return hash_tree(
-            self._tree,
-            hash_name=how.hash_name,
-            chunk_size=how.chunk_size,
-            threads=threads,
-            progress=how.steps.add,
-            cancelled=how.cancelled,
-            steps=how.steps,
-            origins=like.columns.origins if like is not None else None,
-        )
-
-    def made(self, name: str, manifest: Manifest) -> NewObject:
-        """See ``_Source.made``."""
-        assert self._tree is not None  # noqa: S101 - as above
-        return NewObject(name, manifest, self._tree.root, self._tree.files)
-
-
-class _Came:
-    """A file that was hashed as it came."""
-
-    def __init__(self, root: Path, span: FileSpan, manifest: Manifest) -> None:
-        self.size = manifest.size
-        self._root = root
-        self._span = span
-        self._manifest = manifest
-
-    def scan(self, how: _How) -> None:
-        """Nothing to find out."""
-
-    def hash(self, how: _How, threads: int, like: Manifest | None = None) -> Manifest:  # noqa: ARG002 - it was hashed
-        """See ``_Source.hash``."""
-        return self._manifest
-
-    def made(self, name: str, manifest: Manifest) -> NewObject:
-        """See ``_Source.made``."""
-        return NewObject(name, manifest, self._root, (self._span,), kept=True)
-
-
-class _Memory:
-    """Views of memory by path."""
-
-    def __init__(self, views: Mapping[str, Lent]) -> None:
-        self.size = sum(len(view) for view in views.values())
-        self._views = views
-
-    def scan(self, how: _How) -> None:
-        """Nothing to find out."""
-
-    def hash(self, how: _How, threads: int, like: Manifest | None = None) -> Manifest:
-        """See ``_Source.hash``."""
-        return hash_views(
-            self._views,
-            kind="file" if set(self._views) == {""} else "directory",
-            hash_name=how.hash_name,
-            chunk_size=how.chunk_size,
-            threads=threads,
-            cancelled=how.cancelled,
-            origins=like.columns.origins if like is not None else None,
-        )
-
-    def made(self, name: str, manifest: Manifest) -> NewObject:
-        """See ``_Source.made``."""
-        return NewObject(name, manifest, None, views=tuple(self._views.values()))
-
-
-@dataclass
 class _Wanted:
     """One source and the name that it is to have; what has come of it so far, or its fault."""
 
     name: str
-    source: _Source
+    source: Content
     scanned: bool = False
     manifest: Manifest | None = None
     record: ObjectRecord | None = None
     fault: MooncakeError | None = None
     tags: list[dict[str, str]] = field(default_factory=list)
 
-    def attempt(self, step: Callable[[], None], how: _How) -> None:
+    def attempt(self, step: Callable[[], None], how: How) -> None:
         """Go a step further, unless there is a fault, or a cancel."""
         if self.fault is None and not how.cancelled.is_set():
             try:
@@ -189,13 +67,13 @@ class _Wanted:
             except MooncakeError as error:
                 self.fault = error
 
-    def scan(self, how: _How) -> None:
+    def scan(self, how: How) -> None:
         """Check the name and look at the source."""
         check_object_name(self.name)
         self.source.scan(how)
         self.scanned = True
 
-    def hash(self, how: _How, threads: int) -> None:
+    def hash(self, how: How, threads: int) -> None:
         """Make the manifest."""
         manifest = self.source.hash(how, threads)
         how.steps.begin("describing")
@@ -227,8 +105,8 @@ async def register(
     ``tags`` lead to it then. ``steps`` hears what is being done. Raises ``BadName``, ``BadTag``, ``PathNotFound``,
     ``BadSource``, ``SourceChanged``, ``StorageError``, ``ObjectExists`` or ``MetadataUnavailable``.
     """
-    how = _How(hash_name, chunk_size, force, _tags(tags), steps or Steps(), selection or Selection(), note)
-    return await _register_one(parts, name, _Files(path), how)
+    how = How(hash_name, chunk_size, force, _tags(tags), steps or Steps(), selection or Selection(), note)
+    return await _register_one(parts, name, FileContent(path), how)
 
 
 async def register_incoming(
@@ -245,8 +123,8 @@ async def register_incoming(
     finishing = asyncio.to_thread(incoming.finish)
     try:
         root, span, manifest = await to_its_end(finishing)
-        how = _How(manifest.hash, manifest.chunk_size, force, _tags(tags), steps)
-        answer = await _register_one(parts, name, _Came(root, span, manifest), how)
+        how = How(manifest.hash, manifest.chunk_size, force, _tags(tags), steps)
+        answer = await _register_one(parts, name, IncomingContent(root, span, manifest), how)
     except BaseException:
         if not parts.holdings.lying_at(incoming.path):  # a cancel may come when it is held
             await to_its_end(asyncio.to_thread(incoming.abort))
@@ -271,7 +149,7 @@ async def register_memory(
     check_object_name(name)
     views = views_of(named(buffers))
     try:
-        return await _register_one(parts, name, _Memory(views), _How(hash_name, chunk_size, force, _tags(tags)))
+        return await _register_one(parts, name, MemoryContent(views), How(hash_name, chunk_size, force, _tags(tags)))
     except BaseException:
         release(views.values())
         raise
@@ -301,10 +179,10 @@ async def register_many(
         raise UsageError(detail="a name is given to two paths")
     objects: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
-    how = _How(hash_name, chunk_size, force, _tags(tags), selection=selection or Selection(), note=note)
+    how = How(hash_name, chunk_size, force, _tags(tags), selection=selection or Selection(), note=note)
     for first in range(0, len(items), HASHED_AT_ONCE):
         paths = items[first : first + HASHED_AT_ONCE]
-        batch = [_Wanted(name, _Files(path)) for path, name in paths]
+        batch = [_Wanted(name, FileContent(path)) for path, name in paths]
         await _register(parts, batch, how)
         objects += [wanted.answer() for wanted in batch if not wanted.fault]
         for (path, name), wanted in zip(paths, batch, strict=True):
@@ -320,14 +198,14 @@ async def register_many(
     }
 
 
-async def _register_one(parts: Parts, name: str, source: _Source, how: _How) -> dict[str, Any]:
+async def _register_one(parts: Parts, name: str, source: Content, how: How) -> dict[str, Any]:
     began = time.monotonic()
     wanted = _Wanted(name, source)
     await _register(parts, [wanted], how)
     return {**wanted.answer(), "seconds": round(time.monotonic() - began, 6)}
 
 
-async def _register(parts: Parts, batch: Sequence[_Wanted], how: _How) -> None:
+async def _register(parts: Parts, batch: Sequence[_Wanted], how: How) -> None:
     """Bring each of a batch to its record or its fault. Raises as ``Publisher.publish``."""
     await in_thread(how.cancelled, _scan_all, batch, how)
     if not how.force:
@@ -351,7 +229,7 @@ async def _register(parts: Parts, batch: Sequence[_Wanted], how: _How) -> None:
     await _publish(parts, again, how)
 
 
-async def _cut_alike(wanted: _Wanted, ours: Manifest, theirs: Manifest, how: _How) -> Manifest:
+async def _cut_alike(wanted: _Wanted, ours: Manifest, theirs: Manifest, how: How) -> Manifest:
     """Our manifest, hashed again where the other's chunks of the same files lie in other places.
 
     An earlier version of this program cut safetensors files otherwise. What cannot be hashed now stays as it was.
@@ -365,7 +243,7 @@ async def _cut_alike(wanted: _Wanted, ours: Manifest, theirs: Manifest, how: _Ho
 
 
 async def _publish(
-    parts: Parts, ready: Sequence[tuple[_Wanted, NewObject]], how: _How
+    parts: Parts, ready: Sequence[tuple[_Wanted, NewObject]], how: How
 ) -> list[tuple[_Wanted, NewObject]]:
     """Publish and hold these; those whose names are taken by other content."""
     before = [parts.holdings.lying_at(made.root) if made.root is not None else [] for _, made in ready]
@@ -383,11 +261,11 @@ async def _publish(
     return refused
 
 
-def _note_displaced(made: NewObject, before: Iterable[Holding], how: _How) -> None:
+def _note_displaced(made: NewObject, before: Iterable[Holding], how: How) -> None:
     """Say what a path was served as until now, under other names."""
     names = sorted({h.name for h in before if h.digest != made.manifest.digest} - {made.name})
     if how.note is not None and names:
-        how.note(f"{made.root}: no longer served as {_some(names)}, which had other content")
+        how.note(f"{made.root}: no longer served as {some(names)}, which had other content")
 
 
 async def _manifest_of(parts: Parts, name: str) -> Manifest | None:
@@ -407,21 +285,6 @@ async def _manifest_of(parts: Parts, name: str) -> Manifest | None:
         return None
 
 
-def _notes(tree: SourceTree) -> Iterator[str]:
-    """What a user may not expect of what is registered."""
-    if tree.left_out:
-        yield f"{tree.root}: left out: {_some(tree.left_out)}; --all takes that, too"
-    if tree.foreign:
-        number = len(tree.foreign)
-        what = "one file is a link" if number == 1 else f"{number} files are links"
-        yield f"{tree.root}: {what} to the outside, whose content is published: {_some(tree.foreign)}"
-
-
-def _some(paths: Sequence[str]) -> str:
-    more = len(paths) - SHOWN_PATHS
-    return ", ".join(paths[:SHOWN_PATHS]) + (f" and {more} more" if more > 0 else "")
-
-
 async def _refuse_early(parts: Parts, batch: Sequence[_Wanted]) -> None:
     """Tell those whose name is taken before a terabyte is hashed in vain."""
     known = await parts.registry.find_all([wanted.name for wanted in batch])
@@ -437,12 +300,12 @@ def _tags(tags: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(map(check_tag, tags)))
 
 
-def _scan_all(batch: Sequence[_Wanted], how: _How) -> None:
+def _scan_all(batch: Sequence[_Wanted], how: How) -> None:
     """Look at all of them, side by side."""
     _side_by_side(lambda wanted: wanted.attempt(lambda: wanted.scan(how), how), batch)
 
 
-def _hash_all(batch: Sequence[_Wanted], how: _How) -> None:
+def _hash_all(batch: Sequence[_Wanted], how: How) -> None:
     """Hash all of them: the small ones side by side, each large one, and one that is alone, on all cores."""
     small = [w for w in batch if w.source.size <= RUN_BYTES] if len(batch) > 1 else []
     _side_by_side(lambda wanted: wanted.attempt(lambda: wanted.hash(how, 1), how), small)

@@ -18,7 +18,8 @@ from engine.memory.file_spans import FileSpan, FileSpans
 from engine.memory.reading import OWN_LIMITS, PASSING, read_some
 from p2pstore.errors import BadSource, PathNotFound, SourceChanged, StorageError, UsageError
 from p2pstore.objects.file_system import words
-from p2pstore.objects.manifest import MAX_FILES, MAX_OBJECT_BYTES, Manifest
+from p2pstore.objects.manifest import Manifest
+from p2pstore.objects.manifest_reader import MAX_FILES, MAX_OBJECT_BYTES
 from p2pstore.objects.names import sibling_fault
 from p2pstore.objects.selection import Selection, literal
 

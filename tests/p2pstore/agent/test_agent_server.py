@@ -183,7 +183,7 @@ async def test_a_client_of_an_agent_that_ends_is_told_so(api: Api, root: Path, m
 
 
 async def test_a_quiet_call_shows_that_it_lives(api: Api, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from p2pstore.agent import agent_server as module
+    from p2pstore.agent import long_calls as module
 
     monkeypatch.setattr(module, "QUIET_SECONDS", 0.01)
     go_on = asyncio.Event()
@@ -203,7 +203,7 @@ async def test_a_quiet_call_shows_that_it_lives(api: Api, root: Path, monkeypatc
 
 async def test_a_call_that_stands_still_says_so(api: Api, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that hangs under a register: whether it reports the same progress again and again, or nothing."""
-    from p2pstore.agent import agent_server as module
+    from p2pstore.agent import long_calls as module
 
     monkeypatch.setattr(module, "QUIET_SECONDS", 0.01)
     monkeypatch.setattr(module, "FIRST_NOTE_SECONDS", 0.03)

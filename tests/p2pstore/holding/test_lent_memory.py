@@ -15,7 +15,7 @@ import pytest
 
 from p2pstore import P2PStore
 from p2pstore.errors import ObjectExists, UsageError
-from p2pstore.holding import register
+from p2pstore.holding import content as registered
 from p2pstore.objects.memory_objects import hash_views
 from tests.p2pstore.samples import MIB, content
 
@@ -113,7 +113,7 @@ def test_after_ctrl_c(store: P2PStore, memory: mmap.mmap, monkeypatch: pytest.Mo
         assert cancelled.wait(WAIT)
         return hash_views(*args, cancelled=cancelled, **options)
 
-    monkeypatch.setattr(register, "hash_views", hash_slowly)
+    monkeypatch.setattr(registered, "hash_views", hash_slowly)
     with pytest.raises(KeyboardInterrupt) as caught:
         store.register("n", memory)
     memory.close()

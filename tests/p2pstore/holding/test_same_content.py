@@ -13,6 +13,7 @@ from p2pstore.holding import same_content as same_content_module
 from p2pstore.holding.same_content import same_content, same_files
 from p2pstore.objects import file_system as files_module
 from p2pstore.objects import manifest as manifest_module
+from p2pstore.objects import manifest_reader
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.selection import Selection
 from tests.p2pstore.samples import KIB, content, manifest_of, write_tree
@@ -29,6 +30,7 @@ EACH = pytest.mark.parametrize("manifest", [TREE, FILE, NOTHING], ids=["director
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manifest_module, "MIN_CHUNK_SIZE", CHUNK)
+    monkeypatch.setattr(manifest_reader, "MIN_CHUNK_SIZE", CHUNK)
 
 
 @EACH

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from p2pstore.errors import Interrupted, UsageError
-from p2pstore.objects.manifest import Manifest, parse
+from p2pstore.objects.manifest import Manifest
+from p2pstore.objects.manifest_reader import parse
 from p2pstore.objects.memory_objects import hash_views, named, views_of
 from tests.p2pstore.samples import MIB, content, manifest_of
 

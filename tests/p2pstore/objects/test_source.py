@@ -18,7 +18,8 @@ from engine.files.system import system
 from engine.memory.file_spans import FileSpan
 from p2pstore.errors import BadSource, Interrupted, PathNotFound, SourceChanged, StorageError, UsageError
 from p2pstore.objects import source as module
-from p2pstore.objects.manifest import Manifest, parse
+from p2pstore.objects.manifest import Manifest
+from p2pstore.objects.manifest_reader import parse
 from p2pstore.objects.selection import Selection
 from p2pstore.objects.source import SourceTree, scan, stamp_fault
 from p2pstore.objects.tasks import hash_range, run_tasks

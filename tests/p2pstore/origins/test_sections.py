@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from p2pstore.objects.manifest import MAX_OBJECT_BYTES, choose_chunk_size
+from p2pstore.objects.manifest import choose_chunk_size
+from p2pstore.objects.manifest_reader import MAX_OBJECT_BYTES
 from p2pstore.objects.names import is_object_name
 from p2pstore.origins.sections import MAX_SECTION_BYTES, MAX_SECTIONS, MIN_SECTION_BYTES, order, plan, revision
 from p2pstore.origins.source import OriginFile

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from p2pstore.objects import manifest as manifest_module
+from p2pstore.objects import manifest_reader
 from p2pstore.objects.manifest import Manifest
 from p2pstore.pull.destination import Destination
 from p2pstore.pull.file_destination import FileDestination
@@ -91,6 +92,7 @@ def resumed(path: Path, manifest: Manifest) -> FileDestination:
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manifest_module, "MIN_CHUNK_SIZE", CHUNK)
+    monkeypatch.setattr(manifest_reader, "MIN_CHUNK_SIZE", CHUNK)
 
 
 @pytest.fixture
