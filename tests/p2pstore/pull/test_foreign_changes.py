@@ -19,8 +19,8 @@ from p2pstore.errors import (
 )
 from p2pstore.objects import file_system as files_module
 from p2pstore.objects.manifest import Manifest
-from p2pstore.pull import file_destination as module
 from p2pstore.pull import file_sink
+from p2pstore.pull import part_tree as module
 from p2pstore.pull.file_destination import FileDestination
 from p2pstore.pull.part_files import PartFiles
 from p2pstore.pull.workplace import work_name

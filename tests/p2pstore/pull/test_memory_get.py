@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from p2pstore import P2PStore
-from p2pstore import store as store_module
+from p2pstore.calls import store_options as options_module
 from p2pstore.errors import ChunkMismatch, MooncakeError, NoLivePeer, ObjectNotFound, UsageError
 from p2pstore.node_options import NodeOptions
 from p2pstore.pull import hope, memory_destination
@@ -35,9 +35,9 @@ MOMENT = 0.5
 @pytest.fixture
 def stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[P2PStore, P2PStore]]:
     """One that gives, over a local socket too, and one that takes; they know each other by address alone."""
-    monkeypatch.setattr(store_module, "NodeOptions", partial(NodeOptions, local_socket=tmp_path / "socket"))
+    monkeypatch.setattr(options_module, "NodeOptions", partial(NodeOptions, local_socket=tmp_path / "socket"))
     with P2PStore(f"memory://{secrets.token_hex(8)}", node="giver") as giver:
-        monkeypatch.setattr(store_module, "NodeOptions", NodeOptions)
+        monkeypatch.setattr(options_module, "NodeOptions", NodeOptions)
         with P2PStore(f"memory://{secrets.token_hex(8)}", node="taker") as taker:
             yield giver, taker
 
