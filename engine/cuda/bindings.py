@@ -130,6 +130,16 @@ class Bindings:
         """See ``Driver.to_device``."""
         self._call("cuMemcpyHtoDAsync", address, source, length, stream)
 
+    def rows_to_device(self, address: int, source: int, row: int, stride: int, rows: int, stream: int) -> None:
+        """See ``Driver.rows_to_device``."""
+        copy = self._cuda.CUDA_MEMCPY2D()
+        copy.srcMemoryType = self._cuda.CUmemorytype.CU_MEMORYTYPE_HOST
+        copy.srcHost, copy.srcPitch = source, stride
+        copy.dstMemoryType = self._cuda.CUmemorytype.CU_MEMORYTYPE_DEVICE
+        copy.dstDevice, copy.dstPitch = address, row
+        copy.WidthInBytes, copy.Height = row, rows
+        self._call("cuMemcpy2DAsync", copy, stream)
+
     def to_host(self, target: int, address: int, length: int, stream: int) -> None:
         """See ``Driver.to_host``."""
         self._call("cuMemcpyDtoHAsync", target, address, length, stream)

@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
+from typing import NamedTuple
 
 from engine.cuda.device_memory import DeviceMemory
 from engine.cuda.driver import lasting
@@ -20,6 +21,21 @@ from engine.errors import GpuFailed
 
 PIECE_BYTES = 1 << 20
 """What goes out of a GPU at once: a copy of less takes longer by the byte, and what is used stays in a core's cache."""
+
+
+class FromHere(NamedTuple):
+    """``rows`` of ``row`` bytes, the first at ``source`` and the next ``stride`` bytes after it, and where they go.
+
+    There, from ``offset`` on in ``memory``, they lie end to end.
+    """
+
+    source: int
+    memory: DeviceMemory
+    offset: int
+    row: int
+    rows: int = 1
+    stride: int = 0
+
 
 TELL_SECONDS = 10.0
 """So often it is logged that the end of copies is still waited for."""
@@ -86,29 +102,36 @@ class Copies:
                 raise
         self._cuda.arriving.give_after(buffer, device, stream, event)
 
-    def begin(self, parts: Sequence[tuple[int, DeviceMemory, int, int]], *, across: bool = False) -> int:
+    def begin(self, parts: Sequence[FromHere], *, across: bool = False) -> int:
         """Begin to copy from addresses to memory of one GPU, and return the event that tells the end, the caller's now.
 
-        Of each part it is told from where, the memory, offset and length. With ``across`` it comes from memory of GPUs
+        With ``across`` it comes, in one row each, from memory of GPUs
         that is mapped here, and otherwise from pinned memory; it must stay as it is until then, and where this raises
         ``GpuFailed``, until the copies are closed.
         """
-        driver, device = self._driver, parts[0][1].device
+        driver, device = self._driver, parts[0].memory.device
         with driver.on(device):
-            memories = [memory for _, memory, _, _ in parts]
+            memories = [part.memory for part in parts]
             stream, event = self._stream_to(device, device, memories, onward=across), driver.event()
             try:
-                for source, memory, offset, length in parts:
+                for part in parts:
                     if across:
-                        driver.to_peer(memory.address + offset, source, length, stream, device)
+                        driver.to_peer(part.memory.address + part.offset, part.source, part.row, stream, device)
                     else:
-                        driver.to_device(memory.address + offset, source, length, stream)
+                        self._put(part, stream)
                 driver.record(event, stream)
             except BaseException:
                 with contextlib.suppress(GpuFailed):
                     driver.end_event(event)
                 raise
         return event
+
+    def _put(self, part: FromHere, stream: int) -> None:
+        address = part.memory.address + part.offset
+        if part.rows == 1:
+            self._driver.to_device(address, part.source, part.row, stream)
+        else:
+            self._driver.rows_to_device(address, part.source, part.row, part.stride, part.rows, stream)
 
     def fetch(self, memory: DeviceMemory, offset: int, address: int, length: int, check: Callable[[], None]) -> None:
         """Copy from ``memory`` to an address of the host, behind what was put; waits for it. Raises ``GpuFailed``."""

@@ -86,6 +86,12 @@ class Driver(Protocol):
     def to_device(self, address: int, source: int, length: int, stream: int) -> None:
         """Put a copy from the host to the GPU into a stream."""
 
+    def rows_to_device(self, address: int, source: int, row: int, stride: int, rows: int, stream: int) -> None:
+        """Put a copy of ``rows`` of ``row`` bytes from the host to the GPU into a stream.
+
+        On the host the next begins ``stride`` bytes after the last; on the GPU they lie end to end.
+        """
+
     def to_host(self, target: int, address: int, length: int, stream: int) -> None:
         """Put a copy from the GPU to the host into a stream."""
 

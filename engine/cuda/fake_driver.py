@@ -326,6 +326,18 @@ class FakeDriver:
 
         self._copy("to_device", "cuMemcpyHtoDAsync", address, source, length, stream, work)
 
+    def rows_to_device(self, address: int, source: int, row: int, stride: int, rows: int, stream: int) -> None:
+        """See ``Driver.rows_to_device``."""
+        length = row * rows
+
+        def work() -> None:
+            room, at = self._at(address, length)
+            data = b"".join(ctypes.string_at(source + number * stride, row) for number in range(rows))
+            room[at : at + length] = data
+            self.to_devices += length
+
+        self._copy("to_device", "cuMemcpy2DAsync", address, source, length, stream, work)
+
     def to_host(self, target: int, address: int, length: int, stream: int) -> None:
         """See ``Driver.to_host``."""
 

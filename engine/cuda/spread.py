@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from engine.cuda.copies import Copies
+from engine.cuda.copies import Copies, FromHere
 from engine.cuda.device_memory import DeviceMemory
 from engine.cuda.load import Cuda
 from engine.cuda.pinned import PinnedBuffer
@@ -21,11 +21,16 @@ Target = tuple[DeviceMemory, int]
 
 
 class Part(NamedTuple):
-    """So many bytes from ``start`` of a buffer on, and all places to which they go."""
+    """``rows`` of ``row`` bytes, the first at ``start`` of a buffer and the next ``stride`` bytes after it.
+
+    And all places to which they go: there they lie end to end.
+    """
 
     start: int
-    length: int
+    row: int
     targets: Sequence[Target]
+    rows: int = 1
+    stride: int = 0
 
 
 class _Landing(NamedTuple):
@@ -62,8 +67,8 @@ class SpreadCopies(Copies):
                     stream = self._stream_to(device, device, [landing.first[0] for landing in landings])
                     event = driver.event()
                     ends.append((device, stream, event))
-                    for part, (memory, offset), _ in landings:
-                        driver.to_device(memory.address + offset, buffer.address + part.start, part.length, stream)
+                    for (start, row, _, rows, stride), (memory, offset), _ in landings:
+                        self._put(FromHere(buffer.address + start, memory, offset, row, rows, stride), stream)
                     driver.record(event, stream)
                     self._send_on(device, landings, event)
         except BaseException:
@@ -92,4 +97,5 @@ class SpreadCopies(Copies):
                 if other not in streams:
                     streams[other] = stream
                     self._driver.wait(stream, event)
-                self._driver.to_peer(memory.address + offset, source.address + at, part.length, stream, other)
+                length = part.row * part.rows
+                self._driver.to_peer(memory.address + offset, source.address + at, length, stream, other)

@@ -73,10 +73,7 @@ class SharedDestination(PutTogether):
 
     def land(self, staged: PinnedBuffer, layout: Layout, chunk: int) -> None:
         """See ``PutTogether.land``."""
-        parts = [
-            (staged.address + start, memory, to, length)
-            for start, memory, to, length in mine(layout, self._pieces, self._areas)
-        ]
+        parts = mine(layout, staged.address, self._pieces, self._areas)
         self._offers.brought(chunk, staged, self.copies.begin(parts))
 
     def _check(self) -> None:

@@ -85,7 +85,7 @@ class SpreadDestination(PutTogether):
 
     def land(self, staged: PinnedBuffer, layout: Layout, chunk: int) -> None:
         """See ``PutTogether.land``."""
-        parts = [Part(part.start, part.length, self.targets(part.places)) for part in layout.parts]
+        parts = [Part(part.start, part.row, self.targets(part.places), part.rows, part.stride) for part in layout.parts]
         self.spread.spread(staged, parts, chunk)
 
     def _let_go(self) -> None:

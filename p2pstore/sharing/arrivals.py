@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from engine.cuda.copies import Copies
+from engine.cuda.copies import Copies, FromHere
 from engine.cuda.device_memory import DeviceMemory
 from engine.cuda.load import Cuda
 from engine.cuda.pinned import until_done
@@ -25,21 +25,23 @@ from p2pstore.tensors.spread import Layout, Part, SpreadMap
 COPY_SECONDS = 60.0
 """For a copy to end. It comes after what the caller's stream had to do before."""
 
-Copied = tuple[int, DeviceMemory, int, int]
+
+def mine(layout: Layout, source: int, pieces: int, areas: Sequence[Lent]) -> list[FromHere]:
+    """What of a chunk that was put together, at ``source``, goes to the areas of one set of pieces."""
+    return [
+        FromHere(source + part.start, memory, offset, part.row, part.rows, part.stride)
+        for part in layout.parts
+        for memory, offset in places_of(part, pieces, areas)
+    ]
 
 
-def mine(layout: Layout, pieces: int, areas: Sequence[Lent]) -> list[Copied]:
-    """What of a chunk that was put together goes to the areas of one set of pieces: from where, and where to."""
-    return [each for part in layout.parts for each in mine_of(part, pieces, areas)]
-
-
-def mine_of(part: Part, pieces: int, areas: Sequence[Lent]) -> Iterator[Copied]:
-    """The same of one part."""
+def places_of(part: Part, pieces: int, areas: Sequence[Lent]) -> Iterator[tuple[DeviceMemory, int]]:
+    """Where a part goes in the areas of one set of pieces."""
     for place in part.places:
         if place.pieces == pieces:
             memory = areas[place.area]
             assert isinstance(memory, DeviceMemory)  # noqa: S101 - areas with bytes are of GPUs
-            yield part.start, memory, place.offset, part.length
+            yield memory, place.offset
 
 
 class Arrivals:
@@ -82,15 +84,15 @@ class Arrivals:
         buffer = self._ring.address(process, number)
         where = self._manifest.chunk(chunk)
         layout = self._spread.layout(where.offset, where.offset + where.length)
-        across: list[Copied] = []
-        inward: list[Copied] = []
+        across: list[FromHere] = []
+        inward: list[FromHere] = []
         for part in layout.parts:
             source = self._source(process, part)
-            for start, memory, to, length in mine_of(part, self._pieces, self._areas):
-                if source:
-                    across.append((source, memory, to, length))
+            for memory, offset in places_of(part, self._pieces, self._areas):
+                if source:  # there its rows lie end to end
+                    across.append(FromHere(source, memory, offset, part.length))
                 else:
-                    inward.append((buffer + start, memory, to, length))
+                    inward.append(FromHere(buffer + part.start, memory, offset, part.row, part.rows, part.stride))
         events: list[int] = []
         try:
             if across:
@@ -101,8 +103,8 @@ class Arrivals:
             self.forsake(events)
             raise
         with self._lock:
-            self.by_gpus += sum(length for *_, length in across)
-            self.by_ring += sum(length for *_, length in inward)
+            self.by_gpus += sum(each.row for each in across)
+            self.by_ring += sum(each.row * each.rows for each in inward)
         return events
 
     def finish(self, events: Sequence[int], check: Callable[[], None]) -> None:

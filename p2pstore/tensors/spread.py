@@ -1,8 +1,9 @@
 """What of a chunk goes to several places: how it is put together once, and which of it is copied where. Pure.
 
 There are several sets of pieces, one for each rank's slices say, and pieces of different sets may have the same bytes.
-Of a chunk those that any piece in one row has are put together as they come, each once. Behind them lies what pieces
-of several rows have, row behind row; what is the same for several sets is there once as well.
+Of a chunk those that any piece in one row has are put together as they come, each once; also where a piece has wide
+rows, with what lies between them, since a GPU takes such rows out of it by itself. Behind them lies what pieces of
+several narrow rows have, row behind row; what is the same for several sets is there once as well.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from typing import NamedTuple
 
 from p2pstore.tensors.plan import Piece, place_of
 
+WIDE_BYTES = 1024
+"""Of a row: of narrower ones a GPU copies less in a second than a processor."""
+
 
 class To(NamedTuple):
     """A place: the number of a set of pieces, and an area and an offset in it."""
@@ -24,11 +28,21 @@ class To(NamedTuple):
 
 
 class Part(NamedTuple):
-    """So many bytes from ``start`` on of what is put together, and all places to which they go."""
+    """``rows`` of ``row`` bytes of what is put together, the first at ``start``, the next ``stride`` bytes after it.
+
+    And all places to which they go: there they lie end to end.
+    """
 
     start: int
-    length: int
+    row: int
     places: tuple[To, ...]
+    rows: int = 1
+    stride: int = 0
+
+    @property
+    def length(self) -> int:
+        """Of all rows."""
+        return self.row * self.rows
 
 
 class Stretch(NamedTuple):
@@ -54,9 +68,10 @@ class Layout(NamedTuple):
 class SpreadMap:
     """Sets of pieces, to be asked how a range of the object is shared by them."""
 
-    def __init__(self, sets: Sequence[Sequence[Piece]]) -> None:
-        """Each is as in ``Plan``: in the object's order, without overlaps."""
+    def __init__(self, sets: Sequence[Sequence[Piece]], wide: int = WIDE_BYTES) -> None:
+        """Each is as in ``Plan``: in the object's order, without overlaps. ``wide`` are rows of so many bytes."""
         self._sets = sets
+        self._wide_bytes = wide
         self._starts = [[piece.source for piece in pieces] for pieces in sets]
 
     def layout(self, begin: int, end: int) -> Layout:
@@ -65,18 +80,29 @@ class SpreadMap:
         spans = list(_spans(found, begin, end))
         starts: list[int | None] = []
         parts: list[Part] = []
+        begins: dict[tuple[int, int, int, int], int] = {}  # of wide pieces: where what lies at their first byte is put
         at = 0
         for low, high, covering in spans:
             places = tuple(
                 To(number, piece.area, piece.to + low - piece.source) for number, piece in covering if piece.rows == 1
             )
-            starts.append(at if places else None)
+            wide = [_geometry(piece) for _, piece in covering if self._wide(piece)]
+            starts.append(at if places or wide else None)
             if places:
                 _add(parts, Part(at, high - low, places))
+            for key in wide:
+                begins.setdefault(key, at)
+            if places or wide:
                 at += high - low
         shifts: dict[tuple[int, int, int, int], int] = {}
         for key, several in _alike(found).items():
             first = several[0][1]
+            if self._wide(first):
+                for start, row, rows, to in _rows(first, begin, end):
+                    places = tuple(To(number, piece.area, piece.to + to) for number, piece in several)
+                    shift = begins[key] - max(begin, first.source)
+                    parts.append(Part(start + shift, row, places, rows, first.stride if rows > 1 else 0))
+                continue
             length = place_of(first, end) - place_of(first, begin)
             if length:
                 places = tuple(To(number, piece.area, place_of(piece, begin)) for number, piece in several)
@@ -84,6 +110,9 @@ class SpreadMap:
                 shifts[key] = at - place_of(first, begin) + first.to
                 at += length
         return Layout(at, tuple(_stretches(spans, starts, shifts)), tuple(parts))
+
+    def _wide(self, piece: Piece) -> bool:
+        return piece.rows > 1 and piece.row >= self._wide_bytes
 
     def _within(self, number: int, begin: int, end: int) -> Iterator[Piece]:
         """The pieces of a set that have something of the range, or go across it."""
@@ -117,6 +146,26 @@ def _spans(found: Sequence[Sequence[Piece]], begin: int, end: int) -> Iterator[_
         yield low, high, covering
 
 
+def _rows(piece: Piece, begin: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+    """What a piece of several rows has of a range: part of a row, whole rows, and part of one.
+
+    Of each: where it begins in the object, the length of a row, how many there are, and where in the piece's memory.
+    """
+    low, high = max(begin, piece.source), min(end, piece.end)
+    number, inside = divmod(low - piece.source, piece.stride)
+    if inside:
+        if inside < piece.row:
+            yield low, min(piece.row - inside, high - low), 1, number * piece.row + inside
+        number += 1
+    whole = max(0, (high - piece.source - piece.row) // piece.stride + 1 - number)
+    if whole:
+        yield piece.source + number * piece.stride, piece.row, whole, number * piece.row
+        number += whole
+    start = piece.source + number * piece.stride
+    if start < high:
+        yield start, high - start, 1, number * piece.row
+
+
 def _geometry(piece: Piece) -> tuple[int, int, int, int]:
     return piece.source, piece.row, piece.stride, piece.rows
 
@@ -132,12 +181,12 @@ def _alike(found: Sequence[Sequence[Piece]]) -> dict[tuple[int, int, int, int], 
 
 
 def _add(parts: list[Part], part: Part) -> None:
-    """Add a part, joined to the one before where it continues that everywhere."""
+    """Add a part of one row, joined to the one before where it continues that everywhere."""
     before = parts[-1] if parts else None
-    if before is not None and before.start + before.length == part.start:
-        ends = tuple(place._replace(offset=place.offset + before.length) for place in before.places)
+    if before is not None and before.start + before.row == part.start:
+        ends = tuple(place._replace(offset=place.offset + before.row) for place in before.places)
         if ends == part.places:
-            parts[-1] = before._replace(length=before.length + part.length)
+            parts[-1] = before._replace(row=before.row + part.row)
             return
     parts.append(part)
 

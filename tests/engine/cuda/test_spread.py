@@ -66,6 +66,23 @@ def test_all_get_it_and_the_host_sends_it_once(devices: list[int], turn: int) ->
         rooms.end()
 
 
+def test_rows_lie_end_to_end_there() -> None:
+    data = content(LENGTH)
+    with fake(2, delay=0.0005) as driver:
+        rooms = Rooms(driver, [0, 1])
+        one, two = rooms.memories
+        rooms.spread(data, [Part(10, 7, [(one, 3), (two, 0)], 100, 20), Part(17, 13, [(two, 1000)], 99, 20)])
+        assert rooms.copies.settle(WAIT)
+        left = b"".join(data[at : at + 7] for at in range(10, 2010, 20))
+        right = b"".join(data[at : at + 13] for at in range(17, 1997, 20))
+        assert rooms.contents == [
+            bytes(3) + left + bytes(LENGTH - 703),
+            left + bytes(300) + right + bytes(LENGTH - 1000 - 13 * 99),
+        ]
+        assert (driver.to_devices, driver.to_peers) == (700 + 13 * 99, 700)
+        rooms.end()
+
+
 def test_strangers_get_it_from_the_host() -> None:
     data = content(LENGTH)
     with fake(4, delay=0.0005, strangers=[(0, 2), (0, 3), (1, 2), (1, 3)], garbling=[(3, 2)]) as driver:

@@ -62,17 +62,22 @@ def put_together(layout: Layout, begin: int, end: int, step: int) -> bytearray:
     return staged
 
 
-def together(plans: Sequence[Plan], chunk: int, step: int) -> list[list[bytes]]:
+def together(plans: Sequence[Plan], chunk: int, step: int, wide: int) -> list[list[bytes]]:
     areas = [[bytearray(size) for size in plan.sizes] for plan in plans]
-    places = SpreadMap([plan.pieces for plan in plans])
+    places = SpreadMap([plan.pieces for plan in plans], wide)
     for begin in range(0, len(DATA), chunk):
         end = min(begin + chunk, len(DATA))
         layout = places.layout(begin, end)
         staged = put_together(layout, begin, end, step)
         for part in layout.parts:
-            assert part.start + part.length <= layout.size
+            assert part.start + (part.rows - 1) * part.stride + part.row <= layout.size
+            starts = (
+                range(part.start, part.start + part.rows * part.stride, part.stride) if part.stride else [part.start]
+            )
+            data = b"".join(staged[start : start + part.row] for start in starts)
+            assert len(data) == part.row * part.rows
             for number, area, offset in part.places:
-                areas[number][area][offset : offset + part.length] = staged[part.start : part.start + part.length]
+                areas[number][area][offset : offset + len(data)] = data
     return [[bytes(area) for area in each] for each in areas]
 
 
@@ -81,10 +86,15 @@ def cuts_of_all(how: st.SearchStrategy[Cut | None]) -> st.SearchStrategy[dict[st
     return st.fixed_dictionaries({}, optional={**choice, "columns": how, "rows": st.sampled_from([None, Cut(1, 0, 2), Cut(1, 1, 2), Cut(1, 3, 4)]), "deep": how})  # fmt: skip
 
 
-@given(st.lists(cuts_of_all(CUTS), min_size=1, max_size=4), st.integers(1, 200), st.integers(1, 64))
-def test_each_gets_what_it_would_alone(cuts: list[dict[str, Cut | None]], chunk: int, step: int) -> None:
+@given(
+    st.lists(cuts_of_all(CUTS), min_size=1, max_size=4),
+    st.integers(1, 200),
+    st.integers(1, 64),
+    st.sampled_from([1, 4, 10, 1000]),
+)
+def test_each_gets_what_it_would_alone(cuts: list[dict[str, Cut | None]], chunk: int, step: int, wide: int) -> None:
     plans = [planned(each) for each in cuts]
-    assert together(plans, chunk, step) == [alone(plan) for plan in plans]
+    assert together(plans, chunk, step, wide) == [alone(plan) for plan in plans]
 
 
 def test_what_all_want_is_there_once() -> None:
@@ -110,10 +120,32 @@ def test_rows_that_two_have_alike_are_there_once() -> None:
     assert sorted(len(part.places) for part in layout.parts) == [1, 2]
 
 
+def test_wide_rows_lie_as_they_came() -> None:
+    """And nothing but the bytes between them takes room."""
+    plans = [planned({"columns": Cut(1, part, 2)}) for part in range(2)]
+    places = SpreadMap([plan.pieces for plan in plans], 12)
+    layout = places.layout(0, len(DATA))
+    assert layout.size == 8 * 6 * 4
+    assert sorted((part.start, part.row, part.rows, part.stride) for part in layout.parts) == [
+        (0, 12, 8, 24),
+        (12, 12, 8, 24),
+    ]
+    begin = plans[0].pieces[0].source
+    cut = places.layout(begin + 5, begin + 24 * 3 + 20)
+    assert cut.size == 24 * 3 + 15
+    assert sorted((part.start, part.row, part.rows) for part in cut.parts) == [
+        (0, 7, 1),
+        (7, 12, 3),
+        (19, 12, 3),
+        (79, 8, 1),
+    ]
+    assert [stretch.start for stretch in cut.stretches] == [0]
+
+
 def test_neighbours_are_one_part() -> None:
     pieces = [Piece(0, 10, 10, 1, 0, 0), Piece(10, 10, 10, 1, 0, 10), Piece(20, 5, 5, 1, 1, 0)]
     layout = SpreadMap([pieces]).layout(0, 30)
-    assert [(part.start, part.length) for part in layout.parts] == [(0, 20), (20, 5)]
+    assert [(part.start, part.row) for part in layout.parts] == [(0, 20), (20, 5)]
     assert [(each.begin, each.end, each.start) for each in layout.stretches] == [(0, 25, 0), (25, 30, None)]
 
 
