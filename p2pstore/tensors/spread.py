@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 from p2pstore.tensors.plan import Piece, place_of
 
-WIDE_BYTES = 1024
-"""Of a row: of narrower ones a GPU copies less in a second than a processor."""
+WIDE_BYTES = 128
+"""Of a row: down to this at least a GPU takes rows as fast as one long range."""
 
 
 class To(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -48,6 +49,32 @@ def test_a_copy_ends_when_its_event_is_done(cuda: Cuda) -> None:
         driver.end_event(event)
         driver.end_stream(stream)
         driver.unpin(pinned)
+
+
+@pytest.mark.parametrize("row", [1, 16, 128, 5000])
+def test_rows_lie_end_to_end_on_the_gpu(cuda: Cuda, row: int) -> None:
+    driver, rows, stride = cuda.driver, 300, 10_000
+    data = os.urandom(rows * stride)
+    with driver.on(0):
+        pinned, memory, stream, event = (
+            driver.pin(len(data)),
+            driver.memory(rows * row),
+            driver.stream(),
+            driver.event(),
+        )
+        try:
+            view(pinned, len(data))[:] = data
+            driver.rows_to_device(memory, pinned + 3, row, stride, rows, stream)
+            driver.to_host(pinned, memory, rows * row, stream)
+            driver.record(event, stream)
+            until(lambda: driver.done(event))
+            expected = b"".join(data[at : at + row] for at in range(3, len(data), stride))
+            assert bytes(view(pinned, rows * row)) == expected
+        finally:
+            driver.end_event(event)
+            driver.end_stream(stream)
+            driver.end_memory(memory)
+            driver.unpin(pinned)
 
 
 def test_an_event_is_not_done_before_what_it_was_recorded_behind(cuda: Cuda) -> None:
