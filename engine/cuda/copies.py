@@ -69,45 +69,23 @@ class Copies:
     def put(self, buffer: PinnedBuffer, memory: DeviceMemory, offset: int, length: int) -> None:
         """Copy the first bytes of ``buffer`` to ``offset`` of ``memory``, and let the ring have it when that is done.
 
-        The buffer is no longer the caller's, even where this raises ``GpuFailed``.
+        The buffer is no longer the caller's, even where this raises ``GpuFailed``; it is used again when this is
+        closed where a copy may be under way.
         """
-        self.put_parts(buffer, [(0, memory, offset, length)])
-
-    def put_parts(self, buffer: PinnedBuffer, parts: Sequence[tuple[int, DeviceMemory, int, int]]) -> None:
-        """As ``put``, of several ranges: where each begins in ``buffer``, the memory, all of one GPU, offset, length.
-
-        Where one has begun and another cannot, the buffer is used again when this is closed: the copy may be under way.
-        """
-        driver, device = self._driver, parts[0][1].device
         try:
-            with driver.on(device):
-                stream, begun = self._stream_to(device, device, [memory for _, memory, _, _ in parts]), 0
-                event = driver.event()
+            event = self.begin([FromHere(buffer.address, memory, offset, length)])
         except BaseException:
-            self.give(buffer)
+            self._strand(buffer)
             raise
-        with driver.on(device):
-            try:
-                for start, memory, offset, length in parts:
-                    driver.to_device(memory.address + offset, buffer.address + start, length, stream)
-                    begun += 1
-                driver.record(event, stream)
-            except BaseException:
-                if begun:
-                    self._strand(buffer)
-                else:
-                    self.give(buffer)
-                with contextlib.suppress(GpuFailed):
-                    driver.end_event(event)
-                raise
-        self._cuda.arriving.give_after(buffer, device, stream, event)
+        with self._driver.on(memory.device):
+            stream = self._stream(memory)
+        self._cuda.arriving.give_after(buffer, memory.device, stream, event)
 
     def begin(self, parts: Sequence[FromHere], *, across: bool = False) -> int:
         """Begin to copy from addresses to memory of one GPU, and return the event that tells the end, the caller's now.
 
-        With ``across`` it comes, in one row each, from memory of GPUs
-        that is mapped here, and otherwise from pinned memory; it must stay as it is until then, and where this raises
-        ``GpuFailed``, until the copies are closed.
+        With ``across`` it comes, in one row each, from memory of GPUs that is mapped here, and otherwise from pinned
+        memory; it must stay as it is until then, and where this raises ``GpuFailed``, until the copies are closed.
         """
         driver, device = self._driver, parts[0].memory.device
         with driver.on(device):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 
 from engine.memory.region import Region
@@ -24,6 +25,10 @@ class PiecesDestination(MemoryWrites):
         self.verified = verified
         self.left_out = manifest.bytes_of(verified)
         self.new_hasher = hasher(manifest.hash)
+
+    @abstractmethod
+    def sink(self, run: range, scratch: memoryview) -> RunSink:
+        """See ``Destination.sink``."""
 
     def place(self, run: range) -> Region | None:  # noqa: ARG002 - few runs go to one place from end to end
         """See ``Destination.place``."""

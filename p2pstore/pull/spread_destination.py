@@ -1,4 +1,4 @@
-"""A get of pieces of an object into memory of several GPUs: each chunk comes once, is hashed once, and is shared out.
+"""A get of pieces of an object into memory of GPUs: each chunk comes once, is hashed once, and is shared out.
 
 What anybody wants of a chunk is put together in one pinned buffer while it comes. Once the chunk is right, that is
 copied to who wants it; what several want goes to one of them, and on from there where GPUs reach one another.
@@ -7,7 +7,7 @@ copied to who wants it; what several want goes to one of them, and on from there
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from engine.cuda.device_memory import DeviceMemory
 from engine.cuda.load import ARRIVING_BYTES
@@ -17,7 +17,7 @@ from p2pstore.errors import UsageError
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.memory_objects import Lent, release
 from p2pstore.pull.pieces_destination import PiecesDestination, PiecesSink
-from p2pstore.tensors.plan import Piece, left_out, rows_of
+from p2pstore.tensors.plan import Piece, all_but, left_out, rows_of
 from p2pstore.tensors.spread import Layout, SpreadMap, To
 
 
@@ -43,13 +43,19 @@ class SpreadDestination(PutTogether):
     """Areas of GPUs' memory, and the pieces of an object that go there. In the end it lets go of them."""
 
     def __init__(
-        self, manifest: Manifest, sets: Sequence[Sequence[Piece]], places: Sequence[Sequence[Sequence[Lent]]]
+        self,
+        manifest: Manifest,
+        sets: Sequence[Sequence[Piece]],
+        places: Sequence[Sequence[Sequence[Lent]]],
+        chunks: Iterable[int] | None = None,
     ) -> None:
         """``sets`` are of pieces; ``places`` has for each of them the memory, area by area, of all who want it.
 
-        Areas without bytes are of the host. Raises ``GpuFailed``.
+        Areas without bytes are of the host. ``chunks`` are those that are to come: by default all that have something
+        of the pieces. Raises ``GpuFailed``.
         """
-        super().__init__(manifest, left_out(manifest, (piece for pieces in sets for piece in pieces)))
+        pieces = (piece for pieces in sets for piece in pieces)
+        super().__init__(manifest, left_out(manifest, pieces) if chunks is None else all_but(manifest, chunks))
         self.map = SpreadMap(sets)
         self._places = places
         memories = [area for areas in self._all() for area in areas if isinstance(area, DeviceMemory)]

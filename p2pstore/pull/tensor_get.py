@@ -8,13 +8,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from engine.cuda.device_memory import DeviceMemory
 from p2pstore.holding.parts import Parts
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.memory_objects import Lent, release
 from p2pstore.objects.steps import Steps
-from p2pstore.pull.pieces_destination import take
+from p2pstore.pull.pieces_destination import PiecesDestination, take
 from p2pstore.pull.pipeline import Pipeline
 from p2pstore.pull.run import Emit
+from p2pstore.pull.spread_destination import SpreadDestination
 from p2pstore.pull.tensor_destination import TensorDestination
 from p2pstore.pull.tensor_survey import Survey, WantedEnd, survey
 from p2pstore.pull.tuning import PIECE_BYTES
@@ -43,7 +45,7 @@ class TensorRequest:
     peers: tuple[str, ...] = ()
 
 
-class TensorEnd(WantedEnd[TensorDestination]):
+class TensorEnd(WantedEnd[PiecesDestination]):
     """Memory of a framework's, with the tensors in it."""
 
     apart: ClassVar[bool] = False
@@ -79,20 +81,20 @@ class TensorEnd(WantedEnd[TensorDestination]):
         manifest: Manifest,
         cancelled: threading.Event,  # noqa: ARG002 - it is quick
         steps: Steps,  # noqa: ARG002 - likewise
-    ) -> TensorDestination:
+    ) -> PiecesDestination:
         """See ``End.make``. Raises ``StorageError`` where there is no room, and ``GpuFailed``."""
         framework = self.request.framework
         self._areas = [framework.area(size) for size in self.plan.sizes]
         return destination_of(manifest, self.plan.pieces, self._areas, framework)
 
-    def check(self, destination: TensorDestination, cancelled: threading.Event) -> None:  # noqa: ARG002 - it is quick
+    def check(self, destination: PiecesDestination, cancelled: threading.Event) -> None:  # noqa: ARG002 - it is quick
         """See ``End.check``: takes what came along with the headers."""
         self._had = take(destination, self.take_survey().chunks, memoryview(bytearray(PIECE_BYTES)))
 
     async def begin(
         self,
         get: Pipeline,
-        destination: TensorDestination,  # noqa: ARG002 - as the base has it
+        destination: PiecesDestination,  # noqa: ARG002 - as the base has it
     ) -> Callable[[range], None] | None:
         """See ``End.begin``: nothing is passed on. What came with the headers was counted when it came."""
         get.brought.reused -= self._had
@@ -141,12 +143,14 @@ def destination_of(
     areas: Sequence[Any],
     framework: Framework,
     chunks: Iterable[int] | None = None,
-) -> TensorDestination:
+) -> PiecesDestination:
     """The destination of pieces in a framework's memory. Raises ``GpuFailed``; nothing is then held."""
     views: list[Lent] = []
     try:
         views += map(framework.view, areas)
-        return TensorDestination(manifest, pieces, views, chunks)
+        if any(isinstance(view, DeviceMemory) for view in views):
+            return SpreadDestination(manifest, [pieces], [[views]], chunks)
+        return TensorDestination(manifest, pieces, [view for view in views if isinstance(view, memoryview)], chunks)
     except BaseException:
         release(views)
         raise

@@ -14,10 +14,9 @@ from typing import Any
 from p2pstore.holding.parts import Parts
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.steps import Steps
-from p2pstore.pull.pieces_destination import take
+from p2pstore.pull.pieces_destination import PiecesDestination, take
 from p2pstore.pull.pipeline import Pipeline
 from p2pstore.pull.run import Emit
-from p2pstore.pull.tensor_destination import TensorDestination
 from p2pstore.pull.tensor_get import TensorEnd, TensorRequest, destination_of
 from p2pstore.pull.tensor_outlet import Item, Outlet
 from p2pstore.pull.tensor_survey import Survey, WantedEnd
@@ -66,7 +65,7 @@ class StreamEnd(TensorEnd):
         return True
 
 
-class _WindowEnd(WantedEnd[TensorDestination]):
+class _WindowEnd(WantedEnd[PiecesDestination]):
     """The chunks of one window."""
 
     def __init__(
@@ -89,7 +88,7 @@ class _WindowEnd(WantedEnd[TensorDestination]):
         manifest: Manifest,
         cancelled: threading.Event,  # noqa: ARG002 - it is quick
         steps: Steps,  # noqa: ARG002 - likewise
-    ) -> TensorDestination:
+    ) -> PiecesDestination:
         """See ``End.make``."""
         numbers = sorted(self._areas)
         pieces = [self._pieces[number]._replace(area=area) for area, number in enumerate(numbers)]
@@ -97,7 +96,7 @@ class _WindowEnd(WantedEnd[TensorDestination]):
             manifest, pieces, [self._areas[number] for number in numbers], self._framework, self._window.chunks
         )
 
-    def check(self, destination: TensorDestination, cancelled: threading.Event) -> None:  # noqa: ARG002 - it is quick
+    def check(self, destination: PiecesDestination, cancelled: threading.Event) -> None:  # noqa: ARG002 - it is quick
         """See ``End.check``: takes what came along with the headers, and forgets it."""
         came = self._survey.chunks
         mine = {number: came.pop(number) for number in self._window.chunks if number in came}
@@ -106,7 +105,7 @@ class _WindowEnd(WantedEnd[TensorDestination]):
     async def begin(
         self,
         get: Pipeline,
-        destination: TensorDestination,  # noqa: ARG002 - as the base has it
+        destination: PiecesDestination,  # noqa: ARG002 - as the base has it
     ) -> Callable[[range], None] | None:
         """See ``End.begin``: as of ``TensorEnd``."""
         get.brought.reused -= self._had

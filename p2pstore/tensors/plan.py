@@ -188,18 +188,6 @@ class Map:
             yield Segment(at, stop, piece)
             at = stop
 
-    def reaches(self, begin: int, end: int) -> list[tuple[int, int, int]]:
-        """Where a range of the object goes: areas, and from and to in each; between lies nothing of another range."""
-        found: list[tuple[int, int, int]] = []
-        for segment in self.segments(begin, end):
-            if segment.piece is None:
-                continue
-            area, low, high = segment.piece.area, place_of(segment.piece, begin), place_of(segment.piece, end)
-            if found and found[-1][0] == area:
-                _, low, _ = found.pop()
-            found.append((area, low, high))
-        return [each for each in found if each[1] < each[2]]
-
 
 def place_of(piece: Piece, offset: int) -> int:
     """Where the first byte of a piece goes that is not before ``offset`` in the object; its end where there is none."""

@@ -88,33 +88,6 @@ def test_bytes_go_where_tensors_are_to_lie(step: int, only: set[str], cuts: dict
         )
 
 
-@given(
-    st.integers(1, 100),
-    st.dictionaries(st.sampled_from(["a", "b"]), st.builds(Cut, st.integers(0, 1), st.integers(0, 1), st.just(2))),
-    st.sets(st.sampled_from([*SHAPES])),
-)
-def test_ranges_go_to_places_of_their_own(step: int, cuts: dict[str, Cut], only: set[str]) -> None:
-    data = file_of(SHAPES, pad=1)
-    plan, _ = planned([data], {name: cut for name, cut in cuts.items() if name in only}, only)
-    places = Map(plan.pieces)
-    at = 0
-    for begin in range(0, len(data), step):
-        end = min(begin + step, len(data))
-        reached = places.reaches(begin, end)
-        touched = {
-            byte
-            for segment in places.segments(begin, end)
-            if segment.piece is not None
-            for first, last, to in rows_of(segment.piece, segment.begin, segment.end)
-            for byte in range(to, to + last - first)
-        }
-        assert bool(touched) == bool(reached)
-        if touched:
-            [(_, low, high)] = reached
-            assert at <= low == min(touched) < high == max(touched) + 1
-            at = high
-
-
 @pytest.mark.parametrize(("dimension", "parts"), [(0, 4), (1, 3), (2, 2), (2, 4)])
 def test_each_rank_gets_its_slice(dimension: int, parts: int) -> None:
     data = file_of({"t": ("F32", (4, 3, 4))})
