@@ -24,7 +24,8 @@ class NodeOptions:
     ``keep`` is where streams that are registered are kept; None: with the state. ``ttl`` is its lease's length in
     seconds. The limits are bytes a second, 0 for none; they may be changed while it runs. ``rdma_devices`` are the
     RDMA devices to use, joined by commas, or ``all`` or ``none``. Of ``connections`` to each
-    peer 0 are as many as suit the machine and what is got.
+    peer 0 are as many as suit the machine and what is got. ``private`` are files and directories that are never
+    registered: what only this node and its user may read.
     """
 
     name: str
@@ -46,6 +47,7 @@ class NodeOptions:
     cache_quota: int = 0
     cache_high: float = 0.95
     cache_low: float = 0.8
+    private: tuple[Path, ...] = ()
 
     @property
     def kept(self) -> Path | None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 from engine.etcd.credentials import EtcdCredentials
 from engine.net import addresses
 from engine.net.listening import address_of
 from engine.net.sockets import is_loopback
-from p2pstore.agent.home import Home
-from p2pstore.agent.own_secret import own_secret
-from p2pstore.errors import BadConfig
+from p2pstore.agent.home import Home, state_directory
+from p2pstore.agent.own_secret import OWN_FILE, own_secret
+from p2pstore.errors import BadConfig, NoHome
 from p2pstore.node_options import NodeOptions
 from p2pstore.settings.settings import Settings
 
@@ -77,7 +79,21 @@ def node_options(home: Home, settings: Settings) -> NodeOptions:
         cache_quota=settings.cache_quota,
         cache_high=settings.cache_high,
         cache_low=settings.cache_low,
+        private=tuple(private_paths(home, settings)),
     )
+
+
+def private_paths(home: Home, settings: Settings) -> Iterator[Path]:
+    """What is never registered: an agent's own directories, and files with secrets."""
+    directories = [home.root]
+    with contextlib.suppress(NoHome):
+        directories.append(state_directory(os.environ))
+    for directory in directories:
+        yield directory
+        yield directory / OWN_FILE
+    for file in (settings.secret_file, settings.etcd_password_file, settings.etcd_key):
+        if file is not None:
+            yield file
 
 
 def credentials(settings: Settings) -> EtcdCredentials:

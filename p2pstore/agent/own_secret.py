@@ -19,6 +19,9 @@ from engine.files.writing import write_all
 from p2pstore.agent.home import state_directory
 from p2pstore.errors import NoHome, StorageError
 
+OWN_FILE = "secret"
+"""What it is called, in the user's state or in the home."""
+
 SECRET_BYTES = 32
 """Random bytes in it."""
 
@@ -48,7 +51,7 @@ def _secret_in(directory: Path) -> Path:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     if directory.stat().st_uid != os.geteuid():
         raise PermissionError(None, "it belongs to another user", str(directory))
-    file = directory / "secret"
+    file = directory / OWN_FILE
     with contextlib.suppress(FileNotFoundError), file.open("rb") as stream:
         if stream.read(1):
             return file

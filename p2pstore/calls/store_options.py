@@ -28,6 +28,7 @@ def store_options(
     if secret is not None and not isinstance(secret, (bytes, Path)):
         raise UsageError(detail="the secret must be bytes, or the Path of its file")  # it is not shown
     state = None if state is None else Path(arguments.path(state, "the state directory"))
+    source = secret_for(host, secret, insecure=insecure, fallback=state)
     return NodeOptions(
         name=node or node_name(),
         state=state,
@@ -35,10 +36,11 @@ def store_options(
         port=ports.start,
         last_port=ports.stop - 1,
         advertise=arguments.text(advertise, "the address to advertise"),
-        secret=secret_for(host, secret, insecure=insecure, fallback=state),
+        secret=source,
         insecure=bool(insecure),
         zone=arguments.text(zone, "the zone"),
         ttl=arguments.whole(lease_ttl, "the lease's time to live", 1),
         connections=arguments.whole(connections, "the number of connections"),
         rdma_devices=arguments.text(rdma_devices, "the list of RDMA devices"),
+        private=(source,) if isinstance(source, Path) else (),
     )

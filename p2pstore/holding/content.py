@@ -38,6 +38,7 @@ class How:
     steps: Steps = field(default_factory=Steps)
     selection: Selection = field(default_factory=Selection)
     note: Note | None = None
+    private: Sequence[Path] = ()
     cancelled: threading.Event = field(default_factory=threading.Event)
 
 
@@ -67,7 +68,7 @@ class FileContent:
     def scan(self, how: How) -> None:
         """See ``Content.scan``."""
         how.steps.begin("listing", unit="files")
-        self._tree = scan(self._path, how.selection, how.steps.add)
+        self._tree = scan(self._path, how.selection, how.steps.add, private=how.private)
         self.size = self._tree.size
         if how.note is not None:
             for text in _notes(self._tree):
@@ -146,6 +147,8 @@ def _notes(tree: SourceTree) -> Iterator[str]:
     """What a user may not expect of what is registered."""
     if tree.left_out:
         yield f"{tree.root}: left out: {some(tree.left_out)}; --all takes that, too"
+    if tree.private:
+        yield f"{tree.root}: left out: {some(tree.private)}, which only this agent may read"
     if tree.foreign:
         number = len(tree.foreign)
         what = "one file is a link" if number == 1 else f"{number} files are links"

@@ -105,7 +105,8 @@ async def register(
     ``tags`` lead to it then. ``steps`` hears what is being done. Raises ``BadName``, ``BadTag``, ``PathNotFound``,
     ``BadSource``, ``SourceChanged``, ``StorageError``, ``ObjectExists`` or ``MetadataUnavailable``.
     """
-    how = How(hash_name, chunk_size, force, _tags(tags), steps or Steps(), selection or Selection(), note)
+    private = parts.options.private
+    how = How(hash_name, chunk_size, force, _tags(tags), steps or Steps(), selection or Selection(), note, private)
     return await _register_one(parts, name, FileContent(path), how)
 
 
@@ -179,7 +180,15 @@ async def register_many(
         raise UsageError(detail="a name is given to two paths")
     objects: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
-    how = How(hash_name, chunk_size, force, _tags(tags), selection=selection or Selection(), note=note)
+    how = How(
+        hash_name,
+        chunk_size,
+        force,
+        _tags(tags),
+        selection=selection or Selection(),
+        note=note,
+        private=parts.options.private,
+    )
     for first in range(0, len(items), HASHED_AT_ONCE):
         paths = items[first : first + HASHED_AT_ONCE]
         batch = [_Wanted(name, FileContent(path)) for path, name in paths]

@@ -21,6 +21,7 @@ from p2pstore.objects.file_system import words
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.manifest_reader import MAX_FILES, MAX_OBJECT_BYTES
 from p2pstore.objects.names import sibling_fault
+from p2pstore.objects.private import Private
 from p2pstore.objects.selection import Selection, literal
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,8 @@ class SourceTree:
     """What was left out by default, below which nothing was looked at."""
     foreign: tuple[str, ...] = ()
     """Files that are links to files outside of ``root``."""
+    private: tuple[str, ...] = ()
+    """What nobody is to have."""
 
     @property
     def paths(self) -> Sequence[str]:
@@ -66,15 +69,19 @@ def scan(
     root: Path,
     selection: Selection = Selection(),  # noqa: B008 - it is frozen
     listed: Callable[[int], object] | None = None,
+    *,
+    private: Sequence[Path] = (),
 ) -> SourceTree:
     """What is at ``root``, as far as ``selection`` takes it. Links to files are followed, and ``root`` in any case.
 
-    ``listed`` is called with the number of entries found since the last call.
+    ``listed`` is called with the number of entries found since the last call. What is ``private`` is never taken.
 
     Raises ``PathNotFound``, ``BadSource`` (a device, a bad name, a link that leads nowhere, too much),
     ``StorageError``, or ``SourceChanged`` when something goes away meanwhile.
     """
     root, status = _resolved(root)
+    kept_back = Private(private)
+    kept_back.check(root, status)
     if stat.S_ISREG(status.st_mode):
         _check_readable(str(root), "", status)
         one = _Found(root)
@@ -82,13 +89,13 @@ def scan(
         return _checked(SourceTree(root, "file", *one.columns(), ()))
     if not stat.S_ISDIR(status.st_mode):
         raise BadSource(path=root, detail=_kind(status.st_mode))
-    walk = _Walk(root, selection, listed)
+    walk = _Walk(root, selection, listed, kept_back)
     files, modes = walk.files().columns()
     directories = tuple(sorted(walk.empty)) if selection.keeps_empty else ()
     if not files and (selection.include or walk.excluded):
         raise BadSource(path=root, detail=_none_left(selection, excluded=walk.excluded))
-    left_out, foreign = tuple(walk.left_out), tuple(walk.foreign)
-    return _checked(SourceTree(root, "directory", files, modes, directories, left_out, foreign))
+    told = tuple(walk.left_out), tuple(walk.foreign), tuple(walk.private)
+    return _checked(SourceTree(root, "directory", files, modes, directories, *told))
 
 
 def _none_left(selection: Selection, *, excluded: bool) -> str:
@@ -172,8 +179,16 @@ def _checked(tree: SourceTree) -> SourceTree:
 class _Walk:
     """A look at everything below a directory."""
 
-    def __init__(self, root: Path, selection: Selection, listed: Callable[[int], object] | None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        selection: Selection,
+        listed: Callable[[int], object] | None,
+        private: Private,
+    ) -> None:
         self.empty: list[str] = []
+        self.private: list[str] = []
+        self._private = private
         self.left_out: list[str] = []
         self.foreign: list[str] = []
         self.excluded = False
@@ -223,11 +238,27 @@ class _Walk:
             if fault:
                 raise BadSource(path=repr(entry.path), detail=f"its name {fault}")
             if is_directory:
-                self._waiting.append((entry.path, f"{path}/"))
+                self._descend(entry.path, path)
                 continue
             status = self._status(entry, path)
+            if self._kept_back(path, status):
+                continue
             _check_readable(entry.path, path, status)
             yield path, status
+
+    def _descend(self, directory: str, path: str) -> None:
+        if self._private.has_directory(directory):
+            self.private.append(path)
+        else:
+            self._waiting.append((directory, f"{path}/"))
+
+    def _kept_back(self, path: str, status: os.stat_result) -> bool:
+        if not self._private.has(status):
+            return False
+        self.private.append(path)
+        if self.foreign[-1:] == [path]:  # nothing of it is published
+            self.foreign.pop()
+        return True
 
     def _status(self, entry: os.DirEntry[str], path: str) -> os.stat_result:
         """The status of a file, or of the one that a link leads to."""

@@ -55,6 +55,18 @@ def test_what_was_set_reaches_the_node(home: Home, tmp_path: Path) -> None:
     assert options.advertise == ""
 
 
+def test_secrets_are_kept_back_wherever_they_lie(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    files = {f"MOONCAKE_{key}": str(tmp_path / key) for key in ("SECRET_FILE", "ETCD_PASSWORD_FILE", "ETCD_KEY")}
+    for file in files.values():
+        Path(file).write_text("x" * 40)
+        Path(file).chmod(0o600)
+    settings = Settings.load({}, environ={**files, "HOME": str(tmp_path)}, cwd=tmp_path)
+    own = {home.root, tmp_path / "state" / "mooncake"}
+    expected = own | {directory / "secret" for directory in own} | set(map(Path, files.values()))
+    assert set(node_options(home, settings).private) == expected
+
+
 GIVEN = b"a secret that was given"
 
 

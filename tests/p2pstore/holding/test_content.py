@@ -9,6 +9,7 @@ import pytest
 from p2pstore.holding.content import SHOWN_PATHS, FileContent, How, IncomingContent, MemoryContent, some
 from p2pstore.holding.incoming import Incoming
 from p2pstore.objects.memory_objects import named, release, views_of
+from p2pstore.objects.selection import Selection
 from tests.p2pstore.samples import write_tree
 
 DATA = b"x" * 3_000_000
@@ -53,6 +54,15 @@ def test_what_is_left_out_is_told(tmp_path: Path) -> None:
         f"{root}: left out: .git; --all takes that, too",
         f"{root}: one file is a link to the outside, whose content is published: link",
     ]
+
+
+def test_what_nobody_may_have_is_told(tmp_path: Path) -> None:
+    write_tree(tmp_path / "root", {"a": b"a", "home/secret": b"b"})
+    told: list[str] = []
+    private = (tmp_path / "root" / "home",)
+    how = How("xxh3_128", 0, force=False, note=told.append, private=private, selection=Selection(everything=True))
+    FileContent(tmp_path / "root").scan(how)
+    assert told == [f"{tmp_path / 'root'}: left out: home, which only this agent may read"]
 
 
 @pytest.mark.parametrize(("count", "more"), [(1, ""), (SHOWN_PATHS, ""), (SHOWN_PATHS + 1, " and 1 more")])
