@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import ssl
 from collections.abc import AsyncGenerator
 
 import aiohttp
+
+from engine.net.addresses import join
+from p2pstore.objects.file_system import words
 
 BLOCK_BYTES = 1 << 20
 """Of a stream, at once."""
@@ -50,6 +55,22 @@ BROKEN = (aiohttp.ClientError, asyncio.TimeoutError, OSError)
 
 
 def fault_words(error: BaseException) -> str:
-    """What happened, without the address: it may be a redirect's, which may be signed."""
+    """What happened, without the URL: it may be a redirect's, which may be signed."""
+    if isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ClientConnectorCertificateError)):
+        return f"{join(error.host, error.port or 0)}: {_connecting(error)}"
+    if isinstance(error, asyncio.TimeoutError):
+        return "it does not answer"
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return "it sent less than it had said"
     told = isinstance(error, (aiohttp.ClientConnectionError, OSError)) and str(error)
     return told or type(error).__name__
+
+
+def _connecting(error: aiohttp.ClientConnectorError | aiohttp.ClientConnectorCertificateError) -> str:
+    """Why there is no connection. What aiohttp says itself names TLS where there is none."""
+    fault = error.certificate_error if isinstance(error, aiohttp.ClientConnectorCertificateError) else error.os_error
+    if isinstance(fault, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {fault.verify_message}"
+    if isinstance(fault, OSError) and fault.errno is not None and fault.errno > 0:
+        return os.strerror(fault.errno).lower()
+    return words(fault) if isinstance(fault, OSError) else str(fault)
