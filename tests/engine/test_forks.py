@@ -238,7 +238,7 @@ def test_locks_that_were_taken_at_the_fork_hold_up_no_child(engine: TransferEngi
     from engine.memory import buffers
 
     (tmp_path / "f").write_bytes(bytes(100))
-    with buffers._CACHE._lock, engine._lock, engine._publishing:
+    with buffers._CACHE._lock, engine._segments._lock, engine._publishing:
 
         def work() -> bool:
             engine.close()
