@@ -11,24 +11,26 @@ from mooncake_cli.text import counted, printable, short_digest
 from p2pstore.objects.units import format_seconds, format_size
 
 
-def tell(output: Output, result: dict[str, Any]) -> None:
-    """Say what came of one get."""
+def tell(output: Output, result: dict[str, Any], byte_range: str | None = None) -> None:
+    """Say what came of one get, of a range of a file where one is given."""
     for node, size in sorted(result["peers"].items(), key=lambda item: -item[1]):
         output.detail(f"{format_size(size):>10} from {printable(node)}")
-    human = _dry(result) if result.get("dry_run") else report(result)
+    human = _dry(result) if result.get("dry_run") else report(result, byte_range)
     output.done(result, human=human, quiet=[result["dest"]])
 
 
-def report(result: Mapping[str, Any]) -> str:
+def report(result: Mapping[str, Any], byte_range: str | None = None) -> str:
     """How much came from how many, and where it is now; one to three lines."""
     what = printable(result["name"])
-    if result.get("tensors") is not None:
+    if byte_range:
+        what = f"bytes {printable(byte_range)} of {what}"
+    elif result.get("tensors") is not None:
         what = f"{counted(result['tensors'], 'tensor')} of {what}"
     elif result.get("files") is not None:
         what = f"{counted(result['files'], 'file')} of {what}"
     if not result["bytes_pulled"]:
         number = result.get("files") if result.get("tensors") is None else result["tensors"]
-        several = number not in {None, 1}
+        several = bool(byte_range) or number not in {None, 1}
         head = f"{what} {'are' if several else 'is'} complete{_place(result)}: nothing had to be pulled"
     else:
         seconds = result["seconds"]

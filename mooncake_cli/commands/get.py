@@ -190,7 +190,7 @@ def _bring(attempts: Attempts, client: AgentClient, names: list[str], dest: str,
     if dest == STANDARD_OUTPUT:
         _stream(attempts, client, names, how)
     elif len(names) == 1 and not is_pattern(names[0]):
-        tell(attempts.output, _one(attempts, client, names[0], dest, how))
+        tell(attempts.output, _one(attempts, client, names[0], dest, how), how["byte_range"])
     else:
         _several(attempts, client, names, dest, how)
 
@@ -221,7 +221,7 @@ def _stream(attempts: Attempts, client: AgentClient, names: list[str], how: Mapp
     options = {key: how[key] for key in ("transport", "peers", "byte_range")}
     for name in attempts.call(lambda: names_meant(client, names), names[0]):
         result = attempts.follow(lambda name=name: client.stream(name, **options), name, "pulling")  # type: ignore[misc]
-        attempts.output.beside(result, human=report(result))
+        attempts.output.beside(result, human=report(result, how["byte_range"]))
 
 
 def _one(attempts: Attempts, client: AgentClient, name: str, dest: str, how: Mapping[str, Any]) -> dict[str, Any]:
@@ -241,7 +241,7 @@ def _several(attempts: Attempts, client: AgentClient, names: list[str], dest: st
             continue
         outcomes.done.append(result)
         if attempts.output.mode == "human":
-            tell(attempts.output, result)
+            tell(attempts.output, result, how["byte_range"])
     outcomes.end(attempts.output, [result["dest"] for result in outcomes.done])
 
 

@@ -38,3 +38,9 @@ GOT = "got models/llama: 8.0 MiB by tcp from 2 peers in 2.0 s, 4.0 MiB/s, 2.0 Mi
 )
 def test_what_is_said(how: dict[str, Any], said: str) -> None:
     assert report({**get_result(), **how}) == said
+
+
+def test_of_a_range_nobody_says_that_the_file_is_complete() -> None:
+    here = {**get_result(), "files": 1, "bytes_pulled": 0, "seeding": False}
+    assert report(here, "5-") == "bytes 5- of models/llama are complete at /data/llama: nothing had to be pulled"
+    assert report({**get_result(), "files": 1}, "0-99").startswith("got bytes 0-99 of models/llama: 8.0 MiB by tcp")
