@@ -16,7 +16,7 @@ from typing import NamedTuple
 from engine.cuda.device_memory import DeviceMemory
 from engine.cuda.driver import lasting
 from engine.cuda.load import Cuda
-from engine.cuda.pinned import PinnedBuffer, until_done
+from engine.cuda.pinned import PinnedBuffer, stream_done, until_done
 from engine.errors import GpuFailed
 
 PIECE_BYTES = 1 << 20
@@ -157,15 +157,7 @@ class Copies:
     def settle(self, seconds: float) -> bool:
         """Wait until all that was put is done; false where it is not within ``seconds``. Raises ``GpuFailed``."""
         until = time.monotonic() + seconds
-        for device, stream in self._all():
-            with self._driver.on(device):
-                event = self._driver.event()
-                self._driver.record(event, stream)
-            if not until_done(self._driver, device, event, until, wanted):
-                with self._driver.on(device):
-                    self._driver.end_event(event)
-                return False
-        return True
+        return all(stream_done(self._driver, device, stream, until) for device, stream in self._all())
 
     def close(self) -> None:
         """Wait until nothing is copied any more, however that ends, and end the streams. Twice is harmless."""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from engine.cuda.driver import failed, lasting
 from engine.cuda.load import Cuda
-from engine.cuda.pinned import until_done
+from engine.cuda.pinned import stream_done
 from engine.errors import GpuFailed
 
 TRIED_BYTES = 256 * 1024
@@ -100,10 +100,11 @@ def _by_pinned(cuda: Cuda, device: int, data: bytes, work: Callable[[int, int], 
         except GpuFailed as error:
             fault = error
         try:
-            ended = _ended(cuda, device, stream)
+            ended = stream_done(driver, device, stream, time.monotonic() + TRY_SECONDS)
         except GpuFailed as error:
             fault = fault or error
-            ended = lasting(error) or _ended(cuda, device, stream)  # copies of a GPU that is lost have ended
+            # copies of a GPU that is lost have ended
+            ended = lasting(error) or stream_done(driver, device, stream, time.monotonic() + TRY_SECONDS)
         if not ended:
             raise _Stuck
         found = bytes(buffer.view[:TRIED_BYTES])
@@ -114,16 +115,3 @@ def _by_pinned(cuda: Cuda, device: int, data: bytes, work: Callable[[int, int], 
     finally:
         with contextlib.suppress(GpuFailed), driver.on(device):
             driver.end_stream(stream)
-
-
-def _ended(cuda: Cuda, device: int, stream: int) -> bool:
-    """Wait for what is in a stream; False where that does not end."""
-    driver = cuda.driver
-    with driver.on(device):
-        event = driver.event()
-        try:
-            driver.record(event, stream)
-        except BaseException:
-            driver.end_event(event)
-            raise
-    return until_done(driver, device, event, time.monotonic() + TRY_SECONDS, lambda: None)

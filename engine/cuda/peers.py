@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterable
 
 from engine.cuda.driver import Driver, lasting
-from engine.cuda.pinned import until_done
+from engine.cuda.pinned import stream_done
 from engine.errors import GpuFailed
 
 TRIED_BYTES = 256 * 1024
@@ -120,13 +120,4 @@ class Peers:
             return ctypes.string_at(pinned + TRIED_BYTES, TRIED_BYTES) == sent
 
     def _see_done(self, device: int, stream: int) -> bool:
-        """Wait for what is in a stream; False where that does not end."""
-        driver = self._driver
-        with driver.on(device):
-            event = driver.event()
-            try:
-                driver.record(event, stream)
-            except BaseException:
-                driver.end_event(event)
-                raise
-        return until_done(driver, device, event, time.monotonic() + TRY_SECONDS, lambda: None)
+        return stream_done(self._driver, device, stream, time.monotonic() + TRY_SECONDS)

@@ -206,6 +206,25 @@ def over(driver: Driver, device: int, event: int) -> bool:
     return True
 
 
+def stream_done(driver: Driver, device: int, stream: int, until: float) -> bool:
+    """Wait for what is in a stream by now; false where ``until``, of ``time.monotonic``, came first.
+
+    Raises ``GpuFailed``.
+    """
+    with driver.on(device):
+        event = driver.event()
+        try:
+            driver.record(event, stream)
+        except BaseException:
+            driver.end_event(event)
+            raise
+    if until_done(driver, device, event, until, lambda: None):
+        return True
+    with driver.on(device):
+        driver.end_event(event)
+    return False
+
+
 def until_done(driver: Driver, device: int, event: int, until: float, check: Callable[[], None]) -> bool:
     """Wait for an event, and end it; False where ``until``, of ``time.monotonic``, came first, and it goes on.
 
