@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +22,6 @@ from p2pstore.errors import (
 from tests.cli.fake_agent import FakeAgent, get_result, progress
 
 HEAVY = ("grpc", "aiohttp", "xxhash", "asyncio", "numpy", "rich", "tqdm", "typer", "p2pstore.node", "engine.engine")
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home.resolve(tmp_path / "home", {})
-
-
-@pytest.fixture
-def agent(home: Home) -> Iterator[FakeAgent]:
-    fake = FakeAgent(home)
-    yield fake
-    fake.close()
 
 
 def test_it_imports_nothing_heavy() -> None:

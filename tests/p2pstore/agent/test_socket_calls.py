@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,20 +23,6 @@ from p2pstore.errors import (
 )
 from tests.cli.fake_agent import FakeAgent, HangUntilCancelled, progress
 from tests.p2pstore.agent.full_socket import full_socket
-
-HEAVY = ("grpc", "aiohttp", "xxhash", "asyncio", "numpy", "rich", "tqdm", "typer", "p2pstore.node", "engine.engine")
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home.resolve(tmp_path / "home", {})
-
-
-@pytest.fixture
-def agent(home: Home) -> Iterator[FakeAgent]:
-    fake = FakeAgent(home)
-    yield fake
-    fake.close()
 
 
 def threading_wait(agent: FakeAgent) -> dict[str, object]:
