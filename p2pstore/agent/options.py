@@ -91,7 +91,7 @@ def private_paths(home: Home, settings: Settings) -> Iterator[Path]:
     for directory in directories:
         yield directory
         yield directory / OWN_FILE
-    for file in (settings.secret_file, settings.etcd_password_file, settings.etcd_key):
+    for file in (settings.secret_file, settings.hf_token_file, settings.etcd_password_file, settings.etcd_key):
         if file is not None:
             yield file
 

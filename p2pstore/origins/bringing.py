@@ -36,7 +36,7 @@ def source_of(hub: Hub, origin: HubOrigin | Place) -> Source:
     if isinstance(origin, HubOrigin):
         return HubSource(hub, origin)
     if origin.scheme == FILE:
-        return LocalSource(origin)
+        return LocalSource(origin, hub.parts.options.private)
     return S3Source(origin) if origin.scheme == S3 else WebSource(origin)
 
 

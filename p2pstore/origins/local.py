@@ -25,7 +25,9 @@ class LocalSource:
     reads = True
     revision = ""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, private: Sequence[Path] = ()) -> None:
+        """What is ``private`` is never taken."""
+        self._private = private
         self._shown = str(place)
         self._root = Path(place.path)
 
@@ -35,7 +37,7 @@ class LocalSource:
 
     def _files(self, selection: Selection) -> Sequence[OriginFile]:
         try:
-            tree = scan(self._root, selection)
+            tree = scan(self._root, selection, private=self._private)
         except PathNotFound:
             raise OriginRefused(origin=self._shown, detail="there is no such file") from None
         return [self._file(path, span.path) for path, span in zip(tree.paths, tree.files, strict=True)]
@@ -49,7 +51,12 @@ class LocalSource:
 
     async def stream(self, file: OriginFile, begin: int, end: int) -> AsyncGenerator[bytes, None]:
         """See ``Source.stream``."""
-        descriptor = await asyncio.to_thread(self._open, file)
+        opening = asyncio.ensure_future(asyncio.to_thread(self._open, file))
+        try:
+            descriptor = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_let_go)  # it may hang, on a network file system
+            raise
         try:
             while begin < end:
                 block = await asyncio.to_thread(self._read, descriptor, file, begin, min(BLOCK_BYTES, end - begin))
@@ -86,6 +93,11 @@ class LocalSource:
         if isinstance(error, (FileNotFoundError, PermissionError)):
             return OriginRefused(origin=self._shown, detail=words(error))
         return OriginUnavailable(origin=self._shown, detail=words(error))
+
+
+def _let_go(opening: asyncio.Future[int]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        os.close(opening.result())
 
 
 def _version(status: os.stat_result) -> str:

@@ -57,7 +57,10 @@ def test_what_was_set_reaches_the_node(home: Home, tmp_path: Path) -> None:
 
 def test_secrets_are_kept_back_wherever_they_lie(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    files = {f"MOONCAKE_{key}": str(tmp_path / key) for key in ("SECRET_FILE", "ETCD_PASSWORD_FILE", "ETCD_KEY")}
+    files = {
+        f"MOONCAKE_{key}": str(tmp_path / key)
+        for key in ("SECRET_FILE", "HF_TOKEN_FILE", "ETCD_PASSWORD_FILE", "ETCD_KEY")
+    }
     for file in files.values():
         Path(file).write_text("x" * 40)
         Path(file).chmod(0o600)
