@@ -79,10 +79,11 @@ def reads_right(cuda: Cuda, device: int, handle: bytes, offset: int, digest: str
         opened = room = 0
         return False
     finally:
-        with driver.on(device):
-            if room:
+        if room:
+            with contextlib.suppress(GpuFailed), driver.on(device):
                 driver.end_memory(room)
-            if opened:
+        if opened:
+            with contextlib.suppress(GpuFailed), driver.on(device):
                 driver.close_exported(opened)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from engine.cuda.copies import Copies
@@ -33,10 +33,6 @@ class _RingCopies(Copies):
     def __init__(self, cuda: Cuda, ring: Ring) -> None:
         super().__init__(cuda)
         self._ring = ring
-
-    def take(self, length: int, device: int, check: Callable[[], None]) -> PinnedBuffer:  # noqa: ARG002 - all are alike
-        """One of the ring's."""
-        return self._ring.take(check)
 
     def give(self, buffer: PinnedBuffer) -> None:
         """Nothing is in it."""

@@ -202,7 +202,8 @@ class SharedGet(Goal):
         ranks = [Ranks(*each, rule) if each is not None else None for each in different]
         plans = plans_of(self._survey, self.request.wanted, self.request.framework, ranks)
         sets = [different.index(each) for each in slices]
-        return Share(self._survey.manifest, plans, sets, overlapping=rule is not None)
+        overlapping = rule is not None or len({each[1] if each is not None else 1 for each in different}) > 1
+        return Share(self._survey.manifest, plans, sets, overlapping=overlapping)
 
     def take_survey(self, destination: Destination) -> int:
         """Give a destination what came along with the headers; how many bytes."""

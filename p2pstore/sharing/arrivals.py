@@ -134,6 +134,7 @@ class Arrivals:
 
     def _see_done(self, event: int, check: Callable[[], None]) -> None:
         if not until_done(self._driver, self._device, event, time.monotonic() + COPY_SECONDS, check):
+            self.forsake([event])
             detail = f"copies have not ended for {COPY_SECONDS:g} s; the stream that they wait for is still busy"
             raise StorageError(path=f"memory of GPU {self._device}", detail=detail)
 

@@ -117,6 +117,9 @@ class Group:
                 "what processes of this host share is not given back: a copy has not ended for %g s", CLOSE_SECONDS
             )
             return
+        while not self._queue.empty():  # what nobody offers any more
+            if (item := self._queue.get_nowait()) is not None:
+                self._arrivals.forsake([item[2]])
         self._arrivals.close()
         self._ring.close()
         self._met.close()
@@ -139,6 +142,7 @@ class Group:
 
     def _offer(self, chunk: int, buffer: PinnedBuffer, event: int) -> None:
         if not until_done(self._driver, self._device, event, time.monotonic() + COPY_SECONDS, self._pulse):
+            self._arrivals.forsake([event])
             detail = f"a copy has not ended for {COPY_SECONDS:g} s; the stream that it waits for is still busy"
             raise StorageError(path=f"memory of GPU {self._device}", detail=detail)
         with self._changed:
@@ -168,7 +172,7 @@ class Group:
                 said = self._links[process].hear(PULSE_SECONDS)
                 if said is None:
                     self._leave(process, "has ended")
-                    return
+                    break
                 offered = [message for message in said if message.kind is Kind.OFFERED]
                 for message in said:
                     self._take(process, message)
@@ -183,7 +187,7 @@ class Group:
         except BaseException as error:  # noqa: BLE001 - whoever waits hears of it
             self._fail(error)
             self._leave(process, "")
-        finally:
+        else:  # after a fault copies from it may be under way: it is closed with the rest, behind them
             self._arrivals.forget(process)
 
     def _take(self, process: int, message: Message) -> None:

@@ -251,7 +251,10 @@ class _Host:
             [self._hello, *(guest.hello for guest in guests if guest.hello)], key=lambda each: each["rank"]
         )
         host = members.index(self._hello)
-        memory = SharedMemory(len(members) * self._share)
+        try:
+            memory = SharedMemory(len(members) * self._share)
+        except UsageError as error:  # a limit, or no room: so each does without the others
+            raise OSError(str(error)) from None
         ends: list[dict[int, socket.socket]] = [{} for _ in members]
         met = Met(members, host)
         try:
@@ -301,7 +304,8 @@ def _visited(
             raise
     if "refused" in said:
         _close(descriptors)
-        raise UsageError(detail=f"share='host': {said['refused']}; LOCAL_RANK is another one in each process")
+        rule = "LOCAL_RANK differs in each process, MASTER_PORT in each start, and a process loads it once at a time"
+        raise UsageError(detail=f"share='host': {said['refused']}; {rule}")
     members, me = said["members"], said["me"]
     others = [place for place in range(len(members)) if place != me]
     if len(descriptors) != 1 + len(others):

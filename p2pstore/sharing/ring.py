@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from engine.cuda.load import Cuda
 from engine.cuda.pinned import PinnedBuffer
-from engine.errors import GpuFailed
+from engine.errors import GpuFailed, UsageError
 from engine.memory.shared import Mapping, map_handed_over
 
 RING_BYTES = 128 << 20
@@ -40,14 +40,19 @@ class Ring:
         self._mapping: Mapping | None = map_handed_over(descriptor)
         self._address = self._mapping.address
         self._length = self._mapping.length
+        if (self._first + self.count) * chunk_size > self._length:
+            raise UsageError(detail="the memory that was handed over is too small")
         with cuda.driver.on(device):
             cuda.driver.register(self._address, self._length)
+        whole = self._mapping.view()
         self._changed = threading.Condition()
         self._free = list(range(self.count))
         self._buffers: list[PinnedBuffer] = []
         for number in range(self.count):
             begin = (self._first + number) * chunk_size
-            self._buffers.append(PinnedBuffer(self._address + begin, chunk_size, device))
+            buffer = PinnedBuffer(self._address + begin, chunk_size, device)
+            buffer.view = whole[begin : begin + chunk_size]  # who still writes to one keeps the memory mapped
+            self._buffers.append(buffer)
 
     def take(self, check: Callable[[], None]) -> PinnedBuffer:
         """One of this process's; waits until there is one. ``check`` raises where the wait is not wanted."""
@@ -67,10 +72,6 @@ class Ring:
     def number_of(self, buffer: PinnedBuffer) -> int:
         """The number by which others are told of it."""
         return (buffer.address - self._address) // self.buffer_bytes - self._first
-
-    def buffer(self, number: int) -> PinnedBuffer:
-        """The other way round."""
-        return self._buffers[number]
 
     def address(self, process: int, number: int) -> int:
         """Where a buffer of a process lies. Raises ``ValueError`` where there is none."""

@@ -40,7 +40,6 @@ def test_what_one_puts_into_its_buffer_the_others_read(gpu: FakeDriver) -> None:
     mine.view[:4], theirs.view[:4] = b"mine", b"thei"
     assert ctypes.string_at(other.address(0, one.number_of(mine)), 4) == b"mine"
     assert ctypes.string_at(one.address(1, other.number_of(theirs)), 4) == b"thei"
-    assert one.buffer(one.number_of(mine)) is mine
     for process, number in ((2, 0), (0, -1), (0, LEAST_BUFFERS), (1, 1 << 31)):
         with pytest.raises(ValueError, match="no such buffer"):
             one.address(process, number)
@@ -82,3 +81,21 @@ def test_memory_that_is_not_to_be_had_is_told(gpu: FakeDriver) -> None:
     with pytest.raises(UsageError, match="no memory of a fixed size"):
         Ring(number, 0, CHUNK, load.cuda(), 0)
     os.close(number)
+
+
+def test_who_still_writes_to_a_buffer_keeps_the_memory(gpu: FakeDriver) -> None:
+    """As a worker of a pull that was given up, inside a read that does not end."""
+    memory = SharedMemory(LEAST_BUFFERS * CHUNK)
+    ring = Ring(memory.fd, 0, CHUNK, load.cuda(), 0)
+    memory.close()
+    room = ring.take(wanted).view[:4]
+    ring.close()
+    room[:] = b"late"
+    assert bytes(room) == b"late"
+
+
+def test_memory_that_is_too_small_is_refused(gpu: FakeDriver) -> None:
+    memory = SharedMemory(LEAST_BUFFERS * CHUNK)
+    with pytest.raises(UsageError, match="too small"):
+        Ring(memory.fd, 1, CHUNK, load.cuda(), 0)
+    memory.close()
