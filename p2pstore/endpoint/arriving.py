@@ -147,7 +147,8 @@ class Arriving:
         if growing is not None:
             stop = min(section.begin + growing.count, last)
             return _Part(growing.opened(), section.begin, stop, None) if stop > at else None
-        held = self._gathering.held(section.name) if coming.plan.cut else None
+        digest = coming.digests.get(section.name, "")
+        held = self._gathering.held(section.name, digest) if coming.plan.cut else None
         if held is None or min(section.end, last) <= at:
             return None
         try:

@@ -5,9 +5,11 @@ Until it is whole it has a name of its own, which nobody else knows; then its na
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
@@ -23,6 +25,7 @@ from p2pstore.objects.file_system import words
 from p2pstore.objects.hashing import hasher
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.manifest_reader import MAX_MODE
+from p2pstore.objects.waiting import to_its_end
 
 CHUNK_BYTES = 16 << 20
 """Of a stream whose length nobody knows: a thousand of them are 16 GiB."""
@@ -112,3 +115,13 @@ class Incoming:
         if self._descriptor >= 0:
             descriptor, self._descriptor = self._descriptor, -1
             system.close(descriptor)
+
+
+async def begun(make: Callable[..., Incoming], *given: object) -> Incoming:
+    """One that is made in a thread. When this is cancelled meanwhile, nothing of it is left."""
+    making = asyncio.ensure_future(asyncio.to_thread(make, *given))
+    try:
+        return await to_its_end(making)
+    except asyncio.CancelledError:
+        await to_its_end(asyncio.to_thread(making.result().abort))
+        raise

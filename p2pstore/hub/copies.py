@@ -74,6 +74,7 @@ class Copy:
         self._windows: set[asyncio.Task[None]] = set()
         self._seeding = False  # the pull of one of them counts as this node's
         self._finishing = False
+        self._fault: MooncakeError | None = None  # why what had come could not be put in place, until somebody hears
         self._local: LocalChunks
         self._have: Have
         self._replica: Replica
@@ -118,11 +119,17 @@ class Copy:
             await asyncio.shield(coming)
 
     async def held(self, progress: Callable[[int], None]) -> Path:
-        """Bring all of it here: where its one file lies. ``progress`` hears of bytes that came. Raises as ``want``."""
+        """Bring all of it here: where its one file lies. ``progress`` hears of bytes that came. Raises as ``want``.
+
+        Raises ``StorageError``, too, where it cannot be put in place.
+        """
         while True:
             for holding in self._parts.holdings.of(self.manifest.digest):
                 if holding.spans:
                     return Path(holding.spans[0].path)
+            fault, self._fault = self._fault, None
+            if fault is not None:
+                raise fault
             await self.want(range(self.manifest.chunks))
             for number in range(self.manifest.chunks):
                 if not self.there(number):
@@ -194,6 +201,7 @@ class Copy:
             await to_its_end(asyncio.to_thread(destination.abort))
             raise
         self._destination = destination
+        self._filled()  # an agent may have been killed before it was put in place
 
     def _place(self) -> tuple[Path, Sequence[FileSpan] | None]:
         """Where it is to lie, and its files where it lies there already."""
@@ -254,8 +262,12 @@ class Copy:
             if first:
                 self._seeding = False
             await self._end_window(chunks, work, fault)
-        if self._destination.verified.full and not self._finishing:
-            self._finishing = True
+        self._filled()
+
+    def _filled(self) -> None:
+        """If all of it is here, put it in place."""
+        if self._destination is not None and self._destination.verified.full and not self._finishing:
+            self._finishing, self._fault = True, None
             self._supervisor.start("finishing of what was read", "hub", self._finish, Policy.ONCE)
 
     async def _others_get(self) -> bool:
@@ -298,10 +310,12 @@ class Copy:
             await self._parts.publisher.hold(holding, self.manifest)
         except MooncakeError as error:
             log.warning("%s has come, and cannot be held: %s", self.record.name, error)
+            self._fault = error
             await asyncio.to_thread(destination.abort)
             self._parts.publisher.drop_partial(self._replica, self.record)
-        self._destination = None
-        self._finishing = False
+        finally:
+            self._destination = None
+            self._finishing = False
 
 
 class Copies:

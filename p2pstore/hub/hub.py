@@ -25,6 +25,7 @@ class Hub:
 
     async def close(self) -> None:
         """End what is under way; what came so far stays."""
+        await self.listings.close()
         await self.repos.close()
         await self.copies.close()
         if self.upstream is not None:

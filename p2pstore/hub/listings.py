@@ -18,7 +18,7 @@ from p2pstore.errors import (
     RemoteError,
     StorageError,
 )
-from p2pstore.holding.incoming import Incoming
+from p2pstore.holding.incoming import Incoming, begun
 from p2pstore.holding.parts import Parts
 from p2pstore.holding.register import register_incoming
 from p2pstore.hub.copies import Copies
@@ -32,7 +32,6 @@ from p2pstore.hub.upstream import Upstream, UpstreamRefused
 from p2pstore.objects.choices import DEFAULT_HASH
 from p2pstore.objects.names import is_object_name
 from p2pstore.objects.steps import Steps
-from p2pstore.objects.waiting import to_its_end
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +71,10 @@ class MirroredRepo:
         return self.listing.files[number]
 
 
+_Key = tuple[str, str, str]
+"""Kind, repository and revision."""
+
+
 class Listings:
     """What repositories have. On the event loop."""
 
@@ -80,10 +83,18 @@ class Listings:
         self._copies = copies
         self._repos = repos
         self._upstream = upstream
-        self._known: dict[tuple[str, str, str], tuple[float, MirroredRepo]] = {}
+        self._known: dict[_Key, tuple[float, MirroredRepo]] = {}
+        self._finding: dict[_Key, asyncio.Task[MirroredRepo]] = {}
+
+    async def close(self) -> None:
+        """Ask nobody any more."""
+        tasks = list(self._finding.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def find(self, route: Route) -> MirroredRepo:
-        """A repository at a revision.
+        """A repository at a revision. To find out goes on when whoever asked is gone: the next who asks has it sooner.
 
         Raises ``RepoNotFound``, ``RevisionNotFound``, ``UpstreamRefused``, and what hinders the question.
         """
@@ -95,6 +106,17 @@ class Listings:
         now = asyncio.get_running_loop().time()
         if key in self._known and now - self._known[key][0] < FRESH_SECONDS:
             return self._known[key][1]
+        if key not in self._finding:
+            task = self._finding[key] = asyncio.create_task(self._find(route, key), name=f"listing of {route.repo}")
+            task.add_done_callback(lambda task: self._found(key, task))
+        return await asyncio.shield(self._finding[key])
+
+    def _found(self, key: _Key, task: asyncio.Task[MirroredRepo]) -> None:
+        del self._finding[key]
+        if not task.cancelled():
+            task.exception()  # nobody may be waiting any more
+
+    async def _find(self, route: Route, key: _Key) -> MirroredRepo:
         fault: MooncakeError | None = None
         listing: Listing | None = None
         try:
@@ -109,7 +131,7 @@ class Listings:
         found = MirroredRepo(listing, listing.paths)
         while len(self._known) >= MAX_KNOWN:
             del self._known[next(iter(self._known))]
-        self._known[key] = now, found
+        self._known[key] = asyncio.get_running_loop().time(), found
         return found
 
     async def _of_hub(self, route: Route) -> Listing | None:
@@ -132,7 +154,7 @@ class Listings:
         data = listing.to_bytes()
         for name in listing_names(*key, listing.commit):
             try:
-                incoming = await to_its_end(asyncio.to_thread(_written, self._kept(), name, data))
+                incoming = await begun(_written, self._kept(), name, data)
                 await register_incoming(self._parts, incoming, name, force=True, steps=Steps())
             except MooncakeError as error:
                 log.info("others do not hear what the hub says of %s: %s", key[1], error)

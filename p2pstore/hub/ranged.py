@@ -71,6 +71,8 @@ def _connecting(error: aiohttp.ClientConnectorError | aiohttp.ClientConnectorCer
     fault = error.certificate_error if isinstance(error, aiohttp.ClientConnectorCertificateError) else error.os_error
     if isinstance(fault, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted: {fault.verify_message}"
+    if isinstance(fault, ssl.SSLError):  # its errno is OpenSSL's, and no error of the system
+        return f"no TLS with it: {fault.reason or fault}"
     if isinstance(fault, OSError) and fault.errno is not None and fault.errno > 0:
         return os.strerror(fault.errno).lower()
     return words(fault) if isinstance(fault, OSError) else str(fault)

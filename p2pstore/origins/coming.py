@@ -36,6 +36,8 @@ class Coming:
         self._growing: dict[str, Growing] = {}
         self._readers: dict[object, int] = {}
         self._changed = asyncio.Event()
+        self.digests: dict[str, str] = {}
+        """What each section is that another node had: it lies here under another name where one here is the same."""
         self.elsewhere = 0.0
         """When a section was last looked at that another node was reading, by the loop's clock; 0 if none was."""
 

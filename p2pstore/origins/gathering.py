@@ -31,7 +31,7 @@ from p2pstore.errors import (
 from p2pstore.holding.catalog import Holding
 from p2pstore.holding.copy_note import CopyNote, seal
 from p2pstore.holding.deletion import NotTheSame, delete
-from p2pstore.holding.incoming import Incoming
+from p2pstore.holding.incoming import Incoming, begun
 from p2pstore.holding.parts import Parts
 from p2pstore.holding.register import register_incoming
 from p2pstore.hub.hub import Hub
@@ -107,9 +107,14 @@ class Gathering:
         """What is here of a file that is being brought, and that will be called so."""
         return self._coming.get(name)
 
-    def held(self, name: str) -> tuple[Path, Manifest] | None:
-        """Where an object of one file lies that this node has, all of it, and its manifest."""
+    def held(self, name: str, digest: str = "") -> tuple[Path, Manifest] | None:
+        """Where an object of one file lies that this node has, all of it, and its manifest.
+
+        Under another name, perhaps, where its ``digest`` is known.
+        """
         holding = self._holding(name)
+        if holding is None:
+            holding = next((each for each in self._parts.holdings.of(digest) if each.spans), None)
         manifest = self._parts.holdings.manifest(holding.digest) if holding is not None else None
         return (Path(holding.spans[0].path), manifest) if holding is not None and manifest is not None else None
 
@@ -204,6 +209,7 @@ class Gathering:
         found = await self._found(section.name)
         if found is not None:
             await self._copies.of(found.record, found.manifest).held(one.came)
+            one.coming.digests[section.name] = found.manifest.digest
             return True
         if not one.source.reads:
             return await self._read_elsewhere(one, section)
@@ -275,7 +281,7 @@ class Gathering:
 
     async def _join(self, one: FileWork) -> None:
         """Make the whole file of sections that are here, and have the cluster know it."""
-        held = [self.held(section.name) for section in one.plan.sections]
+        held = [self.held(section.name, one.coming.digests.get(section.name, "")) for section in one.plan.sections]
         if any(each is None for each in held):
             return  # one was withdrawn meanwhile: it is looked for again
         incoming = await self._incoming(one.plan.whole, one.plan.chunk_size)
@@ -321,7 +327,7 @@ class Gathering:
         kept = self._parts.options.kept
         if kept is None:
             raise StorageError(path="this node", detail="it has no directory to keep what it brings")
-        return await to_its_end(asyncio.to_thread(Incoming, kept, name, DEFAULT_HASH, chunk_size))
+        return await begun(Incoming, kept, name, DEFAULT_HASH, chunk_size)
 
 
 def _delete(holding: Holding) -> None:

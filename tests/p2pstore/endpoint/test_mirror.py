@@ -27,6 +27,7 @@ from p2pstore.errors import PeerHasNot, PeerUnreachable, RemoteError
 from p2pstore.hub import patience
 from p2pstore.hub.hub import Hub
 from p2pstore.hub.listing import blob_name
+from p2pstore.hub.routes import Route
 from p2pstore.node import Node
 from p2pstore.objects.manifest import Manifest
 from p2pstore.origins import gathering as gathering_module
@@ -272,3 +273,32 @@ async def test_without_a_hub_there_is_what_the_cluster_has(start: Start, serve: 
     status, headers, _ = await ask(f"{endpoint}/api/models/{NAME}")
     assert (status, headers["X-Error-Code"]) == (404, "RepoNotFound")
     assert hub.asked == []
+
+
+async def test_whoever_asks_first_and_leaves_does_not_end_the_question(
+    start: Start, hub: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client waits less long than a hub may take: what it asks again is answered by what was begun for it."""
+    node = await start("one")
+    parts = Hub(node.parts, node.supervisor, upstream=hub.url)
+    assert parts.upstream is not None
+    real, calls, asked, go_on = parts.upstream.listing, list[str](), asyncio.Event(), asyncio.Event()
+
+    async def late(kind: str, repo: str, revision: str) -> Any:
+        calls.append(repo)
+        asked.set()
+        await go_on.wait()
+        return await real(kind, repo, revision)
+
+    monkeypatch.setattr(parts.upstream, "listing", late)
+    route = Route("resolve", "models", NAME, "main", BIG)
+    first = asyncio.create_task(parts.listings.find(route))
+    await asyncio.wait_for(asked.wait(), WAIT)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    second = asyncio.create_task(parts.listings.find(route))
+    await asyncio.sleep(0)
+    go_on.set()
+    found = await asyncio.wait_for(second, WAIT)
+    assert (found.commit, calls) == (hub.commit(NAME), [NAME])
+    await parts.close()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,7 @@ from hypothesis import strategies as st
 
 from engine.files.stamps import FileStamp
 from p2pstore.errors import StorageError
-from p2pstore.holding.incoming import Incoming
+from p2pstore.holding.incoming import Incoming, begun
 from tests.p2pstore.samples import KIB, content, manifest_of
 
 
@@ -64,3 +67,20 @@ def test_a_place_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StorageError):
         Incoming(tmp_path / "file", "n", "xxh3_128")
+
+
+async def test_a_cancel_while_it_is_made_leaves_nothing(tmp_path: Path) -> None:
+    go_on = threading.Event()
+
+    def late(directory: Path) -> Incoming:
+        assert go_on.wait(60)
+        return Incoming(directory, "n", "xxh3_128")
+
+    making = asyncio.create_task(begun(late, tmp_path))
+    await asyncio.sleep(0)
+    making.cancel()
+    await asyncio.sleep(0)
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(making, 60)
+    assert os.listdir(tmp_path) == []

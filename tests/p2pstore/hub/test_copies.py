@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
-from p2pstore.errors import MooncakeError
+from p2pstore.errors import MooncakeError, StorageError
 from p2pstore.hub.copies import Copies, Copy
 from p2pstore.node import Node
 from p2pstore.objects.manifest import Manifest
+from p2pstore.pull.file_destination import FileDestination
 from p2pstore.pull.run import PullWork
 from tests.p2pstore.nodes import FILES, Start, get, register, root, start
+from tests.p2pstore.samples import MIB, content
 
 __all__ = ["root", "start"]
 
@@ -219,3 +221,43 @@ async def test_it_ends_while_it_brings_something(pair: tuple[Node, Node]) -> Non
     await asyncio.wait_for(copy.close(), WAIT)
     with pytest.raises(MooncakeError):
         await waiting
+
+
+@pytest.fixture
+async def file_pair(start: Start, tmp_path: Path) -> tuple[Node, Node]:
+    (tmp_path / "f").write_bytes(content(3 * MIB + 7))
+    one, other = await start("one"), await start("other")
+    await register(one, tmp_path / "f")
+    return one, other
+
+
+async def test_what_was_all_there_before_a_kill_is_put_in_place(
+    file_pair: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Copy, "_filled", lambda _: None)
+        copy = await copy_at(file_pair[1])
+        await bring(copy, range(copy.manifest.chunks))
+        await copy.close()
+    file_pair[1].parts.publisher.drop_partial(file_pair[1].holdings.replicas[copy.manifest.digest])
+    again = await copy_at(file_pair[1])
+    path = await asyncio.wait_for(again.held(lambda _: None), WAIT)
+    assert path.read_bytes() == content(3 * MIB + 7)
+    await again.close()
+
+
+async def test_who_waits_hears_that_it_cannot_be_put_in_place(
+    file_pair: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = await copy_at(file_pair[1])
+
+    def full(_: object) -> None:
+        raise StorageError(path="kept", detail="no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FileDestination, "finish", full)
+        with pytest.raises(StorageError, match="no space left"):
+            await asyncio.wait_for(copy.held(lambda _: None), WAIT)
+    path = await asyncio.wait_for(copy.held(lambda _: None), WAIT)
+    assert path.read_bytes() == content(3 * MIB + 7)
+    await copy.close()

@@ -32,6 +32,19 @@ async def test_nobody_listens(scheme: str) -> None:
     assert fault_words(caught.value) == f"127.0.0.1:{port}: connection refused"
 
 
+async def test_a_server_that_speaks_no_tls() -> None:
+    async def plain(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(plain, "127.0.0.1", 0) as server, aiohttp.ClientSession() as session:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(BROKEN) as caught:
+            await session.get(f"https://127.0.0.1:{port}/x")
+    assert fault_words(caught.value).startswith(f"127.0.0.1:{port}: no TLS with it: ")
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [

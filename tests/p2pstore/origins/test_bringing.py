@@ -113,6 +113,25 @@ async def test_nodes_that_bring_it_together_read_it_once(start: Start, make: Mak
     assert web.sent == {PATH: len(BIG)}
 
 
+async def test_sections_that_are_alike_are_one_here_and_make_the_whole(
+    start: Start, make: Make, web: WebStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of tensors of zeros: of two that other nodes read a node has one, under the one's name."""
+    web.files[PATH] = data = content(16 * MIB, 5) * 3
+    one, other = await start("one"), await start("other")
+    gathering = make(one)
+    with monkeypatch.context() as patch:  # the other has sections 1 and 2, and not the whole
+        patch.setattr(gathering, "_join", lambda _: asyncio.Event().wait())
+        work = asyncio.create_task(brought(gathering, web.url + PATH))
+        await until(lambda: len(sections_of(one)) == 3)
+        work.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await work
+    place, _ = await brought(make(other), web.url + PATH)
+    assert place.read_bytes() == data
+    assert web.sent == {PATH: len(data)}
+
+
 async def test_what_has_come_is_passed_on_before_the_file_is_whole(start: Start, make: Make, web: WebStandIn) -> None:
     one, other = await start("one"), await start("other")
     web.hold.clear()
@@ -349,6 +368,17 @@ async def test_a_directory_of_this_machine(start: Start, make: Make, tmp_path: P
         await brought(make(nodes[0]), f"file://{tmp_path}/none")
     with pytest.raises(BadSource, match="no file in it fits"):
         await brought(make(nodes[0]), url, Selection(include=("*.x",)))
+
+
+async def test_secrets_are_in_no_directory_of_this_machine_that_is_brought(
+    start: Start, make: Make, tmp_path: Path
+) -> None:
+    write_tree(tmp_path / "o", {"a": b"a", "home/secret": b"s", "key": b"k"})
+    node = await start("one", private=(tmp_path / "o" / "home", tmp_path / "o" / "key"))
+    place, _ = await brought(make(node), f"file://{tmp_path}/o")
+    assert {str(p.relative_to(place)) for p in place.rglob("*")} == {"a"}
+    with pytest.raises(BadSource, match="secrets are in it"):
+        await brought(make(node), f"file://{tmp_path}/o/key")
 
 
 async def test_a_file_of_this_machine_that_is_written_to(
