@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 
 _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*")
-_BITS = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgtKMGT]?)(?:(?i:bit(?:/s)?)|bps|BPS|(?<![kmgt])b/s)\s*")
-"""Bits a second. A small b is a bit, as in ``100Mb/s``, and a capital one a byte, as in ``100MBps``."""
-_PER_SECOND = re.compile(r"(/s|(?<=B)ps)\s*")
-_EITHER = re.compile(r"[^a-z]*[kmgt]b/s\s*")
+_BITS = re.compile(
+    r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgtKMGT]?)(?:(?i:bit(?:/s)?)|bps|BPS|(?<![kmgt])b\s*/s|(?<=[KMGT])b)\s*"
+)
+"""Bits a second. A small b is a bit, as in ``100Mb/s`` or ``5Gb``, and a capital one a byte, as in ``100MBps``."""
+_PER_SECOND = re.compile(r"\s*(/s|(?<=B)ps)\s*\Z")
+_EITHER = re.compile(r"[^a-z]*[kmgt]b\s*(/s)?\s*")
 """What some write for bytes, and some for bits: ``100mb/s``."""
 BYTE_BITS = 8
 _PREFIXES = "kmgtp"
