@@ -210,20 +210,28 @@ class EmbeddedEtcd:
         Where none does, and the first comes up without it, it is moved aside, and begun anew.
         """
         there = self.data_path.exists()
-        faults = []
+        faults: list[EtcdNotStarted] = []
+        tried: list[str] = []
+        cannot: NoEtcd | None = None
         for binary in binaries:
             try:
                 return await self._launch(binary, self.data_path)
+            except NoEtcd as error:
+                cannot = error
             except EtcdNotStarted as error:
+                if not error.fields["ended"]:  # it is just slow: a newer release would change its data meanwhile
+                    raise
                 faults.append(error)
-        ended = all(fault.fields["ended"] for fault in faults)  # one that is just slow blames nothing
-        if not there or not ended or not await self._starts_without_data(binaries[0]):
+                tried.append(binary)
+        if cannot is not None and not faults:
+            raise cannot
+        if not there or not await self._starts_without_data(tried[0]):
             raise faults[0]
         aside = self.data_path.with_name(f"data.bad-{time.time_ns()}")
         self._drop_old_asides()
         self.data_path.rename(aside)
         log.warning("etcd does not accept its data directory (%s); moved it to %s", faults[0].fields["detail"], aside)
-        return await self._launch(binaries[0], self.data_path)
+        return await self._launch(tried[0], self.data_path)
 
     async def _starts_without_data(self, binary: str) -> bool:
         """Whether it comes up in an empty directory. If not, its data are not what keeps it from that."""
@@ -325,8 +333,8 @@ class EmbeddedEtcd:
             "log-level": "warn",
         }
         command = [binary, *(f"--{key}={value}" for key, value in options.items())]
-        # A disk that is busy with a checkpoint takes seconds to sync, and leases would run out meanwhile. What a power
-        # cut may spoil is disposable.
+        # A disk that is busy with a checkpoint takes seconds to sync, and leases would run out meanwhile. A power cut
+        # may spoil what is there; agents say again what they hold, and tags alone may go with it.
         return [*command, "--unsafe-no-fsync"] if _release(binary) >= NO_FSYNC_SINCE else command
 
     async def _answers(self, record: Recorded, timeout: float) -> bool:

@@ -283,6 +283,27 @@ async def test_a_newer_release_goes_on_with_what_an_older_one_refuses(
     await etcd.stop()
 
 
+async def test_one_that_cannot_be_run_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = tmp_path / "broken"
+    broken.write_bytes(b"\x7fELF")
+    broken.chmod(0o755)
+    monkeypatch.setattr(embedded, "find_etcds", lambda: [str(broken), any_binary()])
+    etcd = EmbeddedEtcd(tmp_path / "etcd")
+    await put(await etcd.start(), "a")
+    await etcd.stop()
+
+
+async def test_what_a_slow_one_has_is_given_to_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A newer release would change it so that the first takes it no more."""
+    slow = tmp_path / "slow"
+    slow.write_text("#!/bin/sh\n[ $1 = --version ] || exec sleep 600\n")
+    slow.chmod(0o755)
+    monkeypatch.setattr(embedded, "find_etcds", lambda: [str(slow), any_binary()])
+    monkeypatch.setattr(embedded, "START_TIMEOUT", 0.5)
+    with pytest.raises(EtcdNotStarted, match="has not answered"):
+        await EmbeddedEtcd(tmp_path / "etcd").start()
+
+
 async def test_a_frozen_one_is_replaced(etcd: EmbeddedEtcd, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "ADOPT_TIMEOUT", 0.5)
     monkeypatch.setattr(embedded, "STOP_TIMEOUT", 0.5)
