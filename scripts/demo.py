@@ -22,10 +22,12 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from engine.signals import cleaned_up
 
 MIB = 1 << 20
 DEFAULT_MIB = 256
@@ -49,26 +51,17 @@ class DemoFailed(Exception):
 
 def main() -> int:
     """Run the demonstration; the exit status."""
-    signal.signal(signal.SIGINT, interrupt)
-    signal.signal(signal.SIGTERM, interrupt)
     try:
         size = size_from_environment()
-        with workplace(size) as directory:
+        with cleaned_up(), workplace(size) as directory:
             run(directory, size)
     except DemoFailed as error:
         console.print(f"demo failed: {error}", style="bold red", markup=False)
         return 1
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         console.print("interrupted; everything is stopped and removed", style="yellow")
         return 128 + signal.SIGINT
     return 0
-
-
-def interrupt(*_: object) -> NoReturn:
-    """End with the cleaning up, which an impatient second Ctrl-C does not interrupt."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise KeyboardInterrupt
 
 
 def run(directory: Path, size: int) -> None:

@@ -24,6 +24,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine import signals
 from p2pstore.errors import UsageError
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class Namespaces:
 
     def down(self) -> None:
         """Remove what there is of it. A Ctrl-C waits until it is done."""
-        masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        masked = signal.pthread_sigmask(signal.SIG_BLOCK, set(signals.ending()))
         try:
             for name in _names():
                 if name.startswith(f"{self._tag}-"):
