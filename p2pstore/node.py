@@ -334,7 +334,7 @@ class Node:
         return await prune(self.parts.cache, request, progress)
 
     async def verify(self, target: str, progress: Callable[[int, int], None]) -> dict[str, Any]:
-        """See ``p2pstore.holding.verify``."""
+        """See ``p2pstore.holding.verification``."""
         self._origin.check()
         return await verify(self.parts, target, progress)
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from engine.net.addresses import is_ip
+from mooncake_cli import EXIT_INTERRUPTED
 from mooncake_cli.attempts import Attempts
 from mooncake_cli.destinations import STANDARD_OUTPUT, destination, place_of, places_of
 from mooncake_cli.gets import report, tell
@@ -181,8 +182,8 @@ def get(
         again = shlex.join(["mooncake", *invocation.arguments])
         resume = "begin anew" if dest == STANDARD_OUTPUT else "resume"
         text = f"interrupted; run the same command again to {resume}: {printable(again)}"
-        invocation.output.plain_error("Interrupted", text, 130)
-        raise typer.Exit(130) from None
+        invocation.output.plain_error("Interrupted", text, EXIT_INTERRUPTED)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
 def _bring(attempts: Attempts, client: AgentClient, names: list[str], dest: str, how: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from engine.errors import argument
+from mooncake_cli import EXIT_INTERRUPTED
 from mooncake_cli.calls import follow
 from mooncake_cli.invocation import Invocation
 from mooncake_cli.progress import Progress
@@ -32,7 +33,6 @@ from p2pstore.settings.settings import Settings
 
 STANDARD_INPUT = "-"
 
-EXIT_INTERRUPTED = 130
 BLOCK_BYTES = 1 << 20
 
 EXAMPLES = {
@@ -194,7 +194,8 @@ def _register_origin(invocation: Invocation, how: _How, text: str, name: str | N
     try:
         result = follow(invocation.output, client.events("/v1/register-origin", body), "bringing")
     except KeyboardInterrupt:
-        invocation.output.plain_error("Interrupted", _stays(origin), EXIT_INTERRUPTED)
+        text = invocation.output.commands(_stays(origin))
+        invocation.output.plain_error("Interrupted", text, EXIT_INTERRUPTED)
         raise typer.Exit(EXIT_INTERRUPTED) from None
     word = "commit" if isinstance(origin, HubOrigin) else "revision"
     _tell(invocation, result, f"{word} {printable(result[word])}, kept at {printable(result['path'])}\n")
@@ -207,7 +208,7 @@ def _stays(origin: HubOrigin | Place) -> str:
     given_up = f"mooncake unregister {' '.join(['origins/', *whole])} --delete --last-copies"
     return (
         f"interrupted; what has come stays on this node, below {where}: "
-        f"run the same command again to go on from there, or '{given_up}' to give it up"
+        f"run the same command again to go on from there, or '{given_up}' to give up all that this node has of origins"
     )
 
 

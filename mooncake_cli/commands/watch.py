@@ -11,14 +11,13 @@ from typing import Annotated, Any
 
 import typer
 
+from mooncake_cli import EXIT_INTERRUPTED
 from mooncake_cli.invocation import Invocation
 from mooncake_cli.output import Output
 from mooncake_cli.text import printable, short_digest
 from p2pstore.errors import UsageError
 from p2pstore.objects.reference import ALGORITHM, parse_reference
 from p2pstore.objects.units import format_size
-
-EXIT_INTERRUPTED = 130
 
 SHELL = "/bin/sh"
 

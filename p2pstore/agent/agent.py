@@ -1,8 +1,9 @@
 """The agent: one process a home, which holds a node and serves the command line on a Unix socket.
 
 ``python -m p2pstore.agent`` is what ``mooncake node start`` runs in the background; ``mooncake node run`` runs the same
-in the foreground. SIGTERM and SIGINT end it cleanly: calls and jobs end (partial gets keep their journals), the lease
-is revoked, and an etcd of its own is stopped. After a SIGKILL the next start adopts that etcd, and serves the catalog.
+in the foreground. SIGTERM, SIGINT and SIGHUP end it cleanly (the last not under nohup): calls and jobs end (partial
+gets keep their journals), the lease is revoked, and an etcd of its own is stopped. After a SIGKILL the next start
+adopts that etcd, and serves the catalog.
 An agent that cannot go on, since one of its tasks does nothing but fail, ends in the same way, but with a status of 1;
 its log says why, and so do commands until another is started.
 """

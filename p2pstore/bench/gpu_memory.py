@@ -12,7 +12,7 @@ from typing import Any
 
 from engine.cuda.device_memory import DeviceMemory, device_memory
 from engine.cuda.load import Cuda
-from engine.cuda.pinned import until_done
+from engine.cuda.pinned import stream_done
 from engine.errors import GpuFailed
 from p2pstore.errors import StorageError
 from p2pstore.tensors.frameworks import Framework
@@ -126,12 +126,11 @@ class DriverGpus:
                 view = memoryview((ctypes.c_ubyte * STAGED_BYTES).from_address(pinned)).cast("B")
                 self._staged[area.device] = stream, pinned, view
             stream, pinned, view = self._staged[area.device]
-            event = driver.event()
             driver.to_host(pinned, area.address + offset, length, stream)
-            driver.record(event, stream)
-        until = time.monotonic() + WAIT_SECONDS
-        if not until_done(driver, area.device, event, until, lambda: None):
-            raise TimeoutError(f"a copy from GPU {area.device} has not ended for {WAIT_SECONDS:g} s")
+        if not stream_done(driver, area.device, stream, time.monotonic() + WAIT_SECONDS):
+            del self._staged[area.device]  # the copy may write there yet: it stays pinned
+            detail = f"a copy from it has not ended for {WAIT_SECONDS:g} s"
+            raise StorageError(path=f"memory of GPU {area.device}", detail=detail)
         return bytes(view[:length])
 
     def settle(self) -> None:

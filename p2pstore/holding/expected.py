@@ -7,34 +7,34 @@ import contextlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-COMING_SECONDS = 10.0
+EXPECTED_SECONDS = 10.0
 """For what is about to be held to be held; whoever asks is told then that it is not there."""
 
 
-class Coming:
+class Expected:
     """The contents that are about to be held, by manifest digest. Used by one event loop."""
 
     def __init__(self) -> None:
-        self._expected: Counter[str] = Counter()
+        self._digests: Counter[str] = Counter()
         self._changed = asyncio.Event()
 
     @contextlib.contextmanager
-    def expected(self, digests: Iterable[str]) -> Iterator[None]:
+    def during(self, digests: Iterable[str]) -> Iterator[None]:
         """They are about to be held until the end of the block; by then they are, or never will be."""
         mine = Counter(digests)
-        self._expected += mine
+        self._digests += mine
         try:
             yield
         finally:
-            self._expected -= mine
+            self._digests -= mine
             changed, self._changed = self._changed, asyncio.Event()
             changed.set()
 
     async def over(self, digest: str) -> None:
-        """Wait until a content is not about to be held any more, at most for ``COMING_SECONDS``."""
+        """Wait until a content is not about to be held any more, at most for ``EXPECTED_SECONDS``."""
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._over(digest), COMING_SECONDS)
+            await asyncio.wait_for(self._over(digest), EXPECTED_SECONDS)
 
     async def _over(self, digest: str) -> None:
-        while digest in self._expected:
+        while digest in self._digests:
             await self._changed.wait()

@@ -20,7 +20,7 @@ from engine.errors import StorageError
 from engine.memory.buffers import Buffer
 from engine.serving.segment_server import SegmentServer
 from p2pstore.holding.catalog import Catalog, Holding
-from p2pstore.holding.coming import Coming
+from p2pstore.holding.expected import Expected
 from p2pstore.holding.index import Index
 from p2pstore.holding.looks import Suspects, look_at, look_at_each
 from p2pstore.holding.replica import Replica
@@ -48,7 +48,7 @@ class Holdings:
     """What this node holds whole, and the replicas (whole or partial) that it serves, by manifest digest."""
 
     def __init__(self, engine: SegmentServer, catalog: Catalog) -> None:
-        self.coming = Coming()
+        self.expected = Expected()
         self.suspects = Suspects()
         self.serving = Serving(engine, self.suspects)
         self.replicas = self.serving.replicas

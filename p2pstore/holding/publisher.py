@@ -126,7 +126,7 @@ class Publisher:
             lease = self._registry.lease
             try:
                 _still_wanted(given_up)
-                with self._holdings.coming.expected(each.manifest.digest for each in new):
+                with self._holdings.expected.during(each.manifest.digest for each in new):
                     records = await self._leased(lambda: self._registry.publish_all(wanted, force=force))
                     _still_wanted(given_up)
                     published = [

@@ -19,7 +19,7 @@ async def unregister(parts: Parts, name: str, *, delete: bool, last_copies: bool
     """Withdraw what this node has under ``name``, or of one version of it.
 
     Files stay, unless ``delete``: then those that this agent wrote go, and where it did not write all of them,
-    nothing is changed. Raises ``NotHeld``, ``AmbiguousDigest`` or as ``describe``, and as ``Cache.delete``.
+    nothing is changed. Raises ``NotHeld``, ``AmbiguousDigest`` or as ``meant.by_digest``, and as ``Cache.delete``.
     ``removed`` says whether the name went with it: True, False, or None while the metadata server cannot be told;
     ``pending`` says why then. ``replaced_by`` is who gave the name to other content, which stays. ``tags`` lead to
     it, and nobody holds it any more.

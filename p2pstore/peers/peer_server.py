@@ -202,7 +202,7 @@ class PeerServer:
         """What is held of a content, as soon as it is: a name is known to others a moment before it can be served."""
         found = find(digest)
         if found is None:
-            await self._parts.holdings.coming.over(digest)
+            await self._parts.holdings.expected.over(digest)
             found = find(digest)
         if found is None:
             raise web.HTTPNotFound(text="this node does not hold it")

@@ -80,7 +80,7 @@ def test_ctrl_c_says_what_stays_of_an_origin(
     assert (process.returncode, out) == (130, "")
     assert err == (
         f"interrupted; what has come stays on this node, below {where}: run the same command again to go on from there, "
-        f"or 'mooncake unregister {given_up} --delete --last-copies' to give it up\n"
+        f"or 'mooncake unregister {given_up} --delete --last-copies' to give up all that this node has of origins\n"
     )
     assert agent.cancelled.wait(60)
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from p2pstore.errors import PeerHasNot
-from p2pstore.holding import coming as module
-from p2pstore.holding.coming import Coming
+from p2pstore.holding import expected as module
+from p2pstore.holding.expected import Expected
 from p2pstore.node import Node
 from tests.p2pstore.nodes import Start, get, register, start
 from tests.p2pstore.samples import MIB, content
@@ -22,26 +22,26 @@ DATA = content(2 * MIB + 5)
 
 
 async def test_it_is_over_when_nobody_is_about_to_hold_it() -> None:
-    coming = Coming()
-    await asyncio.wait_for(coming.over("a"), WAIT)
-    with coming.expected(["a", "b"]):
-        with coming.expected(["a"]):
-            await asyncio.wait_for(coming.over("c"), WAIT)
-            waiting = [asyncio.create_task(coming.over(digest)) for digest in "ab"]
+    expected = Expected()
+    await asyncio.wait_for(expected.over("a"), WAIT)
+    with expected.during(["a", "b"]):
+        with expected.during(["a"]):
+            await asyncio.wait_for(expected.over("c"), WAIT)
+            waiting = [asyncio.create_task(expected.over(digest)) for digest in "ab"]
             await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert not any(task.done() for task in waiting)
     await asyncio.wait_for(asyncio.gather(*waiting), WAIT)
-    with pytest.raises(ZeroDivisionError), coming.expected("a"):
+    with pytest.raises(ZeroDivisionError), expected.during("a"):
         raise ZeroDivisionError
-    await asyncio.wait_for(coming.over("a"), WAIT)
+    await asyncio.wait_for(expected.over("a"), WAIT)
 
 
 async def test_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "COMING_SECONDS", 0.01)
-    coming = Coming()
-    with coming.expected("a"):
-        await asyncio.wait_for(coming.over("a"), WAIT)
+    monkeypatch.setattr(module, "EXPECTED_SECONDS", 0.01)
+    expected = Expected()
+    with expected.during("a"):
+        await asyncio.wait_for(expected.over("a"), WAIT)
 
 
 class Late:
@@ -50,7 +50,7 @@ class Late:
     def __init__(self, node: Node, monkeypatch: pytest.MonkeyPatch, fault: Exception | None = None) -> None:
         holdings = node.parts.holdings
         self.said, self.asked = asyncio.Event(), asyncio.Event()
-        put, over = holdings.put, holdings.coming.over
+        put, over = holdings.put, holdings.expected.over
 
         async def late_put(*given: Any, **options: Any) -> Any:
             self.said.set()
@@ -64,7 +64,7 @@ class Late:
             await over(digest)
 
         monkeypatch.setattr(holdings, "put", late_put)
-        monkeypatch.setattr(holdings.coming, "over", asked_over)
+        monkeypatch.setattr(holdings.expected, "over", asked_over)
 
 
 async def test_a_get_at_that_moment(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
