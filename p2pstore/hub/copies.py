@@ -10,23 +10,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from urllib.parse import quote
 
 from engine.errors import AddressError, SourceChanged
-from engine.memory.file_spans import FileSpan
 from p2pstore.cluster.records import ObjectRecord
-from p2pstore.errors import Interrupted, MooncakeError, StorageError
+from p2pstore.errors import Interrupted, MooncakeError
 from p2pstore.holding.catalog import Holding
-from p2pstore.holding.incoming import MAX_SHOWN_NAME, SHORT_DIGEST
 from p2pstore.holding.parts import Parts
 from p2pstore.holding.replica import Replica
-from p2pstore.holding.same_content import same_content
+from p2pstore.hub.kept import place_for
 from p2pstore.hub.window import Have, Window
-from p2pstore.objects.file_system import words
 from p2pstore.objects.hashing import hasher
 from p2pstore.objects.manifest import Chunk, Manifest
 from p2pstore.objects.waiting import in_thread, to_its_end
@@ -50,9 +45,6 @@ READ_PAUSE_SECONDS = 0.05
 
 HELD_SECONDS = 0.05
 """Between two looks for an object that has come, and is being put in place."""
-
-MAX_PLACES = 8
-"""Names that are tried for one object, where others have put something else under the first."""
 
 
 class Copy:
@@ -187,9 +179,10 @@ class Copy:
     async def _open(self) -> None:
         if self._destination is not None or self._whole:
             return
-        path, spans = await in_thread(self._cancelled, self._place)
+        kept, record, manifest = self._parts.options.kept, self.record, self.manifest
+        path, spans = await in_thread(self._cancelled, place_for, kept, record, manifest, self._cancelled)
         if spans is not None:  # it came once, and is no longer held
-            await self._parts.publisher.hold(Holding(self.record, "replica", path, spans), self.manifest)
+            await self._parts.publisher.hold(Holding(record, "replica", path, spans), manifest)
             return
         destination = await in_thread(self._cancelled, self._make, path)
         try:
@@ -202,24 +195,6 @@ class Copy:
             raise
         self._destination = destination
         self._filled()  # an agent may have been killed before it was put in place
-
-    def _place(self) -> tuple[Path, Sequence[FileSpan] | None]:
-        """Where it is to lie, and its files where it lies there already."""
-        directory = self._parts.options.kept
-        if directory is None:
-            raise StorageError(path="this node", detail="it has no directory to keep what it brings")
-        stem = f"{quote(self.record.name, safe='')[:MAX_SHOWN_NAME]}-{self.manifest.digest[:SHORT_DIGEST]}"
-        try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise StorageError(path=directory, detail=words(error)) from None
-        for path in (directory / stem, *(directory / f"{stem}-{number}" for number in range(1, MAX_PLACES))):
-            if not os.path.lexists(path):
-                return path, None
-            spans = same_content(path, self.manifest, self._cancelled)
-            if spans is not None:
-                return path, spans
-        raise StorageError(path=directory / stem, detail="it is not what this node put there")
 
     def _make(self, path: Path) -> FileDestination:
         return FileDestination(path, self.manifest, self.record.name, cancelled=self._cancelled)
