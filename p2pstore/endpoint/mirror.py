@@ -15,6 +15,7 @@ from p2pstore.hub.documents import RepoFile
 from p2pstore.hub.listing import blob_name
 from p2pstore.hub.listings import MirroredRepo
 from p2pstore.hub.origin import HubOrigin
+from p2pstore.hub.patience import PeerPatience
 from p2pstore.hub.reading import Reading
 from p2pstore.hub.repos import Repo, RepoNotFound
 from p2pstore.hub.routes import Route
@@ -24,9 +25,8 @@ from p2pstore.origins.hub import HubSource
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.5
 LOOKS_SECONDS = 6.0
-"""Between two looks for who has a file that somebody had a moment ago, and for all of them."""
+"""For all looks for who has a file that somebody had a moment ago: no client waits for long before the first byte."""
 
 
 class Mirror:
@@ -71,18 +71,14 @@ class Mirror:
 
     async def _blob(self, file: RepoFile, seconds: float) -> Repo | None:
         """The object that is a file's content, if somebody has it; who should have it is asked for so long."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + seconds
+        patience = PeerPatience(seconds)
         while True:
             try:
                 return await self._hub.repos.find(blob_name(file.oid), "main")
             except (RepoNotFound, NoLivePeer):
                 return None
             except RemoteError as error:  # who had it may just have died, or have given it up
-                if loop.time() > until:
-                    raise
-                log.info("%s; looking again", error)
-                await asyncio.sleep(LOOK_SECONDS)
+                await patience.again(error)
 
     def _brought(self, route: Route, repo: MirroredRepo, file: RepoFile) -> asyncio.Task[None]:
         """The bringing of a file, which goes on when whoever asked is gone."""

@@ -17,9 +17,13 @@ PAUSE_SECONDS = 0.5
 
 
 class PeerPatience:
-    """Of somebody who wants something that peers have. On the event loop."""
+    """Of somebody who wants something that peers have. On the event loop.
 
-    def __init__(self) -> None:
+    It lasts for ``seconds``, or ``PEER_PATIENCE_SECONDS``; for none, the first fault is told at once.
+    """
+
+    def __init__(self, seconds: float | None = None) -> None:
+        self._seconds = PEER_PATIENCE_SECONDS if seconds is None else seconds
         self._trouble = 0.0  # since when there are only faults
 
     def well(self) -> None:
@@ -30,7 +34,7 @@ class PeerPatience:
         """Pause before another look; raise the fault where there was nothing else for long."""
         now = asyncio.get_running_loop().time()
         self._trouble = self._trouble or now
-        if now - self._trouble > PEER_PATIENCE_SECONDS:
+        if now - self._trouble >= self._seconds:
             raise fault
         log.info("%s; looking again", fault)
         await asyncio.sleep(PAUSE_SECONDS)
