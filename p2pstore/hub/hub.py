@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from p2pstore.cluster.claims import Claims
 from p2pstore.holding.parts import Parts
 from p2pstore.hub.copies import Copies
 from p2pstore.hub.listings import Listings
@@ -18,6 +19,7 @@ class Hub:
     ) -> None:
         """``upstream`` is the URL of the hub that is read, if any; ``transport`` is as of ``Copies``."""
         self.parts = parts
+        self.claims = Claims(parts.registry, supervisor)
         self.copies = Copies(parts, supervisor, transport)
         self.repos = Repos(parts, self.copies)
         self.upstream = Upstream(upstream) if upstream else None

@@ -19,7 +19,7 @@ from urllib.parse import quote
 import aiohttp
 from yarl import URL
 
-from p2pstore.errors import OriginDiffers, OriginRefused, OriginUnavailable
+from p2pstore.errors import OriginDiffers, OriginRefused, OriginUnavailable, OriginUnsuited
 from p2pstore.hub.documents import REPO_NOT_FOUND, RepoFile, is_commit
 from p2pstore.hub.listing import MAX_LISTING_BYTES, Listing, paths_fault
 from p2pstore.hub.ranged import BROKEN, answered, blocks_of, fault_words, range_of
@@ -94,16 +94,21 @@ class Upstream:
     async def stream(self, route: Route, commit: str, size: int, begin: int, end: int) -> AsyncGenerator[bytes, None]:
         """The bytes of a file of a commit from ``begin`` to ``end``; ``size`` is that of all of it.
 
-        Raises as ``listing``, also in the middle, and ``OriginDiffers`` where the file has another size.
+        Raises as ``listing``, also in the middle; ``OriginDiffers`` where the file has another size, and
+        ``OriginUnsuited`` where what is sent is no part that was asked for.
         """
         async with self._get(_resolve(route, commit), range_of(begin, end, size)) as answer:
             try:
                 first, told = answered(answer)
             except ValueError:
-                first, told = -1, None
-            if first not in {0, begin} or told not in {None, size}:
-                detail = f"{route.path} was to have {size} bytes, from {begin} on; it sends {told} from {first} on"
+                detail = f"it does not tell which part of {route.path!r} it sends"
+                raise OriginUnsuited(origin=self.url, detail=detail) from None
+            if told not in {None, size}:
+                detail = f"{route.path!r} was to have {size} bytes, and it sends one of {told}"
                 raise OriginDiffers(origin=self.url, detail=detail)
+            if first not in {0, begin}:
+                detail = f"it sends another part of {route.path!r} than it was asked for"
+                raise OriginUnsuited(origin=self.url, detail=detail)
             try:
                 async for block in blocks_of(answer, begin - first, end - begin):
                     yield block

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
-from p2pstore.cluster.claims import claim, claimant, give_back
+from p2pstore.cluster.claims import claimant
 from p2pstore.errors import (
     MetadataUnavailable,
     MooncakeError,
@@ -36,7 +36,6 @@ from p2pstore.holding.parts import Parts
 from p2pstore.holding.register import register_incoming
 from p2pstore.hub.hub import Hub
 from p2pstore.hub.repos import Repo, RepoNotFound
-from p2pstore.metadata.store import LeaseLost
 from p2pstore.objects.choices import DEFAULT_HASH
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.steps import Steps
@@ -77,6 +76,7 @@ class Gathering:
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
         self._parts: Parts = hub.parts
+        self._claims = hub.claims
         self._copies = hub.copies
         self._repos = hub.repos
         self._reads = Room(READS_AT_ONCE)
@@ -214,7 +214,7 @@ class Gathering:
         if not one.source.reads:
             return await self._read_elsewhere(one, section)
         async with self._reads.place(lambda: one.coming.is_urgent(section)):
-            claiming = asyncio.ensure_future(self._claimed(section.name))
+            claiming = asyncio.ensure_future(self._claims.claim(section.name))
             try:
                 if not await to_its_end(claiming):
                     return False
@@ -222,9 +222,8 @@ class Gathering:
                     return False  # somebody was just through with it
                 await self._read(one, section)
             finally:
-                with contextlib.suppress(LeaseLost, MooncakeError):  # it goes with the lease
-                    if claiming.result():
-                        await to_its_end(give_back(self._parts.registry, section.name))
+                if claiming.exception() is None and claiming.result():
+                    await to_its_end(self._claims.give_back(section.name))
         return True
 
     async def _read_elsewhere(self, one: FileWork, section: Section) -> bool:
@@ -233,12 +232,6 @@ class Gathering:
             return False
         detail = "nobody who is alive holds all of it, and this node may not read its origin"
         raise NoLivePeer(name=one.plan.whole, detail=detail)
-
-    async def _claimed(self, name: str) -> bool:
-        try:
-            return await claim(self._parts.registry, name)
-        except LeaseLost:
-            return False  # this node joins again by itself
 
     async def _read(self, one: FileWork, section: Section) -> None:
         """Read a section from the origin, and have the cluster know it."""

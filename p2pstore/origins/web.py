@@ -97,7 +97,7 @@ class WebSource:
         try:
             first, size = answered(answer)
         except ValueError:
-            first, size = -1, None  # of a part that is told in no way that is known
+            raise OriginUnsuited(origin=self._shown, detail="it does not tell which part it sends") from None
         if answer.status == 206 and first != begin:
             raise OriginUnsuited(origin=self._shown, detail="it sends another range than it was asked for")
         if size not in {None, file.size}:

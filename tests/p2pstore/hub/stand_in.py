@@ -40,6 +40,8 @@ class StandIn:
         self.held_from: int | None = None
         """Where it is, if not there."""
         self.ranges = True
+        self.content_range = ""
+        """What is told of each part, if not which it is."""
         self.elsewhere = ""
         """Where the content of large files is, if not here."""
         self.wrong: set[str] = set()
@@ -146,7 +148,8 @@ class _Handler(QuietHandler):
         first, _, last = (asked or "bytes=0-")[6:].partition("-")
         begin, stop = int(first), int(last or len(whole) - 1) + 1
         data = memoryview(whole)[begin:stop]
-        more = {"Content-Range": f"bytes {begin}-{begin + len(data) - 1}/{len(whole)}"} if asked else {}
+        part = hub.content_range or f"bytes {begin}-{begin + len(data) - 1}/{len(whole)}"
+        more = {"Content-Range": part} if asked else {}
         self.send_response(206 if asked else 200)
         for name, value in {**(headers or {}), **more, "Content-Length": str(len(data))}.items():
             self.send_header(name, value)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from p2pstore.errors import OriginUnavailable
+from p2pstore.errors import MooncakeError, OriginDiffers, OriginUnavailable, OriginUnsuited
 from p2pstore.hub import upstream as module
 from p2pstore.hub.routes import Route
 from p2pstore.hub.upstream import Upstream, UpstreamRefused
@@ -112,6 +112,22 @@ async def test_a_server_without_ranges(hub: StandIn, upstream: Upstream, monkeyp
     get = upstream._get
     monkeypatch.setattr(upstream, "_get", lambda path, headers=None: get(path))
     assert await read(upstream, "sub/m é.safetensors", hub.commit("org/n"), MIB) == FILES["sub/m é.safetensors"][MIB:]
+
+
+@pytest.mark.parametrize(
+    ("told", "error", "says"),
+    [
+        ("parts of it", OriginUnsuited, "it does not tell which part of 'sub/m é.safetensors' it sends"),
+        (f"bytes 7-{2 * MIB + 2}/{2 * MIB + 3}", OriginUnsuited, "it sends another part of 'sub/m é.safetensors'"),
+        (f"bytes {MIB}-{2 * MIB}/99", OriginDiffers, rf"was to have {2 * MIB + 3} bytes, and it sends one of 99"),
+    ],
+)
+async def test_a_server_that_sends_another_part_than_it_was_asked_for(
+    hub: StandIn, upstream: Upstream, told: str, error: type[MooncakeError], says: str
+) -> None:
+    hub.content_range = told
+    with pytest.raises(error, match=says):
+        await read(upstream, "sub/m é.safetensors", hub.commit("org/n"), MIB)
 
 
 async def test_without_the_package_nobody_is_logged_in(monkeypatch: pytest.MonkeyPatch) -> None:

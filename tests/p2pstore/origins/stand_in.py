@@ -30,6 +30,8 @@ class WebStandIn:
         """What must be shown as Authorization, if anything."""
         self.down = False
         self.ranges = True
+        self.content_range = ""
+        """What is told of each part, if not which it is."""
         self.etags = True
         self.moved: dict[str, str] = {}
         """Paths that lead elsewhere."""
@@ -89,7 +91,7 @@ class _Handler(QuietHandler):
         found = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", "")) if server.ranges else None
         if found and self.headers.get("If-Range", headers.get("ETag")) == headers.get("ETag"):
             begin, end, status = int(found[1]), min(int(found[2]) + 1, len(data)), 206
-            headers["Content-Range"] = f"bytes {begin}-{end - 1}/{len(data)}"
+            headers["Content-Range"] = server.content_range or f"bytes {begin}-{end - 1}/{len(data)}"
         self._answer(status, headers, end - begin)
         if self.command == "HEAD":
             return

@@ -12,7 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from p2pstore.errors import BadSource, OriginChanged, OriginDiffers, OriginRefused, OriginUnavailable
+from engine.net.backoff import Backoff
+from p2pstore.cluster import claims
+from p2pstore.cluster.registry import Registry
+from p2pstore.errors import (
+    BadSource,
+    MetadataUnavailable,
+    OriginChanged,
+    OriginDiffers,
+    OriginRefused,
+    OriginUnavailable,
+    OriginUnsuited,
+)
 from p2pstore.hub.hub import Hub
 from p2pstore.node import Node
 from p2pstore.objects.selection import Selection
@@ -296,6 +307,44 @@ async def test_servers_without_ranges_or_etags(start: Start, make: Make, web: We
     other, another = await work
     assert other.read_bytes() == web.files["/other"]
     assert revision != another
+
+
+@pytest.mark.parametrize(
+    ("told", "says"), [("parts of it", "does not tell which part it sends"), (f"bytes 7-8/{len(BIG)}", "another range")]
+)
+async def test_a_server_that_sends_another_part_than_it_was_asked_for(
+    start: Start, make: Make, web: WebStandIn, told: str, says: str
+) -> None:
+    web.content_range = told
+    with pytest.raises(OriginUnsuited, match=says):
+        await brought(make(await start("one")), web.url + PATH)
+
+
+async def test_a_claim_that_could_not_be_given_back_is_given_back_later(
+    start: Start, make: Make, web: WebStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Metadata are away just then: the other node waits for no lease of one that lives."""
+    monkeypatch.setattr(claims, "RETRIES", Backoff(0.01, 0.01))
+    web.files[PATH] = data = content(MIB, 21)
+    one, other = await start("one"), await start("other")
+    gathering, real, refused = make(one), claims.give_back, list[str]()
+
+    async def away(registry: Registry, what: str) -> None:
+        if registry.node == "one" and len(refused) < 3:
+            refused.append(what)
+            raise MetadataUnavailable(url="etcd://x", detail="away")
+        await real(registry, what)
+
+    async def gives_up(*_: object) -> None:
+        raise OriginRefused(origin="x", detail="no")
+
+    monkeypatch.setattr(claims, "give_back", away)
+    monkeypatch.setattr(gathering, "_read", gives_up)
+    with pytest.raises(OriginRefused):
+        await brought(gathering, web.url + PATH)
+    place, _ = await brought(make(other), web.url + PATH)
+    assert place.read_bytes() == data
+    assert len(refused) == 3
 
 
 async def test_what_has_no_version_is_never_taken_for_what_was_read_before(
