@@ -138,7 +138,7 @@ def test_one_that_is_killed_costs_itself_alone(
             if rank != victim:
                 assert each.heard()["tensors"] == (WHOLE if layout == "replicate" else sliced(rank, size)), each.said
                 assert each.finish() == {"left": []}, each.said
-        if stop.startswith("before a chunk") and not victim:
+        if stop == "before a chunk is offered" and not victim:  # at another place it may have offered all
             assert "rank 0 of this host has ended: this one brings what was to come from it" in made[1].said
         assert sent(source) < 4 * SIZE
     assert is_empty(tmp_path)
