@@ -18,7 +18,7 @@ from p2pstore.pull.run import Emit
 from p2pstore.pull.spread_get import SpreadRequest
 from p2pstore.pull.tensor_get import TensorRequest
 from p2pstore.settings.keys import TRANSPORTS
-from p2pstore.tensors.frameworks import CPU, NumPy, framework_of
+from p2pstore.tensors.frameworks import CPU, WITHOUT_GPU, NumPy, framework_of, names_gpu
 from p2pstore.tensors.patterns import NamePatterns
 from p2pstore.tensors.ranks import Ranks, Rule
 
@@ -68,9 +68,13 @@ def tensor_request(
     path: str,
     transport: str,
     peers: Sequence[str],
+    without_gpu: str = WITHOUT_GPU,
 ) -> TensorRequest:
-    """Which tensors are wanted, as what and where: see ``P2PStore.load_tensors``."""
-    made = framework_of(framework, device)
+    """Which tensors are wanted, as what and where: see ``P2PStore.load_tensors``.
+
+    ``without_gpu`` is what to do where PyTorch has no GPU.
+    """
+    made = framework_of(framework, device, without_gpu)
     ranks = Ranks(*_rank(rank), rule=cut) if rank is not None else None
     if cut is not None:
         _check_cut(cut, "with a rank", ranked=ranks is not None)
@@ -98,15 +102,13 @@ def spread_request(
         raise UsageError(detail="devices= names no GPU; give at least one, such as ['cuda:0']")
     if device != CPU:
         raise UsageError(detail=f"give either device={device!r} or devices=, not both")
-    _check_layout(layout)
+    check_layout(layout)
     if framework == NumPy.name:
         raise UsageError(detail="NumPy's arrays lie in the host's memory, and devices= are GPUs: use framework='torch'")
-    if CPU in names:  # before a package is asked about, which for this one need not be there
-        raise _no_gpu(CPU)
-    made = tuple(framework_of(framework, each) for each in names)
-    for each, one in zip(names, made, strict=True):
-        if not one.on_gpu:
+    for each in names:  # before a package is asked about, which for such a one need not be there
+        if not names_gpu(each):
             raise _no_gpu(each)
+    made = tuple(framework_of(framework, each, "leave devices= out") for each in names)
     shard = layout == "shard"
     if shard and rank is not None:
         raise UsageError(detail="with layout='shard' the rank is the place in devices=: leave rank= out")
@@ -123,17 +125,19 @@ def spread_request(
 
 
 def _no_gpu(device: str) -> UsageError:
-    return UsageError(detail=f"devices= are GPUs, such as 'cuda:0', and {device!r} is none; for it use device=")
+    other = "; for it use device=" if device == CPU else ""
+    return UsageError(detail=f"devices= are GPUs, such as 'cuda:0', and {device!r} is none{other}")
 
 
 def check_layout_alone(layout: str) -> None:
     """See that no layout is given where no devices are."""
-    _check_layout(layout)
+    check_layout(layout)
     if layout != LAYOUTS[0]:
         raise UsageError(detail="layout= says how several GPUs share the tensors: name them with devices=")
 
 
-def _check_layout(layout: str) -> None:
+def check_layout(layout: str) -> None:
+    """See that it is one. Raises ``UsageError``."""
     if not isinstance(layout, str) or layout not in LAYOUTS:
         raise arguments.refuse(layout, "the layout", f"one of {', '.join(LAYOUTS)}")
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from engine import arguments
-from p2pstore.calls.given import LAYOUTS, tensor_request
+from p2pstore.calls.given import LAYOUTS, check_layout, tensor_request
 from p2pstore.errors import UsageError
 from p2pstore.pull.tensor_get import TensorRequest
 from p2pstore.sharing.launch import Launch, launch_of
-from p2pstore.tensors.frameworks import CPU, NumPy
+from p2pstore.tensors.frameworks import CPU, NumPy, names_gpu
 from p2pstore.tensors.ranks import Rule
 
 HOST = "host"
@@ -32,8 +32,7 @@ def shared_request(
     """The tensors that this process wants, and which of the host's it is. Raises ``UsageError``."""
     if share != HOST:
         raise arguments.refuse(share, "share", f"{HOST!r}, or empty for a get of its own")
-    if layout not in LAYOUTS:
-        raise arguments.refuse(layout, "the layout", f"one of {', '.join(LAYOUTS)}")
+    check_layout(layout)
     launch = launch_of(environ)
     if framework == NumPy.name:
         raise UsageError(
@@ -45,10 +44,10 @@ def shared_request(
         rank = (launch.rank, launch.size)
     if device == CPU:
         device = f"cuda:{launch.rank}"
-    request = tensor_request(name, device, include, rank, cut, framework, path, transport, peers)
-    if not request.framework.on_gpu:
+    if not names_gpu(arguments.text(device, "the device")):
         raise UsageError(detail=f"share='host' is for GPUs, such as 'cuda:0', and {device!r} is none")
-    return request, launch
+    alone = "leave share= out"  # device='cpu' would be the rank's GPU again
+    return tensor_request(name, device, include, rank, cut, framework, path, transport, peers, alone), launch
 
 
 def check_no_share(share: str) -> None:

@@ -22,6 +22,9 @@ from p2pstore.tensors.plan import Place
 
 CPU = "cpu"
 CUDA = "cuda"
+WITHOUT_GPU = f"use device={CPU!r}"
+"""What to do where PyTorch has no GPU."""
+
 _MEMORY = "the memory of tensors"
 
 
@@ -99,9 +102,10 @@ class Torch(Framework):
 
     name = "torch"
 
-    def __init__(self, device: str = CPU) -> None:
+    def __init__(self, device: str = CPU, without_gpu: str = WITHOUT_GPU) -> None:
         """To be called in the caller's thread, whose current stream is the one that what is made belongs to.
 
+        ``without_gpu`` is what to do where PyTorch has no GPU.
         Raises ``UsageError`` where PyTorch is missing, or has no such device, and ``GpuUnavailable``.
         """
         self._torch = _package("torch", "torch", alone=device != CPU)
@@ -121,8 +125,18 @@ class Torch(Framework):
             self._stream = self._torch.cuda.current_stream(self._device)
         except (AssertionError, RuntimeError, ValueError) as error:
             first = (str(error) or "it has no GPU").splitlines()[0]
-            raise UsageError(detail=f"PyTorch cannot use {device!r}: {first}; use device='cpu'") from None
+            detail = f"PyTorch cannot use {device!r}: {first}; {self._instead(without_gpu)}"
+            raise UsageError(detail=detail) from None
         self.on_gpu = True
+
+    def _instead(self, without_gpu: str) -> str:
+        """What to do about a GPU that cannot be used."""
+        count = self._torch.cuda.device_count()
+        if not count:
+            return without_gpu
+        if count == 1:
+            return f"name the only one that it sees, '{CUDA}:0'"
+        return f"name one of the {count} that it sees, from '{CUDA}:0' on"
 
     def check(self, tensors: Iterable[Tensor]) -> None:
         """See ``Framework.check``."""
@@ -168,8 +182,13 @@ class Torch(Framework):
         return flat.view(getattr(self._torch, kind.torch)).reshape(shape)
 
 
-def framework_of(name: str, device: str) -> Framework:
-    """The framework of that name, for a device. Raises ``UsageError``."""
+def names_gpu(device: str) -> bool:
+    """Whether a device is called as GPUs are, whether there is such a one or not."""
+    return device.partition(":")[0] == CUDA
+
+
+def framework_of(name: str, device: str, without_gpu: str = WITHOUT_GPU) -> Framework:
+    """The framework of that name, for a device; ``without_gpu`` as of ``Torch``. Raises ``UsageError``."""
     arguments.text(device, "the device")
     if name == NumPy.name:
         if device != CPU:
@@ -177,7 +196,7 @@ def framework_of(name: str, device: str) -> Framework:
             raise UsageError(detail=detail)
         return NumPy()
     if name == Torch.name:
-        return Torch(device)
+        return Torch(device, without_gpu)
     raise arguments.refuse(name, "the framework", "'torch' or 'numpy'")
 
 

@@ -21,7 +21,7 @@ Pair = tuple[P2PStore, P2PStore]
 @pytest.fixture
 def gpus(cuda: Cuda, monkeypatch: pytest.MonkeyPatch) -> Iterator[DriverGpus]:
     made = DriverGpus(cuda)
-    monkeypatch.setattr("p2pstore.calls.given.framework_of", lambda _, device: made.framework(device))
+    monkeypatch.setattr("p2pstore.calls.given.framework_of", lambda _, device, __: made.framework(device))
     yield made
     made.close()
     gc.collect()

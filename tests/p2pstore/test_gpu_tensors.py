@@ -128,7 +128,7 @@ def fake_torch(gpu: FakeDriver, used: list[int]) -> Any:
     def device(name: str) -> Any:
         return SimpleNamespace(type=name.partition(":")[0], index=0)
 
-    cuda = SimpleNamespace(current_stream=lambda _: Stream(), stream=lambda stream: stream)
+    cuda = SimpleNamespace(current_stream=lambda _: Stream(), stream=lambda stream: stream, device_count=lambda: 0)
     return SimpleNamespace(__version__="2", uint8=1, device=device, empty=empty, cuda=cuda)
 
 
@@ -158,10 +158,33 @@ def test_a_pytorch_without_cuda(gpu: FakeDriver, monkeypatch: pytest.MonkeyPatch
 
     torch.cuda.current_stream = none
     monkeypatch.setitem(sys.modules, "torch", torch)
-    with pytest.raises(
-        UsageError, match="PyTorch cannot use 'cuda:0': Torch not compiled with CUDA enabled; use device="
-    ):
+    told = "PyTorch cannot use 'cuda:0': Torch not compiled with CUDA enabled; "
+    with pytest.raises(UsageError, match=f"{told}use device='cpu'$"):
         framework_of("torch", "cuda:0")
+    with two_stores() as (one, _):
+        with pytest.raises(UsageError, match=f"{told}leave devices= out$"):
+            one.load_tensors("n", devices=["cuda:0"])
+        monkeypatch.setenv("LOCAL_RANK", "0")
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+        with pytest.raises(UsageError, match=f"{told}leave share= out$"):
+            one.load_tensors("n", share="host")
+
+
+@pytest.mark.parametrize(
+    ("count", "advice"),
+    [(1, "name the only one that it sees, 'cuda:0'"), (4, "name one of the 4 that it sees, from 'cuda:0'")],
+)
+def test_a_gpu_that_there_is_not(gpu: FakeDriver, monkeypatch: pytest.MonkeyPatch, count: int, advice: str) -> None:
+    """As where each rank sees one GPU alone, which is its first."""
+    torch = fake_torch(gpu, [])
+
+    def none(_: object) -> Any:
+        raise RuntimeError("CUDA error: invalid device ordinal\nCompile with TORCH_USE_CUDA_DSA")
+
+    torch.cuda.current_stream, torch.cuda.device_count = none, lambda: count
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    with pytest.raises(UsageError, match=f"PyTorch cannot use 'cuda:7': CUDA error: invalid device ordinal; {advice}"):
+        framework_of("torch", "cuda:7", "leave share= out")
 
 
 def test_a_host_without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,7 +42,7 @@ class Shaped(OnGpu):
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDriver]:
     with fake(2) as driver:
-        made = lambda _, device: Shaped(driver, int(device.partition(":")[2]))  # noqa: E731 - short
+        made = lambda _, device, __: Shaped(driver, int(device.partition(":")[2]))  # noqa: E731 - short
         monkeypatch.setattr("p2pstore.calls.given.framework_of", made)
         yield driver
 

@@ -21,7 +21,7 @@ from tests.p2pstore.stores import two_stores
 def gpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[FakeDriver, DriverGpus]]:
     with fake(2) as driver:
         made = DriverGpus(load.cuda())
-        monkeypatch.setattr("p2pstore.calls.given.framework_of", lambda _, device: made.framework(device))
+        monkeypatch.setattr("p2pstore.calls.given.framework_of", lambda _, device, __: made.framework(device))
         yield driver, made
         made.close()
         gc.collect()

@@ -17,8 +17,8 @@ TORCHRUN = {"LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
 
 @pytest.fixture(autouse=True)
 def frameworks(monkeypatch: pytest.MonkeyPatch) -> None:
-    def made(name: str, device: str) -> Any:
-        return SimpleNamespace(name=name, device=device, on_gpu=device.startswith("cuda"))
+    def made(name: str, device: str, without_gpu: str) -> Any:
+        return SimpleNamespace(name=name, device=device, without_gpu=without_gpu)
 
     monkeypatch.setattr("p2pstore.calls.given.framework_of", made)
 
@@ -45,6 +45,7 @@ def test_what_is_said_counts() -> None:
     assert (request.ranks.rank, request.ranks.world) == (9, 16)
     request, _ = asked()
     assert request.ranks is None
+    assert request.framework.without_gpu == "leave share= out", "for device='cpu' is the rank's GPU here"
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,8 @@ def test_what_is_said_counts() -> None:
         ({"layout": "half"}, "the layout must be one of replicate, shard"),
         ({"layout": "shard", "rank": (0, 4)}, "the rank is LOCAL_RANK: leave rank= out"),
         ({"framework": "numpy"}, "NumPy's arrays lie in the host's memory: use framework='torch'"),
-        ({"device": "mps"}, "share='host' is for GPUs, such as 'cuda:0', and 'mps' is none"),
+        ({"device": "mps"}, "share='host' is for GPUs, such as 'cuda:0', and 'mps' is none$"),
+        ({"device": 0}, "the device must be"),
         ({"cut": {"*": 0}}, "cut must be a table or a function, with a rank"),
     ],
 )

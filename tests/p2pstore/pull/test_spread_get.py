@@ -39,7 +39,7 @@ STRANGERS = [(0, 2), (0, 3), (1, 2), (1, 3)]
 def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDriver]:
     """Four of them, to which tensors are loaded. In the end nothing is left on any."""
     with fake(4, delay=0.0005, strangers=request.param) as driver:
-        made = lambda _, device: OnGpu(driver, int(device.partition(":")[2] or 0))  # noqa: E731 - short
+        made = lambda _, device, __: OnGpu(driver, int(device.partition(":")[2] or 0))  # noqa: E731 - short
         monkeypatch.setattr("p2pstore.calls.given.framework_of", made)
         yield driver
 
@@ -195,6 +195,10 @@ def test_devices_are_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(UsageError, match="devices= are GPUs: use framework='torch'"):
             other.load_tensors("n", devices=["cuda:0"], framework="numpy")
         monkeypatch.setitem(sys.modules, "torch", None)
-        for device, words in (("cuda:0", "needs that package: pip install torch$"), ("cpu", "'cpu' is none")):
+        for device, words in (
+            ("cuda:0", "needs that package: pip install torch$"),
+            ("cpu", "'cpu' is none"),
+            ("mps", "'mps' is none$"),
+        ):
             with pytest.raises(UsageError, match=words):
                 other.load_tensors("n", devices=[device])
