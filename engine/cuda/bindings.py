@@ -172,9 +172,9 @@ class Bindings:
 
     def export(self, address: int) -> Exported:
         """See ``Driver.export``."""
-        base, length = self._both("cuMemGetAddressRange", address)
+        base, _ = self._both("cuMemGetAddressRange", address)
         handle = self._call("cuIpcGetMemHandle", base)
-        return Exported(bytes(handle.reserved), address - int(base), int(length))
+        return Exported(bytes(handle.reserved), address - int(base))
 
     def open_exported(self, handle: bytes) -> int:
         """See ``Driver.open_exported``."""

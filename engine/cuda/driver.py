@@ -37,11 +37,10 @@ _FATAL = frozenset({
 
 
 class Exported(NamedTuple):
-    """``handle`` opens memory of ``length`` bytes in another process; what was asked about begins at ``offset``."""
+    """``handle`` opens memory in another process; what was asked about begins at ``offset`` of it."""
 
     handle: bytes
     offset: int
-    length: int
 
 
 class Driver(Protocol):

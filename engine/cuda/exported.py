@@ -13,14 +13,9 @@ from collections.abc import Callable
 
 from engine.cuda.driver import failed, lasting
 from engine.cuda.load import Cuda
+from engine.cuda.peers import TRIED_BYTES, TRY_SECONDS
 from engine.cuda.pinned import stream_done
 from engine.errors import GpuFailed
-
-TRIED_BYTES = 256 * 1024
-"""Read to see whether they are what the owner says."""
-
-TRY_SECONDS = 10.0
-"""For that to come over; it takes less than a millisecond."""
 
 TIMEOUT = "CUDA_ERROR_LAUNCH_TIMEOUT"
 """What is said of a copy that does not end."""

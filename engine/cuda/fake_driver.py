@@ -405,7 +405,7 @@ class FakeDriver:
             if path is None:
                 raise failed("cuIpcGetMemHandle", self._current(), INVALID_VALUE, "invalid argument")
             handle = path.name.encode().ljust(HANDLE_BYTES, b"\0")
-            return Exported(handle, address - start, len(self._memory[start][1]))
+            return Exported(handle, address - start)
 
     def open_exported(self, handle: bytes) -> int:
         """See ``Driver.open_exported``."""

@@ -19,7 +19,7 @@ from engine.cuda.pinned import stream_done
 from engine.errors import GpuFailed
 
 TRIED_BYTES = 256 * 1024
-"""Sent from GPU to GPU to see whether they arrive."""
+"""Sent from GPU to GPU, of this process or of two, to see whether they arrive."""
 
 TRY_SECONDS = 10.0
 """For that to come over; it takes less than a millisecond."""

@@ -1,4 +1,4 @@
-"""Verify: hash again what lies on this node, and say which chunks are not what was registered."""
+"""Which chunks of what lies on this node are not what was registered: they are hashed again."""
 
 from __future__ import annotations
 

@@ -20,10 +20,10 @@ from dataclasses import replace
 from engine.files.stamps import STAMP_BYTES
 from engine.memory.file_spans import FileSpan, FileSpans
 from p2pstore.errors import Interrupted, MooncakeError, StorageError
+from p2pstore.holding.bad_chunks import WRONG_HASH, chunk_fault
 from p2pstore.holding.catalog import Holding
 from p2pstore.holding.holdings import Holdings
 from p2pstore.holding.replica import Replica
-from p2pstore.holding.verify import WRONG_HASH, chunk_fault
 from p2pstore.objects.hashing import hasher
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.source import changed, reading_fault, stamp_now
@@ -45,8 +45,8 @@ MAX_TOUCHED = 10_000
 """Holdings that wait to be read again; a look at their files finds further ones later."""
 
 
-class Complaints:
-    """Which complaints to look into. Pure; the time is the caller's, in seconds, and never goes back."""
+class ComplaintLimiter:
+    """Which complaints that come to look into. Pure; the time is the caller's, in seconds, and never goes back."""
 
     def __init__(self) -> None:
         self._lately: OrderedDict[tuple[str, int], float] = OrderedDict()
@@ -80,7 +80,7 @@ class Checker:
         self._holdings = holdings
         self._give_up = give_up
         self._drop_partial = drop_partial
-        self._complaints = Complaints()
+        self._complaints = ComplaintLimiter()
         self._reading = asyncio.Lock()
         self._touched: list[Holding] = []
         self._wake = asyncio.Event()

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from p2pstore.holding import meant
+from p2pstore.holding.bad_chunks import verify_holding
 from p2pstore.holding.parts import Parts
-from p2pstore.holding.verify import verify_holding
 
 log = logging.getLogger(__name__)
 

@@ -21,8 +21,8 @@ from engine.files.refusals import REFUSALS, said
 from engine.memory.buffers import FilesBuffer
 from engine.memory.file_spans import FileSpan
 from p2pstore.errors import BadSource, MooncakeError, StorageError
+from p2pstore.holding.bad_chunks import bad_chunks
 from p2pstore.holding.catalog import Holding
-from p2pstore.holding.verify import bad_chunks
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.source import scan, stamp_fault
 from p2pstore.objects.tree_hash import hash_tree

@@ -346,7 +346,7 @@ def test_memory_of_others_is_exported_and_opened() -> None:
     )
     driver = Bindings(module, Library())
     with driver.on(1):
-        assert driver.export(0x5010) == (bytes(range(64)), 0x10, 4096)
+        assert driver.export(0x5010) == (bytes(range(64)), 0x10)
         assert driver.open_exported(b"h" * 64) == 0x9000
         driver.close_exported(0x9000)
         driver.register(0x7000, 8192)

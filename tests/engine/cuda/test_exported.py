@@ -29,7 +29,7 @@ def two(tmp_path: Path) -> Iterator[tuple[Cuda, Cuda]]:
 @pytest.mark.parametrize(("owner", "reader", "right"), [(0, 0, True), (0, 1, True), (1, 0, False)])
 def test_a_sample_is_read_as_it_is_or_not(two: tuple[Cuda, Cuda], owner: int, reader: int, right: bool) -> None:
     sample = Sample(two[0], owner)
-    handle, offset, _ = sample.exported
+    handle, offset = sample.exported
     assert reads_right(two[1], reader, handle, offset, sample.digest) is right
     assert not reads_right(two[1], reader, handle, offset, "another")
     sample.close()

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from p2pstore.errors import Interrupted, UsageError
+from p2pstore.holding.bad_chunks import bad_chunks, verify_holding
 from p2pstore.holding.catalog import Holding
-from p2pstore.holding.verify import bad_chunks, verify_holding
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.source import scan
 from p2pstore.objects.tree_hash import hash_tree

@@ -12,7 +12,7 @@ import pytest
 from engine.serving.segment_server import SegmentServer
 from p2pstore.holding import checker as module
 from p2pstore.holding.catalog import Holding
-from p2pstore.holding.checker import AGAIN_SECONDS, CHUNKS_A_MINUTE, MAX_REMEMBERED, Checker, Complaints
+from p2pstore.holding.checker import AGAIN_SECONDS, CHUNKS_A_MINUTE, MAX_REMEMBERED, Checker, ComplaintLimiter
 from p2pstore.holding.replica import Replica
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.objects.manifest import Manifest
@@ -176,7 +176,7 @@ async def test_a_part_of_a_get_is_dropped(world: World) -> None:
 
 
 def test_a_liar_makes_nobody_read_for_ever() -> None:
-    complaints = Complaints()
+    complaints = ComplaintLimiter()
     taken = sum(complaints.take("d", chunk, now / 100) for now, chunk in enumerate(range(10_000)))
     assert taken <= 3 * CHUNKS_A_MINUTE
     assert not complaints.take("d", 0, 59.0)
@@ -185,5 +185,5 @@ def test_a_liar_makes_nobody_read_for_ever() -> None:
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHUNKS_A_MINUTE", 10 * MAX_REMEMBERED)
-    complaints = Complaints()
+    complaints = ComplaintLimiter()
     assert sum(complaints.take("d", chunk, 1.0) for chunk in range(2 * MAX_REMEMBERED)) == MAX_REMEMBERED
