@@ -96,11 +96,15 @@ class DestinationExists(Refused):
     advice = "say DEST/ to put the object inside a directory, move away what is there, or replace it with --force"
     advice_version = "it is the version {version} of it: replace that with --update, or say another DEST"
     """Where this node holds it as such: ``version`` is given, too."""
+    advice_file = "say another DEST, move away the file that is there, or replace it with --force"
+    """Where it is a file, in which nothing can be put: ``file`` is given, too."""
 
     @property
     def hint(self) -> str:
         """See ``MooncakeError.hint``."""
-        return self.filled(self.advice_version) if "version" in self.fields else super().hint
+        if "version" in self.fields:
+            return self.filled(self.advice_version)
+        return self.advice_file if "file" in self.fields else super().hint
 
 
 class ForeignContent(Refused):

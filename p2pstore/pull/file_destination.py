@@ -38,7 +38,7 @@ from p2pstore.pull.file_sink import FileSink
 from p2pstore.pull.old_chunks import read_chunk
 from p2pstore.pull.part_files import PartFiles
 from p2pstore.pull.placing import fill, place, renamed
-from p2pstore.pull.target import entries, examine
+from p2pstore.pull.target import entries, examine, taken
 from p2pstore.pull.tuning import Place
 from p2pstore.pull.workplace import Workplace
 from p2pstore.pull.writers import Writers
@@ -259,7 +259,7 @@ class FileDestination:
                     raise PartChanged(path=self.file_path(changed[0]))
             moved = self._put_in_place()
         except FileExistsError:
-            raise DestinationExists(path=self.path) from None
+            raise taken(self.path) from None
         except OSError as error:
             raise StorageError(path=error.filename or self.path, detail=words(error)) from None
         self.made_root = not (self._target.fill or (moved and self.shape.kind == "directory"))

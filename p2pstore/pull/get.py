@@ -27,7 +27,7 @@ from p2pstore.pull.old_chunks import Places, find_places
 from p2pstore.pull.pipeline import End, Pipeline
 from p2pstore.pull.reuse import LocalChunks
 from p2pstore.pull.run import Emit
-from p2pstore.pull.target import check_contents, examine, resolved
+from p2pstore.pull.target import check_contents, examine, resolved, taken
 from p2pstore.pull.workplace import tidy
 from p2pstore.swarm.gateway import Claim
 
@@ -181,7 +181,7 @@ class FileEnd(End[FileDestination]):
         if self._version is not None:
             holding, before = self._version
             if self._parts.holdings.fault(holding):
-                raise DestinationExists(path=self.dest)
+                raise taken(self.dest)
         else:
             held = self._parts.holdings.at(self.dest)
             before = self._parts.holdings.manifest(held.digest) if held is not None else None

@@ -62,6 +62,11 @@ def resolved(path: Path) -> Path:
     return final
 
 
+def taken(path: Path) -> DestinationExists:
+    """That something else is at the destination."""
+    return DestinationExists(path=path) if os.path.isdir(path) else DestinationExists(path=path, file=True)
+
+
 def examine(path: Path, manifest: Manifest, *, force: bool) -> Target:
     """What a get of the object to ``path`` is to do; ``path`` is no link. Nothing is changed.
 
@@ -80,7 +85,7 @@ def examine(path: Path, manifest: Manifest, *, force: bool) -> Target:
     mounted = mounts.at(real)
     if not stat.S_ISDIR(status.st_mode) or manifest.kind != "directory":
         if not force:
-            raise DestinationExists(path=path)
+            raise taken(path)
         if mounted:
             raise NotReplaceable(path=path, detail="it is a mount point")
         _check_replaceable(path, real, status, mounts)

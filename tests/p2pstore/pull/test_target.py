@@ -57,8 +57,9 @@ def test_nothing_there(dest: Path, manifest: object, force: bool) -> None:
 def test_a_file_is_replaced_with_force(dest: Path) -> None:
     dest.write_bytes(b"old")
     for manifest in (TREE, FILE):
-        with pytest.raises(DestinationExists):
+        with pytest.raises(DestinationExists) as caught:
             examine(dest, manifest, force=False)
+        assert "DEST/" not in caught.value.hint, "nothing can be put inside a file"
         assert examine(dest, manifest, force=True) == Target(dest.parent)
 
 
@@ -71,8 +72,9 @@ def test_a_directory(dest: Path) -> None:
     (dest / "lost+found").mkdir()
     assert examine(dest, TREE, force=False).fill
     (dest / "x").touch()
-    with pytest.raises(DestinationExists):
+    with pytest.raises(DestinationExists) as caught:
         examine(dest, TREE, force=False)
+    assert "DEST/" in caught.value.hint
     assert examine(dest, TREE, force=True) == Target(dest.parent)
 
 
