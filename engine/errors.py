@@ -11,6 +11,7 @@ The engine's part of the tree; ``p2pstore.errors`` draws the whole::
     │   ├── NoSuchAddress           2   this host has no such address to listen on, or not yet
     │   ├── BadConfig               2   a configuration value or key that is not understood
     │   ├── Closed                  2   a call on something that was closed, or that was closed during it
+    │   ├── PackageMissing          2   a Python package that comes with an extra is not installed
     │   └── ForkedProcess           2   a call on something that belongs to the process we were forked from
     │       └── ForkedFromEtcd      2   etcd, where that process was connected to it
     ├── SegmentNotFound             3   the metadata server knows no such segment
@@ -158,6 +159,13 @@ class BadConfig(UsageError):
 
     sentence = "{origin}: {detail}"
     advice = "correct it there, or take it out, then run the same command again; 'man mooncake' lists the settings"
+
+
+class PackageMissing(UsageError):
+    """What was asked for needs a Python package that is not installed; ``install`` is what pip is to be given."""
+
+    sentence = "{what} needs {package}"
+    advice = "run 'pip install {install!q}' where mooncake is installed, then the same command again"
 
 
 class Closed(UsageError):

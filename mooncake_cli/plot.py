@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from p2pstore.errors import StorageError, UsageError
+from p2pstore.errors import PackageMissing, StorageError, UsageError
 
 FORMATS = (".png", ".svg", ".pdf")
 
@@ -20,7 +20,7 @@ def check(path: Path) -> None:
     if path.suffix.lower() not in FORMATS:
         raise UsageError(detail=f"{path} ends in none of {', '.join(FORMATS)}")
     if importlib.util.find_spec("matplotlib") is None:
-        raise UsageError(detail="drawing needs matplotlib: pip install 'mooncake-cli[plot]'")
+        raise PackageMissing(what="drawing", package="matplotlib", install="mooncake-cli[plot]")
 
 
 def draw(path: Path, rows: Sequence[dict[str, Any]], what: str = "block size") -> None:

@@ -32,6 +32,7 @@ CAUSES = (
     _of("MooncakeError", "a defect of ours in the agent", detail="KeyError('x')"),
     _of("BenchFailed", "a process of the bench ended", role="target", detail="it ended with status 1"),
     _of("UsageError", "arguments that do not fit together", detail="several objects cannot all be named 'x'"),
+    _of("PackageMissing", "s3:// without s3fs", what="s3://", package="s3fs", install="mooncake-cli[origins]"),
     _of("AddressError", "a range that no buffer serves any more", length=4096, address=0x7F0000000000),
     _of("PortForbidden", "a low port, as another user than root", address="10.0.0.2:80", detail="Permission denied"),
     _of("PortTaken", "another program listens on the port", address=PEER, detail="Address already in use"),
@@ -169,6 +170,7 @@ CAUSES = (
         difference=": 1 of 5 files and 1 of 2048 chunks differ",
     ),
     _of("DestinationExists", "something else is at DEST", path="/data/llama-3"),
+    _of("DestinationExists", "another file is at DEST", path="/data/m.bin", file=True),
     _of("DestinationExists", "an earlier version is at DEST", path="/data/llama-3", version="3f786850e387"),
     _of("DestinationBusy", "another get writes there", path="/data/llama-3"),
     _of("DestinationServed", "DEST is what this node has registered", path="/data/x", root="/data/x", name=NAME),
@@ -243,17 +245,20 @@ CAUSES = (
     _of("OriginUnavailable", "an S3 store that does not answer", origin="s3://bucket/key", detail="it broke off"),
     _of("OriginUnavailable", "a file system that fails", origin="file:///mnt/m.bin", detail="Input/output error"),
     _of("OriginRefused", "a bucket that may not be read", origin="s3://bucket/key", detail="Access Denied"),
-    _of("OriginRefused", "a path that leads nowhere", origin="file:///mnt/m.bin", detail="there is no such file"),
+    _of("OriginNotFound", "a path that leads nowhere", origin="file:///mnt/m.bin", detail="there is no such file"),
     _of(
-        "OriginRefused", "a repository that the hub has not", origin="hf://org/m", detail="there is no such repository"
+        "OriginNotFound", "a repository that the hub has not", origin="hf://org/m", detail="there is no such repository"
     ),
+    _of("OriginNotFound", "a key that a bucket has not", origin="s3://bucket/key", detail="there is no such object"),
+    _of("HubUnset", "'register hf://..' without hf_upstream", origin="hf://org/m"),
     _of(
         "OriginUnsuited",
         "a web server that makes its answer as it sends it",
         origin="https://host.example/m.bin",
         detail="it does not tell how long it is",
     ),
-    _of("OriginRefused", "an origin that has no such thing", origin="https://hub.example", detail="404: not found"),
+    _of("OriginNotFound", "a server that has no such file", origin="https://host.example/m.bin", detail="404: no"),
+    _of("OriginRefused", "what is gated there", origin="https://hub.example", detail="403: access is restricted"),
     _of("OriginDiffers", "an origin that sends wrong bytes", origin="https://hub.example", detail="config.json"),
     _of(
         "OriginChanged",
@@ -276,6 +281,7 @@ CAUSES = (
         detail="permission denied",
         pattern="/it's private",
     ),
+    _of("HomeOfAnother", "MOONCAKE_HOME is another user's", path="/srv/mooncake", user="user llm"),
     _of("HomeUnusable", "the directory of the agent cannot be written", path=HOME, detail="read-only file system"),
     _of(
         "TransportUnavailable", "--transport rdma without a device", transport="rdma", detail="on this host: no device"

@@ -13,6 +13,7 @@ from engine.errors import (
     MetadataUnavailable,
     MetadataUnhealthy,
     MooncakeError,
+    PackageMissing,
 )
 from engine.metadata.base import KeyValueStore
 from engine.net import addresses
@@ -45,8 +46,8 @@ class RedisStore(KeyValueStore):
         try:
             import redis  # noqa: PLC0415 - an extra: only who uses Redis needs it
         except ImportError:
-            detail = "it needs the package redis; run: pip install 'mooncake-cli[redis]'"
-            raise BadConfig(origin=url, detail=detail) from None
+            package, install = "the package redis", "mooncake-cli[redis]"
+            raise PackageMissing(what="a metadata server redis://", package=package, install=install) from None
         self._errors = redis.exceptions
         self._client = redis.Redis(
             host=host,

@@ -42,7 +42,7 @@ class AgentClient(CacheCalls):
 
     Each raises what the agent raised, and besides ``AgentNotRunning`` where no agent listens (``AgentEnded`` where the
     last one could not go on), ``AgentUnreachable`` where one does not answer or goes away in the middle,
-    ``StorageError`` where its socket belongs to somebody else.
+    ``HomeOfAnother`` where its socket belongs to somebody else.
     """
 
     def __init__(self, home: Home, *, timeout: float = CALL_TIMEOUT) -> None:

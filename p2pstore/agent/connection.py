@@ -13,7 +13,16 @@ from pathlib import Path
 
 from engine import forks
 from p2pstore.agent.home import Home, socket_address
-from p2pstore.errors import AgentEnded, AgentNotRunning, AgentStarting, HomeElsewhere, MooncakeError, from_wire
+from p2pstore.errors import (
+    AgentEnded,
+    AgentNotRunning,
+    AgentStarting,
+    HomeElsewhere,
+    HomeOfAnother,
+    MooncakeError,
+    StorageError,
+    from_wire,
+)
 
 CREDENTIALS = struct.Struct("3i")
 """struct ucred of unix(7): pid, uid, gid."""
@@ -86,6 +95,16 @@ def nobody_listens(home: Home) -> MooncakeError:
     waits = waits_for(home)
     detail = f"it waits: {waits}" if waits else "it does not listen yet"
     return AgentStarting(home=home.root, pid=found.pid or "unknown", detail=detail)
+
+
+def may_not_connect(home: Home, error: OSError) -> StorageError:
+    """That the system refuses the way to a socket: most often since another user has it."""
+    from p2pstore.agent.private import owner_above  # noqa: PLC0415 - seldom asked for
+
+    found = owner_above(home.socket) if isinstance(error, PermissionError) else None
+    if found is None:
+        return StorageError(path=home.socket, detail=error.strerror or error)
+    return HomeOfAnother(path=found[0], user=found[1])
 
 
 def why_silent(home: Home) -> str:

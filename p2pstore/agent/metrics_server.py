@@ -16,7 +16,7 @@ from engine.net import addresses, sockets
 from engine.net.http_server import HttpServer, let_in
 from engine.net.listening import address_of
 from p2pstore.agent.metrics import METRICS
-from p2pstore.errors import UsageError
+from p2pstore.errors import PackageMissing
 from p2pstore.peers.http_log import http_log
 from p2pstore.settings.keys import AGENT_METRICS_PORT
 
@@ -37,13 +37,13 @@ class MetricsServer:
     def __init__(self, place: str) -> None:
         """``place`` is as the setting ``metrics`` has it.
 
-        Raises ``UsageError`` where the library is missing, or the port cannot be had; ``NoSuchAddress``.
+        Raises ``PackageMissing``; ``UsageError`` where the port cannot be had; ``NoSuchAddress``.
         """
         try:
             from p2pstore.metrics import exposition  # noqa: PLC0415 - an extra
         except ImportError:
-            said = "metrics need prometheus-client: pip install 'mooncake-cli[metrics]'"
-            raise UsageError(detail=said) from None
+            package, install = "the package prometheus-client", "mooncake-cli[metrics]"
+            raise PackageMissing(what="the setting metrics", package=package, install=install) from None
         self._exposition = exposition
         host, port = addresses.given_place(place, AGENT_METRICS_PORT)
         self._listener = sockets.listen(address_of(host), port)

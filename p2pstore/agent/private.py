@@ -12,7 +12,7 @@ from engine.config.trust import ROOT, others_can_write, user_name
 from engine.files.abilities import abilities_of
 from engine.files.refusals import cannot
 from engine.files.system import system
-from p2pstore.errors import BadConfig, HomeUnusable
+from p2pstore.errors import BadConfig, HomeOfAnother, HomeUnusable
 
 OWN = 0o700
 """A directory of the user's alone: the permission of the socket's directory is what authenticates a client."""
@@ -29,10 +29,10 @@ def make_root(directory: Path) -> None:
     """Make the directory of a home, or see that the one which is there is ours. Raises ``HomeUnusable``."""
     found = _made(directory)
     if found.st_uid != ROOT and not _is_ours(directory, found.st_uid):
-        raise HomeUnusable(path=directory, detail=f"it belongs to another user ({user_name(found.st_uid)})")
+        raise HomeOfAnother(path=directory, user=user_name(found.st_uid))
     link = directory.lstat()
     if stat.S_ISLNK(link.st_mode) and link.st_uid not in {os.geteuid(), ROOT}:
-        raise HomeUnusable(path=directory, detail=f"it is a link that belongs to {user_name(link.st_uid)}")
+        raise HomeOfAnother(path=f"the link {directory}", user=user_name(link.st_uid))
     if others_can_write(found) and not found.st_mode & stat.S_ISVTX:
         log.warning("others can write to %s, and put something else in place of what lies there", directory)
 
@@ -45,7 +45,7 @@ def make_own(directory: Path) -> None:
     found = _made(directory)
     for uid in (found.st_uid, directory.lstat().st_uid):  # of the directory, and of a link that leads to it
         if not _is_ours(directory, uid):
-            raise HomeUnusable(path=directory, detail=f"it belongs to another user ({user_name(uid)})")
+            raise HomeOfAnother(path=directory, user=user_name(uid))
     if stat.S_IMODE(found.st_mode) & _OTHERS:
         try:
             system.chmod(directory, OWN)
@@ -53,6 +53,17 @@ def make_own(directory: Path) -> None:
             if not cannot("chmod", error):
                 raise HomeUnusable(path=directory, detail=error.strerror or error) from error
             log.warning("%s is open to others, and cannot be closed: %s", directory, error.strerror)
+
+
+def owner_above(path: Path) -> tuple[Path, str] | None:
+    """What of a path, or above it, can be looked at first, and whose it is; None where it is ours."""
+    for each in (path, *path.parents):
+        try:
+            owner = each.stat().st_uid
+        except OSError:
+            continue
+        return None if owner == os.geteuid() else (each, user_name(owner))
+    return None
 
 
 def group_id(name: str) -> int:

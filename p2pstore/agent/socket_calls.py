@@ -15,9 +15,17 @@ from typing import Any
 
 from engine import forks
 from engine.cgroups import killed_since, memory_kills
-from p2pstore.agent.connection import CONNECT_TIMEOUT, UnixConnection, nobody_listens, send, socket_of, why_silent
+from p2pstore.agent.connection import (
+    CONNECT_TIMEOUT,
+    UnixConnection,
+    may_not_connect,
+    nobody_listens,
+    send,
+    socket_of,
+    why_silent,
+)
 from p2pstore.agent.home import Home
-from p2pstore.errors import AgentGone, AgentKilled, AgentUnreachable, PathNotFound, StorageError, from_wire
+from p2pstore.errors import AgentGone, AgentKilled, AgentUnreachable, PathNotFound, from_wire
 
 EVENT_TIMEOUT = 120.0
 """Seconds without an event in a call that takes long; the agent reports at least every few seconds."""
@@ -131,7 +139,7 @@ class SocketCalls:
             except ConnectionError:
                 raise
             except OSError as error:
-                raise StorageError(path=self.home.socket, detail=error.strerror or error) from error
+                raise may_not_connect(self.home, error) from error
             connection.sock.settimeout(timeout)
             send(connection, method, target, body)
             # One without a length has the socket to itself: closing the connection would leave it open.

@@ -24,7 +24,7 @@ from p2pstore.bench.gpu_checkpoint import ROWS, Checkpoint
 from p2pstore.bench.memory import directory_in_memory
 from p2pstore.bench.places import Loopback
 from p2pstore.bench.processes import AGENT, BenchAgent, Etcd, Process, end, environment
-from p2pstore.errors import GpuUnavailable, StorageError, TensorsDiffer, UsageError
+from p2pstore.errors import GpuUnavailable, PackageMissing, StorageError, TensorsDiffer, UsageError
 from p2pstore.objects.choices import DEFAULT_HASH
 from p2pstore.store import P2PStore
 
@@ -62,7 +62,7 @@ class TorchGpus:
         try:
             self._torch = importlib.import_module("torch")
         except ImportError:
-            raise UsageError(detail="'bench gpu' loads tensors of PyTorch: pip install torch") from None
+            raise PackageMissing(what="'bench gpu'", package="PyTorch", install="torch") from None
         self.names = [f"cuda:{number}" for number in range(self._torch.cuda.device_count())]
         if not self.names:
             raise UsageError(detail=f"PyTorch {self._torch.__version__} sees no GPU here: install one built for CUDA")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from engine.files.room import free_bytes
 from p2pstore.agent.home import Home
+from p2pstore.agent.private import owner_above
 from p2pstore.errors import HomeUnusable
 from p2pstore.objects.units import format_size
 from p2pstore.peers.checks import Check, failed, ok, warning
@@ -34,6 +35,10 @@ def check_home(home: Home, *, etcd: bool, writes: bool) -> Iterator[Check]:
         yield _unusable(f"{place} is no directory", "name")
         return
     if writes and not os.access(place, os.W_OK | os.X_OK):
+        owner = owner_above(Path(place))
+        if owner is not None:
+            yield _unusable(f"{place} belongs to {owner[1]}, and cannot be written to", "name")
+            return
         yield _unusable(f"{place} cannot be written to", "mend that, or name")
         return
     try:

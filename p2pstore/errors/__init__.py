@@ -18,6 +18,8 @@
     │   ├── BadConfig                 2   (engine) a setting that is not understood
     │   ├── NoHome                    2   there is no directory for the agent's home
     │   ├── BadSource                 2   a path that cannot be registered
+    │   ├── PackageMissing            2   (engine) a Python package is not installed
+    │   ├── HubUnset                  2   nobody has read that repository, and this agent reads no hub
     │   ├── Closed                    2   (engine) a call on something that was closed
     │   └── ForkedProcess             2   (engine) a call on something of our parent process
     │       └── ForkedFromEtcd        2   (engine) etcd, where that was connected to it
@@ -32,6 +34,7 @@
     │   └── DirectoryMissing          3   nor directory, in which something is to be put
     ├── NotInObject                   3   the object has no such file
     ├── TensorNotFound                3   the object has no tensor of such a name
+    ├── OriginNotFound                3   an origin outside the cluster has no such thing
     ├── SegmentNotFound               3   (engine) the metadata server knows no such segment
     ├── JobNotFound                   3   no such job
     ├── AgentNotRunning               3   no agent serves this home
@@ -96,6 +99,7 @@
     │       └── NothingGuards         7   the same for a server that knows no secret
     ├── StorageError                  8   (engine) no space, or no permission
     │   ├── HomeUnusable              8   the agent's home cannot be made or used
+    │   │   └── HomeOfAnother         8   since it belongs to another user
     │   └── HomeLost                  8   an agent's home was removed or replaced
     ├── TransportUnavailable          9   (engine)
     │   ├── VerbsFailed               9   (engine) a call to an RDMA device failed
@@ -130,6 +134,7 @@ from engine.errors import (
     MetadataUnhealthy,
     MooncakeError,
     NoSuchAddress,
+    PackageMissing,
     PeerStalled,
     PeerUnreachable,
     PortForbidden,
@@ -159,6 +164,7 @@ from p2pstore.errors.nodes import (
     EtcdNotStarted,
     HomeElsewhere,
     HomeLost,
+    HomeOfAnother,
     HomeUnusable,
     HubListenRefused,
     JobCut,
@@ -199,7 +205,15 @@ from p2pstore.errors.objects import (
     VersionNotFound,
     VersionNotHeld,
 )
-from p2pstore.errors.origins import OriginChanged, OriginDiffers, OriginRefused, OriginUnavailable, OriginUnsuited
+from p2pstore.errors.origins import (
+    HubUnset,
+    OriginChanged,
+    OriginDiffers,
+    OriginNotFound,
+    OriginRefused,
+    OriginUnavailable,
+    OriginUnsuited,
+)
 from p2pstore.errors.pulls import (
     BadManifest,
     ChunkMismatch,
@@ -264,8 +278,10 @@ __all__ = [
     "HolderGone",
     "HomeElsewhere",
     "HomeLost",
+    "HomeOfAnother",
     "HomeUnusable",
     "HubListenRefused",
+    "HubUnset",
     "IntegrityError",
     "Interrupted",
     "JobCancelled",
@@ -295,11 +311,13 @@ __all__ = [
     "ObjectNotFound",
     "OriginChanged",
     "OriginDiffers",
+    "OriginNotFound",
     "OriginRefused",
     "OriginUnavailable",
     "OriginUnsuited",
     "OtherMetadata",
     "OtherView",
+    "PackageMissing",
     "PartChanged",
     "PartialResult",
     "PathNotFound",

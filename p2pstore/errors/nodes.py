@@ -22,6 +22,13 @@ class HomeUnusable(StorageError):
     advice = "mend that, or name another directory with --home DIR or MOONCAKE_HOME"
 
 
+class HomeOfAnother(HomeUnusable):
+    """The agent's home, or a directory above it, belongs to another user and is closed to this one."""
+
+    sentence = "the agent's home is another user's: {path} belongs to {user}"
+    advice = "name another directory with --home DIR or MOONCAKE_HOME; the setting 'group' lets an agent serve others"
+
+
 class HomeLost(StorageError):
     """An agent's home was removed or replaced, or its file system went away: nobody could reach the agent any more."""
 

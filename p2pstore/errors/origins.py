@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from engine.errors import MooncakeError, Refused
+from engine.errors import MooncakeError, Refused, UsageError
 
 
 class OriginUnavailable(MooncakeError):
@@ -29,8 +29,38 @@ class OriginUnavailable(MooncakeError):
         return self.filled(self.advice_by_scheme.get(_scheme(self), self.advice))
 
 
+class HubUnset(UsageError):
+    """A repository of the model hub that nobody here has read, and an agent that reads no hub."""
+
+    sentence = "nobody here has read {origin} before, and this agent reads no hub"
+    advice = (
+        "end the agent with 'mooncake node stop', and run it again with MOONCAKE_HF_UPSTREAM=https://huggingface.co, "
+        "or with hf_upstream set"
+    )
+
+
+class OriginNotFound(MooncakeError):
+    """An origin that is there, and has no such thing; or one that says so to who may not read it."""
+
+    exit_code = 3
+    sentence = "nothing is found at {origin}: {detail}"
+    advice = "check the name and the revision; if it is private, log in with its own tools, as the agent's user"
+    advice_by_scheme: ClassVar[Mapping[str, str]] = {
+        "https": "check the address; if it is private, it is read with the hub token, or ~/.netrc, of the agent's user",
+        "http": "check the address; if it is private, it is read with the hub token, or ~/.netrc, of the agent's user",
+        "s3": "check bucket and key: 'aws s3 ls {origin!q}' shows what is there",
+        "file": "check the path, on the host of the agent",
+    }
+    """As of ``OriginUnavailable``."""
+
+    @property
+    def hint(self) -> str:
+        """See ``MooncakeError.hint``."""
+        return self.filled(self.advice_by_scheme.get(_scheme(self), self.advice))
+
+
 class OriginRefused(Refused):
-    """An origin that is there and says no, or has no such thing; ``code`` is its own word for it, if it has one."""
+    """An origin that is there and says no; ``code`` is its own word for it, if it has one."""
 
     sentence = "{origin} refused: {detail}"
     advice = "check the name and the revision; for what is private, log in with its own tools, as the agent's user"

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import xxhash
 
-from p2pstore.errors import UsageError
+from p2pstore.errors import PackageMissing, UsageError
 from p2pstore.objects.choices import DIGEST_BYTES
 
 
@@ -30,7 +30,7 @@ def hasher(name: str) -> Callable[[], Hasher]:
         try:
             found: Callable[[], Hasher] = importlib.import_module("blake3").blake3
         except ImportError:
-            detail = "hash blake3 needs the package blake3: pip install 'mooncake-cli[blake3]'"
-            raise UsageError(detail=detail) from None
+            package, install = "the package blake3", "mooncake-cli[blake3]"
+            raise PackageMissing(what="the hash blake3", package=package, install=install) from None
         return found
     raise UsageError(detail=f"unknown hash {name!r}; known are {', '.join(DIGEST_BYTES)}")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from p2pstore.errors import BadTag, OriginRefused
+from p2pstore.errors import BadTag, OriginNotFound, OriginRefused
 from p2pstore.hub.hub import Hub
 from p2pstore.hub.layout import lay_out
 from p2pstore.hub.origin import HubOrigin
@@ -32,7 +32,7 @@ AT_ONCE = 4
 
 
 def source_of(hub: Hub, origin: HubOrigin | Place) -> Source:
-    """What reads an origin. Raises ``UsageError`` where a package is missing for that."""
+    """What reads an origin. Raises ``PackageMissing`` where a package is missing for that."""
     if isinstance(origin, HubOrigin):
         return HubSource(hub, origin)
     if origin.scheme == FILE:
@@ -50,7 +50,7 @@ async def bring(
     try:
         return await _bring(gathering, origin, name, selection, steps)
     except UpstreamRefused as error:  # of which commands know nothing
-        raise OriginRefused(**error.fields) from None
+        raise (OriginNotFound if error.status == 404 else OriginRefused)(**error.fields) from None
 
 
 async def _bring(

@@ -86,8 +86,8 @@ class Gathering:
     async def have(self, source: Source, origin: str, file: OriginFile, steps: Steps) -> Path:
         """Where a file that is not empty lies here, whole and right. ``steps`` counts its bytes.
 
-        Raises ``OriginUnavailable``, ``OriginRefused``, ``OriginChanged``, ``OriginDiffers``, ``StorageError``, and as
-        a get. What came until then stays for the next time, unless the origin changed.
+        Raises ``OriginUnavailable``, ``OriginNotFound``, ``OriginRefused``, ``OriginChanged``, ``OriginDiffers``,
+        ``StorageError``, and as a get. What came until then stays for the next time, unless the origin changed.
         """
         way = plan(file)
         turn = self._turns.setdefault(way.whole, asyncio.Lock())

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
-from p2pstore.errors import NoLivePeer, OriginRefused, OriginUnavailable, UsageError
+from p2pstore.errors import HubUnset, NoLivePeer, OriginNotFound, OriginUnavailable
 from p2pstore.hub.documents import RepoFile, is_commit
 from p2pstore.hub.hub import Hub
 from p2pstore.hub.listing import blob_name
@@ -44,7 +44,7 @@ class HubSource:
         """See ``Source.close``. The connections are the hub's readers', which use them again."""
 
     async def files(self, selection: Selection) -> Sequence[OriginFile]:
-        """See ``Source.files``. Raises ``UsageError`` where no hub is known, and nobody has read that repository.
+        """See ``Source.files``. Raises ``HubUnset`` where no hub is known, and nobody has read that repository.
 
         What the hub refuses is an ``UpstreamRefused``, also in the middle.
         """
@@ -53,11 +53,10 @@ class HubSource:
             repo = await self._listings.find(origin.route)
         except RepoNotFound:
             if not self.reads:
-                detail = "this agent reads no hub: set hf_upstream, as to https://huggingface.co, and start it again"
-                raise UsageError(detail=detail) from None
-            raise OriginRefused(origin=origin, detail="there is no such repository") from None
+                raise HubUnset(origin=origin) from None
+            raise OriginNotFound(origin=origin, detail="there is no such repository") from None
         except RevisionNotFound:
-            raise OriginRefused(origin=origin, detail=f"it has no revision {origin.revision!r}") from None
+            raise OriginNotFound(origin=origin, detail=f"it has no revision {origin.revision!r}") from None
         self.revision = repo.commit
         return await self.described([file for file in repo.listing.files if takes(selection, file.path)])
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
 from engine.files.system import system
-from p2pstore.errors import OriginChanged, OriginRefused, OriginUnavailable, PathNotFound
+from p2pstore.errors import OriginChanged, OriginNotFound, OriginRefused, OriginUnavailable, PathNotFound
 from p2pstore.objects.file_system import words
 from p2pstore.objects.selection import Selection
 from p2pstore.objects.source import scan
@@ -39,7 +39,7 @@ class LocalSource:
         try:
             tree = scan(self._root, selection, private=self._private)
         except PathNotFound:
-            raise OriginRefused(origin=self._shown, detail="there is no such file") from None
+            raise OriginNotFound(origin=self._shown, detail="there is no such file") from None
         return [self._file(path, span.path) for path, span in zip(tree.paths, tree.files, strict=True)]
 
     def _file(self, path: str, place: str) -> OriginFile:
@@ -89,8 +89,10 @@ class LocalSource:
             raise OriginChanged(origin=self._shown, detail=f"{file.place} was written to or replaced")
         return data
 
-    def _fault(self, error: OSError) -> OriginRefused | OriginUnavailable:
-        if isinstance(error, (FileNotFoundError, PermissionError)):
+    def _fault(self, error: OSError) -> OriginNotFound | OriginRefused | OriginUnavailable:
+        if isinstance(error, FileNotFoundError):
+            return OriginNotFound(origin=self._shown, detail=words(error))
+        if isinstance(error, PermissionError):
             return OriginRefused(origin=self._shown, detail=words(error))
         return OriginUnavailable(origin=self._shown, detail=words(error))
 

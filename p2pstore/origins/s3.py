@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from p2pstore.errors import OriginChanged, OriginRefused, OriginUnavailable, UsageError
+from p2pstore.errors import OriginChanged, OriginNotFound, OriginRefused, OriginUnavailable, PackageMissing
 from p2pstore.objects.chosen import takes
 from p2pstore.objects.selection import Selection
 from p2pstore.objects.waiting import together
@@ -46,7 +46,7 @@ REFUSALS = frozenset(
 
 
 class S3Source:
-    """See ``Source``. Raises ``UsageError`` without s3fs."""
+    """See ``Source``. Raises ``PackageMissing`` without s3fs."""
 
     reads = True
     revision = ""
@@ -57,7 +57,8 @@ class S3Source:
         try:
             import s3fs  # noqa: PLC0415 - an extra, and slow to import
         except ImportError:
-            raise UsageError(detail="s3:// needs the package s3fs: pip install 'mooncake-cli[origins]'") from None
+            package, install = "the package s3fs", "mooncake-cli[origins]"
+            raise PackageMissing(what="s3://", package=package, install=install) from None
         self._system: s3fs.S3FileSystem = s3fs.S3FileSystem(skip_instance_cache=True, use_listings_cache=False)
         self._system.retries = 1  # else it does five times what botocore does five times
         self._system.read_timeout = SILENCE_SECONDS
@@ -71,14 +72,14 @@ class S3Source:
         if key and not key.endswith("/"):
             try:
                 return [await asyncio.to_thread(self._look, "", bucket, key)]
-            except OriginRefused:
+            except (OriginNotFound, OriginRefused):  # where keys may not be listed, of one that is not there
                 found = await asyncio.to_thread(self._below)
                 if not found:
                     raise
         else:
             found = await asyncio.to_thread(self._below)
         if not found:
-            raise OriginRefused(origin=self._shown, detail="there is nothing below it")
+            raise OriginNotFound(origin=self._shown, detail="there is nothing below it")
         above = len(self._path.rstrip("/")) + 1
         taken = [path for path in found if takes(selection, path[above:])]
         works = [partial(asyncio.to_thread, self._look, path[above:], *path.split("/", 1)) for path in taken]
@@ -99,7 +100,7 @@ class S3Source:
             raise self._fault(error) from None
         etag, place, size_of_parts = str(told.get("ETag", "")), f"s3://{bucket}/{key}", 0
         if parts_of(told):
-            with contextlib.suppress(OriginRefused, OriginUnavailable):  # it is read all the same
+            with contextlib.suppress(OriginNotFound, OriginRefused, OriginUnavailable):  # it is read all the same
                 size_of_parts = part_size(told, self._part(place, 1))
         hashes = hashes_of({**told, "ETag": ""} if bucket.endswith(DIRECTORY_BUCKET) else told, size_of_parts)
         return OriginFile(path, place, int(told["ContentLength"]), etag, etag, hashes)
@@ -154,11 +155,11 @@ class S3Source:
     def _changed(self, file: OriginFile, now: str) -> OriginChanged:
         return OriginChanged(origin=self._shown, detail=f"the version of {file.place} was {file.version}, and is {now}")
 
-    def _fault(self, error: Exception) -> OriginRefused | OriginUnavailable:
+    def _fault(self, error: Exception) -> OriginNotFound | OriginRefused | OriginUnavailable:
         """What an error of botocore's or s3fs's means."""
         said = " ".join(str(error).split())[:MAX_WORDS] or type(error).__name__
         if isinstance(error, FileNotFoundError):
-            return OriginRefused(origin=self._shown, detail="there is no such object")
+            return OriginNotFound(origin=self._shown, detail="there is no such object")
         if isinstance(error, PermissionError) or type(error).__name__ in REFUSALS:
             return OriginRefused(origin=self._shown, detail=said)
         return OriginUnavailable(origin=self._shown, detail=said)

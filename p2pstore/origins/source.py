@@ -43,7 +43,7 @@ class Source(Protocol):
         """What it calls its files as ``files`` told them; empty where it has no word for that."""
 
     async def files(self, selection: Selection) -> Sequence[OriginFile]:
-        """Its files. Raises ``OriginRefused``, ``OriginUnavailable``, or as ``scan``."""
+        """Its files. Raises ``OriginNotFound``, ``OriginRefused``, ``OriginUnavailable``, or as ``scan``."""
 
     def stream(self, file: OriginFile, begin: int, end: int) -> AsyncGenerator[bytes, None]:
         """The bytes of a file from ``begin`` to ``end``. Raises as ``files``, also in the middle.

@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 from yarl import URL
 
-from p2pstore.errors import OriginChanged, OriginRefused, OriginUnavailable, OriginUnsuited
+from p2pstore.errors import OriginChanged, OriginNotFound, OriginRefused, OriginUnavailable, OriginUnsuited
 from p2pstore.hub.ranged import BROKEN, answered, blocks_of, fault_words, range_of
 from p2pstore.objects.selection import Selection
 from p2pstore.origins.address import Place
@@ -121,6 +121,8 @@ class WebSource:
         said = f"it answers {answer.status}: {(answer.reason or '')[:MAX_WORDS]}"
         if answer.status in {408, 425, 429} or answer.status >= 500:
             raise self._away(said)
+        if answer.status in {404, 410}:
+            raise OriginNotFound(origin=self._shown, detail=said)
         raise OriginRefused(origin=self._shown, detail=said)
 
     def _away(self, detail: str) -> OriginUnavailable:

@@ -17,7 +17,7 @@ from engine.processes import ProcessHandle
 from mooncake_cli.bench_options import block, numbers
 from mooncake_cli.commands.bench_transfer import closing_line, table
 from mooncake_cli.plot import check, draw
-from p2pstore.errors import StorageError, UsageError
+from p2pstore.errors import PackageMissing, StorageError, UsageError
 from tests.cli.conftest import Mooncake
 
 QUICK = ("--duration", "0.2", "--warm-up", "0.05", "--rounds", "2")
@@ -197,8 +197,9 @@ def test_a_line_for_each_engine_and_number_of_threads(tmp_path: Path, monkeypatc
 
 def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=re.escape("pip install 'mooncake-cli[plot]'")):
+    with pytest.raises(PackageMissing, match="drawing needs matplotlib") as caught:
         check(Path("figure.png"))
+    assert """'pip install "mooncake-cli[plot]"'""" in caught.value.hint
 
 
 def test_interrupting_it_leaves_no_process_behind(environment: dict[str, str]) -> None:

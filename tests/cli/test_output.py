@@ -16,7 +16,7 @@ import pytest
 from mooncake_cli import output
 from mooncake_cli.output import Column, Mode, Output, use_color
 from mooncake_cli.text import age, counted, printable, short_digest
-from p2pstore.errors import ObjectNotFound
+from p2pstore.errors import HubUnset, MooncakeError, ObjectNotFound, PackageMissing
 from tests.cli.fake_agent import FakeAgent, get_result, info_answer, progress
 
 
@@ -225,3 +225,19 @@ def test_a_terminal_gets_colour_and_folded_names(agent: FakeAgent, environment: 
     assert shown.count("x" * 50) >= 3
     assert not any(line.count("x") > 100 for line in shown.splitlines())
     assert "\x1b[" not in on_terminal(["info", "models/llama"], {**environment, "NO_COLOR": "1"}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (PackageMissing(what="s3://", package="s3fs", install="mooncake-cli[origins]"), 'pip install "mooncake-cli['),
+        (HubUnset(origin="hf://org/m"), "MOONCAKE_HF_UPSTREAM=https://huggingface.co"),
+    ],
+)
+def test_no_help_is_named_where_something_else_helps(
+    error: MooncakeError, advice: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Output().error(error, command="register")
+    said = capsys.readouterr().err
+    assert advice in said
+    assert "--help" not in said

@@ -16,6 +16,9 @@ NOBODY = 65534
 _PRELUDE = f"""
 import errno, json, os, shlex, sys, threading
 from pathlib import Path
+import p2pstore.agent.private
+from p2pstore.agent.client import AgentClient
+from p2pstore.agent.home import Home
 from p2pstore.holding.same_content import same_content
 from p2pstore.pull.file_destination import FileDestination
 from p2pstore.errors import MooncakeError

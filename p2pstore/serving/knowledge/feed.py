@@ -13,7 +13,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
-from p2pstore.errors import UsageError
+from p2pstore.errors import PackageMissing, UsageError
 from p2pstore.serving.knowledge.vllm_events import BadEvents, Cleared, EngineEvent, decode
 
 REPLAY_SECONDS = 5.0
@@ -157,5 +157,6 @@ def _zmq() -> Any:
         import zmq  # noqa: PLC0415 - an extra
         import zmq.asyncio  # noqa: PLC0415 - an extra
     except ImportError:
-        raise UsageError(detail="KV events need pyzmq and msgpack: pip install 'mooncake-cli[events]'") from None
+        package, install = "pyzmq and msgpack", "mooncake-cli[events]"
+        raise PackageMissing(what="a reader of KV events", package=package, install=install) from None
     return zmq

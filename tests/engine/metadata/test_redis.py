@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from engine.errors import BadConfig, MetadataFull, MetadataRefused, MetadataUnhealthy, MooncakeError
+from engine.errors import BadConfig, MetadataFull, MetadataRefused, MetadataUnhealthy, MooncakeError, PackageMissing
 from engine.metadata import redis as ours
 from engine.metadata.redis import RedisStore, _answered
 
@@ -61,8 +61,9 @@ def test_whatever_a_server_does_not_want_is_a_refusal(answer: bytes, monkeypatch
 
 def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "redis", None)
-    with pytest.raises(BadConfig, match=r"pip install 'mooncake-cli\[redis\]'"):
+    with pytest.raises(PackageMissing, match="needs the package redis") as caught:
         RedisStore("redis://h")
+    assert "mooncake-cli[redis]" in caught.value.hint
 
 
 @pytest.mark.parametrize(

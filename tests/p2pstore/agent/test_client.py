@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from p2pstore.errors import (
     OtherView,
 )
 from tests.cli.fake_agent import FakeAgent, get_result, progress
+from tests.p2pstore.users import NOBODY, run_unprivileged
 
 HEAVY = ("grpc", "aiohttp", "xxhash", "asyncio", "numpy", "rich", "tqdm", "typer", "p2pstore.node", "engine.engine")
 
@@ -32,6 +35,29 @@ def test_it_imports_nothing_heavy() -> None:
 
 def test_plain_calls_are_answered(agent: FakeAgent, home: Home) -> None:
     assert AgentClient(home).status()["node"] == "alpha"
+
+
+def test_a_home_that_is_another_users_is_said_to_be() -> None:
+    """As one that MOONCAKE_HOME names for a user who was given a copy of somebody's settings."""
+    if os.geteuid():
+        pytest.skip("only root can become another user")
+    code = """
+try:
+    AgentClient(Home.resolve(Path(sys.argv[1]) / "home", {})).status()
+except MooncakeError as error:
+    print(type(error).__name__, error.exit_code, error, error.hint, sep="\\n")
+"""
+    with tempfile.TemporaryDirectory() as place:  # closed to others
+        kind, status, said, hint = run_unprivileged(code, place).splitlines()
+        assert (kind, status) == ("HomeOfAnother", "8")
+        assert said == f"the agent's home is another user's: {place} belongs to user root"
+        assert "MOONCAKE_HOME" in hint
+        assert "permissions" not in hint
+        os.chown(place, NOBODY, NOBODY)
+        os.chmod(place, 0)
+        kind, _, said, hint = run_unprivileged(code, place).splitlines()
+        assert (kind, "permissions" in hint) == ("StorageError", True), said
+        os.chmod(place, 0o700)
 
 
 def test_a_long_socket_path_is_reached(tmp_path: Path) -> None:

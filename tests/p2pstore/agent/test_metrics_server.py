@@ -156,7 +156,7 @@ def test_without_the_library_it_says_what_to_install(tmp_path: Path) -> None:
         cwd=Path(__file__).resolve().parents[3],
     )
     assert done.returncode == UsageError.exit_code, done.stderr
-    assert "pip install 'mooncake-cli[metrics]'" in done.stderr
+    assert "the setting metrics needs the package prometheus-client" in done.stderr
     assert "Traceback" not in done.stderr
     left = Home.resolve(home, {}).start_error.read_text()
-    assert "mooncake-cli[metrics]" in json.loads(left)["error"]["message"]
+    assert "mooncake-cli[metrics]" in json.loads(left)["error"]["advice"]

@@ -109,7 +109,7 @@ def test_no_gpu_and_no_pytorch(gpu: FakeDriver, monkeypatch: pytest.MonkeyPatch)
     import sys
 
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(UsageError, match="'bench gpu' loads tensors of PyTorch: pip install torch"):
+    with pytest.raises(UsageError, match="'bench gpu' needs PyTorch"):
         TorchGpus()
 
     def none() -> Any:

@@ -57,5 +57,10 @@ def test_what_cannot_be_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(os, "access", lambda *_: False)
     (check,) = check_home(Home.resolve(tmp_path), etcd=False, writes=True)
     assert (check.verdict, check.detail) == ("failed", f"{tmp_path} cannot be written to")
+    assert check.advice == "mend that, or name another with --home DIR or MOONCAKE_HOME"
     (check,) = check_home(Home.resolve(tmp_path), etcd=False, writes=False)
     assert check.verdict != "failed"
+    monkeypatch.setattr(os, "geteuid", lambda: 4321)
+    (check,) = check_home(Home.resolve(tmp_path), etcd=False, writes=True)
+    assert "belongs to user " in check.detail
+    assert check.advice == "name another with --home DIR or MOONCAKE_HOME", "it is not this user's to mend"

@@ -48,6 +48,8 @@ class StandIn:
         """Files of which another byte is sent than there is."""
         self.gated: set[str] = set()
         """Files that are refused, though their repository is shown."""
+        self.gone: set[str] = set()
+        """Files that are listed, and not there."""
         hub = self
 
         class Handler(_Handler):
@@ -109,7 +111,7 @@ class _Handler(QuietHandler):
             self._json(info(route.repo, commit, files, 1.7e9))
         elif route.verb == "tree":
             self._tree(tree(files, route.path, recursive=True))
-        elif route.verb == "resolve" and route.path in hub.repos[route.name]:
+        elif route.verb == "resolve" and route.path in hub.repos[route.name].keys() - hub.gone:
             if route.path in hub.gated:
                 self._answer(403, b"no", {"X-Error-Code": "GatedRepo", "X-Error-Message": "it is gated"})
                 return

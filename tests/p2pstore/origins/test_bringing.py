@@ -20,6 +20,7 @@ from p2pstore.errors import (
     MetadataUnavailable,
     OriginChanged,
     OriginDiffers,
+    OriginNotFound,
     OriginRefused,
     OriginUnavailable,
     OriginUnsuited,
@@ -364,7 +365,7 @@ async def test_what_has_no_version_is_never_taken_for_what_was_read_before(
 
 async def test_what_a_server_refuses(start: Start, make: Make, web: WebStandIn) -> None:
     one = make(await start("one"))
-    with pytest.raises(OriginRefused, match="404"):
+    with pytest.raises(OriginNotFound, match="404"):
         await brought(one, web.url + "/none")
     web.user = "Basic x"
     with pytest.raises(OriginRefused, match="401"):
@@ -413,7 +414,7 @@ async def test_a_directory_of_this_machine(start: Start, make: Make, tmp_path: P
     for place, _ in found:
         assert {str(p.relative_to(place)): p.read_bytes() for p in place.rglob("*") if p.is_file()} == wanted
     assert len({revision for _, revision in found}) == 1
-    with pytest.raises(OriginRefused, match="no such file"):
+    with pytest.raises(OriginNotFound, match="no such file"):
         await brought(make(nodes[0]), f"file://{tmp_path}/none")
     with pytest.raises(BadSource, match="no file in it fits"):
         await brought(make(nodes[0]), url, Selection(include=("*.x",)))

@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 
 from p2pstore.errors import (
+    HubUnset,
     NoLivePeer,
     OriginDiffers,
+    OriginNotFound,
     OriginRefused,
     OriginUnavailable,
     PeerHasNot,
     PeerUnreachable,
     RemoteError,
-    UsageError,
 )
 from p2pstore.hub import patience, upstream
 from p2pstore.hub.hub import Hub
@@ -184,7 +185,7 @@ async def test_a_node_that_reads_no_hub_gets_what_others_read(start: Start, make
     stand_in.repos[NAME] = {BIG: LARGE}
     one = make(await start("one"))
     other = make(await start("other"), upstream=False)
-    with pytest.raises(UsageError, match="hf_upstream"):
+    with pytest.raises(HubUnset, match=f"nobody here has read hf://{NAME} before"):
         await brought(other)
     stand_in.hold.clear()
     stand_in.held_from = 40 * MIB
@@ -232,8 +233,14 @@ async def test_who_had_a_file_a_moment_ago_is_looked_past(
 async def test_what_the_hub_refuses(start: Start, make: Make) -> None:
     one = make(await start("one"))
     for text in ("hf://org/none", f"hf://{NAME}@v9"):
-        with pytest.raises(OriginRefused):
+        with pytest.raises(OriginNotFound):
             await brought(one, text)
+
+
+async def test_a_file_that_is_listed_and_not_there(start: Start, make: Make, stand_in: StandIn) -> None:
+    stand_in.gone = {SMALL}
+    with pytest.raises(OriginNotFound, match="404"):
+        await brought(make(await start("one")))
 
 
 async def test_what_is_gated(start: Start, make: Make, stand_in: StandIn) -> None:

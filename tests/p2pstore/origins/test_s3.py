@@ -10,7 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from p2pstore.errors import OriginChanged, OriginDiffers, OriginRefused, OriginUnavailable, UsageError
+from p2pstore.errors import (
+    OriginChanged,
+    OriginDiffers,
+    OriginNotFound,
+    OriginRefused,
+    OriginUnavailable,
+    PackageMissing,
+)
 from p2pstore.hub.hub import Hub
 from p2pstore.node import Node
 from p2pstore.objects.selection import Selection
@@ -97,7 +104,7 @@ async def test_what_a_store_refuses(
 ) -> None:
     one = make(await start("one"))
     for url in ("s3://bucket/none", "s3://bucket/none/", "s3://none/x"):
-        with pytest.raises(OriginRefused):
+        with pytest.raises(OriginNotFound):
             await brought(one, url)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "no credentials"))
     with pytest.raises(OriginRefused, match="credentials"):
@@ -219,5 +226,6 @@ async def test_without_s3fs_it_says_what_to_install(monkeypatch: pytest.MonkeyPa
         return real(name, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(UsageError, match="origins"):
+    with pytest.raises(PackageMissing, match="s3:// needs the package s3fs") as caught:
         S3Source(Place("s3", "s3://bucket/x"))
+    assert "mooncake-cli[origins]" in caught.value.hint

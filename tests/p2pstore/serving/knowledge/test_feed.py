@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
-from p2pstore.errors import UsageError
+from p2pstore.errors import PackageMissing, UsageError
 from p2pstore.serving.knowledge import feed as feeds
 from p2pstore.serving.knowledge.feed import Feed
 from p2pstore.serving.knowledge.vllm_events import BlocksRemoved, Cleared, EngineEvent
@@ -144,5 +144,6 @@ async def test_an_endpoint_that_is_none() -> None:
 
 def test_without_its_packages_it_says_which_extra_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "zmq", None)
-    with pytest.raises(UsageError, match=r"mooncake-cli\[events\]"):
+    with pytest.raises(PackageMissing, match="pyzmq") as caught:
         Feed("tcp://127.0.0.1:1", lambda _: None)
+    assert "mooncake-cli[events]" in caught.value.hint
