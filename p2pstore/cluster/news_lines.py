@@ -36,6 +36,9 @@ MAX_KEY = 64
 MAX_REPEATS = 4
 """How often one line may tell of each chunk: twice happens, when a second copy of the object becomes whole."""
 
+Told = Availability | Shared | Queued | Grant | Claim | list[int]
+"""What a line may tell: the replica, first of all, and then news of it; a list is of chunks."""
+
 _decode = json.JSONDecoder().decode  # ``loads`` looks first what encoding it may be, which takes as long again
 
 
@@ -59,6 +62,30 @@ class Lines:
             yield value
         if len(self._rest) > MAX_LINE_BYTES:
             raise RemoteProtocolError(peer=self._control, detail=f"a line longer than {MAX_LINE_BYTES} bytes")
+
+
+class NewsReader:
+    """What a peer tells of one replica, of an object with so many chunks."""
+
+    def __init__(self, control: str, chunks: int) -> None:
+        self._control = control
+        self._chunks = chunks
+        self._lines = Lines(control)
+        self._first = True
+        self.withdrawn = False
+        """Whether it has told that there is no more of the replica: nothing is to be read any more."""
+
+    def read(self, part: bytes) -> Iterator[Told]:
+        """What is told with the next part of the stream. Raises ``PeerWithdrew``, too."""
+        for line in self._lines.read(part):
+            if self._first:
+                self._first = False
+                yield read_availability(self._control, line, self._chunks)
+            elif read_withdrawal(self._control, line):
+                self.withdrawn = True
+                return
+            elif (news := read_news(self._control, line, self._chunks)) is not None:
+                yield news
 
 
 def read_availability(control: str, line: dict[str, Any], chunks: int) -> Availability:

@@ -8,17 +8,15 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 from urllib.parse import quote
 
-from p2pstore.cluster.news import Availability, Queued, Shared
-from p2pstore.cluster.news_lines import Lines, read_availability, read_key, read_news, read_withdrawal
+from p2pstore.cluster.news_lines import NewsReader, Told, read_key
 from p2pstore.cluster.peer_requests import PeerRequests
+from p2pstore.cluster.peer_talk import ENDED, PeerTalk, Say
 from p2pstore.cluster.records import MAX_RECORD_BYTES, NodeRecord, ObjectRecord, decode
 from p2pstore.cluster.secret import ClusterSecret
 from p2pstore.errors import PeerHasNot, PeerUnreachable, RemoteProtocolError
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.manifest_reader import MAX_MANIFEST_BYTES, parse
 from p2pstore.objects.oid import is_oid
-from p2pstore.swarm.gateway import Claim
-from p2pstore.swarm.granter import Grant
 
 OID_SECONDS = 15.0
 """For what a file is called by its content: a peer says sooner that it is still reading."""
@@ -144,7 +142,7 @@ class PeerClient:
 
     async def availability(
         self, control: str, manifest: Manifest, *, seeds: bool = True, grants: bool = True, abroad: bool = False
-    ) -> AsyncIterator[Availability | Shared | Queued | Grant | Claim | list[int]]:
+    ) -> AsyncIterator[Told]:
         """What the peer has of an object, then the chunks that it gets, whether others get from it, too, and grants.
 
         ``seeds``: what we get we pass on; ``grants``: we take them, and ``say`` so; ``abroad``: we are in another zone.
@@ -153,22 +151,38 @@ class PeerClient:
         Raises ``PeerHasNot``, ``PeerBusy``, ``PeerUnreachable``, ``PeerStalled`` or ``RemoteProtocolError``, and
         ``PeerWithdrew`` at the end where the peer says why.
         """
-        path = f"/v1/replicas/{manifest.digest}?seeds={int(seeds)}&grants={int(grants)}"
-        if abroad:
-            path += "&abroad=1"
-        lines = Lines(control)
-        first = True
+        path = _news_path(manifest, seeds=seeds, grants=grants, abroad=abroad)
+        reader = NewsReader(control, manifest.chunks)
         async with self._requests.stream(control, path, what=f"manifest {manifest.digest[:12]}") as answer:
             async for part in answer.content.iter_any():
-                for line in lines.read(part):
-                    if first:
-                        yield read_availability(control, line, manifest.chunks)
-                        first = False
-                    elif read_withdrawal(control, line):
-                        return
-                    elif (news := read_news(control, line, manifest.chunks)) is not None:
-                        yield news
-            raise PeerUnreachable(peer=control, detail="it ended its news of the object")
+                for told in reader.read(part):
+                    yield told
+                if reader.withdrawn:
+                    return
+            raise PeerUnreachable(peer=control, detail=ENDED)
+
+    async def converse(
+        self,
+        control: str,
+        manifest: Manifest,
+        hear: Callable[[Told, Say], None],
+        *,
+        seeds: bool = True,
+        grants: bool = True,
+        abroad: bool = False,
+        behind: Callable[[], bool] = lambda: False,
+    ) -> bool:
+        """As ``availability`` and ``say`` together, over one connection: ``hear`` is called with what the peer tells.
+
+        With it comes what says lines to the peer. While we are ``behind`` nothing is read. False is returned at once
+        where the peer is of an earlier version, or refuses, which ``availability`` finds out.
+        """
+        path = _news_path(manifest, seeds=seeds, grants=grants, abroad=abroad)
+        found = await self._requests.upgrade(control, path)
+        if found is None:
+            return False
+        await PeerTalk(control, manifest.chunks, hear, behind).run(*found)
+        return True
 
     async def _document(
         self, control: str, path: str, *, what: str = "it", seconds: float | None = None, method: str = "GET"
@@ -180,3 +194,8 @@ class PeerClient:
         except (ValueError, RecursionError):
             return {}
         return answer if isinstance(answer, dict) else {}
+
+
+def _news_path(manifest: Manifest, *, seeds: bool, grants: bool, abroad: bool) -> str:
+    path = f"/v1/replicas/{manifest.digest}?seeds={int(seeds)}&grants={int(grants)}"
+    return path + "&abroad=1" if abroad else path

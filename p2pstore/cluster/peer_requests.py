@@ -18,8 +18,10 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
+from engine.net import addresses
 from p2pstore.cluster.auth import CLOCK, HEADER, MAX_SKEW, REALM_HEADER, REFUSAL_HEADER, Signer
-from p2pstore.cluster.news_lines import HEARTBEAT_SECONDS
+from p2pstore.cluster.line_connection import upgrade
+from p2pstore.cluster.peer_talk import SILENCE_SECONDS
 from p2pstore.cluster.secret import ClusterSecret, cluster_secret
 from p2pstore.errors import (
     ClocksDiffer,
@@ -37,9 +39,6 @@ from p2pstore.objects.file_system import words
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
 """For a whole short answer."""
-
-SILENCE_SECONDS = 4 * HEARTBEAT_SECONDS
-"""After so long without a line the peer counts as gone."""
 
 OK, FORBIDDEN = 200, 403
 
@@ -129,6 +128,31 @@ class PeerRequests:
         except _FAILURES as error:
             raise _unreachable(control, error) from None
 
+    async def upgrade(self, control: str, path: str) -> tuple[asyncio.Transport, bytes] | None:
+        """Lines both ways instead of an answer (see ``p2pstore.cluster.line_connection``), and what came of them.
+
+        None where the peer answers otherwise, or cannot be reached: ``stream`` says why. Raises ``PeerStalled``.
+        """
+        headers = {"Host": control}
+        try:
+            if self._secret is not None:
+                secret, *_ = await self._secret.good()
+                headers[HEADER] = self._signer.sign(secret, "GET", path, await self._realm(control))
+            host, port = addresses.parse(control)
+            return await upgrade(host, port, path, headers, connect=CONNECT_SECONDS, patience=SILENCE_SECONDS)
+        except asyncio.TimeoutError as error:
+            raise _unreachable(control, error) from None
+        except _FAILURES:
+            return None
+
+    async def _realm(self, control: str) -> str:
+        """The realm of a node, which is asked for it unless it is known."""
+        realm = self._realms.get(control, "")
+        if not realm:
+            async with self._ask("GET", control, "/v1/health", {}) as answer:
+                realm = self._heard(control, answer)
+        return realm
+
     @asynccontextmanager
     async def _signed(
         self, control: str, path: str, method: str = "GET", body: Body | None = None
@@ -138,10 +162,7 @@ class PeerRequests:
             async with self._ask(method, control, path, {}, body) as answer:
                 yield answer
             return
-        realm = self._realms.get(control, "")
-        if not realm:
-            async with self._ask("GET", control, "/v1/health", {}) as answer:
-                realm = self._heard(control, answer)
+        realm = await self._realm(control)
         tries = list(await self._secret.good())
         while True:
             secret = tries.pop(0)

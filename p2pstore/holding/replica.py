@@ -6,7 +6,7 @@ import asyncio
 import math
 import random
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -37,6 +37,8 @@ class Listener:
     shared: bool = False
     key: str = field(default_factory=lambda: secrets.token_hex(8))
     news: BatchQueue[News | None] = field(default_factory=lambda: BatchQueue(MAX_PENDING))
+    on_news: Callable[[], None] | None = None
+    """Called when there are news, by who does not ``hear`` but takes them from ``news``."""
     _timer: asyncio.TimerHandle | None = None
     _silent_at: float = math.inf
 
@@ -79,6 +81,8 @@ class Listener:
             self.news.drain()
             item = None
         self.news.put(item)
+        if self.on_news is not None:
+            self.on_news()
 
 
 class Replica:

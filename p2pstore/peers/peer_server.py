@@ -21,7 +21,8 @@ Peers read, and complain; a complaint makes a node read again what it serves, wh
                                        fetch that run, or any, where none is named (to who takes grants),
                                        {} when there is no news, or {"queued":n} while so many requests of the
                                        asker's wait until others are served, {"gone":true,"why":text} at the end;
-                                       503 when too many listen
+                                       503 when too many listen. With ``Upgrade: mooncake-lines`` the same lines
+                                       without HTTP, and on the same connection the words below
     GET /v1/replicas/DIGEST/count      {"chunks": n}
     GET /v1/oids/DIGEST?file=N&way=W   {"oid"}: what git, or Git LFS, calls the content of the file of that number;
                                        503 while it is read for that
@@ -37,12 +38,10 @@ Peers read, and complain; a complaint makes a node read again what it serves, wh
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import Any, TypeVar
 
 from aiohttp import web
@@ -50,20 +49,21 @@ from aiohttp import web
 from engine.net import addresses
 from engine.net.http_server import HttpServer, let_in
 from p2pstore.cluster.auth import CLOCK, HEADER, MAX_SKEW, REALM_HEADER, REFUSAL_HEADER, REPLAY, SECRET, Gate
-from p2pstore.cluster.news import NOTHING, News, Shared
+from p2pstore.cluster.news import NOTHING, News
 from p2pstore.cluster.news_lines import HEARTBEAT_SECONDS
 from p2pstore.cluster.records import MAX_VERSIONS, encode
 from p2pstore.cluster.secret import ClusterSecret, cluster_secret
 from p2pstore.cluster.words import MAX_WORD_BYTES, from_line
 from p2pstore.holding.parts import Parts
-from p2pstore.holding.replica import Replica
+from p2pstore.holding.replica import Listener, Replica
 from p2pstore.objects.oid import DIGITS
 from p2pstore.peers.checks import warning
+from p2pstore.peers.conversation import Conversation, changes_to_lines
 from p2pstore.peers.encoded import EncodedManifests
 from p2pstore.peers.http_log import http_log
 from p2pstore.peers.sample import SAMPLE_BYTES, Sample
+from p2pstore.peers.telling import grant_line, line, news_line
 from p2pstore.peers.ways import there, to_json
-from p2pstore.swarm.gateway import Claim
 from p2pstore.swarm.granter import Grant
 
 log = logging.getLogger(__name__)
@@ -262,7 +262,6 @@ class PeerServer:
         replica = await self._find(request)
         if replica.crowded:
             raise web.HTTPServiceUnavailable(text="this node is serving as many receivers as it can")
-        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         seeds, grants, abroad = (request.query.get(name) == "1" for name in ("seeds", "grants", "abroad"))
         self._parts.holdings.use(request.match_info["digest"])
         # Nobody else comes in between.
@@ -273,29 +272,44 @@ class PeerServer:
             self._follows(listener.key),
         ):
             claims = replica.claimed  # later ones are news: one that is heard after a better one means another thing
-            await response.prepare(request)
             first = {"address": replica.address, "bitmap": replica.have.to_text(), "key": self._parts.engine.key}
             first |= {"listener": listener.key, "shared": listener.shared, "grants": grants}
-            await response.write(_line(first))
-            for claim in claims:
-                await response.write(_told(claim))
+            begin = line(first) + b"".join(map(news_line, claims))
+            remote = request.remote or ""
+            if changes_to_lines(request):
+                await self._converse(request, replica, listener, begin)
+                return web.Response()  # nobody hears it: the connection is closed
+            response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+            await response.prepare(request)
+            await response.write(begin)
             over = False
             while not over:
                 news = await listener.hear(HEARTBEAT_SECONDS)
                 over = None in news
-                await response.write(b"".join(self._told(each, replica, request.remote or "") for each in news))
+                await response.write(b"".join(self._told(each, replica, remote) for each in news))
             return response
+
+    async def _converse(self, request: web.Request, replica: Replica, listener: Listener, begin: bytes) -> None:
+        """Tell a listener news and hear what it says, over one connection."""
+        remote = request.remote or ""
+        conversation = Conversation(
+            request,
+            listener,
+            lambda news: self._told(news, replica, remote),
+            lambda word: replica.said(listener.key, word),
+        )
+        replica.speaks(listener.key)
+        await conversation.until_over(begin)
 
     def _told(self, news: News | None, replica: Replica, remote: str) -> bytes:
         """The line that tells a listener of it."""
         if news is None:
-            return _line({"gone": True, "why": replica.reason})
+            return line({"gone": True, "why": replica.reason})
         if isinstance(news, Grant):
-            run = {"run": [_told_run(news.run)]} if news.run else {}
-            return _line({"grant": news.number, "window": news.window, "lead": round(news.lead, 4)} | run)
+            return grant_line(news)
         if news is NOTHING and (queued := self._parts.engine.waiting(remote)):
-            return _line({"queued": queued})
-        return _told(news)
+            return line({"queued": queued})
+        return news_line(news)
 
     @contextmanager
     def _follows(self, key: str) -> Iterator[None]:
@@ -305,29 +319,3 @@ class PeerServer:
         finally:
             if (hearing := self._hearing.get(key)) is not None:
                 asyncio.get_running_loop().call_later(WORDS_SECONDS, hearing.cancel)
-
-
-@lru_cache(maxsize=64)
-def _told(news: tuple[range, ...] | Shared | Claim) -> bytes:
-    """The line that tells of it: made once for all listeners."""
-    value: dict[str, Any]
-    if isinstance(news, Shared):
-        value = {"shared": news.shared}
-    elif isinstance(news, Claim):
-        value = {"gateway": [news.share, news.term, news.rank, news.token], "own": news.own}
-    elif news:
-        value = {"have": [_told_run(run) for run in news]}
-    else:
-        value = {}
-    return _line(value)
-
-
-def _told_run(run: range) -> list[int]:
-    return [run.start, len(run)]
-
-
-_encode = json.JSONEncoder(separators=(",", ":")).encode  # ``dumps`` makes one for each call
-
-
-def _line(value: dict[str, Any]) -> bytes:
-    return _encode(value).encode() + b"\n"

@@ -17,12 +17,11 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 
 from engine.errors import MooncakeError, RangeRefused
 from engine.transports.base import PeerAddress
 from p2pstore.cluster import records
-from p2pstore.cluster.news import Availability, Queued, Shared
+from p2pstore.cluster.line_connection import BEHIND_SECONDS
 from p2pstore.cluster.news_lines import HEARTBEAT_SECONDS
 from p2pstore.cluster.peer_client import PeerClient
 from p2pstore.cluster.records import NodeRecord, ReplicaRecord, distance, peer_address
@@ -32,12 +31,11 @@ from p2pstore.metadata.store import Changed, Removed, Snapshot
 from p2pstore.objects.manifest import Manifest
 from p2pstore.pull.complaints import SentComplaints
 from p2pstore.pull.faults import Faults
+from p2pstore.pull.feed import Feed
 from p2pstore.pull.holders import MAX_SOURCES, NEAR_SAMPLE, Tries, in_order
 from p2pstore.pull.owner import Pull
 from p2pstore.pull.speaker import Speaker
-from p2pstore.pull.workers import Source
-from p2pstore.swarm.gateway import ABROAD, Claim
-from p2pstore.swarm.granter import Grant
+from p2pstore.swarm.gateway import ABROAD
 
 log = logging.getLogger(__name__)
 
@@ -46,9 +44,6 @@ WHY_SECONDS = 5.0
 
 QUEUED_SECONDS = 2 * HEARTBEAT_SECONDS
 """A holder that has not said again for so long that our requests wait for their turn is not waited for."""
-
-BEHIND_SECONDS = 0.05
-"""How long a feed waits for a pull that is behind with its messages, before it looks again."""
 
 
 class _Following:
@@ -301,39 +296,30 @@ class Discovery:
 
     async def _read(self, key: str, record: NodeRecord, names: tuple[str, ...]) -> None:
         """Hand what a holder says to the pull, no faster than that takes it, and speak to it where it grants."""
-        peer = peer_address(record)
         away = distance(self._me, record)
-        grants, speaks = self.speaker.hears(record.node), False
-        stream = self._client.availability(
-            record.control, self._manifest, seeds=self._seeds, grants=grants, abroad=away == ABROAD
-        )
+        asked = {"seeds": self._seeds, "grants": self.speaker.hears(record.node), "abroad": away == ABROAD}
+
+        def answers() -> None:
+            self.complaints.follow(record.node, record.control)
+            self._busy.clear()
+            self._faults.clear(key)
+            self.withdrew.pop(key, None)
+
+        feed = Feed(self._pull, self.speaker, record, names, away, answers, self._queues)
         try:
-            async with aclosing(stream) as news:  # type: ignore[type-var]
+            control, manifest = record.control, self._manifest
+            if await self._client.converse(control, manifest, feed.hear, behind=lambda: self._pull.behind, **asked):
+                return
+            async with aclosing(self._client.availability(control, manifest, **asked)) as news:  # type: ignore[type-var]
                 async for item in news:
                     while self._pull.behind:  # noqa: ASYNC110 - its thread has better things to do than to tell of it
                         await asyncio.sleep(BEHIND_SECONDS)
-                    if isinstance(item, Availability):
-                        source = Source(record.node, replace(peer, key=item.key), item.address, names)
-                        self.complaints.follow(record.node, record.control)
-                        self._busy.clear()
-                        self._faults.clear(key)
-                        self.withdrew.pop(key, None)
-                        if item.grants:
-                            speaks = True
-                            self.speaker.begin(record.node, record.control, item.listener)
-                        self._pull.add(source, item.have, away, shared=item.shared, grants=item.grants)
-                    elif isinstance(item, Grant):
-                        self._pull.granted(Grant(record.node, item.number, item.run, item.window, item.lead))
-                    elif isinstance(item, Claim):
-                        self._pull.claims(record.node, item)
-                    elif isinstance(item, Shared):
-                        self._pull.shared(record.node, item.shared)
-                    elif isinstance(item, Queued):
-                        self._queued_at = self._loop.time()
-                    else:
-                        self._pull.has(record.node, item, grants=speaks)
+                    feed.hear(item)
         finally:
             await self.speaker.end(record.node)
+
+    def _queues(self) -> None:
+        self._queued_at = self._loop.time()
 
     async def _record(self, key: str, control: str) -> NodeRecord:
         if control:

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable
 
 from p2pstore.cluster.batch_queue import BatchQueue
 from p2pstore.cluster.peer_client import PeerClient
+from p2pstore.cluster.peer_talk import Say
 from p2pstore.cluster.words import to_line
 from p2pstore.errors import MooncakeError
 from p2pstore.swarm.events import Word
@@ -39,6 +40,7 @@ class Speaker:
         self._unsaid: deque[Word] = deque()
         self._saying = False  # the loop is about to say them
         self._words: dict[str, BatchQueue[bytes]] = {}  # what is to be said, by node
+        self._over_lines: dict[str, Say] = {}  # by node, of those that hear on the connection of their news
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._unheard: set[str] = set()  # nodes that never sent anything, and did not hear what was said to them
 
@@ -57,6 +59,11 @@ class Speaker:
         self._saying = False  # first: what is added from now on may come too late for this
         while self._unsaid:
             word = self._unsaid.popleft()
+            say = self._over_lines.get(word.peer)
+            if say is not None:
+                if not say(to_line(word)):
+                    self._begin_anew(word.peer)
+                continue
             words = self._words.get(word.peer)
             if words is None:  # it has gone, and its grants with it
                 continue
@@ -70,8 +77,13 @@ class Speaker:
         self._words[node] = BatchQueue(MAX_UNSAID)
         self._tasks[node] = asyncio.create_task(self._speak(node, control, listener), name=f"words to {node}")
 
+    def begin_over(self, node: str, say: Say) -> None:
+        """A source that grants is there, and hears what it is told by ``say``."""
+        self._over_lines[node] = say
+
     async def end(self, node: str) -> None:
         """Say nothing more to a source, if it was spoken to."""
+        self._over_lines.pop(node, None)
         self._words.pop(node, None)
         task = self._tasks.pop(node, None)
         if task is not None:

@@ -221,7 +221,17 @@ async def test_peers_that_the_user_named(world: World) -> None:
     await world.log.until(lambda: world.log.sources == {"a": ALL})
 
 
-async def test_grants_of_a_source_and_what_is_said_to_them(world: World) -> None:
+async def answers_as_before(*_: Any, **__: Any) -> bool:
+    """``PeerClient.converse`` with a peer of an earlier version, which changes to no lines."""
+    return False
+
+
+@pytest.mark.parametrize("lines", [True, False])
+async def test_grants_of_a_source_and_what_is_said_to_them(
+    world: World, monkeypatch: pytest.MonkeyPatch, *, lines: bool
+) -> None:
+    if not lines:
+        monkeypatch.setattr(world.client, "converse", answers_as_before)
     owner = await world.holder("a")
     found = await world.discover()
     await world.log.until(lambda: "a" in world.log.sources)
@@ -261,6 +271,7 @@ async def test_a_source_that_does_not_hear_us_is_begun_anew_without_grants(
     async def unheard(*_: object) -> None:
         raise PeerUnreachable(peer="a", detail="it hung up")
 
+    monkeypatch.setattr(world.client, "converse", answers_as_before)
     monkeypatch.setattr(world.client, "say", unheard)
     monkeypatch.setattr(world.client, "availability", noted)
     await world.holder("a")
@@ -277,6 +288,7 @@ async def test_a_source_that_grants_and_never_hears_is_begun_anew(
     async def deaf(*_: object) -> None:
         await asyncio.Event().wait()
 
+    monkeypatch.setattr(world.client, "converse", answers_as_before)
     monkeypatch.setattr(world.client, "say", deaf)
     monkeypatch.setattr(speaker, "MAX_UNSAID", 2)
     await world.holder("a")
@@ -437,15 +449,14 @@ async def test_a_holder_that_is_listed_and_named_by_the_user_is_followed_once(wo
     owner = await world.holder("a")
     control = owner.record.control
     streams = most = known = 0  # of the streams at the holder, how many there were at once, and records of it
-    availability, node, nodes = world.client.availability, world.client.node, Registry.nodes
+    converse, node, nodes = world.client.converse, world.client.node, Registry.nodes
 
-    async def counted(at: str, *args: Any, **options: Any) -> AsyncIterator[Any]:
+    async def counted(at: str, *args: Any, **options: Any) -> bool:
         nonlocal streams, most
         streams += at == control
         most = max(most, streams)
         try:
-            async for item in availability(at, *args, **options):
-                yield item
+            return await converse(at, *args, **options)
         finally:
             streams -= at == control
 
@@ -461,7 +472,7 @@ async def test_a_holder_that_is_listed_and_named_by_the_user_is_followed_once(wo
         known += "a" in names
         return found
 
-    world.client.availability = counted  # type: ignore[method-assign]
+    world.client.converse = counted  # type: ignore[method-assign]
     world.client.node = asked  # type: ignore[method-assign]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Registry, "nodes", listed)
@@ -486,15 +497,15 @@ async def test_a_holder_that_is_listed_and_named_by_the_user_is_followed_once(wo
 async def test_an_error_that_nobody_foresaw_does_not_end_a_feed(world: World) -> None:
     """Nor is it told as the reason of anything once the holder has answered."""
     await world.holder("a")
-    availability = world.client.availability
+    converse = world.client.converse
     fails = True
 
-    def fails_at_first(*args: Any, **options: Any) -> AsyncIterator[Any]:
+    async def fails_at_first(*args: Any, **options: Any) -> bool:
         if fails:
             raise ValueError("unforeseen")
-        return availability(*args, **options)
+        return await converse(*args, **options)
 
-    world.client.availability = fails_at_first  # type: ignore[method-assign]
+    world.client.converse = fails_at_first  # type: ignore[method-assign]
     found = await world.discover()
     await eventually(lambda: "unforeseen" in str(found.last_fault))
     fails = False
