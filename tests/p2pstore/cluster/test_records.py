@@ -16,12 +16,16 @@ from p2pstore.cluster.records import (
     ObjectRecord,
     ReplicaRecord,
     decode,
+    distance,
     encode,
     node_key,
     object_key,
+    peer_address,
     replica_key,
     replicas_prefix,
 )
+from p2pstore.errors import RemoteProtocolError
+from p2pstore.swarm.gateway import ABROAD, ELSEWHERE, SAME_HOST, SAME_ZONE
 
 KINDS = [NodeRecord, ObjectRecord, ReplicaRecord]
 WHOLE = st.integers(0, MAX_NUMBER)
@@ -98,3 +102,37 @@ def test_a_whole_number_is_a_time_too() -> None:
 )
 def test_what_is_no_node(value: bytes) -> None:
     assert decode(NodeRecord, value) is None
+
+
+def test_peer_address() -> None:
+    record = NodeRecord("n", "c", "[::1]:77", 78, host_id="h", local_socket="/s")
+    found = peer_address(record)
+    assert (found.segment, found.host, found.data_port, found.host_id) == ("[::1]:77", "::1", 78, "h")
+
+
+@pytest.mark.parametrize(
+    ("segment", "port"),
+    [
+        *[("", 1), ("host", 1), (":7", 1), ("h:x", 1), ("h:", 1), ("h:7", 0), ("h:7", 65536)],
+        *[("h:\u00b2", 1), ("h:70000", 1), ("a b:7", 1), ("h:" + "1" * 5000, 1)],
+    ],
+)
+def test_records_without_a_usable_address(segment: str, port: int) -> None:
+    with pytest.raises(RemoteProtocolError):
+        peer_address(NodeRecord("n", "c", segment, port))
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "expected"),
+    [
+        (("h", "z"), ("h", "z"), SAME_HOST),
+        (("h", "z"), ("i", "z"), SAME_ZONE),
+        (("h", "z"), ("i", "y"), ABROAD),
+        (("h", "z"), ("i", ""), ELSEWHERE),
+        (("", ""), ("", ""), ELSEWHERE),
+        (("", "z"), ("", "z"), SAME_ZONE),
+    ],
+)
+def test_distance(mine: tuple[str, str], theirs: tuple[str, str], expected: int) -> None:
+    one, other = (NodeRecord("n", "", "", 1, host_id=h, zone=z) for h, z in (mine, theirs))
+    assert distance(one, other) == expected
