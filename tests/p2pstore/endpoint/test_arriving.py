@@ -3,36 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Iterator
 
 import aiohttp
 import pytest
 
-from engine.net import sockets
 from p2pstore.endpoint import arriving
 from p2pstore.endpoint import server as serving
-from p2pstore.endpoint.server import HubServer
-from p2pstore.hub.hub import Hub
 from p2pstore.hub.listing import blob_name
 from p2pstore.hub.origin import parse_origin
 from p2pstore.node import Node
 from p2pstore.objects.selection import Selection
 from p2pstore.objects.steps import Steps
-from p2pstore.origins import gathering as gathering_module
 from p2pstore.origins.bringing import bring
 from p2pstore.origins.gathering import Gathering
+from tests.p2pstore.endpoint.served import Endpoint, endpoint, make
 from tests.p2pstore.hub.stand_in import StandIn
 from tests.p2pstore.nodes import Start, start
+from tests.p2pstore.origins.gatherings import WAIT, short, until
 from tests.p2pstore.samples import MIB, content
 
-__all__ = ["start"]
+__all__ = ["endpoint", "make", "short", "start"]
 
 NAME = "org/n"
 BIG = "m.safetensors"
 DATA = content(70 * MIB + 5)
 """Of five sections."""
-WAIT = 100.0
 Serve = Callable[..., Awaitable[str]]
 
 
@@ -51,26 +47,16 @@ def gatherings() -> dict[str, Gathering]:
 
 
 @pytest.fixture
-async def serve(
-    hub: StandIn, gatherings: dict[str, Gathering], monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Serve]:
+def serve(hub: StandIn, endpoint: Endpoint, gatherings: dict[str, Gathering], monkeypatch: pytest.MonkeyPatch) -> Serve:
     monkeypatch.setattr(serving, "PATIENCE_SECONDS", WAIT)
     monkeypatch.setattr(arriving, "LOOKS_SECONDS", WAIT)
-    monkeypatch.setattr(gathering_module, "LOOK_SECONDS", 0.05)
-    async with AsyncExitStack() as stack:
 
-        async def server(node: Node, *, upstream: bool = True) -> str:
-            parts = Hub(node.parts, node.supervisor, upstream=hub.url if upstream else None)
-            stack.push_async_callback(parts.close)
-            gathering = Gathering(parts)
-            made = HubServer(gathering)
-            stack.push_async_callback(made.close)
-            await made.start(sockets.listen("127.0.0.1", 0))
-            url = f"http://{made.address}"
-            gatherings[url] = gathering
-            return f"{url}"
+    async def server(node: Node, *, upstream: bool = True) -> str:
+        url, gathering = await endpoint(node, hub.url if upstream else None)
+        gatherings[url] = gathering
+        return url
 
-        yield server
+    return server
 
 
 async def read(url: str, wanted: str = "") -> bytes:
@@ -82,14 +68,6 @@ async def read(url: str, wanted: str = "") -> bytes:
     ):
         assert answer.status == (206 if wanted else 200), await answer.text()
         return await answer.read()
-
-
-async def until(what: Callable[[], bool]) -> None:
-    loop = asyncio.get_running_loop()
-    end = loop.time() + WAIT
-    while not what():
-        assert loop.time() < end
-        await asyncio.sleep(0.02)
 
 
 def sections_of(gathering: Gathering) -> list[str]:

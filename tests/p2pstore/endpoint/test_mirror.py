@@ -6,8 +6,7 @@ import asyncio
 import functools
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,10 @@ import pytest
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 from yarl import URL
 
-from engine.net import sockets
 from p2pstore.cluster.claims import claim, claimant
 from p2pstore.endpoint import arriving
 from p2pstore.endpoint import mirror as module
 from p2pstore.endpoint import server as serving
-from p2pstore.endpoint.server import HubServer
 from p2pstore.errors import PeerHasNot, PeerUnreachable, RemoteError
 from p2pstore.hub import patience
 from p2pstore.hub.hub import Hub
@@ -32,12 +29,12 @@ from p2pstore.node import Node
 from p2pstore.objects.manifest import Manifest
 from p2pstore.origins import gathering as gathering_module
 from p2pstore.origins import patient
-from p2pstore.origins.gathering import Gathering
+from tests.p2pstore.endpoint.served import Endpoint, endpoint, make
 from tests.p2pstore.hub.stand_in import StandIn
 from tests.p2pstore.nodes import Start, register, root, start
 from tests.p2pstore.samples import MIB, content
 
-__all__ = ["root", "start"]
+__all__ = ["endpoint", "make", "root", "start"]
 
 NAME = "org/n"
 BIG = "m.safetensors"
@@ -55,19 +52,13 @@ def hub() -> Iterator[StandIn]:
 
 
 @pytest.fixture
-async def serve(hub: StandIn) -> AsyncIterator[Serve]:
+def serve(hub: StandIn, endpoint: Endpoint) -> Serve:
     """Serves the interface of a node, which knows the hub unless told otherwise."""
-    async with AsyncExitStack() as stack:
 
-        async def server(node: Node, *, upstream: bool = True) -> str:
-            parts = Hub(node.parts, node.supervisor, upstream=hub.url if upstream else None)
-            stack.push_async_callback(parts.close)
-            made = HubServer(Gathering(parts))
-            stack.push_async_callback(made.close)
-            await made.start(sockets.listen("127.0.0.1", 0))
-            return f"http://{made.address}"
+    async def server(node: Node, *, upstream: bool = True) -> str:
+        return (await endpoint(node, hub.url if upstream else None))[0]
 
-        yield server
+    return server
 
 
 async def snapshot(endpoint: str, place: Path, **options: Any) -> dict[str, bytes]:

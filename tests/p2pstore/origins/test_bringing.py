@@ -6,8 +6,7 @@ import asyncio
 import base64
 import hashlib
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -25,28 +24,23 @@ from p2pstore.errors import (
     OriginUnavailable,
     OriginUnsuited,
 )
-from p2pstore.hub.hub import Hub
 from p2pstore.node import Node
 from p2pstore.objects.selection import Selection
 from p2pstore.objects.steps import Steps
 from p2pstore.origins import gathering as gathering_module
 from p2pstore.origins import patient, quiet
 from p2pstore.origins import web as web_module
-from p2pstore.origins.address import parse_origin
-from p2pstore.origins.bringing import bring
-from p2pstore.origins.gathering import Gathering
 from tests.p2pstore.nodes import Start, start
+from tests.p2pstore.origins.gatherings import Make, brought, make, short, until
 from tests.p2pstore.origins.silent import silent_server
 from tests.p2pstore.origins.stand_in import WebStandIn
 from tests.p2pstore.samples import MIB, content, write_tree
 
-__all__ = ["start"]
+__all__ = ["make", "short", "start"]
 
 PATH = "/m/big.bin"
 BIG = content(50 * MIB + 5)
 """Of four sections."""
-WAIT = 100.0
-Make = Callable[[Node], Gathering]
 
 
 @pytest.fixture
@@ -55,38 +49,6 @@ def web() -> Iterator[WebStandIn]:
     made.files[PATH] = BIG
     yield made
     made.close()
-
-
-@pytest.fixture
-async def make() -> AsyncIterator[Make]:
-    async with AsyncExitStack() as stack:
-
-        def maker(node: Node) -> Gathering:
-            hub = Hub(node.parts, node.supervisor)
-            stack.push_async_callback(hub.close)
-            return Gathering(hub)
-
-        yield maker
-
-
-@pytest.fixture(autouse=True)
-def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gathering_module, "LOOK_SECONDS", 0.05)
-
-
-async def brought(
-    one: Gathering, url: str, selection: Selection | None = None, steps: Steps | None = None
-) -> tuple[Path, str]:
-    work = bring(one, parse_origin(url), "n", selection or Selection(), steps or Steps())
-    return await asyncio.wait_for(work, WAIT)
-
-
-async def until(what: Callable[[], bool]) -> None:
-    loop = asyncio.get_running_loop()
-    end = loop.time() + WAIT
-    while not what():
-        assert loop.time() < end
-        await asyncio.sleep(0.02)
 
 
 def ranges_asked(web: WebStandIn, since: int) -> set[str]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,7 +23,6 @@ from p2pstore.errors import (
 from p2pstore.hub import patience, upstream
 from p2pstore.hub.hub import Hub
 from p2pstore.hub.listing import blob_name
-from p2pstore.hub.origin import parse_origin
 from p2pstore.node import Node
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.selection import Selection
@@ -32,14 +30,16 @@ from p2pstore.objects.steps import Steps
 from p2pstore.origins import bringing as bringing_module
 from p2pstore.origins import gathering as gathering_module
 from p2pstore.origins import patient, quiet
-from p2pstore.origins.bringing import bring
 from p2pstore.origins.gathering import Gathering
 from tests.p2pstore.hub.stand_in import StandIn
 from tests.p2pstore.nodes import Start, start
+from tests.p2pstore.origins import gatherings
+from tests.p2pstore.origins.gatherings import Make, short, until
+from tests.p2pstore.origins.gatherings import make as gather
 from tests.p2pstore.origins.silent import silent_server
 from tests.p2pstore.samples import MIB, content
 
-__all__ = ["start"]
+__all__ = ["gather", "short", "start"]
 
 NAME = "org/n"
 SMALL, BIG = "m.safetensors", "big.safetensors"
@@ -52,8 +52,6 @@ FILES = {
 }
 LARGE = content(50 * MIB + 5, 3)
 """Of four sections."""
-WAIT = 100.0
-Make = Callable[..., Gathering]
 
 
 @pytest.fixture
@@ -65,35 +63,15 @@ def stand_in() -> Iterator[StandIn]:
 
 
 @pytest.fixture
-async def make(stand_in: StandIn) -> AsyncIterator[Make]:
-    async with AsyncExitStack() as stack:
-
-        def maker(node: Node, *, upstream: bool = True) -> Gathering:
-            hub = Hub(node.parts, node.supervisor, upstream=stand_in.url if upstream else None)
-            stack.push_async_callback(hub.close)
-            return Gathering(hub)
-
-        yield maker
-
-
-@pytest.fixture(autouse=True)
-def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gathering_module, "LOOK_SECONDS", 0.05)
+def make(gather: Make, stand_in: StandIn) -> Make:
+    """Of a node that knows the hub unless told otherwise."""
+    return lambda node, *, upstream=True: gather(node, stand_in.url if upstream else None)
 
 
 def brought(
     one: Gathering, text: str = f"hf://{NAME}", selection: Selection | None = None, steps: Steps | None = None
 ) -> Awaitable[tuple[Path, str]]:
-    work = bring(one, parse_origin(text), NAME, selection or Selection(), steps or Steps())
-    return asyncio.wait_for(work, WAIT)
-
-
-async def until(what: Callable[[], bool]) -> None:
-    loop = asyncio.get_running_loop()
-    end = loop.time() + WAIT
-    while not what():
-        assert loop.time() < end
-        await asyncio.sleep(0.02)
+    return gatherings.brought(one, text, selection, steps, NAME)
 
 
 def files_in(root: Path) -> dict[str, bytes]:

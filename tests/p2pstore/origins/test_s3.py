@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,22 +17,18 @@ from p2pstore.errors import (
     OriginUnavailable,
     PackageMissing,
 )
-from p2pstore.hub.hub import Hub
-from p2pstore.node import Node
 from p2pstore.objects.selection import Selection
 from p2pstore.objects.steps import Steps
-from p2pstore.origins import gathering as gathering_module
 from p2pstore.origins import s3 as s3_module
 from p2pstore.origins.address import Place, parse_origin
-from p2pstore.origins.bringing import bring
-from p2pstore.origins.gathering import Gathering
 from p2pstore.origins.s3 import S3Source
 from tests.p2pstore.nodes import Start, start
+from tests.p2pstore.origins.gatherings import WAIT, Make, brought, make, short
 from tests.p2pstore.origins.s3_stand_in import ID, SECRET, Moto
 from tests.p2pstore.origins.silent import silent_server
 from tests.p2pstore.samples import MIB, content
 
-__all__ = ["start"]
+__all__ = ["make", "short", "start"]
 
 pytest.importorskip("s3fs", reason="NO S3: s3fs is not installed")
 pytest.importorskip("moto", reason="NO S3: moto is not installed")
@@ -41,8 +36,6 @@ pytest.importorskip("flask", reason="NO S3: moto's server lacks flask")
 
 BIG = content(40 * MIB + 5)
 TREE = {"config.json": b"{}", "sub/m 1+é.bin": content(20 * MIB, 2), "no.gguf": b"x", "empty": b""}
-WAIT = 100.0
-Make = Callable[[Node], Gathering]
 
 
 @pytest.fixture
@@ -52,7 +45,6 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Moto]:
         monkeypatch.setenv(name, value)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(gathering_module, "LOOK_SECONDS", 0.05)
     try:
         made.put("bucket")
         made.put("bucket/big", BIG)
@@ -61,22 +53,6 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Moto]:
         yield made
     finally:
         made.kill()
-
-
-@pytest.fixture
-async def make() -> AsyncIterator[Make]:
-    async with AsyncExitStack() as stack:
-
-        def maker(node: Node) -> Gathering:
-            hub = Hub(node.parts, node.supervisor)
-            stack.push_async_callback(hub.close)
-            return Gathering(hub)
-
-        yield maker
-
-
-async def brought(one: Gathering, url: str, selection: Selection | None = None) -> tuple[Path, str]:
-    return await asyncio.wait_for(bring(one, parse_origin(url), "n", selection or Selection(), Steps()), WAIT)
 
 
 async def test_nodes_that_bring_an_object_together_read_it_once(start: Start, make: Make, store: Moto) -> None:
