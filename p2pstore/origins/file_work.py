@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from p2pstore.errors import MooncakeError
 from p2pstore.hub.patience import PeerPatience
 from p2pstore.objects.steps import Steps
 from p2pstore.origins.coming import Coming
@@ -46,6 +47,11 @@ class FileWork:
         self.coming = Coming(way)
         self.quiet = Quiet(origin, file.path, asyncio.get_running_loop().time)
         self.peers = PeerPatience()  # sections go away when who had them has the whole file
+
+    async def again(self, fault: MooncakeError) -> None:
+        """Pause before another look; raise a fault of peers where there was nothing else for long."""
+        self.quiet.trouble(fault)
+        await self.peers.again(fault)
 
     def came(self, count: int) -> None:
         """So many bytes more."""

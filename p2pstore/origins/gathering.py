@@ -128,7 +128,7 @@ class Gathering:
                     await self._clear(one.plan)
                     return path
             except PASSING as error:
-                await one.peers.again(error)
+                await one.again(error)
                 continue
             if await self._gather(one) and one.plan.cut:
                 await self._join(one)
@@ -173,7 +173,7 @@ class Gathering:
                 had = await self._obtain(one, section)
             except PASSING as error:
                 waiting.append(section)
-                await one.peers.again(error)
+                await one.again(error)
                 continue
             except Stalled as stalled:
                 if one.quiet.seconds > patient.PATIENCE_SECONDS:

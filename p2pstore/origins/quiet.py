@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from p2pstore.errors import OriginUnavailable
+from p2pstore.errors import MooncakeError, OriginUnavailable
 
 QUIET_SECONDS = 10.0
 """Without a byte, after which that is told."""
@@ -14,7 +14,7 @@ AGAIN_SECONDS = 30.0
 """Between two words of the same."""
 
 OTHERS_SECONDS = 5.0
-"""For which it counts that another node was reading what is missing."""
+"""For which it counts that another node was reading what is missing, and what was wrong with peers."""
 
 
 class Quiet:
@@ -26,7 +26,8 @@ class Quiet:
         self._clock = clock
         self._since = clock()  # when a byte of it came, or it was begun to be read
         self._reading = 0
-        self._others = -OTHERS_SECONDS
+        self._others = self._trouble = -OTHERS_SECONDS
+        self._fault = ""
         self._why = ""
         self._told = -AGAIN_SECONDS
 
@@ -58,6 +59,10 @@ class Quiet:
         """Another node is reading a part of it."""
         self._others = self._clock()
 
+    def trouble(self, fault: MooncakeError) -> None:
+        """Peers that should have a part of it do not answer, or none has it."""
+        self._trouble, self._fault = self._clock(), str(fault)
+
     def words(self) -> str:
         """What is to be told now; empty for nothing."""
         now = self._clock()
@@ -69,6 +74,8 @@ class Quiet:
             text = f"nothing has come from {self._origin} for {seconds:.0f} s{why}; still trying"
         elif now - self._others < OTHERS_SECONDS:
             text = f"another node is reading the rest of {self._origin}; nothing has come for {seconds:.0f} s"
+        elif now - self._trouble < OTHERS_SECONDS:
+            text = f"nothing of {self._origin} has come for {seconds:.0f} s: {self._fault}; looking again"
         else:
             return ""
         self._told = now

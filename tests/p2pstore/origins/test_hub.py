@@ -178,10 +178,23 @@ async def test_a_node_that_reads_no_hub_gets_what_others_read(start: Start, make
 async def test_a_node_that_reads_no_hub_is_told_where_nobody_has_it(
     start: Start, make: Make, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(patience, "PEER_PATIENCE_SECONDS", 0.2)
-    one = make(await start("one"))
+    monkeypatch.setattr(quiet, "QUIET_SECONDS", 0.1)
+    monkeypatch.setattr(gathering_module, "WATCH_SECONDS", 0.05)
+    one, steps, said = make(await start("one")), Steps(), list[str]()
     other = make(await start("other"), upstream=False)
     await brought(one, selection=Selection(include=("*.json",)))
+
+    def told() -> bool:
+        said.extend(steps.notes())
+        return any("this node may not read its origin; looking again" in text for text in said)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(patience, "PEER_PATIENCE_SECONDS", 600.0)
+        waiting = asyncio.ensure_future(brought(other, steps=steps))
+        await until(told)  # long before it is given up
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+    monkeypatch.setattr(patience, "PEER_PATIENCE_SECONDS", 0.2)
     with pytest.raises(NoLivePeer, match="may not read"):
         await brought(other)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from p2pstore.errors import OriginUnavailable
+from p2pstore.errors import NoLivePeer, OriginUnavailable
 from p2pstore.origins.quiet import AGAIN_SECONDS, QUIET_SECONDS, Quiet
 
 
@@ -61,3 +61,20 @@ def test_the_time_counts_from_the_first_reading_and_goes_on_after_a_fault() -> N
     clock.now += 5
     with quiet.reading():
         assert quiet.seconds == 10
+
+
+def test_peers_that_have_it_not_are_told_of_while_that_is_so() -> None:
+    clock, quiet = made()
+    quiet.trouble(NoLivePeer(name="n", detail="nobody who is alive holds it"))
+    assert quiet.words() == ""
+    clock.now += QUIET_SECONDS
+    assert quiet.words() == ""
+    quiet.trouble(NoLivePeer(name="n", detail="nobody who is alive holds it"))
+    assert quiet.words() == (
+        "nothing of https://h/x has come for 10 s: no live peer has what is missing of 'n': "
+        "nobody who is alive holds it; looking again"
+    )
+    clock.now += AGAIN_SECONDS
+    quiet.trouble(NoLivePeer(name="n", detail="nobody who is alive holds it"))
+    quiet.others()
+    assert quiet.words().startswith("another node is reading the rest")
