@@ -1,9 +1,10 @@
-"""The pull, and the one thread that owns its planner.
+"""The pull, which owns its planner.
 
-Whatever happens (a source found, chunks arrived, a channel broke) is put into one mailbox, by methods that return at
-once. The pull's thread takes it from there, tells the planner, and hands out what the planner says: runs to the queues
-of the workers (``p2pstore.pull.crew``), questions and news to whoever made the pull. Nobody else touches the
-planner, so it has no lock; what others may want to know of it is published after each batch of events.
+Whatever happens (a source found, chunks arrived, a channel broke) is put into one mailbox, by methods that do not wait.
+Who has the mailbox's turn takes it from there, tells the planner, and hands out what the planner says: runs to the
+queues of the workers (``p2pstore.pull.crew``), questions and news to whoever made the pull. That is the pull's thread,
+and for what each chunk brings (a grant, an arrival) the thread that brings it, since to wake another costs more than
+planning. Without a turn nobody touches the planner; what others may want to know of it is published at its end.
 
 Telling a source's workers to stop is two steps: they are *closed* at once, and what they still write is *released*
 when they report that they have left it. Until then nobody else is asked for it, and nobody waits: a write that hangs
@@ -27,7 +28,7 @@ from p2pstore.pull.destination import Destination
 from p2pstore.pull.fault_sorter import FaultSorter
 from p2pstore.pull.mailbox import Mailbox
 from p2pstore.pull.tuning import Tuning
-from p2pstore.pull.workers import Arrived, Broke, Left, Nearing, Source, Task, Worker, WorkerContext
+from p2pstore.pull.workers import Arrived, Broke, Left, Nearing, Report, Source, Task, Worker, WorkerContext
 from p2pstore.swarm.events import (
     Action,
     Cancel,
@@ -140,8 +141,8 @@ class Pull:
 
         ``on_progress`` is called when the pull may have ended, ``on_chunks`` with verified runs that ``had`` holds by
         then, ``on_word`` with what is to be said to a source that grants, ``on_drop`` when a source is given up,
-        ``on_wrong`` when one sent wrong bytes for a chunk, ``note`` with a line for the user: each from the pull's
-        thread. Raises ``UsageError`` where the system refuses that thread.
+        ``on_wrong`` when one sent wrong bytes for a chunk, ``note`` with a line for the user: each in any thread, one
+        after the other. Raises ``UsageError`` where the system refuses that thread.
         """
         self.manifest = destination.manifest
         self.error: MooncakeError | None = None
@@ -156,7 +157,7 @@ class Pull:
         self._had = had
         self._planner = Planner(self.manifest.lengths, repeats.planned(had) if repeats else had, gateways=gateways)
         self._mail: Mailbox[_Message] = Mailbox()
-        self._crew = Crew(WorkerContext(destination, open_channel, limit, self._mail.put), tuning)
+        self._crew = Crew(WorkerContext(destination, open_channel, limit, self._post), tuning)
         self._only_writes_since: float | None = None
         self._sorter = FaultSorter(on_wrong, note, self._fail)
         self._bytes_by_node: dict[str, int] = {}
@@ -252,7 +253,7 @@ class Pull:
 
     def granted(self, grant: Grant) -> None:
         """A source, whose node is the ``key``, grants a fetch; what is said to that goes to ``on_word``."""
-        self._mail.put(Granted(grant, time.monotonic()))
+        self._mail.bring(Granted(grant, time.monotonic()), self._work_off)
 
     def remove(self, node: str) -> None:
         """A source is gone."""
@@ -272,31 +273,40 @@ class Pull:
                 log.warning("%s did not end in time", thread.name)
         return not any(thread.is_alive() for thread in (self._thread, *self._crew.threads))
 
-    # What follows runs in the pull's thread
+    def _post(self, report: Report) -> None:
+        """A worker reports; to what each chunk brings it sees by itself."""
+        if isinstance(report, (Arrived, Nearing)):
+            self._mail.bring(report, self._work_off)
+        else:
+            self._mail.put(report)
+
+    # What follows runs in a turn: in the pull's thread, or in that of who brings a message
 
     def _run(self) -> None:
         """Take messages until the pull is over and every worker has ended."""
         ticked = time.monotonic()
         while not (self._over and self._crew.over):
-            try:
-                self._take_batch(ticked + TICK_SECONDS)
+            self._mail.wait(ticked + TICK_SECONDS - time.monotonic())
+            with self._mail.turn:
                 now = time.monotonic()
-                if now - ticked >= TICK_SECONDS:
-                    ticked = now
-                    self._tick(now)
-                self._publish()
-            except Exception as error:
-                log.exception("a pull failed")
-                self._end(MooncakeError(detail=f"the pull failed: {error!r}"))
+                due = now - ticked >= TICK_SECONDS
+                ticked = now if due else ticked
+                self._work_off(now if due else None)
 
-    def _take_batch(self, until: float) -> None:
-        """Wait for messages, and take them."""
-        self._mail.wait(until - time.monotonic())
-        for _ in range(MAX_BATCH):
-            message = self._mail.take()
-            if message is None:
-                break
-            self._take(message)
+    def _work_off(self, now: float | None = None) -> None:
+        """Take messages, and then tick where a time is given."""
+        try:
+            for _ in range(MAX_BATCH):
+                message = self._mail.take()
+                if message is None:
+                    break
+                self._take(message)
+            if now is not None:
+                self._tick(now)
+            self._publish()
+        except Exception as error:
+            log.exception("a pull failed")
+            self._end(MooncakeError(detail=f"the pull failed: {error!r}"))
 
     def _publish(self) -> None:
         """Say how the pull stands, and at its end that nobody writes any more."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 
@@ -37,6 +38,7 @@ class Speaker:
         self._delivered = delivered
         self._begin_anew = begin_anew
         self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
         self._unsaid: deque[Word] = deque()
         self._saying = False  # the loop is about to say them
         self._words: dict[str, BatchQueue[bytes]] = {}  # what is to be said, by node
@@ -51,7 +53,9 @@ class Speaker:
     def say(self, word: Word) -> None:
         """Say something to a source that grants, at once. Any thread."""
         self._unsaid.append(word)
-        if not self._saying:
+        if threading.get_ident() == self._thread:
+            self._say()
+        elif not self._saying:
             self._saying = True
             self._loop.call_soon_threadsafe(self._say)
 

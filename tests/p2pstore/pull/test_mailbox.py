@@ -111,3 +111,92 @@ def test_nobody_sleeps_over_a_message() -> None:
     for n in range(senders):
         own = [number for number in taken if n * count <= number < (n + 1) * count]
         assert own == sorted(own)
+
+
+def test_who_brings_a_message_works_it_off_with_what_was_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    mailbox: Mailbox[int] = Mailbox()
+    taken: list[int] = []
+    mailbox.leave(1)
+    mailbox.bring(2, lambda: taken.extend(all_of(mailbox)))
+    assert taken == [1, 2]
+    assert not mailbox.turn.locked()
+    when_waited_for(mailbox, monkeypatch, lambda: mailbox.leave(3))
+    began = time.monotonic()
+    mailbox.wait(0.05)
+    assert time.monotonic() - began >= 0.04, "nobody rang"
+
+
+def test_what_comes_while_somebody_has_the_turn_wakes_the_thread_afterwards() -> None:
+    mailbox: Mailbox[int] = Mailbox()
+    taken: list[int | None] = []
+
+    def work() -> None:
+        taken.append(mailbox.take())
+        other = threading.Thread(target=mailbox.bring, args=(2, lambda: taken.append(-1)))
+        other.start()
+        other.join(WAIT)
+
+    mailbox.bring(1, work)
+    assert taken == [1], "the other did not wait, and did nothing"
+    mailbox.take()
+    mailbox.wait(WAIT)  # returns, since it was rung
+
+
+def test_what_the_thread_was_woken_for_is_left_to_it() -> None:
+    mailbox: Mailbox[int] = Mailbox()
+    mailbox.put(1)
+    mailbox.bring(2, lambda: pytest.fail("the thread is about to"))
+    mailbox.wait(WAIT)
+    assert all_of(mailbox) == [1, 2]
+
+
+def test_work_that_fails_gives_the_turn_back() -> None:
+    mailbox: Mailbox[int] = Mailbox()
+
+    def work() -> None:
+        raise ValueError("of no use")
+
+    with pytest.raises(ValueError, match="of no use"):
+        mailbox.bring(1, work)
+    assert not mailbox.turn.locked()
+    mailbox.wait(WAIT)
+    assert all_of(mailbox) == [1]
+
+
+def test_nothing_is_lost_or_taken_twice_or_by_two_at_once() -> None:
+    mailbox: Mailbox[int] = Mailbox()
+    taken: list[int] = []
+    inside = threading.Semaphore(1)
+    over = threading.Event()
+
+    def work() -> None:
+        assert inside.acquire(blocking=False)
+        taken.extend(all_of(mailbox))
+        inside.release()
+
+    def run() -> None:
+        while not over.is_set() or len(mailbox):
+            mailbox.wait(0.01)
+            with mailbox.turn:
+                work()
+
+    def bring(first: int) -> None:
+        for number in range(first, 3000, 3):
+            if number % 7:
+                mailbox.bring(number, work)
+            else:
+                mailbox.put(number)
+
+    threads = [threading.Thread(target=bring, args=(first,)) for first in range(3)]
+    owner = threading.Thread(target=run)
+    owner.start()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WAIT)
+    over.set()
+    owner.join(WAIT)
+    assert sorted(taken) == list(range(3000))
+    for first in range(3):
+        mine = [number for number in taken if number % 3 == first]
+        assert mine == sorted(mine), "each thread's come in their order"

@@ -88,6 +88,25 @@ async def test_each_hears_its_words_in_their_order_from_any_thread(world: World)
     assert world.anew == []
 
 
+async def test_who_hears_on_the_connection_of_its_news_hears_at_once(world: World) -> None:
+    heard: list[bytes] = []
+
+    def say(line: bytes) -> bool:
+        heard.append(line)
+        return len(heard) < 3
+
+    world.speaker.begin_over("a", say)
+    world.speaker.say(Opened("a", 1))
+    assert heard == [to_line(Opened("a", 1))]
+    await asyncio.to_thread(world.speaker.say, Opened("a", 2))
+    world.speaker.say(Opened("a", 3))
+    assert heard == [to_line(Opened("a", number)) for number in (1, 2, 3)]
+    assert world.anew == ["a"], "it does not take what it is told"
+    await world.speaker.end("a")
+    world.speaker.say(Opened("a", 4))
+    assert len(heard) == 3
+
+
 async def test_what_is_for_nobody_is_let_go(world: World) -> None:
     world.speaker.say(Opened("nobody", 1))
     world.speaker.begin("a", "a:1", "key")
