@@ -75,13 +75,13 @@ class Listener:
         elif not len(self.news):
             self.news.put(NOTHING)
 
-    def put(self, item: News | None) -> None:
-        """Add news; a listener too slow to take it is told that the replica is gone."""
+    def put(self, item: News | None, *, more: bool = False) -> None:
+        """Add news; a listener too slow to take it is told that the replica is gone. ``more`` follows at once."""
         if self.news.full:
             self.news.drain()
             item = None
         self.news.put(item)
-        if self.on_news is not None:
+        if self.on_news is not None and not more:
             self.on_news()
 
 
@@ -200,7 +200,7 @@ class Replica:
         """Say what is granted now, and look again when time alone may have changed that."""
         granter = self._audience.granter
         for grant in granter.grants(self._loop.time()):
-            self._tell(grant.key)  # first, so that it knows what there is
+            self._tell(grant.key, more=True)  # first, so that it knows what there is
             self._listeners[grant.key].put(grant)
         due = granter.due
         # A timer that ends too early looks again; most grants end long before, and would each have made another.
@@ -238,6 +238,6 @@ class Replica:
         for key in self._listeners:
             self._tell(key)
 
-    def _tell(self, key: str) -> None:
+    def _tell(self, key: str, *, more: bool = False) -> None:
         if news := self._untold.take(key):
-            self._listeners[key].put(news)
+            self._listeners[key].put(news, more=more)

@@ -41,7 +41,6 @@ class Conversation:
         self._hear_word = hear
         self._loop = asyncio.get_running_loop()
         self._rest = b""
-        self._flushing = False
         self._told_at = self._loop.time()
         self._connection = LineConnection(self._hear, before=transport.get_protocol())
         transport.write(SWITCHING)
@@ -52,8 +51,8 @@ class Conversation:
         connection = self._connection
         try:
             self._write(first)
-            self._listener.on_news = self._flush_soon
-            self._flush_soon()
+            self._listener.on_news = self._flush
+            self._flush()
             while not connection.over.done():
                 silent = self._loop.time() - self._told_at
                 if silent >= HEARTBEAT_SECONDS:
@@ -64,14 +63,8 @@ class Conversation:
             self._listener.on_news = None
             connection.close()
 
-    def _flush_soon(self) -> None:
-        """There are news: all that come in this turn of the loop are said at once."""
-        if not self._flushing:
-            self._flushing = True
-            self._loop.call_soon(self._flush)
-
     def _flush(self) -> None:
-        self._flushing = False
+        """There are news, which are said at once."""
         news = self._listener.news.drain()
         if news:
             self._write(b"".join(map(self._tell, news)))

@@ -1,4 +1,7 @@
-"""The lines that tell a listener of news, made of them. Pure. ``p2pstore.cluster.news_lines`` reads them."""
+"""The lines that tell a listener of news, made of them. Pure. ``p2pstore.cluster.news_lines`` reads them.
+
+What each chunk takes some of is JSON written by hand: that costs a fifth of the encoder.
+"""
 
 from __future__ import annotations
 
@@ -20,24 +23,21 @@ def line(value: dict[str, Any]) -> bytes:
 
 def grant_line(grant: Grant) -> bytes:
     """The line that tells who is granted something."""
-    run = {"run": [_run(grant.run)]} if grant.run else {}
-    return line({"grant": grant.number, "window": grant.window, "lead": round(grant.lead, 4)} | run)
+    run = f',"run":[{_run(grant.run)}]' if grant.run else ""
+    return f'{{"grant":{grant.number},"window":{grant.window},"lead":{round(grant.lead, 4)}{run}}}\n'.encode()
 
 
 @lru_cache(maxsize=64)
 def news_line(news: tuple[range, ...] | Shared | Claim) -> bytes:
     """The line that tells of other news: made once for all listeners."""
-    value: dict[str, Any]
     if isinstance(news, Shared):
-        value = {"shared": news.shared}
-    elif isinstance(news, Claim):
-        value = {"gateway": [news.share, news.term, news.rank, news.token], "own": news.own}
-    elif news:
-        value = {"have": [_run(run) for run in news]}
-    else:
-        value = {}
-    return line(value)
+        return line({"shared": news.shared})
+    if isinstance(news, Claim):
+        return line({"gateway": [news.share, news.term, news.rank, news.token], "own": news.own})
+    if not news:
+        return line({})
+    return f'{{"have":[{",".join(map(_run, news))}]}}\n'.encode()
 
 
-def _run(run: range) -> list[int]:
-    return [run.start, len(run)]
+def _run(run: range) -> str:
+    return f"[{run.start},{len(run)}]"

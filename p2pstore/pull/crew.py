@@ -1,6 +1,6 @@
 """The workers of a pull: whose threads run, and what those that were told to stop may still write.
 
-All methods are called from the pull's thread.
+All methods are called by who has the turn in the pull, one after the other.
 """
 
 from __future__ import annotations

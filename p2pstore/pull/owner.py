@@ -323,7 +323,9 @@ class Pull:
             self._progress()
 
     def _take(self, message: _Message) -> None:
-        if isinstance(message, Arrived):
+        if isinstance(message, (PeerHas, Granted, PeerShared, PeerClaims)):  # the commonest first
+            self._tell(message)
+        elif isinstance(message, Arrived):
             self._arrived(message)
         elif isinstance(message, Nearing):
             if not message.worker.member.closed:
@@ -338,10 +340,8 @@ class Pull:
             return
         elif isinstance(message, _Add):
             self._add(message)
-        elif isinstance(message, _Remove):
-            self._close(message.node)
         else:
-            self._tell(message)
+            self._close(message.node)
 
     def _tell(self, event: Event) -> None:
         """Hand an event to the planner and carry out what it says."""

@@ -1,7 +1,8 @@
 """What a pull says to the sources that grant: that it takes a grant or declines it, is done, has room again.
 
-The planner's thread hands words over, one by one; on the event loop each source has a queue of them and a task that
-says them over one request, which lasts as long as its feed. A source that does not hear is begun anew, and one that has
+Whoever plans hands words over, one by one; the event loop says them, on the connection over which a source tells its
+news. For one of an earlier version there is a queue of them and a task that says them over one request, which lasts as
+long as its feed. A source that does not hear is begun anew, and one that has
 never sent anything is not spoken to a second time: what lies between may take no body without an end.
 """
 

@@ -211,6 +211,20 @@ async def test_news_are_told_at_once_where_a_place_waits_for_them() -> None:
         assert isinstance(grant, Grant), "the news come first, so that it knows what there is"
 
 
+async def test_who_takes_news_at_once_is_called_once_for_a_grant_and_what_goes_along() -> None:
+    replica = await made()
+    with replica.listen() as one:
+        heard: list[list[object]] = []
+        one.on_news = lambda: heard.append(news_of(one))
+        assert replica.speaks(one.key)
+        replica._gather(range(1))
+        ((told, grant),) = heard
+        assert told == (range(1),)
+        assert isinstance(grant, Grant)
+        replica.withdrawn()
+        assert heard[1:] == [[None]]
+
+
 async def test_news_wait_for_a_grant_and_go_along_with_it() -> None:
     replica = await made()
     with replica.listen() as one, replica.listen(grants=False) as earlier:
