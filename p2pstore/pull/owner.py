@@ -180,7 +180,7 @@ class Pull:
 
     @property
     def active(self) -> int:
-        """Sources that are being fetched from."""
+        """Sources that are being fetched from, as of the last tick."""
         return self._standing.active
 
     @property
@@ -317,9 +317,8 @@ class Pull:
                 self.quiet.set_result(None)
             return
         standing.stuck = planner.stuck
-        standing.active = planner.active
         if planner.done and not standing.done:
-            standing.done = True
+            standing.done, standing.active = True, planner.active
             self._progress()
 
     def _take(self, message: _Message) -> None:
@@ -367,6 +366,7 @@ class Pull:
     def _tick(self, now: float) -> None:
         self._tell(Tick(now))
         standing = self._standing
+        standing.active = self._planner.active
         standing.received, standing.storing, standing.asked = self._crew.received, self._crew.storing, self._crew.asked
         if self._over or not self._planner.only_writes:
             self._only_writes_since = None
