@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
-from weakref import WeakValueDictionary
 
 from p2pstore.cluster.claims import claimant
 from p2pstore.errors import (
@@ -42,7 +41,7 @@ from p2pstore.objects.steps import Steps
 from p2pstore.objects.waiting import to_its_end
 from p2pstore.origins import patient
 from p2pstore.origins.coming import Coming, Room
-from p2pstore.origins.file_work import FileWork, Told
+from p2pstore.origins.file_work import FileWork, Told, Wanting
 from p2pstore.origins.joining import append, opened
 from p2pstore.origins.patient import PatientReading, Stalled
 from p2pstore.origins.proof import Proof
@@ -80,32 +79,38 @@ class Gathering:
         self._copies = hub.copies
         self._repos = hub.repos
         self._reads = Room(READS_AT_ONCE)
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._coming: dict[str, Coming] = {}
+        self._works: dict[str, FileWork] = {}
 
     async def have(self, source: Source, origin: str, file: OriginFile, steps: Steps) -> Path:
         """Where a file that is not empty lies here, whole and right. ``steps`` counts its bytes.
 
-        Raises ``OriginUnavailable``, ``OriginNotFound``, ``OriginRefused``, ``OriginChanged``, ``OriginDiffers``,
+        Who wants the same meanwhile waits for the same work, which ends when all are cancelled. Raises
+        ``OriginUnavailable``, ``OriginNotFound``, ``OriginRefused``, ``OriginChanged``, ``OriginDiffers``,
         ``StorageError``, and as a get. What came until then stays for the next time, unless the origin changed.
         """
-        way = plan(file)
-        turn = self._turns.setdefault(way.whole, asyncio.Lock())
-        async with turn:  # who brings the same meanwhile finds it
-            one = FileWork(source, origin, file, way, Told(steps, file.size))
-            self._coming[way.whole] = one.coming
-            try:
-                return await self._have(one)
-            except OriginChanged:
-                await self._clear(way, older=True)
-                raise
-            finally:
-                del self._coming[way.whole]
-                one.coming.news()
+        way, wanting = plan(file), Wanting(source, origin, file, Told(steps, file.size))
+        while True:
+            one = self._works.get(way.whole)
+            if one is None:
+                one = self._works[way.whole] = FileWork(wanting, way, self._bring)
+                one.task.add_done_callback(lambda _: self._ended(way.whole))
+            elif one.ending or one.task.done():
+                await asyncio.wait({one.task})
+                await asyncio.sleep(0)  # it is forgotten then
+                continue
+            else:
+                one.join(wanting)
+            found = await one.wait(wanting)
+            if found is not None:
+                return found
+
+    def _ended(self, whole: str) -> None:
+        self._works.pop(whole).coming.news()
 
     def coming(self, name: str) -> Coming | None:
         """What is here of a file that is being brought, and that will be called so."""
-        return self._coming.get(name)
+        one = self._works.get(name)
+        return one.coming if one is not None else None
 
     def held(self, name: str, digest: str = "") -> tuple[Path, Manifest] | None:
         """Where an object of one file lies that this node has, all of it, and its manifest.
@@ -118,13 +123,19 @@ class Gathering:
         manifest = self._parts.holdings.manifest(holding.digest) if holding is not None else None
         return (Path(holding.spans[0].path), manifest) if holding is not None and manifest is not None else None
 
+    async def _bring(self, one: FileWork) -> Path:
+        try:
+            return await self._have(one)
+        except OriginChanged:
+            await self._clear(one.plan, older=True)
+            raise
+
     async def _have(self, one: FileWork) -> Path:
         while True:
             try:
                 found = await self._found(one.plan.whole)
                 if found is not None:
                     path = await self._copies.of(found.record, found.manifest).held(one.came)
-                    one.told.all()
                     await self._clear(one.plan)
                     return path
             except PASSING as error:
@@ -202,7 +213,7 @@ class Gathering:
             await asyncio.sleep(WATCH_SECONDS)
             text = one.quiet.words()
             if text:
-                one.told.note(text)
+                one.note(text)
 
     async def _obtain(self, one: FileWork, section: Section) -> bool:
         """Have a section here; False where that is not possible now, since another node reads it."""

@@ -55,4 +55,4 @@ class Source(Protocol):
         """Whether ``hashes`` are those of a file beyond doubt; it is asked where they differ. Raises as ``files``."""
 
     async def close(self) -> None:
-        """Read no more."""
+        """Begin to read no more; what others of this node still read of it goes on to its end."""

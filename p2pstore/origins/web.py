@@ -45,14 +45,17 @@ class WebSource:
         self._url = place.url
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS)
         self._session: aiohttp.ClientSession | None = None
+        self._asking = 0
+        self._closing = False
 
     async def sure(self, file: OriginFile) -> bool:  # noqa: ARG002 - of any
         """See ``Source.sure``."""
         return True
 
     async def close(self) -> None:
-        """See ``Source.close``."""
-        if self._session is not None:
+        """See ``Source.close``. A session that is closed leaves whoever reads an answer waiting: they read on first."""
+        self._closing = True
+        if self._session is not None and not self._asking:
             await self._session.close()
 
     async def files(self, selection: Selection) -> Sequence[OriginFile]:  # noqa: ARG002 - it is one file
@@ -106,14 +109,19 @@ class WebSource:
 
     @asynccontextmanager
     async def _ask(self, method: str, headers: Mapping[str, str]) -> AsyncGenerator[aiohttp.ClientResponse, None]:
-        if self._session is None:
+        if self._session is None or self._session.closed:
             self._session = aiohttp.ClientSession(timeout=self._timeout, trust_env=True, auto_decompress=False)
         given = {"Accept-Encoding": "identity", "User-Agent": "mooncake", **headers}
+        self._asking += 1
         try:
             async with self._session.request(method, URL(self._url), headers=given, allow_redirects=True) as answer:
                 yield answer
         except BROKEN as error:
             raise self._away(fault_words(error)) from None
+        finally:
+            self._asking -= 1
+            if self._closing:
+                await self.close()
 
     def _check(self, answer: aiohttp.ClientResponse) -> None:
         if answer.status in {200, 206}:

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import hashlib
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -408,6 +409,31 @@ async def test_a_file_of_this_machine_that_is_written_to(
     monkeypatch.setattr(one, "_read", written_to)
     with pytest.raises(OriginChanged, match="written to"):
         await brought(one, f"file://{path}")
+
+
+async def test_one_of_two_that_is_cancelled_costs_the_other_nothing(start: Start, make: Make, web: WebStandIn) -> None:
+    """Though it is read for the one: its connections are not closed before they have brought what they began."""
+    node = await start("one")
+    one = make(node)
+    web.hold.clear()
+    web.held_from = 40 * MIB
+    first = asyncio.create_task(brought(one, web.url + PATH))
+
+    def half_of_one() -> bool:
+        growing = [work.coming.grown(each) for work in one._works.values() for each in work.plan.sections]
+        return any(each is not None and each.count == 8 * MIB for each in growing) and len(sections_of(node)) == 2
+
+    await until(half_of_one)
+    other = asyncio.create_task(brought(one, web.url + PATH))
+    await until(lambda: any(len(work._wanting) == 2 for work in one._works.values()))
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    web.hold.set()
+    place, _ = await other
+    assert place.read_bytes() == BIG
+    asked = Counter(headers["Range"] for method, _, headers in web.asked if method == "GET")
+    assert set(asked.values()) == {1}
+    assert web.sent == {PATH: len(BIG)}
 
 
 async def test_cancelled_it_goes_on_from_what_came(start: Start, make: Make, web: WebStandIn) -> None:

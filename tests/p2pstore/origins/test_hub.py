@@ -355,3 +355,16 @@ async def test_one_of_two_that_is_cancelled_does_not_end_the_other(start: Start,
     stand_in.hold.set()
     place, _ = await both[1]
     assert files_in(place) == {BIG: LARGE}
+    asked = Counter(wanted for _, wanted in stand_in.asked_ranges if wanted != "bytes=0-0")
+    assert set(asked.values()) == {1}, "what was being read is read on"
+
+
+async def test_what_fails_for_one_may_come_for_another(start: Start, make: Make, stand_in: StandIn) -> None:
+    """The same content of two repositories, of which one does not give it out."""
+    stand_in.repos = {NAME: {"gated.safetensors": LARGE}, "org/open": {BIG: LARGE}}
+    stand_in.gated = {"gated.safetensors"}
+    one = make(await start("one"))
+    refused, came = await asyncio.gather(brought(one), brought(one, "hf://org/open"), return_exceptions=True)
+    assert isinstance(refused, OriginRefused)
+    assert isinstance(came, tuple)
+    assert files_in(came[0]) == {BIG: LARGE}
