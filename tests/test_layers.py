@@ -28,7 +28,6 @@ LARGER = {
     "p2pstore/store.py": 22_000,
     "engine/serving/tcp_server.py": 22_000,
     "p2pstore/swarm/planner.py": 21_000,
-    "p2pstore/holding/publisher.py": 21_000,
     "p2pstore/pull/owner.py": 19_500,
     "p2pstore/agent/embedded_etcd.py": 18_500,
     "engine/engine.py": 18_500,

@@ -10,13 +10,16 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
 
 from p2pstore.cluster.records import NodeRecord
 from p2pstore.cluster.registry import Registry
-from p2pstore.errors import MetadataFull, MooncakeError
+from p2pstore.errors import MetadataFull, MetadataUnavailable, MooncakeError
 from p2pstore.metadata.store import LeaseLost
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 RETRY_SECONDS = 1.0
 """Between attempts to reach the metadata server again."""
@@ -72,6 +75,19 @@ class Membership:
         await self.registry.join(self._record)
         for republish in self.on_rejoin:
             await republish()
+
+    async def leased(self, write: Callable[[], Awaitable[T]]) -> T:
+        """Do a leased write; join again first when the lease turns out to be gone. Raises ``MetadataUnavailable``."""
+        try:
+            return await write()
+        except LeaseLost:
+            pass
+        try:
+            await self.join()
+            return await write()
+        except LeaseLost:
+            url = self.registry.store.url
+            raise MetadataUnavailable(url=url, detail="a new lease was lost at once, too") from None
 
     def lost(self) -> None:
         """Somebody found the lease gone, or could not say what this node holds: say it all again, and soon."""

@@ -1,32 +1,30 @@
 """The publisher: keeps what the cluster is told of this node, and what this node holds, in step.
 
 What is held is the truth. What was said and is not held, because something failed or was cancelled in between, is taken
-back; what cannot be taken back at once is *owed*, and tried again until it is done. What has begun is brought to an
-end, also when whoever asked for it is cancelled: nothing is left half done.
+back (``settling``). What has begun is brought to an end, also when whoever asked for it is cancelled: nothing is left
+half done.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 from engine.memory.file_spans import FileSpan
-from engine.net.backoff import Backoff
 from p2pstore.cluster.membership import Membership
 from p2pstore.cluster.records import ObjectRecord, ReplicaRecord
 from p2pstore.cluster.registry import Registry, new_object
 from p2pstore.cluster.tags import tagged
-from p2pstore.errors import MetadataUnavailable, MooncakeError, ObjectExists
+from p2pstore.errors import MooncakeError, ObjectExists
 from p2pstore.holding.catalog import Holding
 from p2pstore.holding.copy_note import CopyNote, seal
 from p2pstore.holding.holdings import Holdings, PartialCopy
 from p2pstore.holding.replica import Replica
-from p2pstore.holding.turns import Turns
-from p2pstore.metadata.store import LeaseLost
+from p2pstore.holding.settling import Owed, Settling, keys_of
 from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.memory_objects import Lent
 from p2pstore.objects.waiting import to_its_end
@@ -38,9 +36,6 @@ T = TypeVar("T")
 
 FAREWELLS_AT_ONCE = 32
 """Contents that are taken back at the same time when a node ends."""
-
-SETTLE_AGAIN = Backoff(0.5, 10.0, (0.5, 1.0))
-"""Seconds between attempts to take back what is owed."""
 
 
 @dataclass(frozen=True)
@@ -61,16 +56,6 @@ class NewObject:
         return Holding(record, "gold", self.root, self.spans, self.views, note)
 
 
-@dataclass(frozen=True)
-class _Owed:
-    """Something that was said and may not be so: of a content, and of a name, which stood for ``before``."""
-
-    digest: str
-    record: ObjectRecord | None = None
-    before: ObjectRecord | None = None
-    died: bool = False  # whoever had all of it may come back
-
-
 class Publisher:
     """Says what this node holds. Its methods hold, too: so that the one is never done without the other."""
 
@@ -80,15 +65,13 @@ class Publisher:
         self._membership = membership
         self._supervisor = supervisor
         self._name = registry.node
-        self._turns = Turns()
-        self._owed: dict[tuple[str, str], _Owed] = {}
-        self._settling = False
-        self._owed_fault = ""
+        self._settling = Settling(registry, holdings, membership, supervisor)
+        self._turns = self._settling.turns
 
     @property
     def pending(self) -> str:
         """Why the metadata server has not been told yet what is not so any more; empty where it has."""
-        return self._owed_fault
+        return self._settling.fault
 
     # What is registered
 
@@ -120,14 +103,14 @@ class Publisher:
         retagged: Collection[str],
     ) -> list[ObjectRecord | ObjectExists]:
         wanted = [new_object(each.name, self._name, each.manifest) for each in new]
-        async with self._turns.of(_keys(wanted)):
+        async with self._turns.of(keys_of(wanted)):
             before = await self._registry.find_all([w.name for w in wanted]) if force else {}
             kept = {w.name: await tagged(self._registry, w.name, retagged) for w in wanted if self._has_others(w)}
             lease = self._registry.lease
             try:
                 _still_wanted(given_up)
                 with self._holdings.expected.during(each.manifest.digest for each in new):
-                    records = await self._leased(lambda: self._registry.publish_all(wanted, force=force))
+                    records = await self._membership.leased(lambda: self._registry.publish_all(wanted, force=force))
                     _still_wanted(given_up)
                     published = [
                         (each.holding(record), each.manifest)
@@ -148,7 +131,7 @@ class Publisher:
     async def _take_back_published(self, wanted: Sequence[ObjectRecord], before: Mapping[str, ObjectRecord]) -> None:
         """Take back what a publication that came to nothing may have said. The caller has the turn."""
         for record in wanted:
-            await self._settle_or_owe(_Owed(record.manifest, record, before.get(record.name)))
+            await self._settling.settle_or_owe(Owed(record.manifest, record, before.get(record.name)))
 
     # What a get brings
 
@@ -182,8 +165,8 @@ class Publisher:
 
         async def end() -> None:
             await self._holdings.catch_up()
-            async with self._turns.of(_keys([record]) if record is not None else [digest]):
-                await self._settle_or_owe(_Owed(digest, record, died=True))
+            async with self._turns.of(keys_of([record]) if record is not None else [digest]):
+                await self._settling.settle_or_owe(Owed(digest, record, died=True))
 
         if self._holdings.drop_partial(replica):
             self._supervisor.start("withdrawal of what was got in part", "get", end, Policy.ONCE)
@@ -195,8 +178,8 @@ class Publisher:
             if not self._holdings.drop_partial(replica):
                 return False
             await self._holdings.catch_up()
-            async with self._turns.of(_keys([record])):
-                return await self._settle_or_owe(_Owed(record.manifest, record))
+            async with self._turns.of(keys_of([record])):
+                return await self._settling.settle_or_owe(Owed(record.manifest, record))
 
         return await to_its_end(work())
 
@@ -209,20 +192,20 @@ class Publisher:
         await to_its_end(self._hold(holding, manifest, known=known))
 
     async def _hold(self, holding: Holding, manifest: Manifest, *, known: bool) -> None:
-        async with self._turns.of(_keys([holding.record])):
+        async with self._turns.of(keys_of([holding.record])):
             gone = await self._holdings.put([(holding, manifest)])
             if known:
                 await self._announce(manifest.digest)
             else:
-                said = self._record_of(manifest.digest)
+                said = self._settling.record_of(manifest.digest)
                 await self._say(lambda: self._registry.republish([(holding.record, said)]))
         await self._take_back(gone)
 
     async def leave(self, digest: str) -> None:
         """Say that this node has no more than a part of an object. Raises as the metadata store."""
         async with self._turns.of([digest]):
-            said = replace(self._record_of(digest), state="partial")
-            await self._leased(lambda: self._registry.announce(digest, said))
+            said = replace(self._settling.record_of(digest), state="partial")
+            await self._membership.leased(lambda: self._registry.announce(digest, said))
 
     async def stay(self, digest: str) -> None:
         """Say again how much of an object this node has, now or when the metadata server is back."""
@@ -232,12 +215,12 @@ class Publisher:
 
     async def _announce(self, digest: str) -> None:
         """Say how much of an object this node has; now, or when the metadata server is back."""
-        said = self._record_of(digest)
+        said = self._settling.record_of(digest)
         await self._say(lambda: self._registry.announce(digest, said))
 
     async def _say(self, write: Callable[[], Awaitable[object]]) -> None:
         try:
-            await self._leased(write)
+            await self._membership.leased(write)
         except Exception as error:
             self._membership.lost()
             if not isinstance(error, MooncakeError):
@@ -292,106 +275,27 @@ class Publisher:
         removed: bool | None = False
         for holding in gone:
             record = holding.record
-            async with self._turns.of(_keys([record])):
-                went = await self._settle_or_owe(_Owed(record.manifest, record))
+            async with self._turns.of(keys_of([record])):
+                went = await self._settling.settle_or_owe(Owed(record.manifest, record))
             removed = None if went is None or removed is None else went or removed
         return removed
-
-    # What is owed
-
-    async def _settle_or_owe(self, owed: _Owed) -> bool | None:
-        """As ``_settle``; what fails is tried again later, and None."""
-        try:
-            return await self._settle(owed)
-        except Exception as error:  # noqa: BLE001 - whatever it was, what was said must not be forgotten
-            self._log_owed(error)
-            self._owe(owed)
-            return None
-
-    async def _settle(self, owed: _Owed) -> bool:
-        """Make what is said of a content and a name agree with what is held; True if the name went.
-
-        The caller has their turn.
-        """
-        registry, record, digest = self._registry, owed.record, owed.digest
-        held = record is not None and self._holds(record)
-        removed = False
-        if digest in self._holdings.replicas:
-            said = self._record_of(digest)
-            await self._leased(lambda: registry.announce(digest, said))
-            if record is not None and not held:
-                removed = await registry.drop_name(record)
-        else:
-            names = [record.name] if record is not None else []
-            removed = bool(await registry.withdraw(digest, names, died=owed.died))
-        if record is not None and not held:
-            for older in self._older(record, owed.before):
-                if not await registry.dead(older):
-                    await registry.name_again([older])
-                    break
-        return removed
-
-    def _older(self, record: ObjectRecord, before: ObjectRecord | None) -> Iterator[ObjectRecord]:
-        """What a name may stand for again, when it does not stand for this any more: the latest first."""
-        if before is not None and before.manifest != record.manifest:
-            yield before
-        others = [h.record for h in self._holdings.named(record.name) if h.digest != record.manifest]
-        yield from sorted(others, key=lambda other: other.created, reverse=True)
-
-    def _owe(self, owed: _Owed) -> None:
-        name = owed.record.name if owed.record is not None else ""
-        self._owed[name, owed.digest] = owed
-        if not self._settling:
-            self._settling = True
-            self._supervisor.start("taking back what is not so", "node", self._settle_owed)
-
-    async def _settle_owed(self) -> None:
-        """Try again what is owed until nothing is."""
-        failures = 1
-        try:
-            while self._owed:
-                await asyncio.sleep(SETTLE_AGAIN.after(failures))
-                failures = 1 if await self._settle_each() else failures + 1
-        finally:
-            self._settling = False
-            self._owed_fault = ""
-
-    async def _settle_each(self) -> bool:
-        """Try each that is owed, up to the first that fails; whether none did."""
-        for key, owed in list(self._owed.items()):
-            async with self._turns.of(_keys([owed.record]) if owed.record is not None else [owed.digest]):
-                try:
-                    await self._settle(owed)
-                except Exception as error:  # noqa: BLE001 - whatever it was, what is owed is tried again
-                    self._log_owed(error)
-                    return False
-                if self._owed.get(key) is owed:
-                    del self._owed[key]
-        return True
-
-    def _log_owed(self, error: Exception) -> None:
-        """Once, however often it is met while something is owed."""
-        if str(error) != self._owed_fault:
-            self._owed_fault = str(error)
-            trace = None if isinstance(error, MooncakeError) else error
-            log.warning("%s; it will be taken back later", error, exc_info=trace)
 
     async def republish(self) -> None:
         """Say again all that this node has."""
         holdings, replicas = self._holdings, self._holdings.replicas
         there = list(holdings)
-        for name in await self._registry.republish([(h.record, self._record_of(h.digest)) for h in there]):
+        for name in await self._registry.republish([(h.record, self._settling.record_of(h.digest)) for h in there]):
             log.warning("%s meanwhile stands for other content; this node still serves the old", name)
         parts = [replica for replica in replicas.values() if not replica.have.full]
         for replica in parts:
             await self._registry.announce(replica.manifest.digest, ReplicaRecord(self._name, "partial", replica.role))
         # What changed meanwhile. Nobody's turn is waited for: it may be theirs who wait for this.
         for holding in there:
-            if not self._holds(holding.record):
-                self._owe(_Owed(holding.digest, holding.record))
+            if not self._settling.holds(holding.record):
+                self._settling.owe(Owed(holding.digest, holding.record))
         for replica in parts:
             if replicas.get(replica.manifest.digest) is not replica or replica.have.full:
-                self._owe(_Owed(replica.manifest.digest))
+                self._settling.owe(Owed(replica.manifest.digest))
 
     # How it is done
 
@@ -399,33 +303,7 @@ class Publisher:
         """Whether this node holds other content under that name."""
         return any(holding.digest != record.manifest for holding in self._holdings.named(record.name))
 
-    def _holds(self, record: ObjectRecord) -> bool:
-        """Whether this node holds that content under that name."""
-        return any(holding.digest == record.manifest for holding in self._holdings.named(record.name))
-
-    def _record_of(self, digest: str) -> ReplicaRecord:
-        replica = self._holdings.replicas[digest]
-        return ReplicaRecord(self._name, replica.state, replica.role)
-
-    async def _leased(self, write: Callable[[], Awaitable[T]]) -> T:
-        """Do a leased write; join again first when the lease turns out to be gone."""
-        try:
-            return await write()
-        except LeaseLost:
-            pass
-        try:
-            await self._membership.join()
-            return await write()
-        except LeaseLost:
-            url = self._registry.store.url
-            raise MetadataUnavailable(url=url, detail="a new lease was lost at once, too") from None
-
 
 def _still_wanted(given_up: asyncio.Event) -> None:
     if given_up.is_set():
         raise asyncio.CancelledError
-
-
-def _keys(records: Iterable[ObjectRecord]) -> list[str]:
-    """What of these has a turn. A name's key is never a digest: that has no prefix."""
-    return [key for record in records for key in (record.manifest, f"name:{record.name}")]

@@ -27,7 +27,7 @@ from p2pstore.errors import (
     NoLivePeer,
     StorageError,
 )
-from p2pstore.holding import looks, publisher
+from p2pstore.holding import looks, settling
 from p2pstore.holding.catalog import Catalog, Holding
 from p2pstore.holding.holdings import Holdings
 from p2pstore.metadata.memory import MemoryServer, MemoryStore
@@ -217,7 +217,7 @@ class World:
 
 @pytest.fixture
 async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    monkeypatch.setattr(publisher, "SETTLE_AGAIN", Backoff(0.01, 0.01))
+    monkeypatch.setattr(settling, "SETTLE_AGAIN", Backoff(0.01, 0.01))
     monkeypatch.setattr(membership, "RETRY_SECONDS", 0.01)
     server = MemoryServer()
     made = World(tmp_path, server, Trouble())
