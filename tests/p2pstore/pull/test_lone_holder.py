@@ -64,8 +64,17 @@ Serve = Callable[[Reader, Writer], Awaitable[None]]
 Reply = Callable[[str], Awaitable[bytes | None]]
 
 
-def fast_clock() -> float:
-    return time.monotonic() * SPEED
+class Clock:
+    """The clock of the bounds, faster than the test's."""
+
+    def __init__(self) -> None:
+        self.speed = SPEED
+        self._now, self._seen = 0.0, time.monotonic()
+
+    def __call__(self) -> float:
+        now = time.monotonic()
+        self._now, self._seen = self._now + (now - self._seen) * self.speed, now
+        return self._now
 
 
 @asynccontextmanager
@@ -176,9 +185,10 @@ DATA_PORTS: list[tuple[Serve, type[MooncakeError]]] = [
 class World:
     """A holder of an object named "n", and a getter whose connections have short timeouts."""
 
-    def __init__(self, holder: Node, getter: Node) -> None:
+    def __init__(self, holder: Node, getter: Node, clock: Clock) -> None:
         self.holder = holder
         self.getter = getter
+        self.clock = clock
         self.notes: list[str] = []
 
     async def pretend(self, **fields: Any) -> None:
@@ -196,7 +206,8 @@ class World:
 
 @pytest.fixture
 async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    monkeypatch.setattr(get_module, "Pipeline", functools.partial(pipeline.Pipeline, clock=fast_clock))
+    clock = Clock()
+    monkeypatch.setattr(get_module, "Pipeline", functools.partial(pipeline.Pipeline, clock=clock))
     monkeypatch.setattr(pipeline, "QUIET_SECONDS", TIMEOUT / 2)
     monkeypatch.setattr(run, "EVENT_SECONDS", hope.MAX_STEP_SECONDS / SPEED / 2)
     for name in (
@@ -217,7 +228,7 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
             stack.push_async_callback(made[-1].close)
         made[1].engine.use(TcpTransport(connect_timeout=TIMEOUT, stall_timeout=TIMEOUT))
         await made[0].register(tmp_path / "source", "n", hash_name="xxh3_128", chunk_size=MIB)
-        yield World(made[0], made[1])
+        yield World(made[0], made[1], clock)
 
 
 async def ends(world: World, dest: Path, expected: type[MooncakeError]) -> MooncakeError:
@@ -274,6 +285,7 @@ async def test_a_data_port_whose_queue_is_full(world: World, tmp_path: Path) -> 
 
 
 async def test_a_source_that_begins_to_deliver_late_is_no_failure(world: World, tmp_path: Path) -> None:
+    world.clock.speed = 1  # else half a second would be too late
     await world.pretend(data_port=closed_port())
     work = asyncio.create_task(world.get(tmp_path / "dest"))
     while not world.notes:  # noqa: ASYNC110 - nothing tells of it
