@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from p2pstore.swarm.granter import Granter
+from p2pstore.swarm.pace import fetches
 from p2pstore.swarm.unsent import Unsent
 
 MAX_LISTENERS = 64
@@ -38,7 +39,7 @@ class Audience:
         self._random = rng
         self._followers: dict[str, _Follower] = {}
         self._seeding = 0
-        self.granter = Granter(rng, self._unsent)
+        self.granter = Granter(rng, self._unsent, lambda: fetches(self._lengths()))
         """To be told what followers say, and asked for grants after each call of either."""
 
     def __len__(self) -> int:

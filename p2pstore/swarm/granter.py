@@ -8,6 +8,8 @@ again when the follower says that its fetch is done, or nearly so, or declines; 
 A follower that declined is not granted anything before it has said that it has room, or, where it lacked nothing that
 this node has, before it was told of more. A fetch that takes much longer than fetches take goes on without its place,
 and its follower is granted nothing more meanwhile: so none that hangs, or never answers, keeps a place from the others.
+Until one of its fetches was quick again, a follower of such a one is granted the next beside the places; but an origin
+that has chunks which it never sent sends these to others as long as there are any.
 """
 
 from __future__ import annotations
@@ -62,27 +64,35 @@ class _Follower:
     key: str
     seeds: bool
     origin: bool  # this node is, to it
-    rank: int  # who is granted something first, before how busy it is
+    rank: int  # who is granted something first, before how busy it is: the lowest
     under_way: int = 0  # of its fetches, from anybody, as it last said
     grants: dict[int, _Grant] = field(default_factory=dict)
     slow: int = 0  # of these, so many go on without a place
 
 
 class Granter:
-    """The places of one replica. ``unsent()`` is what an origin names of."""
+    """The places of one replica.
 
-    def __init__(self, rng: random.Random, unsent: Callable[[], Unsent]) -> None:
+    ``unsent()`` is what an origin names of, ``fetches()`` how many fetches all of the replica takes; the second is
+    asked for when the first follower comes.
+    """
+
+    def __init__(
+        self, rng: random.Random, unsent: Callable[[], Unsent], fetches: Callable[[], int] = lambda: 1
+    ) -> None:
         self._random = rng
         self._make_unsent = unsent
         self._unsent: Unsent | None = None
         self._followers: dict[str, _Follower] = {}
         self._open: dict[str, _Follower] = {}  # have room, as far as is known
+        self._lagging: dict[str, _Follower] = {}  # their last fetch was slow
         self._sated: dict[str, _Follower] = {}  # lacked nothing that this node had told them of
         self._running: dict[int, _Grant] = {}  # grants that have a place, the oldest first
         self._number = 0
         self._tellings = 0
         self._patience = Patience(MIN_PATIENCE, first=FIRST_PATIENCE_SECONDS)
         self._limit = self._patience.limit(PATIENCE)  # seconds
+        self._fetches: Callable[[], int] | None = fetches
         self._pace = Pace()
 
     def __contains__(self, key: str) -> bool:
@@ -109,6 +119,8 @@ class Granter:
         is named what that never sent. ``last``: it comes after those who are. ``empty``: this node has nothing yet.
         """
         if key not in self._followers:
+            if self._fetches is not None:
+                self._pace, self._fetches = Pace(self._fetches()), None
             if origin and self._unsent is None:
                 self._unsent = self._make_unsent()
             rank = UNDER_WAY * (2 * (not seeds) + last)
@@ -120,8 +132,8 @@ class Granter:
         follower = self._followers.pop(key, None)
         if follower is None:
             return
-        self._open.pop(key, None)
-        self._sated.pop(key, None)
+        for some in (self._open, self._sated, self._lagging):
+            some.pop(key, None)
         for number, grant in follower.grants.items():
             self._end(number, grant)
             self._take_back(grant)
@@ -159,6 +171,7 @@ class Granter:
         if follower is None or grant is None:
             return
         follower.under_way = under_way
+        self._lag(follower, lags=now - grant.since > self._limit)
         if not grant.slow:
             self._pace.took(now - grant.since, len(self._running))
         self._end(number, grant)
@@ -178,6 +191,9 @@ class Granter:
         """What is granted now. To be called after each of the above, and when ``due`` is over."""
         self._part_with_slow(now)
         given: list[Grant] = []
+        if self._lagging and not self._unsent:
+            ready = [each for key, each in self._lagging.items() if key in self._open and not each.slow]
+            given += [self._grant(each, now, beside=True) for each in ready]
         while self._open and len(self._running) < self._places and (follower := self._next()):
             given.append(self._grant(follower, now))
         return given
@@ -194,7 +210,7 @@ class Granter:
 
         One that is slow with an earlier grant is granted no other.
         """
-        least = 4 * UNDER_WAY  # above every rank, and a whole number as they are
+        least = 5 * UNDER_WAY  # above every rank, and a whole number as they are
         among: list[_Follower] = []
         for follower in self._open.values():
             if follower.slow:
@@ -209,12 +225,26 @@ class Granter:
             return among[self._random.randrange(len(among))]
         return among[0] if among else None
 
-    def _grant(self, follower: _Follower, now: float) -> Grant:
+    def _lag(self, follower: _Follower, *, lags: bool) -> None:
+        """Its last fetch was slow, or was not."""
+        if lags != (follower.key in self._lagging):
+            follower.rank += UNDER_WAY if lags else -UNDER_WAY
+            if lags:
+                self._lagging[follower.key] = follower
+            else:
+                del self._lagging[follower.key]
+
+    def _grant(self, follower: _Follower, now: float, *, beside: bool = False) -> Grant:
+        """Grant it something, which takes a place, or none where it is ``beside`` them."""
         del self._open[follower.key]
         self._number += 1
         run = self._unsent.name() if self._unsent and follower.origin and follower.seeds else None
-        grant = _Grant(follower, now, run, self._tellings)
-        follower.grants[self._number] = self._running[self._number] = grant
+        grant = _Grant(follower, now, run, self._tellings, slow=beside)
+        follower.grants[self._number] = grant
+        if beside:
+            follower.slow += 1
+        else:
+            self._running[self._number] = grant
         return Grant(follower.key, self._number, run, self._pace.places, self._pace.lead)
 
     def _end(self, number: int, grant: _Grant) -> None:

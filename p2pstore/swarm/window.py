@@ -13,7 +13,12 @@ from engine.patience import Patience
 from p2pstore.swarm.pace import MIN_PLACES
 
 TOLD = 1
-"""Peers that are told at once of room for one fetch: what the others would grant, too, would be declined."""
+FEW_TOLD = 2
+"""Peers that are told at once of room for one fetch: what the others would grant, too, would be declined.
+
+The second where a window has but ``MIN_PLACES``, with objects of few chunks: one told who has no free place costs most
+there, a point of the bound, and messages are few.
+"""
 
 PATIENCE = 3.0
 MIN_PATIENCE = 0.25
@@ -77,7 +82,7 @@ class Window:
 
         Who was declined last comes first: it most likely still has a free place.
         """
-        room = TOLD * (self.size - len(self._counted))
+        room = (TOLD if self.size > MIN_PLACES else FEW_TOLD) * (self.size - len(self._counted))
         told: list[str] = []
         for peer in reversed(self._owed):
             if len(told) >= room:

@@ -11,15 +11,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from p2pstore.swarm.granter import FIRST_PATIENCE_SECONDS, MIN_PATIENCE, PATIENCE, Grant, Granter
-from p2pstore.swarm.pace import MAX_PLACES, MIN_PLACES
+from p2pstore.swarm.pace import MAX_PLACES
 from p2pstore.swarm.unsent import Unsent
 
 CHUNKS = 6
 FOLLOWERS = "abcde"
+FETCHES = 256
+PLACES = 3  # for so many
 
 
 def granter(*, followers: str = "", origin: bool = False, seeds: bool = True) -> Granter:
-    made = Granter(random.Random(1), lambda: Unsent([1 << 20] * CHUNKS))
+    made = Granter(random.Random(1), lambda: Unsent([1 << 20] * CHUNKS), lambda: FETCHES)
     for key in followers:
         made.join(key, seeds=seeds, origin=origin)
     return made
@@ -143,7 +145,7 @@ TestAnyFollowers.settings = settings(max_examples=150, stateful_step_count=40, d
 def test_no_more_than_its_places_and_the_next_when_one_is_done() -> None:
     made = granter(followers=FOLLOWERS)
     first = made.grants(0.0)
-    assert len({grant.key for grant in first}) == len(first) == MIN_PLACES
+    assert len({grant.key for grant in first}) == len(first) == PLACES
     assert made.grants(0.1) == []
     made.done(first[0].key, first[0].number, 1, 0.2, full=True)
     (grant,) = made.grants(0.2)
@@ -236,3 +238,48 @@ def test_how_long_it_is_patient_at_first(took: float | None) -> None:
         made.grants(took)
         expected = MIN_PATIENCE
     assert made.due == pytest.approx(expected, abs=0.01)
+
+
+def lagging(*, origin: bool) -> Granter:
+    """Of two followers "a" has just ended a fetch that took too long; both have room."""
+    made = granter(followers="ab", origin=origin)
+    given = {grant.key: grant for grant in made.grants(0.0)}
+    made.done("b", given["b"].number, 0, 1.0, full=True)
+    late = PATIENCE * 1.0 + 1.0
+    made.grants(late)
+    made.done("a", given["a"].number, 0, late, full=False)
+    made.opened("b", 1)
+    return made
+
+
+def test_who_was_slow_is_granted_the_next_beside_the_places() -> None:
+    made = lagging(origin=False)
+    for key in "cde":
+        made.join(key, seeds=True, origin=False)
+    first = made.grants(4.0)
+    assert first[0].key == "a"
+    assert len(first) == 1 + PLACES
+    made.opened("a", 0)
+    assert made.grants(4.1) == [], "one at a time"
+    made.done("a", first[0].number, 0, 4.2, full=True)
+    made.done(first[1].key, first[1].number, 0, 4.2, full=True)
+    made.opened("a", 0)
+    (grant,) = made.grants(4.3)
+    assert grant.key in FOLLOWERS
+    assert len(made._running) == PLACES, "it was quick, and takes a place as others do"
+
+
+def test_an_origin_sends_what_it_never_sent_to_who_was_slow_last() -> None:
+    made = lagging(origin=True)
+    made.join("c", seeds=True, origin=True)
+    assert [grant.key for grant in made.grants(4.0)][-1] == "a"
+    assert len(made._running) == 3
+
+
+def test_who_was_slow_and_left_is_forgotten() -> None:
+    made = lagging(origin=False)
+    made.leave("a")
+    assert [grant.key for grant in made.grants(4.0)] == ["b"]
+    made.join("a", seeds=True, origin=False)
+    assert [grant.key for grant in made.grants(4.0)] == ["a"]
+    assert len(made._running) == 2

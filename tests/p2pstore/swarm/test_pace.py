@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from p2pstore.swarm.pace import FIRST_LEAD, LATE_CHUNKS, MAX_LATE, MAX_LEAD, MAX_PLACES, MIN_LATE, MIN_PLACES, Pace
+from p2pstore.swarm.pace import (
+    FIRST_LEAD,
+    LATE_CHUNKS,
+    MAX_LATE,
+    MAX_LEAD,
+    MAX_PLACES,
+    MIN_LATE,
+    MIN_PLACES,
+    Pace,
+    fetches,
+)
 
 
 def measured(turn: float, chunk: float) -> Pace:
@@ -22,19 +32,37 @@ def test_before_anything_is_measured() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ratio", "places"), [(1000.0, MIN_PLACES), (130.0, MIN_PLACES), (10.0, 3), (2.0, 5), (1.0, 6), (0.01, MAX_PLACES)]
+    ("ratio", "places"), [(1000.0, MIN_PLACES), (130.0, MIN_PLACES), (4.0, 2), (2.0, 3), (1.0, 4), (0.01, MAX_PLACES)]
 )
 def test_the_shorter_a_chunk_the_more_at_a_time(ratio: float, places: int) -> None:
     assert measured(0.001, 0.001 * ratio).places == places
 
 
+@pytest.mark.parametrize(("count", "places"), [(1, 2), (100, 2), (256, 3), (1193, 4), (2087, 5), (20_000, MAX_PLACES)])
+def test_the_more_fetches_the_more_at_a_time(count: int, places: int) -> None:
+    assert Pace(count).places == places
+
+
+def test_both_count() -> None:
+    pace = Pace(1193)
+    pace.answered(0.0004)
+    pace.took(0.0067, 1)
+    assert pace.places == 5
+
+
+def test_small_chunks_are_fetched_several_at_a_time() -> None:
+    assert fetches([1 << 26] * 100) == 100
+    assert fetches([1 << 10] * 2048 + [1 << 20]) == 3
+    assert fetches([]) == 0
+
+
 def test_an_origin_has_more() -> None:
-    assert Pace().places_of_origin == MIN_PLACES + 1
-    assert measured(1.0, 1.0).places_of_origin == 8
+    assert Pace(256).places_of_origin == 4
+    assert measured(1.0, 0.1).places_of_origin == 10
 
 
 def test_the_lead_is_the_time_of_two_questions() -> None:
-    assert measured(0.004, 0.042).lead == pytest.approx(2 * 0.004 / (3 * 0.042))
+    assert measured(0.004, 0.042).lead == pytest.approx(2 * 0.004 / (2 * 0.042))
     assert measured(1.0, 0.01).lead == MAX_LEAD
 
 

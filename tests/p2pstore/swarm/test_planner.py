@@ -234,7 +234,7 @@ def zoned(count: int, *near: str) -> Planner:
 
 
 def abroad(number: int) -> Granted:
-    return Granted(Grant("abroad", number, None), 0.0)
+    return Granted(Grant("abroad", number, None, window=3), 0.0)
 
 
 def others_claim(made: Planner, *shares: int) -> list[Action]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from p2pstore.swarm.pace import MIN_PLACES
-from p2pstore.swarm.window import MIN_PATIENCE, PATIENCE, Window
+from p2pstore.swarm.window import FEW_TOLD, MIN_PATIENCE, PATIENCE, TOLD, Window
 
 RUNS = [range(n, n + 1) for n in range(10)]
 
 
-def filled(now: float = 0.0) -> Window:
+def filled(now: float = 0.0, size: int = MIN_PLACES) -> Window:
     made = Window()
-    for run in RUNS[:MIN_PLACES]:
+    made.size = size
+    for run in RUNS[:size]:
         assert not made.full
         made.take("p", run, now)
     assert made.full
@@ -31,7 +32,7 @@ def test_one_that_ends_makes_room() -> None:
 
 
 def test_nobody_hears_while_it_is_full_and_who_was_declined_last_hears_first() -> None:
-    window = filled()
+    window = filled(size=MIN_PLACES + 1)
     for peer in "abca":
         window.owe(peer)
     assert window.owed(nobody) == []
@@ -40,6 +41,14 @@ def test_nobody_hears_while_it_is_full_and_who_was_declined_last_hears_first() -
     window.forget("a")
     window.release("p", RUNS[1])
     assert window.owed(nobody) == ["c", "b"], "as many as there is room for"
+
+
+def test_the_least_window_tells_one_more() -> None:
+    window = filled()
+    for peer in "abc":
+        window.owe(peer)
+    window.release("p", RUNS[0])
+    assert len(window.owed(nobody)) == FEW_TOLD > TOLD
 
 
 def test_who_waits_keeps_nobody_else_from_hearing() -> None:
