@@ -23,7 +23,7 @@ from p2pstore.agent.own_secret import own_secret
 from p2pstore.bench.gpu_checkpoint import ROWS, Checkpoint
 from p2pstore.bench.memory import directory_in_memory
 from p2pstore.bench.places import Loopback
-from p2pstore.bench.processes import AGENT, BenchAgent, Etcd, Process, end, environment
+from p2pstore.bench.processes import AGENT, BenchAgent, Process, end, environment, started_etcd
 from p2pstore.errors import GpuUnavailable, PackageMissing, StorageError, TensorsDiffer, UsageError
 from p2pstore.objects.choices import DEFAULT_HASH
 from p2pstore.store import P2PStore
@@ -207,9 +207,8 @@ def _agents(plan: GpuPlan, made: Path, say: Callable[[str], None]) -> Iterator[t
     processes: list[Process] = []
     agents: list[BenchAgent] = []
     try:
-        etcd = Etcd(places, made)
+        etcd = started_etcd(places, made)
         processes.append(etcd)
-        etcd.wait()
         agents += [BenchAgent(number, places, made, etcd.url, AGENT) for number in range(plan.agents)]
         for agent in agents:
             agent.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import subprocess
 import sys
 import time
@@ -33,7 +34,16 @@ STARTING = 8
 POLL_SECONDS = 0.05
 LOG_TAIL = 2000
 
-_PROBE = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 1).close()"
+ETCD_TRIES = 4
+"""Ports that were free a moment ago may be another's when etcd comes to listen there."""
+
+_PROBE = """
+import http.client, sys
+connection = http.client.HTTPConnection(sys.argv[1], int(sys.argv[2]), timeout=5)
+connection.request("POST", "/v3/cluster/member/list", "{}")
+sys.exit(sys.argv[3].encode() not in connection.getresponse().read())
+"""
+"""Whether it is this etcd that answers there."""
 
 
 def environment(directory: Path) -> dict[str, str]:
@@ -97,21 +107,23 @@ class Process:
 
 
 class Etcd(Process):
-    """An etcd at the hub, which keeps nothing."""
+    """An etcd at the hub, which keeps nothing; see ``started_etcd``."""
 
     def __init__(self, places: Places, directory: Path) -> None:
         self._places = places
         port, peer_port = places.ports()
         client, peer = f"http://{places.hub_address}:{port}", f"http://127.0.0.1:{peer_port}"
         self._port = port
+        self._name = f"bench-{secrets.token_hex(8)}"
         self.url = f"etcd://{places.hub_address}:{port}"
         options = {
-            "data-dir": str(directory / "etcd"),
+            "name": self._name,
+            "data-dir": str(directory / self._name),
             "listen-client-urls": client,
             "advertise-client-urls": client,
             "listen-peer-urls": peer,
             "initial-advertise-peer-urls": peer,
-            "initial-cluster": f"default={peer}",
+            "initial-cluster": f"{self._name}={peer}",
         }
         arguments = [find_etcd(), *(f"--{key}={value}" for key, value in options.items())]
         super().__init__(places.at_hub(arguments), directory, directory / "etcd.log")
@@ -119,13 +131,36 @@ class Etcd(Process):
     def wait(self) -> None:
         """Return when it answers. Raises ``MetadataUnavailable``."""
         deadline = time.monotonic() + START_SECONDS
-        probe = self._places.at_hub([sys.executable, "-c", _PROBE, self._places.hub_address, str(self._port)])
+        asked = [sys.executable, "-c", _PROBE, self._places.hub_address, str(self._port), self._name]
+        probe = self._places.at_hub(asked)
         while self.alive and time.monotonic() < deadline:
             done = subprocess.run(probe, check=False, capture_output=True, timeout=START_SECONDS)
             if done.returncode == 0:
                 return
             time.sleep(POLL_SECONDS)
         raise MetadataUnavailable(url=self.url, detail=f"etcd did not start: {self.words()}")
+
+
+def started_etcd(places: Places, directory: Path) -> Etcd:
+    """An etcd that answers, the caller's to end. One that ends by itself is tried again, at other ports.
+
+    Raises ``MetadataUnavailable``.
+    """
+    for tries_left in reversed(range(ETCD_TRIES)):
+        etcd = Etcd(places, directory)
+        try:
+            etcd.wait()
+        except MetadataUnavailable:
+            ended = not etcd.alive
+            end([etcd])
+            if not ended or not tries_left:
+                raise
+        except BaseException:
+            end([etcd])
+            raise
+        else:
+            break
+    return etcd
 
 
 class BenchAgent:
@@ -214,8 +249,7 @@ def running(
     agents: list[BenchAgent] = []
     etcd: Etcd | None = None
     try:
-        etcd = Etcd(places, directory)
-        etcd.wait()
+        etcd = started_etcd(places, directory)
         for first in range(0, count, STARTING):
             some = [
                 BenchAgent(number, places, directory, etcd.url, modules.get(number, AGENT))

@@ -9,6 +9,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from tests.ports import reserved_port
+
 ID = "AKIATESTTESTTEST"
 SECRET = "geheimgeheimgeheim"
 BINARY = {
@@ -24,7 +26,7 @@ class Moto:
         self.log = directory / "moto.log"
         credentials = directory / "credentials"
         credentials.write_text(f"[default]\naws_access_key_id = {ID}\naws_secret_access_key = {SECRET}\n")
-        self._port = 0
+        self._port = reserved_port()  # where it is started again nobody else may have come to listen meanwhile
         self.start()
         self.environment = {
             "AWS_ENDPOINT_URL": self.url,
@@ -44,7 +46,7 @@ class Moto:
         with self.log.with_suffix(".err").open("a") as errors:
             self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
         assert self._process.stdout is not None
-        self._port = int(self._process.stdout.readline())
+        assert self._process.stdout.readline(), self.log.with_suffix(".err").read_text()
 
     def kill(self) -> None:
         self._process.kill()
