@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from engine.errors import UsageError
 from engine.net.backoff import Backoff
+from engine.net.last_use import LastUse
 
 PAUSES = Backoff(0.05, 1.0)
 """Seconds that a loop waits after errors in a row: one that lasts costs an attempt a second."""
@@ -80,16 +81,22 @@ class Threads:
         self.note(name, refused)
         return None
 
-    def serve(self, name: str, step: Callable[[], bool]) -> threading.Thread | None:
+    def serve(self, name: str, step: Callable[[], bool], use: LastUse | None = None) -> threading.Thread | None:
         """Call ``step`` in a new thread until it says False, or ``stop`` was called; None as ``start``.
 
-        An error that it raises is noted, and after a pause it is called again.
+        An error that it raises is noted, and after a pause it is called again. ``use`` is what the thread uses, and
+        lets go of when it ends.
         """
-        return self.start(name, self._loop, name, step)
+        if use is not None:
+            use.take()
+        thread = self.start(name, self._loop, name, step, use)
+        if thread is None and use is not None:
+            use.let_go()
+        return thread
 
-    def must_serve(self, name: str, step: Callable[[], bool]) -> threading.Thread:
+    def must_serve(self, name: str, step: Callable[[], bool], use: LastUse | None = None) -> threading.Thread:
         """As ``serve``. Raises ``UsageError`` where the system refuses a thread."""
-        thread = self.serve(name, step)
+        thread = self.serve(name, step, use)
         if thread is None:
             detail = f"cannot start the thread {name!r}: check the limit of processes (ulimit -u, pids.max)"
             raise UsageError(detail=detail)
@@ -131,14 +138,18 @@ class Threads:
             with self._lock:
                 self._alive.discard(threading.current_thread())
 
-    def _loop(self, name: str, step: Callable[[], bool]) -> None:
+    def _loop(self, name: str, step: Callable[[], bool], use: LastUse | None) -> None:
         failed = 0
-        while not self._stopped.is_set():
-            try:
-                if not step():
-                    return
-                failed = 0
-            except Exception as error:  # noqa: BLE001 - it is noted
-                failed += 1
-                self.note(name, error)
-                self._stopped.wait(PAUSES.after(failed))
+        try:
+            while not self._stopped.is_set():
+                try:
+                    if not step():
+                        return
+                    failed = 0
+                except Exception as error:  # noqa: BLE001 - it is noted
+                    failed += 1
+                    self.note(name, error)
+                    self._stopped.wait(PAUSES.after(failed))
+        finally:
+            if use is not None:
+                use.let_go()

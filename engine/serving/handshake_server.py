@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from engine import forks
 from engine.errors import RemoteProtocolError
 from engine.net import addresses, sockets
+from engine.net.last_use import LastUse
 from engine.net.threads import Failure, Threads
 from engine.protocol.handshake import Decoder, Message, MessageType, encode
 
@@ -92,6 +93,7 @@ class HandshakeServer:
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._selector.register(self._wake, selectors.EVENT_READ)
         self._threads = Threads()
+        self._use = LastUse(self._give_back)
 
     @property
     def failures(self) -> tuple[Failure, ...]:
@@ -100,7 +102,7 @@ class HandshakeServer:
 
     def start(self) -> None:
         """Begin to answer. Raises ``UsageError`` where no thread can be had."""
-        self._threads.must_serve("handshake", self._serve)
+        self._threads.must_serve("handshake", self._serve, self._use)
 
     def close(self) -> None:
         """Stop accepting, drop all clients, end the thread. Twice is harmless."""
@@ -109,8 +111,10 @@ class HandshakeServer:
         self._closing = True
         self._threads.stop()
         os.eventfd_write(self._wake, 1)
-        if not self._threads.join(CLOSE_TIMEOUT):
-            return  # it still uses what would be closed now
+        self._threads.join(CLOSE_TIMEOUT)
+        self._use.let_go()
+
+    def _give_back(self) -> None:
         for client in list(self._clients.values()):
             self._drop(client)
         self._selector.close()

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 from engine import forks
 from engine.errors import AddressError, MooncakeError, RemoteProtocolError, UsageError
 from engine.net import addresses, sockets
+from engine.net.last_use import LastUse
 from engine.net.rate import RateLimit
 from engine.net.threads import Failure, Threads
 from engine.protocol import wire
@@ -145,12 +146,12 @@ class TcpServer:
         self._epoll = select.epoll()
         self._epoll.register(self._listener.fileno(), select.EPOLLIN)
         self._epoll.register(self._wake, select.EPOLLIN)
-        self._watcher: threading.Thread | None = None
+        self._use = LastUse(self._give_back)
         try:
             # One worker from the start: where no other can be started later, it serves them all.
             self._threads.must_serve("data worker", self._work)
             self._workers = 1
-            self._watcher = self._threads.must_serve("data watch", self._watch)
+            self._threads.must_serve("data watch", self._watch, self._use)
         except UsageError:
             self.close()
             raise
@@ -194,8 +195,10 @@ class TcpServer:
         for _ in range(self._max_workers):
             self._ready.put(None)
         self._threads.join(CLOSE_TIMEOUT)
-        if self._watcher is not None and self._watcher.is_alive():
-            return  # it still uses what would be closed now
+        self._use.let_go()
+
+    def _give_back(self) -> None:
+        """Close what the watching thread used; that may end later than ``close`` waits."""
         self._listener.close()
         self._epoll.close()
         os.close(self._wake)

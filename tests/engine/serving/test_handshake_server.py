@@ -185,3 +185,26 @@ def test_a_client_whose_connection_cannot_be_taken_over_is_closed() -> None:
         assert [sock.fileno() for sock in taken] == [-1]
     finally:
         server.close()
+
+
+def test_a_thread_that_ends_late_closes_what_it_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handshake_server, "CLOSE_TIMEOUT", 0.01)
+    entered, go_on = threading.Event(), threading.Event()
+
+    def told(_name: str, _text: str) -> None:
+        entered.set()
+        assert go_on.wait(60)
+
+    made = HandshakeServer(lambda: DESCRIPTOR, on_notify=told)
+    made.start()
+    with socket.create_connection(("127.0.0.1", made.port), timeout=60) as client:
+        client.sendall(encode(Message(MessageType.NOTIFY, {"name": "a", "notify_msg": "b"})))
+        assert entered.wait(60)
+        made.close()
+        assert made._listener.fileno() >= 0, "the thread still uses it"
+        go_on.set()
+        assert made._threads.join(60)
+        assert made._listener.fileno() == -1
+        with contextlib.suppress(ConnectionResetError):
+            while client.recv(1 << 16):
+                pass

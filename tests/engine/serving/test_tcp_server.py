@@ -537,3 +537,22 @@ def test_strangers_push_out_strangers_only(guarded: Served, monkeypatch: pytest.
         assert exactly(strangers[0], 1) == b""  # the oldest went first
         friend.sendall(wire.pack_request(guarded.address, 100))
         assert exactly(friend, 108)[8:] == DATA[:100]
+
+
+def test_a_watch_that_ends_late_closes_what_it_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tcp_server, "CLOSE_TIMEOUT", 0.01)
+    entered, go_on = threading.Event(), threading.Event()
+
+    def slow(_: TcpServer) -> None:
+        entered.set()
+        assert go_on.wait(60)
+
+    monkeypatch.setattr(TcpServer, "_accept", slow)
+    server = Served().server
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60):
+        assert entered.wait(60)
+        server.close()
+        assert server._listener.fileno() >= 0, "the thread still uses it"
+        go_on.set()
+        assert server._threads.join(60)
+    assert server._listener.fileno() == -1
