@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import xxhash
+
 from engine.cuda.device_memory import DeviceMemory, device_memory
 from engine.cuda.load import Cuda
 from engine.cuda.pinned import stream_done
@@ -104,21 +106,23 @@ class DriverGpus:
 
     def same(self, tensor: Part, device: str, shape: tuple[int, ...], expected: memoryview) -> bool:
         """See ``Gpus.same``."""
-        area = tensor.area
-        if tensor.shape != tuple(shape) or tensor.length != len(expected):
-            return False
-        if area is None:
-            return True
-        if self.names[area.device] != device:
-            return False
-        with self._lock:
-            return all(
-                self._read(area, tensor.offset + at, min(STAGED_BYTES, tensor.length - at))
-                == bytes(expected[at : at + STAGED_BYTES])
-                for at in range(0, tensor.length, STAGED_BYTES)
-            )
+        found = self.digest(tensor, device, shape)
+        return tensor.length == len(expected) and found == xxhash.xxh3_128_digest(expected)
 
-    def _read(self, area: Area, offset: int, length: int) -> bytes:
+    def digest(self, tensor: Part, device: str, shape: tuple[int, ...]) -> bytes:
+        """XXH3-128 of what a tensor has on a GPU; none where it has another shape, or lies on another."""
+        area = tensor.area
+        if tensor.shape != tuple(shape) or (area is not None and self.names[area.device] != device):
+            return b""
+        found = xxhash.xxh3_128()
+        if area is not None:
+            with self._lock:
+                for at in range(0, tensor.length, STAGED_BYTES):
+                    found.update(self._read(area, tensor.offset + at, min(STAGED_BYTES, tensor.length - at)))
+        return found.digest()
+
+    def _read(self, area: Area, offset: int, length: int) -> memoryview:
+        """Bytes of a GPU, valid until the next are read."""
         driver = self._cuda.driver
         with driver.on(area.device):
             if area.device not in self._staged:
@@ -131,7 +135,7 @@ class DriverGpus:
             del self._staged[area.device]  # the copy may write there yet: it stays pinned
             detail = f"a copy from it has not ended for {WAIT_SECONDS:g} s"
             raise StorageError(path=f"memory of GPU {area.device}", detail=detail)
-        return bytes(view[:length])
+        return view[:length]
 
     def settle(self) -> None:
         """See ``Gpus.settle``: nothing is kept here that nothing uses."""
