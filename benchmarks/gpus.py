@@ -132,7 +132,7 @@ def receive(arguments: argparse.Namespace) -> None:
         gpus = TorchGpus()
     else:
         gpus = DriverGpus(load.cuda())
-        given.framework_of = lambda _, device: gpus.framework(device)  # type: ignore[assignment,return-value]
+        given.framework_of = lambda _, device, *__: gpus.framework(device)  # type: ignore[assignment,return-value]
     devices = [f"cuda:{number}" for number in arguments.numbers]
     checkpoint: Checkpoint = pickle.loads(Path(arguments.receive).read_bytes())  # which this script wrote
     with P2PStore("memory://gpus-receiver", node=f"receiver-{os.getpid()}", connections=arguments.connections) as store:

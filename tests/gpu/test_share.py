@@ -31,7 +31,7 @@ from p2pstore.calls import given
 from p2pstore.sharing.group import Group
 told = json.loads(sys.argv[1])
 gpus = DriverGpus(load.cuda())
-given.framework_of = lambda _, device: gpus.framework(device)
+given.framework_of = lambda _, device, *__: gpus.framework(device)
 checkpoint = pickle.loads(Path(told["checkpoint"]).read_bytes())
 rank, ranks = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
 if told["dies"] == rank:

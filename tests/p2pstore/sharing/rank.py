@@ -81,7 +81,7 @@ def main() -> None:
     pairs = {kind: [(one, other) for one, other in told.get(kind, ())] for kind in ("strangers", "garbling")}
     driver = FakeDriver(told["devices"], shared=Path(told["shared"]), **pairs)
     load.use(driver)
-    given.framework_of = lambda _, device: OnGpu(driver, int(device.partition(":")[2]))  # type: ignore[assignment,return-value]
+    given.framework_of = lambda _, device, *__: OnGpu(driver, int(device.partition(":")[2]))  # type: ignore[assignment,return-value]
     group.SILENT_SECONDS = told.get("silent_seconds", group.SILENT_SECONDS)
     meeting.MEET_SECONDS = told.get("meet_seconds", meeting.MEET_SECONDS)
     if told.get("refuse"):
