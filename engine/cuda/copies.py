@@ -66,20 +66,21 @@ class Copies:
         """Give one back that is not to be copied."""
         self._cuda.arriving.give(buffer)
 
-    def put(self, buffer: PinnedBuffer, memory: DeviceMemory, offset: int, length: int) -> None:
-        """Copy the first bytes of ``buffer`` to ``offset`` of ``memory``, and let the ring have it when that is done.
+    def put(self, buffer: PinnedBuffer, parts: Sequence[FromHere]) -> None:
+        """Copy parts of ``buffer`` to memory of one GPU, and let the ring have it when that is done.
 
         The buffer is no longer the caller's, even where this raises ``GpuFailed``; it is used again when this is
         closed where a copy may be under way.
         """
+        device = parts[0].memory.device
         try:
-            event = self.begin([FromHere(buffer.address, memory, offset, length)])
+            event = self.begin(parts)
         except BaseException:
             self._strand(buffer)
             raise
-        with self._driver.on(memory.device):
-            stream = self._stream(memory)
-        self._cuda.arriving.give_after(buffer, memory.device, stream, event)
+        with self._driver.on(device):
+            stream = self._stream_to(device, device, ())
+        self._cuda.arriving.give_after(buffer, device, stream, event)
 
     def begin(self, parts: Sequence[FromHere], *, across: bool = False) -> int:
         """Begin to copy from addresses to memory of one GPU, and return the event that tells the end, the caller's now.

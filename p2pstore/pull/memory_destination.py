@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from engine.cuda.copies import Copies
+from engine.cuda.copies import Copies, FromHere
 from engine.cuda.device_memory import DeviceMemory
 from engine.cuda.pinned import PinnedBuffer
 from engine.memory.copying import address_of
@@ -274,4 +274,5 @@ class MemorySink(ChunksSink):
     def _land(self, staged: PinnedBuffer) -> None:
         memory = self._destination.rooms[self._chunk.file]
         assert isinstance(memory, DeviceMemory)  # noqa: S101 - what is staged goes to one
-        self._destination.copies.put(staged, memory, self._chunk.file_offset, self._chunk.length)
+        part = FromHere(staged.address, memory, self._chunk.file_offset, self._chunk.length)
+        self._destination.copies.put(staged, [part])

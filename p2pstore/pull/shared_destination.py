@@ -28,7 +28,7 @@ class Offers(Protocol):
 
 
 class _RingCopies(Copies):
-    """Copies from buffers of the ring."""
+    """Copies from buffers of the ring, and others."""
 
     def __init__(self, cuda: Cuda, ring: Ring) -> None:
         super().__init__(cuda)
@@ -36,7 +36,10 @@ class _RingCopies(Copies):
 
     def give(self, buffer: PinnedBuffer) -> None:
         """Nothing is in it."""
-        self._ring.give(buffer)
+        if self._ring.has(buffer):
+            self._ring.give(buffer)
+        else:
+            super().give(buffer)
 
 
 class SharedDestination(PutTogether):
@@ -46,6 +49,7 @@ class SharedDestination(PutTogether):
         self,
         manifest: Manifest,
         chunks: Collection[int],
+        shared: Collection[int],
         spread: SpreadMap,
         pieces: int,
         areas: Sequence[Lent],
@@ -53,8 +57,12 @@ class SharedDestination(PutTogether):
         ring: Ring,
         offers: Offers,
     ) -> None:
-        """``pieces`` is the number of this process's set in ``spread``, which go to ``areas``."""
+        """``pieces`` is the number of this process's set in ``spread``, which go to ``areas``.
+
+        Of the ``chunks`` others want those that are ``shared``; the rest takes no room in the ring.
+        """
         super().__init__(manifest, all_but(manifest, chunks))
+        self._shared = frozenset(shared)
         self.map = spread
         self._pieces = pieces
         self._areas = areas
@@ -62,15 +70,20 @@ class SharedDestination(PutTogether):
         self._offers = offers
         self._copies = _RingCopies(cuda, ring)
 
-    def stage(self, size: int) -> PinnedBuffer:
+    def stage(self, size: int, chunk: int) -> PinnedBuffer:
         """See ``PutTogether.stage``."""
+        if chunk not in self._shared:
+            return self.copies.take(size, self._ring.device, self._check)
         assert size <= self._ring.buffer_bytes  # noqa: S101 - larger ones are not shared
         return self._ring.take(self._check)
 
     def land(self, staged: PinnedBuffer, layout: Layout, chunk: int) -> None:
         """See ``PutTogether.land``."""
         parts = mine(layout, staged.address, self._pieces, self._areas)
-        self._offers.brought(chunk, staged, self.copies.begin(parts))
+        if chunk in self._shared:
+            self._offers.brought(chunk, staged, self.copies.begin(parts))
+        else:
+            self.copies.put(staged, parts)
 
     def _check(self) -> None:
         self.writers.check()

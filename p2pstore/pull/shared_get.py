@@ -129,7 +129,7 @@ class SharedGet(Goal):
         met = await get.in_thread(self._met, get, exports.said)
         if met is None:
             return wanted
-        stages = _Stages(met)
+        stages = _Stages(met, self.launch.size)
         group: Group
         try:
             share = await get.in_thread(self._agreed, met)
@@ -152,6 +152,7 @@ class SharedGet(Goal):
                             SharedDestination,
                             manifest,
                             mine,
+                            {chunk for chunk in mine if share.duties.others(chunk)},
                             share.spread,
                             share.sets[met.me],
                             views,
@@ -174,7 +175,7 @@ class SharedGet(Goal):
         cut = [ranks.rank, ranks.world] if ranks is not None else None
         hello = {"rank": launch.rank, "slice": cut, "exported": exported}
         name = launch.meeting(get.resolved.record.manifest, self.request.within)
-        share = buffers_for(get.manifest.chunk_size) * get.manifest.chunk_size
+        share = buffers_for(get.manifest.chunk_size, launch.size) * get.manifest.chunk_size
         try:
             place = meeting_directory(os.environ) / name
             met = meeting.meet(place, hello, launch.size, share, _checker(get.cancelled))
@@ -219,8 +220,10 @@ class SharedGet(Goal):
 class _Stages:
     """What is made for a group, step by step, and given back."""
 
-    def __init__(self, met: meeting.Met) -> None:
+    def __init__(self, met: meeting.Met, size: int) -> None:
+        """``size`` is how many might have met."""
         self._met = met
+        self._size = size
         self._arrivals: Arrivals | None = None
         self._ring: Ring | None = None
         self._group: Group | None = None
@@ -231,7 +234,7 @@ class _Stages:
         """Begin to share. Raises ``GpuFailed`` and ``UsageError``; it is to be closed all the same."""
         met, cuda, device = self._met, memory.cuda, memory.device
         try:
-            self._ring = ring = Ring(met.memory, met.me, manifest.chunk_size, cuda, device)
+            self._ring = ring = Ring(met.memory, met.me, self._size, manifest.chunk_size, cuda, device)
         except OSError as error:
             detail = f"what ranks of this host share cannot be mapped: {error.strerror or error}"
             raise UsageError(detail=detail) from None

@@ -27,8 +27,11 @@ class PutTogether(PiecesDestination):
     map: SpreadMap
 
     @abstractmethod
-    def stage(self, size: int) -> PinnedBuffer:
-        """Room for so many bytes; waits for it. Raises ``UsageError`` for too many, ``GpuFailed``, ``Interrupted``."""
+    def stage(self, size: int, chunk: int) -> PinnedBuffer:
+        """Room for so many bytes of a chunk; waits for it.
+
+        Raises ``UsageError`` for too many, ``GpuFailed``, ``Interrupted``.
+        """
 
     @abstractmethod
     def land(self, staged: PinnedBuffer, layout: Layout, chunk: int) -> None:
@@ -82,7 +85,7 @@ class SpreadDestination(PutTogether):
                 found.append((memory, place.offset))
         return found
 
-    def stage(self, size: int) -> PinnedBuffer:
+    def stage(self, size: int, chunk: int) -> PinnedBuffer:  # noqa: ARG002 - all have the same room
         """See ``PutTogether.stage``."""
         if size > ARRIVING_BYTES:
             detail = f"ranks want {size} bytes of one chunk, more than may be pinned: by cut= their slices overlap"
@@ -114,7 +117,7 @@ class SpreadSink(PiecesSink):
         self._stretches = iter(self._layout.stretches)
         self._stretch = next(self._stretches)
         if self._layout.size:
-            self._staged = self._destination.stage(self._layout.size)
+            self._staged = self._destination.stage(self._layout.size, self._chunk.number)
 
     def buffer(self, remaining: int) -> memoryview:
         """Room for the next bytes: their place, or the thread's own buffer. It is taken back with the next one."""

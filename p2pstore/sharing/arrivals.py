@@ -79,7 +79,7 @@ class Arrivals:
     def begin(self, process: int, chunk: int, number: int) -> list[int]:
         """Begin to copy what this process wants of a chunk; the events that ``finish`` waits for.
 
-        Raises ``ValueError`` for a buffer that is none, and ``GpuFailed``.
+        Raises ``ValueError`` for a buffer that is none, ``Unreadable`` and ``GpuFailed``.
         """
         buffer = self._ring.address(process, number)
         where = self._manifest.chunk(chunk)

@@ -23,7 +23,7 @@ from p2pstore.sharing.ledger import BadNews, Ledger
 from p2pstore.sharing.link import Link
 from p2pstore.sharing.meeting import Met
 from p2pstore.sharing.messages import Kind, Message
-from p2pstore.sharing.ring import Ring
+from p2pstore.sharing.ring import Ring, Unreadable
 
 PULSE_SECONDS = 1.0
 """So often each says that it is alive."""
@@ -182,8 +182,9 @@ class Group:
                     last = time.monotonic()
                 elif time.monotonic() - last > SILENT_SECONDS:
                     self._leave(process, f"has said nothing for {SILENT_SECONDS:g} s")
-        except (BadNews, ValueError) as error:
-            self._leave(process, f"says what cannot be ({error})")
+        except (BadNews, ValueError, Unreadable) as error:
+            why = "has what this one's GPU cannot read" if isinstance(error, Unreadable) else "says what cannot be"
+            self._leave(process, f"{why} ({error})")
         except BaseException as error:  # noqa: BLE001 - whoever waits hears of it
             self._fail(error)
             self._leave(process, "")

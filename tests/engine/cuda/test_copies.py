@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from engine.cuda import load
-from engine.cuda.copies import PIECE_BYTES, Copies, wanted
+from engine.cuda.copies import PIECE_BYTES, Copies, FromHere, wanted
 from engine.cuda.device_memory import DeviceMemory, device_memory
 from engine.cuda.fake_driver import FakeDriver
 from engine.errors import GpuFailed
@@ -30,7 +30,7 @@ def lent(source: Any) -> DeviceMemory:
 def put(copies: Copies, memory: DeviceMemory, data: bytes, offset: int = 0) -> None:
     buffer = copies.take(len(data), memory.device, wanted)
     buffer.view[: len(data)] = data
-    copies.put(buffer, memory, offset, len(data))
+    copies.put(buffer, [FromHere(buffer.address, memory, offset, len(data))])
 
 
 def test_what_is_put_is_there_when_it_is_settled(gpu: FakeDriver) -> None:
