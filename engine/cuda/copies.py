@@ -72,15 +72,12 @@ class Copies:
         The buffer is no longer the caller's, even where this raises ``GpuFailed``; it is used again when this is
         closed where a copy may be under way.
         """
-        device = parts[0].memory.device
         try:
-            event = self.begin(parts)
+            stream, event = self._begun(parts, across=False)
         except BaseException:
             self._strand(buffer)
             raise
-        with self._driver.on(device):
-            stream = self._stream_to(device, device, ())
-        self._cuda.arriving.give_after(buffer, device, stream, event)
+        self._cuda.arriving.give_after(buffer, parts[0].memory.device, stream, event)
 
     def begin(self, parts: Sequence[FromHere], *, across: bool = False) -> int:
         """Begin to copy from addresses to memory of one GPU, and return the event that tells the end, the caller's now.
@@ -88,6 +85,11 @@ class Copies:
         With ``across`` it comes, in one row each, from memory of GPUs that is mapped here, and otherwise from pinned
         memory; it must stay as it is until then, and where this raises ``GpuFailed``, until the copies are closed.
         """
+        _, event = self._begun(parts, across=across)
+        return event
+
+    def _begun(self, parts: Sequence[FromHere], *, across: bool) -> tuple[int, int]:
+        """See ``begin``: the stream and the event."""
         driver, device = self._driver, parts[0].memory.device
         with driver.on(device):
             memories = [part.memory for part in parts]
@@ -103,7 +105,7 @@ class Copies:
                 with contextlib.suppress(GpuFailed):
                     driver.end_event(event)
                 raise
-        return event
+        return stream, event
 
     def _put(self, part: FromHere, stream: int) -> None:
         address = part.memory.address + part.offset

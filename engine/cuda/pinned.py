@@ -1,7 +1,9 @@
 """A ring of pinned buffers: taken, filled, copied from or to by a GPU, and taken again once an event says so.
 
-The ring grows as it is used, up to its limit. To pin 16 MiB takes some milliseconds, a copy of as much a third of one:
-so a buffer that is about to come back is waited for before another is pinned. And pinned memory stays, until ``trim``.
+The ring grows as it is used, up to its limit. A good part is pinned freely: who waits for a buffer asks for events in
+vain meanwhile, with the interpreter's lock that others want. To pin 16 MiB takes some milliseconds, a copy of as much a
+third of one: so beyond that, a buffer that is about to come back is waited for first. And pinned memory stays, until
+``trim``.
 """
 
 from __future__ import annotations
@@ -19,8 +21,11 @@ from engine.errors import GpuFailed
 LEAST_BYTES = 1 << 20
 """Buffers are powers of two, and none is smaller."""
 
+FREELY_BYTES = 256 << 20
+"""Up to so much nothing is waited for: a get has up to some twenty chunks under way."""
+
 SHORTLY_SECONDS = 0.002
-"""So long a copy that is under way is waited for before more memory is pinned."""
+"""Beyond, so long a copy that is under way is waited for before more memory is pinned."""
 
 FIRST_PAUSE_SECONDS = 0.00005
 LAST_PAUSE_SECONDS = 0.001
@@ -70,12 +75,15 @@ class PinnedPool:
         pause = FIRST_PAUSE_SECONDS
         while True:
             check()
-            self._land()
             found = self._found(length)
+            if found is None:
+                self._land()
+                found = self._found(length)
             if found is not None:
                 return found
             flying = bool(self._flying)
-            if (not flying or time.monotonic() >= shortly) and self._reserved(size):
+            freely = self.pinned_bytes + size <= FREELY_BYTES
+            if (not flying or freely or time.monotonic() >= shortly) and self._reserved(size):
                 made = self._pinned(size, device)
                 if made is not None:
                     return made
@@ -195,13 +203,10 @@ def _size(length: int) -> int:
 
 def over(driver: Driver, device: int, event: int) -> bool:
     """Whether an event is done; then it is ended. What failed is over, too: whoever copies hears of it elsewhere."""
-    try:
-        with driver.on(device):
+    with contextlib.suppress(GpuFailed), driver.on(device):
+        with contextlib.suppress(GpuFailed):
             if not driver.done(event):
                 return False
-    except GpuFailed:
-        pass
-    with contextlib.suppress(GpuFailed), driver.on(device):
         driver.end_event(event)
     return True
 
@@ -232,16 +237,16 @@ def until_done(driver: Driver, device: int, event: int, until: float, check: Cal
     """
     pause = FIRST_PAUSE_SECONDS
     while True:
-        try:
-            with driver.on(device):
+        with driver.on(device):
+            try:
                 done = driver.done(event)
-        except GpuFailed:
-            over(driver, device, event)
-            raise
-        if done:
-            with driver.on(device):
+            except GpuFailed:
+                with contextlib.suppress(GpuFailed):
+                    driver.end_event(event)
+                raise
+            if done:
                 driver.end_event(event)
-            return True
+                return True
         if time.monotonic() >= until:
             return False
         check()

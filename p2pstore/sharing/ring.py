@@ -25,9 +25,6 @@ MOST_BUFFERS = 64
 WAIT_SECONDS = 0.05
 """Between two looks whether the wait for a buffer is still wanted."""
 
-SHORTLY_SECONDS = 0.002
-"""So long one that is in use is waited for before another is pinned, which takes as long."""
-
 log = logging.getLogger(__name__)
 
 
@@ -86,8 +83,8 @@ class Ring:
         while True:
             check()
             with self._changed:
-                if not self._free:
-                    self._changed.wait(SHORTLY_SECONDS if self._fresh else WAIT_SECONDS)
+                if not self._free and not self._fresh:
+                    self._changed.wait(WAIT_SECONDS)
                 if self._free:
                     return self._free.pop()
                 fresh = self._fresh.pop() if self._fresh else None

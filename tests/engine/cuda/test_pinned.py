@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from engine.cuda import pinned
 from engine.cuda.driver import LEGACY_STREAM
 from engine.cuda.fake_driver import FakeDriver
 from engine.cuda.pinned import LEAST_BYTES, PinnedPool, until_done
@@ -212,3 +213,17 @@ def test_until_done(gpu: FakeDriver) -> None:
     gpu.resume()
     assert until_done(gpu, 0, event, time.monotonic() + WAIT, no)
     assert gpu.open["events"] == 0
+
+
+def test_a_good_part_is_pinned_before_anything_is_waited_for(gpu: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pinned, "FREELY_BYTES", 4 * MIB)
+    monkeypatch.setattr(pinned, "SHORTLY_SECONDS", 3600.0)
+    pool = PinnedPool(gpu, 8 * MIB)
+    gpu.pause()
+    for _ in range(4):  # as long as none of them comes back
+        fly(gpu, pool, pool.take(MIB, 0, given_up_after(WAIT)))
+    assert pool.pinned_bytes == 4 * MIB
+    threading.Timer(0.1, gpu.resume).start()
+    pool.give(pool.take(MIB, 0, given_up_after(WAIT)))
+    assert pool.pinned_bytes == 4 * MIB, "then one that comes back is waited for"
+    pool.trim()
