@@ -200,8 +200,13 @@ class PullWork:
                 self._emit({"event": "note", "text": self._waits_for(discovery, hope)})
             if now - told >= EVENT_SECONDS:
                 told = now
-                done = at_first + self.pull.bytes_pulled
-                self._emit({"event": "progress", "done": done, "total": total, "peers": self.pull.active})
+                self._progress(at_first, total)
+        if self.pull.error is None:  # whoever is told hears of the end, however soon it comes after the last event
+            self._progress(at_first, total)
+
+    def _progress(self, at_first: int, total: int) -> None:
+        done = at_first + self.pull.bytes_pulled
+        self._emit({"event": "progress", "done": done, "total": total, "peers": self.pull.active})
 
     def _count(self) -> None:
         """Have the bytes counted that came since the last time, by transport and by peer."""

@@ -154,6 +154,17 @@ def test_progress_is_told(stores: tuple[P2PStore, P2PStore], source: Path, memor
     assert all(0 <= done <= total == len(DATA) for done, total in told)
 
 
+def test_the_end_of_progress_is_told_however_soon_it_comes(
+    stores: tuple[P2PStore, P2PStore], source: Path, memory: mmap.mmap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("p2pstore.pull.run.EVENT_SECONDS", 1e9)
+    giver, taker = stores
+    register(giver, source)
+    told: list[tuple[int, int]] = []
+    taker.get_into("n", memory, peers=[giver.control], progress=lambda done, total: told.append((done, total)))
+    assert told[-1] == (len(DATA), len(DATA))
+
+
 def test_memory_can_be_unmapped_after_it_did_not_fit(
     stores: tuple[P2PStore, P2PStore], source: Path, tmp_path: Path, memory: mmap.mmap
 ) -> None:
