@@ -129,7 +129,12 @@ class Running:
             raise AssertionError(
                 f"mooncake {' '.join(self.arguments)} did not end in {timeout:g} s\n{out}{err}"
             ) from None
-        return Done(self.arguments, self.process.returncode, out, err)
+        status = self.process.returncode
+        if status == -signal.SIGINT and "Traceback" not in err:
+            # A module that Python runs (-m) ends by the signal, whoever has handled that, where it came inside exec() of
+            # a text. A console script does not, and to a shell both are the same.
+            status = 128 + signal.SIGINT
+        return Done(self.arguments, status, out, err)
 
 
 def ports_of_its_own() -> dict[str, str]:
