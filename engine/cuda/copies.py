@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import NamedTuple
 
 from engine.cuda.device_memory import DeviceMemory
-from engine.cuda.driver import lasting
+from engine.cuda.driver import lasting, recorded
 from engine.cuda.load import Cuda
 from engine.cuda.pinned import PinnedBuffer, stream_done, until_done
 from engine.errors import GpuFailed
@@ -168,12 +168,7 @@ class Copies:
         for device, stream in self._all():
             try:
                 with self._driver.on(device):
-                    event = self._driver.event()
-                    try:
-                        self._driver.record(event, stream)
-                    except BaseException:
-                        self._driver.end_event(event)
-                        raise
+                    event = recorded(self._driver, stream)
                 self._see_done(device, event, wanted)
             except GpuFailed as error:
                 ended = ended and lasting(error)  # copies of a GPU that is lost have ended

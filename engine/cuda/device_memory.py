@@ -19,7 +19,7 @@ import sys
 import threading
 from typing import Any
 
-from engine.cuda.driver import LEGACY_STREAM
+from engine.cuda.driver import LEGACY_STREAM, recorded
 from engine.cuda.load import Cuda, cuda
 from engine.errors import GpuFailed, MooncakeError, UsageError
 from engine.memory.lent import (
@@ -267,10 +267,5 @@ def _lent(
         device = driver.device_of(address)
     if stream:
         with driver.on(device):
-            ready = driver.event()
-            try:
-                driver.record(ready, stream)
-            except BaseException:
-                driver.end_event(ready)
-                raise
+            ready = recorded(driver, stream)
     return DeviceMemory(_Loan(loaded, device, owner, ready), address, length, readonly=readonly)

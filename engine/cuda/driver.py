@@ -140,6 +140,20 @@ class Driver(Protocol):
         """Let what is put into the stream from now on wait for the event, as it was recorded last."""
 
 
+def recorded(driver: Driver, stream: int) -> int:
+    """An event that is done when what is in a stream by now is, the caller's to end. Inside ``on`` of the stream's GPU.
+
+    Raises ``GpuFailed``; then there is no event.
+    """
+    event = driver.event()
+    try:
+        driver.record(event, stream)
+    except BaseException:
+        driver.end_event(event)
+        raise
+    return event
+
+
 def lasting(error: GpuFailed) -> bool:
     """Whether what failed will fail again: the GPU is lost to this process, or the memory was freed."""
     return error.fields["code"] in _FATAL | {INVALID_VALUE}

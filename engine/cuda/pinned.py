@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from engine.cuda.driver import OUT_OF_MEMORY, Driver
+from engine.cuda.driver import OUT_OF_MEMORY, Driver, recorded
 from engine.errors import GpuFailed
 
 LEAST_BYTES = 1 << 20
@@ -217,12 +217,7 @@ def stream_done(driver: Driver, device: int, stream: int, until: float) -> bool:
     Raises ``GpuFailed``.
     """
     with driver.on(device):
-        event = driver.event()
-        try:
-            driver.record(event, stream)
-        except BaseException:
-            driver.end_event(event)
-            raise
+        event = recorded(driver, stream)
     if until_done(driver, device, event, until, lambda: None):
         return True
     with driver.on(device):
