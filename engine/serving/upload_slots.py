@@ -37,6 +37,9 @@ T = TypeVar("T")
 class UploadQueue(Generic[T]):
     """Requests that wait for a slot, by peer; peers take turns, each in its own order, and none has more than half.
 
+    Only a peer that is alone is lent as many more, so that each of its connections brings something; and who comes then
+    finds as many free as if nothing were lent.
+
     Times are in seconds and never go back. Requests are told apart by their hash. As many slow sends as there are slots
     go on beside them.
     """
@@ -45,6 +48,7 @@ class UploadQueue(Generic[T]):
         self.slots = slots
         self._most_each = max(1, slots // 2)
         self._each: Counter[str] = Counter()  # slots that a peer has
+        self._lent = 0
         self._waiting: OrderedDict[str, deque[T]] = OrderedDict()
         self._running: dict[T, tuple[str, float]] = {}  # whose, and when it began, the oldest first
         self._slow: set[T] = set()
@@ -52,8 +56,8 @@ class UploadQueue(Generic[T]):
 
     @property
     def busy(self) -> int:
-        """Sends that have a slot."""
-        return len(self._running)
+        """Sends that have a slot, but for those that are lent one."""
+        return len(self._running) - self._lent
 
     def waiting(self, peer: str) -> int:
         """Requests of a peer that wait for a slot."""
@@ -96,22 +100,33 @@ class UploadQueue(Generic[T]):
     def _begin(self, now: float) -> list[T]:
         self._part_with_slow(now)
         begun: list[T] = []
-        while len(self._running) < self.slots:
-            peer = next((p for p in self._waiting if self._each[p] < self._most_each), None)
-            if peer is None:
-                break
+        while (peer := self._next()) is not None:
             requests = self._waiting.pop(peer)
             request = requests.popleft()
             if requests:
                 self._waiting[peer] = requests
             self._running[request] = peer, now
             self._each[peer] += 1
+            self._lent += self._each[peer] > self._most_each
             begun.append(request)
         return begun
+
+    def _next(self) -> str | None:
+        """The peer whose turn it is, if there is a slot for it."""
+        if self.busy < self.slots:
+            peer = next((p for p in self._waiting if self._each[p] < self._most_each), None)
+            if peer is not None:
+                return peer
+        if len(self._waiting) == 1 and len(self._each) == 1:
+            peer = next(iter(self._waiting))
+            if self._most_each <= self._each[peer] < self.slots:
+                return peer
+        return None
 
     def _release(self, request: T) -> float:
         """Take a request's slot back; when it got it."""
         peer, began = self._running.pop(request)
+        self._lent -= self._each[peer] > self._most_each
         self._each[peer] -= 1
         if not self._each[peer]:
             del self._each[peer]

@@ -415,7 +415,8 @@ class Pull:
                 self._crew.begin(source)
             except UsageError as error:
                 self._fail(error)
-        self._tell(PeerAdded(source.node, message.have, message.distance, message.shared, message.grants))
+        workers = len(self._crew.members[source.node].workers)
+        self._tell(PeerAdded(source.node, message.have, message.distance, message.shared, message.grants, workers))
 
     def _close(self, node: str) -> None:
         """Tell a source's workers to stop, whatever they wait for, and the planner what they may still write."""

@@ -14,6 +14,9 @@ from p2pstore.objects.bitmap import Bitmap
 from p2pstore.swarm.gateway import ELSEWHERE, Claim
 from p2pstore.swarm.granter import Grant
 
+FEW_CONNECTIONS = 2
+"""What is fetched from a peer comes over so many at a time where nothing else is said."""
+
 
 class FetchFault(Enum):
     """Why a fetch failed, as far as it matters here."""
@@ -39,7 +42,8 @@ class PeerAdded:
     """A peer is there. ``distance``: see ``p2pstore.swarm.gateway``; nearer ones are asked first.
 
     ``grants``: it says when something may be fetched from it (see ``p2pstore.swarm.granter``). Of one that had
-    everything when it came, that holds while it is ``shared``: while others get from it, too.
+    everything when it came, that holds while it is ``shared``: while others get from it, too. ``connections``: what is
+    fetched from it comes over so many at a time.
     """
 
     peer: str
@@ -47,6 +51,7 @@ class PeerAdded:
     distance: int = ELSEWHERE
     shared: bool = False
     grants: bool = False
+    connections: int = FEW_CONNECTIONS
 
 
 @dataclass(slots=True)

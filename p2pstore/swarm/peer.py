@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from engine.net.backoff import Backoff
 from p2pstore.objects.bitmap import Bitmap
-from p2pstore.swarm.events import FetchFault
+from p2pstore.swarm.events import FEW_CONNECTIONS, FetchFault
 
 MAX_REQUESTS = 64
 """Requests in flight at one peer, however small."""
@@ -16,11 +16,10 @@ WINDOW_BYTES = 8 << 20
 """Bytes in flight, shared between the peers: as long as a peer's share is not full, it is asked for more."""
 
 WINDOW_REQUESTS = 16
-MOST_EACH = 4
-"""Requests in flight, however large, shared between the peers; and the most that one peer's share comes to.
+"""Requests in flight, however large, shared between the peers.
 
-What is asked of one peer is not asked of another that might be idle sooner, so the fewer the better; but each of two
-connections wants one on the wire, and the only peer there is one to follow.
+What is asked of one peer is not asked of another that might be idle sooner, so the fewer the better; but each of its
+connections wants one on the wire, and where there are few peers one to follow. More than two for each are of no use.
 """
 
 FAULTS_ALLOWED = 4
@@ -42,7 +41,11 @@ class Share(NamedTuple):
     @classmethod
     def among(cls, peers: int) -> Share:
         """With so many peers, one at least."""
-        return cls(min(MOST_EACH, max(1, WINDOW_REQUESTS // peers)), WINDOW_BYTES // peers)
+        return cls(WINDOW_REQUESTS // peers, WINDOW_BYTES // peers)
+
+    def requests_over(self, connections: int) -> int:
+        """How many requests of it a peer has use for: with many peers one for all its connections but one."""
+        return min(2 * connections, max(connections - 1, self.requests))
 
 
 @dataclass
@@ -54,6 +57,7 @@ class Peer:
     distance: int
     origin: bool
     abroad: bool = False  # in another zone, from which one at a time fetches
+    connections: int = FEW_CONNECTIONS
     candidates: list[int] = field(default_factory=list)  # of a getter: what it has that may be missing here
     shared: bool = False
     grants: bool = False
@@ -81,7 +85,8 @@ class Peer:
         requests = len(self.in_flight)
         if self.slow or (self.grants and not self.delivered):  # others may come and share it before long
             return not requests
-        return requests < share.requests or (requests < MAX_REQUESTS and self.bytes_in_flight < share.bytes)
+        full = share.requests_over(self.connections)
+        return requests < full or (requests < MAX_REQUESTS and self.bytes_in_flight < share.bytes)
 
     def brought(self) -> None:
         """A run of it arrived: what it failed before is forgiven."""

@@ -253,6 +253,7 @@ class Planner:
             self._zone.near(event.peer, event.distance, whole=False)
         peer.shared = event.shared
         peer.grants = event.grants
+        peer.connections = event.connections
         self._has(peer, event.have)
         return self._fill_one(peer)
 

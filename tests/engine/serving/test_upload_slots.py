@@ -72,9 +72,22 @@ def test_slow_sends_make_room_before_any_has_ended() -> None:
 
 def test_one_peer_leaves_half_of_the_slots_to_others() -> None:
     queue: UploadQueue[str] = UploadQueue(4)
-    assert [queue.ask("a", f"a{n}", 0.0) for n in range(4)] == [["a0"], ["a1"], [], []]
     assert queue.ask("b", "b0", 0.0) == ["b0"]
+    assert [queue.ask("a", f"a{n}", 0.0) for n in range(4)] == [["a0"], ["a1"], [], []]
+    assert queue.ask("b", "b1", 0.0) == ["b1"]
     assert queue.done("a1", 0.1) == ["a2"]
+
+
+def test_one_that_is_alone_has_all_slots_and_who_comes_finds_half_of_them_free() -> None:
+    queue: UploadQueue[str] = UploadQueue(4)
+    assert [queue.ask("a", f"a{n}", 0.0) for n in range(6)] == [["a0"], ["a1"], ["a2"], ["a3"], [], []]
+    assert queue.busy == 2
+    assert [queue.ask("b", f"b{n}", 0.0) for n in range(3)] == [["b0"], ["b1"], []]
+    assert queue.busy == 4
+    assert [queue.done(f"a{n}", 0.1) for n in range(2)] == [[], []], "what was lent comes back first"
+    assert queue.done("a2", 0.1) == ["a4"]
+    assert queue.done("b0", 0.1) == ["b2"]
+    assert [queue.done(request, 0.2) for request in ("b1", "b2")] == [[], ["a5"]], "alone again"
 
 
 def test_as_many_slow_sends_as_slots_and_no_more_go_on_beside_them() -> None:
@@ -115,9 +128,11 @@ def test_slots_are_neither_lost_nor_exceeded(slots: int, story: list[tuple[str, 
         running += begun
         waiting = [w for w in waiting if w[1] not in begun]
         assert queue.busy <= slots
-        assert queue.busy <= len(running) <= 2 * slots
+        assert queue.busy <= len(running) <= 2 * slots + slots - max(1, slots // 2)
         free = [w for w in waiting if sum(whose[r] == w[0] for r in queue._running) < max(1, slots // 2)]
         assert queue.busy == slots or not free, "nobody waits beside a free slot, but who has half of them"
+        peers = {whose[r] for r in queue._running} | {peer for peer, _ in waiting}
+        assert not waiting or len(peers) > 1 or len(queue._running) == slots, "who is alone has all"
     while running:
         now += 0.1
         running += queue.done(running.pop(0), now)
@@ -127,7 +142,7 @@ def test_slots_are_neither_lost_nor_exceeded(slots: int, story: list[tuple[str, 
 def test_how_many_of_a_peer_wait() -> None:
     queue: UploadQueue[str] = UploadQueue(2)
     assert queue.waiting("a") == 0
-    for request in ("a1", "a2", "a3", "b1", "b2"):
+    for request in ("b1", "a1", "a2", "a3", "b2"):
         queue.ask(request[0], request, 0.0)
     assert (queue.waiting("a"), queue.waiting("b")) == (2, 1)
     queue.give_up("a", "a3")

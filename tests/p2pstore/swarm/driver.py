@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from p2pstore.swarm.events import (
+    FEW_CONNECTIONS,
     Action,
     Cancel,
     Closed,
@@ -27,7 +28,7 @@ from p2pstore.swarm.events import (
     Tick,
 )
 from p2pstore.swarm.granter import Grant
-from p2pstore.swarm.peer import BACKOFF_SECONDS, FAULTS_ALLOWED, MAX_REQUESTS, MOST_EACH, WINDOW_BYTES, WINDOW_REQUESTS
+from p2pstore.swarm.peer import BACKOFF_SECONDS, FAULTS_ALLOWED, MAX_REQUESTS, WINDOW_BYTES, WINDOW_REQUESTS
 from p2pstore.swarm.planner import HUNGRY_SECONDS, Planner
 from p2pstore.swarm.rarity import RUN_CHUNKS
 from p2pstore.swarm.run_times import LONG_RUN_BYTES
@@ -43,6 +44,7 @@ class Driver:
         self.planner = Planner(lengths, bits(len(lengths), had), seed=seed)
         self.have: dict[str, set[int]] = {}
         self.in_flight: dict[str, list[range]] = {}
+        self.connections: dict[str, int] = {}
         self.dropped: dict[str, list[range]] = {}
         self.writing: list[tuple[str, range]] = []
         self.origins: set[str] = set()
@@ -99,7 +101,7 @@ class Driver:
         elif peer not in self.granting:
             there = sum(self.lengths[c] for r in flying for c in r)
             share = WINDOW_BYTES // len(self.have)
-            assert len(flying) < self.window or (len(flying) < MAX_REQUESTS and there < share), "its window"
+            assert len(flying) < self.window(peer) or (len(flying) < MAX_REQUESTS and there < share), "its window"
         else:
             assert self.now - self.planner._fed >= HUNGRY_SECONDS, "what grants is asked without only by who is hungry"
 
@@ -146,9 +148,9 @@ class Driver:
         self.cancelled = {(p, r) for p, r in self.cancelled if p != peer}
         self.given = {(p, n): run for (p, n), run in self.given.items() if p != peer}
 
-    @property
-    def window(self) -> int:
-        return min(MOST_EACH, max(1, WINDOW_REQUESTS // len(self.have)))
+    def window(self, peer: str) -> int:
+        connections = self.connections[peer]
+        return min(2 * connections, max(connections - 1, WINDOW_REQUESTS // len(self.have)))
 
     @property
     def granting(self) -> set[str]:
@@ -156,16 +158,24 @@ class Driver:
         return {p for p in self.grants if p in self.shared or p not in self.origins}
 
     def add(
-        self, peer: str, chunks: Sequence[int], distance: int = 2, *, shared: bool = False, grants: bool = False
+        self,
+        peer: str,
+        chunks: Sequence[int],
+        distance: int = 2,
+        *,
+        shared: bool = False,
+        grants: bool = False,
+        connections: int = FEW_CONNECTIONS,
     ) -> None:
         if peer not in self.banned:
             if peer not in self.have and len(chunks) == len(self.lengths):
                 self.origins.add(peer)
             self.have.setdefault(peer, set()).update(chunks)
             self.in_flight.setdefault(peer, [])
+            self.connections[peer] = connections
             self.note_shared(peer, shared)
             (self.grants.add if grants else self.grants.discard)(peer)
-        self.send(PeerAdded(peer, bits(len(self.lengths), chunks), distance, shared, grants))
+        self.send(PeerAdded(peer, bits(len(self.lengths), chunks), distance, shared, grants, connections))
 
     def note_shared(self, peer: str, shared: bool) -> None:
         if shared and peer in self.have:
@@ -270,7 +280,7 @@ class Driver:
                 runs = self.in_flight[peer]
                 share = WINDOW_BYTES // len(self.have)
                 full = sum(self.lengths[c] for run in runs for c in run) >= share or len(runs) >= MAX_REQUESTS
-                busy = (len(runs) >= self.window and full) or (peer in self.slow and runs)
+                busy = (len(runs) >= self.window(peer) and full) or (peer in self.slow and runs)
                 begins = peer in self.origins and runs and not planner._peers[peer].delivered
                 others = {
                     p for p in wanted - self.slow if not self.in_flight[p] and self.resting.get(p, 0.0) <= self.now

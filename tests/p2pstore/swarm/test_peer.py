@@ -5,15 +5,30 @@ from __future__ import annotations
 import pytest
 
 from p2pstore.objects.bitmap import Bitmap
-from p2pstore.swarm.events import FetchFault, PeerAdded
-from p2pstore.swarm.peer import BACKOFF_SECONDS, FAULTS_ALLOWED, MAX_BACKOFF_SECONDS, MAX_REQUESTS, MOST_EACH, Peer
+from p2pstore.swarm.events import FEW_CONNECTIONS, FetchFault, PeerAdded
+from p2pstore.swarm.peer import BACKOFF_SECONDS, FAULTS_ALLOWED, MAX_BACKOFF_SECONDS, MAX_REQUESTS, Peer, Share
 from tests.p2pstore.swarm.planners import KIB, MIB, bits, planner
 
 
-@pytest.mark.parametrize(("length", "requests"), [(64 * MIB, MOST_EACH), (MIB, 8), (600 * KIB, 14)])
+@pytest.mark.parametrize(("length", "requests"), [(64 * MIB, 2 * FEW_CONNECTIONS), (MIB, 8), (600 * KIB, 14)])
 def test_windows(length: int, requests: int) -> None:
     actions = planner(300, length).handle(PeerAdded("p", Bitmap(300, full=True)))
     assert len(actions) == requests
+
+
+@pytest.mark.parametrize("connections", [1, 2, 4, 8, 12, 32])
+def test_each_connection_of_the_only_peer_has_one_on_the_wire_and_most_one_to_follow(connections: int) -> None:
+    """With four in all, as it was once, three of eight worked, and more of them were of no use."""
+    actions = planner(300, 64 * MIB).handle(PeerAdded("p", Bitmap(300, full=True), connections=connections))
+    assert len(actions) == min(2 * connections, max(connections - 1, 16))
+
+
+@pytest.mark.parametrize(
+    ("peers", "requests"), [(1, (4, 8, 16)), (2, (4, 8, 8)), (4, (4, 4, 7)), (8, (2, 3, 7)), (16, (1, 3, 7))]
+)
+def test_the_more_peers_the_less_is_asked_of_each(peers: int, requests: tuple[int, ...]) -> None:
+    share = Share.among(peers)
+    assert tuple(share.requests_over(connections) for connections in (2, 4, 8)) == requests
 
 
 def test_the_window_of_requests_is_bounded_however_small_they_are() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.swarm.events import (
+    FEW_CONNECTIONS,
     Action,
     Cancel,
     Claims,
@@ -30,7 +31,7 @@ from p2pstore.swarm.events import (
 from p2pstore.swarm.gateway import ABROAD, SAME_ZONE, SETTLE_SECONDS, SHARES, Claim, Gateways, Rank
 from p2pstore.swarm.granter import Grant
 from p2pstore.swarm.pace import MIN_PLACES
-from p2pstore.swarm.peer import BACKOFF_SECONDS, FAULTS_ALLOWED, MOST_EACH
+from p2pstore.swarm.peer import BACKOFF_SECONDS, FAULTS_ALLOWED
 from p2pstore.swarm.planner import Planner
 from p2pstore.swarm.rarity import RUN_BYTES
 from p2pstore.swarm.run_times import (
@@ -111,7 +112,7 @@ def run_lengths(seconds: float, *, getter: bool) -> list[int]:
         fetch = asked.pop(0)
         assert isinstance(fetch, Fetch)
         sizes.append(len(fetch.run) * MIB)
-        now += seconds / MOST_EACH
+        now += seconds / (2 * FEW_CONNECTIONS)
         asked += planner.handle(Fetched(fetch.peer, fetch.run, now))
     return sizes
 
@@ -174,7 +175,7 @@ def test_a_slow_run_is_taken_away_when_another_has_it() -> None:
     made = planner(40, 64 * MIB)
     first = made.handle(PeerAdded("quick", Bitmap(40, full=True)))
     slow = made.handle(PeerAdded("slow", Bitmap(40, full=True)))
-    assert [a.peer for a in slow if isinstance(a, Fetch)] == ["slow"] * MOST_EACH
+    assert [a.peer for a in slow if isinstance(a, Fetch)] == ["slow"] * 2 * FEW_CONNECTIONS
     stuck = next(a.run for a in slow if isinstance(a, Fetch))
     waiting = [a.run for a in first if isinstance(a, Fetch)]
     now = 0.0

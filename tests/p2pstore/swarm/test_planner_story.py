@@ -37,10 +37,14 @@ class AnyStory(RuleBasedStateMachine):
         distance=st.integers(0, 2),
         shared=st.booleans(),
         grants=st.booleans(),
+        connections=st.integers(1, 12),
         data=st.data(),
     )
-    def comes(self, peer: str, distance: int, shared: bool, grants: bool, data: st.DataObject) -> None:
-        self.driver.add(peer, data.draw(self.chunks()), distance, shared=shared, grants=grants)
+    def comes(
+        self, peer: str, distance: int, shared: bool, grants: bool, connections: int, data: st.DataObject
+    ) -> None:
+        chunks = data.draw(self.chunks())
+        self.driver.add(peer, chunks, distance, shared=shared, grants=grants, connections=connections)
 
     @rule(peer=st.sampled_from(PEERS), data=st.data())
     def gets_more(self, peer: str, data: st.DataObject) -> None:
