@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import queue
 import socket
 import struct
 import threading
@@ -47,12 +49,38 @@ def test_what_comes_in_pieces_is_received_at_once(pair: tuple[socket.socket, soc
     assert got == data, "one call for eight pieces"
 
 
-def test_every_byte_comes_whatever_is_asked_for(pair: tuple[socket.socket, socket.socket]) -> None:
+@pytest.mark.parametrize("seconds", [0.0, 1.0], ids=["quick", "slow"])
+def test_of_a_quick_connection_all_is_one_call(pair: tuple[socket.socket, socket.socket], seconds: float) -> None:
+    """Each look at the clock is so many seconds after the last; a slow one brings what is there once that is enough."""
+    one, other = pair
+    arrival = Arrival(one, WAIT, clock=itertools.count(0.0, seconds).__next__)
+    data = bytes(range(256)) * (AT_ONCE // 256)
+    parts = queue.SimpleQueue[bytes]()
+
+    def send() -> None:
+        while part := parts.get(timeout=WAIT):
+            other.sendall(part)
+            time.sleep(0.05)
+
+    sending = threading.Thread(target=send)
+    sending.start()
+    parts.put(data)
+    first = received(arrival, AT_ONCE)
+    for part in (data, data, b""):
+        parts.put(part)
+    got = received(arrival, 2 * AT_ONCE)
+    assert first + got == (3 * data)[: len(first) + len(got)]
+    assert len(got) == 2 * AT_ONCE or seconds
+    sending.join()
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1.0, 0.0003], ids=["quick", "slow", "now and then quick"])
+def test_every_byte_comes_whatever_is_asked_for(pair: tuple[socket.socket, socket.socket], seconds: float) -> None:
     one, other = pair
     data = bytes(range(251)) * 9000
     sending = threading.Thread(target=other.sendall, args=(data,))
     sending.start()
-    arrival = Arrival(one, WAIT)
+    arrival = Arrival(one, WAIT, clock=itertools.count(0.0, seconds).__next__)
     got = b""
     rooms = [1, LEAST - 1, LEAST, 3 * AT_ONCE, AT_ONCE + 4, 7, 2 * LEAST]
     while len(got) < len(data):
