@@ -52,9 +52,6 @@ class FileDestination:
     left_out = 0
     """See ``Destination.left_out``."""
 
-    lands_in = Place.FILES
-    """See ``Destination.lands_in``."""
-
     def __init__(
         self,
         path: Path,
@@ -105,6 +102,12 @@ class FileDestination:
             if isinstance(error, OSError):
                 raise StorageError(path=error.filename or self.part, detail=words(error)) from None
             raise
+
+    @property
+    def lands_in(self) -> Place:
+        """See ``Destination.lands_in``: it counts as one file where one has more than half of the bytes."""
+        sizes = self.manifest.columns.sizes
+        return Place.FILE if 2 * max(sizes, default=0) > sum(sizes) else Place.FILES
 
     @property
     def others(self) -> list[Path]:

@@ -20,6 +20,7 @@ from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.steps import Steps
 from p2pstore.pull.destination import Mismatch
 from p2pstore.pull.file_destination import FileDestination
+from p2pstore.pull.tuning import Place
 from tests.p2pstore.pull.destinations import (
     CHUNK,
     CONTENT,
@@ -63,6 +64,17 @@ def test_empty_directories_and_modes(path: Path) -> None:
     destination.finish()
     assert all((path / d).is_dir() for d in EMPTY)
     assert same_content(path, TREE)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "place"),
+    [([7], Place.FILE), ([0], Place.FILES), ([], Place.FILES), ([5, 5], Place.FILES), ([5, 4], Place.FILE)],
+)
+def test_where_most_of_the_bytes_go(path: Path, sizes: list[int], place: Place) -> None:
+    manifest = manifest_of({f"f{number}": content(size) for number, size in enumerate(sizes)}, CHUNK)
+    destination = FileDestination(path, manifest, "n")
+    assert destination.lands_in is place
+    destination.abort()
 
 
 def test_an_empty_directory(path: Path) -> None:
