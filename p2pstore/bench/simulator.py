@@ -47,6 +47,7 @@ from p2pstore.swarm.events import (
     Tick,
     Word,
 )
+from p2pstore.swarm.following import displaces
 from p2pstore.swarm.gateway import ABROAD, SAME_ZONE, Gateways
 from p2pstore.swarm.granter import Grant
 from p2pstore.swarm.planner import Planner
@@ -147,7 +148,7 @@ class Simulation:
         node.planner = Planner(self._lengths, node.had, seed=self._random.randrange(1 << 30), gateways=gateways)
         if node not in self._present[-1:] and self.scenario.arrivals:
             for other in self._present:  # who lacks sources hears of the newcomer
-                if other.alive and other.planner is not None and len(other.sources) <= self.scenario.sources:
+                if other.alive and other.planner is not None and self._has_place(other, node):
                     self._follow(other, node)
             self._present.append(node)
         if self._seed.alive:
@@ -156,6 +157,28 @@ class Simulation:
         once = self.scenario.size / self.scenario.rate
         tick = max(TICK_SECONDS, once / TICKS)
         self._clock.at(self._clock.now + tick * self._random.random(), self._tick, node, tick)
+
+    def _has_place(self, node: SimulatedNode, newcomer: SimulatedNode) -> bool:
+        """Whether a node can follow one more, or gives up another for it."""
+        if len(node.sources) <= self.scenario.sources:
+            return True
+        if not displaces(len(self._present), self.scenario.sources, self._random):
+            return False
+        near = newcomer.zone == node.zone
+        others = [each for each in node.sources.values() if each.name != SEED and (each.zone == node.zone) == near]
+        if not others:
+            return False
+        gone = self._random.choice(others)
+        self._clock.at(self._clock.now + self._messages.delay(node, gone), self._leave, gone, node)
+        self._lose(node, gone)
+        return True
+
+    def _lose(self, node: SimulatedNode, source: SimulatedNode) -> None:
+        """A node does not follow a source any more."""
+        del node.sources[source.name]
+        for request in [r for r in node.wanted.values() if r.uploader is source]:
+            self._cancel(request)
+        self._tell(node, PeerGone(source.name))
 
     def _find_sources(self, node: SimulatedNode) -> None:
         """Follow random others, one from the same zone for each from elsewhere, until there are enough."""
@@ -239,10 +262,8 @@ class Simulation:
 
     def _notice(self, gone: SimulatedNode, listeners: Sequence[SimulatedNode]) -> None:
         for node in listeners:
-            if node.planner is not None and node.sources.pop(gone.name, None) is not None:
-                for request in [r for r in node.wanted.values() if r.uploader is gone]:
-                    self._cancel(request)
-                self._tell(node, PeerGone(gone.name))
+            if node.planner is not None and gone.name in node.sources:
+                self._lose(node, gone)
                 self._find_sources(node)
 
     def _leave(self, source: SimulatedNode, node: SimulatedNode) -> None:

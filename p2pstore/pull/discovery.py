@@ -4,6 +4,8 @@ Who holds the object comes from a watch of its replicas in the metadata store, o
 each holder a *feed* reads the availability stream, over the control plane: bitmap first, then have-events. A feed that
 breaks takes its source out of the pull, and tries again as long as the holder stays listed.
 
+More holders than can be followed are followed by a random sample: a newcomer now and then takes another's place.
+
 A holder that is listed and that the user named, too, has two feeds, under its node name and its control address; only
 its record tells that they are for one holder. One of the two reads, and the other waits until that one ends.
 """
@@ -11,7 +13,6 @@ its record tells that they are for one holder. One of the two reads, and the oth
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 import random
@@ -20,22 +21,23 @@ from contextlib import aclosing
 
 from engine.errors import MooncakeError, RangeRefused
 from engine.transports.base import PeerAddress
-from p2pstore.cluster import records
 from p2pstore.cluster.line_connection import BEHIND_SECONDS
 from p2pstore.cluster.news_lines import HEARTBEAT_SECONDS
 from p2pstore.cluster.peer_client import PeerClient
-from p2pstore.cluster.records import NodeRecord, ReplicaRecord, distance, peer_address
+from p2pstore.cluster.records import NodeRecord, distance, peer_address
 from p2pstore.cluster.registry import Registry
 from p2pstore.errors import PeerBusy, PeerUnreachable, PeerWithdrew
-from p2pstore.metadata.store import Changed, Removed, Snapshot
 from p2pstore.objects.manifest import Manifest
 from p2pstore.pull.complaints import SentComplaints
 from p2pstore.pull.faults import Faults
 from p2pstore.pull.feed import Feed
-from p2pstore.pull.holders import MAX_SOURCES, NEAR_SAMPLE, Tries, in_order
+from p2pstore.pull.holders import MAX_SOURCES, Tries
+from p2pstore.pull.listing import Came, Everybody, Listing
 from p2pstore.pull.owner import Pull
+from p2pstore.pull.places import Places
 from p2pstore.pull.speaker import Speaker
-from p2pstore.swarm.gateway import ABROAD
+from p2pstore.swarm.following import displaces
+from p2pstore.swarm.gateway import ABROAD, SAME_ZONE
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +51,9 @@ QUEUED_SECONDS = 2 * HEARTBEAT_SECONDS
 class _Following:
     """One feed that reads a holder's stream: ``kicked`` makes it end, and ``over`` says that it has."""
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, *, near: bool) -> None:
         self.key = key
+        self.near = near
         self.kicked = asyncio.Event()
         self.over = asyncio.Event()
 
@@ -82,6 +85,7 @@ class Discovery:
         self._me = me
         self._client = client
         self._registry = registry
+        self._listing = Listing(registry, manifest.digest, me) if registry is not None else None
         self._peers = peers
         self._transports = transports
         self._seeds = seeds
@@ -101,7 +105,8 @@ class Discovery:
         self._banned: set[str] = set()
         self._out_of_reach: set[str] = set()
         self._busy: set[str] = set()
-        self._places = asyncio.Semaphore(MAX_SOURCES)
+        self._chance = random.SystemRandom()
+        self._places = Places(MAX_SOURCES)
         self._loop = asyncio.get_running_loop()
         self.withdrew: dict[str, PeerWithdrew] = {}
         """Why holders serve the object no more, by feed."""
@@ -145,8 +150,8 @@ class Discovery:
         try:
             for control in self._peers:
                 self._begin(control, control)
-            if self._registry is not None:
-                await self._watch(self._registry)
+            if self._listing is not None:
+                await self._watch(self._listing)
             else:
                 await asyncio.Event().wait()
         finally:
@@ -159,36 +164,25 @@ class Discovery:
             await asyncio.gather(*feeds, return_exceptions=True)  # each has logged what went wrong
             await self.complaints.end()
 
-    async def _watch(self, registry: Registry) -> None:
-        prefix = records.replicas_prefix(self._manifest.digest)
-        async with aclosing(registry.store.watch(prefix)) as events:  # type: ignore[type-var]
-            async for event in events:
-                if isinstance(event, Snapshot):
-                    now = {item.key[len(prefix) :]: records.decode(ReplicaRecord, item.value) for item in event.items}
-                    for node in self._feeds.keys() - now.keys() - set(self._peers):
+    async def _watch(self, listing: Listing) -> None:
+        async with aclosing(listing.changes()) as changes:
+            async for change in changes:
+                if isinstance(change, Everybody):
+                    for node in self._feeds.keys() - set(change.nodes) - set(self._peers):
                         self._end(node)
-                    complete = [node for node, record in now.items() if record and record.state == "complete"]
-                    for node in await self._order(list(now), complete, registry):
+                    for node in change.nodes:
                         self._begin(node, "")
                     self.looked = True
-                elif isinstance(event, Changed):
-                    self._begin(event.item.key[len(prefix) :], "")
-                elif isinstance(event, Removed):
-                    self._end(event.key[len(prefix) :])
+                elif isinstance(change, Came):
+                    self._begin(change.node, "", newcomer=True)
+                else:
+                    self._end(change.node)
 
-    async def _order(self, nodes: list[str], complete: list[str], registry: Registry) -> list[str]:
-        """Nodes in the order in which to try them; see ``in_order``."""
-        shuffled = random.sample(nodes, len(nodes))
-        found: dict[str, NodeRecord] = {}
-        if len(nodes) > MAX_SOURCES:
-            with contextlib.suppress(MooncakeError):  # then the order is by chance alone
-                found = await registry.nodes(shuffled[:NEAR_SAMPLE])
-        return in_order(shuffled, complete, {node: distance(self._me, record) for node, record in found.items()})
-
-    def _begin(self, node: str, control: str) -> None:
+    def _begin(self, node: str, control: str, *, newcomer: bool = False) -> None:
         self._stays(node)
         if node != self._me.node and node not in self._feeds:
-            self._feeds[node] = asyncio.create_task(self._feed(node, control), name=f"feed {node}")
+            feed = self._feed(node, control, newcomer=newcomer)
+            self._feeds[node] = asyncio.create_task(feed, name=f"feed {node}")
 
     def _end(self, node: str) -> None:
         """It is listed no more. If it is listened to, it may be about to say why, which comes by another way."""
@@ -211,18 +205,42 @@ class Discovery:
         if feed is not None and feed is not asyncio.current_task():
             feed.cancel()
 
-    async def _feed(self, key: str, control: str) -> None:
+    async def _displaced(self, key: str) -> bool:
+        """Whether another, as near as this newcomer, gives its place up for it."""
+        if not self._places.full or not displaces(len(self._feeds), MAX_SOURCES, self._chance):
+            return False
+        try:
+            near = self._is_near(await self._record(key, ""))
+        except MooncakeError:
+            return False
+        complete = self._listing.complete if self._listing is not None else set()
+        kept = complete.union(self._peers)
+        others = [each for each in self._followed.values() if each.key not in kept and each.near == near]
+        others = [each for each in others if not each.kicked.is_set()]
+        if others:
+            self._chance.choice(others).kicked.set()
+        return bool(others)
+
+    def _is_near(self, record: NodeRecord) -> bool:
+        return distance(self._me, record) <= SAME_ZONE
+
+    async def _feed(self, key: str, control: str, *, newcomer: bool) -> None:
         """Keep one holder in the pull, for as long as it is listed."""
         tries = Tries()
+        first = newcomer and await self._displaced(key)
         # A cancel that comes together with an answer may get lost in ``wait_for``, before Python 3.12.
         while key not in self._banned and self._feeds.get(key) is asyncio.current_task():
             other: _Following | None = None
             before = self._delivered(key)
             self._dropped.discard(key)
             try:
-                async with self._places:
+                await self._places.take(first=first)
+                first = False
+                try:
                     began = self._loop.time()
                     other = await self._follow(key, control)
+                finally:
+                    self._places.give()
             except PeerBusy as error:
                 self._busy.add(key)
                 log.info("%s", error)
@@ -273,7 +291,7 @@ class Discovery:
         if node in self._followed:
             return self._followed[node]
         self._node_of[key] = node
-        following = self._followed[node] = _Following(key)
+        following = self._followed[node] = _Following(key, near=self._is_near(record))
         reading = asyncio.create_task(self._read(key, record, names))
         kicked = asyncio.create_task(following.kicked.wait())
         try:

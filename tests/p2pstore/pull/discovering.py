@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
+from typing import Literal
 
 import pytest
 
@@ -95,19 +96,19 @@ class World:
         self.leases: dict[str, Registry] = {}
         self.transports: tuple[str, ...] = ("tcp",)
 
-    async def holder(self, name: str) -> Owner:
-        """A node that holds the object, and says so."""
+    async def holder(self, name: str, *, state: Literal["complete", "partial"] = "complete") -> Owner:
+        """A node that holds the object, and says so, or that it has but a part."""
         owner, control = await self.stack.enter_async_context(serving())
         owner.record = NodeRecord(name, control, owner.engine.segment_name, owner.engine.data_port)
         await owner.hold("n", MANIFEST, DATA)
-        await self.announce(owner.record)
+        await self.announce(owner.record, state)
         return owner
 
-    async def announce(self, record: NodeRecord) -> None:
+    async def announce(self, record: NodeRecord, state: Literal["complete", "partial"] = "complete") -> None:
         registry = self.leases[record.node] = Registry(MemoryStore(self.server), record.node)
         registry.lease = await registry.store.grant(600)
         await registry.join(record)
-        await registry.announce(MANIFEST.digest, ReplicaRecord(record.node, "complete", "gold"))
+        await registry.announce(MANIFEST.digest, ReplicaRecord(record.node, state, "gold"))
 
     async def discover(
         self, *, peers: Sequence[str] = (), watched: bool = True, note: Callable[[str], None] = lambda _: None

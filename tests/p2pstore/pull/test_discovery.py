@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from p2pstore.cluster.records import NodeRecord
 from p2pstore.cluster.registry import Registry
-from p2pstore.metadata.memory import MemoryStore
 from p2pstore.pull import discovery as module
-from p2pstore.pull import holders
-from p2pstore.pull.discovery import Discovery
-from tests.p2pstore.pull.discovering import ALL, MANIFEST, ME, World, eventually, world
+from p2pstore.pull import holders, listing
+from tests.p2pstore.pull.discovering import ALL, ME, World, eventually, world
 
 __all__ = ["world"]
 
@@ -53,29 +50,43 @@ async def test_peers_that_the_user_named(world: World) -> None:
     await world.log.until(lambda: world.log.sources == {"a": ALL})
 
 
-async def test_of_many_holders_a_whole_and_a_near_one_come_first(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    for each in (module, holders):
-        monkeypatch.setattr(each, "MAX_SOURCES", 2)
-    registry = Registry(MemoryStore(world.server), "me")
-    registry.lease = await registry.store.grant(600)
-    for n in range(20):
-        registry.node = f"n{n:02}"
-        await registry.join(NodeRecord(f"n{n:02}", "c:1", "c:1", 1, zone="z" if n == 7 else "y"))
-    nodes = [f"n{n:02}" for n in range(20)]
-    me = replace(ME, zone="z")
-    found = Discovery(
-        world.log,  # type: ignore[arg-type]
-        MANIFEST,
-        me,
-        client=world.client,
-        registry=registry,
-        peers=[],
-        transports=lambda _: ("tcp",),
-    )
-    orders = [await found._order(nodes, ["n03"], registry) for _ in range(5)]
-    assert all(order[:2] == ["n03", "n07"] for order in orders)
-    assert all(sorted(order) == nodes for order in orders)
-    assert len({tuple(order) for order in orders}) > 1, "the others come at random"
+async def test_newcomers_take_the_places_of_some_that_came_before_and_never_of_those_that_have_all(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All followed the first to come, and nobody the last: half of 32 links carried nothing."""
+    for each in (module, listing, holders):
+        monkeypatch.setattr(each, "MAX_SOURCES", 3)
+    asked: list[tuple[int, int]] = []
+
+    def always(known: int, most: int, _: object) -> bool:
+        asked.append((known, most))
+        return True
+
+    monkeypatch.setattr(module, "displaces", always)
+    await world.holder("whole")
+    for name in "ab":
+        await world.holder(name, state="partial")
+    await world.discover()
+    await world.log.until(lambda: set(world.log.sources) == {"whole", "a", "b"})
+    assert asked == []
+    for number, name in enumerate("cde"):
+        await world.holder(name, state="partial")
+        await world.log.until(lambda name=name: name in world.log.sources and len(world.log.sources) == 3)  # type: ignore[misc]
+        assert "whole" in world.log.sources
+        assert asked[-1] == (4 + number, 3)
+    assert len(asked) == 3, "whoever lost its place asks for no other's"
+
+
+async def test_a_newcomer_that_takes_no_place_waits_for_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for each in (module, listing, holders):
+        monkeypatch.setattr(each, "MAX_SOURCES", 1)
+    monkeypatch.setattr(module, "displaces", lambda *_: False)
+    await world.holder("a", state="partial")
+    await world.discover()
+    await world.log.until(lambda: set(world.log.sources) == {"a"})
+    await world.holder("b", state="partial")
+    await world.leases["a"].store.revoke(world.leases["a"].lease)
+    await world.log.until(lambda: set(world.log.sources) == {"b"})
 
 
 async def test_a_withdrawn_replica_is_taken_out(world: World) -> None:
