@@ -2,13 +2,14 @@
 
 ::
 
-    python benchmarks/ways_of_a_get.py [--mib 1024] [--rounds 4] [--only file,shards,memory,disk] [--json]
+    python benchmarks/ways_of_a_get.py [--mib 1024] [--rounds 4] [--only file,shards] [--connections 4,8] [--json]
     python benchmarks/ways_of_a_get.py --profile [--mib 2048]        # with Linux's perf, as root
 
 An agent serves one object as a file and one as eight shards, of /dev/shm; a node of this program gets them, to files
 in /dev/shm, to memory that was touched before, and to files on ``--disk``. Each round takes every way once, in a new
-random order: what ``p2pstore/pull/tuning.py`` chooses, and others set by hand. Told are medians of seconds for a GB, of
-what both processes took of the processors for it, and how far the choice is from the best of the others.
+random order: what ``p2pstore/pull/tuning.py`` chooses, and others set by hand; beside the files, ``cp`` of one, or of
+eight at once. Told are medians of seconds for a GB, of what all processes took of the processors for it, and how far
+the choice is from the best that is set by hand.
 
 ``--profile`` says of the chosen ways what both processes did in that time, by perf's samples of their stacks.
 """
@@ -42,6 +43,10 @@ SHARDS = 8
 TRANSPORTS = ("tcp", "local")
 PLACES = ("file", "shards", "memory", "disk")
 CHOSEN = "chosen"
+CP = "cp"
+COPIED = ("file", "shards")
+"""Places to which ``cp`` brings the same."""
+
 COMMAND_TIMEOUT = 300.0
 HERTZ = 999
 """Samples of a running thread in a second."""
@@ -76,8 +81,10 @@ class Way(NamedTuple):
         return f"{self.connections} connections, {self.piece >> 10} KiB"
 
 
-def ways(cores: int) -> list[Way]:
-    """What the choice is compared with."""
+def ways(cores: int, counts: Sequence[int] = ()) -> list[Way]:
+    """What the choice is compared with: so many connections, or those that the cores make worth a look."""
+    if counts:
+        return [Way(n, 1 << 20) for n in counts]
     counts = [n for n in (1, 2, 3, 4, 8, 12) if n <= max(4, cores)]
     return [Way(n, 1 << 20) for n in counts] + [Way(2, piece) for piece in (1 << 18, 1 << 19, 1 << 22)]
 
@@ -206,10 +213,38 @@ class Bench:
         found: dict[str, float] = json.loads(self._line())
         found["processor"] += seconds_of(self.agent) - before
         if place != "memory":
-            if compare:
-                original = self.dir / ("shards" if name == "shards" else "source.bin")
-                subprocess.run(["diff", "-r", str(original), str(dest)], check=True)
-            shutil.rmtree(dest) if dest.is_dir() else dest.unlink()
+            self._end_copy(name, dest, compare=compare)
+        return self._for_a_gb(found)
+
+    def cp(self, name: str, *, compare: bool = False) -> dict[str, float]:
+        """The same by ``cp``, of the shards all at once."""
+        source, dest = self._original(name), self.dir / "dest"
+        pairs = [(source, dest)]
+        if name == "shards":
+            dest.mkdir()
+            pairs = [(each, dest / each.name) for each in source.iterdir()]
+        before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+        copies = [subprocess.Popen(["cp", str(one), str(other)]) for one, other in pairs]
+        if set(map(Bench._ended, copies)) != {0}:
+            raise SystemExit("cp failed")
+        seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+        spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        self._end_copy(name, dest, compare=compare)
+        return self._for_a_gb({"seconds": seconds, "processor": spent})
+
+    @staticmethod
+    def _ended(process: subprocess.Popen[bytes]) -> int:
+        return process.wait(COMMAND_TIMEOUT)
+
+    def _original(self, name: str) -> Path:
+        return self.dir / ("shards" if name == "shards" else "source.bin")
+
+    def _end_copy(self, name: str, dest: Path, *, compare: bool) -> None:
+        if compare:
+            subprocess.run(["diff", "-r", str(self._original(name)), str(dest)], check=True)
+        shutil.rmtree(dest) if dest.is_dir() else dest.unlink()
+
+    def _for_a_gb(self, found: Mapping[str, float]) -> dict[str, float]:
         return {figure: seconds * 1e9 / self.size for figure, seconds in found.items()}
 
 
@@ -226,19 +261,28 @@ def seconds_of(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
-def compare(bench: Bench, places: Sequence[str], rounds: int) -> list[dict[str, Any]]:
+def compare(bench: Bench, places: Sequence[str], rounds: int, counts: Sequence[int] = ()) -> list[dict[str, Any]]:
     """Every way to every place, in turns; a first round is not counted, and what it brought is compared."""
-    choices: dict[str, Way | None] = {CHOSEN: None, **{way.name: way for way in ways(len(os.sched_getaffinity(0)))}}
+    by_hand = ways(len(os.sched_getaffinity(0)), counts)
+    choices: dict[str, Way | None] = {CHOSEN: None, **{way.name: way for way in by_hand}}
     cases = [(place, transport, name) for place in places for transport in TRANSPORTS for name in choices]
+    cases += [(place, "local", CP) for place in places if place in COPIED]
     found: dict[tuple[str, str, str], list[dict[str, float]]] = {case: [] for case in cases}
     for number in range(rounds + 1):
         for place, transport, name in random.sample(cases, len(cases)):
-            figures = bench.get(place, transport, choices[name], compare=not number)
+            if name == CP:
+                figures = bench.cp(place, compare=not number)
+            else:
+                figures = bench.get(place, transport, choices[name], compare=not number)
             if number:
                 found[place, transport, name].append(figures)
         print(f"round {number} of {rounds}", file=sys.stderr)
-    return [rated(place, transport, {n: found[place, transport, n] for n in choices}) for place in places
-            for transport in TRANSPORTS]  # fmt: skip
+    rows = []
+    for place in places:
+        for transport in TRANSPORTS:
+            here = {name: figures for (*where, name), figures in found.items() if where == [place, transport]}
+            rows.append(rated(place, transport, here))
+    return rows
 
 
 def rated(place: str, transport: str, found: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, Any]:
@@ -247,7 +291,7 @@ def rated(place: str, transport: str, found: Mapping[str, Sequence[Mapping[str, 
         name: {figure: statistics.median(each[figure] for each in rounds) for figure in ("seconds", "processor")}
         for name, rounds in found.items()
     }
-    by_hand = {name: figures["seconds"] for name, figures in medians.items() if name != CHOSEN}
+    by_hand = {name: figures["seconds"] for name, figures in medians.items() if name not in {CHOSEN, CP}}
     best = min(by_hand, key=lambda name: by_hand[name])
     ratio = by_hand[best] / medians[CHOSEN]["seconds"]
     return {"place": place, "transport": transport, "ways": medians, "best": best, "ratio": ratio}
@@ -289,6 +333,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=4, help="rounds counted, after one that is not (default 4)")
     parser.add_argument("--only", default=",".join(PLACES), help=f"some of: {', '.join(PLACES)} (default: all)")
     parser.add_argument("--disk", type=Path, default=Path("/var/tmp"), help="where 'disk' is (default /var/tmp)")
+    parser.add_argument("--connections", default="", help="counts to compare with, such as 4,8 (default: by the cores)")
     parser.add_argument("--profile", action="store_true", help="say where the processor time goes")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
@@ -298,7 +343,11 @@ def main() -> int:
     if options.profile and shutil.which("perf") is None:
         parser.error("perf is not installed: apt-get install linux-perf")
     with Bench(options.mib, options.disk) as bench:
-        rows = (profile if options.profile else compare)(bench, places, options.rounds)
+        if options.profile:
+            rows = profile(bench, places, options.rounds)
+        else:
+            counts = [int(count) for count in options.connections.split(",") if count]
+            rows = compare(bench, places, options.rounds, counts)
     if options.json:
         print(json.dumps({"mib": options.mib, "rounds": options.rounds, "rows": rows}))
     elif options.profile:

@@ -36,12 +36,13 @@ def test_every_way_to_every_place_is_measured(tmp_path: Path) -> None:
         assert "chosen" in row["ways"]
         assert row["best"] != "chosen"
         assert row["ratio"] > 0
+        assert ("cp" in row["ways"]) == ((row["place"], row["transport"]) == ("shards", "local"))
         assert all(figures["seconds"] > 0 for figures in row["ways"].values())
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_choice_is_compared_with_the_best_by_hand(ways: ModuleType) -> None:
-    seconds = {"chosen": [3.0, 2.0, 9.0], "a": [4.0, 4.0, 4.0], "b": [1.5, 1.5, 9.0]}
+    seconds = {"chosen": [3.0, 2.0, 9.0], "a": [4.0, 4.0, 4.0], "b": [1.5, 1.5, 9.0], "cp": [0.1, 0.1, 0.1]}
     found = {name: [{"seconds": s, "processor": 1.0} for s in each] for name, each in seconds.items()}
     row = ways.rated("file", "tcp", found)
     assert (row["best"], row["ratio"]) == ("b", 0.5)
@@ -53,6 +54,7 @@ def test_more_cores_are_tried_with_more_connections(ways: ModuleType, cores: int
     counts = {way.connections for way in ways.ways(cores)}
     assert {1, 2, 3, 4} <= counts
     assert (12 in counts) == (cores >= 12)
+    assert [way.connections for way in ways.ways(cores, [5, 7])] == [5, 7]
 
 
 @pytest.mark.parametrize(
