@@ -49,11 +49,11 @@ QUEUED_SECONDS = 2 * HEARTBEAT_SECONDS
 
 
 class _Following:
-    """One feed that reads a holder's stream: ``kicked`` makes it end, and ``over`` says that it has."""
+    """One feed that has a place and reads a holder's stream: ``kicked`` makes it end, ``over`` says that it has."""
 
-    def __init__(self, key: str, *, near: bool) -> None:
+    def __init__(self, key: str) -> None:
         self.key = key
-        self.near = near
+        self.near: bool | None = None  # None until that is known
         self.kicked = asyncio.Event()
         self.over = asyncio.Event()
 
@@ -107,6 +107,7 @@ class Discovery:
         self._busy: set[str] = set()
         self._chance = random.SystemRandom()
         self._places = Places(MAX_SOURCES)
+        self._placed: list[_Following] = []  # those that have one
         self._loop = asyncio.get_running_loop()
         self.withdrew: dict[str, PeerWithdrew] = {}
         """Why holders serve the object no more, by feed."""
@@ -181,7 +182,8 @@ class Discovery:
     def _begin(self, node: str, control: str, *, newcomer: bool = False) -> None:
         self._stays(node)
         if node != self._me.node and node not in self._feeds:
-            feed = self._feed(node, control, newcomer=newcomer)
+            wins = newcomer and displaces(len(self._feeds) + 1, MAX_SOURCES, self._chance)
+            feed = self._feed(node, control, wins=wins)
             self._feeds[node] = asyncio.create_task(feed, name=f"feed {node}")
 
     def _end(self, node: str) -> None:
@@ -206,16 +208,14 @@ class Discovery:
             feed.cancel()
 
     async def _displaced(self, key: str) -> bool:
-        """Whether another, as near as this newcomer, gives its place up for it."""
-        if not self._places.full or not displaces(len(self._feeds), MAX_SOURCES, self._chance):
-            return False
+        """Whether one that has a place, and is as near as this newcomer, gives it up for it."""
         try:
             near = self._is_near(await self._record(key, ""))
         except MooncakeError:
             return False
         complete = self._listing.complete if self._listing is not None else set()
         kept = complete.union(self._peers)
-        others = [each for each in self._followed.values() if each.key not in kept and each.near == near]
+        others = [each for each in self._placed if each.key not in kept and each.near in {None, near}]
         others = [each for each in others if not each.kicked.is_set()]
         if others:
             self._chance.choice(others).kicked.set()
@@ -224,22 +224,25 @@ class Discovery:
     def _is_near(self, record: NodeRecord) -> bool:
         return distance(self._me, record) <= SAME_ZONE
 
-    async def _feed(self, key: str, control: str, *, newcomer: bool) -> None:
-        """Keep one holder in the pull, for as long as it is listed."""
+    async def _feed(self, key: str, control: str, *, wins: bool) -> None:
+        """Keep one holder in the pull, for as long as it is listed; if it ``wins``, at once, in place of another."""
         tries = Tries()
-        first = newcomer and await self._displaced(key)
         # A cancel that comes together with an answer may get lost in ``wait_for``, before Python 3.12.
         while key not in self._banned and self._feeds.get(key) is asyncio.current_task():
             other: _Following | None = None
             before = self._delivered(key)
             self._dropped.discard(key)
+            began = self._loop.time()
             try:
-                await self._places.take(first=first)
-                first = False
+                await self._places.take(first=wins and self._places.full and await self._displaced(key))
+                wins = False
+                following = _Following(key)
+                self._placed.append(following)
                 try:
                     began = self._loop.time()
-                    other = await self._follow(key, control)
+                    other = await self._follow(following, control)
                 finally:
+                    self._placed.remove(following)
                     self._places.give()
             except PeerBusy as error:
                 self._busy.add(key)
@@ -273,11 +276,12 @@ class Discovery:
         self._busy.discard(key)
         self._faults.add(key, error)
 
-    async def _follow(self, key: str, control: str) -> _Following | None:
+    async def _follow(self, following: _Following, control: str) -> _Following | None:
         """Read a holder's stream until it breaks, ends, or the planner gives the source up.
 
         Returns at once, with the feed that does so, where another reads it already.
         """
+        key = following.key
         record = await self._record(key, control)
         node = record.node
         if node in self._banned:
@@ -291,7 +295,8 @@ class Discovery:
         if node in self._followed:
             return self._followed[node]
         self._node_of[key] = node
-        following = self._followed[node] = _Following(key, near=self._is_near(record))
+        self._followed[node] = following
+        following.near = self._is_near(record)
         reading = asyncio.create_task(self._read(key, record, names))
         kicked = asyncio.create_task(following.kicked.wait())
         try:

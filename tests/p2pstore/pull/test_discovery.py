@@ -66,7 +66,7 @@ async def test_newcomers_take_the_places_of_some_that_came_before_and_never_of_t
     await world.holder("whole")
     for name in "ab":
         await world.holder(name, state="partial")
-    await world.discover()
+    found = await world.discover()
     await world.log.until(lambda: set(world.log.sources) == {"whole", "a", "b"})
     assert asked == []
     for number, name in enumerate("cde"):
@@ -75,6 +75,7 @@ async def test_newcomers_take_the_places_of_some_that_came_before_and_never_of_t
         assert "whole" in world.log.sources
         assert asked[-1] == (4 + number, 3)
     assert len(asked) == 3, "whoever lost its place asks for no other's"
+    assert {each.key for each in found._placed} == set(world.log.sources)
 
 
 async def test_a_newcomer_that_takes_no_place_waits_for_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
