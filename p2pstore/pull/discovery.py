@@ -213,6 +213,8 @@ class Discovery:
             near = self._is_near(await self._record(key, ""))
         except MooncakeError:
             return False
+        if not self._places.full:
+            return False  # one has become free meanwhile
         complete = self._listing.complete if self._listing is not None else set()
         kept = complete.union(self._peers)
         others = [each for each in self._placed if each.key not in kept and each.near in {None, near}]
