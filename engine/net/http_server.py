@@ -12,7 +12,7 @@ import logging
 import socket
 from typing import Any
 
-from aiohttp import hdrs, web
+from aiohttp import hdrs, web, web_app
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 from aiohttp.web_protocol import RequestHandler
@@ -90,7 +90,10 @@ class HttpServer:
         """Stop listening, and end what is under way."""
         if self._server is not None:
             self._server.close()
-        await self._runner.cleanup()
+        try:
+            await self._runner.cleanup()
+        finally:
+            forget_ended()
 
     def _refuse_pages(self, but: tuple[str, ...]) -> Middleware:
         names = (socket.gethostname(),)
@@ -123,6 +126,17 @@ class HttpServer:
         """It is gone."""
         self._connections.discard(connection)
         self._strangers.pop(connection, None)
+
+
+def forget_ended() -> None:
+    """Let go of the applications of this process that have ended; to be called when one has.
+
+    aiohttp remembers, for all applications together, what it made of the last thousand handlers behind middlewares.
+    Each keeps its application, and so all of a closed node. An application that still serves has its own made again.
+    """
+    remembered = getattr(web_app, "_cached_build_middleware", None)
+    if remembered is not None:  # old releases of aiohttp have none
+        remembered.cache_clear()
 
 
 def let_in(request: web.Request) -> None:

@@ -45,7 +45,7 @@ from aiohttp import web
 
 from engine.net import sockets
 from engine.net.host_id import view_id
-from engine.net.http_server import say_no_version
+from engine.net.http_server import forget_ended, say_no_version
 from p2pstore.agent.bodies import (
     body_of,
     get_request,
@@ -142,7 +142,10 @@ class AgentServer:
     async def close(self) -> None:
         """Stop serving; calls under way are cancelled, and their clients told so."""
         self._calls.cancel()
-        await self._runner.cleanup()
+        try:
+            await self._runner.cleanup()
+        finally:
+            forget_ended()
 
     async def _status(self, _: web.Request) -> web.StreamResponse:
         return web.json_response({**self._node.status(), **self._extra()})

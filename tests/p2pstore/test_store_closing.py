@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -103,6 +105,29 @@ def test_closing_twice_and_by_several_threads_is_harmless(store: P2PStore) -> No
         each.join(WAIT)
     store.close()
     assert not any(each.is_alive() for each in closers)
+
+
+def living() -> Counter[type]:
+    """The objects that there are of ours, and of what a node is made of, by their type."""
+    gc.collect()
+    parts = {"p2pstore", "engine", "aiohttp", "asyncio"}
+    return Counter(type(each) for each in gc.get_objects() if str(type(each).__module__).split(".")[0] in parts)
+
+
+def test_a_process_may_open_and_close_stores_without_end(url: str, tmp_path: Path) -> None:
+    def get() -> None:
+        with P2PStore(url, node="one") as one, P2PStore(url, node="other") as other:
+            one.register("object", os.urandom(MIB))
+            other.get("object", tmp_path / "object", transport="tcp", force=True)
+            other.unregister("object")
+            one.unregister("object")
+
+    get()  # what is kept once may be
+    before = living()
+    rounds = 5
+    for _ in range(rounds):
+        get()
+    assert {kind.__name__: more for kind, more in (living() - before).items() if more >= rounds} == {}
 
 
 CALLS: dict[str, Callable[[P2PStore, Path], object]] = {

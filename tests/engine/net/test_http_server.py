@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from engine.net import http_server as module
 from engine.net import sockets
@@ -30,9 +33,10 @@ async def _answer(request: web.Request) -> web.Response:
 
 
 @asynccontextmanager
-async def serving(strangers: int = MAX_STRANGERS) -> AsyncIterator[int]:
-    app = web.Application()
-    app.router.add_get("/{path}", _answer)
+async def serving(strangers: int = MAX_STRANGERS, app: web.Application | None = None) -> AsyncIterator[int]:
+    if app is None:
+        app = web.Application()
+        app.router.add_get("/{path}", _answer)
     server = HttpServer(app, logger=logging.getLogger(__name__), shutdown_seconds=1.0, strangers=strangers)
     listener = sockets.listen("127.0.0.1", 0)
     await server.start(listener)
@@ -160,3 +164,30 @@ async def test_one_more_than_there_is_room_for_is_closed(monkeypatch: pytest.Mon
             raise AssertionError("its place was not given to another")
         for client in (late, again, *clients):
             client.close()
+
+
+async def test_nothing_of_an_application_that_ended_is_kept() -> None:
+    """aiohttp itself remembers the last thousand handlers behind middlewares."""
+
+    class Owner:
+        async def answer(self, _: web.Request) -> web.Response:
+            return web.Response(text="hello")
+
+        @web.middleware
+        async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+            return await handler(request)
+
+    owners: list[weakref.ref[Owner]] = []
+    for _ in range(5):
+        owner = Owner()
+        app = web.Application(middlewares=[owner.guard])
+        app.router.add_get("/welcome", owner.answer)
+        async with serving(app=app) as port:
+            client = await Client.connect(port)
+            assert b"200" in await client.say(WELCOME)
+            client.close()
+        owners.append(weakref.ref(owner))
+        del owner, app
+    await asyncio.sleep(0)
+    gc.collect()
+    assert [each() for each in owners] == [None] * 5
