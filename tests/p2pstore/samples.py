@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,12 @@ MIB = 1024 * KIB
 def content(size: int, seed: int = 0) -> bytes:
     """Bytes that no compression and no mistaken offset leaves equal."""
     return random.Random(f"{size} {seed}").randbytes(size)
+
+
+@functools.lru_cache(maxsize=2)
+def large(size: int, seed: int = 0) -> bytes:
+    """``content`` that the tests of a module share; made when one asks, as each worker of a run imports all modules."""
+    return content(size, seed)
 
 
 def manifest_of(files: Mapping[str, bytes], chunk_size: int = MIB, directories: tuple[str, ...] = ()) -> Manifest:

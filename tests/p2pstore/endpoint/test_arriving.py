@@ -21,21 +21,25 @@ from tests.p2pstore.endpoint.served import Endpoint, endpoint, make
 from tests.p2pstore.hub.stand_in import StandIn
 from tests.p2pstore.nodes import Start, start
 from tests.p2pstore.origins.gatherings import WAIT, short, until
-from tests.p2pstore.samples import MIB, content
+from tests.p2pstore.samples import MIB, large
 
 __all__ = ["endpoint", "make", "short", "start"]
 
 NAME = "org/n"
 BIG = "m.safetensors"
-DATA = content(70 * MIB + 5)
+DATA_BYTES = 70 * MIB + 5
 """Of five sections."""
 Serve = Callable[..., Awaitable[str]]
+
+
+def data() -> bytes:
+    return large(DATA_BYTES)
 
 
 @pytest.fixture
 def hub() -> Iterator[StandIn]:
     made = StandIn()
-    made.repos[NAME] = {BIG: DATA}
+    made.repos[NAME] = {BIG: data()}
     yield made
     made.close()
 
@@ -78,9 +82,9 @@ async def test_clients_of_two_nodes_read_it_together_and_the_hub_is_read_once(
     start: Start, serve: Serve, hub: StandIn
 ) -> None:
     urls = [await serve(await start(name)) for name in ("one", "other")]
-    assert [got == DATA for got in await asyncio.gather(*map(read, urls))] == [True, True]
-    assert hub.sent[BIG] == len(DATA)
-    assert await read(urls[0], "100-199") == DATA[100:200]
+    assert [got == data() for got in await asyncio.gather(*map(read, urls))] == [True, True]
+    assert hub.sent[BIG] == DATA_BYTES
+    assert await read(urls[0], "100-199") == data()[100:200]
 
 
 async def test_it_is_read_as_it_comes_from_wherever_one_reads(
@@ -90,14 +94,14 @@ async def test_it_is_read_as_it_comes_from_wherever_one_reads(
     hub.hold.clear()
     hub.held_from = 40 * MIB
     middle = f"{33 * MIB}-{34 * MIB}"
-    assert await asyncio.wait_for(read(url, middle), WAIT) == DATA[33 * MIB : 34 * MIB + 1]
+    assert await asyncio.wait_for(read(url, middle), WAIT) == data()[33 * MIB : 34 * MIB + 1]
     assert len(sections_of(gatherings[url])) < 5
     whole = asyncio.create_task(read(url))
-    assert await asyncio.wait_for(read(url, "0-999"), WAIT) == DATA[:1000]
+    assert await asyncio.wait_for(read(url, "0-999"), WAIT) == data()[:1000]
     assert not whole.done()
     hub.hold.set()
-    assert await whole == DATA
-    assert hub.sent[BIG] == len(DATA)
+    assert await whole == data()
+    assert hub.sent[BIG] == DATA_BYTES
 
 
 async def test_a_node_without_the_hub_reads_what_another_one_reads(
@@ -109,10 +113,10 @@ async def test_a_node_without_the_hub_reads_what_another_one_reads(
     hub.held_from = 40 * MIB
     reading = asyncio.create_task(read(one))
     await until(lambda: len(sections_of(gatherings[one])) >= 2)
-    assert await read(other, f"0-{20 * MIB}") == DATA[: 20 * MIB + 1]
+    assert await read(other, f"0-{20 * MIB}") == data()[: 20 * MIB + 1]
     assert not reading.done()
     hub.hold.set()
-    assert await reading == DATA
+    assert await reading == data()
 
 
 async def test_nobody_gets_the_whole_of_a_wrong_file(start: Start, serve: Serve, hub: StandIn) -> None:
@@ -127,7 +131,7 @@ async def test_nobody_gets_the_whole_of_a_wrong_file(start: Start, serve: Serve,
 
     with pytest.raises(aiohttp.ClientError):
         await asyncio.wait_for(take(), WAIT)
-    assert len(got) < len(DATA)
+    assert len(got) < DATA_BYTES
     hub.wrong.clear()
 
     async def right() -> bytes:
@@ -137,7 +141,7 @@ async def test_nobody_gets_the_whole_of_a_wrong_file(start: Start, serve: Serve,
             except AssertionError:  # it is told to come again
                 await asyncio.sleep(0.1)
 
-    assert await asyncio.wait_for(right(), WAIT) == DATA
+    assert await asyncio.wait_for(right(), WAIT) == data()
 
 
 async def test_a_client_and_a_register_bring_it_once(
@@ -149,13 +153,13 @@ async def test_a_client_and_a_register_bring_it_once(
     hub.held_from = 40 * MIB
     registering = asyncio.create_task(bring(gatherings[url], parse_origin(f"hf://{NAME}"), NAME, Selection(), Steps()))
     await until(lambda: len(sections_of(gatherings[url])) >= 2)
-    assert await asyncio.wait_for(read(url, "0-99"), WAIT) == DATA[:100]
+    assert await asyncio.wait_for(read(url, "0-99"), WAIT) == data()[:100]
     reading = asyncio.create_task(read(url))
     await until(lambda: bool(hub.asked))
     registering.cancel()
     await asyncio.gather(registering, return_exceptions=True)
     hub.hold.set()
-    assert await asyncio.wait_for(reading, WAIT) == DATA
+    assert await asyncio.wait_for(reading, WAIT) == data()
     assert gatherings[url].held(blob_name(hub.files(NAME)[0].oid)) is not None
 
 
@@ -163,4 +167,4 @@ async def test_a_hub_that_gives_out_no_parts(start: Start, serve: Serve, hub: St
     hub.ranges = False
     urls = [await serve(await start(name)) for name in ("one", "other")]
     found = await asyncio.gather(*map(read, urls))
-    assert [got == DATA for got in found] == [True, True]
+    assert [got == data() for got in found] == [True, True]

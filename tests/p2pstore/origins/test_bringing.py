@@ -35,19 +35,23 @@ from tests.p2pstore.nodes import Start, start
 from tests.p2pstore.origins.gatherings import Make, brought, make, short, until
 from tests.p2pstore.origins.silent import silent_server
 from tests.p2pstore.origins.stand_in import WebStandIn
-from tests.p2pstore.samples import MIB, content, write_tree
+from tests.p2pstore.samples import MIB, content, large, write_tree
 
 __all__ = ["make", "short", "start"]
 
 PATH = "/m/big.bin"
-BIG = content(50 * MIB + 5)
+BIG_BYTES = 50 * MIB + 5
 """Of four sections."""
+
+
+def big() -> bytes:
+    return large(BIG_BYTES)
 
 
 @pytest.fixture
 def web() -> Iterator[WebStandIn]:
     made = WebStandIn()
-    made.files[PATH] = BIG
+    made.files[PATH] = big()
     yield made
     made.close()
 
@@ -57,7 +61,7 @@ def ranges_asked(web: WebStandIn, since: int) -> set[str]:
     return {headers.get("Range", "") for method, _, headers in web.asked[since:] if method == "GET"}
 
 
-REST = {f"bytes={32 * MIB}-{48 * MIB - 1}", f"bytes={48 * MIB}-{len(BIG) - 1}"}
+REST = {f"bytes={32 * MIB}-{48 * MIB - 1}", f"bytes={48 * MIB}-{BIG_BYTES - 1}"}
 """What is read of it when two sections have come."""
 
 
@@ -69,23 +73,23 @@ async def test_a_file_and_what_is_left_of_its_sections(start: Start, make: Make,
     node = await start("one")
     steps = Steps()
     place, revision = await brought(make(node), web.url + PATH, steps=steps)
-    assert place.read_bytes() == BIG
+    assert place.read_bytes() == big()
     assert revision == web.etag(PATH).strip('"')
-    assert web.sent == {PATH: len(BIG)}
+    assert web.sent == {PATH: BIG_BYTES}
     assert sections_of(node) == []
     assert sum(file.stat().st_size for file in {f.stat().st_ino: f for f in place.parent.iterdir()}.values()) == len(
-        BIG
+        big()
     )
     again, _ = await brought(make(node), web.url + PATH)
-    assert again.read_bytes() == BIG
-    assert web.sent == {PATH: len(BIG)}
+    assert again.read_bytes() == big()
+    assert web.sent == {PATH: BIG_BYTES}
 
 
 async def test_nodes_that_bring_it_together_read_it_once(start: Start, make: Make, web: WebStandIn) -> None:
     nodes = [await start(f"node{number}") for number in range(4)]
     found = await asyncio.gather(*(brought(make(node), web.url + PATH) for node in nodes))
-    assert [place.read_bytes() == BIG for place, _ in found] == [True] * 4
-    assert web.sent == {PATH: len(BIG)}
+    assert [place.read_bytes() == big() for place, _ in found] == [True] * 4
+    assert web.sent == {PATH: BIG_BYTES}
 
 
 async def test_sections_that_are_alike_are_one_here_and_make_the_whole(
@@ -119,10 +123,10 @@ async def test_what_has_come_is_passed_on_before_the_file_is_whole(start: Start,
         return bool(shared)
 
     await until(same)
-    assert web.sent[PATH] < len(BIG)
+    assert web.sent[PATH] < BIG_BYTES
     web.hold.set()
-    assert [place.read_bytes() == BIG for place, _ in await asyncio.gather(*works)] == [True, True]
-    assert web.sent == {PATH: len(BIG)}
+    assert [place.read_bytes() == big() for place, _ in await asyncio.gather(*works)] == [True, True]
+    assert web.sent == {PATH: BIG_BYTES}
 
 
 async def test_an_origin_that_goes_away_is_waited_for(start: Start, make: Make, web: WebStandIn) -> None:
@@ -137,8 +141,8 @@ async def test_an_origin_that_goes_away_is_waited_for(start: Start, make: Make, 
     await until(lambda: len(web.asked) > asked + 4)
     web.down = False
     place, _ = await work
-    assert place.read_bytes() == BIG
-    assert web.sent[PATH] < len(BIG) + 8 * MIB  # what was on its way when connections broke comes again
+    assert place.read_bytes() == big()
+    assert web.sent[PATH] < BIG_BYTES + 8 * MIB  # what was on its way when connections broke comes again
 
 
 async def test_a_section_that_stalls_at_one_node_is_read_by_another(
@@ -175,15 +179,15 @@ async def test_a_section_that_stalls_at_one_node_is_read_by_another(
     await until(told)
     assert f"nothing has come from {web.url}{PATH} for" in said[0]
     place, _ = await brought(well, web.url + PATH)
-    assert place.read_bytes() == BIG
+    assert place.read_bytes() == big()
     place, _ = await stuck
-    assert place.read_bytes() == BIG
+    assert place.read_bytes() == big()
 
 
 async def test_connections_that_break_again_and_again(start: Start, make: Make, web: WebStandIn) -> None:
     web.break_each = 5 * MIB
     place, _ = await brought(make(await start("one")), web.url + PATH)
-    assert place.read_bytes() == BIG
+    assert place.read_bytes() == big()
 
 
 async def test_an_origin_that_stays_away_is_told_of_and_what_came_stays(
@@ -204,7 +208,7 @@ async def test_an_origin_that_stays_away_is_told_of_and_what_came_stays(
     web.down = False
     asked = len(web.asked)
     place, _ = await brought(one, web.url + PATH)
-    assert place.read_bytes() == BIG
+    assert place.read_bytes() == big()
     assert ranges_asked(web, asked) == REST
 
 
@@ -260,7 +264,7 @@ async def test_wrong_bytes(start: Start, make: Make, web: WebStandIn, header: st
 async def test_servers_without_ranges_or_etags(start: Start, make: Make, web: WebStandIn) -> None:
     web.etags = False
     place, revision = await brought(make(await start("one")), web.url + PATH)
-    assert place.read_bytes() == BIG
+    assert place.read_bytes() == big()
     web.etags = True
     web.ranges, web.files["/other"] = False, content(20 * MIB, 9)
     web.break_each = 15 * MIB
@@ -274,7 +278,8 @@ async def test_servers_without_ranges_or_etags(start: Start, make: Make, web: We
 
 
 @pytest.mark.parametrize(
-    ("told", "says"), [("parts of it", "does not tell which part it sends"), (f"bytes 7-8/{len(BIG)}", "another range")]
+    ("told", "says"),
+    [("parts of it", "does not tell which part it sends"), (f"bytes 7-8/{BIG_BYTES}", "another range")],
 )
 async def test_a_server_that_sends_another_part_than_it_was_asked_for(
     start: Start, make: Make, web: WebStandIn, told: str, says: str
@@ -317,8 +322,8 @@ async def test_what_has_no_version_is_never_taken_for_what_was_read_before(
     """Nor is it put together of two readings."""
     web.etags = False
     one = make(await start("one"))
-    assert (await brought(one, web.url + PATH))[0].read_bytes() == BIG
-    web.files[PATH] = content(len(BIG), 77)
+    assert (await brought(one, web.url + PATH))[0].read_bytes() == big()
+    web.files[PATH] = content(BIG_BYTES, 77)
     for node in (one, make(await start("two"))):
         assert (await brought(node, web.url + PATH))[0].read_bytes() == web.files[PATH]
     web.break_each = 5 * MIB
@@ -352,7 +357,7 @@ async def test_passwords_are_those_of_netrc_and_go_to_their_host_alone(
         web.moved["/y"] = f"{elsewhere.url}/x?X-Amz-Signature=geheim"
         one = make(await start("one"))
         place, _ = await brought(one, web.url + PATH)
-        assert place.read_bytes() == BIG
+        assert place.read_bytes() == big()
         place, _ = await brought(one, web.url + "/y")
         assert place.read_bytes() == b"x" * 100
         assert all("Authorization" not in headers for _, _, headers in elsewhere.asked)
@@ -364,16 +369,17 @@ async def test_passwords_are_those_of_netrc_and_go_to_their_host_alone(
         elsewhere.close()
 
 
-TREE = {"a.json": b"{}", "sub/b.bin": content(20 * MIB, 11), "empty": b"", "c.gguf": content(MIB, 12)}
+def tree() -> dict[str, bytes]:
+    return {"a.json": b"{}", "sub/b.bin": large(20 * MIB, 11), "empty": b"", "c.gguf": content(MIB, 12)}
 
 
 async def test_a_directory_of_this_machine(start: Start, make: Make, tmp_path: Path) -> None:
-    write_tree(tmp_path / "o o", TREE)
+    write_tree(tmp_path / "o o", tree())
     url = f"file://{tmp_path}/o%20o"
     nodes = [await start(f"node{number}") for number in range(2)]
     selection = Selection(exclude=("*.gguf",))
     found = await asyncio.gather(*(brought(make(node), url, selection) for node in nodes))
-    wanted = {path: data for path, data in TREE.items() if path != "c.gguf"}
+    wanted = {path: data for path, data in tree().items() if path != "c.gguf"}
     for place, _ in found:
         assert {str(p.relative_to(place)): p.read_bytes() for p in place.rglob("*") if p.is_file()} == wanted
     assert len({revision for _, revision in found}) == 1
@@ -398,7 +404,7 @@ async def test_a_file_of_this_machine_that_is_written_to(
     start: Start, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "f"
-    path.write_bytes(BIG)
+    path.write_bytes(big())
     one = make(await start("one"))
     whole = one._read
 
@@ -430,10 +436,10 @@ async def test_one_of_two_that_is_cancelled_costs_the_other_nothing(start: Start
     await asyncio.gather(first, return_exceptions=True)
     web.hold.set()
     place, _ = await other
-    assert place.read_bytes() == BIG
+    assert place.read_bytes() == big()
     asked = Counter(headers["Range"] for method, _, headers in web.asked if method == "GET")
     assert set(asked.values()) == {1}
-    assert web.sent == {PATH: len(BIG)}
+    assert web.sent == {PATH: BIG_BYTES}
 
 
 async def test_cancelled_it_goes_on_from_what_came(start: Start, make: Make, web: WebStandIn) -> None:
@@ -451,5 +457,5 @@ async def test_cancelled_it_goes_on_from_what_came(start: Start, make: Make, web
     asked = len(web.asked)
     web.hold.set()
     place, _ = await brought(one, web.url + PATH)
-    assert place.read_bytes() == BIG
+    assert place.read_bytes() == big()
     assert ranges_asked(web, asked) == REST

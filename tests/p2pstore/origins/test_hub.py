@@ -37,7 +37,7 @@ from tests.p2pstore.origins import gatherings
 from tests.p2pstore.origins.gatherings import Make, short, until
 from tests.p2pstore.origins.gatherings import make as gather
 from tests.p2pstore.origins.silent import silent_server
-from tests.p2pstore.samples import MIB, content
+from tests.p2pstore.samples import MIB, content, large
 
 __all__ = ["gather", "short", "start"]
 
@@ -50,8 +50,12 @@ FILES = {
     "same": b"{}",
     "empty": b"",
 }
-LARGE = content(50 * MIB + 5, 3)
+LARGE_BYTES = 50 * MIB + 5
 """Of four sections."""
+
+
+def large_file() -> bytes:
+    return large(LARGE_BYTES, 3)
 
 
 @pytest.fixture
@@ -133,16 +137,16 @@ async def test_some_of_it(start: Start, make: Make) -> None:
 
 
 async def test_nodes_that_bring_it_together_read_it_once(start: Start, make: Make, stand_in: StandIn) -> None:
-    stand_in.repos[NAME][BIG] = LARGE
+    stand_in.repos[NAME][BIG] = large_file()
     made = [make(await start(f"node{number}")) for number in range(3)]
     found = await asyncio.gather(*map(brought, made))
-    assert [files_in(place) for place, _ in found] == [FILES | {BIG: LARGE}] * 3
-    assert stand_in.sent.pop(BIG) == len(LARGE)
+    assert [files_in(place) for place, _ in found] == [FILES | {BIG: large_file()}] * 3
+    assert stand_in.sent.pop(BIG) == LARGE_BYTES
     assert once(stand_in)
 
 
 async def test_what_has_come_is_passed_on_before_the_file_is_whole(start: Start, make: Make, stand_in: StandIn) -> None:
-    stand_in.repos[NAME] = {BIG: LARGE}
+    stand_in.repos[NAME] = {BIG: large_file()}
     one, other = await start("one"), await start("other")
     stand_in.hold.clear()
     stand_in.held_from = 40 * MIB
@@ -154,13 +158,13 @@ async def test_what_has_come_is_passed_on_before_the_file_is_whole(start: Start,
         return bool(shared)
 
     await until(same)
-    assert stand_in.sent[BIG] < len(LARGE)
+    assert stand_in.sent[BIG] < LARGE_BYTES
     stand_in.hold.set()
-    assert [files_in(place) for place, _ in await asyncio.gather(*works)] == [{BIG: LARGE}] * 2
+    assert [files_in(place) for place, _ in await asyncio.gather(*works)] == [{BIG: large_file()}] * 2
 
 
 async def test_a_node_that_reads_no_hub_gets_what_others_read(start: Start, make: Make, stand_in: StandIn) -> None:
-    stand_in.repos[NAME] = {BIG: LARGE}
+    stand_in.repos[NAME] = {BIG: large_file()}
     one = make(await start("one"))
     other = make(await start("other"), upstream=False)
     with pytest.raises(HubUnset, match=f"nobody here has read hf://{NAME} before"):
@@ -172,7 +176,7 @@ async def test_a_node_that_reads_no_hub_gets_what_others_read(start: Start, make
     waiting = asyncio.ensure_future(brought(other))
     await until(lambda: len([h for h in other.hub.parts.holdings if h.name.startswith("origins/")]) == 2)
     stand_in.hold.set()
-    assert [files_in(place) for place, _ in await asyncio.gather(reading, waiting)] == [{BIG: LARGE}] * 2
+    assert [files_in(place) for place, _ in await asyncio.gather(reading, waiting)] == [{BIG: large_file()}] * 2
 
 
 async def test_a_node_that_reads_no_hub_is_told_where_nobody_has_it(
@@ -242,7 +246,7 @@ async def test_what_is_gated(start: Start, make: Make, stand_in: StandIn) -> Non
         await brought(one)
     assert type(refused.value) is OriginRefused
     stand_in.token = ""
-    stand_in.repos[NAME][BIG] = LARGE
+    stand_in.repos[NAME][BIG] = large_file()
     for path in (SMALL, BIG):
         stand_in.gated = {path}
         with pytest.raises(OriginRefused, match="it is gated") as refused:
@@ -274,7 +278,7 @@ async def test_a_hub_that_stalls(start: Start, make: Make, stand_in: StandIn, mo
 
 @pytest.mark.parametrize("path", [SMALL, BIG, "config.json"])
 async def test_wrong_bytes(start: Start, make: Make, stand_in: StandIn, path: str) -> None:
-    stand_in.repos[NAME] = {path: LARGE if path == BIG else FILES[path]}
+    stand_in.repos[NAME] = {path: large_file() if path == BIG else FILES[path]}
     stand_in.wrong.add(path)
     node = await start("one")
     with pytest.raises(OriginDiffers, match=path):
@@ -297,17 +301,17 @@ async def test_a_hub_that_gives_out_no_parts(
     start: Start, make: Make, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(patient, "RETRIES", patient.Backoff(0.01, 0.01))
-    stand_in.repos[NAME] = {BIG: LARGE}
+    stand_in.repos[NAME] = {BIG: large_file()}
     stand_in.ranges = False
     stand_in.break_after[BIG] = [0, 20 * MIB]  # the first is what asks for a part
     made = [make(await start(f"node{number}")) for number in range(2)]
     found = await asyncio.gather(*map(brought, made))
-    assert [files_in(place) for place, _ in found] == [{BIG: LARGE}] * 2
-    assert stand_in.sent[BIG] <= 20 * MIB + len(LARGE) + 4 * MIB
+    assert [files_in(place) for place, _ in found] == [{BIG: large_file()}] * 2
+    assert stand_in.sent[BIG] <= 20 * MIB + LARGE_BYTES + 4 * MIB
 
 
 async def test_cancelled_it_goes_on_from_what_came(start: Start, make: Make, stand_in: StandIn) -> None:
-    stand_in.repos[NAME] = {BIG: LARGE}
+    stand_in.repos[NAME] = {BIG: large_file()}
     node = await start("one")
     one = make(node)
     stand_in.hold.clear()
@@ -320,9 +324,9 @@ async def test_cancelled_it_goes_on_from_what_came(start: Start, make: Make, sta
     asked = len(stand_in.asked_ranges)
     stand_in.hold.set()
     place, _ = await brought(one)
-    assert files_in(place) == {BIG: LARGE}
+    assert files_in(place) == {BIG: large_file()}
     ranges = {wanted for _, wanted in stand_in.asked_ranges[asked:]} - {"bytes=0-0"}
-    assert ranges == {f"bytes={32 * MIB}-{48 * MIB - 1}", f"bytes={48 * MIB}-{len(LARGE) - 1}"}
+    assert ranges == {f"bytes={32 * MIB}-{48 * MIB - 1}", f"bytes={48 * MIB}-{LARGE_BYTES - 1}"}
 
 
 async def test_a_cancel_before_anything_came_leaves_nothing_claimed(
@@ -343,7 +347,7 @@ async def test_a_cancel_before_anything_came_leaves_nothing_claimed(
 
 
 async def test_one_of_two_that_is_cancelled_does_not_end_the_other(start: Start, make: Make, stand_in: StandIn) -> None:
-    stand_in.repos[NAME] = {BIG: LARGE}
+    stand_in.repos[NAME] = {BIG: large_file()}
     node = await start("one")
     one = make(node)
     stand_in.hold.clear()
@@ -354,17 +358,17 @@ async def test_one_of_two_that_is_cancelled_does_not_end_the_other(start: Start,
     await asyncio.gather(both[0], return_exceptions=True)
     stand_in.hold.set()
     place, _ = await both[1]
-    assert files_in(place) == {BIG: LARGE}
+    assert files_in(place) == {BIG: large_file()}
     asked = Counter(wanted for _, wanted in stand_in.asked_ranges if wanted != "bytes=0-0")
     assert set(asked.values()) == {1}, "what was being read is read on"
 
 
 async def test_what_fails_for_one_may_come_for_another(start: Start, make: Make, stand_in: StandIn) -> None:
     """The same content of two repositories, of which one does not give it out."""
-    stand_in.repos = {NAME: {"gated.safetensors": LARGE}, "org/open": {BIG: LARGE}}
+    stand_in.repos = {NAME: {"gated.safetensors": large_file()}, "org/open": {BIG: large_file()}}
     stand_in.gated = {"gated.safetensors"}
     one = make(await start("one"))
     refused, came = await asyncio.gather(brought(one), brought(one, "hf://org/open"), return_exceptions=True)
     assert isinstance(refused, OriginRefused)
     assert isinstance(came, tuple)
-    assert files_in(came[0]) == {BIG: LARGE}
+    assert files_in(came[0]) == {BIG: large_file()}

@@ -26,7 +26,7 @@ from tests.p2pstore.nodes import Start, start
 from tests.p2pstore.origins.gatherings import WAIT, Make, brought, make, short
 from tests.p2pstore.origins.s3_stand_in import ID, SECRET, Moto
 from tests.p2pstore.origins.silent import silent_server
-from tests.p2pstore.samples import MIB, content
+from tests.p2pstore.samples import MIB, content, large
 
 __all__ = ["make", "short", "start"]
 
@@ -34,8 +34,15 @@ pytest.importorskip("s3fs", reason="NO S3: s3fs is not installed")
 pytest.importorskip("moto", reason="NO S3: moto is not installed")
 pytest.importorskip("flask", reason="NO S3: moto's server lacks flask")
 
-BIG = content(40 * MIB + 5)
-TREE = {"config.json": b"{}", "sub/m 1+é.bin": content(20 * MIB, 2), "no.gguf": b"x", "empty": b""}
+BIG_BYTES = 40 * MIB + 5
+
+
+def big() -> bytes:
+    return large(BIG_BYTES)
+
+
+def tree() -> dict[str, bytes]:
+    return {"config.json": b"{}", "sub/m 1+é.bin": large(20 * MIB, 2), "no.gguf": b"x", "empty": b""}
 
 
 @pytest.fixture
@@ -47,8 +54,8 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Moto]:
         monkeypatch.delenv(name, raising=False)
     try:
         made.put("bucket")
-        made.put("bucket/big", BIG)
-        for path, data in TREE.items():
+        made.put("bucket/big", big())
+        for path, data in tree().items():
             made.put(f"bucket/tree/{path}".replace(" ", "%20").replace("+", "%2B").replace("é", "%C3%A9"), data)
         yield made
     finally:
@@ -58,8 +65,8 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Moto]:
 async def test_nodes_that_bring_an_object_together_read_it_once(start: Start, make: Make, store: Moto) -> None:
     nodes = [await start(f"node{number}") for number in range(3)]
     found = await asyncio.gather(*(brought(make(node), "s3://bucket/big") for node in nodes))
-    assert [place.read_bytes() == BIG for place, _ in found] == [True] * 3
-    assert store.sent("bucket/big") == len(BIG)
+    assert [place.read_bytes() == big() for place, _ in found] == [True] * 3
+    assert store.sent("bucket/big") == BIG_BYTES
     gets = store.gets("bucket/big")
     assert all(each["range"] and each["if_match"] for each in gets)
     assert all(ID in each["authorization"] and SECRET not in each["authorization"] for each in gets)
@@ -70,8 +77,8 @@ async def test_a_prefix(start: Start, make: Make, store: Moto) -> None:
     for url in ("s3://bucket/tree", "s3://bucket/tree/"):
         place, _ = await brought(one, url, Selection(exclude=("*.gguf",)))
         got = {str(p.relative_to(place)): p.read_bytes() for p in place.rglob("*") if p.is_file()}
-        assert got == {path: data for path, data in TREE.items() if path != "no.gguf"}
-    assert store.sent("bucket/tree/sub/m 1+é.bin") == len(TREE["sub/m 1+é.bin"])
+        assert got == {path: data for path, data in tree().items() if path != "no.gguf"}
+    assert store.sent("bucket/tree/sub/m 1+é.bin") == len(tree()["sub/m 1+é.bin"])
     assert not store.gets("bucket/tree/no.gguf")
 
 
@@ -91,7 +98,7 @@ async def test_an_object_that_changes_meanwhile_is_refused(store: Moto) -> None:
     source = S3Source(Place("s3", "s3://bucket/big"))
     (file,) = await source.files(Selection())
     blocks = source.stream(file, 0, file.size)
-    assert await anext(blocks) == BIG[: s3_module.BLOCK_BYTES]
+    assert await anext(blocks) == big()[: s3_module.BLOCK_BYTES]
     await asyncio.to_thread(store.put, "bucket/big", content(40 * MIB + 5, 3))
     with pytest.raises(OriginChanged, match=file.version):
         await anext(blocks)
@@ -167,7 +174,7 @@ async def test_a_store_that_is_away_is_waited_for(start: Start, make: Make, stor
     work = asyncio.create_task(one.have(source, "s3://bucket/big", file, Steps()))
     await asyncio.sleep(2)
     store.away(now=False)
-    assert (await asyncio.wait_for(work, WAIT)).read_bytes() == BIG
+    assert (await asyncio.wait_for(work, WAIT)).read_bytes() == big()
 
 
 async def test_a_store_that_stays_away(start: Start, make: Make, store: Moto, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,14 +32,17 @@ from p2pstore.pull.destination import Mismatch
 from p2pstore.pull.file_destination import FileDestination
 from p2pstore.pull.file_sink import FileSink
 from p2pstore.pull.reuse import copy_local
-from tests.p2pstore.samples import MIB, content, manifest_of, record_of
+from tests.p2pstore.samples import MIB, content, large, manifest_of, record_of
 from tests.p2pstore.tensors.checkpoints import Shapes, file_of
 
 SIZE = 24 * MIB + 12345
-DATA = content(SIZE)
-MANIFEST = manifest_of({"": DATA}, MIB)
+MANIFEST = manifest_of({"": content(SIZE)}, MIB)
 IMAGE_BYTES = 512 * MIB
 TIMEOUT = 60
+
+
+def whole() -> bytes:
+    return large(SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +65,9 @@ def xfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     subprocess.run(["umount", point], check=True, timeout=TIMEOUT)
 
 
-def written(path: Path, data: bytes = DATA) -> Path:
+def written(path: Path, data: bytes | None = None) -> Path:
     with path.open("wb") as file:
-        file.write(data)
+        file.write(whole() if data is None else data)
         os.fsync(file.fileno())
     return path
 
@@ -104,12 +107,12 @@ def test_a_local_get_shares_the_blocks(xfs: Path) -> None:
         channel.close()
         destination.finish()
         destination.abort()
-    assert copy.read_bytes() == DATA
+    assert copy.read_bytes() == whole()
     assert before - free(xfs) < SIZE // 4
 
 
 def test_cloned_bytes_that_are_wrong_are_found(xfs: Path) -> None:
-    wrong = bytearray(DATA)
+    wrong = bytearray(whole())
     wrong[3 * MIB + 5] ^= 1
     source = written(xfs / "wrong", bytes(wrong))
     destination = FileDestination(xfs / "never", MANIFEST, "n")
@@ -131,12 +134,12 @@ def test_the_copy_does_not_change_with_its_source(xfs: Path) -> None:
         assert clone_range(file.fileno(), 0, SIZE, copy.fileno(), 0)
         file.write(b"other")
         file.flush()
-        assert copy.read() == DATA
+        assert copy.read() == whole()
 
 
 def test_chunks_that_are_here_are_shared(xfs: Path) -> None:
     source, copy = written(xfs / "older"), xfs / "newer"
-    newer = manifest_of({"": DATA[: 20 * MIB] + content(MIB, 9)}, MIB)
+    newer = manifest_of({"": whole()[: 20 * MIB] + content(MIB, 9)}, MIB)
     tree = scan(source)
     holding = Holding(record_of("n", MANIFEST), "gold", source, tree.files)
     before = free(xfs)
@@ -147,7 +150,7 @@ def test_chunks_that_are_here_are_shared(xfs: Path) -> None:
     assert destination.clones
     assert before - free(xfs) < 5 * MIB
     destination.abort()
-    assert destination.part.read_bytes()[: 20 * MIB] == DATA[: 20 * MIB]
+    assert destination.part.read_bytes()[: 20 * MIB] == whole()[: 20 * MIB]
 
 
 def test_chunks_that_begin_inside_a_block_are_shared_but_for_their_ends(xfs: Path) -> None:
@@ -176,7 +179,7 @@ def test_chunks_that_begin_inside_a_block_are_shared_but_for_their_ends(xfs: Pat
 
 
 def test_what_does_not_fall_on_blocks_is_copied(xfs: Path) -> None:
-    source = written(xfs / "shifted", b"12345678" + DATA)
+    source = written(xfs / "shifted", b"12345678" + whole())
     destination = FileDestination(xfs / "not shared", MANIFEST, "n")
     sink = sink_into(destination, range(MANIFEST.chunks))
     with source.open("rb") as file:
@@ -221,7 +224,7 @@ def test_what_cannot_be_cloned_is_copied(xfs: Path, tmp_path: Path) -> None:
     assert not destination.clones
     sink.close()
     destination.abort()
-    assert destination.part.read_bytes() == DATA
+    assert destination.part.read_bytes() == whole()
 
 
 def test_many_chunks_that_changed_are_told_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -22,14 +22,18 @@ from p2pstore.errors import ChunkMismatch, MooncakeError, NoLivePeer, ObjectNotF
 from p2pstore.node_options import NodeOptions
 from p2pstore.pull import hope, memory_destination
 from p2pstore.swarm.peer import WINDOW_BYTES
-from tests.p2pstore.samples import MIB, content, write_tree
+from tests.p2pstore.samples import MIB, content, large, write_tree
 
-DATA = content(3 * WINDOW_BYTES, 6)
+DATA_BYTES = 3 * WINDOW_BYTES
 """More than can be under way at once."""
 FILES = {"a": content(3 * MIB, 7), "b/c": content(MIB + 5, 8)}
 WAIT = 60.0
 MOMENT = 0.5
 """Seconds in which what must not happen would."""
+
+
+def data() -> bytes:
+    return large(DATA_BYTES, 6)
 
 
 @pytest.fixture
@@ -45,14 +49,14 @@ def stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[P2
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     path = tmp_path / "source"
-    path.write_bytes(DATA)
+    path.write_bytes(data())
     return path
 
 
 @pytest.fixture
 def memory() -> Iterator[mmap.mmap]:
     """What is got into; a test closes it itself where that is what it is about."""
-    made = mmap.mmap(-1, len(DATA))
+    made = mmap.mmap(-1, DATA_BYTES)
     yield made
     made.close()
 
@@ -117,8 +121,8 @@ def test_memory_can_be_unmapped_after_a_get(
     giver, taker = stores
     register(giver, source)
     got = taker.get_into("n", memory, peers=[giver.control], transport=transport)
-    assert memory[:] == DATA
-    assert (got["bytes_pulled"], got["transport"]) == (len(DATA), transport)
+    assert memory[:] == data()
+    assert (got["bytes_pulled"], got["transport"]) == (DATA_BYTES, transport)
     memory.close()
 
 
@@ -128,8 +132,8 @@ def test_memory_can_be_unmapped_after_a_copy_of_what_is_here(
     _, taker = stores
     register(taker, source)
     got = taker.get_into("n", memory)
-    assert memory[:] == DATA
-    assert (got["bytes_pulled"], got["bytes_reused"]) == (0, len(DATA))
+    assert memory[:] == data()
+    assert (got["bytes_pulled"], got["bytes_reused"]) == (0, DATA_BYTES)
     memory.close()
 
 
@@ -151,7 +155,7 @@ def test_progress_is_told(stores: tuple[P2PStore, P2PStore], source: Path, memor
     told: list[tuple[int, int]] = []
     taker.get_into("n", memory, peers=[giver.control], progress=lambda done, total: told.append((done, total)))
     assert told
-    assert all(0 <= done <= total == len(DATA) for done, total in told)
+    assert all(0 <= done <= total == DATA_BYTES for done, total in told)
 
 
 def test_the_end_of_progress_is_told_however_soon_it_comes(
@@ -162,7 +166,7 @@ def test_the_end_of_progress_is_told_however_soon_it_comes(
     register(giver, source)
     told: list[tuple[int, int]] = []
     taker.get_into("n", memory, peers=[giver.control], progress=lambda done, total: told.append((done, total)))
-    assert told[-1] == (len(DATA), len(DATA))
+    assert told[-1] == (DATA_BYTES, DATA_BYTES)
 
 
 def test_memory_can_be_unmapped_after_it_did_not_fit(
@@ -170,7 +174,7 @@ def test_memory_can_be_unmapped_after_it_did_not_fit(
 ) -> None:
     giver, taker = stores
     register(giver, source)
-    small = mmap.mmap(-1, len(DATA) - 1)
+    small = mmap.mmap(-1, DATA_BYTES - 1)
     with open(source, "rb") as stream:
         readonly = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
     for each in (small, readonly):
@@ -216,7 +220,7 @@ def test_memory_can_be_unmapped_after_wrong_bytes(
     before = source.stat()
     with open(source, "r+b") as stream:
         stream.seek(3 * MIB)
-        stream.write(bytes(1) if DATA[3 * MIB] else b"!")
+        stream.write(bytes(1) if data()[3 * MIB] else b"!")
     os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns))
     with pytest.raises(ChunkMismatch) as caught:
         taker.get_into("n", memory, peers=[giver.control], transport=transport)
