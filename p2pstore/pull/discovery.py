@@ -210,11 +210,15 @@ class Discovery:
     async def _displaced(self, key: str) -> bool:
         """Whether one that has a place, and is as near as this newcomer, gives it up for it."""
         try:
-            near = self._is_near(await self._record(key, ""))
+            record = await self._record(key, "")
+            reached = bool(self._transports(peer_address(record)))
         except MooncakeError:
             return False
         if not self._places.full:
             return False  # one has become free meanwhile
+        if not reached or record.node in self._banned or record.node in self._followed:
+            return False  # it would leave the place at once
+        near = self._is_near(record)
         complete = self._listing.complete if self._listing is not None else set()
         kept = complete.union(self._peers)
         others = [each for each in self._placed if each.key not in kept and each.near in {None, near}]

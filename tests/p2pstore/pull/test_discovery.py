@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from p2pstore.cluster.records import NodeRecord
 from p2pstore.cluster.registry import Registry
 from p2pstore.pull import discovery as module
 from p2pstore.pull import holders, listing
-from tests.p2pstore.pull.discovering import ALL, ME, World, eventually, world
+from tests.p2pstore.pull.discovering import ALL, ME, WAIT, World, eventually, world
 
 __all__ = ["world"]
 
@@ -88,6 +89,29 @@ async def test_a_newcomer_that_takes_no_place_waits_for_one(world: World, monkey
     await world.holder("b", state="partial")
     await world.leases["a"].store.revoke(world.leases["a"].lease)
     await world.log.until(lambda: set(world.log.sources) == {"b"})
+
+
+async def test_a_newcomer_that_cannot_be_followed_takes_nobodys_place(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for each in (module, listing, holders):
+        monkeypatch.setattr(each, "MAX_SOURCES", 1)
+    looked = asyncio.Event()
+
+    def always(*_: object) -> bool:
+        looked.set()
+        return True
+
+    monkeypatch.setattr(module, "displaces", always)
+    await world.holder("a", state="partial")
+    found = await world.discover()
+    await world.log.until(lambda: set(world.log.sources) == {"a"})
+    kicked = found._followed["a"].kicked
+    world.transports = ()
+    await world.holder("far away", state="partial")
+    await asyncio.wait_for(looked.wait(), WAIT)
+    await eventually(lambda: len(found._places._others) == 1 or kicked.is_set())
+    assert not kicked.is_set()
 
 
 async def test_a_withdrawn_replica_is_taken_out(world: World) -> None:
