@@ -100,7 +100,7 @@ class Discovery:
         self._feeds: dict[str, asyncio.Task[None]] = {}
         self._unlisted: dict[str, asyncio.TimerHandle] = {}  # by key: who is still listened to, until then at most
         self._followed: dict[str, _Following] = {}  # by node name, whatever the key of the feed that reads
-        self._node_of: dict[str, str] = {}  # by the key of the feed that read it last
+        self._node_of: dict[str, str] = {}  # by the key of the feed that read it, or found it read, last
         self._dropped: set[str] = set()  # keys of feeds whose holder the pull gave up
         self._banned: set[str] = set()
         self._out_of_reach: set[str] = set()
@@ -220,7 +220,7 @@ class Discovery:
             return False  # it would leave the place at once
         near = self._is_near(record)
         complete = self._listing.complete if self._listing is not None else set()
-        kept = complete.union(self._peers)
+        kept = complete.union(self._peers, (self._node_of[each] for each in self._peers if each in self._node_of))
         others = [each for each in self._placed if each.key not in kept and each.near in {None, near}]
         others = [each for each in others if not each.kicked.is_set()]
         if others:
@@ -298,9 +298,9 @@ class Discovery:
             self._out_of_reach.add(key)
             return None
         self._out_of_reach.discard(key)
+        self._node_of[key] = node
         if node in self._followed:
             return self._followed[node]
-        self._node_of[key] = node
         self._followed[node] = following
         following.near = self._is_near(record)
         reading = asyncio.create_task(self._read(key, record, names))

@@ -114,6 +114,34 @@ async def test_a_newcomer_that_cannot_be_followed_takes_nobodys_place(
     assert not kicked.is_set()
 
 
+async def test_a_newcomer_does_not_take_the_place_of_one_that_the_user_named_and_that_is_listed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for each in (module, listing, holders):
+        monkeypatch.setattr(each, "MAX_SOURCES", 2)
+    monkeypatch.setattr(module, "displaces", lambda *_: True)
+    owner = await world.holder("a", state="partial")
+    control = owner.record.control
+    asked, node = asyncio.Event(), world.client.node
+
+    async def later(at: str) -> NodeRecord:
+        await asked.wait()
+        return await node(at)
+
+    world.client.node = later  # type: ignore[method-assign]
+    found = await world.discover(peers=[control])
+    await world.log.until(lambda: set(world.log.sources) == {"a"})
+    assert found._followed["a"].key == "a", "it is read as one that is listed"
+    asked.set()
+    await eventually(lambda: not found._places.full)
+    await world.holder("b", state="partial")
+    await world.log.until(lambda: set(world.log.sources) == {"a", "b"})
+    for name in "cd":
+        await world.holder(name, state="partial")
+        await world.log.until(lambda name=name: name in world.log.sources and len(world.log.sources) == 2)  # type: ignore[misc]
+        assert "a" in world.log.sources
+
+
 async def test_a_withdrawn_replica_is_taken_out(world: World) -> None:
     owner = await world.holder("a")
     await world.discover()
