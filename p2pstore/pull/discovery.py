@@ -289,6 +289,8 @@ class Discovery:
         """
         key = following.key
         record = await self._record(key, control)
+        if self._feeds.get(key) is not asyncio.current_task():
+            return None  # a cancel got lost
         node = record.node
         if node in self._banned:
             self._banned.add(key)

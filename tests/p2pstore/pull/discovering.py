@@ -95,6 +95,7 @@ class World:
         self.log = Log()
         self.leases: dict[str, Registry] = {}
         self.transports: tuple[str, ...] = ("tcp",)
+        self.task: asyncio.Task[None]  # of the discovery that was made last
 
     async def holder(self, name: str, *, state: Literal["complete", "partial"] = "complete") -> Owner:
         """A node that holds the object, and says so, or that it has but a part."""
@@ -123,7 +124,7 @@ class World:
             transports=lambda _: self.transports,
             note=note,
         )
-        task = asyncio.create_task(made.run())
+        task = self.task = asyncio.create_task(made.run())
 
         async def end() -> None:
             task.cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -140,6 +141,29 @@ async def test_a_newcomer_does_not_take_the_place_of_one_that_the_user_named_and
         await world.holder(name, state="partial")
         await world.log.until(lambda name=name: name in world.log.sources and len(world.log.sources) == 2)  # type: ignore[misc]
         assert "a" in world.log.sources
+
+
+async def test_a_feed_whose_end_came_together_with_an_answer_ends(world: World) -> None:
+    """Before Python 3.12 ``wait_for`` may lose a cancel so: the feed read on, and the get never came to its end."""
+    owner = await world.holder("a")
+    asked, node = asyncio.Event(), world.client.node
+
+    async def answered(at: str) -> NodeRecord:
+        asked.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return await node(at)
+
+    world.client.node = answered  # type: ignore[method-assign]
+    found = await world.discover(peers=[owner.record.control], watched=False)
+    await asyncio.wait_for(asked.wait(), WAIT)
+    feeds = list(found._feeds.values())
+    world.task.cancel()
+    await asyncio.wait({world.task}, timeout=WAIT / 10)
+    over = world.task.done()
+    for feed in feeds:
+        feed.cancel()
+    assert over
 
 
 async def test_a_withdrawn_replica_is_taken_out(world: World) -> None:
