@@ -165,7 +165,9 @@ class Simulation:
         if not displaces(len(self._present), self.scenario.sources, self._random):
             return False
         near = newcomer.zone == node.zone
-        others = [each for each in node.sources.values() if each.name != SEED and (each.zone == node.zone) == near]
+        others = [each for each in node.sources.values() if (each.zone == node.zone) == near and not each.had.full]
+        if near:  # who gives a gateway up takes it for gone
+            others = [each for each in others if not any(claim.own for claim in each.claims.values())]
         if not others:
             return False
         gone = self._random.choice(others)

@@ -54,8 +54,14 @@ class _Following:
     def __init__(self, key: str) -> None:
         self.key = key
         self.near: bool | None = None  # None until that is known
+        self.feed: Feed | None = None  # once it is read
         self.kicked = asyncio.Event()
         self.over = asyncio.Event()
+
+    @property
+    def leads(self) -> bool:
+        """Whether it says that it is a gateway of this node's zone: who gives that up begins an election."""
+        return bool(self.near and self.feed and self.feed.leads)
 
 
 class Discovery:
@@ -222,7 +228,7 @@ class Discovery:
         complete = self._listing.complete if self._listing is not None else set()
         kept = complete.union(self._peers, (self._node_of[each] for each in self._peers if each in self._node_of))
         others = [each for each in self._placed if each.key not in kept and each.near in {None, near}]
-        others = [each for each in others if not each.kicked.is_set()]
+        others = [each for each in others if not (each.leads or each.kicked.is_set())]
         if others:
             self._chance.choice(others).kicked.set()
         return bool(others)
@@ -305,7 +311,7 @@ class Discovery:
             return self._followed[node]
         self._followed[node] = following
         following.near = self._is_near(record)
-        reading = asyncio.create_task(self._read(key, record, names))
+        reading = asyncio.create_task(self._read(following, record, names))
         kicked = asyncio.create_task(following.kicked.wait())
         try:
             await asyncio.wait({reading, kicked}, return_when=asyncio.FIRST_COMPLETED)
@@ -325,7 +331,7 @@ class Discovery:
                 following.over.set()
         return None
 
-    async def _read(self, key: str, record: NodeRecord, names: tuple[str, ...]) -> None:
+    async def _read(self, following: _Following, record: NodeRecord, names: tuple[str, ...]) -> None:
         """Hand what a holder says to the pull, no faster than that takes it, and speak to it where it grants."""
         away = distance(self._me, record)
         asked = {"seeds": self._seeds, "grants": self.speaker.hears(record.node), "abroad": away == ABROAD}
@@ -333,10 +339,10 @@ class Discovery:
         def answers() -> None:
             self.complaints.follow(record.node, record.control)
             self._busy.clear()
-            self._faults.clear(key)
-            self.withdrew.pop(key, None)
+            self._faults.clear(following.key)
+            self.withdrew.pop(following.key, None)
 
-        feed = Feed(self._pull, self.speaker, record, names, away, answers, self._queues)
+        feed = following.feed = Feed(self._pull, self.speaker, record, names, away, answers, self._queues)
         try:
             control, manifest = record.control, self._manifest
             if await self._client.converse(control, manifest, feed.hear, behind=lambda: self._pull.behind, **asked):

@@ -38,6 +38,8 @@ class Feed:
         self._on_answer = on_answer
         self._on_queued = on_queued
         self._speaks = False
+        self.leads: set[int] = set()
+        """The shares of chunks of whose gateways it says that it is one."""
 
     def hear(self, told: Told, say: Say | None = None) -> None:
         """It tells something; ``say`` speaks to it where it hears on the same connection."""
@@ -49,6 +51,7 @@ class Feed:
         elif isinstance(told, Availability):
             self._answers(told, say)
         elif isinstance(told, Claim):
+            (self.leads.add if told.own else self.leads.discard)(told.share)
             self._pull.claims(node, told)
         elif isinstance(told, Shared):
             self._pull.shared(node, told.shared)

@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pstore.bench.scenario import Scenario
+from p2pstore.bench.simulated_node import SimulatedNode
 from p2pstore.bench.simulated_processors import PAYLOAD, Costs
 from p2pstore.bench.simulator import SEED, Simulation, simulate
 from p2pstore.swarm.audience import MAX_LISTENERS
 from p2pstore.swarm.events import Action, Event, PeerShared
+from p2pstore.swarm.gateway import Gateway
 from p2pstore.swarm.planner import Planner
 
 MIB = 1 << 20
@@ -199,6 +201,29 @@ def test_a_zone_whose_gateway_dies_gets_the_rest() -> None:
     assert outcome.unfinished == 0
     assert outcome.last < 1.3 * ZONES.size / ZONES.zone_rate
     assert outcome.crossed_in[1] < 1.3 * ZONES.size, "what each of them had on its way, or had passed to few"
+
+
+def test_no_zone_elects_a_gateway_anew_because_somebody_follows_another_instead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Sixty-nine elections for two zones where nobody left, and the last came a sixth later."""
+    elections: list[Gateway] = []
+    begin, lose = Gateway._begin, Simulation._lose
+    lost: list[str] = []
+
+    def begun(self: Gateway) -> None:
+        elections.append(self)
+        begin(self)
+
+    def loses(self: Simulation, node: SimulatedNode, source: SimulatedNode) -> None:
+        lost.append(source.name)
+        lose(self, node, source)
+
+    monkeypatch.setattr(Gateway, "_begin", begun)
+    monkeypatch.setattr(Simulation, "_lose", loses)
+    simulate(replace(SMALL, receivers=40, zones=2, zone_latency=0.01, arrivals=2.0))
+    assert len(lost) > 100
+    assert not elections
 
 
 def test_zones_whose_links_are_not_thin_lose_little() -> None:

@@ -13,7 +13,8 @@ from p2pstore.cluster.records import NodeRecord
 from p2pstore.cluster.registry import Registry
 from p2pstore.pull import discovery as module
 from p2pstore.pull import holders, listing
-from tests.p2pstore.pull.discovering import ALL, ME, WAIT, World, eventually, world
+from p2pstore.swarm.gateway import SAME_ZONE, Claim, Rank
+from tests.p2pstore.pull.discovering import ALL, MANIFEST, ME, WAIT, World, eventually, world
 
 __all__ = ["world"]
 
@@ -78,6 +79,28 @@ async def test_newcomers_take_the_places_of_some_that_came_before_and_never_of_t
         assert asked[-1] == (4 + number, 3)
     assert len(asked) == 3, "whoever lost its place asks for no other's"
     assert {each.key for each in found._placed} == set(world.log.sources)
+
+
+async def test_a_newcomer_does_not_take_the_place_of_a_gateway(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who gives its zone's gateway up takes it for gone, and begins an election, though the gateway is there."""
+    for each in (module, listing, holders):
+        monkeypatch.setattr(each, "MAX_SOURCES", 2)
+    monkeypatch.setattr(module, "displaces", lambda *_: True)
+    monkeypatch.setattr(module, "distance", lambda *_: SAME_ZONE)
+    owner = await world.holder("a", state="partial")
+    await world.holder("b", state="partial")
+    found = await world.discover()
+    await world.log.until(lambda: set(world.log.sources) == {"a", "b"})
+    claim = Claim(0, 1, Rank.CANDIDATE, 5, own=True)
+    owner.holdings.replicas[MANIFEST.digest].claims(claim)
+    await world.log.until(lambda: world.log.claimed == [("a", claim)])
+    for name in "cde":
+        await world.holder(name, state="partial")
+        await world.log.until(lambda name=name: name in world.log.sources and len(world.log.sources) == 2)  # type: ignore[misc]
+        assert "a" in world.log.sources
+    owner.holdings.replicas[MANIFEST.digest].claims(Claim(0, 2, Rank.CANDIDATE, 4))
+    await world.log.until(lambda: len(world.log.claimed) == 2)
+    assert not found._followed["a"].leads, "another is the gateway now"
 
 
 async def test_a_newcomer_that_takes_no_place_waits_for_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
