@@ -167,7 +167,7 @@ async def test_a_newcomer_does_not_take_the_place_of_one_that_the_user_named_and
 
 
 async def test_a_feed_whose_end_came_together_with_an_answer_ends(world: World) -> None:
-    """Before Python 3.12 ``wait_for`` may lose a cancel so: the feed read on, and the get never came to its end."""
+    """Before Python 3.12 ``wait_for`` may lose a cancel so: the feed read on, and whoever ended it waited in vain."""
     owner = await world.holder("a")
     asked, node = asyncio.Event(), world.client.node
 
