@@ -55,3 +55,11 @@ class SimulatedNode:
         self.alive = True
         self.came = 0.0
         self.sent = 0.0
+
+    def may_give_up(self, newcomer: SimulatedNode) -> list[SimulatedNode]:
+        """The sources whose place a newcomer may get, as ``p2pstore.pull.places`` says."""
+        near = newcomer.zone == self.zone
+        others = [each for each in self.sources.values() if (each.zone == self.zone) == near and not each.had.full]
+        if near:  # who gives a gateway up takes it for gone
+            others = [each for each in others if not any(claim.own for claim in each.claims.values())]
+        return others

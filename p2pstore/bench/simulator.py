@@ -164,10 +164,7 @@ class Simulation:
             return True
         if not displaces(len(self._present), self.scenario.sources, self._random):
             return False
-        near = newcomer.zone == node.zone
-        others = [each for each in node.sources.values() if (each.zone == node.zone) == near and not each.had.full]
-        if near:  # who gives a gateway up takes it for gone
-            others = [each for each in others if not any(claim.own for claim in each.claims.values())]
+        others = node.may_give_up(newcomer)
         if not others:
             return False
         gone = self._random.choice(others)

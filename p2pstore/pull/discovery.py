@@ -34,7 +34,7 @@ from p2pstore.pull.feed import Feed
 from p2pstore.pull.holders import MAX_SOURCES, Tries
 from p2pstore.pull.listing import Came, Everybody, Listing
 from p2pstore.pull.owner import Pull
-from p2pstore.pull.places import Places
+from p2pstore.pull.places import Placed, Places
 from p2pstore.pull.speaker import Speaker
 from p2pstore.swarm.following import displaces
 from p2pstore.swarm.gateway import ABROAD, SAME_ZONE
@@ -46,22 +46,6 @@ WHY_SECONDS = 5.0
 
 QUEUED_SECONDS = 2 * HEARTBEAT_SECONDS
 """A holder that has not said again for so long that our requests wait for their turn is not waited for."""
-
-
-class _Following:
-    """One feed that has a place and reads a holder's stream: ``kicked`` makes it end, ``over`` says that it has."""
-
-    def __init__(self, key: str) -> None:
-        self.key = key
-        self.near: bool | None = None  # None until that is known
-        self.feed: Feed | None = None  # once it is read
-        self.kicked = asyncio.Event()
-        self.over = asyncio.Event()
-
-    @property
-    def leads(self) -> bool:
-        """Whether it says that it is a gateway of this node's zone: who gives that up begins an election."""
-        return bool(self.near and self.feed and self.feed.leads)
 
 
 class Discovery:
@@ -105,7 +89,7 @@ class Discovery:
         self._note = note
         self._feeds: dict[str, asyncio.Task[None]] = {}
         self._unlisted: dict[str, asyncio.TimerHandle] = {}  # by key: who is still listened to, until then at most
-        self._followed: dict[str, _Following] = {}  # by node name, whatever the key of the feed that reads
+        self._followed: dict[str, Placed] = {}  # by node name, whatever the key of the feed that reads
         self._node_of: dict[str, str] = {}  # by the key of the feed that read it, or found it read, last
         self._dropped: set[str] = set()  # keys of feeds whose holder the pull gave up
         self._banned: set[str] = set()
@@ -113,7 +97,7 @@ class Discovery:
         self._busy: set[str] = set()
         self._chance = random.SystemRandom()
         self._places = Places(MAX_SOURCES)
-        self._placed: list[_Following] = []  # those that have one
+        self._placed: list[Placed] = []  # those that have one
         self._loop = asyncio.get_running_loop()
         self.withdrew: dict[str, PeerWithdrew] = {}
         """Why holders serve the object no more, by feed."""
@@ -224,11 +208,9 @@ class Discovery:
             return False  # one has become free meanwhile
         if not reached or record.node in self._banned or record.node in self._followed:
             return False  # it would leave the place at once
-        near = self._is_near(record)
         complete = self._listing.complete if self._listing is not None else set()
         kept = complete.union(self._peers, (self._node_of[each] for each in self._peers if each in self._node_of))
-        others = [each for each in self._placed if each.key not in kept and each.near in {None, near}]
-        others = [each for each in others if not (each.leads or each.kicked.is_set())]
+        others = [each for each in self._placed if each.may_go(kept, near=self._is_near(record))]
         if others:
             self._chance.choice(others).kicked.set()
         return bool(others)
@@ -241,14 +223,14 @@ class Discovery:
         tries = Tries()
         # A cancel that comes together with an answer may get lost in ``wait_for``, before Python 3.12.
         while key not in self._banned and self._feeds.get(key) is asyncio.current_task():
-            other: _Following | None = None
+            other: Placed | None = None
             before = self._delivered(key)
             self._dropped.discard(key)
             began = self._loop.time()
             try:
                 await self._places.take(first=wins and self._places.full and await self._displaced(key))
                 wins = False
-                following = _Following(key)
+                following = Placed(key)
                 self._placed.append(following)
                 try:
                     began = self._loop.time()
@@ -288,7 +270,7 @@ class Discovery:
         self._busy.discard(key)
         self._faults.add(key, error)
 
-    async def _follow(self, following: _Following, control: str) -> _Following | None:
+    async def _follow(self, following: Placed, control: str) -> Placed | None:
         """Read a holder's stream until it breaks, ends, or the planner gives the source up.
 
         Returns at once, with the feed that does so, where another reads it already.
@@ -331,7 +313,7 @@ class Discovery:
                 following.over.set()
         return None
 
-    async def _read(self, following: _Following, record: NodeRecord, names: tuple[str, ...]) -> None:
+    async def _read(self, following: Placed, record: NodeRecord, names: tuple[str, ...]) -> None:
         """Hand what a holder says to the pull, no faster than that takes it, and speak to it where it grants."""
         away = distance(self._me, record)
         asked = {"seeds": self._seeds, "grants": self.speaker.hears(record.node), "abroad": away == ABROAD}

@@ -5,6 +5,31 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
+from collections.abc import Container
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from p2pstore.pull.feed import Feed
+
+
+class Placed:
+    """One feed that has a place and reads a holder's stream: ``kicked`` makes it end, ``over`` says that it has."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.near: bool | None = None  # None until that is known
+        self.feed: Feed | None = None  # once it is read
+        self.kicked = asyncio.Event()
+        self.over = asyncio.Event()
+
+    @property
+    def leads(self) -> bool:
+        """Whether it says that it is a gateway of this node's zone: who gives that up begins an election."""
+        return bool(self.near and self.feed and self.feed.leads)
+
+    def may_go(self, kept: Container[str], *, near: bool) -> bool:
+        """Whether it may give its place up for one that is ``near`` or not; none whose key is ``kept`` may."""
+        return not (self.key in kept or self.leads or self.kicked.is_set()) and self.near in {None, near}
 
 
 class Places:

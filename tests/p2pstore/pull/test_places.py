@@ -8,7 +8,7 @@ import contextlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pstore.pull.places import Places
+from p2pstore.pull.places import Placed, Places
 
 
 async def settle() -> None:
@@ -93,3 +93,15 @@ def test_no_place_is_lost_and_none_is_given_twice(most: int, story: list[str]) -
             raise AssertionError("one more than there are")
 
     asyncio.run(play())
+
+
+async def test_who_may_give_its_place_up() -> None:
+    placed = Placed("a")
+    assert placed.may_go({"b"}, near=True)
+    assert placed.may_go({"b"}, near=False), "as long as nobody knows where it is"
+    placed.near = True
+    assert placed.may_go((), near=True)
+    assert not placed.may_go((), near=False)
+    assert not placed.may_go({"a"}, near=True)
+    placed.kicked.set()
+    assert not placed.may_go((), near=True), "it has given it up already"
