@@ -138,12 +138,17 @@ def test_windows_are_chunks_in_order() -> None:
 
 
 class Counted(mmap.mmap):
-    """Memory whose life is known."""
+    """Memory whose life is known; it is made in other threads than those that count it."""
 
-    alive: ClassVar[weakref.WeakSet[Counted]] = weakref.WeakSet()
+    made: ClassVar[list[weakref.ref[Counted]]] = []
 
     def __init__(self, *_: object) -> None:
-        self.alive.add(self)
+        self.made.append(weakref.ref(self))
+
+    @classmethod
+    def alive(cls) -> list[Counted]:
+        """What there is of it now."""
+        return [each for each in (made() for made in tuple(cls.made)) if each is not None]
 
 
 async def test_what_was_taken_is_let_go_of(
@@ -159,7 +164,7 @@ async def test_what_was_taken_is_let_go_of(
 
     async def take(data: memoryview) -> None:
         await taker.take(data)
-        most.append(sum(map(len, Counted.alive)))
+        most.append(sum(map(len, Counted.alive())))
 
     get = two.stream(GetRequest("file", Path("-"), choice=Choice()), taker.events.append, take)
     await asyncio.wait_for(get, WAIT)
