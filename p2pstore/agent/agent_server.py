@@ -45,7 +45,7 @@ from aiohttp import web
 
 from engine.net import sockets
 from engine.net.host_id import view_id
-from engine.net.http_server import forget_ended, say_no_version
+from engine.net.http_server import accept_no_more, forget_ended, say_no_version
 from p2pstore.agent.bodies import (
     body_of,
     get_request,
@@ -129,6 +129,7 @@ class AgentServer:
         ReadCalls(node.parts, readers, self._calls.answer).add_to(app.router)
         origins.add_to(app.router, self._calls.answer, self._warn)
         app.on_response_prepare.append(say_no_version)
+        self._listeners: list[socket.socket] = []
         self._runner = web.AppRunner(
             app, access_log=None, logger=http_log, handler_cancellation=True, shutdown_timeout=1.0
         )
@@ -137,11 +138,13 @@ class AgentServer:
         """Serve on a listening Unix socket, which is closed in the end; on several, if called again."""
         if self._runner.server is None:
             await self._runner.setup()
+        self._listeners.append(sock)
         await web.SockSite(self._runner, sock, backlog=sockets.BACKLOG).start()
 
     async def close(self) -> None:
         """Stop serving; calls under way are cancelled, and their clients told so."""
         self._calls.cancel()
+        await accept_no_more(self._listeners)
         try:
             await self._runner.cleanup()
         finally:

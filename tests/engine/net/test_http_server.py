@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import gc
 import logging
+import socket
+import warnings
 import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -191,3 +193,23 @@ async def test_nothing_of_an_application_that_ended_is_kept() -> None:
     await asyncio.sleep(0)
     gc.collect()
     assert [each() for each in owners] == [None] * 5
+
+
+@pytest.mark.parametrize("steps", range(6))
+async def test_one_that_is_accepted_in_the_moment_of_the_end_is_closed(steps: int) -> None:
+    """Two turns of the loop after it came nobody had it: it stayed open until Python collected it, with a warning."""
+    app = web.Application()
+    app.router.add_get("/{path}", _answer)
+    server = HttpServer(app, logger=logging.getLogger(__name__), shutdown_seconds=1.0)
+    listener = sockets.listen("127.0.0.1", 0)
+    await server.start(listener)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with socket.create_connection(listener.getsockname(), WAIT) as client:
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            await server.close()
+            with contextlib.suppress(ConnectionResetError):  # where it was not accepted at all
+                assert await asyncio.to_thread(client.recv, 1) == b""
+        gc.collect()
+    assert [str(each.message) for each in said] == []
