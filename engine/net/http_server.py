@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from asyncio.trsock import TransportSocket
-from collections.abc import Iterable
 from typing import Any
 
 from aiohttp import hdrs, web, web_app
@@ -20,6 +18,7 @@ from aiohttp.typedefs import Handler, Middleware
 from aiohttp.web_protocol import RequestHandler
 
 from engine.net import addresses, sockets
+from engine.net.making import accept_no_more
 from engine.net.web_pages import refusal
 
 MAX_STRANGERS = 256
@@ -33,9 +32,6 @@ HELLO_SECONDS = 10.0
 
 IDLE_SECONDS = 75.0
 """Between two requests of a connection."""
-
-MAKING_STEPS = 3
-"""Turns of the event loop in which a connection is made: its task, its protocol, its reader."""
 
 MAX_HEADER_BYTES = 8190
 """Of one header line; aiohttp's own default, named."""
@@ -132,20 +128,6 @@ class HttpServer:
         """It is gone."""
         self._connections.discard(connection)
         self._strangers.pop(connection, None)
-
-
-async def accept_no_more(listeners: Iterable[TransportSocket | socket.socket]) -> None:
-    """Let connections be made that were accepted by now, and no others; to be called before a server is closed.
-
-    asyncio makes one in a task of its own. Where its server is closed meanwhile nobody has it, and nobody closes it:
-    its client waits until Python collects it (seen in 3.11).
-    """
-    loop = asyncio.get_running_loop()
-    for listener in listeners:
-        if listener.fileno() >= 0:
-            loop.remove_reader(listener.fileno())
-    for _ in range(MAKING_STEPS):
-        await asyncio.sleep(0)
 
 
 def forget_ended() -> None:

@@ -45,7 +45,8 @@ from aiohttp import web
 
 from engine.net import sockets
 from engine.net.host_id import view_id
-from engine.net.http_server import accept_no_more, forget_ended, say_no_version
+from engine.net.http_server import forget_ended, say_no_version
+from engine.net.making import accept_no_more
 from p2pstore.agent.bodies import (
     body_of,
     get_request,

@@ -13,6 +13,7 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Protocol, TypeVar
 
 from engine.net import addresses, listening, sockets
+from engine.net.making import accept_no_more
 from engine.rpc import framing
 from engine.rpc.calls import write_refusal
 from engine.rpc.codes import Code
@@ -121,6 +122,7 @@ class Master:
         """Listen no more, let answers go out, and end. Twice is harmless."""
         if self._server is None:
             return
+        await accept_no_more(self._server.sockets)
         self._server.close()
         await self.supervisor.close()
         if self._timer is not None:
