@@ -192,6 +192,7 @@ class Agent:
         with contextlib.suppress(OSError):  # it is for those whose XDG_RUNTIME_DIR is another
             self._lock.moved(self._home.socket)
         keeper = HomeKeeper(self._home, self._lock, listen, self._home_is_lost)
+        self._closing.push_async_callback(keeper.end)  # before the socket is removed
         log_file = LogFile(self._home.log, self._settings.log_size, self._note_log)
         self._supervisor.start("log keeper", "agent", log_file.keep)
         self._supervisor.start("home keeper", "agent", keeper.keep)

@@ -46,9 +46,11 @@ class HomeKeeper:
         self._lost = lost
         self._socket = home.socket
         self._complaint = ""
+        self._listening = asyncio.Lock()
+        self._ended = False
 
     async def keep(self) -> None:
-        """Look until the home is lost, or cancelled."""
+        """Look until the home is lost, or cancelled; after ``end`` no socket is made any more."""
         misses = 0
         while misses < LOOKS:
             await asyncio.sleep(LOOK_SECONDS)
@@ -57,6 +59,15 @@ class HomeKeeper:
             if not reason:
                 await self._see_to_socket()
         self._lost(HomeLost(home=self._home.root, detail=reason))
+
+    async def end(self) -> None:
+        """The agent is about to remove its socket: leave it so. A socket that is being made is waited for.
+
+        Else an agent that was stopped for longer than a look takes, and is ended, would find its socket gone and listen
+        again, with nobody left to close that.
+        """
+        async with self._listening:
+            self._ended = True
 
     async def _look(self) -> str:
         looking = asyncio.ensure_future(asyncio.to_thread(self._lock.lost))
@@ -71,7 +82,10 @@ class HomeKeeper:
         for path in (self._home.socket, self._home.root / "run" / self._home.socket.name):
             try:
                 await asyncio.to_thread(path.parent.mkdir, OWN, exist_ok=True)
-                await self._listen_again(path)
+                async with self._listening:
+                    if self._ended:
+                        return
+                    await self._listen_again(path)
                 await asyncio.to_thread(self._lock.moved, path)
             except (OSError, StorageError) as error:
                 problems.append(str(error))

@@ -133,3 +133,35 @@ async def test_a_file_system_that_does_not_answer_is_told_of(
     answers.set()
     await keeping
     assert f"the file system of {home.root} has not answered" in caplog.text
+
+
+async def test_a_socket_that_the_agent_removes_at_its_end_is_not_made_again(home: Home) -> None:
+    """An agent that was stopped, and ended when it went on, left a listening socket that nobody closed."""
+    kept = Kept(home, "", "", *GONE)
+    await kept.keeper.end()
+    home.socket.unlink()
+    await kept.keep()
+    assert kept.made == []
+    assert not home.socket.exists()
+
+
+async def test_the_end_waits_for_a_socket_that_is_being_made(home: Home) -> None:
+    kept = Kept(home, "", *GONE)
+    begun, may = asyncio.Event(), asyncio.Event()
+
+    async def slow(path: Path) -> None:
+        begun.set()
+        await may.wait()
+        kept.made.append(path)
+
+    kept.keeper._listen_again = slow
+    home.socket.unlink()
+    keeping = asyncio.ensure_future(kept.keep())
+    await asyncio.wait_for(begun.wait(), WAIT)
+    ending = asyncio.ensure_future(kept.keeper.end())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not ending.done(), "who ends would not know of it"
+    may.set()
+    await asyncio.wait_for(asyncio.gather(ending, keeping), WAIT)
+    assert kept.made == [home.socket]
