@@ -7,8 +7,8 @@ import socket
 from asyncio.trsock import TransportSocket
 from collections.abc import Iterable
 
-MAKING_STEPS = 8
-"""Turns of the event loop, more than making a connection takes: its task, its protocol, its reader."""
+MAKING_STEPS = 3
+"""Turns of the event loop in which a connection is made: its task, its protocol, its reader."""
 
 
 async def accept_no_more(listeners: Iterable[TransportSocket | socket.socket]) -> None:
