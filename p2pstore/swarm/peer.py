@@ -41,7 +41,7 @@ class Share(NamedTuple):
     @classmethod
     def among(cls, peers: int) -> Share:
         """With so many peers, one at least."""
-        return cls(WINDOW_REQUESTS // peers, WINDOW_BYTES // peers)
+        return cls(max(1, WINDOW_REQUESTS // peers), WINDOW_BYTES // peers)
 
     def requests_over(self, connections: int) -> int:
         """How many requests of it a peer has use for: with many peers one for all its connections but one."""

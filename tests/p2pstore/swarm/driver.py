@@ -150,7 +150,7 @@ class Driver:
 
     def window(self, peer: str) -> int:
         connections = self.connections[peer]
-        return min(2 * connections, max(connections - 1, WINDOW_REQUESTS // len(self.have)))
+        return min(2 * connections, max(1, connections - 1, WINDOW_REQUESTS // len(self.have)))
 
     @property
     def granting(self) -> set[str]:

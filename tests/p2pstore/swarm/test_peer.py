@@ -24,11 +24,13 @@ def test_each_connection_of_the_only_peer_has_one_on_the_wire_and_most_one_to_fo
 
 
 @pytest.mark.parametrize(
-    ("peers", "requests"), [(1, (4, 8, 16)), (2, (4, 8, 8)), (4, (4, 4, 7)), (8, (2, 3, 7)), (16, (1, 3, 7))]
+    ("peers", "requests"),
+    [(1, (4, 8, 16)), (2, (4, 8, 8)), (4, (4, 4, 7)), (8, (2, 3, 7)), (16, (1, 3, 7)), (40, (1, 3, 7))],
 )
 def test_the_more_peers_the_less_is_asked_of_each(peers: int, requests: tuple[int, ...]) -> None:
     share = Share.among(peers)
     assert tuple(share.requests_over(connections) for connections in (2, 4, 8)) == requests
+    assert share.requests_over(1) in {1, 2}, "never none"
 
 
 def test_the_window_of_requests_is_bounded_however_small_they_are() -> None:
