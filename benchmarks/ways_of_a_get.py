@@ -225,16 +225,13 @@ class Bench:
             pairs = [(each, dest / each.name) for each in source.iterdir()]
         before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         copies = [subprocess.Popen(["cp", str(one), str(other)]) for one, other in pairs]
-        if set(map(Bench._ended, copies)) != {0}:
+        statuses = [copy.wait(COMMAND_TIMEOUT) for copy in copies]
+        if any(statuses):
             raise SystemExit("cp failed")
         seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
         spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         self._end_copy(name, dest, compare=compare)
         return self._for_a_gb({"seconds": seconds, "processor": spent})
-
-    @staticmethod
-    def _ended(process: subprocess.Popen[bytes]) -> int:
-        return process.wait(COMMAND_TIMEOUT)
 
     def _original(self, name: str) -> Path:
         return self.dir / ("shards" if name == "shards" else "source.bin")
@@ -326,6 +323,14 @@ def profiled(bench: Bench, place: str, transport: str, rounds: int) -> dict[str,
     return {"place": place, "transport": transport, "processor": spent, "samples": kinds.total(), "parts": parts}
 
 
+def as_counts(text: str) -> list[int]:
+    """Whole numbers above 0, with commas between them. Raises ``argparse.ArgumentTypeError``."""
+    counts = text.split(",")
+    if not all(count.isdecimal() and int(count) for count in counts):
+        raise argparse.ArgumentTypeError(f"{text!r} are no counts, such as 4,8")
+    return list(map(int, counts))
+
+
 def main() -> int:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -333,7 +338,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=4, help="rounds counted, after one that is not (default 4)")
     parser.add_argument("--only", default=",".join(PLACES), help=f"some of: {', '.join(PLACES)} (default: all)")
     parser.add_argument("--disk", type=Path, default=Path("/var/tmp"), help="where 'disk' is (default /var/tmp)")
-    parser.add_argument("--connections", default="", help="counts to compare with, such as 4,8 (default: by the cores)")
+    parser.add_argument(
+        "--connections", type=as_counts, default=[], help="counts to compare with, such as 4,8 (default: by the cores)"
+    )
     parser.add_argument("--profile", action="store_true", help="say where the processor time goes")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
@@ -346,8 +353,7 @@ def main() -> int:
         if options.profile:
             rows = profile(bench, places, options.rounds)
         else:
-            counts = [int(count) for count in options.connections.split(",") if count]
-            rows = compare(bench, places, options.rounds, counts)
+            rows = compare(bench, places, options.rounds, options.connections)
     if options.json:
         print(json.dumps({"mib": options.mib, "rounds": options.rounds, "rows": rows}))
     elif options.profile:

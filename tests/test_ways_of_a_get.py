@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import json
 import subprocess
@@ -47,6 +48,13 @@ def test_the_choice_is_compared_with_the_best_by_hand(ways: ModuleType) -> None:
     row = ways.rated("file", "tcp", found)
     assert (row["best"], row["ratio"]) == ("b", 0.5)
     assert row["ways"]["chosen"] == {"seconds": 3.0, "processor": 1.0}
+
+
+@pytest.mark.parametrize("text", ["", "0", "4,", "4;8", "-1"])
+def test_what_are_no_counts_is_refused(ways: ModuleType, text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="are no counts, such as 4,8"):
+        ways.as_counts(text)
+    assert ways.as_counts("4,8") == [4, 8]
 
 
 @pytest.mark.parametrize("cores", [1, 2, 16, 200])

@@ -178,8 +178,8 @@ class Discovery:
 
     def _end(self, node: str) -> None:
         """It is listed no more. If it is listened to, it may be about to say why, which comes by another way."""
-        following = self._followed.get(node)
-        if following is None or following.key != node:
+        placed = self._followed.get(node)
+        if placed is None or placed.key != node:
             self._forget(node)
         elif node not in self._unlisted:
             self._unlisted[node] = self._loop.call_later(WHY_SECONDS, self._forget, node)
@@ -230,13 +230,13 @@ class Discovery:
             try:
                 await self._places.take(first=wins and self._places.full and await self._displaced(key))
                 wins = False
-                following = Placed(key)
-                self._placed.append(following)
+                placed = Placed(key)
+                self._placed.append(placed)
                 try:
                     began = self._loop.time()
-                    other = await self._follow(following, control)
+                    other = await self._follow(placed, control)
                 finally:
-                    self._placed.remove(following)
+                    self._placed.remove(placed)
                     self._places.give()
             except PeerBusy as error:
                 self._busy.add(key)
@@ -270,12 +270,12 @@ class Discovery:
         self._busy.discard(key)
         self._faults.add(key, error)
 
-    async def _follow(self, following: Placed, control: str) -> Placed | None:
+    async def _follow(self, placed: Placed, control: str) -> Placed | None:
         """Read a holder's stream until it breaks, ends, or the planner gives the source up.
 
         Returns at once, with the feed that does so, where another reads it already.
         """
-        key = following.key
+        key = placed.key
         record = await self._record(key, control)
         if self._feeds.get(key) is not asyncio.current_task():
             return None  # a cancel got lost
@@ -291,10 +291,10 @@ class Discovery:
         self._node_of[key] = node
         if node in self._followed:
             return self._followed[node]
-        self._followed[node] = following
-        following.near = self._is_near(record)
-        reading = asyncio.create_task(self._read(following, record, names))
-        kicked = asyncio.create_task(following.kicked.wait())
+        self._followed[node] = placed
+        placed.near = self._is_near(record)
+        reading = asyncio.create_task(self._read(placed, record, names))
+        kicked = asyncio.create_task(placed.kicked.wait())
         try:
             await asyncio.wait({reading, kicked}, return_when=asyncio.FIRST_COMPLETED)
             if isinstance(self._pull.fault_of(node), RangeRefused):
@@ -310,10 +310,10 @@ class Discovery:
                 self.complaints.leave(node)
                 self._pull.remove(node)
                 del self._followed[node]
-                following.over.set()
+                placed.over.set()
         return None
 
-    async def _read(self, following: Placed, record: NodeRecord, names: tuple[str, ...]) -> None:
+    async def _read(self, placed: Placed, record: NodeRecord, names: tuple[str, ...]) -> None:
         """Hand what a holder says to the pull, no faster than that takes it, and speak to it where it grants."""
         away = distance(self._me, record)
         asked = {"seeds": self._seeds, "grants": self.speaker.hears(record.node), "abroad": away == ABROAD}
@@ -321,10 +321,10 @@ class Discovery:
         def answers() -> None:
             self.complaints.follow(record.node, record.control)
             self._busy.clear()
-            self._faults.clear(following.key)
-            self.withdrew.pop(following.key, None)
+            self._faults.clear(placed.key)
+            self.withdrew.pop(placed.key, None)
 
-        feed = following.feed = Feed(self._pull, self.speaker, record, names, away, answers, self._queues)
+        feed = placed.feed = Feed(self._pull, self.speaker, record, names, away, answers, self._queues)
         try:
             control, manifest = record.control, self._manifest
             if await self._client.converse(control, manifest, feed.hear, behind=lambda: self._pull.behind, **asked):
