@@ -64,6 +64,11 @@ Serve = Callable[[Reader, Writer], Awaitable[None]]
 Reply = Callable[[str], Awaitable[bytes | None]]
 
 
+MOST_AT_ONCE = LONGEST / 5
+"""Seconds of the bounds' clock that pass between two looks at it, on however slow a day: no bound is over before what
+it is for was tried."""
+
+
 class Clock:
     """The clock of the bounds, faster than the test's."""
 
@@ -73,7 +78,7 @@ class Clock:
 
     def __call__(self) -> float:
         now = time.monotonic()
-        self._now, self._seen = self._now + (now - self._seen) * self.speed, now
+        self._now, self._seen = self._now + min((now - self._seen) * self.speed, MOST_AT_ONCE), now
         return self._now
 
 
