@@ -9,8 +9,9 @@ import logging
 import threading
 
 from engine.errors import UsageError
-from p2pstore.pull.tuning import Tuning
+from p2pstore.pull.tuning import Place, Tuning
 from p2pstore.pull.workers import Member, Source, Worker, WorkerContext
+from p2pstore.swarm.files import Files
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +25,9 @@ class Crew:
         self.threads: list[threading.Thread] = []
         self._job = job
         self._tuning = tuning
+        destination = job.destination
+        self.files = Files(destination.manifest.first_chunks[:-1] if destination.lands_in is Place.FILES else ())
+        """Those that are written to, where several at once are better."""
         self._workers: set[Worker] = set()  # whose threads have not ended
         self._leaving: dict[Worker, list[range]] = {}  # what those that were closed may still write
         self._received_before = 0  # by workers that have left
@@ -56,7 +60,7 @@ class Crew:
     def begin(self, source: Source) -> None:
         """Start the workers of a source. Raises ``UsageError`` where the system refuses even the first."""
         self.threads = [thread for thread in self.threads if thread.is_alive()]
-        member = self.members[source.node] = Member(source)
+        member = self.members[source.node] = Member(source, self.files)
         others = len(self._workers)
         for number in range(self._tuning.workers(others)):
             worker = Worker(self._job, member, self._tuning.piece_bytes(others))

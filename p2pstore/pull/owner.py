@@ -27,8 +27,9 @@ from p2pstore.pull.crew import Crew, start
 from p2pstore.pull.destination import Destination
 from p2pstore.pull.fault_sorter import FaultSorter
 from p2pstore.pull.mailbox import Mailbox
+from p2pstore.pull.task_queue import Task
 from p2pstore.pull.tuning import Tuning
-from p2pstore.pull.workers import Arrived, Broke, Left, Nearing, Report, Source, Task, Worker, WorkerContext
+from p2pstore.pull.workers import Arrived, Broke, Left, Nearing, Report, Source, Worker, WorkerContext
 from p2pstore.swarm.events import (
     Action,
     Cancel,
@@ -155,9 +156,10 @@ class Pull:
         self._on_claim = on_claim
         self._on_drop = on_drop
         self._had = had
-        self._planner = Planner(self.manifest.lengths, repeats.planned(had) if repeats else had, gateways=gateways)
         self._mail: Mailbox[_Message] = Mailbox()
         self._crew = Crew(WorkerContext(destination, open_channel, limit, self._post), tuning)
+        planned = repeats.planned(had) if repeats else had
+        self._planner = Planner(self.manifest.lengths, planned, gateways=gateways, files=self._crew.files)
         self._only_writes_since: float | None = None
         self._sorter = FaultSorter(on_wrong, note, self._fail)
         self._bytes_by_node: dict[str, int] = {}

@@ -17,13 +17,15 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
+from queue import Empty
 from typing import TYPE_CHECKING
 
 from engine.errors import MooncakeError, RemoteError, TransportUnavailable
 from engine.net import addresses
 from engine.transports.limited import LimitedChannel, LimitedSink
+from p2pstore.pull.task_queue import TaskQueue
 from p2pstore.pull.tuning import PIECE_BYTES
+from p2pstore.swarm.files import Files
 
 if TYPE_CHECKING:
     from engine.net.rate import RateLimit
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from p2pstore.pull.destination import Destination
 
 log = logging.getLogger(__name__)
+
+NO_FILES = Files()
 
 PIPELINE_BYTES = 4 << 20
 """A worker has a second request on its way, and more while together they are below this."""
@@ -53,14 +57,6 @@ class Source:
     peer: PeerAddress
     address: int
     transports: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Task:
-    """A run to bring. When ``lead`` of it is left, a part of 0 to 1, the worker says so (``Nearing``)."""
-
-    run: range
-    lead: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -123,9 +119,10 @@ class WorkerContext:
 class Member:
     """A source and the workers that bring from it. ``closed``, once set, makes them leave."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, files: Files = NO_FILES) -> None:
+        """``files`` are those that are written to, where several at once are better."""
         self.source = source
-        self.tasks: SimpleQueue[Task | None] = SimpleQueue()  # None: look at ``closed``
+        self.tasks = TaskQueue(files)
         self.workers: list[Worker] = []
         self.closed = False
         self.told = source.transports[0] if source.transports else ""  # the transport that the user knows of
@@ -135,7 +132,7 @@ class Member:
     def close(self) -> list[tuple[Worker, list[range]]]:
         """Tell its workers to stop, whatever they wait for: those that may still write, and which runs."""
         self.closed = True
-        self.tasks.put(None)
+        self.tasks.wake()
         writing = [(worker, worker.writing.copy()) for worker in self.workers]
         for worker in self.workers:
             worker.interrupt()
@@ -239,11 +236,11 @@ class Worker:
         tasks = self.member.tasks
         while self._room():
             try:
-                task = tasks.get(block=not self.pending, timeout=IDLE_SECONDS)
+                task = tasks.take(self, block=not self.pending, timeout=IDLE_SECONDS)
             except Empty:
                 break
             if task is None or self.member.closed:
-                tasks.put(None)  # for the other workers of this source
+                tasks.wake()  # the other workers of this source
                 return
             if task.lead:
                 self._leads[task.run] = task.lead

@@ -59,6 +59,7 @@ from p2pstore.swarm.events import (
     Released,
     Tick,
 )
+from p2pstore.swarm.files import Files
 from p2pstore.swarm.gateway import Gateways
 from p2pstore.swarm.granter import Grant
 from p2pstore.swarm.leaving import Leaving
@@ -78,11 +79,17 @@ class Planner:
 
     ``lengths[i]`` is the size of chunk i in bytes, ``had`` what is there already; from now on only the planner writes
     to it. Chunks with adjacent numbers are adjacent at every source. ``gateways`` are those of this node's zone, where
-    it is in one.
+    it is in one; ``files`` those that it writes to, where several at once are better.
     """
 
     def __init__(
-        self, lengths: Sequence[int], had: Bitmap, *, seed: int | None = None, gateways: Gateways | None = None
+        self,
+        lengths: Sequence[int],
+        had: Bitmap,
+        *,
+        seed: int | None = None,
+        gateways: Gateways | None = None,
+        files: Files | None = None,
     ) -> None:
         self.had = had
         self.banned: set[str] = set()
@@ -98,7 +105,7 @@ class Planner:
         self._times = RunTimes()
         self._zone = Zone(lengths, gateways)
         # its choices spread load, and guard nothing
-        self._supply = Supply(lengths, had, self._zone, random.Random(seed))  # noqa: S311
+        self._supply = Supply(lengths, had, self._zone, random.Random(seed), files)  # noqa: S311
         self._missing = self._supply.missing
 
     @property
@@ -446,7 +453,12 @@ class Planner:
 
     def _pick(self, peer: Peer) -> range:
         """Take what is to be asked of a peer next."""
-        return self._supply.pick(peer, RUN_BYTES if self._getters or peer.shared else self._times.run_bytes)
+        if self._getters or peer.shared:
+            return self._supply.pick(peer, RUN_BYTES)
+        if not self._supply.files:
+            return self._supply.pick(peer, self._times.run_bytes)
+        under_way = [run for each in self._peers.values() for run in each.in_flight.values()]
+        return self._supply.pick(peer, self._times.run_bytes, under_way)
 
     def _fetch(self, peer: Peer, run: range, actions: list[Action], lead: float = 0.0) -> bool:
         """Ask a peer for a run that was taken; False where there is none."""

@@ -98,10 +98,12 @@ class Missing:
 
     def rarest(self) -> int | None:
         """A random one of the least spread chunks."""
-        for chunks in self._lists:
-            if chunks:
-                return chunks[self._random.randrange(len(chunks))]
-        return None
+        return next(iter(self.some_rarest(1)), None)
+
+    def some_rarest(self, count: int) -> list[int]:
+        """So many random ones of the least spread chunks, with repeats; none where none is missing."""
+        chunks = next((chunks for chunks in self._lists if chunks), [])
+        return [chunks[self._random.randrange(len(chunks))] for _ in range(count)] if chunks else []
 
     def draw(self, candidates: list[int], count: int) -> int | None:
         """The least spread of ``count`` random candidates that are missing; others that come up are forgotten."""

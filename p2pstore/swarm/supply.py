@@ -11,19 +11,25 @@ import random
 from collections.abc import Iterable, Sequence
 
 from p2pstore.objects.bitmap import Bitmap
+from p2pstore.swarm.files import Files
 from p2pstore.swarm.peer import Peer
 from p2pstore.swarm.rarity import Missing
 from p2pstore.swarm.zone import Zone
 
 DRAWN = 16
-"""Chunks that a getter has which are drawn at random, to take the rarest of."""
+"""Chunks that a getter has which are drawn at random, to take the rarest of; or an origin, to take one of another file
+than those that are on their way."""
 
 
 class Supply:
     """The chunks of one pull. ``missing`` are those that are neither had nor taken."""
 
-    def __init__(self, lengths: Sequence[int], had: Bitmap, zone: Zone, rng: random.Random) -> None:
+    def __init__(
+        self, lengths: Sequence[int], had: Bitmap, zone: Zone, rng: random.Random, files: Files | None = None
+    ) -> None:
+        """``files`` are those that are best written together; None where that does not matter."""
         self.had = had
+        self.files = files or Files()
         self.missing = Missing(had.missing(), lengths, rng)
         self._zone = zone
 
@@ -64,15 +70,20 @@ class Supply:
             if takes and chunk in peer.have:
                 peer.candidates.append(chunk)
 
-    def pick(self, peer: Peer, most: int) -> range:
+    def pick(self, peer: Peer, most: int, under_way: Iterable[range] | None = None) -> range:
         """Take what is to be asked of a peer next: the rarest of what it has, and what lies around it.
 
-        The run has ``most`` bytes, or is one chunk; it is empty where the peer has nothing that is missing.
+        The run has ``most`` bytes, or is one chunk; it is empty where the peer has nothing that is missing. Where it is
+        known what is ``under_way``, an origin is asked for another file.
         """
         if peer.abroad:
             first = self.missing.draw_new(peer.candidates, DRAWN)
+        elif not peer.origin:
+            first = self.missing.draw(peer.candidates, DRAWN)
+        elif under_way is None:
+            first = self.missing.rarest()
         else:
-            first = self.missing.rarest() if peer.origin else self.missing.draw(peer.candidates, DRAWN)
+            first = self.files.quietest(self.missing.some_rarest(DRAWN), under_way)
         if first is None:
             return range(0)
         return self.missing.take_run(first, peer.have, most=most, among=self._zone.mine if peer.abroad else None)

@@ -66,6 +66,7 @@ class HangingDisk:
         self.inner = inner
         self.manifest = inner.manifest
         self.verified = inner.verified
+        self.lands_in = inner.lands_in
         self.go_on = threading.Event()
         self.hanging: set[range] = set()
         self.written: list[range] = []
@@ -200,6 +201,7 @@ class Watched:
         self.inner = inner
         self.manifest = inner.manifest
         self.verified = inner.verified
+        self.lands_in = inner.lands_in
         self.wrong: list[str] = []
         self._writing: dict[int, str] = {}
         self._kept: set[int] = set()

@@ -13,7 +13,8 @@ from engine.net.rate import RateLimit
 from engine.transports.base import Channel, PeerAddress
 from engine.transports.mock import MockChannel, MockTransport
 from p2pstore.pull.memory_destination import MemoryDestination
-from p2pstore.pull.workers import Arrived, Broke, Left, Member, Report, Source, Task, ToldToStop, Worker, WorkerContext
+from p2pstore.pull.task_queue import Task
+from p2pstore.pull.workers import Arrived, Broke, Left, Member, Report, Source, ToldToStop, Worker, WorkerContext
 from tests.p2pstore.samples import KIB, content, manifest_of
 
 DATA = content(256 * KIB, 1)

@@ -71,6 +71,14 @@ class AgainstADictionary(RuleBasedStateMachine):
             assert chunk in self.there
             assert self.spread[chunk] == rarest
 
+    @rule(count=st.integers(1, 8))
+    def some_rarest(self, count: int) -> None:
+        chunks = self.missing.some_rarest(count)
+        rarest = min((self.spread[c] for c in self.there), default=None)
+        assert len(chunks) == (0 if rarest is None else count)
+        assert self.there.issuperset(chunks)
+        assert all(self.spread[c] == rarest for c in chunks)
+
     @rule(data=st.data(), count=st.integers(1, 8))
     def draw(self, data: st.DataObject, count: int) -> None:
         candidates = data.draw(self.some())
