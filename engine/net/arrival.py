@@ -29,6 +29,9 @@ LEAST = 1 << 16
 QUICK = 500e6
 """Bytes per second from which on a connection counts as quick: a MiB is then a matter of two milliseconds."""
 
+STILL_QUICK = 100e6
+"""And below which it no longer does: many that share one link, or one interpreter, each have little of it."""
+
 
 class Arrival:
     """Receives from one blocking TCP socket, for one thread."""
@@ -61,7 +64,7 @@ class Arrival:
             self._wait_for(min(wanted, AT_ONCE))
             self._poll.poll(self._milliseconds)  # what has come by then is taken, whatever it is
             count = self._sock.recvmsg_into(views, 0, socket.MSG_DONTWAIT)[0]
-        self._quick = count >= QUICK * (self._clock() - began)
+        self._quick = count >= (STILL_QUICK if self._quick else QUICK) * (self._clock() - began)
         return count
 
     def _wait_for(self, count: int) -> None:

@@ -51,7 +51,9 @@ class LimitedSink:
         """Whether the other sink is at work on bytes that came."""
 
     def buffer(self, remaining: int) -> memoryview:
-        """See ``Sink.buffer``."""
+        """See ``Sink.buffer``. Room up to the mark: that would else be told of with the last byte that fits."""
+        if self.came < self._mark < self.came + remaining:
+            remaining = math.ceil(self._mark) - self.came
         return self._sink.buffer(self._limit.piece(remaining))
 
     def filled(self, count: int) -> None:

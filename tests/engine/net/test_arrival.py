@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from engine.net.arrival import AT_ONCE, LEAST, Arrival
+from engine.net.arrival import AT_ONCE, LEAST, QUICK, STILL_QUICK, Arrival
 
 WAIT = 60.0
 
@@ -72,6 +72,34 @@ def test_of_a_quick_connection_all_is_one_call(pair: tuple[socket.socket, socket
     assert first + got == (3 * data)[: len(first) + len(got)]
     assert len(got) == 2 * AT_ONCE or seconds
     sending.join()
+
+
+@pytest.mark.parametrize(
+    ("rates", "quick"),
+    [
+        ([2 * QUICK, 2 * STILL_QUICK], True),
+        ([2 * QUICK, STILL_QUICK / 2], False),
+        ([QUICK / 2, 2 * STILL_QUICK], False),
+    ],
+    ids=["it shares now", "it is slow now", "it never was"],
+)
+def test_one_that_was_quick_is_so_while_it_has_a_share(
+    pair: tuple[socket.socket, socket.socket], rates: list[float], quick: bool
+) -> None:
+    one, other = pair
+    seconds = [0.0, LEAST / rates[0], 0.0, LEAST / rates[1]]
+    arrival = Arrival(one, WAIT, clock=itertools.chain(seconds, itertools.repeat(0.0)).__next__)
+    for _ in rates:
+        other.sendall(bytes(LEAST))
+        assert received(arrival, LEAST) == bytes(LEAST)
+    data = bytes(range(256)) * (AT_ONCE // 256)
+    other.sendall(data)
+    rest = threading.Timer(0.1, other.sendall, [data])
+    if quick:
+        rest.start()
+    got = received(arrival, 2 * AT_ONCE)
+    assert (2 * data).startswith(got)
+    assert (len(got) == 2 * AT_ONCE) is quick, "what is to come is waited for, or not"
 
 
 @pytest.mark.parametrize("seconds", [0.0, 1.0, 0.0003], ids=["quick", "slow", "now and then quick"])

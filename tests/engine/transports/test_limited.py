@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -80,6 +81,19 @@ def test_a_large_piece_that_is_there_already_is_paid_in_full(time: Time, limit: 
         sink.take(memoryview(b"x" * RATE))
     assert taken.bytes == b"x" * (4 * RATE)
     assert 4 - BURST_SECONDS <= time.now - 1000.0 <= 4.01
+
+
+@pytest.mark.parametrize("mark", [1, 700.25, 999, 1000])
+def test_the_mark_is_told_of_as_soon_as_it_has_come(limit: RateLimit, mark: float) -> None:
+    """Room beyond it would be filled first, by who waits for all that fits."""
+    came: list[int] = []
+    sink = LimitedSink(Taken(), limit, mark=mark, on_mark=lambda: came.append(sink.came))
+    left = 1000
+    while left:
+        count = len(sink.buffer(left))
+        sink.filled(count)
+        left -= count
+    assert came == [math.ceil(mark)]
 
 
 def test_a_receiver_that_is_given_up_does_not_wait(time: Time, limit: RateLimit) -> None:
