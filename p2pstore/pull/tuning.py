@@ -17,8 +17,11 @@ BUSY_WORKERS = 4
 that: its lock lets one write at a time, and with free cores the others wait for it at work (16 cores: 2.4 s of the
 processors for a GB with eight, 1.3 with four, and no sooner)."""
 
-MANY_WORKERS = 12
-"""Three quarters of the cores, up to so many: the source needs fewer, and the interpreter's lock has enough of them."""
+FILES_WORKERS = 16
+"""As many as there are cores, up to so many: most of what a worker does is to write, in the kernel."""
+
+HOST_WORKERS = 12
+"""The same for memory, of three quarters of the cores: the interpreter's lock has enough of them."""
 
 GPU_WORKERS = 8
 """The same for a GPU, which copies by itself, of half of the cores."""
@@ -96,8 +99,8 @@ def tuned(facts: Facts, connections: int = 0) -> Tuning:
     busy = min(2 * cores, BUSY_WORKERS)
     many = {
         Place.FILE: busy,
-        Place.FILES: max(busy, min(cores * 3 // 4, MANY_WORKERS)),
-        Place.HOST: max(busy, min(cores * 3 // 4, MANY_WORKERS)),
+        Place.FILES: max(busy, min(cores, FILES_WORKERS)),
+        Place.HOST: max(busy, min(cores * 3 // 4, HOST_WORKERS)),
         Place.GPU: min(cores // 2, GPU_WORKERS),
     }[place]
     return Tuning(max(FEW_WORKERS, min(many, facts.size // WORTH_A_WORKER)), FEW_WORKERS, piece)
