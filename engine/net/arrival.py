@@ -29,8 +29,9 @@ LEAST = 1 << 16
 QUICK = 500e6
 """Bytes per second from which on a connection counts as quick: a MiB is then a matter of two milliseconds."""
 
-STILL_QUICK = 100e6
-"""And below which it no longer does: many that share one link, or one interpreter, each have little of it."""
+STILL_QUICK = 200e6
+"""And below which it no longer does: many that share a link, or an interpreter, each have little of it. One that has a
+link of 1 Gbit/s to itself is slower."""
 
 
 class Arrival:

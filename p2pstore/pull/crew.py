@@ -27,7 +27,7 @@ class Crew:
         self._tuning = tuning
         destination = job.destination
         self.files = Files(destination.manifest.first_chunks[:-1] if destination.lands_in is Place.FILES else ())
-        """Those that are written to, where several at once are better."""
+        """The object's, where several are written to, and several at once are better."""
         self._workers: set[Worker] = set()  # whose threads have not ended
         self._leaving: dict[Worker, list[range]] = {}  # what those that were closed may still write
         self._received_before = 0  # by workers that have left
@@ -60,8 +60,8 @@ class Crew:
     def begin(self, source: Source) -> None:
         """Start the workers of a source. Raises ``UsageError`` where the system refuses even the first."""
         self.threads = [thread for thread in self.threads if thread.is_alive()]
+        others = sum(len(member.workers) for member in self.members.values())  # those of closed ones leave
         member = self.members[source.node] = Member(source, self.files)
-        others = len(self._workers)
         for number in range(self._tuning.workers(others)):
             worker = Worker(self._job, member, self._tuning.piece_bytes(others))
             thread = threading.Thread(target=worker.run, name=f"pull-{source.node}-{number}", daemon=True)

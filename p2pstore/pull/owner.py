@@ -354,9 +354,8 @@ class Pull:
         if isinstance(action, Fetch):
             self._crew.members[action.peer].tasks.put(Task(action.run, action.lead))
         elif isinstance(action, Cancel):
-            for worker in self._crew.members[action.peer].workers:
-                if action.run in worker.pending:
-                    worker.cancel()
+            if self._crew.members[action.peer].cancel(action.run):
+                self._tell(Failed(action.peer, action.run, FetchFault.SLOW, time.monotonic()))
         elif isinstance(action, Drop):
             self._close(action.peer)
             self._on_drop(action.peer, action.banned)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Hashable
 from dataclasses import dataclass
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 from p2pstore.swarm.files import Files
 
@@ -35,6 +35,7 @@ class TaskQueue:
         self._tasks: list[Task] = []
         self._at: dict[Hashable, int] = {}  # the file of what each worker took last
         self._passed = 0  # times that the oldest was
+        self._closed = False
         self._ready: SimpleQueue[None] = SimpleQueue()  # one for each task, and for each that is to be woken
 
     def put(self, task: Task) -> None:
@@ -43,19 +44,32 @@ class TaskQueue:
             self._tasks.append(task)
         self._ready.put(None)
 
-    def wake(self) -> None:
-        """Let one of those that wait, or the next, have no task, or one more than there is time for."""
+    def withdraw(self, run: range) -> bool:
+        """Take a run back. Whether it was still here: else a worker has it."""
+        with self._guard:
+            index = next((index for index, task in enumerate(self._tasks) if task.run == run), None)
+            if index is None:
+                return False
+            del self._tasks[index]
+            return True
+
+    def close(self) -> None:
+        """Let one of those that wait, or the next, have no task. It closes again, for the next of them."""
+        self._closed = True
         self._ready.put(None)
 
     def take(self, worker: Hashable, *, block: bool, timeout: float) -> Task | None:
-        """The run that a worker is to bring next; None where it was woken without one.
+        """The run that a worker is to bring next; None where there is none and the queue was closed.
 
-        Raises ``queue.Empty`` where there is none, at once or, with ``block``, in ``timeout`` seconds.
+        Raises ``queue.Empty`` where there is none: at once or, with ``block``, in ``timeout`` seconds, or when one was
+        withdrawn.
         """
         self._ready.get(block=block, timeout=timeout)
         with self._guard:
             if not self._tasks:
-                return None
+                if self._closed:
+                    return None
+                raise Empty
             index = self._best(worker) if self._files else 0
             self._passed = self._passed + 1 if index else 0
             task = self._tasks.pop(index)

@@ -30,7 +30,7 @@ WORTH_A_WORKER = 8 << 20
 """Bytes of the object for each worker beyond the few: with less, to begin and to end it costs more than it brings."""
 
 CROWD = 8
-"""Workers of one get beyond which buffers have to be small, to lie in one cache."""
+"""Workers of one get beyond which the buffers of further sources have to be small, to lie in one cache."""
 
 PIECE_BYTES = 1 << 20
 """What a worker receives into, hashes and writes from: larger costs cache, smaller costs calls."""

@@ -132,11 +132,20 @@ class Member:
     def close(self) -> list[tuple[Worker, list[range]]]:
         """Tell its workers to stop, whatever they wait for: those that may still write, and which runs."""
         self.closed = True
-        self.tasks.wake()
+        self.tasks.close()
         writing = [(worker, worker.writing.copy()) for worker in self.workers]
         for worker in self.workers:
             worker.interrupt()
         return [(worker, runs) for worker, runs in writing if runs]
+
+    def cancel(self, run: range) -> bool:
+        """Take a run away from its worker, who reports it. True where no worker had it, and so nobody does."""
+        if self.tasks.withdraw(run):
+            return True
+        for worker in self.workers:
+            if run in worker.pending:
+                worker.cancel()
+        return False
 
     @property
     def transport(self) -> str:
@@ -240,7 +249,7 @@ class Worker:
             except Empty:
                 break
             if task is None or self.member.closed:
-                tasks.wake()  # the other workers of this source
+                tasks.close()  # for the other workers of this source
                 return
             if task.lead:
                 self._leads[task.run] = task.lead

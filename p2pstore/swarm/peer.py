@@ -19,7 +19,8 @@ WINDOW_REQUESTS = 16
 """Requests in flight, however large, shared between the peers.
 
 What is asked of one peer is not asked of another that might be idle sooner, so the fewer the better; but each of its
-connections wants one on the wire, and where there are few peers one to follow. More than two for each are of no use.
+connections wants one on the wire, and where there are few peers one to follow. More than two for each are of no use; a
+peer that is alone has them, however many connections.
 """
 
 FAULTS_ALLOWED = 4
@@ -44,7 +45,9 @@ class Share(NamedTuple):
         return cls(max(1, WINDOW_REQUESTS // peers), WINDOW_BYTES // peers)
 
     def requests_over(self, connections: int) -> int:
-        """How many requests of it a peer has use for: with many peers one for all its connections but one."""
+        """How many requests of it a peer has use for: alone two for each, with many peers one for all but one."""
+        if self.requests == WINDOW_REQUESTS:
+            return min(2 * connections, MAX_REQUESTS)
         return min(2 * connections, max(connections - 1, self.requests))
 
 

@@ -32,7 +32,7 @@ DEADLINE = 60.0
 class Swarm:
     """A pull whose sources are mock transports, by node name; it records what the pull says."""
 
-    def __init__(self, destination: Any, *, connections: int = 2) -> None:
+    def __init__(self, destination: Any, *, connections: int = 2, further: int = 0) -> None:
         self.mocks: dict[tuple[str, str], MockTransport] = {}
         self.dropped: list[tuple[str, bool]] = []
         self.notes: list[str] = []
@@ -45,7 +45,7 @@ class Swarm:
             destination,
             self.had,
             open_channel=self.open_channel,
-            tuning=Tuning(connections, connections),
+            tuning=Tuning(connections, further or connections),
             limit=RateLimit(),
             on_progress=lambda: None,
             on_chunks=self.on_chunks,

@@ -59,6 +59,23 @@ def test_a_source_found_again_at_another_address(swarm: Swarm, destination: File
     assert_whole(swarm, destination)
 
 
+def test_a_lone_source_that_is_found_again_gets_as_many_workers_as_before(destination: FileDestination) -> None:
+    """Those of before leave; they are no other source's."""
+    swarm = Swarm(destination, connections=4, further=1)
+    crew = swarm.pull._crew
+
+    def workers(segment: str) -> int:
+        member = crew.members.get("moves")
+        return len(member.workers) if member is not None and member.source.peer.segment == segment else 0
+
+    for segment in ("here", "elsewhere", "elsewhere still"):
+        mock = MockTransport({ADDRESS: WHOLE}, "s" * 100, stall_seconds=600.0)
+        swarm.add("moves", segment=segment, mock=mock)
+        swarm.wait(lambda mock=mock: bool(mock.requests))  # type: ignore[misc]
+        assert workers(segment) == 4
+    swarm.pull.close()
+
+
 class HangingDisk:
     """A destination whose writes hang, those of workers of some sources, until the test lets them go on."""
 

@@ -68,14 +68,32 @@ def test_who_finds_nothing_is_told_so_at_once_or_in_time() -> None:
             queue.take("a", block=block, timeout=timeout)
 
 
+def test_what_was_withdrawn_is_nobodys() -> None:
+    queue = filled(SEVERAL, 1, 2, 3)
+    assert queue.withdraw(range(2, 3))
+    assert not queue.withdraw(range(2, 3))
+    assert [taken(queue, "a") for _ in range(2)] == [1, 3]
+    assert not queue.withdraw(range(3, 4)), "it was taken"
+    for _ in range(2):
+        with pytest.raises(Empty):
+            queue.take("a", block=True, timeout=0.01)
+
+
 def test_who_is_woken_has_no_task() -> None:
     queue = filled(SEVERAL)
     found: list[Task | None] = []
     waiting = threading.Thread(target=lambda: found.append(queue.take("a", block=True, timeout=WAIT)))
     waiting.start()
-    queue.wake()
+    queue.close()
     waiting.join(WAIT)
     assert found == [None]
+
+
+def test_of_a_queue_that_is_closed_what_is_there_is_still_taken() -> None:
+    queue = filled(SEVERAL, 1)
+    queue.close()
+    assert taken(queue, "a") == 1
+    assert queue.take("a", block=False, timeout=0) is None
 
 
 def test_each_task_is_taken_once_by_many_threads() -> None:

@@ -75,6 +75,19 @@ def devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MockChannel, "in_place", True)
 
 
+def test_a_run_that_no_worker_has_is_taken_out_of_the_queue() -> None:
+    bench = Bench()
+    bench.ask(range(2), range(2, 4))
+    assert bench.member.cancel(range(2, 4))
+    bench.on_report = lambda _: bench.member.close()
+    bench.worker.run()
+    arrived, left = bench.reports
+    assert isinstance(arrived, Arrived)
+    assert arrived.run == range(2)
+    assert isinstance(left, Left)
+    assert not bench.member.cancel(range(2)), "it is over"
+
+
 @pytest.mark.usefixtures("devices")
 def test_what_it_may_write_is_known_when_it_is_told_to_stop() -> None:
     bench = Bench()
