@@ -151,6 +151,13 @@ class Child:
         self.process.stdin.write(f"{line}\n")
         self.process.stdin.flush()
 
+    def finish(self) -> None:
+        """Let it do what is left to be done, and wait for its end."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        if self.process.wait(ANSWER_SECONDS):
+            raise SystemExit(f"{self.process.args} ended with status {self.process.returncode}")
+
     def end(self) -> None:
         """Let it go."""
         if self.process.poll() is None:
@@ -197,7 +204,8 @@ def libtorrent(task: Task) -> Figures:
         figures = timed(task, receive, lambda: sum(processor_seconds(peer.process.pid) for peer in peers))
         peers[0].tell("sent")
         sent = int(peers[0].hear())
-        stack.close()  # what a peer has written is in its file at the latest when it has ended
+        for peer in peers:
+            peer.finish()  # what it has may not be in its file before
         field.compare()
     return Figures(figures.last, sent / task.size, figures.seconds_per_gb, figures.busy)
 
@@ -278,6 +286,7 @@ def torrent_role(address: str, directory: str, described: str) -> None:
     settings = dict.fromkeys(off, False)
     # On loopback all have one address.
     settings |= {"listen_interfaces": f"{address}:0", "allow_multiple_connections_per_ip": True}
+    settings["alert_mask"] = lt.alert.category_t.storage_notification
     session = lt.session(settings)
     torrent = lt.load_torrent_file(described)
     torrent.save_path = directory
@@ -297,6 +306,13 @@ def torrent_role(address: str, directory: str, described: str) -> None:
         while not handle.status().is_seeding:
             time.sleep(POLL_SECONDS)
         print("done", flush=True)
+    session.pause()
+    handle.flush_cache()
+    deadline = time.monotonic() + ANSWER_SECONDS / 2
+    while not any(isinstance(alert, lt.cache_flushed_alert) for alert in session.pop_alerts()):
+        if time.monotonic() > deadline:
+            raise SystemExit("libtorrent has not written what it has")
+        session.wait_for_alert(int(1000 * POLL_SECONDS))
 
 
 def server_role(address: str, directory: str) -> None:

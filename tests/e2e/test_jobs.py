@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import signal
 
+import pytest
+
+from p2pstore.agent.client import AgentClient
+from p2pstore.agent.home import Home
+from p2pstore.errors import JobCut
 from tests.e2e.cluster import Agent, Cluster, eventually, journalled, make_file, resume, same
 
 MIB = 1 << 20
@@ -49,13 +54,13 @@ def test_what_an_agents_end_leaves(cluster: Cluster) -> None:
     copies = [cluster.path("killed"), cluster.path("stopped")]
     for copy, end in zip(copies, (getter.kill, getter.stop), strict=True):
         job = getter.ok("get", "data", copy, "--background", "--transport", "tcp")
-        waiting = getter.begin("jobs", "wait", job["id"], "--json")
+        waiting = AgentClient(Home.resolve(getter.home)).wait_for_job(job["id"])
+        assert next(waiting)["event"] == "progress"  # so the agent has heard of it; a command says nothing of that
         eventually(lambda copy=copy: journalled(copy) >= 2, "some of it has come", patience=90)  # type: ignore[misc]
-        assert not waiting.ended
         ended = end()
         assert ended is None or ended["jobs"] == [job["id"]]
-        done = waiting.wait()
-        assert (done.status, done.error["type"]) == (5, "JobCut")
+        with pytest.raises(JobCut):
+            list(waiting)
         assert not copy.exists()
         getter.start()
         assert getter.ok("jobs", "show", job["id"])["state"] == "cut"

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
+from concurrent.futures import TimeoutError as FutureTimeout
 
 import pytest
 
@@ -60,18 +61,42 @@ def test_what_a_call_raises_is_raised(thread: LoopThread) -> None:
     assert thread.call(answer(1)) == 1
 
 
-def test_a_timeout_cancels_the_call(thread: LoopThread) -> None:
+def test_a_timeout_cancels_the_call(thread: LoopThread, monkeypatch: pytest.MonkeyPatch) -> None:
     cancelled = threading.Event()
+    begun = threading.Event()
 
     async def hangs() -> None:
+        begun.set()
         try:
             await asyncio.Event().wait()
         finally:
             cancelled.set()
 
+    def over(self: object, timeout: float | None = None) -> None:
+        assert begun.wait(WAIT), "the time is over when it has begun, however slow the day"
+        raise FutureTimeout
+
+    monkeypatch.setattr("concurrent.futures.Future.result", over)
     with pytest.raises(TimeoutError):
         thread.call(hangs(), 0.05)
     assert cancelled.wait(WAIT)
+
+
+def test_a_timeout_cancels_a_call_that_has_not_begun(thread: LoopThread) -> None:
+    """The loop is busy; who has no time never hears of it."""
+    done: list[int] = []
+    busy, free = threading.Event(), threading.Event()
+
+    async def never() -> None:
+        done.append(1)
+
+    thread.loop.call_soon_threadsafe(lambda: (busy.set(), free.wait(WAIT)))
+    assert busy.wait(WAIT)
+    with pytest.raises(TimeoutError):
+        thread.call(never(), 0.01)
+    free.set()
+    assert thread.call(asyncio.sleep(0, 1)) == 1
+    assert done == []
 
 
 def test_an_interruption_is_raised_when_the_call_has_ended(thread: LoopThread, monkeypatch: pytest.MonkeyPatch) -> None:
