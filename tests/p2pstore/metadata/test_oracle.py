@@ -35,7 +35,7 @@ print(json.dumps(rows))
 WRITE = """
 import etcd3, sys
 client = etcd3.client(host="127.0.0.1", port=int(sys.argv[1]), timeout=60)
-client.put("theirs/kept", b"\\x00\\xff", client.lease(60))
+client.put("theirs/kept", b"\\x00\\xff", client.lease(600))
 client.put("theirs/gone", b"")
 client.delete("theirs/gone")
 """
@@ -75,7 +75,7 @@ def run(code: str, *arguments: str) -> str:
         check=False,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         env=environment,
     )
     assert done.returncode == 0, done.stderr
@@ -89,7 +89,7 @@ async def their_view(shared_server: EtcdServer) -> list[list[Any]]:
 
 async def test_they_read_what_we_wrote(shared_server: EtcdServer) -> None:
     store = EtcdStore([shared_server.endpoint])
-    lease = await store.grant(60)
+    lease = await store.grant(600)
     await store.commit([Put("ours/a", b"\x00\xff"), Put("ours/ä", b"", lease), Put("ours/gone", b"x")])
     await store.commit([Put("ours/a", b"2"), Delete("ours/gone")])
     items = (await store.scan("ours/")).items
@@ -99,7 +99,7 @@ async def test_they_read_what_we_wrote(shared_server: EtcdServer) -> None:
     ]
     assert [row[0] for row in rows] == ["ours/a", "ours/ä"]
     assert rows[0][5] is None
-    assert 30 < rows[1][5] <= 60
+    assert 300 < rows[1][5] <= 600
     await store.close()
 
 
@@ -111,7 +111,7 @@ async def test_we_see_what_they_write(shared_server: EtcdServer) -> None:
     kept, gone, removed = [await following(events) for _ in range(3)]
     assert isinstance(kept, Changed)
     assert (kept.item.key, kept.item.value) == ("theirs/kept", b"\x00\xff")
-    assert 30 < await store.time_left(kept.item.lease) <= 60
+    assert 300 < await store.time_left(kept.item.lease) <= 600
     assert isinstance(gone, Changed)
     assert isinstance(removed, Removed)
     assert removed.key == "theirs/gone"

@@ -19,7 +19,9 @@ async def following(events: AsyncIterator[WatchEvent]) -> WatchEvent:
 
 async def commit_until_it_works(store: MetadataStore, put: Put) -> int:
     """Write through an outage; the revision."""
-    for _ in range(100):
+    loop = asyncio.get_running_loop()
+    until = loop.time() + 2 * WAIT
+    while loop.time() < until:
         try:
             revision = await store.commit([put])
         except MetadataUnavailable:
