@@ -27,6 +27,7 @@ from p2pstore.objects.manifest import Manifest
 from p2pstore.objects.source import scan, stamp_fault
 from p2pstore.objects.tree_hash import hash_tree
 from p2pstore.pull.file_destination import FileDestination
+from tests.descriptors import open_below
 from tests.p2pstore.samples import MIB, content, manifest_of, read_tree, record_of, write_tree
 from tests.refusing import FSYNC_DIRECTORY, RefusingFileSystem
 
@@ -281,7 +282,7 @@ def test_an_error_that_passes(tmp_path: Path, refusing: RefusingFileSystem, numb
 @pytest.mark.parametrize("call", ["fstat", "preadv", "sendfile"])
 def test_a_stale_handle_is_opened_anew(tmp_path: Path, refusing: RefusingFileSystem, call: str) -> None:
     _, spans = brought(tmp_path / "remote" / "copy", FILE)
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_below(tmp_path)
     buffer = FilesBuffer("n", spans)
     assert buffer.ready(0, 1)
     refusing.refuses(call, errno.ESTALE, times=1)
@@ -292,7 +293,7 @@ def test_a_stale_handle_is_opened_anew(tmp_path: Path, refusing: RefusingFileSys
         buffer.read_into(0, view)
         assert view == FILE[""]
     buffer.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_below(tmp_path) == before
 
 
 @pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO, errno.ETIMEDOUT, errno.EMFILE, errno.ENOMEM])

@@ -14,6 +14,7 @@ from p2pstore.agent import elsewhere, private
 from p2pstore.agent import home as module
 from p2pstore.agent.home import MAX_SOCKET_PATH, Home, host_name, listens, socket_address
 from p2pstore.errors import BadConfig, HomeUnusable, NoHome, PathNotFound
+from tests.descriptors import open_below
 from tests.p2pstore.agent.full_socket import full_socket
 from tests.refusing import RefusingFileSystem
 
@@ -110,10 +111,10 @@ def test_sockets_are_bound_and_reached_however_long_their_path(tmp_path: Path, l
 def test_descriptors_of_directories_are_given_back(tmp_path: Path) -> None:
     path = tmp_path / ("d" * 200) / "agent.sock"
     path.parent.mkdir()
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_below(tmp_path)
     with socket_address(path):
         pass
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_below(tmp_path) == before
 
 
 def test_a_missing_directory_says_so(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from engine.files.system import system
 from p2pstore.holding.copy_note import CopyNote, seal
 from p2pstore.holding.deletion import Deleted, NotTheSame, check, delete
 from p2pstore.objects.source import SourceTree, scan
+from tests.descriptors import open_below
 from tests.p2pstore.samples import write_tree
 
 FILES = {"a": b"aaa", "b/c": b"cc", "b/d/e": b"e", "z": b""}
@@ -295,15 +296,15 @@ def test_many_directories_take_few_descriptors(tmp_path: Path, monkeypatch: pyte
     files = {f"{number}/{number}/f": b"x" for number in range(50)}
     write_tree(tmp_path / "tree", files)
     wrote = Wrote(tmp_path / "tree")
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_below(tmp_path)
     most = []
     real = system.unlink
 
     def unlink(*arguments: Any, **options: Any) -> None:
-        most.append(len(os.listdir("/proc/self/fd")))
+        most.append(open_below(tmp_path))
         real(*arguments, **options)
 
     monkeypatch.setattr(system, "unlink", unlink)
     assert wrote.delete().files == 50
     assert max(most) - before < 12
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_below(tmp_path) == before

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from engine.files.system import system
 from p2pstore.errors import DestinationBusy, StorageError
 from p2pstore.pull.journal import Journal, lock_journal
+from tests.descriptors import open_below
 from tests.refusing import RefusingFileSystem
 
 MANIFEST = "m" * 64
@@ -244,11 +245,11 @@ def test_a_directory_in_its_place(path: Path) -> None:
 
 def test_no_descriptor_leaks_when_it_is_busy(path: Path) -> None:
     journal = opened(path)
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_below(path.parent)
     for _ in range(3):
         with pytest.raises(DestinationBusy):
             opened(path)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_below(path.parent) == before
     journal.close()
 
 

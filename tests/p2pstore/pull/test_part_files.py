@@ -15,6 +15,7 @@ from engine.files.system import system
 from p2pstore.errors import ForeignFile, StorageError
 from p2pstore.pull import part_files as module
 from p2pstore.pull.part_files import MAX_OPEN, PartFiles
+from tests.descriptors import open_below
 from tests.p2pstore.samples import content, manifest_of
 
 SIZE = 100
@@ -71,11 +72,11 @@ def test_our_own_writes_raise_no_doubt(files: PartFiles) -> None:
 def test_more_files_than_stay_open(part: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_OPEN", 1)
     files = files_of(part)
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_below(part)
     for _ in range(3):
         for number in (0, 1, 2):
             write(files, number, b"x" * TREE.files[number].size)
-    assert len(os.listdir("/proc/self/fd")) == before + 1
+    assert open_below(part) == before + 1
     assert doubts(files) == []
     files.close()
 
