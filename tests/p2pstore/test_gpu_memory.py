@@ -266,17 +266,23 @@ def test_ctrl_c_ends_a_get_when_its_copies_have_ended(gpu: FakeDriver, pair: Pai
     assert main is not None
     gpu.pause()
 
+    def copying() -> bool:
+        return any(stream.tasks for stream in tuple(gpu._streams.values()))
+
     def interrupt() -> None:
+        until = time.monotonic() + WAIT
+        while not copying() and time.monotonic() < until:
+            time.sleep(0.01)
         signal.pthread_kill(main, signal.SIGINT)
         time.sleep(0.5)
         gpu.resume()
 
-    timer = threading.Timer(0.5, interrupt)
-    timer.start()
+    interrupting = threading.Thread(target=interrupt)
+    interrupting.start()
     with pytest.raises(KeyboardInterrupt):
         other.get_into("n", room)
     after = room.content
-    timer.join(WAIT)
+    interrupting.join(WAIT)
     one.unregister("n")
     assert room.content == after, "nothing writes to it any more"
 

@@ -8,11 +8,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from engine.errors import Closed
+from p2pstore.kv.client import line, plane
 from p2pstore.kv.client.store import Store
 from tests.p2pstore.kv.client.conftest import MakePeer, MakeStore
 from tests.p2pstore.kv.client.masters import AMaster
@@ -40,12 +43,29 @@ def stalled(own_master: AMaster, make_peer: MakePeer) -> Peer:
     return peer
 
 
-def interrupt_soon() -> threading.Timer:
-    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
-    return timer
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls wait longer for who stands still than any interruption takes to come."""
+    monkeypatch.setattr(line, "CALL_SECONDS", 10.0 * WAIT)
+    monkeypatch.setattr(plane, "STALL_SECONDS", 10.0 * WAIT)
 
 
+def interrupt_when(begun: Callable[[], object]) -> threading.Thread:
+    """Press Ctrl-C when a call has begun, a moment later."""
+
+    def press() -> None:
+        deadline = time.monotonic() + WAIT
+        while not begun() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.3)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=press)
+    thread.start()
+    return thread
+
+
+@pytest.mark.usefixtures("patient")
 def test_ctrl_c_ends_a_get_and_the_store_can_be_used_as_before(
     own_master: AMaster, make_store: MakeStore, stalled: Peer
 ) -> None:
@@ -53,23 +73,36 @@ def test_ctrl_c_ends_a_get_and_the_store_can_be_used_as_before(
     assert store.get("k") == value_of("k", SIZE)
     halt(stalled)
     room = bytearray(SIZE)
-    timer = interrupt_soon()
+    moved = store._client.plane.moved
+    pressing = interrupt_when(lambda: store._client.plane.moved > moved)
     with pytest.raises(KeyboardInterrupt):
         store.get_into("k", room)
-    timer.join()
+    pressing.join(WAIT)
     room.append(1)  # nothing holds it
     stalled.send(signal.SIGCONT)
     assert stalled("put", "k2", SIZE) is True
     assert store.get("k2") == value_of("k2", SIZE)
 
 
-def test_ctrl_c_ends_a_call_to_a_master_that_stands_still(own_master: AMaster, make_store: MakeStore) -> None:
+@pytest.mark.usefixtures("patient")
+def test_ctrl_c_ends_a_call_to_a_master_that_stands_still(
+    own_master: AMaster, make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = make_store(own_master.address, segment_size=0)
+    master = store._client.master
+    call, asked = master._call, threading.Event()
+
+    def and_tell(method: str, *args: Any, **options: Any) -> Any:
+        if threading.current_thread() is threading.main_thread():
+            asked.set()
+        return call(method, *args, **options)
+
+    monkeypatch.setattr(master, "_call", and_tell)
     own_master.halt()
-    timer = interrupt_soon()
+    pressing = interrupt_when(asked.is_set)
     with pytest.raises(KeyboardInterrupt):
         store.exists("k")
-    timer.join()
+    pressing.join(WAIT)
     own_master.go_on()
     deadline = time.monotonic() + WAIT
     while store.why_not:
