@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,9 +18,10 @@ from engine.errors import UsageError
 from engine.memory.shared import SharedBuffer, SharedMemory
 from engine.rpc.codes import Code
 from engine.rpc.messages import Memory, ReplicateConfig, Segment
-from p2pstore.kv.client import checksums, writing
+from p2pstore.kv.client import checksums, reading, writing
 from p2pstore.kv.client.store import Store
 from p2pstore.kv.errors import KeyBusy, KeyNotFound, MasterUnavailable, ValueCorrupt, ValueNotWritten, ValueUnreadable
+from tests.clocks import Clock
 from tests.p2pstore.kv.client.conftest import MakePeer, MakeStore
 from tests.p2pstore.kv.client.masters import AMaster, OurMaster
 from tests.p2pstore.kv.client.peers import value_of
@@ -233,12 +235,13 @@ def test_a_read_that_outlasts_its_lease_is_asked_for_again_and_never_passed_off(
     """Without a checksum nothing else would tell that the place has another value by then."""
     store = make_store(own_master.address, checksum="none")
     assert store.put("k", b"x" * 100)
-    client = store._client
+    client, clock = store._client, Clock()
     read, slow = client.plane.read, [1.0]
+    monkeypatch.setattr(reading, "time", SimpleNamespace(monotonic=clock))
 
     def slowly(pieces: object) -> object:
         if slow:
-            time.sleep(slow.pop())
+            clock.now += slow.pop()
         return read(pieces)  # type: ignore[arg-type]
 
     monkeypatch.setattr(client.plane, "read", slowly)
@@ -358,7 +361,7 @@ def test_without_the_master_calls_fail_at_once_and_work_again_when_it_is_back(
         with pytest.raises(MasterUnavailable):
             store.exists("k")
         attempts.append(store.why_not)
-    assert time.monotonic() - began < 30, "a call waits for a master that is known to be gone"
+    assert time.monotonic() - began < WAIT, "a call waits for a master that is known to be gone"
     own_master.start()
     until(lambda: not store.why_not)
     until(lambda: store._client.heart.remounts == before + 1)

@@ -134,7 +134,7 @@ def test_without_its_master_calls_answer_at_once(own_master: AMaster, key: str) 
         assert store.remove(key) == store.remove_all(True) == store.get_size(key) == -900
         assert store.get_replica_desc(key) == []
         assert store.batch_get_session_start([key]) == [-900]
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 60
     assert store.health_check() == 2, "also of a client without memory"
     store.close()
 

@@ -238,7 +238,7 @@ def test_a_store_without_a_master_says_why_in_bounded_time() -> None:
     began = time.monotonic()
     with pytest.raises(MasterUnavailable, match=r"127\.0\.0\.1:\d+ cannot be used: connection refused") as raised:
         Store(f"127.0.0.1:{closed_port()}", setup_timeout=0.5)
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 60
     assert raised.value.exit_code == 6
 
 

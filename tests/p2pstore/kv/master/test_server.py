@@ -18,6 +18,7 @@ from p2pstore.errors import StorageError
 from p2pstore.kv.master import server as s
 from p2pstore.kv.master.server import Master, MasterSettings
 from p2pstore.kv.master.view import View
+from tests.clocks import Clock
 from tests.p2pstore.kv.master.wire import MIB, Client, running, until
 
 A, B = b"a" * 16, b"b" * 16
@@ -143,10 +144,12 @@ async def test_values_are_evicted_for_a_batch_that_needs_room() -> None:
 
 
 async def test_an_old_segment_goes_with_time() -> None:
-    async with running(start_ttl=0.05, client_ttl=0.05, hinted_ttl=0.05) as master:
+    clock = Clock()
+    async with running(clock=clock, start_ttl=60.0, client_ttl=60.0, hinted_ttl=60.0) as master:
         client = await Client.to(master)
         await client.mount(A)
         await client.put(A, "k")
+        clock.now += 61.0
         await until(lambda: not master.pool.exist(["k"])[0])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from engine.net import addresses
@@ -17,7 +17,7 @@ from p2pstore.kv.master.server import Master, MasterSettings
 from p2pstore.kv.pool.pool import Pool
 from p2pstore.kv.pool.settings import PoolSettings
 
-SECONDS = 30.0
+SECONDS = 60.0
 """Longer than anything here takes on a slow day."""
 
 BASE = 1 << 32
@@ -89,9 +89,14 @@ class Client:
 
 
 @contextlib.asynccontextmanager
-async def running(journal: Any = None, allow: tuple[Any, ...] = (), **settings: Any) -> AsyncIterator[Master]:
-    """A master of a pool with these settings, on a free port."""
-    master = Master(MasterSettings(port=0, allow=allow), Pool(PoolSettings(**settings), time.monotonic), journal)
+async def running(
+    journal: Any = None,
+    allow: tuple[Any, ...] = (),
+    clock: Callable[[], float] = time.monotonic,
+    **settings: Any,
+) -> AsyncIterator[Master]:
+    """A master of a pool with these settings, on a free port; the pool's time is ``clock``'s."""
+    master = Master(MasterSettings(port=0, allow=allow), Pool(PoolSettings(**settings), clock), journal)
     await master.start()
     try:
         yield master
