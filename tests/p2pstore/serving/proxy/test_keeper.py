@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -60,8 +61,15 @@ async def test_who_says_that_it_is_ill_goes_too(engines: Any, proxies: Start) ->
 
 async def test_who_hangs_loses_its_requests(engines: Any, proxies: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped, an engine still accepts connections: only its silence tells."""
-    monkeypatch.setattr(upstream, "PROBE_TIMEOUT_SECONDS", 0.2)
     hanging, good = await engines(behaviour=say_nothing), await engines()
+    get = upstream.Upstream._get
+
+    async def soon(self: upstream.Upstream, url: str, headers: Mapping[str, str]) -> Any:
+        """The good one has as long as it takes."""
+        return await asyncio.wait_for(get(self, url, headers), 0.2 if hanging.hangs and hanging.address in url else 60)
+
+    monkeypatch.setattr(upstream, "PROBE_TIMEOUT_SECONDS", 60.0)
+    monkeypatch.setattr(upstream.Upstream, "_get", soon)
     proxy: Running = await proxies([await engines()], [hanging, good])
     streams = [asyncio.create_task(proxy.stream()) for _ in range(4)]
     await happens(lambda: hanging.busy == 2)
