@@ -16,6 +16,8 @@ from p2pstore.serving.knowledge.vllm_events import BlocksRemoved, Cleared, Engin
 from tests.p2pstore.serving.knowledge.messages import Publisher, removed
 
 FOREVER = 60
+LAST = 1000
+"""The last block of which is said until a feed is connected."""
 
 
 @pytest.fixture
@@ -54,8 +56,8 @@ async def reading(publisher: Publisher, *, replay: bool = True) -> AsyncIterator
     while not heard.events:
         publisher.say(removed([0]))
         await asyncio.sleep(0.05)
-    await heard.until(lambda: len(heard.events) >= (publisher.number if replay else 1))
-    await asyncio.sleep(0.1)
+    publisher.say(removed([LAST]))
+    await heard.until(lambda: heard.events[-1] == BlocksRemoved([LAST]))
     heard.events.clear()
     try:
         yield feed, heard
