@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -130,7 +131,9 @@ def test_one_that_is_killed_costs_itself_alone(
     if stop == "before all is handed out" and victim:
         pytest.skip("the first one does that")
     size = 3 if layout == "replicate" else 2
-    with ranks(tmp_path, size, options(source, layout=layout), stop={victim: stop}, meet_seconds=5.0) as made:
+    # Who stops while they meet comes for nobody: then those who came do without.
+    more = {"meet_seconds": 5.0} if stop == "before all is handed out" else {}
+    with ranks(tmp_path, size, options(source, layout=layout), stop={victim: stop}, **more) as made:
         begin(tmp_path, made)
         assert made[victim].heard() == {"stopped": stop}
         made[victim].kill()
@@ -205,8 +208,8 @@ def test_one_that_never_comes_is_not_waited_for(source: P2PStore, tmp_path: Path
         begin(tmp_path, made)
         for each in made[1:]:
             assert each.heard()["tensors"] == WHOLE
-            assert "rank 0" in each.said
-            assert "did not come for n within 5 s: it is done without" in each.said
+            # On a slow day the other one is late, too.
+            assert re.search("rank 0[, 12]* of this host did not come for n within 5 s: it is done without", each.said)
             each.finish()
     assert is_empty(tmp_path)
 
@@ -214,10 +217,12 @@ def test_one_that_never_comes_is_not_waited_for(source: P2PStore, tmp_path: Path
 @pytest.mark.parametrize("stop", ["before a chunk is offered", "before a chunk is copied"])
 def test_one_that_stands_still_is_done_without(source: P2PStore, tmp_path: Path, stop: str) -> None:
     """Stopped, not killed: nothing says so but its silence. What it then reads, and says, is too late."""
-    with ranks(tmp_path, 2, options(source), stop={1: stop}, silent_seconds=4.0) as made:
+    silent = tmp_path / "it is silent"
+    with ranks(tmp_path, 2, options(source), stop={1: stop}, silent_seconds=4.0, from_when=str(silent)) as made:
         begin(tmp_path, made)
         assert made[1].heard() == {"stopped": stop}
         made[1].process.send_signal(signal.SIGSTOP)
+        silent.touch()
         assert made[0].heard()["tensors"] == WHOLE
         assert made[0].finish() == {"left": []}
         told = "rank 1 of this host has said nothing for 4 s: this one brings what was to come from it" in made[0].said

@@ -2,8 +2,8 @@
 
 Its argument is JSON: ``shared``, the directory of the GPUs' memory, ``devices``, how many there are; ``options``, those
 of ``load_tensors``; ``refuse``, a call of the driver that fails; ``stop``, the place at which it says so and stands still; ``strangers`` and
-``garbling``, see ``FakeDriver``; ``meet_seconds`` and ``silent_seconds`` instead of the usual. It says one line of JSON a time, and goes
-on when it is told a line.
+``garbling``, see ``FakeDriver``; ``meet_seconds`` instead of the usual, and ``silent_seconds`` once the file ``from_when`` is there. It says
+one line of JSON a time, and goes on when it is told a line.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -63,6 +64,13 @@ def stand_still(name: str, goes_on: str) -> None:
     setattr(owner, method, stopped)
 
 
+def impatient(seconds: float, when: Path) -> None:
+    """Wait no longer than this for who says nothing, once that file is there: before, whoever is slow is waited for."""
+    while not when.exists():
+        time.sleep(0.01)
+    group.SILENT_SECONDS = seconds
+
+
 def let_fail(driver: FakeDriver, call: str) -> None:
     """Let the GPU refuse a call once all have met; most of them once what they share is made."""
     owner, method = (shared_get.SharedGet, "_agreed") if call == "register" else (Group, "start")
@@ -82,7 +90,9 @@ def main() -> None:
     driver = FakeDriver(told["devices"], shared=Path(told["shared"]), **pairs)
     load.use(driver)
     given.framework_of = lambda _, device, *__: OnGpu(driver, int(device.partition(":")[2]))  # type: ignore[assignment,return-value]
-    group.SILENT_SECONDS = told.get("silent_seconds", group.SILENT_SECONDS)
+    if told.get("from_when"):
+        given_up = (told["silent_seconds"], Path(told["from_when"]))
+        threading.Thread(target=impatient, args=given_up, daemon=True).start()
     meeting.MEET_SECONDS = told.get("meet_seconds", meeting.MEET_SECONDS)
     if told.get("refuse"):
         let_fail(driver, told["refuse"])
@@ -105,8 +115,6 @@ def main() -> None:
 
 
 def threads() -> list[str]:
-    import threading
-
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("share")]
 
 
