@@ -182,7 +182,7 @@ async def test_a_feed_whose_end_came_together_with_an_answer_ends(world: World) 
     await asyncio.wait_for(asked.wait(), WAIT)
     feeds = list(found._feeds.values())
     world.task.cancel()
-    await asyncio.wait({world.task}, timeout=WAIT / 10)
+    await asyncio.wait({world.task}, timeout=WAIT)
     over = world.task.done()
     for feed in feeds:
         feed.cancel()

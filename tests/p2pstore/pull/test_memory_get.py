@@ -21,6 +21,7 @@ from p2pstore.calls import store_options as options_module
 from p2pstore.errors import ChunkMismatch, MooncakeError, NoLivePeer, ObjectNotFound, UsageError
 from p2pstore.node_options import NodeOptions
 from p2pstore.pull import hope, memory_destination
+from p2pstore.pull.discovery import Discovery
 from p2pstore.swarm.peer import WINDOW_BYTES
 from tests.p2pstore.samples import MIB, content, large, write_tree
 
@@ -213,7 +214,13 @@ def test_memory_can_be_unmapped_where_there_is_no_object(stores: tuple[P2PStore,
 def test_memory_can_be_unmapped_after_wrong_bytes(
     stores: tuple[P2PStore, P2PStore], source: Path, memory: mmap.mmap, transport: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hope, "NO_SOURCE_SECONDS", 1)  # nobody else comes
+    dropped = Discovery.dropped
+
+    def and_nobody_else_comes(*args: Any, **options: Any) -> None:
+        monkeypatch.setattr(hope, "NO_SOURCE_SECONDS", 1)
+        dropped(*args, **options)
+
+    monkeypatch.setattr(Discovery, "dropped", and_nobody_else_comes)
     giver, taker = stores
     register(giver, source)
     giver._open().parts.watcher._on_touched = lambda _: None  # as on a failing disk: no time tells of it
@@ -239,7 +246,6 @@ def test_memory_can_be_unmapped_after_the_source_went_away(
 ) -> None:
     giver, taker = stores
     register(giver, source)
-    monkeypatch.setattr(hope, "NO_SOURCE_SECONDS", 1.0)
     fault: list[MooncakeError] = []
 
     def get() -> None:
@@ -251,6 +257,7 @@ def test_memory_can_be_unmapped_after_the_source_went_away(
     getting = threading.Thread(target=get)
     getting.start()
     assert gate.reached.wait(WAIT)
+    monkeypatch.setattr(hope, "NO_SOURCE_SECONDS", 1.0)  # from now on: that it has a source may take longer
     giver.close()
     gate.opened.set()
     getting.join(2 * WAIT)

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from p2pstore.pull.places import Placed, Places
 
+WAIT = 60.0
+
 
 async def settle() -> None:
     """Let every task go on as far as it can."""
@@ -27,7 +29,7 @@ async def test_who_comes_when_all_are_taken_waits() -> None:
     await settle()
     assert not waits.done()
     places.give()
-    await asyncio.wait_for(waits, 10)
+    await asyncio.wait_for(waits, WAIT)
     assert places.full
     places.give()
     places.give()
@@ -49,7 +51,7 @@ async def test_those_for_whom_room_was_made_come_first_in_their_order_and_the_ot
         firsts = [asyncio.create_task(waits(name, first=True)) for name in "xy"]
         await settle()
         places.give()
-        await asyncio.wait_for(asyncio.gather(*others, *firsts), 10)
+        await asyncio.wait_for(asyncio.gather(*others, *firsts), WAIT)
         assert served[:2] == ["x", "y"]
         assert sorted(served[2:]) == list("abcdefgh")
         orders.add(tuple(served))
@@ -86,7 +88,7 @@ def test_no_place_is_lost_and_none_is_given_twice(most: int, story: list[str]) -
         for _ in range(held):
             places.give()
         for _ in range(most):
-            await asyncio.wait_for(places.take(), 10)
+            await asyncio.wait_for(places.take(), WAIT)
         assert places.full
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(places.take(), 0.001)

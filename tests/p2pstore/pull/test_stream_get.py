@@ -91,17 +91,18 @@ async def test_what_is_here_moves_nothing(start: Start, tmp_path: Path) -> None:
 async def test_no_more_is_held_than_two_windows(start: Start, tmp_path: Path) -> None:
     _, two = await nodes(start, tmp_path)
     taker = Taker()
-    held = asyncio.Event()
+    held, taking = asyncio.Event(), asyncio.Event()
 
     async def hold(data: memoryview) -> None:
+        taking.set()
         await held.wait()
         taker.data += data
 
     taker.take = hold  # type: ignore[method-assign]
     getting = asyncio.create_task(taker.get(two, "file"))
-    for _ in range(100):
-        await asyncio.sleep(0.01)
-    before = max(event["done"] for event in taker.events if event["event"] == "progress")
+    await asyncio.wait_for(taking.wait(), WAIT)
+    await asyncio.sleep(1)  # in which more would come
+    before = max((event["done"] for event in taker.events if event["event"] == "progress"), default=0)
     assert before <= 4 * MIB
     held.set()
     await getting
