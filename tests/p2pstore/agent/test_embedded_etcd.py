@@ -82,7 +82,7 @@ def start_and_die(directory: Path) -> int:
 
 @pytest.fixture
 def stranger() -> Iterator[subprocess.Popen[bytes]]:
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         yield process
         process.kill()
 
@@ -308,7 +308,14 @@ async def test_a_frozen_one_is_replaced(etcd: EmbeddedEtcd, monkeypatch: pytest.
     monkeypatch.setattr(embedded, "ADOPT_TIMEOUT", 0.5)
     monkeypatch.setattr(embedded, "STOP_TIMEOUT", 0.5)
     await etcd.start()
-    first = etcd.pid
+    first, send = etcd.pid, embedded.ProcessHandle.send
+
+    def then_patiently(self: embedded.ProcessHandle, number: int) -> None:
+        if number == signal.SIGKILL:  # of which it does end, however slow the day
+            monkeypatch.setattr(embedded, "STOP_TIMEOUT", WAIT)
+        send(self, number)
+
+    monkeypatch.setattr(embedded.ProcessHandle, "send", then_patiently)
     os.kill(first, signal.SIGSTOP)
     again = EmbeddedEtcd(etcd.directory, binary=any_binary())
     await again.start()

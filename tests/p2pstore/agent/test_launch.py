@@ -294,7 +294,7 @@ def test_waiting_for_the_start_of_another_command_has_an_end(
         began = time.monotonic()
         with pytest.raises(AgentStartFailed, match="another command has been starting it"):
             ensure_agent(home, settings(tmp_path))
-        assert time.monotonic() - began < 30
+        assert time.monotonic() - began < 60, "it waits for its own time alone"
 
 
 def test_a_link_in_the_place_of_the_lock_is_not_followed(home: Home, tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path: Path, words: str, said: str
             break
     time.sleep(0.5)
     child.terminate()
-    _, err = child.communicate(timeout=30)
+    _, err = child.communicate(timeout=120)
     assert child.returncode == 143, err
     assert list(tmp_path.iterdir()) == []
     listed = subprocess.run(["ip", "netns", "list"], check=True, capture_output=True, text=True).stdout

@@ -152,6 +152,7 @@ async def test_wrong_bytes_of_the_hub_reach_nobody_whole(start: Start, serve: Se
 async def test_what_another_node_reads_is_waited_for(
     start: Start, serve: Serve, hub: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(serving, "PATIENCE_SECONDS", WAIT)
     monkeypatch.setattr(arriving, "LOOKS_SECONDS", 0.5)
     monkeypatch.setattr(gathering_module, "LOOK_SECONDS", 0.02)
     one, other = await start("one"), await start("other")
@@ -161,6 +162,7 @@ async def test_what_another_node_reads_is_waited_for(
     status, headers, _ = await ask(f"{endpoint}/{NAME}/resolve/main/{BIG}")
     assert (status, headers["Retry-After"]) == (429, str(arriving.READ_ELSEWHERE_SECONDS))
     assert "another node" in headers["X-Error-Message"]
+    monkeypatch.setattr(arriving, "LOOKS_SECONDS", WAIT)
     await other.registry.store.revoke(other.registry.lease)
     assert (await ask(f"{endpoint}/{NAME}/resolve/main/{BIG}"))[2] == FILES[BIG]
 

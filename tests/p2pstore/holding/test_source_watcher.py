@@ -209,8 +209,8 @@ async def test_a_file_system_that_hangs_keeps_nobody_from_seeing_what_changes_on
     monkeypatch.setattr(module, "look_at_each", look)
     watching = asyncio.create_task(held.watcher.watch())
     try:
-        await until(lambda: bool(held.watcher.slow), watching)
-        assert str(tmp_path / "far") in held.watcher.slow[0]
+        # On a slow day so is the other, for a while.
+        await until(lambda: any(str(tmp_path / "far") in each for each in held.watcher.slow), watching)
         (root / "a").unlink()
         (tmp_path / "far").unlink()
         await until(lambda: [holding.name for holding, _ in held.changed] == ["n"], watching)

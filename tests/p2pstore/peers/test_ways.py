@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import aiohttp
 import pytest
@@ -136,6 +137,23 @@ async def test_a_way_that_is_slow_is_none_that_is_broken(start: Start, monkeypat
     monkeypatch.setattr(module, "STILL_SECONDS", 0.2)
     a, b = [await start(name) for name in "ab"]
     b.upload_limit.set(1 << 20)
+    came, wait = [0], asyncio.wait
+
+    class Counting(module._Counting):
+        def filled(self, count: int) -> None:
+            super().filled(count)
+            came[0] += count
+
+    async def until_more_came(tasks: set[asyncio.Future[Any]], *, timeout: float | None = None, **how: Any) -> object:
+        """However slow the day."""
+        if timeout == module.STILL_SECONDS:
+            before = came[0]
+            while came[0] == before and not all(task.done() for task in tasks):  # noqa: ASYNC110 - of another thread
+                await asyncio.sleep(0.01)
+        return await wait(tasks, timeout=timeout, **how)
+
+    monkeypatch.setattr(module, "_Counting", Counting)
+    monkeypatch.setattr(asyncio, "wait", until_more_came)
     checks, _ = await asyncio.wait_for(there(a.parts, b.record.control), WAIT)
     assert verdicts(checks)["a to b, tcp"] == "ok", checks
 
