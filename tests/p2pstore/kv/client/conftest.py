@@ -57,13 +57,13 @@ def master(_shared_master: AMaster) -> str:
 
 @pytest.fixture(params=["our master", "the real master"])
 def own_master(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AMaster]:
-    """A master that the test may end; it forgets a dead client after three seconds, and leases are short."""
+    """A master that the test may end; it forgets a dead client after ten seconds, and leases are short."""
     log = tmp_path / "master.log"
     made: AMaster
     if request.param == "our master":
-        made = OurMaster(log, client_ttl=3.0, lease_ms=500)
+        made = OurMaster(log, client_ttl=10.0, lease_ms=500)
     else:
-        made = RealMaster(log, "--client_ttl=3", "--default_kv_lease_ttl=500")
+        made = RealMaster(log, "--client_ttl=10", "--default_kv_lease_ttl=500")
     yield made
     made.kill()
 

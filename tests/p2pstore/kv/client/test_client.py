@@ -422,13 +422,13 @@ def test_a_master_that_stood_still_for_longer_than_pings_may_be_absent_takes_nob
     tmp_path: Path, make_peer: MakePeer, make_store: MakeStore
 ) -> None:
     """As on a machine that slept. What clients had sent is heard before anybody is judged, or they come back at once."""
-    master = OurMaster(tmp_path / "log", client_ttl=3.0, lease_ms=100)
+    master = OurMaster(tmp_path / "log", client_ttl=6.0, lease_ms=100)
     try:
         peer, other = make_peer(master.address), make_store(master.address, segment_size=0)
         assert peer("put", "k", 100) is True
         for _ in range(2):
             master.halt()
-            time.sleep(4.0)
+            time.sleep(7.0)
             master.go_on()
             until(lambda: not other.why_not and other.exists("k"))
             time.sleep(1.5)  # a pulse and a ping later

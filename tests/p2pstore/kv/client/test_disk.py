@@ -34,10 +34,10 @@ def master(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AMaster]:
     log = tmp_path / "master.log"
     made: AMaster
     if request.param == "our master":
-        made = OurMaster(log, offload=True, promotion_on_hit=True, lease_ms=500, client_ttl=3.0)
+        made = OurMaster(log, offload=True, promotion_on_hit=True, lease_ms=500, client_ttl=10.0)
     else:
         made = RealMaster(
-            log, "--enable_offload=true", "--promotion_on_hit=true", "--default_kv_lease_ttl=500", "--client_ttl=3"
+            log, "--enable_offload=true", "--promotion_on_hit=true", "--default_kv_lease_ttl=500", "--client_ttl=10"
         )
     yield made
     made.kill()
