@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from pathlib import Path
 
 import pytest
@@ -77,8 +76,8 @@ def test_no_device_is_no_failure() -> None:
 
 
 def test_ports_that_are_taken_and_free() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = reserved_port()  # another would be anybody's once it is free
+    with sockets.listen("127.0.0.1", port):
         first = next(iter(check_ports(f"127.0.0.1:{port}")))
     assert (first.verdict, first.subject, first.code) == ("failed", f"port {port}", 2)
     assert "--listen" in first.advice
