@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SECONDS = 100
+SECONDS = 200
 
 pytestmark = pytest.mark.skipif(
     not Path(sys.executable).with_name("mooncake").exists(),
@@ -40,7 +40,7 @@ def processes_in(directory: Path) -> list[str]:
     return found
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 30.0) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 150.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

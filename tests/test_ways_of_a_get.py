@@ -27,7 +27,7 @@ def ways() -> ModuleType:
 
 def test_every_way_to_every_place_is_measured(tmp_path: Path) -> None:
     command = [sys.executable, str(SCRIPT), "--mib", "16", "--rounds", "1", "--only", "shards,memory", "--json"]
-    done = subprocess.run([*command, "--disk", str(tmp_path)], check=False, capture_output=True, text=True, timeout=170)
+    done = subprocess.run([*command, "--disk", str(tmp_path)], check=False, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)["rows"]
     expected = {(place, transport) for place in ("shards", "memory") for transport in ("tcp", "local")}

@@ -15,6 +15,9 @@ from tests.p2pstore.kv.master.table import Served, Table
 
 ROOT = Path(__file__).resolve().parents[2]
 
+COMMAND_TIMEOUT = 200.0
+"""Seconds for one command: some start several processes, each of which takes half a minute on a busy machine."""
+
 Mooncake = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -85,7 +88,7 @@ def mooncake(environment: dict[str, str], tmp_path: Path) -> Mooncake:
             cwd=tmp_path / "cwd",
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=COMMAND_TIMEOUT,
             check=False,
         )
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-WAIT = 60.0
+WAIT = 150.0
 
 
 class Terminal:

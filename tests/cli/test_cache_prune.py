@@ -18,7 +18,7 @@ from tests.cli.conftest import Mooncake
 from tests.cli.fake_agent import DIGEST, FakeAgent
 from tests.cli.test_cache import MIB, copy_answer
 
-WAIT = 60.0
+WAIT = 150.0
 LAST = to_wire(LastCopy(name="b", path="/data/b", detail=""))
 GONE = [copy_answer("a", used=time.time() - 90)]
 KEPT = [{**copy_answer("b"), "error": LAST}]

@@ -28,7 +28,7 @@ VICTIMS = ("source", "getter", "command", "etcd")
 RETRYABLE = {5, 6}
 """No live peer, no metadata server: what a user is told to try again."""
 
-ROUND_SECONDS = 120 + SIZE // (20 * MIB)
+ROUND_SECONDS = 300 + SIZE // (20 * MIB)
 """A bound for one round, on a slow and busy machine."""
 
 

@@ -50,7 +50,7 @@ def make_room(etcd: Etcd) -> None:
         post(etcd, "maintenance/alarm", {"action": "DEACTIVATE", **alarm})
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("release", ["3.4", "3.5"])
 def test_an_etcd_without_space(alone: Cluster, release: str) -> None:
     etcd = alone.etcd("etcd", need(release), f"--quota-backend-bytes={QUOTA}")

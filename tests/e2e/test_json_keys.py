@@ -21,7 +21,7 @@ from tests.cli.store_processes import Pool
 from tests.e2e.cluster import PATIENCE, Agent, Cluster, Running, eventually
 from tests.p2pstore.hub.stand_in import StandIn
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1800)
 
 NOT_RUN = {"bench gpu": "it needs a GPU; tests/gpu runs it"}
 

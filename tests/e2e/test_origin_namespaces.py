@@ -65,7 +65,7 @@ def etcd_in(hosts: Namespaces, directory: Path) -> Iterator[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1200)
 def test_eight_getters_read_each_file_once(alone: Cluster, hosts: Namespaces, tmp_path: Path) -> None:
     cluster = alone
     command = [sys.executable, "-c", SERVER, hosts.hub_address, json.dumps(SIZES)]

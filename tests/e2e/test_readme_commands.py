@@ -23,7 +23,7 @@ from tests.p2pstore.users import NOBODY
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
 BIN = Path(sys.executable).parent
-WAIT = 240
+WAIT = 500
 
 _PARTS = re.split(r"^## (.*)$", README, flags=re.MULTILINE)[1:]
 SECTIONS = dict(zip(_PARTS[::2], _PARTS[1::2], strict=True))
@@ -112,7 +112,7 @@ def shell(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     shutil.rmtree(home, ignore_errors=True)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_one_machine(shell: Shell) -> None:
     first, second, third, last = blocks("One machine")
     done = shell.run(first)
@@ -132,7 +132,7 @@ def test_one_machine(shell: Shell) -> None:
     assert "withdrew the gold of models/weights" in done.stderr
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_python(shell: Shell) -> None:
     pytest.importorskip("numpy", reason="NO PYTHON EXAMPLE: numpy is not installed")
     example, tensors = blocks("Python", "python")

@@ -36,8 +36,6 @@ UNACKNOWLEDGED = {"0.3.9", "0.3.11"}
 """They speak version 1 of the transfer's protocol: a real client's put is over once its bytes are on their way."""
 SETTLE_SECONDS = 60
 
-pytestmark = pytest.mark.timeout(240)
-
 
 class Pool:
     """A master and its clients, each of which is started when it is first asked for, and gives memory."""

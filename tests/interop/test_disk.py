@@ -18,8 +18,6 @@ from tests.p2pstore.kv.client.masters import AMaster, OurMaster, RealMaster
 SIZE = 2 << 20
 WAIT = 60.0
 
-pytestmark = pytest.mark.timeout(180)
-
 
 @pytest.fixture(params=["our master", "the real master"])
 def master(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:

@@ -14,8 +14,6 @@ from tests.p2pstore.kv.client.masters import RealMaster
 
 SIZES = [1, 2, 4095, 4097, 1 << 20, 5_000_001, 16 << 20]
 
-pytestmark = pytest.mark.timeout(180)
-
 
 @pytest.fixture(scope="module")
 def master(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:

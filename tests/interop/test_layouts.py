@@ -11,15 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.interop.store_master import our_master
 from tests.interop.wheels import wheel
 
 PEER = Path(__file__).with_name("layouts_peer.py")
 SECONDS = 120
-
-pytestmark = pytest.mark.timeout(300)
 
 
 def told(module: str, python: Path | None = None) -> tuple[dict[str, Any], dict[str, str]]:

@@ -20,8 +20,6 @@ TRANSFERS = {"MC_TCP_ENABLE_CONNECTION_POOL": "0"}
 """0.3.9 closes a connection after each transfer, and 0.3.13 uses it again: every other of its reads there fails. That is
 between the two, and no matter of the master's."""
 
-pytestmark = pytest.mark.timeout(180)
-
 
 @pytest.fixture(scope="module")
 def master() -> Iterator[Master]:

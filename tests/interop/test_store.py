@@ -20,8 +20,6 @@ CLIENT = Path(__file__).with_name("store_client.py")
 ANSWER_SECONDS = 100
 """For a client to answer, below what a test may take."""
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture(scope="module", params=["newest", OLD])
 def installed(request: pytest.FixtureRequest) -> Wheel:

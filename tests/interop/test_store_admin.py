@@ -40,8 +40,6 @@ JOB = sorted(
 )
 """What is told of a job that drains segments."""
 
-pytestmark = pytest.mark.timeout(180)
-
 
 @pytest.fixture(scope="module")
 def real() -> Iterator[str]:
