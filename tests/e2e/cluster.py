@@ -25,7 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from engine.processes import state
+from p2pstore.agent.client import AgentClient
 from p2pstore.agent.embedded_etcd import find_etcd
+from p2pstore.agent.home import Home
 from p2pstore.pull.workplace import work_name
 from tests.ports import reserved_port
 
@@ -34,14 +37,21 @@ ROOT = Path(__file__).resolve().parents[2]
 MARK = "MOONCAKE_TEST_CLUSTER"
 """Environment variable that tells a cluster's processes from all others."""
 
-PATIENCE = 45.0
-"""Seconds that ``eventually`` waits: far longer than anything takes, so that only a defect fails a test."""
+PATIENCE = 150.0
+"""Seconds that ``eventually`` waits: far longer than anything takes, so that only a defect fails a test. On a busy machine
+one command takes half a minute, and what is waited for often takes several."""
 
-COMMAND_TIMEOUT = 100.0
+COMMAND_TIMEOUT = 200.0
 """Seconds for one command."""
 
-LEASE_TTL = 4
-"""Seconds until a killed node disappears, in these tests; the default is 10."""
+LEASE_TTL = 10
+"""Seconds until a killed node disappears; on a busy machine one that lives stands still for some."""
+
+HALTING_RATE = 4_000_000
+"""Bytes a second that sources send to a get that is to be halted."""
+
+HALTED_RATE = 4096
+"""Bytes a second that they send then: so few that it lasts for hours, and so many that the get does not give up."""
 
 POLL = 0.02
 
@@ -51,8 +61,9 @@ T = TypeVar("T")
 def eventually(look: Callable[[], T], what: str, *, patience: float = PATIENCE, pause: float = POLL) -> T:
     """Call ``look`` until its answer is true, and return it. An ``AssertionError`` in it means "not yet"."""
     deadline = time.monotonic() + patience
-    last: object = None
-    while time.monotonic() < deadline:
+    while True:
+        late = time.monotonic() >= deadline  # one look is after the end, whatever stood still before
+        last: object = None
         try:
             last = look()
         except AssertionError as error:
@@ -60,8 +71,9 @@ def eventually(look: Callable[[], T], what: str, *, patience: float = PATIENCE, 
         else:
             if last:
                 return last
+        if late:
+            raise AssertionError(f"not within {patience:g} s: {what}; at last: {last}")
         time.sleep(pause)
-    raise AssertionError(f"not within {patience:g} s: {what}; at last: {last}")
 
 
 @dataclass(frozen=True)
@@ -217,9 +229,10 @@ class Agent:
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
-        """SIGSTOP its agent for a while."""
+        """SIGSTOP its agent for a while; it stands still when this begins."""
         pid = self.signal(signal.SIGSTOP)
         try:
+            eventually(lambda: state(pid) == "T", f"{self.name} stands still")
             yield
         finally:
             with contextlib.suppress(ProcessLookupError):
@@ -240,6 +253,11 @@ class Agent:
         except OSError:
             return f"{self.name} has no log"
         return f"--- log of {self.name}\n{text[-4000:]}"
+
+    def send_at_most(self, rate: int) -> None:
+        """As ``node limit --upload`` does, in bytes a second (0 is no limit), and at once: a get may end before a command
+        has begun."""
+        AgentClient(Home.resolve(self.home)).limits(rate, None)
 
     # What it sees
 
@@ -393,16 +411,15 @@ class Cluster:
 
     def close(self) -> None:
         """End every process of this cluster, at once."""
-        for _ in range(100):
+
+        def none_lives() -> bool:
             living = [pid for pid in self.processes() if is_alive(pid)]
-            if not living:
-                break
             for pid in living:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            time.sleep(POLL)
-        else:
-            raise AssertionError(f"processes {living} do not die")
+            return not living
+
+        eventually(none_lives, "its processes are dead")
         for command in self.running:
             command.close()
         for etcd in self.etcds:
@@ -439,14 +456,15 @@ def journalled(dest: Path) -> int:
 def halted_get(getter: Agent, sources: Sequence[Agent], name: str, dest: Path, *options: object) -> Running:
     """Begin a get over TCP, and when it has some chunks let its sources send next to nothing, until ``resume``.
 
-    The get that is returned has some chunks, lacks most, and would need many minutes more.
+    The get that is returned has some chunks, lacks most, and would need hours more. Of objects of less than 90 MB it may
+    get all before it is halted.
     """
     for source in sources:
-        source.ok("node", "limit", "--upload", "8MB/s")
+        source.send_at_most(HALTING_RATE)
     running = getter.begin("get", name, dest, "--transport", "tcp", *options, "--json")
     eventually(lambda: journalled(dest) >= 4 or running.ended, "the get has some chunks")
     for source in sources:
-        source.ok("node", "limit", "--upload", 1)
+        source.send_at_most(HALTED_RATE)
     assert not running.ended, f"a larger object is needed: {running.wait()}"
     assert (dest.with_name(work_name(dest.name)) / "part").exists()
     assert not dest.exists()
@@ -455,7 +473,7 @@ def halted_get(getter: Agent, sources: Sequence[Agent], name: str, dest: Path, *
 
 def resume(source: Agent) -> None:
     """Let a source of ``halted_get`` send again."""
-    source.ok("node", "limit", "--upload", 0)
+    source.send_at_most(0)
 
 
 def make_file(path: Path, size: int, seed: int = 0) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -13,9 +12,6 @@ import pytest
 from tests.e2e.cluster import Agent, Cluster, Etcd, Running, eventually, is_alive, make_file
 
 MIB = 1 << 20
-
-CLEAN_END = 5.0
-"""Seconds that an agent promises to take at most."""
 
 
 def registered(agent: Agent, file: str, seed: int = 0, size: int = 3 * MIB) -> tuple[Path, str]:
@@ -66,11 +62,9 @@ def test_run_serves_in_the_foreground_until_sigterm(cluster: Cluster) -> None:
     assert agent.pid == running.process.pid
     _, name = registered(agent, "foreground")
     assert set(agent.holders(name)) == {agent.name}
-    began = time.monotonic()
     running.send(signal.SIGTERM)
     done = running.wait()
     assert done.status == 0, done
-    assert time.monotonic() - began < CLEAN_END + 5, "with much patience for a busy machine"
     assert done.out == ""
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from p2pstore.pull.workplace import work_name
-from tests.e2e.cluster import Agent, Cluster, eventually, make_file, ports_of_its_own, tree
+from tests.e2e.cluster import Agent, Cluster, halted_get, make_file, ports_of_its_own, resume, tree
 
 MIB = 1 << 20
 
@@ -29,12 +28,12 @@ def test_a_destination_below_a_file(getter: Agent, data: Path) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 24 MiB."""
+    """A file system of 112 MiB."""
     path = tmp_path / "small"
     path.mkdir()
     if os.geteuid() != 0:
         pytest.skip("needs root to mount a file system")
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", path], check=False).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=112m", "tmpfs", path], check=False).returncode:
         pytest.skip("may not mount a file system here")
     try:
         yield path
@@ -43,7 +42,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_disk_that_is_too_small(source: Agent, getter: Agent, shared: Cluster, small_disk: Path) -> None:
-    path = make_file(shared.path("large"), 32 * MIB, 5)
+    path = make_file(shared.path("large"), 128 * MIB, 5)
     source.ok("register", path, "--name", "large")
     error = getter.fails(8, "get", "large", small_disk / "x")
     assert error["type"] == "StorageError"
@@ -58,35 +57,22 @@ def test_a_disk_that_fills_up_meanwhile(cluster: Cluster, small_disk: Path, shap
     path = cluster.path("filling")
     if shape == "directory":
         path.mkdir()
-        make_file(path / "one", 10 * MIB, 6)
-        make_file(path / "two", 10 * MIB, 7)
+        make_file(path / "one", 48 * MIB, 6)
+        make_file(path / "two", 48 * MIB, 7)
     else:
-        make_file(path, 20 * MIB, 6)
+        make_file(path, 96 * MIB, 6)
     source.ok("register", path, "--name", "filling", "--chunk-size", "1MiB")
     dest = small_disk / "x"
     fill = small_disk / "fill"
-
-    def full() -> bool:
-        """Whether a get met the full disk; one that was quicker is tried again."""
-        running = getter.begin("get", "filling", dest, "--transport", "tcp", "--no-seed", "--json")
-        eventually(lambda: (dest.with_name(work_name("x")) / "part").exists() or running.ended, "it began", pause=0)
-        with fill.open("wb", buffering=0) as file:
-            try:
-                while True:
-                    file.write(bytes(MIB // 4))
-            except OSError:
-                pass
-        done = running.wait()
-        if done.status == 0:
-            fill.unlink()
-            shutil.rmtree(dest) if dest.is_dir() else dest.unlink()
-            return False
-        assert done.status == 8, f"{done}\n{getter.log()}"
-        assert done.error["type"] == "StorageError"
-        assert "no space left" in done.error["message"]
-        return True
-
-    eventually(full, "the disk was full before the get was done")
+    running = halted_get(getter, [source], "filling", dest, "--no-seed")
+    with fill.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(MIB // 4))
+    resume(source)
+    done = running.wait()
+    assert done.status == 8, f"{done}\n{getter.log()}"
+    assert done.error["type"] == "StorageError"
+    assert "no space left" in done.error["message"]
     assert not dest.exists()
     fill.unlink()
     getter.ok("get", "filling", dest)

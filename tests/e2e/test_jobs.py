@@ -9,7 +9,7 @@ import pytest
 from p2pstore.agent.client import AgentClient
 from p2pstore.agent.home import Home
 from p2pstore.errors import JobCut
-from tests.e2e.cluster import Agent, Cluster, eventually, journalled, make_file, resume, same
+from tests.e2e.cluster import HALTED_RATE, Agent, Cluster, eventually, journalled, make_file, resume, same
 
 MIB = 1 << 20
 
@@ -35,7 +35,10 @@ def test_a_job_from_its_beginning_to_its_end(source: Agent, getter: Agent, share
 def test_one_that_waits_is_seen_and_cancelled(getter: Agent, shared: Cluster) -> None:
     dest = shared.path("job-never")
     job = getter.ok("get", "job/never", dest, "--background", "--wait")
+    eventually(lambda: getter.ok("jobs", "show", job["id"])["notes"], "it says that it waits")
     waiting = getter.begin("jobs", "wait", job["id"], "--json")
+    assert waiting.process.stderr is not None
+    assert "trying again" in waiting.process.stderr.readline(), "so the command waits, too"
     assert getter.fails(7, "get", "job/never", dest, "--background")["type"] == "DestinationBusy"
     assert [each["id"] for each in getter.status()["jobs"]] == [job["id"]]
     waiting.send(signal.SIGINT)
@@ -50,13 +53,14 @@ def test_what_an_agents_end_leaves(cluster: Cluster) -> None:
     source, getter = cluster.agents("source", "getter")
     path = make_file(cluster.path("data"), 48 * MIB, seed=82)
     source.ok("register", path, "--name", "data", "--chunk-size", "1MiB")
-    source.ok("node", "limit", "--upload", "16Mbit")
     copies = [cluster.path("killed"), cluster.path("stopped")]
     for copy, end in zip(copies, (getter.kill, getter.stop), strict=True):
+        source.send_at_most(2 * MIB)
         job = getter.ok("get", "data", copy, "--background", "--transport", "tcp")
         waiting = AgentClient(Home.resolve(getter.home)).wait_for_job(job["id"])
         assert next(waiting)["event"] == "progress"  # so the agent has heard of it; a command says nothing of that
-        eventually(lambda copy=copy: journalled(copy) >= 2, "some of it has come", patience=90)  # type: ignore[misc]
+        eventually(lambda copy=copy: journalled(copy) >= 2, "some of it has come")  # type: ignore[misc]
+        source.send_at_most(HALTED_RATE)
         ended = end()
         assert ended is None or ended["jobs"] == [job["id"]]
         with pytest.raises(JobCut):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.cluster import Agent, Cluster, eventually, flip, leftovers, make_file, tree
+from tests.e2e.cluster import Agent, Cluster, eventually, flip, leftovers, make_file, resume, tree
 from tests.ports import closed_port
 
 REGISTERED = {"name", "manifest", "size", "chunk_size", "chunks", "files", "seconds"}
@@ -193,6 +193,8 @@ def test_several_sources_at_once(shared: Cluster, source: Agent, getter: Agent) 
     register(source, path, name)
     getter.ok("get", name, shared.path("wide-copy"))
     third = shared.agent("third")
+    for holder in (source, getter):
+        holder.send_at_most(8 * MIB)
     attempt = 0
 
     def both() -> bool:
@@ -206,7 +208,11 @@ def test_several_sources_at_once(shared: Cluster, source: Agent, getter: Agent) 
         dest.unlink()
         return set(got["peers"]) == {source.name, getter.name}
 
-    eventually(both, "a get took from both sources")
+    try:
+        eventually(both, "a get took from both sources")
+    finally:
+        for holder in (source, getter):
+            resume(holder)
 
 
 def test_what_is_here_already_is_not_pulled(shared: Cluster, source: Agent, getter: Agent) -> None:

@@ -14,14 +14,13 @@ def test_an_object_that_is_not_there_yet(source: Agent, getter: Agent, shared: C
     assert getter.fails(3, "get", "waited/for", shared.path("not-waited"))["type"] == "ObjectNotFound"
     dest = shared.path("waited")
     waiting = getter.begin("get", "waited/for", dest, "--wait", "--transport", "tcp", "--json")
-    time.sleep(1)
-    assert not waiting.ended
+    assert waiting.process.stderr is not None
+    assert waiting.process.stderr.readline() == "no object is named 'waited/for'; trying again\n"
     path = make_file(shared.path("late"), 2 * MIB)
     source.ok("register", path, "--name", "waited/for")
     done = waiting.wait()
     assert done.status == 0, done
     assert done.json["bytes_pulled"] == 2 * MIB
-    assert "no object is named 'waited/for'; trying again\n" in done.err
     assert same(path, dest)
 
 
@@ -34,7 +33,8 @@ def test_waiting_has_an_end(getter: Agent, shared: Cluster) -> None:
 
 def test_ctrl_c_while_it_waits(getter: Agent, shared: Cluster) -> None:
     waiting = getter.begin("get", "never", shared.path("never"), "--wait")
-    time.sleep(2)
+    assert waiting.process.stderr is not None
+    assert "trying again" in waiting.process.stderr.readline()
     waiting.send(signal.SIGINT)
     done = waiting.wait()
     assert done.status == 130, done
@@ -55,15 +55,18 @@ def test_an_agent_killed_while_a_get_waits(cluster: Cluster) -> None:
 def test_a_timeout_keeps_what_came(source: Agent, getter: Agent, shared: Cluster) -> None:
     path = make_file(shared.path("slow"), 48 * MIB, seed=60)
     source.ok("register", path, "--name", "slow", "--chunk-size", "1MiB")
-    source.ok("node", "limit", "--upload", "32Mbit")
+    source.send_at_most(2 * MIB)  # all of it takes 24 s
     dest = shared.path("slow-copy")
     try:
-        error = getter.fails(5, "get", "slow", dest, "--timeout", "4s", "--transport", "tcp")
+        for seconds in (4, 8, 16):  # on a slow day nothing comes within a few seconds
+            error = getter.fails(5, "get", "slow", dest, "--timeout", f"{seconds}s", "--transport", "tcp")
+            assert error["type"] == "GetTimedOut"
+            assert not dest.exists()
+            if journalled(dest):
+                break
     finally:
         resume(source)
-    assert error["type"] == "GetTimedOut"
-    assert not dest.exists()
-    eventually(lambda: journalled(dest) >= 1, "something came")
+    assert journalled(dest), "something came"
     assert getter.ok("get", "slow", dest, "--transport", "tcp")["bytes_reused"] >= MIB
     assert same(path, dest)
 
@@ -72,14 +75,12 @@ def test_a_source_that_comes_back(cluster: Cluster) -> None:
     source, getter = cluster.agents("source", "getter")
     path = make_file(cluster.path("data"), 32 * MIB, seed=61)
     source.ok("register", path, "--name", "data", "--chunk-size", "1MiB")
-    source.ok("node", "limit", "--upload", "16Mbit")
+    source.send_at_most(2 * MIB)
     dest = cluster.path("copy")
     waiting = getter.begin("get", "data", dest, "--wait=10m", "--transport", "tcp", "--json")
     eventually(lambda: journalled(dest) >= 2, "some of it has come")
     source.kill()
-    eventually(
-        lambda: "; trying again" in getter.log() or not getter.status()["gets"], "its get has ended", patience=90
-    )
+    eventually(lambda: "; trying again" in getter.log() or not getter.status()["gets"], "its get has ended")
     source.start()
     done = waiting.wait(timeout=200)
     assert done.status == 0, done
