@@ -30,16 +30,18 @@ MODEL = "models/tiny"
 KEY = "a-secret-of-the-tests"
 
 ENGINE = """
-import asyncio, json, sys
+import asyncio, json, signal, sys
 from tests.p2pstore.serving.proxy.fake_engine import Engine
 
 async def main():
     engine = await Engine(tokens=int(sys.argv[1]), pause=float(sys.argv[2])).start()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, setattr, engine, "pause", 0.0)
     print(engine.address, flush=True)
     await asyncio.sleep(3600)
 
 asyncio.run(main())
 """
+"""After SIGUSR1 it pauses no more."""
 
 
 class Started:
@@ -64,12 +66,18 @@ class Started:
         except urllib.error.HTTPError as error:
             return error.code, json.loads(error.read())
 
-    def stream(self, **body: Any) -> list[str]:
-        """The data of its events."""
+    def stream(self, begun: Callable[[], object] = lambda: None, **body: Any) -> list[str]:
+        """The data of its events; ``begun`` is called when the first has come."""
+        lines: list[str] = []
         asked = json.dumps({"model": MODEL, "prompt": "x", "stream": True, **body}).encode()
         request = urllib.request.Request(self.url + "/v1/completions", asked, {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=SECONDS) as answer:
-            return [line.decode()[6:].strip() for line in answer if line.startswith(b"data: ")]
+            for line in answer:
+                if line.startswith(b"data: "):
+                    lines.append(line.decode()[6:].strip())
+                    if len(lines) == 1:
+                        begun()
+        return lines
 
     def until(self, true: Callable[[dict[str, Any]], bool]) -> None:
         deadline = time.monotonic() + SECONDS
@@ -145,15 +153,20 @@ def test_it_serves_until_it_is_told_to_end(engine: Start, proxy: Start, number: 
 
 def test_killed_instances_are_survived(engine: Start, proxy: Start) -> None:
     """kill -9 of a decode instance in mid-stream, and of a prefill instance: later requests do not notice."""
-    prefills, decodes = [engine(), engine()], [engine(200, 0.02), engine(200, 0.02)]
+    prefills, decodes = [engine(), engine()], [engine(200, 1.0), engine(200, 1.0)]
     started = proxy(prefills, decodes)
     results: list[list[str]] = []
-    threads = [threading.Thread(target=lambda: results.append(started.stream(max_tokens=200))) for _ in range(6)]
+    begun = threading.Semaphore(0)
+    threads = [
+        threading.Thread(target=lambda: results.append(started.stream(begun.release, max_tokens=200))) for _ in range(6)
+    ]
     for thread in threads:
         thread.start()
+    for _ in threads:
+        assert begun.acquire(timeout=SECONDS)
     started.until(lambda said: sum(one["running"] for one in said["instances"] if one["type"] == "decode") == 6)
-    time.sleep(0.3)
     decodes[0].process.kill()
+    decodes[1].process.send_signal(signal.SIGUSR1)
     for thread in threads:
         thread.join(SECONDS)
     whole = [lines for lines in results if lines[-1] == "[DONE]"]
@@ -175,10 +188,11 @@ def test_killed_instances_are_survived(engine: Start, proxy: Start) -> None:
     assert "Traceback" not in errors
 
 
+@pytest.mark.slow
 def test_an_engine_that_is_stopped_is_survived(engine: Start, proxy: Start) -> None:
     """SIGSTOP: its kernel still accepts connections."""
     prefill, stopped, good = engine(), engine(), engine()
-    started = proxy([prefill], [stopped, good], "--idle-timeout", "1")
+    started = proxy([prefill], [stopped, good], "--idle-timeout", "10")
     stopped.process.send_signal(signal.SIGSTOP)
     try:
         for _ in range(3):
