@@ -168,6 +168,10 @@ class FakeAgent:
         """What the last call of a route said of the paths that it named."""
         return self._last(route)["sight"]
 
+    def asked(self, path: str) -> bool:
+        """Whether a path was asked for."""
+        return any(found == path for _, found, _ in self.requests)
+
     def _last(self, route: str) -> Any:
         return next(body for method, path, body in reversed(self.requests) if f"{method} {path}" == route)
 
@@ -179,7 +183,7 @@ class FakeAgent:
 
 
 class HangUntilCancelled:
-    """As the last event: say nothing more until the client goes away."""
+    """As the last event: say nothing more until the client goes away, which it may have done before."""
 
 
 class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
@@ -219,7 +223,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(answer)
             self.close_connection = True
         elif isinstance(answer, list):
-            self._stream(answer)
+            try:
+                self._stream(answer)
+            except ConnectionError:
+                if isinstance(answer[-1], HangUntilCancelled):
+                    agent.cancelled.set()
+                raise
         elif isinstance(answer, MooncakeError):
             self._document(404, {"error": to_wire(answer)})
         else:

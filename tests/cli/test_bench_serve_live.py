@@ -43,7 +43,9 @@ def test_people_see_a_row_for_each_speed(mooncake: Mooncake, engine: FakeEngine)
 
 
 def test_scripts_get_a_document(mooncake: Mooncake, engine: FakeEngine) -> None:
-    done = mooncake("bench", "serve", *SMALL, "--live", engine.url, "--json")
+    # What is good on a machine that stands still for some seconds is no matter of this test.
+    lenient = ("--ttft", "100", "--tbt", "100")
+    done = mooncake("bench", "serve", *SMALL, *lenient, "--live", engine.url, "--json")
     (row,) = json.loads(done.stdout)["rows"]
     assert (row["requests"], row["good"], row["scale"]) == (8, 8, 64)
     done = mooncake("bench", "serve", *SMALL, "--live", engine.url, "--quiet")

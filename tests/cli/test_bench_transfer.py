@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,8 @@ from mooncake_cli.commands.bench_transfer import closing_line, table
 from mooncake_cli.plot import check, draw
 from p2pstore.errors import PackageMissing, StorageError, UsageError
 from tests.cli.conftest import Mooncake
+
+SECONDS = 150
 
 QUICK = ("--duration", "0.2", "--warm-up", "0.05", "--rounds", "2")
 UPSTREAMS_LINE = re.compile(r"Test completed: duration ([0-9.]+), batch count ([0-9]+), throughput ([0-9.]+) GB/s")
@@ -207,7 +210,8 @@ def test_interrupting_it_leaves_no_process_behind(environment: dict[str, str]) -
     bench = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         children: list[str] = []
-        for _ in range(300):
+        deadline = time.monotonic() + SECONDS
+        while time.monotonic() < deadline:
             children = Path(f"/proc/{bench.pid}/task/{bench.pid}/children").read_text().split()
             if len(children) == 4 or bench.poll() is not None:
                 break

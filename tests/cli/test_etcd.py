@@ -14,6 +14,9 @@ from p2pstore.metadata.urls import open_store
 from tests.cli.conftest import Mooncake
 from tests.cli.fake_agent import DIGEST, FakeAgent, status_answer
 
+LEASE_SECONDS = 36_000
+"""Longer than all commands of this module take together."""
+
 NODE = {"node": "alpha", "control": "127.0.0.1:7301", "zone": "rack1", "version": "0.1.0"}
 OBJECT = {
     "name": "models/llama",
@@ -50,7 +53,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     async def fill() -> str:
         url = await etcd.start()
         store = open_store(url)
-        lease = await store.grant(300)
+        lease = await store.grant(LEASE_SECONDS)
         await store.commit(
             [Put(key, json.dumps(value).encode(), lease if "/nodes/" in key else 0) for key, value in RECORDS.items()]
         )
@@ -87,7 +90,7 @@ def test_json_and_prefix(mooncake: Mooncake, url: str) -> None:
     done = mooncake("etcd", "inspect", "--metadata", url, "--json")
     document = json.loads(done.stdout)
     assert [node["node"] for node in document["nodes"]] == ["alpha"]
-    assert 0 < document["nodes"][0]["lease_left"] <= 300
+    assert 0 < document["nodes"][0]["lease_left"] <= LEASE_SECONDS
     narrowed = mooncake("etcd", "inspect", "--metadata", url, "--json", "--prefix", "mooncake/ram/")
     document = json.loads(narrowed.stdout)
     assert (document["nodes"], len(document["upstream"])) == ([], 1)

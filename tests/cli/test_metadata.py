@@ -37,7 +37,7 @@ def ask(url: str, method: str, body: bytes | None = None) -> bytes:
 
 
 def test_serve_keeps_records_in_its_file(environment: dict[str, str], tmp_path: Path) -> None:
-    options = ("--store", str(tmp_path / "metadata.db"), "--expire", "60")
+    options = ("--store", str(tmp_path / "metadata.db"), "--expire", "3600")
     process, url = start(environment, tmp_path, *options)
     assert url.startswith("http://127.0.0.1:")
     assert url.endswith("/metadata")
