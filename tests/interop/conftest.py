@@ -24,11 +24,11 @@ class HttpMetadata:
         self._thread.start()
         self.records = Records()
         self._server = MetadataServer(self.records)
-        asyncio.run_coroutine_threadsafe(self._server.start(), self._loop).result(20)
+        asyncio.run_coroutine_threadsafe(self._server.start(), self._loop).result(60)
         self.url = self._server.url
 
     def close(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._server.close(), self._loop).result(20)
+        asyncio.run_coroutine_threadsafe(self._server.close(), self._loop).result(60)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

@@ -19,6 +19,9 @@ MODULE = importlib.import_module(os.environ.get("ENGINE_MODULE", "mooncake.engin
 
 MARK = "answer "
 
+NOTIFIED_SECONDS = 60
+"""For a notification to come."""
+
 
 class Peer:
     def __init__(self) -> None:
@@ -72,7 +75,8 @@ class Peer:
         }
 
     def notified(self) -> dict[str, object]:
-        for _ in range(200):
+        deadline = time.monotonic() + NOTIFIED_SECONDS
+        while time.monotonic() < deadline:
             found = self.engine.get_notifies()
             if found:
                 return {"notifications": [[each.name, each.msg] for each in found]}

@@ -19,7 +19,7 @@ from p2pstore.kv.pool.settings import PoolSettings
 from tests.interop.wheels import Wheel
 from tests.ports import reserved_port
 
-START_SECONDS = 30
+START_SECONDS = 100
 
 
 @contextlib.contextmanager
@@ -62,10 +62,10 @@ def our_master(**settings: Any) -> Iterator[Master]:
     thread.start()
     master = Master(MasterSettings(port=0), Pool(PoolSettings(**settings), time.monotonic))
     try:
-        asyncio.run_coroutine_threadsafe(master.start(), loop).result(20)
+        asyncio.run_coroutine_threadsafe(master.start(), loop).result(60)
         yield master
     finally:
-        asyncio.run_coroutine_threadsafe(master.stop(), loop).result(20)
+        asyncio.run_coroutine_threadsafe(master.stop(), loop).result(60)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()

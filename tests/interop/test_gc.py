@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from tests.interop.wheels import OLD, wheel
 from tests.p2pstore.metadata.servers import EtcdServer, any_binary
 
 HERE = Path(__file__).parent
+KNOWN_SECONDS = 60
 Start = Callable[[str], "subprocess.Popen[str]"]
 
 
@@ -59,9 +61,14 @@ def start(request: pytest.FixtureRequest, etcd: EtcdServer) -> Iterator[Start]:
 
 
 def states(etcd: EtcdServer) -> dict[str, str]:
-    tree = inspect_url(etcd.url, probe=True)
-    assert not any("malformed" in entry for entry in tree["upstream"])
-    return {entry["key"]: entry["state"] for entry in tree["upstream"]}
+    """As they are told once each is known: who stands still for some seconds does not answer in time."""
+    deadline = time.monotonic() + KNOWN_SECONDS
+    while True:
+        tree = inspect_url(etcd.url, probe=True)
+        assert not any("malformed" in entry for entry in tree["upstream"])
+        found = {entry["key"]: entry["state"] for entry in tree["upstream"]}
+        if set(found.values()) <= {"alive", "stale"} or time.monotonic() > deadline:
+            return found
 
 
 def keys(rows: list[dict[str, Any]]) -> set[str]:
