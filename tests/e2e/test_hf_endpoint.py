@@ -21,7 +21,7 @@ MIB = 1 << 20
 HF = Path(sys.executable).with_name("hf")
 NAME = "org/model"
 SHARD = 24 * MIB
-WAIT = 90.0
+WAIT = 240.0
 SERVED = {"MOONCAKE_HF_ENDPOINT": "127.0.0.1:0", "MOONCAKE_TRANSPORT": "tcp"}
 """Over TCP, since limits hold for what is sent."""
 
@@ -62,6 +62,9 @@ class Client:
             "HF_HOME": str(home / "hf"),
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
+            # They are 10 s, in which a busy machine may not have answered.
+            "HF_HUB_ETAG_TIMEOUT": "100",
+            "HF_HUB_DOWNLOAD_TIMEOUT": "100",
         }
 
     def begin(self, *arguments: object) -> subprocess.Popen[str]:

@@ -33,7 +33,7 @@ SEGMENT = 128 << 20
 ANSWER_SECONDS = 120
 """For a worker to answer; it is killed then, and the test fails."""
 
-CALL_SECONDS = 45.0
+CALL_SECONDS = 90.0
 """For the longest call of a client; upstream's wait some 4.5 s for a master that is gone, and more on a busy machine."""
 
 ROUND_SECONDS = 180
@@ -241,9 +241,8 @@ def test_owners_and_writers_that_are_killed_take_nothing_along_that_others_hold(
 
 
 @pytest.mark.parametrize("kind", ["ours", "wheel"])
-@pytest.mark.timeout(240)
 def test_what_a_killed_writer_left_unfinished_another_puts(begin: Begin, kind: str) -> None:
-    story = begin("--client-ttl", "4s")
+    story = begin("--client-ttl", "15s")  # on a busy machine who lives stands still for some
     owner = story.joins("ours", gives=True)
     writer = story.joins(kind, gives=False)
     story.workers[writer].goes_on()
