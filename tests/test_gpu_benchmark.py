@@ -24,7 +24,7 @@ def test_it_measures_ours_and_verifies(tmp_path: Path) -> None:
     ]
     done = subprocess.run(
         [*command, "--connections", "1", "2", "--directory", str(tmp_path), "--json"],
-        check=False, capture_output=True, text=True, timeout=110,
+        check=False, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)

@@ -13,7 +13,7 @@ SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "ways_of_receiving
 def test_every_way_brings_the_file(tmp_path: Path) -> None:
     command = [sys.executable, str(SCRIPT), "--mib", "16", "--rounds", "1", "--connections", "1,2", "--json"]
     done = subprocess.run(
-        [*command, "--file", str(tmp_path / "received")], check=False, capture_output=True, text=True, timeout=110
+        [*command, "--file", str(tmp_path / "received")], check=False, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)["rows"]

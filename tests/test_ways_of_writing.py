@@ -13,7 +13,7 @@ SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "ways_of_writing.p
 def test_every_way_writes_the_files(tmp_path: Path) -> None:
     command = [sys.executable, str(SCRIPT), "--gib", "0.03", "--rounds", "1", "--threads", "1,3", "--json"]
     done = subprocess.run(
-        [*command, "--directory", str(tmp_path)], check=False, capture_output=True, text=True, timeout=110
+        [*command, "--directory", str(tmp_path)], check=False, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)["rows"]

@@ -227,12 +227,17 @@ class Agent:
         pid = self.signal(signal.SIGKILL)
         eventually(lambda: not is_alive(pid), f"{self.name} is dead")
 
+    def halt(self) -> int:
+        """SIGSTOP its agent, and wait until it stands still; the pid."""
+        pid = self.signal(signal.SIGSTOP)
+        eventually(lambda: state(pid) == "T", f"{self.name} stands still")
+        return pid
+
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
         """SIGSTOP its agent for a while; it stands still when this begins."""
-        pid = self.signal(signal.SIGSTOP)
+        pid = self.halt()
         try:
-            eventually(lambda: state(pid) == "T", f"{self.name} stands still")
             yield
         finally:
             with contextlib.suppress(ProcessLookupError):

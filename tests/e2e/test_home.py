@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 
-from engine.processes import state
 from tests.e2e.cluster import Agent, Cluster, Etcd, eventually, is_alive
 
 
@@ -40,7 +39,7 @@ def test_an_agent_in_the_foreground_says_why_it_ends(cluster: Cluster) -> None:
 def test_the_home_of_another_is_left_alone(cluster: Cluster) -> None:
     """The home is removed and made again, by another agent, before the first one has noticed."""
     agent = cluster.agent("first")
-    pid = agent.signal(signal.SIGSTOP)
+    pid = agent.halt()
     shutil.rmtree(agent.home)
     agent.start()
     second = agent.pid
@@ -82,7 +81,7 @@ def test_an_etcd_of_ones_own_comes_back_with_its_socket(alone: Cluster) -> None:
 
 def test_an_agent_without_a_socket_can_be_ended(cluster: Cluster) -> None:
     agent = cluster.agent("mute")
-    pid = agent.signal(signal.SIGSTOP)
+    pid = agent.halt()
     (agent.home / "run" / "agent.sock").unlink()
     assert agent.stop()["pid"] == pid
     assert not is_alive(pid)
@@ -90,8 +89,7 @@ def test_an_agent_without_a_socket_can_be_ended(cluster: Cluster) -> None:
 
 def test_a_stopped_agent_is_told_of_and_ended(cluster: Cluster) -> None:
     agent = cluster.agent("stopped")
-    pid = agent.signal(signal.SIGSTOP)
-    eventually(lambda: state(pid) == "T", "it is stopped")
+    pid = agent.halt()
     error = agent.fails(5, "node", "status")
     assert f"process {pid} is stopped, and 'kill -CONT {pid}' lets it go on" in error["message"]
     stopped = agent.stop()
