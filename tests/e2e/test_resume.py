@@ -53,9 +53,19 @@ class Story:
     def resume(self) -> None:
         resume(self.source)
 
+    def resume_when_ended(self) -> None:
+        """Once the agent's get has ended, whose command has: it would bring all at once."""
+        eventually(lambda: self.getter.status()["gets"] == 0, "the agent's get has ended")
+        self.resume()
+
+    def sent(self) -> list[int]:
+        """The bytes that the source has sent, if it sends none now."""
+        found = [self.source.status()["bytes_sent"] for _ in range(2)]
+        return found if found[0] == found[1] else []
+
     def finishes(self, had: int) -> None:
         """The same command again brings what is missing, and hardly more."""
-        sent = self.source.status()["bytes_sent"]
+        sent = eventually(self.sent, "what was begun before is sent no more")[0]
         got = self.getter.ok("get", self.name, self.dest, "--transport", "tcp")
         assert tree(self.dest) == tree(self.path)
         assert got["bytes_reused"] + got["bytes_pulled"] == SIZE
@@ -99,7 +109,7 @@ def test_the_command_is_ended(story: Story, number: signal.Signals) -> None:
     else:
         assert done.status == -number
     assert not story.dest.exists()
-    story.resume()
+    story.resume_when_ended()
     story.finishes(had)
 
 
@@ -148,7 +158,7 @@ def test_a_directory_resumes(story: Story) -> None:
     running, had = story.halted()
     running.send(signal.SIGKILL)
     running.wait()
-    story.resume()
+    story.resume_when_ended()
     story.finishes(had)
 
 
