@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -33,7 +35,10 @@ def test_real_agents_on_loopback(mooncake: Mooncake, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", signals.ending())
 def test_nothing_is_left_of_one_that_is_told_to_end(environment: dict[str, str], tmp_path: Path, number: int) -> None:
-    """Twice, as timeout(1) tells it: the second must not break off what cleans up at the first."""
+    """Twice, as timeout(1) tells it: the second must not break off what cleans up at the first.
+
+    An agent stands still meanwhile, so that it is not over before the first, and cleaned up before the second.
+    """
     options = ["--receivers", "1", "--size", "1GiB", "--directory", str(tmp_path)]
     command = [sys.executable, "-m", "mooncake_cli", "bench", "broadcast", *options]
     with subprocess.Popen(command, env=environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as bench:
@@ -42,6 +47,7 @@ def test_nothing_is_left_of_one_that_is_told_to_end(environment: dict[str, str],
         (made,) = tmp_path.glob("mooncake-broadcast-*")
         agents = [int(lock.read_text().split()[0]) for lock in made.glob("*/home/agent.lock")]
         assert len(agents) == 2
+        os.kill(agents[0], signal.SIGSTOP)
         for _ in range(2):
             bench.send_signal(number)
             time.sleep(0.05)
