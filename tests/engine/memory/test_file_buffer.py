@@ -76,7 +76,7 @@ def test_ranges_that_do_not_exist(tmp_path: Path, offset: int, length: int | Non
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(UsageError):
         OpenFileBuffer("f", path, offset=offset, length=length)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
     assert path.read_bytes() == b"0123456789"
 
 

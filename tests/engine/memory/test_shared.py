@@ -16,9 +16,9 @@ from tests.forking import in_child
 LENGTH = 1 << 20
 
 
-def mapped() -> int:
-    """How many shared memories this process has mapped."""
-    return Path("/proc/self/maps").read_text().count("memfd:mooncake")
+def mapped() -> set[str]:
+    """The mappings of shared memories that this process has."""
+    return {line for line in Path("/proc/self/maps").read_text().splitlines() if "memfd:mooncake" in line}
 
 
 def test_what_one_side_writes_the_other_reads() -> None:
@@ -59,7 +59,7 @@ def test_memory_that_cannot_be_had_is_refused_in_words(length: int) -> None:
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(UsageError, match=f"shared memory of {length}|{length} bytes of shared memory"):
         SharedMemory(length)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_what_could_be_cut_short_is_not_mapped(tmp_path: Path) -> None:
@@ -75,29 +75,29 @@ def test_what_could_be_cut_short_is_not_mapped(tmp_path: Path) -> None:
 def test_it_is_let_go_when_its_last_view_is() -> None:
     before = mapped()
     memory = SharedMemory(LENGTH)
-    assert mapped() == before + 1
+    assert len(mapped() - before) == 1
     part = memory.view[100:200]
     memory.close()
     memory.close()
     gc.collect()
     part[0] = 7
-    assert mapped() == before + 1, "a view was left without its memory"
+    assert len(mapped() - before) == 1, "a view was left without its memory"
     del part
     gc.collect()
-    assert mapped() == before
+    assert not mapped() - before
 
 
 def test_a_forked_child_has_none_of_it_and_takes_none_away() -> None:
     memory = SharedMemory(LENGTH)
     memory.view[:2] = b"ok"
 
-    def look() -> tuple[int, bool]:
+    def look() -> tuple[set[str], bool]:
         leads_nowhere = os.path.realpath(f"/proc/self/fd/{memory.fd}") == os.devnull
         memory.close()
         gc.collect()
         return mapped(), leads_nowhere
 
-    assert in_child(look) == (0, True)
+    assert in_child(look) == (set(), True)
     assert memory.view[:2] == b"ok"
     memory.close()
 

@@ -49,6 +49,13 @@ class Owner:
         self.name = self.engine.segment_name
 
 
+@pytest.fixture(autouse=True)
+def _no_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is slow on a slow day is no stranger, nor is one asked again at once for that."""
+    monkeypatch.setattr(module, "ANSWER_SECONDS", float(WAIT))
+    monkeypatch.setattr(module, "ASK_AGAIN_SECONDS", 3600.0)
+
+
 @pytest.fixture
 def owner() -> Iterator[Owner]:
     made = Owner()
@@ -63,8 +70,9 @@ def neighbours() -> Iterator[Neighbours]:
     made.close()
 
 
-def mapped() -> int:
-    return Path("/proc/self/maps").read_text().count("memfd:mooncake")
+def mapped() -> set[str]:
+    """The mappings of shared memories that this process has."""
+    return {line for line in Path("/proc/self/maps").read_text().splitlines() if "memfd:mooncake" in line}
 
 
 def until(condition: object) -> None:
@@ -210,7 +218,7 @@ def test_memory_is_let_go_when_its_owner_ends(neighbours: Neighbours, how: str) 
         view = neighbours.view(name, int(address), 5)
         assert view == b"hello"
         del view
-        assert mapped() == before + 1
+        assert len(mapped() - before) == 1
         if how == "kill":
             process.send_signal(signal.SIGKILL)
         assert process.stdin is not None
@@ -219,7 +227,7 @@ def test_memory_is_let_go_when_its_owner_ends(neighbours: Neighbours, how: str) 
 
         def over() -> bool:
             neighbours.forget_gone()
-            return mapped() == before
+            return not mapped() - before
 
         until(over)
         assert neighbours.view(name, int(address), 5) is None
@@ -242,13 +250,13 @@ def test_a_piece_that_was_lent_is_let_go_alone(owner: Owner, neighbours: Neighbo
     before = mapped()
     for address in (owner.offered.address, lent.address):
         assert neighbours.view(owner.name, address, 10) is not None
-    assert mapped() == before + 2
+    assert len(mapped() - before) == 2
     neighbours.let_go(owner.name, lent.address + LENGTH - 1)
-    assert mapped() == before + 1
+    assert len(mapped() - before) == 1
     neighbours.let_go(owner.name, lent.address)
     neighbours.let_go("nobody:1", lent.address)
     assert neighbours.view(owner.name, owner.offered.address, 10) is not None
-    assert mapped() == before + 1
+    assert len(mapped() - before) == 1
     assert neighbours.view(owner.name, lent.address, 10) is not None, "it is asked for again"
 
 

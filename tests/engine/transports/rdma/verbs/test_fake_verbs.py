@@ -256,4 +256,4 @@ def test_what_was_not_closed_is_counted(fabric: Fabric) -> None:
                 fabric.regions[each.key].close()
             each.context.close()
     assert fabric.left == 0
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert len(os.listdir("/proc/self/fd")) <= descriptors
