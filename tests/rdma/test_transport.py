@@ -93,13 +93,15 @@ def test_a_wait_ends_when_the_channel_is_closed(reader: RdmaTransport, tmp_path:
         channel = reader.open(server.address_of_self())
         into = bytearray(len(data))
         channel.submit(address, len(data), Region.of(into))
-        threading.Timer(0.05, channel.close).start()
+        closer = threading.Timer(0.05, channel.close)
+        closer.start()
         try:
             while True:
                 channel.receive(IntoMemory(memoryview(into)))
                 channel.submit(address, len(data), Region.of(into))
         except PeerUnreachable:
             pass
+        closer.join()
         into[:] = bytes(len(into))
         time.sleep(0.1)
         assert not any(into[::4096])  # no device writes after the close

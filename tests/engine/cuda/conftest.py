@@ -6,8 +6,15 @@ from collections.abc import Iterator
 
 import pytest
 
+from engine.cuda import peers
 from engine.cuda.fake_driver import FakeDriver
-from tests.engine.cuda.gpus import fake
+from tests.engine.cuda.gpus import WAIT, fake
+
+
+@pytest.fixture(autouse=True)
+def _time_for_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow day is no GPU that does not copy."""
+    monkeypatch.setattr(peers, "TRY_SECONDS", WAIT)
 
 
 @pytest.fixture

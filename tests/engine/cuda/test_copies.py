@@ -190,9 +190,9 @@ def test_a_wait_that_is_given_up_ends_after_the_copy(gpu: FakeDriver) -> None:
     room = copies.take(4, 0, wanted)
     gpu.pause()
     timer = threading.Timer(0.05, gpu.resume)
-    timer.start()
 
     def check() -> None:
+        timer.start()  # so the copy goes on after it was given up, however slow the day
         raise InterruptedError
 
     with pytest.raises(InterruptedError):

@@ -163,9 +163,11 @@ def test_closing_from_another_thread_ends_a_wait(owner: SegmentServer, reader: R
     into = bytearray(MIB)
     fabric.held = True
     channel.submit(address, MIB, Region.of(into))
-    threading.Timer(0.1, channel.close).start()
+    closer = threading.Timer(0.1, channel.close)
+    closer.start()
     with pytest.raises(PeerUnreachable):
         channel.receive(IntoMemory(memoryview(into)))
+    closer.join()
     fabric.release()
     assert not any(into)  # no device writes after the close
     into.append(1)

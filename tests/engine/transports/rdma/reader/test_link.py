@@ -193,9 +193,11 @@ def test_a_peer_that_is_gone_ends_the_wait(made: Made, fabric: Fabric, owner: Se
     reading = made()
     fabric.held = True
     reading.link.post(reading.pieces(1))
-    threading.Timer(0.05, owner.close).start()
+    closer = threading.Timer(0.05, owner.close)
+    closer.start()
     with pytest.raises(PeerUnreachable, match="its process has ended the session"):
         reading.link.wait(PATIENT)
+    closer.join()
 
 
 def test_our_own_close_ends_the_wait_and_is_told_as_ours(made: Made, fabric: Fabric) -> None:
