@@ -15,6 +15,7 @@ import yarl
 
 from engine.errors import StorageError
 from engine.metadata import kept
+from engine.metadata import server as module
 from engine.metadata.kept import Records
 from engine.metadata.server import MetadataServer
 from tests.ports import closed_port
@@ -133,7 +134,8 @@ async def test_records_outlive_the_server_in_a_file(tmp_path: Path, http: aiohtt
         Records(tmp_path / "no" / "such" / "directory")
 
 
-async def test_only_the_dead_expire(http: aiohttp.ClientSession) -> None:
+async def test_only_the_dead_expire(http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PROBE_TIMEOUT", 60.0)
     records = Records()
     server = MetadataServer(records, expire=0.4)
     await server.start()
@@ -143,7 +145,7 @@ async def test_only_the_dead_expire(http: aiohttp.ClientSession) -> None:
             await ask(http, server, "PUT", f"mooncake/c1/rpc_meta/{name}", value)
             await ask(http, server, "PUT", f"mooncake/c1/ram/{name}", b"{}")
         await ask(http, server, "PUT", "mooncake/other", b"{}")
-        for _ in range(200):
+        for _ in range(1200):
             await asyncio.sleep(0.05)
             if len(records) == 2:
                 break

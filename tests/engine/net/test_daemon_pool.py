@@ -45,7 +45,8 @@ def test_as_many_work_at_once_as_there_are_threads_and_the_rest_waits() -> None:
     pool.shutdown()
 
 
-def test_a_thread_that_is_free_is_taken_before_another_is_started() -> None:
+def test_a_thread_that_is_free_is_taken_before_another_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(daemon_pool, "IDLE_SECONDS", 3600.0)
     pool = DaemonPool("test")
     for _ in range(20):
         pool.submit(int).result(WAIT)
