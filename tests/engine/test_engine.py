@@ -29,6 +29,7 @@ from engine.errors import (
 from engine.protocol import wire
 from engine.serving import tcp_server
 from tests.engine.engines import SMALL_SLICES, OldMemory, Scripted, hang_up, pair, ready, serve, serve_once
+from tests.ports import reserved_port
 
 __all__ = ["pair"]
 
@@ -157,7 +158,7 @@ def test_a_peer_that_went_away() -> None:
 
 def test_a_peer_that_came_back_on_another_data_port() -> None:
     with TransferEngine() as engine:
-        with TransferEngine() as target:
+        with TransferEngine(f"127.0.0.1:{reserved_port()}") as target:
             name = target.segment_name
             engine.read(bytearray(3), engine.open_segment(name), target.register_memory(b"abc").address)
         with TransferEngine(name) as again:

@@ -12,7 +12,7 @@ from engine.net.sockets import listen
 from engine.serving.segment_server import SegmentServer
 from engine.transports.base import PeerAddress
 from engine.transports.tcp import TcpTransport
-from tests.ports import closed_port
+from tests.ports import closed_port, reserved_port
 
 
 class Turns:
@@ -39,7 +39,7 @@ def listener() -> Iterator[socket.socket]:
 def come_from(listener: socket.socket, turns: Turns, count: int) -> list[str]:
     found = []
     for _ in range(count):
-        with connect("127.0.0.1", listener.getsockname()[1], timeout=5, sources=turns):
+        with connect("127.0.0.1", listener.getsockname()[1], timeout=60, sources=turns):
             accepted, address = listener.accept()
             accepted.close()
             found.append(address[0])
@@ -62,7 +62,7 @@ def test_a_peer_that_refuses_is_no_fault_of_the_address() -> None:
     port = closed_port()
     turns = Turns("127.0.0.2")
     with pytest.raises(ConnectionRefusedError):
-        connect("127.0.0.1", port, timeout=5, sources=turns)
+        connect("127.0.0.1", port, timeout=60, sources=turns)
     assert turns.bad == []
 
 
@@ -78,7 +78,7 @@ def test_the_transport_binds_what_it_is_told(listener: socket.socket) -> None:
     accepting.start()
     transport = TcpTransport(sources=Turns("127.0.0.9"))
     transport.open(PeerAddress("127.0.0.1:1", "127.0.0.1", listener.getsockname()[1])).close()
-    accepting.join(10)
+    accepting.join(60)
     assert seen == ["127.0.0.9"]
 
 
@@ -90,6 +90,7 @@ def test_ports_are_taken_from_a_range_until_none_is_free() -> None:
 
 
 def test_a_segments_servers_are_in_the_range() -> None:
-    ports = range(28000, 28400)
+    first = reserved_port(4)
+    ports = range(first, first + 4)
     with SegmentServer("127.0.0.1", ports=ports) as server:
         assert {server.rpc_port, server.data_port} <= set(ports)
