@@ -38,7 +38,7 @@ BFLOAT16_BYTES = 2
 SPARE_BYTES = 256 * MIB
 """Room beside the two copies: etcd's log, the agents' records."""
 COMMAND_SECONDS = 600
-STOP_SECONDS = 30
+STOP_SECONDS = 120
 
 MOONCAKE = str(Path(sys.executable).with_name("mooncake"))
 

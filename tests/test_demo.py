@@ -13,12 +13,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SECONDS = 200
+SECONDS = 600
+"""For some ten commands, each of which takes half a minute on a slow day."""
 
-pytestmark = pytest.mark.skipif(
-    not Path(sys.executable).with_name("mooncake").exists(),
-    reason="NO DEMO: the command 'mooncake' is not installed beside this Python; run 'make test'",
-)
+pytestmark = [
+    pytest.mark.skipif(
+        not Path(sys.executable).with_name("mooncake").exists(),
+        reason="NO DEMO: the command 'mooncake' is not installed beside this Python; run 'make test'",
+    ),
+    pytest.mark.timeout(2 * SECONDS + 60),
+]
 
 
 def start(directory: Path, size: str) -> subprocess.Popen[str]:
@@ -40,7 +44,7 @@ def processes_in(directory: Path) -> list[str]:
     return found
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 150.0) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = SECONDS) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
