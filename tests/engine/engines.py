@@ -21,7 +21,7 @@ from engine.protocol.segment import BufferDescriptor, SegmentDescriptor
 from engine.serving.handshake_server import HandshakeServer
 
 READ, WRITE = Opcode.READ, Opcode.WRITE
-SMALL_SLICES = EngineSettings(slice_size=4096, retries=3, stall_timeout=5.0)
+SMALL_SLICES = EngineSettings(slice_size=4096, retries=3, connect_timeout=60.0, stall_timeout=60.0)
 
 
 @pytest.fixture(params=[2, 1], ids=["v2", "v1"])

@@ -127,7 +127,7 @@ def test_threads_begin_together_and_the_first_error_is_raised() -> None:
     together = threading.Barrier(3)
 
     def act(index: int) -> int:
-        together.wait(5)
+        together.wait(60)
         return index * index
 
     assert in_threads(3, act) == [0, 1, 4]

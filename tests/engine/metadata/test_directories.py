@@ -45,7 +45,7 @@ class RedisServer:
         self.port = reserved_port()
         command = [binary, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
         self.process = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while True:
             try:
                 socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
@@ -61,7 +61,7 @@ class RedisServer:
 
     def close(self) -> None:
         self.process.terminate()
-        self.process.wait(20)
+        self.process.wait(60)
 
 
 @pytest.fixture(scope="module")
@@ -80,11 +80,11 @@ class HttpServer:
         self._thread.start()
         self.records = Records()
         self._server = MetadataServer(self.records)
-        asyncio.run_coroutine_threadsafe(self._server.start(), self._loop).result(20)
+        asyncio.run_coroutine_threadsafe(self._server.start(), self._loop).result(60)
         self.url = self._server.url
 
     def close(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._server.close(), self._loop).result(20)
+        asyncio.run_coroutine_threadsafe(self._server.close(), self._loop).result(60)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

@@ -24,7 +24,11 @@ NOTES: list[tuple[str, str]] = []
 @pytest.fixture
 def server() -> Iterator[HandshakeServer]:
     NOTES.clear()
-    made = HandshakeServer(lambda: DESCRIPTOR, on_notify=lambda name, text: NOTES.append((name, text)))
+    made = HandshakeServer(
+        lambda: DESCRIPTOR,
+        on_notify=lambda name, text: NOTES.append((name, text)),
+        clock=lambda: 1000.0,  # nobody is too slow
+    )
     made.start()
     yield made
     made.close()
@@ -62,7 +66,7 @@ def test_silent_clients_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     server = HandshakeServer(lambda: DESCRIPTOR)
     server.start()
     try:
-        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as sock:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=60) as sock:
             assert sock.recv(1) == b""
     finally:
         server.close()
@@ -90,7 +94,7 @@ def test_a_client_has_its_time_and_no_more() -> None:
 
 def test_beyond_the_cap_the_oldest_goes(server: HandshakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handshake_server, "MAX_CLIENTS", 2)
-    crowd = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(2)]
+    crowd = [socket.create_connection(("127.0.0.1", server.port), timeout=60) for _ in range(2)]
     assert fetch_descriptor("127.0.0.1", server.port) == DESCRIPTOR
     assert crowd[0].recv(1) == b""
     for sock in crowd:
@@ -101,7 +105,7 @@ def test_beyond_the_cap_the_oldest_goes(server: HandshakeServer, monkeypatch: py
     "garbage", [b"GET / HTTP/1.1\r\n\r\n", bytes(8), struct.pack("<Q", 3) + b"\x01[]", b"\xff" * 99]
 )
 def test_garbage_ends_only_its_own_connection(server: HandshakeServer, garbage: bytes) -> None:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as sock:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as sock:
         sock.sendall(garbage)
         with contextlib.suppress(ConnectionResetError):
             assert sock.recv(1) == b""
@@ -119,7 +123,7 @@ def test_a_large_answer_arrives_whole() -> None:
 
 
 def test_request_in_pieces(server: HandshakeServer) -> None:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as sock:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as sock:
         for byte in encode(Message(MessageType.PROBE)):
             sock.sendall(bytes((byte,)))
         decoder, answer = Decoder(peer="p"), None

@@ -15,6 +15,7 @@ from engine.memory.buffers import FilesBuffer, MemoryBuffer
 from engine.memory.file_spans import FileSpan
 from engine.net.handshake_client import fetch_descriptor
 from engine.protocol.key import new_key
+from engine.serving import tcp_server
 from engine.serving.segment_server import SegmentServer
 from engine.transports.mock import MockTransport
 
@@ -39,16 +40,15 @@ def test_a_directory_travels(tmp_path: Path, transport: str) -> None:
         other.read(source.address_of_self(), address, memoryview(got), transport)
         assert got == whole
         counter = source.bytes_sent if transport == "tcp" else source.bytes_granted
-        for _ in range(100):  # the counter moves after the last byte has left
-            if counter == len(whole):
-                break
+        deadline = time.monotonic() + 60
+        while counter != len(whole) and time.monotonic() < deadline:  # it moves after the last byte has left
             time.sleep(0.02)
             counter = source.bytes_sent if transport == "tcp" else source.bytes_granted
         assert counter == len(whole)
         piece = bytearray(10)
         other.read(source.address_of_self(), address + 2_999_995, memoryview(piece), transport)
         assert piece == whole[2_999_995:3_000_005]
-        assert source.unregister(address, timeout=10)
+        assert source.unregister(address, timeout=60)
         with pytest.raises(RangeRefused):
             other.read(source.address_of_self(), address, memoryview(piece), transport)
 
@@ -108,7 +108,8 @@ def test_transports_can_be_swapped() -> None:
             source.transport("pigeon")
 
 
-def test_close_is_quick_with_peers_connected(tmp_path: Path) -> None:
+def test_close_is_quick_with_peers_connected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tcp_server, "STALL_TIMEOUT", 600.0)
     source = SegmentServer(local_socket=tmp_path / "s" / "local.sock")
     source.register(MemoryBuffer("m", bytes(1 << 24)))
     channels = [source.open(source.address_of_self(), name) for name in ("tcp", "local") for _ in range(5)]
@@ -116,7 +117,7 @@ def test_close_is_quick_with_peers_connected(tmp_path: Path) -> None:
     started = time.monotonic()
     source.close()
     source.close()
-    assert time.monotonic() - started < 15, "not the half minute that a peer may stall"
+    assert time.monotonic() - started < 60, "not the time that a peer may stall"
     for channel in channels:
         channel.close()
 

@@ -20,7 +20,7 @@ def why_not() -> str:
     if missing := [tool for tool in ("unshare", "nsenter", "ip", "mount") if shutil.which(tool) is None]:
         return f"no {', '.join(missing)} here (apt-get install util-linux iproute2)"
     command = [*NAMESPACES, "ip", "link", "add", "br0", "type", "bridge"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     return f"no network namespace with a bridge can be had here: {done.stderr.strip()}" if done.returncode else ""
 
 
@@ -29,7 +29,7 @@ def test_two_connections_to_one_peer_come_in_over_two_cards() -> None:
         pytest.skip(reason)
     done = subprocess.run(
         [*NAMESPACES, sys.executable, str(HERE / "two_cards.py")],
-        capture_output=True, text=True, timeout=90, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, timeout=110, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     received = json.loads(done.stdout)

@@ -74,7 +74,7 @@ def main() -> None:
         peer.stdin.write("go\n")
         peer.stdin.flush()
         told = json.loads(peer.stdout.readline())
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while len(source_addresses(discover(), PEER)) < 2:
             assert time.monotonic() < deadline, discover()
             time.sleep(0.05)
@@ -87,7 +87,7 @@ def main() -> None:
             channel.close()
         print(json.dumps({card: received(card) - before[card] for card in OURS}))
     finally:
-        peer.communicate(timeout=20)
+        peer.communicate(timeout=60)
 
 
 if __name__ == "__main__":

@@ -163,7 +163,7 @@ def test_cancel_ends_a_batch_that_waits_for_a_silent_peer() -> None:
         assert not batch.wait(0.2)
         assert not engine.unregister_memory(memory, timeout=0.0)
         batch.cancel()
-        assert batch.wait(10)
+        assert batch.wait(60)
         assert {each.state for each in batch.statuses()} == {TransferState.CANCELLED}
         with pytest.raises(UsageError, match="cancelled"):
             batch.raise_failed()
@@ -185,7 +185,7 @@ def test_an_engine_ends_with_transfers_under_way() -> None:
     engine = TransferEngine()
     batch = engine.submit_transfer([TransferRequest(READ, bytearray(10), engine.open_segment(server.name), 4096)])
     engine.close()
-    assert batch.wait(10)
+    assert batch.wait(60)
     assert batch.status(0).state is TransferState.CANCELLED
     server.close()
     engine.close()
@@ -252,8 +252,8 @@ def test_an_engine_ends_with_a_read_under_way_on_an_idle_connection() -> None:
 
     thread = threading.Thread(target=read)
     thread.start()
-    assert asked.wait(20)
+    assert asked.wait(60)
     engine.close()
-    thread.join(20)
+    thread.join(60)
     assert [type(error) for error in errors] == [Closed]
     server.close()

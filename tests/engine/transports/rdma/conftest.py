@@ -43,6 +43,6 @@ def owner(open_nics: Callable[..., Nics]) -> Iterator[SegmentServer]:
 
 @pytest.fixture
 def reader(open_nics: Callable[..., Nics]) -> Iterator[RdmaTransport]:
-    transport = RdmaTransport(open_nics("a0"), stall_timeout=5)
+    transport = RdmaTransport(open_nics("a0"), connect_timeout=60, stall_timeout=60)
     yield transport
     transport.close()

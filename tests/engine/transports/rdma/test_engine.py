@@ -19,7 +19,7 @@ MIB = 1 << 20
 
 @pytest.fixture
 def engines(open_nics: Callable[..., Nics]) -> Iterator[tuple[TransferEngine, TransferEngine]]:
-    settings = EngineSettings(retries=2, stall_timeout=5)
+    settings = EngineSettings(retries=2, stall_timeout=60)
     with (
         TransferEngine(protocol="rdma", nics=open_nics("a0"), settings=settings) as one,
         TransferEngine(protocol="rdma", nics=open_nics("b0"), settings=settings) as other,
@@ -89,7 +89,7 @@ def test_a_batch_says_how_each_request_went(engines: tuple[TransferEngine, Trans
             TransferRequest(Opcode.WRITE, b"12345", peer, remote.address),
         ]
     )
-    assert batch.wait(20)
+    assert batch.wait(60)
     states = [status.state for status in batch.statuses()]
     assert states == [TransferState.COMPLETED] * 4 + [TransferState.FAILED] * 2
     assert isinstance(batch.status(4).error, RangeRefused)

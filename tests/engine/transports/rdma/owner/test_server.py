@@ -19,7 +19,7 @@ from engine.transports.rdma.owner import server as servers
 from engine.transports.rdma.setup import GrantRequest, Setup
 from engine.transports.rdma.verbs.fake_verbs import Fabric, mapped_gid
 
-WAIT = 10.0
+WAIT = 60.0
 
 
 class Client:

@@ -55,7 +55,7 @@ def test_nothing_is_left_behind(fabric: Fabric, open_nics: Callable[..., Nics], 
         address = server.register(FilesBuffer("f", [FileSpan(str(tmp_path / "f"), len(data))]))
         for _ in range(20):
             assert read(transport, server.address_of_self(), address, len(data)) == data
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while server.rdma_sessions and time.monotonic() < deadline:
             time.sleep(0.01)
         assert not server.rdma_sessions
@@ -179,7 +179,7 @@ def test_a_device_without_room_is_told_and_nothing_is_left(
         reader = RdmaTransport(open_nics("a0"))
         with pytest.raises(TransportUnavailable, match=f"create_qp failed on {device}: Cannot allocate memory"):
             reader.open(server.address_of_self())
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while fabric.pairs and time.monotonic() < deadline:
             time.sleep(0.01)
         assert not fabric.pairs
