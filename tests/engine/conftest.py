@@ -24,7 +24,7 @@ def _no_hurry() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(EngineSettings.__init__, "__defaults__", patient)
         for call in (exchange, fetch_descriptor):
-            patch.setitem(call.__kwdefaults__, "timeout", WAIT)
+            patch.setattr(call, "__kwdefaults__", {"timeout": WAIT})
         patch.setattr(http, "TIMEOUT", WAIT)
         patch.setattr(redis, "TIMEOUT", WAIT)
         patch.setattr(handshake_server, "CLIENT_TIMEOUT", WAIT)
