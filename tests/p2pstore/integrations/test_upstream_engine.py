@@ -22,8 +22,6 @@ from tests.ports import closed_port
 SIZE = 1 << 20
 OURS = Wheel("ours", {"ENGINE_MODULE": "p2pstore.integrations.upstream_engine"}, Path())
 
-pytestmark = pytest.mark.timeout(180)
-
 
 class Side:
     """An engine in this process, with registered memory."""

@@ -16,8 +16,6 @@ from p2pstore.bench.store.run import MAX_SEGMENT
 CASE = Case(Operation.GET, 65536, 2, 2)
 QUICK = Plan(cases=[CASE], duration=0.2, rounds=2)
 
-pytestmark = pytest.mark.timeout(240)
-
 
 @pytest.mark.parametrize("where", Where)
 def test_ours(where: Where) -> None:

@@ -25,8 +25,6 @@ TOGETHER = 8
 
 WAIT = 60.0
 
-pytestmark = pytest.mark.timeout(180)
-
 
 @pytest.fixture(params=["our master", "the real master"])
 def master(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AMaster]:
