@@ -26,15 +26,22 @@ class Terminal:
     """A command on a pseudo-terminal of its own, as a shell would run it."""
 
     def __init__(self, agent: Agent, *arguments: object) -> None:
+        words = ["--home", str(agent.home), "--metadata", str(agent.metadata), *map(str, arguments)]
+        command = [sys.executable, "-m", "mooncake_cli", *words]
+        environment = {**agent.environment, "TERM": "xterm", "COLUMNS": "100"}
+        begun, inherited = os.pipe()  # the second is closed by execve
         self._pid, self._file = pty.fork()
         if self._pid == 0:  # pragma: no cover - it becomes the command
-            words = ["--home", str(agent.home), "--metadata", str(agent.metadata), *map(str, arguments)]
-            os.chdir(agent.cluster.work)
-            os.execve(
-                sys.executable,
-                [sys.executable, "-m", "mooncake_cli", *words],
-                {**agent.environment, "TERM": "xterm", "COLUMNS": "100"},
-            )
+            try:
+                os.chdir(agent.cluster.work)
+                os.execve(sys.executable, command, environment)
+            finally:
+                os._exit(127)
+        os.close(inherited)
+        try:
+            os.read(begun, 1)  # until then a key would interrupt this test's own process, of which that one is a copy
+        finally:
+            os.close(begun)
         self.seen = ""
         self.status: int | None = None
 
