@@ -34,6 +34,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from counts import as_count, as_counts
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
@@ -323,19 +325,11 @@ def profiled(bench: Bench, place: str, transport: str, rounds: int) -> dict[str,
     return {"place": place, "transport": transport, "processor": spent, "samples": kinds.total(), "parts": parts}
 
 
-def as_counts(text: str) -> list[int]:
-    """Whole numbers above 0, with commas between them. Raises ``argparse.ArgumentTypeError``."""
-    counts = text.split(",")
-    if not all(count.isdecimal() and int(count) for count in counts):
-        raise argparse.ArgumentTypeError(f"{text!r} are no counts, such as 4,8")
-    return list(map(int, counts))
-
-
 def main() -> int:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--mib", type=int, default=1024, help="size of each object (default 1024)")
-    parser.add_argument("--rounds", type=int, default=4, help="rounds counted, after one that is not (default 4)")
+    parser.add_argument("--mib", type=as_count, default=1024, help="size of each object (default 1024)")
+    parser.add_argument("--rounds", type=as_count, default=4, help="rounds counted, after one that is not (default 4)")
     parser.add_argument("--only", default=",".join(PLACES), help=f"some of: {', '.join(PLACES)} (default: all)")
     parser.add_argument("--disk", type=Path, default=Path("/var/tmp"), help="where 'disk' is (default /var/tmp)")
     parser.add_argument(

@@ -29,6 +29,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import xxhash
+from counts import as_count, as_counts
 
 CHUNK = 4 << 20
 AT_ONCE = 1 << 18
@@ -226,16 +227,15 @@ def same(one: Path, other: Path) -> bool:
 def main() -> int:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--mib", type=int, default=512, help="size of the file, in 16 MiB (default 512)")
-    parser.add_argument("--rounds", type=int, default=4, help="rounds counted, after one that is not (default 4)")
-    parser.add_argument("--connections", default="2,4", help="how many at a time (default 2,4)")
+    parser.add_argument("--mib", type=as_count, default=512, help="size of the file, in 16 MiB (default 512)")
+    parser.add_argument("--rounds", type=as_count, default=4, help="rounds counted, after one that is not (default 4)")
+    parser.add_argument("--connections", type=as_counts, default=[2, 4], help="how many at a time (default 2,4)")
     parser.add_argument("--file", type=Path, default=Path("/dev/shm/received"), help="what is written")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
     source = Path(f"/dev/shm/sent-{os.getpid()}")
     dest = options.file.with_name(f"{options.file.name}-{os.getpid()}")
-    counts = [int(count) for count in options.connections.split(",")]
-    cases = [(name, count) for name in WAYS for count in counts]
+    cases = [(name, count) for name in WAYS for count in options.connections]
     found: dict[tuple[str, int], list[dict[str, float]]] = {case: [] for case in cases}
     try:
         with source.open("wb") as file:

@@ -37,6 +37,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import xxhash
+from counts import as_count, as_counts
 
 FILES = 8
 CHUNK = 4 << 20
@@ -44,6 +45,8 @@ PIECE = 1 << 20
 BLOCK = 16 << 20
 POPULATE_WRITE = 23  # MADV_POPULATE_WRITE
 CP_TIMEOUT = 300.0
+CHUNK_TIMEOUT = 60.0
+"""For a thread to end the chunk that it is at."""
 
 
 class Vector(ctypes.Structure):
@@ -153,6 +156,14 @@ class Copying:
         """Whether what was written is what was read."""
         return _digest(self._paths) == _digest(sources)
 
+    def stop(self, workers: list[threading.Thread]) -> None:
+        """Let nobody begin another chunk, and wait for those who are at one: they write to what is closed next."""
+        with self._lock:
+            self._left = iter(())
+        for worker in workers:
+            if worker.ident is not None:
+                worker.join(CHUNK_TIMEOUT)
+
     def close(self) -> None:
         """Remove what was written."""
         self._maps.clear()
@@ -174,8 +185,8 @@ def _digest(paths: list[Path]) -> bytes:
 def copied(directory: Path, sources: list[Path], size: int, way: Way, threads: int, *, compare: bool) -> float:
     """The seconds of one copy."""
     copying = Copying(directory, sources, size, way)
+    workers = [threading.Thread(target=copying.work, daemon=True) for _ in range(threads)]
     try:
-        workers = [threading.Thread(target=copying.work) for _ in range(threads)]
         began = time.perf_counter()
         for worker in workers:
             worker.start()
@@ -188,6 +199,7 @@ def copied(directory: Path, sources: list[Path], size: int, way: Way, threads: i
             raise SystemExit(f"{way.name}: wrong bytes")
         return seconds
     finally:
+        copying.stop(workers)
         copying.close()
 
 
@@ -248,14 +260,16 @@ def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gib", type=float, default=8.0, help="bytes in all (default 8 GiB)")
-    parser.add_argument("--rounds", type=int, default=2, help="rounds counted, after one that is not (default 2)")
-    parser.add_argument("--threads", default="8,12,16", help="counts of threads (default 8,12,16)")
+    parser.add_argument("--rounds", type=as_count, default=2, help="rounds counted, after one that is not (default 2)")
+    parser.add_argument("--threads", type=as_counts, default=[8, 12, 16], help="counts of threads (default 8,12,16)")
     parser.add_argument("--directory", type=Path, default=Path("/dev/shm"), help="a tmpfs (default /dev/shm)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
+    if not options.directory.is_dir():
+        parser.error(f"no such directory: {options.directory}")
     size = max(1, round(options.gib * (1 << 30) / FILES / CHUNK)) * FILES * CHUNK
     with tempfile.TemporaryDirectory(prefix="mooncake-writing-", dir=options.directory) as directory:
-        rows = measure(Path(directory), size, options.rounds, [int(count) for count in options.threads.split(",")])
+        rows = measure(Path(directory), size, options.rounds, options.threads)
     if options.json:
         print(json.dumps({"bytes": size, "rounds": options.rounds, "rows": rows}))
         return
