@@ -11,7 +11,7 @@ import threading
 from engine.errors import UsageError
 from p2pstore.pull.tuning import Place, Tuning
 from p2pstore.pull.workers import Member, Source, Worker, WorkerContext
-from p2pstore.swarm.files import Files
+from p2pstore.swarm.files import NO_FILES, Files
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,8 @@ class Crew:
         self._job = job
         self._tuning = tuning
         destination = job.destination
-        self.files = Files(destination.manifest.first_chunks[:-1] if destination.lands_in is Place.FILES else ())
+        several = destination.lands_in is Place.FILES
+        self.files = Files(destination.manifest.first_chunks[:-1]) if several else NO_FILES
         """The object's, where several are written to, and several at once are better."""
         self._workers: set[Worker] = set()  # whose threads have not ended
         self._leaving: dict[Worker, list[range]] = {}  # what those that were closed may still write

@@ -54,7 +54,7 @@ class TaskQueue:
             return True
 
     def close(self) -> None:
-        """Let one of those that wait, or the next, have no task. It closes again, for the next of them."""
+        """No more come: one who waits, or the next, finds no task. Whoever does closes it again, for another."""
         self._closed = True
         self._ready.put(None)
 

@@ -39,6 +39,7 @@ LARGE_PIECE_BYTES = 4 << 20
 """The same of the first source with ``MANY_CORES``, whose workers wait for the interpreter's lock after each call."""
 
 MANY_CORES = 8
+"""From so many on the lock costs a worker more than the cache that a large piece does not fit."""
 
 SMALL_PIECE_BYTES = 1 << 18
 """The same in a crowd."""
@@ -66,8 +67,8 @@ class Facts:
 class Tuning:
     """``first`` workers for the first source, ``further`` for each that comes to others.
 
-    So many threads of one interpreter are enough for what any number of sources bring: with twenty of them, eight for
-    each of the first two of four, a GPU got 9.4 GB/s where eight, two for each, brought 15.3.
+    All are threads of one interpreter, which more of them make slower: with twenty, eight for each of the first two of
+    four sources, a GPU got 9.4 GB/s; eight, two for each, brought 15.3.
     """
 
     first: int

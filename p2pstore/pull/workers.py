@@ -25,7 +25,7 @@ from engine.net import addresses
 from engine.transports.limited import LimitedChannel, LimitedSink
 from p2pstore.pull.task_queue import TaskQueue
 from p2pstore.pull.tuning import PIECE_BYTES
-from p2pstore.swarm.files import Files
+from p2pstore.swarm.files import NO_FILES, Files
 
 if TYPE_CHECKING:
     from engine.net.rate import RateLimit
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from p2pstore.pull.destination import Destination
 
 log = logging.getLogger(__name__)
-
-NO_FILES = Files()
 
 PIPELINE_BYTES = 4 << 20
 """A worker has a second request on its way, and more while together they are below this."""

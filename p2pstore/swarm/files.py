@@ -34,3 +34,7 @@ class Files:
         """
         busy = Counter(self.of(run.start) for run in under_way)
         return min(drawn, key=lambda chunk: busy[self.of(chunk)], default=None)
+
+
+NO_FILES = Files()
+"""Where it does not matter which file a chunk lies in: one file, or memory."""

@@ -41,13 +41,11 @@ class Share(NamedTuple):
 
     @classmethod
     def among(cls, peers: int) -> Share:
-        """With so many peers, one at least."""
-        return cls(max(1, WINDOW_REQUESTS // peers), WINDOW_BYTES // peers)
+        """With so many peers, one at least; one that is alone may have as many requests as it has use for."""
+        return cls(MAX_REQUESTS if peers == 1 else max(1, WINDOW_REQUESTS // peers), WINDOW_BYTES // peers)
 
     def requests_over(self, connections: int) -> int:
         """How many requests of it a peer has use for: alone two for each, with many peers one for all but one."""
-        if self.requests == WINDOW_REQUESTS:
-            return min(2 * connections, MAX_REQUESTS)
         return min(2 * connections, max(connections - 1, self.requests))
 
 

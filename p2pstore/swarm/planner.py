@@ -59,7 +59,7 @@ from p2pstore.swarm.events import (
     Released,
     Tick,
 )
-from p2pstore.swarm.files import Files
+from p2pstore.swarm.files import NO_FILES, Files
 from p2pstore.swarm.gateway import Gateways
 from p2pstore.swarm.granter import Grant
 from p2pstore.swarm.leaving import Leaving
@@ -89,7 +89,7 @@ class Planner:
         *,
         seed: int | None = None,
         gateways: Gateways | None = None,
-        files: Files | None = None,
+        files: Files = NO_FILES,
     ) -> None:
         self.had = had
         self.banned: set[str] = set()

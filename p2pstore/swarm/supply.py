@@ -11,7 +11,7 @@ import random
 from collections.abc import Iterable, Sequence
 
 from p2pstore.objects.bitmap import Bitmap
-from p2pstore.swarm.files import Files
+from p2pstore.swarm.files import NO_FILES, Files
 from p2pstore.swarm.peer import Peer
 from p2pstore.swarm.rarity import Missing
 from p2pstore.swarm.zone import Zone
@@ -25,11 +25,11 @@ class Supply:
     """The chunks of one pull. ``missing`` are those that are neither had nor taken."""
 
     def __init__(
-        self, lengths: Sequence[int], had: Bitmap, zone: Zone, rng: random.Random, files: Files | None = None
+        self, lengths: Sequence[int], had: Bitmap, zone: Zone, rng: random.Random, files: Files = NO_FILES
     ) -> None:
-        """``files`` are those that are best written together; None where that does not matter."""
+        """``files`` are those that are written to, where several at once are better."""
         self.had = had
-        self.files = files or Files()
+        self.files = files
         self.missing = Missing(had.missing(), lengths, rng)
         self._zone = zone
 
