@@ -17,7 +17,7 @@ from engine.cuda import load
 from engine.cuda.fake_driver import FakeDriver
 from p2pstore import P2PStore
 from p2pstore.errors import ChunkMismatch, GpuFailed, GpuUnavailable, MooncakeError, ObjectNotFound, UsageError
-from tests.engine.cuda.gpus import WAIT, Array, Immutable, OverDLPack, Tensor, fake, nothing_left, torch
+from tests.engine.cuda.gpus import WAIT, Array, Immutable, OverDLPack, Tensor, fake, nothing_left, torch, without_torch
 from tests.p2pstore.samples import MIB, content
 from tests.p2pstore.stores import Pair, two_stores
 
@@ -25,7 +25,8 @@ DATA = content(5 * MIB + 1234)
 
 
 @pytest.fixture
-def gpu() -> Iterator[FakeDriver]:
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDriver]:
+    without_torch(monkeypatch)
     with fake(2, delay=0.0005) as driver:
         yield driver
 
@@ -213,7 +214,8 @@ def test_a_call_that_fails_ends_the_get_with_cudas_own_words(gpu: FakeDriver, pa
     assert room.content == DATA
 
 
-def test_a_kernel_that_went_wrong_is_told_by_the_get() -> None:
+def test_a_kernel_that_went_wrong_is_told_by_the_get(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_torch(monkeypatch)
     with fake() as gpu, two_stores() as (one, other):
         one.register("n", DATA, chunk_size=MIB)
         room = Tensor(gpu, bytes(len(DATA)))
@@ -226,7 +228,8 @@ def test_a_kernel_that_went_wrong_is_told_by_the_get() -> None:
         assert "end this process" in caught.value.hint
 
 
-def test_a_source_whose_gpu_breaks_is_no_fault_of_the_receiver() -> None:
+def test_a_source_whose_gpu_breaks_is_no_fault_of_the_receiver(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_torch(monkeypatch)
     with fake() as gpu:
         url = f"memory://{secrets.token_hex(8)}"
         with (
@@ -242,8 +245,9 @@ def test_a_source_whose_gpu_breaks_is_no_fault_of_the_receiver() -> None:
             assert room == DATA
 
 
-def test_what_a_broken_gpu_held_is_withdrawn() -> None:
+def test_what_a_broken_gpu_held_is_withdrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that nobody asks for it any more."""
+    without_torch(monkeypatch)
     with fake() as gpu, two_stores() as (one, other):
         one.register("n", Tensor(gpu, DATA), chunk_size=MIB)
         one.register("m", {"gpu": Tensor(gpu, DATA), "host": b"x"}, chunk_size=MIB)

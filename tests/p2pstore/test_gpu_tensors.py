@@ -19,7 +19,7 @@ from p2pstore.pull.tensor_get import TensorRequest
 from p2pstore.tensors.frameworks import framework_of
 from p2pstore.tensors.patterns import NamePatterns
 from p2pstore.tensors.ranks import Ranks
-from tests.engine.cuda.gpus import Tensor, fake, nothing_left
+from tests.engine.cuda.gpus import Tensor, fake, nothing_left, without_torch
 from tests.p2pstore.samples import MIB, write_tree
 from tests.p2pstore.stores import Pair, two_stores
 from tests.p2pstore.tensors.checkpoints import Shapes, file_of
@@ -38,7 +38,8 @@ FILES = {"a.safetensors": file_of(SHAPES, seed=1), "b.safetensors": file_of({"x.
 
 
 @pytest.fixture
-def gpu() -> Iterator[FakeDriver]:
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDriver]:
+    without_torch(monkeypatch)
     with fake(1, delay=0.0005) as driver:
         yield driver
 

@@ -8,7 +8,7 @@ import pytest
 
 from engine.cuda import peers
 from engine.cuda.fake_driver import FakeDriver
-from tests.engine.cuda.gpus import WAIT, fake
+from tests.engine.cuda.gpus import WAIT, fake, without_torch
 
 
 @pytest.fixture(autouse=True)
@@ -18,6 +18,7 @@ def _time_for_tries(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def gpu() -> Iterator[FakeDriver]:
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDriver]:
+    without_torch(monkeypatch)
     with fake(delay=0.001) as driver:
         yield driver

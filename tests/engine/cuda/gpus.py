@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
+
+import pytest
 
 from engine.cuda import load
 from engine.cuda.fake_driver import FakeDriver
@@ -25,6 +28,11 @@ def fake(devices: int = 1, **options: Any) -> Iterator[FakeDriver]:
     finally:
         load.forget()
         driver.close()
+
+
+def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever loaded PyTorch in this process before: it knows nothing of the fake GPUs, and is not to be asked."""
+    monkeypatch.setitem(sys.modules, "torch", None)
 
 
 def nothing_left(driver: FakeDriver) -> None:

@@ -15,7 +15,7 @@ from engine.cuda.copies import PIECE_BYTES, Copies, FromHere, wanted
 from engine.cuda.device_memory import DeviceMemory, device_memory
 from engine.cuda.fake_driver import FakeDriver
 from engine.errors import GpuFailed
-from tests.engine.cuda.gpus import WAIT, Array, Tensor, fake, nothing_left, torch
+from tests.engine.cuda.gpus import WAIT, Array, Tensor, fake, nothing_left, torch, without_torch
 from tests.p2pstore.samples import content
 
 MIB = 1 << 20
@@ -49,7 +49,8 @@ def test_what_is_put_is_there_when_it_is_settled(gpu: FakeDriver) -> None:
     nothing_left(gpu)
 
 
-def test_buffers_are_not_filled_again_before_they_are_copied() -> None:
+def test_buffers_are_not_filled_again_before_they_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_torch(monkeypatch)
     with fake(delay=0.003) as gpu:
         data = content(24 * MIB)
         tensor = Tensor(gpu, bytes(len(data)))
@@ -258,7 +259,8 @@ def test_what_went_wrong_later_is_told_when_it_is_settled(gpu: FakeDriver) -> No
     memory.release()
 
 
-def test_a_broken_gpu_does_not_hold_up_the_other() -> None:
+def test_a_broken_gpu_does_not_hold_up_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_torch(monkeypatch)
     with fake(2) as gpu:
         tensors = [Tensor(gpu, bytes(10), device=number) for number in range(2)]
         memories, copies = [lent(each) for each in tensors], Copies(load.cuda())

@@ -14,7 +14,17 @@ from engine.cuda import load
 from engine.cuda.device_memory import DeviceMemory, device_memory, on_device
 from engine.cuda.fake_driver import FakeDriver
 from engine.errors import GpuUnavailable, UsageError
-from tests.engine.cuda.gpus import Array, Immutable, OverDLPack, Storage, Tensor, fake, nothing_left, torch
+from tests.engine.cuda.gpus import (
+    Array,
+    Immutable,
+    OverDLPack,
+    Storage,
+    Tensor,
+    fake,
+    nothing_left,
+    torch,
+    without_torch,
+)
 
 DATA = bytes(range(96))
 
@@ -68,7 +78,8 @@ def test_it_is_held_as_long_as_a_part_is(gpu: FakeDriver, name: str) -> None:
     assert gone() is None
 
 
-def test_memory_of_the_second_gpu() -> None:
+def test_memory_of_the_second_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_torch(monkeypatch)
     with fake(2) as driver:
         for source in (
             Tensor(driver, DATA, device=1),

@@ -14,7 +14,7 @@ from p2pstore.bench import gpu as module
 from p2pstore.bench.gpu import LAYOUTS, GpuPlan, TorchGpus, measure
 from p2pstore.errors import GpuUnavailable, StorageError, TensorsDiffer, UsageError
 from p2pstore.tensors.plan import Place
-from tests.engine.cuda.gpus import fake, nothing_left
+from tests.engine.cuda.gpus import fake, nothing_left, without_torch
 from tests.p2pstore.tensors.on_gpu import OnGpu
 
 
@@ -41,6 +41,7 @@ class Shaped(OnGpu):
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDriver]:
+    without_torch(monkeypatch)
     with fake(2) as driver:
         made = lambda _, device, __: Shaped(driver, int(device.partition(":")[2]))  # noqa: E731 - short
         monkeypatch.setattr("p2pstore.calls.given.framework_of", made)

@@ -15,7 +15,7 @@ from p2pstore.pull.shared_destination import SharedDestination
 from p2pstore.sharing.ring import LEAST_BUFFERS, Ring, buffers_for
 from p2pstore.tensors.plan import Piece
 from p2pstore.tensors.spread import SpreadMap
-from tests.engine.cuda.gpus import Array, fake, nothing_left
+from tests.engine.cuda.gpus import Array, fake, nothing_left, without_torch
 from tests.p2pstore.samples import MIB, content, manifest_of
 
 DATA = content(3 * MIB)
@@ -39,7 +39,8 @@ class Offered:
 
 
 @pytest.fixture
-def gpu() -> Iterator[FakeDriver]:
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDriver]:
+    without_torch(monkeypatch)
     with fake(1) as driver:
         yield driver
         nothing_left(driver)

@@ -14,7 +14,7 @@ from p2pstore.pull.destination import Mismatch
 from p2pstore.pull.pieces_destination import take
 from p2pstore.pull.spread_destination import SpreadDestination
 from p2pstore.tensors.plan import Piece
-from tests.engine.cuda.gpus import Tensor, fake, nothing_left
+from tests.engine.cuda.gpus import Tensor, fake, nothing_left, without_torch
 from tests.p2pstore.pull.destinations import receive
 from tests.p2pstore.samples import content, manifest_of
 
@@ -28,7 +28,8 @@ OTHERS = b"".join(DATA[at : at + 2] for at in (77, 84, 91, 98))
 
 
 @pytest.fixture
-def gpu() -> Iterator[FakeDriver]:
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDriver]:
+    without_torch(monkeypatch)
     with fake(3, delay=0.0005) as driver:
         yield driver
         nothing_left(driver)

@@ -15,7 +15,7 @@ import safetensors
 from engine.cuda.fake_driver import FakeDriver
 from p2pstore import P2PStore
 from p2pstore.errors import ChunkMismatch, GpuFailed, StorageError, TensorNotFound, UsageError
-from tests.engine.cuda.gpus import fake, nothing_left
+from tests.engine.cuda.gpus import fake, nothing_left, without_torch
 from tests.p2pstore.samples import MIB, write_tree
 from tests.p2pstore.stores import Pair, two_stores
 from tests.p2pstore.tensors.checkpoints import Shapes, file_of
@@ -38,6 +38,7 @@ STRANGERS = [(0, 2), (0, 3), (1, 2), (1, 3)]
 @pytest.fixture(params=[(), STRANGERS], ids=["peers", "two pairs"])
 def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDriver]:
     """Four of them, to which tensors are loaded. In the end nothing is left on any."""
+    without_torch(monkeypatch)
     with fake(4, delay=0.0005, strangers=request.param) as driver:
         made = lambda _, device, __: OnGpu(driver, int(device.partition(":")[2] or 0))  # noqa: E731 - short
         monkeypatch.setattr("p2pstore.calls.given.framework_of", made)

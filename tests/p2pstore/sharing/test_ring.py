@@ -14,7 +14,7 @@ from engine.cuda.fake_driver import FakeDriver
 from engine.memory.shared import SharedMemory
 from p2pstore.errors import GpuFailed, UsageError
 from p2pstore.sharing.ring import ALL_BYTES, LEAST_BUFFERS, MOST_BUFFERS, PART_BYTES, Ring, Unreadable, buffers_for
-from tests.engine.cuda.gpus import fake, nothing_left
+from tests.engine.cuda.gpus import fake, nothing_left, without_torch
 
 MIB = 1 << 20
 CHUNK = 64 * MIB
@@ -26,7 +26,8 @@ def wanted() -> None:
 
 
 @pytest.fixture
-def gpu() -> Iterator[FakeDriver]:
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDriver]:
+    without_torch(monkeypatch)
     with fake(2) as driver:
         yield driver
         nothing_left(driver)
