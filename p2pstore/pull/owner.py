@@ -269,6 +269,7 @@ class Pull:
         """Stop, and wait until every thread has ended, for ``timeout`` seconds at most; whether they have."""
         self.stop()
         deadline = time.monotonic() + timeout
+        self._thread.join(timeout)  # before it has ended it may begin workers of a source that was added just now
         for thread in (self._thread, *self._crew.threads):
             thread.join(max(0.0, deadline - time.monotonic()))
             if thread.is_alive():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from engine.transports.mock import MockTransport
 from p2pstore.objects.bitmap import Bitmap
 from p2pstore.pull.file_destination import FileDestination
 from p2pstore.pull.memory_destination import MemoryDestination
-from p2pstore.pull.workers import Source
+from p2pstore.pull.workers import Source, Worker
 from p2pstore.swarm.events import Declined, Done
 from p2pstore.swarm.granter import Grant
 from tests.p2pstore.pull.swarm import (
@@ -66,6 +67,24 @@ def test_without_sources_it_is_stuck(swarm: Swarm) -> None:
     swarm.pull.remove("has nothing")
     swarm.wait(lambda: swarm.pull.stuck and not swarm.pull._crew.members)
     assert swarm.pull.active == 0
+
+
+def test_its_end_waits_for_workers_of_a_source_that_was_added_just_before(
+    swarm: Swarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Worker.run
+
+    def slow_to_end(self: Worker) -> None:
+        real(self)
+        time.sleep(0.3)
+
+    monkeypatch.setattr(Worker, "run", slow_to_end)
+    turn = swarm.pull._mail.turn
+    assert turn.acquire(timeout=DEADLINE)  # the pull's thread sees the source only when it is being closed
+    swarm.add("late")
+    threading.Timer(0.2, turn.release).start()
+    assert swarm.pull.close(DEADLINE)
+    assert not [t.name for t in threading.enumerate() if t.name.startswith("pull-")]
 
 
 def test_kept_chunks_of_a_broken_run_are_not_fetched_again(tmp_path: Path) -> None:
