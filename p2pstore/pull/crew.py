@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
+from collections.abc import Iterable
 
 from engine.errors import UsageError
 from p2pstore.pull.tuning import Place, Tuning
@@ -112,3 +114,14 @@ def start(thread: threading.Thread) -> None:
     except (RuntimeError, MemoryError):
         detail = f"cannot start the thread {thread.name!r}: check the limit of processes (ulimit -u, pids.max)"
         raise UsageError(detail=detail) from None
+
+
+def join(threads: Iterable[threading.Thread], deadline: float) -> bool:
+    """Wait until all of them have ended, by ``deadline`` of the monotonic clock; whether they have."""
+    ended = True
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+        if thread.is_alive():
+            log.warning("%s did not end in time", thread.name)
+            ended = False
+    return ended

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from engine.errors import MooncakeError, StorageError, UsageError
 from p2pstore.objects.repeats import Repeats
-from p2pstore.pull.crew import Crew, start
+from p2pstore.pull.crew import Crew, join, start
 from p2pstore.pull.destination import Destination
 from p2pstore.pull.fault_sorter import FaultSorter
 from p2pstore.pull.mailbox import Mailbox
@@ -269,12 +269,8 @@ class Pull:
         """Stop, and wait until every thread has ended, for ``timeout`` seconds at most; whether they have."""
         self.stop()
         deadline = time.monotonic() + timeout
-        self._thread.join(timeout)  # before it has ended it may begin workers of a source that was added just now
-        for thread in (self._thread, *self._crew.threads):
-            thread.join(max(0.0, deadline - time.monotonic()))
-            if thread.is_alive():
-                log.warning("%s did not end in time", thread.name)
-        return not any(thread.is_alive() for thread in (self._thread, *self._crew.threads))
+        # Its own thread first: until it has ended it may begin workers of a source that was added just now.
+        return all([join([self._thread], deadline), join(self._crew.threads, deadline)])
 
     def _post(self, report: Report) -> None:
         """A worker reports; to what each chunk brings it sees by itself."""
