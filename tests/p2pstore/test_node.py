@@ -93,7 +93,7 @@ async def test_what_crosses_between_zones(start: Start, tmp_path: Path, monkeypa
         lambda mine, other: records.distance(replace(mine, host_id=""), replace(other, host_id="")),
     )
     write_tree(tmp_path / "tree", {"model": content(16 * MIB)}, ())
-    seed = await start("seed", zone="a", upload_limit=4 * MIB)
+    seed = await start("seed", zone="a", upload_limit=2 * MIB)
     await register(seed, tmp_path / "tree", chunk_size=MIB)
     first, *others = [await start(name, zone="b") for name in ("b1", "b2", "b3")]
     getting = asyncio.create_task(get(first, tmp_path / "b1", transport="tcp"))
