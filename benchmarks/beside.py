@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from checkouts import OURS, Checkout, print_table, ratios
+from counts import as_count
 
 TICKS = os.sysconf("SC_CLK_TCK")
 STARTS = 5
@@ -206,8 +207,8 @@ def main() -> int:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("other", type=Path, help="the other checkout, with a .venv of its own")
-    parser.add_argument("--rounds", type=int, default=7, help="rounds counted, after one that is not (default 7)")
-    parser.add_argument("--mib", type=int, default=1024, help="size of the file that is copied (default 1024)")
+    parser.add_argument("--rounds", type=as_count, default=7, help="rounds counted, after one that is not (default 7)")
+    parser.add_argument("--mib", type=as_count, default=1024, help="size of the file that is copied (default 1024)")
     parser.add_argument(
         "--only",
         default=",".join(name for name in BENCHES if name != ALONE),

@@ -37,6 +37,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from counts import as_count
+
 from engine.processes import processor_seconds
 from p2pstore.bench.broadcast import broadcast
 from p2pstore.bench.broadcast_outcome import BroadcastPlan
@@ -377,10 +379,10 @@ def table(task: Task, rows: dict[str, dict[str, Any]]) -> str:
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--receivers", type=int, default=8)
+    parser.add_argument("--receivers", type=as_count, default=8)
     parser.add_argument("--size", type=parse_size, default=256 << 20)
     parser.add_argument("--rate", type=parse_link_rate, default=0.0)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=as_count, default=3)
     parser.add_argument("--only", default=",".join(CONTENDERS), help="contenders, with commas")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--role", nargs="+", help=argparse.SUPPRESS)

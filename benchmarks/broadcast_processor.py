@@ -22,6 +22,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from counts import as_amount, as_count
+
 KINDS = {
     "pull-": "receive, hash, write",
     "pull": "plan",
@@ -101,9 +103,9 @@ class Watch:
 def main() -> int:
     """Run a broadcast of this checkout, or of the one that this Python finds, and print what it took."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--receivers", type=int, default=8)
-    parser.add_argument("--mib", type=int, default=128, help="size of the object (default 128)")
-    parser.add_argument("--mbit", type=float, default=200.0, help="each link, both ways (default 200)")
+    parser.add_argument("--receivers", type=as_count, default=8)
+    parser.add_argument("--mib", type=as_count, default=128, help="size of the object (default 128)")
+    parser.add_argument("--mbit", type=as_amount, default=200.0, help="each link, both ways (default 200)")
     options = parser.parse_args()
     os.environ["PYTHONPATH"] = str(Path(__file__).parent)
     from p2pstore.bench import broadcast as bench  # noqa: PLC0415 - of whichever checkout runs this

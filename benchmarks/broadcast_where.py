@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import broadcast_processor as processor
+from counts import as_amount, as_count
 
 FREQUENCY = 499
 """Samples for each second of a processor."""
@@ -103,9 +104,9 @@ def record(options: argparse.Namespace, data: Path) -> float:
 def main() -> int:
     """Print where it went."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--receivers", type=int, default=8)
-    parser.add_argument("--mib", type=int, default=256, help="size of the object (default 256)")
-    parser.add_argument("--mbit", type=float, default=200.0, help="each link, both ways (default 200)")
+    parser.add_argument("--receivers", type=as_count, default=8)
+    parser.add_argument("--mib", type=as_count, default=256, help="size of the object (default 256)")
+    parser.add_argument("--mbit", type=as_amount, default=200.0, help="each link, both ways (default 200)")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:

@@ -32,6 +32,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from counts import as_count
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
@@ -273,8 +275,8 @@ def wait_for_port(port: int) -> None:
 def main() -> int:
     """Run, print a table of medians and one of ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--mib", type=int, default=2048, help="size of the file (default 2048)")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds counted, after one that is not (default 5)")
+    parser.add_argument("--mib", type=as_count, default=2048, help="size of the file (default 2048)")
+    parser.add_argument("--rounds", type=as_count, default=5, help="rounds counted, after one that is not (default 5)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args()
     with Bench(args.mib) as bench:

@@ -17,6 +17,8 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
+from counts import as_count
+
 from p2pstore.kv.tiers.log import VALUES, Log
 
 SIZES = (128 << 10, 1 << 20, 16 << 20)
@@ -52,8 +54,8 @@ def measure(directory: Path, size: int, total: int, *, direct: bool) -> dict[str
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("directory", type=Path)
-    parser.add_argument("--mib", type=int, default=1024)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--mib", type=as_count, default=1024)
+    parser.add_argument("--rounds", type=as_count, default=5)
     options = parser.parse_args()
     place = options.directory / "measured"
     print(f"{'size':>8}  {'':10}  {'direct':>7}  {'cached':>7}  GB/s: medians of rounds, and of their ratios")

@@ -38,6 +38,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from counts import as_amount, as_count
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from engine.cuda import load
@@ -344,10 +346,10 @@ def report(result: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--gib", type=float, default=8.0)
-    parser.add_argument("--shards", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--connections", type=int, nargs="+", default=[2, 4, 8, 12])
+    parser.add_argument("--gib", type=as_amount, default=8.0)
+    parser.add_argument("--shards", type=as_count, default=8)
+    parser.add_argument("--rounds", type=as_count, default=5)
+    parser.add_argument("--connections", type=as_count, nargs="+", default=[2, 4, 8, 12])
     parser.add_argument("--directory", default="/dev/shm")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--fake", action="store_true")

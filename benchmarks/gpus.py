@@ -38,6 +38,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from counts import as_amount, as_count, as_count_or_none
 from xxhash import xxh3_128_digest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -293,12 +294,12 @@ def report(result: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--gib", type=float, default=8.0)
+    parser.add_argument("--gib", type=as_amount, default=8.0)
     parser.add_argument("--devices", default="0,1", help="numbers of GPUs, one perhaps twice")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=as_count, default=5)
     parser.add_argument("--ways", default="", help="some of them alone, joined by commas; one is always among them")
-    parser.add_argument("--sources", type=int, default=2)
-    parser.add_argument("--connections", type=int, default=0, help="to each source; 0: as many as suit")
+    parser.add_argument("--sources", type=as_count, default=2)
+    parser.add_argument("--connections", type=as_count_or_none, default=0, help="to each source; 0: as many as suit")
     parser.add_argument("--transport", default="tcp")
     parser.add_argument("--framework", choices=["driver", "torch"], default="driver")
     parser.add_argument("--directory", default="/dev/shm")

@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from copy_speed import mooncake, processor_seconds, run
+from counts import as_count
 
 NAME = "org/bench"
 AIM = 0.9
@@ -198,9 +199,9 @@ def measure(bench: Bench, rounds: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--mib", type=int, default=1024)
-    parser.add_argument("--shards", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--mib", type=as_count, default=1024)
+    parser.add_argument("--shards", type=as_count, default=4)
+    parser.add_argument("--rounds", type=as_count, default=4)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="mooncake-hub-", dir="/dev/shm") as directory:

@@ -33,6 +33,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+from counts import as_amount, as_count
+
 from p2pstore.metadata.memory import MemoryServer, MemoryStore
 from p2pstore.node import Node
 from p2pstore.node_options import NodeOptions
@@ -135,8 +137,8 @@ async def measure(directory: Path, mib: int, hang: float) -> dict[str, Any]:
 def main() -> int:
     """Measure, and print a table of the lags in milliseconds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--hang", type=float, default=20.0, help="seconds that the write hangs, at most (default 20)")
-    parser.add_argument("--mib", type=int, default=64, help="size of the object (default 64)")
+    parser.add_argument("--hang", type=as_amount, default=20.0, help="seconds that a write hangs, at most (default 20)")
+    parser.add_argument("--mib", type=as_count, default=64, help="size of the object (default 64)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="mooncake-lag-") as directory:

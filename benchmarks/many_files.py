@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from checkouts import OURS, Checkout, print_table, ratios
+from counts import as_count, as_count_or_none
 
 IN_ONE_DIRECTORY = 1000
 
@@ -136,9 +137,9 @@ def main() -> int:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("other", type=Path, help="the other checkout, with a .venv of its own")
-    parser.add_argument("--files", type=int, default=200_000, help="how many (default 200000)")
-    parser.add_argument("--bytes", type=int, default=13, help="size of each (default 13)")
-    parser.add_argument("--rounds", type=int, default=3, help="default 3")
+    parser.add_argument("--files", type=as_count, default=200_000, help="how many (default 200000)")
+    parser.add_argument("--bytes", type=as_count_or_none, default=13, help="size of each (default 13)")
+    parser.add_argument("--rounds", type=as_count, default=3, help="default 3")
     parser.add_argument("--transports", default="tcp,local", help="some of: %(default)s")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()

@@ -30,6 +30,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from counts import as_amount, as_count
+
 from p2pstore.bench.store.real_master import RealMaster
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -186,9 +188,9 @@ def our_master(state: str) -> Iterator[tuple[str, int]]:
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=16)
-    parser.add_argument("--seconds", type=float, default=0.1)
+    parser.add_argument("--runs", type=as_count, default=1)
+    parser.add_argument("--rounds", type=as_count, default=16)
+    parser.add_argument("--seconds", type=as_amount, default=0.1)
     parser.add_argument("--only", default="")
     parser.add_argument("--state", action="store_true")
     parser.add_argument("--json", action="store_true")

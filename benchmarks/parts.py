@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from checkouts import OURS, Checkout
+from counts import as_count
 from many_files import Agent
 
 MIB = 1 << 20
@@ -103,8 +104,8 @@ def one_shard(checkout: Checkout, scratch: Path, shards: Path, transport: str) -
 def main() -> int:
     """Measure, and print what was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--mib", type=int, default=10240, help="of the file (default %(default)s)")
-    parser.add_argument("--shard-mib", type=int, default=128, help="of each of eight shards (default %(default)s)")
+    parser.add_argument("--mib", type=as_count, default=10240, help="of the file (default %(default)s)")
+    parser.add_argument("--shard-mib", type=as_count, default=128, help="of each of eight shards (default %(default)s)")
     parser.add_argument("--transports", default="tcp,local", help="some of: %(default)s")
     parser.add_argument("--dir", help="where files are made (default: the system's temporary directory)")
     parser.add_argument("--json", action="store_true", help="print JSON")

@@ -38,6 +38,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 from checkouts import print_table, ratios
+from counts import as_amount, as_count
 
 from p2pstore.kv.master import loops
 from p2pstore.serving.proxy.upstream import KEEPALIVE_SECONDS
@@ -464,10 +465,10 @@ def started(demo: Sequence[str]) -> Iterator[Bench]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=4.0)
-    parser.add_argument("--streams", type=int, default=200)
-    parser.add_argument("--many", type=int, default=1500)
+    parser.add_argument("--rounds", type=as_count, default=5)
+    parser.add_argument("--seconds", type=as_amount, default=4.0)
+    parser.add_argument("--streams", type=as_count, default=200)
+    parser.add_argument("--many", type=as_count, default=1500)
     parser.add_argument("--only", default="latency,many,rate")
     parser.add_argument("--demo", nargs=2, default=[], metavar=("PYTHON", "SCRIPT"))
     parser.add_argument("--json", action="store_true")

@@ -12,6 +12,8 @@ import mmap
 import threading
 import time
 
+from counts import as_count
+
 from engine.errors import TransportUnavailable
 from engine.memory.region import Region
 from engine.transports.rdma.verbs.interface import Access
@@ -53,7 +55,7 @@ def measure(name: str, size: int) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--mib", type=int, default=512)
+    parser.add_argument("--mib", type=as_count, default=512)
     size = parser.parse_args().mib << 20
     for name in NAMES:
         try:

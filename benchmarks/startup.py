@@ -16,6 +16,8 @@ import sys
 import time
 from pathlib import Path
 
+from counts import as_count
+
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT = 30.0
 """Seconds for one run."""
@@ -36,7 +38,7 @@ def seconds(command: list[str]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, default=21, help="of each command")
+    parser.add_argument("--runs", type=as_count, default=21, help="of each command")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     for command in COMMANDS.values():

@@ -29,6 +29,7 @@ import time
 from typing import Any
 
 from checkouts import print_table, ratios
+from counts import as_amount, as_count
 
 from p2pstore.bench.store.real_master import RealMaster
 from p2pstore.kv.client.checksums import UPSTREAMS_SWITCH
@@ -183,8 +184,8 @@ def measured(
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=0.5)
+    parser.add_argument("--rounds", type=as_count, default=5)
+    parser.add_argument("--seconds", type=as_amount, default=0.5)
     parser.add_argument("--only", default="")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--worker", nargs=3)

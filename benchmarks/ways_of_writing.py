@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import xxhash
-from counts import as_count, as_counts
+from counts import as_amount, as_count, as_counts
 
 FILES = 8
 CHUNK = 4 << 20
@@ -259,7 +259,7 @@ def measure(directory: Path, size: int, rounds: int, counts: list[int]) -> list[
 def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gib", type=float, default=8.0, help="bytes in all (default 8 GiB)")
+    parser.add_argument("--gib", type=as_amount, default=8.0, help="bytes in all (default 8 GiB)")
     parser.add_argument("--rounds", type=as_count, default=2, help="rounds counted, after one that is not (default 2)")
     parser.add_argument("--threads", type=as_counts, default=[8, 12, 16], help="counts of threads (default 8,12,16)")
     parser.add_argument("--directory", type=Path, default=Path("/dev/shm"), help="a tmpfs (default /dev/shm)")

@@ -80,8 +80,7 @@ async def test_a_storm(
     async def ended(more: int) -> None:
         """Trouble goes by requests, not by time: a slow machine must not make it more of each request's life."""
         goal = whole + failed + left + more
-        while whole + failed + left < goal:
-            await asyncio.sleep(0.001)
+        await happens(lambda: whole + failed + left >= goal)
 
     async def trouble() -> None:
         while True:
