@@ -379,6 +379,7 @@ CAUSES = (
         seconds=60,
         detail="it sends nothing",
     ),
+    _of("HubNotRead", "'register hf://..' of what another node read, which died", file="model.safetensors"),
     _of(
         "HolderGone",
         "the only node that had it died, or is cut off, within the last day",

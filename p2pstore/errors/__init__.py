@@ -60,7 +60,8 @@
     │   └── RangeRefused              7   (engine)
     ├── NoLivePeer                    5   nobody who holds the object answers
     │   ├── SourceSilent              5   who holds the object is there, and silent
-    │   └── HolderGone                5   the object was there, and all who held it died
+    │   ├── HolderGone                5   the object was there, and all who held it died
+    │   └── HubNotRead                5   a file of the hub's, and an agent that reads no hub
     ├── OriginUnavailable             5   an origin outside the cluster does not answer
     ├── GetTimedOut                   5   a get was to take no longer
     ├── AgentUnreachable              5   the agent is there and does not answer
@@ -224,6 +225,7 @@ from p2pstore.errors.pulls import (
     ForeignFile,
     GetTimedOut,
     HolderGone,
+    HubNotRead,
     Interrupted,
     JobCancelled,
     NoLivePeer,
@@ -281,6 +283,7 @@ __all__ = [
     "HomeOfAnother",
     "HomeUnusable",
     "HubListenRefused",
+    "HubNotRead",
     "HubUnset",
     "IntegrityError",
     "Interrupted",

@@ -81,6 +81,16 @@ class HolderGone(NoLivePeer):
     advice = "start the agent of {creator} again, and run the same command; or register the object elsewhere"
 
 
+class HubNotRead(NoLivePeer):
+    """Nobody who holds a file of the model hub's answers, and this agent reads no hub."""
+
+    sentence = "nobody who is alive holds all of {file!r}, and this agent reads no hub"
+    advice = (
+        "start the agent of a node that holds it; or end this one with 'mooncake node stop', and run it again with "
+        "MOONCAKE_HF_UPSTREAM=https://huggingface.co"
+    )
+
+
 class GetTimedOut(MooncakeError):
     """A get was to take no longer."""
 

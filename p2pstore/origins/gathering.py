@@ -19,6 +19,7 @@ from typing import Any
 
 from p2pstore.cluster.claims import claimant
 from p2pstore.errors import (
+    HubNotRead,
     MetadataUnavailable,
     MooncakeError,
     NoLivePeer,
@@ -238,11 +239,10 @@ class Gathering:
         return True
 
     async def _read_elsewhere(self, one: FileWork, section: Section) -> bool:
-        """False: another node reads a section that this one may not. Raises ``NoLivePeer`` where none does."""
+        """False: another node reads a section that this one may not. Raises ``HubNotRead`` where none does."""
         if await claimant(self._parts.registry, section.name):
             return False
-        detail = "nobody who is alive holds all of it, and this node may not read its origin"
-        raise NoLivePeer(name=one.plan.whole, detail=detail)
+        raise HubNotRead(file=one.file.path)  # of all origins only a hub has to be allowed by a setting
 
     async def _read(self, one: FileWork, section: Section) -> None:
         """Read a section from the origin, and have the cluster know it."""

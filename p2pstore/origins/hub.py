@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
-from p2pstore.errors import HubUnset, NoLivePeer, OriginNotFound, OriginUnavailable
+from p2pstore.errors import HubNotRead, HubUnset, OriginNotFound, OriginUnavailable
 from p2pstore.hub.documents import RepoFile, is_commit
 from p2pstore.hub.hub import Hub
 from p2pstore.hub.listing import blob_name
@@ -81,7 +81,7 @@ class HubSource:
     async def stream(self, file: OriginFile, begin: int, end: int) -> AsyncGenerator[bytes, None]:
         """See ``Source.stream``."""
         if self._upstream is None:
-            raise NoLivePeer(name=file.name, detail="nobody who is alive holds it, and no hub is known here")
+            raise HubNotRead(file=file.path)
         async with aclosing(
             self._upstream.stream(self._route(file.path), self.revision, file.size, begin, end)
         ) as blocks:

@@ -16,7 +16,7 @@ import pytest
 from mooncake_cli import output
 from mooncake_cli.output import Column, Mode, Output, use_color
 from mooncake_cli.text import age, counted, printable, short_digest
-from p2pstore.errors import HubUnset, MooncakeError, ObjectNotFound, PackageMissing
+from p2pstore.errors import HubNotRead, HubUnset, MooncakeError, ObjectNotFound, PackageMissing
 from tests.cli.fake_agent import FakeAgent, get_result, info_answer, progress
 
 
@@ -232,6 +232,7 @@ def test_a_terminal_gets_colour_and_folded_names(agent: FakeAgent, environment: 
     [
         (PackageMissing(what="s3://", package="s3fs", install="mooncake-cli[origins]"), 'pip install "mooncake-cli['),
         (HubUnset(origin="hf://org/m"), "MOONCAKE_HF_UPSTREAM=https://huggingface.co"),
+        (HubNotRead(file="model.safetensors"), "MOONCAKE_HF_UPSTREAM=https://huggingface.co"),
     ],
 )
 def test_no_help_is_named_where_something_else_helps(

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from p2pstore.errors import (
+    HubNotRead,
     HubUnset,
-    NoLivePeer,
     OriginDiffers,
     OriginNotFound,
     OriginRefused,
@@ -190,7 +190,7 @@ async def test_a_node_that_reads_no_hub_is_told_where_nobody_has_it(
 
     def told() -> bool:
         said.extend(steps.notes())
-        return any("this node may not read its origin; looking again" in text for text in said)
+        return any("this agent reads no hub; looking again" in text for text in said)
 
     with monkeypatch.context() as patch:
         patch.setattr(patience, "PEER_PATIENCE_SECONDS", 600.0)
@@ -199,7 +199,7 @@ async def test_a_node_that_reads_no_hub_is_told_where_nobody_has_it(
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
     monkeypatch.setattr(patience, "PEER_PATIENCE_SECONDS", 0.2)
-    with pytest.raises(NoLivePeer, match="may not read"):
+    with pytest.raises(HubNotRead, match=r"nobody who is alive holds all of '.*', and this agent reads no hub"):
         await brought(other)
 
 
