@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import socket
 import struct
+import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 
+from engine.bench import socket_loop
 from engine.bench.cases import Case, Operation
 from engine.bench.memory import Memory
 from engine.bench.socket_loop import SocketTarget, stream
@@ -56,6 +59,26 @@ def test_mixed_goes_both_ways(target: SocketTarget, there: Memory) -> None:
     there.fill(3, 0, LENGTH)
     moved = run(target, here, Operation.MIXED)
     assert here.first_difference(3, 0, min(moved, 4 * 65536)) is None
+
+
+@pytest.mark.parametrize("operation", [Operation.WRITE, Operation.MIXED])
+def test_a_slow_target_has_all_of_it_when_it_ends(
+    target: SocketTarget, operation: Operation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What arrived later would be taken for wrong bytes of the engine that writes there next."""
+    real, whole = socket_loop._receive, list[bool]()
+
+    def slow(sock: socket.socket, blocks: list[memoryview]) -> bool:
+        if threading.current_thread().name != "bench:socket":
+            return real(sock, blocks)
+        time.sleep(0.1)
+        whole.append(real(sock, blocks))
+        return whole[-1]
+
+    monkeypatch.setattr(socket_loop, "_receive", slow)
+    run(target, Memory(LENGTH), operation)
+    assert whole[-1] is False
+    assert any(whole)
 
 
 @pytest.mark.parametrize(
