@@ -15,6 +15,7 @@ from engine.net import addresses, sockets
 from engine.net.listening import address_of
 from engine.net.published import doubts, published
 from engine.net.rate import RateLimit
+from engine.net.within import within
 from engine.protocol.key import new_key
 from engine.serving.segment_server import SegmentServer
 from p2pstore.cluster.membership import Membership
@@ -182,7 +183,7 @@ async def claim_name(parts: Parts) -> None:
     if before is None or before.control == record.control:
         return
     try:
-        found = await asyncio.wait_for(parts.client.node(before.control), NAMESAKE_SECONDS)
+        found = await within(parts.client.node(before.control), NAMESAKE_SECONDS)
     except (MooncakeError, asyncio.TimeoutError):
         return
     if found.node == record.node and found.started != record.started:
@@ -192,9 +193,9 @@ async def claim_name(parts: Parts) -> None:
 async def _take_back_names(parts: Parts, membership: Membership) -> None:
     if membership.ok:
         with contextlib.suppress(MooncakeError, asyncio.TimeoutError):  # other nodes find such names in the end
-            await asyncio.wait_for(parts.publisher.farewell(for_good=parts.options.state is None), CLOSE_SECONDS)
+            await within(parts.publisher.farewell(for_good=parts.options.state is None), CLOSE_SECONDS)
 
 
 async def _leave(membership: Membership) -> None:
     with contextlib.suppress(MooncakeError, asyncio.TimeoutError):  # the lease runs out
-        await asyncio.wait_for(membership.leave(), CLOSE_SECONDS)
+        await within(membership.leave(), CLOSE_SECONDS)

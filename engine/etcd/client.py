@@ -33,6 +33,7 @@ from engine.etcd.faults import FROM_SERVER, FaultKind, classify, tidy
 from engine.etcd.identity import Identity, Pem
 from engine.etcd.targets import target_of
 from engine.net.backoff import EVENLY, Backoff
+from engine.net.within import within
 
 # gRPC's core writes its own log to stderr, where it would tear the terminal; what matters reaches us as errors.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -214,7 +215,7 @@ class EtcdClient:
         settled = (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE)
         while state not in settled:
             try:
-                await asyncio.wait_for(channel.wait_for_state_change(state), max(0.0, deadline - time.monotonic()))
+                await within(channel.wait_for_state_change(state), max(0.0, deadline - time.monotonic()))
             except asyncio.TimeoutError:
                 detail = f"{endpoint} accepts no connection within {CONNECT_TIMEOUT:g} s"
                 raise EtcdFault(FaultKind.NEVER_SENT, detail) from None

@@ -23,6 +23,7 @@ from engine.errors import StorageError
 from engine.metadata.kept import MAX_KEY, MAX_VALUE, Full, Records
 from engine.net import addresses, sockets
 from engine.net.http_server import HttpServer, let_in
+from engine.net.within import within
 
 PATH = "/metadata"
 DEFAULT_PORT = 8080
@@ -149,7 +150,7 @@ async def _welcome(request: web.Request, handler: Handler) -> web.StreamResponse
 async def _accepts(host: str, port: int, gate: asyncio.Semaphore) -> bool:
     async with gate:
         try:
-            _, writer = await asyncio.wait_for(asyncio.open_connection(host, port), PROBE_TIMEOUT)
+            _, writer = await within(asyncio.open_connection(host, port), PROBE_TIMEOUT)
         except (OSError, asyncio.TimeoutError, UnicodeError):
             return False
         writer.close()

@@ -32,6 +32,7 @@ from engine.files.system import system
 from engine.files.writing import replace_file
 from engine.net import addresses, sockets
 from engine.net.daemon_pool import DaemonPool
+from engine.net.within import within
 from p2pstore.agent.agent_server import AgentServer
 from p2pstore.agent.embedded_etcd import EmbeddedEtcd
 from p2pstore.agent.garbage import Freezer
@@ -125,7 +126,7 @@ class Agent:
             log.info("ending")
         finally:
             try:
-                await asyncio.wait_for(self._closing.aclose(), CLOSE_SECONDS)
+                await within(self._closing.aclose(), CLOSE_SECONDS)
             except asyncio.TimeoutError:
                 log.warning("not everything has ended within %g s; the kernel ends the rest", CLOSE_SECONDS)
             log.info("ended")

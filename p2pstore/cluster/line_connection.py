@@ -12,6 +12,8 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
+from engine.net.within import within
+
 UPGRADE = "mooncake-lines"
 """What both sides change to."""
 
@@ -153,7 +155,7 @@ async def upgrade(
     """
     loop = asyncio.get_running_loop()
     answer = _Answer()
-    transport, _ = await asyncio.wait_for(loop.create_connection(lambda: answer, host, port), connect)
+    transport, _ = await within(loop.create_connection(lambda: answer, host, port), connect)
     agreed = False
     try:
         lines = [f"GET {path} HTTP/1.1", f"Upgrade: {UPGRADE}", "Connection: Upgrade"]

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
+from engine.net.within import within
 from p2pstore.cluster.records import NodeRecord
 from p2pstore.cluster.registry import Registry
 from p2pstore.errors import MetadataFull, MetadataUnavailable, MooncakeError
@@ -110,7 +111,7 @@ class Membership:
         pause = self._ttl / 3
         while True:
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), pause)
+                await within(self._wake.wait(), pause)
             self._wake.clear()
             was_ok = self.ok
             try:

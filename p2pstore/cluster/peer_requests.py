@@ -19,6 +19,7 @@ import aiohttp
 from yarl import URL
 
 from engine.net import addresses
+from engine.net.within import within
 from p2pstore.cluster.auth import CLOCK, HEADER, MAX_SKEW, REALM_HEADER, REFUSAL_HEADER, Signer
 from p2pstore.cluster.line_connection import upgrade
 from p2pstore.cluster.peer_talk import SILENCE_SECONDS
@@ -124,7 +125,7 @@ class PeerRequests:
                 return b"".join(parts)
 
         try:
-            return await asyncio.wait_for(fetch(), ANSWER_SECONDS if seconds is None else seconds)
+            return await within(fetch(), ANSWER_SECONDS if seconds is None else seconds)
         except _FAILURES as error:
             raise _unreachable(control, error) from None
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from engine.etcd.credentials import EtcdCredentials
 from engine.net import addresses
+from engine.net.within import within
 from engine.protocol.local_socket import short_path
 from p2pstore.cluster import records
 from p2pstore.errors import MetadataFull, MetadataUnhealthy, MooncakeError
@@ -133,8 +134,8 @@ async def _read(url: str, credentials: EtcdCredentials) -> list[Check]:
     """One read, as an agent would: with our user, password and certificates; and whether it can be written."""
     store = open_store(url, credentials)
     try:
-        await asyncio.wait_for(store.get(records.NODES), READ_SECONDS)
-        info = await asyncio.wait_for(store.check(), READ_SECONDS)
+        await within(store.get(records.NODES), READ_SECONDS)
+        info = await within(store.check(), READ_SECONDS)
     except MooncakeError as error:
         return [failed("metadata server", str(error), error.hint, error.exit_code)]
     except asyncio.TimeoutError:

@@ -22,6 +22,7 @@ from aiohttp import web
 from engine.net import addresses, sockets
 from engine.net.http_server import HttpServer, let_in
 from engine.net.web_pages import is_a_pages, is_called_ours
+from engine.net.within import within
 from p2pstore.endpoint.access import is_ours, plain, read_token, shows, uid_of
 from p2pstore.endpoint.arriving import Arriving
 from p2pstore.endpoint.mirror import Mirror
@@ -225,7 +226,7 @@ class HubServer:
     async def _soon(self, work: Awaitable[T]) -> T:
         """What comes of it. Raises ``NotYet`` where that takes long; what others wait for, too, goes on."""
         try:
-            return await asyncio.wait_for(work, PATIENCE_SECONDS)
+            return await within(work, PATIENCE_SECONDS)
         except asyncio.TimeoutError:
             raise NotYet("it is not here yet") from None
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import MooncakeError
+from engine.net.within import within
 from p2pstore.cluster.peer_client import PeerClient
 from p2pstore.cluster.registry import Registry
 from p2pstore.errors import CopyStays, LastCopy, NotAllDeleted, NotHeld
@@ -220,7 +221,7 @@ class Cache:
 
     async def _has_all(self, control: str, digest: str, chunks: int) -> bool:
         try:
-            return await asyncio.wait_for(self._client.count(control, digest), ASK_SECONDS) == chunks
+            return await within(self._client.count(control, digest), ASK_SECONDS) == chunks
         except (MooncakeError, asyncio.TimeoutError):
             return False
 

@@ -7,6 +7,8 @@ import contextlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
+from engine.net.within import within
+
 EXPECTED_SECONDS = 10.0
 """For what is about to be held to be held; whoever asks is told then that it is not there."""
 
@@ -33,7 +35,7 @@ class Expected:
     async def over(self, digest: str) -> None:
         """Wait until a content is not about to be held any more, at most for ``EXPECTED_SECONDS``."""
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._over(digest), EXPECTED_SECONDS)
+            await within(self._over(digest), EXPECTED_SECONDS)
 
     async def _over(self, digest: str) -> None:
         while digest in self._digests:

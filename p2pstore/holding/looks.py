@@ -8,6 +8,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+from engine.net.within import within
 from p2pstore.holding.catalog import Holding
 from p2pstore.objects.source import changed, look, reading_fault
 
@@ -46,7 +47,7 @@ class Suspects:
     async def wait(self, seconds: float) -> bool:
         """Wait until there are any, for so long at most; whether there are."""
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._there.wait(), seconds)
+            await within(self._there.wait(), seconds)
         there = self._there.is_set()
         self._there.clear()
         return there

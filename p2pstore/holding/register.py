@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from engine.net.within import within
 from p2pstore.cluster.manifests import first_that_answers
 from p2pstore.cluster.records import ObjectRecord
 from p2pstore.cluster.registry import PUBLISHED_AT_ONCE, registered
@@ -289,7 +290,7 @@ async def _manifest_of(parts: Parts, name: str) -> Manifest | None:
         nodes = await parts.registry.nodes(list(await parts.registry.replicas(record.manifest)))
         controls = [(node, found.control) for node, found in nodes.items() if node != parts.name]
         asking = first_that_answers(parts.client, controls, record.manifest, lambda _: None)
-        return await asyncio.wait_for(asking, COMPARE_SECONDS)
+        return await within(asking, COMPARE_SECONDS)
     except (MooncakeError, asyncio.TimeoutError):
         return None
 

@@ -7,6 +7,7 @@ import contextlib
 from typing import Any
 
 from engine.errors import MooncakeError
+from engine.net.within import within
 from p2pstore.cluster.manifests import first_that_answers
 from p2pstore.cluster.records import NodeRecord, ReplicaRecord
 from p2pstore.cluster.versions import history, look_up, unknown
@@ -99,7 +100,7 @@ async def _chunks(parts: Parts, digest: str, replica: ReplicaRecord, where: Node
     if where is None:
         return None
     try:
-        return await asyncio.wait_for(parts.client.count(where.control, digest), ASK_SECONDS)
+        return await within(parts.client.count(where.control, digest), ASK_SECONDS)
     except (MooncakeError, asyncio.TimeoutError):
         return None
 
@@ -110,9 +111,7 @@ async def _manifest(parts: Parts, digest: str, nodes: list[NodeRecord]) -> Manif
         return known
     controls = [(n.node, n.control) for n in nodes if n.node != parts.name]
     try:
-        return await asyncio.wait_for(
-            first_that_answers(parts.client, controls, digest, _say_nothing), MANIFEST_SECONDS
-        )
+        return await within(first_that_answers(parts.client, controls, digest, _say_nothing), MANIFEST_SECONDS)
     except (MooncakeError, asyncio.TimeoutError):
         return None
 

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from engine.errors import MooncakeError
+from engine.net.within import within
 from p2pstore.cluster import versions
 from p2pstore.errors import UsageError
 from p2pstore.holding.parts import Parts
@@ -37,7 +38,7 @@ async def superseded(parts: Parts) -> dict[str, Any]:
     """
     names = list(dict.fromkeys(holding.name for holding in parts.holdings))[:MAX_LOOKED_UP]
     try:
-        current = await asyncio.wait_for(parts.registry.find_all(names), LOOK_UP_SECONDS)
+        current = await within(parts.registry.find_all(names), LOOK_UP_SECONDS)
     except (MooncakeError, asyncio.TimeoutError):
         return {"superseded": None}
     older = [h for h in parts.holdings if h.name in current and current[h.name].manifest != h.digest]

@@ -21,6 +21,7 @@ from engine.etcd import messages as m
 from engine.etcd.client import RANGE, WATCH, EtcdClient, EtcdFault, fault_of
 from engine.etcd.faults import FaultKind
 from engine.net.backoff import EVENLY, Backoff
+from engine.net.within import within
 from p2pstore.errors import MetadataRefused, MetadataUnavailable
 from p2pstore.metadata.etcd_convert import from_event, watch_request
 from p2pstore.metadata.rules import encode_key
@@ -97,7 +98,7 @@ async def watch_prefix(
 
 async def _pause(failures: int, closed: asyncio.Event) -> None:
     try:
-        await asyncio.wait_for(closed.wait(), BACKOFF.after(failures + 1))
+        await within(closed.wait(), BACKOFF.after(failures + 1))
     except asyncio.TimeoutError:
         return
 

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
 from engine import forks
+from engine.net.within import within
 from p2pstore.errors import MetadataUnavailable
 from p2pstore.metadata.rules import check_reads, check_transaction, encode_key
 from p2pstore.metadata.store import (
@@ -291,7 +292,7 @@ class MemoryStore:
         try:
             while True:
                 try:
-                    event = await asyncio.wait_for(watcher.queue.get(), EXPIRY_POLL)
+                    event = await within(watcher.queue.get(), EXPIRY_POLL)
                 except asyncio.TimeoutError:
                     server.expire()
                     continue

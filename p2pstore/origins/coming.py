@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
+from engine.net.within import within
 from p2pstore.origins.sections import Plan, Section
 
 RECHECK_SECONDS = 0.2
@@ -99,7 +100,7 @@ class Coming:
     async def changed(self, seconds: float) -> None:
         """Wait until there is more, for so long at most."""
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), seconds)
+            await within(self._changed.wait(), seconds)
 
 
 class Room:
@@ -115,7 +116,7 @@ class Room:
         while self._free <= 0 and not is_urgent():
             self._freed.clear()
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._freed.wait(), RECHECK_SECONDS)
+                await within(self._freed.wait(), RECHECK_SECONDS)
         self._free -= 1
         try:
             yield

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 
 from engine.net.backoff import Backoff
+from engine.net.within import within
 from p2pstore.errors import OriginUnavailable
 from p2pstore.origins.quiet import Quiet
 
@@ -79,7 +80,7 @@ class PatientReading:
         """Read until it ends, for whatever reason."""
         try:
             async with aclosing(self._stream(self._at)) as blocks:
-                while block := await asyncio.wait_for(anext(blocks, b""), BLOCK_SECONDS):
+                while block := await within(anext(blocks, b""), BLOCK_SECONDS):
                     await self._take(block)
                     self._at += len(block)
         except OriginUnavailable as error:

@@ -48,6 +48,7 @@ from aiohttp import web
 
 from engine.net import addresses
 from engine.net.http_server import HttpServer, let_in
+from engine.net.within import within
 from p2pstore.cluster.auth import CLOCK, HEADER, MAX_SKEW, REALM_HEADER, REFUSAL_HEADER, REPLAY, SECRET, Gate
 from p2pstore.cluster.news import NOTHING, News
 from p2pstore.cluster.news_lines import HEARTBEAT_SECONDS
@@ -219,7 +220,7 @@ class PeerServer:
             raise web.HTTPBadRequest(text="file is the number of one, and way is how it is called")
         finding = self._parts.oids.of(manifest, int(number), way)
         try:
-            oid = await asyncio.wait_for(finding, OID_SECONDS)
+            oid = await within(finding, OID_SECONDS)
         except asyncio.TimeoutError:
             raise web.HTTPServiceUnavailable(text="the file is being read") from None
         if not oid:

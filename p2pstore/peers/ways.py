@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from engine.errors import MooncakeError, PeerStalled, PeerUnreachable, RangeRefused, TransportUnavailable
+from engine.net.within import within
 from engine.transports.base import Channel, PeerAddress, Sink
 from p2pstore.cluster.records import NodeRecord, peer_address
 from p2pstore.errors import NodeNotFound, NotHeld, PeerNameUnknown
@@ -78,7 +79,7 @@ async def there(parts: Parts, control: str) -> tuple[list[Check], NodeRecord | N
     subject = f"{parts.name} to {control}"
     began = time.monotonic()
     try:
-        record = await asyncio.wait_for(parts.client.node(control), PATH_SECONDS)
+        record = await within(parts.client.node(control), PATH_SECONDS)
     except MooncakeError as error:
         return [failed(subject, str(error), _advice(error, LISTENS), error.exit_code)], None
     except asyncio.TimeoutError:
@@ -104,7 +105,7 @@ async def _try(parts: Parts, pair: str, name: str, peer: PeerAddress, sample: tu
             # Nobody expects these between any two nodes.
             return [] if name == "local" else [warning(subject, f"not used: {why_not}")]
         began = time.monotonic()
-        await asyncio.wait_for(asyncio.to_thread(_knock, parts, name, peer), PATH_SECONDS)
+        await within(asyncio.to_thread(_knock, parts, name, peer), PATH_SECONDS)
     except TransportUnavailable as error:
         return [warning(subject, str(error), error.hint)]
     except MooncakeError as error:

@@ -221,7 +221,6 @@ class Discovery:
     async def _feed(self, key: str, control: str, *, wins: bool) -> None:
         """Keep one holder in the pull, for as long as it is listed; if it ``wins``, at once, in place of another."""
         tries = Tries()
-        # A cancel that comes together with an answer may get lost in ``wait_for``, before Python 3.12.
         while key not in self._banned and self._feeds.get(key) is asyncio.current_task():
             other: Placed | None = None
             before = self._delivered(key)
@@ -278,7 +277,7 @@ class Discovery:
         key = placed.key
         record = await self._record(key, control)
         if self._feeds.get(key) is not asyncio.current_task():
-            return None  # a cancel got lost
+            return None  # a cancel got lost on the way
         node = record.node
         if node in self._banned:
             self._banned.add(key)

@@ -11,6 +11,7 @@ from typing import Any
 
 from engine.cgroups import processors
 from engine.errors import MooncakeError, StorageError, TransportUnavailable
+from engine.net.within import within
 from engine.transports.base import PeerAddress
 from p2pstore.errors import ChunkMismatch, NoLivePeer, SecretRefused, SourceSilent
 from p2pstore.holding.parts import Parts
@@ -185,7 +186,7 @@ class PullWork:
         told = 0.0
         while not self.pull.finished:
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(over.wait(), EVENT_SECONDS)
+                await within(over.wait(), EVENT_SECONDS)
             over.clear()
             self._count()
             now = self._clock()

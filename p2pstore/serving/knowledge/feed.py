@@ -13,6 +13,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
+from engine.net.within import within
 from p2pstore.errors import PackageMissing, UsageError
 from p2pstore.serving.knowledge.vllm_events import BadEvents, Cleared, EngineEvent, decode
 
@@ -117,7 +118,7 @@ class Feed:
             await socket.send_multipart([b"", first.to_bytes(NUMBER_BYTES, "big")])
             for _ in range(MAX_REPLAYED):
                 try:
-                    frames = await asyncio.wait_for(socket.recv_multipart(), REPLAY_SECONDS)
+                    frames = await within(socket.recv_multipart(), REPLAY_SECONDS)
                 except asyncio.TimeoutError:
                     log.warning("%s: no replay within %g s", self._replay, REPLAY_SECONDS)
                     return

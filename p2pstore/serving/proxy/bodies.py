@@ -6,6 +6,7 @@ import asyncio
 
 from aiohttp import hdrs, web
 
+from engine.net.within import within
 from p2pstore.serving.proxy import failures
 from p2pstore.serving.proxy.failures import Answer
 from p2pstore.serving.proxy.options import MAX_BODIES_BYTES
@@ -43,7 +44,7 @@ class Bodies:
         if request.content.is_eof():
             return await self._read(request)
         try:
-            return await asyncio.wait_for(self._read(request), self._seconds)
+            return await within(self._read(request), self._seconds)
         except asyncio.TimeoutError:
             said = f"the body did not come within {self._seconds:g} s"
             raise Refused(failures.error(408, said, code="timeout")) from None

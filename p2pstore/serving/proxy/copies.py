@@ -15,6 +15,7 @@ from functools import partial
 
 import aiohttp
 
+from engine.net.within import within
 from p2pstore.serving.events import Replicate
 from p2pstore.serving.proxy.dispatch import Dispatcher
 from p2pstore.serving.proxy.fleet import Member
@@ -68,7 +69,7 @@ class Copies:
     async def _copy(self, member: Member, asked: Asked, decision: Replicate) -> None:
         member.running += 1
         try:
-            status = await asyncio.wait_for(self._ask(member, asked), COPY_SECONDS)
+            status = await within(self._ask(member, asked), COPY_SECONDS)
         except asyncio.TimeoutError:
             log.info("%s did not take a copy of a hot prefix in %g s", member.name, COPY_SECONDS)
         except InstanceFailed as failure:

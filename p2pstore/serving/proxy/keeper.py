@@ -10,6 +10,7 @@ import contextlib
 import logging
 from collections.abc import Callable
 
+from engine.net.within import within
 from p2pstore.serving.events import Ejected, InstanceDown, InstanceDraining, InstanceUp, Kind
 from p2pstore.serving.proxy.dispatch import Dispatcher
 from p2pstore.serving.proxy.fleet import MAX_INSTANCES, BadInstance, Fleet, Member, Place
@@ -117,7 +118,7 @@ class Keeper:
             pause = member.health.next_probe - self._clock()
             if pause > 0:
                 with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(wake.wait(), pause)
+                    await within(wake.wait(), pause)
                 continue
             thorough = member.health.state is not State.UP
             member.health.next_probe = self._clock() + self._options.connect_seconds

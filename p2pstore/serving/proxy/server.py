@@ -27,6 +27,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import hdrs, web
 
 from engine.net.http_server import HttpServer, let_in
+from engine.net.within import within
 from p2pstore.errors import NodeEnded
 from p2pstore.serving.events import Kind
 from p2pstore.serving.placement import Placement
@@ -156,7 +157,7 @@ class ProxyServer:
         if self._exchanges:
             self._idle.clear()
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._idle.wait(), seconds)
+                await within(self._idle.wait(), seconds)
 
     async def close(self) -> None:
         """Stop serving."""

@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
+from engine.net.within import within
 from p2pstore.serving.proxy.failures import Answer
 from p2pstore.serving.proxy.fleet import Member
 from p2pstore.serving.proxy.health import PROBE_TIMEOUT_SECONDS
@@ -212,7 +213,7 @@ def _url(member: Member, path: str) -> URL:
 
 async def _read_end(answer: aiohttp.ClientResponse) -> None:
     try:
-        await asyncio.wait_for(read(answer, 0), END_SECONDS)
+        await within(read(answer, 0), END_SECONDS)
     except (aiohttp.ClientError, asyncio.TimeoutError, OSError):
         pass  # it is closed, then
     finally:

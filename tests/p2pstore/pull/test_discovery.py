@@ -103,6 +103,21 @@ async def test_a_newcomer_does_not_take_the_place_of_a_gateway(world: World, mon
     assert not found._followed["a"].leads, "another is the gateway now"
 
 
+async def test_it_can_be_ended_at_any_turn_of_the_loop(world: World) -> None:
+    """A cancel that came as a connection was made was forgotten, and the end of a get waited for its source's end."""
+    await world.holder("a")
+    turns = 0
+    while world.log.sources != {"a": ALL} and turns < 500:
+        turns += 1
+        world.log.sources.clear()
+        await world.discover()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        world.task.cancel()
+        done, _ = await asyncio.wait({world.task}, timeout=WAIT)
+        assert done, f"cancelled after {turns} turns, it went on"
+
+
 async def test_a_newcomer_that_takes_no_place_waits_for_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     for each in (module, listing, holders):
         monkeypatch.setattr(each, "MAX_SOURCES", 1)
@@ -167,7 +182,7 @@ async def test_a_newcomer_does_not_take_the_place_of_one_that_the_user_named_and
 
 
 async def test_a_feed_whose_end_came_together_with_an_answer_ends(world: World) -> None:
-    """Before Python 3.12 ``wait_for`` may lose a cancel so: the feed read on, and whoever ended it waited in vain."""
+    """A cancel that is lost by who answers: the feed read on, and whoever ended it waited in vain."""
     owner = await world.holder("a")
     asked, node = asyncio.Event(), world.client.node
 
