@@ -313,6 +313,8 @@ class Pull:
         standing.bytes_pulled = self._bytes_pulled  # before it counts as done
         if self._over:
             if not self._crew.leaving and not self.quiet.done():
+                # They may hold what was filled, and know this.
+                self._on_chunks, self._on_claim = (lambda _: None), (lambda _: None)
                 self.quiet.set_result(None)
             return
         standing.stuck = planner.stuck

@@ -147,7 +147,7 @@ class Pipeline:
         self.parts = parts
         self.brought = Brought()
         self.cancelled = threading.Event()
-        self._goal = goal
+        self._goal: Goal | None = goal
         self._name = name
         self._transport = transport
         self._peers = peers
@@ -180,7 +180,10 @@ class Pipeline:
         self.steps.begin(ASKING)
         self.resolved = await self._resolve()
         self.manifest = await self._fetch_manifest()
-        await self._goal.reach(self)
+        # Pulls know this, and this knows them: what the goal holds would stay until a collector of cycles comes by.
+        goal, self._goal = self._goal, None
+        assert goal is not None, "it is run once"  # noqa: S101
+        await goal.reach(self)
 
     async def bring(self, end: End[E]) -> None:
         """Bring the object to an end, or what of it that wants; once its manifest is known, and as often as need be."""

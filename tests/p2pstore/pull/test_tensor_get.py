@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import secrets
+import time
+import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,8 @@ from p2pstore.errors import BadTensors, ObjectNotFound, StorageError, TensorNotF
 from p2pstore.pull import tensor_survey
 from tests.p2pstore.samples import MIB, write_tree
 from tests.p2pstore.tensors.checkpoints import Shapes, file_of, framed, index_of
+
+PATIENCE = 60.0
 
 LAYER: Shapes = {
     "self_attn.q_proj.weight": ("BF16", (64, 64)),
@@ -70,6 +75,37 @@ def load(stores: tuple[P2PStore, P2PStore], tmp_path: Path) -> Any:
         return taker.load_tensors("n", framework="numpy", peers=[giver.control], **options)
 
     return loaded
+
+
+@pytest.fixture
+def uncollected() -> Iterator[None]:
+    """Nobody looks for cycles meanwhile: with large tensors that can be long after they were let go of."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("uncollected")
+def test_memory_that_is_let_go_of_is_free_at_once(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model took its memory still when the next was loaded in its place."""
+    areas: list[weakref.ref[Any]] = []
+    real = np.empty
+
+    def empty(*shape: Any, **options: Any) -> Any:
+        made = real(*shape, **options)
+        areas.append(weakref.ref(made))
+        return made
+
+    monkeypatch.setattr(np, "empty", empty)
+    found = load(CHECKPOINT)
+    assert len(areas) >= 2
+    assert all(area() is not None for area in areas)
+    del found
+    deadline = time.monotonic() + PATIENCE
+    while any(area() is not None for area in areas):  # the event loop's thread may be at the last line of the get
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def expected(data: bytes) -> dict[str, Any]:
