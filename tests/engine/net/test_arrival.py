@@ -8,7 +8,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -33,11 +33,19 @@ def received(arrival: Arrival, room: int) -> bytes:
     return bytes(buffer[: arrival.receive([memoryview(buffer)])])
 
 
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.001)
+
+
 def test_what_comes_in_pieces_is_received_at_once(pair: tuple[socket.socket, socket.socket]) -> None:
     one, other = pair
     data = bytes(range(256)) * (AT_ONCE // 256)
 
     def send() -> None:
+        # What came before it is waited for may use up the window, and is then received by itself.
+        until(lambda: one.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT) == AT_ONCE)
         for start in range(0, len(data), LEAST // 2):
             other.sendall(data[start : start + LEAST // 2])
             time.sleep(0.005)
