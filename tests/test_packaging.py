@@ -28,6 +28,7 @@ UPSTREAM = "mooncake-transfer-engine-non-cuda"
 INSTALL_SECONDS = 300
 
 PROVIDERS = {
+    "async_timeout": "async-timeout",
     "prometheus_client": "prometheus-client",
     "huggingface_hub": "huggingface-hub",
     "zmq": "pyzmq",
