@@ -24,7 +24,9 @@ def peers() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # its dataclasses look for their module
     try:
-        spec.loader.exec_module(module)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(SCRIPT.parent)  # as for a script
+            spec.loader.exec_module(module)
         yield module
     finally:
         del sys.modules[spec.name]
