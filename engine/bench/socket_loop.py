@@ -130,8 +130,10 @@ def stream(address: tuple[str, int], view: memoryview, case: Case, offset: int, 
         if case.operation is Operation.MIXED:
             # What arrived after the return would land on what an engine writes to the same target next.
             sock.shutdown(socket.SHUT_WR)
-            while _receive(sock, blocks):
+            if _receive(sock, blocks):  # the one that was on its way
                 moved += case.batch_bytes
+            if sock.recv(1):
+                raise ConnectionAbortedError("the target went on when it was told to end")
         return Measurement(time.monotonic() - began, moved // case.batch_bytes, moved)
 
 

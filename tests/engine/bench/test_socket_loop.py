@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import threading
@@ -79,6 +80,21 @@ def test_a_slow_target_has_all_of_it_when_it_ends(
     run(target, Memory(LENGTH), operation)
     assert whole[-1] is False
     assert any(whole)
+
+
+def test_a_target_that_does_not_end_is_not_listened_to_for_ever() -> None:
+    def go_on(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError), listener.accept()[0] as sock:
+            while True:
+                sock.sendall(bytes(65536))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        target = threading.Thread(target=go_on, args=(listener,), daemon=True)
+        target.start()
+        with pytest.raises(ConnectionAbortedError, match="went on"):
+            stream(listener.getsockname(), memoryview(bytearray(LENGTH)), Case(Operation.MIXED, 65536, 4, 1), 0, 0.0)
+        target.join(60)
+        assert not target.is_alive()
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,6 @@ def test_all_of_it_comes_once_and_in_order(tensors: Any, stores: tuple[P2PStore,
 
 def test_memory_is_bounded(tensors: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is allocated lives until it is let go of, as arrays do; nothing that was taken is kept here."""
-    gc.disable()  # with large tensors nobody looks for cycles soon
     lock = threading.Lock()
     alive = most = 0
     real = np.empty
@@ -97,6 +96,7 @@ def test_memory_is_bounded(tensors: Any, monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(np, "empty", empty)
     taken = 0
+    gc.disable()  # with large tensors nobody looks for cycles soon
     try:
         for _, tensor in tensors(memory=5 * MIB):
             taken += tensor.nbytes
