@@ -227,6 +227,13 @@ class PeerUnreachable(RemoteError):
     """A peer refused the connection, or closed it."""
 
     sentence = "peer {peer} cannot be reached: {detail}"
+    advice_target = "see whether that target runs; 'mooncake bench transfer --mode target' starts one there"
+    """Where it is a target of the bench that the user named: ``target`` is given, too."""
+
+    @property
+    def hint(self) -> str:
+        """See ``MooncakeError.hint``."""
+        return self.filled(self.advice_target) if "target" in self.fields else super().hint
 
 
 class PeerStalled(RemoteError):

@@ -92,6 +92,13 @@ CAUSES = (
         detail="connection refused",
     ),
     _of(
+        "PeerUnreachable",
+        "the bench's target that --target names has ended",
+        peer="10.0.0.2:15342",
+        detail="connection refused",
+        target="10.0.0.2:15342",
+    ),
+    _of(
         "PeerNameUnknown",
         "its name was mistyped, or no name server that is asked here has it",
         peer="nosuchhost:7300",

@@ -17,7 +17,8 @@ from engine.bench.socket_loop import stream
 from engine.bench.statistics import Measurement
 from engine.bench.targets import BUFFER, TargetAddress
 from engine.engine import P2PHANDSHAKE, TransferEngine
-from engine.errors import BenchFailed, BytesDiffer
+from engine.errors import BytesDiffer, PeerUnreachable
+from engine.net import addresses
 from engine.protocol.wire import Opcode
 from engine.transfer.requests import TransferRequest
 
@@ -93,11 +94,12 @@ class SocketInitiator(ThreadedInitiator):
         """Nothing."""
 
     def _thread(self, case: Case, offset: int, seconds: float) -> Measurement:
+        address = self.target.host, self.target.socket_port
         try:
-            address = self.target.host, self.target.socket_port
             return stream(address, memoryview(self.memory.map), case, offset, seconds)
         except OSError as error:
-            raise BenchFailed(role="socket loop", detail=str(error)) from None
+            detail = f"the socket loop: {(error.strerror or str(error)).lower()}"
+            raise PeerUnreachable(peer=addresses.join(*address), detail=detail) from None
 
 
 class EngineInitiator(ThreadedInitiator):

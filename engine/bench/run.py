@@ -18,7 +18,7 @@ from engine.bench.statistics import Measurement, cpu_per_gb, median_gbps, median
 from engine.bench.targets import TargetAddress, find
 from engine.bench.verbs_loop import perftest_for
 from engine.engine import P2PHANDSHAKE
-from engine.errors import Refused, UsageError
+from engine.errors import PeerUnreachable, Refused, UsageError
 
 SOCKET, VERBS, PERFTEST = "socket", "verbs", "perftest"
 """The yardsticks: the bare socket loop over TCP; the smallest loop of verbs, or perftest's programs, over RDMA."""
@@ -164,6 +164,15 @@ def run(plan: Plan, note: Callable[[str], None] = lambda _: None) -> Iterator[Ro
     ``TransportUnavailable`` (no wheel), ``BytesDiffer``, ``BenchFailed``, and what the engine raises.
     """
     _check(plan)
+    try:
+        yield from _run(plan, note)
+    except PeerUnreachable as error:
+        if plan.target is not None:
+            error.fields["target"] = plan.target
+        raise
+
+
+def _run(plan: Plan, note: Callable[[str], None]) -> Iterator[Row]:
     with contextlib.ExitStack() as stack:
         pairs = {}
         for kind, (address, target) in _targets(plan, stack, note).items():

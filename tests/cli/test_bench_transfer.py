@@ -97,6 +97,7 @@ def test_a_target_on_its_own_serves_until_it_is_ended(mooncake: Mooncake, enviro
         gone = mooncake("bench", "transfer", *QUICK, *one)
         assert gone.returncode == 5
         assert "cannot be reached" in gone.stderr
+        assert "'mooncake bench transfer --mode target' starts one there" in gone.stderr
     finally:
         target.kill()
         target.wait()

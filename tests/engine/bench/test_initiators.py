@@ -51,6 +51,13 @@ def test_the_socket_loop_leaves_the_pattern_that_engines_check(target: Target, o
     ours.verify_after(case, 7)
 
 
+def test_a_target_that_ended_is_told_of_by_the_socket_loop_as_by_an_engine(target: Target) -> None:
+    loop = SocketInitiator(target.address, LENGTH)
+    target.close()
+    with pytest.raises(PeerUnreachable, match=r"^peer 127.0.0.1:\d+ cannot be reached: the socket loop: connection "):
+        loop.measure(Case(Operation.MIXED, 65536, 2, 2), 0.1)
+
+
 class Faulty(EngineInitiator):
     """Moves between two memories of this process, and ``break_at`` spoils the byte at that offset of what it reads."""
 
